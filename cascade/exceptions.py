@@ -1,0 +1,53 @@
+"""Every error that `cascade` raises on purpose, drawn as a tree.
+
+    CascadeError
+    ├── InputError (ValueError)              a text, pair or list of texts that cannot be read
+    ├── OptionError (ValueError)             an option or policy with an impossible value
+    ├── DataError (ValueError)               a line or column of a file of examples
+    ├── BundleError (ValueError)             a bundle that is incomplete, altered or of another format
+    │   └── BundleNotFoundError (FileNotFoundError)
+    └── MissingExtraError (ImportError)      a part of the package whose extra is not installed
+
+Each message names the rule, the value that broke it and the remedy, on one line. The command line prints that line
+and exits with status 2.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BundleError",
+    "BundleNotFoundError",
+    "CascadeError",
+    "DataError",
+    "InputError",
+    "MissingExtraError",
+    "OptionError",
+]
+
+
+class CascadeError(Exception):
+    """The base of every error that this package raises on purpose."""
+
+
+class InputError(CascadeError, ValueError):
+    """A text, a pair or a list of texts that cannot be read."""
+
+
+class OptionError(CascadeError, ValueError):
+    """An option or a policy with an impossible value."""
+
+
+class DataError(CascadeError, ValueError):
+    """A line or a column of a file of examples that cannot be used."""
+
+
+class BundleError(CascadeError, ValueError):
+    """A bundle that is incomplete, altered or of another format version."""
+
+
+class BundleNotFoundError(BundleError, FileNotFoundError):
+    """No bundle under this path or Hub id."""
+
+
+class MissingExtraError(CascadeError, ImportError):
+    """A part of the package whose extra is not installed."""

@@ -1,0 +1,184 @@
+"""`cascade.json`: what a bundle says about itself, as frozen values.
+
+Reading names every fault at once. It leaves to `bundle`: files, hashes, folders, the Hub; to `routing` and `exits`:
+turning the stored policies into callables.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cascade.exceptions import BundleError
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MANIFEST_FILE",
+    "FileRecord",
+    "Manifest",
+    "StageSpec",
+    "TierOneSpec",
+    "TierTwoSpec",
+]
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "cascade.json"
+TASKS = ("text-classification",)
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file of the bundle: its hash and size."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class TierOneSpec:
+    """The first tier: one padded ONNX graph (`input_ids`, `attention_mask`[, `token_type_ids`] -> `logits`).
+
+    Attributes:
+        file: path inside the bundle.
+        kind: what was trained, `static` or `transformer`; information only.
+        labels: the names of its outputs, in order; must equal the manifest's.
+        temperature: logits are divided by it before the softmax (or sigmoid).
+        max_length: tokens of a row at most, special tokens included.
+        precision: `int8` or `fp32`; information only.
+    """
+
+    file: str
+    kind: str
+    labels: tuple[str, ...]
+    max_length: int
+    temperature: float = 1.0
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """A stage of the second tier: the layers between two exits and the head at their end.
+
+    Attributes:
+        file: path inside the bundle.
+        layer: number of the last layer in it, counted from 1; exits are named by it.
+        temperature: of the head at its end.
+        precision: `int8` or `fp32`; information only.
+    """
+
+    file: str
+    layer: int
+    temperature: float = 1.0
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class TierTwoSpec:
+    """The second tier: `embed` and a chain of packed stages (see ARCHITECTURE.md for their inputs).
+
+    Attributes:
+        embed: path of the embedding graph inside the bundle.
+        stages: in the order in which they run; the last is full depth.
+        labels: the names of its outputs, in order; must equal the manifest's.
+        width: size of a hidden state.
+        max_length: tokens of a row at most, special tokens included.
+        position_offset: position id of a row's first token (RoBERTa: 2).
+    """
+
+    embed: str
+    stages: tuple[StageSpec, ...]
+    labels: tuple[str, ...]
+    width: int
+    max_length: int
+    position_offset: int = 0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A whole `cascade.json`.
+
+    Attributes:
+        labels: names of the labels, in the order of the logits.
+        router, exit_policy: the defaults, in the form that `routing.to_json` and `exits.to_json` write.
+        files: every file of the bundle but the manifest itself, by path inside the bundle.
+        figures: what the exporter measured (free form, shown by `cascade inspect` and in the model card).
+        certificate: filled by `cascade calibrate`.
+    """
+
+    task: str
+    problem_type: str
+    labels: tuple[str, ...]
+    tier1: TierOneSpec
+    tier2: TierTwoSpec
+    router: Mapping[str, Any]
+    exit_policy: Mapping[str, Any]
+    library_version: str
+    files: Mapping[str, FileRecord] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    certificate: Mapping[str, Any] | None = None
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """The text of `cascade.json`."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read and check the text of a `cascade.json`.
+
+        Raises:
+            BundleError: naming all faults at once.
+        """
+        try:
+            raw = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise BundleError(f"{MANIFEST_FILE} must be JSON, but {error}; export the bundle again") from None
+        if not isinstance(raw, dict):
+            raise BundleError(f"{MANIFEST_FILE} must be a JSON object, was: {type(raw).__name__}; export again")
+        version = raw.get("format_version")
+        if version != FORMAT_VERSION:
+            raise BundleError(
+                f"the bundle's format_version must be {FORMAT_VERSION}, was: {version}; "
+                "export it again, or install the release of cascade that wrote it"
+            )
+        try:
+            tier1, tier2 = dict(raw.pop("tier1")), dict(raw.pop("tier2"))
+            stages = tuple(StageSpec(**stage) for stage in tier2.pop("stages"))
+            manifest = cls(
+                tier1=TierOneSpec(**{**tier1, "labels": tuple(tier1["labels"])}),
+                tier2=TierTwoSpec(**{**tier2, "labels": tuple(tier2["labels"]), "stages": stages}),
+                labels=tuple(raw.pop("labels")),
+                files={path: FileRecord(**record) for path, record in raw.pop("files").items()},
+                **raw,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BundleError(f"{MANIFEST_FILE} lacks or misnames a field: {error}; export the bundle again") from None
+        faults = manifest.faults()
+        if faults:
+            raise BundleError(f"{MANIFEST_FILE} contradicts itself: {'; '.join(faults)}; export the bundle again")
+        return manifest
+
+    def faults(self) -> list[str]:
+        """What contradicts itself, all of it."""
+        found = []
+        if self.task not in TASKS:
+            found.append(f"task must be one of {', '.join(TASKS)}, was: {self.task}")
+        if self.problem_type not in PROBLEM_TYPES:
+            found.append(f"problem_type must be one of {', '.join(PROBLEM_TYPES)}, was: {self.problem_type}")
+        if len(self.labels) < 1 or len(set(self.labels)) != len(self.labels):
+            found.append(f"labels must be distinct and at least one, were: {list(self.labels)}")
+        for tier, labels in (("tier 1", self.tier1.labels), ("tier 2", self.tier2.labels)):
+            if labels != self.labels:
+                found.append(f"labels of {tier} must be {list(self.labels)}, were: {list(labels)}")
+        if not self.tier2.stages:
+            found.append("tier 2 must have at least one stage")
+        layers = [stage.layer for stage in self.tier2.stages]
+        if layers != sorted(set(layers)):
+            found.append(f"stages must be in the order of their layers, were: {layers}")
+        for path in (self.tier1.file, self.tier2.embed, *(stage.file for stage in self.tier2.stages)):
+            if path not in self.files:
+                found.append(f"{path} is used but not listed under files")
+        return found
