@@ -1,0 +1,155 @@
+"""Builders of tiny random checkpoints, shared by the tests: no network, no files from elsewhere, seconds at most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    AlbertConfig,
+    AutoModel,
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    ElectraConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+)
+
+from cascade.training.multi_exit import MultiExitModel
+from cascade.training.static import StaticConfig, StaticForSequenceClassification
+
+FAMILIES = ("bert", "roberta", "electra", "distilbert", "albert")
+LABELS = ("negative", "positive")
+SINGLE = "single_label_classification"
+WORDS = (
+    "a an the film is was not very good bad dull bright plot actor scene and but it we they of in on to with who "
+    "never always laugh cry long short warm cold story end begin"
+).split()
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+VOCABULARY = (*SPECIAL, *(chr(code) for code in range(33, 127)), *(f"##{chr(c)}" for c in range(97, 123)), *WORDS)
+TEXTS = (
+    "good",
+    "a very good film",
+    "the plot is dull and the actor was not bright , but we laugh",
+    "bad",
+    "it was never warm",
+    "they cry in the long scene with the cold story and the very very very short end of it",
+    "not bad !",
+    "a story to begin with",
+)
+
+
+def tokenizer() -> Tokenizer:
+    """A WordPiece tokenizer of some 160 tokens that covers ASCII."""
+    ids = {token: i for i, token in enumerate(dict.fromkeys(VOCABULARY))}
+    made = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=50))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
+    )
+    made.add_special_tokens(list(SPECIAL))
+    return made
+
+
+def config(family: str = "bert", *, layers: int = 3, width: int = 16) -> PretrainedConfig:
+    """The configuration of a tiny backbone of this family; its positions reach 64 tokens."""
+    vocab = tokenizer().get_vocab_size()
+    common = {"vocab_size": vocab, "num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 2}
+    common |= {"intermediate_size": 2 * width, "max_position_embeddings": 64}
+    if family == "bert":
+        return BertConfig(**common)
+    if family == "roberta":
+        return RobertaConfig(**(common | {"max_position_embeddings": 66}), type_vocab_size=1, pad_token_id=1)
+    if family == "electra":
+        return ElectraConfig(**common, embedding_size=8)
+    if family == "albert":
+        return AlbertConfig(**common, embedding_size=8, hidden_act="gelu_new", num_hidden_groups=2)
+    assert family == "distilbert", family
+    return DistilBertConfig(
+        vocab_size=vocab, n_layers=layers, dim=width, n_heads=2, hidden_dim=2 * width, max_position_embeddings=64
+    )
+
+
+def save_tokenizer(folder: Path) -> None:
+    """`tokenizer.json` and `tokenizer_config.json`, as a trainer leaves them."""
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer(),
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=64,
+    ).save_pretrained(folder)
+
+
+def tier2(
+    folder: Path,
+    family: str = "bert",
+    *,
+    labels: Sequence[str] = LABELS,
+    layers: Sequence[int] | None = None,
+    pooling: str = "mean",
+    problem_type: str = SINGLE,
+    depth: int = 3,
+    width: int = 16,
+    seed: int = 1,
+) -> MultiExitModel:
+    """A multi-exit checkpoint in `folder`, with weights large enough that answers differ."""
+    torch.manual_seed(seed)
+    made = _named(config(family, layers=depth, width=width), labels, problem_type)
+    model = MultiExitModel(AutoModel.from_config(made), layers=layers, pooling=pooling)
+    _spread(model)
+    model.eval()
+    model.save_pretrained(folder)
+    save_tokenizer(folder)
+    return model
+
+
+def tier1_transformer(
+    folder: Path, *, labels: Sequence[str] = LABELS, problem_type: str = SINGLE, seed: int = 2
+) -> BertForSequenceClassification:
+    """An ordinary classifier of one layer in `folder`."""
+    torch.manual_seed(seed)
+    model = BertForSequenceClassification(_named(config("bert", layers=1), labels, problem_type))
+    _spread(model)
+    model.eval().save_pretrained(folder)
+    save_tokenizer(folder)
+    return model
+
+
+def tier1_static(
+    folder: Path, *, labels: Sequence[str] = LABELS, problem_type: str = SINGLE, seed: int = 3
+) -> StaticForSequenceClassification:
+    """A static first tier in `folder`."""
+    torch.manual_seed(seed)
+    made = StaticConfig(vocab_size=tokenizer().get_vocab_size(), width=16, hidden=16, max_position_embeddings=64)
+    model = StaticForSequenceClassification(_named(made, labels, problem_type))
+    _spread(model)
+    model.eval().save_pretrained(folder)
+    save_tokenizer(folder)
+    return model
+
+
+def _named(made: PretrainedConfig, labels: Sequence[str], problem_type: str) -> PretrainedConfig:
+    made.id2label = dict(enumerate(labels))
+    made.label2id = {label: i for i, label in enumerate(labels)}
+    made.problem_type = problem_type
+    return made
+
+
+def _spread(model: torch.nn.Module) -> None:
+    """Weights as drawn by transformers are so small that every text gets the same answer; these are not."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, 0.3)
+            elif name.endswith("bias"):
+                parameter.normal_(0.0, 0.1)
