@@ -1,0 +1,310 @@
+"""Texts in, rows of token ids out: the only room that touches `tokenizers`.
+
+A text longer than the model becomes several rows that overlap; a pair that is too long is cut, its longer side first.
+Truncation and padding stored in the tokenizer's file are switched off. Texts that the Rust tokenizer cannot take
+(lone surrogates) are repaired, so every Python string has an encoding.
+
+It leaves to others: WordPiece on plain ASCII from memory (`wordpiece`), making batches of rows (`batching`),
+averaging the rows of one document (`engine`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import tokenizers
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+
+from cascade.batch import Batch, IntArray
+from cascade.exceptions import BundleError, BundleNotFoundError, InputError, OptionError
+from cascade.fitting import Template, fit
+from cascade.wordpiece import AsciiWordPiece, EncodedRows, RowText
+
+__all__ = ["Encoded", "Text", "Tokenizer"]
+
+Text: TypeAlias = "str | tuple[str, str] | list[str] | Mapping[str, str]"
+
+CHUNK = 4096  # texts encoded at once: bounds the memory that the Rust tokenizer's results take
+REMEDY = 'give a str, a pair (str, str) or {"text": str, "text_pair": str}'
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Texts as rows of token ids.
+
+    Attributes:
+        batch: the rows, in the order of the texts; rows of one text follow each other.
+        documents: number of the text that each row belongs to; never falls. Shape `(rows,)`.
+        truncated: how many pairs were too long and lost tokens.
+    """
+
+    batch: Batch
+    documents: IntArray
+    truncated: int
+
+
+class Tokenizer:
+    """A `tokenizer.json`, for rows of at most `max_length` tokens.
+
+    Make one with `from_file`. It holds no state that a call changes, but for a table of words seen before, which
+    never changes an answer; threads may share it.
+    """
+
+    def __init__(
+        self, inner: tokenizers.Tokenizer, *, max_length: int, overlap: int | None = None, word_table: bool = True
+    ) -> None:
+        inner.no_truncation()
+        inner.no_padding()
+        self._inner = inner
+        self._template = template = _template_of(inner)
+        self._plain_types = not any(inner.encode("a").type_ids)  # XLNet, for one, gives its last token a type
+        specials = template.pair_prefix + template.middle + template.pair_suffix
+        shortest = max(specials + 2, template.prefix + template.suffix + 1)
+        if max_length < shortest:
+            raise OptionError(f"max_length must be at least {shortest} (special tokens and a text), was: {max_length}")
+        room = max_length - template.prefix - template.suffix
+        overlap = room // 8 if overlap is None else overlap
+        if not 0 <= overlap < room:
+            raise OptionError(
+                f"overlap must be in [0, {room - 1}] (max_length less special tokens), was: {overlap}; "
+                "lower overlap or raise max_length"
+            )
+        self.max_length = max_length
+        self.overlap = overlap
+        self._fast = _ascii_wordpiece(inner) if word_table else None
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(max_length={self.max_length}, overlap={self.overlap}, word_table={self._fast is not None})"
+
+    @classmethod
+    def from_file(
+        cls, path: str | Path, *, max_length: int, overlap: int | None = None, word_table: bool = True
+    ) -> Tokenizer:
+        """Read a `tokenizer.json`.
+
+        Args:
+            path: the file.
+            max_length: tokens of a row at most, special tokens included.
+            overlap: tokens that two rows of one long text share; an eighth of a row's room if not given.
+            word_table: look up words of plain ASCII texts in a table where the tokenizer's kind allows it (BERT's
+                WordPiece); the same ids, several times faster. False is for measuring the difference.
+
+        Raises:
+            BundleNotFoundError: there is no such file.
+            BundleError: it is no tokenizer.
+            OptionError: `max_length` or `overlap` leaves no room for a text.
+        """
+        if not Path(path).is_file():
+            raise BundleNotFoundError(f"the tokenizer must be a tokenizer.json file, but there is none at: {path}")
+        try:
+            inner = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # noqa: BLE001  # tokenizers raises bare Exception
+            raise BundleError(
+                f"{path} must be a tokenizer.json that this release of tokenizers reads, but: {error}; "
+                "save the tokenizer again"
+            ) from None
+        return cls(inner, max_length=max_length, overlap=overlap, word_table=word_table)
+
+    def encode(self, texts: Iterable[Text]) -> Encoded:
+        """Encode texts and pairs.
+
+        A text that is longer than `max_length` becomes several rows of at most `max_length` tokens, each with the
+        special tokens and `overlap` tokens of the one before. A pair that is too long stays one row: the longer side
+        is cut until both fit (`longest_first`, as in transformers) and the pair is counted, because windows over two
+        texts at once have no meaning that fits every task. Lone surrogates become U+FFFD. An empty text is valid.
+
+        Args:
+            texts: each a `str`, a pair of two `str` (tuple or list), or a mapping with `text` and maybe `text_pair`.
+
+        Raises:
+            InputError: naming the position and the type of the first text that is none of these.
+        """
+        rows = _read_texts(texts)
+        parts = [self._encode_rows(rows[at : at + CHUNK]) for at in range(0, len(rows), CHUNK)]
+        encoded = _join(parts)
+        lengths = encoded.batch.lengths
+        long = lengths > self.max_length
+        if not long.any():
+            return Encoded(encoded.batch, np.arange(len(rows), dtype=np.int64), 0)
+        pair = encoded.firsts >= 0
+        windows, documents = fit(
+            encoded.batch, encoded.firsts, self._template, max_length=self.max_length, overlap=self.overlap
+        )
+        return Encoded(windows, documents, int(np.count_nonzero(long & pair)))
+
+    def _encode_rows(self, rows: Sequence[RowText]) -> EncodedRows:
+        if self._fast is None:
+            return self._encode_slowly(rows)
+        plain = np.fromiter(map(_is_ascii, rows), dtype=np.bool_, count=len(rows))
+        if not plain.any():
+            return self._encode_slowly(rows)
+        every = bool(plain.all())
+        chosen = np.flatnonzero(plain)
+        quick, right = self._fast.encode(rows if every else [rows[int(row)] for row in chosen])
+        if every and right.all():
+            return quick
+        chosen = chosen[right]
+        others = np.setdiff1d(np.arange(len(rows)), chosen)
+        slow = self._encode_slowly([rows[int(row)] for row in others])
+        both = _join([_select(quick, np.flatnonzero(right)), slow])
+        return _select(both, np.argsort(np.concatenate((chosen, others))))
+
+    def _encode_slowly(self, rows: Sequence[RowText]) -> EncodedRows:
+        encodings = _batch_encoder(self._inner)([_repair(row) for row in rows])
+        lengths = np.fromiter(map(len, encodings), dtype=np.int64, count=len(encodings))
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        tokens = int(offsets[-1])
+        ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), dtype=np.int64, count=tokens)
+        pair = np.fromiter((isinstance(row, tuple) for row in rows), dtype=np.bool_, count=len(rows))
+        if self._plain_types and not pair.any():
+            types = np.zeros(tokens, dtype=np.int64)
+        else:
+            types = np.fromiter(
+                chain.from_iterable(encoding.type_ids for encoding in encodings), dtype=np.int64, count=tokens
+            )
+        firsts = pair.astype(np.int64) - 1
+        for row in np.flatnonzero(pair & (lengths > self.max_length)):  # rare; nobody reads the others' length
+            firsts[row] = encodings[int(row)].sequence_ids.count(0)
+        return EncodedRows(Batch(ids=ids, types=types, offsets=offsets), firsts)
+
+
+def _read_texts(texts: Iterable[Text]) -> list[RowText]:
+    if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
+        raise InputError(f"texts must be a list of texts, was: {type(texts).__name__}; put one text into a list")
+    rows = list(texts)
+    if set(map(type, rows)) <= {str}:
+        return rows  # type: ignore[return-value]  # just looked
+    return [_read_text(row, position) for position, row in enumerate(rows)]
+
+
+def _read_text(text: object, position: int) -> RowText:
+    if isinstance(text, str):
+        return text
+    if isinstance(text, (tuple, list)):
+        if len(text) != 2:
+            raise InputError(f"a pair must hold two texts, text {position} holds {len(text)}; {REMEDY}")
+        first, second = text
+    elif isinstance(text, Mapping):
+        if "text" not in text:
+            keys = ", ".join(map(repr, text)) or "none"
+            raise InputError(
+                f'a text given as a mapping must have the key "text", text {position} has: {keys}; {REMEDY}'
+            )
+        first, second = text["text"], text.get("text_pair")
+        if second is None and isinstance(first, str):
+            return first
+    else:
+        raise InputError(f"a text must be a string, text {position} was: {type(text).__name__}; {REMEDY}")
+    for side, value in (("first", first), ("second", second)):
+        if not isinstance(value, str):
+            raise InputError(
+                f"both texts of a pair must be strings, the {side} of text {position} was: "
+                f"{type(value).__name__}; {REMEDY}"
+            )
+    return first, second
+
+
+def _is_ascii(row: RowText) -> bool:
+    return row.isascii() if isinstance(row, str) else row[0].isascii() and row[1].isascii()
+
+
+def _repair(row: RowText) -> RowText:
+    """Surrogate pairs become the character they spell, lone surrogates U+FFFD."""
+    if isinstance(row, tuple):
+        return _repair_text(row[0]), _repair_text(row[1])
+    return _repair_text(row)
+
+
+def _repair_text(text: str) -> str:
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _batch_encoder(inner: tokenizers.Tokenizer) -> Callable[[list[RowText]], list[tokenizers.Encoding]]:
+    encoder: Callable[[list[RowText]], list[tokenizers.Encoding]]
+    encoder = getattr(inner, "encode_batch_fast", inner.encode_batch)  # without character offsets; from 0.20 on
+    return encoder
+
+
+def _template_of(inner: tokenizers.Tokenizer) -> Template:
+    # A word that has tokens; any tokenizer has one for one of these or for a word of its vocabulary.
+    for word in chain(("a", "0", "."), inner.get_vocab()):
+        single = inner.encode(word).sequence_ids
+        pair = inner.encode(word, word).sequence_ids
+        if 0 in single and 1 in pair:
+            break
+    else:
+        raise BundleError("the tokenizer must have a vocabulary, but nothing has tokens; save the tokenizer again")
+    first = pair.index(0)
+    second = pair.index(1)
+    count = pair.count(0)
+    return Template(
+        prefix=single.index(0),
+        suffix=len(single) - single.index(0) - single.count(0),
+        pair_prefix=first,
+        middle=second - first - count,
+        pair_suffix=len(pair) - second - pair.count(1),
+    )
+
+
+def _ascii_wordpiece(inner: tokenizers.Tokenizer) -> AsciiWordPiece | None:
+    """The table of words, where this tokenizer is of the one kind that it copies exactly; otherwise None."""
+    normalizer, model = inner.normalizer, inner.model
+    if not (
+        isinstance(model, WordPiece)
+        and isinstance(inner.pre_tokenizer, BertPreTokenizer)
+        and isinstance(normalizer, BertNormalizer)
+        and normalizer.clean_text
+    ):
+        return None
+    added = [token.content for token in inner.get_added_tokens_decoder().values()]
+    if not all(map(AsciiWordPiece.can_reserve, added)):
+        return None
+    # The template's shape, looked at rather than parsed: [CLS] [SEP], and [CLS] [SEP] [SEP] with types 0 0 1.
+    single, pair = inner.encode(""), inner.encode("", "")
+    if len(single.ids) != 2 or any(single.type_ids):
+        return None
+    cls, sep = single.ids
+    word = inner.encode("a", "a")
+    pieces = [piece.id for piece in model.tokenize("a")]
+    types = [0] * (len(pieces) + 2) + [1] * (len(pieces) + 1)
+    if pair.ids != [cls, sep, sep] or word.ids != [cls, *pieces, sep, *pieces, sep] or word.type_ids != types:
+        return None
+    return AsciiWordPiece(
+        lambda text: [piece.id for piece in model.tokenize(text)],
+        lowercase=normalizer.lowercase,
+        cls=cls,
+        sep=sep,
+        reserved=added,
+    )
+
+
+def _join(parts: Sequence[EncodedRows]) -> EncodedRows:
+    if len(parts) == 1:
+        return parts[0]
+    none = np.zeros(0, dtype=np.int64)
+    lengths = np.concatenate([none, *(part.batch.lengths for part in parts)])
+    return EncodedRows(
+        Batch(
+            ids=np.concatenate([none, *(part.batch.ids for part in parts)]),
+            types=np.concatenate([none, *(part.batch.types for part in parts)]),
+            offsets=np.concatenate(([0], np.cumsum(lengths))),
+        ),
+        np.concatenate([none, *(part.firsts for part in parts)]),
+    )
+
+
+def _select(rows: EncodedRows, chosen: IntArray) -> EncodedRows:
+    return EncodedRows(rows.batch.select(chosen), rows.firsts[chosen])
