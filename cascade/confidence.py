@@ -1,0 +1,141 @@
+"""From logits to probabilities, and from probabilities to one number per row that says how sure they are.
+
+Every measure lies in [0, 1] and is higher when surer, so thresholds compare alike. It leaves to others: what to do
+with the number (`exits`, `routing`) and which temperature to use (`tiers`, from the manifest).
+
+A head with several independent yes/no labels (multi-label, or a single label with a sigmoid) is as sure as its least
+sure label: each measure is taken of the distribution (p, 1 - p) of every label and the minimum over labels counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.batch import FloatArray, IntArray
+
+__all__ = [
+    "MEASURES",
+    "Measure",
+    "answers",
+    "certainty",
+    "margin",
+    "max_probability",
+    "probabilities",
+    "sigmoid",
+    "softmax",
+]
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Probabilities over the last axis, stable for any finite logits. Shape `(..., labels)` to the same."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: FloatArray = shifted / shifted.sum(axis=-1, keepdims=True)
+    return result
+
+
+def sigmoid(logits: FloatArray) -> FloatArray:
+    """1 / (1 + e^-x) for each element, without overflow at either end."""
+    small = np.exp(-np.abs(logits))
+    result: FloatArray = np.where(logits >= 0, 1, small) / (1 + small)
+    return result
+
+
+def probabilities(logits: FloatArray, *, multi_label: bool = False, temperature: float = 1.0) -> FloatArray:
+    """Calibrated probabilities of a head (temperature scaling: Guo et al., ICML 2017).
+
+    Args:
+        logits: shape `(..., labels)`.
+        multi_label: sigmoid per label instead of softmax. A head with one label always takes the sigmoid, as in
+            transformers.
+        temperature: logits are divided by it first; above 1 makes less sure, below 1 surer.
+
+    Returns:
+        float32, same shape.
+    """
+    function = sigmoid if _binary(logits, multi_label) else softmax
+    return function(np.asarray(logits / np.float32(temperature), dtype=np.float32))
+
+
+def answers(probabilities: FloatArray, *, multi_label: bool = False) -> IntArray:
+    """What a head answers, in a form in which two answers are equal where all their columns are.
+
+    Args:
+        probabilities: shape `(..., labels)`.
+        multi_label: the answer is the set of labels with a probability of at least 0.5.
+
+    Returns:
+        Shape `(..., 1)`, the number of the likeliest label; or `(..., labels)` of 0 and 1 for sets of labels.
+    """
+    if _binary(probabilities, multi_label):
+        return (probabilities >= 0.5).astype(np.int64)
+    likeliest: IntArray = probabilities.argmax(axis=-1, keepdims=True).astype(np.int64)
+    return likeliest
+
+
+@dataclass(frozen=True, repr=False)
+class Measure:
+    """A confidence measure, called with probabilities. Any function of the same signature serves in its place.
+
+    Attributes:
+        name: how it is written in a manifest.
+        of_labels: confidence of one distribution over labels. Shape `(rows, labels)` to `(rows,)`.
+        of_label: confidence of yes/no labels, one by one. Shape `(rows, labels)` to the same.
+    """
+
+    name: str
+    of_labels: Callable[[FloatArray], npt.NDArray[np.floating]]
+    of_label: Callable[[FloatArray], npt.NDArray[np.floating]]
+
+    def __call__(self, probabilities: FloatArray, *, multi_label: bool = False) -> FloatArray:
+        """How sure each row is.
+
+        Args:
+            probabilities: shape `(rows, labels)`.
+            multi_label: labels are independent; the least sure one counts.
+
+        Returns:
+            In [0, 1], higher is surer; NaN where the probabilities are. Shape `(rows,)`.
+        """
+        if _binary(probabilities, multi_label):
+            sure = self.of_label(probabilities).min(axis=1)
+        else:
+            sure = self.of_labels(probabilities)
+        clipped: FloatArray = np.clip(sure, 0, 1).astype(np.float32)
+        return clipped
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _binary(values: FloatArray, multi_label: bool) -> bool:
+    return multi_label or values.shape[-1] == 1
+
+
+def _margin(p: FloatArray) -> npt.NDArray[np.floating]:
+    top = np.partition(p, -2, axis=1)
+    return top[:, -1] - top[:, -2]
+
+
+def _plogp(p: FloatArray) -> npt.NDArray[np.floating]:
+    return p * np.log(np.where(p > 0, p, 1))
+
+
+max_probability = Measure("max_probability", lambda p: p.max(axis=1), lambda p: np.maximum(p, 1 - p))
+"""The probability of the answer: the largest one (Right Tool, ACL 2020). In [1 / labels, 1]; yes/no: max(p, 1 - p)."""
+
+margin = Measure("margin", _margin, lambda p: np.abs(2 * p - 1))
+"""The largest probability less the second largest. In [0, 1]; yes/no: |2p - 1|."""
+
+certainty = Measure(
+    "certainty",
+    lambda p: 1 + _plogp(p).sum(axis=1) / np.log(p.shape[1]),
+    lambda p: 1 + (_plogp(p) + _plogp(1 - p)) / np.log(2),
+)
+"""1 - H / log(labels), H the entropy that DeeBERT (ACL 2020) compares with its threshold. 0: uniform, 1: one label."""
+
+MEASURES = {measure.name: measure for measure in (max_probability, margin, certainty)}
+"""The shipped measures by name."""

@@ -1,0 +1,336 @@
+"""Exit policies: after each stage of tier 2, which rows are sure enough to leave with the answer of this exit.
+
+A policy is called with an `ExitState` and returns a mask, True = leave. It decides each row by that row alone, so
+order, batch size and neighbours do not change who leaves. It leaves to others: running stages and taking rows out
+(`tiers`), choosing thresholds (`calibration`). Nobody is asked after the last stage.
+
+    never                                full depth
+    AtExit(layer)                        everyone leaves there: truncation, and in `any_of` a cap on depth
+    MaxProbability, Margin, Entropy      sure enough now
+    Patience(patience)                   the same answer several times in a row
+    any_of(...), all_of(...)             combinations
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from cascade.batch import BoolArray, FloatArray
+from cascade.checks import check_mask, check_share, check_whole
+from cascade.confidence import Measure, answers, certainty, margin, max_probability
+from cascade.exceptions import OptionError
+
+__all__ = [
+    "AllOf",
+    "AnyOf",
+    "AtExit",
+    "Entropy",
+    "ExitPolicy",
+    "ExitState",
+    "Margin",
+    "MaxProbability",
+    "Never",
+    "Patience",
+    "all_of",
+    "any_of",
+    "check",
+    "decide",
+    "from_json",
+    "never",
+    "to_json",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class ExitState:
+    """What a policy may look at, for the rows that are still inside.
+
+    Attributes:
+        exit: number of this exit, counted from 0.
+        layer: number of the layer below it, counted from 1; exits are named by it.
+        last: whether this is full depth.
+        probabilities: of the head at this exit. Shape `(rows, labels)`.
+        history: of every head so far, this one last. Shape `(rows, exit + 1, labels)`.
+        multi_label: the labels are independent yes/no decisions.
+    """
+
+    exit: int
+    layer: int
+    last: bool
+    probabilities: FloatArray
+    history: FloatArray
+    multi_label: bool = False
+
+
+ExitPolicy: TypeAlias = Callable[[ExitState], BoolArray]
+"""A mask of shape `(rows,)`, True = leave."""
+
+
+def decide(policy: ExitPolicy, state: ExitState) -> BoolArray:
+    """Ask a policy and check what it returned.
+
+    Raises:
+        OptionError: the policy returned something other than a mask of one bool per row.
+    """
+    return check_mask(policy(state), len(state.probabilities), f"the exit policy {policy!r}", "that leaves")
+
+
+def check(policy: ExitPolicy, layers: Sequence[int]) -> None:
+    """Whether a policy fits a model with exits after these layers. A caller's own callable always does.
+
+    Raises:
+        OptionError: thresholds that are not one per exit, or a layer without an exit.
+    """
+    if isinstance(policy, _Threshold | AtExit | AnyOf | AllOf):
+        policy.check(layers)
+
+
+@dataclass(frozen=True)
+class _Threshold:
+    """Leave where a measure of confidence reaches a threshold.
+
+    Attributes:
+        threshold: in [0, 1]; one number for all exits or a tuple with one per exit (the last may be left out).
+    """
+
+    measure: ClassVar[Measure]
+    threshold: float | tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        remedy = "give one number, or a tuple with one per exit"
+        given: object = self.threshold
+        if isinstance(given, tuple | list):
+            checked: object = tuple(check_share("threshold", value, remedy) for value in given)
+        else:
+            checked = check_share("threshold", given, remedy)
+        object.__setattr__(self, "threshold", checked)
+
+    def __call__(self, state: ExitState) -> BoolArray:
+        """Mask of shape `(rows,)`, True = leave."""
+        threshold = self.threshold[state.exit] if isinstance(self.threshold, tuple) else self.threshold
+        return self.measure(state.probabilities, multi_label=state.multi_label) >= threshold
+
+    def check(self, layers: Sequence[int]) -> None:
+        """Whether there is one threshold per exit."""
+        if isinstance(self.threshold, tuple) and len(self.threshold) not in (len(layers), len(layers) - 1):
+            raise OptionError(
+                f"threshold must be one number or one per exit ({len(layers)}, after layers {_names(layers)}; the "
+                f"last may be left out), was: {len(self.threshold)} numbers; give {len(layers)}"
+            )
+
+
+class MaxProbability(_Threshold):
+    """Leave where the largest probability is at least `threshold` (Right Tool, ACL 2020).
+
+    With several labels at once: where each label's max(p, 1 - p) is.
+    """
+
+    measure = max_probability
+
+
+class Margin(_Threshold):
+    """Leave where the two largest probabilities differ by at least `threshold`. Several labels: each |2p - 1|."""
+
+    measure = margin
+
+
+class Entropy(_Threshold):
+    """Leave where certainty, 1 - H / log(labels), is at least `threshold`.
+
+    DeeBERT (ACL 2020) leaves where the entropy H is below S: the same rule with `threshold` = 1 - S / log(labels).
+    """
+
+    measure = certainty
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Leave after `patience` + 1 equal answers in a row (PABEE, NeurIPS 2020, section 3.2).
+
+    The answer is the likeliest label; with several labels at once the set of those with p >= 0.5.
+
+    Attributes:
+        patience: how often an answer has to be confirmed, at least 1.
+    """
+
+    patience: int
+
+    def __post_init__(self) -> None:
+        check_whole("patience", self.patience, "for full depth use never, to leave at a fixed exit use AtExit")
+
+    def __call__(self, state: ExitState) -> BoolArray:
+        """Mask of shape `(rows,)`, True = leave."""
+        if state.exit < self.patience:
+            return np.zeros(len(state.probabilities), dtype=np.bool_)
+        recent = answers(state.history[:, -self.patience - 1 :], multi_label=state.multi_label)
+        same: BoolArray = (recent == recent[:, -1:]).all(axis=(1, 2))
+        return same
+
+
+@dataclass(frozen=True)
+class AtExit:
+    """Everyone leaves after this layer: truncation. In `any_of` it caps the depth.
+
+    Attributes:
+        layer: number of a layer with an exit, counted from 1.
+    """
+
+    layer: int
+
+    def __post_init__(self) -> None:
+        check_whole("layer", self.layer, "give the number of a layer with an exit")
+
+    def __call__(self, state: ExitState) -> BoolArray:
+        """Mask of shape `(rows,)`, True = leave."""
+        return np.full(len(state.probabilities), state.layer >= self.layer)
+
+    def check(self, layers: Sequence[int]) -> None:
+        """Whether there is an exit after this layer."""
+        if self.layer not in layers:
+            raise OptionError(f"AtExit must name a layer with an exit, was: {self.layer}; choose from {_names(layers)}")
+
+
+@dataclass(frozen=True, repr=False)
+class Never:
+    """Nobody leaves early; use the ready-made value `never`."""
+
+    def __call__(self, state: ExitState) -> BoolArray:
+        """Mask of shape `(rows,)`, all False."""
+        return np.zeros(len(state.probabilities), dtype=np.bool_)
+
+    def __repr__(self) -> str:
+        return "never"
+
+
+never = Never()
+"""Full depth for everyone."""
+
+
+@dataclass(frozen=True, repr=False)
+class _Combination:
+    name: ClassVar[str]
+    policies: tuple[ExitPolicy, ...]
+
+    def __post_init__(self) -> None:
+        if not self.policies or not all(callable(policy) for policy in self.policies):
+            raise OptionError(
+                f"{self.name} must have one or more exit policies, was: {self.policies!r}; "
+                f"write {self.name}(MaxProbability(0.9), Patience(2))"
+            )
+
+    def check(self, layers: Sequence[int]) -> None:
+        """Whether every policy inside fits."""
+        for policy in self.policies:
+            check(policy, layers)
+
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join(map(repr, self.policies))})"
+
+
+class AnyOf(_Combination):
+    """Leave where at least one policy says so; write `any_of(...)`."""
+
+    name = "any_of"
+
+    def __call__(self, state: ExitState) -> BoolArray:
+        """Mask of shape `(rows,)`, True = leave."""
+        mask: BoolArray = np.logical_or.reduce([decide(policy, state) for policy in self.policies])
+        return mask
+
+
+class AllOf(_Combination):
+    """Leave where every policy says so; write `all_of(...)`."""
+
+    name = "all_of"
+
+    def __call__(self, state: ExitState) -> BoolArray:
+        """Mask of shape `(rows,)`, True = leave."""
+        mask: BoolArray = np.logical_and.reduce([decide(policy, state) for policy in self.policies])
+        return mask
+
+
+def any_of(*policies: ExitPolicy) -> AnyOf:
+    """Leave where at least one of these policies says so."""
+    return AnyOf(policies)
+
+
+def all_of(*policies: ExitPolicy) -> AllOf:
+    """Leave where all of these policies say so."""
+    return AllOf(policies)
+
+
+def to_json(policy: ExitPolicy) -> dict[str, Any]:
+    """A plain dict from which `from_json` makes an equal policy.
+
+    Raises:
+        OptionError: a caller's own callable, which has no written form.
+    """
+    if isinstance(policy, _Threshold):
+        threshold = policy.threshold
+        written = list(threshold) if isinstance(threshold, tuple) else threshold
+        return {"policy": type(policy).__name__, "threshold": written}
+    if isinstance(policy, Patience):
+        return {"policy": "Patience", "patience": policy.patience}
+    if isinstance(policy, AtExit):
+        return {"policy": "AtExit", "layer": policy.layer}
+    if isinstance(policy, Never):
+        return {"policy": "never"}
+    if isinstance(policy, AnyOf | AllOf):
+        return {"policy": policy.name, "policies": [to_json(inner) for inner in policy.policies]}
+    raise OptionError(
+        f"only the exit policies of cascade.exits can be saved, was: {policy!r}; "
+        "set one of them with with_exit_policy before saving"
+    )
+
+
+def from_json(written: Mapping[str, Any]) -> ExitPolicy:
+    """The policy that `to_json` wrote.
+
+    Raises:
+        OptionError: an unknown name, a missing or misspelt field, an impossible value.
+    """
+    if not isinstance(written, Mapping):
+        raise OptionError(f'an exit policy must be written {{"policy": name, ...}}, was: {written!r}; see to_json')
+    fields = {key: value for key, value in written.items() if key != "policy"}
+    name = written.get("policy")
+    maker = _MAKERS.get(name) if isinstance(name, str) else None
+    if maker is None:
+        raise OptionError(f"the exit policy must be one of {', '.join(_MAKERS)}, was: {name!r}; choose one of them")
+    expected = _FIELDS[maker]
+    if set(fields) != set(expected):
+        raise OptionError(
+            f"the exit policy {name} must have the fields {list(expected)}, were: {sorted(fields)}; see to_json"
+        )
+    if maker in (AnyOf, AllOf):
+        return maker(tuple(from_json(inner) for inner in fields["policies"]))
+    return maker(**fields)
+
+
+_MAKERS: dict[str, Callable[..., ExitPolicy]] = {
+    "MaxProbability": MaxProbability,
+    "Margin": Margin,
+    "Entropy": Entropy,
+    "Patience": Patience,
+    "AtExit": AtExit,
+    "never": Never,
+    "any_of": AnyOf,
+    "all_of": AllOf,
+}
+_FIELDS: dict[Callable[..., ExitPolicy], tuple[str, ...]] = {
+    MaxProbability: ("threshold",),
+    Margin: ("threshold",),
+    Entropy: ("threshold",),
+    Patience: ("patience",),
+    AtExit: ("layer",),
+    Never: (),
+    AnyOf: ("policies",),
+    AllOf: ("policies",),
+}
+
+
+def _names(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers))
