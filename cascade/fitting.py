@@ -37,7 +37,7 @@ def fit(batch: Batch, firsts: IntArray, template: Template, *, max_length: int, 
 
     Args:
         batch: whole rows, special tokens included.
-        firsts: tokens of a pair's first text, -1 for a single text; read only where a pair is too long. Shape `(rows,)`.
+        firsts: tokens of a pair's first text, -1 for a single text; read where a pair is too long. Shape `(rows,)`.
         template: where special tokens stand.
         max_length: tokens of a row at most.
         overlap: tokens that two windows of one text share; less than the room between the special tokens.
