@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import onnx
 import torch
-from torch import nn
-
 from cascade_export.stages import PackedModel
+from torch import nn
 
 __all__ = ["OPSET", "TierTwoGraphs", "export_tier2"]
 
@@ -41,7 +40,7 @@ def export_tier2(packed: PackedModel) -> TierTwoGraphs:
     embed = _export(
         packed.embed,
         (ids, ids if packed.takes_types else None, ids),
-        inputs={name: ("tokens",) for name in names},
+        inputs=dict.fromkeys(names, ("tokens",)),
         outputs={"hidden": ("tokens",)},
     )
     # Two rows of two and one tokens: every size differs from the others, so none is taken for a constant.
