@@ -1,0 +1,103 @@
+"""What a user gets: the wheel's contents, its metadata, and the light core."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from email.message import Message
+from email.parser import Parser
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import cascade
+
+ROOT = Path(__file__).parent.parent
+HERE = {"cascade": ROOT / "cascade", "cascade_bench": ROOT / "bench", "cascade_export": ROOT / "export"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built without isolation: no network. From a copy, so that building leaves nothing in the checkout."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    for folder in HERE.values():
+        for file in folder.rglob("*"):
+            if file.is_file() and "__pycache__" not in file.parts:
+                target = source / file.relative_to(ROOT)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes())
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    (file,) = out.glob("*.whl")
+    return zipfile.ZipFile(file)
+
+
+def described(wheel: zipfile.ZipFile) -> Message:
+    (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    return Parser().parsestr(wheel.read(name).decode())
+
+
+def test_top_level_names(wheel: zipfile.ZipFile) -> None:
+    top = {name.split("/")[0] for name in wheel.namelist()}
+    assert top == {"cascade", "cascade_bench", "cascade_export", f"cascade_encoder-{cascade.__version__}.dist-info"}
+
+
+def test_every_module_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    inside = set(wheel.namelist())
+    for package, folder in HERE.items():
+        modules = {f"{package}/{file.relative_to(folder).as_posix()}" for file in folder.rglob("*.py")}
+        assert modules - inside == set(), "list the new package in pyproject.toml"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cascade/cli/sentiment.jsonl",
+        "cascade/cli/intents.jsonl",
+        "cascade/py.typed",
+        "cascade_bench/py.typed",
+        "cascade_export/py.typed",
+    ],
+)
+def test_data_is_in_the_wheel(wheel: zipfile.ZipFile, name: str) -> None:
+    assert name in wheel.namelist()
+
+
+def test_licence_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+    assert described(wheel)["License-Expression"] == "Apache-2.0"
+
+
+def test_core_is_light(wheel: zipfile.ZipFile) -> None:
+    requirements = described(wheel).get_all("Requires-Dist") or []
+    core = {re.split(r"[^\w-]", line)[0] for line in requirements if "extra ==" not in line}
+    assert core == {"click", "huggingface_hub", "numpy", "onnxruntime", "tokenizers", "tqdm"}
+
+
+def test_torch_bound(wheel: zipfile.ZipFile) -> None:
+    bounds = {
+        line.split(";")[0].strip()
+        for line in described(wheel).get_all("Requires-Dist") or []
+        if line.startswith("torch")
+    }
+    assert bounds == {"torch<2.14,>=2.6"}
+
+
+def test_commands() -> None:
+    scripts = {entry.name: entry for entry in metadata.distribution("cascade-encoder").entry_points}
+    assert set(scripts) == {"cascade", "cascade-bench", "cascade-export", "cascade-train"}
+    for entry in scripts.values():
+        assert callable(entry.load())
+
+
+def test_version() -> None:
+    assert metadata.version("cascade-encoder") == cascade.__version__
