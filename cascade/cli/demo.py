@@ -1,0 +1,252 @@
+"""`cascade demo`: the project's own sentences through the bundles that come with it, and what the user sees.
+
+The sentences (`sentiment.jsonl`, `intents.jsonl` beside this file) were written for this project and are in no training
+set. It leaves to others: measuring for publication (`bench`); here the same few sentences are timed a few times, so
+that the reader sees the order of things on the machine at hand.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from statistics import median
+
+import click
+
+from cascade.classifier import Classifier
+from cascade.cli.show import clipped, duration, route_in_words, table
+from cascade.exceptions import BundleError, BundleNotFoundError
+from cascade.exits import never
+from cascade.results import Predictions
+from cascade.routing import defer_all
+
+__all__ = ["Comparison", "Sentence", "compare", "demo", "sentences", "verdict"]
+
+BUNDLES = ("sentiment", "intents")
+SHOWN = 14  # rows of the table
+REPETITIONS = 5
+PATIENCE = 4.0  # seconds of timing per bundle; a slow machine gets fewer repetitions
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A text of the demo, its label, and what is hard about it (`plain`: nothing)."""
+
+    text: str
+    label: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The full second tier alone and the cascade on the same sentences.
+
+    Attributes:
+        count: sentences.
+        full_seconds, cascade_seconds: medians over repetitions that took turns.
+        full_right, cascade_right: answers equal to the label.
+        agree: answers equal to each other.
+        deferred: sentences that tier 1 handed to tier 2.
+    """
+
+    count: int
+    full_seconds: float
+    cascade_seconds: float
+    full_right: int
+    cascade_right: int
+    agree: int
+    deferred: int
+
+
+@click.command(short_help="Show what a cascade does, on sentences of the project's own.")
+@click.option(
+    "--models",
+    type=click.Path(path_type=Path),
+    default=Path("models"),
+    show_default=True,
+    metavar="DIR",
+    help="The folder with the bundles sentiment and intents.",
+)
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of both tiers. [default: all cores]")
+def demo(models: Path, threads: int | None) -> None:
+    """Show what a cascade does, on sentences of the project's own.
+
+    For each bundle found: some sentences with label, probability and route; then how long the full second tier alone
+    and the cascade took on all the same sentences, how often they agree and how often they are right.
+
+    \b
+    Example:
+      cascade demo
+      cascade demo --models models --threads 2
+    """
+    found = [name for name in BUNDLES if (models / name).is_dir()]
+    if not found:
+        raise BundleNotFoundError(
+            f"the demo needs {' or '.join(str(models / name) for name in BUNDLES)}, found neither; "
+            "run it from the root of the repository, or give the folder with --models DIR"
+        )
+    for number, name in enumerate(found):
+        if number:
+            click.echo()
+        classifier = Classifier.from_pretrained(models / name, threads=threads)
+        show(name, classifier, sentences(name))
+
+
+def sentences(name: str) -> list[Sentence]:
+    """The sentences for a bundle, `sentiment` or `intents`."""
+    lines = (resources.files(__package__) / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [Sentence(**json.loads(line)) for line in lines]
+
+
+def show(name: str, classifier: Classifier, texts: Sequence[Sentence]) -> None:
+    """Print the part of the demo that belongs to one bundle.
+
+    Raises:
+        BundleError: the bundle does not know the labels of the sentences.
+    """
+    unknown = sorted({sentence.label for sentence in texts} - set(classifier.labels))
+    if unknown:
+        raise BundleError(
+            f"the bundle {name} must know the labels of the demo's sentences, lacks: {', '.join(unknown[:5])}; "
+            "give a folder with the project's own bundles with --models"
+        )
+    full = classifier.with_router(defer_all).with_exit_policy(never)
+    comparison, answers, full_answers = compare(classifier, full, texts)
+    click.echo(
+        click.style(f"{name}: {len(texts)} sentences, {len(classifier.labels)} labels", bold=True, underline=True)
+    )
+    click.echo()
+    click.echo(_examples(texts, answers, classifier.layers[-1]))
+    click.echo()
+    click.echo(_by_kind(texts, answers, full_answers))
+    click.echo()
+    click.echo(_timing(comparison))
+    click.echo()
+    click.echo(verdict(comparison))
+
+
+def compare(
+    cascade: Classifier, full: Classifier, texts: Sequence[Sentence], *, clock: Callable[[], float] = time.perf_counter
+) -> tuple[Comparison, Predictions, Predictions]:
+    """Run both on the same sentences in turns, after one run of each that is not counted.
+
+    Args:
+        cascade: the classifier as its bundle says.
+        full: its second tier alone, at full depth.
+        texts: the labelled sentences.
+        clock: gives seconds.
+
+    Returns:
+        The comparison, the cascade's answers, the full second tier's answers.
+    """
+    plain = [sentence.text for sentence in texts]
+    begin = clock()
+    answers, full_answers = cascade.predict(plain), full.predict(plain)
+    repetitions = max(1, min(REPETITIONS, int(PATIENCE / max(clock() - begin, 1e-9))))
+    times: dict[str, list[float]] = {"cascade": [], "full": []}
+    for _ in range(repetitions):
+        for name, classifier in (("full", full), ("cascade", cascade)):
+            begin = clock()
+            classifier.predict(plain)
+            times[name].append(clock() - begin)
+    labels = [sentence.label for sentence in texts]
+    return (
+        Comparison(
+            count=len(texts),
+            full_seconds=median(times["full"]),
+            cascade_seconds=median(times["cascade"]),
+            full_right=_equal(full_answers.labels, labels),
+            cascade_right=_equal(answers.labels, labels),
+            agree=_equal(answers.labels, full_answers.labels),
+            deferred=int((answers.routes.tier == 2).sum()),
+        ),
+        answers,
+        full_answers,
+    )
+
+
+def verdict(seen: Comparison) -> str:
+    """What the user sees, in one sentence made from the numbers."""
+    ratio = seen.full_seconds / seen.cascade_seconds
+    accuracy = (
+        f"agreed with it on {seen.agree} of {seen.count} sentences and was right on {seen.cascade_right}, "
+        f"where the full second tier was right on {seen.full_right}"
+    )
+    if ratio < 1.05:
+        return (
+            f"Here the cascade is not faster: it took {duration(seen.cascade_seconds)} where the full second tier took "
+            f"{duration(seen.full_seconds)}, because {seen.deferred} of {seen.count} sentences went on to tier 2; "
+            f"it {accuracy}."
+        )
+    return f"The cascade was {ratio:.1f} times faster than its full second tier alone, {accuracy}."
+
+
+def _equal(left: Sequence[object], right: Sequence[object]) -> int:
+    return sum(one == other for one, other in zip(left, right, strict=True))
+
+
+def _examples(texts: Sequence[Sentence], answers: Predictions, depth: int) -> str:
+    rows = []
+    words = [route_in_words(route, depth) for route in answers.routes]
+    chosen = choose([sentence.kind for sentence in texts], words, SHOWN)
+    label_width = max(len(str(answers.labels[row])) for row in chosen)
+    room = shutil.get_terminal_size((110, 24)).columns - label_width - max(map(len, words)) - 24
+    order = sorted(chosen, key=lambda row: (answers.routes[row].tier, answers.routes[row].exit, row))
+    for row in order:
+        right = answers.labels[row] == texts[row].label
+        rows.append(
+            [
+                clipped(texts[row].text, max(room, 24)),
+                click.style(str(answers.labels[row]), fg="green" if right else "red") + ("" if right else " (wrong)"),
+                f"{answers.probabilities[row].max():.2f}",
+                click.style(words[row], fg="cyan" if answers.routes[row].tier == 1 else "yellow"),
+            ]
+        )
+    return table(["sentence", "label", "prob.", "route"], rows, right=(2,))
+
+
+def choose(kinds: Sequence[str], routes: Sequence[str], count: int) -> list[int]:
+    """Rows to show: every route and every kind in turn, as far as `count` reaches; the order of the file otherwise.
+
+    Example: choose(["plain", "plain", "irony"], ["tier 1", "tier 1", "tier 1"], 2) -> [0, 2]
+    """
+    seen: dict[tuple[str, str], int] = {}
+    turns = []
+    for row, key in enumerate(zip(routes, kinds, strict=True)):
+        turns.append((seen.setdefault(key, 0), row))
+        seen[key] += 1
+    return sorted(row for _, row in sorted(turns)[:count])
+
+
+def _by_kind(texts: Sequence[Sentence], answers: Predictions, full: Predictions) -> str:
+    rows = []
+    for kind in dict.fromkeys(sentence.kind for sentence in texts):
+        of_kind = [row for row, sentence in enumerate(texts) if sentence.kind == kind]
+        labels = [texts[row].label for row in of_kind]
+        rows.append(
+            [
+                kind,
+                str(len(of_kind)),
+                f"{sum(answers.routes[row].tier == 1 for row in of_kind) / len(of_kind):.0%}",
+                f"{_equal([answers.labels[row] for row in of_kind], labels) / len(of_kind):.0%}",
+                f"{_equal([full.labels[row] for row in of_kind], labels) / len(of_kind):.0%}",
+            ]
+        )
+    head = ["kind", "sentences", "answered by tier 1", "cascade right", "full tier 2 right"]
+    return table(head, rows, right=(1, 2, 3, 4))
+
+
+def _timing(seen: Comparison) -> str:
+    rows = [
+        [name, duration(seconds), f"{seconds / seen.count * 1000:.2f} ms", f"{right / seen.count:.1%}"]
+        for name, seconds, right in (
+            ("full second tier alone", seen.full_seconds, seen.full_right),
+            ("cascade", seen.cascade_seconds, seen.cascade_right),
+        )
+    ]
+    return table([f"all {seen.count} sentences", "time", "per sentence", "right"], rows, right=(1, 2, 3))

@@ -1,0 +1,114 @@
+"""`cascade inspect`: what a bundle says about itself, as a table or as JSON. No graph is loaded.
+
+It leaves to others: finding and verifying the bundle (`bundle`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from cascade import exits, routing
+from cascade.bundle import Bundle, open_bundle
+from cascade.cli.show import clipped, size, table
+from cascade.manifest import Manifest
+
+__all__ = ["described", "inspect"]
+
+LABELS_SHOWN = 8
+WIDTH = 100
+
+
+@click.command(short_help="Show what a bundle holds: tiers, stages, policies, figures.")
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="The whole manifest and the total size as JSON.")
+def inspect(model: str, as_json: bool) -> None:
+    """Show what a bundle holds: tiers, stages, policies, figures. Every file is checked against its hash first.
+
+    MODEL is a folder or a Hub id.
+
+    \b
+    Example:
+      cascade inspect models/sentiment
+      cascade inspect models/sentiment --json | python -m json.tool
+    """
+    bundle = open_bundle(model)
+    if as_json:
+        click.echo(json.dumps({**asdict(bundle.manifest), "total_bytes": total_bytes(bundle)}))
+    else:
+        click.echo(described(model, bundle))
+
+
+def total_bytes(bundle: Bundle) -> int:
+    """Size of all files that the manifest lists."""
+    return sum(record.bytes for record in bundle.manifest.files.values())
+
+
+def described(name: str, bundle: Bundle) -> str:
+    """The bundle in words and tables. `name`: what the user called it."""
+    manifest = bundle.manifest
+    several = "several labels at once" if manifest.problem_type.startswith("multi_label") else "one label each"
+    facts = [
+        ("task", f"{manifest.task}, {several}"),
+        ("labels", f"{len(manifest.labels)}: {_few(manifest.labels)}"),
+        ("router", repr(routing.from_json(manifest.router))),
+        ("exit policy", repr(exits.from_json(manifest.exit_policy))),
+        ("certificate", "none" if manifest.certificate is None else "yes"),
+        ("written by", f"cascade {manifest.library_version}, format {manifest.format_version}"),
+        ("total size", f"{size(total_bytes(bundle))} in {len(manifest.files)} files, hashes verified"),
+    ]
+    parts = [click.style(name, bold=True), "", _pairs(facts), "", _tiers(manifest)]
+    for title, values in (("figures", manifest.figures), ("certificate", manifest.certificate or {})):
+        if values:
+            parts += [
+                "",
+                click.style(title, bold=True),
+                _pairs([(key, clipped(value, WIDTH)) for key, value in _flat(values)]),
+            ]
+    return "\n".join(parts)
+
+
+def _few(labels: tuple[str, ...]) -> str:
+    shown = ", ".join(labels[:LABELS_SHOWN])
+    return shown if len(labels) <= LABELS_SHOWN else f"{shown}, and {len(labels) - LABELS_SHOWN} more"
+
+
+def _tiers(manifest: Manifest) -> str:
+    one, two = manifest.tier1, manifest.tier2
+    rows = [_row(manifest, "tier 1", one.kind, one.precision, one.temperature, one.file)]
+    rows.append(_row(manifest, "tier 2", "embed", "", None, two.embed))
+    before = 0
+    for stage in two.stages:
+        layers = f"layer {stage.layer}" if stage.layer == before + 1 else f"layers {before + 1}-{stage.layer}"
+        rows.append(_row(manifest, "", layers, stage.precision, stage.temperature, stage.file))
+        before = stage.layer
+    head = ["tier", "part", "precision", "temperature", "size", "file"]
+    limits = f"texts of up to {one.max_length} tokens in tier 1, {two.max_length} in tier 2; hidden size {two.width}"
+    return table(head, rows, right=(3, 4)) + f"\n{limits}"
+
+
+def _row(manifest: Manifest, tier: str, part: str, precision: str, temperature: float | None, file: str) -> list[str]:
+    shown = "" if temperature is None else f"{temperature:.3f}"
+    return [tier, part, precision, shown, size(manifest.files[file].bytes), file]
+
+
+def _pairs(pairs: list[tuple[str, str]]) -> str:
+    width = max(len(key) for key, _ in pairs)
+    return "\n".join(f"{key:<{width}}  {value}" for key, value in pairs)
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Nested figures as `outer.inner` and a value in words."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        elif isinstance(value, float):
+            yield f"{above}{key}", f"{value:.4g}"
+        elif isinstance(value, list | tuple):
+            yield f"{above}{key}", ", ".join(f"{item:.4g}" if isinstance(item, float) else str(item) for item in value)
+        else:
+            yield f"{above}{key}", str(value)

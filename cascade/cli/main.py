@@ -1,0 +1,82 @@
+"""The command group `cascade`, and how a command ends.
+
+    0     done
+    2     bad input or bad use: one line on standard error, nothing written to --output
+    130   interrupted
+
+It leaves to others: what the commands do.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from cascade import __version__
+from cascade.cli.demo import demo
+from cascade.cli.inspect import inspect
+from cascade.cli.predict import predict
+from cascade.exceptions import CascadeError
+
+__all__ = ["cascade", "finish", "main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="cascade", message="%(prog)s %(version)s")
+def cascade() -> None:
+    """Classify text on CPUs: a cheap tier answers what it is sure of, the rest goes to a deeper one.
+
+    \b
+    Example:
+      cascade demo
+      cascade inspect models/sentiment
+      echo "a gripping film" | cascade predict models/sentiment --routes
+    """
+
+
+cascade.add_command(predict)
+cascade.add_command(inspect)
+cascade.add_command(demo)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `cascade` and leave the process with its status. `arguments`: those of the process, when none are given."""
+    finish(cascade, arguments)
+
+
+def finish(command: click.Command, arguments: Sequence[str] | None = None) -> None:
+    """Run a command and leave the process with its status; what the user did wrong is told in one line.
+
+    Args:
+        command: a click command or group.
+        arguments: those of the process, when none are given.
+
+    Raises:
+        SystemExit: always.
+    """
+    try:
+        status = command.main(None if arguments is None else list(arguments), command.name, standalone_mode=False)
+    except click.Abort:  # click's name for Ctrl-C
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        see = f" (see {context.command_path} --help)" if context is not None else ""
+        _fail(f"{error.format_message()}{see}")
+    except OSError as error:
+        if isinstance(error, CascadeError) or error.strerror is None:
+            _fail(str(error))
+        _fail(f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror))
+    except CascadeError as error:
+        _fail(str(error))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str) -> None:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    sys.exit(2)

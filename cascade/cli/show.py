@@ -1,0 +1,64 @@
+"""Words and tables for terminals: numbers, sizes, times, routes in words.
+
+It leaves to others: what is shown. Colours are click's, so they vanish where the output is not a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from cascade.results import Route
+
+__all__ = ["clipped", "duration", "route_in_words", "size", "table"]
+
+
+def clipped(text: str, width: int) -> str:
+    """At most `width` characters of a text, on one line.
+
+    Example: clipped("a gripping film", 10) -> "a gripp..."
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: max(width - 3, 0)] + "..."
+
+
+def duration(seconds: float) -> str:
+    """A time with the unit that suits it: 0.0042 -> "4.2 ms", 3.21 -> "3.2 s"."""
+    if seconds < 1:
+        milliseconds = seconds * 1000
+        return f"{milliseconds:.1f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
+    return f"{seconds:.1f} s"
+
+
+def size(count: int) -> str:
+    """Bytes in the unit that suits them: 13_000_000 -> "12.4 MiB"."""
+    if count < 1024:
+        return f"{count} bytes"
+    return f"{count / 1024:.1f} KiB" if count < 1024**2 else f"{count / 1024**2:.1f} MiB"
+
+
+def route_in_words(route: Route, depth: int) -> str:
+    """Where an answer came from. `depth`: layers of tier 2.
+
+    Example: route_in_words(Route(2, 3, 0.98), 6) -> "tier 2, layer 3 of 6"
+    """
+    return "tier 1" if route.tier == 1 else f"tier 2, layer {route.exit} of {depth}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Columns under headings, two blanks apart. `right`: numbers of the columns that are flush right, from 0.
+
+    Cells may carry colours; their width is that of what is seen.
+    """
+    seen = [[len(click.unstyle(cell)) for cell in row] for row in (head, *rows)]
+    widths = [max(column) for column in zip(*seen, strict=True)]
+    lines = []
+    for number, row in enumerate((head, *rows)):
+        cells = []
+        for column, cell in enumerate(row):
+            blanks = " " * (widths[column] - seen[number][column])
+            cells.append(blanks + cell if column in right else cell + blanks)
+        line = "  ".join(cells).rstrip()
+        lines.append(click.style(line, bold=True) if number == 0 else line)
+    return "\n".join(lines)
