@@ -1,0 +1,362 @@
+"""`Classifier`: texts in, labels and routes out. The face of the package.
+
+It leaves everything else to others: the files of a bundle (`bundle`), token ids (`tokenizer`), the two tiers
+(`tiers`), who goes where (`routing`, `exits`), running them (`engine`, `streaming`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from cascade import exits, routing
+from cascade.backend import OnnxBackend, SessionOptions
+from cascade.batch import FloatArray
+from cascade.batching import BatchingPolicy
+from cascade.bundle import TOKENIZER_FILE, Bundle, copy_bundle, open_bundle, push_bundle
+from cascade.checks import check_whole
+from cascade.engine import Cascade, Outcome, merge_windows
+from cascade.exceptions import BundleError, InputError, OptionError
+from cascade.exits import ExitPolicy
+from cascade.results import Label, Prediction, Predictions
+from cascade.routing import Budget, Router
+from cascade.streaming import StreamOptions, stream
+from cascade.tiers import MultiExit, SingleExit
+from cascade.tokenizer import Text, Tokenizer
+
+__all__ = ["Classifier"]
+
+
+class _Default(Enum):
+    TOP_K = "left out"
+
+
+LEFT_OUT: Final = _Default.TOP_K
+Dict: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Classifier:
+    """A bundle, ready to classify. Make one with `Classifier.from_pretrained`.
+
+    Nothing that a call does changes it; `with_router` and the like give copies that share its sessions.
+
+    Attributes:
+        bundle: where it came from.
+        tokenizer: texts to rows.
+        tier1, tier2: the models.
+        router: which rows tier 2 answers.
+    """
+
+    bundle: Bundle
+    tokenizer: Tokenizer
+    tier1: SingleExit
+    tier2: MultiExit
+    router: Router
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_id: str | Path,
+        *,
+        threads: int | None = None,
+        router: Router | None = None,
+        exit_policy: ExitPolicy | None = None,
+        batching: BatchingPolicy | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
+    ) -> Classifier:
+        """Load a bundle. Its files are verified first and nothing in it is ever unpickled.
+
+        Args:
+            path_or_id: a folder, or a repository on the Hugging Face Hub (`owner/name`).
+            threads: threads for both tiers together; what this process may use if left out.
+            router: instead of the bundle's.
+            exit_policy: instead of the bundle's.
+            batching: for both tiers; `TokenBudget()` if left out.
+            revision: branch, tag or commit on the Hub.
+            cache_dir: where downloads are kept.
+            token: for closed repositories.
+            local_files_only: download nothing.
+
+        Raises:
+            BundleNotFoundError: there is no such folder or repository.
+            BundleError: it is incomplete, altered or of another format.
+            OptionError: an impossible option.
+        """
+        options = SessionOptions(threads=threads)
+        bundle = open_bundle(
+            path_or_id, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+        )
+        manifest = bundle.manifest
+        first, second = manifest.tier1, manifest.tier2
+        if router is None or exit_policy is None:
+            stored_router, stored_exit_policy = _stored_policies(bundle)
+            router = stored_router if router is None else router
+            exit_policy = stored_exit_policy if exit_policy is None else exit_policy
+        multi_label = manifest.problem_type == "multi_label_classification"
+        classifier = cls(
+            bundle=bundle,
+            tokenizer=Tokenizer.from_file(bundle.path(TOKENIZER_FILE), max_length=second.max_length),
+            tier1=SingleExit(
+                backend=OnnxBackend(bundle.path(first.file), options),
+                labels=len(manifest.labels),
+                max_length=first.max_length,
+                temperature=first.temperature,
+                multi_label=multi_label,
+            ),
+            tier2=MultiExit(
+                embed=OnnxBackend(bundle.path(second.embed), options),
+                stages=[OnnxBackend(bundle.path(stage.file), options) for stage in second.stages],
+                layers=[stage.layer for stage in second.stages],
+                labels=len(manifest.labels),
+                temperatures=[stage.temperature for stage in second.stages],
+                exit_policy=exit_policy,
+                position_offset=second.position_offset,
+                multi_label=multi_label,
+            ),
+            router=router,
+        )
+        return classifier if batching is None else classifier.with_batching(batching)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels, in the order of the columns of `probabilities`."""
+        return self.bundle.manifest.labels
+
+    @property
+    def exit_policy(self) -> ExitPolicy:
+        """Who leaves tier 2 early."""
+        return self.tier2.exit_policy
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether the labels are independent yes/no decisions."""
+        return self.tier2.multi_label
+
+    @property
+    def cascade(self) -> Cascade:
+        """The engine: rows of token ids in, probabilities and routes out."""
+        return Cascade(self.tier1, self.tier2, self.router, multi_label=self.multi_label)
+
+    def __repr__(self) -> str:
+        return (
+            f"Classifier({str(self.bundle.folder)!r}, {len(self.labels)} labels, {len(self.tier2.layers)} exits, "
+            f"router={self.router!r}, exit_policy={self.exit_policy!r})"
+        )
+
+    def __call__(
+        self, texts: Text | Sequence[Text], *, top_k: int | _Default | None = LEFT_OUT
+    ) -> Dict | list[Dict] | list[list[Dict]]:
+        """Classify, with the results of transformers' text-classification pipeline.
+
+        Args:
+            texts: a text, a pair `{"text": ..., "text_pair": ...}`, or a list of texts, of such pairs or of tuples of
+                two texts.
+            top_k: how many labels per text, most probable first; `None`: all of them. As in transformers, each text
+                has a list of dicts as soon as this is given, also for 1.
+
+        Returns:
+            `{"label": str, "score": float}` per text. For one text without `top_k` a list of one dict, for one pair
+            without `top_k` a dict: transformers' own ways.
+
+        Raises:
+            InputError: a text that cannot be read, with its position.
+            OptionError: `top_k` below 1.
+        """
+        count: int | None = 1
+        if top_k is not LEFT_OUT:
+            count = None if top_k is None else check_whole("top_k", top_k, "None gives all labels")
+        one = isinstance(texts, str | Mapping)
+        answers = self.predict([texts] if one else texts)  # type: ignore[list-item]  # `one` says which it is
+        ranked = _ranked(answers.probabilities, self.labels, count)
+        if top_k is not LEFT_OUT:
+            return ranked[0] if one else ranked
+        if isinstance(texts, Mapping):
+            return ranked[0][0]
+        return [best for best, *_ in ranked]
+
+    def predict(self, texts: Iterable[Text], *, show_progress: bool = False) -> Predictions:
+        """Classify a list of texts.
+
+        A text longer than the model is cut into overlapping windows; its probabilities are the average over them and
+        its route is that of the window that went deepest. Routers decide per window: of a `Budget` the share is one
+        of windows.
+
+        Args:
+            texts: texts, tuples of two texts, or `{"text": ..., "text_pair": ...}`; any empty text is valid.
+            show_progress: draw a bar per tier on standard error.
+
+        Returns:
+            One answer per text, in order.
+
+        Raises:
+            InputError: something else than a list of texts, or a text that cannot be read, with its position.
+        """
+        begin = time.perf_counter()
+        encoded = self.tokenizer.encode(_as_list(texts))
+        seconds = {"tokenize": time.perf_counter() - begin}
+        outcome = self.cascade.score(encoded.batch, show_progress=show_progress)
+        seconds.update(outcome.stats.seconds)
+        outcome = merge_windows(outcome, encoded.documents, multi_label=self.multi_label)
+        return self._named(replace(outcome, stats=replace(outcome.stats, seconds=seconds)))
+
+    def stream(self, texts: Iterable[Text], *, options: StreamOptions | None = None) -> Iterator[Prediction]:
+        """Classify any number of texts in constant memory.
+
+        The answers are those of `predict`, but that a router sees a buffer at a time: a `Budget` defers its share of
+        every buffer.
+
+        Args:
+            texts: any iterable, read a bounded number of texts ahead.
+            options: how much is held back and for how long.
+
+        Yields:
+            One answer per text, in order.
+
+        Raises:
+            InputError: a text that cannot be read, named by its number in the stream.
+        """
+        _check_iterable(texts)
+        return self._stream(texts, options)
+
+    def _stream(self, texts: Iterable[Text], options: StreamOptions | None) -> Iterator[Prediction]:
+        for outcome in stream(self.cascade, self.tokenizer.encode, texts, options=options):
+            yield from self._named(outcome)
+
+    def with_router(self, router: Router) -> Classifier:
+        """A copy that defers what this router says: any of `cascade.routing`, or a function of a `RoutingState`."""
+        if not callable(router):
+            raise OptionError(f"the router must be callable, was: {router!r}; use one of cascade.routing")
+        return replace(self, router=router)
+
+    def with_budget(self, *, max_deferred: float) -> Classifier:
+        """A copy that defers the least sure share of the rows: `with_router(Budget(max_deferred))`."""
+        return self.with_router(Budget(max_deferred))
+
+    def with_exit_policy(self, exit_policy: ExitPolicy) -> Classifier:
+        """A copy whose tier 2 is left where this policy says: any of `cascade.exits`, or a function of an `ExitState`.
+
+        Raises:
+            OptionError: the policy does not fit the exits of this bundle.
+        """
+        if not callable(exit_policy):
+            raise OptionError(f"the exit policy must be callable, was: {exit_policy!r}; use one of cascade.exits")
+        return replace(self, tier2=replace(self.tier2, exit_policy=exit_policy))
+
+    def with_batching(self, batching: BatchingPolicy) -> Classifier:
+        """A copy in which both tiers cut rows into batches like this: any of `cascade.batching`, or a function."""
+        if not callable(batching):
+            raise OptionError(f"the batching policy must be callable, was: {batching!r}; use one of cascade.batching")
+        tier1, tier2 = replace(self.tier1, batching=batching), replace(self.tier2, batching=batching)
+        return replace(self, tier1=tier1, tier2=tier2)
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the bundle with the router and the exit policy of this classifier, whole or not at all.
+
+        Args:
+            folder: a folder to make.
+            overwrite: replace a bundle that is there.
+
+        Raises:
+            OptionError: the folder is there already, or a policy is a function of your own, which has no written form.
+        """
+        self._copy(folder, overwrite=overwrite)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        commit_message: str = "Upload a cascade bundle",
+        revision: str | None = None,
+    ) -> str:
+        """Upload the bundle with the router and the exit policy of this classifier.
+
+        Args:
+            repo_id: `owner/name`; made if missing.
+            private: whether a repository that is made is closed.
+            token: the stored login if left out.
+            commit_message: its first line.
+            revision: a branch; the main branch if left out.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            OptionError: a policy is a function of your own, which has no written form.
+            BundleError: the Hub refuses.
+        """
+        with tempfile.TemporaryDirectory(prefix="cascade-") as parent:
+            return push_bundle(
+                self._copy(Path(parent) / "bundle", overwrite=False),
+                repo_id,
+                private=private,
+                token=token,
+                commit_message=commit_message,
+                revision=revision,
+            )
+
+    def _copy(self, folder: str | Path, *, overwrite: bool) -> Bundle:
+        return copy_bundle(
+            self.bundle,
+            folder,
+            router=routing.to_json(self.router),
+            exit_policy=exits.to_json(self.exit_policy),
+            overwrite=overwrite,
+        )
+
+    def _named(self, outcome: Outcome) -> Predictions:
+        names: list[Label]
+        if self.multi_label:
+            names = [
+                tuple(label for label, yes in zip(self.labels, row, strict=True) if yes)
+                for row in (outcome.probabilities >= 0.5).tolist()
+            ]
+        else:
+            names = [self.labels[best] for best in outcome.probabilities.argmax(axis=1).tolist()]
+        return Predictions(names, outcome.probabilities, outcome.routes, outcome.stats)
+
+
+def _stored_policies(bundle: Bundle) -> tuple[Router, ExitPolicy]:
+    try:
+        return routing.from_json(bundle.manifest.router), exits.from_json(bundle.manifest.exit_policy)
+    except OptionError as error:
+        raise BundleError(f"the bundle's policies must be readable, but {error}; export the bundle again") from error
+
+
+def _check_iterable(texts: object) -> None:
+    if isinstance(texts, str | bytes | Mapping):
+        raise InputError(f"texts must be a list of texts, was: {type(texts).__name__}; write [text] for one text")
+    if isinstance(texts, tuple | AbstractSet):
+        raise InputError(
+            f"texts must be a list of texts, was: {type(texts).__name__}; write [(first, second)] for a pair "
+            "or list(texts) for several texts"
+        )
+    if not isinstance(texts, Iterable):
+        raise InputError(f"texts must be a list of texts, was: {type(texts).__name__}; put them into a list")
+
+
+def _as_list(texts: Iterable[Text]) -> list[Text]:
+    _check_iterable(texts)
+    return list(texts)
+
+
+def _ranked(probabilities: FloatArray, labels: Sequence[str], count: int | None) -> list[list[Dict]]:
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+    scores = np.take_along_axis(probabilities, order, axis=1)
+    return [
+        [{"label": labels[number], "score": score} for number, score in zip(numbers, row, strict=True)]
+        for numbers, row in zip(order.tolist(), scores.tolist(), strict=True)
+    ]

@@ -1,0 +1,176 @@
+"""Any number of texts in constant memory, answers in the caller's order.
+
+Texts go through tier 1 a buffer at a time. Deferred rows of several buffers are pooled until they fill batches of
+tier 2, or until the oldest has waited long enough, or until too many texts are held back; then they run together and
+everything held back comes out. It leaves to others: the tiers (`engine`), texts and labels (`classifier`).
+
+A router sees one buffer at a time, so a `Budget` is kept per buffer.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cascade.batch import Batch, IntArray
+from cascade.checks import check_whole
+from cascade.engine import Cascade, FirstLook, Outcome, merge_windows, stats_of
+from cascade.exceptions import InputError, OptionError
+from cascade.packing import concatenate
+from cascade.tiers import Scores
+from cascade.tokenizer import Encoded, Text
+
+__all__ = ["StreamOptions", "stream"]
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How much a stream holds back, and for how long.
+
+    Attributes:
+        buffer_size: texts that go through tier 1 together.
+        pool_tokens: tokens of deferred rows that are enough to run tier 2: a few batches.
+        look_ahead: texts read but not answered at most; at least `buffer_size`.
+        max_age: seconds that a text waits at most; looked at when the next text arrives. `None`: no limit.
+    """
+
+    buffer_size: int = 256
+    pool_tokens: int = 8192
+    look_ahead: int = 4096
+    max_age: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("buffer_size", "pool_tokens", "look_ahead"):
+            check_whole(name, getattr(self, name), "leave it out for the default")
+        if self.look_ahead < self.buffer_size:
+            raise OptionError(
+                f"look_ahead must be at least buffer_size ({self.buffer_size}), was: {self.look_ahead}; raise it"
+            )
+        if self.max_age is not None and not self.max_age >= 0:
+            raise OptionError(f"max_age must be seconds of at least 0, was: {self.max_age}; None sets no limit")
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """A buffer of texts after tier 1.
+
+    Attributes:
+        begun: when its first text arrived.
+        documents: number of the text, within the buffer, of each row. Shape `(rows,)`.
+        tokens: of all rows.
+        first: what tier 1 and the router said.
+        deferred: the rows that wait for tier 2.
+    """
+
+    begun: float
+    documents: IntArray
+    tokens: int
+    first: FirstLook
+    deferred: Batch
+
+    @property
+    def texts(self) -> int:
+        return int(self.documents[-1]) + 1
+
+
+def stream(
+    cascade: Cascade,
+    encode: Callable[[Sequence[Text]], Encoded],
+    texts: Iterable[Text],
+    *,
+    options: StreamOptions | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Outcome]:
+    """Answer texts as they come.
+
+    Args:
+        cascade: the engine.
+        encode: texts to rows, as `Tokenizer.encode`.
+        texts: read one by one, never more than `look_ahead` ahead of the answers.
+        options: see `StreamOptions`.
+        clock: seconds that only grow.
+
+    Yields:
+        Outcomes of some texts each, together those of all texts in their order.
+
+    Raises:
+        InputError: a text that cannot be read, named by its number in the stream.
+    """
+    options = options or StreamOptions()
+    max_age = math.inf if options.max_age is None else options.max_age
+    buffer: list[Text] = []
+    pool: list[_Chunk] = []
+    seen = 0
+    begun = clock()
+
+    def look() -> _Chunk:
+        chunk = _look(cascade, _encode(encode, buffer, seen - len(buffer)), begun)
+        buffer.clear()
+        return chunk
+
+    for text in texts:
+        now = clock()
+        if not buffer:
+            begun = now
+        buffer.append(text)
+        seen += 1
+        if len(buffer) >= options.buffer_size or now - begun >= max_age:
+            pool.append(look())
+        held = len(buffer) + sum(chunk.texts for chunk in pool)
+        waiting = sum(chunk.deferred.tokens for chunk in pool)
+        if pool and (
+            waiting >= options.pool_tokens
+            or not waiting
+            or held >= options.look_ahead
+            or now - pool[0].begun >= max_age
+        ):
+            yield from _answer(cascade, pool)
+            pool.clear()
+    if buffer:
+        pool.append(look())
+    yield from _answer(cascade, pool)
+
+
+def _encode(encode: Callable[[Sequence[Text]], Encoded], buffer: Sequence[Text], first: int) -> Encoded:
+    try:
+        return encode(buffer)
+    except InputError:
+        for number, text in enumerate(buffer, start=first):
+            fault = _fault(encode, text)
+            if fault is not None:
+                raise InputError(f"text {number} of the stream, alone as text 0: {fault}") from None
+        raise
+
+
+def _fault(encode: Callable[[Sequence[Text]], Encoded], text: Text) -> InputError | None:
+    try:
+        encode([text])
+    except InputError as error:
+        return error
+    return None
+
+
+def _look(cascade: Cascade, encoded: Encoded, begun: float) -> _Chunk:
+    first = cascade.first(encoded.batch)
+    deferred = encoded.batch.select(np.flatnonzero(first.deferred))
+    return _Chunk(begun, encoded.documents, encoded.batch.tokens, first, deferred)
+
+
+def _answer(cascade: Cascade, pool: Sequence[_Chunk]) -> Iterator[Outcome]:
+    rows = concatenate([chunk.deferred for chunk in pool])
+    second = cascade.second(rows) if len(rows) else None
+    end = 0
+    for chunk in pool:
+        begin, end = end, end + len(chunk.deferred)
+        mine = None
+        if second is not None and end > begin:
+            part = slice(begin, end)
+            mine = Scores(second.probabilities[part], second.confidence[part], second.exits[part])
+        probabilities, routes = cascade.merge(chunk.first, mine)
+        outcome = Outcome(probabilities, routes, stats_of(routes, tokens=chunk.tokens))
+        outcome = merge_windows(outcome, chunk.documents, multi_label=cascade.multi_label)
+        yield replace(outcome, stats=replace(outcome.stats, texts=chunk.texts))
