@@ -1,0 +1,92 @@
+"""More text for distillation: rows that no one labelled, made from the rows at hand.
+
+A teacher labels anything, so a student can learn from sentences that are not quite sentences (Tang et al. 2019,
+section 3.2; TinyBERT, section 4.1). Works on token ids, so that the teacher and the student read the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cascade.batch import IntArray
+from cascade.exceptions import OptionError
+
+__all__ = ["Augmentation", "neighbours"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How rows are varied; each new row draws one of three ways, evenly.
+
+    Attributes:
+        copies: new rows per given row; 0 switches it off.
+        replace: share of the tokens replaced by one of their nearest neighbours in the teacher's embedding table.
+        drop: share of the tokens left out.
+
+    The three ways: replace and drop; a contiguous piece of the row; two rows joined.
+    """
+
+    copies: int = 2
+    replace: float = 0.2
+    drop: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.copies < 0:
+            raise OptionError(f"copies of augmentation must be 0 or more, was: {self.copies}")
+        for name in ("replace", "drop"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptionError(f"{name} must be in [0, 1), was: {getattr(self, name)}")
+
+    def __call__(
+        self,
+        rows: Sequence[Sequence[int]],
+        *,
+        similar: IntArray,
+        max_length: int,
+        rng: np.random.Generator,
+    ) -> list[list[int]]:
+        """New rows, `copies` per given row.
+
+        Args:
+            rows: token ids with one special token at each end, which stay there.
+            similar: ids of each token's nearest neighbours. Shape `(vocabulary, k)`.
+            max_length: tokens of a new row at most.
+            rng: decides everything.
+        """
+        new = []
+        for _ in range(self.copies):
+            for row in rows:
+                way = rng.integers(3)
+                body = np.asarray(row[1:-1], dtype=np.int64)
+                if way == 0:
+                    body = self._vary(body, similar, rng)
+                elif way == 1 and len(body) > 3:
+                    length = int(rng.integers(2, len(body)))
+                    start = int(rng.integers(0, len(body) - length + 1))
+                    body = body[start : start + length]
+                else:
+                    other = rows[int(rng.integers(len(rows)))]
+                    body = np.concatenate((body, np.asarray(other[1:-1], dtype=np.int64)))
+                new.append([row[0], *body[: max_length - 2].tolist(), row[-1]])
+        return new
+
+    def _vary(self, body: IntArray, similar: IntArray, rng: np.random.Generator) -> IntArray:
+        draws = rng.random(len(body))
+        choice = similar[body, rng.integers(0, similar.shape[1], len(body))]
+        varied = np.where(draws < self.replace, choice, body)
+        kept = draws < 1 - self.drop
+        return varied[kept] if kept.any() else varied
+
+
+def neighbours(table: np.ndarray[tuple[int, int], np.dtype[np.float32]], *, k: int = 8) -> IntArray:
+    """The `k` nearest other tokens of each token by cosine. Shapes `(vocabulary, width)` -> `(vocabulary, k)`."""
+    normed = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-9)
+    found = np.empty((len(table), k), dtype=np.int64)
+    for start in range(0, len(table), 2048):  # the whole product would be vocabulary squared
+        similarity = normed[start : start + 2048] @ normed.T
+        similarity[np.arange(len(similarity)), np.arange(start, start + len(similarity))] = -np.inf
+        found[start : start + 2048] = np.argpartition(-similarity, k, axis=1)[:, :k]
+    return found

@@ -1,0 +1,92 @@
+"""What a training run leaves behind: the model, its tokenizer and `training.json`, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+from transformers.utils.hub import cached_file
+
+from cascade.exceptions import OptionError
+
+__all__ = ["claim", "load_tokenizer_text", "publish", "tokenizer_from_text"]
+
+RUN = "run"  # the Trainer's checkpoints, beside the finished model
+TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+
+
+def claim(output: Path, *, overwrite: bool, resume: bool) -> Path:
+    """Make sure that a run may write to `output`, and return the folder for its checkpoints.
+
+    Raises:
+        OptionError: the folder holds something and neither `overwrite` nor `resume` was asked for.
+    """
+    if output.exists() and not output.is_dir():
+        raise OptionError(f"--output must be a folder, was a file: {output}")
+    if output.exists() and any(output.iterdir()) and not (overwrite or resume):
+        raise OptionError(f"--output {output} is not empty; use --resume to go on with it, --overwrite to begin anew")
+    if overwrite and not resume and (output / RUN).exists():
+        shutil.rmtree(output / RUN)
+    (output / RUN).mkdir(parents=True, exist_ok=True)
+    return output / RUN
+
+
+def load_tokenizer_text(checkpoint: str | Path) -> str:
+    """Text of a checkpoint's `tokenizer.json`; a slow tokenizer is converted by transformers."""
+    found = cached_file(checkpoint, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
+    if found is not None:
+        return Path(found).read_text(encoding="utf-8")
+    from transformers import AutoTokenizer
+
+    backend = AutoTokenizer.from_pretrained(checkpoint, use_fast=True).backend_tokenizer
+    text: str = backend.to_str()
+    return text
+
+
+def tokenizer_from_text(text: str) -> PreTrainedTokenizerFast:
+    """The wrapper of transformers around a `tokenizer.json`, without the padding and truncation that may stand in it."""
+    tokenizer = Tokenizer.from_str(text)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def publish(
+    output: Path,
+    *,
+    save: Callable[[Path], None],
+    tokenizer: str,
+    source: str | Path,
+    report: Mapping[str, Any],
+) -> None:
+    """Write the finished model into `output`, file by file under temporary names, then renamed together.
+
+    Args:
+        output: the folder that `claim` claimed.
+        save: writes the model's own files into a folder.
+        tokenizer: text of `tokenizer.json`.
+        source: the checkpoint whose small tokenizer files are copied.
+        report: becomes `training.json`.
+    """
+    part = output / "part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        save(part)
+        spec = json.loads(tokenizer)
+        spec["truncation"] = spec["padding"] = None
+        (part / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
+        for name in TOKENIZER_FILES:
+            found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+            if found is not None:
+                shutil.copyfile(found, part / name)
+        (part / "training.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        for file in sorted(part.iterdir()):
+            file.replace(output / file.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

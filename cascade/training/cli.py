@@ -1,0 +1,245 @@
+"""`cascade-train`: the command line of this room.
+
+It leaves everything but options and messages to `exits`, `first_tier` and `split`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cascade import __version__
+from cascade.exceptions import CascadeError
+from cascade.training.augmentation import Augmentation
+from cascade.training.data import Columns
+from cascade.training.exits import ExitsOptions, train_exits
+from cascade.training.first_tier import FirstTierOptions, train_first_tier
+from cascade.training.loop import LoopOptions
+from cascade.training.objectives import Detached, Distilled, EarlierExits, Joint, LastExit, Objective
+from cascade.training.split import hold_out
+from cascade.training.students import Static, Student, Transformer
+
+__all__ = ["main"]
+
+
+class _Group(click.Group):
+    """Turns this package's errors into one line and exit status 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CascadeError as error:
+            raise _OneLine(str(error)) from None
+        except OSError as error:  # a missing checkpoint, an unknown Hub id, a full disk
+            raise _OneLine(" ".join(str(error).split())) from None
+
+
+class _OneLine(click.ClickException):
+    exit_code = 2
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cascade-train")
+def main() -> None:
+    """Train the two tiers of a cascade.
+
+    \b
+    Example:
+      cascade-train exits bert-base-uncased --train train.jsonl --eval dev.jsonl --output runs/tier2
+      cascade-train first-tier runs/tier2 --kind static --train train.jsonl --eval dev.jsonl --output runs/tier1
+    """
+    # transformers' advice ("you should probably train this model") says nothing that this command does not do.
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def _shared(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of both kinds of training."""
+    for option in reversed(
+        [
+            click.option(
+                "--train", "train", multiple=True, required=True, metavar="FILE", help="Labelled rows; may be repeated."
+            ),
+            click.option("--eval", "evaluation", metavar="FILE", help="Labelled rows; choose the best epoch."),
+            click.option(
+                "--output", required=True, type=click.Path(path_type=Path), help="Folder for the trained model."
+            ),
+            click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty."),
+            click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --output."),
+            click.option("--batch-size", default=32, show_default=True, help="Rows per step."),
+            click.option("--warmup", default=0.06, show_default=True, help="Share of the steps with a rising rate."),
+            click.option("--weight-decay", default=0.01, show_default=True, help="AdamW's."),
+            click.option("--max-length", default=128, show_default=True, help="Tokens per row, in training."),
+            click.option("--seed", default=1, show_default=True, help="Of weights, order and dropout."),
+            click.option("--text-column", default="text", show_default=True),
+            click.option("--pair-column", default="text_pair", show_default=True),
+            click.option("--label-column", default="label", show_default=True),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("checkpoint")
+@_shared
+@click.option("--epochs", default=3.0, show_default=True, help="Passes over the training rows.")
+@click.option("--learning-rate", default=5e-5, show_default=True, help="Of the backbone.")
+@click.option("--head-factor", default=10.0, show_default=True, help="Heads learn this many times faster.")
+@click.option(
+    "--objective",
+    type=click.Choice(["joint", "two-stage", "detached", "distil"]),
+    default="joint",
+    show_default=True,
+    help="joint: all exits at once. two-stage: the last, then the others on a frozen backbone (DeeBERT). "
+    "detached: gradients stop between exits (SWEET). distil: exits imitate the last one, no labels (FastBERT).",
+)
+@click.option("--layer-weights", metavar="W,W,...", help="Weight of each exit's loss; rising 1,2,3,... by default.")
+@click.option("--self-distil", default=0.0, show_default=True, help="Share of an exit's joint loss from the last exit.")
+@click.option("--exits", "layers", metavar="L,L,...", help="Layers after which rows may leave; all by default.")
+@click.option("--pooling", type=click.Choice(["mean", "first"]), help="What a head reads; the checkpoint's, else mean.")
+@click.option("--vocabulary", type=int, help="Keep so many pieces of a WordPiece vocabulary.")
+@click.option("--multi-label", is_flag=True, help="Several labels per row, a sigmoid each.")
+@click.option("--min-words", default=0, show_default=True, help="Leave out training rows of fewer words.")
+@click.option("--dropout", type=float, help="In the backbone; the checkpoint's by default. 0 is faster on a CPU.")
+def exits(checkpoint: str, **given: Any) -> None:
+    """Turn CHECKPOINT (a folder or a Hub id) into a multi-exit model.
+
+    BERT, RoBERTa, ELECTRA, DistilBERT and ALBERT; pre-trained, fine-tuned (its head becomes the last exit) or
+    multi-exit already. Data: jsonl, csv or parquet files, or a data set by name (name:split).
+
+    \b
+    Example:
+      cascade-train exits microsoft/MiniLM-L12-H384-uncased --train train.jsonl --eval dev.jsonl \\
+          --vocabulary 8000 --epochs 4 --output runs/tier2
+    """
+    weights = _numbers(given["layer_weights"], float, "--layer-weights")
+    objectives: dict[str, tuple[Objective, ...]] = {
+        "joint": (Joint(weights=weights, distil=given["self_distil"]),),
+        "two-stage": (LastExit(), EarlierExits()),
+        "detached": (Detached(weights=weights, distil=given["self_distil"]),),
+        "distil": (Distilled(),),
+    }
+    report = train_exits(
+        checkpoint,
+        train=given["train"],
+        evaluation=given["evaluation"],
+        output=given["output"],
+        options=ExitsOptions(
+            objectives=objectives[given["objective"]],
+            layers=_numbers(given["layers"], int, "--exits"),
+            pooling=given["pooling"],
+            max_length=given["max_length"],
+            vocabulary=given["vocabulary"],
+            multi_label=given["multi_label"],
+            min_words=given["min_words"],
+            dropout=given["dropout"],
+            loop=_loop(given, head_factor=given["head_factor"]),
+        ),
+        columns=_columns(given),
+        overwrite=given["overwrite"],
+    )
+    _say(report, given["output"])
+
+
+@main.command("first-tier")
+@click.argument("teacher")
+@_shared
+@click.option("--epochs", default=8.0, show_default=True, help="Passes over the training rows and the new ones.")
+@click.option("--learning-rate", default=5e-4, show_default=True)
+@click.option("--kind", type=click.Choice(["static", "transformer"]), default="static", show_default=True)
+@click.option("--layers", default=2, show_default=True, help="Of a transformer.")
+@click.option("--width", type=int, help="Of an embedding; 192 for static, 128 for a transformer by default.")
+@click.option("--hidden", default=256, show_default=True, help="Width of a static tier's MLP.")
+@click.option("--dropout", default=0.1, show_default=True)
+@click.option("--imitation", default=0.7, show_default=True, help="Share of the loss from the teacher's answers.")
+@click.option("--temperature", default=2.0, show_default=True, help="Softens the teacher's answers.")
+@click.option("--extra-text", multiple=True, metavar="FILE", help="Text without labels; may be repeated.")
+@click.option("--copies", default=2, show_default=True, help="New rows made from each training row.")
+def first_tier(teacher: str, **given: Any) -> None:
+    """Distil a first tier from TEACHER, a folder that `cascade-train exits` wrote.
+
+    \b
+    Example:
+      cascade-train first-tier runs/tier2 --kind transformer --layers 2 --width 128 \\
+          --train train.jsonl --eval dev.jsonl --output runs/tier1
+    """
+    students: dict[str, Callable[[], Student]] = {
+        "static": lambda: Static(width=given["width"] or 192, hidden=given["hidden"], dropout=given["dropout"]),
+        "transformer": lambda: Transformer(
+            layers=given["layers"], width=given["width"] or 128, dropout=given["dropout"]
+        ),
+    }
+    report = train_first_tier(
+        teacher,
+        train=given["train"],
+        evaluation=given["evaluation"],
+        output=given["output"],
+        extra_text=given["extra_text"],
+        options=FirstTierOptions(
+            student=students[given["kind"]](),
+            imitation=given["imitation"],
+            temperature=given["temperature"],
+            augmentation=Augmentation(copies=given["copies"]),
+            max_length=given["max_length"],
+            loop=_loop(given, head_factor=1.0),
+        ),
+        columns=_columns(given),
+        overwrite=given["overwrite"],
+    )
+    _say(report, given["output"])
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--share", default=0.1, show_default=True, help="Share of the rows to hold out, of every label alike.")
+@click.option("--kept", required=True, type=click.Path(path_type=Path), help="jsonl file for the rows that stay.")
+@click.option("--held-out", required=True, type=click.Path(path_type=Path), help="jsonl file for the others.")
+@click.option("--seed", default=1, show_default=True)
+def split(file: Path, share: float, kept: Path, held_out: Path, seed: int) -> None:
+    """Hold out a share of a labelled jsonl FILE, stratified by label: for thresholds and for choosing epochs.
+
+    \b
+    Example:
+      cascade-train split train.jsonl --share 0.1 --kept runs/train.jsonl --held-out runs/calibration.jsonl
+    """
+    stayed, out = hold_out(file, share=share, kept=kept, held_out=held_out, seed=seed)
+    click.echo(f"{stayed} rows in {kept}, {out} in {held_out}")
+
+
+def _columns(given: dict[str, Any]) -> Columns:
+    return Columns(text=given["text_column"], pair=given["pair_column"], label=given["label_column"])
+
+
+def _loop(given: dict[str, Any], *, head_factor: float) -> LoopOptions:
+    return LoopOptions(
+        epochs=given["epochs"],
+        batch_size=given["batch_size"],
+        learning_rate=given["learning_rate"],
+        head_factor=head_factor,
+        weight_decay=given["weight_decay"],
+        warmup=given["warmup"],
+        seed=given["seed"],
+        resume=given["resume"],
+    )
+
+
+def _numbers(text: str | None, kind: Callable[[str], Any], option: str) -> tuple[Any, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{option} must be numbers separated by commas, was: {text}") from None
+
+
+def _say(report: dict[str, Any], output: Path) -> None:
+    scores = ", ".join(f"{name.replace('_', ' ')} {value * 100:.2f}" for name, value in report["scores"].items())
+    click.echo(f"wrote {output} in {report['seconds']:.0f} s{': ' + scores if scores else ''}")
+    click.echo(json.dumps(report["scores"]), err=True)

@@ -1,0 +1,155 @@
+"""What the exits are trained on: frozen values that turn all exits' logits into one loss.
+
+Joint          sum of the exits' losses, weighted; optionally each exit also learns from the last one
+Detached       the same, but gradients stop between exits (SWEET)
+LastExit       the last exit only: the first step of two-stage training (DeeBERT, section 3.2)
+EarlierExits   all but the last, for a frozen backbone: the second step
+Distilled      earlier exits imitate the last one without labels, for a frozen backbone (FastBERT, section 3.3)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cascade.exceptions import OptionError
+
+__all__ = ["Detached", "Distilled", "EarlierExits", "Joint", "LastExit", "Objective", "divergence", "supervised"]
+
+
+class Objective(Protocol):
+    """What one run of training minimises.
+
+    Attributes:
+        detach: gradients stop between exits.
+        frozen_backbone: only the heads before the last learn.
+        needs_labels: whether unlabelled rows will not do.
+    """
+
+    @property
+    def detach(self) -> bool: ...
+    @property
+    def frozen_backbone(self) -> bool: ...
+    @property
+    def needs_labels(self) -> bool: ...
+
+    def __call__(self, logits: Tensor, labels: Tensor | None, multi_label: bool) -> Tensor:
+        """One loss from logits `(rows, exits, labels)` and labels.
+
+        Labels are numbers `(rows,)`, or zeros and ones `(rows, labels)` for multi-label, or None without labels.
+        """
+
+
+def supervised(logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
+    """Mean loss of each exit against the labels. Shape of the result `(exits,)`."""
+    exits = logits.shape[1]
+    if multi_label:
+        wanted = labels.to(logits.dtype).unsqueeze(1).expand_as(logits)
+        return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean((0, 2))
+    flat = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(exits), reduction="none")
+    return flat.view(-1, exits).mean(0)
+
+
+def divergence(logits: Tensor, teacher: Tensor, multi_label: bool, *, temperature: float = 1.0) -> Tensor:
+    """Mean KL divergence of each exit from the teacher's distribution, times the temperature squared (Hinton 2015).
+
+    Shapes: `logits` `(rows, exits, labels)`, `teacher` `(rows, labels)`; result `(exits,)`.
+    """
+    if multi_label:
+        wanted = torch.sigmoid(teacher / temperature).unsqueeze(1).expand_as(logits)
+        loss = F.binary_cross_entropy_with_logits(logits / temperature, wanted, reduction="none").mean((0, 2))
+        floor = F.binary_cross_entropy(wanted, wanted, reduction="none").mean((0, 2))
+        return (loss - floor) * temperature**2
+    wanted = F.log_softmax(teacher / temperature, dim=-1).unsqueeze(1)
+    found = F.log_softmax(logits / temperature, dim=-1)
+    return (wanted.exp() * (wanted - found)).sum(-1).mean(0) * temperature**2
+
+
+@dataclass(frozen=True)
+class Joint:
+    """All exits at once: the sum of w_i times exit i's loss, over the sum of w_i.
+
+    Attributes:
+        weights: one per exit; rising 1, 2, 3, ... by default (PABEE, section 3.2; TOKEE's first stage).
+        distil: share in [0, 1) of an earlier exit's loss that is the divergence from the last exit.
+    """
+
+    weights: tuple[float, ...] | None = None
+    distil: float = 0.0
+    detach: ClassVar[bool] = False
+    frozen_backbone: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.weights is not None and (min(self.weights, default=0) < 0 or sum(self.weights) <= 0):
+            raise OptionError(f"layer weights must not be negative and not all zero, were: {self.weights}")
+        if not 0 <= self.distil < 1:
+            raise OptionError(f"distil must be in [0, 1), was: {self.distil}")
+
+    def __call__(self, logits: Tensor, labels: Tensor | None, multi_label: bool) -> Tensor:
+        labels = _needed(labels, self)
+        exits = logits.shape[1]
+        given = self.weights or tuple(range(1, exits + 1))
+        if len(given) != exits:
+            raise OptionError(f"layer weights must be one per exit, {exits}, were: {len(given)}")
+        weights = torch.tensor(given, dtype=logits.dtype, device=logits.device)
+        losses = supervised(logits, labels, multi_label)
+        if self.distil and exits > 1:
+            imitation = divergence(logits[:, :-1], logits[:, -1].detach(), multi_label)
+            losses = torch.cat([(1 - self.distil) * losses[:-1] + self.distil * imitation, losses[-1:]])
+        return (losses * weights).sum() / weights.sum()
+
+
+@dataclass(frozen=True)
+class Detached(Joint):
+    """Joint, with gradients stopped between exits: no conflict between heads (SWEET, ACL 2023, section 4)."""
+
+    detach: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class LastExit:
+    """Plain fine-tuning of the last exit."""
+
+    detach: ClassVar[bool] = False
+    frozen_backbone: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = True
+
+    def __call__(self, logits: Tensor, labels: Tensor | None, multi_label: bool) -> Tensor:
+        return supervised(logits[:, -1:], _needed(labels, self), multi_label)[0]
+
+
+@dataclass(frozen=True)
+class EarlierExits:
+    """The mean loss of all exits but the last, on a frozen backbone: full depth answers as before."""
+
+    detach: ClassVar[bool] = False
+    frozen_backbone: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+
+    def __call__(self, logits: Tensor, labels: Tensor | None, multi_label: bool) -> Tensor:
+        return supervised(logits[:, :-1], _needed(labels, self), multi_label).mean()
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """Earlier exits imitate the last one; labels are not read."""
+
+    temperature: float = 1.0
+    detach: ClassVar[bool] = False
+    frozen_backbone: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = False
+
+    def __call__(self, logits: Tensor, labels: Tensor | None, multi_label: bool) -> Tensor:
+        teacher = logits[:, -1].detach()
+        return divergence(logits[:, :-1], teacher, multi_label, temperature=self.temperature).mean()
+
+
+def _needed(labels: Tensor | None, objective: object) -> Tensor:
+    if labels is None:
+        raise OptionError(f"{objective} needs labels; give labelled data, or use distillation")
+    return labels

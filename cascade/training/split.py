@@ -1,0 +1,48 @@
+"""Holding out a share of a labelled file, of every label alike."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from cascade.exceptions import OptionError
+from cascade.reading import read_examples
+
+__all__ = ["hold_out"]
+
+
+def hold_out(file: Path, *, share: float, kept: Path, held_out: Path, seed: int = 1) -> tuple[int, int]:
+    """Write two jsonl files from one: the rows that stay, and a stratified share of the others.
+
+    Args:
+        file: jsonl, csv or parquet with a label in every row; rows keep their order.
+        share: of each label's rows that is held out, in (0, 1), rounded down.
+        kept: file for the rows that stay.
+        held_out: file for the others.
+        seed: decides which.
+
+    Returns:
+        the number of rows in each.
+    """
+    if not 0 < share < 1:
+        raise OptionError(f"--share must be in (0, 1), was: {share}")
+    records = [(example.label, example.record) for example in read_examples(file, require_label=True)]
+    by_label: dict[object, list[int]] = defaultdict(list)
+    for row, (label, _) in enumerate(records):
+        by_label[label].append(row)
+    rng = np.random.default_rng(seed)
+    out = {
+        row for rows in by_label.values() for row in rng.permutation(np.array(rows))[: int(len(rows) * share)].tolist()
+    }
+    for path, chosen in ((kept, False), (held_out, True)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        with part.open("w", encoding="utf-8") as stream:
+            for row, (_, record) in enumerate(records):
+                if (row in out) == chosen:
+                    stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+        part.replace(path)
+    return len(records) - len(out), len(out)

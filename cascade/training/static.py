@@ -1,0 +1,82 @@
+"""The cheapest first tier: a weighted mean of token embeddings and a small MLP.
+
+A learned scalar per token decides how much it counts, so that function words can count for nothing (the idea of
+smooth inverse frequency, Arora et al. 2017, learned instead of counted). It is a `PreTrainedModel`, so that it is
+saved, loaded and exported like any other.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+__all__ = ["StaticConfig", "StaticForSequenceClassification"]
+
+
+class StaticConfig(PretrainedConfig):  # type: ignore[misc]  # transformers ships no types
+    """Sizes of a static first tier.
+
+    Args:
+        vocab_size: rows of the embedding table.
+        width: size of an embedding.
+        hidden: size of the MLP's layer.
+        dropout: on embeddings (whole tokens) and on the hidden layer, while training.
+    """
+
+    model_type = "cascade_static"
+
+    def __init__(
+        self,
+        vocab_size: int = 30522,
+        width: int = 256,
+        hidden: int = 256,
+        dropout: float = 0.1,
+        max_position_embeddings: int = 512,
+        **kwargs: object,  # transformers' own contract: the rest of config.json
+    ) -> None:
+        super().__init__(**kwargs)
+        self.vocab_size = vocab_size
+        self.width = width
+        self.hidden_size = hidden
+        self.dropout = dropout
+        self.max_position_embeddings = max_position_embeddings
+
+
+class StaticForSequenceClassification(PreTrainedModel):  # type: ignore[misc]  # transformers ships no types
+    """Weighted mean of token embeddings, LayerNorm, one hidden layer, logits."""
+
+    config_class = StaticConfig
+    base_model_prefix = "static"
+    main_input_name = "input_ids"
+
+    def __init__(self, config: StaticConfig) -> None:
+        super().__init__(config)
+        self.embeddings = nn.Embedding(config.vocab_size, config.width)
+        self.importance = nn.Embedding(config.vocab_size, 1)
+        self.norm = nn.LayerNorm(config.width)
+        self.hidden = nn.Linear(config.width, config.hidden_size)
+        self.out = nn.Linear(config.hidden_size, config.num_labels)
+        self.dropout = nn.Dropout(config.dropout)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.05 if module.embedding_dim > 1 else 0.0)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """Logits. Shapes `(rows, longest)`, `(rows, longest)` -> `(rows, labels)`; `labels` is not read."""
+        mask = attention_mask.to(torch.float32)
+        if self.training:  # drop whole tokens: the mean must not lean on one rare word
+            mask = mask * (torch.rand_like(mask) >= self.config.dropout)
+        weight = torch.exp(self.importance(input_ids).squeeze(-1)) * mask
+        total = (weight.unsqueeze(1) @ self.embeddings(input_ids)).squeeze(1)
+        mean = total / (weight.sum(-1, keepdim=True) + 1e-6)
+        hidden = self.dropout(torch.nn.functional.gelu(self.hidden(self.norm(mean))))
+        return SequenceClassifierOutput(logits=self.out(hidden))

@@ -1,0 +1,165 @@
+"""The kinds of first tier, and how each begins from its teacher.
+
+    Static        a weighted mean of token embeddings and an MLP: no attention, about a hundredth of a second tier
+    Transformer   a BERT of the given layers and width
+
+Where widths differ, the teacher's embeddings are projected onto their first principal components.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
+
+from cascade.exceptions import OptionError
+from cascade.training.multi_exit import MultiExitModel, pool
+from cascade.training.static import StaticConfig, StaticForSequenceClassification
+
+__all__ = ["Static", "Student", "Transformer", "principal_components"]
+
+
+@dataclass(frozen=True)
+class Static:
+    """A static first tier.
+
+    Attributes:
+        width: size of an embedding.
+        hidden: size of the MLP's layer.
+        dropout: share of tokens, and of hidden units, dropped in training.
+    """
+
+    width: int = 192
+    hidden: int = 256
+    dropout: float = 0.1
+    kind = "static"
+
+    def build(self, teacher: MultiExitModel) -> PreTrainedModel:
+        """A student whose embeddings are what the teacher makes of each piece alone, projected to `width`.
+
+        (The way of model2vec: a piece's vector is the teacher's pooled output for that piece.)
+        """
+        config = StaticConfig(
+            vocab_size=teacher.config.vocab_size,
+            width=self.width,
+            hidden=self.hidden,
+            dropout=self.dropout,
+            max_position_embeddings=teacher.config.max_position_embeddings,
+            **_heading(teacher),
+        )
+        student = StaticForSequenceClassification(config)
+        with torch.no_grad():
+            student.embeddings.weight.copy_(_project(_pieces_alone(teacher), self.width, scale=0.1))
+        return student
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """A small BERT as first tier.
+
+    Attributes:
+        layers: its layers; taken evenly from the teacher's where the widths are equal.
+        width: size of a hidden state.
+        heads: attention heads; the width over 32 by default.
+        intermediate: size of the feed-forward layer; 4 times the width by default.
+        dropout: in training.
+    """
+
+    layers: int = 2
+    width: int = 128
+    heads: int | None = None
+    intermediate: int | None = None
+    dropout: float = 0.1
+    kind = "transformer"
+
+    def build(self, teacher: MultiExitModel) -> PreTrainedModel:
+        """A student that begins from the teacher's embeddings and, where shapes allow, its first layers."""
+        given = teacher.config
+        if given.model_type not in ("bert", "electra"):
+            raise OptionError(
+                f"a transformer first tier needs a BERT or ELECTRA teacher, was: {given.model_type}; use --kind static"
+            )
+        heads = self.heads or max(1, self.width // 32)
+        if self.width % heads:
+            raise OptionError(f"--width must be a multiple of the {heads} heads, was: {self.width}")
+        if self.layers < 1 or self.layers > given.num_hidden_layers:
+            raise OptionError(f"--layers must be 1 to {given.num_hidden_layers}, was: {self.layers}")
+        same_width = self.width == given.hidden_size
+        config = BertConfig(
+            vocab_size=given.vocab_size,
+            hidden_size=self.width,
+            num_hidden_layers=self.layers,
+            num_attention_heads=given.num_attention_heads if same_width else heads,
+            intermediate_size=self.intermediate or (given.intermediate_size if same_width else 4 * self.width),
+            hidden_act=given.hidden_act,
+            max_position_embeddings=given.max_position_embeddings,
+            type_vocab_size=given.type_vocab_size,
+            hidden_dropout_prob=self.dropout,
+            attention_probs_dropout_prob=self.dropout,
+            **_heading(teacher),
+        )
+        student = BertForSequenceClassification(config)
+        tables = teacher.backbone.embeddings
+        words, positions, types = tables.word_embeddings, tables.position_embeddings, tables.token_type_embeddings
+        if words.embedding_dim == self.width:
+            basis: Tensor = torch.eye(self.width)
+        elif words.embedding_dim > self.width:
+            basis = principal_components(words.weight.detach(), self.width)
+        else:
+            return student
+        # The three tables are added up in BERT, so one basis must serve all of them.
+        with torch.no_grad():
+            own = student.bert.embeddings
+            own.word_embeddings.weight.copy_(words.weight @ basis)
+            own.position_embeddings.weight.copy_(positions.weight @ basis)
+            own.token_type_embeddings.weight.copy_(types.weight @ basis)
+            if same_width and given.model_type == "bert":
+                own.LayerNorm.load_state_dict(tables.LayerNorm.state_dict())
+                for number, layer in enumerate(student.bert.encoder.layer):
+                    layer.load_state_dict(teacher.backbone.encoder.layer[number].state_dict())
+        return student
+
+
+Student = Static | Transformer
+
+
+def principal_components(table: Tensor, size: int) -> Tensor:
+    """The directions of most variance. Shape `(rows, width)` -> `(width, size)`, orthonormal columns."""
+    centred = table - table.mean(0)
+    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    return vectors.flip(1)[:, :size]
+
+
+def _project(table: Tensor, size: int, *, scale: float) -> Tensor:
+    """Projected to `size` columns (padded with zeros where the table is narrower), with this standard deviation."""
+    if size <= table.shape[1]:
+        small = (table - table.mean(0)) @ principal_components(table, size)
+    else:
+        small = torch.nn.functional.pad(table - table.mean(0), (0, size - table.shape[1]))
+    return small * (scale / small.std().clamp_min(1e-9))
+
+
+@torch.inference_mode()
+def _pieces_alone(teacher: MultiExitModel) -> Tensor:
+    """The teacher's last pooled state for every piece of the vocabulary by itself."""
+    teacher.eval()
+    states = []
+    for start in range(0, teacher.config.vocab_size, 1024):
+        ids = torch.arange(start, min(start + 1024, teacher.config.vocab_size)).unsqueeze(1)
+        hidden = teacher.backbone(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        states.append(pool(hidden, torch.ones_like(ids), teacher.pooling))
+    return torch.cat(states).clone()
+
+
+def _heading(teacher: MultiExitModel) -> dict[str, Any]:
+    """The parts of the configuration that tier 1 must share with tier 2."""
+    config = teacher.config
+    return {
+        "id2label": dict(config.id2label),
+        "label2id": dict(config.label2id),
+        "problem_type": config.problem_type,
+        "pad_token_id": config.pad_token_id,
+    }

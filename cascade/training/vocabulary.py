@@ -1,0 +1,116 @@
+"""Pruning a WordPiece vocabulary to what a task needs.
+
+Most of a small model's bytes are embeddings of words that a task never sees. Special tokens, every single character
+(alone and as a continuation) and the most frequent pieces of the task's texts stay; WordPiece still covers any text
+with the pieces that are left. Other tokenizers (BPE, Unigram) are left alone: their merges depend on each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from cascade.batch import IntArray
+from cascade.exceptions import OptionError
+
+__all__ = ["PrunedVocabulary", "prune", "shrink_embedding"]
+
+CONTINUATION = "##"
+
+
+@dataclass(frozen=True, eq=False)
+class PrunedVocabulary:
+    """A smaller tokenizer and what became of the ids.
+
+    Attributes:
+        tokenizer: text of the new `tokenizer.json`.
+        kept: old id of each new id, rising. Shape `(size,)`.
+    """
+
+    tokenizer: str
+    kept: IntArray
+
+
+def prune(tokenizer: str, texts: Iterable[str], *, size: int) -> PrunedVocabulary:
+    """Keep `size` pieces of a WordPiece vocabulary.
+
+    Args:
+        tokenizer: text of a `tokenizer.json`.
+        texts: what the task reads; more than the training texts is better. Pieces are kept by their number in it,
+            then, where it does not fill `size`, in the order of the old vocabulary (BERT's is roughly by frequency).
+        size: pieces to keep, special tokens and characters included.
+
+    Raises:
+        OptionError: another kind of tokenizer, or a size below the number of special tokens and characters.
+    """
+    spec: dict[str, Any] = json.loads(tokenizer)
+    if spec["model"]["type"] != "WordPiece":
+        raise OptionError(
+            f"only a WordPiece vocabulary can be pruned, was: {spec['model']['type']}; leave --vocabulary out"
+        )
+    vocabulary: dict[str, int] = spec["model"]["vocab"]
+    spec["truncation"] = spec["padding"] = None
+    special = {token["id"] for token in spec["added_tokens"]}
+    special.add(vocabulary[spec["model"]["unk_token"]])
+    # Rare scripts' characters would take thousands of places; ASCII and what the texts hold is enough to spell.
+    counts: Counter[int] = Counter()
+    whole = Tokenizer.from_str(json.dumps(spec))
+    texts = list(texts)
+    for start in range(0, len(texts), 1000):
+        for encoding in whole.encode_batch(texts[start : start + 1000], add_special_tokens=False):
+            counts.update(encoding.ids)
+    letters = {
+        number
+        for piece, number in vocabulary.items()
+        if len(bare := piece.removeprefix(CONTINUATION)) == 1 and (bare.isascii() or number in counts)
+    }
+    kept = special | letters
+    if size < len(kept):
+        raise OptionError(f"--vocabulary must be at least {len(kept)} (special tokens and characters), was: {size}")
+    # [unused12] and the like never occur in text.
+    placeholders = {number for piece, number in vocabulary.items() if piece.startswith("[unused")}
+    frequent = [number for number, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    for number in [*frequent, *sorted(vocabulary.values())]:
+        if len(kept) >= min(size, len(vocabulary)):
+            break
+        if number not in placeholders:
+            kept.add(number)
+    order = sorted(kept)
+    new = {old: position for position, old in enumerate(order)}
+    spec["model"]["vocab"] = {
+        piece: new[number] for piece, number in sorted(vocabulary.items(), key=lambda item: item[1]) if number in new
+    }
+    _renumber(spec, new)
+    return PrunedVocabulary(tokenizer=json.dumps(spec, ensure_ascii=False), kept=np.array(order, dtype=np.int64))
+
+
+def shrink_embedding(embedding: nn.Embedding, kept: IntArray) -> nn.Embedding:
+    """A new table with the kept rows, in their new order."""
+    index = torch.from_numpy(kept)
+    padding = embedding.padding_idx
+    position = int(np.searchsorted(kept, padding)) if padding is not None and padding in kept else None
+    small = nn.Embedding(len(kept), embedding.embedding_dim, padding_idx=position)
+    with torch.no_grad():
+        small.weight.copy_(embedding.weight[index])
+    return small
+
+
+def _renumber(spec: dict[str, Any], new: dict[int, int]) -> None:
+    """Give the special tokens of `added_tokens` and of the post-processor their new ids."""
+    for token in spec["added_tokens"]:
+        token["id"] = new[token["id"]]
+    processor = spec.get("post_processor") or {}
+    if processor.get("type") == "TemplateProcessing":
+        for token in processor["special_tokens"].values():
+            token["ids"] = [new[number] for number in token["ids"]]
+    elif processor.get("type") == "BertProcessing":
+        for name in ("sep", "cls"):
+            processor[name][1] = new[processor[name][1]]
