@@ -126,7 +126,8 @@ class MultiExit:
     Attributes:
         embed: `input_ids`, `position_ids` and perhaps `token_type_ids`, int64 of shape `(tokens,)`, to `hidden` of
             shape `(tokens, width)`.
-        stages: `hidden`, `gather`, `mask`, `scatter` (see `packing.Packing`) to `hidden` and `logits`.
+        stages: `hidden`, `gather`, `mask`, `scatter` (see `packing.Packing`) to `logits` and `hidden_out`, which is the next
+            stage's `hidden`; the last stage may lack it.
         layers: number of the last layer of each stage, counted from 1.
         labels: how many.
         temperatures: one per stage; its logits are divided by it.
@@ -163,7 +164,8 @@ class MultiExit:
         _check_names("tier 2's embed", self.embed, {"input_ids", "token_type_ids", "position_ids"}, ("hidden",))
         for layer, stage in zip(self.layers, self.stages, strict=True):
             known = {"hidden", "gather", "mask", "scatter"}
-            _check_names(f"tier 2's stage of layer {layer}", stage, known, ("hidden", "logits"))
+            outputs = ("logits",) if layer == self.layers[-1] else ("hidden_out", "logits")
+            _check_names(f"tier 2's stage of layer {layer}", stage, known, outputs)
         exits.check(self.exit_policy, self.layers)
 
     def score(self, batch: Batch, *, progress: Progress | None = None) -> Scores:
@@ -219,7 +221,8 @@ class MultiExit:
             live = [self._embed(batch, rows) for rows in wave]
             for index in range(len(self.stages)):
                 live = [self._stage(index, part, policy, leave) for part in live]
-                live = _merge([part for part in live if len(part.rows)], most_tokens, most_rows)
+                if index < len(self.stages) - 1:
+                    live = _merge([part for part in live if len(part.rows)], most_tokens, most_rows)
 
     def _embed(self, batch: Batch, rows: IntArray) -> _Live:
         chosen = batch.select(rows)
@@ -244,8 +247,9 @@ class MultiExit:
         made = self.stages[index].run(feeds)
         logits = _logits(made, len(live.rows), self.labels, f"tier 2's stage of layer {self.layers[index]}")
         now = probabilities(logits, multi_label=self.multi_label, temperature=self.temperatures[index])
-        live = _Live(live.rows, live.lengths, made["hidden"], np.concatenate((live.history, now[:, None]), axis=1))
         last = index == len(self.stages) - 1
+        hidden = live.hidden if last else made["hidden_out"]
+        live = _Live(live.rows, live.lengths, hidden, np.concatenate((live.history, now[:, None]), axis=1))
         if not last and isinstance(policy, Never):
             return live
         gone = np.ones(len(live.rows), dtype=np.bool_)
@@ -260,7 +264,7 @@ class MultiExit:
             )
             gone = exits.decide(policy, state)
         leave(live, index, gone)
-        return live.keep(~gone)
+        return live if last else live.keep(~gone)
 
 
 def _merge(parts: Sequence[_Live], most_tokens: int, most_rows: int) -> list[_Live]:
