@@ -10,7 +10,7 @@ averaging the rows of one document (`engine`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -157,12 +157,15 @@ class Tokenizer:
         return _select(both, np.argsort(np.concatenate((chosen, others))))
 
     def _encode_slowly(self, rows: Sequence[RowText]) -> EncodedRows:
-        encodings = _batch_encoder(self._inner)([_repair(row) for row in rows])
+        inner = self._inner
+        pair = np.fromiter((isinstance(row, tuple) for row in rows), dtype=np.bool_, count=len(rows))
+        # The fast form (from 0.20 on) makes no character offsets; without a post-processor it forgets pairs' types.
+        encode = inner.encode_batch if pair.any() else getattr(inner, "encode_batch_fast", inner.encode_batch)
+        encodings: list[tokenizers.Encoding] = encode([_repair(row) for row in rows])
         lengths = np.fromiter(map(len, encodings), dtype=np.int64, count=len(encodings))
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         tokens = int(offsets[-1])
         ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), dtype=np.int64, count=tokens)
-        pair = np.fromiter((isinstance(row, tuple) for row in rows), dtype=np.bool_, count=len(rows))
         if self._plain_types and not pair.any():
             types = np.zeros(tokens, dtype=np.int64)
         else:
@@ -230,12 +233,6 @@ def _repair_text(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
-
-
-def _batch_encoder(inner: tokenizers.Tokenizer) -> Callable[[list[RowText]], list[tokenizers.Encoding]]:
-    encoder: Callable[[list[RowText]], list[tokenizers.Encoding]]
-    encoder = getattr(inner, "encode_batch_fast", inner.encode_batch)  # without character offsets; from 0.20 on
-    return encoder
 
 
 def _template_of(inner: tokenizers.Tokenizer) -> Template:
