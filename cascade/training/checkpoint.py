@@ -49,7 +49,7 @@ def load_tokenizer_text(checkpoint: str | Path) -> str:
 
 
 def tokenizer_from_text(text: str) -> PreTrainedTokenizerFast:
-    """The wrapper of transformers around a `tokenizer.json`, without the padding and truncation that may stand in it."""
+    """A `tokenizer.json` as transformers wraps it, without the padding and truncation that may stand in it."""
     tokenizer = Tokenizer.from_str(text)
     tokenizer.no_padding()
     tokenizer.no_truncation()

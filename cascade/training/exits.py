@@ -148,7 +148,7 @@ def _prune(model: MultiExitModel, text: str, examples: data.Examples, size: int)
     """Prune tokenizer and embedding table together; a model that is pruned already must be left as it is."""
     texts = [text if isinstance(text, str) else " ".join(text) for text in examples.texts]
     small = vocabulary.prune(text, texts, size=size)
-    table = model.backbone.get_input_embeddings()
+    table: Any = model.backbone.get_input_embeddings()
     if len(small.kept) < table.num_embeddings:
         model.backbone.set_input_embeddings(vocabulary.shrink_embedding(table, small.kept))
         model.config.vocab_size = len(small.kept)
@@ -200,7 +200,7 @@ def _metrics(layers: Sequence[int], multi_label: bool) -> Any:
     """Accuracy of every exit; for a multi-label head the share of rows whose whole label set is right."""
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:
-        logits, labels = prediction.predictions, prediction.label_ids
+        logits, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
         if multi_label:
             right = ((logits > 0) == (labels[:, None] > 0.5)).all(-1)
         else:

@@ -151,7 +151,8 @@ def _with_teacher(
     labels = np.concatenate([rows.targets["labels"] for rows in labelled])
     more = list(unlabelled)
     if types is None and options.augmentation.copies:
-        table = teacher.backbone.get_input_embeddings().weight.detach().numpy()
+        embeddings: Any = teacher.backbone.get_input_embeddings()
+        table = embeddings.weight.detach().numpy()
         more += options.augmentation(
             ids,
             similar=neighbours(table),
@@ -211,7 +212,7 @@ def _loss(options: FirstTierOptions, multi_label: bool) -> Any:
 
 def _metrics(multi_label: bool) -> Any:
     def metrics(prediction: EvalPrediction) -> dict[str, float]:
-        logits, labels = prediction.predictions, prediction.label_ids
+        logits, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
         right = ((logits > 0) == (labels > 0.5)).all(-1) if multi_label else logits.argmax(-1) == labels
         return {"accuracy": float(right.mean())}
 

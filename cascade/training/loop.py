@@ -139,7 +139,7 @@ def run_loop(
     }
 
 
-class _Trainer(Trainer):  # type: ignore[misc]  # transformers ships no types
+class _Trainer(Trainer):
     """Trainer with a loss that reads logits and the batch."""
 
     loss: Loss
@@ -158,15 +158,15 @@ class _Trainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         return (loss, {"logits": logits}) if return_outputs else loss
 
 
-class _EpochLine(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+class _EpochLine(TrainerCallback):
     """One readable line per evaluation, above the progress bar."""
 
-    def on_evaluate(self, _args: Any, state: Any, _control: Any, metrics: dict[str, float], **_: Any) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         from tqdm import tqdm
 
         scores = "  ".join(
             f"{name.removeprefix('eval_').replace('_', ' ')} {value * 100:.2f}"
-            for name, value in metrics.items()
+            for name, value in given["metrics"].items()
             if name.startswith("eval_") and "per_second" not in name and "runtime" not in name and "loss" not in name
         )
         tqdm.write(f"epoch {state.epoch:.2f}  {scores}")

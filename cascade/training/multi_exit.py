@@ -104,8 +104,8 @@ class MultiExitModel(nn.Module):
         self._hook_layers()
 
     @property
-    def config(self) -> PretrainedConfig:
-        """The backbone's configuration, with the labels."""
+    def config(self) -> Any:
+        """The backbone's `PretrainedConfig`, with the labels; untyped, because its fields differ by family."""
         return self.backbone.config
 
     @property
@@ -137,7 +137,7 @@ class MultiExitModel(nn.Module):
 
     def _hook_layers(self) -> None:
         """Stop gradients at the input of each layer that follows an exit, while `detach` is set."""
-        encoder = self.backbone.transformer if self.config.model_type == "distilbert" else self.backbone.encoder
+        encoder: Any = self.backbone.transformer if self.config.model_type == "distilbert" else self.backbone.encoder
         modules = encoder.albert_layer_groups if self.config.model_type == "albert" else encoder.layer
         self._seen = 0
 
@@ -259,7 +259,8 @@ def _backbone_and_head(
     fine_tuned = any("ForSequenceClassification" in name for name in config.architectures or ())
     if not fine_tuned or config.model_type not in FAMILIES:
         return backbone, None
-    named = tuple(config.id2label[i] for i in range(config.num_labels))
+    names: Any = config.id2label
+    named = tuple(names[i] for i in range(config.num_labels))
     if named != tuple(labels):
         raise DataError(
             f"the data's labels must be the fine-tuned checkpoint's, {list(named)}, were: {list(labels)}; rename the "

@@ -7,6 +7,8 @@ saved, loaded and exported like any other.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -15,7 +17,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 __all__ = ["StaticConfig", "StaticForSequenceClassification"]
 
 
-class StaticConfig(PretrainedConfig):  # type: ignore[misc]  # transformers ships no types
+class StaticConfig(PretrainedConfig):
     """Sizes of a static first tier.
 
     Args:
@@ -34,7 +36,7 @@ class StaticConfig(PretrainedConfig):  # type: ignore[misc]  # transformers ship
         hidden: int = 256,
         dropout: float = 0.1,
         max_position_embeddings: int = 512,
-        **kwargs: object,  # transformers' own contract: the rest of config.json
+        **kwargs: Any,  # transformers' own contract: the rest of config.json
     ) -> None:
         super().__init__(**kwargs)
         self.vocab_size = vocab_size
@@ -44,7 +46,7 @@ class StaticConfig(PretrainedConfig):  # type: ignore[misc]  # transformers ship
         self.max_position_embeddings = max_position_embeddings
 
 
-class StaticForSequenceClassification(PreTrainedModel):  # type: ignore[misc]  # transformers ships no types
+class StaticForSequenceClassification(PreTrainedModel):
     """Weighted mean of token embeddings, LayerNorm, one hidden layer, logits."""
 
     config_class = StaticConfig
@@ -59,7 +61,7 @@ class StaticForSequenceClassification(PreTrainedModel):  # type: ignore[misc]  #
         self.hidden = nn.Linear(config.width, config.hidden_size)
         self.out = nn.Linear(config.hidden_size, config.num_labels)
         self.dropout = nn.Dropout(config.dropout)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]  # transformers types in parts only
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Embedding):

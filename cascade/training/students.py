@@ -102,7 +102,8 @@ class Transformer:
             **_heading(teacher),
         )
         student = BertForSequenceClassification(config)
-        tables = teacher.backbone.embeddings
+        tables: Any = teacher.backbone.embeddings
+        layers: Any = teacher.backbone.encoder
         words, positions, types = tables.word_embeddings, tables.position_embeddings, tables.token_type_embeddings
         if words.embedding_dim == self.width:
             basis: Tensor = torch.eye(self.width)
@@ -119,7 +120,7 @@ class Transformer:
             if same_width and given.model_type == "bert":
                 own.LayerNorm.load_state_dict(tables.LayerNorm.state_dict())
                 for number, layer in enumerate(student.bert.encoder.layer):
-                    layer.load_state_dict(teacher.backbone.encoder.layer[number].state_dict())
+                    layer.load_state_dict(layers.layer[number].state_dict())
         return student
 
 
@@ -129,7 +130,7 @@ Student = Static | Transformer
 def principal_components(table: Tensor, size: int) -> Tensor:
     """The directions of most variance. Shape `(rows, width)` -> `(width, size)`, orthonormal columns."""
     centred = table - table.mean(0)
-    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    vectors: Tensor = torch.linalg.eigh(centred.T @ centred)[1]
     return vectors.flip(1)[:, :size]
 
 
