@@ -120,7 +120,7 @@ def _read_json_lines(stream: IO[bytes] | IO[str], _columns: Columns) -> Iterator
         if isinstance(line, LineError):
             yield number, line
         elif line.strip():
-            yield number, _parse_json(line)
+            yield number, _parse_json(line.rstrip())
 
 
 def _parse_json(line: str) -> dict[str, Any] | LineError:
@@ -128,7 +128,7 @@ def _parse_json(line: str) -> dict[str, Any] | LineError:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         return LineError(
-            f"a line must be JSON, but at character {error.pos + 1}: {error.msg}, was: {reprlib.repr(line.strip())}"
+            f"a line must be JSON, but at character {error.pos + 1}: {error.msg}, was: {reprlib.repr(line)}"
         )
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
         return LineError(f"a line must be JSON, but: {error}")
@@ -140,7 +140,7 @@ def _parse_json(line: str) -> dict[str, Any] | LineError:
 def _read_csv(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[Row]:
     lines = Lines(stream)
     header: list[str] | None = None
-    while (row := _csv_row(lines)) is not None:
+    while (row := _csv_row(lines, None if header is None else len(header))) is not None:
         number, fields = row
         if header is None:
             if isinstance(fields, LineError):
@@ -154,17 +154,15 @@ def _read_csv(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[Row]:
             header = fields
         elif isinstance(fields, LineError):
             yield number, fields
-        elif len(fields) != len(header):
-            yield number, LineError(f"a row must have {len(header)} fields as the header has, had: {len(fields)}")
         else:
             yield number, dict(zip(header, fields, strict=True))
 
 
-def _csv_row(lines: Lines) -> tuple[int, list[str] | LineError] | None:
+def _csv_row(lines: Lines, width: int | None) -> tuple[int, list[str] | LineError] | None:
     """The next row that is not blank, and the line on which it begins; None at the end.
 
-    Where quotes are broken the fault is its first line's, and reading goes on with the second: only the parser knows
-    how many lines a row takes, and a quote that is never closed makes it take them all.
+    Where a row is broken the fault is its first line's, and reading goes on with the second: only the parser knows how
+    many lines a row takes, and a quote that is never closed makes it take them all.
     """
     taken: list[str | LineError] = []
 
@@ -190,6 +188,8 @@ def _csv_row(lines: Lines) -> tuple[int, list[str] | LineError] | None:
             fields = fault
         if not taken:
             return None
+        if fields and not isinstance(fields, LineError) and len(fields) != (width or len(fields)):
+            fields = LineError(f"a row must have {width} fields as the header has, had: {len(fields)}")
         if isinstance(fields, LineError):
             lines.give_back(taken[1:])
             return lines.number, fields
