@@ -15,7 +15,7 @@ ENGINE = ROOT / "cascade"
 FLOORS = {
     "checks": 0, "batch": 0, "confidence": 0, "exceptions": 0, "manifest": 0, "results": 0,
     "batching": 1, "exits": 1, "fitting": 1, "packing": 1, "routing": 1, "threads": 1, "wordpiece": 1,
-    "backend": 2, "bundle": 2, "hub": 2, "reading": 2, "tokenizer": 2,
+    "backend": 2, "bundle": 2, "hub": 2, "reading": 2, "records": 2, "tokenizer": 2,
     "tiers": 3,
     "engine": 4, "streaming": 4, "calibration": 4,
     "classifier": 5, "cli": 5,
@@ -97,7 +97,7 @@ def test_no_rooms_import_each_other_in_a_circle() -> None:
 )
 def test_engine_needs_light_packages_only(file: Path) -> None:
     outside = {name.split(".")[0] for name in imported(file)} - {"cascade"} - set(sys.stdlib_module_names)
-    if room(file) == "reading":
+    if room(file) == "records":
         outside -= {"pyarrow"}  # parquet files only, imported inside the function that reads them, with its own error
     assert outside <= LIGHT
     for library, rooms in SEAMS.items():

@@ -121,7 +121,7 @@ def show(name: str, classifier: Classifier, texts: Sequence[Sentence]) -> None:
         click.style(f"{name}: {len(texts)} sentences, {len(classifier.labels)} labels", bold=True, underline=True)
     )
     click.echo()
-    click.echo(_examples(texts, answers, classifier.layers[-1]))
+    click.echo(_examples(texts, answers, classifier.tier2.layers[-1]))
     click.echo()
     click.echo(_by_kind(texts, answers, full_answers))
     click.echo()

@@ -25,7 +25,7 @@ from cascade.classifier import Classifier
 from cascade.cli.show import duration
 from cascade.exceptions import DataError, OptionError
 from cascade.exits import MaxProbability
-from cascade.reading import Example, read_examples
+from cascade.reading import Example, FileFormat, OnError, read_examples
 from cascade.results import Prediction
 from cascade.routing import Budget, Threshold
 
@@ -42,17 +42,21 @@ __all__ = ["Answers", "predict"]
 @click.option("--exit-threshold", type=float, metavar="P", help="Leave tier 2 at the first exit that is as sure as P.")
 @click.option("--text-column", default="text", show_default=True, metavar="NAME", help="The texts.")
 @click.option(
-    "--pair-column", metavar="NAME", help="The second texts of pairs.  [default: text_pair, where there is one]"
+    "--pair-column",
+    default="text_pair",
+    show_default="text_pair, where there is one",
+    metavar="NAME",
+    help="The second texts of pairs.",
 )
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "jsonl", "csv", "parquet"]),
-    help="Of FILE.  [default: by its name; text where that says nothing]",
+    type=click.Choice([form.value for form in FileFormat]),
+    help="Of FILE.  [default: by its suffix; text for standard input]",
 )
 @click.option(
     "--on-error",
-    type=click.Choice(["stop", "skip", "null"]),
+    type=click.Choice([way.value for way in OnError]),
     default="stop",
     show_default=True,
     help="What a line that cannot be read does: stop the command, nothing, or get a line with the label null.",
@@ -69,7 +73,7 @@ def predict(
     budget: float | None,
     exit_threshold: float | None,
     text_column: str,
-    pair_column: str | None,
+    pair_column: str,
     form: str | None,
     on_error: str,
     output: Path | None,
@@ -96,7 +100,14 @@ def predict(
         classifier = classifier.with_router(Budget(budget))
     if exit_threshold is not None:
         classifier = classifier.with_exit_policy(MaxProbability(exit_threshold))
-    examples = read_examples(file, format=form, text_column=text_column, pair_column=pair_column, on_error=on_error)
+    examples = read_examples(
+        file,
+        format=None if form is None else FileFormat(form),
+        text_column=text_column,
+        pair_column=pair_column,
+        on_error=OnError(on_error),
+        report=_report,
+    )
     if progress is None:
         progress = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
     begin = time.perf_counter()
@@ -156,29 +167,34 @@ class Answers:
     def _line(self, example: Example, prediction: Prediction | None) -> None:
         self.rows += 1
         line: dict[str, Any] = {"line": example.line, "label": None, "score": None}
+        if self.top_k is not None:
+            line["top"] = None
+        if self.routes:
+            line |= {"tier": None, "exit": None, "confidence": None}
         if prediction is None:
             self.unread += 1
         else:
             self.deferred += prediction.route.tier == 2
-            line.update(self._answer(prediction))
+            line |= self._answer(prediction)
         self.out.write(json.dumps(line) + "\n")
 
     def _answer(self, prediction: Prediction) -> dict[str, Any]:
         names, chances = self.classifier.labels, prediction.probabilities
-        several = isinstance(prediction.label, tuple)
-        score = (
-            [_rounded(chances[names.index(label)]) for label in prediction.label]
-            if several
-            else _rounded(chances.max())
-        )
-        line: dict[str, Any] = {"label": prediction.label, "score": score}
+        score: Any = _rounded(chances.max())
+        if isinstance(prediction.label, tuple):
+            score = [_rounded(chances[names.index(label)]) for label in prediction.label]
+        answer: dict[str, Any] = {"label": prediction.label, "score": score}
         if self.top_k is not None:
             best = np.argsort(-chances, kind="stable")[: self.top_k]
-            line["top"] = [{"label": names[label], "score": _rounded(chances[label])} for label in best]
+            answer["top"] = [{"label": names[label], "score": _rounded(chances[label])} for label in best]
         if self.routes:
             route = prediction.route
-            line |= {"tier": route.tier, "exit": route.exit, "confidence": _rounded(route.confidence)}
-        return line
+            answer |= {"tier": route.tier, "exit": route.exit, "confidence": _rounded(route.confidence)}
+        return answer
+
+
+def _report(error: DataError) -> None:
+    tqdm.write(f"Warning: {error}", file=sys.stderr)
 
 
 def _rounded(probability: float) -> float:

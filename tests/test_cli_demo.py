@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import click
+import pytest
+
+from cascade.cli import demo as module
+from cascade.cli.demo import Comparison, Sentence, choose, compare, sentences, verdict
+from cascade.routing import defer_all
+from tests.cli import Command, FakeClassifier
+
+
+class Ticking:
+    """A clock on which the full second tier takes 4 seconds, the cascade 1 (times `factor`)."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.now = 0.0
+        self.factor = factor
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_by(self, classifier: FakeClassifier) -> None:
+        self.now += 4.0 if classifier.router is defer_all else 1.0 * self.factor
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    return Command(capsys, monkeypatch)
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two folders, and a classifier that needs no files in them."""
+
+    class Loaded:
+        @staticmethod
+        def from_pretrained(folder: Path, *, threads: int | None) -> FakeClassifier:
+            names = {sentence.label for sentence in sentences(folder.name)}
+            return FakeClassifier(labels=tuple(sorted(names)))
+
+    monkeypatch.setattr(module, "Classifier", Loaded)
+    for name in ("sentiment", "intents"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def test_enough_sentences_and_hard_ones() -> None:
+    of_kind = Counter(sentence.kind for sentence in sentences("sentiment"))
+    assert sum(of_kind.values()) >= 120
+    assert min(of_kind[kind] for kind in ("plain", "negation", "irony", "mixed", "long")) >= 15
+    of_label = Counter(sentence.label for sentence in sentences("sentiment"))
+    assert set(of_label) == {"negative", "positive"}
+    assert min(of_label.values()) >= 55
+    lengths = [len(sentence.text.split()) for sentence in sentences("sentiment")]
+    assert min(lengths) <= 3
+    assert 35 <= max(lengths) <= 45
+
+
+def test_enough_queries() -> None:
+    queries = sentences("intents")
+    assert len(queries) >= 40
+    assert len({query.label for query in queries}) >= 40
+    assert "oos" in {query.label for query in queries}
+
+
+@pytest.mark.parametrize("name", ["sentiment", "intents"])
+def test_no_sentence_twice(name: str) -> None:
+    texts = [sentence.text for sentence in sentences(name)]
+    assert len(set(texts)) == len(texts)
+
+
+def test_shows_both_bundles(run: Command, models: Path) -> None:
+    done = run("demo", "--models", str(models))
+    assert done.status == 0
+    assert "sentiment: 130 sentences, 2 labels" in done.out
+    assert "intents: 60 sentences" in done.out
+    assert re.search(r"tier 2, layer 2 of 3", done.out)
+    assert re.search(r"full second tier alone +[\d.]+ m?s", done.out)
+    assert len(re.findall(r"(The|Here the) cascade", done.out)) == 2
+
+
+def test_shows_what_is_there(run: Command, models: Path) -> None:
+    (models / "intents").rmdir()
+    out = run("demo", "--models", str(models)).out
+    assert "sentiment: " in out
+    assert "intents: " not in out
+
+
+def test_no_colours_in_a_file(run: Command, models: Path) -> None:
+    assert "\x1b" not in run("demo", "--models", str(models)).out
+
+
+def test_no_bundles(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("demo")
+    assert done.status == 2
+    assert done.err == (
+        "Error: the demo needs models/sentiment or models/intents, found neither; "
+        "run it from the root of the repository, or give the folder with --models DIR\n"
+    )
+
+
+def test_bundle_of_other_labels(run: Command, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.Classifier, "from_pretrained", lambda folder, threads: FakeClassifier(labels=("0", "1")))
+    done = run("demo", "--models", str(models))
+    assert done.status == 2
+    assert "must know the labels of the demo's sentences, lacks: negative, positive;" in done.err
+
+
+TEXTS = [
+    Sentence("good", "positive", "plain"),
+    Sentence("a film that is not good", "negative", "negation"),
+    Sentence("bad", "negative", "plain"),
+]
+
+
+def compared(clock: Ticking) -> Comparison:
+    class Timed(FakeClassifier):
+        def predict(self, texts):  # type: ignore[no-untyped-def]  # as FakeClassifier's
+            clock.pass_by(self)
+            return super().predict(texts)
+
+    timed = Timed()
+    comparison, answers, full = compare(timed, timed.with_router(defer_all), TEXTS, clock=clock)  # type: ignore[arg-type]  # fakes
+    assert answers.labels == full.labels == ["positive", "positive", "negative"]
+    assert [route.tier for route in answers.routes] == [1, 2, 1]
+    return comparison
+
+
+def test_compare() -> None:
+    assert compared(Ticking()) == Comparison(
+        count=3, full_seconds=4.0, cascade_seconds=1.0, full_right=2, cascade_right=2, agree=3, deferred=1
+    )
+
+
+def test_verdict_when_it_pays() -> None:
+    assert verdict(compared(Ticking())) == (
+        "The cascade was 4.0 times faster than its full second tier alone, agreed with it on 3 of 3 sentences and was "
+        "right on 2, where the full second tier was right on 2."
+    )
+
+
+def test_verdict_when_it_does_not_pay() -> None:
+    assert verdict(compared(Ticking(factor=4.0))) == (
+        "Here the cascade is not faster: it took 4.0 s where the full second tier took 4.0 s, because 1 of 3 sentences "
+        "went on to tier 2; it agreed with it on 3 of 3 sentences and was right on 2, where the full second tier was "
+        "right on 2."
+    )
+
+
+def test_choose_takes_every_route_and_kind_first() -> None:
+    assert choose(["plain", "plain", "irony"], ["tier 1", "tier 1", "tier 1"], 2) == [0, 2]
+    assert choose(["plain"] * 4, ["tier 1", "tier 1", "tier 1", "tier 2"], 2) == [0, 3]
+    assert choose(["plain"] * 3, ["tier 1"] * 3, 14) == [0, 1, 2]
+
+
+def test_labels_are_coloured_where_they_are_wrong(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = FakeClassifier().predict([sentence.text for sentence in TEXTS])
+    shown = module._examples(TEXTS, answers, 3)
+    assert click.style("positive", fg="red") + " (wrong)" in shown
+    assert click.style("negative", fg="green") in shown

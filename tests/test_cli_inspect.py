@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cascade.bundle import write_bundle
+from cascade.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
+from tests.cli import Command
+
+LABELS = tuple(f"label{number}" for number in range(10))
+MANIFEST = Manifest(
+    task="text-classification",
+    problem_type="single_label_classification",
+    labels=LABELS,
+    tier1=TierOneSpec("onnx/model_quantized.onnx", "static", LABELS, 128, temperature=1.25, precision="int8"),
+    tier2=TierTwoSpec(
+        embed="tier2/embed.onnx",
+        stages=(
+            StageSpec("tier2/stage_00.onnx", 1, temperature=0.5, precision="int8"),
+            StageSpec("tier2/stage_01.onnx", 3, precision="fp32"),
+        ),
+        labels=LABELS,
+        width=384,
+        max_length=512,
+    ),
+    router={"policy": "Threshold", "threshold": 0.9},
+    exit_policy={
+        "policy": "any_of",
+        "policies": [{"policy": "MaxProbability", "threshold": 0.95}, {"policy": "never"}],
+    },
+    library_version="0.1.0",
+    figures={"dev": {"accuracy": 0.912345, "exits": [0.5, 1]}, "rows": 872},
+)
+FILES = {
+    "onnx/model_quantized.onnx": b"1" * 2048,
+    "tier2/embed.onnx": b"2",
+    "tier2/stage_00.onnx": b"3",
+    "tier2/stage_01.onnx": b"4",
+    "tokenizer.json": b"{}",
+}
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    return Command(capsys, monkeypatch)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_bundle(tmp_path / "bundle", FILES, MANIFEST)
+    return tmp_path / "bundle"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "text-classification, one label each",
+        "10: label0, label1, label2, label3, label4, label5, label6, label7, and 2 more",
+        "Threshold(threshold=0.9",
+        "any_of(Patience(patience=2), never)",
+        "certificate  none",
+        "2.0 KiB in 5 files, hashes verified",
+        "up to 128 tokens in tier 1, 512 in tier 2; hidden size 384",
+        "dev.accuracy  0.9123",
+        "dev.exits     0.5, 1",
+        "rows          872",
+    ],
+)
+def test_says(run: Command, folder: Path, words: str) -> None:
+    assert words in run("inspect", str(folder)).out
+
+
+def test_a_line_per_graph(run: Command, folder: Path) -> None:
+    lines = [line.split() for line in run("inspect", str(folder)).out.splitlines()]
+    assert ["tier", "1", "static", "int8", "1.250", "2.0", "KiB", "onnx/model_quantized.onnx"] in lines
+    assert ["tier", "2", "embed", "1", "bytes", "tier2/embed.onnx"] in lines
+    assert ["layer", "1", "int8", "0.500", "1", "bytes", "tier2/stage_00.onnx"] in lines
+    assert ["layers", "2-3", "fp32", "1.000", "1", "bytes", "tier2/stage_01.onnx"] in lines
+
+
+def test_certificate_and_several_labels(run: Command, tmp_path: Path) -> None:
+    manifest = replace(MANIFEST, problem_type="multi_label_classification", certificate={"harms": 3}, figures={})
+    write_bundle(tmp_path / "bundle", FILES, manifest)
+    out = run("inspect", str(tmp_path / "bundle")).out
+    assert "several labels at once" in out
+    assert "harms  3" in out
+    assert "figures" not in out
+
+
+def test_json(run: Command, folder: Path) -> None:
+    described = json.loads(run("inspect", str(folder), "--json").out)
+    assert described["total_bytes"] == sum(map(len, FILES.values()))
+    assert described["tier2"]["stages"][1]["layer"] == 3
+    assert Manifest.from_json((folder / "cascade.json").read_text()).labels == tuple(described["labels"])
+
+
+def test_a_flipped_byte(run: Command, folder: Path) -> None:
+    (folder / "tier2/embed.onnx").write_bytes(b"x")
+    done = run("inspect", str(folder))
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("Error: ")
+    assert "tier2/embed.onnx was altered" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_no_bundle(run: Command, tmp_path: Path) -> None:
+    done = run("inspect", str(tmp_path / "missing"))
+    assert done.status == 2
+    assert done.err.startswith("Error: a bundle must be")
