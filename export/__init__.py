@@ -1,24 +1,58 @@
 """Checkpoints in, a bundle out. Needs the `export` extra.
 
-stages     a family's backbone as packed torch modules
-graphs     torch modules as ONNX graphs
-quantise   int8 forms of those graphs
-chain      running a chain of packed graphs on texts, to calibrate and to verify
-tier1      the first tier through optimum
-verify     ONNX against torch
-export     all of it, written whole or not at all
-cli        `cascade-export`
+- `stages`: a family's backbone as packed torch modules
+- `graphs`: those modules as ONNX graphs
+- `tier1`: the first tier, through optimum
+- `quantise`, `precision`: int8 forms of graphs
+- `chain`: running graphs on texts
+- `calibrate`: temperatures, agreement with fp32, which stages stay fp32
+- `verify`: ONNX against torch
+- `card`: the model card
+- `export`: all of it, written whole or not at all
+- `cli`: `cascade-export`
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from cascade.exceptions import MissingExtraError
 
-try:
-    import onnx as onnx
-    import optimum as optimum
-    import scipy as scipy
-    import torch as torch
-    import transformers as transformers
-except ImportError as error:  # pragma: no cover - exercised in a subprocess by the tests
-    raise MissingExtraError(
-        f'cascade_export needs the export extra, but {error.name} is missing; pip install "cascade-encoder[export]"'
-    ) from error
+if TYPE_CHECKING:
+    from cascade_export.export import Calibration, CardOptions, ExportOptions, export_bundle
+    from cascade_export.precision import Int8
+
+__all__ = ["Calibration", "CardOptions", "ExportOptions", "Int8", "export_bundle", "require_extra"]
+
+_HOMES = {
+    "Calibration": "export",
+    "CardOptions": "export",
+    "ExportOptions": "export",
+    "Int8": "precision",
+    "export_bundle": "export",
+}
+_NEEDED = ("onnx", "optimum", "safetensors", "scipy", "torch", "transformers")
+
+
+def require_extra() -> None:
+    """Make sure that everything the exporter imports is installed.
+
+    Raises:
+        MissingExtraError: naming what is missing and the command that installs it.
+    """
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"cascade_export needs the export extra, but {', '.join(missing)} cannot be imported; "
+            'pip install "cascade-encoder[export]"'
+        )
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: `cascade-export --help` must not wait for torch.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    require_extra()
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

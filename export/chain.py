@@ -54,17 +54,15 @@ def chain_ranges(
     return embed, stages
 
 
-def padded_logits(model: onnx.ModelProto, batch: Batch, *, max_length: int, pad_id: int) -> FloatArray:
+def padded_logits(model: onnx.ModelProto, batch: Batch, *, max_length: int) -> FloatArray:
     """Logits of a padded graph (tier 1) for all rows. Shape `(rows, labels)`."""
-    return _in_order(
-        [(rows, out["logits"]) for rows, out in _run_padded(model, batch, max_length=max_length, pad_id=pad_id)]
-    )
+    return _in_order([(rows, out["logits"]) for rows, out in _run_padded(model, batch, max_length=max_length)])
 
 
-def padded_ranges(model: onnx.ModelProto, batch: Batch, *, max_length: int, pad_id: int) -> dict[str, Range]:
+def padded_ranges(model: onnx.ModelProto, batch: Batch, *, max_length: int) -> dict[str, Range]:
     """Lowest and highest input of every linear layer of a padded graph."""
     found: dict[str, Range] = {}
-    for _, outputs in _run_padded(_watched(model), batch, max_length=max_length, pad_id=pad_id):
+    for _, outputs in _run_padded(_watched(model), batch, max_length=max_length):
         _widen(found, outputs)
     return found
 
@@ -93,12 +91,10 @@ def _run_chain(
         yield rows, first, rest
 
 
-def _run_padded(
-    model: onnx.ModelProto, batch: Batch, *, max_length: int, pad_id: int
-) -> Iterator[tuple[IntArray, Outputs]]:
+def _run_padded(model: onnx.ModelProto, batch: Batch, *, max_length: int) -> Iterator[tuple[IntArray, Outputs]]:
     graph = session(model)
     for rows in batches(TokenBudget(), batch.lengths):
-        ids, mask, types = padded(batch.select(rows), max_length=max_length, pad_id=pad_id)
+        ids, mask, types = padded(batch.select(rows), max_length=max_length)
         yield rows, _run(graph, {"input_ids": ids, "attention_mask": mask, "token_type_ids": types})
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import onnx
 import torch
-from cascade_export.stages import PackedModel
 from torch import nn
+
+from cascade_export.stages import PackedModel
 
 __all__ = ["OPSET", "TierTwoGraphs", "export_tier2"]
 
@@ -81,7 +82,7 @@ def _export(
         torch.onnx.export(
             module,
             example,
-            buffer,
+            buffer,  # type: ignore[arg-type]  # the older exporter writes to open files too
             dynamo=False,
             opset_version=OPSET,
             input_names=list(inputs),

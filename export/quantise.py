@@ -1,8 +1,5 @@
 """int8 forms of ONNX graphs: linear layers and embedding tables.
 
-    static     one scale per activation, from calibration texts: an answer does not depend on its batch mates
-    dynamic    one scale per tensor, measured while running: no calibration, but answers depend on batch mates
-
 Weights are symmetric with one scale per output column, activations uint8. Products without weights (attention) stay
 fp32. A table has one scale per row (token), so a rare token's small vector keeps its precision.
 
@@ -19,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,20 +24,12 @@ from onnx import NodeProto, helper, numpy_helper
 
 from cascade.batch import FloatArray
 
-__all__ = ["Int8", "Linear", "Range", "linears", "quantise_linears", "quantise_tables"]
+__all__ = ["Linear", "Range", "linears", "quantise_linears", "quantise_tables"]
 
 MICROSOFT = "com.microsoft"
 # Below these a scale per row costs more than int8 saves: a weight per token, two token types.
 MIN_TABLE_WIDTH, MIN_TABLE_ROWS = 8, 5
 Range = tuple[float, float]
-
-
-class Int8(Enum):
-    """How linear layers are quantised."""
-
-    STATIC = "static"
-    DYNAMIC = "dynamic"
-    NONE = "none"
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +92,6 @@ def quantise_linears(model: onnx.ModelProto, ranges: Mapping[str, Range] | None)
     """
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)
-    graph = quantised.graph
     replaced: dict[int, list[NodeProto]] = {}
     constants: dict[str, np.ndarray] = {}
     ready: dict[str, tuple[str, str, str]] = {}
@@ -124,11 +112,8 @@ def quantise_linears(model: onnx.ModelProto, ranges: Mapping[str, Range] | None)
             if linear.input not in ready:
                 ready[linear.input] = (f"{name}_input", f"{name}_input_scale", f"{name}_input_zero")
                 constants[f"{name}_input_scale"], constants[f"{name}_input_zero"] = _uint8(ranges[linear.input])
-                nodes.append(
-                    helper.make_node(
-                        "QuantizeLinear", [linear.input, *ready[linear.input][1:]], [f"{name}_input"], f"{name}_quantise"
-                    )
-                )
+                inputs = [linear.input, *ready[linear.input][1:]]
+                nodes.append(helper.make_node("QuantizeLinear", inputs, [f"{name}_input"], f"{name}_quantise"))
             values, input_scale, zero = ready[linear.input]
             inputs = [values, weight[0], input_scale, weight[1], zero, "", bias]
             nodes.append(_node("MatMulIntegerToFloat", inputs, linear.output))
@@ -208,7 +193,7 @@ def _is_plain(node: NodeProto) -> bool:
     return not _attribute(node, "transA", 0) and _attribute(node, "alpha", 1.0) == _attribute(node, "beta", 1.0) == 1.0
 
 
-def _attribute(node: NodeProto, name: str, default: object) -> object:
+def _attribute(node: NodeProto, name: str, default: Any) -> Any:
     return next((helper.get_attribute_value(value) for value in node.attribute if value.name == name), default)
 
 

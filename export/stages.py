@@ -41,7 +41,7 @@ class LayerParts:
 
 
 class PackedEmbed(nn.Module):
-    """Word, position and type embeddings, LayerNorm and, where the family has one, a projection to the layers' width."""
+    """Word, position and type embeddings, LayerNorm and, where there is one, a projection to the layers' width."""
 
     def __init__(
         self,
@@ -64,7 +64,9 @@ class PackedEmbed(nn.Module):
         if self.types is not None and token_type_ids is not None:
             hidden = hidden + self.types(token_type_ids)
         hidden = self.norm(hidden)
-        return hidden if self.projection is None else self.projection(hidden)
+        if self.projection is not None:
+            hidden = self.projection(hidden)
+        return hidden  # type: ignore[no-any-return]  # torch's modules are untyped calls
 
 
 class PackedLayer(nn.Module):
@@ -96,7 +98,8 @@ class PackedLayer(nn.Module):
         weights = torch.softmax(queries @ keys.transpose(-1, -2) + bias, dim=-1)
         context = (weights @ values).permute(0, 2, 1, 3).reshape(-1, self.width)
         hidden = self.attention_norm(self.output(F.embedding(scatter, context)) + hidden)
-        return self.output_norm(self.contract(self.activation(self.expand(hidden))) + hidden)
+        result: Tensor = self.output_norm(self.contract(self.activation(self.expand(hidden))) + hidden)
+        return result
 
 
 class PackedStage(nn.Module):
@@ -184,7 +187,8 @@ def pack(model: MultiExitModel) -> PackedModel:
 
 
 def _bias(linear: nn.Linear) -> Tensor:
-    return linear.bias if linear.bias is not None else torch.zeros(linear.out_features)
+    bias: Tensor | None = linear.bias  # torch's types forget that it may be missing
+    return bias if bias is not None else torch.zeros(linear.out_features)
 
 
 def _activation(name: str) -> Callable[[Tensor], Tensor]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-import tiny
 import torch
-from cascade_export.graphs import TierTwoGraphs, export_tier2
-from cascade_export.stages import PackedModel, pack
 
 from cascade.exceptions import OptionError
 from cascade.training.multi_exit import MultiExitModel
+from cascade_export.graphs import TierTwoGraphs, export_tier2
+from cascade_export.stages import PackedModel, pack
+from tests import tiny
 
 # Ragged; with rows of one body token, and a row of nothing but special tokens.
 BATCHES = {
@@ -34,7 +35,8 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
 def run_chain(graphs: TierTwoGraphs, packed: PackedModel, rows: list[list[int]]) -> np.ndarray:
     """Logits `(rows, exits, labels)`; the index arithmetic spelled out with loops, as a reference."""
     longest = max(map(len, rows))
-    gather, mask, scatter = np.zeros((len(rows), longest), np.int64), np.zeros((len(rows), longest), bool), []
+    gather, mask = np.zeros((len(rows), longest), np.int64), np.zeros((len(rows), longest), bool)
+    scatter: list[int] = []
     for i, row in enumerate(rows):
         gather[i, : len(row)] = len(scatter) + np.arange(len(row))
         mask[i, : len(row)] = True
@@ -58,7 +60,8 @@ def run_torch(model: MultiExitModel, rows: list[list[int]]) -> np.ndarray:
     ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
     with torch.no_grad():
-        return model(ids, mask)["logits"].numpy()
+        logits: np.ndarray = model(ids, mask)["logits"].numpy()
+    return logits
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -93,7 +96,8 @@ def test_token_types_reach_the_embedding(tmp_path: Path) -> None:
         None, {"input_ids": ids.numpy(), "token_type_ids": types.numpy(), "position_ids": np.arange(5)}
     )[0]
     with torch.no_grad():
-        expected = model.backbone.embeddings(input_ids=ids[None], token_type_ids=types[None])[0]
+        embeddings: Any = model.backbone.embeddings
+        expected = embeddings(input_ids=ids[None], token_type_ids=types[None])[0]
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 

@@ -25,10 +25,13 @@ from cascade.training.static import StaticConfig, StaticForSequenceClassificatio
 FAMILIES = ("bert", "roberta", "electra", "distilbert", "albert")
 LABELS = ("negative", "positive")
 SINGLE = "single_label_classification"
+# fmt: off
 WORDS = (
-    "a an the film is was not very good bad dull bright plot actor scene and but it we they of in on to with who "
-    "never always laugh cry long short warm cold story end begin"
-).split()
+    "a", "an", "the", "film", "is", "was", "not", "very", "good", "bad", "dull", "bright", "plot", "actor", "scene",
+    "and", "but", "it", "we", "they", "of", "in", "on", "to", "with", "who", "never", "always", "laugh", "cry", "long",
+    "short", "warm", "cold", "story", "end", "begin",
+)
+# fmt: on
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VOCABULARY = (*SPECIAL, *(chr(code) for code in range(33, 127)), *(f"##{chr(c)}" for c in range(97, 123)), *WORDS)
 TEXTS = (
@@ -105,7 +108,8 @@ def tier2(
     """A multi-exit checkpoint in `folder`, with weights large enough that answers differ."""
     torch.manual_seed(seed)
     made = _named(config(family, layers=depth, width=width), labels, problem_type)
-    model = MultiExitModel(AutoModel.from_config(made), layers=layers, pooling=pooling)
+    pooler = {"add_pooling_layer": False} if family in ("bert", "roberta", "albert") else {}
+    model = MultiExitModel(AutoModel.from_config(made, **pooler), layers=layers, pooling=pooling)
     _spread(model)
     model.eval()
     model.save_pretrained(folder)
@@ -120,7 +124,8 @@ def tier1_transformer(
     torch.manual_seed(seed)
     model = BertForSequenceClassification(_named(config("bert", layers=1), labels, problem_type))
     _spread(model)
-    model.eval().save_pretrained(folder)
+    model.eval()
+    model.save_pretrained(folder)
     save_tokenizer(folder)
     return model
 
@@ -130,10 +135,12 @@ def tier1_static(
 ) -> StaticForSequenceClassification:
     """A static first tier in `folder`."""
     torch.manual_seed(seed)
-    made = StaticConfig(vocab_size=tokenizer().get_vocab_size(), width=16, hidden=16, max_position_embeddings=64)
-    model = StaticForSequenceClassification(_named(made, labels, problem_type))
+    made = StaticConfig(vocab_size=tokenizer().get_vocab_size(), width=16, max_position_embeddings=64)
+    _named(made, labels, problem_type)
+    model = StaticForSequenceClassification(made)
     _spread(model)
-    model.eval().save_pretrained(folder)
+    model.eval()
+    model.save_pretrained(folder)
     save_tokenizer(folder)
     return model
 

@@ -1,0 +1,181 @@
+"""Numbers from calibration texts: temperatures, agreement with fp32, and which stages stay fp32.
+
+It leaves to others: running graphs (`chain`), the int8 forms (`quantise`), thresholds (`cascade.calibration`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from scipy.optimize import minimize_scalar
+
+from cascade.batch import Batch, FloatArray, IntArray
+from cascade.confidence import answers, probabilities
+from cascade_export.chain import chain_logits, chain_ranges, padded_logits, padded_ranges
+from cascade_export.graphs import TierTwoGraphs
+from cascade_export.precision import Int8
+from cascade_export.quantise import quantise_linears, quantise_tables
+
+__all__ = ["Agreement", "QuantisedTierOne", "QuantisedTierTwo", "accuracy", "compare", "fit_temperature"]
+__all__ += ["quantise_tier1", "quantise_tier2"]
+
+RANGE_ROWS = 512  # min-max ranges no longer move after some hundred texts
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+Targets = npt.NDArray[np.int64] | npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near one form's logits are to another's.
+
+    Attributes:
+        share: of rows with the same answer, in [0, 1].
+        different: number of rows with another answer.
+        largest: largest absolute difference of a logit.
+    """
+
+    share: float
+    different: int
+    largest: float
+
+    def meets(self, bar: float) -> bool:
+        """Whether the share reaches the bar; a single row never fails it, however few rows there are."""
+        return self.share >= bar or self.different <= 1
+
+
+@dataclass(frozen=True)
+class QuantisedTierTwo:
+    """A second tier in its final form: the graphs and, per stage, `int8` or `fp32`."""
+
+    graphs: TierTwoGraphs
+    precisions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class QuantisedTierOne:
+    """The int8 form of a first tier and how it compares to fp32; `accepted` says whether it meets the bar."""
+
+    model: onnx.ModelProto
+    logits: FloatArray
+    agreement: Agreement
+    accepted: bool
+
+
+def compare(logits: FloatArray, reference: FloatArray, *, multi_label: bool) -> Agreement:
+    """Compare two arrays of logits. Shapes `(rows, labels)`."""
+    different = int((_answers(logits, multi_label) != _answers(reference, multi_label)).any(axis=-1).sum())
+    return Agreement(1 - different / len(logits), different, float(np.abs(logits - reference).max()))
+
+
+def accuracy(logits: FloatArray, targets: Targets, *, multi_label: bool) -> float:
+    """Share of rows whose answer (for multi-label heads: whose whole set of labels) is the target."""
+    return float((_answers(logits, multi_label) == np.asarray(targets).reshape(len(targets), -1)).all(axis=-1).mean())
+
+
+def fit_temperature(logits: FloatArray, targets: Targets, *, multi_label: bool) -> float:
+    """The temperature with the smallest negative log-likelihood, in [0.05, 20] (Guo et al., ICML 2017, section 4.2).
+
+    Args:
+        logits: shape `(rows, labels)`.
+        targets: numbers of the labels `(rows,)`, or zeros and ones `(rows, labels)` for a multi-label head.
+        multi_label: as in `cascade.confidence.probabilities`.
+    """
+    binary = multi_label or logits.shape[-1] == 1
+    wanted: npt.NDArray[Any] = np.asarray(targets)
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits.astype(np.float64) / np.exp(log_temperature)
+        if binary:  # log(1 + e^x) - y x, stable at both ends
+            return float((np.logaddexp(0, scaled) - wanted.reshape(scaled.shape) * scaled).mean())
+        chosen = np.take_along_axis(scaled, wanted[:, None], axis=1)[:, 0]
+        return float((np.logaddexp.reduce(scaled, axis=1) - chosen).mean())
+
+    found = minimize_scalar(loss, bounds=np.log([MIN_TEMPERATURE, MAX_TEMPERATURE]), method="bounded")
+    return float(np.clip(np.exp(found.x), MIN_TEMPERATURE, MAX_TEMPERATURE))
+
+
+def quantise_tier2(
+    graphs: TierTwoGraphs,
+    batch: Batch,
+    reference: FloatArray,
+    *,
+    int8: Int8,
+    bar: float,
+    position_offset: int,
+    multi_label: bool,
+) -> QuantisedTierTwo:
+    """int8 stages, but for those that have to stay fp32 for full depth to agree with fp32.
+
+    Args:
+        graphs: fp32.
+        batch: calibration rows.
+        reference: the fp32 logits of these rows. Shape `(rows, exits, labels)`.
+        int8: `STATIC`, `DYNAMIC`, or `NONE`, which gives the graphs back.
+        bar: share of rows whose full-depth answer must be fp32's. Where it is missed, the stage that disagrees most
+            when it alone is int8 goes back to fp32, then the next.
+        position_offset: position id of a row's first token.
+        multi_label: what an answer is.
+    """
+    count = len(graphs.stages)
+    if int8 is Int8.NONE:
+        return QuantisedTierTwo(graphs, ("fp32",) * count)
+    sample = _sample(batch)
+    embed = quantise_tables(graphs.embed)
+    if int8 is Int8.STATIC:
+        first, rest = chain_ranges(graphs, batch.select(sample), position_offset=position_offset)
+        embed = quantise_linears(embed, first)
+        stages = tuple(quantise_linears(stage, own) for stage, own in zip(graphs.stages, rest, strict=True))
+    else:
+        embed = quantise_linears(embed, None)
+        stages = tuple(quantise_linears(stage, None) for stage in graphs.stages)
+
+    def mixed(small: tuple[bool, ...]) -> TierTwoGraphs:
+        return TierTwoGraphs(embed, tuple(b if s else a for a, b, s in zip(graphs.stages, stages, small, strict=True)))
+
+    def agreement(small: tuple[bool, ...], rows: IntArray) -> Agreement:
+        found = chain_logits(mixed(small), batch.select(rows), position_offset=position_offset)
+        return compare(found[:, -1], reference[rows, -1], multi_label=multi_label)
+
+    everything = np.arange(len(batch))
+    small = (True,) * count
+    order: list[int] | None = None
+    while any(small) and not agreement(small, everything).meets(bar):
+        if order is None:
+            alone = [agreement(tuple(i == stage for i in range(count)), sample) for stage in range(count)]
+            order = sorted(range(count), key=lambda i: (-alone[i].different, -alone[i].largest))
+        worst = order.pop(0)
+        small = tuple(s and i != worst for i, s in enumerate(small))
+    return QuantisedTierTwo(mixed(small), tuple("int8" if s else "fp32" for s in small))
+
+
+def quantise_tier1(
+    model: onnx.ModelProto,
+    batch: Batch,
+    reference: FloatArray,
+    *,
+    int8: Int8,
+    bar: float,
+    max_length: int,
+    multi_label: bool,
+) -> QuantisedTierOne:
+    """The int8 form of a padded graph, compared to its fp32 logits `(rows, labels)`."""
+    ranges = None
+    if int8 is Int8.STATIC:
+        ranges = padded_ranges(model, batch.select(_sample(batch)), max_length=max_length)
+    small = quantise_linears(quantise_tables(model), ranges)
+    logits = padded_logits(small, batch, max_length=max_length)
+    agreement = compare(logits, reference, multi_label=multi_label)
+    return QuantisedTierOne(small, logits, agreement, agreement.meets(bar))
+
+
+def _sample(batch: Batch) -> IntArray:
+    """Rows spread evenly over the batch."""
+    return np.unique(np.linspace(0, len(batch) - 1, min(len(batch), RANGE_ROWS)).astype(np.int64))
+
+
+def _answers(logits: FloatArray, multi_label: bool) -> IntArray:
+    return answers(probabilities(logits, multi_label=multi_label), multi_label=multi_label)

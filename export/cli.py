@@ -1,0 +1,142 @@
+"""`cascade-export`: two checkpoints to a bundle, from the command line. The work is done in `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from cascade.exceptions import CascadeError
+from cascade_export import require_extra
+from cascade_export.precision import Int8
+
+if TYPE_CHECKING:
+    from cascade_export.export import Calibration
+
+__all__ = ["main"]
+
+EPILOG = """\b
+Example:
+  cascade-export --tier2 runs/sentiment-exits --tier1 runs/sentiment-first \\
+      --calibration calibration.jsonl --output models/sentiment --license apache-2.0
+  cascade predict models/sentiment reviews.jsonl
+"""
+
+
+class _Refusal(click.ClickException):
+    """One line on standard error, status 2."""
+
+    exit_code = 2
+
+
+@click.command(epilog=EPILOG, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+@click.option("--tier2", required=True, metavar="FOLDER", help="Multi-exit checkpoint, from `cascade-train exits`.")
+@click.option("--tier1", required=True, metavar="FOLDER", help="First tier, from `cascade-train first-tier`.")
+@click.option("--output", required=True, metavar="FOLDER", help="The bundle to write.")
+@click.option(
+    "--calibration",
+    metavar="FILE",
+    help="jsonl, csv or parquet with texts of the kind to be classified: int8 ranges come from them, and with labels "
+    "temperatures too. Do not use the test set. Without it: built-in sentences, temperatures 1.",
+)
+@click.option("--text-column", default="text", help="Name of the column of texts in --calibration.")
+@click.option("--pair-column", default="text_pair", help="Name of the column of second texts, where there are any.")
+@click.option("--label-column", default="label", help="Name of the column of labels, where there are any.")
+@click.option(
+    "--int8",
+    type=click.Choice([form.value for form in Int8]),
+    default=Int8.STATIC.value,
+    help="static: answers do not depend on batch mates; dynamic: needs no calibration; none: fp32.",
+)
+@click.option(
+    "--agreement",
+    type=click.FloatRange(0, 1),
+    default=0.98,
+    help="Share of texts on which int8 must answer as fp32; what misses it stays fp32.",
+)
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.9, help="Tier 1 defers below this confidence.")
+@click.option("--exit-threshold", type=click.FloatRange(0, 1), default=0.9, help="Rows leave tier 2 from it on.")
+@click.option("--max-length", type=click.IntRange(min=1), help="Tokens of a row at most.  [default: what tier 2 reads]")
+@click.option("--fp32/--no-fp32", default=True, help="Keep tier 1's fp32 graph beside the int8 one.")
+@click.option("--name", help="Title of the model card.  [default: the folder's name]")
+@click.option("--license", "license_", metavar="SPDX", help="Licence of the weights, for the model card.")
+@click.option("--data", help="What the tiers were trained on, for the model card.")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle that is already there.")
+def main(
+    tier2: str,
+    tier1: str,
+    output: str,
+    calibration: str | None,
+    text_column: str,
+    pair_column: str,
+    label_column: str,
+    int8: str,
+    agreement: float,
+    threshold: float,
+    exit_threshold: float,
+    max_length: int | None,
+    fp32: bool,
+    name: str | None,
+    license_: str | None,
+    data: str | None,
+    overwrite: bool,
+) -> None:
+    """Turn two checkpoints into a bundle: verified against torch, written whole or not at all."""
+    try:
+        require_extra()
+        # Here, not above: `--help` must not wait for torch.
+        from tqdm import tqdm
+
+        from cascade.exits import MaxProbability
+        from cascade.routing import Threshold
+        from cascade_export.export import STEPS, CardOptions, ExportOptions, export_bundle
+
+        found = None
+        if calibration is not None:
+            found = _calibration(calibration, text=text_column, pair=pair_column, label=label_column)
+        options = ExportOptions(
+            int8=Int8(int8),
+            agreement=agreement,
+            max_length=max_length,
+            fp32=fp32,
+            router=Threshold(threshold),
+            exit_policy=MaxProbability(exit_threshold),
+            card=CardOptions(name=name, license=license_, data=data),
+        )
+        with tqdm(total=len(STEPS), unit="step") as bar:
+
+            def progress(step: str) -> None:
+                bar.update(bool(bar.desc))
+                bar.set_description(step)
+
+            bundle = export_bundle(
+                tier2, tier1, output, calibration=found, options=options, overwrite=overwrite, progress=progress
+            )
+            bar.update()
+    except CascadeError as error:
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        _refuse("interrupted; nothing was written")
+    figures = bundle.manifest.figures
+    size = sum(record.bytes for record in bundle.manifest.files.values()) / 2**20
+    click.echo(f"{bundle.folder}: {size:.1f} MiB, labels: {len(bundle.manifest.labels)}")
+    for title, row in (
+        ("tier 1", figures["tier1"]),
+        *((f"tier 2, layer {exit_['layer']}", exit_) for exit_ in figures["tier2"]),
+    ):
+        scored = f", accuracy {row['accuracy']:.2%} (fp32 {row['accuracy_fp32']:.2%})" if "accuracy" in row else ""
+        click.echo(f"  {title}: {row['precision']}, agrees with fp32 on {row['agreement']:.2%}{scored}")
+
+
+def _refuse(message: str) -> NoReturn:
+    raise _Refusal(" ".join(message.split()))
+
+
+def _calibration(file: str, *, text: str, pair: str, label: str) -> Calibration:
+    from cascade.training import data
+    from cascade_export.export import Calibration
+
+    columns = data.Columns(text=text, pair=pair, label=label)
+    examples = data.read(file, columns=columns, require_labels=False)
+    return Calibration(examples.texts, examples.labels, source=Path(file).name)

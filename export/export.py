@@ -1,0 +1,421 @@
+"""Two checkpoints in, one bundle out: exported, quantised, verified, calibrated, and only then written.
+
+It leaves to others: each of these steps (`stages`, `graphs`, `tier1`, `quantise`, `calibrate`, `verify`), the model
+card (`card`), files and hashes (`cascade.bundle`), choosing thresholds from data (`cascade.calibration`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import tokenizers
+
+import cascade
+from cascade import exits, routing
+from cascade.batch import Batch, FloatArray, IntArray
+from cascade.bundle import Bundle, write_bundle
+from cascade.exceptions import BundleError, DataError, OptionError
+from cascade.exits import ExitPolicy, MaxProbability
+from cascade.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
+from cascade.routing import Router, Threshold
+from cascade.tokenizer import Text, Tokenizer
+from cascade.training.multi_exit import MultiExitModel
+from cascade_export.calibrate import Targets, accuracy, compare, fit_temperature, quantise_tier1, quantise_tier2
+from cascade_export.card import model_card
+from cascade_export.chain import chain_logits, padded_logits
+from cascade_export.graphs import TierTwoGraphs, export_tier2
+from cascade_export.precision import Int8
+from cascade_export.stages import PackedModel, pack
+from cascade_export.tier1 import TierOne, export_tier1, load_tier1
+from cascade_export.verify import SAMPLES, check, torch_tier1, torch_tier2
+
+__all__ = ["STEPS", "Calibration", "CardOptions", "ExportOptions", "export_bundle"]
+
+STEPS = ("read the checkpoints", "export tier 2", "export tier 1", "quantise tier 2", "quantise tier 1", "write")
+TIER1_FP32, TIER1_INT8, EMBED = "onnx/model.onnx", "onnx/model_quantized.onnx", "tier2/embed.onnx"
+VERIFY_ROWS = 64
+DEFAULT_MAX_LENGTH = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Texts of the kind that the bundle will see.
+
+    Attributes:
+        texts: as `Classifier` takes them.
+        labels: the name of each text's label, for a multi-label head a tuple of names; None where they have none:
+            then temperatures stay 1 and no accuracy is told.
+        source: what the model card calls them.
+    """
+
+    texts: Sequence[Text]
+    labels: Sequence[str | tuple[str, ...]] | None = None
+    source: str = "the project's own sample sentences"
+
+
+@dataclass(frozen=True)
+class CardOptions:
+    """What the model card says beside figures.
+
+    Attributes:
+        name: title.
+        license: SPDX identifier of the weights' licence.
+        data: what the model was trained on.
+    """
+
+    name: str | None = None
+    license: str | None = None
+    data: str | None = None
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a bundle is made.
+
+    Attributes:
+        int8: how linear layers are quantised; static keeps answers independent of batch mates.
+        agreement: share of calibration texts on which an int8 tier must answer as fp32; a stage, or tier 1, that
+            misses it stays fp32.
+        max_length: tokens of a row at most; what tier 2 has positions for, at most 512, if not given.
+        fp32: whether tier 1's fp32 graph is kept beside the int8 one, for other tools.
+        router, exit_policy: the bundle's defaults.
+        card: for README.md.
+    """
+
+    int8: Int8 = Int8.STATIC
+    agreement: float = 0.98
+    max_length: int | None = None
+    fp32: bool = True
+    router: Router = field(default_factory=lambda: Threshold(0.9))
+    exit_policy: ExitPolicy = field(default_factory=lambda: MaxProbability(0.9))
+    card: CardOptions = field(default_factory=CardOptions)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.agreement <= 1:
+            raise OptionError(f"agreement must be in [0, 1], was: {self.agreement}; give a share such as 0.98")
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Calibration texts as token ids. `targets` is per row; a long text's rows share its target."""
+
+    batch: Batch
+    targets: Targets | None
+    multi_label: bool
+
+    @property
+    def verified(self) -> IntArray:
+        return np.unique(np.linspace(0, len(self.batch) - 1, min(len(self.batch), VERIFY_ROWS)).astype(np.int64))
+
+    def temperature(self, logits: FloatArray) -> float:
+        if self.targets is None:
+            return 1.0
+        return round(fit_temperature(logits, self.targets, multi_label=self.multi_label), 4)
+
+    def figures(self, logits: FloatArray, reference: FloatArray) -> dict[str, Any]:
+        found = compare(logits, reference, multi_label=self.multi_label)
+        figures: dict[str, Any] = {"agreement": round(found.share, 4), "max_difference": round(found.largest, 4)}
+        if self.targets is not None:
+            figures["accuracy"] = round(accuracy(logits, self.targets, multi_label=self.multi_label), 4)
+            figures["accuracy_fp32"] = round(accuracy(reference, self.targets, multi_label=self.multi_label), 4)
+        return figures
+
+
+def export_bundle(
+    tier2: str | Path,
+    tier1: str | Path,
+    output: str | Path,
+    *,
+    calibration: Calibration | None = None,
+    options: ExportOptions | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str], None] = lambda _step: None,
+) -> Bundle:
+    """Make a bundle of two checkpoints.
+
+    Args:
+        tier2: folder (or Hub id) of a multi-exit model, as `cascade-train exits` writes it.
+        tier1: folder of a first tier, as `cascade-train first-tier` writes it, or of any classifier that transformers
+            reads, with the same labels and the same tokenizer.
+        output: folder of the bundle.
+        calibration: texts, and labels where there are some. Without, ranges come from `verify.SAMPLES`, temperatures
+            stay 1.
+        options: see there.
+        overwrite: whether a bundle that is there is replaced.
+        progress: called with the name of each of `STEPS` when it begins.
+
+    Raises:
+        OptionError: a checkpoint that cannot be read, an option that does not fit it, an output that is taken.
+        BundleError: the tiers do not belong together, or a graph does not answer as its checkpoint.
+    """
+    options = options or ExportOptions()
+    calibration = calibration or Calibration(SAMPLES)
+    progress(STEPS[0])
+    _check_output(Path(output), overwrite=overwrite)
+    model, first = MultiExitModel.from_pretrained(tier2), load_tier1(tier1)
+    labels = _same_labels(model, first)
+    tokenizer_text = _tokenizer_text(tier2, tier1)
+    packed = pack(model)
+    max_length = _max_length(options.max_length, packed.max_length)
+    multi_label = first.problem_type == "multi_label_classification"
+    rows = _encode(calibration, tokenizer_text, labels, max_length=max_length, multi_label=multi_label)
+
+    progress(STEPS[1])
+    graphs = export_tier2(packed)
+    reference = chain_logits(graphs, rows.batch, position_offset=packed.position_offset)
+    expected = torch_tier2(model, rows.batch.select(rows.verified))
+    verified2 = [check(_stage_file(i), reference[rows.verified, i], expected[:, i]) for i in range(len(graphs.stages))]
+    progress(STEPS[2])
+    length1 = min(max_length, first.max_length)
+    graph1 = export_tier1(first)
+    reference1 = padded_logits(graph1, rows.batch, max_length=length1)
+    expected1 = torch_tier1(first.model, rows.batch.select(rows.verified), max_length=length1)
+    verified1 = check(TIER1_FP32, reference1[rows.verified], expected1)
+
+    progress(STEPS[3])
+    quantised = quantise_tier2(
+        graphs,
+        rows.batch,
+        reference,
+        int8=options.int8,
+        bar=options.agreement,
+        position_offset=packed.position_offset,
+        multi_label=rows.multi_label,
+    )
+    logits = chain_logits(quantised.graphs, rows.batch, position_offset=packed.position_offset)
+    spec2 = _tier2_spec(packed, labels, max_length, quantised.precisions, [rows.temperature(x) for x in _exits(logits)])
+    figures2 = [
+        {
+            "layer": stage.layer,
+            "precision": stage.precision,
+            "verified_within": float(f"{verified2[i]:.1e}"),
+            **rows.figures(logits[:, i], reference[:, i]),
+        }
+        for i, stage in enumerate(spec2.stages)
+    ]
+    progress(STEPS[4])
+    spec1, files1, logits1 = _finish_tier1(first, graph1, reference1, rows, length1, labels, options)
+    figures1 = {"precision": spec1.precision, "verified_within": float(f"{verified1:.1e}")}
+    figures1 |= rows.figures(logits1, reference1)
+
+    progress(STEPS[5])
+    manifest = Manifest(
+        task="text-classification",
+        problem_type=first.problem_type,
+        labels=labels,
+        tier1=spec1,
+        tier2=spec2,
+        router=routing.to_json(options.router),
+        exit_policy=exits.to_json(options.exit_policy),
+        library_version=cascade.__version__,
+        figures={
+            "calibration": {
+                "source": calibration.source,
+                "texts": len(calibration.texts),
+                "labelled": calibration.labels is not None,
+            },
+            "int8": options.int8.value,
+            "tier1": figures1,
+            "tier2": figures2,
+        },
+    )
+    files = files1 | _tier2_files(quantised.graphs)
+    files |= _small_files(tier2, first, model, tokenizer_text, max_length)
+    files["README.md"] = model_card(
+        manifest,
+        name=options.card.name or Path(output).resolve().name,
+        license=options.card.license,
+        data=options.card.data,
+        sizes={path: len(content) for path, content in files.items()},
+    ).encode()
+    return write_bundle(output, files, manifest, overwrite=overwrite)
+
+
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    """Minutes of work must not end in a refusal that could come first."""
+    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not overwrite):
+        raise OptionError(f"the output must be a new or empty folder, was: {output}; choose another or overwrite")
+
+
+def _same_labels(model: MultiExitModel, first: TierOne) -> tuple[str, ...]:
+    if model.labels != first.labels:
+        raise BundleError(
+            f"both tiers must have the same labels in the same order, tier 2 has {_short(model.labels)}, tier 1 "
+            f"{_short(first.labels)}; distil tier 1 from this tier 2, or put id2label of both config.json in one order"
+        )
+    problem = model.config.problem_type or "single_label_classification"
+    if problem != first.problem_type:
+        raise BundleError(
+            f"both tiers must have the same problem_type, tier 2 has {problem}, tier 1 {first.problem_type}; "
+            "train both on the same labels"
+        )
+    return first.labels
+
+
+def _short(labels: Sequence[str]) -> str:
+    shown = ", ".join(labels[:6])
+    return f"[{shown}{', ...' if len(labels) > 6 else ''}] ({len(labels)})"
+
+
+def _tokenizer_text(tier2: str | Path, tier1: str | Path) -> str:
+    """The common `tokenizer.json`, without truncation and padding: those are the engine's business."""
+    from cascade.training.checkpoint import load_tokenizer_text
+
+    try:
+        spec = json.loads(load_tokenizer_text(tier2))
+    except (OSError, ValueError) as error:
+        raise OptionError(f"tier 2 must have a tokenizer.json, but {error}; save its tokenizer there") from None
+    spec["truncation"] = spec["padding"] = None
+    other = Path(tier1) / "tokenizer.json"
+    if other.is_file() and json.loads(other.read_text(encoding="utf-8"))["model"] != spec["model"]:
+        raise BundleError(
+            "both tiers must have the same tokenizer, but the vocabularies in their tokenizer.json differ; "
+            "distil tier 1 from this tier 2"
+        )
+    return json.dumps(spec, ensure_ascii=False)
+
+
+def _max_length(wanted: int | None, possible: int) -> int:
+    if wanted is None:
+        return min(possible, DEFAULT_MAX_LENGTH)
+    if not 0 < wanted <= possible:
+        raise OptionError(f"max_length must be in [1, {possible}], the positions of tier 2, was: {wanted}")
+    return wanted
+
+
+def _encode(
+    calibration: Calibration, tokenizer_text: str, labels: Sequence[str], *, max_length: int, multi_label: bool
+) -> _Rows:
+    if not len(calibration.texts):
+        raise OptionError("calibration must hold at least one text, has none; leave it out or add texts")
+    inner = tokenizers.Tokenizer.from_str(tokenizer_text)
+    encoded = Tokenizer(inner, max_length=max_length).encode(calibration.texts)
+    if calibration.labels is None:
+        return _Rows(encoded.batch, None, multi_label)
+    targets = _targets(calibration, labels, multi_label=multi_label)
+    return _Rows(encoded.batch, targets[encoded.documents], multi_label)
+
+
+def _targets(calibration: Calibration, labels: Sequence[str], *, multi_label: bool) -> Targets:
+    """Labels as numbers `(texts,)`, or as zeros and ones `(texts, labels)` for a multi-label head."""
+    given = [(own,) if isinstance(own, str) else tuple(own) for own in calibration.labels or ()]
+    if len(given) != len(calibration.texts):
+        raise DataError(
+            f"calibration must have one label per text, has {len(given)} labels for {len(calibration.texts)} texts"
+        )
+    number = {name: position for position, name in enumerate(labels)}
+    targets = np.zeros((len(given), len(labels)), np.int64)
+    for position, own in enumerate(given, start=1):
+        if not multi_label and len(own) != 1:
+            raise DataError(f"{calibration.source}: text {position} must have 1 label, has {len(own)}")
+        for name in own:
+            if name not in number:
+                raise DataError(
+                    f"{calibration.source}: the label of text {position} must be one of {_short(labels)}, was: {name}; "
+                    "calibrate on data with the labels of the tiers"
+                )
+            targets[position - 1, number[name]] = 1
+    return targets if multi_label else targets.argmax(axis=1)
+
+
+def _exits(logits: FloatArray) -> list[FloatArray]:
+    return [logits[:, i] for i in range(logits.shape[1])]
+
+
+def _tier2_spec(
+    packed: PackedModel,
+    labels: tuple[str, ...],
+    max_length: int,
+    precisions: Sequence[str],
+    temperatures: Sequence[float],
+) -> TierTwoSpec:
+    stages = tuple(
+        StageSpec(file=_stage_file(i), layer=layer, temperature=temperatures[i], precision=precisions[i])
+        for i, layer in enumerate(packed.layers)
+    )
+    return TierTwoSpec(
+        embed=EMBED,
+        stages=stages,
+        labels=labels,
+        width=packed.width,
+        max_length=max_length,
+        position_offset=packed.position_offset,
+    )
+
+
+def _finish_tier1(
+    first: TierOne,
+    graph: onnx.ModelProto,
+    reference: FloatArray,
+    rows: _Rows,
+    max_length: int,
+    labels: tuple[str, ...],
+    options: ExportOptions,
+) -> tuple[TierOneSpec, dict[str, bytes], FloatArray]:
+    """Tier 1's manifest entry, its files, and the logits of the one that the engine runs."""
+    files = {TIER1_FP32: graph.SerializeToString()}
+    used, precision, logits = TIER1_FP32, "fp32", reference
+    if options.int8 is not Int8.NONE:
+        small = quantise_tier1(
+            graph,
+            rows.batch,
+            reference,
+            int8=options.int8,
+            bar=options.agreement,
+            max_length=max_length,
+            multi_label=rows.multi_label,
+        )
+        if small.accepted:
+            files[TIER1_INT8] = small.model.SerializeToString()
+            used, precision, logits = TIER1_INT8, "int8", small.logits
+            if not options.fp32:
+                del files[TIER1_FP32]
+    spec = TierOneSpec(
+        file=used,
+        kind=first.kind,
+        labels=labels,
+        max_length=max_length,
+        temperature=rows.temperature(logits),
+        precision=precision,
+    )
+    return spec, files, logits
+
+
+def _stage_file(number: int) -> str:
+    return f"tier2/stage_{number:02d}.onnx"
+
+
+def _tier2_files(graphs: TierTwoGraphs) -> dict[str, bytes]:
+    files = {EMBED: graphs.embed.SerializeToString()}
+    return files | {_stage_file(i): stage.SerializeToString() for i, stage in enumerate(graphs.stages)}
+
+
+def _small_files(
+    tier2: str | Path, first: TierOne, model: MultiExitModel, tokenizer_text: str, max_length: int
+) -> dict[str, bytes]:
+    """The files that let transformers and optimum read the bundle's tier 1."""
+    # A static first tier's model type is known here only; tier 2's configuration has the same labels and inputs.
+    config = (model if first.kind == "static" else first.model).config.to_dict()
+    config.pop("cascade_exits", None)
+    config.pop("_name_or_path", None)
+    config["problem_type"] = first.problem_type
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
+    special = Path(tier2) / "tokenizer_config.json"
+    if special.is_file():
+        found = json.loads(special.read_text(encoding="utf-8"))
+        settings |= {key: value for key, value in found.items() if key.endswith("_token")}
+    return {
+        "config.json": _json(config),
+        "tokenizer.json": tokenizer_text.encode(),
+        "tokenizer_config.json": _json(settings),
+    }
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n").encode()

@@ -1,0 +1,110 @@
+"""ONNX against torch: nothing is written that does not answer as its checkpoint does.
+
+It leaves to others: comparing int8 with fp32 (`calibrate`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from cascade.batch import Batch, FloatArray
+from cascade.batching import SortedByLength, batches
+from cascade.exceptions import BundleError
+from cascade.packing import padded
+from cascade.training.multi_exit import MultiExitModel
+
+__all__ = ["SAMPLES", "TOLERANCE", "check", "torch_tier1", "torch_tier2"]
+
+TOLERANCE = 1e-4  # of the largest logit, if that is above 1; fp32 graphs differ from torch by about 1e-6
+SAMPLES = (
+    "Good.",
+    "I would not watch it again.",
+    "Where can I change the date of my trip?",
+    "The room was clean, the staff were kind, and the breakfast was the best we had all week.",
+    "It starts well, but after an hour nothing has happened and nobody on the screen seems to mind.",
+    "not bad at all",
+    "Please cancel my order and tell me when the money is back on my account.",
+    "How do I say thank you in Finnish?",
+    "ok",
+    "The second half is a mess: too many people, too many endings, and a song that nobody needed.",
+    "What will the weather be like tomorrow morning?",
+    "My card was declined twice at the same shop.",
+    "A quiet, patient film that trusts its audience, and one of the few this year that I will think about again.",
+    "Set an alarm for half past six.",
+    "Honestly? I expected worse.",
+    "The battery lasts two days; the camera, on the other hand, is only fit for sunny afternoons.",
+    "Who wrote this, and why did nobody stop them?",
+    "Turn the lights in the kitchen off.",
+    "We waited for forty minutes, the soup was cold and the bill was wrong, so no, we shall not come back.",
+    "Remind me to call my sister on Sunday.",
+    "It works.",
+    "A funny, warm and slightly silly story about two brothers who inherit a bakery.",
+    "What is the exchange rate between euros and yen?",
+    "I do not understand what this button does.",
+    "There is not a dull minute in it.",
+    "The plot has holes that you could drive a train through, yet I laughed until I cried.",
+    "Send 20 to Anna for the tickets.",
+    "Meh.",
+    "Is there a vegetarian dish on the menu that is not a salad?",
+    "The lecture was long, dry, badly lit and, strangely enough, fascinating from beginning to end.",
+    "It could have been great.",
+    "The parcel arrived a day early and in perfect condition.",
+)
+"""Sentences of everyday kinds and lengths, for when no calibration texts are given."""
+
+
+def torch_tier2(model: MultiExitModel, batch: Batch) -> FloatArray:
+    """The checkpoint's own logits. Shape `(rows, exits, labels)`."""
+    return _in_batches(lambda *inputs: model(*inputs)["logits"], batch)
+
+
+def torch_tier1(model: Any, batch: Batch, *, max_length: int) -> FloatArray:
+    """The checkpoint's own logits. Shape `(rows, labels)`."""
+    takes_types = getattr(model.config, "type_vocab_size", 0) > 1
+
+    def run(ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        inputs |= {"token_type_ids": types} if takes_types else {}
+        logits: torch.Tensor = model(**inputs).logits
+        return logits
+
+    return _in_batches(run, batch, max_length=max_length)
+
+
+def check(name: str, found: FloatArray, expected: FloatArray) -> float:
+    """Compare a graph's logits with torch's.
+
+    Args:
+        name: of the graph, for the message.
+        found: from the graph. Any shape.
+        expected: from torch. The same shape.
+
+    Returns:
+        The largest absolute difference.
+
+    Raises:
+        BundleError: it is above the tolerance.
+    """
+    difference = float(np.abs(found - expected).max())
+    allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    if not difference <= allowed:  # not "above": a NaN must fail
+        raise BundleError(
+            f"{name} must answer as its checkpoint within {allowed:.0e}, the largest difference was {difference:.1e}; "
+            "nothing was written; use the versions of torch and transformers that trained the checkpoint"
+        )
+    return difference
+
+
+def _in_batches(run: Any, batch: Batch, *, max_length: int = 1 << 30) -> FloatArray:
+    """Padded rows of like length through torch, put back in order."""
+    groups = batches(SortedByLength(32), batch.lengths)
+    parts = []
+    with torch.no_grad():
+        for rows in groups:
+            grids = padded(batch.select(rows), max_length=min(max_length, int(batch.lengths.max())))
+            parts.append(run(*(torch.from_numpy(grid) for grid in grids)).float().numpy())
+    found: FloatArray = np.concatenate(parts)[np.argsort(np.concatenate(groups))]
+    return found
