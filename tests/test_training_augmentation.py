@@ -1,0 +1,59 @@
+"""New rows for distillation: well-formed, seeded, near the old ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascade.exceptions import OptionError
+from cascade.training.augmentation import Augmentation, neighbours
+
+SIMILAR = np.arange(50)[:, None] + np.array([[100, 200]])
+ROWS = st.lists(st.lists(st.integers(5, 49), min_size=1, max_size=12).map(lambda b: [2, *b, 3]), min_size=1, max_size=6)
+
+
+@given(ROWS, st.integers(0, 3), st.integers(0, 2**32 - 1))
+def test_rows_keep_their_special_tokens_and_length(rows: list[list[int]], copies: int, seed: int) -> None:
+    new = Augmentation(copies=copies)(rows, similar=SIMILAR, max_length=10, rng=np.random.default_rng(seed))
+    assert len(new) == copies * len(rows)
+    for row in new:
+        assert row[0] == 2
+        assert row[-1] == 3
+        assert 3 <= len(row) <= 10
+        assert all(5 <= token % 100 < 50 for token in row[1:-1])
+
+
+def test_the_seed_decides() -> None:
+    rows = [[2, *range(5, 15), 3]] * 5
+
+    def make(seed: int) -> list[list[int]]:
+        return Augmentation()(rows, similar=SIMILAR, max_length=64, rng=np.random.default_rng(seed))
+
+    assert make(1) == make(1)
+    assert make(1) != make(2)
+
+
+def test_without_replacing_and_dropping_tokens_come_from_the_rows() -> None:
+    rows = [[2, 5, 6, 7, 8, 9, 3], [2, 20, 21, 3]]
+    new = Augmentation(copies=20, replace=0, drop=0)(rows, similar=SIMILAR, max_length=64, rng=np.random.default_rng(0))
+    assert {token for row in new for token in row[1:-1]} <= {5, 6, 7, 8, 9, 20, 21}
+
+
+def test_neighbours_are_the_nearest_others() -> None:
+    table = np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9], [-1, 0]], dtype=np.float32)
+    assert neighbours(table, k=1)[:, 0].tolist()[:4] == [1, 0, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"copies": -1}, "copies of augmentation must be 0 or more, was: -1"),
+        ({"replace": 1.0}, r"replace must be in \[0, 1\), was: 1.0"),
+        ({"drop": -0.1}, r"drop must be in \[0, 1\), was: -0.1"),
+    ],
+)
+def test_impossible_options(options: dict[str, float], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Augmentation(**options)  # type: ignore[arg-type]  # that is the point

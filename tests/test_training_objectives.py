@@ -1,0 +1,110 @@
+"""Losses of the exits: worked numbers, gradients, and what needs labels."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from cascade.exceptions import OptionError
+from cascade.training.objectives import (
+    Detached,
+    Distilled,
+    EarlierExits,
+    Joint,
+    LastExit,
+    divergence,
+    supervised,
+)
+
+
+def logits_of(*probabilities: float) -> Tensor:
+    """One row with an exit per probability of label 1."""
+    return torch.tensor([[[math.log(1 - p), math.log(p)] for p in probabilities]])
+
+
+ONE = torch.tensor([1])
+
+
+def test_supervised_is_the_cross_entropy_of_each_exit() -> None:
+    found = supervised(logits_of(0.5, 0.8), ONE, multi_label=False)
+    assert found.tolist() == pytest.approx([-math.log(0.5), -math.log(0.8)], abs=1e-6)
+
+
+def test_supervised_multi_label_is_the_mean_over_labels() -> None:
+    logits = torch.zeros(1, 1, 4)
+    labels = torch.tensor([[1.0, 0.0, 0.0, 1.0]])
+    assert supervised(logits, labels, multi_label=True).tolist() == pytest.approx([math.log(2)], abs=1e-6)
+
+
+def test_joint_weights_rise_with_the_layer() -> None:
+    """PABEE: sum of i times L_i over the sum of i; here (1 * ln 2 + 2 * -ln 0.8) / 3."""
+    wanted = (math.log(2) - 2 * math.log(0.8)) / 3
+    assert float(Joint()(logits_of(0.5, 0.8), ONE, False)) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_joint_takes_weights() -> None:
+    loss = Joint(weights=(0, 1))(logits_of(0.5, 0.8), ONE, False)
+    assert float(loss) == pytest.approx(-math.log(0.8), abs=1e-6)
+
+
+def test_self_distillation_replaces_a_share_of_the_earlier_losses() -> None:
+    logits = logits_of(0.5, 0.8)
+    kl = 0.2 * math.log(0.2 / 0.5) + 0.8 * math.log(0.8 / 0.5)
+    wanted = 0.5 * (0.25 * math.log(2) + 0.75 * kl) + 0.5 * -math.log(0.8)
+    assert float(Joint(weights=(1, 1), distil=0.75)(logits, ONE, False)) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_divergence_is_zero_from_itself_and_grows_with_temperature_squared() -> None:
+    logits = logits_of(0.3, 0.9)
+    assert divergence(logits, logits[:, 0], False)[0].item() == pytest.approx(0, abs=1e-6)
+    teacher = torch.tensor([[0.0, 0.2]])
+    near = divergence(torch.zeros(1, 1, 2), teacher, False, temperature=1.0)
+    far = divergence(torch.zeros(1, 1, 2), teacher, False, temperature=4.0)
+    # For small logits KL is quadratic in 1 / temperature, so the factor keeps it.
+    assert far.item() == pytest.approx(near.item(), rel=0.02)
+
+
+def test_multi_label_divergence_is_zero_from_itself() -> None:
+    logits = torch.tensor([[[1.0, -2.0, 0.5]]])
+    assert divergence(logits, logits[:, 0], True).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_last_exit_and_earlier_exits_share_nothing() -> None:
+    logits = logits_of(0.5, 0.6, 0.8)
+    assert float(LastExit()(logits, ONE, False)) == pytest.approx(-math.log(0.8), abs=1e-6)
+    assert float(EarlierExits()(logits, ONE, False)) == pytest.approx((-math.log(0.5) - math.log(0.6)) / 2, abs=1e-6)
+
+
+def test_distilled_needs_no_labels_and_leaves_the_teacher_alone() -> None:
+    logits = logits_of(0.5, 0.8).requires_grad_()
+    Distilled()(logits, None, False).backward()
+    assert logits.grad is not None
+    assert logits.grad[:, -1].abs().sum() == 0
+    assert logits.grad[:, 0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("objective", [Joint(), Detached(), LastExit(), EarlierExits()])
+def test_the_others_need_labels(objective: Joint) -> None:
+    with pytest.raises(OptionError, match="needs labels; give labelled data, or use distillation"):
+        objective(logits_of(0.5, 0.8), None, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": (1.0, -1.0)}, r"must not be negative and not all zero, were: \(1.0, -1.0\)"),
+        ({"weights": (0.0, 0.0)}, "not all zero"),
+        ({"distil": 1.0}, r"distil must be in \[0, 1\), was: 1.0"),
+    ],
+)
+def test_impossible_options(options: dict[str, tuple[float, ...]], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Joint(**options)  # type: ignore[arg-type]  # that is the point
+
+
+def test_weights_must_match_the_exits() -> None:
+    with pytest.raises(OptionError, match="must be one per exit, 2, were: 3"):
+        Joint(weights=(1, 2, 3))(logits_of(0.5, 0.8), ONE, False)
