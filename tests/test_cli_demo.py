@@ -105,7 +105,9 @@ def test_no_bundles(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_bundle_of_other_labels(run: Command, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.Classifier, "from_pretrained", lambda folder, threads: FakeClassifier(labels=("0", "1")))
+    monkeypatch.setattr(
+        "cascade.cli.demo.Classifier.from_pretrained", lambda folder, threads: FakeClassifier(labels=("0", "1"))
+    )
     done = run("demo", "--models", str(models))
     assert done.status == 2
     assert "must know the labels of the demo's sentences, lacks: negative, positive;" in done.err
@@ -139,16 +141,16 @@ def test_compare() -> None:
 
 def test_verdict_when_it_pays() -> None:
     assert verdict(compared(Ticking())) == (
-        "The cascade was 4.0 times faster than its full second tier alone, agreed with it on 3 of 3 sentences and was "
-        "right on 2, where the full second tier was right on 2."
+        "The cascade was 4.0 times faster than its full second tier alone; they gave the same answer to 3 of 3 "
+        "sentences, and the right one to 2 (cascade) and 2 (full second tier)."
     )
 
 
 def test_verdict_when_it_does_not_pay() -> None:
     assert verdict(compared(Ticking(factor=4.0))) == (
-        "Here the cascade is not faster: it took 4.0 s where the full second tier took 4.0 s, because 1 of 3 sentences "
-        "went on to tier 2; it agreed with it on 3 of 3 sentences and was right on 2, where the full second tier was "
-        "right on 2."
+        "Here the cascade is not faster than its full second tier alone (4.0 s against 4.0 s), because 1 of 3 sentences "
+        "went on to tier 2; they gave the same answer to 3 of 3 sentences, and the right one to 2 (cascade) and 2 "
+        "(full second tier)."
     )
 
 

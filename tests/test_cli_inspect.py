@@ -60,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
         "text-classification, one label each",
         "10: label0, label1, label2, label3, label4, label5, label6, label7, and 2 more",
         "Threshold(threshold=0.9",
-        "any_of(Patience(patience=2), never)",
+        "any_of(MaxProbability(threshold=0.95), never)",
         "certificate  none",
         "2.0 KiB in 5 files, hashes verified",
         "up to 128 tokens in tier 1, 512 in tier 2; hidden size 384",
@@ -76,9 +76,9 @@ def test_says(run: Command, folder: Path, words: str) -> None:
 def test_a_line_per_graph(run: Command, folder: Path) -> None:
     lines = [line.split() for line in run("inspect", str(folder)).out.splitlines()]
     assert ["tier", "1", "static", "int8", "1.250", "2.0", "KiB", "onnx/model_quantized.onnx"] in lines
-    assert ["tier", "2", "embed", "1", "bytes", "tier2/embed.onnx"] in lines
-    assert ["layer", "1", "int8", "0.500", "1", "bytes", "tier2/stage_00.onnx"] in lines
-    assert ["layers", "2-3", "fp32", "1.000", "1", "bytes", "tier2/stage_01.onnx"] in lines
+    assert ["tier", "2", "embed", "1", "B", "tier2/embed.onnx"] in lines
+    assert ["layer", "1", "int8", "0.500", "1", "B", "tier2/stage_00.onnx"] in lines
+    assert ["layers", "2-3", "fp32", "1.000", "1", "B", "tier2/stage_01.onnx"] in lines
 
 
 def test_certificate_and_several_labels(run: Command, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_duration(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
-@pytest.mark.parametrize(("count", "words"), [(12, "12 bytes"), (2048, "2.0 KiB"), (13_000_000, "12.4 MiB")])
+@pytest.mark.parametrize(("count", "words"), [(12, "12 B"), (2048, "2.0 KiB"), (13_000_000, "12.4 MiB")])
 def test_size(count: int, words: str) -> None:
     assert size(count) == words
 

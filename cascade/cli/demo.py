@@ -173,17 +173,16 @@ def compare(
 def verdict(seen: Comparison) -> str:
     """What the user sees, in one sentence made from the numbers."""
     ratio = seen.full_seconds / seen.cascade_seconds
-    accuracy = (
-        f"agreed with it on {seen.agree} of {seen.count} sentences and was right on {seen.cascade_right}, "
-        f"where the full second tier was right on {seen.full_right}"
+    answers = (
+        f"they gave the same answer to {seen.agree} of {seen.count} sentences, and the right one to "
+        f"{seen.cascade_right} (cascade) and {seen.full_right} (full second tier)."
     )
     if ratio < 1.05:
         return (
-            f"Here the cascade is not faster: it took {duration(seen.cascade_seconds)} where the full second tier took "
-            f"{duration(seen.full_seconds)}, because {seen.deferred} of {seen.count} sentences went on to tier 2; "
-            f"it {accuracy}."
+            f"Here the cascade is not faster than its full second tier alone ({duration(seen.cascade_seconds)} against "
+            f"{duration(seen.full_seconds)}), because {seen.deferred} of {seen.count} sentences went on to tier 2; {answers}"
         )
-    return f"The cascade was {ratio:.1f} times faster than its full second tier alone, {accuracy}."
+    return f"The cascade was {ratio:.1f} times faster than its full second tier alone; {answers}"
 
 
 def _equal(left: Sequence[object], right: Sequence[object]) -> int:

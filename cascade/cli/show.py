@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
 def size(count: int) -> str:
     """Bytes in the unit that suits them: 13_000_000 -> "12.4 MiB"."""
     if count < 1024:
-        return f"{count} bytes"
+        return f"{count} B"
     return f"{count / 1024:.1f} KiB" if count < 1024**2 else f"{count / 1024**2:.1f} MiB"
 
 
