@@ -31,7 +31,7 @@ __all__ = [
 
 
 def softmax(logits: FloatArray) -> FloatArray:
-    """Probabilities over the last axis, stable for any finite logits. Shape `(..., labels)` to the same."""
+    """Probabilities over the last axis, stable for logits up to 1e38. Shape `(..., labels)` to the same."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     result: FloatArray = shifted / shifted.sum(axis=-1, keepdims=True)
     return result

@@ -306,6 +306,8 @@ def from_json(written: Mapping[str, Any]) -> ExitPolicy:
             f"the exit policy {name} must have the fields {list(expected)}, were: {sorted(fields)}; see to_json"
         )
     if maker in (AnyOf, AllOf):
+        if not isinstance(fields["policies"], list | tuple):
+            raise OptionError(f"policies must be a list, was: {fields['policies']!r}; see to_json")
         return maker(tuple(from_json(inner) for inner in fields["policies"]))
     return maker(**fields)
 

@@ -187,10 +187,14 @@ def from_json(written: Mapping[str, Any]) -> Router:
         raise OptionError(f'a router must be written {{"policy": name, ...}}, was: {written!r}; see to_json')
     fields = {key: value for key, value in written.items() if key != "policy"}
     name = written.get("policy")
-    if name not in _FIELDS:
+    if not isinstance(name, str) or name not in _FIELDS:
         raise OptionError(f"the router must be one of {', '.join(_FIELDS)}, was: {name!r}; choose one of them")
-    score = MEASURES.get(fields.pop("score", "max_probability"))
     required = _FIELDS[name]
+    if not required:
+        if fields:
+            raise OptionError(f"the router {name} must have no fields, were: {sorted(fields)}; see to_json")
+        return defer_none if name == "defer_none" else defer_all
+    score = MEASURES.get(str(fields.pop("score", "max_probability")))
     if set(fields) != set(required) or score is None:
         raise OptionError(
             f"the router {name} must have the fields {list(required)} and perhaps a score from "
@@ -198,9 +202,7 @@ def from_json(written: Mapping[str, Any]) -> Router:
         )
     if name == "Threshold":
         return Threshold(fields["threshold"], score)
-    if name == "Budget":
-        return Budget(fields["max_deferred"], score)
-    return defer_none if name == "defer_none" else defer_all
+    return Budget(fields["max_deferred"], score)
 
 
 _FIELDS: dict[str, tuple[str, ...]] = {

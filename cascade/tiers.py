@@ -126,8 +126,8 @@ class MultiExit:
     Attributes:
         embed: `input_ids`, `position_ids` and perhaps `token_type_ids`, int64 of shape `(tokens,)`, to `hidden` of
             shape `(tokens, width)`.
-        stages: `hidden`, `gather`, `mask`, `scatter` (see `packing.Packing`) to `logits` and `hidden_out`, which is the next
-            stage's `hidden`; the last stage may lack it.
+        stages: `hidden`, `gather`, `mask`, `scatter` (`packing.Packing`) to `logits` and `hidden_out`, which is the
+            next stage's `hidden`; the last stage may lack it.
         layers: number of the last layer of each stage, counted from 1.
         labels: how many.
         temperatures: one per stage; its logits are divided by it.

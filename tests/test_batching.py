@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascade.batch import IntArray
+from cascade.batching import BatchingPolicy, FixedSize, SortedByLength, TokenBudget, batches
+from cascade.exceptions import OptionError
+
+POLICIES = st.one_of(
+    st.builds(TokenBudget, st.integers(1, 200)),
+    st.builds(SortedByLength, st.integers(1, 9)),
+    st.builds(FixedSize, st.integers(1, 9)),
+)
+
+
+def ints(*values: int) -> IntArray:
+    return np.array(values, dtype=np.int64)
+
+
+def lists(policy: BatchingPolicy, *lengths: int) -> list[list[int]]:
+    return [rows.tolist() for rows in policy(ints(*lengths))]
+
+
+@given(POLICIES, st.lists(st.integers(0, 90), max_size=60))
+def test_every_row_exactly_once(policy: BatchingPolicy, lengths: list[int]) -> None:
+    groups = batches(policy, ints(*lengths))
+    assert sorted(row for rows in groups for row in rows.tolist()) == list(range(len(lengths)))
+    assert all(len(rows) for rows in groups)
+
+
+@given(st.integers(1, 100), st.lists(st.integers(1, 90), max_size=60))
+def test_token_budget_is_kept_and_used(budget: int, lengths: list[int]) -> None:
+    array = ints(*lengths)
+    groups = batches(TokenBudget(budget), array)
+    for rows in groups:
+        assert array[rows].sum() <= budget or len(rows) == 1
+    for rows, following in itertools.pairwise(groups):
+        assert array[rows].sum() + array[following[0]] > budget
+
+
+def test_worked_examples() -> None:
+    lengths = (3, 9, 4, 20, 3)
+    assert lists(TokenBudget(13), *lengths) == [[3], [1, 2], [0, 4]]
+    assert lists(SortedByLength(2), *lengths) == [[3, 1], [2, 0], [4]]
+    assert lists(FixedSize(2), *lengths) == [[0, 1], [2, 3], [4]]
+
+
+def test_rows_of_no_tokens_still_count() -> None:
+    assert lists(TokenBudget(2), 0, 0, 0) == [[0, 1], [2]]
+
+
+def test_no_rows() -> None:
+    for policy in (TokenBudget(), SortedByLength(), FixedSize()):
+        assert batches(policy, ints()) == []
+
+
+@pytest.mark.parametrize("bad", [0, -3, 2.0, True, None])
+def test_sizes_are_checked(bad: Any) -> None:
+    with pytest.raises(OptionError, match=r"max_tokens must be a whole number of at least 1, was: .*such as 2048"):
+        TokenBudget(bad)
+    for make in (SortedByLength, FixedSize):
+        with pytest.raises(OptionError, match=r"batch_size must be a whole number of at least 1, was: .*such as 32"):
+            make(bad)
+
+
+@pytest.mark.parametrize("given_rows", [[[0]], [[0, 1], [1]], [[0, 2]], []])
+def test_a_policy_that_loses_or_doubles_rows(given_rows: list[list[int]]) -> None:
+    def policy(_: IntArray) -> Iterator[IntArray]:
+        return (ints(*rows) for rows in given_rows)
+
+    with pytest.raises(OptionError, match=r"a batching policy must give each of 2 rows exactly once, .*cover 0 to 1"):
+        batches(policy, ints(5, 5))
+
+
+def test_empty_batches_are_dropped() -> None:
+    groups = batches(lambda lengths: iter([ints(), np.arange(len(lengths)), ints()]), ints(5, 5))
+    assert [rows.tolist() for rows in groups] == [[0, 1]]
