@@ -18,7 +18,7 @@ def model_card(
     name: str,
     license: str | None,  # noqa: A002  # the card's own word
     data: str | None,
-    sizes: Mapping[str, int],  # noqa: A002  # the card's own word
+    sizes: Mapping[str, int],
 ) -> str:
     """Write the card.
 

@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 import onnx
 import tokenizers
+from safetensors import SafetensorError
 
 import cascade
 from cascade import exits, routing
 from cascade.batch import Batch, FloatArray, IntArray
 from cascade.bundle import Bundle, write_bundle
-from cascade.exceptions import BundleError, DataError, OptionError
+from cascade.exceptions import BundleError, CascadeError, DataError, OptionError
 from cascade.exits import ExitPolicy, MaxProbability
 from cascade.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
 from cascade.routing import Router, Threshold
 from cascade.tokenizer import Text, Tokenizer
+from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.multi_exit import MultiExitModel
 from cascade_export.calibrate import Targets, accuracy, compare, fit_temperature, quantise_tier1, quantise_tier2
 from cascade_export.card import model_card
@@ -32,7 +34,7 @@ from cascade_export.chain import chain_logits, padded_logits
 from cascade_export.graphs import TierTwoGraphs, export_tier2
 from cascade_export.precision import Int8
 from cascade_export.stages import PackedModel, pack
-from cascade_export.tier1 import TierOne, export_tier1, load_tier1
+from cascade_export.tier1 import TierOne, export_tier1, first_line, load_tier1
 from cascade_export.verify import SAMPLES, check, torch_tier1, torch_tier2
 
 __all__ = ["STEPS", "Calibration", "CardOptions", "ExportOptions", "export_bundle"]
@@ -158,7 +160,7 @@ def export_bundle(
     calibration = calibration or Calibration(SAMPLES)
     progress(STEPS[0])
     _check_output(Path(output), overwrite=overwrite)
-    model, first = MultiExitModel.from_pretrained(tier2), load_tier1(tier1)
+    model, first = _load_tier2(tier2), load_tier1(tier1)
     labels = _same_labels(model, first)
     tokenizer_text = _tokenizer_text(tier2, tier1)
     packed = pack(model)
@@ -243,6 +245,15 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
         raise OptionError(f"the output must be a new or empty folder, was: {output}; choose another or overwrite")
 
 
+def _load_tier2(folder: str | Path) -> MultiExitModel:
+    try:
+        return MultiExitModel.from_pretrained(folder).eval()
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, CascadeError):
+            raise
+        raise OptionError(f"tier 2 must be a checkpoint of `cascade-train exits`, but {first_line(error)}") from None
+
+
 def _same_labels(model: MultiExitModel, first: TierOne) -> tuple[str, ...]:
     if model.labels != first.labels:
         raise BundleError(
@@ -265,12 +276,12 @@ def _short(labels: Sequence[str]) -> str:
 
 def _tokenizer_text(tier2: str | Path, tier1: str | Path) -> str:
     """The common `tokenizer.json`, without truncation and padding: those are the engine's business."""
-    from cascade.training.checkpoint import load_tokenizer_text
-
     try:
         spec = json.loads(load_tokenizer_text(tier2))
-    except (OSError, ValueError) as error:
-        raise OptionError(f"tier 2 must have a tokenizer.json, but {error}; save its tokenizer there") from None
+    except (OSError, ValueError, TypeError) as error:  # TypeError: transformers, where there is no vocabulary at all
+        raise OptionError(
+            f"tier 2 must have a tokenizer.json, but {first_line(error)}; save its tokenizer there"
+        ) from None
     spec["truncation"] = spec["padding"] = None
     other = Path(tier1) / "tokenizer.json"
     if other.is_file() and json.loads(other.read_text(encoding="utf-8"))["model"] != spec["model"]:

@@ -18,12 +18,13 @@ from optimum.exporters.onnx import export
 from optimum.exporters.onnx.config import TextEncoderOnnxConfig
 from optimum.exporters.tasks import TasksManager
 from optimum.utils import NormalizedTextConfig
+from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification
 
 from cascade.exceptions import OptionError
 from cascade.training.static import StaticForSequenceClassification
 
-__all__ = ["TierOne", "export_tier1", "load_tier1"]
+__all__ = ["TierOne", "export_tier1", "first_line", "load_tier1"]
 
 OPSET = 20  # the first in which Gelu is one operator
 TASK = "text-classification"
@@ -75,8 +76,8 @@ def load_tier1(folder: str | Path) -> TierOne:
     kind = StaticForSequenceClassification if static else AutoModelForSequenceClassification
     try:
         model = kind.from_pretrained(str(folder)).eval()
-    except (OSError, ValueError) as error:
-        raise OptionError(f"tier 1 must be a checkpoint that transformers reads, but {_line(error)}") from None
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise OptionError(f"tier 1 must be a checkpoint that transformers reads, but {first_line(error)}") from None
     config = model.config
     offset = config.pad_token_id + 1 if config.model_type == "roberta" else 0
     return TierOne(
@@ -105,7 +106,7 @@ def export_tier1(tier: TierOne) -> onnx.ModelProto:
         except (KeyError, ValueError) as error:
             raise OptionError(
                 f"tier 1's model_type must be one that optimum exports for {TASK}, was: {config.model_type}; "
-                f"{_line(error)}"
+                f"{first_line(error)}"
             ) from None
     with tempfile.TemporaryDirectory(prefix="cascade-export-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, about constants of the models' own code
@@ -114,5 +115,6 @@ def export_tier1(tier: TierOne) -> onnx.ModelProto:
         return onnx.load(file)
 
 
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, as far as it fits into one line."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

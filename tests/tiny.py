@@ -124,7 +124,7 @@ def tier1_transformer(
     torch.manual_seed(seed)
     model = BertForSequenceClassification(_named(config("bert", layers=1), labels, problem_type))
     _spread(model)
-    model.eval()
+    model.train(False)
     model.save_pretrained(folder)
     save_tokenizer(folder)
     return model
@@ -139,7 +139,7 @@ def tier1_static(
     _named(made, labels, problem_type)
     model = StaticForSequenceClassification(made)
     _spread(model)
-    model.eval()
+    model.train(False)
     model.save_pretrained(folder)
     save_tokenizer(folder)
     return model
