@@ -1,0 +1,93 @@
+"""Running both tiers once on labelled examples: what they answer, and how long each part takes per token.
+
+It leaves to others: texts to rows (`tokenizer`) and choosing (`thresholds`). The costs are those of this machine at
+this moment, from a single pass after a warm-up: good enough to compare thresholds, not to publish.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cascade.backend import Array, Backend
+from cascade.batch import Batch, IntArray
+from cascade.calibration.examples import Costs, Examples
+from cascade.tiers import MultiExit, Progress, SingleExit
+
+__all__ = ["observe"]
+
+WARM_UP = 64  # rows
+
+
+def observe(
+    tier1: SingleExit,
+    tier2: MultiExit,
+    batch: Batch,
+    truth: IntArray,
+    *,
+    tokenize_seconds: float = 0.0,
+    progress: Progress | None = None,
+) -> tuple[Examples, Costs]:
+    """Score rows with tier 1 and with every exit of tier 2.
+
+    Args:
+        tier1: the cheap tier.
+        tier2: the accurate one; nobody leaves it early, whatever its policy.
+        batch: the rows. Windows of a long document count as one example each.
+        truth: see `Examples.of`.
+        tokenize_seconds: what making the batch took; everyone pays it.
+        progress: called with the number of rows done, twice for each row: once per tier.
+
+    Returns:
+        The examples, and costs in seconds per token.
+    """
+    embed, stages = _Timed(tier2.embed), [_Timed(stage) for stage in tier2.stages]
+    timed = replace(tier2, embed=embed, stages=stages)
+    start = batch.select(np.arange(min(WARM_UP, len(batch))))
+    tier1.score(start)
+    tier2.all_exits(start)
+    begin = time.perf_counter()
+    first = tier1.score(batch, progress=progress)
+    middle = time.perf_counter()
+    second = timed.all_exits(batch, progress=progress)
+    seconds1, seconds2 = middle - begin, time.perf_counter() - middle
+    examples = Examples.of(
+        first.probabilities,
+        second,
+        truth,
+        lengths=batch.lengths,
+        layers=tier2.layers,
+        multi_label=tier2.multi_label,
+    )
+    parts = np.array([stage.seconds for stage in stages])
+    parts[0] += embed.seconds
+    # What happens between the graphs (index arithmetic, softmax) is shared out in proportion to them.
+    parts *= seconds2 / parts.sum() / batch.tokens
+    return examples, Costs(
+        tier1=seconds1 / batch.tokens, stages=tuple(parts.tolist()), always=tokenize_seconds / batch.tokens
+    )
+
+
+@dataclass(eq=False)
+class _Timed:
+    """A backend that adds up how long it ran."""
+
+    backend: Backend
+    seconds: float = 0.0
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.backend.inputs
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.backend.outputs
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        begin = time.perf_counter()
+        made = self.backend.run(feeds)
+        self.seconds += time.perf_counter() - begin
+        return made

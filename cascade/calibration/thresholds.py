@@ -1,0 +1,327 @@
+"""The cheapest thresholds that lose no more accuracy than was allowed, found by replaying them on labelled examples.
+
+One threshold defers from tier 1 to tier 2 (`routing.Threshold`), one leaves tier 2 (`exits.MaxProbability`), perhaps
+with a cap on depth (`any_of(MaxProbability(t), AtExit(layer))`). Exits are replayed from the probabilities at all of
+them, so no model runs here. Tier 1's rows are sorted by confidence: whom a threshold defers is then a prefix, and sums
+over prefixes give all deferral thresholds of an exit policy at once, in O(n).
+
+The choice is empirical: it meets the bound on these examples, of which full-depth accuracy is itself a noisy estimate
+(standard error about 1 point at 900 examples and 90 %), and picking the best of many points flatters the winner a
+little. `drop_error` says how far the drop may be off; measure the chosen point on other examples before you publish it.
+A bound that holds for unseen texts with a stated confidence needs a certificate, which this is not.
+
+It leaves to others: running the tiers (`observing`), real seconds (`bench`). `Costs` are per token, so a predicted
+speed-up knows nothing of batch sizes; it orders points, it does not replace measuring.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.batch import FloatArray, IntArray
+from cascade.calibration.examples import Costs, Examples
+from cascade.checks import check_share, check_whole
+from cascade.exceptions import OptionError
+from cascade.exits import AtExit, ExitPolicy, MaxProbability, any_of, never
+from cascade.routing import Router, Threshold, defer_all, defer_none
+
+__all__ = ["Grid", "OperatingPoint", "Points", "choose", "front", "replay"]
+
+Table = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Which points are replayed. Thresholds lie at quantiles of the confidences, in gaps between them.
+
+    Attributes:
+        deferral: deferral thresholds at most; `defer_none` and `defer_all` come on top.
+        exits: exit thresholds at most; `never` comes on top.
+        caps: also with a cap after every exit.
+    """
+
+    deferral: int = 256
+    exits: int = 64
+    caps: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in (("deferral", self.deferral), ("exits", self.exits)):
+            check_whole(name, value, "give a number of thresholds such as 64")
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A router and an exit policy, and what they did on the examples.
+
+    Attributes:
+        router, exit_policy: as `Classifier.with_router` and `with_exit_policy` take them.
+        accuracy: in [0, 1].
+        drop: full-depth tier 2's accuracy on the same examples less this one; below 0 where it is better.
+        drop_error: standard error of `drop`, the answers being paired.
+        deferred: share of the examples that tier 2 answers.
+        mean_layer: of the deferred; 0 where there are none.
+        cost: relative to tier 2 at full depth without tier 1.
+    """
+
+    router: Router
+    exit_policy: ExitPolicy
+    accuracy: float
+    drop: float
+    drop_error: float
+    deferred: float
+    mean_layer: float
+    cost: float
+
+    @property
+    def predicted_speed_up(self) -> float:
+        """Over tier 2 at full depth; infinite where nothing is paid."""
+        return 1 / self.cost if self.cost else math.inf
+
+
+@dataclass(frozen=True, eq=False)
+class Points(Sequence[OperatingPoint]):
+    """Replayed points as tables of shape `(exit policies, routers)`; indexing and iterating give `OperatingPoint`.
+
+    Attributes:
+        routers, exit_policies: the axes.
+        examples: how many there were.
+        full: how many of them tier 2 at full depth answers rightly.
+        right: right answers.
+        differ: examples on which exactly one of this point and full depth is right.
+        deferred: share.
+        mean_layer: of the deferred.
+        cost: relative.
+    """
+
+    routers: tuple[Router, ...]
+    exit_policies: tuple[ExitPolicy, ...]
+    examples: int
+    full: int
+    right: Table = field(repr=False)
+    differ: Table = field(repr=False)
+    deferred: Table = field(repr=False)
+    mean_layer: Table = field(repr=False)
+    cost: Table = field(repr=False)
+
+    def __len__(self) -> int:
+        return self.cost.size
+
+    @overload
+    def __getitem__(self, index: int) -> OperatingPoint: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[OperatingPoint]: ...
+    def __getitem__(self, index: int | slice) -> OperatingPoint | list[OperatingPoint]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        row, column = divmod(range(len(self))[index], len(self.routers))
+        drop = (self.full - self.right[row, column]) / self.examples
+        variance = max(self.differ[row, column] / self.examples - drop**2, 0.0)
+        return OperatingPoint(
+            router=self.routers[column],
+            exit_policy=self.exit_policies[row],
+            accuracy=float(self.right[row, column] / self.examples),
+            drop=float(drop),
+            drop_error=math.sqrt(variance / self.examples),
+            deferred=float(self.deferred[row, column]),
+            mean_layer=float(self.mean_layer[row, column]),
+            cost=float(self.cost[row, column]),
+        )
+
+    def cheapest(self, max_drop: float) -> int | None:
+        """Number of the cheapest point within the bound, or `None`; of equally cheap ones the most accurate."""
+        # Counted in examples: half a point of 872 is 4 of them, whatever floating point makes of it.
+        allowed = self.full - math.floor(max_drop * self.examples + 1e-9)
+        within = np.flatnonzero(self.right.ravel() >= allowed)
+        if not len(within):
+            return None
+        order = np.lexsort((-self.right.ravel()[within], self.cost.ravel()[within]))
+        return int(within[order[0]])
+
+
+def replay(examples: Examples, costs: Costs, *, grid: Grid | None = None) -> Points:
+    """Every point of a grid.
+
+    Args:
+        examples: what the tiers answer.
+        costs: one for each exit.
+        grid: `Grid()` if left out.
+    """
+    grid = grid or Grid()
+    policies: list[ExitPolicy] = []
+    left: list[IntArray] = []
+    last = len(examples.layers) - 1
+    thresholds = _cuts(examples.sure2[:, :-1].ravel(), grid.exits) if last else []
+    for cap in range(last + 1) if grid.caps else [last]:
+        cut = AtExit(examples.layers[cap])
+        policies.append(never if cap == last else cut)
+        left.append(np.full(len(examples), cap))
+        for threshold in thresholds if cap else []:
+            sure = MaxProbability(threshold)
+            policies.append(sure if cap == last else any_of(sure, cut))
+            left.append(np.minimum(_leave(examples, [threshold] * last), cap))
+    return _Replay(examples, costs, grid).points(policies, left)
+
+
+def choose(
+    examples: Examples,
+    costs: Costs,
+    *,
+    max_drop: float = 0.005,
+    grid: Grid | None = None,
+    per_exit: bool = False,
+) -> OperatingPoint:
+    """The cheapest point whose accuracy on the examples is at least full-depth tier 2's less `max_drop`.
+
+    There always is one: tier 2 at full depth. Where no cascade pays, `router` is `defer_all`.
+
+    Args:
+        examples: what the tiers answer.
+        costs: one for each exit.
+        max_drop: in accuracy, 0.005 being half a point.
+        grid: `Grid()` if left out.
+        per_exit: go on from there with a threshold per exit, one exit after the other (coordinate descent). More to
+            choose means more that fits these examples only.
+
+    Raises:
+        OptionError: a bound outside [0, 1], or costs for another number of exits.
+    """
+    max_drop = check_share("max_drop", max_drop, "0.005 is half a point")
+    grid = grid or Grid()
+    points = replay(examples, costs, grid=grid)
+    number = points.cheapest(max_drop)
+    if number is None:  # the grid holds tier 2 at full depth, which drops nothing
+        raise AssertionError("no point within the bound")
+    best = points[number]
+    return _refined(examples, costs, best, max_drop, grid) if per_exit and len(examples.layers) > 1 else best
+
+
+def front(points: Points | Iterable[OperatingPoint]) -> list[OperatingPoint]:
+    """The points that no other beats in both accuracy and cost, cheapest first (the Pareto front)."""
+    if not isinstance(points, Points):
+        found: list[OperatingPoint] = []
+        for point in sorted(points, key=lambda point: (point.cost, -point.accuracy)):
+            if not found or point.accuracy > found[-1].accuracy:
+                found.append(point)
+        return found
+    right, cost = points.right.ravel(), points.cost.ravel()
+    order = np.lexsort((-right, cost))
+    best_before = np.concatenate(([-1], np.maximum.accumulate(right[order])[:-1]))
+    return [points[int(number)] for number in order[right[order] > best_before]]
+
+
+class _Replay:
+    """All deferral thresholds at once, for any exit policy given as the exit at which each example leaves."""
+
+    def __init__(self, examples: Examples, costs: Costs, grid: Grid) -> None:
+        if len(costs.stages) != len(examples.layers):
+            raise OptionError(
+                f"there must be a cost for each of the {len(examples.layers)} exits, were: {len(costs.stages)}; "
+                "give one per stage"
+            )
+        self.examples = examples
+        self.order = np.argsort(examples.sure1, kind="stable")
+        sure = examples.sure1[self.order]
+        thresholds = _cuts(sure, grid.deferral)
+        self.routers: tuple[Router, ...] = (defer_none, *map(Threshold, thresholds), defer_all)
+        inner = np.searchsorted(sure, np.asarray(thresholds, dtype=np.float32))
+        self.deferred = np.array([0, *inner.tolist(), len(examples)])
+        self.lengths = examples.lengths[self.order].astype(np.float64)
+        self.upto = np.cumsum(costs.stages)
+        whole = self.lengths.sum()
+        # Tier 1 is not run where everything is deferred.
+        self.base = np.full(len(self.routers), (costs.always + costs.tier1) * whole)
+        self.base[-1] = costs.always * whole
+        self.whole = costs.full * whole
+        self.layers = np.asarray(examples.layers, dtype=np.float64)
+        self.right1, full = examples.right1[self.order], examples.right2[self.order, -1]
+        self.differ1 = self.right1 != full
+        self.full = full
+
+    def points(self, policies: Sequence[ExitPolicy], left: Sequence[IntArray]) -> Points:
+        """Tables for these policies. `left`: per policy the number of the exit that each example takes, from 0."""
+        shape = (len(policies), len(self.routers))
+        right, differ, layers, cost = (np.empty(shape) for _ in range(4))
+        for row, exits in enumerate(left):
+            taken = exits[self.order]
+            right2 = self.examples.right2[self.order, taken]
+            right[row] = self._prefix(right2) + self._suffix(self.right1)
+            differ[row] = self._prefix(right2 != self.full) + self._suffix(self.differ1)
+            layers[row] = self._prefix(self.layers[taken]) / np.maximum(self.deferred, 1)
+            cost[row] = (self.base + self._prefix(self.lengths * self.upto[taken])) / self.whole
+        share = np.broadcast_to(self.deferred / len(self.order), shape)
+        return Points(
+            self.routers, tuple(policies), len(self.order), int(self.full.sum()), right, differ, share, layers, cost
+        )
+
+    def _prefix(self, values: npt.NDArray[np.generic]) -> Table:
+        sums: Table = np.concatenate(([0.0], np.cumsum(values, dtype=np.float64)))
+        at: Table = sums[self.deferred]
+        return at
+
+    def _suffix(self, values: npt.NDArray[np.generic]) -> Table:
+        return float(np.sum(values, dtype=np.float64)) - self._prefix(values)
+
+
+def _refined(examples: Examples, costs: Costs, best: OperatingPoint, max_drop: float, grid: Grid) -> OperatingPoint:
+    """Coordinate descent over one threshold per exit, the deferral threshold being chosen anew at each step."""
+    replayed = _Replay(examples, costs, grid)
+    inner = len(examples.layers) - 1
+    # A cap is a threshold of 0 at its exit, never is as near as a threshold comes to it.
+    current = [_threshold_at(best.exit_policy, layer) for layer in examples.layers[:-1]]
+    candidates = [[0.0, *_cuts(examples.sure2[:, exit_], grid.exits), 1.0] for exit_ in range(inner)]
+    improved = True
+    while improved:
+        improved = False
+        for exit_ in range(inner):
+            trials = [[*current[:exit_], value, *current[exit_ + 1 :]] for value in candidates[exit_]]
+            policies = [MaxProbability(tuple(trial)) for trial in trials]
+            points = replayed.points(policies, [_leave(examples, trial) for trial in trials])
+            number = points.cheapest(max_drop)
+            if number is not None and points[number].cost < best.cost - 1e-12:
+                best, current, improved = points[number], trials[number // len(points.routers)], True
+    return best
+
+
+def _threshold_at(policy: ExitPolicy, layer: int) -> float:
+    """The threshold that one of the policies of a grid amounts to after this layer."""
+    parts = getattr(policy, "policies", (policy,))
+    if any(isinstance(part, AtExit) and layer >= part.layer for part in parts):
+        return 0.0
+    return next((part.threshold for part in parts if isinstance(part, MaxProbability)), 1.0)  # type: ignore[return-value]  # the grid's are single numbers
+
+
+def _leave(examples: Examples, thresholds: Sequence[float]) -> IntArray:
+    """Number of the exit at which each example leaves; one threshold for each exit but the last."""
+    sure: npt.NDArray[np.bool_] = examples.sure2[:, :-1] >= np.asarray(thresholds, dtype=np.float32)
+    left: IntArray = np.where(sure.any(axis=1), sure.argmax(axis=1), len(examples.layers) - 1)
+    return left
+
+
+def _cuts(values: FloatArray, count: int) -> list[float]:
+    """At most `count` thresholds between distinct values, at quantiles, rising."""
+    distinct, counts = np.unique(values, return_counts=True)
+    below = np.cumsum(counts)[:-1]
+    gaps = np.arange(len(below))
+    if len(gaps) > count:
+        wanted = np.linspace(0, len(values), count + 2)[1:-1]
+        gaps = np.unique(np.minimum(np.searchsorted(below, wanted), len(below) - 1))
+    return [_between(float(distinct[gap]), float(distinct[gap + 1])) for gap in gaps]
+
+
+def _between(low: float, high: float) -> float:
+    """The number with fewest digits in the middle half between two confidences; `high` where they are too near.
+
+    Not on a confidence, because that may differ by float rounding when the model runs again.
+    """
+    edge = (high - low) / 4
+    for digits in range(1, 10):
+        rounded = round((low + high) / 2, digits)
+        if low + edge <= np.float32(rounded) <= high - edge and rounded >= 0:
+            return rounded
+    return high
