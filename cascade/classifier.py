@@ -157,7 +157,7 @@ class Classifier:
 
     def __call__(
         self, texts: Text | Sequence[Text], *, top_k: int | _Default | None = LEFT_OUT
-    ) -> Dict | list[Dict] | list[list[Dict]]:
+    ) -> Any:  # a dict, a list of dicts or a list of lists of them: no union of these is of use to a caller
         """Classify, with the results of transformers' text-classification pipeline.
 
         Args:

@@ -73,7 +73,8 @@ class Toy:
 
     def tier1(self, **options: object) -> SingleExit:
         backend = FunctionBackend(self.padded, ("input_ids", "attention_mask", "token_type_ids"), ("logits",))
-        return SingleExit(backend=backend, labels=self.labels, **{"max_length": 64, **options})  # type: ignore[arg-type]  # a test's own options
+        defaults = {"backend": backend, "labels": self.labels, "max_length": 64}
+        return SingleExit(**{**defaults, **options})  # type: ignore[arg-type]  # a test's own options
 
     def tier2(self, **options: object) -> MultiExit:
         def stage(index: int) -> FunctionBackend:
