@@ -104,11 +104,11 @@ def test_token_types_reach_the_embedding(tmp_path: Path) -> None:
 def test_the_graph_is_small(tmp_path: Path) -> None:
     stage = export_tier2(pack(tiny.tier2(tmp_path))).stages[0]
     operators = [node.op_type for node in stage.graph.node if node.op_type not in ("Constant", "Identity")]
-    assert operators.count("Gather") == 3, "one for attention, one back, one for pooling"
-    assert operators.count("Split") == operators.count("Gelu") == operators.count("Softmax") == 1
+    assert operators.count("Gather") == 5, "three for attention, one back, one for pooling"
+    assert operators.count("Gelu") == operators.count("Softmax") == 1
     assert operators.count("LayerNormalization") == 2
     assert "Shape" not in operators
-    assert len(operators) < 40
+    assert len(operators) < 45
 
 
 def test_packing_leaves_the_model_alone(tmp_path: Path) -> None:
