@@ -1,0 +1,19 @@
+"""Benchmarks: what a bundle costs in seconds on this machine, beside what it is right about.
+
+- `statistics`: medians of paired ratios with exact intervals
+- `interleaving`: contenders that take turns
+- `machine`: what they ran on
+- `data`: labelled files for a bundle
+- `contenders`: tier 2 whole, cut and with exits, tier 1, the cascade
+- `peers`: `transformers.pipeline` on the same checkpoint (needs the `bench` extra)
+- `table`: all of that in one run, as text, Markdown and JSON
+- `startup`: import, first answer, memory, each in fresh processes
+- `operating`: choosing a bundle's thresholds
+- `cli`: `cascade-bench`
+
+It uses the public names of `cascade` only.
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []

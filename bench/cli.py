@@ -1,0 +1,277 @@
+"""`cascade-bench table | startup | thresholds`. What the user did wrong is told in one line, with status 2.
+
+It leaves to others: what the commands do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from cascade import __version__
+from cascade.bundle import open_bundle
+from cascade.calibration import Grid, OperatingPoint, choose
+from cascade.checks import check_share
+from cascade.classifier import Classifier
+from cascade.cli.main import finish
+from cascade.cli.show import table as aligned
+from cascade.exceptions import DataError, OptionError
+from cascade.threads import check_threads
+from cascade_bench import machine, operating, render
+from cascade_bench.contenders import contenders
+from cascade_bench.data import Columns, Labelled, read_labelled
+from cascade_bench.startup import startup as measure_startup
+from cascade_bench.table import measure
+
+__all__ = ["main"]
+
+SUBSET = 256  # texts on which the pipeline's batch sizes are tried
+DROPS = (0.0, 0.0025, 0.005, 0.01, 0.02)
+
+Command = Callable[..., None]
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_model = click.argument("model")
+_threads = click.option("--threads", type=click.IntRange(min=1), metavar="N", help="[default: the CPUs allowed]")
+_json = click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all of it here."
+)
+_data = _options(
+    click.option("--data", "file", required=True, metavar="FILE", help="Labelled jsonl, csv or parquet."),
+    click.option("--text-column", default="text", show_default=True, metavar="NAME", help="The texts."),
+    click.option("--pair-column", default="text_pair", show_default=True, metavar="NAME", help="The second texts."),
+    click.option("--label-column", default="label", show_default=True, metavar="NAME", help="The labels."),
+)
+
+
+@click.group(name="cascade-bench", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="cascade-bench", message="%(prog)s %(version)s")
+def bench() -> None:
+    """Measure a bundle in seconds on this machine, and choose its thresholds.
+
+    \b
+    Example:
+      cascade-bench thresholds models/sentiment --data calibration.jsonl --max-drop 0.005 --write
+      cascade-bench table models/sentiment --data dev.jsonl --checkpoint runs/tier2 --threads 2
+      cascade-bench startup models/sentiment
+    """
+
+
+@bench.command(short_help="Accuracy and seconds: tier 2 whole, cut, with exits; the cascade; a pipeline.")
+@_model
+@_data
+@click.option("--checkpoint", metavar="FOLDER", help="Also transformers.pipeline on this checkpoint (extra: bench).")
+@click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True, metavar="N", help="Turns of each.")
+@_threads
+@_json
+@click.option("--markdown", is_flag=True, help="Print the table for a README.")
+def table(
+    model: str,
+    file: str,
+    text_column: str,
+    pair_column: str,
+    label_column: str,
+    checkpoint: str | None,
+    repeats: int,
+    threads: int | None,
+    json_file: Path | None,
+    markdown: bool,
+) -> None:
+    """Accuracy and seconds of every way to run a bundle, measured in one run in which all take turns.
+
+    MODEL is a folder or a Hub id. Each pass labels all texts of the file, tokenisation included. With --checkpoint,
+    transformers.pipeline runs the same second tier in fp32 at its best batch size.
+
+    \b
+    Example:
+      cascade-bench table models/sentiment --data dev.jsonl --threads 2
+      cascade-bench table models/sentiment --data dev.jsonl --checkpoint runs/tier2 --markdown --json table.json
+    """
+    _check_json(json_file)
+    count = check_threads(threads)
+    classifier = Classifier.from_pretrained(model, threads=count)
+    data = _read(classifier, file, Columns(text_column, pair_column, label_column))
+    who = contenders(classifier)
+    details: dict[str, Any] = {"model": model, "data": Path(file).name, "router": repr(classifier.router)}
+    details |= {"exit_policy": repr(classifier.exit_policy), "repeats": repeats, "checkpoint": checkpoint}
+    before = machine.facts(threads=count)
+    with _bar() as step:
+        if checkpoint is not None:
+            from cascade_bench import peers
+
+            pipeline = peers.Pipeline.load(
+                checkpoint,
+                threads=count,
+                max_length=classifier.bundle.manifest.tier2.max_length,
+                multi_label=classifier.multi_label,
+            )
+            size, rates = peers.best_batch_size(pipeline, data.texts[:SUBSET], progress=step)
+            details["pipeline_texts_per_second_by_batch_size"] = rates
+            who.append(peers.contender(pipeline, size))
+        made = measure(who, data, repeats=repeats, progress=step)
+    if hasattr(os, "getloadavg"):
+        details["load_average_after"] = list(os.getloadavg())
+    click.echo((render.as_markdown if markdown else render.as_text)(made, before))
+    if checkpoint is not None:
+        tried = ", ".join(f"{size}: {rate:.0f}" for size, rate in rates.items())
+        click.echo(f"{chr(10) * markdown}Pipeline, texts/s by batch size on {min(SUBSET, len(data))} texts: {tried}.")
+    if json_file is not None:
+        render.write_json(json_file, render.as_json(made, before, details))
+
+
+@bench.command(short_help="Seconds of import and first answer, memory; in fresh processes.")
+@_model
+@click.option("--samples", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="Of each.")
+@_threads
+@_json
+@click.option("--markdown", is_flag=True, help="Print the table for a README.")
+def startup(model: str, samples: int, threads: int | None, json_file: Path | None, markdown: bool) -> None:
+    """What a first call costs: `import cascade`, an answer from a cold process, memory after 100 texts.
+
+    MODEL is a folder or a Hub id. Every sample is a process of its own; medians are shown.
+
+    \b
+    Example:
+      cascade-bench startup models/sentiment
+      cascade-bench startup models/sentiment --threads 2 --json startup.json
+    """
+    _check_json(json_file)
+    count = check_threads(threads)
+    open_bundle(model)  # what is wrong with it is said once, here
+    with _bar(3 * (samples + 1)) as step:
+        found = measure_startup(model, threads=count, samples=samples, progress=step)
+    middle = found.medians()
+    rows = [
+        ["`import cascade`" if markdown else "import cascade", f"{middle['import_seconds']:.2f} s"],
+        ["with all that a Classifier needs", f"{middle['classifier_seconds']:.2f} s"],
+        ["first answer of a cold process", f"{middle['answer_seconds']:.2f} s"],
+        ["resident memory after 100 texts", f"{middle['resident_mib']:.0f} MiB"],
+        ["peak until then", f"{middle['peak_mib']:.0f} MiB"],
+    ]
+    head = ["", f"median of {samples}"]
+    if markdown:
+        click.echo("\n".join([f"| {' | '.join(head)} |", "|---|--:|", *(f"| {a} | {b} |" for a, b in rows)]))
+    else:
+        click.echo(aligned(head, rows, right=(1,)))
+    if json_file is not None:
+        facts = machine.facts(threads=count)
+        render.write_json(json_file, {"machine_info": facts, "model": model, "median": middle, "data": vars(found)})
+
+
+@bench.command(short_help="Choose a bundle's thresholds on labelled examples.")
+@_model
+@_data
+@click.option(
+    "--max-drop", type=float, default=0.005, show_default=True, metavar="X", help="Accuracy given up at most."
+)
+@click.option("--caps/--no-caps", default=True, help="Try caps on depth too.  [default: caps]")
+@click.option("--per-exit", is_flag=True, help="A threshold per exit instead of one for all.")
+@click.option("--tier1-share", type=float, metavar="X", help="Count layers, tier 1 costing X of tier 2; time nothing.")
+@click.option("--write", is_flag=True, help="Make the choice the bundle's default.")
+@_threads
+def thresholds(
+    model: str,
+    file: str,
+    text_column: str,
+    pair_column: str,
+    label_column: str,
+    max_drop: float,
+    caps: bool,
+    per_exit: bool,
+    tier1_share: float | None,
+    write: bool,
+    threads: int | None,
+) -> None:
+    """Choose the cheapest thresholds that lose at most --max-drop of full-depth tier 2's accuracy on these examples.
+
+    Use examples that neither trained the model nor will measure it: the choice fits them a little. It is empirical,
+    no certificate.
+
+    \b
+    Example:
+      cascade-bench thresholds models/sentiment --data calibration.jsonl --max-drop 0.005
+      cascade-bench thresholds models/sentiment --data calibration.jsonl --max-drop 0.005 --write
+    """
+    check_share("--max-drop", max_drop, "0.005 is half a point")
+    if tier1_share is not None:
+        check_share("--tier1-share", tier1_share, "0.01 is a hundredth of tier 2's cost")
+    if write and not Path(model).expanduser().is_dir():
+        raise OptionError(f"--write needs a bundle in a folder, was: {model}; download it first")
+    classifier = Classifier.from_pretrained(model, threads=threads)
+    data = _read(classifier, file, Columns(text_column, pair_column, label_column))
+    with tqdm(total=2 * len(data), desc="both tiers", unit="row", disable=not sys.stderr.isatty(), leave=False) as bar:
+        seen = operating.look(classifier, data, tier1_share=tier1_share, progress=bar.update)
+    grid = Grid(caps=caps)
+    drops = sorted({*DROPS, max_drop})
+    points = [choose(seen.examples, seen.costs, max_drop=drop, grid=grid, per_exit=per_exit) for drop in drops]
+    chosen = points[drops.index(max_drop)]
+    rows = [_point(drop, point, "->" if drop == max_drop else "") for drop, point in zip(drops, points, strict=True)]
+    head = ["", "allowed", "accuracy", "drop", "deferred", "mean layer", "predicted", "router", "exit policy"]
+    click.echo(aligned(head, rows, right=(1, 2, 3, 4, 5, 6)))
+    full = chosen.accuracy + chosen.drop
+    click.echo(f"\nFull-depth tier 2: {full:.2%} of {len(seen.examples)} examples. Predicted: times faster than it.")
+    options = operating.export_options(chosen)
+    if write:
+        operating.write(classifier, chosen, model=model, data=file, max_drop=max_drop)
+        click.echo(f"Written to {model}: {chosen.router!r}, {chosen.exit_policy!r}")
+    elif options is not None:
+        click.echo(f"For cascade-export: {options}")
+    else:
+        click.echo("The options of cascade-export cannot say this point; use --write.")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `cascade-bench` and leave the process with its status. `arguments`: those of the process if left out."""
+    finish(bench, arguments)
+
+
+def _point(drop: float, point: OperatingPoint, mark: str) -> list[str]:
+    return [
+        mark,
+        f"{drop * 100:.2f}",
+        f"{point.accuracy:.2%}",
+        f"{point.drop * 100:.2f} ± {point.drop_error * 100:.2f}",
+        f"{point.deferred:.1%}",
+        f"{point.mean_layer:.2f}" if point.deferred else "",
+        f"{point.predicted_speed_up:.2f}",
+        repr(point.router).replace(", score=max_probability", ""),
+        repr(point.exit_policy),
+    ]
+
+
+def _read(classifier: Classifier, file: str, columns: Columns) -> Labelled:
+    return read_labelled(file, classifier.labels, multi_label=classifier.multi_label, columns=columns)
+
+
+def _check_json(file: Path | None) -> None:
+    """Before anything runs for minutes."""
+    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+        raise DataError(f"--json must be a file in a folder that is there, was: {file}; make the folder first")
+
+
+@contextmanager
+def _bar(total: int | None = None) -> Iterator[Callable[[str], object]]:
+    """A bar on a terminal that names what runs."""
+    with tqdm(total=total, unit="run", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def step(name: str) -> None:
+            bar.set_description(name)
+            bar.update()
+
+        yield step

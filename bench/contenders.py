@@ -1,0 +1,86 @@
+"""Who runs: one bundle under the policies that its cascade has to justify itself against. All share its sessions.
+
+    full       tier 2 alone at full depth: what everything is compared with
+    cut-N      tier 2 cut after layer N for everyone (truncation): the baseline of an adaptive policy
+    tier1      tier 1 alone
+    exits      tier 2 alone with the bundle's exit policy
+    cascade    as the bundle is configured
+
+It leaves to others: peers (`peers`), taking turns (`interleaving`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cascade.classifier import Classifier
+from cascade.exits import AtExit, never
+from cascade.results import Label
+from cascade.routing import defer_all, defer_none
+from cascade.tokenizer import Text
+
+__all__ = ["Answered", "Contender", "contenders"]
+
+FULL, CASCADE, PIPELINE = "full", "cascade", "pipeline"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a contender answered, and where.
+
+    Attributes:
+        labels: one per text.
+        deferred: share of the texts that tier 2 answered; `None` where that means nothing.
+        mean_layer: at which tier 2 was left, over the texts that it answered; `None` without any.
+    """
+
+    labels: Sequence[Label]
+    deferred: float | None = None
+    mean_layer: float | None = None
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that labels texts.
+
+    Attributes:
+        key: for programs.
+        name: for readers.
+        run: labels all texts; tokenisation is part of it.
+        cut: the layer, if this is tier 2 ended there for everyone (full depth included).
+    """
+
+    key: str
+    name: str
+    run: Callable[[Sequence[Text]], Answered]
+    cut: int | None = None
+
+
+def contenders(classifier: Classifier) -> list[Contender]:
+    """Those of one bundle. `classifier`: as the bundle configures it."""
+    layers = classifier.tier2.layers
+    alone = classifier.with_router(defer_all)
+    found = [Contender(FULL, "tier 2, full depth", _runner(alone.with_exit_policy(never)), cut=layers[-1])]
+    found += [
+        Contender(
+            f"cut-{layer}", f"tier 2 cut after layer {layer}", _runner(alone.with_exit_policy(AtExit(layer))), layer
+        )
+        for layer in reversed(layers[:-1])
+    ]
+    return [
+        *found,
+        Contender("tier1", "tier 1 alone", _runner(classifier.with_router(defer_none))),
+        Contender("exits", "tier 2 with exits", _runner(alone)),
+        Contender(CASCADE, "cascade with exits", _runner(classifier)),
+    ]
+
+
+def _runner(classifier: Classifier) -> Callable[[Sequence[Text]], Answered]:
+    def run(texts: Sequence[Text]) -> Answered:
+        made = classifier.predict(texts)
+        second = made.routes.tier == 2
+        mean = float(made.routes.exit[second].mean()) if second.any() else None
+        return Answered(made.labels, float(second.mean()) if len(second) else None, mean)
+
+    return run

@@ -1,0 +1,98 @@
+"""Labelled files, with labels as a bundle knows them. It leaves reading the lines to `cascade.reading`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cascade.batch import IntArray
+from cascade.exceptions import DataError
+from cascade.reading import read_examples
+from cascade.results import Label
+
+__all__ = ["Columns", "Labelled", "read_labelled"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a file are called."""
+
+    text: str = "text"
+    pair: str = "text_pair"
+    label: str = "label"
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Texts and what is right about them.
+
+    Attributes:
+        texts: texts or pairs.
+        labels: in the form of `Predictions.labels`: a name, or a tuple of names in the order of the bundle's labels.
+        targets: number of the label, shape `(n,)`; or 0 and 1 per label, shape `(n, labels)`, for multi-label heads.
+    """
+
+    texts: list[str | tuple[str, str]]
+    labels: list[Label]
+    targets: IntArray
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def right(self, answers: Sequence[Label]) -> int:
+        """How many of these answers are as labelled."""
+        return sum(answer == label for answer, label in zip(answers, self.labels, strict=True))
+
+
+def read_labelled(
+    file: str, labels: Sequence[str], *, multi_label: bool = False, columns: Columns | None = None
+) -> Labelled:
+    """Read a labelled jsonl, csv or parquet file.
+
+    Args:
+        file: its path.
+        labels: names of the bundle's labels.
+        multi_label: an example may have any number of labels.
+        columns: `Columns()` if left out.
+
+    Raises:
+        DataError: a line without a text or label, or with a label that the bundle does not know, by its number.
+    """
+    columns = columns or Columns()
+    numbers = {label: number for number, label in enumerate(labels)}
+    texts: list[str | tuple[str, str]] = []
+    found: list[Label] = []
+    targets: list[IntArray] = []
+    for example in read_examples(
+        file, text_column=columns.text, pair_column=columns.pair, label_column=columns.label, require_label=True
+    ):
+        if example.text is None or example.label is None:  # only where bad lines are let pass, and here they are not
+            raise DataError(f"{file}, line {example.line}: there must be a text and a label; correct the line")
+        several = example.label if isinstance(example.label, tuple) else (example.label,)
+        _check(file, example.line, several, numbers, multi_label=multi_label)
+        texts.append(example.text)
+        if multi_label:
+            yes = sorted({numbers[label] for label in several})
+            found.append(tuple(labels[number] for number in yes))
+            targets.append(np.isin(np.arange(len(labels)), yes).astype(np.int64))
+        else:
+            found.append(several[0])
+            targets.append(np.array(numbers[several[0]], dtype=np.int64))
+    return Labelled(texts, found, np.stack(targets))
+
+
+def _check(file: str, line: int, several: tuple[str, ...], numbers: Mapping[str, int], *, multi_label: bool) -> None:
+    unknown = [label for label in several if label not in numbers]
+    if unknown:
+        known = ", ".join(list(numbers)[:8]) + (", ..." if len(numbers) > 8 else "")
+        raise DataError(
+            f"{file}, line {line}: labels must be the bundle's ({known}), was: {unknown[0]!r}; "
+            "rename the file's labels, or give the file that the bundle was made for"
+        )
+    if not multi_label and len(several) != 1:
+        raise DataError(
+            f"{file}, line {line}: there must be exactly one label, were: {len(several)}; "
+            "the bundle's labels exclude each other"
+        )
