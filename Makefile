@@ -20,8 +20,10 @@ lint: $(VENV)/.full
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# make bench MODEL=models/intents DATA=dev.jsonl
+MODEL ?= models/sentiment
 bench: $(VENV)/.full
-	$(BIN)/cascade-bench --help
+	$(BIN)/cascade-bench table $(MODEL) --data $(or $(DATA),$(error give a labelled file: make bench DATA=dev.jsonl))
 
 clean:
 	rm -rf $(VENV) build dist demo-output .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks *.egg-info
