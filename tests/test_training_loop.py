@@ -1,0 +1,52 @@
+"""The order of training rows: like lengths together, batches in random order, every row once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascade.exceptions import OptionError
+from cascade.training.loop import LengthGroups, LoopOptions
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=200), st.integers(1, 9), st.integers(1, 5))
+def test_every_row_once(lengths: list[int], batch_size: int, group: int) -> None:
+    sampler = LengthGroups(lengths=lengths, batch_size=batch_size, seed=1, group=group)
+    assert sorted(sampler) == list(range(len(lengths)))
+    assert len(sampler) == len(lengths)
+
+
+def test_batches_hold_like_lengths_in_random_order() -> None:
+    lengths = np.random.default_rng(0).integers(2, 60, 3200)
+    sampler = LengthGroups(lengths=lengths.tolist(), batch_size=32, seed=1)
+    batches = lengths[np.array(list(sampler))].reshape(-1, 32)
+    assert (np.ptp(batches, axis=1)).mean() < 3
+    # Neither rising nor falling: the last steps must not teach one length only.
+    means = batches.mean(1)
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
+
+
+def test_epochs_differ_and_the_seed_decides() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        sampler = LengthGroups(lengths=[5] * 64, batch_size=8, seed=seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert order(1, 0) == order(1, 0)
+    assert order(1, 0) != order(1, 1)
+    assert order(1, 0) != order(2, 0)
+
+
+def test_a_batch_that_is_not_full_comes_last() -> None:
+    sampler = LengthGroups(lengths=list(range(1, 12)), batch_size=4, seed=3)
+    rows = list(sampler)
+    for start in (0, 4):
+        assert max(rows[start : start + 4]) - min(rows[start : start + 4]) == 3
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "learning_rate", "head_factor"])
+def test_what_must_be_positive(name: str) -> None:
+    with pytest.raises(OptionError, match=f"{name} must be above 0, was: 0"):
+        LoopOptions(**{name: 0})
