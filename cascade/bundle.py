@@ -26,6 +26,8 @@ from cascade.manifest import MANIFEST_FILE, FileRecord, Manifest
 __all__ = ["TOKENIZER_FILE", "Bundle", "copy_bundle", "open_bundle", "push_bundle", "write_bundle"]
 
 TOKENIZER_FILE = "tokenizer.json"
+# The model card is for people, who mend it on the Hub after the upload; nothing is read from it.
+CARD_FILE = "README.md"
 BLOCK = 1 << 20
 
 
@@ -199,7 +201,7 @@ def _write(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _staging(folder) as staging:
         records = {path: _write_file(staging / path, source) for path, source in files.items()}
-        altered = [path for path, record in expected.items() if records[path] != record]
+        altered = [path for path, record in expected.items() if path != CARD_FILE and records[path] != record]
         if altered:
             raise BundleError(
                 f"a bundle must not change while it is copied, but these files did: {', '.join(altered)}; open it again"
@@ -294,6 +296,8 @@ def _faults_of_files(folder: Path, files: Mapping[str, FileRecord]) -> list[str]
         file = folder / path
         if not file.is_file():
             found.append(f"{path} is missing")
+        elif path == CARD_FILE:
+            continue
         elif (size := file.stat().st_size) != record.bytes:
             found.append(f"{path} must have {record.bytes} bytes, has {size}")
         else:

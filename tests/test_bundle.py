@@ -329,3 +329,11 @@ def test_a_refusal_of_the_hub(made: Bundle, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(FakeApi, "error", OSError("403\nno"))
     with pytest.raises(BundleError, match=r"accept the bundle as owner/name, but: 403 no; check the name and your"):
         push_bundle(made, "owner/name")
+
+
+def test_the_model_card_may_be_edited(tmp_path: Path) -> None:
+    made = write_bundle(tmp_path / "made", {**FILES, "README.md": b"a card"}, MANIFEST)
+    made.path("README.md").write_text("a better card")
+    assert open_bundle(made.folder).path("README.md").read_text() == "a better card"
+    copied = copy_bundle(made, tmp_path / "copy", router=MANIFEST.router, exit_policy=MANIFEST.exit_policy)
+    assert copied.path("README.md").read_text() == "a better card"
