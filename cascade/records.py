@@ -20,7 +20,7 @@ from typing import IO, Any, TypeAlias
 
 from cascade.exceptions import MissingExtraError
 
-__all__ = ["READERS", "Columns", "FileFormat", "LineError", "Row", "StreamError", "require_pyarrow"]
+__all__ = ["READERS", "Columns", "FileFormat", "LineError", "Lines", "Row", "StreamError", "require_pyarrow"]
 
 LONGEST_RECORD = 1 << 22  # characters that one csv row may take; a quote that is never closed would swallow the file
 

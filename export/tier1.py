@@ -24,7 +24,7 @@ from transformers import AutoModelForSequenceClassification
 from cascade.exceptions import OptionError
 from cascade.training.static import StaticForSequenceClassification
 
-__all__ = ["TierOne", "export_tier1", "first_line", "load_tier1"]
+__all__ = ["StaticOnnxConfig", "TierOne", "export_tier1", "first_line", "load_tier1"]
 
 OPSET = 20  # the first in which Gelu is one operator
 TASK = "text-classification"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
@@ -28,6 +30,14 @@ ROWS = [
 ]
 
 
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    status: int
+    output: str
+
+
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
     return write(tmp_path / "rows.jsonl", ROWS)
@@ -44,11 +54,17 @@ def write(path: Path, records: list[dict[str, Any]]) -> Path:
     return path
 
 
-def train(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+def train(*arguments: object) -> Done:
+    """Run the command inside this process; `output` has both streams."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    status = end.value.code
+    assert isinstance(status, int)
+    return Done(status, out.getvalue() + err.getvalue())
 
 
-def exits(checkpoint: Path, rows: Path, output: Path, *more: object) -> Result:
+def exits(checkpoint: Path, rows: Path, output: Path, *more: object) -> Done:
     return train(
         *("exits", checkpoint, "--train", rows, "--eval", rows, "--output", output),
         *("--epochs", 4, "--batch-size", 8, "--learning-rate", 1e-2, "--head-factor", 1, *more),
@@ -57,7 +73,7 @@ def exits(checkpoint: Path, rows: Path, output: Path, *more: object) -> Result:
 
 def test_exits_learn_and_leave_a_report(checkpoint: Path, rows: Path, tmp_path: Path) -> None:
     result = exits(checkpoint, rows, tmp_path / "out")
-    assert result.exit_code == 0, result.output
+    assert result.status == 0, result.output
     report = json.loads((tmp_path / "out" / "training.json").read_text())
     assert report["scores"]["layer_3"] >= 0.9
     assert report["rows"] == len(ROWS)
@@ -71,7 +87,7 @@ def test_exits_learn_and_leave_a_report(checkpoint: Path, rows: Path, tmp_path: 
 def test_the_same_seed_gives_the_same_weights(objective: str, checkpoint: Path, rows: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         result = exits(checkpoint, rows, tmp_path / name, "--objective", objective, "--seed", seed, "--epochs", 1)
-        assert result.exit_code == 0, result.output
+        assert result.status == 0, result.output
     a, b, c = (load_file(tmp_path / name / "model.safetensors") for name in "abc")
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert not all(torch.equal(a[name], c[name]) for name in a)
@@ -89,7 +105,7 @@ def test_two_stage_leaves_full_depth_to_the_first_stage(
         return scores
 
     monkeypatch.setattr("cascade.training.exits.run_loop", spy)
-    assert exits(checkpoint, rows, tmp_path / "out", "--objective", "two-stage").exit_code == 0
+    assert exits(checkpoint, rows, tmp_path / "out", "--objective", "two-stage").status == 0
     first, second = seen
     moved = {name for name in first if not torch.equal(first[name], second[name])}
     assert moved
@@ -102,7 +118,7 @@ def test_distillation_reads_no_labels(checkpoint: Path, rows: Path, tmp_path: Pa
         "exits", checkpoint, "--train", unlabelled, "--eval", rows, "--output", tmp_path / "out",
         "--objective", "distil", "--epochs", 8, "--batch-size", 16, "--learning-rate", 3e-3,
     )  # fmt: skip
-    assert result.exit_code == 0, result.output
+    assert result.status == 0, result.output
     before, after = MultiExitModel.from_pretrained(checkpoint), MultiExitModel.from_pretrained(tmp_path / "out")
     ids = torch.tensor([[2, *range(131, 141), 3]])
     with torch.inference_mode():
@@ -125,21 +141,17 @@ class _Stop(TrainerCallback):
 def test_an_interrupted_run_goes_on_where_it_stopped(
     checkpoint: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert exits(checkpoint, rows, tmp_path / "whole").exit_code == 0
+    assert exits(checkpoint, rows, tmp_path / "whole").status == 0
     with monkeypatch.context() as patched:
         patched.setattr(loop, "_EpochLine", _Stop)
-        stopped = CliRunner().invoke(
-            main,
-            ["exits", str(checkpoint), "--train", str(rows), "--eval", str(rows), "--output", str(tmp_path / "cut"),
-             "--epochs", "6", "--batch-size", "16", "--learning-rate", "3e-3", "--head-factor", "1"],
-        )  # fmt: skip
-    assert stopped.exit_code == 1
+        stopped = exits(checkpoint, rows, tmp_path / "cut")
+    assert stopped.status == 130
     assert not (tmp_path / "cut" / "model.safetensors").exists()
     refused = exits(checkpoint, rows, tmp_path / "cut")
-    assert refused.exit_code == 2
+    assert refused.status == 2
     assert "is not empty; use --resume to go on with it, --overwrite to begin anew" in refused.output
     resumed = exits(checkpoint, rows, tmp_path / "cut", "--resume")
-    assert resumed.exit_code == 0, resumed.output
+    assert resumed.status == 0, resumed.output
     assert "epoch 1.00" not in resumed.output
     whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     for name, tensor in whole.items():
@@ -152,7 +164,7 @@ def test_options_of_the_model(checkpoint: Path, rows: Path, tmp_path: Path) -> N
         checkpoint, rows, tmp_path / "out", "--vocabulary", 140, "--min-words", 3, "--layer-weights", "1,1,4",
         "--self-distil", 0.5, "--dropout", 0, "--epochs", 1,
     )  # fmt: skip
-    assert result.exit_code == 0, result.output
+    assert result.status == 0, result.output
     model = MultiExitModel.from_pretrained(tmp_path / "out")
     assert model.config.vocab_size == 140
     assert model.backbone.get_input_embeddings().weight.shape == (140, 16)
@@ -172,28 +184,28 @@ def test_multi_label_and_pairs(tmp_path: Path) -> None:
     rows = write(tmp_path / "rows.jsonl", records)
     tiny.tier2(tmp_path / "c", labels=("good", "warm"), problem_type="multi_label_classification")
     result = exits(tmp_path / "c", rows, tmp_path / "out", "--multi-label")
-    assert result.exit_code == 0, result.output
+    assert result.status == 0, result.output
     assert json.loads((tmp_path / "out" / "training.json").read_text())["scores"]["layer_3"] >= 0.9
     student = train(
         "first-tier", tmp_path / "out", "--train", rows, "--eval", rows, "--output", tmp_path / "tier1",
         "--kind", "transformer", "--layers", 1, "--width", 16, "--epochs", 20, "--learning-rate", 3e-3,
         "--batch-size", 8,
     )  # fmt: skip
-    assert student.exit_code == 0, student.output
+    assert student.status == 0, student.output
     assert json.loads((tmp_path / "tier1" / "training.json").read_text())["scores"]["accuracy"] >= 0.9
 
 
 @pytest.mark.parametrize("kind", ["static", "transformer"])
 def test_a_first_tier_imitates_its_teacher(kind: str, checkpoint: Path, rows: Path, tmp_path: Path) -> None:
     teacher = tmp_path / "teacher"
-    assert exits(checkpoint, rows, teacher).exit_code == 0
+    assert exits(checkpoint, rows, teacher).status == 0
     extra = write(tmp_path / "extra.jsonl", [{"text": "they laugh and it is good"}] * 3)
     result = train(
         "first-tier", teacher, "--train", rows, "--eval", rows, "--extra-text", extra, "--output", tmp_path / "tier1",
         "--kind", kind, "--layers", 1, "--width", 8, "--hidden", 8, "--epochs", 20, "--batch-size", 16,
         "--learning-rate", 5e-3, "--copies", 1,
     )  # fmt: skip
-    assert result.exit_code == 0, result.output
+    assert result.status == 0, result.output
     report = json.loads((tmp_path / "tier1" / "training.json").read_text())
     assert report["scores"]["accuracy"] >= 0.9
     assert report["rows"] == 2 * len(ROWS) + 3
@@ -238,7 +250,7 @@ def test_a_static_student_begins_with_what_the_teacher_makes_of_a_piece(width: i
 
 def test_split_is_stratified_seeded_and_complete(rows: Path, tmp_path: Path) -> None:
     kept, out = tmp_path / "a" / "kept.jsonl", tmp_path / "b" / "out.jsonl"
-    assert train("split", rows, "--share", 0.25, "--kept", kept, "--held-out", out).exit_code == 0
+    assert train("split", rows, "--share", 0.25, "--kept", kept, "--held-out", out).status == 0
     stayed, held = ([json.loads(line) for line in path.read_text().splitlines()] for path in (kept, out))
     assert len(held) == len(ROWS) // 4
     assert sum(row["label"] == "positive" for row in held) == len(held) // 2
@@ -260,7 +272,7 @@ BAD = [
 def test_bad_rows_are_named(records: list[dict[str, Any]], message: str, checkpoint: Path, tmp_path: Path) -> None:
     rows = write(tmp_path / "bad.jsonl", records)
     result = train("exits", checkpoint, "--train", rows, "--output", tmp_path / "out")
-    assert result.exit_code == 2
+    assert result.status == 2
     assert result.output.startswith("Error: ")
     assert message in result.output
     assert result.output.count("\n") == 1
@@ -282,7 +294,7 @@ def test_bad_options(arguments: list[str], message: str, rows: Path, tmp_path: P
     folder = tmp_path / "stock"
     tiny.tier1_transformer(folder, labels=("negative", "positive"))
     result = train("exits", folder, "--train", rows, "--output", tmp_path / "out", *arguments)
-    assert result.exit_code == 2
+    assert result.status == 2
     assert message in result.output
 
 
@@ -298,23 +310,23 @@ def test_bad_first_tier_options(
     arguments: list[str], message: str, checkpoint: Path, rows: Path, tmp_path: Path
 ) -> None:
     result = train("first-tier", checkpoint, "--train", rows, "--output", tmp_path / "out", *arguments)
-    assert result.exit_code == 2
+    assert result.status == 2
     assert message in result.output
 
 
 def test_labels_of_the_evaluation_must_be_known(checkpoint: Path, rows: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "other.jsonl", [{"text": "good", "label": "neutral"}])
     result = train("exits", checkpoint, "--train", rows, "--eval", other, "--output", tmp_path / "out")
-    assert result.exit_code == 2
+    assert result.status == 2
     assert "example 1 has the label 'neutral', which the training data do not have" in result.output
 
 
 def test_missing_files_and_checkpoints(rows: Path, tmp_path: Path) -> None:
     result = train("exits", tmp_path / "nowhere", "--train", rows, "--output", tmp_path / "out")
-    assert result.exit_code == 2
+    assert result.status == 2
     assert result.output.startswith("Error: ")
     result = train("first-tier", tmp_path, "--train", tmp_path / "no.jsonl", "--output", tmp_path / "out")
-    assert result.exit_code == 2
+    assert result.status == 2
     assert train("split", rows, "--share", 2, "--kept", "a", "--held-out", "b").output == (
         "Error: --share must be in (0, 1), was: 2.0\n"
     )

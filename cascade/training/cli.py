@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cascade import __version__
-from cascade.exceptions import CascadeError
+from cascade.cli.main import finish
 from cascade.training.augmentation import Augmentation
 from cascade.training.data import Columns
 from cascade.training.exits import ExitsOptions, train_exits
@@ -25,28 +25,12 @@ from cascade.training.objectives import Detached, Distilled, EarlierExits, Joint
 from cascade.training.split import hold_out
 from cascade.training.students import Static, Student, Transformer
 
-__all__ = ["main"]
+__all__ = ["main", "train"]
 
 
-class _Group(click.Group):
-    """Turns this package's errors into one line and exit status 2."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except CascadeError as error:
-            raise _OneLine(str(error)) from None
-        except OSError as error:  # a missing checkpoint, an unknown Hub id, a full disk
-            raise _OneLine(" ".join(str(error).split())) from None
-
-
-class _OneLine(click.ClickException):
-    exit_code = 2
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(name="cascade-train", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="cascade-train")
-def main() -> None:
+def train() -> None:
     """Train the two tiers of a cascade.
 
     \b
@@ -57,6 +41,11 @@ def main() -> None:
     # transformers' advice ("you should probably train this model") says nothing that this command does not do.
     logging.getLogger("transformers").setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `cascade-train` and leave the process with its status. `arguments`: those of the process by default."""
+    finish(train, arguments)
 
 
 def _shared(command: Callable[..., None]) -> Callable[..., None]:
@@ -86,7 +75,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@main.command()
+@train.command()
 @click.argument("checkpoint")
 @_shared
 @click.option("--epochs", default=3.0, show_default=True, help="Passes over the training rows.")
@@ -148,7 +137,7 @@ def exits(checkpoint: str, **given: Any) -> None:
     _say(report, given["output"])
 
 
-@main.command("first-tier")
+@train.command("first-tier")
 @click.argument("teacher")
 @_shared
 @click.option("--epochs", default=8.0, show_default=True, help="Passes over the training rows and the new ones.")
@@ -196,7 +185,7 @@ def first_tier(teacher: str, **given: Any) -> None:
     _say(report, given["output"])
 
 
-@main.command()
+@train.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--share", default=0.1, show_default=True, help="Share of the rows to hold out, of every label alike.")
 @click.option("--kept", required=True, type=click.Path(path_type=Path), help="jsonl file for the rows that stay.")
