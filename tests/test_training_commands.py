@@ -219,7 +219,7 @@ def test_a_first_tier_imitates_its_teacher(kind: str, checkpoint: Path, rows: Pa
 
 def test_a_student_as_wide_as_its_teacher_begins_with_its_layers(tmp_path: Path) -> None:
     teacher = tiny.tier2(tmp_path)
-    student = Transformer(layers=2, width=16, heads=2).build(teacher)
+    student: Any = Transformer(layers=2, width=16, heads=2).build(teacher)
     ids = torch.tensor([[2, 40, 50, 3]])
     with torch.inference_mode():
         found = student.bert.eval()(ids).last_hidden_state
@@ -229,8 +229,9 @@ def test_a_student_as_wide_as_its_teacher_begins_with_its_layers(tmp_path: Path)
 
 def test_a_narrower_student_begins_with_projected_embeddings(tmp_path: Path) -> None:
     teacher = tiny.tier2(tmp_path)
-    student = Transformer(layers=1, width=8, heads=2).build(teacher)
-    table = teacher.backbone.get_input_embeddings().weight.detach()
+    student: Any = Transformer(layers=1, width=8, heads=2).build(teacher)
+    embeddings: Any = teacher.backbone.get_input_embeddings()
+    table = embeddings.weight.detach()
     basis = principal_components(table, 8)
     torch.testing.assert_close(basis.T @ basis, torch.eye(8), atol=1e-5, rtol=0)
     torch.testing.assert_close(student.bert.embeddings.word_embeddings.weight, table @ basis)
@@ -239,7 +240,8 @@ def test_a_narrower_student_begins_with_projected_embeddings(tmp_path: Path) -> 
 @pytest.mark.parametrize("width", [8, 24])
 def test_a_static_student_begins_with_what_the_teacher_makes_of_a_piece(width: int, tmp_path: Path) -> None:
     teacher = tiny.tier2(tmp_path)
-    table = Static(width=width).build(teacher).embeddings.weight.detach()
+    student: Any = Static(width=width).build(teacher)
+    table = student.embeddings.weight.detach()
     ids = torch.tensor([[60], [61], [140]])
     with torch.inference_mode():
         states = teacher.backbone(ids).last_hidden_state[:, 0]

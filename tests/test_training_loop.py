@@ -49,4 +49,4 @@ def test_a_batch_that_is_not_full_comes_last() -> None:
 @pytest.mark.parametrize("name", ["epochs", "batch_size", "learning_rate", "head_factor"])
 def test_what_must_be_positive(name: str) -> None:
     with pytest.raises(OptionError, match=f"{name} must be above 0, was: 0"):
-        LoopOptions(**{name: 0})
+        LoopOptions(**{name: 0})  # type: ignore[arg-type]  # resume is never named

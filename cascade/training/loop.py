@@ -127,7 +127,9 @@ def run_loop(
         callbacks=[_EpochLine()],
     )
     trainer.loss = loss
-    trainer.order_seed = options.seed
+    trainer.order = LengthGroups(
+        lengths=[len(ids) for ids in train.ids], batch_size=options.batch_size, seed=options.seed
+    )
     checkpoint = get_last_checkpoint(str(output)) if options.resume and output.is_dir() else None
     trainer.train(resume_from_checkpoint=checkpoint)
     evaluations = [entry for entry in trainer.state.log_history if f"eval_{best}" in entry]
@@ -191,14 +193,10 @@ class _Trainer(Trainer):
     """Trainer with a loss that reads logits and the batch."""
 
     loss: Loss
-    order_seed: int
+    order: LengthGroups
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return LengthGroups(
-            lengths=[len(ids) for ids in self.train_dataset.ids],
-            batch_size=self.args.per_device_train_batch_size,
-            seed=self.order_seed,
-        )
+        return self.order
 
     def compute_loss(
         self,
