@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,19 +93,40 @@ def interleave(
     check_whole("repeats", repeats, "7 give an interval that covers 98 %")
     plans = {name: Plan.of(warm_up[name], repeats) for name in contenders}
     seconds: dict[str, list[float | None]] = {name: [None] * repeats for name in contenders}
-    names, orders = list(contenders), []
+    names = list(contenders)
+    orders: list[list[str]] = []
     rng = np.random.default_rng(seed)
-    for repeat in range(repeats):
-        order = [names[number] for number in rng.permutation(len(names)) if repeat in plans[names[number]].repeats]
-        orders.append(order)
-        for name in order:
-            if progress is not None:
-                progress(name)
+    with _quiet_collector():
+        for repeat in range(repeats):
+            order = [names[number] for number in rng.permutation(len(names)) if repeat in plans[names[number]].repeats]
+            orders.append(order)
             gc.collect()
-            time.sleep(pause)
-            run, passes = contenders[name], plans[name].passes
-            begin = clock()
-            for _ in range(passes):
-                run()
-            seconds[name][repeat] = (clock() - begin) / passes
+            for name in order:
+                if progress is not None:
+                    progress(name)
+                time.sleep(pause)
+                run, passes = contenders[name], plans[name].passes
+                begin = clock()
+                for _ in range(passes):
+                    run()
+                seconds[name][repeat] = (clock() - begin) / passes
     return Turns(seconds, plans, orders)
+
+
+@contextmanager
+def _quiet_collector() -> Iterator[None]:
+    """No garbage is collected inside a turn: with torch loaded, one collection takes longer than a fast contender.
+
+    What is there already is set aside, so that collecting between repeats is cheap.
+    """
+    enabled, frozen = gc.isenabled(), gc.get_freeze_count()
+    gc.disable()
+    if not frozen:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen:
+            gc.unfreeze()
+        if enabled:
+            gc.enable()

@@ -152,7 +152,7 @@ def verdict(table: Table) -> str:
         )
     rival = min(accurate, key=lambda row: row.median_seconds)
     return (
-        f"{begin}the fastest truncation that is at least as accurate, {rival.name} ({rival.accuracy:.2%}), takes "
+        f"{begin}the fastest fixed depth that is at least as accurate, {rival.name} ({rival.accuracy:.2%}), takes "
         f"{_seconds(rival)}, {_compared(rival, cascade)}."
     )
 
@@ -161,7 +161,8 @@ def _compared(rival: Row, cascade: Row) -> str:
     ratio = speed_up(rival.seconds, cascade.seconds)
     if ratio is None:
         return "in no repeat beside the cascade"
-    interval = f"[{ratio.low:.2f}, {ratio.high:.2f}]"
+    covered = "" if ratio.coverage >= 0.95 else f", covering only {ratio.coverage:.0%}"
+    interval = f"[{ratio.low:.2f}, {ratio.high:.2f}{covered}]"
     if ratio.low > CLEAR:
         return f"so the cascade is {ratio.median:.2f} times faster {interval}"
     if ratio.high < CLEAR:
