@@ -19,7 +19,7 @@ from cascade.batch import Batch, BoolArray, FloatArray, IntArray
 from cascade.batching import BatchingPolicy, TokenBudget, batches
 from cascade.confidence import max_probability, probabilities
 from cascade.exceptions import BundleError, OptionError
-from cascade.exits import ExitPolicy, ExitState, Never, never
+from cascade.exits import AtExit, ExitPolicy, ExitState, Never, never
 from cascade.packing import Packing, compact, padded
 
 __all__ = ["MultiExit", "Progress", "Scores", "SingleExit", "Tier"]
@@ -212,8 +212,9 @@ class MultiExit:
 
     def _run(self, batch: Batch, policy: ExitPolicy, leave: Callable[[_Live, int, BoolArray], None]) -> None:
         waiting = batches(self.batching, batch.lengths)
-        # Nobody leaves early, so there is nothing to merge: one batch at a time needs the least memory.
-        together = 1 if isinstance(policy, Never) else self.together
+        # Nobody leaves early, or all leave at once, so there is nothing to merge: one batch at a time needs the least
+        # memory and caches.
+        together = 1 if isinstance(policy, Never | AtExit) else self.together
         for first in range(0, len(waiting), together):
             wave = waiting[first : first + together]
             most_tokens = max(int(batch.lengths[rows].sum()) for rows in wave)
