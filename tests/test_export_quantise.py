@@ -18,7 +18,7 @@ from cascade_export.calibrate import Agreement, accuracy, compare, fit_temperatu
 from cascade_export.chain import chain_logits, chain_ranges, session
 from cascade_export.graphs import TierTwoGraphs, export_tier2
 from cascade_export.precision import Int8
-from cascade_export.quantise import linears, quantise_linears, quantise_tables
+from cascade_export.quantise import Ranges, linears, quantise_linears, quantise_tables
 from cascade_export.stages import PackedModel, pack
 from tests import tiny
 
@@ -45,6 +45,10 @@ def quantised(graphs: TierTwoGraphs, batch: Batch, int8: Int8, bar: float = 0.0)
 
 def operators(model: onnx.ModelProto) -> list[str]:
     return [node.op_type for node in model.graph.node]
+
+
+def spread(low: float, high: float, width: int = 4) -> Ranges:
+    return Ranges(np.full(width, low, np.float32), np.full(width, high, np.float32))
 
 
 def graph_of(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], width: int) -> onnx.ModelProto:
@@ -97,7 +101,7 @@ def test_one_quantised_input_serves_all_its_readers() -> None:
         helper.make_node("MatMul", ["x", "b"], ["xb"]),
         helper.make_node("Add", ["xa", "xb"], ["y"]),
     ]
-    small = quantise_linears(graph_of(nodes, constants, 3), {"x": (-1.0, 1.0)})
+    small = quantise_linears(graph_of(nodes, constants, 3), {"x": spread(-1.0, 1.0)})
     assert operators(small) == ["QuantizeLinear", "MatMulIntegerToFloat", "MatMulIntegerToFloat", "Add"]
 
 
@@ -109,7 +113,7 @@ def test_worked_example() -> None:
     (linear,) = linears(model)
     assert linear.nodes == (0, 1)
     assert linear.output == "y"
-    small = quantise_linears(model, {"x": (-1.0, 1.55)})
+    small = quantise_linears(model, {"x": spread(-1.0, 1.55)})
     # 0.504 is rounded to 0.50; 9 is cut to 1.55; the zero of the input is exact.
     (found,) = session(small).run(None, {"x": np.array([[0.504, 9, 0, 0], [0, -5, 1, 1]], np.float32)})
     np.testing.assert_allclose(found, [[11.0, 21.55], [10.0, 19.0]], atol=1e-5)
@@ -127,7 +131,7 @@ def test_gemms_of_every_plain_form_are_found() -> None:
         [*shared, helper.make_node("MatMul", ["x", "t"], ["y"])],
     ):
         model = graph_of(nodes, {"w": weight, "b": bias}, 3)
-        small = quantise_linears(model, {"x": (-1, 1)})
+        small = quantise_linears(model, {"x": spread(-1, 1)})
         assert operators(small) == ["QuantizeLinear", "MatMulIntegerToFloat"]
         assert {tensor.name for tensor in small.graph.initializer}.isdisjoint({"w", "b"}), "unread constants stay"
         (expected,), (found,) = session(model).run(None, {"x": x}), session(small).run(None, {"x": x})
@@ -173,13 +177,46 @@ def test_stages_that_disagree_go_back_to_fp32(
 
     def spoilt(*given: object, **options: object) -> object:
         embed, stages = chain_ranges(*given, **options)  # type: ignore[arg-type]  # handed through
-        return embed, [stages[0], dict.fromkeys(stages[1], (-0.001, 0.001)), stages[2]]
+        spoilt = {name: found / np.full(len(found.low), 1000, np.float32) for name, found in stages[1].items()}
+        return embed, [stages[0], spoilt, stages[2]]
 
     monkeypatch.setattr(calibrate, "chain_ranges", spoilt)
     kept = quantised(graphs, batch, Int8.STATIC, bar=0.9)
     assert kept.precisions == ("int8", "fp32", "int8")
     assert quantised(graphs, batch, Int8.STATIC, bar=0.0).precisions == ("int8",) * 3
     assert "QuantizeLinear" not in operators(kept.graphs.stages[1])
+    assert kept.smoothed
+
+
+def test_smoothing_saves_small_channels_from_large_ones() -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(4, 3)).astype(np.float32)
+    sizes = np.array([100, 1, 1, 1], np.float32)
+    weight[0] /= 100
+    x = (rng.uniform(-1, 1, size=(50, 4)) * sizes).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["first"]),
+        helper.make_node("MatMul", ["x", "v"], ["second"]),
+        helper.make_node("Add", ["first", "second"], ["y"]),
+    ]
+    model = graph_of(nodes, {"w": weight, "v": weight[:, ::-1].copy()}, 3)
+    ranges = {"x": Ranges(x.min(axis=0), x.max(axis=0))}
+    (expected,) = session(model).run(None, {"x": x})
+    errors = []
+    for smooth in (False, True):
+        small = quantise_linears(model, ranges, smooth=smooth)
+        assert operators(small).count("Mul") == smooth
+        errors.append(np.abs(session(small).run(None, {"x": x})[0] - expected).max())
+    assert errors[1] < errors[0] / 5
+
+
+def test_smoothing_comes_before_fp32(graphs: TierTwoGraphs, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([Agreement(0.9, 3, 1.0), Agreement(1.0, 0, 0.1)])
+    monkeypatch.setattr(calibrate, "compare", lambda *given, **options: next(answers))
+    kept = quantised(graphs, batch, Int8.STATIC, bar=0.98)
+    assert kept.precisions == ("int8",) * 3
+    assert kept.smoothed
+    assert operators(kept.graphs.stages[0]).count("Mul") == 6
 
 
 def test_when_everything_disagrees_everything_is_fp32(
@@ -191,6 +228,7 @@ def test_when_everything_disagrees_everything_is_fp32(
     monkeypatch.setattr(calibrate, "compare", never)
     kept = quantised(graphs, batch, Int8.STATIC, bar=0.98)
     assert kept.precisions == ("fp32",) * 3
+    assert not kept.smoothed
 
 
 def test_agreement() -> None:
@@ -234,10 +272,12 @@ def test_temperature_undoes_a_scale(seed: int, factor: float) -> None:
 def test_ranges_are_those_of_the_texts(graphs: TierTwoGraphs, batch: Batch) -> None:
     _, stages = chain_ranges(graphs, batch, position_offset=0)
     assert [set(found) for found in stages] == [{layer.input for layer in linears(stage)} for stage in graphs.stages]
-    assert all(low < high for found in stages for low, high in found.values())
+    assert all((found.low <= found.high).all() for stage in stages for found in stage.values())
     _, one = chain_ranges(graphs, batch.select(np.array([0])), position_offset=0)
     for more, fewer in zip(stages, one, strict=True):
-        assert all(more[name][0] <= low and high <= more[name][1] for name, (low, high) in fewer.items())
+        for name, found in fewer.items():
+            assert (more[name].low <= found.low).all()
+            assert (found.high <= more[name].high).all()
 
 
 def test_projections_of_the_embedding_become_int8(tmp_path: Path, batch: Batch) -> None:
