@@ -4,6 +4,8 @@
 - `graphs`: those modules as ONNX graphs
 - `tier1`: the first tier, through optimum
 - `quantise`, `precision`: int8 forms of graphs
+- `texts`: calibration texts as token ids
+- `checkpoints`: what is read from, and what both tiers must have in common
 - `chain`: running graphs on texts
 - `calibrate`: temperatures, agreement with fp32, which stages stay fp32
 - `verify`: ONNX against torch
@@ -21,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 from cascade.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
-    from cascade_export.export import Calibration, CardOptions, ExportOptions, export_bundle
+    from cascade_export.export import CardOptions, ExportOptions, export_bundle
     from cascade_export.precision import Int8
+    from cascade_export.texts import Calibration
 
 __all__ = ["Calibration", "CardOptions", "ExportOptions", "Int8", "export_bundle", "require_extra"]
 
 _HOMES = {
-    "Calibration": "export",
+    "Calibration": "texts",
     "CardOptions": "export",
     "ExportOptions": "export",
     "Int8": "precision",

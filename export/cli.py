@@ -12,7 +12,7 @@ from cascade_export import require_extra
 from cascade_export.precision import Int8
 
 if TYPE_CHECKING:
-    from cascade_export.export import Calibration
+    from cascade_export.texts import Calibration
 
 __all__ = ["main"]
 
@@ -135,7 +135,7 @@ def _refuse(message: str) -> NoReturn:
 
 def _calibration(file: str, *, text: str, pair: str, label: str) -> Calibration:
     from cascade.training import data
-    from cascade_export.export import Calibration
+    from cascade_export.texts import Calibration
 
     columns = data.Columns(text=text, pair=pair, label=label)
     examples = data.read(file, columns=columns, require_labels=False)

@@ -6,59 +6,36 @@ card (`card`), files and hashes (`cascade.bundle`), choosing thresholds from dat
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
-import tokenizers
-from safetensors import SafetensorError
 
 import cascade
 from cascade import exits, routing
-from cascade.batch import Batch, FloatArray, IntArray
+from cascade.batch import FloatArray
 from cascade.bundle import Bundle, write_bundle
-from cascade.exceptions import BundleError, CascadeError, DataError, OptionError
+from cascade.exceptions import OptionError
 from cascade.exits import ExitPolicy, MaxProbability
 from cascade.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
 from cascade.routing import Router, Threshold
-from cascade.tokenizer import Text, Tokenizer
-from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.multi_exit import MultiExitModel
-from cascade_export.calibrate import Targets, accuracy, compare, fit_temperature, quantise_tier1, quantise_tier2
+from cascade_export.calibrate import quantise_tier1, quantise_tier2
 from cascade_export.card import model_card
 from cascade_export.chain import chain_logits, padded_logits
+from cascade_export.checkpoints import common_labels, common_tokenizer, load_tier2, small_files
 from cascade_export.graphs import TierTwoGraphs, export_tier2
 from cascade_export.precision import Int8
 from cascade_export.stages import PackedModel, pack
-from cascade_export.tier1 import TierOne, export_tier1, first_line, load_tier1
+from cascade_export.texts import Calibration, Rows, encode
+from cascade_export.tier1 import TierOne, export_tier1, load_tier1
 from cascade_export.verify import SAMPLES, check, torch_tier1, torch_tier2
 
 __all__ = ["STEPS", "Calibration", "CardOptions", "ExportOptions", "export_bundle"]
 
 STEPS = ("read the checkpoints", "export tier 2", "export tier 1", "quantise tier 2", "quantise tier 1", "write")
 TIER1_FP32, TIER1_INT8, EMBED = "onnx/model.onnx", "onnx/model_quantized.onnx", "tier2/embed.onnx"
-VERIFY_ROWS = 64
 DEFAULT_MAX_LENGTH = 512
-
-
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """Texts of the kind that the bundle will see.
-
-    Attributes:
-        texts: as `Classifier` takes them.
-        labels: the name of each text's label, for a multi-label head a tuple of names; None where they have none:
-            then temperatures stay 1 and no accuracy is told.
-        source: what the model card calls them.
-    """
-
-    texts: Sequence[Text]
-    labels: Sequence[str | tuple[str, ...]] | None = None
-    source: str = "the project's own sample sentences"
 
 
 @dataclass(frozen=True)
@@ -103,32 +80,6 @@ class ExportOptions:
             raise OptionError(f"agreement must be in [0, 1], was: {self.agreement}; give a share such as 0.98")
 
 
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Calibration texts as token ids. `targets` is per row; a long text's rows share its target."""
-
-    batch: Batch
-    targets: Targets | None
-    multi_label: bool
-
-    @property
-    def verified(self) -> IntArray:
-        return np.unique(np.linspace(0, len(self.batch) - 1, min(len(self.batch), VERIFY_ROWS)).astype(np.int64))
-
-    def temperature(self, logits: FloatArray) -> float:
-        if self.targets is None:
-            return 1.0
-        return round(fit_temperature(logits, self.targets, multi_label=self.multi_label), 4)
-
-    def figures(self, logits: FloatArray, reference: FloatArray) -> dict[str, Any]:
-        found = compare(logits, reference, multi_label=self.multi_label)
-        figures: dict[str, Any] = {"agreement": round(found.share, 4), "max_difference": round(found.largest, 4)}
-        if self.targets is not None:
-            figures["accuracy"] = round(accuracy(logits, self.targets, multi_label=self.multi_label), 4)
-            figures["accuracy_fp32"] = round(accuracy(reference, self.targets, multi_label=self.multi_label), 4)
-        return figures
-
-
 def export_bundle(
     tier2: str | Path,
     tier1: str | Path,
@@ -160,13 +111,13 @@ def export_bundle(
     calibration = calibration or Calibration(SAMPLES)
     progress(STEPS[0])
     _check_output(Path(output), overwrite=overwrite)
-    model, first = _load_tier2(tier2), load_tier1(tier1)
-    labels = _same_labels(model, first)
-    tokenizer_text = _tokenizer_text(tier2, tier1)
+    model, first = load_tier2(tier2), load_tier1(tier1)
+    labels = common_labels(model, first)
+    tokenizer_text = common_tokenizer(tier2, tier1)
     packed = pack(model)
     max_length = _max_length(options.max_length, packed.max_length)
     multi_label = first.problem_type == "multi_label_classification"
-    rows = _encode(calibration, tokenizer_text, labels, max_length=max_length, multi_label=multi_label)
+    rows = encode(calibration, tokenizer_text, labels, max_length=max_length, multi_label=multi_label)
 
     progress(STEPS[1])
     graphs = export_tier2(packed)
@@ -229,7 +180,7 @@ def export_bundle(
         },
     )
     files = files1 | _tier2_files(quantised.graphs)
-    files |= _small_files(tier2, first, model, tokenizer_text, max_length)
+    files |= small_files(tier2, first, model, tokenizer_text, max_length)
     files["README.md"] = model_card(
         manifest,
         name=options.card.name or Path(output).resolve().name,
@@ -246,94 +197,12 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
         raise OptionError(f"the output must be a new or empty folder, was: {output}; choose another or overwrite")
 
 
-def _load_tier2(folder: str | Path) -> MultiExitModel:
-    try:
-        return MultiExitModel.from_pretrained(folder).eval()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, CascadeError):
-            raise
-        raise OptionError(f"tier 2 must be a checkpoint of `cascade-train exits`, but {first_line(error)}") from None
-
-
-def _same_labels(model: MultiExitModel, first: TierOne) -> tuple[str, ...]:
-    if model.labels != first.labels:
-        raise BundleError(
-            f"both tiers must have the same labels in the same order, tier 2 has {_short(model.labels)}, tier 1 "
-            f"{_short(first.labels)}; distil tier 1 from this tier 2, or put id2label of both config.json in one order"
-        )
-    problem = model.config.problem_type or "single_label_classification"
-    if problem != first.problem_type:
-        raise BundleError(
-            f"both tiers must have the same problem_type, tier 2 has {problem}, tier 1 {first.problem_type}; "
-            "train both on the same labels"
-        )
-    return first.labels
-
-
-def _short(labels: Sequence[str]) -> str:
-    shown = ", ".join(labels[:6])
-    return f"[{shown}{', ...' if len(labels) > 6 else ''}] ({len(labels)})"
-
-
-def _tokenizer_text(tier2: str | Path, tier1: str | Path) -> str:
-    """The common `tokenizer.json`, without truncation and padding: those are the engine's business."""
-    try:
-        spec = json.loads(load_tokenizer_text(tier2))
-    except (OSError, ValueError, TypeError) as error:  # TypeError: transformers, where there is no vocabulary at all
-        raise OptionError(
-            f"tier 2 must have a tokenizer.json, but {first_line(error)}; save its tokenizer there"
-        ) from None
-    spec["truncation"] = spec["padding"] = None
-    other = Path(tier1) / "tokenizer.json"
-    if other.is_file() and json.loads(other.read_text(encoding="utf-8"))["model"] != spec["model"]:
-        raise BundleError(
-            "both tiers must have the same tokenizer, but the vocabularies in their tokenizer.json differ; "
-            "distil tier 1 from this tier 2"
-        )
-    return json.dumps(spec, ensure_ascii=False)
-
-
 def _max_length(wanted: int | None, possible: int) -> int:
     if wanted is None:
         return min(possible, DEFAULT_MAX_LENGTH)
     if not 0 < wanted <= possible:
         raise OptionError(f"max_length must be in [1, {possible}], the positions of tier 2, was: {wanted}")
     return wanted
-
-
-def _encode(
-    calibration: Calibration, tokenizer_text: str, labels: Sequence[str], *, max_length: int, multi_label: bool
-) -> _Rows:
-    if not len(calibration.texts):
-        raise OptionError("calibration must hold at least one text, has none; leave it out or add texts")
-    inner = tokenizers.Tokenizer.from_str(tokenizer_text)
-    encoded = Tokenizer(inner, max_length=max_length).encode(calibration.texts)
-    if calibration.labels is None:
-        return _Rows(encoded.batch, None, multi_label)
-    targets = _targets(calibration, labels, multi_label=multi_label)
-    return _Rows(encoded.batch, targets[encoded.documents], multi_label)
-
-
-def _targets(calibration: Calibration, labels: Sequence[str], *, multi_label: bool) -> Targets:
-    """Labels as numbers `(texts,)`, or as zeros and ones `(texts, labels)` for a multi-label head."""
-    given = [(own,) if isinstance(own, str) else tuple(own) for own in calibration.labels or ()]
-    if len(given) != len(calibration.texts):
-        raise DataError(
-            f"calibration must have one label per text, has {len(given)} labels for {len(calibration.texts)} texts"
-        )
-    number = {name: position for position, name in enumerate(labels)}
-    targets = np.zeros((len(given), len(labels)), np.int64)
-    for position, own in enumerate(given, start=1):
-        if not multi_label and len(own) != 1:
-            raise DataError(f"{calibration.source}: text {position} must have 1 label, has {len(own)}")
-        for name in own:
-            if name not in number:
-                raise DataError(
-                    f"{calibration.source}: the label of text {position} must be one of {_short(labels)}, was: {name}; "
-                    "calibrate on data with the labels of the tiers"
-                )
-            targets[position - 1, number[name]] = 1
-    return targets if multi_label else targets.argmax(axis=1)
 
 
 def _exits(logits: FloatArray) -> list[FloatArray]:
@@ -365,7 +234,7 @@ def _finish_tier1(
     first: TierOne,
     graph: onnx.ModelProto,
     reference: FloatArray,
-    rows: _Rows,
+    rows: Rows,
     max_length: int,
     labels: tuple[str, ...],
     options: ExportOptions,
@@ -406,28 +275,3 @@ def _stage_file(number: int) -> str:
 def _tier2_files(graphs: TierTwoGraphs) -> dict[str, bytes]:
     files = {EMBED: graphs.embed.SerializeToString()}
     return files | {_stage_file(i): stage.SerializeToString() for i, stage in enumerate(graphs.stages)}
-
-
-def _small_files(
-    tier2: str | Path, first: TierOne, model: MultiExitModel, tokenizer_text: str, max_length: int
-) -> dict[str, bytes]:
-    """The files that let transformers and optimum read the bundle's tier 1."""
-    # A static first tier's model type is known here only; tier 2's configuration has the same labels and inputs.
-    config = (model if first.kind == "static" else first.model).config.to_dict()
-    config.pop("cascade_exits", None)
-    config.pop("_name_or_path", None)
-    config["problem_type"] = first.problem_type
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
-    special = Path(tier2) / "tokenizer_config.json"
-    if special.is_file():
-        found = json.loads(special.read_text(encoding="utf-8"))
-        settings |= {key: value for key, value in found.items() if key.endswith("_token")}
-    return {
-        "config.json": _json(config),
-        "tokenizer.json": tokenizer_text.encode(),
-        "tokenizer_config.json": _json(settings),
-    }
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n").encode()
