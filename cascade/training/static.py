@@ -28,6 +28,7 @@ class StaticConfig(PretrainedConfig):
     """
 
     model_type = "cascade_static"
+    attribute_map = {"hidden_size": "hidden"}  # noqa: RUF012  # the form that transformers reads
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class StaticConfig(PretrainedConfig):
         super().__init__(**kwargs)
         self.vocab_size = vocab_size
         self.width = width
-        self.hidden_size = hidden
+        self.hidden = hidden
         self.dropout = dropout
         self.max_position_embeddings = max_position_embeddings
 
@@ -58,8 +59,8 @@ class StaticForSequenceClassification(PreTrainedModel):
         self.embeddings = nn.Embedding(config.vocab_size, config.width)
         self.importance = nn.Embedding(config.vocab_size, 1)
         self.norm = nn.LayerNorm(config.width)
-        self.hidden = nn.Linear(config.width, config.hidden_size)
-        self.out = nn.Linear(config.hidden_size, config.num_labels)
+        self.hidden = nn.Linear(config.width, config.hidden)
+        self.out = nn.Linear(config.hidden, config.num_labels)
         self.dropout = nn.Dropout(config.dropout)
         self.post_init()  # type: ignore[no-untyped-call]  # transformers types in parts only
 
