@@ -237,6 +237,21 @@ def test_a_narrower_student_begins_with_projected_embeddings(tmp_path: Path) -> 
     torch.testing.assert_close(student.bert.embeddings.word_embeddings.weight, table @ basis)
 
 
+@pytest.mark.parametrize("kind", ["static", "transformer"])
+def test_frozen_embeddings_stay(kind: str, rows: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher = tiny.tier2(tmp_path / "teacher")
+    result = train(
+        *("first-tier", tmp_path / "teacher", "--train", rows, "--output", tmp_path / "tier1", "--kind", kind),
+        *("--layers", 1, "--width", 16, "--epochs", 1, "--learning-rate", 1e-2, "--freeze-embeddings"),
+    )
+    assert result.status == 0, result.output
+    name = "embeddings.weight" if kind == "static" else "bert.embeddings.word_embeddings.weight"
+    found = load_file(tmp_path / "tier1" / "model.safetensors")[name]
+    student: Any = (Static(width=16) if kind == "static" else Transformer(layers=1, width=16, heads=2)).build(teacher)
+    torch.testing.assert_close(found, student.get_input_embeddings().weight)
+
+
 @pytest.mark.parametrize("width", [8, 24])
 def test_a_static_student_begins_with_what_the_teacher_makes_of_a_piece(width: int, tmp_path: Path) -> None:
     teacher = tiny.tier2(tmp_path)

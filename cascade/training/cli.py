@@ -150,6 +150,7 @@ def exits(checkpoint: str, **given: Any) -> None:
 @click.option("--imitation", default=0.7, show_default=True, help="Share of the loss from the teacher's answers.")
 @click.option("--temperature", default=2.0, show_default=True, help="Softens the teacher's answers.")
 @click.option("--extra-text", multiple=True, metavar="FILE", help="Text without labels; may be repeated.")
+@click.option("--freeze-embeddings", is_flag=True, help="Keep the teacher's; a small tier with many words overfits.")
 @click.option("--copies", default=2, show_default=True, help="New rows made from each training row.")
 def first_tier(teacher: str, **given: Any) -> None:
     """Distil a first tier from TEACHER, a folder that `cascade-train exits` wrote.
@@ -175,6 +176,7 @@ def first_tier(teacher: str, **given: Any) -> None:
             student=students[given["kind"]](),
             imitation=given["imitation"],
             temperature=given["temperature"],
+            freeze_embeddings=given["freeze_embeddings"],
             augmentation=Augmentation(copies=given["copies"]),
             max_length=given["max_length"],
             loop=_loop(given, head_factor=1.0),

@@ -42,6 +42,8 @@ class FirstTierOptions:
             the labels of labelled rows.
         temperature: softens both distributions (Hinton et al. 2015, section 2).
         augmentation: unlabelled rows made from the training rows.
+        freeze_embeddings: keep the token embeddings as they came from the teacher: a small student with a large table
+            learns its training words by heart.
         max_length: tokens per row at most, in training.
     """
 
@@ -49,6 +51,7 @@ class FirstTierOptions:
     imitation: float = 0.7
     temperature: float = 2.0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    freeze_embeddings: bool = False
     max_length: int = 128
     loop: LoopOptions = field(default_factory=lambda: LoopOptions(epochs=8, learning_rate=5e-4, head_factor=1.0))
 
@@ -104,6 +107,7 @@ def train_first_tier(
     unlabelled = [list(ids) for source in extra_text for ids in encode(source, False).ids]
     rows = _with_teacher(tier2, labelled, unlabelled, options, run_folder)
     student = options.student.build(tier2)
+    student.get_input_embeddings().requires_grad_(not options.freeze_embeddings)
     scores = run_loop(
         student,
         train=rows,
@@ -127,6 +131,7 @@ def train_first_tier(
         | {
             "imitation": options.imitation,
             "temperature": options.temperature,
+            "freeze_embeddings": options.freeze_embeddings,
             "augmentation": repr(options.augmentation),
         },
         "scores": scores,

@@ -64,6 +64,10 @@ class StaticForSequenceClassification(PreTrainedModel):
         self.dropout = nn.Dropout(config.dropout)
         self.post_init()  # type: ignore[no-untyped-call]  # transformers types in parts only
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The table of token embeddings."""
+        return self.embeddings
+
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.05 if module.embedding_dim > 1 else 0.0)
