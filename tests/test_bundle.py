@@ -152,7 +152,7 @@ def test_a_manifest_that_is_no_text(made: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["./missing", "/missing/folder", "a/b/c", "~/missing-bundle", "models/", "a b", "a--b"]
+    "name", ["./missing", "/missing/folder", "a/b/c", "~/missing-bundle", "missing/", "a b", "a--b"]
 )
 def test_a_missing_path_is_not_looked_for_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", None)

@@ -1,0 +1,101 @@
+"""`cascade.json`: it round-trips, and every fault is named, all at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cascade.exceptions import BundleError
+from cascade.manifest import FileRecord, Manifest, StageSpec, TierOneSpec, TierTwoSpec
+
+LABELS = ("negative", "positive")
+PATHS = ("onnx/model.onnx", "tier2/embed.onnx", "tier2/stage_00.onnx", "tier2/stage_01.onnx")
+MANIFEST = Manifest(
+    task="text-classification",
+    problem_type="single_label_classification",
+    labels=LABELS,
+    tier1=TierOneSpec(file=PATHS[0], kind="static", labels=LABELS, max_length=64),
+    tier2=TierTwoSpec(
+        embed=PATHS[1],
+        stages=(StageSpec(PATHS[2], 1, 1.5, "int8"), StageSpec(PATHS[3], 3)),
+        labels=LABELS,
+        width=16,
+        max_length=64,
+        position_offset=2,
+    ),
+    router={"policy": "Threshold", "threshold": 0.9},
+    exit_policy={"policy": "never"},
+    library_version="0.1.0",
+    files={path: FileRecord("0" * 64, 1) for path in PATHS},
+)
+
+Raw = dict[str, Any]
+
+
+def changed(change: Callable[[Raw], object]) -> str:
+    raw: Raw = json.loads(MANIFEST.to_json())
+    change(raw)
+    return json.dumps(raw)
+
+
+def test_round_trip() -> None:
+    assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
+
+
+def test_not_json() -> None:
+    with pytest.raises(BundleError, match=r"cascade.json must be JSON, but Expecting .*; export the bundle again"):
+        Manifest.from_json("{")
+    with pytest.raises(BundleError, match=r"cascade.json must be a JSON object, was: list; export again"):
+        Manifest.from_json("[]")
+
+
+@pytest.mark.parametrize("version", [0, 2, None, "1"])
+def test_another_format(version: object) -> None:
+    with pytest.raises(BundleError, match=rf"format_version must be 1, was: {version}; export it again, or install"):
+        Manifest.from_json(changed(lambda raw: raw.update(format_version=version)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw.pop("tier1"),
+        lambda raw: raw.pop("files"),
+        lambda raw: raw["tier2"].pop("stages"),
+        lambda raw: raw["tier2"].pop("width"),
+        lambda raw: raw.update(strange=1),
+        lambda raw: raw.update(files=[]),
+        lambda raw: raw["tier1"].update(labels=3),
+    ],
+)
+def test_missing_and_misnamed_fields(change: Callable[[Raw], object]) -> None:
+    with pytest.raises(BundleError, match=r"cascade.json lacks or misnames a field: .*; export the bundle again"):
+        Manifest.from_json(changed(change))
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda raw: raw.update(task="summarisation"), "task must be one of text-classification, was: summarisation"),
+        (lambda raw: raw.update(problem_type="regression"), "problem_type must be one of .*, was: regression"),
+        (lambda raw: raw.update(labels=["a", "a"]), r"labels must be distinct and at least one, were: \['a', 'a'\]"),
+        (lambda raw: raw["tier1"].update(labels=["x", "y"]), r"labels of tier 1 must be \['negative', 'positive'\]"),
+        (lambda raw: raw["tier2"].update(labels=["x", "y"]), r"labels of tier 2 must be .*, were: \['x', 'y'\]"),
+        (lambda raw: raw["tier2"].update(stages=[]), "tier 2 must have at least one stage"),
+        (lambda raw: raw["tier2"]["stages"].reverse(), r"stages must be in the order of their layers, were: \[3, 1\]"),
+        (lambda raw: raw["files"].pop(PATHS[3]), "tier2/stage_01.onnx is used but not listed under files"),
+    ],
+)
+def test_contradictions(change: Callable[[Raw], object], fault: str) -> None:
+    with pytest.raises(BundleError, match=f"cascade.json contradicts itself: .*{fault}.*; export the bundle again"):
+        Manifest.from_json(changed(change))
+
+
+def test_all_faults_at_once() -> None:
+    def change(raw: Raw) -> None:
+        raw.update(task="other", problem_type="other")
+
+    with pytest.raises(BundleError, match=r"task must be .*; problem_type must be"):
+        Manifest.from_json(changed(change))
