@@ -71,7 +71,7 @@ def read_examples(
     format: FileFormat | None = None,  # noqa: A002  # the word that everybody uses for it
     text_column: str = "text",
     pair_column: str = "text_pair",
-    label_column: str = "label",
+    label_column: str | None = "label",
     require_label: bool = False,
     on_error: OnError = OnError.STOP,
     report: Callable[[DataError], object] | None = None,
@@ -85,7 +85,7 @@ def read_examples(
         format: by the path's suffix if not given; text lines for streams.
         text_column: must be there (in text files: what the line is called in `record`).
         pair_column: the second text of a pair. May be missing or null under its default name.
-        label_column: may be missing unless `require_label`.
+        label_column: may be missing unless `require_label`. None: labels are not read, whatever the file has.
         require_label: a line without a label is an error.
         on_error: what a bad line does. A fault of the file as a whole always raises.
         report: called with every error that does not raise.
@@ -95,6 +95,8 @@ def read_examples(
         OptionError: the format is not known.
         MissingExtraError: parquet without pyarrow.
     """
+    if label_column is None and require_label:
+        raise OptionError("require_label must come with a label_column, was: None; name the column")
     columns = Columns(text_column, pair_column, pair_column != "text_pair", label_column, require_label)
     path = None if source == "-" or not isinstance(source, (str, Path)) else Path(source)
     if path is not None:
@@ -185,6 +187,8 @@ def _text(value: object, column: str) -> str:
 
 
 def _label(record: Mapping[str, Any], columns: Columns) -> str | tuple[str, ...] | None:
+    if columns.label is None:
+        return None
     value = record.get(columns.label)
     if value is None or value == "":
         if columns.label_required:

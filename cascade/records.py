@@ -57,12 +57,14 @@ class Columns:
     text: str
     pair: str
     pair_required: bool
-    label: str
+    label: str | None
     label_required: bool
 
     def missing(self, there: Mapping[str, Any] | list[str]) -> str | None:
         """The first column that has to be there and is not, said in words."""
-        needed = [self.text, *([self.pair] * self.pair_required), *([self.label] * self.label_required)]
+        needed = [self.text, *([self.pair] * self.pair_required)]
+        if self.label is not None and self.label_required:
+            needed.append(self.label)
         for column in needed:
             if column not in there:
                 columns = ", ".join(map(repr, there)) or "none"

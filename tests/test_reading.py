@@ -367,3 +367,11 @@ def test_memory_does_not_grow(file_format: FileFormat) -> None:
         tracemalloc.stop()
     assert count >= 3000
     assert peak < 500_000
+
+
+def test_labels_that_nobody_needs_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "odd.jsonl"
+    path.write_text('{"text": "good", "label": 0.5}\n{"text": "bad", "label": {"a": 1}}\n')
+    assert [(e.text, e.label) for e in read_examples(path, label_column=None)] == [("good", None), ("bad", None)]
+    with pytest.raises(OptionError, match="require_label must come with a label_column, was: None; name the column"):
+        list(read_examples(path, label_column=None, require_label=True))

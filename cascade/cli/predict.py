@@ -105,6 +105,7 @@ def predict(
         format=None if form is None else FileFormat(form),
         text_column=text_column,
         pair_column=pair_column,
+        label_column=None,
         on_error=OnError(on_error),
         report=_report,
     )
