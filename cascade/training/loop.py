@@ -149,7 +149,7 @@ class LengthGroups(Sampler[int]):
 
     transformers' own `group_by_length` sorts each group of fifty batches from long to short. Where labels depend on
     length (phrases of a tree bank, say) the last steps of an epoch then teach only the shortest rows, and whole
-    sentences pay for it: SST-2 lost nine points by it.
+    sentences pay for it (models/README.md has a run).
 
     Args:
         lengths: of the rows.
