@@ -5,9 +5,7 @@ It leaves everything but options and messages to `exits`, `first_tier` and `spli
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +38,6 @@ def train() -> None:
     """
     # transformers' advice ("you should probably train this model") says nothing that this command does not do.
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -233,4 +230,3 @@ def _numbers(text: str | None, kind: Callable[[str], Any], option: str) -> tuple
 def _say(report: dict[str, Any], output: Path) -> None:
     scores = ", ".join(f"{name.replace('_', ' ')} {value * 100:.2f}" for name, value in report["scores"].items())
     click.echo(f"wrote {output} in {report['seconds']:.0f} s{': ' + scores if scores else ''}")
-    click.echo(json.dumps(report["scores"]), err=True)

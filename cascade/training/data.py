@@ -67,7 +67,7 @@ def read(source: str | Path, *, columns: Columns | None = None, require_labels: 
                 require_label=require_labels,
             )
         )
-        texts = [_plain(example.text) for example in found]
+        texts = [example.text for example in found if example.text is not None]
         labels = [example.label for example in found]
     else:
         texts, labels = _from_datasets(str(source), columns)
@@ -186,13 +186,6 @@ class Pad:
         for name in items[0].keys() - {"input_ids", "token_type_ids"}:
             batch[name] = torch.as_tensor(np.stack([item[name] for item in items]))
         return batch
-
-
-def _plain(text: Any) -> str | tuple[str, str]:
-    """A text or a pair, from any of the forms that the reading room yields."""
-    if isinstance(text, dict):
-        return (text["text"], text["text_pair"]) if text.get("text_pair") is not None else str(text["text"])
-    return text if isinstance(text, str) else (text[0], text[1])
 
 
 def _from_datasets(source: str, columns: Columns) -> tuple[list[Any], list[Any]]:
