@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade.exceptions import OptionError
-from cascade.training.loop import LengthGroups, LoopOptions
+from cascade.training.loop import LengthGroups, LoopOptions, _MovingAverage
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=200), st.integers(1, 9), st.integers(1, 5))
@@ -50,3 +53,26 @@ def test_a_batch_that_is_not_full_comes_last() -> None:
 def test_what_must_be_positive(name: str) -> None:
     with pytest.raises(OptionError, match=f"{name} must be above 0, was: 0"):
         LoopOptions(**{name: 0})  # type: ignore[arg-type]  # resume is never named
+
+
+@pytest.mark.parametrize("average", [-0.1, 1.0])
+def test_average_is_a_share(average: float) -> None:
+    with pytest.raises(OptionError, match=r"average must be in \[0, 1\), was: "):
+        LoopOptions(average=average)
+
+
+def test_the_average_stands_in_the_model_between_epochs_only() -> None:
+    """The decay begins at 0 and rises to the one asked for, so that the weights from before training are forgotten."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    averaging = _MovingAverage(model, 0.5)
+    average = 0.0
+    for step, weight in enumerate((1.0, 2.0, 3.0), start=1):
+        model.weight.data.fill_(weight)
+        averaging.on_step_end(None, SimpleNamespace(global_step=step), None)
+        decay = 0.0 if step == 1 else min(0.5, step / (step + 10))
+        average = decay * average + (1 - decay) * weight
+    averaging.on_epoch_end(None, None, None)
+    assert model.weight.item() == pytest.approx(average)
+    assert average != 3
+    averaging.on_epoch_begin(None, None, None)
+    assert model.weight.item() == 3

@@ -39,6 +39,22 @@ def test_supervised_multi_label_is_the_mean_over_labels() -> None:
     assert supervised(logits, labels, multi_label=True).tolist() == pytest.approx([math.log(2)], abs=1e-6)
 
 
+def test_smoothing_takes_its_share_for_all_labels() -> None:
+    """0.2 of two labels: 0.9 of the right one, 0.1 of the other."""
+    wanted = -0.9 * math.log(0.8) - 0.1 * math.log(0.2)
+    assert supervised(logits_of(0.8), ONE, False, smoothing=0.2).tolist() == pytest.approx([wanted], abs=1e-6)
+    assert float(Joint(smoothing=0.2)(logits_of(0.8), ONE, False)) == pytest.approx(wanted, abs=1e-6)
+    yes = torch.tensor([[1.0]])
+    one = torch.tensor([[[math.log(4)]]])
+    assert supervised(one, yes, True, smoothing=0.2).tolist() == pytest.approx([wanted], abs=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
+def test_smoothing_is_a_share(smoothing: float) -> None:
+    with pytest.raises(OptionError, match=r"label smoothing must be in \[0, 1\), was: "):
+        Joint(smoothing=smoothing)
+
+
 def test_joint_weights_rise_with_the_layer() -> None:
     """PABEE: sum of i times L_i over the sum of i; here (1 * ln 2 + 2 * -ln 0.8) / 3."""
     wanted = (math.log(2) - 2 * math.log(0.8)) / 3

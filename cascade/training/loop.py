@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
@@ -39,6 +40,8 @@ class LoopOptions:
         head_factor: heads learn this many times faster: they start from nothing.
         weight_decay: AdamW's, not applied to biases, norms and tables of embeddings.
         warmup: share of the steps in [0, 1).
+        average: of the weights over the last steps: the decay per step of a moving average, which is what is evaluated
+            and kept (Polyak and Juditsky 1992); 0 keeps the weights as they are.
         seed: of initial weights, order and dropout.
         resume: go on from the last checkpoint in the output folder.
     """
@@ -49,6 +52,7 @@ class LoopOptions:
     head_factor: float = 10.0
     weight_decay: float = 0.01
     warmup: float = 0.06
+    average: float = 0.0
     seed: int = 1
     resume: bool = False
 
@@ -58,6 +62,8 @@ class LoopOptions:
                 raise OptionError(f"{name} must be above 0, was: {getattr(self, name)}")
         if not 0 <= self.warmup < 1:
             raise OptionError(f"warmup must be in [0, 1), was: {self.warmup}")
+        if not 0 <= self.average < 1:
+            raise OptionError(f"average must be in [0, 1), was: {self.average}")
 
 
 def run_loop(
@@ -124,7 +130,7 @@ def run_loop(
         data_collator=Pad(padding),
         compute_metrics=metrics,
         optimizers=(_optimizer(model, options, is_head), None),
-        callbacks=[_EpochLine()],
+        callbacks=[_EpochLine(), *([_MovingAverage(model, options.average)] if options.average else [])],
     )
     trainer.loss = loss
     trainer.order = LengthGroups(
@@ -210,6 +216,35 @@ class _Trainer(Trainer):
         logits = outputs["logits"]
         loss = self.loss(logits, inputs)
         return (loss, {"logits": logits}) if return_outputs else loss
+
+
+class _MovingAverage(TrainerCallback):
+    """The averaged weights stand in the model whenever it is evaluated and saved, its own while it learns.
+
+    An interrupted run goes on from the average, which is all that a checkpoint holds.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = model, decay
+        self.average: AveragedModel | None = None
+        self.own: dict[str, Tensor] | None = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if self.average is None:
+            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.decay))
+        # Early on the average is short, so that it does not remember the weights from before training.
+        self.average.multi_avg_fn = get_ema_multi_avg_fn(min(self.decay, state.global_step / (state.global_step + 10)))
+        self.average.update_parameters(self.model)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if self.average is not None:
+            self.own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            self.model.load_state_dict(self.average.module.state_dict())
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if self.own is not None:
+            self.model.load_state_dict(self.own)
+            self.own = None
 
 
 class _EpochLine(TrainerCallback):

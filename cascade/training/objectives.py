@@ -44,13 +44,18 @@ class Objective(Protocol):
         """
 
 
-def supervised(logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
-    """Mean loss of each exit against the labels. Shape of the result `(exits,)`."""
+def supervised(logits: Tensor, labels: Tensor, multi_label: bool, *, smoothing: float = 0.0) -> Tensor:
+    """Mean loss of each exit against the labels. Shape of the result `(exits,)`.
+
+    `smoothing` is the share of the wanted distribution that goes to all labels alike (Szegedy et al. 2016, section 7).
+    """
     exits = logits.shape[1]
     if multi_label:
-        wanted = labels.to(logits.dtype).unsqueeze(1).expand_as(logits)
+        wanted = (labels.to(logits.dtype) * (1 - smoothing) + smoothing / 2).unsqueeze(1).expand_as(logits)
         return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean((0, 2))
-    flat = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(exits), reduction="none")
+    flat = F.cross_entropy(
+        logits.flatten(0, 1), labels.repeat_interleave(exits), reduction="none", label_smoothing=smoothing
+    )
     return flat.view(-1, exits).mean(0)
 
 
@@ -76,10 +81,12 @@ class Joint:
     Attributes:
         weights: one per exit; rising 1, 2, 3, ... by default (PABEE, section 3.2; TOKEE's first stage).
         distil: share in [0, 1) of an earlier exit's loss that is the divergence from the last exit.
+        smoothing: share in [0, 1) of the wanted distribution that goes to all labels alike.
     """
 
     weights: tuple[float, ...] | None = None
     distil: float = 0.0
+    smoothing: float = 0.0
     detach: ClassVar[bool] = False
     frozen_backbone: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
@@ -89,6 +96,8 @@ class Joint:
             raise OptionError(f"layer weights must not be negative and not all zero, were: {self.weights}")
         if not 0 <= self.distil < 1:
             raise OptionError(f"distil must be in [0, 1), was: {self.distil}")
+        if not 0 <= self.smoothing < 1:
+            raise OptionError(f"label smoothing must be in [0, 1), was: {self.smoothing}")
 
     def __call__(self, logits: Tensor, labels: Tensor | None, multi_label: bool) -> Tensor:
         labels = _needed(labels, self)
@@ -97,7 +106,7 @@ class Joint:
         if len(given) != exits:
             raise OptionError(f"layer weights must be one per exit, {exits}, were: {len(given)}")
         weights = torch.tensor(given, dtype=logits.dtype, device=logits.device)
-        losses = supervised(logits, labels, multi_label)
+        losses = supervised(logits, labels, multi_label, smoothing=self.smoothing)
         if self.distil and exits > 1:
             imitation = divergence(logits[:, :-1], logits[:, -1].detach(), multi_label)
             losses = torch.cat([(1 - self.distil) * losses[:-1] + self.distil * imitation, losses[-1:]])
