@@ -61,6 +61,9 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--batch-size", default=32, show_default=True, help="Rows per step."),
             click.option("--warmup", default=0.06, show_default=True, help="Share of the steps with a rising rate."),
             click.option("--weight-decay", default=0.01, show_default=True, help="AdamW's."),
+            click.option(
+                "--average", default=0.0, show_default=True, help="Decay per step of a moving average of the weights."
+            ),
             click.option("--max-length", default=128, show_default=True, help="Tokens per row, in training."),
             click.option("--seed", default=1, show_default=True, help="Of weights, order and dropout."),
             click.option("--text-column", default="text", show_default=True),
@@ -88,6 +91,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--layer-weights", metavar="W,W,...", help="Weight of each exit's loss; rising 1,2,3,... by default.")
 @click.option("--self-distil", default=0.0, show_default=True, help="Share of an exit's joint loss from the last exit.")
+@click.option("--label-smoothing", default=0.0, show_default=True, help="Of the joint loss; against overconfidence.")
 @click.option("--exits", "layers", metavar="L,L,...", help="Layers after which rows may leave; all by default.")
 @click.option("--pooling", type=click.Choice(["mean", "first"]), help="What a head reads; the checkpoint's, else mean.")
 @click.option("--vocabulary", type=int, help="Keep so many pieces of a WordPiece vocabulary.")
@@ -106,10 +110,11 @@ def exits(checkpoint: str, **given: Any) -> None:
           --vocabulary 8000 --epochs 4 --output runs/tier2
     """
     weights = _numbers(given["layer_weights"], float, "--layer-weights")
+    joint = Joint(weights=weights, distil=given["self_distil"], smoothing=given["label_smoothing"])
     objectives: dict[str, tuple[Objective, ...]] = {
-        "joint": (Joint(weights=weights, distil=given["self_distil"]),),
+        "joint": (joint,),
         "two-stage": (LastExit(), EarlierExits()),
-        "detached": (Detached(weights=weights, distil=given["self_distil"]),),
+        "detached": (Detached(weights=joint.weights, distil=joint.distil, smoothing=joint.smoothing),),
         "distil": (Distilled(),),
     }
     report = train_exits(
@@ -213,6 +218,7 @@ def _loop(given: dict[str, Any], *, head_factor: float) -> LoopOptions:
         head_factor=head_factor,
         weight_decay=given["weight_decay"],
         warmup=given["warmup"],
+        average=given["average"],
         seed=given["seed"],
         resume=given["resume"],
     )
