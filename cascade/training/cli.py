@@ -147,7 +147,8 @@ def exits(checkpoint: str, **given: Any) -> None:
 @click.option("--kind", type=click.Choice(["static", "transformer"]), default="static", show_default=True)
 @click.option("--layers", default=2, show_default=True, help="Of a transformer.")
 @click.option("--width", type=int, help="Of an embedding; 192 for static, 128 for a transformer by default.")
-@click.option("--hidden", default=256, show_default=True, help="Width of a static tier's MLP.")
+@click.option("--hidden", default=256, show_default=True, help="Width of a static tier's inner layers.")
+@click.option("--reach", default=0, show_default=True, help="Neighbours that a static tier reads a token with.")
 @click.option("--dropout", default=0.1, show_default=True)
 @click.option("--imitation", default=0.7, show_default=True, help="Share of the loss from the teacher's answers.")
 @click.option("--temperature", default=2.0, show_default=True, help="Softens the teacher's answers.")
@@ -163,7 +164,9 @@ def first_tier(teacher: str, **given: Any) -> None:
           --train train.jsonl --eval dev.jsonl --output runs/tier1
     """
     students: dict[str, Callable[[], Student]] = {
-        "static": lambda: Static(width=given["width"] or 192, hidden=given["hidden"], dropout=given["dropout"]),
+        "static": lambda: Static(
+            width=given["width"] or 192, hidden=given["hidden"], dropout=given["dropout"], reach=given["reach"]
+        ),
         "transformer": lambda: Transformer(
             layers=given["layers"], width=given["width"] or 128, dropout=given["dropout"]
         ),

@@ -30,11 +30,13 @@ class Static:
         width: size of an embedding.
         hidden: size of the MLP's layer.
         dropout: share of tokens, and of hidden units, dropped in training.
+        reach: neighbours on each side that a token is read with; 0 reads each token alone.
     """
 
     width: int = 192
     hidden: int = 256
     dropout: float = 0.1
+    reach: int = 0
     kind = "static"
 
     def build(self, teacher: MultiExitModel) -> PreTrainedModel:
@@ -47,6 +49,7 @@ class Static:
             width=self.width,
             hidden=self.hidden,
             dropout=self.dropout,
+            reach=self.reach,
             max_position_embeddings=teacher.config.max_position_embeddings,
             **_heading(teacher),
         )

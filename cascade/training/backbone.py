@@ -1,0 +1,212 @@
+"""What both second tiers share: a Hugging Face encoder whose layers can be watched, with heads at some of them.
+
+It runs the encoder and says where exits lie; gradients stop between exits where asked, and tokens may stop before the
+last layer. It leaves to others: what a head reads and how it looks (`multi_exit`, `tagging`).
+
+A checkpoint is a plain folder: `config.json` (the encoder's, with a `cascade_exits` entry), `model.safetensors`
+(`backbone.*` and `heads.*`) and the tokenizer's files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.utils.hub import cached_file
+
+from cascade.exceptions import OptionError
+
+__all__ = [
+    "CLASSIFICATION",
+    "MODEL_TYPES",
+    "TAGGING",
+    "ExitBackbone",
+    "load_config",
+    "load_weights",
+    "name_labels",
+    "named_labels",
+    "read_exits",
+    "without_pooler",
+]
+
+MODEL_TYPES = ("bert", "roberta", "electra", "distilbert", "albert")
+CLASSIFICATION, TAGGING = "text-classification", "token-classification"
+
+
+class ExitBackbone(nn.Module):
+    """An encoder, and the layers after which exits lie.
+
+    Attributes:
+        backbone: a transformers encoder without its pooler.
+        heads: one per exit; whoever inherits from this makes them.
+        layers: the layer after which each exit lies, counted from 1; the last is the number of layers.
+        detach: whether gradients stop between exits (SWEET, section 4 of the paper).
+    """
+
+    heads: nn.ModuleList
+
+    def __init__(self, backbone: PreTrainedModel, layers: Sequence[int] | None) -> None:
+        super().__init__()
+        config = backbone.config
+        depth: int = config.num_hidden_layers
+        if config.model_type not in MODEL_TYPES:
+            raise OptionError(
+                f"the checkpoint's model_type must be one of {', '.join(MODEL_TYPES)}, was: {config.model_type}"
+            )
+        chosen = tuple(range(1, depth + 1)) if layers is None else tuple(layers)
+        if list(chosen) != sorted(set(chosen)) or not chosen or chosen[0] < 1 or chosen[-1] != depth:
+            raise OptionError(f"exits must rise from 1 or more and end at the last layer, {depth}; were: {chosen}")
+        self.backbone = backbone
+        self.layers = chosen
+        self.detach = False
+        self._seen = 0
+        self._exit_layers: Tensor | None = None
+        self._hook_layers()
+
+    @property
+    def config(self) -> Any:
+        """The backbone's `PretrainedConfig`, with the labels; untyped, because its fields differ by family."""
+        return self.backbone.config
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels, in the order of the logits."""
+        return named_labels(self.config)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that a row may have."""
+        positions: int = self.config.max_position_embeddings
+        return positions - (self.config.pad_token_id + 1 if self.config.model_type == "roberta" else 0)
+
+    def states(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None,
+        exit_layers: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Hidden states before the first layer and after every layer. Each of shape `(rows, longest, width)`.
+
+        Args:
+            input_ids, attention_mask, token_type_ids: shape `(rows, longest)`.
+            exit_layers: the last layer in which each token is active, counted from 1. Shape `(rows, longest)`. After
+                it a token keeps its state, and others go on attending to it (halt-and-copy).
+        """
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None and self.config.model_type != "distilbert":
+            inputs["token_type_ids"] = token_type_ids
+        self._seen, self._exit_layers = 0, exit_layers
+        try:
+            found: tuple[Tensor, ...] = self.backbone(
+                **inputs, output_hidden_states=True, return_dict=True
+            ).hidden_states
+        finally:
+            self._exit_layers = None
+        return found
+
+    def _hook_layers(self) -> None:
+        """Watch the layers: what goes in is detached after an exit, what comes out is kept where tokens have halted."""
+        encoder: Any = self.backbone.transformer if self.config.model_type == "distilbert" else self.backbone.encoder
+        modules = encoder.albert_layer_groups if self.config.model_type == "albert" else encoder.layer
+
+        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            # ALBERT calls the same group again and again, so layers are counted rather than named.
+            position, self._seen = self._seen, self._seen + 1
+            if not self.detach or position not in self.layers:
+                return None
+            if args:
+                return (args[0].detach(), *args[1:]), kwargs
+            name = _first_name(kwargs)
+            return args, {**kwargs, name: kwargs[name].detach()}
+
+        def after(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            if self._exit_layers is None:
+                return None
+            old = args[0] if args else kwargs[_first_name(kwargs)]
+            active = (self._exit_layers >= self._seen).unsqueeze(-1)
+            if isinstance(output, tuple):  # the state is the only tensor: nobody asks for attention
+                return (torch.where(active, output[0], old), *output[1:])
+            return torch.where(active, output, old)
+
+        for module in modules:
+            module.register_forward_pre_hook(before, with_kwargs=True)
+            module.register_forward_hook(after, with_kwargs=True)
+
+    def _save(self, folder: str | Path, exits: Mapping[str, Any]) -> None:
+        """Write `config.json` and `model.safetensors`, each renamed into place when whole."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = self.config.to_dict()
+        config["cascade_exits"] = dict(exits)
+        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        part = folder / "model.safetensors.part"
+        save_file(tensors, str(part), metadata={"format": "pt"})
+        part.replace(folder / "model.safetensors")
+        part = folder / "config.json.part"
+        part.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        part.replace(folder / "config.json")
+
+
+def load_config(checkpoint: str | Path, *, dropout: float | None = None) -> Any:
+    """A checkpoint's configuration; `dropout` in place of every one that stands there."""
+    config = AutoConfig.from_pretrained(checkpoint)
+    if dropout is not None:
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+            if hasattr(config, name):
+                setattr(config, name, dropout)
+    return config
+
+
+def read_exits(config: Any, *, source: str | Path, task: str) -> dict[str, Any]:
+    """The `cascade_exits` of a configuration.
+
+    Raises:
+        OptionError: there are none, or they are another task's.
+    """
+    exits: dict[str, Any] | None = getattr(config, "cascade_exits", None)
+    if not exits:
+        raise OptionError(
+            f"{source} must hold a multi-exit model (config.json with cascade_exits); make one with cascade-train exits"
+        )
+    found = exits.get("task", CLASSIFICATION)
+    if found != task:
+        raise OptionError(
+            f"{source} must hold a multi-exit model for {task}, was for: {found}; "
+            f"choose its task, or make one with cascade-train exits --task {_OPTION[task]}"
+        )
+    return exits
+
+
+_OPTION = {CLASSIFICATION: "classification", TAGGING: "tagging"}
+
+
+def load_weights(model: nn.Module, folder: str | Path) -> None:
+    """Fill a model from the `model.safetensors` of a folder or Hub id."""
+    model.load_state_dict(load_file(str(cached_file(folder, "model.safetensors"))))
+
+
+def named_labels(config: Any) -> tuple[str, ...]:
+    """The names of a configuration's labels, in the order of the logits."""
+    return tuple(config.id2label[i] for i in range(config.num_labels))
+
+
+def name_labels(config: Any, labels: Sequence[str]) -> None:
+    """Give a configuration these labels."""
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+
+
+def without_pooler(config: PretrainedConfig) -> dict[str, bool]:
+    """Only these families' constructors know the option; the others have no pooler."""
+    return {"add_pooling_layer": False} if config.model_type in ("bert", "roberta", "albert") else {}
+
+
+def _first_name(kwargs: Mapping[str, Any]) -> str:
+    return "x" if "x" in kwargs else "hidden_states"
