@@ -10,11 +10,27 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Batch", "BoolArray", "FloatArray", "IntArray"]
+__all__ = ["Batch", "BoolArray", "FloatArray", "IntArray", "cumulated", "ranges"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
+
+
+def cumulated(lengths: IntArray) -> IntArray:
+    """Offsets of runs of these lengths: where each begins, and the end. Shape `(runs,)` to `(runs + 1,)`."""
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def ranges(starts: IntArray, lengths: IntArray) -> IntArray:
+    """The numbers of several runs, one after the other.
+
+    Example: starts=[5, 0], lengths=[2, 3] -> [5, 6, 0, 1, 2]
+    """
+    offsets = cumulated(lengths)
+    return np.arange(offsets[-1], dtype=np.int64) + np.repeat(starts - offsets[:-1], lengths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +65,5 @@ class Batch:
     def select(self, rows: IntArray) -> Batch:
         """A new batch of these rows, in this order. `rows`: shape `(chosen,)`, numbers of rows of this batch."""
         lengths = self.lengths[rows]
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
-        index = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
-        return Batch(ids=self.ids[index], types=self.types[index], offsets=offsets)
+        index = ranges(self.offsets[rows], lengths)
+        return Batch(ids=self.ids[index], types=self.types[index], offsets=cumulated(lengths))

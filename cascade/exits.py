@@ -1,8 +1,9 @@
 """Exit policies: after each stage of tier 2, which rows are sure enough to leave with the answer of this exit.
 
 A policy is called with an `ExitState` and returns a mask, True = leave. It decides each row by that row alone, so
-order, batch size and neighbours do not change who leaves. It leaves to others: running stages and taking rows out
-(`tiers`), choosing thresholds (`calibration`). Nobody is asked after the last stage.
+order, batch size and neighbours do not change who leaves. In a tagger a row is a word, and all of these serve. It
+leaves to others: policies that see a word's sentence (`word_exits`), running stages and taking rows out (`tiers`,
+`word_tiers`), choosing thresholds (`calibration`). Nobody is asked after the last stage.
 
     never                                full depth
     AtExit(layer)                        everyone leaves there: truncation, and in `any_of` a cap on depth
@@ -14,8 +15,9 @@ order, batch size and neighbours do not change who leaves. It leaves to others: 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -35,14 +37,18 @@ __all__ = [
     "MaxProbability",
     "Never",
     "Patience",
+    "PerExit",
     "all_of",
     "any_of",
     "check",
     "decide",
     "from_json",
     "never",
+    "shipped",
     "to_json",
 ]
+
+_Policy = TypeVar("_Policy", bound=type)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,19 +91,30 @@ def check(policy: ExitPolicy, layers: Sequence[int]) -> None:
     Raises:
         OptionError: thresholds that are not one per exit, or a layer without an exit.
     """
-    if isinstance(policy, _Threshold | AtExit | AnyOf | AllOf):
+    if type(policy) in _SHIPPED.values() and hasattr(policy, "check"):
         policy.check(layers)
 
 
+_SHIPPED: dict[str, type] = {}
+
+
+def shipped(kind: _Policy) -> _Policy:
+    """Make a frozen dataclass known to `check`, `to_json` and `from_json`, under its `name` or its class's.
+
+    Its fields are written as they are: numbers, tuples of them, an `Enum`, other policies.
+    """
+    _SHIPPED[getattr(kind, "name", kind.__name__)] = kind
+    return kind
+
+
 @dataclass(frozen=True)
-class _Threshold:
-    """Leave where a measure of confidence reaches a threshold.
+class PerExit:
+    """What policies with a threshold have in common.
 
     Attributes:
         threshold: in [0, 1]; one number for all exits or a tuple with one per exit (the last may be left out).
     """
 
-    measure: ClassVar[Measure]
     threshold: float | tuple[float, ...]
 
     def __post_init__(self) -> None:
@@ -109,10 +126,9 @@ class _Threshold:
             checked = check_share("threshold", given, remedy)
         object.__setattr__(self, "threshold", checked)
 
-    def __call__(self, state: ExitState) -> BoolArray:
-        """Mask of shape `(rows,)`, True = leave."""
-        threshold = self.threshold[state.exit] if isinstance(self.threshold, tuple) else self.threshold
-        return self.measure(state.probabilities, multi_label=state.multi_label) >= threshold
+    def at(self, exit_: int) -> float:
+        """The threshold of the exit of this number, counted from 0."""
+        return self.threshold[exit_] if isinstance(self.threshold, tuple) else self.threshold
 
     def check(self, layers: Sequence[int]) -> None:
         """Whether there is one threshold per exit."""
@@ -123,6 +139,17 @@ class _Threshold:
             )
 
 
+class _Threshold(PerExit):
+    """Leave where a measure of confidence reaches a threshold."""
+
+    measure: ClassVar[Measure]
+
+    def __call__(self, state: ExitState) -> BoolArray:
+        """Mask of shape `(rows,)`, True = leave."""
+        return self.measure(state.probabilities, multi_label=state.multi_label) >= self.at(state.exit)
+
+
+@shipped
 class MaxProbability(_Threshold):
     """Leave where the largest probability is at least `threshold` (Right Tool, ACL 2020).
 
@@ -132,12 +159,14 @@ class MaxProbability(_Threshold):
     measure = max_probability
 
 
+@shipped
 class Margin(_Threshold):
     """Leave where the two largest probabilities differ by at least `threshold`. Several labels: each |2p - 1|."""
 
     measure = margin
 
 
+@shipped
 class Entropy(_Threshold):
     """Leave where certainty, 1 - H / log(labels), is at least `threshold`.
 
@@ -147,6 +176,7 @@ class Entropy(_Threshold):
     measure = certainty
 
 
+@shipped
 @dataclass(frozen=True)
 class Patience:
     """Leave after `patience` + 1 equal answers in a row (PABEE, NeurIPS 2020, section 3.2).
@@ -171,6 +201,7 @@ class Patience:
         return same
 
 
+@shipped
 @dataclass(frozen=True)
 class AtExit:
     """Everyone leaves after this layer: truncation. In `any_of` it caps the depth.
@@ -194,9 +225,12 @@ class AtExit:
             raise OptionError(f"AtExit must name a layer with an exit, was: {self.layer}; choose from {_names(layers)}")
 
 
+@shipped
 @dataclass(frozen=True, repr=False)
 class Never:
     """Nobody leaves early; use the ready-made value `never`."""
+
+    name: ClassVar[str] = "never"
 
     def __call__(self, state: ExitState) -> BoolArray:
         """Mask of shape `(rows,)`, all False."""
@@ -231,6 +265,7 @@ class _Combination:
         return f"{self.name}({', '.join(map(repr, self.policies))})"
 
 
+@shipped
 class AnyOf(_Combination):
     """Leave where at least one policy says so; write `any_of(...)`."""
 
@@ -242,6 +277,7 @@ class AnyOf(_Combination):
         return mask
 
 
+@shipped
 class AllOf(_Combination):
     """Leave where every policy says so; write `all_of(...)`."""
 
@@ -269,20 +305,11 @@ def to_json(policy: ExitPolicy) -> dict[str, Any]:
     Raises:
         OptionError: a caller's own callable, which has no written form.
     """
-    if isinstance(policy, _Threshold):
-        threshold = policy.threshold
-        written = list(threshold) if isinstance(threshold, tuple) else threshold
-        return {"policy": type(policy).__name__, "threshold": written}
-    if isinstance(policy, Patience):
-        return {"policy": "Patience", "patience": policy.patience}
-    if isinstance(policy, AtExit):
-        return {"policy": "AtExit", "layer": policy.layer}
-    if isinstance(policy, Never):
-        return {"policy": "never"}
-    if isinstance(policy, AnyOf | AllOf):
-        return {"policy": policy.name, "policies": [to_json(inner) for inner in policy.policies]}
+    for name, kind in _SHIPPED.items():
+        if type(policy) is kind:
+            return {"policy": name} | {field: _plain(getattr(policy, field)) for field in _fields(kind)}
     raise OptionError(
-        f"only the exit policies of cascade.exits can be saved, was: {policy!r}; "
+        f"only the exit policies of cascade.exits and cascade.word_exits can be saved, was: {policy!r}; "
         "set one of them with with_exit_policy before saving"
     )
 
@@ -295,43 +322,32 @@ def from_json(written: Mapping[str, Any]) -> ExitPolicy:
     """
     if not isinstance(written, Mapping):
         raise OptionError(f'an exit policy must be written {{"policy": name, ...}}, was: {written!r}; see to_json')
-    fields = {key: value for key, value in written.items() if key != "policy"}
+    given = {key: value for key, value in written.items() if key != "policy"}
     name = written.get("policy")
-    maker = _MAKERS.get(name) if isinstance(name, str) else None
-    if maker is None:
-        raise OptionError(f"the exit policy must be one of {', '.join(_MAKERS)}, was: {name!r}; choose one of them")
-    expected = _FIELDS[maker]
-    if set(fields) != set(expected):
-        raise OptionError(
-            f"the exit policy {name} must have the fields {list(expected)}, were: {sorted(fields)}; see to_json"
-        )
-    if maker in (AnyOf, AllOf):
-        if not isinstance(fields["policies"], list | tuple):
-            raise OptionError(f"policies must be a list, was: {fields['policies']!r}; see to_json")
-        return maker(tuple(from_json(inner) for inner in fields["policies"]))
-    return maker(**fields)
+    kind = _SHIPPED.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise OptionError(f"the exit policy must be one of {', '.join(_SHIPPED)}, was: {name!r}; choose one of them")
+    expected = _fields(kind)
+    if set(given) != set(expected):
+        raise OptionError(f"the exit policy {name} must have the fields {expected}, were: {sorted(given)}; see to_json")
+    if "policies" in given:
+        if not isinstance(given["policies"], list | tuple):
+            raise OptionError(f"policies must be a list, was: {given['policies']!r}; see to_json")
+        given["policies"] = tuple(map(from_json, given["policies"]))
+    policy: ExitPolicy = kind(**given)
+    return policy
 
 
-_MAKERS: dict[str, Callable[..., ExitPolicy]] = {
-    "MaxProbability": MaxProbability,
-    "Margin": Margin,
-    "Entropy": Entropy,
-    "Patience": Patience,
-    "AtExit": AtExit,
-    "never": Never,
-    "any_of": AnyOf,
-    "all_of": AllOf,
-}
-_FIELDS: dict[Callable[..., ExitPolicy], tuple[str, ...]] = {
-    MaxProbability: ("threshold",),
-    Margin: ("threshold",),
-    Entropy: ("threshold",),
-    Patience: ("patience",),
-    AtExit: ("layer",),
-    Never: (),
-    AnyOf: ("policies",),
-    AllOf: ("policies",),
-}
+def _fields(kind: type) -> list[str]:
+    return [field.name for field in fields(kind) if field.init]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return list(map(_plain, value))
+    if isinstance(value, Enum):
+        return value.value
+    return to_json(value) if callable(value) else value
 
 
 def _names(layers: Sequence[int]) -> str:

@@ -1,7 +1,7 @@
 """`cascade.json`: what a bundle says about itself, as frozen values.
 
-Reading names every fault at once. It leaves to `bundle`: files, hashes, folders, the Hub; to `routing` and `exits`:
-turning the stored policies into callables.
+Reading names every fault at once. It leaves to `bundle`: files, hashes, folders, the Hub; to `routing`, `exits`,
+`windows` and `decoding`: turning the stored policies into callables.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from cascade.exceptions import BundleError
 __all__ = [
     "FORMAT_VERSION",
     "MANIFEST_FILE",
+    "TAGGING",
     "FileRecord",
     "Manifest",
     "StageSpec",
@@ -25,7 +26,8 @@ __all__ = [
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "cascade.json"
-TASKS = ("text-classification",)
+TAGGING = "token-classification"
+TASKS = ("text-classification", TAGGING)
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
 
 
@@ -103,6 +105,8 @@ class Manifest:
     Attributes:
         labels: names of the labels, in the order of the logits.
         router, exit_policy: the defaults, in the form that `routing.to_json` and `exits.to_json` write.
+        windows, decoding: of a tagger, in the form that `windows.to_json` and `decoding.to_json` write; `None`: the
+            defaults of `Tagger`. Classifiers have neither.
         files: every file of the bundle but the manifest itself, by path inside the bundle.
         figures: what the exporter measured (free form, shown by `cascade inspect` and in the model card).
         certificate: filled by `cascade calibrate`.
@@ -119,6 +123,8 @@ class Manifest:
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
     certificate: Mapping[str, Any] | None = None
+    windows: Mapping[str, Any] | None = None
+    decoding: Mapping[str, Any] | None = None
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -168,6 +174,7 @@ class Manifest:
             found.append(f"task must be one of {', '.join(TASKS)}, was: {self.task}")
         if self.problem_type not in PROBLEM_TYPES:
             found.append(f"problem_type must be one of {', '.join(PROBLEM_TYPES)}, was: {self.problem_type}")
+        found += self._faults_of_tagging()
         if len(self.labels) < 1 or len(set(self.labels)) != len(self.labels):
             found.append(f"labels must be distinct and at least one, were: {list(self.labels)}")
         for tier, labels in (("tier 1", self.tier1.labels), ("tier 2", self.tier2.labels)):
@@ -181,4 +188,15 @@ class Manifest:
         for path in (self.tier1.file, self.tier2.embed, *(stage.file for stage in self.tier2.stages)):
             if path not in self.files:
                 found.append(f"{path} is used but not listed under files")
+        return found
+
+    def _faults_of_tagging(self) -> list[str]:
+        found = []
+        if self.task == TAGGING and self.problem_type == "multi_label_classification":
+            found.append(f"problem_type of {TAGGING} must be single_label_classification, was: {self.problem_type}")
+        for name, policy in (("windows", self.windows), ("decoding", self.decoding)):
+            if policy is not None and self.task != TAGGING:
+                found.append(f"{name} must be left out of {self.task}, was: {policy}")
+            elif policy is not None and not isinstance(policy, Mapping):
+                found.append(f"{name} must be an object, was: {policy!r}")
         return found

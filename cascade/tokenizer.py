@@ -4,8 +4,8 @@ A text longer than the model becomes several rows that overlap; a pair that is t
 Truncation and padding stored in the tokenizer's file are switched off. Texts that the Rust tokenizer cannot take
 (lone surrogates) are repaired, so every Python string has an encoding.
 
-It leaves to others: WordPiece on plain ASCII from memory (`wordpiece`), making batches of rows (`batching`),
-averaging the rows of one document (`engine`).
+It leaves to others: WordPiece on plain ASCII from memory (`wordpiece`), rows that know their words (`word_encoding`),
+making batches of rows (`batching`), averaging the rows of one document (`engine`).
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from cascade.batch import Batch, IntArray
 from cascade.exceptions import BundleError, BundleNotFoundError, InputError, OptionError
 from cascade.fitting import Template, fit
-from cascade.wordpiece import AsciiWordPiece, EncodedRows, RowText
+from cascade.wordpiece import AsciiWordPiece, ChunkTable, EncodedRows, RowText
 
-__all__ = ["Encoded", "Text", "Tokenizer"]
+__all__ = ["Encoded", "Frame", "Text", "Tokenizer", "repair_text"]
 
 Text: TypeAlias = "str | tuple[str, str] | list[str] | Mapping[str, str]"
 
 CHUNK = 4096  # texts encoded at once: bounds the memory that the Rust tokenizer's results take
+WORDS_KEPT = 65_536
+UNKNOWN = ("[UNK]", "<unk>")  # where the model itself names no unknown token
 REMEDY = 'give a str, a pair (str, str) or {"text": str, "text_pair": str}'
 
 
@@ -50,11 +52,36 @@ class Encoded:
     truncated: int
 
 
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """What stands around the pieces of a single text in every row.
+
+    Attributes:
+        prefix, suffix: special token ids before and after. Shape `(few,)`.
+        prefix_types, suffix_types: their token types.
+        type: token type of the text's own pieces.
+    """
+
+    prefix: IntArray
+    suffix: IntArray
+    prefix_types: IntArray
+    suffix_types: IntArray
+    type: int
+
+
 class Tokenizer:
     """A `tokenizer.json`, for rows of at most `max_length` tokens.
 
-    Make one with `from_file`. It holds no state that a call changes, but for a table of words seen before, which
-    never changes an answer; threads may share it.
+    Make one with `from_file`. It holds no state that a call changes, but for tables of words seen before, which
+    never change an answer; threads may share it.
+
+    Attributes:
+        max_length: tokens of a row at most.
+        overlap: tokens that two rows of one long text share.
+        frame: the special tokens of a row that holds one text.
+        unknown: id of the token for what has no pieces of its own.
+        words: token ids of a word by itself, as in pre-split text: at least one, at most as many as a row has room for.
+        marks_subwords: whether pieces that continue a word carry a mark (WordPiece's ##).
     """
 
     def __init__(
@@ -79,6 +106,11 @@ class Tokenizer:
         self.max_length = max_length
         self.overlap = overlap
         self._fast = _ascii_wordpiece(inner) if word_table else None
+        self.frame = frame = _frame_of(inner, template)
+        self.unknown = _unknown_of(inner)
+        self.marks_subwords = bool(getattr(inner.model, "continuing_subword_prefix", None))
+        self._room = max_length - len(frame.prefix) - len(frame.suffix)
+        self.words = ChunkTable({}, self._encode_word, capacity=WORDS_KEPT)
 
     def __repr__(self) -> str:
         return f"Tokenizer(max_length={self.max_length}, overlap={self.overlap}, word_table={self._fast is not None})"
@@ -138,6 +170,30 @@ class Tokenizer:
             encoded.batch, encoded.firsts, self._template, max_length=self.max_length, overlap=self.overlap
         )
         return Encoded(windows, documents, int(np.count_nonzero(long & pair)))
+
+    def spell(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        """Pieces with character offsets and word numbers, without special tokens; no text is cut.
+
+        Args:
+            texts: without surrogates (see `repair_text`).
+        """
+        encodings: list[tokenizers.Encoding] = []
+        for at in range(0, len(texts), CHUNK):
+            encodings += self._inner.encode_batch(texts[at : at + CHUNK], add_special_tokens=False)
+        return encodings
+
+    def piece(self, number: int) -> str:
+        """The string of a token id, in the tokenizer's own spelling."""
+        return str(self._inner.id_to_token(number))
+
+    def join(self, pieces: list[str]) -> str:
+        """Pieces as text, as transformers' `convert_tokens_to_string` gives it."""
+        decoder = self._inner.decoder
+        return " ".join(pieces) if decoder is None else str(decoder.decode(pieces))
+
+    def _encode_word(self, word: str) -> tuple[int, ...]:
+        encoding = self._inner.encode([repair_text(word)], is_pretokenized=True, add_special_tokens=False)
+        return tuple(encoding.ids[: self._room]) or (self.unknown,)
 
     def _encode_rows(self, rows: Sequence[RowText]) -> EncodedRows:
         if self._fast is None:
@@ -221,11 +277,12 @@ def _is_ascii(row: RowText) -> bool:
 def _repair(row: RowText) -> RowText:
     """Surrogate pairs become the character they spell, lone surrogates U+FFFD."""
     if isinstance(row, tuple):
-        return _repair_text(row[0]), _repair_text(row[1])
-    return _repair_text(row)
+        return repair_text(row[0]), repair_text(row[1])
+    return repair_text(row)
 
 
-def _repair_text(text: str) -> str:
+def repair_text(text: str) -> str:
+    """A text that the Rust tokenizer takes: surrogate pairs become the character they spell, lone ones U+FFFD."""
     if text.isascii():
         return text
     try:
@@ -254,6 +311,24 @@ def _template_of(inner: tokenizers.Tokenizer) -> Template:
         middle=second - first - count,
         pair_suffix=len(pair) - second - pair.count(1),
     )
+
+
+def _frame_of(inner: tokenizers.Tokenizer, template: Template) -> Frame:
+    # `_template_of` found the shape with a word that has tokens; the special tokens are the same around any.
+    word = next(word for word in chain(("a", "0", "."), inner.get_vocab()) if 0 in inner.encode(word).sequence_ids)
+    encoding = inner.encode(word)
+    ids, types = np.asarray(encoding.ids, dtype=np.int64), np.asarray(encoding.type_ids, dtype=np.int64)
+    begin, end = template.prefix, len(ids) - template.suffix
+    return Frame(ids[:begin], ids[end:], types[:begin], types[end:], int(types[begin]))
+
+
+def _unknown_of(inner: tokenizers.Tokenizer) -> int:
+    named = getattr(inner.model, "unk_token", None)
+    for token in (*([named] if named else []), *UNKNOWN):
+        number = inner.token_to_id(token)
+        if number is not None:
+            return int(number)
+    return 0  # byte-level: every character has pieces, only the empty word has none
 
 
 def _ascii_wordpiece(inner: tokenizers.Tokenizer) -> AsciiWordPiece | None:

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import onnx
 from scipy.optimize import minimize_scalar
 
-from cascade.batch import Batch, FloatArray, IntArray
+from cascade.batch import FloatArray, IntArray
 from cascade.confidence import answers, probabilities
-from cascade_export.chain import chain_logits, chain_ranges, padded_logits, padded_ranges
+from cascade_export.chain import Encoded, chain_logits, chain_ranges, padded_logits, padded_ranges, units
 from cascade_export.graphs import TierTwoGraphs
 from cascade_export.precision import Int8
 from cascade_export.quantise import quantise_linears, quantise_tables
@@ -33,8 +33,8 @@ class Agreement:
     """How near one form's logits are to another's.
 
     Attributes:
-        share: of rows with the same answer, in [0, 1].
-        different: number of rows with another answer.
+        share: of rows (or words) with the same answer, in [0, 1].
+        different: number of those with another answer.
         largest: largest absolute difference of a logit.
     """
 
@@ -71,7 +71,7 @@ class QuantisedTierOne:
 
 
 def compare(logits: FloatArray, reference: FloatArray, *, multi_label: bool) -> Agreement:
-    """Compare two arrays of logits. Shapes `(rows, labels)`."""
+    """Compare two arrays of logits. Shapes `(rows or words, labels)`."""
     different = int((_answers(logits, multi_label) != _answers(reference, multi_label)).any(axis=-1).sum())
     return Agreement(1 - different / len(logits), different, float(np.abs(logits - reference).max()))
 
@@ -105,7 +105,7 @@ def fit_temperature(logits: FloatArray, targets: Targets, *, multi_label: bool) 
 
 def quantise_tier2(
     graphs: TierTwoGraphs,
-    batch: Batch,
+    batch: Encoded,
     reference: FloatArray,
     *,
     int8: Int8,
@@ -118,10 +118,11 @@ def quantise_tier2(
     Args:
         graphs: fp32.
         batch: calibration rows.
-        reference: the fp32 logits of these rows. Shape `(rows, exits, labels)`.
+        reference: the fp32 logits of these rows, or of their words. Shape `(rows or words, exits, labels)`.
         int8: `STATIC`, `DYNAMIC`, or `NONE`, which gives the graphs back.
-        bar: share of rows whose full-depth answer must be fp32's. Where it is missed, static int8 is smoothed; where
-            that does not help, the stage that disagrees most when it alone is int8 goes back to fp32, then the next.
+        bar: share of rows (or words) whose full-depth answer must be fp32's. Where it is missed, static int8 is
+            smoothed; where that does not help, the stage that disagrees most when it alone is int8 goes back to fp32,
+            then the next.
         position_offset: position id of a row's first token.
         multi_label: what an answer is.
     """
@@ -144,7 +145,7 @@ def quantise_tier2(
 
     def agreement(found: TierTwoGraphs, rows: IntArray) -> Agreement:
         logits = chain_logits(found, batch.select(rows), position_offset=position_offset)
-        return compare(logits[:, -1], reference[rows, -1], multi_label=multi_label)
+        return compare(logits[:, -1], reference[units(batch, rows), -1], multi_label=multi_label)
 
     everything = np.arange(len(batch))
     plain = form(smooth=False)
@@ -171,7 +172,7 @@ def quantise_tier2(
 
 def quantise_tier1(
     model: onnx.ModelProto,
-    batch: Batch,
+    batch: Encoded,
     reference: FloatArray,
     *,
     int8: Int8,
@@ -179,7 +180,7 @@ def quantise_tier1(
     max_length: int,
     multi_label: bool,
 ) -> QuantisedTierOne:
-    """The int8 form of a padded graph, compared to its fp32 logits `(rows, labels)`."""
+    """The int8 form of a padded graph, compared to its fp32 logits `(rows or words, labels)`."""
     ranges = None
     if int8 is Int8.STATIC:
         ranges = padded_ranges(model, batch.select(_sample(batch)), max_length=max_length)
@@ -193,7 +194,7 @@ def quantise_tier1(
     return QuantisedTierOne(small, logits, agreement, agreement.meets(bar), smooth)
 
 
-def _sample(batch: Batch) -> IntArray:
+def _sample(batch: Encoded) -> IntArray:
     """Rows spread evenly over the batch."""
     return np.unique(np.linspace(0, len(batch) - 1, min(len(batch), RANGE_ROWS)).astype(np.int64))
 

@@ -1,27 +1,60 @@
 """Running exported graphs on encoded texts: to find ranges, to compare forms, to fit temperatures.
 
-It leaves to others: policies and rows that leave (`cascade.tiers`); here every row goes through every stage.
+An answer belongs to a row in classification and to a word in tagging; `units` says which answers are whose. It leaves
+to others: policies and rows that leave (`cascade.tiers`); here every row goes through every stage, and words leave
+only where the caller says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from cascade.batch import Batch, FloatArray, IntArray
+from cascade.batch import Batch, BoolArray, FloatArray, IntArray, ranges
 from cascade.batching import TokenBudget, batches
 from cascade.packing import Packing, padded
+from cascade.words import WordBatch
 from cascade_export.graphs import TierTwoGraphs
 from cascade_export.quantise import Ranges, linears
 
-__all__ = ["chain_logits", "chain_ranges", "padded_logits", "padded_ranges", "session"]
+__all__ = ["Encoded", "at_words", "chain_logits", "chain_ranges", "padded_logits", "padded_ranges", "per_token"]
+__all__ += ["session", "tokens", "units"]
 
 AXES = "watched/axes"
-Outputs = dict[str, np.ndarray]
+Outputs: TypeAlias = dict[str, np.ndarray]
+Encoded: TypeAlias = Batch | WordBatch
+"""Texts to classify, or sentences to tag."""
+
+
+def tokens(batch: Encoded) -> Batch:
+    """The rows of token ids."""
+    return batch.batch if isinstance(batch, WordBatch) else batch
+
+
+def units(batch: Encoded, rows: IntArray) -> IntArray:
+    """Numbers of the answers of these rows, in their order: the rows themselves, or their words."""
+    if isinstance(batch, Batch):
+        return rows
+    return ranges(batch.offsets[rows], batch.counts[rows])
+
+
+def at_words(grid: FloatArray, words: WordBatch) -> FloatArray:
+    """What stands at the words' first pieces: `(rows, [exits,] longest, labels)` -> `(words, [exits,] labels)`."""
+    rows = words.rows
+    columns = words.firsts - words.batch.offsets[rows]
+    return grid[rows, :, columns] if grid.ndim == 4 else grid[rows, columns]  # noqa: PLR2004
+
+
+def per_token(words: WordBatch, values: IntArray, *, others: int) -> IntArray:
+    """A number per word as one per token: its pieces have it, special tokens have `others`. Shape `(tokens,)`."""
+    found = np.full(words.batch.tokens, others, np.int64)
+    found[ranges(words.firsts, words.pieces)] = np.repeat(values, words.pieces)
+    return found
 
 
 def session(model: onnx.ModelProto) -> ort.InferenceSession:
@@ -33,17 +66,30 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def chain_logits(graphs: TierTwoGraphs, batch: Batch, *, position_offset: int) -> FloatArray:
-    """Logits of all exits for all rows. Shape `(rows, exits, labels)`."""
+def chain_logits(
+    graphs: TierTwoGraphs, batch: Encoded, *, position_offset: int, exits: IntArray | None = None
+) -> FloatArray:
+    """Logits of all exits for all rows or words.
+
+    Args:
+        graphs: in any precision.
+        batch: texts or sentences.
+        position_offset: position id of a row's first token.
+        exits: for a tagger, number of the exit, from 0, after which each word leaves and keeps its state; all of them
+            stay to the end if not given. Shape `(words,)`.
+
+    Returns:
+        Shape `(rows or words, exits, labels)`; NaN where a word has left.
+    """
     parts = [
-        (rows, np.stack([stage["logits"] for stage in stages], axis=1))
-        for rows, _, stages in _run_chain(graphs, batch, position_offset=position_offset)
+        (answers, np.stack([stage["logits"] for stage in stages], axis=1))
+        for answers, _, stages in _run_chain(graphs, batch, position_offset=position_offset, exits=exits)
     ]
     return _in_order(parts)
 
 
 def chain_ranges(
-    graphs: TierTwoGraphs, batch: Batch, *, position_offset: int
+    graphs: TierTwoGraphs, batch: Encoded, *, position_offset: int
 ) -> tuple[dict[str, Ranges], list[dict[str, Ranges]]]:
     """What the rows do to the inputs of all linear layers: of `embed`, and of each stage."""
     watched = TierTwoGraphs(embed=_watched(graphs.embed), stages=tuple(map(_watched, graphs.stages)))
@@ -55,12 +101,18 @@ def chain_ranges(
     return embed, stages
 
 
-def padded_logits(model: onnx.ModelProto, batch: Batch, *, max_length: int) -> FloatArray:
-    """Logits of a padded graph (tier 1) for all rows. Shape `(rows, labels)`."""
-    return _in_order([(rows, out["logits"]) for rows, out in _run_padded(model, batch, max_length=max_length)])
+def padded_logits(model: onnx.ModelProto, batch: Encoded, *, max_length: int) -> FloatArray:
+    """Logits of a padded graph (tier 1) for all rows or words. Shape `(rows or words, labels)`."""
+    parts = []
+    for rows, out in _run_padded(model, batch, max_length=max_length):
+        logits = out["logits"]
+        if isinstance(batch, WordBatch):
+            logits = at_words(logits, batch.select(rows))
+        parts.append((units(batch, rows), logits))
+    return _in_order(parts)
 
 
-def padded_ranges(model: onnx.ModelProto, batch: Batch, *, max_length: int) -> dict[str, Ranges]:
+def padded_ranges(model: onnx.ModelProto, batch: Encoded, *, max_length: int) -> dict[str, Ranges]:
     """What the rows do to the inputs of all linear layers of a padded graph."""
     found: dict[str, Ranges] = {}
     for _, outputs in _run_padded(_watched(model), batch, max_length=max_length):
@@ -69,33 +121,60 @@ def padded_ranges(model: onnx.ModelProto, batch: Batch, *, max_length: int) -> d
 
 
 def _run_chain(
-    graphs: TierTwoGraphs, batch: Batch, *, position_offset: int
+    graphs: TierTwoGraphs, batch: Encoded, *, position_offset: int, exits: IntArray | None = None
 ) -> Iterator[tuple[IntArray, Outputs, list[Outputs]]]:
+    """Batch by batch: the numbers of the answers, what `embed` gives, what each stage gives beside hidden states."""
     embed, stages = session(graphs.embed), [session(stage) for stage in graphs.stages]
-    for rows in batches(TokenBudget(), batch.lengths):
-        part = batch.select(rows)
-        packing = Packing.of(part.lengths)
+    for rows in batches(TokenBudget(), tokens(batch).lengths):
+        part, answers = batch.select(rows), units(batch, rows)
+        ids = tokens(part)
+        packing = Packing.of(ids.lengths)
         first = _run(
             embed,
             {
-                "input_ids": part.ids,
-                "token_type_ids": part.types,
+                "input_ids": ids.ids,
+                "token_type_ids": ids.types,
                 "position_ids": packing.position_ids(position_offset),
             },
         )
-        index = {"gather": packing.gather, "mask": packing.mask, "scatter": packing.scatter}
         hidden, rest = first["hidden"], []
-        for stage in stages:
+        for number, stage in enumerate(stages):
+            index = {"gather": packing.gather, "mask": packing.mask, "scatter": packing.scatter}
+            if isinstance(part, WordBatch):
+                inside = np.ones(part.words, np.bool_) if exits is None else exits[answers] >= number
+                index |= _tag_index(part, packing, inside)
             outputs = _run(stage, {"hidden": hidden, **index})
-            hidden = outputs.pop("hidden_out")
+            if isinstance(part, WordBatch):
+                hidden = hidden.copy()
+                hidden[index["active"]] = outputs.pop("hidden_out")
+                logits = np.full((part.words, outputs["logits"].shape[1]), np.nan, np.float32)
+                logits[inside] = outputs["logits"]
+                outputs["logits"] = logits
+            else:
+                hidden = outputs.pop("hidden_out")
             rest.append(outputs)
-        yield rows, first, rest
+        yield answers, first, rest
 
 
-def _run_padded(model: onnx.ModelProto, batch: Batch, *, max_length: int) -> Iterator[tuple[IntArray, Outputs]]:
+def _tag_index(words: WordBatch, packing: Packing, inside: BoolArray) -> Outputs:
+    """What a tagger's stage needs beside `gather` and `mask`. `inside`: the words that are. Shape `(words,)`."""
+    active = per_token(words, inside.astype(np.int64), others=1).astype(np.bool_)
+    counts = np.bincount(packing.scatter[active] // packing.mask.shape[1], minlength=len(words))
+    columns = np.arange(counts.max())
+    grid = columns < counts[:, None]
+    starts = np.cumsum(counts) - counts
+    return {
+        "active": np.flatnonzero(active),
+        "query_gather": np.where(grid, starts[:, None] + columns, 0),
+        "scatter": np.flatnonzero(grid),
+        "words": (np.cumsum(active) - 1)[words.firsts[inside]],
+    }
+
+
+def _run_padded(model: onnx.ModelProto, batch: Encoded, *, max_length: int) -> Iterator[tuple[IntArray, Outputs]]:
     graph = session(model)
-    for rows in batches(TokenBudget(), batch.lengths):
-        ids, mask, types = padded(batch.select(rows), max_length=max_length)
+    for rows in batches(TokenBudget(), tokens(batch).lengths):
+        ids, mask, types = padded(tokens(batch.select(rows)), max_length=max_length)
         yield rows, _run(graph, {"input_ids": ids, "attention_mask": mask, "token_type_ids": types})
 
 

@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import nn
 
-from cascade_export.stages import PackedModel
+from cascade_export.stages import PackedModel, PackedStage, PackedTagStage
 
 __all__ = ["OPSET", "TierTwoGraphs", "export_tier2"]
 
@@ -27,7 +27,8 @@ class TierTwoGraphs:
 
     Attributes:
         embed: `input_ids`, `token_type_ids` (where the family has them), `position_ids` -> `hidden`.
-        stages: `hidden`, `gather`, `mask`, `scatter` -> `hidden_out`, `logits`; in the order in which they run.
+        stages: `hidden`, `gather`, `mask`, `scatter` (for taggers also `active`, `query_gather` and `words`) ->
+            `hidden_out`, `logits`; in the order in which they run.
     """
 
     embed: onnx.ModelProto
@@ -35,7 +36,7 @@ class TierTwoGraphs:
 
 
 def export_tier2(packed: PackedModel) -> TierTwoGraphs:
-    """Write a packed model as ONNX graphs with free sizes for tokens, rows and the longest row."""
+    """Write a packed model as ONNX graphs with free sizes for tokens, rows, the longest row, words."""
     ids = torch.zeros(3, dtype=torch.int64)
     names = ["input_ids", "position_ids"] if not packed.takes_types else ["input_ids", "token_type_ids", "position_ids"]
     embed = _export(
@@ -44,28 +45,37 @@ def export_tier2(packed: PackedModel) -> TierTwoGraphs:
         inputs=dict.fromkeys(names, ("tokens",)),
         outputs={"hidden": ("tokens",)},
     )
+    stages = tuple(_stage(stage, packed.width) for stage in packed.stages)
+    return TierTwoGraphs(embed=embed, stages=stages)
+
+
+def _stage(stage: PackedStage | PackedTagStage, width: int) -> onnx.ModelProto:
     # Two rows of two and one tokens: every size differs from the others, so none is taken for a constant.
-    example = (
-        torch.zeros(3, packed.width),
-        torch.tensor([[0, 1], [2, 0]]),
-        torch.tensor([[True, True], [True, False]]),
-        torch.tensor([0, 1, 2]),
-    )
-    stages = tuple(
-        _export(
+    hidden, mask = torch.zeros(3, width), torch.tensor([[True, True], [True, False]])
+    gather, scatter = torch.tensor([[0, 1], [2, 0]]), torch.tensor([0, 1, 2])
+    inputs: dict[str, tuple[str, ...]]
+    inputs = {"hidden": ("tokens",), "gather": ("rows", "longest"), "mask": ("rows", "longest")}
+    if isinstance(stage, PackedStage):
+        return _export(
             stage,
-            example,
-            inputs={
-                "hidden": ("tokens",),
-                "gather": ("rows", "longest"),
-                "mask": ("rows", "longest"),
-                "scatter": ("tokens",),
-            },
+            (hidden, gather, mask, scatter),
+            inputs=inputs | {"scatter": ("tokens",)},
             outputs={"hidden_out": ("tokens",), "logits": ("rows",)},
         )
-        for stage in packed.stages
+    # The first token of each row is active, and a word begins with the second of them.
+    active, query_gather, words = torch.tensor([0, 2]), torch.tensor([[0], [1]]), torch.tensor([1])
+    return _export(
+        stage,
+        (hidden, gather, mask, active, query_gather, scatter[:2], words),
+        inputs=inputs
+        | {
+            "active": ("actives",),
+            "query_gather": ("rows", "longest_active"),
+            "scatter": ("actives",),
+            "words": ("words",),
+        },
+        outputs={"hidden_out": ("actives",), "logits": ("words",)},
     )
-    return TierTwoGraphs(embed=embed, stages=stages)
 
 
 def _export(

@@ -1,11 +1,13 @@
 """From a family's backbone to packed torch modules: the form that tier 2 is exported in.
 
-All five families (BERT, RoBERTa, ELECTRA, DistilBERT, ALBERT) are post-norm encoders of the same shape, so an adapter
-only says where a checkpoint keeps its parts. It leaves to others: writing the modules as ONNX (`graphs`), int8
+It leaves to others: where a family keeps its parts (`families`), writing the modules as ONNX (`graphs`), int8
 (`quantise`), the index arrays that feed them (`cascade.packing`).
 
 Hidden states are one matrix of the tokens of all rows, without padding (ARCHITECTURE.md, contracts). Linear layers,
 LayerNorm and the feed-forward part run on it as it is; only attention gathers it into a padded grid and scatters back.
+
+In a tagger, words leave one by one. A token whose word has left keeps its last state and is still attended to: keys
+and values are made of all tokens, queries and everything after attention of the active ones only (halt-and-copy).
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,51 +23,10 @@ from transformers.activations import ACT2FN
 
 from cascade.exceptions import OptionError
 from cascade.training.multi_exit import MultiExitModel
+from cascade.training.tagging import MultiExitTagger
+from cascade_export.families import FAMILIES, LayerParts, PackedEmbed
 
-__all__ = ["FAMILIES", "LayerParts", "PackedEmbed", "PackedLayer", "PackedModel", "PackedStage", "pack"]
-
-
-@dataclass(frozen=True)
-class LayerParts:
-    """The parts of one encoder layer, wherever its family keeps them."""
-
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
-    output: nn.Linear
-    attention_norm: nn.LayerNorm
-    expand: nn.Linear
-    contract: nn.Linear
-    output_norm: nn.LayerNorm
-
-
-class PackedEmbed(nn.Module):
-    """Word, position and type embeddings, LayerNorm and, where there is one, a projection to the layers' width."""
-
-    def __init__(
-        self,
-        words: nn.Embedding,
-        positions: nn.Embedding,
-        types: nn.Embedding | None,
-        norm: nn.LayerNorm,
-        projection: nn.Linear | None,
-    ) -> None:
-        super().__init__()
-        self.words, self.positions, self.types, self.norm, self.projection = words, positions, types, norm, projection
-        if types is not None and types.num_embeddings == 1:
-            # A single type says nothing (RoBERTa): it is a constant, and the graph needs no input for it.
-            self.positions = nn.Embedding.from_pretrained(positions.weight.detach() + types.weight.detach())
-            self.types = None
-
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor) -> Tensor:
-        """Shapes `(tokens,)` three times -> `(tokens, width)`."""
-        hidden = self.words(input_ids) + self.positions(position_ids)
-        if self.types is not None and token_type_ids is not None:
-            hidden = hidden + self.types(token_type_ids)
-        hidden = self.norm(hidden)
-        if self.projection is not None:
-            hidden = self.projection(hidden)
-        return hidden  # type: ignore[no-any-return]  # torch's modules are untyped calls
+__all__ = ["PackedLayer", "PackedModel", "PackedStage", "PackedTagStage", "pack"]
 
 
 class PackedLayer(nn.Module):
@@ -86,16 +46,47 @@ class PackedLayer(nn.Module):
 
     def forward(self, hidden: Tensor, gather: Tensor, bias: Tensor, scatter: Tensor) -> Tensor:
         """Shapes `(tokens, width)`, `(rows, longest)`, `(rows, 1, 1, longest)`, `(tokens,)` -> `(tokens, width)`."""
+        return self.partly(hidden, hidden, hidden, gather, bias, gather, scatter)
+
+    def partly(
+        self,
+        asking: Tensor,
+        before: Tensor,
+        hidden: Tensor,
+        gather: Tensor,
+        bias: Tensor,
+        query_gather: Tensor,
+        scatter: Tensor,
+    ) -> Tensor:
+        """New states of some tokens, which attend to all of them.
+
+        Args:
+            asking: what queries are made of. Shape `(actives, width)`.
+            before: the states of the same tokens, to which the layer adds. Shape `(actives, width)`. Equal to
+                `asking`, which may be another node of the graph: one that shares its int8 form with `hidden`.
+            hidden: what keys and values are made of. Shape `(tokens, width)`.
+            gather: number of the token at each place of the padded grid. Shape `(rows, longest)`.
+            bias: 0 where a token is, else the lowest float. Shape `(rows, 1, 1, longest)`.
+            query_gather: as `gather`, for the actives. Shape `(rows, longest_active)`.
+            scatter: place of each active in the flattened grid of actives. Shape `(actives,)`.
+
+        Returns:
+            Shape `(actives, width)`.
+        """
         # One merged product for all three was 5 % slower per layer: its result has to be split again. Giving heads
         # their axis before gathering keeps every reshape free of the grid's changing sizes.
         queries, keys, values = (
-            linear(hidden).reshape(-1, self.heads, self.size)[gather].permute(0, 2, 1, 3)
-            for linear in (self.query, self.key, self.value)
+            linear(states).reshape(-1, self.heads, self.size)[grid].permute(0, 2, 1, 3)
+            for linear, states, grid in (
+                (self.query, asking, query_gather),
+                (self.key, hidden, gather),
+                (self.value, hidden, gather),
+            )
         )
         weights = torch.softmax(queries @ keys.transpose(-1, -2) + bias, dim=-1)
         context = (weights @ values).permute(0, 2, 1, 3).reshape(-1, self.width)
-        hidden = self.attention_norm(self.output(F.embedding(scatter, context)) + hidden)
-        result: Tensor = self.output_norm(self.contract(self.activation(self.expand(hidden))) + hidden)
+        new = self.attention_norm(self.output(F.embedding(scatter, context)) + before)
+        result: Tensor = self.output_norm(self.contract(self.activation(self.expand(new))) + new)
         return result
 
 
@@ -108,8 +99,7 @@ class PackedStage(nn.Module):
 
     def forward(self, hidden: Tensor, gather: Tensor, mask: Tensor, scatter: Tensor) -> tuple[Tensor, Tensor]:
         """Shapes as in ARCHITECTURE.md; returns hidden `(tokens, width)` and logits `(rows, labels)`."""
-        # The lowest float, not minus infinity: its exponential is exactly 0 too, and it cannot turn into a NaN.
-        bias = torch.where(mask, 0.0, torch.finfo(torch.float32).min)[:, None, None, :]
+        bias = _bias(mask)
         for layer in self.layers:
             hidden = layer(hidden, gather, bias, scatter)
         if self.pooling == "first":
@@ -121,13 +111,41 @@ class PackedStage(nn.Module):
         return hidden, self.head(pooled)
 
 
+class PackedTagStage(nn.Module):
+    """The layers between two exits for the words that are still inside, and the head on their first pieces."""
+
+    def __init__(self, layers: list[PackedLayer], head: nn.Module) -> None:
+        super().__init__()
+        self.layers, self.head = nn.ModuleList(layers), head
+
+    def forward(
+        self,
+        hidden: Tensor,
+        gather: Tensor,
+        mask: Tensor,
+        active: Tensor,
+        query_gather: Tensor,
+        scatter: Tensor,
+        words: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Shapes as in ARCHITECTURE.md; returns hidden of the actives `(actives, width)`, logits `(words, labels)`."""
+        bias = _bias(mask)
+        asking = new = F.embedding(active, hidden)
+        for i, layer in enumerate(self.layers):
+            if i:
+                hidden = hidden.index_put((active,), new)
+                asking = F.embedding(active, hidden)
+            new = layer.partly(asking, new, hidden, gather, bias, query_gather, scatter)  # type: ignore[operator]  # torch types a list's modules as tensors too
+        return new, self.head(F.embedding(words, new))
+
+
 @dataclass(frozen=True)
 class PackedModel:
     """A whole second tier in packed form.
 
     Attributes:
         embed: token ids to hidden states.
-        stages: in the order in which they run.
+        stages: in the order in which they run; all of one kind.
         layers: number of the last layer of each stage, from 1.
         width: size of a hidden state.
         position_offset: position id of a row's first token.
@@ -136,7 +154,7 @@ class PackedModel:
     """
 
     embed: PackedEmbed
-    stages: tuple[PackedStage, ...]
+    stages: tuple[PackedStage, ...] | tuple[PackedTagStage, ...]
     layers: tuple[int, ...]
     width: int
     position_offset: int
@@ -147,11 +165,11 @@ class PackedModel:
         return self.embed.types is not None
 
 
-def pack(model: MultiExitModel) -> PackedModel:
+def pack(model: MultiExitModel | MultiExitTagger) -> PackedModel:
     """Turn a multi-exit model into packed modules that hold copies of its weights.
 
     Args:
-        model: of one of `FAMILIES`; left as it is.
+        model: a classifier or a tagger of one of `FAMILIES`; left as it is.
 
     Raises:
         OptionError: the backbone's family is unknown, or it does something that packed layers do not.
@@ -168,10 +186,12 @@ def pack(model: MultiExitModel) -> PackedModel:
     activation = _activation(config.activation if family == "distilbert" else config.hidden_act)
     packed = [PackedLayer(parts, heads=config.num_attention_heads, activation=activation) for parts in layers]
     starts = (0, *model.layers[:-1])
-    stages = tuple(
-        PackedStage(packed[start:end], head, pooling=model.pooling).eval()
-        for start, end, head in zip(starts, model.layers, model.heads, strict=True)
-    )
+    parts = [(packed[a:b], head) for a, b, head in zip(starts, model.layers, model.heads, strict=True)]
+    stages: tuple[PackedStage, ...] | tuple[PackedTagStage, ...]
+    if isinstance(model, MultiExitTagger):
+        stages = tuple(PackedTagStage(own, head).eval() for own, head in parts)
+    else:
+        stages = tuple(PackedStage(own, head, pooling=model.pooling).eval() for own, head in parts)
     offset = config.pad_token_id + 1 if family == "roberta" else 0
     return PackedModel(
         embed=embed.eval(),
@@ -183,6 +203,12 @@ def pack(model: MultiExitModel) -> PackedModel:
     )
 
 
+def _bias(mask: Tensor) -> Tensor:
+    """What attention adds at each place: `(rows, longest)` -> `(rows, 1, 1, longest)`."""
+    # The lowest float, not minus infinity: its exponential is exactly 0 too, and it cannot turn into a NaN.
+    return torch.where(mask, 0.0, torch.finfo(torch.float32).min)[:, None, None, :]
+
+
 def _activation(name: str) -> Callable[[Tensor], Tensor]:
     """The same function in the form that exports as a single operator."""
     if name in ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"):
@@ -190,83 +216,3 @@ def _activation(name: str) -> Callable[[Tensor], Tensor]:
     if name in ("gelu", "gelu_python"):
         return nn.GELU()
     return ACT2FN[name]  # type: ignore[no-any-return]  # transformers ships no types
-
-
-def _bert(backbone: Any) -> tuple[PackedEmbed, list[LayerParts]]:
-    table = backbone.embeddings
-    embed = PackedEmbed(
-        table.word_embeddings,
-        table.position_embeddings,
-        table.token_type_embeddings,
-        table.LayerNorm,
-        getattr(backbone, "embeddings_project", None),  # ELECTRA, where its embeddings are narrower than its layers
-    )
-    return embed, [
-        LayerParts(
-            query=layer.attention.self.query,
-            key=layer.attention.self.key,
-            value=layer.attention.self.value,
-            output=layer.attention.output.dense,
-            attention_norm=layer.attention.output.LayerNorm,
-            expand=layer.intermediate.dense,
-            contract=layer.output.dense,
-            output_norm=layer.output.LayerNorm,
-        )
-        for layer in backbone.encoder.layer
-    ]
-
-
-def _distilbert(backbone: Any) -> tuple[PackedEmbed, list[LayerParts]]:
-    table = backbone.embeddings
-    embed = PackedEmbed(table.word_embeddings, table.position_embeddings, None, table.LayerNorm, None)
-    return embed, [
-        LayerParts(
-            query=layer.attention.q_lin,
-            key=layer.attention.k_lin,
-            value=layer.attention.v_lin,
-            output=layer.attention.out_lin,
-            attention_norm=layer.sa_layer_norm,
-            expand=layer.ffn.lin1,
-            contract=layer.ffn.lin2,
-            output_norm=layer.output_layer_norm,
-        )
-        for layer in backbone.transformer.layer
-    ]
-
-
-def _albert(backbone: Any) -> tuple[PackedEmbed, list[LayerParts]]:
-    table, encoder, config = backbone.embeddings, backbone.encoder, backbone.config
-    if config.inner_group_num != 1:
-        raise OptionError(f"tier 2's inner_group_num must be 1, was: {config.inner_group_num}")
-    embed = PackedEmbed(
-        table.word_embeddings,
-        table.position_embeddings,
-        table.token_type_embeddings,
-        table.LayerNorm,
-        encoder.embedding_hidden_mapping_in,
-    )
-    # Layers share the weights of their group: each stage gets a copy, and runs like any other.
-    groups = [int(i / (config.num_hidden_layers / config.num_hidden_groups)) for i in range(config.num_hidden_layers)]
-    shared = [encoder.albert_layer_groups[group].albert_layers[0] for group in groups]
-    return embed, [
-        LayerParts(
-            query=layer.attention.query,
-            key=layer.attention.key,
-            value=layer.attention.value,
-            output=layer.attention.dense,
-            attention_norm=layer.attention.LayerNorm,
-            expand=layer.ffn,
-            contract=layer.ffn_output,
-            output_norm=layer.full_layer_layer_norm,
-        )
-        for layer in shared
-    ]
-
-
-FAMILIES: dict[str, Callable[[Any], tuple[PackedEmbed, list[LayerParts]]]] = {
-    "bert": _bert,
-    "roberta": _bert,
-    "electra": _bert,
-    "distilbert": _distilbert,
-    "albert": _albert,
-}

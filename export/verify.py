@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from cascade.batch import Batch, FloatArray
+from cascade.batch import FloatArray, IntArray
 from cascade.batching import SortedByLength, batches
 from cascade.exceptions import BundleError
-from cascade.packing import padded
+from cascade.packing import Packing, padded
 from cascade.training.multi_exit import MultiExitModel
+from cascade.training.tagging import MultiExitTagger
+from cascade.words import WordBatch
+from cascade_export.chain import Encoded, at_words, per_token, tokens, units
 
-__all__ = ["SAMPLES", "TOLERANCE", "check", "torch_tier1", "torch_tier2"]
+__all__ = ["SAMPLES", "TOLERANCE", "check", "random_exits", "torch_tier1", "torch_tier2"]
 
 TOLERANCE = 1e-4  # of the largest logit, if that is above 1; fp32 graphs differ from torch by about 1e-6
 SAMPLES = (
@@ -56,22 +59,52 @@ SAMPLES = (
 """Sentences of everyday kinds and lengths, for when no calibration texts are given."""
 
 
-def torch_tier2(model: MultiExitModel, batch: Batch) -> FloatArray:
-    """The checkpoint's own logits. Shape `(rows, exits, labels)`."""
-    return _in_batches(lambda *inputs: model(*inputs)["logits"], batch)
+def torch_tier2(
+    model: MultiExitModel | MultiExitTagger, batch: Encoded, *, exits: IntArray | None = None
+) -> FloatArray:
+    """The checkpoint's own logits.
+
+    Args:
+        model: in evaluation mode.
+        batch: texts for a classifier, sentences for a tagger.
+        exits: as for `chain.chain_logits`.
+
+    Returns:
+        Shape `(rows or words, exits, labels)`. Of a word that has left: what the head says of the state that it kept.
+    """
+    depth = model.layers[-1]
+    layers = np.array(model.layers, np.int64)
+
+    def run(rows: IntArray, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        if exits is None or not isinstance(batch, WordBatch):
+            logits: torch.Tensor = model(ids, mask, types)["logits"]
+            return logits
+        part = batch.select(rows)
+        packing = Packing.of(part.batch.lengths)
+        last = per_token(part, layers[exits[units(batch, rows)]], others=depth)
+        grid = np.where(packing.mask, last[packing.gather], depth)
+        logits = model(ids, mask, types, exit_layers=torch.from_numpy(grid))["logits"]
+        return logits
+
+    return _in_batches(run, batch)
 
 
-def torch_tier1(model: Any, batch: Batch, *, max_length: int) -> FloatArray:
-    """The checkpoint's own logits. Shape `(rows, labels)`."""
+def torch_tier1(model: Any, batch: Encoded, *, max_length: int) -> FloatArray:
+    """The checkpoint's own logits. Shape `(rows or words, labels)`."""
     takes_types = getattr(model.config, "type_vocab_size", 0) > 1
 
-    def run(ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+    def run(_rows: IntArray, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
         inputs = {"input_ids": ids, "attention_mask": mask}
         inputs |= {"token_type_ids": types} if takes_types else {}
         logits: torch.Tensor = model(**inputs).logits
         return logits
 
     return _in_batches(run, batch, max_length=max_length)
+
+
+def random_exits(words: WordBatch, exits: int) -> IntArray:
+    """An exit for each word, from 0, drawn with equal chances; the same for the same words. Shape `(words,)`."""
+    return np.random.default_rng(words.words).integers(0, exits, words.words)
 
 
 def check(name: str, found: FloatArray, expected: FloatArray) -> float:
@@ -98,13 +131,16 @@ def check(name: str, found: FloatArray, expected: FloatArray) -> float:
     return difference
 
 
-def _in_batches(run: Any, batch: Batch, *, max_length: int = 1 << 30) -> FloatArray:
-    """Padded rows of like length through torch, put back in order."""
-    groups = batches(SortedByLength(32), batch.lengths)
-    parts = []
+def _in_batches(run: Any, batch: Encoded, *, max_length: int = 1 << 30) -> FloatArray:
+    """Padded rows of like length through torch, put back in order; of a tagger's grids, what the words' places say."""
+    lengths = tokens(batch).lengths
+    numbers, parts = [], []
     with torch.no_grad():
-        for rows in groups:
-            grids = padded(batch.select(rows), max_length=min(max_length, int(batch.lengths.max())))
-            parts.append(run(*(torch.from_numpy(grid) for grid in grids)).float().numpy())
-    found: FloatArray = np.concatenate(parts)[np.argsort(np.concatenate(groups))]
-    return found
+        for rows in batches(SortedByLength(32), lengths):
+            part = batch.select(rows)
+            grids = padded(tokens(part), max_length=min(max_length, int(lengths.max())))
+            found = run(rows, *(torch.from_numpy(grid) for grid in grids)).float().numpy()
+            parts.append(at_words(found, part) if isinstance(part, WordBatch) else found)
+            numbers.append(units(batch, rows))
+    ordered: FloatArray = np.concatenate(parts)[np.argsort(np.concatenate(numbers))]
+    return ordered

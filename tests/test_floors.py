@@ -14,7 +14,8 @@ ENGINE = ROOT / "cascade"
 
 FLOORS = {
     "checks": 0, "batch": 0, "confidence": 0, "exceptions": 0, "manifest": 0, "results": 0,
-    "batching": 1, "exits": 1, "fitting": 1, "packing": 1, "routing": 1, "threads": 1, "wordpiece": 1,
+    "batching": 1, "decoding": 1, "exits": 1, "fitting": 1, "packing": 1, "routing": 1, "threads": 1,
+    "viterbi": 1, "wordpiece": 1,
     "backend": 2, "bundle": 2, "hub": 2, "reading": 2, "records": 2, "tokenizer": 2,
     "tiers": 3,
     "engine": 4, "streaming": 4, "calibration": 4,

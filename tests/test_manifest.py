@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cascade.exceptions import BundleError
-from cascade.manifest import FileRecord, Manifest, StageSpec, TierOneSpec, TierTwoSpec
+from cascade.manifest import TAGGING, FileRecord, Manifest, StageSpec, TierOneSpec, TierTwoSpec
 
 LABELS = ("negative", "positive")
 PATHS = ("onnx/model.onnx", "tier2/embed.onnx", "tier2/stage_00.onnx", "tier2/stage_01.onnx")
@@ -45,6 +46,18 @@ def test_round_trip() -> None:
     assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
 
 
+def test_round_trip_of_a_tagger() -> None:
+    tagger = replace(MANIFEST, task=TAGGING, windows={"margin": 3, "whole": 0.6}, decoding={"decoder": "Viterbi"})
+    assert Manifest.from_json(tagger.to_json()) == tagger
+
+
+def test_bundles_from_before_taggers_load() -> None:
+    def change(raw: Raw) -> None:
+        del raw["windows"], raw["decoding"]
+
+    assert Manifest.from_json(changed(change)) == MANIFEST
+
+
 def test_not_json() -> None:
     with pytest.raises(BundleError, match=r"cascade.json must be JSON, but Expecting .*; export the bundle again"):
         Manifest.from_json("{")
@@ -78,8 +91,14 @@ def test_missing_and_misnamed_fields(change: Callable[[Raw], object]) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda raw: raw.update(task="summarisation"), "task must be one of text-classification, was: summarisation"),
+        (lambda raw: raw.update(task="summarisation"), "task must be one of .*, was: summarisation"),
         (lambda raw: raw.update(problem_type="regression"), "problem_type must be one of .*, was: regression"),
+        (
+            lambda raw: raw.update(task="token-classification", problem_type="multi_label_classification"),
+            "problem_type of token-classification must be single_label_classification, was: multi_label",
+        ),
+        (lambda raw: raw.update(windows={"margin": 3}), "windows must be left out of text-classification"),
+        (lambda raw: raw.update(task="token-classification", decoding="bio"), "decoding must be an object, was: 'bio'"),
         (lambda raw: raw.update(labels=["a", "a"]), r"labels must be distinct and at least one, were: \['a', 'a'\]"),
         (lambda raw: raw["tier1"].update(labels=["x", "y"]), r"labels of tier 1 must be \['negative', 'positive'\]"),
         (lambda raw: raw["tier2"].update(labels=["x", "y"]), r"labels of tier 2 must be .*, were: \['x', 'y'\]"),

@@ -15,7 +15,8 @@ def model(*, reach: int) -> StaticForSequenceClassification:
     made = StaticForSequenceClassification(config)
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=0.5)
-    return made.eval()
+    made.train(False)
+    return made
 
 
 def logits(made: StaticForSequenceClassification, ids: list[int], *, padding: int = 0) -> Tensor:

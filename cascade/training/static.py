@@ -2,9 +2,9 @@
 
 A learned scalar per token decides how much it counts, so that function words can count for nothing (the idea of
 smooth inverse frequency, Arora et al. 2017, learned instead of counted). With a `reach`, each token is read with its
-neighbours on both sides before the mean, and the maximum counts beside it ("Convolutional Neural Networks for Sentence
-Classification", Kim 2014, section 2): where negation decides, words alone say too little. It is a `PreTrainedModel`, so that it is
-saved, loaded and exported like any other.
+neighbours on both sides before the mean, and the maximum counts beside it ("Convolutional Neural Networks for
+Sentence Classification", Kim 2014, section 2): where negation decides, words alone say too little. It is a
+`PreTrainedModel`, so that it is saved, loaded and exported like any other.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class StaticConfig(PretrainedConfig):
 
 
 class StaticForSequenceClassification(PreTrainedModel):
-    """Weighted mean of token embeddings (or of runs of them, and their maximum), LayerNorm, one hidden layer, logits."""
+    """Weighted mean of token embeddings (or of runs, and their maximum), LayerNorm, one hidden layer, logits."""
 
     config_class = StaticConfig
     base_model_prefix = "static"
@@ -106,9 +106,9 @@ class StaticForSequenceClassification(PreTrainedModel):
 
 
 def _runs(states: Tensor, reach: int) -> Tensor:
-    """Each token's state beside its neighbours', zeros outside. `(rows, longest, width)` -> `(..., (2 reach + 1) width)`.
+    """Each token's state beside its neighbours', zeros outside.
 
-    Written as slices for one product, not as a convolution: a product with constant weights is what becomes int8.
+    Shapes `(rows, longest, width)` -> `(rows, longest, (2 reach + 1) width)`. Written as slices for one product, not as a convolution: a product with constant weights is what becomes int8.
     """
     longest = states.shape[1]
     padded = torch.nn.functional.pad(states, (0, 0, reach, reach))
