@@ -91,7 +91,7 @@ def check(policy: ExitPolicy, layers: Sequence[int]) -> None:
     Raises:
         OptionError: thresholds that are not one per exit, or a layer without an exit.
     """
-    if type(policy) in _SHIPPED.values() and hasattr(policy, "check"):
+    if isinstance(policy, tuple(_SHIPPED.values())) and hasattr(policy, "check"):
         policy.check(layers)
 
 

@@ -194,7 +194,8 @@ class Manifest:
         found = []
         if self.task == TAGGING and self.problem_type == "multi_label_classification":
             found.append(f"problem_type of {TAGGING} must be single_label_classification, was: {self.problem_type}")
-        for name, policy in (("windows", self.windows), ("decoding", self.decoding)):
+        policies: dict[str, Any] = {"windows": self.windows, "decoding": self.decoding}
+        for name, policy in policies.items():
             if policy is not None and self.task != TAGGING:
                 found.append(f"{name} must be left out of {self.task}, was: {policy}")
             elif policy is not None and not isinstance(policy, Mapping):

@@ -17,9 +17,11 @@ FLOORS = {
     "batching": 1, "decoding": 1, "exits": 1, "fitting": 1, "packing": 1, "routing": 1, "threads": 1,
     "viterbi": 1, "wordpiece": 1,
     "backend": 2, "bundle": 2, "hub": 2, "reading": 2, "records": 2, "tokenizer": 2,
+    "word_encoding": 2,
     "tiers": 3,
     "engine": 4, "streaming": 4, "calibration": 4,
-    "classifier": 5, "cli": 5,
+    "aggregation": 4,
+    "classifier": 5, "cli": 5, "tagger": 5,
     "training": 6,
 }  # fmt: skip
 """Rooms by floor; `training` needs an extra, so nothing of the engine may import it."""

@@ -108,7 +108,8 @@ class StaticForSequenceClassification(PreTrainedModel):
 def _runs(states: Tensor, reach: int) -> Tensor:
     """Each token's state beside its neighbours', zeros outside.
 
-    Shapes `(rows, longest, width)` -> `(rows, longest, (2 reach + 1) width)`. Written as slices for one product, not as a convolution: a product with constant weights is what becomes int8.
+    Shapes `(rows, longest, width)` -> `(rows, longest, (2 reach + 1) width)`. Written as slices for one product, not as
+    a convolution: a product with constant weights is what becomes int8.
     """
     longest = states.shape[1]
     padded = torch.nn.functional.pad(states, (0, 0, reach, reach))
