@@ -1,4 +1,4 @@
-"""Who runs: one bundle under the policies that its cascade has to justify itself against. All share its sessions.
+"""Who runs: one classifier under the policies that its cascade has to justify itself against. All share its sessions.
 
     full       tier 2 alone at full depth: what everything is compared with
     cut-N      tier 2 cut after layer N for everyone (truncation): the baseline of an adaptive policy
@@ -6,17 +6,17 @@
     exits      tier 2 alone with the bundle's exit policy
     cascade    as the bundle is configured
 
-It leaves to others: peers (`peers`), taking turns (`interleaving`).
+It leaves to others: taggers (`taggers`), peers (`peers`), taking turns (`interleaving`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cascade.classifier import Classifier
 from cascade.exits import AtExit, never
-from cascade.results import Label
 from cascade.routing import defer_all, defer_none
 from cascade.tokenizer import Text
 
@@ -30,30 +30,30 @@ class Answered:
     """What a contender answered, and where.
 
     Attributes:
-        labels: one per text.
-        deferred: share of the texts that tier 2 answered; `None` where that means nothing.
-        mean_layer: at which tier 2 was left, over the texts that it answered; `None` without any.
+        labels: one per text; of a tagger a list of tags per sentence.
+        deferred: share of the texts (or words) that tier 2 answered; `None` where that means nothing.
+        mean_layer: at which tier 2 was left, over the texts (or words) that it answered; `None` without any.
     """
 
-    labels: Sequence[Label]
+    labels: Sequence[Any]
     deferred: float | None = None
     mean_layer: float | None = None
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Something that labels texts.
+    """Something that labels texts, or tags sentences.
 
     Attributes:
         key: for programs.
         name: for readers.
-        run: labels all texts; tokenisation is part of it.
+        run: answers everything; tokenisation is part of it.
         cut: the layer, if this is tier 2 ended there for everyone (full depth included).
     """
 
     key: str
     name: str
-    run: Callable[[Sequence[Text]], Answered]
+    run: Callable[[Sequence[Any]], Answered]
     cut: int | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -34,9 +35,16 @@ class Labelled:
         targets: number of the label, shape `(n,)`; or 0 and 1 per label, shape `(n, labels)`, for multi-label heads.
     """
 
+    unit: ClassVar[str] = "texts"
+
     texts: list[str | tuple[str, str]]
     labels: list[Label]
     targets: IntArray
+
+    @property
+    def inputs(self) -> Sequence[str | tuple[str, str]]:
+        """What contenders are given."""
+        return self.texts
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -44,6 +52,10 @@ class Labelled:
     def right(self, answers: Sequence[Label]) -> int:
         """How many of these answers are as labelled."""
         return sum(answer == label for answer, label in zip(answers, self.labels, strict=True))
+
+    def f1(self, answers: Sequence[Label]) -> float | None:
+        """Of entities, of which texts have none: `None`."""
+        return None
 
 
 def read_labelled(

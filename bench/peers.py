@@ -5,17 +5,18 @@ behind the interface of a `...ForSequenceClassification` model: the same backbon
 attention kernels, one pooling, one head of two linear layers, no exits, no hooks, no hidden states kept. It does the
 work of `BertForSequenceClassification` and nothing else. An ordinary checkpoint is given to the pipeline as it is.
 
-It leaves to others: timing (`interleaving`). Needs the `bench` extra.
+It leaves to others: taggers (`tag_peers`), timing (`interleaving`). Needs the `bench` extra.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cascade.exceptions import MissingExtraError, OptionError
 from cascade.results import Label
@@ -37,10 +38,17 @@ except ImportError as error:
         'pip install "cascade-encoder[bench]", or leave out --checkpoint'
     ) from error
 
-__all__ = ["BATCH_SIZES", "LastExit", "Pipeline", "best_batch_size", "contender"]
+__all__ = ["BATCH_SIZES", "LastExit", "Peer", "Pipeline", "best_batch_size", "contender", "loading"]
 
 BATCH_SIZES = (1, 8, 16, 32, 64, 128)
 WITHOUT_POOLER = ("bert", "roberta", "albert")  # whose constructors know `add_pooling_layer`; the others have none
+
+
+class Peer(Protocol):
+    """A pipeline that answers: `Pipeline`, `tag_peers.TagPipeline`."""
+
+    def labels(self, inputs: Sequence[Any], *, batch_size: int) -> Sequence[Any]:
+        """Labels of texts, or tags of sentences."""
 
 
 class LastExit(PreTrainedModel):
@@ -116,29 +124,17 @@ class Pipeline:
         Raises:
             OptionError: there is no such checkpoint.
         """
-        torch.set_num_threads(threads)
-        before = transformers.logging.get_verbosity()
-        # The pipeline logs an error for any class that is not its own, and then uses it.
-        transformers.logging.set_verbosity(logging.CRITICAL)
-        try:
+        with loading(checkpoint, threads=threads):
             config = AutoConfig.from_pretrained(checkpoint)
             tokenizer = AutoTokenizer.from_pretrained(checkpoint, use_fast=True)
             own = getattr(config, "cascade_exits", None)
             model = LastExit.from_folder(checkpoint) if own else _stock(checkpoint)
             pipe = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
-        except (OSError, ValueError, KeyError) as fault:
-            reason = " ".join(str(fault).split())
-            raise OptionError(
-                f"--checkpoint must be a folder or Hub id with a model for transformers, was: {checkpoint} ({reason}); "
-                "give what cascade-train exits wrote"
-            ) from None
-        finally:
-            transformers.logging.set_verbosity(before)
         return cls(pipe, max_length, multi_label)
 
-    def labels(self, texts: Sequence[Text], *, batch_size: int) -> list[Label]:
-        """Labels of the texts, in the form of `Predictions.labels`."""
-        given: Any = [{"text": text[0], "text_pair": text[1]} if isinstance(text, tuple) else text for text in texts]
+    def labels(self, inputs: Sequence[Text], *, batch_size: int) -> list[Label]:
+        """Labels of texts, in the form of `Predictions.labels`."""
+        given: Any = [{"text": text[0], "text_pair": text[1]} if isinstance(text, tuple) else text for text in inputs]
         options: dict[str, Any] = {"batch_size": batch_size, "truncation": True, "max_length": self.max_length}
         if not self.multi_label:
             return [answer["label"] for answer in self.pipe(given, **options)]
@@ -148,20 +144,47 @@ class Pipeline:
         return [tuple(name for name in names if name in yes) for yes in chosen]
 
 
+@contextmanager
+def loading(checkpoint: str | Path, *, threads: int) -> Iterator[None]:
+    """Set torch's threads, and tell in one line why a checkpoint cannot be loaded.
+
+    Args:
+        checkpoint: which.
+        threads: of torch, in this whole process.
+
+    Raises:
+        OptionError: there is no such checkpoint, or one of another kind.
+    """
+    torch.set_num_threads(threads)
+    before = transformers.logging.get_verbosity()
+    # The pipeline logs an error for any class that is not its own, and then uses it.
+    transformers.logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as fault:
+        reason = " ".join(str(fault).split())
+        raise OptionError(
+            f"--checkpoint must be a folder or Hub id with a model for transformers, was: {checkpoint} ({reason}); "
+            "give what cascade-train exits wrote"
+        ) from None
+    finally:
+        transformers.logging.set_verbosity(before)
+
+
 def best_batch_size(
-    pipeline: Pipeline,
-    texts: Sequence[Text],
+    pipeline: Peer,
+    inputs: Sequence[Any],
     *,
     sizes: Sequence[int] = BATCH_SIZES,
     progress: Callable[[str], object] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[int, dict[int, float]]:
-    """Try batch sizes on some texts, each twice, the better run counting.
+    """Try batch sizes on some texts or sentences, each twice, the better run counting.
 
     Returns:
-        The fastest size, and texts per second by size.
+        The fastest size, and texts or sentences per second by size.
     """
-    pipeline.labels(texts[:32], batch_size=8)
+    pipeline.labels(inputs[:32], batch_size=8)
     rates = {}
     for size in sizes:
         taken = []
@@ -169,17 +192,17 @@ def best_batch_size(
             if progress is not None:
                 progress(f"pipeline, batches of {size}")
             begin = clock()
-            pipeline.labels(texts, batch_size=size)
+            pipeline.labels(inputs, batch_size=size)
             taken.append(clock() - begin)
-        rates[size] = len(texts) / min(taken)
+        rates[size] = len(inputs) / min(taken)
     return max(rates, key=rates.__getitem__), rates
 
 
-def contender(pipeline: Pipeline, batch_size: int) -> Contender:
+def contender(pipeline: Peer, batch_size: int) -> Contender:
     """The pipeline beside the contenders of a bundle."""
 
-    def run(texts: Sequence[Text]) -> Answered:
-        return Answered(pipeline.labels(texts, batch_size=batch_size))
+    def run(inputs: Sequence[Any]) -> Answered:
+        return Answered(pipeline.labels(inputs, batch_size=batch_size))
 
     return Contender(PIPELINE, f"transformers.pipeline, fp32, batches of {batch_size}", run)
 

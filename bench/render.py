@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,19 +19,17 @@ import cascade
 from cascade.cli.show import table as aligned
 from cascade_bench.machine import in_words
 from cascade_bench.statistics import Interval
-from cascade_bench.table import Row, Table, verdict
+from cascade_bench.table import Row, Table
+from cascade_bench.verdicts import verdicts
 
 __all__ = ["as_json", "as_markdown", "as_text", "write_json"]
-
-HEAD = ("contender", "accuracy", "points", "deferred", "mean layer", "texts/s", "over full tier 2", "over pipeline")
-RIGHT = tuple(range(1, len(HEAD)))
 
 
 def as_text(table: Table, machine: Mapping[str, Any]) -> str:
     """For terminals."""
     head, rows = _cells(table)
-    shown = aligned(head, rows, right=RIGHT[: len(head) - 1])
-    return "\n".join([shown, "", verdict(table), _method(table), in_words(dict(machine))])
+    shown = aligned(head, rows, right=tuple(range(1, len(head))))
+    return "\n".join([shown, "", *verdicts(table), _method(table), in_words(dict(machine))])
 
 
 def as_markdown(table: Table, machine: Mapping[str, Any]) -> str:
@@ -39,7 +37,7 @@ def as_markdown(table: Table, machine: Mapping[str, Any]) -> str:
     head, rows = _cells(table)
     lines = [f"| {' | '.join(head)} |", f"|---{'|--:' * (len(head) - 1)}|"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*lines, "", verdict(table), "", f"{_method(table)} {in_words(dict(machine))}"])
+    return "\n".join([*lines, "", " ".join(verdicts(table)), "", f"{_method(table)} {in_words(dict(machine))}"])
 
 
 def as_json(table: Table, machine: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +50,7 @@ def as_json(table: Table, machine: Mapping[str, Any], details: Mapping[str, Any]
         "benchmarks": [_benchmark(row, table, details) for row in table.rows],
         "details": dict(details),
         "orders": table.turns.orders,
-        "verdict": verdict(table),
+        "verdict": " ".join(verdicts(table)),
     }
 
 
@@ -68,20 +66,22 @@ def write_json(file: Path, made: Mapping[str, Any]) -> None:
 
 def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
     piped = any(row.over_pipeline is not None for row in table.rows)
-    rows = [
-        [
-            row.name,
-            f"{row.accuracy:.2%}",
-            f"{row.against_full * 100:+.2f}",
-            "" if row.deferred is None else f"{row.deferred:.1%}",
-            "" if row.mean_layer is None else f"{row.mean_layer:.2f}",
-            f"{table.texts / row.median_seconds:,.0f}",
-            _ratio(row.over_full),
-            *([_ratio(row.over_pipeline)] if piped else []),
-        ]
-        for row in table.rows
-    ]
-    return list(HEAD if piped else HEAD[:-1]), rows
+    entities = any(row.f1 is not None for row in table.rows)
+    words = table.unit == "words"
+    columns: dict[str, Callable[[Row], str]] = {
+        "contender": lambda row: row.name,
+        "accuracy": lambda row: f"{row.accuracy:.2%}",
+        "points": lambda row: f"{row.against_full * 100:+.2f}",
+        **({"entity F1": lambda row: "" if row.f1 is None else f"{row.f1:.2%}"} if entities else {}),
+        "by tier 1" if words else "deferred": lambda row: (
+            "" if row.deferred is None else f"{1 - row.deferred if words else row.deferred:.1%}"
+        ),
+        "mean layer": lambda row: "" if row.mean_layer is None else f"{row.mean_layer:.2f}",
+        f"{table.unit}/s": lambda row: f"{table.count / row.median_seconds:,.0f}",
+        "over full tier 2": lambda row: _ratio(row.over_full),
+        **({"over pipeline": lambda row: _ratio(row.over_pipeline)} if piped else {}),
+    }
+    return list(columns), [[shown(row) for shown in columns.values()] for row in table.rows]
 
 
 def _ratio(interval: Interval | None) -> str:
@@ -98,9 +98,9 @@ def _method(table: Table) -> str:
     least = min(len(plan.repeats) for plan in table.turns.plans.values())
     fewer = "" if least == repeats else f" (slow contenders: {least})"
     return (
-        f"{table.texts} texts, tokenisation included, {repeats} interleaved repeats{fewer}; ratios are medians of "
-        "those within a repeat, in brackets their 95 % intervals (another coverage is named). Points: accuracy "
-        "against full tier 2. Mean layer: over what tier 2 answered."
+        f"{table.count} {table.unit}, tokenisation included, {repeats} interleaved repeats{fewer}; ratios are medians "
+        "of those within a repeat, in brackets their 95 % intervals (another coverage is named). Points: accuracy "
+        f"against full tier 2. Mean layer: over {'the words' if table.unit == 'words' else 'what'} tier 2 answered."
     )
 
 
@@ -115,10 +115,11 @@ def _benchmark(row: Row, table: Table, details: Mapping[str, Any]) -> dict[str, 
         "params": None,
         "extra_info": {
             "name": row.name,
-            "texts": table.texts,
+            table.unit: table.count,
             "cut_after_layer": row.cut,
             "accuracy": row.accuracy,
             "points_against_full": row.against_full * 100,
+            "entity_f1": row.f1,
             "deferred": row.deferred,
             "mean_layer": row.mean_layer,
             "seconds_by_repeat": list(row.seconds),

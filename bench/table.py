@@ -1,6 +1,7 @@
 """The table: accuracy beside seconds for every contender, all measured in one interleaved run.
 
-It leaves to others: who runs (`contenders`, `peers`), taking turns (`interleaving`), how it looks (`render`).
+It leaves to others: who runs (`contenders`, `taggers`, `peers`), taking turns (`interleaving`), what it says
+(`verdicts`), how it looks (`render`).
 """
 
 from __future__ import annotations
@@ -9,16 +10,40 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any, Protocol
 
 from cascade.exceptions import OptionError
-from cascade_bench.contenders import CASCADE, FULL, PIPELINE, Answered, Contender
-from cascade_bench.data import Labelled
+from cascade_bench.contenders import FULL, PIPELINE, Answered, Contender
 from cascade_bench.interleaving import Turns, interleave
 from cascade_bench.statistics import Interval, speed_up
 
-__all__ = ["Row", "Table", "measure", "verdict"]
+__all__ = ["Examples", "Row", "Table", "measure"]
 
-CLEAR = 1.0  # a ratio whose interval holds this says nothing
+
+class Examples(Protocol):
+    """What contenders answer, and what is right about it: `data.Labelled`, `tag_data.Tagged`.
+
+    Attributes:
+        unit: what is counted, `texts` or `words`.
+        inputs: what contenders are given.
+    """
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+
+    @property
+    def inputs(self) -> Sequence[Any]:
+        """Texts or sentences."""
+
+    def __len__(self) -> int:
+        """How many answers count."""
+
+    def right(self, answers: Any) -> int:
+        """How many of these answers are as labelled."""
+
+    def f1(self, answers: Any) -> float | None:
+        """Of entities; `None` where there are none."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +58,7 @@ class Row:
         deferred, mean_layer: see `contenders.Answered`.
         seconds: of one pass over the data by repeat; `None` where it had no turn.
         over_full, over_pipeline: how many times faster than these.
+        f1: of entities; `None` where there are none.
     """
 
     key: str
@@ -45,6 +71,7 @@ class Row:
     seconds: tuple[float | None, ...]
     over_full: Interval
     over_pipeline: Interval | None
+    f1: float | None = None
 
     @property
     def median_seconds(self) -> float:
@@ -58,13 +85,15 @@ class Table:
 
     Attributes:
         rows: one per contender.
-        texts: how many were labelled in a pass.
+        count: how many texts or words were answered in a pass.
         turns: who ran when.
+        unit: what these are.
     """
 
     rows: tuple[Row, ...]
-    texts: int
+    count: int
     turns: Turns
+    unit: str = "texts"
 
     def row(self, key: str) -> Row:
         """The line of a contender."""
@@ -73,18 +102,18 @@ class Table:
 
 def measure(
     contenders: Sequence[Contender],
-    data: Labelled,
+    data: Examples,
     *,
     repeats: int = 7,
     progress: Callable[[str], object] | None = None,
     clock: Callable[[], float] = time.perf_counter,
     pause: float = 0.02,
 ) -> Table:
-    """Run all contenders on the same texts: once each for warmth and accuracy, then in turns for time.
+    """Run all contenders on the same data: once each for warmth and accuracy, then in turns for time.
 
     Args:
         contenders: the first must be tier 2 at full depth.
-        data: what they label, tokenisation included.
+        data: what they answer, tokenisation included.
         repeats: see `interleaving.interleave`.
         progress: called before each pass with the name of the contender.
         clock: gives seconds.
@@ -101,7 +130,7 @@ def measure(
         if progress is not None:
             progress(f"warm-up: {contender.name}")
         begin = clock()
-        answers[contender.key] = contender.run(data.texts)
+        answers[contender.key] = contender.run(data.inputs)
         warm_up[contender.key] = clock() - begin
     runs = {contender.key: _bound(contender, data) for contender in contenders}
     names = {contender.key: contender.name for contender in contenders}
@@ -132,47 +161,11 @@ def measure(
                 seconds=tuple(taken),
                 over_full=over_full,
                 over_pipeline=speed_up(turns.seconds[PIPELINE], taken) if PIPELINE in runs else None,
+                f1=data.f1(answers[key].labels),
             )
         )
-    return Table(tuple(rows), len(data), turns)
+    return Table(tuple(rows), len(data), turns, data.unit)
 
 
-def verdict(table: Table) -> str:
-    """One sentence: the cascade against the fastest cut of tier 2 that is at least as accurate, in seconds."""
-    cascade = table.row(CASCADE)
-    begin = f"The cascade is right on {cascade.accuracy:.2%} and takes {_seconds(cascade)} for {table.texts} texts; "
-    accurate = [row for row in table.rows if row.cut is not None and row.accuracy >= cascade.accuracy]
-    if not accurate:
-        best = max(
-            (row for row in table.rows if row.cut is not None), key=lambda row: (row.accuracy, -row.median_seconds)
-        )
-        return (
-            f"{begin}no cut of tier 2 is as accurate, not even full depth: the most accurate, {best.name}, is right on "
-            f"{best.accuracy:.2%} and takes {_seconds(best)}, {_compared(best, cascade)}."
-        )
-    rival = min(accurate, key=lambda row: row.median_seconds)
-    return (
-        f"{begin}the fastest fixed depth that is at least as accurate, {rival.name} ({rival.accuracy:.2%}), takes "
-        f"{_seconds(rival)}, {_compared(rival, cascade)}."
-    )
-
-
-def _compared(rival: Row, cascade: Row) -> str:
-    ratio = speed_up(rival.seconds, cascade.seconds)
-    if ratio is None:
-        return "in no repeat beside the cascade"
-    covered = "" if ratio.coverage >= 0.95 else f", covering only {ratio.coverage:.0%}"
-    interval = f"[{ratio.low:.2f}, {ratio.high:.2f}{covered}]"
-    if ratio.low > CLEAR:
-        return f"so the cascade is {ratio.median:.2f} times faster {interval}"
-    if ratio.high < CLEAR:
-        return f"so the cascade is slower, {ratio.median:.2f} times as fast {interval}"
-    return f"so there is no clear difference: the cascade is {ratio.median:.2f} times as fast {interval}"
-
-
-def _seconds(row: Row) -> str:
-    return f"{row.median_seconds:.3g} s"
-
-
-def _bound(contender: Contender, data: Labelled) -> Callable[[], object]:
-    return lambda: contender.run(data.texts)
+def _bound(contender: Contender, data: Examples) -> Callable[[], object]:
+    return lambda: contender.run(data.inputs)

@@ -1,10 +1,10 @@
 """The only room that touches ONNX Runtime: one file becomes one callable, with a function-backed twin for tests.
 
-Threads decide more than kernels do. Every session has a pool of the same size that does not spin, and the engine runs
-one session at a time, so a process never has more than that many busy threads. (ONNX Runtime's global pool would be
-the other way; it can be set only once in a process, for everybody in it, and not be changed afterwards.) Likewise all
-sessions share one memory arena: with one each, eight small stages held 202 MiB after batches of changing size, with
-one for all 34.
+Threads decide more than kernels do. A graph runs either alone, on a pool of as many threads as there are to use, or
+beside others on the calling thread (`serial`), so a process never has more than that many busy threads. No pool spins.
+(ONNX Runtime's global pool would be the other way; it can be set only once in a process, for everybody in it, and not
+be changed afterwards.) Likewise all sessions share one memory arena: with one each, eight small stages held 202 MiB
+after batches of changing size, with one for all 34.
 
 It leaves to others: what the feeds mean (`tiers`) and how many threads there are (`threads`).
 """
@@ -15,7 +15,7 @@ import contextlib
 import functools
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,6 +38,7 @@ class Backend(Protocol):
 
     Attributes:
         inputs, outputs: their names.
+        serial: the same graph, on the calling thread alone: for several runs at once.
     """
 
     @property
@@ -47,6 +48,10 @@ class Backend(Protocol):
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs."""
+
+    @property
+    def serial(self) -> Backend:
+        """The same graph for runs beside others, each on the thread that calls it."""
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs by name."""
@@ -105,6 +110,11 @@ class OnnxBackend:
         object.__setattr__(self, "inputs", tuple(value.name for value in session.get_inputs()))
         object.__setattr__(self, "outputs", tuple(value.name for value in session.get_outputs()))
 
+    @functools.cached_property
+    def serial(self) -> OnnxBackend:
+        """The same file in a session without threads of its own, made when it is first asked for."""
+        return self if self.options.threads == 1 else OnnxBackend(self.path, replace(self.options, threads=1))
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs by name.
 
@@ -127,6 +137,11 @@ class FunctionBackend:
     function: Callable[[dict[str, Array]], Mapping[str, Array]]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    @property
+    def serial(self) -> FunctionBackend:
+        """The same function: it has to bear calls from several threads."""
+        return self
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs by name."""

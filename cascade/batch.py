@@ -17,8 +17,11 @@ FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
 
-def cumulated(lengths: IntArray) -> IntArray:
-    """Offsets of runs of these lengths: where each begins, and the end. Shape `(runs,)` to `(runs + 1,)`."""
+def cumulated(lengths: IntArray | BoolArray) -> IntArray:
+    """Offsets of runs of these lengths: where each begins, and the end. Shape `(runs,)` to `(runs + 1,)`.
+
+    Of a mask: how many are True before each place.
+    """
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets

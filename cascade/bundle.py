@@ -126,6 +126,8 @@ def copy_bundle(
     *,
     router: Mapping[str, Any],
     exit_policy: Mapping[str, Any],
+    windows: Mapping[str, Any] | None = None,
+    decoding: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Write a bundle's files again, with these policies as its defaults.
@@ -135,6 +137,8 @@ def copy_bundle(
         destination: the folder to make; may be the bundle's own with `overwrite`.
         router: in the form that `routing.to_json` writes.
         exit_policy: in the form that `exits.to_json` writes.
+        windows: of a tagger, in the form that `windows.to_json` writes; the bundle's own if left out.
+        decoding: of a tagger, in the form that `decoding.to_json` writes; the bundle's own if left out.
         overwrite: as in `write_bundle`.
 
     Raises:
@@ -142,9 +146,15 @@ def copy_bundle(
         BundleError: a file was altered since the bundle was opened.
     """
     old = bundle.manifest
-    same = (dict(router), dict(exit_policy)) == (dict(old.router), dict(old.exit_policy))
+    new = replace(
+        old,
+        router=dict(router),
+        exit_policy=dict(exit_policy),
+        windows=old.windows if windows is None else dict(windows),
+        decoding=old.decoding if decoding is None else dict(decoding),
+    )
     # A certificate is about the policies that it was issued for.
-    manifest = replace(old, router=router, exit_policy=exit_policy, certificate=old.certificate if same else None)
+    manifest = new if new == old else replace(new, certificate=None)
     files = {path: bundle.path(path) for path in old.files}
     return _write(destination, files, manifest, expected=old.files, overwrite=overwrite)
 

@@ -1,24 +1,26 @@
-"""Checks of option values that several rooms share. Messages name rule, value and remedy."""
+"""Checks of option values, and of graphs, that several rooms share. Messages name rule, value and remedy."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from numbers import Real
 
 import numpy as np
+import numpy.typing as npt
 
-from cascade.exceptions import OptionError
+from cascade.exceptions import BundleError, OptionError
 
-__all__ = ["check_mask", "check_share", "check_whole"]
+__all__ = ["check_logits", "check_mask", "check_names", "check_share", "check_temperature", "check_whole"]
 
 
-def check_whole(name: str, value: object, remedy: str) -> int:
-    """A whole number of at least 1.
+def check_whole(name: str, value: object, remedy: str, *, least: int = 1) -> int:
+    """A whole number of at least `least`.
 
     Raises:
         OptionError: it is something else.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise OptionError(f"{name} must be a whole number of at least 1, was: {value!r}; {remedy}")
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise OptionError(f"{name} must be a whole number of at least {least}, was: {value!r}; {remedy}")
     return int(value)
 
 
@@ -46,3 +48,42 @@ def check_mask(mask: object, rows: int, who: str, meaning: str) -> np.ndarray[tu
             f"return a mask with True for each row {meaning}"
         )
     return array
+
+
+def check_temperature(temperature: float) -> None:
+    """A number that logits can be divided by.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    if not 0 < temperature < float("inf"):
+        raise OptionError(f"temperature must be above 0 and finite, was: {temperature}; 1 changes nothing")
+
+
+def check_names(
+    who: str, inputs: Sequence[str], outputs: Sequence[str], *, known: Collection[str], needed: Sequence[str]
+) -> None:
+    """A graph's inputs must be among those that its caller feeds, and its outputs have those that it reads.
+
+    Raises:
+        BundleError: they are not, or have not.
+    """
+    if set(inputs) - set(known) or set(needed) - set(outputs):
+        raise BundleError(
+            f"{who} must have inputs among {sorted(known)} and the outputs {list(needed)}, had: "
+            f"{list(inputs)} and {list(outputs)}; export the bundle again"
+        )
+
+
+def check_logits(logits: npt.NDArray[np.float32], shape: tuple[int, ...], who: str) -> npt.NDArray[np.float32]:
+    """What a graph returned, if it has the shape that its caller needs.
+
+    Raises:
+        BundleError: it has another.
+    """
+    if logits.shape != shape:
+        raise BundleError(
+            f"{who} must return logits of shape {shape}, returned: {logits.shape}; "
+            "its labels differ from the manifest's, export the bundle again"
+        )
+    return logits

@@ -1,12 +1,11 @@
 """`Classifier`: texts in, labels and routes out. The face of the package.
 
-It leaves everything else to others: the files of a bundle (`bundle`), token ids (`tokenizer`), the two tiers
-(`tiers`), who goes where (`routing`, `exits`), running them (`engine`, `streaming`).
+It leaves everything else to others: loading, saving and exchanging policies (`face`), token ids (`tokenizer`), the two
+tiers (`tiers`), who goes where (`routing`, `exits`), running them (`engine`, `streaming`).
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -18,19 +17,20 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from cascade import exits, routing
-from cascade.backend import OnnxBackend, SessionOptions
+from cascade.backend import SessionOptions
 from cascade.batch import FloatArray
 from cascade.batching import BatchingPolicy
-from cascade.bundle import TOKENIZER_FILE, Bundle, copy_bundle, open_bundle, push_bundle
+from cascade.bundle import Bundle, copy_bundle
 from cascade.checks import check_whole
 from cascade.engine import Cascade, Outcome, merge_windows
-from cascade.exceptions import BundleError, InputError, OptionError
+from cascade.exceptions import InputError
 from cascade.exits import ExitPolicy
+from cascade.face import Face, Graphs, open_for
 from cascade.results import Label, Prediction, Predictions
-from cascade.routing import Budget, Router
+from cascade.routing import Router
 from cascade.streaming import StreamOptions, stream
 from cascade.tiers import MultiExit, SingleExit
-from cascade.tokenizer import Text, Tokenizer
+from cascade.tokenizer import Text
 
 __all__ = ["Classifier"]
 
@@ -44,23 +44,14 @@ Dict: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Classifier:
+class Classifier(Face):
     """A bundle, ready to classify. Make one with `Classifier.from_pretrained`.
 
     Nothing that a call does changes it; `with_router` and the like give copies that share its sessions.
-
-    Attributes:
-        bundle: where it came from.
-        tokenizer: texts to rows.
-        tier1, tier2: the models.
-        router: which rows tier 2 answers.
     """
 
-    bundle: Bundle
-    tokenizer: Tokenizer
     tier1: SingleExit
     tier2: MultiExit
-    router: Router
 
     @classmethod
     def from_pretrained(
@@ -91,53 +82,45 @@ class Classifier:
 
         Raises:
             BundleNotFoundError: there is no such folder or repository.
-            BundleError: it is incomplete, altered or of another format.
+            BundleError: it is incomplete, altered, of another format or for another task (`TaskError`).
             OptionError: an impossible option.
         """
         options = SessionOptions(threads=threads)
-        bundle = open_bundle(
-            path_or_id, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+        bundle = open_for(
+            "text-classification",
+            path_or_id,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
         )
         manifest = bundle.manifest
         first, second = manifest.tier1, manifest.tier2
-        if router is None or exit_policy is None:
-            stored_router, stored_exit_policy = _stored_policies(bundle)
-            router = stored_router if router is None else router
-            exit_policy = stored_exit_policy if exit_policy is None else exit_policy
+        graphs = Graphs.of(bundle, options, router=router, exit_policy=exit_policy)
         multi_label = manifest.problem_type == "multi_label_classification"
         classifier = cls(
             bundle=bundle,
-            tokenizer=Tokenizer.from_file(bundle.path(TOKENIZER_FILE), max_length=second.max_length),
+            tokenizer=graphs.tokenizer,
             tier1=SingleExit(
-                backend=OnnxBackend(bundle.path(first.file), options),
+                backend=graphs.tier1,
                 labels=len(manifest.labels),
                 max_length=first.max_length,
                 temperature=first.temperature,
                 multi_label=multi_label,
             ),
             tier2=MultiExit(
-                embed=OnnxBackend(bundle.path(second.embed), options),
-                stages=[OnnxBackend(bundle.path(stage.file), options) for stage in second.stages],
+                embed=graphs.embed,
+                stages=graphs.stages,
                 layers=[stage.layer for stage in second.stages],
                 labels=len(manifest.labels),
                 temperatures=[stage.temperature for stage in second.stages],
-                exit_policy=exit_policy,
+                exit_policy=graphs.exit_policy,
                 position_offset=second.position_offset,
                 multi_label=multi_label,
             ),
-            router=router,
+            router=graphs.router,
         )
         return classifier if batching is None else classifier.with_batching(batching)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the labels, in the order of the columns of `probabilities`."""
-        return self.bundle.manifest.labels
-
-    @property
-    def exit_policy(self) -> ExitPolicy:
-        """Who leaves tier 2 early."""
-        return self.tier2.exit_policy
 
     @property
     def multi_label(self) -> bool:
@@ -234,80 +217,6 @@ class Classifier:
         for outcome in stream(self.cascade, self.tokenizer.encode, texts, options=options):
             yield from self._named(outcome)
 
-    def with_router(self, router: Router) -> Classifier:
-        """A copy that defers what this router says: any of `cascade.routing`, or a function of a `RoutingState`."""
-        if not callable(router):
-            raise OptionError(f"the router must be callable, was: {router!r}; use one of cascade.routing")
-        return replace(self, router=router)
-
-    def with_budget(self, *, max_deferred: float) -> Classifier:
-        """A copy that defers the least sure share of the rows: `with_router(Budget(max_deferred))`."""
-        return self.with_router(Budget(max_deferred))
-
-    def with_exit_policy(self, exit_policy: ExitPolicy) -> Classifier:
-        """A copy whose tier 2 is left where this policy says: any of `cascade.exits`, or a function of an `ExitState`.
-
-        Raises:
-            OptionError: the policy does not fit the exits of this bundle.
-        """
-        if not callable(exit_policy):
-            raise OptionError(f"the exit policy must be callable, was: {exit_policy!r}; use one of cascade.exits")
-        return replace(self, tier2=replace(self.tier2, exit_policy=exit_policy))
-
-    def with_batching(self, batching: BatchingPolicy) -> Classifier:
-        """A copy in which both tiers cut rows into batches like this: any of `cascade.batching`, or a function."""
-        if not callable(batching):
-            raise OptionError(f"the batching policy must be callable, was: {batching!r}; use one of cascade.batching")
-        tier1, tier2 = replace(self.tier1, batching=batching), replace(self.tier2, batching=batching)
-        return replace(self, tier1=tier1, tier2=tier2)
-
-    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write the bundle with the router and the exit policy of this classifier, whole or not at all.
-
-        Args:
-            folder: a folder to make.
-            overwrite: replace a bundle that is there.
-
-        Raises:
-            OptionError: the folder is there already, or a policy is a function of your own, which has no written form.
-        """
-        self._copy(folder, overwrite=overwrite)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool = False,
-        token: str | None = None,
-        commit_message: str = "Upload a cascade bundle",
-        revision: str | None = None,
-    ) -> str:
-        """Upload the bundle with the router and the exit policy of this classifier.
-
-        Args:
-            repo_id: `owner/name`; made if missing.
-            private: whether a repository that is made is closed.
-            token: the stored login if left out.
-            commit_message: its first line.
-            revision: a branch; the main branch if left out.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            OptionError: a policy is a function of your own, which has no written form.
-            BundleError: the Hub refuses.
-        """
-        with tempfile.TemporaryDirectory(prefix="cascade-") as parent:
-            return push_bundle(
-                self._copy(Path(parent) / "bundle", overwrite=False),
-                repo_id,
-                private=private,
-                token=token,
-                commit_message=commit_message,
-                revision=revision,
-            )
-
     def _copy(self, folder: str | Path, *, overwrite: bool) -> Bundle:
         return copy_bundle(
             self.bundle,
@@ -327,13 +236,6 @@ class Classifier:
         else:
             names = [self.labels[best] for best in outcome.probabilities.argmax(axis=1).tolist()]
         return Predictions(names, outcome.probabilities, outcome.routes, outcome.stats)
-
-
-def _stored_policies(bundle: Bundle) -> tuple[Router, ExitPolicy]:
-    try:
-        return routing.from_json(bundle.manifest.router), exits.from_json(bundle.manifest.exit_policy)
-    except OptionError as error:
-        raise BundleError(f"the bundle's policies must be readable, but {error}; export the bundle again") from error
 
 
 def _check_iterable(texts: object) -> None:

@@ -20,7 +20,7 @@ from cascade.results import Routes, Stats
 from cascade.routing import DeferAll, DeferNone, Router, RoutingState
 from cascade.tiers import Scores, Tier
 
-__all__ = ["Cascade", "FirstLook", "Outcome", "merge_windows", "stats_of"]
+__all__ = ["Cascade", "Clock", "FirstLook", "Outcome", "merge_windows", "stats_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class FirstLook:
     deferred: BoolArray
 
 
-class _Clock:
+class Clock:
     """Seconds by part of the work."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Cascade:
         Raises:
             OptionError: the router or the exit policy returned something other than a mask of one bool per row.
         """
-        clock = _Clock()
+        clock = Clock()
         first = self.first(batch, clock=clock, show_progress=show_progress)
         chosen = np.flatnonzero(first.deferred)
         second = None
@@ -103,9 +103,9 @@ class Cascade:
             probabilities, routes = self.merge(first, second)
         return Outcome(probabilities, routes, stats_of(routes, tokens=batch.tokens, seconds=clock.seconds))
 
-    def first(self, batch: Batch, *, clock: _Clock | None = None, show_progress: bool = False) -> FirstLook:
+    def first(self, batch: Batch, *, clock: Clock | None = None, show_progress: bool = False) -> FirstLook:
         """Run tier 1 and ask the router."""
-        clock = clock or _Clock()
+        clock = clock or Clock()
         if isinstance(self.router, DeferAll):
             return FirstLook(None, np.ones(len(batch), dtype=np.bool_))
         with clock("tier1"):

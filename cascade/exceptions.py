@@ -5,7 +5,8 @@
     ├── OptionError (ValueError)             an option or policy with an impossible value
     ├── DataError (ValueError)               a line or column of a file of examples
     ├── BundleError (ValueError)             a bundle that is incomplete, altered or of another format
-    │   └── BundleNotFoundError (FileNotFoundError)
+    │   ├── BundleNotFoundError (FileNotFoundError)
+    │   └── TaskError                        a bundle for another task than this class's
     └── MissingExtraError (ImportError)      a part of the package whose extra is not installed
 
 Each message names the rule, the value that broke it and the remedy, on one line. The command line prints that line
@@ -22,6 +23,7 @@ __all__ = [
     "InputError",
     "MissingExtraError",
     "OptionError",
+    "TaskError",
 ]
 
 
@@ -47,6 +49,10 @@ class BundleError(CascadeError, ValueError):
 
 class BundleNotFoundError(BundleError, FileNotFoundError):
     """No bundle under this path or Hub id."""
+
+
+class TaskError(BundleError):
+    """A bundle for another task: a tagger's for a classifier, or the other way round."""
 
 
 class MissingExtraError(CascadeError, ImportError):

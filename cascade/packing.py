@@ -2,20 +2,22 @@
 
 Packed, the hidden states of all live rows are one matrix `[tokens, width]` without padding. Attention gathers it into
 `[rows, longest, width]` and scatters the result back; `Packing` holds those indices. It leaves to others: running
-graphs (`tiers`, `backend`), choosing which rows run together (`batching`).
+graphs (`tiers`, `backend`), choosing which rows run together (`batching`), tokens that stay while others go on
+(`word_packing`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise, starmap
 
 import numpy as np
 
 from cascade.batch import Batch, BoolArray, FloatArray, IntArray
 from cascade.exceptions import InputError
 
-__all__ = ["Packing", "compact", "concatenate", "padded"]
+__all__ = ["Packing", "compact", "concatenate", "neighbours", "padded"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,26 @@ def compact(hidden: FloatArray, lengths: IntArray, keep: BoolArray) -> FloatArra
         Shape `(tokens of the rows that stay, width)`.
     """
     return np.take(hidden, np.flatnonzero(np.repeat(keep, lengths)), axis=0)
+
+
+def neighbours(sizes: Sequence[tuple[int, ...]], most: tuple[int, ...]) -> list[slice]:
+    """Which neighbouring batches go on as one, so that none becomes larger than allowed.
+
+    Args:
+        sizes: of each batch, in any measures, such as tokens and rows.
+        most: of a merged batch, in the same measures. A batch that is larger by itself stays alone.
+
+    Returns:
+        Slices that cover the batches in order.
+    """
+    starts: list[int] = []
+    used = (0,) * len(most)
+    for number, size in enumerate(sizes):
+        used = tuple(map(int.__add__, used, size))
+        if not starts or any(have > limit for have, limit in zip(used, most, strict=True)):
+            starts.append(number)
+            used = size
+    return list(starmap(slice, pairwise([*starts, len(sizes)])))
 
 
 def concatenate(parts: Sequence[Batch]) -> Batch:

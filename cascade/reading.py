@@ -52,10 +52,11 @@ class Example:
 
     Attributes:
         line: its number, from 1; of a csv row, the line on which it begins.
-        text: a text, a pair, or None where `error` is set.
+        text: a text, a pair, or None where `error` or `tokens` is set.
         label: None where the file has none; several for multi-label data.
         record: all columns.
         error: why the line cannot be used; only with `OnError.NULL`.
+        tokens: words instead of a text; only with `tokens_column`.
     """
 
     line: int
@@ -63,6 +64,7 @@ class Example:
     label: str | tuple[str, ...] | None
     record: Mapping[str, Any]
     error: DataError | None = None
+    tokens: list[str] | None = None
 
 
 def read_examples(
@@ -71,6 +73,7 @@ def read_examples(
     format: FileFormat | None = None,  # noqa: A002  # the word that everybody uses for it
     text_column: str = "text",
     pair_column: str = "text_pair",
+    tokens_column: str | None = None,
     label_column: str | None = "label",
     require_label: bool = False,
     on_error: OnError = OnError.STOP,
@@ -85,6 +88,7 @@ def read_examples(
         format: by the path's suffix if not given; text lines for streams.
         text_column: must be there (in text files: what the line is called in `record`).
         pair_column: the second text of a pair. May be missing or null under its default name.
+        tokens_column: lists of words, read instead of texts and pairs.
         label_column: may be missing unless `require_label`. None: labels are not read, whatever the file has.
         require_label: a line without a label is an error.
         on_error: what a bad line does. A fault of the file as a whole always raises.
@@ -97,7 +101,10 @@ def read_examples(
     """
     if label_column is None and require_label:
         raise OptionError("require_label must come with a label_column, was: None; name the column")
-    columns = Columns(text_column, pair_column, pair_column != "text_pair", label_column, require_label)
+    if tokens_column is None:
+        columns = Columns(text_column, pair_column, pair_column != "text_pair", label_column, require_label)
+    else:
+        columns = Columns(tokens_column, "", False, label_column, require_label, words=True)
     path = None if source == "-" or not isinstance(source, (str, Path)) else Path(source)
     if path is not None:
         if not path.is_file():
@@ -171,6 +178,9 @@ def _example(line: int, record: dict[str, Any] | LineError, columns: Columns) ->
         missing = columns.missing(record)
         if missing:
             return LineError(missing)
+        if columns.words:
+            tokens = _words(record[columns.text], columns.text)
+            return Example(line=line, text=None, label=_label(record, columns), record=record, tokens=tokens)
         first = _text(record[columns.text], columns.text)
         second = record.get(columns.pair)
         paired = second is not None or columns.pair_required
@@ -183,6 +193,14 @@ def _example(line: int, record: dict[str, Any] | LineError, columns: Columns) ->
 def _text(value: object, column: str) -> str:
     if not isinstance(value, str):
         raise LineError(f"column {column!r} must be a string, was: {type(value).__name__} ({reprlib.repr(value)})")
+    return value
+
+
+def _words(value: object, column: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise LineError(
+            f"column {column!r} must be a list of words, was: {type(value).__name__} ({reprlib.repr(value)})"
+        )
     return value
 
 

@@ -52,13 +52,14 @@ Row: TypeAlias = "tuple[int, dict[str, Any] | LineError]"
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns, and which have to be there beside the text."""
+    """Names of columns, and which have to be there beside the text. `words`: the text column holds lists of words."""
 
     text: str
     pair: str
     pair_required: bool
     label: str | None
     label_required: bool
+    words: bool = False
 
     def missing(self, there: Mapping[str, Any] | list[str]) -> str | None:
         """The first column that has to be there and is not, said in words."""

@@ -1,6 +1,6 @@
-"""What comes out: labels, probabilities, routes and statistics, as columns that read like lists.
+"""What comes out: labels or tags, probabilities, routes and statistics, as columns that read like lists.
 
-It leaves to others: making them (`engine`, `classifier`) and writing them to files (`cli`).
+It leaves to others: making them (`engine`, `classifier`, `word_engine`, `tagger`) and writing them to files (`cli`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,17 @@ import numpy as np
 
 from cascade.batch import FloatArray, IntArray
 
-__all__ = ["Label", "Prediction", "Predictions", "Route", "Routes", "Stats"]
+__all__ = [
+    "Label",
+    "Prediction",
+    "Predictions",
+    "Route",
+    "Routes",
+    "SentenceRoutes",
+    "Stats",
+    "TagPrediction",
+    "TagPredictions",
+]
 
 Label: TypeAlias = str | tuple[str, ...]
 """A label; for a multi-label head the tuple of all labels with a probability of at least 0.5."""
@@ -76,12 +86,40 @@ class Routes(Sequence[Route]):
         return f"Routes({len(self)}: {int((self.tier == 1).sum())} by tier 1, {int((self.tier == 2).sum())} by tier 2)"
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class SentenceRoutes(Sequence[Routes]):
+    """Routes of words; indexing and iterating give the `Routes` of a sentence.
+
+    Attributes:
+        words: of all words, one sentence after the other.
+        offsets: the words of sentence `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(sentences + 1,)`.
+    """
+
+    words: Routes
+    offsets: IntArray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Routes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Routes]: ...
+    def __getitem__(self, index: int | slice) -> Routes | list[Routes]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        return self.words[_run(self.offsets, index)]
+
+    def __repr__(self) -> str:
+        return f"SentenceRoutes({len(self)} sentences, {self.words!r})"
+
+
 @dataclass(frozen=True)
 class Stats:
     """What a call did and how long its parts took.
 
     Attributes:
-        texts: texts, pairs or documents.
+        texts: texts, pairs or documents; sentences of a tagger.
         rows: sequences that were scored; more than `texts` where documents were cut into windows.
         tokens: of all rows, special tokens included.
         deferred: rows that tier 2 answered.
@@ -151,3 +189,72 @@ class Predictions(Sequence[Prediction]):
     def __repr__(self) -> str:
         first = ", ".join(map(repr, self.labels[:3])) + (", ..." if len(self) > 3 else "")
         return f"Predictions({len(self)}: [{first}], deferred {self.stats.deferred_share:.1%})"
+
+
+@dataclass(frozen=True, eq=False)
+class TagPrediction:
+    """The tags of one sentence.
+
+    Attributes:
+        tags: one per word.
+        probabilities: shape `(words, labels)`.
+        routes: one per word.
+        spans: where each word begins and ends in its text, characters; `None` where the words were given. Shape
+            `(words, 2)`.
+    """
+
+    tags: list[str]
+    probabilities: FloatArray
+    routes: Routes
+    spans: IntArray | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TagPredictions(Sequence[TagPrediction]):
+    """The tags of a list of sentences, in its order; indexing and iterating give `TagPrediction`.
+
+    Attributes:
+        tags: a list of tags per sentence, one per word.
+        probabilities: of all words, one sentence after the other. Shape `(words, labels)`.
+        routes: indexing gives those of a sentence, `routes.words` are those of all words.
+        stats: of the whole call.
+        spans: where each word begins and ends in its text, characters; `None` where the words were given. Shape
+            `(words, 2)`.
+    """
+
+    tags: list[list[str]]
+    probabilities: FloatArray
+    routes: SentenceRoutes
+    stats: Stats
+    spans: IntArray | None = None
+
+    @property
+    def offsets(self) -> IntArray:
+        """The words of sentence `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(sentences + 1,)`."""
+        return self.routes.offsets
+
+    def __len__(self) -> int:
+        return len(self.tags)
+
+    @overload
+    def __getitem__(self, index: int) -> TagPrediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TagPrediction]: ...
+    def __getitem__(self, index: int | slice) -> TagPrediction | list[TagPrediction]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        words = _run(self.offsets, index)
+        spans = None if self.spans is None else self.spans[words]
+        return TagPrediction(self.tags[index], self.probabilities[words], self.routes.words[words], spans)
+
+    def __iter__(self) -> Iterator[TagPrediction]:
+        return (self[row] for row in range(len(self)))
+
+    def __repr__(self) -> str:
+        first = ", ".join(map(repr, self.tags[:2])) + (", ..." if len(self) > 2 else "")
+        return f"TagPredictions({len(self)}: [{first}], {self.routes.words!r})"
+
+
+def _run(offsets: IntArray, index: int) -> slice:
+    row = range(len(offsets) - 1)[index]  # negative numbers count from the end; others have an IndexError
+    return slice(int(offsets[row]), int(offsets[row + 1]))

@@ -1,10 +1,12 @@
 """Checkpoints in, a bundle out. Needs the `export` extra.
 
+- `options`: what can be chosen
+- `families`: where each family keeps its parts
 - `stages`: a family's backbone as packed torch modules
 - `graphs`: those modules as ONNX graphs
 - `tier1`: the first tier, through optimum
-- `quantise`, `precision`: int8 forms of graphs
-- `texts`: calibration texts as token ids
+- `linears`, `quantise`, `precision`: int8 forms of graphs
+- `texts`, `tag_texts`: calibration texts, and sentences to tag, as token ids
 - `checkpoints`: what is read from, and what both tiers must have in common
 - `chain`: running graphs on texts
 - `calibrate`: temperatures, agreement with fp32, which stages stay fp32
@@ -23,17 +25,20 @@ from typing import TYPE_CHECKING, Any
 from cascade.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
-    from cascade_export.export import CardOptions, ExportOptions, export_bundle
+    from cascade_export.export import export_bundle
+    from cascade_export.options import CardOptions, ExportOptions
     from cascade_export.precision import Int8
+    from cascade_export.tag_texts import TagCalibration
     from cascade_export.texts import Calibration
 
-__all__ = ["Calibration", "CardOptions", "ExportOptions", "Int8", "export_bundle", "require_extra"]
+__all__ = ["Calibration", "CardOptions", "ExportOptions", "Int8", "TagCalibration", "export_bundle", "require_extra"]
 
 _HOMES = {
     "Calibration": "texts",
-    "CardOptions": "export",
-    "ExportOptions": "export",
+    "CardOptions": "options",
+    "ExportOptions": "options",
     "Int8": "precision",
+    "TagCalibration": "tag_texts",
     "export_bundle": "export",
 }
 _NEEDED = ("onnx", "optimum", "safetensors", "scipy", "torch", "transformers")

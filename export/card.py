@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cascade.manifest import Manifest
+from cascade.manifest import TAGGING, Manifest
 
 __all__ = ["model_card"]
 
@@ -37,6 +37,9 @@ def model_card(
     more = f" and {len(manifest.labels) - MANY_LABELS} more" if len(manifest.labels) > MANY_LABELS else ""
     layers = ", ".join(str(stage.layer) for stage in tier2.stages)
     tier2_size = sum(size for path, size in sizes.items() if path.startswith("tier2/"))
+    tagging = manifest.task == TAGGING
+    face = "Tagger" if tagging else "Classifier"
+    unit, whole = ("words", "sentences") if tagging else ("texts", "texts")
     body = [
         f"# {name}",
         "",
@@ -44,23 +47,23 @@ def model_card(
         "tier with exits between its layers answers the rest. Runs on CPUs with ONNX Runtime.",
         "",
         "```python",
-        "from cascade import Classifier",
+        f"from cascade import {face}",
         "",
-        f'classifier = Classifier.from_pretrained("{name}")  # this folder, or its Hub id',
-        'classifier(["a text", "another text"])',
+        f'{face.lower()} = {face}.from_pretrained("{name}")  # this folder, or its Hub id',
+        'tagger.predict([["pre", "split", "words"]]).tags' if tagging else 'classifier(["a text", "another text"])',
         "```",
         "",
         f"- **Labels** ({len(manifest.labels)}): {shown}{more}",
         f"- **Tier 1**: {tier1.kind}, {tier1.precision}, `{tier1.file}`, {_size(sizes[tier1.file])}",
         f"- **Tier 2**: exits after layers {layers} of width {tier2.width}, {_size(tier2_size)}",
-        f"- **Longest row**: {tier2.max_length} tokens; longer texts are read in windows",
+        f"- **Longest row**: {tier2.max_length} tokens; longer {whole} are read in windows",
         f"- **Trained on**: {data or 'not stated'}",
         f"- **Licence of the weights**: {license or 'not stated'}",
         "",
         "## Figures",
         "",
-        f"Measured while exporting on {figures['calibration']['texts']} texts ({figures['calibration']['source']}).",
-        "Agreement is the share of texts on which the shipped form answers as the fp32 checkpoint.",
+        f"Measured while exporting on {figures['calibration'][unit]} {unit} ({figures['calibration']['source']}).",
+        f"Agreement is the share of {unit} on which the shipped form answers as the fp32 checkpoint.",
         "",
         *_table(figures),
         "",
@@ -73,10 +76,13 @@ def _table(figures: Mapping[str, Any]) -> list[str]:
     rows += [(f"tier 2, exit after layer {exit_['layer']}", exit_) for exit_ in figures["tier2"]]
     labelled = figures["calibration"]["labelled"]
     columns = ["precision", "agreement", "largest difference of a logit"] + ["accuracy", "accuracy fp32"] * labelled
+    entities = "f1" in figures["tier1"]
+    columns += ["F1 of entities", "F1 fp32"] * entities
     lines = [f"| | {' | '.join(columns)} |", f"|---{'|---' * len(columns)}|"]
     for name, row in rows:
         cells = [row["precision"], f"{row['agreement']:.1%}", f"{row['max_difference']:.3f}"]
         cells += [f"{row[key]:.1%}" for key in ("accuracy", "accuracy_fp32") if labelled]
+        cells += [f"{row[key]:.1%}" for key in ("f1", "f1_fp32") if entities]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 

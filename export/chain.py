@@ -20,7 +20,8 @@ from cascade.batching import TokenBudget, batches
 from cascade.packing import Packing, padded
 from cascade.words import WordBatch
 from cascade_export.graphs import TierTwoGraphs
-from cascade_export.quantise import Ranges, linears
+from cascade_export.linears import linears
+from cascade_export.quantise import Ranges
 
 __all__ = ["Encoded", "at_words", "chain_logits", "chain_ranges", "padded_logits", "padded_ranges", "per_token"]
 __all__ += ["session", "tokens", "units"]
@@ -47,7 +48,7 @@ def at_words(grid: FloatArray, words: WordBatch) -> FloatArray:
     """What stands at the words' first pieces: `(rows, [exits,] longest, labels)` -> `(words, [exits,] labels)`."""
     rows = words.rows
     columns = words.firsts - words.batch.offsets[rows]
-    return grid[rows, :, columns] if grid.ndim == 4 else grid[rows, columns]  # noqa: PLR2004
+    return grid[rows, :, columns] if grid.ndim == 4 else grid[rows, columns]
 
 
 def per_token(words: WordBatch, values: IntArray, *, others: int) -> IntArray:

@@ -7,34 +7,62 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from safetensors import SafetensorError
+from transformers import AutoConfig
 
 from cascade.exceptions import BundleError, CascadeError, OptionError
+from cascade.training.backbone import CLASSIFICATION, TAGGING
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.multi_exit import MultiExitModel
+from cascade.training.tagging import MultiExitTagger
 from cascade_export.texts import shortened
 from cascade_export.tier1 import TierOne, first_line
 
-__all__ = ["common_labels", "common_tokenizer", "load_tier2", "small_files"]
+__all__ = ["TierTwo", "common_labels", "common_tokenizer", "load_tier2", "small_files", "task_of"]
+
+TierTwo: TypeAlias = MultiExitModel | MultiExitTagger
 
 
-def load_tier2(folder: str | Path) -> MultiExitModel:
-    """A multi-exit model: a folder or a Hub id.
+def load_tier2(folder: str | Path) -> TierTwo:
+    """A multi-exit classifier or tagger: a folder or a Hub id.
 
     Raises:
         OptionError: there is none, or it is broken.
     """
     try:
-        return MultiExitModel.from_pretrained(folder).eval()
+        config = AutoConfig.from_pretrained(folder)
+        kind = MultiExitTagger if _task(config) == TAGGING else MultiExitModel
+        return kind.from_pretrained(folder, config=config).eval()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, CascadeError):
-            raise
-        raise OptionError(f"tier 2 must be a checkpoint of `cascade-train exits`, but {first_line(error)}") from None
+        raise _refusal(error) from None
 
 
-def common_labels(model: MultiExitModel, first: TierOne) -> tuple[str, ...]:
+def task_of(folder: str | Path) -> str:
+    """What a second tier does, by its `config.json` alone: `text-classification` or `token-classification`.
+
+    Raises:
+        OptionError: there is none.
+    """
+    try:
+        return _task(AutoConfig.from_pretrained(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise _refusal(error) from None
+
+
+def _task(config: Any) -> str:
+    found: str = (getattr(config, "cascade_exits", None) or {}).get("task", CLASSIFICATION)
+    return found
+
+
+def _refusal(error: Exception) -> Exception:
+    if isinstance(error, CascadeError):
+        return error
+    return OptionError(f"tier 2 must be a checkpoint of `cascade-train exits`, but {first_line(error)}")
+
+
+def common_labels(model: TierTwo, first: TierOne) -> tuple[str, ...]:
     """The labels of both tiers, in order.
 
     Raises:
@@ -78,7 +106,7 @@ def common_tokenizer(tier2: str | Path, tier1: str | Path) -> str:
 
 
 def small_files(
-    tier2: str | Path, first: TierOne, model: MultiExitModel, tokenizer_text: str, max_length: int
+    tier2: str | Path, first: TierOne, model: TierTwo, tokenizer_text: str, max_length: int
 ) -> dict[str, bytes]:
     """The files that let transformers and optimum read the bundle's tier 1."""
     # A static first tier's model type is known here only; tier 2's configuration has the same labels and inputs.

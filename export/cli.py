@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
-from cascade.exceptions import CascadeError
+from cascade.cli.main import finish
 from cascade_export import require_extra
 from cascade_export.precision import Int8
 
 if TYPE_CHECKING:
+    from cascade_export.tag_texts import TagCalibration
     from cascade_export.texts import Calibration
 
-__all__ = ["main"]
+__all__ = ["export", "main"]
 
 EPILOG = """\b
 Example:
   cascade-export --tier2 runs/sentiment-exits --tier1 runs/sentiment-first \\
       --calibration calibration.jsonl --output models/sentiment --license apache-2.0
   cascade predict models/sentiment reviews.jsonl
+  cascade-export --tier2 runs/pos-exits --tier1 runs/pos-first --calibration dev.jsonl --output models/pos
 """
 
 
-class _Refusal(click.ClickException):
-    """One line on standard error, status 2."""
-
-    exit_code = 2
-
-
-@click.command(epilog=EPILOG, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+@click.command(
+    "cascade-export",
+    epilog=EPILOG,
+    context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
+)
 @click.option("--tier2", required=True, metavar="FOLDER", help="Multi-exit checkpoint, from `cascade-train exits`.")
 @click.option("--tier1", required=True, metavar="FOLDER", help="First tier, from `cascade-train first-tier`.")
 @click.option("--output", required=True, metavar="FOLDER", help="The bundle to write.")
@@ -38,11 +39,14 @@ class _Refusal(click.ClickException):
     "--calibration",
     metavar="FILE",
     help="jsonl, csv or parquet with texts of the kind to be classified: int8 ranges come from them, and with labels "
-    "temperatures too. Do not use the test set. Without it: built-in sentences, temperatures 1.",
+    "temperatures too. For taggers jsonl or parquet, with tags. Do not use the test set. Without it: built-in "
+    "sentences, temperatures 1.",
 )
 @click.option("--text-column", default="text", help="Name of the column of texts in --calibration.")
 @click.option("--pair-column", default="text_pair", help="Name of the column of second texts, where there are any.")
 @click.option("--label-column", default="label", help="Name of the column of labels, where there are any.")
+@click.option("--tokens-column", default="tokens", help="Name of the column of words; for taggers.")
+@click.option("--tags-column", default="tags", help="Name of the column of tags; for taggers.")
 @click.option(
     "--int8",
     type=click.Choice([form.value for form in Int8]),
@@ -53,17 +57,22 @@ class _Refusal(click.ClickException):
     "--agreement",
     type=click.FloatRange(0, 1),
     default=0.98,
-    help="Share of texts on which int8 must answer as fp32; what misses it stays fp32.",
+    help="Share of texts (or words) on which int8 must answer as fp32; what misses it stays fp32.",
 )
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.9, help="Tier 1 defers below this confidence.")
-@click.option("--exit-threshold", type=click.FloatRange(0, 1), default=0.9, help="Rows leave tier 2 from it on.")
+@click.option(
+    "--exit-threshold",
+    type=click.FloatRange(0, 1),
+    help="Rows leave tier 2 from this confidence on; words of a tagger below this uncertainty.  "
+    "[default: 0.9; of a tagger 0.05]",
+)
 @click.option("--max-length", type=click.IntRange(min=1), help="Tokens of a row at most.  [default: what tier 2 reads]")
 @click.option("--fp32/--no-fp32", default=True, help="Keep tier 1's fp32 graph beside the int8 one.")
 @click.option("--name", help="Title of the model card.  [default: the folder's name]")
 @click.option("--license", "license_", metavar="SPDX", help="Licence of the weights, for the model card.")
 @click.option("--data", help="What the tiers were trained on, for the model card.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is already there.")
-def main(
+def export(
     tier2: str,
     tier1: str,
     output: str,
@@ -71,10 +80,12 @@ def main(
     text_column: str,
     pair_column: str,
     label_column: str,
+    tokens_column: str,
+    tags_column: str,
     int8: str,
     agreement: float,
     threshold: float,
-    exit_threshold: float,
+    exit_threshold: float | None,
     max_length: int | None,
     fp32: bool,
     name: str | None,
@@ -83,41 +94,46 @@ def main(
     overwrite: bool,
 ) -> None:
     """Turn two checkpoints into a bundle: verified against torch, written whole or not at all."""
-    try:
-        require_extra()
-        # Here, not above: `--help` must not wait for torch.
-        from tqdm import tqdm
+    require_extra()
+    # Here, not above: `--help` must not wait for torch.
+    from tqdm import tqdm
 
-        from cascade.exits import MaxProbability
-        from cascade.routing import Threshold
-        from cascade_export.export import STEPS, CardOptions, ExportOptions, export_bundle
+    from cascade.exits import MaxProbability
+    from cascade.manifest import TAGGING
+    from cascade.routing import Threshold
+    from cascade.word_exits import TokenExit
+    from cascade_export.checkpoints import task_of
+    from cascade_export.export import STEPS, export_bundle
+    from cascade_export.options import CardOptions, ExportOptions
 
-        found = None
-        if calibration is not None:
-            found = _calibration(calibration, text=text_column, pair=pair_column, label=label_column)
-        options = ExportOptions(
-            int8=Int8(int8),
-            agreement=agreement,
-            max_length=max_length,
-            fp32=fp32,
-            router=Threshold(threshold),
-            exit_policy=MaxProbability(exit_threshold),
-            card=CardOptions(name=name, license=license_, data=data),
+    tagging = task_of(tier2) == TAGGING
+    found: Calibration | TagCalibration | None = None
+    if calibration is not None and tagging:
+        found = _sentences(calibration, tokens=tokens_column, tags=tags_column)
+    elif calibration is not None:
+        found = _texts(calibration, text=text_column, pair=pair_column, label=label_column)
+    leave = None
+    if exit_threshold is not None:
+        leave = TokenExit(exit_threshold) if tagging else MaxProbability(exit_threshold)
+    options = ExportOptions(
+        int8=Int8(int8),
+        agreement=agreement,
+        max_length=max_length,
+        fp32=fp32,
+        router=Threshold(threshold),
+        exit_policy=leave,
+        card=CardOptions(name=name, license=license_, data=data),
+    )
+    with tqdm(total=len(STEPS), unit="step") as bar:
+
+        def progress(step: str) -> None:
+            bar.update(bool(bar.desc))
+            bar.set_description(step)
+
+        bundle = export_bundle(
+            tier2, tier1, output, calibration=found, options=options, overwrite=overwrite, progress=progress
         )
-        with tqdm(total=len(STEPS), unit="step") as bar:
-
-            def progress(step: str) -> None:
-                bar.update(bool(bar.desc))
-                bar.set_description(step)
-
-            bundle = export_bundle(
-                tier2, tier1, output, calibration=found, options=options, overwrite=overwrite, progress=progress
-            )
-            bar.update()
-    except CascadeError as error:
-        _refuse(str(error))
-    except KeyboardInterrupt:
-        _refuse("interrupted; nothing was written")
+        bar.update()
     figures = bundle.manifest.figures
     size = sum(record.bytes for record in bundle.manifest.files.values()) / 2**20
     click.echo(f"{bundle.folder}: {size:.1f} MiB, labels: {len(bundle.manifest.labels)}")
@@ -126,17 +142,27 @@ def main(
         *((f"tier 2, layer {exit_['layer']}", exit_) for exit_ in figures["tier2"]),
     ):
         scored = f", accuracy {row['accuracy']:.2%} (fp32 {row['accuracy_fp32']:.2%})" if "accuracy" in row else ""
+        scored += f", F1 {row['f1']:.2%} (fp32 {row['f1_fp32']:.2%})" if "f1" in row else ""
         click.echo(f"  {title}: {row['precision']}, agrees with fp32 on {row['agreement']:.2%}{scored}")
 
 
-def _refuse(message: str) -> NoReturn:
-    raise _Refusal(" ".join(message.split()))
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `cascade-export` and leave the process with its status. `arguments`: those of the process by default."""
+    finish(export, arguments)
 
 
-def _calibration(file: str, *, text: str, pair: str, label: str) -> Calibration:
+def _texts(file: str, *, text: str, pair: str, label: str) -> Calibration:
     from cascade.training import data
     from cascade_export.texts import Calibration
 
     columns = data.Columns(text=text, pair=pair, label=label)
     examples = data.read(file, columns=columns, require_labels=False)
     return Calibration(examples.texts, examples.labels, source=Path(file).name)
+
+
+def _sentences(file: str, *, tokens: str, tags: str) -> TagCalibration:
+    from cascade.training import tag_data
+    from cascade_export.tag_texts import TagCalibration
+
+    found = tag_data.read(file, columns=tag_data.TagColumns(tokens=tokens, tags=tags))
+    return TagCalibration(found.words, found.tags, source=Path(file).name)

@@ -1,83 +1,45 @@
 """Two checkpoints in, one bundle out: exported, quantised, verified, calibrated, and only then written.
 
-It leaves to others: each of these steps (`stages`, `graphs`, `tier1`, `quantise`, `calibrate`, `verify`), the model
-card (`card`), files and hashes (`cascade.bundle`), choosing thresholds from data (`cascade.calibration`).
+A classifier or a tagger, as the second tier's `config.json` says. It leaves to others: each of these steps (`stages`,
+`graphs`, `tier1`, `quantise`, `calibrate`, `verify`), the model card (`card`), files and hashes (`cascade.bundle`),
+choosing thresholds from data (`cascade.calibration`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 import cascade
-from cascade import exits, routing
+from cascade import exits, routing, windows
 from cascade.batch import FloatArray
 from cascade.bundle import Bundle, write_bundle
 from cascade.exceptions import OptionError
-from cascade.exits import ExitPolicy, MaxProbability
+from cascade.exits import MaxProbability
 from cascade.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
-from cascade.routing import Router, Threshold
+from cascade.training.backbone import TAGGING
+from cascade.word_exits import TokenExit
 from cascade_export.calibrate import quantise_tier1, quantise_tier2
 from cascade_export.card import model_card
-from cascade_export.chain import chain_logits, padded_logits
-from cascade_export.checkpoints import common_labels, common_tokenizer, load_tier2, small_files
+from cascade_export.chain import chain_logits, padded_logits, units
+from cascade_export.checkpoints import common_labels, common_tokenizer, load_tier2, small_files, task_of
 from cascade_export.graphs import TierTwoGraphs, export_tier2
+from cascade_export.options import ExportOptions
 from cascade_export.precision import Int8
 from cascade_export.stages import PackedModel, pack
+from cascade_export.tag_texts import TagCalibration, encode_sentences, split
 from cascade_export.texts import Calibration, Rows, encode
 from cascade_export.tier1 import TierOne, export_tier1, load_tier1
-from cascade_export.verify import SAMPLES, check, torch_tier1, torch_tier2
+from cascade_export.verify import SAMPLES, check, check_tier2, torch_tier1
 
-__all__ = ["STEPS", "Calibration", "CardOptions", "ExportOptions", "export_bundle"]
+__all__ = ["STEPS", "export_bundle"]
 
 STEPS = ("read the checkpoints", "export tier 2", "export tier 1", "quantise tier 2", "quantise tier 1", "write")
 TIER1_FP32, TIER1_INT8, EMBED = "onnx/model.onnx", "onnx/model_quantized.onnx", "tier2/embed.onnx"
 DEFAULT_MAX_LENGTH = 512
-
-
-@dataclass(frozen=True)
-class CardOptions:
-    """What the model card says beside figures.
-
-    Attributes:
-        name: title.
-        license: SPDX identifier of the weights' licence.
-        data: what the model was trained on.
-    """
-
-    name: str | None = None
-    license: str | None = None
-    data: str | None = None
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """How a bundle is made.
-
-    Attributes:
-        int8: how linear layers are quantised; static keeps answers independent of batch mates.
-        agreement: share of calibration texts on which an int8 tier must answer as fp32 (tier 2: at full depth). Where
-            it is missed, int8 is smoothed; where that does not help, stages (or tier 1) stay fp32.
-        max_length: tokens of a row at most; what tier 2 has positions for, at most 512, if not given.
-        fp32: whether tier 1's fp32 graph is kept beside the int8 one, for other tools.
-        router, exit_policy: the bundle's defaults.
-        card: for README.md.
-    """
-
-    int8: Int8 = Int8.STATIC
-    agreement: float = 0.98
-    max_length: int | None = None
-    fp32: bool = True
-    router: Router = field(default_factory=lambda: Threshold(0.9))
-    exit_policy: ExitPolicy = field(default_factory=lambda: MaxProbability(0.9))
-    card: CardOptions = field(default_factory=CardOptions)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.agreement <= 1:
-            raise OptionError(f"agreement must be in [0, 1], was: {self.agreement}; give a share such as 0.98")
 
 
 def export_bundle(
@@ -85,7 +47,7 @@ def export_bundle(
     tier1: str | Path,
     output: str | Path,
     *,
-    calibration: Calibration | None = None,
+    calibration: Calibration | TagCalibration | None = None,
     options: ExportOptions | None = None,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda _step: None,
@@ -94,11 +56,11 @@ def export_bundle(
 
     Args:
         tier2: folder (or Hub id) of a multi-exit model, as `cascade-train exits` writes it.
-        tier1: folder of a first tier, as `cascade-train first-tier` writes it, or of any classifier that transformers
-            reads, with the same labels and the same tokenizer.
+        tier1: folder of a first tier, as `cascade-train first-tier` writes it, or of any classifier (for a tagger:
+            any token classifier) that transformers reads, with the same labels and the same tokenizer.
         output: folder of the bundle.
-        calibration: texts, and labels where there are some. Without, ranges come from `verify.SAMPLES`, temperatures
-            stay 1.
+        calibration: texts, and labels where there are some; of a tagger, sentences and tags. Without, ranges come from
+            `verify.SAMPLES`, temperatures stay 1.
         options: see there.
         overwrite: whether a bundle that is there is replaced.
         progress: called with the name of each of `STEPS` when it begins.
@@ -108,28 +70,35 @@ def export_bundle(
         BundleError: the tiers do not belong together, or a graph does not answer as its checkpoint.
     """
     options = options or ExportOptions()
-    calibration = calibration or Calibration(SAMPLES)
     progress(STEPS[0])
     _check_output(Path(output), overwrite=overwrite)
-    model, first = load_tier2(tier2), load_tier1(tier1)
+    task = task_of(tier2)
+    calibration = _fitting(calibration, task)
+    model, first = load_tier2(tier2), load_tier1(tier1, task=task)
     labels = common_labels(model, first)
     tokenizer_text = common_tokenizer(tier2, tier1)
     packed = pack(model)
     max_length = _max_length(options.max_length, packed.max_length)
-    multi_label = first.problem_type == "multi_label_classification"
-    rows = encode(calibration, tokenizer_text, labels, max_length=max_length, multi_label=multi_label)
+    length1 = min(max_length, first.max_length)
+    rows: Rows
+    if isinstance(calibration, TagCalibration):
+        rows = encode_sentences(calibration, tokenizer_text, labels, max_length=length1)  # whole for both tiers
+    else:
+        multi_label = first.problem_type == "multi_label_classification"
+        rows = encode(calibration, tokenizer_text, labels, max_length=max_length, multi_label=multi_label)
 
     progress(STEPS[1])
     graphs = export_tier2(packed)
     reference = chain_logits(graphs, rows.batch, position_offset=packed.position_offset)
-    expected = torch_tier2(model, rows.batch.select(rows.verified))
-    verified2 = [check(_stage_file(i), reference[rows.verified, i], expected[:, i]) for i in range(len(graphs.stages))]
+    stages = [_stage_file(i) for i in range(len(graphs.stages))]
+    verified2 = check_tier2(
+        graphs, model, rows.batch, rows.verified, reference, names=stages, position_offset=packed.position_offset
+    )
     progress(STEPS[2])
-    length1 = min(max_length, first.max_length)
     graph1 = export_tier1(first)
     reference1 = padded_logits(graph1, rows.batch, max_length=length1)
     expected1 = torch_tier1(first.model, rows.batch.select(rows.verified), max_length=length1)
-    verified1 = check(TIER1_FP32, reference1[rows.verified], expected1)
+    verified1 = check(TIER1_FP32, reference1[units(rows.batch, rows.verified)], expected1)
 
     progress(STEPS[3])
     quantised = quantise_tier2(
@@ -159,20 +128,17 @@ def export_bundle(
 
     progress(STEPS[5])
     manifest = Manifest(
-        task="text-classification",
+        task=task,
         problem_type=first.problem_type,
         labels=labels,
         tier1=spec1,
         tier2=spec2,
         router=routing.to_json(options.router),
-        exit_policy=exits.to_json(options.exit_policy),
+        exit_policy=exits.to_json(options.exit_policy or (TokenExit(0.05) if task == TAGGING else MaxProbability(0.9))),
+        windows=windows.to_json(options.windows) if task == TAGGING else None,
         library_version=cascade.__version__,
         figures={
-            "calibration": {
-                "source": calibration.source,
-                "texts": len(calibration.texts),
-                "labelled": calibration.labels is not None,
-            },
+            "calibration": _described(calibration),
             "int8": options.int8.value,
             "smoothed": {"tier1": smoothed1, "tier2": quantised.smoothed},
             "tier1": figures1,
@@ -195,6 +161,30 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
     """Minutes of work must not end in a refusal that could come first."""
     if output.is_file() or (output.is_dir() and any(output.iterdir()) and not overwrite):
         raise OptionError(f"the output must be a new or empty folder, was: {output}; choose another or overwrite")
+
+
+def _fitting(calibration: Calibration | TagCalibration | None, task: str) -> Calibration | TagCalibration:
+    wanted = TagCalibration if task == TAGGING else Calibration
+    if calibration is None:
+        return TagCalibration(split(SAMPLES)) if task == TAGGING else Calibration(SAMPLES)
+    if not isinstance(calibration, wanted):
+        raise OptionError(
+            f"calibration for {task} must be a {wanted.__name__}, was: {type(calibration).__name__}; "
+            f"give {'sentences as lists of words, with tags' if task == TAGGING else 'texts with labels'}"
+        )
+    return calibration
+
+
+def _described(calibration: Calibration | TagCalibration) -> dict[str, Any]:
+    if isinstance(calibration, Calibration):
+        labelled = calibration.labels is not None
+        return {"source": calibration.source, "texts": len(calibration.texts), "labelled": labelled}
+    return {
+        "source": calibration.source,
+        "texts": len(calibration.sentences),
+        "words": sum(map(len, calibration.sentences)),
+        "labelled": calibration.tags is not None,
+    }
 
 
 def _max_length(wanted: int | None, possible: int) -> int:

@@ -8,23 +8,23 @@ portable QDQ form (`QuantizeLinear` and `DequantizeLinear` around `MatMul` and `
 ONNX Runtime 1.31 fuses the product and its bias to an fp32 `Gemm` before it looks for int8: 12.5 ms against 3.0 ms
 for 800 x 384 by 384 x 1536 on one core, one interleaved run.
 
-It leaves to others: the ranges (`calibrate`), what to do where int8 answers differ (`fallback`).
+It leaves to others: finding the layers (`linears`), their ranges (`chain`), what to do where int8 answers differ
+(`calibrate`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
 from cascade.batch import FloatArray
+from cascade_export.linears import Linear, attribute, constants_of, linears
 
-__all__ = ["Linear", "Ranges", "linears", "quantise_linears", "quantise_tables"]
+__all__ = ["Ranges", "quantise_linears", "quantise_tables"]
 
 MICROSOFT = "com.microsoft"
 # Below these a scale per row costs more than int8 saves: a weight per token, two token types.
@@ -48,57 +48,6 @@ class Ranges:
     def __truediv__(self, scale: FloatArray) -> Ranges:
         """The ranges of an input that is divided by a positive scale of shape `(in,)`."""
         return Ranges(self.low / scale, self.high / scale)
-
-
-@dataclass(frozen=True, eq=False)
-class Linear:
-    """A product with a constant matrix, and the constant that is added to it, as found in a graph.
-
-    Attributes:
-        nodes: indices in `graph.node`; the last makes `output`.
-        input: name of the activation.
-        output: name of the result.
-        weight: shape `(in, out)`.
-        bias: shape `(out,)`, or None.
-    """
-
-    nodes: tuple[int, ...]
-    input: str
-    output: str
-    weight: FloatArray
-    bias: FloatArray | None
-
-
-def linears(model: onnx.ModelProto) -> list[Linear]:
-    """All products of an activation with a constant matrix, in the order of the graph."""
-    graph = model.graph
-    constants = _constants(graph)
-    uses = Counter(name for node in graph.node for name in node.input) + Counter(value.name for value in graph.output)
-    readers = {name: (i, node) for i, node in enumerate(graph.node) for name in node.input}
-    found = []
-    for i, node in enumerate(graph.node):
-        if node.op_type not in ("MatMul", "Gemm") or node.input[0] in constants or node.input[1] not in constants:
-            continue
-        weight = constants[node.input[1]]
-        if weight.ndim != 2 or weight.dtype != np.float32:
-            continue
-        if node.op_type == "Gemm":
-            if not _is_plain(node):
-                continue
-            if _attribute(node, "transB", 0):
-                weight = weight.T
-            bias = constants.get(node.input[2]) if len(node.input) > 2 else None
-            if bias is not None or len(node.input) == 2:
-                found.append(Linear((i,), node.input[0], node.output[0], weight, bias))
-            continue
-        position, reader = readers.get(node.output[0], (0, None))
-        if reader is not None and reader.op_type == "Add" and uses[node.output[0]] == 1:
-            other = next(name for name in reader.input if name != node.output[0])
-            if other in constants and constants[other].shape == (weight.shape[1],):
-                found.append(Linear((i, position), node.input[0], reader.output[0], weight, constants[other]))
-                continue
-        found.append(Linear((i,), node.input[0], node.output[0], weight, None))
-    return found
 
 
 def quantise_linears(
@@ -170,12 +119,12 @@ def quantise_tables(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of the graph whose embedding tables are int8 with one scale per row."""
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)
-    known = _constants(model.graph)
+    known = constants_of(model.graph)
     replaced: dict[int, list[NodeProto]] = {}
     constants: dict[str, np.ndarray] = {}
     for i, node in enumerate(model.graph.node):
         table = known.get(node.input[0]) if node.op_type == "Gather" else None
-        if table is None or table.ndim != 2 or table.dtype != np.float32 or _attribute(node, "axis", 0):
+        if table is None or table.ndim != 2 or table.dtype != np.float32 or attribute(node, "axis", 0):
             continue
         if table.shape[0] < MIN_TABLE_ROWS or table.shape[1] < MIN_TABLE_WIDTH:
             continue
@@ -218,27 +167,6 @@ def _rebuild(
         model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
 
 
-def _constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
-    """Constant values by name, seen through the copies and transposes that exporters leave for shared weights."""
-    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            values[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-        elif node.op_type == "Identity" and node.input[0] in values:
-            values[node.output[0]] = values[node.input[0]]
-        elif node.op_type == "Transpose" and node.input[0] in values:
-            values[node.output[0]] = values[node.input[0]].transpose(_attribute(node, "perm", None))
-    return values
-
-
-def _is_plain(node: NodeProto) -> bool:
-    return not _attribute(node, "transA", 0) and _attribute(node, "alpha", 1.0) == _attribute(node, "beta", 1.0) == 1.0
-
-
-def _attribute(node: NodeProto, name: str, default: Any) -> Any:
-    return next((helper.get_attribute_value(value) for value in node.attribute if value.name == name), default)
-
-
 def _node(operator: str, inputs: list[str], output: str) -> NodeProto:
     while not inputs[-1]:
         inputs = inputs[:-1]
@@ -257,7 +185,7 @@ def _shared_rows(graph: onnx.GraphProto, found: Sequence[Linear]) -> dict[str, t
         if node.op_type == "Gather"
         and node.output[0] in inputs
         and node.input[0] in inputs
-        and not _attribute(node, "axis", 0)
+        and not attribute(node, "axis", 0)
     }
 
 

@@ -1,6 +1,7 @@
 """Calibration texts as token ids, with their targets, and what is measured on them.
 
-It leaves to others: the measures themselves (`calibrate`), reading files (`cascade.reading`).
+It leaves to others: sentences to tag (`tag_texts`), the measures themselves (`calibrate`), reading files
+(`cascade.reading`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from cascade.batch import Batch, FloatArray, IntArray
+from cascade.batch import FloatArray, IntArray
 from cascade.exceptions import DataError, OptionError
 from cascade.tokenizer import Text, Tokenizer
 from cascade_export.calibrate import Targets, accuracy, compare, fit_temperature
+from cascade_export.chain import Encoded
 
 __all__ = ["Calibration", "Rows", "encode", "shortened"]
 
@@ -42,20 +44,23 @@ class Calibration:
 class Rows:
     """Calibration texts as token ids. `targets` is per row; a long text's rows share its target."""
 
-    batch: Batch
+    batch: Encoded
     targets: Targets | None
     multi_label: bool
 
     @property
     def verified(self) -> IntArray:
+        """The rows on which graphs are compared with torch."""
         return np.unique(np.linspace(0, len(self.batch) - 1, min(len(self.batch), VERIFY_ROWS)).astype(np.int64))
 
     def temperature(self, logits: FloatArray) -> float:
+        """The best one for these logits, 1 without targets."""
         if self.targets is None:
             return 1.0
         return round(fit_temperature(logits, self.targets, multi_label=self.multi_label), 4)
 
     def figures(self, logits: FloatArray, reference: FloatArray) -> dict[str, Any]:
+        """How the shipped form's logits compare to the fp32 checkpoint's, and how right both are."""
         found = compare(logits, reference, multi_label=self.multi_label)
         figures: dict[str, Any] = {"agreement": round(found.share, 4), "max_difference": round(found.largest, 4)}
         if self.targets is not None:

@@ -1,4 +1,4 @@
-"""The first tier: an ordinary classifier or a static one, through optimum to one padded ONNX graph.
+"""The first tier: an ordinary classifier or tagger or a static one, through optimum to one padded ONNX graph.
 
 It leaves to others: int8 (`calibrate`, `quantise`), comparing with torch (`verify`).
 """
@@ -19,16 +19,21 @@ from optimum.exporters.onnx.config import TextEncoderOnnxConfig
 from optimum.exporters.tasks import TasksManager
 from optimum.utils import NormalizedTextConfig
 from safetensors import SafetensorError
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from cascade.exceptions import OptionError
+from cascade.exceptions import BundleError, OptionError
+from cascade.training.backbone import CLASSIFICATION, TAGGING
 from cascade.training.static import StaticForSequenceClassification
+from cascade.training.static_tagger import StaticForTokenClassification
 
 __all__ = ["StaticOnnxConfig", "TierOne", "export_tier1", "first_line", "load_tier1"]
 
 OPSET = 20  # the first in which Gelu is one operator
-TASK = "text-classification"
-STATIC = "cascade_static"
+STATIC: dict[str, Any] = {
+    "cascade_static": StaticForSequenceClassification,
+    "cascade_static_tagger": StaticForTokenClassification,
+}
+TASKS: dict[str, Any] = {CLASSIFICATION: AutoModelForSequenceClassification, TAGGING: AutoModelForTokenClassification}
 
 
 class StaticOnnxConfig(TextEncoderOnnxConfig):  # type: ignore[misc]  # optimum ships no types
@@ -50,6 +55,7 @@ class TierOne:
 
     Attributes:
         model: in evaluation mode.
+        task: as transformers names it.
         kind: `static` or `transformer`.
         labels: names of its outputs, in order.
         problem_type: transformers' name; single-label where the checkpoint says nothing.
@@ -57,31 +63,43 @@ class TierOne:
     """
 
     model: Any
+    task: str
     kind: str
     labels: tuple[str, ...]
     problem_type: str
     max_length: int
 
 
-def load_tier1(folder: str | Path) -> TierOne:
+def load_tier1(folder: str | Path, *, task: str = CLASSIFICATION) -> TierOne:
     """Read a checkpoint: a folder whose `config.json` says what it is.
+
+    Args:
+        folder: of the checkpoint.
+        task: that of tier 2.
 
     Raises:
         OptionError: there is no such checkpoint.
+        BundleError: it is one for another task.
     """
     file = Path(folder) / "config.json"
     if not file.is_file():
         raise OptionError(f"tier 1 must be a checkpoint folder with a config.json, was: {folder}")
-    static = json.loads(file.read_text(encoding="utf-8")).get("model_type") == STATIC
-    kind = StaticForSequenceClassification if static else AutoModelForSequenceClassification
+    found = json.loads(file.read_text(encoding="utf-8"))
+    own = _task(found)
+    if own not in (None, task):
+        raise BundleError(
+            f"both tiers must have the same task, tier 2 has {task}, tier 1 {own}; distil tier 1 from this tier 2"
+        )
+    static = STATIC.get(found.get("model_type"))
     try:
-        model = kind.from_pretrained(str(folder)).eval()
+        model = (static or TASKS[task]).from_pretrained(str(folder)).eval()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise OptionError(f"tier 1 must be a checkpoint that transformers reads, but {first_line(error)}") from None
     config = model.config
     offset = config.pad_token_id + 1 if config.model_type == "roberta" else 0
     return TierOne(
         model=model,
+        task=task,
         kind="static" if static else "transformer",
         labels=tuple(config.id2label[i] for i in range(config.num_labels)),
         problem_type=config.problem_type or "single_label_classification",
@@ -101,18 +119,26 @@ def export_tier1(tier: TierOne) -> onnx.ModelProto:
     else:
         try:
             make = TasksManager.get_exporter_config_constructor(
-                exporter="onnx", model=tier.model, task=TASK, library_name="transformers"
+                exporter="onnx", model=tier.model, task=tier.task, library_name="transformers"
             )
         except (KeyError, ValueError) as error:
             raise OptionError(
-                f"tier 1's model_type must be one that optimum exports for {TASK}, was: {config.model_type}; "
+                f"tier 1's model_type must be one that optimum exports for {tier.task}, was: {config.model_type}; "
                 f"{first_line(error)}"
             ) from None
     with tempfile.TemporaryDirectory(prefix="cascade-export-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, about constants of the models' own code
         file = Path(folder) / "model.onnx"
-        export(tier.model, make(config, task=TASK), file, opset=OPSET)
+        export(tier.model, make(config, task=tier.task), file, opset=OPSET)
         return onnx.load(file)
+
+
+def _task(config: Mapping[str, Any]) -> str | None:
+    """What a checkpoint was trained for; None where its configuration does not say."""
+    names = [*(config.get("architectures") or ()), getattr(STATIC.get(config.get("model_type", "")), "__name__", "")]
+    if any("ForTokenClassification" in name for name in names):
+        return TAGGING
+    return CLASSIFICATION if any("ForSequenceClassification" in name for name in names) else None
 
 
 def first_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ It leaves to others: comparing int8 with fp32 (`calibrate`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from cascade.packing import Packing, padded
 from cascade.training.multi_exit import MultiExitModel
 from cascade.training.tagging import MultiExitTagger
 from cascade.words import WordBatch
-from cascade_export.chain import Encoded, at_words, per_token, tokens, units
+from cascade_export.chain import Encoded, at_words, chain_logits, per_token, tokens, units
+from cascade_export.graphs import TierTwoGraphs
 
-__all__ = ["SAMPLES", "TOLERANCE", "check", "random_exits", "torch_tier1", "torch_tier2"]
+__all__ = ["SAMPLES", "TOLERANCE", "check", "check_tier2", "random_exits", "torch_tier1", "torch_tier2"]
 
 TOLERANCE = 1e-4  # of the largest logit, if that is above 1; fp32 graphs differ from torch by about 1e-6
 SAMPLES = (
@@ -59,6 +61,49 @@ SAMPLES = (
 """Sentences of everyday kinds and lengths, for when no calibration texts are given."""
 
 
+def check_tier2(
+    graphs: TierTwoGraphs,
+    model: MultiExitModel | MultiExitTagger,
+    batch: Encoded,
+    rows: IntArray,
+    reference: FloatArray,
+    *,
+    names: Sequence[str],
+    position_offset: int,
+) -> list[float]:
+    """Compare every stage with torch: at full depth, and of a tagger with words leaving at random too.
+
+    Args:
+        graphs: fp32.
+        model: what they were made of.
+        batch: texts or sentences.
+        rows: those that are compared. Shape `(compared,)`.
+        reference: the graphs' logits of the whole batch. Shape `(rows or words, exits, labels)`.
+        names: of the stages, for messages.
+        position_offset: position id of a row's first token.
+
+    Returns:
+        Each stage's largest difference.
+
+    Raises:
+        BundleError: one is above the tolerance.
+    """
+    part, exits = batch.select(rows), range(len(names))
+    found, expected = reference[units(batch, rows)], torch_tier2(model, part)
+    differences = [check(names[i], found[:, i], expected[:, i]) for i in exits]
+    if not isinstance(part, WordBatch):
+        return differences
+    leaving = random_exits(part, len(names))
+    found = chain_logits(graphs, part, position_offset=position_offset, exits=leaving)
+    expected = torch_tier2(model, part, exits=leaving)
+    for i in exits:
+        inside = leaving >= i
+        if inside.any():
+            halted = check(f"{names[i]}, with words that have left,", found[inside, i], expected[inside, i])
+            differences[i] = max(differences[i], halted)
+    return differences
+
+
 def torch_tier2(
     model: MultiExitModel | MultiExitTagger, batch: Encoded, *, exits: IntArray | None = None
 ) -> FloatArray:
@@ -76,14 +121,13 @@ def torch_tier2(
     layers = np.array(model.layers, np.int64)
 
     def run(rows: IntArray, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
-        if exits is None or not isinstance(batch, WordBatch):
-            logits: torch.Tensor = model(ids, mask, types)["logits"]
-            return logits
-        part = batch.select(rows)
-        packing = Packing.of(part.batch.lengths)
-        last = per_token(part, layers[exits[units(batch, rows)]], others=depth)
-        grid = np.where(packing.mask, last[packing.gather], depth)
-        logits = model(ids, mask, types, exit_layers=torch.from_numpy(grid))["logits"]
+        stops = {}
+        if exits is not None and isinstance(batch, WordBatch):
+            part = batch.select(rows)
+            packing = Packing.of(part.batch.lengths)
+            last = per_token(part, layers[exits[units(batch, rows)]], others=depth)
+            stops["exit_layers"] = torch.from_numpy(np.where(packing.mask, last[packing.gather], depth))
+        logits: torch.Tensor = model(ids, mask, types, **stops)["logits"]
         return logits
 
     return _in_batches(run, batch)

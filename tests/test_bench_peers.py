@@ -56,7 +56,7 @@ def test_an_ordinary_checkpoint_several_labels_and_pairs(tmp_path: Path) -> None
 
 def test_the_best_batch_size_is_the_fastest(tmp_path: Path) -> None:
     class Fake(Pipeline):
-        def labels(self, texts: object, *, batch_size: int) -> list[object]:  # type: ignore[override]  # no texts needed
+        def labels(self, inputs: object, *, batch_size: int) -> list[object]:  # type: ignore[override]  # no texts needed
             now[0] += {1: 4.0, 8: 1.0, 16: 2.0}[batch_size]
             return []
 

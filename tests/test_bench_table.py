@@ -18,7 +18,8 @@ from cascade_bench import machine, render
 from cascade_bench.contenders import Answered, Contender
 from cascade_bench.data import Labelled
 from cascade_bench.interleaving import Plan, interleave
-from cascade_bench.table import Table, measure, verdict
+from cascade_bench.table import Table, measure
+from cascade_bench.verdicts import verdict
 
 DATA = Labelled([f"text {i}" for i in range(10)], ["a"] * 10, np.zeros(10, dtype=np.int64))
 

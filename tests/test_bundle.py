@@ -18,7 +18,7 @@ from cascade import bundle as bundle_module
 from cascade import hub
 from cascade.bundle import Bundle, copy_bundle, open_bundle, push_bundle, write_bundle
 from cascade.exceptions import BundleError, BundleNotFoundError, OptionError
-from cascade.manifest import MANIFEST_FILE, Manifest, StageSpec, TierOneSpec, TierTwoSpec
+from cascade.manifest import MANIFEST_FILE, TAGGING, Manifest, StageSpec, TierOneSpec, TierTwoSpec
 
 LABELS = ("no", "yes")
 FILES: dict[str, bytes | Path] = {
@@ -274,6 +274,20 @@ def test_copying_sets_the_policies_and_drops_the_certificate(made: Bundle, tmp_p
     same = copy_bundle(made, made.folder, router=MANIFEST.router, exit_policy=MANIFEST.exit_policy, overwrite=True)
     assert same == made
     assert open_bundle(made.folder) == made
+
+
+def test_copying_a_tagger_keeps_or_sets_windows_and_decoding(tmp_path: Path) -> None:
+    windows = {"policy": "Windows", "margin": 2, "whole": 0.5, "context_layers": None}
+    manifest = replace(MANIFEST, task=TAGGING, windows=windows)
+    made = write_bundle(tmp_path / "made", FILES, manifest)
+    policies: dict[str, Any] = {"router": MANIFEST.router, "exit_policy": MANIFEST.exit_policy}
+    same = copy_bundle(made, tmp_path / "same", **policies)
+    assert (same.manifest.windows, same.manifest.decoding) == (windows, None)
+    assert same.manifest.certificate == {"bound": 0.01}
+    for changed in ({"windows": {**windows, "margin": 3}}, {"decoding": {"policy": "argmax"}}):
+        new = copy_bundle(made, tmp_path / "new", **policies, **changed, overwrite=True)
+        assert new.manifest == replace(made.manifest, **changed, certificate=None)
+        assert open_bundle(new.folder) == new
 
 
 def test_copying_does_not_launder_an_altered_file(made: Bundle, tmp_path: Path) -> None:

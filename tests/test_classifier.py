@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cascade import classifier as module
+from cascade import face
 from cascade.batching import FixedSize, SortedByLength, TokenBudget
 from cascade.classifier import Classifier
 from cascade.exceptions import BundleError, BundleNotFoundError, InputError, OptionError
@@ -194,7 +194,7 @@ def test_push_to_hub(clf: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
         seen.update(options, repo_id=repo_id, router=bundle.manifest.router, there=bundle.folder.is_dir())
         return "https://example.org/commit"
 
-    monkeypatch.setattr(module, "push_bundle", push)
+    monkeypatch.setattr(face, "push_bundle", push)
     assert clf.with_router(defer_all).push_to_hub("me/sentiment", private=True) == "https://example.org/commit"
     assert seen == {
         "repo_id": "me/sentiment",

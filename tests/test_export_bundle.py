@@ -15,7 +15,6 @@ import numpy as np
 import onnx
 import pytest
 import tokenizers
-from click.testing import CliRunner
 from transformers import AutoConfig, AutoTokenizer
 
 from cascade.batch import Batch
@@ -24,7 +23,7 @@ from cascade.exceptions import BundleError, DataError, OptionError
 from cascade.exits import AtExit
 from cascade.routing import Budget
 from cascade.tokenizer import Text, Tokenizer
-from cascade_export import Calibration, CardOptions, ExportOptions, Int8, export_bundle
+from cascade_export import Calibration, CardOptions, ExportOptions, Int8, export_bundle, verify
 from cascade_export import export as export_module
 from cascade_export.chain import padded_logits
 from cascade_export.cli import main
@@ -283,7 +282,7 @@ def test_an_output_that_is_taken_is_refused_at_once(tiers: Path, tmp_path: Path)
 def test_a_graph_that_differs_from_torch_is_not_written(
     tiers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_module, "torch_tier2", lambda *given: torch_tier2(*given) + 0.01)
+    monkeypatch.setattr(verify, "torch_tier2", lambda *given: torch_tier2(*given) + 0.01)
     refused(tmp_path, BundleError, "tier2/stage_00.onnx must answer as its", tiers / "tier2", tiers / "static")
     assert list(tmp_path.iterdir()) == []
 
@@ -310,60 +309,57 @@ def test_nothing_is_written_when_a_step_breaks(
 # ---------------------------------------------------------------------------------------------- command line
 
 
-def test_command_round_trip(tiers: Path, tmp_path: Path) -> None:
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def test_command_round_trip(tiers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "calibration.jsonl"
     lines = [{"text": text, "label": tiny.LABELS[i % 2]} for i, text in enumerate(tiny.TEXTS)]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    arguments = ["--tier2", str(tiers / "tier2"), "--tier1", str(tiers / "static"), "--output", str(tmp_path / "out")]
-    more = [
-        "--calibration",
-        str(file),
-        "--threshold",
-        "0.8",
-        "--exit-threshold",
-        "0.7",
-        "--no-fp32",
-        "--max-length",
-        "40",
-    ]
-    result = CliRunner().invoke(main, arguments + more)
-    assert result.exit_code == 0, result.output
-    assert "tier 2, layer 2: int8, agrees with fp32 on" in result.output
+    arguments = ["--tier2", tiers / "tier2", "--tier1", tiers / "static", "--output", tmp_path / "out"]
+    more = ["--calibration", file, "--threshold", 0.8, "--exit-threshold", 0.7, "--no-fp32", "--max-length", 40]
+    status = run(*arguments, *more)
+    seen = capsys.readouterr()
+    assert status == 0, seen.err
+    assert "tier 2, layer 2: int8, agrees with fp32 on" in seen.out
     manifest = open_bundle(tmp_path / "out").manifest
     assert manifest.router["threshold"] == 0.8
     assert manifest.exit_policy["threshold"] == 0.7
     assert manifest.figures["calibration"] == {"source": "calibration.jsonl", "texts": 8, "labelled": True}
-    again = CliRunner().invoke(main, arguments)
-    assert again.exit_code == 2
-    assert "must be a new or empty folder" in again.output
-    assert CliRunner().invoke(main, [*arguments, "--overwrite", "--int8", "none"]).exit_code == 0
+    assert run(*arguments) == 2
+    assert "must be a new or empty folder" in capsys.readouterr().err
+    assert run(*arguments, "--overwrite", "--int8", "none") == 0
     assert open_bundle(tmp_path / "out").manifest.tier1.precision == "fp32"
 
 
-def test_command_reports_errors_on_one_line(tiers: Path, tmp_path: Path) -> None:
-    arguments = ["--tier2", str(tmp_path / "no"), "--tier1", str(tiers / "static"), "--output", str(tmp_path / "out")]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 2
-    assert result.output.strip().splitlines()[-1].startswith("Error: tier 2 must be")
-    assert "Traceback" not in result.output
+def test_command_reports_errors_on_one_line(tiers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = run("--tier2", tmp_path / "no", "--tier1", tiers / "static", "--output", tmp_path / "out")
+    assert status == 2
+    seen = capsys.readouterr().err
+    assert seen.strip().splitlines()[-1].startswith("Error: tier 2 must be")
+    assert "Traceback" not in seen
 
 
-def test_command_can_be_interrupted(tiers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_can_be_interrupted(
+    tiers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(*given: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(export_module, "export_bundle", interrupted)
-    arguments = ["--tier2", str(tiers / "tier2"), "--tier1", str(tiers / "static"), "--output", str(tmp_path / "out")]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 2
-    assert "interrupted; nothing was written" in result.output
+    status = run("--tier2", tiers / "tier2", "--tier1", tiers / "static", "--output", tmp_path / "out")
+    assert status == 130
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "Interrupted."
     assert not (tmp_path / "out").exists()
 
 
-def test_command_help_has_an_example() -> None:
-    result = CliRunner().invoke(main, ["--help"])
-    assert result.exit_code == 0
-    assert "cascade-export --tier2 runs/sentiment-exits" in result.output
+def test_command_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    assert "cascade-export --tier2 runs/sentiment-exits" in capsys.readouterr().out
 
 
 def test_the_extra_is_named_where_it_is_missing() -> None:

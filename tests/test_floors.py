@@ -13,15 +13,15 @@ ROOT = Path(__file__).parent.parent
 ENGINE = ROOT / "cascade"
 
 FLOORS = {
-    "checks": 0, "batch": 0, "confidence": 0, "exceptions": 0, "manifest": 0, "results": 0,
+    "checks": 0, "batch": 0, "confidence": 0, "exceptions": 0, "manifest": 0, "results": 0, "words": 0,
     "batching": 1, "decoding": 1, "exits": 1, "fitting": 1, "packing": 1, "routing": 1, "threads": 1,
-    "viterbi": 1, "wordpiece": 1,
+    "viterbi": 1, "windows": 1, "word_exits": 1, "word_packing": 1, "wordpiece": 1,
     "backend": 2, "bundle": 2, "hub": 2, "reading": 2, "records": 2, "tokenizer": 2,
     "word_encoding": 2,
-    "tiers": 3,
-    "engine": 4, "streaming": 4, "calibration": 4,
+    "staged": 3, "tiers": 3, "word_tiers": 3,
+    "engine": 4, "streaming": 4, "calibration": 4, "word_engine": 4,
     "aggregation": 4,
-    "classifier": 5, "cli": 5, "tagger": 5,
+    "classifier": 5, "cli": 5, "face": 5, "tagger": 5,
     "training": 6,
 }  # fmt: skip
 """Rooms by floor; `training` needs an extra, so nothing of the engine may import it."""

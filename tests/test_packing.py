@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from cascade.batch import Batch
 from cascade.exceptions import InputError
-from cascade.packing import Packing, compact, concatenate, padded
+from cascade.packing import Packing, compact, concatenate, neighbours, padded
 from tests.toy import batch_of
 
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=12)
@@ -87,3 +89,19 @@ def test_concatenate(parts: list[list[int]]) -> None:
         np.testing.assert_array_equal(part.ids, batch.ids)
         np.testing.assert_array_equal(part.types, batch.types)
         first += len(batch)
+
+
+def test_neighbours_worked_example() -> None:
+    # Tokens and rows: at most 10 and 3 together; what is larger by itself stays alone.
+    sizes = [(4, 1), (5, 1), (2, 1), (2, 1), (2, 1), (2, 1), (12, 1), (1, 1)]
+    found = neighbours(sizes, (10, 3))
+    assert [list(range(8))[part] for part in found] == [[0, 1], [2, 3, 4], [5], [6], [7]]
+    assert neighbours([], (10, 3)) == []
+
+
+@given(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 20))
+def test_neighbours_are_as_many_as_fit(sizes: list[int], most: int) -> None:
+    groups = [sizes[part] for part in neighbours([(size,) for size in sizes], (most,))]
+    assert [size for group in groups for size in group] == sizes
+    assert all(sum(group) <= most or len(group) == 1 for group in groups)
+    assert all(sum(group) + following[0] > most for group, following in pairwise(groups))

@@ -172,7 +172,7 @@ def test_options_of_the_model(checkpoint: Path, rows: Path, tmp_path: Path) -> N
     assert len(vocabulary) == 140
     report = json.loads((tmp_path / "out" / "training.json").read_text())
     assert report["rows"] == sum(len(row["text"].split()) >= 3 for row in ROWS)
-    assert "Joint(weights=(1.0, 1.0, 4.0), distil=0.5)" in report["objectives"]
+    assert "Joint(weights=(1.0, 1.0, 4.0), distil=0.5, smoothing=0.0)" in report["objectives"]
 
 
 def test_multi_label_and_pairs(tmp_path: Path) -> None:
@@ -275,6 +275,19 @@ def test_split_is_stratified_seeded_and_complete(rows: Path, tmp_path: Path) -> 
     again = tmp_path / "again.jsonl"
     train("split", rows, "--share", 0.25, "--kept", tmp_path / "k.jsonl", "--held-out", again)
     assert again.read_text() == out.read_text()
+
+
+def test_split_of_tagged_sentences_is_seeded_and_complete(tmp_path: Path) -> None:
+    sentences = [{"tokens": ["word", str(number)], "tags": ["A", "B"]} for number in range(20)]
+    file = write(tmp_path / "tags.jsonl", sentences)
+    found = []
+    for folder in ("once", "again"):
+        kept, out = tmp_path / folder / "kept.jsonl", tmp_path / folder / "out.jsonl"
+        given = ("--task", "tagging", "--share", 0.25, "--kept", kept, "--held-out", out)
+        assert train("split", file, *given).output == f"15 rows in {kept}, 5 in {out}\n"
+        found.append([[json.loads(line) for line in path.read_text().splitlines()] for path in (kept, out)])
+    assert found[0] == found[1]
+    assert sorted(map(str, found[0][0] + found[0][1])) == sorted(map(str, sentences))
 
 
 BAD = [

@@ -21,9 +21,11 @@ from transformers import (
 
 from cascade.training.multi_exit import MultiExitModel
 from cascade.training.static import StaticConfig, StaticForSequenceClassification
+from cascade.training.tagging import MultiExitTagger
 
 FAMILIES = ("bert", "roberta", "electra", "distilbert", "albert")
 LABELS = ("negative", "positive")
+TAGS = ("NOUN", "VERB", "X")
 SINGLE = "single_label_classification"
 # fmt: off
 WORDS = (
@@ -107,10 +109,42 @@ def tier2(
 ) -> MultiExitModel:
     """A multi-exit checkpoint in `folder`, with weights large enough that answers differ."""
     torch.manual_seed(seed)
-    made = _named(config(family, layers=depth, width=width), labels, problem_type)
+    made = named(config(family, layers=depth, width=width), labels, problem_type)
     pooler = {"add_pooling_layer": False} if family in ("bert", "roberta", "albert") else {}
     model = MultiExitModel(AutoModel.from_config(made, **pooler), layers=layers, pooling=pooling)
-    _spread(model)
+    spread(model)
+    model.eval()
+    model.save_pretrained(folder)
+    save_tokenizer(folder)
+    return model
+
+
+def backbone(folder: Path, family: str = "bert", *, seed: int = 4) -> Path:
+    """A pre-trained encoder in `folder`, without a head."""
+    torch.manual_seed(seed)
+    model = AutoModel.from_config(config(family))
+    spread(model)
+    model.save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def tagger(
+    folder: Path,
+    family: str = "bert",
+    *,
+    labels: Sequence[str] = TAGS,
+    layers: Sequence[int] | None = None,
+    depth: int = 3,
+    width: int = 16,
+    seed: int = 1,
+) -> MultiExitTagger:
+    """A multi-exit tagger in `folder`, with weights large enough that answers differ."""
+    torch.manual_seed(seed)
+    made = named(config(family, layers=depth, width=width), labels, None)
+    pooler = {"add_pooling_layer": False} if family in ("bert", "roberta", "albert") else {}
+    model = MultiExitTagger(AutoModel.from_config(made, **pooler), layers=layers)
+    spread(model)
     model.eval()
     model.save_pretrained(folder)
     save_tokenizer(folder)
@@ -122,8 +156,8 @@ def tier1_transformer(
 ) -> BertForSequenceClassification:
     """An ordinary classifier of one layer in `folder`."""
     torch.manual_seed(seed)
-    model = BertForSequenceClassification(_named(config("bert", layers=1), labels, problem_type))
-    _spread(model)
+    model = BertForSequenceClassification(named(config("bert", layers=1), labels, problem_type))
+    spread(model)
     model.train(False)
     model.save_pretrained(folder)
     save_tokenizer(folder)
@@ -136,23 +170,23 @@ def tier1_static(
     """A static first tier in `folder`."""
     torch.manual_seed(seed)
     made = StaticConfig(vocab_size=tokenizer().get_vocab_size(), width=16, max_position_embeddings=64)
-    _named(made, labels, problem_type)
+    named(made, labels, problem_type)
     model = StaticForSequenceClassification(made)
-    _spread(model)
+    spread(model)
     model.train(False)
     model.save_pretrained(folder)
     save_tokenizer(folder)
     return model
 
 
-def _named(made: PretrainedConfig, labels: Sequence[str], problem_type: str) -> PretrainedConfig:
+def named(made: PretrainedConfig, labels: Sequence[str], problem_type: str | None) -> PretrainedConfig:
     made.id2label = dict(enumerate(labels))
     made.label2id = {label: i for i, label in enumerate(labels)}
     made.problem_type = problem_type
     return made
 
 
-def _spread(model: torch.nn.Module) -> None:
+def spread(model: torch.nn.Module) -> None:
     """Weights as drawn by transformers are so small that every text gets the same answer; these are not."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():

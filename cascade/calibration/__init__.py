@@ -3,6 +3,8 @@
 examples     what each tier and exit answers on them, and what it costs
 observing    running and timing the tiers once to find that out
 thresholds   replaying thresholds on it: the cheapest point that loses no more than was allowed
+
+words, word_observing, word_thresholds: the same of a tagger, whose words leave one by one.
 """
 
 from __future__ import annotations
@@ -10,5 +12,26 @@ from __future__ import annotations
 from cascade.calibration.examples import Costs, Examples
 from cascade.calibration.observing import observe
 from cascade.calibration.thresholds import Grid, OperatingPoint, Points, choose, front, replay
+from cascade.calibration.word_observing import observe_costs
+from cascade.calibration.word_thresholds import Tried, WordGrid, WordPoint, choose_words, replay_words
+from cascade.calibration.words import WordCosts, leave
 
-__all__ = ["Costs", "Examples", "Grid", "OperatingPoint", "Points", "choose", "front", "observe", "replay"]
+__all__ = [
+    "Costs",
+    "Examples",
+    "Grid",
+    "OperatingPoint",
+    "Points",
+    "Tried",
+    "WordCosts",
+    "WordGrid",
+    "WordPoint",
+    "choose",
+    "choose_words",
+    "front",
+    "leave",
+    "observe",
+    "observe_costs",
+    "replay",
+    "replay_words",
+]

@@ -32,21 +32,27 @@ from cascade.routing import Budget, Threshold
 __all__ = ["Answers", "predict"]
 
 
-@click.command(short_help="Label the texts of a file or of standard input.")
+@click.command(short_help="Label the texts, or tag the words, of a file or of standard input.")
 @click.argument("model")
 @click.argument("file", default="-")
-@click.option("--routes", is_flag=True, help="Add tier, exit (0 in tier 1) and confidence to each line.")
+@click.option("--routes", is_flag=True, help="Add tier, exit (0 in tier 1) and confidence; of a tagger, per word.")
 @click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Add the K likeliest labels to each line.")
+@click.option(
+    "--aggregation-strategy",
+    "strategy",
+    type=click.Choice([strategy.value for strategy in AggregationStrategy]),
+    help="Of a tagger: give each text's entities as transformers' pipeline does, not its words.",
+)
 @click.option("--threshold", type=float, metavar="P", help="Defer what tier 1 is less sure of than P, in [0, 1].")
 @click.option("--budget", type=float, metavar="SHARE", help="Defer at most this share of the rows of each buffer.")
 @click.option("--exit-threshold", type=float, metavar="P", help="Leave tier 2 at the first exit that is as sure as P.")
-@click.option("--text-column", default="text", show_default=True, metavar="NAME", help="The texts.")
+@click.option("--text-column", show_default="text", metavar="NAME", help="The texts.")
+@click.option("--pair-column", show_default="text_pair, where there is one", metavar="NAME", help="Second texts.")
 @click.option(
-    "--pair-column",
-    default="text_pair",
-    show_default="text_pair, where there is one",
+    "--tokens-column",
+    show_default="tokens; with --text-column, none",
     metavar="NAME",
-    help="The second texts of pairs.",
+    help="Of a tagger, in jsonl and parquet: the lists of words.",
 )
 @click.option(
     "--format",
@@ -59,7 +65,7 @@ __all__ = ["Answers", "predict"]
     type=click.Choice([way.value for way in OnError]),
     default="stop",
     show_default=True,
-    help="What a line that cannot be read does: stop the command, nothing, or get a line with the label null.",
+    help="What a line that cannot be read does: stop the command, nothing, or get a line with null for an answer.",
 )
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Written whole or not at all.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of both tiers.  [default: the CPUs allowed]")
@@ -69,18 +75,20 @@ def predict(
     file: str,
     routes: bool,
     top_k: int | None,
+    strategy: str | None,
     threshold: float | None,
     budget: float | None,
     exit_threshold: float | None,
-    text_column: str,
-    pair_column: str,
+    text_column: str | None,
+    pair_column: str | None,
+    tokens_column: str | None,
     form: str | None,
     on_error: str,
     output: Path | None,
     threads: int | None,
     progress: bool | None,
 ) -> None:
-    """Label the texts of a file or of standard input; one line of JSON per row, in order.
+    """Label the texts, or tag the words, of a file or of standard input; one line of JSON per row, in order.
 
     MODEL is a folder or a Hub id. FILE holds a text per line, or is jsonl, csv or parquet; - or nothing is standard
     input. A summary goes to standard error.
@@ -90,21 +98,45 @@ def predict(
       echo "a gripping film" | cascade predict models/sentiment
         {"line": 1, "label": "positive", "score": 0.9981}
       cascade predict models/sentiment reviews.csv --text-column review --routes --output labels.jsonl
+
+    A tagger splits texts into words and says where in the text they are; of jsonl and parquet it reads lists of words,
+    unless --text-column names a column of texts.
+
+    \b
+    Example:
+      echo "A gripping film." | cascade predict models/pos
+        {"line": 1, "tokens": ["A", "gripping", "film", "."], "tags": ["DET", "ADJ", "NOUN", "PUNCT"],
+         "spans": [[0, 1], [2, 10], [11, 15], [15, 16]]}
+      echo '{"tokens": ["A", "film"]}' | cascade predict models/pos --format jsonl --routes
+        {"line": 1, "tokens": ["A", "film"], "tags": ["DET", "NOUN"], "tier": [1, 2], "exit": [0, 2],
+         "confidence": [0.999, 0.981]}
+      echo "Ann lives in Oslo" | cascade predict models/ner --aggregation-strategy simple
+        {"line": 1, "text": "Ann lives in Oslo", "entities": [{"entity_group": "PER", "score": 0.998,
+         "word": "ann", "start": 0, "end": 3}, ...]}
     """
     if threshold is not None and budget is not None:
         raise OptionError("--threshold and --budget exclude each other, both were given; leave one out")
-    classifier = Classifier.from_pretrained(model, threads=threads)
+    columns = _Columns(text_column, pair_column, tokens_column)
+    face: Classifier | Tagger
+    try:
+        face = Classifier.from_pretrained(model, threads=threads)
+    except TaskError:
+        face = Tagger.from_pretrained(model, threads=threads)
     if threshold is not None:
-        classifier = classifier.with_router(Threshold(threshold))
+        face = face.with_router(Threshold(threshold))
     if budget is not None:
-        classifier = classifier.with_router(Budget(budget))
+        face = face.with_router(Budget(budget))
     if exit_threshold is not None:
-        classifier = classifier.with_exit_policy(MaxProbability(exit_threshold))
+        face = face.with_exit_policy(MaxProbability(exit_threshold))
+    tagging = isinstance(face, Tagger)
+    _check_options(tagging, {"--top-k": top_k, "--pair-column": pair_column}, of_taggers=False)
+    _check_options(tagging, {"--tokens-column": tokens_column, "--aggregation-strategy": strategy}, of_taggers=True)
     examples = read_examples(
         file,
         format=None if form is None else FileFormat(form),
-        text_column=text_column,
-        pair_column=pair_column,
+        text_column=columns.text or "text",
+        pair_column=columns.pair or "text_pair",
+        tokens_column=columns.words(file, form) if tagging else None,
         label_column=None,
         on_error=OnError(on_error),
         report=_report,
@@ -113,93 +145,67 @@ def predict(
         progress = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
     begin = time.perf_counter()
     with _destination(output) as out:
-        answers = Answers(classifier, out, routes=routes, top_k=top_k)
+        answers: Writer[Any, Any]
+        if isinstance(face, Tagger):
+            answers = tag_writer(face, out, routes=routes, strategy=strategy)
+        else:
+            answers = Answers(out=out, classifier=face, routes=routes, top_k=top_k)
         answers.write(tqdm(examples, unit=" rows", file=sys.stderr, disable=not progress, leave=False))
         out.flush()
     click.echo(answers.summary(time.perf_counter() - begin), err=True)
 
 
-@dataclass
-class Answers:
-    """Writes a line for each example, in order, and counts.
+@dataclass(kw_only=True)
+class Answers(Writer[Prediction, "str | tuple[str, str]"]):
+    """A line with a label for each example.
 
     Attributes:
         classifier: gives the answers.
-        out: where the lines go.
         routes: whether lines tell tier, exit and confidence.
         top_k: how many labels lines list, if any.
     """
 
     classifier: Classifier
-    out: TextIO
     routes: bool = False
     top_k: int | None = None
-    rows: int = 0
-    unread: int = 0
-    deferred: int = 0
-    waiting: deque[Example] = field(default_factory=deque)
 
-    def write(self, examples: Iterable[Example]) -> None:
-        """A line for each example. An example whose text is None gets one with the label null."""
-        for prediction in self.classifier.stream(self._texts(examples)):
-            self._write_unread()
-            self._line(self.waiting.popleft(), prediction)
-        self._write_unread()
+    def given(self, example: Example) -> str | tuple[str, str] | None:
+        """The text."""
+        return example.text
 
-    def summary(self, seconds: float) -> str:
-        """What was done, in one line."""
-        answered = self.rows - self.unread
-        unread = f", {self.unread} of them unreadable" if self.unread else ""
-        share = f", {self.deferred / answered:.1%} deferred to tier 2" if answered else ""
-        return f"{self.rows} {'row' if self.rows == 1 else 'rows'}{unread} in {duration(seconds)}{share}"
+    def answers(self, given: Iterator[str | tuple[str, str]]) -> Iterator[Prediction]:
+        """One per text."""
+        return self.classifier.stream(given)
 
-    def _texts(self, examples: Iterable[Example]) -> Iterator[str | tuple[str, str]]:
-        for example in examples:
-            self.waiting.append(example)
-            if example.text is not None:
-                yield example.text
-            elif self.waiting[0].text is None:  # nobody before it waits for an answer: a file of such lines stays small
-                self._write_unread()
-
-    def _write_unread(self) -> None:
-        while self.waiting and self.waiting[0].text is None:
-            self._line(self.waiting.popleft(), None)
-
-    def _line(self, example: Example, prediction: Prediction | None) -> None:
-        self.rows += 1
-        line: dict[str, Any] = {"line": example.line, "label": None, "score": None}
+    def blank(self) -> dict[str, Any]:
+        """All keys."""
+        line: dict[str, Any] = {"label": None, "score": None}
         if self.top_k is not None:
             line["top"] = None
         if self.routes:
             line |= {"tier": None, "exit": None, "confidence": None}
-        if prediction is None:
-            self.unread += 1
-        else:
-            self.deferred += prediction.route.tier == 2
-            line |= self._answer(prediction)
-        self.out.write(json.dumps(line) + "\n")
+        return line
 
-    def _answer(self, prediction: Prediction) -> dict[str, Any]:
+    def line(self, _example: Example, prediction: Prediction) -> dict[str, Any]:
+        """The values."""
+        self.units += 1
+        self.deferred += prediction.route.tier == 2
         names, chances = self.classifier.labels, prediction.probabilities
-        score: Any = _rounded(chances.max())
+        score: Any = rounded(chances.max())
         if isinstance(prediction.label, tuple):
-            score = [_rounded(chances[names.index(label)]) for label in prediction.label]
+            score = [rounded(chances[names.index(label)]) for label in prediction.label]
         answer: dict[str, Any] = {"label": prediction.label, "score": score}
         if self.top_k is not None:
             best = np.argsort(-chances, kind="stable")[: self.top_k]
-            answer["top"] = [{"label": names[label], "score": _rounded(chances[label])} for label in best]
+            answer["top"] = [{"label": names[label], "score": rounded(chances[label])} for label in best]
         if self.routes:
             route = prediction.route
-            answer |= {"tier": route.tier, "exit": route.exit, "confidence": _rounded(route.confidence)}
+            answer |= {"tier": route.tier, "exit": route.exit, "confidence": rounded(route.confidence)}
         return answer
 
 
 def _report(error: DataError) -> None:
     tqdm.write(f"Warning: {error}", file=sys.stderr)
-
-
-def _rounded(probability: float) -> float:
-    return round(float(probability), 6)
 
 
 @contextlib.contextmanager

@@ -73,6 +73,25 @@ class Augmentation:
                 new.append([row[0], *body[: max_length - 2].tolist(), row[-1]])
         return new
 
+    def in_place(
+        self, rows: Sequence[Sequence[int]], *, similar: IntArray, rng: np.random.Generator
+    ) -> list[list[int]]:
+        """New rows, `copies` per given row, for taggers: tokens are replaced, none leaves its place.
+
+        Args:
+            rows: token ids with one special token at each end, which stay there.
+            similar: ids of each token's nearest neighbours. Shape `(vocabulary, k)`.
+            rng: decides everything.
+        """
+        new = []
+        for _ in range(self.copies):
+            for row in rows:
+                body = np.asarray(row[1:-1], dtype=np.int64)
+                choice = similar[body, rng.integers(0, similar.shape[1], len(body))]
+                varied = np.where(rng.random(len(body)) < self.replace, choice, body)
+                new.append([row[0], *varied.tolist(), row[-1]])
+        return new
+
     def _vary(self, body: IntArray, similar: IntArray, rng: np.random.Generator) -> IntArray:
         draws = rng.random(len(body))
         choice = similar[body, rng.integers(0, similar.shape[1], len(body))]

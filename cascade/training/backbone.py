@@ -95,7 +95,9 @@ class ExitBackbone(nn.Module):
         """Hidden states before the first layer and after every layer. Each of shape `(rows, longest, width)`.
 
         Args:
-            input_ids, attention_mask, token_type_ids: shape `(rows, longest)`.
+            input_ids: shape `(rows, longest)`.
+            attention_mask: 0 at padding. Shape `(rows, longest)`.
+            token_type_ids: shape `(rows, longest)`, or None.
             exit_layers: the last layer in which each token is active, counted from 1. Shape `(rows, longest)`. After
                 it a token keeps its state, and others go on attending to it (halt-and-copy).
         """

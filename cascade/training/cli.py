@@ -14,6 +14,7 @@ import click
 
 from cascade import __version__
 from cascade.cli.main import finish
+from cascade.exceptions import OptionError
 from cascade.training.augmentation import Augmentation
 from cascade.training.data import Columns
 from cascade.training.exits import ExitsOptions, train_exits
@@ -21,7 +22,10 @@ from cascade.training.first_tier import FirstTierOptions, train_first_tier
 from cascade.training.loop import LoopOptions
 from cascade.training.objectives import Detached, Distilled, EarlierExits, Joint, LastExit, Objective
 from cascade.training.split import hold_out
-from cascade.training.students import Static, Student, Transformer
+from cascade.training.students import Static, StaticTagger, Student, TagStudent, Transformer
+from cascade.training.tag_data import TagColumns
+from cascade.training.tag_exits import TagExitsOptions, train_tag_exits
+from cascade.training.tag_first_tier import TagFirstTierOptions, train_tag_first_tier
 
 __all__ = ["main", "train"]
 
@@ -69,6 +73,15 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--text-column", default="text", show_default=True),
             click.option("--pair-column", default="text_pair", show_default=True),
             click.option("--label-column", default="label", show_default=True),
+            click.option("--tokens-column", default="tokens", show_default=True, help="Lists of words, for tagging."),
+            click.option("--tags-column", default="tags", show_default=True, help="A tag per word, for tagging."),
+            click.option(
+                "--task",
+                type=click.Choice(["classification", "tagging"]),
+                default="classification",
+                show_default=True,
+                help="A label per text, or a tag per word.",
+            ),
         ]
     ):
         command = option(command)
@@ -104,10 +117,16 @@ def exits(checkpoint: str, **given: Any) -> None:
     BERT, RoBERTa, ELECTRA, DistilBERT and ALBERT; pre-trained, fine-tuned (its head becomes the last exit) or
     multi-exit already. Data: jsonl, csv or parquet files, or a data set by name (name:split).
 
+    With --task tagging each line holds a sentence as {"tokens": [...], "tags": [...]} (jsonl or parquet); a word's tag
+    is read at its first piece. The best epoch is the one with the best accuracy of the last exit, for B- and I- tags
+    with its best entity F1.
+
     \b
     Example:
       cascade-train exits microsoft/MiniLM-L12-H384-uncased --train train.jsonl --eval dev.jsonl \\
           --vocabulary 8000 --epochs 4 --output runs/tier2
+      cascade-train exits microsoft/MiniLM-L12-H384-uncased --task tagging --train pos.jsonl --eval dev.jsonl \\
+          --vocabulary 12000 --epochs 6 --output runs/tagger
     """
     weights = _numbers(given["layer_weights"], float, "--layer-weights")
     joint = Joint(weights=weights, distil=given["self_distil"], smoothing=given["label_smoothing"])
@@ -117,6 +136,27 @@ def exits(checkpoint: str, **given: Any) -> None:
         "detached": (Detached(weights=joint.weights, distil=joint.distil, smoothing=joint.smoothing),),
         "distil": (Distilled(),),
     }
+    if given["task"] == "tagging":
+        _not_for_tagging(given, ("pooling", "multi_label"))
+        report = train_tag_exits(
+            checkpoint,
+            train=given["train"],
+            evaluation=given["evaluation"],
+            output=given["output"],
+            options=TagExitsOptions(
+                objectives=objectives[given["objective"]],
+                layers=_numbers(given["layers"], int, "--exits"),
+                max_length=given["max_length"],
+                vocabulary=given["vocabulary"],
+                min_words=given["min_words"],
+                dropout=given["dropout"],
+                loop=_loop(given, head_factor=given["head_factor"]),
+            ),
+            columns=_tag_columns(given),
+            overwrite=given["overwrite"],
+        )
+        _say(report, given["output"])
+        return
     report = train_exits(
         checkpoint,
         train=given["train"],
@@ -148,7 +188,10 @@ def exits(checkpoint: str, **given: Any) -> None:
 @click.option("--layers", default=2, show_default=True, help="Of a transformer.")
 @click.option("--width", type=int, help="Of an embedding; 192 for static, 128 for a transformer by default.")
 @click.option("--hidden", default=256, show_default=True, help="Width of a static tier's inner layers.")
-@click.option("--reach", default=0, show_default=True, help="Neighbours that a static tier reads a token with.")
+@click.option(
+    "--reach", type=int, help="Neighbours that a static tier reads a token with; 0, for tagging 2 by default."
+)
+@click.option("--hidden-layers", default=1, show_default=True, help="Of a static tagger.")
 @click.option("--dropout", default=0.1, show_default=True)
 @click.option("--imitation", default=0.7, show_default=True, help="Share of the loss from the teacher's answers.")
 @click.option("--temperature", default=2.0, show_default=True, help="Softens the teacher's answers.")
@@ -158,14 +201,22 @@ def exits(checkpoint: str, **given: Any) -> None:
 def first_tier(teacher: str, **given: Any) -> None:
     """Distil a first tier from TEACHER, a folder that `cascade-train exits` wrote.
 
+    With --task tagging the teacher's answers are imitated word by word; --extra-text takes sentences as {"tokens":
+    [...]}, or text lines with spaces between words.
+
     \b
     Example:
       cascade-train first-tier runs/tier2 --kind transformer --layers 2 --width 128 \\
           --train train.jsonl --eval dev.jsonl --output runs/tier1
+      cascade-train first-tier runs/tagger --task tagging --kind static --reach 2 \\
+          --train pos.jsonl --eval dev.jsonl --output runs/tagger1
     """
+    if given["task"] == "tagging":
+        _say(_tag_first_tier(teacher, given), given["output"])
+        return
     students: dict[str, Callable[[], Student]] = {
         "static": lambda: Static(
-            width=given["width"] or 192, hidden=given["hidden"], dropout=given["dropout"], reach=given["reach"]
+            width=given["width"] or 192, hidden=given["hidden"], dropout=given["dropout"], reach=given["reach"] or 0
         ),
         "transformer": lambda: Transformer(
             layers=given["layers"], width=given["width"] or 128, dropout=given["dropout"]
@@ -192,25 +243,72 @@ def first_tier(teacher: str, **given: Any) -> None:
     _say(report, given["output"])
 
 
+def _tag_first_tier(teacher: str, given: dict[str, Any]) -> dict[str, Any]:
+    students: dict[str, Callable[[], TagStudent]] = {
+        "static": lambda: StaticTagger(
+            width=given["width"] or 192,
+            hidden=given["hidden"],
+            reach=2 if given["reach"] is None else given["reach"],
+            layers=given["hidden_layers"],
+            dropout=given["dropout"],
+        ),
+        "transformer": lambda: Transformer(
+            layers=given["layers"], width=given["width"] or 128, dropout=given["dropout"]
+        ),
+    }
+    return train_tag_first_tier(
+        teacher,
+        train=given["train"],
+        evaluation=given["evaluation"],
+        output=given["output"],
+        extra_text=given["extra_text"],
+        options=TagFirstTierOptions(
+            student=students[given["kind"]](),
+            imitation=given["imitation"],
+            temperature=given["temperature"],
+            freeze_embeddings=given["freeze_embeddings"],
+            augmentation=Augmentation(copies=given["copies"]),
+            max_length=given["max_length"],
+            loop=_loop(given, head_factor=1.0),
+        ),
+        columns=_tag_columns(given),
+        overwrite=given["overwrite"],
+    )
+
+
 @train.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--share", default=0.1, show_default=True, help="Share of the rows to hold out, of every label alike.")
 @click.option("--kept", required=True, type=click.Path(path_type=Path), help="jsonl file for the rows that stay.")
 @click.option("--held-out", required=True, type=click.Path(path_type=Path), help="jsonl file for the others.")
 @click.option("--seed", default=1, show_default=True)
-def split(file: Path, share: float, kept: Path, held_out: Path, seed: int) -> None:
-    """Hold out a share of a labelled jsonl FILE, stratified by label: for thresholds and for choosing epochs.
+@click.option("--task", type=click.Choice(["classification", "tagging"]), default="classification", show_default=True)
+def split(file: Path, share: float, kept: Path, held_out: Path, seed: int, task: str) -> None:
+    """Hold out a share of a labelled FILE, stratified by label: for thresholds and for choosing epochs.
 
     \b
     Example:
       cascade-train split train.jsonl --share 0.1 --kept runs/train.jsonl --held-out runs/calibration.jsonl
     """
-    stayed, out = hold_out(file, share=share, kept=kept, held_out=held_out, seed=seed)
+    stayed, out = hold_out(file, share=share, kept=kept, held_out=held_out, seed=seed, tagging=task == "tagging")
     click.echo(f"{stayed} rows in {kept}, {out} in {held_out}")
 
 
 def _columns(given: dict[str, Any]) -> Columns:
     return Columns(text=given["text_column"], pair=given["pair_column"], label=given["label_column"])
+
+
+def _tag_columns(given: dict[str, Any]) -> TagColumns:
+    return TagColumns(tokens=given["tokens_column"], tags=given["tags_column"])
+
+
+def _not_for_tagging(given: dict[str, Any], names: Sequence[str]) -> None:
+    for name in names:
+        if given[name]:
+            raise OptionError(
+                f"--{name.replace('_', '-')} must be left out of --task tagging, was: {given[name]}; a word has one "
+                "tag, read at its first piece"
+            )
 
 
 def _loop(given: dict[str, Any], *, head_factor: float) -> LoopOptions:

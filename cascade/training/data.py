@@ -19,7 +19,18 @@ from transformers import PreTrainedTokenizerBase
 from cascade.exceptions import DataError, MissingExtraError
 from cascade.reading import read_examples
 
-__all__ = ["Columns", "Examples", "Pad", "Rows", "encode", "label_names", "label_numbers", "read"]
+__all__ = [
+    "Columns",
+    "Examples",
+    "Pad",
+    "Rows",
+    "encode",
+    "label_names",
+    "label_numbers",
+    "load_named",
+    "named",
+    "read",
+]
 
 
 @dataclass(frozen=True)
@@ -127,12 +138,13 @@ class Rows(Dataset[dict[str, Any]]):
     Attributes:
         ids: token ids of each row.
         types: token type ids of each row; None where all are 0.
-        targets: arrays whose first axis is the row, by the name under which the model or the loss reads them.
+        targets: arrays whose first axis is the row, or lists of one array per row, by the name under which the model
+            or the loss reads them.
     """
 
     ids: Sequence[Sequence[int]]
     types: Sequence[Sequence[int]] | None = None
-    targets: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    targets: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -188,8 +200,13 @@ class Pad:
         return batch
 
 
-def _from_datasets(source: str, columns: Columns) -> tuple[list[Any], list[Any]]:
-    """Texts and label names of a split of a `datasets` data set; class numbers become their names."""
+def load_named(source: str) -> Any:
+    """The table of a split of a `datasets` data set, `name:split`.
+
+    Raises:
+        DataError: there is no such data set.
+        MissingExtraError: `datasets` is not installed.
+    """
     try:
         import datasets
     except ImportError:
@@ -199,10 +216,15 @@ def _from_datasets(source: str, columns: Columns) -> tuple[list[Any], list[Any]]
         ) from None
     name, _, split = source.partition(":")
     try:
-        table = datasets.load_dataset(name, split=split or "train")
+        return datasets.load_dataset(name, split=split or "train")
     except (OSError, ValueError, ConnectionError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{source} must be a file or a data set (name:split), but {reason}") from None
+
+
+def _from_datasets(source: str, columns: Columns) -> tuple[list[Any], list[Any]]:
+    """Texts and label names of a split of a `datasets` data set; class numbers become their names."""
+    table = load_named(source)
     missing = [column for column in (columns.text,) if column not in table.column_names]
     if missing:
         raise DataError(f"{source} must have the column {missing[0]}, has: {', '.join(table.column_names)}")
@@ -212,10 +234,11 @@ def _from_datasets(source: str, columns: Columns) -> tuple[list[Any], list[Any]]
     if columns.label not in table.column_names:
         return texts, [None] * len(texts)
     feature = table.features[columns.label]
-    return texts, list(_names(table[columns.label], feature))
+    return texts, list(named(table[columns.label], feature))
 
 
-def _names(labels: Sequence[Any], feature: Any) -> Iterator[str | tuple[str, ...] | None]:
+def named(labels: Sequence[Any], feature: Any) -> Iterator[str | tuple[str, ...] | None]:
+    """Labels of a `datasets` column by their names; several per row become a tuple, none or -1 becomes None."""
     known = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
     for label in labels:
         if label is None or label == -1:  # GLUE's mark for an unlabelled row

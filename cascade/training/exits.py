@@ -101,9 +101,10 @@ def train_exits(
     )
     tokenizer_text = checkpoint.load_tokenizer_text(source)
     if options.vocabulary is not None:
-        tokenizer_text = _prune(model, tokenizer_text, examples, options.vocabulary)
+        texts = [text if isinstance(text, str) else " ".join(text) for text in examples.texts]
+        tokenizer_text = vocabulary.prune_model(model, tokenizer_text, texts, size=options.vocabulary)
     tokenizer = checkpoint.tokenizer_from_text(tokenizer_text)
-    length = min(options.max_length, _longest(model))
+    length = min(options.max_length, model.longest)
     rows = data.encode(tokenizer, examples, names, multi_label=options.multi_label, max_length=length)
     eval_rows = None
     if held_out is not None:
@@ -142,24 +143,6 @@ def train_exits(
     }
     checkpoint.publish(Path(output), save=model.save_pretrained, tokenizer=tokenizer_text, source=source, report=report)
     return report
-
-
-def _prune(model: MultiExitModel, text: str, examples: data.Examples, size: int) -> str:
-    """Prune tokenizer and embedding table together; a model that is pruned already must be left as it is."""
-    texts = [text if isinstance(text, str) else " ".join(text) for text in examples.texts]
-    small = vocabulary.prune(text, texts, size=size)
-    table: Any = model.backbone.get_input_embeddings()
-    if len(small.kept) < table.num_embeddings:
-        model.backbone.set_input_embeddings(vocabulary.shrink_embedding(table, small.kept))
-        model.config.vocab_size = len(small.kept)
-        if model.config.pad_token_id is not None:
-            model.config.pad_token_id = int(np.searchsorted(small.kept, model.config.pad_token_id))
-    return small.tokenizer
-
-
-def _longest(model: MultiExitModel) -> int:
-    positions: int = model.config.max_position_embeddings
-    return positions - (model.config.pad_token_id + 1 if model.config.model_type == "roberta" else 0)
 
 
 def _joined(parts: Sequence[data.Examples]) -> data.Examples:

@@ -23,10 +23,13 @@ from cascade.batch import IntArray
 from cascade.exceptions import OptionError
 from cascade.training.data import Pad, Rows
 
-__all__ = ["LengthGroups", "LoopOptions", "run_loop"]
+__all__ = ["Collate", "LengthGroups", "LoopOptions", "Loss", "run_loop"]
 
 Loss = Callable[[Tensor, dict[str, Tensor]], Tensor]
 """From a model's logits and the batch to one loss."""
+
+Collate = Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]]
+"""From rows, as `Rows` gives them, to a batch."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,14 @@ def run_loop(
     padding: int,
     options: LoopOptions,
     is_head: Callable[[str], bool],
+    collate: Collate | None = None,
+    answers: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> dict[str, float]:
     """Train in place; the model ends with the weights of the best epoch, or of the last without evaluation rows.
 
     Args:
-        model: its forward takes `input_ids`, `attention_mask` (and `token_type_ids`) and returns a mapping or an
-            output with `logits`.
+        model: its forward takes `input_ids`, `attention_mask` (and `token_type_ids`, `exit_layers` where batches have
+            them) and returns a mapping or an output with `logits`.
         train: rows to learn from.
         evaluation: rows that choose the best epoch.
         loss: from logits and the batch.
@@ -93,6 +98,9 @@ def run_loop(
         padding: id of the padding token.
         options: rates, epochs, seed.
         is_head: whether a parameter, by its name, learns at the heads' rate.
+        collate: from rows to a batch; `Pad` by default.
+        answers: from an evaluation batch's logits and labels to what `metrics` reads; the logits by default. The
+            first two axes must be the labels', because only these are padded from batch to batch.
 
     Returns:
         every metric of the epoch that was kept; empty without evaluation rows.
@@ -127,8 +135,9 @@ def run_loop(
         args=arguments,
         train_dataset=train,
         eval_dataset=evaluation,
-        data_collator=Pad(padding),
+        data_collator=collate or Pad(padding),
         compute_metrics=metrics,
+        preprocess_logits_for_metrics=answers,
         optimizers=(_optimizer(model, options, is_head), None),
         callbacks=[_EpochLine(), *([_MovingAverage(model, options.average)] if options.average else [])],
     )
@@ -211,7 +220,7 @@ class _Trainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        names = ("input_ids", "attention_mask", "token_type_ids")
+        names = ("input_ids", "attention_mask", "token_type_ids", "exit_layers")
         outputs = model(**{name: inputs[name] for name in names if name in inputs})
         logits = outputs["logits"]
         loss = self.loss(logits, inputs)

@@ -1,36 +1,49 @@
-"""Holding out a share of a labelled file, of every label alike."""
+"""Holding out a share of a labelled file, of every label alike; of tagged sentences, any."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cascade.exceptions import OptionError
 from cascade.reading import read_examples
+from cascade.training import tag_data
 
 __all__ = ["hold_out"]
 
 
-def hold_out(file: Path, *, share: float, kept: Path, held_out: Path, seed: int = 1) -> tuple[int, int]:
+def hold_out(
+    file: Path, *, share: float, kept: Path, held_out: Path, seed: int = 1, tagging: bool = False
+) -> tuple[int, int]:
     """Write two jsonl files from one: the rows that stay, and a stratified share of the others.
 
     Args:
-        file: jsonl, csv or parquet with a label in every row; rows keep their order.
+        file: jsonl, csv or parquet with a label (or tokens and tags) in every row; rows keep their order.
         share: of each label's rows that is held out, in (0, 1), rounded down.
         kept: file for the rows that stay.
         held_out: file for the others.
         seed: decides which.
+        tagging: the rows are tagged sentences, which have no label to be stratified by.
 
     Returns:
         the number of rows in each.
     """
     if not 0 < share < 1:
         raise OptionError(f"--share must be in (0, 1), was: {share}")
-    records = [(example.label, example.record) for example in read_examples(file, require_label=True)]
-    by_label: dict[object, list[int]] = defaultdict(list)
+    records: list[tuple[Hashable, Mapping[str, Any]]]
+    if tagging:
+        found = tag_data.read(file)
+        records = [
+            (None, {"tokens": words, "tags": tags}) for words, tags in zip(found.words, found.tags or (), strict=True)
+        ]
+    else:
+        records = [(example.label, example.record) for example in read_examples(file, require_label=True)]
+    by_label: dict[Hashable, list[int]] = defaultdict(list)
     for row, (label, _) in enumerate(records):
         by_label[label].append(row)
     rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-__all__ = ["StaticConfig", "StaticForSequenceClassification"]
+__all__ = ["StaticConfig", "StaticForSequenceClassification", "runs"]
 
 
 class StaticConfig(PretrainedConfig):
@@ -94,7 +94,7 @@ class StaticForSequenceClassification(PreTrainedModel):
         weight = torch.exp(self.importance(input_ids).squeeze(-1)) * mask
         states = self.embeddings(input_ids)
         if self.config.reach:
-            states = torch.nn.functional.gelu(self.runs(_runs(states * mask.unsqueeze(-1), self.config.reach)))
+            states = torch.nn.functional.gelu(self.runs(runs(states * mask.unsqueeze(-1), self.config.reach)))
         total = (weight.unsqueeze(1) @ states).squeeze(1)
         pooled = total / (weight.sum(-1, keepdim=True) + 1e-6)
         if self.config.reach:
@@ -105,7 +105,7 @@ class StaticForSequenceClassification(PreTrainedModel):
         return SequenceClassifierOutput(logits=self.out(hidden))
 
 
-def _runs(states: Tensor, reach: int) -> Tensor:
+def runs(states: Tensor, reach: int) -> Tensor:
     """Each token's state beside its neighbours', zeros outside.
 
     Shapes `(rows, longest, width)` -> `(rows, longest, (2 reach + 1) width)`. Written as slices for one product, not as

@@ -1,7 +1,8 @@
 """The kinds of first tier, and how each begins from its teacher.
 
-    Static        a weighted mean of token embeddings and an MLP: no attention, about a hundredth of a second tier
-    Transformer   a BERT of the given layers and width
+    Static         a weighted mean of token embeddings and an MLP: no attention, about a hundredth of a second tier
+    StaticTagger   an MLP on the embeddings of each piece and its neighbours
+    Transformer    a BERT of the given layers and width, for either task
 
 Where widths differ, the teacher's embeddings are projected onto their first principal components.
 """
@@ -13,13 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
+from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification, PreTrainedModel
 
 from cascade.exceptions import OptionError
+from cascade.training.backbone import ExitBackbone
 from cascade.training.multi_exit import MultiExitModel, pool
 from cascade.training.static import StaticConfig, StaticForSequenceClassification
+from cascade.training.static_tagger import StaticForTokenClassification, StaticTaggerConfig
 
-__all__ = ["Static", "Student", "Transformer", "principal_components"]
+__all__ = ["Static", "StaticTagger", "Student", "TagStudent", "Transformer", "principal_components"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,49 @@ class Static:
 
 
 @dataclass(frozen=True)
+class StaticTagger:
+    """A static first tier for tagging.
+
+    Attributes:
+        width: size of an embedding.
+        hidden: size of a hidden layer.
+        reach: neighbours on each side that a layer reads.
+        layers: hidden layers, each of which reads neighbours.
+        dropout: share of tokens, and of hidden units, dropped in training.
+    """
+
+    width: int = 192
+    hidden: int = 256
+    reach: int = 2
+    layers: int = 1
+    dropout: float = 0.1
+    kind = "static"
+
+    def __post_init__(self) -> None:
+        for name, least in (("width", 1), ("hidden", 1), ("reach", 0), ("layers", 1)):
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} of a static tagger must be at least {least}, was: {getattr(self, name)}")
+
+    def build_tagger(self, teacher: ExitBackbone) -> PreTrainedModel:
+        """A student whose embeddings are the teacher's, projected to `width`."""
+        config = StaticTaggerConfig(
+            vocab_size=teacher.config.vocab_size,
+            width=self.width,
+            hidden=self.hidden,
+            reach=self.reach,
+            layers=self.layers,
+            dropout=self.dropout,
+            max_position_embeddings=teacher.config.max_position_embeddings,
+            **_heading(teacher),
+        )
+        student = StaticForTokenClassification(config)
+        table: Any = teacher.backbone.get_input_embeddings()
+        with torch.no_grad():
+            student.embeddings.weight.copy_(_project(table.weight, self.width, scale=1.0))
+        return student
+
+
+@dataclass(frozen=True)
 class Transformer:
     """A small BERT as first tier.
 
@@ -79,7 +125,18 @@ class Transformer:
     kind = "transformer"
 
     def build(self, teacher: MultiExitModel) -> PreTrainedModel:
-        """A student that begins from the teacher's embeddings and, where shapes allow, its first layers."""
+        """A classifier that begins from the teacher's embeddings and, where shapes allow, its first layers."""
+        student = BertForSequenceClassification(self._config(teacher))
+        self._begin(student.bert, teacher)
+        return student
+
+    def build_tagger(self, teacher: ExitBackbone) -> PreTrainedModel:
+        """A tagger that begins from the teacher's embeddings and, where shapes allow, its first layers."""
+        student = BertForTokenClassification(self._config(teacher))
+        self._begin(student.bert, teacher)
+        return student
+
+    def _config(self, teacher: ExitBackbone) -> BertConfig:
         given = teacher.config
         if given.model_type not in ("bert", "electra"):
             raise OptionError(
@@ -91,7 +148,7 @@ class Transformer:
         if self.layers < 1 or self.layers > given.num_hidden_layers:
             raise OptionError(f"--layers must be 1 to {given.num_hidden_layers}, was: {self.layers}")
         same_width = self.width == given.hidden_size
-        config = BertConfig(
+        return BertConfig(
             vocab_size=given.vocab_size,
             hidden_size=self.width,
             num_hidden_layers=self.layers,
@@ -104,7 +161,9 @@ class Transformer:
             attention_probs_dropout_prob=self.dropout,
             **_heading(teacher),
         )
-        student = BertForSequenceClassification(config)
+
+    def _begin(self, bert: Any, teacher: ExitBackbone) -> None:
+        """Fill a BERT with what the teacher has of the same shape."""
         tables: Any = teacher.backbone.embeddings
         layers: Any = teacher.backbone.encoder
         words, positions, types = tables.word_embeddings, tables.position_embeddings, tables.token_type_embeddings
@@ -113,21 +172,21 @@ class Transformer:
         elif words.embedding_dim > self.width:
             basis = principal_components(words.weight.detach(), self.width)
         else:
-            return student
+            return
         # The three tables are added up in BERT, so one basis must serve all of them.
         with torch.no_grad():
-            own = student.bert.embeddings
+            own = bert.embeddings
             own.word_embeddings.weight.copy_(words.weight @ basis)
             own.position_embeddings.weight.copy_(positions.weight @ basis)
             own.token_type_embeddings.weight.copy_(types.weight @ basis)
-            if same_width and given.model_type == "bert":
+            if self.width == teacher.config.hidden_size and teacher.config.model_type == "bert":
                 own.LayerNorm.load_state_dict(tables.LayerNorm.state_dict())
-                for number, layer in enumerate(student.bert.encoder.layer):
+                for number, layer in enumerate(bert.encoder.layer):
                     layer.load_state_dict(layers.layer[number].state_dict())
-        return student
 
 
 Student = Static | Transformer
+TagStudent = StaticTagger | Transformer
 
 
 def principal_components(table: Tensor, size: int) -> Tensor:
@@ -158,7 +217,7 @@ def _pieces_alone(teacher: MultiExitModel) -> Tensor:
     return torch.cat(states).clone()
 
 
-def _heading(teacher: MultiExitModel) -> dict[str, Any]:
+def _heading(teacher: ExitBackbone) -> dict[str, Any]:
     """The parts of the configuration that tier 1 must share with tier 2."""
     config = teacher.config
     return {

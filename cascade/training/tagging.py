@@ -49,7 +49,9 @@ class MultiExitTagger(ExitBackbone):
         """All exits' logits for every token.
 
         Args:
-            input_ids, attention_mask, token_type_ids: shape `(rows, longest)`.
+            input_ids: shape `(rows, longest)`.
+            attention_mask: 0 at padding. Shape `(rows, longest)`.
+            token_type_ids: shape `(rows, longest)`, or None.
             exit_layers: the last layer in which each token is active, counted from 1; in later ones it keeps its
                 state, so that its logits there are those heads' of an old state. Shape `(rows, longest)`. None: all
                 tokens go through all layers.

@@ -20,8 +20,9 @@ from torch import nn
 
 from cascade.batch import IntArray
 from cascade.exceptions import OptionError
+from cascade.training.backbone import ExitBackbone
 
-__all__ = ["PrunedVocabulary", "prune", "shrink_embedding"]
+__all__ = ["PrunedVocabulary", "prune", "prune_model", "shrink_embedding"]
 
 CONTINUATION = "##"
 
@@ -101,6 +102,22 @@ def shrink_embedding(embedding: nn.Embedding, kept: IntArray) -> nn.Embedding:
     with torch.no_grad():
         small.weight.copy_(embedding.weight[index])
     return small
+
+
+def prune_model(model: ExitBackbone, tokenizer: str, texts: Iterable[str], *, size: int) -> str:
+    """Prune tokenizer and embedding table together; a model that is pruned already is left as it is.
+
+    Returns:
+        text of the new `tokenizer.json`.
+    """
+    small = prune(tokenizer, texts, size=size)
+    table: Any = model.backbone.get_input_embeddings()
+    if len(small.kept) < table.num_embeddings:
+        model.backbone.set_input_embeddings(shrink_embedding(table, small.kept))
+        model.config.vocab_size = len(small.kept)
+        if model.config.pad_token_id is not None:
+            model.config.pad_token_id = int(np.searchsorted(small.kept, model.config.pad_token_id))
+    return small.tokenizer
 
 
 def _renumber(spec: dict[str, Any], new: dict[int, int]) -> None:

@@ -1,0 +1,321 @@
+"""A tagger's operating points: whom to defer, which windows tier 2 reads, at which exit words leave, how deep at most.
+
+Tier 2 runs once for each choice of deferral and windows, with all exits, on exactly the windows that it would read;
+exit policies are then replayed on what it said (`words`). That is near, not exact, so `choose_words` has the chosen
+points really run, and steps back from those that lose more than was allowed. Like `thresholds`, the choice is
+empirical: it meets the bound on these sentences.
+
+It leaves to others: timing the tiers (`word_observing`), running a whole tagger (the caller's `run`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.batch import BoolArray, FloatArray, IntArray, ranges
+from cascade.calibration.words import WordCosts, leave
+from cascade.checks import check_share
+from cascade.exceptions import OptionError
+from cascade.exits import AtExit, ExitPolicy, any_of, never
+from cascade.routing import Router, Threshold, defer_all, defer_none
+from cascade.tiers import Progress
+from cascade.windows import WindowPolicy, Windows, WindowState, whole_sentences
+from cascade.word_exits import TokenExit
+from cascade.word_tiers import WordMultiExit, WordSingleExit
+from cascade.words import WordBatch
+
+__all__ = ["Tried", "WordGrid", "WordPoint", "choose_words", "replay_words"]
+
+TRIES = 12
+ENOUGH = 3
+
+
+@dataclass(frozen=True)
+class WordGrid:
+    """Which points are replayed.
+
+    Attributes:
+        deferred: shares of the words that tier 2 answers; `defer_none` and `defer_all` come on top.
+        windows: what it reads around them.
+        thresholds: of `TokenExit`; `never` comes on top.
+        spread: windows of `TokenExit`, in words.
+        caps: also with a cap after every exit.
+    """
+
+    deferred: tuple[float, ...] = (0.015, 0.03, 0.05, 0.075, 0.1, 0.14, 0.19, 0.26, 0.36, 0.5)
+    windows: tuple[WindowPolicy, ...] = (Windows(1), Windows(2), Windows(4), Windows(8), whole_sentences)
+    thresholds: tuple[float, ...] = (0.005, 0.01, 0.02, 0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.55)
+    spread: tuple[int, ...] = (1, 3, 5)
+    caps: bool = True
+
+    def policies(self, layers: Sequence[int]) -> Iterator[tuple[ExitPolicy, list[ExitPolicy]]]:
+        """Each policy without a cap, and with a cap after each exit in turn, the last of which changes nothing."""
+        caps = [AtExit(layer) for layer in layers[:-1]]
+        yield never, [*caps, never]
+        for threshold in self.thresholds if len(layers) > 1 else ():
+            for window in self.spread:
+                sure = TokenExit(threshold, window=window)
+                yield sure, [*(any_of(sure, cap) for cap in caps), sure]
+
+
+@dataclass(frozen=True)
+class WordPoint:
+    """A router, windows and an exit policy, and what they did in the replay.
+
+    Attributes:
+        router, windows, exit_policy: as `Tagger`'s `with_router`, `with_windows` and `with_exit_policy` take them.
+        accuracy: of words, in [0, 1].
+        drop: full-depth tier 2's accuracy on the same words less this one; below 0 where it is better.
+        deferred: share of the words that tier 2 answers.
+        mean_layer: of the deferred; 0 where there are none.
+        cost: relative to tier 2 at full depth without tier 1.
+    """
+
+    router: Router
+    windows: WindowPolicy
+    exit_policy: ExitPolicy
+    accuracy: float
+    drop: float
+    deferred: float
+    mean_layer: float
+    cost: float
+
+    @property
+    def predicted_speed_up(self) -> float:
+        """Over tier 2 at full depth; infinite where nothing is paid."""
+        return 1 / self.cost if self.cost else math.inf
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A point that was really run.
+
+    Attributes:
+        point: which.
+        score: what was measured: the accuracy, or what else the caller bounds.
+        seconds: of the run.
+        within: whether the score keeps the bound.
+    """
+
+    point: WordPoint
+    score: float
+    seconds: float
+    within: bool
+
+
+def replay_words(
+    tier1: WordSingleExit,
+    tier2: WordMultiExit,
+    words: WordBatch,
+    truth: IntArray,
+    costs: WordCosts,
+    *,
+    max_drop: float = 0.02,
+    grid: WordGrid | None = None,
+    progress: Progress | None = None,
+) -> list[WordPoint]:
+    """The points of a grid that may be worth choosing, cheapest first.
+
+    Args:
+        tier1: the cheap tier.
+        tier2: the accurate one, whatever its policy.
+        words: sentences that fit both tiers.
+        truth: number of each word's right label. Shape `(words,)`.
+        costs: one for each exit.
+        max_drop: points that lose more are left out, and so are those of a router and windows that another exit policy
+            makes both cheaper and as accurate.
+        grid: `WordGrid()` if left out.
+        progress: called with the number of words that tier 2 read, whenever it has.
+
+    Raises:
+        OptionError: no words, or labels or costs that do not fit.
+    """
+    check_share("max_drop", max_drop, "0.02 is two points")
+    if not words.words or truth.shape != (words.words,) or len(costs.active) != len(tier2.layers):
+        raise OptionError(
+            "there must be at least one word, a label for each and costs for each exit, were: "
+            f"{words.words} words, labels {truth.shape}, {len(costs.active)} costs for {len(tier2.layers)} exits"
+        )
+    grid = grid or WordGrid()
+    replay = _Replay(tier2, truth, costs, grid, words, progress)
+    full = replay.second(words, np.arange(words.words))
+    replay.full = int(full.right[:, -1].sum())
+    replay.floor = replay.full - max_drop * words.words - 1e-9
+    first = tier1.score(words)
+    right1: BoolArray = first.probabilities.argmax(axis=1) == truth
+    base = (costs.always + costs.tier1) * words.batch.tokens
+    points = replay.points(defer_all, whole_sentences, full, None, 0, costs.always * words.batch.tokens)
+    if right1.sum() >= replay.floor:
+        points.append(replay.point(defer_none, whole_sentences, never, int(right1.sum()), 0, 0.0, base))
+    for threshold in _thresholds(first.confidence, grid.deferred):
+        unsure: BoolArray = first.confidence < threshold
+        elsewhere = int(right1[~unsure].sum())
+        for windows in grid.windows:
+            spans = windows(WindowState(unsure, words.offsets, words.pieces))
+            numbers = ranges(spans.starts, spans.stops - spans.starts)
+            seen = replay.second(words.spans(spans.rows, spans.starts, spans.stops), numbers)
+            points += replay.points(Threshold(threshold), windows, seen, unsure[numbers], elsewhere, base)
+    return sorted(points, key=lambda point: (point.cost, -point.accuracy))
+
+
+def choose_words(
+    points: Sequence[WordPoint],
+    run: Callable[[WordPoint], tuple[float, float]],
+    *,
+    full: float,
+    max_drop: float,
+    tries: int = TRIES,
+    enough: int = ENOUGH,
+) -> list[Tried]:
+    """Really run the cheapest points until some keep the bound.
+
+    A point that loses more than was allowed makes the replay's drop count for as much less from then on: what halted
+    words do to the others is not in it.
+
+    Args:
+        points: of `replay_words`.
+        run: what a point scores on the examples, and how many seconds that took.
+        full: what tier 2 at full depth scores.
+        max_drop: how much less is allowed.
+        tries: points that are run at most.
+        enough: points that have to keep the bound; of one router and windows only one is looked for.
+
+    Returns:
+        Those that were run, in order; the fastest one within the bound is `min(..., key=seconds)` of them. May be none.
+    """
+    check_share("max_drop", max_drop, "0.005 is half a point")
+    allowed = max_drop
+    tried: list[Tried] = []
+    done: set[tuple[str, str]] = set()
+    waiting = sorted(points, key=lambda point: (point.cost, -point.accuracy))
+    while len(tried) < tries and sum(one.within for one in tried) < enough:
+        point = next(
+            (
+                point
+                for point in waiting
+                if point.drop <= allowed + 1e-9 and (repr(point.router), repr(point.windows)) not in done
+            ),
+            None,
+        )
+        if point is None:
+            break
+        waiting.remove(point)
+        score, seconds = run(point)
+        missing = full - max_drop - score
+        within = missing <= 1e-9
+        tried.append(Tried(point, score, seconds, within))
+        if within:
+            done.add((repr(point.router), repr(point.windows)))
+        else:
+            allowed = min(allowed, point.drop) - missing
+    return tried
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What tier 2 says about windows.
+
+    Attributes:
+        words: what it read.
+        probabilities: at every exit. Shape `(words read, exits, labels)`.
+        right: whether each exit is right. Shape `(words read, exits)`.
+    """
+
+    words: WordBatch
+    probabilities: FloatArray
+    right: BoolArray
+
+
+class _Replay:
+    """Exit policies on windows that tier 2 has read."""
+
+    full: int
+    floor: float
+
+    def __init__(
+        self,
+        tier2: WordMultiExit,
+        truth: IntArray,
+        costs: WordCosts,
+        grid: WordGrid,
+        words: WordBatch,
+        progress: Progress | None,
+    ) -> None:
+        self.tier2 = replace(tier2, exit_policy=never)
+        self.truth, self.costs, self.grid, self.progress = truth, costs, grid, progress
+        self.layers = tuple(tier2.layers)
+        self.words = words.words
+        self.whole = costs.full(words)
+        self.policies = list(grid.policies(self.layers))
+
+    def second(self, words: WordBatch, numbers: IntArray) -> _Seen:
+        """Run tier 2. `numbers`: of these words among all. Shape `(words read,)`."""
+        made = self.tier2.all_exits(words, progress=self.progress)
+        return _Seen(words, made, made.argmax(axis=2) == self.truth[numbers, None])
+
+    def points(
+        self,
+        router: Router,
+        windows: WindowPolicy,
+        seen: _Seen,
+        targets: BoolArray | None,
+        elsewhere: int,
+        base: float,
+    ) -> list[WordPoint]:
+        """Those of one router and windows that no other of them beats.
+
+        Args:
+            router: which.
+            windows: which.
+            seen: what tier 2 says.
+            targets: words that are deferred, of those it read; all if left out. Shape `(words read,)`.
+            elsewhere: right answers of tier 1 for the others.
+            base: cost of everything before tier 2.
+        """
+        wanted = np.arange(seen.words.words) if targets is None else np.flatnonzero(targets)
+        best = np.where(seen.right[wanted].any(axis=1), 1, 0).sum() + elsewhere
+        if not len(wanted) or best < self.floor:
+            return []
+        found: list[tuple[float, int, ExitPolicy, float]] = []
+        depths = np.asarray(self.layers, dtype=np.float64)
+        for policy, capped in self.policies:
+            taken = leave(policy, seen.probabilities, seen.words, self.layers)
+            last = len(self.layers) - 1
+            caps = np.arange(last + 1) if self.grid.caps else np.array([last])
+            each = np.minimum(taken, caps[:, None])  # shape (caps, words read)
+            costs = base + self.costs.tier2(each, seen.words, targets)
+            right = seen.right[wanted, each[:, wanted]].sum(axis=1) + elsewhere
+            layers = depths[each[:, wanted]].mean(axis=1)
+            found += zip(costs.tolist(), right.tolist(), [capped[cap] for cap in caps], layers.tolist(), strict=True)
+        share = len(wanted) / self.words
+        kept = []
+        most = -1
+        for cost, right_, policy, layer in sorted(found, key=lambda one: (one[0], -one[1])):
+            if right_ > most and right_ >= self.floor:
+                kept.append(self.point(router, windows, policy, right_, share, layer, cost))
+            most = max(most, right_)
+        return kept
+
+    def point(
+        self,
+        router: Router,
+        windows: WindowPolicy,
+        policy: ExitPolicy,
+        right: int,
+        share: float,
+        layer: float,
+        cost: float,
+    ) -> WordPoint:
+        drop = (self.full - right) / self.words
+        return WordPoint(router, windows, policy, right / self.words, drop, share, layer, cost / self.whole)
+
+
+def _thresholds(sure: FloatArray, shares: Sequence[float]) -> list[float]:
+    """Rising confidences below which about these shares of the words lie, with few digits; each share's own."""
+    found: npt.NDArray[np.float64] = np.quantile(sure.astype(np.float64), shares)
+    return sorted({round(float(value), 4) for value in found})

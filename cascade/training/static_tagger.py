@@ -1,0 +1,98 @@
+"""The cheapest first tier for tagging: an MLP on the embeddings of each piece and its nearest neighbours.
+
+No attention: a piece sees `reach` neighbours on each side, with two layers twice as many (the window approach of
+Collobert et al. 2011, section 3.3.1). It is a `PreTrainedModel`, so that it is saved, loaded and exported like any
+other. Layers are linear over shifted copies side by side rather than convolutions, because int8 knows matrix products.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import TokenClassifierOutput
+
+from cascade.training.static import runs
+
+__all__ = ["StaticForTokenClassification", "StaticTaggerConfig"]
+
+
+class StaticTaggerConfig(PretrainedConfig):
+    """Sizes of a static first tier for tagging.
+
+    Args:
+        vocab_size: rows of the embedding table.
+        width: size of an embedding.
+        hidden: size of a hidden layer.
+        reach: neighbours on each side that a layer reads.
+        layers: hidden layers, each of which reads neighbours.
+        dropout: on embeddings (whole tokens) and on hidden layers, while training.
+    """
+
+    model_type = "cascade_static_tagger"
+    attribute_map = {"hidden_size": "hidden"}  # noqa: RUF012  # the form that transformers reads
+
+    def __init__(
+        self,
+        vocab_size: int = 30522,
+        width: int = 192,
+        hidden: int = 256,
+        reach: int = 2,
+        layers: int = 1,
+        dropout: float = 0.1,
+        max_position_embeddings: int = 512,
+        **kwargs: Any,  # transformers' own contract: the rest of config.json
+    ) -> None:
+        super().__init__(**kwargs)
+        self.vocab_size = vocab_size
+        self.width = width
+        self.hidden = hidden
+        self.reach = reach
+        self.layers = layers
+        self.dropout = dropout
+        self.max_position_embeddings = max_position_embeddings
+
+
+class StaticForTokenClassification(PreTrainedModel):
+    """Embeddings, one or more hidden layers over each piece's neighbourhood, logits."""
+
+    config_class = StaticTaggerConfig
+    base_model_prefix = "static"
+    main_input_name = "input_ids"
+
+    def __init__(self, config: StaticTaggerConfig) -> None:
+        super().__init__(config)
+        self.embeddings = nn.Embedding(config.vocab_size, config.width)
+        widths = [config.width, *[config.hidden] * config.layers]
+        span = 2 * config.reach + 1
+        self.hidden = nn.ModuleList(nn.Linear(span * before, after) for before, after in pairwise(widths))
+        self.out = nn.Linear(config.hidden, config.num_labels)
+        self.dropout = nn.Dropout(config.dropout)
+        self.post_init()  # type: ignore[no-untyped-call]  # transformers types in parts only
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The table of token embeddings."""
+        return self.embeddings
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor | None = None,
+    ) -> TokenClassifierOutput:
+        """Logits. Shapes `(rows, longest)`, `(rows, longest)` -> `(rows, longest, labels)`; `labels` is not read."""
+        there = attention_mask.to(torch.float32).unsqueeze(-1)
+        states = self.embeddings(input_ids)
+        if self.training:  # drop whole tokens: a tag must not lean on one neighbour
+            states = states * (torch.rand_like(there) >= self.config.dropout)
+        for layer in self.hidden:
+            around = runs(states * there, self.config.reach)
+            states = self.dropout(nn.functional.gelu(layer(around)))
+        return TokenClassifierOutput(logits=self.out(states))

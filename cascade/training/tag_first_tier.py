@@ -1,0 +1,243 @@
+"""`cascade-train first-tier --task tagging`: a small tagger that imitates a second tier, word by word.
+
+It leaves to others: the kinds of student (`students`), more sentences (`augmentation`), the loop (`loop`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+from transformers import EvalPrediction, set_seed
+
+from cascade.batch import FloatArray
+from cascade.exceptions import OptionError
+from cascade.training import checkpoint, tag_data
+from cascade.training.augmentation import Augmentation, neighbours
+from cascade.training.data import Rows
+from cascade.training.loop import LoopOptions, Loss, run_loop
+from cascade.training.objectives import divergence
+from cascade.training.students import StaticTagger, TagStudent
+from cascade.training.tag_data import NO_LABEL, PadTags, Sentences, TagColumns, WordTokenizer
+from cascade.training.tag_exits import ENTITY_F1, entity_f1, require_seqeval, word_logits
+from cascade.training.tagging import MultiExitTagger
+
+__all__ = ["TagFirstTierOptions", "all_word_logits", "split_words", "train_tag_first_tier"]
+
+
+@dataclass(frozen=True)
+class TagFirstTierOptions:
+    """What a user chooses of a first tier for tagging.
+
+    Attributes:
+        student: kind and size.
+        imitation: share in [0, 1] of the loss that is the divergence from the teacher; the rest is cross-entropy on
+            the tags of tagged words.
+        temperature: softens both distributions (Hinton et al. 2015, section 2).
+        augmentation: untagged sentences made from the training sentences, by replacing pieces.
+        freeze_embeddings: keep the token embeddings as they came from the teacher.
+        max_length: tokens per row at most, in training; longer sentences are cut between words.
+    """
+
+    student: TagStudent = field(default_factory=StaticTagger)
+    imitation: float = 0.7
+    temperature: float = 2.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    freeze_embeddings: bool = False
+    max_length: int = 128
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(epochs=8, learning_rate=5e-4, head_factor=1.0))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.imitation <= 1:
+            raise OptionError(f"imitation must be in [0, 1], was: {self.imitation}")
+        if self.temperature <= 0:
+            raise OptionError(f"temperature must be above 0, was: {self.temperature}")
+
+
+def train_tag_first_tier(
+    teacher: str | Path,
+    *,
+    train: Sequence[str | Path],
+    evaluation: str | Path | None,
+    output: str | Path,
+    extra_text: Sequence[str | Path] = (),
+    options: TagFirstTierOptions | None = None,
+    columns: TagColumns | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Distil and write a first tier.
+
+    Args:
+        teacher: a folder that `cascade-train exits --task tagging` wrote.
+        train: files of tagged sentences or `datasets` names.
+        evaluation: a file of tagged sentences; entity F1 where the labels are those of spans, else accuracy, chooses
+            the best epoch.
+        output: folder to write.
+        extra_text: files of sentences without tags, which the teacher tags.
+        options: everything about the model and its training; `TagFirstTierOptions()` by default.
+        columns: names of the files' columns.
+        overwrite: write into a folder that is not empty.
+
+    Returns:
+        the report that also stands in `training.json`.
+    """
+    options = options or TagFirstTierOptions()
+    started = time.monotonic()
+    run_folder = checkpoint.claim(Path(output), overwrite=overwrite, resume=options.loop.resume)
+    set_seed(options.loop.seed)
+    tier2 = MultiExitTagger.from_pretrained(teacher)
+    tokenizer = WordTokenizer(checkpoint.load_tokenizer_text(teacher))
+    length = min(options.max_length, tier2.longest)
+
+    def encode(source: str | Path, tagged: bool) -> Rows:
+        found = tag_data.read(source, columns=columns, require_tags=tagged)
+        if not tagged:
+            found = Sentences(words=found.words, tags=None, source=found.source)
+        return tag_data.encode(tokenizer, found, tier2.labels, max_length=length)
+
+    parts = [encode(source, True) for source in train] + [encode(source, False) for source in extra_text]
+    rows = _with_teacher(tier2, parts, options, run_folder)
+    student = options.student.build_tagger(tier2)
+    student.get_input_embeddings().requires_grad_(not options.freeze_embeddings)
+    padding = tier2.config.pad_token_id or 0
+    spans = tag_data.has_entities(tier2.labels)
+    scores = run_loop(
+        student,
+        train=rows,
+        evaluation=encode(evaluation, True) if evaluation is not None else None,
+        loss=_loss(options),
+        metrics=_metrics(tier2.labels),
+        best=ENTITY_F1 if spans else "accuracy",
+        output=run_folder,
+        padding=padding,
+        options=options.loop,
+        is_head=lambda _name: False,
+        collate=PadTags(padding),
+        answers=lambda logits, _labels: logits.argmax(-1),
+    )
+    report = {
+        "command": "cascade-train first-tier --task tagging",
+        "teacher": Path(teacher).name,
+        "train": [Path(path).name for path in train],
+        "rows": len(rows),
+        "evaluation": Path(evaluation).name if evaluation is not None else None,
+        "student": repr(options.student),
+        "options": asdict(options.loop)
+        | {
+            "imitation": options.imitation,
+            "temperature": options.temperature,
+            "freeze_embeddings": options.freeze_embeddings,
+            "max_length": length,
+            "augmentation": repr(options.augmentation),
+        },
+        "scores": scores,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    checkpoint.publish(
+        Path(output), save=student.save_pretrained, tokenizer=tokenizer.text, source=teacher, report=report
+    )
+    return report
+
+
+@torch.inference_mode()
+def all_word_logits(
+    model: MultiExitTagger, rows: Rows, *, exits: Sequence[int] | None = None, batch_size: int = 64
+) -> FloatArray:
+    """Logits of every word of all rows, in order.
+
+    Args:
+        model: at full depth.
+        rows: with the target `firsts`.
+        exits: numbers of the exits that are wanted; all by default.
+        batch_size: rows at once.
+
+    Returns:
+        Shape `(words, exits, labels)`.
+    """
+    model.eval()
+    pad = PadTags(model.config.pad_token_id or 0)
+    chosen = list(range(len(model.layers))) if exits is None else list(exits)
+    ends = np.cumsum([0, *(int(firsts.sum()) for firsts in rows.targets["firsts"])])
+    logits = np.empty((ends[-1], len(chosen), len(model.labels)), dtype=np.float32)
+    order = np.argsort([len(row) for row in rows.ids], kind="stable")
+    for start in tqdm(range(0, len(order), batch_size), desc="teacher", unit="batch"):
+        own = order[start : start + batch_size]
+        batch = pad([{name: rows[int(row)][name] for name in ("input_ids", "labels", "firsts")} for row in own])
+        found = model(batch["input_ids"], batch["attention_mask"])["logits"][:, chosen]
+        words = np.concatenate([np.arange(ends[row], ends[row + 1]) for row in own])
+        logits[words] = word_logits(found, batch["firsts"]).numpy()
+    return logits
+
+
+def split_words(values: FloatArray, rows: Rows) -> list[FloatArray]:
+    """Values of all words as one array per row. Shape `(words, ...)` -> `(words of the row, ...)` each."""
+    counts = [int(firsts.sum()) for firsts in rows.targets["firsts"]]
+    return np.split(values, np.cumsum(counts)[:-1])
+
+
+def _with_teacher(
+    teacher: MultiExitTagger, parts: Sequence[Rows], options: TagFirstTierOptions, run_folder: Path
+) -> Rows:
+    """All rows, tagged and not, with the teacher's logits; kept on disk, so that a resumed run need not wait."""
+    ids = [list(row) for part in parts for row in part.ids]
+    labels = [row for part in parts for row in part.targets["labels"]]
+    firsts = [row for part in parts for row in part.targets["firsts"]]
+    if options.augmentation.copies:
+        table: Any = teacher.backbone.get_input_embeddings()
+        more = options.augmentation.in_place(
+            ids,
+            similar=neighbours(table.weight.detach().numpy()),
+            rng=np.random.default_rng(options.loop.seed),
+        )
+        firsts = firsts * (options.augmentation.copies + 1)
+        labels = labels + [np.full(len(row), NO_LABEL, dtype=np.int64) for row in more]
+        ids = ids + more
+    rows = Rows(ids=ids, targets={"labels": labels, "firsts": firsts})
+    cache = run_folder / "teacher.npy"
+    words = sum(int(row.sum()) for row in firsts)
+    if options.loop.resume and cache.exists() and len(known := np.load(cache)) == words:
+        logits = known
+    else:
+        logits = all_word_logits(teacher, rows, exits=[len(teacher.layers) - 1])[:, 0]
+        np.save(cache, logits)
+    return Rows(ids=ids, targets=rows.targets | {"teacher": split_words(logits, rows)})
+
+
+def _loss(options: TagFirstTierOptions) -> Loss:
+    def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        # Evaluation rows have no teacher; their loss is the plain one.
+        imitation = options.imitation if "teacher" in batch else 0.0
+        found, labels = logits[batch["firsts"]], batch["labels"][batch["firsts"]]
+        total = logits.new_zeros(())
+        if imitation:
+            imitated = divergence(found.unsqueeze(1), batch["teacher"], False, temperature=options.temperature)
+            total = imitation * imitated.sum()
+        known = labels != NO_LABEL
+        if imitation < 1 and bool(known.any()):
+            plain = F.cross_entropy(found[known], labels[known], reduction="sum")
+            total = total + (1 - imitation) * plain / len(labels)
+        return total
+
+    return loss
+
+
+def _metrics(labels: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
+    spans = tag_data.has_entities(labels)
+    if spans:
+        require_seqeval()
+
+    def metrics(prediction: EvalPrediction) -> dict[str, float]:
+        answers, wanted = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+        known = wanted != NO_LABEL
+        found = {"accuracy": float((answers[known] == wanted[known]).mean())}
+        return found | ({ENTITY_F1: entity_f1(answers, wanted, labels)} if spans else {})
+
+    return metrics

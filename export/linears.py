@@ -1,0 +1,91 @@
+"""Finding the linear layers and the constants of an ONNX graph.
+
+It leaves to others: what is done with them (`quantise`), what goes into them (`chain`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, helper, numpy_helper
+
+from cascade.batch import FloatArray
+
+__all__ = ["Linear", "attribute", "constants_of", "linears"]
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A product with a constant matrix, and the constant that is added to it, as found in a graph.
+
+    Attributes:
+        nodes: indices in `graph.node`; the last makes `output`.
+        input: name of the activation.
+        output: name of the result.
+        weight: shape `(in, out)`.
+        bias: shape `(out,)`, or None.
+    """
+
+    nodes: tuple[int, ...]
+    input: str
+    output: str
+    weight: FloatArray
+    bias: FloatArray | None
+
+
+def linears(model: onnx.ModelProto) -> list[Linear]:
+    """All products of an activation with a constant matrix, in the order of the graph."""
+    graph = model.graph
+    constants = constants_of(graph)
+    uses = Counter(name for node in graph.node for name in node.input) + Counter(value.name for value in graph.output)
+    readers = {name: (i, node) for i, node in enumerate(graph.node) for name in node.input}
+    found = []
+    for i, node in enumerate(graph.node):
+        if node.op_type not in ("MatMul", "Gemm") or node.input[0] in constants or node.input[1] not in constants:
+            continue
+        weight = constants[node.input[1]]
+        if weight.ndim != 2 or weight.dtype != np.float32:
+            continue
+        if node.op_type == "Gemm":
+            if not _is_plain(node):
+                continue
+            if attribute(node, "transB", 0):
+                weight = weight.T
+            bias = constants.get(node.input[2]) if len(node.input) > 2 else None
+            if bias is not None or len(node.input) == 2:
+                found.append(Linear((i,), node.input[0], node.output[0], weight, bias))
+            continue
+        position, reader = readers.get(node.output[0], (0, None))
+        if reader is not None and reader.op_type == "Add" and uses[node.output[0]] == 1:
+            other = next(name for name in reader.input if name != node.output[0])
+            if other in constants and constants[other].shape == (weight.shape[1],):
+                found.append(Linear((i, position), node.input[0], reader.output[0], weight, constants[other]))
+                continue
+        found.append(Linear((i,), node.input[0], node.output[0], weight, None))
+    return found
+
+
+def constants_of(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
+    """Constant values by name, seen through the copies and transposes that exporters leave for shared weights."""
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            values[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        elif node.op_type == "Identity" and node.input[0] in values:
+            values[node.output[0]] = values[node.input[0]]
+        elif node.op_type == "Transpose" and node.input[0] in values:
+            values[node.output[0]] = values[node.input[0]].transpose(attribute(node, "perm", None))
+    return values
+
+
+def _is_plain(node: NodeProto) -> bool:
+    return not attribute(node, "transA", 0) and attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0
+
+
+def attribute(node: NodeProto, name: str, default: Any) -> Any:
+    """A node's attribute by name, or the default."""
+    return next((helper.get_attribute_value(value) for value in node.attribute if value.name == name), default)

@@ -1,0 +1,58 @@
+"""What can be chosen when a bundle is made. Plain values; `export` and `card` act on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cascade.exceptions import OptionError
+from cascade.exits import ExitPolicy
+from cascade.routing import Router, Threshold
+from cascade.windows import Windows
+from cascade_export.precision import Int8
+
+__all__ = ["CardOptions", "ExportOptions"]
+
+
+@dataclass(frozen=True)
+class CardOptions:
+    """What the model card says beside figures.
+
+    Attributes:
+        name: title.
+        license: SPDX identifier of the weights' licence.
+        data: what the model was trained on.
+    """
+
+    name: str | None = None
+    license: str | None = None
+    data: str | None = None
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a bundle is made.
+
+    Attributes:
+        int8: how linear layers are quantised; static keeps answers independent of batch mates.
+        agreement: share of calibration texts (of a tagger: words) on which an int8 tier must answer as fp32 (tier 2: at
+            full depth). Where it is missed, int8 is smoothed; where that does not help, stages (or tier 1) stay fp32.
+        max_length: tokens of a row at most; what tier 2 has positions for, at most 512, if not given.
+        fp32: whether tier 1's fp32 graph is kept beside the int8 one, for other tools.
+        router: the bundle's default.
+        exit_policy: the bundle's default; `MaxProbability(0.9)`, of a tagger `TokenExit(0.05)`, if not given.
+        windows: a tagger's default.
+        card: for README.md.
+    """
+
+    int8: Int8 = Int8.STATIC
+    agreement: float = 0.98
+    max_length: int | None = None
+    fp32: bool = True
+    router: Router = field(default_factory=lambda: Threshold(0.9))
+    exit_policy: ExitPolicy | None = None
+    windows: Windows = field(default_factory=Windows)
+    card: CardOptions = field(default_factory=CardOptions)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.agreement <= 1:
+            raise OptionError(f"agreement must be in [0, 1], was: {self.agreement}; give a share such as 0.98")
