@@ -6,10 +6,11 @@
 - `data`: labelled files for a bundle
 - `contenders`: tier 2 whole, cut and with exits, tier 1, the cascade
 - `peers`: `transformers.pipeline` on the same checkpoint (needs the `bench` extra)
-- `table`: all of that in one run, as text, Markdown and JSON
+- `table`, `verdicts`, `render`: all of that in one run, as sentences, text, Markdown and JSON
 - `startup`: import, first answer, memory, each in fresh processes
 - `operating`: choosing a bundle's thresholds
-- `cli`: `cascade-bench`
+- `tag_data`, `taggers`, `rivals`, `tag_peers`, `tag_operating`: the same for taggers, whose words leave one by one
+- `cli`, `tag_cli`, `console`: `cascade-bench`
 
 It uses the public names of `cascade` only.
 """

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,17 @@ from cascade.checks import check_share
 from cascade.classifier import Classifier
 from cascade.cli.main import finish
 from cascade.cli.show import table as aligned
-from cascade.exceptions import DataError, OptionError
+from cascade.exceptions import OptionError
+from cascade.manifest import TAGGING
 from cascade.threads import check_threads
 from cascade_bench import machine, operating, render
+from cascade_bench.console import bar, check_json
 from cascade_bench.contenders import contenders
 from cascade_bench.data import Columns, Labelled, read_labelled
 from cascade_bench.startup import startup as measure_startup
 from cascade_bench.table import measure
+from cascade_bench.tag_cli import TagTable, TagThresholds
+from cascade_bench.tag_data import TagColumns
 
 __all__ = ["main"]
 
@@ -57,6 +60,8 @@ _data = _options(
     click.option("--text-column", default="text", show_default=True, metavar="NAME", help="The texts."),
     click.option("--pair-column", default="text_pair", show_default=True, metavar="NAME", help="The second texts."),
     click.option("--label-column", default="label", show_default=True, metavar="NAME", help="The labels."),
+    click.option("--tokens-column", default="tokens", show_default=True, metavar="NAME", help="A tagger's words."),
+    click.option("--tags-column", default="tags", show_default=True, metavar="NAME", help="And their tags."),
 )
 
 
@@ -77,6 +82,9 @@ def bench() -> None:
 @_model
 @_data
 @click.option("--checkpoint", metavar="FOLDER", help="Also transformers.pipeline on this checkpoint (extra: bench).")
+@click.option(
+    "--exit-table-data", "exit_table_file", metavar="FILE", help="Taggers: learn exits per token id here, as a rival."
+)
 @click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True, metavar="N", help="Turns of each.")
 @_threads
 @_json
@@ -87,7 +95,10 @@ def table(
     text_column: str,
     pair_column: str,
     label_column: str,
+    tokens_column: str,
+    tags_column: str,
     checkpoint: str | None,
+    exit_table_file: str | None,
     repeats: int,
     threads: int | None,
     json_file: Path | None,
@@ -96,14 +107,31 @@ def table(
     """Accuracy and seconds of every way to run a bundle, measured in one run in which all take turns.
 
     MODEL is a folder or a Hub id. Each pass labels all texts of the file, tokenisation included. With --checkpoint,
-    transformers.pipeline runs the same second tier in fp32 at its best batch size.
+    transformers.pipeline runs the same second tier in fp32 at its best batch size. A tagger's file has lists of words
+    and tags; its token exit also runs beside sentence exit, and beside exits fixed per token id, at equal accuracy.
 
     \b
     Example:
       cascade-bench table models/sentiment --data dev.jsonl --threads 2
       cascade-bench table models/sentiment --data dev.jsonl --checkpoint runs/tier2 --markdown --json table.json
+      cascade-bench table models/pos --data dev.jsonl --exit-table-data train.jsonl
     """
-    _check_json(json_file)
+    check_json(json_file)
+    if _tags(model):
+        TagTable(
+            model=model,
+            file=file,
+            columns=TagColumns(tokens_column, tags_column),
+            exit_table_file=exit_table_file,
+            checkpoint=checkpoint,
+            repeats=repeats,
+            threads=threads,
+            json_file=json_file,
+            markdown=markdown,
+        )()
+        return
+    if exit_table_file is not None:
+        raise OptionError(f"--exit-table-data is for taggers, {model} is none; leave it out")
     count = check_threads(threads)
     classifier = Classifier.from_pretrained(model, threads=count)
     data = _read(classifier, file, Columns(text_column, pair_column, label_column))
@@ -111,7 +139,7 @@ def table(
     details: dict[str, Any] = {"model": model, "data": Path(file).name, "router": repr(classifier.router)}
     details |= {"exit_policy": repr(classifier.exit_policy), "repeats": repeats, "checkpoint": checkpoint}
     before = machine.facts(threads=count)
-    with _bar() as step:
+    with bar() as step:
         if checkpoint is not None:
             from cascade_bench import peers
 
@@ -151,15 +179,15 @@ def startup(model: str, samples: int, threads: int | None, json_file: Path | Non
       cascade-bench startup models/sentiment
       cascade-bench startup models/sentiment --threads 2 --json startup.json
     """
-    _check_json(json_file)
+    check_json(json_file)
     count = check_threads(threads)
-    open_bundle(model)  # what is wrong with it is said once, here
-    with _bar(3 * (samples + 1)) as step:
-        found = measure_startup(model, threads=count, samples=samples, progress=step)
+    tagging = _tags(model)  # what is wrong with it is said once, here
+    with bar(3 * (samples + 1)) as step:
+        found = measure_startup(model, threads=count, tagging=tagging, samples=samples, progress=step)
     middle = found.medians()
     rows = [
         ["`import cascade`" if markdown else "import cascade", f"{middle['import_seconds']:.2f} s"],
-        ["with all that a Classifier needs", f"{middle['classifier_seconds']:.2f} s"],
+        [f"with all that a {'Tagger' if tagging else 'Classifier'} needs", f"{middle['classifier_seconds']:.2f} s"],
         ["first answer of a cold process", f"{middle['answer_seconds']:.2f} s"],
         ["resident memory after 100 texts", f"{middle['resident_mib']:.0f} MiB"],
         ["peak until then", f"{middle['peak_mib']:.0f} MiB"],
@@ -181,6 +209,7 @@ def startup(model: str, samples: int, threads: int | None, json_file: Path | Non
     "--max-drop", type=float, default=0.005, show_default=True, metavar="X", help="Accuracy given up at most."
 )
 @click.option("--caps/--no-caps", default=True, help="Try caps on depth too.  [default: caps]")
+@click.option("--f1", is_flag=True, help="Taggers: bound the loss of entity F1, not of word accuracy.")
 @click.option("--per-exit", is_flag=True, help="A threshold per exit instead of one for all.")
 @click.option("--tier1-share", type=float, metavar="X", help="Count layers, tier 1 costing X of tier 2; time nothing.")
 @click.option("--write", is_flag=True, help="Make the choice the bundle's default.")
@@ -191,8 +220,11 @@ def thresholds(
     text_column: str,
     pair_column: str,
     label_column: str,
+    tokens_column: str,
+    tags_column: str,
     max_drop: float,
     caps: bool,
+    f1: bool,
     per_exit: bool,
     tier1_share: float | None,
     write: bool,
@@ -201,18 +233,38 @@ def thresholds(
     """Choose the cheapest thresholds that lose at most --max-drop of full-depth tier 2's accuracy on these examples.
 
     Use examples that neither trained the model nor will measure it: the choice fits them a little. It is empirical,
-    no certificate.
+    no certificate. Of a tagger windows are chosen too, and the points that look best are really run.
 
     \b
     Example:
       cascade-bench thresholds models/sentiment --data calibration.jsonl --max-drop 0.005
       cascade-bench thresholds models/sentiment --data calibration.jsonl --max-drop 0.005 --write
+      cascade-bench thresholds models/slots --data calibration.jsonl --max-drop 0.005 --f1 --write
     """
     check_share("--max-drop", max_drop, "0.005 is half a point")
     if tier1_share is not None:
         check_share("--tier1-share", tier1_share, "0.01 is a hundredth of tier 2's cost")
     if write and not Path(model).expanduser().is_dir():
         raise OptionError(f"--write needs a bundle in a folder, was: {model}; download it first")
+    tagging = _tags(model)
+    if tagging and per_exit:
+        raise OptionError("--per-exit is for classifiers, and this is a tagger; leave it out")
+    if tagging:
+        TagThresholds(
+            model=model,
+            file=file,
+            columns=TagColumns(tokens_column, tags_column),
+            max_drop=max_drop,
+            drops=DROPS,
+            f1=f1,
+            caps=caps,
+            tier1_share=tier1_share,
+            save=write,
+            threads=threads,
+        )()
+        return
+    if f1:
+        raise OptionError(f"--f1 is for taggers, {model} is none; leave it out")
     classifier = Classifier.from_pretrained(model, threads=threads)
     data = _read(classifier, file, Columns(text_column, pair_column, label_column))
     with tqdm(total=2 * len(data), desc="both tiers", unit="row", disable=not sys.stderr.isatty(), leave=False) as bar:
@@ -259,19 +311,6 @@ def _read(classifier: Classifier, file: str, columns: Columns) -> Labelled:
     return read_labelled(file, classifier.labels, multi_label=classifier.multi_label, columns=columns)
 
 
-def _check_json(file: Path | None) -> None:
-    """Before anything runs for minutes."""
-    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-        raise DataError(f"--json must be a file in a folder that is there, was: {file}; make the folder first")
-
-
-@contextmanager
-def _bar(total: int | None = None) -> Iterator[Callable[[str], object]]:
-    """A bar on a terminal that names what runs."""
-    with tqdm(total=total, unit="run", disable=not sys.stderr.isatty(), leave=False) as bar:
-
-        def step(name: str) -> None:
-            bar.set_description(name)
-            bar.update()
-
-        yield step
+def _tags(model: str) -> bool:
+    """Whether a bundle is a tagger's."""
+    return open_bundle(model).manifest.task == TAGGING

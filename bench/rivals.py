@@ -15,7 +15,7 @@ import numpy as np
 from cascade.batch import BoolArray, FloatArray, IntArray
 from cascade.calibration import WordCosts, WordPoint, choose_words, leave
 from cascade.exceptions import DataError
-from cascade.exits import AtExit, ExitPolicy, any_of, never
+from cascade.exits import AtExit, ExitPolicy, any_of
 from cascade.routing import defer_all
 from cascade.tagger import Tagger
 from cascade.windows import whole_sentences
@@ -27,8 +27,9 @@ from cascade_bench.taggers import BY_TOKEN, SENTENCE, runner
 
 __all__ = ["Seen", "chosen", "rivals", "see"]
 
-THRESHOLDS = tuple(np.geomspace(0.003, 0.9, 24).round(4).tolist())
-SHARES = (0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.975, 0.98, 0.985, 0.99, 0.993, 0.996, 0.998, 1.0)
+# Both begin or end with what goes to full depth, so that there always is a rival that is as accurate as that.
+THRESHOLDS = (0.0, *np.geomspace(0.003, 0.9, 24).round(4).tolist())
+SHARES = (0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.975, 0.98, 0.985, 0.99, 0.993, 0.996, 0.998, 1.0, 1.01)
 
 Progress = Callable[[str], object]
 
@@ -117,16 +118,14 @@ def points(policies: Iterable[ExitPolicy], seen: Seen) -> list[WordPoint]:
     numbers = np.arange(seen.words.words)
     full = float(seen.right[:, -1].mean())
     depths, caps = np.asarray(seen.layers, dtype=np.float64), np.arange(last + 1)
-    every: list[ExitPolicy] = [never, *policies]
     made = []
-    for policy in every:
+    for policy in policies:
         each = np.minimum(leave(policy, seen.probabilities, seen.words, seen.layers), caps[:, None])
         right = seen.right[numbers, each].mean(axis=1).tolist()
         depth = depths[each].mean(axis=1).tolist()
         shares = (costs.tier2(each, seen.words) / whole).tolist()
         for cap in caps.tolist():
-            at = AtExit(seen.layers[cap])
-            capped = policy if cap == last else at if policy is never else any_of(policy, at)
+            capped = policy if cap == last else any_of(policy, AtExit(seen.layers[cap]))
             made.append(
                 WordPoint(
                     router=defer_all,

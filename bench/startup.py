@@ -28,26 +28,26 @@ import time
 begin = time.perf_counter()
 import cascade
 middle = time.perf_counter()
-import cascade.classifier
+import {module}
 print(middle - begin, time.perf_counter() - begin)
 """
 
 ANSWER = """
 import json, sys
-from cascade.classifier import Classifier
+from {module} import {face}
 model, threads, texts = json.load(sys.stdin)
-print(len(Classifier.from_pretrained(model, threads=threads).predict(texts)))
+print(len({face}.from_pretrained(model, threads=threads).{predict}(texts)))
 """
 
 MEMORY = """
 import json, sys
-from cascade.classifier import Classifier
+from {module} import {face}
 model, threads, texts = json.load(sys.stdin)
-Classifier.from_pretrained(model, threads=threads).predict(texts)
+{face}.from_pretrained(model, threads=threads).{predict}(texts)
 try:
     lines = open("/proc/self/status").read().splitlines()
-    found = {line.partition(":")[0]: line.split()[1] for line in lines if line.startswith(("VmRSS", "VmHWM"))}
-    print(int(found["VmRSS"]) / 1024, int(found["VmHWM"]) / 1024)
+    found = dict(line.split()[:2] for line in lines if line.startswith(("VmRSS", "VmHWM")))
+    print(int(found["VmRSS:"]) / 1024, int(found["VmHWM:"]) / 1024)
 except OSError:
     import psutil
     held = psutil.Process().memory_info().rss / 2**20
@@ -61,7 +61,8 @@ class Startup:
 
     Attributes:
         import_seconds: of `import cascade`, inside the process.
-        classifier_seconds: of that and everything that a `Classifier` needs, whether or not the first brings it.
+        classifier_seconds: of that and everything that a `Classifier` (or `Tagger`) needs, whether or not the first
+            brings it.
         answer_seconds: from starting a process to its end, having answered one text.
         resident_mib: memory held after answering 100 texts.
         peak_mib: the most it held until then.
@@ -78,12 +79,24 @@ class Startup:
         return {name: median(values) for name, values in vars(self).items()}
 
 
-def startup(model: str, *, threads: int, samples: int = 5, progress: Callable[[str], object] | None = None) -> Startup:
+CLASSIFIER = {"module": "cascade.classifier", "face": "Classifier", "predict": "predict"}
+TAGGER = {"module": "cascade.tagger", "face": "Tagger", "predict": "predict_texts"}
+
+
+def startup(
+    model: str,
+    *,
+    threads: int,
+    tagging: bool = False,
+    samples: int = 5,
+    progress: Callable[[str], object] | None = None,
+) -> Startup:
     """Measure in fresh processes, the three kinds taking turns.
 
     Args:
         model: a bundle's folder or Hub id.
         threads: of both tiers.
+        tagging: the bundle is a tagger's.
         samples: of each kind, after one that does not count.
         progress: called before each process.
 
@@ -91,20 +104,21 @@ def startup(model: str, *, threads: int, samples: int = 5, progress: Callable[[s
         BundleError: a process failed.
     """
     check_whole("samples", samples, "5 give a stable median")
+    names = TAGGER if tagging else CLASSIFIER
     texts = [sentence.text for sentence in sentences("sentiment")][:TEXTS]
     columns: dict[str, list[float]] = {"import": [], "classifier": [], "answer": [], "resident": [], "peak": []}
     for sample in range(samples + 1):
         if progress is not None:
             progress("import")
-        imported, ready = map(float, _fresh(IMPORT, None))
+        imported, ready = map(float, _fresh(IMPORT.format(**names), None))
         if progress is not None:
             progress("first answer")
         begin = time.perf_counter()
-        _fresh(ANSWER, [model, threads, texts[:1]])
+        _fresh(ANSWER.format(**names), [model, threads, texts[:1]])
         answered = time.perf_counter() - begin
         if progress is not None:
             progress("memory")
-        resident, peak = map(float, _fresh(MEMORY, [model, threads, texts]))
+        resident, peak = map(float, _fresh(MEMORY.format(**names), [model, threads, texts]))
         if sample:  # the first one fills the system's cache
             for name, value in zip(columns, (imported, ready, answered, resident, peak), strict=True):
                 columns[name].append(value)

@@ -120,11 +120,11 @@ class Stats:
 
     Attributes:
         texts: texts, pairs or documents; sentences of a tagger.
-        rows: sequences that were scored; more than `texts` where documents were cut into windows.
-        tokens: of all rows, special tokens included.
+        rows: sequences that were scored, more than `texts` where documents were cut into windows; words of a tagger.
+        tokens: of all sequences, special tokens included.
         deferred: rows that tier 2 answered.
         exits: rows by the layer after which they left tier 2.
-        seconds: wall-clock time by part: `tokenize`, `tier1`, `route`, `tier2`, `merge`.
+        seconds: wall-clock time by part: `tokenize`, `tier1`, `route`, `tier2`, `merge`, of a tagger `decode`.
     """
 
     texts: int = 0

@@ -1,4 +1,4 @@
-"""Finding the linear layers and the constants of an ONNX graph.
+"""Finding in an ONNX graph: linear layers, constants, values that are only moved.
 
 It leaves to others: what is done with them (`quantise`), what goes into them (`chain`).
 """
@@ -15,7 +15,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from cascade.batch import FloatArray
 
-__all__ = ["Linear", "attribute", "constants_of", "linears"]
+__all__ = ["Linear", "Movement", "attribute", "constants_of", "linears", "movement"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +69,39 @@ def linears(model: onnx.ModelProto) -> list[Linear]:
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class Movement:
+    """How a tensor is made of another one by moving its values, and zeros, about.
+
+    Attributes:
+        source: name of the other one.
+        nodes: in the order of the graph; the last makes the tensor.
+    """
+
+    source: str
+    nodes: tuple[NodeProto, ...]
+
+
+def movement(graph: onnx.GraphProto, name: str) -> Movement | None:
+    """How a tensor is made of copies of a smaller one, by `Pad`, `Slice` and `Concat`; None where it is not."""
+    makers = {output: (i, node) for i, node in enumerate(graph.node) for output in node.output}
+    constants = constants_of(graph)
+    found: dict[int, NodeProto] = {}
+
+    def origin(name: str) -> str | None:
+        place, node = makers.get(name, (0, None))
+        if node is None or not _moves(node, constants):
+            return name
+        origins = {origin(part) for part in (node.input if node.op_type == "Concat" else node.input[:1])}
+        found[place] = node
+        return origins.pop() if len(origins) == 1 else None
+
+    source = origin(name)
+    if source is None or not any(node.op_type == "Concat" for node in found.values()):
+        return None
+    return Movement(source, tuple(found[place] for place in sorted(found)))
+
+
 def constants_of(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
     """Constant values by name, seen through the copies and transposes that exporters leave for shared weights."""
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -80,6 +113,15 @@ def constants_of(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
         elif node.op_type == "Transpose" and node.input[0] in values:
             values[node.output[0]] = values[node.input[0]].transpose(attribute(node, "perm", None))
     return values
+
+
+def _moves(node: NodeProto, constants: dict[str, np.ndarray]) -> bool:
+    """Whether a node's output has its inputs' values, or zeros, and nothing else."""
+    if node.op_type != "Pad":
+        return node.op_type in ("Slice", "Concat")
+    filler = node.input[2] if len(node.input) > 2 else ""
+    zero = not filler or (filler in constants and not constants[filler].any())
+    return zero and attribute(node, "mode", b"constant") == b"constant"
 
 
 def _is_plain(node: NodeProto) -> bool:

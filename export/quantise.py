@@ -22,7 +22,7 @@ import onnx
 from onnx import NodeProto, helper, numpy_helper
 
 from cascade.batch import FloatArray
-from cascade_export.linears import Linear, attribute, constants_of, linears
+from cascade_export.linears import Linear, Movement, attribute, constants_of, linears, movement
 
 __all__ = ["Ranges", "quantise_linears", "quantise_tables"]
 
@@ -99,8 +99,7 @@ def quantise_linears(
                     )
                     source = f"{name}_smooth"
                 constants[f"{name}_input_scale"], constants[f"{name}_input_zero"] = _uint8(span)
-                inputs = [source, *ready[origin][1:]]
-                nodes.append(helper.make_node("QuantizeLinear", inputs, [f"{name}_input"], f"{name}_quantise"))
+                nodes += _quantised(source, name, movement(model.graph, source))
             if linear.input not in ready:  # some rows of an input that is quantised as a whole
                 ready[linear.input] = (f"{name}_rows", *ready[origin][1:])
                 inputs = [ready[origin][0], rows[linear.input][1]]
@@ -113,6 +112,30 @@ def quantise_linears(
         replaced[linear.nodes[-1]] = nodes
     _rebuild(quantised, replaced, constants)
     return quantised
+
+
+def _quantised(source: str, name: str, moved: Movement | None) -> list[NodeProto]:
+    """Nodes that make `name_input`, the uint8 form of `source`.
+
+    What is made of copies of a smaller tensor (a token beside its neighbours) is made of copies of its uint8 form: the
+    same numbers for a fifth of the work.
+    """
+    scale, zero, output = f"{name}_input_scale", f"{name}_input_zero", f"{name}_input"
+    if moved is None:
+        return [helper.make_node("QuantizeLinear", [source, scale, zero], [output], f"{name}_quantise")]
+    names = {moved.source: f"{name}_source", source: output}
+    nodes = [helper.make_node("QuantizeLinear", [moved.source, scale, zero], [names[moved.source]], f"{name}_quantise")]
+    for number, node in enumerate(moved.nodes):
+        names.setdefault(node.output[0], f"{name}_moved_{number}")
+        copied = NodeProto.FromString(node.SerializeToString())
+        inputs = [names.get(given, given) for given in node.input]
+        if node.op_type == "Pad":
+            inputs = [*inputs[:2], zero, *inputs[3:]]
+        del copied.input[:]
+        copied.input.extend(inputs)
+        copied.output[0], copied.name = names[node.output[0]], names[node.output[0]]
+        nodes.append(copied)
+    return nodes
 
 
 def quantise_tables(model: onnx.ModelProto) -> onnx.ModelProto:

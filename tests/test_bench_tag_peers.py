@@ -17,10 +17,10 @@ from cascade_bench.tag_peers import TagPipeline, last_exit
 from tests import tiny
 
 SENTENCES = [
-    "the plot is dull and the unforgettable actor was not bright".split(),
+    ["the", "plot", "is", "dull", "and", "the", "unforgettable", "actor", "was", "not", "bright"],
     ["good"],
     [],
-    "a very good film , never long".split(),
+    ["a", "very", "good", "film", ",", "never", "long"],
     ["xylophones", "!", "can't"],
 ]
 

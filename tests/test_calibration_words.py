@@ -155,16 +155,19 @@ def test_the_engine_does_what_a_point_says(toy: ToyTagger, words: WordBatch) -> 
     assert (full.cost, full.predicted_speed_up) == pytest.approx((1, 1))
 
 
-def test_of_one_router_and_windows_each_point_is_dearer_and_better_than_the_last(
+def test_of_one_router_windows_and_kind_each_point_is_dearer_and_better_than_the_last(
     toy: ToyTagger, words: WordBatch
 ) -> None:
     costs = WordCosts.by_layers(LAYERS, tier1=0.05)
     truth = labelled(toy, words)
     points = replay_words(toy.tier1(), toy.tier2(), words, truth, costs, max_drop=0.1, grid=GRID)
     assert all(point.drop <= 0.1 + 1e-9 for point in points)
-    groups = {(repr(point.router), repr(point.windows)) for point in points}
-    for group in groups:
-        mine = [point for point in points if (repr(point.router), repr(point.windows)) == group]
+
+    def group_of(point: WordPoint) -> tuple[str, str, bool]:
+        return repr(point.router), repr(point.windows), "TokenExit" in repr(point.exit_policy)
+
+    for group in {group_of(point) for point in points}:
+        mine = [point for point in points if group_of(point) == group]
         accuracies = [point.accuracy for point in mine]
         assert accuracies == sorted(set(accuracies))
     without_caps = replay_words(

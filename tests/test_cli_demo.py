@@ -2,15 +2,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import pytest
 
 from cascade.cli import demo as module
-from cascade.cli.demo import Comparison, Sentence, choose, compare, sentences, verdict
-from cascade.routing import defer_all
+from cascade.cli import demo_tags, main
+from cascade.cli.demo import Comparison, Sentence, compare, sentences, verdict
+from cascade.cli.demo_tags import TagComparison
+from cascade.cli.show import choose
+from cascade.exits import never
+from cascade.results import Route
+from cascade.routing import defer_all, defer_none
+from cascade.tagger import Tagger
 from tests.cli import Command, FakeClassifier
+from tests.toy import toy_bundle
+from tests.toy_tags import tag_bundle
 
 
 class Ticking:
@@ -99,7 +108,7 @@ def test_no_bundles(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     done = run("demo")
     assert done.status == 2
     assert done.err == (
-        "Error: the demo needs models/sentiment or models/intents, found neither; "
+        "Error: the demo needs models/sentiment, models/intents or models/pos, found none; "
         "run it from the root of the repository, or give the folder with --models DIR\n"
     )
 
@@ -165,3 +174,96 @@ def test_labels_are_coloured_where_they_are_wrong(models: Path, capsys: pytest.C
     shown = module._examples(TEXTS, answers, 3)
     assert click.style("positive", fg="red") + " (wrong)" in shown
     assert click.style("negative", fg="green") in shown
+
+
+@pytest.fixture
+def tagger(tmp_path: Path) -> Tagger:
+    return Tagger.from_pretrained(tag_bundle(tmp_path / "tagger").folder, threads=1)
+
+
+def test_sentences_to_tag() -> None:
+    words = demo_tags.sentences()
+    assert len(words) >= 40
+    assert len({tuple(sentence) for sentence in words}) == len(words)
+    lengths = [len(sentence) for sentence in words]
+    assert min(lengths) <= 4
+    assert max(lengths) >= 15
+
+
+def test_tags_words_where_there_is_a_tagger(run: Command, models: Path) -> None:
+    tag_bundle(models / "pos", max_length=64)
+    out = run("demo", "--models", str(models), "--threads", "1").out
+    assert "sentiment: 130 sentences" in out
+    assert "pos: 48 sentences, 548 words, 5 tags" in out
+    assert re.search(r"\ntier 1  (layer [123]|tier 1)  ", out)
+    assert re.search(r"\ntier 2, layer [123] of 3 +\d+ +[\d.]+%", out)
+    assert re.search(r"full second tier alone +[\d.]+ m?s +[\d,]+\n", out)
+    assert re.search(r"they gave the same tag to \d+ of 548 words \([\d.]+%\)\.\n$", out)
+    assert "\x1b" not in out
+
+
+def test_tags_alone(run: Command, tmp_path: Path) -> None:
+    tag_bundle(tmp_path / "models" / "pos", max_length=64)
+    out = run("demo", "--models", str(tmp_path / "models")).out
+    assert out.startswith("pos: ")
+
+
+def test_a_classifier_in_the_place_of_the_tagger(run: Command, tmp_path: Path) -> None:
+    toy_bundle(tmp_path / "pos")
+    done = run("demo", "--models", str(tmp_path))
+    assert done.status == 2
+    assert "Tagger must have a bundle for token-classification" in done.err
+
+
+def test_words_above_tags_above_depths() -> None:
+    cells = [("A", "DET", "tier 1", "cyan"), ("gripping", "ADJ", "layer 2", "red"), ("film", "NOUN", "tier 1", "cyan")]
+    blocks = list(demo_tags._interlinear(cells, 20))
+    assert [click.unstyle(block).splitlines() for block in blocks] == [
+        ["A       gripping", "DET     ADJ", "tier 1  layer 2"],
+        ["film", "NOUN", "tier 1"],
+    ]
+    assert click.style("A", fg="cyan", bold=True) in blocks[0]
+    assert click.style("layer 2", fg="red") in blocks[0]
+    assert len(list(demo_tags._interlinear(cells, 1))) == 3
+
+
+def test_depths_have_names_and_colours() -> None:
+    assert demo_tags.depth(Route(1, 0, 0.9)) == "tier 1"
+    assert demo_tags.depth(Route(2, 3, 0.9)) == "layer 3"
+    assert [demo_tags._colour(Route(2, layer, 1.0), 6) for layer in (1, 6)] == ["green", "red"]
+    assert demo_tags._colour(Route(1, 0, 1.0), 6) == "cyan"
+
+
+def test_compare_taggers(tagger: Tagger) -> None:
+    clock = iter(float(second) for second in (0, 8, *(second for turn in range(9) for second in (0, 4, 0, 1))))
+    comparison, answers = demo_tags.compare(
+        tagger.with_router(defer_none), [["a", "film"], []], clock=lambda: next(clock)
+    )
+    assert (comparison.full_seconds, comparison.cascade_seconds) == (4, 1)
+    assert (comparison.sentences, comparison.words, comparison.deferred) == (2, 2, 0)
+    full = tagger.with_router(defer_all).with_exit_policy(never).predict([["a", "film"]]).tags[0]
+    assert comparison.agree == sum(one == other for one, other in zip(answers.tags[0], full, strict=True))
+
+
+def test_verdicts_on_tags() -> None:
+    seen = TagComparison(sentences=2, words=40, full_seconds=3.0, cascade_seconds=1.0, agree=38, deferred=4)
+    assert demo_tags.verdict(seen) == (
+        "The cascade was 3.0 times faster than its full second tier alone; "
+        "they gave the same tag to 38 of 40 words (95.0%)."
+    )
+    assert demo_tags.verdict(replace(seen, full_seconds=1.0)) == (
+        "Here the cascade is not faster than its full second tier alone: 1.0 s against 1.0 s, with 4 of 40 words sent "
+        "to tier 2; they gave the same tag to 38 of 40 words (95.0%)."
+    )
+
+
+@pytest.mark.parametrize(("variable", "coloured"), [("", True), ("1", False)])
+def test_colours_unless_asked_for_none(
+    models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str, coloured: bool
+) -> None:
+    monkeypatch.setenv("NO_COLOR", variable)
+    monkeypatch.setattr("click._compat.isatty", lambda stream: True)
+    monkeypatch.delenv("TERM", raising=False)
+    with pytest.raises(SystemExit):
+        main(["demo", "--models", str(models)])
+    assert ("\x1b" in capsys.readouterr().out) is coloured

@@ -9,6 +9,7 @@ import pytest
 from cascade.bundle import write_bundle
 from cascade.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
 from tests.cli import Command
+from tests.toy_tags import TAGS, tag_bundle
 
 LABELS = tuple(f"label{number}" for number in range(10))
 MANIFEST = Manifest(
@@ -71,6 +72,31 @@ def folder(tmp_path: Path) -> Path:
 )
 def test_says(run: Command, folder: Path, words: str) -> None:
     assert words in run("inspect", str(folder)).out
+
+
+def test_a_tagger(run: Command, tmp_path: Path) -> None:
+    bundle = tag_bundle(tmp_path / "tags", exit_policy={"policy": "TokenExit", "threshold": 0.1, "window": 3})
+    out = run("inspect", str(bundle.folder)).out
+    assert "task         token-classification, a tag for each word\n" in out
+    assert "exit policy  TokenExit(threshold=0.1, window=3)\n" in out
+    assert "windows      Windows(margin=3, whole=0.6, context_layers=None)\n" in out
+    assert "decoding     argmax\n" in out
+    bundle = tag_bundle(
+        tmp_path / "others",
+        windows={"policy": "Windows", "margin": 0, "whole": 0.0, "context_layers": 2},
+        decoding={"policy": "Viterbi", "labels": list(TAGS)},
+    )
+    out = run("inspect", str(bundle.folder)).out
+    assert "windows      Windows(margin=0, whole=0.0, context_layers=2)\n" in out
+    assert "decoding     Viterbi(5 labels)\n" in out
+    described = json.loads(run("inspect", str(bundle.folder), "--json").out)
+    assert described["windows"]["context_layers"] == 2
+
+
+def test_classifiers_have_no_windows(run: Command, folder: Path) -> None:
+    out = run("inspect", str(folder)).out
+    assert "windows" not in out
+    assert "decoding" not in out
 
 
 def test_a_line_per_graph(run: Command, folder: Path) -> None:

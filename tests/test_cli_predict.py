@@ -189,7 +189,7 @@ def test_bad_lines_alone_do_not_pile_up(loaded: Loaded) -> None:
             return len(line)
 
     out = Counting()
-    answers = module.Answers(FakeClassifier(), out)  # type: ignore[arg-type]  # fakes
+    answers = module.Answers(classifier=FakeClassifier(), out=out)  # type: ignore[arg-type]  # fakes
     held = []
 
     def examples() -> Any:

@@ -106,6 +106,56 @@ def test_one_quantised_input_serves_all_its_readers() -> None:
     assert operators(small) == ["QuantizeLinear", "MatMulIntegerToFloat", "MatMulIntegerToFloat", "Add"]
 
 
+@pytest.mark.parametrize("filler", [[], [""], ["zero"]])
+def test_copies_of_a_tensor_are_copies_of_its_bytes(filler: list[str]) -> None:
+    """Each value beside its neighbours: quantised before it is copied, to the same numbers."""
+    rng = np.random.default_rng(0)
+    whole = {"ends": np.array([0, 1, 0, 1]), "at": np.array([0]), "left": np.array([4]), "right": np.array([2])}
+    whole |= {"end": np.array([6]), "axis": np.array([1])}
+    constants = {"w": rng.normal(size=(8, 3)).astype(np.float32), "zero": np.array(0, np.float32), **whole}
+    nodes = [
+        helper.make_node("Pad", ["x", "ends", *filler], ["p"]),
+        helper.make_node("Slice", ["p", "at", "left", "axis"], ["a"]),
+        helper.make_node("Slice", ["p", "right", "end", "axis"], ["b"]),
+        helper.make_node("Concat", ["a", "b"], ["c"], axis=1),
+        helper.make_node("MatMul", ["c", "w"], ["y"]),
+    ]
+    model = graph_of(nodes, constants, 3)
+    small = quantise_linears(model, {"c": spread(-1.0, 2.0, 8)})
+    assert operators(small) == ["QuantizeLinear", "Pad", "Slice", "Slice", "Concat", "MatMulIntegerToFloat"]
+    apart = onnx.ModelProto()
+    apart.CopyFrom(model)
+    apart.graph.node[3].output[0] = "d"  # an Identity hides from the quantiser where the copies come from
+    apart.graph.node.insert(4, helper.make_node("Identity", ["d"], ["c"]))
+    late = quantise_linears(apart, {"c": spread(-1.0, 2.0, 8)})
+    assert operators(late)[-2:] == ["QuantizeLinear", "MatMulIntegerToFloat"]
+    x = rng.uniform(-1.5, 2.5, size=(5, 4)).astype(np.float32)
+    np.testing.assert_array_equal(session(small).run(None, {"x": x})[0], session(late).run(None, {"x": x})[0])
+    smooth = quantise_linears(model, {"c": spread(-1.0, 2.0, 8)}, smooth=True)
+    assert operators(smooth)[-3:] == ["Mul", "QuantizeLinear", "MatMulIntegerToFloat"], "each copy has its own scales"
+
+
+def test_what_is_more_than_copies_is_quantised_where_it_is() -> None:
+    constants = {"w": np.ones((8, 3), np.float32), "ends": np.array([0, 1, 0, 1]), "one": np.array(1, np.float32)}
+    constants |= {"at": np.array([0]), "end": np.array([4]), "axis": np.array([1])}
+    other = helper.make_node("Neg", ["x"], ["n"])
+    cases: list[list[onnx.NodeProto]] = [
+        [other, helper.make_node("Concat", ["x", "n"], ["c"], axis=1)],
+        [
+            helper.make_node("Pad", ["x", "ends", "one"], ["p"]),
+            helper.make_node("Slice", ["p", "at", "end", "axis"], ["s"]),
+            other,
+            helper.make_node("Concat", ["s", "n"], ["c"], axis=1),
+        ],
+        [helper.make_node("Pad", ["x", "ends"], ["p"], mode="edge"), helper.make_node("Concat", ["p", "x"], ["c"])],
+        [helper.make_node("Pad", ["x", "ends"], ["c"])],
+    ]
+    for nodes in cases:
+        model = graph_of([*nodes, helper.make_node("MatMul", ["c", "w"], ["y"])], constants, 3)
+        small = quantise_linears(model, {"c": spread(-1.0, 1.0, 8)})
+        assert operators(small)[-2:] == ["QuantizeLinear", "MatMulIntegerToFloat"]
+
+
 def test_worked_example() -> None:
     # Range [-1, 1.55]: scale 2.55 / 255 = 0.01, zero point 100. Column scales 2 / 127 and 1 / 127.
     weight = np.array([[2, 0], [0, 1], [0, 0], [0, 0]], np.float32)

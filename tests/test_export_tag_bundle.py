@@ -15,13 +15,15 @@ import onnx
 import pytest
 from transformers import AutoConfig
 
-from cascade import exits, windows
+from cascade import Tagger, exits, windows
 from cascade.bundle import open_bundle
+from cascade.confidence import softmax
 from cascade.exceptions import BundleError, DataError, OptionError
-from cascade.exits import AtExit, any_of
+from cascade.exits import AtExit, any_of, never
 from cascade.manifest import Manifest
+from cascade.routing import defer_all, defer_none
 from cascade.windows import Windows
-from cascade.word_exits import TokenExit
+from cascade.word_exits import ExitByToken, TokenExit
 from cascade.words import WordBatch
 from cascade_export import Calibration, ExportOptions, Int8, TagCalibration, export_bundle, verify
 from cascade_export import export as export_module
@@ -73,6 +75,10 @@ def test_tier1_graphs_answer_as_torch(tmp_path: Path, kind: str) -> None:
     small = onnx.load(bundle.path("onnx/model_quantized.onnx"))
     assert [value.name for value in small.graph.output] == ["logits"]
     assert "MatMul" not in {node.op_type for node in small.graph.node} or kind == "transformer"
+    if kind == "static":  # what is copied beside its neighbours is bytes
+        made = {name: node.op_type for node in small.graph.node for name in node.output}
+        (padded,) = (node for node in small.graph.node if node.op_type == "Pad")
+        assert made[padded.input[0]] == "QuantizeLinear"
     int8 = padded_logits(small, words, max_length=64)
     assert 0 < np.abs(int8 - expected).max() < 0.1 * np.abs(expected).max()
     alone = [padded_logits(small, words.select(np.array([row])), max_length=64) for row in range(len(words))]
@@ -204,6 +210,32 @@ def test_entities_are_scored_where_seqeval_is(tmp_path: Path, monkeypatch: pytes
         assert [len(own) for own in given] == [2, 4]
         assert {tag for own in given for tag in own} <= set(SPANS)
     assert "| F1 of entities | F1 fp32 |" in bundle.path("README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("layers", [None, (2, 3)])
+def test_the_engine_answers_as_the_written_graphs(tiers: Path, tmp_path: Path, layers: tuple[int, ...] | None) -> None:
+    """int8, through the manifest: words that leave at fixed exits, full depth, and tier 1."""
+    tiny.tagger(tmp_path / "2", depth=3, layers=layers)
+    options = ExportOptions(agreement=0)
+    export_bundle(tmp_path / "2", tiers / "static", tmp_path / "out", calibration=TAGGED, options=options)
+    manifest = open_bundle(tmp_path / "out").manifest
+    graphs, words = graphs_of(tmp_path / "out", manifest), words_of()
+    stages = manifest.tier2.stages
+    assert {stage.precision for stage in stages} == {"int8"}
+    tagger = Tagger.from_pretrained(tmp_path / "out", threads=1).with_router(defer_all)
+
+    by_id = np.random.default_rng(0).integers(0, len(stages), tiny.tokenizer().get_vocab_size())
+    fixed = ExitByToken(tuple(stages[exit_].layer for exit_ in by_id.tolist()))
+    last = np.full(words.words, len(stages) - 1)
+    for policy, leaving in ((never, last), (fixed, by_id[words.first_ids])):
+        found = tagger.with_exit_policy(policy).predict([list(own) for own in SENTENCES])
+        logits = chain_logits(graphs, words, position_offset=0, exits=leaving)[np.arange(words.words), leaving]
+        warm = np.array([stage.temperature for stage in stages], np.float32)[leaving]
+        np.testing.assert_allclose(found.probabilities, softmax(logits / warm[:, None]), atol=1e-5)
+        assert found.routes.words.exit.tolist() == [stages[exit_].layer for exit_ in leaving]
+    first = tagger.with_router(defer_none).predict([list(own) for own in SENTENCES])
+    logits = padded_logits(onnx.load(tmp_path / "out" / manifest.tier1.file), words, max_length=64)
+    np.testing.assert_allclose(first.probabilities, softmax(logits / manifest.tier1.temperature), atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------ refusals

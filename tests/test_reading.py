@@ -375,3 +375,17 @@ def test_labels_that_nobody_needs_are_not_read(tmp_path: Path) -> None:
     assert [(e.text, e.label) for e in read_examples(path, label_column=None)] == [("good", None), ("bad", None)]
     with pytest.raises(OptionError, match="require_label must come with a label_column, was: None; name the column"):
         list(read_examples(path, label_column=None, require_label=True))
+
+
+def test_lists_of_words(tmp_path: Path) -> None:
+    file = tmp_path / "words.jsonl"
+    file.write_text('{"words": ["a", "b"], "text": "x"}\n{"words": []}\n{"words": "a b"}\n{"words": ["a", null]}\n{}\n')
+    found = list(read_examples(file, tokens_column="words", label_column=None, on_error=OnError.NULL))
+    assert [(example.tokens, example.text) for example in found] == [
+        (["a", "b"], None),
+        ([], None),
+        *[(None, None)] * 3,
+    ]
+    assert "column 'words' must be a list of words, was: str ('a b')" in str(found[2].error)
+    assert "column 'words' must be a list of words, was: list (['a', None])" in str(found[3].error)
+    assert "there must be a column 'words', columns were: none" in str(found[4].error)

@@ -127,8 +127,8 @@ def replay_words(
         words: sentences that fit both tiers.
         truth: number of each word's right label. Shape `(words,)`.
         costs: one for each exit.
-        max_drop: points that lose more are left out, and so are those of a router and windows that another exit policy
-            makes both cheaper and as accurate.
+        max_drop: points that lose more are left out, and so are those that another exit policy of the same kind (with
+            the same router and windows) makes both cheaper and as accurate; the kinds are fixed depth and `TokenExit`.
         grid: `WordGrid()` if left out.
         progress: called with the number of words that tier 2 read, whenever it has.
 
@@ -267,7 +267,7 @@ class _Replay:
         elsewhere: int,
         base: float,
     ) -> list[WordPoint]:
-        """Those of one router and windows that no other of them beats.
+        """Those of one router and windows that no other of their kind beats: fixed depth, or `TokenExit`.
 
         Args:
             router: which.
@@ -281,7 +281,7 @@ class _Replay:
         best = np.where(seen.right[wanted].any(axis=1), 1, 0).sum() + elsewhere
         if not len(wanted) or best < self.floor:
             return []
-        found: list[tuple[float, int, ExitPolicy, float]] = []
+        found: dict[bool, list[tuple[float, int, ExitPolicy, float]]] = {True: [], False: []}
         depths = np.asarray(self.layers, dtype=np.float64)
         for policy, capped in self.policies:
             taken = leave(policy, seen.probabilities, seen.words, self.layers)
@@ -291,14 +291,16 @@ class _Replay:
             costs = base + self.costs.tier2(each, seen.words, targets)
             right = seen.right[wanted, each[:, wanted]].sum(axis=1) + elsewhere
             layers = depths[each[:, wanted]].mean(axis=1)
-            found += zip(costs.tolist(), right.tolist(), [capped[cap] for cap in caps], layers.tolist(), strict=True)
+            which = [capped[cap] for cap in caps]
+            found[policy == never] += zip(costs.tolist(), right.tolist(), which, layers.tolist(), strict=True)
         share = len(wanted) / self.words
         kept = []
-        most = -1
-        for cost, right_, policy, layer in sorted(found, key=lambda one: (one[0], -one[1])):
-            if right_ > most and right_ >= self.floor:
-                kept.append(self.point(router, windows, policy, right_, share, layer, cost))
-            most = max(most, right_)
+        for kind in found.values():
+            most = -1
+            for cost, right_, policy, layer in sorted(kind, key=lambda one: (one[0], -one[1])):
+                if right_ > most and right_ >= self.floor:
+                    kept.append(self.point(router, windows, policy, right_, share, layer, cost))
+                most = max(most, right_)
         return kept
 
     def point(

@@ -1,8 +1,8 @@
 """`cascade demo`: the project's own sentences through the bundles that come with it, and what the user sees.
 
 The sentences (`sentiment.jsonl`, `intents.jsonl` beside this file) were written for this project and are in no training
-set. It leaves to others: measuring for publication (`bench`); here the same few sentences are timed a few times, so
-that the reader sees the order of things on the machine at hand.
+set. It leaves to others: sentences and tags (`demo_tags`), measuring for publication (`bench`); here the same few
+sentences are timed a few times, so that the reader sees the order of things on the machine at hand.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from statistics import median
 
 import click
 
 from cascade.classifier import Classifier
-from cascade.cli.show import clipped, duration, route_in_words, table
+from cascade.cli import demo_tags
+from cascade.cli.show import choose, clipped, duration, route_in_words, table
+from cascade.cli.turns import Turns
 from cascade.exceptions import BundleError, BundleNotFoundError
 from cascade.exits import never
 from cascade.results import Predictions
 from cascade.routing import defer_all
+from cascade.tagger import Tagger
 
 __all__ = ["Comparison", "Sentence", "compare", "demo", "sentences", "verdict"]
 
-BUNDLES = ("sentiment", "intents")
+CLASSIFIERS = ("sentiment", "intents")
+TAGGER = "pos"
 SHOWN = 14  # rows of the table
-REPETITIONS = 5
-PATIENCE = 4.0  # seconds of timing per bundle; a slow machine gets fewer repetitions
 
 
 @dataclass(frozen=True)
@@ -71,31 +71,35 @@ class Comparison:
     default=Path("models"),
     show_default=True,
     metavar="DIR",
-    help="The folder with the bundles sentiment and intents.",
+    help="The folder with the bundles sentiment, intents and pos.",
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of both tiers. [default: all cores]")
 def demo(models: Path, threads: int | None) -> None:
     """Show what a cascade does, on sentences of the project's own.
 
-    For each bundle found: some sentences with label, probability and route; then how long the full second tier alone
-    and the cascade took on all the same sentences, how often they agree and how often they are right.
+    For each classifier found: some sentences with label, probability and route; then how long the full second tier
+    alone and the cascade took on all the same sentences, how often they agree and how often they are right. For the
+    tagger: sentences word by word, each with its tag and the depth at which it was decided; then the times of both.
 
     \b
     Example:
       cascade demo
       cascade demo --models models --threads 2
     """
-    found = [name for name in BUNDLES if (models / name).is_dir()]
+    found = [name for name in (*CLASSIFIERS, TAGGER) if (models / name).is_dir()]
     if not found:
+        every = [str(models / name) for name in (*CLASSIFIERS, TAGGER)]
         raise BundleNotFoundError(
-            f"the demo needs {' or '.join(str(models / name) for name in BUNDLES)}, found neither; "
+            f"the demo needs {', '.join(every[:-1])} or {every[-1]}, found none; "
             "run it from the root of the repository, or give the folder with --models DIR"
         )
     for number, name in enumerate(found):
         if number:
             click.echo()
-        classifier = Classifier.from_pretrained(models / name, threads=threads)
-        show(name, classifier, sentences(name))
+        if name == TAGGER:
+            demo_tags.show(name, Tagger.from_pretrained(models / name, threads=threads))
+        else:
+            show(name, Classifier.from_pretrained(models / name, threads=threads), sentences(name))
 
 
 def sentences(name: str) -> list[Sentence]:
@@ -146,21 +150,14 @@ def compare(
         The comparison, the cascade's answers, the full second tier's answers.
     """
     plain = [sentence.text for sentence in texts]
-    begin = clock()
-    answers, full_answers = cascade.predict(plain), full.predict(plain)
-    repetitions = max(1, min(REPETITIONS, int(PATIENCE / max(clock() - begin, 1e-9))))
-    times: dict[str, list[float]] = {"cascade": [], "full": []}
-    for _ in range(repetitions):
-        for name, classifier in (("full", full), ("cascade", cascade)):
-            begin = clock()
-            classifier.predict(plain)
-            times[name].append(clock() - begin)
+    turns = Turns.of(lambda: cascade.predict(plain), lambda: full.predict(plain), clock=clock)
+    answers, full_answers = turns.answers, turns.full_answers
     labels = [sentence.label for sentence in texts]
     return (
         Comparison(
             count=len(texts),
-            full_seconds=median(times["full"]),
-            cascade_seconds=median(times["cascade"]),
+            full_seconds=turns.full_seconds,
+            cascade_seconds=turns.seconds,
             full_right=_equal(full_answers.labels, labels),
             cascade_right=_equal(answers.labels, labels),
             agree=_equal(answers.labels, full_answers.labels),
@@ -210,19 +207,6 @@ def _examples(texts: Sequence[Sentence], answers: Predictions, depth: int) -> st
             ]
         )
     return table(["sentence", "label", "prob.", "route"], rows, right=(2,))
-
-
-def choose(keys: Sequence[Hashable], count: int) -> list[int]:
-    """Rows to show: one of each key in turn, as far as `count` reaches, in order.
-
-    Example: choose(["plain", "plain", "irony"], 2) -> [0, 2]
-    """
-    seen: Counter[Hashable] = Counter()
-    turns = []
-    for row, key in enumerate(keys):
-        turns.append((seen[key], row))
-        seen[key] += 1
-    return sorted(row for _, row in sorted(turns)[:count])
 
 
 def _by_kind(texts: Sequence[Sentence], answers: Predictions, full: Predictions) -> str:

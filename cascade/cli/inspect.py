@@ -12,10 +12,11 @@ from typing import Any
 
 import click
 
-from cascade import exits, routing
+from cascade import decoding, exits, routing, windows
 from cascade.bundle import Bundle, open_bundle
 from cascade.cli.show import clipped, size, table
-from cascade.manifest import Manifest
+from cascade.manifest import TAGGING, Manifest
+from cascade.windows import Windows
 
 __all__ = ["described", "inspect"]
 
@@ -51,12 +52,14 @@ def total_bytes(bundle: Bundle) -> int:
 def described(name: str, bundle: Bundle) -> str:
     """The bundle in words and tables. `name`: what the user called it."""
     manifest = bundle.manifest
-    several = "several labels at once" if manifest.problem_type.startswith("multi_label") else "one label each"
+    tagging = manifest.task == TAGGING
+    each = "several labels at once" if manifest.problem_type.startswith("multi_label") else "one label each"
     facts = [
-        ("task", f"{manifest.task}, {several}"),
+        ("task", f"{manifest.task}, {'a tag for each word' if tagging else each}"),
         ("labels", f"{len(manifest.labels)}: {_few(manifest.labels)}"),
         ("router", repr(routing.from_json(manifest.router))),
         ("exit policy", repr(exits.from_json(manifest.exit_policy))),
+        *(_of_taggers(manifest) if tagging else ()),
         ("certificate", "none" if manifest.certificate is None else "yes"),
         ("written by", f"cascade {manifest.library_version}, format {manifest.format_version}"),
         ("total size", f"{size(total_bytes(bundle))} in {len(manifest.files)} files, hashes verified"),
@@ -70,6 +73,12 @@ def described(name: str, bundle: Bundle) -> str:
                 _pairs([(key, clipped(value, WIDTH)) for key, value in _flat(values)]),
             ]
     return "\n".join(parts)
+
+
+def _of_taggers(manifest: Manifest) -> list[tuple[str, str]]:
+    read = Windows() if manifest.windows is None else windows.from_json(manifest.windows)
+    decoder = decoding.argmax if manifest.decoding is None else decoding.from_json(manifest.decoding)
+    return [("windows", repr(read)), ("decoding", repr(decoder))]
 
 
 def _few(labels: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ It leaves to others: what the commands do.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -25,8 +26,9 @@ __all__ = ["cascade", "finish", "main"]
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="cascade", message="%(prog)s %(version)s")
-def cascade() -> None:
-    """Classify text on CPUs: a cheap tier answers what it is sure of, the rest goes to a deeper one.
+@click.pass_context
+def cascade(context: click.Context) -> None:
+    """Classify text and tag words on CPUs: a cheap tier answers what it is sure of, the rest goes to a deeper one.
 
     \b
     Example:
@@ -34,6 +36,8 @@ def cascade() -> None:
       cascade inspect models/sentiment
       echo "a gripping film" | cascade predict models/sentiment --routes
     """
+    if os.environ.get("NO_COLOR"):
+        context.color = False
 
 
 cascade.add_command(predict)

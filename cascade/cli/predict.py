@@ -1,19 +1,17 @@
 """`cascade predict`: a file or standard input to lines of JSON, in order, in constant memory.
 
-Every row that is read gets its line, at once or after the rows of its buffer; with `--on-error null` a row that cannot
-be read gets one too. It leaves to others: reading (`reading`), buffers and answers (`classifier`).
+It leaves to others: reading (`reading`), buffers and answers (`classifier`, `tagger`), a line per row (`writer`), lines
+of tags (`predict_tags`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 import uuid
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,13 +19,16 @@ import click
 import numpy as np
 from tqdm import tqdm
 
+from cascade.aggregation import AggregationStrategy
 from cascade.classifier import Classifier
-from cascade.cli.show import duration
-from cascade.exceptions import DataError, OptionError
+from cascade.cli.predict_tags import tag_writer, words_column
+from cascade.cli.writer import Writer, rounded
+from cascade.exceptions import DataError, OptionError, TaskError
 from cascade.exits import MaxProbability
 from cascade.reading import Example, FileFormat, OnError, read_examples
 from cascade.results import Prediction
 from cascade.routing import Budget, Threshold
+from cascade.tagger import Tagger
 
 __all__ = ["Answers", "predict"]
 
@@ -116,7 +117,6 @@ def predict(
     """
     if threshold is not None and budget is not None:
         raise OptionError("--threshold and --budget exclude each other, both were given; leave one out")
-    columns = _Columns(text_column, pair_column, tokens_column)
     face: Classifier | Tagger
     try:
         face = Classifier.from_pretrained(model, threads=threads)
@@ -129,14 +129,18 @@ def predict(
     if exit_threshold is not None:
         face = face.with_exit_policy(MaxProbability(exit_threshold))
     tagging = isinstance(face, Tagger)
-    _check_options(tagging, {"--top-k": top_k, "--pair-column": pair_column}, of_taggers=False)
-    _check_options(tagging, {"--tokens-column": tokens_column, "--aggregation-strategy": strategy}, of_taggers=True)
+    if tagging:
+        _refuse({"--top-k": top_k, "--pair-column": pair_column}, f"classifiers, but {model} is a tagger")
+        tokens_column = words_column(file, form, text=text_column, tokens=tokens_column, strategy=strategy)
+    else:
+        mine = {"--tokens-column": tokens_column, "--aggregation-strategy": strategy}
+        _refuse(mine, f"taggers, but {model} is a classifier")
     examples = read_examples(
         file,
         format=None if form is None else FileFormat(form),
-        text_column=columns.text or "text",
-        pair_column=columns.pair or "text_pair",
-        tokens_column=columns.words(file, form) if tagging else None,
+        text_column=text_column or "text",
+        pair_column=pair_column or "text_pair",
+        tokens_column=tokens_column,
         label_column=None,
         on_error=OnError(on_error),
         report=_report,
@@ -147,7 +151,7 @@ def predict(
     with _destination(output) as out:
         answers: Writer[Any, Any]
         if isinstance(face, Tagger):
-            answers = tag_writer(face, out, routes=routes, strategy=strategy)
+            answers = tag_writer(face, out, routes=routes, strategy=strategy, words=tokens_column is not None)
         else:
             answers = Answers(out=out, classifier=face, routes=routes, top_k=top_k)
         answers.write(tqdm(examples, unit=" rows", file=sys.stderr, disable=not progress, leave=False))
@@ -156,7 +160,7 @@ def predict(
 
 
 @dataclass(kw_only=True)
-class Answers(Writer[Prediction, "str | tuple[str, str]"]):
+class Answers(Writer["str | tuple[str, str]", Prediction]):
     """A line with a label for each example.
 
     Attributes:
@@ -202,6 +206,12 @@ class Answers(Writer[Prediction, "str | tuple[str, str]"]):
             route = prediction.route
             answer |= {"tier": route.tier, "exit": route.exit, "confidence": rounded(route.confidence)}
         return answer
+
+
+def _refuse(options: Mapping[str, object], whose: str) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise OptionError(f"{' and '.join(given)} must be used with {whose}; leave {'them' if given[1:] else 'it'} out")
 
 
 def _report(error: DataError) -> None:

@@ -5,13 +5,27 @@ It leaves to others: what is shown. Colours are click's, so they vanish where th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 
 import click
 
 from cascade.results import Route
 
-__all__ = ["clipped", "duration", "route_in_words", "size", "table"]
+__all__ = ["choose", "clipped", "duration", "route_in_words", "size", "table"]
+
+
+def choose(keys: Sequence[Hashable], count: int) -> list[int]:
+    """Rows to show: one of each key in turn, as far as `count` reaches, in order.
+
+    Example: choose(["plain", "plain", "irony"], 2) -> [0, 2]
+    """
+    seen: Counter[Hashable] = Counter()
+    turns = []
+    for row, key in enumerate(keys):
+        turns.append((seen[key], row))
+        seen[key] += 1
+    return sorted(row for _, row in sorted(turns)[:count])
 
 
 def clipped(text: str, width: int) -> str:

@@ -14,16 +14,15 @@ import click
 
 from cascade import __version__
 from cascade.cli.main import finish
-from cascade.exceptions import OptionError
 from cascade.training.augmentation import Augmentation
-from cascade.training.data import Columns
 from cascade.training.exits import ExitsOptions, train_exits
 from cascade.training.first_tier import FirstTierOptions, train_first_tier
-from cascade.training.loop import LoopOptions
 from cascade.training.objectives import Detached, Distilled, EarlierExits, Joint, LastExit, Objective
+from cascade.training.options import columns, loop, not_for_tagging, numbers, say, shared, tag_columns, task
+from cascade.training.sampling import ExitRanges
+from cascade.training.self_sample import SelfSampleOptions, train_self_sample
 from cascade.training.split import hold_out
 from cascade.training.students import Static, StaticTagger, Student, TagStudent, Transformer
-from cascade.training.tag_data import TagColumns
 from cascade.training.tag_exits import TagExitsOptions, train_tag_exits
 from cascade.training.tag_first_tier import TagFirstTierOptions, train_tag_first_tier
 
@@ -49,48 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finish(train, arguments)
 
 
-def _shared(command: Callable[..., None]) -> Callable[..., None]:
-    """Options of both kinds of training."""
-    for option in reversed(
-        [
-            click.option(
-                "--train", "train", multiple=True, required=True, metavar="FILE", help="Labelled rows; may be repeated."
-            ),
-            click.option("--eval", "evaluation", metavar="FILE", help="Labelled rows; choose the best epoch."),
-            click.option(
-                "--output", required=True, type=click.Path(path_type=Path), help="Folder for the trained model."
-            ),
-            click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty."),
-            click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --output."),
-            click.option("--batch-size", default=32, show_default=True, help="Rows per step."),
-            click.option("--warmup", default=0.06, show_default=True, help="Share of the steps with a rising rate."),
-            click.option("--weight-decay", default=0.01, show_default=True, help="AdamW's."),
-            click.option(
-                "--average", default=0.0, show_default=True, help="Decay per step of a moving average of the weights."
-            ),
-            click.option("--max-length", default=128, show_default=True, help="Tokens per row, in training."),
-            click.option("--seed", default=1, show_default=True, help="Of weights, order and dropout."),
-            click.option("--text-column", default="text", show_default=True),
-            click.option("--pair-column", default="text_pair", show_default=True),
-            click.option("--label-column", default="label", show_default=True),
-            click.option("--tokens-column", default="tokens", show_default=True, help="Lists of words, for tagging."),
-            click.option("--tags-column", default="tags", show_default=True, help="A tag per word, for tagging."),
-            click.option(
-                "--task",
-                type=click.Choice(["classification", "tagging"]),
-                default="classification",
-                show_default=True,
-                help="A label per text, or a tag per word.",
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
 @train.command()
 @click.argument("checkpoint")
-@_shared
+@shared
+@task
 @click.option("--epochs", default=3.0, show_default=True, help="Passes over the training rows.")
 @click.option("--learning-rate", default=5e-5, show_default=True, help="Of the backbone.")
 @click.option("--head-factor", default=10.0, show_default=True, help="Heads learn this many times faster.")
@@ -128,7 +89,7 @@ def exits(checkpoint: str, **given: Any) -> None:
       cascade-train exits microsoft/MiniLM-L12-H384-uncased --task tagging --train pos.jsonl --eval dev.jsonl \\
           --vocabulary 12000 --epochs 6 --output runs/tagger
     """
-    weights = _numbers(given["layer_weights"], float, "--layer-weights")
+    weights = numbers(given["layer_weights"], float, "--layer-weights")
     joint = Joint(weights=weights, distil=given["self_distil"], smoothing=given["label_smoothing"])
     objectives: dict[str, tuple[Objective, ...]] = {
         "joint": (joint,),
@@ -137,7 +98,7 @@ def exits(checkpoint: str, **given: Any) -> None:
         "distil": (Distilled(),),
     }
     if given["task"] == "tagging":
-        _not_for_tagging(given, ("pooling", "multi_label"))
+        not_for_tagging(given, ("pooling", "multi_label"))
         report = train_tag_exits(
             checkpoint,
             train=given["train"],
@@ -145,17 +106,17 @@ def exits(checkpoint: str, **given: Any) -> None:
             output=given["output"],
             options=TagExitsOptions(
                 objectives=objectives[given["objective"]],
-                layers=_numbers(given["layers"], int, "--exits"),
+                layers=numbers(given["layers"], int, "--exits"),
                 max_length=given["max_length"],
                 vocabulary=given["vocabulary"],
                 min_words=given["min_words"],
                 dropout=given["dropout"],
-                loop=_loop(given, head_factor=given["head_factor"]),
+                loop=loop(given, head_factor=given["head_factor"]),
             ),
-            columns=_tag_columns(given),
+            columns=tag_columns(given),
             overwrite=given["overwrite"],
         )
-        _say(report, given["output"])
+        say(report, given["output"])
         return
     report = train_exits(
         checkpoint,
@@ -164,24 +125,25 @@ def exits(checkpoint: str, **given: Any) -> None:
         output=given["output"],
         options=ExitsOptions(
             objectives=objectives[given["objective"]],
-            layers=_numbers(given["layers"], int, "--exits"),
+            layers=numbers(given["layers"], int, "--exits"),
             pooling=given["pooling"],
             max_length=given["max_length"],
             vocabulary=given["vocabulary"],
             multi_label=given["multi_label"],
             min_words=given["min_words"],
             dropout=given["dropout"],
-            loop=_loop(given, head_factor=given["head_factor"]),
+            loop=loop(given, head_factor=given["head_factor"]),
         ),
-        columns=_columns(given),
+        columns=columns(given),
         overwrite=given["overwrite"],
     )
-    _say(report, given["output"])
+    say(report, given["output"])
 
 
 @train.command("first-tier")
 @click.argument("teacher")
-@_shared
+@shared
+@task
 @click.option("--epochs", default=8.0, show_default=True, help="Passes over the training rows and the new ones.")
 @click.option("--learning-rate", default=5e-4, show_default=True)
 @click.option("--kind", type=click.Choice(["static", "transformer"]), default="static", show_default=True)
@@ -212,7 +174,7 @@ def first_tier(teacher: str, **given: Any) -> None:
           --train pos.jsonl --eval dev.jsonl --output runs/tagger1
     """
     if given["task"] == "tagging":
-        _say(_tag_first_tier(teacher, given), given["output"])
+        say(_tag_first_tier(teacher, given), given["output"])
         return
     students: dict[str, Callable[[], Student]] = {
         "static": lambda: Static(
@@ -235,12 +197,12 @@ def first_tier(teacher: str, **given: Any) -> None:
             freeze_embeddings=given["freeze_embeddings"],
             augmentation=Augmentation(copies=given["copies"]),
             max_length=given["max_length"],
-            loop=_loop(given, head_factor=1.0),
+            loop=loop(given, head_factor=1.0),
         ),
-        columns=_columns(given),
+        columns=columns(given),
         overwrite=given["overwrite"],
     )
-    _say(report, given["output"])
+    say(report, given["output"])
 
 
 def _tag_first_tier(teacher: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -269,11 +231,63 @@ def _tag_first_tier(teacher: str, given: dict[str, Any]) -> dict[str, Any]:
             freeze_embeddings=given["freeze_embeddings"],
             augmentation=Augmentation(copies=given["copies"]),
             max_length=given["max_length"],
-            loop=_loop(given, head_factor=1.0),
+            loop=loop(given, head_factor=1.0),
         ),
-        columns=_tag_columns(given),
+        columns=tag_columns(given),
         overwrite=given["overwrite"],
     )
+
+
+@train.command("self-sample")
+@click.argument("tagger")
+@shared
+@click.option("--epochs", default=3.0, show_default=True, help="Passes over the training sentences; the paper's: 30.")
+@click.option("--learning-rate", default=1e-5, show_default=True, help="Of the backbone.")
+@click.option("--head-factor", default=10.0, show_default=True, help="Heads learn this many times faster.")
+@click.option("--layer-weights", metavar="W,W,...", help="Weight of each exit's loss; rising 1,2,3,... by default.")
+@click.option("--windows", default="5,7,9,11,13,15", show_default=True, help="Words around a word that it waits for.")
+@click.option("--thresholds", default="0.01,0.03,0.05,0.1,0.15,0.2,0.25", show_default=True, help="Of entropy, 0 to 1.")
+@click.option("--upper-factor", default=2.0, show_default=True, help="Of thresholds in the upper half of the layers.")
+@click.option("--cap", default=0.5, show_default=True, help="Which the upper half's thresholds do not pass.")
+@click.option(
+    "--fastest", default=0.2, show_default=True, help="Share of rows with the smallest window or largest threshold."
+)
+@click.option("--full-depth", default=0.4, show_default=True, help="Share of rows that go through all layers.")
+@click.option("--flooding", is_flag=True, help="Learn the distance from the first stage's loss.")
+def self_sample(tagger: str, **given: Any) -> None:
+    """Teach TAGGER, a folder that `cascade-train exits --task tagging` wrote, to live with words that leave early.
+
+    TOKEE's second stage: words leave in training as they would in use, at exits simulated from TAGGER's own
+    uncertainty with windows and thresholds drawn per sentence, and keep their last state (after its LayerNorm).
+
+    \b
+    Example:
+      cascade-train self-sample runs/tagger --train pos.jsonl --eval dev.jsonl \\
+          --windows 1,3,5 --thresholds 0.02,0.05,0.1,0.2,0.4 --epochs 3 --output runs/tagger2
+    """
+    report = train_self_sample(
+        tagger,
+        train=given["train"],
+        evaluation=given["evaluation"],
+        output=given["output"],
+        options=SelfSampleOptions(
+            ranges=ExitRanges(
+                windows=numbers(given["windows"], int, "--windows") or (),
+                thresholds=numbers(given["thresholds"], float, "--thresholds") or (),
+                upper_factor=given["upper_factor"],
+                cap=given["cap"],
+                fastest=given["fastest"],
+                full_depth=given["full_depth"],
+            ),
+            weights=numbers(given["layer_weights"], float, "--layer-weights"),
+            flooding=given["flooding"],
+            max_length=given["max_length"],
+            loop=loop(given, head_factor=given["head_factor"]),
+        ),
+        columns=tag_columns(given),
+        overwrite=given["overwrite"],
+    )
+    say(report, given["output"])
 
 
 @train.command()
@@ -292,48 +306,3 @@ def split(file: Path, share: float, kept: Path, held_out: Path, seed: int, task:
     """
     stayed, out = hold_out(file, share=share, kept=kept, held_out=held_out, seed=seed, tagging=task == "tagging")
     click.echo(f"{stayed} rows in {kept}, {out} in {held_out}")
-
-
-def _columns(given: dict[str, Any]) -> Columns:
-    return Columns(text=given["text_column"], pair=given["pair_column"], label=given["label_column"])
-
-
-def _tag_columns(given: dict[str, Any]) -> TagColumns:
-    return TagColumns(tokens=given["tokens_column"], tags=given["tags_column"])
-
-
-def _not_for_tagging(given: dict[str, Any], names: Sequence[str]) -> None:
-    for name in names:
-        if given[name]:
-            raise OptionError(
-                f"--{name.replace('_', '-')} must be left out of --task tagging, was: {given[name]}; a word has one "
-                "tag, read at its first piece"
-            )
-
-
-def _loop(given: dict[str, Any], *, head_factor: float) -> LoopOptions:
-    return LoopOptions(
-        epochs=given["epochs"],
-        batch_size=given["batch_size"],
-        learning_rate=given["learning_rate"],
-        head_factor=head_factor,
-        weight_decay=given["weight_decay"],
-        warmup=given["warmup"],
-        average=given["average"],
-        seed=given["seed"],
-        resume=given["resume"],
-    )
-
-
-def _numbers(text: str | None, kind: Callable[[str], Any], option: str) -> tuple[Any, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{option} must be numbers separated by commas, was: {text}") from None
-
-
-def _say(report: dict[str, Any], output: Path) -> None:
-    scores = ", ".join(f"{name.replace('_', ' ')} {value * 100:.2f}" for name, value in report["scores"].items())
-    click.echo(f"wrote {output} in {report['seconds']:.0f} s{': ' + scores if scores else ''}")

@@ -22,6 +22,7 @@ from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.objectives import Joint, Objective
 from cascade.training.tag_data import NO_LABEL, PadTags, Sentences, TagColumns, WordTokenizer
 from cascade.training.tagging import MultiExitTagger
+from cascade.training.word_pass import word_logits
 
 __all__ = [
     "ENTITY_F1",
@@ -32,7 +33,6 @@ __all__ = [
     "require_seqeval",
     "tag_metrics",
     "train_tag_exits",
-    "word_logits",
 ]
 
 ENTITY_F1 = "entity_f1"
@@ -155,14 +155,6 @@ def train_tag_exits(
     }
     checkpoint.publish(Path(output), save=model.save_pretrained, tokenizer=tokenizer.text, source=source, report=report)
     return report
-
-
-def word_logits(logits: Tensor, firsts: Tensor) -> Tensor:
-    """Logits at each word's first piece, row by row.
-
-    Shapes: `logits` `(rows, exits, longest, labels)`, `firsts` `(rows, longest)`; result `(words, exits, labels)`.
-    """
-    return logits.transpose(1, 2)[firsts]
 
 
 def best_metric(model: MultiExitTagger) -> str:

@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 from transformers import EvalPrediction, set_seed
 
-from cascade.batch import FloatArray
 from cascade.exceptions import OptionError
 from cascade.training import checkpoint, tag_data
 from cascade.training.augmentation import Augmentation, neighbours
@@ -27,10 +24,11 @@ from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.objectives import divergence
 from cascade.training.students import StaticTagger, TagStudent
 from cascade.training.tag_data import NO_LABEL, PadTags, Sentences, TagColumns, WordTokenizer
-from cascade.training.tag_exits import ENTITY_F1, entity_f1, require_seqeval, word_logits
+from cascade.training.tag_exits import ENTITY_F1, entity_f1, require_seqeval
 from cascade.training.tagging import MultiExitTagger
+from cascade.training.word_pass import over_words, split_words
 
-__all__ = ["TagFirstTierOptions", "all_word_logits", "split_words", "train_tag_first_tier"]
+__all__ = ["TagFirstTierOptions", "train_tag_first_tier"]
 
 
 @dataclass(frozen=True)
@@ -147,42 +145,6 @@ def train_tag_first_tier(
     return report
 
 
-@torch.inference_mode()
-def all_word_logits(
-    model: MultiExitTagger, rows: Rows, *, exits: Sequence[int] | None = None, batch_size: int = 64
-) -> FloatArray:
-    """Logits of every word of all rows, in order.
-
-    Args:
-        model: at full depth.
-        rows: with the target `firsts`.
-        exits: numbers of the exits that are wanted; all by default.
-        batch_size: rows at once.
-
-    Returns:
-        Shape `(words, exits, labels)`.
-    """
-    model.eval()
-    pad = PadTags(model.config.pad_token_id or 0)
-    chosen = list(range(len(model.layers))) if exits is None else list(exits)
-    ends = np.cumsum([0, *(int(firsts.sum()) for firsts in rows.targets["firsts"])])
-    logits = np.empty((ends[-1], len(chosen), len(model.labels)), dtype=np.float32)
-    order = np.argsort([len(row) for row in rows.ids], kind="stable")
-    for start in tqdm(range(0, len(order), batch_size), desc="teacher", unit="batch"):
-        own = order[start : start + batch_size]
-        batch = pad([{name: rows[int(row)][name] for name in ("input_ids", "labels", "firsts")} for row in own])
-        found = model(batch["input_ids"], batch["attention_mask"])["logits"][:, chosen]
-        words = np.concatenate([np.arange(ends[row], ends[row + 1]) for row in own])
-        logits[words] = word_logits(found, batch["firsts"]).numpy()
-    return logits
-
-
-def split_words(values: FloatArray, rows: Rows) -> list[FloatArray]:
-    """Values of all words as one array per row. Shape `(words, ...)` -> `(words of the row, ...)` each."""
-    counts = [int(firsts.sum()) for firsts in rows.targets["firsts"]]
-    return np.split(values, np.cumsum(counts)[:-1])
-
-
 def _with_teacher(
     teacher: MultiExitTagger, parts: Sequence[Rows], options: TagFirstTierOptions, run_folder: Path
 ) -> Rows:
@@ -206,9 +168,13 @@ def _with_teacher(
     if options.loop.resume and cache.exists() and len(known := np.load(cache)) == words:
         logits = known
     else:
-        logits = all_word_logits(teacher, rows, exits=[len(teacher.layers) - 1])[:, 0]
+        logits = over_words(teacher, rows, read=_last_exit)
         np.save(cache, logits)
     return Rows(ids=ids, targets=rows.targets | {"teacher": split_words(logits, rows)})
+
+
+def _last_exit(logits: Tensor, _labels: Tensor) -> Tensor:
+    return logits[:, -1]
 
 
 def _loss(options: TagFirstTierOptions) -> Loss:

@@ -1,0 +1,156 @@
+"""Drawing exits for training: which words of a batch stop after which layer (TOKEE's self-sampling).
+
+Each row draws a window and a threshold; where its words would leave is simulated from uncertainties that were kept
+from an earlier pass, by the rule of `cascade.word_exits.TokenExit`. Some rows of each batch run at full depth and some
+leave as early as the ranges allow (a sandwich). It leaves to others: the earlier pass, the loss (`self_sample`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cascade.batch import FloatArray, IntArray
+from cascade.exceptions import OptionError
+from cascade.training.tag_data import PadTags
+
+__all__ = ["ExitRanges", "PadWithExits", "exit_numbers", "token_layers"]
+
+
+@dataclass(frozen=True)
+class ExitRanges:
+    """What rows draw from; the defaults are the paper's.
+
+    Attributes:
+        windows: words that TOKEE's window may have, odd.
+        thresholds: of normalised entropy, in (0, 1].
+        upper_factor: thresholds of the upper half of the layers are so many times larger.
+        cap: but never larger than this.
+        fastest: share of a batch's rows with the smallest window or, by a coin, the largest threshold.
+        full_depth: share of a batch's rows whose words all go through all layers.
+    """
+
+    windows: tuple[int, ...] = (5, 7, 9, 11, 13, 15)
+    thresholds: tuple[float, ...] = (0.01, 0.03, 0.05, 0.10, 0.15, 0.20, 0.25)
+    upper_factor: float = 2.0
+    cap: float = 0.5
+    fastest: float = 0.2
+    full_depth: float = 0.4
+
+    def __post_init__(self) -> None:
+        if not self.windows or any(window < 1 or window % 2 == 0 for window in self.windows):
+            raise OptionError(f"windows must be odd numbers of words, were: {self.windows}; 1 looks at a word alone")
+        if not self.thresholds or any(not 0 < threshold <= 1 for threshold in self.thresholds):
+            raise OptionError(f"thresholds must be in (0, 1], were: {self.thresholds}; they bound normalised entropy")
+        if self.upper_factor <= 0:
+            raise OptionError(f"the upper half's factor must be above 0, was: {self.upper_factor}; 1 changes nothing")
+        if not 0 < self.cap <= 1:
+            raise OptionError(f"the cap on thresholds must be in (0, 1], was: {self.cap}")
+        if min(self.fastest, self.full_depth) < 0 or self.fastest + self.full_depth > 1:
+            raise OptionError(
+                "the shares of fastest rows and of rows at full depth must be 0 or more and at most 1 together, "
+                f"were: {self.fastest} and {self.full_depth}"
+            )
+
+    def per_exit(self, threshold: float, layers: Sequence[int]) -> FloatArray:
+        """One threshold for each exit. Shape `(exits,)`."""
+        factors = [self.upper_factor if layer > layers[-1] / 2 else 1.0 for layer in layers]
+        # The cap is the doubled threshold's: one that is above it already stays as it is.
+        return np.array([max(threshold, min(threshold * factor, self.cap)) for factor in factors], dtype=np.float32)
+
+    def draw(self, rows: int, layers: Sequence[int], rng: np.random.Generator) -> tuple[IntArray, FloatArray]:
+        """Windows and thresholds of a batch's rows. Shapes `(rows,)` and `(rows, exits)`.
+
+        Full depth is a threshold of 0, below which no uncertainty lies.
+        """
+        windows = rng.choice(self.windows, rows)
+        thresholds = rng.choice(self.thresholds, rows)
+        order = rng.permutation(rows)
+        fastest, deepest = round(rows * self.fastest), round(rows * self.full_depth)
+        if rng.integers(2):
+            windows[order[:fastest]] = min(self.windows)
+        else:
+            thresholds[order[:fastest]] = max(self.thresholds)
+        wanted = np.stack([self.per_exit(threshold, layers) for threshold in thresholds])
+        wanted[order[rows - deepest :]] = 0
+        return windows.astype(np.int64), wanted
+
+
+def exit_numbers(uncertainty: FloatArray, rows: IntArray, windows: IntArray, thresholds: FloatArray) -> IntArray:
+    """The exit at which each word leaves by TOKEE's rule, words that have left counting as sure.
+
+    Args:
+        uncertainty: normalised entropy of each word at each exit. Shape `(words, exits)`.
+        rows: number of each word's row; never falls. Shape `(words,)`.
+        windows: of each row, odd. Shape `(rows,)`.
+        thresholds: of each row at each exit. Shape `(rows, exits)`.
+
+    Returns:
+        Numbers from 0; the last where a word is never sure. Shape `(words,)`.
+    """
+    words, exits = uncertainty.shape
+    reach = windows[rows] // 2
+    found = np.full(words, exits - 1, dtype=np.int64)
+    for number in range(exits - 1):
+        unsure = np.where(found < exits - 1, np.float32(0), uncertainty[:, number])
+        most = unsure.copy()
+        for step in range(1, min(int(windows.max(initial=1)) // 2, words - 1) + 1):
+            near = (rows[step:] == rows[:-step]) & (reach[step:] >= step)
+            np.maximum(most[step:], unsure[:-step], out=most[step:], where=near)
+            np.maximum(most[:-step], unsure[step:], out=most[:-step], where=near)
+        found[(found == exits - 1) & (most < thresholds[rows, number])] = number
+    return found
+
+
+def token_layers(words: IntArray, firsts: Tensor, lengths: IntArray, *, suffix: int, depth: int) -> Tensor:
+    """The last layer of every token: all pieces of a word stop with it, special tokens never do.
+
+    Args:
+        words: last layer of each word, in the order in which `firsts` counts them. Shape `(words,)`.
+        firsts: True at the first piece of a word. Shape `(rows, longest)`.
+        lengths: tokens of each row. Shape `(rows,)`.
+        suffix: special tokens at the end of each row.
+        depth: the model's layers.
+
+    Returns:
+        Shape `(rows, longest)`.
+    """
+    begins = firsts.numpy()
+    word = np.cumsum(begins).reshape(begins.shape) - 1  # of the whole batch; at a prefix the row before's last
+    places = np.arange(begins.shape[1])
+    piece = (np.cumsum(begins, axis=1) > 0) & (places < lengths[:, None] - suffix)
+    return torch.from_numpy(np.where(piece, words[np.maximum(word, 0)], depth))
+
+
+@dataclass(frozen=True)
+class PadWithExits:
+    """Collates rows as `PadTags` does; rows with `uncertainty` draw exits.
+
+    The batch then has `exit_layers` `(rows, longest)` for the model and `exits` `(words,)` for the loss. Draws follow
+    torch's seed, so that a resumed run draws what it would have drawn.
+    """
+
+    padding: int
+    suffix: int
+    layers: tuple[int, ...]
+    ranges: ExitRanges
+
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        batch = PadTags(self.padding)(items)
+        if "exits" not in batch and "uncertainty" in batch:
+            rng = np.random.default_rng(int(torch.randint(2**31, ())))
+            windows, thresholds = self.ranges.draw(len(items), self.layers, rng)
+            rows = np.repeat(np.arange(len(items)), [len(item["uncertainty"]) for item in items])
+            batch["exits"] = torch.from_numpy(exit_numbers(batch.pop("uncertainty").numpy(), rows, windows, thresholds))
+        if "exits" in batch:
+            last = np.array(self.layers)[batch["exits"].numpy()]
+            lengths = batch["attention_mask"].sum(1).numpy()
+            batch["exit_layers"] = token_layers(
+                last, batch["firsts"], lengths, suffix=self.suffix, depth=self.layers[-1]
+            )
+        return batch
