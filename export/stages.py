@@ -73,21 +73,24 @@ class PackedLayer(nn.Module):
         Returns:
             Shape `(actives, width)`.
         """
-        # One merged product for all three was 5 % slower per layer: its result has to be split again. Giving heads
-        # their axis before gathering keeps every reshape free of the grid's changing sizes.
-        queries, keys, values = (
-            linear(states).reshape(-1, self.heads, self.size)[grid].permute(0, 2, 1, 3)
-            for linear, states, grid in (
-                (self.query, asking, query_gather),
-                (self.key, hidden, gather),
-                (self.value, hidden, gather),
-            )
-        )
+        # One merged product for all three was 5 % slower per layer: its result has to be split again. Each head of each
+        # token is a row of its own, gathered straight to its place: no transposes, 5 % off a stage.
+        keys, values = (self._by_head(linear(hidden), gather) for linear in (self.key, self.value))
+        queries = self._by_head(self.query(asking), query_gather)
         weights = torch.softmax(queries @ keys.transpose(-1, -2) + bias, dim=-1)
-        context = (weights @ values).permute(0, 2, 1, 3).reshape(-1, self.width)
-        new = self.attention_norm(self.output(F.embedding(scatter, context)) + before)
+        longest = query_gather.shape[1]
+        # Place row * longest + column of a grid of tokens is (row * heads + head) * longest + column of one of heads.
+        row_starts = scatter - scatter % longest
+        places = (scatter + row_starts * (self.heads - 1))[:, None] + torch.arange(self.heads) * longest
+        context = F.embedding(places, (weights @ values).reshape(-1, self.size)).reshape(-1, self.width)
+        new = self.attention_norm(self.output(context) + before)
         result: Tensor = self.output_norm(self.contract(self.activation(self.expand(new))) + new)
         return result
+
+    def _by_head(self, states: Tensor, grid: Tensor) -> Tensor:
+        """Shapes `(tokens, width)`, `(rows, longest)` -> `(rows, heads, longest, size)`."""
+        places = grid[:, None, :] * self.heads + torch.arange(self.heads)[:, None]
+        return F.embedding(places, states.reshape(-1, self.size))
 
 
 class PackedStage(nn.Module):

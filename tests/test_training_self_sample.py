@@ -18,7 +18,7 @@ from cascade.confidence import certainty, softmax
 from cascade.exceptions import OptionError
 from cascade.training.sampling import ExitRanges, PadWithExits, exit_numbers, token_layers
 from cascade.training.self_sample import SelfSampleOptions, _loss, _uncertainty_and_loss
-from cascade.training.tag_data import NO_LABEL
+from cascade.training.tag_encoding import NO_LABEL
 from cascade.training.tagging import MultiExitTagger
 from cascade.word_exits import TokenExit, WordState
 from tests import tiny

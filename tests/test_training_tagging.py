@@ -1,4 +1,4 @@
-"""The multi-exit tagger: fine-tuned heads are kept, tokens halt and are copied, checkpoints round-trip, data are read."""
+"""The multi-exit tagger: heads are kept, tokens halt and are copied, checkpoints round-trip, data are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from cascade.exceptions import CascadeError, DataError, OptionError
 from cascade.tokenizer import Tokenizer
 from cascade.training import tag_data
 from cascade.training.multi_exit import MultiExitModel
-from cascade.training.tag_data import NO_LABEL, PadTags, Sentences, TagColumns, WordTokenizer
+from cascade.training.tag_data import Sentences, TagColumns
+from cascade.training.tag_encoding import NO_LABEL, PadTags, WordTokenizer, encode
 from cascade.training.tag_exits import tag_metrics
 from cascade.training.tagging import MultiExitTagger
 from cascade.training.word_pass import over_words, split_words, word_logits
@@ -107,8 +108,8 @@ def test_halted_tokens_keep_their_state(family: str, tmp_path: Path) -> None:
     torch.testing.assert_close(states[0], free[0])
     torch.testing.assert_close(states[1], free[1])  # everything is active in layer 1
     for layer in (2, 3):
-        halted = (EXIT_LAYERS < layer) & REAL
-        active = (EXIT_LAYERS >= layer) & REAL
+        halted = ~(layer <= EXIT_LAYERS) & REAL
+        active = (layer <= EXIT_LAYERS) & REAL
         assert torch.equal(states[layer][halted], states[layer - 1][halted])
         assert not torch.isclose(states[layer][active], states[layer - 1][active]).all(-1).any()
     # Layer 2 still sees what layer 1 made of everything; only layer 3 sees old states.
@@ -189,7 +190,7 @@ def test_byte_level_words_begin_with_a_space() -> None:
 
 def test_encoding_knows_where_words_begin() -> None:
     sentences = Sentences(words=[["the", "unbright", "film"]], tags=[["X", "VERB", "NOUN"]], source="rows")
-    rows = tag_data.encode(WordTokenizer(text()), sentences, tiny.TAGS, max_length=64)
+    rows = encode(WordTokenizer(text()), sentences, tiny.TAGS, max_length=64)
     pieces = len(WordTokenizer(text()).pieces("unbright"))
     assert pieces > 1
     assert rows.targets["firsts"][0].tolist() == [0, 1, 1, *[0] * (pieces - 1), 1, 0]
@@ -202,26 +203,26 @@ def test_long_sentences_are_cut_between_words_and_long_words_to_fit() -> None:
     words = ["the", "xyz", "film", "x" * 40, "a", "it"]
     tags = ["X", "VERB", "NOUN", "VERB", "X", "NOUN"]
     sentences = Sentences(words=[words], tags=[tags], source="rows")
-    rows = tag_data.encode(WordTokenizer(text()), sentences, tiny.TAGS, max_length=7)
+    rows = encode(WordTokenizer(text()), sentences, tiny.TAGS, max_length=7)
     assert [len(row) - 2 for row in rows.ids] == [5, 5, 2]  # 1 + 3 + 1 pieces, then 40 cut to 5, then 1 + 1
     assert all(row[0] == 2 and row[-1] == 3 for row in rows.ids)
     found = [int(label) for labels in rows.targets["labels"] for label in labels if label != NO_LABEL]
     assert [tiny.TAGS[label] for label in found] == tags
     with pytest.raises(OptionError, match="--max-length must leave room for a word, at least 3, was: 2"):
-        tag_data.encode(WordTokenizer(text()), sentences, tiny.TAGS, max_length=2)
+        encode(WordTokenizer(text()), sentences, tiny.TAGS, max_length=2)
 
 
 def test_an_unknown_tag_is_named() -> None:
     sentences = Sentences(words=[["a"], ["it"]], tags=[["X"], ["Y"]], source="rows.jsonl")
     with pytest.raises(DataError, match=r"rows.jsonl: sentence 2 has the tag 'Y', which the model's labels do not"):
-        tag_data.encode(WordTokenizer(text()), sentences, tiny.TAGS, max_length=9)
+        encode(WordTokenizer(text()), sentences, tiny.TAGS, max_length=9)
 
 
 def test_one_pass_over_all_words_keeps_their_order(tmp_path: Path) -> None:
     model = tiny.tagger(tmp_path)
     words = [["the", "unbright", "film", "is"], ["good"], ["they", "never", "laugh"]]
     tags = [["X"] * len(own) for own in words]
-    rows = tag_data.encode(WordTokenizer(text()), Sentences(words, tags, "rows"), tiny.TAGS, max_length=64)
+    rows = encode(WordTokenizer(text()), Sentences(words, tags, "rows"), tiny.TAGS, max_length=64)
     found = over_words(model, rows, read=lambda logits, _labels: logits, batch_size=2)
     assert found.shape == (8, 3, 3)
     for row, own in enumerate(split_words(found, rows)):
@@ -255,14 +256,14 @@ def test_metrics_count_words_and_entities() -> None:
 
 
 def test_reading_jsonl_parquet_and_text(tmp_path: Path) -> None:
-    records = [{"tokens": ["a", "film"], "tags": ["X", "NOUN"]}, {"tokens": [], "tags": []}]
+    records: list[dict[str, Any]] = [{"tokens": ["a", "film"], "tags": ["X", "NOUN"]}, {"tokens": [], "tags": []}]
     rows = write(tmp_path / "rows.jsonl", records)
     found = tag_data.read(rows)
     assert (found.words, found.tags) == ([["a", "film"]], [["X", "NOUN"]])  # a sentence without words teaches nothing
-    import pyarrow
+    import pyarrow as pa
     from pyarrow import parquet
 
-    parquet.write_table(pyarrow.Table.from_pylist(records), tmp_path / "rows.parquet")
+    parquet.write_table(pa.Table.from_pylist(records), tmp_path / "rows.parquet")
     again = tag_data.read(tmp_path / "rows.parquet")
     assert (again.words, again.tags) == (found.words, found.tags)
     (tmp_path / "rows.txt").write_text("they laugh\n\nit is\n")

@@ -9,6 +9,8 @@ augmentation more text for distillation
 loop         transformers' Trainer, configured once
 exits        `cascade-train exits`
 first_tier   `cascade-train first-tier`
+crf          transitions of a linear-chain CRF over frozen answers
+tag_crf      `cascade-train crf`
 """
 
 from cascade.exceptions import MissingExtraError

@@ -23,6 +23,7 @@ from cascade.training.sampling import ExitRanges
 from cascade.training.self_sample import SelfSampleOptions, train_self_sample
 from cascade.training.split import hold_out
 from cascade.training.students import Static, StaticTagger, Student, TagStudent, Transformer
+from cascade.training.tag_crf import CrfOptions, train_crf
 from cascade.training.tag_exits import TagExitsOptions, train_tag_exits
 from cascade.training.tag_first_tier import TagFirstTierOptions, train_tag_first_tier
 
@@ -288,6 +289,46 @@ def self_sample(tagger: str, **given: Any) -> None:
         overwrite=given["overwrite"],
     )
     say(report, given["output"])
+
+
+@train.command()
+@click.argument("bundle")
+@click.option("--train", "train", multiple=True, required=True, metavar="FILE", help="Tagged sentences; repeatable.")
+@click.option("--eval", "evaluation", metavar="FILE", help="Tagged sentences; measure decoders on them.")
+@click.option("--l2", default=0.1, show_default=True, help="Of the transitions; keeps those that never occur finite.")
+@click.option("--iterations", default=3, show_default=True, help="Of mean-field inference.")
+@click.option(
+    "--write", type=click.Choice(["argmax", "viterbi", "crf", "mean-field"]), help="Make it the bundle's decoding."
+)
+@click.option("--threads", type=int, help="[default: the CPUs allowed]")
+@click.option("--tokens-column", default="tokens", show_default=True, help="Lists of words.")
+@click.option("--tags-column", default="tags", show_default=True, help="A tag per word.")
+def crf(bundle: str, **given: Any) -> None:
+    """Learn which tags follow which, over the answers of BUNDLE, a tagger's folder or Hub id: a linear-chain CRF.
+
+    The models are not changed. Use sentences that did not train them: on those that did they are too sure to need their
+    neighbours. Without --eval decoders are measured on the sentences that the transitions were learned from.
+
+    \b
+    Example:
+      cascade-train crf models/slots --train calibration.jsonl --eval dev.jsonl
+      cascade-train crf models/slots --train calibration.jsonl --eval dev.jsonl --write viterbi
+    """
+    report = train_crf(
+        bundle,
+        train=given["train"],
+        evaluation=given["evaluation"],
+        options=CrfOptions(
+            l2=given["l2"], iterations=given["iterations"], write=given["write"], threads=given["threads"]
+        ),
+        columns=tag_columns(given),
+    )
+    for name, scores in report["decoders"].items():
+        shown = ", ".join(f"{key.replace('_', ' ')} {value * 100:.2f}" for key, value in scores["scores"].items())
+        click.echo(f"{name:10} {shown}, {scores['seconds'] * 1000:.0f} ms")
+    click.echo(f"{report['words']} words, learned from {report['learned_from']} in {report['seconds']:.0f} s")
+    if given["write"]:
+        click.echo(f"wrote {bundle}: it decodes with {report['decoding']}")
 
 
 @train.command()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cascade.batch import FloatArray, IntArray
 from cascade.exceptions import OptionError
-from cascade.training.tag_data import PadTags
+from cascade.training.tag_encoding import PadTags
 
 __all__ = ["ExitRanges", "PadWithExits", "exit_numbers", "token_layers"]
 

@@ -28,7 +28,8 @@ from cascade.training import checkpoint, tag_data
 from cascade.training.data import Rows
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.sampling import ExitRanges, PadWithExits, exit_numbers
-from cascade.training.tag_data import NO_LABEL, TagColumns, WordTokenizer
+from cascade.training.tag_data import TagColumns
+from cascade.training.tag_encoding import NO_LABEL, WordTokenizer, encode
 from cascade.training.tag_exits import ENTITY_F1, answers_of_exits, entity_f1, tag_metrics
 from cascade.training.tagging import MultiExitTagger
 from cascade.training.word_pass import over_words, split_words, word_logits
@@ -97,13 +98,13 @@ def train_self_sample(
     tokenizer = WordTokenizer(checkpoint.load_tokenizer_text(source))
     length = min(options.max_length, model.longest)
     sentences = tag_data.joined([tag_data.read(path, columns=columns) for path in train])
-    rows = tag_data.encode(tokenizer, sentences, model.labels, max_length=length)
+    rows = encode(tokenizer, sentences, model.labels, max_length=length)
     first_stage = _first_stage(model, rows, cache=run_folder / "first_stage.npy", resume=options.loop.resume)
     sure, losses = (split_words(first_stage[:, part], rows) for part in (0, 1))
     eval_rows, exits = None, np.zeros(0, dtype=np.int64)
     if evaluation is not None:
         held_out = tag_data.read(evaluation, columns=columns)
-        eval_rows = tag_data.encode(tokenizer, held_out, model.labels, max_length=length)
+        eval_rows = encode(tokenizer, held_out, model.labels, max_length=length)
         eval_rows, exits = _twice(model, eval_rows, options.ranges)
     padding = model.config.pad_token_id or 0
     scores = run_loop(

@@ -1,7 +1,7 @@
 """`cascade-train exits --task tagging`: a BERT-family checkpoint becomes a multi-exit tagger for a tagged file.
 
 Words are the rows of every loss: the objectives for classification serve unchanged. It leaves to others: losses
-(`objectives`), the loop (`loop`), files and pieces (`tag_data`, `checkpoint`).
+(`objectives`), the loop (`loop`), files and pieces (`tag_data`, `tag_encoding`, `checkpoint`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from cascade.exceptions import DataError, MissingExtraError, OptionError
 from cascade.training import checkpoint, tag_data, vocabulary
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.objectives import Joint, Objective
-from cascade.training.tag_data import NO_LABEL, PadTags, Sentences, TagColumns, WordTokenizer
+from cascade.training.tag_data import Sentences, TagColumns
+from cascade.training.tag_encoding import NO_LABEL, PadTags, WordTokenizer, encode
 from cascade.training.tagging import MultiExitTagger
 from cascade.training.word_pass import word_logits
 
@@ -108,10 +109,10 @@ def train_tag_exits(
         text = vocabulary.prune_model(model, text, texts, size=options.vocabulary)
     tokenizer = WordTokenizer(text)
     length = min(options.max_length, model.longest)
-    rows = tag_data.encode(tokenizer, sentences, model.labels, max_length=length)
+    rows = encode(tokenizer, sentences, model.labels, max_length=length)
     eval_rows = None
     if held_out is not None:
-        eval_rows = tag_data.encode(tokenizer, held_out, model.labels, max_length=length)
+        eval_rows = encode(tokenizer, held_out, model.labels, max_length=length)
 
     scores: dict[str, float] = {}
     padding = model.config.pad_token_id or 0

@@ -23,7 +23,8 @@ from cascade.training.data import Rows
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.objectives import divergence
 from cascade.training.students import StaticTagger, TagStudent
-from cascade.training.tag_data import NO_LABEL, PadTags, Sentences, TagColumns, WordTokenizer
+from cascade.training.tag_data import Sentences, TagColumns
+from cascade.training.tag_encoding import NO_LABEL, PadTags, WordTokenizer, encode
 from cascade.training.tag_exits import ENTITY_F1, entity_f1, require_seqeval
 from cascade.training.tagging import MultiExitTagger
 from cascade.training.word_pass import over_words, split_words
@@ -95,13 +96,13 @@ def train_tag_first_tier(
     tokenizer = WordTokenizer(checkpoint.load_tokenizer_text(teacher))
     length = min(options.max_length, tier2.longest)
 
-    def encode(source: str | Path, tagged: bool) -> Rows:
+    def read(source: str | Path, tagged: bool) -> Rows:
         found = tag_data.read(source, columns=columns, require_tags=tagged)
         if not tagged:
             found = Sentences(words=found.words, tags=None, source=found.source)
-        return tag_data.encode(tokenizer, found, tier2.labels, max_length=length)
+        return encode(tokenizer, found, tier2.labels, max_length=length)
 
-    parts = [encode(source, True) for source in train] + [encode(source, False) for source in extra_text]
+    parts = [read(source, True) for source in train] + [read(source, False) for source in extra_text]
     rows = _with_teacher(tier2, parts, options, run_folder)
     student = options.student.build_tagger(tier2)
     student.get_input_embeddings().requires_grad_(not options.freeze_embeddings)
@@ -110,7 +111,7 @@ def train_tag_first_tier(
     scores = run_loop(
         student,
         train=rows,
-        evaluation=encode(evaluation, True) if evaluation is not None else None,
+        evaluation=read(evaluation, True) if evaluation is not None else None,
         loss=_loss(options),
         metrics=_metrics(tier2.labels),
         best=ENTITY_F1 if spans else "accuracy",

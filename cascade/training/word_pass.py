@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from cascade.batch import FloatArray
 from cascade.training.data import Rows
-from cascade.training.tag_data import PadTags
+from cascade.training.tag_encoding import PadTags
 from cascade.training.tagging import MultiExitTagger
 
 __all__ = ["over_words", "split_words", "word_logits"]
@@ -36,7 +36,7 @@ def over_words(
 
     Args:
         model: a trained tagger.
-        rows: with the targets `labels` and `firsts`, as `tag_data.encode` makes them.
+        rows: with the targets `labels` and `firsts`, as `tag_encoding.encode` makes them.
         read: from logits `(words, exits, labels)` and label numbers `(words,)` to what is kept, `(words, ...)`.
         batch_size: rows at once.
     """
