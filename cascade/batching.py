@@ -59,7 +59,7 @@ class TokenBudget:
             (2048 tokens of width 384: 3 MiB) stay in cache.
     """
 
-    max_tokens: int = 2048
+    max_tokens: int = 1024
 
     def __post_init__(self) -> None:
         check_whole("max_tokens", self.max_tokens, "give a number such as 2048")

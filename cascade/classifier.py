@@ -107,6 +107,7 @@ class Classifier(Face):
                 max_length=first.max_length,
                 temperature=first.temperature,
                 multi_label=multi_label,
+                threads=graphs.threads,
             ),
             tier2=MultiExit(
                 embed=graphs.embed,
@@ -117,6 +118,7 @@ class Classifier(Face):
                 exit_policy=graphs.exit_policy,
                 position_offset=second.position_offset,
                 multi_label=multi_label,
+                threads=graphs.threads,
             ),
             router=graphs.router,
         )

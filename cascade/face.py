@@ -21,6 +21,7 @@ from cascade.exceptions import BundleError, OptionError, TaskError
 from cascade.exits import ExitPolicy
 from cascade.manifest import TAGGING
 from cascade.routing import Budget, Router
+from cascade.threads import check_threads
 from cascade.tiers import MultiExit, SingleExit
 from cascade.tokenizer import Tokenizer
 from cascade.word_tiers import WordMultiExit, WordSingleExit
@@ -177,6 +178,7 @@ class Graphs:
         tier1: the padded graph.
         embed, stages: the packed graphs.
         router, exit_policy: as given, or the bundle's.
+        threads: for both tiers together.
     """
 
     tokenizer: Tokenizer
@@ -185,6 +187,7 @@ class Graphs:
     stages: Sequence[OnnxBackend]
     router: Router
     exit_policy: ExitPolicy
+    threads: int
 
     @classmethod
     def of(
@@ -207,6 +210,7 @@ class Graphs:
             stages=[OnnxBackend(bundle.path(stage.file), options) for stage in manifest.tier2.stages],
             router=router,
             exit_policy=exit_policy,
+            threads=check_threads(options.threads),
         )
 
 

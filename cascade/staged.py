@@ -6,9 +6,13 @@ It leaves to others: rows that leave whole (`tiers.MultiExit`) and words that le
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, TypeVar
+
+import numpy as np
 
 from cascade import exits
 from cascade.backend import Backend
@@ -18,8 +22,11 @@ from cascade.checks import check_names, check_temperature
 from cascade.exceptions import OptionError
 from cascade.exits import ExitPolicy, never
 from cascade.packing import Packing
+from cascade.workers import run_each
 
 __all__ = ["Staged"]
+
+T = TypeVar("T", bound="Staged")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -41,6 +48,8 @@ class Staged:
         position_offset: position id of a row's first token.
         together: how many batches are under way at once, so that what remains of them can be merged. Their hidden
             states are in memory at once; 1 merges nothing.
+        threads: how many such groups of batches run at once, each on a thread of its own. Policies are then asked from
+            several threads.
     """
 
     stage_inputs: ClassVar[frozenset[str]] = frozenset({"hidden", "gather", "mask", "scatter"})
@@ -53,7 +62,8 @@ class Staged:
     exit_policy: ExitPolicy = never
     batching: BatchingPolicy = field(default_factory=TokenBudget)
     position_offset: int = 0
-    together: int = 8
+    together: int = 16
+    threads: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "temperatures", tuple(self.temperatures) or (1.0,) * len(self.stages))
@@ -81,11 +91,29 @@ class Staged:
         """What error messages call the stage of this number, counted from 0."""
         return f"tier 2's stage of layer {self.layers[index]}"
 
-    def waves(self, lengths: IntArray, together: int) -> Iterator[list[IntArray]]:
-        """Batches of row numbers, `together` at a time. `lengths`: tokens of each row, shape `(rows,)`."""
+    @functools.cached_property
+    def serial(self: T) -> T:  # noqa: PYI019  # typing has Self from 3.11 on
+        """The same tier with graphs that keep to the thread that calls them."""
+        return replace(self, embed=self.embed.serial, stages=[stage.serial for stage in self.stages])
+
+    def run_waves(self: T, run: Callable[[T, list[IntArray]], None], lengths: IntArray, together: int) -> None:  # noqa: PYI019
+        """Cut rows into batches, and run groups of them.
+
+        Args:
+            run: given the tier whose graphs to use and some batches of row numbers; called from several threads.
+            lengths: tokens of each row. Shape `(rows,)`.
+            together: batches in a group, at most.
+        """
         waiting = batches(self.batching, lengths)
-        for first in range(0, len(waiting), together):
-            yield waiting[first : first + together]
+        count = -(-len(waiting) // together)
+        if len(waiting) >= self.threads > 1:
+            # As many groups as keep all threads busy to the end, all of one size.
+            count = min(-(-count // self.threads) * self.threads, len(waiting))
+        bounds = np.linspace(0, len(waiting), count + 1).astype(np.int64)
+        waves = [waiting[begin:end] for begin, end in itertools.pairwise(bounds)]
+        tier = self.serial if self.threads > 1 and count > 1 else self
+        for _ in run_each(functools.partial(run, tier), waves, threads=self.threads):
+            pass
 
     def embedded(self, batch: Batch) -> FloatArray:
         """Hidden states below the first layer. Shape `(tokens, width)`."""

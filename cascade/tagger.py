@@ -111,7 +111,11 @@ class Tagger(Face):
             bundle=bundle,
             tokenizer=graphs.tokenizer,
             tier1=WordSingleExit(
-                backend=graphs.tier1, labels=labels, max_length=first.max_length, temperature=first.temperature
+                backend=graphs.tier1,
+                labels=labels,
+                max_length=first.max_length,
+                temperature=first.temperature,
+                threads=graphs.threads,
             ),
             tier2=WordMultiExit(
                 embed=graphs.embed,
@@ -122,6 +126,7 @@ class Tagger(Face):
                 exit_policy=graphs.exit_policy,
                 position_offset=second.position_offset,
                 max_length=second.max_length,
+                threads=graphs.threads,
             ),
             router=graphs.router,
             windows=windows,

@@ -22,6 +22,7 @@ from cascade.confidence import max_probability, probabilities
 from cascade.exits import AtExit, ExitPolicy, ExitState, Never, never
 from cascade.packing import Packing, compact, neighbours, padded
 from cascade.staged import Staged
+from cascade.workers import in_turn, run_each
 
 __all__ = ["MultiExit", "Progress", "Scores", "SingleExit", "Tier"]
 
@@ -63,6 +64,7 @@ class SingleExit:
         temperature: logits are divided by it.
         batching: which rows run together.
         multi_label: the labels are independent yes/no decisions.
+        threads: how many batches run at once, each on a thread of its own.
     """
 
     backend: Backend
@@ -71,6 +73,7 @@ class SingleExit:
     temperature: float = 1.0
     batching: BatchingPolicy = field(default_factory=TokenBudget)
     multi_label: bool = False
+    threads: int = 1
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
@@ -85,13 +88,19 @@ class SingleExit:
             progress: called after each batch that ran.
         """
         result = np.empty((len(batch), self.labels), dtype=np.float32)
-        for rows in batches(self.batching, np.minimum(batch.lengths, self.max_length)):
+        waiting = batches(self.batching, np.minimum(batch.lengths, self.max_length))
+        backend = self.backend if len(waiting) < 2 or self.threads == 1 else self.backend.serial
+
+        def run(rows: IntArray) -> int:
             ids, mask, types = padded(batch.select(rows), max_length=self.max_length)
-            made = self.backend.run({"input_ids": ids, "attention_mask": mask, "token_type_ids": types})
+            made = backend.run({"input_ids": ids, "attention_mask": mask, "token_type_ids": types})
             logits = check_logits(made["logits"], (len(rows), self.labels), "tier 1")
             result[rows] = probabilities(logits, multi_label=self.multi_label, temperature=self.temperature)
+            return len(rows)
+
+        for answered in run_each(run, waiting, threads=self.threads):
             if progress is not None:
-                progress(len(rows))
+                progress(answered)
         return _scores(result, np.zeros(len(batch), dtype=np.int64), self.multi_label)
 
 
@@ -142,12 +151,13 @@ class MultiExit(Staged):
         """
         result = np.empty((len(batch), self.labels), dtype=np.float32)
         layers = np.empty(len(batch), dtype=np.int64)
+        answered = None if progress is None else in_turn(progress)
 
         def leave(live: _Live, index: int, gone: BoolArray) -> None:
             rows = live.rows[gone]
             result[rows], layers[rows] = live.history[gone, -1], self.layers[index]
-            if progress is not None and len(rows):
-                progress(len(rows))
+            if answered is not None and len(rows):
+                answered(len(rows))
 
         self._run(batch, self.exit_policy, leave)
         return _scores(result, layers, self.multi_label)
@@ -163,11 +173,12 @@ class MultiExit(Staged):
             Shape `(rows, exits, labels)`.
         """
         result = np.empty((len(batch), len(self.stages), self.labels), dtype=np.float32)
+        answered = None if progress is None else in_turn(progress)
 
         def leave(live: _Live, _index: int, _gone: BoolArray) -> None:
             result[live.rows] = live.history
-            if progress is not None:
-                progress(len(live.rows))
+            if answered is not None:
+                answered(len(live.rows))
 
         self._run(batch, never, leave)
         return result
@@ -176,13 +187,16 @@ class MultiExit(Staged):
         # Nobody leaves early, or all leave at once, so there is nothing to merge: one batch at a time needs the least
         # memory and caches.
         together = 1 if isinstance(policy, Never | AtExit) else self.together
-        for wave in self.waves(batch.lengths, together):
+
+        def run(tier: MultiExit, wave: list[IntArray]) -> None:
             most = max(int(batch.lengths[rows].sum()) for rows in wave), max(map(len, wave))
-            live = [self._begin(batch, rows) for rows in wave]
-            for index in range(len(self.stages)):
-                live = [self._stage(index, part, policy, leave) for part in live]
-                if not self.is_last(index):
+            live = [tier._begin(batch, rows) for rows in wave]
+            for index in range(len(tier.stages)):
+                live = [tier._stage(index, part, policy, leave) for part in live]
+                if not tier.is_last(index):
                     live = _merge([part for part in live if len(part.rows)], most)
+
+        self.run_waves(run, batch.lengths, together)
 
     def _begin(self, batch: Batch, rows: IntArray) -> _Live:
         chosen = batch.select(rows)

@@ -28,6 +28,7 @@ from cascade.tiers import Progress, Scores
 from cascade.word_exits import WordState
 from cascade.word_packing import WordPacking
 from cascade.words import WordBatch
+from cascade.workers import in_turn, run_each
 
 __all__ = ["WordMultiExit", "WordSingleExit", "WordTier"]
 
@@ -64,6 +65,7 @@ class WordSingleExit:
         max_length: tokens of a row at most.
         temperature: logits are divided by it.
         batching: which rows run together.
+        threads: how many batches run at once, each on a thread of its own.
     """
 
     backend: Backend
@@ -71,6 +73,7 @@ class WordSingleExit:
     max_length: int
     temperature: float = 1.0
     batching: BatchingPolicy = field(default_factory=TokenBudget)
+    threads: int = 1
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
@@ -100,16 +103,22 @@ class WordSingleExit:
         wanted = _targets(words, targets)
         result = np.zeros((words.words, self.labels), dtype=np.float32)
         chosen = _rows_with(words, wanted, self.max_length)
-        for group in batches(self.batching, words.batch.lengths[chosen]):
+        waiting = batches(self.batching, words.batch.lengths[chosen])
+        backend = self.backend if len(waiting) < 2 or self.threads == 1 else self.backend.serial
+
+        def run(group: IntArray) -> int:
             part, numbers = _cut_out(words, chosen[group])
             ids, mask, types = padded(part.batch, max_length=self.max_length)
-            made = self.backend.run({"input_ids": ids, "attention_mask": mask, "token_type_ids": types})
+            made = backend.run({"input_ids": ids, "attention_mask": mask, "token_type_ids": types})
             logits = check_logits(made["logits"], (*ids.shape, self.labels), "tier 1")
             rows = part.rows
             at_first = logits[rows, part.firsts - part.batch.offsets[rows]]
             result[numbers] = probabilities(at_first, temperature=self.temperature)
+            return int(wanted[numbers].sum())
+
+        for answered in run_each(run, waiting, threads=self.threads):
             if progress is not None:
-                progress(int(wanted[numbers].sum()))
+                progress(answered)
         return _scores(result, np.zeros(words.words, dtype=np.int64))
 
 
@@ -204,10 +213,12 @@ class WordMultiExit(Staged):
         result = np.zeros((words.words, self.labels), dtype=np.float32)
         layers = np.zeros(words.words, dtype=np.int64)
 
+        answer = None if progress is None else in_turn(progress)
+
         def leave(gone: IntArray, index: int, history: FloatArray) -> None:
             result[gone], layers[gone] = history[:, -1], self.layers[index]
-            if progress is not None and (answered := int(wanted[gone].sum())):
-                progress(answered)
+            if answer is not None and (answered := int(wanted[gone].sum())):
+                answer(answered)
 
         self._run(words, _Call(self.exit_policy, wanted, context_layers, words.first_ids, leave))
         return _scores(result, layers)
@@ -227,10 +238,12 @@ class WordMultiExit(Staged):
         """
         result = np.empty((words.words, len(self.stages), self.labels), dtype=np.float32)
 
+        answer = None if progress is None else in_turn(progress)
+
         def leave(gone: IntArray, _index: int, history: FloatArray) -> None:
             result[gone] = history
-            if progress is not None:
-                progress(len(gone))
+            if answer is not None:
+                answer(len(gone))
 
         self._run(words, _Call(never, _targets(words, None), None, words.first_ids, leave))
         return result
@@ -240,12 +253,15 @@ class WordMultiExit(Staged):
         lengths = words.batch.lengths[chosen]
         # Nobody leaves early, or all leave at once: see MultiExit.
         alike = isinstance(call.policy, Never | AtExit) and call.context_layers is None
-        for wave in self.waves(lengths, 1 if alike else self.together):
+
+        def run(tier: WordMultiExit, wave: list[IntArray]) -> None:
             most = max(int(lengths[group].sum()) for group in wave)
-            live = [self._begin(words, chosen[group]) for group in wave]
-            for index in range(len(self.stages)):
-                parts = [self._stage(index, part, call) for part in live]
+            live = [tier._begin(words, chosen[group]) for group in wave]
+            for index in range(len(tier.stages)):
+                parts = [tier._stage(index, part, call) for part in live]
                 live = _merge([part for part in parts if part is not None], most)
+
+        self.run_waves(run, lengths, 1 if alike else self.together)
 
     def _begin(self, words: WordBatch, rows: IntArray) -> _Live:
         part, numbers = _cut_out(words, rows)

@@ -8,11 +8,12 @@ a batch does (`tiers`, `word_tiers`).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["run_each"]
+__all__ = ["in_turn", "run_each"]
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -37,3 +38,14 @@ def run_each(function: Callable[[Item], Made], items: Sequence[Item], *, threads
         yield from pool.map(function, items)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def in_turn(function: Callable[[Item], Made]) -> Callable[[Item], Made]:
+    """The same function for callers on several threads, of whom one at a time gets in."""
+    lock = threading.Lock()
+
+    def guarded(item: Item) -> Made:
+        with lock:
+            return function(item)
+
+    return guarded

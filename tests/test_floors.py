@@ -14,6 +14,7 @@ ENGINE = ROOT / "cascade"
 
 FLOORS = {
     "checks": 0, "batch": 0, "confidence": 0, "exceptions": 0, "manifest": 0, "results": 0, "words": 0,
+    "workers": 0,
     "batching": 1, "decoding": 1, "exits": 1, "fitting": 1, "packing": 1, "routing": 1, "threads": 1,
     "viterbi": 1, "windows": 1, "word_exits": 1, "word_packing": 1, "wordpiece": 1,
     "backend": 2, "bundle": 2, "hub": 2, "reading": 2, "records": 2, "tokenizer": 2,

@@ -57,3 +57,17 @@ def test_neighbours_are_the_nearest_others() -> None:
 def test_impossible_options(options: dict[str, float], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Augmentation(**options)  # type: ignore[arg-type]  # that is the point
+
+
+def test_in_place_no_token_moves() -> None:
+    """For taggers: half of the tokens give way to a neighbour, the special ones stay, lengths too."""
+    rows = [[2, *range(10, 50), 3], [2, 10, 3]]
+    similar = np.arange(60)[:, None] + np.array([[100, 200]])
+    new = Augmentation(copies=3, replace=0.5).in_place(rows, similar=similar, rng=np.random.default_rng(1))
+    assert [len(row) for row in new] == [42, 3] * 3
+    for row, old in zip(new, rows * 3, strict=True):
+        assert (row[0], row[-1]) == (2, 3)
+        assert {after - before for after, before in zip(row, old, strict=True)} <= {0, 100, 200}
+    changed = np.mean(np.array(new[0]) != np.array(rows[0]))
+    assert 0.25 < changed < 0.75
+    assert Augmentation(copies=0).in_place(rows, similar=similar, rng=np.random.default_rng(1)) == []

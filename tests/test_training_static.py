@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cascade.training.static import StaticConfig, StaticForSequenceClassification, _runs
+from cascade.training.static import StaticConfig, StaticForSequenceClassification, runs
 
 
 def model(*, reach: int) -> StaticForSequenceClassification:
@@ -35,7 +35,7 @@ def test_runs_are_what_a_convolution_reads() -> None:
         linear.bias.copy_(convolution.bias)  # type: ignore[arg-type]  # it has one
     states = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(1))
     wanted = convolution(states.transpose(1, 2)).transpose(1, 2)
-    torch.testing.assert_close(linear(_runs(states, 1)), wanted)
+    torch.testing.assert_close(linear(runs(states, 1)), wanted)
 
 
 @pytest.mark.parametrize("reach", [0, 1, 2])

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from cascade.workers import run_each
+from cascade.workers import in_turn, run_each
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -54,3 +54,18 @@ def test_an_error_ends_it_early() -> None:
         list(run_each(fail, range(100), threads=2))
     assert len(begun) < 10
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("cascade")]
+
+
+def test_in_turn_lets_one_in_at_a_time() -> None:
+    inside, most = 0, 0
+
+    def enter(item: int) -> int:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.002)
+        inside -= 1
+        return item
+
+    assert list(run_each(in_turn(enter), range(8), threads=4)) == list(range(8))
+    assert most == 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -73,10 +73,10 @@ def observe(
 
 @dataclass(eq=False)
 class _Timed:
-    """A backend that adds up how long it ran."""
+    """A backend that notes how long each run took; `runs` is shared with `serial`."""
 
     backend: Backend
-    seconds: float = 0.0
+    runs: list[float] = field(default_factory=list)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -86,8 +86,17 @@ class _Timed:
     def outputs(self) -> tuple[str, ...]:
         return self.backend.outputs
 
+    @property
+    def serial(self) -> _Timed:
+        return _Timed(self.backend.serial, self.runs)
+
+    @property
+    def seconds(self) -> float:
+        """Of all runs; of runs side by side the sum."""
+        return sum(self.runs)
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         begin = time.perf_counter()
         made = self.backend.run(feeds)
-        self.seconds += time.perf_counter() - begin
+        self.runs.append(time.perf_counter() - begin)
         return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers.utils.hub import cached_file
 
 from cascade.exceptions import OptionError
 
-__all__ = ["claim", "load_tokenizer_text", "publish", "tokenizer_from_text"]
+__all__ = ["byte_level_parts", "claim", "load_tokenizer_text", "publish", "tokenizer_from_text"]
 
 RUN = "run"  # the Trainer's checkpoints, beside the finished model
 TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json")
@@ -85,8 +85,26 @@ def publish(
             found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
             if found is not None:
                 shutil.copyfile(found, part / name)
+        _agree(part / "tokenizer_config.json", spec)
         (part / "training.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         for file in sorted(part.iterdir()):
             file.replace(output / file.name)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def byte_level_parts(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The byte-level pre-tokenizers of a `tokenizer.json`, by themselves or in a sequence."""
+    outer = spec.get("pre_tokenizer") or {}
+    for part in (outer, *outer.get("pretokenizers", ())):
+        if part.get("type") == "ByteLevel":
+            yield part
+
+
+def _agree(config: Path, spec: Mapping[str, Any]) -> None:
+    """Let `tokenizer_config.json` say what `tokenizer.json` says: transformers believes the former."""
+    if not config.exists():
+        return
+    told = json.loads(config.read_text(encoding="utf-8"))
+    if any(part["add_prefix_space"] for part in byte_level_parts(spec)) and told.get("add_prefix_space") is False:
+        config.write_text(json.dumps(told | {"add_prefix_space": True}, indent=2) + "\n", encoding="utf-8")

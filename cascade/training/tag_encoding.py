@@ -23,6 +23,7 @@ from torch import Tensor
 from cascade.batch import BoolArray, IntArray
 from cascade.exceptions import DataError, OptionError
 from cascade.tokenizer import repair_text
+from cascade.training.checkpoint import byte_level_parts
 from cascade.training.data import Pad, Rows
 from cascade.training.tag_data import Sentences
 
@@ -156,8 +157,6 @@ def _cuts(sizes: Sequence[int], room: int) -> list[tuple[int, int]]:
 def _with_spaces(text: str) -> str:
     """A `tokenizer.json` whose byte-level pre-tokenizer, if it has one, puts a space before each word."""
     spec: dict[str, Any] = json.loads(text)
-    outer = spec.get("pre_tokenizer") or {}
-    for part in (outer, *outer.get("pretokenizers", ())):
-        if part.get("type") == "ByteLevel":
-            part["add_prefix_space"] = True
+    for part in byte_level_parts(spec):
+        part["add_prefix_space"] = True
     return json.dumps(spec, ensure_ascii=False)

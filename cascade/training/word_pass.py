@@ -45,7 +45,7 @@ def over_words(
     ends = np.cumsum([0, *(int(firsts.sum()) for firsts in rows.targets["firsts"])])
     order = np.argsort([len(row) for row in rows.ids], kind="stable")
     kept: FloatArray | None = None
-    for start in tqdm(range(0, len(order), batch_size), desc="teacher", unit="batch"):
+    for start in tqdm(range(0, len(order), batch_size), desc="all words", unit="batch"):
         own = order[start : start + batch_size]
         batch = pad([{name: rows[int(row)][name] for name in ("input_ids", "labels", "firsts")} for row in own])
         firsts = batch["firsts"]
