@@ -20,10 +20,10 @@ lint: $(VENV)/.full
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# make bench MODEL=models/intents DATA=dev.jsonl
+# The pieces, one by one: make bench MODEL=models/intents. What they add up to: cascade-bench table, curve, peers.
 MODEL ?= models/sentiment
 bench: $(VENV)/.full
-	$(BIN)/cascade-bench table $(MODEL) --data $(or $(DATA),$(error give a labelled file: make bench DATA=dev.jsonl))
+	$(BIN)/python -m pytest bench/harness --bundle $(MODEL) --benchmark-columns=min,median,iqr,ops,rounds --benchmark-sort=name
 
 clean:
 	rm -rf $(VENV) build dist demo-output .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks *.egg-info

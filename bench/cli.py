@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,15 @@ from cascade.exceptions import OptionError
 from cascade.manifest import TAGGING
 from cascade.threads import check_threads
 from cascade_bench import machine, operating, render
+from cascade_bench.compare import compare
 from cascade_bench.console import bar, check_json
 from cascade_bench.contenders import contenders
+from cascade_bench.curve_cli import curve
 from cascade_bench.data import Columns, Labelled, read_labelled
+from cascade_bench.options import data_options, json_option, model_argument, threads_option
+from cascade_bench.peers_cli import peers
+from cascade_bench.profile_cli import profile
+from cascade_bench.scenarios_cli import scenarios
 from cascade_bench.startup import startup as measure_startup
 from cascade_bench.table import measure
 from cascade_bench.tag_cli import TagTable, TagThresholds
@@ -37,32 +43,6 @@ __all__ = ["main"]
 
 SUBSET = 256  # texts on which the pipeline's batch sizes are tried
 DROPS = (0.0, 0.0025, 0.005, 0.01, 0.02)
-
-Command = Callable[..., None]
-
-
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-_model = click.argument("model")
-_threads = click.option("--threads", type=click.IntRange(min=1), metavar="N", help="[default: the CPUs allowed]")
-_json = click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all of it here."
-)
-_data = _options(
-    click.option("--data", "file", required=True, metavar="FILE", help="Labelled jsonl, csv or parquet."),
-    click.option("--text-column", default="text", show_default=True, metavar="NAME", help="The texts."),
-    click.option("--pair-column", default="text_pair", show_default=True, metavar="NAME", help="The second texts."),
-    click.option("--label-column", default="label", show_default=True, metavar="NAME", help="The labels."),
-    click.option("--tokens-column", default="tokens", show_default=True, metavar="NAME", help="A tagger's words."),
-    click.option("--tags-column", default="tags", show_default=True, metavar="NAME", help="And their tags."),
-)
 
 
 @click.group(name="cascade-bench", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -79,15 +59,15 @@ def bench() -> None:
 
 
 @bench.command(short_help="Accuracy and seconds: tier 2 whole, cut, with exits; the cascade; a pipeline.")
-@_model
-@_data
+@model_argument
+@data_options
 @click.option("--checkpoint", metavar="FOLDER", help="Also transformers.pipeline on this checkpoint (extra: bench).")
 @click.option(
     "--exit-table-data", "exit_table_file", metavar="FILE", help="Taggers: learn exits per token id here, as a rival."
 )
 @click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True, metavar="N", help="Turns of each.")
-@_threads
-@_json
+@threads_option
+@json_option
 @click.option("--markdown", is_flag=True, help="Print the table for a README.")
 def table(
     model: str,
@@ -164,10 +144,10 @@ def table(
 
 
 @bench.command(short_help="Seconds of import and first answer, memory; in fresh processes.")
-@_model
+@model_argument
 @click.option("--samples", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="Of each.")
-@_threads
-@_json
+@threads_option
+@json_option
 @click.option("--markdown", is_flag=True, help="Print the table for a README.")
 def startup(model: str, samples: int, threads: int | None, json_file: Path | None, markdown: bool) -> None:
     """What a first call costs: `import cascade`, an answer from a cold process, memory after 100 texts.
@@ -203,8 +183,8 @@ def startup(model: str, samples: int, threads: int | None, json_file: Path | Non
 
 
 @bench.command(short_help="Choose a bundle's thresholds on labelled examples.")
-@_model
-@_data
+@model_argument
+@data_options
 @click.option(
     "--max-drop", type=float, default=0.005, show_default=True, metavar="X", help="Accuracy given up at most."
 )
@@ -213,7 +193,7 @@ def startup(model: str, samples: int, threads: int | None, json_file: Path | Non
 @click.option("--per-exit", is_flag=True, help="A threshold per exit instead of one for all.")
 @click.option("--tier1-share", type=float, metavar="X", help="Count layers, tier 1 costing X of tier 2; time nothing.")
 @click.option("--write", is_flag=True, help="Make the choice the bundle's default.")
-@_threads
+@threads_option
 def thresholds(
     model: str,
     file: str,
@@ -286,6 +266,13 @@ def thresholds(
         click.echo(f"For cascade-export: {options}")
     else:
         click.echo("The options of cascade-export cannot say this point; use --write.")
+
+
+bench.add_command(peers)
+bench.add_command(profile)
+bench.add_command(scenarios)
+bench.add_command(curve)
+bench.add_command(compare)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

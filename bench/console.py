@@ -11,17 +11,22 @@ from tqdm import tqdm
 
 from cascade.exceptions import DataError
 
-__all__ = ["bar", "check_json"]
+__all__ = ["bar", "check_json", "check_output"]
 
 
 def check_json(file: Path | None) -> None:
+    """`check_output` of --json."""
+    check_output("--json", file)
+
+
+def check_output(option: str, file: Path | None) -> None:
     """Before anything runs for minutes: whether the file can be written.
 
     Raises:
         DataError: it is a folder, or in none.
     """
     if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-        raise DataError(f"--json must be a file in a folder that is there, was: {file}; make the folder first")
+        raise DataError(f"{option} must be a file in a folder that is there, was: {file}; make the folder first")
 
 
 @contextmanager

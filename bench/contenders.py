@@ -20,7 +20,7 @@ from cascade.exits import AtExit, never
 from cascade.routing import defer_all, defer_none
 from cascade.tokenizer import Text
 
-__all__ = ["Answered", "Contender", "contenders"]
+__all__ = ["Answered", "Contender", "contenders", "runner"]
 
 FULL, CASCADE, PIPELINE = "full", "cascade", "pipeline"
 
@@ -61,22 +61,24 @@ def contenders(classifier: Classifier) -> list[Contender]:
     """Those of one bundle. `classifier`: as the bundle configures it."""
     layers = classifier.tier2.layers
     alone = classifier.with_router(defer_all)
-    found = [Contender(FULL, "tier 2, full depth", _runner(alone.with_exit_policy(never)), cut=layers[-1])]
+    found = [Contender(FULL, "tier 2, full depth", runner(alone.with_exit_policy(never)), cut=layers[-1])]
     found += [
         Contender(
-            f"cut-{layer}", f"tier 2 cut after layer {layer}", _runner(alone.with_exit_policy(AtExit(layer))), layer
+            f"cut-{layer}", f"tier 2 cut after layer {layer}", runner(alone.with_exit_policy(AtExit(layer))), layer
         )
         for layer in reversed(layers[:-1])
     ]
     return [
         *found,
-        Contender("tier1", "tier 1 alone", _runner(classifier.with_router(defer_none))),
-        Contender("exits", "tier 2 with exits", _runner(alone)),
-        Contender(CASCADE, "cascade with exits", _runner(classifier)),
+        Contender("tier1", "tier 1 alone", runner(classifier.with_router(defer_none))),
+        Contender("exits", "tier 2 with exits", runner(alone)),
+        Contender(CASCADE, "cascade with exits", runner(classifier)),
     ]
 
 
-def _runner(classifier: Classifier) -> Callable[[Sequence[Text]], Answered]:
+def runner(classifier: Classifier) -> Callable[[Sequence[Text]], Answered]:
+    """Labels texts, and says where they were answered."""
+
     def run(texts: Sequence[Text]) -> Answered:
         made = classifier.predict(texts)
         second = made.routes.tier == 2

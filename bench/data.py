@@ -41,6 +41,31 @@ class Labelled:
     labels: list[Label]
     targets: IntArray
 
+    @classmethod
+    def of(
+        cls,
+        texts: list[str | tuple[str, str]],
+        found: Sequence[tuple[str, ...]],
+        labels: Sequence[str],
+        *,
+        multi_label: bool = False,
+    ) -> Labelled:
+        """Texts with the labels that a file gives them.
+
+        Args:
+            texts: at least one.
+            found: of each text; exactly one unless `multi_label`.
+            labels: names of the bundle's labels, these among them.
+            multi_label: an example may have any number of labels.
+        """
+        numbers = {label: number for number, label in enumerate(labels)}
+        if not multi_label:
+            targets = np.array([numbers[label] for (label,) in found], dtype=np.int64)
+            return cls(texts, [label for (label,) in found], targets)
+        yes = [sorted({numbers[label] for label in several}) for several in found]
+        names: list[Label] = [tuple(labels[number] for number in some) for some in yes]
+        return cls(texts, names, np.stack([np.isin(np.arange(len(labels)), some).astype(np.int64) for some in yes]))
+
     @property
     def inputs(self) -> Sequence[str | tuple[str, str]]:
         """What contenders are given."""
@@ -75,8 +100,7 @@ def read_labelled(
     columns = columns or Columns()
     numbers = {label: number for number, label in enumerate(labels)}
     texts: list[str | tuple[str, str]] = []
-    found: list[Label] = []
-    targets: list[IntArray] = []
+    found: list[tuple[str, ...]] = []
     for example in read_examples(
         file, text_column=columns.text, pair_column=columns.pair, label_column=columns.label, require_label=True
     ):
@@ -85,14 +109,8 @@ def read_labelled(
         several = example.label if isinstance(example.label, tuple) else (example.label,)
         _check(file, example.line, several, numbers, multi_label=multi_label)
         texts.append(example.text)
-        if multi_label:
-            yes = sorted({numbers[label] for label in several})
-            found.append(tuple(labels[number] for number in yes))
-            targets.append(np.isin(np.arange(len(labels)), yes).astype(np.int64))
-        else:
-            found.append(several[0])
-            targets.append(np.array(numbers[several[0]], dtype=np.int64))
-    return Labelled(texts, found, np.stack(targets))
+        found.append(several)
+    return Labelled.of(texts, found, labels, multi_label=multi_label)
 
 
 def _check(file: str, line: int, several: tuple[str, ...], numbers: Mapping[str, int], *, multi_label: bool) -> None:

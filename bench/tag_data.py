@@ -49,6 +49,13 @@ class Tagged:
     targets: IntArray
     entities: bool = field(default=False)
 
+    @classmethod
+    def of(cls, sentences: list[list[str]], tags: list[list[str]], labels: Sequence[str]) -> Tagged:
+        """Sentences with their tags. `labels`: names of the bundle's labels, the tags among them."""
+        numbers = {label: number for number, label in enumerate(labels)}
+        targets = np.fromiter(map(numbers.__getitem__, chain.from_iterable(tags)), dtype=np.int64)
+        return cls(sentences, tags, targets, entities=_is_bio(labels))
+
     @property
     def inputs(self) -> Sequence[list[str]]:
         """What contenders are given."""
@@ -122,8 +129,7 @@ def read_tagged(file: str, labels: Sequence[str], *, columns: TagColumns | None 
         raise DataError(f"{path}: {fault}") from None
     if not sentences:
         raise DataError(f"{path} must hold at least one word, but it holds none; check the file")
-    targets = np.fromiter(map(numbers.__getitem__, chain.from_iterable(tags)), dtype=np.int64)
-    return Tagged(sentences, tags, targets, entities=_is_bio(labels))
+    return Tagged.of(sentences, tags, labels)
 
 
 def _sentence(

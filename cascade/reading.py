@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from cascade.exceptions import DataError, OptionError
-from cascade.records import READERS, Columns, FileFormat, LineError, StreamError, require_pyarrow
+from cascade.records import READERS, FileFormat, LineError, StreamError, require_pyarrow
+from cascade.records import Columns as RecordColumns
 
-__all__ = ["Example", "FileFormat", "OnError", "Source", "read_examples"]
+__all__ = ["Columns", "Example", "FileFormat", "OnError", "Source", "TagColumns", "read_examples"]
 
 Source: TypeAlias = "str | Path | IO[bytes] | IO[str]"
 
@@ -44,6 +45,23 @@ SUFFIXES = {
     ".csv": FileFormat.CSV,
     ".parquet": FileFormat.PARQUET,
 }
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a file of labelled texts are called."""
+
+    text: str = "text"
+    pair: str = "text_pair"
+    label: str = "label"
+
+
+@dataclass(frozen=True)
+class TagColumns:
+    """What the columns of a file of tagged sentences are called."""
+
+    tokens: str = "tokens"
+    tags: str = "tags"
 
 
 @dataclass(frozen=True)
@@ -102,9 +120,9 @@ def read_examples(
     if label_column is None and require_label:
         raise OptionError("require_label must come with a label_column, was: None; name the column")
     if tokens_column is None:
-        columns = Columns(text_column, pair_column, pair_column != "text_pair", label_column, require_label)
+        columns = RecordColumns(text_column, pair_column, pair_column != "text_pair", label_column, require_label)
     else:
-        columns = Columns(tokens_column, "", False, label_column, require_label, words=True)
+        columns = RecordColumns(tokens_column, "", False, label_column, require_label, words=True)
     path = None if source == "-" or not isinstance(source, (str, Path)) else Path(source)
     if path is not None:
         if not path.is_file():
@@ -124,7 +142,7 @@ def read_examples(
 def _examples(
     source: Source,
     file_format: FileFormat,
-    columns: Columns,
+    columns: RecordColumns,
     on_error: OnError,
     report: Callable[[DataError], object] | None,
 ) -> Iterator[Example]:
@@ -171,7 +189,7 @@ def _open(source: Source) -> AbstractContextManager[IO[bytes] | IO[str]]:
     return nullcontext(getattr(stream, "buffer", stream))
 
 
-def _example(line: int, record: dict[str, Any] | LineError, columns: Columns) -> Example | LineError:
+def _example(line: int, record: dict[str, Any] | LineError, columns: RecordColumns) -> Example | LineError:
     if isinstance(record, LineError):
         return record
     try:
@@ -204,7 +222,7 @@ def _words(value: object, column: str) -> list[str]:
     return value
 
 
-def _label(record: Mapping[str, Any], columns: Columns) -> str | tuple[str, ...] | None:
+def _label(record: Mapping[str, Any], columns: RecordColumns) -> str | tuple[str, ...] | None:
     if columns.label is None:
         return None
     value = record.get(columns.label)

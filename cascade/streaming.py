@@ -2,7 +2,8 @@
 
 Texts go through tier 1 a buffer at a time. Deferred rows of several buffers are pooled until they fill batches of
 tier 2, or until the oldest has waited long enough, or until too many texts are held back; then they run together and
-everything held back comes out. It leaves to others: the tiers (`engine`), texts and labels (`classifier`).
+everything held back comes out. A tagger answers a buffer at a time (`in_buffers`). It leaves to others: the tiers
+(`engine`), texts and labels (`classifier`, `tagger`).
 
 A router sees one buffer at a time, so a `Budget` is kept per buffer.
 """
@@ -13,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,7 +26,10 @@ from cascade.packing import concatenate
 from cascade.tiers import Scores
 from cascade.tokenizer import Encoded, Text
 
-__all__ = ["StreamOptions", "stream"]
+__all__ = ["StreamOptions", "in_buffers", "stream"]
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ def stream(
     begun = clock()
 
     def look() -> _Chunk:
-        chunk = _look(cascade, _encode(encode, buffer, seen - len(buffer)), begun)
+        chunk = _look(cascade, _named(encode, buffer, seen - len(buffer), "text"), begun)
         buffer.clear()
         return chunk
 
@@ -135,20 +140,59 @@ def stream(
     yield from _answer(cascade, pool)
 
 
-def _encode(encode: Callable[[Sequence[Text]], Encoded], buffer: Sequence[Text], first: int) -> Encoded:
+def in_buffers(
+    given: Iterable[Item],
+    answer: Callable[[list[Item]], Iterable[Made]],
+    *,
+    options: StreamOptions,
+    what: str,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Made]:
+    """Answer a buffer at a time, always whole, so that nothing is pooled.
+
+    Args:
+        given: read one by one.
+        answer: gives one for each.
+        options: `buffer_size` and `max_age` are looked at.
+        what: is given, for messages.
+        clock: seconds that only grow.
+
+    Yields:
+        The answers, in order.
+
+    Raises:
+        InputError: one that cannot be read, named by its number in the stream.
+    """
+    buffer: list[Item] = []
+    seen, begun = 0, clock()
+    max_age = math.inf if options.max_age is None else options.max_age
+    for one in given:
+        now = clock()
+        if not buffer:
+            begun = now
+        buffer.append(one)
+        seen += 1
+        if len(buffer) >= options.buffer_size or now - begun >= max_age:
+            yield from _named(answer, buffer, seen - len(buffer), what)
+            buffer.clear()
+    yield from _named(answer, buffer, seen - len(buffer), what)
+
+
+def _named(answer: Callable[[list[Item]], Made], buffer: Sequence[Item], first: int, what: str) -> Made:
+    """The answer for a buffer; one that cannot be read is named by its number, the buffer beginning with `first`."""
     try:
-        return encode(buffer)
+        return answer(list(buffer))
     except InputError:
-        for number, text in enumerate(buffer, start=first):
-            fault = _fault(encode, text)
+        for number, one in enumerate(buffer, start=first):
+            fault = _fault(answer, one)
             if fault is not None:
-                raise InputError(f"text {number} of the stream, alone as text 0: {fault}") from None
+                raise InputError(f"{what} {number} of the stream, alone as {what} 0: {fault}") from None
         raise
 
 
-def _fault(encode: Callable[[Sequence[Text]], Encoded], text: Text) -> InputError | None:
+def _fault(answer: Callable[[list[Item]], object], one: Item) -> InputError | None:
     try:
-        encode([text])
+        answer([one])
     except InputError as error:
         return error
     return None

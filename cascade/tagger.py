@@ -7,14 +7,12 @@ It leaves everything else to others: loading, saving and exchanging policies (`f
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,14 +23,16 @@ from cascade.batch import IntArray
 from cascade.batching import BatchingPolicy
 from cascade.bundle import Bundle, copy_bundle
 from cascade.decoding import Decoder
-from cascade.exceptions import BundleError, InputError, OptionError
+from cascade.exceptions import BundleError, OptionError
 from cascade.exits import ExitPolicy
 from cascade.face import Face, Graphs, open_for
 from cascade.manifest import TAGGING
 from cascade.results import SentenceRoutes, TagPrediction, TagPredictions
 from cascade.routing import Router
-from cascade.streaming import StreamOptions
+from cascade.streaming import StreamOptions, in_buffers
+from cascade.texts import check_texts
 from cascade.windows import WindowPolicy, Windows
+from cascade.windows import check as check_windows
 from cascade.word_encoding import Sentence, encode_texts, encode_words, grouped
 from cascade.word_engine import WordCascade, WordOutcome
 from cascade.word_tiers import WordMultiExit, WordSingleExit
@@ -40,7 +40,6 @@ from cascade.words import WordBatch
 
 __all__ = ["Tagger"]
 
-T = TypeVar("T")
 STREAM: Final = StreamOptions(buffer_size=1024)
 
 
@@ -235,7 +234,7 @@ class Tagger(Face):
         """
         if isinstance(sentences, str | bytes | Mapping) or not isinstance(sentences, Iterable):
             encode_words(self.tokenizer, sentences)  # says what is wrong
-        return self._stream(sentences, options or STREAM, self.predict, "sentence")
+        return in_buffers(sentences, self.predict, options=options or STREAM, what="sentence")
 
     def stream_texts(self, texts: Iterable[str], *, options: StreamOptions | None = None) -> Iterator[TagPrediction]:
         """Tag any number of texts in constant memory: to `predict_texts` what `stream` is to `predict`.
@@ -247,25 +246,8 @@ class Tagger(Face):
         Raises:
             InputError: a text that is no string, named by its number in the stream.
         """
-        _check_iterable(texts)
-        return self._stream(texts, options or STREAM, self.predict_texts, "text")
-
-    def _stream(
-        self, given: Iterable[T], options: StreamOptions, answer: Callable[[list[T]], TagPredictions], what: str
-    ) -> Iterator[TagPrediction]:
-        buffer: list[T] = []
-        seen, begun = 0, time.monotonic()
-        max_age = math.inf if options.max_age is None else options.max_age
-        for one in given:
-            now = time.monotonic()
-            if not buffer:
-                begun = now
-            buffer.append(one)
-            seen += 1
-            if len(buffer) >= options.buffer_size or now - begun >= max_age:
-                yield from _answered(answer, buffer, what, seen)
-                buffer.clear()
-        yield from _answered(answer, buffer, what, seen)
+        check_texts(texts)
+        return in_buffers(texts, self.predict_texts, options=options or STREAM, what="text")
 
     def with_windows(self, windows: WindowPolicy) -> Tagger:
         """A copy whose tier 2 reads these windows: `cascade.windows.Windows`, or a function of a `WindowState`.
@@ -275,12 +257,7 @@ class Tagger(Face):
         """
         if not callable(windows):
             raise OptionError(f"the windows must be callable, was: {windows!r}; use cascade.windows.Windows")
-        layers = windows.context_layers if isinstance(windows, Windows) else None
-        if layers is not None and layers not in self.tier2.layers:
-            raise OptionError(
-                f"context_layers must be a layer with an exit, was: {layers}; "
-                f"choose from {', '.join(map(str, self.tier2.layers))}"
-            )
+        check_windows(windows, self.tier2.layers)
         return replace(self, windows=windows)
 
     def with_decoding(self, decoder: Decoder) -> Tagger:
@@ -332,31 +309,6 @@ def _stored(bundle: Bundle) -> tuple[WindowPolicy, Decoder]:
         raise BundleError(f"the bundle's policies must be readable, but {error}; export the bundle again") from error
 
 
-def _check_iterable(texts: object) -> None:
-    if isinstance(texts, str | bytes | Mapping | AbstractSet) or not isinstance(texts, Iterable):
-        raise InputError(f"texts must be a list of texts, was: {type(texts).__name__}; put them into a list")
-
-
 def _as_list(texts: Iterable[str]) -> list[str]:
-    _check_iterable(texts)
+    check_texts(texts)
     return list(texts)
-
-
-def _answered(answer: Callable[[list[T]], TagPredictions], buffer: Sequence[T], what: str, seen: int) -> TagPredictions:
-    """The answers for a buffer; `seen`: how many came so far, these included."""
-    try:
-        return answer(list(buffer))
-    except InputError:
-        for number, one in enumerate(buffer, start=seen - len(buffer)):
-            fault = _fault(answer, one)
-            if fault is not None:
-                raise InputError(f"{what} {number} of the stream, alone as {what} 0: {fault}") from None
-        raise
-
-
-def _fault(answer: Callable[[list[T]], TagPredictions], one: T) -> InputError | None:
-    try:
-        answer([one])
-    except InputError as error:
-        return error
-    return None

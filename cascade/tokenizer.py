@@ -1,40 +1,34 @@
-"""Texts in, rows of token ids out: the only room that touches `tokenizers`.
+"""Texts in, rows of token ids out: with `wordpiece` the only room that touches `tokenizers`.
 
 A text longer than the model becomes several rows that overlap; a pair that is too long is cut, its longer side first.
 Truncation and padding stored in the tokenizer's file are switched off. Texts that the Rust tokenizer cannot take
 (lone surrogates) are repaired, so every Python string has an encoding.
 
-It leaves to others: WordPiece on plain ASCII from memory (`wordpiece`), rows that know their words (`word_encoding`),
-making batches of rows (`batching`), averaging the rows of one document (`engine`).
+It leaves to others: what is a text (`texts`), WordPiece on plain ASCII from memory (`wordpiece`), rows that know their
+words (`word_encoding`), making batches of rows (`batching`), averaging the rows of one document (`engine`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import tokenizers
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from cascade.batch import Batch, IntArray
-from cascade.exceptions import BundleError, BundleNotFoundError, InputError, OptionError
+from cascade.exceptions import BundleError, BundleNotFoundError, OptionError
 from cascade.fitting import Template, fit
-from cascade.wordpiece import AsciiWordPiece, ChunkTable, EncodedRows, RowText
+from cascade.texts import RowText, Text, is_ascii, read_texts, repair_row, repair_text
+from cascade.wordpiece import AsciiWordPiece, ChunkTable, EncodedRows
 
-__all__ = ["Encoded", "Frame", "Text", "Tokenizer", "repair_text"]
-
-Text: TypeAlias = "str | tuple[str, str] | list[str] | Mapping[str, str]"
+__all__ = ["Encoded", "Frame", "Text", "Tokenizer"]
 
 CHUNK = 4096  # texts encoded at once: bounds the memory that the Rust tokenizer's results take
 WORDS_KEPT = 65_536
 UNKNOWN = ("[UNK]", "<unk>")  # where the model itself names no unknown token
-REMEDY = 'give a str, a pair (str, str) or {"text": str, "text_pair": str}'
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +99,7 @@ class Tokenizer:
             )
         self.max_length = max_length
         self.overlap = overlap
-        self._fast = _ascii_wordpiece(inner) if word_table else None
+        self._fast = AsciiWordPiece.of(inner) if word_table else None
         self.frame = frame = _frame_of(inner, template)
         self.unknown = _unknown_of(inner)
         self.marks_subwords = bool(getattr(inner.model, "continuing_subword_prefix", None))
@@ -158,9 +152,9 @@ class Tokenizer:
         Raises:
             InputError: naming the position and the type of the first text that is none of these.
         """
-        rows = _read_texts(texts)
+        rows = read_texts(texts)
         parts = [self._encode_rows(rows[at : at + CHUNK]) for at in range(0, len(rows), CHUNK)]
-        encoded = _join(parts)
+        encoded = EncodedRows.join(parts)
         lengths = encoded.batch.lengths
         long = lengths > self.max_length
         if not long.any():
@@ -198,7 +192,7 @@ class Tokenizer:
     def _encode_rows(self, rows: Sequence[RowText]) -> EncodedRows:
         if self._fast is None:
             return self._encode_slowly(rows)
-        plain = np.fromiter(map(_is_ascii, rows), dtype=np.bool_, count=len(rows))
+        plain = np.fromiter(map(is_ascii, rows), dtype=np.bool_, count=len(rows))
         if not plain.any():
             return self._encode_slowly(rows)
         every = bool(plain.all())
@@ -209,15 +203,15 @@ class Tokenizer:
         chosen = chosen[right]
         others = np.setdiff1d(np.arange(len(rows)), chosen)
         slow = self._encode_slowly([rows[int(row)] for row in others])
-        both = _join([_select(quick, np.flatnonzero(right)), slow])
-        return _select(both, np.argsort(np.concatenate((chosen, others))))
+        both = EncodedRows.join([quick.select(np.flatnonzero(right)), slow])
+        return both.select(np.argsort(np.concatenate((chosen, others))))
 
     def _encode_slowly(self, rows: Sequence[RowText]) -> EncodedRows:
         inner = self._inner
         pair = np.fromiter((isinstance(row, tuple) for row in rows), dtype=np.bool_, count=len(rows))
         # The fast form (from 0.20 on) makes no character offsets; without a post-processor it forgets pairs' types.
         encode = inner.encode_batch if pair.any() else getattr(inner, "encode_batch_fast", inner.encode_batch)
-        encodings: list[tokenizers.Encoding] = encode([_repair(row) for row in rows])
+        encodings: list[tokenizers.Encoding] = encode([repair_row(row) for row in rows])
         lengths = np.fromiter(map(len, encodings), dtype=np.int64, count=len(encodings))
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         tokens = int(offsets[-1])
@@ -232,64 +226,6 @@ class Tokenizer:
         for row in np.flatnonzero(pair & (lengths > self.max_length)):  # rare; nobody reads the others' length
             firsts[row] = encodings[int(row)].sequence_ids.count(0)
         return EncodedRows(Batch(ids=ids, types=types, offsets=offsets), firsts)
-
-
-def _read_texts(texts: Iterable[Text]) -> list[RowText]:
-    if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
-        raise InputError(f"texts must be a list of texts, was: {type(texts).__name__}; put one text into a list")
-    rows = list(texts)
-    if set(map(type, rows)) <= {str}:
-        return rows  # type: ignore[return-value]  # just looked
-    return [_read_text(row, position) for position, row in enumerate(rows)]
-
-
-def _read_text(text: object, position: int) -> RowText:
-    if isinstance(text, str):
-        return text
-    if isinstance(text, (tuple, list)):
-        if len(text) != 2:
-            raise InputError(f"a pair must hold two texts, text {position} holds {len(text)}; {REMEDY}")
-        first, second = text
-    elif isinstance(text, Mapping):
-        if "text" not in text:
-            keys = ", ".join(map(repr, text)) or "none"
-            raise InputError(
-                f'a text given as a mapping must have the key "text", text {position} has: {keys}; {REMEDY}'
-            )
-        first, second = text["text"], text.get("text_pair")
-        if second is None and isinstance(first, str):
-            return first
-    else:
-        raise InputError(f"a text must be a string, text {position} was: {type(text).__name__}; {REMEDY}")
-    for side, value in (("first", first), ("second", second)):
-        if not isinstance(value, str):
-            raise InputError(
-                f"both texts of a pair must be strings, the {side} of text {position} was: "
-                f"{type(value).__name__}; {REMEDY}"
-            )
-    return first, second
-
-
-def _is_ascii(row: RowText) -> bool:
-    return row.isascii() if isinstance(row, str) else row[0].isascii() and row[1].isascii()
-
-
-def _repair(row: RowText) -> RowText:
-    """Surrogate pairs become the character they spell, lone surrogates U+FFFD."""
-    if isinstance(row, tuple):
-        return repair_text(row[0]), repair_text(row[1])
-    return repair_text(row)
-
-
-def repair_text(text: str) -> str:
-    """A text that the Rust tokenizer takes: surrogate pairs become the character they spell, lone ones U+FFFD."""
-    if text.isascii():
-        return text
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 def _template_of(inner: tokenizers.Tokenizer) -> Template:
@@ -329,54 +265,3 @@ def _unknown_of(inner: tokenizers.Tokenizer) -> int:
         if number is not None:
             return int(number)
     return 0  # byte-level: every character has pieces, only the empty word has none
-
-
-def _ascii_wordpiece(inner: tokenizers.Tokenizer) -> AsciiWordPiece | None:
-    """The table of words, where this tokenizer is of the one kind that it copies exactly; otherwise None."""
-    normalizer, model = inner.normalizer, inner.model
-    if not (
-        isinstance(model, WordPiece)
-        and isinstance(inner.pre_tokenizer, BertPreTokenizer)
-        and isinstance(normalizer, BertNormalizer)
-        and normalizer.clean_text
-    ):
-        return None
-    added = [token.content for token in inner.get_added_tokens_decoder().values()]
-    if not all(map(AsciiWordPiece.can_reserve, added)):
-        return None
-    # The template's shape, looked at rather than parsed: [CLS] [SEP], and [CLS] [SEP] [SEP] with types 0 0 1.
-    single, pair = inner.encode(""), inner.encode("", "")
-    if len(single.ids) != 2 or any(single.type_ids):
-        return None
-    cls, sep = single.ids
-    word = inner.encode("a", "a")
-    pieces = [piece.id for piece in model.tokenize("a")]
-    types = [0] * (len(pieces) + 2) + [1] * (len(pieces) + 1)
-    if pair.ids != [cls, sep, sep] or word.ids != [cls, *pieces, sep, *pieces, sep] or word.type_ids != types:
-        return None
-    return AsciiWordPiece(
-        lambda text: [piece.id for piece in model.tokenize(text)],
-        lowercase=normalizer.lowercase,
-        cls=cls,
-        sep=sep,
-        reserved=added,
-    )
-
-
-def _join(parts: Sequence[EncodedRows]) -> EncodedRows:
-    if len(parts) == 1:
-        return parts[0]
-    none = np.zeros(0, dtype=np.int64)
-    lengths = np.concatenate([none, *(part.batch.lengths for part in parts)])
-    return EncodedRows(
-        Batch(
-            ids=np.concatenate([none, *(part.batch.ids for part in parts)]),
-            types=np.concatenate([none, *(part.batch.types for part in parts)]),
-            offsets=np.concatenate(([0], np.cumsum(lengths))),
-        ),
-        np.concatenate([none, *(part.firsts for part in parts)]),
-    )
-
-
-def _select(rows: EncodedRows, chosen: IntArray) -> EncodedRows:
-    return EncodedRows(rows.batch.select(chosen), rows.firsts[chosen])

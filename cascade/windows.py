@@ -6,7 +6,7 @@ to others: which words are unsure (`routing`), cutting the windows out (`words`)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ __all__ = [
     "WindowPolicy",
     "WindowState",
     "Windows",
+    "check",
     "decide",
     "from_json",
     "to_json",
@@ -140,6 +141,19 @@ class Windows:
         starts = np.flatnonzero(inside & (new | ~np.append(False, inside[:-1])))
         stops = np.flatnonzero(inside & (np.append(new[1:], True) | ~np.append(inside[1:], False))) + 1
         return Spans(sentences[starts], starts, stops)
+
+
+def check(policy: WindowPolicy, layers: Sequence[int]) -> None:
+    """Whether a policy fits a second tier with exits after these layers. A caller's own callable always does.
+
+    Raises:
+        OptionError: `context_layers` is no layer with an exit.
+    """
+    wanted = policy.context_layers if isinstance(policy, Windows) else None
+    if wanted is not None and wanted not in layers:
+        raise OptionError(
+            f"context_layers must be a layer with an exit, was: {wanted}; choose from {', '.join(map(str, layers))}"
+        )
 
 
 whole_sentences = Windows(margin=0, whole=0.0)

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from cascade.batch import Batch, BoolArray, IntArray, cumulated
 from cascade.exceptions import InputError
-from cascade.tokenizer import Frame, Tokenizer, repair_text
+from cascade.texts import repair_text
+from cascade.tokenizer import Frame, Tokenizer
 from cascade.words import WordBatch
 
 __all__ = ["Sentence", "TextWords", "encode_texts", "encode_words", "grouped"]

@@ -10,7 +10,7 @@ Valid for exactly one family: `BertNormalizer` (with `clean_text`), `BertPreToke
 carriage return spaces, and lower-cases; nothing of it looks beyond a space, which is why chunks can be kept.
 
 It leaves to others: everything that is not ASCII and rows that spell a special token (`tokenizer` sends both to the
-Rust tokenizer), reading tokenizer files, rows that are too long.
+Rust tokenizer), reading tokenizer files, rows that are too long (`fitting`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeAlias
 
 import numpy as np
+import tokenizers
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from cascade.batch import Batch, BoolArray, IntArray
+from cascade.packing import concatenate
+from cascade.texts import RowText
 
-__all__ = ["AsciiWordPiece", "ChunkTable", "EncodedRows", "RowText"]
-
-RowText: TypeAlias = "str | tuple[str, str]"
+__all__ = ["AsciiWordPiece", "ChunkTable", "EncodedRows"]
 
 # No ASCII text can hold these two, so no chunk of a text can be mistaken for them.
 ROW_END, FIRST_END = "\x80", "\x81"
@@ -54,6 +57,20 @@ class EncodedRows:
 
     batch: Batch
     firsts: IntArray
+
+    @classmethod
+    def join(cls, parts: Sequence[EncodedRows]) -> EncodedRows:
+        """The rows of all parts, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            concatenate([part.batch for part in parts]),
+            np.concatenate([np.zeros(0, dtype=np.int64), *(part.firsts for part in parts)]),
+        )
+
+    def select(self, rows: IntArray) -> EncodedRows:
+        """These rows, in this order. `rows`: shape `(chosen,)`."""
+        return EncodedRows(self.batch.select(rows), self.firsts[rows])
 
 
 class ChunkTable(dict[str, tuple[int, ...]]):
@@ -118,6 +135,38 @@ class AsciiWordPiece:
         self._reserved = tuple(word.lower() for word in reserved)
         fixed = {"": (), ROW_END: (ROW_MARK, cls), FIRST_END: (FIRST_MARK,)}
         self._table = ChunkTable(fixed, self._encode_chunk, capacity=capacity)
+
+    @classmethod
+    def of(cls, inner: tokenizers.Tokenizer) -> AsciiWordPiece | None:
+        """The table of words, where this tokenizer is of the one kind that it copies exactly; otherwise None."""
+        normalizer, model = inner.normalizer, inner.model
+        if not (
+            isinstance(model, WordPiece)
+            and isinstance(inner.pre_tokenizer, BertPreTokenizer)
+            and isinstance(normalizer, BertNormalizer)
+            and normalizer.clean_text
+        ):
+            return None
+        added = [token.content for token in inner.get_added_tokens_decoder().values()]
+        if not all(map(cls.can_reserve, added)):
+            return None
+        # The template's shape, looked at rather than parsed: [CLS] [SEP], and [CLS] [SEP] [SEP] with types 0 0 1.
+        single, pair = inner.encode(""), inner.encode("", "")
+        if len(single.ids) != 2 or any(single.type_ids):
+            return None
+        start, end = single.ids
+        word = inner.encode("a", "a")
+        pieces = [piece.id for piece in model.tokenize("a")]
+        types = [0] * (len(pieces) + 2) + [1] * (len(pieces) + 1)
+        if pair.ids != [start, end, end] or word.ids != [start, *pieces, end, *pieces, end] or word.type_ids != types:
+            return None
+        return cls(
+            lambda text: [piece.id for piece in model.tokenize(text)],
+            lowercase=normalizer.lowercase,
+            cls=start,
+            sep=end,
+            reserved=added,
+        )
 
     @staticmethod
     def can_reserve(word: str) -> bool:

@@ -13,10 +13,10 @@ ROOT = Path(__file__).parent.parent
 ENGINE = ROOT / "cascade"
 
 FLOORS = {
-    "checks": 0, "batch": 0, "confidence": 0, "exceptions": 0, "manifest": 0, "results": 0, "words": 0,
-    "workers": 0,
-    "batching": 1, "decoding": 1, "exits": 1, "fitting": 1, "packing": 1, "routing": 1, "threads": 1,
-    "viterbi": 1, "windows": 1, "word_exits": 1, "word_packing": 1, "wordpiece": 1,
+    "checks": 0, "batch": 0, "confidence": 0, "exceptions": 0, "manifest": 0, "results": 0, "texts": 0,
+    "words": 0, "workers": 0,
+    "batching": 1, "decoding": 1, "exit_policy": 1, "exits": 1, "fitting": 1, "packing": 1, "routing": 1,
+    "threads": 1, "viterbi": 1, "windows": 1, "word_exits": 1, "word_packing": 1, "wordpiece": 1,
     "backend": 2, "bundle": 2, "hub": 2, "reading": 2, "records": 2, "tokenizer": 2,
     "word_encoding": 2,
     "staged": 3, "tiers": 3, "word_tiers": 3,

@@ -1,20 +1,20 @@
 """Running both tiers once on labelled examples: what they answer, and how long each part takes per token.
 
-It leaves to others: texts to rows (`tokenizer`) and choosing (`thresholds`). The costs are those of this machine at
-this moment, from a single pass after a warm-up: good enough to compare thresholds, not to publish.
+It leaves to others: texts to rows (`tokenizer`), timing a graph (`timing`), choosing (`thresholds`). The costs are
+those of this machine at this moment, from a single pass after a warm-up: good enough to compare thresholds, not to
+publish.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
-from cascade.backend import Array, Backend
 from cascade.batch import Batch, IntArray
 from cascade.calibration.examples import Costs, Examples
+from cascade.calibration.timing import Timed
 from cascade.tiers import MultiExit, Progress, SingleExit
 
 __all__ = ["observe"]
@@ -44,7 +44,7 @@ def observe(
     Returns:
         The examples, and costs in seconds per token.
     """
-    embed, stages = _Timed(tier2.embed), [_Timed(stage) for stage in tier2.stages]
+    embed, stages = Timed(tier2.embed), [Timed(stage) for stage in tier2.stages]
     timed = replace(tier2, embed=embed, stages=stages)
     start = batch.select(np.arange(min(WARM_UP, len(batch))))
     tier1.score(start)
@@ -69,34 +69,3 @@ def observe(
     return examples, Costs(
         tier1=seconds1 / batch.tokens, stages=tuple(parts.tolist()), always=tokenize_seconds / batch.tokens
     )
-
-
-@dataclass(eq=False)
-class _Timed:
-    """A backend that notes how long each run took; `runs` is shared with `serial`."""
-
-    backend: Backend
-    runs: list[float] = field(default_factory=list)
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return self.backend.inputs
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return self.backend.outputs
-
-    @property
-    def serial(self) -> _Timed:
-        return _Timed(self.backend.serial, self.runs)
-
-    @property
-    def seconds(self) -> float:
-        """Of all runs; of runs side by side the sum."""
-        return sum(self.runs)
-
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        begin = time.perf_counter()
-        made = self.backend.run(feeds)
-        self.runs.append(time.perf_counter() - begin)
-        return made

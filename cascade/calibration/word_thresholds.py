@@ -1,17 +1,16 @@
 """A tagger's operating points: whom to defer, which windows tier 2 reads, at which exit words leave, how deep at most.
 
 Tier 2 runs once for each choice of deferral and windows, with all exits, on exactly the windows that it would read;
-exit policies are then replayed on what it said (`words`). That is near, not exact, so `choose_words` has the chosen
-points really run, and steps back from those that lose more than was allowed. Like `thresholds`, the choice is
-empirical: it meets the bound on these sentences.
+exit policies are then replayed on what it said (`words`). That is near, not exact, so the points have to be run before
+one is chosen (`word_choosing`).
 
-It leaves to others: timing the tiers (`word_observing`), running a whole tagger (the caller's `run`).
+It leaves to others: timing the tiers (`word_observing`), choosing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,10 +28,7 @@ from cascade.word_exits import TokenExit
 from cascade.word_tiers import WordMultiExit, WordSingleExit
 from cascade.words import WordBatch
 
-__all__ = ["Tried", "WordGrid", "WordPoint", "choose_words", "replay_words"]
-
-TRIES = 12
-ENOUGH = 3
+__all__ = ["WordGrid", "WordPoint", "replay_words"]
 
 
 @dataclass(frozen=True)
@@ -91,23 +87,6 @@ class WordPoint:
         return 1 / self.cost if self.cost else math.inf
 
 
-@dataclass(frozen=True)
-class Tried:
-    """A point that was really run.
-
-    Attributes:
-        point: which.
-        score: what was measured: the accuracy, or what else the caller bounds.
-        seconds: of the run.
-        within: whether the score keeps the bound.
-    """
-
-    point: WordPoint
-    score: float
-    seconds: float
-    within: bool
-
-
 def replay_words(
     tier1: WordSingleExit,
     tier2: WordMultiExit,
@@ -161,59 +140,6 @@ def replay_words(
             seen = replay.second(words.spans(spans.rows, spans.starts, spans.stops), numbers)
             points += replay.points(Threshold(threshold), windows, seen, unsure[numbers], elsewhere, base)
     return sorted(points, key=lambda point: (point.cost, -point.accuracy))
-
-
-def choose_words(
-    points: Sequence[WordPoint],
-    run: Callable[[WordPoint], tuple[float, float]],
-    *,
-    full: float,
-    max_drop: float,
-    tries: int = TRIES,
-    enough: int = ENOUGH,
-) -> list[Tried]:
-    """Really run the cheapest points until some keep the bound.
-
-    A point that loses more than was allowed makes the replay's drop count for as much less from then on: what halted
-    words do to the others is not in it.
-
-    Args:
-        points: of `replay_words`.
-        run: what a point scores on the examples, and how many seconds that took.
-        full: what tier 2 at full depth scores.
-        max_drop: how much less is allowed.
-        tries: points that are run at most.
-        enough: points that have to keep the bound; of one router and windows only one is looked for.
-
-    Returns:
-        Those that were run, in order; the fastest one within the bound is `min(..., key=seconds)` of them. May be none.
-    """
-    check_share("max_drop", max_drop, "0.005 is half a point")
-    allowed = max_drop
-    tried: list[Tried] = []
-    done: set[tuple[str, str]] = set()
-    waiting = sorted(points, key=lambda point: (point.cost, -point.accuracy))
-    while len(tried) < tries and sum(one.within for one in tried) < enough:
-        point = next(
-            (
-                point
-                for point in waiting
-                if point.drop <= allowed + 1e-9 and (repr(point.router), repr(point.windows)) not in done
-            ),
-            None,
-        )
-        if point is None:
-            break
-        waiting.remove(point)
-        score, seconds = run(point)
-        missing = full - max_drop - score
-        within = missing <= 1e-9
-        tried.append(Tried(point, score, seconds, within))
-        if within:
-            done.add((repr(point.router), repr(point.windows)))
-        else:
-            allowed = min(allowed, point.drop) - missing
-    return tried
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 A policy is asked about the probabilities that every exit gave while nobody left, so no model runs here. That is exact
 where sentences leave whole; where words leave one by one it is near: those that stay would have seen the others in the
-state they left in. Whoever chooses by it runs the chosen point (`word_thresholds`). It leaves to others: running and
+state they left in. Whoever chooses by it runs the chosen point (`word_choosing`). It leaves to others: running and
 timing the tiers (`word_observing`), what a single text costs (`examples.Costs`).
 """
 

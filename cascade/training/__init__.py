@@ -5,6 +5,7 @@ multi_exit     a second tier for classification: a head on a pooled vector at ev
 tagging        a second tier for tagging: a linear head over every token at every exit
 static         the cheapest first tier: a weighted mean of token embeddings and a small MLP
 static_tagger  the cheapest first tier for tagging: an MLP on each piece and its neighbours
+imitation      what distilling a first tier is: options, loss, the teacher's answers
 students       the kinds of first tier, and how each begins from its teacher
 objectives     what the exits are trained on: joint, two-stage, detached, distilled
 vocabulary     pruning a WordPiece vocabulary to what a task needs
@@ -19,6 +20,7 @@ sampling       which words of a training batch stop after which layer
 crf            transitions of a linear-chain CRF over frozen answers
 split          holding out a share of a file
 options        options that several commands share
+cli, tag_cli   the command line; what it does for taggers
 
 exits, tag_exits             `cascade-train exits`
 first_tier, tag_first_tier   `cascade-train first-tier`

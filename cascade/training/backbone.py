@@ -85,6 +85,18 @@ class ExitBackbone(nn.Module):
         positions: int = self.config.max_position_embeddings
         return positions - (self.config.pad_token_id + 1 if self.config.model_type == "roberta" else 0)
 
+    def learn(self, *, detach: bool, frozen: bool) -> None:
+        """Choose what the next training changes.
+
+        Args:
+            detach: gradients stop between exits.
+            frozen: the backbone keeps its weights. So does the last head: full depth must answer as before.
+        """
+        self.detach = detach
+        self.backbone.requires_grad_(not frozen)
+        self.heads.requires_grad_(True)
+        self.heads[-1].requires_grad_(not frozen)
+
     def states(
         self,
         input_ids: Tensor,

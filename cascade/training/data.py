@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from cascade.exceptions import DataError, MissingExtraError
-from cascade.reading import read_examples
+from cascade.reading import Columns, read_examples
 
 __all__ = [
     "Columns",
@@ -31,15 +31,6 @@ __all__ = [
     "named",
     "read",
 ]
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns of a labelled file."""
-
-    text: str = "text"
-    pair: str = "text_pair"
-    label: str = "label"
 
 
 @dataclass(frozen=True)

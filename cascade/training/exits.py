@@ -112,11 +112,7 @@ def train_exits(
 
     scores: dict[str, float] = {}
     for stage, objective in enumerate(options.objectives):
-        model.detach = objective.detach
-        model.backbone.requires_grad_(not objective.frozen_backbone)
-        model.heads.requires_grad_(True)
-        # With a frozen backbone full depth must answer as before, so its head stays too.
-        model.heads[-1].requires_grad_(not objective.frozen_backbone)
+        model.learn(detach=objective.detach, frozen=objective.frozen_backbone)
         scores = run_loop(
             model,
             train=rows,

@@ -1,13 +1,14 @@
 """`cascade-train first-tier`: a small model that imitates a second tier.
 
-It leaves to others: the kinds of student (`students`), more text (`augmentation`), the loop (`loop`).
+It leaves to others: what imitating is (`imitation`), the kinds of student (`students`), more text (`augmentation`), the
+loop (`loop`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,11 @@ from tqdm import tqdm
 from transformers import EvalPrediction, set_seed
 
 from cascade.batch import FloatArray
-from cascade.exceptions import OptionError
 from cascade.training import checkpoint, data
-from cascade.training.augmentation import Augmentation, neighbours
-from cascade.training.loop import LoopOptions, run_loop
+from cascade.training.augmentation import neighbours
+from cascade.training.imitation import Imitation
+from cascade.training.loop import Loss, run_loop
 from cascade.training.multi_exit import MultiExitModel
-from cascade.training.objectives import divergence
 from cascade.training.students import Static, Student
 
 __all__ = ["FirstTierOptions", "train_first_tier"]
@@ -32,34 +32,11 @@ __all__ = ["FirstTierOptions", "train_first_tier"]
 UNLABELLED = -100
 
 
-@dataclass(frozen=True)
-class FirstTierOptions:
-    """What a user chooses of a first tier.
-
-    Attributes:
-        student: kind and size.
-        imitation: share in [0, 1] of the loss that is the divergence from the teacher; the rest is cross-entropy on
-            the labels of labelled rows.
-        temperature: softens both distributions (Hinton et al. 2015, section 2).
-        augmentation: unlabelled rows made from the training rows.
-        freeze_embeddings: keep the token embeddings as they came from the teacher: a small student with a large table
-            learns its training words by heart.
-        max_length: tokens per row at most, in training.
-    """
+@dataclass(frozen=True, kw_only=True)
+class FirstTierOptions(Imitation):
+    """What a user chooses of a first tier. `student`: kind and size."""
 
     student: Student = field(default_factory=Static)
-    imitation: float = 0.7
-    temperature: float = 2.0
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    freeze_embeddings: bool = False
-    max_length: int = 128
-    loop: LoopOptions = field(default_factory=lambda: LoopOptions(epochs=8, learning_rate=5e-4, head_factor=1.0))
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.imitation <= 1:
-            raise OptionError(f"imitation must be in [0, 1], was: {self.imitation}")
-        if self.temperature <= 0:
-            raise OptionError(f"temperature must be above 0, was: {self.temperature}")
 
 
 def train_first_tier(
@@ -127,13 +104,7 @@ def train_first_tier(
         "rows": len(rows),
         "evaluation": Path(evaluation).name if evaluation is not None else None,
         "student": repr(options.student),
-        "options": asdict(options.loop)
-        | {
-            "imitation": options.imitation,
-            "temperature": options.temperature,
-            "freeze_embeddings": options.freeze_embeddings,
-            "augmentation": repr(options.augmentation),
-        },
+        "options": options.reported,
         "scores": scores,
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -148,7 +119,7 @@ def _with_teacher(
     options: FirstTierOptions,
     run_folder: Path,
 ) -> data.Rows:
-    """All rows, labelled and not, with the teacher's logits; kept on disk, so that a resumed run need not wait."""
+    """All rows, labelled and not, with the teacher's logits."""
     ids = [list(row) for rows in labelled for row in rows.ids]
     types = None
     if any(rows.types is not None for rows in labelled):
@@ -168,12 +139,7 @@ def _with_teacher(
     if types is not None:
         types += [[0] * len(row) for row in more]
     labels = np.concatenate([labels, np.full((len(more), *labels.shape[1:]), UNLABELLED, labels.dtype)])
-    cache = run_folder / "teacher.npy"
-    if options.loop.resume and cache.exists() and len(known := np.load(cache)) == len(ids):
-        logits = known
-    else:
-        logits = teacher_logits(teacher, data.Rows(ids=ids, types=types))
-        np.save(cache, logits)
+    logits = options.answers(run_folder, len(ids), lambda: teacher_logits(teacher, data.Rows(ids=ids, types=types)))
     return data.Rows(ids=ids, types=types, targets={"labels": labels, "teacher": logits})
 
 
@@ -191,26 +157,20 @@ def teacher_logits(teacher: MultiExitModel, rows: data.Rows, *, batch_size: int 
     return logits
 
 
-def _loss(options: FirstTierOptions, multi_label: bool) -> Any:
+def _loss(options: FirstTierOptions, multi_label: bool) -> Loss:
     def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        # Evaluation rows have no teacher; their loss is the plain one.
-        imitation = options.imitation if "teacher" in batch else 0.0
-        total = logits.new_zeros(())
-        if imitation:
-            total = (
-                imitation
-                * divergence(logits.unsqueeze(1), batch["teacher"], multi_label, temperature=options.temperature).sum()
-            )
         labels = batch["labels"]
-        known = labels != UNLABELLED if not multi_label else (labels != UNLABELLED).all(-1)
-        if imitation < 1 and bool(known.any()):
+
+        def plain() -> Tensor | None:
+            known = labels != UNLABELLED if not multi_label else (labels != UNLABELLED).all(-1)
+            if not bool(known.any()):
+                return None
             if multi_label:
-                plain = F.binary_cross_entropy_with_logits(logits[known], labels[known], reduction="sum")
-                plain = plain / labels.shape[1]
-            else:
-                plain = F.cross_entropy(logits[known], labels[known], reduction="sum")
-            total = total + (1 - imitation) * plain / len(labels)
-        return total
+                summed = F.binary_cross_entropy_with_logits(logits[known], labels[known], reduction="sum")
+                return summed / labels.shape[1]
+            return F.cross_entropy(logits[known], labels[known], reduction="sum")
+
+        return options.loss(logits, batch.get("teacher"), plain, multi_label=multi_label)
 
     return loss
 

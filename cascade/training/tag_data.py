@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.exceptions import DataError, OptionError
+from cascade.reading import TagColumns
 from cascade.records import READERS, FileFormat, LineError, StreamError
 from cascade.records import Columns as RecordColumns
 from cascade.training.data import load_named, named
@@ -32,14 +33,6 @@ FORMATS = {
     ".parquet": FileFormat.PARQUET,
     ".txt": FileFormat.TEXT,
 }
-
-
-@dataclass(frozen=True)
-class TagColumns:
-    """Names of the columns of a file of tagged sentences."""
-
-    tokens: str = "tokens"
-    tags: str = "tags"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cascade.batch import BoolArray, IntArray
 from cascade.exceptions import DataError, OptionError
-from cascade.tokenizer import repair_text
+from cascade.texts import repair_text
 from cascade.training.checkpoint import byte_level_parts
 from cascade.training.data import Pad, Rows
 from cascade.training.tag_data import Sentences

@@ -1,13 +1,14 @@
 """`cascade-train first-tier --task tagging`: a small tagger that imitates a second tier, word by word.
 
-It leaves to others: the kinds of student (`students`), more sentences (`augmentation`), the loop (`loop`).
+It leaves to others: what imitating is (`imitation`), the kinds of student (`students`), more sentences
+(`augmentation`), the loop (`loop`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import EvalPrediction, set_seed
 
-from cascade.exceptions import OptionError
 from cascade.training import checkpoint, tag_data
-from cascade.training.augmentation import Augmentation, neighbours
+from cascade.training.augmentation import neighbours
 from cascade.training.data import Rows
-from cascade.training.loop import LoopOptions, Loss, run_loop
-from cascade.training.objectives import divergence
+from cascade.training.imitation import Imitation
+from cascade.training.loop import Loss, run_loop
 from cascade.training.students import StaticTagger, TagStudent
 from cascade.training.tag_data import Sentences, TagColumns
 from cascade.training.tag_encoding import NO_LABEL, PadTags, WordTokenizer, encode
@@ -32,33 +32,11 @@ from cascade.training.word_pass import over_words, split_words
 __all__ = ["TagFirstTierOptions", "train_tag_first_tier"]
 
 
-@dataclass(frozen=True)
-class TagFirstTierOptions:
-    """What a user chooses of a first tier for tagging.
-
-    Attributes:
-        student: kind and size.
-        imitation: share in [0, 1] of the loss that is the divergence from the teacher; the rest is cross-entropy on
-            the tags of tagged words.
-        temperature: softens both distributions (Hinton et al. 2015, section 2).
-        augmentation: untagged sentences made from the training sentences, by replacing pieces.
-        freeze_embeddings: keep the token embeddings as they came from the teacher.
-        max_length: tokens per row at most, in training; longer sentences are cut between words.
-    """
+@dataclass(frozen=True, kw_only=True)
+class TagFirstTierOptions(Imitation):
+    """What a user chooses of a first tier for tagging. `student`: kind and size."""
 
     student: TagStudent = field(default_factory=StaticTagger)
-    imitation: float = 0.7
-    temperature: float = 2.0
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    freeze_embeddings: bool = False
-    max_length: int = 128
-    loop: LoopOptions = field(default_factory=lambda: LoopOptions(epochs=8, learning_rate=5e-4, head_factor=1.0))
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.imitation <= 1:
-            raise OptionError(f"imitation must be in [0, 1], was: {self.imitation}")
-        if self.temperature <= 0:
-            raise OptionError(f"temperature must be above 0, was: {self.temperature}")
 
 
 def train_tag_first_tier(
@@ -129,14 +107,7 @@ def train_tag_first_tier(
         "rows": len(rows),
         "evaluation": Path(evaluation).name if evaluation is not None else None,
         "student": repr(options.student),
-        "options": asdict(options.loop)
-        | {
-            "imitation": options.imitation,
-            "temperature": options.temperature,
-            "freeze_embeddings": options.freeze_embeddings,
-            "max_length": length,
-            "augmentation": repr(options.augmentation),
-        },
+        "options": options.reported | {"max_length": length},
         "scores": scores,
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -149,7 +120,7 @@ def train_tag_first_tier(
 def _with_teacher(
     teacher: MultiExitTagger, parts: Sequence[Rows], options: TagFirstTierOptions, run_folder: Path
 ) -> Rows:
-    """All rows, tagged and not, with the teacher's logits; kept on disk, so that a resumed run need not wait."""
+    """All rows, tagged and not, with the teacher's logits."""
     ids = [list(row) for part in parts for row in part.ids]
     labels = [row for part in parts for row in part.targets["labels"]]
     firsts = [row for part in parts for row in part.targets["firsts"]]
@@ -164,13 +135,8 @@ def _with_teacher(
         labels = labels + [np.full(len(row), NO_LABEL, dtype=np.int64) for row in more]
         ids = ids + more
     rows = Rows(ids=ids, targets={"labels": labels, "firsts": firsts})
-    cache = run_folder / "teacher.npy"
     words = sum(int(row.sum()) for row in firsts)
-    if options.loop.resume and cache.exists() and len(known := np.load(cache)) == words:
-        logits = known
-    else:
-        logits = over_words(teacher, rows, read=_last_exit)
-        np.save(cache, logits)
+    logits = options.answers(run_folder, words, lambda: over_words(teacher, rows, read=_last_exit))
     return Rows(ids=ids, targets=rows.targets | {"teacher": split_words(logits, rows)})
 
 
@@ -180,18 +146,13 @@ def _last_exit(logits: Tensor, _labels: Tensor) -> Tensor:
 
 def _loss(options: TagFirstTierOptions) -> Loss:
     def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        # Evaluation rows have no teacher; their loss is the plain one.
-        imitation = options.imitation if "teacher" in batch else 0.0
         found, labels = logits[batch["firsts"]], batch["labels"][batch["firsts"]]
-        total = logits.new_zeros(())
-        if imitation:
-            imitated = divergence(found.unsqueeze(1), batch["teacher"], False, temperature=options.temperature)
-            total = imitation * imitated.sum()
         known = labels != NO_LABEL
-        if imitation < 1 and bool(known.any()):
-            plain = F.cross_entropy(found[known], labels[known], reduction="sum")
-            total = total + (1 - imitation) * plain / len(labels)
-        return total
+
+        def plain() -> Tensor | None:
+            return F.cross_entropy(found[known], labels[known], reduction="sum") if bool(known.any()) else None
+
+        return options.loss(found, batch.get("teacher"), plain)
 
     return loss
 

@@ -1,0 +1,93 @@
+"""What a graph costs as a function of its batch: a fixed time, and some per token, per row, per token x longest row.
+
+The weights make the relative errors small and none is negative: a batch costs no less for being larger. The error that
+counts is that at points which were left out of the fit. It leaves to others: measuring (`profile`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.exceptions import OptionError
+
+__all__ = ["CostModel", "Size", "fit"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a batch is: rows, tokens of all together, tokens of its longest row."""
+
+    rows: int
+    tokens: int
+    longest: int
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Weights in seconds, and how far off they are.
+
+    Attributes:
+        fixed: of any batch.
+        per_token, per_row, per_token_and_longest: of each.
+        median_error, largest_error: relative, at points that were left out of the fit.
+    """
+
+    fixed: float
+    per_token: float
+    per_row: float
+    per_token_and_longest: float
+    median_error: float
+    largest_error: float
+
+    def __call__(self, size: Size) -> float:
+        """Seconds of a batch."""
+        weights = (self.fixed, self.per_token, self.per_row, self.per_token_and_longest)
+        return float(_terms([size])[0] @ np.array(weights))
+
+
+def fit(sizes: Sequence[Size], seconds: Sequence[float]) -> CostModel:
+    """The model that fits these best.
+
+    Args:
+        sizes: of batches that were timed.
+        seconds: of each, above 0.
+
+    Raises:
+        OptionError: fewer than 5 points, with which 4 weights would fit anything.
+    """
+    if len(sizes) < 5:
+        raise OptionError(f"a cost model needs at least 5 points of the grid, had {len(sizes)}; give more sizes")
+    terms, taken = _terms(sizes), np.asarray(seconds, dtype=np.float64)
+    weights = _weights(terms, taken)
+    errors = []
+    for out in range(len(sizes)):
+        rest = np.arange(len(sizes)) != out
+        errors.append(float(abs(terms[out] @ _weights(terms[rest], taken[rest]) / taken[out] - 1)))
+    fixed, per_token, per_row, per_both = map(float, weights)
+    return CostModel(fixed, per_token, per_row, per_both, median(errors), max(errors))
+
+
+def _terms(sizes: Sequence[Size]) -> Floats:
+    return np.array([[1, size.tokens, size.rows, size.tokens * size.longest] for size in sizes], dtype=np.float64)
+
+
+def _weights(terms: Floats, seconds: Floats) -> Floats:
+    """Least squares of relative errors without negative weights: of all choices of terms the best that has none."""
+    relative = terms / seconds[:, None]
+    scale = np.abs(relative).max(axis=0)
+    best, least = np.zeros(terms.shape[1]), np.inf
+    for choice in range(1, 2 ** terms.shape[1]):
+        kept = [column for column in range(terms.shape[1]) if choice >> column & 1]
+        found = np.linalg.lstsq(relative[:, kept] / scale[kept], np.ones(len(seconds)), rcond=None)[0] / scale[kept]
+        left = float(np.square(relative[:, kept] @ found - 1).sum())
+        if (found >= 0).all() and left < least:
+            best, least = np.zeros(terms.shape[1]), left
+            best[kept] = found
+    return best

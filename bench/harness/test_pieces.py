@@ -1,0 +1,78 @@
+"""The pieces by themselves, one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from cascade import exits, routing
+from cascade.batch import Batch
+from cascade.batching import TokenBudget
+from cascade.classifier import Classifier
+from cascade.exits import ExitState
+from cascade.packing import Packing, compact
+from cascade.routing import RoutingState
+from cascade_bench.parts import Part, parts
+
+
+@pytest.fixture
+def part(request: pytest.FixtureRequest, classifier: Classifier) -> Part:
+    """A graph by its number; a bundle with fewer exits leaves the others out."""
+    found: Sequence[Part] = parts(classifier)
+    if request.param >= len(found):
+        pytest.skip(f"this bundle has {len(found)} graphs")
+    return found[request.param]
+
+
+def test_tokenise(benchmark: BenchmarkFixture, classifier: Classifier, texts: list[str]) -> None:
+    assert len(benchmark(classifier.tokenizer.encode, texts).batch) >= len(texts)
+
+
+def test_make_batches(benchmark: BenchmarkFixture, batch: Batch) -> None:
+    lengths = np.tile(batch.lengths, 16)
+    assert sum(map(len, benchmark(lambda: list(TokenBudget(2048)(lengths))))) == len(lengths)
+
+
+def test_pack(benchmark: BenchmarkFixture, batch: Batch) -> None:
+    assert benchmark(Packing.of, batch.lengths).scatter.shape == (batch.tokens,)
+
+
+@pytest.mark.parametrize("part", range(14), ids=["tier1", "embed", *(f"stage{n}" for n in range(12))], indirect=True)
+def test_graph(benchmark: BenchmarkFixture, part: Part, batch: Batch) -> None:
+    feeds = part.feeds(batch.lengths)
+    assert benchmark(part.backend.run, feeds)
+
+
+def test_route(benchmark: BenchmarkFixture, classifier: Classifier, batch: Batch) -> None:
+    scores = classifier.tier1.score(batch)
+    state = RoutingState(scores.probabilities, scores.confidence, batch.lengths, classifier.multi_label)
+    assert benchmark(routing.decide, classifier.router, state).shape == (len(batch),)
+
+
+def test_decide_who_leaves(benchmark: BenchmarkFixture, classifier: Classifier, batch: Batch) -> None:
+    first = classifier.tier2.all_exits(batch)[:, :1]
+    state = ExitState(
+        exit=0,
+        layer=classifier.tier2.layers[0],
+        last=False,
+        probabilities=first[:, 0],
+        history=first,
+        multi_label=classifier.multi_label,
+    )
+    assert benchmark(exits.decide, classifier.exit_policy, state).shape == (len(batch),)
+
+
+def test_compact(benchmark: BenchmarkFixture, classifier: Classifier, batch: Batch) -> None:
+    hidden = classifier.tier2.embedded(batch)
+    keep = np.arange(len(batch)) % 2 == 0
+    assert len(benchmark(compact, hidden, batch.lengths, keep)) == batch.lengths[keep].sum()
+
+
+def test_merge(benchmark: BenchmarkFixture, classifier: Classifier, batch: Batch) -> None:
+    engine = classifier.cascade
+    first = engine.first(batch)
+    second = engine.second(batch.select(np.flatnonzero(first.deferred))) if first.deferred.any() else None
+    assert benchmark(engine.merge, first, second)[0].shape == (len(batch), len(classifier.labels))

@@ -1,0 +1,89 @@
+"""Which of a tagger's replayed points to take: the cheapest ones are really run, until some keep the bound.
+
+A replay is near, not exact (`words`); a point that loses more than was allowed is stepped back from. Like `thresholds`,
+the choice is empirical: it meets the bound on these sentences. It leaves to others: the points (`word_thresholds`),
+running a whole tagger (the caller's `run`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cascade.calibration.word_thresholds import WordPoint
+from cascade.checks import check_share
+
+__all__ = ["Tried", "choose_words"]
+
+TRIES = 12
+ENOUGH = 3
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A point that was really run.
+
+    Attributes:
+        point: which.
+        score: what was measured: the accuracy, or what else the caller bounds.
+        seconds: of the run.
+        within: whether the score keeps the bound.
+    """
+
+    point: WordPoint
+    score: float
+    seconds: float
+    within: bool
+
+
+def choose_words(
+    points: Sequence[WordPoint],
+    run: Callable[[WordPoint], tuple[float, float]],
+    *,
+    full: float,
+    max_drop: float,
+    tries: int = TRIES,
+    enough: int = ENOUGH,
+) -> list[Tried]:
+    """Really run the cheapest points until some keep the bound.
+
+    A point that loses more than was allowed makes the replay's drop count for as much less from then on: what halted
+    words do to the others is not in it.
+
+    Args:
+        points: of `replay_words`.
+        run: what a point scores on the examples, and how many seconds that took.
+        full: what tier 2 at full depth scores.
+        max_drop: how much less is allowed.
+        tries: points that are run at most.
+        enough: points that have to keep the bound; of one router and windows only one is looked for.
+
+    Returns:
+        Those that were run, in order; the fastest one within the bound is `min(..., key=seconds)` of them. May be none.
+    """
+    check_share("max_drop", max_drop, "0.005 is half a point")
+    allowed = max_drop
+    tried: list[Tried] = []
+    done: set[tuple[str, str]] = set()
+    waiting = sorted(points, key=lambda point: (point.cost, -point.accuracy))
+    while len(tried) < tries and sum(one.within for one in tried) < enough:
+        point = next(
+            (
+                point
+                for point in waiting
+                if point.drop <= allowed + 1e-9 and (repr(point.router), repr(point.windows)) not in done
+            ),
+            None,
+        )
+        if point is None:
+            break
+        waiting.remove(point)
+        score, seconds = run(point)
+        missing = full - max_drop - score
+        within = missing <= 1e-9
+        tried.append(Tried(point, score, seconds, within))
+        if within:
+            done.add((repr(point.router), repr(point.windows)))
+        else:
+            allowed = min(allowed, point.drop) - missing
+    return tried
