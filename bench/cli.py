@@ -1,4 +1,4 @@
-"""`cascade-bench table | startup | thresholds`. What the user did wrong is told in one line, with status 2.
+"""`cascade-bench`: the group, `table`, `startup` and `thresholds`. Wrong use is told in one line, with status 2.
 
 It leaves to others: what the commands do.
 """
@@ -43,6 +43,7 @@ __all__ = ["main"]
 
 SUBSET = 256  # texts on which the pipeline's batch sizes are tried
 DROPS = (0.0, 0.0025, 0.005, 0.01, 0.02)
+BLENDS = (0.0, 0.3, 0.5, 0.7)
 
 
 @click.group(name="cascade-bench", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -54,6 +55,7 @@ def bench() -> None:
     Example:
       cascade-bench thresholds models/sentiment --data calibration.jsonl --max-drop 0.005 --write
       cascade-bench table models/sentiment --data dev.jsonl --checkpoint runs/tier2 --threads 2
+      cascade-bench curve models/sentiment --data dev.jsonl --html curve.html
       cascade-bench startup models/sentiment
     """
 
@@ -116,7 +118,12 @@ def table(
     classifier = Classifier.from_pretrained(model, threads=count)
     data = _read(classifier, file, Columns(text_column, pair_column, label_column))
     who = contenders(classifier)
-    details: dict[str, Any] = {"model": model, "data": Path(file).name, "router": repr(classifier.router)}
+    details: dict[str, Any] = {
+        "model": model,
+        "data": Path(file).name,
+        "router": repr(classifier.router),
+        "blend": classifier.blend,
+    }
     details |= {"exit_policy": repr(classifier.exit_policy), "repeats": repeats, "checkpoint": checkpoint}
     before = machine.facts(threads=count)
     with bar() as step:
@@ -251,17 +258,19 @@ def thresholds(
         seen = operating.look(classifier, data, tier1_share=tier1_share, progress=bar.update)
     grid = Grid(caps=caps)
     drops = sorted({*DROPS, max_drop})
-    points = [choose(seen.examples, seen.costs, max_drop=drop, grid=grid, per_exit=per_exit) for drop in drops]
+    points = [
+        choose(seen.examples, seen.costs, max_drop=drop, grid=grid, per_exit=per_exit, blends=BLENDS) for drop in drops
+    ]
     chosen = points[drops.index(max_drop)]
     rows = [_point(drop, point, "->" if drop == max_drop else "") for drop, point in zip(drops, points, strict=True)]
-    head = ["", "allowed", "accuracy", "drop", "deferred", "mean layer", "predicted", "router", "exit policy"]
-    click.echo(aligned(head, rows, right=(1, 2, 3, 4, 5, 6)))
+    head = ["", "allowed", "accuracy", "drop", "deferred", "mean layer", "predicted", "blend", "router", "exit policy"]
+    click.echo(aligned(head, rows, right=(1, 2, 3, 4, 5, 6, 7)))
     full = chosen.accuracy + chosen.drop
     click.echo(f"\nFull-depth tier 2: {full:.2%} of {len(seen.examples)} examples. Predicted: times faster than it.")
     options = operating.export_options(chosen)
     if write:
         operating.write(classifier, chosen, model=model, data=file, max_drop=max_drop)
-        click.echo(f"Written to {model}: {chosen.router!r}, {chosen.exit_policy!r}")
+        click.echo(f"Written to {model}: {chosen.router!r}, {chosen.exit_policy!r}, blend {chosen.blend:g}")
     elif options is not None:
         click.echo(f"For cascade-export: {options}")
     else:
@@ -289,6 +298,7 @@ def _point(drop: float, point: OperatingPoint, mark: str) -> list[str]:
         f"{point.deferred:.1%}",
         f"{point.mean_layer:.2f}" if point.deferred else "",
         f"{point.predicted_speed_up:.2f}",
+        f"{point.blend:g}",
         repr(point.router).replace(", score=max_probability", ""),
         repr(point.exit_policy),
     ]

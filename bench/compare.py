@@ -19,7 +19,7 @@ from cascade.cli.show import table as aligned
 from cascade.exceptions import DataError, OptionError
 from cascade_bench.statistics import Interval, speed_up
 
-__all__ = ["Compared", "Comparison", "compare", "compare_files"]
+__all__ = ["Compared", "Comparison", "compare", "compare_files", "read_samples"]
 
 Seconds: TypeAlias = "list[float | None]"
 
@@ -86,6 +86,15 @@ def compare_files(first: Path, second: Path) -> Comparison:
         tuple(name for name in after if name not in before),
         tuple(_notes(one, two)),
     )
+
+
+def read_samples(file: Path) -> dict[str, Seconds]:
+    """Seconds by repeat of each benchmark in a file, by name; `None` where it had no turn.
+
+    Raises:
+        DataError: a file that is not of this shape.
+    """
+    return _samples(_read(file), file)
 
 
 @click.command(short_help="Two JSON files: ratios of seconds with intervals; status 1 where B is too slow.")

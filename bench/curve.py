@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -79,6 +79,7 @@ def curve(
     axes: Axes,
     count: int,
     repeats: int,
+    like: Collection[str] | None = None,
     progress: Callable[[str], object] | None = None,
 ) -> Curve:
     """Place all settings, then time tier 2 whole and cut, tier 1, and some points of the front.
@@ -89,10 +90,16 @@ def curve(
         axes: which settings are placed.
         count: points of the front that are timed at most.
         repeats: see `interleaving.interleave`.
+        like: settings that are timed instead of points of the front, as `str` says them; those of another sweep are
+            passed over.
         progress: called with what runs now.
     """
     placed = sweep(model, given.data, axes, progress=progress)
-    chosen = spread([point for point in front(placed.points) if point.kind == "setting"], count)
+    if like is None:
+        chosen = spread([point for point in front(placed.points) if point.kind == "setting"], count)
+    else:
+        chosen = [point for point in placed.points if point.kind == "setting" and str(point.setting) in like]
+        chosen.sort(key=lambda point: point.seconds)
     base = [point for point in placed.fixed if point.setting is not None and point.setting.batching == axes.batching[0]]
     keys = [*map(_key, base), *(str(point.setting) for point in chosen)]
     letters = ["" for _ in base] + [_letter(number) for number in range(len(chosen))]

@@ -21,6 +21,7 @@ from cascade.manifest import TAGGING
 from cascade.tagger import Tagger
 from cascade.threads import check_threads
 from cascade_bench import curve_report, machine
+from cascade_bench.compare import read_samples
 from cascade_bench.console import bar, check_output
 from cascade_bench.curve import curve as measure_curve
 from cascade_bench.curve_data import read_for_curve
@@ -63,6 +64,7 @@ _output = click.Path(path_type=Path)
     "--points", type=click.IntRange(min=1), default=6, show_default=True, metavar="N", help="Of the front, timed."
 )
 @click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True, metavar="N", help="Turns of each.")
+@click.option("--like", "like_file", type=_output, metavar="FILE", help="Time the settings that this JSON has timed.")
 @threads_option
 @json_option
 @click.option("--png", "png_file", type=_output, metavar="FILE", help="Draw it here (extra: bench).")
@@ -81,6 +83,7 @@ def curve(
     batching: tuple[str, ...],
     points: int,
     repeats: int,
+    like_file: Path | None,
     threads: int | None,
     json_file: Path | None,
     png_file: Path | None,
@@ -97,11 +100,13 @@ def curve(
     Example:
       cascade-bench curve models/sentiment --data dev.jsonl --threads 2
       cascade-bench curve models/sentiment --data dev.jsonl --json curve.json --png curve.png --html curve.html
+      cascade-bench curve models/sentiment --data dev.jsonl --like curve.json --json again.json
       cascade-bench curve models/sentiment --data dev.jsonl --batching tokens:2048 --batching fixed:32
     """
     command = command_line(click.get_current_context())
     _check_outputs(json_file, png_file, html_file)
     policies: tuple[BatchingPolicy | None, ...] = tuple(dict.fromkeys(map(batching_policy, batching))) or (None,)
+    like = None if like_file is None else set(read_samples(like_file))
     count = check_threads(threads)
     tagging = open_bundle(model).manifest.task == TAGGING
     made = (Tagger if tagging else Classifier).from_pretrained(model, threads=count)
@@ -114,7 +119,10 @@ def curve(
     )
     axes = Axes(deferrals or (TAG_DEFERRALS if tagging else DEFERRALS), exits, caps, policies)
     with bar() as step:
-        found = measure_curve(made, given, axes=axes, count=points, repeats=repeats, progress=step)
+        found = measure_curve(made, given, axes=axes, count=points, repeats=repeats, like=like, progress=step)
+    missing = sorted((like or set()) - {one.row.key for one in found.timed})
+    if missing:
+        click.echo(f"Not timed, for this sweep does not have them: {'; '.join(missing)}.\n")
     click.echo(curve_report.as_text(found, before))
     details: dict[str, Any] = {"command": command, "model": model, "data": Path(file).name, "repeats": repeats}
     if json_file is not None:

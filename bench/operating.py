@@ -66,7 +66,12 @@ def export_options(point: OperatingPoint) -> str | None:
     """What to give `cascade-export` for this point; `None` where its options cannot say it."""
     router, policy = point.router, point.exit_policy
     threshold = 0.0 if isinstance(router, DeferNone) else getattr(router, "threshold", None)
-    if threshold is None or not isinstance(policy, MaxProbability) or isinstance(policy.threshold, tuple):
+    if (
+        point.blend
+        or threshold is None
+        or not isinstance(policy, MaxProbability)
+        or isinstance(policy.threshold, tuple)
+    ):
         return None
     return f"--threshold {threshold!r} --exit-threshold {policy.threshold!r}"
 
@@ -94,9 +99,16 @@ def write(classifier: Classifier, point: OperatingPoint, *, model: str, data: st
         "max_drop": max_drop,
         **{
             name: getattr(point, name)
-            for name in ("accuracy", "drop", "drop_error", "deferred", "mean_layer", "predicted_speed_up")
+            for name in ("blend", "accuracy", "drop", "drop_error", "deferred", "mean_layer", "predicted_speed_up")
         },
     }
     bundle = classifier.bundle
     manifest = replace(bundle.manifest, figures={**bundle.manifest.figures, "operating_point": chosen})
-    copy_bundle(Bundle(bundle.folder, manifest), bundle.folder, router=router, exit_policy=policy, overwrite=True)
+    copy_bundle(
+        Bundle(bundle.folder, manifest),
+        bundle.folder,
+        router=router,
+        exit_policy=policy,
+        blend=point.blend,
+        overwrite=True,
+    )

@@ -49,6 +49,13 @@ class Kind:
     own: bool = False
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """Distributions whose versions tell what ran, beside those that `machine.facts` names."""
+        known = {"optimum.onnxruntime": "optimum-onnx", "openvino": "openvino", "nncf": "nncf"}
+        known |= {"ctranslate2": "ctranslate2"}
+        return tuple(known[name] for name in self.needs if name in known)
+
+    @property
     def missing(self) -> list[str]:
         """Modules that are not installed."""
         return [name for name in self.needs if not _installed(name)]
@@ -179,7 +186,7 @@ def _kinds() -> Sequence[Kind]:
         Kind(FULL, "cascade, tier 2 at full depth", lambda job: _engine(job, whole=True), own=True),
         Kind(CASCADE, "cascade as configured", lambda job: _engine(job, whole=False), own=True),
         Kind(PIPELINE, "transformers pipeline, fp32", _transformers, (), _TORCH, EXTRA),
-        Kind("compile", "the same with torch.compile, fp32", lambda job: _transformers(job, compiled=True), (),
+        Kind("compile", "transformers pipeline, torch.compile", lambda job: _transformers(job, compiled=True), (),
              _TORCH, EXTRA, "dynamic shapes; compiling does not count"),
         Kind("optimum", "optimum pipeline, fp32", lambda job: _optimum(job, file="model.onnx"), _ONNX, _OPTIMUM,
              'pip install "optimum-onnx[onnxruntime]"'),

@@ -5,9 +5,8 @@
     {"do": "run", "batch_size": 32, "by_length": false, "some": null}                 -> and "labels"
     {"do": "quit"}                                                                    -> and "peak_mib"
 
-A fault is answered with `{"ok": false, "error": "one line"}`. Seconds are taken inside the process, around the work
-alone. Libraries that print cannot disturb the protocol: it has the first output to itself, they get standard error.
-It leaves to others: what the kinds are (`peer_kinds`), who runs when (`peers_table`).
+A fault is answered with `{"ok": false, "error": "one line"}`. It leaves to others: the far end (`peer_server`), what
+the kinds are (`peer_kinds`), who runs when (`peer_turns`).
 """
 
 from __future__ import annotations
@@ -18,19 +17,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeAlias
 
-import numpy as np
-
-from cascade.exceptions import CascadeError
 from cascade.tokenizer import Text
 
-__all__ = ["Job", "Model", "PeerError", "PeerProcess", "Ran", "answer", "limits", "main", "serve"]
+__all__ = ["Job", "Model", "PeerError", "PeerProcess", "Ran", "limits"]
 
 Model: TypeAlias = Callable[[Sequence[Text], int], Sequence[Any]]
 """From texts and a batch size to labels."""
@@ -93,7 +88,7 @@ class PeerProcess:
 
     Args:
         threads: see `limits`.
-        command: what to start; this module's far end if left out.
+        command: what to start; `peer_server` if left out.
         limit: seconds that one command may take.
     """
 
@@ -101,8 +96,8 @@ class PeerProcess:
         self._limit = limit
         self._late = False
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
-        self._process = subprocess.Popen(  # noqa: S603  # this module in this interpreter
-            command or [sys.executable, "-c", "from cascade_bench.peer_process import main; main()"],
+        self._process = subprocess.Popen(  # noqa: S603  # this package in this interpreter
+            command or [sys.executable, "-c", "from cascade_bench.peer_server import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -188,97 +183,3 @@ class PeerProcess:
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()
         return f"its process ended with status {status}{f': {said[-1].strip()}' if said else ''}"
-
-
-def serve(
-    lines: IO[str],
-    out: IO[str],
-    *,
-    loaders: Mapping[str, Callable[[Job], Model]],
-    steps: Mapping[str, Callable[[Job], None]],
-) -> None:
-    """The far end: obey until told to quit or the lines end.
-
-    Args:
-        lines: requests.
-        out: answers.
-        loaders: make a kind's model, by its key.
-        steps: make files, by name.
-    """
-    held: tuple[Model, list[Text]] | None = None
-    for line in lines:
-        request = json.loads(line)
-        made: dict[str, Any] = {"ok": True}
-        begin = time.perf_counter()
-        try:
-            if request["do"] == "prepare":
-                steps[request["kind"]](Job(**request["job"]))
-            elif request["do"] == "load":
-                job = Job(**request["job"])
-                held = (loaders[request["kind"]](job), job.texts())
-            elif request["do"] == "run" and held is not None:
-                model, texts = held[0], _some(held[1], request["some"])
-                begin = time.perf_counter()
-                made["labels"] = answer(model, texts, request["batch_size"], by_length=request["by_length"])
-            elif request["do"] == "quit":
-                made["peak_mib"] = _peak()
-            made["seconds"] = time.perf_counter() - begin
-        except BaseException as error:  # noqa: BLE001  # libraries raise anything, and the report goes on without them
-            made = {"ok": False, "error": _in_one_line(error)}
-        out.write(json.dumps(made) + "\n")
-        out.flush()
-        if request["do"] == "quit":
-            return
-
-
-def answer(model: Model, texts: Sequence[Text], batch_size: int, *, by_length: bool) -> list[Any]:
-    """Labels in the order of the texts, whichever order they were answered in."""
-    if not by_length:
-        return list(model(texts, batch_size))
-    order = sorted(range(len(texts)), key=lambda row: -_characters(texts[row]))
-    labels: list[Any] = [None] * len(texts)
-    for row, label in zip(order, model([texts[row] for row in order], batch_size), strict=True):
-        labels[row] = label
-    return labels
-
-
-def _some(texts: list[Text], count: int | None) -> list[Text]:
-    if count is None or count >= len(texts):
-        return texts
-    return [texts[row] for row in np.linspace(0, len(texts) - 1, count).astype(int)]
-
-
-def _characters(text: Text) -> int:
-    return len(text) if isinstance(text, str) else sum(map(len, text))
-
-
-def _in_one_line(error: BaseException) -> str:
-    said = " ".join(str(error).split())
-    if isinstance(error, CascadeError | PeerError):
-        return said
-    return f"{type(error).__name__}: {said}"[:400] if said else type(error).__name__
-
-
-def _peak() -> float | None:
-    """The most resident memory that this process has held, in MiB."""
-    try:  # of this program alone: what getrusage says begins with the process that started it
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-    except ImportError:  # only Unix has it
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def main() -> None:
-    """The far end, as a process."""
-    # The protocol keeps the real output; whatever a library prints, from C++ too, goes to standard error.
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
-        os.dup2(2, 1)
-        from cascade_bench.peer_files import STEPS
-        from cascade_bench.peer_kinds import KINDS
-
-        serve(sys.stdin, out, loaders={key: kind.load for key, kind in KINDS.items()}, steps=STEPS)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import click
 
 from cascade.classifier import Classifier
 from cascade.cli.show import table as aligned
-from cascade.exceptions import OptionError
+from cascade.exceptions import DataError, OptionError
 from cascade.threads import check_threads
 from cascade_bench import machine
 from cascade_bench.console import bar, check_json
-from cascade_bench.data import Columns, read_labelled
+from cascade_bench.curve_data import read_for_curve
+from cascade_bench.data import Columns, Labelled
 from cascade_bench.options import data_options, json_option, model_argument, threads_option
 from cascade_bench.peer_kinds import KINDS
 from cascade_bench.peer_process import Job
@@ -25,6 +27,7 @@ from cascade_bench.peer_turns import ORDERS
 from cascade_bench.peers_table import PeerRow, PeerTable, compare
 from cascade_bench.render import ratio
 from cascade_bench.report_json import benchmark, document, write_json
+from cascade_bench.tag_data import TagColumns
 
 __all__ = ["as_json", "as_markdown", "as_text", "peers"]
 
@@ -66,12 +69,13 @@ def peers(
       cascade-bench peers models/sentiment --data dev.jsonl --checkpoint runs/tier2 --threads 2
       cascade-bench peers models/sentiment --data dev.jsonl --checkpoint runs/tier2 --only full --only onnxruntime-int8
     """
-    del tokens_column, tags_column  # options that all commands share
     check_json(json_file)
     count = check_threads(threads)
     classifier = Classifier.from_pretrained(model, threads=count)
     columns = Columns(text_column, pair_column, label_column)
-    data = read_labelled(file, classifier.labels, multi_label=classifier.multi_label, columns=columns)
+    given = read_for_curve(file, classifier, columns=columns, tag_columns=TagColumns(tokens_column, tags_column))
+    if not isinstance(given.data, Labelled):
+        raise DataError(f"{file} must hold texts, it holds words; give the file that the bundle was made for")
     kinds = [kind for kind in KINDS.values() if not only or kind.key in only]
     before = machine.facts(threads=count)
     with ExitStack() as stack:
@@ -88,27 +92,31 @@ def peers(
         )
         del classifier  # its threads and its memory are not part of this
         step = stack.enter_context(bar())
-        made = compare(kinds, job, data, repeats=repeats, progress=step)
-    click.echo((as_markdown if markdown else as_text)(made, before))
+        made = compare(kinds, job, given.data, repeats=repeats, progress=step)
+    shown = as_markdown if markdown else as_text
+    click.echo(shown(made, before, metric=given.metric, notes=given.notes))
     if json_file is not None:
         details = {"model": model, "data": Path(file).name, "checkpoint": checkpoint, "repeats": repeats}
+        details |= {"metric": given.metric, "notes": list(given.notes), "sha256": given.sha256}
         write_json(json_file, as_json(made, before, details))
 
 
-def as_text(table: PeerTable, facts: Mapping[str, Any]) -> str:
-    """For terminals."""
-    head, rows = _cells(table)
+def as_text(table: PeerTable, facts: Mapping[str, Any], *, metric: str = "accuracy", notes: Sequence[str] = ()) -> str:
+    """For terminals. `metric`: what right answers are called; `notes`: on the data."""
+    head, rows = _cells(table, metric)
     shown = aligned(head, rows, right=tuple(range(2, len(head))))
-    return "\n".join([shown, "", *_notes(table), _method(table), machine.in_words(dict(facts))])
+    return "\n".join([shown, "", *notes, *_notes(table), _method(table), _where(table, facts)])
 
 
-def as_markdown(table: PeerTable, facts: Mapping[str, Any]) -> str:
-    """For README."""
-    head, rows = _cells(table)
+def as_markdown(
+    table: PeerTable, facts: Mapping[str, Any], *, metric: str = "accuracy", notes: Sequence[str] = ()
+) -> str:
+    """For README. Arguments as in `as_text`."""
+    head, rows = _cells(table, metric)
     lines = [f"| {' | '.join(head)} |", f"|---|---{'|--:' * (len(head) - 2)}|"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
-    notes = [f"- {note}" for note in _notes(table)]
-    return "\n".join([*lines, "", *notes, "", f"{_method(table)} {machine.in_words(dict(facts))}"])
+    listed = [f"- {note}" for note in (*notes, *_notes(table))]
+    return "\n".join([*lines, "", *listed, "", f"{_method(table)} {_where(table, facts)}"])
 
 
 def as_json(table: PeerTable, facts: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +124,8 @@ def as_json(table: PeerTable, facts: Mapping[str, Any], details: Mapping[str, An
     absent = [{"key": one.kind.key, "name": one.kind.name, "reason": one.reason, "failed": one.failed}
               for one in table.absent]  # fmt: skip
     benchmarks = [_benchmark(row, table) for row in table.rows]
-    return document(facts, benchmarks, details=dict(details), absent=absent, orders=table.orders)
+    more = {"absent": absent, "orders": table.orders, "peer_versions": _versions(table)}
+    return document(facts, benchmarks, details=dict(details), **more)
 
 
 def _benchmark(row: PeerRow, table: PeerTable) -> dict[str, Any]:
@@ -139,12 +148,12 @@ def _benchmark(row: PeerRow, table: PeerTable) -> dict[str, Any]:
     return benchmark("peers", row.name, data, iterations=row.passes, info=info)
 
 
-def _cells(table: PeerTable) -> tuple[list[str], list[list[str]]]:
+def _cells(table: PeerTable, metric: str) -> tuple[list[str], list[list[str]]]:
     columns: dict[str, Callable[[PeerRow], str]] = {
         "contestant": lambda row: row.kind.name,
         "texts": lambda row: "own order" if row.kind.own else ORDERS[row.by_length],
         "batch": lambda row: "" if row.batch_size is None else str(row.batch_size),
-        "accuracy": lambda row: f"{row.accuracy:.2%}",
+        metric: lambda row: f"{row.accuracy:.2%}",
         "as full tier 2": lambda row: "" if row.agreement is None else f"{row.agreement:.2%}",
         "texts/s": lambda row: f"{table.count / row.median_seconds:,.0f}",
         "over full tier 2": lambda row: ratio(row.over_full),
@@ -167,3 +176,20 @@ def _method(table: PeerTable) -> str:
         "(95 %, or the coverage named). Over pipeline: the transformers pipeline with the texts as given. Peak memory: "
         "of the process in all, both orders and all batch sizes tried."
     )
+
+
+def _where(table: PeerTable, facts: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in _versions(table).items())
+    return machine.in_words(dict(facts)) + (f" Peers: {versions}." if versions else "")
+
+
+def _versions(table: PeerTable) -> dict[str, str]:
+    """Of what the peers in the table are; the machine's facts name those that this engine needs itself."""
+    return {name: _version(name) for name in dict.fromkeys(part for row in table.rows for part in row.kind.packages)}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # its module is there, from somewhere else
+        return "unknown"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,9 +21,11 @@ from cascade_bench import machine
 from cascade_bench.console import bar, check_json
 from cascade_bench.options import json_option, model_argument, threads_option
 from cascade_bench.parts import LENGTHS, ROWS, parts, points
-from cascade_bench.profile import Profile, measure
 from cascade_bench.report_json import benchmark, document, write_json
 from cascade_bench.statistics import Interval
+
+if TYPE_CHECKING:
+    from cascade_bench.profile import Profile
 
 __all__ = ["as_json", "as_text", "profile"]
 
@@ -64,6 +66,8 @@ def profile(
       cascade-bench profile models/sentiment
       cascade-bench profile models/sentiment --rows 1,32 --lengths 16,64,256 --threads 2 --json profile.json
     """
+    from cascade_bench.profile import measure  # onnx is an extra's, and not every command needs it
+
     check_json(json_file)
     count = check_threads(threads)
     manifest = open_bundle(model).manifest
@@ -191,8 +195,8 @@ def _method(made: Profile) -> str:
     return (
         f"{len(made.turns.orders)} interleaved repeats on all threads. Products alone: how much of a part's time its "
         "matrix products take when nothing but they run, in their own shapes. Share of the ceiling: how much of it its "
-        "operations would take at the rate of the 2048x1024x1024 products. Both are medians of ratios within a repeat, in "
-        "brackets their intervals (95 %, or the coverage named)."
+        "operations would take at the rate of the 2048x1024x1024 products. Both are medians of ratios within a repeat, "
+        "in brackets their intervals (95 %, or the coverage named)."
     )
 
 

@@ -65,7 +65,10 @@ class TagTable:
         click.echo((render.as_markdown if self.markdown else render.as_text)(made, before))
         policies = {"the bundle's exits": tagger.exit_policy, **chosen}
         shown = "; ".join(f"{name}: {policy!r}" for name, policy in policies.items())
-        click.echo(f"{chr(10) * self.markdown}Router {tagger.router!r}, {tagger.windows!r}. Exit policies: {shown}.")
+        click.echo(
+            f"{chr(10) * self.markdown}Router {tagger.router!r}, {tagger.windows!r}, blend {tagger.blend:g}. "
+            f"Exit policies: {shown}."
+        )
         if rates:
             tried = ", ".join(f"{size}: {rate:.0f}" for size, rate in rates.items())
             some = min(SUBSET, len(data.sentences))
@@ -79,6 +82,7 @@ class TagTable:
                 "router": repr(tagger.router),
                 "windows": repr(tagger.windows),
                 "decoding": repr(tagger.decoding),
+                "blend": tagger.blend,
                 "exit_policies": {name: repr(policy) for name, policy in policies.items()},
                 "repeats": self.repeats,
                 "checkpoint": self.checkpoint,
@@ -118,7 +122,7 @@ class TagThresholds:
                 tier1_share=self.tier1_share,
                 progress=step,
             )
-        policies = ["router", "windows", "exit policy"]
+        policies = ["blend", "router", "windows", "exit policy"]
         head = ["allowed", "accuracy", "drop", "deferred", "mean layer", "predicted", *policies]
         replayed = [
             [f"{drop * 100:.2f}", *_replayed(tag_operating.cheapest(found.points, drop))]
@@ -140,6 +144,7 @@ class TagThresholds:
                 f"{(found.full - one.score) * 100:.2f}",
                 "yes" if one.within else "no",
                 f"{found.full_seconds / one.seconds:.2f}",
+                f"{one.point.blend:g}",
                 repr(one.point.router).replace(", score=max_probability", ""),
                 repr(one.point.windows),
                 repr(one.point.exit_policy),
@@ -153,7 +158,10 @@ class TagThresholds:
         if self.save:
             tag_operating.write(tagger, found, model=self.model, data=self.file, max_drop=self.max_drop, f1=self.f1)
             point = best.point
-            click.echo(f"Written to {self.model}: {point.router!r}, {point.windows!r}, {point.exit_policy!r}")
+            click.echo(
+                f"Written to {self.model}: {point.router!r}, {point.windows!r}, {point.exit_policy!r}, "
+                f"blend {point.blend:g}"
+            )
 
 
 def _replayed(point: WordPoint) -> list[str]:
@@ -163,6 +171,7 @@ def _replayed(point: WordPoint) -> list[str]:
         f"{point.deferred:.1%}",
         f"{point.mean_layer:.2f}" if point.deferred else "",
         f"{point.predicted_speed_up:.2f}",
+        f"{point.blend:g}",
         repr(point.router).replace(", score=max_probability", ""),
         repr(point.windows),
         repr(point.exit_policy),

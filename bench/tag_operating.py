@@ -89,6 +89,7 @@ def operate(
     def run(point: WordPoint) -> tuple[float, float]:
         say("really running points")
         some = tagger.with_router(point.router).with_windows(point.windows).with_exit_policy(point.exit_policy)
+        some = some.with_blend(point.blend)
         taken = []
         for _ in range(RUNS):
             begin = time.perf_counter()
@@ -162,6 +163,7 @@ def write(tagger: Tagger, found: Operating, *, model: str, data: str, max_drop: 
     }
     chosen: dict[str, Any] = {
         **policies,
+        "blend": best.point.blend,
         "data": Path(data).name,
         "metric": "entity F1" if f1 else "word accuracy",
         "max_drop": max_drop,
@@ -173,4 +175,4 @@ def write(tagger: Tagger, found: Operating, *, model: str, data: str, max_drop: 
     }
     bundle = tagger.bundle
     manifest = replace(bundle.manifest, figures={**bundle.manifest.figures, "operating_point": chosen})
-    copy_bundle(Bundle(bundle.folder, manifest), bundle.folder, **policies, overwrite=True)
+    copy_bundle(Bundle(bundle.folder, manifest), bundle.folder, **policies, blend=best.point.blend, overwrite=True)

@@ -128,6 +128,7 @@ def copy_bundle(
     exit_policy: Mapping[str, Any],
     windows: Mapping[str, Any] | None = None,
     decoding: Mapping[str, Any] | None = None,
+    blend: float | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Write a bundle's files again, with these policies as its defaults.
@@ -139,6 +140,7 @@ def copy_bundle(
         exit_policy: in the form that `exits.to_json` writes.
         windows: of a tagger, in the form that `windows.to_json` writes; the bundle's own if left out.
         decoding: of a tagger, in the form that `decoding.to_json` writes; the bundle's own if left out.
+        blend: how much tier 1's answer counts beside tier 2's; the bundle's own if left out.
         overwrite: as in `write_bundle`.
 
     Raises:
@@ -152,6 +154,7 @@ def copy_bundle(
         exit_policy=dict(exit_policy),
         windows=old.windows if windows is None else dict(windows),
         decoding=old.decoding if decoding is None else dict(decoding),
+        blend=old.blend if blend is None else blend,
     )
     # A certificate is about the policies that it was issued for.
     manifest = new if new == old else replace(new, certificate=None)

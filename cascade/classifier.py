@@ -121,6 +121,7 @@ class Classifier(Face):
                 threads=graphs.threads,
             ),
             router=graphs.router,
+            blend=manifest.blend,
         )
         return classifier if batching is None else classifier.with_batching(batching)
 
@@ -132,12 +133,12 @@ class Classifier(Face):
     @property
     def cascade(self) -> Cascade:
         """The engine: rows of token ids in, probabilities and routes out."""
-        return Cascade(self.tier1, self.tier2, self.router, multi_label=self.multi_label)
+        return Cascade(self.tier1, self.tier2, self.router, multi_label=self.multi_label, blend=self.blend)
 
     def __repr__(self) -> str:
         return (
             f"Classifier({str(self.bundle.folder)!r}, {len(self.labels)} labels, {len(self.tier2.layers)} exits, "
-            f"router={self.router!r}, exit_policy={self.exit_policy!r})"
+            f"router={self.router!r}, exit_policy={self.exit_policy!r}, blend={self.blend!r})"
         )
 
     def __call__(
@@ -225,6 +226,7 @@ class Classifier(Face):
             folder,
             router=routing.to_json(self.router),
             exit_policy=exits.to_json(self.exit_policy),
+            blend=self.blend,
             overwrite=overwrite,
         )
 

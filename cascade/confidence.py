@@ -22,12 +22,16 @@ __all__ = [
     "Measure",
     "answers",
     "certainty",
+    "evidence",
     "margin",
     "max_probability",
     "probabilities",
     "sigmoid",
     "softmax",
 ]
+
+
+_LEAST = 1e-6  # no model is surer than that, however its softmax rounds
 
 
 def softmax(logits: FloatArray) -> FloatArray:
@@ -44,7 +48,9 @@ def sigmoid(logits: FloatArray) -> FloatArray:
     return result
 
 
-def probabilities(logits: FloatArray, *, multi_label: bool = False, temperature: float = 1.0) -> FloatArray:
+def probabilities(
+    logits: FloatArray, *, multi_label: bool = False, temperature: float = 1.0, prior: FloatArray | None = None
+) -> FloatArray:
     """Calibrated probabilities of a head (temperature scaling: Guo et al., ICML 2017).
 
     Args:
@@ -52,12 +58,33 @@ def probabilities(logits: FloatArray, *, multi_label: bool = False, temperature:
         multi_label: sigmoid per label instead of softmax. A head with one label always takes the sigmoid, as in
             transformers.
         temperature: logits are divided by it first; above 1 makes less sure, below 1 surer.
+        prior: added then (`evidence`). Same shape.
 
     Returns:
         float32, same shape.
     """
     function = sigmoid if _binary(logits, multi_label) else softmax
-    return function(np.asarray(logits / np.float32(temperature), dtype=np.float32))
+    scaled = logits / np.float32(temperature)
+    if prior is not None:
+        scaled = scaled + prior
+    return function(np.asarray(scaled, dtype=np.float32))
+
+
+def evidence(probabilities: FloatArray, *, weight: float, multi_label: bool = False) -> FloatArray:
+    """What one model's answer adds to another's logits, so that the two multiply (Hinton 2002: products of experts).
+
+    Args:
+        probabilities: of the model that adds. Shape `(..., labels)`.
+        weight: how much its answer counts beside the other's; at 1 as much.
+        multi_label: the labels are independent yes/no decisions.
+
+    Returns:
+        Log-probabilities, or log-odds of yes/no labels, times the weight. Same shape.
+    """
+    sure = np.clip(probabilities, _LEAST, 1.0)
+    if not _binary(probabilities, multi_label):
+        return np.asarray(weight * np.log(sure), dtype=np.float32)
+    return np.asarray(weight * (np.log(sure) - np.log(np.clip(1 - probabilities, _LEAST, 1.0))), dtype=np.float32)
 
 
 def answers(probabilities: FloatArray, *, multi_label: bool = False) -> IntArray:

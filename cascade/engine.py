@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from cascade import routing
 from cascade.batch import Batch, BoolArray, FloatArray, IntArray
-from cascade.confidence import max_probability
+from cascade.confidence import evidence, max_probability
 from cascade.results import Routes, Stats
 from cascade.routing import DeferAll, DeferNone, Router, RoutingState
 from cascade.tiers import Scores, Tier
@@ -73,12 +73,15 @@ class Cascade:
         tier2: the accurate tier. Not run if nothing is deferred.
         router: which rows tier 2 answers.
         multi_label: the labels are independent yes/no decisions.
+        blend: how much tier 1's answer counts beside that of each of tier 2's exits, where both were asked
+            (`confidence.evidence`); at 0 it is forgotten.
     """
 
     tier1: Tier
     tier2: Tier
     router: Router
     multi_label: bool = field(default=False, kw_only=True)
+    blend: float = field(default=0.0, kw_only=True)
 
     def score(self, batch: Batch, *, show_progress: bool = False) -> Outcome:
         """Answer all rows.
@@ -98,7 +101,7 @@ class Cascade:
         if len(chosen) or first.scores is None:
             with clock("tier2"):
                 rest = batch if len(chosen) == len(batch) else batch.select(chosen)
-                second = self.second(rest, show_progress=show_progress)
+                second = self.second(rest, prior=self.prior(first), show_progress=show_progress)
         with clock("merge"):
             probabilities, routes = self.merge(first, second)
         return Outcome(probabilities, routes, stats_of(routes, tokens=batch.tokens, seconds=clock.seconds))
@@ -109,16 +112,23 @@ class Cascade:
         if isinstance(self.router, DeferAll):
             return FirstLook(None, np.ones(len(batch), dtype=np.bool_))
         with clock("tier1"):
-            scores = _score(self.tier1, batch, "tier 1", show_progress)
+            scores = _score(self.tier1, batch, None, "tier 1", show_progress)
         if isinstance(self.router, DeferNone):
             return FirstLook(scores, np.zeros(len(batch), dtype=np.bool_))
         with clock("route"):
             state = RoutingState(scores.probabilities, scores.confidence, batch.lengths, self.multi_label)
             return FirstLook(scores, routing.decide(self.router, state))
 
-    def second(self, batch: Batch, *, show_progress: bool = False) -> Scores:
-        """Run tier 2."""
-        return _score(self.tier2, batch, "tier 2", show_progress)
+    def prior(self, first: FirstLook) -> FloatArray | None:
+        """What tier 1's answers add to tier 2's logits, for the deferred rows. Shape `(deferred, labels)`."""
+        if first.scores is None or not self.blend:
+            return None
+        known = first.scores.probabilities[first.deferred]
+        return evidence(known, weight=self.blend, multi_label=self.multi_label)
+
+    def second(self, batch: Batch, *, prior: FloatArray | None = None, show_progress: bool = False) -> Scores:
+        """Run tier 2. `prior`: of these rows."""
+        return _score(self.tier2, batch, prior, "tier 2", show_progress)
 
     def merge(self, first: FirstLook, second: Scores | None) -> tuple[FloatArray, Routes]:
         """Tier 2's answers where rows were deferred, tier 1's elsewhere.
@@ -184,8 +194,8 @@ def merge_windows(outcome: Outcome, documents: IntArray, *, multi_label: bool = 
     return Outcome(probabilities, routes, replace(outcome.stats, texts=count))
 
 
-def _score(tier: Tier, batch: Batch, name: str, show_progress: bool) -> Scores:
+def _score(tier: Tier, batch: Batch, prior: FloatArray | None, name: str, show_progress: bool) -> Scores:
     if not show_progress:
-        return tier.score(batch)
+        return tier.score(batch, prior=prior)
     with tqdm(total=len(batch), desc=name, unit="row") as bar:
-        return tier.score(batch, progress=bar.update)
+        return tier.score(batch, prior=prior, progress=bar.update)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -17,6 +17,7 @@ from cascade import exits, routing
 from cascade.backend import OnnxBackend, SessionOptions
 from cascade.batching import BatchingPolicy
 from cascade.bundle import TOKENIZER_FILE, Bundle, open_bundle, push_bundle
+from cascade.checks import check_share
 from cascade.exceptions import BundleError, OptionError, TaskError
 from cascade.exits import ExitPolicy
 from cascade.manifest import TAGGING
@@ -44,6 +45,7 @@ class Face(ABC):
         tokenizer: texts to rows.
         tier1, tier2: the models.
         router: what tier 2 answers.
+        blend: how much tier 1's answer counts beside tier 2's where both were asked; at 0 it is forgotten.
     """
 
     bundle: Bundle
@@ -51,6 +53,7 @@ class Face(ABC):
     tier1: SingleExit | WordSingleExit
     tier2: MultiExit | WordMultiExit
     router: Router
+    blend: float = field(default=0.0, kw_only=True)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -71,6 +74,14 @@ class Face(ABC):
     def with_budget(self: F, *, max_deferred: float) -> F:  # noqa: PYI019  # typing has Self from 3.11 on
         """A copy that defers the least sure share of the rows (or words): `with_router(Budget(max_deferred))`."""
         return self.with_router(Budget(max_deferred))
+
+    def with_blend(self: F, blend: float) -> F:  # noqa: PYI019  # typing has Self from 3.11 on
+        """A copy in which tier 1's answer counts so much beside that of each exit of tier 2: 1 as much, 0 not at all.
+
+        Where both were asked, log-probabilities are added up, tier 1's times `blend`. The two err differently, so the
+        sum is right more often, and surer at early exits.
+        """
+        return replace(self, blend=check_share("blend", blend, "0 forgets tier 1's answer"))
 
     def with_exit_policy(self: F, exit_policy: ExitPolicy) -> F:  # noqa: PYI019  # typing has Self from 3.11 on
         """A copy whose tier 2 is left where this policy says: any of `cascade.exits`, or a function of an `ExitState`.

@@ -107,6 +107,7 @@ class Manifest:
         router, exit_policy: the defaults, in the form that `routing.to_json` and `exits.to_json` write.
         windows, decoding: of a tagger, in the form that `windows.to_json` and `decoding.to_json` write; `None`: the
             defaults of `Tagger`. Classifiers have neither.
+        blend: how much tier 1's answer counts beside tier 2's where both were asked, in [0, 1] (`engine.Cascade`).
         files: every file of the bundle but the manifest itself, by path inside the bundle.
         figures: what the exporter measured (free form, shown by `cascade inspect` and in the model card).
         certificate: filled by `cascade calibrate`.
@@ -125,6 +126,7 @@ class Manifest:
     certificate: Mapping[str, Any] | None = None
     windows: Mapping[str, Any] | None = None
     decoding: Mapping[str, Any] | None = None
+    blend: float = 0.0
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -180,6 +182,9 @@ class Manifest:
         for tier, labels in (("tier 1", self.tier1.labels), ("tier 2", self.tier2.labels)):
             if labels != self.labels:
                 found.append(f"labels of {tier} must be {list(self.labels)}, were: {list(labels)}")
+        blend: object = self.blend  # as it stands in the file
+        if not isinstance(blend, int | float) or not 0 <= blend <= 1:
+            found.append(f"blend must be in [0, 1], was: {blend!r}")
         if not self.tier2.stages:
             found.append("tier 2 must have at least one stage")
         layers = [stage.layer for stage in self.tier2.stages]

@@ -206,7 +206,10 @@ def _look(cascade: Cascade, encoded: Encoded, begun: float) -> _Chunk:
 
 def _answer(cascade: Cascade, pool: Sequence[_Chunk]) -> Iterator[Outcome]:
     rows = concatenate([chunk.deferred for chunk in pool])
-    second = cascade.second(rows) if len(rows) else None
+    known = [cascade.prior(chunk.first) for chunk in pool]
+    priors = [prior for prior in known if prior is not None]
+    prior = np.concatenate(priors) if priors else None  # all chunks have one or none has
+    second = cascade.second(rows, prior=prior) if len(rows) else None
     end = 0
     for chunk in pool:
         begin, end = end, end + len(chunk.deferred)

@@ -128,6 +128,7 @@ class Tagger(Face):
                 threads=graphs.threads,
             ),
             router=graphs.router,
+            blend=bundle.manifest.blend,
             windows=windows,
             decoding=decoding,
         )
@@ -137,12 +138,13 @@ class Tagger(Face):
     @property
     def cascade(self) -> WordCascade:
         """The engine: rows of words in, probabilities and routes out."""
-        return WordCascade(self.tier1, self.tier2, self.router, self.windows)
+        return WordCascade(self.tier1, self.tier2, self.router, self.windows, blend=self.blend)
 
     def __repr__(self) -> str:
         return (
             f"Tagger({str(self.bundle.folder)!r}, {len(self.labels)} labels, {len(self.tier2.layers)} exits, "
             f"router={self.router!r}, exit_policy={self.exit_policy!r}, windows={self.windows!r}, "
+            f"blend={self.blend!r}, "
             f"decoding={self.decoding!r})"
         )
 
@@ -291,6 +293,7 @@ class Tagger(Face):
             folder,
             router=routing.to_json(self.router),
             exit_policy=exits.to_json(self.exit_policy),
+            blend=self.blend,
             # What a bundle leaves to the defaults stays left to them, so that its certificate stays valid.
             windows=None if self.windows == stored_windows else windows.to_json(self.windows),
             decoding=None if self.decoding == stored_decoding else decoding.to_json(self.decoding),

@@ -48,8 +48,11 @@ class Scores:
 class Tier(Protocol):
     """Any model that scores rows."""
 
-    def score(self, batch: Batch, *, progress: Progress | None = None) -> Scores:
-        """Scores of all rows of the batch, which may be empty."""
+    def score(self, batch: Batch, *, prior: FloatArray | None = None, progress: Progress | None = None) -> Scores:
+        """Scores of all rows of the batch, which may be empty.
+
+        `prior` is what another model's answer adds to logits (`confidence.evidence`). Shape `(rows, labels)`.
+        """
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,11 +83,12 @@ class SingleExit:
         known = {"input_ids", "attention_mask", "token_type_ids"}
         check_names("tier 1", self.backend.inputs, self.backend.outputs, known=known, needed=("logits",))
 
-    def score(self, batch: Batch, *, progress: Progress | None = None) -> Scores:
+    def score(self, batch: Batch, *, prior: FloatArray | None = None, progress: Progress | None = None) -> Scores:
         """Scores of all rows.
 
         Args:
             batch: may be empty.
+            prior: added to the logits, after the temperature. Shape `(rows, labels)`.
             progress: called after each batch that ran.
         """
         result = np.empty((len(batch), self.labels), dtype=np.float32)
@@ -95,7 +99,12 @@ class SingleExit:
             ids, mask, types = padded(batch.select(rows), max_length=self.max_length)
             made = backend.run({"input_ids": ids, "attention_mask": mask, "token_type_ids": types})
             logits = check_logits(made["logits"], (len(rows), self.labels), "tier 1")
-            result[rows] = probabilities(logits, multi_label=self.multi_label, temperature=self.temperature)
+            result[rows] = probabilities(
+                logits,
+                multi_label=self.multi_label,
+                temperature=self.temperature,
+                prior=None if prior is None else prior[rows],
+            )
             return len(rows)
 
         for answered in run_each(run, waiting, threads=self.threads):
@@ -139,11 +148,12 @@ class MultiExit(Staged):
 
     multi_label: bool = False
 
-    def score(self, batch: Batch, *, progress: Progress | None = None) -> Scores:
+    def score(self, batch: Batch, *, prior: FloatArray | None = None, progress: Progress | None = None) -> Scores:
         """Scores of all rows, each with the answer of the exit at which it left.
 
         Args:
             batch: may be empty.
+            prior: added to every exit's logits, after the temperature (`confidence.evidence`). Shape `(rows, labels)`.
             progress: called whenever rows have left.
 
         Raises:
@@ -159,7 +169,7 @@ class MultiExit(Staged):
             if answered is not None and len(rows):
                 answered(len(rows))
 
-        self._run(batch, self.exit_policy, leave)
+        self._run(batch, self.exit_policy, prior, leave)
         return _scores(result, layers, self.multi_label)
 
     def all_exits(self, batch: Batch, *, progress: Progress | None = None) -> FloatArray:
@@ -180,10 +190,16 @@ class MultiExit(Staged):
             if answered is not None:
                 answered(len(live.rows))
 
-        self._run(batch, never, leave)
+        self._run(batch, never, None, leave)
         return result
 
-    def _run(self, batch: Batch, policy: ExitPolicy, leave: Callable[[_Live, int, BoolArray], None]) -> None:
+    def _run(
+        self,
+        batch: Batch,
+        policy: ExitPolicy,
+        prior: FloatArray | None,
+        leave: Callable[[_Live, int, BoolArray], None],
+    ) -> None:
         # Nobody leaves early, or all leave at once, so there is nothing to merge: one batch at a time needs the least
         # memory and caches.
         together = 1 if isinstance(policy, Never | AtExit) else self.together
@@ -192,7 +208,7 @@ class MultiExit(Staged):
             most = max(int(batch.lengths[rows].sum()) for rows in wave), max(map(len, wave))
             live = [tier._begin(batch, rows) for rows in wave]
             for index in range(len(tier.stages)):
-                live = [tier._stage(index, part, policy, leave) for part in live]
+                live = [tier._stage(index, part, policy, prior, leave) for part in live]
                 if not tier.is_last(index):
                     live = _merge([part for part in live if len(part.rows)], most)
 
@@ -204,7 +220,12 @@ class MultiExit(Staged):
         return _Live(rows, chosen.lengths, self.embedded(chosen), history)
 
     def _stage(
-        self, index: int, live: _Live, policy: ExitPolicy, leave: Callable[[_Live, int, BoolArray], None]
+        self,
+        index: int,
+        live: _Live,
+        policy: ExitPolicy,
+        prior: FloatArray | None,
+        leave: Callable[[_Live, int, BoolArray], None],
     ) -> _Live:
         packing = Packing.of(live.lengths)
         feeds: dict[str, Array] = {
@@ -215,7 +236,12 @@ class MultiExit(Staged):
         }
         made = self.stages[index].run(feeds)
         logits = check_logits(made["logits"], (len(live.rows), self.labels), self.stage_name(index))
-        now = probabilities(logits, multi_label=self.multi_label, temperature=self.temperatures[index])
+        now = probabilities(
+            logits,
+            multi_label=self.multi_label,
+            temperature=self.temperatures[index],
+            prior=None if prior is None else prior[live.rows],
+        )
         last = self.is_last(index)
         hidden = live.hidden if last else made["hidden_out"]
         live = _Live(live.rows, live.lengths, hidden, np.concatenate((live.history, now[:, None]), axis=1))

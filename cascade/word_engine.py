@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cascade import routing, windows
 from cascade.batch import BoolArray, FloatArray, IntArray, ranges
 from cascade.checks import check_whole
-from cascade.confidence import max_probability
+from cascade.confidence import evidence, max_probability
 from cascade.engine import Clock, stats_of
 from cascade.exceptions import OptionError
 from cascade.results import Routes, Stats
@@ -52,6 +52,8 @@ class WordCascade:
         router: which words tier 2 answers; its rows are words. With `defer_all` tier 2 reads whole sentences.
         windows: which runs of words tier 2 reads for that.
         overlap: tokens that two rows of a sentence that is too long share at most.
+        blend: how much tier 1's answer counts beside that of each of tier 2's exits, where both were asked
+            (`confidence.evidence`); at 0 it is forgotten.
     """
 
     tier1: WordTier
@@ -59,6 +61,7 @@ class WordCascade:
     router: Router
     windows: WindowPolicy = field(default_factory=Windows)
     overlap: int = field(default=64, kw_only=True)
+    blend: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
         check_whole("overlap", self.overlap, "0 cuts long sentences without an overlap", least=0)
@@ -76,11 +79,11 @@ class WordCascade:
         clock = Clock()
         if isinstance(self.router, DeferAll):
             with clock("tier2"):
-                scores = self._second(words, None, None, show_progress)
+                scores = self._second(words, None, None, None, show_progress)
             tier = np.full(words.words, 2, dtype=np.int64)
         else:
             with clock("tier1"):
-                scores = _run(self.tier1, words, None, None, self.overlap, "tier 1", show_progress)
+                scores = _run(self.tier1, words, self.overlap, "tier 1", show_progress)
             tier = np.ones(words.words, dtype=np.int64)
             if not isinstance(self.router, DeferNone):
                 with clock("route"):
@@ -92,7 +95,8 @@ class WordCascade:
                         part = words.spans(spans.rows, spans.starts, spans.stops)
                         numbers = ranges(spans.starts, spans.stops - spans.starts)
                         layers = getattr(self.windows, "context_layers", None)
-                        second = self._second(part, unsure[numbers], layers, show_progress)
+                        prior = evidence(scores.probabilities[numbers], weight=self.blend) if self.blend else None
+                        second = self._second(part, unsure[numbers], layers, prior, show_progress)
                     with clock("merge"):
                         scores = _paste(scores, second, numbers, unsure)
                         tier[unsure] = 2
@@ -101,9 +105,23 @@ class WordCascade:
         return WordOutcome(scores.probabilities, routes, stats)
 
     def _second(
-        self, words: WordBatch, targets: BoolArray | None, context_layers: int | None, show_progress: bool
+        self,
+        words: WordBatch,
+        targets: BoolArray | None,
+        context_layers: int | None,
+        prior: FloatArray | None,
+        show_progress: bool,
     ) -> Scores:
-        return _run(self.tier2, words, targets, context_layers, self.overlap, "tier 2", show_progress)
+        return _run(
+            self.tier2,
+            words,
+            self.overlap,
+            "tier 2",
+            show_progress,
+            targets=targets,
+            context_layers=context_layers,
+            prior=prior,
+        )
 
 
 def cut(words: WordBatch, max_length: int, overlap: int) -> tuple[WordBatch, IntArray]:
@@ -157,20 +175,23 @@ def cut(words: WordBatch, max_length: int, overlap: int) -> tuple[WordBatch, Int
 def _run(
     tier: WordTier,
     words: WordBatch,
-    targets: BoolArray | None,
-    context_layers: int | None,
     overlap: int,
     name: str,
     show_progress: bool,
+    *,
+    targets: BoolArray | None = None,
+    context_layers: int | None = None,
+    prior: FloatArray | None = None,
 ) -> Scores:
     rows, numbers = cut(words, tier.max_length, overlap)
     wanted = None if targets is None else targets[numbers]
+    known = None if prior is None else prior[numbers]
     if show_progress:
         total = rows.words if wanted is None else int(wanted.sum())
         with tqdm(total=total, desc=name, unit="word") as bar:
-            scores = tier.score(rows, targets=wanted, context_layers=context_layers, progress=bar.update)
+            scores = tier.score(rows, targets=wanted, context_layers=context_layers, prior=known, progress=bar.update)
     else:
-        scores = tier.score(rows, targets=wanted, context_layers=context_layers)
+        scores = tier.score(rows, targets=wanted, context_layers=context_layers, prior=known)
     return scores if rows is words else _average(scores, numbers, words.words)
 
 

@@ -49,9 +49,13 @@ class WordTier(Protocol):
         *,
         targets: BoolArray | None = None,
         context_layers: int | None = None,
+        prior: FloatArray | None = None,
         progress: Progress | None = None,
     ) -> Scores:
-        """Scores with one entry per word; only those of targets are read. The batch may be empty."""
+        """Scores with one entry per word; only those of targets are read. The batch may be empty.
+
+        `prior` is what another model's answer adds to logits (`confidence.evidence`). Shape `(words, labels)`.
+        """
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -86,6 +90,7 @@ class WordSingleExit:
         *,
         targets: BoolArray | None = None,
         context_layers: int | None = None,
+        prior: FloatArray | None = None,
         progress: Progress | None = None,
     ) -> Scores:
         """Scores of all words.
@@ -95,6 +100,7 @@ class WordSingleExit:
             targets: words that need an answer; rows without any are not run, and their scores are 0. `None`: all.
                 Shape `(words,)`.
             context_layers: not read, there is one depth for all.
+            prior: added to the logits, after the temperature. Shape `(words, labels)`.
             progress: called with the number of targets that were just answered.
 
         Raises:
@@ -113,7 +119,8 @@ class WordSingleExit:
             logits = check_logits(made["logits"], (*ids.shape, self.labels), "tier 1")
             rows = part.rows
             at_first = logits[rows, part.firsts - part.batch.offsets[rows]]
-            result[numbers] = probabilities(at_first, temperature=self.temperature)
+            known = None if prior is None else prior[numbers]
+            result[numbers] = probabilities(at_first, temperature=self.temperature, prior=known)
             return int(wanted[numbers].sum())
 
         for answered in run_each(run, waiting, threads=self.threads):
@@ -154,6 +161,7 @@ class _Call:
         context_layers: after this layer words that are no targets stop; `None`: they are words like any other.
         ids: token id of each word's first piece. Shape `(words,)`.
         leave: called with the numbers of words that leave, the number of the exit, counted from 0, and their history.
+        prior: added to every exit's logits, after the temperature. Shape `(words, labels)`.
     """
 
     policy: ExitPolicy
@@ -161,6 +169,7 @@ class _Call:
     context_layers: int | None
     ids: IntArray
     leave: Callable[[IntArray, int, FloatArray], None]
+    prior: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -188,6 +197,7 @@ class WordMultiExit(Staged):
         *,
         targets: BoolArray | None = None,
         context_layers: int | None = None,
+        prior: FloatArray | None = None,
         progress: Progress | None = None,
     ) -> Scores:
         """Scores of all words, each with the answer of the exit at which it left.
@@ -197,6 +207,7 @@ class WordMultiExit(Staged):
             targets: words that need an answer; `None`: all. The others are context: they leave as any word does, or
                 with their sentence; rows without any target are not run, and their scores are 0. Shape `(words,)`.
             context_layers: context stops after this layer at the latest; `None`: only as said above.
+            prior: added to every exit's logits, after the temperature (`confidence.evidence`). Shape `(words, labels)`.
             progress: called with the number of targets that were just answered.
 
         Raises:
@@ -220,10 +231,12 @@ class WordMultiExit(Staged):
             if answer is not None and (answered := int(wanted[gone].sum())):
                 answer(answered)
 
-        self._run(words, _Call(self.exit_policy, wanted, context_layers, words.first_ids, leave))
+        self._run(words, _Call(self.exit_policy, wanted, context_layers, words.first_ids, leave, prior))
         return _scores(result, layers)
 
-    def all_exits(self, words: WordBatch, *, progress: Progress | None = None) -> FloatArray:
+    def all_exits(
+        self, words: WordBatch, *, prior: FloatArray | None = None, progress: Progress | None = None
+    ) -> FloatArray:
         """Probabilities at every exit, nobody leaving.
 
         A policy replayed from these is close, not exact: words that stay would see the others in the state in which
@@ -231,6 +244,7 @@ class WordMultiExit(Staged):
 
         Args:
             words: may be empty.
+            prior: as in `score`.
             progress: called with the number of words that were just answered.
 
         Returns:
@@ -245,7 +259,7 @@ class WordMultiExit(Staged):
             if answer is not None:
                 answer(len(gone))
 
-        self._run(words, _Call(never, _targets(words, None), None, words.first_ids, leave))
+        self._run(words, _Call(never, _targets(words, None), None, words.first_ids, leave, prior))
         return result
 
     def _run(self, words: WordBatch, call: _Call) -> None:
@@ -273,7 +287,8 @@ class WordMultiExit(Staged):
         made = self.stages[index].run({"hidden": live.hidden, **packing.feeds})
         inside = packing.words[packing.places]
         logits = check_logits(made["logits"], (len(inside), self.labels), self.stage_name(index))
-        now = probabilities(logits, temperature=self.temperatures[index])
+        prior = None if call.prior is None else call.prior[inside]
+        now = probabilities(logits, temperature=self.temperatures[index], prior=prior)
         history = np.concatenate((live.history, now[:, None]), axis=1)
         if self.is_last(index):
             call.leave(inside, index, history)

@@ -15,6 +15,7 @@ from cascade.classifier import Classifier
 from cascade.exceptions import DataError, OptionError
 from cascade.exits import AtExit, MaxProbability, never
 from cascade.reading import read_examples
+from cascade.results import Predictions, TagPredictions
 from cascade.routing import Threshold, defer_all, defer_none
 from cascade.tagger import Tagger
 from cascade_bench import anchors, curve_data, interleaving
@@ -92,13 +93,13 @@ def test_places_of_texts_are_those_of_real_runs(classifier: Classifier, write: W
     data = given.data
     assert isinstance(data, Labelled)
     placed = sweep(classifier, data, AXES)
-    # 3 routers of the grid's 4 to 6, times policies; nothing is there twice.
     assert len({str(point.setting) for point in placed.points}) == len(placed.points)
     kinds = [point.kind for point in placed.points if point.kind != "setting"]
     assert kinds == ["full", "cut", "cut", "tier1"]
     for point in placed.points:
         assert point.setting is not None
         made = configured(classifier, point.setting).predict(data.texts)
+        assert isinstance(made, Predictions)
         assert data.right(made.labels) / len(data) == pytest.approx(point.accuracy)
         second = made.routes.tier == 2
         assert second.mean() == pytest.approx(point.deferred)
@@ -111,11 +112,11 @@ def test_places_of_words_with_whole_sentences_are_those_of_real_runs(tagger: Tag
     data = given.data
     assert isinstance(data, Tagged)
     placed = sweep(tagger, data, Axes(deferral=2, exits=2))
-    plain = Tagger.with_decoding(tagger, None) if tagger.decoding is not None else tagger
     assert [point.kind for point in placed.fixed] == ["full", "cut", "cut", "tier1"]
     for point in placed.fixed:  # where words leave one by one the replay is near, not exact
         assert point.setting is not None
-        made = configured(plain, point.setting).predict(data.sentences)
+        made = configured(tagger, point.setting).predict(data.sentences)
+        assert isinstance(made, TagPredictions)
         assert data.right(made.tags) / len(data) == pytest.approx(point.accuracy)
     assert {point.setting.windows for point in placed.points if point.setting} >= {tagger.windows}
 

@@ -18,10 +18,11 @@ from cascade.exits import never
 from cascade.routing import defer_all
 from cascade_bench import interleaving, peer_kinds
 from cascade_bench.cli import main
-from cascade_bench.data import Labelled, read_labelled
+from cascade_bench.data import Labelled
 from cascade_bench.peer_files import STEPS
 from cascade_bench.peer_kinds import KINDS, Kind
-from cascade_bench.peer_process import Job, PeerError, PeerProcess, answer
+from cascade_bench.peer_process import Job, PeerError, PeerProcess
+from cascade_bench.peer_server import answer
 from cascade_bench.peer_texts import Rows
 from cascade_bench.peers_table import PeerTable, compare
 from tests import tiny
@@ -31,7 +32,8 @@ from tests.toy import toy_bundle
 FAR_END = """
 import os, sys, time
 from cascade.exceptions import OptionError
-from cascade_bench.peer_process import serve, PeerError
+from cascade_bench.peer_process import PeerError
+from cascade_bench.peer_server import serve
 
 def echo(job):
     print("a library that prints")
@@ -176,7 +178,7 @@ def test_every_installed_peer_answers_as_the_checkpoint(tmp_path: Path, stock: b
     checkpoint, work = tmp_path / "checkpoint", tmp_path / "work"
     checkpoint.mkdir()
     work.mkdir()
-    tiny.tier1_transformer(checkpoint, seed=1) if stock else tiny.tier2(checkpoint)
+    tiny.tier1_transformer(checkpoint, seed=5) if stock else tiny.tier2(checkpoint)
     texts = [*tiny.TEXTS, ("good", "bad " * 50)]
     (work / "texts.json").write_text(json.dumps(texts))
     job = Job("", str(checkpoint), str(work), torch.get_num_threads(), 16)
@@ -241,11 +243,13 @@ def test_the_command(run: Run, bundle: tuple[Path, Path], tmp_path: Path) -> Non
     assert lines[0].split("  ")[0] == "contestant"
     assert lines[1].startswith("cascade, tier 2 at full depth")
     assert "100.00%" in lines[1]
+    assert "Only 12 rows: an accuracy of 90 % would be known to" in out
     assert "transformers pipeline, fp32: failed: --checkpoint must be a folder or Hub id" in out
     read = json.loads(written.read_text())
     assert [entry["name"] for entry in read["benchmarks"]] == ["full", "cascade"]
     assert all(len(entry["stats"]["data"]) == 2 for entry in read["benchmarks"])
     assert read["absent"][0]["key"] == "transformers"
+    assert read["details"]["metric"] == "accuracy"
     assert read["machine_info"]["threads"] == 1
 
 
@@ -261,12 +265,24 @@ def test_markdown(run: Run, bundle: tuple[Path, Path], tmp_path: Path, monkeypat
     assert out.startswith("| contestant | texts | batch | accuracy |")
 
 
+def test_without_labels_agreement_is_reported(run: Run, bundle: tuple[Path, Path], tmp_path: Path) -> None:
+    model, _ = bundle
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "good film"}\n{"text": "bad plot"}\n')
+    status, out, err = run(
+        "peers", model, "--data", file, "--checkpoint", "x", "--only", "full", "--repeats", 1, "--threads", 1
+    )
+    assert status == 0, err
+    assert "agreement" in out.splitlines()[0]
+    assert "accuracy" not in out.splitlines()[0]
+    assert "The file has no labels: agreement with tier 2 at full depth is reported, not accuracy." in out
+
+
 def test_work_must_be_there(run: Run, bundle: tuple[Path, Path], tmp_path: Path) -> None:
     model, file = bundle
     status, _, err = run("peers", model, "--data", file, "--checkpoint", "x", "--work", tmp_path / "none")
     assert status == 2
     assert err.startswith("Error: --work must be a folder that is there, was:")
-    assert read_labelled(str(file), ("negative", "neutral", "positive"))
 
 
 def test_every_kind_says_how_to_install_it() -> None:

@@ -130,7 +130,7 @@ def labelled(toy: ToyTagger, words: WordBatch) -> IntArray:
 def really(toy: ToyTagger, words: WordBatch, truth: IntArray, point: WordPoint) -> tuple[float, float, float]:
     """Accuracy, share and mean layer of the deferred in the engine."""
     tier2 = toy.tier2(exit_policy=point.exit_policy)
-    outcome = WordCascade(toy.tier1(), tier2, point.router, point.windows).score(words)
+    outcome = WordCascade(toy.tier1(), tier2, point.router, point.windows, blend=point.blend).score(words)
     second = outcome.routes.tier == 2
     layer = float(outcome.routes.exit[second].mean()) if second.any() else 0.0
     return float((outcome.probabilities.argmax(axis=1) == truth).mean()), float(second.mean()), layer

@@ -165,12 +165,18 @@ def test_options_of_from_pretrained(folder: Path) -> None:
 def test_repr(clf: Classifier, folder: Path) -> None:
     assert repr(clf) == (
         f"Classifier({str(folder)!r}, 3 labels, 3 exits, router=Threshold(threshold=0.9, score=max_probability), "
-        "exit_policy=MaxProbability(threshold=0.9))"
+        "exit_policy=MaxProbability(threshold=0.9), blend=0.0)"
     )
 
 
+@pytest.mark.parametrize("blend", [-0.1, 1.1, "much", True])
+def test_blend_is_a_share(clf: Classifier, blend: Any) -> None:
+    with pytest.raises(OptionError, match=r"blend must be in \[0, 1\], was: .*; 0 forgets tier 1's answer"):
+        clf.with_blend(blend)
+
+
 def test_save_and_load_again(clf: Classifier, tmp_path: Path) -> None:
-    chosen = clf.with_budget(max_deferred=0.5).with_exit_policy(Patience(1))
+    chosen = clf.with_budget(max_deferred=0.5).with_exit_policy(Patience(1)).with_blend(0.5)
     chosen.save_pretrained(tmp_path / "new")
     again = Classifier.from_pretrained(tmp_path / "new", threads=1)
     assert (again.router, again.exit_policy) == (Budget(0.5), Patience(1))

@@ -10,6 +10,7 @@ from cascade.confidence import (
     Measure,
     answers,
     certainty,
+    evidence,
     margin,
     max_probability,
     probabilities,
@@ -41,6 +42,21 @@ def test_temperature_divides() -> None:
     logits = rows([1, 3])
     np.testing.assert_allclose(probabilities(logits, temperature=2), softmax(rows([0.5, 1.5])))
     np.testing.assert_allclose(probabilities(logits, multi_label=True, temperature=2), sigmoid(rows([0.5, 1.5])))
+
+
+def test_evidence_multiplies() -> None:
+    """0.8 : 0.2 and, counting half, 0.9 : 0.1 make 0.8 * 3 : 0.2 * 1, that is 12 : 1."""
+    prior = evidence(rows([0.9, 0.1]), weight=0.5)
+    found = probabilities(np.log(rows([0.8, 0.2])), prior=prior)
+    np.testing.assert_allclose(found, rows([12 / 13, 1 / 13]), rtol=1e-5)
+    # A yes/no label counts by its odds, 4 : 1 times 3 : 1.
+    both = probabilities(np.log(rows([4.0])), prior=evidence(rows([0.9]), weight=0.5))
+    np.testing.assert_allclose(both, rows([12 / 13]), rtol=1e-5)
+
+
+def test_evidence_of_certainty_is_finite() -> None:
+    for multi_label in (False, True):
+        assert np.isfinite(evidence(rows([1.0, 0.0]), weight=1.0, multi_label=multi_label)).all()
 
 
 def test_a_single_label_takes_the_sigmoid() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.batch import Batch
+from cascade.batch import Batch, FloatArray
 from cascade.engine import Cascade, FirstLook, Outcome, merge_windows
 from cascade.exceptions import OptionError
 from cascade.exits import MaxProbability
@@ -24,7 +24,7 @@ BATCH = batch_of([3, 9, 4, 6, 2, 8, 3, 12, 5, 7])
 class Untouched:
     """A tier that must not be run."""
 
-    def score(self, batch: Batch, *, progress: Progress | None = None) -> Scores:
+    def score(self, batch: Batch, *, prior: FloatArray | None = None, progress: Progress | None = None) -> Scores:
         raise AssertionError("this tier must not be run")
 
 
@@ -46,6 +46,30 @@ def test_deferred_rows_have_tier_2s_answers_and_the_others_tier_1s(lengths: list
     expected = np.where(deferred[:, None], second.probabilities, first.probabilities)
     np.testing.assert_allclose(outcome.probabilities, expected, atol=1e-5)
     np.testing.assert_allclose(outcome.routes.confidence, expected.max(axis=1, initial=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("router", [Threshold(0.8), Budget(0.5)])
+def test_a_blend_multiplies_the_answers_of_both_tiers(router: Router) -> None:
+    engine = cascade(router, blend=0.5)
+    outcome = engine.score(BATCH)
+    first = engine.tier1.score(BATCH).probabilities.astype(np.float64)
+    exits = engine.tier2.all_exits(BATCH).astype(np.float64)  # type: ignore[attr-defined]  # the toy's is a MultiExit
+    both = exits * np.sqrt(np.maximum(first, 1e-6))[:, None]
+    both /= both.sum(axis=-1, keepdims=True)
+    deferred = outcome.routes.tier == 2
+    assert deferred.any()
+    for row in np.flatnonzero(deferred):
+        sure = [number for number in range(2) if both[row, number].max() >= 0.7]
+        taken = sure[0] if sure else 2
+        assert outcome.routes.exit[row] == taken + 1
+        np.testing.assert_allclose(outcome.probabilities[row], both[row, taken], atol=1e-5)
+    np.testing.assert_allclose(outcome.probabilities[~deferred], first[~deferred], atol=1e-6)
+
+
+def test_a_blend_needs_tier_1() -> None:
+    np.testing.assert_array_equal(
+        cascade(defer_all, blend=0.5).score(BATCH).probabilities, cascade(defer_all).score(BATCH).probabilities
+    )
 
 
 def test_stats() -> None:

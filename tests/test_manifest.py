@@ -102,6 +102,8 @@ def test_missing_and_misnamed_fields(change: Callable[[Raw], object]) -> None:
         (lambda raw: raw.update(labels=["a", "a"]), r"labels must be distinct and at least one, were: \['a', 'a'\]"),
         (lambda raw: raw["tier1"].update(labels=["x", "y"]), r"labels of tier 1 must be \['negative', 'positive'\]"),
         (lambda raw: raw["tier2"].update(labels=["x", "y"]), r"labels of tier 2 must be .*, were: \['x', 'y'\]"),
+        (lambda raw: raw.update(blend=1.5), r"blend must be in \[0, 1\], was: 1.5"),
+        (lambda raw: raw.update(blend="half"), r"blend must be in \[0, 1\], was: 'half'"),
         (lambda raw: raw["tier2"].update(stages=[]), "tier 2 must have at least one stage"),
         (lambda raw: raw["tier2"]["stages"].reverse(), r"stages must be in the order of their layers, were: \[3, 1\]"),
         (lambda raw: raw["files"].pop(PATHS[3]), "tier2/stage_01.onnx is used but not listed under files"),

@@ -65,6 +65,7 @@ def test_every_module_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
         "cascade/cli/intents.jsonl",
         "cascade/cli/tags.jsonl",
         "cascade/py.typed",
+        "cascade_bench/curve.html.j2",
         "cascade_bench/py.typed",
         "cascade_export/py.typed",
     ],

@@ -30,7 +30,7 @@ def encode(texts: Sequence[Text]) -> Encoded:
 
 def cascade(router: Router) -> Cascade:
     toy = Toy()
-    return Cascade(toy.tier1(), toy.tier2(exit_policy=MaxProbability(0.7)), router)
+    return Cascade(toy.tier1(), toy.tier2(exit_policy=MaxProbability(0.7)), router, blend=0.5)
 
 
 def together(outcomes: Sequence[Outcome]) -> tuple[Any, list[Any]]:

@@ -299,13 +299,13 @@ def test_repr(tagger: Tagger, folder: Path) -> None:
     assert repr(tagger) == (
         f"Tagger({str(folder)!r}, 5 labels, 3 exits, router=Threshold(threshold=0.9, score=max_probability), "
         "exit_policy=MaxProbability(threshold=0.9), windows=Windows(margin=3, whole=0.6, context_layers=None), "
-        "decoding=argmax)"
+        "blend=0.0, decoding=argmax)"
     )
 
 
 def test_save_and_load_again(tagger: Tagger, tmp_path: Path) -> None:
     chosen = tagger.with_router(Threshold(0.7)).with_exit_policy(TokenExit(0.2)).with_windows(Windows(margin=1))
-    chosen = chosen.with_decoding(Viterbi(TAGS))
+    chosen = chosen.with_decoding(Viterbi(TAGS)).with_blend(0.25)
     chosen.save_pretrained(tmp_path / "new")
     again = Tagger.from_pretrained(tmp_path / "new", threads=1)
     assert (again.router, again.exit_policy) == (Threshold(0.7), TokenExit(0.2))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.batch import BoolArray
+from cascade.batch import BoolArray, FloatArray
 from cascade.exceptions import OptionError
 from cascade.exits import never
 from cascade.routing import Budget, Router, RoutingState, Threshold, defer_all, defer_none
@@ -39,6 +39,7 @@ class Untouched:
         *,
         targets: BoolArray | None = None,
         context_layers: int | None = None,
+        prior: FloatArray | None = None,
         progress: Progress | None = None,
     ) -> Scores:
         raise AssertionError("this tier must not be run")
@@ -118,6 +119,18 @@ def test_windows_are_what_tier_2_reads() -> None:
     toy = ToyTagger()
     WordCascade(toy.tier1(), toy.tier2(), two, whole_sentences).score(words)
     assert toy.tokens == 4 * (22 + 7)
+
+
+def test_a_blend_multiplies_the_answers_of_both_tiers() -> None:
+    engine = replace(cascade(Threshold(0.9), whole_sentences, blend=0.5), tier2=ToyTagger().tier2(exit_policy=never))
+    outcome = engine.score(WORDS)
+    first = engine.tier1.score(WORDS).probabilities.astype(np.float64)
+    both = engine.tier2.score(WORDS).probabilities * np.sqrt(np.maximum(first, 1e-6))
+    both /= both.sum(axis=1, keepdims=True)
+    deferred = outcome.routes.tier == 2
+    assert 0 < deferred.sum() < WORDS.words
+    np.testing.assert_allclose(outcome.probabilities[deferred], both[deferred], atol=1e-5)
+    np.testing.assert_allclose(outcome.probabilities[~deferred], first[~deferred], atol=1e-6)
 
 
 def test_stats() -> None:

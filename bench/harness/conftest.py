@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from cascade.batch import Batch
-from cascade.batching import TokenBudget
 from cascade.classifier import Classifier
 from cascade.cli.demo import sentences
 
@@ -40,4 +39,4 @@ def texts() -> list[str]:
 def batch(classifier: Classifier, texts: list[str]) -> Batch:
     """The first batch that tier 2 would be given."""
     whole = classifier.tokenizer.encode(texts).batch
-    return whole.select(next(iter(TokenBudget(2048)(whole.lengths))))
+    return whole.select(next(iter(classifier.tier2.batching(whole.lengths))))

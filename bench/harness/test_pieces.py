@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from cascade import exits, routing
 from cascade.batch import Batch
-from cascade.batching import TokenBudget
+from cascade.batching import batches
 from cascade.classifier import Classifier
 from cascade.exits import ExitState
 from cascade.packing import Packing, compact
@@ -22,18 +22,19 @@ from cascade_bench.parts import Part, parts
 def part(request: pytest.FixtureRequest, classifier: Classifier) -> Part:
     """A graph by its number; a bundle with fewer exits leaves the others out."""
     found: Sequence[Part] = parts(classifier)
-    if request.param >= len(found):
+    number = int(request.param)
+    if number >= len(found):
         pytest.skip(f"this bundle has {len(found)} graphs")
-    return found[request.param]
+    return found[number]
 
 
 def test_tokenise(benchmark: BenchmarkFixture, classifier: Classifier, texts: list[str]) -> None:
     assert len(benchmark(classifier.tokenizer.encode, texts).batch) >= len(texts)
 
 
-def test_make_batches(benchmark: BenchmarkFixture, batch: Batch) -> None:
+def test_make_batches(benchmark: BenchmarkFixture, classifier: Classifier, batch: Batch) -> None:
     lengths = np.tile(batch.lengths, 16)
-    assert sum(map(len, benchmark(lambda: list(TokenBudget(2048)(lengths))))) == len(lengths)
+    assert sum(map(len, benchmark(batches, classifier.tier2.batching, lengths))) == len(lengths)
 
 
 def test_pack(benchmark: BenchmarkFixture, batch: Batch) -> None:

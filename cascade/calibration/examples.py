@@ -6,13 +6,14 @@ right. It leaves to others: running the tiers (`observing`) and replaying polici
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from cascade.batch import BoolArray, FloatArray, IntArray
-from cascade.confidence import answers, max_probability
+from cascade.confidence import answers, evidence, max_probability, probabilities
 from cascade.exceptions import OptionError
 
 __all__ = ["Costs", "Examples"]
@@ -29,6 +30,9 @@ class Examples:
         right1: whether tier 1 answers as labelled. Shape `(n,)`.
         sure2: confidence of each exit. Shape `(n, exits)`.
         right2: whether each exit answers as labelled. Shape `(n, exits)`.
+        blend: how much tier 1's answer counts beside that of each exit in the next two (`engine.Cascade`).
+        sure_both: confidence of each exit together with tier 1. Shape `(n, exits)`.
+        right_both: whether the two together answer as labelled. Shape `(n, exits)`.
     """
 
     lengths: IntArray
@@ -37,6 +41,10 @@ class Examples:
     right1: BoolArray
     sure2: FloatArray
     right2: BoolArray
+    blend: float
+    sure_both: FloatArray
+    right_both: BoolArray
+    _of: Callable[..., Examples] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -51,6 +59,7 @@ class Examples:
         lengths: IntArray,
         layers: Sequence[int],
         multi_label: bool = False,
+        blend: float = 0.0,
     ) -> Examples:
         """Reduce probabilities to confidence (the largest probability) and correctness.
 
@@ -62,6 +71,7 @@ class Examples:
             lengths: tokens of each example. Shape `(n,)`.
             layers: of the exits.
             multi_label: the labels are independent yes/no decisions.
+            blend: how much tier 1's answer counts beside that of each exit.
 
         Raises:
             OptionError: no examples, or arrays whose shapes do not fit each other.
@@ -81,15 +91,32 @@ class Examples:
                 f"{''.join(f', {fault}' for fault in wrong)}; give one row per example"
             )
         goal = truth if independent else truth[:, None]
-        flat = max_probability(tier2.reshape(n * exits, labels), multi_label=multi_label)
+        both = tier2
+        if blend:
+            known = evidence(tier1, weight=blend, multi_label=multi_label)[:, None]
+            own = evidence(tier2, weight=1.0, multi_label=multi_label)
+            both = probabilities(own, multi_label=multi_label, prior=known)
+
+        def sure(exits_: FloatArray) -> FloatArray:
+            flat = max_probability(exits_.reshape(n * exits, labels), multi_label=multi_label)
+            return _number(flat.reshape(n, exits))
+
         return cls(
             lengths=lengths,
             layers=tuple(layers),
             sure1=_number(max_probability(tier1, multi_label=multi_label)),
             right1=(answers(tier1, multi_label=multi_label) == goal).all(axis=-1),
-            sure2=_number(flat.reshape(n, exits)),
+            sure2=sure(tier2),
             right2=(answers(tier2, multi_label=multi_label) == goal[:, None]).all(axis=-1),
+            blend=blend,
+            sure_both=sure(both),
+            right_both=(answers(both, multi_label=multi_label) == goal[:, None]).all(axis=-1),
+            _of=functools.partial(cls.of, tier1, tier2, truth, lengths=lengths, layers=layers, multi_label=multi_label),
         )
+
+    def with_blend(self, blend: float) -> Examples:
+        """The same answers, those of tier 1 counting so much beside those of tier 2."""
+        return self if blend == self.blend else self._of(blend=blend)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class OperatingPoint:
         deferred: share of the examples that tier 2 answers.
         mean_layer: of the deferred; 0 where there are none.
         cost: relative to tier 2 at full depth without tier 1.
+        blend: as `with_blend` takes it.
     """
 
     router: Router
@@ -43,6 +44,7 @@ class OperatingPoint:
     deferred: float
     mean_layer: float
     cost: float
+    blend: float = 0.0
 
     @property
     def predicted_speed_up(self) -> float:
@@ -63,6 +65,7 @@ class Points(Sequence[OperatingPoint]):
         deferred: share.
         mean_layer: of the deferred.
         cost: relative.
+        blend: of all of them.
     """
 
     routers: tuple[Router, ...]
@@ -74,6 +77,7 @@ class Points(Sequence[OperatingPoint]):
     deferred: Table = field(repr=False)
     mean_layer: Table = field(repr=False)
     cost: Table = field(repr=False)
+    blend: float = 0.0
 
     def __len__(self) -> int:
         return self.cost.size
@@ -97,6 +101,7 @@ class Points(Sequence[OperatingPoint]):
             deferred=float(self.deferred[row, column]),
             mean_layer=float(self.mean_layer[row, column]),
             cost=float(self.cost[row, column]),
+            blend=self.blend,
         )
 
     def cheapest(self, max_drop: float) -> int | None:

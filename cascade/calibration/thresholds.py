@@ -66,7 +66,7 @@ def replay(examples: Examples, costs: Costs, *, grid: Grid | None = None) -> Poi
     policies: list[ExitPolicy] = []
     left: list[IntArray] = []
     last = len(examples.layers) - 1
-    thresholds = _cuts(examples.sure2[:, :-1].ravel(), grid.exits) if last else []
+    thresholds = _cuts(examples.sure_both[:, :-1].ravel(), grid.exits) if last else []
     for cap in range(last + 1) if grid.caps else [last]:
         cut = AtExit(examples.layers[cap])
         policies.append(never if cap == last else cut)
@@ -85,6 +85,7 @@ def choose(
     max_drop: float = 0.005,
     grid: Grid | None = None,
     per_exit: bool = False,
+    blends: Sequence[float] = (0.0,),
 ) -> OperatingPoint:
     """The cheapest point whose accuracy on the examples is at least full-depth tier 2's less `max_drop`.
 
@@ -97,18 +98,24 @@ def choose(
         grid: `Grid()` if left out.
         per_exit: go on from there with a threshold per exit, one exit after the other (coordinate descent). More to
             choose means more that fits these examples only.
+        blends: how much tier 1's answer may count beside tier 2's; the cheapest of them is taken.
 
     Raises:
         OptionError: a bound outside [0, 1], or costs for another number of exits.
     """
     max_drop = check_share("max_drop", max_drop, "0.005 is half a point")
     grid = grid or Grid()
-    points = replay(examples, costs, grid=grid)
-    number = points.cheapest(max_drop)
-    if number is None:  # the grid holds tier 2 at full depth, which drops nothing
-        raise AssertionError("no point within the bound")
-    best = points[number]
-    return _refined(examples, costs, best, max_drop, grid) if per_exit and len(examples.layers) > 1 else best
+    found = []
+    for blend in {0.0, *blends}:
+        points = replay(examples.with_blend(blend), costs, grid=grid)
+        number = points.cheapest(max_drop)
+        if number is not None:
+            found.append(points[number])
+    # There is one: without a blend the grid holds tier 2 at full depth, which drops nothing.
+    best = min(found, key=lambda point: (point.cost, -point.accuracy, point.blend))
+    if not per_exit or len(examples.layers) == 1:
+        return best
+    return _refined(examples.with_blend(best.blend), costs, best, max_drop, grid)
 
 
 class _Replay:
@@ -124,15 +131,17 @@ class _Replay:
         self.order = np.argsort(examples.sure1, kind="stable")
         sure = examples.sure1[self.order]
         thresholds = _cuts(sure, grid.deferral)
-        self.routers: tuple[Router, ...] = (defer_none, *map(Threshold, thresholds), defer_all)
+        # Tier 1 is not run where everything is deferred, and then has no answer that could count.
+        whole_too = not examples.blend
+        self.routers: tuple[Router, ...] = (defer_none, *map(Threshold, thresholds), *([defer_all] * whole_too))
         inner = np.searchsorted(sure, np.asarray(thresholds, dtype=np.float32))
-        self.deferred = np.array([0, *inner.tolist(), len(examples)])
+        self.deferred = np.array([0, *inner.tolist(), *([len(examples)] * whole_too)])
         self.lengths = examples.lengths[self.order].astype(np.float64)
         self.upto = np.cumsum(costs.stages)
         whole = self.lengths.sum()
-        # Tier 1 is not run where everything is deferred.
         self.base = np.full(len(self.routers), (costs.always + costs.tier1) * whole)
-        self.base[-1] = costs.always * whole
+        if whole_too:
+            self.base[-1] = costs.always * whole
         self.whole = costs.full * whole
         self.layers = np.asarray(examples.layers, dtype=np.float64)
         self.right1, full = examples.right1[self.order], examples.right2[self.order, -1]
@@ -145,14 +154,23 @@ class _Replay:
         right, differ, layers, cost = (np.empty(shape) for _ in range(4))
         for row, exits in enumerate(left):
             taken = exits[self.order]
-            right2 = self.examples.right2[self.order, taken]
+            right2 = self.examples.right_both[self.order, taken]
             right[row] = self._prefix(right2) + self._suffix(self.right1)
             differ[row] = self._prefix(right2 != self.full) + self._suffix(self.differ1)
             layers[row] = self._prefix(self.layers[taken]) / np.maximum(self.deferred, 1)
             cost[row] = (self.base + self._prefix(self.lengths * self.upto[taken])) / self.whole
         share = np.broadcast_to(self.deferred / len(self.order), shape)
         return Points(
-            self.routers, tuple(policies), len(self.order), int(self.full.sum()), right, differ, share, layers, cost
+            self.routers,
+            tuple(policies),
+            len(self.order),
+            int(self.full.sum()),
+            right,
+            differ,
+            share,
+            layers,
+            cost,
+            self.examples.blend,
         )
 
     def _prefix(self, values: npt.NDArray[np.generic]) -> Table:
@@ -170,7 +188,7 @@ def _refined(examples: Examples, costs: Costs, best: OperatingPoint, max_drop: f
     inner = len(examples.layers) - 1
     # A cap is a threshold of 0 at its exit, never is as near as a threshold comes to it.
     current = [_threshold_at(best.exit_policy, layer) for layer in examples.layers[:-1]]
-    candidates = [[0.0, *_cuts(examples.sure2[:, exit_], grid.exits), 1.0] for exit_ in range(inner)]
+    candidates = [[0.0, *_cuts(examples.sure_both[:, exit_], grid.exits), 1.0] for exit_ in range(inner)]
     improved = True
     while improved:
         improved = False
@@ -194,7 +212,7 @@ def _threshold_at(policy: ExitPolicy, layer: int) -> float:
 
 def _leave(examples: Examples, thresholds: Sequence[float]) -> IntArray:
     """Number of the exit at which each example leaves; one threshold for each exit but the last."""
-    sure: npt.NDArray[np.bool_] = examples.sure2[:, :-1] >= np.asarray(thresholds, dtype=np.float32)
+    sure: npt.NDArray[np.bool_] = examples.sure_both[:, :-1] >= np.asarray(thresholds, dtype=np.float32)
     left: IntArray = np.where(sure.any(axis=1), sure.argmax(axis=1), len(examples.layers) - 1)
     return left
 

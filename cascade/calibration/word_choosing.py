@@ -64,14 +64,14 @@ def choose_words(
     check_share("max_drop", max_drop, "0.005 is half a point")
     allowed = max_drop
     tried: list[Tried] = []
-    done: set[tuple[str, str]] = set()
+    done: set[tuple[str, str, float]] = set()
     waiting = sorted(points, key=lambda point: (point.cost, -point.accuracy))
     while len(tried) < tries and sum(one.within for one in tried) < enough:
         point = next(
             (
                 point
                 for point in waiting
-                if point.drop <= allowed + 1e-9 and (repr(point.router), repr(point.windows)) not in done
+                if point.drop <= allowed + 1e-9 and (repr(point.router), repr(point.windows), point.blend) not in done
             ),
             None,
         )
@@ -83,7 +83,7 @@ def choose_words(
         within = missing <= 1e-9
         tried.append(Tried(point, score, seconds, within))
         if within:
-            done.add((repr(point.router), repr(point.windows)))
+            done.add((repr(point.router), repr(point.windows), point.blend))
         else:
             allowed = min(allowed, point.drop) - missing
     return tried

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from cascade.batch import BoolArray, FloatArray, IntArray, ranges
 from cascade.calibration.words import WordCosts, leave
 from cascade.checks import check_share
+from cascade.confidence import evidence, probabilities
 from cascade.exceptions import OptionError
 from cascade.exits import AtExit, ExitPolicy, any_of, never
 from cascade.routing import Router, Threshold, defer_all, defer_none
@@ -41,6 +42,7 @@ class WordGrid:
         thresholds: of `TokenExit`; `never` comes on top.
         spread: windows of `TokenExit`, in words.
         caps: also with a cap after every exit.
+        blends: how much tier 1's answer counts beside tier 2's; 0 comes on top where tier 1 is not run.
     """
 
     deferred: tuple[float, ...] = (0.015, 0.03, 0.05, 0.075, 0.1, 0.14, 0.19, 0.26, 0.36, 0.5)
@@ -48,6 +50,7 @@ class WordGrid:
     thresholds: tuple[float, ...] = (0.005, 0.01, 0.02, 0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.55)
     spread: tuple[int, ...] = (1, 3, 5)
     caps: bool = True
+    blends: tuple[float, ...] = (0.0, 0.3, 0.6)
 
     def policies(self, layers: Sequence[int]) -> Iterator[tuple[ExitPolicy, list[ExitPolicy]]]:
         """Each policy without a cap, and with a cap after each exit in turn, the last of which changes nothing."""
@@ -70,6 +73,7 @@ class WordPoint:
         deferred: share of the words that tier 2 answers.
         mean_layer: of the deferred; 0 where there are none.
         cost: relative to tier 2 at full depth without tier 1.
+        blend: as `with_blend` takes it.
     """
 
     router: Router
@@ -80,6 +84,7 @@ class WordPoint:
     deferred: float
     mean_layer: float
     cost: float
+    blend: float = 0.0
 
     @property
     def predicted_speed_up(self) -> float:
@@ -138,7 +143,12 @@ def replay_words(
             spans = windows(WindowState(unsure, words.offsets, words.pieces))
             numbers = ranges(spans.starts, spans.stops - spans.starts)
             seen = replay.second(words.spans(spans.rows, spans.starts, spans.stops), numbers)
-            points += replay.points(Threshold(threshold), windows, seen, unsure[numbers], elsewhere, base)
+            for blend in grid.blends:
+                both = replay.blended(seen, first.probabilities[numbers], numbers, blend)
+                points += [
+                    replace(point, blend=blend)
+                    for point in replay.points(Threshold(threshold), windows, both, unsure[numbers], elsewhere, base)
+                ]
     return sorted(points, key=lambda point: (point.cost, -point.accuracy))
 
 
@@ -183,6 +193,14 @@ class _Replay:
         """Run tier 2. `numbers`: of these words among all. Shape `(words read,)`."""
         made = self.tier2.all_exits(words, progress=self.progress)
         return _Seen(words, made, made.argmax(axis=2) == self.truth[numbers, None])
+
+    def blended(self, seen: _Seen, known: FloatArray, numbers: IntArray, blend: float) -> _Seen:
+        """The same with tier 1's answers `known`, shape `(words read, labels)`, counting so much."""
+        if not blend:
+            return seen
+        prior = evidence(known, weight=blend)[:, None]
+        made = probabilities(evidence(seen.probabilities, weight=1.0), prior=prior)
+        return _Seen(seen.words, made, made.argmax(axis=2) == self.truth[numbers, None])
 
     def points(
         self,

@@ -59,6 +59,7 @@ def described(name: str, bundle: Bundle) -> str:
         ("labels", f"{len(manifest.labels)}: {_few(manifest.labels)}"),
         ("router", repr(routing.from_json(manifest.router))),
         ("exit policy", repr(exits.from_json(manifest.exit_policy))),
+        ("blend", f"{manifest.blend:g}, of tier 1's answer beside tier 2's"),
         *(_of_taggers(manifest) if tagging else ()),
         ("certificate", "none" if manifest.certificate is None else "yes"),
         ("written by", f"cascade {manifest.library_version}, format {manifest.format_version}"),
