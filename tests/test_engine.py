@@ -16,7 +16,7 @@ from cascade.exits import MaxProbability
 from cascade.results import Routes, Stats
 from cascade.routing import Budget, Router, RoutingState, Threshold, defer_all, defer_none
 from cascade.tiers import Progress, Scores
-from tests.toy import Toy, batch_of
+from tests.toy import LAYERS, Toy, batch_of
 
 BATCH = batch_of([3, 9, 4, 6, 2, 8, 3, 12, 5, 7])
 
@@ -61,7 +61,7 @@ def test_a_blend_multiplies_the_answers_of_both_tiers(router: Router) -> None:
     for row in np.flatnonzero(deferred):
         sure = [number for number in range(2) if both[row, number].max() >= 0.7]
         taken = sure[0] if sure else 2
-        assert outcome.routes.exit[row] == taken + 1
+        assert outcome.routes.exit[row] == LAYERS[taken]
         np.testing.assert_allclose(outcome.probabilities[row], both[row, taken], atol=1e-5)
     np.testing.assert_allclose(outcome.probabilities[~deferred], first[~deferred], atol=1e-6)
 
