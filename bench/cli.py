@@ -67,6 +67,10 @@ def bench() -> None:
 @click.option(
     "--exit-table-data", "exit_table_file", metavar="FILE", help="Taggers: learn exits per token id here, as a rival."
 )
+@click.option(
+    "--token-exit", type=float, metavar="T", help="Taggers: threshold of TokenExit in tier 2 alone; else the bundle's."
+)
+@click.option("--depth-cap", type=int, metavar="LAYER", help="Taggers: deepest layer of tier 2 alone.")
 @click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True, metavar="N", help="Turns of each.")
 @threads_option
 @json_option
@@ -81,6 +85,8 @@ def table(
     tags_column: str,
     checkpoint: str | None,
     exit_table_file: str | None,
+    token_exit: float | None,
+    depth_cap: int | None,
     repeats: int,
     threads: int | None,
     json_file: Path | None,
@@ -96,7 +102,7 @@ def table(
     Example:
       cascade-bench table models/sentiment --data dev.jsonl --threads 2
       cascade-bench table models/sentiment --data dev.jsonl --checkpoint runs/tier2 --markdown --json table.json
-      cascade-bench table models/pos --data dev.jsonl --exit-table-data train.jsonl
+      cascade-bench table models/pos --data dev.jsonl --exit-table-data train.jsonl --token-exit 0.07 --depth-cap 3
     """
     check_json(json_file)
     if _tags(model):
@@ -105,6 +111,8 @@ def table(
             file=file,
             columns=TagColumns(tokens_column, tags_column),
             exit_table_file=exit_table_file,
+            token_exit=token_exit,
+            depth_cap=depth_cap,
             checkpoint=checkpoint,
             repeats=repeats,
             threads=threads,
@@ -112,8 +120,13 @@ def table(
             markdown=markdown,
         )()
         return
-    if exit_table_file is not None:
-        raise OptionError(f"--exit-table-data is for taggers, {model} is none; leave it out")
+    for option, given in (
+        ("--exit-table-data", exit_table_file),
+        ("--token-exit", token_exit),
+        ("--depth-cap", depth_cap),
+    ):
+        if given is not None:
+            raise OptionError(f"{option} is for taggers, {model} is none; leave it out")
     count = check_threads(threads)
     classifier = Classifier.from_pretrained(model, threads=count)
     data = _read(classifier, file, Columns(text_column, pair_column, label_column))

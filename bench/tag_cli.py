@@ -12,8 +12,10 @@ import click
 
 from cascade.calibration import WordGrid, WordPoint
 from cascade.cli.show import table as aligned
+from cascade.exits import AtExit, ExitPolicy, any_of
 from cascade.tagger import Tagger
 from cascade.threads import check_threads
+from cascade.word_exits import TokenExit
 from cascade_bench import machine, render, tag_operating
 from cascade_bench.console import bar
 from cascade_bench.rivals import rivals
@@ -34,6 +36,8 @@ class TagTable:
     file: str
     columns: TagColumns
     exit_table_file: str | None
+    token_exit: float | None
+    depth_cap: int | None
     checkpoint: str | None
     repeats: int
     threads: int | None
@@ -51,8 +55,9 @@ class TagTable:
         before = machine.facts(threads=count)
         rates: dict[int, float] = {}
         with bar() as step:
-            chosen = rivals(tagger, data, table_data=learned, progress=step)
-            who = tag_contenders(tagger, chosen)
+            policy = self._exit_policy(tagger)
+            chosen = rivals(tagger.with_exit_policy(policy), data, table_data=learned, progress=step)
+            who = tag_contenders(tagger, chosen, exit_policy=policy)
             if self.checkpoint is not None:
                 from cascade_bench import peers, tag_peers
 
@@ -63,7 +68,7 @@ class TagTable:
                 who.append(peers.contender(pipeline, size))
             made = measure(who, data, repeats=self.repeats, progress=step)
         click.echo((render.as_markdown if self.markdown else render.as_text)(made, before))
-        policies = {"the bundle's exits": tagger.exit_policy, **chosen}
+        policies = {"cascade": tagger.exit_policy, "tier 2 alone": policy, **chosen}
         shown = "; ".join(f"{name}: {policy!r}" for name, policy in policies.items())
         click.echo(
             f"{chr(10) * self.markdown}Router {tagger.router!r}, {tagger.windows!r}, blend {tagger.blend:g}. "
@@ -91,6 +96,17 @@ class TagTable:
             if hasattr(os, "getloadavg"):
                 details["load_average_after"] = list(os.getloadavg())
             render.write_json(self.json_file, render.as_json(made, before, details))
+
+    def _exit_policy(self, tagger: Tagger) -> ExitPolicy:
+        """Of tier 2 alone."""
+        if self.token_exit is None and self.depth_cap is None:
+            return tagger.exit_policy
+        given: list[ExitPolicy] = []
+        if self.token_exit is not None:
+            given.append(TokenExit(self.token_exit))
+        if self.depth_cap is not None:
+            given.append(AtExit(self.depth_cap))
+        return any_of(*given)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
     full       tier 2 alone at full depth: what everything is compared with
     cut-N      tier 2 cut after layer N for everyone (truncation): the baseline of an adaptive policy
     tier1      tier 1 alone
-    exits      tier 2 alone with the bundle's exit policy
+    exits      tier 2 alone with the bundle's exit policy, or one of its own
     sentence   tier 2 alone, words of a sentence leaving together (SENTEE), at least as accurate
     by-token   tier 2 alone, a fixed exit for each token id (HashEE), at least as accurate
     cascade    as the bundle is configured: windows between the tiers, and exits
@@ -27,15 +27,20 @@ EXITS, SENTENCE, BY_TOKEN = "exits", "sentence", "by-token"
 NAMES = {SENTENCE: "tier 2 with sentence exit", BY_TOKEN: "tier 2 with exits fixed per token id"}
 
 
-def tag_contenders(tagger: Tagger, rivals: Mapping[str, ExitPolicy] | None = None) -> list[Contender]:
+def tag_contenders(
+    tagger: Tagger, rivals: Mapping[str, ExitPolicy] | None = None, *, exit_policy: ExitPolicy | None = None
+) -> list[Contender]:
     """Those of one bundle.
 
     Args:
         tagger: as the bundle configures it.
         rivals: exit policies that run in tier 2 alone, by key: `sentence`, `by-token`.
+        exit_policy: of the exits in tier 2 alone; the bundle's if left out, which is for words that tier 1 deferred.
     """
     layers = tagger.tier2.layers
     alone = tagger.with_router(defer_all)
+    if exit_policy is not None:
+        alone = alone.with_exit_policy(exit_policy)
     found = [Contender(FULL, "tier 2, full depth", runner(alone.with_exit_policy(never)), cut=layers[-1])]
     found += [
         Contender(
@@ -46,7 +51,7 @@ def tag_contenders(tagger: Tagger, rivals: Mapping[str, ExitPolicy] | None = Non
     return [
         *found,
         Contender("tier1", "tier 1 alone", runner(tagger.with_router(defer_none))),
-        Contender(EXITS, f"tier 2 with {_kind(tagger.exit_policy)}", runner(alone)),
+        Contender(EXITS, f"tier 2 with {_kind(alone.exit_policy)}", runner(alone)),
         *(
             Contender(key, NAMES.get(key, key), runner(alone.with_exit_policy(policy)))
             for key, policy in (rivals or {}).items()

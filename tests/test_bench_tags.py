@@ -291,7 +291,7 @@ def test_table(run: Run, model: Path, data: Path, more: Path, tmp_path: Path) ->
         assert column in shown[0]
     assert "100.0%" in shown[4]  # tier 1 answers everything there
     assert "Tier 2 with token exit is right on" in done.out
-    assert "the bundle's exits: TokenExit(threshold=0.3, window=3); sentence: " in done.out
+    assert "cascade: TokenExit(threshold=0.3, window=3); sentence: " in done.out
     read = json.loads(file.read_text())
     assert [entry["name"] for entry in read["benchmarks"]][-4:] == ["exits", "sentence", "by-token", "cascade"]
     assert read["benchmarks"][0]["extra_info"]["entity_f1"] > 0.5
@@ -420,3 +420,13 @@ def test_options_of_taggers_are_refused_for_classifiers(run: Run, data: Path, tm
     texts = toy_bundle(tmp_path / "texts").folder
     wrong(run, "--exit-table-data is for taggers", "table", texts, "--data", data, "--exit-table-data", data)
     wrong(run, "--f1 is for taggers", "thresholds", texts, "--data", data, "--f1")
+
+
+def test_tier_2_alone_may_have_an_exit_policy_of_its_own(tagger: Tagger) -> None:
+    policy = any_of(TokenExit(0.5), AtExit(tagger.tier2.layers[0]))
+    by_key = {one.key: one for one in taggers.tag_contenders(tagger, exit_policy=policy)}
+    sentences = [["some", "words"]]
+    assert by_key["exits"].name == "tier 2 with token exit"
+    alone = by_key["exits"].run(sentences)
+    assert alone.mean_layer == tagger.tier2.layers[0]
+    assert by_key["full"].run(sentences).mean_layer == tagger.tier2.layers[-1]
