@@ -291,7 +291,10 @@ def test_table(run: Run, model: Path, data: Path, more: Path, tmp_path: Path) ->
         assert column in shown[0]
     assert "100.0%" in shown[4]  # tier 1 answers everything there
     assert "Tier 2 with token exit is right on" in done.out
-    assert "cascade: TokenExit(threshold=0.3, window=3); sentence: " in done.out
+    assert (
+        "cascade: TokenExit(threshold=0.3, window=3); tier 2 alone: TokenExit(threshold=0.3, window=3); sentence: "
+        in done.out
+    )
     read = json.loads(file.read_text())
     assert [entry["name"] for entry in read["benchmarks"]][-4:] == ["exits", "sentence", "by-token", "cascade"]
     assert read["benchmarks"][0]["extra_info"]["entity_f1"] > 0.5
