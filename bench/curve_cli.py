@@ -58,7 +58,7 @@ _output = click.Path(path_type=Path)
     "batching",
     multiple=True,
     metavar="P",
-    help="Sweep batching too: tokens:2048, sorted:32, fixed:32; give it again for each.",
+    help="Sweep batching too: tokens:1024, sorted:32, fixed:32; give it again for each.",
 )
 @click.option(
     "--points", type=click.IntRange(min=1), default=6, show_default=True, metavar="N", help="Of the front, timed."
@@ -101,7 +101,7 @@ def curve(
       cascade-bench curve models/sentiment --data dev.jsonl --threads 2
       cascade-bench curve models/sentiment --data dev.jsonl --json curve.json --png curve.png --html curve.html
       cascade-bench curve models/sentiment --data dev.jsonl --like curve.json --json again.json
-      cascade-bench curve models/sentiment --data dev.jsonl --batching tokens:2048 --batching fixed:32
+      cascade-bench curve models/sentiment --data dev.jsonl --batching tokens:1024 --batching fixed:32
     """
     command = command_line(click.get_current_context())
     _check_outputs(json_file, png_file, html_file)
@@ -146,7 +146,7 @@ def batching_policy(said: str) -> BatchingPolicy:
     name, _, number = said.partition(":")
     if name not in BATCHING or not number.isascii() or not number.isdigit():
         known = ", ".join(f"{one}:N" for one in BATCHING)
-        raise OptionError(f"--batching must be one of {known}, was: {said}; tokens:2048 is the engine's own")
+        raise OptionError(f"--batching must be one of {known}, was: {said}; tokens:1024 is the engine's own")
     return BATCHING[name](int(number))
 
 

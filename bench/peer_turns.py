@@ -18,7 +18,7 @@ from cascade_bench.interleaving import interleave
 from cascade_bench.peer_kinds import Kind
 from cascade_bench.peer_process import Job, PeerError, PeerProcess
 
-__all__ = ["BATCH_SIZES", "Absent", "PeerTurns", "Peers"]
+__all__ = ["BATCH_SIZES", "Absent", "PeerTurns", "Peers", "Running"]
 
 BATCH_SIZES = (1, 8, 16, 32, 64, 128)
 SUBSET = 256  # texts on which batch sizes are tried

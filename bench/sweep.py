@@ -127,7 +127,10 @@ def _texts(classifier: Classifier, data: Labelled, axes: Axes, batching: Batchin
         always=cheapest.always * float(lengths.sum()),
         layer=examples.layers[-1],
     )
-    made = replay(examples, cheapest, grid=Grid(axes.deferral, axes.exits, axes.caps))
+    grid = Grid(axes.deferral, axes.exits, axes.caps)
+    made: list[OperatingPoint] = [*replay(examples.with_blend(classifier.blend), cheapest, grid=grid)]
+    if classifier.blend:  # where tier 1 is not run there is nothing to blend with
+        made += [point for point in replay(examples, cheapest, grid=grid) if point.router == defer_all]
     points = [_placed(point, None, batching, bounds) for point in made if _adaptive(point)]
     paid = bounds.always + np.cumsum(cheapest.stages) * float(lengths.sum())
     points += fixed(
@@ -165,7 +168,7 @@ def _words(tagger: Tagger, data: Tagged, axes: Axes, batching: BatchingPolicy | 
     windows: tuple[WindowPolicy, ...] = tuple(dict.fromkeys((tagger.windows, whole_sentences)))
     shares = tuple(np.geomspace(0.015, 0.5, axes.deferral).round(4).tolist())
     thresholds = tuple(np.geomspace(0.005, 0.55, axes.exits).round(4).tolist())
-    grid = WordGrid(deferred=shares, windows=windows, thresholds=thresholds, caps=axes.caps)
+    grid = WordGrid(deferred=shares, windows=windows, thresholds=thresholds, caps=axes.caps, blends=(tagger.blend,))
     made = replay_words(
         tagger.tier1,
         tagger.tier2,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -80,6 +81,7 @@ class OnnxBackend:
     Attributes:
         path: the file.
         options: see `SessionOptions`.
+        sha256: of the file, in hexadecimal; `serial` reads it again, and refuses another one.
 
     Raises:
         BundleError: the file cannot be read.
@@ -87,6 +89,7 @@ class OnnxBackend:
 
     path: Path
     options: SessionOptions = field(default_factory=SessionOptions)
+    sha256: str | None = None
     inputs: tuple[str, ...] = field(init=False)
     outputs: tuple[str, ...] = field(init=False)
     _session: onnxruntime.InferenceSession = field(init=False, repr=False)
@@ -112,8 +115,18 @@ class OnnxBackend:
 
     @functools.cached_property
     def serial(self) -> OnnxBackend:
-        """The same file in a session without threads of its own, made when it is first asked for."""
-        return self if self.options.threads == 1 else OnnxBackend(self.path, replace(self.options, threads=1))
+        """The same file in a session without threads of its own, made when it is first asked for.
+
+        Raises:
+            BundleError: the file is not the one that was verified, or cannot be read.
+        """
+        if self.options.threads == 1:
+            return self
+        if self.sha256 is not None and _sha256(self.path) != self.sha256:
+            raise BundleError(
+                f"{self.path} must stay as it was while its bundle is in use, but it was altered; load the bundle again"
+            )
+        return OnnxBackend(self.path, replace(self.options, threads=1), self.sha256)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs by name.
@@ -170,6 +183,10 @@ def _share_arena() -> None:
     # Some releases refuse where another library was first; then our sessions use that one's.
     with contextlib.suppress(RuntimeError):
         onnxruntime.create_and_register_allocator(onnxruntime.OrtMemoryInfo("Cpu", kind, 0, memory), None)
+
+
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _session_options(options: SessionOptions) -> onnxruntime.SessionOptions:

@@ -214,11 +214,15 @@ class Graphs:
             stored_router, stored_exit_policy = _stored_policies(bundle)
             router = stored_router if router is None else router
             exit_policy = stored_exit_policy if exit_policy is None else exit_policy
+
+        def graph(file: str) -> OnnxBackend:
+            return OnnxBackend(bundle.path(file), options, manifest.files[file].sha256)
+
         return cls(
             tokenizer=Tokenizer.from_file(bundle.path(TOKENIZER_FILE), max_length=manifest.tier2.max_length),
-            tier1=OnnxBackend(bundle.path(manifest.tier1.file), options),
-            embed=OnnxBackend(bundle.path(manifest.tier2.embed), options),
-            stages=[OnnxBackend(bundle.path(stage.file), options) for stage in manifest.tier2.stages],
+            tier1=graph(manifest.tier1.file),
+            embed=graph(manifest.tier2.embed),
+            stages=[graph(stage.file) for stage in manifest.tier2.stages],
             router=router,
             exit_policy=exit_policy,
             threads=check_threads(options.threads),

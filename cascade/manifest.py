@@ -7,9 +7,10 @@ Reading names every fault at once. It leaves to `bundle`: files, hashes, folders
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from cascade.exceptions import BundleError
 
@@ -177,23 +178,60 @@ class Manifest:
         if self.problem_type not in PROBLEM_TYPES:
             found.append(f"problem_type must be one of {', '.join(PROBLEM_TYPES)}, was: {self.problem_type}")
         found += self._faults_of_tagging()
-        if len(self.labels) < 1 or len(set(self.labels)) != len(self.labels):
-            found.append(f"labels must be distinct and at least one, were: {list(self.labels)}")
+        names: tuple[object, ...] = self.labels  # as they stand in the file
+        if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+            found.append(f"labels must be distinct names and at least one, were: {list(self.labels)}")
         for tier, labels in (("tier 1", self.tier1.labels), ("tier 2", self.tier2.labels)):
             if labels != self.labels:
                 found.append(f"labels of {tier} must be {list(self.labels)}, were: {list(labels)}")
-        blend: object = self.blend  # as it stands in the file
-        if not isinstance(blend, int | float) or not 0 <= blend <= 1:
-            found.append(f"blend must be in [0, 1], was: {blend!r}")
+        found += self._faults_of_numbers() + self._faults_of_information()
         if not self.tier2.stages:
             found.append("tier 2 must have at least one stage")
         layers = [stage.layer for stage in self.tier2.stages]
-        if layers != sorted(set(layers)):
+        if all(map(_is_whole, layers)) and layers != sorted(set(layers)):
             found.append(f"stages must be in the order of their layers, were: {layers}")
         for path in (self.tier1.file, self.tier2.embed, *(stage.file for stage in self.tier2.stages)):
-            if path not in self.files:
+            if str(path) not in self.files:
                 found.append(f"{path} is used but not listed under files")
         return found
+
+    def _faults_of_numbers(self) -> list[str]:
+        first, second = self.tier1, self.tier2
+        blend: object = self.blend  # as it stands in the file, and so below
+        temperatures: list[object] = [first.temperature, *(stage.temperature for stage in second.stages)]
+        whole: list[tuple[str, object, int]] = [
+            ("max_length", first.max_length, 1),
+            ("max_length", second.max_length, 1),
+            ("width", second.width, 1),
+            ("position_offset", second.position_offset, 0),
+            *(("layer", stage.layer, 1) for stage in second.stages),
+        ]
+        found = [] if _is_number(blend) and 0 <= blend <= 1 else [f"blend must be in [0, 1], was: {blend!r}"]
+        found += [
+            f"temperature must be above 0 and finite, was: {value!r}"
+            for value in temperatures
+            if not _is_number(value) or not 0 < value < math.inf
+        ]
+        found += [
+            f"{name} must be a whole number of at least {least}, was: {value!r}"
+            for name, value, least in whole
+            if not _is_whole(value) or value < least
+        ]
+        return found
+
+    def _faults_of_information(self) -> list[str]:
+        first, stages = self.tier1, self.tier2.stages
+        texts: list[tuple[str, object]] = [
+            ("kind", first.kind),
+            ("precision", first.precision),
+            *(("precision", stage.precision) for stage in stages),
+            ("library_version", self.library_version),
+        ]
+        objects: list[tuple[str, object]] = [("figures", self.figures), ("certificate", self.certificate or {})]
+        found = [f"{name} must be a string, was: {value!r}" for name, value in texts if not isinstance(value, str)]
+        return found + [
+            f"{name} must be an object, was: {value!r}" for name, value in objects if not isinstance(value, Mapping)
+        ]
 
     def _faults_of_tagging(self) -> list[str]:
         found = []
@@ -206,3 +244,11 @@ class Manifest:
             elif policy is not None and not isinstance(policy, Mapping):
                 found.append(f"{name} must be an object, was: {policy!r}")
         return found
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import time
@@ -43,6 +44,20 @@ def test_a_broken_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"broken.onnx must be an ONNX graph that ONNX Runtime .*") as caught:
         OnnxBackend(broken, SessionOptions(threads=1))
     assert "\n" not in str(caught.value)
+
+
+def test_a_serial_twin_is_of_the_file_that_was_verified(stage: Path) -> None:
+    digest = hashlib.sha256(stage.read_bytes()).hexdigest()
+    whole, second = (OnnxBackend(stage, SessionOptions(threads=2), digest) for _ in range(2))
+    twin = whole.serial
+    assert (twin.options.threads, twin.serial, whole.serial) == (1, twin, twin)
+    stage.write_bytes(stage.read_bytes() + b"\0")
+    with pytest.raises(BundleError, match=r"must stay as it was .*, but it was altered; load the bundle again"):
+        _ = second.serial
+    stage.unlink()
+    with pytest.raises(BundleError, match="load the bundle again"):
+        _ = second.serial
+    assert whole.serial is twin
 
 
 def test_sessions_share_an_arena_and_do_not_spin(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:

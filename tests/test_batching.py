@@ -63,7 +63,7 @@ def test_no_rows() -> None:
 
 @pytest.mark.parametrize("bad", [0, -3, 2.0, True, None])
 def test_sizes_are_checked(bad: Any) -> None:
-    with pytest.raises(OptionError, match=r"max_tokens must be a whole number of at least 1, was: .*such as 2048"):
+    with pytest.raises(OptionError, match=r"max_tokens must be a whole number of at least 1, was: .*such as 1024"):
         TokenBudget(bad)
     for make in (SortedByLength, FixedSize):
         with pytest.raises(OptionError, match=r"batch_size must be a whole number of at least 1, was: .*such as 32"):

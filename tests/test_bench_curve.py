@@ -18,6 +18,7 @@ from cascade.reading import read_examples
 from cascade.results import Predictions, TagPredictions
 from cascade.routing import Threshold, defer_all, defer_none
 from cascade.tagger import Tagger
+from cascade.windows import whole_sentences
 from cascade_bench import anchors, curve_data, interleaving
 from cascade_bench.anchors import Anchors, anchored
 from cascade_bench.curve import curve, spread
@@ -88,8 +89,10 @@ def read(file: Path, model: Classifier | Tagger) -> Given:
     return read_for_curve(str(file), model, columns=Columns(), tag_columns=TagColumns())
 
 
-def test_places_of_texts_are_those_of_real_runs(classifier: Classifier, write: Write) -> None:
+@pytest.mark.parametrize("blend", [0.0, 0.6])
+def test_places_of_texts_are_those_of_real_runs(classifier: Classifier, write: Write, blend: float) -> None:
     given = read(write(labelled(classifier)), classifier)
+    classifier = classifier.with_blend(blend)
     data = given.data
     assert isinstance(data, Labelled)
     placed = sweep(classifier, data, AXES)
@@ -107,13 +110,25 @@ def test_places_of_texts_are_those_of_real_runs(classifier: Classifier, write: W
             assert made.routes.exit[second].mean() == pytest.approx(point.mean_layer)
 
 
-def test_places_of_words_with_whole_sentences_are_those_of_real_runs(tagger: Tagger, write: Write) -> None:
+@pytest.mark.parametrize("blend", [0.0, 0.6])
+def test_places_of_words_with_whole_sentences_are_those_of_real_runs(
+    tagger: Tagger, write: Write, blend: float
+) -> None:
     given = read(write(tagged(tagger)), tagger)
+    tagger = tagger.with_blend(blend)
     data = given.data
     assert isinstance(data, Tagged)
     placed = sweep(tagger, data, Axes(deferral=2, exits=2))
     assert [point.kind for point in placed.fixed] == ["full", "cut", "cut", "tier1"]
-    for point in placed.fixed:  # where words leave one by one the replay is near, not exact
+    whole = [
+        point
+        for point in placed.points
+        if point.setting is not None
+        and point.setting.windows == whole_sentences
+        and (point.setting.exit_policy == never or isinstance(point.setting.exit_policy, AtExit))
+    ]
+    assert len(whole) > len(placed.fixed)
+    for point in whole:  # where words leave one by one the replay is near, not exact
         assert point.setting is not None
         made = configured(tagger, point.setting).predict(data.sentences)
         assert isinstance(made, TagPredictions)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import functools
+import time
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
+from cascade.backend import FunctionBackend
+from cascade.batching import FixedSize
 from cascade.calibration import Costs, Grid, choose, observe, replay
 from cascade.engine import Cascade
 from cascade.exits import AtExit
@@ -46,6 +50,23 @@ def test_costs_are_seconds_per_token_of_the_parts() -> None:
     assert min(costs.stages) > 0
     assert costs.tier1 > 0
     assert sum(seen) == 2 * len(batch)
+
+
+def test_making_graphs_for_several_threads_is_not_timed() -> None:
+    @dataclass(frozen=True, eq=False)
+    class Slow(FunctionBackend):
+        @functools.cached_property
+        def serial(self) -> FunctionBackend:
+            time.sleep(1)
+            return FunctionBackend(self.function, self.inputs, self.outputs)
+
+    toy, batch = Toy(), batch_of(LENGTHS)
+    known = toy.tier1(threads=2, batching=FixedSize(100)).backend
+    assert isinstance(known, FunctionBackend)
+    slow = toy.tier1(threads=2, batching=FixedSize(100))
+    slow = replace(slow, backend=Slow(known.function, known.inputs, known.outputs))
+    _, costs = observe(slow, toy.tier2(), batch, np.zeros(len(batch), dtype=np.int64))
+    assert costs.tier1 * batch.tokens < 1
 
 
 def test_several_labels_at_once() -> None:
