@@ -75,8 +75,8 @@ class PackedLayer(nn.Module):
         """
         # One merged product for all three was 5 % slower per layer: its result has to be split again. Each head of each
         # token is a row of its own, gathered straight to its place: no transposes, 5 % off a stage.
-        keys, values = (self._by_head(linear(hidden), gather) for linear in (self.key, self.value))
         queries = self._by_head(self.query(asking), query_gather)
+        keys, values = (self._by_head(linear(hidden), gather) for linear in (self.key, self.value))
         weights = torch.softmax(queries @ keys.transpose(-1, -2) + bias, dim=-1)
         longest = query_gather.shape[1]
         # Place row * longest + column of a grid of tokens is (row * heads + head) * longest + column of one of heads.

@@ -61,12 +61,13 @@ def test_everything_at_once(run: Run, model: Path, data: Path, tmp_path: Path) -
         "tier 2 cut after layer 1",
         "tier 1 alone",
     ]
-    assert re.search(r"^A: (Threshold|defer_all)", done.out, flags=re.MULTILINE)
     for word in ("Timed: ", "Estimated: ", "Bounds, estimated: ", "the replay is off by"):
         assert word in done.out
     made = json.loads(files["json"].read_text())
     names = [entry["name"] for entry in made["benchmarks"]]
     assert names[:4] == ["full", "cut-2", "cut-1", "tier1"]
+    # Whether an adaptive setting is on the front depends on the seconds of this run.
+    assert bool(re.search(r"^A: (Threshold|defer_all)", done.out, flags=re.MULTILINE)) == (len(names) > 4)
     for entry in made["benchmarks"]:
         assert set(entry["stats"]) == STATS
         assert len(entry["stats"]["data"]) == entry["stats"]["rounds"] == 2

@@ -267,7 +267,9 @@ def test_smoothing_comes_before_fp32(graphs: TierTwoGraphs, batch: Batch, monkey
     kept = quantised(graphs, batch, Int8.STATIC, bar=0.98)
     assert kept.precisions == ("int8",) * 3
     assert kept.smoothed
-    assert operators(kept.graphs.stages[0]).count("Mul") == 6
+    nodes = kept.graphs.stages[0].graph.node
+    quantised_ = [node.input[0] for node in nodes if node.op_type == "QuantizeLinear"]
+    assert sum(node.op_type == "Mul" and node.output[0] in quantised_ for node in nodes) == len(quantised_) == 6
 
 
 def test_when_everything_disagrees_everything_is_fp32(
