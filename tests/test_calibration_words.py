@@ -196,6 +196,12 @@ def test_the_choice_steps_back_from_what_loses_more_than_allowed() -> None:
     assert tried[1].score == pytest.approx(0.89)
 
 
+def test_the_choice_does_not_give_up_on_a_score_that_falls_faster() -> None:
+    points = [point(0.1, 0.008, 0.1), point(0.2, 0.004, 0.2), point(0.3, 0.002, 0.3), point(0.4, 0.001, 0.4)]
+    tried = choose_words(points, lambda one: (0.9 - 5 * one.drop, one.cost), full=0.9, max_drop=0.01)
+    assert [(one.point.cost, one.within) for one in tried] == [(0.1, False), (0.2, False), (0.3, True), (0.4, True)]
+
+
 def test_the_choice_looks_for_different_points_and_knows_an_end() -> None:
     points = [point(0.1, 0.0), point(0.2, 0.0), point(0.3, 0.0, margin=2), point(0.4, 0.0, 0.6), point(0.5, 0.0, 0.7)]
     tried = choose_words(points, lambda one: (0.9, one.cost), full=0.9, max_drop=0.0)

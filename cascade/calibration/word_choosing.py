@@ -85,5 +85,7 @@ def choose_words(
         if within:
             done.add((repr(point.router), repr(point.windows), point.blend))
         else:
-            allowed = min(allowed, point.drop) - missing
+            bound = min(allowed, point.drop)
+            # Never more than half at once: a score of another kind, such as F1, may fall several times as fast.
+            allowed = bound - (min(missing, bound / 2) if bound > 0 else missing)
     return tried
