@@ -85,7 +85,7 @@ def test_load_run_quit(job: Job) -> None:
         assert ran.labels == ["aa 8", "('b', 'cccc') 8", "d 8"]
         assert process.run(batch_size=8, by_length=True).labels == ran.labels
         assert process.run(batch_size=2, some=2).labels == ["aa 2", "d 2"]
-        assert 0 < ran.seconds < 1
+        assert 0 < ran.seconds < 60  # a busy machine may take its time
         peak = process.quit()
         assert peak is None or 5 < peak < 2000
         with pytest.raises(PeerError, match="its process has ended"):
