@@ -37,5 +37,5 @@ $(VENV)/.core: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/.full: pyproject.toml | $(BIN)/python
-	$(PIP) install --quiet --editable '.[test,export,train,bench]'
+	$(PIP) install --quiet --editable '.[test,export,train,bench,calibrate]'
 	touch $(VENV)/.core $@

@@ -1,9 +1,9 @@
 """Estimated seconds tied to a few settings that really ran.
 
 Costs per token know nothing of calls, of batches that get smaller and of what a call of `predict` does around the
-tiers. So four settings run end to end: tier 2 at full depth, tier 1 alone, a light and a heavy cascade. Fixed depths
-are scaled like the first; cascades begin where tier 1 alone ends, and their second tier takes `call + rate * estimate`,
-the line through the two cascades. What comes out are estimates still, and say so.
+tiers. So seven settings run end to end: tier 2 at full depth, tier 1 alone, and cascades from light to heavy. Fixed
+depths are scaled like the first; cascades begin where tier 1 alone ends, and their second tier takes what those around
+it took, interpolated: a small one is dearer per token than a large one. What comes out are estimates still, and say so.
 
 It leaves to others: placing settings (`sweep`), timing what is published (`curve`).
 """
@@ -13,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from cascade.routing import defer_all
 from cascade_bench.plane import Estimate, Setting, Sweep
 
 __all__ = ["Anchors", "anchored"]
 
 TURNS = 3  # of each; the fastest run counts
-LIGHT, HEAVY = 0.08, 0.45  # seconds of tier 2 in the two cascades, as shares of full depth
+SHARES = (0.02, 0.06, 0.15, 0.3, 0.5)  # seconds of tier 2 in the cascades, as shares of full depth
 
 Run = Callable[[Setting], float]
 
@@ -32,15 +34,15 @@ class Anchors:
         full: seconds of tier 2 at full depth, over those estimated.
         first: seconds of tier 1 alone.
         guess: those estimated.
-        call: seconds that any second tier of a cascade takes beyond those estimated.
-        rate: its seconds for each one estimated.
+        guesses: seconds that were estimated for the second tiers of the cascades, rising, above 0.
+        taken: those that they took, never falling.
     """
 
     full: float
     first: float
     guess: float
-    call: float
-    rate: float
+    guesses: tuple[float, ...]
+    taken: tuple[float, ...]
 
     def seconds(self, point: Estimate) -> float:
         """Of a place, as it would be run."""
@@ -50,8 +52,18 @@ class Anchors:
             return self.first + (point.seconds - self.guess) * self.full
         assert point.setting is not None  # noqa: S101  # only bounds have none
         if point.setting.router == defer_all:
-            return self.call + self.rate * point.seconds
-        return self.first + self.call + self.rate * max(point.seconds - self.guess, 0.0)
+            return self.second(point.seconds)
+        return self.first + self.second(max(point.seconds - self.guess, 0.0))
+
+    def second(self, guess: float) -> float:
+        """Of a second tier. Beyond the first and the last cascade it is as much dearer than estimated as theirs."""
+        if not self.guesses:
+            return guess * self.full
+        if guess <= self.guesses[0]:
+            return guess * self.taken[0] / self.guesses[0]
+        if guess >= self.guesses[-1]:
+            return guess * self.taken[-1] / self.guesses[-1]
+        return float(np.interp(guess, self.guesses, self.taken))
 
 
 def anchored(sweep: Sweep, run: Run) -> Sweep:
@@ -64,12 +76,18 @@ def anchored(sweep: Sweep, run: Run) -> Sweep:
     full = next(point for point in sweep.points if point.kind == "full")
     first = next(point for point in sweep.points if point.kind == "tier1")
     cascades = [point for point in sweep.points if point.kind == "setting" and not _alone(point)]
-    some = [_nearest(cascades, first.seconds + share * full.seconds) for share in (LIGHT, HEAVY)] if cascades else []
-    settings = [point.setting for point in (full, first, *some) if point.setting is not None]
+    wanted = [first.seconds + share * full.seconds for share in SHARES] if cascades else []
+    some = {point.seconds: point for point in (_nearest(cascades, seconds) for seconds in wanted)}
+    some = {seconds: point for seconds, point in sorted(some.items()) if seconds > first.seconds}
+    settings = [point.setting for point in (full, first, *some.values()) if point.setting is not None]
     turns = [[run(setting) for setting in settings] for _ in range(TURNS)]
     taken = [min(runs) for runs in zip(*turns, strict=True)]
-    call, rate = _line([point.seconds - first.seconds for point in some], [one - taken[1] for one in taken[2:]])
-    anchors = Anchors(taken[0] / full.seconds, taken[1], first.seconds, call, rate)
+    guesses = np.array([seconds - first.seconds for seconds in some])
+    scale = taken[0] / full.seconds
+    more = np.array(taken[2:]) - taken[1]
+    # Where noise says that a second tier costs nothing, it costs what was estimated; a larger one costs no less.
+    more = np.maximum.accumulate(np.where(more > 0, more, guesses * scale))
+    anchors = Anchors(scale, taken[1], first.seconds, tuple(guesses.tolist()), tuple(more.tolist()))
 
     def moved(point: Estimate) -> Estimate:
         seconds = anchors.seconds(point)
@@ -89,13 +107,3 @@ def _alone(point: Estimate) -> bool:
 
 def _nearest(points: Sequence[Estimate], seconds: float) -> Estimate:
     return min(points, key=lambda point: abs(point.seconds - seconds))
-
-
-def _line(guesses: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
-    """Through both points, or through zero where that would promise a second tier that costs nothing."""
-    if not guesses or sum(guesses) <= 0 or sum(seconds) <= 0:
-        return 0.0, 1.0
-    wide = guesses[1] - guesses[0]
-    rate = (seconds[1] - seconds[0]) / wide if wide > 0 else 0.0
-    call = seconds[0] - rate * guesses[0]
-    return (call, rate) if rate > 0 and call >= 0 else (0.0, sum(seconds) / sum(guesses))

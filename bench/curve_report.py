@@ -83,7 +83,7 @@ def method(curve: Curve) -> list[str]:
     )
     estimated = (
         f"Estimated: {len(sweep.points)} settings were placed by replaying the scores of one run, with costs per token "
-        f"that were measured and tied to four settings run end to end; {len(front(sweep.points))} of them are on the "
+        f"that were measured and tied to a few settings run end to end; {len(front(sweep.points))} of them are on the "
         f"estimated front. Against the timed speed-ups the replay is off by {middle:.0%} in the median and by "
         f"{most:.0%} at the most."
     )

@@ -21,7 +21,8 @@ from cascade_bench.peer_process import Job, PeerError, PeerProcess
 __all__ = ["BATCH_SIZES", "Absent", "PeerTurns", "Peers", "Running"]
 
 BATCH_SIZES = (1, 8, 16, 32, 64, 128)
-SUBSET = 256  # texts on which batch sizes are tried
+SUBSET = 192  # texts on which batch sizes are tried
+WORSE = 0.8  # of the best rate so far: where a size is as slow as that, larger ones are not tried
 PAUSE = 0.25  # seconds between turns, in which the threads of the process before stop spinning
 ORDERS = {False: "as given", True: "by length"}
 
@@ -202,6 +203,8 @@ class Peers:
                 self._say(f"{peer.kind.name}, {ORDERS[by_length]}, batches of {size}")
                 ran = [peer.process.run(batch_size=size, by_length=by_length, some=some) for _ in range(2)]
                 tried[size] = some / max(min(one.seconds for one in ran), 1e-9)
+                if tried[size] < WORSE * max(tried.values()):
+                    break
             best = max(tried, key=tried.__getitem__, default=0)
             self._say(f"warm-up: {peer.kind.name}, {ORDERS[by_length]}")
             first = peer.process.run(batch_size=best, by_length=by_length)

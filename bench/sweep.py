@@ -2,7 +2,7 @@
 
 Both tiers run once on the data; deferral and exit thresholds are replayed on what they said, and each setting is paid
 for with costs per token that were measured here. So accuracies of texts are exact but for rounding, those of words
-nearly, and **seconds are estimates**, tied to four settings that ran (`anchors`).
+nearly, and **seconds are estimates**, tied to a few settings that ran (`anchors`).
 
 It leaves to others: scoring, replaying and costs (`cascade.calibration`), the plane itself (`plane`), timing what is
 worth it (`curve`).

@@ -200,7 +200,7 @@ def test_anchors_move_estimates_onto_what_ran() -> None:
 
     after = anchored(before, seconds)
     found = [point.seconds for point in after.points]
-    assert found == pytest.approx([12, 6, 2, 3.3, 5.1, 8.85, 14.1])
+    assert found == pytest.approx([12, 6, 2, 3.3, 5.1, 8.85, 2 + 8 * 6.85 / 4.5])
     assert [point.speed_up for point in after.points] == pytest.approx([12 / one for one in found])
     assert [point.accuracy for point in after.points] == [point.accuracy for point in points]
     assert after.oracle.seconds == pytest.approx(2 + 2 * 1.2)
@@ -212,13 +212,17 @@ def test_noisy_anchors_never_promise_what_costs_nothing() -> None:
     before = Sweep(points, place("oracle", 3, 1.0), (place("random", 1, 0.6),), 1, 1, ())
     after = anchored(before, lambda setting: {0.5: 4.0, 0.6: 3.0}.get(getattr(setting.router, "threshold", 0), 2.0))
     light, heavy = after.points[2:]
-    assert 2 < light.seconds < heavy.seconds
+    assert (light.seconds, heavy.seconds) == (4.0, 4.0)
+    quick = anchored(before, lambda setting: {0.5: 1.5, 0.6: 3.0}.get(getattr(setting.router, "threshold", 0), 2.0))
+    assert [point.seconds for point in quick.points[2:]] == pytest.approx([2 + 1 * 2 / 10, 3])
 
 
 def test_exits_without_a_router_have_no_first_tier() -> None:
-    found = Anchors(full=2.0, first=3.0, guess=1.0, call=0.5, rate=1.0)
+    found = Anchors(full=2.0, first=3.0, guess=1.0, guesses=(2.0, 6.0), taken=(3.0, 7.0))
     alone = Estimate("setting", Setting(defer_all, MaxProbability(0.9)), 0.9, 1.0, 2, 4.0, 1.0)
-    assert found.seconds(alone) == 4.5
+    assert found.seconds(alone) == 5.0
+    assert [found.second(guess) for guess in (1.0, 2.0, 4.0, 6.0, 12.0)] == [1.5, 3.0, 5.0, 7.0, 14.0]
+    assert Anchors(full=2.0, first=3.0, guess=1.0, guesses=(), taken=()).second(1.5) == 3.0
 
 
 def test_what_is_timed(classifier: Classifier, write: Write) -> None:

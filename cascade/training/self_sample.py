@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import EvalPrediction, set_seed
 
 from cascade.batch import FloatArray, IntArray
+from cascade.checks import check_whole
 from cascade.exceptions import OptionError
 from cascade.training import checkpoint, tag_data
 from cascade.training.data import Rows
@@ -48,18 +49,21 @@ class SelfSampleOptions:
         weights: of the exits' losses; rising 1, 2, 3, ... by default.
         flooding: in place of a loss its distance from the first stage's loss for the same word and exit, so that what
             is learned already is not learned by heart.
+        crops: random runs of words of each sentence that are trained on too, because tier 2 reads windows.
         max_length: tokens per row at most, in training; longer sentences are cut between words.
     """
 
     ranges: ExitRanges = field(default_factory=ExitRanges)
     weights: tuple[float, ...] | None = None
     flooding: bool = False
+    crops: int = 0
     max_length: int = 128
     loop: LoopOptions = field(default_factory=lambda: LoopOptions(epochs=3, learning_rate=1e-5, head_factor=10.0))
 
     def __post_init__(self) -> None:
         if self.weights is not None and (min(self.weights, default=0) < 0 or sum(self.weights) <= 0):
             raise OptionError(f"layer weights must not be negative and not all zero, were: {self.weights}")
+        check_whole("crops", self.crops, "0 trains on whole sentences only", least=0)
 
 
 def train_self_sample(
@@ -98,7 +102,12 @@ def train_self_sample(
     tokenizer = WordTokenizer(checkpoint.load_tokenizer_text(source))
     length = min(options.max_length, model.longest)
     sentences = tag_data.joined([tag_data.read(path, columns=columns) for path in train])
-    rows = encode(tokenizer, sentences, model.labels, max_length=length)
+    rows = encode(
+        tokenizer,
+        tag_data.cropped(sentences, copies=options.crops, seed=options.loop.seed),
+        model.labels,
+        max_length=length,
+    )
     first_stage = _first_stage(model, rows, cache=run_folder / "first_stage.npy", resume=options.loop.resume)
     sure, losses = (split_words(first_stage[:, part], rows) for part in (0, 1))
     eval_rows, exits = None, np.zeros(0, dtype=np.int64)
@@ -132,7 +141,7 @@ def train_self_sample(
         "evaluation": Path(evaluation).name if evaluation is not None else None,
         "options": asdict(options.loop)
         | asdict(options.ranges)
-        | {"weights": options.weights, "flooding": options.flooding, "max_length": length},
+        | {"weights": options.weights, "flooding": options.flooding, "crops": options.crops, "max_length": length},
         "scores": scores,
         "seconds": round(time.monotonic() - started, 1),
     }

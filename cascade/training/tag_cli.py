@@ -94,6 +94,7 @@ def tag_first_tier(teacher: str, given: dict[str, Any]) -> dict[str, Any]:
     "--fastest", default=0.2, show_default=True, help="Share of rows with the smallest window or largest threshold."
 )
 @click.option("--full-depth", default=0.4, show_default=True, help="Share of rows that go through all layers.")
+@click.option("--crops", default=0, show_default=True, help="Random runs of words to train on too, of each sentence.")
 @click.option("--flooding", is_flag=True, help="Learn the distance from the first stage's loss.")
 def self_sample(tagger: str, **given: Any) -> None:
     """Teach TAGGER, a folder that `cascade-train exits --task tagging` wrote, to live with words that leave early.
@@ -122,6 +123,7 @@ def self_sample(tagger: str, **given: Any) -> None:
             ),
             weights=numbers(given["layer_weights"], float, "--layer-weights"),
             flooding=given["flooding"],
+            crops=given["crops"],
             max_length=given["max_length"],
             loop=loop(given, head_factor=given["head_factor"]),
         ),

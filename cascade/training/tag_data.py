@@ -5,6 +5,7 @@ It leaves to others: lines and records (`cascade.records`), pieces and token ids
 
 from __future__ import annotations
 
+import random
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from cascade.training.data import load_named, named
 __all__ = [
     "Sentences",
     "TagColumns",
+    "cropped",
     "has_entities",
     "joined",
     "label_names",
@@ -97,6 +99,30 @@ def joined(parts: Sequence[Sentences]) -> Sentences:
         tags=[own for part in parts for own in part.tags or ()] if tagged else None,
         source=", ".join(part.source for part in parts),
     )
+
+
+def cropped(sentences: Sentences, *, copies: int, words: int = 11, seed: int = 1) -> Sentences:
+    """The sentences, and after them random runs of words of each: what tier 2 reads where tier 1 was unsure.
+
+    Args:
+        sentences: stay as they are.
+        copies: runs of each sentence; none of one that is a single word.
+        words: of a run at most; its length is drawn evenly from 1 on.
+        seed: of the draws.
+    """
+    rng = random.Random(seed)  # noqa: S311  # no secret
+    cuts = []
+    for number, own in enumerate(sentences.words):
+        for _ in range(copies if len(own) > 1 else 0):
+            length = rng.randint(1, min(words, len(own) - 1))
+            start = rng.randint(0, len(own) - length)
+            cuts.append((number, start, start + length))
+
+    def runs(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+        return [*rows, *(rows[number][start:stop] for number, start, stop in cuts)]
+
+    tags = None if sentences.tags is None else runs(sentences.tags)
+    return Sentences(words=runs(sentences.words), tags=tags, source=sentences.source)
 
 
 def label_names(sentences: Sentences) -> list[str]:
