@@ -9,7 +9,7 @@
 - `peer_kinds`, `peer_files`, `peer_texts`: what a user would pick instead, on the same checkpoint
 - `peer_process`, `peer_server`, `peer_turns`, `peers_table`, `peers_cli`: each in a process of its own, in turns
 - `parts`, `profile`, `profile_cli`: milliseconds of each tier and stage over a grid of batches
-- `cost_model`, `operators`, `ceiling`: fitted, by operator, and beside what this host can do
+- `operators`, `ceiling`: by operator, and beside what this host can do (`cascade.cost_model`: fitted)
 - `scenarios`, `scenarios_cli`: one by one, all at once, as a server
 - `harness`: pytest-benchmark suites of the pieces
 - `table`, `verdicts`, `render`: all of that in one run, as sentences, text, Markdown and JSON

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cascade import exits, routing
-from cascade.bundle import Bundle, copy_bundle
+from cascade.bundle import Bundle
+from cascade.bundle_writing import copy_bundle
 from cascade.calibration import Costs, Examples, OperatingPoint, observe
 from cascade.classifier import Classifier
 from cascade.exceptions import OptionError

@@ -13,10 +13,10 @@ import numpy as np
 from cascade.backend import Array, Backend, OnnxBackend
 from cascade.batch import Batch, IntArray, cumulated
 from cascade.classifier import Classifier
+from cascade.cost_model import Size
 from cascade.exceptions import OptionError
 from cascade.packing import Packing, padded
 from cascade.tagger import Tagger
-from cascade_bench.cost_model import Size
 
 __all__ = ["LENGTHS", "ROWS", "Part", "Point", "parts", "points"]
 

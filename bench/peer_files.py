@@ -49,8 +49,10 @@ def _onnx(job: Job) -> None:
     import torch
 
     from cascade_bench.peers import Pipeline
+    from cascade_bench.tag_peers import TagPipeline
 
-    model = Pipeline.load(job.checkpoint, threads=job.threads, max_length=job.max_length).pipe.model
+    kind = TagPipeline if job.tagging else Pipeline
+    model = kind.load(job.checkpoint, threads=job.threads, max_length=job.max_length).pipe.model
     types = json.loads((Path(job.folder) / "plain.json").read_text(encoding="utf-8"))["types"]
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])]
     grid = {name: {0: "rows", 1: "longest"} for name in names}
@@ -75,7 +77,7 @@ def _onnx(job: Job) -> None:
             opset_version=OPSET,
             input_names=names,
             output_names=["logits"],
-            dynamic_axes={**grid, "logits": {0: "rows"}},
+            dynamic_axes={**grid, "logits": grid["input_ids"] if job.tagging else {0: "rows"}},
         )
 
 
@@ -99,12 +101,15 @@ def _openvino_int8(job: Job) -> None:
     rows = Rows.read(job)
     names = [value.any_name for value in model.inputs]
     texts = job.texts()[:CALIBRATION]
-    samples = [{name: rows.padded([text])[name] for name in names} for text in texts]
+    samples = [{name: rows.padded(rows.encoded([text]))[name] for name in names} for text in texts]
     made = nncf.quantize(model, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(samples))
     openvino.save_model(made, str(folder / "int8.xml"), compress_to_fp16=False)
 
 
 def _ctranslate2(job: Job) -> None:
+    if job.tagging:
+        raise PeerError("this comparison runs classifiers in it, and this is a tagger")
+
     import ctranslate2
     from transformers import AutoModel, AutoTokenizer
 

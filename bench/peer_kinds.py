@@ -72,39 +72,54 @@ def _engine(job: Job, *, whole: bool) -> Model:
     from cascade.classifier import Classifier
     from cascade.exits import never
     from cascade.routing import defer_all
+    from cascade.tagger import Tagger
 
+    if job.tagging:
+        tagger = Tagger.from_pretrained(job.model, threads=job.threads)
+        if whole:
+            tagger = tagger.with_router(defer_all).with_exit_policy(never)
+        return lambda sentences, _batch_size: tagger.predict(sentences).tags
     classifier = Classifier.from_pretrained(job.model, threads=job.threads)
     if whole:
         classifier = classifier.with_router(defer_all).with_exit_policy(never)
-    return lambda texts, _batch_size: classifier.predict(texts).labels
+    return lambda texts, _batch_size: classifier.predict(texts).labels  # type: ignore[arg-type]  # none is a list
 
 
 def _transformers(job: Job, *, compiled: bool = False) -> Model:
-    from cascade_bench.peers import Pipeline
+    from cascade_bench.peers import Peer, Pipeline
+    from cascade_bench.tag_peers import TagPipeline
 
-    pipeline = Pipeline.load(
-        job.checkpoint, threads=job.threads, max_length=job.max_length, multi_label=job.multi_label
-    )
+    pipeline: Pipeline | TagPipeline
+    if job.tagging:
+        pipeline = TagPipeline.load(job.checkpoint, threads=job.threads, max_length=job.max_length)
+    else:
+        pipeline = Pipeline.load(
+            job.checkpoint, threads=job.threads, max_length=job.max_length, multi_label=job.multi_label
+        )
+    found: Peer = pipeline
     if compiled:
         pipeline.pipe.model.compile(dynamic=True)
-        pipeline.labels(job.texts()[:8], batch_size=4)  # it compiles now, or says why it cannot
-    return lambda texts, batch_size: pipeline.labels(texts, batch_size=batch_size)
+        found.labels(job.texts()[:8], batch_size=4)  # it compiles now, or says why it cannot
+    return lambda texts, batch_size: found.labels(texts, batch_size=batch_size)
 
 
 def _optimum(job: Job, *, file: str) -> Model:
     import onnxruntime
-    from optimum.onnxruntime import ORTModelForSequenceClassification, pipeline
+    from optimum.onnxruntime import ORTModelForSequenceClassification, ORTModelForTokenClassification, pipeline
     from transformers import AutoTokenizer
 
-    from cascade_bench.peers import Pipeline
+    from cascade_bench.peers import Peer, Pipeline
+    from cascade_bench.tag_peers import TagPipeline
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = job.threads
-    model = ORTModelForSequenceClassification.from_pretrained(
-        job.folder, file_name=file, provider="CPUExecutionProvider", session_options=options
-    )
-    pipe = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(job.checkpoint))
-    found = Pipeline(pipe, job.max_length, job.multi_label)
+    kind = ORTModelForTokenClassification if job.tagging else ORTModelForSequenceClassification
+    model = kind.from_pretrained(job.folder, file_name=file, provider="CPUExecutionProvider", session_options=options)
+    tokenizer = AutoTokenizer.from_pretrained(job.checkpoint)
+    tokenizer.model_max_length = job.max_length
+    task = "token-classification" if job.tagging else "text-classification"
+    pipe = pipeline(task, model=model, tokenizer=tokenizer)
+    found: Peer = TagPipeline(pipe) if job.tagging else Pipeline(pipe, job.max_length, job.multi_label)
     return lambda texts, batch_size: found.labels(texts, batch_size=batch_size)
 
 

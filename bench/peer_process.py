@@ -25,10 +25,13 @@ from typing import IO, Any, TypeAlias
 
 from cascade.tokenizer import Text
 
-__all__ = ["Job", "Model", "PeerError", "PeerProcess", "Ran", "limits"]
+__all__ = ["Input", "Job", "Model", "PeerError", "PeerProcess", "Ran", "limits"]
 
-Model: TypeAlias = Callable[[Sequence[Text], int], Sequence[Any]]
-"""From texts and a batch size to labels."""
+Input: TypeAlias = "Text | list[str]"
+"""A text, or a sentence of words."""
+
+Model: TypeAlias = Callable[[Sequence[Input], int], Sequence[Any]]
+"""From texts and a batch size to labels; from sentences to a list of tags each."""
 
 LIMIT = 900.0  # seconds for one command: torch.compile may take minutes for its first batches
 QUIT_LIMIT = 20.0
@@ -49,6 +52,7 @@ class Job:
         threads: how many.
         max_length: tokens of a row at most.
         multi_label: the labels are independent yes/no decisions.
+        tagging: the texts are sentences of words, and an answer is a tag for each.
     """
 
     model: str
@@ -57,11 +61,12 @@ class Job:
     threads: int
     max_length: int
     multi_label: bool = False
+    tagging: bool = False
 
-    def texts(self) -> list[Text]:
-        """The texts to answer."""
+    def texts(self) -> list[Input]:
+        """The texts, or sentences, to answer."""
         read = json.loads((Path(self.folder) / "texts.json").read_text(encoding="utf-8"))
-        return [tuple(text) if isinstance(text, list) else text for text in read]
+        return read if self.tagging else [tuple(text) if isinstance(text, list) else text for text in read]
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from cascade.exceptions import CascadeError
-from cascade.tokenizer import Text
-from cascade_bench.peer_process import Job, Model, PeerError
+from cascade_bench.peer_process import Input, Job, Model, PeerError
 
 __all__ = ["answer", "main", "serve"]
 
@@ -38,7 +37,7 @@ def serve(
         loaders: make a kind's model, by its key.
         steps: make files, by name.
     """
-    held: tuple[Model, list[Text]] | None = None
+    held: tuple[Model, list[Input]] | None = None
     for line in lines:
         request = json.loads(line)
         made: dict[str, Any] = {"ok": True}
@@ -64,7 +63,7 @@ def serve(
             return
 
 
-def answer(model: Model, texts: Sequence[Text], batch_size: int, *, by_length: bool) -> list[Any]:
+def answer(model: Model, texts: Sequence[Input], batch_size: int, *, by_length: bool) -> list[Any]:
     """Labels in the order of the texts, whichever order they were answered in."""
     if not by_length:
         return list(model(texts, batch_size))
@@ -75,13 +74,13 @@ def answer(model: Model, texts: Sequence[Text], batch_size: int, *, by_length: b
     return labels
 
 
-def _some(texts: list[Text], count: int | None) -> list[Text]:
+def _some(texts: list[Input], count: int | None) -> list[Input]:
     if count is None or count >= len(texts):
         return texts
     return [texts[row] for row in np.linspace(0, len(texts) - 1, count).astype(int)]
 
 
-def _characters(text: Text) -> int:
+def _characters(text: Input) -> int:
     return len(text) if isinstance(text, str) else sum(map(len, text))
 
 

@@ -14,12 +14,13 @@ import click
 
 from cascade.classifier import Classifier
 from cascade.cli.show import table as aligned
-from cascade.exceptions import DataError, OptionError
+from cascade.exceptions import OptionError, TaskError
+from cascade.tagger import Tagger
 from cascade.threads import check_threads
 from cascade_bench import machine
 from cascade_bench.console import bar, check_json
 from cascade_bench.curve_data import read_for_curve
-from cascade_bench.data import Columns, Labelled
+from cascade_bench.data import Columns
 from cascade_bench.options import data_options, json_option, model_argument, threads_option
 from cascade_bench.peer_kinds import KINDS
 from cascade_bench.peer_process import Job
@@ -60,9 +61,9 @@ def peers(
 ) -> None:
     """What else could run this checkpoint, and how fast: each in a process of its own, all taking turns.
 
-    MODEL is a classifier's bundle, FOLDER the checkpoint that its second tier was made from. Each pass labels all
-    texts of the file, tokenisation included, with equal threads; each peer at the batch size that is best for it, in
-    the order of the file and sorted by length. What is not installed is listed with the line that installs it.
+    MODEL is a bundle, FOLDER the checkpoint that its second tier was made from. Each pass labels all texts of the file
+    (or tags all sentences), tokenisation included, with equal threads; each peer at the batch size that is best for
+    it, in the order of the file and sorted by length. What is not installed is listed with the line that installs it.
 
     \b
     Example:
@@ -71,11 +72,13 @@ def peers(
     """
     check_json(json_file)
     count = check_threads(threads)
-    classifier = Classifier.from_pretrained(model, threads=count)
+    face: Classifier | Tagger
+    try:
+        face = Classifier.from_pretrained(model, threads=count)
+    except TaskError:
+        face = Tagger.from_pretrained(model, threads=count)
     columns = Columns(text_column, pair_column, label_column)
-    given = read_for_curve(file, classifier, columns=columns, tag_columns=TagColumns(tokens_column, tags_column))
-    if not isinstance(given.data, Labelled):
-        raise DataError(f"{file} must hold texts, it holds words; give the file that the bundle was made for")
+    given = read_for_curve(file, face, columns=columns, tag_columns=TagColumns(tokens_column, tags_column))
     kinds = [kind for kind in KINDS.values() if not only or kind.key in only]
     before = machine.facts(threads=count)
     with ExitStack() as stack:
@@ -87,10 +90,11 @@ def peers(
             checkpoint=checkpoint,
             folder=str(folder.absolute()),
             threads=count,
-            max_length=classifier.bundle.manifest.tier2.max_length,
-            multi_label=classifier.multi_label,
+            max_length=face.bundle.manifest.tier2.max_length,
+            multi_label=isinstance(face, Classifier) and face.multi_label,
+            tagging=isinstance(face, Tagger),
         )
-        del classifier  # its threads and its memory are not part of this
+        del face  # its threads and its memory are not part of this
         step = stack.enter_context(bar())
         made = compare(kinds, job, given.data, repeats=repeats, progress=step)
     shown = as_markdown if markdown else as_text
@@ -132,7 +136,7 @@ def _benchmark(row: PeerRow, table: PeerTable) -> dict[str, Any]:
     info = {
         "name": row.kind.name,
         "order": ORDERS[row.by_length],
-        "texts": table.count,
+        table.unit: table.count,
         "accuracy": row.accuracy,
         "agreement_with_full": row.agreement,
         "batch_size": row.batch_size,
@@ -155,7 +159,7 @@ def _cells(table: PeerTable, metric: str) -> tuple[list[str], list[list[str]]]:
         "batch": lambda row: "" if row.batch_size is None else str(row.batch_size),
         metric: lambda row: f"{row.accuracy:.2%}",
         "as full tier 2": lambda row: "" if row.agreement is None else f"{row.agreement:.2%}",
-        "texts/s": lambda row: f"{table.count / row.median_seconds:,.0f}",
+        f"{table.unit}/s": lambda row: f"{table.count / row.median_seconds:,.0f}",
         "over full tier 2": lambda row: ratio(row.over_full),
         "over pipeline": lambda row: ratio(row.over_pipeline),
         "peak MiB": lambda row: "" if row.peak_mib is None else f"{row.peak_mib:,.0f}",
@@ -171,10 +175,10 @@ def _notes(table: PeerTable) -> list[str]:
 
 def _method(table: PeerTable) -> str:
     return (
-        f"{table.count} texts, tokenisation included, {len(table.orders)} interleaved repeats, a process each, equal "
-        "threads, best batch size of each. Ratios are medians of those within a repeat, in brackets their intervals "
-        "(95 %, or the coverage named). Over pipeline: the transformers pipeline with the texts as given. Peak memory: "
-        "of the process in all, both orders and all batch sizes tried."
+        f"{table.count} {table.unit}, tokenisation included, {len(table.orders)} interleaved repeats, a process each, "
+        "equal threads, best batch size of each. Ratios are medians of those within a repeat, in brackets their "
+        "intervals (95 %, or the coverage named). Over pipeline: the transformers pipeline with the texts as given. "
+        "Peak memory: of the process in all, both orders and all batch sizes tried."
     )
 
 

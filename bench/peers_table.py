@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import median
 from typing import Any
 
@@ -16,6 +17,7 @@ from cascade_bench.peer_kinds import FULL, PIPELINE, Kind
 from cascade_bench.peer_process import Job, PeerProcess
 from cascade_bench.peer_turns import BATCH_SIZES, Absent, Peers
 from cascade_bench.statistics import Interval, speed_up
+from cascade_bench.tag_data import Tagged
 
 __all__ = ["PeerRow", "PeerTable", "compare"]
 
@@ -69,20 +71,22 @@ class PeerTable:
     Attributes:
         rows: a line per peer and order.
         absent: those without figures.
-        count: texts in a pass.
+        count: texts, or words, in a pass.
         orders: per repeat, who ran in which order.
+        unit: what is counted: `texts` or `words`.
     """
 
     rows: tuple[PeerRow, ...]
     absent: tuple[Absent, ...]
     count: int
     orders: list[list[str]]
+    unit: str = "texts"
 
 
 def compare(
     kinds: Sequence[Kind],
     job: Job,
-    data: Labelled,
+    data: Labelled | Tagged,
     *,
     repeats: int = 7,
     sizes: Sequence[int] = BATCH_SIZES,
@@ -105,7 +109,7 @@ def compare(
     Raises:
         OptionError: no peer could be run at all.
     """
-    peers = Peers(job, data.texts, sizes=sizes, start=start, progress=progress)
+    peers = Peers(job, data.inputs, sizes=sizes, start=start, progress=progress)
     with peers:
         peers.load(kinds)
         turns = peers.take_turns(repeats, **({} if pause is None else {"pause": pause}))
@@ -127,7 +131,7 @@ def compare(
                 batch_size=None if peer.kind.own else peer.sizes[by_length],
                 tried=peer.tried[by_length],
                 accuracy=data.right(labels) / len(data),
-                agreement=None if full is None else _same(labels, full.labels[False]),
+                agreement=None if full is None else _same(labels, full.labels[False], words=job.tagging),
                 seconds=tuple(own),
                 passes=turns.passes[key, by_length],
                 over_full=None if full is None else speed_up(turns.seconds[FULL, False], own),
@@ -137,8 +141,10 @@ def compare(
             )
             rows.append(row)
     absent = tuple(peers.absent[kind.key] for kind in kinds if kind.key in peers.absent)
-    return PeerTable(tuple(rows), absent, len(data), turns.orders)
+    return PeerTable(tuple(rows), absent, len(data), turns.orders, data.unit)
 
 
-def _same(labels: Sequence[Any], others: Sequence[Any]) -> float:
+def _same(labels: Sequence[Any], others: Sequence[Any], *, words: bool) -> float:
+    if words:
+        labels, others = [*chain.from_iterable(labels)], [*chain.from_iterable(others)]
     return sum(bool(a == b) for a, b in zip(labels, others, strict=True)) / len(labels)

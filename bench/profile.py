@@ -15,9 +15,9 @@ from statistics import median
 
 import numpy as np
 
+from cascade.cost_model import CostModel, fit
 from cascade.exceptions import OptionError
 from cascade_bench.ceiling import LARGE, Product, runner
-from cascade_bench.cost_model import CostModel, fit
 from cascade_bench.interleaving import Turns, interleave
 from cascade_bench.operators import Operators, look
 from cascade_bench.parts import Part, Point

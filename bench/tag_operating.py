@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cascade import exits, routing, windows
-from cascade.bundle import Bundle, copy_bundle
+from cascade.bundle import Bundle
+from cascade.bundle_writing import copy_bundle
 from cascade.calibration import Tried, WordCosts, WordGrid, WordPoint, choose_words, observe_costs, replay_words
 from cascade.exceptions import OptionError
 from cascade.exits import AtExit, Never, never

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,7 +24,7 @@ from cascade_bench.peer_files import STEPS
 from cascade_bench.peer_kinds import KINDS, Kind
 from cascade_bench.peer_process import Job, PeerError, PeerProcess
 from cascade_bench.peer_server import answer
-from cascade_bench.peer_texts import Rows
+from cascade_bench.peer_texts import Rows, WordRows
 from cascade_bench.peers_table import PeerTable, compare
 from tests import tiny
 from tests.toy import toy_bundle
@@ -196,9 +197,51 @@ def test_every_installed_peer_answers_as_the_checkpoint(tmp_path: Path, stock: b
             assert set(kind.load(job)(job.texts(), 4)) <= set(tiny.LABELS)
 
 
+def test_every_installed_peer_tags_as_the_checkpoint(tmp_path: Path) -> None:
+    checkpoint, work = tmp_path / "checkpoint", tmp_path / "work"
+    checkpoint.mkdir()
+    work.mkdir()
+    tiny.tagger(checkpoint)
+    sentences = [
+        ["good"],
+        ["a", "very", "xylophones", "film"],
+        ["the", "plot", "is", "dull"],
+        ["not", "bad", "bad"] * 9,
+    ]
+    (work / "texts.json").write_text(json.dumps(sentences))
+    job = Job("", str(checkpoint), str(work), torch.get_num_threads(), 16, tagging=True)
+    kinds = [kind for kind in KINDS.values() if not kind.own and not kind.missing and kind.key != "compile"]
+    for step in dict.fromkeys(step for kind in kinds for step in kind.steps if step != "ctranslate2"):
+        STEPS[step](job)
+    expected = KINDS["transformers"].load(job)(job.texts(), 2)
+    assert [len(tags) for tags in expected] == [len(words) for words in sentences]
+    for kind in kinds:
+        if kind.key == "ctranslate2":
+            continue
+        tags = kind.load(job)(job.texts(), 3)
+        assert [len(own) for own in tags] == [len(words) for words in sentences], kind.key
+        if "int8" not in kind.name and "bf16" not in kind.name:
+            assert list(tags) == list(expected), kind.key
+    with pytest.raises(PeerError, match="runs classifiers in it, and this is a tagger"):
+        STEPS["ctranslate2"](job)
+
+
+def test_tags_stand_at_first_pieces() -> None:
+    rows = WordRows(tiny.tokenizer(), tiny.TAGS)
+    words = ["good", "xylophones", "film"]
+    made = rows.encoded([words])
+    assert len(made[0].ids) > len(words) + 2  # or nothing is tested
+    logits = np.zeros((1, len(made[0].ids), len(tiny.TAGS)), dtype=np.float32)
+    firsts = [made[0].word_ids.index(word) for word in range(3)]
+    for tag, place in enumerate(firsts):
+        logits[0, place, tag] = 1
+    assert rows.named(logits, made, [words]) == [list(tiny.TAGS[:3])]
+
+
 def test_several_labels(tmp_path: Path) -> None:
     rows = Rows(tiny.tokenizer(), ("a", "b"), multi_label=True)
-    assert rows.named(torch.tensor([[0.5, -1.0], [2.0, 0.0], [-1.0, -1.0]]).numpy()) == [("a",), ("a", "b"), ()]
+    logits = torch.tensor([[0.5, -1.0], [2.0, 0.0], [-1.0, -1.0]]).numpy()
+    assert rows.named(logits, [], []) == [("a",), ("a", "b"), ()]
 
 
 Run = Callable[..., tuple[int, str, str]]
