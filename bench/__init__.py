@@ -10,6 +10,7 @@
 - `peer_process`, `peer_server`, `peer_turns`, `peers_table`, `peers_cli`: each in a process of its own, in turns
 - `parts`, `profile`, `profile_cli`: milliseconds of each tier and stage over a grid of batches
 - `operators`, `ceiling`: by operator, and beside what this host can do (`cascade.cost_model`: fitted)
+- `planning`, `plan_cli`: predicted seconds of a workload beside measured ones
 - `scenarios`, `scenarios_cli`: one by one, all at once, as a server
 - `harness`: pytest-benchmark suites of the pieces
 - `table`, `verdicts`, `render`: all of that in one run, as sentences, text, Markdown and JSON

@@ -32,6 +32,7 @@ from cascade_bench.curve_cli import curve
 from cascade_bench.data import Columns, Labelled, read_labelled
 from cascade_bench.options import data_options, json_option, model_argument, threads_option
 from cascade_bench.peers_cli import peers
+from cascade_bench.plan_cli import plan
 from cascade_bench.profile_cli import profile
 from cascade_bench.scenarios_cli import scenarios
 from cascade_bench.startup import startup as measure_startup
@@ -291,6 +292,7 @@ def thresholds(
 
 
 bench.add_command(peers)
+bench.add_command(plan)
 bench.add_command(profile)
 bench.add_command(scenarios)
 bench.add_command(curve)

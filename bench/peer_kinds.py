@@ -78,11 +78,11 @@ def _engine(job: Job, *, whole: bool) -> Model:
         tagger = Tagger.from_pretrained(job.model, threads=job.threads)
         if whole:
             tagger = tagger.with_router(defer_all).with_exit_policy(never)
-        return lambda sentences, _batch_size: tagger.predict(sentences).tags
+        return lambda sentences, _batch_size: tagger.predict(sentences).tags  # type: ignore[arg-type]  # all are lists
     classifier = Classifier.from_pretrained(job.model, threads=job.threads)
     if whole:
         classifier = classifier.with_router(defer_all).with_exit_policy(never)
-    return lambda texts, _batch_size: classifier.predict(texts).labels  # type: ignore[arg-type]  # none is a list
+    return lambda texts, _batch_size: classifier.predict(texts).labels
 
 
 def _transformers(job: Job, *, compiled: bool = False) -> Model:

@@ -27,12 +27,13 @@ from cascade_bench.statistics import Interval
 if TYPE_CHECKING:
     from cascade_bench.profile import Profile
 
-__all__ = ["as_json", "as_text", "profile"]
+__all__ = ["as_json", "as_text", "profile", "whole_numbers"]
 
 MOST_OPERATORS = 12
 
 
-def _numbers(_context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+def whole_numbers(_context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+    """The numbers of an option, with commas between."""
     found = value.replace(" ", "").split(",")
     if not all(number.isdecimal() and int(number) for number in found):
         raise OptionError(f"--{option.name} must be whole numbers with commas between, was: {value}; write 1,16,64")
@@ -41,9 +42,9 @@ def _numbers(_context: click.Context, option: click.Parameter, value: str) -> tu
 
 @click.command(short_help="Milliseconds per tier and stage, by operator, and as a share of the host's ceiling.")
 @model_argument
-@click.option("--rows", default=",".join(map(str, ROWS)), show_default=True, callback=_numbers, metavar="N,N,...",
+@click.option("--rows", default=",".join(map(str, ROWS)), show_default=True, callback=whole_numbers, metavar="N,N,...",
               help="Rows of a batch.")  # fmt: skip
-@click.option("--lengths", default=",".join(map(str, LENGTHS)), show_default=True, callback=_numbers,
+@click.option("--lengths", default=",".join(map(str, LENGTHS)), show_default=True, callback=whole_numbers,
               metavar="N,N,...", help="Tokens of its longest row.")  # fmt: skip
 @click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="Turns of each.")
 @threads_option

@@ -13,11 +13,13 @@ Policies live in `cascade.routing`, `cascade.exits` and `cascade.batching`; thos
 """
 
 from cascade.aggregation import AggregationStrategy
+from cascade.certificate import Certificate
 from cascade.classifier import Classifier
 from cascade.exceptions import (
     BundleError,
     BundleNotFoundError,
     CascadeError,
+    CertificateWarning,
     DataError,
     InputError,
     MissingExtraError,
@@ -44,6 +46,8 @@ __all__ = [
     "BundleError",
     "BundleNotFoundError",
     "CascadeError",
+    "Certificate",
+    "CertificateWarning",
     "Classifier",
     "DataError",
     "InputError",

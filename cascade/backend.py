@@ -27,7 +27,7 @@ import onnxruntime
 from cascade.exceptions import BundleError
 from cascade.threads import check_threads
 
-__all__ = ["Array", "Backend", "FunctionBackend", "OnnxBackend", "SessionOptions", "lacks_vnni"]
+__all__ = ["Array", "Backend", "FunctionBackend", "OnnxBackend", "SessionOptions", "lacks_vnni", "runtime_version"]
 
 Array = npt.NDArray[Any]
 
@@ -160,6 +160,11 @@ class FunctionBackend:
         """All outputs by name."""
         made = self.function({name: feeds[name] for name in self.inputs})
         return {name: np.asarray(made[name]) for name in self.outputs}
+
+
+def runtime_version() -> str:
+    """Of ONNX Runtime."""
+    return str(onnxruntime.__version__)
 
 
 def lacks_vnni(flags: Sequence[str], machine: str) -> bool:

@@ -67,6 +67,7 @@ class Batch:
 
     def select(self, rows: IntArray) -> Batch:
         """A new batch of these rows, in this order. `rows`: shape `(chosen,)`, numbers of rows of this batch."""
-        lengths = self.lengths[rows]
-        index = ranges(self.offsets[rows], lengths)
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts  # not of all rows: a batch is selected from many times
+        index = ranges(starts, lengths)
         return Batch(ids=self.ids[index], types=self.types[index], offsets=cumulated(lengths))

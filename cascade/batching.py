@@ -4,13 +4,15 @@ A policy is called with the lengths of all rows and gives arrays of row numbers,
 others: cutting the batch (`Batch.select`) and merging what remains of batches when rows leave (`tiers`).
 
     TokenBudget      rows sorted by length, as many as fit a number of tokens: the default
+    EvenBudget       the same, but all batches of about one size, and as many as keep all threads busy to the end
     SortedByLength   rows sorted by length, a fixed number of them
     FixedSize        the caller's order, a fixed number of rows
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -20,7 +22,7 @@ from cascade.batch import IntArray
 from cascade.checks import check_whole
 from cascade.exceptions import OptionError
 
-__all__ = ["BatchingPolicy", "FixedSize", "SortedByLength", "TokenBudget", "batches"]
+__all__ = ["BatchingPolicy", "EvenBudget", "FixedSize", "SortedByLength", "TokenBudget", "batches", "waves"]
 
 BatchingPolicy: TypeAlias = Callable[[IntArray], Iterator[IntArray]]
 """From lengths of shape `(rows,)` to arrays of row numbers, every row exactly once."""
@@ -45,6 +47,21 @@ def batches(policy: BatchingPolicy, lengths: IntArray) -> list[IntArray]:
             f"{len(together)} numbers, {len(np.unique(together))} of them distinct; cover 0 to {len(lengths) - 1}"
         )
     return groups
+
+
+def waves(waiting: Sequence[IntArray], *, together: int, threads: int) -> list[Sequence[IntArray]]:
+    """Groups of neighbouring batches that are under way together.
+
+    Args:
+        waiting: batches of row numbers.
+        together: batches in a group, at most.
+        threads: how many groups run at once; there are as many as keep all of them busy to the end.
+    """
+    count = -(-len(waiting) // together)
+    if len(waiting) >= threads > 1:
+        count = min(-(-count // threads) * threads, len(waiting))
+    bounds = np.linspace(0, len(waiting), count + 1).astype(np.int64)
+    return [waiting[begin:end] for begin, end in itertools.pairwise(bounds)]
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,44 @@ class TokenBudget:
             last = max(int(np.searchsorted(ends, used + self.max_tokens, side="right")), first + 1)
             yield order[first:last]
             first, used = last, int(ends[last - 1])
+
+
+@dataclass(frozen=True)
+class EvenBudget:
+    """Rows sorted by length, longest first, in batches of about equally many tokens.
+
+    There are as many as `max_tokens` asks for, and then as many more as make their number a multiple of `ways`, as
+    long as each holds `least_tokens`. So no thread has nothing to do while another works on the last batch.
+
+    Example: EvenBudget(1024, ways=2) makes two batches of 550 tokens of what TokenBudget(1024) cuts into 1024 and 76.
+
+    Attributes:
+        max_tokens: tokens of a batch, but for the rest of a row, at least 1.
+        ways: threads that run batches, at least 1.
+        least_tokens: tokens of a batch that are worth a thread of their own, at least 1.
+    """
+
+    max_tokens: int = 1024
+    ways: int = 1
+    least_tokens: int = 1
+
+    def __post_init__(self) -> None:
+        check_whole("max_tokens", self.max_tokens, "give a number such as 1024")
+        check_whole("ways", self.ways, "give the number of threads")
+        check_whole("least_tokens", self.least_tokens, "give a number such as 64")
+
+    def __call__(self, lengths: IntArray) -> Iterator[IntArray]:
+        """Arrays of row numbers."""
+        order = _longest_first(lengths)
+        ends = np.cumsum(np.maximum(lengths[order], 1))
+        tokens = int(ends[-1]) if len(ends) else 0
+        needed = -(-tokens // self.max_tokens)
+        even = min(-(-needed // self.ways) * self.ways, max(tokens // self.least_tokens, needed))
+        # Where a row lies across a bound it goes to the side on which most of it is.
+        bounds = np.searchsorted(ends - np.diff(ends, prepend=0) / 2, np.arange(1, even) * (tokens / max(even, 1)))
+        for begin, end in itertools.pairwise([0, *bounds.tolist(), len(order)]):
+            if end > begin:
+                yield order[begin:end]
 
 
 @dataclass(frozen=True)

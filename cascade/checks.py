@@ -4,13 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from numbers import Real
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from cascade.exceptions import BundleError, OptionError
 
-__all__ = ["check_logits", "check_mask", "check_names", "check_share", "check_temperature", "check_whole"]
+__all__ = [
+    "check_logits",
+    "check_mask",
+    "check_names",
+    "check_share",
+    "check_temperature",
+    "check_whole",
+    "is_number",
+    "is_whole",
+]
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value read from JSON is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value read from JSON is a whole number; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def check_whole(name: str, value: object, remedy: str, *, least: int = 1) -> int:

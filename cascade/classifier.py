@@ -16,16 +16,16 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from cascade import exits, routing
 from cascade.backend import SessionOptions
 from cascade.batch import FloatArray
 from cascade.batching import BatchingPolicy
-from cascade.bundle import Bundle, copy_bundle
 from cascade.checks import check_whole
 from cascade.engine import Cascade, Outcome, merge_windows
 from cascade.exceptions import InputError
 from cascade.exits import ExitPolicy
-from cascade.face import Face, Graphs, open_for
+from cascade.face import Face
+from cascade.loading import Graphs, open_for
+from cascade.plan import Plan
 from cascade.results import Label, Prediction, Predictions
 from cascade.routing import Router
 from cascade.streaming import StreamOptions, stream
@@ -135,6 +135,15 @@ class Classifier(Face):
         """The engine: rows of token ids in, probabilities and routes out."""
         return Cascade(self.tier1, self.tier2, self.router, multi_label=self.multi_label, blend=self.blend)
 
+    def with_plan(self, plan: Plan) -> Classifier:
+        """A copy that cuts rows into batches as a plan says (`cascade.planner`): the same answers, sooner.
+
+        Give `plan.stream` to `stream` for its buffers.
+        """
+        tier1 = replace(self.tier1, batching=plan.tier1, pool_from=plan.pool_from[0])
+        tier2 = replace(self.tier2, batching=plan.tier2, together=plan.together, pool_from=plan.pool_from[1])
+        return replace(self, tier1=tier1, tier2=tier2)
+
     def __repr__(self) -> str:
         return (
             f"Classifier({str(self.bundle.folder)!r}, {len(self.labels)} labels, {len(self.tier2.layers)} exits, "
@@ -219,16 +228,6 @@ class Classifier(Face):
     def _stream(self, texts: Iterable[Text], options: StreamOptions | None) -> Iterator[Prediction]:
         for outcome in stream(self.cascade, self.tokenizer.encode, texts, options=options):
             yield from self._named(outcome)
-
-    def _copy(self, folder: str | Path, *, overwrite: bool) -> Bundle:
-        return copy_bundle(
-            self.bundle,
-            folder,
-            router=routing.to_json(self.router),
-            exit_policy=exits.to_json(self.exit_policy),
-            blend=self.blend,
-            overwrite=overwrite,
-        )
 
     def _named(self, outcome: Outcome) -> Predictions:
         names: list[Label]

@@ -23,6 +23,7 @@ __all__ = [
     "answers",
     "certainty",
     "evidence",
+    "log_loss",
     "margin",
     "max_probability",
     "probabilities",
@@ -36,8 +37,8 @@ _LEAST = 1e-6  # no model is surer than that, however its softmax rounds
 
 def softmax(logits: FloatArray) -> FloatArray:
     """Probabilities over the last axis, stable for logits up to 1e38. Shape `(..., labels)` to the same."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: FloatArray = shifted / shifted.sum(axis=-1, keepdims=True)
+    result: FloatArray = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result /= result.sum(axis=-1, keepdims=True)
     return result
 
 
@@ -85,6 +86,24 @@ def evidence(probabilities: FloatArray, *, weight: float, multi_label: bool = Fa
     if not _binary(probabilities, multi_label):
         return np.asarray(weight * np.log(sure), dtype=np.float32)
     return np.asarray(weight * (np.log(sure) - np.log(np.clip(1 - probabilities, _LEAST, 1.0))), dtype=np.float32)
+
+
+def log_loss(logits: npt.NDArray[np.floating], truth: npt.ArrayLike, *, multi_label: bool = False) -> float:
+    """Mean negative log-likelihood of the right labels, stable at both ends; what temperatures are fitted by.
+
+    Args:
+        logits: after their temperature. Shape `(rows, labels)`.
+        truth: numbers of the labels, shape `(rows,)`; of yes/no labels zeros and ones, shape `(rows, labels)`, or
+            `(rows,)` of a single label.
+        multi_label: the labels are independent yes/no decisions.
+    """
+    wanted = np.asarray(truth)
+    if _binary(logits, multi_label):  # log(1 + e^x) - y x
+        wanted = wanted.reshape(logits.shape).astype(logits.dtype)
+        return float((np.logaddexp(0, logits) - wanted * logits).mean(dtype=np.float64))
+    most = logits.max(axis=1)
+    whole = np.log(np.exp(logits - most[:, None]).sum(axis=1)) + most
+    return float((whole - np.take_along_axis(logits, wanted[:, None], axis=1)[:, 0]).mean(dtype=np.float64))
 
 
 def answers(probabilities: FloatArray, *, multi_label: bool = False) -> IntArray:
@@ -138,7 +157,7 @@ class Measure:
         return self.name
 
 
-def _binary(values: FloatArray, multi_label: bool) -> bool:
+def _binary(values: npt.NDArray[np.floating], multi_label: bool) -> bool:
     return multi_label or values.shape[-1] == 1
 
 

@@ -9,6 +9,10 @@
     │   └── TaskError                        a bundle for another task than this class's
     └── MissingExtraError (ImportError)      a part of the package whose extra is not installed
 
+and every warning:
+
+    CertificateWarning (UserWarning)         a bundle's certificate is not about its models and policies
+
 Each message names the rule, the value that broke it and the remedy, on one line. The command line prints that line
 and exits with status 2.
 """
@@ -19,6 +23,7 @@ __all__ = [
     "BundleError",
     "BundleNotFoundError",
     "CascadeError",
+    "CertificateWarning",
     "DataError",
     "InputError",
     "MissingExtraError",
@@ -57,3 +62,7 @@ class TaskError(BundleError):
 
 class MissingExtraError(CascadeError, ImportError):
     """A part of the package whose extra is not installed."""
+
+
+class CertificateWarning(UserWarning):
+    """A bundle whose certificate is about other models or policies than its own; what it claims is dropped."""

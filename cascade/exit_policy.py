@@ -85,7 +85,7 @@ def to_json(policy: ExitPolicy) -> dict[str, Any]:
         if type(policy) is kind:
             return {"policy": name} | {field: _plain(getattr(policy, field)) for field in _fields(kind)}
     raise OptionError(
-        f"only the exit policies of cascade.exits and cascade.word_exits can be saved, was: {policy!r}; "
+        f"only the exit policies of cascade.exits and of word_exits and exit_accuracy can be saved, was: {policy!r}; "
         "set one of them with with_exit_policy before saving"
     )
 

@@ -1,41 +1,38 @@
 """What `Classifier` and `Tagger` share: a bundle, its sessions, policies that can be exchanged, saving and pushing.
 
-It leaves to others: what goes in and comes out (`classifier`, `tagger`), the files of a bundle (`bundle`), running
-graphs (`backend`).
+It leaves to others: what goes in and comes out (`classifier`, `tagger`), loading a bundle (`loading`), writing its
+files (`bundle_writing`), running graphs (`backend`).
 """
 
 from __future__ import annotations
 
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from cascade import exits, routing
-from cascade.backend import OnnxBackend, SessionOptions
 from cascade.batching import BatchingPolicy
-from cascade.bundle import TOKENIZER_FILE, Bundle, open_bundle, push_bundle
-from cascade.checks import check_share
-from cascade.exceptions import BundleError, OptionError, TaskError
-from cascade.exits import ExitPolicy
-from cascade.manifest import TAGGING
-from cascade.routing import Budget, Router
-from cascade.threads import check_threads
+from cascade.bundle import Bundle
+from cascade.bundle_writing import copy_bundle, push_bundle
+from cascade.certificate import Certificate, Settings
+from cascade.checks import check_share, is_number
+from cascade.exceptions import OptionError
+from cascade.exits import ExitPolicy, never
+from cascade.loading import readable
+from cascade.routing import Budget, Router, defer_all
 from cascade.tiers import MultiExit, SingleExit
 from cascade.tokenizer import Tokenizer
 from cascade.word_tiers import WordMultiExit, WordSingleExit
 
-__all__ = ["Face", "Graphs", "open_for"]
-
-CLASSES: Final = {"text-classification": "Classifier", TAGGING: "Tagger"}
+__all__ = ["Face"]
 
 F = TypeVar("F", bound="Face")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Face(ABC):
+class Face:
     """A bundle, ready to answer.
 
     Nothing that a call does changes it; `with_router` and the like give copies that share its sessions.
@@ -47,6 +44,9 @@ class Face(ABC):
         router: what tier 2 answers.
         blend: how much tier 1's answer counts beside tier 2's where both were asked; at 0 it is forgotten.
     """
+
+    known: ClassVar[tuple[str, ...]] = ("router", "exit_policy", "blend", "temperatures")
+    """The names of its settings."""
 
     bundle: Bundle
     tokenizer: Tokenizer
@@ -64,6 +64,67 @@ class Face(ABC):
     def exit_policy(self) -> ExitPolicy:
         """Who leaves tier 2 early."""
         return self.tier2.exit_policy
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Policies, blend and temperatures of this copy in their written form.
+
+        Raises:
+            OptionError: a policy is a function of your own, which has no written form.
+        """
+        return {
+            "router": routing.to_json(self.router),
+            "exit_policy": exits.to_json(self.exit_policy),
+            "blend": self.blend,
+            "temperatures": [self.tier1.temperature, list(self.tier2.temperatures)],
+        }
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What is certified of this copy: nothing unless it has the very policies and temperatures that were tested."""
+        certificate, settings = self._stored_certificate(), self._written()
+        return None if certificate is None or settings != certificate.policies else certificate
+
+    def safer(self: F) -> F | None:  # noqa: PYI019  # typing has Self from 3.11 on
+        """A copy that gives away less, for when the certified claim no longer holds.
+
+        It has the setting that was tested just before this one; where there is none, or this copy's was not tested,
+        tier 2 answers everything at full depth. Of that there is nothing safer, and the answer is `None`.
+
+        Raises:
+            BundleError: the settings of the certificate cannot be read.
+        """
+        if self.router == defer_all and self.exit_policy == never:
+            return None
+        certificate, settings = self._stored_certificate(), self._written()
+        tested = () if certificate is None else (*certificate.safer, certificate.policies)
+        place = tested.index(settings) if settings in tested else 0
+        if place:
+            with readable():
+                return self.with_settings(tested[place - 1])
+        return self.with_router(defer_all).with_exit_policy(never)
+
+    def with_settings(self: F, settings: Settings) -> F:  # noqa: PYI019  # typing has Self from 3.11 on
+        """A copy with these policies, blend and temperatures, in the form of `settings`; what is left out stays.
+
+        Raises:
+            OptionError: an unknown name, a policy that cannot be read or does not fit this bundle.
+        """
+        unknown = [name for name in settings if name not in self.known]
+        if unknown:
+            raise OptionError(
+                f"settings must be among {', '.join(self.known)}, were: {', '.join(unknown)}; see settings"
+            )
+        copy = self
+        if "router" in settings:
+            copy = copy.with_router(routing.from_json(settings["router"]))
+        if "exit_policy" in settings:
+            copy = copy.with_exit_policy(exits.from_json(settings["exit_policy"]))
+        if "blend" in settings:
+            copy = copy.with_blend(settings["blend"])
+        if "temperatures" in settings:
+            copy = copy.with_temperatures(*_pair(settings["temperatures"]))
+        return copy
 
     def with_router(self: F, router: Router) -> F:  # noqa: PYI019  # typing has Self from 3.11 on
         """A copy that defers what this router says: any of `cascade.routing`, or a function of a `RoutingState`."""
@@ -93,6 +154,18 @@ class Face(ABC):
             raise OptionError(f"the exit policy must be callable, was: {exit_policy!r}; use one of cascade.exits")
         return replace(self, tier2=replace(self.tier2, exit_policy=exit_policy))
 
+    def with_temperatures(self: F, tier1: float, tier2: Sequence[float]) -> F:  # noqa: PYI019  # typing has Self from 3.11 on
+        """A copy that divides logits by these: those of tier 1, and those of each exit of tier 2.
+
+        Raises:
+            OptionError: one is not above 0 and finite, or they are not one per exit.
+        """
+        depth = len(self.tier2.layers)
+        if len(tier2) != depth:
+            raise OptionError(f"temperatures must be one per exit, were: {list(tier2)}; give one for each of {depth}")
+        first, second = replace(self.tier1, temperature=tier1), replace(self.tier2, temperatures=tuple(tier2))
+        return replace(self, tier1=first, tier2=second)
+
     def with_batching(self: F, batching: BatchingPolicy) -> F:  # noqa: PYI019  # typing has Self from 3.11 on
         """A copy in which both tiers cut rows into batches like this: any of `cascade.batching`, or a function."""
         if not callable(batching):
@@ -100,17 +173,21 @@ class Face(ABC):
         tier1, tier2 = replace(self.tier1, batching=batching), replace(self.tier2, batching=batching)
         return replace(self, tier1=tier1, tier2=tier2)
 
-    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write the bundle with the policies of this copy as its defaults, whole or not at all.
+    def save_pretrained(
+        self, folder: str | Path, *, certificate: Certificate | None = None, overwrite: bool = False
+    ) -> None:
+        """Write the bundle with the policies and temperatures of this copy as its defaults, whole or not at all.
 
         Args:
             folder: a folder to make.
+            certificate: about this copy. If left out, the bundle's own, as long as it is about this copy.
             overwrite: replace a bundle that is there.
 
         Raises:
-            OptionError: the folder is there already, or a policy is a function of your own, which has no written form.
+            OptionError: the folder is there already, a policy is a function of your own, which has no written form, or
+                the certificate is about something else.
         """
-        self._copy(folder, overwrite=overwrite)
+        self._copy(folder, certificate=certificate, overwrite=overwrite)
 
     def push_to_hub(
         self,
@@ -139,7 +216,7 @@ class Face(ABC):
         """
         with tempfile.TemporaryDirectory(prefix="cascade-") as parent:
             return push_bundle(
-                self._copy(Path(parent) / "bundle", overwrite=False),
+                self._copy(Path(parent) / "bundle"),
                 repo_id,
                 private=private,
                 token=token,
@@ -147,90 +224,41 @@ class Face(ABC):
                 revision=revision,
             )
 
-    @abstractmethod
-    def _copy(self, folder: str | Path, *, overwrite: bool) -> Bundle:
-        """The bundle again, with all policies in their written form."""
-
-
-def open_for(
-    task: str,
-    path_or_id: str | Path,
-    *,
-    revision: str | None,
-    cache_dir: str | Path | None,
-    token: str | None,
-    local_files_only: bool,
-) -> Bundle:
-    """Find and verify a bundle for a task.
-
-    Raises:
-        BundleNotFoundError: there is no such folder or repository.
-        TaskError: it is for another task.
-        BundleError: it is incomplete, altered or of another format.
-    """
-    bundle = open_bundle(
-        path_or_id, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
-    )
-    found = bundle.manifest.task
-    if found != task:
-        raise TaskError(
-            f"{CLASSES[task]} must have a bundle for {task}, but {path_or_id} is for {found}; "
-            f"load it with {CLASSES[found]}.from_pretrained"
-        )
-    return bundle
-
-
-@dataclass(frozen=True, eq=False)
-class Graphs:
-    """What both kinds of bundle are loaded from. Make it with `Graphs.of`.
-
-    Attributes:
-        tokenizer: for rows of tier 2's length.
-        tier1: the padded graph.
-        embed, stages: the packed graphs.
-        router, exit_policy: as given, or the bundle's.
-        threads: for both tiers together.
-    """
-
-    tokenizer: Tokenizer
-    tier1: OnnxBackend
-    embed: OnnxBackend
-    stages: Sequence[OnnxBackend]
-    router: Router
-    exit_policy: ExitPolicy
-    threads: int
-
-    @classmethod
-    def of(
-        cls, bundle: Bundle, options: SessionOptions, *, router: Router | None, exit_policy: ExitPolicy | None
-    ) -> Graphs:
-        """Load a verified bundle.
-
-        Raises:
-            BundleError: a file or a policy cannot be read.
-        """
-        manifest = bundle.manifest
-        if router is None or exit_policy is None:
-            stored_router, stored_exit_policy = _stored_policies(bundle)
-            router = stored_router if router is None else router
-            exit_policy = stored_exit_policy if exit_policy is None else exit_policy
-
-        def graph(file: str) -> OnnxBackend:
-            return OnnxBackend(bundle.path(file), options, manifest.files[file].sha256)
-
-        return cls(
-            tokenizer=Tokenizer.from_file(bundle.path(TOKENIZER_FILE), max_length=manifest.tier2.max_length),
-            tier1=graph(manifest.tier1.file),
-            embed=graph(manifest.tier2.embed),
-            stages=[graph(stage.file) for stage in manifest.tier2.stages],
-            router=router,
-            exit_policy=exit_policy,
-            threads=check_threads(options.threads),
+    def _copy(self, folder: str | Path, *, certificate: Certificate | None = None, overwrite: bool = False) -> Bundle:
+        """The bundle again, with the settings of this copy."""
+        settings = self._saved() if certificate is None else self.settings
+        return copy_bundle(
+            self.bundle,
+            folder,
+            router=settings["router"],
+            exit_policy=settings["exit_policy"],
+            windows=settings.get("windows"),
+            decoding=settings.get("decoding"),
+            blend=settings["blend"],
+            temperatures=settings["temperatures"],
+            certificate=certificate,
+            overwrite=overwrite,
         )
 
+    def _saved(self) -> dict[str, Any]:
+        """The settings that a saved bundle states; what it leaves out stays as the bundle has it."""
+        return self.settings
 
-def _stored_policies(bundle: Bundle) -> tuple[Router, ExitPolicy]:
-    try:
-        return routing.from_json(bundle.manifest.router), exits.from_json(bundle.manifest.exit_policy)
-    except OptionError as error:
-        raise BundleError(f"the bundle's policies must be readable, but {error}; export the bundle again") from error
+    def _stored_certificate(self) -> Certificate | None:
+        written = self.bundle.manifest.certificate
+        return None if written is None else Certificate.from_json(written)
+
+    def _written(self) -> dict[str, Any] | None:
+        """The settings, if they have a written form."""
+        try:
+            return self.settings
+        except OptionError:
+            return None
+
+
+def _pair(written: object) -> tuple[float, Sequence[float]]:
+    if isinstance(written, list | tuple) and len(written) == 2 and isinstance(written[1], list | tuple):
+        tier1, tier2 = written
+        if all(map(is_number, (tier1, *tier2))):
+            return tier1, tier2
+    raise OptionError(f"temperatures must be [of tier 1, [of each exit]], were: {written!r}; see settings")

@@ -6,18 +6,23 @@ Reading names every fault at once. It leaves to `bundle`: files, hashes, folders
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeGuard
+from typing import Any
 
+from cascade import certificate_form
+from cascade.certificate import Certificate, Settings
+from cascade.checks import is_number, is_whole
 from cascade.exceptions import BundleError
 
 __all__ = [
     "FORMAT_VERSION",
     "MANIFEST_FILE",
     "TAGGING",
+    "TOKENIZER_FILE",
     "FileRecord",
     "Manifest",
     "StageSpec",
@@ -27,6 +32,7 @@ __all__ = [
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "cascade.json"
+TOKENIZER_FILE = "tokenizer.json"
 TAGGING = "token-classification"
 TASKS = ("text-classification", TAGGING)
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
@@ -111,7 +117,8 @@ class Manifest:
         blend: how much tier 1's answer counts beside tier 2's where both were asked, in [0, 1] (`engine.Cascade`).
         files: every file of the bundle but the manifest itself, by path inside the bundle.
         figures: what the exporter measured (free form, shown by `cascade inspect` and in the model card).
-        certificate: filled by `cascade calibrate`.
+        certificate: what is certified, in the form that `Certificate.to_json` writes; whether that is about these
+            models and policies, `doubts` says.
     """
 
     task: str
@@ -170,6 +177,33 @@ class Manifest:
             raise BundleError(f"{MANIFEST_FILE} contradicts itself: {'; '.join(faults)}; export the bundle again")
         return manifest
 
+    def settings(self) -> Settings:
+        """What a certificate is about, beside the models. What a tagger's bundle leaves to the defaults is `None`."""
+        tagging = {"windows": self.windows, "decoding": self.decoding} if self.task == TAGGING else {}
+        temperatures = [self.tier1.temperature, [stage.temperature for stage in self.tier2.stages]]
+        policies = {"router": self.router, "exit_policy": self.exit_policy}
+        return {**policies, "blend": self.blend, "temperatures": temperatures, **tagging}
+
+    def models(self) -> dict[str, str]:
+        """Hashes by path of what decides the probabilities: graphs, tokenizer, and what stands here about them.
+
+        Names of labels, longest rows and the order of the stages are in no other file; `cascade.json` has the hash of
+        these, without temperatures and policies.
+        """
+        one, two = self.tier1, self.tier2
+        layers = [[stage.file, stage.layer] for stage in two.stages]
+        said = [self.task, self.problem_type, self.labels, one.file, one.labels, one.max_length, two.embed, layers]
+        said += [two.labels, two.width, two.max_length, two.position_offset]
+        paths = (*_graphs(self), TOKENIZER_FILE)
+        hashes = {path: self.files[path].sha256 for path in paths if path in self.files}
+        return {**hashes, MANIFEST_FILE: hashlib.sha256(json.dumps(said).encode()).hexdigest()}
+
+    def doubts(self) -> list[str]:
+        """Why the certificate is not about these models and policies, in words; empty if it is or if there is none."""
+        if self.certificate is None:
+            return []
+        return Certificate.from_json(self.certificate).differences(self.settings(), self.models())
+
     def faults(self) -> list[str]:
         """What contradicts itself, all of it."""
         found = []
@@ -188,9 +222,9 @@ class Manifest:
         if not self.tier2.stages:
             found.append("tier 2 must have at least one stage")
         layers = [stage.layer for stage in self.tier2.stages]
-        if all(map(_is_whole, layers)) and layers != sorted(set(layers)):
+        if all(map(is_whole, layers)) and layers != sorted(set(layers)):
             found.append(f"stages must be in the order of their layers, were: {layers}")
-        for path in (self.tier1.file, self.tier2.embed, *(stage.file for stage in self.tier2.stages)):
+        for path in _graphs(self):
             if str(path) not in self.files:
                 found.append(f"{path} is used but not listed under files")
         return found
@@ -206,16 +240,16 @@ class Manifest:
             ("position_offset", second.position_offset, 0),
             *(("layer", stage.layer, 1) for stage in second.stages),
         ]
-        found = [] if _is_number(blend) and 0 <= blend <= 1 else [f"blend must be in [0, 1], was: {blend!r}"]
+        found = [] if is_number(blend) and 0 <= blend <= 1 else [f"blend must be in [0, 1], was: {blend!r}"]
         found += [
             f"temperature must be above 0 and finite, was: {value!r}"
             for value in temperatures
-            if not _is_number(value) or not 0 < value < math.inf
+            if not is_number(value) or not 0 < value < math.inf
         ]
         found += [
             f"{name} must be a whole number of at least {least}, was: {value!r}"
             for name, value, least in whole
-            if not _is_whole(value) or value < least
+            if not is_whole(value) or value < least
         ]
         return found
 
@@ -227,11 +261,10 @@ class Manifest:
             *(("precision", stage.precision) for stage in stages),
             ("library_version", self.library_version),
         ]
-        objects: list[tuple[str, object]] = [("figures", self.figures), ("certificate", self.certificate or {})]
+        figures: object = self.figures
         found = [f"{name} must be a string, was: {value!r}" for name, value in texts if not isinstance(value, str)]
-        return found + [
-            f"{name} must be an object, was: {value!r}" for name, value in objects if not isinstance(value, Mapping)
-        ]
+        found += [] if isinstance(figures, Mapping) else [f"figures must be an object, was: {figures!r}"]
+        return found + ([] if self.certificate is None else certificate_form.faults(self.certificate))
 
     def _faults_of_tagging(self) -> list[str]:
         found = []
@@ -246,9 +279,5 @@ class Manifest:
         return found
 
 
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _graphs(manifest: Manifest) -> tuple[str, ...]:
+    return (manifest.tier1.file, manifest.tier2.embed, *(stage.file for stage in manifest.tier2.stages))

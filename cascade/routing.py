@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ __all__ = [
     "defer_all",
     "defer_none",
     "from_json",
+    "shipped",
     "to_json",
 ]
 
@@ -152,6 +153,20 @@ defer_all = DeferAll()
 """Tier 2 answers everything; tier 1 is not run."""
 
 
+_SHIPPED: dict[str, type] = {}
+
+_Kind = TypeVar("_Kind", bound=type)
+
+
+def shipped(kind: _Kind) -> _Kind:
+    """Make a frozen dataclass of another file known to `to_json` and `from_json`, under its class's name.
+
+    Its fields are written as they are: numbers and tuples of them.
+    """
+    _SHIPPED[kind.__name__] = kind
+    return kind
+
+
 def to_json(router: Router) -> dict[str, Any]:
     """A plain dict from which `from_json` makes an equal router.
 
@@ -171,8 +186,11 @@ def to_json(router: Router) -> dict[str, Any]:
         )
         score = {} if router.score == max_probability else {"score": router.score.name}
         return {"policy": type(router).__name__, **number, **score}
+    for name, kind in _SHIPPED.items():
+        if type(router) is kind:
+            return {"policy": name} | {field: _plain(getattr(router, field)) for field in _names(kind)}
     raise OptionError(
-        f"only the routers of cascade.routing can be saved, was: {router!r}; "
+        f"only the routers of cascade.routing and learned_routing can be saved, was: {router!r}; "
         "set one of them with with_router before saving"
     )
 
@@ -185,24 +203,33 @@ def from_json(written: Mapping[str, Any]) -> Router:
     """
     if not isinstance(written, Mapping):
         raise OptionError(f'a router must be written {{"policy": name, ...}}, was: {written!r}; see to_json')
-    fields = {key: value for key, value in written.items() if key != "policy"}
+    given = {key: value for key, value in written.items() if key != "policy"}
     name = written.get("policy")
+    if isinstance(name, str) and name in _SHIPPED:
+        kind = _SHIPPED[name]
+        if set(given) != set(_names(kind)):
+            raise OptionError(
+                f"the router {name} must have the fields {_names(kind)}, were: {sorted(given)}; see to_json"
+            )
+        router: Router = kind(**given)
+        return router
     if not isinstance(name, str) or name not in _FIELDS:
-        raise OptionError(f"the router must be one of {', '.join(_FIELDS)}, was: {name!r}; choose one of them")
+        known = ", ".join([*_FIELDS, *_SHIPPED])
+        raise OptionError(f"the router must be one of {known}, was: {name!r}; choose one of them")
     required = _FIELDS[name]
     if not required:
-        if fields:
-            raise OptionError(f"the router {name} must have no fields, were: {sorted(fields)}; see to_json")
+        if given:
+            raise OptionError(f"the router {name} must have no fields, were: {sorted(given)}; see to_json")
         return defer_none if name == "defer_none" else defer_all
-    score = MEASURES.get(str(fields.pop("score", "max_probability")))
-    if set(fields) != set(required) or score is None:
+    score = MEASURES.get(str(given.pop("score", "max_probability")))
+    if set(given) != set(required) or score is None:
         raise OptionError(
             f"the router {name} must have the fields {list(required)} and perhaps a score from "
             f"{', '.join(MEASURES)}, was: {dict(written)}; see to_json"
         )
     if name == "Threshold":
-        return Threshold(fields["threshold"], score)
-    return Budget(fields["max_deferred"], score)
+        return Threshold(given["threshold"], score)
+    return Budget(given["max_deferred"], score)
 
 
 _FIELDS: dict[str, tuple[str, ...]] = {
@@ -211,6 +238,14 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "defer_none": (),
     "defer_all": (),
 }
+
+
+def _names(kind: type) -> list[str]:
+    return [field.name for field in fields(kind) if field.init]
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _check_score(score: object) -> None:

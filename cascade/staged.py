@@ -7,17 +7,14 @@ It leaves to others: rows that leave whole (`tiers.MultiExit`) and words that le
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeVar
 
-import numpy as np
-
 from cascade import exits
 from cascade.backend import Backend
 from cascade.batch import Batch, FloatArray, IntArray
-from cascade.batching import BatchingPolicy, TokenBudget, batches
+from cascade.batching import BatchingPolicy, TokenBudget, batches, waves
 from cascade.checks import check_names, check_temperature
 from cascade.exceptions import OptionError
 from cascade.exits import ExitPolicy, never
@@ -50,6 +47,8 @@ class Staged:
             states are in memory at once; 1 merges nothing.
         threads: how many such groups of batches run at once, each on a thread of its own. Policies are then asked from
             several threads.
+        pool_from: tokens from which a group that runs alone gets all threads; below, starting them costs more than it
+            brings.
     """
 
     stage_inputs: ClassVar[frozenset[str]] = frozenset({"hidden", "gather", "mask", "scatter"})
@@ -64,6 +63,7 @@ class Staged:
     position_offset: int = 0
     together: int = 16
     threads: int = 1
+    pool_from: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "temperatures", tuple(self.temperatures) or (1.0,) * len(self.stages))
@@ -96,7 +96,7 @@ class Staged:
         """The same tier with graphs that keep to the thread that calls them."""
         return replace(self, embed=self.embed.serial, stages=[stage.serial for stage in self.stages])
 
-    def run_waves(self: T, run: Callable[[T, list[IntArray]], None], lengths: IntArray, together: int) -> None:  # noqa: PYI019
+    def run_waves(self: T, run: Callable[[T, Sequence[IntArray]], None], lengths: IntArray, together: int) -> None:  # noqa: PYI019
         """Cut rows into batches, and run groups of them.
 
         Args:
@@ -104,22 +104,18 @@ class Staged:
             lengths: tokens of each row. Shape `(rows,)`.
             together: batches in a group, at most.
         """
-        waiting = batches(self.batching, lengths)
-        count = -(-len(waiting) // together)
-        if len(waiting) >= self.threads > 1:
-            # As many groups as keep all threads busy to the end, all of one size.
-            count = min(-(-count // self.threads) * self.threads, len(waiting))
-        bounds = np.linspace(0, len(waiting), count + 1).astype(np.int64)
-        waves = [waiting[begin:end] for begin, end in itertools.pairwise(bounds)]
-        tier = self.serial if self.threads > 1 and count > 1 else self
-        for _ in run_each(functools.partial(run, tier), waves, threads=self.threads):
+        groups = waves(batches(self.batching, lengths), together=together, threads=self.threads)
+        pooled = self.threads == 1 or (len(groups) < 2 and int(lengths.sum()) >= self.pool_from)
+        tier = self if pooled else self.serial
+        for _ in run_each(functools.partial(run, tier), groups, threads=self.threads):
             pass
 
-    def embedded(self, batch: Batch) -> FloatArray:
-        """Hidden states below the first layer. Shape `(tokens, width)`."""
+    def embedded(self, batch: Batch, packing: Packing | None = None) -> FloatArray:
+        """Hidden states below the first layer. Shape `(tokens, width)`. `packing`: of these rows, where it is known."""
+        packing = packing or Packing.of(batch.lengths)
         feeds = {
             "input_ids": batch.ids,
             "token_type_ids": batch.types,
-            "position_ids": Packing.of(batch.lengths).position_ids(self.position_offset),
+            "position_ids": packing.position_ids(self.position_offset),
         }
         return self.embed.run(feeds)["hidden"]

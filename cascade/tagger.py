@@ -12,20 +12,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from cascade import decoding, exits, routing, windows
+from cascade import decoding, windows
 from cascade.aggregation import AggregationStrategy, aggregate, chosen, spelled, strategy_of
 from cascade.backend import SessionOptions
 from cascade.batch import IntArray
 from cascade.batching import BatchingPolicy
-from cascade.bundle import Bundle, copy_bundle
+from cascade.bundle import Bundle
+from cascade.certificate import Settings
 from cascade.decoding import Decoder
-from cascade.exceptions import BundleError, OptionError
+from cascade.exceptions import OptionError
 from cascade.exits import ExitPolicy
-from cascade.face import Face, Graphs, open_for
+from cascade.face import Face
+from cascade.loading import Graphs, open_for, readable
 from cascade.manifest import TAGGING
 from cascade.results import SentenceRoutes, TagPrediction, TagPredictions
 from cascade.routing import Router
@@ -53,6 +55,8 @@ class Tagger(Face):
         windows: which words around an unsure one tier 2 reads.
         decoding: labels from probabilities.
     """
+
+    known: ClassVar[tuple[str, ...]] = (*Face.known, "windows", "decoding")
 
     tier1: WordSingleExit
     tier2: WordMultiExit
@@ -134,6 +138,16 @@ class Tagger(Face):
         )
         tagger = tagger.with_windows(windows).with_decoding(decoding)  # which check them
         return tagger if batching is None else tagger.with_batching(batching)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Policies, blend and temperatures of this copy in their written form.
+
+        Raises:
+            OptionError: a policy is a function of your own, which has no written form.
+        """
+        more = {"windows": windows.to_json(self.windows), "decoding": decoding.to_json(self.decoding)}
+        return {**super().settings, **more}
 
     @property
     def cascade(self) -> WordCascade:
@@ -262,6 +276,19 @@ class Tagger(Face):
         check_windows(windows, self.tier2.layers)
         return replace(self, windows=windows)
 
+    def with_settings(self, settings: Settings) -> Tagger:
+        """A copy with these policies, blend and temperatures, in the form of `settings`; what is left out stays.
+
+        Raises:
+            OptionError: an unknown name, a policy that cannot be read or does not fit this bundle.
+        """
+        copy = super().with_settings(settings)
+        if "windows" in settings:
+            copy = copy.with_windows(windows.from_json(settings["windows"]))
+        if "decoding" in settings:
+            copy = copy.with_decoding(decoding.from_json(settings["decoding"]))
+        return copy
+
     def with_decoding(self, decoder: Decoder) -> Tagger:
         """A copy that makes labels of probabilities like this: any of `cascade.decoding`, or a function.
 
@@ -286,30 +313,23 @@ class Tagger(Face):
         routes = SentenceRoutes(outcome.routes, words.offsets)
         return TagPredictions(sentences, outcome.probabilities, routes, replace(outcome.stats, seconds=seconds), spans)
 
-    def _copy(self, folder: str | Path, *, overwrite: bool) -> Bundle:
-        stored_windows, stored_decoding = _stored(self.bundle)
-        return copy_bundle(
-            self.bundle,
-            folder,
-            router=routing.to_json(self.router),
-            exit_policy=exits.to_json(self.exit_policy),
-            blend=self.blend,
-            # What a bundle leaves to the defaults stays left to them, so that its certificate stays valid.
-            windows=None if self.windows == stored_windows else windows.to_json(self.windows),
-            decoding=None if self.decoding == stored_decoding else decoding.to_json(self.decoding),
-            overwrite=overwrite,
-        )
+    def _saved(self) -> dict[str, Any]:
+        settings, (stored_windows, stored_decoding) = self.settings, _stored(self.bundle)
+        # What a bundle leaves to the defaults stays left to them.
+        if self.windows == stored_windows:
+            del settings["windows"]
+        if self.decoding == stored_decoding:
+            del settings["decoding"]
+        return settings
 
 
 def _stored(bundle: Bundle) -> tuple[WindowPolicy, Decoder]:
     written_windows, written_decoding = bundle.manifest.windows, bundle.manifest.decoding
-    try:
+    with readable():
         return (
             Windows() if written_windows is None else windows.from_json(written_windows),
             decoding.argmax if written_decoding is None else decoding.from_json(written_decoding),
         )
-    except OptionError as error:
-        raise BundleError(f"the bundle's policies must be readable, but {error}; export the bundle again") from error
 
 
 def _as_list(texts: Iterable[str]) -> list[str]:

@@ -68,6 +68,8 @@ class SingleExit:
         batching: which rows run together.
         multi_label: the labels are independent yes/no decisions.
         threads: how many batches run at once, each on a thread of its own.
+        pool_from: tokens from which a batch that runs alone gets all threads; below, starting them costs more than it
+            brings.
     """
 
     backend: Backend
@@ -77,6 +79,7 @@ class SingleExit:
     batching: BatchingPolicy = field(default_factory=TokenBudget)
     multi_label: bool = False
     threads: int = 1
+    pool_from: int = 0
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
@@ -93,7 +96,8 @@ class SingleExit:
         """
         result = np.empty((len(batch), self.labels), dtype=np.float32)
         waiting = batches(self.batching, np.minimum(batch.lengths, self.max_length))
-        backend = self.backend if len(waiting) < 2 or self.threads == 1 else self.backend.serial
+        pooled = self.threads == 1 or (len(waiting) < 2 and batch.tokens >= self.pool_from)
+        backend = self.backend if pooled else self.backend.serial
 
         def run(rows: IntArray) -> int:
             ids, mask, types = padded(batch.select(rows), max_length=self.max_length)
@@ -122,12 +126,14 @@ class _Live:
         lengths: tokens of each. Shape `(rows,)`.
         hidden: shape `(tokens, width)`.
         history: probabilities at the exits so far. Shape `(rows, exits so far, labels)`.
+        packing: of these rows, where it is known already: it stays as long as nobody leaves.
     """
 
     rows: IntArray
     lengths: IntArray
     hidden: FloatArray
     history: FloatArray
+    packing: Packing | None = None
 
     def keep(self, mask: BoolArray) -> _Live:
         if mask.all():
@@ -204,7 +210,7 @@ class MultiExit(Staged):
         # memory and caches.
         together = 1 if isinstance(policy, Never | AtExit) else self.together
 
-        def run(tier: MultiExit, wave: list[IntArray]) -> None:
+        def run(tier: MultiExit, wave: Sequence[IntArray]) -> None:
             most = max(int(batch.lengths[rows].sum()) for rows in wave), max(map(len, wave))
             live = [tier._begin(batch, rows) for rows in wave]
             for index in range(len(tier.stages)):
@@ -217,7 +223,8 @@ class MultiExit(Staged):
     def _begin(self, batch: Batch, rows: IntArray) -> _Live:
         chosen = batch.select(rows)
         history = np.empty((len(rows), 0, self.labels), dtype=np.float32)
-        return _Live(rows, chosen.lengths, self.embedded(chosen), history)
+        packing = Packing.of(chosen.lengths)
+        return _Live(rows, packing.lengths, self.embedded(chosen, packing), history, packing)
 
     def _stage(
         self,
@@ -227,7 +234,7 @@ class MultiExit(Staged):
         prior: FloatArray | None,
         leave: Callable[[_Live, int, BoolArray], None],
     ) -> _Live:
-        packing = Packing.of(live.lengths)
+        packing = live.packing or Packing.of(live.lengths)
         feeds: dict[str, Array] = {
             "hidden": live.hidden,
             "gather": packing.gather,
@@ -244,7 +251,7 @@ class MultiExit(Staged):
         )
         last = self.is_last(index)
         hidden = live.hidden if last else made["hidden_out"]
-        live = _Live(live.rows, live.lengths, hidden, np.concatenate((live.history, now[:, None]), axis=1))
+        live = _Live(live.rows, live.lengths, hidden, np.concatenate((live.history, now[:, None]), axis=1), packing)
         if not last and isinstance(policy, Never):
             return live
         gone = np.ones(len(live.rows), dtype=np.bool_)

@@ -10,7 +10,7 @@ words (`word_encoding`), making batches of rows (`batching`), averaging the rows
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -192,7 +192,8 @@ class Tokenizer:
     def _encode_rows(self, rows: Sequence[RowText]) -> EncodedRows:
         if self._fast is None:
             return self._encode_slowly(rows)
-        plain = np.fromiter(map(is_ascii, rows), dtype=np.bool_, count=len(rows))
+        known: Callable[..., bool] = is_ascii if tuple in set(map(type, rows)) else str.isascii
+        plain = np.fromiter(map(known, rows), dtype=np.bool_, count=len(rows))
         if not plain.any():
             return self._encode_slowly(rows)
         every = bool(plain.all())

@@ -268,7 +268,7 @@ class WordMultiExit(Staged):
         # Nobody leaves early, or all leave at once: see MultiExit.
         alike = isinstance(call.policy, Never | AtExit) and call.context_layers is None
 
-        def run(tier: WordMultiExit, wave: list[IntArray]) -> None:
+        def run(tier: WordMultiExit, wave: Sequence[IntArray]) -> None:
             most = max(int(lengths[group].sum()) for group in wave)
             live = [tier._begin(words, chosen[group]) for group in wave]
             for index in range(len(tier.stages)):

@@ -6,7 +6,6 @@ It leaves to others: running graphs (`chain`), the int8 forms (`quantise`), thre
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ import onnx
 from scipy.optimize import minimize_scalar
 
 from cascade.batch import FloatArray, IntArray
-from cascade.confidence import answers, probabilities
+from cascade.confidence import answers, log_loss, probabilities
 from cascade_export.chain import Encoded, chain_logits, chain_ranges, padded_logits, padded_ranges, units
 from cascade_export.graphs import TierTwoGraphs
 from cascade_export.precision import Int8
@@ -89,15 +88,10 @@ def fit_temperature(logits: FloatArray, targets: Targets, *, multi_label: bool) 
         targets: numbers of the labels `(rows,)`, or zeros and ones `(rows, labels)` for a multi-label head.
         multi_label: as in `cascade.confidence.probabilities`.
     """
-    binary = multi_label or logits.shape[-1] == 1
-    wanted: npt.NDArray[Any] = np.asarray(targets)
 
     def loss(log_temperature: float) -> float:
         scaled = logits.astype(np.float64) / np.exp(log_temperature)
-        if binary:  # log(1 + e^x) - y x, stable at both ends
-            return float((np.logaddexp(0, scaled) - wanted.reshape(scaled.shape) * scaled).mean())
-        chosen = np.take_along_axis(scaled, wanted[:, None], axis=1)[:, 0]
-        return float((np.logaddexp.reduce(scaled, axis=1) - chosen).mean())
+        return log_loss(scaled, targets, multi_label=multi_label)
 
     found = minimize_scalar(loss, bounds=np.log([MIN_TEMPERATURE, MAX_TEMPERATURE]), method="bounded")
     return float(np.clip(np.exp(found.x), MIN_TEMPERATURE, MAX_TEMPERATURE))

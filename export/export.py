@@ -16,7 +16,8 @@ import onnx
 import cascade
 from cascade import exits, routing, windows
 from cascade.batch import FloatArray
-from cascade.bundle import Bundle, write_bundle
+from cascade.bundle import Bundle
+from cascade.bundle_writing import write_bundle
 from cascade.exceptions import OptionError
 from cascade.exits import MaxProbability
 from cascade.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec

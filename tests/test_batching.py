@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade.batch import IntArray
-from cascade.batching import BatchingPolicy, FixedSize, SortedByLength, TokenBudget, batches
+from cascade.batching import BatchingPolicy, EvenBudget, FixedSize, SortedByLength, TokenBudget, batches, waves
 from cascade.exceptions import OptionError
 
 POLICIES = st.one_of(
     st.builds(TokenBudget, st.integers(1, 200)),
+    st.builds(EvenBudget, st.integers(1, 200), st.integers(1, 4), st.integers(1, 90)),
     st.builds(SortedByLength, st.integers(1, 9)),
     st.builds(FixedSize, st.integers(1, 9)),
 )
@@ -57,7 +58,7 @@ def test_rows_of_no_tokens_still_count() -> None:
 
 
 def test_no_rows() -> None:
-    for policy in (TokenBudget(), SortedByLength(), FixedSize()):
+    for policy in (TokenBudget(), EvenBudget(ways=2), SortedByLength(), FixedSize()):
         assert batches(policy, ints()) == []
 
 
@@ -82,3 +83,42 @@ def test_a_policy_that_loses_or_doubles_rows(given_rows: list[list[int]]) -> Non
 def test_empty_batches_are_dropped() -> None:
     groups = batches(lambda lengths: iter([ints(), np.arange(len(lengths)), ints()]), ints(5, 5))
     assert [rows.tolist() for rows in groups] == [[0, 1]]
+
+
+@given(
+    st.integers(1, 100), st.integers(1, 4), st.integers(1, 50), st.lists(st.integers(1, 90), min_size=1, max_size=60)
+)
+def test_even_batches(budget: int, ways: int, least: int, lengths: list[int]) -> None:
+    array = ints(*lengths)
+    sizes = [int(array[rows].sum()) for rows in batches(EvenBudget(budget, ways, least), array)]
+    assert max(sizes) <= budget + max(lengths)
+    assert max(sizes) - min(sizes) <= 2 * max(lengths)
+
+
+def test_even_batches_are_as_many_as_keep_all_threads_busy() -> None:
+    lengths = [10] * 110  # TokenBudget(1024): 1020 and 80 tokens
+    assert [len(rows) for rows in EvenBudget(1024, ways=2)(ints(*lengths))] == [55, 55]
+    assert [len(rows) for rows in EvenBudget(500, ways=2)(ints(*lengths))] == [27, 28, 27, 28]
+    assert [len(rows) for rows in EvenBudget(500, ways=2, least_tokens=300)(ints(*lengths))] == [37, 36, 37]
+    assert lists(EvenBudget(1024, ways=2), 3, 9, 4, 20, 3) == [[3], [1, 2, 0, 4]]
+    assert lists(EvenBudget(1024, ways=2, least_tokens=20), 3, 9, 4, 20, 3) == [[3, 1, 2, 0, 4]]
+
+
+def test_waves() -> None:
+    waiting = [ints(number) for number in range(5)]
+
+    def sizes(*, together: int, threads: int) -> list[int]:
+        return [len(wave) for wave in waves(waiting, together=together, threads=threads)]
+
+    assert sizes(together=1, threads=1) == [1] * 5
+    assert sizes(together=16, threads=1) == [5]
+    assert sizes(together=16, threads=2) == [2, 3]
+    assert sizes(together=2, threads=2) == [1, 1, 1, 2]  # four, so that both threads have as many
+    assert sizes(together=16, threads=8) == [5]  # too few batches for all threads: one after the other, on all of them
+    assert waves([], together=16, threads=2) == []
+
+
+@pytest.mark.parametrize("option", ["max_tokens", "ways", "least_tokens"])
+def test_impossible_even_budgets(option: str) -> None:
+    with pytest.raises(OptionError, match=f"{option} must be a whole number of at least 1, was: 0; give"):
+        EvenBudget(**{option: 0})

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from cascade.classifier import Classifier
+from cascade.cost_model import Size, fit
 from cascade.exceptions import OptionError
 from cascade.tagger import Tagger
 from cascade_bench import interleaving
 from cascade_bench.ceiling import Product, runner
 from cascade_bench.cli import main
-from cascade_bench.cost_model import Size, fit
 from cascade_bench.operators import look, read
 from cascade_bench.parts import Point, parts, points
 from cascade_bench.profile import measure

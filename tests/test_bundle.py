@@ -14,11 +14,12 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from cascade import bundle as bundle_module
-from cascade import hub
-from cascade.bundle import Bundle, copy_bundle, open_bundle, push_bundle, write_bundle
+from cascade import bundle_writing, hub
+from cascade.bundle import Bundle, open_bundle
+from cascade.bundle_writing import copy_bundle, push_bundle, write_bundle
 from cascade.exceptions import BundleError, BundleNotFoundError, OptionError
 from cascade.manifest import MANIFEST_FILE, TAGGING, Manifest, StageSpec, TierOneSpec, TierTwoSpec
+from tests.certificates import certificate_of
 
 LABELS = ("no", "yes")
 FILES: dict[str, bytes | Path] = {
@@ -42,13 +43,19 @@ MANIFEST = Manifest(
     router={"policy": "Threshold", "threshold": 0.9},
     exit_policy={"policy": "Never"},
     library_version="0.1.0",
-    certificate={"bound": 0.01},
 )
+POLICIES: dict[str, Any] = {"router": MANIFEST.router, "exit_policy": MANIFEST.exit_policy}
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Bundle:
     return write_bundle(tmp_path / "made", FILES, MANIFEST)
+
+
+@pytest.fixture
+def certified(made: Bundle, tmp_path: Path) -> Bundle:
+    carded = write_bundle(tmp_path / "carded", {**FILES, "README.md": b"a card\n"}, MANIFEST)
+    return copy_bundle(carded, tmp_path / "certified", **POLICIES, certificate=certificate_of(made.manifest))
 
 
 def names(folder: Path) -> list[str]:
@@ -231,7 +238,7 @@ def test_an_interruption_leaves_nothing_half_written(
     made: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], overwrite: bool
 ) -> None:
     before = files_under(tmp_path)
-    real = bundle_module._write_file
+    real = bundle_writing._write_file
     count = 0
 
     def write(target: Path, source: bytes | Path) -> object:
@@ -241,7 +248,7 @@ def test_an_interruption_leaves_nothing_half_written(
             raise error
         return real(target, source)
 
-    monkeypatch.setattr(bundle_module, "_write_file", write)
+    monkeypatch.setattr(bundle_writing, "_write_file", write)
     with pytest.raises(error):
         write_bundle(made.folder if overwrite else tmp_path / "other", FILES, MANIFEST, overwrite=overwrite)
     assert files_under(tmp_path) == before
@@ -265,35 +272,99 @@ def test_a_failed_swap_brings_the_old_bundle_back(
     assert open_bundle(made.folder) == made
 
 
-def test_copying_sets_the_policies_and_drops_the_certificate(made: Bundle, tmp_path: Path) -> None:
+def test_copying_sets_the_policies(made: Bundle, tmp_path: Path) -> None:
     router = {"policy": "Threshold", "threshold": 0.5}
     copied = copy_bundle(made, tmp_path / "copy", router=router, exit_policy={"policy": "Never"})
     assert open_bundle(tmp_path / "copy") == copied
-    assert copied.manifest == replace(made.manifest, router=router, certificate=None)
+    assert copied.manifest == replace(made.manifest, router=router)
     assert open_bundle(made.folder) == made
-    same = copy_bundle(made, made.folder, router=MANIFEST.router, exit_policy=MANIFEST.exit_policy, overwrite=True)
+    same = copy_bundle(made, made.folder, **POLICIES, overwrite=True)
     assert same == made
     assert open_bundle(made.folder) == made
+
+
+def test_copying_sets_temperatures(made: Bundle, tmp_path: Path) -> None:
+    copied = copy_bundle(made, tmp_path / "copy", **POLICIES, temperatures=(2, (0.5,)))
+    assert open_bundle(tmp_path / "copy") == copied
+    assert copied.manifest.settings() == {**made.manifest.settings(), "temperatures": [2.0, [0.5]]}
+    with pytest.raises(OptionError, match=r"temperatures must be one per exit, were: 2 for 1 exits; give one for each"):
+        copy_bundle(made, tmp_path / "other", **POLICIES, temperatures=(2.0, (0.5, 0.5)))
+    with pytest.raises(BundleError, match=r"temperature must be above 0 and finite, was: 0.0; nothing was written"):
+        copy_bundle(made, tmp_path / "other", **POLICIES, temperatures=(0.0, (0.5,)))
+
+
+def test_a_certificate_is_kept_as_long_as_it_is_about_the_copy(certified: Bundle, tmp_path: Path) -> None:
+    assert open_bundle(certified.folder) == certified
+    assert certified.manifest.certificate == certificate_of(certified.manifest).to_json()
+    figures = replace(certified.manifest, figures={"accuracy": 0.9})
+    same = copy_bundle(
+        Bundle(certified.folder, figures), tmp_path / "same", **POLICIES, blend=0, temperatures=(1, (1,))
+    )
+    assert same.manifest.certificate == certified.manifest.certificate
+    changes: list[dict[str, Any]] = [
+        {"router": {"policy": "Threshold", "threshold": 0.5}},
+        {"exit_policy": {"policy": "never"}},
+        {"blend": 0.5},
+        {"temperatures": (1.0, (1.5,))},
+    ]
+    for number, change in enumerate(changes):
+        new = copy_bundle(certified, tmp_path / f"new{number}", **{**POLICIES, **change})
+        assert new.manifest.certificate is None
+        assert open_bundle(new.folder) == new
+
+
+def test_a_certificate_of_something_else_is_not_written(made: Bundle, certified: Bundle, tmp_path: Path) -> None:
+    certificate = certificate_of(certified.manifest)
+    message = r"must be about the bundle that it is written into, but the blend is 0.5, certified: 0.0; calibrate again"
+    with pytest.raises(OptionError, match=message):
+        copy_bundle(made, tmp_path / "copy", **POLICIES, blend=0.5, certificate=certificate)
+    other = write_bundle(tmp_path / "other", {**FILES, "onnx/model.onnx": b"another"}, MANIFEST)
+    with pytest.raises(OptionError, match=r"onnx/model.onnx is another than the certified one; calibrate again"):
+        copy_bundle(other, tmp_path / "copy", **POLICIES, certificate=certificate)
+    assert not (tmp_path / "copy").exists()
+
+
+def test_the_model_card_says_what_is_certified_and_no_more(made: Bundle, certified: Bundle, tmp_path: Path) -> None:
+    card = certified.path("README.md")
+    text = card.read_text()
+    assert text.startswith("a card\n\n<!-- certificate: ")
+    assert "## Certificate\n\n- Claim, at a confidence of 95 %: the accuracy is at most 1 point below" in text
+    card.write_text(f"{text}\nmended on the Hub\n")
+    certificate = certificate_of(made.manifest, events=4)
+    again = (
+        copy_bundle(certified, tmp_path / "again", **POLICIES, certificate=certificate).path("README.md").read_text()
+    )
+    assert again.startswith("a card\n\nmended on the Hub\n\n<!--")
+    assert (again.count("## Certificate"), again.count("Counted against it: 4 of")) == (1, 1)
+    dropped = copy_bundle(certified, tmp_path / "dropped", **POLICIES, blend=0.5)
+    assert dropped.path("README.md").read_text() == "a card\n\nmended on the Hub\n"
+    same = copy_bundle(certified, tmp_path / "same", **POLICIES)
+    assert same.path("README.md").read_bytes() == card.read_bytes()
+    without = copy_bundle(made, tmp_path / "without", **POLICIES, certificate=certificate)
+    assert without.manifest.certificate is not None
+    assert not without.path("README.md").exists()
 
 
 def test_copying_a_tagger_keeps_or_sets_windows_and_decoding(tmp_path: Path) -> None:
     windows = {"policy": "Windows", "margin": 2, "whole": 0.5, "context_layers": None}
     manifest = replace(MANIFEST, task=TAGGING, windows=windows)
     made = write_bundle(tmp_path / "made", FILES, manifest)
-    policies: dict[str, Any] = {"router": MANIFEST.router, "exit_policy": MANIFEST.exit_policy}
-    same = copy_bundle(made, tmp_path / "same", **policies)
+    same = copy_bundle(made, tmp_path / "same", **POLICIES)
     assert (same.manifest.windows, same.manifest.decoding) == (windows, None)
-    assert same.manifest.certificate == {"bound": 0.01}
-    for changed in ({"windows": {**windows, "margin": 3}}, {"decoding": {"policy": "argmax"}}):
-        new = copy_bundle(made, tmp_path / "new", **policies, **changed, overwrite=True)
-        assert new.manifest == replace(made.manifest, **changed, certificate=None)
+    decoding = {"policy": "argmax"}
+    certificate = certificate_of(replace(made.manifest, decoding=decoding))
+    certified = copy_bundle(made, tmp_path / "certified", **POLICIES, decoding=decoding, certificate=certificate)
+    assert copy_bundle(certified, tmp_path / "kept", **POLICIES).manifest.certificate == certificate.to_json()
+    for changed in ({"windows": {**windows, "margin": 3}}, {"decoding": {"policy": "Viterbi", "labels": ["no"]}}):
+        new = copy_bundle(certified, tmp_path / "new", **POLICIES, **changed, overwrite=True)
+        assert new.manifest == replace(certified.manifest, **changed, certificate=None)
         assert open_bundle(new.folder) == new
 
 
 def test_copying_does_not_launder_an_altered_file(made: Bundle, tmp_path: Path) -> None:
     made.path("onnx/model.onnx").write_bytes(b"tier onf")
     with pytest.raises(BundleError, match=r"these files did: onnx/model.onnx; open it again"):
-        copy_bundle(made, tmp_path / "copy", router=MANIFEST.router, exit_policy=MANIFEST.exit_policy)
+        copy_bundle(made, tmp_path / "copy", **POLICIES)
     assert names(tmp_path) == ["made"]
 
 
@@ -349,5 +420,5 @@ def test_the_model_card_may_be_edited(tmp_path: Path) -> None:
     made = write_bundle(tmp_path / "made", {**FILES, "README.md": b"a card"}, MANIFEST)
     made.path("README.md").write_text("a better card")
     assert open_bundle(made.folder).path("README.md").read_text() == "a better card"
-    copied = copy_bundle(made, tmp_path / "copy", router=MANIFEST.router, exit_policy=MANIFEST.exit_policy)
+    copied = copy_bundle(made, tmp_path / "copy", **POLICIES)
     assert copied.path("README.md").read_text() == "a better card"

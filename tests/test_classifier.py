@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 from cascade import face
 from cascade.batching import FixedSize, SortedByLength, TokenBudget
 from cascade.classifier import Classifier
-from cascade.exceptions import BundleError, BundleNotFoundError, InputError, OptionError
+from cascade.exceptions import BundleError, BundleNotFoundError, CertificateWarning, InputError, OptionError
 from cascade.exits import AtExit, MaxProbability, Patience, never
+from cascade.manifest import MANIFEST_FILE
 from cascade.routing import Budget, Threshold, defer_all, defer_none
 from cascade.streaming import StreamOptions
 from cascade.tokenizer import Text
+from tests.certificates import certificate_of
 from tests.toy import toy_bundle
 
 TEXTS: list[Text] = [
@@ -187,8 +190,121 @@ def test_save_and_load_again(clf: Classifier, tmp_path: Path) -> None:
     assert Classifier.from_pretrained(tmp_path / "new", threads=1).router == clf.router
 
 
+@pytest.fixture(scope="module")
+def certified(clf: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    manifest = clf.bundle.manifest
+    safer = tuple(clf.with_router(Threshold(share)).settings for share in (0.99, 0.95))
+    folder = tmp_path_factory.mktemp("bundles") / "certified"
+    clf.save_pretrained(folder, certificate=certificate_of(manifest, safer=safer))
+    return Classifier.from_pretrained(folder, threads=1)
+
+
+def test_a_certificate_is_about_the_very_policies_that_were_tested(clf: Classifier, certified: Classifier) -> None:
+    assert clf.certificate is None
+    certificate = certified.certificate
+    assert certificate is not None
+    assert certificate.policies == certified.settings == clf.settings
+    assert certified.with_batching(FixedSize(1)).certificate == certificate
+    assert certified.with_router(Threshold(0.5)).with_router(Threshold(0.9)).certificate == certificate
+    for other in (
+        certified.with_router(Threshold(0.5)),
+        certified.with_budget(max_deferred=0.2),
+        certified.with_exit_policy(never),
+        certified.with_blend(0.5),
+        certified.with_temperatures(1, [1, 1, 2]),
+        certified.with_router(lambda state: state.lengths > 3),
+        Classifier.from_pretrained(certified.bundle.folder, threads=1, router=defer_all),
+    ):
+        assert other.certificate is None
+
+
+def test_a_certificate_is_saved_as_long_as_it_is_about_the_copy(certified: Classifier, tmp_path: Path) -> None:
+    certified.save_pretrained(tmp_path / "same")
+    assert Classifier.from_pretrained(tmp_path / "same", threads=1).certificate == certified.certificate
+    certified.with_blend(0.5).save_pretrained(tmp_path / "other")
+    assert Classifier.from_pretrained(tmp_path / "other", threads=1).bundle.manifest.certificate is None
+    with pytest.raises(OptionError, match=r"must be about the bundle .* the blend is 0.5, certified: 0.0"):
+        certified.with_blend(0.5).save_pretrained(tmp_path / "third", certificate=certified.certificate)
+
+
+def test_a_certificate_of_other_models_warns_and_is_dropped(certified: Classifier, tmp_path: Path) -> None:
+    shutil.copytree(certified.bundle.folder, tmp_path / "altered")
+    file = tmp_path / "altered" / MANIFEST_FILE
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    raw["certificate"]["models"]["tier2/embed.onnx"] = "0" * 64
+    raw["tier1"]["temperature"] = 2.0
+    file.write_text(json.dumps(raw), encoding="utf-8")
+    message = (
+        r"about its own models and policies, but in .*altered the temperatures are \[2.0, .*, certified: \[1.0, "
+        r".*; tier2/embed.onnx is another than the certified one; nothing is certified of it, calibrate it again"
+    )
+    with pytest.warns(CertificateWarning, match=message) as caught:
+        loaded = Classifier.from_pretrained(tmp_path / "altered", threads=1)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert loaded.certificate is None
+    loaded.save_pretrained(tmp_path / "again")
+    assert Classifier.from_pretrained(tmp_path / "again", threads=1).certificate is None
+
+
+def test_safer_settings(clf: Classifier, certified: Classifier) -> None:
+    first = certified.safer()
+    assert first is not None
+    assert first.router == Threshold(0.95)
+    second = first.safer()
+    assert second is not None
+    assert second.router == Threshold(0.99)
+    for copy in (second, clf, certified.with_blend(0.5), certified.with_router(lambda state: state.lengths > 3)):
+        full = copy.safer()
+        assert full is not None
+        assert (full.router, full.exit_policy) == (defer_all, never)
+        assert full.safer() is None
+
+
+def test_safer_settings_that_cannot_be_read_are_the_bundles_fault(clf: Classifier, tmp_path: Path) -> None:
+    safer = ({**clf.settings, "router": {"policy": "unknown"}},)
+    clf.save_pretrained(tmp_path / "new", certificate=certificate_of(clf.bundle.manifest, safer=safer))
+    loaded = Classifier.from_pretrained(tmp_path / "new", threads=1)
+    with pytest.raises(BundleError, match=r"the bundle's policies must be readable, but the router must be one of"):
+        loaded.safer()
+
+
+def test_settings(clf: Classifier) -> None:
+    assert clf.settings == {
+        "router": {"policy": "Threshold", "threshold": 0.9},
+        "exit_policy": {"policy": "MaxProbability", "threshold": 0.9},
+        "blend": 0.0,
+        "temperatures": [1.0, [1.0, 1.0, 1.0]],
+    }
+    chosen = clf.with_budget(max_deferred=0.5).with_exit_policy(Patience(1)).with_blend(0.5)
+    chosen = chosen.with_temperatures(0.5, (1, 2, 3))
+    again = clf.with_settings(json.loads(json.dumps(chosen.settings)))
+    assert again.settings == chosen.settings
+    assert (again.router, again.exit_policy, again.blend) == (Budget(0.5), Patience(1), 0.5)
+    np.testing.assert_array_equal(again.predict(TEXTS).probabilities, chosen.predict(TEXTS).probabilities)
+    assert clf.with_settings({"blend": 0.5}).settings == {**clf.settings, "blend": 0.5}
+    with pytest.raises(OptionError, match=r"settings must be among router, .*, were: windows; see settings"):
+        clf.with_settings({"windows": {}})
+
+
+@pytest.mark.parametrize("wrong", [1.0, [1.0, 2.0], [1.0, [1.0], 3], ["1", [1, 1, 1]]])
+def test_temperatures_in_settings(clf: Classifier, wrong: object) -> None:
+    with pytest.raises(OptionError, match=r"temperatures must be \[of tier 1, \[of each exit\]\], were: .*; see"):
+        clf.with_settings({"temperatures": wrong})
+
+
+def test_temperatures(clf: Classifier) -> None:
+    alone = clf.with_router(defer_none)
+    hot, cold = (alone.with_temperatures(one, (1, 1, 1)).predict(TEXTS).probabilities for one in (2.0, 0.5))
+    assert (hot.max(axis=1) < cold.max(axis=1)).all()
+    with pytest.raises(OptionError, match="temperature must be above 0 and finite, was: 0"):
+        clf.with_temperatures(0, (1, 1, 1))
+    for wrong in ((), (1, 1)):
+        with pytest.raises(OptionError, match=r"temperatures must be one per exit, were: .*; give one for each of 3"):
+            clf.with_temperatures(1, wrong)
+
+
 def test_own_functions_cannot_be_saved(clf: Classifier, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"only the routers of cascade.routing can be saved"):
+    with pytest.raises(OptionError, match=r"only the routers of cascade.routing and learned_routing can be saved"):
         clf.with_router(lambda state: state.lengths > 3).save_pretrained(tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
 

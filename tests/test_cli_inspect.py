@@ -3,11 +3,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cascade.bundle import write_bundle
+from cascade.bundle import open_bundle
+from cascade.bundle_writing import write_bundle
 from cascade.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
+from tests.certificates import certificate_of
 from tests.cli import Command
 from tests.toy_tags import TAGS, tag_bundle
 
@@ -107,17 +110,58 @@ def test_a_line_per_graph(run: Command, folder: Path) -> None:
     assert ["layers", "2-3", "fp32", "1.000", "1", "B", "tier2/stage_01.onnx"] in lines
 
 
-def test_certificate_and_several_labels(run: Command, tmp_path: Path) -> None:
-    manifest = replace(MANIFEST, problem_type="multi_label_classification", certificate={"harms": 3}, figures={})
-    write_bundle(tmp_path / "bundle", FILES, manifest)
+def test_several_labels_and_no_figures(run: Command, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle", FILES, replace(MANIFEST, problem_type="multi_label_classification", figures={}))
     out = run("inspect", str(tmp_path / "bundle")).out
     assert "several labels at once" in out
-    assert "harms  3" in out
     assert "figures" not in out
+    assert "\ncertificate\n" not in out
+
+
+def test_a_certificate_in_plain_sentences(run: Command, folder: Path, tmp_path: Path) -> None:
+    certificate = certificate_of(open_bundle(folder).manifest, warnings=("3 examples are there twice",))
+    write_bundle(tmp_path / "new", FILES, replace(MANIFEST, certificate=certificate.to_json()))
+    out = run("inspect", str(tmp_path / "new")).out
+    assert "certificate  yes\n" in out
+    said = out.split("\ncertificate\n")[1].split("\n\nfigures\n")[0]
+    assert max(map(len, said.splitlines())) <= 100
+    assert [
+        " ".join(sentence.split()) for sentence in said.replace("\n  ", " ").splitlines()
+    ] == certificate.described()
+    described = json.loads(run("inspect", str(tmp_path / "new"), "--json").out)
+    assert described["certificate"] == certificate.to_json()
+    assert described["certificate_doubts"] == []
+
+
+def test_a_certificate_of_another_bundle(run: Command, folder: Path, tmp_path: Path) -> None:
+    certificate = certificate_of(open_bundle(folder).manifest)
+    write_bundle(tmp_path / "new", FILES, replace(MANIFEST, blend=0.5, certificate=certificate.to_json()))
+    out = run("inspect", str(tmp_path / "new")).out
+    assert "certificate  not about this bundle\n" in out
+    said = " ".join(out.split("\ncertificate\n")[1].split())
+    assert said.startswith(
+        "It is not about this bundle, so nothing is claimed of it; calibrate again. What differs: the blend is 0.5, "
+        "certified: 0.0. What it said of another: Claim, at a confidence of 95 %: "
+    )
+    described = json.loads(run("inspect", str(tmp_path / "new"), "--json").out)
+    assert described["certificate_doubts"] == ["the blend is 0.5, certified: 0.0"]
+
+
+@pytest.mark.parametrize("change", [{"router": {"policy": "unheard"}}, {"exit_policy": {"threshold": 1}}])
+def test_policies_that_cannot_be_read_are_the_bundles_fault(
+    run: Command, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    write_bundle(tmp_path / "new", FILES, replace(MANIFEST, **change))
+    done = run("inspect", str(tmp_path / "new"))
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("Error: the bundle's policies must be readable, but the ")
+    assert done.err.endswith("; export the bundle again\n")
+    assert run("inspect", str(tmp_path / "new"), "--json").status == 0
 
 
 def test_json(run: Command, folder: Path) -> None:
     described = json.loads(run("inspect", str(folder), "--json").out)
+    assert (described["certificate"], described["certificate_doubts"]) == (None, [])
     assert described["total_bytes"] == sum(map(len, FILES.values()))
     assert described["tier2"]["stages"][1]["layer"] == 3
     assert Manifest.from_json((folder / "cascade.json").read_text()).labels == tuple(described["labels"])

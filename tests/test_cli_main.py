@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 
 import click
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import cascade as package
 from cascade.cli.main import finish
 from cascade.cli.show import clipped, duration, route_in_words, size, table
-from cascade.exceptions import BundleNotFoundError, DataError
+from cascade.exceptions import BundleNotFoundError, CertificateWarning, DataError
 from cascade.results import Route
 from tests.cli import Command
 
@@ -65,6 +66,46 @@ def test_errors_are_one_line_and_status_2(capsys: pytest.CaptureFixture[str], er
         finish(fail, [])
     assert end.value.code == 2
     assert capsys.readouterr().err == f"{said}\n"
+
+
+def test_certificates_warn_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command()
+    def warn() -> None:
+        warnings.warn("rule;\n  remedy", CertificateWarning, stacklevel=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with pytest.raises(SystemExit) as end:
+            finish(warn, [])
+    assert end.value.code == 0
+    assert capsys.readouterr().err == "Warning: rule; remedy\n"
+
+
+def test_other_warnings_say_where_they_come_from(recwarn: pytest.WarningsRecorder) -> None:
+    @click.command()
+    def warn() -> None:
+        warnings.warn("elsewhere", UserWarning, stacklevel=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with pytest.raises(SystemExit):
+            finish(warn, [])
+    assert [str(warning.message) for warning in recwarn] == ["elsewhere"]
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_has_gone_is_no_error(lines: int) -> None:
+    code = (
+        "import click\nfrom cascade.cli.main import finish\n@click.command()\ndef talk():\n"
+        f"    input()\n    for line in range({lines}):\n        click.echo(line)\nfinish(talk, [])"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as process:  # type: ignore[call-overload]
+        process.stdout.close()
+        process.stdin.write("go on\n")
+        process.stdin.close()
+        assert process.wait(60) == 141
+        assert process.stderr.read() == ""
 
 
 def test_a_fault_of_the_program_is_not_hidden() -> None:

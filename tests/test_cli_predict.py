@@ -292,5 +292,5 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
         process.stdout.close()
         error = process.stderr.read()
         process.stderr.close()
-        assert process.wait() == 1
+        assert process.wait() == 141
     assert error == b""

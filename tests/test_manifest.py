@@ -11,6 +11,7 @@ import pytest
 
 from cascade.exceptions import BundleError
 from cascade.manifest import TAGGING, FileRecord, Manifest, StageSpec, TierOneSpec, TierTwoSpec
+from tests.certificates import certificate_of
 
 LABELS = ("negative", "positive")
 PATHS = ("onnx/model.onnx", "tier2/embed.onnx", "tier2/stage_00.onnx", "tier2/stage_01.onnx")
@@ -109,6 +110,8 @@ def test_missing_and_misnamed_fields(change: Callable[[Raw], object]) -> None:
         (lambda raw: raw.update(blend=True), r"blend must be in \[0, 1\], was: True"),
         (lambda raw: raw["tier1"].update(kind=[]), r"kind must be a string, was: \[\]"),
         (lambda raw: raw.update(certificate=3), "certificate must be an object, was: 3"),
+        (lambda raw: raw.update(certificate={"claim": "x"}), "certificate must have the field ask; .* the field date"),
+        (lambda raw: raw.update(figures=[]), r"figures must be an object, was: \[\]"),
         (lambda raw: raw["tier1"].update(temperature="1"), "temperature must be above 0 and finite, was: '1'"),
         (lambda raw: raw["tier2"]["stages"][0].update(temperature=0), "temperature must be above 0 .*, was: 0"),
         (lambda raw: raw["tier1"].update(max_length="64"), "max_length must be a whole number of .* 1, was: '64'"),
@@ -130,3 +133,51 @@ def test_all_faults_at_once() -> None:
 
     with pytest.raises(BundleError, match=r"task must be .*; problem_type must be"):
         Manifest.from_json(changed(change))
+
+
+def test_settings_are_what_a_certificate_is_about() -> None:
+    settings = {"router": MANIFEST.router, "exit_policy": MANIFEST.exit_policy, "blend": 0.0}
+    assert MANIFEST.settings() == {**settings, "temperatures": [1.0, [1.5, 1.0]]}
+    windows = {"margin": 3, "whole": 0.6}
+    tagger = replace(MANIFEST, task=TAGGING, windows=windows)
+    assert tagger.settings() == {**MANIFEST.settings(), "windows": windows, "decoding": None}
+
+
+def test_models_are_the_graphs_the_tokenizer_and_what_is_said_about_them() -> None:
+    files = {**MANIFEST.files, "tokenizer.json": FileRecord("1" * 64, 9), "README.md": FileRecord("2" * 64, 9)}
+    manifest = replace(MANIFEST, files=files)
+    models = manifest.models()
+    assert set(models) == {*PATHS, "tokenizer.json", "cascade.json"}
+    assert models["tokenizer.json"] == "1" * 64
+    same = replace(
+        manifest,
+        router={"policy": "defer_all"},
+        blend=0.5,
+        figures={"a": 1},
+        library_version="9",
+        tier1=replace(manifest.tier1, temperature=3.0, kind="other", precision="int8"),
+        tier2=replace(manifest.tier2, stages=tuple(replace(s, temperature=2.0) for s in manifest.tier2.stages)),
+    )
+    assert same.models() == models
+    first, second = manifest.tier1, manifest.tier2
+    swapped = [replace(stage, file=path) for stage, path in zip(second.stages, PATHS[:1:-1], strict=True)]
+    for other in (
+        replace(manifest, labels=LABELS[::-1]),
+        replace(manifest, problem_type="multi_label_classification"),
+        replace(manifest, tier1=replace(first, max_length=32)),
+        replace(manifest, tier2=replace(second, max_length=32)),
+        replace(manifest, tier2=replace(second, position_offset=0)),
+        replace(manifest, tier2=replace(second, stages=tuple(swapped))),
+    ):
+        assert {path for path, own in other.models().items() if own != models[path]} == {"cascade.json"}
+
+
+def test_doubts() -> None:
+    assert MANIFEST.doubts() == []
+    manifest = replace(MANIFEST, certificate=certificate_of(MANIFEST).to_json())
+    assert manifest.doubts() == []
+    altered = {**manifest.files, PATHS[0]: FileRecord("f" * 64, 1)}
+    assert replace(manifest, files=altered, blend=0.5).doubts() == [
+        "the blend is 0.5, certified: 0.0",
+        "onnx/model.onnx is another than the certified one",
+    ]

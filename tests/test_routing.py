@@ -111,7 +111,9 @@ def test_round_trip(router: Router, written: dict[str, Any], shown: str) -> None
 
 
 def test_own_functions_have_no_written_form() -> None:
-    with pytest.raises(OptionError, match=r"only the routers of cascade.routing can be saved, was: .*with_router"):
+    with pytest.raises(
+        OptionError, match=r"only the routers of cascade.routing and learned_routing can be saved, was: .*with_router"
+    ):
         routing.to_json(lambda now: now.lengths > 8)
     with pytest.raises(OptionError, match=r"only the measures of cascade.confidence can be saved, was: .*choose from"):
         routing.to_json(Threshold(0.5, lambda p, *, multi_label: p[:, 0]))

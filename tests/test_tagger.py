@@ -20,7 +20,14 @@ from cascade.backend import Array, FunctionBackend
 from cascade.batching import FixedSize, TokenBudget
 from cascade.classifier import Classifier
 from cascade.decoding import Viterbi, argmax
-from cascade.exceptions import BundleError, BundleNotFoundError, InputError, OptionError, TaskError
+from cascade.exceptions import (
+    BundleError,
+    BundleNotFoundError,
+    CertificateWarning,
+    InputError,
+    OptionError,
+    TaskError,
+)
 from cascade.exits import AtExit, MaxProbability, never
 from cascade.manifest import MANIFEST_FILE
 from cascade.routing import Budget, Threshold, defer_all, defer_none
@@ -30,6 +37,7 @@ from cascade.windows import Windows, whole_sentences
 from cascade.word_encoding import encode_words
 from cascade.word_exits import SentenceExit, TokenExit
 from tests import test_aggregation as theirs
+from tests.certificates import certificate_of
 from tests.test_aggregation import MAKERS, Pair, pair, same  # noqa: F401  # a fixture is found by its name
 from tests.test_word_encoding import ODD
 from tests.toy import toy_bundle
@@ -316,6 +324,67 @@ def test_save_and_load_again(tagger: Tagger, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"only the windows of cascade.windows can be saved"):
         tagger.with_windows(whole_sentences.__call__).save_pretrained(tmp_path / "own")
     assert not (tmp_path / "own").exists()
+
+
+def test_settings(tagger: Tagger) -> None:
+    policies = {"router": tagger.bundle.manifest.router, "exit_policy": tagger.bundle.manifest.exit_policy}
+    assert tagger.settings == {
+        **policies,
+        "blend": 0.0,
+        "temperatures": [1.0, [1.0, 1.0, 1.0]],
+        "windows": {"policy": "Windows", "margin": 3, "whole": 0.6, "context_layers": None},
+        "decoding": {"policy": "argmax"},
+    }
+    chosen = tagger.with_exit_policy(TokenExit(0.2)).with_windows(Windows(margin=1)).with_decoding(Viterbi(TAGS))
+    chosen = chosen.with_temperatures(0.5, (1, 2, 3))
+    again = tagger.with_settings(json.loads(json.dumps(chosen.settings)))
+    assert again.settings == chosen.settings
+    assert again.predict(SENTENCES).tags == chosen.predict(SENTENCES).tags
+    with pytest.raises(OptionError, match=r"settings must be among router, .*windows, decoding, were: margin; see"):
+        tagger.with_settings({"margin": 3})
+
+
+def test_what_is_certified_of_a_tagger(tagger: Tagger, tmp_path: Path) -> None:
+    chosen = tagger.with_windows(Windows(margin=1))
+    # The decoder is the default that the bundle left out; a certificate says which one it is.
+    certificate = certificate_of(
+        tagger.bundle.manifest,
+        unit="sentence",
+        policies=chosen.settings,
+        safer=(chosen.with_windows(Windows(margin=5)).settings,),
+    )
+    chosen.save_pretrained(tmp_path / "certified", certificate=certificate)
+    loaded = Tagger.from_pretrained(tmp_path / "certified", threads=1)
+    assert loaded.certificate == certificate
+    loaded.save_pretrained(tmp_path / "again")
+    assert Tagger.from_pretrained(tmp_path / "again", threads=1).certificate == certificate
+    others = [loaded.with_windows(Windows(margin=2)), loaded.with_decoding(Viterbi(TAGS)), loaded.with_blend(0.5)]
+    assert [other.certificate for other in [*others, tagger]] == [None] * 4
+    safer = loaded.safer()
+    assert safer is not None
+    assert safer.windows == Windows(margin=5)
+    full = safer.safer()
+    assert full is not None
+    assert (full.router, full.exit_policy) == (defer_all, never)
+    assert full.safer() is None
+    others[0].save_pretrained(tmp_path / "other")
+    assert Tagger.from_pretrained(tmp_path / "other", threads=1).bundle.manifest.certificate is None
+
+
+def test_a_certificate_of_other_policies_warns_and_is_dropped(tagger: Tagger, tmp_path: Path) -> None:
+    tagger.save_pretrained(
+        tmp_path / "new", certificate=certificate_of(tagger.bundle.manifest, policies=tagger.settings)
+    )
+    file = tmp_path / "new" / MANIFEST_FILE
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    raw["windows"]["margin"] = 1
+    file.write_text(json.dumps(raw), encoding="utf-8")
+    with pytest.warns(
+        CertificateWarning, match=r"the windows are .*\"margin\": 1,.*, certified: .*\"margin\": 3,"
+    ) as caught:
+        loaded = Tagger.from_pretrained(tmp_path / "new", threads=1)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert loaded.certificate is None
 
 
 def test_push_to_hub(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:

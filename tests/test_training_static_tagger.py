@@ -17,9 +17,11 @@ IDS = torch.tensor([[2, 40, 50, 60, 70, 80, 3]])
 ALL = torch.ones_like(IDS)
 
 
-def made(*, reach: int = 1, layers: int = 1) -> StaticForTokenClassification:
+def made(*, reach: int = 1, layers: int = 1, sentence: bool = False) -> StaticForTokenClassification:
     torch.manual_seed(0)
-    config = StaticTaggerConfig(vocab_size=160, width=4, hidden=5, reach=reach, layers=layers, num_labels=3)
+    config = StaticTaggerConfig(
+        vocab_size=160, width=4, hidden=5, reach=reach, layers=layers, sentence=sentence, num_labels=3
+    )
     model = StaticForTokenClassification(config)
     tiny.spread(model)
     model.train(False)
@@ -53,9 +55,18 @@ def test_how_far_a_piece_sees(reach: int, layers: int) -> None:
     assert same == [place > sees for place in range(IDS.shape[1])]
 
 
+def test_a_whole_sentence_by_hand() -> None:
+    """The mean of all embeddings through a layer of its own, added before GELU."""
+    model = made(reach=0, sentence=True)
+    states = model.embeddings.weight[IDS[0]]
+    inner = model.hidden[0](states) + model.about[0](states.mean(0))
+    torch.testing.assert_close(logits(model)[0], model.out(torch.nn.functional.gelu(inner)))
+
+
+@pytest.mark.parametrize("sentence", [False, True])
 @pytest.mark.parametrize("layers", [1, 2])
-def test_padding_changes_nothing(layers: int) -> None:
-    model = made(reach=2, layers=layers)
+def test_padding_changes_nothing(layers: int, sentence: bool) -> None:
+    model = made(reach=2, layers=layers, sentence=sentence)
     padded = torch.cat((IDS, torch.tensor([[5, 6, 7]])), dim=1)
     mask = torch.cat((ALL, torch.zeros(1, 3, dtype=torch.long)), dim=1)
     torch.testing.assert_close(logits(model, padded, mask)[:, :7], logits(model))

@@ -18,7 +18,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from cascade.backend import Array, FunctionBackend
 from cascade.batch import Batch
-from cascade.bundle import Bundle, write_bundle
+from cascade.bundle import Bundle
+from cascade.bundle_writing import write_bundle
 from cascade.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
 from cascade.tiers import MultiExit, SingleExit
 

@@ -13,7 +13,8 @@ import tokenizers
 from onnx import TensorProto
 
 from cascade.backend import Array
-from cascade.bundle import Bundle, write_bundle
+from cascade.bundle import Bundle
+from cascade.bundle_writing import write_bundle
 from cascade.manifest import TAGGING, Manifest, StageSpec, TierOneSpec, TierTwoSpec
 from tests.test_aggregation import wordpiece
 from tests.toy import WIDTH, Values, _graph, _node

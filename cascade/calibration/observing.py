@@ -12,12 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from cascade.batch import Batch, IntArray
+from cascade.batch import Batch, FloatArray, IntArray
 from cascade.calibration.examples import Costs, Examples
 from cascade.calibration.timing import Timed
 from cascade.tiers import MultiExit, Progress, SingleExit
 
-__all__ = ["observe"]
+__all__ = ["observe", "run_both"]
 
 WARM_UP = 64  # rows
 
@@ -44,6 +44,35 @@ def observe(
     Returns:
         The examples, and costs in seconds per token.
     """
+    first, second, costs = run_both(tier1, tier2, batch, tokenize_seconds=tokenize_seconds, progress=progress)
+    examples = Examples.of(
+        first,
+        second,
+        truth,
+        lengths=batch.lengths,
+        layers=tier2.layers,
+        multi_label=tier2.multi_label,
+    )
+    return examples, costs
+
+
+def run_both(
+    tier1: SingleExit,
+    tier2: MultiExit,
+    batch: Batch,
+    *,
+    tokenize_seconds: float = 0.0,
+    progress: Progress | None = None,
+) -> tuple[FloatArray, FloatArray, Costs]:
+    """What both tiers say, nobody leaving early, and what each part costs; needs no labels.
+
+    Args:
+        tier1, tier2, batch, tokenize_seconds, progress: see `observe`.
+
+    Returns:
+        Probabilities of tier 1, shape `(rows, labels)`; at every exit of tier 2, shape `(rows, exits, labels)`; costs
+        in seconds per token.
+    """
     embed, stages = Timed(tier2.embed), [Timed(stage) for stage in tier2.stages]
     timed = replace(tier2, embed=embed, stages=stages)
     start = batch.select(np.arange(min(WARM_UP, len(batch))))
@@ -56,18 +85,9 @@ def observe(
     middle = time.perf_counter()
     second = timed.all_exits(batch, progress=progress)
     seconds1, seconds2 = middle - begin, time.perf_counter() - middle
-    examples = Examples.of(
-        first.probabilities,
-        second,
-        truth,
-        lengths=batch.lengths,
-        layers=tier2.layers,
-        multi_label=tier2.multi_label,
-    )
     parts = np.array([stage.seconds for stage in stages])
     parts[0] += embed.seconds
     # What happens between the graphs (index arithmetic, softmax) is shared out in proportion to them.
     parts *= seconds2 / parts.sum() / batch.tokens
-    return examples, Costs(
-        tier1=seconds1 / batch.tokens, stages=tuple(parts.tolist()), always=tokenize_seconds / batch.tokens
-    )
+    costs = Costs(tier1=seconds1 / batch.tokens, stages=tuple(parts.tolist()), always=tokenize_seconds / batch.tokens)
+    return first.probabilities, second, costs

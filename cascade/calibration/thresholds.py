@@ -30,7 +30,7 @@ from cascade.exceptions import OptionError
 from cascade.exits import AtExit, ExitPolicy, MaxProbability, any_of, never
 from cascade.routing import Router, Threshold, defer_all, defer_none
 
-__all__ = ["Grid", "choose", "replay"]
+__all__ = ["Grid", "between", "choose", "cuts", "replay"]
 
 Table = npt.NDArray[np.float64]
 
@@ -66,7 +66,7 @@ def replay(examples: Examples, costs: Costs, *, grid: Grid | None = None) -> Poi
     policies: list[ExitPolicy] = []
     left: list[IntArray] = []
     last = len(examples.layers) - 1
-    thresholds = _cuts(examples.sure_both[:, :-1].ravel(), grid.exits) if last else []
+    thresholds = cuts(examples.sure_both[:, :-1].ravel(), grid.exits) if last else []
     for cap in range(last + 1) if grid.caps else [last]:
         cut = AtExit(examples.layers[cap])
         policies.append(never if cap == last else cut)
@@ -130,7 +130,7 @@ class _Replay:
         self.examples = examples
         self.order = np.argsort(examples.sure1, kind="stable")
         sure = examples.sure1[self.order]
-        thresholds = _cuts(sure, grid.deferral)
+        thresholds = cuts(sure, grid.deferral)
         # Tier 1 is not run where everything is deferred, and then has no answer that could count.
         whole_too = not examples.blend
         self.routers: tuple[Router, ...] = (defer_none, *map(Threshold, thresholds), *([defer_all] * whole_too))
@@ -188,7 +188,7 @@ def _refined(examples: Examples, costs: Costs, best: OperatingPoint, max_drop: f
     inner = len(examples.layers) - 1
     # A cap is a threshold of 0 at its exit, never is as near as a threshold comes to it.
     current = [_threshold_at(best.exit_policy, layer) for layer in examples.layers[:-1]]
-    candidates = [[0.0, *_cuts(examples.sure_both[:, exit_], grid.exits), 1.0] for exit_ in range(inner)]
+    candidates = [[0.0, *cuts(examples.sure_both[:, exit_], grid.exits), 1.0] for exit_ in range(inner)]
     improved = True
     while improved:
         improved = False
@@ -217,7 +217,7 @@ def _leave(examples: Examples, thresholds: Sequence[float]) -> IntArray:
     return left
 
 
-def _cuts(values: FloatArray, count: int) -> list[float]:
+def cuts(values: FloatArray, count: int) -> list[float]:
     """At most `count` thresholds between distinct values, at quantiles, rising."""
     distinct, counts = np.unique(values, return_counts=True)
     below = np.cumsum(counts)[:-1]
@@ -225,10 +225,10 @@ def _cuts(values: FloatArray, count: int) -> list[float]:
     if len(gaps) > count:
         wanted = np.linspace(0, len(values), count + 2)[1:-1]
         gaps = np.unique(np.minimum(np.searchsorted(below, wanted), len(below) - 1))
-    return [_between(float(distinct[gap]), float(distinct[gap + 1])) for gap in gaps]
+    return [between(float(distinct[gap]), float(distinct[gap + 1])) for gap in gaps]
 
 
-def _between(low: float, high: float) -> float:
+def between(low: float, high: float) -> float:
     """The number with fewest digits in the middle half between two confidences; `high` where they are too near.
 
     Not on a confidence, because that may differ by float rounding when the model runs again.

@@ -6,7 +6,7 @@ It leaves to others: what the seconds are for (`observing`, `word_observing`).
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from cascade.backend import Array, Backend
@@ -36,10 +36,12 @@ class Timed:
     Attributes:
         backend: what runs: `embed` or a stage.
         runs: shared with `serial`.
+        clock: gives seconds.
     """
 
     backend: Backend
     runs: list[Run] = field(default_factory=list)
+    clock: Callable[[], float] = time.perf_counter
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -54,7 +56,7 @@ class Timed:
     @property
     def serial(self) -> Timed:
         """The same graph for runs beside others, noted in the same place."""
-        return Timed(self.backend.serial, self.runs)
+        return Timed(self.backend.serial, self.runs, self.clock)
 
     @property
     def seconds(self) -> float:
@@ -63,9 +65,9 @@ class Timed:
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs by name."""
-        begin = time.perf_counter()
+        begin = self.clock()
         made = self.backend.run(feeds)
-        seconds = time.perf_counter() - begin
+        seconds = self.clock() - begin
         live = feeds["hidden" if "hidden" in feeds else "input_ids"]
         self.runs.append(Run(seconds, len(feeds.get("active", live)), len(live)))
         return made

@@ -1,11 +1,13 @@
 """`cascade inspect`: what a bundle says about itself, as a table or as JSON. No graph is loaded.
 
-It leaves to others: finding and verifying the bundle (`bundle`).
+It leaves to others: finding and verifying the bundle (`bundle`), what a certificate says (`certificate`) and whether it
+is about its bundle (`manifest`).
 """
 
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +16,9 @@ import click
 
 from cascade import decoding, exits, routing, windows
 from cascade.bundle import Bundle, open_bundle
+from cascade.certificate import Certificate
 from cascade.cli.show import clipped, size, table
+from cascade.loading import readable
 from cascade.manifest import TAGGING, Manifest
 from cascade.windows import Windows
 
@@ -24,11 +28,18 @@ LABELS_SHOWN = 8
 WIDTH = 100
 
 
-@click.command(short_help="Show what a bundle holds: tiers, stages, policies, figures.")
+@click.command(short_help="Show what a bundle holds: tiers, stages, policies, certificate, figures.")
 @click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="The whole manifest and the total size as JSON.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="The whole manifest, the total size and what contradicts the certificate as JSON.",
+)
 def inspect(model: str, as_json: bool) -> None:
-    """Show what a bundle holds: tiers, stages, policies, figures. Every file is checked against its hash first.
+    """Show what a bundle holds: tiers, stages, policies, figures, and what is certified of it.
+
+    Every file is checked against its hash first.
 
     MODEL is a folder or a Hub id.
 
@@ -39,9 +50,12 @@ def inspect(model: str, as_json: bool) -> None:
     """
     bundle = open_bundle(model)
     if as_json:
-        click.echo(json.dumps({**asdict(bundle.manifest), "total_bytes": total_bytes(bundle)}))
+        more = {"total_bytes": total_bytes(bundle), "certificate_doubts": bundle.manifest.doubts()}
+        click.echo(json.dumps({**asdict(bundle.manifest), **more}))
     else:
-        click.echo(described(model, bundle))
+        with readable():
+            text = described(model, bundle)
+        click.echo(text)
 
 
 def total_bytes(bundle: Bundle) -> int:
@@ -50,10 +64,15 @@ def total_bytes(bundle: Bundle) -> int:
 
 
 def described(name: str, bundle: Bundle) -> str:
-    """The bundle in words and tables. `name`: what the user called it."""
+    """The bundle in words and tables. `name`: what the user called it.
+
+    Raises:
+        OptionError: its policies cannot be read.
+    """
     manifest = bundle.manifest
     tagging = manifest.task == TAGGING
     each = "several labels at once" if manifest.problem_type.startswith("multi_label") else "one label each"
+    certified = "none" if manifest.certificate is None else "not about this bundle" if manifest.doubts() else "yes"
     facts = [
         ("task", f"{manifest.task}, {'a tag for each word' if tagging else each}"),
         ("labels", f"{len(manifest.labels)}: {_few(manifest.labels)}"),
@@ -61,19 +80,27 @@ def described(name: str, bundle: Bundle) -> str:
         ("exit policy", repr(exits.from_json(manifest.exit_policy))),
         ("blend", f"{manifest.blend:g}, of tier 1's answer beside tier 2's"),
         *(_of_taggers(manifest) if tagging else ()),
-        ("certificate", "none" if manifest.certificate is None else "yes"),
+        ("certificate", certified),
         ("written by", f"cascade {manifest.library_version}, format {manifest.format_version}"),
         ("total size", f"{size(total_bytes(bundle))} in {len(manifest.files)} files, hashes verified"),
     ]
     parts = [click.style(name, bold=True), "", _pairs(facts), "", _tiers(manifest)]
-    for title, values in (("figures", manifest.figures), ("certificate", manifest.certificate or {})):
-        if values:
-            parts += [
-                "",
-                click.style(title, bold=True),
-                _pairs([(key, clipped(value, WIDTH)) for key, value in _flat(values)]),
-            ]
+    if manifest.certificate is not None:
+        parts += ["", click.style("certificate", bold=True), *_certificate(manifest, manifest.certificate)]
+    if manifest.figures:
+        figures = [(key, clipped(value, WIDTH)) for key, value in _flat(manifest.figures)]
+        parts += ["", click.style("figures", bold=True), _pairs(figures)]
     return "\n".join(parts)
+
+
+def _certificate(manifest: Manifest, written: Mapping[str, Any]) -> list[str]:
+    """A paragraph for each sentence, first of all what makes the rest void."""
+    doubts = manifest.doubts()
+    sentences = Certificate.from_json(written).described()
+    if doubts:
+        void = "It is not about this bundle, so nothing is claimed of it; calibrate again. What differs: "
+        sentences = [f"{void}{'; '.join(doubts)}.", "What it said of another:", *sentences]
+    return [textwrap.fill(sentence, WIDTH, subsequent_indent="  ") for sentence in sentences]
 
 
 def _of_taggers(manifest: Manifest) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
     0     done
     2     bad input or bad use: one line on standard error, nothing written to --output
     130   interrupted
+    141   whoever read the output has gone, as in `cascade predict ... | head`
 
 It leaves to others: what the commands do.
 """
@@ -11,7 +12,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
 
 import click
 
@@ -19,7 +23,7 @@ from cascade import __version__
 from cascade.cli.demo import demo
 from cascade.cli.inspect import inspect
 from cascade.cli.predict import predict
-from cascade.exceptions import CascadeError
+from cascade.exceptions import CascadeError, CertificateWarning
 
 __all__ = ["cascade", "finish", "main"]
 
@@ -53,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def finish(command: click.Command, arguments: Sequence[str] | None = None) -> None:
     """Run a command and leave the process with its status; what the user did wrong is told in one line.
 
+    So is a `CertificateWarning`.
+
     Args:
         command: a click command or group.
         arguments: those of the process, when none are given.
@@ -60,8 +66,14 @@ def finish(command: click.Command, arguments: Sequence[str] | None = None) -> No
     Raises:
         SystemExit: always.
     """
+    output = sys.stdout
     try:
-        status = command.main(None if arguments is None else list(arguments), command.name, standalone_mode=False)
+        with _plain_warnings():
+            status = command.main(None if arguments is None else list(arguments), command.name, standalone_mode=False)
+    except SystemExit:
+        if sys.stdout is not output:  # what click does with a closed pipe, before it ends with status 1
+            _leave_pipe(output)
+        raise
     except click.Abort:  # click's name for Ctrl-C
         click.echo("Interrupted.", err=True)
         sys.exit(130)
@@ -79,6 +91,34 @@ def finish(command: click.Command, arguments: Sequence[str] | None = None) -> No
     except CascadeError as error:
         _fail(str(error))
     sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """What is said about certificates is for whoever typed the command: one line without a place in the source."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, CertificateWarning):
+            click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+        else:
+            shown(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        shown, warnings.showwarning = warnings.showwarning, show
+        yield
+
+
+def _leave_pipe(output: TextIO) -> None:
+    """End like a program that the signal SIGPIPE ended, with nowhere for Python's last flush to fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+    sys.exit(128 + 13)
 
 
 def _fail(message: str) -> None:

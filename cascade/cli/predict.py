@@ -1,7 +1,7 @@
 """`cascade predict`: a file or standard input to lines of JSON, in order, in constant memory.
 
 It leaves to others: reading (`reading`), buffers and answers (`classifier`, `tagger`), a line per row (`writer`), lines
-of tags (`predict_tags`).
+of tags (`predict_tags`), shadows (`monitor`) and what is said of them (`shadowing`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from tqdm import tqdm
 from cascade.aggregation import AggregationStrategy
 from cascade.classifier import Classifier
 from cascade.cli.predict_tags import tag_writer, words_column
+from cascade.cli.shadowing import ON_ALARM, in_words, watch
 from cascade.cli.writer import Writer, rounded
 from cascade.exceptions import DataError, OptionError, TaskError
 from cascade.exits import MaxProbability
+from cascade.monitor import Monitor
 from cascade.reading import Example, FileFormat, OnError, read_examples
 from cascade.results import Prediction
 from cascade.routing import Budget, Threshold
@@ -68,6 +70,18 @@ __all__ = ["Answers", "predict"]
     show_default=True,
     help="What a line that cannot be read does: stop the command, nothing, or get a line with null for an answer.",
 )
+@click.option("--shadow", type=float, metavar="SHARE", help="Compare this share with tier 2 at full depth, and watch.")
+@click.option(
+    "--max-disagreement",
+    type=float,
+    metavar="SHARE",
+    help="With --shadow: raise the alarm when more of all answers differ.  [default: as the certificate has it]",
+)
+@click.option(
+    "--on-alarm",
+    type=click.Choice(ON_ALARM),
+    help="With --shadow: what the alarm does beside a warning; safer: the next safer setting answers.  [default: warn]",
+)
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Written whole or not at all.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of both tiers.  [default: the CPUs allowed]")
 @click.option("--progress/--no-progress", default=None, help="A bar on standard error.  [default: on a terminal]")
@@ -85,6 +99,9 @@ def predict(
     tokens_column: str | None,
     form: str | None,
     on_error: str,
+    shadow: float | None,
+    max_disagreement: float | None,
+    on_alarm: str | None,
     output: Path | None,
     threads: int | None,
     progress: bool | None,
@@ -114,6 +131,13 @@ def predict(
       echo "Ann lives in Oslo" | cascade predict models/ner --aggregation-strategy simple
         {"line": 1, "text": "Ann lives in Oslo", "entities": [{"entity_group": "PER", "score": 0.998,
          "word": "ann", "start": 0, "end": 3}, ...]}
+
+    With --shadow a sample of the answers is compared with those of tier 2 at full depth. The summary tells how many
+    differ; a warning says when it is shown that more do than the certificate allows. Answers stay what they are.
+
+    \b
+    Example:
+      cascade predict models/sentiment reviews.txt --shadow 0.01 --max-disagreement 0.05
     """
     if threshold is not None and budget is not None:
         raise OptionError("--threshold and --budget exclude each other, both were given; leave one out")
@@ -135,6 +159,7 @@ def predict(
     else:
         mine = {"--tokens-column": tokens_column, "--aggregation-strategy": strategy}
         _refuse(mine, f"taggers, but {model} is a classifier")
+    monitor = watch(face, shadow, bound=max_disagreement, on_alarm=on_alarm, strategy=strategy)
     examples = read_examples(
         file,
         format=None if form is None else FileFormat(form),
@@ -151,12 +176,15 @@ def predict(
     with _destination(output) as out:
         answers: Writer[Any, Any]
         if isinstance(face, Tagger):
-            answers = tag_writer(face, out, routes=routes, strategy=strategy, words=tokens_column is not None)
+            words = tokens_column is not None
+            answers = tag_writer(face, out, routes=routes, strategy=strategy, words=words, monitor=monitor)
         else:
-            answers = Answers(out=out, classifier=face, routes=routes, top_k=top_k)
+            answers = Answers(out=out, classifier=face, routes=routes, top_k=top_k, monitor=monitor)
         answers.write(tqdm(examples, unit=" rows", file=sys.stderr, disable=not progress, leave=False))
         out.flush()
     click.echo(answers.summary(time.perf_counter() - begin), err=True)
+    if monitor is not None:
+        click.echo(in_words(monitor.report()), err=True)
 
 
 @dataclass(kw_only=True)
@@ -167,11 +195,13 @@ class Answers(Writer["str | tuple[str, str]", Prediction]):
         classifier: gives the answers.
         routes: whether lines tell tier, exit and confidence.
         top_k: how many labels lines list, if any.
+        monitor: gives the answers instead, the same, and shadows some.
     """
 
     classifier: Classifier
     routes: bool = False
     top_k: int | None = None
+    monitor: Monitor[Any] | None = None
 
     def given(self, example: Example) -> str | tuple[str, str] | None:
         """The text."""
@@ -179,7 +209,7 @@ class Answers(Writer["str | tuple[str, str]", Prediction]):
 
     def answers(self, given: Iterator[str | tuple[str, str]]) -> Iterator[Prediction]:
         """One per text."""
-        return self.classifier.stream(given)
+        return (self.monitor or self.classifier).stream(given)
 
     def blank(self) -> dict[str, Any]:
         """All keys."""

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from cascade.aggregation import AggregationStrategy, Entity
 from cascade.cli.writer import Writer, rounded
 from cascade.exceptions import OptionError
+from cascade.monitor import Monitor
 from cascade.reading import Example
 from cascade.results import TagPrediction
 from cascade.tagger import Tagger
@@ -49,7 +50,15 @@ def words_column(
     return tokens
 
 
-def tag_writer(tagger: Tagger, out: TextIO, *, routes: bool, strategy: str | None, words: bool) -> Writer[Any, Any]:
+def tag_writer(
+    tagger: Tagger,
+    out: TextIO,
+    *,
+    routes: bool,
+    strategy: str | None,
+    words: bool,
+    monitor: Monitor[Any] | None = None,
+) -> Writer[Any, Any]:
     """What writes the lines that the options ask for.
 
     Args:
@@ -58,12 +67,13 @@ def tag_writer(tagger: Tagger, out: TextIO, *, routes: bool, strategy: str | Non
         routes: whether lines tell tier, exit and confidence of each word.
         strategy: give entities, by this aggregation strategy.
         words: lists of words are read, not texts.
+        monitor: of the tagger; entities have none.
 
     Raises:
         OptionError: options that exclude each other.
     """
     if strategy is None:
-        return TagLines(out=out, tagger=tagger, routes=routes, words=words)
+        return TagLines(out=out, tagger=tagger, routes=routes, words=words, monitor=monitor)
     if routes:
         raise OptionError(
             "--routes and --aggregation-strategy exclude each other, both were given; an entity has no route of its own"
@@ -79,11 +89,13 @@ class TagLines(Writer[Any, TagPrediction]):
         tagger: gives the answers.
         routes: whether lines tell tier, exit and confidence of each word.
         words: examples are lists of words; otherwise texts, and lines tell where in the text each word is.
+        monitor: gives the answers instead, the same, and shadows some.
     """
 
     tagger: Tagger
     routes: bool = False
     words: bool = True
+    monitor: Monitor[Any] | None = None
 
     def given(self, example: Example) -> object:
         """The words or the text."""
@@ -91,7 +103,8 @@ class TagLines(Writer[Any, TagPrediction]):
 
     def answers(self, given: Iterator[Any]) -> Iterator[TagPrediction]:
         """One per sentence or text."""
-        return self.tagger.stream(given) if self.words else self.tagger.stream_texts(given)
+        tagger = self.monitor or self.tagger
+        return tagger.stream(given) if self.words else tagger.stream_texts(given)
 
     def blank(self) -> dict[str, Any]:
         """All keys."""

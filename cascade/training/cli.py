@@ -133,6 +133,7 @@ def exits(checkpoint: str, **given: Any) -> None:
     "--reach", type=int, help="Neighbours that a static tier reads a token with; 0, for tagging 2 by default."
 )
 @click.option("--hidden-layers", default=1, show_default=True, help="Of a static tagger.")
+@click.option("--sentence", is_flag=True, help="A static tagger also reads the mean over its sentence.")
 @click.option("--dropout", default=0.1, show_default=True)
 @click.option("--imitation", default=0.7, show_default=True, help="Share of the loss from the teacher's answers.")
 @click.option("--temperature", default=2.0, show_default=True, help="Softens the teacher's answers.")

@@ -1,7 +1,8 @@
 """The cheapest first tier for tagging: an MLP on the embeddings of each piece and its nearest neighbours.
 
 No attention: a piece sees `reach` neighbours on each side, with two layers twice as many (the window approach of
-Collobert et al. 2011, section 3.3.1). It is a `PreTrainedModel`, so that it is saved, loaded and exported like any
+Collobert et al. 2011, section 3.3.1). With `sentence` it also sees the mean over its whole sentence: what that is about
+decides what a name in it stands for. It is a `PreTrainedModel`, so that it is saved, loaded and exported like any
 other. Layers are linear over shifted copies side by side rather than convolutions, because int8 knows matrix products.
 """
 
@@ -30,6 +31,7 @@ class StaticTaggerConfig(PretrainedConfig):
         reach: neighbours on each side that a layer reads.
         layers: hidden layers, each of which reads neighbours.
         dropout: on embeddings (whole tokens) and on hidden layers, while training.
+        sentence: whether each hidden layer is also given the mean of the layer below over the sentence.
     """
 
     model_type = "cascade_static_tagger"
@@ -43,6 +45,7 @@ class StaticTaggerConfig(PretrainedConfig):
         reach: int = 2,
         layers: int = 1,
         dropout: float = 0.1,
+        sentence: bool = False,
         max_position_embeddings: int = 512,
         **kwargs: Any,  # transformers' own contract: the rest of config.json
     ) -> None:
@@ -53,6 +56,7 @@ class StaticTaggerConfig(PretrainedConfig):
         self.reach = reach
         self.layers = layers
         self.dropout = dropout
+        self.sentence = sentence
         self.max_position_embeddings = max_position_embeddings
 
 
@@ -69,6 +73,9 @@ class StaticForTokenClassification(PreTrainedModel):
         widths = [config.width, *[config.hidden] * config.layers]
         span = 2 * config.reach + 1
         self.hidden = nn.ModuleList(nn.Linear(span * before, after) for before, after in pairwise(widths))
+        # No bias: the layer beside it has one.
+        about = pairwise(widths) if config.sentence else ()
+        self.about = nn.ModuleList(nn.Linear(before, after, bias=False) for before, after in about)
         self.out = nn.Linear(config.hidden, config.num_labels)
         self.dropout = nn.Dropout(config.dropout)
         self.post_init()  # type: ignore[no-untyped-call]  # transformers types in parts only
@@ -92,7 +99,10 @@ class StaticForTokenClassification(PreTrainedModel):
         states = self.embeddings(input_ids)
         if self.training:  # drop whole tokens: a tag must not lean on one neighbour
             states = states * (torch.rand_like(there) >= self.config.dropout)
-        for layer in self.hidden:
-            around = runs(states * there, self.config.reach)
-            states = self.dropout(nn.functional.gelu(layer(around)))
+        share = there / there.sum(1, keepdim=True).clamp_min(1)
+        for number, layer in enumerate(self.hidden):
+            inner = layer(runs(states * there, self.config.reach))
+            if self.config.sentence:
+                inner = inner + self.about[number](share.transpose(1, 2) @ states)
+            states = self.dropout(nn.functional.gelu(inner))
         return TokenClassifierOutput(logits=self.out(states))

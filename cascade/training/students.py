@@ -72,6 +72,7 @@ class StaticTagger:
         reach: neighbours on each side that a layer reads.
         layers: hidden layers, each of which reads neighbours.
         dropout: share of tokens, and of hidden units, dropped in training.
+        sentence: whether each hidden layer also reads the mean over the sentence.
     """
 
     width: int = 192
@@ -79,6 +80,7 @@ class StaticTagger:
     reach: int = 2
     layers: int = 1
     dropout: float = 0.1
+    sentence: bool = False
     kind = "static"
 
     def __post_init__(self) -> None:
@@ -95,6 +97,7 @@ class StaticTagger:
             reach=self.reach,
             layers=self.layers,
             dropout=self.dropout,
+            sentence=self.sentence,
             max_position_embeddings=teacher.config.max_position_embeddings,
             **_heading(teacher),
         )

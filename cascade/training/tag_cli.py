@@ -54,6 +54,7 @@ def tag_first_tier(teacher: str, given: dict[str, Any]) -> dict[str, Any]:
             reach=2 if given["reach"] is None else given["reach"],
             layers=given["hidden_layers"],
             dropout=given["dropout"],
+            sentence=given["sentence"],
         ),
         "transformer": lambda: Transformer(
             layers=given["layers"], width=given["width"] or 128, dropout=given["dropout"]

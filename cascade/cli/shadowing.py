@@ -1,0 +1,88 @@
+"""The options of `cascade predict` about shadows, and what it says of them.
+
+It leaves to others: shadows, bounds and the alarm (`monitor`), the lines with the answers (`writer`).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+from tqdm import tqdm
+
+from cascade.classifier import Classifier
+from cascade.exceptions import OptionError
+from cascade.monitor import Monitor, MonitorReport
+from cascade.tagger import Tagger
+
+__all__ = ["ON_ALARM", "in_words", "watch"]
+
+WARN: Final = "warn"
+SAFER: Final = "safer"
+ON_ALARM: Final = (WARN, SAFER)
+
+
+def watch(
+    face: Classifier | Tagger, share: float | None, *, bound: float | None, on_alarm: str | None, strategy: str | None
+) -> Monitor[Any] | None:
+    """The monitor that the options ask for; it warns on standard error as soon as the alarm is raised.
+
+    Args:
+        face: gives the answers.
+        share: the option `--shadow`.
+        bound: the option `--max-disagreement`.
+        on_alarm: the option `--on-alarm`.
+        strategy: the option `--aggregation-strategy`; entities are not compared.
+
+    Raises:
+        OptionError: options that need or exclude each other, or an impossible value.
+    """
+    if share is None:
+        for name, other in (("--max-disagreement", bound), ("--on-alarm", on_alarm)):
+            if other is not None:
+                raise OptionError(f"{name} must be used with --shadow; add --shadow 0.01 or leave it out")
+        return None
+    if strategy is not None:
+        raise OptionError(
+            "--shadow and --aggregation-strategy exclude each other, both were given; words are compared, not entities"
+        )
+
+    def warn(monitor: Monitor[Any]) -> None:
+        said = _alarm(monitor.report())
+        if on_alarm == SAFER:
+            safer = monitor.safer()
+            said += "; a safer setting answers from here on" if safer else "; nothing is safer"
+        tqdm.write(f"Warning: {said}", file=sys.stderr)
+
+    monitor = Monitor(face, share=share, bound=bound, on_alarm=warn)
+    if on_alarm is not None and monitor.report().bound is None:
+        raise OptionError(
+            "--on-alarm must have a bound, but the setting has no certificate; give --max-disagreement, or make one "
+            "with cascade calibrate"
+        )
+    return monitor
+
+
+def in_words(report: MonitorReport) -> str:
+    """What a monitor knows, in one line."""
+    if not report.shadowed:
+        found = "shadowed nothing"
+    else:
+        found = (
+            f"shadowed {report.shadowed}, {report.disagreements} "
+            f"{'differs' if report.disagreements == 1 else 'differ'} from tier 2 at full depth; of all answers "
+            f"{report.lower:.2%} to {report.upper:.2%} do"
+        )
+    if report.raised:
+        found += f", since the setting was made safer {'once' if report.raised == 1 else f'{report.raised} times'}"
+    if report.bound is None:
+        return f"{found}; there is no bound to watch"
+    alarm = "no alarm" if report.alarm_at is None else f"alarm at answer {report.alarm_at}"
+    return f"{found}; {alarm} (bound {report.bound:.2%})"
+
+
+def _alarm(report: MonitorReport) -> str:
+    return (
+        f"alarm at answer {report.alarm_at}: more than {report.bound:.2%} of all answers differ from tier 2 at full "
+        f"depth ({report.disagreements} of the {report.shadowed} shadowed)"
+    )
