@@ -11,6 +11,9 @@
 - `parts`, `profile`, `profile_cli`: milliseconds of each tier and stage over a grid of batches
 - `operators`, `ceiling`: by operator, and beside what this host can do (`cascade.cost_model`: fitted)
 - `planning`, `plan_cli`: predicted seconds of a workload beside measured ones
+- `overhead`, `overhead_cli`: the share of `predict` during which no graph runs, by parts
+- `endless`, `endless_cli`: a million texts through `stream`: seconds per text, memory, threads against one
+- `base`, `base_cli`: a model of BERT base's size with random weights, full depth beside optimum and ONNX Runtime
 - `scenarios`, `scenarios_cli`: one by one, all at once, as a server
 - `harness`: pytest-benchmark suites of the pieces
 - `table`, `verdicts`, `render`: all of that in one run, as sentences, text, Markdown and JSON

@@ -25,12 +25,15 @@ from cascade.exceptions import OptionError
 from cascade.manifest import TAGGING
 from cascade.threads import check_threads
 from cascade_bench import machine, operating, render
+from cascade_bench.base_cli import base
 from cascade_bench.compare import compare
 from cascade_bench.console import bar, check_json
 from cascade_bench.contenders import contenders
 from cascade_bench.curve_cli import curve
 from cascade_bench.data import Columns, Labelled, read_labelled
+from cascade_bench.endless_cli import endless
 from cascade_bench.options import data_options, json_option, model_argument, threads_option
+from cascade_bench.overhead_cli import overhead
 from cascade_bench.peers_cli import peers
 from cascade_bench.plan_cli import plan
 from cascade_bench.profile_cli import profile
@@ -291,6 +294,9 @@ def thresholds(
         click.echo("The options of cascade-export cannot say this point; use --write.")
 
 
+bench.add_command(base)
+bench.add_command(endless)
+bench.add_command(overhead)
 bench.add_command(peers)
 bench.add_command(plan)
 bench.add_command(profile)

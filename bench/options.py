@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-__all__ = ["data_options", "json_option", "model_argument", "threads_option", "together"]
+__all__ = ["data_options", "json_option", "model_argument", "text_options", "threads_option", "together"]
 
 Command = Callable[..., None]
 
@@ -30,6 +30,13 @@ model_argument = click.argument("model")
 threads_option = click.option("--threads", type=click.IntRange(min=1), metavar="N", help="[default: the CPUs allowed]")
 json_option = click.option(
     "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all of it here."
+)
+text_options = together(
+    click.option(
+        "--data", "file", required=True, metavar="FILE", help="Texts, labelled or not: txt, jsonl, csv, parquet."
+    ),
+    click.option("--text-column", default="text", show_default=True, metavar="NAME", help="The texts."),
+    click.option("--pair-column", default="text_pair", show_default=True, metavar="NAME", help="The second texts."),
 )
 data_options = together(
     click.option("--data", "file", required=True, metavar="FILE", help="Labelled jsonl, csv or parquet."),

@@ -13,7 +13,7 @@ import click
 from cascade.classifier import Classifier
 from cascade.cli.show import table as aligned
 from cascade.plan import Plan
-from cascade.planner import Planner
+from cascade.planner import NOISY, Planner
 from cascade.reading import read_examples
 from cascade.threads import check_threads
 from cascade_bench import machine
@@ -93,7 +93,7 @@ def as_text(made: Planned, facts: Mapping[str, Any]) -> str:
         f"{whole.reason[0].upper()}{whole.reason[1:]}.",
         f"Merging what remains of batches spares {whole.merging_saves:.3g} s of {whole.predicted.tier2:.3g} in tier 2.",
         _stops(whole),
-        f"The fit is {whole.error:.0%} off at batches that it had not seen (the worst graph's median).",
+        _error(whole),
         machine.in_words(dict(facts)),
     ]
     return "\n\n".join(block for block in blocks if block)
@@ -154,3 +154,8 @@ def _stops(one: Plan) -> str:
         for stop in one.stops
     ]
     return f"Stops of a full batch: {'; '.join(told)}." if told else ""
+
+
+def _error(one: Plan) -> str:
+    told = f"The fit is {one.error:.0%} off at batches that it had not seen (the worst graph's median)."
+    return told if one.error <= NOISY else f"{told} Too much to plan by: use --again on a quiet machine."

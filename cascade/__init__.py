@@ -26,6 +26,7 @@ from cascade.exceptions import (
     OptionError,
     TaskError,
 )
+from cascade.monitor import Monitor
 from cascade.results import (
     Prediction,
     Predictions,
@@ -52,6 +53,7 @@ __all__ = [
     "DataError",
     "InputError",
     "MissingExtraError",
+    "Monitor",
     "OptionError",
     "Prediction",
     "Predictions",

@@ -23,10 +23,12 @@ class GraphCosts:
     Attributes:
         alone: by itself on all threads.
         beside: on one thread, while every other thread does the same with a batch of its own.
+        lone: by itself on one thread.
     """
 
     alone: CostModel
     beside: CostModel
+    lone: CostModel
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ def _whole(made: object, name: str) -> int:
 
 
 def _graph(made: object) -> GraphCosts:
-    return GraphCosts(alone=_model(_field(made, "alone")), beside=_model(_field(made, "beside")))
+    alone, beside, lone = (_model(_field(made, name)) for name in ("alone", "beside", "lone"))
+    return GraphCosts(alone=alone, beside=beside, lone=lone)
 
 
 def _stages(made: object) -> tuple[GraphCosts, ...]:

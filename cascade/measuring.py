@@ -1,13 +1,14 @@
 """What the parts of a loaded classifier cost on this machine: timed over a small grid of batches, in a few seconds.
 
-A part costs one thing alone, on all threads, and another beside its like, one batch per thread; both are measured, the
-latter with all threads busy. Every turn visits the whole grid, and what counts of a point's times is their lower
-quartile: whatever else the machine does only adds to them. It leaves to others: fitting (`cost_model`), keeping the fit
-(`cost_cache`), using it (`schedule`, `planner`).
+A part costs one thing alone, on all threads or on one, and another beside its like, one batch per thread; all are
+measured, the latter with all threads busy. Every turn visits the whole grid, and what counts of a point's times is
+their lower quartile: whatever else the machine does only adds to them. It leaves to others: what is run (`trials`),
+fitting (`cost_model`), keeping the fit (`cost_cache`), using it (`schedule`, `planner`).
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,17 +19,14 @@ from typing import TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from cascade.batch import Batch, BoolArray, FloatArray, IntArray, cumulated
-from cascade.batching import FixedSize
-from cascade.calibration.timing import Timed
+from cascade.batch import Batch
 from cascade.checks import check_whole
 from cascade.cost_model import CostModel, Size, fit
 from cascade.engine import Cascade
-from cascade.exits import ExitPolicy, ExitState, never
 from cascade.host_costs import GraphCosts, HostCosts
-from cascade.routing import RoutingState
-from cascade.tiers import MultiExit, Progress, Scores, SingleExit
+from cascade.tiers import MultiExit, SingleExit
 from cascade.tokenizer import Encoded, Text
+from cascade.trials import MOST_STOPPED, SHORTEST, Clock, Ready, Trial, every_second, rows_of, text_of
 from cascade.workers import run_each
 
 __all__ = ["POINTS", "measure"]
@@ -39,14 +37,11 @@ POINTS = (
 )
 """Rows and tokens of each, of the batches that are timed."""
 KNEES = (512, 1024)
-MOST_STOPPED = 1024  # tokens: on larger batches stops are not timed, what they cost grows evenly
 TEXTS = ((1, 6), (1, 30), (1, 120), (16, 6), (16, 30), (128, 6), (128, 30))
 """Texts and words of each, of the lists that are tokenised."""
-SENTENCE = "a gripping film and not one minute too long though its quiet second half asks for some patience"
 STARTS = 5  # of threads, in a turn
-SHORTEST = 1e-9  # seconds: a difference of two times may come out below 0
+WARM, AGAIN = 256, 4  # batches of fewer tokens run so often in a turn: as in a row of small calls, caches are warm
 
-Clock: TypeAlias = Callable[[], float]
 Notes: TypeAlias = "dict[tuple[str, int], list[float]]"
 """Seconds by part and number of the point."""
 
@@ -79,13 +74,15 @@ def measure(
     """
     check_whole("repeats", repeats, "3 give a fair quartile")
     sizes = list(dict.fromkeys((rows, min(tokens, max_length)) for rows, tokens in points))
-    texts = [[_text(words, start) for start in range(count)] for count, words in TEXTS]
+    texts = [[text_of(words, start) for start in range(count)] for count, words in TEXTS]
     ids = encode(texts[-1]).batch.ids
-    rows = [_rows(ids, *size) for size in sizes]
+    rows = [rows_of(ids, *size) for size in sizes]
     bench = _Bench(clock=clock, threads=tier2.threads)
-    alone = [_Pass.of(tier1, tier2, clock)]
     serial1, serial2 = replace(tier1, backend=tier1.backend.serial), tier2.serial
-    beside = [_Pass.of(serial1, serial2, clock) for _ in range(tier2.threads)]
+    trials = {"alone": [Trial.of(tier1, tier2, clock)]}
+    if tier2.threads > 1:
+        trials["beside"] = [Trial.of(serial1, serial2, clock) for _ in range(tier2.threads)]
+        trials["lone"] = trials["beside"][:1]
     turns = [[(number, batch) for number, batch in enumerate(rows) if batch.tokens <= MOST_STOPPED]]
     turns += [list(enumerate(rows))] * repeats
     with tqdm(total=sum(map(len, turns)), desc="measuring", unit="batch", disable=not show_progress) as bar:
@@ -94,17 +91,19 @@ def measure(
             bench.start()
             for number, batch in turn:
                 bench.calls(batch, number, labels=tier2.labels)
-                bench.side_by_side("alone", alone, batch, number)
-                if tier2.threads > 1:
-                    bench.side_by_side("beside", beside, batch, number)
+                for kind, several in trials.items():
+                    if kind != "lone" or batch.tokens <= MOST_STOPPED:
+                        bench.side_by_side(kind, several, batch, number)
                 bar.update()
             if turn is turns[0]:
                 bench.notes.clear()
     of_rows = [Size(len(batch), batch.tokens, int(batch.lengths.max())) for batch in rows]
-    seen = {kind: _Seen(bench.notes, kind, of_rows) for kind in ("alone", "beside" if tier2.threads > 1 else "alone")}
+    seen = {kind: _Seen(bench.notes, kind, of_rows) for kind in trials}
 
     def graph(part: str) -> GraphCosts:
-        return GraphCosts(seen["alone"].model(part), seen.get("beside", seen["alone"]).model(part))
+        found = {kind: one.model(part) for kind, one in seen.items()}
+        alone = found["alone"]
+        return GraphCosts(alone, found.get("beside", alone), found.get("lone", alone))
 
     encoded = [encode(some).batch for some in texts]
     return HostCosts(
@@ -122,43 +121,6 @@ def measure(
 
 
 @dataclass(frozen=True, eq=False)
-class _Pass:
-    """Both tiers for one thread, in a form in which they take one batch at a time and note what takes how long."""
-
-    tier1: SingleExit
-    tier2: MultiExit
-    embed: Timed
-    stages: list[Timed]
-
-    @classmethod
-    def of(cls, tier1: SingleExit, tier2: MultiExit, clock: Clock) -> _Pass:
-        embed, stages = Timed(tier2.embed, clock=clock), [Timed(stage, clock=clock) for stage in tier2.stages]
-        whole = FixedSize(1 << 30)
-        second = replace(tier2, embed=embed, stages=stages, batching=whole, threads=1)
-        return cls(replace(tier1, batching=whole, threads=1), second, embed, stages)
-
-    def run(self, batch: Batch, clock: Clock) -> dict[str, float]:
-        """Seconds by part; `never` and `leaving`: of all that is around the graphs without and with stops."""
-        begin = clock()
-        self.tier1.score(batch)
-        found = {"tier1": clock() - begin}
-        if batch.tokens <= MOST_STOPPED:
-            found["leaving"], _ = self._around(_one_leaves, batch, clock)
-        found["never"], graphs = self._around(never, batch, clock)
-        return {**found, **graphs}
-
-    def _around(self, policy: ExitPolicy, batch: Batch, clock: Clock) -> tuple[float, dict[str, float]]:
-        for timed in (self.embed, *self.stages):
-            timed.runs.clear()
-        tier2 = replace(self.tier2, exit_policy=policy)
-        begin = clock()
-        tier2.score(batch)
-        total = clock() - begin
-        graphs = {"embed": self.embed.seconds, **{f"stage {n}": s.seconds for n, s in enumerate(self.stages)}}
-        return max(total - sum(graphs.values()), SHORTEST), graphs
-
-
-@dataclass(frozen=True, eq=False)
 class _Bench:
     """Runs things, and notes their seconds."""
 
@@ -171,9 +133,10 @@ class _Bench:
 
     def texts(self, encode: Callable[[Sequence[Text]], Encoded], texts: Sequence[Sequence[Text]]) -> None:
         for number, some in enumerate(texts):
-            begin = self.clock()
-            encode(some)
-            self.note("tokenize", number, self.clock() - begin)
+            for _ in range(AGAIN):
+                begin = self.clock()
+                encode(some)
+                self.note("tokenize", number, self.clock() - begin)
 
     def start(self) -> None:
         """What it takes to have threads; on one thread nothing is started."""
@@ -185,33 +148,33 @@ class _Bench:
 
     def calls(self, batch: Batch, number: int, *, labels: int) -> None:
         """What `Cascade` does by itself: the tiers have their answers ready, every second row is deferred."""
-        tier = _Ready(labels)
-        cascade = Cascade(tier, tier, _every_second, blend=0.5)
-        begin = self.clock()
-        cascade.score(batch)
-        self.note("call", number, self.clock() - begin)
+        tier = Ready(labels)
+        cascade = Cascade(tier, tier, every_second, blend=0.5)
+        for _ in range(_often(batch)):
+            begin = self.clock()
+            cascade.score(batch)
+            self.note("call", number, self.clock() - begin)
 
-    def side_by_side(self, kind: str, passes: Sequence[_Pass], batch: Batch, number: int) -> None:
+    def side_by_side(self, kind: str, passes: Sequence[Trial], batch: Batch, number: int) -> None:
         """The same batch in all passes at once, each on a thread of its own."""
         start = threading.Barrier(len(passes))
 
-        def run(one: _Pass) -> dict[str, float]:
+        def run(one: Trial) -> list[tuple[str, float]]:
             start.wait()
-            return one.run(batch, self.clock)
+            return [found for _ in range(_often(batch)) for found in one.run(batch, self.clock).items()]
 
         if len(passes) == 1:
             made = [run(passes[0])]
         else:
             with ThreadPoolExecutor(len(passes)) as pool:
                 made = list(pool.map(run, passes))
-        for found in made:
-            for part, seconds in found.items():
-                self.note(f"{kind} {part}", number, seconds)
+        for part, seconds in itertools.chain.from_iterable(made):
+            self.note(f"{kind} {part}", number, seconds)
 
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """What was noted of one kind: `alone` or `beside`."""
+    """What was noted of one kind: `alone`, `beside` or `lone`."""
 
     notes: Notes
     kind: str
@@ -223,6 +186,8 @@ class _Seen:
         stages = sum(name.startswith(f"{self.kind} stage ") and not number for name, number in self.notes)
         sizes, seconds = [], []
         for number, size in enumerate(self.sizes):
+            if (f"{self.kind} never", number) not in self.notes:
+                continue
             stop = quiet = _typical(self.notes[f"{self.kind} never", number]) / stages
             if part == "stop":
                 leaving = self.notes.get((f"{self.kind} leaving", number))
@@ -235,43 +200,14 @@ class _Seen:
         return fit(sizes, seconds)
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """A tier that has its answers already."""
-
-    labels: int
-
-    def score(self, batch: Batch, *, prior: FloatArray | None = None, progress: Progress | None = None) -> Scores:
-        """Of no interest."""
-        answers = np.full((len(batch), self.labels), 0.5, dtype=np.float32)
-        return Scores(answers, answers[:, 0], np.zeros(len(batch), dtype=np.int64))
+def _often(batch: Batch) -> int:
+    return AGAIN if batch.tokens < WARM else 1
 
 
 def _typical(seconds: Sequence[float]) -> float:
     return float(np.quantile(seconds, 0.25))
 
 
-def _every_second(state: RoutingState) -> BoolArray:
-    deferred: BoolArray = np.arange(len(state.confidence)) % 2 == 0
-    return deferred
-
-
-def _one_leaves(state: ExitState) -> BoolArray:
-    """So that the others are packed anew, and hardly fewer than before."""
-    gone = np.zeros(len(state.probabilities), dtype=np.bool_)
-    gone[: len(gone) > 1] = True
-    return gone
-
-
 def _fitted(notes: Notes, part: str, sizes: Sequence[Size], knees: Sequence[int] = ()) -> CostModel:
-    return fit(sizes, [_typical(notes[part, number]) for number in range(len(sizes))], knees=knees)
-
-
-def _rows(ids: IntArray, rows: int, tokens: int) -> Batch:
-    lengths = np.full(rows, tokens, dtype=np.int64)
-    return Batch(np.resize(ids, rows * tokens), np.zeros(rows * tokens, dtype=np.int64), cumulated(lengths))
-
-
-def _text(words: int, start: int) -> str:
-    known = SENTENCE.split()
-    return " ".join(known[(start + number) % len(known)] for number in range(words))
+    timed = [number for number in range(len(sizes)) if (part, number) in notes]
+    return fit([sizes[number] for number in timed], [_typical(notes[part, number]) for number in timed], knees=knees)

@@ -25,25 +25,24 @@ from cascade.batching import BatchingPolicy, EvenBudget, TokenBudget
 from cascade.classifier import Classifier
 from cascade.cost_cache import CostKey, cache_folder, read_costs, write_costs
 from cascade.cost_model import Floats, Size
-from cascade.exceptions import OptionError
 from cascade.host_costs import GraphCosts, HostCosts
 from cascade.measuring import measure
 from cascade.plan import TOGETHER, Plan, Seconds, Stop, judge
 from cascade.schedule import inside, tier1_seconds, tier2_seconds
 from cascade.streaming import StreamOptions
-from cascade.workload import Workload, size_of
+from cascade.workload import Workload, check_shares, size_of
 
-__all__ = ["Planner"]
+__all__ = ["NOISY", "Planner"]
 
 BUDGETS = (1024, 512, 2048, 256, 4096)  # nearest to the default first, and so below
 WAVES = (TOGETHER, 4, 64, 1)
-POOLED_FROM = (0, 32, 64, 128, 256)
+POOLED_FROM = (0, 32, 64, 128, 256, 512)
 BUFFERS = (64, 128, 256, 512, 1024, 2048)
 POOLS = (1024, 2048, 4096, 8192, 16384, 32768)
 MOST_HELD = 32768  # texts that a stream may hold back
 TIE = 0.01  # of the seconds: of ways that differ by less the one nearest to the default is taken
 MARGIN = 0.03  # of the seconds: what is predicted to save less is left as it is
-NOISY = 0.25  # costs with a larger error are not kept: something else ran
+NOISY = 0.25  # costs with a larger error decide nothing and are not kept: something else ran meanwhile
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,9 @@ class Planner:
         clock: Callable[[], float] = time.perf_counter,
     ) -> Planner:
         """Measure a classifier on this host, or read what was measured before.
+
+        Measure on a machine that does nothing else. Costs that fit badly (`HostCosts.error` above 0.25) are not kept,
+        and plans made from them leave everything at its default.
 
         Args:
             classifier: any copy: its policies do not matter.
@@ -116,8 +118,12 @@ class Planner:
             OptionError: no rows, or shares that are none.
         """
         work = Workload.of(lengths, deferred, call)
-        remaining = None if exits is None else inside(self._checked("exits", exits))
-        alone = remaining if exits_alone is None else inside(self._checked("exits_alone", exits_alone))
+        remaining = None if exits is None else inside(check_shares("exits", exits, len(self.costs.stages)))
+        alone = (
+            remaining
+            if exits_alone is None
+            else inside(check_shares("exits_alone", exits_alone, len(self.costs.stages)))
+        )
         first = self._best(work.calls, lambda way: self._tier1(work.calls, way), waves=(TOGETHER,))
         waves = WAVES if remaining is not None else (TOGETHER,)
         second = self._best(work.deferred, lambda way: self._tier2(work.deferred, way, remaining), waves=waves)
@@ -143,23 +149,10 @@ class Planner:
             error=self.costs.error,
         )
 
-    def _checked(self, name: str, shares: Sequence[float]) -> Sequence[float]:
-        count = len(self.costs.stages)
-        if (
-            len(shares) != count
-            or not all(0 <= share <= 1 for share in shares)
-            or not math.isclose(sum(shares), 1, abs_tol=1e-6)
-        ):
-            raise OptionError(
-                f"{name} must be {count} shares that add up to 1, one per exit, were: {tuple(shares)}; "
-                "observe() finds them"
-            )
-        return shares
-
     def _best(self, calls: Sequence[IntArray], seconds: Callable[[_Way], float], *, waves: Sequence[int]) -> _Way:
         """The default, or the fastest way if it is faster by more than the margin."""
         default = _Way()
-        if not any(map(len, calls)):
+        if not any(map(len, calls)) or self.costs.error > NOISY:
             return default
         base = seconds(default)
         threads, least = self.costs.threads, self._least(calls)

@@ -7,18 +7,22 @@ Who leaves is known as a share after each exit, so batches shrink evenly; everyt
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from cascade.batch import IntArray
 from cascade.batching import BatchingPolicy, batches, waves
-from cascade.cost_model import Floats
+from cascade.cost_model import CostModel, Floats
 from cascade.host_costs import GraphCosts, HostCosts
 from cascade.packing import neighbours
 
 __all__ = ["finished", "inside", "tier1_seconds", "tier2_seconds"]
+
+_Kind: TypeAlias = Callable[[GraphCosts], CostModel]
 
 
 def inside(exits: Sequence[float]) -> Floats:
@@ -52,7 +56,7 @@ def tier1_seconds(costs: HostCosts, lengths: IntArray, batching: BatchingPolicy,
         return 0.0
     rows = np.array([len(group) for group in groups])
     longest = np.array([lengths[group].max() for group in groups])
-    model = costs.tier1.alone if _pooled(costs, len(groups), lengths, pool_from) else costs.tier1.beside
+    model = _kind(costs, len(groups), lengths, pool_from)(costs.tier1)
     return _start(costs, len(groups)) + finished(model.seconds(rows, rows * longest, longest).tolist(), costs.threads)
 
 
@@ -79,8 +83,8 @@ def tier2_seconds(
     leaving = remaining is not None
     shares = np.ones(len(costs.stages)) if remaining is None else remaining
     groups = waves(batches(batching, lengths), together=together if leaving else 1, threads=costs.threads)
-    pooled = _pooled(costs, len(groups), lengths, pool_from)
-    taken = [_wave(costs, [lengths[rows] for rows in wave], shares, pooled, leaving=leaving) for wave in groups]
+    kind = _kind(costs, len(groups), lengths, pool_from)
+    taken = [_wave(costs, [lengths[rows] for rows in wave], shares, kind, leaving=leaving) for wave in groups]
     return _start(costs, len(groups)) + finished(taken, costs.threads) if taken else 0.0
 
 
@@ -110,7 +114,7 @@ class _Live:
         )
 
 
-def _wave(costs: HostCosts, rows: Sequence[IntArray], remaining: Floats, pooled: bool, *, leaving: bool) -> float:
+def _wave(costs: HostCosts, rows: Sequence[IntArray], remaining: Floats, kind: _Kind, *, leaving: bool) -> float:
     live = _Live(
         np.array([len(lengths) for lengths in rows], dtype=np.float64),
         np.array([lengths.sum() for lengths in rows], dtype=np.float64),
@@ -121,8 +125,7 @@ def _wave(costs: HostCosts, rows: Sequence[IntArray], remaining: Floats, pooled:
 
     def seconds(of: GraphCosts, share: float) -> float:
         runs = 1 - (1 - share) ** live.begun  # the probability that one of them is still there
-        model = of.alone if pooled else of.beside
-        return float(model.seconds(live.rows, live.tokens, live.longest, runs).sum())
+        return float(kind(of).seconds(live.rows, live.tokens, live.longest, runs).sum())
 
     total = seconds(costs.embed, 1.0)
     for index, stage in enumerate(costs.stages):
@@ -142,6 +145,8 @@ def _start(costs: HostCosts, count: int) -> float:
     return costs.start if costs.threads > 1 and count > 1 else 0.0
 
 
-def _pooled(costs: HostCosts, count: int, lengths: IntArray, pool_from: int) -> bool:
-    """Whether graphs run on all threads; on one thread both kinds are the same."""
-    return costs.threads == 1 or (count < 2 and int(lengths.sum()) >= pool_from)
+def _kind(costs: HostCosts, count: int, lengths: IntArray, pool_from: int) -> _Kind:
+    """Which of its costs a part has; on one thread all are the same."""
+    if costs.threads == 1 or (count < 2 and int(lengths.sum()) >= pool_from):
+        return operator.attrgetter("alone")
+    return operator.attrgetter("beside" if count > 1 else "lone")

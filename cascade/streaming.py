@@ -109,7 +109,7 @@ def stream(
     max_age = math.inf if options.max_age is None else options.max_age
     buffer: list[Text] = []
     pool: list[_Chunk] = []
-    seen = 0
+    seen = pooled = waiting = 0  # texts read, texts in the pool, tokens there that tier 2 has to read
     begun = clock()
 
     def look() -> _Chunk:
@@ -124,17 +124,19 @@ def stream(
         buffer.append(text)
         seen += 1
         if len(buffer) >= options.buffer_size or now - begun >= max_age:
-            pool.append(look())
-        held = len(buffer) + sum(chunk.texts for chunk in pool)
-        waiting = sum(chunk.deferred.tokens for chunk in pool)
+            chunk = look()
+            pool.append(chunk)
+            pooled += chunk.texts
+            waiting += chunk.deferred.tokens
         if pool and (
             waiting >= options.pool_tokens
             or not waiting
-            or held >= options.look_ahead
+            or len(buffer) + pooled >= options.look_ahead
             or now - pool[0].begun >= max_age
         ):
             yield from _answer(cascade, pool)
             pool.clear()
+            pooled = waiting = 0
     if buffer:
         pool.append(look())
     yield from _answer(cascade, pool)

@@ -106,6 +106,14 @@ class ChunkTable(dict[str, tuple[int, ...]]):
         return ids
 
 
+class _Own(dict[int, int]):
+    """One object for each number, however many chunks hold it: a full table takes 12 MiB, not 23."""
+
+    def __missing__(self, number: int) -> int:
+        self[number] = number
+        return number
+
+
 class AsciiWordPiece:
     """Encodes ASCII rows as the Rust tokenizer would, from a table of chunks.
 
@@ -132,7 +140,8 @@ class AsciiWordPiece:
         self._pieces = pieces
         self._lowercase = lowercase
         self._cls, self._sep = cls, sep
-        self._reserved = tuple(word.lower() for word in reserved)
+        # One search instead of one per word; where nothing is reserved, a pattern that nothing matches.
+        self._reserved = re.compile("|".join(re.escape(word.lower()) for word in reserved) or "(?!)")
         fixed = {"": (), ROW_END: (ROW_MARK, cls), FIRST_END: (FIRST_MARK,)}
         self._table = ChunkTable(fixed, self._encode_chunk, capacity=capacity)
 
@@ -160,8 +169,9 @@ class AsciiWordPiece:
         types = [0] * (len(pieces) + 2) + [1] * (len(pieces) + 1)
         if pair.ids != [start, end, end] or word.ids != [start, *pieces, end, *pieces, end] or word.type_ids != types:
             return None
+        own = _Own()
         return cls(
-            lambda text: [piece.id for piece in model.tokenize(text)],
+            lambda text: [own[piece.id] for piece in model.tokenize(text)],
             lowercase=normalizer.lowercase,
             cls=start,
             sep=end,
@@ -213,7 +223,7 @@ class AsciiWordPiece:
     def _encode_chunk(self, chunk: str) -> tuple[int, ...]:
         clean = chunk.translate(CLEAN)
         lower = clean.lower()
-        if any(word in lower for word in self._reserved):
+        if self._reserved.search(lower):
             return (UNSAFE_MARK,)
         words = WORDS.findall(lower if self._lowercase else clean)
         return tuple(chain.from_iterable(map(self._pieces, words)))

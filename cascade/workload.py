@@ -5,6 +5,8 @@ It leaves to others: finding it out (`observed`), what it costs (`schedule`).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +16,10 @@ from cascade.checks import check_share, check_whole
 from cascade.cost_model import Size
 from cascade.exceptions import OptionError
 
-__all__ = ["Workload", "size_of"]
+__all__ = ["Workload", "check_shares", "size_of"]
 
 MOST_CALLS = 32  # so many stand for all calls
+MOST_ROWS = 8192  # and so many rows for those of one call
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +61,11 @@ class Workload:
         size = rows if call is None else min(check_whole("call", call, "leave it out for all rows at once"), rows)
         starts = np.arange(0, rows, size)
         chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(len(starts), MOST_CALLS)).round().astype(int))]
-        parts = [slice(start, start + size) for start in chosen.tolist()]
+        rng = np.random.default_rng(0)
+        wholes = [np.arange(start, min(start + size, rows)) for start in chosen.tolist()]
+        parts = [
+            np.sort(rng.choice(some, MOST_ROWS, replace=False)) if len(some) > MOST_ROWS else some for some in wholes
+        ]
         scale = rows / sum(len(lengths[part]) for part in parts)
         kept = [lengths[part][mask[part]] for part in parts]
         return cls([lengths[part] for part in parts], kept, scale, float(mask.mean()))
@@ -81,3 +88,17 @@ def _mask(deferred: float | BoolArray, rows: int) -> BoolArray:
 def size_of(lengths: IntArray) -> Size:
     """Of the batch of rows with these lengths. Shape `(rows,)`, at least one row."""
     return Size(len(lengths), int(lengths.sum()), int(lengths.max()))
+
+
+def check_shares(name: str, shares: Sequence[float], count: int) -> Sequence[float]:
+    """Shares of rows that leave at each of so many exits, together 1.
+
+    Raises:
+        OptionError: they are something else.
+    """
+    fine = len(shares) == count and all(0 <= share <= 1 for share in shares)
+    if not fine or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+        raise OptionError(
+            f"{name} must be {count} shares that add up to 1, one per exit, were: {tuple(shares)}; observe() finds them"
+        )
+    return shares

@@ -31,10 +31,9 @@ def costs(
 
     def graph(per_token: float, fixed: float = fixed) -> GraphCosts:
         beyond = per_token if knee else 0.0
-        return GraphCosts(
-            alone=linear(fixed, per_token / (1.5 if threads > 1 else 1), error=error, beyond=beyond, knee=knee),
-            beside=linear(fixed, per_token, error=error, beyond=beyond, knee=knee),
-        )
+        one = linear(fixed, per_token, error=error, beyond=beyond, knee=knee)
+        faster = 1.5 if threads > 1 else 1
+        return GraphCosts(linear(fixed, per_token / faster, error=error, beyond=beyond, knee=knee), one, one)
 
     return HostCosts(
         threads=threads,

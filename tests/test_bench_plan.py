@@ -73,8 +73,8 @@ def test_the_command(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     status, out, err = run("plan", model, "--data", data, *options)
     assert status == 0, err
     assert out.startswith("18 texts; every way ran in 2 interleaved repeats.")
-    for words in ("predicted s  measured s", "1 a call: ", "All at once: ", "predicted to be", "Stops of a full batch"):
-        assert words in out or "a cascade does not pay here".capitalize() in out
+    for words in ("predicted s  measured s", "1 a call: ", "All at once: ", "Stops of a full batch"):
+        assert words in out
     read = json.loads(file.read_text())
     names = [entry["name"] for entry in read["benchmarks"]]
     assert {"default 1", "default 6", "default all", "exits", "full"} <= set(names)

@@ -84,7 +84,7 @@ def report(**changes: Any) -> Report:
         "command": "cascade calibrate models/sentiment --data 'a file.jsonl' --max-drop 0.01",
         "made": "2026-01-31 12:00 UTC",
         "certificate": {"Library": "0.1.0"},
-        "warnings": ("12 rows occur more than once.",),
+        "warnings": ("12 rows occur more than once",),
         "method": ("Harm of a text: a wrong answer where tier 2 is right.",),
         "heads": heads(3),
         "risk": risk_coverage(sure, random.random(300) > sure),
@@ -382,7 +382,7 @@ def test_page_says_what_was_asked_found_and_run() -> None:
         "models/sentiment calibrated on calibration.jsonl",
         "Asked for: harm of at most 1 % of the texts.",
         "Certified: 5 of 1,000 texts were harmed.",
-        "12 rows occur more than once.",
+        "Warning: 12 rows occur more than once.",
         "Harm of a text: a wrong answer where tier 2 is right.",
         "Certificate Library 0.1.0",
         "CPU Abacus",
@@ -406,15 +406,41 @@ def test_page_shows_the_end_of_the_certified_part_and_the_rest_when_asked() -> N
     assert [row[0] for row in ends[1:]] == ["certified"] * 3 + ["chosen", "first that failed"]
     assert [row[0] for row in path[1:]] == [fate.value for fate in FATES]
     code = "<code>Threshold(threshold=0.94), never</code>"
-    assert ends[4] == ["chosen", "2.75×", "50.0 %", "5", "0.50 %", "0.90 %", code]
+    assert ends[4] == ["chosen", "2.75×", "50.0 %", "5", "0.500 %", "0.900 %", code]
 
 
 @pytest.mark.usefixtures("outlined")
 def test_cells_without_a_figure_are_empty() -> None:
     trials = (trial(2, Fate.CHOSEN, upper=math.nan, events=None, deferred=None),)
     given = report(tested=path(quantity="mean cost", bound=0.005, trials=trials, seconds=True))
-    ((_, row),) = rows(pages.page(given), "path")  # a short path is shown once
-    assert row[:6] == ["chosen", "1.41×", "", "", "2 ms", ""]
+    ((head, row),) = rows(pages.page(given), "path")  # a short path is shown once
+    assert head == ["", "predicted speed-up", "mean cost", "setting"]
+    assert row[:3] == ["chosen", "1.41×", "2 ms"]
+    some = replace(given, tested=replace(given.tested, trials=(*trials, trial(3, Fate.FAILED))))
+    (_, chosen, failed), *_ = rows(pages.page(some), "path")
+    assert chosen[1:6] == ["1.41×", "", "", "2 ms", ""]
+    assert failed[1:6] == ["1.76×", "70.0 %", "3", "3 ms", "7 ms"]
+
+
+@pytest.mark.usefixtures("outlined")
+def test_a_setting_at_which_nobody_looked_is_in_the_table_only() -> None:
+    trials = (trial(0, Fate.FAILED), trial(1, Fate.UNTESTED, value=math.nan, upper=math.nan, events=None))
+    given = report(tested=path(trials=trials))
+    assert set(points(plots.figure(given, Chart.PATH))) == {"first that failed"}
+    _, (_, _, row) = rows(pages.page(given), "path")
+    assert row[:6] == ["not tested", "1.12×", "90.0 %", "", "", ""]
+
+
+@pytest.mark.usefixtures("outlined")
+def test_deferral_has_one_column() -> None:
+    (head, *_), *_ = rows(pages.page(report(tested=path(quantity="deferred", bound=0.2))), "path")
+    assert head.count("deferred") == 1
+
+
+def test_class_by_class_the_worst_one_is_shown() -> None:
+    classes = (PerClass(label="positive", events=3, examples=1500, upper=0.00512),)
+    figure = plots.figure(report(classes=classes), Chart.PATH)
+    assert figure.axes[0].get_ylabel() == "harm\n(% of texts of the worst class)"
 
 
 @pytest.mark.usefixtures("outlined")
@@ -435,7 +461,7 @@ def test_page_lists_classes_and_heads() -> None:
     classes = (PerClass(label="positive", events=3, examples=1500, upper=0.00512),)
     made = pages.page(report(classes=classes))
     assert rows(made, "classes") == [
-        [["class", "texts", "events", "upper bound (95 %)"], ["positive", "1,500", "3", "0.51 %"]]
+        [["class", "texts", "events", "upper bound (95 %)"], ["positive", "1,500", "3", "0.512 %"]]
     ]
     ((head, first, *others),) = rows(made, "heads")
     assert head == ["", "temperature", "right", "mean confidence", "ECE", "bins", "texts"]

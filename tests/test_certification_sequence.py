@@ -1,4 +1,4 @@
-"""Testing one after the other, and a bootstrap of whole sentences."""
+"""Testing one after the other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade.certification.bounds import p_value
-from cascade.certification.sequence import bootstrap_p_value, fixed_sequence
+from cascade.certification.sequence import fixed_sequence
 from cascade.exceptions import OptionError
 
 
@@ -61,66 +61,6 @@ def test_an_unsafe_point_passes_rarely_however_long_the_order() -> None:
     assert 0.005 < wrong <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
 
 
-@pytest.mark.parametrize(("harmed", "examples"), [(0, 300), (1, 473), (4, 1000), (12, 2000), (30, 2000)])
-def test_sentences_of_one_word_give_the_exact_test(harmed: int, examples: int) -> None:
-    events = np.zeros(examples, dtype=np.int64)
-    events[:harmed] = 1
-    exact = float(p_value(harmed, examples, 0.01))
-    found = bootstrap_p_value(events, np.ones(examples, dtype=np.int64), 0.01, seed=0)
-    assert found == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 2000) + 1 / 2000)
-    assert found == bootstrap_p_value(events.astype(np.bool_), np.ones(examples, dtype=np.int64), 0.01, seed=0)
-
-
-def test_words_harmed_together_say_less() -> None:
-    words = np.full(1000, 10)
-    apart, together = np.zeros(1000, dtype=np.int64), np.zeros(1000, dtype=np.int64)
-    apart[:60], together[:6] = 1, 10
-    scattered = bootstrap_p_value(apart, words, 0.01, seed=0)
-    assert scattered < 0.05
-    assert bootstrap_p_value(together, words, 0.01, seed=0) > 3 * scattered
-
-
-def test_few_sentences_without_harm_certify_nothing() -> None:
-    ten = np.full(10, 20)
-    assert bootstrap_p_value(np.zeros(10, dtype=np.int64), ten, 0.01, seed=0) > 0.5
-    assert bootstrap_p_value(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), 0.01, seed=0) == 1
-    assert bootstrap_p_value(np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64), 0.01, seed=0) == 1
-
-
-def test_many_sentences_are_drawn_in_parts() -> None:
-    # 3 parts of 4 million weights: the same generator goes on, so the p-value is that of 2,000 weightings in all.
-    words = np.full(6000, 3)
-    harmed = np.zeros(6000, dtype=np.int64)
-    harmed[:150] = 1
-    assert bootstrap_p_value(harmed, words, 0.01, seed=0) < 0.05
-    assert bootstrap_p_value(harmed, words, 0.005, seed=0) == 1
-
-
-def test_harm_that_clusters_passes_rarely() -> None:
-    # A tenth of the sentences is hard, and loses a fifth of its words: 2 % of words in all, and that is the bound.
-    random = np.random.default_rng(0)
-    passed = 0
-    for seed in range(200):
-        words = random.integers(1, 30, 200)
-        hard = random.random(200) < 0.1
-        harmed = random.binomial(words, np.where(hard, 0.2, 0.0))
-        passed += bootstrap_p_value(harmed, words, 0.02, seed=seed, repetitions=400) <= 0.05
-    assert passed / 200 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
-
-
 def test_options_that_cannot_be() -> None:
-    one = np.ones(3, dtype=np.int64)
     with pytest.raises(OptionError, match=r"^level must be above 0 and below 1, was: 1; "):
         fixed_sequence([0.5], level=1)
-    with pytest.raises(OptionError, match=r"^bound must be above 0 and below 1, was: 0; "):
-        bootstrap_p_value(one, one, 0, seed=0)
-    with pytest.raises(OptionError, match=r"^repetitions must be a whole number of at least 1, was: 0; 2000 give"):
-        bootstrap_p_value(one, one, 0.01, seed=0, repetitions=0)
-
-
-@pytest.mark.parametrize(
-    ("harmed", "words"), [([2], [1]), ([-1], [1]), ([1], [1, 1]), ([[1]], [[1]])], ids=["more", "less", "few", "table"]
-)
-def test_counts_of_words_that_cannot_be(harmed: list[int], words: list[int]) -> None:
-    with pytest.raises(OptionError, match=r"one count per sentence, harmed words being at most its words.*count each"):
-        bootstrap_p_value(np.array(harmed), np.array(words), 0.01, seed=0)

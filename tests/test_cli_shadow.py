@@ -140,6 +140,9 @@ def test_entities_are_not_compared(run: Command, tags: str) -> None:
     assert "--shadow and --aggregation-strategy exclude each other, both were given" in done.err
 
 
+SOME = "shadowed 9, 1 differs from tier 2 at full depth; of all answers 0.12% to 45.00% do"
+
+
 def report(**changes: Any) -> MonitorReport:
     known: dict[str, Any] = {
         "seen": 900,
@@ -159,10 +162,8 @@ def report(**changes: Any) -> MonitorReport:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (
-            {},
-            "shadowed 9, 1 differs from tier 2 at full depth; of all answers 0.12% to 45.00% do; no alarm (bound 2.00%)",  # noqa: E501
-        ),
+        ({}, f"{SOME}; no alarm (bound 2.00%)"),
+        ({"alarm_at": 812, "alarm_after": 8}, f"{SOME}; alarm at answer 812 (bound 2.00%)"),
         ({"shadowed": 0, "bound": None}, "shadowed nothing; there is no bound to watch"),
         (
             {"shadowed": 0, "raised": 2},

@@ -74,6 +74,7 @@ def test_another_key_is_another_file(tmp_path: Path, key: CostKey, change: dict[
         (("costs", "threads"), -1),
         (("costs", "tokenize"), 3),
         (("costs", "embed", "beside"), None),
+        (("costs", "embed", "lone"), {}),
         (("costs", "tier1", "alone", "fixed"), "0.1"),
         (("costs", "tier1", "alone", "fixed"), -1.0),
         (("costs", "tier1", "alone", "knee"), 1.5),

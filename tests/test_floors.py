@@ -13,16 +13,16 @@ ROOT = Path(__file__).parent.parent
 ENGINE = ROOT / "cascade"
 
 FLOORS = {
-    "checks": 0, "batch": 0, "betting": 0, "certificate": 0, "certificate_form": 0, "confidence": 0, "exceptions": 0, "manifest": 0, "results": 0, "texts": 0,
-    "words": 0, "workers": 0,
+    "batch": 0, "betting": 0, "certificate": 0, "certificate_form": 0, "checks": 0, "confidence": 0, "exceptions": 0,
+    "manifest": 0, "results": 0, "texts": 0, "words": 0, "workers": 0,
     "batching": 1, "cost_model": 1, "decoding": 1, "exit_accuracy": 1, "exit_policy": 1, "exits": 1, "fitting": 1,
-    "host_costs": 1, "learned_routing": 1, "packing": 1, "routing": 1, "schedule": 1, "shadows": 1, "workload": 1,
-    "threads": 1, "viterbi": 1, "windows": 1, "word_exits": 1, "word_packing": 1, "wordpiece": 1,
-    "backend": 2, "bundle": 2, "bundle_writing": 2, "cost_cache": 2, "hub": 2, "reading": 2, "records": 2, "tokenizer": 2,
-    "word_encoding": 2,
+    "host_costs": 1, "learned_routing": 1, "packing": 1, "routing": 1, "schedule": 1, "shadows": 1, "threads": 1,
+    "viterbi": 1, "windows": 1, "word_exits": 1, "word_packing": 1, "wordpiece": 1, "workload": 1,
+    "backend": 2, "bundle": 2, "bundle_writing": 2, "cost_cache": 2, "hub": 2, "reading": 2, "records": 2,
+    "tokenizer": 2, "word_encoding": 2,
     "loading": 3, "staged": 3, "tiers": 3, "word_tiers": 3,
     "engine": 4, "streaming": 4, "calibration": 4, "word_engine": 4,
-    "aggregation": 4, "measuring": 4, "plan": 4,
+    "aggregation": 4, "measuring": 4, "plan": 4, "trials": 4,
     "certification": 5, "classifier": 5, "cli": 5, "face": 5, "monitor": 5, "observed": 5, "planner": 5, "tagger": 5,
     "training": 6,
 }  # fmt: skip

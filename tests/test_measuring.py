@@ -58,7 +58,7 @@ def test_known_costs_are_found() -> None:
     for number, stage in enumerate(made.stages, start=1):
         # The first input of a stage is its hidden states, six numbers for each token.
         assert stage.alone(size) == pytest.approx(1e-3 * number + 40 * 6 * 6e-6, rel=1e-3)
-        assert stage.beside == stage.alone
+        assert stage.lone == stage.beside == stage.alone
     for nothing in (made.call, made.tokenize, made.between.alone, made.stop.alone):
         assert nothing(size) < 1e-6
     assert made.error < 1e-3
@@ -71,7 +71,8 @@ def test_a_real_bundle_on_two_threads(tmp_path: Path) -> None:
     assert len(made.stages) == 3
     size = Size(16, 128, 8)
     parts = (made.tier1, made.embed, *made.stages, made.between, made.stop)
-    assert all(min(part.alone(size), part.beside(size)) > 0 for part in parts)
+    assert all(min(part.alone(size), part.beside(size), part.lone(size)) > 0 for part in parts)
+    assert len({repr(model) for model in (made.tier1.alone, made.tier1.beside, made.tier1.lone)}) == 3
     assert made.start > 0
     assert made.tokenize(size) > 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_stops_that_cost_more_than_they_save() -> None:
 
 def test_batches_are_evened_out() -> None:
     # 150 rows of 20 tokens: of three batches of about 1020 tokens one keeps one thread waiting.
-    made = plan(np.full(150, 20), deferred=1.0, exits=None, fixed=1e-6, stage=1e-5)
+    made = plan(np.full(150, 20), deferred=1.0, exits=None, fixed=1e-3, stage=1e-5)
     assert isinstance(made.tier2, EvenBudget)
     assert made.tier2.ways == 2
     assert made.predicted.tier2 < 0.8 * made.default.tier2
@@ -98,9 +99,9 @@ def test_merging_where_little_remains() -> None:
 def test_a_small_batch_that_runs_alone_has_one_thread() -> None:
     waking = costs(threads=2, fixed=1e-3)
     quick = costs(threads=2, fixed=1e-5)
-    slow_start = [type(stage)(alone=stage.alone, beside=other.beside)
+    slow_start = [replace(stage, lone=other.lone)
                   for stage, other in zip(waking.stages, quick.stages, strict=True)]  # fmt: skip
-    here = planner_module.replace(waking, stages=tuple(slow_start))
+    here = replace(waking, stages=tuple(slow_start))
     made = Planner(here).plan(np.full(50, 20), deferred=1.0, call=1)
     assert made.pool_from[1] > 20
     assert made.predicted.tier2 < 0.5 * made.default.tier2
@@ -108,7 +109,10 @@ def test_a_small_batch_that_runs_alone_has_one_thread() -> None:
 
 def test_a_fit_that_is_off_decides_nothing() -> None:
     assert not plan(fixed=1e-2, threads=1, deferred=1.0, exits=None).is_default
-    assert plan(fixed=1e-2, threads=1, deferred=1.0, exits=None, error=0.9).is_default
+    saves = plan(fixed=1e-2, threads=1, deferred=1.0, exits=None, error=0.2)
+    assert saves.predicted.tier2 < 0.8 * saves.default.tier2
+    assert plan(fixed=5e-4, threads=1, deferred=1.0, exits=None, error=0.2).tier2 == TokenBudget()  # less than a fifth
+    assert plan(fixed=1e-2, threads=1, deferred=1.0, exits=None, error=0.26).is_default
 
 
 def test_calls() -> None:
@@ -119,6 +123,10 @@ def test_calls() -> None:
     many = Workload.of(np.ones(1000, dtype=np.int64), 0.1, 1)
     assert len(many.calls) == 32
     assert many.scale == 1000 / 32
+    large = Workload.of(np.ones(100_000, dtype=np.int64), 1 / 13, None)
+    assert len(large.calls[0]) == 8192
+    assert large.scale * len(large.calls[0]) == pytest.approx(100_000)
+    assert len(large.deferred[0]) == pytest.approx(8192 / 13, rel=0.1)
 
 
 def test_what_a_stream_holds_back() -> None:
@@ -198,7 +206,7 @@ def test_a_plan_changes_no_answer(
 ) -> None:
     one, two, together, pool_from = way
     base = plan()
-    made = planner_module.replace(base, tier1=one, tier2=two, together=together, pool_from=pool_from)
+    made = replace(base, tier1=one, tier2=two, together=together, pool_from=pool_from)
     some = texts(count, seed=count)
     expected, planned = classifier.predict(some), classifier.with_plan(made).predict(some)
     np.testing.assert_allclose(planned.probabilities, expected.probabilities, atol=1e-6)

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from cascade.backend import Array, Backend, FunctionBackend
 from cascade.batch import IntArray
-from cascade.batching import FixedSize, TokenBudget
+from cascade.batching import BatchingPolicy, EvenBudget, FixedSize, TokenBudget
+from cascade.exits import MaxProbability, never
+from cascade.host_costs import HostCosts
 from cascade.schedule import finished, inside, tier1_seconds, tier2_seconds
 from tests.costs import costs
+from tests.toy import Toy, batch_of
 
 
 def rows(count: int, tokens: int = 10) -> IntArray:
@@ -74,3 +81,38 @@ def test_nothing_costs_nothing() -> None:
     none = np.empty(0, dtype=np.int64)
     assert tier1_seconds(costs(), none, TokenBudget()) == 0
     assert tier2_seconds(costs(), none, TokenBudget()) == 0
+
+
+FIXED, PER_TOKEN = 1e-3, 1e-5
+
+
+def timed(backend: Backend, spent: list[float]) -> FunctionBackend:
+    """The same graph; what it takes by the costs is written down."""
+
+    def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        spent.append(FIXED + PER_TOKEN * len(feeds["hidden"]))
+        return backend.run(feeds)
+
+    return FunctionBackend(run, tuple(backend.inputs), tuple(backend.outputs))
+
+
+def here() -> HostCosts:
+    made = costs(threads=1, fixed=FIXED, stage=PER_TOKEN)
+    return replace(made, layers=(2, 4, 5, 6), stages=(*made.stages, made.stages[0]))
+
+
+@pytest.mark.parametrize("together", [1, 3, 16])
+@pytest.mark.parametrize("batching", [TokenBudget(90), TokenBudget(400), EvenBudget(150, 2)], ids=repr)
+def test_the_engine_does_the_same(batching: BatchingPolicy, together: int) -> None:
+    spent: list[float] = []
+    tier2 = Toy().tier2(batching=batching, together=together, exit_policy=MaxProbability(0.7))
+    tier2 = replace(tier2, stages=[timed(stage, spent) for stage in tier2.stages])
+    batch = batch_of(np.random.default_rng(1).integers(2, 14, 200).tolist())
+    exits = tier2.score(batch).exits
+    shares = [float(np.mean(exits == layer)) for layer in tier2.layers]
+    assert 0.05 < shares[0] < 0.95
+    predicted = tier2_seconds(here(), batch.lengths, batching, remaining=inside(shares), together=together)
+    assert predicted == pytest.approx(sum(spent), rel=0.07)
+    spent.clear()
+    replace(tier2, exit_policy=never).score(batch)
+    assert tier2_seconds(here(), batch.lengths, batching) == pytest.approx(sum(spent))

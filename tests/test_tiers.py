@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.backend import FunctionBackend
+from cascade.backend import Array, Backend, FunctionBackend
 from cascade.batch import Batch, BoolArray
 from cascade.batching import BatchingPolicy, FixedSize, SortedByLength, TokenBudget
 from cascade.confidence import max_probability, probabilities
@@ -314,3 +315,44 @@ def test_nothing_of_the_callers_is_changed() -> None:
     Toy().tier1().score(batch)
     for array, old in zip((batch.ids, batch.types, batch.offsets), before, strict=True):
         np.testing.assert_array_equal(array, old)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A graph that notes whether it ran on all threads (True) or on the calling one."""
+
+    inner: Backend
+    runs: list[bool]
+    pooled: bool = True
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(self.inner.inputs)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(self.inner.outputs)
+
+    @property
+    def serial(self) -> Pooled:
+        return replace(self, pooled=False)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        self.runs.append(self.pooled)
+        return self.inner.run(feeds)
+
+
+@pytest.mark.parametrize(
+    ("pool_from", "budget", "threads", "pooled"),
+    [(0, 99, 2, True), (20, 99, 2, True), (21, 99, 2, False), (0, 10, 2, False), (21, 99, 1, True)],
+)
+def test_a_batch_alone_gets_all_threads_if_it_is_large_enough(
+    pool_from: int, budget: int, threads: int, pooled: bool
+) -> None:
+    runs: list[bool] = []
+    options = {"pool_from": pool_from, "batching": TokenBudget(budget), "threads": threads}
+    tier1, tier2 = Toy().tier1(**options), Toy().tier2(**options)
+    batch = batch_of([10, 10])
+    replace(tier1, backend=Pooled(tier1.backend, runs)).score(batch)
+    replace(tier2, stages=[Pooled(stage, runs) for stage in tier2.stages]).score(batch)
+    assert set(runs) == {pooled}

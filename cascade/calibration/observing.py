@@ -67,7 +67,11 @@ def run_both(
     """What both tiers say, nobody leaving early, and what each part costs; needs no labels.
 
     Args:
-        tier1, tier2, batch, tokenize_seconds, progress: see `observe`.
+        tier1: see `observe`, as of the others.
+        tier2: the accurate tier.
+        batch: the rows.
+        tokenize_seconds: what making the batch took.
+        progress: called with the number of rows done.
 
     Returns:
         Probabilities of tier 1, shape `(rows, labels)`; at every exit of tier 2, shape `(rows, exits, labels)`; costs

@@ -1,10 +1,33 @@
 """Certification: thresholds with a guarantee about the accuracy they lose. Needs the `calibrate` extra.
 
-bounds, sequence       exact tests of a rate, in an order that is fixed before the data is seen
-temperature            one number per tier and exit by which logits are divided
-isotonic               from confidence to accuracy, for `exit_accuracy.Accuracy`
-helping                where tier 2 helps, for `learned_routing.Learned`; whether that beats the largest probability
-reliability            how far confidence can be trusted: ECE, AUROC, risk against coverage
+claims         what can be asked: a bound on the drop, on disagreement, on deferral, on the mean cost
+certify        the whole for texts: choose a path on one share of the examples, test it on the other
+answers        what both tiers say at every exit, recorded once
+replay         what a setting would have answered
+losses         which answers count against it
+curves         risk by confidence, one unit for tier 1 and all exits
+heads          tier 1 and every exit side by side, as a path needs to know them
+paths          which settings are tested, and in which order
+shares         what a setting does on the testing share, and whether that passes
+outcomes       what came of it, as values
+bounds         exact p-values and bounds of a rate, and of a bounded mean
+means          such a mean in its own unit
+sequence       testing in an order that is fixed before the data is seen
+issuing        from an outcome to the certificate that a bundle keeps
+
+temperature    one number per tier and exit by which logits are divided
+isotonic       from confidence to accuracy, for `exit_accuracy.Accuracy`
+helping        where tier 2 helps, for `learned_routing.Learned`; whether that beats the largest probability
+reliability    how far confidence can be trusted: ECE, AUROC, risk against coverage
+
+word_calibrating             the whole for taggers; word_outcomes: what it found
+word_answers, word_costs     sentences, what a setting really answers on them, what that costs
+word_candidates, word_paths  which settings are tested, and in which order
+word_events, word_bootstrap  what is counted, by sentence or by word; resampling whole sentences
+word_outcomes                what was found, as values
+
+report, reporting            what a report shows, as values; making it from an outcome
+charts, plots, page          its charts, its pictures, its page
 """
 
 from cascade.exceptions import MissingExtraError

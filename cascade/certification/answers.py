@@ -6,7 +6,7 @@ leaves to others: replaying (`replay`), temperatures (`temperature`), what is ch
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class Answers:
     truth: IntArray | None
     temperatures: Temperatures
     multi_label: bool = False
+    _blended: dict[float, FloatArray] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         rows, exits, labels = self.tier2.shape
@@ -110,9 +111,14 @@ class Answers:
         """
         if not blend:
             return self.tier2
+        if blend in self._blended:
+            return self._blended[blend]
         known = evidence(self.tier1, weight=blend, multi_label=self.multi_label)[:, None]
         own = logits_of(self.tier2, multi_label=self.multi_label)
-        return probabilities(own, multi_label=self.multi_label, prior=known)
+        # A path has one blend, and every setting of it is replayed.
+        self._blended.clear()
+        self._blended[blend] = probabilities(own, multi_label=self.multi_label, prior=known)
+        return self._blended[blend]
 
     def merged(self, rows: FloatArray) -> FloatArray:
         """Probabilities of documents from those of their rows: the mean (`engine.merge_windows`).

@@ -98,7 +98,7 @@ def hoeffding_bentkus(mean: float, examples: int, bound: float) -> float:
     """P-value of "the mean of values in [0, 1] is at least `bound`" from their observed mean alone, in any order.
 
     The smaller of Hoeffding's tail in its Kullback-Leibler form and Bentkus's, e * P(Bin(n, bound) <= ceil(n * mean))
-    (Bates et al., JACM 2021, section 3.1.2; Angelopoulos et al., "Learn then Test", 2021, proposition 3). For values
+    (Bates et al., JACM 2021, section 3.1.2; Angelopoulos et al., "Learn then Test", 2021). For values
     that are all 0 or 1 `p_value` is exact and smaller.
 
     Args:

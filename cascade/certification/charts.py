@@ -46,8 +46,8 @@ def draw_path(axes: Axes, report: Report) -> None:
     looks = (
         (Fate.UNTESTED, "o", 3.0, GREY, "white", "not tested"),
         (Fate.CERTIFIED, "o", 4.0, DARK, DARK, "certified"),
-        (Fate.FAILED, "X", 7.5, "black", MIDDLE, "first that failed"),
         (Fate.CHOSEN, "*", 13.0, "black", LIGHT, "certified and chosen"),
+        (Fate.FAILED, "X", 7.5, "black", MIDDLE, "first that failed"),
     )
     ends = [end for one in trials if one.fate is not Fate.UNTESTED for end in (one.value, one.upper)]
     top = max([2 * tested.bound, *(end for end in ends if math.isfinite(end))]) * scale * 1.12
@@ -77,7 +77,9 @@ def draw_path(axes: Axes, report: Report) -> None:
     axes.axhline(tested.bound * scale, color="black", linestyle="--", linewidth=1.2, label=f"claimed: at most {bound}")
     axes.set_ylim(-0.02 * top, top)
     _speed_ups(axes, [trial.speed_up for trial in trials])
-    of = "ms" if tested.seconds else f"% of {report.examples:,} {report.unit}"
+    # Class by class what is shown of a setting is its worst class, of whatever size.
+    examples = f"{report.unit} of the worst class" if report.classes else f"{report.examples:,} {report.unit}"
+    of = "ms" if tested.seconds else f"% of {examples}"
     axes.set_ylabel(f"{tested.quantity}\n({of})", fontsize=LETTERS)
     _frame(axes, f"settings of the path: seen, and bound at {tested.confidence * 100:.4g} % confidence")
 

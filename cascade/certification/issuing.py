@@ -69,7 +69,9 @@ def issue(face: Face, outcome: Certified, data: Data, *, warnings: Sequence[str]
         disagreement=Disagreement(
             events=figures.disagreements,
             examples=figures.examples,
-            upper=upper_bound(figures.disagreements, figures.examples, confidence=claim.confidence),
+            upper=upper_bound(figures.disagreements, figures.examples, confidence=claim.confidence)
+            if figures.disagreement_upper is None
+            else figures.disagreement_upper,
         ),
         method=outcome.method,
         data=data,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -79,24 +79,32 @@ def _ends(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _path(tested: Trials, trials: Iterable[Trial]) -> _Rows:
+    """A line for each; columns in which nobody has anything are left out."""
     upper = f"upper bound ({tested.confidence * 100:.4g} %)"
+    head = ["", "predicted speed-up", "deferred", "events", tested.quantity, upper]
     lines = []
     for trial in trials:
-        seen = [_value(trial.value, tested), "" if math.isnan(trial.upper) else _value(trial.upper, tested)]
-        deferred = "" if trial.deferred is None else f"{trial.deferred * 100:.1f} %"
+        # Where deferral is what is bounded it has its column already.
+        deferred = "" if trial.deferred is None or tested.quantity == head[2] else f"{trial.deferred * 100:.1f} %"
         events = "" if trial.events is None else f"{trial.events:,}"
+        seen = [_value(value, tested) for value in (trial.value, trial.upper)]
         cells = [trial.fate.value, f"{trial.speed_up:.2f}×", deferred, events, *seen]
         lines.append(_Line(cells, trial.fate is Fate.CHOSEN, trial.setting))
-    return _Rows(["", "predicted speed-up", "deferred", "events", tested.quantity, upper, "setting"], lines)
+    kept = [column for column in range(len(head)) if any(line.cells[column] for line in lines)]
+    short = [replace(line, cells=[line.cells[column] for column in kept]) for line in lines]
+    return _Rows([*(head[column] for column in kept), "setting"], short)
 
 
 def _value(value: float, tested: Trials) -> str:
-    return f"{value * 1000:.3g} ms" if tested.seconds else f"{value * 100:.2f} %"
+    if math.isnan(value):
+        return ""
+    # Three digits, so that what is just below a bound does not look as if it were on it.
+    return f"{value * 1000:.4g} ms" if tested.seconds else f"{value * 100:.{3 if value < 0.1 else 2}f} %"
 
 
 def _classes(report: Report) -> _Rows:
     lines = [
-        _Line([one.label, f"{one.examples:,}", f"{one.events:,}", f"{one.upper * 100:.2f} %"]) for one in report.classes
+        _Line([one.label, f"{one.examples:,}", f"{one.events:,}", f"{one.upper * 100:.3f} %"]) for one in report.classes
     ]
     upper = f"upper bound ({report.tested.confidence * 100:.4g} %)"
     return _Rows(["class", report.unit, "events", upper], lines)

@@ -14,30 +14,29 @@ are sorted by tier 1's confidence, so sums over prefixes give all its thresholds
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from cascade.batch import FloatArray, IntArray
 from cascade.calibration.examples import Costs
 from cascade.calibration.thresholds import cuts
 from cascade.certification.answers import Answers
+from cascade.certification.bounds import upper_bounds
 from cascade.certification.claims import Ask, MaxDeferred, MeanCost
-from cascade.certification.curves import Curve, Risk
-from cascade.certification.losses import differ, lost
+from cascade.certification.curves import Risk
+from cascade.certification.heads import Heads, Sure
 from cascade.certification.replay import Setting
-from cascade.confidence import answers as answers_of
 from cascade.confidence import max_probability
-from cascade.exits import AtExit, ExitPolicy, MaxProbability, any_of, never
-from cascade.routing import Router, Threshold, defer_all, defer_none
+from cascade.exits import ExitPolicy, never
+from cascade.routing import Router, defer_all, defer_none
 
 __all__ = ["Grid", "Step", "Sure", "path"]
 
 SPENT = 0.6  # of the bound, where paths are compared: about what a test of some thousand examples allows
 REACH = 3.0  # how far a path goes, as a multiple of the bound: the guess may be too high
 SLACK = 0.05  # what exits may add to the harm of tier 1 where deferral is what is bounded, as a share of it
-LEAST = 1e-5  # a risk below which nothing is tried
+FLOOR = 0.5  # of the bound, that a cap or a blend may lose wherever tier 1 and exits are left alone
 
 
 @dataclass(frozen=True)
@@ -74,19 +73,6 @@ class Step:
     deferred: float
 
 
-@dataclass(frozen=True, eq=False)
-class Sure:
-    """What tier 1's threshold is compared with, and the router that does so; see `helping.Choice`.
-
-    Attributes:
-        values: higher is surer. Shape `(rows,)`.
-        at: the router with a threshold.
-    """
-
-    values: FloatArray
-    at: Callable[[float], Router] = Threshold
-
-
 def path(
     answers: Answers, costs: Costs, ask: Ask, *, sure: Sure | None = None, grid: Grid | None = None
 ) -> tuple[Step, ...]:
@@ -106,127 +92,20 @@ def path(
     grid = grid or Grid()
     sure = sure or Sure(max_probability(answers.tier1, multi_label=answers.multi_label))
     if isinstance(ask, MaxDeferred):
-        return _deferring(_Heads.of(answers, costs, ask, sure, 0.0), ask, grid)
+        return _deferring(Heads.of(answers, costs, ask, sure, 0.0), ask, grid)
     scale = 1.0
     if isinstance(ask, MeanCost):
         scale = costs.full * float(answers.lengths.sum()) / len(answers)
     best: tuple[float, _Line] | None = None
     for blend in dict.fromkeys((0.0, *grid.blends)):
-        heads = _Heads.of(answers, costs, ask, sure, blend)
-        for line in heads.lines(grid):
+        heads = Heads.of(answers, costs, ask, sure, blend)
+        for line in _lines(heads, grid, ask):
             score = line.score(ask, scale)
             if best is None or score < best[0]:
                 best = score, line
     if best is None or not math.isfinite(best[0]):
         return ()
     return best[1].steps(ask, scale, grid)
-
-
-@dataclass(frozen=True, eq=False)
-class _Heads:
-    """Tier 1 and every exit: how sure, and what each row loses where it is answered there, half counted, half guessed.
-
-    Rows are in the order of tier 1's confidence, least sure first.
-
-    Attributes:
-        sure1: what tier 1's threshold is compared with. Shape `(rows,)`.
-        sure: confidence at each exit. Shape `(rows, exits)`.
-        risk: that the answer there is another than at full depth. Same shape.
-        loss: of tier 1 and each exit. Shape `(rows, 1 + exits)`.
-        curves: from confidence to risk, of tier 1 and each exit.
-    """
-
-    layers: tuple[int, ...]
-    lengths: Risk
-    costs: Costs
-    at: Callable[[float], Router]
-    blend: float
-    sure1: FloatArray
-    sure: FloatArray
-    risk: Risk
-    loss: Risk
-    curves: list[Curve]
-
-    @classmethod
-    def of(cls, answers: Answers, costs: Costs, ask: Ask, sure: Sure, blend: float) -> _Heads:
-        several, both = answers.multi_label, answers.blended(blend)
-        probabilities = [answers.tier1, *np.moveaxis(both, 1, 0)]
-        given = [answers_of(head, multi_label=several) for head in probabilities]
-        full = answers_of(answers.tier2[:, -1], multi_label=several)
-        goal = answers.goal()[answers.documents]
-        changed = np.stack([differ(answer, full) for answer in given], axis=1)
-        counted = np.stack([lost(ask, answer, full, goal) for answer in given], axis=1)
-        confidence = [sure.values, *(max_probability(head, multi_label=several) for head in probabilities[1:])]
-        curves = [Curve.fit(values, changed[:, head]) for head, values in enumerate(confidence)]
-        risk = np.stack([curve.risk(values) for curve, values in zip(curves, confidence, strict=True)], axis=1)
-        if not blend:
-            risk[:, -1] = 0.0  # full depth does not differ from itself
-        # How many of the answers that differ count is told better by all heads together than by each.
-        share = min((counted.sum() + 0.5) / (changed.sum() + 0.5), 1.0)
-        order = np.argsort(sure.values, kind="stable")
-        return cls(
-            layers=answers.layers,
-            lengths=answers.lengths[order].astype(np.float64),
-            costs=costs,
-            at=sure.at,
-            blend=blend,
-            sure1=sure.values[order],
-            sure=np.stack(confidence[1:], axis=1)[order],
-            risk=risk[order, 1:],
-            loss=((counted + share * risk) / 2)[order],
-            curves=curves,
-        )
-
-    def lines(self, grid: Grid) -> list[_Line]:
-        """A path for each ratio and cap."""
-        risks = self.spread(grid.risks)
-        return [_Line.of(self, ratio, cap, risks) for ratio in grid.ratios for cap in range(len(self.layers))]
-
-    def spread(self, count: int) -> list[float]:
-        """Thresholds of risk, rising, even in their logarithms."""
-        inner = self.risk[:, :-1]
-        highest = max(float(inner.max()) if inner.size else 0.0, 0.5)
-        found: list[float] = np.geomspace(LEAST, highest, count).tolist()
-        return found
-
-    def least(self, risk: float) -> tuple[float, ...]:
-        """Confidence from which exits but the last are left."""
-        return tuple(curve.least_confidence(risk) for curve in self.curves[1:-1])
-
-    def policy(self, risk: float, cap: int) -> ExitPolicy:
-        """Who leaves: those whose risk is so small, and everyone at the cap."""
-        last = len(self.layers) - 1
-        cut = AtExit(self.layers[cap])
-        if not cap:
-            return cut if last else never
-        sure = MaxProbability(self.least(risk))
-        return sure if cap == last else any_of(sure, cut)
-
-    def left(self, risk: float, cap: int) -> IntArray:
-        """Number of the exit, from 0, at which `policy` lets every row leave. Shape `(rows,)`."""
-        leave = self.sure[:, :-1] >= np.asarray(self.least(risk), dtype=np.float32)
-        left = np.where(leave.any(axis=1), leave.argmax(axis=1), cap) if leave.size else np.full(len(leave), cap)
-        return np.minimum(left, cap)
-
-    def sums(self, left: IntArray, deferred: IntArray) -> tuple[Risk, Risk]:
-        """What is lost and what it costs, where so many of the least sure rows are deferred.
-
-        Args:
-            left: the exit of every row.
-            deferred: shape `(k,)`.
-
-        Returns:
-            Lost, as a share of the rows, and cost relative to full depth. Both of shape `(k,)`.
-        """
-        upto, whole = np.cumsum(self.costs.stages), self.lengths.sum()
-        second = _prefix(self.loss[np.arange(len(left)), left + 1], deferred)
-        first = self.loss[:, 0].sum() - _prefix(self.loss[:, 0], deferred)
-        paid = (self.costs.tier1 + self.costs.always) * whole + _prefix(self.lengths * upto[left], deferred)
-        return (first + second) / len(left), paid / (self.costs.full * whole)
-
-    def below(self, thresholds: Sequence[float]) -> IntArray:
-        """How many rows tier 1 is less sure of than each of these."""
-        return np.searchsorted(self.sure1, np.asarray(thresholds, dtype=np.float32)).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,11 +116,11 @@ class _Line:
         ratio: of the risk taken in tier 1 to that at exits.
         cap: number of the exit after which nobody goes on, from 0.
         risks: taken at exits. Of the next three of the same length.
-        loss, cost: see `_Heads.sums`.
+        loss, cost: see `Heads.sums`.
         deferred: share of the rows.
     """
 
-    heads: _Heads
+    heads: Heads
     ratio: float
     cap: int
     risks: Sequence[float]
@@ -250,7 +129,7 @@ class _Line:
     deferred: Risk
 
     @classmethod
-    def of(cls, heads: _Heads, ratio: float, cap: int, risks: Sequence[float]) -> _Line:
+    def of(cls, heads: Heads, ratio: float, cap: int, risks: Sequence[float]) -> _Line:
         deferred = heads.below([heads.curves[0].least_confidence(ratio * risk) for risk in risks])
         pairs = [heads.sums(heads.left(risk, cap), deferred[number : number + 1]) for number, risk in enumerate(risks)]
         loss, cost = (np.concatenate(column) for column in zip(*pairs, strict=True))
@@ -298,7 +177,7 @@ class _Line:
         return Step(setting, risk, float(self.cost[number]), float(self.deferred[number]))
 
 
-def _deferring(heads: _Heads, ask: MaxDeferred, grid: Grid) -> tuple[Step, ...]:
+def _deferring(heads: Heads, ask: MaxDeferred, grid: Grid) -> tuple[Step, ...]:
     """More and more of the least sure rows deferred, with exits that add hardly any harm to tier 1's."""
     thresholds = cuts(heads.sure1, 8 * grid.steps)
     deferred = np.append(0, heads.below(thresholds))
@@ -325,7 +204,14 @@ def _deferring(heads: _Heads, ask: MaxDeferred, grid: Grid) -> tuple[Step, ...]:
     )
 
 
-def _prefix(values: Risk, upto: IntArray) -> Risk:
-    """Sums over the first so many. Shape `(n,)` and `(k,)` to `(k,)`."""
-    sums: Risk = np.append(0.0, np.cumsum(values))[upto]
-    return sums
+def _lines(heads: Heads, grid: Grid, ask: Ask) -> list[_Line]:
+    """A path for each ratio, and for each cap that is known to be safe enough."""
+    risks, last = heads.spread(grid.risks), len(heads.layers) - 1
+    # Without cap and blend the path begins where nothing is lost. With them it does not, and if that is more than
+    # it seemed here, or all of it in one class that counts by itself, nothing at all is certified.
+    most = math.inf if isinstance(ask, MeanCost) else FLOOR * ask.bound
+    if getattr(ask, "per_class", False):
+        most = -1.0
+    uppers = upper_bounds(heads.floors, np.full(last + 1, len(heads.sure)), confidence=0.9)
+    caps = [cap for cap in range(last + 1) if uppers[cap] <= most or (cap == last and not heads.blend)]
+    return [_Line.of(heads, ratio, cap, risks) for ratio in grid.ratios for cap in caps]

@@ -54,7 +54,7 @@ class Trial:
     Attributes:
         setting: in words.
         speed_up: predicted, over tier 2 at full depth, as a ratio of seconds.
-        value: what was seen: a rate in [0, 1], or seconds where `Trials.seconds` says so.
+        value: what was seen: a rate in [0, 1], or seconds where `Trials.seconds` says so; NaN where nobody looked.
         upper: one-sided upper confidence bound of it, for this setting alone; NaN where there is none.
         fate: what became of it.
         events: harmed examples, or others that counted against it; `None` where the value is no rate of events.
@@ -148,7 +148,7 @@ class Report:
         command: the exact one.
         made: when, in UTC (`now`).
         certificate: its lines by name; empty where the claim was refused.
-        warnings: that stand in the certificate.
+        warnings: that stand in the certificate, each a sentence without a full stop.
         method: sentences that say what the guarantee means and how it was reached.
         heads: tier 1, then exits in order.
         risk: of tier 1.

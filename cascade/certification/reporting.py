@@ -16,7 +16,7 @@ from cascade.calibration.examples import Costs
 from cascade.certificate import Certificate
 from cascade.certification.answers import Answers
 from cascade.certification.bounds import upper_bounds
-from cascade.certification.certify import Certified, Outcome, Refused, Tested, Testing, testing
+from cascade.certification.certify import Certified, Outcome, Refused, Share, Tested, share_of
 from cascade.certification.claims import Agreement, Claim, MaxDeferred, MeanCost, Unit
 from cascade.certification.issuing import settings_of
 from cascade.certification.paths import Step
@@ -28,13 +28,17 @@ from cascade.confidence import max_probability
 
 __all__ = ["in_words", "outcome_json", "quantity_of", "report_of"]
 
-METHOD = (
+HARM = (
     "Harm is an answer of the cascade that is wrong where that of tier 2 at full depth is right. The accuracy lost is "
-    "the rate of harm less that of gain, so a bound on harm bounds it.",
+    "the rate of harm less that of gain, so a bound on harm bounds it."
+)
+SPLIT = (
     "The examples were split by a seed. One share chose temperatures and a path of settings, ordered before the other "
-    "share was looked at; that one tested them in this order, each at the full level, until one failed.",
-    "The guarantee is about examples that are exchangeable with these. Speed-ups are estimates by the costs per token "
-    "that both tiers had on this machine in this run.",
+    "share was looked at; that one tested them in this order, each at the full level, until one failed."
+)
+ASSUMED = (
+    "The guarantee is about examples that are exchangeable with these. Speed-ups are estimates by the costs that both "
+    "tiers had on this machine in this run."
 )
 
 
@@ -77,7 +81,7 @@ def outcome_json(outcome: Outcome, *, certificate: Certificate | None, costs: Co
         "costs": None if costs is None else asdict(costs),
     }
     if isinstance(outcome, Certified):
-        figures = {**asdict(outcome.figures), "predicted_speed_up": outcome.figures.speed_up}
+        figures = {**asdict(outcome.figures), "speed_up": outcome.figures.speed_up}
         setting = settings_of(outcome, outcome.setting)
         written |= {"number": outcome.number, "setting": setting, "figures": figures}
     if isinstance(outcome, Refused):
@@ -108,7 +112,7 @@ def report_of(
         certificate: of a certified outcome.
         observed: what `certify` was given; left out of taggers, whose report then has no diagram of reliability.
     """
-    share = None if observed is None else testing(*observed, outcome)
+    share = None if observed is None else share_of(*observed, outcome)
     units = {Unit.TEXT: "texts", Unit.SENTENCE: "sentences", Unit.WORD: "words"}
     lines: Mapping[str, str] = {}
     if certificate is not None:
@@ -136,7 +140,7 @@ def report_of(
         made=now(),
         certificate=lines,
         warnings=outcome.warnings if certificate is None else certificate.warnings,
-        method=(*METHOD, f"Test: {outcome.method}."),
+        method=(HARM, SPLIT, ASSUMED, f"Test: {outcome.method}."),
         **(_pictures(outcome, share, labels) if share is not None else {}),
     )
 
@@ -165,7 +169,7 @@ def _step(outcome: Outcome, number: int, step: Step) -> dict[str, Any]:
     }
 
 
-def _trials(outcome: Outcome, share: Testing | None) -> Trials:
+def _trials(outcome: Outcome, share: Share | None) -> Trials:
     taken = outcome.number if isinstance(outcome, Certified) else -1
     mean = isinstance(outcome.claim.ask, MeanCost)
     trials = []
@@ -197,7 +201,7 @@ def _trials(outcome: Outcome, share: Testing | None) -> Trials:
     )
 
 
-def _pictures(outcome: Outcome, share: Testing, labels: Sequence[str]) -> dict[str, Any]:
+def _pictures(outcome: Outcome, share: Share, labels: Sequence[str]) -> dict[str, Any]:
     answers = share.answers
     goal = answers.goal()[answers.documents]
     truth = goal if answers.binary else goal[:, 0]

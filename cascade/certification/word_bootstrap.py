@@ -6,8 +6,8 @@ under which the rate reaches a bound is the p-value of "it does". Alone it certi
 events it has seen: of 100 to 700 real sentences whose true rate was the bound it passed 6 to 12 % at a level of 5 %. So
 
 * one more sentence is put beside the others, of mean length and with twice as many events as the worst that was seen
-  (1 to 2.4 % then), as Gaffke's bound does with the worst that there can be (Learned-Miller and Thomas 2019; `sequence`).
-  That would be the longest sentence with an event in every word, and would need ten times the sentences;
+  (0.7 to 2.4 % then). Gaffke's bound adds the worst that there can be (Learned-Miller and Thomas 2019),
+  the longest sentence with an event in every word, and needs ten times the sentences;
 * a p-value is never below (1 - bound)^sentences: the chance that wholly harmed sentences, did all harm come in such,
   were never seen.
 

@@ -18,7 +18,9 @@ import numpy as np
 
 from cascade.batch import BoolArray, IntArray
 from cascade.certification.bounds import examples_needed, p_value, upper_bound
+from cascade.certification.certify import Tested
 from cascade.certification.claims import Agreement, Ask, Claim, MaxDeferred, MaxDrop, Unit
+from cascade.certification.paths import Step
 from cascade.certification.word_answers import WordAnswers, WordRun
 from cascade.certification.word_bootstrap import p_value_of_rate, sentences_needed, upper_rate
 
@@ -45,6 +47,10 @@ class Count:
     def rate(self) -> float:
         """Of events; 0 of no examples."""
         return self.events / max(self.examples, 1)
+
+    def of(self, step: Step) -> Tested:
+        """As the test of a step."""
+        return Tested(step, self.events, self.rate, self.examples, self.p_value, self.upper)
 
 
 def happened(ask: Ask, answers: WordAnswers, run: WordRun) -> BoolArray:

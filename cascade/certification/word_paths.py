@@ -1,9 +1,8 @@
-"""The settings of a tagger that are tested, safest first: replayed, then really run, on the choosing share alone.
+"""The settings of a tagger that are tested, in the order of the test, chosen on a share of the sentences alone.
 
-`calibration.replay_words` knows which of thousands of settings may be worth it, by word accuracy and nearly. Told that
-only those words are right that full depth gets right, the drop that it reports *is* the rate of harmed words. A few
-dozen of its best are then really run, with the decoder, and counted as the claim counts; about ten of these are the
-path. Choosing may be as greedy as it likes: the sentences that test the path have no part in it.
+A few dozen of the replay's best (`word_candidates`) are really run and counted as the claim counts; about ten of these
+are the path: safest first, ever riskier and cheaper. Choosing may be as greedy as it likes: the sentences that test
+the path have no part in it.
 
 It leaves to others: timing the tiers (`calibration.observe_costs`), testing (`word_calibrating`).
 """
@@ -11,35 +10,38 @@ It leaves to others: timing the tiers (`calibration.observe_costs`), testing (`w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
 
-from cascade.batch import BoolArray, FloatArray, IntArray
-from cascade.calibration import WordCosts, WordGrid, WordPoint, replay_words
-from cascade.certification.claims import Claim, MaxDrop
+from cascade.batch import BoolArray, FloatArray
+from cascade.calibration import WordCosts, WordGrid, WordPoint
+from cascade.certification.claims import Agreement, Claim, MaxDrop
 from cascade.certification.paths import Step
 from cascade.certification.replay import Setting
 from cascade.certification.word_answers import WordAnswers
-from cascade.certification.word_events import by_word, rate
-from cascade.exits import ExitPolicy, never
-from cascade.routing import Router, Threshold, defer_none
-from cascade.windows import WindowPolicy, Windows, whole_sentences
-
-__all__ = ["GRID", "Reach", "Stages", "deferring_path", "quietly", "word_path"]
-
-Stages: TypeAlias = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
-"""Called with the name of a stage of the work and how much there is of it; gives what is told how much was done."""
-
-GRID = WordGrid(
-    deferred=(0.03, 0.06, 0.1, 0.15, 0.21, 0.28, 0.37, 0.5),
-    windows=(Windows(2), Windows(4), whole_sentences),
+from cascade.certification.word_candidates import (
+    GRID,
+    Stages,
+    front,
+    goal_of,
+    quietly,
+    really_run,
+    replayed,
+    setting_of,
+    spread,
 )
-"""What is replayed: harm needs more deferral than a drop in accuracy, of which gains have been taken off."""
+from cascade.certification.word_costs import Spending, sentence_seconds
+from cascade.certification.word_events import by_word, rate
+from cascade.exits import never
+from cascade.routing import Threshold, defer_all, defer_none
+from cascade.windows import whole_sentences
+from cascade.word_exits import TokenExit
 
+__all__ = ["Reach", "deferring_path", "spending_path", "word_path"]
+
+CAREFUL = 4  # thresholds
 DEFERRED = (0.5, 0.7, 0.8, 0.86, 0.9, 0.94, 0.97, 1.0)  # shares of what may be deferred
 
 
@@ -59,12 +61,6 @@ class Reach:
     steps: int = 12
     safest: float = 0.3
     riskiest: float = 1.2
-
-
-@contextmanager
-def quietly(_stage: str, _total: int) -> Iterator[Callable[[int], object]]:
-    """Progress that nobody watches."""
-    yield lambda _count: None
 
 
 def word_path(
@@ -87,48 +83,79 @@ def word_path(
         progress: of two stages.
 
     Returns:
-        May be empty: then nothing on the grid is cheaper than tier 2 at full depth.
+        Their risk is a guess: half what the claim counts, half what the number of differing answers makes likely. May
+        be empty: then nothing on the grid is cheaper than tier 2 at full depth.
     """
     reach = reach or Reach()
     sentences = answers.fitting()
     if not len(sentences):
         return ()
-    goal = _goal(claim, sentences)
+    goal = goal_of(claim, sentences)
     # How many units are harmed for a harmed word, nearly, is told by tier 1 alone.
-    alone = sentences.really(_setting(sentences, defer_none, never, whole_sentences))
+    alone = sentences.really(setting_of(sentences, defer_none, never, whole_sentences))
     missed: BoolArray = (goal >= 0) & (alone.tags != goal)
     units = rate(claim, sentences, alone)
     most = reach.riskiest * claim.ask.bound * (float(missed.mean()) / units if units else 1.0)
     most = min(1.0, most if by_word(claim) else 2 * most)
     grid = _enough(grid, sentences.tier1.score(sentences.words).confidence, missed, most)
-    reads = sentences.words.words * (1 + len(grid.windows) * len(grid.deferred))
-    with progress("replaying settings", reads) as ahead:
-        read: list[int] = []
+    points = [point for point in replayed(sentences, costs, goal, most, grid, progress) if point.cost < 1]
+    best = [*spread(front(points), reach.run), *_careful(grid)]
+    found, seen = [], np.zeros((len(best), 2))
+    doubtful = replace(claim, ask=Agreement()) if isinstance(claim.ask, MaxDrop) else claim
+    for number, (point, setting, run) in enumerate(really_run(sentences, best, progress)):
+        seen[number] = rate(claim, sentences, run), rate(doubtful, sentences, run)
+        cost = point.cost
+        if math.isnan(cost):
+            whole = costs.full(sentences.words)
+            cost = float(sentence_seconds(sentences, setting, run, costs).sum()) / whole
+        found.append(Step(setting, 0.0, cost, float(run.deferred.mean())))
+    # A few hundred sentences show no harm of many settings, of which the cheapest would look as safe as any. Each
+    # differing answer is as likely to be harm as another, nearly, so half of the guess is made of these.
+    harms, differ = seen.T
+    risks = (harms + differ * (harms.sum() / max(differ.sum(), 1e-12))) / 2
+    steps = [replace(step, risk=float(risk)) for step, risk in zip(found, risks, strict=True) if step.cost < 1]
+    return _reduced(steps, claim.ask.bound, reach)
 
-        def note(count: int) -> None:
-            read.append(count)
-            ahead(count)
 
-        points = replay_words(
-            answers.tier1,
-            answers.tier2,
-            sentences.words,
-            goal,
-            costs,
-            max_drop=most,
-            grid=grid,
-            progress=note,
-        )
-        ahead(max(0, reads - sum(read)))  # windows are shorter than their sentences
-    best = _spread(_front([point for point in points if point.cost < 1]), reach.run)
-    found = []
-    with progress("running the best of them", len(best)) as ahead:
-        for point in best:
-            setting = _setting(sentences, point.router, point.exit_policy, point.windows, blend=point.blend)
-            run = sentences.really(setting)
-            found.append(Step(setting, rate(claim, sentences, run), point.cost, float(run.deferred.mean())))
-            ahead(1)
-    return _reduced(found, claim.ask.bound, reach)
+def spending_path(
+    answers: WordAnswers,
+    spending: Spending,
+    *,
+    grid: WordGrid = GRID,
+    reach: Reach | None = None,
+    progress: Stages = quietly,
+) -> tuple[Step, ...]:
+    """Settings that cost ever more and harm ever less, for a claim about the mean cost.
+
+    Args:
+        answers: the choosing share.
+        spending: costs of tokens, and the claim.
+        grid: what is replayed.
+        reach: `Reach()` if left out.
+        progress: of two stages.
+
+    Returns:
+        Steps whose risk is the mean cost in seconds; the cheapest setting of all comes first. May be empty.
+    """
+    reach, sentences = reach or Reach(), answers.fitting()
+    if not len(sentences):
+        return ()
+    # The least harm where there are labels, the least disagreement otherwise.
+    harm = replace(spending.claim, ask=Agreement() if answers.truth is None else MaxDrop())
+    points = front(replayed(sentences, spending.costs, goal_of(harm, sentences), 1.0, grid, progress))
+    bound, whole = spending.claim.ask.bound, spending.costs.full(sentences.words) / len(sentences)
+    near = [point for point in points if reach.safest * bound <= point.cost * whole <= reach.riskiest * bound]
+    chosen = [*points[:1], *(point for point in spread(near, reach.run - 1) if point is not points[0])]
+    found: list[tuple[float, Step]] = []
+    for point, setting, run in really_run(sentences, chosen, progress):
+        mean = float(spending.seconds(sentences, setting, run).mean())
+        lost = rate(harm, sentences, run)
+        found.append((lost, Step(setting, mean, point.cost, float(run.deferred.mean()))))
+    kept: list[tuple[float, Step]] = []
+    for lost, step in sorted(found, key=lambda one: (one[1].risk, one[0])):
+        if not kept or lost < kept[-1][0]:
+            kept.append((lost, step))
+    return _evenly([step for _, step in kept], reach.steps)
 
 
 def deferring_path(
@@ -162,12 +189,13 @@ def deferring_path(
     return tuple(found)
 
 
-def _goal(claim: Claim, answers: WordAnswers) -> IntArray:
-    """Labels by which the replay's drop in accuracy is what the claim counts; -1 is never right. Shape `(words,)`."""
-    ask = claim.ask
-    if isinstance(ask, MaxDrop) and not ask.two_sided:
-        return np.where(answers.right, answers.full.tags, -1)
-    return answers.full.tags
+def _careful(grid: WordGrid) -> list[WordPoint]:
+    """Tier 2 alone, left only by words that are very sure and whose neighbours are: where nothing else is safe enough.
+
+    The replay drops them, as none of its sentences may be harmed by cheaper ones. What they cost is not known yet.
+    """
+    policies = [TokenExit(threshold, window=max(grid.spread)) for threshold in grid.thresholds[:CAREFUL]]
+    return [WordPoint(defer_all, whole_sentences, leave, 0.0, 0.0, 1.0, 0.0, math.nan) for leave in policies]
 
 
 def _enough(grid: WordGrid, sure: FloatArray, missed: BoolArray, most: float) -> WordGrid:
@@ -185,44 +213,23 @@ def _enough(grid: WordGrid, sure: FloatArray, missed: BoolArray, most: float) ->
     return replace(grid, deferred=tuple(fine))
 
 
-def _setting(
-    answers: WordAnswers, router: Router, exit_policy: ExitPolicy, windows: WindowPolicy, *, blend: float = 0.0
-) -> Setting:
-    return Setting(router, exit_policy, blend=blend, windows=windows, decoding=answers.decoding)
-
-
-def _front(points: Sequence[WordPoint]) -> list[WordPoint]:
-    """Points that no cheaper one beats, cheapest first."""
-    found: list[WordPoint] = []
-    for point in sorted(points, key=lambda point: (point.cost, point.drop)):
-        if not found or point.drop < found[-1].drop:
-            found.append(point)
-    return found
-
-
-def _spread(points: Sequence[WordPoint], most: int) -> list[WordPoint]:
-    """At most so many, evenly by the logarithm of their cost, both ends among them."""
-    if len(points) <= most:
-        return list(points)
-    costs = np.log([point.cost for point in points])
-    wanted = np.linspace(costs[0], costs[-1], most)
-    return [points[number] for number in np.unique(np.abs(costs[:, None] - wanted).argmin(axis=0))]
-
-
 def _reduced(steps: Sequence[Step], bound: float, reach: Reach) -> tuple[Step, ...]:
     """Safest first, ever riskier and cheaper, from about the safest to the riskiest that is of interest."""
-    front: list[Step] = []
+    kept: list[Step] = []
     for step in sorted(steps, key=lambda step: (step.cost, step.risk)):
-        if not front or step.risk < front[-1].risk:
-            front.append(step)
-    front.reverse()
-    dense = max((number for number, step in enumerate(front) if step.risk <= reach.safest * bound), default=0)
-    end = sum(step.risk <= reach.riskiest * bound for step in front)
-    within = front[dense : max(end, dense + 1)]
-    first = front[: min(dense, 1)]
-    room = reach.steps - len(first)
-    if len(within) > room:
-        risks = np.array([step.risk for step in within])
-        wanted = np.linspace(risks[0], risks[-1], room)
-        within = [within[number] for number in np.unique(np.abs(risks[:, None] - wanted).argmin(axis=0))]
-    return (*first, *within)
+        if not kept or step.risk < kept[-1].risk:
+            kept.append(step)
+    kept.reverse()
+    dense = max((number for number, step in enumerate(kept) if step.risk <= reach.safest * bound), default=0)
+    end = sum(step.risk <= reach.riskiest * bound for step in kept)
+    first = tuple(kept[: min(dense, 1)])
+    return (*first, *_evenly(kept[dense : max(end, dense + 1)], reach.steps - len(first)))
+
+
+def _evenly(steps: Sequence[Step], most: int) -> tuple[Step, ...]:
+    """At most so many, evenly by their risk, both ends among them."""
+    if len(steps) <= most:
+        return tuple(steps)
+    risks = np.array([step.risk for step in steps])
+    wanted = np.linspace(risks[0], risks[-1], most)
+    return tuple(steps[number] for number in np.unique(np.abs(risks[:, None] - wanted).argmin(axis=0)))

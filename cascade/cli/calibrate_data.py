@@ -155,8 +155,10 @@ def known_files(manifest: Manifest, *, name: str, sha256: str) -> tuple[str, ...
     certified: Mapping[str, Any] = (manifest.certificate or {}).get("data", {})
     if certified.get("sha256") == sha256:
         return (
-            "these examples certified this bundle before: asking them until they answer yes is not what the confidence "
-            "is about",
+            (
+                "these examples certified this bundle before: asking them until they answer yes is not what the "
+                "confidence is about"
+            ),
         )
     seen = sorted(set(_mentions(manifest.figures, name=name, sha256=sha256)))
     if "sha256" in {kind for kind, _ in seen}:
@@ -165,8 +167,10 @@ def known_files(manifest: Manifest, *, name: str, sha256: str) -> tuple[str, ...
     if seen:
         places = ", ".join(place for _, place in seen)
         return (
-            f"the bundle was made with a file of the same name ({places}); no hash is kept, so whether it is this one "
-            "cannot be told",
+            (
+                f"the bundle was made with a file of the same name ({places}); no hash is kept, so nobody can tell "
+                "whether it is this one"
+            ),
         )
     return ()
 
@@ -213,8 +217,10 @@ def _repeated(texts: Sequence[object], what: str) -> tuple[str, ...]:
     if not repeated:
         return ()
     return (
-        f"{repeated} of {len(texts)} {what} repeat others: the guarantee assumes exchangeable examples, of which a copy "
-        "is none",
+        (
+            f"{repeated} of {len(texts)} {what} repeat others: the guarantee assumes exchangeable examples, "
+            "of which a copy is none"
+        ),
     )
 
 

@@ -1,6 +1,7 @@
 """The command group `cascade`, and how a command ends.
 
     0     done
+    1     `calibrate` could certify nothing
     2     bad input or bad use: one line on standard error, nothing written to --output
     130   interrupted
     141   whoever read the output has gone, as in `cascade predict ... | head`
@@ -20,6 +21,7 @@ from typing import TextIO
 import click
 
 from cascade import __version__
+from cascade.cli.calibrate import calibrate
 from cascade.cli.demo import demo
 from cascade.cli.inspect import inspect
 from cascade.cli.predict import predict
@@ -45,6 +47,7 @@ def cascade(context: click.Context) -> None:
 
 
 cascade.add_command(predict)
+cascade.add_command(calibrate)
 cascade.add_command(inspect)
 cascade.add_command(demo)
 
