@@ -90,6 +90,11 @@ def copy_bundle(
         decoding=old.decoding if decoding is None else dict(decoding),
         blend=old.blend if blend is None else blend,
     )
+    chosen = old.figures.get("operating_point")
+    if isinstance(chosen, Mapping) and any(
+        chosen.get(name) != getattr(new, name) for name in ("router", "exit_policy", "blend")
+    ):  # figures of other settings say nothing of these
+        new = replace(new, figures={name: value for name, value in old.figures.items() if name != "operating_point"})
     if temperatures is not None:
         new = _with_temperatures(new, *temperatures)
     if certificate is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,7 +158,7 @@ def _texts(file: str, *, text: str, pair: str, label: str) -> Calibration:
 
     columns = data.Columns(text=text, pair=pair, label=label)
     examples = data.read(file, columns=columns, require_labels=False)
-    return Calibration(examples.texts, examples.labels, source=Path(file).name)
+    return Calibration(examples.texts, examples.labels, source=Path(file).name, sha256=_sha256(file))
 
 
 def _sentences(file: str, *, tokens: str, tags: str) -> TagCalibration:
@@ -165,4 +166,10 @@ def _sentences(file: str, *, tokens: str, tags: str) -> TagCalibration:
     from cascade_export.tag_texts import TagCalibration
 
     found = tag_data.read(file, columns=tag_data.TagColumns(tokens=tokens, tags=tags))
-    return TagCalibration(found.words, found.tags, source=Path(file).name)
+    return TagCalibration(found.words, found.tags, source=Path(file).name, sha256=_sha256(file))
+
+
+def _sha256(file: str) -> str | None:
+    """Of a file; `None` of a data set's name."""
+    path = Path(file)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

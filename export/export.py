@@ -179,9 +179,15 @@ def _fitting(calibration: Calibration | TagCalibration | None, task: str) -> Cal
 def _described(calibration: Calibration | TagCalibration) -> dict[str, Any]:
     if isinstance(calibration, Calibration):
         labelled = calibration.labels is not None
-        return {"source": calibration.source, "texts": len(calibration.texts), "labelled": labelled}
+        return {
+            "source": calibration.source,
+            "sha256": calibration.sha256,
+            "texts": len(calibration.texts),
+            "labelled": labelled,
+        }
     return {
         "source": calibration.source,
+        "sha256": calibration.sha256,
         "texts": len(calibration.sentences),
         "words": sum(map(len, calibration.sentences)),
         "labelled": calibration.tags is not None,

@@ -36,11 +36,13 @@ class TagCalibration:
         sentences: each a list of words. Those without words are left out.
         tags: the name of each word's tag; None where they have none: then temperatures stay 1 and no accuracy is told.
         source: what the model card calls them.
+        sha256: of the file that they came from, as in `texts.Calibration`.
     """
 
     sentences: Sequence[Sequence[str]]
     tags: Sequence[Sequence[str]] | None = None
     source: str = "the project's own sample sentences"
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,11 +33,13 @@ class Calibration:
         labels: the name of each text's label, for a multi-label head a tuple of names; None where they have none:
             then temperatures stay 1 and no accuracy is told.
         source: what the model card calls them.
+        sha256: of the file that they came from, so that `cascade calibrate` can tell whether it certifies on the same.
     """
 
     texts: Sequence[Text]
     labels: Sequence[str | tuple[str, ...]] | None = None
     source: str = "the project's own sample sentences"
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

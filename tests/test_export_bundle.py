@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -95,7 +96,12 @@ def test_what_is_in_a_bundle(tiers: Path, tmp_path: Path) -> None:
     assert manifest.tier2.max_length == manifest.tier1.max_length == 48
     assert all(0.05 <= stage.temperature <= 20 for stage in manifest.tier2.stages)
     assert 1.0 not in {manifest.tier1.temperature, *(stage.temperature for stage in manifest.tier2.stages)}
-    assert manifest.figures["calibration"] == {"source": "some texts", "texts": 8, "labelled": True}
+    assert manifest.figures["calibration"] == {
+        "source": "some texts",
+        "sha256": None,
+        "texts": 8,
+        "labelled": True,
+    }
     assert set(manifest.figures["tier1"]) > {"agreement", "accuracy", "accuracy_fp32", "max_difference"}
     assert set(manifest.files) == {
         "README.md",
@@ -329,7 +335,13 @@ def test_command_round_trip(tiers: Path, tmp_path: Path, capsys: pytest.CaptureF
     manifest = open_bundle(tmp_path / "out").manifest
     assert manifest.router["threshold"] == 0.8
     assert manifest.exit_policy["threshold"] == 0.7
-    assert manifest.figures["calibration"] == {"source": "calibration.jsonl", "texts": 8, "labelled": True}
+    known = manifest.figures["calibration"]
+    assert {name: known[name] for name in ("source", "texts", "labelled")} == {
+        "source": "calibration.jsonl",
+        "texts": 8,
+        "labelled": True,
+    }
+    assert known["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert run(*arguments) == 2
     assert "must be a new or empty folder" in capsys.readouterr().err
     assert run(*arguments, "--overwrite", "--int8", "none") == 0

@@ -15,8 +15,8 @@ from cascade.checks import check_share
 
 __all__ = ["Tried", "choose_words"]
 
-TRIES = 12
-ENOUGH = 3
+TRIES = 16
+ENOUGH = 5
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,8 @@ class WordGrid:
         blends: how much tier 1's answer counts beside tier 2's; 0 comes on top where tier 1 is not run.
     """
 
-    deferred: tuple[float, ...] = (0.015, 0.03, 0.05, 0.075, 0.1, 0.14, 0.19, 0.26, 0.36, 0.5)
-    windows: tuple[WindowPolicy, ...] = (Windows(1), Windows(2), Windows(4), Windows(8), whole_sentences)
+    deferred: tuple[float, ...] = (0.015, 0.03, 0.045, 0.06, 0.075, 0.1, 0.14, 0.19, 0.26, 0.36, 0.5)
+    windows: tuple[WindowPolicy, ...] = (Windows(1), Windows(2), Windows(3), Windows(4), Windows(6), whole_sentences)
     thresholds: tuple[float, ...] = (0.005, 0.01, 0.02, 0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.55)
     spread: tuple[int, ...] = (1, 3, 5)
     caps: bool = True

@@ -152,8 +152,17 @@ def _said(outcome: Outcome) -> str:
         )
         return f"{outcome.why[0].upper()}{outcome.why[1:]}.{more}"
     assert isinstance(outcome, Certified)  # noqa: S101  # there is no third kind
-    speed = f"{outcome.figures.speed_up:.2f}"
-    return f"Certified, at a predicted speed-up of {speed} over tier 2 at full depth: {in_words(outcome.setting)}."
+    figures, taken, ask = outcome.figures, outcome.taken, outcome.claim.ask
+    kind = "predicted" if outcome.claim.unit is Unit.TEXT else "measured"
+    seen = (
+        f"{taken.rate * 1000:.3g} ms on average, at most {taken.upper * 1000:.3g} ms"
+        if isinstance(ask, MeanCost)
+        else f"{taken.events:,} of {taken.examples:,} counted against it ({taken.rate:.3%}), at most {taken.upper:.3%}"
+    )
+    return (
+        f"Certified, at a {kind} speed-up of {figures.speed_up:.2f} over tier 2 at full depth: "
+        f"{in_words(outcome.setting)}. {seen} at a confidence of {outcome.claim.confidence:.4g}."
+    )
 
 
 def _step(outcome: Outcome, number: int, step: Step) -> dict[str, Any]:
@@ -178,17 +187,19 @@ def _trials(outcome: Outcome, share: Share | None) -> Trials:
         if number == taken + 1 and number < len(outcome.tested):
             fate = Fate.FAILED
         found: Tested | None = outcome.tested[number] if number < len(outcome.tested) else None
+        # Figures of the testing share, as everywhere else in the report; of a tagger's they are the path's guesses.
+        figures = None if share is None else share.figures(step.setting)
         if found is None and share is not None:
             found = share.of_step(step)
         trials.append(
             Trial(
                 setting=in_words(step.setting),
-                speed_up=1 / step.cost if step.cost else math.inf,
-                value=step.risk if found is None else found.rate,
+                speed_up=figures.speed_up if figures is not None else 1 / step.cost if step.cost else math.inf,
+                value=math.nan if found is None else found.rate,
                 upper=math.nan if found is None else found.upper,
                 fate=fate,
                 events=None if found is None or mean else found.events,
-                deferred=step.deferred,
+                deferred=step.deferred if figures is None else figures.deferred,
             )
         )
     claim = outcome.claim

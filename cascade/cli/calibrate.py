@@ -44,7 +44,14 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--two-sided", is_flag=True, help="With --max-drop: bound the change of accuracy in both directions.")
 @click.option("--per-class", is_flag=True, help="With --max-drop, --agreement: for every label by itself.")
 @click.option("--unit", type=click.Choice(["sentence", "word"]), help="Of a tagger.  [default: sentence]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the share of the examples that chooses.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Of the share of the examples that chooses.",
+)
 @click.option("--write", is_flag=True, help="Make the certified settings the defaults of MODEL, with the certificate.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Write a copy of MODEL with both.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="All figures.")
