@@ -204,8 +204,10 @@ def test_the_choice_does_not_give_up_on_a_score_that_falls_faster() -> None:
 
 def test_the_choice_looks_for_different_points_and_knows_an_end() -> None:
     points = [point(0.1, 0.0), point(0.2, 0.0), point(0.3, 0.0, margin=2), point(0.4, 0.0, 0.6), point(0.5, 0.0, 0.7)]
-    tried = choose_words(points, lambda one: (0.9, one.cost), full=0.9, max_drop=0.0)
+    tried = choose_words(points, lambda one: (0.9, one.cost), full=0.9, max_drop=0.0, enough=3)
     assert [one.point.cost for one in tried] == [0.1, 0.3, 0.4]
+    every = choose_words(points, lambda one: (0.9, one.cost), full=0.9, max_drop=0.0)
+    assert [one.point.cost for one in every] == [0.1, 0.3, 0.4, 0.5]
     tried = choose_words(points, lambda one: (0.5, one.cost), full=0.9, max_drop=0.0)
     assert [one.within for one in tried] == [False]  # all others claim no less
     assert choose_words([], lambda one: (0.9, 1.0), full=0.9, max_drop=0.1) == []
