@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +15,6 @@ from cascade.certification.bounds import (
     allowed,
     examples_needed,
     examples_to_test,
-    hoeffding_bentkus,
     p_value,
     p_value_of_mean,
     upper_bound,
@@ -107,16 +105,8 @@ def test_testing_on_fewer_allows_as_many_events(examples: int, bound: float, con
         assert allowed(testing - 1, bound, confidence=confidence) < within
 
 
-def means(values: npt.NDArray[np.float64], bound: float) -> dict[str, float]:
-    return {
-        "betting": p_value_of_mean(values, bound),
-        "tails": hoeffding_bentkus(float(values.mean()), len(values), bound),
-    }
-
-
-@pytest.mark.parametrize("which", ["betting", "tails"])
 @pytest.mark.parametrize("bound", [0.02, 0.2, 0.5, 0.9])
-def test_means_at_the_bound_rarely_pass(which: str, bound: float) -> None:
+def test_means_at_the_bound_rarely_pass(bound: float) -> None:
     random = np.random.default_rng(0)
     repetitions = 400
     passed = 0
@@ -124,17 +114,15 @@ def test_means_at_the_bound_rarely_pass(which: str, bound: float) -> None:
         # A mean of exactly `bound`, in two ways: hit or miss, and spread out.
         hits = (random.random(150) < bound).astype(np.float64)
         spread = random.beta(2 * bound, 2 * (1 - bound), 150)
-        passed += means(hits if repetition % 2 else spread, bound)[which] <= 0.05
+        passed += p_value_of_mean(hits if repetition % 2 else spread, bound) <= 0.05
     assert passed / repetitions <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / repetitions)
 
 
 def test_means_below_the_bound_pass() -> None:
     random = np.random.default_rng(1)
     values = random.beta(5, 15, 1000)  # mean 0.25, standard deviation 0.09
-    found = means(values, 0.28)
-    assert found["betting"] < 0.001  # adapts to the variance
-    assert found["betting"] < found["tails"] < 0.25
-    assert means(values, 0.24) == {"betting": pytest.approx(1, abs=0.5), "tails": 1}
+    assert p_value_of_mean(values, 0.28) < 0.001  # adapts to the variance
+    assert p_value_of_mean(values, 0.24) == pytest.approx(1, abs=0.5)
 
 
 def test_a_gambler_wins_step_by_step() -> None:
@@ -149,25 +137,6 @@ def test_a_gambler_wins_step_by_step() -> None:
     assert p_value_of_mean([], 0.5) == 1
 
 
-def test_tails_in_closed_form() -> None:
-    assert hoeffding_bentkus(0.5, 100, 0.5) == 1
-    assert hoeffding_bentkus(0.9, 100, 0.5) == 1
-    # Hoeffding in its Kullback-Leibler form for a mean of 0 is the exact tail, which e times it does not improve.
-    assert hoeffding_bentkus(0.0, 100, 0.05) == pytest.approx(0.95**100)
-    # Far in the tail Bentkus is the smaller; the mean's rounding error does not count as another event.
-    assert hoeffding_bentkus(0.1 + 1e-13, 1000, 0.12) == hoeffding_bentkus(0.1, 1000, 0.12)
-    divergence = 0.1 * math.log(0.1 / 0.12) + 0.9 * math.log(0.9 / 0.88)
-    exact = float(binom.cdf(100, 1000, 0.12))
-    assert hoeffding_bentkus(0.1, 1000, 0.12) == pytest.approx(min(math.exp(-1000 * divergence), math.e * exact))
-
-
-@given(st.integers(1, 300), st.data(), st.floats(0.01, 0.99))
-def test_tails_are_never_below_the_exact_test(examples: int, data: st.DataObject, bound: float) -> None:
-    events = data.draw(st.integers(0, examples))
-    exact = float(p_value(events, examples, bound))
-    assert hoeffding_bentkus(events / examples, examples, bound) >= exact * (1 - 1e-9)
-
-
 @pytest.mark.parametrize("value", [0, 1, -0.1, math.nan, 2])
 def test_bounds_lie_inside(value: float) -> None:
     rule = "must be above 0 and below 1, was"
@@ -177,8 +146,6 @@ def test_bounds_lie_inside(value: float) -> None:
         p_value_of_mean([0.5], value)
     with pytest.raises(OptionError, match=f"^level {rule}"):
         p_value_of_mean([0.5], 0.5, level=value)
-    with pytest.raises(OptionError, match=f"^bound {rule}"):
-        hoeffding_bentkus(0.5, 1, value)
     with pytest.raises(OptionError, match=f"^confidence {rule}"):
         upper_bound(0, 1, confidence=value)
     with pytest.raises(OptionError, match=f"^bound {rule}"):
@@ -205,8 +172,6 @@ def test_counts_that_are_none() -> None:
         allowed(-1, 0.01)
     with pytest.raises(OptionError, match="examples must be a whole number of at least 0, was: -1"):
         examples_to_test(-1, 0.01)
-    with pytest.raises(OptionError, match="examples must be a whole number of at least 1, was: 0; a mean is"):
-        hoeffding_bentkus(0.0, 0, 0.01)
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.02, -0.1, math.nan])

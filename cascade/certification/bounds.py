@@ -2,8 +2,8 @@
 
 Everything here tests the null hypothesis that the true rate (or mean) is *at least* `bound`: a small p-value speaks
 for the claim that it is below. Nothing is approximate. Counts are tested by the exact binomial tail; values in [0, 1]
-by a betting martingale or, where their order must not matter, by the Hoeffding-Bentkus inequality. All of them assume
-examples that were drawn independently from the texts that the claim is about.
+by a betting martingale. All of them assume examples that were drawn independently from the texts that the claim is
+about.
 
 To test several rates at once (harm in every class) claim their maximum: its p-value is the largest of theirs, and
 nothing has to be corrected, as the claim fails as soon as one of them does (intersection-union test; Berger 1982).
@@ -29,7 +29,6 @@ __all__ = [
     "check_inside",
     "examples_needed",
     "examples_to_test",
-    "hoeffding_bentkus",
     "p_value",
     "p_value_of_mean",
     "upper_bound",
@@ -92,32 +91,6 @@ def p_value_of_mean(values: npt.ArrayLike, bound: float, *, level: float = LEVEL
     with np.errstate(divide="ignore"):  # no bet loses everything: 1 - (1 - bound) > 0; at bounds near 0 it rounds so
         capital = np.cumsum(np.log1p(-bets * (seen - bound)))
     return float(np.exp(-max(0.0, float(capital.max()))))
-
-
-def hoeffding_bentkus(mean: float, examples: int, bound: float) -> float:
-    """P-value of "the mean of values in [0, 1] is at least `bound`" from their observed mean alone, in any order.
-
-    The smaller of Hoeffding's tail in its Kullback-Leibler form and Bentkus's, e * P(Bin(n, bound) <= ceil(n * mean))
-    (Bates et al., JACM 2021, section 3.1.2; Angelopoulos et al., "Learn then Test", 2021). For values
-    that are all 0 or 1 `p_value` is exact and smaller.
-
-    Args:
-        mean: of the values, in [0, 1].
-        examples: how many values.
-        bound: in (0, 1).
-
-    Raises:
-        OptionError: a bound outside (0, 1), a mean outside [0, 1] or no examples.
-    """
-    check_inside("bound", bound)
-    examples = check_whole("examples", examples, "a mean is of one value at least")
-    (mean,) = _unit_interval([mean])
-    low = min(mean, bound)
-    divergence = _times_log(low, low / bound) + _times_log(1 - low, (1 - low) / (1 - bound))
-    hoeffding = math.exp(-examples * divergence)
-    # n * mean of a mean that was computed may lie a rounding error above the whole number that it is.
-    bentkus = math.e * float(bdtr(math.ceil(examples * mean - 1e-9), examples, bound))
-    return min(1.0, hoeffding, bentkus)
 
 
 def upper_bound(events: int, examples: int, *, confidence: float = 0.95) -> float:
@@ -257,7 +230,3 @@ def _unit_interval(values: npt.ArrayLike) -> Table:
             f"{f', {array.min()} to {array.max()}' if array.size else ''}; divide them by the largest that there can be"
         )
     return array
-
-
-def _times_log(factor: float, ratio: float) -> float:
-    return factor * math.log(ratio) if factor else 0.0
