@@ -20,7 +20,8 @@ lint: $(VENV)/.full
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The pieces, one by one: make bench MODEL=models/intents. What they add up to: cascade-bench table, curve, peers.
+# Ratios that must not fall (bench/harness/pinned.json), then the pieces, one by one: make bench MODEL=models/intents.
+# What they add up to: cascade-bench table, curve, peers.
 MODEL ?= models/sentiment
 bench: $(VENV)/.full
 	$(BIN)/python -m pytest bench/harness --bundle $(MODEL) --benchmark-columns=min,median,iqr,ops,rounds --benchmark-sort=name

@@ -36,6 +36,7 @@ from cascade_bench.options import data_options, json_option, model_argument, thr
 from cascade_bench.overhead_cli import overhead
 from cascade_bench.peers_cli import peers
 from cascade_bench.plan_cli import plan
+from cascade_bench.precisions_cli import precisions
 from cascade_bench.profile_cli import profile
 from cascade_bench.scenarios_cli import scenarios
 from cascade_bench.startup import startup as measure_startup
@@ -299,6 +300,7 @@ bench.add_command(endless)
 bench.add_command(overhead)
 bench.add_command(peers)
 bench.add_command(plan)
+bench.add_command(precisions)
 bench.add_command(profile)
 bench.add_command(scenarios)
 bench.add_command(curve)

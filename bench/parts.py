@@ -80,7 +80,7 @@ def parts(face: Classifier | Tagger) -> list[Part]:
     """The graphs of a bundle, in the order in which they run."""
     one, two = face.tier1, face.tier2
     ids = face.tokenizer.encode(["a gripping film, and not one minute too long"]).batch.ids
-    width = face.bundle.manifest.tier2.width
+    second = face.bundle.manifest.tier2
 
     def batch(lengths: IntArray) -> Batch:
         tokens = int(lengths.sum())
@@ -98,11 +98,11 @@ def parts(face: Classifier | Tagger) -> list[Part]:
         return {"input_ids": made.ids, "token_type_ids": made.types, "position_ids": positions}
 
     def stage(lengths: IntArray) -> Mapping[str, Array]:
-        packing, tokens = Packing.of(lengths), int(lengths.sum())
-        hidden = np.random.default_rng(0).normal(size=(tokens, width)).astype(np.float32)
-        indices = {"gather": packing.gather, "mask": packing.mask, "scatter": packing.scatter}
+        packing, tokens = Packing.of(lengths, heads=second.heads), int(lengths.sum())
+        hidden = np.random.default_rng(0).normal(size=(tokens, second.width)).astype(np.float32)
         every = np.arange(tokens, dtype=np.int64)  # of a tagger: nobody has left, each token is a word
-        return {"hidden": hidden, **indices, "active": every, "query_gather": packing.gather, "words": every}
+        tagging = {"active": every, "query_head_gather": packing.head_gather, "words": every}
+        return {"hidden": hidden, **packing.feeds, **tagging}
 
     starts = (0, *two.layers[:-1])
     return [

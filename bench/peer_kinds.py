@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade.batch import FloatArray
-from cascade_bench.peer_process import Job, Model, PeerError
+from cascade.batch import FloatArray, IntArray
+from cascade_bench.peer_process import Input, Job, Model, PeerError
 from cascade_bench.peer_texts import Rows, in_batches
 
 __all__ = ["CASCADE", "FULL", "KINDS", "PIPELINE", "Kind"]
@@ -68,6 +68,20 @@ def _installed(name: str) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class _Engine:
+    """This engine, `Routed`. `answer`: labels or tags; `tiers`: which answered a text, or each word of a sentence."""
+
+    answer: Callable[[Sequence[Input]], Sequence[Any]]
+    tiers: Callable[[Input], IntArray]
+
+    def __call__(self, texts: Sequence[Input], batch_size: int, /) -> Sequence[Any]:
+        return self.answer(texts)
+
+    def by_tier1(self, text: Input) -> bool:
+        return bool((self.tiers(text) == 1).all())
+
+
 def _engine(job: Job, *, whole: bool) -> Model:
     from cascade.classifier import Classifier
     from cascade.exits import never
@@ -78,11 +92,17 @@ def _engine(job: Job, *, whole: bool) -> Model:
         tagger = Tagger.from_pretrained(job.model, threads=job.threads)
         if whole:
             tagger = tagger.with_router(defer_all).with_exit_policy(never)
-        return lambda sentences, _batch_size: tagger.predict(sentences).tags  # type: ignore[arg-type]  # all are lists
+        return _Engine(
+            lambda sentences: tagger.predict(sentences).tags,  # type: ignore[arg-type]  # all are lists
+            lambda sentence: tagger.predict([sentence]).routes.words.tier,  # type: ignore[list-item]  # the same
+        )
     classifier = Classifier.from_pretrained(job.model, threads=job.threads)
     if whole:
         classifier = classifier.with_router(defer_all).with_exit_policy(never)
-    return lambda texts, _batch_size: classifier.predict(texts).labels
+    return _Engine(
+        lambda texts: classifier.predict(texts).labels,
+        lambda text: classifier.predict([text]).routes.tier,
+    )
 
 
 def _transformers(job: Job, *, compiled: bool = False) -> Model:

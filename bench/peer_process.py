@@ -3,6 +3,8 @@
     {"do": "prepare", "kind": ..., "job": {...}}   make files that kinds need         -> {"ok": true, "seconds": ...}
     {"do": "load", "kind": ..., "job": {...}}                                         -> the same
     {"do": "run", "batch_size": 32, "by_length": false, "some": null}                 -> and "labels"
+    {"do": "single", "rows": [0, 7]}               answer these one at a time         -> and "latencies", a second each
+    {"do": "routes", "rows": [0, 7]}                                                  -> and "by_tier1", or null
     {"do": "quit"}                                                                    -> and "peak_mib"
 
 A fault is answered with `{"ok": false, "error": "one line"}`. It leaves to others: the far end (`peer_server`), what
@@ -21,11 +23,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, Protocol, TypeAlias, runtime_checkable
 
 from cascade.tokenizer import Text
 
-__all__ = ["Input", "Job", "Model", "PeerError", "PeerProcess", "Ran", "limits"]
+__all__ = ["Input", "Job", "Model", "PeerError", "PeerProcess", "Ran", "Routed", "limits"]
 
 Input: TypeAlias = "Text | list[str]"
 """A text, or a sentence of words."""
@@ -35,6 +37,17 @@ Model: TypeAlias = Callable[[Sequence[Input], int], Sequence[Any]]
 
 LIMIT = 900.0  # seconds for one command: torch.compile may take minutes for its first batches
 QUIT_LIMIT = 20.0
+
+
+@runtime_checkable
+class Routed(Protocol):
+    """A `Model` with two tiers that tells which of them answers."""
+
+    def __call__(self, texts: Sequence[Input], batch_size: int, /) -> Sequence[Any]:
+        """As any `Model`."""
+
+    def by_tier1(self, text: Input) -> bool:
+        """Whether the first tier answers this text alone; of a sentence, all its words."""
 
 
 class PeerError(Exception):
@@ -138,6 +151,15 @@ class PeerProcess:
         made = self._ask({"do": "run", "batch_size": batch_size, "by_length": by_length, "some": some})
         labels = [tuple(label) if isinstance(label, list) else label for label in made["labels"]]
         return Ran(float(made["seconds"]), labels)
+
+    def single(self, rows: Sequence[int]) -> list[float]:
+        """Answer these texts one at a time; seconds of each. `rows`: their numbers, from 0."""
+        return [float(taken) for taken in self._ask({"do": "single", "rows": list(rows)})["latencies"]]
+
+    def by_tier1(self, rows: Sequence[int]) -> list[bool] | None:
+        """Whether the first tier answers each of these alone, one at a time; `None` of a peer without tiers."""
+        made: list[bool] | None = self._ask({"do": "routes", "rows": list(rows)})["by_tier1"]
+        return made
 
     def quit(self) -> float | None:
         """End the process; the most memory that it held, in MiB, where that can be known."""

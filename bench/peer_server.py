@@ -17,9 +17,9 @@ from typing import IO, Any
 import numpy as np
 
 from cascade.exceptions import CascadeError
-from cascade_bench.peer_process import Input, Job, Model, PeerError
+from cascade_bench.peer_process import Input, Job, Model, PeerError, Routed
 
-__all__ = ["answer", "main", "serve"]
+__all__ = ["answer", "main", "one_by_one", "serve"]
 
 
 def serve(
@@ -28,6 +28,7 @@ def serve(
     *,
     loaders: Mapping[str, Callable[[Job], Model]],
     steps: Mapping[str, Callable[[Job], None]],
+    clock: Callable[[], float] = time.perf_counter,
 ) -> None:
     """The far end: obey until told to quit or the lines end.
 
@@ -36,12 +37,13 @@ def serve(
         out: answers.
         loaders: make a kind's model, by its key.
         steps: make files, by name.
+        clock: gives seconds.
     """
     held: tuple[Model, list[Input]] | None = None
     for line in lines:
         request = json.loads(line)
         made: dict[str, Any] = {"ok": True}
-        begin = time.perf_counter()
+        begin = clock()
         try:
             if request["do"] == "prepare":
                 steps[request["kind"]](Job(**request["job"]))
@@ -50,11 +52,16 @@ def serve(
                 held = (loaders[request["kind"]](job), job.texts())
             elif request["do"] == "run" and held is not None:
                 model, texts = held[0], _some(held[1], request["some"])
-                begin = time.perf_counter()
+                begin = clock()
                 made["labels"] = answer(model, texts, request["batch_size"], by_length=request["by_length"])
+            elif request["do"] == "single" and held is not None:
+                made["latencies"] = one_by_one(held[0], [held[1][row] for row in request["rows"]], clock=clock)
+            elif request["do"] == "routes" and held is not None:
+                model, texts = held[0], [held[1][row] for row in request["rows"]]
+                made["by_tier1"] = [model.by_tier1(text) for text in texts] if isinstance(model, Routed) else None
             elif request["do"] == "quit":
                 made["peak_mib"] = _peak()
-            made["seconds"] = time.perf_counter() - begin
+            made["seconds"] = clock() - begin
         except BaseException as error:  # noqa: BLE001  # libraries raise anything, and the report goes on without them
             made = {"ok": False, "error": _in_one_line(error)}
         out.write(json.dumps(made) + "\n")
@@ -72,6 +79,16 @@ def answer(model: Model, texts: Sequence[Input], batch_size: int, *, by_length: 
     for row, label in zip(order, model([texts[row] for row in order], batch_size), strict=True):
         labels[row] = label
     return labels
+
+
+def one_by_one(model: Model, texts: Sequence[Input], *, clock: Callable[[], float] = time.perf_counter) -> list[float]:
+    """Seconds of each text, the next one given when the last is answered."""
+    taken = []
+    for text in texts:
+        begin = clock()
+        list(model([text], 1))  # as in `answer`: a label that is still to be looked up is no label
+        taken.append(clock() - begin)
+    return taken
 
 
 def _some(texts: list[Input], count: int | None) -> list[Input]:

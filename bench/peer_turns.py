@@ -84,6 +84,7 @@ class Peers:
     Attributes:
         running: those that are loaded, by key.
         absent: those without figures, by key.
+        count: texts.
     """
 
     def __init__(
@@ -97,7 +98,8 @@ class Peers:
     ) -> None:
         self.running: dict[str, Running] = {}
         self.absent: dict[str, Absent] = {}
-        self._job, self._count, self._sizes = job, len(texts), sizes
+        self.count = len(texts)
+        self._job, self._sizes = job, sizes
         self._start = start or (lambda: PeerProcess(threads=job.threads))
         self._say = progress or (lambda _name: None)
         (Path(job.folder) / "texts.json").write_text(json.dumps(list(texts)), encoding="utf-8")
@@ -125,7 +127,7 @@ class Peers:
                 continue
             peer = Running(kind, self._start())
             self.running[kind.key] = peer
-            self._guard(peer, self._settle)
+            self.guard(peer, self._settle)
 
     def take_turns(self, repeats: int, *, pause: float = PAUSE) -> PeerTurns:
         """Turns of all that are running; one that fails in its turn is set aside."""
@@ -140,7 +142,7 @@ class Peers:
             def once(peer: Running) -> None:
                 clock.now += peer.process.run(batch_size=peer.sizes[by_length], by_length=by_length).seconds
 
-            return lambda: self._guard(peer, once) if peer.kind.key in self.running else None
+            return lambda: self.guard(peer, once) if peer.kind.key in self.running else None
 
         turns = interleave(
             {name: bound(*who) for name, who in names.items()},
@@ -165,10 +167,10 @@ class Peers:
             peaks[peer.kind.key] = peer.process.quit()
 
         for peer in list(self.running.values()):
-            self._guard(peer, last)
+            self.guard(peer, last)
         return peaks
 
-    def _guard(self, peer: Running, work: Callable[[Running], None]) -> None:
+    def guard(self, peer: Running, work: Callable[[Running], None]) -> None:
         """Do something with a peer; if it fails, set it aside."""
         try:
             work(peer)
@@ -196,7 +198,7 @@ class Peers:
         """Load it; find its best batch sizes, each tried twice and the better run counting; a pass for its answers."""
         self._say(f"loading: {peer.kind.name}")
         peer.load_seconds = peer.process.load(peer.kind.key, self._job)
-        some = min(SUBSET, self._count)
+        some = min(SUBSET, self.count)
         for by_length in (False,) if peer.kind.own else (False, True):
             tried = {}
             for size in () if peer.kind.own else self._sizes:

@@ -1,4 +1,7 @@
-"""`cascade-bench peers`: its options, its table, its file. It leaves to others: measuring (`peers_table`)."""
+"""`cascade-bench peers`: its options, its tables, its file.
+
+It leaves to others: measuring (`peers_table`), the table of one text at a time (`peers_single`).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from cascade.cli.show import table as aligned
 from cascade.exceptions import OptionError, TaskError
 from cascade.tagger import Tagger
 from cascade.threads import check_threads
-from cascade_bench import machine
+from cascade_bench import machine, peers_single
 from cascade_bench.console import bar, check_json
 from cascade_bench.curve_data import read_for_curve
 from cascade_bench.data import Columns
@@ -39,6 +42,8 @@ __all__ = ["as_json", "as_markdown", "as_text", "peers"]
 @click.option("--checkpoint", required=True, metavar="FOLDER", help="Tier 2 as transformers reads it.")
 @click.option("--only", multiple=True, type=click.Choice(list(KINDS)), help="Run these only; may be repeated.")
 @click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True, metavar="N", help="Turns of each.")
+@click.option("--single", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
+              help="Texts that are answered one at a time as well; 0: none.")  # fmt: skip
 @click.option("--work", metavar="FOLDER", help="Keep converted files here.  [default: a temporary folder]")
 @threads_option
 @json_option
@@ -54,6 +59,7 @@ def peers(
     checkpoint: str,
     only: tuple[str, ...],
     repeats: int,
+    single: int,
     work: str | None,
     threads: int | None,
     json_file: Path | None,
@@ -65,10 +71,16 @@ def peers(
     (or tags all sentences), tokenisation included, with equal threads; each peer at the batch size that is best for
     it, in the order of the file and sorted by length. What is not installed is listed with the line that installs it.
 
+    With --single N a second table follows: p50, p95 and p99 of the time that one text (or sentence) takes when each is
+    given after the last is answered. N texts spread evenly over the file are answered by everybody, in turns of some 20
+    texts, after a pass that does not count. Texts that the cascade's first tier answers alone, and those that it
+    defers, have lines of their own. 200 give a p95 worth reading, 1000 a p99.
+
     \b
     Example:
       cascade-bench peers models/sentiment --data dev.jsonl --checkpoint runs/tier2 --threads 2
       cascade-bench peers models/sentiment --data dev.jsonl --checkpoint runs/tier2 --only full --only onnxruntime-int8
+      cascade-bench peers models/sentiment --data dev.jsonl --checkpoint runs/tier2 --threads 2 --repeats 1 --single 200
     """
     check_json(json_file)
     count = check_threads(threads)
@@ -96,11 +108,12 @@ def peers(
         )
         del face  # its threads and its memory are not part of this
         step = stack.enter_context(bar())
-        made = compare(kinds, job, given.data, repeats=repeats, progress=step)
+        made = compare(kinds, job, given.data, repeats=repeats, progress=step, single=single)
     shown = as_markdown if markdown else as_text
     click.echo(shown(made, before, metric=given.metric, notes=given.notes))
     if json_file is not None:
         details = {"model": model, "data": Path(file).name, "checkpoint": checkpoint, "repeats": repeats}
+        details |= {"single": single}
         details |= {"metric": given.metric, "notes": list(given.notes), "sha256": given.sha256}
         write_json(json_file, as_json(made, before, details))
 
@@ -109,7 +122,11 @@ def as_text(table: PeerTable, facts: Mapping[str, Any], *, metric: str = "accura
     """For terminals. `metric`: what right answers are called; `notes`: on the data."""
     head, rows = _cells(table, metric)
     shown = aligned(head, rows, right=tuple(range(2, len(head))))
-    return "\n".join([shown, "", *notes, *_notes(table), _method(table), _where(table, facts)])
+    blocks = [shown, ""]
+    if table.single is not None:
+        head, rows = peers_single.cells(table.single)
+        blocks += [aligned(head, rows, right=tuple(range(1, len(head)))), ""]
+    return "\n".join([*blocks, *notes, *_notes(table), _method(table), _where(table, facts)])
 
 
 def as_markdown(
@@ -117,10 +134,17 @@ def as_markdown(
 ) -> str:
     """For README. Arguments as in `as_text`."""
     head, rows = _cells(table, metric)
-    lines = [f"| {' | '.join(head)} |", f"|---|---{'|--:' * (len(head) - 2)}|"]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
+    lines = _grid(head, rows, left=2)
+    if table.single is not None:
+        lines += ["", *_grid(*peers_single.cells(table.single), left=1)]
     listed = [f"- {note}" for note in (*notes, *_notes(table))]
     return "\n".join([*lines, "", *listed, "", f"{_method(table)} {_where(table, facts)}"])
+
+
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
+    """Lines of a Markdown table. `left`: columns at the beginning that hold words."""
+    lines = [f"| {' | '.join(head)} |", f"{'|---' * left}{'|--:' * (len(head) - left)}|"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def as_json(table: PeerTable, facts: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +152,10 @@ def as_json(table: PeerTable, facts: Mapping[str, Any], details: Mapping[str, An
     absent = [{"key": one.kind.key, "name": one.kind.name, "reason": one.reason, "failed": one.failed}
               for one in table.absent]  # fmt: skip
     benchmarks = [_benchmark(row, table) for row in table.rows]
-    more = {"absent": absent, "orders": table.orders, "peer_versions": _versions(table)}
+    more: dict[str, Any] = {"absent": absent, "orders": table.orders, "peer_versions": _versions(table)}
+    if table.single is not None:
+        benchmarks += peers_single.as_benchmarks(table.single)
+        more["single"] = peers_single.as_document(table.single)
     return document(facts, benchmarks, details=dict(details), **more)
 
 
@@ -179,6 +206,7 @@ def _method(table: PeerTable) -> str:
         "equal threads, best batch size of each. Ratios are medians of those within a repeat, in brackets their "
         "intervals (95 %, or the coverage named). Over pipeline: the transformers pipeline with the texts as given. "
         "Peak memory: of the process in all, both orders and all batch sizes tried."
+        + ("" if table.single is None else f" {peers_single.method(table.single)}")
     )
 
 

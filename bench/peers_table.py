@@ -1,6 +1,6 @@
 """The peers' table: accuracy, agreement, seconds and memory of each peer, and why the others have none.
 
-It leaves to others: running them (`peer_turns`), how the table looks (`peers_cli`).
+It leaves to others: running them (`peer_turns`), one text at a time (`peer_single`), how the table looks (`peers_cli`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from cascade.exceptions import OptionError
 from cascade_bench.data import Labelled
 from cascade_bench.peer_kinds import FULL, PIPELINE, Kind
 from cascade_bench.peer_process import Job, PeerProcess
-from cascade_bench.peer_turns import BATCH_SIZES, Absent, Peers
+from cascade_bench.peer_single import one_at_a_time
+from cascade_bench.peer_turns import BATCH_SIZES, PAUSE, Absent, Peers
+from cascade_bench.peers_single import SingleTable, summarise
 from cascade_bench.statistics import Interval, speed_up
 from cascade_bench.tag_data import Tagged
 
@@ -74,6 +76,7 @@ class PeerTable:
         count: texts, or words, in a pass.
         orders: per repeat, who ran in which order.
         unit: what is counted: `texts` or `words`.
+        single: what one text takes; `None` if that was not asked for.
     """
 
     rows: tuple[PeerRow, ...]
@@ -81,6 +84,7 @@ class PeerTable:
     count: int
     orders: list[list[str]]
     unit: str = "texts"
+    single: SingleTable | None = None
 
 
 def compare(
@@ -92,7 +96,8 @@ def compare(
     sizes: Sequence[int] = BATCH_SIZES,
     start: Callable[[], PeerProcess] | None = None,
     progress: Callable[[str], object] | None = None,
-    pause: float | None = None,
+    pause: float = PAUSE,
+    single: int = 0,
 ) -> PeerTable:
     """Run peers beside each other.
 
@@ -104,7 +109,8 @@ def compare(
         sizes: of batches to try.
         start: starts a process; `PeerProcess` if left out.
         progress: called before each piece of work with its name.
-        pause: seconds between turns; see `peer_turns.PAUSE`.
+        pause: seconds between turns.
+        single: so many texts are answered one at a time as well; see `peer_single.one_at_a_time`. 0: none.
 
     Raises:
         OptionError: no peer could be run at all.
@@ -112,7 +118,8 @@ def compare(
     peers = Peers(job, data.inputs, sizes=sizes, start=start, progress=progress)
     with peers:
         peers.load(kinds)
-        turns = peers.take_turns(repeats, **({} if pause is None else {"pause": pause}))
+        turns = peers.take_turns(repeats, pause=pause)
+        singles = one_at_a_time(peers, single, pause=pause, progress=progress) if single else None
         peaks = peers.quit()
     if not peers.running:
         reasons = "; ".join(f"{one.kind.name}: {one.reason}" for one in peers.absent.values())
@@ -141,7 +148,9 @@ def compare(
             )
             rows.append(row)
     absent = tuple(peers.absent[kind.key] for kind in kinds if kind.key in peers.absent)
-    return PeerTable(tuple(rows), absent, len(data), turns.orders, data.unit)
+    left = [peer.kind for peer in peers.running.values()]
+    latencies = None if singles is None else summarise(singles, left, tagging=job.tagging)
+    return PeerTable(tuple(rows), absent, len(data), turns.orders, data.unit, latencies)
 
 
 def _same(labels: Sequence[Any], others: Sequence[Any], *, words: bool) -> float:

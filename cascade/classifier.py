@@ -114,6 +114,7 @@ class Classifier(Face):
                 stages=graphs.stages,
                 layers=[stage.layer for stage in second.stages],
                 labels=len(manifest.labels),
+                heads=second.heads,
                 temperatures=[stage.temperature for stage in second.stages],
                 exit_policy=graphs.exit_policy,
                 position_offset=second.position_offset,

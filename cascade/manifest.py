@@ -30,7 +30,7 @@ __all__ = [
     "TierTwoSpec",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "cascade.json"
 TOKENIZER_FILE = "tokenizer.json"
 TAGGING = "token-classification"
@@ -93,6 +93,7 @@ class TierTwoSpec:
         stages: in the order in which they run; the last is full depth.
         labels: the names of its outputs, in order; must equal the manifest's.
         width: size of a hidden state.
+        heads: of attention, in every layer.
         max_length: tokens of a row at most, special tokens included.
         position_offset: position id of a row's first token (RoBERTa: 2).
     """
@@ -101,6 +102,7 @@ class TierTwoSpec:
     stages: tuple[StageSpec, ...]
     labels: tuple[str, ...]
     width: int
+    heads: int
     max_length: int
     position_offset: int = 0
 
@@ -158,7 +160,7 @@ class Manifest:
         if version != FORMAT_VERSION:
             raise BundleError(
                 f"the bundle's format_version must be {FORMAT_VERSION}, was: {version}; "
-                "export it again, or install the release of cascade that wrote it"
+                "export it again with this release, or install the one that wrote it"
             )
         try:
             tier1, tier2 = dict(raw.pop("tier1")), dict(raw.pop("tier2"))
@@ -193,7 +195,7 @@ class Manifest:
         one, two = self.tier1, self.tier2
         layers = [[stage.file, stage.layer] for stage in two.stages]
         said = [self.task, self.problem_type, self.labels, one.file, one.labels, one.max_length, two.embed, layers]
-        said += [two.labels, two.width, two.max_length, two.position_offset]
+        said += [two.labels, two.width, two.heads, two.max_length, two.position_offset]
         paths = (*_graphs(self), TOKENIZER_FILE)
         hashes = {path: self.files[path].sha256 for path in paths if path in self.files}
         return {**hashes, MANIFEST_FILE: hashlib.sha256(json.dumps(said).encode()).hexdigest()}
@@ -237,6 +239,7 @@ class Manifest:
             ("max_length", first.max_length, 1),
             ("max_length", second.max_length, 1),
             ("width", second.width, 1),
+            ("heads", second.heads, 1),
             ("position_offset", second.position_offset, 0),
             *(("layer", stage.layer, 1) for stage in second.stages),
         ]
@@ -251,6 +254,8 @@ class Manifest:
             for name, value, least in whole
             if not is_whole(value) or value < least
         ]
+        if is_whole(second.width) and is_whole(second.heads) and second.heads > 0 and second.width % second.heads:
+            found.append(f"heads must divide the width, {second.width}, was: {second.heads}")
         return found
 
     def _faults_of_information(self) -> list[str]:

@@ -1,15 +1,16 @@
 """Index arithmetic between packed tokens and the padded grid that attention needs.
 
-Packed, the hidden states of all live rows are one matrix `[tokens, width]` without padding. Attention gathers it into
-`[rows, longest, width]` and scatters the result back; `Packing` holds those indices. It leaves to others: running
-graphs (`tiers`, `backend`), choosing which rows run together (`batching`), tokens that stay while others go on
-(`word_packing`).
+Packed, the hidden states of all live rows are one matrix `[tokens, width]` without padding. To attention each head of
+each token is a row of its own: it gathers them into `[rows, heads, longest, size]` and scatters the result back;
+`Packing` holds those indices. It leaves to others: running graphs (`tiers`, `backend`), choosing which rows run
+together (`batching`), tokens that stay while others go on (`word_packing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, starmap
 
 import numpy as np
@@ -17,28 +18,43 @@ import numpy as np
 from cascade.batch import Batch, BoolArray, FloatArray, IntArray
 from cascade.exceptions import InputError
 
-__all__ = ["Packing", "compact", "concatenate", "neighbours", "padded"]
+__all__ = ["MASKED", "Packing", "compact", "concatenate", "neighbours", "padded"]
+
+MASKED = np.float32(-40)
+"""What is added to the scores of padding places before the softmax.
+
+A padding place holds its own row's first token, so without this its score is at most the row's largest, and with it its
+weight is at most exp(-40), or 4e-18, of the largest: 512 of those are far below half a unit of a float32's last place,
+and a row's neighbours cannot matter. With the lowest float, ONNX Runtime's Softmax took three times as long: inside,
+exponentials of values that low are denormal floats.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Packing:
     """Where the tokens of packed rows are in the padded grid. Make it with `Packing.of`.
 
+    Each array is made when it is first asked for, and once: the stages of a chain share those of rows that stay.
+
     Attributes:
         lengths: tokens of each row. Shape `(rows,)`.
-        gather: number of the token at each place of the grid, 0 at padding places. Shape `(rows, longest)`.
+        heads: of attention.
+        firsts: number of each row's first token. Shape `(rows,)`.
         mask: True where a token is. Shape `(rows, longest)`.
-        scatter: place of each token in the flattened grid, row * longest + column. Shape `(tokens,)`.
     """
 
     lengths: IntArray
-    gather: IntArray
+    heads: int
+    firsts: IntArray
     mask: BoolArray
-    scatter: IntArray
 
     @classmethod
-    def of(cls, lengths: IntArray) -> Packing:
-        """The packing of rows with these lengths. Shape `(rows,)`, at least one row.
+    def of(cls, lengths: IntArray, *, heads: int = 1) -> Packing:
+        """The packing of rows with these lengths.
+
+        Args:
+            lengths: shape `(rows,)`, at least one row.
+            heads: of attention; only arrays of heads depend on it.
 
         Raises:
             InputError: a row without tokens, for which attention has no value.
@@ -48,16 +64,68 @@ class Packing:
                 f"each row must have at least 1 token, row {int(lengths.argmin())} had {int(lengths.min())}; "
                 "use a tokenizer that adds special tokens"
             )
-        starts = np.cumsum(lengths) - lengths
-        columns = np.arange(int(lengths.max()), dtype=np.int64)
-        mask = columns < lengths[:, None]
-        gather = np.where(mask, starts[:, None] + columns, 0)
-        return cls(lengths=lengths, gather=gather, mask=mask, scatter=np.flatnonzero(mask).astype(np.int64))
+        mask = np.arange(int(lengths.max()), dtype=np.int64) < lengths[:, None]
+        return cls(lengths=lengths, heads=heads, firsts=np.cumsum(lengths) - lengths, mask=mask)
+
+    @cached_property
+    def gather(self) -> IntArray:
+        """Number of the token at each place of the grid; at padding places the row's first. Shape `(rows, longest)`."""
+        columns = np.arange(self.mask.shape[1], dtype=np.int64)
+        numbers: IntArray = self.firsts[:, None] + np.where(self.mask, columns, 0)
+        return numbers
+
+    @cached_property
+    def weights(self) -> FloatArray:
+        """1 where a token is, else 0: what sums of rows are products with. Shape `(rows, 1, longest)`."""
+        return self.mask[:, None, :].astype(np.float32)
+
+    @cached_property
+    def counts(self) -> FloatArray:
+        """Tokens of each row: what sums of rows are divided by. Shape `(rows, 1)`."""
+        return self.lengths[:, None].astype(np.float32)
+
+    @cached_property
+    def bias(self) -> FloatArray:
+        """0 where a token is, else `MASKED`. Shape `(rows, 1, 1, longest)`."""
+        return np.where(self.mask, np.float32(0), MASKED)[:, None, None, :]
+
+    @cached_property
+    def head_gather(self) -> IntArray:
+        """Number of the head at each place of the grid of heads, token * heads + head.
+
+        At padding places: of the row's first token. Shape `(rows, heads, longest)`.
+        """
+        return (self.gather * self.heads)[:, None, :] + np.arange(self.heads, dtype=np.int64)[:, None]
+
+    @cached_property
+    def head_scatter(self) -> IntArray:
+        """Place of each head of each token in the flattened grid of heads, (row * heads + head) * longest + column.
+
+        Shape `(tokens, heads)`.
+        """
+        rows, longest = self.mask.shape
+        starts = np.arange(rows, dtype=np.int64) * (self.heads * longest)
+        firsts = np.repeat(starts, self.lengths) + self.position_ids()
+        places: IntArray = firsts[:, None] + np.arange(self.heads, dtype=np.int64) * longest
+        return places
+
+    @property
+    def feeds(self) -> Mapping[str, IntArray | FloatArray]:
+        """What a stage reads beside hidden states, by name: for attention, and for either way of pooling."""
+        return {
+            "head_gather": self.head_gather,
+            "bias": self.bias,
+            "head_scatter": self.head_scatter,
+            "firsts": self.firsts,
+            "gather": self.gather,
+            "weights": self.weights,
+            "counts": self.counts,
+        }
 
     def position_ids(self, offset: int = 0) -> IntArray:
         """Place of each token in its row, the first one being `offset`. Shape `(tokens,)`."""
-        positions: IntArray = self.scatter % self.mask.shape[1] + offset
-        return positions
+        starts = np.repeat(self.firsts - offset, self.lengths)
+        return np.arange(len(starts), dtype=np.int64) - starts
 
 
 def compact(hidden: FloatArray, lengths: IntArray, keep: BoolArray) -> FloatArray:

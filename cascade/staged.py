@@ -15,7 +15,7 @@ from cascade import exits
 from cascade.backend import Backend
 from cascade.batch import Batch, FloatArray, IntArray
 from cascade.batching import BatchingPolicy, TokenBudget, batches, waves
-from cascade.checks import check_names, check_temperature
+from cascade.checks import check_names, check_temperature, check_whole
 from cascade.exceptions import OptionError
 from cascade.exits import ExitPolicy, never
 from cascade.packing import Packing
@@ -39,6 +39,7 @@ class Staged:
         stages: `hidden` and indices (`stage_inputs`) to `logits` and `hidden_out`; the last stage may lack the latter.
         layers: number of the last layer of each stage, counted from 1.
         labels: how many.
+        heads: of attention, in every stage; their indices are made for so many.
         temperatures: one per stage; its logits are divided by it.
         exit_policy: who leaves; not asked after the last stage, and never asked if it is `never`.
         batching: which rows start together.
@@ -51,12 +52,15 @@ class Staged:
             brings.
     """
 
-    stage_inputs: ClassVar[frozenset[str]] = frozenset({"hidden", "gather", "mask", "scatter"})
+    stage_inputs: ClassVar[frozenset[str]] = frozenset(
+        {"hidden", "head_gather", "bias", "head_scatter", "firsts", "gather", "weights", "counts"}
+    )
 
     embed: Backend
     stages: Sequence[Backend]
     layers: Sequence[int]
     labels: int
+    heads: int
     temperatures: Sequence[float] = ()
     exit_policy: ExitPolicy = never
     batching: BatchingPolicy = field(default_factory=TokenBudget)
@@ -74,6 +78,7 @@ class Staged:
             )
         if self.together < 1:
             raise OptionError(f"together must be at least 1, was: {self.together}; 1 merges nothing")
+        check_whole("heads", self.heads, "give as many as the stages were exported with")
         for temperature in self.temperatures:
             check_temperature(temperature)
         embed, known = self.embed, {"input_ids", "token_type_ids", "position_ids"}

@@ -125,6 +125,7 @@ class Tagger(Face):
                 stages=graphs.stages,
                 layers=[stage.layer for stage in second.stages],
                 labels=labels,
+                heads=second.heads,
                 temperatures=[stage.temperature for stage in second.stages],
                 exit_policy=graphs.exit_policy,
                 position_offset=second.position_offset,

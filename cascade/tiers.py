@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from cascade import exits
-from cascade.backend import Array, Backend
+from cascade.backend import Backend
 from cascade.batch import Batch, BoolArray, FloatArray, IntArray
 from cascade.batching import BatchingPolicy, TokenBudget, batches
 from cascade.checks import check_logits, check_names, check_temperature
@@ -145,8 +145,8 @@ class _Live:
 class MultiExit(Staged):
     """A tier of packed stages with an exit after each, at which whole rows leave.
 
-    Its options are those of `Staged`; stages take `hidden`, `gather`, `mask` and `scatter` (`packing.Packing`), and one
-    stage's `hidden_out` is the next one's `hidden`.
+    Its options are those of `Staged`; stages take `hidden` and what `packing.Packing.feeds` holds, and one stage's
+    `hidden_out` is the next one's `hidden`.
 
     Attributes:
         multi_label: the labels are independent yes/no decisions.
@@ -223,7 +223,7 @@ class MultiExit(Staged):
     def _begin(self, batch: Batch, rows: IntArray) -> _Live:
         chosen = batch.select(rows)
         history = np.empty((len(rows), 0, self.labels), dtype=np.float32)
-        packing = Packing.of(chosen.lengths)
+        packing = Packing.of(chosen.lengths, heads=self.heads)
         return _Live(rows, packing.lengths, self.embedded(chosen, packing), history, packing)
 
     def _stage(
@@ -234,14 +234,8 @@ class MultiExit(Staged):
         prior: FloatArray | None,
         leave: Callable[[_Live, int, BoolArray], None],
     ) -> _Live:
-        packing = live.packing or Packing.of(live.lengths)
-        feeds: dict[str, Array] = {
-            "hidden": live.hidden,
-            "gather": packing.gather,
-            "mask": packing.mask,
-            "scatter": packing.scatter,
-        }
-        made = self.stages[index].run(feeds)
+        packing = live.packing or Packing.of(live.lengths, heads=self.heads)
+        made = self.stages[index].run({"hidden": live.hidden, **packing.feeds})
         logits = check_logits(made["logits"], (len(live.rows), self.labels), self.stage_name(index))
         now = probabilities(
             logits,

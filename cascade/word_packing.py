@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from cascade.batch import BoolArray, IntArray, cumulated, ranges
+from cascade.batch import BoolArray, FloatArray, IntArray, cumulated, ranges
 from cascade.packing import Packing
 from cascade.words import WordBatch
 
@@ -62,15 +61,16 @@ class WordPacking:
     going: BoolArray
 
     @classmethod
-    def of(cls, batch: WordBatch, words: IntArray) -> WordPacking:
+    def of(cls, batch: WordBatch, words: IntArray, *, heads: int = 1) -> WordPacking:
         """The packing of sentences in which nobody has left.
 
         Args:
             batch: at least one row; each with a word.
             words: the caller's numbers of its words. Shape `(words,)`.
+            heads: of attention.
         """
         return cls(
-            grid=Packing.of(batch.batch.lengths),
+            grid=Packing.of(batch.batch.lengths, heads=heads),
             words=words,
             sentences=batch.rows,
             firsts=batch.firsts,
@@ -92,7 +92,7 @@ class WordPacking:
             return np.concatenate([array + step for array, step in zip(arrays, by[:-1].tolist(), strict=True)])
 
         return cls(
-            grid=Packing.of(np.concatenate([part.grid.lengths for part in parts])),
+            grid=Packing.of(np.concatenate([part.grid.lengths for part in parts]), heads=parts[0].grid.heads),
             words=np.concatenate([part.words for part in parts]),
             sentences=moved([part.sentences for part in parts], rows),
             firsts=moved([part.firsts for part in parts], tokens),
@@ -114,18 +114,18 @@ class WordPacking:
             return Active(np.arange(len(self.going), dtype=np.int64), self.grid, firsts)
         tokens = np.flatnonzero(self.going)
         lengths = np.add.reduceat(self.going, cumulated(self.grid.lengths)[:-1], dtype=np.int64)
-        return Active(tokens, Packing.of(lengths), np.searchsorted(tokens, firsts))
+        return Active(tokens, Packing.of(lengths, heads=self.grid.heads), np.searchsorted(tokens, firsts))
 
     @property
-    def feeds(self) -> Mapping[str, npt.NDArray[np.int64] | npt.NDArray[np.bool_]]:
-        """The indices that a stage reads, by name."""
+    def feeds(self) -> Mapping[str, IntArray | FloatArray]:
+        """What a stage reads beside hidden states, by name."""
         active = self.active
         return {
-            "gather": self.grid.gather,
-            "mask": self.grid.mask,
+            "head_gather": self.grid.head_gather,
+            "bias": self.grid.bias,
             "active": active.tokens,
-            "query_gather": active.grid.gather,
-            "scatter": active.grid.scatter,
+            "query_head_gather": active.grid.head_gather,
+            "head_scatter": active.grid.head_scatter,
             "words": active.words,
         }
 
@@ -157,7 +157,7 @@ class WordPacking:
         stay = np.flatnonzero(rows[self.sentences])
         sentences = self.sentences[stay]
         rest = WordPacking(
-            grid=Packing.of(lengths[rows]),
+            grid=Packing.of(lengths[rows], heads=self.grid.heads),
             words=self.words[stay],
             sentences=cumulated(rows)[sentences],
             firsts=self.firsts[stay] - cumulated(np.where(rows, 0, lengths))[sentences],

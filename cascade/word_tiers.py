@@ -186,7 +186,7 @@ class WordMultiExit(Staged):
     """
 
     stage_inputs: ClassVar[frozenset[str]] = frozenset(
-        {"hidden", "gather", "mask", "active", "query_gather", "scatter", "words"}
+        {"hidden", "head_gather", "bias", "active", "query_head_gather", "head_scatter", "words"}
     )
 
     max_length: int
@@ -280,7 +280,8 @@ class WordMultiExit(Staged):
     def _begin(self, words: WordBatch, rows: IntArray) -> _Live:
         part, numbers = _cut_out(words, rows)
         history = np.empty((part.words, 0, self.labels), dtype=np.float32)
-        return _Live(WordPacking.of(part, numbers), self.embedded(part.batch), history)
+        packing = WordPacking.of(part, numbers, heads=self.heads)
+        return _Live(packing, self.embedded(part.batch, packing.grid), history)
 
     def _stage(self, index: int, live: _Live, call: _Call) -> _Live | None:
         packing = live.packing

@@ -5,7 +5,7 @@
 - `stages`: a family's backbone as packed torch modules
 - `graphs`: those modules as ONNX graphs
 - `tier1`: the first tier, through optimum
-- `linears`, `quantise`, `precision`: int8 forms of graphs
+- `linears`, `quantise`, `quantise_rows`, `percentiles`, `precision`: int8 forms of graphs
 - `texts`, `tag_texts`: calibration texts, and sentences to tag, as token ids
 - `checkpoints`: what is read from, and what both tiers must have in common
 - `chain`: running graphs on texts
@@ -14,6 +14,7 @@
 - `card`: the model card
 - `export`: all of it, written whole or not at all
 - `cli`: `cascade-export`
+- `forms`, `forms_cli`: tier 2 in every form, for `cascade-bench precisions`
 """
 
 from __future__ import annotations

@@ -14,13 +14,14 @@ from scipy.optimize import minimize_scalar
 
 from cascade.batch import FloatArray, IntArray
 from cascade.confidence import answers, log_loss, probabilities
-from cascade_export.chain import Encoded, chain_logits, chain_ranges, padded_logits, padded_ranges, units
+from cascade_export.chain import ChainRanges, Encoded, chain_logits, chain_ranges, padded_logits, padded_ranges, units
 from cascade_export.graphs import TierTwoGraphs
 from cascade_export.precision import Int8
 from cascade_export.quantise import quantise_linears, quantise_tables
+from cascade_export.quantise_rows import quantise_by_row
 
 __all__ = ["Agreement", "QuantisedTierOne", "QuantisedTierTwo", "accuracy", "compare", "fit_temperature"]
-__all__ += ["quantise_tier1", "quantise_tier2"]
+__all__ += ["int8_tier2", "quantise_tier1", "quantise_tier2", "range_rows", "rows_tier2"]
 
 RANGE_ROWS = 512  # min-max ranges no longer move after some hundred texts
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
@@ -113,7 +114,7 @@ def quantise_tier2(
         graphs: fp32.
         batch: calibration rows.
         reference: the fp32 logits of these rows, or of their words. Shape `(rows or words, exits, labels)`.
-        int8: `STATIC`, `DYNAMIC`, or `NONE`, which gives the graphs back.
+        int8: which form; `NONE` gives the graphs back.
         bar: share of rows (or words) whose full-depth answer must be fp32's. Where it is missed, static int8 is
             smoothed; where that does not help, the stage that disagrees most when it alone is int8 goes back to fp32,
             then the next.
@@ -123,29 +124,20 @@ def quantise_tier2(
     count = len(graphs.stages)
     if int8 is Int8.NONE:
         return QuantisedTierTwo(graphs, ("fp32",) * count)
-    sample = _sample(batch)
-    table = quantise_tables(graphs.embed)
+    sample = range_rows(batch)
     ranges = None
     if int8 is Int8.STATIC:
         ranges = chain_ranges(graphs, batch.select(sample), position_offset=position_offset)
-
-    def form(*, smooth: bool) -> TierTwoGraphs:
-        each = (None,) * (count + 1) if ranges is None else (ranges[0], *ranges[1])
-        found = (
-            quantise_linears(graph, own, smooth=smooth)
-            for graph, own in zip((table, *graphs.stages), each, strict=True)
-        )
-        return TierTwoGraphs(next(found), tuple(found))
 
     def agreement(found: TierTwoGraphs, rows: IntArray) -> Agreement:
         logits = chain_logits(found, batch.select(rows), position_offset=position_offset)
         return compare(logits[:, -1], reference[units(batch, rows), -1], multi_label=multi_label)
 
     everything = np.arange(len(batch))
-    plain = form(smooth=False)
+    plain = rows_tier2(graphs) if int8 is Int8.ROWS else int8_tier2(graphs, ranges)
     if agreement(plain, everything).meets(bar):
         return QuantisedTierTwo(plain, ("int8",) * count)
-    best = form(smooth=True) if ranges is not None else plain
+    best = int8_tier2(graphs, ranges, smooth=True) if ranges is not None else plain
 
     def mixed(small: tuple[bool, ...]) -> TierTwoGraphs:
         chosen = (b if s else a for a, b, s in zip(graphs.stages, best.stages, small, strict=True))
@@ -164,6 +156,22 @@ def quantise_tier2(
     )
 
 
+def int8_tier2(graphs: TierTwoGraphs, ranges: ChainRanges | None, *, smooth: bool = False) -> TierTwoGraphs:
+    """fp32 graphs with all linear layers and tables int8; static with ranges, dynamic with None."""
+    each = (None,) * (len(graphs.stages) + 1) if ranges is None else (ranges[0], *ranges[1])
+    found = (
+        quantise_linears(graph, own, smooth=smooth)
+        for graph, own in zip((quantise_tables(graphs.embed), *graphs.stages), each, strict=True)
+    )
+    return TierTwoGraphs(next(found), tuple(found))
+
+
+def rows_tier2(graphs: TierTwoGraphs) -> TierTwoGraphs:
+    """fp32 graphs with all linear layers and tables int8, a scale per row of each activation."""
+    embed = quantise_by_row(quantise_tables(graphs.embed))
+    return TierTwoGraphs(embed, tuple(map(quantise_by_row, graphs.stages)))
+
+
 def quantise_tier1(
     model: onnx.ModelProto,
     batch: Encoded,
@@ -177,10 +185,10 @@ def quantise_tier1(
     """The int8 form of a padded graph, compared to its fp32 logits `(rows or words, labels)`."""
     ranges = None
     if int8 is Int8.STATIC:
-        ranges = padded_ranges(model, batch.select(_sample(batch)), max_length=max_length)
-    table = quantise_tables(model)
+        ranges = padded_ranges(model, batch.select(range_rows(batch)), max_length=max_length)
     for smooth in (False, True) if ranges is not None else (False,):
-        small = quantise_linears(table, ranges, smooth=smooth)
+        linear = quantise_by_row(model) if int8 is Int8.ROWS else quantise_linears(model, ranges, smooth=smooth)
+        small = quantise_tables(linear)  # the tables that no linear layer reads directly
         logits = padded_logits(small, batch, max_length=max_length)
         agreement = compare(logits, reference, multi_label=multi_label)
         if agreement.meets(bar):
@@ -188,8 +196,8 @@ def quantise_tier1(
     return QuantisedTierOne(small, logits, agreement, agreement.meets(bar), smooth)
 
 
-def _sample(batch: Encoded) -> IntArray:
-    """Rows spread evenly over the batch."""
+def range_rows(batch: Encoded) -> IntArray:
+    """The rows that ranges come from, spread evenly over the batch. Shape `(at most RANGE_ROWS,)`."""
     return np.unique(np.linspace(0, len(batch) - 1, min(len(batch), RANGE_ROWS)).astype(np.int64))
 
 

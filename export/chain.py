@@ -23,13 +23,15 @@ from cascade_export.graphs import TierTwoGraphs
 from cascade_export.linears import linears
 from cascade_export.quantise import Ranges
 
-__all__ = ["Encoded", "at_words", "chain_logits", "chain_ranges", "padded_logits", "padded_ranges", "per_token"]
-__all__ += ["session", "tokens", "units"]
+__all__ = ["ChainRanges", "Encoded", "Outputs", "at_words", "chain_logits", "chain_ranges", "padded_logits"]
+__all__ += ["padded_ranges", "per_token", "run_chain", "session", "tokens", "units"]
 
 AXES = "watched/axes"
 Outputs: TypeAlias = dict[str, np.ndarray]
 Encoded: TypeAlias = Batch | WordBatch
 """Texts to classify, or sentences to tag."""
+ChainRanges: TypeAlias = tuple[dict[str, Ranges], list[dict[str, Ranges]]]
+"""What goes into the linear layers of a second tier, by name: of `embed`, and of each stage."""
 
 
 def tokens(batch: Encoded) -> Batch:
@@ -84,19 +86,17 @@ def chain_logits(
     """
     parts = [
         (answers, np.stack([stage["logits"] for stage in stages], axis=1))
-        for answers, _, stages in _run_chain(graphs, batch, position_offset=position_offset, exits=exits)
+        for answers, _, stages in run_chain(graphs, batch, position_offset=position_offset, exits=exits)
     ]
     return _in_order(parts)
 
 
-def chain_ranges(
-    graphs: TierTwoGraphs, batch: Encoded, *, position_offset: int
-) -> tuple[dict[str, Ranges], list[dict[str, Ranges]]]:
+def chain_ranges(graphs: TierTwoGraphs, batch: Encoded, *, position_offset: int) -> ChainRanges:
     """What the rows do to the inputs of all linear layers: of `embed`, and of each stage."""
     watched = TierTwoGraphs(embed=_watched(graphs.embed), stages=tuple(map(_watched, graphs.stages)))
     embed: dict[str, Ranges] = {}
     stages: list[dict[str, Ranges]] = [{} for _ in graphs.stages]
-    for _, first, rest in _run_chain(watched, batch, position_offset=position_offset):
+    for _, first, rest in run_chain(watched, batch, position_offset=position_offset):
         for found, outputs in zip((embed, *stages), (first, *rest), strict=True):
             _widen(found, outputs)
     return embed, stages
@@ -121,7 +121,7 @@ def padded_ranges(model: onnx.ModelProto, batch: Encoded, *, max_length: int) ->
     return found
 
 
-def _run_chain(
+def run_chain(
     graphs: TierTwoGraphs, batch: Encoded, *, position_offset: int, exits: IntArray | None = None
 ) -> Iterator[tuple[IntArray, Outputs, list[Outputs]]]:
     """Batch by batch: the numbers of the answers, what `embed` gives, what each stage gives beside hidden states."""
@@ -129,7 +129,7 @@ def _run_chain(
     for rows in batches(TokenBudget(), tokens(batch).lengths):
         part, answers = batch.select(rows), units(batch, rows)
         ids = tokens(part)
-        packing = Packing.of(ids.lengths)
+        packing = Packing.of(ids.lengths, heads=graphs.heads)
         first = _run(
             embed,
             {
@@ -140,7 +140,7 @@ def _run_chain(
         )
         hidden, rest = first["hidden"], []
         for number, stage in enumerate(stages):
-            index = {"gather": packing.gather, "mask": packing.mask, "scatter": packing.scatter}
+            index: Outputs = {**packing.feeds}
             if isinstance(part, WordBatch):
                 inside = np.ones(part.words, np.bool_) if exits is None else exits[answers] >= number
                 index |= _tag_index(part, packing, inside)
@@ -158,16 +158,13 @@ def _run_chain(
 
 
 def _tag_index(words: WordBatch, packing: Packing, inside: BoolArray) -> Outputs:
-    """What a tagger's stage needs beside `gather` and `mask`. `inside`: the words that are. Shape `(words,)`."""
+    """What a tagger's stage needs beside what is of all tokens. `inside`: the words that are. Shape `(words,)`."""
     active = per_token(words, inside.astype(np.int64), others=1).astype(np.bool_)
-    counts = np.bincount(packing.scatter[active] // packing.mask.shape[1], minlength=len(words))
-    columns = np.arange(counts.max())
-    grid = columns < counts[:, None]
-    starts = np.cumsum(counts) - counts
+    going = Packing.of(np.add.reduceat(active, packing.firsts, dtype=np.int64), heads=packing.heads)
     return {
         "active": np.flatnonzero(active),
-        "query_gather": np.where(grid, starts[:, None] + columns, 0),
-        "scatter": np.flatnonzero(grid),
+        "query_head_gather": going.head_gather,
+        "head_scatter": going.head_scatter,
         "words": (np.cumsum(active) - 1)[words.firsts[inside]],
     }
 

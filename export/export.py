@@ -222,6 +222,7 @@ def _tier2_spec(
         stages=stages,
         labels=labels,
         width=packed.width,
+        heads=packed.heads,
         max_length=max_length,
         position_offset=packed.position_offset,
     )

@@ -8,17 +8,35 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from torch import nn
 
+from cascade.packing import Packing
 from cascade_export.stages import PackedModel, PackedStage, PackedTagStage
 
 __all__ = ["OPSET", "TierTwoGraphs", "export_tier2"]
 
 # 20 is the first in which Gelu (erf or tanh) is one operator; ONNX Runtime reads it since 1.17.
 OPSET = 20
+
+# Names of the sizes of each input that are free; those that are "" or left out are the model's own.
+AXES: dict[str, tuple[str, ...]] = {
+    "hidden": ("tokens",),
+    "head_gather": ("rows", "", "longest"),
+    "bias": ("rows", "", "", "longest"),
+    "firsts": ("rows",),
+    "gather": ("rows", "longest"),
+    "weights": ("rows", "", "longest"),
+    "counts": ("rows",),
+    "active": ("actives",),
+    "query_head_gather": ("rows", "", "longest_active"),
+    "words": ("words",),
+}
 
 
 @dataclass(frozen=True)
@@ -27,12 +45,17 @@ class TierTwoGraphs:
 
     Attributes:
         embed: `input_ids`, `token_type_ids` (where the family has them), `position_ids` -> `hidden`.
-        stages: `hidden`, `gather`, `mask`, `scatter` (for taggers also `active`, `query_gather` and `words`) ->
-            `hidden_out`, `logits`; in the order in which they run.
+        stages: `hidden` and indices (see ARCHITECTURE.md) -> `hidden_out`, `logits`; in the order in which they run.
     """
 
     embed: onnx.ModelProto
     stages: tuple[onnx.ModelProto, ...]
+
+    @property
+    def heads(self) -> int:
+        """Of attention, as the stages declare them."""
+        shapes = {value.name: value.type.tensor_type.shape for value in self.stages[0].graph.input}
+        return int(shapes["head_gather"].dim[1].dim_value)
 
 
 def export_tier2(packed: PackedModel) -> TierTwoGraphs:
@@ -45,36 +68,31 @@ def export_tier2(packed: PackedModel) -> TierTwoGraphs:
         inputs=dict.fromkeys(names, ("tokens",)),
         outputs={"hidden": ("tokens",)},
     )
-    stages = tuple(_stage(stage, packed.width) for stage in packed.stages)
+    stages = tuple(_stage(stage, packed) for stage in packed.stages)
     return TierTwoGraphs(embed=embed, stages=stages)
 
 
-def _stage(stage: PackedStage | PackedTagStage, width: int) -> onnx.ModelProto:
-    # Two rows of two and one tokens: every size differs from the others, so none is taken for a constant.
-    hidden, mask = torch.zeros(3, width), torch.tensor([[True, True], [True, False]])
-    gather, scatter = torch.tensor([[0, 1], [2, 0]]), torch.tensor([0, 1, 2])
-    inputs: dict[str, tuple[str, ...]]
-    inputs = {"hidden": ("tokens",), "gather": ("rows", "longest"), "mask": ("rows", "longest")}
+def _stage(stage: PackedStage | PackedTagStage, packed: PackedModel) -> onnx.ModelProto:
+    # Nothing reads a size while the graph is traced, so any example does: two rows of two and one tokens.
+    rows = Packing.of(np.array([2, 1]), heads=packed.heads)
+    feeds: dict[str, npt.NDArray[Any]] = {"hidden": np.zeros((3, packed.width), np.float32), **rows.feeds}
     if isinstance(stage, PackedStage):
-        return _export(
-            stage,
-            (hidden, gather, mask, scatter),
-            inputs=inputs | {"scatter": ("tokens",)},
-            outputs={"hidden_out": ("tokens",), "logits": ("rows",)},
-        )
-    # The first token of each row is active, and a word begins with the second of them.
-    active, query_gather, words = torch.tensor([0, 2]), torch.tensor([[0], [1]]), torch.tensor([1])
+        names = ["hidden", "head_gather", "bias", "head_scatter"]
+        names += ["firsts"] if stage.pooling == "first" else ["gather", "weights", "counts"]
+        going, answered = "tokens", "rows"
+    else:
+        # The first token of each row is active, and a word begins with the second of them.
+        actives = Packing.of(np.array([1, 1]), heads=packed.heads)
+        feeds |= {"active": np.array([0, 2]), "words": np.array([1])}
+        feeds |= {"query_head_gather": actives.head_gather, "head_scatter": actives.head_scatter}
+        names = ["hidden", "head_gather", "bias", "active", "query_head_gather", "head_scatter", "words"]
+        going, answered = "actives", "words"
+    axes = AXES | {"head_scatter": (going,)}
     return _export(
         stage,
-        (hidden, gather, mask, active, query_gather, scatter[:2], words),
-        inputs=inputs
-        | {
-            "active": ("actives",),
-            "query_gather": ("rows", "longest_active"),
-            "scatter": ("actives",),
-            "words": ("words",),
-        },
-        outputs={"hidden_out": ("actives",), "logits": ("words",)},
+        tuple(torch.from_numpy(feeds[name]) for name in names),
+        inputs={name: axes[name] for name in names},
+        outputs={"hidden_out": (going,), "logits": (answered,)},
     )
 
 
@@ -97,7 +115,10 @@ def _export(
             opset_version=OPSET,
             input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_axes={name: dict(enumerate(axes)) for name, axes in {**inputs, **outputs}.items()},
+            dynamic_axes={
+                name: {axis: size for axis, size in enumerate(axes) if size}
+                for name, axes in {**inputs, **outputs}.items()
+            },
         )
     model = onnx.load_from_string(buffer.getvalue())
     # Names of source lines, with the exporter's folders in them, are nobody's business in a bundle.

@@ -1,4 +1,4 @@
-"""Finding in an ONNX graph: linear layers, constants, values that are only moved.
+"""Finding in an ONNX graph: linear layers, constants, values that are only moved or looked up.
 
 It leaves to others: what is done with them (`quantise`), what goes into them (`chain`).
 """
@@ -15,7 +15,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from cascade.batch import FloatArray
 
-__all__ = ["Linear", "Movement", "attribute", "constants_of", "linears", "movement"]
+__all__ = ["Linear", "Lookup", "Movement", "attribute", "constants_of", "linears", "lookup", "movement", "readers_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +100,43 @@ def movement(graph: onnx.GraphProto, name: str) -> Movement | None:
     if source is None or not any(node.op_type == "Concat" for node in found.values()):
         return None
     return Movement(source, tuple(found[place] for place in sorted(found)))
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """Rows of a constant table, perhaps in another shape.
+
+    Attributes:
+        table: its name. The constant has the shape `(rows, width)`.
+        nodes: the `Gather` and what only changes the shape, in order; the last makes the tensor.
+    """
+
+    table: str
+    nodes: tuple[NodeProto, ...]
+
+
+def lookup(graph: onnx.GraphProto, name: str) -> Lookup | None:
+    """How a tensor is looked up in a constant table; None where it is not."""
+    makers = {output: node for node in graph.node for output in node.output}
+    nodes: list[NodeProto] = []
+    while (node := makers.get(name)) is not None and node.op_type == "Reshape":
+        nodes.insert(0, node)
+        name = node.input[0]
+    if node is None or not _looks_up(node):
+        return None
+    table = constants_of(graph).get(node.input[0])
+    if table is None or table.ndim != 2 or table.dtype != np.float32:
+        return None
+    return Lookup(node.input[0], (node, *nodes))
+
+
+def readers_of(graph: onnx.GraphProto, table: str) -> list[int]:
+    """Numbers of all nodes that look rows up in this table."""
+    return [i for i, node in enumerate(graph.node) if _looks_up(node) and node.input[0] == table]
+
+
+def _looks_up(node: NodeProto) -> bool:
+    return node.op_type == "Gather" and not attribute(node, "axis", 0)
 
 
 def constants_of(graph: onnx.GraphProto) -> dict[str, np.ndarray]:

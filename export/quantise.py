@@ -8,46 +8,29 @@ portable QDQ form (`QuantizeLinear` and `DequantizeLinear` around `MatMul` and `
 ONNX Runtime 1.31 fuses the product and its bias to an fp32 `Gemm` before it looks for int8: 12.5 ms against 3.0 ms
 for 800 x 384 by 384 x 1536 on one core, one interleaved run.
 
-It leaves to others: finding the layers (`linears`), their ranges (`chain`), what to do where int8 answers differ
-(`calibrate`).
+It leaves to others: finding the layers (`linears`), their ranges (`chain`, `percentiles`), a scale for each row
+(`quantise_rows`), what to do where int8 answers differ (`calibrate`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
 from cascade.batch import FloatArray
-from cascade_export.linears import Linear, Movement, attribute, constants_of, linears, movement
+from cascade_export.inputs import Ranges, uint8_input
+from cascade_export.linears import Linear, attribute, constants_of, linears
 
-__all__ = ["Ranges", "quantise_linears", "quantise_tables"]
+__all__ = ["Ranges", "int8_weight", "quantise_linears", "quantise_tables", "rebuild", "shared_rows"]
 
 MICROSOFT = "com.microsoft"
 # Below these a scale per row costs more than int8 saves: a weight per token, two token types.
 MIN_TABLE_WIDTH, MIN_TABLE_ROWS = 8, 5
 SMOOTHING = 0.8
 SMOOTHING_FLOOR = 0.5
-
-
-@dataclass(frozen=True, eq=False)
-class Ranges:
-    """What calibration texts did to the input of a linear layer.
-
-    Attributes:
-        low: lowest value of each channel. Shape `(in,)`.
-        high: highest value of each channel. Shape `(in,)`.
-    """
-
-    low: FloatArray
-    high: FloatArray
-
-    def __truediv__(self, scale: FloatArray) -> Ranges:
-        """The ranges of an input that is divided by a positive scale of shape `(in,)`."""
-        return Ranges(self.low / scale, self.high / scale)
 
 
 def quantise_linears(
@@ -68,7 +51,7 @@ def quantise_linears(
     constants: dict[str, np.ndarray] = {}
     ready: dict[str, tuple[str, str, str]] = {}
     found = linears(model)
-    rows = _shared_rows(model.graph, found)
+    rows = shared_rows(model.graph, found)
     sources = {linear.input: rows[linear.input][0] if linear.input in rows else linear.input for linear in found}
     smoothing = _smoothing(found, sources, ranges) if smooth and ranges is not None else {}
     for number, linear in enumerate(found):
@@ -76,9 +59,7 @@ def quantise_linears(
         matrix, origin = linear.weight, sources[linear.input]
         if origin in smoothing:
             matrix = matrix * smoothing[origin][:, None]
-        scale = np.maximum(np.abs(matrix).max(axis=0) / 127, np.finfo(np.float32).tiny).astype(np.float32)
-        constants[f"{name}_weight"] = np.clip(np.rint(matrix / scale), -127, 127).astype(np.int8)
-        constants[f"{name}_weight_scale"] = scale
+        constants[f"{name}_weight"], constants[f"{name}_weight_scale"] = int8_weight(matrix)
         bias = ""
         if linear.bias is not None:
             bias = f"{name}_bias"
@@ -98,8 +79,10 @@ def quantise_linears(
                         helper.make_node("Mul", [source, f"{name}_smoothing"], [f"{name}_smooth"], f"{name}_smooth")
                     )
                     source = f"{name}_smooth"
-                constants[f"{name}_input_scale"], constants[f"{name}_input_zero"] = _uint8(span)
-                nodes += _quantised(source, name, movement(model.graph, source))
+                made = uint8_input(model.graph, source, name, span)
+                nodes += made.nodes
+                constants |= made.constants
+                replaced |= made.replaced
             if linear.input not in ready:  # some rows of an input that is quantised as a whole
                 ready[linear.input] = (f"{name}_rows", *ready[origin][1:])
                 inputs = [ready[origin][0], rows[linear.input][1]]
@@ -110,32 +93,14 @@ def quantise_linears(
         for index in linear.nodes[:-1]:
             replaced[index] = []
         replaced[linear.nodes[-1]] = nodes
-    _rebuild(quantised, replaced, constants)
+    rebuild(quantised, replaced, constants)
     return quantised
 
 
-def _quantised(source: str, name: str, moved: Movement | None) -> list[NodeProto]:
-    """Nodes that make `name_input`, the uint8 form of `source`.
-
-    What is made of copies of a smaller tensor (a token beside its neighbours) is made of copies of its uint8 form: the
-    same numbers for a fifth of the work.
-    """
-    scale, zero, output = f"{name}_input_scale", f"{name}_input_zero", f"{name}_input"
-    if moved is None:
-        return [helper.make_node("QuantizeLinear", [source, scale, zero], [output], f"{name}_quantise")]
-    names = {moved.source: f"{name}_source", source: output}
-    nodes = [helper.make_node("QuantizeLinear", [moved.source, scale, zero], [names[moved.source]], f"{name}_quantise")]
-    for number, node in enumerate(moved.nodes):
-        names.setdefault(node.output[0], f"{name}_moved_{number}")
-        copied = NodeProto.FromString(node.SerializeToString())
-        inputs = [names.get(given, given) for given in node.input]
-        if node.op_type == "Pad":
-            inputs = [*inputs[:2], zero, *inputs[3:]]
-        del copied.input[:]
-        copied.input.extend(inputs)
-        copied.output[0], copied.name = names[node.output[0]], names[node.output[0]]
-        nodes.append(copied)
-    return nodes
+def int8_weight(matrix: FloatArray) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix of shape `(in, out)` as int8, and the scale of each column, shape `(out,)`."""
+    scale = np.maximum(np.abs(matrix).max(axis=0) / 127, np.finfo(np.float32).tiny).astype(np.float32)
+    return np.clip(np.rint(matrix / scale), -127, 127).astype(np.int8), scale
 
 
 def quantise_tables(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -162,11 +127,11 @@ def quantise_tables(model: onnx.ModelProto) -> onnx.ModelProto:
             helper.make_node("Gather", [f"{name}_scale", ids], [f"{name}_scales"], f"{name}_gather_scale"),
             helper.make_node("Mul", [f"{name}_float", f"{name}_scales"], [node.output[0]], f"{name}_mul"),
         ]
-    _rebuild(quantised, replaced, constants)
+    rebuild(quantised, replaced, constants)
     return quantised
 
 
-def _rebuild(
+def rebuild(
     model: onnx.ModelProto, replaced: Mapping[int, list[NodeProto]], constants: Mapping[str, np.ndarray]
 ) -> None:
     """Put new nodes in place of old ones, in order, and drop the constants that nothing reads any more."""
@@ -196,7 +161,7 @@ def _node(operator: str, inputs: list[str], output: str) -> NodeProto:
     return helper.make_node(operator, inputs, [output], f"{operator}_{output}", domain=MICROSOFT)
 
 
-def _shared_rows(graph: onnx.GraphProto, found: Sequence[Linear]) -> dict[str, tuple[str, str]]:
+def shared_rows(graph: onnx.GraphProto, found: Sequence[Linear]) -> dict[str, tuple[str, str]]:
     """Inputs that are rows of another layer's input: by name, that input and the numbers of the rows.
 
     In a tagger's layer, keys and values read all tokens and queries some of them: quantised once, gathered as uint8.
@@ -229,10 +194,3 @@ def _smoothing(
         scale = np.maximum(largest, floor) ** SMOOTHING / np.maximum(weight, 1e-6) ** (1 - SMOOTHING)
         scales[name] = (scale / np.exp(np.log(scale).mean())).astype(np.float32)
     return scales
-
-
-def _uint8(span: Ranges) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and zero point such that the range, widened to hold 0, covers 0 to 255."""
-    low, high = min(float(span.low.min()), 0.0), max(float(span.high.max()), 0.0)
-    scale = max((high - low) / 255, float(np.finfo(np.float32).tiny))
-    return np.array(scale, np.float32), np.array(np.clip(np.rint(-low / scale), 0, 255), np.uint8)

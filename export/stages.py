@@ -4,7 +4,8 @@ It leaves to others: where a family keeps its parts (`families`), writing the mo
 (`quantise`), the index arrays that feed them (`cascade.packing`).
 
 Hidden states are one matrix of the tokens of all rows, without padding (ARCHITECTURE.md, contracts). Linear layers,
-LayerNorm and the feed-forward part run on it as it is; only attention gathers it into a padded grid and scatters back.
+LayerNorm and the feed-forward part run on it as it is; only attention gathers the heads of tokens into a padded grid
+and scatters them back. All indices come from outside: a stage makes none.
 
 In a tagger, words leave one by one. A token whose word has left keeps its last state and is still attended to: keys
 and values are made of all tokens, queries and everything after attention of the active ones only (halt-and-copy).
@@ -34,7 +35,7 @@ class PackedLayer(nn.Module):
 
     def __init__(self, parts: LayerParts, *, heads: int, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.heads, self.size, self.width = heads, parts.query.out_features // heads, parts.query.out_features
+        self.size, self.width = parts.query.out_features // heads, parts.query.out_features
         # The scaling of attention is folded into the queries. (A copy: ALBERT's layers share their parts.)
         self.query, self.key, self.value = copy.deepcopy(parts.query), parts.key, parts.value
         with torch.no_grad():
@@ -44,19 +45,19 @@ class PackedLayer(nn.Module):
         self.expand, self.contract, self.output_norm = parts.expand, parts.contract, parts.output_norm
         self.activation = activation
 
-    def forward(self, hidden: Tensor, gather: Tensor, bias: Tensor, scatter: Tensor) -> Tensor:
-        """Shapes `(tokens, width)`, `(rows, longest)`, `(rows, 1, 1, longest)`, `(tokens,)` -> `(tokens, width)`."""
-        return self.partly(hidden, hidden, hidden, gather, bias, gather, scatter)
+    def forward(self, hidden: Tensor, head_gather: Tensor, bias: Tensor, head_scatter: Tensor) -> Tensor:
+        """New states of all tokens; shapes as of `partly`."""
+        return self.partly(hidden, hidden, hidden, head_gather, bias, head_gather, head_scatter)
 
     def partly(
         self,
         asking: Tensor,
         before: Tensor,
         hidden: Tensor,
-        gather: Tensor,
+        head_gather: Tensor,
         bias: Tensor,
-        query_gather: Tensor,
-        scatter: Tensor,
+        query_head_gather: Tensor,
+        head_scatter: Tensor,
     ) -> Tensor:
         """New states of some tokens, which attend to all of them.
 
@@ -65,32 +66,28 @@ class PackedLayer(nn.Module):
             before: the states of the same tokens, to which the layer adds. Shape `(actives, width)`. Equal to
                 `asking`, which may be another node of the graph: one that shares its int8 form with `hidden`.
             hidden: what keys and values are made of. Shape `(tokens, width)`.
-            gather: number of the token at each place of the padded grid. Shape `(rows, longest)`.
-            bias: 0 where a token is, else the lowest float. Shape `(rows, 1, 1, longest)`.
-            query_gather: as `gather`, for the actives. Shape `(rows, longest_active)`.
-            scatter: place of each active in the flattened grid of actives. Shape `(actives,)`.
+            head_gather: number of the head of the token at each place of the padded grid. Shape
+                `(rows, heads, longest)`.
+            bias: 0 where a token is, else `cascade.packing.MASKED`. Shape `(rows, 1, 1, longest)`.
+            query_head_gather: as `head_gather`, for the actives. Shape `(rows, heads, longest_active)`.
+            head_scatter: place of each head of each active in the flattened grid of actives. Shape `(actives, heads)`.
 
         Returns:
             Shape `(actives, width)`.
         """
         # One merged product for all three was 5 % slower per layer: its result has to be split again. Each head of each
         # token is a row of its own, gathered straight to its place: no transposes, 5 % off a stage.
-        queries = self._by_head(self.query(asking), query_gather)
-        keys, values = (self._by_head(linear(hidden), gather) for linear in (self.key, self.value))
+        queries = self._by_head(self.query(asking), query_head_gather)
+        keys, values = (self._by_head(linear(hidden), head_gather) for linear in (self.key, self.value))
         weights = torch.softmax(queries @ keys.transpose(-1, -2) + bias, dim=-1)
-        longest = query_gather.shape[1]
-        # Place row * longest + column of a grid of tokens is (row * heads + head) * longest + column of one of heads.
-        row_starts = scatter - scatter % longest
-        places = (scatter + row_starts * (self.heads - 1))[:, None] + torch.arange(self.heads) * longest
-        context = F.embedding(places, (weights @ values).reshape(-1, self.size)).reshape(-1, self.width)
+        context = self._by_head(weights @ values, head_scatter).reshape(-1, self.width)
         new = self.attention_norm(self.output(context) + before)
         result: Tensor = self.output_norm(self.contract(self.activation(self.expand(new))) + new)
         return result
 
-    def _by_head(self, states: Tensor, grid: Tensor) -> Tensor:
-        """Shapes `(tokens, width)`, `(rows, longest)` -> `(rows, heads, longest, size)`."""
-        places = grid[:, None, :] * self.heads + torch.arange(self.heads)[:, None]
-        return F.embedding(places, states.reshape(-1, self.size))
+    def _by_head(self, states: Tensor, index: Tensor) -> Tensor:
+        """The heads in `states`, of any shape, by their numbers: `(...)` -> `(..., size)`."""
+        return F.embedding(index, states.reshape(-1, self.size))
 
 
 class PackedStage(nn.Module):
@@ -100,18 +97,20 @@ class PackedStage(nn.Module):
         super().__init__()
         self.layers, self.head, self.pooling = nn.ModuleList(layers), head, pooling
 
-    def forward(self, hidden: Tensor, gather: Tensor, mask: Tensor, scatter: Tensor) -> tuple[Tensor, Tensor]:
-        """Shapes as in ARCHITECTURE.md; returns hidden `(tokens, width)` and logits `(rows, labels)`."""
-        bias = _bias(mask)
+    def forward(
+        self, hidden: Tensor, head_gather: Tensor, bias: Tensor, head_scatter: Tensor, *pooled_by: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Shapes as in ARCHITECTURE.md; returns hidden `(tokens, width)` and logits `(rows, labels)`.
+
+        `pooled_by`: `firsts` where pooling is "first"; `gather`, `weights` and `counts` where it is "mean".
+        """
         for layer in self.layers:
-            hidden = layer(hidden, gather, bias, scatter)
+            hidden = layer(hidden, head_gather, bias, head_scatter)
         if self.pooling == "first":
-            pooled = F.embedding(gather[:, 0], hidden)
-        else:
-            weights = mask.to(torch.float32)
-            total = (weights[:, None, :] @ F.embedding(gather, hidden)).squeeze(1)
-            pooled = total / weights.sum(dim=1, keepdim=True)
-        return hidden, self.head(pooled)
+            (firsts,) = pooled_by
+            return hidden, self.head(F.embedding(firsts, hidden))
+        gather, weights, counts = pooled_by
+        return hidden, self.head((weights @ F.embedding(gather, hidden)).squeeze(1) / counts)
 
 
 class PackedTagStage(nn.Module):
@@ -124,21 +123,20 @@ class PackedTagStage(nn.Module):
     def forward(
         self,
         hidden: Tensor,
-        gather: Tensor,
-        mask: Tensor,
+        head_gather: Tensor,
+        bias: Tensor,
         active: Tensor,
-        query_gather: Tensor,
-        scatter: Tensor,
+        query_head_gather: Tensor,
+        head_scatter: Tensor,
         words: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Shapes as in ARCHITECTURE.md; returns hidden of the actives `(actives, width)`, logits `(words, labels)`."""
-        bias = _bias(mask)
         asking = new = F.embedding(active, hidden)
         for i, layer in enumerate(self.layers):
             if i:
                 hidden = hidden.index_put((active,), new)
                 asking = F.embedding(active, hidden)
-            new = layer.partly(asking, new, hidden, gather, bias, query_gather, scatter)  # type: ignore[operator]  # torch types a list's modules as tensors too
+            new = layer.partly(asking, new, hidden, head_gather, bias, query_head_gather, head_scatter)  # type: ignore[operator]  # torch types a list's modules as tensors too
         return new, self.head(F.embedding(words, new))
 
 
@@ -151,6 +149,7 @@ class PackedModel:
         stages: in the order in which they run; all of one kind.
         layers: number of the last layer of each stage, from 1.
         width: size of a hidden state.
+        heads: of attention.
         position_offset: position id of a row's first token.
         max_length: tokens of a row at most, special tokens included.
         takes_types: whether `embed` reads token type ids.
@@ -160,6 +159,7 @@ class PackedModel:
     stages: tuple[PackedStage, ...] | tuple[PackedTagStage, ...]
     layers: tuple[int, ...]
     width: int
+    heads: int
     position_offset: int
     max_length: int
 
@@ -201,15 +201,10 @@ def pack(model: MultiExitModel | MultiExitTagger) -> PackedModel:
         stages=stages,
         layers=tuple(model.layers),
         width=config.hidden_size,
+        heads=config.num_attention_heads,
         position_offset=offset,
         max_length=config.max_position_embeddings - offset,
     )
-
-
-def _bias(mask: Tensor) -> Tensor:
-    """What attention adds at each place: `(rows, longest)` -> `(rows, 1, 1, longest)`."""
-    # The lowest float, not minus infinity: its exponential is exactly 0 too, and it cannot turn into a NaN.
-    return torch.where(mask, 0.0, torch.finfo(torch.float32).min)[:, None, None, :]
 
 
 def _activation(name: str) -> Callable[[Tensor], Tensor]:

@@ -13,8 +13,9 @@ import pytest
 from cascade import backend
 from cascade.backend import Array, FunctionBackend, OnnxBackend, SessionOptions, lacks_vnni
 from cascade.exceptions import BundleError, OptionError
+from cascade.packing import Packing
 from cascade.threads import available_cpus
-from tests.toy import toy_bundle
+from tests.toy import HEADS, STAGE_INPUTS, toy_bundle
 
 
 @pytest.fixture
@@ -25,13 +26,11 @@ def stage(tmp_path: Path) -> Path:
 
 def test_names_and_run(stage: Path) -> None:
     graph = OnnxBackend(stage, SessionOptions(threads=1))
-    assert graph.inputs == ("hidden", "gather", "mask", "scatter")
+    assert graph.inputs == STAGE_INPUTS
     assert graph.outputs == ("hidden_out", "logits")
     feeds = {
         "hidden": np.ones((3, 6), dtype=np.float32),
-        "gather": np.array([[0, 1], [2, 0]]),
-        "mask": np.array([[True, True], [True, False]]),
-        "scatter": np.array([0, 1, 2]),
+        **Packing.of(np.array([2, 1]), heads=HEADS).feeds,
     }
     made = graph.run({**feeds, "unknown": np.zeros(1)})
     assert {name: array.shape for name, array in made.items()} == {"hidden_out": (3, 6), "logits": (2, 3)}
@@ -74,9 +73,7 @@ def test_idle_sessions_cost_no_time(stage: Path) -> None:
     rows = 2000
     feeds: dict[str, Array] = {
         "hidden": np.ones((rows, 6), dtype=np.float32),
-        "gather": np.arange(rows)[:, None],
-        "mask": np.ones((rows, 1), dtype=np.bool_),
-        "scatter": np.arange(rows),
+        **Packing.of(np.ones(rows, dtype=np.int64), heads=HEADS).feeds,
     }
     graph.run(feeds)
     before = time.process_time()

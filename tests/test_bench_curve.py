@@ -28,8 +28,8 @@ from cascade_bench.data import Columns, Labelled
 from cascade_bench.plane import Axes, Estimate, Kind, Setting, Sweep, configured, front
 from cascade_bench.sweep import sweep
 from cascade_bench.tag_data import TagColumns, Tagged
+from tests.tagged import sentences
 from tests.test_bench_cli import Run, run, texts  # noqa: F401  # a fixture is found by its name
-from tests.test_bench_tags import sentences
 from tests.toy import toy_bundle
 from tests.toy_tags import tag_bundle
 

@@ -29,8 +29,8 @@ from cascade_bench.plane import Estimate, Kind, Setting, Sweep
 from cascade_bench.report_json import stats, write_text
 from cascade_bench.statistics import Interval
 from cascade_bench.table import Row, Table
+from tests.tagged import sentences
 from tests.test_bench_cli import Run, data, model, run  # noqa: F401  # fixtures are found by their names
-from tests.test_bench_tags import sentences
 from tests.toy_tags import tag_bundle
 
 STATS = {

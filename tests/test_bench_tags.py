@@ -1,31 +1,25 @@
-"""`cascade-bench` on a tagger: labelled sentences, contenders, rivals at equal accuracy, thresholds that were run."""
+"""What runs on tagged sentences: contenders, rivals at equal accuracy, operating points that were run."""
 
 from __future__ import annotations
 
-import builtins
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cascade.bundle import open_bundle
-from cascade.calibration import WordGrid, leave
-from cascade.exceptions import DataError, MissingExtraError, OptionError
+from cascade.calibration import leave
+from cascade.exceptions import DataError, OptionError
 from cascade.exits import AtExit, ExitPolicy, any_of, never
-from cascade.routing import Threshold, defer_all
+from cascade.routing import defer_all
 from cascade.tagger import Tagger
-from cascade.windows import Windows
 from cascade.word_exits import ExitByToken, SentenceExit, TokenExit
 from cascade_bench import interleaving, rivals, tag_operating, taggers
 from cascade_bench.statistics import Interval
 from cascade_bench.table import Row, Table, measure
-from cascade_bench.tag_data import TagColumns, Tagged, entity_f1, read_tagged
+from cascade_bench.tag_data import Tagged, entity_f1, read_tagged
 from cascade_bench.verdicts import verdicts
-from tests import tiny
-from tests.test_bench_cli import Run, run  # noqa: F401  # a fixture is found by its name
+from tests.tagged import GRID, labelled, sentences
 from tests.toy_tags import LAYERS, TAGS, tag_bundle
 
 
@@ -33,16 +27,6 @@ from tests.toy_tags import LAYERS, TAGS, tag_bundle
 def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """One pass per turn: these tests look at what is printed, not at seconds."""
     monkeypatch.setattr(interleaving, "SHORTEST", 1e-9)
-
-
-def sentences(count: int, seed: int = 4) -> list[list[str]]:
-    rng = np.random.default_rng(seed)
-    words = [*tiny.WORDS, "unforgettable", "xylophones"]
-    return [rng.choice(words, rng.integers(1, 12)).tolist() for _ in range(count)]
-
-
-def lines(some: list[list[str]], tags: list[list[str]]) -> str:
-    return "".join(json.dumps({"tokens": words, "tags": own}) + "\n" for words, own in zip(some, tags, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -56,21 +40,6 @@ def tagger(model: Path) -> Tagger:
     return Tagger.from_pretrained(model, threads=1)
 
 
-def labelled(tagger: Tagger, folder: Path, name: str, *, count: int, seed: int) -> Path:
-    """Labelled by full-depth tier 2, every ninth word wrongly."""
-    some = sentences(count, seed)
-    tags = tagger.with_router(defer_all).with_exit_policy(never).predict(some).tags
-    number = 0
-    for own in tags:
-        for place in range(len(own)):
-            number += 1
-            if number % 9 == 0:
-                own[place] = "B-LOC"
-    file = folder / name
-    file.write_text(lines(some, tags))
-    return file
-
-
 @pytest.fixture(scope="module")
 def data(tagger: Tagger, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return labelled(tagger, tmp_path_factory.mktemp("data"), "dev.jsonl", count=60, seed=4)
@@ -79,76 +48,6 @@ def data(tagger: Tagger, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def more(tagger: Tagger, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return labelled(tagger, tmp_path_factory.mktemp("data"), "train.jsonl", count=120, seed=5)
-
-
-def test_reading(tmp_path: Path) -> None:
-    file = tmp_path / "some.jsonl"
-    file.write_text(lines([["a", "b"], [], ["c"]], [["O", "B-PER"], [], ["I-LOC"]]))
-    found = read_tagged(str(file), TAGS)
-    assert found.sentences == [["a", "b"], ["c"]]
-    assert found.targets.tolist() == [0, 1, 4]
-    assert (len(found), found.unit, found.entities) == (3, "words", True)
-    assert found.right([["O", "O"], ["I-LOC"]]) == 2
-    file.write_text(json.dumps({"words": ["a"], "upos": ["X"]}))
-    assert read_tagged(str(file), ("X", "Y"), columns=TagColumns("words", "upos")).entities is False
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"tokens": ["a"]}\n', "line 1: there must be a column 'tags'"),
-        ('{"tokens": ["a"], "tags": ["O"]}\n{"tokens": "a", "tags": ["O"]}\n', "line 2: tokens must be a list of str"),
-        ('{"tokens": ["a"], "tags": [1]}\n', r"line 1: tags must be a list of strings, was: \[1\]"),
-        ('{"tokens": ["a"], "tags": []}\n', "line 1: there must be a tag for each word, were: 1 words and 0 tags"),
-        ('{"tokens": ["a"], "tags": ["Z"]}\n', r"tags must be the bundle's \(O, B-PER, .*\), was: 'Z'; correct"),
-        ("nonsense\n", "line 1: a line must be JSON"),
-        ('{"tokens": [], "tags": []}\n', "must hold at least one word, but it holds none"),
-    ],
-)
-def test_bad_lines(tmp_path: Path, text: str, message: str) -> None:
-    file = tmp_path / "bad.jsonl"
-    file.write_text(text)
-    with pytest.raises(DataError, match=message):
-        read_tagged(str(file), TAGS)
-
-
-def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none\.jsonl must be a file of labelled sentences, but it is missing"):
-        read_tagged(str(tmp_path / "none.jsonl"), TAGS)
-    (tmp_path / "some.csv").write_text("a\n")
-    with pytest.raises(OptionError, match=r"the suffix of a file must be one of \.jsonl, \.ndjson, \.parquet, was"):
-        read_tagged(str(tmp_path / "some.csv"), TAGS)
-
-
-def test_parquet(tmp_path: Path) -> None:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    file = tmp_path / "some.parquet"
-    parquet.write_table(pa.table({"tokens": [["a", "b"]], "tags": [["O", "B-PER"]]}), file)
-    assert read_tagged(str(file), TAGS).tags == [["O", "B-PER"]]
-
-
-def test_entity_f1_counts_whole_entities(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Two entities; one is found, one is cut short: precision and recall are 1/2.
-    right = [["B-PER", "I-PER", "O"], ["B-LOC"]]
-    found = [["B-PER", "O", "O"], ["B-LOC"]]
-    assert entity_f1(right, found) == pytest.approx(0.5)
-    assert entity_f1([["O"]], [["O"]]) == 0
-    tagged = Tagged([["a", "b", "c"], ["d"]], right, np.array([1, 2, 0, 3]), entities=True)
-    assert tagged.f1(found) == pytest.approx(0.5)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert tagged.f1(found) is None
-    real = builtins.__import__
-
-    def refuse(name: str, *rest: Any) -> Any:
-        if name.startswith("seqeval"):
-            raise ImportError(name="seqeval")
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(MissingExtraError, match="entity F1 needs the bench extra, but seqeval is missing"):
-        entity_f1(right, found)
 
 
 def test_contenders_are_what_they_are_called(tagger: Tagger) -> None:
@@ -270,61 +169,6 @@ def test_measured_words(tagger: Tagger, data: Path) -> None:
     assert cascade.f1 == pytest.approx(entity_f1(here.tags, made.tags))
 
 
-def test_table(run: Run, model: Path, data: Path, more: Path, tmp_path: Path) -> None:  # noqa: F811  # the fixture
-    file = tmp_path / "table.json"
-    options = ("--repeats", 2, "--threads", 1, "--json", file, "--exit-table-data", more)
-    done = run("table", model, "--data", data, *options)
-    assert done.status == 0, done.err
-    shown = done.out.splitlines()
-    assert [line.split("  ")[0] for line in shown[:9]] == [
-        "contender",
-        "tier 2, full depth",
-        "tier 2 cut after layer 2",
-        "tier 2 cut after layer 1",
-        "tier 1 alone",
-        "tier 2 with token exit",
-        "tier 2 with sentence exit",
-        "tier 2 with exits fixed per token id",
-        "cascade with windows and exits",
-    ]
-    for column in ("accuracy", "entity F1", "by tier 1", "mean layer", "words/s", "over full tier 2"):
-        assert column in shown[0]
-    assert "100.0%" in shown[4]  # tier 1 answers everything there
-    assert "Tier 2 with token exit is right on" in done.out
-    assert (
-        "cascade: TokenExit(threshold=0.3, window=3); tier 2 alone: TokenExit(threshold=0.3, window=3); sentence: "
-        in done.out
-    )
-    read = json.loads(file.read_text())
-    assert [entry["name"] for entry in read["benchmarks"]][-4:] == ["exits", "sentence", "by-token", "cascade"]
-    assert read["benchmarks"][0]["extra_info"]["entity_f1"] > 0.5
-    assert read["details"]["exit_table_data"] == "train.jsonl"
-    assert read["details"]["sentences"] == 60
-    assert "ExitByToken(" in read["details"]["exit_policies"]["by-token"]
-    done = run("table", model, "--data", data, "--repeats", 1, "--threads", 1, "--markdown")
-    assert done.out.startswith("| contender | accuracy | points | entity F1 | by tier 1 | mean layer | words/s |")
-
-
-def test_table_with_a_pipeline(run: Run, tmp_path: Path) -> None:  # noqa: F811  # the fixture
-    labels = tiny.TAGS
-    tiny.tagger(tmp_path / "checkpoint")
-    bundle = tag_bundle(tmp_path / "bundle", labels=labels, tokenizer=tiny.tokenizer())
-    file = tmp_path / "some.jsonl"
-    some = sentences(10)
-    file.write_text(lines(some, [[labels[0]] * len(own) for own in some]))
-    done = run(
-        "table", bundle.folder, "--data", file, "--repeats", 1, "--threads", 1, "--checkpoint", tmp_path / "checkpoint"
-    )
-    assert done.status == 0, done.err
-    assert "over pipeline" in done.out.splitlines()[0]
-    assert "entity F1" not in done.out.splitlines()[0]
-    assert "transformers.pipeline, fp32, batches of " in done.out
-    assert "Pipeline, sentences/s by batch size on 10 sentences: 1: " in done.out
-
-
-GRID = WordGrid(deferred=(0.2, 0.5), windows=(Windows(2),), thresholds=(0.1, 0.3), spread=(1,))
-
-
 def test_what_was_chosen_keeps_the_bound(tagger: Tagger, data: Path) -> None:
     here = read_tagged(str(data), TAGS)
     found = tag_operating.operate(tagger, here, max_drop=0.05, grid=GRID, tier1_share=0.1)
@@ -360,69 +204,6 @@ def test_sentences_that_fit_no_tier(tagger: Tagger) -> None:
     seen = rivals.see(tagger, both)
     assert seen.words.words == 1
     assert leave(never, seen.probabilities, seen.words, LAYERS).tolist() == [2]
-
-
-@pytest.fixture
-def small_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Small(WordGrid):
-        def __init__(self, *, caps: bool) -> None:
-            super().__init__(GRID.deferred, GRID.windows, GRID.thresholds, GRID.spread, caps)
-
-    monkeypatch.setattr("cascade_bench.tag_cli.WordGrid", Small)
-
-
-@pytest.mark.usefixtures("small_grid")
-@pytest.mark.parametrize("options", [(), ("--f1",), ("--tier1-share", 0.05, "--no-caps")])
-def test_thresholds_are_shown_and_written(
-    run: Run,  # noqa: F811  # the fixture
-    data: Path,
-    tmp_path: Path,
-    options: tuple[object, ...],
-) -> None:
-    model = tag_bundle(tmp_path / "own", router={"policy": "Threshold", "threshold": 0.123}).folder
-    before = (model / "cascade.json").read_bytes()
-    done = run("thresholds", model, "--data", data, "--max-drop", 0.05, "--threads", 1, *options)
-    assert done.status == 0, done.err
-    assert "Replayed, 5.00 points allowed, by kind:" in done.out
-    assert f"Really run (full-depth tier 2: {'entity F1' if '--f1' in options else 'accuracy'} " in done.out
-    assert (model / "cascade.json").read_bytes() == before
-    done = run("thresholds", model, "--data", data, "--max-drop", 0.05, "--threads", 1, "--write", *options)
-    assert done.status == 0, done.err
-    manifest = open_bundle(model).manifest
-    chosen = manifest.figures["operating_point"]
-    assert (chosen["router"], chosen["exit_policy"]) == (manifest.router, manifest.exit_policy)
-    assert chosen["windows"] == manifest.windows
-    assert chosen["metric"] == ("entity F1" if "--f1" in options else "word accuracy")
-    assert chosen["drop"] <= 0.05 + 1e-9
-    assert Tagger.from_pretrained(model, threads=1).router != Threshold(0.123)
-
-
-def test_startup(run: Run, model: Path) -> None:  # noqa: F811  # the fixture
-    done = run("startup", model, "--samples", 1, "--threads", 1)
-    assert done.status == 0, done.err
-    assert "with all that a Tagger needs" in done.out
-
-
-def wrong(run: Callable[..., Any], expected: str, *arguments: object) -> None:  # noqa: F811  # the fixture's value
-    done = run(*arguments)
-    assert (done.status, done.out) == (2, "")
-    assert expected in done.err
-    assert len(done.err.splitlines()) == 1
-
-
-def test_bad_use(run: Run, model: Path, data: Path, tmp_path: Path) -> None:  # noqa: F811  # the fixture
-    for command in ("table", "thresholds"):
-        wrong(run, "missing; check the path", command, model, "--data", tmp_path / "none.jsonl")
-    wrong(run, "--per-exit is for classifiers", "thresholds", model, "--data", data, "--per-exit")
-    wrong(run, "--write needs a bundle in a folder", "thresholds", "some/where", "--data", data, "--write")
-
-
-def test_options_of_taggers_are_refused_for_classifiers(run: Run, data: Path, tmp_path: Path) -> None:  # noqa: F811
-    from tests.toy import toy_bundle
-
-    texts = toy_bundle(tmp_path / "texts").folder
-    wrong(run, "--exit-table-data is for taggers", "table", texts, "--data", data, "--exit-table-data", data)
-    wrong(run, "--f1 is for taggers", "thresholds", texts, "--data", data, "--f1")
 
 
 def test_tier_2_alone_may_have_an_exit_policy_of_its_own(tagger: Tagger) -> None:

@@ -38,6 +38,7 @@ MANIFEST = Manifest(
         stages=(StageSpec(file="tier2/stage_00.onnx", layer=1),),
         labels=LABELS,
         width=4,
+        heads=2,
         max_length=16,
     ),
     router={"policy": "Threshold", "threshold": 0.9},
@@ -118,7 +119,7 @@ def test_every_fault_is_named_at_once(made: Bundle) -> None:
 
 def test_another_format_version_is_refused(made: Bundle) -> None:
     rewrite(made.folder, lambda raw: raw.update(format_version=99))
-    with pytest.raises(BundleError, match=r"format_version must be 1, was: 99; export it again"):
+    with pytest.raises(BundleError, match=r"format_version must be 2, was: 99; export it again"):
         open_bundle(made.folder)
 
 

@@ -28,6 +28,7 @@ MANIFEST = Manifest(
         ),
         labels=LABELS,
         width=384,
+        heads=12,
         max_length=512,
     ),
     router={"policy": "Threshold", "threshold": 0.9},

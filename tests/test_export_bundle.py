@@ -94,6 +94,7 @@ def test_what_is_in_a_bundle(tiers: Path, tmp_path: Path) -> None:
     assert [stage.layer for stage in manifest.tier2.stages] == [1, 2]
     assert {stage.precision for stage in manifest.tier2.stages} == {"int8"}
     assert manifest.tier2.max_length == manifest.tier1.max_length == 48
+    assert (manifest.tier2.width, manifest.tier2.heads) == (16, 2)
     assert all(0.05 <= stage.temperature <= 20 for stage in manifest.tier2.stages)
     assert 1.0 not in {manifest.tier1.temperature, *(stage.temperature for stage in manifest.tier2.stages)}
     assert manifest.figures["calibration"] == {

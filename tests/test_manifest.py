@@ -25,6 +25,7 @@ MANIFEST = Manifest(
         stages=(StageSpec(PATHS[2], 1, 1.5, "int8"), StageSpec(PATHS[3], 3)),
         labels=LABELS,
         width=16,
+        heads=4,
         max_length=64,
         position_offset=2,
     ),
@@ -66,9 +67,9 @@ def test_not_json() -> None:
         Manifest.from_json("[]")
 
 
-@pytest.mark.parametrize("version", [0, 2, None, "1"])
+@pytest.mark.parametrize("version", [0, 1, 3, None, "2"])
 def test_another_format(version: object) -> None:
-    with pytest.raises(BundleError, match=rf"format_version must be 1, was: {version}; export it again, or install"):
+    with pytest.raises(BundleError, match=rf"format_version must be 2, was: {version}; export it again with"):
         Manifest.from_json(changed(lambda raw: raw.update(format_version=version)))
 
 
@@ -79,6 +80,7 @@ def test_another_format(version: object) -> None:
         lambda raw: raw.pop("files"),
         lambda raw: raw["tier2"].pop("stages"),
         lambda raw: raw["tier2"].pop("width"),
+        lambda raw: raw["tier2"].pop("heads"),
         lambda raw: raw.update(strange=1),
         lambda raw: raw.update(files=[]),
         lambda raw: raw["tier1"].update(labels=3),
@@ -115,6 +117,9 @@ def test_missing_and_misnamed_fields(change: Callable[[Raw], object]) -> None:
         (lambda raw: raw["tier1"].update(temperature="1"), "temperature must be above 0 and finite, was: '1'"),
         (lambda raw: raw["tier2"]["stages"][0].update(temperature=0), "temperature must be above 0 .*, was: 0"),
         (lambda raw: raw["tier1"].update(max_length="64"), "max_length must be a whole number of .* 1, was: '64'"),
+        (lambda raw: raw["tier2"].update(heads=0), "heads must be a whole number of at least 1, was: 0"),
+        (lambda raw: raw["tier2"].update(heads="4"), "heads must be a whole number of at least 1, was: '4'"),
+        (lambda raw: raw["tier2"].update(heads=5), "heads must divide the width, 16, was: 5"),
         (lambda raw: raw["tier2"].update(position_offset=-1), "position_offset must be .* at least 0, was: -1"),
         (lambda raw: raw["tier2"]["stages"][0].update(layer="1"), "layer must be a whole number .*, was: '1'"),
         (lambda raw: raw["tier2"].update(stages=[]), "tier 2 must have at least one stage"),
@@ -167,6 +172,7 @@ def test_models_are_the_graphs_the_tokenizer_and_what_is_said_about_them() -> No
         replace(manifest, tier1=replace(first, max_length=32)),
         replace(manifest, tier2=replace(second, max_length=32)),
         replace(manifest, tier2=replace(second, position_offset=0)),
+        replace(manifest, tier2=replace(second, heads=2)),
         replace(manifest, tier2=replace(second, stages=tuple(swapped))),
     ):
         assert {path for path, own in other.models().items() if own != models[path]} == {"cascade.json"}

@@ -9,32 +9,90 @@ from hypothesis import strategies as st
 
 from cascade.batch import Batch
 from cascade.exceptions import InputError
-from cascade.packing import Packing, compact, concatenate, neighbours, padded
+from cascade.packing import MASKED, Packing, compact, concatenate, neighbours, padded
 from tests.toy import batch_of
 
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=12)
 
 
 def test_worked_example() -> None:
-    packing = Packing.of(np.array([2, 3, 1]))
-    np.testing.assert_array_equal(packing.gather, [[0, 1, 0], [2, 3, 4], [5, 0, 0]])
+    """Two heads; a padding place, `-40` in the bias, holds its own row's first token."""
+    packing = Packing.of(np.array([2, 3, 1]), heads=2)
+    np.testing.assert_array_equal(packing.firsts, [0, 2, 5])
     np.testing.assert_array_equal(packing.mask, [[1, 1, 0], [1, 1, 1], [1, 0, 0]])
-    np.testing.assert_array_equal(packing.scatter, [0, 1, 3, 4, 5, 6])
+    np.testing.assert_array_equal(packing.gather, [[0, 1, 0], [2, 3, 4], [5, 5, 5]])
+    np.testing.assert_array_equal(packing.weights, [[[1, 1, 0]], [[1, 1, 1]], [[1, 0, 0]]])
+    np.testing.assert_array_equal(packing.counts, [[2], [3], [1]])
+    np.testing.assert_array_equal(packing.bias, [[[[0, 0, -40]]], [[[0, 0, 0]]], [[[0, -40, -40]]]])
+    np.testing.assert_array_equal(
+        packing.head_gather, [[[0, 2, 0], [1, 3, 1]], [[4, 6, 8], [5, 7, 9]], [[10, 10, 10], [11, 11, 11]]]
+    )
+    np.testing.assert_array_equal(packing.head_scatter, [[0, 3], [1, 4], [6, 9], [7, 10], [8, 11], [12, 15]])
     np.testing.assert_array_equal(packing.position_ids(), [0, 1, 0, 1, 2, 0])
     np.testing.assert_array_equal(packing.position_ids(2), [2, 3, 2, 3, 4, 2])
 
 
-@given(LENGTHS)
-def test_gather_then_scatter_is_the_identity(lengths: list[int]) -> None:
+@given(LENGTHS, st.integers(1, 4))
+def test_indices_equal_a_loop(lengths: list[int], heads: int) -> None:
+    """Each place of the grid by itself, and then the way back to the tokens."""
+    feeds = Packing.of(np.array(lengths, dtype=np.int64), heads=heads).feeds
+    rows, longest = len(lengths), max(lengths)
+    assert feeds["head_gather"].shape == (rows, heads, longest)
+    assert feeds["bias"].shape == (rows, 1, 1, longest)
+    assert feeds["head_scatter"].shape == (sum(lengths), heads)
+    assert feeds["weights"].shape == (rows, 1, longest)
+    first = 0
+    for row, length in enumerate(lengths):
+        for column in range(longest):
+            real = column < length
+            token = first + column if real else first
+            assert feeds["gather"][row, column] == token
+            assert feeds["weights"][row, 0, column] == real
+            assert feeds["bias"][row, 0, 0, column] == (0 if real else MASKED)
+            for head in range(heads):
+                assert feeds["head_gather"][row, head, column] == token * heads + head
+                if real:
+                    place = (row * heads + head) * longest + column
+                    assert feeds["head_scatter"][token, head] == place
+        assert (feeds["firsts"][row], feeds["counts"][row, 0]) == (first, length)
+        first += length
+    floats = {"bias", "weights", "counts"}
+    assert {name: array.dtype for name, array in feeds.items()} == {
+        name: np.float32 if name in floats else np.int64 for name in feeds
+    }
+
+
+@given(LENGTHS, st.integers(1, 4))
+def test_gather_then_scatter_is_the_identity(lengths: list[int], heads: int) -> None:
+    packing = Packing.of(np.array(lengths, dtype=np.int64), heads=heads)
+    hidden = np.arange(sum(lengths) * heads * 2, dtype=np.float32).reshape(-1, heads, 2)
+    grid = hidden.reshape(-1, 2)[packing.head_gather]
+    np.testing.assert_array_equal(grid.reshape(-1, 2)[packing.head_scatter], hidden)
+
+
+@given(LENGTHS, st.integers(-3, 3))
+def test_position_ids(lengths: list[int], offset: int) -> None:
+    positions = Packing.of(np.array(lengths, dtype=np.int64)).position_ids(offset)
+    assert positions.dtype == np.int64
+    assert positions.tolist() == [place + offset for length in lengths for place in range(length)]
+
+
+def test_arrays_are_made_once() -> None:
+    packing = Packing.of(np.array([2, 1]), heads=2)
+    assert all(packing.feeds[name] is array for name, array in packing.feeds.items())
+
+
+@given(LENGTHS.filter(lambda lengths: len(set(lengths)) > 1), st.integers(0, 1000))
+def test_places_that_are_masked_weigh_nothing(lengths: list[int], seed: int) -> None:
+    """A row's largest weight is at least 1 before the division, so what is masked is lost in rounding."""
     packing = Packing.of(np.array(lengths, dtype=np.int64))
-    hidden = np.arange(sum(lengths) * 2, dtype=np.float32).reshape(-1, 2)
-    grid = hidden[packing.gather]
-    assert grid.shape == (len(lengths), max(lengths), 2)
-    np.testing.assert_array_equal(grid.reshape(-1, 2)[packing.scatter], hidden)
-    for array in (packing.gather, packing.scatter, packing.position_ids()):
-        assert array.dtype == np.int64
-    assert packing.mask.dtype == np.bool_
-    assert (packing.gather[~packing.mask] == 0).all()
+    scores = (30 * np.random.default_rng(seed).normal(size=sum(lengths))).astype(np.float32)[packing.gather]
+    scores = scores + packing.bias[:, 0, 0]
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    assert (scores.max(axis=1) == np.where(packing.mask, scores, -np.inf).max(axis=1)).all()
+    masked = np.where(packing.mask, 0, weights)
+    assert (np.float32(1) + 512 * masked == 1).all()
+    assert (masked[~packing.mask] < 5e-18).all()
 
 
 @given(LENGTHS, st.data())

@@ -27,7 +27,7 @@ from cascade.exits import (
     never,
 )
 from cascade.tiers import MultiExit, Scores, Tier
-from tests.toy import LAYERS, Toy, batch_of
+from tests.toy import HEADS, LAYERS, Toy, batch_of
 
 LENGTHS = st.lists(st.integers(1, 20), max_size=25)
 BATCHING = st.one_of(
@@ -253,18 +253,20 @@ def test_graphs_with_other_names_are_refused() -> None:
         Toy().tier1(backend=strange)
     good = Toy().tier2()
     with pytest.raises(BundleError, match=r"tier 2's embed must have inputs among"):
-        MultiExit(embed=strange, stages=good.stages, layers=good.layers, labels=3)
+        MultiExit(embed=strange, stages=good.stages, layers=good.layers, labels=3, heads=HEADS)
     with pytest.raises(
         BundleError, match=r"tier 2's stage of layer 4 must have .*the outputs \['hidden_out', 'logits'\]"
     ):
-        MultiExit(embed=good.embed, stages=[good.stages[0], strange, good.stages[2]], layers=(2, 4, 5), labels=3)
+        MultiExit(
+            embed=good.embed, stages=[good.stages[0], strange, good.stages[2]], layers=(2, 4, 5), labels=3, heads=HEADS
+        )
 
 
 def test_the_last_stage_needs_no_hidden_states() -> None:
     full = Toy().tier2()
     last = full.stages[-1]
     bare = FunctionBackend(lambda feeds: {"logits": last.run(feeds)["logits"]}, last.inputs, ("logits",))
-    tier = MultiExit(embed=full.embed, stages=[*full.stages[:-1], bare], layers=LAYERS, labels=3)
+    tier = MultiExit(embed=full.embed, stages=[*full.stages[:-1], bare], layers=LAYERS, labels=3, heads=HEADS)
     batch = batch_of([3, 4, 8])
     assert_equal(tier.score(batch), full.score(batch))
 
@@ -283,6 +285,7 @@ def test_logits_of_another_shape_are_refused() -> None:
     [
         ({"temperatures": (1.0, 2.0)}, "stages, layers and temperatures must be equally many .*were: 4, 4 and 2"),
         ({"temperatures": (1.0, 1.0, 0.0, 1.0)}, "temperature must be above 0 and finite, was: 0.0; 1 changes nothing"),
+        ({"heads": 0}, "heads must be a whole number of at least 1, was: 0; give as many as the stages were exported"),
         ({"together": 0}, "together must be at least 1, was: 0; 1 merges nothing"),
         ({"exit_policy": MaxProbability((0.5,))}, "threshold must be one number or one per exit"),
         ({"exit_policy": AtExit(3)}, "AtExit must name a layer with an exit, was: 3"),
@@ -297,7 +300,7 @@ def test_more_impossible_options() -> None:
     with pytest.raises(OptionError, match="temperature must be above 0 and finite, was: nan"):
         Toy().tier1(temperature=float("nan"))
     with pytest.raises(OptionError, match="were: 0, 0 and 0; give one of each per exit"):
-        MultiExit(embed=Toy().tier2().embed, stages=(), layers=(), labels=3)
+        MultiExit(embed=Toy().tier2().embed, stages=(), layers=(), labels=3, heads=HEADS)
 
 
 def test_a_policy_that_returns_no_mask() -> None:

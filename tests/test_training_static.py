@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cascade.training.static import StaticConfig, StaticForSequenceClassification, runs
+from cascade.training.static import (
+    StaticConfig,
+    StaticForSequenceClassification,
+    neighbourhoods,
+    side_by_side,
+    with_zero,
+)
 
 
 def model(*, reach: int) -> StaticForSequenceClassification:
@@ -27,21 +33,52 @@ def logits(made: StaticForSequenceClassification, ids: list[int], *, padding: in
     return found
 
 
-def test_runs_are_what_a_convolution_reads() -> None:
+def test_neighbourhoods_by_hand() -> None:
+    ids = torch.tensor([[5, 9, 2], [4, 7, 9]])
+    wanted = [[[30, 5, 9], [5, 9, 2], [9, 2, 30]], [[30, 4, 7], [4, 7, 9], [7, 9, 30]]]
+    assert neighbourhoods(ids, 1, absent=30).tolist() == wanted
+
+
+def test_neighbours_side_by_side_are_what_a_convolution_reads() -> None:
     convolution = nn.Conv1d(4, 5, kernel_size=3, padding=1)
     linear = nn.Linear(12, 5)
     with torch.no_grad():
         linear.weight.copy_(convolution.weight.permute(0, 2, 1).reshape(5, 12))
         linear.bias.copy_(convolution.bias)  # type: ignore[arg-type]  # it has one
-    states = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(1))
-    wanted = convolution(states.transpose(1, 2)).transpose(1, 2)
-    torch.testing.assert_close(linear(runs(states, 1)), wanted)
+    table = torch.randn(9, 4, generator=torch.Generator().manual_seed(1))
+    ids = torch.tensor([[3, 1, 8, 0, 5], [2, 2, 7, 6, 4]])
+    wanted = convolution(table[ids].transpose(1, 2)).transpose(1, 2)
+    found = linear(side_by_side(with_zero(table), neighbourhoods(ids, 1, absent=9)))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_an_answer_by_hand() -> None:
+    made = model(reach=1)
+    ids = [5, 9, 2]
+    with torch.no_grad():
+        rows = [torch.zeros(6), *made.embeddings.weight[ids], torch.zeros(6)]
+        states = torch.stack([nn.functional.gelu(made.runs(torch.cat(rows[i : i + 3]))) for i in range(3)])
+        weight = torch.exp(made.importance.weight[ids])
+        pooled = torch.cat(((weight * states).sum(0) / (weight.sum() + 1e-6), states.amax(0)))
+        wanted = made.out(nn.functional.gelu(made.hidden(made.norm(pooled))))
+    torch.testing.assert_close(logits(made, ids)[0], wanted)
 
 
 @pytest.mark.parametrize("reach", [0, 1, 2])
 def test_padding_does_not_change_an_answer(reach: int) -> None:
     made = model(reach=reach)
     torch.testing.assert_close(logits(made, [5, 9, 2], padding=4), logits(made, [5, 9, 2]))
+
+
+@pytest.mark.parametrize("reach", [0, 1])
+def test_dropout_takes_whole_tokens_in_training_only(reach: int) -> None:
+    made = model(reach=reach)
+    made.config.dropout = 1.0
+    made.dropout = nn.Dropout(0.0)
+    made.train(True)
+    torch.testing.assert_close(logits(made, [5, 9, 2]), logits(made, [7, 1, 4]))
+    made.train(False)
+    assert not torch.allclose(logits(made, [5, 9, 2]), logits(made, [7, 1, 4]))
 
 
 @pytest.mark.parametrize(("reach", "same"), [(0, True), (1, False)])

@@ -6,15 +6,28 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cascade.packing import MASKED
 from cascade.word_packing import WordPacking
 from tests.toy_tagging import sentences_of
 
+HEADS = 2
 PIECES = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=5), min_size=1, max_size=5)
 
 
 def packing_of(pieces: list[list[int]]) -> WordPacking:
     words = sentences_of(pieces)
-    return WordPacking.of(words, np.arange(words.words) + 100)
+    return WordPacking.of(words, np.arange(words.words) + 100, heads=HEADS)
+
+
+def test_heads() -> None:
+    """Every head of a token stands where the token would, in a line of its own."""
+    one, _ = packing_of([[2, 1], [1]]).leave(np.array([False, True, False]))
+    assert one.feeds["head_gather"].shape == (2, HEADS, 5)
+    np.testing.assert_array_equal(one.feeds["query_head_gather"][1], [[8, 10, 12, 8], [9, 11, 13, 9]])
+    np.testing.assert_array_equal(one.feeds["head_scatter"][:5], [[0, 4], [1, 5], [2, 6], [3, 7], [8, 12]])
+    two, _ = one.leave(np.array([False, True]))
+    joined = WordPacking.join([one, two])
+    assert two.grid.heads == two.active.grid.heads == joined.grid.heads == joined.active.grid.heads == HEADS
 
 
 def test_worked_example() -> None:
@@ -23,16 +36,17 @@ def test_worked_example() -> None:
     assert whole.all_active
     np.testing.assert_array_equal(whole.active.tokens, np.arange(8))
     np.testing.assert_array_equal(whole.feeds["words"], [1, 3, 6])
-    assert whole.feeds["query_gather"] is whole.feeds["gather"]
+    assert whole.feeds["query_head_gather"] is whole.feeds["head_gather"]
 
     one, tokens = whole.leave(np.array([False, True, False]))
     assert tokens is None
     assert one.grid is whole.grid
-    np.testing.assert_array_equal(one.feeds["gather"], [[0, 1, 2, 3, 4], [5, 6, 7, 0, 0]])
-    np.testing.assert_array_equal(one.feeds["mask"], [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
-    np.testing.assert_array_equal(one.feeds["active"], [0, 1, 2, 4, 5, 6, 7])
-    np.testing.assert_array_equal(one.feeds["query_gather"], [[0, 1, 2, 3], [4, 5, 6, 0]])
-    np.testing.assert_array_equal(one.feeds["scatter"], [0, 1, 2, 3, 4, 5, 6])
+    feeds = first_heads(one)
+    np.testing.assert_array_equal(feeds["head_gather"], [[0, 1, 2, 3, 4], [5, 6, 7, 5, 5]])
+    np.testing.assert_array_equal(feeds["bias"], [[0, 0, 0, 0, 0], [0, 0, 0, MASKED, MASKED]])
+    np.testing.assert_array_equal(feeds["active"], [0, 1, 2, 4, 5, 6, 7])
+    np.testing.assert_array_equal(feeds["query_head_gather"], [[0, 1, 2, 3], [4, 5, 6, 4]])
+    np.testing.assert_array_equal(feeds["head_scatter"], [0, 1, 2, 3, 4, 5, 6])
     np.testing.assert_array_equal(one.feeds["words"], [1, 5])
     np.testing.assert_array_equal(one.places, [0, 2])
 
@@ -55,6 +69,21 @@ def test_finished() -> None:
     np.testing.assert_array_equal(
         packing.finished(np.array([False, True, False, False, False])), [False, False, True, True, True]
     )
+
+
+def first_heads(packing: WordPacking) -> dict[str, Any]:
+    """What a stage reads, with numbers and places of tokens in place of those of their heads."""
+    feeds: dict[str, Any] = dict(packing.feeds)
+    for name in ("head_gather", "query_head_gather"):
+        feeds[name] = feeds[name][:, 0] // HEADS
+        np.testing.assert_array_equal(packing.feeds[name], feeds[name][:, None] * HEADS + np.arange(HEADS)[:, None])
+    longest = feeds["query_head_gather"].shape[1]
+    row, column = np.divmod(feeds["head_scatter"][:, 0], HEADS * longest)
+    feeds["head_scatter"] = row * longest + column
+    places = packing.feeds["head_scatter"]
+    np.testing.assert_array_equal(places, (row * HEADS * longest + column)[:, None] + np.arange(HEADS) * longest)
+    feeds["bias"] = feeds["bias"][:, 0, 0]
+    return feeds
 
 
 @given(PIECES, st.data())
@@ -89,20 +118,24 @@ def test_leaving_equals_a_loop(pieces: list[list[int]], data: Any) -> None:
         np.testing.assert_array_equal(rows[packing.sentences], row_of_word[live_words])
         np.testing.assert_array_equal(packing.grid.lengths, words.batch.lengths[rows])
 
-        feeds = packing.feeds
+        feeds = first_heads(packing)
         active = hidden[feeds["active"]]
         np.testing.assert_array_equal(active, np.flatnonzero(going & np.isin(row_of_token, rows)))
         np.testing.assert_array_equal(active[feeds["words"]], words.firsts[inside])
-        grid = active[feeds["query_gather"]]
-        np.testing.assert_array_equal(grid.ravel()[feeds["scatter"]], active)
+        grid = active[feeds["query_head_gather"]]
+        np.testing.assert_array_equal(grid.ravel()[feeds["head_scatter"]], active)
         np.testing.assert_array_equal(
-            np.repeat(rows, grid.shape[1])[feeds["scatter"]], row_of_token[active]
+            np.repeat(rows, grid.shape[1])[feeds["head_scatter"]], row_of_token[active]
         )  # each active token is in the line of its own sentence
-        everything = hidden[feeds["gather"]]
+        everything = hidden[feeds["head_gather"]]
         for line, row in enumerate(rows):
-            np.testing.assert_array_equal(everything[line][feeds["mask"][line]], np.flatnonzero(row_of_token == row))
-        for name, array in feeds.items():
-            assert array.dtype == (np.bool_ if name == "mask" else np.int64)
+            own = np.flatnonzero(row_of_token == row)
+            there = feeds["bias"][line] == 0
+            np.testing.assert_array_equal(everything[line][there], own)
+            assert (everything[line][~there] == own[0]).all()
+            assert (feeds["bias"][line][~there] == MASKED).all()
+        for name, array in packing.feeds.items():
+            assert array.dtype == (np.float32 if name == "bias" else np.int64)
 
 
 @given(st.lists(PIECES, min_size=1, max_size=4), st.data())

@@ -104,7 +104,7 @@ def test_packed_stages_equal_the_masked_oracle(
 
 def test_words_do_leave_at_every_exit() -> None:
     """Otherwise the test above would compare nothing."""
-    words = sentences_of([[1, 2, 1, 1, 3, 1]] * 12)
+    words = sentences_of([[1, 2, 1, 1, 3, 1]] * 24)
     for policy in (*ADAPTIVE, ExitByToken(LAYERS * 15)):
         found = set(ToyTagger().tier2(exit_policy=policy).score(words).exits.tolist())
         assert found == set(LAYERS) - ({2} if "Patience" in repr(policy) else set())
@@ -373,7 +373,7 @@ def test_graphs_with_other_names_are_refused() -> None:
     with pytest.raises(BundleError, match=r"tier 2's embed must have inputs among"):
         ToyTagger().tier2(embed=strange)
     with pytest.raises(
-        BundleError, match=r"layer 4 must have inputs among \['active', 'gather', .*\['hidden_out', 'logits'"
+        BundleError, match=r"layer 4 must have inputs among \['active', 'bias', .*\['hidden_out', 'logits'"
     ):
         ToyTagger().tier2(stages=[good.stages[0], strange, *good.stages[2:]])
 

@@ -65,7 +65,9 @@ def tier1_transformer(folder: Path, *, labels: Sequence[str] = tiny.TAGS, seed: 
 def tier1_static(folder: Path, *, labels: Sequence[str] = tiny.TAGS, seed: int = 3) -> StaticForTokenClassification:
     """A static tagger in `folder`."""
     torch.manual_seed(seed)
-    made = StaticTaggerConfig(vocab_size=tiny.tokenizer().get_vocab_size(), width=16, max_position_embeddings=64)
+    made = StaticTaggerConfig(
+        vocab_size=tiny.tokenizer().get_vocab_size(), width=16, layers=2, max_position_embeddings=64
+    )
     tiny.named(made, labels, None)
     model = StaticForTokenClassification(made)
     _save(model, folder)

@@ -23,7 +23,9 @@ from cascade.bundle_writing import write_bundle
 from cascade.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
 from cascade.tiers import MultiExit, SingleExit
 
-WIDTH, VOCABULARY = 6, 40
+WIDTH, HEADS, VOCABULARY = 6, 2, 40
+SIZE = WIDTH // HEADS
+STAGE_INPUTS = ("hidden", "head_gather", "bias", "head_scatter", "gather", "weights", "counts")
 LAYERS = (2, 4, 5, 6)
 SENTENCES = ("good bad film plot dull bright", "not very a the is was it we cry laugh")
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *SENTENCES[0].split(), *SENTENCES[1].split())
@@ -55,12 +57,13 @@ class Toy:
     def stage(self, index: int, feeds: Mapping[str, Array]) -> dict[str, Array]:
         self.calls += 1
         self.tokens += len(feeds["hidden"])
-        hidden, mask = feeds["hidden"].astype(np.float64), feeds["mask"]
-        grid = hidden[feeds["gather"]] * mask[..., None]
-        mean = (grid.sum(axis=1) / mask.sum(axis=1, keepdims=True)).round(9)
-        row = feeds["scatter"] // mask.shape[1]
-        new = np.tanh((hidden @ self.own[index] + (mean @ self.others[index])[row]).round(6))
-        pooled = (new[feeds["gather"]] * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+        hidden, alive = feeds["hidden"].astype(np.float64), np.exp(feeds["bias"].astype(np.float64))
+        # Attention in which all tokens of a row weigh the same: every head of every token gets its mean.
+        heads = hidden.reshape(-1, SIZE)[feeds["head_gather"]]
+        mean = (alive @ heads / alive.sum(axis=-1, keepdims=True)).round(9)
+        seen = np.broadcast_to(mean, heads.shape).reshape(-1, SIZE)[feeds["head_scatter"]].reshape(-1, WIDTH)
+        new = np.tanh((hidden @ self.own[index] + seen @ self.others[index]).round(6))
+        pooled = (feeds["weights"].astype(np.float64) @ new[feeds["gather"]]).squeeze(1) / feeds["counts"]
         return {
             "hidden_out": new.astype(np.float32),
             "logits": (pooled @ self.heads[index]).round(5).astype(np.float32),
@@ -79,16 +82,16 @@ class Toy:
 
     def tier2(self, **options: object) -> MultiExit:
         def stage(index: int) -> FunctionBackend:
-            names = ("hidden", "gather", "mask", "scatter")
-            return FunctionBackend(lambda feeds: self.stage(index, feeds), names, ("hidden_out", "logits"))
+            return FunctionBackend(lambda feeds: self.stage(index, feeds), STAGE_INPUTS, ("hidden_out", "logits"))
 
-        return MultiExit(
-            embed=FunctionBackend(self.embed, ("input_ids", "token_type_ids", "position_ids"), ("hidden",)),
-            stages=[stage(index) for index in range(self.exits)],
-            layers=LAYERS[: self.exits],
-            labels=self.labels,
-            **options,  # type: ignore[arg-type]  # a test's own options
-        )
+        defaults = {
+            "embed": FunctionBackend(self.embed, ("input_ids", "token_type_ids", "position_ids"), ("hidden",)),
+            "stages": [stage(index) for index in range(self.exits)],
+            "layers": LAYERS[: self.exits],
+            "labels": self.labels,
+            "heads": HEADS,
+        }
+        return MultiExit(**{**defaults, **options})  # type: ignore[arg-type]  # a test's own options
 
 
 def batch_of(lengths: Sequence[int], seed: int = 0) -> Batch:
@@ -130,9 +133,16 @@ def toy_bundle(
     mask = {"attention_mask": (TensorProto.INT64, ["rows", "longest"])}
     logits = {"logits": (TensorProto.FLOAT, ["rows", len(labels)])}
     hidden = (TensorProto.FLOAT, ["tokens", WIDTH])
-    grid = {"gather": (TensorProto.INT64, ["rows", "longest"]), "mask": (TensorProto.BOOL, ["rows", "longest"])}
+    read: Values = {
+        "head_gather": (TensorProto.INT64, ["rows", HEADS, "longest"]),
+        "bias": (TensorProto.FLOAT, ["rows", 1, 1, "longest"]),
+        "head_scatter": (TensorProto.INT64, ["tokens", HEADS]),
+        "gather": (TensorProto.INT64, ["rows", "longest"]),
+        "weights": (TensorProto.FLOAT, ["rows", 1, "longest"]),
+        "counts": (TensorProto.FLOAT, ["rows", 1]),
+    }
     tier1 = _graph(
-        [_node("Gather", "table input_ids", "tokens"), *_mean_of_tokens("attention_mask")],
+        [_node("Gather", "table input_ids", "tokens"), *_mean_of_tokens()],
         ids | mask,
         logits,
         {"table": weight(len(WORDS), WIDTH), "head": weight(WIDTH, len(labels))},
@@ -153,9 +163,12 @@ def toy_bundle(
                 _node("MatMul", "hidden own", "linear"),
                 _node("Tanh", "linear", "hidden_out"),
                 _node("Gather", "hidden gather", "tokens"),
-                *_mean_of_tokens("mask"),
+                _node("MatMul", "weights tokens", "sums"),
+                _node("Squeeze", "sums middle", "sum"),
+                _node("Div", "sum counts", "mean"),
+                _node("MatMul", "mean head", "logits"),
             ],
-            {"hidden": hidden, **grid, "scatter": (TensorProto.INT64, ["tokens"])},
+            {"hidden": hidden, **read},
             {"hidden_out": hidden, **logits},
             {"own": weight(WIDTH, WIDTH), "head": weight(WIDTH, len(labels))},
         )
@@ -171,6 +184,7 @@ def toy_bundle(
             stages=tuple(StageSpec(file=file, layer=layer) for file, layer in zip(stages, (1, 2, 3), strict=True)),
             labels=tuple(labels),
             width=WIDTH,
+            heads=HEADS,
             max_length=max_length,
         ),
         router=router or {"policy": "Threshold", "threshold": 0.9},
@@ -193,9 +207,9 @@ def _node(kind: str, inputs: str, output: str, **attributes: Any) -> onnx.NodePr
     return helper.make_node(kind, inputs.split(), [output], **attributes)
 
 
-def _mean_of_tokens(mask: str) -> list[onnx.NodeProto]:
+def _mean_of_tokens() -> list[onnx.NodeProto]:
     return [
-        _node("Cast", mask, "floats", to=TensorProto.FLOAT),
+        _node("Cast", "attention_mask", "floats", to=TensorProto.FLOAT),
         _node("Unsqueeze", "floats last", "column"),
         _node("Mul", "tokens column", "alive"),
         _node("ReduceSum", "alive middle", "sum", keepdims=0),

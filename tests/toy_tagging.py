@@ -19,9 +19,11 @@ from cascade.confidence import probabilities
 from cascade.word_tiers import WordMultiExit, WordSingleExit
 from cascade.words import WordBatch
 
-WIDTH, VOCABULARY = 6, 60
+WIDTH, HEADS, VOCABULARY = 6, 2, 60
+SIZE = WIDTH // HEADS
 LAYERS = (2, 4, 5, 6)
-STAGE_INPUTS = ("hidden", "gather", "mask", "active", "query_gather", "scatter", "words")
+INDICES = ("head_gather", "active", "query_head_gather", "head_scatter", "words")
+STAGE_INPUTS = ("hidden", "bias", *INDICES)
 Floats = npt.NDArray[np.float64]
 
 
@@ -49,16 +51,18 @@ class ToyTagger:
         return {"hidden": hidden.round(5).astype(np.float32)}
 
     def stage(self, index: int, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        assert all(feeds[name].dtype == np.int64 for name in STAGE_INPUTS if name not in ("hidden", "mask"))
+        assert all(feeds[name].dtype == np.int64 for name in INDICES)
         self.calls += 1
         self.tokens += len(feeds["hidden"])
         self.actives += len(feeds["active"])
         hidden = feeds["hidden"].astype(np.float64)
         mine = hidden[feeds["active"]]
-        query = (mine @ self.query[index]).round(9)[feeds["query_gather"]]
-        key, value = (hidden @ self.key[index])[feeds["gather"]], (hidden @ self.value[index])[feeds["gather"]]
-        seen = attend(query, key, value, feeds["mask"])
-        seen = seen.reshape(-1, WIDTH)[feeds["scatter"]]
+        query = (mine @ self.query[index]).round(9).reshape(-1, SIZE)[feeds["query_head_gather"]]
+        key, value = (
+            (hidden @ weight[index]).reshape(-1, SIZE)[feeds["head_gather"]] for weight in (self.key, self.value)
+        )
+        seen = attend(query, key, value, feeds["bias"].astype(np.float64))
+        seen = seen.reshape(-1, SIZE)[feeds["head_scatter"]].reshape(-1, WIDTH)
         new = np.tanh((mine @ self.own[index] + seen).round(5))
         logits = (new[feeds["words"]] @ self.heads[index]).round(4)
         return {"hidden_out": new.round(5).astype(np.float32), "logits": logits.astype(np.float32)}
@@ -83,6 +87,7 @@ class ToyTagger:
             "stages": [stage(index) for index in range(self.exits)],
             "layers": LAYERS[: self.exits],
             "labels": self.labels,
+            "heads": HEADS,
             "max_length": 64,
         }
         return WordMultiExit(**{**defaults, **options})  # type: ignore[arg-type]  # a test's own options
@@ -109,7 +114,9 @@ class ToyTagger:
             hidden = self.embed(feeds)["hidden"].astype(np.float64)
             for index in range(self.exits):
                 query = (hidden @ self.query[index]).round(9)
-                seen = attend(query, hidden @ self.key[index], hidden @ self.value[index], np.ones(end - begin) > 0)
+                key, value = hidden @ self.key[index], hidden @ self.value[index]
+                heads = (states.reshape(-1, HEADS, SIZE).swapaxes(0, 1) for states in (query, key, value))
+                seen = attend(*heads).swapaxes(0, 1).reshape(-1, WIDTH)
                 new = np.tanh((hidden @ self.own[index] + seen).round(5))
                 active = (halts >= LAYERS[index])[:, None]
                 raw = np.where(active, new, hidden)
@@ -120,10 +127,9 @@ class ToyTagger:
         return result
 
 
-def attend(query: Floats, key: Floats, value: Floats, mask: Array) -> Floats:
-    """`[..., queries, width]` by `[..., tokens, width]` where `mask`, `[..., tokens]`, is True."""
-    scores = np.einsum("...qw,...kw->...qk", query, key)
-    scores = np.where(mask[..., None, :], scores, -np.inf)
+def attend(query: Floats, key: Floats, value: Floats, bias: Floats | float = 0.0) -> Floats:
+    """`[..., queries, size]` by `[..., tokens, size]`, with `bias` added to the scores `[..., queries, tokens]`."""
+    scores = np.einsum("...qw,...kw->...qk", query, key) + bias
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     seen: Floats = np.einsum("...qk,...kw->...qw", weights / weights.sum(axis=-1, keepdims=True), value)
     return seen

@@ -17,7 +17,7 @@ from cascade.bundle import Bundle
 from cascade.bundle_writing import write_bundle
 from cascade.manifest import TAGGING, Manifest, StageSpec, TierOneSpec, TierTwoSpec
 from tests.test_aggregation import wordpiece
-from tests.toy import WIDTH, Values, _graph, _node
+from tests.toy import HEADS, SIZE, WIDTH, Values, _graph, _node
 
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 LAYERS = (1, 2, 3)
@@ -77,6 +77,7 @@ def tag_bundle(
             stages=tuple(StageSpec(file=file, layer=layer) for file, layer in zip(stages, LAYERS, strict=True)),
             labels=tuple(labels),
             width=WIDTH,
+            heads=HEADS,
             max_length=max_length,
         ),
         router=router or {"policy": "Threshold", "threshold": 0.9},
@@ -95,14 +96,13 @@ def tag_bundle(
 
 
 def _stage(weight: Callable[..., Array], labels: int) -> bytes:
-    grid = (TensorProto.INT64, ["rows", "longest"])
     inputs: Values = {
         "hidden": (TensorProto.FLOAT, ["tokens", WIDTH]),
-        "gather": grid,
-        "mask": (TensorProto.BOOL, ["rows", "longest"]),
+        "head_gather": (TensorProto.INT64, ["rows", HEADS, "longest"]),
+        "bias": (TensorProto.FLOAT, ["rows", 1, 1, "longest"]),
         "active": (TensorProto.INT64, ["actives"]),
-        "query_gather": (TensorProto.INT64, ["rows", "longest_active"]),
-        "scatter": (TensorProto.INT64, ["actives"]),
+        "query_head_gather": (TensorProto.INT64, ["rows", HEADS, "longest_active"]),
+        "head_scatter": (TensorProto.INT64, ["actives", HEADS]),
         "words": (TensorProto.INT64, ["words"]),
     }
     outputs: Values = {
@@ -110,22 +110,21 @@ def _stage(weight: Callable[..., Array], labels: int) -> bytes:
         "logits": (TensorProto.FLOAT, ["words", labels]),
     }
     nodes = [
-        _node("Cast", "mask", "floats", to=TensorProto.FLOAT),
-        _node("Unsqueeze", "floats last", "column"),
-        _node("Gather", "hidden gather", "everything"),
-        _node("Mul", "everything column", "alive"),
-        _node("ReduceSum", "alive middle", "sum", keepdims=1),
-        _node("ReduceSum", "column middle", "count", keepdims=1),
-        _node("Div", "sum count", "mean"),
+        _node("Softmax", "bias", "shares"),
+        _node("Reshape", "hidden by_head", "heads"),
+        _node("Gather", "heads head_gather", "everything"),
+        _node("MatMul", "shares everything", "mean"),
         _node("Gather", "hidden active", "mine"),
-        _node("Gather", "mine query_gather", "queries"),
+        _node("Reshape", "mine by_head", "heads_of_mine"),
+        _node("Gather", "heads_of_mine query_head_gather", "queries"),
         _node("Add", "queries mean", "seen"),
-        _node("Reshape", "seen flat", "rows"),
-        _node("Gather", "rows scatter", "packed"),
+        _node("Reshape", "seen by_head", "rows"),
+        _node("Gather", "rows head_scatter", "scattered"),
+        _node("Reshape", "scattered flat", "packed"),
         _node("MatMul", "packed own", "linear"),
         _node("Tanh", "linear", "hidden_out"),
         _node("Gather", "hidden_out words", "firsts"),
         _node("MatMul", "firsts head", "logits"),
     ]
-    weights = {"own": weight(WIDTH, WIDTH), "head": weight(WIDTH, labels), "flat": np.array([-1, WIDTH])}
-    return _graph(nodes, inputs, outputs, weights)
+    shapes = {"by_head": np.array([-1, SIZE]), "flat": np.array([-1, WIDTH])}
+    return _graph(nodes, inputs, outputs, {"own": weight(WIDTH, WIDTH), "head": weight(WIDTH, labels), **shapes})

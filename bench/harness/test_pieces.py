@@ -37,8 +37,12 @@ def test_make_batches(benchmark: BenchmarkFixture, classifier: Classifier, batch
     assert sum(map(len, benchmark(batches, classifier.tier2.batching, lengths))) == len(lengths)
 
 
-def test_pack(benchmark: BenchmarkFixture, batch: Batch) -> None:
-    assert benchmark(Packing.of, batch.lengths).scatter.shape == (batch.tokens,)
+def test_pack(benchmark: BenchmarkFixture, classifier: Classifier, batch: Batch) -> None:
+    heads = classifier.tier2.heads
+    assert benchmark(lambda: Packing.of(batch.lengths, heads=heads).feeds)["head_scatter"].shape == (
+        batch.tokens,
+        heads,
+    )
 
 
 @pytest.mark.parametrize("part", range(14), ids=["tier1", "embed", *(f"stage{n}" for n in range(12))], indirect=True)

@@ -13,10 +13,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-__all__ = ["StaticConfig", "StaticForSequenceClassification", "runs"]
+__all__ = [
+    "StaticConfig",
+    "StaticForSequenceClassification",
+    "neighbourhoods",
+    "side_by_side",
+    "with_absent",
+    "with_zero",
+]
 
 
 class StaticConfig(PretrainedConfig):
@@ -88,29 +96,52 @@ class StaticForSequenceClassification(PreTrainedModel):
         labels: Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """Logits. Shapes `(rows, longest)`, `(rows, longest)` -> `(rows, labels)`; `labels` is not read."""
-        mask = attention_mask.to(torch.float32)
+        there = attention_mask > 0
         if self.training:  # drop whole tokens: the mean must not lean on one rare word
-            mask = mask * (torch.rand_like(mask) >= self.config.dropout)
-        weight = torch.exp(self.importance(input_ids).squeeze(-1)) * mask
-        states = self.embeddings(input_ids)
+            there = there & (torch.rand(there.shape, device=there.device) >= self.config.dropout)
+        ids = with_absent(input_ids, there, self.config.vocab_size)
+        table = with_zero(self.embeddings.weight)
+        weight = F.embedding(ids, with_zero(torch.exp(self.importance.weight))).squeeze(-1)
         if self.config.reach:
-            states = torch.nn.functional.gelu(self.runs(runs(states * mask.unsqueeze(-1), self.config.reach)))
-        total = (weight.unsqueeze(1) @ states).squeeze(1)
-        pooled = total / (weight.sum(-1, keepdim=True) + 1e-6)
+            around = neighbourhoods(ids, self.config.reach, absent=self.config.vocab_size)
+            # Padding places repeat the row's first token, whose state is among those of the maximum anyway.
+            around = torch.where(there.unsqueeze(-1), around, around[:, :1])
+            states = F.gelu(self.runs(side_by_side(table, around)))
+        else:
+            states = F.embedding(ids, table)
+        pooled = (weight.unsqueeze(1) @ states).squeeze(1) / (weight.sum(-1, keepdim=True) + 1e-6)
         if self.config.reach:
-            # GELU is above -0.2 everywhere, so -1 at padding places never is the maximum of a row with tokens.
-            highest = torch.where(mask.unsqueeze(-1) > 0, states, -1.0).amax(1)
-            pooled = torch.cat((pooled, highest), dim=-1)
-        hidden = self.dropout(torch.nn.functional.gelu(self.hidden(self.norm(pooled))))
+            pooled = torch.cat((pooled, states.amax(1)), dim=-1)
+        hidden = self.dropout(F.gelu(self.hidden(self.norm(pooled))))
         return SequenceClassifierOutput(logits=self.out(hidden))
 
 
-def runs(states: Tensor, reach: int) -> Tensor:
-    """Each token's state beside its neighbours', zeros outside.
+def with_absent(ids: Tensor, there: Tensor, absent: int) -> Tensor:
+    """Token ids, with the number `absent` where no token is. All of shape `(rows, longest)`."""
+    return torch.where(there, ids, absent)
 
-    Shapes `(rows, longest, width)` -> `(rows, longest, (2 reach + 1) width)`. Written as slices for one product, not as
-    a convolution: a product with constant weights is what becomes int8.
+
+def neighbourhoods(ids: Tensor, reach: int, *, absent: int) -> Tensor:
+    """The id of each token beside those of its neighbours, `absent` outside the row.
+
+    Shapes `(rows, longest)` -> `(rows, longest, 2 reach + 1)`. Numbers are moved about here, not embeddings: a few
+    bytes for each token in place of a thousand.
     """
-    longest = states.shape[1]
-    padded = torch.nn.functional.pad(states, (0, 0, reach, reach))
-    return torch.cat([padded[:, shift : shift + longest] for shift in range(2 * reach + 1)], dim=-1)
+    padded = F.pad(ids, (reach, reach), value=absent)
+    places = torch.arange(ids.shape[1], device=ids.device)[:, None] + torch.arange(2 * reach + 1, device=ids.device)
+    return padded[:, places]
+
+
+def with_zero(table: Tensor) -> Tensor:
+    """A table with a row of zeros behind it, for places where no token is. `(rows, width)` -> `(rows + 1, width)`."""
+    return torch.cat((table, table.new_zeros(1, table.shape[1])))
+
+
+def side_by_side(table: Tensor, ids: Tensor) -> Tensor:
+    """The rows of several tokens as one long vector.
+
+    Shapes `(rows of the table, width)`, `(rows, longest, several)` -> `(rows, longest, several * width)`. A product
+    with constant weights then reads a constant table, which becomes int8 beforehand (`cascade_export.quantise`).
+    """
+    # Not flatten(2): the exporter would ask the float rows for their shape, and so keep them beside the int8 ones.
+    return F.embedding(ids, table).reshape(ids.shape[0], ids.shape[1], ids.shape[2] * table.shape[1])

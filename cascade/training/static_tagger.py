@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import TokenClassifierOutput
 
-from cascade.training.static import runs
+from cascade.training.static import neighbourhoods, side_by_side, with_absent, with_zero
 
-__all__ = ["StaticForTokenClassification", "StaticTaggerConfig"]
+__all__ = ["StaticForTokenClassification", "StaticTaggerConfig", "runs"]
 
 
 class StaticTaggerConfig(PretrainedConfig):
@@ -95,14 +96,33 @@ class StaticForTokenClassification(PreTrainedModel):
         labels: Tensor | None = None,
     ) -> TokenClassifierOutput:
         """Logits. Shapes `(rows, longest)`, `(rows, longest)` -> `(rows, longest, labels)`; `labels` is not read."""
-        there = attention_mask.to(torch.float32).unsqueeze(-1)
-        states = self.embeddings(input_ids)
+        inside = attention_mask > 0
+        known = inside
         if self.training:  # drop whole tokens: a tag must not lean on one neighbour
-            states = states * (torch.rand_like(there) >= self.config.dropout)
+            known = inside & (torch.rand(inside.shape, device=inside.device) >= self.config.dropout)
+        ids = with_absent(input_ids, known, self.config.vocab_size)
+        table = with_zero(self.embeddings.weight)
+        there = inside.to(torch.float32).unsqueeze(-1)
         share = there / there.sum(1, keepdim=True).clamp_min(1)
+        states = F.embedding(ids, table)
         for number, layer in enumerate(self.hidden):
-            inner = layer(runs(states * there, self.config.reach))
+            if number:
+                read = runs(states * there, self.config.reach)
+            else:
+                read = side_by_side(table, neighbourhoods(ids, self.config.reach, absent=self.config.vocab_size))
+            inner = layer(read)
             if self.config.sentence:
                 inner = inner + self.about[number](share.transpose(1, 2) @ states)
-            states = self.dropout(nn.functional.gelu(inner))
+            states = self.dropout(F.gelu(inner))
         return TokenClassifierOutput(logits=self.out(states))
+
+
+def runs(states: Tensor, reach: int) -> Tensor:
+    """Each token's state beside its neighbours', zeros outside.
+
+    Shapes `(rows, longest, width)` -> `(rows, longest, (2 reach + 1) width)`. Written as slices for one product, not as
+    a convolution: a product with constant weights is what becomes int8.
+    """
+    longest = states.shape[1]
+    padded = F.pad(states, (0, 0, reach, reach))
+    return torch.cat([padded[:, shift : shift + longest] for shift in range(2 * reach + 1)], dim=-1)
