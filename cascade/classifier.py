@@ -18,7 +18,7 @@ import numpy as np
 
 from cascade.backend import SessionOptions
 from cascade.batch import FloatArray
-from cascade.batching import BatchingPolicy
+from cascade.batching import BatchingPolicy, for_tier2
 from cascade.checks import check_whole
 from cascade.engine import Cascade, Outcome, merge_windows
 from cascade.exceptions import InputError
@@ -74,7 +74,7 @@ class Classifier(Face):
             threads: threads for both tiers together; what this process may use if left out.
             router: instead of the bundle's.
             exit_policy: instead of the bundle's.
-            batching: for both tiers; `TokenBudget()` if left out.
+            batching: for both tiers; if left out `TokenBudget()` for tier 1, `batching.for_tier2` for tier 2.
             revision: branch, tag or commit on the Hub.
             cache_dir: where downloads are kept.
             token: for closed repositories.
@@ -115,6 +115,7 @@ class Classifier(Face):
                 layers=[stage.layer for stage in second.stages],
                 labels=len(manifest.labels),
                 heads=second.heads,
+                batching=for_tier2(graphs.threads),
                 temperatures=[stage.temperature for stage in second.stages],
                 exit_policy=graphs.exit_policy,
                 position_offset=second.position_offset,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cascade.batching import BatchingPolicy, TokenBudget
+from cascade.batching import BatchingPolicy
 from cascade.streaming import StreamOptions
 
 __all__ = ["TOGETHER", "Plan", "Seconds", "Stop", "Verdict", "judge"]
@@ -83,11 +83,11 @@ class Plan:
         error: relative; the fit's own at batches that it had not seen.
     """
 
-    tier1: BatchingPolicy = field(default_factory=TokenBudget)
-    tier2: BatchingPolicy = field(default_factory=TokenBudget)
-    together: int = TOGETHER
-    pool_from: tuple[int, int] = (0, 0)
-    stream: StreamOptions = field(default_factory=StreamOptions)
+    tier1: BatchingPolicy
+    tier2: BatchingPolicy
+    together: int
+    pool_from: tuple[int, int]
+    stream: StreamOptions
     predicted: Seconds = field(kw_only=True)
     default: Seconds = field(kw_only=True)
     exits: Seconds = field(kw_only=True)
@@ -106,7 +106,7 @@ class Plan:
     @property
     def is_default(self) -> bool:
         """Whether nothing would run otherwise than without a plan."""
-        return self.tier1 == self.tier2 == TokenBudget() and self.together == TOGETHER and not any(self.pool_from)
+        return self.predicted == self.default
 
 
 def judge(cascade: Seconds, exits: Seconds, full: Seconds, *, share: float) -> tuple[Verdict, str]:

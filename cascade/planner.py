@@ -15,13 +15,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from cascade.batch import BoolArray, IntArray
-from cascade.batching import BatchingPolicy, EvenBudget, TokenBudget
+from cascade.batching import POOL_FROM, BatchingPolicy, EvenBudget, TokenBudget, for_tier2
 from cascade.classifier import Classifier
 from cascade.cost_cache import CostKey, cache_folder, read_costs, write_costs
 from cascade.cost_model import Floats, Size
@@ -124,9 +124,10 @@ class Planner:
             if exits_alone is None
             else inside(check_shares("exits_alone", exits_alone, len(self.costs.stages)))
         )
-        first = self._best(work.calls, lambda way: self._tier1(work.calls, way), waves=(TOGETHER,))
+        usual1, usual2 = _Way(TokenBudget(), POOL_FROM[0]), _Way(for_tier2(self.costs.threads), POOL_FROM[1])
+        first = self._best(work.calls, lambda way: self._tier1(work.calls, way), usual1, waves=(TOGETHER,))
         waves = WAVES if remaining is not None else (TOGETHER,)
-        second = self._best(work.deferred, lambda way: self._tier2(work.deferred, way, remaining), waves=waves)
+        second = self._best(work.deferred, lambda way: self._tier2(work.deferred, way, remaining), usual2, waves=waves)
         predicted = self._seconds(work, first, second, remaining)
         full = self._alone(work, second, None)
         with_exits = full if alone is None else self._alone(work, second, alone)
@@ -139,7 +140,7 @@ class Planner:
             pool_from=(first.pool_from, second.pool_from),
             stream=self._stream(work, first, second, remaining, max_age),
             predicted=predicted,
-            default=self._seconds(work, _Way(), _Way(), remaining),
+            default=self._seconds(work, usual1, usual2, remaining),
             exits=with_exits,
             full=full,
             merging_saves=self._tier2(work.deferred, unmerged, remaining) * work.scale - predicted.tier2,
@@ -149,21 +150,22 @@ class Planner:
             error=self.costs.error,
         )
 
-    def _best(self, calls: Sequence[IntArray], seconds: Callable[[_Way], float], *, waves: Sequence[int]) -> _Way:
+    def _best(
+        self, calls: Sequence[IntArray], seconds: Callable[[_Way], float], default: _Way, *, waves: Sequence[int]
+    ) -> _Way:
         """The default, or the fastest way if it is faster by more than the margin."""
-        default = _Way()
         if not any(map(len, calls)) or self.costs.error > NOISY:
             return default
         base = seconds(default)
         threads, least = self.costs.threads, self._least(calls)
         ways = [
-            _Way(batching, together)
+            _Way(batching, default.pool_from, together)
             for budget in BUDGETS
             for batching in (TokenBudget(budget), EvenBudget(budget, threads, min(least, budget)))
             for together in waves
         ]
         best = _nearest([default, *ways], seconds)
-        best = _nearest([replace(best, pool_from=tokens) for tokens in POOLED_FROM], seconds)
+        best = _nearest([best, *(replace(best, pool_from=tokens) for tokens in POOLED_FROM)], seconds)
         # What the fit itself may be wrong by is no reason to leave the default.
         return best if seconds(best) < (1 - max(MARGIN, self.costs.error)) * base else default
 
@@ -249,9 +251,9 @@ class Planner:
 
 @dataclass(frozen=True)
 class _Way:
-    batching: BatchingPolicy = field(default_factory=TokenBudget)
+    batching: BatchingPolicy
+    pool_from: int
     together: int = TOGETHER
-    pool_from: int = 0
 
 
 def _nearest(ways: Sequence[_Way], seconds: Callable[[_Way], float]) -> _Way:

@@ -14,7 +14,7 @@ from typing import ClassVar, TypeVar
 from cascade import exits
 from cascade.backend import Backend
 from cascade.batch import Batch, FloatArray, IntArray
-from cascade.batching import BatchingPolicy, TokenBudget, batches, waves
+from cascade.batching import POOL_FROM, BatchingPolicy, TokenBudget, batches, waves
 from cascade.checks import check_names, check_temperature, check_whole
 from cascade.exceptions import OptionError
 from cascade.exits import ExitPolicy, never
@@ -67,7 +67,7 @@ class Staged:
     position_offset: int = 0
     together: int = 16
     threads: int = 1
-    pool_from: int = 0
+    pool_from: int = POOL_FROM[1]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "temperatures", tuple(self.temperatures) or (1.0,) * len(self.stages))

@@ -20,7 +20,7 @@ from cascade import decoding, windows
 from cascade.aggregation import AggregationStrategy, aggregate, chosen, spelled, strategy_of
 from cascade.backend import SessionOptions
 from cascade.batch import IntArray
-from cascade.batching import BatchingPolicy
+from cascade.batching import BatchingPolicy, for_tier2
 from cascade.bundle import Bundle
 from cascade.certificate import Settings
 from cascade.decoding import Decoder
@@ -88,7 +88,7 @@ class Tagger(Face):
             exit_policy: instead of the bundle's.
             windows: instead of the bundle's.
             decoding: instead of the bundle's.
-            batching: for both tiers; `TokenBudget()` if left out.
+            batching: for both tiers; if left out `TokenBudget()` for tier 1, `batching.for_tier2` for tier 2.
             revision: branch, tag or commit on the Hub.
             cache_dir: where downloads are kept.
             token: for closed repositories.
@@ -126,6 +126,7 @@ class Tagger(Face):
                 layers=[stage.layer for stage in second.stages],
                 labels=labels,
                 heads=second.heads,
+                batching=for_tier2(graphs.threads),
                 temperatures=[stage.temperature for stage in second.stages],
                 exit_policy=graphs.exit_policy,
                 position_offset=second.position_offset,

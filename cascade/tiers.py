@@ -16,7 +16,7 @@ import numpy as np
 from cascade import exits
 from cascade.backend import Backend
 from cascade.batch import Batch, BoolArray, FloatArray, IntArray
-from cascade.batching import BatchingPolicy, TokenBudget, batches
+from cascade.batching import POOL_FROM, BatchingPolicy, TokenBudget, batches
 from cascade.checks import check_logits, check_names, check_temperature
 from cascade.confidence import max_probability, probabilities
 from cascade.exits import AtExit, ExitPolicy, ExitState, Never, never
@@ -79,7 +79,7 @@ class SingleExit:
     batching: BatchingPolicy = field(default_factory=TokenBudget)
     multi_label: bool = False
     threads: int = 1
-    pool_from: int = 0
+    pool_from: int = POOL_FROM[0]
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)

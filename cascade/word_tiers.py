@@ -17,7 +17,7 @@ import numpy as np
 from cascade import exits
 from cascade.backend import Backend
 from cascade.batch import BoolArray, FloatArray, IntArray, ranges
-from cascade.batching import BatchingPolicy, TokenBudget, batches
+from cascade.batching import POOL_FROM, BatchingPolicy, TokenBudget, batches
 from cascade.checks import check_logits, check_names, check_temperature
 from cascade.confidence import max_probability, probabilities
 from cascade.exceptions import InputError, OptionError
@@ -70,6 +70,8 @@ class WordSingleExit:
         temperature: logits are divided by it.
         batching: which rows run together.
         threads: how many batches run at once, each on a thread of its own.
+        pool_from: tokens from which a batch that runs alone gets all threads; below, starting them costs more than it
+            brings.
     """
 
     backend: Backend
@@ -78,6 +80,7 @@ class WordSingleExit:
     temperature: float = 1.0
     batching: BatchingPolicy = field(default_factory=TokenBudget)
     threads: int = 1
+    pool_from: int = POOL_FROM[0]
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
@@ -109,8 +112,10 @@ class WordSingleExit:
         wanted = _targets(words, targets)
         result = np.zeros((words.words, self.labels), dtype=np.float32)
         chosen = _rows_with(words, wanted, self.max_length)
-        waiting = batches(self.batching, words.batch.lengths[chosen])
-        backend = self.backend if len(waiting) < 2 or self.threads == 1 else self.backend.serial
+        lengths = words.batch.lengths[chosen]
+        waiting = batches(self.batching, lengths)
+        pooled = self.threads == 1 or (len(waiting) < 2 and int(lengths.sum()) >= self.pool_from)
+        backend = self.backend if pooled else self.backend.serial
 
         def run(group: IntArray) -> int:
             part, numbers = _cut_out(words, chosen[group])

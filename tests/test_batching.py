@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade.batch import IntArray
-from cascade.batching import BatchingPolicy, EvenBudget, FixedSize, SortedByLength, TokenBudget, batches, waves
+from cascade.batching import (
+    BatchingPolicy,
+    EvenBudget,
+    FixedSize,
+    SortedByLength,
+    TokenBudget,
+    batches,
+    for_tier2,
+    waves,
+)
 from cascade.exceptions import OptionError
 
 POLICIES = st.one_of(
@@ -122,3 +131,14 @@ def test_waves() -> None:
 def test_impossible_even_budgets(option: str) -> None:
     with pytest.raises(OptionError, match=f"{option} must be a whole number of at least 1, was: 0; give"):
         EvenBudget(**{option: 0})
+
+
+def test_the_default_of_tier2_gives_each_thread_a_batch_where_there_is_enough_for_them() -> None:
+    def cut(texts: int, threads: int = 2) -> list[int]:
+        return [len(rows) for rows in for_tier2(threads)(np.full(texts, 24))]
+
+    assert cut(7) == [7]  # 168 tokens: two batches would be below 96
+    assert cut(8) == [4, 4]
+    assert cut(60) == [30, 30]
+    assert cut(60, threads=1) == [30, 30]  # 1,440 tokens
+    assert cut(8, threads=4) == [4, 4]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cascade import face
-from cascade.batching import FixedSize, SortedByLength, TokenBudget
+from cascade.batching import POOL_FROM, FixedSize, SortedByLength, TokenBudget, for_tier2
 from cascade.classifier import Classifier
 from cascade.exceptions import BundleError, BundleNotFoundError, CertificateWarning, InputError, OptionError
 from cascade.exits import AtExit, MaxProbability, Patience, never
@@ -145,6 +145,8 @@ def test_copies_share_sessions_and_leave_the_original_alone(clf: Classifier) -> 
     assert (other.router, other.exit_policy) == (defer_none, Patience(1))
     assert other.tier1.batching == other.tier2.batching == FixedSize(2)
     assert clf.tier1.batching == TokenBudget()
+    assert clf.tier2.batching == for_tier2(clf.tier2.threads)
+    assert (clf.tier1.pool_from, clf.tier2.pool_from) == POOL_FROM
     assert other.tier1.backend is clf.tier1.backend
     assert other.tier2.stages is clf.tier2.stages
     assert clf.with_budget(max_deferred=0.25).router == Budget(0.25)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade import planner as planner_module
-from cascade.batching import EvenBudget, TokenBudget
+from cascade.batching import POOL_FROM, EvenBudget, TokenBudget, for_tier2
 from cascade.classifier import Classifier
 from cascade.cost_cache import CostKey, read_costs
 from cascade.exceptions import OptionError
@@ -77,10 +77,10 @@ def test_stops_that_cost_more_than_they_save() -> None:
 
 def test_batches_are_evened_out() -> None:
     # 150 rows of 20 tokens: of three batches of about 1020 tokens one keeps one thread waiting.
-    made = plan(np.full(150, 20), deferred=1.0, exits=None, fixed=1e-3, stage=1e-5)
-    assert isinstance(made.tier2, EvenBudget)
-    assert made.tier2.ways == 2
-    assert made.predicted.tier2 < 0.8 * made.default.tier2
+    made = plan(np.full(150, 20), deferred=1.0, exits=None, fixed=1e-3, tier1=1e-5, stage=1e-5)
+    assert isinstance(made.tier1, EvenBudget)
+    assert made.tier1.ways == 2
+    assert made.predicted.tier1 < 0.8 * made.default.tier1
 
 
 def test_large_batches_where_a_run_costs_much_and_small_ones_beyond_a_knee() -> None:
@@ -96,14 +96,14 @@ def test_merging_where_little_remains() -> None:
     assert made.merging_saves > 0.2 * made.predicted.tier2
 
 
-def test_a_small_batch_that_runs_alone_has_one_thread() -> None:
+def test_a_small_batch_that_runs_alone_has_all_threads_where_that_pays() -> None:
     waking = costs(threads=2, fixed=1e-3)
     quick = costs(threads=2, fixed=1e-5)
-    slow_start = [replace(stage, lone=other.lone)
-                  for stage, other in zip(waking.stages, quick.stages, strict=True)]  # fmt: skip
-    here = replace(waking, stages=tuple(slow_start))
+    slow_alone = [replace(stage, lone=other.lone)
+                  for stage, other in zip(quick.stages, waking.stages, strict=True)]  # fmt: skip
+    here = replace(quick, stages=tuple(slow_alone))
     made = Planner(here).plan(np.full(50, 20), deferred=1.0, call=1)
-    assert made.pool_from[1] > 20
+    assert made.pool_from[1] <= 20 < POOL_FROM[1]
     assert made.predicted.tier2 < 0.5 * made.default.tier2
 
 
@@ -111,7 +111,7 @@ def test_a_fit_that_is_off_decides_nothing() -> None:
     assert not plan(fixed=1e-2, threads=1, deferred=1.0, exits=None).is_default
     saves = plan(fixed=1e-2, threads=1, deferred=1.0, exits=None, error=0.2)
     assert saves.predicted.tier2 < 0.8 * saves.default.tier2
-    assert plan(fixed=5e-4, threads=1, deferred=1.0, exits=None, error=0.2).tier2 == TokenBudget()  # less than a fifth
+    assert plan(fixed=5e-4, threads=1, deferred=1.0, exits=None, error=0.2).tier2 == for_tier2(1)  # less than a fifth
     assert plan(fixed=1e-2, threads=1, deferred=1.0, exits=None, error=0.26).is_default
 
 
@@ -224,7 +224,7 @@ def test_a_plan_is_a_value(classifier: Classifier) -> None:
     planned = classifier.with_plan(made)
     assert (planned.tier1.batching, planned.tier2.batching) == (made.tier1, made.tier2)
     assert planned.tier2.together == made.together
-    assert classifier.tier2.batching == TokenBudget()
+    assert classifier.tier2.batching == for_tier2(2)
 
 
 def test_measured_once(classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from cascade.tiers import Scores
 from cascade.word_exits import Aggregate, ExitByToken, SentenceExit, TokenExit, WordState
 from cascade.word_tiers import WordMultiExit, WordTier
 from cascade.words import WordBatch
+from tests.test_tiers import Pooled
 from tests.toy_tagging import LAYERS, VOCABULARY, ToyTagger, sentences_of
 
 PIECES = st.lists(st.lists(st.integers(1, 3), max_size=6), max_size=10)
@@ -440,3 +441,16 @@ def test_nothing_of_the_callers_is_changed() -> None:
     ToyTagger().tier1().score(words, targets=targets)
     for array, old in zip(arrays, before, strict=True):
         np.testing.assert_array_equal(array, old)
+
+
+@pytest.mark.parametrize(("pool_from", "threads", "pooled"), [(1, 2, True), (9999, 2, False), (9999, 1, True)])
+def test_a_batch_alone_gets_all_threads_if_it_is_large_enough(pool_from: int, threads: int, pooled: bool) -> None:
+    runs: list[bool] = []
+    options = {"pool_from": pool_from, "threads": threads}
+    tier1, tier2 = ToyTagger().tier1(**options), ToyTagger().tier2(**options)
+    replace(tier1, backend=Pooled(tier1.backend, runs)).score(WORDS)
+    replace(tier2, stages=[Pooled(stage, runs) for stage in tier2.stages]).score(WORDS)
+    assert set(runs) == {pooled}
+    runs.clear()
+    replace(tier1, backend=Pooled(tier1.backend, runs), batching=FixedSize(1)).score(WORDS)
+    assert set(runs) == {threads == 1}
