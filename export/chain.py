@@ -20,8 +20,8 @@ from cascade.batching import TokenBudget, batches
 from cascade.packing import Packing, padded
 from cascade.words import WordBatch
 from cascade_export.graphs import TierTwoGraphs
+from cascade_export.inputs import Ranges
 from cascade_export.linears import linears
-from cascade_export.quantise import Ranges
 
 __all__ = ["ChainRanges", "Encoded", "Outputs", "at_words", "chain_logits", "chain_ranges", "padded_logits"]
 __all__ += ["padded_ranges", "per_token", "run_chain", "session", "tokens", "units"]

@@ -1,8 +1,8 @@
 """The uint8 form of what a linear layer reads, with one scale from calibration: rounded, moved about, or looked up.
 
-Rounding a wide input costs about as much as a tenth of its product. What is made of copies of a smaller tensor (a token
-beside its neighbours) is therefore made of copies of its uint8 form, and of what is looked up in a constant table the
-table is rounded beforehand, so that nothing is left to do: the same numbers, for a fifth of the work or none.
+What is made of copies of a smaller tensor (a token beside its neighbours) is made of copies of its uint8 form: the same
+numbers for a fraction of the work. Of what is looked up in a constant table the table is rounded, at export, and
+nothing is left to do.
 
 It leaves to others: the products (`quantise`), finding tables and copies in a graph (`linears`), ranges (`chain`).
 """

@@ -21,8 +21,8 @@ from cascade.batch import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade_export.chain import ChainRanges, Encoded, Outputs, run_chain
 from cascade_export.graphs import TierTwoGraphs
+from cascade_export.inputs import Ranges
 from cascade_export.linears import linears
-from cascade_export.quantise import Ranges
 
 __all__ = ["Histogram", "check_percentile", "percentile_ranges"]
 

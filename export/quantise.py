@@ -24,7 +24,7 @@ from cascade.batch import FloatArray
 from cascade_export.inputs import Ranges, uint8_input
 from cascade_export.linears import Linear, attribute, constants_of, linears
 
-__all__ = ["Ranges", "int8_weight", "quantise_linears", "quantise_tables", "rebuild", "shared_rows"]
+__all__ = ["int8_weight", "quantise_linears", "quantise_tables", "rebuild", "shared_rows"]
 
 MICROSOFT = "com.microsoft"
 # Below these a scale per row costs more than int8 saves: a weight per token, two token types.

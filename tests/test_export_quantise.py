@@ -17,9 +17,10 @@ from cascade_export import calibrate
 from cascade_export.calibrate import Agreement, accuracy, compare, fit_temperature, quantise_tier2
 from cascade_export.chain import chain_logits, chain_ranges, session
 from cascade_export.graphs import TierTwoGraphs, export_tier2
+from cascade_export.inputs import Ranges
 from cascade_export.linears import linears
 from cascade_export.precision import Int8
-from cascade_export.quantise import Ranges, quantise_linears, quantise_tables
+from cascade_export.quantise import quantise_linears, quantise_tables
 from cascade_export.stages import PackedModel, pack
 from tests import tiny
 
