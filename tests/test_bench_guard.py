@@ -81,6 +81,8 @@ def test_one_below_is_told_in_one_line() -> None:
 def test_pins_of_a_run() -> None:
     made = pins_of({"steady": interval(1.23456, low=1.2), "rough": interval(2.0, low=1.395)}, facts("amx_int8"))
     assert made.ratios == {"steady": Pin(1.23, 0.15), "rough": Pin(2.0, 0.31)}
+    wider = pins_of({"steady": interval(1.23456, low=1.2)}, facts("amx_int8"), tolerances={"steady": 0.3})
+    assert wider.ratios == {"steady": Pin(1.23, 0.3)}
     assert "some CPU" in made.machine
     assert "amx_int8" in made.machine
     assert len(made.date) == len("2026-01-31")

@@ -76,15 +76,23 @@ def cpu_kind(facts: Mapping[str, Any]) -> str:
     return f"{best}, {facts['threads']} thread{'s' * (facts['threads'] > 1)}"
 
 
-def pins_of(measured: Mapping[str, Interval], facts: dict[str, Any]) -> Pins:
+def pins_of(
+    measured: Mapping[str, Interval], facts: dict[str, Any], *, tolerances: Mapping[str, float] | None = None
+) -> Pins:
     """What a run makes of itself.
 
     A ratio that scattered more than usual gets a tolerance that its own interval lies in: it guards less, and says so.
+
+    Args:
+        measured: by the ratio's name.
+        facts: of the machine.
+        tolerances: of ratios that need more than `TOLERANCE`.
     """
+    known = tolerances or {}
     ratios = {}
     for name, interval in measured.items():
         scatter = math.ceil(100 * (1 - interval.low / interval.median)) / 100
-        ratios[name] = Pin(float(f"{interval.median:.3g}"), max(TOLERANCE, scatter))
+        ratios[name] = Pin(float(f"{interval.median:.3g}"), max(known.get(name, TOLERANCE), scatter))
     return Pins(datetime.now(timezone.utc).date().isoformat(), in_words(facts), ratios)
 
 

@@ -44,7 +44,8 @@ def guard(request: pytest.FixtureRequest, classifier: Classifier, plain: Plain, 
     running = contenders(classifier, plain, many_texts, threads=threads, one_thread=one_thread)
     measured = measure(running, turns=config.getoption("--turns"))
     if pins is None:
-        pins = pins_of(measured, facts)
+        tolerances = {ratio.name: ratio.tolerance for ratio in RATIOS if ratio.tolerance is not None}
+        pins = pins_of(measured, facts, tolerances=tolerances)
         write_pins(file, name, kind, pins)
     config.stash[SUMMARY] = made = Summary(name, kind, measured, pins)
     return made
