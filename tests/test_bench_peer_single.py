@@ -16,8 +16,7 @@ import pytest
 from cascade.classifier import Classifier
 from cascade.exceptions import OptionError
 from cascade.tagger import Tagger
-from cascade_bench import interleaving, machine
-from cascade_bench.cli import main
+from cascade_bench import machine
 from cascade_bench.data import Labelled
 from cascade_bench.peer_kinds import KINDS, Kind
 from cascade_bench.peer_process import Job, PeerError, PeerProcess, Routed
@@ -27,6 +26,7 @@ from cascade_bench.peer_turns import Peers, Running
 from cascade_bench.peers_cli import as_markdown, as_text
 from cascade_bench.peers_single import as_document, summarise
 from cascade_bench.peers_table import compare
+from tests.test_bench_peer_process import Run, run  # noqa: F401  # a fixture is found by its name
 from tests.toy import toy_bundle
 from tests.toy_tags import tag_bundle
 
@@ -304,25 +304,8 @@ def test_a_sentence_is_deferred_with_any_of_its_words(tmp_path: Path) -> None:
     assert any(len({route.tier for route in own}) == 2 for own in routes)  # deferred in part
 
 
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr(interleaving, "SHORTEST", 1e-9)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main(list(map(str, arguments)))
-        seen = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, seen.out, seen.err
-
-    return run
-
-
 @pytest.mark.parametrize("tagging", [False, True])
-def test_the_command(run: Run, tmp_path: Path, tagging: bool) -> None:
+def test_the_command(run: Run, tmp_path: Path, tagging: bool) -> None:  # noqa: F811  # the fixture
     """Both contestants of this engine really run."""
     model = (tag_bundle if tagging else toy_bundle)(tmp_path / "bundle").folder
     file, written = tmp_path / "data.jsonl", tmp_path / "peers.json"
@@ -353,14 +336,14 @@ def test_the_command(run: Run, tmp_path: Path, tagging: bool) -> None:
     assert sum(split) == 4
 
 
-def test_what_cannot_be_asked_for(run: Run, tmp_path: Path) -> None:
+def test_what_cannot_be_asked_for(run: Run, tmp_path: Path) -> None:  # noqa: F811  # the fixture
     model = toy_bundle(tmp_path / "bundle").folder
     status, _, err = run("peers", model, "--data", "x.jsonl", "--checkpoint", "x", "--single", "-1")
     assert status == 2
     assert "--single" in err
 
 
-def test_help(run: Run) -> None:
+def test_help(run: Run) -> None:  # noqa: F811  # the fixture
     status, out, _ = run("peers", "--help")
     assert status == 0
     assert "--single N" in out

@@ -22,7 +22,6 @@ __all__ = [
     "StaticForSequenceClassification",
     "neighbourhoods",
     "side_by_side",
-    "with_absent",
     "with_zero",
 ]
 
@@ -99,7 +98,7 @@ class StaticForSequenceClassification(PreTrainedModel):
         there = attention_mask > 0
         if self.training:  # drop whole tokens: the mean must not lean on one rare word
             there = there & (torch.rand(there.shape, device=there.device) >= self.config.dropout)
-        ids = with_absent(input_ids, there, self.config.vocab_size)
+        ids = torch.where(there, input_ids, self.config.vocab_size)  # the row of zeros where no token is
         table = with_zero(self.embeddings.weight)
         weight = F.embedding(ids, with_zero(torch.exp(self.importance.weight))).squeeze(-1)
         if self.config.reach:
@@ -114,11 +113,6 @@ class StaticForSequenceClassification(PreTrainedModel):
             pooled = torch.cat((pooled, states.amax(1)), dim=-1)
         hidden = self.dropout(F.gelu(self.hidden(self.norm(pooled))))
         return SequenceClassifierOutput(logits=self.out(hidden))
-
-
-def with_absent(ids: Tensor, there: Tensor, absent: int) -> Tensor:
-    """Token ids, with the number `absent` where no token is. All of shape `(rows, longest)`."""
-    return torch.where(there, ids, absent)
 
 
 def neighbourhoods(ids: Tensor, reach: int, *, absent: int) -> Tensor:

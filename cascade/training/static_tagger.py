@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import TokenClassifierOutput
 
-from cascade.training.static import neighbourhoods, side_by_side, with_absent, with_zero
+from cascade.training.static import neighbourhoods, side_by_side, with_zero
 
 __all__ = ["StaticForTokenClassification", "StaticTaggerConfig", "runs"]
 
@@ -100,7 +100,7 @@ class StaticForTokenClassification(PreTrainedModel):
         known = inside
         if self.training:  # drop whole tokens: a tag must not lean on one neighbour
             known = inside & (torch.rand(inside.shape, device=inside.device) >= self.config.dropout)
-        ids = with_absent(input_ids, known, self.config.vocab_size)
+        ids = torch.where(known, input_ids, self.config.vocab_size)  # the row of zeros where no token is
         table = with_zero(self.embeddings.weight)
         there = inside.to(torch.float32).unsqueeze(-1)
         share = there / there.sum(1, keepdim=True).clamp_min(1)
