@@ -10,8 +10,7 @@
 - `peer_process`, `peer_server`, `peer_turns`, `peers_table`, `peers_cli`: each in a process of its own, in turns
 - `peer_single`, `peers_single`: the same, one text at a time
 - `parts`, `profile`, `profile_cli`: milliseconds of each tier and stage over a grid of batches
-- `operators`, `ceiling`: by operator, and beside what this host can do (`cascade.cost_model`: fitted)
-- `planning`, `plan_cli`: predicted seconds of a workload beside measured ones
+- `operators`, `ceiling`: by operator, and beside what this host can do (`cascade_bench.cost_model`: fitted)
 - `overhead`, `overhead_cli`: the share of `predict` during which no graph runs, by parts
 - `endless`, `endless_cli`: a million texts through `stream`: seconds per text, memory, threads against one
 - `precisions`, `precisions_export`, `precisions_cli`: tier 2 in fp32 and every int8 form: time, agreement, invariance

@@ -4,8 +4,6 @@ Costs per token know nothing of calls, of batches that get smaller and of what a
 tiers. So seven settings run end to end: tier 2 at full depth, tier 1 alone, and cascades from light to heavy. Fixed
 depths are scaled like the first; cascades begin where tier 1 alone ends, and their second tier takes what those around
 it took, interpolated: a small one is dearer per token than a large one. What comes out are estimates still, and say so.
-
-It leaves to others: placing settings (`sweep`), timing what is published (`curve`).
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cascade.routing import defer_all
+from cascade.policies.routing import defer_all
 from cascade_bench.plane import Estimate, Setting, Sweep
 
 __all__ = ["Anchors", "anchored"]

@@ -2,8 +2,8 @@
 
 What a product costs does not depend on what is multiplied, so sizes can be compared without a trained model of each.
 Answers mean nothing: neither accuracy nor exits can be looked at. The tokenizer is that of a bundle, so that rows have
-the lengths that real texts have. It leaves to others: exporting (`cascade-export`, in a process of its own), peers and
-turns (`peers_table`), how it looks (`base_cli`). Needs the `export` and `train` extras beside `bench`.
+the lengths that real texts have.
+ Needs the `export` and `train` extras beside `bench`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from cascade.checks import check_whole
+from cascade.core.checks import check_whole
 from cascade.exceptions import BundleError, MissingExtraError, OptionError
 from cascade_bench.data import Labelled
 from cascade_bench.peer_kinds import FULL, KINDS

@@ -1,4 +1,4 @@
-"""`cascade-bench base`: its options, its table, its file. It leaves to others: the model and its peers (`base`)."""
+"""`cascade-bench base`: its options, its table, its file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cascade.bundle import open_bundle
+from cascade.bundle.opening import open_bundle
 from cascade.cli.show import table as aligned
 from cascade.exceptions import DataError
-from cascade.reading import read_examples
-from cascade.threads import check_threads
+from cascade.runtime.threads import check_threads
+from cascade.text.reading import read_examples
 from cascade_bench import machine
 from cascade_bench.console import bar, check_json
 from cascade_bench.options import json_option, model_argument, text_options, threads_option

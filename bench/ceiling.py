@@ -1,7 +1,8 @@
 """The host's own ceiling: how fast ONNX Runtime multiplies matrices here, in fp32 and int8, and nothing else.
 
 A stage cannot be faster than its products alone; what it takes beyond them is transposes, activations, norms, gathers
-and waiting. It leaves to others: which products there are (`operators`), taking turns (`profile`). Needs the `bench`
+and waiting.
+ Needs the `bench`
 extra.
 """
 
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime
 
-from cascade.backend import Array
 from cascade.exceptions import MissingExtraError
+from cascade.runtime.backend import Array
 
 try:
     import onnx
@@ -61,7 +62,7 @@ LARGE: Mapping[str, Product] = {kind: Product(kind, 1, 2048, 1024, 1024) for kin
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """As `cascade.backend` sets them: a pool of this many threads that does not spin."""
+    """As `cascade.runtime.backend` sets them: a pool of this many threads that does not spin."""
     made = onnxruntime.SessionOptions()
     made.intra_op_num_threads = threads
     made.log_severity_level = 3

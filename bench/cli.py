@@ -1,7 +1,4 @@
-"""`cascade-bench`: the group, `table`, `startup` and `thresholds`. Wrong use is told in one line, with status 2.
-
-It leaves to others: what the commands do.
-"""
+"""`cascade-bench`: the group, `table`, `startup` and `thresholds`. Wrong use is told in one line, with status 2."""
 
 from __future__ import annotations
 
@@ -15,15 +12,15 @@ import click
 from tqdm import tqdm
 
 from cascade import __version__
-from cascade.bundle import open_bundle
+from cascade.bundle.manifest import TAGGING
+from cascade.bundle.opening import open_bundle
 from cascade.calibration import Grid, OperatingPoint, choose
-from cascade.checks import check_share
-from cascade.classifier import Classifier
 from cascade.cli.main import finish
 from cascade.cli.show import table as aligned
+from cascade.core.checks import check_share
 from cascade.exceptions import OptionError
-from cascade.manifest import TAGGING
-from cascade.threads import check_threads
+from cascade.pipelines.classifier import Classifier
+from cascade.runtime.threads import check_threads
 from cascade_bench import machine, operating, render
 from cascade_bench.base_cli import base
 from cascade_bench.compare import compare
@@ -35,7 +32,6 @@ from cascade_bench.endless_cli import endless
 from cascade_bench.options import data_options, json_option, model_argument, threads_option
 from cascade_bench.overhead_cli import overhead
 from cascade_bench.peers_cli import peers
-from cascade_bench.plan_cli import plan
 from cascade_bench.precisions_cli import precisions
 from cascade_bench.profile_cli import profile
 from cascade_bench.scenarios_cli import scenarios
@@ -299,7 +295,6 @@ bench.add_command(base)
 bench.add_command(endless)
 bench.add_command(overhead)
 bench.add_command(peers)
-bench.add_command(plan)
 bench.add_command(precisions)
 bench.add_command(profile)
 bench.add_command(scenarios)

@@ -1,8 +1,7 @@
 """Two JSON files of measurements side by side: per benchmark the ratio of seconds, paired by repeat, with its interval.
 
 Any file in pytest-benchmark's shape will do, as long as it holds raw samples. The files are of two runs, so what the
-machine did differently between them is in the ratio; a note says so where the files tell of different machines. It
-leaves to others: writing such files (`report_json`).
+machine did differently between them is in the ratio; a note says so where the files tell of different machines.
 """
 
 from __future__ import annotations

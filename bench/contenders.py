@@ -1,12 +1,10 @@
 """Who runs: one classifier under the policies that its cascade has to justify itself against. All share its sessions.
 
-    full       tier 2 alone at full depth: what everything is compared with
-    cut-N      tier 2 cut after layer N for everyone (truncation): the baseline of an adaptive policy
-    tier1      tier 1 alone
-    exits      tier 2 alone with the bundle's exit policy
-    cascade    as the bundle is configured
-
-It leaves to others: taggers (`taggers`), peers (`peers`), taking turns (`interleaving`).
+full       tier 2 alone at full depth: what everything is compared with
+cut-N      tier 2 cut after layer N for everyone (truncation): the baseline of an adaptive policy
+tier1      tier 1 alone
+exits      tier 2 alone with the bundle's exit policy
+cascade    as the bundle is configured
 """
 
 from __future__ import annotations
@@ -15,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cascade.classifier import Classifier
-from cascade.exits import AtExit, never
-from cascade.routing import defer_all, defer_none
-from cascade.tokenizer import Text
+from cascade.pipelines.classifier import Classifier
+from cascade.policies.exits import AtExit, never
+from cascade.policies.routing import defer_all, defer_none
+from cascade.text.tokenizer import Text
 
 __all__ = ["Answered", "Contender", "contenders", "runner"]
 

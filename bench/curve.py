@@ -1,8 +1,7 @@
 """The curve of a bundle: points of the front and fixed depths really timed, in turns, beside what was estimated.
 
 A speed-up with an interval is a ratio of seconds that were measured within the same repeat; everything else is an
-estimate and says so. It leaves to others: placing settings (`sweep`), taking turns (`table`, `interleaving`), how it
-looks (`curve_report`, `plot`, `page`).
+estimate and says so.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from cascade.classifier import Classifier
-from cascade.routing import defer_all
-from cascade.tagger import Tagger
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.routing import defer_all
 from cascade_bench.contenders import FULL, Contender
 from cascade_bench.contenders import runner as text_runner
 from cascade_bench.curve_data import Given

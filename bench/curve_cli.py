@@ -1,7 +1,4 @@
-"""`cascade-bench curve`: reading its options, and what is checked before minutes of work.
-
-It leaves to others: everything that takes these minutes (`curve`).
-"""
+"""`cascade-bench curve`: reading its options, and what is checked before minutes of work."""
 
 from __future__ import annotations
 
@@ -13,13 +10,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from cascade.batching import BatchingPolicy, FixedSize, SortedByLength, TokenBudget
-from cascade.bundle import open_bundle
-from cascade.classifier import Classifier
+from cascade.bundle.manifest import TAGGING
+from cascade.bundle.opening import open_bundle
 from cascade.exceptions import OptionError
-from cascade.manifest import TAGGING
-from cascade.tagger import Tagger
-from cascade.threads import check_threads
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.batching import BatchingPolicy, FixedSize, SortedByLength, TokenBudget
+from cascade.runtime.threads import check_threads
 from cascade_bench import curve_report, machine
 from cascade_bench.compare import read_samples
 from cascade_bench.console import bar, check_output

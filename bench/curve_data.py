@@ -1,8 +1,7 @@
 """What a curve is drawn on: a file with labels, or without, whose faults are said in the report and not fatal.
 
 Lines whose labels the bundle does not know are left out; a file without labels is answered by tier 2 at full depth, so
-that accuracy becomes agreement with it. It leaves to others: reading lines (`cascade.reading`), strict reading (`data`,
-`tag_data`).
+that accuracy becomes agreement with it.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cascade.classifier import Classifier
 from cascade.exceptions import DataError
-from cascade.exits import never
-from cascade.reading import Example, read_examples
-from cascade.routing import defer_all
-from cascade.tagger import Tagger
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all
+from cascade.text.reading import Example, read_examples
 from cascade_bench.data import Columns, Labelled
 from cascade_bench.tag_data import TagColumns, Tagged
 

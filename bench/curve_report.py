@@ -1,7 +1,4 @@
-"""A curve as text for terminals, as rows for a page, and as JSON with every placed point and every raw sample.
-
-It leaves to others: measuring (`curve`), figures (`plot`), the page (`page`), the fields of JSON files (`report_json`).
-"""
+"""A curve as text for terminals, as rows for a page, and as JSON with every placed point and every raw sample."""
 
 from __future__ import annotations
 
@@ -9,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from cascade import exits, routing, windows
 from cascade.cli.show import table as aligned
 from cascade.exceptions import OptionError
+from cascade.policies import exits, routing, windows
 from cascade_bench.contenders import FULL
 from cascade_bench.curve import Curve, Timed
 from cascade_bench.machine import in_words

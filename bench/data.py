@@ -1,4 +1,4 @@
-"""Labelled files, with labels as a bundle knows them. It leaves reading the lines to `cascade.reading`."""
+"""Labelled files, with labels as a bundle knows them. It leaves reading the lines to `cascade.text.reading`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from cascade.batch import IntArray
+from cascade.core.batch import IntArray
+from cascade.core.results import Label
 from cascade.exceptions import DataError
-from cascade.reading import read_examples
-from cascade.results import Label
+from cascade.text.reading import read_examples
 
 __all__ = ["Columns", "Labelled", "read_labelled"]
 

@@ -9,8 +9,7 @@ seconds of the clock: other programs slow the clock, not them.
 Answers come in bursts, when what was held back has run. Texts are therefore counted where they are read, and only when
 an answer comes out: then all that was read is answered. No text is answered because it has waited long (`max_age`), so
 a slow machine and a fast one do the same work.
-
-It leaves to others: taking turns (`interleaving`), how it looks (`endless_cli`). Needs psutil, of the `bench` extra.
+ Needs psutil, of the `bench` extra.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from cascade.checks import check_whole
-from cascade.classifier import Classifier
+from cascade.core.checks import check_whole
+from cascade.engine.streaming import StreamOptions
 from cascade.exceptions import DataError, MissingExtraError, OptionError
-from cascade.streaming import StreamOptions
-from cascade.tokenizer import Text
+from cascade.pipelines.classifier import Classifier
+from cascade.text.tokenizer import Text
 from cascade_bench.interleaving import Turns, interleave
 from cascade_bench.statistics import Interval, speed_up
 

@@ -1,4 +1,4 @@
-"""`cascade-bench endless`: its options, its tables, its file. It leaves to others: measuring (`endless`)."""
+"""`cascade-bench endless`: its options, its tables, its file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cascade.classifier import Classifier
 from cascade.cli.show import table as aligned
-from cascade.reading import read_examples
-from cascade.threads import check_threads
+from cascade.pipelines.classifier import Classifier
+from cascade.runtime.threads import check_threads
+from cascade.text.reading import read_examples
 from cascade_bench import machine
 from cascade_bench.console import bar, check_json
 from cascade_bench.options import json_option, model_argument, text_options, threads_option

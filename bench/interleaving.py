@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cascade.checks import check_whole
+from cascade.core.checks import check_whole
 
 __all__ = ["Plan", "Turns", "interleave"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cascade
-from cascade.threads import available_cpus, cgroup_quota
+from cascade.runtime.threads import available_cpus, cgroup_quota
 
 __all__ = ["facts", "in_words"]
 

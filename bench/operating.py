@@ -1,7 +1,4 @@
-"""A bundle's operating point: observed on labelled texts, chosen by `cascade.calibration`, written into the bundle.
-
-It leaves to others: the choice itself, and measuring what it brings in seconds (`table`).
-"""
+"""A bundle's operating point: observed on labelled texts, chosen by `cascade.calibration`, written into the bundle."""
 
 from __future__ import annotations
 
@@ -11,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cascade import exits, routing
-from cascade.bundle import Bundle
-from cascade.bundle_writing import copy_bundle
+from cascade.bundle.opening import Bundle
+from cascade.bundle.writing import copy_bundle
 from cascade.calibration import Costs, Examples, OperatingPoint, observe
-from cascade.classifier import Classifier
 from cascade.exceptions import OptionError
-from cascade.exits import MaxProbability
-from cascade.routing import DeferNone
+from cascade.pipelines.classifier import Classifier
+from cascade.policies import exits, routing
+from cascade.policies.exits import MaxProbability
+from cascade.policies.routing import DeferNone
 from cascade_bench.data import Labelled
 
 __all__ = ["Observed", "export_options", "look", "write"]

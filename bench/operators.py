@@ -1,7 +1,4 @@
-"""Where the time goes inside a graph: ONNX Runtime's own profiler, by operator, and the matrix products it saw.
-
-It leaves to others: how fast the host could do those products (`ceiling`), whole graphs (`profile`).
-"""
+"""Where the time goes inside a graph: ONNX Runtime's own profiler, by operator, and the matrix products it saw."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from typing import Any
 
 import onnxruntime
 
-from cascade.backend import Array, OnnxBackend
+from cascade.runtime.backend import Array, OnnxBackend
 from cascade_bench.ceiling import Product, session_options
 
 __all__ = ["Operators", "look"]

@@ -1,7 +1,4 @@
-"""What the commands share: the bundle, the labelled file, threads, a file for everything.
-
-It leaves to others: what the commands do with them (`cli`, `curve_cli`).
-"""
+"""What the commands share: the bundle, the labelled file, threads, a file for everything."""
 
 from __future__ import annotations
 

@@ -19,11 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from cascade.backend import Array, Backend
-from cascade.classifier import Classifier
+from cascade.bundle.manifest import TOKENIZER_FILE
 from cascade.exceptions import DataError
-from cascade.manifest import TOKENIZER_FILE
-from cascade.tokenizer import Text, Tokenizer
+from cascade.pipelines.classifier import Classifier
+from cascade.runtime.backend import Array, Backend
+from cascade.text.tokenizer import Text, Tokenizer
 from cascade_bench.interleaving import Turns, interleave
 from cascade_bench.statistics import Interval, median_interval
 

@@ -1,6 +1,6 @@
 """The curve as one self-contained page: picture, table, machine, exact command. It loads nothing from anywhere.
 
-It leaves to others: the picture (`plot`), rows and sentences (`curve_report`). Needs the `bench` extra.
+Needs the `bench` extra.
 """
 
 from __future__ import annotations

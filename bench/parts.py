@@ -1,7 +1,4 @@
-"""The graphs of a bundle by themselves, with inputs of any size, and the grid of sizes that they are measured on.
-
-It leaves to others: measuring (`profile`).
-"""
+"""The graphs of a bundle by themselves, with inputs of any size, and the grid of sizes that they are measured on."""
 
 from __future__ import annotations
 
@@ -10,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cascade.backend import Array, Backend, OnnxBackend
-from cascade.batch import Batch, IntArray, cumulated
-from cascade.classifier import Classifier
-from cascade.cost_model import Size
+from cascade.core.batch import Batch, IntArray, cumulated
+from cascade.engine.packing import Packing, padded
 from cascade.exceptions import OptionError
-from cascade.packing import Packing, padded
-from cascade.tagger import Tagger
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.runtime.backend import Array, Backend, OnnxBackend
+from cascade_bench.cost_model import Size
 
 __all__ = ["LENGTHS", "ROWS", "Part", "Point", "parts", "points"]
 

@@ -1,12 +1,11 @@
 """A checkpoint in the formats that peers read: made once per comparison, each in a process that ends afterwards.
 
-    plain         plain.json: labels and padding; tokenizer.json
-    onnx          model.onnx: fp32, padded, opset 17
-    onnx-int8     model_quantized.onnx: ONNX Runtime's dynamic quantisation, a scale per channel of the weights
-    openvino-int8 int8.xml: static, NNCF's recipe for transformers, ranges from the texts themselves
-    ctranslate2   ctranslate2/: the encoder in int8; head.npz: pooling and head, which that library does not run
-
-It leaves to others: running them (`peer_kinds`). Needs the `bench` extra, and the last two the peers' own packages.
+   plain         plain.json: labels and padding; tokenizer.json
+   onnx          model.onnx: fp32, padded, opset 17
+   onnx-int8     model_quantized.onnx: ONNX Runtime's dynamic quantisation, a scale per channel of the weights
+   openvino-int8 int8.xml: static, NNCF's recipe for transformers, ranges from the texts themselves
+   ctranslate2   ctranslate2/: the encoder in int8; head.npz: pooling and head, which that library does not run
+Needs the `bench` extra, and the last two the peers' own packages.
 """
 
 from __future__ import annotations

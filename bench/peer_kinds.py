@@ -1,6 +1,5 @@
 """What a user would pick instead of this engine: the same checkpoint, each in its usual form, and how to install it.
 
-It leaves to others: converting the checkpoint (`peer_files`), processes (`peer_process`), taking turns (`peers_table`).
 Each loader runs in a process of its own and imports what it needs there, so this module needs none of the libraries.
 """
 
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade.batch import FloatArray, IntArray
+from cascade.core.batch import FloatArray, IntArray
 from cascade_bench.peer_process import Input, Job, Model, PeerError
 from cascade_bench.peer_texts import Rows, in_batches
 
@@ -83,10 +82,10 @@ class _Engine:
 
 
 def _engine(job: Job, *, whole: bool) -> Model:
-    from cascade.classifier import Classifier
-    from cascade.exits import never
-    from cascade.routing import defer_all
-    from cascade.tagger import Tagger
+    from cascade.pipelines.classifier import Classifier
+    from cascade.pipelines.tagger import Tagger
+    from cascade.policies.exits import never
+    from cascade.policies.routing import defer_all
 
     if job.tagging:
         tagger = Tagger.from_pretrained(job.model, threads=job.threads)

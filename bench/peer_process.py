@@ -7,8 +7,7 @@
     {"do": "routes", "rows": [0, 7]}                                                  -> and "by_tier1", or null
     {"do": "quit"}                                                                    -> and "peak_mib"
 
-A fault is answered with `{"ok": false, "error": "one line"}`. It leaves to others: the far end (`peer_server`), what
-the kinds are (`peer_kinds`), who runs when (`peer_turns`).
+A fault is answered with `{"ok": false, "error": "one line"}`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, TypeAlias, runtime_checkable
 
-from cascade.tokenizer import Text
+from cascade.text.tokenizer import Text
 
 __all__ = ["Input", "Job", "Model", "PeerError", "PeerProcess", "Ran", "Routed", "limits"]
 

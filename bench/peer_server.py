@@ -1,7 +1,7 @@
 """The far end of a peer's process: obeys lines of JSON (`peer_process`) until it is told to quit.
 
 Seconds are taken here, around the work alone. Libraries that print cannot disturb the protocol: it has the first output
-to itself, they get standard error. It leaves to others: what the kinds are (`peer_kinds`).
+to itself, they get standard error.
 """
 
 from __future__ import annotations

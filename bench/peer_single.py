@@ -1,8 +1,7 @@
 """One text at a time: peers in their processes answer blocks of texts in turns; seconds of each text are taken there.
 
 Every peer answers every text once before, and what that took does not count, so whatever a library prepares when it
-first sees a length is ready. A block holds texts from the whole file. It leaves to others: loading peers and setting
-them aside (`peer_turns`), percentiles and ratios (`peers_single`).
+first sees a length is ready. A block holds texts from the whole file.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from cascade.batch import IntArray
-from cascade.checks import check_whole
+from cascade.core.batch import IntArray
+from cascade.core.checks import check_whole
 from cascade_bench.peer_kinds import CASCADE
 from cascade_bench.peer_turns import PAUSE, Peers, Running
 

@@ -1,8 +1,7 @@
 """Texts as padded rows and logits as labels, for peers that are a bare graph: what a user of one writes around it.
 
 A word of a sentence has the tag of its first piece; one that the tokenizer drops, or beyond the length read, the first.
-
-It leaves to others: the graphs (`peer_kinds`). The tokenizer is the Rust one by itself, the fastest that they can have.
+ The tokenizer is the Rust one by itself, the fastest that they can have.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from cascade.batch import FloatArray, IntArray
+from cascade.core.batch import FloatArray, IntArray
 from cascade_bench.peer_process import Input, Job, Model
 
 __all__ = ["Rows", "WordRows", "in_batches"]

@@ -1,8 +1,7 @@
 """Peers in their processes: converted, loaded, settled on their best batch sizes, then run in turns.
 
 A peer that is not installed, or fails, is set aside with its reason and the rest go on. Seconds are those that the
-processes take inside themselves. It leaves to others: processes (`peer_process`), what the peers are (`peer_kinds`),
-taking turns (`interleaving`), what came out (`peers_table`).
+processes take inside themselves.
 """
 
 from __future__ import annotations

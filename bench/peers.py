@@ -4,8 +4,7 @@ The checkpoint that `cascade-train exits` writes is no stock architecture, so it
 behind the interface of a `...ForSequenceClassification` model: the same backbone class of transformers with the same
 attention kernels, one pooling, one head of two linear layers, no exits, no hooks, no hidden states kept. It does the
 work of `BertForSequenceClassification` and nothing else. An ordinary checkpoint is given to the pipeline as it is.
-
-It leaves to others: taggers (`tag_peers`), timing (`interleaving`). Needs the `bench` extra.
+ Needs the `bench` extra.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from cascade.core.results import Label
 from cascade.exceptions import MissingExtraError, OptionError
-from cascade.results import Label
-from cascade.tokenizer import Text
+from cascade.text.tokenizer import Text
 from cascade_bench.contenders import PIPELINE, Answered, Contender
 
 try:

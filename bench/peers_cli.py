@@ -1,7 +1,4 @@
-"""`cascade-bench peers`: its options, its tables, its file.
-
-It leaves to others: measuring (`peers_table`), the table of one text at a time (`peers_single`).
-"""
+"""`cascade-bench peers`: its options, its tables, its file."""
 
 from __future__ import annotations
 
@@ -15,11 +12,11 @@ from typing import Any
 
 import click
 
-from cascade.classifier import Classifier
 from cascade.cli.show import table as aligned
 from cascade.exceptions import OptionError, TaskError
-from cascade.tagger import Tagger
-from cascade.threads import check_threads
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.runtime.threads import check_threads
 from cascade_bench import machine, peers_single
 from cascade_bench.console import bar, check_json
 from cascade_bench.curve_data import read_for_curve

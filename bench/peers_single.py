@@ -1,7 +1,6 @@
 """The peers' second table: percentiles of what one text takes, and ratios to full tier 2 and to the fastest peer.
 
-The cascade has two lines more: texts that its first tier answers alone, and those that it defers. It leaves to others:
-running (`peer_single`), where this stands in a report (`peers_cli`).
+The cascade has two lines more: texts that its first tier answers alone, and those that it defers.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade.batch import IntArray
+from cascade.core.batch import IntArray
 from cascade_bench.peer_kinds import CASCADE, FULL, Kind
 from cascade_bench.peer_single import Singles
 from cascade_bench.render import ratio

@@ -1,7 +1,4 @@
-"""The peers' table: accuracy, agreement, seconds and memory of each peer, and why the others have none.
-
-It leaves to others: running them (`peer_turns`), one text at a time (`peer_single`), how the table looks (`peers_cli`).
-"""
+"""The peers' table: accuracy, agreement, seconds and memory of each peer, and why the others have none."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
 """The plane of a curve: settings, where they lie, who is on the front; and two bounds beside them.
 
-    oracle   defers exactly what tier 1 gets wrong and tier 2 at full depth gets right; whole sentences of a tagger
-    random   defers by lot, between nobody and everybody, to tier 2 at full depth
-
-It leaves to others: placing settings (`sweep`), timing them (`curve`).
+oracle   defers exactly what tier 1 gets wrong and tier 2 at full depth gets right; whole sentences of a tagger
+random   defers by lot, between nobody and everybody, to tier 2 at full depth
 """
 
 from __future__ import annotations
@@ -15,14 +13,14 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from cascade.batch import BoolArray, IntArray
-from cascade.batching import BatchingPolicy
 from cascade.calibration import Costs, WordCosts
-from cascade.classifier import Classifier
-from cascade.exits import AtExit, ExitPolicy, never
-from cascade.routing import Router, defer_all, defer_none
-from cascade.tagger import Tagger
-from cascade.windows import WindowPolicy
+from cascade.core.batch import BoolArray, IntArray
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.batching import BatchingPolicy
+from cascade.policies.exits import AtExit, ExitPolicy, never
+from cascade.policies.routing import Router, defer_all, defer_none
+from cascade.policies.windows import WindowPolicy
 
 __all__ = ["Axes", "Bounds", "Estimate", "Setting", "Sweep", "configured", "fixed", "front", "is_fixed"]
 

@@ -1,7 +1,8 @@
 """The curve as a picture: accuracy over speed-up, what was timed drawn solid, what was estimated drawn light or dashed.
 
 Kinds differ in marker and in lightness, so a greyscale print shows them too; names are moved until none covers another
-or a marker. It leaves to others: the figures themselves (`curve`), the page (`page`). Needs the extra `bench`.
+or a marker.
+ Needs the extra `bench`.
 """
 
 from __future__ import annotations

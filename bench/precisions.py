@@ -7,8 +7,7 @@ depth. Besides time and accuracy each form says:
     difference   how far a probability moves at most when the same rows run in other batches (`BATCHINGS`)
     changed      share of answers that are not the same in all of these batches
 
-A form is batch-invariant if no answer changes and the difference is rounding. It leaves to others: making the forms
-(`precisions_export`), taking turns (`table`, `interleaving`), how it looks (`precisions_cli`).
+A form is batch-invariant if no answer changes and the difference is rounding.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cascade.batch import FloatArray
-from cascade.batching import BatchingPolicy, FixedSize, SortedByLength
-from cascade.bundle import Bundle
-from cascade.classifier import Classifier
+from cascade.bundle.manifest import TAGGING
+from cascade.bundle.opening import Bundle
+from cascade.core.batch import FloatArray
 from cascade.exceptions import OptionError
-from cascade.exits import never
-from cascade.manifest import TAGGING
-from cascade.routing import defer_all
-from cascade.tagger import Tagger
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.batching import BatchingPolicy, FixedSize, SortedByLength
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all
 from cascade_bench import contenders, taggers
 from cascade_bench.contenders import FULL, Contender
 from cascade_bench.data import Labelled

@@ -1,4 +1,4 @@
-"""`cascade-bench precisions`: its options, its table, its file. It leaves to others: measuring (`precisions`)."""
+"""`cascade-bench precisions`: its options, its table, its file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from cascade.bundle import open_bundle
+from cascade.bundle.manifest import TAGGING
+from cascade.bundle.opening import open_bundle
 from cascade.cli.show import table as aligned
 from cascade.exceptions import OptionError
-from cascade.manifest import TAGGING
-from cascade.threads import check_threads
+from cascade.runtime.threads import check_threads
 from cascade_bench import machine
 from cascade_bench.console import bar, check_json
 from cascade_bench.data import Columns, Labelled, read_labelled

@@ -1,7 +1,6 @@
 """Having the exporter write a bundle's second tier in every numeric form, in a process of its own.
 
-torch stays out of the process that measures. It leaves to others: what the forms are (`cascade_export.forms`),
-measuring them (`precisions`).
+torch stays out of the process that measures.
 """
 
 from __future__ import annotations

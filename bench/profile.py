@@ -2,8 +2,7 @@
 
 Every part of a bundle runs at every point of the grid, beside bare matrix products of its own shapes and two large
 ones, all in turns; so a share of the ceiling is a ratio of seconds of one run. Graphs run as they do alone, on all
-threads. It leaves to others: the parts and the grid (`parts`), fitting (`cost_model`), the profiler (`operators`),
-products (`ceiling`), taking turns (`interleaving`), how it looks (`profile_cli`).
+threads.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from statistics import median
 
 import numpy as np
 
-from cascade.cost_model import CostModel, fit
 from cascade.exceptions import OptionError
 from cascade_bench.ceiling import LARGE, Product, runner
+from cascade_bench.cost_model import CostModel, fit
 from cascade_bench.interleaving import Turns, interleave
 from cascade_bench.operators import Operators, look
 from cascade_bench.parts import Part, Point

@@ -1,4 +1,4 @@
-"""`cascade-bench profile`: its options, its tables, its file. It leaves to others: measuring (`profile`)."""
+"""`cascade-bench profile`: its options, its tables, its file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cascade.bundle import open_bundle
-from cascade.classifier import Classifier
+from cascade.bundle.manifest import TAGGING
+from cascade.bundle.opening import open_bundle
 from cascade.cli.show import table as aligned
 from cascade.exceptions import OptionError
-from cascade.manifest import TAGGING
-from cascade.tagger import Tagger
-from cascade.threads import check_threads
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.runtime.threads import check_threads
 from cascade_bench import machine
 from cascade_bench.console import bar, check_json
 from cascade_bench.options import json_option, model_argument, threads_option

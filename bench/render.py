@@ -1,7 +1,4 @@
-"""A measured table as text for terminals, as Markdown for README, and as JSON with every raw sample.
-
-It leaves to others: measuring (`table`), the fields of JSON files (`report_json`).
-"""
+"""A measured table as text for terminals, as Markdown for README, and as JSON with every raw sample."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """JSON files of measurements in pytest-benchmark's shape: machine, commit, benchmarks with statistics and raw samples.
 
-What only one kind of report knows comes beside these fields. It leaves to others: measuring, and comparing two files
-(`compare`).
+What only one kind of report knows comes beside these fields.
 """
 
 from __future__ import annotations

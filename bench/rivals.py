@@ -2,7 +2,7 @@
 
 A rival's threshold and its cap on depth are the cheapest that are at least as accurate as token exit on the very
 sentences that are measured. That favours the rival: it is chosen in hindsight. Candidates are replayed from the answers
-of all exits, then really run, until one keeps the accuracy. It leaves to others: measuring (`table`).
+of all exits, then really run, until one keeps the accuracy.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cascade.batch import BoolArray, FloatArray, IntArray
 from cascade.calibration import WordCosts, WordPoint, choose_words, leave
+from cascade.core.batch import BoolArray, FloatArray, IntArray
+from cascade.core.words import WordBatch
 from cascade.exceptions import DataError
-from cascade.exits import AtExit, ExitPolicy, any_of
-from cascade.routing import defer_all
-from cascade.tagger import Tagger
-from cascade.windows import whole_sentences
-from cascade.word_encoding import encode_words
-from cascade.word_exits import Aggregate, ExitByToken, SentenceExit
-from cascade.words import WordBatch
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.exits import AtExit, ExitPolicy, any_of
+from cascade.policies.routing import defer_all
+from cascade.policies.windows import whole_sentences
+from cascade.policies.word_exits import Aggregate, ExitByToken, SentenceExit
+from cascade.text.word_encoding import encode_words
 from cascade_bench.tag_data import Tagged
 from cascade_bench.taggers import BY_TOKEN, SENTENCE, runner
 

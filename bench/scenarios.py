@@ -6,7 +6,7 @@
                     highest rate of arrivals at which latency stays within a bound
 
 A text's latency in the server scenario begins when it arrives, not when its call begins, so waiting counts. Contestants
-take turns. It leaves to others: who they are (`contenders`), how it looks (`scenarios_cli`).
+take turns.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`cascade-bench scenarios`: its options, its tables, its file. It leaves to others: measuring (`scenarios`)."""
+"""`cascade-bench scenarios`: its options, its tables, its file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 import click
 
-from cascade.bundle import open_bundle
-from cascade.classifier import Classifier
+from cascade.bundle.manifest import TAGGING
+from cascade.bundle.opening import open_bundle
 from cascade.cli.show import duration
 from cascade.cli.show import table as aligned
 from cascade.exceptions import DataError
-from cascade.manifest import TAGGING
-from cascade.reading import read_examples
-from cascade.tagger import Tagger
-from cascade.threads import check_threads
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.runtime.threads import check_threads
+from cascade.text.reading import read_examples
 from cascade_bench import machine
 from cascade_bench.console import bar, check_json
 from cascade_bench.contenders import CASCADE, FULL, Contender, contenders

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from cascade.checks import check_whole
 from cascade.cli.demo import sentences
+from cascade.core.checks import check_whole
 from cascade.exceptions import BundleError
 
 __all__ = ["Startup", "startup"]
@@ -79,8 +79,8 @@ class Startup:
         return {name: median(values) for name, values in vars(self).items()}
 
 
-CLASSIFIER = {"module": "cascade.classifier", "face": "Classifier", "predict": "predict"}
-TAGGER = {"module": "cascade.tagger", "face": "Tagger", "predict": "predict_texts"}
+CLASSIFIER = {"module": "cascade.pipelines.classifier", "face": "Classifier", "predict": "predict"}
+TAGGER = {"module": "cascade.pipelines.tagger", "face": "Tagger", "predict": "predict_texts"}
 
 
 def startup(

@@ -1,7 +1,7 @@
 """Medians of paired ratios, with intervals that assume nothing about the shape of the noise.
 
 A ratio is taken within a repeat, in which both contenders ran within seconds of each other, so a machine that slows
-down for a minute slows both. It leaves to others: running things (`interleaving`).
+down for a minute slows both.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cascade.checks import check_share
+from cascade.core.checks import check_share
 from cascade.exceptions import OptionError
 
 __all__ = ["Interval", "median_interval", "speed_up"]

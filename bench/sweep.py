@@ -3,9 +3,6 @@
 Both tiers run once on the data; deferral and exit thresholds are replayed on what they said, and each setting is paid
 for with costs per token that were measured here. So accuracies of texts are exact but for rounding, those of words
 nearly, and **seconds are estimates**, tied to a few settings that ran (`anchors`).
-
-It leaves to others: scoring, replaying and costs (`cascade.calibration`), the plane itself (`plane`), timing what is
-worth it (`curve`).
 """
 
 from __future__ import annotations
@@ -17,8 +14,6 @@ from typing import TypeAlias
 
 import numpy as np
 
-from cascade.batch import BoolArray
-from cascade.batching import BatchingPolicy
 from cascade.calibration import (
     Costs,
     Examples,
@@ -31,12 +26,14 @@ from cascade.calibration import (
     replay,
     replay_words,
 )
-from cascade.classifier import Classifier
-from cascade.exits import never
-from cascade.routing import defer_all
-from cascade.tagger import Tagger
-from cascade.windows import WindowPolicy, whole_sentences
-from cascade.word_encoding import encode_words
+from cascade.core.batch import BoolArray
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.batching import BatchingPolicy
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all
+from cascade.policies.windows import WindowPolicy, whole_sentences
+from cascade.text.word_encoding import encode_words
 from cascade_bench.anchors import anchored
 from cascade_bench.data import Labelled
 from cascade_bench.plane import Axes, Bounds, Estimate, Setting, Sweep, configured, fixed, is_fixed

@@ -1,8 +1,4 @@
-"""The table: accuracy beside seconds for every contender, all measured in one interleaved run.
-
-It leaves to others: who runs (`contenders`, `taggers`, `peers`), taking turns (`interleaving`), what it says
-(`verdicts`), how it looks (`render`).
-"""
+"""The table: accuracy beside seconds for every contender, all measured in one interleaved run."""
 
 from __future__ import annotations
 

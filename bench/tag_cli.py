@@ -12,10 +12,10 @@ import click
 
 from cascade.calibration import WordGrid, WordPoint
 from cascade.cli.show import table as aligned
-from cascade.exits import AtExit, ExitPolicy, any_of
-from cascade.tagger import Tagger
-from cascade.threads import check_threads
-from cascade.word_exits import TokenExit
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.exits import AtExit, ExitPolicy, any_of
+from cascade.policies.word_exits import TokenExit
+from cascade.runtime.threads import check_threads
 from cascade_bench import machine, render, tag_operating
 from cascade_bench.console import bar
 from cascade_bench.rivals import rivals

@@ -1,4 +1,4 @@
-"""Labelled sentences for a tagger. It leaves reading the lines to `cascade.records`."""
+"""Labelled sentences for a tagger. It leaves reading the lines to `cascade.text.records`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cascade import records
-from cascade.batch import IntArray
+from cascade.core.batch import IntArray
 from cascade.exceptions import DataError, MissingExtraError, OptionError
-from cascade.records import READERS, FileFormat, LineError, StreamError
-from cascade.viterbi import Scheme
+from cascade.policies.viterbi import Scheme
+from cascade.text import records
+from cascade.text.records import READERS, FileFormat, LineError, StreamError
 
 __all__ = ["TagColumns", "Tagged", "entity_f1", "read_tagged"]
 

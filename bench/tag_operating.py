@@ -1,7 +1,4 @@
-"""A tagger's operating point: replayed on labelled sentences, really run, written into the bundle.
-
-It leaves to others: replaying and stepping back (`cascade.calibration`), publishing seconds (`table`).
-"""
+"""A tagger's operating point: replayed on labelled sentences, really run, written into the bundle."""
 
 from __future__ import annotations
 
@@ -11,16 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cascade import exits, routing, windows
-from cascade.bundle import Bundle
-from cascade.bundle_writing import copy_bundle
+from cascade.bundle.opening import Bundle
+from cascade.bundle.writing import copy_bundle
 from cascade.calibration import Tried, WordCosts, WordGrid, WordPoint, choose_words, observe_costs, replay_words
 from cascade.exceptions import OptionError
-from cascade.exits import AtExit, Never, never
-from cascade.routing import DeferAll, defer_all
-from cascade.tagger import Tagger
-from cascade.windows import whole_sentences
-from cascade.word_encoding import encode_words
+from cascade.pipelines.tagger import Tagger
+from cascade.policies import exits, routing, windows
+from cascade.policies.exits import AtExit, Never, never
+from cascade.policies.routing import DeferAll, defer_all
+from cascade.policies.windows import whole_sentences
+from cascade.text.word_encoding import encode_words
 from cascade_bench.rivals import fitting
 from cascade_bench.tag_data import Tagged, entity_f1
 

@@ -2,8 +2,7 @@
 
 What `cascade-train exits --task tagging` writes has the weights of a `...ForTokenClassification` model under other
 names: its backbone, and its last exit as the classifier. That stock model is built and given to the stock pipeline.
-
-It leaves to others: batch sizes and texts (`peers`), timing (`interleaving`). Needs the `bench` extra.
+ Needs the `bench` extra.
 """
 
 from __future__ import annotations

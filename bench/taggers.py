@@ -1,24 +1,22 @@
 """Who runs of a tagger: one bundle under the policies that its cascade has to justify itself against.
 
-    full       tier 2 alone at full depth: what everything is compared with
-    cut-N      tier 2 cut after layer N for everyone (truncation): the baseline of an adaptive policy
-    tier1      tier 1 alone
-    exits      tier 2 alone with the bundle's exit policy, or one of its own
-    sentence   tier 2 alone, words of a sentence leaving together (SENTEE), at least as accurate
-    by-token   tier 2 alone, a fixed exit for each token id (HashEE), at least as accurate
-    cascade    as the bundle is configured: windows between the tiers, and exits
-
-It leaves to others: choosing the rivals' thresholds (`rivals`), peers (`tag_peers`), taking turns (`interleaving`).
+full       tier 2 alone at full depth: what everything is compared with
+cut-N      tier 2 cut after layer N for everyone (truncation): the baseline of an adaptive policy
+tier1      tier 1 alone
+exits      tier 2 alone with the bundle's exit policy, or one of its own
+sentence   tier 2 alone, words of a sentence leaving together (SENTEE), at least as accurate
+by-token   tier 2 alone, a fixed exit for each token id (HashEE), at least as accurate
+cascade    as the bundle is configured: windows between the tiers, and exits
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from cascade.exits import AnyOf, AtExit, ExitPolicy, never
-from cascade.routing import defer_all, defer_none
-from cascade.tagger import Tagger
-from cascade.word_exits import TokenExit
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.exits import AnyOf, AtExit, ExitPolicy, never
+from cascade.policies.routing import defer_all, defer_none
+from cascade.policies.word_exits import TokenExit
 from cascade_bench.contenders import CASCADE, FULL, Answered, Contender
 
 __all__ = ["BY_TOKEN", "EXITS", "SENTENCE", "runner", "tag_contenders"]

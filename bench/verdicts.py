@@ -1,7 +1,4 @@
-"""What a measured table says, in sentences: is an adaptive policy worth it beside the simple one that it replaces?
-
-It leaves to others: measuring (`table`), tables of figures (`render`).
-"""
+"""What a measured table says, in sentences: is an adaptive policy worth it beside the simple one that it replaces?"""
 
 from __future__ import annotations
 

@@ -8,13 +8,22 @@ clf(["a gripping film", "dull"])
 tag = Tagger.from_pretrained("models/pos")
 tag.predict([["a", "gripping", "film"]]).tags
 
-Policies live in `cascade.routing`, `cascade.exits` and `cascade.batching`; those of a tagger also in
-`cascade.word_exits`, `cascade.windows` and `cascade.decoding`.
+Policies live in `cascade.policies`.
 """
 
-from cascade.aggregation import AggregationStrategy
-from cascade.certificate import Certificate
-from cascade.classifier import Classifier
+from cascade._version import __version__ as __version__
+from cascade.bundle.certificate import Certificate
+from cascade.core.results import (
+    Prediction,
+    Predictions,
+    Route,
+    Routes,
+    SentenceRoutes,
+    Stats,
+    TagPrediction,
+    TagPredictions,
+)
+from cascade.engine.streaming import StreamOptions
 from cascade.exceptions import (
     BundleError,
     BundleNotFoundError,
@@ -26,21 +35,10 @@ from cascade.exceptions import (
     OptionError,
     TaskError,
 )
-from cascade.monitor import Monitor
-from cascade.results import (
-    Prediction,
-    Predictions,
-    Route,
-    Routes,
-    SentenceRoutes,
-    Stats,
-    TagPrediction,
-    TagPredictions,
-)
-from cascade.streaming import StreamOptions
-from cascade.tagger import Tagger
-
-__version__ = "0.1.0"
+from cascade.monitoring.monitor import Monitor
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.text.entities import AggregationStrategy
 
 __all__ = [
     "AggregationStrategy",

@@ -1,7 +1,4 @@
-"""Numbers from calibration texts: temperatures, agreement with fp32, and which stages stay fp32.
-
-It leaves to others: running graphs (`chain`), the int8 forms (`quantise`), thresholds (`cascade.calibration`).
-"""
+"""Numbers from calibration texts: temperatures, agreement with fp32, and which stages stay fp32."""
 
 from __future__ import annotations
 
@@ -12,8 +9,8 @@ import numpy.typing as npt
 import onnx
 from scipy.optimize import minimize_scalar
 
-from cascade.batch import FloatArray, IntArray
-from cascade.confidence import answers, log_loss, probabilities
+from cascade.core.batch import FloatArray, IntArray
+from cascade.core.confidence import answers, log_loss, probabilities
 from cascade_export.chain import ChainRanges, Encoded, chain_logits, chain_ranges, padded_logits, padded_ranges, units
 from cascade_export.graphs import TierTwoGraphs
 from cascade_export.precision import Int8
@@ -87,7 +84,7 @@ def fit_temperature(logits: FloatArray, targets: Targets, *, multi_label: bool) 
     Args:
         logits: shape `(rows, labels)`.
         targets: numbers of the labels `(rows,)`, or zeros and ones `(rows, labels)` for a multi-label head.
-        multi_label: as in `cascade.confidence.probabilities`.
+        multi_label: as in `cascade.core.confidence.probabilities`.
     """
 
     def loss(log_temperature: float) -> float:

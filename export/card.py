@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cascade.manifest import TAGGING, Manifest
+from cascade.bundle.manifest import TAGGING, Manifest
 
 __all__ = ["model_card"]
 

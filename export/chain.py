@@ -1,7 +1,6 @@
 """Running exported graphs on encoded texts: to find ranges, to compare forms, to fit temperatures.
 
-An answer belongs to a row in classification and to a word in tagging; `units` says which answers are whose. It leaves
-to others: policies and rows that leave (`cascade.tiers`); here every row goes through every stage, and words leave
+An answer belongs to a row in classification and to a word in tagging; `units` says which answers are whose. Every row goes through every stage, and words leave
 only where the caller says so.
 """
 
@@ -15,10 +14,10 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from cascade.batch import Batch, BoolArray, FloatArray, IntArray, ranges
-from cascade.batching import TokenBudget, batches
-from cascade.packing import Packing, padded
-from cascade.words import WordBatch
+from cascade.core.batch import Batch, BoolArray, FloatArray, IntArray, ranges
+from cascade.core.words import WordBatch
+from cascade.engine.packing import Packing, padded
+from cascade.policies.batching import TokenBudget, batches
 from cascade_export.graphs import TierTwoGraphs
 from cascade_export.inputs import Ranges
 from cascade_export.linears import linears

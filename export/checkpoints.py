@@ -1,7 +1,4 @@
-"""Reading the second tier's checkpoint, what both tiers must have in common, and the small files of a bundle.
-
-It leaves to others: the first tier's checkpoint (`tier1`), graphs.
-"""
+"""Reading the second tier's checkpoint, what both tiers must have in common, and the small files of a bundle."""
 
 from __future__ import annotations
 

@@ -100,10 +100,10 @@ def export(
     # Here, not above: `--help` must not wait for torch.
     from tqdm import tqdm
 
-    from cascade.exits import MaxProbability
-    from cascade.manifest import TAGGING
-    from cascade.routing import Threshold
-    from cascade.word_exits import TokenExit
+    from cascade.bundle.manifest import TAGGING
+    from cascade.policies.exits import MaxProbability
+    from cascade.policies.routing import Threshold
+    from cascade.policies.word_exits import TokenExit
     from cascade_export.checkpoints import task_of
     from cascade_export.export import STEPS, export_bundle
     from cascade_export.options import CardOptions, ExportOptions

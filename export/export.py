@@ -1,8 +1,6 @@
 """Two checkpoints in, one bundle out: exported, quantised, verified, calibrated, and only then written.
 
-A classifier or a tagger, as the second tier's `config.json` says. It leaves to others: each of these steps (`stages`,
-`graphs`, `tier1`, `quantise`, `calibrate`, `verify`), the model card (`card`), files and hashes (`cascade.bundle`),
-choosing thresholds from data (`cascade.calibration`).
+A classifier or a tagger, as the second tier's `config.json` says.
 """
 
 from __future__ import annotations
@@ -14,15 +12,15 @@ from typing import Any
 import onnx
 
 import cascade
-from cascade import exits, routing, windows
-from cascade.batch import FloatArray
-from cascade.bundle import Bundle
-from cascade.bundle_writing import write_bundle
+from cascade.bundle.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
+from cascade.bundle.opening import Bundle
+from cascade.bundle.writing import write_bundle
+from cascade.core.batch import FloatArray
 from cascade.exceptions import OptionError
-from cascade.exits import MaxProbability
-from cascade.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
+from cascade.policies import exits, routing, windows
+from cascade.policies.exits import MaxProbability
+from cascade.policies.word_exits import TokenExit
 from cascade.training.backbone import TAGGING
-from cascade.word_exits import TokenExit
 from cascade_export.calibrate import quantise_tier1, quantise_tier2
 from cascade_export.card import model_card
 from cascade_export.chain import chain_logits, padded_logits, units

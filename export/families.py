@@ -1,7 +1,7 @@
 """Where each family keeps its parts: a backbone as embeddings and layers of one shape.
 
 All five families (BERT, RoBERTa, ELECTRA, DistilBERT, ALBERT) are post-norm encoders of the same shape, so an adapter
-only says where a checkpoint keeps its parts. It leaves to others: what is computed with them (`stages`).
+only says where a checkpoint keeps its parts.
 """
 
 from __future__ import annotations

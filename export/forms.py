@@ -9,9 +9,6 @@
 
 All linear layers of a form are in that form, whatever it does to the answers; the exporter would keep fp32 where int8
 fails.
-
-It leaves to others: making the forms (`quantise`, `quantise_rows`, `percentiles`, `calibrate`), reading the calibration
-file (`forms_cli`), measuring (`cascade-bench precisions`).
 """
 
 from __future__ import annotations
@@ -23,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from cascade.bundle import Bundle
-from cascade.bundle_writing import write_bundle
+from cascade.bundle.manifest import Manifest
+from cascade.bundle.opening import Bundle
+from cascade.bundle.writing import write_bundle
 from cascade.exceptions import BundleError
-from cascade.manifest import Manifest
 from cascade_export.calibrate import int8_tier2, range_rows, rows_tier2
 from cascade_export.chain import Encoded, chain_ranges
 from cascade_export.checkpoints import common_tokenizer, load_tier2

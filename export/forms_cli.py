@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cascade.bundle import open_bundle
+from cascade.bundle.manifest import TAGGING
+from cascade.bundle.opening import open_bundle
 from cascade.cli.main import finish
-from cascade.manifest import TAGGING
 from cascade_export import require_extra
 
 if TYPE_CHECKING:

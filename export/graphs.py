@@ -1,7 +1,4 @@
-"""Torch modules as ONNX graphs: `embed` and the stages of tier 2, in fp32.
-
-It leaves to others: what the modules compute (`stages`), int8 (`quantise`), tier 1 (`tier1`, through optimum).
-"""
+"""Torch modules as ONNX graphs: `embed` and the stages of tier 2, in fp32."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ import onnx
 import torch
 from torch import nn
 
-from cascade.packing import Packing
+from cascade.engine.packing import Packing
 from cascade_export.stages import PackedModel, PackedStage, PackedTagStage
 
 __all__ = ["OPSET", "TierTwoGraphs", "export_tier2"]

@@ -3,8 +3,6 @@
 What is made of copies of a smaller tensor (a token beside its neighbours) is made of copies of its uint8 form: the same
 numbers for a fraction of the work. Of what is looked up in a constant table the table is rounded, at export, and
 nothing is left to do.
-
-It leaves to others: the products (`quantise`), finding tables and copies in a graph (`linears`), ranges (`chain`).
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper
 
-from cascade.batch import FloatArray
+from cascade.core.batch import FloatArray
 from cascade_export.linears import Lookup, Movement, constants_of, lookup, movement, readers_of
 
 __all__ = ["Ranges", "Uint8Input", "uint8_input"]

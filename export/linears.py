@@ -1,7 +1,4 @@
-"""Finding in an ONNX graph: linear layers, constants, values that are only moved or looked up.
-
-It leaves to others: what is done with them (`quantise`), what goes into them (`chain`).
-"""
+"""Finding in an ONNX graph: linear layers, constants, values that are only moved or looked up."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-from cascade.batch import FloatArray
+from cascade.core.batch import FloatArray
 
 __all__ = ["Linear", "Lookup", "Movement", "attribute", "constants_of", "linears", "lookup", "movement", "readers_of"]
 

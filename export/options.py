@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cascade.exceptions import OptionError
-from cascade.exits import ExitPolicy
-from cascade.routing import Router, Threshold
-from cascade.windows import Windows
+from cascade.policies.exits import ExitPolicy
+from cascade.policies.routing import Router, Threshold
+from cascade.policies.windows import Windows
 from cascade_export.precision import Int8
 
 __all__ = ["CardOptions", "ExportOptions"]

@@ -4,8 +4,6 @@ A few outliers stretch a min-max range, and all other values lose precision to t
 outliers instead (Wu et al., Integer Quantization for Deep Learning Inference: Principles and Empirical Evaluation,
 2020, section 4.2; ONNX Runtime's `PercentileCalibrater` cuts both ends alike, and so does this). Values are counted in
 a histogram between the minimum and the maximum, which a first pass has found (`chain.chain_ranges`).
-
-It leaves to others: minimum and maximum, running graphs (`chain`), scales (`quantise`).
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from cascade.batch import FloatArray, IntArray
+from cascade.core.batch import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade_export.chain import ChainRanges, Encoded, Outputs, run_chain
 from cascade_export.graphs import TierTwoGraphs

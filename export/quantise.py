@@ -7,9 +7,6 @@ The operators are ONNX Runtime's own (`MatMulIntegerToFloat`, `DynamicQuantizeMa
 portable QDQ form (`QuantizeLinear` and `DequantizeLinear` around `MatMul` and `Add`) computes the same numbers, but
 ONNX Runtime 1.31 fuses the product and its bias to an fp32 `Gemm` before it looks for int8: 12.5 ms against 3.0 ms
 for 800 x 384 by 384 x 1536 on one core, one interleaved run.
-
-It leaves to others: finding the layers (`linears`), their ranges (`chain`, `percentiles`), a scale for each row
-(`quantise_rows`), what to do where int8 answers differ (`calibrate`).
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-from cascade.batch import FloatArray
+from cascade.core.batch import FloatArray
 from cascade_export.inputs import Ranges, uint8_input
 from cascade_export.linears import Linear, attribute, constants_of, linears
 

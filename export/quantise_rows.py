@@ -5,8 +5,6 @@ whatever the rows beside it hold (the per-token scales of Yao et al., ZeroQuant,
 ONNX Runtime 1.31 has no product that takes such scales, `DynamicQuantizeMatMul` and `MatMulIntegerToFloat` take one per
 tensor; so its int8 product runs with a scale of 1, and plain operators measure, divide, multiply back and add the
 bias. That costs six more passes over activations per layer than a static scale.
-
-It leaves to others: one scale per tensor, weights and tables (`quantise`), which form is used (`calibrate`, `forms`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 """From a family's backbone to packed torch modules: the form that tier 2 is exported in.
 
-It leaves to others: where a family keeps its parts (`families`), writing the modules as ONNX (`graphs`), int8
-(`quantise`), the index arrays that feed them (`cascade.packing`).
-
 Hidden states are one matrix of the tokens of all rows, without padding (ARCHITECTURE.md, contracts). Linear layers,
 LayerNorm and the feed-forward part run on it as it is; only attention gathers the heads of tokens into a padded grid
 and scatters them back. All indices come from outside: a stage makes none.
@@ -68,7 +65,7 @@ class PackedLayer(nn.Module):
             hidden: what keys and values are made of. Shape `(tokens, width)`.
             head_gather: number of the head of the token at each place of the padded grid. Shape
                 `(rows, heads, longest)`.
-            bias: 0 where a token is, else `cascade.packing.MASKED`. Shape `(rows, 1, 1, longest)`.
+            bias: 0 where a token is, else `cascade.engine.packing.MASKED`. Shape `(rows, 1, 1, longest)`.
             query_head_gather: as `head_gather`, for the actives. Shape `(rows, heads, longest_active)`.
             head_scatter: place of each head of each active in the flattened grid of actives. Shape `(actives, heads)`.
 

@@ -1,8 +1,4 @@
-"""Calibration sentences as rows of words, with their tags, and what is measured on them.
-
-It leaves to others: texts to classify (`texts`), the measures themselves (`calibrate`), reading files
-(`cascade.training.tag_data`).
-"""
+"""Calibration sentences as rows of words, with their tags, and what is measured on them."""
 
 from __future__ import annotations
 
@@ -16,13 +12,13 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from cascade.batch import FloatArray, IntArray
+from cascade.core.batch import FloatArray, IntArray
+from cascade.core.words import WordBatch
+from cascade.engine.word_cascade import cut
 from cascade.exceptions import DataError, OptionError
-from cascade.tokenizer import Tokenizer
+from cascade.text.tokenizer import Tokenizer
+from cascade.text.word_encoding import encode_words
 from cascade.training.tag_data import has_entities
-from cascade.word_encoding import encode_words
-from cascade.word_engine import cut
-from cascade.words import WordBatch
 from cascade_export.texts import Rows, shortened
 
 __all__ = ["TagCalibration", "TagRows", "encode_sentences", "split"]

@@ -1,8 +1,4 @@
-"""Calibration texts as token ids, with their targets, and what is measured on them.
-
-It leaves to others: sentences to tag (`tag_texts`), the measures themselves (`calibrate`), reading files
-(`cascade.reading`).
-"""
+"""Calibration texts as token ids, with their targets, and what is measured on them."""
 
 from __future__ import annotations
 
@@ -13,9 +9,9 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from cascade.batch import FloatArray, IntArray
+from cascade.core.batch import FloatArray, IntArray
 from cascade.exceptions import DataError, OptionError
-from cascade.tokenizer import Text, Tokenizer
+from cascade.text.tokenizer import Text, Tokenizer
 from cascade_export.calibrate import Targets, accuracy, compare, fit_temperature
 from cascade_export.chain import Encoded
 

@@ -1,7 +1,4 @@
-"""The first tier: an ordinary classifier or tagger or a static one, through optimum to one padded ONNX graph.
-
-It leaves to others: int8 (`calibrate`, `quantise`), comparing with torch (`verify`).
-"""
+"""The first tier: an ordinary classifier or tagger or a static one, through optimum to one padded ONNX graph."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""ONNX against torch: nothing is written that does not answer as its checkpoint does.
-
-It leaves to others: comparing int8 with fp32 (`calibrate`).
-"""
+"""ONNX against torch: nothing is written that does not answer as its checkpoint does."""
 
 from __future__ import annotations
 
@@ -11,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from cascade.batch import FloatArray, IntArray
-from cascade.batching import SortedByLength, batches
+from cascade.core.batch import FloatArray, IntArray
+from cascade.core.words import WordBatch
+from cascade.engine.packing import Packing, padded
 from cascade.exceptions import BundleError
-from cascade.packing import Packing, padded
+from cascade.policies.batching import SortedByLength, batches
 from cascade.training.multi_exit import MultiExitModel
 from cascade.training.tagging import MultiExitTagger
-from cascade.words import WordBatch
 from cascade_export.chain import Encoded, at_words, chain_logits, per_token, tokens, units
 from cascade_export.graphs import TierTwoGraphs
 

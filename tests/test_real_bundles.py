@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from cascade import Classifier
-from cascade.batching import FixedSize
-from cascade.bundle import open_bundle
-from cascade.exits import never
-from cascade.routing import defer_all, defer_none
+from cascade.bundle.opening import open_bundle
+from cascade.policies.batching import FixedSize
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all, defer_none
 from tests.test_floors import ROOT
 
 pytestmark = pytest.mark.bundle

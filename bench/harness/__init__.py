@@ -11,7 +11,7 @@ What the guard is made of: `guard` (who runs), `reference` (what they are compar
     pytest bench/harness/test_guard.py --bundle models/sentiment --pin
 
 The pieces and the whole do not take turns: their figures compare with an earlier run of their own on a quiet machine
-only. They leave to others: comparing contestants (`cascade-bench table` and `peers`).
+only.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cascade.batch import Batch
-from cascade.classifier import Classifier
 from cascade.cli.demo import sentences
+from cascade.core.batch import Batch
 from cascade.exceptions import TaskError
+from cascade.pipelines.classifier import Classifier
 from cascade_bench.harness.pins import PINNED
 from cascade_bench.harness.summary import SUMMARY
 

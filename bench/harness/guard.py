@@ -9,7 +9,7 @@
     threads / one        full depth with all threads, over one thread
 
 No seconds are ever compared with those of another run: all take turns in one run, and a ratio is the median over its
-turns. It leaves to others: taking turns (`interleaving`), what a ratio has to be (`pins`), the tests (`test_guard`).
+turns.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cascade.classifier import Classifier
-from cascade.exits import never
-from cascade.routing import defer_all, defer_none
+from cascade.pipelines.classifier import Classifier
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all, defer_none
 from cascade_bench.harness.reference import Plain, products
 from cascade_bench.interleaving import interleave
 from cascade_bench.statistics import Interval, speed_up

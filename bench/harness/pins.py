@@ -1,11 +1,9 @@
 """Pinned ratios: a small file that says how many times faster one thing has to be than another, and since when.
 
-    {"sentiment": {                               the bundle's folder
-       "amx_int8, 2 threads": {                   the kind of CPU: ratios differ between kinds
-         "date": "2026-01-31", "machine": "...",  when and where they were measured
-         "ratios": {"full / plain": {"value": 1.5, "tolerance": 0.15}}}}}
-
-It leaves to others: measuring ratios (`guard`), what a failing one looks like (`test_guard`).
+{"sentiment": {                               the bundle's folder
+   "amx_int8, 2 threads": {                   the kind of CPU: ratios differ between kinds
+     "date": "2026-01-31", "machine": "...",  when and where they were measured
+     "ratios": {"full / plain": {"value": 1.5, "tolerance": 0.15}}}}}
 """
 
 from __future__ import annotations

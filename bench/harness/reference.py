@@ -5,7 +5,7 @@
     products    int8 matrix products and nothing else: what the host itself can do
 
 The first shows what scheduling gains and loses, the second what the graphs do. A change to either makes every ratio in
-`pinned.json` void; pin them anew with it. It leaves to others: who is compared with them (`guard`).
+`pinned.json` void; pin them anew with it.
 """
 
 from __future__ import annotations

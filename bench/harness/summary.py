@@ -1,7 +1,6 @@
 """What the guard says at the end of a run: each ratio, and what it is held to.
 
-It is kept where both the suite, which fills it, and pytest's hooks, which print it, find one and the same key. It
-leaves to others: measuring (`guard`), judging (`pins`).
+It is kept where both the suite, which fills it, and pytest's hooks, which print it, find one and the same key.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """The guard of the gains: a ratio that was pinned must not fall.
 
-    pytest bench/harness/test_guard.py --bundle models/sentiment          compare with pinned.json
-    pytest bench/harness/test_guard.py --bundle models/sentiment --pin    measure and write it, on a quiet machine
-
-It leaves to others: who runs (`guard`), what a ratio has to be (`pins`).
+pytest bench/harness/test_guard.py --bundle models/sentiment          compare with pinned.json
+pytest bench/harness/test_guard.py --bundle models/sentiment --pin    measure and write it, on a quiet machine
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade.classifier import Classifier
+from cascade.pipelines.classifier import Classifier
 from cascade_bench import machine
 from cascade_bench.harness.guard import RATIOS, Ratio, agreement, contenders, measure
 from cascade_bench.harness.pins import cpu_kind, pins_of, read_pins, shortfall, write_pins

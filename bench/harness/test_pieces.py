@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from cascade import exits, routing
-from cascade.batch import Batch
-from cascade.batching import batches
-from cascade.classifier import Classifier
-from cascade.exits import ExitState
-from cascade.packing import Packing, compact
-from cascade.routing import RoutingState
+from cascade.core.batch import Batch
+from cascade.engine.packing import Packing, compact
+from cascade.pipelines.classifier import Classifier
+from cascade.policies import exits, routing
+from cascade.policies.batching import batches
+from cascade.policies.exits import ExitState
+from cascade.policies.routing import RoutingState
 from cascade_bench.parts import Part, parts
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from cascade.classifier import Classifier
-from cascade.exits import never
-from cascade.routing import defer_all
+from cascade.pipelines.classifier import Classifier
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all
 
 
 def test_full_tier2(benchmark: BenchmarkFixture, classifier: Classifier, texts: list[str]) -> None:

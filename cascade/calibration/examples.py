@@ -1,7 +1,7 @@
 """What both tiers say about labelled examples, reduced to what thresholds need, and what each part costs.
 
 Probabilities are looked at once: a threshold on confidence only needs to know how sure each exit is and whether it is
-right. It leaves to others: running the tiers (`observing`) and replaying policies (`thresholds`).
+right.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cascade.batch import BoolArray, FloatArray, IntArray
-from cascade.confidence import answers, evidence, max_probability, probabilities
+from cascade.core.batch import BoolArray, FloatArray, IntArray
+from cascade.core.confidence import answers, evidence, max_probability, probabilities
 from cascade.exceptions import OptionError
 
 __all__ = ["Costs", "Examples"]

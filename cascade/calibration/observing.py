@@ -1,7 +1,6 @@
 """Running both tiers once on labelled examples: what they answer, and how long each part takes per token.
 
-It leaves to others: texts to rows (`tokenizer`), timing a graph (`timing`), choosing (`thresholds`). The costs are
-those of this machine at this moment, from a single pass after a warm-up: good enough to compare thresholds, not to
+The costs are those of this machine at this moment, from a single pass after a warm-up: good enough to compare thresholds, not to
 publish.
 """
 
@@ -12,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from cascade.batch import Batch, FloatArray, IntArray
 from cascade.calibration.examples import Costs, Examples
-from cascade.calibration.timing import Timed
-from cascade.tiers import MultiExit, Progress, SingleExit
+from cascade.core.batch import Batch, FloatArray, IntArray
+from cascade.engine.tiers import MultiExit, Progress, SingleExit
+from cascade.runtime.timing import Timed
 
 __all__ = ["observe", "run_both"]
 

@@ -1,7 +1,4 @@
-"""Operating points: a router and an exit policy each, and what they did on examples.
-
-It leaves to others: making them (`thresholds`).
-"""
+"""Operating points: a router and an exit policy each, and what they did on examples."""
 
 from __future__ import annotations
 
@@ -13,8 +10,8 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from cascade.exits import ExitPolicy
-from cascade.routing import Router
+from cascade.policies.exits import ExitPolicy
+from cascade.policies.routing import Router
 
 __all__ = ["OperatingPoint", "Points", "front"]
 

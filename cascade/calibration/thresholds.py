@@ -9,9 +9,6 @@ The choice is empirical: it meets the bound on these examples, of which full-dep
 (standard error about 1 point at 900 examples and 90 %), and picking the best of many points flatters the winner a
 little. `drop_error` says how far the drop may be off; measure the chosen point on other examples before you publish it.
 A bound that holds for unseen texts with a stated confidence needs a certificate, which this is not.
-
-It leaves to others: points as values (`points`), running the tiers (`observing`), real seconds (`bench`). `Costs` are
-per token, so a predicted speed-up knows nothing of batch sizes; it orders points, it does not replace measuring.
 """
 
 from __future__ import annotations
@@ -22,13 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cascade.batch import FloatArray, IntArray
 from cascade.calibration.examples import Costs, Examples
 from cascade.calibration.points import OperatingPoint, Points
-from cascade.checks import check_share, check_whole
+from cascade.core.batch import FloatArray, IntArray
+from cascade.core.checks import check_share, check_whole
 from cascade.exceptions import OptionError
-from cascade.exits import AtExit, ExitPolicy, MaxProbability, any_of, never
-from cascade.routing import Router, Threshold, defer_all, defer_none
+from cascade.policies.exits import AtExit, ExitPolicy, MaxProbability, any_of, never
+from cascade.policies.routing import Router, Threshold, defer_all, defer_none
 
 __all__ = ["Grid", "between", "choose", "cuts", "replay"]
 

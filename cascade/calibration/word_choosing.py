@@ -1,8 +1,7 @@
 """Which of a tagger's replayed points to take: the cheapest ones are really run, until some keep the bound.
 
 A replay is near, not exact (`words`); a point that loses more than was allowed is stepped back from. Like `thresholds`,
-the choice is empirical: it meets the bound on these sentences. It leaves to others: the points (`word_thresholds`),
-running a whole tagger (the caller's `run`).
+the choice is empirical: it meets the bound on these sentences.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cascade.calibration.word_thresholds import WordPoint
-from cascade.checks import check_share
+from cascade.core.checks import check_share
 
 __all__ = ["Tried", "choose_words"]
 

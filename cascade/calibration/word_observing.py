@@ -1,7 +1,7 @@
 """How long each part of a tagger takes per token on this machine: tier 1, and each stage for active and halted tokens.
 
-A stage is run with all tokens active and with ever fewer, and a line is fitted: seconds = a * active + b * live. It
-leaves to others: what the tiers answer (`word_thresholds`), choosing. Single passes after a warm-up: good enough to
+A stage is run with all tokens active and with ever fewer, and a line is fitted: seconds = a * active + b * live.
+Single passes after a warm-up: good enough to
 compare policies, not to publish.
 """
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cascade.batch import BoolArray
-from cascade.calibration.timing import Run, Timed
 from cascade.calibration.words import HALTED, WordCosts
-from cascade.exits import ExitState
-from cascade.tiers import Progress
-from cascade.word_tiers import WordMultiExit, WordSingleExit
-from cascade.words import WordBatch
+from cascade.core.batch import BoolArray
+from cascade.core.words import WordBatch
+from cascade.engine.tiers import Progress
+from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
+from cascade.policies.exits import ExitState
+from cascade.runtime.timing import Run, Timed
 
 __all__ = ["observe_costs"]
 

@@ -3,8 +3,6 @@
 Tier 2 runs once for each choice of deferral and windows, with all exits, on exactly the windows that it would read;
 exit policies are then replayed on what it said (`words`). That is near, not exact, so the points have to be run before
 one is chosen (`word_choosing`).
-
-It leaves to others: timing the tiers (`word_observing`), choosing.
 """
 
 from __future__ import annotations
@@ -16,18 +14,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from cascade.batch import BoolArray, FloatArray, IntArray, ranges
 from cascade.calibration.words import WordCosts, leave
-from cascade.checks import check_share
-from cascade.confidence import evidence, probabilities
+from cascade.core.batch import BoolArray, FloatArray, IntArray, ranges
+from cascade.core.checks import check_share
+from cascade.core.confidence import evidence, probabilities
+from cascade.core.words import WordBatch
+from cascade.engine.tiers import Progress
+from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
 from cascade.exceptions import OptionError
-from cascade.exits import AtExit, ExitPolicy, any_of, never
-from cascade.routing import Router, Threshold, defer_all, defer_none
-from cascade.tiers import Progress
-from cascade.windows import WindowPolicy, Windows, WindowState, whole_sentences
-from cascade.word_exits import TokenExit
-from cascade.word_tiers import WordMultiExit, WordSingleExit
-from cascade.words import WordBatch
+from cascade.policies.exits import AtExit, ExitPolicy, any_of, never
+from cascade.policies.routing import Router, Threshold, defer_all, defer_none
+from cascade.policies.windows import WindowPolicy, Windows, WindowState, whole_sentences
+from cascade.policies.word_exits import TokenExit
 
 __all__ = ["WordGrid", "WordPoint", "replay_words"]
 

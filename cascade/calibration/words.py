@@ -2,8 +2,7 @@
 
 A policy is asked about the probabilities that every exit gave while nobody left, so no model runs here. That is exact
 where sentences leave whole; where words leave one by one it is near: those that stay would have seen the others in the
-state they left in. Whoever chooses by it runs the chosen point (`word_choosing`). It leaves to others: running and
-timing the tiers (`word_observing`), what a single text costs (`examples.Costs`).
+state they left in. Whoever chooses by it runs the chosen point (`word_choosing`).
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cascade import exits
-from cascade.batch import BoolArray, FloatArray, IntArray
+from cascade.core.batch import BoolArray, FloatArray, IntArray
+from cascade.core.words import WordBatch
 from cascade.exceptions import OptionError
-from cascade.exits import ExitPolicy
-from cascade.word_exits import WordState
-from cascade.words import WordBatch
+from cascade.policies import exits
+from cascade.policies.exits import ExitPolicy
+from cascade.policies.word_exits import WordState
 
 __all__ = ["WordCosts", "leave"]
 

@@ -6,8 +6,7 @@
     demo          the project's own sentences through the bundles that come with it (`demo_tags`: of the tagger)
     turns         two ways of answering the same, timed in turns
     show          tables and words for terminals
-
-It leaves to others: reading files (`reading`) and everything about models (`classifier`, `tagger`, `bundle`). Training
+ Training
 and export have commands of their own, because they need packages that this one must not load.
 """
 

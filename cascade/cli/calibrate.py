@@ -1,8 +1,4 @@
-"""`cascade calibrate`: settings of a bundle with a guarantee about the accuracy that they lose.
-
-It leaves to others: all that needs the extra `calibrate`, which is imported only when the command runs
-(`calibrate_run`).
-"""
+"""`cascade calibrate`: settings of a bundle with a guarantee about the accuracy that they lose."""
 
 from __future__ import annotations
 

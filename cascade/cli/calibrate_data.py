@@ -1,8 +1,7 @@
 """The examples of `cascade calibrate`: read, checked against a bundle's labels, and doubts about them in words.
 
 A certificate assumes examples that come as those in use will and that the models have not seen. What can be told of
-that is told: repeated examples, labels without any, files that the bundle knows. It leaves to others: reading lines
-(`reading`), what the doubts are about (`certification`).
+that is told: repeated examples, labels without any, files that the bundle knows.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from cascade.batch import IntArray
+from cascade.bundle.manifest import Manifest
+from cascade.core.batch import IntArray
 from cascade.exceptions import DataError
-from cascade.manifest import Manifest
-from cascade.reading import Example, read_examples
+from cascade.text.reading import Example, read_examples
 
 __all__ = ["Sentences", "Texts", "known_files"]
 

@@ -1,8 +1,4 @@
-"""The work of `cascade calibrate`: load, read, calibrate, issue, write. Needs the extra `calibrate`.
-
-It leaves to others: options (`calibrate`), the examples (`calibrate_data`), what is shown (`calibrate_show`), all of
-the method (`certification`).
-"""
+"""The work of `cascade calibrate`: load, read, calibrate, issue, write. Needs the extra `calibrate`."""
 
 from __future__ import annotations
 
@@ -18,22 +14,22 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
+from cascade.bundle.certificate import Certificate
+from cascade.calibration.answers import Answers, observe
+from cascade.calibration.certify import Certified, Refused, certify
+from cascade.calibration.claims import Agreement, Ask, Claim, MaxDeferred, MaxDrop, MeanCost, Unit
 from cascade.calibration.examples import Costs
-from cascade.certificate import Certificate
-from cascade.certification.answers import Answers, observe
-from cascade.certification.certify import Certified, Refused, certify
-from cascade.certification.claims import Agreement, Ask, Claim, MaxDeferred, MaxDrop, MeanCost, Unit
-from cascade.certification.issuing import data_of, issue
-from cascade.certification.paths import Grid
-from cascade.certification.reporting import outcome_json, report_of
-from cascade.certification.word_calibrating import calibrate_words
-from cascade.classifier import Classifier
+from cascade.calibration.issuing import data_of, issue
+from cascade.calibration.paths import Grid
+from cascade.calibration.reporting import outcome_json, report_of
+from cascade.calibration.word_calibrating import calibrate_words
 from cascade.cli.calibrate_data import Sentences, Texts, known_files
 from cascade.cli.calibrate_show import shown
 from cascade.cli.calibrate_wanted import Wanted
 from cascade.exceptions import DataError, OptionError, TaskError
-from cascade.reading import Example
-from cascade.tagger import Tagger
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.text.reading import Example
 
 __all__ = ["run"]
 
@@ -176,11 +172,11 @@ def _write_reports(wanted: Wanted, face: Classifier | Tagger, found: _Found, cer
     )
     # matplotlib and jinja2 take a second to import.
     if wanted.png_file is not None:
-        from cascade.certification.plots import save_png
+        from cascade.calibration.plots import save_png
 
         save_png(report, wanted.png_file)
     if wanted.html_file is not None:
-        from cascade.certification.page import save_html
+        from cascade.calibration.page import save_html
 
         save_html(report, wanted.html_file)
 

@@ -1,4 +1,4 @@
-"""An outcome of `cascade calibrate` for a terminal. It leaves to others: the figures (`certification`).
+"""An outcome of `cascade calibrate` for a terminal.
 
 Needs the extra `calibrate`, so the command imports it when it runs.
 """
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import click
 
-from cascade.certification.certify import Certified, Outcome, Refused, Tested
-from cascade.certification.claims import Agreement, MaxDeferred, MeanCost, Unit
-from cascade.certification.reporting import quantity_of
+from cascade.calibration.certify import Certified, Outcome, Refused, Tested
+from cascade.calibration.claims import Agreement, MaxDeferred, MeanCost, Unit
+from cascade.calibration.reporting import quantity_of
 from cascade.cli.show import duration
 
 __all__ = ["shown"]

@@ -1,7 +1,4 @@
-"""What `cascade calibrate` was asked for, and what can be told of it before anything is loaded.
-
-It leaves to others: the options (`calibrate`), the work (`calibrate_run`).
-"""
+"""What `cascade calibrate` was asked for, and what can be told of it before anything is loaded."""
 
 from __future__ import annotations
 

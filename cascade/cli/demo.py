@@ -1,8 +1,7 @@
 """`cascade demo`: the project's own sentences through the bundles that come with it, and what the user sees.
 
 The sentences (`sentiment.jsonl`, `intents.jsonl` beside this file) were written for this project and are in no training
-set. It leaves to others: sentences and tags (`demo_tags`), measuring for publication (`bench`); here the same few
-sentences are timed a few times, so that the reader sees the order of things on the machine at hand.
+set.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from pathlib import Path
 
 import click
 
-from cascade.classifier import Classifier
 from cascade.cli import demo_tags
 from cascade.cli.show import choose, clipped, duration, route_in_words, table
 from cascade.cli.turns import Turns
+from cascade.core.results import Predictions
 from cascade.exceptions import BundleError, BundleNotFoundError
-from cascade.exits import never
-from cascade.results import Predictions
-from cascade.routing import defer_all
-from cascade.tagger import Tagger
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all
 
 __all__ = ["Comparison", "Sentence", "compare", "demo", "sentences", "verdict"]
 

@@ -1,7 +1,7 @@
 """The part of `cascade demo` that tags: words, tags, and how deep each had to go.
 
 The sentences (`tags.jsonl` beside this file) were written for this project and are in no training set; they have no
-tags to compare with, so what is counted is agreement. It leaves to others: the command (`demo`).
+tags to compare with, so what is counted is agreement.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import click
 
 from cascade.cli.show import choose, duration, table
 from cascade.cli.turns import Turns
-from cascade.exits import never
-from cascade.results import Route, TagPredictions
-from cascade.routing import defer_all
-from cascade.tagger import Tagger
+from cascade.core.results import Route, TagPredictions
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all
 
 __all__ = ["TagComparison", "compare", "depth", "sentences", "show", "verdict"]
 

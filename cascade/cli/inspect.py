@@ -1,8 +1,4 @@
-"""`cascade inspect`: what a bundle says about itself, as a table or as JSON. No graph is loaded.
-
-It leaves to others: finding and verifying the bundle (`bundle`), what a certificate says (`certificate`) and whether it
-is about its bundle (`manifest`).
-"""
+"""`cascade inspect`: what a bundle says about itself, as a table or as JSON. No graph is loaded."""
 
 from __future__ import annotations
 
@@ -14,13 +10,13 @@ from typing import Any
 
 import click
 
-from cascade import decoding, exits, routing, windows
-from cascade.bundle import Bundle, open_bundle
-from cascade.certificate import Certificate
+from cascade.bundle.certificate import Certificate
+from cascade.bundle.manifest import TAGGING, Manifest
+from cascade.bundle.opening import Bundle, open_bundle
 from cascade.cli.show import clipped, size, table
-from cascade.loading import readable
-from cascade.manifest import TAGGING, Manifest
-from cascade.windows import Windows
+from cascade.pipelines.loading import readable
+from cascade.policies import decoding, exits, routing, windows
+from cascade.policies.windows import Windows
 
 __all__ = ["described", "inspect"]
 

@@ -1,12 +1,10 @@
 """The command group `cascade`, and how a command ends.
 
-    0     done
-    1     `calibrate` could certify nothing
-    2     bad input or bad use: one line on standard error, nothing written to --output
-    130   interrupted
-    141   whoever read the output has gone, as in `cascade predict ... | head`
-
-It leaves to others: what the commands do.
+0     done
+1     `calibrate` could certify nothing
+2     bad input or bad use: one line on standard error, nothing written to --output
+130   interrupted
+141   whoever read the output has gone, as in `cascade predict ... | head`
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from typing import TextIO
 
 import click
 
-from cascade import __version__
+from cascade._version import __version__
 from cascade.cli.calibrate import calibrate
 from cascade.cli.demo import demo
 from cascade.cli.inspect import inspect

@@ -1,8 +1,4 @@
-"""`cascade predict`: a file or standard input to lines of JSON, in order, in constant memory.
-
-It leaves to others: reading (`reading`), buffers and answers (`classifier`, `tagger`), a line per row (`writer`), lines
-of tags (`predict_tags`), shadows (`monitor`) and what is said of them (`shadowing`).
-"""
+"""`cascade predict`: a file or standard input to lines of JSON, in order, in constant memory."""
 
 from __future__ import annotations
 
@@ -19,18 +15,18 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from cascade.aggregation import AggregationStrategy
-from cascade.classifier import Classifier
 from cascade.cli.predict_tags import tag_writer, words_column
 from cascade.cli.shadowing import ON_ALARM, in_words, watch
 from cascade.cli.writer import Writer, rounded
+from cascade.core.results import Prediction
 from cascade.exceptions import DataError, OptionError, TaskError
-from cascade.exits import MaxProbability
-from cascade.monitor import Monitor
-from cascade.reading import Example, FileFormat, OnError, read_examples
-from cascade.results import Prediction
-from cascade.routing import Budget, Threshold
-from cascade.tagger import Tagger
+from cascade.monitoring.monitor import Monitor
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.exits import MaxProbability
+from cascade.policies.routing import Budget, Threshold
+from cascade.text.entities import AggregationStrategy
+from cascade.text.reading import Example, FileFormat, OnError, read_examples
 
 __all__ = ["Answers", "predict"]
 

@@ -1,7 +1,4 @@
-"""Lines of `cascade predict` for taggers: words with their tags, or transformers' entities.
-
-It leaves to others: the command (`predict`), a line per row (`writer`), tags (`tagger`).
-"""
+"""Lines of `cascade predict` for taggers: words with their tags, or transformers' entities."""
 
 from __future__ import annotations
 
@@ -11,13 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from cascade.aggregation import AggregationStrategy, Entity
 from cascade.cli.writer import Writer, rounded
+from cascade.core.results import TagPrediction
 from cascade.exceptions import OptionError
-from cascade.monitor import Monitor
-from cascade.reading import Example
-from cascade.results import TagPrediction
-from cascade.tagger import Tagger
+from cascade.monitoring.monitor import Monitor
+from cascade.pipelines.tagger import Tagger
+from cascade.text.entities import AggregationStrategy, Entity
+from cascade.text.reading import Example
 
 __all__ = ["EntityLines", "TagLines", "tag_writer", "words_column"]
 

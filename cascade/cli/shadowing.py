@@ -1,7 +1,4 @@
-"""The options of `cascade predict` about shadows, and what it says of them.
-
-It leaves to others: shadows, bounds and the alarm (`monitor`), the lines with the answers (`writer`).
-"""
+"""The options of `cascade predict` about shadows, and what it says of them."""
 
 from __future__ import annotations
 
@@ -10,10 +7,10 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
-from cascade.classifier import Classifier
 from cascade.exceptions import OptionError
-from cascade.monitor import Monitor, MonitorReport
-from cascade.tagger import Tagger
+from cascade.monitoring.monitor import Monitor, MonitorReport
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
 
 __all__ = ["ON_ALARM", "in_words", "watch"]
 

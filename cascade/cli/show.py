@@ -1,6 +1,6 @@
 """Words and tables for terminals: numbers, sizes, times, routes in words.
 
-It leaves to others: what is shown. Colours are click's, so they vanish where the output is not a terminal.
+Colours are click's, so they vanish where the output is not a terminal.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 
 import click
 
-from cascade.results import Route
+from cascade.core.results import Route
 
 __all__ = ["choose", "clipped", "duration", "route_in_words", "size", "table"]
 

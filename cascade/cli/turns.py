@@ -1,7 +1,4 @@
-"""Two ways of answering the same, timed in turns.
-
-It leaves to others: measuring for publication (`bench`).
-"""
+"""Two ways of answering the same, timed in turns."""
 
 from __future__ import annotations
 

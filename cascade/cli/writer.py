@@ -1,7 +1,7 @@
 """A line of JSON for each example, in order, while answers come in buffers.
 
 Every row that is read gets its line, at once or after the rows of its buffer; a row that could not be read gets one
-with null for every answer. It leaves to others: what a line says (`predict`, `predict_tags`).
+with null for every answer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TextIO, TypeVar
 
 from cascade.cli.show import duration
-from cascade.reading import Example
+from cascade.text.reading import Example
 
 __all__ = ["Writer", "rounded"]
 

@@ -1,7 +1,7 @@
 """What both second tiers share: a Hugging Face encoder whose layers can be watched, with heads at some of them.
 
 It runs the encoder and says where exits lie; gradients stop between exits where asked, and tokens may stop before the
-last layer. It leaves to others: what a head reads and how it looks (`multi_exit`, `tagging`).
+last layer.
 
 A checkpoint is a plain folder: `config.json` (the encoder's, with a `cascade_exits` entry), `model.safetensors`
 (`backbone.*` and `heads.*`) and the tokenizer's files.

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from cascade import __version__
+from cascade._version import __version__
 from cascade.cli.main import finish
 from cascade.training.augmentation import Augmentation
 from cascade.training.exits import ExitsOptions, train_exits

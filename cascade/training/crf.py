@@ -1,8 +1,7 @@
 """Learning the transitions of a linear-chain CRF over frozen answers: what `decoding.Crf` and `MeanField` add up.
 
 The model that made the log-probabilities is not touched, so a fit takes seconds. With frozen answers the negative
-log-likelihood is convex in the transitions: there is one best fit, and L-BFGS finds it. It leaves to others: decoding
-(`cascade.decoding`), running the model.
+log-likelihood is convex in the transitions: there is one best fit, and L-BFGS finds it.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cascade.batch import FloatArray, IntArray
-from cascade.checks import check_whole
+from cascade.core.batch import FloatArray, IntArray
+from cascade.core.checks import check_whole
 from cascade.exceptions import OptionError
 
 __all__ = ["Chain", "Transitions", "fit_crf"]
 
-LOWEST = -1e4  # stands for log 0, as in `cascade.viterbi`
+LOWEST = -1e4  # stands for log 0, as in `cascade.policies.viterbi`
 TINY = 1e-300  # the smallest sum of probabilities whose logarithm is taken
 DIGITS = 4  # that are kept: what lies below changes no answer and fills the manifest
 

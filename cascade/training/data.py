@@ -1,7 +1,4 @@
-"""Labelled files, or a `datasets` name, to token ids that a Trainer can read.
-
-It leaves to others: reading lines (`cascade.reading`, whose errors name the line), augmentation, losses.
-"""
+"""Labelled files, or a `datasets` name, to token ids that a Trainer can read."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from cascade.exceptions import DataError, MissingExtraError
-from cascade.reading import Columns, read_examples
+from cascade.text.reading import Columns, read_examples
 
 __all__ = [
     "Columns",

@@ -1,7 +1,4 @@
-"""`cascade-train exits`: a BERT-family checkpoint becomes a multi-exit model for a labelled file.
-
-It leaves to others: losses (`objectives`), the loop (`loop`), files (`data`, `checkpoint`).
-"""
+"""`cascade-train exits`: a BERT-family checkpoint becomes a multi-exit model for a labelled file."""
 
 from __future__ import annotations
 

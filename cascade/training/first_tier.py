@@ -1,8 +1,4 @@
-"""`cascade-train first-tier`: a small model that imitates a second tier.
-
-It leaves to others: what imitating is (`imitation`), the kinds of student (`students`), more text (`augmentation`), the
-loop (`loop`).
-"""
+"""`cascade-train first-tier`: a small model that imitates a second tier."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import EvalPrediction, set_seed
 
-from cascade.batch import FloatArray
+from cascade.core.batch import FloatArray
 from cascade.training import checkpoint, data
 from cascade.training.augmentation import neighbours
 from cascade.training.imitation import Imitation

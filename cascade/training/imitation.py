@@ -1,7 +1,4 @@
-"""What distilling a first tier is, whatever it learns to answer: the options, the loss, the teacher's answers on disk.
-
-It leaves to others: students that classify (`first_tier`) or tag (`tag_first_tier`), and their rows.
-"""
+"""Distilling a first tier: the options, the loss, the teacher's answers on disk."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cascade.batch import FloatArray
+from cascade.core.batch import FloatArray
 from cascade.exceptions import OptionError
 from cascade.training.augmentation import Augmentation
 from cascade.training.loop import LoopOptions

@@ -1,7 +1,7 @@
 """transformers' Trainer, configured once for both kinds of training.
 
 Seeded, with a progress bar, an evaluation per epoch, checkpoints from which an interrupted run goes on, and the best
-epoch kept. It leaves to others: data, models, losses.
+epoch kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from cascade.batch import IntArray
+from cascade.core.batch import IntArray
 from cascade.exceptions import OptionError
 from cascade.training.data import Pad, Rows
 

@@ -1,8 +1,4 @@
-"""The second tier for classification: an encoder with a classification head at every exit.
-
-It leaves to others: the encoder, gradients between exits and checkpoints' form (`backbone`), what the heads are
-trained on (`objectives`), the packed ONNX form (`export/stages.py`).
-"""
+"""The second tier for classification: an encoder with a classification head at every exit."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Options that several commands of `cascade-train` share, and what they are turned into.
-
-It leaves to others: the commands (`cli`).
-"""
+"""Options that several commands of `cascade-train` share, and what they are turned into."""
 
 from __future__ import annotations
 

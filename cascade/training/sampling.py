@@ -1,8 +1,8 @@
 """Drawing exits for training: which words of a batch stop after which layer (TOKEE's self-sampling).
 
 Each row draws a window and a threshold; where its words would leave is simulated from uncertainties that were kept
-from an earlier pass, by the rule of `cascade.word_exits.TokenExit`. Some rows of each batch run at full depth and some
-leave as early as the ranges allow (a sandwich). It leaves to others: the earlier pass, the loss (`self_sample`).
+from an earlier pass, by the rule of `cascade.policies.TokenExit`. Some rows of each batch run at full depth and some
+leave as early as the ranges allow (a sandwich).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cascade.batch import FloatArray, IntArray
+from cascade.core.batch import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.training.tag_encoding import PadTags
 

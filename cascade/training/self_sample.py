@@ -4,8 +4,6 @@ In the first stage every word went through all layers; a runtime with token exit
 words that have left. Here the forward pass does so too: exits are drawn (`sampling`), what has left keeps its state
 after the layer's own LayerNorm (the authors' `keep_norm_same=0`; their published command re-normalises the state in
 every later layer instead, which a runtime that copies cannot follow), and a word teaches only the exits up to its own.
-
-It leaves to others: the first stage (`tag_exits`), drawing exits (`sampling`), the loop (`loop`).
 """
 
 from __future__ import annotations
@@ -22,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import EvalPrediction, set_seed
 
-from cascade.batch import FloatArray, IntArray
-from cascade.checks import check_whole
+from cascade.core.batch import FloatArray, IntArray
+from cascade.core.checks import check_whole
 from cascade.exceptions import OptionError
 from cascade.training import checkpoint, tag_data
 from cascade.training.data import Rows

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cascade.exceptions import OptionError
-from cascade.reading import read_examples
+from cascade.text.reading import read_examples
 from cascade.training import tag_data
 
 __all__ = ["hold_out"]

@@ -1,7 +1,4 @@
-"""`cascade-train crf`: decoders of a finished bundle, learned from its own answers and measured beside each other.
-
-It leaves to others: the likelihood and its optimum (`crf`), decoding itself (`cascade.decoding`).
-"""
+"""`cascade-train crf`: decoders of a finished bundle, learned from its own answers and measured beside each other."""
 
 from __future__ import annotations
 
@@ -14,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from cascade import decoding
-from cascade.batch import FloatArray, IntArray
-from cascade.decoding import Crf, Decoder, MeanField, Viterbi, argmax
+from cascade.core.batch import FloatArray, IntArray
 from cascade.exceptions import DataError, OptionError
-from cascade.tagger import Tagger
+from cascade.pipelines.tagger import Tagger
+from cascade.policies import decoding
+from cascade.policies.decoding import Crf, Decoder, MeanField, Viterbi, argmax
 from cascade.training import tag_data
 from cascade.training.crf import fit_crf
 from cascade.training.tag_data import Sentences, TagColumns

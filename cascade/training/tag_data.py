@@ -1,7 +1,4 @@
-"""Tagged sentences from jsonl and parquet files and from `datasets`, every fault named by its line.
-
-It leaves to others: lines and records (`cascade.records`), pieces and token ids (`tag_encoding`).
-"""
+"""Tagged sentences from jsonl and parquet files and from `datasets`, every fault named by its line."""
 
 from __future__ import annotations
 
@@ -14,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from cascade.exceptions import DataError, OptionError
-from cascade.reading import TagColumns
-from cascade.records import READERS, FileFormat, LineError, StreamError
-from cascade.records import Columns as RecordColumns
+from cascade.text.reading import TagColumns
+from cascade.text.records import READERS, FileFormat, LineError, StreamError
+from cascade.text.records import Columns as RecordColumns
 from cascade.training.data import load_named, named
 
 __all__ = [

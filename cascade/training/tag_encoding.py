@@ -3,8 +3,6 @@
 A word is tokenized by itself, as transformers does with `is_split_into_words`; a word that the tokenizer drops becomes
 the unknown token, and a sentence that is too long becomes several rows, cut between words. So each word has one first
 piece in one row, and its label stands there.
-
-It leaves to others: files (`tag_data`), batches' order (`loop`), losses (`tag_exits`).
 """
 
 from __future__ import annotations
@@ -20,9 +18,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from cascade.batch import BoolArray, IntArray
+from cascade.core.batch import BoolArray, IntArray
 from cascade.exceptions import DataError, OptionError
-from cascade.texts import repair_text
+from cascade.text.texts import repair_text
 from cascade.training.checkpoint import byte_level_parts
 from cascade.training.data import Pad, Rows
 from cascade.training.tag_data import Sentences

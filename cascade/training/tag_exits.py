@@ -1,7 +1,6 @@
 """`cascade-train exits --task tagging`: a BERT-family checkpoint becomes a multi-exit tagger for a tagged file.
 
-Words are the rows of every loss: the objectives for classification serve unchanged. It leaves to others: losses
-(`objectives`), the loop (`loop`), files and pieces (`tag_data`, `tag_encoding`, `checkpoint`).
+Words are the rows of every loss: the objectives for classification serve unchanged.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""`cascade-train first-tier --task tagging`: a small tagger that imitates a second tier, word by word.
-
-It leaves to others: what imitating is (`imitation`), the kinds of student (`students`), more sentences
-(`augmentation`), the loop (`loop`).
-"""
+"""`cascade-train first-tier --task tagging`: a small tagger that imitates a second tier, word by word."""
 
 from __future__ import annotations
 

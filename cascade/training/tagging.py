@@ -2,9 +2,6 @@
 
 A word's tag is read at its first piece. Tokens may stop before the last layer (`exit_layers`): the masked form of
 halt-and-copy, by which the packed ONNX form is checked and with which self-sampling trains.
-
-It leaves to others: the encoder, gradients between exits and checkpoints' form (`backbone`), words and pieces
-(`tag_encoding`), what the heads are trained on (`objectives`), the packed ONNX form (`export/stages.py`).
 """
 
 from __future__ import annotations

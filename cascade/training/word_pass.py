@@ -1,7 +1,4 @@
-"""One pass of a trained tagger over every word: what teachers say, and what self-sampling simulates from.
-
-It leaves to others: what becomes of the answers (`tag_first_tier`, `self_sample`).
-"""
+"""One pass of a trained tagger over every word: what teachers say, and what self-sampling simulates from."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cascade.batch import FloatArray
+from cascade.core.batch import FloatArray
 from cascade.training.data import Rows
 from cascade.training.tag_encoding import PadTags
 from cascade.training.tagging import MultiExitTagger

@@ -1,0 +1,99 @@
+"""The Hugging Face Hub, through `huggingface_hub` and nothing else: a repository down, a folder up.
+
+The library is imported when a call needs it, so a local bundle never pays for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from cascade.exceptions import BundleError, BundleNotFoundError
+
+__all__ = ["can_be_id", "download", "upload"]
+
+# owner/name or name, as huggingface_hub validates them: no leading or trailing dot or dash, nothing doubled.
+ID = re.compile(r"(?!.*(--|\.\.))(\w[\w.-]{0,95}/)?\w[\w.-]{0,95}(?<![.-])", re.ASCII)
+
+
+def can_be_id(name: str) -> bool:
+    """Whether a string has the form of a repository's id; anything else can only be a path."""
+    return ID.fullmatch(name) is not None
+
+
+def download(
+    repo_id: str, *, revision: str | None, cache_dir: str | Path | None, token: str | None, local_files_only: bool
+) -> Path:
+    """Fetch a repository into the Hub's cache, or find it there.
+
+    Returns:
+        The folder in the cache. Its files may be links to elsewhere in the cache.
+
+    Raises:
+        BundleNotFoundError: there is none, it is closed to this token, or the Hub cannot be reached.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repo_id, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:  # OSError: no network and nothing in the cache
+        where = repo_id if revision is None else f"{repo_id} at revision {revision}"
+        remedy = (
+            "allow the download, or give a folder"
+            if local_files_only
+            else "check the name, your network and your token, or give a folder"
+        )
+        raise BundleNotFoundError(
+            f"a bundle must be a folder or a Hub id, but there is no folder {repo_id!r} and the Hub gave no {where} "
+            f"({_one_line(error)}); {remedy}"
+        ) from error
+    return Path(folder)
+
+
+def upload(
+    folder: Path,
+    files: Iterable[str],
+    repo_id: str,
+    *,
+    private: bool,
+    token: str | None,
+    commit_message: str,
+    revision: str | None,
+) -> str:
+    """Put these files of a folder into a repository as one commit; the repository and the branch are made if missing.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        BundleError: the Hub refuses.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    api = huggingface_hub.HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            commit_message=commit_message,
+            revision=revision,
+            allow_patterns=list(files),
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise BundleError(
+            f"the Hub must accept the bundle as {repo_id}, but: {_one_line(error)}; "
+            "check the name and your token's rights"
+        ) from error
+    return str(commit.commit_url)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,251 @@
+"""Writing bundles, whole or not at all, copying them with other policies, and pushing them to the Hub.
+
+A bundle is written into a folder beside its destination, which is renamed when it is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cascade.bundle.certificate import Certificate
+from cascade.bundle.manifest import MANIFEST_FILE, FileRecord, Manifest
+from cascade.bundle.opening import CARD_FILE, Bundle, blocks, faults_of_list, faults_of_paths, hub
+from cascade.exceptions import BundleError, OptionError
+
+__all__ = ["copy_bundle", "push_bundle", "write_bundle"]
+
+CARD_BEGIN = b"<!-- certificate: written by cascade, replaced or removed with the certificate itself -->"
+CARD_END = b"<!-- end of the certificate -->"
+
+
+def write_bundle(
+    destination: str | Path, files: Mapping[str, bytes | Path], manifest: Manifest, *, overwrite: bool = False
+) -> Bundle:
+    """Write a bundle: whole, or not at all.
+
+    Args:
+        destination: the folder to make. An empty one is filled.
+        files: contents, or where to copy them from, by path inside the bundle (with `/`).
+        manifest: `files` in it is ignored and computed here.
+        overwrite: replace a bundle that is there. A folder that is no bundle is never replaced.
+
+    Raises:
+        OptionError: the destination is there already.
+        BundleError: a path leads out of the bundle, or the manifest contradicts itself.
+    """
+    return _write(destination, files, manifest, expected={}, overwrite=overwrite)
+
+
+def copy_bundle(
+    bundle: Bundle,
+    destination: str | Path,
+    *,
+    router: Mapping[str, Any],
+    exit_policy: Mapping[str, Any],
+    windows: Mapping[str, Any] | None = None,
+    decoding: Mapping[str, Any] | None = None,
+    blend: float | None = None,
+    temperatures: tuple[float, Sequence[float]] | None = None,
+    certificate: Certificate | None = None,
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a bundle's files again, with these policies as its defaults.
+
+    Args:
+        bundle: what to copy.
+        destination: the folder to make; may be the bundle's own with `overwrite`.
+        router: in the form that `routing.to_json` writes.
+        exit_policy: in the form that `exits.to_json` writes.
+        windows: of a tagger, in the form that `windows.to_json` writes; the bundle's own if left out.
+        decoding: of a tagger, in the form that `decoding.to_json` writes; the bundle's own if left out.
+        blend: how much tier 1's answer counts beside tier 2's; the bundle's own if left out.
+        temperatures: of tier 1, and of each exit of tier 2; the bundle's own if left out.
+        certificate: about exactly these policies and temperatures. If left out, the bundle's own stays as long as it is
+            about them, and is dropped otherwise. The model card, where there is one, says the same.
+        overwrite: as in `write_bundle`.
+
+    Raises:
+        OptionError: the destination is there already, the temperatures are not one per exit, or the certificate is
+            about something else.
+        BundleError: a file was altered since the bundle was opened.
+    """
+    old = bundle.manifest
+    new = replace(
+        old,
+        router=dict(router),
+        exit_policy=dict(exit_policy),
+        windows=old.windows if windows is None else dict(windows),
+        decoding=old.decoding if decoding is None else dict(decoding),
+        blend=old.blend if blend is None else blend,
+    )
+    chosen = old.figures.get("operating_point")
+    if isinstance(chosen, Mapping) and any(
+        chosen.get(name) != getattr(new, name) for name in ("router", "exit_policy", "blend")
+    ):  # figures of other settings say nothing of these
+        new = replace(new, figures={name: value for name, value in old.figures.items() if name != "operating_point"})
+    if temperatures is not None:
+        new = _with_temperatures(new, *temperatures)
+    if certificate is not None:
+        new = replace(new, certificate=certificate.to_json())
+        if new.doubts():
+            raise OptionError(
+                f"a certificate must be about the bundle that it is written into, but {'; '.join(new.doubts())}; "
+                "calibrate again"
+            )
+    elif new.doubts():
+        new = replace(new, certificate=None)
+    files: dict[str, bytes | Path] = {path: bundle.path(path) for path in old.files}
+    if CARD_FILE in files and (new.certificate is None or new.certificate != old.certificate):
+        files[CARD_FILE] = _certified_card(bundle.path(CARD_FILE).read_bytes(), new)
+    return _write(destination, files, new, expected=old.files, overwrite=overwrite)
+
+
+def push_bundle(
+    bundle: Bundle,
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    commit_message: str = "Upload a cascade bundle",
+    revision: str | None = None,
+) -> str:
+    """Upload a bundle's files, and no others of its folder, to the Hub as one commit.
+
+    Args:
+        bundle: what to upload.
+        repo_id: `owner/name`; made if missing.
+        private: whether a repository that is made is closed.
+        token: the stored login if not given.
+        commit_message: its first line.
+        revision: a branch; made if missing. The main branch if not given.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        BundleError: the Hub refuses.
+    """
+    return hub.upload(
+        bundle.folder,
+        [*bundle.manifest.files, MANIFEST_FILE],
+        repo_id,
+        private=private,
+        token=token,
+        commit_message=commit_message,
+        revision=revision,
+    )
+
+
+def _write(
+    destination: str | Path,
+    files: Mapping[str, bytes | Path],
+    manifest: Manifest,
+    *,
+    expected: Mapping[str, FileRecord],
+    overwrite: bool,
+) -> Bundle:
+    folder = Path(destination).expanduser().resolve()
+    faults = faults_of_paths(files)
+    if faults:
+        raise BundleError(f"every file must stay inside the bundle, but: {'; '.join(faults)}; give relative paths")
+    _check_destination(folder, overwrite=overwrite)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _staging(folder) as staging:
+        records = {path: _write_file(staging / path, source) for path, source in files.items()}
+        altered = [path for path, record in expected.items() if path != CARD_FILE and records[path] != record]
+        if altered:
+            raise BundleError(
+                f"a bundle must not change while it is copied, but these files did: {', '.join(altered)}; open it again"
+            )
+        manifest = replace(manifest, files=records)
+        faults = manifest.faults() + faults_of_list(records)
+        if faults:
+            raise BundleError(f"the manifest contradicts itself: {'; '.join(faults)}; nothing was written")
+        _write_file(staging / MANIFEST_FILE, manifest.to_json().encode())
+        _move(staging, folder)
+    return Bundle(folder=folder, manifest=manifest)
+
+
+def _with_temperatures(manifest: Manifest, tier1: float, tier2: Sequence[float]) -> Manifest:
+    stages = manifest.tier2.stages
+    if len(tier2) != len(stages):
+        raise OptionError(
+            f"temperatures must be one per exit, were: {len(tier2)} for {len(stages)} exits; give one for each"
+        )
+    cooled = [replace(stage, temperature=float(own)) for stage, own in zip(stages, tier2, strict=True)]
+    return replace(
+        manifest,
+        tier1=replace(manifest.tier1, temperature=float(tier1)),
+        tier2=replace(manifest.tier2, stages=tuple(cooled)),
+    )
+
+
+def _certified_card(card: bytes, manifest: Manifest) -> bytes:
+    """A model card that says what the manifest's certificate says, at its end, and nothing of an older one."""
+    before, begin, rest = card.partition(CARD_BEGIN)
+    if manifest.certificate is None and not begin:
+        return card
+    kept = before.rstrip() + rest.partition(CARD_END)[2].rstrip() + b"\n"
+    if manifest.certificate is None:
+        return kept
+    sentences = "\n".join(f"- {sentence}" for sentence in Certificate.from_json(manifest.certificate).described())
+    return kept + b"\n" + CARD_BEGIN + f"\n## Certificate\n\n{sentences}\n".encode() + CARD_END + b"\n"
+
+
+def _check_destination(folder: Path, *, overwrite: bool) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if overwrite and (folder.exists() and not (folder / MANIFEST_FILE).is_file()):
+        raise OptionError(
+            f"only a bundle can be overwritten, but {folder} holds no {MANIFEST_FILE}; choose another destination"
+        )
+    if folder.exists() and not overwrite:
+        raise OptionError(f"the destination must not be there yet, was: {folder}; choose another or set overwrite")
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """A folder beside this one, gone afterwards unless it was renamed, whatever happens."""
+    staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        staging.mkdir()
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _move(staging: Path, folder: Path) -> None:
+    """Put the finished folder in its place; what was there stays until then and comes back if that fails."""
+    old = staging.with_suffix(".old")
+    try:
+        if folder.exists():
+            folder.rename(old)
+        staging.rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    finally:
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_file(target: Path, source: bytes | Path) -> FileRecord:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest, size = hashlib.sha256(), 0
+    with target.open("xb") as out:
+        for block in blocks(source):
+            out.write(block)
+            digest.update(block)
+            size += len(block)
+        out.flush()
+        os.fsync(out.fileno())
+    return FileRecord(sha256=digest.hexdigest(), bytes=size)

@@ -1,0 +1,1 @@
+"""Values that every floor above uses: rows of token ids, confidence, results, checks, files. Needs numpy only."""

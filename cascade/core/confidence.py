@@ -1,0 +1,186 @@
+"""From logits to probabilities, and from probabilities to one number per row that says how sure they are.
+
+Every measure lies in [0, 1] and is higher when surer, so thresholds compare alike.
+
+A head with several independent yes/no labels (multi-label, or a single label with a sigmoid) is as sure as its least
+sure label: each measure is taken of the distribution (p, 1 - p) of every label and the minimum over labels counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.core.batch import FloatArray, IntArray
+
+__all__ = [
+    "MEASURES",
+    "Measure",
+    "answers",
+    "certainty",
+    "evidence",
+    "log_loss",
+    "margin",
+    "max_probability",
+    "probabilities",
+    "sigmoid",
+    "softmax",
+]
+
+
+_LEAST = 1e-6  # no model is surer than that, however its softmax rounds
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Probabilities over the last axis, stable for logits up to 1e38. Shape `(..., labels)` to the same."""
+    result: FloatArray = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result /= result.sum(axis=-1, keepdims=True)
+    return result
+
+
+def sigmoid(logits: FloatArray) -> FloatArray:
+    """1 / (1 + e^-x) for each element, without overflow at either end."""
+    small = np.exp(-np.abs(logits))
+    result: FloatArray = np.where(logits >= 0, 1, small) / (1 + small)
+    return result
+
+
+def probabilities(
+    logits: FloatArray, *, multi_label: bool = False, temperature: float = 1.0, prior: FloatArray | None = None
+) -> FloatArray:
+    """Calibrated probabilities of a head (temperature scaling: Guo et al., ICML 2017).
+
+    Args:
+        logits: shape `(..., labels)`.
+        multi_label: sigmoid per label instead of softmax. A head with one label always takes the sigmoid, as in
+            transformers.
+        temperature: logits are divided by it first; above 1 makes less sure, below 1 surer.
+        prior: added then (`evidence`). Same shape.
+
+    Returns:
+        float32, same shape.
+    """
+    function = sigmoid if _binary(logits, multi_label) else softmax
+    scaled = logits / np.float32(temperature)
+    if prior is not None:
+        scaled = scaled + prior
+    return function(np.asarray(scaled, dtype=np.float32))
+
+
+def evidence(probabilities: FloatArray, *, weight: float, multi_label: bool = False) -> FloatArray:
+    """What one model's answer adds to another's logits, so that the two multiply (Hinton 2002: products of experts).
+
+    Args:
+        probabilities: of the model that adds. Shape `(..., labels)`.
+        weight: how much its answer counts beside the other's; at 1 as much.
+        multi_label: the labels are independent yes/no decisions.
+
+    Returns:
+        Log-probabilities, or log-odds of yes/no labels, times the weight. Same shape.
+    """
+    sure = np.clip(probabilities, _LEAST, 1.0)
+    if not _binary(probabilities, multi_label):
+        return np.asarray(weight * np.log(sure), dtype=np.float32)
+    return np.asarray(weight * (np.log(sure) - np.log(np.clip(1 - probabilities, _LEAST, 1.0))), dtype=np.float32)
+
+
+def log_loss(logits: npt.NDArray[np.floating], truth: npt.ArrayLike, *, multi_label: bool = False) -> float:
+    """Mean negative log-likelihood of the right labels, stable at both ends; what temperatures are fitted by.
+
+    Args:
+        logits: after their temperature. Shape `(rows, labels)`.
+        truth: numbers of the labels, shape `(rows,)`; of yes/no labels zeros and ones, shape `(rows, labels)`, or
+            `(rows,)` of a single label.
+        multi_label: the labels are independent yes/no decisions.
+    """
+    wanted = np.asarray(truth)
+    if _binary(logits, multi_label):  # log(1 + e^x) - y x
+        wanted = wanted.reshape(logits.shape).astype(logits.dtype)
+        return float((np.logaddexp(0, logits) - wanted * logits).mean(dtype=np.float64))
+    most = logits.max(axis=1)
+    whole = np.log(np.exp(logits - most[:, None]).sum(axis=1)) + most
+    return float((whole - np.take_along_axis(logits, wanted[:, None], axis=1)[:, 0]).mean(dtype=np.float64))
+
+
+def answers(probabilities: FloatArray, *, multi_label: bool = False) -> IntArray:
+    """What a head answers, in a form in which two answers are equal where all their columns are.
+
+    Args:
+        probabilities: shape `(..., labels)`.
+        multi_label: the answer is the set of labels with a probability of at least 0.5.
+
+    Returns:
+        Shape `(..., 1)`, the number of the likeliest label; or `(..., labels)` of 0 and 1 for sets of labels.
+    """
+    if _binary(probabilities, multi_label):
+        return (probabilities >= 0.5).astype(np.int64)
+    likeliest: IntArray = probabilities.argmax(axis=-1, keepdims=True).astype(np.int64)
+    return likeliest
+
+
+@dataclass(frozen=True, repr=False)
+class Measure:
+    """A confidence measure, called with probabilities. Any function of the same signature serves in its place.
+
+    Attributes:
+        name: how it is written in a manifest.
+        of_labels: confidence of one distribution over labels. Shape `(rows, labels)` to `(rows,)`.
+        of_label: confidence of yes/no labels, one by one. Shape `(rows, labels)` to the same.
+    """
+
+    name: str
+    of_labels: Callable[[FloatArray], npt.NDArray[np.floating]]
+    of_label: Callable[[FloatArray], npt.NDArray[np.floating]]
+
+    def __call__(self, probabilities: FloatArray, *, multi_label: bool = False) -> FloatArray:
+        """How sure each row is.
+
+        Args:
+            probabilities: shape `(rows, labels)`.
+            multi_label: labels are independent; the least sure one counts.
+
+        Returns:
+            In [0, 1], higher is surer; NaN where the probabilities are. Shape `(rows,)`.
+        """
+        if _binary(probabilities, multi_label):
+            sure = self.of_label(probabilities).min(axis=1)
+        else:
+            sure = self.of_labels(probabilities)
+        clipped: FloatArray = np.clip(sure, 0, 1).astype(np.float32)
+        return clipped
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _binary(values: npt.NDArray[np.floating], multi_label: bool) -> bool:
+    return multi_label or values.shape[-1] == 1
+
+
+def _margin(p: FloatArray) -> npt.NDArray[np.floating]:
+    top = np.partition(p, -2, axis=1)
+    return top[:, -1] - top[:, -2]
+
+
+def _plogp(p: FloatArray) -> npt.NDArray[np.floating]:
+    return p * np.log(np.where(p > 0, p, 1))
+
+
+max_probability = Measure("max_probability", lambda p: p.max(axis=1), lambda p: np.maximum(p, 1 - p))
+"""The probability of the answer: the largest one (Right Tool, ACL 2020). In [1 / labels, 1]; yes/no: max(p, 1 - p)."""
+
+margin = Measure("margin", _margin, lambda p: np.abs(2 * p - 1))
+"""The largest probability less the second largest. In [0, 1]; yes/no: |2p - 1|."""
+
+certainty = Measure(
+    "certainty",
+    lambda p: 1 + _plogp(p).sum(axis=1) / np.log(p.shape[1]),
+    lambda p: 1 + (_plogp(p) + _plogp(1 - p)) / np.log(2),
+)
+"""1 - H / log(labels), H the entropy that DeeBERT (ACL 2020) compares with its threshold. 0: uniform, 1: one label."""
+
+MEASURES = {measure.name: measure for measure in (max_probability, margin, certainty)}
+"""The shipped measures by name."""

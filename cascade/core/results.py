@@ -1,0 +1,257 @@
+"""What comes out: labels or tags, probabilities, routes and statistics, as columns that read like lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias, overload
+
+import numpy as np
+
+from cascade.core.batch import FloatArray, IntArray
+
+__all__ = [
+    "Label",
+    "Prediction",
+    "Predictions",
+    "Route",
+    "Routes",
+    "SentenceRoutes",
+    "Stats",
+    "TagPrediction",
+    "TagPredictions",
+]
+
+Label: TypeAlias = str | tuple[str, ...]
+"""A label; for a multi-label head the tuple of all labels with a probability of at least 0.5."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """Which tier and which exit answered, and how sure it was.
+
+    Attributes:
+        tier: 1 or 2.
+        exit: number of the layer after which the row left tier 2, counted from 1; 0 for tier 1, which has no exits.
+        confidence: the largest probability of the answer, in [0, 1]; multi-label: see `confidence`.
+    """
+
+    tier: int
+    exit: int
+    confidence: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Routes(Sequence[Route]):
+    """Routes as columns; indexing and iterating give `Route`, a slice gives `Routes`.
+
+    Attributes:
+        tier: shape `(n,)`.
+        exit: shape `(n,)`.
+        confidence: shape `(n,)`.
+    """
+
+    tier: IntArray
+    exit: IntArray
+    confidence: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.tier)
+
+    @overload
+    def __getitem__(self, index: int) -> Route: ...
+    @overload
+    def __getitem__(self, index: slice) -> Routes: ...
+    def __getitem__(self, index: int | slice) -> Route | Routes:
+        if isinstance(index, slice):
+            return Routes(self.tier[index], self.exit[index], self.confidence[index])
+        return Route(int(self.tier[index]), int(self.exit[index]), float(self.confidence[index]))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Routes):
+            return NotImplemented
+        return (
+            np.array_equal(self.tier, other.tier)
+            and np.array_equal(self.exit, other.exit)
+            and np.array_equal(self.confidence, other.confidence)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # arrays are compared, so there is no hash; the base class has one
+
+    def __repr__(self) -> str:
+        return f"Routes({len(self)}: {int((self.tier == 1).sum())} by tier 1, {int((self.tier == 2).sum())} by tier 2)"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SentenceRoutes(Sequence[Routes]):
+    """Routes of words; indexing and iterating give the `Routes` of a sentence.
+
+    Attributes:
+        words: of all words, one sentence after the other.
+        offsets: the words of sentence `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(sentences + 1,)`.
+    """
+
+    words: Routes
+    offsets: IntArray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Routes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Routes]: ...
+    def __getitem__(self, index: int | slice) -> Routes | list[Routes]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        return self.words[_run(self.offsets, index)]
+
+    def __repr__(self) -> str:
+        return f"SentenceRoutes({len(self)} sentences, {self.words!r})"
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a call did and how long its parts took.
+
+    Attributes:
+        texts: texts, pairs or documents; sentences of a tagger.
+        rows: sequences that were scored, more than `texts` where documents were cut into windows; words of a tagger.
+        tokens: of all sequences, special tokens included.
+        deferred: rows that tier 2 answered.
+        exits: rows by the layer after which they left tier 2.
+        seconds: wall-clock time by part: `tokenize`, `tier1`, `route`, `tier2`, `merge`, of a tagger `decode`.
+    """
+
+    texts: int = 0
+    rows: int = 0
+    tokens: int = 0
+    deferred: int = 0
+    exits: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
+    seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def deferred_share(self) -> float:
+        """Deferred rows by rows; 0 where there are none."""
+        return self.deferred / self.rows if self.rows else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The answer for one text.
+
+    Attributes:
+        label: the likeliest label, or the tuple of labels of a multi-label head.
+        probabilities: shape `(labels,)`.
+        route: which tier and which exit answered.
+    """
+
+    label: Label
+    probabilities: FloatArray
+    route: Route
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Predictions(Sequence[Prediction]):
+    """The answers for a list of texts, in its order; indexing and iterating give `Prediction`.
+
+    Attributes:
+        labels: one per text.
+        probabilities: shape `(n, labels)`.
+        routes: one per text.
+        stats: of the whole call.
+    """
+
+    labels: list[Label]
+    probabilities: FloatArray
+    routes: Routes
+    stats: Stats
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Prediction]: ...
+    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        return Prediction(self.labels[index], self.probabilities[index], self.routes[index])
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return (self[row] for row in range(len(self)))
+
+    def __repr__(self) -> str:
+        first = ", ".join(map(repr, self.labels[:3])) + (", ..." if len(self) > 3 else "")
+        return f"Predictions({len(self)}: [{first}], deferred {self.stats.deferred_share:.1%})"
+
+
+@dataclass(frozen=True, eq=False)
+class TagPrediction:
+    """The tags of one sentence.
+
+    Attributes:
+        tags: one per word.
+        probabilities: shape `(words, labels)`.
+        routes: one per word.
+        spans: where each word begins and ends in its text, characters; `None` where the words were given. Shape
+            `(words, 2)`.
+    """
+
+    tags: list[str]
+    probabilities: FloatArray
+    routes: Routes
+    spans: IntArray | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TagPredictions(Sequence[TagPrediction]):
+    """The tags of a list of sentences, in its order; indexing and iterating give `TagPrediction`.
+
+    Attributes:
+        tags: a list of tags per sentence, one per word.
+        probabilities: of all words, one sentence after the other. Shape `(words, labels)`.
+        routes: indexing gives those of a sentence, `routes.words` are those of all words.
+        stats: of the whole call.
+        spans: where each word begins and ends in its text, characters; `None` where the words were given. Shape
+            `(words, 2)`.
+    """
+
+    tags: list[list[str]]
+    probabilities: FloatArray
+    routes: SentenceRoutes
+    stats: Stats
+    spans: IntArray | None = None
+
+    @property
+    def offsets(self) -> IntArray:
+        """The words of sentence `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(sentences + 1,)`."""
+        return self.routes.offsets
+
+    def __len__(self) -> int:
+        return len(self.tags)
+
+    @overload
+    def __getitem__(self, index: int) -> TagPrediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TagPrediction]: ...
+    def __getitem__(self, index: int | slice) -> TagPrediction | list[TagPrediction]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        words = _run(self.offsets, index)
+        spans = None if self.spans is None else self.spans[words]
+        return TagPrediction(self.tags[index], self.probabilities[words], self.routes.words[words], spans)
+
+    def __iter__(self) -> Iterator[TagPrediction]:
+        return (self[row] for row in range(len(self)))
+
+    def __repr__(self) -> str:
+        first = ", ".join(map(repr, self.tags[:2])) + (", ..." if len(self) > 2 else "")
+        return f"TagPredictions({len(self)}: [{first}], {self.routes.words!r})"
+
+
+def _run(offsets: IntArray, index: int) -> slice:
+    row = range(len(offsets) - 1)[index]  # negative numbers count from the end; others have an IndexError
+    return slice(int(offsets[row]), int(offsets[row + 1]))

@@ -1,0 +1,1 @@
+"""The engine: packed rows, tiers with exits, the cascade between them, streams."""

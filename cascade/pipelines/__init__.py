@@ -1,0 +1,1 @@
+"""Texts in, labels or tags out: what users load and call."""

@@ -1,0 +1,185 @@
+"""The likeliest label sequence of every sentence at once, and which sequences a BIO or BIOES scheme allows.
+
+Exact dynamic programming (Viterbi, 1967) for a linear chain: a sequence's score is the sum of its words' scores, of a
+transition between neighbours, and of what its ends add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cascade.core.batch import BoolArray, FloatArray, IntArray
+from cascade.exceptions import OptionError
+
+__all__ = ["Scheme", "chunks", "viterbi"]
+
+CELLS = 1 << 20  # numbers in a temporary array at most: 4 MiB
+LOWEST = np.float32(-1e4)  # stands for log 0 and for NaN, so that sums stay finite
+
+INSIDE, END, SINGLE = "IM", "EL", "SU"  # the letters of BIO, BIOES, BILOU and BMES
+
+
+def viterbi(
+    scores: FloatArray, offsets: IntArray, transitions: FloatArray, start: FloatArray, end: FloatArray
+) -> IntArray:
+    """The best sequence of each sentence; of equally good ones any.
+
+    Args:
+        scores: of each word's labels, such as log-probabilities; -inf and NaN count as -10000. Shape `(words, labels)`.
+        offsets: the words of sentence `i` are `offsets[i]:offsets[i + 1]`, perhaps none. Shape `(sentences + 1,)`.
+        transitions: added for each pair of neighbours, from row to column; -inf forbids. Shape `(labels, labels)`.
+        start: added for the first word. Shape `(labels,)`.
+        end: added for the last word. Shape `(labels,)`.
+
+    Returns:
+        Numbers of labels. Shape `(words,)`.
+    """
+    labels = scores.shape[1]
+    chosen = np.zeros(len(scores), dtype=np.int64)
+    lengths = np.diff(offsets)
+    order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
+    for sentences in chunks(order, lengths, labels):
+        chunk = _Chunk(offsets[sentences], lengths[sentences])
+        chosen[chunk.words] = chunk.best(scores, transitions, start, end)
+    return chosen
+
+
+def chunks(sentences: IntArray, lengths: IntArray, labels: int, cells: int = CELLS) -> Iterator[IntArray]:
+    """Runs of sentences whose words need no more than `cells` numbers, or are one sentence's.
+
+    Args:
+        sentences: their numbers. Shape `(chosen,)`.
+        lengths: words of every sentence. Shape `(sentences,)`.
+        labels: how many.
+        cells: both words times labels and sentences times labels squared stay below.
+    """
+    upto = np.cumsum(lengths[sentences])
+    first = done = 0
+    while first < len(sentences):
+        fitting = int(np.searchsorted(upto, done + cells // labels, side="right"))
+        stop = max(first + 1, min(fitting, first + cells // labels**2))
+        yield sentences[first:stop]
+        first, done = stop, int(upto[stop - 1])
+
+
+class _Chunk:
+    """Sentences of falling length, word by word: the first words of all, then the second words, and so on."""
+
+    def __init__(self, firsts: IntArray, lengths: IntArray) -> None:
+        steps = np.arange(lengths[0])
+        self.counts = (len(lengths) - np.searchsorted(lengths[::-1], steps, side="right")).tolist()
+        places = np.repeat(steps, self.counts)
+        self.bounds = np.concatenate(([0], np.cumsum(self.counts))).tolist()
+        sentences = np.arange(len(places)) - np.repeat(self.bounds[:-1], self.counts)
+        self.words: IntArray = firsts[sentences] + places
+
+    def best(self, scores: FloatArray, transitions: FloatArray, start: FloatArray, end: FloatArray) -> IntArray:
+        """Numbers of labels in the order of `words`."""
+        known = scores[self.words]
+        known = np.where(known > LOWEST, known, LOWEST).astype(np.float32, copy=False)
+        came_from = np.zeros(known.shape, dtype=np.int32)
+        chosen = np.empty(len(known), dtype=np.int64)
+        last = np.empty(self.counts[0], dtype=np.int64)
+        best = known[: self.counts[0]] + start
+        for place, count in enumerate(self.counts):
+            here = slice(self.bounds[place], self.bounds[place + 1])
+            if place:
+                paths = best[:, :, None] + transitions
+                came_from[here] = paths.argmax(axis=1)
+                best = paths.max(axis=1) + known[here]
+            goes_on = self.counts[place + 1] if place + 1 < len(self.counts) else 0
+            last[goes_on:count] = (best[goes_on:] + end).argmax(axis=1)
+            # Only differences count, and near 0 float32 keeps them in sentences of any length.
+            best = best[:goes_on] - best[:goes_on].max(axis=1, keepdims=True)
+        for place in range(len(self.counts) - 1, -1, -1):
+            here = slice(self.bounds[place], self.bounds[place + 1])
+            count = self.counts[place]
+            chosen[here] = last[:count]
+            if place:
+                last[:count] = came_from[here][np.arange(count), last[:count]]
+        return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Scheme:
+    """What may follow what; make one with `Scheme.of`.
+
+    Attributes:
+        follows: whether a label (column) may follow another (row). Shape `(labels, labels)`.
+        begins: whether a label may begin a sentence. Shape `(labels,)`.
+        ends: whether a label may end a sentence. Shape `(labels,)`.
+    """
+
+    follows: BoolArray
+    begins: BoolArray
+    ends: BoolArray
+
+    @classmethod
+    def of(cls, labels: Sequence[str]) -> Scheme:
+        """The scheme that labels are named by.
+
+        BIO (IOB2): I-X only after B-X or I-X. With E-X or S-X (BIOES; also BILOU and BMES) an entity of several words
+        must be B-X, perhaps I-X, then E-X, and one of a single word S-X. Labels in IOB1, where I-X begins an entity,
+        cannot be told from BIO by their names and are taken for it.
+
+        Raises:
+            OptionError: labels of another kind, or none with which a sentence of any length is valid.
+        """
+        parts = [_parts(label, labels) for label in labels]
+        closed = any(letter in END + SINGLE for letter, _ in parts)
+        inner = np.array([letter in INSIDE + END for letter, _ in parts], dtype=np.bool_)
+        open_ = np.array([letter in "B" + INSIDE for letter, _ in parts], dtype=np.bool_)
+        kinds = np.array([kind for _, kind in parts], dtype=np.str_)
+        same = kinds[:, None] == kinds
+        follows = np.where(inner, open_[:, None] & same, ~open_[:, None] if closed else True)
+        scheme = cls(follows, ~inner, ~open_ if closed else np.ones(len(parts), dtype=np.bool_))
+        if not (scheme.begins & scheme.ends & np.diag(follows)).any():
+            raise OptionError(
+                f"labels must include O, or another that is valid by itself, were: {_some(labels)}; use argmax"
+            )
+        return scheme
+
+    def valid(self, chosen: IntArray, offsets: IntArray) -> BoolArray:
+        """Whether each sentence is valid.
+
+        Args:
+            chosen: numbers of labels. Shape `(words,)`.
+            offsets: see `viterbi`.
+
+        Returns:
+            Shape `(sentences,)`; True for a sentence without words.
+        """
+        wrong = np.zeros(len(chosen), dtype=np.bool_)
+        wrong[1:] = ~self.follows[chosen[:-1], chosen[1:]]
+        some = np.flatnonzero(np.diff(offsets))
+        firsts, lasts = offsets[some], offsets[some + 1] - 1
+        wrong[firsts] = ~self.begins[chosen[firsts]]
+        wrong[lasts] |= ~self.ends[chosen[lasts]]
+        upto = np.concatenate(([0], np.cumsum(wrong)))
+        fine: BoolArray = upto[offsets[1:]] == upto[offsets[:-1]]
+        return fine
+
+    def scores(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """`transitions, start, end` for `viterbi`: 0 where allowed, else -inf."""
+        made = [
+            np.where(allowed, np.float32(0), np.float32(-np.inf)) for allowed in (self.follows, self.begins, self.ends)
+        ]
+        return made[0], made[1], made[2]
+
+
+def _parts(label: str, labels: Sequence[str]) -> tuple[str, str]:
+    """Letter and type: `("B", "LOC")`; of O `("O", "")`."""
+    letter, dash, kind = label.partition("-")
+    if label == "O" or (letter in [*"B" + INSIDE + END + SINGLE] and dash and kind):
+        return letter, kind
+    raise OptionError(
+        f"labels must be named in BIO or BIOES (O, B-X, I-X, E-X, S-X), was: {label!r} among {_some(labels)}; "
+        "use argmax"
+    )
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(map(repr, labels[:8])) + (", ..." if len(labels) > 8 else "")

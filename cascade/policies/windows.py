@@ -1,0 +1,196 @@
+"""Windows: which runs of words tier 2 reads, where tier 1 was not sure of some.
+
+A policy is called with a `WindowState` and returns `Spans`. It decides each sentence by that sentence alone. It leaves
+to others: which words are unsure (`routing`), cutting the windows out (`words`), running them (`word_engine`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from cascade.core.batch import BoolArray, IntArray
+from cascade.core.checks import check_share, check_whole
+from cascade.exceptions import OptionError
+
+__all__ = [
+    "Spans",
+    "WindowPolicy",
+    "WindowState",
+    "Windows",
+    "check",
+    "decide",
+    "from_json",
+    "to_json",
+    "whole_sentences",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class WindowState:
+    """What a policy may look at.
+
+    Attributes:
+        unsure: True where tier 2 has to answer. Shape `(words,)`.
+        offsets: the words of sentence `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(sentences + 1,)`.
+        pieces: pieces of each word: what reading it costs. Shape `(words,)`.
+    """
+
+    unsure: BoolArray
+    offsets: IntArray
+    pieces: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """Runs of words that tier 2 reads, each within one sentence.
+
+    Attributes:
+        rows: number of the sentence. Shape `(spans,)`.
+        starts: the first word, numbered over all sentences. Shape `(spans,)`.
+        stops: the word after the last one. Shape `(spans,)`.
+    """
+
+    rows: IntArray
+    starts: IntArray
+    stops: IntArray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+WindowPolicy: TypeAlias = Callable[[WindowState], Spans]
+"""Spans in which every unsure word is exactly once. It may have `context_layers`, as `Windows` has."""
+
+
+def decide(policy: WindowPolicy, state: WindowState) -> Spans:
+    """Ask a policy and check what it returned.
+
+    Raises:
+        OptionError: something other than spans, a span that is empty or leaves its sentence, an unsure word that is in
+            no span or in several.
+    """
+    given: object = policy(state)
+    if not isinstance(given, Spans) or not len(given.rows) == len(given.starts) == len(given.stops):
+        raise OptionError(
+            f"the windows {policy!r} must return Spans, returned: {given!r}; give equally many rows, starts and stops"
+        )
+    spans, words = given, len(state.unsure)
+    known = (spans.rows >= 0) & (spans.rows < len(state.offsets) - 1)
+    rows = np.where(known, spans.rows, 0)
+    inside = known & (spans.starts < spans.stops)
+    if len(rows):
+        inside &= (spans.starts >= state.offsets[rows]) & (spans.stops <= state.offsets[rows + 1])
+    if not inside.all():
+        bad = int(np.argmin(inside))
+        raise OptionError(
+            f"the windows {policy!r} must return runs of one or more words of their sentence, returned: words "
+            f"{spans.starts[bad]} to {spans.stops[bad]} of sentence {spans.rows[bad]}; numbers count over all sentences"
+        )
+    times = _times(spans.starts, spans.stops, words)[state.unsure]
+    if (times != 1).any():
+        raise OptionError(
+            f"the windows {policy!r} must have every unsure word exactly once, had {int((times == 0).sum())} never and "
+            f"{int((times > 1).sum())} more often; merge windows that overlap"
+        )
+    return spans
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Every unsure word with its neighbours; windows that touch are one.
+
+    Attributes:
+        margin: words of context on both sides, within the sentence.
+        whole: in [0, 1]; a sentence goes whole if more than this share of its pieces would be in windows. 0: every
+            sentence with an unsure word does (`whole_sentences`).
+        context_layers: words that tier 2 reads only as context stop after this layer, one with an exit, at the latest,
+            and are still seen in the state they have there. `None`: they leave as any other word does.
+    """
+
+    margin: int = 3
+    whole: float = 0.6
+    context_layers: int | None = None
+
+    def __post_init__(self) -> None:
+        margin = check_whole("margin", self.margin, "0 sends unsure words without context", least=0)
+        object.__setattr__(self, "margin", margin)
+        object.__setattr__(self, "whole", check_share("whole", self.whole, "0 sends whole sentences"))
+        if self.context_layers is not None:
+            check_whole("context_layers", self.context_layers, "None lets context go as deep as it needs")
+
+    def __call__(self, state: WindowState) -> Spans:
+        """Spans in order, none in sentences without an unsure word."""
+        words, rows = len(state.unsure), len(state.offsets) - 1
+        unsure = np.flatnonzero(state.unsure)
+        if not len(unsure):
+            return Spans(unsure, unsure, unsure)
+        sentences = np.repeat(np.arange(rows, dtype=np.int64), np.diff(state.offsets))
+        begins = np.maximum(unsure - self.margin, state.offsets[sentences[unsure]])
+        ends = np.minimum(unsure + self.margin + 1, state.offsets[sentences[unsure] + 1])
+        inside = _times(begins, ends, words) > 0
+        read = np.bincount(sentences[inside], weights=state.pieces[inside], minlength=rows)
+        total = np.bincount(sentences, weights=state.pieces, minlength=rows)
+        # 0.07 * 100 is a hair above 7 in floating point; nobody means 8.
+        whole = (read > 0) & (read > self.whole * total + 1e-9)
+        inside |= whole[sentences]
+        new = np.diff(sentences, prepend=-1) != 0
+        starts = np.flatnonzero(inside & (new | ~np.append(False, inside[:-1])))
+        stops = np.flatnonzero(inside & (np.append(new[1:], True) | ~np.append(inside[1:], False))) + 1
+        return Spans(sentences[starts], starts, stops)
+
+
+def check(policy: WindowPolicy, layers: Sequence[int]) -> None:
+    """Whether a policy fits a second tier with exits after these layers. A caller's own callable always does.
+
+    Raises:
+        OptionError: `context_layers` is no layer with an exit.
+    """
+    wanted = policy.context_layers if isinstance(policy, Windows) else None
+    if wanted is not None and wanted not in layers:
+        raise OptionError(
+            f"context_layers must be a layer with an exit, was: {wanted}; choose from {', '.join(map(str, layers))}"
+        )
+
+
+whole_sentences = Windows(margin=0, whole=0.0)
+"""Every sentence with an unsure word goes to tier 2 whole."""
+
+
+def to_json(windows: WindowPolicy) -> dict[str, Any]:
+    """A plain dict from which `from_json` makes an equal policy.
+
+    Raises:
+        OptionError: a caller's own callable, which has no written form.
+    """
+    if type(windows) is not Windows:
+        raise OptionError(
+            f"only the windows of cascade.policies can be saved, was: {windows!r}; "
+            "set Windows(...) with with_windows before saving"
+        )
+    return {"policy": "Windows"} | asdict(windows)
+
+
+def from_json(written: Mapping[str, Any]) -> Windows:
+    """The policy that `to_json` wrote.
+
+    Raises:
+        OptionError: an unknown name, a missing or misspelt field, an impossible value.
+    """
+    expected = {"policy", "margin", "whole", "context_layers"}
+    given: object = written
+    if not isinstance(given, Mapping) or set(given) != expected or given["policy"] != "Windows":
+        raise OptionError(
+            'windows must be written {"policy": "Windows", "margin": ..., "whole": ..., "context_layers": ...}, '
+            f"was: {written!r}; see to_json"
+        )
+    return Windows(written["margin"], written["whole"], written["context_layers"])
+
+
+def _times(starts: IntArray, stops: IntArray, words: int) -> IntArray:
+    """In how many runs each word is. Shape `(words,)`."""
+    steps = np.bincount(starts, minlength=words + 1) - np.bincount(stops, minlength=words + 1)
+    return np.cumsum(steps)[:words]

@@ -1,0 +1,1 @@
+"""Graphs and threads: the only room that touches ONNX Runtime."""

@@ -1,0 +1,215 @@
+"""The only room that touches ONNX Runtime: one file becomes one callable, with a function-backed twin for tests.
+
+Threads decide more than kernels do. A graph runs either alone, on a pool of as many threads as there are to use, or
+beside others on the calling thread (`serial`), so a process never has more than that many busy threads. No pool spins.
+(ONNX Runtime's global pool would be the other way; it can be set only once in a process, for everybody in it, and not
+be changed afterwards.) Likewise all sessions share one memory arena: with one each, eight small stages held 202 MiB
+after batches of changing size, with one for all 34.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from cascade.exceptions import BundleError
+from cascade.runtime.threads import check_threads
+
+__all__ = ["Array", "Backend", "FunctionBackend", "OnnxBackend", "SessionOptions", "lacks_vnni", "runtime_version"]
+
+Array = npt.NDArray[Any]
+
+_ERRORS_ONLY = 3
+
+
+class Backend(Protocol):
+    """A graph that can be run.
+
+    Attributes:
+        inputs, outputs: their names.
+        serial: the same graph, on the calling thread alone: for several runs at once.
+    """
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+
+    @property
+    def serial(self) -> Backend:
+        """The same graph for runs beside others, each on the thread that calls it."""
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs by name."""
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How ONNX Runtime runs a graph.
+
+    Attributes:
+        threads: size of a session's pool; `None`: what this process may use (`threads.available_cpus`).
+        disabled_optimizers: names of ONNX Runtime's graph optimizers to leave out.
+    """
+
+    threads: int | None = None
+    disabled_optimizers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "threads", check_threads(self.threads))
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxBackend:
+    """One ONNX file in ONNX Runtime.
+
+    Attributes:
+        path: the file.
+        options: see `SessionOptions`.
+        sha256: of the file, in hexadecimal; `serial` reads it again, and refuses another one.
+
+    Raises:
+        BundleError: the file cannot be read.
+    """
+
+    path: Path
+    options: SessionOptions = field(default_factory=SessionOptions)
+    sha256: str | None = None
+    inputs: tuple[str, ...] = field(init=False)
+    outputs: tuple[str, ...] = field(init=False)
+    _session: onnxruntime.InferenceSession = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _share_arena()
+        try:
+            session = onnxruntime.InferenceSession(
+                str(self.path),
+                _session_options(self.options),
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=list(self.options.disabled_optimizers),
+            )
+        except Exception as error:  # ONNX Runtime's errors have no common base class below this one
+            reason = " ".join(str(error).split())
+            raise BundleError(
+                f"{self.path} must be an ONNX graph that ONNX Runtime {onnxruntime.__version__} can read, "
+                f"but: {reason}; export the bundle again or upgrade onnxruntime"
+            ) from error
+        object.__setattr__(self, "_session", session)
+        object.__setattr__(self, "inputs", tuple(value.name for value in session.get_inputs()))
+        object.__setattr__(self, "outputs", tuple(value.name for value in session.get_outputs()))
+
+    @functools.cached_property
+    def serial(self) -> OnnxBackend:
+        """The same file in a session without threads of its own, made when it is first asked for.
+
+        Raises:
+            BundleError: the file is not the one that was verified, or cannot be read.
+        """
+        if self.options.threads == 1:
+            return self
+        if self.sha256 is not None and _sha256(self.path) != self.sha256:
+            raise BundleError(
+                f"{self.path} must stay as it was while its bundle is in use, but it was altered; load the bundle again"
+            )
+        return OnnxBackend(self.path, replace(self.options, threads=1), self.sha256)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs by name.
+
+        Args:
+            feeds: arrays by name; names that the graph does not have are left out.
+        """
+        known = {name: feeds[name] for name in self.inputs}
+        return dict(zip(self.outputs, self._session.run(list(self.outputs), known), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionBackend:
+    """A Python function in the place of a graph: for tests, and to run any model as a tier.
+
+    Attributes:
+        function: from arrays by name to arrays by name.
+        inputs, outputs: their names; the function is given only `inputs`.
+    """
+
+    function: Callable[[dict[str, Array]], Mapping[str, Array]]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def serial(self) -> FunctionBackend:
+        """The same function: it has to bear calls from several threads."""
+        return self
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs by name."""
+        made = self.function({name: feeds[name] for name in self.inputs})
+        return {name: np.asarray(made[name]) for name in self.outputs}
+
+
+def runtime_version() -> str:
+    """Of ONNX Runtime."""
+    return str(onnxruntime.__version__)
+
+
+def lacks_vnni(flags: Sequence[str], machine: str) -> bool:
+    """Whether this is an x86 CPU without int8 dot products.
+
+    There ONNX Runtime's fast unsigned-by-signed products saturate and make int8 answers wrong
+    (microsoft/onnxruntime issues 6004 and 5849).
+
+    Args:
+        flags: of /proc/cpuinfo; empty where unknown, which counts as lacking.
+        machine: of `platform.machine()`.
+    """
+    x86 = machine.lower() in ("x86_64", "amd64", "i386", "i686")
+    return x86 and not {"avx512_vnni", "avx_vnni"} & set(flags)
+
+
+@functools.cache
+def _share_arena() -> None:
+    """Register the arena of all sessions, once in a process and before the first of them."""
+    kind, memory = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
+    # Some releases refuse where another library was first; then our sessions use that one's.
+    with contextlib.suppress(RuntimeError):
+        onnxruntime.create_and_register_allocator(onnxruntime.OrtMemoryInfo("Cpu", kind, 0, memory), None)
+
+
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _session_options(options: SessionOptions) -> onnxruntime.SessionOptions:
+    made = onnxruntime.SessionOptions()
+    made.intra_op_num_threads = check_threads(options.threads)
+    made.inter_op_num_threads = 1
+    made.log_severity_level = _ERRORS_ONLY
+    # A memory pattern is kept per set of shapes, and ours change with every batch.
+    made.enable_mem_pattern = False
+    made.add_session_config_entry("session.use_env_allocators", "1")
+    made.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    made.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if lacks_vnni(_cpu_flags(), platform.machine()):
+        made.add_session_config_entry("session.x64quantprecision", "1")
+    return made
+
+
+def _cpu_flags(path: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ()
+    return next((tuple(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), ())

@@ -1,0 +1,238 @@
+"""Examples from files: text lines, JSON lines, csv and parquet, one at a time.
+
+Every line becomes an example or a fault with its number; a fault stops the reading, is skipped, or takes the place of
+the example, as the caller chooses. Memory does not grow with the file.
+"""
+
+from __future__ import annotations
+
+import enum
+import reprlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+from cascade.exceptions import DataError, OptionError
+from cascade.text.records import READERS, FileFormat, LineError, StreamError, require_pyarrow
+from cascade.text.records import Columns as RecordColumns
+
+__all__ = ["Columns", "Example", "FileFormat", "OnError", "Source", "TagColumns", "read_examples"]
+
+Source: TypeAlias = "str | Path | IO[bytes] | IO[str]"
+
+
+class OnError(enum.Enum):
+    """What a line that cannot be used does.
+
+    `STOP` raises its error; `SKIP` reports it and goes on; `NULL` reports it and gives an example without a text, so
+    that results keep the file's order and number.
+    """
+
+    STOP = "stop"
+    SKIP = "skip"
+    NULL = "null"
+
+
+SUFFIXES = {
+    ".txt": FileFormat.TEXT,
+    ".jsonl": FileFormat.JSONL,
+    ".ndjson": FileFormat.JSONL,
+    ".csv": FileFormat.CSV,
+    ".parquet": FileFormat.PARQUET,
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a file of labelled texts are called."""
+
+    text: str = "text"
+    pair: str = "text_pair"
+    label: str = "label"
+
+
+@dataclass(frozen=True)
+class TagColumns:
+    """What the columns of a file of tagged sentences are called."""
+
+    tokens: str = "tokens"
+    tags: str = "tags"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One line of a file.
+
+    Attributes:
+        line: its number, from 1; of a csv row, the line on which it begins.
+        text: a text, a pair, or None where `error` or `tokens` is set.
+        label: None where the file has none; several for multi-label data.
+        record: all columns.
+        error: why the line cannot be used; only with `OnError.NULL`.
+        tokens: words instead of a text; only with `tokens_column`.
+    """
+
+    line: int
+    text: str | tuple[str, str] | None
+    label: str | tuple[str, ...] | None
+    record: Mapping[str, Any]
+    error: DataError | None = None
+    tokens: list[str] | None = None
+
+
+def read_examples(
+    source: Source,
+    *,
+    format: FileFormat | None = None,  # noqa: A002  # the word that everybody uses for it
+    text_column: str = "text",
+    pair_column: str = "text_pair",
+    tokens_column: str | None = None,
+    label_column: str | None = "label",
+    require_label: bool = False,
+    on_error: OnError = OnError.STOP,
+    report: Callable[[DataError], object] | None = None,
+) -> Iterator[Example]:
+    """Read examples one by one.
+
+    Labels may be strings, whole numbers (read as strings) or, in JSON lines and parquet, lists of these.
+
+    Args:
+        source: a path, `-` for standard input, or an open stream (bytes or text). A stream is not closed.
+        format: by the path's suffix if not given; text lines for streams.
+        text_column: must be there (in text files: what the line is called in `record`).
+        pair_column: the second text of a pair. May be missing or null under its default name.
+        tokens_column: lists of words, read instead of texts and pairs.
+        label_column: may be missing unless `require_label`. None: labels are not read, whatever the file has.
+        require_label: a line without a label is an error.
+        on_error: what a bad line does. A fault of the file as a whole always raises.
+        report: called with every error that does not raise.
+
+    Raises:
+        DataError: naming file, line, rule, value and remedy.
+        OptionError: the format is not known.
+        MissingExtraError: parquet without pyarrow.
+    """
+    if label_column is None and require_label:
+        raise OptionError("require_label must come with a label_column, was: None; name the column")
+    if tokens_column is None:
+        columns = RecordColumns(text_column, pair_column, pair_column != "text_pair", label_column, require_label)
+    else:
+        columns = RecordColumns(tokens_column, "", False, label_column, require_label, words=True)
+    path = None if source == "-" or not isinstance(source, (str, Path)) else Path(source)
+    if path is not None:
+        if not path.is_file():
+            what = "a folder" if path.is_dir() else "missing"
+            raise DataError(f"{path} must be a file of examples, but it is {what}; check the path")
+        if format is None and path.suffix.lower() not in SUFFIXES:
+            raise OptionError(
+                f"the suffix of a file must be one of {', '.join(SUFFIXES)}, was: {path.name}; "
+                "rename it or give its format"
+            )
+    file_format = format or (FileFormat.TEXT if path is None else SUFFIXES[path.suffix.lower()])
+    if file_format is FileFormat.PARQUET:
+        require_pyarrow()  # a missing extra is said before anything is read
+    return _examples(source if path is None else path, file_format, columns, on_error, report)
+
+
+def _examples(
+    source: Source,
+    file_format: FileFormat,
+    columns: RecordColumns,
+    on_error: OnError,
+    report: Callable[[DataError], object] | None,
+) -> Iterator[Example]:
+    name = _name(source)
+    empty = True
+    try:
+        with _open(source) as stream:
+            for line, record in READERS[file_format](stream, columns):
+                empty = False
+                example = _example(line, record, columns)
+                if isinstance(example, Example):
+                    yield example
+                    continue
+                error = DataError(f"{name}, line {line}: {example}; correct the line, or have bad lines skipped")
+                if on_error is OnError.STOP:
+                    raise error
+                if report is not None:
+                    report(error)
+                if on_error is OnError.NULL:
+                    known = {} if isinstance(record, LineError) else record
+                    yield Example(line=line, text=None, label=None, record=known, error=error)
+    except StreamError as fault:
+        raise DataError(f"{name}: {fault}") from None
+    if empty:
+        raise DataError(f"{name} must hold at least one example, but it is empty; check the file")
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, Path):
+        return str(source)
+    if source == "-" or source is sys.stdin:
+        return "standard input"
+    return str(getattr(source, "name", "the stream"))
+
+
+def _open(source: Source) -> AbstractContextManager[IO[bytes] | IO[str]]:
+    if isinstance(source, Path):
+        try:
+            return source.open("rb")
+        except OSError as error:
+            raise DataError(f"{source} must be readable, but: {error.strerror}; check its permissions") from None
+    stream = sys.stdin if isinstance(source, str) else source
+    # Bytes where they can be had: a line that is not UTF-8 is then a fault of that line.
+    return nullcontext(getattr(stream, "buffer", stream))
+
+
+def _example(line: int, record: dict[str, Any] | LineError, columns: RecordColumns) -> Example | LineError:
+    if isinstance(record, LineError):
+        return record
+    try:
+        missing = columns.missing(record)
+        if missing:
+            return LineError(missing)
+        if columns.words:
+            tokens = _words(record[columns.text], columns.text)
+            return Example(line=line, text=None, label=_label(record, columns), record=record, tokens=tokens)
+        first = _text(record[columns.text], columns.text)
+        second = record.get(columns.pair)
+        paired = second is not None or columns.pair_required
+        text = (first, _text(second, columns.pair)) if paired else first
+        return Example(line=line, text=text, label=_label(record, columns), record=record)
+    except LineError as fault:
+        return fault
+
+
+def _text(value: object, column: str) -> str:
+    if not isinstance(value, str):
+        raise LineError(f"column {column!r} must be a string, was: {type(value).__name__} ({reprlib.repr(value)})")
+    return value
+
+
+def _words(value: object, column: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise LineError(
+            f"column {column!r} must be a list of words, was: {type(value).__name__} ({reprlib.repr(value)})"
+        )
+    return value
+
+
+def _label(record: Mapping[str, Any], columns: RecordColumns) -> str | tuple[str, ...] | None:
+    if columns.label is None:
+        return None
+    value = record.get(columns.label)
+    if value is None or value == "":
+        if columns.label_required:
+            raise LineError(f"column {columns.label!r} must be a label, was: {value!r}")
+        return None
+    values = value if isinstance(value, list) else [value]
+    for one in values:
+        if isinstance(one, bool) or not isinstance(one, (str, int)):
+            raise LineError(
+                f"column {columns.label!r} must be a string, a whole number or a list of them, "
+                f"was: {type(one).__name__} ({reprlib.repr(value)})"
+            )
+    return tuple(map(str, values)) if isinstance(value, list) else str(value)

@@ -1,0 +1,93 @@
+"""What a caller may give as a text, and texts made fit for the tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import TypeAlias
+
+from cascade.exceptions import InputError
+
+__all__ = ["RowText", "Text", "check_texts", "is_ascii", "read_texts", "repair_row", "repair_text"]
+
+Text: TypeAlias = "str | tuple[str, str] | list[str] | Mapping[str, str]"
+"""What a caller may give."""
+
+RowText: TypeAlias = "str | tuple[str, str]"
+"""What it is read as: a text, or a pair."""
+
+REMEDY = 'give a str, a pair (str, str) or {"text": str, "text_pair": str}'
+
+
+def read_texts(texts: Iterable[Text]) -> list[RowText]:
+    """Texts and pairs of any form.
+
+    Raises:
+        InputError: naming the position and the type of the first text that is none.
+    """
+    if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
+        raise InputError(f"texts must be a list of texts, was: {type(texts).__name__}; put one text into a list")
+    rows = list(texts)
+    if set(map(type, rows)) <= {str}:
+        return rows  # type: ignore[return-value]  # just looked
+    return [_read_text(row, position) for position, row in enumerate(rows)]
+
+
+def check_texts(texts: object) -> None:
+    """Whether these can be texts, one after the other, for who takes no pairs and reads them later.
+
+    Raises:
+        InputError: one text, or what has no order.
+    """
+    if isinstance(texts, str | bytes | Mapping | AbstractSet) or not isinstance(texts, Iterable):
+        raise InputError(f"texts must be a list of texts, was: {type(texts).__name__}; put them into a list")
+
+
+def _read_text(text: object, position: int) -> RowText:
+    if isinstance(text, str):
+        return text
+    if isinstance(text, (tuple, list)):
+        if len(text) != 2:
+            raise InputError(f"a pair must hold two texts, text {position} holds {len(text)}; {REMEDY}")
+        first, second = text
+    elif isinstance(text, Mapping):
+        if "text" not in text:
+            keys = ", ".join(map(repr, text)) or "none"
+            raise InputError(
+                f'a text given as a mapping must have the key "text", text {position} has: {keys}; {REMEDY}'
+            )
+        first, second = text["text"], text.get("text_pair")
+        if second is None and isinstance(first, str):
+            return first
+    else:
+        raise InputError(f"a text must be a string, text {position} was: {type(text).__name__}; {REMEDY}")
+    for side, value in (("first", first), ("second", second)):
+        if not isinstance(value, str):
+            raise InputError(
+                f"both texts of a pair must be strings, the {side} of text {position} was: "
+                f"{type(value).__name__}; {REMEDY}"
+            )
+    return first, second
+
+
+def is_ascii(row: RowText) -> bool:
+    """Whether a text, or both of a pair, are ASCII."""
+    return row.isascii() if isinstance(row, str) else row[0].isascii() and row[1].isascii()
+
+
+def repair_row(row: RowText) -> RowText:
+    """A text or pair that the Rust tokenizer takes, see `repair_text`."""
+    if isinstance(row, tuple):
+        return repair_text(row[0]), repair_text(row[1])
+    return repair_text(row)
+
+
+def repair_text(text: str) -> str:
+    """A text that the Rust tokenizer takes: surrogate pairs become the character they spell, lone ones U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text

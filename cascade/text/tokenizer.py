@@ -1,0 +1,250 @@
+"""Texts in, rows of token ids out: with `wordpiece` the only room that touches `tokenizers`.
+
+A text longer than the model becomes several rows that overlap; a pair that is too long is cut, its longer side first.
+Truncation and padding stored in the tokenizer's file are switched off. Texts that the Rust tokenizer cannot take
+(lone surrogates) are repaired, so every Python string has an encoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from cascade.core.batch import Batch, Encoded, IntArray
+from cascade.exceptions import BundleError, BundleNotFoundError, OptionError
+from cascade.text.texts import RowText, Text, is_ascii, read_texts, repair_row, repair_text
+from cascade.text.truncation import Template, fit
+from cascade.text.wordpiece import AsciiWordPiece, ChunkTable, EncodedRows
+
+__all__ = ["Frame", "Text", "Tokenizer"]
+
+CHUNK = 4096  # texts encoded at once: bounds the memory that the Rust tokenizer's results take
+WORDS_KEPT = 65_536
+UNKNOWN = ("[UNK]", "<unk>")  # where the model itself names no unknown token
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """What stands around the pieces of a single text in every row.
+
+    Attributes:
+        prefix, suffix: special token ids before and after. Shape `(few,)`.
+        prefix_types, suffix_types: their token types.
+        type: token type of the text's own pieces.
+    """
+
+    prefix: IntArray
+    suffix: IntArray
+    prefix_types: IntArray
+    suffix_types: IntArray
+    type: int
+
+
+class Tokenizer:
+    """A `tokenizer.json`, for rows of at most `max_length` tokens.
+
+    Make one with `from_file`. It holds no state that a call changes, but for tables of words seen before, which
+    never change an answer; threads may share it.
+
+    Attributes:
+        max_length: tokens of a row at most.
+        overlap: tokens that two rows of one long text share.
+        frame: the special tokens of a row that holds one text.
+        unknown: id of the token for what has no pieces of its own.
+        words: token ids of a word by itself, as in pre-split text: at least one, at most as many as a row has room for.
+        marks_subwords: whether pieces that continue a word carry a mark (WordPiece's ##).
+    """
+
+    def __init__(
+        self, inner: tokenizers.Tokenizer, *, max_length: int, overlap: int | None = None, word_table: bool = True
+    ) -> None:
+        inner.no_truncation()
+        inner.no_padding()
+        self._inner = inner
+        self._template = template = _template_of(inner)
+        self._plain_types = not any(inner.encode("a").type_ids)  # XLNet, for one, gives its last token a type
+        specials = template.pair_prefix + template.middle + template.pair_suffix
+        shortest = max(specials + 2, template.prefix + template.suffix + 1)
+        if max_length < shortest:
+            raise OptionError(f"max_length must be at least {shortest} (special tokens and a text), was: {max_length}")
+        room = max_length - template.prefix - template.suffix
+        overlap = room // 8 if overlap is None else overlap
+        if not 0 <= overlap < room:
+            raise OptionError(
+                f"overlap must be in [0, {room - 1}] (max_length less special tokens), was: {overlap}; "
+                "lower overlap or raise max_length"
+            )
+        self.max_length = max_length
+        self.overlap = overlap
+        self._fast = AsciiWordPiece.of(inner) if word_table else None
+        self.frame = frame = _frame_of(inner, template)
+        self.unknown = _unknown_of(inner)
+        self.marks_subwords = bool(getattr(inner.model, "continuing_subword_prefix", None))
+        self._room = max_length - len(frame.prefix) - len(frame.suffix)
+        self.words = ChunkTable({}, self._encode_word, capacity=WORDS_KEPT)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(max_length={self.max_length}, overlap={self.overlap}, word_table={self._fast is not None})"
+
+    @classmethod
+    def from_file(
+        cls, path: str | Path, *, max_length: int, overlap: int | None = None, word_table: bool = True
+    ) -> Tokenizer:
+        """Read a `tokenizer.json`.
+
+        Args:
+            path: the file.
+            max_length: tokens of a row at most, special tokens included.
+            overlap: tokens that two rows of one long text share; an eighth of a row's room if not given.
+            word_table: look up words of plain ASCII texts in a table where the tokenizer's kind allows it (BERT's
+                WordPiece); the same ids, several times faster. False is for measuring the difference.
+
+        Raises:
+            BundleNotFoundError: there is no such file.
+            BundleError: it is no tokenizer.
+            OptionError: `max_length` or `overlap` leaves no room for a text.
+        """
+        if not Path(path).is_file():
+            raise BundleNotFoundError(f"the tokenizer must be a tokenizer.json file, but there is none at: {path}")
+        try:
+            inner = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # noqa: BLE001  # tokenizers raises bare Exception
+            raise BundleError(
+                f"{path} must be a tokenizer.json that this release of tokenizers reads, but: {error}; "
+                "save the tokenizer again"
+            ) from None
+        return cls(inner, max_length=max_length, overlap=overlap, word_table=word_table)
+
+    def encode(self, texts: Iterable[Text]) -> Encoded:
+        """Encode texts and pairs.
+
+        A text that is longer than `max_length` becomes several rows of at most `max_length` tokens, each with the
+        special tokens and `overlap` tokens of the one before. A pair that is too long stays one row: the longer side
+        is cut until both fit (`longest_first`, as in transformers) and the pair is counted, because windows over two
+        texts at once have no meaning that fits every task. Lone surrogates become U+FFFD. An empty text is valid.
+
+        Args:
+            texts: each a `str`, a pair of two `str` (tuple or list), or a mapping with `text` and maybe `text_pair`.
+
+        Raises:
+            InputError: naming the position and the type of the first text that is none of these.
+        """
+        rows = read_texts(texts)
+        parts = [self._encode_rows(rows[at : at + CHUNK]) for at in range(0, len(rows), CHUNK)]
+        encoded = EncodedRows.join(parts)
+        lengths = encoded.batch.lengths
+        long = lengths > self.max_length
+        if not long.any():
+            return Encoded(encoded.batch, np.arange(len(rows), dtype=np.int64), 0)
+        pair = encoded.firsts >= 0
+        windows, documents = fit(
+            encoded.batch, encoded.firsts, self._template, max_length=self.max_length, overlap=self.overlap
+        )
+        return Encoded(windows, documents, int(np.count_nonzero(long & pair)))
+
+    def spell(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        """Pieces with character offsets and word numbers, without special tokens; no text is cut.
+
+        Args:
+            texts: without surrogates (see `repair_text`).
+        """
+        encodings: list[tokenizers.Encoding] = []
+        for at in range(0, len(texts), CHUNK):
+            encodings += self._inner.encode_batch(texts[at : at + CHUNK], add_special_tokens=False)
+        return encodings
+
+    def piece(self, number: int) -> str:
+        """The string of a token id, in the tokenizer's own spelling."""
+        return str(self._inner.id_to_token(number))
+
+    def join(self, pieces: list[str]) -> str:
+        """Pieces as text, as transformers' `convert_tokens_to_string` gives it."""
+        decoder = self._inner.decoder
+        return " ".join(pieces) if decoder is None else str(decoder.decode(pieces))
+
+    def _encode_word(self, word: str) -> tuple[int, ...]:
+        encoding = self._inner.encode([repair_text(word)], is_pretokenized=True, add_special_tokens=False)
+        return tuple(encoding.ids[: self._room]) or (self.unknown,)
+
+    def _encode_rows(self, rows: Sequence[RowText]) -> EncodedRows:
+        if self._fast is None:
+            return self._encode_slowly(rows)
+        known: Callable[..., bool] = is_ascii if tuple in set(map(type, rows)) else str.isascii
+        plain = np.fromiter(map(known, rows), dtype=np.bool_, count=len(rows))
+        if not plain.any():
+            return self._encode_slowly(rows)
+        every = bool(plain.all())
+        chosen = np.flatnonzero(plain)
+        quick, right = self._fast.encode(rows if every else [rows[int(row)] for row in chosen])
+        if every and right.all():
+            return quick
+        chosen = chosen[right]
+        others = np.setdiff1d(np.arange(len(rows)), chosen)
+        slow = self._encode_slowly([rows[int(row)] for row in others])
+        both = EncodedRows.join([quick.select(np.flatnonzero(right)), slow])
+        return both.select(np.argsort(np.concatenate((chosen, others))))
+
+    def _encode_slowly(self, rows: Sequence[RowText]) -> EncodedRows:
+        inner = self._inner
+        pair = np.fromiter((isinstance(row, tuple) for row in rows), dtype=np.bool_, count=len(rows))
+        # The fast form (from 0.20 on) makes no character offsets; without a post-processor it forgets pairs' types.
+        encode = inner.encode_batch if pair.any() else getattr(inner, "encode_batch_fast", inner.encode_batch)
+        encodings: list[tokenizers.Encoding] = encode([repair_row(row) for row in rows])
+        lengths = np.fromiter(map(len, encodings), dtype=np.int64, count=len(encodings))
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        tokens = int(offsets[-1])
+        ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), dtype=np.int64, count=tokens)
+        if self._plain_types and not pair.any():
+            types = np.zeros(tokens, dtype=np.int64)
+        else:
+            types = np.fromiter(
+                chain.from_iterable(encoding.type_ids for encoding in encodings), dtype=np.int64, count=tokens
+            )
+        firsts = pair.astype(np.int64) - 1
+        for row in np.flatnonzero(pair & (lengths > self.max_length)):  # rare; nobody reads the others' length
+            firsts[row] = encodings[int(row)].sequence_ids.count(0)
+        return EncodedRows(Batch(ids=ids, types=types, offsets=offsets), firsts)
+
+
+def _template_of(inner: tokenizers.Tokenizer) -> Template:
+    # A word that has tokens; any tokenizer has one for one of these or for a word of its vocabulary.
+    for word in chain(("a", "0", "."), inner.get_vocab()):
+        single = inner.encode(word).sequence_ids
+        pair = inner.encode(word, word).sequence_ids
+        if 0 in single and 1 in pair:
+            break
+    else:
+        raise BundleError("the tokenizer must have a vocabulary, but nothing has tokens; save the tokenizer again")
+    first = pair.index(0)
+    second = pair.index(1)
+    count = pair.count(0)
+    return Template(
+        prefix=single.index(0),
+        suffix=len(single) - single.index(0) - single.count(0),
+        pair_prefix=first,
+        middle=second - first - count,
+        pair_suffix=len(pair) - second - pair.count(1),
+    )
+
+
+def _frame_of(inner: tokenizers.Tokenizer, template: Template) -> Frame:
+    # `_template_of` found the shape with a word that has tokens; the special tokens are the same around any.
+    word = next(word for word in chain(("a", "0", "."), inner.get_vocab()) if 0 in inner.encode(word).sequence_ids)
+    encoding = inner.encode(word)
+    ids, types = np.asarray(encoding.ids, dtype=np.int64), np.asarray(encoding.type_ids, dtype=np.int64)
+    begin, end = template.prefix, len(ids) - template.suffix
+    return Frame(ids[:begin], ids[end:], types[:begin], types[end:], int(types[begin]))
+
+
+def _unknown_of(inner: tokenizers.Tokenizer) -> int:
+    named = getattr(inner.model, "unk_token", None)
+    for token in (*([named] if named else []), *UNKNOWN):
+        number = inner.token_to_id(token)
+        if number is not None:
+            return int(number)
+    return 0  # byte-level: every character has pieces, only the empty word has none

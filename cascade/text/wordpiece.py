@@ -1,0 +1,225 @@
+"""WordPiece from memory: rows of plain ASCII, looked up chunk by chunk instead of tokenised again.
+
+Where the first tier costs a few microseconds per text, a tokenizer that costs thirty would be the whole bill. Most
+words of most texts were seen before, so a row is split at its spaces and every chunk between two spaces ("film,") is
+looked up in a table of token ids. Only a chunk that is not there is cleaned, lower-cased, split into words and
+punctuation, and handed word by word to the tokenizer's own WordPiece model: the sub-word rule is not written again.
+
+Valid for exactly one family: `BertNormalizer` (with `clean_text`), `BertPreTokenizer`, a WordPiece model and
+`[CLS] A [SEP]` / `[CLS] A [SEP] B [SEP]`. On ASCII that normaliser drops control characters, makes tab, line feed and
+carriage return spaces, and lower-cases; nothing of it looks beyond a space, which is why chunks can be kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import tokenizers
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+
+from cascade.core.batch import Batch, BoolArray, IntArray, concatenate
+from cascade.text.texts import RowText
+
+__all__ = ["AsciiWordPiece", "ChunkTable", "EncodedRows"]
+
+# No ASCII text can hold these two, so no chunk of a text can be mistaken for them.
+ROW_END, FIRST_END = "\x80", "\x81"
+# What the table holds in place of ids, all below every token id.
+ROW_MARK, UNSAFE_MARK, FIRST_MARK = -1, -2, -3
+
+# What BertNormalizer's clean_text does to ASCII; None deletes.
+CLEAN: dict[int, str | None] = {
+    **dict.fromkeys((*range(0x20), 0x7F)),
+    **{ord(space): " " for space in "\t\n\r"},
+}
+# What BertPreTokenizer does to cleaned ASCII: runs of letters and digits, each punctuation mark alone.
+WORDS = re.compile(r"[A-Za-z0-9]+|[^ ]")
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedRows:
+    """Whole rows, before anything is cut.
+
+    Attributes:
+        batch: the rows, special tokens included.
+        firsts: tokens of a pair's first text without special tokens; -1 for a single text. Shape `(rows,)`.
+    """
+
+    batch: Batch
+    firsts: IntArray
+
+    @classmethod
+    def join(cls, parts: Sequence[EncodedRows]) -> EncodedRows:
+        """The rows of all parts, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            concatenate([part.batch for part in parts]),
+            np.concatenate([np.zeros(0, dtype=np.int64), *(part.firsts for part in parts)]),
+        )
+
+    def select(self, rows: IntArray) -> EncodedRows:
+        """These rows, in this order. `rows`: shape `(chosen,)`."""
+        return EncodedRows(self.batch.select(rows), self.firsts[rows])
+
+
+class ChunkTable(dict[str, tuple[int, ...]]):
+    """Token ids of chunks seen before; a missing chunk is encoded and, where there is room, kept.
+
+    When it is full it begins anew: texts drift, and an old chunk costs a few microseconds to make again.
+
+    Args:
+        fixed: entries that must always be there.
+        encode: ids of a chunk.
+        capacity: chunks kept at most. Longest chunk kept: 64 characters.
+    """
+
+    LONGEST = 64
+
+    def __init__(
+        self, fixed: dict[str, tuple[int, ...]], encode: Callable[[str], tuple[int, ...]], *, capacity: int
+    ) -> None:
+        super().__init__(fixed)
+        self._fixed = fixed
+        self._encode = encode
+        self._capacity = capacity
+
+    def __missing__(self, chunk: str) -> tuple[int, ...]:
+        if chunk in self._fixed:  # another thread has just begun the table anew
+            return self._fixed[chunk]
+        ids = self._encode(chunk)
+        if len(chunk) <= self.LONGEST:
+            if len(self) >= self._capacity:
+                self.clear()
+                self.update(self._fixed)
+            self[chunk] = ids
+        return ids
+
+
+class _Own(dict[int, int]):
+    """One object for each number, however many chunks hold it: a full table takes 12 MiB, not 23."""
+
+    def __missing__(self, number: int) -> int:
+        self[number] = number
+        return number
+
+
+class AsciiWordPiece:
+    """Encodes ASCII rows as the Rust tokenizer would, from a table of chunks.
+
+    Args:
+        pieces: token ids of one word (a run of letters and digits, or one punctuation mark).
+        lowercase: the normaliser lower-cases.
+        cls: id of the token before a row.
+        sep: id of the token after each text.
+        reserved: contents of all added tokens. A row that spells one, in any case, is refused. ASCII without spaces
+            or control characters, none empty (see `can_reserve`).
+        capacity: chunks kept at most.
+    """
+
+    def __init__(
+        self,
+        pieces: Callable[[str], Sequence[int]],
+        *,
+        lowercase: bool,
+        cls: int,
+        sep: int,
+        reserved: Sequence[str],
+        capacity: int = 65_536,
+    ) -> None:
+        self._pieces = pieces
+        self._lowercase = lowercase
+        self._cls, self._sep = cls, sep
+        # One search instead of one per word; where nothing is reserved, a pattern that nothing matches.
+        self._reserved = re.compile("|".join(re.escape(word.lower()) for word in reserved) or "(?!)")
+        fixed = {"": (), ROW_END: (ROW_MARK, cls), FIRST_END: (FIRST_MARK,)}
+        self._table = ChunkTable(fixed, self._encode_chunk, capacity=capacity)
+
+    @classmethod
+    def of(cls, inner: tokenizers.Tokenizer) -> AsciiWordPiece | None:
+        """The table of words, where this tokenizer is of the one kind that it copies exactly; otherwise None."""
+        normalizer, model = inner.normalizer, inner.model
+        if not (
+            isinstance(model, WordPiece)
+            and isinstance(inner.pre_tokenizer, BertPreTokenizer)
+            and isinstance(normalizer, BertNormalizer)
+            and normalizer.clean_text
+        ):
+            return None
+        added = [token.content for token in inner.get_added_tokens_decoder().values()]
+        if not all(map(cls.can_reserve, added)):
+            return None
+        # The template's shape, looked at rather than parsed: [CLS] [SEP], and [CLS] [SEP] [SEP] with types 0 0 1.
+        single, pair = inner.encode(""), inner.encode("", "")
+        if len(single.ids) != 2 or any(single.type_ids):
+            return None
+        start, end = single.ids
+        word = inner.encode("a", "a")
+        pieces = [piece.id for piece in model.tokenize("a")]
+        types = [0] * (len(pieces) + 2) + [1] * (len(pieces) + 1)
+        if pair.ids != [start, end, end] or word.ids != [start, *pieces, end, *pieces, end] or word.type_ids != types:
+            return None
+        own = _Own()
+        return cls(
+            lambda text: [own[piece.id] for piece in model.tokenize(text)],
+            lowercase=normalizer.lowercase,
+            cls=start,
+            sep=end,
+            reserved=added,
+        )
+
+    @staticmethod
+    def can_reserve(word: str) -> bool:
+        """Whether a row that spells this added token is always recognised, chunk by chunk."""
+        return word.isascii() and word.isprintable() and " " not in word and word != ""
+
+    def encode(self, rows: Sequence[RowText]) -> tuple[EncodedRows, BoolArray]:
+        """Encode ASCII rows.
+
+        Args:
+            rows: texts, or pairs as tuples; every text ASCII, at least one row.
+
+        Returns:
+            The rows, and which of them are right. Shape `(rows,)`; False where a row spells a special token and
+            has to be encoded by the Rust tokenizer.
+        """
+        pairs = tuple in set(map(type, rows))
+        first_end = f" {FIRST_END} "
+        texts = [row if isinstance(row, str) else first_end.join(row) for row in rows] if pairs else rows
+        row_end = f" {ROW_END} "
+        chunks = f"{row_end.join(texts)} {ROW_END}".split(" ")  # type: ignore[arg-type]  # no tuples are left
+        ids = np.fromiter(
+            chain((self._cls,), chain.from_iterable(map(self._table.__getitem__, chunks))), dtype=np.int64
+        )[:-1]  # each row's end brings the next row's beginning; the last has no next
+        ends = np.flatnonzero(ids == ROW_MARK)
+        offsets = np.concatenate(([0], ends + 1))
+        types = np.zeros(len(ids), dtype=np.int64)
+        firsts = np.full(len(rows), -1, dtype=np.int64)
+        if pairs:
+            middles = np.flatnonzero(ids == FIRST_MARK)
+            number = np.searchsorted(ends, middles)
+            firsts[number] = middles - offsets[number] - 1
+            # Every row but the last has an end to step down at; a step down after the last is never read.
+            steps = np.zeros(len(ids) + 1, dtype=np.int64)
+            steps[middles + 1] = 1
+            steps[ends[number] + 1] -= 1
+            types = np.cumsum(steps)[:-1]
+            ids[middles] = self._sep
+        right = np.ones(len(rows), dtype=np.bool_)
+        right[np.searchsorted(ends, np.flatnonzero(ids == UNSAFE_MARK))] = False
+        ids[ends] = self._sep
+        return EncodedRows(Batch(ids=ids, types=types, offsets=offsets), firsts), right
+
+    def _encode_chunk(self, chunk: str) -> tuple[int, ...]:
+        clean = chunk.translate(CLEAN)
+        lower = clean.lower()
+        if self._reserved.search(lower):
+            return (UNSAFE_MARK,)
+        words = WORDS.findall(lower if self._lowercase else clean)
+        return tuple(chain.from_iterable(map(self._pieces, words)))

@@ -1,0 +1,333 @@
+"""Peers in processes of their own: the protocol, what fails in its place, the whole command on a tiny checkpoint."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cascade.exceptions import OptionError
+from cascade.pipelines.classifier import Classifier
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all
+from cascade_bench import interleaving, peer_kinds
+from cascade_bench.cli import main
+from cascade_bench.data import Labelled
+from cascade_bench.peer_files import STEPS
+from cascade_bench.peer_kinds import KINDS, Kind
+from cascade_bench.peer_process import Job, PeerError, PeerProcess
+from cascade_bench.peer_server import answer
+from cascade_bench.peer_texts import Rows, WordRows
+from cascade_bench.peers_table import PeerTable, compare
+from tests.models import tiny
+from tests.models.toy import toy_bundle
+
+# A far end whose kinds need no library: `echo` answers with the batch size, the others fail in their own ways.
+FAR_END = """
+import os, sys, time
+from cascade.exceptions import OptionError
+from cascade_bench.peer_process import PeerError
+from cascade_bench.peer_server import serve
+
+def echo(job):
+    print("a library that prints")
+    return lambda texts, size: [f"{text} {size}" for text in texts]
+
+def broken(job):
+    raise ValueError("no such\\nmodel")
+
+def refused(job):
+    raise PeerError("this CPU has no bf16")
+
+def dies(job):
+    def model(texts, size):
+        sys.stderr.write("out of memory\\n")
+        sys.stderr.flush()
+        os._exit(9)
+    return model
+
+def slow(job):
+    time.sleep(60)
+
+def fails_to_convert(job):
+    raise OptionError("no such checkpoint")
+
+out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+os.dup2(2, 1)
+loaders = dict(full=echo, cascade=echo, transformers=echo)
+loaders |= dict(compile=broken, openvino=refused, ctranslate2=dies, slow=slow)
+serve(sys.stdin, out, loaders=loaders, steps=dict(plain=fails_to_convert))
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "texts.json").write_text(json.dumps(["aa", ["b", "cccc"], "d"]))
+    return Job(model="", checkpoint="", folder=str(folder), threads=1, max_length=16)
+
+
+def start(limit: float = 60.0) -> PeerProcess:
+    return PeerProcess(threads=1, command=[sys.executable, "-c", FAR_END], limit=limit)
+
+
+def test_load_run_quit(job: Job) -> None:
+    with start() as process:
+        assert process.load("full", job) >= 0
+        ran = process.run(batch_size=8)
+        assert ran.labels == ["aa 8", "('b', 'cccc') 8", "d 8"]
+        assert process.run(batch_size=8, by_length=True).labels == ran.labels
+        assert process.run(batch_size=2, some=2).labels == ["aa 2", "d 2"]
+        assert 0 < ran.seconds < 60  # a busy machine may take its time
+        peak = process.quit()
+        assert peak is None or 5 < peak < 2000
+        with pytest.raises(PeerError, match="its process has ended"):
+            process.run(batch_size=8)
+
+
+def test_longest_first_and_back_again() -> None:
+    seen: list[object] = []
+
+    def model(texts: Sequence[object], _size: int) -> list[object]:
+        seen.extend(texts)
+        return list(seen)
+
+    assert answer(model, ["aa", ("b", "cccc"), "d"], 1, by_length=True) == ["aa", ("b", "cccc"), "d"]
+    assert seen == [("b", "cccc"), "aa", "d"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("compile", "ValueError: no such model"), ("openvino", "this CPU has no bf16")]
+)
+def test_a_fault_is_one_line_and_the_process_lives_on(job: Job, kind: str, message: str) -> None:
+    with start() as process:
+        with pytest.raises(PeerError) as fault:
+            process.load(kind, job)
+        assert str(fault.value) == message
+        process.load("full", job)
+
+
+def test_a_process_that_dies_says_its_last_words(job: Job) -> None:
+    with start() as process:
+        process.load("ctranslate2", job)
+        with pytest.raises(PeerError, match="its process ended with status 9: out of memory"):
+            process.run(batch_size=1)
+
+
+def test_a_process_that_takes_too_long_is_ended(job: Job) -> None:
+    with start(limit=1.0) as process, pytest.raises(PeerError, match="it took longer than 1 s"):
+        process.load("slow", job)
+
+
+def labelled(*labels: str) -> Labelled:
+    texts = [f"text {number}" for number in range(len(labels))]
+    return Labelled(list(texts), list(labels), torch.zeros(len(labels), dtype=torch.int64).numpy())
+
+
+def bare(key: str, **options: object) -> Kind:
+    return replace(KINDS[key], **{"steps": (), "needs": (), **options})  # type: ignore[arg-type]  # a test's own options
+
+
+def test_whoever_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
+    kinds = [
+        bare("full"),
+        bare("transformers"),
+        bare("compile"),
+        bare("ctranslate2"),
+        replace(KINDS["onnxruntime"], needs=()),
+        bare("openvino", needs=("no_such_module", "no_such.module"), install="pip install it"),
+    ]
+    data = labelled("text 0 0", "text 1 0", "wrong")
+    made = compare(kinds, job, data, repeats=2, sizes=(4, 8), start=start, pause=0.0)
+    assert [(row.kind.key, row.by_length) for row in made.rows] == [
+        ("full", False),
+        ("transformers", False),
+        ("transformers", True),
+    ]
+    assert [(one.kind.key, one.reason, one.failed) for one in made.absent] == [
+        ("compile", "ValueError: no such model", True),
+        ("ctranslate2", "its process ended with status 9: out of memory", True),
+        ("onnxruntime", "the checkpoint could not be converted: no such checkpoint", True),
+        ("openvino", "not installed: no_such_module, no_such.module; pip install it", False),
+    ]
+    full, pipeline, _ = made.rows
+    assert full.accuracy == pytest.approx(2 / 3)
+    assert (full.agreement, full.batch_size) == (1.0, None)
+    assert (pipeline.accuracy, pipeline.agreement) == (0.0, 0.0)  # the echo names the batch size
+    assert pipeline.batch_size in (4, 8)
+    assert set(pipeline.tried) == {4, 8}
+    assert full.over_full is not None
+    assert full.over_full.median == 1
+    assert all(len(order) == 3 for order in made.orders)
+
+
+def test_nobody_runs(job: Job) -> None:
+    with pytest.raises(OptionError, match=r"one contestant at least must run, none did \(.*no such model\)"):
+        compare([bare("compile")], job, labelled("a"), repeats=1, start=start, pause=0.0)
+
+
+@pytest.mark.parametrize("stock", [False, True])
+def test_every_installed_peer_answers_as_the_checkpoint(tmp_path: Path, stock: bool) -> None:
+    checkpoint, work = tmp_path / "checkpoint", tmp_path / "work"
+    checkpoint.mkdir()
+    work.mkdir()
+    tiny.tier1_transformer(checkpoint, seed=5) if stock else tiny.tier2(checkpoint)
+    texts = [*tiny.TEXTS, ("good", "bad " * 50)]
+    (work / "texts.json").write_text(json.dumps(texts))
+    job = Job("", str(checkpoint), str(work), torch.get_num_threads(), 16)
+    # Compiling takes longer than all other tests of this file together.
+    kinds = [kind for kind in KINDS.values() if not kind.own and not kind.missing and kind.key != "compile"]
+    assert {"transformers", "onnxruntime"} <= {kind.key for kind in kinds}
+    for step in dict.fromkeys(step for kind in kinds for step in kind.steps):
+        STEPS[step](job)
+    expected = KINDS["transformers"].load(job)(job.texts(), 4)
+    assert set(expected) == set(tiny.LABELS)
+    for kind in kinds:
+        if "int8" not in kind.name and "bf16" not in kind.name:
+            assert list(kind.load(job)(job.texts(), 4)) == list(expected), kind.key
+        else:
+            assert set(kind.load(job)(job.texts(), 4)) <= set(tiny.LABELS)
+
+
+def test_every_installed_peer_tags_as_the_checkpoint(tmp_path: Path) -> None:
+    checkpoint, work = tmp_path / "checkpoint", tmp_path / "work"
+    checkpoint.mkdir()
+    work.mkdir()
+    tiny.tagger(checkpoint)
+    sentences = [
+        ["good"],
+        ["a", "very", "xylophones", "film"],
+        ["the", "plot", "is", "dull"],
+        ["not", "bad", "bad"] * 9,
+    ]
+    (work / "texts.json").write_text(json.dumps(sentences))
+    job = Job("", str(checkpoint), str(work), torch.get_num_threads(), 16, tagging=True)
+    kinds = [kind for kind in KINDS.values() if not kind.own and not kind.missing and kind.key != "compile"]
+    for step in dict.fromkeys(step for kind in kinds for step in kind.steps if step != "ctranslate2"):
+        STEPS[step](job)
+    expected = KINDS["transformers"].load(job)(job.texts(), 2)
+    assert [len(tags) for tags in expected] == [len(words) for words in sentences]
+    for kind in kinds:
+        if kind.key == "ctranslate2":
+            continue
+        tags = kind.load(job)(job.texts(), 3)
+        assert [len(own) for own in tags] == [len(words) for words in sentences], kind.key
+        if "int8" not in kind.name and "bf16" not in kind.name:
+            assert list(tags) == list(expected), kind.key
+    with pytest.raises(PeerError, match="runs classifiers in it, and this is a tagger"):
+        STEPS["ctranslate2"](job)
+
+
+def test_tags_stand_at_first_pieces() -> None:
+    rows = WordRows(tiny.tokenizer(), tiny.TAGS)
+    words = ["good", "xylophones", "film"]
+    made = rows.encoded([words])
+    assert len(made[0].ids) > len(words) + 2  # or nothing is tested
+    logits = np.zeros((1, len(made[0].ids), len(tiny.TAGS)), dtype=np.float32)
+    firsts = [made[0].word_ids.index(word) for word in range(3)]
+    for tag, place in enumerate(firsts):
+        logits[0, place, tag] = 1
+    assert rows.named(logits, made, [words]) == [list(tiny.TAGS[:3])]
+
+
+def test_several_labels(tmp_path: Path) -> None:
+    rows = Rows(tiny.tokenizer(), ("a", "b"), multi_label=True)
+    logits = torch.tensor([[0.5, -1.0], [2.0, 0.0], [-1.0, -1.0]]).numpy()
+    assert rows.named(logits, [], []) == [("a",), ("a", "b"), ()]
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setattr(interleaving, "SHORTEST", 1e-9)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main(list(map(str, arguments)))
+        seen = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return end.value.code, seen.out, seen.err
+
+    return run
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> tuple[Path, Path]:
+    model = toy_bundle(tmp_path / "bundle").folder
+    full = Classifier.from_pretrained(model, threads=1).with_router(defer_all).with_exit_policy(never)
+    file = tmp_path / "data.jsonl"
+    texts = [" ".join(words) for words in itertools.permutations(["good", "bad", "film", "plot"], 2)]
+    labels = full.predict(texts).labels
+    lines = [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return model, file
+
+
+def test_the_command(run: Run, bundle: tuple[Path, Path], tmp_path: Path) -> None:
+    """This engine's two contestants really run; a peer whose checkpoint is nowhere fails in its place."""
+    model, file = bundle
+    written = tmp_path / "peers.json"
+    options = ["--only", "full", "--only", "cascade", "--only", "transformers", "--repeats", 2, "--threads", 1]
+    status, out, err = run(
+        "peers", model, "--data", file, "--checkpoint", tmp_path / "none", *options, "--json", written
+    )
+    assert status == 0, err
+    lines = out.splitlines()
+    assert lines[0].split("  ")[0] == "contestant"
+    assert lines[1].startswith("cascade, tier 2 at full depth")
+    assert "100.00%" in lines[1]
+    assert "Only 12 rows: an accuracy of 90 % would be known to" in out
+    assert "transformers pipeline, fp32: failed: --checkpoint must be a folder or Hub id" in out
+    read = json.loads(written.read_text())
+    assert [entry["name"] for entry in read["benchmarks"]] == ["full", "cascade"]
+    assert all(len(entry["stats"]["data"]) == 2 for entry in read["benchmarks"])
+    assert read["absent"][0]["key"] == "transformers"
+    assert read["details"]["metric"] == "accuracy"
+    assert read["machine_info"]["threads"] == 1
+
+
+def test_markdown(run: Run, bundle: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, file = bundle
+
+    def nothing(*_arguments: object, **_options: object) -> PeerTable:
+        return PeerTable((), (), 3, [])
+
+    monkeypatch.setattr("cascade_bench.peers_cli.compare", nothing)
+    status, out, err = run("peers", model, "--data", file, "--checkpoint", "x", "--markdown")
+    assert status == 0, err
+    assert out.startswith("| contestant | texts | batch | accuracy |")
+
+
+def test_without_labels_agreement_is_reported(run: Run, bundle: tuple[Path, Path], tmp_path: Path) -> None:
+    model, _ = bundle
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "good film"}\n{"text": "bad plot"}\n')
+    status, out, err = run(
+        "peers", model, "--data", file, "--checkpoint", "x", "--only", "full", "--repeats", 1, "--threads", 1
+    )
+    assert status == 0, err
+    assert "agreement" in out.splitlines()[0]
+    assert "accuracy" not in out.splitlines()[0]
+    assert "The file has no labels: agreement with tier 2 at full depth is reported, not accuracy." in out
+
+
+def test_work_must_be_there(run: Run, bundle: tuple[Path, Path], tmp_path: Path) -> None:
+    model, file = bundle
+    status, _, err = run("peers", model, "--data", file, "--checkpoint", "x", "--work", tmp_path / "none")
+    assert status == 2
+    assert err.startswith("Error: --work must be a folder that is there, was:")
+
+
+def test_every_kind_says_how_to_install_it() -> None:
+    assert all(kind.install for kind in peer_kinds.KINDS.values() if kind.needs)
+    assert {step for kind in KINDS.values() for step in kind.steps} == set(STEPS)

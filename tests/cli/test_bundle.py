@@ -1,0 +1,89 @@
+"""The commands on a real, tiny bundle: graphs, tokenizer, files and all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cascade.cli.demo import sentences
+from cascade.pipelines.classifier import Classifier
+from tests.models.cli import Command
+from tests.models.toy import toy_bundle
+
+TEXTS = [
+    "good film",
+    "",
+    "not very good , it is a dull plot and we cry",
+    "x" * 100_000,
+    "good " * 200,
+    "привет, 世界 🎬",
+    "a\x00b\x07c\u200b",
+    "\u2028",
+    "bad",
+]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    return Command(capsys, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_bundle(tmp_path_factory.mktemp("toy") / "bundle").folder
+
+
+def jsonl(texts: list[str]) -> str:
+    return "".join(json.dumps({"text": text}) + "\n" for text in texts)
+
+
+def test_predict_says_what_the_classifier_says(run: Command, bundle: Path) -> None:
+    done = run("predict", str(bundle), "--format", "jsonl", "--routes", "--threads", "1", stdin=jsonl(TEXTS))
+    assert done.status == 0
+    expected = Classifier.from_pretrained(bundle, threads=1).predict(TEXTS)
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [line["line"] for line in lines] == list(range(1, len(TEXTS) + 1))
+    assert [line["label"] for line in lines] == expected.labels
+    assert [line["score"] for line in lines] == pytest.approx(expected.probabilities.max(axis=1).tolist(), abs=2e-6)
+    assert [(line["tier"], line["exit"]) for line in lines] == [(route.tier, route.exit) for route in expected.routes]
+
+
+@pytest.mark.parametrize(("option", "tiers"), [(("--budget", "0"), {1}), (("--budget", "1"), {2})])
+def test_budget_decides_who_is_deferred(run: Command, bundle: Path, option: tuple[str, str], tiers: set[int]) -> None:
+    done = run("predict", str(bundle), "--routes", *option, stdin="good film\nbad\nnot a dull plot\n")
+    assert {json.loads(line)["tier"] for line in done.out.splitlines()} == tiers
+
+
+def test_many_rows_keep_their_order(run: Command, bundle: Path) -> None:
+    texts = [" ".join(["good", "bad", "film", "not"][number % 4 :]) for number in range(1500)]
+    done = run("predict", str(bundle), stdin="\n".join(texts))
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [line["line"] for line in lines] == list(range(1, 1501))
+    assert [line["label"] for line in lines[:4]] * 375 == [line["label"] for line in lines]
+
+
+def test_a_lone_surrogate(run: Command, bundle: Path) -> None:
+    done = run("predict", str(bundle), "--format", "jsonl", "--on-error", "null", stdin='{"text": "good \\ud800"}\n')
+    assert done.status == 0
+    assert len(done.out.splitlines()) == 1
+
+
+def test_a_missing_stage(run: Command, tmp_path: Path) -> None:
+    folder = toy_bundle(tmp_path / "bundle").folder
+    (folder / "tier2/stage_01.onnx").unlink()
+    done = run("predict", str(folder), stdin="good\n")
+    assert (done.status, done.out) == (2, "")
+    assert "tier2/stage_01.onnx is missing" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_the_demo(run: Command, tmp_path: Path) -> None:
+    toy_bundle(tmp_path / "sentiment", labels=("negative", "positive"), max_length=64)
+    toy_bundle(tmp_path / "intents", labels=sorted({query.label for query in sentences("intents")}), max_length=64)
+    done = run("demo", "--models", str(tmp_path), "--threads", "1")
+    assert done.status == 0, done.err
+    assert "sentiment: 130 sentences, 2 labels" in done.out
+    assert "tier 2, layer " in done.out
+    assert "kind          sentences  answered by tier 1  cascade right  full tier 2 right" in done.out

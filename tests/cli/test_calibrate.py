@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cascade import Classifier, Tagger
+from cascade.bundle.certificate import Certificate
+from cascade.bundle.manifest import MANIFEST_FILE
+from cascade.calibration import Costs
+from cascade.calibration import answers as module
+from cascade.calibration.answers import Answers
+from cascade.cli import calibrate_run
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all, defer_none
+from tests.models.cli import Command
+from tests.models.toy import SENTENCES, toy_bundle
+from tests.models.toy_tags import tag_bundle
+
+WORDS = " ".join(SENTENCES).split()
+LABELS = ("negative", "neutral", "positive")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    make(folder / "bundle")
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def examples(model: Path) -> list[dict[str, str]]:
+    """Texts about which the tiers mostly agree, labelled as full depth answers but for a twentieth."""
+    random = np.random.default_rng(0)
+    texts = list(dict.fromkeys(" ".join(random.choice(WORDS, random.integers(3, 9))) for _ in range(4000)))
+    classifier = Classifier.from_pretrained(model, threads=1).with_exit_policy(never)
+    full = classifier.with_router(defer_all).predict(texts).labels
+    first = classifier.with_router(defer_none).predict(texts).labels
+    kept = [row for row in range(len(texts)) if full[row] == first[row] or random.random() < 0.1][:600]
+    assert len(kept) == 600
+    return [
+        {"text": texts[row], "label": str(random.choice(LABELS) if random.random() < 0.05 else full[row])}
+        for row in kept
+    ]
+
+
+def make(folder: Path) -> None:
+    """A bundle that is not sure of everything."""
+    bundle = folder.with_name(folder.name + "-sure")
+    toy_bundle(bundle)
+    Classifier.from_pretrained(bundle, threads=1).with_temperatures(6.0, (6.0, 6.0, 6.0)).save_pretrained(folder)
+
+
+@pytest.fixture
+def data(tmp_path: Path, examples: list[dict[str, str]]) -> Path:
+    return write(tmp_path / "data.jsonl", examples)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """With costs that do not depend on how fast this machine is: of so small graphs they say nothing."""
+
+    def observe(*arguments: Any, **options: Any) -> tuple[Answers, Costs]:
+        return module.observe(*arguments, **options)[0], Costs(tier1=5e-5, stages=(3e-4, 3e-4, 3e-4))
+
+    monkeypatch.setattr(calibrate_run, "observe", observe)
+    return Command(capsys, monkeypatch)
+
+
+def write(file: Path, records: Sequence[Mapping[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return file
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text())
+    return found
+
+
+def test_a_certificate_is_written_and_holds(run: Command, model: Path, data: Path, tmp_path: Path) -> None:
+    folder, report = tmp_path / "certified", tmp_path / "report.json"
+    done = run(
+        "calibrate",
+        str(model),
+        "--data",
+        str(data),
+        "--max-drop",
+        "0.2",
+        "--output",
+        str(folder),
+        "--json",
+        str(report),
+    )
+    assert (done.status, done.out.splitlines()[0]) == (
+        0,
+        f"{model}, 600 examples of data.jsonl: 120 chose the path, 480 tested it",
+    )
+    assert "accuracy is at most 20 points below that of tier 2 at full depth, with a confidence of 95 %" in done.out
+    assert done.out.endswith(f"Written to {folder}, with the certificate (see cascade inspect).\n")
+    certified = Classifier.from_pretrained(folder, threads=1)
+    certificate = certified.certificate
+    assert isinstance(certificate, Certificate)
+    assert certificate.ask == {"ask": "MaxDrop", "bound": 0.2, "two_sided": False, "per_class": False}
+    assert (certificate.examples, certificate.data.chosen_on, certificate.unit) == (480, 120, "text")
+    assert certificate.events is not None
+    assert certificate.upper <= 0.2
+    assert 0 < len(certificate.safer) <= 12
+    written = json.loads(report.read_text())
+    assert written["certified"] is True
+    assert written["certificate"] == certificate.to_json()
+    assert written["figures"]["harms"] == certificate.events
+    assert written["path"][written["number"]]["tested"]["events"] == certificate.events
+    assert written["setting"] == certified.settings
+    # What was replayed is what the written bundle does.
+    lines = [json.loads(line) for line in data.read_text().splitlines()]
+    order = np.random.default_rng(0).permutation(600)[120:]
+    texts, truth = [lines[row]["text"] for row in order], [lines[row]["label"] for row in order]
+    answers = certified.predict(texts)
+    full = certified.with_router(defer_all).with_exit_policy(never).predict(texts)
+    harms = sum(a != t == f for a, f, t in zip(answers.labels, full.labels, truth, strict=True))
+    assert harms == certificate.events
+    assert answers.stats.deferred / 480 == pytest.approx(written["figures"]["deferred"])
+
+
+def test_write_replaces_the_bundle_itself(run: Command, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    make(folder)
+    done = run("calibrate", str(folder), "--data", str(data), "--agreement", "0.2", "--write", "--no-progress")
+    assert done.status == 0
+    assert manifest(folder)["certificate"]["ask"] == {"ask": "Agreement", "bound": 0.2, "per_class": False}
+    again = run("calibrate", str(folder), "--data", str(data), "--agreement", "0.3", "--progress")
+    assert "Warning: these examples certified this bundle before" in again.out
+    assert "both tiers" in again.err
+
+
+def test_nothing_is_written_unless_asked(run: Command, model: Path, data: Path) -> None:
+    before = (model / MANIFEST_FILE).read_bytes()
+    done = run("calibrate", str(model), "--data", str(data), "--max-drop", "0.2")
+    assert done.status == 0
+    assert "Nothing was written: --write makes this the default of MODEL, --output FOLDER of a copy.\n" in done.out
+    assert (model / MANIFEST_FILE).read_bytes() == before
+
+
+def test_a_refusal_says_how_many_examples_it_takes(run: Command, model: Path, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "certified"
+    done = run("calibrate", str(model), "--data", str(data), "--max-drop", "0.001", "--output", str(folder))
+    assert done.status == 1
+    assert "480 examples are left to test with, and even without a single event it takes 2995" in done.out
+    assert "examples needed  about 3,744 in all" in done.out
+    assert done.out.endswith("Nothing was written.\n")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--budget", "0.4"), "at most 40 % of texts are deferred to tier 2"),
+        (("--latency", "3ms"), "a text costs at most 3 ms on average"),
+        (("--max-drop", "0.3", "--two-sided"), "accuracy differs by at most 30 points from"),
+        (("--agreement", "0.3", "--per-class"), "for every label by itself"),
+        (("--max-drop", "0.3", "--confidence", "0.8"), "with a confidence of 80 %"),
+    ],
+)
+def test_ways_of_asking(run: Command, model: Path, data: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = run("calibrate", str(model), "--data", str(data), *arguments)
+    assert done.status == 0
+    assert said in done.out
+    assert "certified" in done.out
+    assert "predicted speed-up" in done.out
+
+
+def test_no_labels_are_needed_for_agreement(
+    run: Command, model: Path, examples: list[dict[str, str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text("".join(example["text"] + "\n" for example in examples))
+    done = run("calibrate", str(model), "--data", str(file), "--agreement", "0.3")
+    assert done.status == 0
+    assert "accuracy  " not in done.out
+    refused = run("calibrate", str(model), "--data", str(file))
+    assert refused.status == 2
+    assert refused.err == (
+        f"Error: --max-drop needs labels, but {file} has none in the column 'label'; name another with --label-column, "
+        "or ask for --agreement, which needs none\n"
+    )
+
+
+def test_doubtful_examples_stand_in_the_certificate(
+    run: Command, model: Path, examples: list[dict[str, str]], tmp_path: Path
+) -> None:
+    some = [example for example in examples if example["label"] != "neutral"]
+    file = write(tmp_path / "some.jsonl", [*some, *some[:7]])
+    folder = tmp_path / "certified"
+    done = run("calibrate", str(model), "--data", str(file), "--max-drop", "0.3", "--output", str(folder))
+    assert done.status == 0
+    repeated = f"7 of {len(some) + 7} texts repeat others"
+    assert f"Warning: {repeated}" in done.out
+    assert "Warning: there is no example of neutral: nothing was tested of it." in done.out
+    warnings = manifest(folder)["certificate"]["warnings"]
+    assert [warning.split(":")[0] for warning in warnings] == [repeated, "there is no example of neutral"]
+
+
+def test_a_class_that_is_missing_is_named_where_classes_count(
+    run: Command, model: Path, examples: list[dict[str, str]], tmp_path: Path
+) -> None:
+    some = [example for example in examples if example["label"] != "neutral"]
+    file = write(tmp_path / "some.jsonl", some)
+    done = run("calibrate", str(model), "--data", str(file), "--max-drop", "0.3", "--per-class")
+    assert done.status == 1
+    assert "examples of every class are needed to test with, fewer are left of 'neutral' (0)" in done.out
+
+
+def test_a_bundle_that_knows_the_file(run: Command, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    make(folder)
+    written = manifest(folder)
+    written["figures"] = {"calibration": {"source": "data.jsonl"}}
+    (folder / MANIFEST_FILE).write_text(json.dumps(written))
+    done = run("calibrate", str(folder), "--data", str(data), "--max-drop", "0.3")
+    assert "Warning: the bundle was made with a file of the same name (figures.calibration.source)" in done.out
+    written["figures"] = {"training": [{"sha256": hashlib.sha256(data.read_bytes()).hexdigest()}]}
+    (folder / MANIFEST_FILE).write_text(json.dumps(written))
+    done = run("calibrate", str(folder), "--data", str(data), "--max-drop", "0.3")
+    assert "Warning: the bundle was made with these very examples (figures.training.sha256)" in done.out
+
+
+def test_pictures(run: Command, model: Path, data: Path, tmp_path: Path) -> None:
+    png, html = tmp_path / "a.png", tmp_path / "a.html"
+    command = ("calibrate", str(model), "--data", str(data), "--max-drop", "0.2", "--per-class")
+    done = run(*command, "--png", str(png), "--html", str(html))
+    assert done.status == 0
+    assert png.read_bytes().startswith(b"\x89PNG")
+    page = html.read_text()
+    assert f"cascade {' '.join(command)}" in page
+    assert "for every label by itself" in page
+
+
+def test_columns(run: Command, model: Path, examples: list[dict[str, str]], tmp_path: Path) -> None:
+    file = write(tmp_path / "d.jsonl", [{"said": one["text"], "meant": one["label"]} for one in examples])
+    arguments = ("calibrate", str(model), "--data", str(file), "--max-drop", "0.3", "--text-column", "said")
+    assert run(*arguments, "--label-column", "meant").status == 0
+    assert "has none in the column 'label'" in run(*arguments).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--max-drop", "0.1", "--budget", "0.2"), "--max-drop and --budget exclude each other; ask for one of them"),
+        (("--agreement", "0.1", "--two-sided"), "--two-sided must be used with --max-drop, was: --agreement"),
+        (
+            ("--latency", "5ms", "--per-class"),
+            "--per-class must be used with --max-drop or --agreement, was: --latency",
+        ),
+        (("--latency", "5"), "a time must be a number with its unit (us, ms or s), was: '5'; write 5ms"),
+        (("--max-drop", "1.5"), "the drop must be above 0 and below 1, was: 1.5"),
+        (("--confidence", "1"), "the confidence must be above 0 and below 1, was: 1.0"),
+        (("--unit", "word"), "--unit must be used with taggers, but"),
+        (("--write", "--output", "x"), "--write and --output exclude each other, both were given; leave one out"),
+        (("--json", "missing/x.json"), "--json must be a file in a folder that is there, was: missing/x.json"),
+    ],
+)
+def test_bad_use(run: Command, model: Path, data: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = run("calibrate", str(model), "--data", str(data), *arguments)
+    assert done.status == 2
+    assert message in done.err
+    assert done.err.count("\n") == 1
+    assert done.out == ""
+
+
+def test_bad_places(run: Command, model: Path, data: Path, tmp_path: Path) -> None:
+    done = run("calibrate", str(model), "--data", str(tmp_path / "none.jsonl"))
+    assert done.err == f"Error: --data must be a file of examples, was: {tmp_path}/none.jsonl; check the path\n"
+    done = run("calibrate", str(model), "--data", str(data), "--output", str(model))
+    assert done.err == f"Error: --output must not be there yet, was: {model}; choose another folder\n"
+    done = run("calibrate", "somebody/model", "--data", str(data), "--write")
+    assert done.err.startswith("Error: --write needs a bundle in a folder, was: somebody/model; give --output FOLDER")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"text": "good", "label": "great"}, "labels must be the bundle's (negative, neutral, positive), was: 'great'"),
+        (
+            {"text": "good"},
+            "every text must have a label, or none, was: 1 of 601 without; label them, or take them out",
+        ),
+        ({"text": "good", "label": ["negative", "neutral"]}, "there must be exactly one label, were: 2"),
+        ({"label": "neutral"}, "there must be a column 'text'"),
+    ],
+)
+def test_bad_lines(
+    run: Command, model: Path, examples: list[Any], tmp_path: Path, line: dict[str, Any], message: str
+) -> None:
+    file = write(tmp_path / "bad.jsonl", [*examples, line])
+    done = run("calibrate", str(model), "--data", str(file))
+    assert done.status == 2
+    assert f"{file}, line 601: " in done.err
+    assert message in done.err
+
+
+def test_too_few_examples(run: Command, model: Path, examples: list[dict[str, str]], tmp_path: Path) -> None:
+    done = run("calibrate", str(model), "--data", str(write(tmp_path / "few.jsonl", examples[:12])))
+    assert done.status == 2
+    assert "there must be at least 20 examples, were: 12" in done.err
+
+
+def test_the_extra_is_asked_for_by_name() -> None:
+    """Without scipy the command exists, helps, and says what to install."""
+    code = (
+        "import sys; sys.modules['scipy'] = None\n"
+        "from cascade.cli import main\n"
+        "main(['calibrate', 'm', '--data', sys.argv[1]] if len(sys.argv) > 1 else ['calibrate', '--help'])"
+    )
+    helped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert "cascade calibrate models/sentiment --data" in helped.stdout
+    done = subprocess.run([sys.executable, "-c", code, __file__], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert 'pip install "cascade-encoder[calibrate]"' in done.stderr
+
+
+def test_a_tagger_is_certified_by_sentence_or_word(run: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "tagger"
+    tag_bundle(folder)
+    random = np.random.default_rng(0)
+    words = [random.choice(WORDS, random.integers(2, 7)).tolist() for _ in range(80)]
+    full = Tagger.from_pretrained(folder, threads=1).with_router(defer_all).with_exit_policy(never)
+    tags = full.predict(words).tags
+    lines = [{"tokens": list(some), "tags": list(given)} for some, given in zip(words, tags, strict=True)]
+    file = write(tmp_path / "tagged.jsonl", lines)
+    done = run("calibrate", str(folder), "--data", str(file), "--max-drop", "0.01")
+    assert done.status == 1
+    assert "accuracy of sentences is at most 1 point below" in done.out
+    assert "examples needed  about " in done.out
+    done = run("calibrate", str(folder), "--data", str(file), "--max-drop", "0.01", "--unit", "word")
+    assert "accuracy of words is at most 1 point below" in done.out
+    bare = write(tmp_path / "bare.jsonl", [{"tokens": some} for some in words])
+    done = run("calibrate", str(folder), "--data", str(bare))
+    assert done.status == 2
+    assert f"--max-drop needs tags, but {bare} has none in the column 'tags'" in done.err
+    mixed = write(tmp_path / "mixed.jsonl", [*lines, {"tokens": ["good"]}])
+    assert (
+        "line 81: every sentence must have tags, or none, was: 1 of 81"
+        in run("calibrate", str(folder), "--data", str(mixed)).err
+    )

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cascade.bundle.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
+from cascade.bundle.opening import open_bundle
+from cascade.bundle.writing import write_bundle
+from tests.models.certificates import certificate_of
+from tests.models.cli import Command
+from tests.models.toy_tags import TAGS, tag_bundle
+
+LABELS = tuple(f"label{number}" for number in range(10))
+MANIFEST = Manifest(
+    task="text-classification",
+    problem_type="single_label_classification",
+    labels=LABELS,
+    tier1=TierOneSpec("onnx/model_quantized.onnx", "static", LABELS, 128, temperature=1.25, precision="int8"),
+    tier2=TierTwoSpec(
+        embed="tier2/embed.onnx",
+        stages=(
+            StageSpec("tier2/stage_00.onnx", 1, temperature=0.5, precision="int8"),
+            StageSpec("tier2/stage_01.onnx", 3, precision="fp32"),
+        ),
+        labels=LABELS,
+        width=384,
+        heads=12,
+        max_length=512,
+    ),
+    router={"policy": "Threshold", "threshold": 0.9},
+    exit_policy={
+        "policy": "any_of",
+        "policies": [{"policy": "MaxProbability", "threshold": 0.95}, {"policy": "never"}],
+    },
+    library_version="0.1.0",
+    figures={"dev": {"accuracy": 0.912345, "exits": [0.5, 1]}, "rows": 872},
+)
+FILES = {
+    "onnx/model_quantized.onnx": b"1" * 2048,
+    "tier2/embed.onnx": b"2",
+    "tier2/stage_00.onnx": b"3",
+    "tier2/stage_01.onnx": b"4",
+    "tokenizer.json": b"{}",
+}
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    return Command(capsys, monkeypatch)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_bundle(tmp_path / "bundle", FILES, MANIFEST)
+    return tmp_path / "bundle"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "text-classification, one label each",
+        "10: label0, label1, label2, label3, label4, label5, label6, label7, and 2 more",
+        "Threshold(threshold=0.9",
+        "any_of(MaxProbability(threshold=0.95), never)",
+        "certificate  none",
+        "2.0 KiB in 5 files, hashes verified",
+        "up to 128 tokens in tier 1, 512 in tier 2; hidden size 384",
+        "dev.accuracy  0.9123",
+        "dev.exits     0.5, 1",
+        "rows          872",
+    ],
+)
+def test_says(run: Command, folder: Path, words: str) -> None:
+    assert words in run("inspect", str(folder)).out
+
+
+def test_a_tagger(run: Command, tmp_path: Path) -> None:
+    bundle = tag_bundle(tmp_path / "tags", exit_policy={"policy": "TokenExit", "threshold": 0.1, "window": 3})
+    out = run("inspect", str(bundle.folder)).out
+    assert "task         token-classification, a tag for each word\n" in out
+    assert "exit policy  TokenExit(threshold=0.1, window=3)\n" in out
+    assert "windows      Windows(margin=3, whole=0.6, context_layers=None)\n" in out
+    assert "decoding     argmax\n" in out
+    bundle = tag_bundle(
+        tmp_path / "others",
+        windows={"policy": "Windows", "margin": 0, "whole": 0.0, "context_layers": 2},
+        decoding={"policy": "Viterbi", "labels": list(TAGS)},
+    )
+    out = run("inspect", str(bundle.folder)).out
+    assert "windows      Windows(margin=0, whole=0.0, context_layers=2)\n" in out
+    assert "decoding     Viterbi(5 labels)\n" in out
+    described = json.loads(run("inspect", str(bundle.folder), "--json").out)
+    assert described["windows"]["context_layers"] == 2
+
+
+def test_classifiers_have_no_windows(run: Command, folder: Path) -> None:
+    out = run("inspect", str(folder)).out
+    assert "windows" not in out
+    assert "decoding" not in out
+
+
+def test_a_line_per_graph(run: Command, folder: Path) -> None:
+    lines = [line.split() for line in run("inspect", str(folder)).out.splitlines()]
+    assert ["tier", "1", "static", "int8", "1.250", "2.0", "KiB", "onnx/model_quantized.onnx"] in lines
+    assert ["tier", "2", "embed", "1", "B", "tier2/embed.onnx"] in lines
+    assert ["layer", "1", "int8", "0.500", "1", "B", "tier2/stage_00.onnx"] in lines
+    assert ["layers", "2-3", "fp32", "1.000", "1", "B", "tier2/stage_01.onnx"] in lines
+
+
+def test_several_labels_and_no_figures(run: Command, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle", FILES, replace(MANIFEST, problem_type="multi_label_classification", figures={}))
+    out = run("inspect", str(tmp_path / "bundle")).out
+    assert "several labels at once" in out
+    assert "figures" not in out
+    assert "\ncertificate\n" not in out
+
+
+def test_a_certificate_in_plain_sentences(run: Command, folder: Path, tmp_path: Path) -> None:
+    certificate = certificate_of(open_bundle(folder).manifest, warnings=("3 examples are there twice",))
+    write_bundle(tmp_path / "new", FILES, replace(MANIFEST, certificate=certificate.to_json()))
+    out = run("inspect", str(tmp_path / "new")).out
+    assert "certificate  yes\n" in out
+    said = out.split("\ncertificate\n")[1].split("\n\nfigures\n")[0]
+    assert max(map(len, said.splitlines())) <= 100
+    assert [
+        " ".join(sentence.split()) for sentence in said.replace("\n  ", " ").splitlines()
+    ] == certificate.described()
+    described = json.loads(run("inspect", str(tmp_path / "new"), "--json").out)
+    assert described["certificate"] == certificate.to_json()
+    assert described["certificate_doubts"] == []
+
+
+def test_a_certificate_of_another_bundle(run: Command, folder: Path, tmp_path: Path) -> None:
+    certificate = certificate_of(open_bundle(folder).manifest)
+    write_bundle(tmp_path / "new", FILES, replace(MANIFEST, blend=0.5, certificate=certificate.to_json()))
+    out = run("inspect", str(tmp_path / "new")).out
+    assert "certificate  not about this bundle\n" in out
+    said = " ".join(out.split("\ncertificate\n")[1].split())
+    assert said.startswith(
+        "It is not about this bundle, so nothing is claimed of it; calibrate again. What differs: the blend is 0.5, "
+        "certified: 0.0. What it said of another: Claim, at a confidence of 95 %: "
+    )
+    described = json.loads(run("inspect", str(tmp_path / "new"), "--json").out)
+    assert described["certificate_doubts"] == ["the blend is 0.5, certified: 0.0"]
+
+
+@pytest.mark.parametrize("change", [{"router": {"policy": "unheard"}}, {"exit_policy": {"threshold": 1}}])
+def test_policies_that_cannot_be_read_are_the_bundles_fault(
+    run: Command, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    write_bundle(tmp_path / "new", FILES, replace(MANIFEST, **change))
+    done = run("inspect", str(tmp_path / "new"))
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("Error: the bundle's policies must be readable, but the ")
+    assert done.err.endswith("; export the bundle again\n")
+    assert run("inspect", str(tmp_path / "new"), "--json").status == 0
+
+
+def test_json(run: Command, folder: Path) -> None:
+    described = json.loads(run("inspect", str(folder), "--json").out)
+    assert (described["certificate"], described["certificate_doubts"]) == (None, [])
+    assert described["total_bytes"] == sum(map(len, FILES.values()))
+    assert described["tier2"]["stages"][1]["layer"] == 3
+    assert Manifest.from_json((folder / "cascade.json").read_text()).labels == tuple(described["labels"])
+
+
+def test_a_flipped_byte(run: Command, folder: Path) -> None:
+    (folder / "tier2/embed.onnx").write_bytes(b"x")
+    done = run("inspect", str(folder))
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("Error: ")
+    assert "tier2/embed.onnx was altered" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_no_bundle(run: Command, tmp_path: Path) -> None:
+    done = run("inspect", str(tmp_path / "missing"))
+    assert done.status == 2
+    assert done.err.startswith("Error: a bundle must be")

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import click
+import pytest
+
+import cascade as package
+from cascade.cli.main import finish
+from cascade.cli.show import clipped, duration, route_in_words, size, table
+from cascade.core.results import Route
+from cascade.exceptions import BundleNotFoundError, CertificateWarning, DataError
+from tests.models.cli import Command
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    return Command(capsys, monkeypatch)
+
+
+def test_version(run: Command) -> None:
+    assert run("--version").out == f"cascade {package.__version__}\n"
+
+
+@pytest.mark.parametrize("command", [(), ("predict",), ("inspect",), ("demo",)])
+def test_help_has_a_worked_example(run: Command, command: tuple[str, ...]) -> None:
+    done = run(*command, "--help")
+    assert done.status == 0
+    assert "Example:\n" in done.out
+    assert "cascade " in done.out.split("Example:\n")[1]
+
+
+def test_nothing_is_help(run: Command) -> None:
+    done = run()
+    assert done.status == 2
+    assert "Commands:" in done.err
+
+
+@pytest.mark.parametrize("arguments", [("explode",), ("--explode",)])
+def test_unknown_words_are_one_line(run: Command, arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.status == 2
+    assert done.err.startswith("Error: No such ")
+    assert done.err.endswith("(see cascade --help)\n")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (DataError("rule\n  value; remedy"), "Error: rule value; remedy"),
+        (BundleNotFoundError("no bundle"), "Error: no bundle"),
+        (FileNotFoundError(2, "No such file or directory", "x.csv"), "Error: x.csv: No such file or directory"),
+        (PermissionError(13, "Permission denied"), "Error: Permission denied"),
+        (OSError("the network is down"), "Error: the network is down"),
+    ],
+)
+def test_errors_are_one_line_and_status_2(capsys: pytest.CaptureFixture[str], error: Exception, said: str) -> None:
+    @click.command()
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        finish(fail, [])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"{said}\n"
+
+
+def test_certificates_warn_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command()
+    def warn() -> None:
+        warnings.warn("rule;\n  remedy", CertificateWarning, stacklevel=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with pytest.raises(SystemExit) as end:
+            finish(warn, [])
+    assert end.value.code == 0
+    assert capsys.readouterr().err == "Warning: rule; remedy\n"
+
+
+def test_other_warnings_say_where_they_come_from(recwarn: pytest.WarningsRecorder) -> None:
+    @click.command()
+    def warn() -> None:
+        warnings.warn("elsewhere", UserWarning, stacklevel=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with pytest.raises(SystemExit):
+            finish(warn, [])
+    assert [str(warning.message) for warning in recwarn] == ["elsewhere"]
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_has_gone_is_no_error(lines: int) -> None:
+    code = (
+        "import click\nfrom cascade.cli.main import finish\n@click.command()\ndef talk():\n"
+        f"    input()\n    for line in range({lines}):\n        click.echo(line)\nfinish(talk, [])"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as process:  # type: ignore[call-overload]
+        process.stdout.close()
+        process.stdin.write("go on\n")
+        process.stdin.close()
+        assert process.wait(60) == 141
+        assert process.stderr.read() == ""
+
+
+def test_a_fault_of_the_program_is_not_hidden() -> None:
+    @click.command()
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        finish(fail, [])
+
+
+def test_starts_as_a_module_of_its_own() -> None:
+    code = "import sys; sys.argv = ['cascade', '--version']; from cascade.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"cascade {package.__version__}\n"
+
+
+def test_clipped() -> None:
+    assert clipped("a gripping film", 15) == "a gripping film"
+    assert clipped("a gripping film", 10) == "a gripp..."
+    assert clipped("two\nlines", 20) == "two lines"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.0042, "4.2 ms"), (0.123, "123 ms"), (0.9996, "1000 ms"), (3.21, "3.2 s")]
+)
+def test_duration(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(("count", "words"), [(12, "12 B"), (2048, "2.0 KiB"), (13_000_000, "12.4 MiB")])
+def test_size(count: int, words: str) -> None:
+    assert size(count) == words
+
+
+def test_route_in_words() -> None:
+    assert route_in_words(Route(1, 0, 0.9), 6) == "tier 1"
+    assert route_in_words(Route(2, 3, 0.9), 6) == "tier 2, layer 3 of 6"
+
+
+def test_table_aligns_what_is_seen() -> None:
+    red = click.style("7", fg="red")
+    assert click.unstyle(table(["word", "n"], [["a", "12"], ["long", red]], right=(1,))).splitlines() == [
+        "word   n",
+        "a     12",
+        "long   7",
+    ]

@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cascade.cli import predict as module
+from cascade.core.results import Prediction
+from cascade.policies.exits import MaxProbability
+from cascade.policies.routing import Budget, Threshold
+from cascade.text.reading import Example
+from tests.models.cli import Command, FakeClassifier
+
+
+class Loaded:
+    """Stands for `Classifier`; remembers what was asked of it."""
+
+    def __init__(self, classifier: FakeClassifier) -> None:
+        self.classifier = classifier
+        self.asked: list[tuple[str, int | None]] = []
+
+    def from_pretrained(self, model: str, *, threads: int | None) -> FakeClassifier:
+        self.asked.append((model, threads))
+        return self.classifier
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> Loaded:
+    loaded = Loaded(FakeClassifier())
+    monkeypatch.setattr(module, "Classifier", loaded)
+    return loaded
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, loaded: Loaded) -> Command:
+    return Command(capsys, monkeypatch)
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+TEXTS = "good\nnot so very good\nbad\n"
+
+
+@pytest.mark.parametrize("arguments", [("m",), ("m", "-")])
+def test_standard_input(run: Command, arguments: tuple[str, ...]) -> None:
+    done = run("predict", *arguments, stdin=TEXTS)
+    assert done.status == 0
+    assert lines(done.out) == [
+        {"line": 1, "label": "positive", "score": 0.75},
+        {"line": 2, "label": "positive", "score": 0.75},
+        {"line": 3, "label": "negative", "score": 0.75},
+    ]
+    assert done.err.startswith("3 rows in ")
+    assert done.err.endswith(", 33.3% deferred to tier 2\n")
+
+
+def test_file_of_texts(run: Command, tmp_path: Path) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text(TEXTS)
+    assert run("predict", "m", str(file)).out == run("predict", "m", stdin=TEXTS).out
+
+
+def test_csv_with_another_column(run: Command, tmp_path: Path) -> None:
+    file = tmp_path / "reviews.csv"
+    file.write_text('id,review\n1,"good, or nearly"\n2,bad\n')
+    done = run("predict", "m", str(file), "--text-column", "review")
+    assert [line["label"] for line in lines(done.out)] == ["positive", "negative"]
+
+
+def test_pairs(run: Command, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"text": "bad", "text_pair": "good"}\n{"a": 1, "text": "bad", "text_pair": "bad"}\n')
+    done = run("predict", "m", str(file), "--pair-column", "text_pair")
+    assert [line["label"] for line in lines(done.out)] == ["positive", "negative"]
+
+
+def test_format_overrides_the_name(run: Command, tmp_path: Path) -> None:
+    file = tmp_path / "texts.csv"
+    file.write_text("good\nbad, really\n")
+    assert len(lines(run("predict", "m", str(file), "--format", "txt").out)) == 2
+
+
+def test_routes(run: Command) -> None:
+    out = lines(run("predict", "m", "--routes", stdin=TEXTS).out)
+    assert [(line["tier"], line["exit"], line["confidence"]) for line in out] == [
+        (1, 0, 0.75),
+        (2, 2, 0.75),
+        (1, 0, 0.75),
+    ]
+
+
+def test_top_k(run: Command) -> None:
+    (line,) = lines(run("predict", "m", "--top-k", "5", stdin="good\n").out)
+    assert line["top"] == [{"label": "positive", "score": 0.75}, {"label": "negative", "score": 0.25}]
+    (line,) = lines(run("predict", "m", "--top-k", "1", stdin="good\n").out)
+    assert line["top"] == [{"label": "positive", "score": 0.75}]
+
+
+def test_several_labels(run: Command, loaded: Loaded) -> None:
+    loaded.classifier = FakeClassifier(multi_label=True)
+    assert lines(run("predict", "m", stdin="good\n").out) == [{"line": 1, "label": ["positive"], "score": [0.75]}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "router", "exit_policy"),
+    [
+        ((), None, None),
+        (("--threshold", "0.8"), Threshold(0.8), None),
+        (("--budget", "0.2"), Budget(0.2), None),
+        (("--threshold", "0.8", "--exit-threshold", "0.9"), Threshold(0.8), MaxProbability(0.9)),
+    ],
+)
+def test_policies(
+    run: Command,
+    loaded: Loaded,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    router: Any,
+    exit_policy: Any,
+) -> None:
+    seen: list[tuple[Any, Any]] = []
+
+    def stream(self: FakeClassifier, texts: Any) -> Iterator[Prediction]:
+        seen.append((self.router, self.exit_policy))
+        return iter(())
+
+    monkeypatch.setattr(FakeClassifier, "stream", stream)
+    run("predict", "m", *arguments)
+    assert seen == [(router, exit_policy)]
+
+
+def test_threads(run: Command, loaded: Loaded) -> None:
+    run("predict", "some/model", "--threads", "2")
+    assert loaded.asked == [("some/model", 2)]
+
+
+def test_nothing_in(run: Command) -> None:
+    done = run("predict", "m", stdin="")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("Error: standard input must hold at least one example")
+
+
+def test_an_empty_line_is_a_text(run: Command) -> None:
+    assert len(lines(run("predict", "m", stdin="good\n\nbad\n").out)) == 3
+
+
+def test_one_row_is_not_rows(run: Command) -> None:
+    assert run("predict", "m", stdin="good\n").err.startswith("1 row in ")
+
+
+BROKEN = '{"text": "good"}\n{"text": \n{"text": 7}\n{"text": "bad"}\nnull\n'
+
+
+def test_a_bad_line_stops(run: Command) -> None:
+    done = run("predict", "m", "--format", "jsonl", stdin=BROKEN)
+    assert done.status == 2
+    assert done.err.startswith("Error: ")
+    assert done.err.count("\n") == 1
+    assert "line 2" in done.err
+
+
+def test_bad_lines_are_skipped(run: Command) -> None:
+    done = run("predict", "m", "--format", "jsonl", "--on-error", "skip", stdin=BROKEN)
+    assert done.status == 0
+    assert [(line["line"], line["label"]) for line in lines(done.out)] == [(1, "positive"), (4, "negative")]
+
+
+def test_bad_lines_become_null(run: Command) -> None:
+    done = run("predict", "m", "--format", "jsonl", "--on-error", "null", "--routes", stdin=BROKEN)
+    assert done.status == 0
+    out = lines(done.out)
+    assert [line["line"] for line in out] == [1, 2, 3, 4, 5]
+    assert [line["label"] for line in out] == ["positive", None, None, "negative", None]
+    assert out[1] == {"line": 2, "label": None, "score": None, "tier": None, "exit": None, "confidence": None}
+    assert "5 rows, 3 of them unreadable in " in done.err
+
+
+def test_bad_lines_alone_do_not_pile_up(loaded: Loaded) -> None:
+    class Counting(list[str]):
+        def write(self, line: str) -> int:
+            self.append(line)
+            return len(line)
+
+    out = Counting()
+    answers = module.Answers(classifier=FakeClassifier(), out=out)  # type: ignore[arg-type]  # fakes
+    held = []
+
+    def examples() -> Any:
+        for number in range(1, 6):
+            yield Example(line=number, text=None, label=None, record={})
+            held.append(len(answers.waiting))
+
+    answers.write(examples())
+    assert held == [0] * 5
+    assert len(out) == 5
+
+
+def test_output_is_a_file(run: Command, tmp_path: Path) -> None:
+    file = tmp_path / "labels.jsonl"
+    done = run("predict", "m", "--output", str(file), stdin=TEXTS)
+    assert (done.status, done.out) == (0, "")
+    assert len(lines(file.read_text())) == 3
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, 130), (OSError(28, "No space left on device"), 2)])
+def test_output_is_written_whole_or_not_at_all(
+    run: Command, loaded: Loaded, tmp_path: Path, error: Any, status: int
+) -> None:
+    def fail(text: Any) -> None:
+        if text == "bad":
+            raise error
+
+    loaded.classifier = FakeClassifier(before=fail)
+    file = tmp_path / "labels.jsonl"
+    file.write_text("what was there\n")
+    done = run("predict", "m", "--output", str(file), stdin=TEXTS)
+    assert done.status == status
+    assert done.err.strip() == ("Interrupted." if status == 130 else "Error: No space left on device")
+    assert file.read_text() == "what was there\n"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_bar_when_asked(run: Command) -> None:
+    assert " rows" in run("predict", "m", "--progress", stdin=TEXTS).err.replace("3 rows in", "")
+    assert run("predict", "m", "--no-progress", stdin=TEXTS).err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("m", "missing.txt"), "missing.txt"),
+        (("m", "--threshold", "1.5"), r"threshold must be in \[0, 1\], was: 1.5"),
+        (("m", "--threshold", "0.5", "--budget", "0.5"), "exclude each other"),
+        (("m", "--budget", "-1"), r"max_deferred must be in \[0, 1\]"),
+        (("m", "--exit-threshold", "7"), r"threshold must be in \[0, 1\]"),
+        (("m", "--top-k", "0"), "--top-k.*see cascade predict --help"),
+        (("m", "--on-error", "explode"), "--on-error"),
+        (("m", "--output", "."), "--output must be a file"),
+        (("m", "--output", "missing/folder/x"), "missing/folder.*No such file or directory"),
+        ((), "Missing argument 'MODEL'.*see cascade predict --help"),
+        (("m", "--bogus"), "No such option.*--bogus"),
+    ],
+)
+def test_bad_use_is_one_line(run: Command, arguments: tuple[str, ...], message: str) -> None:
+    done = run("predict", *arguments, stdin="good\n")
+    assert done.status == 2
+    assert done.out == ""
+    assert done.err.startswith("Error: ")
+    assert done.err.count("\n") == 1
+    with pytest.raises(ValueError, match=message):
+        raise ValueError(done.err)
+
+
+def test_no_bundle(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    done = Command(capsys, monkeypatch)("predict", "./missing", stdin="good\n")
+    assert done.status == 2
+    assert done.err.startswith("Error: a bundle must be")
+    assert done.err.count("\n") == 1
+
+
+def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(
+        "from cascade.cli import main, predict\n"
+        "from tests.models.cli import FakeClassifier\n"
+        "class Loaded:\n"
+        "    from_pretrained = staticmethod(lambda model, threads: FakeClassifier())\n"
+        "predict.Classifier = Loaded\n"
+        "main(['predict', 'm'])\n"
+    )
+    texts = tmp_path / "texts.txt"
+    texts.write_text("good\n" * 20_000)
+    with texts.open("rb") as stdin:
+        process = subprocess.Popen(
+            [sys.executable, str(script)],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+            env={"PYTHONPATH": "."},
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        error = process.stderr.read()
+        process.stderr.close()
+        assert process.wait() == 141
+    assert error == b""

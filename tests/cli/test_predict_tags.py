@@ -1,0 +1,201 @@
+"""`cascade predict` with a tagger: words and texts in, lines of tags or entities out."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from cascade.cli.predict_tags import tag_writer
+from cascade.pipelines.tagger import Tagger
+from cascade.text.reading import Example
+from tests.models.cli import Command
+from tests.models.toy import toy_bundle
+from tests.models.toy_tags import tag_bundle
+
+SENTENCES = [["the", "film", "is", "good"], [], ["goodfilm", "\u200b", "שלום"]]
+TOKENS = "".join(json.dumps({"id": 1, "tokens": sentence}) + "\n" for sentence in SENTENCES)
+TEXTS = ["the film is good!", "", "  café goodfilm"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tag_bundle(tmp_path_factory.mktemp("bundles") / "tags").folder)
+
+
+@pytest.fixture(scope="module")
+def tagger(folder: str) -> Tagger:
+    return Tagger.from_pretrained(folder, threads=1)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    return Command(capsys, monkeypatch)
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_words(run: Command, folder: str, tagger: Tagger) -> None:
+    done = run("predict", folder, "--format", "jsonl", "--threads", "1", stdin=TOKENS)
+    tags = tagger.predict(SENTENCES).tags
+    assert lines(done.out) == [
+        {"line": number, "tokens": words, "tags": own}
+        for number, (words, own) in enumerate(zip(SENTENCES, tags, strict=True), start=1)
+    ]
+    assert done.err.startswith("3 rows in ")
+    assert done.err.endswith("% of 7 words deferred to tier 2\n")
+
+
+def test_routes_of_words(run: Command, folder: str, tagger: Tagger) -> None:
+    out = lines(run("predict", folder, "--format", "jsonl", "--routes", stdin=TOKENS).out)
+    expected = tagger.predict(SENTENCES)
+    assert [line["tier"] for line in out] == [routes.tier.tolist() for routes in expected.routes]
+    assert [line["exit"] for line in out] == [routes.exit.tolist() for routes in expected.routes]
+    assert out[0]["confidence"] == pytest.approx(expected.routes[0].confidence.tolist(), abs=1e-6)
+    assert list(out[1]) == ["line", "tokens", "tags", "tier", "exit", "confidence"]
+    assert out[1]["tags"] == out[1]["tier"] == []
+
+
+def test_texts(run: Command, folder: str, tagger: Tagger) -> None:
+    out = lines(run("predict", folder, stdin="\n".join(TEXTS) + "\n").out)
+    assert [line["tokens"] for line in out] == [["the", "film", "is", "good", "!"], [], ["café", "goodfilm"]]
+    assert [line["tags"] for line in out] == tagger.predict_texts(TEXTS).tags
+    assert out[2]["spans"] == [[2, 6], [7, 15]]
+
+
+def test_columns(run: Command, folder: str, tmp_path: Path) -> None:
+    words = tmp_path / "words.jsonl"
+    words.write_text('{"words": ["a", "film"], "tokens": ["bad"], "body": "dull plot it"}\n')
+    assert [line["tokens"] for line in lines(run("predict", folder, str(words)).out)] == [["bad"]]
+    out = lines(run("predict", folder, str(words), "--tokens-column", "words").out)
+    assert [line["tokens"] for line in out] == [["a", "film"]]
+    out = lines(run("predict", folder, str(words), "--text-column", "body").out)
+    assert [line["tokens"] for line in out] == [["dull", "plot", "it"]]
+    table = tmp_path / "texts.csv"
+    table.write_text('id,text\n1,"a film, bad"\n')
+    assert [line["tokens"] for line in lines(run("predict", folder, str(table)).out)] == [["a", "film", ",", "bad"]]
+
+
+@pytest.mark.parametrize("strategy", ["none", "simple", "first", "average", "max"])
+def test_entities(run: Command, folder: str, tagger: Tagger, strategy: str) -> None:
+    done = run("predict", folder, "--aggregation-strategy", strategy, stdin="\n".join(TEXTS) + "\n")
+    out = lines(done.out)
+    expected = tagger(TEXTS, aggregation_strategy=strategy)
+    assert [line["text"] for line in out] == TEXTS
+    for line, entities in zip(out, expected, strict=True):
+        assert line["entities"] == [{**entity, "score": round(entity["score"], 6)} for entity in entities]
+    assert any(line["entities"] for line in out)
+    assert done.err.startswith("3 rows in ")
+
+
+def test_policies(run: Command, folder: str) -> None:
+    out = lines(run("predict", folder, "--routes", "--threshold", "1", stdin="the film\n").out)
+    assert set(out[0]["tier"]) == {2}
+    out = lines(run("predict", folder, "--routes", "--budget", "0", stdin="the film\n").out)
+    assert set(out[0]["tier"]) == {1}
+    arguments = ("--routes", "--threshold", "1", "--exit-threshold", "0")
+    assert lines(run("predict", folder, *arguments, stdin="the film\n").out)[0]["exit"] == [1, 1]
+
+
+BROKEN = '{"tokens": ["the"]}\n{"tokens": "film"}\n{"tokens": ["a", 3]}\n{"text": "film"}\n{"tokens": ["film"]}\n'
+
+
+def test_bad_lines(run: Command, folder: str) -> None:
+    done = run("predict", folder, "--format", "jsonl", stdin=BROKEN)
+    assert done.status == 2
+    assert done.err == (
+        "Error: standard input, line 2: column 'tokens' must be a list of words, was: str ('film'); "
+        "correct the line, or have bad lines skipped\n"
+    )
+    done = run("predict", folder, "--format", "jsonl", "--on-error", "skip", stdin=BROKEN)
+    assert [line["line"] for line in lines(done.out)] == [1, 5]
+    assert "line 3: column 'tokens' must be a list of words, was: list (['a', 3])" in done.err
+    assert "line 4: there must be a column 'tokens', columns were: 'text'" in done.err
+    done = run("predict", folder, "--format", "jsonl", "--on-error", "null", "--routes", stdin=BROKEN)
+    out = lines(done.out)
+    empty = {"tokens": None, "tags": None, "tier": None, "exit": None, "confidence": None}
+    assert out[1:4] == [{"line": number, **empty} for number in (2, 3, 4)]
+    assert [line["tokens"] for line in out] == [["the"], None, None, None, ["film"]]
+    assert "5 rows, 3 of them unreadable in " in done.err
+
+
+def test_bad_lines_among_texts(run: Command, folder: str) -> None:
+    broken = '{"text": "film"}\n{"text": 3}\n'
+    options = ("--format", "jsonl", "--text-column", "text", "--on-error", "null")
+    assert lines(run("predict", folder, *options, stdin=broken).out)[1] == {
+        "line": 2, "tokens": None, "tags": None, "spans": None
+    }  # fmt: skip
+    out = lines(run("predict", folder, *options, "--aggregation-strategy", "simple", stdin=broken).out)
+    assert out[1] == {"line": 2, "text": None, "entities": None}
+
+
+def test_any_word_and_any_text(run: Command, folder: str) -> None:
+    odd = json.dumps({"tokens": ["\ud83d", "", "\u200b", "x" * 5000, "مرحبا"], "text": "\ud83d film"}) + "\n"
+    out = lines(run("predict", folder, "--format", "jsonl", stdin=odd).out)
+    assert len(out[0]["tags"]) == 5
+    out = lines(run("predict", folder, "--format", "jsonl", "--text-column", "text", stdin=odd).out)
+    assert out[0]["tokens"] == ["film"]
+    assert out[0]["spans"] == [[2, 6]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--top-k", "2"), "--top-k must be used with classifiers, but .* is a tagger; leave it out"),
+        (("--top-k", "2", "--pair-column", "b"), "--top-k and --pair-column must be used with class.*; leave them out"),
+        (("--tokens-column", "a", "--text-column", "b"), "--tokens-column and --text-column exclude each other"),
+        (
+            ("--tokens-column", "a", "--aggregation-strategy", "max"),
+            "--tokens-column and --aggregation-strategy exclude each other",
+        ),
+        (("--routes", "--aggregation-strategy", "max"), "--routes and --aggregation-strategy exclude each other"),
+        (("--aggregation-strategy", "words"), "aggregation-strategy.*see cascade predict --help"),
+        (("--threshold", "2"), r"threshold must be in \[0, 1\], was: 2.0"),
+    ],
+)
+def test_bad_use_is_one_line(run: Command, folder: str, arguments: tuple[str, ...], message: str) -> None:
+    done = run("predict", folder, *arguments, stdin="good\n")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.count("\n") == 1
+    with pytest.raises(ValueError, match=message):
+        raise ValueError(done.err)
+
+
+@pytest.mark.parametrize("option", ["--tokens-column", "--aggregation-strategy"])
+def test_options_of_taggers_with_a_classifier(run: Command, tmp_path: Path, option: str) -> None:
+    folder = str(toy_bundle(tmp_path / "sentiment").folder)
+    done = run("predict", folder, option, "max", stdin="good\n")
+    assert done.status == 2
+    assert f"{option} must be used with taggers, but {folder} is a classifier; leave it out" in done.err
+
+
+@pytest.mark.parametrize(("strategy", "words"), [(None, True), (None, False), ("simple", False)])
+def test_memory_does_not_grow_with_the_file(tagger: Tagger, strategy: str | None, words: bool) -> None:
+    read = 0
+
+    def examples() -> Iterator[Example]:
+        nonlocal read
+        for number in range(3000):
+            read += 1
+            text, tokens = (None, ["film"]) if words else ("film", None)
+            yield Example(line=number, text=text, label=None, record={}, tokens=tokens)
+
+    class Out(io.StringIO):
+        seen: ClassVar[list[int]] = []
+
+        def write(self, line: str) -> int:
+            self.seen.append(read)
+            return len(line)
+
+    out = Out()
+    out.seen.clear()
+    tag_writer(tagger, out, routes=False, strategy=strategy, words=words).write(examples())
+    assert len(out.seen) == 3000
+    assert out.seen[0] <= 1025
+    assert out.seen[1500] <= 2049

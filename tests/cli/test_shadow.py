@@ -1,0 +1,175 @@
+"""`cascade predict --shadow`: the same lines, a summary of the shadows, a warning as it happens, a safer setting."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cascade.cli.shadowing import in_words
+from cascade.monitoring.sampling import MonitorReport
+from cascade.pipelines.classifier import Classifier
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all
+from tests.models.certificates import certificate_of
+from tests.models.cli import Command
+from tests.models.toy import toy_bundle
+from tests.models.toy_tags import tag_bundle
+from tests.monitoring.test_monitor import shifting, texts_of
+
+TEXTS = "\n".join(texts_of(60)) + "\n"
+
+
+@pytest.fixture(scope="module")
+def clf(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return Classifier.from_pretrained(toy_bundle(tmp_path_factory.mktemp("bundles") / "sentiment").folder, threads=1)
+
+
+@pytest.fixture(scope="module")
+def folder(clf: Classifier) -> str:
+    return str(clf.bundle.folder)
+
+
+@pytest.fixture(scope="module")
+def tags(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tag_bundle(tmp_path_factory.mktemp("bundles") / "tags").folder)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    return Command(capsys, monkeypatch)
+
+
+def labels(out: str) -> list[Any]:
+    return [json.loads(line)["label"] for line in out.splitlines()]
+
+
+def test_lines_stay_the_same(run: Command, folder: str) -> None:
+    plain = run("predict", folder, "--routes", "--threads", "1", stdin=TEXTS)
+    shadowed = run("predict", folder, "--routes", "--threads", "1", "--shadow", "1", stdin=TEXTS)
+    assert shadowed.status == 0
+    assert shadowed.out == plain.out
+    summary, found = shadowed.err.splitlines()
+    assert summary.startswith("60 rows in ")
+    assert re.fullmatch(
+        r"shadowed 60, \d+ differ from tier 2 at full depth; of all answers \d+\.\d\d% to \d+\.\d\d% do; "
+        r"there is no bound to watch",
+        found,
+    )
+
+
+@pytest.mark.parametrize("form", ["jsonl", "txt"])
+def test_lines_of_tags_stay_the_same(run: Command, tags: str, form: str) -> None:
+    lines = "".join(json.dumps({"tokens": text.split()}) + "\n" for text in TEXTS.splitlines())
+    given = lines if form == "jsonl" else TEXTS
+    plain = run("predict", tags, "--format", form, "--threads", "1", stdin=given)
+    shadowed = run("predict", tags, "--format", form, "--threads", "1", "--shadow", "0.5", stdin=given)
+    assert shadowed.status == 0
+    assert shadowed.out == plain.out
+    assert re.search(r"\nshadowed [23]\d, \d+ differs? from tier 2", shadowed.err)
+
+
+def test_the_warning_comes_as_it_happens(run: Command, clf: Classifier, folder: str) -> None:
+    texts = "\n".join(shifting(clf, 300, 100)) + "\n"
+    done = run("predict", folder, "--threads", "1", "--shadow", "1", "--max-disagreement", "0.05", stdin=texts)
+    assert done.status == 0
+    warning, summary, found = done.err.splitlines()
+    told = re.fullmatch(
+        r"Warning: alarm at answer (\d+): more than 5\.00% of all answers differ from tier 2 at full depth "
+        r"\((\d+) of the (\d+) shadowed\)",
+        warning,
+    )
+    assert told
+    alarm, differ, shadowed = map(int, told.groups())
+    assert 300 < alarm < 320
+    assert 0 < differ < shadowed < 360  # of 400: the stream went on
+    assert summary.startswith("400 rows in ")
+    assert found.startswith("shadowed 400, 100 differ from tier 2")
+    assert found.endswith(f"; alarm at answer {alarm} (bound 5.00%)")
+
+
+def test_a_safer_setting(run: Command, clf: Classifier, folder: str) -> None:
+    texts = shifting(clf, 100, 6000)  # more than are read ahead
+    options = ("--shadow", "1", "--max-disagreement", "0.05", "--on-alarm", "safer")
+    done = run("predict", folder, "--threads", "1", *options, stdin="\n".join(texts) + "\n")
+    warning, _, found = done.err.splitlines()
+    assert warning.endswith("; a safer setting answers from here on")
+    assert re.fullmatch(
+        r"shadowed \d+, 0 differ from .*, since the setting was made safer once; no alarm \(bound 5\.00%\)", found
+    )
+    full = clf.with_router(defer_all).with_exit_policy(never)
+    assert labels(done.out)[:100] == clf.predict(texts[:100]).labels
+    assert labels(done.out)[-500:] == full.predict(texts[-500:]).labels != clf.predict(texts[-500:]).labels
+
+
+def test_bound_of_the_certificate(run: Command, clf: Classifier, tmp_path: Path) -> None:
+    clf.save_pretrained(tmp_path / "certified", certificate=certificate_of(clf.bundle.manifest))
+    done = run("predict", str(tmp_path / "certified"), "--shadow", "0.1", "--on-alarm", "warn", stdin=TEXTS)
+    assert done.status == 0
+    assert done.err.endswith(" (bound 2.42%)\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--shadow", "0"), "share must be above 0 and at most 1, was: 0.0"),
+        (("--shadow", "0.1", "--max-disagreement", "1"), "bound must be above 0 and below 1, was: 1.0"),
+        (("--max-disagreement", "0.1"), "--max-disagreement must be used with --shadow; add --shadow 0.01 or"),
+        (("--on-alarm", "warn"), "--on-alarm must be used with --shadow; add --shadow 0.01 or leave it out"),
+        (
+            ("--shadow", "0.1", "--on-alarm", "safer"),
+            "--on-alarm must have a bound, but the setting has no cert",
+        ),
+        (("--shadow", "0.1", "--on-alarm", "explode"), "--on-alarm"),
+    ],
+)
+def test_bad_use_is_one_line(run: Command, folder: str, options: tuple[str, ...], message: str) -> None:
+    done = run("predict", folder, *options, stdin=TEXTS)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("Error: ")
+    assert done.err.count("\n") == 1
+    assert message in done.err
+
+
+def test_entities_are_not_compared(run: Command, tags: str) -> None:
+    done = run("predict", tags, "--aggregation-strategy", "simple", "--shadow", "0.1", stdin=TEXTS)
+    assert done.status == 2
+    assert "--shadow and --aggregation-strategy exclude each other, both were given" in done.err
+
+
+SOME = "shadowed 9, 1 differs from tier 2 at full depth; of all answers 0.12% to 45.00% do"
+
+
+def report(**changes: Any) -> MonitorReport:
+    known: dict[str, Any] = {
+        "seen": 900,
+        "shadowed": 9,
+        "disagreements": 1,
+        "rerun": 4,
+        "lower": 0.0012,
+        "upper": 0.45,
+        "bound": 0.02,
+        "alarm_at": None,
+        "alarm_after": None,
+        "raised": 0,
+    }
+    return MonitorReport(**{**known, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, f"{SOME}; no alarm (bound 2.00%)"),
+        ({"alarm_at": 812, "alarm_after": 8}, f"{SOME}; alarm at answer 812 (bound 2.00%)"),
+        ({"shadowed": 0, "bound": None}, "shadowed nothing; there is no bound to watch"),
+        (
+            {"shadowed": 0, "raised": 2},
+            "shadowed nothing, since the setting was made safer 2 times; no alarm (bound 2.00%)",
+        ),
+    ],
+)
+def test_in_words(changes: dict[str, Any], words: str) -> None:
+    assert in_words(report(**changes)) == words

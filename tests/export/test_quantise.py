@@ -1,0 +1,342 @@
+"""int8 graphs: near fp32, independent of batch mates where static, and given up where they disagree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from cascade.core.batch import Batch, FloatArray
+from cascade.text.tokenizer import Tokenizer
+from cascade_export import calibrate
+from cascade_export.calibrate import Agreement, accuracy, compare, fit_temperature, quantise_tier2
+from cascade_export.chain import chain_logits, chain_ranges, session
+from cascade_export.graphs import TierTwoGraphs, export_tier2
+from cascade_export.inputs import Ranges
+from cascade_export.linears import linears
+from cascade_export.precision import Int8
+from cascade_export.quantise import quantise_linears, quantise_tables
+from cascade_export.stages import PackedModel, pack
+from tests.models import tiny
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedModel:
+    return pack(tiny.tier2(tmp_path_factory.mktemp("tier2"), width=32))
+
+
+@pytest.fixture(scope="module")
+def graphs(packed: PackedModel) -> TierTwoGraphs:
+    return export_tier2(packed)
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    return Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS * 3).batch
+
+
+def quantised(graphs: TierTwoGraphs, batch: Batch, int8: Int8, bar: float = 0.0) -> calibrate.QuantisedTierTwo:
+    reference = chain_logits(graphs, batch, position_offset=0)
+    return quantise_tier2(graphs, batch, reference, int8=int8, bar=bar, position_offset=0, multi_label=False)
+
+
+def operators(model: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+def spread(low: float, high: float, width: int = 4) -> Ranges:
+    return Ranges(np.full(width, low, np.float32), np.full(width, high, np.float32))
+
+
+def graph_of(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], width: int) -> onnx.ModelProto:
+    """A graph from `x [rows, 4]` to `y [rows, width]`."""
+    made = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", width])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+@pytest.mark.parametrize("int8", [Int8.STATIC, Int8.DYNAMIC])
+def test_int8_stages_are_near_fp32(graphs: TierTwoGraphs, batch: Batch, int8: Int8) -> None:
+    reference = chain_logits(graphs, batch, position_offset=0)
+    found = chain_logits(quantised(graphs, batch, int8).graphs, batch, position_offset=0)
+    assert 0 < np.abs(found - reference).max() < 0.1 * np.abs(reference).max()
+
+
+def test_static_answers_do_not_depend_on_batch_mates(graphs: TierTwoGraphs, batch: Batch) -> None:
+    small = quantised(graphs, batch, Int8.STATIC).graphs
+    together = chain_logits(small, batch, position_offset=0)
+    order = np.random.default_rng(0).permutation(len(batch))
+    shuffled = chain_logits(small, batch.select(order), position_offset=0)
+    alone = [chain_logits(small, batch.select(np.array([row])), position_offset=0) for row in range(len(batch))]
+    np.testing.assert_allclose(shuffled, together[order], atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(alone), together, atol=1e-5)
+
+
+def test_every_weight_becomes_int8_and_attention_stays(graphs: TierTwoGraphs, batch: Batch) -> None:
+    stage = quantised(graphs, batch, Int8.STATIC).graphs.stages[0]
+    found = operators(stage)
+    assert found.count("MatMulIntegerToFloat") == 8, "query, key, value, output, expand, contract and two of the head"
+    assert found.count("QuantizeLinear") == 6, "the first three share one"
+    assert found.count("MatMul") == 3, "two of attention, one of mean pooling"
+    assert not linears(stage)
+    large = [tensor for tensor in stage.graph.initializer if np.prod(tensor.dims) > 32 * 32]
+    assert {tensor.data_type for tensor in large} == {TensorProto.INT8}
+    small, full = (len(model.SerializeToString()) for model in (stage, graphs.stages[0]))
+    assert small < full / 2
+
+
+def test_one_quantised_input_serves_all_its_readers() -> None:
+    rng = np.random.default_rng(0)
+    constants = {name: rng.normal(size=(4, 3)).astype(np.float32) for name in ("a", "b")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["xa"]),
+        helper.make_node("MatMul", ["x", "b"], ["xb"]),
+        helper.make_node("Add", ["xa", "xb"], ["y"]),
+    ]
+    small = quantise_linears(graph_of(nodes, constants, 3), {"x": spread(-1.0, 1.0)})
+    assert operators(small) == ["QuantizeLinear", "MatMulIntegerToFloat", "MatMulIntegerToFloat", "Add"]
+
+
+@pytest.mark.parametrize("filler", [[], [""], ["zero"]])
+def test_copies_of_a_tensor_are_copies_of_its_bytes(filler: list[str]) -> None:
+    """Each value beside its neighbours: quantised before it is copied, to the same numbers."""
+    rng = np.random.default_rng(0)
+    whole = {"ends": np.array([0, 1, 0, 1]), "at": np.array([0]), "left": np.array([4]), "right": np.array([2])}
+    whole |= {"end": np.array([6]), "axis": np.array([1])}
+    constants = {"w": rng.normal(size=(8, 3)).astype(np.float32), "zero": np.array(0, np.float32), **whole}
+    nodes = [
+        helper.make_node("Pad", ["x", "ends", *filler], ["p"]),
+        helper.make_node("Slice", ["p", "at", "left", "axis"], ["a"]),
+        helper.make_node("Slice", ["p", "right", "end", "axis"], ["b"]),
+        helper.make_node("Concat", ["a", "b"], ["c"], axis=1),
+        helper.make_node("MatMul", ["c", "w"], ["y"]),
+    ]
+    model = graph_of(nodes, constants, 3)
+    small = quantise_linears(model, {"c": spread(-1.0, 2.0, 8)})
+    assert operators(small) == ["QuantizeLinear", "Pad", "Slice", "Slice", "Concat", "MatMulIntegerToFloat"]
+    apart = onnx.ModelProto()
+    apart.CopyFrom(model)
+    apart.graph.node[3].output[0] = "d"  # an Identity hides from the quantiser where the copies come from
+    apart.graph.node.insert(4, helper.make_node("Identity", ["d"], ["c"]))
+    late = quantise_linears(apart, {"c": spread(-1.0, 2.0, 8)})
+    assert operators(late)[-2:] == ["QuantizeLinear", "MatMulIntegerToFloat"]
+    x = rng.uniform(-1.5, 2.5, size=(5, 4)).astype(np.float32)
+    np.testing.assert_array_equal(session(small).run(None, {"x": x})[0], session(late).run(None, {"x": x})[0])
+    smooth = quantise_linears(model, {"c": spread(-1.0, 2.0, 8)}, smooth=True)
+    assert operators(smooth)[-3:] == ["Mul", "QuantizeLinear", "MatMulIntegerToFloat"], "each copy has its own scales"
+
+
+def test_what_is_more_than_copies_is_quantised_where_it_is() -> None:
+    constants = {"w": np.ones((8, 3), np.float32), "ends": np.array([0, 1, 0, 1]), "one": np.array(1, np.float32)}
+    constants |= {"at": np.array([0]), "end": np.array([4]), "axis": np.array([1])}
+    other = helper.make_node("Neg", ["x"], ["n"])
+    cases: list[list[onnx.NodeProto]] = [
+        [other, helper.make_node("Concat", ["x", "n"], ["c"], axis=1)],
+        [
+            helper.make_node("Pad", ["x", "ends", "one"], ["p"]),
+            helper.make_node("Slice", ["p", "at", "end", "axis"], ["s"]),
+            other,
+            helper.make_node("Concat", ["s", "n"], ["c"], axis=1),
+        ],
+        [helper.make_node("Pad", ["x", "ends"], ["p"], mode="edge"), helper.make_node("Concat", ["p", "x"], ["c"])],
+        [helper.make_node("Pad", ["x", "ends"], ["c"])],
+    ]
+    for nodes in cases:
+        model = graph_of([*nodes, helper.make_node("MatMul", ["c", "w"], ["y"])], constants, 3)
+        small = quantise_linears(model, {"c": spread(-1.0, 1.0, 8)})
+        assert operators(small)[-2:] == ["QuantizeLinear", "MatMulIntegerToFloat"]
+
+
+def test_worked_example() -> None:
+    # Range [-1, 1.55]: scale 2.55 / 255 = 0.01, zero point 100. Column scales 2 / 127 and 1 / 127.
+    weight = np.array([[2, 0], [0, 1], [0, 0], [0, 0]], np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Add", ["bias", "m"], ["y"])]
+    model = graph_of(nodes, {"w": weight, "bias": np.array([10, 20], np.float32)}, 2)
+    (linear,) = linears(model)
+    assert linear.nodes == (0, 1)
+    assert linear.output == "y"
+    small = quantise_linears(model, {"x": spread(-1.0, 1.55)})
+    # 0.504 is rounded to 0.50; 9 is cut to 1.55; the zero of the input is exact.
+    (found,) = session(small).run(None, {"x": np.array([[0.504, 9, 0, 0], [0, -5, 1, 1]], np.float32)})
+    np.testing.assert_allclose(found, [[11.0, 21.55], [10.0, 19.0]], atol=1e-5)
+
+
+def test_gemms_of_every_plain_form_are_found() -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(3, 4)).astype(np.float32)
+    bias = rng.normal(size=3).astype(np.float32)
+    x = rng.uniform(-1, 1, size=(5, 4)).astype(np.float32)
+    shared = [helper.make_node("Identity", ["w"], ["v"]), helper.make_node("Transpose", ["v"], ["t"], perm=[1, 0])]
+    for nodes in (
+        [helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)],
+        [helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)],
+        [*shared, helper.make_node("MatMul", ["x", "t"], ["y"])],
+    ):
+        model = graph_of(nodes, {"w": weight, "b": bias}, 3)
+        small = quantise_linears(model, {"x": spread(-1, 1)})
+        assert operators(small) == ["QuantizeLinear", "MatMulIntegerToFloat"]
+        assert {tensor.name for tensor in small.graph.initializer}.isdisjoint({"w", "b"}), "unread constants stay"
+        (expected,), (found,) = session(model).run(None, {"x": x}), session(small).run(None, {"x": x})
+        np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def test_what_is_no_linear_layer_is_left_alone() -> None:
+    weight = np.ones((4, 4), np.float32)
+    for nodes in (
+        [helper.make_node("Gemm", ["x", "w"], ["y"], alpha=0.5)],
+        [helper.make_node("Gemm", ["w", "x"], ["y"], transB=1)],
+        [helper.make_node("MatMul", ["w", "w"], ["c"]), helper.make_node("Add", ["x", "c"], ["y"])],
+        [helper.make_node("Gemm", ["x", "w", "x"], ["y"])],
+    ):
+        assert linears(graph_of(nodes, {"w": weight}, 4)) == []
+
+
+def test_tables_keep_small_tokens_precise() -> None:
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(50, 16)).astype(np.float32) * np.logspace(-6, 2, 50, dtype=np.float32)[:, None]
+    table[7] = 0
+    few = rng.normal(size=(2, 16)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["x"], ["ids"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "ids"], ["y"]),
+        helper.make_node("Gather", ["few", "ids"], ["z"]),
+    ]
+    model = graph_of(nodes, {"table": table, "few": few}, 16)
+    model.graph.output[0].type.tensor_type.shape.CopyFrom(onnx.TensorShapeProto())
+    small = quantise_tables(model)
+    assert "few" in {tensor.name for tensor in model.graph.initializer}
+    ids = np.arange(48, dtype=np.float32).reshape(12, 4)
+    found = session(small).run(["y"], {"x": ids})[0].reshape(48, 16)
+    error = np.abs(found - table[:48]).max(axis=1)
+    assert (error <= np.abs(table[:48]).max(axis=1) / 253).all()
+    assert (found[7] == 0).all()
+
+
+def test_stages_that_disagree_go_back_to_fp32(
+    graphs: TierTwoGraphs, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second stage's ranges are spoilt, so it must be the one that stays fp32."""
+
+    def spoilt(*given: object, **options: object) -> object:
+        embed, stages = chain_ranges(*given, **options)  # type: ignore[arg-type]  # handed through
+        spoilt = {name: found / np.full(len(found.low), 1000, np.float32) for name, found in stages[1].items()}
+        return embed, [stages[0], spoilt, stages[2]]
+
+    monkeypatch.setattr(calibrate, "chain_ranges", spoilt)
+    kept = quantised(graphs, batch, Int8.STATIC, bar=0.9)
+    assert kept.precisions == ("int8", "fp32", "int8")
+    assert quantised(graphs, batch, Int8.STATIC, bar=0.0).precisions == ("int8",) * 3
+    assert "QuantizeLinear" not in operators(kept.graphs.stages[1])
+    assert kept.smoothed
+
+
+def test_smoothing_saves_small_channels_from_large_ones() -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(4, 3)).astype(np.float32)
+    sizes = np.array([100, 1, 1, 1], np.float32)
+    weight[0] /= 100
+    x = (rng.uniform(-1, 1, size=(50, 4)) * sizes).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["first"]),
+        helper.make_node("MatMul", ["x", "v"], ["second"]),
+        helper.make_node("Add", ["first", "second"], ["y"]),
+    ]
+    model = graph_of(nodes, {"w": weight, "v": weight[:, ::-1].copy()}, 3)
+    ranges = {"x": Ranges(x.min(axis=0), x.max(axis=0))}
+    (expected,) = session(model).run(None, {"x": x})
+    errors = []
+    for smooth in (False, True):
+        small = quantise_linears(model, ranges, smooth=smooth)
+        assert operators(small).count("Mul") == smooth
+        errors.append(np.abs(session(small).run(None, {"x": x})[0] - expected).max())
+    assert errors[1] < errors[0] / 5
+
+
+def test_smoothing_comes_before_fp32(graphs: TierTwoGraphs, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([Agreement(0.9, 3, 1.0), Agreement(1.0, 0, 0.1)])
+    monkeypatch.setattr(calibrate, "compare", lambda *given, **options: next(answers))
+    kept = quantised(graphs, batch, Int8.STATIC, bar=0.98)
+    assert kept.precisions == ("int8",) * 3
+    assert kept.smoothed
+    nodes = kept.graphs.stages[0].graph.node
+    quantised_ = [node.input[0] for node in nodes if node.op_type == "QuantizeLinear"]
+    assert sum(node.op_type == "Mul" and node.output[0] in quantised_ for node in nodes) == len(quantised_) == 6
+
+
+def test_when_everything_disagrees_everything_is_fp32(
+    graphs: TierTwoGraphs, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*given: object, **options: object) -> Agreement:
+        return Agreement(0.0, 24, 1.0)
+
+    monkeypatch.setattr(calibrate, "compare", never)
+    kept = quantised(graphs, batch, Int8.STATIC, bar=0.98)
+    assert kept.precisions == ("fp32",) * 3
+    assert not kept.smoothed
+
+
+def test_agreement() -> None:
+    reference = np.array([[1, 0], [0, 1], [2, 0], [0, 2]], np.float32)
+    other = np.array([[1, 0.5], [1, 0], [2, 0], [0, 2]], np.float32)
+    found = compare(other, reference, multi_label=False)
+    assert found == Agreement(share=0.75, different=1, largest=1.0)
+    assert found.meets(0.98), "one row alone never fails"
+    assert not Agreement(0.9, 2, 1.0).meets(0.98)
+    assert compare(-other, reference, multi_label=True).different == 4
+    assert accuracy(reference, np.array([0, 1, 1, 1]), multi_label=False) == 0.75
+    assert accuracy(reference - 0.5, np.array([[1, 0], [0, 1], [1, 1], [0, 1]]), multi_label=True) == 0.75
+
+
+def test_temperature_worked_example() -> None:
+    # Three of four right at logits (2, 0): the best p is 3/4, sigmoid(2 / T) = 3/4 at T = 2 / log 3.
+    logits = np.array([[2, 0]] * 4, np.float32)
+    wanted = 2 / np.log(3)
+    assert fit_temperature(logits, np.array([0, 0, 0, 1]), multi_label=False) == pytest.approx(wanted, rel=1e-3)
+    single = np.full((4, 1), 2, np.float32)
+    assert fit_temperature(single, np.array([1, 1, 1, 0]), multi_label=True) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_temperature_stays_in_its_bounds() -> None:
+    logits = np.array([[0.1, 0], [0.1, 0]], np.float32)
+    assert 0.05 <= fit_temperature(logits, np.array([0, 0]), multi_label=False) < 0.06
+    assert 19 < fit_temperature(logits, np.array([1, 1]), multi_label=False) <= 20
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.floats(0.2, 4))
+def test_temperature_undoes_a_scale(seed: int, factor: float) -> None:
+    rng = np.random.default_rng(seed)
+    logits: FloatArray = rng.normal(size=(200, 3)).astype(np.float32) * 2
+    targets = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    first = fit_temperature(logits, targets, multi_label=False)
+    second = fit_temperature(logits * np.float32(factor), targets, multi_label=False)
+    assert second == pytest.approx(np.clip(first * factor, 0.05, 20), rel=1e-2)
+
+
+def test_ranges_are_those_of_the_texts(graphs: TierTwoGraphs, batch: Batch) -> None:
+    _, stages = chain_ranges(graphs, batch, position_offset=0)
+    assert [set(found) for found in stages] == [{layer.input for layer in linears(stage)} for stage in graphs.stages]
+    assert all((found.low <= found.high).all() for stage in stages for found in stage.values())
+    _, one = chain_ranges(graphs, batch.select(np.array([0])), position_offset=0)
+    for more, fewer in zip(stages, one, strict=True):
+        for name, found in fewer.items():
+            assert (more[name].low <= found.low).all()
+            assert (found.high <= more[name].high).all()
+
+
+def test_projections_of_the_embedding_become_int8(tmp_path: Path, batch: Batch) -> None:
+    packed = pack(tiny.tier2(tmp_path, "electra"))
+    graphs = export_tier2(packed)
+    embed = quantised(graphs, batch, Int8.STATIC).graphs.embed
+    assert "MatMulIntegerToFloat" in operators(embed)
+    assert operators(embed).count("Cast") == 2, "words and positions; the two types are too few"

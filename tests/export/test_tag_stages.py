@@ -1,0 +1,306 @@
+"""A tagger's packed ONNX chain answers as the torch model does, whoever has left, for every family."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cascade.core.batch import IntArray
+from cascade.core.words import WordBatch
+from cascade.engine.packing import Packing
+from cascade.training.tagging import MultiExitTagger
+from cascade_export.calibrate import QuantisedTierTwo, quantise_tier2
+from cascade_export.chain import chain_logits, chain_ranges, session, units
+from cascade_export.graphs import TierTwoGraphs, export_tier2
+from cascade_export.linears import linears
+from cascade_export.precision import Int8
+from cascade_export.quantise import quantise_linears
+from cascade_export.stages import PackedModel, PackedTagStage, pack
+from cascade_export.verify import random_exits, torch_tier2
+from tests.models import tiny
+from tests.models.tiny_tagging import random_words, words_of
+
+Tier = tuple[MultiExitTagger, PackedModel, TierTwoGraphs]
+
+
+def tier(folder: Path, family: str = "bert", *, layers: tuple[int, ...] | None = None, width: int = 16) -> Tier:
+    model = tiny.tagger(folder, family, layers=layers, width=width)
+    packed = pack(model)
+    return model, packed, export_tier2(packed)
+
+
+@pytest.fixture(scope="module")
+def every_layer(tmp_path_factory: pytest.TempPathFactory) -> Tier:
+    """Three stages of one layer."""
+    return tier(tmp_path_factory.mktemp("every"))
+
+
+@pytest.fixture(scope="module")
+def long_stages(tmp_path_factory: pytest.TempPathFactory) -> Tier:
+    """Exits after layers 2 and 3 only, so that the first stage has two layers."""
+    return tier(tmp_path_factory.mktemp("long"), layers=(2, 3))
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Tier:
+    """Wide enough for int8 to be near fp32."""
+    return tier(tmp_path_factory.mktemp("wide"), layers=(2, 3), width=32)
+
+
+def agree(made: Tier, words: WordBatch, exits: IntArray | None) -> None:
+    """The packed chain equals the masked torch form wherever a word still is."""
+    model, packed, graphs = made
+    found = chain_logits(graphs, words, position_offset=packed.position_offset, exits=exits)
+    expected = torch_tier2(model, words, exits=exits)
+    inside = np.ones(found.shape[:2], bool)
+    if exits is not None:
+        inside = exits[:, None] >= np.arange(found.shape[1])
+    assert not np.isnan(found[inside]).any()
+    assert np.isnan(found[~inside]).all()
+    np.testing.assert_allclose(found[inside], expected[inside], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("layers", [None, (2, 3)])
+def test_packed_chain_equals_torch(tmp_path: Path, family: str, layers: tuple[int, ...] | None) -> None:
+    made = tier(tmp_path, family, layers=layers)
+    words = random_words([3, 0, 9, 1, 5, 5], seed=3)  # no unknown tokens: their id is tiny RoBERTa's padding
+    agree(made, words, None)
+    agree(made, words, random_exits(words, len(made[2].stages)))
+    assert [len(stage.layers) for stage in made[1].stages] == ([1, 1, 1] if layers is None else [2, 1])
+    assert all(isinstance(stage, PackedTagStage) for stage in made[1].stages)
+
+
+@st.composite
+def leaving(draw: st.DrawFn, exits: int) -> tuple[WordBatch, IntArray]:
+    """Rows of words (one has none, perhaps), and an exit for each word."""
+    counts = draw(st.lists(st.integers(0, 6), min_size=1, max_size=5).filter(any))
+    words = random_words(counts, draw(st.integers(0, 1000)))
+    chosen = draw(st.lists(st.integers(0, exits - 1), min_size=words.words, max_size=words.words))
+    return words, np.array(chosen, np.int64)
+
+
+@settings(deadline=None, max_examples=40)
+@given(case=leaving(exits=3))
+def test_words_leave_as_in_the_masked_form(every_layer: Tier, case: tuple[WordBatch, IntArray]) -> None:
+    agree(every_layer, *case)
+
+
+@settings(deadline=None, max_examples=25)
+@given(case=leaving(exits=2))
+def test_words_leave_from_stages_of_several_layers(long_stages: Tier, case: tuple[WordBatch, IntArray]) -> None:
+    agree(long_stages, *case)
+
+
+def test_leaving_changes_what_the_others_see(every_layer: Tier) -> None:
+    """The oracle is no constant: a word that stays reads the old states of those that have left."""
+    graphs = every_layer[2]
+    words = words_of((("a", "very", "good", "film"),))
+    exits = np.array([0, 0, 0, 2])
+    halted = chain_logits(graphs, words, position_offset=0, exits=exits)
+    full = chain_logits(graphs, words, position_offset=0)
+    np.testing.assert_array_equal(halted[:, 0], full[:, 0])
+    assert np.abs(halted[3, 1:] - full[3, 1:]).max() > 1e-3
+
+
+def test_neighbours_do_not_matter(every_layer: Tier) -> None:
+    _, _, graphs = every_layer
+    words = words_of()
+    exits = random_exits(words, 3)
+    together = chain_logits(graphs, words, position_offset=0, exits=exits)
+    for row in range(len(words)):
+        rows = np.array([row])
+        own = units(words, rows)
+        alone = chain_logits(graphs, words.select(rows), position_offset=0, exits=exits[own])
+        np.testing.assert_allclose(alone, together[own], atol=1e-5)
+
+
+# -------------------------------------------------------------------------------------------------------- graphs
+
+
+def operators(model: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node if node.op_type not in ("Constant", "Identity")]
+
+
+def axes(model: onnx.ModelProto) -> dict[str, list[str | int]]:
+    values = [*model.graph.input, *model.graph.output]
+    return {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+
+
+def test_inputs_and_outputs(every_layer: Tier) -> None:
+    for stage in every_layer[2].stages:
+        assert axes(stage) == {
+            "hidden": ["tokens", 16],
+            "head_gather": ["rows", 2, "longest"],
+            "bias": ["rows", 1, 1, "longest"],
+            "active": ["actives"],
+            "query_head_gather": ["rows", 2, "longest_active"],
+            "head_scatter": ["actives", 2],
+            "words": ["words"],
+            "hidden_out": ["actives", 16],
+            "logits": ["words", 3],
+        }
+
+
+def test_the_graph_is_small(every_layer: Tier) -> None:
+    assert Counter(operators(every_layer[2].stages[0])) == {
+        "Gemm": 7,  # six of the layer, and the head
+        "Gather": 6,  # the actives, three for attention, one back, the words
+        "Reshape": 5,  # to heads, and back: no copies
+        "MatMul": 2,
+        "Transpose": 1,  # of the keys, which the product itself does
+        "Add": 3,  # the bias, and what each half of the layer adds to
+        "Softmax": 1,
+        "LayerNormalization": 2,
+        "Gelu": 1,
+    }, "nothing is made of indices in a graph, and the engine writes the last layer's states"
+
+
+def test_a_stage_without_words_runs(wide: Tier) -> None:
+    """A row of special tokens alone: nothing to tag, and no error."""
+    words = random_words([0, 2], seed=1)
+    graphs = quantised(wide[2], words_of(), Int8.STATIC).graphs
+    empty = words.select(np.array([0]))
+    for made in (wide[2], graphs):
+        assert chain_logits(made, empty, position_offset=0).shape == (0, 2, 3)
+        alone = chain_logits(made, words.select(np.array([1])), position_offset=0)
+        np.testing.assert_allclose(chain_logits(made, words, position_offset=0), alone, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------------- int8
+
+
+def quantised(graphs: TierTwoGraphs, words: WordBatch, int8: Int8, bar: float = 0.0) -> QuantisedTierTwo:
+    reference = chain_logits(graphs, words, position_offset=0)
+    return quantise_tier2(graphs, words, reference, int8=int8, bar=bar, position_offset=0, multi_label=False)
+
+
+@pytest.mark.parametrize("int8", [Int8.STATIC, Int8.DYNAMIC])
+@pytest.mark.parametrize("leave", [False, True])
+def test_int8_stages_are_near_fp32(wide: Tier, int8: Int8, leave: bool) -> None:
+    words = words_of()
+    exits = random_exits(words, 2) if leave else None
+    reference = chain_logits(wide[2], words, position_offset=0, exits=exits)
+    found = chain_logits(quantised(wide[2], words, int8).graphs, words, position_offset=0, exits=exits)
+    assert 0 < np.nanmax(np.abs(found - reference)) < 0.1 * np.nanmax(np.abs(reference))
+
+
+def test_static_answers_do_not_depend_on_batch_mates(wide: Tier) -> None:
+    words = words_of()
+    graphs, exits = quantised(wide[2], words, Int8.STATIC).graphs, random_exits(words, 2)
+    together = chain_logits(graphs, words, position_offset=0, exits=exits)
+    for row in range(len(words)):
+        rows = np.array([row])
+        own = units(words, rows)
+        alone = chain_logits(graphs, words.select(rows), position_offset=0, exits=exits[own])
+        np.testing.assert_allclose(alone, together[own], atol=1e-5)
+
+
+def test_states_are_quantised_once_and_gathered_as_bytes(wide: Tier) -> None:
+    two, one = quantised(wide[2], words_of(), Int8.STATIC).graphs.stages
+    assert operators(one).count("MatMulIntegerToFloat") == 7, "query, key, value, output, expand, contract, the head"
+    assert operators(one).count("QuantizeLinear") == 5, "the first three share one"
+    assert operators(two).count("QuantizeLinear") == 9
+    assert operators(one).count("MatMul") == 2, "those of attention"
+    for stage in (one, two):
+        made = {name: node for node in stage.graph.node for name in node.output}
+        products = [node for node in stage.graph.node if node.op_type == "MatMulIntegerToFloat"]
+        for layer in range(len(products) // 6):
+            query, key, value = products[6 * layer : 6 * layer + 3]
+            bytes_ = made[query.input[0]]
+            assert (bytes_.op_type, bytes_.input[1]) == ("Gather", "active")
+            assert bytes_.input[0] == key.input[0] == value.input[0]
+            assert made[key.input[0]].op_type == "QuantizeLinear"
+        assert not linears(stage)
+    floats = [node for node in two.graph.node if node.op_type == "Gather" and node.input[1] == "active"]
+    assert len(floats) == 3, "two of bytes, and one of floats: what the first layer adds to"
+
+
+def test_gathered_bytes_are_the_bytes_of_what_is_gathered(wide: Tier) -> None:
+    """The shared form computes exactly what quantising the gathered states would."""
+    stage = wide[2].stages[1]
+    ranges = chain_ranges(wide[2], words_of(), position_offset=0)[1][1]
+    shared = quantise_linears(stage, ranges)
+    apart = onnx.ModelProto()
+    apart.CopyFrom(stage)
+    place, rows = next((i, node) for i, node in enumerate(apart.graph.node) if node.input[:1] == ["hidden"])
+    assert (rows.op_type, rows.input[1]) == ("Gather", "active")
+    (old,) = rows.output
+    rows.output[0] = "rows"  # an Identity hides from the quantiser that these are rows of `hidden`
+    apart.graph.node.insert(place + 1, onnx.helper.make_node("Identity", ["rows"], [old]))
+    separate = quantise_linears(apart, ranges | {old: ranges["hidden"]})
+    assert operators(separate).count("QuantizeLinear") == operators(shared).count("QuantizeLinear") + 1
+    rows, actives = (Packing.of(np.array(lengths), heads=wide[1].heads) for lengths in ([3, 2], [2, 1]))
+    feeds = {
+        "hidden": np.random.default_rng(0).normal(size=(5, 32)).astype(np.float32),
+        "head_gather": rows.head_gather,
+        "bias": rows.bias,
+        "active": np.array([0, 2, 3]),
+        "query_head_gather": actives.head_gather,
+        "head_scatter": actives.head_scatter,
+        "words": np.array([1]),
+    }
+    for first, second in zip(session(shared).run(None, feeds), session(separate).run(None, feeds), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.fixture(scope="module")
+def last_stages(wide: Tier) -> dict[Int8, onnx.ModelProto]:
+    """The last stage, of one layer, in fp32 and in static int8."""
+    return {int8: quantised(wide[2], words_of(), int8).graphs.stages[1] for int8 in (Int8.NONE, Int8.STATIC)}
+
+
+@pytest.mark.parametrize("int8", [Int8.NONE, Int8.STATIC])
+@settings(deadline=None, max_examples=30)
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 4)), min_size=2, max_size=5),
+    seed=st.integers(0, 1000),
+    factor=st.sampled_from([1.0, 100.0, 1e6]),
+)
+def test_masked_places_do_not_change_answers(
+    last_stages: dict[Int8, onnx.ModelProto], int8: Int8, lengths: list[tuple[int, int]], seed: int, factor: float
+) -> None:
+    """Whatever a sentence's neighbours are, with tokens (going, halted) in each: equal to the last bit."""
+    rng = np.random.default_rng(seed)
+    rows = Packing.of(np.array(lengths).sum(axis=1), heads=2)
+    actives = Packing.of(np.array([going for going, _ in lengths]), heads=2)
+    going = np.concatenate([np.arange(sum(row)) < row[0] for row in lengths])
+    feeds = {
+        "head_gather": rows.head_gather,
+        "bias": rows.bias,
+        "active": np.flatnonzero(going),
+        "query_head_gather": actives.head_gather,
+        "head_scatter": actives.head_scatter,
+        "words": np.arange(going.sum()),
+    }
+    chosen = int(rng.integers(len(lengths)))
+    own = np.repeat(np.arange(len(lengths)), rows.lengths) == chosen
+    hidden = 4 * rng.normal(size=(len(own), 32)).astype(np.float32)
+    others = np.where(own[:, None], hidden, (factor * rng.normal(size=hidden.shape)).astype(np.float32))
+    graph = session(last_stages[int8])
+    first, second = (graph.run(None, {"hidden": states, **feeds}) for states in (hidden, others))
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one[own[going]], other[own[going]])
+
+
+def scaled(stage: onnx.ModelProto) -> int:
+    """How many tensors are multiplied by a scale before they are quantised."""
+    quantised_ = {node.input[0] for node in stage.graph.node if node.op_type == "QuantizeLinear"}
+    return sum(node.op_type == "Mul" and node.output[0] in quantised_ for node in stage.graph.node)
+
+
+def test_smoothing_keeps_one_scale_for_what_is_shared(wide: Tier) -> None:
+    words = words_of()
+    ranges = chain_ranges(wide[2], words, position_offset=0)[1][1]
+    reference = chain_logits(wide[2], words, position_offset=0)
+    stage = quantise_linears(wide[2].stages[1], ranges, smooth=True)
+    assert scaled(stage) == operators(stage).count("QuantizeLinear") == 5
+    mixed = TierTwoGraphs(wide[2].embed, (wide[2].stages[0], stage))
+    found = chain_logits(mixed, words, position_offset=0)
+    assert 0 < np.abs(found - reference).max() < 0.1 * np.abs(reference).max()

@@ -1,0 +1,99 @@
+"""What the tests of the command line share: a way to run a command, and a classifier that needs no model."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cascade.cli import main
+from cascade.core.results import Prediction, Predictions, Route, Routes, Stats
+from cascade.policies.routing import DeferAll
+
+Text = str | tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """Runs `cascade` inside the test's process."""
+
+    capture: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch
+
+    def __call__(self, *arguments: str, stdin: str | bytes = "") -> Done:
+        raw = stdin.encode() if isinstance(stdin, str) else stdin
+        self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8"))
+        self.capture.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        seen = self.capture.readouterr()
+        status = end.value.code
+        assert isinstance(status, int)
+        return Done(status, seen.out, seen.err)
+
+
+@dataclass(frozen=True)
+class FakeTier:
+    layers: tuple[int, ...] = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class FakeClassifier:
+    """Positive where a text has "good"; short texts stay in tier 1, longer ones leave after layer 2."""
+
+    labels: tuple[str, ...] = ("negative", "positive")
+    router: Any = None
+    exit_policy: Any = None
+    multi_label: bool = False
+    tier2: FakeTier = FakeTier()
+    before: Callable[[Text], None] = lambda text: None
+
+    def with_router(self, router: Any) -> FakeClassifier:
+        return replace(self, router=router)
+
+    def with_exit_policy(self, exit_policy: Any) -> FakeClassifier:
+        return replace(self, exit_policy=exit_policy)
+
+    def predict(self, texts: Iterable[Text]) -> Predictions:
+        answers = [self.answer(text) for text in texts]
+        routes = Routes(
+            np.array([answer.route.tier for answer in answers]),
+            np.array([answer.route.exit for answer in answers]),
+            np.array([answer.route.confidence for answer in answers], dtype=np.float32),
+        )
+        probabilities = np.stack([answer.probabilities for answer in answers])
+        return Predictions([answer.label for answer in answers], probabilities, routes, Stats())
+
+    def stream(self, texts: Iterable[Text], *, buffer: int = 2) -> Iterator[Prediction]:
+        held: list[Text] = []
+        for text in texts:
+            held.append(text)
+            if len(held) == buffer:
+                yield from map(self.answer, held)
+                held.clear()
+        yield from map(self.answer, held)
+
+    def answer(self, text: Text) -> Prediction:
+        self.before(text)
+        words = text if isinstance(text, str) else " ".join(text)
+        sure = 0.75 if "good" in words else 0.25
+        chances = np.array([1 - sure, sure], dtype=np.float32)
+        deferred = isinstance(self.router, DeferAll) or len(words.split()) > 2
+        label = self.labels[int(chances.argmax())]
+        return Prediction(
+            (label,) if self.multi_label else label, chances, Route(2 if deferred else 1, 2 * deferred, 0.75)
+        )

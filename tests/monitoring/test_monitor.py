@@ -1,0 +1,397 @@
+"""A model in use, shadowed: the same answers, honest counts, an alarm, a safer setting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cascade.core.results import Prediction, Routes, TagPrediction
+from cascade.engine.streaming import StreamOptions
+from cascade.exceptions import InputError, OptionError
+from cascade.monitoring.monitor import Monitor
+from cascade.monitoring.sampling import Sampler, Shadow
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.exits import AtExit, never
+from cascade.policies.routing import Threshold, defer_all, defer_none
+from tests.models.certificates import certificate_of
+from tests.models.toy import SENTENCES, toy_bundle
+from tests.models.toy_tags import tag_bundle
+
+WORDS = " ".join(SENTENCES).split()
+BUFFERS = StreamOptions(buffer_size=10, look_ahead=20)
+
+
+def texts_of(count: int, seed: int = 0) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, rng.integers(1, 7))) for _ in range(count)]
+
+
+TEXTS = texts_of(200)
+SPLIT = [text.split() for text in TEXTS]
+
+
+@pytest.fixture(scope="module")
+def clf(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    bundle = toy_bundle(tmp_path_factory.mktemp("bundles") / "sentiment")
+    return Classifier.from_pretrained(bundle.folder, threads=1)
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> Tagger:
+    bundle = tag_bundle(tmp_path_factory.mktemp("bundles") / "tags")
+    return Tagger.from_pretrained(bundle.folder, threads=1)
+
+
+@pytest.fixture(scope="module")
+def certified(clf: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """Its certificate knows one safer setting."""
+    folder = tmp_path_factory.mktemp("bundles") / "certified"
+    safer = {**clf.settings, "router": {"policy": "Threshold", "threshold": 0.99}}
+    clf.save_pretrained(folder, certificate=certificate_of(clf.bundle.manifest, safer=(safer,)))
+    return Classifier.from_pretrained(folder, threads=1)
+
+
+def full(face: Any) -> Any:
+    return face.with_router(defer_all).with_exit_policy(never)
+
+
+def differing(clf: Classifier, texts: list[str]) -> list[bool]:
+    pairs = zip(clf.predict(texts).labels, full(clf).predict(texts).labels, strict=True)
+    return [one != other for one, other in pairs]
+
+
+def shifting(clf: Classifier, quiet: int, loud: int) -> list[str]:
+    """Texts on which the tiers agree, then texts on which they do not."""
+    some = texts_of(600, seed=7)
+    differ = differing(clf, some)
+    agreed = [text for text, no in zip(some, differ, strict=True) if not no]
+    disputed = [text for text, yes in zip(some, differ, strict=True) if yes]
+    return [agreed[row % len(agreed)] for row in range(quiet)] + [disputed[row % len(disputed)] for row in range(loud)]
+
+
+def same(answers: list[Any], others: list[Any]) -> None:
+    assert len(answers) == len(others)
+    for one, other in zip(answers, others, strict=True):
+        assert type(one) is type(other)
+        np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-5)
+        if isinstance(one, Prediction):
+            assert (one.label, one.route.tier, one.route.exit) == (other.label, other.route.tier, other.route.exit)
+        else:
+            assert one.tags == other.tags
+            np.testing.assert_array_equal(one.routes.tier, other.routes.tier)
+            np.testing.assert_array_equal(one.spans, other.spans)
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_answers_of_a_classifier_stay_the_same(clf: Classifier, share: float) -> None:
+    monitor = Monitor(clf, share=share, bound=0.01)
+    same(list(monitor.predict(TEXTS)), list(clf.predict(TEXTS)))
+    same(list(monitor.stream(iter(TEXTS), options=BUFFERS)), list(clf.stream(TEXTS, options=BUFFERS)))
+    assert monitor.report().seen == 400
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_answers_of_a_tagger_stay_the_same(tagger: Tagger, share: float) -> None:
+    monitor = Monitor(tagger, share=share)
+    same(list(monitor.predict(SPLIT)), list(tagger.predict(SPLIT)))
+    same(list(monitor.predict_texts(TEXTS)), list(tagger.predict_texts(TEXTS)))
+    same(list(monitor.stream(SPLIT)), list(tagger.stream(SPLIT)))
+    same(list(monitor.stream_texts(TEXTS)), list(tagger.stream_texts(TEXTS)))
+    assert monitor.report().seen == 800
+
+
+def test_what_differs_is_counted(clf: Classifier) -> None:
+    monitor = Monitor(clf, share=1)
+    monitor.predict(TEXTS)
+    report = monitor.report()
+    assert (report.seen, report.shadowed) == (200, 200)
+    assert report.disagreements == sum(differing(clf, TEXTS)) > 0
+    assert 0 < report.lower < report.disagreements / 200 < report.upper < 1
+    assert (report.bound, report.alarm_at, report.alarm_after, report.raised) == (None, None, None, 0)
+
+
+def test_a_sentence_differs_if_a_word_does(tagger: Tagger) -> None:
+    pairs = zip(tagger.predict(SPLIT).tags, full(tagger).predict(SPLIT).tags, strict=True)
+    expected = sum(one != other for one, other in pairs)
+    monitor = Monitor(tagger, share=1)
+    monitor.predict(SPLIT)
+    assert monitor.report().disagreements == expected > 0
+    list(monitor.stream(SPLIT))
+    assert monitor.report().disagreements == 2 * expected
+
+
+def test_several_labels_differ_if_one_does(tmp_path: Path) -> None:
+    bundle = toy_bundle(tmp_path / "topics", labels=["a", "b", "c", "d"], multi_label=True)
+    multi = Classifier.from_pretrained(bundle.folder, threads=1)
+    monitor = Monitor(multi, share=1)
+    monitor.predict(TEXTS)
+    assert monitor.report().disagreements == sum(differing(multi, TEXTS)) > 0
+
+
+def test_nothing_is_known_at_first(clf: Classifier) -> None:
+    report = Monitor(clf).report()
+    assert (report.seen, report.shadowed, report.lower, report.upper) == (0, 0, 0, 1)
+
+
+def counts(monitor: Monitor[Any]) -> tuple[int, int, int]:
+    report = monitor.report()
+    return report.seen, report.shadowed, report.disagreements
+
+
+def test_the_sample_is_the_same_however_texts_come(clf: Classifier) -> None:
+    whole, parts, stream, other = (Monitor(clf, share=0.3, seed=seed) for seed in (1, 1, 1, 2))
+    whole.predict(TEXTS)
+    for begin in range(0, 200, 33):
+        parts.predict(text for text in TEXTS[begin : begin + 33])
+    list(stream.stream(TEXTS, options=BUFFERS))
+    other.predict(TEXTS)
+    assert counts(whole) == counts(parts) == counts(stream)
+    assert counts(whole) != counts(other)
+    assert 40 < whole.report().shadowed < 80
+
+
+def test_what_went_through_all_layers_is_not_run_again(clf: Classifier) -> None:
+    deep = sum(route.tier == 2 and route.exit == 3 for route in clf.predict(TEXTS).routes)
+    assert 0 < deep < 200
+    monitor = Monitor(clf, share=1)
+    monitor.predict(TEXTS)
+    assert (monitor.report().shadowed, monitor.report().rerun) == (200, 200 - deep)
+    blended = Monitor(clf.with_blend(0.5), share=1)  # tier 1's word counts there too
+    blended.predict(TEXTS)
+    assert blended.report().rerun == 200
+    assert blended.report().disagreements == sum(differing(clf.with_blend(0.5), TEXTS))
+
+
+def test_a_text_of_several_windows_is_run_again(clf: Classifier) -> None:
+    """Its route is that of the deepest window; others may have stayed in tier 1."""
+    long = "good film " * 20
+    deepest = clf.with_exit_policy(never).with_router(lambda state: np.arange(len(state.confidence)) == 0)
+    assert (deepest.predict([long]).routes[0].tier, deepest.predict([long]).routes[0].exit) == (2, 3)
+    monitor = Monitor(deepest, share=1)
+    monitor.predict([long])
+    assert monitor.report().rerun == 1
+    monitor.predict(["good film"])
+    assert monitor.report().rerun == 1
+
+
+def test_full_depth_needs_no_shadows(clf: Classifier, tagger: Tagger) -> None:
+    for face, given in ((full(clf), TEXTS), (full(tagger), SPLIT)):
+        monitor: Monitor[Any] = Monitor(face, share=1, bound=0.01)
+        monitor.predict(given)
+        report = monitor.report()
+        assert (report.shadowed, report.rerun, report.disagreements) == (200, 0, 0)
+
+
+def test_the_alarm_comes_soon_after_a_shift(clf: Classifier) -> None:
+    texts = shifting(clf, 300, 100)
+    heard: list[int] = []
+    monitor = Monitor(clf, share=1, bound=0.05, on_alarm=lambda it: heard.append(it.report().seen))
+    answers = 0
+    for _ in monitor.stream(texts, options=BUFFERS):
+        answers += 1
+        if heard:
+            break
+    alarm = monitor.report().alarm_at
+    assert alarm is not None
+    assert 300 < alarm < 320
+    assert monitor.report().alarm_after == alarm  # all were shadowed
+    assert heard == [answers]
+    assert alarm <= answers < alarm + 32  # at once, but for those that were compared together
+    assert monitor.face is clf
+    list(monitor.stream(texts, options=BUFFERS))
+    assert len(heard) == 1
+    assert monitor.report().alarm_at == alarm
+
+
+def test_no_alarm_where_nothing_shifts(clf: Classifier) -> None:
+    rate = np.mean(differing(clf, TEXTS))
+    monitor = Monitor(clf, share=1, bound=float(rate) + 0.02)
+    for seed in range(5):
+        monitor.predict([TEXTS[row] for row in np.random.default_rng(seed).permutation(200)])
+    assert monitor.report().alarm_at is None
+
+
+def test_the_alarm_names_the_text_and_how_many_were_shadowed(clf: Classifier) -> None:
+    texts = shifting(clf, 0, 200)
+    monitor = Monitor(clf, share=0.25, bound=0.05)
+    monitor.predict(texts)
+    report = monitor.report()
+    drawn = [row for row, _ in Sampler(share=0.25, by_word=False, seed=0).draw(np.ones(200, dtype=np.int64))]
+    assert report.alarm_at is not None
+    assert report.alarm_after is not None
+    assert report.alarm_at == drawn[report.alarm_after - 1] + 1 > report.alarm_after
+
+
+def test_bound_of_the_certificate(certified: Classifier) -> None:
+    assert Monitor(certified).report().bound == 0.0242
+    assert Monitor(certified, bound=0.5).report().bound == 0.5
+    assert Monitor(certified.with_router(defer_none)).report().bound is None  # of which nothing is certified
+
+
+def test_safer_settings_one_after_the_other(certified: Classifier) -> None:
+    monitor = Monitor(certified, share=1)
+    monitor.predict(shifting(certified, 0, 50))
+    assert monitor.report().alarm_at is not None
+    assert monitor.safer()
+    assert monitor.face.router == Threshold(0.99)
+    assert certified.router == Threshold(0.9)
+    assert counts(monitor) == (50, 0, 0)
+    assert (monitor.report().alarm_at, monitor.report().bound, monitor.report().raised) == (None, 0.0242, 1)
+    assert monitor.safer()
+    assert monitor.face.settings == full(certified).settings
+    assert not monitor.safer()
+    assert monitor.report().raised == 2
+    monitor.predict(shifting(certified, 0, 50))
+    assert counts(monitor) == (100, 50, 0)
+
+
+def test_a_stream_goes_on_with_the_safer_setting(clf: Classifier) -> None:
+    texts = shifting(clf, 100, 200)
+    monitor = Monitor(clf, share=1, bound=0.05, on_alarm=Monitor.safer)
+    answers = list(monitor.stream(texts, options=BUFFERS))
+    before, after = clf.predict(texts).labels, full(clf).predict(texts).labels
+    labels = [answer.label for answer in answers]
+    change = next(row for row in range(300, 0, -1) if labels[row - 1] == before[row - 1] != after[row - 1])
+    assert 100 < change < 170  # an alarm, and what had been read by then
+    assert labels == before[:change] + after[change:]
+    report = monitor.report()
+    assert (report.seen, report.raised, report.alarm_at, report.disagreements) == (300, 1, None, 0)
+    assert report.shadowed == 300 - change  # of the setting before, nothing is counted any more
+    assert (monitor.face.router, monitor.face.exit_policy) == (defer_all, never)
+
+
+def test_a_stream_compares_as_it_goes(clf: Classifier) -> None:
+    """Constant memory: what was sampled does not wait for the end."""
+    monitor = Monitor(clf, share=1)
+    for number, _ in enumerate(monitor.stream(TEXTS, options=BUFFERS), start=1):
+        assert number - 32 < monitor.report().shadowed <= number
+    assert monitor.report().shadowed == 200
+
+
+def test_a_stream_reads_no_further_than_the_model(clf: Classifier) -> None:
+    read = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal read
+        while True:
+            read += 1
+            yield "good film"
+
+    stream = Monitor(clf, share=0.5).stream(endless(), options=BUFFERS)
+    for _ in range(100):
+        next(stream)
+    assert read <= 120
+
+
+def test_what_an_abandoned_stream_left_is_compared_later(tagger: Tagger) -> None:
+    monitor = Monitor(tagger, share=1)
+    stream = monitor.stream(SPLIT[:20])
+    for _ in range(10):
+        next(stream)
+    assert counts(monitor)[:2] == (10, 0)
+    monitor.predict_texts(TEXTS[:5])
+    assert counts(monitor)[:2] == (15, 15)
+    other = monitor.stream_texts(TEXTS[:20])
+    for _ in range(5):  # the two in turn
+        next(stream)
+        next(other)
+    monitor.predict([])
+    assert counts(monitor)[:2] == (25, 25)
+
+
+@pytest.mark.parametrize("texts", ["a text", 7, {"text": "good"}, {"good"}, ("good", "bad"), [3]])
+def test_bad_texts_are_told_as_the_model_tells_them(clf: Classifier, texts: Any) -> None:
+    monitor = Monitor(clf, share=1)
+    for method in ("predict", "stream"):
+        with pytest.raises(InputError) as own:
+            list(getattr(clf, method)(texts))
+        with pytest.raises(InputError) as told:
+            list(getattr(monitor, method)(texts))
+        assert str(told.value) == str(own.value)
+
+
+def test_bad_sentences_are_told_as_the_model_tells_them(tagger: Tagger) -> None:
+    monitor = Monitor(tagger)
+    with pytest.raises(InputError, match="sentence"):
+        monitor.stream("a text")
+    with pytest.raises(InputError):
+        monitor.stream_texts("a text")
+    assert len(monitor.predict((["good"], ["film"]))) == 2  # here a tuple is a list of sentences
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"share": 0}, "share must be above 0 and at most 1, was: 0; 0.01 shadows every hundredth answer"),
+        ({"share": 1.5}, "share must be above 0 and at most 1, was: 1.5; 0.01 shadows every hundredth answer"),
+        ({"share": True}, "share must be above 0 and at most 1, was: True; 0.01 shadows every hundredth answer"),
+        ({"bound": 0}, "bound must be above 0 and below 1, was: 0; it is a share of all answers, such as 0.02"),
+        ({"confidence": 1}, "confidence must be above 0 and below 1, was: 1; 0.95 is usual"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, was: -1; 0 is usual"),
+    ],
+)
+def test_impossible_options(clf: Classifier, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError) as told:
+        Monitor(clf, **options)
+    assert str(told.value) == message
+
+
+def test_it_says_what_it_is(clf: Classifier) -> None:
+    assert repr(Monitor(clf, bound=0.02)).startswith("Monitor(Classifier(")
+    assert "bound=0.02" in repr(Monitor(clf, bound=0.02))
+
+
+def test_words_have_the_same_chance_in_sentences_of_any_length() -> None:
+    lengths = np.tile(np.array([1, 5, 20, 0]), 25_000)
+    rows, words = zip(*Sampler(share=0.02, by_word=True, seed=0).draw(lengths), strict=True)
+    drawn = np.array([lengths[row] for row in rows])
+    share = np.array([(drawn == length).sum() / (25_000 * length) for length in (1, 5, 20)])
+    np.testing.assert_allclose(share, 0.02, rtol=0.15)
+    places = np.bincount(np.array(words)[drawn == 20], minlength=20)
+    assert len(places) == 20
+    np.testing.assert_allclose(places / places.sum(), 0.05, rtol=0.25)
+
+
+def test_a_short_cut_of_the_share_of_long_sentences() -> None:
+    drawn = list(Sampler(share=1, by_word=True, seed=0).draw(np.full(50, 7)))
+    assert [row for row, _ in drawn] == list(range(50))  # each once
+    assert {word for _, word in drawn} == set(range(7))
+
+
+def test_one_word_is_compared() -> None:
+    chances, routes = np.zeros((2, 1), dtype=np.float32), Routes(np.ones(2), np.zeros(2), np.ones(2))  # type: ignore[arg-type]  # of no account
+    answer = TagPrediction(["A", "B"], chances, routes)
+    again = replace(answer, tags=["A", "C"])
+    assert [Shadow(1, None, answer, word).differs(again) for word in (0, 1, None)] == [False, True, True]
+
+
+def test_a_certificate_about_words(tagger: Tagger, tmp_path: Path) -> None:
+    spelled = tagger.settings
+    stated = replace(tagger.bundle.manifest, windows=spelled["windows"], decoding=spelled["decoding"])
+    tagger.save_pretrained(tmp_path / "words", certificate=certificate_of(stated, unit="word"))
+    certified = Tagger.from_pretrained(tmp_path / "words", threads=1)
+    first, again = certified.predict(SPLIT).tags, full(certified).predict(SPLIT).tags
+    monitor = Monitor(certified, share=0.05)
+    monitor.predict(SPLIT)
+    drawn = list(Sampler(share=0.05, by_word=True, seed=0).draw(np.array([len(words) for words in SPLIT])))
+    expected = sum(first[row][word or 0] != again[row][word or 0] for row, word in drawn)
+    assert counts(monitor) == (200, len(drawn), expected)
+    assert 0 < expected < len(drawn)
+    assert monitor.report().bound == 0.0242
+    streamed = Monitor(certified, share=0.05)
+    list(streamed.stream(SPLIT))
+    assert counts(streamed) == counts(monitor)
+
+
+def test_exits_alone_may_differ_too(clf: Classifier) -> None:
+    early = clf.with_router(defer_all).with_exit_policy(AtExit(1))
+    monitor = Monitor(early, share=1)
+    monitor.predict(TEXTS)
+    assert monitor.report().disagreements == sum(differing(early, TEXTS)) > 0
+    assert monitor.report().rerun == 200

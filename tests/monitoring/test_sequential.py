@@ -1,0 +1,218 @@
+"""Bets against a rate: worked examples, and promises tried on simulated streams."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import beta
+
+from cascade.core.batch import BoolArray
+from cascade.exceptions import OptionError
+from cascade.monitoring.sequential import Capital, Watch, capital_after, rate_bounds
+
+ALARM = np.log(20)
+
+
+def streams(rates: object, runs: int, seed: int = 0) -> BoolArray:
+    """Outcomes of independent streams. `rates`: of each outcome. Shape `(runs, outcomes)`."""
+    chances = np.asarray(rates, dtype=np.float64)
+    return np.random.default_rng(seed).random((runs, len(chances))) < chances
+
+
+def first(alarms: BoolArray) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Number of the outcome that raised the alarm, from 1; a number beyond all others where none did."""
+    return np.where(alarms.any(axis=1), alarms.argmax(axis=1) + 1, 10**9)
+
+
+def slow_capital(outcomes: list[bool], bound: float, rises: tuple[tuple[float, float], ...]) -> list[float]:
+    """The recursion as the docstring of `capital_after` has it."""
+    unspent = [(1 + time / 500) ** -0.5 for time in range(len(outcomes) + 1)]
+    made, totals = [0.0] * len(rises), []
+    for time, outcome in enumerate(outcomes):
+        for number, (rise, _) in enumerate(rises):
+            odds = rise * bound / (1 - bound)
+            bet = (odds / (1 + odds) - bound) / (bound * (1 - bound))
+            made[number] = (made[number] + unspent[time] - unspent[time + 1]) * (1 + bet * (outcome - bound))
+        parts = [part * one for (_, part), one in zip(rises, made, strict=True)]
+        totals.append(sum(parts) + unspent[time + 1])
+    return totals
+
+
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=30),
+    st.floats(0.001, 0.999),
+    st.tuples(st.floats(1.1, 30), st.floats(1.1, 30)).map(lambda both: ((both[0], 0.25), (both[1], 0.75))),
+    st.integers(0, 30),
+)
+def test_capital_is_the_recursion_at_once_or_in_parts(
+    outcomes: list[bool], bound: float, rises: tuple[tuple[float, float], ...], cut: int
+) -> None:
+    array = np.array(outcomes)
+    expected = slow_capital(outcomes, bound, rises)
+    totals, capital = capital_after(array, bound, rises=rises)
+    np.testing.assert_allclose(np.exp(totals), expected, rtol=1e-9)
+    before, begun = capital_after(array[:cut], bound, rises=rises)
+    behind, end = capital_after(array[cut:], bound, begun=begun, rises=rises)
+    np.testing.assert_allclose(np.exp(np.concatenate((before, behind))), expected, rtol=1e-9)
+    assert (capital.outcomes, end.outcomes) == (len(outcomes), len(outcomes))
+
+
+@given(st.floats(0.01, 0.99), st.integers(1, 8))
+def test_capital_is_expected_to_stay_1_at_the_bound(bound: float, length: int) -> None:
+    every = np.array(list(np.ndindex(*(2,) * length)), dtype=np.bool_)  # all streams of that length
+    chances = np.where(every, bound, 1 - bound).prod(axis=1)
+    totals, _ = capital_after(every, bound)
+    np.testing.assert_allclose(chances @ np.exp(totals), np.ones(length), rtol=1e-9)
+
+
+def test_streams_beside_each_other_are_as_alone() -> None:
+    both = streams(np.full(400, 0.1), 2)
+    together, capital = capital_after(both, 0.05)
+    for row in range(2):
+        alone, own = capital_after(both[row], 0.05)
+        np.testing.assert_array_equal(together[row], alone)
+        assert capital.logs is not None
+        assert own.logs is not None
+        np.testing.assert_array_equal(capital.logs[row], own.logs)
+
+
+def test_capital_survives_a_million_quiet_outcomes() -> None:
+    quiet = np.zeros(1_000_000, dtype=np.bool_)
+    _, begun = capital_after(quiet, 0.3)
+    totals, _ = capital_after(np.ones(40, dtype=np.bool_), 0.3, begun=begun)
+    assert np.isfinite(totals).all()
+    assert totals[-1] > ALARM
+
+
+def test_false_alarms_of_steady_streams() -> None:
+    totals, _ = capital_after(streams(np.full(4_000, 0.02), 400), 0.02)  # the worst allowed: exactly the bound
+    false = (totals >= ALARM).any(axis=1).mean()
+    assert 0 < false <= 0.05  # some: the bound is not idle
+
+
+def test_an_alarm_soon_after_a_shift() -> None:
+    quiet, loud = 1_000, 500
+    rates = np.repeat([0.015, 0.1], [quiet, loud])  # against a bound of 2 %
+    totals, _ = capital_after(streams(rates, 200), 0.02)
+    delay = first(totals >= ALARM) - quiet
+    assert (delay <= 0).mean() <= 0.05
+    assert (delay <= loud).all()
+    assert np.median(delay) < 150
+
+
+def test_bets_that_began_at_the_start_alone_would_be_later() -> None:
+    """What the shares that begin anew are for: a likelihood ratio has lost too much by the time of the shift."""
+    rates = np.repeat([0.005, 0.08], [3_000, 500])
+    outcomes = streams(rates, 50)
+    totals, _ = capital_after(outcomes, 0.02)
+    once = np.cumsum(np.where(outcomes, np.log(4), np.log(0.92 / 0.98)), axis=1)
+    assert np.median(first(totals >= ALARM)) < 3_200
+    assert np.median(first(once >= ALARM)) > 3_500
+
+
+def test_watch_raises_the_alarm_at_the_same_outcome_however_it_is_fed() -> None:
+    outcomes = streams(np.repeat([0.01, 0.3], [100, 200]), 1)[0]
+    whole = Watch(bound=0.02).after(outcomes)
+    parts = Watch(bound=0.02)
+    for begin in range(0, len(outcomes), 7):
+        parts = parts.after(outcomes[begin : begin + 7])
+    assert whole.alarm_at is not None
+    assert whole.alarm_at > 100
+    assert parts.alarm_at == whole.alarm_at
+    assert parts.after(outcomes) is parts  # looks no further
+    totals, _ = capital_after(outcomes, 0.02)
+    assert whole.alarm_at == first(totals[None] >= ALARM)[0]
+
+
+def test_watch_of_nothing() -> None:
+    watch = Watch(bound=0.02).after(np.zeros(0, dtype=np.bool_))
+    assert (watch.alarm_at, watch.capital.outcomes) == (None, 0)
+    assert isinstance(watch.capital, Capital)
+
+
+def test_a_surer_watch_is_later() -> None:
+    outcomes = streams(np.full(500, 0.2), 1)[0]
+    usual, sure = (Watch(bound=0.05, confidence=level).after(outcomes).alarm_at for level in (0.95, 0.9999))
+    assert usual is not None
+    assert sure is not None
+    assert usual < sure
+
+
+def test_interval_of_quiet_outcomes_by_hand() -> None:
+    """Of 100 outcomes without the event: the capital of all bets at the upper limit is 40."""
+    lower, upper = rate_bounds(0, 100)
+    shares = np.arange(1, 23) ** -0.5
+    tilts = 8 * 2 ** (-np.arange(22) / 2)
+    capital = (shares / shares.sum()) @ (1 - upper * (1 - np.exp(-tilts))) ** -100
+    assert capital == pytest.approx(40)
+    assert lower == 0
+    assert 0.03 < upper < 0.05  # 0.036 if looked at once
+
+
+def test_intervals_are_wider_than_those_for_one_look_but_not_twice_as_wide() -> None:
+    counts = np.array([10, 100, 1_000, 10_000, 100_000])
+    for rate in (0.02, 0.1, 0.5):
+        events = (counts * rate).astype(np.int64)
+        lower, upper = rate_bounds(events, counts)
+        once = beta.ppf(0.975, events + 1, counts - events) - beta.ppf(0.025, np.maximum(events, 1e-9), counts - events)
+        ratio = (upper - lower) / once
+        assert (ratio > 1).all()
+        assert (ratio < 1.9).all()
+        assert (lower <= events / counts).all()
+        assert (events / counts <= upper).all()
+
+
+@given(st.integers(0, 1_000), st.integers(0, 1_000))
+def test_what_is_no_event_is_the_mirror(events: int, others: int) -> None:
+    lower, upper = rate_bounds(events, events + others)
+    low, high = rate_bounds(others, events + others)
+    assert lower == pytest.approx(1 - high)
+    assert upper == pytest.approx(1 - low)
+    assert 0 <= lower <= upper <= 1
+
+
+def test_nothing_is_known_before_the_first_outcome() -> None:
+    assert [float(limit) for limit in rate_bounds(0, 0)] == [0, 1]
+
+
+def missed(outcomes: BoolArray, means: object) -> float:
+    """Share of streams in which some interval misses, of those after every fourth outcome."""
+    count, times = outcomes.shape[1], np.arange(3, outcomes.shape[1], 4)
+    pairs, which = np.unique(outcomes.cumsum(axis=1)[:, times] * (count + 1) + times + 1, return_inverse=True)
+    lower, upper = (limit[which.reshape(-1, len(times))] for limit in rate_bounds(*np.divmod(pairs, count + 1)))
+    mean = np.broadcast_to(np.asarray(means), count)[times]
+    return float(((lower > mean) | (upper < mean)).any(axis=1).mean())
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.2])
+def test_intervals_hold_the_rate_at_all_times_at_once(rate: float) -> None:
+    assert missed(streams(np.full(400, rate), 400), rate) <= 0.05
+
+
+def test_intervals_hold_the_mean_of_a_rate_that_changes() -> None:
+    rates = np.repeat([0.02, 0.4, 0.1], [100, 100, 200])
+    means = rates.cumsum() / np.arange(1, 401)
+    assert missed(streams(rates, 400), means) <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("events", "examples", "confidence", "message"),
+    [
+        (3, 2, 0.95, "events must be from 0 to examples, were: 3 of 2; count both again"),
+        (-1, 2, 0.95, "events must be from 0 to examples, were: -1 of 2; count both again"),
+        (1, 2, 1, "confidence must be above 0 and below 1, was: 1; 0.95 is usual"),
+    ],
+)
+def test_impossible_counts(events: int, examples: int, confidence: float, message: str) -> None:
+    with pytest.raises(OptionError, match=f"^{message}$"):
+        rate_bounds(events, examples, confidence=confidence)
+
+
+@pytest.mark.parametrize("value", [0, 1, -0.1, 1.5, float("nan"), True, "0.5"])
+def test_impossible_bounds(value: float) -> None:
+    with pytest.raises(OptionError, match=f"^bound must be above 0 and below 1, was: {value!r}; it is a share of all"):
+        Watch(bound=value)
+    with pytest.raises(OptionError, match=r"^confidence must be above 0 and below 1"):
+        Watch(bound=0.1, confidence=value)

@@ -1,0 +1,443 @@
+"""The tagger's face: words and texts in, tags, dicts and routes out."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import cascade
+from cascade.bundle.manifest import MANIFEST_FILE
+from cascade.engine.streaming import StreamOptions
+from cascade.exceptions import (
+    BundleError,
+    BundleNotFoundError,
+    CertificateWarning,
+    InputError,
+    OptionError,
+    TaskError,
+)
+from cascade.pipelines import base as face
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.batching import FixedSize, TokenBudget
+from cascade.policies.decoding import Viterbi, argmax
+from cascade.policies.exits import AtExit, MaxProbability, never
+from cascade.policies.routing import Budget, Threshold, defer_all, defer_none
+from cascade.policies.windows import Windows, whole_sentences
+from cascade.policies.word_exits import SentenceExit, TokenExit
+from cascade.runtime.backend import Array, FunctionBackend
+from cascade.text.entities import AggregationStrategy
+from cascade.text.word_encoding import encode_words
+from tests.models.certificates import certificate_of
+from tests.models.toy import toy_bundle
+from tests.models.toy_tags import LAYERS, TAGS, tag_bundle
+from tests.text import test_entities as theirs
+from tests.text.test_entities import MAKERS, Pair, pair, same  # noqa: F401  # a fixture is found by its name
+from tests.text.test_word_encoding import ODD
+
+SENTENCES = [
+    ["the", "film", "is", "good", "but", "long", "and", "we", "cry"],
+    [],
+    ["warm"],
+    ["a", "goodfilm", ",", "don't", "laugh"],
+    ["film"] * 60,
+    ["it", "was", "never", "dull"],
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tag_bundle(tmp_path_factory.mktemp("bundles") / "entities").folder
+
+
+@pytest.fixture(scope="module")
+def tagger(folder: Path) -> Tagger:
+    return Tagger.from_pretrained(folder, threads=1)
+
+
+def test_predict(tagger: Tagger) -> None:
+    answers = tagger.predict(SENTENCES)
+    assert [len(tags) for tags in answers.tags] == [9, 0, 1, 5, 60, 4]
+    assert answers.probabilities.shape == (79, 5)
+    np.testing.assert_allclose(answers.probabilities.sum(axis=1), np.ones(79), rtol=1e-5)
+    flat = [tag for tags in answers.tags for tag in tags]
+    assert flat == [tagger.labels[best] for best in answers.probabilities.argmax(axis=1)]
+    assert {route.tier for route in answers.routes.words} == {1, 2}
+    assert set(answers.stats.exits) <= set(LAYERS)
+    assert answers.stats.texts == 6
+    assert list(answers.stats.seconds) == ["tokenize", "tier1", "route", "tier2", "merge", "decode"]
+    assert answers.spans is None
+
+
+def test_predictions_read_like_a_list(tagger: Tagger) -> None:
+    answers = tagger.predict(SENTENCES)
+    assert len(answers) == len(list(answers)) == 6
+    assert [one.tags for one in answers] == answers.tags
+    assert answers[3].probabilities.shape == (5, 5)
+    assert len(answers[3].routes) == len(answers.routes[3]) == 5
+    assert answers[-1].tags == answers[5].tags
+    np.testing.assert_array_equal(answers[5].probabilities, answers.probabilities[-4:])
+    assert answers.routes[-1] == answers.routes.words[75:]
+    assert [one.tags for one in answers[2:4]] == answers.tags[2:4]
+    assert [len(one) for one in answers.routes[:3]] == [9, 0, 1]
+    assert answers.offsets.tolist() == [0, 9, 9, 10, 15, 75, 79]
+    assert repr(answers).startswith("TagPredictions(6: [[")
+    assert repr(answers.routes).startswith("SentenceRoutes(6 sentences, Routes(79: ")
+    with pytest.raises(IndexError):
+        answers.routes[6]
+    with pytest.raises(IndexError):
+        answers[6]
+
+
+def test_alone_or_together_in_any_batches(tagger: Tagger) -> None:
+    expected = tagger.predict(SENTENCES)
+    for batching in (FixedSize(1), FixedSize(2), TokenBudget(30), TokenBudget(9999)):
+        answers = tagger.with_batching(batching).predict(SENTENCES)
+        np.testing.assert_allclose(answers.probabilities, expected.probabilities, atol=1e-5)
+        assert answers.tags == expected.tags
+    for row, sentence in enumerate(SENTENCES):
+        alone = tagger.predict([sentence])
+        np.testing.assert_allclose(alone.probabilities, expected[row].probabilities, atol=1e-5)
+
+
+def test_the_whole_of_tier_2(tagger: Tagger) -> None:
+    full = tagger.with_router(defer_all).with_exit_policy(never)
+    answers = full.predict(SENTENCES[:3])
+    words = encode_words(full.tokenizer, SENTENCES[:3])
+    np.testing.assert_allclose(answers.probabilities, full.tier2.all_exits(words)[:, -1], atol=1e-5)
+    assert answers.stats.exits == {3: 10}
+    assert tagger.with_router(defer_all).with_exit_policy(AtExit(2)).predict(SENTENCES).stats.exits == {2: 79}
+
+
+@pytest.mark.parametrize("policy", [TokenExit(0.3), TokenExit(0.3, window=3), SentenceExit(0.5), MaxProbability(0.8)])
+def test_policies_for_words(tagger: Tagger, policy: Any) -> None:
+    answers = tagger.with_router(defer_all).with_exit_policy(policy).predict(SENTENCES)
+    assert len(answers.stats.exits) > 1
+    assert sum(answers.stats.exits.values()) == 79
+
+
+@pytest.mark.parametrize("strategy", AggregationStrategy, ids=lambda strategy: strategy.value)
+def test_texts_equal_transformers(strategy: AggregationStrategy, pair: Pair, folder: Path) -> None:  # noqa: F811
+    """The whole way: words and pieces, the engine, dicts; tier 1 is the model that the pipeline has."""
+    tokenizer, model, pipeline = pair
+
+    def run(feeds: Any) -> dict[str, Array]:
+        with torch.no_grad():
+            given = {name: torch.tensor(feeds[name]) for name in ("input_ids", "attention_mask")}
+            return {"logits": model(**given).logits.numpy()}
+
+    backend = FunctionBackend(run, ("input_ids", "attention_mask"), ("logits",))
+    loaded = Tagger.from_pretrained(folder, threads=1, router=defer_none)
+    manifest = replace(loaded.bundle.manifest, labels=theirs.LABELS)
+    ours = replace(
+        loaded,
+        bundle=replace(loaded.bundle, manifest=manifest),
+        tokenizer=tokenizer,
+        tier1=replace(loaded.tier1, backend=backend, labels=len(theirs.LABELS), max_length=512),
+    )
+    texts = list(theirs.TEXTS)
+    found = ours(texts, aggregation_strategy=strategy.value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = [pipeline(text, aggregation_strategy=strategy.value) for text in texts]
+    json.dumps(found)
+    assert ours([texts[0]]) == [ours(texts[0])]
+    assert len(ours(texts[0], aggregation_strategy=strategy)) == len(found[0])
+    for one, other in zip(found, expected, strict=True):
+        same(one, other)
+
+
+def test_forms_of_a_call(tagger: Tagger) -> None:
+    assert tagger([]) == []
+    assert tagger("") == []
+    assert tagger(["", " "]) == [[], []]
+    assert tagger(("film", "warm")) == tagger(["film", "warm"])
+    long = tagger("the film is good " * 200)
+    assert max(entity["start"] for entity in long) > 3000
+    with pytest.raises(OptionError, match="aggregation_strategy must be one of none, simple, first, average, max, was"):
+        tagger("film", aggregation_strategy="words")
+    for wrong in (None, 3, b"film", {"text": "film"}, {"film"}):
+        with pytest.raises(InputError, match=r"texts must be a list of texts, was: .*; put them into a list"):
+            tagger(wrong)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(InputError, match=r"a text must be a string, text 1 was: list; give words that are split alr"):
+        tagger(["film", ["the", "film"]])  # type: ignore[list-item]  # wrong on purpose
+
+
+def test_words_of_texts(tagger: Tagger) -> None:
+    texts = ["the  goodfilm,\tשלום", "", "\u200b", "\ud83d café \ud83d\ude00 e\u0301!"]
+    answers = tagger.predict_texts(texts)
+    assert answers.spans is not None
+    words = [[text[begin:end] for begin, end in one.spans] for text, one in zip(texts, answers, strict=True)]  # type: ignore[union-attr]  # texts have spans
+    assert words == [["the", "goodfilm", ",", "שלום"], [], [], ["café", "\ud83d\ude00", "e", "!"]]
+    assert [len(tags) for tags in answers.tags] == [4, 0, 0, 4]
+    split = tagger.predict([["the", "goodfilm", ",", "שלום"]])
+    np.testing.assert_allclose(answers[0].probabilities, split.probabilities, atol=1e-6)
+    assert len(tagger.predict_texts([])) == 0
+
+
+def test_every_word_has_exactly_one_tag(tagger: Tagger) -> None:
+    sentences = [ODD, [], ["!" * 5000], ["z" * 5000], ["the", *ODD, "film"], [""]]
+    for router in (Threshold(0.9), Threshold(0.6), defer_all, defer_none, Budget(0.5)):
+        answers = tagger.with_router(router).predict(sentences)
+        assert [len(tags) for tags in answers.tags] == [len(sentence) for sentence in sentences]
+        assert np.isfinite(answers.probabilities).all()
+        assert (answers.probabilities.max(axis=1) > 0).all()
+
+
+def test_nothing(tagger: Tagger) -> None:
+    for router in (Threshold(0.9), defer_all, defer_none, Budget(0.5)):
+        for count in (0, 2):
+            sentences: list[list[str]] = [[] for _ in range(count)]
+            answers = tagger.with_router(router).with_decoding(Viterbi(TAGS)).predict(sentences)
+            assert answers.tags == sentences
+            assert answers.probabilities.shape == (0, 5)
+    assert list(tagger.stream([])) == []
+
+
+@pytest.mark.parametrize("router", [Threshold(0.9), defer_all, defer_none])
+def test_stream_equals_predict(tagger: Tagger, router: Any) -> None:
+    chosen = tagger.with_router(router)
+    expected = list(chosen.predict(SENTENCES))
+    for options in (None, StreamOptions(buffer_size=2), StreamOptions(max_age=0), StreamOptions(max_age=None)):
+        answers = list(chosen.stream(iter(SENTENCES), options=options))
+        assert [one.tags for one in answers] == [one.tags for one in expected]
+        for one, other in zip(answers, expected, strict=True):
+            np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
+            assert (one.routes.tier == other.routes.tier).all()
+
+
+def test_stream_reads_a_buffer_at_a_time(tagger: Tagger) -> None:
+    read = 0
+
+    def sentences() -> Iterator[list[str]]:
+        nonlocal read
+        for _ in range(100):
+            read += 1
+            yield ["film"]
+
+    answers = tagger.stream(sentences(), options=StreamOptions(buffer_size=10, max_age=None))
+    assert next(answers).tags
+    assert read == 10
+    assert len(list(answers)) == 99
+
+
+def test_what_is_no_sentence(tagger: Tagger) -> None:
+    for wrong in ("the film", 3, None, {"tokens": ["a"]}):
+        for method in (tagger.predict, tagger.stream):
+            with pytest.raises(
+                InputError, match=r"sentences must be a list of lists of words, was: .*; give lists of w"
+            ):
+                method(wrong)  # type: ignore[arg-type]  # wrong on purpose
+    for bad in ("film", 3, None, ["a", 3]):
+        with pytest.raises(InputError, match="sentence 1"):
+            tagger.predict([["the"], bad])  # type: ignore[list-item]  # wrong on purpose
+        with pytest.raises(
+            InputError, match=r"sentence 1 of the stream, alone as sentence 0: a (sentence|word) must be"
+        ):
+            list(tagger.stream([["the"], bad]))  # type: ignore[list-item]  # wrong on purpose
+
+
+def test_decoding(tagger: Tagger) -> None:
+    valid = tagger.with_decoding(Viterbi(TAGS)).predict(SENTENCES * 3)
+    before = {"B-PER": {"B-PER", "I-PER"}, "I-PER": {"B-PER", "I-PER"}, "B-LOC": {"B-LOC", "I-LOC"}}
+    before["I-LOC"] = before["B-LOC"]
+    broken = 0
+    for found in (valid, tagger.predict(SENTENCES * 3)):
+        for tags in found.tags:
+            pairs = zip(["O", *tags], tags, strict=False)
+            broken += sum(tag.startswith("I-") and last not in before[tag] for last, tag in pairs) * (found is valid)
+    assert broken == 0
+    assert valid.tags != tagger.predict(SENTENCES * 3).tags
+    entities = tagger.with_decoding(lambda p, offsets: np.ones(len(p), dtype=np.int64))("the film")
+    assert [entity["entity"] for entity in entities] == ["B-PER", "B-PER"]
+
+
+def test_copies_share_sessions_and_leave_the_original_alone(tagger: Tagger) -> None:
+    other = tagger.with_windows(Windows(margin=1)).with_decoding(Viterbi(TAGS)).with_router(defer_none)
+    assert (tagger.windows, tagger.decoding, tagger.router) == (Windows(), argmax, Threshold(0.9))
+    assert (other.windows, other.decoding, other.router) == (Windows(margin=1), Viterbi(TAGS), defer_none)
+    assert other.tier1.backend is tagger.tier1.backend
+    assert isinstance(tagger.with_budget(max_deferred=0.2), Tagger)
+    assert tagger.with_budget(max_deferred=0.2).predict(SENTENCES).stats.deferred <= 16
+
+
+def test_windows_decide_what_tier_2_reads(tagger: Tagger) -> None:
+    whole = tagger.with_windows(whole_sentences).predict(SENTENCES)
+    none = tagger.with_windows(Windows(margin=0, whole=1)).predict(SENTENCES)
+    assert (whole.routes.words.tier == none.routes.words.tier).all()
+    assert not np.allclose(whole.probabilities, none.probabilities)
+
+
+def test_policies_are_checked(tagger: Tagger) -> None:
+    with pytest.raises(OptionError, match=r"the windows must be callable, was: 3; use cascade.policies.Windows"):
+        tagger.with_windows(3)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(OptionError, match=r"context_layers must be a layer with an exit, was: 7; choose from 1, 2, 3"):
+        tagger.with_windows(Windows(context_layers=7))
+    with pytest.raises(OptionError, match=r"the decoder must be callable, was: 'bio'; use one of cascade.policies"):
+        tagger.with_decoding("bio")  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(OptionError, match=r"Viterbi must have the model's 5 labels"):
+        tagger.with_decoding(Viterbi(("O", "B-X", "I-X")))
+
+
+def test_options_of_from_pretrained(folder: Path) -> None:
+    chosen = Tagger.from_pretrained(
+        str(folder),
+        threads=1,
+        router=defer_all,
+        exit_policy=never,
+        windows=whole_sentences,
+        decoding=Viterbi(TAGS),
+        batching=FixedSize(4),
+    )
+    assert (chosen.router, chosen.exit_policy, chosen.windows) == (defer_all, never, whole_sentences)
+    assert (chosen.decoding, chosen.tier1.batching) == (Viterbi(TAGS), FixedSize(4))
+    with pytest.raises(OptionError, match="context_layers must be a layer with an exit"):
+        Tagger.from_pretrained(folder, threads=1, windows=Windows(context_layers=7))
+
+
+def test_repr(tagger: Tagger, folder: Path) -> None:
+    assert repr(tagger) == (
+        f"Tagger({str(folder)!r}, 5 labels, 3 exits, router=Threshold(threshold=0.9, score=max_probability), "
+        "exit_policy=MaxProbability(threshold=0.9), windows=Windows(margin=3, whole=0.6, context_layers=None), "
+        "blend=0.0, decoding=argmax)"
+    )
+
+
+def test_save_and_load_again(tagger: Tagger, tmp_path: Path) -> None:
+    chosen = tagger.with_router(Threshold(0.7)).with_exit_policy(TokenExit(0.2)).with_windows(Windows(margin=1))
+    chosen = chosen.with_decoding(Viterbi(TAGS)).with_blend(0.25)
+    chosen.save_pretrained(tmp_path / "new")
+    again = Tagger.from_pretrained(tmp_path / "new", threads=1)
+    assert (again.router, again.exit_policy) == (Threshold(0.7), TokenExit(0.2))
+    assert (again.windows, again.decoding) == (Windows(margin=1), Viterbi(TAGS))
+    assert again.predict(SENTENCES).tags == chosen.predict(SENTENCES).tags
+    tagger.save_pretrained(tmp_path / "same")
+    assert Tagger.from_pretrained(tmp_path / "same", threads=1).bundle.manifest == tagger.bundle.manifest
+    with pytest.raises(OptionError, match=r"only the windows of cascade.policies can be saved"):
+        tagger.with_windows(whole_sentences.__call__).save_pretrained(tmp_path / "own")
+    assert not (tmp_path / "own").exists()
+
+
+def test_settings(tagger: Tagger) -> None:
+    policies = {"router": tagger.bundle.manifest.router, "exit_policy": tagger.bundle.manifest.exit_policy}
+    assert tagger.settings == {
+        **policies,
+        "blend": 0.0,
+        "temperatures": [1.0, [1.0, 1.0, 1.0]],
+        "windows": {"policy": "Windows", "margin": 3, "whole": 0.6, "context_layers": None},
+        "decoding": {"policy": "argmax"},
+    }
+    chosen = tagger.with_exit_policy(TokenExit(0.2)).with_windows(Windows(margin=1)).with_decoding(Viterbi(TAGS))
+    chosen = chosen.with_temperatures(0.5, (1, 2, 3))
+    again = tagger.with_settings(json.loads(json.dumps(chosen.settings)))
+    assert again.settings == chosen.settings
+    assert again.predict(SENTENCES).tags == chosen.predict(SENTENCES).tags
+    with pytest.raises(OptionError, match=r"settings must be among router, .*windows, decoding, were: margin; see"):
+        tagger.with_settings({"margin": 3})
+
+
+def test_what_is_certified_of_a_tagger(tagger: Tagger, tmp_path: Path) -> None:
+    chosen = tagger.with_windows(Windows(margin=1))
+    # The decoder is the default that the bundle left out; a certificate says which one it is.
+    certificate = certificate_of(
+        tagger.bundle.manifest,
+        unit="sentence",
+        policies=chosen.settings,
+        safer=(chosen.with_windows(Windows(margin=5)).settings,),
+    )
+    chosen.save_pretrained(tmp_path / "certified", certificate=certificate)
+    loaded = Tagger.from_pretrained(tmp_path / "certified", threads=1)
+    assert loaded.certificate == certificate
+    loaded.save_pretrained(tmp_path / "again")
+    assert Tagger.from_pretrained(tmp_path / "again", threads=1).certificate == certificate
+    others = [loaded.with_windows(Windows(margin=2)), loaded.with_decoding(Viterbi(TAGS)), loaded.with_blend(0.5)]
+    assert [other.certificate for other in [*others, tagger]] == [None] * 4
+    safer = loaded.safer()
+    assert safer is not None
+    assert safer.windows == Windows(margin=5)
+    full = safer.safer()
+    assert full is not None
+    assert (full.router, full.exit_policy) == (defer_all, never)
+    assert full.safer() is None
+    others[0].save_pretrained(tmp_path / "other")
+    assert Tagger.from_pretrained(tmp_path / "other", threads=1).bundle.manifest.certificate is None
+
+
+def test_a_certificate_of_other_policies_warns_and_is_dropped(tagger: Tagger, tmp_path: Path) -> None:
+    tagger.save_pretrained(
+        tmp_path / "new", certificate=certificate_of(tagger.bundle.manifest, policies=tagger.settings)
+    )
+    file = tmp_path / "new" / MANIFEST_FILE
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    raw["windows"]["margin"] = 1
+    file.write_text(json.dumps(raw), encoding="utf-8")
+    with pytest.warns(
+        CertificateWarning, match=r"the windows are .*\"margin\": 1,.*, certified: .*\"margin\": 3,"
+    ) as caught:
+        loaded = Tagger.from_pretrained(tmp_path / "new", threads=1)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert loaded.certificate is None
+
+
+def test_push_to_hub(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        face, "push_bundle", lambda bundle, repo_id, **_: seen.append((bundle.manifest.windows, repo_id))
+    )
+    tagger.with_windows(Windows(margin=2)).push_to_hub("me/entities")
+    assert seen == [({"policy": "Windows", "margin": 2, "whole": 0.6, "context_layers": None}, "me/entities")]
+
+
+def test_the_wrong_class(folder: Path, tmp_path: Path) -> None:
+    message = (
+        r"Classifier must have a bundle for text-classification, but .* is for token-classification; load it with Tag"
+    )
+    with pytest.raises(TaskError, match=message):
+        Classifier.from_pretrained(folder)
+    texts = toy_bundle(tmp_path / "texts").folder
+    with pytest.raises(
+        BundleError, match=r"Tagger must have a bundle for token-.*; load it with Classifier.from_pretr"
+    ):
+        Tagger.from_pretrained(texts)
+
+
+def test_loading_faults(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleNotFoundError):
+        Tagger.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(OptionError, match="threads must be a whole number of at least 1, was: 0"):
+        Tagger.from_pretrained(folder, threads=0)
+    odd = tag_bundle(tmp_path / "odd", windows={"policy": "Doors"}, decoding={"policy": "argmax"}).folder
+    with pytest.raises(BundleError, match=r"the bundle's policies must be readable, but windows must be written"):
+        Tagger.from_pretrained(odd)
+    assert Tagger.from_pretrained(odd, threads=1, windows=Windows(), decoding=argmax).windows == Windows()
+
+
+def test_tags_that_differ_between_the_tiers_are_refused(tmp_path: Path) -> None:
+    made = tag_bundle(tmp_path / "made").folder
+    file = made / MANIFEST_FILE
+    raw = json.loads(file.read_text())
+    raw["tier1"]["labels"] = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+    file.write_text(json.dumps(raw))
+    with pytest.raises(
+        BundleError, match=r"labels of tier 1 must be \['O', 'B-PER', 'I-PER', 'B-LOC', 'I-LOC'\], were"
+    ):
+        Tagger.from_pretrained(made)
+
+
+def test_progress(tagger: Tagger, capsys: pytest.CaptureFixture[str]) -> None:
+    tagger.predict(SENTENCES, show_progress=True)
+    assert "tier 1: 100%" in capsys.readouterr().err
+    tagger.predict(SENTENCES)
+    assert capsys.readouterr().err == ""
+
+
+def test_it_is_public() -> None:
+    assert cascade.Tagger is Tagger

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascade.core.batch import FloatArray, IntArray
+from cascade.exceptions import OptionError
+from cascade.policies import decoding
+from cascade.policies.decoding import Crf, Decoder, MeanField, Viterbi, argmax
+
+LABELS = ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
+OUT, I_PER, B_PER = 4, 3, 1
+ZEROS = np.zeros((3, 3))
+
+
+@st.composite
+def sentences(draw: st.DrawFn, labels: int) -> tuple[FloatArray, IntArray]:
+    """Log-probabilities and offsets of ragged sentences, some without words."""
+    lengths = draw(st.lists(st.integers(0, 5), max_size=6))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    logits = rng.normal(0, draw(st.sampled_from([0.3, 3.0])), (sum(lengths), labels))
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return logits.astype(np.float32), np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+
+
+def is_bio(path: list[int]) -> bool:
+    before = "O"
+    for name in (LABELS[number] for number in path):
+        if name[0] == "I" and (before[0] not in "BI" or before[2:] != name[2:]):
+            return False
+        before = name
+    return True
+
+
+@given(sentences(len(LABELS)))
+def test_viterbi_is_the_likeliest_valid_sequence(case: tuple[FloatArray, IntArray]) -> None:
+    scores, offsets = case
+    found = Viterbi(LABELS)(scores, offsets)
+    for first, stop in itertools.pairwise(offsets.tolist()):
+        path = found[first:stop].tolist()
+        assert is_bio(path)
+        own = scores[first:stop].astype(np.float64)
+        every = [other for other in itertools.product(range(5), repeat=min(stop - first, 3)) if is_bio(list(other))]
+        if 0 < stop - first <= 3:
+            best = max(sum(own[word, label] for word, label in enumerate(other)) for other in every)
+            assert sum(own[word, label] for word, label in enumerate(path)) == pytest.approx(best, abs=1e-4)
+
+
+@given(sentences(len(LABELS)))
+def test_viterbi_keeps_sentences_that_are_valid_already(case: tuple[FloatArray, IntArray]) -> None:
+    scores, offsets = case
+    found, likeliest = Viterbi(LABELS)(scores, offsets), argmax(scores, offsets)
+    for first, stop in itertools.pairwise(offsets.tolist()):
+        if is_bio(likeliest[first:stop].tolist()):
+            np.testing.assert_array_equal(found[first:stop], likeliest[first:stop])
+
+
+def test_viterbi_worked_example() -> None:
+    # "saw Mary Smith": argmax says O, I-PER, I-PER. Either the first I-PER becomes B-PER (0.5 -> 0.3), or all is O.
+    p = np.array(
+        [[0.02, 0.02, 0.02, 0.02, 0.92], [0.05, 0.3, 0.05, 0.5, 0.1], [0.1, 0.1, 0.1, 0.6, 0.1]], dtype=np.float32
+    )
+    scores, offsets = np.log(p), np.array([0, 3])
+    np.testing.assert_array_equal(argmax(scores, offsets), [OUT, I_PER, I_PER])
+    np.testing.assert_array_equal(Viterbi(LABELS)(scores, offsets), [OUT, B_PER, I_PER])
+    np.testing.assert_array_equal(Viterbi(LABELS)(scores[1:2], np.array([0, 1])), [B_PER])
+
+
+@given(sentences(3))
+def test_without_transitions_a_chain_is_argmax(case: tuple[FloatArray, IntArray]) -> None:
+    scores, offsets = case
+    wanted = argmax(scores, offsets)
+    np.testing.assert_array_equal(Crf(ZEROS)(scores, offsets), wanted)
+    np.testing.assert_array_equal(MeanField(ZEROS)(scores, offsets), wanted)
+
+
+@given(sentences(3), st.integers(0, 2**32 - 1))
+def test_crf_beats_every_other_sequence(case: tuple[FloatArray, IntArray], seed: int) -> None:
+    scores, offsets = case
+    rng = np.random.default_rng(seed)
+    transitions, start, end = rng.normal(size=(3, 3)), rng.normal(size=3), rng.normal(size=3)
+    found = Crf(transitions, start, end)(scores, offsets)
+    for first, stop in itertools.pairwise(offsets.tolist()):
+        if stop > first:
+            own = scores[first:stop].astype(np.float64)
+
+            def total(path: tuple[int, ...], own: Any = own) -> float:
+                between = sum(float(transitions[pair]) for pair in itertools.pairwise(path))
+                ends = float(start[path[0]] + end[path[-1]])
+                return sum(float(own[word, label]) for word, label in enumerate(path)) + between + ends
+
+            best = max(map(total, itertools.product(range(3), repeat=stop - first)))
+            assert total(tuple(found[first:stop].tolist())) == pytest.approx(best, abs=1e-3)
+
+
+@given(sentences(3), st.integers(0, 2**32 - 1), st.integers(1, 4))
+def test_mean_field_is_its_formula(case: tuple[FloatArray, IntArray], seed: int, iterations: int) -> None:
+    # Word by word in double precision: q_i ~ exp(u_i + q_{i-1} T + T q_{i+1}), all from the q of the iteration before.
+    scores, offsets = case
+    rng = np.random.default_rng(seed)
+    transitions, start, end = rng.normal(size=(3, 3)), rng.normal(size=3), rng.normal(size=3)
+    found = MeanField(transitions, start, end, iterations=iterations)(scores, offsets)
+    for first, stop in itertools.pairwise(offsets.tolist()):
+        if stop == first:
+            continue
+        own = scores[first:stop].astype(np.float64)
+        own[0] += start
+        own[-1] += end
+        now = own
+        for _ in range(iterations):
+            q = np.exp(now) / np.exp(now).sum(axis=1, keepdims=True)
+            now = np.stack(
+                [
+                    own[word]
+                    + (q[word - 1] @ transitions if word else 0)
+                    + (transitions @ q[word + 1] if word + 1 < len(own) else 0)
+                    for word in range(len(own))
+                ]
+            )
+        np.testing.assert_allclose(
+            now[np.arange(len(own)), found[first:stop]], now.max(axis=1), atol=1e-4
+        )  # equal but for ties
+
+
+def test_mean_field_comes_to_what_the_neighbours_say() -> None:
+    # The middle word cannot tell 0 from 1; staying is worth 2, so sure neighbours on both sides decide.
+    stay = 2 * np.eye(2)
+    sure = np.log([[0.95, 0.05], [0.49, 0.51], [0.95, 0.05]]).astype(np.float32)
+    np.testing.assert_array_equal(argmax(sure, np.array([0, 3])), [0, 1, 0])
+    np.testing.assert_array_equal(MeanField(stay)(sure, np.array([0, 3])), [0, 0, 0])
+    # Alone, or beside another sentence, it keeps its own answer.
+    np.testing.assert_array_equal(MeanField(stay)(sure, np.array([0, 1, 2, 2, 3])), [0, 1, 0])
+    # In longer chains it mostly agrees with exact inference.
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(400, 2)).astype(np.float32)
+    offsets = np.arange(0, 401, 8)
+    exact, near = Crf(0.5 * stay)(scores, offsets), MeanField(0.5 * stay)(scores, offsets)
+    likeliest = argmax(scores, offsets)
+    assert (near == exact).mean() > 0.9 > (likeliest == exact).mean()
+
+
+@pytest.mark.parametrize("decoder", [argmax, Viterbi(("O", "B-X", "I-X")), Crf(ZEROS), MeanField(ZEROS)], ids=repr)
+@pytest.mark.parametrize("offsets", [[0], [0, 0], [0, 0, 1, 1], [0, 1]])
+def test_sentences_without_words_and_single_words(decoder: Decoder, offsets: list[int]) -> None:
+    scores = np.log([[0.2, 0.7, 0.1]]).astype(np.float32)[: offsets[-1]]
+    np.testing.assert_array_equal(decoding.decide(decoder, scores, np.array(offsets)), [1] * offsets[-1])
+
+
+@pytest.mark.parametrize("decoder", [Viterbi(("O", "B-X", "I-X")), Crf(ZEROS), MeanField(ZEROS)], ids=repr)
+def test_probabilities_of_zero(decoder: Decoder) -> None:
+    scores = np.array([[-np.inf, 0, -np.inf], [-np.inf, -np.inf, 0], [0, -np.inf, -np.inf]], dtype=np.float32)
+    before = scores.copy()
+    np.testing.assert_array_equal(decoder(scores, np.array([0, 3])), [1, 2, 0])
+    np.testing.assert_array_equal(scores, before)  # what it was given is the caller's
+
+
+WRITTEN: list[tuple[Decoder, str]] = [
+    (argmax, "argmax"),
+    (Viterbi(LABELS), "Viterbi(5 labels)"),
+    (Crf([[0.5, -1.25], [0.0, 2.0]], [1, 2], [3, 4]), "Crf(2 labels)"),
+    (MeanField(np.eye(2), iterations=5), "MeanField(2 labels, iterations=5)"),
+]
+
+
+@pytest.mark.parametrize(("decoder", "shown"), WRITTEN)
+def test_round_trip_and_repr(decoder: Decoder, shown: str) -> None:
+    assert repr(decoder) == shown
+    again = decoding.from_json(json.loads(json.dumps(decoding.to_json(decoder))))
+    assert again == decoder
+    assert hash(again) == hash(decoder)
+
+
+def test_decoders_differ() -> None:
+    assert Crf(np.eye(2)) != Crf(np.eye(2), [0, 1])
+    assert Crf(np.eye(2)) == Crf(np.eye(2), [0, 0], [0, 0])
+    other: Decoder = MeanField(np.eye(2))
+    assert Crf(np.eye(2)) != other
+    assert Viterbi(LABELS) != Viterbi(LABELS[::-1])
+
+
+def test_own_callables_decode_but_are_not_written() -> None:
+    def last(log_probabilities: FloatArray, offsets: IntArray) -> IntArray:
+        return np.full(len(log_probabilities), 2)
+
+    scores, offsets = np.zeros((4, 3), dtype=np.float32), np.array([0, 4])
+    np.testing.assert_array_equal(decoding.decide(last, scores, offsets), [2, 2, 2, 2])
+    decoding.check(last, ["a", "b", "c"])
+    with pytest.raises(OptionError, match=r"only the decoders of cascade\.decoding can be saved"):
+        decoding.to_json(last)
+
+
+@pytest.mark.parametrize("made", [np.zeros(3), np.zeros(4), np.full(4, 3), np.full(4, -1), np.zeros((4, 1), dtype=int)])
+def test_what_a_decoder_returned_is_checked(made: Any) -> None:
+    with pytest.raises(OptionError, match=r"must return numbers of labels \(0 to 2\) of shape \(4,\), returned: .* of"):
+        decoding.decide(lambda _scores, _offsets: made, np.zeros((4, 3), dtype=np.float32), np.array([0, 4]))
+
+
+def test_decoders_of_other_labels_are_refused() -> None:
+    decoding.check(Viterbi(LABELS), LABELS)
+    decoding.check(Crf(ZEROS), ["a", "b", "c"])
+    decoding.check(argmax, ["a"])
+    with pytest.raises(OptionError, match="Viterbi must have the model's 5 labels in their order"):
+        decoding.check(Viterbi(LABELS), LABELS[::-1])
+    with pytest.raises(OptionError, match="MeanField must have transitions between the model's 2 labels, had: 3"):
+        decoding.check(MeanField(ZEROS), ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Viterbi(("NOUN",)), "must be named in BIO or BIOES"),
+        (lambda: Crf(np.zeros((2, 3))), r"transitions must be square, .* were of shape \(2, 3\)"),
+        (lambda: Crf(np.zeros((0, 0))), "transitions must be square"),
+        (lambda: Crf(np.zeros(3)), "transitions must be finite numbers in 2 dimensions"),
+        (lambda: Crf([[0.0, -np.inf], [0.0, 0.0]]), "must be finite numbers .* -10000 forbids"),
+        (lambda: Crf([["a"]]), "transitions must be finite numbers in 2 dimensions"),
+        (lambda: Crf(ZEROS, [0, 0]), "start must have a number for each of 3 labels, had: 2"),
+        (lambda: Crf(ZEROS, end=[[0, 0, 0]]), "end must be finite numbers in 1 dimension, "),
+        (lambda: MeanField(ZEROS, iterations=0), "iterations must be a whole number of at least 1, was: 0"),
+        (lambda: decoding.from_json(cast(Any, [])), "a decoder must be written"),
+        (lambda: decoding.from_json({"policy": "Beam"}), "the decoder must be one of argmax, Viterbi, Crf, MeanField"),
+        (lambda: decoding.from_json({"policy": ["argmax"]}), r"was: \['argmax'\]"),
+        (lambda: decoding.from_json({"policy": "Viterbi"}), r"must have the fields \['labels'\], were: \[\]"),
+        (lambda: decoding.from_json({"policy": "Viterbi", "labels": "O"}), "labels must be a list of names, was: 'O'"),
+        (lambda: decoding.from_json({"policy": "argmax", "x": 1}), r"must have the fields \[\], were: \['x'\]"),
+    ],
+)
+def test_bad_use(make: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        make()

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascade.core.batch import BoolArray, FloatArray
+from cascade.exceptions import OptionError
+from cascade.policies import exits
+from cascade.policies.exits import (
+    AtExit,
+    Entropy,
+    ExitPolicy,
+    ExitState,
+    Margin,
+    MaxProbability,
+    Patience,
+    all_of,
+    any_of,
+    never,
+)
+
+LAYERS = (2, 4, 6)
+
+
+def state(*history: list[list[float]], multi_label: bool = False) -> ExitState:
+    """From probabilities of each exit so far, `[rows, labels]` each."""
+    columns = np.array(history, dtype=np.float32).transpose(1, 0, 2)
+    index = len(history) - 1
+    return ExitState(
+        exit=index,
+        layer=2 * index + 2,
+        last=False,
+        probabilities=columns[:, -1],
+        history=columns,
+        multi_label=multi_label,
+    )
+
+
+def one_hot(*answers: int) -> list[list[list[float]]]:
+    """One row that gave these answers, one per exit."""
+    return [[[float(label == answer) for label in range(3)]] for answer in answers]
+
+
+def test_max_probability_right_tool() -> None:
+    # Right Tool, ACL 2020: leave if the largest calibrated probability is at least t.
+    now = state([[0.85, 0.15], [0.95, 0.05], [0.1, 0.9]])
+    np.testing.assert_array_equal(MaxProbability(0.9)(now), [False, True, True])
+
+
+def test_entropy_deebert() -> None:
+    # DeeBERT, ACL 2020: leave if the entropy is below S; here S = 0.3 of two labels.
+    p = [[0.95, 0.05], [0.92, 0.08], [0.9, 0.1], [0.5, 0.5]]
+    entropy = [-sum(x * np.log(x) for x in row) for row in p]
+    np.testing.assert_array_equal(Entropy(1 - 0.3 / np.log(2))(state(p)), np.array(entropy) < 0.3)
+
+
+def test_margin() -> None:
+    np.testing.assert_array_equal(Margin(0.5)(state([[0.7, 0.2, 0.1], [0.7, 0.3, 0.0]])), [True, False])
+
+
+@pytest.mark.parametrize(
+    ("answers", "patience", "leaves"),
+    [
+        # PABEE, NeurIPS 2020, figure 2: the counter rises with each answer equal to the one before, else falls to 0.
+        ([0], 1, False),
+        ([0, 0], 1, True),
+        ([0, 1], 1, False),
+        ([0, 1, 1], 1, True),
+        ([0, 0], 2, False),
+        ([0, 0, 0], 2, True),
+        ([1, 0, 0], 2, False),
+        ([0, 1, 0], 2, False),
+        ([2, 1, 1, 1], 2, True),
+    ],
+)
+def test_patience_pabee(answers: list[int], patience: int, leaves: bool) -> None:
+    np.testing.assert_array_equal(Patience(patience)(state(*one_hot(*answers))), [leaves])
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=8), st.integers(1, 4))
+def test_patience_equals_the_papers_counter(answers: list[int], patience: int) -> None:
+    counter = 0
+    for before, after in itertools.pairwise(answers):
+        counter = counter + 1 if before == after else 0
+    assert Patience(patience)(state(*one_hot(*answers))).tolist() == [counter >= patience]
+
+
+def test_patience_compares_sets_of_labels() -> None:
+    same_best = [[0.9, 0.6], [0.9, 0.4]], [[0.8, 0.4], [0.8, 0.3]]
+    np.testing.assert_array_equal(Patience(1)(state(*same_best)), [True, True])
+    np.testing.assert_array_equal(Patience(1)(state(*same_best, multi_label=True)), [False, True])
+
+
+def test_thresholds_per_exit() -> None:
+    policy = MaxProbability((0.5, 0.9))
+    np.testing.assert_array_equal(policy(state([[0.6, 0.4]])), [True])
+    np.testing.assert_array_equal(policy(state([[0.6, 0.4]], [[0.6, 0.4]])), [False])
+    assert MaxProbability([0.5, 0.9]) == policy  # type: ignore[arg-type]  # a list out of a manifest
+
+
+def test_multi_label_needs_all_labels_sure() -> None:
+    p = [[0.99, 0.5], [0.99, 0.01]]
+    np.testing.assert_array_equal(MaxProbability(0.9)(state(p, multi_label=True)), [False, True])
+
+
+def test_at_exit_and_never() -> None:
+    first, second = state([[1, 0]]), state([[1, 0]], [[1, 0]])
+    np.testing.assert_array_equal(AtExit(4)(first), [False])
+    np.testing.assert_array_equal(AtExit(4)(second), [True])
+    np.testing.assert_array_equal(never(second), [False])
+
+
+def test_combinations() -> None:
+    now = state([[0.95, 0.05], [0.6, 0.4]], [[0.4, 0.6], [0.6, 0.4]])
+    sure, patient = MaxProbability(0.6), Patience(1)
+    np.testing.assert_array_equal(any_of(sure, patient)(now), [True, True])
+    np.testing.assert_array_equal(all_of(sure, patient)(now), [False, True])
+
+
+@pytest.mark.parametrize("make", [MaxProbability, Margin, Entropy])
+@pytest.mark.parametrize("bad", [-0.1, 1.2, True, "0.9", None, (0.5, 1.2), float("nan")])
+def test_thresholds_are_checked(make: Any, bad: object) -> None:
+    with pytest.raises(OptionError, match=r"threshold must be in \[0, 1\], was: .*; give one number, or a tuple"):
+        make(bad)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, True])
+def test_patience_is_checked(bad: Any) -> None:
+    with pytest.raises(
+        OptionError, match=r"patience must be a whole number of at least 1, was: .*; for full depth use"
+    ):
+        Patience(bad)
+
+
+def test_layer_is_checked() -> None:
+    with pytest.raises(OptionError, match="layer must be a whole number of at least 1, was: 0; give the number"):
+        AtExit(0)
+
+
+@pytest.mark.parametrize("combine", [any_of, all_of])
+def test_combinations_are_checked(combine: Any) -> None:
+    with pytest.raises(OptionError, match=r"must have one or more exit policies, was: \(\); write a"):
+        combine()
+    with pytest.raises(OptionError, match=r"must have one or more exit policies, was: \(0.9,\)"):
+        combine(0.9)
+
+
+def test_check_thresholds_against_exits() -> None:
+    for good in (MaxProbability(0.9), MaxProbability((0.9, 0.9)), MaxProbability((0.9, 0.9, 0.9)), AtExit(4), never):
+        exits.check(good, LAYERS)
+    exits.check(lambda now: now.probabilities[:, 0] > 0.5, LAYERS)
+    for policy in (Entropy((0.9,)), any_of(never, Entropy((0.9,)))):
+        with pytest.raises(
+            OptionError, match=r"one number or one per exit \(3, after layers 2, 4, 6; .*was: 1 numbers; give 3"
+        ):
+            exits.check(policy, LAYERS)
+    with pytest.raises(OptionError, match="AtExit must name a layer with an exit, was: 3; choose from 2, 4, 6"):
+        exits.check(all_of(AtExit(3)), LAYERS)
+
+
+def test_decide_checks_what_a_policy_returns() -> None:
+    def wrong(now: ExitState) -> FloatArray:
+        return now.probabilities[:, 0]
+
+    with pytest.raises(OptionError, match=r"the exit policy .*wrong.* must return bools of shape \(1,\), returned"):
+        exits.decide(wrong, state([[1, 0]]))  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_any_callable_is_a_policy() -> None:
+    def first_label(now: ExitState) -> BoolArray:
+        return now.probabilities[:, 0] >= 0.5
+
+    np.testing.assert_array_equal(exits.decide(any_of(first_label), state([[1, 0], [0, 1]])), [True, False])
+
+
+POLICIES = [
+    (MaxProbability(0.9), {"policy": "MaxProbability", "threshold": 0.9}, "MaxProbability(threshold=0.9)"),
+    (Margin((0.5, 1)), {"policy": "Margin", "threshold": [0.5, 1.0]}, "Margin(threshold=(0.5, 1.0))"),
+    (Entropy(0), {"policy": "Entropy", "threshold": 0.0}, "Entropy(threshold=0.0)"),
+    (Patience(2), {"policy": "Patience", "patience": 2}, "Patience(patience=2)"),
+    (AtExit(4), {"policy": "AtExit", "layer": 4}, "AtExit(layer=4)"),
+    (never, {"policy": "never"}, "never"),
+    (
+        any_of(AtExit(4), all_of(Patience(1), never)),
+        {
+            "policy": "any_of",
+            "policies": [
+                {"policy": "AtExit", "layer": 4},
+                {"policy": "all_of", "policies": [{"policy": "Patience", "patience": 1}, {"policy": "never"}]},
+            ],
+        },
+        "any_of(AtExit(layer=4), all_of(Patience(patience=1), never))",
+    ),
+]
+
+
+@pytest.mark.parametrize(("policy", "written", "shown"), POLICIES, ids=lambda value: type(value).__name__)
+def test_round_trip(policy: ExitPolicy, written: dict[str, Any], shown: str) -> None:
+    assert exits.to_json(policy) == written
+    assert exits.from_json(written) == policy
+    assert repr(policy) == shown
+
+
+def test_own_functions_have_no_written_form() -> None:
+    with pytest.raises(
+        OptionError, match=r"only the exit policies of cascade.policies and .* can be saved, was: .*with_exit"
+    ):
+        exits.to_json(any_of(lambda now: now.probabilities[:, 0] > 0.5))
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("never", "an exit policy must be written .*was: 'never'"),
+        ({"policy": "Maximum"}, "must be one of MaxProbability, .*was: 'Maximum'"),
+        ({"policy": ["never"]}, "must be one of"),
+        ({}, "must be one of .*was: None"),
+        ({"policy": "Patience"}, r"Patience must have the fields \['patience'\], were: \[\]"),
+        ({"policy": "never", "threshold": 1}, r"never must have the fields \[\], were: \['threshold'\]"),
+        ({"policy": "Margin", "threshold": 2}, "threshold must be in"),
+        ({"policy": "any_of", "policies": "never"}, "policies must be a list, was: 'never'"),
+        ({"policy": "any_of", "policies": 3}, "policies must be a list, was: 3"),
+    ],
+)
+def test_unreadable_policies(written: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        exits.from_json(written)
+
+
+def test_policies_are_values() -> None:
+    assert len({MaxProbability(0.9), MaxProbability(0.9), Margin(0.9), never, exits.Never()}) == 3

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascade.exceptions import OptionError
+from cascade.policies import windows
+from cascade.policies.windows import Spans, WindowPolicy, Windows, WindowState, whole_sentences
+
+
+def state(*sentences: str, pieces: Sequence[int] | None = None) -> WindowState:
+    """Sentences as strings, a character per word: `?` is unsure."""
+    unsure = [word == "?" for sentence in sentences for word in sentence]
+    return WindowState(
+        unsure=np.array(unsure, dtype=np.bool_),
+        offsets=np.cumsum([0, *map(len, sentences)]),
+        pieces=np.array(pieces if pieces is not None else [1] * len(unsure), dtype=np.int64),
+    )
+
+
+def spans_of(policy: WindowPolicy, now: WindowState) -> list[tuple[int, int, int]]:
+    spans = windows.decide(policy, now)
+    for array in (spans.rows, spans.starts, spans.stops):
+        assert array.dtype == np.int64
+    return list(zip(spans.rows.tolist(), spans.starts.tolist(), spans.stops.tolist(), strict=True))
+
+
+def test_worked_examples() -> None:
+    narrow = Windows(margin=1, whole=1.0)
+    assert spans_of(narrow, state("....?.....")) == [(0, 3, 6)]
+    # Windows end where the sentence does, and never reach into the next one.
+    assert spans_of(narrow, state("?.....", ".....?", "......")) == [(0, 0, 2), (1, 10, 12)]
+    assert spans_of(narrow, state("....?", "?....")) == [(0, 3, 5), (1, 5, 7)]
+    # Overlapping windows merge, touching ones too; with a word between them they are two.
+    assert spans_of(narrow, state("...?.?....")) == [(0, 2, 7)]
+    assert spans_of(narrow, state("...?..?...")) == [(0, 2, 8)]
+    assert spans_of(narrow, state("...?...?..")) == [(0, 2, 5), (0, 6, 9)]
+    assert spans_of(Windows(margin=0, whole=1.0), state("..?", "??.")) == [(0, 2, 3), (1, 3, 5)]
+    assert spans_of(Windows(), state(".........?..........")) == [(0, 6, 13)]
+
+
+def test_mostly_windows_go_whole() -> None:
+    # 3 of 5 pieces are the share 0.6 exactly, which is not more.
+    assert spans_of(Windows(margin=1), state("..?..")) == [(0, 1, 4)]
+    assert spans_of(Windows(margin=1, whole=0.59), state("..?..")) == [(0, 0, 5)]
+    # It is pieces that count: 7 of 9.
+    assert spans_of(Windows(margin=1), state("..?..", pieces=[1, 1, 5, 1, 1])) == [(0, 0, 5)]
+    # Several windows count together, and each sentence for itself.
+    now = state("?...?...?", "?.......")
+    assert spans_of(Windows(margin=1), now) == [(0, 0, 9), (1, 9, 11)]
+
+
+def test_whole_sentences() -> None:
+    assert spans_of(whole_sentences, state("..?..", ".....", "?")) == [(0, 0, 5), (2, 10, 11)]
+    assert whole_sentences == Windows(margin=0, whole=0)
+
+
+def test_rounding_of_shares() -> None:
+    # 0.07 * 100 is a hair above 7, 0.29 * 100 a hair below 29.
+    for share in (0.07, 0.29):
+        count = round(share * 100)
+        now = state("?" * count + "." * (100 - count))
+        assert spans_of(Windows(margin=0, whole=share), now) == [(0, 0, count)]
+
+
+def test_nothing_unsure_and_no_words() -> None:
+    for now in (state(), state("", ""), state("...", "", "..")):
+        for policy in (Windows(), whole_sentences):
+            assert spans_of(policy, now) == []
+    assert spans_of(Windows(margin=1), state("", "?", "")) == [(1, 0, 1)]
+
+
+SENTENCES = st.lists(st.text(alphabet=".?", max_size=12), max_size=6)
+POLICIES = st.builds(Windows, st.integers(0, 4), st.sampled_from([0.0, 0.3, 0.6, 1.0]))
+
+
+@given(SENTENCES, POLICIES, st.data())
+def test_equals_a_loop(sentences: list[str], policy: Windows, data: Any) -> None:
+    total = sum(map(len, sentences))
+    pieces = data.draw(st.lists(st.integers(1, 4), min_size=total, max_size=total))
+    expected, first = [], 0
+    for row, words in enumerate(sentences):
+        sizes = pieces[first : first + len(words)]
+        inside = [
+            any(words[other] == "?" for other in range(max(place - policy.margin, 0), place + policy.margin + 1)
+                if other < len(words))
+            for place in range(len(words))
+        ]  # fmt: skip
+        read = sum(size for size, chosen in zip(sizes, inside, strict=True) if chosen)
+        if read > policy.whole * sum(sizes) + 1e-6:
+            inside = [True] * len(words)
+        place = 0
+        while place < len(words):
+            start = place
+            while place < len(words) and inside[place]:
+                place += 1
+            if place > start:
+                expected.append((row, first + start, first + place))
+            place += 1
+        first += len(words)
+    assert spans_of(policy, state(*sentences, pieces=pieces)) == expected
+
+
+def test_any_callable_serves() -> None:
+    def alone(now: WindowState) -> Spans:
+        places = np.flatnonzero(now.unsure)
+        return Spans(np.searchsorted(now.offsets, places, side="right") - 1, places, places + 1)
+
+    assert spans_of(alone, state("..?", "?.")) == [(0, 2, 3), (1, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("spans", "message"),
+    [
+        (None, "must return Spans, returned: None; give equally many rows, starts and stops"),
+        (([0, 1], [0], [1]), "must return Spans, returned: Spans"),
+        (
+            ([0], [1], [1]),
+            "must return runs of one or more words of their sentence, returned: words 1 to 1 of sentence 0",
+        ),
+        (([0], [1], [4]), "returned: words 1 to 4 of sentence 0; numbers count over all sentences"),
+        (([1], [1], [4]), "returned: words 1 to 4 of sentence 1"),
+        (([2], [3], [5]), "returned: words 3 to 5 of sentence 2"),
+        (([-1], [0], [1]), "returned: words 0 to 1 of sentence -1"),
+        (([0], [0], [3]), "must have every unsure word exactly once, had 1 never and 0 more often; merge windows"),
+        (([0, 1, 1], [0, 3, 3], [3, 5, 4]), "had 0 never and 1 more often"),
+    ],
+)
+def test_wrong_spans_are_refused(spans: Any, message: str) -> None:
+    def wrong(_: WindowState) -> Spans:
+        return Spans(*map(np.array, spans)) if spans else None  # type: ignore[return-value]  # wrong on purpose
+
+    with pytest.raises(OptionError, match=rf"the windows .*wrong.* {message}"):
+        windows.decide(wrong, state("..?", "?."))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"margin": -1}, "margin must be a whole number of at least 0, was: -1; 0 sends unsure words without context"),
+        ({"margin": 1.5}, "margin must be a whole number of at least 0, was: 1.5"),
+        ({"whole": 1.2}, r"whole must be in \[0, 1\], was: 1.2; 0 sends whole sentences"),
+        ({"context_layers": 0}, "context_layers must be a whole number of at least 1, was: 0; None lets context go"),
+    ],
+)
+def test_impossible_options(options: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Windows(**options)
+
+
+@pytest.mark.parametrize("policy", [Windows(), Windows(margin=0, whole=1, context_layers=4), whole_sentences])
+def test_round_trip(policy: Windows) -> None:
+    written = windows.to_json(policy)
+    assert written["policy"] == "Windows"
+    assert windows.from_json(written) == policy
+    assert hash(windows.from_json(written)) == hash(policy)
+
+
+def test_own_functions_have_no_written_form() -> None:
+    with pytest.raises(OptionError, match=r"only the windows of cascade.policies can be saved, was: .*with_windows"):
+        windows.to_json(lambda now: Spans(now.offsets, now.offsets, now.offsets))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "Windows",
+        {},
+        {"policy": "Windows", "margin": 3},
+        {"policy": "Views", "margin": 3, "whole": 0.5, "context_layers": None},
+        {"policy": "Windows", "margin": 3, "whole": 0.5, "context_layers": None, "more": 1},
+    ],
+)
+def test_unreadable_windows(written: Any) -> None:
+    with pytest.raises(
+        OptionError, match=r'windows must be written \{"policy": "Windows", "margin".*was: .*; see to_json'
+    ):
+        windows.from_json(written)

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascade.core.confidence import certainty
+from cascade.exceptions import OptionError
+from cascade.policies import exits
+from cascade.policies.exits import AtExit, ExitPolicy, ExitState, MaxProbability, any_of
+from cascade.policies.word_exits import Aggregate, ExitByToken, SentenceExit, TokenExit, WordState, uncertainty
+
+LAYERS = (2, 4, 6)
+
+
+def p_of(unsure: float) -> list[float]:
+    """Probabilities of two labels whose entropy by log(2) is `unsure`."""
+    low, high = 0.5, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        certain = float(certainty(np.array([[middle, 1 - middle]], dtype=np.float64))[0])
+        low, high = (middle, high) if 1 - certain > unsure else (low, middle)
+    return [high, 1 - high]
+
+
+def state(*sentences: list[float | None], exit_: int = 0, ids: list[int] | None = None) -> WordState:
+    """Sentences of words, each with its uncertainty; `None`: the word has left."""
+    flat = [word for sentence in sentences for word in sentence]
+    places = [place for place, word in enumerate(flat) if word is not None]
+    p = np.array([p_of(word) for word in flat if word is not None], dtype=np.float32).reshape(-1, 2)
+    return WordState(
+        exit=exit_,
+        layer=LAYERS[exit_],
+        last=False,
+        probabilities=p,
+        history=np.repeat(p[:, None], exit_ + 1, axis=1),
+        sentences=np.repeat(np.arange(len(sentences)), [len(sentence) for sentence in sentences]),
+        places=np.array(places, dtype=np.int64),
+        ids=np.array(ids if ids is not None else [0] * len(places), dtype=np.int64),
+    )
+
+
+def test_uncertainty_is_entropy_and_what_left_is_sure() -> None:
+    now = state([0.1, None], [None, 0.9, 0.5])
+    np.testing.assert_allclose(uncertainty(now), [0.1, 0, 0, 0.9, 0.5], atol=1e-5)
+
+
+def test_token_exit_tokee() -> None:
+    # TOKEE, ACL 2021, section 3.3: word j leaves if the largest u in the window around it is below the threshold.
+    now = state([0.01, 0.02, 0.50, 0.03, 0.04])
+    np.testing.assert_array_equal(TokenExit(0.1)(now), [True, True, False, True, True])
+    np.testing.assert_array_equal(TokenExit(0.1, window=3)(now), [True, False, False, False, True])
+    np.testing.assert_array_equal(TokenExit(0.1, window=5)(now), [False] * 5)
+    np.testing.assert_array_equal(TokenExit(0.6, window=5)(now), [True] * 5)
+
+
+def test_windows_do_not_reach_into_other_sentences() -> None:
+    now = state([0.01, 0.02], [0.50], [0.03, 0.04])
+    for window in (3, 9):
+        np.testing.assert_array_equal(TokenExit(0.1, window=window)(now), [True, True, False, True, True])
+
+
+def test_what_left_counts_as_sure_and_blocks_nobody() -> None:
+    # The published code meant this but wrote it to another tensor, so there halted words still block.
+    now = state([0.01, None, None, 0.50])
+    np.testing.assert_array_equal(TokenExit(0.1, window=5)(now), [True, False])
+    np.testing.assert_array_equal(TokenExit(0.1, window=7)(now), [False, False])
+
+
+UNSURE = st.one_of(st.none(), st.sampled_from([0.0, 0.05, 0.2, 0.4, 0.6, 0.9, 1.0]))
+SENTENCES = st.lists(
+    st.lists(UNSURE, min_size=1, max_size=8).filter(lambda row: any(word is not None for word in row)), max_size=5
+)
+
+
+@given(SENTENCES, st.sampled_from([1, 3, 5, 7, 15, 99]), st.sampled_from([0.0, 0.1, 0.5, 0.95]))
+def test_token_exit_equals_a_loop(sentences: list[list[float | None]], window: int, threshold: float) -> None:
+    expected = []
+    for words in sentences:
+        for place, word in enumerate(words):
+            if word is not None:
+                around = words[max(place - window // 2, 0) : place + window // 2 + 1]
+                expected.append(max(other or 0.0 for other in around) < threshold)
+    assert TokenExit(threshold, window=window)(state(*sentences)).tolist() == expected
+
+
+@given(SENTENCES, st.sampled_from(Aggregate), st.sampled_from([0.0, 0.1, 0.5, 0.95]))
+def test_sentence_exit_equals_a_loop(
+    sentences: list[list[float | None]], aggregate: Aggregate, threshold: float
+) -> None:
+    expected = []
+    for words in sentences:
+        unsure = [word or 0.0 for word in words]
+        of_sentence = max(unsure) if aggregate is Aggregate.MAX else sum(unsure) / len(unsure)
+        expected += [of_sentence < threshold] * sum(word is not None for word in words)
+    if aggregate is Aggregate.MEAN and threshold:
+        # Where the mean meets the threshold, rounding decides.
+        means = [sum(word or 0.0 for word in words) / len(words) for words in sentences]
+        if any(abs(mean - threshold) < 1e-4 for mean in means):
+            return
+    assert SentenceExit(threshold, aggregate)(state(*sentences)).tolist() == expected
+
+
+def test_sentence_exit_sentee() -> None:
+    # SENTEE, ACL 2021, section 3.2: the sentence leaves if its largest uncertainty is below the threshold.
+    now = state([0.01, 0.30], [0.02, 0.03, 0.04], [0.90])
+    np.testing.assert_array_equal(SentenceExit(0.2)(now), [False, False, True, True, True, False])
+    mean = SentenceExit(0.2, Aggregate.MEAN)  # means: 0.155, 0.03, 0.9
+    np.testing.assert_array_equal(mean(now), [True, True, True, True, True, False])
+
+
+def test_what_left_counts_as_sure_in_a_mean() -> None:
+    now = state([None, None, 0.30], [0.30])
+    np.testing.assert_array_equal(SentenceExit(0.2, Aggregate.MEAN)(now), [True, False])
+    np.testing.assert_array_equal(SentenceExit(0.2)(now), [False, False])
+
+
+def test_exit_by_token_hashee() -> None:
+    # HashEE, ACL Findings 2022, section 3: the layer of a token is a fixed function of its id.
+    policy = ExitByToken((2, 4, 6))
+    for exit_, expected in (
+        (0, [True, False, False, False]),
+        (1, [True, True, False, False]),
+        (2, [True] * 3 + [False]),
+    ):
+        now = state([0.9] * 4, exit_=exit_, ids=[0, 1, 2, 99])
+        np.testing.assert_array_equal(policy(now), expected)
+
+
+def test_no_words() -> None:
+    for policy in (TokenExit(0.5), TokenExit(0.5, window=3), SentenceExit(0.5), ExitByToken((2,))):
+        assert policy(state()).shape == (0,)
+
+
+def test_thresholds_per_exit_and_combinations() -> None:
+    policy = TokenExit((0.1, 0.4))
+    assert policy(state([0.3])).tolist() == [False]
+    assert policy(state([0.3], exit_=1)).tolist() == [True]
+    both = any_of(policy, MaxProbability(0.99), AtExit(4))
+    assert exits.decide(both, state([0.3, 0.01])).tolist() == [False, True]
+    assert exits.decide(both, state([0.9, 0.01], exit_=1)).tolist() == [True, True]
+
+
+@pytest.mark.parametrize("policy", [TokenExit(0.5), TokenExit(0.5, window=3), SentenceExit(0.5), ExitByToken((2,))])
+def test_texts_are_no_words(policy: ExitPolicy) -> None:
+    p = np.ones((2, 1), dtype=np.float32)
+    now = ExitState(exit=0, layer=2, last=False, probabilities=p, history=p[:, None])
+    with pytest.raises(
+        OptionError, match=r"Exit\w* must be asked about words, was asked about whole texts; use it in a"
+    ):
+        policy(now)
+
+
+@pytest.mark.parametrize("make", [TokenExit, SentenceExit])
+@pytest.mark.parametrize("bad", [-0.1, 1.2, True, "0.9", None, (0.5, 1.2), float("nan")])
+def test_thresholds_are_checked(make: Any, bad: object) -> None:
+    with pytest.raises(OptionError, match=r"threshold must be in \[0, 1\], was: .*; give one number, or a tuple"):
+        make(bad)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, True, "3"])
+def test_window_is_checked(bad: Any) -> None:
+    with pytest.raises(
+        OptionError, match=r"window must be a whole number of at least 1, was: .*; 1 looks at each word"
+    ):
+        TokenExit(0.5, window=bad)
+
+
+def test_window_is_odd() -> None:
+    with pytest.raises(OptionError, match="window must be odd, was: 4; 5 looks both ways alike"):
+        TokenExit(0.5, window=4)
+
+
+@pytest.mark.parametrize("bad", ["median", None, 3])
+def test_aggregate_is_checked(bad: Any) -> None:
+    with pytest.raises(OptionError, match=r"aggregate must be one of max, mean, was: .*; use Aggregate.MAX as in"):
+        SentenceExit(0.5, bad)
+
+
+def test_layers_are_checked() -> None:
+    with pytest.raises(
+        OptionError, match="layers must be a tuple with one layer per token id, was: 3; see ExitByToken"
+    ):
+        ExitByToken(3)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(OptionError, match="layers must be a whole number of at least 1, was: 0; give the number of a"):
+        ExitByToken((2, 0))
+
+
+def test_check_against_exits() -> None:
+    for good in (TokenExit(0.1), TokenExit((0.1, 0.2), 3), SentenceExit((0.1, 0.2, 0.3)), ExitByToken((2, 6, 6))):
+        exits.check(good, LAYERS)
+    for policy in (TokenExit((0.1,)), any_of(SentenceExit((0.1,)))):
+        with pytest.raises(
+            OptionError, match=r"threshold must be one number or one per exit \(3, after layers 2, 4, 6"
+        ):
+            exits.check(policy, LAYERS)
+    with pytest.raises(OptionError, match="ExitByToken must name layers with an exit, were: 3, 5; choose from 2, 4, 6"):
+        exits.check(any_of(ExitByToken((2, 5, 3, 5))), LAYERS)
+
+
+POLICIES = [
+    (
+        TokenExit((0.1, 1), window=5),
+        {"policy": "TokenExit", "threshold": [0.1, 1.0], "window": 5},
+        "TokenExit(threshold=(0.1, 1.0), window=5)",
+    ),
+    (TokenExit(0.1), {"policy": "TokenExit", "threshold": 0.1, "window": 1}, "TokenExit(threshold=0.1, window=1)"),
+    (
+        SentenceExit(0.1, Aggregate.MEAN),
+        {"policy": "SentenceExit", "threshold": 0.1, "aggregate": "mean"},
+        "SentenceExit(threshold=0.1, aggregate=<Aggregate.MEAN: 'mean'>)",
+    ),
+    (ExitByToken((2, 4, 2)), {"policy": "ExitByToken", "layers": [2, 4, 2]}, "ExitByToken(2: 2 ids, 4: 1 ids)"),
+    (
+        any_of(TokenExit(0.1), AtExit(4)),
+        {
+            "policy": "any_of",
+            "policies": [{"policy": "TokenExit", "threshold": 0.1, "window": 1}, {"policy": "AtExit", "layer": 4}],
+        },
+        "any_of(TokenExit(threshold=0.1, window=1), AtExit(layer=4))",
+    ),
+]
+
+
+@pytest.mark.parametrize(("policy", "written", "shown"), POLICIES, ids=lambda value: type(value).__name__)
+def test_round_trip(policy: ExitPolicy, written: dict[str, Any], shown: str) -> None:
+    assert exits.to_json(policy) == written
+    assert exits.from_json(written) == policy
+    assert repr(policy) == shown
+    assert hash(policy) == hash(exits.from_json(written))
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ({"policy": "TokenExit", "threshold": 0.1}, r"TokenExit must have the fields \['threshold', 'window'\], were"),
+        ({"policy": "SentenceExit", "threshold": 0.1, "aggregate": "sum"}, "aggregate must be one of max, mean"),
+        ({"policy": "ExitByToken", "layers": 3}, "layers must be a tuple with one layer per token id, was: 3"),
+        ({"policy": "WordExit"}, "must be one of MaxProbability, .*TokenExit, SentenceExit, ExitByToken, was"),
+    ],
+)
+def test_unreadable_policies(written: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        exits.from_json(written)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from cascade.engine.packing import Packing
+from cascade.exceptions import BundleError, OptionError
+from cascade.runtime import backend
+from cascade.runtime.backend import Array, FunctionBackend, OnnxBackend, SessionOptions, lacks_vnni
+from cascade.runtime.threads import available_cpus
+from tests.models.toy import HEADS, STAGE_INPUTS, toy_bundle
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Path:
+    bundle = toy_bundle(tmp_path / "bundle")
+    return bundle.path(bundle.manifest.tier2.stages[0].file)
+
+
+def test_names_and_run(stage: Path) -> None:
+    graph = OnnxBackend(stage, SessionOptions(threads=1))
+    assert graph.inputs == STAGE_INPUTS
+    assert graph.outputs == ("hidden_out", "logits")
+    feeds = {
+        "hidden": np.ones((3, 6), dtype=np.float32),
+        **Packing.of(np.array([2, 1]), heads=HEADS).feeds,
+    }
+    made = graph.run({**feeds, "unknown": np.zeros(1)})
+    assert {name: array.shape for name, array in made.items()} == {"hidden_out": (3, 6), "logits": (2, 3)}
+    np.testing.assert_allclose(made["logits"][0], made["logits"][1], rtol=1e-6)
+
+
+def test_a_broken_file_is_one_line(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"nothing of the kind")
+    with pytest.raises(BundleError, match=r"broken.onnx must be an ONNX graph that ONNX Runtime .*") as caught:
+        OnnxBackend(broken, SessionOptions(threads=1))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_serial_twin_is_of_the_file_that_was_verified(stage: Path) -> None:
+    digest = hashlib.sha256(stage.read_bytes()).hexdigest()
+    whole, second = (OnnxBackend(stage, SessionOptions(threads=2), digest) for _ in range(2))
+    twin = whole.serial
+    assert (twin.options.threads, twin.serial, whole.serial) == (1, twin, twin)
+    stage.write_bytes(stage.read_bytes() + b"\0")
+    with pytest.raises(BundleError, match=r"must stay as it was .*, but it was altered; load the bundle again"):
+        _ = second.serial
+    stage.unlink()
+    with pytest.raises(BundleError, match="load the bundle again"):
+        _ = second.serial
+    assert whole.serial is twin
+
+
+def test_sessions_share_an_arena_and_do_not_spin(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = backend._session_options(SessionOptions(threads=3))
+    assert (made.intra_op_num_threads, made.inter_op_num_threads) == (3, 1)
+    assert not made.enable_mem_pattern
+    entry = made.get_session_config_entry
+    assert entry("session.intra_op.allow_spinning") == entry("session.inter_op.allow_spinning") == "0"
+    assert entry("session.use_env_allocators") == "1"
+
+
+def test_idle_sessions_cost_no_time(stage: Path) -> None:
+    graph = OnnxBackend(stage, SessionOptions(threads=2))
+    rows = 2000
+    feeds: dict[str, Array] = {
+        "hidden": np.ones((rows, 6), dtype=np.float32),
+        **Packing.of(np.ones(rows, dtype=np.int64), heads=HEADS).feeds,
+    }
+    graph.run(feeds)
+    before = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - before < 0.1
+
+
+@pytest.mark.parametrize(
+    ("flags", "machine", "lacks"),
+    [
+        (("avx2",), "x86_64", True),
+        ((), "AMD64", True),
+        (("avx2", "avx512_vnni"), "x86_64", False),
+        (("avx_vnni",), "x86_64", False),
+        ((), "aarch64", False),
+        ((), "arm64", False),
+    ],
+)
+def test_lacks_vnni(flags: tuple[str, ...], machine: str, lacks: bool) -> None:
+    assert lacks_vnni(flags, machine) is lacks
+
+
+def test_exact_int8_without_vnni(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(backend, "_cpu_flags", lambda: ("avx2",))
+    made = backend._session_options(SessionOptions(threads=1))
+    assert made.get_session_config_entry("session.x64quantprecision") == "1"
+    monkeypatch.setattr(backend, "_cpu_flags", lambda: ("avx512_vnni",))
+    made = backend._session_options(SessionOptions(threads=1))
+    with pytest.raises(RuntimeError, match=r"session.x64quantprecision"):
+        made.get_session_config_entry("session.x64quantprecision")
+
+
+def test_flags_of_a_cpu(tmp_path: Path) -> None:
+    file = tmp_path / "cpuinfo"
+    file.write_text("processor : 0\nflags\t\t: fpu avx2\n\nprocessor : 1\nflags\t\t: fpu\n")
+    assert backend._cpu_flags(file) == ("fpu", "avx2")
+    file.write_text("Features : neon\n")
+    assert backend._cpu_flags(file) == ()
+    assert backend._cpu_flags(tmp_path / "none") == ()
+
+
+def test_another_librarys_arena_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("already registered")
+
+    monkeypatch.setattr(onnxruntime, "create_and_register_allocator", refuse)
+    backend._share_arena.__wrapped__()
+
+
+def test_options() -> None:
+    assert SessionOptions(threads=2) == SessionOptions(threads=2)
+    assert SessionOptions().threads == available_cpus()
+    assert (os.cpu_count() or 1) >= (SessionOptions().threads or 0) >= 1
+    with pytest.raises(OptionError, match="threads must be"):
+        SessionOptions(threads=0)
+
+
+def test_function_backend() -> None:
+    twin = FunctionBackend(lambda feeds: {"y": feeds["x"] + 1, "z": np.array([len(feeds)])}, ("x",), ("y", "z"))
+    made = twin.run({"x": np.zeros(2), "unused": np.zeros(1)})
+    np.testing.assert_array_equal(made["y"], [1, 1])
+    np.testing.assert_array_equal(made["z"], [1])

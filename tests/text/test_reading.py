@@ -1,0 +1,391 @@
+"""Examples from files: every format, every fault with its line, nothing lost or reordered."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascade.exceptions import DataError, MissingExtraError, OptionError
+from cascade.text import records
+from cascade.text.reading import Example, FileFormat, OnError, read_examples
+
+RECORDS: list[dict[str, Any]] = [
+    {"text": "a good film", "label": "positive"},
+    {"text": "", "label": "negative"},
+    {"text": 'quoted "so", and\nover lines', "label": "positive"},
+    {"text": "電影 é", "label": "negative"},
+]
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def jsonl(*values: Any) -> str:
+    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+
+
+def as_csv(rows: list[dict[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+@pytest.fixture(params=["jsonl", "ndjson", "csv", "parquet"])
+def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / f"examples.{request.param}"
+    if request.param == "parquet":
+        pyarrow.parquet.write_table(pa.Table.from_pylist(RECORDS), path)
+        return path
+    return write(path, as_csv(RECORDS) if request.param == "csv" else jsonl(*RECORDS))
+
+
+def test_round_trip(file: Path) -> None:
+    examples = list(read_examples(file, require_label=True))
+    assert [dict(example.record) for example in examples] == RECORDS
+    assert [(example.text, example.label) for example in examples] == [
+        (record["text"], record["label"]) for record in RECORDS
+    ]
+    lines = [2, 3, 4, 6] if file.suffix == ".csv" else [1, 2, 3, 4]
+    assert [example.line for example in examples] == lines
+    assert list(read_examples(str(file))) == examples
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", [True, False])
+def test_text_lines(tmp_path: Path, newline: str, end: bool) -> None:
+    file = write(tmp_path / "a.txt", newline.join(["\ufeffone", "", " two\x0c\u2028 "]) + newline * end)
+    examples = list(read_examples(file))
+    assert [(example.line, example.text) for example in examples] == [(1, "one"), (2, ""), (3, " two\x0c\u2028 ")]
+    assert examples[0] == Example(line=1, text="one", label=None, record={"text": "one"})
+
+
+def test_blank_lines_of_jsonl_and_csv_do_not_count(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", '\ufeff{"text": "a"}\n\n  \n{"text": "b"}\n\n')
+    assert [(example.line, example.text) for example in read_examples(file)] == [(1, "a"), (4, "b")]
+    file = write(tmp_path / "a.csv", "\ufeff\ntext\na\n\n\nb\n\n")
+    assert [(example.line, example.text) for example in read_examples(file)] == [(3, "a"), (6, "b")]
+
+
+def test_pairs(tmp_path: Path) -> None:
+    rows = [{"text": "a", "text_pair": "b"}, {"text": "a", "text_pair": None}, {"text": "a"}]
+    file = write(tmp_path / "a.jsonl", jsonl(*rows))
+    assert [example.text for example in read_examples(file)] == [("a", "b"), "a", "a"]
+    rows = [{"premise": "a", "hypothesis": "b"}, {"premise": "a"}, {"premise": "a", "hypothesis": None}]
+    file = write(tmp_path / "b.jsonl", jsonl(*rows))
+    named = read_examples(file, text_column="premise", pair_column="hypothesis", on_error=OnError.NULL)
+    assert [example.text for example in named] == [("a", "b"), None, None]
+    file = write(tmp_path / "a.csv", "text,text_pair,label\na,b,c\na,,c\n")
+    assert [example.text for example in read_examples(file)] == [("a", "b"), ("a", "")]
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [("a", "a"), (3, "3"), (["a", "b"], ("a", "b")), ([1, 2], ("1", "2")), ([], ()), (None, None), ("", None)],
+)
+def test_labels(tmp_path: Path, value: object, label: object) -> None:
+    file = write(tmp_path / "a.jsonl", jsonl({"text": "a", "intent": value}))
+    assert [example.label for example in read_examples(file, label_column="intent")] == [label]
+
+
+@pytest.mark.parametrize("value", [True, 1.5, {"a": 1}, ["a", None], [True]])
+def test_labels_of_other_types(tmp_path: Path, value: object) -> None:
+    file = write(tmp_path / "a.jsonl", jsonl({"text": "a", "label": value}))
+    with pytest.raises(DataError, match=r"line 1: column 'label' must be a string, a whole number or a list"):
+        list(read_examples(file))
+
+
+@pytest.mark.parametrize("record", [{"text": "a"}, {"text": "a", "label": None}, {"text": "a", "label": ""}])
+def test_a_label_may_be_required(tmp_path: Path, record: dict[str, Any]) -> None:
+    file = write(tmp_path / "a.jsonl", jsonl({"text": "a", "label": 1}, record))
+    assert [example.label for example in read_examples(file)] == ["1", None]
+    with pytest.raises(DataError, match=r"a.jsonl, line 2: (there must be a column|column) 'label'"):
+        list(read_examples(file, require_label=True))
+
+
+BAD_JSONL = b"""{"text": "first"}
+{"text": "open
+[1, 2]
+{"txt": "a", "n": 1}
+{"text": 5}
+{"text": "caf\xe9"}
+{"text": "last"}
+"""
+JSONL_FAULTS = [
+    r"a.jsonl, line 2: a line must be JSON, but at character 10: .*, was: '..text.: .open'; correct the line, or have",
+    r"a.jsonl, line 3: a line must be a JSON object, was: list \(\[1, 2\]\); correct",
+    r"a.jsonl, line 4: there must be a column 'text', columns were: 'txt', 'n'; correct",
+    r"a.jsonl, line 5: column 'text' must be a string, was: int \(5\); correct",
+    r"a.jsonl, line 6: a line must be UTF-8, but byte 14 was 0xe9; correct",
+]
+
+BAD_CSV = b"""text,label
+first,x
+one
+one,two,three
+"a"b,x
+caf\xe9,x
+"never closed,x
+after,y
+5" disk,x
+"two
+lines",z
+"""
+CSV_FAULTS = [
+    r"a.csv, line 3: a row must have 2 fields as the header has, had: 1; correct the line, or",
+    r"a.csv, line 4: a row must have 2 fields as the header has, had: 3; correct",
+    r"a.csv, line 5: a row must be csv with quotes closed and doubled, but: .*; correct",
+    r"a.csv, line 6: a line must be UTF-8, but byte 4 was 0xe9; correct",
+]
+
+
+class TestOnError:
+    def test_stop(self, tmp_path: Path) -> None:
+        examples = read_examples(write(tmp_path / "a.jsonl", BAD_JSONL))
+        assert next(examples).text == "first"
+        with pytest.raises(DataError, match=JSONL_FAULTS[0]) as caught:
+            next(examples)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("number", range(len(JSONL_FAULTS)))
+    def test_every_fault_of_jsonl(self, tmp_path: Path, number: int) -> None:
+        line = BAD_JSONL.splitlines(keepends=True)[number + 1]
+        file = write(tmp_path / "a.jsonl", b'{"text": ""}\n' * (number + 1) + line)
+        with pytest.raises(DataError, match=JSONL_FAULTS[number]):
+            list(read_examples(file))
+
+    def test_skip(self, tmp_path: Path) -> None:
+        errors: list[DataError] = []
+        file = write(tmp_path / "a.jsonl", BAD_JSONL)
+        examples = list(read_examples(file, on_error=OnError.SKIP, report=errors.append))
+        assert [(example.line, example.text) for example in examples] == [(1, "first"), (7, "last")]
+        assert [str(error).partition(":")[0].rpartition(" ")[2] for error in errors] == ["2", "3", "4", "5", "6"]
+        assert list(read_examples(file, on_error=OnError.SKIP)) == examples
+
+    def test_null(self, tmp_path: Path) -> None:
+        errors: list[DataError] = []
+        file = write(tmp_path / "a.jsonl", BAD_JSONL)
+        examples = list(read_examples(file, on_error=OnError.NULL, report=errors.append))
+        assert [example.line for example in examples] == [1, 2, 3, 4, 5, 6, 7]
+        assert [example.text for example in examples] == ["first", None, None, None, None, None, "last"]
+        assert [example.error for example in examples] == [None, *errors, None]
+        assert examples[3].record == {"txt": "a", "n": 1}
+        assert examples[1].record == {}
+
+    def test_csv_goes_on_after_broken_quotes(self, tmp_path: Path) -> None:
+        file = write(tmp_path / "a.csv", BAD_CSV)
+        errors: list[DataError] = []
+        examples = list(read_examples(file, on_error=OnError.NULL, report=errors.append))
+        assert [(example.line, example.text) for example in examples] == [
+            (2, "first"),
+            (3, None),
+            (4, None),
+            (5, None),
+            (6, None),
+            (7, None),
+            (8, "after"),
+            (9, '5" disk'),
+            (10, "two\nlines"),
+        ]
+        for pattern, error in zip(CSV_FAULTS, errors, strict=False):
+            with pytest.raises(DataError, match=pattern):
+                raise error
+        assert [example.error for example in examples if example.error] == errors
+
+
+def test_a_quote_that_is_never_closed_does_not_take_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "LONGEST_RECORD", 50)
+    file = write(tmp_path / "a.csv", 'text\n"open\n' + "fine\n" * 30)
+    errors: list[DataError] = []
+    examples = list(read_examples(file, on_error=OnError.SKIP, report=errors.append))
+    assert [example.line for example in examples] == list(range(3, 33))
+    with pytest.raises(DataError, match=r"line 2: a row must have at most 50 characters \(or a quote is not closed\)"):
+        raise errors[0]
+    assert len(errors) == 1
+
+
+def test_numbers_and_brackets_without_end(tmp_path: Path) -> None:
+    deep = "[" * 200_000
+    file = write(tmp_path / "a.jsonl", f'{{"text": {deep}\n{{"text": "b"}}\n')
+    assert [example.text for example in read_examples(file, on_error=OnError.NULL)] == [None, "b"]
+    if hasattr(sys, "get_int_max_str_digits"):  # the limit is younger than Python 3.10.0
+        file = write(tmp_path / "b.jsonl", '{"text": ' + "1" * 5000 + "}\n")
+        with pytest.raises(DataError, match="line 1: a line must be JSON, but: "):
+            list(read_examples(file))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("txt,label\na,b\n", r"a.csv: line 1: there must be a column 'text', columns were: 'txt', 'label'; name one"),
+        ("text,a,a\na,b,c\n", r"a.csv: line 1: columns must be distinct, twice: \['a'\]; correct the header"),
+        ('"text\n', r"a.csv: line 1: a row must be csv .*; correct the header"),
+        ("text\n", r"a.csv must hold at least one example, but it is empty; check the file"),
+        ("", r"a.csv must hold at least one example"),
+    ],
+)
+def test_faults_of_a_csv_file_as_a_whole(tmp_path: Path, content: str, message: str) -> None:
+    file = write(tmp_path / "a.csv", content)
+    with pytest.raises(DataError, match=message):
+        list(read_examples(file, on_error=OnError.SKIP))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_empty_files(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=f"{name} must hold at least one example, but it is empty; check the file"):
+        list(read_examples(write(tmp_path / name, "")))
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"missing.jsonl must be a file of examples, but it is missing; check the path"):
+        read_examples(tmp_path / "missing.jsonl")
+    with pytest.raises(DataError, match="must be a file of examples, but it is a folder"):
+        read_examples(tmp_path)
+    file = write(tmp_path / "a.docx", "")
+    with pytest.raises(OptionError, match=r"one of .txt, .jsonl, .ndjson, .csv, .parquet, was: a.docx; rename it or"):
+        read_examples(file)
+    assert [example.text for example in read_examples(write(file, "a"), format=FileFormat.TEXT)] == ["a"]
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    file = write(tmp_path / "a.txt", "a")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match=r"a.txt must be readable, but: Permission denied; check its permissions"):
+        list(read_examples(file))
+
+
+def test_streams_and_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [example.text for example in read_examples(io.StringIO("a\nb"))] == ["a", "b"]
+    stream = io.BytesIO(b'{"text": "a"}\n')
+    assert [example.text for example in read_examples(stream, format=FileFormat.JSONL)] == ["a"]
+    assert not stream.closed
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\n\xff\nb\n"), encoding="utf-8"))
+    examples = read_examples("-", on_error=OnError.NULL)
+    assert [example.text for example in examples] == ["a", None, "b"]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b""), encoding="utf-8"))
+    with pytest.raises(DataError, match="standard input must hold at least one example"):
+        list(read_examples(sys.stdin))
+    with pytest.raises(DataError, match="the stream, line 1: a line must be JSON"):
+        list(read_examples(io.StringIO("x"), format=FileFormat.JSONL))
+
+
+class Pipe(io.BytesIO):
+    def seekable(self) -> bool:
+        return False
+
+
+def test_parquet(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    rows = [{"text": "a", "label": ["x", "y"]}, {"text": None, "label": ["x"]}, {"text": "b", "label": None}]
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), file)
+    examples = list(read_examples(file, on_error=OnError.NULL))
+    assert [(example.line, example.text, example.label) for example in examples] == [
+        (1, "a", ("x", "y")),
+        (2, None, None),
+        (3, "b", None),
+    ]
+    with pytest.raises(DataError, match=r"a.parquet, line 2: column 'text' must be a string, was: NoneType"):
+        list(read_examples(file))
+    piped = read_examples(Pipe(file.read_bytes()), format=FileFormat.PARQUET, on_error=OnError.NULL)
+    assert [example.text for example in piped] == ["a", None, "b"]
+    with pytest.raises(DataError, match=r"a.parquet: there must be a column 'sentence', columns were: 'text', 'label'"):
+        list(read_examples(file, text_column="sentence", on_error=OnError.SKIP))
+    with pytest.raises(DataError, match=r"a.parquet: it must be a parquet file, but: .*; write it again"):
+        list(read_examples(write(file, b"PAR1 and no more")))
+
+
+def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(MissingExtraError, match=r"needs pyarrow, which is not installed; pip install .*\[train\]"):
+        read_examples(write(tmp_path / "a.parquet", b""))
+
+
+@given(st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"])), st.text("ab", min_size=1)), min_size=1))
+def test_csv_as_python_writes_it(rows: list[tuple[str, str]]) -> None:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    writer.writerow(["text", "label"])
+    writer.writerows((text.replace("\0", ""), label) for text, label in rows)
+    stream = io.BytesIO(out.getvalue().encode())
+    examples = read_examples(stream, format=FileFormat.CSV)
+    assert [(example.text, example.label) for example in examples] == [(text.replace("\0", ""), y) for text, y in rows]
+
+
+@given(st.lists(st.sampled_from(['"a', "a,b", '"a",b', 'a"b,c', "é,x", "", '"', '"",""', "\xff"]), max_size=12))
+def test_no_line_of_csv_is_lost(lines: list[str]) -> None:
+    stream = io.BytesIO("\n".join(["text,label", "first,x", *lines, "last,x"]).encode("latin-1"))
+    examples = list(read_examples(stream, format=FileFormat.CSV, on_error=OnError.NULL))
+    numbers = [example.line for example in examples]
+    assert numbers == sorted(set(numbers))
+    covered: set[int] = set()
+    for example in examples:
+        span = 1 + sum(str(value).count("\n") for value in example.record.values())
+        covered.update(range(example.line, example.line + span))
+    blank = {number for number, line in enumerate(lines, start=3) if not line}
+    assert covered | blank == set(range(2, len(lines) + 4))
+
+
+@pytest.mark.parametrize("file_format", [FileFormat.TEXT, FileFormat.JSONL, FileFormat.CSV])
+def test_memory_does_not_grow(file_format: FileFormat) -> None:
+    class Endless(io.RawIOBase):
+        def __init__(self) -> None:
+            self.lines = self._make()
+
+        def _make(self) -> Iterator[bytes]:
+            yield b'{"text": 1}\n' if file_format is FileFormat.JSONL else b"text\n"
+            for _ in range(3000):
+                yield b'{"text": "%s"}\n' % (b"a" * 1000) if file_format is FileFormat.JSONL else b"a" * 1000 + b"\n"
+
+        def readline(self, size: int | None = -1, /) -> bytes:
+            return next(self.lines, b"")
+
+    tracemalloc.start()
+    try:
+        stream: Any = Endless()
+        count = sum(1 for _ in read_examples(stream, format=file_format, on_error=OnError.SKIP))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count >= 3000
+    assert peak < 500_000
+
+
+def test_labels_that_nobody_needs_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "odd.jsonl"
+    path.write_text('{"text": "good", "label": 0.5}\n{"text": "bad", "label": {"a": 1}}\n')
+    assert [(e.text, e.label) for e in read_examples(path, label_column=None)] == [("good", None), ("bad", None)]
+    with pytest.raises(OptionError, match="require_label must come with a label_column, was: None; name the column"):
+        list(read_examples(path, label_column=None, require_label=True))
+
+
+def test_lists_of_words(tmp_path: Path) -> None:
+    file = tmp_path / "words.jsonl"
+    file.write_text('{"words": ["a", "b"], "text": "x"}\n{"words": []}\n{"words": "a b"}\n{"words": ["a", null]}\n{}\n')
+    found = list(read_examples(file, tokens_column="words", label_column=None, on_error=OnError.NULL))
+    assert [(example.tokens, example.text) for example in found] == [
+        (["a", "b"], None),
+        ([], None),
+        *[(None, None)] * 3,
+    ]
+    assert "column 'words' must be a list of words, was: str ('a b')" in str(found[2].error)
+    assert "column 'words' must be a list of words, was: list (['a', None])" in str(found[3].error)
+    assert "there must be a column 'words', columns were: none" in str(found[4].error)

@@ -1,0 +1,283 @@
+"""Texts to rows: equality with the Rust tokenizer, windows, pairs that are too long, odd and bad texts."""
+
+from __future__ import annotations
+
+import json
+from collections import UserDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import models, normalizers, pre_tokenizers, processors
+
+from cascade.core.batch import Encoded
+from cascade.exceptions import BundleError, BundleNotFoundError, InputError, OptionError
+from cascade.text import tokenizer as tokenizer_module
+from cascade.text.tokenizer import Tokenizer
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+WORDS = ("the", "film", "good", "bad", "dull", "cafe", "電", "影")
+
+
+def bert() -> tokenizers.Tokenizer:
+    """A WordPiece tokenizer as BERT's, with truncation and padding stored in it."""
+    vocabulary = (*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), *"!,.'-[]é\ufffd", *WORDS)
+    ids = {token: i for i, token in enumerate(vocabulary)}
+    made = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    made.add_special_tokens(list(SPECIAL))
+    made.enable_truncation(5)
+    made.enable_padding(length=7)
+    return made
+
+
+def roberta() -> tokenizers.Tokenizer:
+    """A byte-level BPE tokenizer as RoBERTa's: two special tokens between the texts of a pair, all types 0."""
+    alphabet = ("<s>", "<pad>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet()))
+    made = tokenizers.Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    made.add_special_tokens(["<s>", "<pad>", "</s>"])
+    return made
+
+
+def bare() -> tokenizers.Tokenizer:
+    """A tokenizer without special tokens."""
+    made = tokenizers.Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    return made
+
+
+def typed_end() -> tokenizers.Tokenizer:
+    """A tokenizer as XLNet's: the special tokens at the end, the last of another type."""
+    made = bare()
+    made.add_special_tokens(["<sep>", "<cls>"])
+    made.post_processor = processors.TemplateProcessing(
+        single="$A:0 <sep>:0 <cls>:2",
+        pair="$A:0 <sep>:0 $B:1 <sep>:1 <cls>:2",
+        special_tokens=[("<sep>", 3), ("<cls>", 4)],
+    )
+    return made
+
+
+MAKERS = {"bert": bert, "roberta": roberta, "bare": bare, "typed_end": typed_end}
+
+
+@pytest.fixture(params=MAKERS)
+def maker(request: pytest.FixtureRequest) -> Any:
+    return MAKERS[request.param]
+
+
+def rows_of(encoded: Encoded) -> list[list[int]]:
+    return [row.tolist() for row in np.split(encoded.batch.ids, encoded.batch.offsets[1:-1])][: len(encoded.batch)]
+
+
+def types_of(encoded: Encoded) -> list[list[int]]:
+    return [row.tolist() for row in np.split(encoded.batch.types, encoded.batch.offsets[1:-1])][: len(encoded.batch)]
+
+
+ODD = [
+    "",
+    " ",
+    "a",
+    "The film, GOOD!",
+    "[CLS] in the text [SEP]",
+    "é café 電影 Ω",
+    "the\x00film\x7f \x0c\x1f dull\r\n\tbad",
+    "x" * 101,
+    "😀 \u200d\u202e \ufffd",
+]
+
+
+def test_singles_and_pairs_equal_the_rust_tokenizer(maker: Any) -> None:
+    ours = Tokenizer(maker(), max_length=1000)
+    rust = maker()
+    rust.no_truncation()
+    rust.no_padding()
+    texts: list[Any] = [*ODD, *((a, b) for a in ODD for b in ODD)]
+    encoded = ours.encode(texts)
+    expected = rust.encode_batch(texts)
+    assert rows_of(encoded) == [encoding.ids for encoding in expected]
+    assert types_of(encoded) == [encoding.type_ids for encoding in expected]
+    assert encoded.documents.tolist() == list(range(len(texts)))
+    assert encoded.truncated == 0
+    singles = ours.encode(ODD)
+    assert types_of(singles) == [encoding.type_ids for encoding in expected[: len(ODD)]]
+
+
+def test_a_text_may_be_given_in_four_ways() -> None:
+    ours = Tokenizer(bert(), max_length=20)
+    pairs: list[Any] = [("a", "b"), ["a", "b"], {"text": "a", "text_pair": "b"}, UserDict(text="a", text_pair="b")]
+    assert {tuple(row) for row in rows_of(ours.encode(pairs))} == {(2, 5, 3, 6, 3)}
+    singles: list[Any] = ["a", {"text": "a"}, {"text": "a", "text_pair": None}, np.str_("a")]
+    assert {tuple(row) for row in rows_of(ours.encode(singles))} == {(2, 5, 3)}
+    assert rows_of(ours.encode(iter(["a"]))) == [[2, 5, 3]]
+
+
+@pytest.mark.parametrize("word_table", [True, False])
+def test_windows_worked_example(word_table: bool) -> None:
+    ours = Tokenizer(bert(), max_length=5, overlap=1, word_table=word_table)
+    encoded = ours.encode(["a b c d e f g h", "a b c", "é b c d", ""])
+    a, b, c, d, e, f, g, h = range(5, 13)
+    windows = [[2, a, b, c, 3], [2, c, d, e, 3], [2, e, f, g, 3], [2, g, h, 3]]
+    accented = [[2, e, b, c, 3], [2, c, d, 3]]
+    assert rows_of(encoded) == [*windows, [2, a, b, c, 3], *accented, [2, 3]]
+    assert encoded.documents.tolist() == [0, 0, 0, 0, 1, 2, 2, 3]
+    assert encoded.truncated == 0
+
+
+@given(st.lists(st.integers(0, 40), max_size=6), st.integers(5, 12), st.data())
+def test_windows_equal_those_of_the_rust_tokenizer(lengths: list[int], max_length: int, data: st.DataObject) -> None:
+    overlap = data.draw(st.integers(0, max_length - 3))
+    texts = [" ".join((LETTERS * 2)[:length]) for length in lengths]
+    encoded = Tokenizer(bert(), max_length=max_length, overlap=overlap).encode(texts)
+    rust = bert()
+    rust.no_padding()
+    rust.enable_truncation(max_length, stride=overlap)
+    expected = [[encoding, *encoding.overflowing] for encoding in map(rust.encode, texts)]
+    assert rows_of(encoded) == [window.ids for windows in expected for window in windows]
+    assert encoded.documents.tolist() == [i for i, windows in enumerate(expected) for _ in windows]
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "typed_end"])
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=6), st.integers(6, 16))
+def test_long_pairs_are_cut_as_by_the_rust_tokenizer(
+    family: str, sizes: list[tuple[int, int]], max_length: int
+) -> None:
+    made = MAKERS[family]
+    texts = [("a " * first, "b " * second) for first, second in sizes]
+    encoded = Tokenizer(made(), max_length=max_length).encode(texts)
+    rust = made()
+    rust.no_padding()
+    rust.no_truncation()
+    whole = rust.encode_batch(texts)
+    rust.enable_truncation(max_length, strategy="longest_first")
+    expected = rust.encode_batch(texts)
+    assert rows_of(encoded) == [encoding.ids for encoding in expected]
+    assert types_of(encoded) == [encoding.type_ids for encoding in expected]
+    assert encoded.truncated == sum(len(encoding.ids) > max_length for encoding in whole)
+    assert encoded.documents.tolist() == list(range(len(texts)))
+
+
+def test_windows_of_a_tokenizer_without_special_tokens() -> None:
+    encoded = Tokenizer(bare(), max_length=2, overlap=0).encode(["a b a b b", "a", ""])
+    assert rows_of(encoded) == [[1, 2], [1, 2], [2], [1], []]
+    assert encoded.documents.tolist() == [0, 0, 0, 1, 2]
+
+
+def test_windows_and_long_pairs_in_one_batch() -> None:
+    encoded = Tokenizer(bert(), max_length=7, overlap=0).encode([("a " * 9, "b b"), "c " * 6, ("d", "e")])
+    assert rows_of(encoded) == [[2, 5, 5, 3, 6, 6, 3], [2, 7, 7, 7, 7, 7, 3], [2, 7, 3], [2, 8, 3, 9, 3]]
+    assert types_of(encoded) == [[0, 0, 0, 0, 1, 1, 1], [0] * 7, [0] * 3, [0, 0, 0, 1, 1]]
+    assert encoded.documents.tolist() == [0, 1, 1, 2]
+    assert encoded.truncated == 1
+
+
+@pytest.mark.parametrize("family", MAKERS)
+@given(st.lists(st.text(st.characters(exclude_categories=())), max_size=4))
+def test_any_string_has_an_encoding(family: str, texts: list[str]) -> None:
+    encoded = Tokenizer(MAKERS[family](), max_length=6).encode(texts)
+    assert np.unique(encoded.documents).tolist() == list(range(len(texts)))
+    assert encoded.batch.lengths.max(initial=0) <= 6
+
+
+def test_surrogates() -> None:
+    ours = Tokenizer(roberta(), max_length=100)
+    broken = ours.encode(["a\ud800b", "\udfff", "\ud83d\ude00", ("\ud800", "a")])
+    repaired = ours.encode(["a\ufffdb", "\ufffd", "😀", ("\ufffd", "a")])
+    assert rows_of(broken) == rows_of(repaired)
+
+
+@pytest.mark.parametrize("text", ["a" * 100_000, "a " * 50_000, "é " * 50_000, "電" * 100_000, "\x00" * 100_000])
+def test_very_long_texts(text: str) -> None:
+    encoded = Tokenizer(bert(), max_length=128).encode([text, "a"])
+    assert encoded.batch.lengths.max() <= 128
+    assert encoded.documents[-1] == 1
+
+
+def test_no_texts() -> None:
+    encoded = Tokenizer(bert(), max_length=8).encode([])
+    assert len(encoded.batch) == 0
+    assert encoded.batch.tokens == 0
+    assert encoded.documents.tolist() == []
+    assert encoded.batch.ids.dtype == encoded.batch.offsets.dtype == encoded.documents.dtype == np.int64
+
+
+def test_many_texts_are_encoded_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"film {i} é" if i % 3 else f"film {i}" for i in range(10)]
+    whole = Tokenizer(bert(), max_length=8).encode(texts)
+    monkeypatch.setattr(tokenizer_module, "CHUNK", 3)
+    portions = Tokenizer(bert(), max_length=8).encode(texts)
+    assert rows_of(portions) == rows_of(whole)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("a", r"texts must be a list of texts, was: str; put one text into a list"),
+        (b"a", r"texts must be a list of texts, was: bytes"),
+        (None, r"texts must be a list of texts, was: NoneType"),
+        (3, r"texts must be a list of texts, was: int"),
+        ({"text": "a"}, r"texts must be a list of texts, was: dict"),
+        (["a", None], r"a text must be a string, text 1 was: NoneType; give a str, a pair"),
+        (["a", 3], r"a text must be a string, text 1 was: int"),
+        ([b"a"], r"a text must be a string, text 0 was: bytes"),
+        (["a", ("a",)], r"a pair must hold two texts, text 1 holds 1; give"),
+        ([["a", "b", "c"]], r"a pair must hold two texts, text 0 holds 3"),
+        ([()], r"a pair must hold two texts, text 0 holds 0"),
+        ([("a", None)], r"both texts of a pair must be strings, the second of text 0 was: NoneType; give"),
+        ([(1, "a")], r"both texts of a pair must be strings, the first of text 0 was: int"),
+        ([{"txt": "a"}], r"must have the key \"text\", text 0 has: 'txt'; give"),
+        ([{}], r"must have the key \"text\", text 0 has: none"),
+        ([{"text": None}], r"the first of text 0 was: NoneType"),
+        ([{"text": "a", "text_pair": 3}], r"the second of text 0 was: int"),
+    ],
+)
+def test_bad_texts(texts: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        Tokenizer(bert(), max_length=8).encode(texts)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_length": 4}, r"max_length must be at least 5 \(special tokens and a text\), was: 4"),
+        ({"max_length": 8, "overlap": 6}, r"overlap must be in \[0, 5\] .* was: 6; lower overlap or raise max_length"),
+        ({"max_length": 8, "overlap": -1}, r"overlap must be in \[0, 5\] .* was: -1"),
+    ],
+)
+def test_bad_options(options: dict[str, int], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Tokenizer(bert(), **options)  # type: ignore[arg-type]  # `word_table` is not among them
+
+
+def test_from_file(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    bert().save(str(file))
+    ours = Tokenizer.from_file(file, max_length=34)
+    assert repr(ours) == "Tokenizer(max_length=34, overlap=4, word_table=True)"
+    assert rows_of(ours.encode(["the film is good and not at all dull"]))[0][:3] == [2, *map(ours_id, ("the", "film"))]
+    with pytest.raises(BundleNotFoundError, match=r"must be a tokenizer.json file, but there is none at: .*missing"):
+        Tokenizer.from_file(tmp_path / "missing", max_length=8)
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    raw["model"] = {"type": "Nonsense"}
+    file.write_text(json.dumps(raw), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"must be a tokenizer.json that this release of tokenizers reads, but: "):
+        Tokenizer.from_file(file, max_length=8)
+
+
+def ours_id(word: str) -> int:
+    return int(bert().token_to_id(word))
+
+
+def test_a_tokenizer_without_a_vocabulary() -> None:
+    with pytest.raises(BundleError, match="must have a vocabulary"):
+        Tokenizer(tokenizers.Tokenizer(models.BPE()), max_length=8)

@@ -1,0 +1,198 @@
+"""Words to rows: equality with the Rust tokenizer, odd words, offsets that slice the caller's own strings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascade.core.words import WordBatch
+from cascade.exceptions import InputError
+from cascade.text.tokenizer import Tokenizer
+from cascade.text.word_encoding import TextWords, encode_texts, encode_words
+from tests.text.test_tokenizer import MAKERS, bare, bert, roberta, typed_end
+
+SURROGATES = st.characters(categories=["Cs", "L", "M", "Cf", "Zs", "P", "N", "So"])
+# fmt: off
+ODD = [
+    "the", "film", "Dull!", "don't", "[CLS]", "café", "e\u0301", "\u0301", "\u200b", "", " ", "a b", "電影", "\ufeff",
+    "שלום", "مرحبا", "x" * 5000, "😀", "\ud83d", "\udc00x", "\ud83d\ude00",
+]
+# fmt: on
+
+
+def row(words: WordBatch, number: int) -> list[int]:
+    batch = words.batch
+    return [int(token) for token in batch.ids[batch.offsets[number] : batch.offsets[number + 1]]]
+
+
+def units(words: WordBatch) -> list[list[int]]:
+    """The token ids of every word."""
+    return [
+        words.batch.ids[first : first + size].tolist() for first, size in zip(words.firsts, words.pieces, strict=True)
+    ]
+
+
+def check(words: WordBatch, counts: list[int]) -> None:
+    """What holds for every `WordBatch`."""
+    assert np.diff(words.offsets).tolist() == counts
+    assert words.firsts.shape == words.pieces.shape == (sum(counts),)
+    assert (words.pieces >= 1).all()
+    rows = np.repeat(np.arange(len(counts)), counts)
+    assert (words.firsts >= words.batch.offsets[rows]).all()
+    assert (words.firsts + words.pieces <= words.batch.offsets[rows + 1]).all()
+    ends = words.firsts + words.pieces
+    assert (words.firsts[1:] >= ends[:-1]).all()
+
+
+@pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
+def test_words_equal_the_rust_tokenizer(maker: Any) -> None:
+    rust = maker()
+    rust.no_truncation()
+    rust.no_padding()
+    sentences = [["a", "film", "dull!"], [], ["b"], ["Good", "1", "café"]]
+    tokenizer = Tokenizer(maker(), max_length=1000)
+    words = encode_words(tokenizer, sentences)
+    check(words, [3, 0, 1, 3])
+    encodings = rust.encode_batch(sentences, is_pretokenized=True)
+    for number, encoding in enumerate(encodings):
+        types = words.batch.types[words.batch.offsets[number] : words.batch.offsets[number + 1]]
+        assert row(words, number) == encoding.ids
+        assert types.tolist() == encoding.type_ids
+    theirs = [
+        [token for token, word in zip(encoding.ids, encoding.word_ids, strict=True) if word == place]
+        for encoding, sentence in zip(encodings, sentences, strict=True)
+        for place in range(len(sentence))
+    ]
+    assert units(words) == theirs
+
+
+@given(st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), max_size=5), max_size=4))
+def test_any_words_equal_the_rust_tokenizer(sentences: list[list[str]]) -> None:
+    words = encode_words(TOKENIZER, sentences)
+    check(words, [len(sentence) for sentence in sentences])
+    theirs = [
+        [token for token, word in zip(encoding.ids, encoding.word_ids, strict=True) if word == place] or [1]
+        for encoding, sentence in zip(RUST.encode_batch(sentences, is_pretokenized=True), sentences, strict=True)
+        for place in range(len(sentence))
+    ]
+    assert units(words) == theirs
+
+
+TOKENIZER = Tokenizer(bert(), max_length=64)
+RUST = bert()
+RUST.no_truncation()
+RUST.no_padding()
+
+
+@pytest.mark.parametrize("maker", [bert, roberta, bare, typed_end])
+def test_every_odd_word_has_a_piece(maker: Any) -> None:
+    tokenizer = Tokenizer(maker(), max_length=20)
+    words = encode_words(tokenizer, [ODD, ["the"], ODD])
+    check(words, [len(ODD), 1, len(ODD)])
+    room = 20 - len(tokenizer.frame.prefix) - len(tokenizer.frame.suffix)
+    assert words.pieces.max() <= room
+    assert words.pieces[: len(ODD)].tolist() == words.pieces[-len(ODD) :].tolist()
+
+
+def test_a_word_that_is_dropped_becomes_the_unknown_token() -> None:
+    words = encode_words(TOKENIZER, [["\u200b", "", "\u0301", "film", "\udc00"]])
+    known = RUST.token_to_id("film")
+    assert units(words) == [[1], [1], [1], [known], [1]]
+
+
+def test_a_word_longer_than_a_row_is_cut_and_a_sentence_is_not() -> None:
+    words = encode_words(TOKENIZER, [["!" * 5000], ["film"] * 500])
+    check(words, [1, 500])
+    assert words.pieces[0] == 62
+    assert words.batch.lengths.tolist() == [64, 502]
+
+
+@pytest.mark.parametrize(
+    ("sentences", "message"),
+    [
+        ("the film", r"sentences must be a list of lists of words, was: str; give lists of words"),
+        (3, r"sentences must be a list of lists of words, was: int"),
+        ([["the"], "film"], r"a sentence must be a list of words, sentence 1 was: str; give lists of words"),
+        ([3.5], r"a sentence must be a list of words, sentence 0 was: float"),
+        ([["a"], ["the", 3]], r"a word must be a string, word 1 of sentence 1 was: int; give lists of words"),
+        ([[None]], r"a word must be a string, word 0 of sentence 0 was: NoneType"),
+    ],
+)
+def test_what_is_no_sentence(sentences: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        encode_words(TOKENIZER, sentences)
+
+
+def test_nothing() -> None:
+    check(encode_words(TOKENIZER, []), [])
+    check(encode_texts(TOKENIZER, [], per_piece=False).words, [])
+    empty = encode_texts(TOKENIZER, ["", " ", "\u200b"], per_piece=False)
+    check(empty.words, [0, 0, 0])
+    assert empty.words.batch.ids.tolist() == [2, 3] * 3
+
+
+@pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize("per_piece", [True, False])
+def test_texts_equal_the_rust_tokenizer(maker: Any, per_piece: bool) -> None:
+    rust = maker()
+    rust.no_truncation()
+    rust.no_padding()
+    texts = ["The film, good!", "", "a b", "Café don't [CLS] 電影 e\u0301x"]
+    encoded = encode_texts(Tokenizer(maker(), max_length=1000), texts, per_piece=per_piece)
+    expected = []
+    for number, encoding in enumerate(rust.encode_batch(texts)):
+        assert row(encoded.words, number) == encoding.ids
+        inner = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
+        if per_piece:
+            expected += [[encoding.ids[place]] for place in inner]
+        else:
+            groups = dict.fromkeys(encoding.word_ids[place] for place in inner)
+            expected += [
+                [encoding.ids[place] for place in inner if encoding.word_ids[place] == group] for group in groups
+            ]
+    assert units(encoded.words) == expected
+
+
+def slices(texts: list[str], encoded: TextWords) -> list[str]:
+    begins, ends = encoded.begins.tolist(), encoded.ends.tolist()
+    return [texts[text][begin:end] for text, begin, end in zip(encoded.words.rows.tolist(), begins, ends, strict=True)]
+
+
+def test_offsets_slice_the_callers_own_strings() -> None:
+    texts = ["The  film,\tCafé", "שלום 電影 film", "\ud83d film \udc00\ud83d\ude00 dull 😀 bad"]
+    encoded = encode_texts(TOKENIZER, texts, per_piece=False)
+    # fmt: off
+    assert slices(texts, encoded) == [
+        "The", "film", ",", "Café",
+        "שלום", "電", "影", "film",
+        "film", "\ud83d\ude00", "dull", "😀", "bad",
+    ]
+    # fmt: on
+
+
+@given(st.lists(st.text(SURROGATES, max_size=12), max_size=4), st.booleans())
+def test_offsets_of_any_texts_rise_inside_the_text(texts: list[str], per_piece: bool) -> None:
+    encoded = encode_texts(TOKENIZER, texts, per_piece=per_piece)
+    check(encoded.words, np.diff(encoded.words.offsets).tolist())
+    for number, text in enumerate(texts):
+        mine = slice(int(encoded.words.offsets[number]), int(encoded.words.offsets[number + 1]))
+        begins, ends = encoded.begins[mine], encoded.ends[mine]
+        assert ((begins >= 0) & (begins <= ends) & (ends <= len(text))).all()
+        assert (np.diff(begins) >= 0).all()
+
+
+def test_words_of_a_text_keep_their_whole_offsets_when_pieces_are_cut() -> None:
+    encoded = encode_texts(Tokenizer(bert(), max_length=8), ["film " + "z" * 60 + " bad"], per_piece=False)
+    assert encoded.words.pieces.tolist() == [1, 6, 1]
+    assert encoded.begins.tolist() == [0, 5, 66]
+    assert encoded.ends.tolist() == [4, 65, 69]
+    assert encoded.word_ids.tolist() == [0, 1, 2]
+
+
+def test_a_text_must_be_a_string() -> None:
+    with pytest.raises(InputError, match=r"a text must be a string, text 1 was: list; give words that are split"):
+        encode_texts(TOKENIZER, ["a", ["b"]], per_piece=True)  # type: ignore[list-item]

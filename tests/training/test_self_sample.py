@@ -1,0 +1,262 @@
+"""Self-sampling: exits are drawn and simulated by the runtime's rule, words stop where they should, training learns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from cascade.core.batch import FloatArray, IntArray
+from cascade.core.confidence import certainty, softmax
+from cascade.exceptions import OptionError
+from cascade.policies.word_exits import TokenExit, WordState
+from cascade.training.sampling import ExitRanges, PadWithExits, exit_numbers, token_layers
+from cascade.training.self_sample import SelfSampleOptions, _loss, _uncertainty_and_loss
+from cascade.training.tag_encoding import NO_LABEL
+from cascade.training.tagging import MultiExitTagger
+from tests.models import tiny
+from tests.training.test_commands import Done, train, write
+from tests.training.test_tag_commands import SENTENCES, SPANS
+
+LAYERS = (1, 2, 3)
+
+
+@pytest.fixture
+def sentences(tmp_path: Path) -> Path:
+    return write(tmp_path / "sentences.jsonl", SENTENCES)
+
+
+def self_sample(tagger: Path, sentences: Path, output: Path, *more: object) -> Done:
+    return train(
+        *("self-sample", tagger, "--train", sentences, "--eval", sentences, "--output", output),
+        *("--epochs", 4, "--batch-size", 8, "--learning-rate", 3e-3, "--head-factor", 1),
+        *("--windows", "1,3", "--thresholds", "0.1,0.3", *more),
+    )
+
+
+def one_by_one(logits: FloatArray, rows: IntArray, windows: IntArray, thresholds: FloatArray) -> IntArray:
+    """What the engine's policy says, exit after exit, each row by itself."""
+    found = np.full(len(logits), logits.shape[1] - 1)
+    for row in np.unique(rows):
+        words = np.flatnonzero(rows == row)
+        inside = np.arange(len(words))
+        for number in range(logits.shape[1] - 1):
+            probabilities = softmax(logits[words[inside], number])
+            state = WordState(
+                exit=number, layer=number + 1, last=False, probabilities=probabilities, history=probabilities[:, None],
+                sentences=np.zeros(len(words), np.int64), places=inside, ids=np.zeros(len(inside), np.int64),
+            )  # fmt: skip
+            left = TokenExit(tuple(map(float, thresholds[row])), window=int(windows[row]))(state)
+            found[words[inside[left]]] = number
+            inside = inside[~left]
+            if not len(inside):
+                break
+    return found
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(0, 2**31))
+def test_words_leave_where_the_engine_lets_them_leave(counts: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = np.repeat(np.arange(len(counts)), counts)
+    logits = rng.normal(0, 4, (len(rows), 4, 5)).astype(np.float32)
+    windows = rng.choice([1, 3, 5, 15], len(counts))
+    thresholds = rng.choice([0.0, 0.1, 0.4, 0.8], (len(counts), 4)).astype(np.float32)
+    uncertainty = (1 - certainty(softmax(logits.reshape(-1, 5)))).reshape(len(rows), 4)
+    found = exit_numbers(uncertainty, rows, windows, thresholds)
+    assert found.tolist() == one_by_one(logits, rows, windows, thresholds).tolist()
+
+
+def test_a_worked_example() -> None:
+    """Window 3. The middle word is unsure at exit 0 and holds both neighbours; at exit 1 it is sure, one is not."""
+    uncertainty = np.array([[0.1, 0.1, 0.9], [0.8, 0.1, 0.9], [0.1, 0.9, 0.9], [0.1, 0.9, 0.9]], np.float32)
+    rows, windows = np.array([0, 0, 0, 1]), np.array([3, 3])
+    thresholds = np.full((2, 3), 0.5, np.float32)
+    assert exit_numbers(uncertainty, rows, windows, thresholds).tolist() == [1, 2, 2, 0]
+    # Alone, the first and the third leave at once; the second at exit 1.
+    assert exit_numbers(uncertainty, rows, np.array([1, 1]), thresholds).tolist() == [0, 1, 0, 0]
+
+
+def test_words_that_have_left_count_as_sure() -> None:
+    """The first leaves at exit 0 alone in its window of 1; what it would say at exit 1 holds nobody."""
+    uncertainty = np.array([[0.1, 0.9], [0.1, 0.1]], np.float32)
+    late = np.array([[0.0, 0.1, 0.9, 0.9], [0.2, 0.6, 0.2, 0.2], [0.2, 0.2, 0.2, 0.2]], np.float32)
+    thresholds = np.array([[0.15, 0.15, 0.3, 0.3]], np.float32)
+    assert exit_numbers(late, np.zeros(3, np.int64), np.array([1]), thresholds).tolist() == [0, 2, 2]
+    wide = np.array([[0.0, 0.9, 0.9], [0.0, 0.2, 0.2], [0.9, 0.2, 0.2]], np.float32)
+    # At exit 0 only the first has sure neighbours. At exit 1 it is unsure again, but it has left.
+    assert exit_numbers(wide, np.zeros(3, np.int64), np.array([3]), np.full((1, 3), 0.5, np.float32)).tolist() == [
+        0, 1, 1,
+    ]  # fmt: skip
+    assert exit_numbers(uncertainty, np.array([0, 0]), np.array([3]), np.full((1, 2), 0.5, np.float32)).tolist() == [
+        0, 0,
+    ]  # fmt: skip
+
+
+def test_pieces_stop_with_their_word_and_special_tokens_never() -> None:
+    firsts = torch.tensor([[0, 1, 0, 1, 0, 0, 0], [0, 1, 1, 1, 0, 0, 0]], dtype=torch.bool)
+    found = token_layers(np.array([1, 2, 3, 1, 2]), firsts, np.array([7, 5]), suffix=1, depth=6)
+    assert found.tolist() == [[6, 1, 1, 2, 2, 2, 6], [6, 3, 1, 2, 6, 6, 6]]
+
+
+def test_thresholds_double_in_the_upper_half() -> None:
+    found = ExitRanges(upper_factor=2, cap=0.5).per_exit(0.2, (2, 4, 6))
+    assert found.tolist() == pytest.approx([0.2, 0.4, 0.4])
+    assert ExitRanges(cap=0.5).per_exit(0.4, (1, 2)).tolist() == pytest.approx([0.4, 0.5])
+    assert ExitRanges(cap=0.5).per_exit(0.8, (1, 2)).tolist() == pytest.approx([0.8, 0.8])
+
+
+def test_a_batch_is_a_sandwich() -> None:
+    ranges = ExitRanges(windows=(3, 5, 7), thresholds=(0.1, 0.2, 0.3), upper_factor=1)
+    smallest = largest = 0
+    for seed in range(40):
+        windows, thresholds = ranges.draw(10, LAYERS, np.random.default_rng(seed))
+        deep = (thresholds == 0).all(1)
+        assert deep.sum() == 4
+        assert set(windows.tolist()) <= {3, 5, 7}
+        assert {round(float(one), 3) for one in thresholds[~deep].ravel()} <= {0.1, 0.2, 0.3}
+        fast = (windows[~deep] == 3).sum() >= 2, (thresholds[~deep, 0] > 0.25).sum() >= 2
+        assert any(fast)
+        smallest += fast[0]
+        largest += fast[1]
+    assert min(smallest, largest) >= 15  # either side of the coin
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"windows": (2,)}, r"windows must be odd numbers of words, were: \(2,\); 1 looks at a word alone"),
+        ({"windows": ()}, "windows must be odd numbers of words, were"),
+        ({"thresholds": (0.0,)}, r"thresholds must be in \(0, 1\], were: \(0.0,\)"),
+        ({"upper_factor": 0.0}, "the upper half's factor must be above 0, was: 0.0; 1 changes nothing"),
+        ({"cap": 2.0}, r"the cap on thresholds must be in \(0, 1\], was: 2.0"),
+        ({"fastest": 0.7, "full_depth": 0.4}, "at most 1 together, were: 0.7 and 0.4"),
+    ],
+)
+def test_impossible_ranges(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        ExitRanges(**options)
+
+
+def item(words: int, pieces: int) -> dict[str, Any]:
+    """A row of words of so many pieces each, between two special tokens."""
+    ids = [2, *range(10, 10 + words * pieces), 3]
+    firsts = np.zeros(len(ids), np.bool_)
+    firsts[1:-1:pieces] = True
+    labels = np.where(firsts, 1, NO_LABEL)
+    return {"input_ids": ids, "firsts": firsts, "labels": labels, "uncertainty": np.full((words, 3), 0.05, np.float32)}
+
+
+def test_collating_draws_exits_by_the_seed() -> None:
+    pad = PadWithExits(0, 1, LAYERS, ExitRanges(fastest=0, full_depth=0.5, thresholds=(0.1,)))
+    items = [item(words=3, pieces=2), item(words=1, pieces=4), item(words=2, pieces=1), item(words=2, pieces=1)]
+    torch.manual_seed(1)
+    batch = pad(items)
+    torch.manual_seed(1)
+    torch.testing.assert_close(pad(items), batch)
+    assert "uncertainty" not in batch
+    assert batch["exits"].shape == (8,)
+    rows = np.repeat(np.arange(4), [3, 1, 2, 2])
+    of_row = [set(batch["exits"][torch.from_numpy(rows == row)].tolist()) for row in range(4)]
+    assert sorted(map(tuple, of_row)) == [(0,), (0,), (2,), (2,)]  # half at full depth, the others leave at once
+    for row, exits in enumerate(of_row):
+        pieces = len(items[row]["input_ids"]) - 2
+        layers = batch["exit_layers"][row].tolist()
+        assert layers[1 : 1 + pieces] == [LAYERS[exits.pop()]] * pieces
+        assert layers[0] == layers[1 + pieces] == 3
+    plain = pad([{name: row[name] for name in ("input_ids", "firsts", "labels")} for row in items])
+    assert "exit_layers" not in plain
+
+
+def test_a_word_teaches_the_exits_up_to_its_own() -> None:
+    """Losses ln 2 where undecided. Two words: the first leaves at exit 0 of 2, the second at exit 1."""
+    logits = torch.zeros(1, 2, 2, 2)
+    logits[0, 0, 0, 0] = np.log(3)  # the first word's right label has 3/4 at exit 0
+    logits[0, 1, 0, 1] = 50.0  # and is far from right at exit 1, which must not count
+    batch = {"labels": torch.zeros(1, 2, dtype=torch.long), "firsts": torch.ones(1, 2, dtype=torch.bool)}
+    batch["exits"] = torch.tensor([0, 1])
+    wanted = (-np.log(0.75) + np.log(2) + 2 * np.log(2)) / (1 + 1 + 2)
+    assert float(_loss(SelfSampleOptions())(logits, batch)) == pytest.approx(wanted, abs=1e-6)
+    flooded = batch | {"first_losses": torch.full((2, 2), 1.0)}
+    wanted = ((1 + np.log(0.75)) + (1 - np.log(2)) + 2 * (1 - np.log(2))) / 4
+    assert float(_loss(SelfSampleOptions(flooding=True))(logits, flooded)) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_what_is_kept_of_the_first_stage() -> None:
+    logits = torch.randn(5, 3, 4)
+    labels = torch.tensor([0, 1, 2, 3, 0])
+    found = _uncertainty_and_loss(logits, labels)
+    entropy = 1 - certainty(softmax(logits.numpy().reshape(-1, 4))).reshape(5, 3)
+    np.testing.assert_allclose(found[:, 0].numpy(), entropy, atol=1e-5)
+    for word in range(5):
+        for exit_ in range(3):
+            wanted = -logits[word, exit_].log_softmax(-1)[labels[word]]
+            assert float(found[word, 1, exit_]) == pytest.approx(float(wanted), abs=1e-5)
+
+
+@pytest.mark.parametrize("records", [SENTENCES, SPANS], ids=["tags", "spans"])
+def test_self_sampling_learns_and_leaves_a_report(records: list[dict[str, Any]], tmp_path: Path) -> None:
+    rows = write(tmp_path / "rows.jsonl", records)
+    first = train(
+        *("exits", tiny.backbone(tmp_path / "backbone"), "--task", "tagging", "--train", rows, "--output"),
+        *(tmp_path / "first", "--epochs", 2, "--batch-size", 8, "--learning-rate", 1e-2, "--head-factor", 1),
+    )
+    assert first.status == 0, first.output
+    result = self_sample(tmp_path / "first", rows, tmp_path / "out", "--epochs", 8, "--upper-factor", 1)
+    assert result.status == 0, result.output
+    report = json.loads((tmp_path / "out" / "training.json").read_text())
+    scores = report["scores"]
+    assert {"layer_1", "layer_2", "layer_3", "mean_of_exits", "token_exit", "token_exit_depth", "chosen_by"} <= set(
+        scores
+    )
+    assert scores["token_exit"] >= 0.9
+    assert 1 / 3 <= scores["token_exit_depth"] <= 1
+    if records is SPANS:
+        assert scores["chosen_by"] == pytest.approx((scores["entity_f1"] + scores["token_exit_f1"]) / 2)
+    else:
+        assert scores["chosen_by"] == pytest.approx((scores["layer_3"] + scores["token_exit"]) / 2)
+    assert report["options"]["windows"] == [1, 3]
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "out"))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert MultiExitTagger.from_pretrained(tmp_path / "out").layers == LAYERS
+
+
+def test_flooding_and_resuming(sentences: Path, tmp_path: Path) -> None:
+    tiny.tagger(tmp_path / "tagger")
+    done = self_sample(tmp_path / "tagger", sentences, tmp_path / "out", "--flooding", "--epochs", 1)
+    assert done.status == 0, done.output
+    assert self_sample(tmp_path / "tagger", sentences, tmp_path / "out", "--epochs", 1).status == 2
+    kept = tmp_path / "out" / "run" / "first_stage.npy"
+    np.save(kept, np.zeros_like(np.load(kept)))  # what is there must be read, not made again
+    resumed = self_sample(tmp_path / "tagger", sentences, tmp_path / "out", "--flooding", "--epochs", 2, "--resume")
+    assert resumed.status == 0, resumed.output
+    assert not np.load(kept).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--windows", "2"], "windows must be odd numbers of words, were: (2,)"),
+        (["--thresholds", "x"], "--thresholds must be numbers separated by commas, was: x"),
+        (["--layer-weights", "1,2"], "layer weights must be one per exit, 3, were: 2"),
+        (["--layer-weights", "0,0,0"], "layer weights must not be negative and not all zero"),
+    ],
+)
+def test_bad_options(arguments: list[str], message: str, sentences: Path, tmp_path: Path) -> None:
+    tiny.tagger(tmp_path / "tagger")
+    result = self_sample(tmp_path / "tagger", sentences, tmp_path / "out", *arguments)
+    assert result.status == 2
+    assert message in result.output
+
+
+def test_a_classifier_is_refused(sentences: Path, tmp_path: Path) -> None:
+    tiny.tier2(tmp_path / "classifier")
+    result = self_sample(tmp_path / "classifier", sentences, tmp_path / "out")
+    assert result.status == 2
+    assert "must hold a multi-exit model for token-classification, was for: text-classification" in result.output

@@ -1,0 +1,95 @@
+"""Pruned vocabularies still cover any text, and kept pieces keep their vectors."""
+
+from __future__ import annotations
+
+import json
+import string
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from cascade.exceptions import OptionError
+from cascade.training.vocabulary import prune, shrink_embedding
+from tests.models import tiny
+
+TEXTS = ["the film was good", "the plot was dull", "the the the"]
+SMALLEST = 5 + 94 + 26
+
+
+def pruned(size: int) -> Tokenizer:
+    return Tokenizer.from_str(prune(tiny.tokenizer().to_str(), TEXTS, size=size).tokenizer)
+
+
+def test_frequent_pieces_stay_first() -> None:
+    vocabulary = pruned(SMALLEST + 2).get_vocab()
+    assert {"the", "was"} <= vocabulary.keys()
+    assert "film" not in vocabulary
+    assert len(vocabulary) == SMALLEST + 2
+
+
+def test_what_the_texts_leave_free_is_filled_in_the_old_order() -> None:
+    vocabulary = pruned(SMALLEST + 8).get_vocab()
+    assert {"the", "film", "was", "good", "plot", "dull"} <= vocabulary.keys()
+    # "a" is a character as well; the next of the old vocabulary are "an" and "is".
+    assert {"an", "is"} <= vocabulary.keys()
+
+
+def test_a_size_beyond_the_vocabulary_keeps_all() -> None:
+    assert pruned(10_000).get_vocab() == tiny.tokenizer().get_vocab()
+
+
+@given(st.text(alphabet=string.ascii_letters + string.digits + string.punctuation + " ", max_size=40))
+def test_any_ascii_text_is_covered(text: str) -> None:
+    old, new = tiny.tokenizer(), pruned(SMALLEST + 2)
+    for token in tiny.SPECIAL:
+        if token in text:
+            return
+    unknown_before = old.encode(text).tokens.count("[UNK]")
+    # Digits have no continuation piece in the tiny vocabulary; what it knows, the pruned one must know.
+    assert new.encode(text).tokens.count("[UNK]") <= max(unknown_before, 0) or unknown_before > 0
+
+
+def test_ids_lead_to_the_same_vectors() -> None:
+    old = tiny.tokenizer()
+    result = prune(old.to_str(), TEXTS, size=SMALLEST + 6)
+    new = Tokenizer.from_str(result.tokenizer)
+    table = torch.nn.Embedding(old.get_vocab_size(), 4, padding_idx=0)
+    small = shrink_embedding(table, result.kept)
+    text = "the film was good"
+    np.testing.assert_array_equal(
+        small(torch.tensor(new.encode(text).ids)).detach().numpy(),
+        table(torch.tensor(old.encode(text).ids)).detach().numpy(),
+    )
+    assert small.padding_idx == 0
+    assert new.encode(text).tokens == old.encode(text).tokens
+
+
+def test_bert_processing_is_renumbered() -> None:
+    spec = json.loads(tiny.tokenizer().to_str())
+    ids = spec["model"]["vocab"]
+    spec["post_processor"] = {
+        "type": "BertProcessing",
+        "sep": ["[SEP]", ids["[SEP]"]],
+        "cls": ["[CLS]", ids["[CLS]"]],
+    }
+    new = Tokenizer.from_str(prune(json.dumps(spec), TEXTS, size=SMALLEST + 2).tokenizer)
+    assert new.encode("the").tokens == ["[CLS]", "the", "[SEP]"]
+    assert new.encode("the").ids == [new.token_to_id(token) for token in ("[CLS]", "the", "[SEP]")]
+
+
+def test_too_small_a_size() -> None:
+    with pytest.raises(OptionError, match=rf"--vocabulary must be at least {SMALLEST} .*, was: 20"):
+        prune(tiny.tokenizer().to_str(), TEXTS, size=20)
+
+
+def test_other_tokenizers_are_left_alone() -> None:
+    other = Tokenizer(models.BPE())
+    other.pre_tokenizer = pre_tokenizers.ByteLevel()
+    with pytest.raises(
+        OptionError, match="only a WordPiece vocabulary can be pruned, was: BPE; leave --vocabulary out"
+    ):
+        prune(other.to_str(), TEXTS, size=500)
