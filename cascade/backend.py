@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+# From 1.29 on ONNX Runtime reports on its host and writes files under HOME, from its import on, unless told before.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import onnxruntime
 
 from cascade.exceptions import BundleError
@@ -30,6 +35,9 @@ from cascade.threads import check_threads
 __all__ = ["Array", "Backend", "FunctionBackend", "OnnxBackend", "SessionOptions", "lacks_vnni", "runtime_version"]
 
 Array = npt.NDArray[Any]
+
+if os.environ["ORT_DISABLE_TELEMETRY"] != "0":  # for when somebody else imported ONNX Runtime first
+    onnxruntime.disable_telemetry_events()
 
 _ERRORS_ONLY = 3
 

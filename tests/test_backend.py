@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -66,6 +68,17 @@ def test_sessions_share_an_arena_and_do_not_spin(stage: Path, monkeypatch: pytes
     entry = made.get_session_config_entry
     assert entry("session.intra_op.allow_spinning") == entry("session.inter_op.allow_spinning") == "0"
     assert entry("session.use_env_allocators") == "1"
+
+
+@pytest.mark.parametrize("module", ["cascade.backend", "cascade_bench.ceiling", "cascade_export.chain"])
+def test_nothing_reports_home(stage: Path, tmp_path: Path, module: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    unset = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    env = {name: value for name, value in os.environ.items() if name not in unset}
+    code = f"import {module}; from cascade.backend import OnnxBackend; OnnxBackend({str(stage)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**env, "HOME": str(home)}, timeout=120)
+    assert list(home.rglob("*")) == []
 
 
 def test_idle_sessions_cost_no_time(stage: Path) -> None:
