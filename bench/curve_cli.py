@@ -17,6 +17,7 @@ from cascade.batching import BatchingPolicy, FixedSize, SortedByLength, TokenBud
 from cascade.bundle import open_bundle
 from cascade.classifier import Classifier
 from cascade.exceptions import OptionError
+from cascade.files import write
 from cascade.manifest import TAGGING
 from cascade.tagger import Tagger
 from cascade.threads import check_threads
@@ -28,7 +29,7 @@ from cascade_bench.curve_data import read_for_curve
 from cascade_bench.data import Columns
 from cascade_bench.options import data_options, json_option, model_argument, threads_option
 from cascade_bench.plane import Axes
-from cascade_bench.report_json import write_json, write_text
+from cascade_bench.report_json import write_json
 from cascade_bench.tag_data import TagColumns
 
 __all__ = ["batching_policy", "curve"]
@@ -134,7 +135,7 @@ def curve(
     if html_file is not None:
         from cascade_bench import page
 
-        write_text(html_file, page.render(found, before, model=model, data=Path(file).name, command=command))
+        write(html_file, page.render(found, before, model=model, data=Path(file).name, command=command))
 
 
 def batching_policy(said: str) -> BatchingPolicy:

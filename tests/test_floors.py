@@ -14,6 +14,7 @@ ENGINE = ROOT / "cascade"
 
 FLOORS = {
     "batch": 0, "betting": 0, "certificate": 0, "certificate_form": 0, "checks": 0, "confidence": 0, "exceptions": 0,
+    "files": 0,
     "manifest": 0, "results": 0, "texts": 0, "words": 0, "workers": 0,
     "batching": 1, "cost_model": 1, "decoding": 1, "exit_accuracy": 1, "exit_policy": 1, "exits": 1, "fitting": 1,
     "host_costs": 1, "learned_routing": 1, "packing": 1, "routing": 1, "schedule": 1, "shadows": 1, "threads": 1,

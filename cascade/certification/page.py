@@ -13,8 +13,9 @@ from pathlib import Path
 
 from cascade.certification import plots
 from cascade.certification.reliability import RiskCoverage
-from cascade.certification.report import Fate, Report, Trial, Trials, write
+from cascade.certification.report import Fate, Report, Trial, Trials
 from cascade.exceptions import MissingExtraError
+from cascade.files import write
 
 try:
     from jinja2 import Environment, StrictUndefined
@@ -68,7 +69,7 @@ def save_html(report: Report, path: Path) -> None:
     Raises:
         OptionError: the file cannot be written.
     """
-    write(page(report).encode(), path)
+    write(path, page(report))
 
 
 def _ends(trials: Sequence[Trial]) -> list[Trial]:

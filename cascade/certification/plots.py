@@ -11,8 +11,9 @@ import re
 from enum import Enum
 from pathlib import Path
 
-from cascade.certification.report import Report, write
+from cascade.certification.report import Report
 from cascade.exceptions import MissingExtraError, OptionError
+from cascade.files import write
 
 try:
     from matplotlib import rc_context
@@ -94,7 +95,7 @@ def save_png(report: Report, path: Path) -> None:
     Raises:
         OptionError: the file cannot be written.
     """
-    write(draw(report), path)
+    write(path, draw(report))
 
 
 def svg(report: Report, chart: Chart) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cascade.exceptions import DataError, OptionError
+from cascade.files import refuse_same_file
 
 __all__ = ["Wanted"]
 
@@ -68,5 +69,7 @@ class Wanted:
         for option, file in (("--json", self.json_file), ("--png", self.png_file), ("--html", self.html_file)):
             if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
                 raise OptionError(f"{option} must be a file in a folder that is there, was: {file}; change the path")
+            if file is not None:
+                refuse_same_file(file, [self.file])
         if not self.file.is_file():
             raise DataError(f"--data must be a file of examples, was: {self.file}; check the path")

@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 import numpy as np
@@ -26,6 +25,7 @@ from cascade.cli.shadowing import ON_ALARM, in_words, watch
 from cascade.cli.writer import Writer, rounded
 from cascade.exceptions import DataError, OptionError, TaskError
 from cascade.exits import MaxProbability
+from cascade.files import refuse_same_file, text_stream
 from cascade.monitor import Monitor
 from cascade.reading import Example, FileFormat, OnError, read_examples
 from cascade.results import Prediction
@@ -33,6 +33,8 @@ from cascade.routing import Budget, Threshold
 from cascade.tagger import Tagger
 
 __all__ = ["Answers", "predict"]
+
+STDIN = 0
 
 
 @click.command(short_help="Label the texts, or tag the words, of a file or of standard input.")
@@ -141,6 +143,8 @@ def predict(
     """
     if threshold is not None and budget is not None:
         raise OptionError("--threshold and --budget exclude each other, both were given; leave one out")
+    if output is not None:
+        refuse_same_file(output, [STDIN if file == "-" else file])
     face: Classifier | Tagger
     try:
         face = Classifier.from_pretrained(model, threads=threads)
@@ -173,7 +177,7 @@ def predict(
     if progress is None:
         progress = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
     begin = time.perf_counter()
-    with _destination(output) as out:
+    with contextlib.nullcontext(sys.stdout) if output is None else text_stream(output) as out:
         answers: Writer[Any, Any]
         if isinstance(face, Tagger):
             words = tokens_column is not None
@@ -246,20 +250,3 @@ def _refuse(options: Mapping[str, object], whose: str) -> None:
 
 def _report(error: DataError) -> None:
     tqdm.write(f"Warning: {error}", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _destination(output: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that appears under its name when it is complete."""
-    if output is None:
-        yield sys.stdout
-        return
-    if output.is_dir():
-        raise DataError(f"--output must be a file, but {output} is a folder; add a name")
-    partial = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        with partial.open("x", encoding="utf-8") as out:
-            yield out
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
