@@ -18,6 +18,7 @@ from cascade import decoding
 from cascade.batch import BoolArray, FloatArray, IntArray
 from cascade.decoding import Argmax, Decoder
 from cascade.exceptions import OptionError
+from cascade.texts import repair_text
 from cascade.tokenizer import Tokenizer
 from cascade.word_encoding import TextWords
 
@@ -51,7 +52,8 @@ class Spelling:
 
     Attributes:
         texts: a row per text, a unit per piece.
-        strings: what each piece is called; an unknown one by its characters in the text.
+        strings: what each piece is called; an unknown one by its characters in the text,
+            lone surrogates as U+FFFD.
         new: True where a word begins, for transformers: its tokenizers' words are not asked. Shape `(pieces,)`.
         join: pieces as text.
     """
@@ -108,7 +110,7 @@ def spelled(tokenizer: Tokenizer, texts: Sequence[str], pieces: TextWords) -> Sp
     unknown = ids[which] == tokenizer.unknown
     rows, begins, ends = words.rows, pieces.begins, pieces.ends
     for piece in np.flatnonzero(unknown):
-        strings[piece] = texts[rows[piece]][begins[piece] : ends[piece]]
+        strings[piece] = repair_text(texts[rows[piece]][begins[piece] : ends[piece]])
     if tokenizer.marks_subwords:
         sizes = np.fromiter(map(len, names), dtype=np.int64, count=len(names))
         continues = sizes[which] != ends - begins

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -79,6 +81,37 @@ def test_nothing_reports_home(stage: Path, tmp_path: Path, module: str) -> None:
     code = f"import {module}; from cascade.backend import OnnxBackend; OnnxBackend({str(stage)!r})"
     subprocess.run([sys.executable, "-c", code], check=True, env={**env, "HOME": str(home)}, timeout=120)
     assert list(home.rglob("*")) == []
+
+
+FORKING = """
+import os, sys
+from cascade import Classifier
+
+classifier = Classifier.from_pretrained(sys.argv[1], threads=2)
+texts = ["good film", "bad", "a very dull plot it was"] * 200
+labels = classifier.predict(texts).labels
+child = os.fork()
+if not child:
+    if sys.argv[2] == "answers":
+        sys.exit(classifier.predict(texts).labels != labels)
+    del classifier
+    sys.exit(0)
+_, status = os.waitpid(child, 0)
+sys.exit(status != 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("child", ["answers", "leaves"])
+def test_a_forked_child_answers_and_ends(tmp_path: Path, child: str) -> None:
+    folder = toy_bundle(tmp_path / "bundle").folder
+    started = subprocess.Popen([sys.executable, "-c", FORKING, str(folder), child], start_new_session=True)
+    try:
+        assert started.wait(timeout=60) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)  # the child with it, where it hangs
+        started.wait()
 
 
 def test_idle_sessions_cost_no_time(stage: Path) -> None:
