@@ -28,4 +28,8 @@ It uses the public names of `cascade` only.
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as in `cascade.runtime.backend`, for the peers' processes too
+
 __all__: list[str] = []

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import open_bundle
+from cascade.core.files import write
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
@@ -25,7 +26,7 @@ from cascade_bench.curve_data import read_for_curve
 from cascade_bench.data import Columns
 from cascade_bench.options import data_options, json_option, model_argument, threads_option
 from cascade_bench.plane import Axes
-from cascade_bench.report_json import write_json, write_text
+from cascade_bench.report_json import write_json
 from cascade_bench.tag_data import TagColumns
 
 __all__ = ["batching_policy", "curve"]
@@ -131,7 +132,7 @@ def curve(
     if html_file is not None:
         from cascade_bench import page
 
-        write_text(html_file, page.render(found, before, model=model, data=Path(file).name, command=command))
+        write(html_file, page.render(found, before, model=model, data=Path(file).name, command=command))
 
 
 def batching_policy(said: str) -> BatchingPolicy:

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cascade.core.files import write
 from cascade.exceptions import MissingExtraError
 from cascade_bench.curve import Curve, Timed
 from cascade_bench.plane import Estimate, front
-from cascade_bench.report_json import write_text
 
 try:
     from matplotlib import rc_context
@@ -65,7 +65,7 @@ def write_png(curve: Curve, file: Path) -> None:
     """Write the picture, whole or not at all."""
     made = io.BytesIO()
     draw(curve).savefig(made, format="png", metadata={"Software": None})
-    write_text(file, made.getvalue())
+    write(file, made.getvalue())
 
 
 def svg(curve: Curve) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import cascade
+from cascade.core.files import write
 from cascade_bench.table import Row, Table
 
-__all__ = ["benchmark", "document", "of_row", "stats", "write_json", "write_text"]
+__all__ = ["benchmark", "document", "of_row", "stats", "write_json"]
 
 
 def document(machine: Mapping[str, Any], benchmarks: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
@@ -99,17 +99,7 @@ def stats(data: Sequence[float], *, iterations: int = 1) -> dict[str, Any]:
 
 def write_json(file: Path, made: Mapping[str, Any]) -> None:
     """Write a file, whole or not at all."""
-    write_text(file, json.dumps(made, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(file: Path, made: str | bytes) -> None:
-    """Write a file, whole or not at all."""
-    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        partial.write_bytes(made if isinstance(made, bytes) else made.encode())
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    write(file, json.dumps(made, indent=2, ensure_ascii=False) + "\n")
 
 
 def _outliers(data: Sequence[float], first: float, third: float) -> dict[str, Any]:

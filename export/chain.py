@@ -1,7 +1,7 @@
 """Running exported graphs on encoded texts: to find ranges, to compare forms, to fit temperatures.
 
-An answer belongs to a row in classification and to a word in tagging; `units` says which answers are whose. Every row goes through every stage, and words leave
-only where the caller says so.
+An answer belongs to a row in classification and to a word in tagging; `units` says which answers are whose.
+Every row goes through every stage, and words leave only where the caller says so.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from cascade.core.files import write
 from cascade.exceptions import DataError
 from cascade_bench.machine import in_words
 from cascade_bench.statistics import Interval
@@ -138,9 +139,7 @@ def write_pins(file: Path, bundle: str, kind: str, pins: Pins) -> None:
     """
     everything = _read(file)
     everything[bundle] = {**everything.get(bundle, {}), kind: asdict(pins)}
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
-    part.replace(file)
+    write(file, json.dumps(everything, indent=2) + "\n")
 
 
 def _read(file: Path) -> dict[str, Any]:

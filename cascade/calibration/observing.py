@@ -1,7 +1,7 @@
 """Running both tiers once on labelled examples: what they answer, and how long each part takes per token.
 
-The costs are those of this machine at this moment, from a single pass after a warm-up: good enough to compare thresholds, not to
-publish.
+The costs are those of this machine at this moment, from a single pass after a warm-up:
+good enough to compare thresholds, not to publish.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from cascade.calibration import plots
 from cascade.calibration.reliability import RiskCoverage
-from cascade.calibration.report import Fate, Report, Trial, Trials, write
+from cascade.calibration.report import Fate, Report, Trial, Trials
+from cascade.core.files import write
 from cascade.exceptions import MissingExtraError
 
 try:
@@ -68,7 +69,7 @@ def save_html(report: Report, path: Path) -> None:
     Raises:
         OptionError: the file cannot be written.
     """
-    write(page(report).encode(), path)
+    write(path, page(report))
 
 
 def _ends(trials: Sequence[Trial]) -> list[Trial]:

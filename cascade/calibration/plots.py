@@ -10,7 +10,8 @@ import re
 from enum import Enum
 from pathlib import Path
 
-from cascade.calibration.report import Report, write
+from cascade.calibration.report import Report
+from cascade.core.files import write
 from cascade.exceptions import MissingExtraError, OptionError
 
 try:
@@ -93,7 +94,7 @@ def save_png(report: Report, path: Path) -> None:
     Raises:
         OptionError: the file cannot be written.
     """
-    write(draw(report), path)
+    write(path, draw(report))
 
 
 def svg(report: Report, chart: Chart) -> str:

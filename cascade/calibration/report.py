@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -29,7 +28,6 @@ __all__ = [
     "Trials",
     "machine",
     "now",
-    "write",
 ]
 
 PACKAGES = ("numpy", "onnxruntime", "tokenizers", "scipy", "scikit-learn")
@@ -196,20 +194,6 @@ def machine(*, threads: int, root: Path = Path("/")) -> dict[str, str]:
 def now() -> str:
     """This minute, in UTC."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def write(content: bytes, file: Path) -> None:
-    """Write a file, whole or not at all."""
-    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(file)
-    except OSError as error:
-        raise OptionError(
-            f"a report needs a file that can be written, was: {file} ({error.strerror}); name another one"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _processor(root: Path) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from cascade.calibration.word_calibrating import calibrate_words
 from cascade.cli.calibrate_data import Sentences, Texts, known_files
 from cascade.cli.calibrate_show import shown
 from cascade.cli.calibrate_wanted import Wanted
+from cascade.core.files import write
 from cascade.exceptions import DataError, OptionError, TaskError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
@@ -157,7 +157,7 @@ def _write_reports(wanted: Wanted, face: Classifier | Tagger, found: _Found, cer
     if wanted.json_file is not None:
         costs = None if found.observed is None else found.observed[1]
         written = outcome_json(found.outcome, certificate=certificate, costs=costs)
-        _write(wanted.json_file, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+        write(wanted.json_file, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     if wanted.png_file is None and wanted.html_file is None:
         return
     report = report_of(
@@ -191,13 +191,3 @@ def _write_bundle(wanted: Wanted, face: Classifier | Tagger, certificate: Certif
     certified = face.with_settings(certificate.policies)
     certified.save_pretrained(folder, certificate=certificate, overwrite=wanted.write)
     return f"Written to {folder}, with the certificate (see cascade inspect)."
-
-
-def _write(file: Path, text: str) -> None:
-    """Whole or not at all."""
-    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)

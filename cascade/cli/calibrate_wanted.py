@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cascade.core.files import refuse_same_file
 from cascade.exceptions import DataError, OptionError
 
 __all__ = ["Wanted"]
@@ -65,5 +66,7 @@ class Wanted:
         for option, file in (("--json", self.json_file), ("--png", self.png_file), ("--html", self.html_file)):
             if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
                 raise OptionError(f"{option} must be a file in a folder that is there, was: {file}; change the path")
+            if file is not None:
+                refuse_same_file(file, [self.file])
         if not self.file.is_file():
             raise DataError(f"--data must be a file of examples, was: {self.file}; check the path")

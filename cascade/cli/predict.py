@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 import numpy as np
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from cascade.cli.predict_tags import tag_writer, words_column
 from cascade.cli.shadowing import ON_ALARM, in_words, watch
 from cascade.cli.writer import Writer, rounded
+from cascade.core.files import refuse_same_file, text_stream
 from cascade.core.results import Prediction
 from cascade.exceptions import DataError, OptionError, TaskError
 from cascade.monitoring.monitor import Monitor
@@ -29,6 +29,8 @@ from cascade.text.entities import AggregationStrategy
 from cascade.text.reading import Example, FileFormat, OnError, read_examples
 
 __all__ = ["Answers", "predict"]
+
+STDIN = 0
 
 
 @click.command(short_help="Label the texts, or tag the words, of a file or of standard input.")
@@ -137,6 +139,8 @@ def predict(
     """
     if threshold is not None and budget is not None:
         raise OptionError("--threshold and --budget exclude each other, both were given; leave one out")
+    if output is not None:
+        refuse_same_file(output, [STDIN if file == "-" else file])
     face: Classifier | Tagger
     try:
         face = Classifier.from_pretrained(model, threads=threads)
@@ -169,7 +173,7 @@ def predict(
     if progress is None:
         progress = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
     begin = time.perf_counter()
-    with _destination(output) as out:
+    with contextlib.nullcontext(sys.stdout) if output is None else text_stream(output) as out:
         answers: Writer[Any, Any]
         if isinstance(face, Tagger):
             words = tokens_column is not None
@@ -242,20 +246,3 @@ def _refuse(options: Mapping[str, object], whose: str) -> None:
 
 def _report(error: DataError) -> None:
     tqdm.write(f"Warning: {error}", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _destination(output: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that appears under its name when it is complete."""
-    if output is None:
-        yield sys.stdout
-        return
-    if output.is_dir():
-        raise DataError(f"--output must be a file, but {output} is a folder; add a name")
-    partial = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        with partial.open("x", encoding="utf-8") as out:
-            yield out
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)

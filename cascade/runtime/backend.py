@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+# From 1.29 on ONNX Runtime reports on its host and writes files under HOME, from its import on, unless told before.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import onnxruntime
 
 from cascade.exceptions import BundleError
@@ -28,6 +33,9 @@ from cascade.runtime.threads import check_threads
 __all__ = ["Array", "Backend", "FunctionBackend", "OnnxBackend", "SessionOptions", "lacks_vnni", "runtime_version"]
 
 Array = npt.NDArray[Any]
+
+if os.environ["ORT_DISABLE_TELEMETRY"] != "0":  # for when somebody else imported ONNX Runtime first
+    onnxruntime.disable_telemetry_events()
 
 _ERRORS_ONLY = 3
 

@@ -17,6 +17,7 @@ from cascade.core.batch import BoolArray, FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies import decoding
 from cascade.policies.decoding import Argmax, Decoder
+from cascade.text.texts import repair_text
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import TextWords
 
@@ -50,7 +51,8 @@ class Spelling:
 
     Attributes:
         texts: a row per text, a unit per piece.
-        strings: what each piece is called; an unknown one by its characters in the text.
+        strings: what each piece is called; an unknown one by its characters in the text,
+            lone surrogates as U+FFFD.
         new: True where a word begins, for transformers: its tokenizers' words are not asked. Shape `(pieces,)`.
         join: pieces as text.
     """
@@ -107,7 +109,7 @@ def spelled(tokenizer: Tokenizer, texts: Sequence[str], pieces: TextWords) -> Sp
     unknown = ids[which] == tokenizer.unknown
     rows, begins, ends = words.rows, pieces.begins, pieces.ends
     for piece in np.flatnonzero(unknown):
-        strings[piece] = texts[rows[piece]][begins[piece] : ends[piece]]
+        strings[piece] = repair_text(texts[rows[piece]][begins[piece] : ends[piece]])
     if tokenizer.marks_subwords:
         sizes = np.fromiter(map(len, names), dtype=np.int64, count=len(names))
         continues = sizes[which] != ends - begins

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
+from cascade.core.files import staged, write
 from cascade.exceptions import OptionError
 
 __all__ = [
@@ -160,12 +161,9 @@ class ExitBackbone(nn.Module):
         config = self.config.to_dict()
         config["cascade_exits"] = dict(exits)
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        part = folder / "model.safetensors.part"
-        save_file(tensors, str(part), metadata={"format": "pt"})
-        part.replace(folder / "model.safetensors")
-        part = folder / "config.json.part"
-        part.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        part.replace(folder / "config.json")
+        with staged(folder / "model.safetensors") as path:
+            save_file(tensors, str(path), metadata={"format": "pt"})
+        write(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def load_config(checkpoint: str | Path, *, dropout: float | None = None) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cascade.core.files import refuse_same_file, text_stream
 from cascade.exceptions import OptionError
 from cascade.text.reading import read_examples
 from cascade.training import tag_data
@@ -35,6 +36,8 @@ def hold_out(
     """
     if not 0 < share < 1:
         raise OptionError(f"--share must be in (0, 1), was: {share}")
+    for output in (kept, held_out):
+        refuse_same_file(output, [file])
     records: list[tuple[Hashable, Mapping[str, Any]]]
     if tagging:
         found = tag_data.read(file)
@@ -52,10 +55,8 @@ def hold_out(
     }
     for path, chosen in ((kept, False), (held_out, True)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        with part.open("w", encoding="utf-8") as stream:
+        with text_stream(path) as stream:
             for row, (_, record) in enumerate(records):
                 if (row in out) == chosen:
                     stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-        part.replace(path)
     return len(records) - len(out), len(out)

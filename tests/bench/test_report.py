@@ -26,7 +26,7 @@ from cascade_bench.curve_data import Given
 from cascade_bench.data import Labelled
 from cascade_bench.interleaving import Plan, Turns
 from cascade_bench.plane import Estimate, Kind, Setting, Sweep
-from cascade_bench.report_json import stats, write_text
+from cascade_bench.report_json import stats
 from cascade_bench.statistics import Interval
 from cascade_bench.table import Row, Table
 from tests.bench.test_cli import Run, data, model, run  # noqa: F401  # fixtures are found by their names
@@ -324,13 +324,6 @@ def test_the_same_curve_is_the_same_picture() -> None:
 def test_statistics_of_one_sample() -> None:
     made = stats([2.0])
     assert (made["median"], made["iqr"], made["stddev"], made["outliers"], made["ops"]) == (2.0, 0.0, 0.0, "0;0", 0.5)
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match="folder"):
-        write_text(tmp_path / "folder", "text")
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_bundles_as_configured_keep_their_sessions(model: Path) -> None:  # noqa: F811

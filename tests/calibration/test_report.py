@@ -14,7 +14,7 @@ pytest.importorskip("sklearn")
 
 from cascade.calibration import page as pages
 from cascade.calibration import plots
-from cascade.calibration.report import Fate, machine, now, write
+from cascade.calibration.report import Fate, machine, now
 from cascade.exceptions import OptionError
 from tests.models.toy_reports import path, report, size
 
@@ -33,16 +33,6 @@ def test_files_are_written_whole(tmp_path: Path) -> None:
     assert size((tmp_path / "report.png").read_bytes()) == (1200, 555)
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == pages.page(given)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.png"]
-
-
-def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "missing" / "report.png"
-    with pytest.raises(OptionError, match=rf"can be written, was: {re.escape(str(file))} \(No such file.*name another"):
-        write(b"", file)
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OptionError, match="can be written"):
-        write(b"", tmp_path / "folder")
-    assert [file.name for file in tmp_path.iterdir()] == ["folder"]  # nothing half-written is left
 
 
 def test_a_path_has_one_chosen_setting_at_the_most() -> None:

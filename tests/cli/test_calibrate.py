@@ -281,6 +281,12 @@ def test_bad_places(run: Command, model: Path, data: Path, tmp_path: Path) -> No
     assert done.err == f"Error: --output must not be there yet, was: {model}; choose another folder\n"
     done = run("calibrate", "somebody/model", "--data", str(data), "--write")
     assert done.err.startswith("Error: --write needs a bundle in a folder, was: somebody/model; give --output FOLDER")
+    before = data.read_bytes()
+    for option in ("--json", "--png", "--html"):
+        done = run("calibrate", str(model), "--data", str(data), option, str(data))
+        assert (done.status, done.out) == (2, "")
+        assert done.err.startswith("Error: an output must be another file than the input, was: ")
+        assert data.read_bytes() == before
 
 
 @pytest.mark.parametrize(

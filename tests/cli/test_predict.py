@@ -228,6 +228,25 @@ def test_output_is_written_whole_or_not_at_all(
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize("redirected", [False, True])
+def test_output_is_not_the_input(run: Command, loaded: Loaded, tmp_path: Path, redirected: bool) -> None:
+    file = tmp_path / "in.txt"
+    file.write_text(TEXTS)
+    if redirected:
+        command = [sys.executable, "-c", "from cascade.cli import main; main()", "predict", "m", "--output", str(file)]
+        with file.open() as stdin:
+            ended = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False)
+        status, err = ended.returncode, ended.stderr
+    else:
+        done = run("predict", "m", str(file), "--output", f"{tmp_path}/../{tmp_path.name}/in.txt")
+        status, err = done.status, done.err
+    assert status == 2
+    assert err.startswith("Error: an output must be another file than the input, was: ")
+    assert err.count("\n") == 1
+    assert loaded.asked == []
+    assert file.read_text() == TEXTS
+
+
 def test_a_bar_when_asked(run: Command) -> None:
     assert " rows" in run("predict", "m", "--progress", stdin=TEXTS).err.replace("3 rows in", "")
     assert run("predict", "m", "--no-progress", stdin=TEXTS).err.count("\n") == 1
@@ -243,7 +262,7 @@ def test_a_bar_when_asked(run: Command) -> None:
         (("m", "--exit-threshold", "7"), r"threshold must be in \[0, 1\]"),
         (("m", "--top-k", "0"), "--top-k.*see cascade predict --help"),
         (("m", "--on-error", "explode"), "--on-error"),
-        (("m", "--output", "."), "--output must be a file"),
+        (("m", "--output", "."), "an output must be a file, was a folder: .;"),
         (("m", "--output", "missing/folder/x"), "missing/folder.*No such file or directory"),
         ((), "Missing argument 'MODEL'.*see cascade predict --help"),
         (("m", "--bogus"), "No such option.*--bogus"),

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -66,6 +70,48 @@ def test_sessions_share_an_arena_and_do_not_spin(stage: Path, monkeypatch: pytes
     entry = made.get_session_config_entry
     assert entry("session.intra_op.allow_spinning") == entry("session.inter_op.allow_spinning") == "0"
     assert entry("session.use_env_allocators") == "1"
+
+
+@pytest.mark.parametrize("module", ["cascade.runtime.backend", "cascade_bench.ceiling", "cascade_export.chain"])
+def test_nothing_reports_home(stage: Path, tmp_path: Path, module: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    unset = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    env = {name: value for name, value in os.environ.items() if name not in unset}
+    code = f"import {module}; from cascade.runtime.backend import OnnxBackend; OnnxBackend({str(stage)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**env, "HOME": str(home)}, timeout=120)
+    assert list(home.rglob("*")) == []
+
+
+FORKING = """
+import os, sys
+from cascade import Classifier
+
+classifier = Classifier.from_pretrained(sys.argv[1], threads=2)
+texts = ["good film", "bad", "a very dull plot it was"] * 200
+labels = classifier.predict(texts).labels
+child = os.fork()
+if not child:
+    if sys.argv[2] == "answers":
+        sys.exit(classifier.predict(texts).labels != labels)
+    del classifier
+    sys.exit(0)
+_, status = os.waitpid(child, 0)
+sys.exit(status != 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("child", ["answers", "leaves"])
+def test_a_forked_child_answers_and_ends(tmp_path: Path, child: str) -> None:
+    folder = toy_bundle(tmp_path / "bundle").folder
+    started = subprocess.Popen([sys.executable, "-c", FORKING, str(folder), child], start_new_session=True)
+    try:
+        assert started.wait(timeout=60) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)  # the child with it, where it hangs
+        started.wait()
 
 
 def test_idle_sessions_cost_no_time(stage: Path) -> None:

@@ -357,6 +357,10 @@ def test_missing_files_and_checkpoints(rows: Path, tmp_path: Path) -> None:
     assert result.output.startswith("Error: ")
     result = train("first-tier", tmp_path, "--train", tmp_path / "no.jsonl", "--output", tmp_path / "out")
     assert result.status == 2
+    before = rows.read_bytes()
+    refused = train("split", rows, "--share", 0.2, "--kept", rows, "--held-out", "b").output
+    assert refused.startswith("Error: an output must be another file than the input, was: ")
+    assert rows.read_bytes() == before
     assert train("split", rows, "--share", 2, "--kept", "a", "--held-out", "b").output == (
         "Error: --share must be in (0, 1), was: 2.0\n"
     )
