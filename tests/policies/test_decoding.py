@@ -191,7 +191,7 @@ def test_own_callables_decode_but_are_not_written() -> None:
     scores, offsets = np.zeros((4, 3), dtype=np.float32), np.array([0, 4])
     np.testing.assert_array_equal(decoding.decide(last, scores, offsets), [2, 2, 2, 2])
     decoding.check(last, ["a", "b", "c"])
-    with pytest.raises(OptionError, match=r"only the decoders of cascade\.decoding can be saved"):
+    with pytest.raises(OptionError, match=r"only the decoders of cascade\.policies can be saved"):
         decoding.to_json(last)
 
 
