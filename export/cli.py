@@ -129,7 +129,7 @@ def export(
     with tqdm(total=len(STEPS), unit="step") as bar:
 
         def progress(step: str) -> None:
-            bar.update(bool(bar.desc))
+            bar.update(step != STEPS[0])
             bar.set_description(step)
 
         bundle = export_bundle(

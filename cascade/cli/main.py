@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -26,6 +27,8 @@ from cascade.cli.predict import predict
 from cascade.exceptions import CascadeError, CertificateWarning
 
 __all__ = ["cascade", "finish", "main"]
+
+LAST_STREAM = 2  # number of standard error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -67,6 +70,7 @@ def finish(command: click.Command, arguments: Sequence[str] | None = None) -> No
     Raises:
         SystemExit: always.
     """
+    _open_streams()
     output = sys.stdout
     try:
         with _plain_warnings():
@@ -92,6 +96,22 @@ def finish(command: click.Command, arguments: Sequence[str] | None = None) -> No
     except CascadeError as error:
         _fail(str(error))
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _open_streams() -> None:
+    """See to standard streams that are closed, before files that are opened get their numbers, and what is printed.
+
+    Without standard error the work is done in silence. Without standard output nothing is done.
+    """
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= LAST_STREAM:
+        pass
+    os.close(handle)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # until the process ends
+    if sys.stdout is None:
+        _fail("standard output must be open, but it is closed; send it to a file or to /dev/null")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # labels and names of files may have what has no encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

@@ -10,10 +10,12 @@ after batches of changing size, with one for all 34.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import os
 import platform
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +40,17 @@ if os.environ["ORT_DISABLE_TELEMETRY"] != "0":  # for when somebody else importe
     onnxruntime.disable_telemetry_events()
 
 _ERRORS_ONLY = 3
+_SESSIONS: weakref.WeakSet[onnxruntime.InferenceSession] = weakref.WeakSet()
+
+
+def _keep_sessions() -> None:
+    """Never free, in a forked child, the sessions of its parent: it would wait for threads that it does not have."""
+    for session in _SESSIONS:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_keep_sessions)
 
 
 class Backend(Protocol):
@@ -115,6 +128,7 @@ class OnnxBackend:
                 f"{self.path} must be an ONNX graph that ONNX Runtime {onnxruntime.__version__} can read, "
                 f"but: {reason}; export the bundle again or upgrade onnxruntime"
             ) from error
+        _SESSIONS.add(session)
         object.__setattr__(self, "_session", session)
         object.__setattr__(self, "inputs", tuple(value.name for value in session.get_inputs()))
         object.__setattr__(self, "outputs", tuple(value.name for value in session.get_outputs()))

@@ -183,6 +183,8 @@ def _open(source: Source) -> AbstractContextManager[IO[bytes] | IO[str]]:
         except OSError as error:
             raise DataError(f"{source} must be readable, but: {error.strerror}; check its permissions") from None
     stream = sys.stdin if isinstance(source, str) else source
+    if stream is None:
+        raise DataError("standard input must be open, but it is closed; give a file")
     # Bytes where they can be had: a line that is not UTF-8 is then a fault of that line.
     return nullcontext(getattr(stream, "buffer", stream))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,49 @@ def test_many_rows_keep_their_order(run: Command, bundle: Path) -> None:
     lines = [json.loads(line) for line in done.out.splitlines()]
     assert [line["line"] for line in lines] == list(range(1, 1501))
     assert [line["label"] for line in lines[:4]] * 375 == [line["label"] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("closed", "from_file", "status", "rows", "said"),
+    [
+        ("<&-", False, 2, 0, "Error: standard input must be open, but it is closed; give a file"),
+        ("<&-", True, 0, 2, "2 rows in "),
+        (">&-", True, 2, 0, "Error: standard output must be open, but it is closed; send it to a file or to /dev/null"),
+        ("2>&-", False, 0, 2, ""),
+        ("2>&- <&-", True, 0, 2, ""),
+        ("2>&- <&-", False, 2, 0, ""),
+        ("2>&- <&- >&-", True, 2, 0, ""),
+    ],
+)
+def test_closed_streams(
+    bundle: Path, tmp_path: Path, closed: str, from_file: bool, status: int, rows: int, said: str
+) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text("good\nbad\n")
+    command = [sys.executable, "-c", "from cascade.cli import main; main()", "predict", str(bundle)]
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$@" {closed}', "bash", *command, *([str(file)] if from_file else [])],
+        input="good\nbad\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, len(done.stdout.splitlines())) == (status, rows), done.stderr
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == bool(said)
+
+
+def test_files_get_no_number_of_a_closed_stream(bundle: Path, tmp_path: Path) -> None:
+    file = tmp_path / "labels.jsonl"
+    command = [sys.executable, "-c", "from cascade.cli import main; main()", "predict", str(bundle), "--progress"]
+    done = subprocess.run(
+        ["bash", "-c", 'exec "$@" 2>&-', "bash", *command, "--output", str(file)],
+        input="good\n",
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert [json.loads(line)["line"] for line in file.read_text().splitlines()] == [1]
 
 
 def test_a_lone_surrogate(run: Command, bundle: Path) -> None:

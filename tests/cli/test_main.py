@@ -108,6 +108,17 @@ def test_a_reader_that_has_gone_is_no_error(lines: int) -> None:
         assert process.stderr.read() == ""
 
 
+def test_what_has_no_encoding_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command()
+    def talk() -> None:
+        click.echo("é \ud800")
+
+    with pytest.raises(SystemExit) as end:
+        finish(talk, [])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == "é \\ud800\n"
+
+
 def test_a_fault_of_the_program_is_not_hidden() -> None:
     @click.command()
     def fail() -> None:

@@ -142,6 +142,9 @@ def test_any_word_and_any_text(run: Command, folder: str) -> None:
     out = lines(run("predict", folder, "--format", "jsonl", "--text-column", "text", stdin=odd).out)
     assert out[0]["tokens"] == ["film"]
     assert out[0]["spans"] == [[2, 6]]
+    odd = json.dumps({"text": "k\udb33\u07e0 film"}) + "\n"
+    done = run("predict", folder, "--format", "jsonl", "--aggregation-strategy", "simple", stdin=odd)
+    assert lines(done.out)[0]["text"] == "k\udb33\u07e0 film"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
@@ -16,6 +17,7 @@ import numpy as np
 import onnx
 import pytest
 import tokenizers
+from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer
 
 from cascade.bundle.opening import open_bundle
@@ -321,6 +323,21 @@ def run(*arguments: object) -> int:
         main([str(argument) for argument in arguments])
     assert isinstance(end.value.code, int)
     return end.value.code
+
+
+def test_without_a_bar(tiers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    def export(*given: object, progress: Callable[[str], None], **options: object) -> None:
+        for step in export_module.STEPS:
+            progress(step)
+            shown.append(step)
+        raise OptionError("far enough")
+
+    monkeypatch.setattr("tqdm.tqdm", functools.partial(tqdm, disable=True))  # as the variable TQDM_DISABLE does
+    monkeypatch.setattr(export_module, "export_bundle", export)
+    assert run("--tier2", tiers / "tier2", "--tier1", tiers / "static", "--output", tmp_path / "out") == 2
+    assert shown == list(export_module.STEPS)
 
 
 def test_command_round_trip(tiers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

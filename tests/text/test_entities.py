@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -126,6 +127,22 @@ def test_entities_equal_transformers(pair: Pair, strategy: AggregationStrategy) 
         expected = [theirs(text, aggregation_strategy=strategy.value) for text in texts]
     assert sum(map(len, found)) > 20
     for ours, other in zip(found, expected, strict=True):
+        same(ours, other)
+
+
+@pytest.mark.parametrize("strategy", AggregationStrategy, ids=lambda strategy: strategy.value)
+def test_lone_surrogates_are_read_as_in_texts(pair: Pair, strategy: AggregationStrategy) -> None:
+    tokenizer, model, _ = pair
+    odd = ["k\udb33\u07e0 film", "\udc00", "good\ud800film is \ud83d good"]
+    found = []
+    for texts in (odd, [re.sub("[\ud800-\udfff]", "\ufffd", text) for text in odd]):
+        spelling = spelled(tokenizer, texts, encode_texts(tokenizer, texts, per_piece=True))
+        probabilities = piece_probabilities(model, tokenizer, texts)
+        if strategy is AggregationStrategy.FIRST:
+            probabilities = probabilities[spelling.new]
+        found.append(aggregate(spelling, probabilities, LABELS, strategy=strategy))
+    assert any(found[0])
+    for ours, other in zip(*found, strict=True):
         same(ours, other)
 
 
