@@ -207,9 +207,7 @@ def test_round_trip(policy: ExitPolicy, written: dict[str, Any], shown: str) -> 
 
 
 def test_own_functions_have_no_written_form() -> None:
-    with pytest.raises(
-        OptionError, match=r"only the exit policies of cascade.policies can be saved, was: .*with_exit"
-    ):
+    with pytest.raises(OptionError, match=r"only the exit policies of cascade.policies can be saved, was: .*with_exit"):
         exits.to_json(any_of(lambda now: now.probabilities[:, 0] > 0.5))
 
 
