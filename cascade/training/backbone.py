@@ -21,13 +21,15 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
 from cascade.core.files import staged, write
-from cascade.exceptions import OptionError
+from cascade.exceptions import DataError, OptionError
 
 __all__ = [
     "CLASSIFICATION",
     "MODEL_TYPES",
     "TAGGING",
     "ExitBackbone",
+    "check_labels",
+    "default_names",
     "load_config",
     "load_weights",
     "name_labels",
@@ -115,7 +117,7 @@ class ExitBackbone(nn.Module):
                 it a token keeps its state, and others go on attending to it (halt-and-copy).
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if token_type_ids is not None and self.config.model_type != "distilbert":
+        if token_type_ids is not None and getattr(self.config, "type_vocab_size", 0) > 1:  # a single type says nothing
             inputs["token_type_ids"] = token_type_ids
         self._seen, self._exit_layers = 0, exit_layers
         try:
@@ -167,8 +169,21 @@ class ExitBackbone(nn.Module):
 
 
 def load_config(checkpoint: str | Path, *, dropout: float | None = None) -> Any:
-    """A checkpoint's configuration; `dropout` in place of every one that stands there."""
-    config = AutoConfig.from_pretrained(checkpoint)
+    """A checkpoint's configuration; `dropout` in place of every one that stands there.
+
+    Raises:
+        OptionError: there is none that transformers knows.
+    """
+    try:
+        config = AutoConfig.from_pretrained(checkpoint)
+    except ValueError as error:
+        reason = str(error).split(". ", 1)[0]  # transformers goes on with the names of all its models
+        remedy = "give the folder of a whole model"
+        if (Path(checkpoint) / "adapter_config.json").is_file():
+            remedy = "it holds an adapter: merge it into its model first (merge_and_unload) and save that"
+        raise OptionError(
+            f"{checkpoint} must be a checkpoint that transformers reads, but: {reason}; {remedy}"
+        ) from None
     if dropout is not None:
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
             if hasattr(config, name):
@@ -207,6 +222,31 @@ def load_weights(model: nn.Module, folder: str | Path) -> None:
 def named_labels(config: Any) -> tuple[str, ...]:
     """The names of a configuration's labels, in the order of the logits."""
     return tuple(config.id2label[i] for i in range(config.num_labels))
+
+
+def default_names(labels: Sequence[str]) -> bool:
+    """Whether these are the names that transformers gives to labels without names: `LABEL_0`, `LABEL_1`, ..."""
+    return list(labels) == [f"LABEL_{number}" for number in range(len(labels))]
+
+
+def check_labels(found: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse labels that a checkpoint does not have; the number i stands for the default name `LABEL_i`.
+
+    Raises:
+        DataError: naming the first of them.
+    """
+    numbers = {str(number) for number in range(len(known))} if default_names(known) else set()
+    unknown = [label for label in found if label not in known and label not in numbers]
+    if not unknown:
+        return
+    shown = f"{list(known[:8])}{f' and {len(known) - 8} more' if len(known) > 8 else ''}"
+    remedy = "rename it in the data"
+    if numbers:  # the names may be given, but not in another order
+        remedy = "name labels in the data by these names or their numbers, in the order in which the checkpoint learned"
+    raise DataError(
+        f"the data's labels must be among the checkpoint's, {shown}, but there was: {unknown[0]}; {remedy}, or start "
+        "from the pre-trained checkpoint"
+    )
 
 
 def name_labels(config: Any, labels: Sequence[str]) -> None:

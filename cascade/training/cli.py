@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     default="joint",
     show_default=True,
     help="joint: all exits at once. two-stage: the last, then the others on a frozen backbone (DeeBERT). "
-    "detached: gradients stop between exits (SWEET). distil: exits imitate the last one, no labels (FastBERT).",
+    "detached: gradients stop between exits (SWEET). distil: exits imitate the last one, no labels (FastBERT); "
+    "full depth stays as it is.",
 )
 @click.option("--layer-weights", metavar="W,W,...", help="Weight of each exit's loss; rising 1,2,3,... by default.")
 @click.option("--self-distil", default=0.0, show_default=True, help="Share of an exit's joint loss from the last exit.")
@@ -66,14 +67,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @click.option("--exits", "layers", metavar="L,L,...", help="Layers after which rows may leave; all by default.")
 @click.option("--pooling", type=click.Choice(["mean", "first"]), help="What a head reads; the checkpoint's, else mean.")
 @click.option("--vocabulary", type=int, help="Keep so many pieces of a WordPiece vocabulary.")
-@click.option("--multi-label", is_flag=True, help="Several labels per row, a sigmoid each.")
+@click.option(
+    "--multi-label",
+    is_flag=True,
+    help='Several labels per row, a sigmoid each; jsonl or parquet, "label": ["a", "c"], [] for none. A checkpoint '
+    "whose problem_type says so needs no flag.",
+)
 @click.option("--min-words", default=0, show_default=True, help="Leave out training rows of fewer words.")
 @click.option("--dropout", type=float, help="In the backbone; the checkpoint's by default. 0 is faster on a CPU.")
 def exits(checkpoint: str, **given: Any) -> None:
     """Turn CHECKPOINT (a folder or a Hub id) into a multi-exit model.
 
-    BERT, RoBERTa, ELECTRA, DistilBERT and ALBERT; pre-trained, fine-tuned (its head becomes the last exit) or
-    multi-exit already. Data: jsonl, csv or parquet files, or a data set by name (name:split).
+    BERT, RoBERTa, ELECTRA, DistilBERT and ALBERT; pre-trained, fine-tuned (its head becomes the last exit, its
+    labels and their order stay) or multi-exit already. Data: jsonl, csv or parquet files, or a data set by name
+    (name:split).
 
     With --task tagging each line holds a sentence as {"tokens": [...], "tags": [...]} (jsonl or parquet); a word's tag
     is read at its first piece. The best epoch is the one with the best accuracy of the last exit, for B- and I- tags

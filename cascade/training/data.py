@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cascade.exceptions import DataError, MissingExtraError
 from cascade.text.reading import Columns, read_examples
+from cascade.training.backbone import default_names
 
 __all__ = [
     "Columns",
@@ -92,18 +93,27 @@ def label_names(examples: Examples) -> list[str]:
 def label_numbers(examples: Examples, names: Sequence[str], *, multi_label: bool) -> np.ndarray[Any, Any]:
     """Labels as numbers `(rows,)`, or as zeros and ones `(rows, labels)` for a multi-label head.
 
+    Where the names are transformers' default ones, the number i is read as `LABEL_i`.
+
     Raises:
-        DataError: a label that is not among the names, with its example's number.
+        DataError: a label that is not among the names, or a list of 0 and 1, with its example's number.
     """
     number = {name: position for position, name in enumerate(names)}
+    if default_names(names):  # data that transformers trained on without names have numbers
+        number |= {str(position): position for position in range(len(names))}
     rows = []
     for position, label in enumerate(examples.labels or ()):
         own = (label,) if isinstance(label, str) else label
+        if multi_label and len(set(own)) < len(own):
+            raise DataError(
+                f"{examples.source}: example {position + 1} must name each of its labels once, was: {list(own)}; "
+                'give the names of those that apply, ["a", "c"], not a 0 or 1 for each'
+            )
         unknown = [name for name in own if name not in number]
         if unknown:
             raise DataError(
-                f"{examples.source}: example {position + 1} has the label {unknown[0]!r}, which the training data "
-                f"do not have ({len(names)} labels: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''})"
+                f"{examples.source}: example {position + 1} has the label {unknown[0]!r}, which the model does "
+                f"not have ({len(names)} labels: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''})"
             )
         if not multi_label and len(own) != 1:
             raise DataError(

@@ -15,7 +15,7 @@ from transformers import EvalPrediction, set_seed
 from cascade.exceptions import DataError, OptionError
 from cascade.training import checkpoint, data, vocabulary
 from cascade.training.loop import LoopOptions, run_loop
-from cascade.training.multi_exit import MultiExitModel
+from cascade.training.multi_exit import MULTI_LABEL, MultiExitModel
 from cascade.training.objectives import Joint, Objective
 
 __all__ = ["ExitsOptions", "train_exits"]
@@ -31,7 +31,7 @@ class ExitsOptions:
         pooling: `mean` or `first`; by default what the checkpoint has, else `mean`.
         max_length: tokens per row at most, in training.
         vocabulary: pieces to keep of a WordPiece vocabulary; all by default.
-        multi_label: several labels per row, a sigmoid each.
+        multi_label: several labels per row, a sigmoid each; a checkpoint that says it is for these needs no asking.
         min_words: rows of fewer words are left out of training.
         dropout: in the backbone; the checkpoint's by default.
     """
@@ -84,28 +84,27 @@ def train_exits(
     held_out = data.read(evaluation, columns=columns) if evaluation is not None else None
     named = examples if examples.labels is not None else held_out
     names = data.label_names(named) if named is not None else []
-    if len(names) < 2 and not options.multi_label:
-        raise DataError(f"the training data must have at least two labels, have: {names or 'none'}")
-
-    problem = "multi_label_classification" if options.multi_label else "single_label_classification"
+    if options.multi_label and named is not None:
+        _refuse_joined(named)
     model = MultiExitModel.from_checkpoint(
         source,
         labels=names,
         layers=options.layers,
         pooling=options.pooling,
-        problem_type=problem,
+        multi_label=options.multi_label,
         dropout=options.dropout,
     )
+    multi_label = model.config.problem_type == MULTI_LABEL
     tokenizer_text = checkpoint.load_tokenizer_text(source)
     if options.vocabulary is not None:
         texts = [text if isinstance(text, str) else " ".join(text) for text in examples.texts]
         tokenizer_text = vocabulary.prune_model(model, tokenizer_text, texts, size=options.vocabulary)
     tokenizer = checkpoint.tokenizer_from_text(tokenizer_text)
     length = min(options.max_length, model.longest)
-    rows = data.encode(tokenizer, examples, names, multi_label=options.multi_label, max_length=length)
+    rows = data.encode(tokenizer, examples, model.labels, multi_label=multi_label, max_length=length)
     eval_rows = None
     if held_out is not None:
-        eval_rows = data.encode(tokenizer, held_out, names, multi_label=options.multi_label, max_length=length)
+        eval_rows = data.encode(tokenizer, held_out, model.labels, multi_label=multi_label, max_length=length)
 
     scores: dict[str, float] = {}
     for stage, objective in enumerate(options.objectives):
@@ -114,8 +113,8 @@ def train_exits(
             model,
             train=rows,
             evaluation=eval_rows,
-            loss=_loss(objective, options.multi_label),
-            metrics=_metrics(model.layers, options.multi_label),
+            loss=_loss(objective, multi_label),
+            metrics=_metrics(model.layers, multi_label),
             best="mean_of_exits" if objective.frozen_backbone else f"layer_{model.layers[-1]}",
             output=run_folder / f"stage_{stage}",
             padding=model.config.pad_token_id or 0,
@@ -145,6 +144,17 @@ def _joined(parts: Sequence[data.Examples]) -> data.Examples:
         labels=[label for part in parts for label in part.labels or ()] if labelled else None,
         source=", ".join(part.source for part in parts),
     )
+
+
+def _refuse_joined(examples: data.Examples) -> None:
+    """Refuse several labels in one string, as a csv has them: each combination would become a label of its own."""
+    labels = examples.labels or ()
+    joined = next((label for label in labels if isinstance(label, str) and "," in label), None)
+    if joined is not None and all(isinstance(label, str) for label in labels):
+        raise DataError(
+            f"{examples.source}: several labels of a row must be a list of names, was one string: {joined!r}; "
+            'write jsonl with "label": ["a", "b"]'
+        )
 
 
 def _long_enough(examples: data.Examples, words: int) -> data.Examples:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
 from cascade.exceptions import DataError, OptionError
 from cascade.training.backbone import (
     CLASSIFICATION,
     ExitBackbone,
+    check_labels,
     load_config,
     load_weights,
     name_labels,
@@ -22,8 +23,9 @@ from cascade.training.backbone import (
     without_pooler,
 )
 
-__all__ = ["FAMILIES", "ExitHead", "MultiExitModel", "pool"]
+__all__ = ["FAMILIES", "MULTI_LABEL", "ExitHead", "MultiExitModel", "pool"]
 
+SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
 # Where each family keeps its fine-tuned head: (first linear, activation, second linear). Sources: the
 # `*ForSequenceClassification` classes of transformers.
 FAMILIES = {
@@ -114,35 +116,42 @@ class MultiExitModel(ExitBackbone):
         labels: Sequence[str],
         layers: Sequence[int] | None = None,
         pooling: str | None = None,
-        problem_type: str = "single_label_classification",
+        multi_label: bool = False,
         dropout: float | None = None,
     ) -> MultiExitModel:
         """Start from a pre-trained or fine-tuned checkpoint, or go on from a multi-exit one.
 
-        A fine-tuned classifier (`...ForSequenceClassification`) of the same labels keeps its head as the last exit,
-        so full depth answers as before.
+        A fine-tuned classifier (`...ForSequenceClassification`) keeps its head as the last exit, so full depth answers
+        as before. It, and a multi-exit checkpoint, also keep their labels, the labels' order and the `problem_type`.
 
         Args:
             checkpoint: a folder or a Hub id.
-            labels: names of the labels.
+            labels: names of the labels that the data have; some may be missing of a fine-tuned checkpoint's.
             layers: the exits' layers; every layer by default.
             pooling: `mean`, `first`; by default what the checkpoint has, else `mean`.
-            problem_type: transformers' name for a softmax or a sigmoid over the labels.
+            multi_label: ask for a sigmoid per label. A checkpoint that says it has one keeps it without being asked.
             dropout: in the backbone; the checkpoint's by default. 0 trains a fifth faster on a CPU.
+
+        Raises:
+            DataError: a label that the fine-tuned checkpoint does not have; no label set at all.
+            OptionError: a checkpoint for another problem: regression, or a single label where several are asked for.
         """
         config = load_config(checkpoint, dropout=dropout)
-        if getattr(config, "cascade_exits", None):
-            model = cls.from_pretrained(checkpoint, config=config)
-            if model.labels != tuple(labels):
-                raise DataError(
-                    f"the data's labels must be the checkpoint's, {list(model.labels)}, were: {list(labels)}; "
-                    "train on the same label set or start from the pre-trained checkpoint"
-                )
-            return model
-        backbone, head = _backbone_and_head(checkpoint, config, labels)
+        going_on = bool(getattr(config, "cascade_exits", None))
+        if going_on or _fine_tuned(config):
+            problem = _kept_problem(config, multi_label)
+            check_labels(labels, named_labels(config))
+            labels = named_labels(config)
+        else:
+            problem = MULTI_LABEL if multi_label else SINGLE_LABEL
+            if len(labels) < 2 and not (labels and multi_label):
+                raise DataError(f"the training data must have at least two labels, have: {list(labels) or 'none'}")
+        if going_on:
+            return cls.from_pretrained(checkpoint, config=config)
+        backbone, head = _backbone_and_head(checkpoint, config)
         config = backbone.config
         name_labels(config, labels)
-        config.problem_type = problem_type
+        config.problem_type = problem
         config.architectures = None
         activation = FAMILIES[config.model_type][1] if config.model_type in FAMILIES else "tanh"
         model = cls(
@@ -158,7 +167,7 @@ class MultiExitModel(ExitBackbone):
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, config: PretrainedConfig | None = None) -> MultiExitModel:
         """Load what `save_pretrained` wrote: a folder or a Hub id; `config` in place of the one that stands there."""
-        config = config or AutoConfig.from_pretrained(folder)
+        config = config or load_config(folder)
         exits = read_exits(config, source=folder, task=CLASSIFICATION)
         model = cls(
             AutoModel.from_config(config, **without_pooler(config)),
@@ -174,20 +183,35 @@ class MultiExitModel(ExitBackbone):
         self._save(folder, {"layers": list(self.layers), "pooling": self.pooling, "activation": self.activation})
 
 
-def _backbone_and_head(
-    checkpoint: str | Path, config: PretrainedConfig, labels: Sequence[str]
-) -> tuple[PreTrainedModel, dict[str, Tensor] | None]:
-    """The encoder, and the fine-tuned head where the checkpoint has one for these labels."""
-    backbone = AutoModel.from_pretrained(checkpoint, config=config, **without_pooler(config))
-    fine_tuned = any("ForSequenceClassification" in name for name in config.architectures or ())
-    if not fine_tuned or config.model_type not in FAMILIES:
-        return backbone, None
-    named = named_labels(config)
-    if named != tuple(labels):
-        raise DataError(
-            f"the data's labels must be the fine-tuned checkpoint's, {list(named)}, were: {list(labels)}; rename the "
-            "labels in the data or in the checkpoint's config.json, or start from the pre-trained checkpoint"
+def _fine_tuned(config: PretrainedConfig) -> bool:
+    """Whether a checkpoint has a classifier's head that this module reads."""
+    named = any("ForSequenceClassification" in name for name in config.architectures or ())
+    return named and config.model_type in FAMILIES
+
+
+def _kept_problem(config: PretrainedConfig, multi_label: bool) -> str:
+    """The `problem_type` of a checkpoint with a head: its own, and where it says nothing what is asked for."""
+    own: str | None = config.problem_type
+    if own == "regression" or (config.num_labels == 1 and own != MULTI_LABEL):
+        raise OptionError(
+            f"the checkpoint must be a classifier, was for regression: {own}, {config.num_labels} output(s); "
+            "start from the pre-trained checkpoint with labels"
         )
+    if own == SINGLE_LABEL and multi_label:
+        raise OptionError(
+            f"--multi-label must fit the checkpoint's problem_type, which is {own}; leave it out, or start from the "
+            "pre-trained checkpoint"
+        )
+    return own or (MULTI_LABEL if multi_label else SINGLE_LABEL)
+
+
+def _backbone_and_head(
+    checkpoint: str | Path, config: PretrainedConfig
+) -> tuple[PreTrainedModel, dict[str, Tensor] | None]:
+    """The encoder, and the fine-tuned head where the checkpoint has one."""
+    backbone = AutoModel.from_pretrained(checkpoint, config=config, **without_pooler(config))
+    if not _fine_tuned(config):
+        return backbone, None
     from transformers import AutoModelForSequenceClassification
 
     whole = AutoModelForSequenceClassification.from_pretrained(checkpoint).state_dict()

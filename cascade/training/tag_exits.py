@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 from transformers import EvalPrediction, set_seed
 
-from cascade.exceptions import DataError, MissingExtraError, OptionError
+from cascade.exceptions import MissingExtraError, OptionError
 from cascade.training import checkpoint, tag_data, vocabulary
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.objectives import Joint, Objective
@@ -98,8 +98,6 @@ def train_tag_exits(
     held_out = tag_data.read(evaluation, columns=columns) if evaluation is not None else None
     named = sentences if sentences.tags is not None else held_out
     names = tag_data.label_names(named) if named is not None else []
-    if len(names) < 2:
-        raise DataError(f"the training data must have at least two tags, have: {names or 'none'}; check the column")
 
     model = MultiExitTagger.from_checkpoint(source, labels=names, layers=options.layers, dropout=options.dropout)
     text = checkpoint.load_tokenizer_text(source)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, AutoModelForTokenClassification, PretrainedConfig, PreTrainedModel
 
 from cascade.exceptions import DataError
 from cascade.training.backbone import (
     TAGGING,
     ExitBackbone,
+    check_labels,
     load_config,
     load_weights,
     name_labels,
@@ -81,17 +82,21 @@ class MultiExitTagger(ExitBackbone):
             dropout: in the backbone; the checkpoint's by default. 0 trains a fifth faster on a CPU.
 
         Raises:
-            DataError: a label that the fine-tuned checkpoint does not have.
+            DataError: a label that the fine-tuned checkpoint does not have; no label set at all.
         """
         config = load_config(checkpoint, dropout=dropout)
         if getattr(config, "cascade_exits", None):
             model = cls.from_pretrained(checkpoint, config=config)
-            _check_labels(labels, model.labels)
+            check_labels(labels, model.labels)
             return model
         fine_tuned = any("ForTokenClassification" in name for name in config.architectures or ())
         if fine_tuned:
-            _check_labels(labels, named_labels(config))
+            check_labels(labels, named_labels(config))
             labels = named_labels(config)
+        elif len(labels) < 2:
+            raise DataError(
+                f"the training data must have at least two tags, have: {list(labels) or 'none'}; check the column"
+            )
         backbone = AutoModel.from_pretrained(checkpoint, config=config, **without_pooler(config))
         name_labels(backbone.config, labels)
         backbone.config.problem_type = None
@@ -106,7 +111,7 @@ class MultiExitTagger(ExitBackbone):
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, config: PretrainedConfig | None = None) -> MultiExitTagger:
         """Load what `save_pretrained` wrote: a folder or a Hub id; `config` in place of the one that stands there."""
-        config = config or AutoConfig.from_pretrained(folder)
+        config = config or load_config(folder)
         exits = read_exits(config, source=folder, task=TAGGING)
         model = cls(AutoModel.from_config(config, **without_pooler(config)), layers=exits["layers"])
         load_weights(model, folder)
@@ -115,12 +120,3 @@ class MultiExitTagger(ExitBackbone):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors`, each renamed into place when whole."""
         self._save(folder, {"task": TAGGING, "layers": list(self.layers)})
-
-
-def _check_labels(found: Sequence[str], known: Sequence[str]) -> None:
-    unknown = [label for label in found if label not in known]
-    if unknown:
-        raise DataError(
-            f"the data's labels must be among the checkpoint's, {list(known)}, but there was: {unknown[0]}; rename it, "
-            "or start from the pre-trained checkpoint"
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ IDS = torch.tensor([[2, 40, 50, 60, 3], [2, 70, 3, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 
 
-def fine_tuned(family: str, folder: Path) -> torch.nn.Module:
+def fine_tuned(
+    family: str, folder: Path, *, labels: Sequence[str] = tiny.LABELS, problem_type: str | None = None
+) -> torch.nn.Module:
     """A stock classifier of this family in `folder`."""
     torch.manual_seed(5)
-    config = tiny.config(family)
-    config.id2label = dict(enumerate(tiny.LABELS))
-    config.label2id = {label: i for i, label in enumerate(tiny.LABELS)}
+    config = tiny.named(tiny.config(family), labels, problem_type)
     model: torch.nn.Module = AutoModelForSequenceClassification.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -47,10 +48,57 @@ def test_a_fine_tuned_head_becomes_the_last_exit(family: str, tmp_path: Path) ->
 
 def test_a_fine_tuned_head_of_other_labels_is_refused(tmp_path: Path) -> None:
     fine_tuned("bert", tmp_path)
-    with pytest.raises(
-        DataError, match=r"must be the fine-tuned checkpoint's, \['negative', 'positive'\], were: \['a'"
-    ):
-        MultiExitModel.from_checkpoint(tmp_path, labels=["a", "b"])
+    with pytest.raises(DataError, match=r"among the checkpoint's, \['negative', 'positive'\], but there was: a; ren"):
+        MultiExitModel.from_checkpoint(tmp_path, labels=["positive", "a"])
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (("positive", "negative", "neutral"), ("negative", "neutral")),
+        (tuple(f"LABEL_{number}" for number in range(11)), ("0", "2", "10")),
+        (("positive", "negative"), ()),
+    ],
+)
+def test_a_fine_tuned_checkpoint_keeps_its_labels_in_its_order(
+    names: tuple[str, ...], found: tuple[str, ...], tmp_path: Path
+) -> None:
+    fine_tuned("bert", tmp_path, labels=names)
+    assert MultiExitModel.from_checkpoint(tmp_path, labels=found).labels == names
+
+
+def test_numbers_that_are_no_default_names_are_refused(tmp_path: Path) -> None:
+    fine_tuned("bert", tmp_path, labels=("LABEL_0", "LABEL_1"))
+    with pytest.raises(DataError, match="there was: positive; name labels in the data by these names or their numbers"):
+        MultiExitModel.from_checkpoint(tmp_path, labels=["positive"])
+    with pytest.raises(DataError, match="there was: 2;"):
+        MultiExitModel.from_checkpoint(tmp_path, labels=["2"])
+
+
+def test_a_checkpoint_keeps_its_problem(tmp_path: Path) -> None:
+    multi, single = "multi_label_classification", "single_label_classification"
+    for name, problem in (("multi", multi), ("single", single), ("silent", None), ("regression", "regression")):
+        fine_tuned("bert", tmp_path / name, problem_type=problem)
+    for name, asked, wanted in (
+        ("multi", False, multi), ("multi", True, multi), ("single", False, single), ("silent", False, single),
+        ("silent", True, multi),
+    ):  # fmt: skip
+        model = MultiExitModel.from_checkpoint(tmp_path / name, labels=[], multi_label=asked)
+        assert model.config.problem_type == wanted
+    with pytest.raises(OptionError, match="--multi-label must fit the checkpoint's problem_type, which is single"):
+        MultiExitModel.from_checkpoint(tmp_path / "single", labels=[], multi_label=True)
+    with pytest.raises(OptionError, match="must be a classifier, was for regression"):
+        MultiExitModel.from_checkpoint(tmp_path / "regression", labels=[])
+    tiny.tier2(tmp_path / "exits")
+    with pytest.raises(OptionError, match="--multi-label must fit the checkpoint's problem_type"):
+        MultiExitModel.from_checkpoint(tmp_path / "exits", labels=[], multi_label=True)
+
+
+@pytest.mark.parametrize(("found", "multi_label"), [((), False), ((), True), (("a",), False)])
+def test_a_pre_trained_checkpoint_needs_labels(found: tuple[str, ...], multi_label: bool, tmp_path: Path) -> None:
+    tiny.backbone(tmp_path)
+    with pytest.raises(DataError, match="must have at least two labels"):
+        MultiExitModel.from_checkpoint(tmp_path, labels=found, multi_label=multi_label)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -116,7 +164,7 @@ def test_going_on_from_a_multi_exit_checkpoint(tmp_path: Path) -> None:
     with torch.inference_mode():
         torch.testing.assert_close(again(IDS, MASK)["logits"], model(IDS, MASK)["logits"])
     assert again.config.hidden_dropout_prob == 0.25
-    with pytest.raises(DataError, match="train on the same label set"):
+    with pytest.raises(DataError, match="must be among the checkpoint's"):
         MultiExitModel.from_checkpoint(tmp_path, labels=["x", "y"])
 
 
