@@ -20,7 +20,7 @@ from cascade.training import checkpoint, data
 from cascade.training.augmentation import neighbours
 from cascade.training.imitation import Imitation
 from cascade.training.loop import Loss, run_loop
-from cascade.training.multi_exit import MultiExitModel
+from cascade.training.multi_exit import MULTI_LABEL, MultiExitModel
 from cascade.training.students import Static, Student
 
 __all__ = ["FirstTierOptions", "train_first_tier"]
@@ -50,7 +50,7 @@ def train_first_tier(
 
     Args:
         teacher: a folder that `cascade-train exits` wrote.
-        train: labelled files or `datasets` names.
+        train: files or `datasets` names; rows without labels teach by the teacher's answers.
         evaluation: a labelled file; its accuracy chooses the best epoch.
         output: folder to write.
         options: everything about the model and its training; `FirstTierOptions()` by default.
@@ -66,25 +66,28 @@ def train_first_tier(
     run_folder = checkpoint.claim(Path(output), overwrite=overwrite, resume=options.loop.resume)
     set_seed(options.loop.seed)
     tier2 = MultiExitModel.from_pretrained(teacher)
-    multi_label = tier2.config.problem_type == "multi_label_classification"
+    multi_label = _several(tier2)
     text = checkpoint.load_tokenizer_text(teacher)
     tokenizer = checkpoint.tokenizer_from_text(text)
 
-    def encode(source: str | Path, labelled: bool) -> data.Rows:
-        examples = data.read(source, columns=columns, require_labels=labelled)
+    def encode(source: str | Path, labelled: bool, *, needed: bool = True) -> data.Rows:
+        examples = data.read(source, columns=columns, require_labels=labelled and needed)
+        if labelled and examples.labels is None:
+            tqdm.write(f"{source}: not every row has a label; what is learned is the teacher's answers alone")
         if not labelled:
             examples = data.Examples(texts=examples.texts, labels=None, source=examples.source)
         return data.encode(tokenizer, examples, tier2.labels, multi_label=multi_label, max_length=options.max_length)
 
-    labelled = [encode(source, True) for source in train]
-    unlabelled = [list(ids) for source in extra_text for ids in encode(source, False).ids]
-    rows = _with_teacher(tier2, labelled, unlabelled, options, run_folder)
+    labelled = [encode(source, True, needed=not options.imitation) for source in train]
+    unlabelled = [encode(source, False) for source in extra_text]
+    eval_rows = encode(evaluation, True) if evaluation is not None else None
     student = options.student.build(tier2)
+    rows = _with_teacher(tier2, labelled, unlabelled, options, run_folder)
     student.get_input_embeddings().requires_grad_(not options.freeze_embeddings)
     scores = run_loop(
         student,
         train=rows,
-        evaluation=encode(evaluation, True) if evaluation is not None else None,
+        evaluation=eval_rows,
         loss=_loss(options, multi_label),
         metrics=_metrics(multi_label),
         best="accuracy",
@@ -108,25 +111,34 @@ def train_first_tier(
     return report
 
 
+def _several(teacher: MultiExitModel) -> bool:
+    """Whether a teacher gives several labels."""
+    return bool(teacher.config.problem_type == MULTI_LABEL)
+
+
 def _with_teacher(
     teacher: MultiExitModel,
     labelled: Sequence[data.Rows],
-    unlabelled: list[list[int]],
+    unlabelled: Sequence[data.Rows],
     options: FirstTierOptions,
     run_folder: Path,
 ) -> data.Rows:
     """All rows, labelled and not, with the teacher's logits."""
-    ids = [list(row) for rows in labelled for row in rows.ids]
+    parts = [*labelled, *unlabelled]
+    ids = [list(row) for rows in parts for row in rows.ids]
     types = None
-    if any(rows.types is not None for rows in labelled):
-        types = [list(row) for rows in labelled for row in (rows.types or [[0] * len(one) for one in rows.ids])]
-    labels = np.concatenate([rows.targets["labels"] for rows in labelled])
-    more = list(unlabelled)
-    if types is None and options.augmentation.copies:
+    if any(rows.types is not None for rows in parts):
+        types = [list(row) for rows in parts for row in (rows.types or [[0] * len(one) for one in rows.ids])]
+    shape, dtype = ((len(teacher.labels),), np.float32) if _several(teacher) else ((), np.int64)
+    labels = np.concatenate(
+        [rows.targets.get("labels", np.full((len(rows), *shape), UNLABELLED, dtype)) for rows in labelled]
+    )
+    more: list[list[int]] = []
+    if all(rows.types is None for rows in labelled) and options.augmentation.copies:
         embeddings: Any = teacher.backbone.get_input_embeddings()
         table = embeddings.weight.detach().numpy()
-        more += options.augmentation(
-            ids,
+        more = options.augmentation(
+            ids[: len(labels)],
             similar=neighbours(table),
             max_length=options.max_length,
             rng=np.random.default_rng(options.loop.seed),
@@ -134,7 +146,7 @@ def _with_teacher(
     ids += more
     if types is not None:
         types += [[0] * len(row) for row in more]
-    labels = np.concatenate([labels, np.full((len(more), *labels.shape[1:]), UNLABELLED, labels.dtype)])
+    labels = np.concatenate([labels, np.full((len(ids) - len(labels), *labels.shape[1:]), UNLABELLED, labels.dtype)])
     logits = options.answers(run_folder, len(ids), lambda: teacher_logits(teacher, data.Rows(ids=ids, types=types)))
     return data.Rows(ids=ids, types=types, targets={"labels": labels, "teacher": logits})
 

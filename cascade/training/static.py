@@ -93,8 +93,9 @@ class StaticForSequenceClassification(PreTrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor,
         labels: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
     ) -> SequenceClassifierOutput:
-        """Logits. Shapes `(rows, longest)`, `(rows, longest)` -> `(rows, labels)`; `labels` is not read."""
+        """Logits. Shapes `(rows, longest)`, `(rows, longest)` -> `(rows, labels)`; the others are not read."""
         there = attention_mask > 0
         if self.training:  # drop whole tokens: the mean must not lean on one rare word
             there = there & (torch.rand(there.shape, device=there.device) >= self.config.dropout)

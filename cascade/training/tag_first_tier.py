@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 from transformers import EvalPrediction, set_seed
 
 from cascade.training import checkpoint, tag_data
@@ -50,7 +51,7 @@ def train_tag_first_tier(
 
     Args:
         teacher: a folder that `cascade-train exits --task tagging` wrote.
-        train: files of tagged sentences or `datasets` names.
+        train: files of sentences or `datasets` names; those without tags teach by the teacher's answers.
         evaluation: a file of tagged sentences; entity F1 where the labels are those of spans, else accuracy, chooses
             the best epoch.
         output: folder to write.
@@ -70,22 +71,26 @@ def train_tag_first_tier(
     tokenizer = WordTokenizer(checkpoint.load_tokenizer_text(teacher))
     length = min(options.max_length, tier2.longest)
 
-    def read(source: str | Path, tagged: bool) -> Rows:
-        found = tag_data.read(source, columns=columns, require_tags=tagged)
+    def read(source: str | Path, tagged: bool, *, needed: bool = True) -> Rows:
+        found = tag_data.read(source, columns=columns, require_tags=tagged and needed)
+        if tagged and found.tags is None:
+            tqdm.write(f"{source}: not every sentence has tags; what is learned is the teacher's answers alone")
         if not tagged:
             found = Sentences(words=found.words, tags=None, source=found.source)
         return encode(tokenizer, found, tier2.labels, max_length=length)
 
-    parts = [read(source, True) for source in train] + [read(source, False) for source in extra_text]
-    rows = _with_teacher(tier2, parts, options, run_folder)
+    parts = [read(source, True, needed=not options.imitation) for source in train]
+    parts += [read(source, False) for source in extra_text]
+    eval_rows = read(evaluation, True) if evaluation is not None else None
     student = options.student.build_tagger(tier2)
+    rows = _with_teacher(tier2, parts, options, run_folder)
     student.get_input_embeddings().requires_grad_(not options.freeze_embeddings)
     padding = tier2.config.pad_token_id or 0
     spans = tag_data.has_entities(tier2.labels)
     scores = run_loop(
         student,
         train=rows,
-        evaluation=read(evaluation, True) if evaluation is not None else None,
+        evaluation=eval_rows,
         loss=_loss(options),
         metrics=_metrics(tier2.labels),
         best=ENTITY_F1 if spans else "accuracy",
