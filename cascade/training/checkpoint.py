@@ -21,18 +21,19 @@ TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
 
 def claim(output: Path, *, overwrite: bool, resume: bool) -> Path:
-    """Make sure that a run may write to `output`, and return the folder for its checkpoints.
+    """Make sure that a run may write to `output`, and return the folder for its checkpoints, which is not made yet.
+
+    Folders without files count as empty, so that a command that was refused can be corrected and given again.
 
     Raises:
         OptionError: the folder holds something and neither `overwrite` nor `resume` was asked for.
     """
     if output.exists() and not output.is_dir():
         raise OptionError(f"--output must be a folder, was a file: {output}")
-    if output.exists() and any(output.iterdir()) and not (overwrite or resume):
+    if any(path.is_file() for path in output.rglob("*")) and not (overwrite or resume):
         raise OptionError(f"--output {output} is not empty; use --resume to go on with it, --overwrite to begin anew")
     if overwrite and not resume and (output / RUN).exists():
         shutil.rmtree(output / RUN)
-    (output / RUN).mkdir(parents=True, exist_ok=True)
     return output / RUN
 
 

@@ -89,5 +89,6 @@ class Imitation:
             if len(known) == count:
                 return known
         made = make()
+        run_folder.mkdir(parents=True, exist_ok=True)
         np.save(cache, made)
         return made

@@ -106,11 +106,11 @@ def train_self_sample(
         model.labels,
         max_length=length,
     )
+    held_out = tag_data.read(evaluation, columns=columns) if evaluation is not None else None
     first_stage = _first_stage(model, rows, cache=run_folder / "first_stage.npy", resume=options.loop.resume)
     sure, losses = (split_words(first_stage[:, part], rows) for part in (0, 1))
     eval_rows, exits = None, np.zeros(0, dtype=np.int64)
-    if evaluation is not None:
-        held_out = tag_data.read(evaluation, columns=columns)
+    if held_out is not None:
         eval_rows = encode(tokenizer, held_out, model.labels, max_length=length)
         eval_rows, exits = _twice(model, eval_rows, options.ranges)
     padding = model.config.pad_token_id or 0
@@ -153,6 +153,7 @@ def _first_stage(model: MultiExitTagger, rows: Rows, *, cache: Path, resume: boo
     if resume and cache.exists() and len(known := np.load(cache)) == words:
         return np.asarray(known, dtype=np.float32)
     found = over_words(model, rows, read=_uncertainty_and_loss)
+    cache.parent.mkdir(parents=True, exist_ok=True)
     np.save(cache, found)
     return found
 

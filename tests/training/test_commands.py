@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,21 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
-from cascade.training import loop
+from cascade import Classifier
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all
+from cascade.training import checkpoint as checkpoints
+from cascade.training import data, first_tier, loop
 from cascade.training.cli import main
-from cascade.training.multi_exit import MultiExitModel
+from cascade.training.first_tier import teacher_logits
+from cascade.training.multi_exit import MULTI_LABEL, MultiExitModel
 from cascade.training.static import StaticForSequenceClassification
 from cascade.training.students import Static, Transformer, principal_components
+from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 from tests.models import tiny
+from tests.training.test_multi_exit import fine_tuned
 
+TEXT_PAIRS = [("a film", "a cold story"), ("the film is", "good"), ("bad", "the plot is dull and we laugh")]
 ROWS = [
     {"text": f"{subject} {verb} {word}", "label": label}
     for subject in ("the film", "a story", "the plot", "it", "the actor", "the end")
@@ -294,7 +303,7 @@ BAD = [
     ([{"text": "good"}], "label"),
     ([{"text": "good", "label": "a"}, {"text": 3, "label": "b"}], "2"),
     ([{"text": "good", "label": "a"}, {"text": "bad", "label": None}], "2"),
-    ([{"text": "good", "label": "a"}], "at least two labels"),
+    ([{"text": "good", "label": "a"}], "must be among the checkpoint's, ['negative', 'positive'], but there was: a"),
 ]
 
 
@@ -348,15 +357,160 @@ def test_labels_of_the_evaluation_must_be_known(checkpoint: Path, rows: Path, tm
     other = write(tmp_path / "other.jsonl", [{"text": "good", "label": "neutral"}])
     result = train("exits", checkpoint, "--train", rows, "--eval", other, "--output", tmp_path / "out")
     assert result.status == 2
-    assert "example 1 has the label 'neutral', which the training data do not have" in result.output
+    assert "example 1 has the label 'neutral', which the model does not have" in result.output
+
+
+def test_a_refused_command_leaves_its_output_free(checkpoint: Path, rows: Path, tmp_path: Path) -> None:
+    bad = write(tmp_path / "bad.jsonl", [{"text": "good", "label": "a"}])
+    for command in ("exits", "first-tier"):
+        output = tmp_path / command
+        options = ("--output", output, "--epochs", 1)
+        assert train(command, checkpoint, "--train", rows, "--eval", bad, *options).status == 2
+        assert not output.exists()
+        (output / "run").mkdir(parents=True)  # as a crash leaves it
+        done = train(command, checkpoint, "--train", rows, *options)
+        assert done.status == 0, done.output
+
+
+PAIRS = [
+    {"text": "the film is", "text_pair": word, "label": label}
+    for word, label in (("good", "positive"), ("bad", "negative"), ("warm", "positive"), ("dull", "negative"))
+]
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_static_first_tier_of_pairs(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = tiny.tier2(tmp_path / "teacher", family)
+    labelled = write(tmp_path / "pairs.jsonl", PAIRS)
+    extra = write(tmp_path / "extra.jsonl", [{"text": "a film", "text_pair": "a cold story"}, {"text": "a film"}])
+    asked: list[data.Rows] = []
+
+    def spy(model: MultiExitModel, rows: data.Rows) -> Any:
+        asked.append(rows)
+        return teacher_logits(model, rows)
+
+    monkeypatch.setattr(first_tier, "teacher_logits", spy)
+    result = train(
+        *("first-tier", tmp_path / "teacher", "--train", labelled, "--extra-text", extra),
+        *("--output", tmp_path / "tier1", "--epochs", 1, "--width", 8, "--hidden", 8),
+    )
+    assert result.status == 0, result.output
+    (rows,) = asked
+    assert rows.types is not None
+    pair = tiny.tokenizer().encode("a film", "a cold story")
+    assert rows.ids[len(PAIRS)] == pair.ids
+    assert rows.types[len(PAIRS)] == pair.type_ids
+    assert 1 in pair.type_ids
+    options = ExportOptions(int8=Int8.NONE)
+    bundle = export_bundle(
+        tmp_path / "teacher", tmp_path / "tier1", tmp_path / "out", calibration=Calibration(TEXT_PAIRS), options=options
+    )
+    classifier = Classifier.from_pretrained(bundle.folder, threads=1)
+    full = classifier.with_router(defer_all).with_exit_policy(never).predict(TEXT_PAIRS)
+    encoded = data.encode(
+        checkpoints.tokenizer_from_text(checkpoints.load_tokenizer_text(tmp_path / "teacher")),
+        data.Examples(texts=TEXT_PAIRS, labels=None, source="pairs"),
+        teacher.labels,
+        multi_label=False,
+        max_length=64,
+    )
+    best = teacher_logits(teacher, encoded).argmax(-1)
+    assert list(full.labels) == [teacher.labels[number] for number in best]
+
+
+def stock(folder: Path, labels: Sequence[str], problem_type: str | None = None) -> Any:
+    """A fine-tuned classifier whose labels have this order."""
+    tiny.save_tokenizer(folder)
+    return fine_tuned("bert", folder, labels=labels, problem_type=problem_type)
+
+
+def distilled(
+    folder: Path, labelled: bool, labels: Sequence[Any], problem_type: str | None = None
+) -> tuple[Any, Classifier]:
+    """`exits --objective distil` and `first-tier` from a fine-tuned checkpoint in `folder`, exported in fp32."""
+    given = [{"label": labels[i % len(labels)]} if labelled else {} for i in range(len(tiny.TEXTS))]
+    rows = write(folder / "own.jsonl", [{"text": text} | own for text, own in zip(tiny.TEXTS, given, strict=True)])
+    done = train(
+        *("exits", folder / "stock", "--train", rows, "--output", folder / "tier2", "--objective", "distil"),
+        *("--epochs", 1, *(("--eval", rows) if labelled else ())),
+    )
+    assert done.status == 0, done.output
+    done = train(
+        *("first-tier", folder / "tier2", "--train", rows, "--output", folder / "tier1", "--epochs", 1),
+        *("--width", 8, "--hidden", 8),
+    )
+    assert done.status == 0, done.output
+    bundle = export_bundle(
+        folder / "tier2",
+        folder / "tier1",
+        folder / "out",
+        calibration=Calibration(tiny.TEXTS),
+        options=ExportOptions(int8=Int8.NONE),
+    )
+    full = Classifier.from_pretrained(bundle.folder, threads=1).with_router(defer_all).with_exit_policy(never)
+    return bundle.manifest, full
+
+
+def logits_of(model: Any) -> torch.Tensor:
+    found = [tiny.tokenizer().encode(text) for text in tiny.TEXTS]
+    with torch.inference_mode():
+        return torch.cat([model(torch.tensor([one.ids])).logits for one in found])
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (("NUM", "HUM", "ABBR", "LOC"), ("HUM", "LOC", "NUM")),
+        (tuple(f"LABEL_{number}" for number in range(11)), (0, 2, 10)),
+        (("NUM", "HUM", "ABBR", "LOC"), None),
+    ],
+)
+def test_full_depth_answers_as_the_fine_tuned_checkpoint(
+    names: tuple[str, ...], labels: tuple[Any, ...] | None, tmp_path: Path
+) -> None:
+    model = stock(tmp_path / "stock", names)
+    manifest, full = distilled(tmp_path, labels is not None, labels or ())
+    wanted = [names[number] for number in logits_of(model).argmax(-1)]
+    assert len(set(wanted)) > 1
+    assert manifest.labels == names
+    assert list(full.predict(list(tiny.TEXTS)).labels) == wanted
+
+
+@pytest.mark.parametrize("labels", [(["warm"], [], ["warm", "bad"]), None])
+def test_a_multi_label_checkpoint_stays_one(labels: tuple[Any, ...] | None, tmp_path: Path) -> None:
+    names = ("warm", "bad", "long")
+    model = stock(tmp_path / "stock", names, MULTI_LABEL)
+    manifest, full = distilled(tmp_path, labels is not None, labels or ())
+    assert manifest.problem_type == MULTI_LABEL
+    np.testing.assert_allclose(full.predict(list(tiny.TEXTS)).probabilities, logits_of(model).sigmoid(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([[0, 1, 0], [1, 0, 0]], "must name each of its labels once, was: ['0', '1', '0']; give the names"),
+        (["a,b", "b"], "several labels of a row must be a list of names, was one string: 'a,b'; write jsonl"),
+    ],
+)
+def test_forms_of_several_labels_that_are_not_read(labels: list[Any], message: str, tmp_path: Path) -> None:
+    rows = write(tmp_path / "rows.jsonl", [{"text": "good", "label": label} for label in labels])
+    folder = tiny.backbone(tmp_path / "backbone")
+    result = train("exits", folder, "--train", rows, "--output", tmp_path / "out", "--multi-label")
+    assert result.status == 2
+    assert message in result.output
 
 
 def test_missing_files_and_checkpoints(rows: Path, tmp_path: Path) -> None:
     result = train("exits", tmp_path / "nowhere", "--train", rows, "--output", tmp_path / "out")
     assert result.status == 2
     assert result.output.startswith("Error: ")
+    (tmp_path / "adapter_config.json").write_text("{}")
     result = train("first-tier", tmp_path, "--train", tmp_path / "no.jsonl", "--output", tmp_path / "out")
     assert result.status == 2
+    assert "must be a checkpoint that transformers reads, but: Unrecognized model" in result.output
+    assert result.output.endswith(
+        "it holds an adapter: merge it into its model first (merge_and_unload) and save that\n"
+    )
     before = rows.read_bytes()
     refused = train("split", rows, "--share", 0.2, "--kept", rows, "--held-out", "b").output
     assert refused.startswith("Error: an output must be another file than the input, was: ")

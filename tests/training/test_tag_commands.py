@@ -21,6 +21,7 @@ from cascade.training.tag_encoding import WordTokenizer
 from cascade.training.tagging import MultiExitTagger
 from tests.models import tiny
 from tests.training.test_commands import Done, train, write
+from tests.training.test_tagging import fine_tuned
 
 NOUNS, VERBS, OTHERS = ("film", "story", "plot", "actor"), ("is", "was", "laugh", "cry"), ("the", "a", "very", "not")
 SENTENCES = [
@@ -98,6 +99,26 @@ def test_a_first_tier_imitates_its_teacher(kind: str, checkpoint: Path, sentence
     model = loader.from_pretrained(tmp_path / "tier1")
     assert [model.config.id2label[i] for i in range(3)] == ["NOUN", "VERB", "X"]
     assert (tmp_path / "tier1" / "tokenizer.json").exists()
+
+
+def test_a_fine_tuned_tagger_needs_no_tags(tmp_path: Path) -> None:
+    """Its labels come from its `config.json`; full depth answers as it does."""
+    stock = tmp_path / "stock"
+    model = fine_tuned("bert", stock)
+    tiny.save_tokenizer(stock)
+    words = write(tmp_path / "words.jsonl", [{"tokens": row["tokens"]} for row in SENTENCES])
+    common = ("--task", "tagging", "--train", words, "--epochs", 1)
+    done = train("exits", stock, *common, "--objective", "distil", "--output", tmp_path / "tier2")
+    assert done.status == 0, done.output
+    tagger = MultiExitTagger.from_pretrained(tmp_path / "tier2")
+    assert tagger.labels == tiny.TAGS
+    ids = torch.tensor([[2, *range(131, 141), 3]])
+    with torch.inference_mode():
+        found = tagger(ids, torch.ones_like(ids))["logits"][:, -1]
+        torch.testing.assert_close(found, model(ids).logits, atol=1e-5, rtol=1e-5)
+    done = train("first-tier", tmp_path / "tier2", *common, "--output", tmp_path / "tier1")
+    assert done.status == 0, done.output
+    assert "not every sentence has tags" in done.output
 
 
 def test_a_bundle_of_options(checkpoint: Path, tmp_path: Path) -> None:
