@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cascade.bundle.opening import Bundle
-from cascade.engine.cascade.cascade.cascade.cascade.cascade.packing import Packing
+from cascade.engine.packing import Packing
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade_bench.harness.guard import agreement, at_full_depth
