@@ -160,26 +160,43 @@ def _binary(values: npt.NDArray[np.floating], multi_label: bool) -> bool:
     return multi_label or values.shape[-1] == 1
 
 
+# Named functions, not lambdas: measures are pickled with the policies that hold them.
+def _largest(p: FloatArray) -> npt.NDArray[np.floating]:
+    return np.asarray(p.max(axis=1))
+
+
+def _larger(p: FloatArray) -> npt.NDArray[np.floating]:
+    return np.maximum(p, 1 - p)
+
+
 def _margin(p: FloatArray) -> npt.NDArray[np.floating]:
     top = np.partition(p, -2, axis=1)
     return top[:, -1] - top[:, -2]
+
+
+def _apart(p: FloatArray) -> npt.NDArray[np.floating]:
+    return np.abs(2 * p - 1)
+
+
+def _certainty(p: FloatArray) -> npt.NDArray[np.floating]:
+    return np.asarray(1 + _plogp(p).sum(axis=1) / np.log(p.shape[1]))
+
+
+def _binary_certainty(p: FloatArray) -> npt.NDArray[np.floating]:
+    return np.asarray(1 + (_plogp(p) + _plogp(1 - p)) / np.log(2))
 
 
 def _plogp(p: FloatArray) -> npt.NDArray[np.floating]:
     return p * np.log(np.where(p > 0, p, 1))
 
 
-max_probability = Measure("max_probability", lambda p: p.max(axis=1), lambda p: np.maximum(p, 1 - p))
+max_probability = Measure("max_probability", _largest, _larger)
 """The probability of the answer: the largest one (Right Tool, ACL 2020). In [1 / labels, 1]; yes/no: max(p, 1 - p)."""
 
-margin = Measure("margin", _margin, lambda p: np.abs(2 * p - 1))
+margin = Measure("margin", _margin, _apart)
 """The largest probability less the second largest. In [0, 1]; yes/no: |2p - 1|."""
 
-certainty = Measure(
-    "certainty",
-    lambda p: 1 + _plogp(p).sum(axis=1) / np.log(p.shape[1]),
-    lambda p: 1 + (_plogp(p) + _plogp(1 - p)) / np.log(2),
-)
+certainty = Measure("certainty", _certainty, _binary_certainty)
 """1 - H / log(labels), H the entropy that DeeBERT (ACL 2020) compares with its threshold. 0: uniform, 1: one label."""
 
 MEASURES = {measure.name: measure for measure in (max_probability, margin, certainty)}

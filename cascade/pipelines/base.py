@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -14,24 +14,30 @@ from cascade.bundle.writing import copy_bundle, push_bundle
 from cascade.core.checks import check_share, is_number
 from cascade.engine.tiers import MultiExit, SingleExit
 from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
-from cascade.exceptions import OptionError
+from cascade.exceptions import BundleError, OptionError
 from cascade.pipelines.loading import readable
 from cascade.policies import exits, routing
 from cascade.policies.batching import BatchingPolicy
 from cascade.policies.exits import ExitPolicy, never
 from cascade.policies.routing import Budget, Router, defer_all
+from cascade.runtime.backend import OnnxBackend
 from cascade.text.tokenizer import Tokenizer
 
 __all__ = ["Face"]
 
 F = TypeVar("F", bound="Face")
 
+_LOADED = frozenset({"bundle", "tokenizer", "tier1", "tier2"})
+_OF_TIER1 = ("temperature", "batching", "pool_from")
+_OF_TIER2 = ("temperatures", "exit_policy", "batching", "pool_from", "together")
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Face:
     """A bundle, ready to answer.
 
-    Nothing that a call does changes it; `with_router` and the like give copies that share its sessions.
+    Nothing that a call does changes it; `with_router` and the like give copies that share its sessions. Pickles hold
+    the bundle's folder, the policies and the options: reading one loads and verifies the bundle again.
 
     Attributes:
         bundle: where it came from.
@@ -169,6 +175,22 @@ class Face:
         tier1, tier2 = replace(self.tier1, batching=batching), replace(self.tier2, batching=batching)
         return replace(self, tier1=tier1, tier2=tier2)
 
+    def __copy__(self: F) -> F:  # noqa: PYI019  # typing has Self from 3.11 on
+        return replace(self)  # sessions are shared; without this method they would be loaded again
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        for graph in (self.tier1.backend, self.tier2.embed, *self.tier2.stages):
+            if not isinstance(graph, OnnxBackend):
+                raise OptionError(
+                    f"what is pickled must run the graphs of its bundle, got a {type(graph).__name__}; "
+                    "build it in the other process"
+                )
+        own = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in _LOADED}
+        tier1 = {name: getattr(self.tier1, name) for name in _OF_TIER1}
+        tier2 = {name: getattr(self.tier2, name) for name in _OF_TIER2}
+        folder, manifest = self.bundle.folder.resolve(), self.bundle.manifest.to_json()
+        return _load_again, (type(self), folder, manifest, self.tier1.threads, own, tier1, tier2)
+
     def save_pretrained(
         self, folder: str | Path, *, certificate: Certificate | None = None, overwrite: bool = False
     ) -> None:
@@ -250,6 +272,25 @@ class Face:
             return self.settings
         except OptionError:
             return None
+
+
+def _load_again(
+    kind: Any,  # a class with `from_pretrained`, which `Face` itself has not
+    folder: Path,
+    manifest: str,
+    threads: int,
+    own: dict[str, Any],
+    tier1: dict[str, Any],
+    tier2: dict[str, Any],
+) -> Any:
+    """What was pickled, from its folder; see `Face.__reduce__`."""
+    loaded = kind.from_pretrained(folder, threads=threads)
+    if loaded.bundle.manifest.to_json() != manifest:
+        raise BundleError(
+            f"{folder} must hold the bundle that was pickled, but holds another one; load it with {kind.__name__}."
+            "from_pretrained"
+        )
+    return replace(loaded, tier1=replace(loaded.tier1, **tier1), tier2=replace(loaded.tier2, **tier2), **own)
 
 
 def _pair(written: object) -> tuple[float, Sequence[float]]:

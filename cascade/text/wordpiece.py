@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -110,6 +111,10 @@ class _Own(dict[int, int]):
         return number
 
 
+def _pieces(model: WordPiece, own: _Own, word: str) -> list[int]:
+    return [own[piece.id] for piece in model.tokenize(word)]
+
+
 class AsciiWordPiece:
     """Encodes ASCII rows as the Rust tokenizer would, from a table of chunks.
 
@@ -165,9 +170,8 @@ class AsciiWordPiece:
         types = [0] * (len(pieces) + 2) + [1] * (len(pieces) + 1)
         if pair.ids != [start, end, end] or word.ids != [start, *pieces, end, *pieces, end] or word.type_ids != types:
             return None
-        own = _Own()
         return cls(
-            lambda text: [own[piece.id] for piece in model.tokenize(text)],
+            partial(_pieces, model, _Own()),
             lowercase=normalizer.lowercase,
             cls=start,
             sep=end,
