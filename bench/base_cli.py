@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cascade.bundle.opening import open_bundle
-from cascade.cli.show import table as aligned
+from cascade.core.console import table as aligned
 from cascade.exceptions import DataError
 from cascade.runtime.threads import check_threads
 from cascade.text.reading import read_examples

@@ -15,9 +15,9 @@ from cascade import __version__
 from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import open_bundle
 from cascade.calibration import Grid, OperatingPoint, choose
-from cascade.cli.main import finish
-from cascade.cli.show import table as aligned
 from cascade.core.checks import check_share
+from cascade.core.console import finish
+from cascade.core.console import table as aligned
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.runtime.threads import check_threads

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from cascade.cli.show import table as aligned
+from cascade.core.console import table as aligned
 from cascade.exceptions import DataError, OptionError
 from cascade_bench.statistics import Interval, speed_up
 

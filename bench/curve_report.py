@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from cascade.cli.show import table as aligned
+from cascade.core.console import table as aligned
 from cascade.exceptions import OptionError
 from cascade.policies import exits, routing, windows
 from cascade_bench.contenders import FULL

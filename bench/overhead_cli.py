@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from cascade.cli.show import table as aligned
+from cascade.core.console import table as aligned
 from cascade.pipelines.classifier import Classifier
 from cascade.runtime.threads import check_threads
 from cascade.text.reading import read_examples

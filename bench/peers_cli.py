@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from cascade.cli.show import table as aligned
+from cascade.core.console import table as aligned
 from cascade.exceptions import OptionError, TaskError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cascade.cli.show import table as aligned
+from cascade.core.console import table as aligned
 from cascade_bench.machine import in_words
 from cascade_bench.report_json import document, of_row, write_json
 from cascade_bench.statistics import Interval

@@ -13,7 +13,7 @@ import click
 from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import open_bundle
 from cascade.cli.show import duration
-from cascade.cli.show import table as aligned
+from cascade.core.console import table as aligned
 from cascade.exceptions import DataError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from cascade.calibration import WordGrid, WordPoint
-from cascade.cli.show import table as aligned
+from cascade.core.console import table as aligned
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import AtExit, ExitPolicy, any_of
 from cascade.policies.word_exits import TokenExit

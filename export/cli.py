@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cascade.cli.main import finish
+from cascade.core.console import finish
 from cascade_export import require_extra
 from cascade_export.precision import Int8
 

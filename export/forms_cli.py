@@ -13,7 +13,7 @@ import click
 
 from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import open_bundle
-from cascade.cli.main import finish
+from cascade.core.console import finish
 from cascade_export import require_extra
 
 if TYPE_CHECKING:

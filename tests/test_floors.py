@@ -20,8 +20,8 @@ FLOORS = {
     "engine": 4,
     "pipelines": 5,
     "monitoring": 6, "calibration": 6,
-    "cli": 7,
-    "training": 8,
+    "training": 7,
+    "cli": 8,
 }  # fmt: skip
 """Folders by floor: a folder imports from lower floors only, never from its own floor's neighbours."""
 

@@ -17,8 +17,9 @@ from pathlib import Path
 import click
 
 from cascade.cli import demo_tags
-from cascade.cli.show import choose, clipped, duration, route_in_words, table
+from cascade.cli.show import choose, clipped, duration, route_in_words
 from cascade.cli.turns import Turns
+from cascade.core.console import table
 from cascade.core.results import Predictions
 from cascade.exceptions import BundleError, BundleNotFoundError
 from cascade.pipelines.classifier import Classifier

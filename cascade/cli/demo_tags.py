@@ -16,8 +16,9 @@ from importlib import resources
 
 import click
 
-from cascade.cli.show import choose, duration, table
+from cascade.cli.show import choose, duration
 from cascade.cli.turns import Turns
+from cascade.core.console import table
 from cascade.core.results import Route, TagPredictions
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import never

@@ -13,7 +13,8 @@ import click
 from cascade.bundle.certificate import Certificate
 from cascade.bundle.manifest import TAGGING, Manifest
 from cascade.bundle.opening import Bundle, open_bundle
-from cascade.cli.show import clipped, size, table
+from cascade.cli.show import clipped, size
+from cascade.core.console import table
 from cascade.pipelines.loading import readable
 from cascade.policies import decoding, exits, routing, windows
 from cascade.policies.windows import Windows

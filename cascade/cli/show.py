@@ -1,18 +1,13 @@
-"""Words and tables for terminals: numbers, sizes, times, routes in words.
-
-Colours are click's, so they vanish where the output is not a terminal.
-"""
+"""Numbers, sizes, times and routes in words, for terminals."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
-import click
-
 from cascade.core.results import Route
 
-__all__ = ["choose", "clipped", "duration", "route_in_words", "size", "table"]
+__all__ = ["choose", "clipped", "duration", "route_in_words", "size"]
 
 
 def choose(keys: Sequence[Hashable], count: int) -> list[int]:
@@ -58,21 +53,3 @@ def route_in_words(route: Route, depth: int) -> str:
     Example: route_in_words(Route(2, 3, 0.98), 6) -> "tier 2, layer 3 of 6"
     """
     return "tier 1" if route.tier == 1 else f"tier 2, layer {route.exit} of {depth}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Columns under headings, two blanks apart. `right`: numbers of the columns that are flush right, from 0.
-
-    Cells may carry colours; their width is that of what is seen.
-    """
-    seen = [[len(click.unstyle(cell)) for cell in row] for row in (head, *rows)]
-    widths = [max(column) for column in zip(*seen, strict=True)]
-    lines = []
-    for number, row in enumerate((head, *rows)):
-        cells = []
-        for column, cell in enumerate(row):
-            blanks = " " * (widths[column] - seen[number][column])
-            cells.append(blanks + cell if column in right else cell + blanks)
-        line = "  ".join(cells).rstrip()
-        lines.append(click.style(line, bold=True) if number == 0 else line)
-    return "\n".join(lines)

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from cascade._version import __version__
-from cascade.cli.main import finish
+from cascade.core.console import finish
 from cascade.training.augmentation import Augmentation
 from cascade.training.exits import ExitsOptions, train_exits
 from cascade.training.first_tier import FirstTierOptions, train_first_tier

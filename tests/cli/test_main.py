@@ -8,8 +8,8 @@ import click
 import pytest
 
 import cascade as package
-from cascade.cli.main import finish
-from cascade.cli.show import clipped, duration, route_in_words, size, table
+from cascade.cli.show import clipped, duration, route_in_words, size
+from cascade.core.console import finish, table
 from cascade.core.results import Route
 from cascade.exceptions import BundleNotFoundError, CertificateWarning, DataError
 from tests.models.cli import Command
@@ -96,7 +96,7 @@ def test_other_warnings_say_where_they_come_from(recwarn: pytest.WarningsRecorde
 @pytest.mark.parametrize("lines", [1, 100_000])
 def test_a_reader_that_has_gone_is_no_error(lines: int) -> None:
     code = (
-        "import click\nfrom cascade.cli.main import finish\n@click.command()\ndef talk():\n"
+        "import click\nfrom cascade.core.console import finish\n@click.command()\ndef talk():\n"
         f"    input()\n    for line in range({lines}):\n        click.echo(line)\nfinish(talk, [])"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -132,6 +132,29 @@ def test_starts_as_a_module_of_its_own() -> None:
     code = "import sys; sys.argv = ['cascade', '--version']; from cascade.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"cascade {package.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("door", "arguments", "extra"),
+    [
+        ("cascade.cli.doors import train", ["exits", "--help"], "train"),
+        ("cascade.cli.doors import bench", ["table", "--help"], "calibrate"),
+        ("cascade.cli.doors import export", ["--tier2", "a", "--tier1", "b", "--output", "c"], "export"),
+        ("cascade.cli import main", ["calibrate", "m", "--data", __file__], "calibrate"),
+    ],
+)
+def test_commands_without_their_extra_end_in_one_line(door: str, arguments: list[str], extra: str) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('accelerate', 'onnx', 'optimum', 'scipy', 'sklearn', 'torch', 'transformers'):\n"
+        "    sys.modules[name] = None\n"
+        f"from {door} as command\nsys.argv[1:] = {arguments!r}\ncommand()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: cascade")
+    assert done.stderr.endswith(f'pip install "cascade-encoder[{extra}]"\n')
+    assert done.stderr.count("\n") == 1
 
 
 def test_clipped() -> None:

@@ -1,0 +1,151 @@
+"""How a command of this package ends, and aligned tables for terminals.
+
+0     done
+1     `cascade calibrate` could certify nothing
+2     bad input or bad use: one line on standard error, nothing written to --output
+130   interrupted
+141   the reader of standard output has closed it, as in `cascade predict ... | head`
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import NoReturn, TextIO
+
+import click
+
+from cascade.exceptions import CascadeError, CertificateWarning, MissingExtraError
+
+__all__ = ["enter", "finish", "table"]
+
+LAST_STREAM = 2  # number of standard error
+
+
+def finish(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and leave the process with its status; the user's errors and `CertificateWarning`s are one line.
+
+    Args:
+        command: a click command or group.
+        arguments: those of the process by default.
+
+    Raises:
+        SystemExit: always.
+    """
+    _open_streams()
+    output = sys.stdout
+    try:
+        with _plain_warnings():
+            status = command.main(None if arguments is None else list(arguments), command.name, standalone_mode=False)
+    except SystemExit:
+        if sys.stdout is not output:  # what click does with a closed pipe, before it ends with status 1
+            _leave_pipe(output)
+        raise
+    except click.Abort:  # click's name for Ctrl-C
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        see = f" (see {context.command_path} --help)" if context is not None else ""
+        _fail(f"{error.format_message()}{see}")
+    except OSError as error:
+        if isinstance(error, CascadeError) or error.strerror is None:
+            _fail(str(error))
+        _fail(f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror))
+    except CascadeError as error:
+        _fail(str(error))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def enter(module: str) -> NoReturn:
+    """Run the `main` of a module that needs an extra; without the extra, end in one line with status 2.
+
+    Raises:
+        SystemExit: always.
+    """
+    try:
+        main = import_module(module).main
+    except MissingExtraError as error:
+        _open_streams()
+        _fail(str(error))
+    main()
+    sys.exit(0)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Columns under headings, two blanks apart.
+
+    Args:
+        head: the headings.
+        rows: cells; they may carry click's colours, which do not count for the width.
+        right: numbers of the columns that are flush right, from 0.
+    """
+    lines = [head, *rows]
+    seen = [[len(click.unstyle(cell)) for cell in cells] for cells in lines]
+    widths = [max(column) for column in zip(*seen, strict=True)]
+
+    def line(number: int) -> str:
+        parts = []
+        for column, cell in enumerate(lines[number]):
+            blanks = " " * (widths[column] - seen[number][column])
+            parts.append(blanks + cell if column in right else cell + blanks)
+        return "  ".join(parts).rstrip()
+
+    return "\n".join([click.style(line(0), bold=True), *(line(number) for number in range(1, len(lines)))])
+
+
+def _open_streams() -> None:
+    """See to standard streams that are closed, before files that are opened get their numbers, and what is printed.
+
+    Without standard error the work is done in silence. Without standard output nothing is done.
+    """
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= LAST_STREAM:
+        pass
+    os.close(handle)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # until the process ends
+    if sys.stdout is None:
+        _fail("standard output must be open, but it is closed; send it to a file or to /dev/null")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # labels and names of files may have what has no encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """A `CertificateWarning` is for the user of the command: one line without a place in the source."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, CertificateWarning):
+            click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+        else:
+            shown(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        shown, warnings.showwarning = warnings.showwarning, show
+        yield
+
+
+def _leave_pipe(output: TextIO) -> NoReturn:
+    """End like a program that the signal SIGPIPE ended, with nowhere for Python's last flush to fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+    sys.exit(128 + 13)
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    sys.exit(2)
