@@ -80,7 +80,7 @@ def runner(classifier: Classifier) -> Callable[[Sequence[Text]], Answered]:
     def run(texts: Sequence[Text]) -> Answered:
         made = classifier.predict(texts)
         second = made.routes.tier == 2
-        mean = float(made.routes.exit[second].mean()) if second.any() else None
+        mean = float(made.routes.exit_layer[second].mean()) if second.any() else None
         return Answered(made.labels, float(second.mean()) if len(second) else None, mean)
 
     return run

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from cascade.core.batch import IntArray
 from cascade.core.results import Label
+from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
 from cascade.text.reading import read_examples
 

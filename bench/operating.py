@@ -50,8 +50,8 @@ def look(
     examples, costs = observe(
         classifier.tier1,
         classifier.tier2,
-        encoded.batch,
-        data.targets[encoded.documents],
+        encoded.units.rows,
+        data.targets[encoded.numbers],
         tokenize_seconds=seconds,
         progress=progress,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cascade.core.batch import Batch, IntArray, cumulated
+from cascade.core.rows import IntArray, Rows, offsets_of
 from cascade.engine.packing import Packing, padded
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
@@ -76,12 +76,12 @@ def points(rows: Sequence[int], lengths: Sequence[int], *, max_length: int) -> l
 def parts(face: Classifier | Tagger) -> list[Part]:
     """The graphs of a bundle, in the order in which they run."""
     one, two = face.tier1, face.tier2
-    ids = face.tokenizer.encode(["a gripping film, and not one minute too long"]).batch.ids
+    ids = face.tokenizer.encode(["a gripping film, and not one minute too long"]).units.rows.ids
     second = face.bundle.manifest.tier2
 
-    def batch(lengths: IntArray) -> Batch:
+    def batch(lengths: IntArray) -> Rows:
         tokens = int(lengths.sum())
-        return Batch(np.resize(ids, tokens), np.zeros(tokens, dtype=np.int64), cumulated(lengths))
+        return Rows(np.resize(ids, tokens), np.zeros(tokens, dtype=np.int64), offsets_of(lengths))
 
     def whole(lengths: IntArray) -> Mapping[str, Array]:
         return dict(

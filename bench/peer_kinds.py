@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade.core.batch import FloatArray, IntArray
+from cascade.core.rows import FloatArray, IntArray
 from cascade_bench.peer_process import Input, Job, Model, PeerError
 from cascade_bench.peer_texts import Rows, in_batches
 

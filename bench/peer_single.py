@@ -14,8 +14,8 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from cascade.core.batch import IntArray
 from cascade.core.checks import check_whole
+from cascade.core.rows import IntArray
 from cascade_bench.peer_kinds import CASCADE
 from cascade_bench.peer_turns import PAUSE, Peers, Running
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from cascade.core.batch import FloatArray, IntArray
+from cascade.core.rows import FloatArray, IntArray
 from cascade_bench.peer_process import Input, Job, Model
 
 __all__ = ["Rows", "WordRows", "in_batches"]

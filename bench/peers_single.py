@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade.core.batch import IntArray
+from cascade.core.rows import IntArray
 from cascade_bench.peer_kinds import CASCADE, FULL, Kind
 from cascade_bench.peer_single import Singles
 from cascade_bench.render import ratio

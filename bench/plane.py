@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.calibration import Costs, WordCosts
-from cascade.core.batch import BoolArray, IntArray
+from cascade.core.rows import BoolArray, IntArray
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.batching import BatchingPolicy

@@ -23,7 +23,7 @@ import numpy as np
 
 from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import Bundle
-from cascade.core.batch import FloatArray
+from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cascade.calibration import WordCosts, WordPoint, choose_words, leave
-from cascade.core.batch import BoolArray, FloatArray, IntArray
-from cascade.core.words import WordBatch
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Units
 from cascade.exceptions import DataError
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import AtExit, ExitPolicy, any_of
@@ -45,7 +44,7 @@ class Seen:
         layers: of the exits.
     """
 
-    words: WordBatch
+    words: Units
     probabilities: FloatArray
     right: BoolArray
     layers: tuple[int, ...]
@@ -63,14 +62,14 @@ def see(tagger: Tagger, data: Tagged) -> Seen:
     return Seen(words, probabilities, right, tuple(tagger.tier2.layers))
 
 
-def fitting(tagger: Tagger, words: WordBatch, targets: IntArray) -> tuple[WordBatch, IntArray]:
+def fitting(tagger: Tagger, words: Units, targets: IntArray) -> tuple[Units, IntArray]:
     """The sentences that both tiers read whole, and their words' targets.
 
     Raises:
         DataError: there is none.
     """
     most = min(tagger.tier1.max_length, tagger.tier2.max_length)
-    fits = words.batch.lengths <= most
+    fits = words.rows.lengths <= most
     if not words.counts[fits].any():
         raise DataError(f"there must be a sentence with words of at most {most} tokens, was none; give shorter ones")
     return words.select(np.flatnonzero(fits)), targets[np.repeat(fits, words.counts)]
@@ -115,7 +114,7 @@ def points(policies: Iterable[ExitPolicy], seen: Seen) -> list[WordPoint]:
     """Each policy, and each with every cap on depth, replayed in tier 2 alone; costs count layers."""
     costs = WordCosts.by_layers(seen.layers, tier1=0)
     whole, last = costs.full(seen.words), len(seen.layers) - 1
-    numbers = np.arange(seen.words.words)
+    numbers = np.arange(len(seen.words))
     full = float(seen.right[:, -1].mean())
     depths, caps = np.asarray(seen.layers, dtype=np.float64), np.arange(last + 1)
     made = []
@@ -158,7 +157,7 @@ def chosen(
     return best.exit_policy
 
 
-def exits_by_token(seen: Seen, words: WordBatch) -> Iterator[ExitByToken]:
+def exits_by_token(seen: Seen, words: Units) -> Iterator[ExitByToken]:
     """Tables of ever deeper exits: each token id's shallowest one at which so large a share of its words is right.
 
     Ids that were never seen leave where those do that were seen once, taken together.

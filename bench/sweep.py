@@ -26,7 +26,7 @@ from cascade.calibration import (
     replay,
     replay_words,
 )
-from cascade.core.batch import BoolArray
+from cascade.core.rows import BoolArray
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.batching import BatchingPolicy
@@ -102,8 +102,8 @@ def _texts(classifier: Classifier, data: Labelled, axes: Axes, batching: Batchin
         seen, costs = observe(
             classifier.tier1,
             classifier.tier2,
-            encoded.batch,
-            data.targets[encoded.documents],
+            encoded.units.rows,
+            data.targets[encoded.numbers],
             tokenize_seconds=seconds,
         )
         examples = examples or seen
@@ -133,7 +133,9 @@ def _texts(classifier: Classifier, data: Labelled, axes: Axes, batching: Batchin
     points += fixed(
         bounds, examples.right2.mean(axis=0), paid, examples.layers, Setting(defer_all, never, None, batching)
     )
-    return Sweep(tuple(points), bounds.oracle(), bounds.lots(), encoded.batch.tokens, len(encoded.batch), (cheapest,))
+    return Sweep(
+        tuple(points), bounds.oracle(), bounds.lots(), encoded.units.rows.tokens, len(encoded.units.rows), (cheapest,)
+    )
 
 
 def _words(tagger: Tagger, data: Tagged, axes: Axes, batching: BatchingPolicy | None, say: Progress) -> Sweep:
@@ -143,20 +145,20 @@ def _words(tagger: Tagger, data: Tagged, axes: Axes, batching: BatchingPolicy | 
     encoded = encode_words(tagger.tokenizer, data.sentences)
     seconds = time.perf_counter() - begin
     words, targets = fitting(tagger, encoded, data.targets)
-    tokens = words.batch.tokens
+    tokens = words.rows.tokens
     more = (
-        encoded.batch.tokens / tokens
+        encoded.rows.tokens / tokens
     )  # sentences that do not fit are cut when they run; here they count as the others
     costs = observe_costs(tagger.tier1, tagger.tier2, words, encode_seconds=seconds / more)
     say("tier 2, all exits")
     seen = see(tagger, data)
     right1: BoolArray = tagger.tier1.score(words).probabilities.argmax(axis=1) == targets
-    lengths = words.batch.lengths.astype(np.float64) * more
+    lengths = words.rows.lengths.astype(np.float64) * more
     deep = sum(costs.active) + sum(costs.live) + costs.embed
     bounds = Bounds(
         right1=right1,
         right2=seen.right[:, -1],
-        rows=words.rows,
+        rows=words.row_of,
         before=lengths * (costs.always + costs.tier1),
         deep=lengths * deep,
         always=costs.always * float(lengths.sum()),
@@ -177,11 +179,11 @@ def _words(tagger: Tagger, data: Tagged, axes: Axes, batching: BatchingPolicy | 
         progress=lambda _count: say("tier 2 on windows"),
     )
     points = [_placed(point, point.windows, batching, bounds) for point in made if _adaptive(point)]
-    everybody = np.repeat(np.arange(len(seen.layers))[:, None], words.words, axis=1)
+    everybody = np.repeat(np.arange(len(seen.layers))[:, None], len(words), axis=1)
     paid = bounds.always + costs.tier2(everybody, words) * more
     base = Setting(defer_all, never, whole_sentences, batching)
     points += fixed(bounds, seen.right.mean(axis=0), paid, seen.layers, base)
-    return Sweep(tuple(points), bounds.oracle(), bounds.lots(), encoded.batch.tokens, len(encoded), (costs,))
+    return Sweep(tuple(points), bounds.oracle(), bounds.lots(), encoded.rows.tokens, encoded.n_rows, (costs,))
 
 
 def _adaptive(point: OperatingPoint | WordPoint) -> bool:

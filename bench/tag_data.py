@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cascade.core.batch import IntArray
+from cascade.core.rows import IntArray
 from cascade.exceptions import DataError, MissingExtraError, OptionError
 from cascade.policies.viterbi import Scheme
 from cascade.text import records

@@ -102,7 +102,7 @@ def operate(
     seconds = time.perf_counter() - begin
     words, targets = fitting(tagger, encoded, data.targets)
     if tier1_share is None:
-        seconds *= words.batch.tokens / encoded.batch.tokens
+        seconds *= words.rows.tokens / encoded.rows.tokens
         costs = observe_costs(tagger.tier1, tagger.tier2, words, encode_seconds=seconds)
     else:
         costs = WordCosts.by_layers(tagger.tier2.layers, tier1=tier1_share)

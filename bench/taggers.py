@@ -65,7 +65,7 @@ def runner(tagger: Tagger) -> Callable[[Sequence[list[str]]], Answered]:
         made = tagger.predict(sentences)
         routes = made.routes.words
         second = routes.tier == 2
-        mean = float(routes.exit[second].mean()) if second.any() else None
+        mean = float(routes.exit_layer[second].mean()) if second.any() else None
         return Answered(made.tags, float(second.mean()) if len(second) else None, mean)
 
     return run

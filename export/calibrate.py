@@ -9,9 +9,18 @@ import numpy.typing as npt
 import onnx
 from scipy.optimize import minimize_scalar
 
-from cascade.core.batch import FloatArray, IntArray
 from cascade.core.confidence import answers, log_loss, probabilities
-from cascade_export.chain import ChainRanges, Encoded, chain_logits, chain_ranges, padded_logits, padded_ranges, units
+from cascade.core.rows import FloatArray, IntArray
+from cascade_export.chain import (
+    ChainRanges,
+    Encoded,
+    chain_logits,
+    chain_ranges,
+    padded_logits,
+    padded_ranges,
+    tokens,
+    units,
+)
 from cascade_export.graphs import TierTwoGraphs
 from cascade_export.precision import Int8
 from cascade_export.quantise import quantise_linears, quantise_tables
@@ -130,7 +139,7 @@ def quantise_tier2(
         logits = chain_logits(found, batch.select(rows), position_offset=position_offset)
         return compare(logits[:, -1], reference[units(batch, rows), -1], multi_label=multi_label)
 
-    everything = np.arange(len(batch))
+    everything = np.arange(len(tokens(batch)))
     plain = rows_tier2(graphs) if int8 is Int8.ROWS else int8_tier2(graphs, ranges)
     if agreement(plain, everything).meets(bar):
         return QuantisedTierTwo(plain, ("int8",) * count)
@@ -195,7 +204,7 @@ def quantise_tier1(
 
 def range_rows(batch: Encoded) -> IntArray:
     """The rows that ranges come from, spread evenly over the batch. Shape `(at most RANGE_ROWS,)`."""
-    return np.unique(np.linspace(0, len(batch) - 1, min(len(batch), RANGE_ROWS)).astype(np.int64))
+    return np.unique(np.linspace(0, len(tokens(batch)) - 1, min(len(tokens(batch)), RANGE_ROWS)).astype(np.int64))
 
 
 def _answers(logits: FloatArray, multi_label: bool) -> IntArray:

@@ -14,8 +14,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from cascade.core.batch import Batch, BoolArray, FloatArray, IntArray, ranges
-from cascade.core.words import WordBatch
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Rows, Units, ranges
 from cascade.engine.packing import Packing, padded
 from cascade.policies.batching import TokenBudget, batches
 from cascade_export.graphs import TierTwoGraphs
@@ -27,35 +26,35 @@ __all__ += ["padded_ranges", "per_token", "run_chain", "session", "tokens", "uni
 
 AXES = "watched/axes"
 Outputs: TypeAlias = dict[str, np.ndarray]
-Encoded: TypeAlias = Batch | WordBatch
+Encoded: TypeAlias = Rows | Units
 """Texts to classify, or sentences to tag."""
 ChainRanges: TypeAlias = tuple[dict[str, Ranges], list[dict[str, Ranges]]]
 """What goes into the linear layers of a second tier, by name: of `embed`, and of each stage."""
 
 
-def tokens(batch: Encoded) -> Batch:
+def tokens(batch: Encoded) -> Rows:
     """The rows of token ids."""
-    return batch.batch if isinstance(batch, WordBatch) else batch
+    return batch.rows if isinstance(batch, Units) else batch
 
 
 def units(batch: Encoded, rows: IntArray) -> IntArray:
     """Numbers of the answers of these rows, in their order: the rows themselves, or their words."""
-    if isinstance(batch, Batch):
+    if isinstance(batch, Rows):
         return rows
     return ranges(batch.offsets[rows], batch.counts[rows])
 
 
-def at_words(grid: FloatArray, words: WordBatch) -> FloatArray:
+def at_words(grid: FloatArray, words: Units) -> FloatArray:
     """What stands at the words' first pieces: `(rows, [exits,] longest, labels)` -> `(words, [exits,] labels)`."""
-    rows = words.rows
-    columns = words.firsts - words.batch.offsets[rows]
+    rows = words.row_of
+    columns = words.first_token - words.rows.offsets[rows]
     return grid[rows, :, columns] if grid.ndim == 4 else grid[rows, columns]
 
 
-def per_token(words: WordBatch, values: IntArray, *, others: int) -> IntArray:
+def per_token(words: Units, values: IntArray, *, others: int) -> IntArray:
     """A number per word as one per token: its pieces have it, special tokens have `others`. Shape `(tokens,)`."""
-    found = np.full(words.batch.tokens, others, np.int64)
-    found[ranges(words.firsts, words.pieces)] = np.repeat(values, words.pieces)
+    found = np.full(words.rows.tokens, others, np.int64)
+    found[ranges(words.first_token, words.n_tokens)] = np.repeat(values, words.n_tokens)
     return found
 
 
@@ -106,7 +105,7 @@ def padded_logits(model: onnx.ModelProto, batch: Encoded, *, max_length: int) ->
     parts = []
     for rows, out in _run_padded(model, batch, max_length=max_length):
         logits = out["logits"]
-        if isinstance(batch, WordBatch):
+        if isinstance(batch, Units):
             logits = at_words(logits, batch.select(rows))
         parts.append((units(batch, rows), logits))
     return _in_order(parts)
@@ -140,14 +139,14 @@ def run_chain(
         hidden, rest = first["hidden"], []
         for number, stage in enumerate(stages):
             index: Outputs = {**packing.feeds}
-            if isinstance(part, WordBatch):
-                inside = np.ones(part.words, np.bool_) if exits is None else exits[answers] >= number
+            if isinstance(part, Units):
+                inside = np.ones(len(part), np.bool_) if exits is None else exits[answers] >= number
                 index |= _tag_index(part, packing, inside)
             outputs = _run(stage, {"hidden": hidden, **index})
-            if isinstance(part, WordBatch):
+            if isinstance(part, Units):
                 hidden = hidden.copy()
                 hidden[index["active"]] = outputs.pop("hidden_out")
-                logits = np.full((part.words, outputs["logits"].shape[1]), np.nan, np.float32)
+                logits = np.full((len(part), outputs["logits"].shape[1]), np.nan, np.float32)
                 logits[inside] = outputs["logits"]
                 outputs["logits"] = logits
             else:
@@ -156,7 +155,7 @@ def run_chain(
         yield answers, first, rest
 
 
-def _tag_index(words: WordBatch, packing: Packing, inside: BoolArray) -> Outputs:
+def _tag_index(words: Units, packing: Packing, inside: BoolArray) -> Outputs:
     """What a tagger's stage needs beside what is of all tokens. `inside`: the words that are. Shape `(words,)`."""
     active = per_token(words, inside.astype(np.int64), others=1).astype(np.bool_)
     going = Packing.of(np.add.reduceat(active, packing.firsts, dtype=np.int64), heads=packing.heads)
@@ -164,7 +163,7 @@ def _tag_index(words: WordBatch, packing: Packing, inside: BoolArray) -> Outputs
         "active": np.flatnonzero(active),
         "query_head_gather": going.head_gather,
         "head_scatter": going.head_scatter,
-        "words": (np.cumsum(active) - 1)[words.firsts[inside]],
+        "words": (np.cumsum(active) - 1)[words.first_token[inside]],
     }
 
 

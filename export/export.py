@@ -15,7 +15,7 @@ import cascade
 from cascade.bundle.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
 from cascade.bundle.opening import Bundle
 from cascade.bundle.writing import write_bundle
-from cascade.core.batch import FloatArray
+from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.policies import exits, routing, windows
 from cascade.policies.exits import MaxProbability

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper
 
-from cascade.core.batch import FloatArray
+from cascade.core.rows import FloatArray
 from cascade_export.linears import Lookup, Movement, constants_of, lookup, movement, readers_of
 
 __all__ = ["Ranges", "Uint8Input", "uint8_input"]

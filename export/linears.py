@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-from cascade.core.batch import FloatArray
+from cascade.core.rows import FloatArray
 
 __all__ = ["Linear", "Lookup", "Movement", "attribute", "constants_of", "linears", "lookup", "movement", "readers_of"]
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from cascade.core.batch import FloatArray, IntArray
+from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade_export.chain import ChainRanges, Encoded, Outputs, run_chain
 from cascade_export.graphs import TierTwoGraphs

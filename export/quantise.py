@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-from cascade.core.batch import FloatArray
+from cascade.core.rows import FloatArray
 from cascade_export.inputs import Ranges, uint8_input
 from cascade_export.linears import Linear, attribute, constants_of, linears
 

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from cascade.core.batch import FloatArray, IntArray
-from cascade.core.words import WordBatch
+from cascade.core.rows import FloatArray, IntArray, Units
 from cascade.engine.word_cascade import cut
 from cascade.exceptions import DataError, OptionError
 from cascade.text.tokenizer import Tokenizer
@@ -90,7 +89,7 @@ def encode_sentences(
         raise OptionError("calibration must hold at least one word, has none; leave it out or add sentences")
     targets = None if calibration.tags is None else _targets(calibration, labels)
     inner = Tokenizer(tokenizers.Tokenizer.from_str(tokenizer_text), max_length=max_length)
-    words: WordBatch = encode_words(inner, [sentence for sentence in calibration.sentences if len(sentence)])
+    words: Units = encode_words(inner, [sentence for sentence in calibration.sentences if len(sentence)])
     rows, _ = cut(words, max_length, 0)
     return TagRows(rows, targets, multi_label=False, labels=labels, ends=np.cumsum(counts[counts > 0]))
 

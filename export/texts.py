@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from cascade.core.batch import FloatArray, IntArray
+from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import DataError, OptionError
 from cascade.text.tokenizer import Text, Tokenizer
 from cascade_export.calibrate import Targets, accuracy, compare, fit_temperature
-from cascade_export.chain import Encoded
+from cascade_export.chain import Encoded, tokens
 
 __all__ = ["Calibration", "Rows", "encode", "shortened"]
 
@@ -49,7 +49,8 @@ class Rows:
     @property
     def verified(self) -> IntArray:
         """The rows on which graphs are compared with torch."""
-        return np.unique(np.linspace(0, len(self.batch) - 1, min(len(self.batch), VERIFY_ROWS)).astype(np.int64))
+        rows = len(tokens(self.batch))
+        return np.unique(np.linspace(0, rows - 1, min(rows, VERIFY_ROWS)).astype(np.int64))
 
     def temperature(self, logits: FloatArray) -> float:
         """The best one for these logits, 1 without targets."""
@@ -81,9 +82,9 @@ def encode(
     inner = tokenizers.Tokenizer.from_str(tokenizer_text)
     encoded = Tokenizer(inner, max_length=max_length).encode(calibration.texts)
     if calibration.labels is None:
-        return Rows(encoded.batch, None, multi_label)
+        return Rows(encoded.units.rows, None, multi_label)
     targets = _targets(calibration, labels, multi_label=multi_label)
-    return Rows(encoded.batch, targets[encoded.documents], multi_label)
+    return Rows(encoded.units.rows, targets[encoded.numbers], multi_label)
 
 
 def _targets(calibration: Calibration, labels: Sequence[str], *, multi_label: bool) -> Targets:

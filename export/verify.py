@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cascade.core.batch import FloatArray, IntArray
-from cascade.core.words import WordBatch
+from cascade.core.rows import FloatArray, IntArray, Units
 from cascade.engine.packing import Packing, padded
 from cascade.exceptions import BundleError
 from cascade.policies.batching import SortedByLength, batches
@@ -88,7 +87,7 @@ def check_tier2(
     part, exits = batch.select(rows), range(len(names))
     found, expected = reference[units(batch, rows)], torch_tier2(model, part)
     differences = [check(names[i], found[:, i], expected[:, i]) for i in exits]
-    if not isinstance(part, WordBatch):
+    if not isinstance(part, Units):
         return differences
     leaving = random_exits(part, len(names))
     found = chain_logits(graphs, part, position_offset=position_offset, exits=leaving)
@@ -119,9 +118,9 @@ def torch_tier2(
 
     def run(rows: IntArray, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
         stops = {}
-        if exits is not None and isinstance(batch, WordBatch):
+        if exits is not None and isinstance(batch, Units):
             part = batch.select(rows)
-            packing = Packing.of(part.batch.lengths)
+            packing = Packing.of(part.rows.lengths)
             last = per_token(part, layers[exits[units(batch, rows)]], others=depth)
             stops["exit_layers"] = torch.from_numpy(np.where(packing.mask, last[packing.gather], depth))
         logits: torch.Tensor = model(ids, mask, types, **stops)["logits"]
@@ -143,9 +142,9 @@ def torch_tier1(model: Any, batch: Encoded, *, max_length: int) -> FloatArray:
     return _in_batches(run, batch, max_length=max_length)
 
 
-def random_exits(words: WordBatch, exits: int) -> IntArray:
+def random_exits(words: Units, exits: int) -> IntArray:
     """An exit for each word, from 0, drawn with equal chances; the same for the same words. Shape `(words,)`."""
-    return np.random.default_rng(words.words).integers(0, exits, words.words)
+    return np.random.default_rng(len(words)).integers(0, exits, len(words))
 
 
 def check(name: str, found: FloatArray, expected: FloatArray) -> float:
@@ -181,7 +180,7 @@ def _in_batches(run: Any, batch: Encoded, *, max_length: int = 1 << 30) -> Float
             part = batch.select(rows)
             grids = padded(tokens(part), max_length=min(max_length, int(lengths.max())))
             found = run(rows, *(torch.from_numpy(grid) for grid in grids)).float().numpy()
-            parts.append(at_words(found, part) if isinstance(part, WordBatch) else found)
+            parts.append(at_words(found, part) if isinstance(part, Units) else found)
             numbers.append(units(batch, rows))
     ordered: FloatArray = np.concatenate(parts)[np.argsort(np.concatenate(numbers))]
     return ordered

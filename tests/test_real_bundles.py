@@ -48,7 +48,7 @@ def test_most_of_our_own_sentences_are_right(name: str, classifier: Classifier) 
 def test_the_cascade_agrees_with_its_second_tier(name: str, classifier: Classifier) -> None:
     texts, _ = sentences(name)
     full = classifier.with_router(defer_all).with_exit_policy(never).predict(texts)
-    assert (full.routes.exit == 6).all()
+    assert (full.routes.exit_layer == 6).all()
     found = classifier.predict(texts)
     assert np.mean([a == b for a, b in zip(found.labels, full.labels, strict=True)]) >= 0.9
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cascade.cli.demo import sentences
-from cascade.core.batch import Batch
+from cascade.core.rows import Rows
 from cascade.exceptions import TaskError
 from cascade.pipelines.classifier import Classifier
 from cascade_bench.harness.pins import PINNED
@@ -63,7 +63,7 @@ def texts(many_texts: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def batch(classifier: Classifier, texts: list[str]) -> Batch:
+def batch(classifier: Classifier, texts: list[str]) -> Rows:
     """The first batch that tier 2 would be given."""
-    whole = classifier.tokenizer.encode(texts).batch
+    whole = classifier.tokenizer.encode(texts).units.rows
     return whole.select(next(iter(classifier.tier2.batching(whole.lengths))))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from cascade.core.batch import Batch
+from cascade.core.rows import Rows
 from cascade.engine.packing import Packing, compact
 from cascade.pipelines.classifier import Classifier
 from cascade.policies import exits, routing
@@ -32,12 +32,12 @@ def test_tokenise(benchmark: BenchmarkFixture, classifier: Classifier, texts: li
     assert len(benchmark(classifier.tokenizer.encode, texts).batch) >= len(texts)
 
 
-def test_make_batches(benchmark: BenchmarkFixture, classifier: Classifier, batch: Batch) -> None:
+def test_make_batches(benchmark: BenchmarkFixture, classifier: Classifier, batch: Rows) -> None:
     lengths = np.tile(batch.lengths, 16)
     assert sum(map(len, benchmark(batches, classifier.tier2.batching, lengths))) == len(lengths)
 
 
-def test_pack(benchmark: BenchmarkFixture, classifier: Classifier, batch: Batch) -> None:
+def test_pack(benchmark: BenchmarkFixture, classifier: Classifier, batch: Rows) -> None:
     heads = classifier.tier2.heads
     assert benchmark(lambda: Packing.of(batch.lengths, heads=heads).feeds)["head_scatter"].shape == (
         batch.tokens,
@@ -46,22 +46,22 @@ def test_pack(benchmark: BenchmarkFixture, classifier: Classifier, batch: Batch)
 
 
 @pytest.mark.parametrize("part", range(14), ids=["tier1", "embed", *(f"stage{n}" for n in range(12))], indirect=True)
-def test_graph(benchmark: BenchmarkFixture, part: Part, batch: Batch) -> None:
+def test_graph(benchmark: BenchmarkFixture, part: Part, batch: Rows) -> None:
     feeds = part.feeds(batch.lengths)
     assert benchmark(part.backend.run, feeds)
 
 
-def test_route(benchmark: BenchmarkFixture, classifier: Classifier, batch: Batch) -> None:
+def test_route(benchmark: BenchmarkFixture, classifier: Classifier, batch: Rows) -> None:
     scores = classifier.tier1.score(batch)
     state = RoutingState(scores.probabilities, scores.confidence, batch.lengths, classifier.multi_label)
     assert benchmark(routing.decide, classifier.router, state).shape == (len(batch),)
 
 
-def test_decide_who_leaves(benchmark: BenchmarkFixture, classifier: Classifier, batch: Batch) -> None:
+def test_decide_who_leaves(benchmark: BenchmarkFixture, classifier: Classifier, batch: Rows) -> None:
     first = classifier.tier2.all_exits(batch)[:, :1]
     state = ExitState(
-        exit=0,
-        layer=classifier.tier2.layers[0],
+        exit_index=0,
+        exit_layer=classifier.tier2.layers[0],
         last=False,
         probabilities=first[:, 0],
         history=first,
@@ -70,13 +70,13 @@ def test_decide_who_leaves(benchmark: BenchmarkFixture, classifier: Classifier, 
     assert benchmark(exits.decide, classifier.exit_policy, state).shape == (len(batch),)
 
 
-def test_compact(benchmark: BenchmarkFixture, classifier: Classifier, batch: Batch) -> None:
+def test_compact(benchmark: BenchmarkFixture, classifier: Classifier, batch: Rows) -> None:
     hidden = classifier.tier2.embedded(batch)
     keep = np.arange(len(batch)) % 2 == 0
     assert len(benchmark(compact, hidden, batch.lengths, keep)) == batch.lengths[keep].sum()
 
 
-def test_merge(benchmark: BenchmarkFixture, classifier: Classifier, batch: Batch) -> None:
+def test_merge(benchmark: BenchmarkFixture, classifier: Classifier, batch: Rows) -> None:
     engine = classifier.cascade
     first = engine.first(batch)
     second = engine.second(batch.select(np.flatnonzero(first.deferred))) if first.deferred.any() else None

@@ -12,8 +12,8 @@ import numpy as np
 from cascade.calibration.examples import Costs
 from cascade.calibration.observing import run_both
 from cascade.calibration.temperature import Temperatures, logits_of, rescale
-from cascade.core.batch import Encoded, FloatArray, IntArray, cumulated, ranges
 from cascade.core.confidence import answers, evidence, probabilities
+from cascade.core.rows import Encoded, FloatArray, IntArray, offsets_of, ranges
 from cascade.engine.tiers import MultiExit, Progress, SingleExit
 from cascade.exceptions import OptionError
 
@@ -75,7 +75,7 @@ class Answers:
     @property
     def starts(self) -> IntArray:
         """First row of each document, and the number of rows. Shape `(documents + 1,)`."""
-        return cumulated(np.bincount(self.documents, minlength=len(self)).astype(np.int64))
+        return offsets_of(np.bincount(self.documents, minlength=len(self)).astype(np.int64))
 
     def select(self, documents: IntArray) -> Answers:
         """Of these documents, numbered anew in this order. Shape `(chosen,)`."""
@@ -166,12 +166,14 @@ def observe(
     Returns:
         The answers, and costs in seconds per token, measured on this machine in this one pass.
     """
-    first, second, costs = run_both(tier1, tier2, encoded.batch, tokenize_seconds=tokenize_seconds, progress=progress)
+    first, second, costs = run_both(
+        tier1, tier2, encoded.units.rows, tokenize_seconds=tokenize_seconds, progress=progress
+    )
     found = Answers(
         tier1=first,
         tier2=second,
-        documents=encoded.documents,
-        lengths=encoded.batch.lengths,
+        documents=encoded.numbers,
+        lengths=encoded.units.rows.lengths,
         layers=tuple(tier2.layers),
         truth=truth,
         temperatures=Temperatures(tier1.temperature, tuple(tier2.temperatures)),

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from scipy.special import bdtr, betaincinv  # scipy.stats has these as well, at a hundred times the overhead
 from scipy.stats import binom, nbinom
 
-from cascade.core.batch import IntArray
 from cascade.core.checks import check_whole
+from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 
 __all__ = [

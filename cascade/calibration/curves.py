@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
-from cascade.core.batch import BoolArray, FloatArray
+from cascade.core.rows import BoolArray, FloatArray
 
 __all__ = ["Curve", "Risk"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cascade.core.batch import BoolArray, FloatArray, IntArray
 from cascade.core.confidence import answers, evidence, max_probability, probabilities
+from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.exceptions import OptionError
 
 __all__ = ["Costs", "Examples"]

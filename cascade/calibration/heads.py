@@ -12,9 +12,9 @@ from cascade.calibration.claims import Ask
 from cascade.calibration.curves import Curve, Risk
 from cascade.calibration.examples import Costs
 from cascade.calibration.losses import differ, lost
-from cascade.core.batch import FloatArray, IntArray
 from cascade.core.confidence import answers as answers_of
 from cascade.core.confidence import max_probability
+from cascade.core.rows import FloatArray, IntArray
 from cascade.policies.exits import AtExit, ExitPolicy, MaxProbability, any_of, never
 from cascade.policies.routing import Router, Threshold
 

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
-from cascade.core.batch import FloatArray, IntArray
 from cascade.core.checks import check_share, check_whole
 from cascade.core.confidence import answers, max_probability
+from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies.learned_routing import Learned, features
 from cascade.policies.routing import Router, RoutingState, Threshold

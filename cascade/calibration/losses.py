@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cascade.calibration.claims import Ask, MaxDrop
-from cascade.core.batch import BoolArray, IntArray
+from cascade.core.rows import BoolArray, IntArray
 
 __all__ = ["differ", "lost"]
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from cascade.calibration.examples import Costs, Examples
-from cascade.core.batch import Batch, FloatArray, IntArray
+from cascade.core.rows import FloatArray, IntArray, Rows
 from cascade.engine.tiers import MultiExit, Progress, SingleExit
 from cascade.runtime.timing import Timed
 
@@ -24,7 +24,7 @@ WARM_UP = 64  # rows
 def observe(
     tier1: SingleExit,
     tier2: MultiExit,
-    batch: Batch,
+    batch: Rows,
     truth: IntArray,
     *,
     tokenize_seconds: float = 0.0,
@@ -58,7 +58,7 @@ def observe(
 def run_both(
     tier1: SingleExit,
     tier2: MultiExit,
-    batch: Batch,
+    batch: Rows,
     *,
     tokenize_seconds: float = 0.0,
     progress: Progress | None = None,

@@ -9,7 +9,7 @@ from cascade.calibration.claims import Claim
 from cascade.calibration.paths import Step
 from cascade.calibration.replay import Setting
 from cascade.calibration.temperature import Temperatures
-from cascade.core.batch import IntArray
+from cascade.core.rows import IntArray
 
 __all__ = ["Certified", "Figures", "Outcome", "Refused", "Tested"]
 

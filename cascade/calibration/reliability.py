@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-from cascade.core.batch import FloatArray, IntArray
 from cascade.core.checks import check_whole
 from cascade.core.confidence import answers, max_probability
+from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 
 __all__ = ["Bin", "Reliability", "RiskCoverage", "auroc", "per_head", "reliability", "risk_coverage"]

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from cascade.calibration.answers import Answers
 from cascade.calibration.examples import Costs
-from cascade.core.batch import BoolArray, FloatArray, IntArray
 from cascade.core.confidence import max_probability
+from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.policies import decoding as decoders
 from cascade.policies import exits, routing
 from cascade.policies import windows as window_policies
@@ -120,8 +120,8 @@ def _exits(history: FloatArray, policy: ExitPolicy, layers: tuple[int, ...], *, 
             break
         known = history[inside, : exit_ + 1]
         state = ExitState(
-            exit=exit_,
-            layer=layer,
+            exit_index=exit_,
+            exit_layer=layer,
             last=False,
             probabilities=known[:, -1],
             history=known,

@@ -17,7 +17,7 @@ from cascade.calibration.means import Mean
 from cascade.calibration.outcomes import Figures, Tested
 from cascade.calibration.paths import Step
 from cascade.calibration.replay import Replayed, Setting, replay
-from cascade.core.batch import BoolArray, IntArray
+from cascade.core.rows import BoolArray, IntArray
 
 __all__ = ["Share"]
 

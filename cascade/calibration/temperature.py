@@ -16,9 +16,9 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
 from cascade.bundle.manifest import Manifest
-from cascade.core.batch import FloatArray
 from cascade.core.checks import check_temperature
 from cascade.core.confidence import log_loss, probabilities
+from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 
 __all__ = ["Temperatures", "fit_temperature", "fit_temperatures", "logits_of", "rescale"]

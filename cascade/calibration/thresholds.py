@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from cascade.calibration.examples import Costs, Examples
 from cascade.calibration.points import OperatingPoint, Points
-from cascade.core.batch import FloatArray, IntArray
 from cascade.core.checks import check_share, check_whole
+from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies.exits import AtExit, ExitPolicy, MaxProbability, any_of, never
 from cascade.policies.routing import Router, Threshold, defer_all, defer_none

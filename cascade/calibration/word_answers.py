@@ -14,8 +14,7 @@ from itertools import chain
 import numpy as np
 
 from cascade.calibration.replay import Setting
-from cascade.core.batch import BoolArray, IntArray, ranges
-from cascade.core.words import WordBatch
+from cascade.core.rows import BoolArray, IntArray, Units, ranges
 from cascade.engine.word_cascade import WordCascade
 from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
 from cascade.exceptions import DataError
@@ -63,7 +62,7 @@ class WordAnswers:
     tier1: WordSingleExit
     tier2: WordMultiExit
     decoding: Decoder
-    words: WordBatch
+    words: Units
     truth: IntArray | None
     full: WordRun
     encode_seconds: float = 0.0
@@ -87,7 +86,7 @@ class WordAnswers:
         cls,
         tier1: WordSingleExit,
         tier2: WordMultiExit,
-        words: WordBatch,
+        words: Units,
         truth: IntArray | None,
         *,
         decoding: Decoder,
@@ -100,7 +99,7 @@ class WordAnswers:
         return replace(blank, full=blank.really(blank.at_full_depth))
 
     def __len__(self) -> int:
-        return len(self.words)
+        return self.words.n_rows
 
     @property
     def at_full_depth(self) -> Setting:
@@ -111,7 +110,7 @@ class WordAnswers:
     def right(self) -> BoolArray:
         """Where full depth is right; everywhere, as far as anyone knows, without labels. Shape `(words,)`."""
         if self.truth is None:
-            return np.ones(self.words.words, dtype=np.bool_)
+            return np.ones(len(self.words), dtype=np.bool_)
         right: BoolArray = self.full.tags == self.truth
         return right
 
@@ -125,13 +124,13 @@ class WordAnswers:
         decoder = self.decoding if setting.decoding is None else setting.decoding
         tags = chosen(decoder, outcome.probabilities, self.words.offsets)
         seconds = time.perf_counter() - begin + self.encode_seconds
-        return WordRun(tags, outcome.routes.tier == 2, outcome.routes.exit, seconds)
+        return WordRun(tags, outcome.routes.tier == 2, outcome.routes.exit_layer, seconds)
 
     def select(self, sentences: IntArray) -> WordAnswers:
         """Of these sentences, in this order; nothing runs. Shape `(chosen,)`."""
         words = self.words.select(sentences)
         places = ranges(self.words.offsets[sentences], words.counts)
-        share = words.batch.tokens / max(self.words.batch.tokens, 1)
+        share = words.rows.tokens / max(self.words.rows.tokens, 1)
         full = WordRun(
             self.full.tags[places], self.full.deferred[places], self.full.layers[places], self.full.seconds * share
         )
@@ -141,7 +140,7 @@ class WordAnswers:
     def fitting(self) -> WordAnswers:
         """Of the sentences that neither tier has to cut."""
         longest = min(self.tier1.max_length, self.tier2.max_length)
-        fits = self.words.batch.lengths <= longest
+        fits = self.words.rows.lengths <= longest
         return self if fits.all() else self.select(np.flatnonzero(fits))
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.calibration.bounds import check_inside
-from cascade.core.batch import IntArray
+from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 
 __all__ = ["REPETITIONS", "p_value_of_rate", "sentences_needed", "upper_rate", "weighted_rates"]

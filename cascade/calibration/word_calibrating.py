@@ -169,7 +169,7 @@ def certify_answers(
 
 
 def _measured(answers: WordAnswers, progress: Stages) -> WordCosts:
-    with progress("timing both tiers", 4 * answers.words.words) as ahead:
+    with progress("timing both tiers", 4 * len(answers.words)) as ahead:
         return observe_costs(
             answers.tier1, answers.tier2, answers.words, encode_seconds=answers.encode_seconds, progress=ahead
         )

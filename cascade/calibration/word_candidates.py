@@ -16,7 +16,7 @@ from cascade.calibration import WordCosts, WordGrid, WordPoint, replay_words
 from cascade.calibration.claims import Claim, MaxDrop
 from cascade.calibration.replay import Setting
 from cascade.calibration.word_answers import WordAnswers, WordRun
-from cascade.core.batch import IntArray
+from cascade.core.rows import IntArray
 from cascade.policies.exits import ExitPolicy
 from cascade.policies.routing import Router
 from cascade.policies.windows import WindowPolicy, Windows, whole_sentences
@@ -43,7 +43,7 @@ def replayed(
     answers: WordAnswers, costs: WordCosts, goal: IntArray, most: float, grid: WordGrid, progress: Stages
 ) -> list[WordPoint]:
     """Points of a grid by how much they lose against a goal; `most`: share of the words that a point may lose."""
-    reads = answers.words.words * (1 + len(grid.windows) * len(grid.deferred))
+    reads = len(answers.words) * (1 + len(grid.windows) * len(grid.deferred))
     with progress("replaying settings", reads) as ahead:
         read: list[int] = []
 

@@ -20,7 +20,7 @@ from cascade.calibration.means import Mean
 from cascade.calibration.paths import Step
 from cascade.calibration.replay import Setting
 from cascade.calibration.word_answers import WordAnswers, WordRun
-from cascade.core.batch import BoolArray, IntArray, ranges
+from cascade.core.rows import BoolArray, IntArray, ranges
 from cascade.policies import windows
 from cascade.policies.routing import DeferAll
 from cascade.policies.windows import WindowState, whole_sentences
@@ -87,11 +87,11 @@ def sentence_seconds(answers: WordAnswers, setting: Setting, run: WordRun, costs
         costs: of tokens.
     """
     words, alone = answers.words, isinstance(setting.router, DeferAll)
-    paid: Seconds = words.batch.lengths.astype(np.float64) * (costs.always + (0.0 if alone else costs.tier1))
+    paid: Seconds = words.rows.lengths.astype(np.float64) * (costs.always + (0.0 if alone else costs.tier1))
     if not run.deferred.any():
         return paid
     policy = whole_sentences if alone or setting.windows is None else setting.windows
-    spans = windows.decide(policy, WindowState(run.deferred, words.offsets, words.pieces))
+    spans = windows.decide(policy, WindowState(run.deferred, words.offsets, words.n_tokens))
     read = words.spans(spans.rows, spans.starts, spans.stops)
     numbers = ranges(spans.starts, spans.stops - spans.starts)
     targets: BoolArray = run.deferred[numbers]
@@ -103,15 +103,15 @@ def sentence_seconds(answers: WordAnswers, setting: Setting, run: WordRun, costs
     exits = np.asarray(answers.tier2.layers)
     active, live = np.cumsum(costs.active), np.cumsum(costs.live)
     upto, end = active[np.searchsorted(exits, left)], np.searchsorted(exits, deepest)
-    tokens = read.batch.lengths
-    special = tokens - np.add.reduceat(read.pieces, read.offsets[:-1])
-    made: Seconds = np.add.reduceat(upto * read.pieces, read.offsets[:-1])
+    tokens = read.rows.lengths
+    special = tokens - np.add.reduceat(read.n_tokens, read.offsets[:-1])
+    made: Seconds = np.add.reduceat(upto * read.n_tokens, read.offsets[:-1])
     made += special * active[end] + tokens * (live[end] + costs.embed)
-    return paid + np.bincount(spans.rows, weights=made, minlength=len(words))
+    return paid + np.bincount(spans.rows, weights=made, minlength=words.n_rows)
 
 
 def _dearest(answers: WordAnswers, costs: WordCosts) -> Seconds:
     """What sentences cost that both tiers read whole."""
     of_token = costs.always + costs.tier1 + costs.embed + sum(costs.active) + sum(costs.live)
-    dearest: Seconds = answers.words.batch.lengths.astype(np.float64) * of_token
+    dearest: Seconds = answers.words.rows.lengths.astype(np.float64) * of_token
     return dearest

@@ -21,7 +21,7 @@ from cascade.calibration.claims import Agreement, Ask, Claim, MaxDeferred, MaxDr
 from cascade.calibration.paths import Step
 from cascade.calibration.word_answers import WordAnswers, WordRun
 from cascade.calibration.word_bootstrap import p_value_of_rate, sentences_needed, upper_rate
-from cascade.core.batch import BoolArray, IntArray
+from cascade.core.rows import BoolArray, IntArray
 
 __all__ = ["Count", "by_sentence", "by_word", "counted", "happened", "needed", "rate"]
 
@@ -72,7 +72,7 @@ def happened(ask: Ask, answers: WordAnswers, run: WordRun) -> BoolArray:
 
 def by_sentence(words: BoolArray, answers: WordAnswers) -> IntArray:
     """How many words of each sentence. Shape `(words,)` to `(sentences,)`."""
-    return np.bincount(answers.words.rows[words], minlength=len(answers)).astype(np.int64)
+    return np.bincount(answers.words.row_of[words], minlength=len(answers)).astype(np.int64)
 
 
 def by_word(claim: Claim) -> bool:

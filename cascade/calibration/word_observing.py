@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cascade.calibration.words import HALTED, WordCosts
-from cascade.core.batch import BoolArray
-from cascade.core.words import WordBatch
+from cascade.core.rows import BoolArray, Units
 from cascade.engine.tiers import Progress
 from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
 from cascade.policies.exits import ExitState
@@ -30,7 +29,7 @@ STAY = (0.7, 0.25)  # shares of the words that go on after each exit, in the pas
 def observe_costs(
     tier1: WordSingleExit,
     tier2: WordMultiExit,
-    words: WordBatch,
+    words: Units,
     *,
     encode_seconds: float = 0.0,
     progress: Progress | None = None,
@@ -47,7 +46,7 @@ def observe_costs(
     Returns:
         Seconds per token.
     """
-    start = words.select(np.arange(min(WARM_UP, len(words))))
+    start = words.select(np.arange(min(WARM_UP, words.n_rows)))
     # Graphs for runs side by side are made when first asked for: now, not while the clock runs.
     for first_tier, second_tier in ((tier1, tier2), (replace(tier1, backend=tier1.backend.serial), tier2.serial)):
         first_tier.score(start)
@@ -68,7 +67,7 @@ def observe_costs(
     # graphs side by side save.
     more = wall / inside
     fitted = [_line(stage.runs) for stage in stages]
-    tokens = words.batch.tokens
+    tokens = words.rows.tokens
     return WordCosts(
         tier1=seconds1 / tokens,
         active=tuple(more * active for active, _ in fitted),
@@ -86,7 +85,7 @@ class _AtRandom:
     seed: int
 
     def __call__(self, state: ExitState) -> BoolArray:
-        rng = np.random.default_rng((self.seed, state.exit, len(state.probabilities)))
+        rng = np.random.default_rng((self.seed, state.exit_index, len(state.probabilities)))
         gone: BoolArray = rng.random(len(state.probabilities)) >= self.stay
         return gone
 

@@ -15,7 +15,7 @@ from cascade.calibration.temperature import Temperatures
 from cascade.calibration.word_answers import WordAnswers, WordRun
 from cascade.calibration.word_bootstrap import upper_rate
 from cascade.calibration.word_events import by_sentence, by_word
-from cascade.core.batch import BoolArray, IntArray
+from cascade.core.rows import BoolArray, IntArray
 
 __all__ = ["TURNS", "Frame", "figures_of", "timed"]
 
@@ -136,7 +136,7 @@ def figures_of(claim: Claim, answers: WordAnswers, run: WordRun, seconds: tuple[
         found = by_sentence(words, answers)
         return int(found.sum()) if by_word(claim) else int((found > 0).sum())
 
-    units = answers.words.words if by_word(claim) else len(answers)
+    units = len(answers.words) if by_word(claim) else len(answers)
     layers = run.layers[run.deferred]
     own, full = seconds
     accuracy = full_accuracy = drop = harms = gains = None

@@ -31,7 +31,7 @@ from cascade.calibration.word_candidates import (
 )
 from cascade.calibration.word_costs import Spending, sentence_seconds
 from cascade.calibration.word_events import by_word, rate
-from cascade.core.batch import BoolArray, FloatArray
+from cascade.core.rows import BoolArray, FloatArray
 from cascade.policies.exits import never
 from cascade.policies.routing import Threshold, defer_all, defer_none
 from cascade.policies.windows import whole_sentences

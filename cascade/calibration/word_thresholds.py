@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.calibration.words import WordCosts, leave
-from cascade.core.batch import BoolArray, FloatArray, IntArray, ranges
 from cascade.core.checks import check_share
 from cascade.core.confidence import evidence, probabilities
-from cascade.core.words import WordBatch
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges
 from cascade.engine.tiers import Progress
 from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
 from cascade.exceptions import OptionError
@@ -93,7 +92,7 @@ class WordPoint:
 def replay_words(
     tier1: WordSingleExit,
     tier2: WordMultiExit,
-    words: WordBatch,
+    words: Units,
     truth: IntArray,
     costs: WordCosts,
     *,
@@ -118,27 +117,27 @@ def replay_words(
         OptionError: no words, or labels or costs that do not fit.
     """
     check_share("max_drop", max_drop, "0.02 is two points")
-    if not words.words or truth.shape != (words.words,) or len(costs.active) != len(tier2.layers):
+    if not len(words) or truth.shape != (len(words),) or len(costs.active) != len(tier2.layers):
         raise OptionError(
             "there must be at least one word, a label for each and costs for each exit, were: "
-            f"{words.words} words, labels {truth.shape}, {len(costs.active)} costs for {len(tier2.layers)} exits"
+            f"{len(words)} words, labels {truth.shape}, {len(costs.active)} costs for {len(tier2.layers)} exits"
         )
     grid = grid or WordGrid()
     replay = _Replay(tier2, truth, costs, grid, words, progress)
-    full = replay.second(words, np.arange(words.words))
+    full = replay.second(words, np.arange(len(words)))
     replay.full = int(full.right[:, -1].sum())
-    replay.floor = replay.full - max_drop * words.words - 1e-9
+    replay.floor = replay.full - max_drop * len(words) - 1e-9
     first = tier1.score(words)
     right1: BoolArray = first.probabilities.argmax(axis=1) == truth
-    base = (costs.always + costs.tier1) * words.batch.tokens
-    points = replay.points(defer_all, whole_sentences, full, None, 0, costs.always * words.batch.tokens)
+    base = (costs.always + costs.tier1) * words.rows.tokens
+    points = replay.points(defer_all, whole_sentences, full, None, 0, costs.always * words.rows.tokens)
     if right1.sum() >= replay.floor:
         points.append(replay.point(defer_none, whole_sentences, never, int(right1.sum()), 0, 0.0, base))
     for threshold in _thresholds(first.confidence, grid.deferred):
         unsure: BoolArray = first.confidence < threshold
         elsewhere = int(right1[~unsure].sum())
         for windows in grid.windows:
-            spans = windows(WindowState(unsure, words.offsets, words.pieces))
+            spans = windows(WindowState(unsure, words.offsets, words.n_tokens))
             numbers = ranges(spans.starts, spans.stops - spans.starts)
             seen = replay.second(words.spans(spans.rows, spans.starts, spans.stops), numbers)
             for blend in grid.blends:
@@ -160,7 +159,7 @@ class _Seen:
         right: whether each exit is right. Shape `(words read, exits)`.
     """
 
-    words: WordBatch
+    words: Units
     probabilities: FloatArray
     right: BoolArray
 
@@ -177,17 +176,17 @@ class _Replay:
         truth: IntArray,
         costs: WordCosts,
         grid: WordGrid,
-        words: WordBatch,
+        words: Units,
         progress: Progress | None,
     ) -> None:
         self.tier2 = replace(tier2, exit_policy=never)
         self.truth, self.costs, self.grid, self.progress = truth, costs, grid, progress
         self.layers = tuple(tier2.layers)
-        self.words = words.words
+        self.words = len(words)
         self.whole = costs.full(words)
         self.policies = list(grid.policies(self.layers))
 
-    def second(self, words: WordBatch, numbers: IntArray) -> _Seen:
+    def second(self, words: Units, numbers: IntArray) -> _Seen:
         """Run tier 2. `numbers`: of these words among all. Shape `(words read,)`."""
         made = self.tier2.all_exits(words, progress=self.progress)
         return _Seen(words, made, made.argmax(axis=2) == self.truth[numbers, None])
@@ -219,7 +218,7 @@ class _Replay:
             elsewhere: right answers of tier 1 for the others.
             base: cost of everything before tier 2.
         """
-        wanted = np.arange(seen.words.words) if targets is None else np.flatnonzero(targets)
+        wanted = np.arange(len(seen.words)) if targets is None else np.flatnonzero(targets)
         best = np.where(seen.right[wanted].any(axis=1), 1, 0).sum() + elsewhere
         if not len(wanted) or best < self.floor:
             return []

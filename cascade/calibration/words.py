@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cascade.core.batch import BoolArray, FloatArray, IntArray
-from cascade.core.words import WordBatch
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Units
 from cascade.exceptions import OptionError
 from cascade.policies import exits
 from cascade.policies.exits import ExitPolicy
@@ -27,7 +26,7 @@ HALTED = 0.28  # of a layer's cost for an active token: measured in int8 and fp3
 Table = npt.NDArray[np.float64]
 
 
-def leave(policy: ExitPolicy, probabilities: FloatArray, words: WordBatch, layers: Sequence[int]) -> IntArray:
+def leave(policy: ExitPolicy, probabilities: FloatArray, words: Units, layers: Sequence[int]) -> IntArray:
     """At which exit each word would leave.
 
     Args:
@@ -40,18 +39,18 @@ def leave(policy: ExitPolicy, probabilities: FloatArray, words: WordBatch, layer
         Number of the exit, counted from 0. Shape `(words,)`.
     """
     last = len(layers) - 1
-    taken = np.full(words.words, last, dtype=np.int64)
-    rows, ids = words.rows, words.first_ids
-    inside = np.arange(words.words)
+    taken = np.full(len(words), last, dtype=np.int64)
+    rows, ids = words.row_of, words.first_ids
+    inside = np.arange(len(words))
     for number in range(last):
         if not len(inside):
             break
-        under_way = np.zeros(len(words), dtype=np.bool_)
+        under_way = np.zeros(words.n_rows, dtype=np.bool_)
         under_way[rows[inside]] = True
         live = np.flatnonzero(under_way[rows])
         state = WordState(
-            exit=number,
-            layer=layers[number],
+            exit_index=number,
+            exit_layer=layers[number],
             last=False,
             probabilities=probabilities[inside, number],
             history=probabilities[inside, : number + 1],
@@ -107,12 +106,12 @@ class WordCosts:
         halted = HALTED * stages
         return cls(tier1 * float(stages.sum()), tuple((stages - halted).tolist()), tuple(halted.tolist()))
 
-    def full(self, words: WordBatch) -> float:
+    def full(self, words: Units) -> float:
         """Of all words at full depth, tier 1 not run."""
-        deepest = np.full((1, words.words), len(self.active) - 1)
-        return self.always * words.batch.tokens + float(self.tier2(deepest, words)[0])
+        deepest = np.full((1, len(words)), len(self.active) - 1)
+        return self.always * words.rows.tokens + float(self.tier2(deepest, words)[0])
 
-    def tier2(self, taken: IntArray, words: WordBatch, targets: BoolArray | None = None) -> Table:
+    def tier2(self, taken: IntArray, words: Units, targets: BoolArray | None = None) -> Table:
         """Of tier 2's way through these words.
 
         A sentence is under way until the last target in it has left, and its special tokens with it; words that are no
@@ -135,8 +134,8 @@ class WordCosts:
         left = np.minimum(taken, np.repeat(deepest, words.counts[some], axis=1))
         # Up to an exit, with a 0 for sentences that are not run at all, whose exit is -1.
         active, live = (np.concatenate((np.cumsum(part), [0.0])) for part in (self.active, self.live))
-        tokens = words.batch.lengths[some].astype(np.float64)
-        of_words = np.bincount(words.rows, weights=words.pieces, minlength=len(words))[some]
+        tokens = words.rows.lengths[some].astype(np.float64)
+        of_words = np.bincount(words.row_of, weights=words.n_tokens, minlength=words.n_rows)[some]
         special = active[deepest] @ (tokens - of_words)
-        made: Table = active[left] @ words.pieces.astype(np.float64) + special + live[deepest] @ tokens
+        made: Table = active[left] @ words.n_tokens.astype(np.float64) + special + live[deepest] @ tokens
         return made + self.embed * ((deepest >= 0) @ tokens)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cascade.bundle.manifest import Manifest
-from cascade.core.batch import IntArray
+from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
 from cascade.text.reading import Example, read_examples
 

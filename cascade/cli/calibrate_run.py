@@ -127,7 +127,7 @@ def _texts(face: Classifier, wanted: Wanted, bars: _Bars) -> _Found:
     begin = time.perf_counter()
     encoded = face.tokenizer.encode(texts.texts)
     seconds = time.perf_counter() - begin
-    with bars("both tiers", 2 * len(encoded.batch)) as ahead:
+    with bars("both tiers", 2 * len(encoded.units.rows)) as ahead:
         answers, costs = observe(face.tier1, face.tier2, encoded, texts.truth, tokenize_seconds=seconds, progress=ahead)
     with bars("testing the path", Grid().steps) as ahead:
         outcome = certify(answers, costs, claim, labels=face.labels, seed=wanted.seed, progress=ahead)

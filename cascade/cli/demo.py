@@ -195,7 +195,7 @@ def _examples(texts: Sequence[Sentence], answers: Predictions, depth: int) -> st
     )
     label_width = max(len(str(answers.labels[row])) for row in chosen)
     room = shutil.get_terminal_size((110, 24)).columns - label_width - max(map(len, words)) - 24
-    order = sorted(chosen, key=lambda row: (answers.routes[row].tier, answers.routes[row].exit, row))
+    order = sorted(chosen, key=lambda row: (answers.routes[row].tier, answers.routes[row].exit_layer, row))
     for row in order:
         right = answers.labels[row] == texts[row].label
         rows.append(

@@ -65,7 +65,7 @@ def show(name: str, tagger: Tagger) -> None:
     click.echo(click.style(head, bold=True, underline=True))
     click.echo()
     width = shutil.get_terminal_size((110, 24)).columns
-    for row in choose([int(routes.exit.max(initial=0)) for routes in answers.routes], SHOWN):
+    for row in choose([int(routes.exit_layer.max(initial=0)) for routes in answers.routes], SHOWN):
         cells = [
             (word, tag, depth(route), _colour(route, layers))
             for word, tag, route in zip(words[row], answers.tags[row], answers.routes[row], strict=True)
@@ -110,7 +110,7 @@ def compare(
 
 def depth(route: Route) -> str:
     """Where a word was decided: "tier 1" or "layer 3"."""
-    return "tier 1" if route.tier == 1 else f"layer {route.exit}"
+    return "tier 1" if route.tier == 1 else f"layer {route.exit_layer}"
 
 
 def verdict(seen: TagComparison) -> str:
@@ -128,7 +128,7 @@ def verdict(seen: TagComparison) -> str:
 def _colour(route: Route, layers: int) -> str:
     if route.tier == 1:
         return TIER1
-    return COLOURS[(route.exit - 1) * len(COLOURS) // layers]
+    return COLOURS[(route.exit_layer - 1) * len(COLOURS) // layers]
 
 
 def _interlinear(cells: Sequence[tuple[str, str, str, str]], width: int) -> Iterator[str]:
@@ -158,7 +158,7 @@ def _interlinear(cells: Sequence[tuple[str, str, str, str]], width: int) -> Iter
 
 def _by_depth(answers: TagPredictions, layers: int) -> str:
     routes = answers.routes.words
-    counts = Counter(zip(routes.tier.tolist(), routes.exit.tolist(), strict=True))
+    counts = Counter(zip(routes.tier.tolist(), routes.exit_layer.tolist(), strict=True))
     rows = []
     for (tier, layer), count in sorted(counts.items()):
         route = Route(tier, layer, 1.0)

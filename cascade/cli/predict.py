@@ -234,7 +234,7 @@ class Answers(Writer["str | tuple[str, str]", Prediction]):
             answer["top"] = [{"label": names[label], "score": rounded(chances[label])} for label in best]
         if self.routes:
             route = prediction.route
-            answer |= {"tier": route.tier, "exit": route.exit, "confidence": rounded(route.confidence)}
+            answer |= {"tier": route.tier, "exit": route.exit_layer, "confidence": rounded(route.confidence)}
         return answer
 
 

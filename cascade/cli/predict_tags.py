@@ -119,7 +119,7 @@ class TagLines(Writer[Any, TagPrediction]):
             line |= {"tokens": [text[begin:end] for begin, end in spans], "spans": spans}
         if self.routes:
             confidence = [rounded(sure) for sure in routes.confidence.tolist()]
-            line |= {"tier": routes.tier.tolist(), "exit": routes.exit.tolist(), "confidence": confidence}
+            line |= {"tier": routes.tier.tolist(), "exit": routes.exit_layer.tolist(), "confidence": confidence}
         return line
 
     def of_what(self) -> str:

@@ -52,4 +52,4 @@ def route_in_words(route: Route, depth: int) -> str:
 
     Example: route_in_words(Route(2, 3, 0.98), 6) -> "tier 2, layer 3 of 6"
     """
-    return "tier 1" if route.tier == 1 else f"tier 2, layer {route.exit} of {depth}"
+    return "tier 1" if route.tier == 1 else f"tier 2, layer {route.exit_layer} of {depth}"

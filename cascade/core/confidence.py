@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cascade.core.batch import FloatArray, IntArray
+from cascade.core.rows import FloatArray, IntArray
 
 __all__ = [
     "MEASURES",

@@ -9,7 +9,7 @@ from typing import TypeAlias, overload
 
 import numpy as np
 
-from cascade.core.batch import FloatArray, IntArray
+from cascade.core.rows import FloatArray, IntArray
 
 __all__ = [
     "Label",
@@ -33,13 +33,18 @@ class Route:
 
     Attributes:
         tier: 1 or 2.
-        exit: number of the layer after which the row left tier 2, counted from 1; 0 for tier 1, which has no exits.
+        exit_layer: number of the layer after which the unit left the tier, counted from 1; 0 for a tier without exits.
         confidence: the largest probability of the answer, in [0, 1]; multi-label: see `confidence`.
     """
 
     tier: int
-    exit: int
+    exit_layer: int
     confidence: float
+
+    @property
+    def exit(self) -> int:
+        """The former name of `exit_layer`; gone with 1.0."""
+        return self.exit_layer
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,13 +53,18 @@ class Routes(Sequence[Route]):
 
     Attributes:
         tier: shape `(n,)`.
-        exit: shape `(n,)`.
+        exit_layer: shape `(n,)`.
         confidence: shape `(n,)`.
     """
 
     tier: IntArray
-    exit: IntArray
+    exit_layer: IntArray
     confidence: FloatArray
+
+    @property
+    def exit(self) -> IntArray:
+        """The former name of `exit_layer`; gone with 1.0."""
+        return self.exit_layer
 
     def __len__(self) -> int:
         return len(self.tier)
@@ -65,15 +75,15 @@ class Routes(Sequence[Route]):
     def __getitem__(self, index: slice) -> Routes: ...
     def __getitem__(self, index: int | slice) -> Route | Routes:
         if isinstance(index, slice):
-            return Routes(self.tier[index], self.exit[index], self.confidence[index])
-        return Route(int(self.tier[index]), int(self.exit[index]), float(self.confidence[index]))
+            return Routes(self.tier[index], self.exit_layer[index], self.confidence[index])
+        return Route(int(self.tier[index]), int(self.exit_layer[index]), float(self.confidence[index]))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Routes):
             return NotImplemented
         return (
             np.array_equal(self.tier, other.tier)
-            and np.array_equal(self.exit, other.exit)
+            and np.array_equal(self.exit_layer, other.exit_layer)
             and np.array_equal(self.confidence, other.confidence)
         )
 
@@ -116,16 +126,16 @@ class Stats:
     """What a call did and how long its parts took.
 
     Attributes:
-        texts: texts, pairs or documents; sentences of a tagger.
-        rows: sequences that were scored, more than `texts` where documents were cut into windows; words of a tagger.
-        tokens: of all sequences, special tokens included.
-        deferred: rows that tier 2 answered.
-        exits: rows by the layer after which they left tier 2.
+        texts: texts or pairs; for a tagger sentences.
+        units: what got an answer: texts or pairs; for a tagger words.
+        tokens: of all rows, special tokens included.
+        deferred: units that a later tier answered.
+        exits: deferred units by the layer after which they left their tier.
         seconds: wall-clock time by part: `tokenize`, `tier1`, `route`, `tier2`, `merge`, of a tagger `decode`.
     """
 
     texts: int = 0
-    rows: int = 0
+    units: int = 0
     tokens: int = 0
     deferred: int = 0
     exits: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
@@ -133,8 +143,8 @@ class Stats:
 
     @property
     def deferred_share(self) -> float:
-        """Deferred rows by rows; 0 where there are none."""
-        return self.deferred / self.rows if self.rows else 0.0
+        """Deferred units by units; 0 where there are none."""
+        return self.deferred / self.units if self.units else 0.0
 
 
 @dataclass(frozen=True, eq=False)

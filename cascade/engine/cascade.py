@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from tqdm import tqdm
 
-from cascade.core.batch import Batch, BoolArray, FloatArray, IntArray
 from cascade.core.confidence import evidence, max_probability
 from cascade.core.results import Routes, Stats
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Rows
 from cascade.engine.tiers import Scores, Tier
 from cascade.policies import routing
 from cascade.policies.routing import DeferAll, DeferNone, Router, RoutingState
@@ -80,7 +80,7 @@ class Cascade:
     multi_label: bool = field(default=False, kw_only=True)
     blend: float = field(default=0.0, kw_only=True)
 
-    def score(self, batch: Batch, *, show_progress: bool = False) -> Outcome:
+    def score(self, batch: Rows, *, show_progress: bool = False) -> Outcome:
         """Answer all rows.
 
         Args:
@@ -103,7 +103,7 @@ class Cascade:
             probabilities, routes = self.merge(first, second)
         return Outcome(probabilities, routes, stats_of(routes, tokens=batch.tokens, seconds=clock.seconds))
 
-    def first(self, batch: Batch, *, clock: Clock | None = None, show_progress: bool = False) -> FirstLook:
+    def first(self, batch: Rows, *, clock: Clock | None = None, show_progress: bool = False) -> FirstLook:
         """Run tier 1 and ask the router."""
         clock = clock or Clock()
         if isinstance(self.router, DeferAll):
@@ -123,7 +123,7 @@ class Cascade:
         known = first.scores.probabilities[first.deferred]
         return evidence(known, weight=self.blend, multi_label=self.multi_label)
 
-    def second(self, batch: Batch, *, prior: FloatArray | None = None, show_progress: bool = False) -> Scores:
+    def second(self, batch: Rows, *, prior: FloatArray | None = None, show_progress: bool = False) -> Scores:
         """Run tier 2. `prior`: of these rows."""
         return _score(self.tier2, batch, prior, "tier 2", show_progress)
 
@@ -142,22 +142,22 @@ class Cascade:
             scores = first.scores or second
             if scores is None:
                 raise ValueError("rows without a first look must have a second one")
-            return scores.probabilities, Routes(tier, scores.exits, scores.confidence)
+            return scores.probabilities, Routes(tier, scores.exit_layer, scores.confidence)
         probabilities, confidence = first.scores.probabilities.copy(), first.scores.confidence.copy()
-        exits = first.scores.exits.copy()
+        exits = first.scores.exit_layer.copy()
         probabilities[first.deferred] = second.probabilities
         confidence[first.deferred] = second.confidence
-        exits[first.deferred] = second.exits
+        exits[first.deferred] = second.exit_layer
         return probabilities, Routes(tier, exits, confidence)
 
 
 def stats_of(routes: Routes, *, tokens: int, seconds: Mapping[str, float] | None = None) -> Stats:
     """Counts of rows with these routes."""
     second = routes.tier == 2
-    layers, counts = np.unique(routes.exit[second], return_counts=True)
+    layers, counts = np.unique(routes.exit_layer[second], return_counts=True)
     return Stats(
         texts=len(routes),
-        rows=len(routes),
+        units=len(routes),
         tokens=tokens,
         deferred=int(second.sum()),
         exits=dict(zip(layers.tolist(), counts.tolist(), strict=True)),
@@ -185,13 +185,13 @@ def merge_windows(outcome: Outcome, documents: IntArray, *, multi_label: bool = 
     windows = np.diff(np.append(starts, rows))
     summed = np.add.reduceat(outcome.probabilities, starts, axis=0)
     probabilities: FloatArray = (summed / windows[:, None]).astype(np.float32)
-    scale = int(outcome.routes.exit.max()) + 1
-    deepest = np.maximum.reduceat(outcome.routes.tier * scale + outcome.routes.exit, starts)
+    scale = int(outcome.routes.exit_layer.max()) + 1
+    deepest = np.maximum.reduceat(outcome.routes.tier * scale + outcome.routes.exit_layer, starts)
     routes = Routes(deepest // scale, deepest % scale, max_probability(probabilities, multi_label=multi_label))
     return Outcome(probabilities, routes, replace(outcome.stats, texts=count))
 
 
-def _score(tier: Tier, batch: Batch, prior: FloatArray | None, name: str, show_progress: bool) -> Scores:
+def _score(tier: Tier, batch: Rows, prior: FloatArray | None, name: str, show_progress: bool) -> Scores:
     if not show_progress:
         return tier.score(batch, prior=prior)
     with tqdm(total=len(batch), desc=name, unit="row") as bar:

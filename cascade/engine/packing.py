@@ -14,7 +14,7 @@ from itertools import pairwise, starmap
 
 import numpy as np
 
-from cascade.core.batch import Batch, BoolArray, FloatArray, IntArray
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Rows
 from cascade.exceptions import InputError
 
 __all__ = ["MASKED", "Packing", "compact", "neighbours", "padded"]
@@ -161,7 +161,7 @@ def neighbours(sizes: Sequence[tuple[int, ...]], most: tuple[int, ...]) -> list[
     return list(starmap(slice, pairwise([*starts, len(sizes)])))
 
 
-def padded(batch: Batch, *, max_length: int, pad_id: int = 0) -> tuple[IntArray, IntArray, IntArray]:
+def padded(batch: Rows, *, max_length: int, pad_id: int = 0) -> tuple[IntArray, IntArray, IntArray]:
     """The padded grid of a batch, for a graph that was exported with padding.
 
     Args:

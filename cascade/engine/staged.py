@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeVar
 
-from cascade.core.batch import Batch, FloatArray, IntArray
 from cascade.core.checks import check_names, check_temperature, check_whole
+from cascade.core.rows import FloatArray, IntArray, Rows
 from cascade.engine.packing import Packing
 from cascade.exceptions import OptionError
 from cascade.policies import exits
@@ -111,7 +111,7 @@ class Staged:
         for _ in run_each(functools.partial(run, tier), groups, threads=self.threads):
             pass
 
-    def embedded(self, batch: Batch, packing: Packing | None = None) -> FloatArray:
+    def embedded(self, batch: Rows, packing: Packing | None = None) -> FloatArray:
         """Hidden states below the first layer. Shape `(tokens, width)`. `packing`: of these rows, where it is known."""
         packing = packing or Packing.of(batch.lengths)
         feeds = {

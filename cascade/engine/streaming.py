@@ -17,8 +17,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from cascade.core.batch import Batch, Encoded, IntArray, concatenate
 from cascade.core.checks import check_whole
+from cascade.core.rows import Encoded, IntArray, Rows, concatenate
 from cascade.engine.cascade import Cascade, FirstLook, Outcome, merge_windows, stats_of
 from cascade.engine.tiers import Scores
 from cascade.exceptions import InputError, OptionError
@@ -72,7 +72,7 @@ class _Chunk:
     documents: IntArray
     tokens: int
     first: FirstLook
-    deferred: Batch
+    deferred: Rows
 
     @property
     def texts(self) -> int:
@@ -198,9 +198,9 @@ def _fault(answer: Callable[[list[Item]], object], one: Item) -> InputError | No
 
 
 def _look(cascade: Cascade, encoded: Encoded, begun: float) -> _Chunk:
-    first = cascade.first(encoded.batch)
-    deferred = encoded.batch.select(np.flatnonzero(first.deferred))
-    return _Chunk(begun, encoded.documents, encoded.batch.tokens, first, deferred)
+    first = cascade.first(encoded.units.rows)
+    deferred = encoded.units.rows.select(np.flatnonzero(first.deferred))
+    return _Chunk(begun, encoded.numbers, encoded.units.rows.tokens, first, deferred)
 
 
 def _answer(cascade: Cascade, pool: Sequence[_Chunk]) -> Iterator[Outcome]:
@@ -215,7 +215,7 @@ def _answer(cascade: Cascade, pool: Sequence[_Chunk]) -> Iterator[Outcome]:
         mine = None
         if second is not None and end > begin:
             part = slice(begin, end)
-            mine = Scores(second.probabilities[part], second.confidence[part], second.exits[part])
+            mine = Scores(second.probabilities[part], second.confidence[part], second.exit_layer[part])
         probabilities, routes = cascade.merge(chunk.first, mine)
         outcome = Outcome(probabilities, routes, stats_of(routes, tokens=chunk.tokens))
         outcome = merge_windows(outcome, chunk.documents, multi_label=cascade.multi_label)

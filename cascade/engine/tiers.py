@@ -12,9 +12,9 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from cascade.core.batch import Batch, BoolArray, FloatArray, IntArray
 from cascade.core.checks import check_logits, check_names, check_temperature
 from cascade.core.confidence import max_probability, probabilities
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Rows
 from cascade.engine.packing import Packing, compact, neighbours, padded
 from cascade.engine.staged import Staged
 from cascade.policies import exits
@@ -36,18 +36,19 @@ class Scores:
     Attributes:
         probabilities: after the temperature. Shape `(rows, labels)`.
         confidence: the largest probability (`confidence.max_probability`). Shape `(rows,)`.
-        exits: number of the layer after which a row left, counted from 1; 0 in a tier without exits. Shape `(rows,)`.
+        exit_layer: number of the layer after which a row left, counted from 1; 0 in a tier without exits. Shape
+            `(rows,)`.
     """
 
     probabilities: FloatArray
     confidence: FloatArray
-    exits: IntArray
+    exit_layer: IntArray
 
 
 class Tier(Protocol):
     """Any model that scores rows."""
 
-    def score(self, batch: Batch, *, prior: FloatArray | None = None, progress: Progress | None = None) -> Scores:
+    def score(self, batch: Rows, *, prior: FloatArray | None = None, progress: Progress | None = None) -> Scores:
         """Scores of all rows of the batch, which may be empty.
 
         `prior` is what another model's answer adds to logits (`confidence.evidence`). Shape `(rows, labels)`.
@@ -85,7 +86,7 @@ class SingleExit:
         known = {"input_ids", "attention_mask", "token_type_ids"}
         check_names("tier 1", self.backend.inputs, self.backend.outputs, known=known, needed=("logits",))
 
-    def score(self, batch: Batch, *, prior: FloatArray | None = None, progress: Progress | None = None) -> Scores:
+    def score(self, batch: Rows, *, prior: FloatArray | None = None, progress: Progress | None = None) -> Scores:
         """Scores of all rows.
 
         Args:
@@ -153,7 +154,7 @@ class MultiExit(Staged):
 
     multi_label: bool = False
 
-    def score(self, batch: Batch, *, prior: FloatArray | None = None, progress: Progress | None = None) -> Scores:
+    def score(self, batch: Rows, *, prior: FloatArray | None = None, progress: Progress | None = None) -> Scores:
         """Scores of all rows, each with the answer of the exit at which it left.
 
         Args:
@@ -177,7 +178,7 @@ class MultiExit(Staged):
         self._run(batch, self.exit_policy, prior, leave)
         return _scores(result, layers, self.multi_label)
 
-    def all_exits(self, batch: Batch, *, progress: Progress | None = None) -> FloatArray:
+    def all_exits(self, batch: Rows, *, progress: Progress | None = None) -> FloatArray:
         """Probabilities at every exit, nobody leaving: from these any exit policy can be replayed.
 
         Args:
@@ -200,7 +201,7 @@ class MultiExit(Staged):
 
     def _run(
         self,
-        batch: Batch,
+        batch: Rows,
         policy: ExitPolicy,
         prior: FloatArray | None,
         leave: Callable[[_Live, int, BoolArray], None],
@@ -219,7 +220,7 @@ class MultiExit(Staged):
 
         self.run_waves(run, batch.lengths, together)
 
-    def _begin(self, batch: Batch, rows: IntArray) -> _Live:
+    def _begin(self, batch: Rows, rows: IntArray) -> _Live:
         chosen = batch.select(rows)
         history = np.empty((len(rows), 0, self.labels), dtype=np.float32)
         packing = Packing.of(chosen.lengths, heads=self.heads)
@@ -250,8 +251,8 @@ class MultiExit(Staged):
         gone = np.ones(len(live.rows), dtype=np.bool_)
         if not last:
             state = ExitState(
-                exit=index,
-                layer=self.layers[index],
+                exit_index=index,
+                exit_layer=self.layers[index],
                 last=False,
                 probabilities=now,
                 history=live.history,

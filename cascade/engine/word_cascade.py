@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from tqdm import tqdm
 
-from cascade.core.batch import BoolArray, FloatArray, IntArray, ranges
 from cascade.core.checks import check_whole
 from cascade.core.confidence import evidence, max_probability
 from cascade.core.results import Routes, Stats
-from cascade.core.words import WordBatch
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges
 from cascade.engine.cascade import Clock, stats_of
 from cascade.engine.tiers import Scores
 from cascade.engine.word_tiers import WordTier
@@ -65,7 +64,7 @@ class WordCascade:
     def __post_init__(self) -> None:
         check_whole("overlap", self.overlap, "0 cuts long sentences without an overlap", least=0)
 
-    def score(self, words: WordBatch, *, show_progress: bool = False) -> WordOutcome:
+    def score(self, words: Units, *, show_progress: bool = False) -> WordOutcome:
         """Answer all words.
 
         Args:
@@ -79,16 +78,16 @@ class WordCascade:
         if isinstance(self.router, DeferAll):
             with clock("tier2"):
                 scores = self._second(words, None, None, None, show_progress)
-            tier = np.full(words.words, 2, dtype=np.int64)
+            tier = np.full(len(words), 2, dtype=np.int64)
         else:
             with clock("tier1"):
                 scores = _run(self.tier1, words, self.overlap, "tier 1", show_progress)
-            tier = np.ones(words.words, dtype=np.int64)
+            tier = np.ones(len(words), dtype=np.int64)
             if not isinstance(self.router, DeferNone):
                 with clock("route"):
-                    state = RoutingState(scores.probabilities, scores.confidence, words.pieces)
+                    state = RoutingState(scores.probabilities, scores.confidence, words.n_tokens)
                     unsure = routing.decide(self.router, state)
-                    spans = windows.decide(self.windows, WindowState(unsure, words.offsets, words.pieces))
+                    spans = windows.decide(self.windows, WindowState(unsure, words.offsets, words.n_tokens))
                 if len(spans):
                     with clock("tier2"):
                         part = words.spans(spans.rows, spans.starts, spans.stops)
@@ -99,13 +98,13 @@ class WordCascade:
                     with clock("merge"):
                         scores = _paste(scores, second, numbers, unsure)
                         tier[unsure] = 2
-        routes = Routes(tier, scores.exits, scores.confidence)
-        stats = replace(stats_of(routes, tokens=words.batch.tokens, seconds=clock.seconds), texts=len(words))
+        routes = Routes(tier, scores.exit_layer, scores.confidence)
+        stats = replace(stats_of(routes, tokens=words.rows.tokens, seconds=clock.seconds), texts=words.n_rows)
         return WordOutcome(scores.probabilities, routes, stats)
 
     def _second(
         self,
-        words: WordBatch,
+        words: Units,
         targets: BoolArray | None,
         context_layers: int | None,
         prior: FloatArray | None,
@@ -123,7 +122,7 @@ class WordCascade:
         )
 
 
-def cut(words: WordBatch, max_length: int, overlap: int) -> tuple[WordBatch, IntArray]:
+def cut(words: Units, max_length: int, overlap: int) -> tuple[Units, IntArray]:
     """Rows that are too long as several rows of whole words, between the same special tokens; the others as they are.
 
     Args:
@@ -137,20 +136,20 @@ def cut(words: WordBatch, max_length: int, overlap: int) -> tuple[WordBatch, Int
     Raises:
         OptionError: `max_length` leaves no room for a word.
     """
-    long = np.flatnonzero((words.batch.lengths > max_length) & (words.counts > 0))
+    long = np.flatnonzero((words.rows.lengths > max_length) & (words.counts > 0))
     if not len(long):
-        return words, np.arange(words.words, dtype=np.int64)
-    prefixes, suffixes = words.frames(long)
+        return words, np.arange(len(words), dtype=np.int64)
+    prefixes, suffixes = words.special(long)
     rooms = max_length - prefixes - suffixes
     if rooms.min() < 1:
         raise OptionError(
             f"max_length must leave room for a word, was: {max_length} for {max_length - rooms.min()} special tokens; "
             "raise it"
         )
-    most = np.full(words.words, max_length, dtype=np.int64)
+    most = np.full(len(words), max_length, dtype=np.int64)
     most[ranges(words.offsets[long], words.counts[long])] = np.repeat(rooms, words.counts[long])
     words = words.shorten(most)
-    begins, ends, last = words.firsts, words.firsts + words.pieces, words.offsets[long + 1]
+    begins, ends, last = words.first_token, words.first_token + words.n_tokens, words.offsets[long + 1]
     starts = words.offsets[long]
     found = []  # of each long row its first span, then of each that goes on its second, ...
     while len(long):
@@ -162,7 +161,7 @@ def cut(words: WordBatch, max_length: int, overlap: int) -> tuple[WordBatch, Int
         # What is shared leaves room for the word after it, so that every row has a word that the one before lacks.
         shared_from = np.maximum(ends[stops - 1] - np.minimum(overlap, rooms // 2), ends[stops] - rooms)
         starts = np.searchsorted(begins, shared_from)
-    whole = np.ones(len(words), dtype=np.bool_)
+    whole = np.ones(words.n_rows, dtype=np.bool_)
     whole[found[0][0]] = False
     found.append((np.flatnonzero(whole), words.offsets[:-1][whole], words.offsets[1:][whole]))
     rows, starts, stops = (np.concatenate(column) for column in zip(*found, strict=True))
@@ -173,7 +172,7 @@ def cut(words: WordBatch, max_length: int, overlap: int) -> tuple[WordBatch, Int
 
 def _run(
     tier: WordTier,
-    words: WordBatch,
+    words: Units,
     overlap: int,
     name: str,
     show_progress: bool,
@@ -186,12 +185,12 @@ def _run(
     wanted = None if targets is None else targets[numbers]
     known = None if prior is None else prior[numbers]
     if show_progress:
-        total = rows.words if wanted is None else int(wanted.sum())
+        total = len(rows) if wanted is None else int(wanted.sum())
         with tqdm(total=total, desc=name, unit="word") as bar:
             scores = tier.score(rows, targets=wanted, context_layers=context_layers, prior=known, progress=bar.update)
     else:
         scores = tier.score(rows, targets=wanted, context_layers=context_layers, prior=known)
-    return scores if rows is words else _average(scores, numbers, words.words)
+    return scores if rows is words else _average(scores, numbers, len(words))
 
 
 def _average(scores: Scores, numbers: IntArray, words: int) -> Scores:
@@ -201,15 +200,15 @@ def _average(scores: Scores, numbers: IntArray, words: int) -> Scores:
     starts = np.cumsum(times) - times
     summed = np.add.reduceat(scores.probabilities[order], starts, axis=0)
     probabilities: FloatArray = (summed / times[:, None]).astype(np.float32)
-    return Scores(probabilities, max_probability(probabilities), np.maximum.reduceat(scores.exits[order], starts))
+    return Scores(probabilities, max_probability(probabilities), np.maximum.reduceat(scores.exit_layer[order], starts))
 
 
 def _paste(first: Scores, second: Scores, numbers: IntArray, unsure: BoolArray) -> Scores:
     """Tier 2's answers for the unsure words, tier 1's for the others. `numbers`: of the words in `second`."""
-    probabilities, confidence, exits = first.probabilities.copy(), first.confidence.copy(), first.exits.copy()
+    probabilities, confidence, exits = first.probabilities.copy(), first.confidence.copy(), first.exit_layer.copy()
     targets = unsure[numbers]
     places = numbers[targets]
     probabilities[places] = second.probabilities[targets]
     confidence[places] = second.confidence[targets]
-    exits[places] = second.exits[targets]
+    exits[places] = second.exit_layer[targets]
     return Scores(probabilities, confidence, exits)

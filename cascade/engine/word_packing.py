@@ -13,8 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from cascade.core.batch import BoolArray, FloatArray, IntArray, cumulated, ranges
-from cascade.core.words import WordBatch
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, offsets_of, ranges
 from cascade.engine.packing import Packing
 
 __all__ = ["Active", "WordPacking"]
@@ -60,7 +59,7 @@ class WordPacking:
     going: BoolArray
 
     @classmethod
-    def of(cls, batch: WordBatch, words: IntArray, *, heads: int = 1) -> WordPacking:
+    def of(cls, batch: Units, words: IntArray, *, heads: int = 1) -> WordPacking:
         """The packing of sentences in which nobody has left.
 
         Args:
@@ -69,13 +68,13 @@ class WordPacking:
             heads: of attention.
         """
         return cls(
-            grid=Packing.of(batch.batch.lengths, heads=heads),
+            grid=Packing.of(batch.rows.lengths, heads=heads),
             words=words,
-            sentences=batch.rows,
-            firsts=batch.firsts,
-            pieces=batch.pieces,
-            places=np.arange(batch.words, dtype=np.int64),
-            going=np.ones(batch.batch.tokens, dtype=np.bool_),
+            sentences=batch.row_of,
+            firsts=batch.first_token,
+            pieces=batch.n_tokens,
+            places=np.arange(len(batch), dtype=np.int64),
+            going=np.ones(batch.rows.tokens, dtype=np.bool_),
         )
 
     @classmethod
@@ -83,9 +82,9 @@ class WordPacking:
         """Several packings as one, in order."""
         if len(parts) == 1:
             return parts[0]
-        rows = cumulated(np.array([len(part.grid.lengths) for part in parts]))
-        words = cumulated(np.array([len(part.words) for part in parts]))
-        tokens = cumulated(np.array([len(part.going) for part in parts]))
+        rows = offsets_of(np.array([len(part.grid.lengths) for part in parts]))
+        words = offsets_of(np.array([len(part.words) for part in parts]))
+        tokens = offsets_of(np.array([len(part.going) for part in parts]))
 
         def moved(arrays: Sequence[IntArray], by: IntArray) -> IntArray:
             return np.concatenate([array + step for array, step in zip(arrays, by[:-1].tolist(), strict=True)])
@@ -112,7 +111,7 @@ class WordPacking:
         if self.all_active:
             return Active(np.arange(len(self.going), dtype=np.int64), self.grid, firsts)
         tokens = np.flatnonzero(self.going)
-        lengths = np.add.reduceat(self.going, cumulated(self.grid.lengths)[:-1], dtype=np.int64)
+        lengths = np.add.reduceat(self.going, offsets_of(self.grid.lengths)[:-1], dtype=np.int64)
         return Active(tokens, Packing.of(lengths, heads=self.grid.heads), np.searchsorted(tokens, firsts))
 
     @property
@@ -158,8 +157,8 @@ class WordPacking:
         rest = WordPacking(
             grid=Packing.of(lengths[rows], heads=self.grid.heads),
             words=self.words[stay],
-            sentences=cumulated(rows)[sentences],
-            firsts=self.firsts[stay] - cumulated(np.where(rows, 0, lengths))[sentences],
+            sentences=offsets_of(rows)[sentences],
+            firsts=self.firsts[stay] - offsets_of(np.where(rows, 0, lengths))[sentences],
             pieces=self.pieces[stay],
             places=np.searchsorted(stay, places),
             going=going[tokens],

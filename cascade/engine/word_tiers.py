@@ -13,10 +13,9 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from cascade.core.batch import BoolArray, FloatArray, IntArray, ranges
 from cascade.core.checks import check_logits, check_names, check_temperature
 from cascade.core.confidence import max_probability, probabilities
-from cascade.core.words import WordBatch
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges
 from cascade.engine.packing import neighbours, padded
 from cascade.engine.staged import Staged
 from cascade.engine.tiers import Progress, Scores
@@ -44,7 +43,7 @@ class WordTier(Protocol):
 
     def score(
         self,
-        words: WordBatch,
+        words: Units,
         *,
         targets: BoolArray | None = None,
         context_layers: int | None = None,
@@ -88,7 +87,7 @@ class WordSingleExit:
 
     def score(
         self,
-        words: WordBatch,
+        words: Units,
         *,
         targets: BoolArray | None = None,
         context_layers: int | None = None,
@@ -109,20 +108,20 @@ class WordSingleExit:
             InputError: a row has more than `max_length` tokens.
         """
         wanted = _targets(words, targets)
-        result = np.zeros((words.words, self.labels), dtype=np.float32)
+        result = np.zeros((len(words), self.labels), dtype=np.float32)
         chosen = _rows_with(words, wanted, self.max_length)
-        lengths = words.batch.lengths[chosen]
+        lengths = words.rows.lengths[chosen]
         waiting = batches(self.batching, lengths)
         pooled = self.threads == 1 or (len(waiting) < 2 and int(lengths.sum()) >= self.pool_from)
         backend = self.backend if pooled else self.backend.serial
 
         def run(group: IntArray) -> int:
             part, numbers = _cut_out(words, chosen[group])
-            ids, mask, types = padded(part.batch, max_length=self.max_length)
+            ids, mask, types = padded(part.rows, max_length=self.max_length)
             made = backend.run({"input_ids": ids, "attention_mask": mask, "token_type_ids": types})
             logits = check_logits(made["logits"], (*ids.shape, self.labels), "tier 1")
-            rows = part.rows
-            at_first = logits[rows, part.firsts - part.batch.offsets[rows]]
+            rows = part.row_of
+            at_first = logits[rows, part.first_token - part.rows.offsets[rows]]
             known = None if prior is None else prior[numbers]
             result[numbers] = probabilities(at_first, temperature=self.temperature, prior=known)
             return int(wanted[numbers].sum())
@@ -130,7 +129,7 @@ class WordSingleExit:
         for answered in run_each(run, waiting, threads=self.threads):
             if progress is not None:
                 progress(answered)
-        return _scores(result, np.zeros(words.words, dtype=np.int64))
+        return _scores(result, np.zeros(len(words), dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +196,7 @@ class WordMultiExit(Staged):
 
     def score(
         self,
-        words: WordBatch,
+        words: Units,
         *,
         targets: BoolArray | None = None,
         context_layers: int | None = None,
@@ -225,8 +224,8 @@ class WordMultiExit(Staged):
                 f"choose from {', '.join(map(str, self.layers))}"
             )
         wanted = _targets(words, targets)
-        result = np.zeros((words.words, self.labels), dtype=np.float32)
-        layers = np.zeros(words.words, dtype=np.int64)
+        result = np.zeros((len(words), self.labels), dtype=np.float32)
+        layers = np.zeros(len(words), dtype=np.int64)
 
         answer = None if progress is None else in_turn(progress)
 
@@ -239,7 +238,7 @@ class WordMultiExit(Staged):
         return _scores(result, layers)
 
     def all_exits(
-        self, words: WordBatch, *, prior: FloatArray | None = None, progress: Progress | None = None
+        self, words: Units, *, prior: FloatArray | None = None, progress: Progress | None = None
     ) -> FloatArray:
         """Probabilities at every exit, nobody leaving.
 
@@ -254,7 +253,7 @@ class WordMultiExit(Staged):
         Returns:
             Shape `(words, exits, labels)`.
         """
-        result = np.empty((words.words, len(self.stages), self.labels), dtype=np.float32)
+        result = np.empty((len(words), len(self.stages), self.labels), dtype=np.float32)
 
         answer = None if progress is None else in_turn(progress)
 
@@ -266,9 +265,9 @@ class WordMultiExit(Staged):
         self._run(words, _Call(never, _targets(words, None), None, words.first_ids, leave, prior))
         return result
 
-    def _run(self, words: WordBatch, call: _Call) -> None:
+    def _run(self, words: Units, call: _Call) -> None:
         chosen = _rows_with(words, call.targets, self.max_length)
-        lengths = words.batch.lengths[chosen]
+        lengths = words.rows.lengths[chosen]
         # Nobody leaves early, or all leave at once: see MultiExit.
         alike = isinstance(call.policy, Never | AtExit) and call.context_layers is None
 
@@ -281,11 +280,11 @@ class WordMultiExit(Staged):
 
         self.run_waves(run, lengths, 1 if alike else self.together)
 
-    def _begin(self, words: WordBatch, rows: IntArray) -> _Live:
+    def _begin(self, words: Units, rows: IntArray) -> _Live:
         part, numbers = _cut_out(words, rows)
-        history = np.empty((part.words, 0, self.labels), dtype=np.float32)
+        history = np.empty((len(part), 0, self.labels), dtype=np.float32)
         packing = WordPacking.of(part, numbers, heads=self.heads)
-        return _Live(packing, self.embedded(part.batch, packing.grid), history)
+        return _Live(packing, self.embedded(part.rows, packing.grid), history)
 
     def _stage(self, index: int, live: _Live, call: _Call) -> _Live | None:
         packing = live.packing
@@ -315,8 +314,8 @@ class WordMultiExit(Staged):
         gone = np.zeros(len(inside), dtype=np.bool_)
         if not isinstance(call.policy, Never):
             state = WordState(
-                exit=index,
-                layer=self.layers[index],
+                exit_index=index,
+                exit_layer=self.layers[index],
                 last=False,
                 probabilities=history[:, -1],
                 history=history,
@@ -354,21 +353,21 @@ def _join(parts: Sequence[_Live]) -> _Live:
     )
 
 
-def _targets(words: WordBatch, targets: BoolArray | None) -> BoolArray:
+def _targets(words: Units, targets: BoolArray | None) -> BoolArray:
     if targets is None:
-        return np.ones(words.words, dtype=np.bool_)
-    if targets.shape != (words.words,) or targets.dtype != np.bool_:
+        return np.ones(len(words), dtype=np.bool_)
+    if targets.shape != (len(words),) or targets.dtype != np.bool_:
         raise OptionError(
-            f"targets must be bools of shape ({words.words},), were: {targets.dtype} of shape {targets.shape}; "
+            f"targets must be bools of shape ({len(words)},), were: {targets.dtype} of shape {targets.shape}; "
             "give True for each word that needs an answer"
         )
     return targets
 
 
-def _rows_with(words: WordBatch, wanted: BoolArray, max_length: int) -> IntArray:
+def _rows_with(words: Units, wanted: BoolArray, max_length: int) -> IntArray:
     """Numbers of the rows in which a word needs an answer."""
-    rows = np.flatnonzero(np.bincount(words.rows[wanted], minlength=len(words)))
-    lengths = words.batch.lengths[rows]
+    rows = np.flatnonzero(np.bincount(words.row_of[wanted], minlength=words.n_rows))
+    lengths = words.rows.lengths[rows]
     if (lengths > max_length).any():
         worst = rows[lengths.argmax()]
         raise InputError(
@@ -378,7 +377,7 @@ def _rows_with(words: WordBatch, wanted: BoolArray, max_length: int) -> IntArray
     return rows
 
 
-def _cut_out(words: WordBatch, rows: IntArray) -> tuple[WordBatch, IntArray]:
+def _cut_out(words: Units, rows: IntArray) -> tuple[Units, IntArray]:
     """These rows, and the numbers of their words in the whole batch."""
     return words.select(rows), ranges(words.offsets[rows], words.counts[rows])
 

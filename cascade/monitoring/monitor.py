@@ -258,6 +258,6 @@ class Monitor(Generic[F]):
         if not isinstance(face, Classifier) or isinstance(shadow.answer, TagPrediction) or face.blend:
             return True
         route = shadow.answer.route
-        deep = route.tier == 2 and route.exit == max(face.tier2.layers)
+        deep = route.tier == 2 and route.exit_layer == max(face.tier2.layers)
         # The route of a text of several windows is that of the one that went deepest.
-        return not deep or len(face.tokenizer.encode([shadow.given]).batch) > 1
+        return not deep or len(face.tokenizer.encode([shadow.given]).units.rows) > 1

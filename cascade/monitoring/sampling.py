@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from cascade.core.batch import BoolArray, IntArray
 from cascade.core.checks import check_whole
 from cascade.core.results import Label, Prediction, TagPrediction
+from cascade.core.rows import BoolArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.monitoring.sequential import Watch, check_inside, rate_bounds
 

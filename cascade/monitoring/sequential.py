@@ -23,7 +23,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cascade.core.batch import BoolArray, IntArray
+from cascade.core.rows import BoolArray, IntArray
 from cascade.exceptions import OptionError
 
 __all__ = ["Capital", "Watch", "capital_after", "check_inside", "rate_bounds"]

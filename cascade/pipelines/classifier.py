@@ -12,9 +12,9 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from cascade.core.batch import FloatArray
 from cascade.core.checks import check_whole
 from cascade.core.results import Label, Prediction, Predictions
+from cascade.core.rows import FloatArray
 from cascade.engine.cascade import Cascade, Outcome, merge_windows
 from cascade.engine.streaming import StreamOptions, stream
 from cascade.engine.tiers import MultiExit, SingleExit
@@ -189,9 +189,9 @@ class Classifier(Face):
         begin = time.perf_counter()
         encoded = self.tokenizer.encode(_as_list(texts))
         seconds = {"tokenize": time.perf_counter() - begin}
-        outcome = self.cascade.score(encoded.batch, show_progress=show_progress)
+        outcome = self.cascade.score(encoded.units.rows, show_progress=show_progress)
         seconds.update(outcome.stats.seconds)
-        outcome = merge_windows(outcome, encoded.documents, multi_label=self.multi_label)
+        outcome = merge_windows(outcome, encoded.numbers, multi_label=self.multi_label)
         return self._named(replace(outcome, stats=replace(outcome.stats, seconds=seconds)))
 
     def stream(self, texts: Iterable[Text], *, options: StreamOptions | None = None) -> Iterator[Prediction]:

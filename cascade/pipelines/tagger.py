@@ -14,9 +14,8 @@ import numpy as np
 from cascade.bundle.certificate import Settings
 from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import Bundle
-from cascade.core.batch import IntArray
 from cascade.core.results import SentenceRoutes, TagPrediction, TagPredictions
-from cascade.core.words import WordBatch
+from cascade.core.rows import IntArray, Units
 from cascade.engine.streaming import StreamOptions, in_buffers
 from cascade.engine.word_cascade import WordCascade, WordOutcome
 from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
@@ -298,7 +297,7 @@ class Tagger(Face):
         return replace(self, decoding=decoder)
 
     def _tagged(
-        self, words: WordBatch, tokenize: float, *, show_progress: bool, spans: IntArray | None = None
+        self, words: Units, tokenize: float, *, show_progress: bool, spans: IntArray | None = None
     ) -> TagPredictions:
         outcome: WordOutcome = self.cascade.score(words, show_progress=show_progress)
         begin = time.perf_counter()

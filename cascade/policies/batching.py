@@ -1,7 +1,7 @@
 """Batching policies: which rows run together.
 
 A policy is called with the lengths of all rows and gives arrays of row numbers, every row exactly once. It leaves to
-others: cutting the batch (`Batch.select`) and merging what remains of batches when rows leave (`tiers`).
+others: cutting the batch (`Rows.select`) and merging what remains of batches when rows leave (`tiers`).
 
     TokenBudget      rows sorted by length, as many as fit a number of tokens: tier 1's default
     EvenBudget       the same, but all batches of about one size, and as many as keep all threads busy: tier 2's default
@@ -18,8 +18,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from cascade.core.batch import IntArray
 from cascade.core.checks import check_whole
+from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 
 __all__ = ["POOL_FROM", "BatchingPolicy", "EvenBudget", "FixedSize", "SortedByLength", "TokenBudget", "batches"]

@@ -19,9 +19,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from cascade.core.batch import FloatArray, IntArray
 from cascade.core.checks import check_whole
 from cascade.core.confidence import softmax
+from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies.viterbi import LOWEST, Scheme, viterbi
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, TypeAlias, TypeVar
 
-from cascade.core.batch import BoolArray, FloatArray
 from cascade.core.checks import check_mask
+from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import OptionError
 
 __all__ = ["ExitPolicy", "ExitState", "check", "decide", "from_json", "shipped", "to_json"]
@@ -24,16 +24,16 @@ class ExitState:
     """What a policy may look at, for the rows that are still inside.
 
     Attributes:
-        exit: number of this exit, counted from 0.
-        layer: number of the layer below it, counted from 1; exits are named by it.
+        exit_index: number of this exit, counted from 0.
+        exit_layer: number of the layer below it, counted from 1; exits are named by it.
         last: whether this is full depth.
         probabilities: of the head at this exit. Shape `(rows, labels)`.
-        history: of every head so far, this one last. Shape `(rows, exit + 1, labels)`.
+        history: of every head so far, this one last. Shape `(rows, exit_index + 1, labels)`.
         multi_label: the labels are independent yes/no decisions.
     """
 
-    exit: int
-    layer: int
+    exit_index: int
+    exit_layer: int
     last: bool
     probabilities: FloatArray
     history: FloatArray

@@ -19,9 +19,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from cascade.core.batch import BoolArray
 from cascade.core.checks import check_share, check_whole
 from cascade.core.confidence import Measure, answers, certainty, margin, max_probability
+from cascade.core.rows import BoolArray
 from cascade.exceptions import OptionError
 from cascade.policies.exit_policy import ExitPolicy, ExitState, check, decide, from_json, shipped, to_json
 
@@ -87,7 +87,7 @@ class _Threshold(PerExit):
 
     def __call__(self, state: ExitState) -> BoolArray:
         """Mask of shape `(rows,)`, True = leave."""
-        return self.measure(state.probabilities, multi_label=state.multi_label) >= self.at(state.exit)
+        return self.measure(state.probabilities, multi_label=state.multi_label) >= self.at(state.exit_index)
 
 
 @shipped
@@ -135,7 +135,7 @@ class Patience:
 
     def __call__(self, state: ExitState) -> BoolArray:
         """Mask of shape `(rows,)`, True = leave."""
-        if state.exit < self.patience:
+        if state.exit_index < self.patience:
             return np.zeros(len(state.probabilities), dtype=np.bool_)
         recent = answers(state.history[:, -self.patience - 1 :], multi_label=state.multi_label)
         same: BoolArray = (recent == recent[:, -1:]).all(axis=(1, 2))
@@ -158,7 +158,7 @@ class AtExit:
 
     def __call__(self, state: ExitState) -> BoolArray:
         """Mask of shape `(rows,)`, True = leave."""
-        return np.full(len(state.probabilities), state.layer >= self.layer)
+        return np.full(len(state.probabilities), state.exit_layer >= self.layer)
 
     def check(self, layers: Sequence[int]) -> None:
         """Whether there is an exit after this layer."""

@@ -15,9 +15,9 @@ from numbers import Real
 import numpy as np
 import numpy.typing as npt
 
-from cascade.core.batch import BoolArray, FloatArray
 from cascade.core.checks import check_share
 from cascade.core.confidence import certainty, margin, sigmoid
+from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import OptionError
 from cascade.policies.routing import RoutingState, shipped
 

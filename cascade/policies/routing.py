@@ -14,9 +14,9 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from cascade.core.batch import BoolArray, FloatArray, IntArray
 from cascade.core.checks import check_mask, check_share
 from cascade.core.confidence import MEASURES, Measure, max_probability
+from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.exceptions import OptionError
 
 __all__ = [

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cascade.core.batch import BoolArray, FloatArray, IntArray
+from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.exceptions import OptionError
 
 __all__ = ["Scheme", "chunks", "viterbi"]

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cascade.core.batch import BoolArray, IntArray
 from cascade.core.checks import check_share, check_whole
+from cascade.core.rows import BoolArray, IntArray
 from cascade.exceptions import OptionError
 
 __all__ = [

@@ -17,9 +17,9 @@ from enum import Enum
 
 import numpy as np
 
-from cascade.core.batch import BoolArray, FloatArray, IntArray
 from cascade.core.checks import check_whole
 from cascade.core.confidence import certainty
+from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies.exits import ExitState, PerExit, shipped
 
@@ -78,7 +78,7 @@ class TokenExit(PerExit):
     def __call__(self, state: ExitState) -> BoolArray:
         """Mask of shape `(words,)`, True = leave."""
         state = _of_words(state, "TokenExit")
-        threshold = np.float32(self.at(state.exit))
+        threshold = np.float32(self.at(state.exit_index))
         if self.window == 1:
             alone: BoolArray = 1 - certainty(state.probabilities, multi_label=state.multi_label) < threshold
             return alone
@@ -135,7 +135,7 @@ class SentenceExit(PerExit):
             of_sentence = np.maximum.reduceat(unsure, starts)
         else:
             of_sentence = np.add.reduceat(unsure, starts, dtype=np.float64) / words
-        sure: BoolArray = np.repeat(of_sentence < self.at(state.exit), words)[state.places]
+        sure: BoolArray = np.repeat(of_sentence < self.at(state.exit_index), words)[state.places]
         return sure
 
 
@@ -162,7 +162,7 @@ class ExitByToken:
     def __call__(self, state: ExitState) -> BoolArray:
         """Mask of shape `(words,)`, True = leave."""
         ids = _of_words(state, "ExitByToken").ids
-        mask: BoolArray = self._table[np.minimum(ids, len(self.layers))] <= state.layer
+        mask: BoolArray = self._table[np.minimum(ids, len(self.layers))] <= state.exit_layer
         return mask
 
     def check(self, layers: Sequence[int]) -> None:

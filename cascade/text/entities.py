@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from cascade.core.batch import BoolArray, FloatArray, IntArray
+from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies import decoding
 from cascade.policies.decoding import Argmax, Decoder
@@ -103,11 +103,11 @@ def spelled(tokenizer: Tokenizer, texts: Sequence[str], pieces: TextWords) -> Sp
         pieces: of `encode_texts` with `per_piece`.
     """
     words = pieces.words
-    ids, which = np.unique(words.batch.ids[words.firsts], return_inverse=True)
+    ids, which = np.unique(words.rows.ids[words.first_token], return_inverse=True)
     names = [tokenizer.piece(number) for number in ids.tolist()]
     strings = [names[number] for number in which.tolist()]
     unknown = ids[which] == tokenizer.unknown
-    rows, begins, ends = words.rows, pieces.begins, pieces.ends
+    rows, begins, ends = words.row_of, pieces.begins, pieces.ends
     for piece in np.flatnonzero(unknown):
         strings[piece] = repair_text(texts[rows[piece]][begins[piece] : ends[piece]])
     if tokenizer.marks_subwords:
@@ -189,8 +189,8 @@ def _surest(sureness: FloatArray, starts: IntArray, stops: IntArray) -> IntArray
 def _singles(units: _Units, numbers: IntArray, scores: FloatArray, labels: Sequence[str]) -> list[list[Entity]]:
     texts = units.spelling.texts
     kept = np.flatnonzero(np.array([label != IGNORED for label in labels], dtype=np.bool_)[numbers])
-    places = texts.words.firsts - texts.words.batch.offsets[texts.words.rows]
-    found: list[list[Entity]] = [[] for _ in range(len(texts.words))]
+    places = texts.words.first_token - texts.words.rows.offsets[texts.words.row_of]
+    found: list[list[Entity]] = [[] for _ in range(texts.words.n_rows)]
     for piece, row, label, score, place, begin, end in zip(
         kept.tolist(),
         units.rows[kept].tolist(),
@@ -211,7 +211,7 @@ def _groups(
     units: _Units, numbers: IntArray, scores: FloatArray, labels: Sequence[str], *, joined: bool
 ) -> list[list[Entity]]:
     spelling, texts = units.spelling, units.spelling.texts
-    found: list[list[Entity]] = [[] for _ in range(len(texts.words))]
+    found: list[list[Entity]] = [[] for _ in range(texts.words.n_rows)]
     if not len(numbers):
         return found
     tags = [label[2:] if label.startswith(("B-", "I-")) else label for label in labels]

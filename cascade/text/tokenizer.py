@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from cascade.core.batch import Batch, Encoded, IntArray
+from cascade.core.rows import Encoded, IntArray, Rows, Units
 from cascade.exceptions import BundleError, BundleNotFoundError, OptionError
 from cascade.text.texts import RowText, Text, is_ascii, read_texts, repair_row, repair_text
 from cascade.text.truncation import Template, fit
@@ -140,12 +140,12 @@ class Tokenizer:
         lengths = encoded.batch.lengths
         long = lengths > self.max_length
         if not long.any():
-            return Encoded(encoded.batch, np.arange(len(rows), dtype=np.int64), 0)
+            return Encoded(Units.whole(encoded.batch), np.arange(len(rows), dtype=np.int64), 0)
         pair = encoded.firsts >= 0
         windows, documents = fit(
             encoded.batch, encoded.firsts, self._template, max_length=self.max_length, overlap=self.overlap
         )
-        return Encoded(windows, documents, int(np.count_nonzero(long & pair)))
+        return Encoded(Units.whole(windows), documents, int(np.count_nonzero(long & pair)))
 
     def spell(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
         """Pieces with character offsets and word numbers, without special tokens; no text is cut.
@@ -208,7 +208,7 @@ class Tokenizer:
         firsts = pair.astype(np.int64) - 1
         for row in np.flatnonzero(pair & (lengths > self.max_length)):  # rare; nobody reads the others' length
             firsts[row] = encodings[int(row)].sequence_ids.count(0)
-        return EncodedRows(Batch(ids=ids, types=types, offsets=offsets), firsts)
+        return EncodedRows(Rows(ids=ids, types=types, offsets=offsets), firsts)
 
 
 def _template_of(inner: tokenizers.Tokenizer) -> Template:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cascade.core.batch import Batch, BoolArray, IntArray
+from cascade.core.rows import BoolArray, IntArray, Rows
 
 __all__ = ["Template", "fit"]
 
@@ -25,7 +25,7 @@ class Template:
     pair_suffix: int
 
 
-def fit(batch: Batch, firsts: IntArray, template: Template, *, max_length: int, overlap: int) -> tuple[Batch, IntArray]:
+def fit(batch: Rows, firsts: IntArray, template: Template, *, max_length: int, overlap: int) -> tuple[Rows, IntArray]:
     """Windows of long texts, shortened long pairs, everything else as it is.
 
     Every new row is three runs of its old row: up to `first_cut`, up to `second_cut`, and the rest, the second and
@@ -79,4 +79,4 @@ def fit(batch: Batch, firsts: IntArray, template: Template, *, max_length: int, 
     source = place + np.repeat(batch.offsets[:-1][old], new_lengths)
     source += np.where(place >= np.repeat(first_cut, new_lengths), np.repeat(first_skip, new_lengths), 0)
     source += np.where(place >= np.repeat(second_cut, new_lengths), np.repeat(second_skip, new_lengths), 0)
-    return Batch(ids=batch.ids[source], types=batch.types[source], offsets=offsets), old
+    return Rows(ids=batch.ids[source], types=batch.types[source], offsets=offsets), old

@@ -15,8 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from cascade.core.batch import Batch, BoolArray, IntArray, cumulated
-from cascade.core.words import WordBatch
+from cascade.core.rows import BoolArray, IntArray, Rows, Units, offsets_of
 from cascade.exceptions import InputError
 from cascade.text.texts import repair_text
 from cascade.text.tokenizer import Frame, Tokenizer
@@ -39,7 +38,7 @@ class TextWords:
         word_ids: number of the tokenizer's word, within its text, that each unit is (or is in). Shape `(words,)`.
     """
 
-    words: WordBatch
+    words: Units
     begins: IntArray
     ends: IntArray
     word_ids: IntArray
@@ -61,7 +60,7 @@ class _Pieces:
     rows: IntArray
 
 
-def encode_words(tokenizer: Tokenizer, sentences: Iterable[Sentence]) -> WordBatch:
+def encode_words(tokenizer: Tokenizer, sentences: Iterable[Sentence]) -> Units:
     """Encode sentences of words.
 
     Args:
@@ -73,7 +72,7 @@ def encode_words(tokenizer: Tokenizer, sentences: Iterable[Sentence]) -> WordBat
     """
     rows = _read(sentences)
     counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    offsets = cumulated(counts)
+    offsets = offsets_of(counts)
     pieces = list(map(tokenizer.words.__getitem__, chain.from_iterable(rows)))
     sizes = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces))
     ids = np.fromiter(chain.from_iterable(pieces), dtype=np.int64, count=int(sizes.sum()))
@@ -100,7 +99,7 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], *, per_piece: bool)
             )
     pieces = _spell(tokenizer, texts)
     counts = np.bincount(pieces.rows, minlength=len(texts)).astype(np.int64)
-    offsets = cumulated(counts)
+    offsets = offsets_of(counts)
     sizes = np.ones(len(pieces.ids), dtype=np.int64)
     words = _framed(pieces.ids, sizes, offsets, tokenizer.frame)
     single = TextWords(words, pieces.begins, pieces.ends, pieces.word_ids)
@@ -121,10 +120,10 @@ def grouped(tokenizer: Tokenizer, single: TextWords, new: BoolArray) -> TextWord
     """
     starts = np.flatnonzero(new)
     ends = np.append(starts[1:], len(new))[: len(starts)]
-    batch, frame = single.words.batch, tokenizer.frame
+    batch, frame = single.words.rows, tokenizer.frame
     room = tokenizer.max_length - len(frame.prefix) - len(frame.suffix)
     place = np.arange(len(new)) - np.repeat(starts, ends - starts)
-    ids = batch.ids[single.words.firsts[place < room]]
+    ids = batch.ids[single.words.first_token[place < room]]
     offsets = np.searchsorted(starts, single.words.offsets)
     words = _framed(ids, np.minimum(ends - starts, room), offsets, frame)
     return TextWords(words, single.begins[starts], single.ends[ends - 1], single.word_ids[starts])
@@ -150,19 +149,19 @@ def _read(sentences: Iterable[Sentence]) -> list[Sentence]:
     return rows
 
 
-def _framed(ids: IntArray, sizes: IntArray, offsets: IntArray, frame: Frame) -> WordBatch:
+def _framed(ids: IntArray, sizes: IntArray, offsets: IntArray, frame: Frame) -> Units:
     """Rows of words between the special tokens.
 
     Args:
         ids: of all pieces. Shape `(pieces,)`.
         sizes: pieces per word. Shape `(words,)`.
-        offsets: words per row, cumulated. Shape `(rows + 1,)`.
+        offsets: words per row, offsets_of. Shape `(rows + 1,)`.
         frame: the special tokens.
     """
     before, after = len(frame.prefix), len(frame.suffix)
-    ends = cumulated(sizes)
+    ends = offsets_of(sizes)
     bodies = np.diff(ends[offsets])
-    rows = cumulated(bodies + before + after)
+    rows = offsets_of(bodies + before + after)
     shift = np.arange(len(bodies)) * (before + after) + before  # special tokens before each row's first piece
     everything = np.empty(int(rows[-1]), dtype=np.int64)
     types = np.full(len(everything), frame.type, dtype=np.int64)
@@ -174,7 +173,7 @@ def _framed(ids: IntArray, sizes: IntArray, offsets: IntArray, frame: Frame) -> 
         everything[places] = special
         types[places] = kind
     firsts = ends[:-1] + np.repeat(shift, np.diff(offsets))
-    return WordBatch(Batch(ids=everything, types=types, offsets=rows), firsts, sizes, offsets)
+    return Units(Rows(ids=everything, types=types, offsets=rows), firsts, sizes, offsets)
 
 
 def _spell(tokenizer: Tokenizer, texts: Sequence[str]) -> _Pieces:

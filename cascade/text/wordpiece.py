@@ -24,7 +24,7 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from cascade.core.batch import Batch, BoolArray, IntArray, concatenate
+from cascade.core.rows import BoolArray, IntArray, Rows, concatenate
 from cascade.text.texts import RowText
 
 __all__ = ["AsciiWordPiece", "ChunkTable", "EncodedRows"]
@@ -52,7 +52,7 @@ class EncodedRows:
         firsts: tokens of a pair's first text without special tokens; -1 for a single text. Shape `(rows,)`.
     """
 
-    batch: Batch
+    batch: Rows
     firsts: IntArray
 
     @classmethod
@@ -218,7 +218,7 @@ class AsciiWordPiece:
         right = np.ones(len(rows), dtype=np.bool_)
         right[np.searchsorted(ends, np.flatnonzero(ids == UNSAFE_MARK))] = False
         ids[ends] = self._sep
-        return EncodedRows(Batch(ids=ids, types=types, offsets=offsets), firsts), right
+        return EncodedRows(Rows(ids=ids, types=types, offsets=offsets), firsts), right
 
     def _encode_chunk(self, chunk: str) -> tuple[int, ...]:
         clean = chunk.translate(CLEAN)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cascade.core.batch import IntArray
+from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 
 __all__ = ["Augmentation", "neighbours"]

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cascade.core.batch import FloatArray, IntArray
 from cascade.core.checks import check_whole
+from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 
 __all__ = ["Chain", "Transitions", "fit_crf"]

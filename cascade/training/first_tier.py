@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import EvalPrediction, set_seed
 
-from cascade.core.batch import FloatArray
+from cascade.core.rows import FloatArray
 from cascade.training import checkpoint, data
 from cascade.training.augmentation import neighbours
 from cascade.training.imitation import Imitation

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cascade.core.batch import FloatArray
+from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.training.augmentation import Augmentation
 from cascade.training.loop import LoopOptions

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cascade.core.batch import FloatArray, IntArray
+from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.training.tag_encoding import PadTags
 

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import EvalPrediction, set_seed
 
-from cascade.core.batch import FloatArray, IntArray
 from cascade.core.checks import check_whole
+from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.training import checkpoint, tag_data
 from cascade.training.data import Rows

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cascade.core.batch import FloatArray, IntArray
+from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.policies import decoding

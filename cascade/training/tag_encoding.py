@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from cascade.core.batch import BoolArray, IntArray
+from cascade.core.rows import BoolArray, IntArray
 from cascade.exceptions import DataError, OptionError
 from cascade.text.texts import repair_text
 from cascade.training.checkpoint import byte_level_parts

@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from cascade.core.batch import IntArray
+from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 from cascade.training.backbone import ExitBackbone
 

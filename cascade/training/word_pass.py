@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cascade.core.batch import FloatArray
+from cascade.core.rows import FloatArray
 from cascade.training.data import Rows
 from cascade.training.tag_encoding import PadTags
 from cascade.training.tagging import MultiExitTagger

@@ -107,7 +107,7 @@ def test_places_of_texts_are_those_of_real_runs(classifier: Classifier, write: W
         second = made.routes.tier == 2
         assert second.mean() == pytest.approx(point.deferred)
         if second.any():
-            assert made.routes.exit[second].mean() == pytest.approx(point.mean_layer)
+            assert made.routes.exit_layer[second].mean() == pytest.approx(point.mean_layer)
 
 
 @pytest.mark.parametrize("blend", [0.0, 0.6])

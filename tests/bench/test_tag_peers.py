@@ -29,12 +29,12 @@ def expected(model: MultiExitTagger, sentences: list[list[str]]) -> list[list[st
     """Tags of the last exit at each word's first piece, one sentence at a time."""
     words = encode_words(Tokenizer(tiny.tokenizer(), max_length=64), sentences)
     made: list[list[str]] = []
-    for row in range(len(words)):
-        begin, end = words.batch.offsets[row : row + 2]
-        ids = torch.from_numpy(words.batch.ids[begin:end])[None]
+    for row in range(words.n_rows):
+        begin, end = words.rows.offsets[row : row + 2]
+        ids = torch.from_numpy(words.rows.ids[begin:end])[None]
         with torch.no_grad():
             logits = model(ids, torch.ones_like(ids))["logits"][0, -1]
-        mine = words.firsts[words.offsets[row] : words.offsets[row + 1]] - begin
+        mine = words.first_token[words.offsets[row] : words.offsets[row + 1]] - begin
         made.append([tiny.TAGS[number] for number in logits[mine].argmax(dim=-1).tolist()])
     return made
 

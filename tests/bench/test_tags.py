@@ -61,9 +61,9 @@ def test_contenders_are_what_they_are_called(tagger: Tagger) -> None:
     assert (found["tier1"].deferred, found["tier1"].mean_layer) == (0, None)
     routes = tagger.with_router(defer_all).predict(some).routes.words
     assert found["exits"].deferred == 1
-    assert found["exits"].mean_layer == pytest.approx(routes.exit.mean())
+    assert found["exits"].mean_layer == pytest.approx(routes.exit_layer.mean())
     assert found["exits"].labels == tagger.with_router(defer_all).predict(some).tags
-    assert 1 < routes.exit.mean() < 3
+    assert 1 < routes.exit_layer.mean() < 3
     second = tagger.predict(some).routes.words.tier == 2
     assert found["cascade"].deferred == pytest.approx(second.mean())
     assert 0 < second.mean() < 1
@@ -123,7 +123,7 @@ def test_tables_of_exits_by_token(tagger: Tagger, data: Path) -> None:
     seen = rivals.see(tagger, read_tagged(str(data), TAGS))
     words = seen.words.select(np.flatnonzero(seen.words.counts > 4)[:1])
     words = words.spans(np.array([0]), np.array([0]), np.array([5]))
-    words.batch.ids[words.firsts] = [7, 7, 7, 7, 9]
+    words.rows.ids[words.first_token] = [7, 7, 7, 7, 9]
     right = np.array([[0, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1], [0, 0, 1]], dtype=bool)
     learned = rivals.Seen(words, seen.probabilities[:5], right, LAYERS)
     tables = {
@@ -202,7 +202,7 @@ def test_sentences_that_fit_no_tier(tagger: Tagger) -> None:
         rivals.see(tagger, long)
     both = Tagged([["good"] * 200, ["bad"]], [["O"] * 200, ["O"]], np.zeros(201, dtype=np.int64))
     seen = rivals.see(tagger, both)
-    assert seen.words.words == 1
+    assert len(seen.words) == 1
     assert leave(never, seen.probabilities, seen.words, LAYERS).tolist() == [2]
 
 

@@ -47,15 +47,15 @@ def test_a_replay_is_what_running_gives(
 ) -> None:
     given = texts(60, longest)
     encoded = classifier.tokenizer.encode(given)
-    assert (len(encoded.batch) > len(given)) == (longest > 12)
+    assert (len(encoded.units.rows) > len(given)) == (longest > 12)
     truth = np.zeros((60, 3) if classifier.multi_label else 60, dtype=np.int64)
     answers, costs = observe(classifier.tier1, classifier.tier2, encoded, truth)
     ran = replay(answers, Setting(router, policy, blend=blend), costs)
     really = classifier.with_router(router).with_exit_policy(policy).with_blend(blend)
-    outcome = really.cascade.score(encoded.batch)
+    outcome = really.cascade.score(encoded.units.rows)
     assert np.array_equal(ran.deferred, outcome.routes.tier == 2)
     layers = np.where(ran.exits < 0, 0, np.asarray(answers.layers)[ran.exits])
-    assert layers.tolist() == outcome.routes.exit.tolist()
+    assert layers.tolist() == outcome.routes.exit_layer.tolist()
     predicted = really.predict(given)
     names = [
         tuple(label for label, yes in zip(classifier.labels, row, strict=True) if yes)

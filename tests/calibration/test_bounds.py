@@ -19,7 +19,7 @@ from cascade.calibration.bounds import (
     upper_bound,
     upper_bounds,
 )
-from cascade.core.batch import IntArray
+from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 
 SIZES = (200, 500, 872, 1000, 2000, 5000)

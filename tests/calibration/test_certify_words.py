@@ -77,7 +77,7 @@ def test_figures_are_of_the_testing_share(answers: WordAnswers) -> None:
     assert isinstance(found, Certified)
     tester, figures = answers.select(found.tested_on), found.figures
     run = tester.really(found.setting)
-    right, rows = run.tags == tester.truth, tester.words.rows
+    right, rows = run.tags == tester.truth, tester.words.row_of
     exact = np.array([right[rows == row].all() for row in range(len(tester))])
     full = np.array([tester.right[rows == row].all() for row in range(len(tester))])
     assert figures.examples == len(tester)
@@ -91,7 +91,7 @@ def test_figures_are_of_the_testing_share(answers: WordAnswers) -> None:
     assert min(figures.seconds, figures.full_seconds) > 0
     words = certify(answers, Claim(Agreement(0.2), unit=WORD))
     assert isinstance(words, Certified)
-    assert words.figures.examples == answers.select(words.tested_on).words.words
+    assert words.figures.examples == len(answers.select(words.tested_on).words)
     assert words.figures.disagreement_upper == words.taken.upper  # which is what was asked
     assert figures.disagreement_upper is None  # sentences are independent: their count serves
     unlabelled = certify(replace(answers, truth=None), Claim(Agreement(0.2), unit=WORD))
@@ -140,7 +140,7 @@ def test_the_mean_cost_is_bounded(answers: WordAnswers, labelled: bool) -> None:
 
 def test_no_path_is_chosen_on_sentences_that_are_too_long(answers: WordAnswers) -> None:
     short = replace(answers, tier2=replace(answers.tier2, max_length=3))  # a word of one piece
-    many = short.select(np.flatnonzero(answers.words.batch.lengths > 4))
+    many = short.select(np.flatnonzero(answers.words.rows.lengths > 4))
     found = certify(many, Claim(Agreement(0.3), unit=WORD))
     assert isinstance(found, Refused)
     assert found.why == "no sentence to choose a path on is short enough for both tiers"

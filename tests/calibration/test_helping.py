@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pytest
 
 from cascade.calibration.helping import Choice, chosen_router, fit_router, helps
-from cascade.core.batch import FloatArray, IntArray
 from cascade.core.confidence import max_probability
+from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies.learned_routing import Learned
 from cascade.policies.routing import RoutingState, Threshold

@@ -33,7 +33,7 @@ def test_the_engine_does_what_a_replayed_point_says() -> None:
         assert (outcome.probabilities.argmax(axis=1) == truth).mean() == pytest.approx(point.accuracy)
         second = outcome.routes.tier == 2
         assert second.mean() == pytest.approx(point.deferred)
-        assert outcome.routes.exit[second].sum() == pytest.approx(point.mean_layer * second.sum())
+        assert outcome.routes.exit_layer[second].sum() == pytest.approx(point.mean_layer * second.sum())
     best = choose(examples, costs, max_drop=0.01)
     assert best.drop <= 0.01
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cascade.calibration.temperature import Temperatures, fit_temperature, fit_temperatures, logits_of, rescale
-from cascade.core.batch import FloatArray, IntArray
 from cascade.core.confidence import log_loss, probabilities
+from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 
 LOGITS = arrays(np.float32, (4, 3), elements=st.floats(-12, 12, width=32))

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade.calibration import Costs, Examples, Grid, OperatingPoint, choose, front, replay
-from cascade.core.batch import FloatArray, IntArray
 from cascade.core.confidence import answers, max_probability
+from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies import exits, routing
 from cascade.policies.exits import AtExit, ExitPolicy, ExitState, MaxProbability, never

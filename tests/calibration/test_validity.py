@@ -28,8 +28,8 @@ from cascade.calibration.paths import Grid, Step, path
 from cascade.calibration.replay import Replayed, Setting, replay
 from cascade.calibration.sequence import fixed_sequence
 from cascade.calibration.temperature import Temperatures
-from cascade.core.batch import IntArray
 from cascade.core.confidence import probabilities
+from cascade.core.rows import IntArray
 
 WORLD = 4000  # documents
 COSTS = Costs(tier1=0.05, stages=(0.25, 0.25, 0.25, 0.25))

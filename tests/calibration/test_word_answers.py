@@ -37,7 +37,7 @@ def test_a_run_is_what_the_tagger_predicts(tmp_path: Path) -> None:
     made, run = tagger.predict(sentences), found.really(setting)
     assert [TAGS[tag] for tag in run.tags] == [*chain.from_iterable(made.tags)]
     np.testing.assert_array_equal(run.deferred, made.routes.words.tier == 2)
-    np.testing.assert_array_equal(run.layers, made.routes.words.exit)
+    np.testing.assert_array_equal(run.layers, made.routes.words.exit_layer)
     alone = tagger.with_router(defer_all).with_exit_policy(never).predict(sentences)
     assert [TAGS[tag] for tag in found.full.tags] == [*chain.from_iterable(alone.tags)]
     assert found.right.all()
@@ -48,11 +48,11 @@ def test_a_selection_is_what_running_it_gives(answers: WordAnswers) -> None:
     some = answers.select(np.array([40, 3, 77]))
     np.testing.assert_array_equal(some.full.tags, some.really(some.at_full_depth).tags)
     whole = answers.really(SETTING)
-    mine = [whole.tags[answers.words.rows == row] for row in (40, 3, 77)]
+    mine = [whole.tags[answers.words.row_of == row] for row in (40, 3, 77)]
     np.testing.assert_array_equal(some.really(SETTING).tags, np.concatenate(mine))
     assert some.truth is not None
     assert answers.truth is not None
-    np.testing.assert_array_equal(some.truth[: len(mine[0])], answers.truth[answers.words.rows == 40])
+    np.testing.assert_array_equal(some.truth[: len(mine[0])], answers.truth[answers.words.row_of == 40])
     assert some.full.seconds < answers.full.seconds
     assert answers.fitting() is answers
 

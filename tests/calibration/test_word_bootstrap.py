@@ -12,7 +12,7 @@ from cascade.calibration import word_bootstrap
 from cascade.calibration.sequence import fixed_sequence
 from cascade.calibration.word_answers import WordAnswers
 from cascade.calibration.word_bootstrap import p_value_of_rate, sentences_needed, upper_rate
-from cascade.core.batch import IntArray
+from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 from tests.models.toy_answers import toy_answers
 

@@ -54,7 +54,7 @@ def test_a_path_grows_riskier_and_cheaper(answers: WordAnswers) -> None:
         assert step.setting.decoding is argmax
     fewer = word_path(answers, COSTS, claim, grid=GRID, reach=Reach(run=6, steps=3))
     assert len(fewer) == 3
-    longest = int(answers.words.batch.lengths.max())
+    longest = int(answers.words.rows.lengths.max())
     short = replace(answers, tier2=replace(answers.tier2, max_length=longest - 1))
     assert 0 < len(word_path(short, COSTS, claim, grid=GRID, reach=Reach(run=6, steps=3))) <= 3
     nothing = replace(answers, tier2=replace(answers.tier2, max_length=1))
@@ -90,7 +90,7 @@ def test_risk_is_what_the_claim_counts_and_makes_likely(answers: WordAnswers, cl
 
 def test_harm_that_was_not_seen_makes_no_setting_safe(answers: WordAnswers) -> None:
     """Full depth is hardly ever right, so there is hardly anything to harm; what differs still tells who is safer."""
-    rare = np.arange(answers.words.words) % 97 == 0
+    rare = np.arange(len(answers.words)) % 97 == 0
     some = replace(answers, truth=np.where(rare, answers.full.tags, (answers.full.tags + 1) % 3))
     steps = word_path(some, COSTS, Claim(MaxDrop(0.05), unit=WORD), grid=GRID)
     risks = [step.risk for step in steps]
@@ -107,29 +107,29 @@ def test_what_sentences_cost(answers: WordAnswers, policy: ExitPolicy, windows: 
     setting, words = Setting(Threshold(0.9), policy, windows=windows), answers.words
     run = answers.really(setting)
     seconds = sentence_seconds(answers, setting, run, costs)
-    spans = windows(WindowState(run.deferred, words.offsets, words.pieces))
+    spans = windows(WindowState(run.deferred, words.offsets, words.n_tokens))
     read = words.spans(spans.rows, spans.starts, spans.stops)
     exit_ = 3 if policy == never else 1  # where nobody leaves alone, costs are exact
-    both = (costs.always + costs.tier1) * words.batch.tokens + costs.tier2(np.full((1, read.words), exit_), read)[0]
+    both = (costs.always + costs.tier1) * words.rows.tokens + costs.tier2(np.full((1, len(read)), exit_), read)[0]
     assert seconds.sum() == pytest.approx(both)
-    untouched = np.bincount(words.rows[run.deferred], minlength=120) == 0
-    np.testing.assert_allclose(seconds[untouched], 0.101 * words.batch.lengths[untouched])
+    untouched = np.bincount(words.row_of[run.deferred], minlength=120) == 0
+    np.testing.assert_allclose(seconds[untouched], 0.101 * words.rows.lengths[untouched])
     alone = Setting(defer_all, policy, windows=windows)
     full = sentence_seconds(answers, alone, answers.really(alone), costs)
     assert full.sum() == pytest.approx(
-        costs.always * words.batch.tokens + costs.tier2(np.full((1, words.words), exit_), words)[0]
+        costs.always * words.rows.tokens + costs.tier2(np.full((1, len(words)), exit_), words)[0]
     )
     first = Setting(defer_none, policy, windows=windows)
     cheap = sentence_seconds(answers, first, answers.really(first), costs)
-    np.testing.assert_allclose(cheap, 0.101 * words.batch.lengths)
+    np.testing.assert_allclose(cheap, 0.101 * words.rows.lengths)
 
 
 def test_words_that_leave_alone_cost_less(answers: WordAnswers) -> None:
     costs = WordCosts(0.0, (1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 0.0))
     setting = Setting(defer_all, MaxProbability(0.9), windows=whole_sentences)
     run = answers.really(setting)
-    spent = answers.words.pieces @ (np.searchsorted(LAYERS, run.layers) + 1)
-    deepest = np.array([run.layers[answers.words.rows == row].max() for row in range(120)])
+    spent = answers.words.n_tokens @ (np.searchsorted(LAYERS, run.layers) + 1)
+    deepest = np.array([run.layers[answers.words.row_of == row].max() for row in range(120)])
     special = 2 * (np.searchsorted(LAYERS, deepest) + 1).sum()
     assert sentence_seconds(answers, setting, run, costs).sum() == pytest.approx(spent + special)
     near = Setting(Threshold(0.9), MaxProbability(0.9), windows=Windows(2))

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from cascade.calibration import WordCosts, WordGrid, WordPoint, choose_words, leave, observe_costs, replay_words
-from cascade.core.batch import IntArray
-from cascade.core.words import WordBatch
+from cascade.core.rows import IntArray, Units
 from cascade.engine.word_cascade import WordCascade
 from cascade.exceptions import OptionError
 from cascade.policies.exits import AtExit, ExitPolicy, MaxProbability, Patience, any_of, never
@@ -29,7 +28,7 @@ def toy() -> ToyTagger:
 
 
 @pytest.fixture
-def words() -> WordBatch:
+def words() -> Units:
     return sentences_of(PIECES)
 
 
@@ -43,30 +42,30 @@ def words() -> WordBatch:
     ],
     ids=repr,
 )
-def test_policies_that_halt_nobody_are_replayed_exactly(toy: ToyTagger, words: WordBatch, policy: ExitPolicy) -> None:
+def test_policies_that_halt_nobody_are_replayed_exactly(toy: ToyTagger, words: Units, policy: ExitPolicy) -> None:
     taken = leave(policy, toy.tier2().all_exits(words), words, LAYERS)
-    np.testing.assert_array_equal(np.array(LAYERS)[taken], toy.tier2(exit_policy=policy).score(words).exits)
+    np.testing.assert_array_equal(np.array(LAYERS)[taken], toy.tier2(exit_policy=policy).score(words).exit_layer)
 
 
 @pytest.mark.parametrize(
     "policy", [TokenExit(0.5), TokenExit(0.6, window=3), MaxProbability(0.7), Patience(1), BY_TOKEN]
 )
 def test_policies_that_halt_words_are_replayed_on_frozen_answers(
-    toy: ToyTagger, words: WordBatch, policy: ExitPolicy
+    toy: ToyTagger, words: Units, policy: ExitPolicy
 ) -> None:
     taken = leave(policy, toy.tier2().all_exits(words), words, LAYERS)
-    exits = toy.tier2(exit_policy=policy).score(words).exits
+    exits = toy.tier2(exit_policy=policy).score(words).exit_layer
     first = exits == exits.min()  # until then nobody has halted
     np.testing.assert_array_equal(np.array(LAYERS)[taken] == exits.min(), first)
-    assert 0 < first.sum() < words.words
+    assert 0 < first.sum() < len(words)
     if policy is BY_TOKEN:  # looks at no answers, so the replay is exact
         np.testing.assert_array_equal(np.array(LAYERS)[taken], exits)
 
 
-def counted(toy: ToyTagger, words: WordBatch, policy: ExitPolicy, targets: IntArray | None = None) -> tuple[int, int]:
+def counted(toy: ToyTagger, words: Units, policy: ExitPolicy, targets: IntArray | None = None) -> tuple[int, int]:
     """Active and live tokens in all stages, as the graphs saw them."""
     toy.actives = toy.tokens = 0
-    chosen = None if targets is None else np.isin(np.arange(words.words), targets)
+    chosen = None if targets is None else np.isin(np.arange(len(words)), targets)
     toy.tier2(exit_policy=policy).score(words, targets=chosen)
     return toy.actives, toy.tokens
 
@@ -74,18 +73,18 @@ def counted(toy: ToyTagger, words: WordBatch, policy: ExitPolicy, targets: IntAr
 @pytest.mark.parametrize("targets", [None, [0, 5, 17, 18, 40]])
 @pytest.mark.parametrize("policy", [never, AtExit(4), BY_TOKEN], ids=repr)
 def test_costs_count_what_the_graphs_see(
-    toy: ToyTagger, words: WordBatch, policy: ExitPolicy, targets: list[int] | None
+    toy: ToyTagger, words: Units, policy: ExitPolicy, targets: list[int] | None
 ) -> None:
     some = None if targets is None else np.array(targets)
-    mask = None if targets is None else np.isin(np.arange(words.words), targets)
+    mask = None if targets is None else np.isin(np.arange(len(words)), targets)
     actives, tokens = counted(toy, words, policy, some)
     taken = leave(policy, toy.tier2().all_exits(words), words, LAYERS)[None]
     ones, zeros = (1.0,) * 4, (0.0,) * 4
     assert WordCosts(0, ones, zeros).tier2(taken, words, mask).tolist() == [actives]
     assert WordCosts(0, zeros, ones).tier2(taken, words, mask).tolist() == [tokens]
     whole = WordCosts(0, ones, zeros, embed=10).tier2(taken, words, mask)
-    read = np.bincount(words.rows if mask is None else words.rows[mask], minlength=len(words)) > 0
-    assert whole.tolist() == [actives + 10 * words.batch.lengths[read].sum()]
+    read = np.bincount(words.row_of if mask is None else words.row_of[mask], minlength=words.n_rows) > 0
+    assert whole.tolist() == [actives + 10 * words.rows.lengths[read].sum()]
 
 
 def test_costs_by_layers() -> None:
@@ -106,43 +105,41 @@ def test_nothing_to_read_costs_nothing() -> None:
     assert leave(TokenExit(0.5), np.zeros((0, 4, 3), dtype=np.float32), empty, LAYERS).tolist() == []
 
 
-def test_observed_costs_are_seconds_per_token(toy: ToyTagger, words: WordBatch) -> None:
+def test_observed_costs_are_seconds_per_token(toy: ToyTagger, words: Units) -> None:
     seen: list[int] = []
-    costs = observe_costs(
-        toy.tier1(), toy.tier2(), words, encode_seconds=3.0 * words.batch.tokens, progress=seen.append
-    )
+    costs = observe_costs(toy.tier1(), toy.tier2(), words, encode_seconds=3.0 * words.rows.tokens, progress=seen.append)
     assert costs.always == pytest.approx(3)
-    assert sum(seen) == 4 * words.words
+    assert sum(seen) == 4 * len(words)
     assert min(costs.tier1, costs.embed, *costs.active) > 0
-    assert 1e-8 < costs.full(words) / words.batch.tokens - 3 < 0.1
+    assert 1e-8 < costs.full(words) / words.rows.tokens - 3 < 0.1
 
 
 GRID = WordGrid(deferred=(0.2, 0.5), windows=(Windows(1), whole_sentences), thresholds=(0.2, 0.5), spread=(1, 3))
 
 
-def labelled(toy: ToyTagger, words: WordBatch) -> IntArray:
+def labelled(toy: ToyTagger, words: Units) -> IntArray:
     """Full depth is right but for every seventh word."""
     truth: IntArray = toy.tier2().all_exits(words)[:, -1].argmax(axis=1)
     truth[::7] = (truth[::7] + 1) % 3
     return truth
 
 
-def really(toy: ToyTagger, words: WordBatch, truth: IntArray, point: WordPoint) -> tuple[float, float, float]:
+def really(toy: ToyTagger, words: Units, truth: IntArray, point: WordPoint) -> tuple[float, float, float]:
     """Accuracy, share and mean layer of the deferred in the engine."""
     tier2 = toy.tier2(exit_policy=point.exit_policy)
     outcome = WordCascade(toy.tier1(), tier2, point.router, point.windows, blend=point.blend).score(words)
     second = outcome.routes.tier == 2
-    layer = float(outcome.routes.exit[second].mean()) if second.any() else 0.0
+    layer = float(outcome.routes.exit_layer[second].mean()) if second.any() else 0.0
     return float((outcome.probabilities.argmax(axis=1) == truth).mean()), float(second.mean()), layer
 
 
-def test_the_engine_does_what_a_point_says(toy: ToyTagger, words: WordBatch) -> None:
+def test_the_engine_does_what_a_point_says(toy: ToyTagger, words: Units) -> None:
     truth = labelled(toy, words)
     costs = WordCosts.by_layers(LAYERS, tier1=0.05)
     read: list[int] = []
     points = replay_words(toy.tier1(), toy.tier2(), words, truth, costs, max_drop=1.0, grid=GRID, progress=read.append)
     assert [point.cost for point in points] == sorted(point.cost for point in points)
-    assert sum(read) > words.words
+    assert sum(read) > len(words)
     exact = [point for point in points if "TokenExit" not in repr(point.exit_policy)]
     assert {type(point.router) for point in exact} == {type(defer_none), DeferAll, Threshold}
     assert {point.windows for point in exact} == {Windows(1), whole_sentences}
@@ -156,7 +153,7 @@ def test_the_engine_does_what_a_point_says(toy: ToyTagger, words: WordBatch) -> 
 
 
 def test_of_one_router_windows_and_kind_each_point_is_dearer_and_better_than_the_last(
-    toy: ToyTagger, words: WordBatch
+    toy: ToyTagger, words: Units
 ) -> None:
     costs = WordCosts.by_layers(LAYERS, tier1=0.05)
     truth = labelled(toy, words)
@@ -215,9 +212,9 @@ def test_the_choice_looks_for_different_points_and_knows_an_end() -> None:
     assert len(choose_words(less, lambda one: (0.8999, 1.0), full=0.9, max_drop=0.0, tries=4)) == 4
 
 
-def test_bad_use(toy: ToyTagger, words: WordBatch) -> None:
+def test_bad_use(toy: ToyTagger, words: Units) -> None:
     costs = WordCosts.by_layers(LAYERS, tier1=0.1)
-    truth = np.zeros(words.words, dtype=np.int64)
+    truth = np.zeros(len(words), dtype=np.int64)
     with pytest.raises(OptionError, match="there must be at least one word, a label for each and costs for each exit"):
         replay_words(toy.tier1(), toy.tier2(), words, truth[:-1], costs)
     with pytest.raises(OptionError, match="were: 0 words"):

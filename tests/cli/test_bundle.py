@@ -49,7 +49,9 @@ def test_predict_says_what_the_classifier_says(run: Command, bundle: Path) -> No
     assert [line["line"] for line in lines] == list(range(1, len(TEXTS) + 1))
     assert [line["label"] for line in lines] == expected.labels
     assert [line["score"] for line in lines] == pytest.approx(expected.probabilities.max(axis=1).tolist(), abs=2e-6)
-    assert [(line["tier"], line["exit"]) for line in lines] == [(route.tier, route.exit) for route in expected.routes]
+    assert [(line["tier"], line["exit"]) for line in lines] == [
+        (route.tier, route.exit_layer) for route in expected.routes
+    ]
 
 
 @pytest.mark.parametrize(("option", "tiers"), [(("--budget", "0"), {1}), (("--budget", "1"), {2})])

@@ -56,7 +56,7 @@ def test_routes_of_words(run: Command, folder: str, tagger: Tagger) -> None:
     out = lines(run("predict", folder, "--format", "jsonl", "--routes", stdin=TOKENS).out)
     expected = tagger.predict(SENTENCES)
     assert [line["tier"] for line in out] == [routes.tier.tolist() for routes in expected.routes]
-    assert [line["exit"] for line in out] == [routes.exit.tolist() for routes in expected.routes]
+    assert [line["exit"] for line in out] == [routes.exit_layer.tolist() for routes in expected.routes]
     assert out[0]["confidence"] == pytest.approx(expected.routes[0].confidence.tolist(), abs=1e-6)
     assert list(out[1]) == ["line", "tokens", "tags", "tier", "exit", "confidence"]
     assert out[1]["tags"] == out[1]["tier"] == []

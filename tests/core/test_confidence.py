@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cascade.core.batch import FloatArray
 from cascade.core.confidence import (
     MEASURES,
     Measure,
@@ -17,6 +16,7 @@ from cascade.core.confidence import (
     sigmoid,
     softmax,
 )
+from cascade.core.rows import FloatArray
 
 LOGITS = hnp.arrays(
     np.float32,

@@ -10,7 +10,7 @@ def routes() -> Routes:
 
 def predictions() -> Predictions:
     p = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]], dtype=np.float32)
-    return Predictions(["a", "b", "a"], p, routes(), Stats(texts=3, rows=4, tokens=20, deferred=2))
+    return Predictions(["a", "b", "a"], p, routes(), Stats(texts=3, units=4, tokens=20, deferred=2))
 
 
 def test_routes_read_like_a_list() -> None:
@@ -18,8 +18,8 @@ def test_routes_read_like_a_list() -> None:
     assert len(columns) == 3
     assert columns[1] == Route(2, 4, float(np.float32(0.8)))
     assert [route.tier for route in columns] == [1, 2, 2]
-    assert columns[-1].exit == 6
-    assert columns[1:] == Routes(columns.tier[1:], columns.exit[1:], columns.confidence[1:])
+    assert columns[-1].exit_layer == 6
+    assert columns[1:] == Routes(columns.tier[1:], columns.exit_layer[1:], columns.confidence[1:])
     assert type(columns[0].confidence) is float
     with pytest.raises(IndexError):
         columns[3]
@@ -42,7 +42,7 @@ def test_predictions_read_like_a_list() -> None:
     assert (first.label, first.route) == ("a", answers.routes[0])
     np.testing.assert_array_equal(second.probabilities, answers.probabilities[1])
     assert [answer.label for answer in answers[:2]] == ["a", "b"]
-    assert answers[-1].route.exit == 6
+    assert answers[-1].route.exit_layer == 6
 
 
 def test_short_reprs() -> None:
@@ -54,6 +54,6 @@ def test_short_reprs() -> None:
 
 def test_stats() -> None:
     assert Stats().deferred_share == 0
-    assert Stats(rows=4, deferred=1).deferred_share == 0.25
+    assert Stats(units=4, deferred=1).deferred_share == 0.25
     assert Stats().exits == {}
     assert Stats() == Stats()

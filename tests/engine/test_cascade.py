@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.core.batch import Batch, FloatArray
 from cascade.core.results import Routes, Stats
+from cascade.core.rows import FloatArray, Rows
 from cascade.engine.cascade import Cascade, FirstLook, Outcome, merge_windows
 from cascade.engine.tiers import Progress, Scores
 from cascade.exceptions import OptionError
@@ -24,7 +24,7 @@ BATCH = batch_of([3, 9, 4, 6, 2, 8, 3, 12, 5, 7])
 class Untouched:
     """A tier that must not be run."""
 
-    def score(self, batch: Batch, *, prior: FloatArray | None = None, progress: Progress | None = None) -> Scores:
+    def score(self, batch: Rows, *, prior: FloatArray | None = None, progress: Progress | None = None) -> Scores:
         raise AssertionError("this tier must not be run")
 
 
@@ -42,7 +42,7 @@ def test_deferred_rows_have_tier_2s_answers_and_the_others_tier_1s(lengths: list
     first, second = engine.tier1.score(batch), engine.tier2.score(batch)
     deferred = router(RoutingState(first.probabilities, first.confidence, batch.lengths))
     np.testing.assert_array_equal(outcome.routes.tier, np.where(deferred, 2, 1))
-    np.testing.assert_array_equal(outcome.routes.exit, np.where(deferred, second.exits, 0))
+    np.testing.assert_array_equal(outcome.routes.exit_layer, np.where(deferred, second.exit_layer, 0))
     expected = np.where(deferred[:, None], second.probabilities, first.probabilities)
     np.testing.assert_allclose(outcome.probabilities, expected, atol=1e-5)
     np.testing.assert_allclose(outcome.routes.confidence, expected.max(axis=1, initial=0), atol=1e-5)
@@ -61,7 +61,7 @@ def test_a_blend_multiplies_the_answers_of_both_tiers(router: Router) -> None:
     for row in np.flatnonzero(deferred):
         sure = [number for number in range(2) if both[row, number].max() >= 0.7]
         taken = sure[0] if sure else 2
-        assert outcome.routes.exit[row] == LAYERS[taken]
+        assert outcome.routes.exit_layer[row] == LAYERS[taken]
         np.testing.assert_allclose(outcome.probabilities[row], both[row, taken], atol=1e-5)
     np.testing.assert_allclose(outcome.probabilities[~deferred], first[~deferred], atol=1e-6)
 
@@ -75,9 +75,9 @@ def test_a_blend_needs_tier_1() -> None:
 def test_stats() -> None:
     outcome = cascade(Budget(0.5)).score(BATCH)
     stats = outcome.stats
-    assert (stats.texts, stats.rows, stats.tokens, stats.deferred) == (10, 10, 59, 5)
+    assert (stats.texts, stats.units, stats.tokens, stats.deferred) == (10, 10, 59, 5)
     assert sum(stats.exits.values()) == 5
-    assert all(stats.exits[layer] == (outcome.routes.exit == layer).sum() for layer in stats.exits)
+    assert all(stats.exits[layer] == (outcome.routes.exit_layer == layer).sum() for layer in stats.exits)
     assert list(stats.seconds) == ["tier1", "route", "tier2", "merge"]
     assert all(seconds >= 0 for seconds in stats.seconds.values())
 
@@ -86,7 +86,7 @@ def test_defer_all_never_runs_tier_1() -> None:
     toy = Toy()
     outcome = Cascade(Untouched(), toy.tier2(), defer_all).score(BATCH)
     np.testing.assert_array_equal(outcome.routes.tier, np.full(10, 2))
-    np.testing.assert_array_equal(outcome.routes.exit, np.full(10, 6))
+    np.testing.assert_array_equal(outcome.routes.exit_layer, np.full(10, 6))
     np.testing.assert_array_equal(outcome.probabilities, toy.tier2().score(BATCH).probabilities)
     np.testing.assert_array_equal(outcome.routes.confidence, outcome.probabilities.max(axis=1))
     assert list(outcome.stats.seconds) == ["tier2", "merge"]
@@ -97,7 +97,7 @@ def test_tier_2_is_not_run_if_nothing_is_deferred(router: Router) -> None:
     toy = Toy()
     outcome = Cascade(toy.tier1(), Untouched(), router).score(BATCH)
     np.testing.assert_array_equal(outcome.probabilities, toy.tier1().score(BATCH).probabilities)
-    np.testing.assert_array_equal(outcome.routes.exit, np.zeros(10))
+    np.testing.assert_array_equal(outcome.routes.exit_layer, np.zeros(10))
     assert outcome.stats.exits == {}
 
 
@@ -142,7 +142,7 @@ def test_rows_without_any_answer_are_a_mistake() -> None:
 def outcome_of(p: list[list[float]], tier: list[int], exits: list[int]) -> Outcome:
     array = np.array(p, dtype=np.float32)
     routes = Routes(np.array(tier), np.array(exits), array.max(axis=1))
-    return Outcome(array, routes, Stats(texts=len(p), rows=len(p)))
+    return Outcome(array, routes, Stats(texts=len(p), units=len(p)))
 
 
 def test_windows_worked_example() -> None:
@@ -154,9 +154,9 @@ def test_windows_worked_example() -> None:
     merged = merge_windows(rows, np.array([0, 1, 1, 1, 2]))
     np.testing.assert_allclose(merged.probabilities, [[0.9, 0.1], [1 / 3, 2 / 3], [0.6, 0.4]], rtol=1e-6)
     np.testing.assert_array_equal(merged.routes.tier, [1, 2, 1])
-    np.testing.assert_array_equal(merged.routes.exit, [0, 4, 0])
+    np.testing.assert_array_equal(merged.routes.exit_layer, [0, 4, 0])
     np.testing.assert_allclose(merged.routes.confidence, [0.9, 2 / 3, 0.6], rtol=1e-6)
-    assert (merged.stats.texts, merged.stats.rows) == (3, 5)
+    assert (merged.stats.texts, merged.stats.units) == (3, 5)
 
 
 def test_windows_of_multi_label_documents() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.core.batch import Batch, concatenate
+from cascade.core.rows import Rows, concatenate
 from cascade.engine.packing import MASKED, Packing, compact, neighbours, padded
 from cascade.exceptions import InputError
 from tests.models.toy import batch_of
@@ -143,7 +143,7 @@ def test_concatenate(parts: list[list[int]]) -> None:
     assert whole.offsets.dtype == np.int64
     first = 0
     for batch in batches:
-        part: Batch = whole.select(np.arange(first, first + len(batch)))
+        part: Rows = whole.select(np.arange(first, first + len(batch)))
         np.testing.assert_array_equal(part.ids, batch.ids)
         np.testing.assert_array_equal(part.types, batch.types)
         first += len(batch)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.core.batch import Encoded, concatenate
+from cascade.core.rows import Encoded, Units, concatenate
 from cascade.engine.cascade import Cascade, Outcome, merge_windows
 from cascade.engine.streaming import StreamOptions, stream
 from cascade.exceptions import InputError, OptionError
@@ -25,7 +25,7 @@ def encode(texts: Sequence[Text]) -> Encoded:
         raise InputError(f"text {[bool(row) for row in rows].index(False)} was empty")
     batch = concatenate([batch_of([length], seed=length) for row in rows for length in row])
     documents = np.repeat(np.arange(len(rows)), [len(row) for row in rows]).astype(np.int64)
-    return Encoded(batch=batch, documents=documents, truncated=0)
+    return Encoded(Units.whole(batch), numbers=documents)
 
 
 def cascade(router: Router) -> Cascade:
@@ -35,7 +35,7 @@ def cascade(router: Router) -> Cascade:
 
 def together(outcomes: Sequence[Outcome]) -> tuple[Any, list[Any]]:
     p = np.concatenate([np.empty((0, 3), dtype=np.float32), *(outcome.probabilities for outcome in outcomes)])
-    return p, [(route.tier, route.exit) for outcome in outcomes for route in outcome.routes]
+    return p, [(route.tier, route.exit_layer) for outcome in outcomes for route in outcome.routes]
 
 
 TEXTS = st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=3).map(lambda row: " ".join(map(str, row))))
@@ -70,11 +70,11 @@ def test_equals_predict_and_holds_little(texts: list[str], options: StreamOption
         outcomes.append(outcome)
     probabilities, routes = together(outcomes)
     encoded = encode(texts)
-    expected = merge_windows(engine.score(encoded.batch), encoded.documents)
+    expected = merge_windows(engine.score(encoded.units.rows), encoded.numbers)
     np.testing.assert_allclose(probabilities, expected.probabilities.reshape(-1, 3), atol=1e-5)
-    assert routes == [(route.tier, route.exit) for route in expected.routes]
+    assert routes == [(route.tier, route.exit_layer) for route in expected.routes]
     assert sum(outcome.stats.texts for outcome in outcomes) == len(texts)
-    assert sum(outcome.stats.tokens for outcome in outcomes) == encoded.batch.tokens
+    assert sum(outcome.stats.tokens for outcome in outcomes) == encoded.units.rows.tokens
 
 
 def runs(texts: Sequence[str], options: StreamOptions, clock: Any = lambda: 0.0) -> int:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.core.batch import Batch, BoolArray
 from cascade.core.confidence import max_probability, probabilities
+from cascade.core.rows import BoolArray, Rows
 from cascade.engine.tiers import MultiExit, Scores, Tier
 from cascade.exceptions import BundleError, OptionError
 from cascade.policies.batching import BatchingPolicy, FixedSize, SortedByLength, TokenBudget
@@ -51,18 +51,18 @@ POLICIES = st.sampled_from(
 )
 
 
-def one_by_one(tier: Tier, batch: Batch) -> Scores:
+def one_by_one(tier: Tier, batch: Rows) -> Scores:
     """The same rows, each alone."""
     parts = [tier.score(batch.select(np.array([row]))) for row in range(len(batch))]
     return Scores(
         np.concatenate([part.probabilities for part in parts]),
         np.concatenate([part.confidence for part in parts]),
-        np.concatenate([part.exits for part in parts]),
+        np.concatenate([part.exit_layer for part in parts]),
     )
 
 
 def assert_equal(left: Scores, right: Scores) -> None:
-    np.testing.assert_array_equal(left.exits, right.exits)
+    np.testing.assert_array_equal(left.exit_layer, right.exit_layer)
     np.testing.assert_allclose(left.probabilities, right.probabilities, atol=1e-5)
     np.testing.assert_allclose(left.confidence, right.confidence, atol=1e-5)
 
@@ -91,7 +91,7 @@ def test_order_changes_nothing(lengths: list[int], batching: BatchingPolicy, pol
     batch = batch_of(lengths)
     order = np.array(random.sample(range(len(lengths)), len(lengths)))
     here, there = tier.score(batch), tier.score(batch.select(order))
-    assert_equal(Scores(here.probabilities[order], here.confidence[order], here.exits[order]), there)
+    assert_equal(Scores(here.probabilities[order], here.confidence[order], here.exit_layer[order]), there)
 
 
 @settings(deadline=None)
@@ -109,7 +109,7 @@ def test_a_policy_replayed_over_all_exits(
         now = ExitState(number, LAYERS[number], False, every[:, number], every[:, : number + 1], multi_label)
         index[policy(now)] = number
     scores = tier.score(batch)
-    np.testing.assert_array_equal(scores.exits, np.array(LAYERS)[index])
+    np.testing.assert_array_equal(scores.exit_layer, np.array(LAYERS)[index])
     np.testing.assert_allclose(scores.probabilities, every[np.arange(len(batch)), index], atol=1e-5)
 
 
@@ -128,7 +128,7 @@ def test_full_depth_equals_a_padded_chain() -> None:
         expected.append(probabilities((hidden.mean(axis=0) @ toy.heads[3])[None].astype(np.float32))[0])
     scores = toy.tier2().score(batch)
     np.testing.assert_allclose(scores.probabilities, expected, atol=1e-4)
-    np.testing.assert_array_equal(scores.exits, [6, 6, 6])
+    np.testing.assert_array_equal(scores.exit_layer, [6, 6, 6])
     np.testing.assert_array_equal(scores.confidence, max_probability(scores.probabilities))
 
 
@@ -140,7 +140,7 @@ def test_who_left_costs_nothing_more() -> None:
     full.tier2().score(batch)
     assert (full.calls, full.tokens) == (4, 160)
     some = Toy()
-    exits = some.tier2(exit_policy=MaxProbability(0.8)).score(batch).exits
+    exits = some.tier2(exit_policy=MaxProbability(0.8)).score(batch).exit_layer
     assert len(set(exits.tolist())) > 1
     assert some.tokens == 4 * sum(LAYERS.index(layer) + 1 for layer in exits.tolist())
 
@@ -161,7 +161,7 @@ def test_merging_never_exceeds_the_largest_batch() -> None:
     seen: list[tuple[int, int]] = []
 
     def watch(state: ExitState) -> BoolArray:
-        seen.append((state.exit, len(state.probabilities)))
+        seen.append((state.exit_index, len(state.probabilities)))
         mask: BoolArray = np.arange(len(state.probabilities)) % 3 == 0
         return mask
 
@@ -177,9 +177,9 @@ def test_the_policy_is_not_asked_after_the_last_stage() -> None:
     asked: list[int] = []
 
     def watch(state: ExitState) -> BoolArray:
-        asked.append(state.layer)
+        asked.append(state.exit_layer)
         assert not state.last
-        assert state.history.shape == (len(state.probabilities), state.exit + 1, 3)
+        assert state.history.shape == (len(state.probabilities), state.exit_index + 1, 3)
         return np.zeros(len(state.probabilities), dtype=np.bool_)
 
     Toy().tier2(exit_policy=watch).score(batch_of([3, 4]))
@@ -191,7 +191,7 @@ def test_no_rows() -> None:
     for tier in (Toy().tier1(), Toy().tier2(), Toy().tier2(exit_policy=MaxProbability(0.5))):
         scores = tier.score(empty)
         assert scores.probabilities.shape == (0, 3)
-        assert scores.confidence.shape == scores.exits.shape == (0,)
+        assert scores.confidence.shape == scores.exit_layer.shape == (0,)
     assert Toy().tier2().all_exits(empty).shape == (0, 4, 3)
 
 
@@ -224,14 +224,14 @@ def test_single_exit_worked_example() -> None:
     logits = (toy.table[batch.ids] + toy.types[batch.types]).mean(axis=0) @ toy.heads[-1]
     scores = toy.tier1(temperature=2.0).score(batch)
     np.testing.assert_allclose(scores.probabilities[0], probabilities(logits.astype(np.float32) / 2), atol=1e-5)
-    np.testing.assert_array_equal(scores.exits, [0])
+    np.testing.assert_array_equal(scores.exit_layer, [0])
 
 
 def test_single_exit_keeps_the_ends_of_long_rows() -> None:
     tier, batch = Toy().tier1(max_length=3), batch_of([6])
     short = batch.select(np.array([0]))
     kept = np.array([0, 1, 5])
-    expected = tier.score(Batch(ids=short.ids[kept], types=short.types[kept], offsets=np.array([0, 3])))
+    expected = tier.score(Rows(ids=short.ids[kept], types=short.types[kept], offsets=np.array([0, 3])))
     assert_equal(tier.score(batch), expected)
 
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.core.batch import BoolArray, FloatArray
-from cascade.core.words import WordBatch
+from cascade.core.rows import BoolArray, FloatArray, Units
 from cascade.engine.tiers import Progress, Scores
 from cascade.engine.word_cascade import WordCascade, cut
 from cascade.exceptions import OptionError
@@ -19,7 +18,7 @@ from cascade.policies.exits import never
 from cascade.policies.routing import Budget, Router, RoutingState, Threshold, defer_all, defer_none
 from cascade.policies.windows import Spans, Windows, WindowState, whole_sentences
 from cascade.policies.word_exits import TokenExit
-from tests.core.test_words import check, read
+from tests.core.test_rows import check, read
 from tests.models.toy_tagging import ToyTagger, sentences_of
 
 PIECES = st.lists(st.lists(st.integers(1, 3), max_size=9), max_size=8)
@@ -35,7 +34,7 @@ class Untouched:
 
     def score(
         self,
-        words: WordBatch,
+        words: Units,
         *,
         targets: BoolArray | None = None,
         context_layers: int | None = None,
@@ -59,20 +58,20 @@ def test_unsure_words_have_tier_2s_answers_and_the_others_tier_1s(
     engine = cascade(router, windows)
     outcome = engine.score(words)
     first = engine.tier1.score(words)
-    unsure = router(RoutingState(first.probabilities, first.confidence, words.pieces))
+    unsure = router(RoutingState(first.probabilities, first.confidence, words.n_tokens))
     np.testing.assert_array_equal(outcome.routes.tier, np.where(unsure, 2, 1))
-    expected, exits = first.probabilities.copy(), np.zeros(words.words, dtype=np.int64)
+    expected, exits = first.probabilities.copy(), np.zeros(len(words), dtype=np.int64)
     spans = whole_sentences if router is defer_all else windows
-    found = spans(WindowState(unsure, words.offsets, words.pieces))
+    found = spans(WindowState(unsure, words.offsets, words.n_tokens))
     for row, start, stop in zip(found.rows, found.starts, found.stops, strict=True):  # one window at a time
         window = words.spans(np.array([row]), np.array([start]), np.array([stop]))
         second = engine.tier2.score(window, targets=unsure[start:stop], context_layers=spans.context_layers)
         mine = start + np.flatnonzero(unsure[start:stop])
-        expected[mine], exits[mine] = second.probabilities[mine - start], second.exits[mine - start]
-    np.testing.assert_array_equal(outcome.routes.exit, exits)
+        expected[mine], exits[mine] = second.probabilities[mine - start], second.exit_layer[mine - start]
+    np.testing.assert_array_equal(outcome.routes.exit_layer, exits)
     np.testing.assert_allclose(outcome.probabilities, expected, atol=2e-4)
     np.testing.assert_allclose(outcome.routes.confidence, expected.max(axis=1, initial=0), atol=2e-4)
-    np.testing.assert_allclose(outcome.probabilities.sum(axis=1), np.ones(words.words), atol=1e-5)
+    np.testing.assert_allclose(outcome.probabilities.sum(axis=1), np.ones(len(words)), atol=1e-5)
 
 
 @settings(deadline=None)
@@ -83,21 +82,21 @@ def test_neighbours_change_nothing(pieces: list[list[int]], router: Router, wind
     if short:
         engine = replace(engine, tier1=ToyTagger().tier1(max_length=6), tier2=ToyTagger().tier2(max_length=7))
     together = engine.score(words)
-    for row in range(len(words)):
+    for row in range(words.n_rows):
         mine = slice(words.offsets[row], words.offsets[row + 1])
         alone = engine.score(words.select(np.array([row])))
         np.testing.assert_allclose(together.probabilities[mine], alone.probabilities, atol=2e-4)
-        np.testing.assert_array_equal(together.routes.exit[mine], alone.routes.exit)
+        np.testing.assert_array_equal(together.routes.exit_layer[mine], alone.routes.exit_layer)
         np.testing.assert_array_equal(together.routes.tier[mine], alone.routes.tier)
 
 
 def test_whole_sentences_and_full_depth_are_the_plain_model() -> None:
     toy = ToyTagger()
-    plain = toy.oracle(WORDS, np.full(WORDS.words, 6))[:, -1]
+    plain = toy.oracle(WORDS, np.full(len(WORDS), 6))[:, -1]
     everything = WordCascade(Untouched(), toy.tier2(exit_policy=never), defer_all).score(WORDS)
     np.testing.assert_allclose(everything.probabilities, plain, atol=2e-4)
-    np.testing.assert_array_equal(everything.routes.tier, np.full(WORDS.words, 2))
-    np.testing.assert_array_equal(everything.routes.exit, np.full(WORDS.words, 6))
+    np.testing.assert_array_equal(everything.routes.tier, np.full(len(WORDS), 2))
+    np.testing.assert_array_equal(everything.routes.exit_layer, np.full(len(WORDS), 6))
     np.testing.assert_array_equal(everything.routes.confidence, everything.probabilities.max(axis=1))
     assert list(everything.stats.seconds) == ["tier2"]
     some = WordCascade(toy.tier1(), toy.tier2(), Budget(0.5), whole_sentences).score(WORDS)
@@ -128,7 +127,7 @@ def test_a_blend_multiplies_the_answers_of_both_tiers() -> None:
     both = engine.tier2.score(WORDS).probabilities * np.sqrt(np.maximum(first, 1e-6))
     both /= both.sum(axis=1, keepdims=True)
     deferred = outcome.routes.tier == 2
-    assert 0 < deferred.sum() < WORDS.words
+    assert 0 < deferred.sum() < len(WORDS)
     np.testing.assert_allclose(outcome.probabilities[deferred], both[deferred], atol=1e-5)
     np.testing.assert_allclose(outcome.probabilities[~deferred], first[~deferred], atol=1e-6)
 
@@ -136,9 +135,9 @@ def test_a_blend_multiplies_the_answers_of_both_tiers() -> None:
 def test_stats() -> None:
     outcome = cascade(Budget(0.5)).score(WORDS)
     stats = outcome.stats
-    assert (stats.texts, stats.rows, stats.tokens, stats.deferred) == (7, 23, len(WORDS.batch.ids), 11)
+    assert (stats.texts, stats.units, stats.tokens, stats.deferred) == (7, 23, len(WORDS.rows.ids), 11)
     assert sum(stats.exits.values()) == 11
-    assert all(stats.exits[layer] == (outcome.routes.exit == layer).sum() for layer in stats.exits)
+    assert all(stats.exits[layer] == (outcome.routes.exit_layer == layer).sum() for layer in stats.exits)
     assert list(stats.seconds) == ["tier1", "route", "tier2", "merge"]
 
 
@@ -147,7 +146,7 @@ def test_tier_2_is_not_run_if_nothing_is_deferred(router: Router) -> None:
     toy = ToyTagger()
     outcome = WordCascade(toy.tier1(), Untouched(), router).score(WORDS)
     np.testing.assert_array_equal(outcome.probabilities, toy.tier1().score(WORDS).probabilities)
-    np.testing.assert_array_equal(outcome.routes.exit, np.zeros(WORDS.words))
+    np.testing.assert_array_equal(outcome.routes.exit_layer, np.zeros(len(WORDS)))
     assert outcome.stats.exits == {}
 
 
@@ -157,7 +156,7 @@ def test_no_words(router: Router, pieces: list[list[int]]) -> None:
     outcome = cascade(router).score(sentences_of(pieces))
     assert outcome.probabilities.shape == (0, 3)
     assert len(outcome.routes) == 0
-    assert (outcome.stats.texts, outcome.stats.rows) == (len(pieces), 0)
+    assert (outcome.stats.texts, outcome.stats.units) == (len(pieces), 0)
 
 
 def test_what_policies_return_is_checked() -> None:
@@ -193,14 +192,14 @@ def test_cut_worked_example() -> None:
         [11, 12],
         [13],
     ]
-    assert rows.batch.lengths.max() == 7
-    assert rows.pieces[-1] == 5
+    assert rows.rows.lengths.max() == 7
+    assert rows.n_tokens[-1] == 5
 
 
 def test_nothing_to_cut() -> None:
     rows, numbers = cut(WORDS, 10, 3)
     assert rows is WORDS
-    np.testing.assert_array_equal(numbers, np.arange(WORDS.words))
+    np.testing.assert_array_equal(numbers, np.arange(len(WORDS)))
 
 
 LONG = st.lists(st.lists(st.integers(1, 9), max_size=20), max_size=5)
@@ -215,8 +214,8 @@ def test_cut_rows_have_whole_words_and_every_one(
     rows, numbers = cut(words, max_length, overlap)
     check(rows)
     room = max_length - 1 - suffix
-    assert (rows.batch.lengths <= max_length).all()
-    assert sorted(set(numbers.tolist())) == list(range(words.words))
+    assert (rows.rows.lengths <= max_length).all()
+    assert sorted(set(numbers.tolist())) == list(range(len(words)))
     whole = read(words)
     last_row, last_stop = -1, 0
     for (before, own, after), start, stop in zip(read(rows), rows.offsets[:-1], rows.offsets[1:], strict=True):
@@ -225,7 +224,7 @@ def test_cut_rows_have_whole_words_and_every_one(
             assert not after
             continue
         assert mine == list(range(mine[0], mine[-1] + 1))
-        row = int(words.rows[mine[0]])
+        row = int(words.row_of[mine[0]])
         assert (before, after) == (whole[row][0], whole[row][2])
         spelt = [whole[row][1][word - words.offsets[row]] for word in mine]
         assert own == [word[:room] for word in spelt]
@@ -244,10 +243,10 @@ def test_long_sentences_are_averaged(pieces: list[list[int]], router: Router, ma
     outcome = WordCascade(*tiers, router, overlap=overlap).score(words)
     rows, numbers = cut(words, max_length, overlap)
     scores = tiers[router is defer_all].score(rows)
-    for word in range(words.words):
+    for word in range(len(words)):
         mine = numbers == word
         np.testing.assert_allclose(outcome.probabilities[word], scores.probabilities[mine].mean(axis=0), atol=2e-4)
-        assert outcome.routes.exit[word] == scores.exits[mine].max()
+        assert outcome.routes.exit_layer[word] == scores.exit_layer[mine].max()
     np.testing.assert_allclose(outcome.routes.confidence, outcome.probabilities.max(axis=1, initial=0), rtol=1e-6)
 
 

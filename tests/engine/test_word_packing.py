@@ -16,7 +16,7 @@ PIECES = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=5), min_size=
 
 def packing_of(pieces: list[list[int]]) -> WordPacking:
     words = sentences_of(pieces)
-    return WordPacking.of(words, np.arange(words.words) + 100, heads=HEADS)
+    return WordPacking.of(words, np.arange(len(words)) + 100, heads=HEADS)
 
 
 def test_heads() -> None:
@@ -91,11 +91,11 @@ def test_leaving_equals_a_loop(pieces: list[list[int]], data: Any) -> None:
     """Step by step, with every token known by its number in the beginning."""
     words = sentences_of(pieces)
     packing = packing_of(pieces)
-    steps = np.array(data.draw(st.lists(st.integers(0, 3), min_size=words.words, max_size=words.words)))
-    row_of_word, row_of_token = words.rows, np.repeat(np.arange(len(words)), words.batch.lengths)
-    hidden = np.arange(words.batch.tokens)
-    inside = np.ones(words.words, dtype=np.bool_)
-    going = np.ones(words.batch.tokens, dtype=np.bool_)
+    steps = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(words), max_size=len(words))))
+    row_of_word, row_of_token = words.row_of, np.repeat(np.arange(words.n_rows), words.rows.lengths)
+    hidden = np.arange(words.rows.tokens)
+    inside = np.ones(len(words), dtype=np.bool_)
+    going = np.ones(words.rows.tokens, dtype=np.bool_)
     for step in range(steps.max()):
         numbers = np.flatnonzero(inside)
         gone = steps[numbers] == step
@@ -105,7 +105,7 @@ def test_leaving_equals_a_loop(pieces: list[list[int]], data: Any) -> None:
         packing, hidden = rest, hidden if tokens is None else hidden[tokens]
         inside[numbers[gone]] = False
         for word in numbers[gone]:
-            going[words.firsts[word] : words.firsts[word] + words.pieces[word]] = False
+            going[words.first_token[word] : words.first_token[word] + words.n_tokens[word]] = False
         rows = np.unique(row_of_word[inside])
 
         live_tokens = np.flatnonzero(np.isin(row_of_token, rows))
@@ -113,15 +113,15 @@ def test_leaving_equals_a_loop(pieces: list[list[int]], data: Any) -> None:
         np.testing.assert_array_equal(hidden, live_tokens)
         np.testing.assert_array_equal(packing.words, live_words + 100)
         np.testing.assert_array_equal(packing.words[packing.places], np.flatnonzero(inside) + 100)
-        np.testing.assert_array_equal(hidden[packing.firsts], words.firsts[live_words])
-        np.testing.assert_array_equal(packing.pieces, words.pieces[live_words])
+        np.testing.assert_array_equal(hidden[packing.firsts], words.first_token[live_words])
+        np.testing.assert_array_equal(packing.pieces, words.n_tokens[live_words])
         np.testing.assert_array_equal(rows[packing.sentences], row_of_word[live_words])
-        np.testing.assert_array_equal(packing.grid.lengths, words.batch.lengths[rows])
+        np.testing.assert_array_equal(packing.grid.lengths, words.rows.lengths[rows])
 
         feeds = first_heads(packing)
         active = hidden[feeds["active"]]
         np.testing.assert_array_equal(active, np.flatnonzero(going & np.isin(row_of_token, rows)))
-        np.testing.assert_array_equal(active[feeds["words"]], words.firsts[inside])
+        np.testing.assert_array_equal(active[feeds["words"]], words.first_token[inside])
         grid = active[feeds["query_head_gather"]]
         np.testing.assert_array_equal(grid.ravel()[feeds["head_scatter"]], active)
         np.testing.assert_array_equal(
@@ -144,10 +144,10 @@ def test_joined_parts_are_one_packing(parts: list[list[list[int]]], data: Any) -
     packings, masks, first = [], [], 0
     for seed, pieces in enumerate(parts):
         words = sentences_of(pieces, seed)
-        packings.append(WordPacking.of(words, np.arange(words.words) + first))
-        masks.append(np.array(data.draw(st.lists(st.booleans(), min_size=words.words, max_size=words.words))))
-        masks[-1][data.draw(st.integers(0, words.words - 1))] = False
-        first += words.words
+        packings.append(WordPacking.of(words, np.arange(len(words)) + first))
+        masks.append(np.array(data.draw(st.lists(st.booleans(), min_size=len(words), max_size=len(words)))))
+        masks[-1][data.draw(st.integers(0, len(words) - 1))] = False
+        first += len(words)
     early = WordPacking.join([packing.leave(gone)[0] for packing, gone in zip(packings, masks, strict=True)])
     late, _ = WordPacking.join(packings).leave(np.concatenate(masks))
     for name in ("words", "sentences", "firsts", "pieces", "places", "going"):

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.core.batch import BoolArray, FloatArray, IntArray
 from cascade.core.confidence import probabilities
-from cascade.core.words import WordBatch
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Units
 from cascade.engine.tiers import Scores
 from cascade.engine.word_tiers import WordMultiExit, WordTier
 from cascade.exceptions import BundleError, InputError, OptionError
@@ -49,39 +48,40 @@ WORDS = sentences_of([[1, 2, 1], [], [3, 1], [1] * 8, [1], [2, 2, 1, 1, 1], [1, 
 
 def join(parts: list[Scores], order: IntArray | None = None) -> Scores:
     columns = [
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("probabilities", "confidence", "exits")
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("probabilities", "confidence", "exit_layer")
     ]
     return Scores(*(column if order is None else column[order] for column in columns))
 
 
 def assert_equal(left: Scores, right: Scores) -> None:
-    np.testing.assert_array_equal(left.exits, right.exits)
+    np.testing.assert_array_equal(left.exit_layer, right.exit_layer)
     np.testing.assert_allclose(left.probabilities, right.probabilities, atol=2e-4)
     np.testing.assert_allclose(left.confidence, right.confidence, atol=2e-4)
 
 
-def one_by_one(tier: WordTier, words: WordBatch) -> Scores:
+def one_by_one(tier: WordTier, words: Units) -> Scores:
     """The same sentences, each alone."""
-    return join([tier.score(words.select(np.array([row]))) for row in range(len(words))])
+    return join([tier.score(words.select(np.array([row]))) for row in range(words.n_rows)])
 
 
-def replayed(toy: ToyTagger, words: WordBatch, policy: ExitPolicy) -> IntArray:
+def replayed(toy: ToyTagger, words: Units, policy: ExitPolicy) -> IntArray:
     """Exits by the masked oracle, a sentence and a stage at a time; everything is computed anew for each."""
-    layers = np.full(words.words, LAYERS[-1])
-    for row in range(len(words)):
+    layers = np.full(len(words), LAYERS[-1])
+    for row in range(words.n_rows):
         one = words.select(np.array([row]))
-        mine = np.full(one.words, LAYERS[-1])
+        mine = np.full(len(one), LAYERS[-1])
         for index in range(len(LAYERS) - 1):
             inside = np.flatnonzero(mine >= LAYERS[index])
             every = toy.oracle(one, mine)
             if len(inside):
                 now = WordState(
-                    exit=index,
-                    layer=LAYERS[index],
+                    exit_index=index,
+                    exit_layer=LAYERS[index],
                     last=False,
                     probabilities=every[inside, index],
                     history=every[inside, : index + 1],
-                    sentences=np.zeros(one.words, dtype=np.int64),
+                    sentences=np.zeros(len(one), dtype=np.int64),
                     places=inside,
                     ids=one.first_ids[inside],
                 )
@@ -97,17 +97,17 @@ def test_packed_stages_equal_the_masked_oracle(
 ) -> None:
     toy, words = ToyTagger(seed=seed), sentences_of(pieces, seed)
     scores = toy.tier2(exit_policy=policy, batching=batching, together=together).score(words)
-    every = toy.oracle(words, scores.exits)
-    expected = every[np.arange(words.words), np.searchsorted(LAYERS, scores.exits)]
+    every = toy.oracle(words, scores.exit_layer)
+    expected = every[np.arange(len(words)), np.searchsorted(LAYERS, scores.exit_layer)]
     np.testing.assert_allclose(scores.probabilities, expected, atol=2e-4)
-    np.testing.assert_array_equal(scores.exits, replayed(toy, words, policy))
+    np.testing.assert_array_equal(scores.exit_layer, replayed(toy, words, policy))
 
 
 def test_words_do_leave_at_every_exit() -> None:
     """Otherwise the test above would compare nothing."""
     words = sentences_of([[1, 2, 1, 1, 3, 1]] * 24)
     for policy in (*ADAPTIVE, ExitByToken(LAYERS * 15)):
-        found = set(ToyTagger().tier2(exit_policy=policy).score(words).exits.tolist())
+        found = set(ToyTagger().tier2(exit_policy=policy).score(words).exit_layer.tolist())
         assert found == set(LAYERS) - ({2} if "Patience" in repr(policy) else set())
 
 
@@ -140,8 +140,8 @@ def test_order_changes_nothing(
 def test_threshold_0_is_full_depth(pieces: list[list[int]], batching: BatchingPolicy, policy: ExitPolicy) -> None:
     toy, words = ToyTagger(), sentences_of(pieces)
     scores = toy.tier2(exit_policy=policy, batching=batching).score(words)
-    full = np.full(words.words, 6)
-    np.testing.assert_array_equal(scores.exits, full)
+    full = np.full(len(words), 6)
+    np.testing.assert_array_equal(scores.exit_layer, full)
     np.testing.assert_allclose(scores.probabilities, toy.oracle(words, full)[:, -1], atol=2e-4)
 
 
@@ -151,9 +151,9 @@ def test_all_exits(pieces: list[list[int]], batching: BatchingPolicy, together: 
     toy, words = ToyTagger(), sentences_of(pieces)
     tier = toy.tier2(exit_policy=TokenExit(0.9), batching=batching, together=together, temperatures=(0.5, 1, 2, 1.5))
     every = tier.all_exits(words)
-    assert every.shape == (words.words, 4, 3)
+    assert every.shape == (len(words), 4, 3)
     plain = toy.tier2().all_exits(words)
-    np.testing.assert_allclose(plain, toy.oracle(words, np.full(words.words, 6)), atol=2e-4)
+    np.testing.assert_allclose(plain, toy.oracle(words, np.full(len(words), 6)), atol=2e-4)
     logits = np.log(plain)
     for index, temperature in enumerate(tier.temperatures):
         np.testing.assert_allclose(every[:, index], probabilities(logits[:, index], temperature=temperature), atol=2e-4)
@@ -166,29 +166,29 @@ def test_targets_and_context(
 ) -> None:
     """Context halts at `context_layers` at the latest; a sentence goes when its last target has its answer."""
     toy, words = ToyTagger(), sentences_of(pieces)
-    targets = np.array(data.draw(st.lists(st.booleans(), min_size=words.words, max_size=words.words)), dtype=np.bool_)
+    targets = np.array(data.draw(st.lists(st.booleans(), min_size=len(words), max_size=len(words))), dtype=np.bool_)
     tier = toy.tier2(batching=batching, exit_policy=policy)
     scores = tier.score(words, targets=targets, context_layers=context_layers)
 
     def with_context(now: ExitState) -> BoolArray:
         assert isinstance(now, WordState)
         mask = exits.decide(policy, now)
-        stops = context_layers is not None and now.layer >= context_layers
+        stops = context_layers is not None and now.exit_layer >= context_layers
         return mask | (~own[now.places] & stops)
 
-    for row in range(len(words)):
+    for row in range(words.n_rows):
         mine = slice(words.offsets[row], words.offsets[row + 1])
         own = targets[mine]
         if not own.any():
             assert not scores.probabilities[mine].any()
-            assert not scores.exits[mine].any()
+            assert not scores.exit_layer[mine].any()
             continue
         one = words.select(np.array([row]))
         layers = replayed(toy, one, with_context)
-        np.testing.assert_array_equal(scores.exits[mine][own], layers[own])
-        np.testing.assert_array_equal(scores.exits[mine], np.minimum(layers, layers[own].max()))
+        np.testing.assert_array_equal(scores.exit_layer[mine][own], layers[own])
+        np.testing.assert_array_equal(scores.exit_layer[mine], np.minimum(layers, layers[own].max()))
         every = toy.oracle(one, layers)
-        expected = every[np.arange(one.words), np.searchsorted(LAYERS, scores.exits[mine])]
+        expected = every[np.arange(len(one)), np.searchsorted(LAYERS, scores.exit_layer[mine])]
         np.testing.assert_allclose(scores.probabilities[mine], expected, atol=2e-4)
 
 
@@ -196,11 +196,11 @@ def test_halted_tokens_are_keys_and_values_only() -> None:
     """Three words of two pieces; by their ids they leave after layers 2, 4 and 6."""
     words = sentences_of([[2, 2, 2]])
     table = np.full(VOCABULARY, 6)
-    words.batch.ids[words.firsts] = [0, 1, 2]
+    words.rows.ids[words.first_token] = [0, 1, 2]
     table[:2] = [2, 4]
     toy = ToyTagger()
     scores = toy.tier2(exit_policy=ExitByToken(tuple(table.tolist()))).score(words)
-    np.testing.assert_array_equal(scores.exits, [2, 4, 6])
+    np.testing.assert_array_equal(scores.exit_layer, [2, 4, 6])
     assert (toy.calls, toy.tokens) == (4, 4 * 8)
     assert toy.actives == 8 + 6 + 4 + 4  # [CLS] and [SEP] go on as long as the sentence does
 
@@ -209,7 +209,7 @@ def test_a_finished_sentence_leaves_with_all_its_tokens() -> None:
     toy, words = ToyTagger(), sentences_of([[1] * 4] * 5)
     toy.tier2(exit_policy=AtExit(2)).score(words)
     assert (toy.calls, toy.tokens, toy.actives) == (1, 30, 30)
-    targets = words.rows == 3
+    targets = words.row_of == 3
     toy = ToyTagger()
     toy.tier2().score(words, targets=targets, context_layers=2)
     assert (toy.calls, toy.tokens, toy.actives) == (4, 24, 24)
@@ -221,7 +221,7 @@ def test_a_finished_sentence_leaves_with_all_its_tokens() -> None:
 def test_what_remains_of_batches_goes_on_together() -> None:
     def one_of_four(now: ExitState) -> BoolArray:
         assert isinstance(now, WordState)
-        mask: BoolArray = (now.sentences[now.places] % 4 > 0) | (now.exit > 0)
+        mask: BoolArray = (now.sentences[now.places] % 4 > 0) | (now.exit_index > 0)
         return mask
 
     words = sentences_of([[1] * 4] * 16)
@@ -270,10 +270,10 @@ def test_the_policy_sees_words_and_their_sentences() -> None:
     def watch(now: ExitState) -> BoolArray:
         assert isinstance(now, WordState)
         assert not now.last
-        assert now.history.shape == (len(now.places), now.exit + 1, 3)
+        assert now.history.shape == (len(now.places), now.exit_index + 1, 3)
         np.testing.assert_array_equal(now.probabilities, now.history[:, -1])
-        asked.append((now.layer, now.sentences.tolist(), now.places.tolist(), now.ids.tolist()))
-        mask: BoolArray = now.places == (0 if now.exit == 0 else 3)
+        asked.append((now.exit_layer, now.sentences.tolist(), now.places.tolist(), now.ids.tolist()))
+        mask: BoolArray = now.places == (0 if now.exit_index == 0 else 3)
         return mask
 
     words = sentences_of([[1, 2], [1, 3]])
@@ -292,7 +292,7 @@ def test_no_words(pieces: list[list[int]]) -> None:
     for tier in (ToyTagger().tier1(), ToyTagger().tier2(), ToyTagger().tier2(exit_policy=TokenExit(0.02))):
         scores = tier.score(words)
         assert scores.probabilities.shape == (0, 3)
-        assert scores.confidence.shape == scores.exits.shape == (0,)
+        assert scores.confidence.shape == scores.exit_layer.shape == (0,)
     assert ToyTagger().tier2().all_exits(words).shape == (0, 4, 3)
 
 
@@ -308,7 +308,7 @@ def test_sentences_without_words_or_targets_are_not_run() -> None:
         make(toy, batching=batching).score(WORDS)
         assert seen == [6, 6, 10, 3, 9, 6]
         seen.clear()
-        make(toy, batching=batching).score(WORDS, targets=np.isin(WORDS.rows, [2, 5]))
+        make(toy, batching=batching).score(WORDS, targets=np.isin(WORDS.row_of, [2, 5]))
         assert seen == [6, 9]
 
 
@@ -316,11 +316,11 @@ def test_rows_without_special_tokens() -> None:
     words = sentences_of([[1, 2], [1], [2, 2, 1]], prefix=0, suffix=0)
     toy = ToyTagger()
     scores = toy.tier2(exit_policy=TokenExit(0.02)).score(words)
-    np.testing.assert_array_equal(scores.exits, replayed(toy, words, TokenExit(0.02)))
+    np.testing.assert_array_equal(scores.exit_layer, replayed(toy, words, TokenExit(0.02)))
 
 
 def test_progress_counts_every_target_once() -> None:
-    targets = np.arange(WORDS.words) % 3 == 0
+    targets = np.arange(len(WORDS)) % 3 == 0
     for tier in (
         ToyTagger().tier1(batching=FixedSize(2)),
         ToyTagger().tier2(batching=FixedSize(2), exit_policy=TokenExit(0.02)),
@@ -328,14 +328,14 @@ def test_progress_counts_every_target_once() -> None:
     ):
         done: list[int] = []
         tier.score(WORDS, progress=done.append)
-        assert sum(done) == WORDS.words
+        assert sum(done) == len(WORDS)
         done.clear()
         tier.score(WORDS, targets=targets, progress=done.append)
         assert sum(done) == targets.sum()
         assert all(done)
     done = []
     ToyTagger().tier2().all_exits(WORDS, progress=done.append)
-    assert done == [WORDS.words]
+    assert done == [len(WORDS)]
 
 
 @settings(deadline=None)
@@ -348,11 +348,11 @@ def test_single_exit_neighbours_change_nothing(pieces: list[list[int]], batching
 
 def test_single_exit_reads_first_pieces() -> None:
     toy, words = ToyTagger(), sentences_of([[3, 1, 2]])
-    hidden = toy.table[words.batch.ids] + toy.types[words.batch.types]
+    hidden = toy.table[words.rows.ids] + toy.types[words.rows.types]
     logits = ((hidden + hidden.mean(axis=0)) @ toy.heads[-1])[[1, 4, 5]]
     scores = toy.tier1(temperature=2.0).score(words)
     np.testing.assert_allclose(scores.probabilities, probabilities(logits.astype(np.float32) / 2), atol=1e-4)
-    np.testing.assert_array_equal(scores.exits, [0, 0, 0])
+    np.testing.assert_array_equal(scores.exit_layer, [0, 0, 0])
 
 
 def test_rows_that_are_too_long_are_refused() -> None:
@@ -361,7 +361,7 @@ def test_rows_that_are_too_long_are_refused() -> None:
             InputError, match=r"each row must have at most 9 tokens, row 3 had 10; cut it with word_engine"
         ):
             tier.score(WORDS)
-        assert tier.score(WORDS.select(np.array([0, 5]))).exits.shape == (8,)
+        assert tier.score(WORDS.select(np.array([0, 5]))).exit_layer.shape == (8,)
 
 
 def test_graphs_with_other_names_are_refused() -> None:
@@ -430,7 +430,7 @@ def test_a_policy_that_returns_no_mask() -> None:
 
 def test_nothing_of_the_callers_is_changed() -> None:
     words = sentences_of([[1, 2], [3], [1, 1, 1]])
-    arrays = (words.firsts, words.pieces, words.offsets, words.batch.ids, words.batch.types, words.batch.offsets)
+    arrays = (words.first_token, words.n_tokens, words.offsets, words.rows.ids, words.rows.types, words.rows.offsets)
     before = [array.copy() for array in arrays]
     for array in arrays:
         array.setflags(write=False)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer
 
 from cascade.bundle.opening import open_bundle
-from cascade.core.batch import Batch
+from cascade.core.rows import Rows
 from cascade.exceptions import BundleError, DataError, OptionError
 from cascade.policies.exits import AtExit
 from cascade.policies.routing import Budget
@@ -47,8 +47,8 @@ def tiers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def encode(texts: tuple[str, ...] = tiny.TEXTS) -> Batch:
-    return Tokenizer(tiny.tokenizer(), max_length=64).encode(texts).batch
+def encode(texts: tuple[str, ...] = tiny.TEXTS) -> Rows:
+    return Tokenizer(tiny.tokenizer(), max_length=64).encode(texts).units.rows
 
 
 @pytest.mark.parametrize("kind", ["static", "transformer"])

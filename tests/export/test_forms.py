@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from cascade.bundle.opening import Bundle, open_bundle
-from cascade.core.batch import Batch, FloatArray
+from cascade.core.rows import FloatArray, Rows
 from cascade.exceptions import BundleError, OptionError
 from cascade.text.tokenizer import Tokenizer
 from cascade_export import Calibration, ExportOptions, Int8, TagCalibration, export_bundle
@@ -36,8 +36,8 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> TierTwoGraphs:
 
 
 @pytest.fixture(scope="module")
-def batch() -> Batch:
-    return Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS).batch
+def batch() -> Rows:
+    return Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS).units.rows
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def widths(ranges: ChainRanges) -> list[float]:
     return [float(own.high.max() - own.low.min()) for each in (ranges[0], *ranges[1]) for own in each.values()]
 
 
-def test_ranges_are_cut_at_a_percentile(graphs: TierTwoGraphs, batch: Batch) -> None:
+def test_ranges_are_cut_at_a_percentile(graphs: TierTwoGraphs, batch: Rows) -> None:
     ranges = chain_ranges(graphs, batch, position_offset=0)
     whole = percentile_ranges(graphs, batch, ranges, percentile=100, position_offset=0)
     assert widths(whole) == pytest.approx(widths(ranges), rel=1e-6)
@@ -166,7 +166,7 @@ def test_ranges_are_cut_at_a_percentile(graphs: TierTwoGraphs, batch: Batch) -> 
 
 
 @pytest.mark.parametrize("percentile", [50.0, 100.5, float("nan")])
-def test_impossible_percentiles(graphs: TierTwoGraphs, batch: Batch, percentile: float) -> None:
+def test_impossible_percentiles(graphs: TierTwoGraphs, batch: Rows, percentile: float) -> None:
     with pytest.raises(OptionError, match=r"percentile must be above 50 and at most 100, was: .*; 99\.99 is usual"):
         percentile_ranges(graphs, batch, ({}, []), percentile=percentile, position_offset=0)
 
@@ -176,7 +176,7 @@ def test_every_form_of_a_classifier(made: Path, tmp_path: Path) -> None:
     found = write_forms(bundle, made / "tier2", tmp_path, TEXTS, percentile=99, progress=steps.append)
     assert list(found) == FORMS
     assert steps == ["reading the checkpoint", "exporting", *(f"writing {form}" for form in FORMS)]
-    batch = Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS).batch
+    batch = Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS).units.rows
     opened = {form: open_bundle(folder) for form, folder in found.items()}
     logits = {form: chain_logits(graphs_of(own), batch, position_offset=0) for form, own in opened.items()}
     size = np.abs(logits["fp32"]).max()

@@ -19,7 +19,7 @@ from cascade import Tagger
 from cascade.bundle.manifest import Manifest
 from cascade.bundle.opening import open_bundle
 from cascade.core.confidence import softmax
-from cascade.core.words import WordBatch
+from cascade.core.rows import Units
 from cascade.exceptions import BundleError, DataError, OptionError
 from cascade.policies import exits, windows
 from cascade.policies.exits import AtExit, any_of, never
@@ -68,7 +68,7 @@ def test_tier1_graphs_answer_as_torch(tmp_path: Path, kind: str) -> None:
     )
     words = words_of()
     expected = torch_tier1(model, words, max_length=64)
-    assert expected.shape == (words.words, 3)
+    assert expected.shape == (len(words), 3)
     fp32 = padded_logits(onnx.load(bundle.path("onnx/model.onnx")), words, max_length=64)
     np.testing.assert_allclose(fp32, expected, atol=1e-5, rtol=1e-5)
     assert bundle.manifest.tier1.kind == kind
@@ -83,7 +83,7 @@ def test_tier1_graphs_answer_as_torch(tmp_path: Path, kind: str) -> None:
         assert not [t for t in small.graph.initializer if len(t.dims) == 2 and t.data_type == onnx.TensorProto.FLOAT]
     int8 = padded_logits(small, words, max_length=64)
     assert 0 < np.abs(int8 - expected).max() < 0.1 * np.abs(expected).max()
-    alone = [padded_logits(small, words.select(np.array([row])), max_length=64) for row in range(len(words))]
+    alone = [padded_logits(small, words.select(np.array([row])), max_length=64) for row in range(words.n_rows)]
     np.testing.assert_allclose(np.concatenate(alone), int8, atol=1e-5)
 
 
@@ -155,9 +155,9 @@ def test_long_and_empty_sentences_calibrate(tiers: Path, tmp_path: Path) -> None
     calibration = TagCalibration(words, [[tiny.TAGS[len(word) % 3] for word in own] for own in words])
     text = tiny.tokenizer().to_str()
     rows = encode_sentences(calibration, text, tiny.TAGS, max_length=40)
-    assert isinstance(rows.batch, WordBatch)
-    assert rows.batch.words == 153
-    assert (rows.batch.batch.lengths <= 40).all()
+    assert isinstance(rows.batch, Units)
+    assert len(rows.batch) == 153
+    assert (rows.batch.rows.lengths <= 40).all()
     assert rows.targets is not None
     assert rows.targets.tolist() == [len(word) % 3 for own in words for word in own]
     ids = tiny.tokenizer().encode(" ".join(long)).ids[1:-1]
@@ -230,13 +230,13 @@ def test_the_engine_answers_as_the_written_graphs(tiers: Path, tmp_path: Path, l
 
     by_id = np.random.default_rng(0).integers(0, len(stages), tiny.tokenizer().get_vocab_size())
     fixed = ExitByToken(tuple(stages[exit_].layer for exit_ in by_id.tolist()))
-    last = np.full(words.words, len(stages) - 1)
+    last = np.full(len(words), len(stages) - 1)
     for policy, leaving in ((never, last), (fixed, by_id[words.first_ids])):
         found = tagger.with_exit_policy(policy).predict([list(own) for own in SENTENCES])
-        logits = chain_logits(graphs, words, position_offset=0, exits=leaving)[np.arange(words.words), leaving]
+        logits = chain_logits(graphs, words, position_offset=0, exits=leaving)[np.arange(len(words)), leaving]
         warm = np.array([stage.temperature for stage in stages], np.float32)[leaving]
         np.testing.assert_allclose(found.probabilities, softmax(logits / warm[:, None]), atol=1e-5)
-        assert found.routes.words.exit.tolist() == [stages[exit_].layer for exit_ in leaving]
+        assert found.routes.words.exit_layer.tolist() == [stages[exit_].layer for exit_ in leaving]
     first = tagger.with_router(defer_none).predict([list(own) for own in SENTENCES])
     logits = padded_logits(onnx.load(tmp_path / "out" / manifest.tier1.file), words, max_length=64)
     np.testing.assert_allclose(first.probabilities, softmax(logits / manifest.tier1.temperature), atol=1e-5)

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.core.batch import IntArray
-from cascade.core.words import WordBatch
+from cascade.core.rows import IntArray, Units
 from cascade.engine.packing import Packing
 from cascade.training.tagging import MultiExitTagger
 from cascade_export.calibrate import QuantisedTierTwo, quantise_tier2
@@ -53,7 +52,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Tier:
     return tier(tmp_path_factory.mktemp("wide"), layers=(2, 3), width=32)
 
 
-def agree(made: Tier, words: WordBatch, exits: IntArray | None) -> None:
+def agree(made: Tier, words: Units, exits: IntArray | None) -> None:
     """The packed chain equals the masked torch form wherever a word still is."""
     model, packed, graphs = made
     found = chain_logits(graphs, words, position_offset=packed.position_offset, exits=exits)
@@ -78,23 +77,23 @@ def test_packed_chain_equals_torch(tmp_path: Path, family: str, layers: tuple[in
 
 
 @st.composite
-def leaving(draw: st.DrawFn, exits: int) -> tuple[WordBatch, IntArray]:
+def leaving(draw: st.DrawFn, exits: int) -> tuple[Units, IntArray]:
     """Rows of words (one has none, perhaps), and an exit for each word."""
     counts = draw(st.lists(st.integers(0, 6), min_size=1, max_size=5).filter(any))
     words = random_words(counts, draw(st.integers(0, 1000)))
-    chosen = draw(st.lists(st.integers(0, exits - 1), min_size=words.words, max_size=words.words))
+    chosen = draw(st.lists(st.integers(0, exits - 1), min_size=len(words), max_size=len(words)))
     return words, np.array(chosen, np.int64)
 
 
 @settings(deadline=None, max_examples=40)
 @given(case=leaving(exits=3))
-def test_words_leave_as_in_the_masked_form(every_layer: Tier, case: tuple[WordBatch, IntArray]) -> None:
+def test_words_leave_as_in_the_masked_form(every_layer: Tier, case: tuple[Units, IntArray]) -> None:
     agree(every_layer, *case)
 
 
 @settings(deadline=None, max_examples=25)
 @given(case=leaving(exits=2))
-def test_words_leave_from_stages_of_several_layers(long_stages: Tier, case: tuple[WordBatch, IntArray]) -> None:
+def test_words_leave_from_stages_of_several_layers(long_stages: Tier, case: tuple[Units, IntArray]) -> None:
     agree(long_stages, *case)
 
 
@@ -114,7 +113,7 @@ def test_neighbours_do_not_matter(every_layer: Tier) -> None:
     words = words_of()
     exits = random_exits(words, 3)
     together = chain_logits(graphs, words, position_offset=0, exits=exits)
-    for row in range(len(words)):
+    for row in range(words.n_rows):
         rows = np.array([row])
         own = units(words, rows)
         alone = chain_logits(graphs, words.select(rows), position_offset=0, exits=exits[own])
@@ -176,7 +175,7 @@ def test_a_stage_without_words_runs(wide: Tier) -> None:
 # ---------------------------------------------------------------------------------------------------------- int8
 
 
-def quantised(graphs: TierTwoGraphs, words: WordBatch, int8: Int8, bar: float = 0.0) -> QuantisedTierTwo:
+def quantised(graphs: TierTwoGraphs, words: Units, int8: Int8, bar: float = 0.0) -> QuantisedTierTwo:
     reference = chain_logits(graphs, words, position_offset=0)
     return quantise_tier2(graphs, words, reference, int8=int8, bar=bar, position_offset=0, multi_label=False)
 
@@ -195,7 +194,7 @@ def test_static_answers_do_not_depend_on_batch_mates(wide: Tier) -> None:
     words = words_of()
     graphs, exits = quantised(wide[2], words, Int8.STATIC).graphs, random_exits(words, 2)
     together = chain_logits(graphs, words, position_offset=0, exits=exits)
-    for row in range(len(words)):
+    for row in range(words.n_rows):
         rows = np.array([row])
         own = units(words, rows)
         alone = chain_logits(graphs, words.select(rows), position_offset=0, exits=exits[own])

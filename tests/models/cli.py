@@ -72,7 +72,7 @@ class FakeClassifier:
         answers = [self.answer(text) for text in texts]
         routes = Routes(
             np.array([answer.route.tier for answer in answers]),
-            np.array([answer.route.exit for answer in answers]),
+            np.array([answer.route.exit_layer for answer in answers]),
             np.array([answer.route.confidence for answer in answers], dtype=np.float32),
         )
         probabilities = np.stack([answer.probabilities for answer in answers])

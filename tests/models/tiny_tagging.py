@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from transformers import BertForTokenClassification, PreTrainedModel
 
-from cascade.core.batch import Batch, IntArray, cumulated
-from cascade.core.words import WordBatch
+from cascade.core.rows import IntArray, Rows, Units, offsets_of
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import encode_words
 from cascade.training.static_tagger import StaticForTokenClassification, StaticTaggerConfig
@@ -29,17 +28,17 @@ SENTENCES = (
 TAGS = tuple(tuple(tiny.TAGS[(len(word) + place) % 3] for place, word in enumerate(own)) for own in SENTENCES)
 
 
-def words_of(sentences: Sequence[Sequence[str]] = SENTENCES) -> WordBatch:
+def words_of(sentences: Sequence[Sequence[str]] = SENTENCES) -> Units:
     """These sentences as the tiny tokenizer reads them; words that it does not know have a piece per letter."""
     return encode_words(Tokenizer(tiny.tokenizer(), max_length=64), [list(own) for own in sentences])
 
 
-def random_words(counts: Sequence[int], seed: int, *, most_pieces: int = 3) -> WordBatch:
+def random_words(counts: Sequence[int], seed: int, *, most_pieces: int = 3) -> Units:
     """Rows of so many words, of 1 to `most_pieces` pieces each, between [CLS] and [SEP]."""
     rng = np.random.default_rng(seed)
     vocabulary = tiny.tokenizer().get_vocab_size()
     pieces = rng.integers(1, most_pieces + 1, sum(counts))
-    offsets = cumulated(np.array(counts, np.int64))
+    offsets = offsets_of(np.array(counts, np.int64))
     ids: list[int] = []
     firsts: list[int] = []
     ends = [0]
@@ -50,8 +49,8 @@ def random_words(counts: Sequence[int], seed: int, *, most_pieces: int = 3) -> W
             ids += rng.integers(5, vocabulary, size).tolist()
         ids.append(3)
         ends.append(len(ids))
-    batch = Batch(ids=_whole(ids), types=np.zeros(len(ids), np.int64), offsets=_whole(ends))
-    return WordBatch(batch, _whole(firsts), pieces, offsets)
+    batch = Rows(ids=_whole(ids), types=np.zeros(len(ids), np.int64), offsets=_whole(ends))
+    return Units(batch, _whole(firsts), pieces, offsets)
 
 
 def tier1_transformer(folder: Path, *, labels: Sequence[str] = tiny.TAGS, seed: int = 2) -> BertForTokenClassification:

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from cascade.bundle.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
 from cascade.bundle.opening import Bundle
 from cascade.bundle.writing import write_bundle
-from cascade.core.batch import Batch
+from cascade.core.rows import Rows
 from cascade.engine.tiers import MultiExit, SingleExit
 from cascade.runtime.backend import Array, FunctionBackend
 
@@ -94,12 +94,12 @@ class Toy:
         return MultiExit(**{**defaults, **options})  # type: ignore[arg-type]  # a test's own options
 
 
-def batch_of(lengths: Sequence[int], seed: int = 0) -> Batch:
+def batch_of(lengths: Sequence[int], seed: int = 0) -> Rows:
     """Random rows of these lengths."""
     rng = np.random.default_rng(seed)
     offsets = np.concatenate(([0], np.cumsum(np.asarray(lengths, dtype=np.int64)))).astype(np.int64)
     tokens = int(offsets[-1])
-    return Batch(ids=rng.integers(0, VOCABULARY, tokens), types=rng.integers(0, 2, tokens), offsets=offsets)
+    return Rows(ids=rng.integers(0, VOCABULARY, tokens), types=rng.integers(0, 2, tokens), offsets=offsets)
 
 
 def toy_tokenizer() -> Tokenizer:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cascade.core.batch import Batch, FloatArray, IntArray
 from cascade.core.confidence import probabilities
-from cascade.core.words import WordBatch
+from cascade.core.rows import FloatArray, IntArray, Rows, Units
 from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
 from cascade.runtime.backend import Array, FunctionBackend
 
@@ -92,23 +91,23 @@ class ToyTagger:
         }
         return WordMultiExit(**{**defaults, **options})  # type: ignore[arg-type]  # a test's own options
 
-    def oracle(self, words: WordBatch, exits: IntArray, position_offset: int = 0) -> FloatArray:
+    def oracle(self, words: Units, exits: IntArray, position_offset: int = 0) -> FloatArray:
         """Probabilities of every word at every exit, where words halt after the layers `exits`, of shape `(words,)`.
 
         Returns:
             Shape `(words, exits, labels)`; of exits later than a word's own: of its copied state.
         """
-        result = np.zeros((words.words, self.exits, self.labels), dtype=np.float32)
-        for row in range(len(words)):
-            begin, end = words.batch.offsets[row : row + 2]
+        result = np.zeros((len(words), self.exits, self.labels), dtype=np.float32)
+        for row in range(words.n_rows):
+            begin, end = words.rows.offsets[row : row + 2]
             mine = range(words.offsets[row], words.offsets[row + 1])
             halts = np.full(end - begin, max(LAYERS))  # special tokens never do
             for word in mine:
-                first = words.firsts[word] - begin
-                halts[first : first + words.pieces[word]] = exits[word]
+                first = words.first_token[word] - begin
+                halts[first : first + words.n_tokens[word]] = exits[word]
             feeds = {
-                "input_ids": words.batch.ids[begin:end],
-                "token_type_ids": words.batch.types[begin:end],
+                "input_ids": words.rows.ids[begin:end],
+                "token_type_ids": words.rows.types[begin:end],
                 "position_ids": np.arange(end - begin) + position_offset,
             }
             hidden = self.embed(feeds)["hidden"].astype(np.float64)
@@ -122,7 +121,7 @@ class ToyTagger:
                 raw = np.where(active, new, hidden)
                 hidden = raw.round(5).astype(np.float32).astype(np.float64)
                 for word in mine:
-                    logits = (raw[words.firsts[word] - begin] @ self.heads[index]).round(4)
+                    logits = (raw[words.first_token[word] - begin] @ self.heads[index]).round(4)
                     result[word, index] = probabilities(logits.astype(np.float32))
         return result
 
@@ -135,7 +134,7 @@ def attend(query: Floats, key: Floats, value: Floats, bias: Floats | float = 0.0
     return seen
 
 
-def sentences_of(pieces: Sequence[Sequence[int]], seed: int = 0, *, prefix: int = 1, suffix: int = 1) -> WordBatch:
+def sentences_of(pieces: Sequence[Sequence[int]], seed: int = 0, *, prefix: int = 1, suffix: int = 1) -> Units:
     """Random sentences whose words have these numbers of pieces, between special tokens."""
     rng = np.random.default_rng(seed)
     lengths = [prefix + sum(row) + suffix for row in pieces]
@@ -144,9 +143,9 @@ def sentences_of(pieces: Sequence[Sequence[int]], seed: int = 0, *, prefix: int 
     for row, begin in zip(pieces, offsets[:-1].tolist(), strict=True):
         firsts += [begin + prefix + sum(row[:word]) for word in range(len(row))]
     tokens = int(offsets[-1])
-    return WordBatch(
-        batch=Batch(ids=rng.integers(0, VOCABULARY, tokens), types=rng.integers(0, 2, tokens), offsets=offsets),
-        firsts=np.array(firsts, dtype=np.int64),
-        pieces=np.array([count for row in pieces for count in row], dtype=np.int64),
+    return Units(
+        rows=Rows(ids=rng.integers(0, VOCABULARY, tokens), types=rng.integers(0, 2, tokens), offsets=offsets),
+        first_token=np.array(firsts, dtype=np.int64),
+        n_tokens=np.array([count for row in pieces for count in row], dtype=np.int64),
         offsets=np.concatenate(([0], np.cumsum([len(row) for row in pieces]))).astype(np.int64),
     )

@@ -81,7 +81,11 @@ def same(answers: list[Any], others: list[Any]) -> None:
         assert type(one) is type(other)
         np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-5)
         if isinstance(one, Prediction):
-            assert (one.label, one.route.tier, one.route.exit) == (other.label, other.route.tier, other.route.exit)
+            assert (one.label, one.route.tier, one.route.exit_layer) == (
+                other.label,
+                other.route.tier,
+                other.route.exit_layer,
+            )
         else:
             assert one.tags == other.tags
             np.testing.assert_array_equal(one.routes.tier, other.routes.tier)
@@ -157,7 +161,7 @@ def test_the_sample_is_the_same_however_texts_come(clf: Classifier) -> None:
 
 
 def test_what_went_through_all_layers_is_not_run_again(clf: Classifier) -> None:
-    deep = sum(route.tier == 2 and route.exit == 3 for route in clf.predict(TEXTS).routes)
+    deep = sum(route.tier == 2 and route.exit_layer == 3 for route in clf.predict(TEXTS).routes)
     assert 0 < deep < 200
     monitor = Monitor(clf, share=1)
     monitor.predict(TEXTS)
@@ -172,7 +176,7 @@ def test_a_text_of_several_windows_is_run_again(clf: Classifier) -> None:
     """Its route is that of the deepest window; others may have stayed in tier 1."""
     long = "good film " * 20
     deepest = clf.with_exit_policy(never).with_router(lambda state: np.arange(len(state.confidence)) == 0)
-    assert (deepest.predict([long]).routes[0].tier, deepest.predict([long]).routes[0].exit) == (2, 3)
+    assert (deepest.predict([long]).routes[0].tier, deepest.predict([long]).routes[0].exit_layer) == (2, 3)
     monitor = Monitor(deepest, share=1)
     monitor.predict([long])
     assert monitor.report().rerun == 1

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from cascade.core.batch import BoolArray
+from cascade.core.rows import BoolArray
 from cascade.exceptions import OptionError
 from cascade.monitoring.sequential import Capital, Watch, capital_after, rate_bounds
 

@@ -56,7 +56,7 @@ def test_predict(clf: Classifier) -> None:
     assert answers.labels == [clf.labels[best] for best in answers.probabilities.argmax(axis=1)]
     assert {route.tier for route in answers.routes} == {1, 2}
     assert list(answers.stats.seconds) == ["tokenize", "tier1", "route", "tier2", "merge"]
-    assert (answers.stats.texts, answers.stats.rows) == (8, 8)
+    assert (answers.stats.texts, answers.stats.units) == (8, 8)
 
 
 def test_alone_or_together_in_any_batches(clf: Classifier) -> None:
@@ -106,10 +106,10 @@ def test_long_documents_are_averaged_over_windows(clf: Classifier) -> None:
     alone = clf.with_router(defer_all).with_exit_policy(never)
     answers = alone.predict(["bad", LONG, "good"])
     encoded = alone.tokenizer.encode(["bad", LONG, "good"])
-    windows = alone.cascade.score(encoded.batch).probabilities
+    windows = alone.cascade.score(encoded.units.rows).probabilities
     assert len(windows) > 4
     np.testing.assert_allclose(answers.probabilities[1], windows[1:-1].mean(axis=0), rtol=1e-5)
-    assert (answers.stats.texts, answers.stats.rows) == (3, len(windows))
+    assert (answers.stats.texts, answers.stats.units) == (3, len(windows))
     assert len(answers) == 3
     assert answers.routes[1].confidence == pytest.approx(answers.probabilities[1].max())
 
@@ -124,7 +124,7 @@ def test_stream_equals_predict(clf: Classifier, router: Any) -> None:
         assert [answer.label for answer in answers] == [answer.label for answer in expected]
         for answer, other in zip(answers, expected, strict=True):
             np.testing.assert_allclose(answer.probabilities, other.probabilities, atol=1e-5)
-            assert (answer.route.tier, answer.route.exit) == (other.route.tier, other.route.exit)
+            assert (answer.route.tier, answer.route.exit_layer) == (other.route.tier, other.route.exit_layer)
 
 
 def test_multi_label(multi: Classifier) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 
-from cascade.core.batch import BoolArray, FloatArray
+from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import BundleError, BundleNotFoundError, OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
@@ -124,4 +124,4 @@ def test_a_table_of_words_is_no_obstacle(tmp_path: Path) -> None:
     tokenizer = Tagger.from_pretrained(tag_bundle(tmp_path / "toy").folder, threads=1).tokenizer
     assert "word_table=True" in repr(tokenizer)
     again = pickle.loads(pickle.dumps(tokenizer))
-    np.testing.assert_array_equal(again.encode(TEXTS).batch.ids, tokenizer.encode(TEXTS).batch.ids)
+    np.testing.assert_array_equal(again.encode(TEXTS).units.rows.ids, tokenizer.encode(TEXTS).batch.ids)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.core.batch import IntArray
+from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 from cascade.policies.batching import (
     BatchingPolicy,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.core.batch import BoolArray, FloatArray
+from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import OptionError
 from cascade.policies import exits
 from cascade.policies.exits import (
@@ -32,8 +32,8 @@ def state(*history: list[list[float]], multi_label: bool = False) -> ExitState:
     columns = np.array(history, dtype=np.float32).transpose(1, 0, 2)
     index = len(history) - 1
     return ExitState(
-        exit=index,
-        layer=2 * index + 2,
+        exit_index=index,
+        exit_layer=2 * index + 2,
         last=False,
         probabilities=columns[:, -1],
         history=columns,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.core.batch import FloatArray
 from cascade.core.confidence import max_probability
+from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.policies import routing
 from cascade.policies.learned_routing import Learned, features

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.core.batch import FloatArray, IntArray
+from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies.viterbi import Scheme, chunks, viterbi
 

@@ -32,8 +32,8 @@ def state(*sentences: list[float | None], exit_: int = 0, ids: list[int] | None 
     places = [place for place, word in enumerate(flat) if word is not None]
     p = np.array([p_of(word) for word in flat if word is not None], dtype=np.float32).reshape(-1, 2)
     return WordState(
-        exit=exit_,
-        layer=LAYERS[exit_],
+        exit_index=exit_,
+        exit_layer=LAYERS[exit_],
         last=False,
         probabilities=p,
         history=np.repeat(p[:, None], exit_ + 1, axis=1),
@@ -147,7 +147,7 @@ def test_thresholds_per_exit_and_combinations() -> None:
 @pytest.mark.parametrize("policy", [TokenExit(0.5), TokenExit(0.5, window=3), SentenceExit(0.5), ExitByToken((2,))])
 def test_texts_are_no_words(policy: ExitPolicy) -> None:
     p = np.ones((2, 1), dtype=np.float32)
-    now = ExitState(exit=0, layer=2, last=False, probabilities=p, history=p[:, None])
+    now = ExitState(exit_index=0, exit_layer=2, last=False, probabilities=p, history=p[:, None])
     with pytest.raises(
         OptionError, match=r"Exit\w* must be asked about words, was asked about whole texts; use it in a"
     ):

@@ -15,7 +15,7 @@ import torch
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast, pipeline
 
-from cascade.core.batch import FloatArray
+from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.policies import decoding
 from cascade.text.entities import AggregationStrategy, aggregate, spelled, strategy_of
@@ -99,11 +99,11 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def piece_probabilities(model: BertForTokenClassification, tokenizer: Tokenizer, texts: list[str]) -> FloatArray:
     words = encode_texts(tokenizer, texts, per_piece=True).words
     logits = []
-    for begin, end in zip(words.batch.offsets[:-1], words.batch.offsets[1:], strict=True):
+    for begin, end in zip(words.rows.offsets[:-1], words.rows.offsets[1:], strict=True):
         with torch.no_grad():
-            logits.append(model(torch.tensor(words.batch.ids[begin:end])[None]).logits[0])
+            logits.append(model(torch.tensor(words.rows.ids[begin:end])[None]).logits[0])
     answers: FloatArray = torch.cat(logits).softmax(-1).numpy()
-    return answers[words.firsts]
+    return answers[words.first_token]
 
 
 def same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:

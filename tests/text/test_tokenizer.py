@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from cascade.core.batch import Encoded
+from cascade.core.rows import Encoded
 from cascade.exceptions import BundleError, BundleNotFoundError, InputError, OptionError
 from cascade.text import tokenizer as tokenizer_module
 from cascade.text.tokenizer import Tokenizer
@@ -76,11 +76,15 @@ def maker(request: pytest.FixtureRequest) -> Any:
 
 
 def rows_of(encoded: Encoded) -> list[list[int]]:
-    return [row.tolist() for row in np.split(encoded.batch.ids, encoded.batch.offsets[1:-1])][: len(encoded.batch)]
+    return [row.tolist() for row in np.split(encoded.units.rows.ids, encoded.units.rows.offsets[1:-1])][
+        : len(encoded.units.rows)
+    ]
 
 
 def types_of(encoded: Encoded) -> list[list[int]]:
-    return [row.tolist() for row in np.split(encoded.batch.types, encoded.batch.offsets[1:-1])][: len(encoded.batch)]
+    return [row.tolist() for row in np.split(encoded.units.rows.types, encoded.units.rows.offsets[1:-1])][
+        : len(encoded.units.rows)
+    ]
 
 
 ODD = [
@@ -106,7 +110,7 @@ def test_singles_and_pairs_equal_the_rust_tokenizer(maker: Any) -> None:
     expected = rust.encode_batch(texts)
     assert rows_of(encoded) == [encoding.ids for encoding in expected]
     assert types_of(encoded) == [encoding.type_ids for encoding in expected]
-    assert encoded.documents.tolist() == list(range(len(texts)))
+    assert encoded.numbers.tolist() == list(range(len(texts)))
     assert encoded.truncated == 0
     singles = ours.encode(ODD)
     assert types_of(singles) == [encoding.type_ids for encoding in expected[: len(ODD)]]
@@ -129,7 +133,7 @@ def test_windows_worked_example(word_table: bool) -> None:
     windows = [[2, a, b, c, 3], [2, c, d, e, 3], [2, e, f, g, 3], [2, g, h, 3]]
     accented = [[2, e, b, c, 3], [2, c, d, 3]]
     assert rows_of(encoded) == [*windows, [2, a, b, c, 3], *accented, [2, 3]]
-    assert encoded.documents.tolist() == [0, 0, 0, 0, 1, 2, 2, 3]
+    assert encoded.numbers.tolist() == [0, 0, 0, 0, 1, 2, 2, 3]
     assert encoded.truncated == 0
 
 
@@ -143,7 +147,7 @@ def test_windows_equal_those_of_the_rust_tokenizer(lengths: list[int], max_lengt
     rust.enable_truncation(max_length, stride=overlap)
     expected = [[encoding, *encoding.overflowing] for encoding in map(rust.encode, texts)]
     assert rows_of(encoded) == [window.ids for windows in expected for window in windows]
-    assert encoded.documents.tolist() == [i for i, windows in enumerate(expected) for _ in windows]
+    assert encoded.numbers.tolist() == [i for i, windows in enumerate(expected) for _ in windows]
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "typed_end"])
@@ -163,20 +167,20 @@ def test_long_pairs_are_cut_as_by_the_rust_tokenizer(
     assert rows_of(encoded) == [encoding.ids for encoding in expected]
     assert types_of(encoded) == [encoding.type_ids for encoding in expected]
     assert encoded.truncated == sum(len(encoding.ids) > max_length for encoding in whole)
-    assert encoded.documents.tolist() == list(range(len(texts)))
+    assert encoded.numbers.tolist() == list(range(len(texts)))
 
 
 def test_windows_of_a_tokenizer_without_special_tokens() -> None:
     encoded = Tokenizer(bare(), max_length=2, overlap=0).encode(["a b a b b", "a", ""])
     assert rows_of(encoded) == [[1, 2], [1, 2], [2], [1], []]
-    assert encoded.documents.tolist() == [0, 0, 0, 1, 2]
+    assert encoded.numbers.tolist() == [0, 0, 0, 1, 2]
 
 
 def test_windows_and_long_pairs_in_one_batch() -> None:
     encoded = Tokenizer(bert(), max_length=7, overlap=0).encode([("a " * 9, "b b"), "c " * 6, ("d", "e")])
     assert rows_of(encoded) == [[2, 5, 5, 3, 6, 6, 3], [2, 7, 7, 7, 7, 7, 3], [2, 7, 3], [2, 8, 3, 9, 3]]
     assert types_of(encoded) == [[0, 0, 0, 0, 1, 1, 1], [0] * 7, [0] * 3, [0, 0, 0, 1, 1]]
-    assert encoded.documents.tolist() == [0, 1, 1, 2]
+    assert encoded.numbers.tolist() == [0, 1, 1, 2]
     assert encoded.truncated == 1
 
 
@@ -184,8 +188,8 @@ def test_windows_and_long_pairs_in_one_batch() -> None:
 @given(st.lists(st.text(st.characters(exclude_categories=())), max_size=4))
 def test_any_string_has_an_encoding(family: str, texts: list[str]) -> None:
     encoded = Tokenizer(MAKERS[family](), max_length=6).encode(texts)
-    assert np.unique(encoded.documents).tolist() == list(range(len(texts)))
-    assert encoded.batch.lengths.max(initial=0) <= 6
+    assert np.unique(encoded.numbers).tolist() == list(range(len(texts)))
+    assert encoded.units.rows.lengths.max(initial=0) <= 6
 
 
 def test_surrogates() -> None:
@@ -198,16 +202,16 @@ def test_surrogates() -> None:
 @pytest.mark.parametrize("text", ["a" * 100_000, "a " * 50_000, "é " * 50_000, "電" * 100_000, "\x00" * 100_000])
 def test_very_long_texts(text: str) -> None:
     encoded = Tokenizer(bert(), max_length=128).encode([text, "a"])
-    assert encoded.batch.lengths.max() <= 128
-    assert encoded.documents[-1] == 1
+    assert encoded.units.rows.lengths.max() <= 128
+    assert encoded.numbers[-1] == 1
 
 
 def test_no_texts() -> None:
     encoded = Tokenizer(bert(), max_length=8).encode([])
-    assert len(encoded.batch) == 0
-    assert encoded.batch.tokens == 0
-    assert encoded.documents.tolist() == []
-    assert encoded.batch.ids.dtype == encoded.batch.offsets.dtype == encoded.documents.dtype == np.int64
+    assert len(encoded.units.rows) == 0
+    assert encoded.units.rows.tokens == 0
+    assert encoded.numbers.tolist() == []
+    assert encoded.units.rows.ids.dtype == encoded.units.rows.offsets.dtype == encoded.numbers.dtype == np.int64
 
 
 def test_many_texts_are_encoded_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.core.words import WordBatch
+from cascade.core.rows import Units
 from cascade.exceptions import InputError
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import TextWords, encode_texts, encode_words
@@ -24,28 +24,29 @@ ODD = [
 # fmt: on
 
 
-def row(words: WordBatch, number: int) -> list[int]:
-    batch = words.batch
+def row(words: Units, number: int) -> list[int]:
+    batch = words.rows
     return [int(token) for token in batch.ids[batch.offsets[number] : batch.offsets[number + 1]]]
 
 
-def units(words: WordBatch) -> list[list[int]]:
+def units(words: Units) -> list[list[int]]:
     """The token ids of every word."""
     return [
-        words.batch.ids[first : first + size].tolist() for first, size in zip(words.firsts, words.pieces, strict=True)
+        words.rows.ids[first : first + size].tolist()
+        for first, size in zip(words.first_token, words.n_tokens, strict=True)
     ]
 
 
-def check(words: WordBatch, counts: list[int]) -> None:
-    """What holds for every `WordBatch`."""
+def check(words: Units, counts: list[int]) -> None:
+    """What holds for every `Units`."""
     assert np.diff(words.offsets).tolist() == counts
-    assert words.firsts.shape == words.pieces.shape == (sum(counts),)
-    assert (words.pieces >= 1).all()
+    assert words.first_token.shape == words.n_tokens.shape == (sum(counts),)
+    assert (words.n_tokens >= 1).all()
     rows = np.repeat(np.arange(len(counts)), counts)
-    assert (words.firsts >= words.batch.offsets[rows]).all()
-    assert (words.firsts + words.pieces <= words.batch.offsets[rows + 1]).all()
-    ends = words.firsts + words.pieces
-    assert (words.firsts[1:] >= ends[:-1]).all()
+    assert (words.first_token >= words.rows.offsets[rows]).all()
+    assert (words.first_token + words.n_tokens <= words.rows.offsets[rows + 1]).all()
+    ends = words.first_token + words.n_tokens
+    assert (words.first_token[1:] >= ends[:-1]).all()
 
 
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
@@ -59,7 +60,7 @@ def test_words_equal_the_rust_tokenizer(maker: Any) -> None:
     check(words, [3, 0, 1, 3])
     encodings = rust.encode_batch(sentences, is_pretokenized=True)
     for number, encoding in enumerate(encodings):
-        types = words.batch.types[words.batch.offsets[number] : words.batch.offsets[number + 1]]
+        types = words.rows.types[words.rows.offsets[number] : words.rows.offsets[number + 1]]
         assert row(words, number) == encoding.ids
         assert types.tolist() == encoding.type_ids
     theirs = [
@@ -94,8 +95,8 @@ def test_every_odd_word_has_a_piece(maker: Any) -> None:
     words = encode_words(tokenizer, [ODD, ["the"], ODD])
     check(words, [len(ODD), 1, len(ODD)])
     room = 20 - len(tokenizer.frame.prefix) - len(tokenizer.frame.suffix)
-    assert words.pieces.max() <= room
-    assert words.pieces[: len(ODD)].tolist() == words.pieces[-len(ODD) :].tolist()
+    assert words.n_tokens.max() <= room
+    assert words.n_tokens[: len(ODD)].tolist() == words.n_tokens[-len(ODD) :].tolist()
 
 
 def test_a_word_that_is_dropped_becomes_the_unknown_token() -> None:
@@ -107,8 +108,8 @@ def test_a_word_that_is_dropped_becomes_the_unknown_token() -> None:
 def test_a_word_longer_than_a_row_is_cut_and_a_sentence_is_not() -> None:
     words = encode_words(TOKENIZER, [["!" * 5000], ["film"] * 500])
     check(words, [1, 500])
-    assert words.pieces[0] == 62
-    assert words.batch.lengths.tolist() == [64, 502]
+    assert words.n_tokens[0] == 62
+    assert words.rows.lengths.tolist() == [64, 502]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_nothing() -> None:
     check(encode_texts(TOKENIZER, [], per_piece=False).words, [])
     empty = encode_texts(TOKENIZER, ["", " ", "\u200b"], per_piece=False)
     check(empty.words, [0, 0, 0])
-    assert empty.words.batch.ids.tolist() == [2, 3] * 3
+    assert empty.words.rows.ids.tolist() == [2, 3] * 3
 
 
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
@@ -159,7 +160,9 @@ def test_texts_equal_the_rust_tokenizer(maker: Any, per_piece: bool) -> None:
 
 def slices(texts: list[str], encoded: TextWords) -> list[str]:
     begins, ends = encoded.begins.tolist(), encoded.ends.tolist()
-    return [texts[text][begin:end] for text, begin, end in zip(encoded.words.rows.tolist(), begins, ends, strict=True)]
+    return [
+        texts[text][begin:end] for text, begin, end in zip(encoded.words.row_of.tolist(), begins, ends, strict=True)
+    ]
 
 
 def test_offsets_slice_the_callers_own_strings() -> None:
@@ -187,7 +190,7 @@ def test_offsets_of_any_texts_rise_inside_the_text(texts: list[str], per_piece: 
 
 def test_words_of_a_text_keep_their_whole_offsets_when_pieces_are_cut() -> None:
     encoded = encode_texts(Tokenizer(bert(), max_length=8), ["film " + "z" * 60 + " bad"], per_piece=False)
-    assert encoded.words.pieces.tolist() == [1, 6, 1]
+    assert encoded.words.n_tokens.tolist() == [1, 6, 1]
     assert encoded.begins.tolist() == [0, 5, 66]
     assert encoded.ends.tolist() == [4, 65, 69]
     assert encoded.word_ids.tolist() == [0, 1, 2]

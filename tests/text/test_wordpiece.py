@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
 
-from cascade.core.batch import Encoded
+from cascade.core.rows import Encoded, Units
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.wordpiece import AsciiWordPiece, ChunkTable
 
@@ -54,9 +54,9 @@ ROW = st.one_of(TEXT, st.tuples(TEXT, TEXT))
 
 def same(encoded: Encoded, rust: tokenizers.Tokenizer, rows: list[Any]) -> None:
     expected = rust.encode_batch(rows)
-    assert encoded.batch.ids.tolist() == [number for encoding in expected for number in encoding.ids]
-    assert encoded.batch.types.tolist() == [number for encoding in expected for number in encoding.type_ids]
-    assert encoded.batch.lengths.tolist() == [len(encoding.ids) for encoding in expected]
+    assert encoded.units.rows.ids.tolist() == [number for encoding in expected for number in encoding.ids]
+    assert encoded.units.rows.types.tolist() == [number for encoding in expected for number in encoding.type_ids]
+    assert encoded.units.rows.lengths.tolist() == [len(encoding.ids) for encoding in expected]
 
 
 @settings(max_examples=300)
@@ -213,7 +213,7 @@ def test_a_full_table_changes_nothing() -> None:
     encoded, right = small.encode(rows)
     assert right.all()
     assert encoded.firsts.tolist() == [-1, -1, -1, 3]
-    same(Encoded(encoded.batch, np.arange(4), 0), inner, rows)
+    same(Encoded(Units.whole(encoded.batch), np.arange(4), 0), inner, rows)
 
 
 def test_what_can_be_reserved() -> None:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from cascade.core.batch import FloatArray, IntArray
 from cascade.core.confidence import certainty, softmax
+from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies.word_exits import TokenExit, WordState
 from cascade.training.sampling import ExitRanges, PadWithExits, exit_numbers, token_layers
@@ -50,7 +50,8 @@ def one_by_one(logits: FloatArray, rows: IntArray, windows: IntArray, thresholds
         for number in range(logits.shape[1] - 1):
             probabilities = softmax(logits[words[inside], number])
             state = WordState(
-                exit=number, layer=number + 1, last=False, probabilities=probabilities, history=probabilities[:, None],
+                exit_index=number, exit_layer=number + 1, last=False, probabilities=probabilities,
+                history=probabilities[:, None],
                 sentences=np.zeros(len(words), np.int64), places=inside, ids=np.zeros(len(inside), np.int64),
             )  # fmt: skip
             left = TokenExit(tuple(map(float, thresholds[row])), window=int(windows[row]))(state)

@@ -172,8 +172,8 @@ def test_words_are_tokenized_as_in_the_engine() -> None:
     assert (made.prefix, made.suffix, made.unknown) == ([2], [3], 1)
     engine = encode_words(Tokenizer(tiny.tokenizer(), max_length=64), [words])
     found = [made.pieces(word) for word in words]
-    assert [piece for pieces in found for piece in pieces] == engine.batch.ids[1:-1].tolist()
-    assert [len(pieces) for pieces in found] == engine.pieces.tolist()
+    assert [piece for pieces in found for piece in pieces] == engine.rows.ids[1:-1].tolist()
+    assert [len(pieces) for pieces in found] == engine.n_tokens.tolist()
     assert found[2] == found[3] == [1]
 
 
