@@ -6,16 +6,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+# As in pyproject.toml. It is installed by itself, because pip knows local wheels and constraints that uv does not read.
+TORCH ?= torch>=2.6,<2.14
+EXTRAS := test,export,train,bench,calibrate
+
 .PHONY: demo test lint bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core
 	$(BIN)/cascade demo
 
+# Two processes by default: more do not help on two cores. One: make test PROCESSES=0
+PROCESSES ?= 2
 test: lint
-	$(BIN)/python -m pytest --cov --cov-report=term
+	@echo "Running the tests in $(PROCESSES) processes"
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --benchmark-disable --cov --cov-report=term
 
 lint: $(VENV)/.full
+	@echo "Checking style and types"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -30,13 +38,17 @@ clean:
 	rm -rf $(VENV) build dist demo-output .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks *.egg-info
 
 $(BIN)/python:
+	@echo "Making $(VENV)"
 	$(PYTHON) -m venv $(VENV)
 
 # Editable, so that a changed source file needs no new installation; only pyproject.toml does.
 $(VENV)/.core: pyproject.toml | $(BIN)/python
+	@echo "Installing the light core"
 	$(PIP) install --quiet --editable .
 	touch $@
 
 $(VENV)/.full: pyproject.toml | $(BIN)/python
-	$(PIP) install --quiet --editable '.[test,export,train,bench,calibrate]'
+	@echo "Installing everything: torch first (pip), then the rest (uv, whose resolver takes seconds); two minutes or so"
+	$(PIP) install --quiet uv '$(TORCH)'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$(EXTRAS)]' || $(PIP) install --quiet --editable '.[$(EXTRAS)]'
 	touch $(VENV)/.core $@
