@@ -31,8 +31,8 @@ try:
     import torch
     from transformers import AutoModel, BertConfig, PretrainedConfig
 
-    from cascade.training.multi_exit import MultiExitModel
-    from cascade.training.static import StaticConfig, StaticForSequenceClassification
+    from cascade.training.models.multi_exit import MultiExitModel
+    from cascade.training.models.static import StaticConfig, StaticForSequenceClassification
 except ImportError as error:
     raise MissingExtraError(
         f"making a model needs the bench, export and train extras, but {error.name} is missing; "

@@ -10,10 +10,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig
 
 from cascade.exceptions import BundleError, CascadeError, OptionError
-from cascade.training.backbone import CLASSIFICATION, TAGGING
+from cascade.training.models.backbone import CLASSIFICATION, TAGGING
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.multi_exit import MultiExitModel
-from cascade.training.tagging import MultiExitTagger
+from cascade.training.models.multi_exit import MultiExitModel
+from cascade.training.models.tagging import MultiExitTagger
 from cascade_export.texts import shortened
 from cascade_export.tier1 import TierOne, first_line
 

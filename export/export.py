@@ -20,7 +20,7 @@ from cascade.exceptions import OptionError
 from cascade.policies import exits, routing, windows
 from cascade.policies.exits import MaxProbability
 from cascade.policies.word_exits import TokenExit
-from cascade.training.backbone import TAGGING
+from cascade.training.models.backbone import TAGGING
 from cascade_export.calibrate import quantise_tier1, quantise_tier2
 from cascade_export.card import model_card
 from cascade_export.chain import chain_logits, padded_logits, units

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
 from cascade.exceptions import OptionError
-from cascade.training.multi_exit import MultiExitModel
-from cascade.training.tagging import MultiExitTagger
+from cascade.training.models.multi_exit import MultiExitModel
+from cascade.training.models.tagging import MultiExitTagger
 from cascade_export.families import FAMILIES, LayerParts, PackedEmbed
 
 __all__ = ["PackedLayer", "PackedModel", "PackedStage", "PackedTagStage", "pack"]

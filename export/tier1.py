@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from cascade.exceptions import BundleError, OptionError
-from cascade.training.backbone import CLASSIFICATION, TAGGING
-from cascade.training.static import StaticForSequenceClassification
-from cascade.training.static_tagger import StaticForTokenClassification
+from cascade.training.models.backbone import CLASSIFICATION, TAGGING
+from cascade.training.models.static import StaticForSequenceClassification
+from cascade.training.models.static_tagger import StaticForTokenClassification
 
 __all__ = ["StaticOnnxConfig", "TierOne", "export_tier1", "first_line", "load_tier1"]
 

@@ -12,8 +12,8 @@ from cascade.core.rows import FloatArray, IntArray, Units
 from cascade.engine.packing import Packing, padded
 from cascade.exceptions import BundleError
 from cascade.policies.batching import SortedByLength, batches
-from cascade.training.multi_exit import MultiExitModel
-from cascade.training.tagging import MultiExitTagger
+from cascade.training.models.multi_exit import MultiExitModel
+from cascade.training.models.tagging import MultiExitTagger
 from cascade_export.chain import Encoded, at_words, chain_logits, per_token, tokens, units
 from cascade_export.graphs import TierTwoGraphs
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cascade.exceptions import DataError, MissingExtraError
 from cascade.text.reading import Columns, read_examples
-from cascade.training.backbone import default_names
+from cascade.training.models.backbone import default_names
 
 __all__ = [
     "Columns",

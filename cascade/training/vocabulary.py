@@ -20,7 +20,7 @@ from torch import nn
 
 from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
-from cascade.training.backbone import ExitBackbone
+from cascade.training.models.backbone import ExitBackbone
 
 __all__ = ["PrunedVocabulary", "prune", "prune_model", "shrink_embedding"]
 

@@ -11,7 +11,7 @@ import torch
 from cascade.exceptions import OptionError
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import encode_words
-from cascade.training.tagging import MultiExitTagger
+from cascade.training.models.tagging import MultiExitTagger
 from cascade_bench.peers import best_batch_size, contender
 from cascade_bench.tag_peers import TagPipeline, last_exit
 from tests.models import tiny

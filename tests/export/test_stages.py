@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cascade.engine.packing import Packing
 from cascade.exceptions import OptionError
-from cascade.training.multi_exit import MultiExitModel
+from cascade.training.models.multi_exit import MultiExitModel
 from cascade_export.graphs import TierTwoGraphs, export_tier2
 from cascade_export.stages import PackedModel, pack
 from tests.models import tiny

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cascade.core.rows import IntArray, Units
 from cascade.engine.packing import Packing
-from cascade.training.tagging import MultiExitTagger
+from cascade.training.models.tagging import MultiExitTagger
 from cascade_export.calibrate import QuantisedTierTwo, quantise_tier2
 from cascade_export.chain import chain_logits, chain_ranges, session, units
 from cascade_export.graphs import TierTwoGraphs, export_tier2

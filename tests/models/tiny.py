@@ -19,9 +19,9 @@ from transformers import (
     RobertaConfig,
 )
 
-from cascade.training.multi_exit import MultiExitModel
-from cascade.training.static import StaticConfig, StaticForSequenceClassification
-from cascade.training.tagging import MultiExitTagger
+from cascade.training.models.multi_exit import MultiExitModel
+from cascade.training.models.static import StaticConfig, StaticForSequenceClassification
+from cascade.training.models.tagging import MultiExitTagger
 
 FAMILIES = ("bert", "roberta", "electra", "distilbert", "albert")
 LABELS = ("negative", "positive")

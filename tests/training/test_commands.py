@@ -20,12 +20,13 @@ from cascade import Classifier
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all
 from cascade.training import checkpoint as checkpoints
-from cascade.training import data, first_tier, loop
+from cascade.training import data, loop
 from cascade.training.cli import main
-from cascade.training.first_tier import teacher_logits
-from cascade.training.multi_exit import MULTI_LABEL, MultiExitModel
-from cascade.training.static import StaticForSequenceClassification
-from cascade.training.students import Static, Transformer, principal_components
+from cascade.training.recipes import first_tier
+from cascade.training.recipes.first_tier import teacher_logits
+from cascade.training.models.multi_exit import MULTI_LABEL, MultiExitModel
+from cascade.training.models.static import StaticForSequenceClassification
+from cascade.training.models.students import Static, Transformer, principal_components
 from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 from tests.models import tiny
 from tests.training.test_multi_exit import fine_tuned
@@ -113,7 +114,7 @@ def test_two_stage_leaves_full_depth_to_the_first_stage(
         seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         return scores
 
-    monkeypatch.setattr("cascade.training.exits.run_loop", spy)
+    monkeypatch.setattr("cascade.training.recipes.exits.run_loop", spy)
     assert exits(checkpoint, rows, tmp_path / "out", "--objective", "two-stage").status == 0
     first, second = seen
     moved = {name for name in first if not torch.equal(first[name], second[name])}

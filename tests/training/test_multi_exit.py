@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, GPT2Config
 
 from cascade.exceptions import DataError, OptionError
-from cascade.training.multi_exit import MultiExitModel, pool
+from cascade.training.models.multi_exit import MultiExitModel, pool
 from tests.models import tiny
 
 IDS = torch.tensor([[2, 40, 50, 60, 3], [2, 70, 3, 0, 0]])

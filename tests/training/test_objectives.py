@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cascade.exceptions import OptionError
-from cascade.training.objectives import (
+from cascade.training.recipes.objectives import (
     Detached,
     Distilled,
     EarlierExits,

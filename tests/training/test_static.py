@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cascade.training.static import (
+from cascade.training.models.static import (
     StaticConfig,
     StaticForSequenceClassification,
     neighbourhoods,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from cascade.training.static_tagger import StaticForTokenClassification, StaticTaggerConfig
-from cascade.training.students import StaticTagger, Transformer, principal_components
+from cascade.training.models.static_tagger import StaticForTokenClassification, StaticTaggerConfig
+from cascade.training.models.students import StaticTagger, Transformer, principal_components
 from tests.models import tiny
 
 IDS = torch.tensor([[2, 40, 50, 60, 70, 80, 3]])

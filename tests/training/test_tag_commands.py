@@ -15,10 +15,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForTokenClassification
 
 from cascade.training import checkpoint as checkpoints
-from cascade.training.static_tagger import StaticForTokenClassification
-from cascade.training.students import StaticTagger, Transformer
+from cascade.training.models.static_tagger import StaticForTokenClassification
+from cascade.training.models.students import StaticTagger, Transformer
 from cascade.training.tag_encoding import WordTokenizer
-from cascade.training.tagging import MultiExitTagger
+from cascade.training.models.tagging import MultiExitTagger
 from tests.models import tiny
 from tests.training.test_commands import Done, train, write
 from tests.training.test_tagging import fine_tuned

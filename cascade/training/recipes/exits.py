@@ -15,8 +15,8 @@ from transformers import EvalPrediction, set_seed
 from cascade.exceptions import DataError, OptionError
 from cascade.training import checkpoint, data, vocabulary
 from cascade.training.loop import LoopOptions, run_loop
-from cascade.training.multi_exit import MULTI_LABEL, MultiExitModel
-from cascade.training.objectives import Joint, Objective
+from cascade.training.models.multi_exit import MULTI_LABEL, MultiExitModel
+from cascade.training.recipes.objectives import Joint, Objective
 
 __all__ = ["ExitsOptions", "train_exits"]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForTokenClassification, PretrainedConfig, PreTrainedModel
 
 from cascade.exceptions import DataError
-from cascade.training.backbone import (
+from cascade.training.models.backbone import (
     TAGGING,
     ExitBackbone,
     check_labels,

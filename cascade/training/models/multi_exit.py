@@ -11,7 +11,7 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
 from cascade.exceptions import DataError, OptionError
-from cascade.training.backbone import (
+from cascade.training.models.backbone import (
     CLASSIFICATION,
     ExitBackbone,
     check_labels,

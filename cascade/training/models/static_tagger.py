@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import TokenClassifierOutput
 
-from cascade.training.static import neighbourhoods, side_by_side, with_zero
+from cascade.training.models.static import neighbourhoods, side_by_side, with_zero
 
 __all__ = ["StaticForTokenClassification", "StaticTaggerConfig", "runs"]
 

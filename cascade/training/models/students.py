@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification, PreTrainedModel
 
 from cascade.exceptions import OptionError
-from cascade.training.backbone import ExitBackbone
-from cascade.training.multi_exit import MultiExitModel, pool
-from cascade.training.static import StaticConfig, StaticForSequenceClassification
-from cascade.training.static_tagger import StaticForTokenClassification, StaticTaggerConfig
+from cascade.training.models.backbone import ExitBackbone
+from cascade.training.models.multi_exit import MultiExitModel, pool
+from cascade.training.models.static import StaticConfig, StaticForSequenceClassification
+from cascade.training.models.static_tagger import StaticForTokenClassification, StaticTaggerConfig
 
 __all__ = ["Static", "StaticTagger", "Student", "TagStudent", "Transformer", "principal_components"]
 

@@ -17,9 +17,9 @@ from cascade.pipelines.tagger import Tagger
 from cascade.policies import decoding
 from cascade.policies.decoding import Crf, Decoder, MeanField, Viterbi, argmax
 from cascade.training import tag_data
-from cascade.training.crf import fit_crf
+from cascade.training.models.crf import fit_crf
 from cascade.training.tag_data import Sentences, TagColumns
-from cascade.training.tag_exits import ENTITY_F1, require_seqeval
+from cascade.training.recipes.tag_exits import ENTITY_F1, require_seqeval
 
 __all__ = ["CrfOptions", "train_crf"]
 

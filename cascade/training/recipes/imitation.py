@@ -14,7 +14,7 @@ from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.training.augmentation import Augmentation
 from cascade.training.loop import LoopOptions
-from cascade.training.objectives import divergence
+from cascade.training.recipes.objectives import divergence
 
 __all__ = ["Imitation"]
 

@@ -1,0 +1,10 @@
+"""The torch models of both tiers, and how a first tier begins from its teacher.
+
+backbone       what both second tiers share: an encoder, its exits, tokens that stop early, checkpoints
+multi_exit     a second tier for classification: a head on a pooled vector at every exit
+tagging        a second tier for tagging: a linear head over every token at every exit
+static         the cheapest first tier: a weighted mean of token embeddings and a small MLP
+static_tagger  the cheapest first tier for tagging: an MLP on each piece and its neighbours
+students       the kinds of first tier
+crf            transitions of a linear-chain CRF over frozen answers
+"""
