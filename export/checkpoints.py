@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig
 
 from cascade.exceptions import BundleError, CascadeError, OptionError
-from cascade.training.models.backbone import CLASSIFICATION, TAGGING
 from cascade.training.checkpoint import load_tokenizer_text
+from cascade.training.models.backbone import CLASSIFICATION, TAGGING
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
 from cascade_export.texts import shortened

@@ -15,12 +15,12 @@ import click
 from cascade._version import __version__
 from cascade.core.console import finish
 from cascade.training.augmentation import Augmentation
+from cascade.training.models.students import Static, Student, Transformer
+from cascade.training.options import columns, loop, numbers, say, shared, task
 from cascade.training.recipes.exits import ExitsOptions, train_exits
 from cascade.training.recipes.first_tier import FirstTierOptions, train_first_tier
 from cascade.training.recipes.objectives import Detached, Distilled, EarlierExits, Joint, LastExit, Objective
-from cascade.training.options import columns, loop, numbers, say, shared, task
 from cascade.training.split import hold_out
-from cascade.training.models.students import Static, Student, Transformer
 from cascade.training.tag_cli import crf, self_sample, tag_exits, tag_first_tier
 
 __all__ = ["main", "train"]

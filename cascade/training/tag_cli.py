@@ -11,11 +11,11 @@ from typing import Any
 import click
 
 from cascade.training.augmentation import Augmentation
-from cascade.training.recipes.objectives import Objective
+from cascade.training.models.students import StaticTagger, TagStudent, Transformer
 from cascade.training.options import loop, not_for_tagging, numbers, say, shared, tag_columns
+from cascade.training.recipes.objectives import Objective
 from cascade.training.recipes.sampling import ExitRanges
 from cascade.training.recipes.self_sample import SelfSampleOptions, train_self_sample
-from cascade.training.models.students import StaticTagger, TagStudent, Transformer
 from cascade.training.recipes.tag_crf import CrfOptions, train_crf
 from cascade.training.recipes.tag_exits import TagExitsOptions, train_tag_exits
 from cascade.training.recipes.tag_first_tier import TagFirstTierOptions, train_tag_first_tier

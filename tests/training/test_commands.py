@@ -22,11 +22,11 @@ from cascade.policies.routing import defer_all
 from cascade.training import checkpoint as checkpoints
 from cascade.training import data, loop
 from cascade.training.cli import main
-from cascade.training.recipes import first_tier
-from cascade.training.recipes.first_tier import teacher_logits
 from cascade.training.models.multi_exit import MULTI_LABEL, MultiExitModel
 from cascade.training.models.static import StaticForSequenceClassification
 from cascade.training.models.students import Static, Transformer, principal_components
+from cascade.training.recipes import first_tier
+from cascade.training.recipes.first_tier import teacher_logits
 from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 from tests.models import tiny
 from tests.training.test_multi_exit import fine_tuned

@@ -17,10 +17,10 @@ from cascade.core.confidence import certainty, softmax
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies.word_exits import TokenExit, WordState
+from cascade.training.models.tagging import MultiExitTagger
 from cascade.training.recipes.sampling import ExitRanges, PadWithExits, exit_numbers, token_layers
 from cascade.training.recipes.self_sample import SelfSampleOptions, _loss, _uncertainty_and_loss
 from cascade.training.tag_encoding import NO_LABEL
-from cascade.training.models.tagging import MultiExitTagger
 from tests.models import tiny
 from tests.training.test_commands import Done, train, write
 from tests.training.test_tag_commands import SENTENCES, SPANS

@@ -17,8 +17,8 @@ from transformers import AutoModelForTokenClassification
 from cascade.training import checkpoint as checkpoints
 from cascade.training.models.static_tagger import StaticForTokenClassification
 from cascade.training.models.students import StaticTagger, Transformer
-from cascade.training.tag_encoding import WordTokenizer
 from cascade.training.models.tagging import MultiExitTagger
+from cascade.training.tag_encoding import WordTokenizer
 from tests.models import tiny
 from tests.training.test_commands import Done, train, write
 from tests.training.test_tagging import fine_tuned

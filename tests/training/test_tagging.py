@@ -19,11 +19,11 @@ from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import encode_words
 from cascade.training import tag_data
 from cascade.training.models.multi_exit import MultiExitModel
+from cascade.training.models.tagging import MultiExitTagger
+from cascade.training.recipes.tag_exits import tag_metrics
+from cascade.training.recipes.word_pass import over_words, split_words, word_logits
 from cascade.training.tag_data import Sentences, TagColumns
 from cascade.training.tag_encoding import NO_LABEL, PadTags, WordTokenizer, encode
-from cascade.training.recipes.tag_exits import tag_metrics
-from cascade.training.models.tagging import MultiExitTagger
-from cascade.training.recipes.word_pass import over_words, split_words, word_logits
 from tests.models import tiny
 from tests.training.test_commands import write
 

@@ -18,10 +18,10 @@ from transformers import EvalPrediction, set_seed
 from cascade.core.rows import FloatArray
 from cascade.training import checkpoint, data
 from cascade.training.augmentation import neighbours
-from cascade.training.recipes.imitation import Imitation
 from cascade.training.loop import Loss, run_loop
 from cascade.training.models.multi_exit import MULTI_LABEL, MultiExitModel
 from cascade.training.models.students import Static, Student
+from cascade.training.recipes.imitation import Imitation
 
 __all__ = ["FirstTierOptions", "train_first_tier"]
 

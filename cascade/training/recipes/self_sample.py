@@ -26,12 +26,12 @@ from cascade.exceptions import OptionError
 from cascade.training import checkpoint, tag_data
 from cascade.training.data import Rows
 from cascade.training.loop import LoopOptions, Loss, run_loop
+from cascade.training.models.tagging import MultiExitTagger
 from cascade.training.recipes.sampling import ExitRanges, PadWithExits, exit_numbers
+from cascade.training.recipes.tag_exits import ENTITY_F1, answers_of_exits, entity_f1, tag_metrics
+from cascade.training.recipes.word_pass import over_words, split_words, word_logits
 from cascade.training.tag_data import TagColumns
 from cascade.training.tag_encoding import NO_LABEL, WordTokenizer, encode
-from cascade.training.recipes.tag_exits import ENTITY_F1, answers_of_exits, entity_f1, tag_metrics
-from cascade.training.models.tagging import MultiExitTagger
-from cascade.training.recipes.word_pass import over_words, split_words, word_logits
 
 __all__ = ["SelfSampleOptions", "train_self_sample"]
 

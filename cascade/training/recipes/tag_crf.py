@@ -18,8 +18,8 @@ from cascade.policies import decoding
 from cascade.policies.decoding import Crf, Decoder, MeanField, Viterbi, argmax
 from cascade.training import tag_data
 from cascade.training.models.crf import fit_crf
-from cascade.training.tag_data import Sentences, TagColumns
 from cascade.training.recipes.tag_exits import ENTITY_F1, require_seqeval
+from cascade.training.tag_data import Sentences, TagColumns
 
 __all__ = ["CrfOptions", "train_crf"]
 

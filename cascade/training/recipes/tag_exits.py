@@ -18,11 +18,11 @@ from transformers import EvalPrediction, set_seed
 from cascade.exceptions import MissingExtraError, OptionError
 from cascade.training import checkpoint, tag_data, vocabulary
 from cascade.training.loop import LoopOptions, Loss, run_loop
+from cascade.training.models.tagging import MultiExitTagger
 from cascade.training.recipes.objectives import Joint, Objective
+from cascade.training.recipes.word_pass import word_logits
 from cascade.training.tag_data import Sentences, TagColumns
 from cascade.training.tag_encoding import NO_LABEL, PadTags, WordTokenizer, encode
-from cascade.training.models.tagging import MultiExitTagger
-from cascade.training.recipes.word_pass import word_logits
 
 __all__ = [
     "ENTITY_F1",

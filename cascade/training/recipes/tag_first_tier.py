@@ -17,14 +17,14 @@ from transformers import EvalPrediction, set_seed
 from cascade.training import checkpoint, tag_data
 from cascade.training.augmentation import neighbours
 from cascade.training.data import Rows
-from cascade.training.recipes.imitation import Imitation
 from cascade.training.loop import Loss, run_loop
 from cascade.training.models.students import StaticTagger, TagStudent
+from cascade.training.models.tagging import MultiExitTagger
+from cascade.training.recipes.imitation import Imitation
+from cascade.training.recipes.tag_exits import ENTITY_F1, entity_f1, require_seqeval
+from cascade.training.recipes.word_pass import over_words, split_words
 from cascade.training.tag_data import Sentences, TagColumns
 from cascade.training.tag_encoding import NO_LABEL, PadTags, WordTokenizer, encode
-from cascade.training.recipes.tag_exits import ENTITY_F1, entity_f1, require_seqeval
-from cascade.training.models.tagging import MultiExitTagger
-from cascade.training.recipes.word_pass import over_words, split_words
 
 __all__ = ["TagFirstTierOptions", "train_tag_first_tier"]
 

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from cascade.core.rows import FloatArray
 from cascade.training.data import Rows
-from cascade.training.tag_encoding import PadTags
 from cascade.training.models.tagging import MultiExitTagger
+from cascade.training.tag_encoding import PadTags
 
 __all__ = ["over_words", "split_words", "word_logits"]
 
