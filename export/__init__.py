@@ -27,8 +27,8 @@ from cascade.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
     from cascade_export.export import export_bundle
+    from cascade_export.int8.precision import Int8
     from cascade_export.options import CardOptions, ExportOptions
-    from cascade_export.precision import Int8
     from cascade_export.tag_texts import TagCalibration
     from cascade_export.texts import Calibration
 
@@ -38,11 +38,11 @@ _HOMES = {
     "Calibration": "texts",
     "CardOptions": "options",
     "ExportOptions": "options",
-    "Int8": "precision",
+    "Int8": "int8.precision",
     "TagCalibration": "tag_texts",
     "export_bundle": "export",
 }
-_NEEDED = ("onnx", "optimum", "safetensors", "scipy", "torch", "transformers")
+_NEEDED = ("onnx", "safetensors", "scipy", "torch", "transformers")
 
 
 def require_extra() -> None:

@@ -21,14 +21,14 @@ from cascade.policies import exits, routing, windows
 from cascade.policies.exits import MaxProbability
 from cascade.policies.word_exits import TokenExit
 from cascade.training.models.backbone import TAGGING
-from cascade_export.calibrate import quantise_tier1, quantise_tier2
 from cascade_export.card import model_card
-from cascade_export.chain import chain_logits, padded_logits, units
 from cascade_export.checkpoints import common_labels, common_tokenizer, load_tier2, small_files, task_of
-from cascade_export.graphs import TierTwoGraphs, export_tier2
+from cascade_export.int8.calibrate import quantise_tier1, quantise_tier2
+from cascade_export.int8.precision import Int8
 from cascade_export.options import ExportOptions
-from cascade_export.precision import Int8
-from cascade_export.stages import PackedModel, pack
+from cascade_export.packed.chain import chain_logits, padded_logits, units
+from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
+from cascade_export.packed.stages import PackedModel, pack
 from cascade_export.tag_texts import TagCalibration, encode_sentences, split
 from cascade_export.texts import Calibration, Rows, encode
 from cascade_export.tier1 import TierOne, export_tier1, load_tier1

@@ -24,13 +24,13 @@ from cascade.bundle.manifest import Manifest
 from cascade.bundle.opening import Bundle
 from cascade.bundle.writing import write_bundle
 from cascade.exceptions import BundleError
-from cascade_export.calibrate import int8_tier2, range_rows, rows_tier2
-from cascade_export.chain import Encoded, chain_ranges
 from cascade_export.checkpoints import common_tokenizer, load_tier2
-from cascade_export.graphs import TierTwoGraphs, export_tier2
-from cascade_export.linears import constants_of, linears
+from cascade_export.int8.calibrate import int8_tier2, range_rows, rows_tier2
+from cascade_export.int8.linears import constants_of, linears
+from cascade_export.packed.chain import Encoded, chain_ranges
+from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
+from cascade_export.packed.stages import PackedModel, pack
 from cascade_export.percentiles import check_percentile, percentile_ranges
-from cascade_export.stages import PackedModel, pack
 from cascade_export.tag_texts import TagCalibration, encode_sentences
 from cascade_export.texts import Calibration, encode
 

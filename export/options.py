@@ -8,7 +8,7 @@ from cascade.exceptions import OptionError
 from cascade.policies.exits import ExitPolicy
 from cascade.policies.routing import Router, Threshold
 from cascade.policies.windows import Windows
-from cascade_export.precision import Int8
+from cascade_export.int8.precision import Int8
 
 __all__ = ["CardOptions", "ExportOptions"]
 

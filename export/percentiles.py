@@ -17,10 +17,10 @@ from onnx import TensorProto, helper
 
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
-from cascade_export.chain import ChainRanges, Encoded, Outputs, run_chain
-from cascade_export.graphs import TierTwoGraphs
-from cascade_export.inputs import Ranges
-from cascade_export.linears import linears
+from cascade_export.int8.inputs import Ranges
+from cascade_export.int8.linears import linears
+from cascade_export.packed.chain import ChainRanges, Encoded, Outputs, run_chain
+from cascade_export.packed.graphs import TierTwoGraphs
 
 __all__ = ["Histogram", "check_percentile", "percentile_ranges"]
 

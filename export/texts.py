@@ -12,8 +12,8 @@ import tokenizers
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import DataError, OptionError
 from cascade.text.tokenizer import Text, Tokenizer
-from cascade_export.calibrate import Targets, accuracy, compare, fit_temperature
-from cascade_export.chain import Encoded, tokens
+from cascade_export.int8.calibrate import Targets, accuracy, compare, fit_temperature
+from cascade_export.packed.chain import Encoded, tokens
 
 __all__ = ["Calibration", "Rows", "encode", "shortened"]
 

@@ -1,31 +1,29 @@
-"""The first tier: an ordinary classifier or tagger or a static one, through optimum to one padded ONNX graph."""
+"""The first tier: any classifier or tagger of transformers, or a static one, as one padded ONNX graph."""
 
 from __future__ import annotations
 
+import inspect
 import json
-import tempfile
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
-from optimum.exporters.onnx import export
-from optimum.exporters.onnx.config import TextEncoderOnnxConfig
-from optimum.exporters.tasks import TasksManager
-from optimum.utils import NormalizedTextConfig
+import torch
 from safetensors import SafetensorError
+from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from cascade.exceptions import BundleError, OptionError
 from cascade.training.models.backbone import CLASSIFICATION, TAGGING
+from cascade.training.models.families import max_length
 from cascade.training.models.static import StaticForSequenceClassification
 from cascade.training.models.static_tagger import StaticForTokenClassification
+from cascade_export.tracing import trace
 
-__all__ = ["StaticOnnxConfig", "TierOne", "export_tier1", "first_line", "load_tier1"]
+__all__ = ["TierOne", "export_tier1", "first_line", "load_tier1"]
 
-OPSET = 20  # the first in which Gelu is one operator
 STATIC: dict[str, Any] = {
     "cascade_static": StaticForSequenceClassification,
     "cascade_static_tagger": StaticForTokenClassification,
@@ -33,30 +31,18 @@ STATIC: dict[str, Any] = {
 TASKS: dict[str, Any] = {CLASSIFICATION: AutoModelForSequenceClassification, TAGGING: AutoModelForTokenClassification}
 
 
-class StaticOnnxConfig(TextEncoderOnnxConfig):  # type: ignore[misc]  # optimum ships no types
-    """What optimum has to know about a static first tier."""
-
-    NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
-    DEFAULT_ONNX_OPSET = OPSET
-
-    @property
-    def inputs(self) -> Mapping[str, Mapping[int, str]]:
-        """Names of the inputs and of their free axes."""
-        axes = {0: "batch_size", 1: "sequence_length"}
-        return {"input_ids": axes, "attention_mask": axes}
-
-
 @dataclass(frozen=True, eq=False)
 class TierOne:
     """A first tier in torch.
 
     Attributes:
-        model: in evaluation mode.
+        model: in evaluation mode and fp32.
         task: as transformers names it.
         kind: `static` or `transformer`.
         labels: names of its outputs, in order.
         problem_type: transformers' name; single-label where the checkpoint says nothing.
         max_length: tokens of a row at most, special tokens included.
+        inputs: names of what its graph takes; `input_ids`, `attention_mask` and perhaps `token_type_ids`.
     """
 
     model: Any
@@ -65,6 +51,7 @@ class TierOne:
     labels: tuple[str, ...]
     problem_type: str
     max_length: int
+    inputs: tuple[str, ...]
 
 
 def load_tier1(folder: str | Path, *, task: str = CLASSIFICATION) -> TierOne:
@@ -89,18 +76,20 @@ def load_tier1(folder: str | Path, *, task: str = CLASSIFICATION) -> TierOne:
         )
     static = STATIC.get(found.get("model_type"))
     try:
-        model = (static or TASKS[task]).from_pretrained(str(folder)).eval()
+        # Eager attention: its graph is the smallest, and every family has it. fp32 whatever the weights are stored in.
+        model = (static or TASKS[task]).from_pretrained(str(folder), attn_implementation="eager").float().eval()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise OptionError(f"tier 1 must be a checkpoint that transformers reads, but {first_line(error)}") from None
     config = model.config
-    offset = config.pad_token_id + 1 if config.model_type == "roberta" else 0
+    typed = (getattr(config, "type_vocab_size", 0) or 0) > 1 and "token_type_ids" in _arguments(model)
     return TierOne(
         model=model,
         task=task,
         kind="static" if static else "transformer",
         labels=tuple(config.id2label[i] for i in range(config.num_labels)),
         problem_type=config.problem_type or "single_label_classification",
-        max_length=config.max_position_embeddings - offset,
+        max_length=max_length(config),
+        inputs=("input_ids", "attention_mask", *(["token_type_ids"] if typed else [])),
     )
 
 
@@ -108,26 +97,40 @@ def export_tier1(tier: TierOne) -> onnx.ModelProto:
     """The graph `input_ids`, `attention_mask`[, `token_type_ids`] -> `logits`, in fp32.
 
     Raises:
-        OptionError: optimum does not know this kind of model.
+        OptionError: torch cannot trace this model.
     """
-    config = tier.model.config
-    if tier.kind == "static":
-        make = StaticOnnxConfig
-    else:
-        try:
-            make = TasksManager.get_exporter_config_constructor(
-                exporter="onnx", model=tier.model, task=tier.task, library_name="transformers"
-            )
-        except (KeyError, ValueError) as error:
-            raise OptionError(
-                f"tier 1's model_type must be one that optimum exports for {tier.task}, was: {config.model_type}; "
-                f"{first_line(error)}"
-            ) from None
-    with tempfile.TemporaryDirectory(prefix="cascade-export-") as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the tracer, about constants of the models' own code
-        file = Path(folder) / "model.onnx"
-        export(tier.model, make(config, task=tier.task), file, opset=OPSET)
-        return onnx.load(file)
+    ids = torch.full((2, 8), tier.model.config.pad_token_id or 0)  # two rows, the second with padding
+    mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
+    example = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    grid = ("batch_size", "sequence_length")
+    try:
+        return trace(
+            _Logits(tier.model, tier.inputs),
+            tuple(example[name] for name in tier.inputs),
+            inputs=dict.fromkeys(tier.inputs, grid),
+            outputs={"logits": grid if tier.task == TAGGING else grid[:1]},
+        )
+    except (RuntimeError, TypeError, ValueError) as error:  # of any of the hundred architectures
+        raise OptionError(
+            f"tier 1's model_type must be one that torch can trace, got {tier.model.config.model_type}; "
+            f"{first_line(error)}"
+        ) from None
+
+
+class _Logits(nn.Module):
+    """A model of transformers as a function of tensors, in the order of their names, to logits."""
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        logits: Tensor = self.model(**dict(zip(self.names, tensors, strict=True))).logits
+        return logits
+
+
+def _arguments(model: Any) -> Mapping[str, Any]:
+    return inspect.signature(model.forward).parameters
 
 
 def _task(config: Mapping[str, Any]) -> str | None:

@@ -14,8 +14,8 @@ from cascade.exceptions import BundleError
 from cascade.policies.batching import SortedByLength, batches
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
-from cascade_export.chain import Encoded, at_words, chain_logits, per_token, tokens, units
-from cascade_export.graphs import TierTwoGraphs
+from cascade_export.packed.chain import Encoded, at_words, chain_logits, per_token, tokens, units
+from cascade_export.packed.graphs import TierTwoGraphs
 
 __all__ = ["SAMPLES", "TOLERANCE", "check", "check_tier2", "random_exits", "torch_tier1", "torch_tier2"]
 

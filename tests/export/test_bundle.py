@@ -28,8 +28,8 @@ from cascade.policies.routing import Budget
 from cascade.text.tokenizer import Text, Tokenizer
 from cascade_export import Calibration, CardOptions, ExportOptions, Int8, export_bundle, verify
 from cascade_export import export as export_module
-from cascade_export.chain import padded_logits
 from cascade_export.cli import main
+from cascade_export.packed.chain import padded_logits
 from cascade_export.verify import check, torch_tier1, torch_tier2
 from tests.models import tiny
 
@@ -396,14 +396,14 @@ def test_the_extra_is_named_where_it_is_missing() -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "import importlib.util as u; real = u.find_spec\n"
-        "u.find_spec = lambda name: None if name in ('torch', 'optimum') else real(name)\n"
+        "u.find_spec = lambda name: None if name in ('torch', 'onnx') else real(name)\n"
         "from cascade_export.cli import main\n"
         "main(['--tier2', 'a', '--tier1', 'b', '--output', 'c'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.strip() == (
-        "Error: cascade_export needs the export extra, but optimum, torch cannot be imported; "
+        "Error: cascade_export needs the export extra, but onnx, torch cannot be imported; "
         'pip install "cascade-encoder[export]"'
     )
 

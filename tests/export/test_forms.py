@@ -16,14 +16,14 @@ from cascade.core.rows import FloatArray, Rows
 from cascade.exceptions import BundleError, OptionError
 from cascade.text.tokenizer import Tokenizer
 from cascade_export import Calibration, ExportOptions, Int8, TagCalibration, export_bundle
-from cascade_export.chain import ChainRanges, chain_logits, chain_ranges, session
 from cascade_export.forms import write_forms
 from cascade_export.forms_cli import main
-from cascade_export.graphs import TierTwoGraphs, export_tier2
-from cascade_export.linears import linears
+from cascade_export.int8.linears import linears
+from cascade_export.int8.quantise_rows import quantise_by_row
+from cascade_export.packed.chain import ChainRanges, chain_logits, chain_ranges, session
+from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
+from cascade_export.packed.stages import pack
 from cascade_export.percentiles import Histogram, percentile_ranges
-from cascade_export.quantise_rows import quantise_by_row
-from cascade_export.stages import pack
 from tests.models import tiny, tiny_tagging
 
 FORMS = ["fp32", "dynamic", "static", "smoothed", "percentile", "rows"]

@@ -13,15 +13,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cascade.core.rows import FloatArray, Rows
 from cascade.text.tokenizer import Tokenizer
-from cascade_export import calibrate
-from cascade_export.calibrate import Agreement, accuracy, compare, fit_temperature, quantise_tier2
-from cascade_export.chain import chain_logits, chain_ranges, session
-from cascade_export.graphs import TierTwoGraphs, export_tier2
-from cascade_export.inputs import Ranges
-from cascade_export.linears import linears
-from cascade_export.precision import Int8
-from cascade_export.quantise import quantise_linears, quantise_tables
-from cascade_export.stages import PackedModel, pack
+from cascade_export.int8 import calibrate
+from cascade_export.int8.calibrate import Agreement, accuracy, compare, fit_temperature, quantise_tier2
+from cascade_export.int8.inputs import Ranges
+from cascade_export.int8.linears import linears
+from cascade_export.int8.precision import Int8
+from cascade_export.int8.quantise import quantise_linears, quantise_tables
+from cascade_export.packed.chain import chain_logits, chain_ranges, session
+from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
+from cascade_export.packed.stages import PackedModel, pack
 from tests.models import tiny
 
 

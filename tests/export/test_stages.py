@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from cascade.engine.packing import Packing
 from cascade.exceptions import OptionError
 from cascade.training.models.multi_exit import MultiExitModel
-from cascade_export.graphs import TierTwoGraphs, export_tier2
-from cascade_export.stages import PackedModel, pack
+from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
+from cascade_export.packed.stages import PackedModel, pack
 from tests.models import tiny
 
 # Ragged; with rows of one body token, and a row of nothing but special tokens.
@@ -87,7 +87,7 @@ def run_chain(graphs: TierTwoGraphs, packed: PackedModel, rows: list[list[int]])
     """Logits `(rows, exits, labels)`."""
     positions = np.concatenate([np.arange(len(row)) for row in rows]) + packed.position_offset
     feeds = {"input_ids": np.concatenate(rows).astype(np.int64), "position_ids": positions.astype(np.int64)}
-    if packed.takes_types:
+    if packed.embed.types is not None:
         feeds["token_type_ids"] = np.zeros_like(feeds["input_ids"])
     (hidden,) = session(graphs.embed).run(["hidden"], feeds)
     logits = []
@@ -120,7 +120,7 @@ def test_packed_chain_equals_torch_at_every_exit(tmp_path: Path, family: str, po
     assert packed.max_length == 64
     assert graphs.heads == packed.heads == model.config.num_attention_heads == 2
     assert (packed.position_offset == 2) == (family == "roberta")
-    assert packed.takes_types == (family in ("bert", "electra", "albert"))
+    assert (packed.embed.types is not None) == (family in ("bert", "electra", "albert"))
 
 
 def test_stage_boundaries_are_the_exits_layers(tmp_path: Path) -> None:
@@ -226,19 +226,19 @@ def test_packing_leaves_the_model_alone(tmp_path: Path) -> None:
 def test_unknown_family_names_the_supported_ones(tmp_path: Path) -> None:
     model = tiny.tier2(tmp_path)
     model.config.model_type = "deberta"
-    with pytest.raises(OptionError, match="must be one of bert, roberta, electra, distilbert, albert, was: deberta"):
+    with pytest.raises(OptionError, match="must be one of bert, roberta, electra, distilbert, albert, got deberta"):
         pack(model)
 
 
 def test_relative_positions_are_refused(tmp_path: Path) -> None:
     model = tiny.tier2(tmp_path)
     model.config.position_embedding_type = "relative_key"
-    with pytest.raises(OptionError, match="position_embedding_type must be absolute, was: relative_key"):
+    with pytest.raises(OptionError, match="position_embedding_type must be absolute, got relative_key"):
         pack(model)
 
 
 def test_nested_albert_groups_are_refused(tmp_path: Path) -> None:
     model = tiny.tier2(tmp_path, "albert")
     model.config.inner_group_num = 2
-    with pytest.raises(OptionError, match="inner_group_num must be 1, was: 2"):
+    with pytest.raises(OptionError, match="inner_group_num must be 1, got 2"):
         pack(model)

@@ -28,9 +28,9 @@ from cascade.policies.windows import Windows
 from cascade.policies.word_exits import ExitByToken, TokenExit
 from cascade_export import Calibration, ExportOptions, Int8, TagCalibration, export_bundle, verify
 from cascade_export import export as export_module
-from cascade_export.chain import chain_logits, padded_logits
 from cascade_export.cli import main
-from cascade_export.graphs import TierTwoGraphs
+from cascade_export.packed.chain import chain_logits, padded_logits
+from cascade_export.packed.graphs import TierTwoGraphs
 from cascade_export.tag_texts import encode_sentences
 from cascade_export.verify import TOLERANCE, torch_tier1, torch_tier2
 from tests.models import tiny, tiny_tagging

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from cascade.core.rows import IntArray, Units
 from cascade.engine.packing import Packing
 from cascade.training.models.tagging import MultiExitTagger
-from cascade_export.calibrate import QuantisedTierTwo, quantise_tier2
-from cascade_export.chain import chain_logits, chain_ranges, session, units
-from cascade_export.graphs import TierTwoGraphs, export_tier2
-from cascade_export.linears import linears
-from cascade_export.precision import Int8
-from cascade_export.quantise import quantise_linears
-from cascade_export.stages import PackedModel, PackedTagStage, pack
+from cascade_export.int8.calibrate import QuantisedTierTwo, quantise_tier2
+from cascade_export.int8.linears import linears
+from cascade_export.int8.precision import Int8
+from cascade_export.int8.quantise import quantise_linears
+from cascade_export.packed.chain import chain_logits, chain_ranges, session, units
+from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
+from cascade_export.packed.stages import PackedModel, PackedTagStage, pack
 from cascade_export.verify import random_exits, torch_tier2
 from tests.models import tiny
 from tests.models.tiny_tagging import random_words, words_of

@@ -148,7 +148,7 @@ def test_impossible_pooling_and_family() -> None:
     with pytest.raises(OptionError, match="pooling must be mean or first, was: max"):
         MultiExitModel(backbone, pooling="max")
     other = AutoModel.from_config(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=10))
-    with pytest.raises(OptionError, match=r"model_type must be one of bert, roberta, .*, was: gpt2"):
+    with pytest.raises(OptionError, match=r"model_type must be one of bert, roberta, .*, got gpt2"):
         MultiExitModel(other)
 
 

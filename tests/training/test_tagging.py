@@ -318,5 +318,5 @@ def test_other_families_are_refused() -> None:
     from transformers import GPT2Config
 
     other = AutoModel.from_config(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=10))
-    with pytest.raises(OptionError, match=r"model_type must be one of bert, roberta, .*, was: gpt2"):
+    with pytest.raises(OptionError, match=r"model_type must be one of bert, roberta, .*, got gpt2"):
         MultiExitTagger(other)

@@ -22,10 +22,10 @@ from transformers.utils.hub import cached_file
 
 from cascade.core.files import staged, write
 from cascade.exceptions import DataError, OptionError
+from cascade.training.models.families import FAMILIES, family_of, max_length
 
 __all__ = [
     "CLASSIFICATION",
-    "MODEL_TYPES",
     "TAGGING",
     "ExitBackbone",
     "check_labels",
@@ -38,7 +38,6 @@ __all__ = [
     "without_pooler",
 ]
 
-MODEL_TYPES = ("bert", "roberta", "electra", "distilbert", "albert")
 CLASSIFICATION, TAGGING = "text-classification", "token-classification"
 
 
@@ -58,10 +57,7 @@ class ExitBackbone(nn.Module):
         super().__init__()
         config = backbone.config
         depth: int = config.num_hidden_layers
-        if config.model_type not in MODEL_TYPES:
-            raise OptionError(
-                f"the checkpoint's model_type must be one of {', '.join(MODEL_TYPES)}, was: {config.model_type}"
-            )
+        self.family = family_of(config)
         chosen = tuple(range(1, depth + 1)) if layers is None else tuple(layers)
         if list(chosen) != sorted(set(chosen)) or not chosen or chosen[0] < 1 or chosen[-1] != depth:
             raise OptionError(f"exits must rise from 1 or more and end at the last layer, {depth}; were: {chosen}")
@@ -85,8 +81,7 @@ class ExitBackbone(nn.Module):
     @property
     def longest(self) -> int:
         """Tokens that a row may have."""
-        positions: int = self.config.max_position_embeddings
-        return positions - (self.config.pad_token_id + 1 if self.config.model_type == "roberta" else 0)
+        return max_length(self.config)
 
     def learn(self, *, detach: bool, frozen: bool) -> None:
         """Choose what the next training changes.
@@ -130,11 +125,9 @@ class ExitBackbone(nn.Module):
 
     def _hook_layers(self) -> None:
         """Watch the layers: what goes in is detached after an exit, what comes out is kept where tokens have halted."""
-        encoder: Any = self.backbone.transformer if self.config.model_type == "distilbert" else self.backbone.encoder
-        modules = encoder.albert_layer_groups if self.config.model_type == "albert" else encoder.layer
 
         def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            # ALBERT calls the same group again and again, so layers are counted rather than named.
+            # ALBERT calls the same layer again and again, so layers are counted rather than named.
             position, self._seen = self._seen, self._seen + 1
             if not self.detach or position not in self.layers:
                 return None
@@ -152,7 +145,7 @@ class ExitBackbone(nn.Module):
                 return (torch.where(active, output[0], old), *output[1:])
             return torch.where(active, output, old)
 
-        for module in modules:
+        for module in dict.fromkeys(self.family.layers(self.backbone)):
             module.register_forward_pre_hook(before, with_kwargs=True)
             module.register_forward_hook(after, with_kwargs=True)
 
@@ -257,7 +250,8 @@ def name_labels(config: Any, labels: Sequence[str]) -> None:
 
 def without_pooler(config: PretrainedConfig) -> dict[str, bool]:
     """Only these families' constructors know the option; the others have no pooler."""
-    return {"add_pooling_layer": False} if config.model_type in ("bert", "roberta", "albert") else {}
+    family = FAMILIES.get(config.model_type)
+    return {"add_pooling_layer": False} if family is not None and family.pooler else {}
 
 
 def _first_name(kwargs: Mapping[str, Any]) -> str:

@@ -22,19 +22,11 @@ from cascade.training.models.backbone import (
     read_exits,
     without_pooler,
 )
+from cascade.training.models.families import FAMILIES
 
-__all__ = ["FAMILIES", "MULTI_LABEL", "ExitHead", "MultiExitModel", "pool"]
+__all__ = ["MULTI_LABEL", "ExitHead", "MultiExitModel", "pool"]
 
 SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
-# Where each family keeps its fine-tuned head: (first linear, activation, second linear). Sources: the
-# `*ForSequenceClassification` classes of transformers.
-FAMILIES = {
-    "bert": ("bert.pooler.dense", "tanh", "classifier"),
-    "roberta": ("classifier.dense", "tanh", "classifier.out_proj"),
-    "electra": ("classifier.dense", "gelu", "classifier.out_proj"),
-    "distilbert": ("pre_classifier", "relu", "classifier"),
-    "albert": ("albert.pooler", "tanh", "classifier"),
-}
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
@@ -153,7 +145,7 @@ class MultiExitModel(ExitBackbone):
         name_labels(config, labels)
         config.problem_type = problem
         config.architectures = None
-        activation = FAMILIES[config.model_type][1] if config.model_type in FAMILIES else "tanh"
+        activation = FAMILIES[config.model_type].head[1] if config.model_type in FAMILIES else "tanh"
         model = cls(
             backbone,
             layers=layers,
@@ -215,7 +207,7 @@ def _backbone_and_head(
     from transformers import AutoModelForSequenceClassification
 
     whole = AutoModelForSequenceClassification.from_pretrained(checkpoint).state_dict()
-    dense, _, out = FAMILIES[config.model_type]
+    dense, _, out = FAMILIES[config.model_type].head
     head = {
         "dense.weight": whole[f"{dense}.weight"],
         "dense.bias": whole[f"{dense}.bias"],

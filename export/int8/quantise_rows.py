@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper
 
-from cascade_export.linears import linears
-from cascade_export.quantise import MICROSOFT, int8_weight, rebuild, shared_rows
+from cascade_export.int8.linears import linears
+from cascade_export.int8.quantise import MICROSOFT, int8_weight, rebuild, shared_rows
 
 __all__ = ["quantise_by_row"]
 

@@ -17,9 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Rows, Units, ranges
 from cascade.engine.packing import Packing, padded
 from cascade.policies.batching import TokenBudget, batches
-from cascade_export.graphs import TierTwoGraphs
-from cascade_export.inputs import Ranges
-from cascade_export.linears import linears
+from cascade_export.int8.inputs import Ranges
+from cascade_export.int8.linears import linears
+from cascade_export.packed.graphs import TierTwoGraphs
 
 __all__ = ["ChainRanges", "Encoded", "Outputs", "at_words", "chain_logits", "chain_ranges", "padded_logits"]
 __all__ += ["padded_ranges", "per_token", "run_chain", "session", "tokens", "units"]

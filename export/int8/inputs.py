@@ -14,7 +14,7 @@ import onnx
 from onnx import NodeProto, helper
 
 from cascade.core.rows import FloatArray
-from cascade_export.linears import Lookup, Movement, constants_of, lookup, movement, readers_of
+from cascade_export.int8.linears import Lookup, Movement, constants_of, lookup, movement, readers_of
 
 __all__ = ["Ranges", "Uint8Input", "uint8_input"]
 

@@ -11,7 +11,10 @@ from scipy.optimize import minimize_scalar
 
 from cascade.core.confidence import answers, log_loss, probabilities
 from cascade.core.rows import FloatArray, IntArray
-from cascade_export.chain import (
+from cascade_export.int8.precision import Int8
+from cascade_export.int8.quantise import quantise_linears, quantise_tables
+from cascade_export.int8.quantise_rows import quantise_by_row
+from cascade_export.packed.chain import (
     ChainRanges,
     Encoded,
     chain_logits,
@@ -21,10 +24,7 @@ from cascade_export.chain import (
     tokens,
     units,
 )
-from cascade_export.graphs import TierTwoGraphs
-from cascade_export.precision import Int8
-from cascade_export.quantise import quantise_linears, quantise_tables
-from cascade_export.quantise_rows import quantise_by_row
+from cascade_export.packed.graphs import TierTwoGraphs
 
 __all__ = ["Agreement", "QuantisedTierOne", "QuantisedTierTwo", "accuracy", "compare", "fit_temperature"]
 __all__ += ["int8_tier2", "quantise_tier1", "quantise_tier2", "range_rows", "rows_tier2"]

@@ -18,8 +18,8 @@ import onnx
 from onnx import NodeProto, helper, numpy_helper
 
 from cascade.core.rows import FloatArray
-from cascade_export.inputs import Ranges, uint8_input
-from cascade_export.linears import Linear, attribute, constants_of, linears
+from cascade_export.int8.inputs import Ranges, uint8_input
+from cascade_export.int8.linears import Linear, attribute, constants_of, linears
 
 __all__ = ["int8_weight", "quantise_linears", "quantise_tables", "rebuild", "shared_rows"]
 

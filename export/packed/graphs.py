@@ -1,0 +1,82 @@
+"""A packed second tier as ONNX graphs: `embed` and the stages, in fp32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from cascade.engine.packing import Packing
+from cascade_export.packed.stages import PackedModel, PackedStage, PackedTagStage
+from cascade_export.tracing import Axes, trace
+
+__all__ = ["TierTwoGraphs", "export_tier2"]
+
+AXES: dict[str, Axes] = {
+    "hidden": ("tokens",),
+    "head_gather": ("rows", "", "longest"),
+    "bias": ("rows", "", "", "longest"),
+    "firsts": ("rows",),
+    "gather": ("rows", "longest"),
+    "weights": ("rows", "", "longest"),
+    "counts": ("rows",),
+    "active": ("actives",),
+    "query_head_gather": ("rows", "", "longest_active"),
+    "words": ("words",),
+}
+
+
+@dataclass(frozen=True)
+class TierTwoGraphs:
+    """The graphs of a second tier.
+
+    Attributes:
+        embed: `input_ids`, `token_type_ids` (where the family has them), `position_ids` -> `hidden`.
+        stages: `hidden` and indices (see ARCHITECTURE.md) -> `hidden_out`, `logits`; in the order in which they run.
+    """
+
+    embed: onnx.ModelProto
+    stages: tuple[onnx.ModelProto, ...]
+
+    @property
+    def heads(self) -> int:
+        """Of attention, as the stages declare them."""
+        shapes = {value.name: value.type.tensor_type.shape for value in self.stages[0].graph.input}
+        return int(shapes["head_gather"].dim[1].dim_value)
+
+
+def export_tier2(packed: PackedModel) -> TierTwoGraphs:
+    """Write a packed model as ONNX graphs with free sizes for tokens, rows, the longest row, words."""
+    ids = torch.zeros(3, dtype=torch.int64)
+    types = ids if packed.embed.types is not None else None
+    names = ["input_ids", "token_type_ids", "position_ids"] if types is not None else ["input_ids", "position_ids"]
+    embed = trace(
+        packed.embed,
+        (ids, types, ids),
+        inputs=dict.fromkeys(names, ("tokens",)),
+        outputs={"hidden": ("tokens",)},
+    )
+    return TierTwoGraphs(embed=embed, stages=tuple(_stage(stage, packed) for stage in packed.stages))
+
+
+def _stage(stage: PackedStage | PackedTagStage, packed: PackedModel) -> onnx.ModelProto:
+    # Nothing reads a size while the graph is traced, so any example does: two rows of two and one tokens. Of a tagger
+    # the first token of each row is active, and a word begins with the second of them.
+    rows = Packing.of(np.array([2, 1]), heads=packed.heads)
+    feeds: dict[str, npt.NDArray[Any]] = {"hidden": np.zeros((3, packed.width), np.float32), **rows.feeds}
+    if "active" in stage.inputs:
+        actives = Packing.of(np.array([1, 1]), heads=packed.heads)
+        feeds |= {"active": np.array([0, 2]), "words": np.array([1])}
+        feeds |= {"query_head_gather": actives.head_gather, "head_scatter": actives.head_scatter}
+    new, answered = stage.outputs
+    axes = AXES | {"head_scatter": (new,)}
+    return trace(
+        stage,
+        tuple(torch.from_numpy(feeds[name]) for name in stage.inputs),
+        inputs={name: axes[name] for name in stage.inputs},
+        outputs={"hidden_out": (new,), "logits": (answered,)},
+    )
