@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from cascade.cli.demo import sentences
+from cascade.cli.demo.texts import sentences
 from cascade.core.checks import check_whole
 from cascade.exceptions import BundleError
 

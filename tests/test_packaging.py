@@ -61,9 +61,9 @@ def test_every_module_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "cascade/cli/sentiment.jsonl",
-        "cascade/cli/intents.jsonl",
-        "cascade/cli/tags.jsonl",
+        "cascade/cli/demo/sentiment.jsonl",
+        "cascade/cli/demo/intents.jsonl",
+        "cascade/cli/demo/tags.jsonl",
         "cascade/py.typed",
         "cascade_bench/curve.html.j2",
         "cascade_bench/py.typed",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade.cli.demo import sentences
+from cascade.cli.demo.texts import sentences
 from cascade.core.rows import Rows
 from cascade.exceptions import TaskError
 from cascade.pipelines.classifier import Classifier

@@ -9,9 +9,9 @@ import click
 
 from cascade._version import __version__
 from cascade.cli.calibrate import calibrate
-from cascade.cli.demo import demo
+from cascade.cli.demo.command import demo
 from cascade.cli.inspect import inspect
-from cascade.cli.predict import predict
+from cascade.cli.predict.command import predict
 from cascade.core.console import finish
 
 __all__ = ["cascade", "main"]

@@ -49,11 +49,6 @@ FILES = {
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    return Command(capsys, monkeypatch)
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_bundle(tmp_path / "bundle", FILES, MANIFEST)
     return tmp_path / "bundle"

@@ -15,11 +15,6 @@ from cascade.exceptions import BundleNotFoundError, CertificateWarning, DataErro
 from tests.models.cli import Command
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    return Command(capsys, monkeypatch)
-
-
 def test_version(run: Command) -> None:
     assert run("--version").out == f"cascade {package.__version__}\n"
 

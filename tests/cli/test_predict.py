@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from cascade.cli import predict as module
+from cascade.cli.predict import command
+from cascade.cli.predict.lines import Writer, labels
 from cascade.core.results import Prediction
 from cascade.policies.exits import MaxProbability
 from cascade.policies.routing import Budget, Threshold
@@ -18,27 +19,22 @@ from tests.models.cli import Command, FakeClassifier
 
 
 class Loaded:
-    """Stands for `Classifier`; remembers what was asked of it."""
+    """Stands for `load`; remembers what was asked of it."""
 
-    def __init__(self, classifier: FakeClassifier) -> None:
-        self.classifier = classifier
+    def __init__(self) -> None:
+        self.classifier = FakeClassifier()
         self.asked: list[tuple[str, int | None]] = []
 
-    def from_pretrained(self, model: str, *, threads: int | None) -> FakeClassifier:
+    def __call__(self, model: str, *, threads: int | None) -> FakeClassifier:
         self.asked.append((model, threads))
         return self.classifier
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def loaded(monkeypatch: pytest.MonkeyPatch) -> Loaded:
-    loaded = Loaded(FakeClassifier())
-    monkeypatch.setattr(module, "Classifier", loaded)
+    loaded = Loaded()
+    monkeypatch.setattr(command, "load", loaded)
     return loaded
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, loaded: Loaded) -> Command:
-    return Command(capsys, monkeypatch)
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -61,30 +57,23 @@ def test_standard_input(run: Command, arguments: tuple[str, ...]) -> None:
     assert done.err.endswith(", 33.3% deferred to tier 2\n")
 
 
-def test_file_of_texts(run: Command, tmp_path: Path) -> None:
-    file = tmp_path / "texts.txt"
-    file.write_text(TEXTS)
-    assert run("predict", "m", str(file)).out == run("predict", "m", stdin=TEXTS).out
-
-
-def test_csv_with_another_column(run: Command, tmp_path: Path) -> None:
-    file = tmp_path / "reviews.csv"
-    file.write_text('id,review\n1,"good, or nearly"\n2,bad\n')
-    done = run("predict", "m", str(file), "--text-column", "review")
+@pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("texts.txt", "good\nbad\n", ()),
+        ("reviews.csv", 'id,review\n1,"good, or nearly"\n2,bad\n', ("--text-column", "review")),
+        (
+            "pairs.jsonl",
+            '{"text": "bad", "text_pair": "good"}\n{"a": 1, "text": "bad", "text_pair": "bad"}\n',
+            ("--pair-column", "text_pair"),
+        ),
+        ("texts.csv", "good\nbad, really\n", ("--format", "txt")),
+    ],
+)
+def test_files(run: Command, tmp_path: Path, name: str, content: str, options: tuple[str, ...]) -> None:
+    (tmp_path / name).write_text(content)
+    done = run("predict", "m", str(tmp_path / name), *options)
     assert [line["label"] for line in lines(done.out)] == ["positive", "negative"]
-
-
-def test_pairs(run: Command, tmp_path: Path) -> None:
-    file = tmp_path / "pairs.jsonl"
-    file.write_text('{"text": "bad", "text_pair": "good"}\n{"a": 1, "text": "bad", "text_pair": "bad"}\n')
-    done = run("predict", "m", str(file), "--pair-column", "text_pair")
-    assert [line["label"] for line in lines(done.out)] == ["positive", "negative"]
-
-
-def test_format_overrides_the_name(run: Command, tmp_path: Path) -> None:
-    file = tmp_path / "texts.csv"
-    file.write_text("good\nbad, really\n")
-    assert len(lines(run("predict", "m", str(file), "--format", "txt").out)) == 2
 
 
 def test_routes(run: Command) -> None:
@@ -148,11 +137,9 @@ def test_nothing_in(run: Command) -> None:
 
 
 def test_an_empty_line_is_a_text(run: Command) -> None:
-    assert len(lines(run("predict", "m", stdin="good\n\nbad\n").out)) == 3
-
-
-def test_one_row_is_not_rows(run: Command) -> None:
-    assert run("predict", "m", stdin="good\n").err.startswith("1 row in ")
+    done = run("predict", "m", stdin="\n")
+    assert len(lines(done.out)) == 1
+    assert done.err.startswith("1 row in ")
 
 
 BROKEN = '{"text": "good"}\n{"text": \n{"text": 7}\n{"text": "bad"}\nnull\n'
@@ -182,22 +169,22 @@ def test_bad_lines_become_null(run: Command) -> None:
     assert "5 rows, 3 of them unreadable in " in done.err
 
 
-def test_bad_lines_alone_do_not_pile_up(loaded: Loaded) -> None:
+def test_bad_lines_alone_do_not_pile_up() -> None:
     class Counting(list[str]):
         def write(self, line: str) -> int:
             self.append(line)
             return len(line)
 
     out = Counting()
-    answers = module.Answers(classifier=FakeClassifier(), out=out)  # type: ignore[arg-type]  # fakes
+    writer = Writer(lines=labels(FakeClassifier()), out=out)  # type: ignore[arg-type]  # fakes
     held = []
 
     def examples() -> Any:
         for number in range(1, 6):
             yield Example(line=number, text=None, label=None, record={})
-            held.append(len(answers.waiting))
+            held.append(len(writer.waiting))
 
-    answers.write(examples())
+    writer.write(examples())
     assert held == [0] * 5
     assert len(out) == 5
 
@@ -233,9 +220,9 @@ def test_output_is_not_the_input(run: Command, loaded: Loaded, tmp_path: Path, r
     file = tmp_path / "in.txt"
     file.write_text(TEXTS)
     if redirected:
-        command = [sys.executable, "-c", "from cascade.cli import main; main()", "predict", "m", "--output", str(file)]
+        program = [sys.executable, "-c", "from cascade.cli import main; main()", "predict", "m", "--output", str(file)]
         with file.open() as stdin:
-            ended = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False)
+            ended = subprocess.run(program, stdin=stdin, capture_output=True, text=True, check=False)
         status, err = ended.returncode, ended.stderr
     else:
         done = run("predict", "m", str(file), "--output", f"{tmp_path}/../{tmp_path.name}/in.txt")
@@ -276,40 +263,3 @@ def test_bad_use_is_one_line(run: Command, arguments: tuple[str, ...], message: 
     assert done.err.count("\n") == 1
     with pytest.raises(ValueError, match=message):
         raise ValueError(done.err)
-
-
-def test_no_bundle(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    done = Command(capsys, monkeypatch)("predict", "./missing", stdin="good\n")
-    assert done.status == 2
-    assert done.err.startswith("Error: a bundle must be")
-    assert done.err.count("\n") == 1
-
-
-def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(
-        "from cascade.cli import main, predict\n"
-        "from tests.models.cli import FakeClassifier\n"
-        "class Loaded:\n"
-        "    from_pretrained = staticmethod(lambda model, threads: FakeClassifier())\n"
-        "predict.Classifier = Loaded\n"
-        "main(['predict', 'm'])\n"
-    )
-    texts = tmp_path / "texts.txt"
-    texts.write_text("good\n" * 20_000)
-    with texts.open("rb") as stdin:
-        process = subprocess.Popen(
-            [sys.executable, str(script)],
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
-            env={"PYTHONPATH": "."},
-        )
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        error = process.stderr.read()
-        process.stderr.close()
-        assert process.wait() == 141
-    assert error == b""

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cascade.cli.predict_tags import tag_writer
+from cascade.cli.predict.lines import Writer, entities, tags
 from cascade.pipelines.tagger import Tagger
+from cascade.text.entities import AggregationStrategy
 from cascade.text.reading import Example
 from tests.models.cli import Command
 from tests.models.toy import toy_bundle
@@ -30,11 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def tagger(folder: str) -> Tagger:
     return Tagger.from_pretrained(folder, threads=1)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    return Command(capsys, monkeypatch)
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -88,8 +84,8 @@ def test_entities(run: Command, folder: str, tagger: Tagger, strategy: str) -> N
     out = lines(done.out)
     expected = tagger(TEXTS, aggregation_strategy=strategy)
     assert [line["text"] for line in out] == TEXTS
-    for line, entities in zip(out, expected, strict=True):
-        assert line["entities"] == [{**entity, "score": round(entity["score"], 6)} for entity in entities]
+    for line, found in zip(out, expected, strict=True):
+        assert line["entities"] == [{**entity, "score": round(entity["score"], 6)} for entity in found]
     assert any(line["entities"] for line in out)
     assert done.err.startswith("3 rows in ")
 
@@ -198,7 +194,8 @@ def test_memory_does_not_grow_with_the_file(tagger: Tagger, strategy: str | None
 
     out = Out()
     out.seen.clear()
-    tag_writer(tagger, out, routes=False, strategy=strategy, words=words).write(examples())
+    lines = tags(tagger, words=words) if strategy is None else entities(tagger, AggregationStrategy(strategy))
+    Writer(out=out, lines=lines).write(examples())
     assert len(out.seen) == 3000
     assert out.seen[0] <= 1025
     assert out.seen[1500] <= 2049

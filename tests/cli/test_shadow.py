@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cascade.cli.shadowing import in_words
+from cascade.cli.predict.shadowing import in_words
 from cascade.monitoring.sampling import MonitorReport
 from cascade.pipelines.classifier import Classifier
 from cascade.policies.exits import never
@@ -36,11 +36,6 @@ def folder(clf: Classifier) -> str:
 @pytest.fixture(scope="module")
 def tags(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tag_bundle(tmp_path_factory.mktemp("bundles") / "tags").folder)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    return Command(capsys, monkeypatch)
 
 
 def labels(out: str) -> list[Any]:

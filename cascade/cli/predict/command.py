@@ -1,24 +1,20 @@
-"""`cascade predict`: a file or standard input to lines of JSON, in order, in constant memory."""
+"""The command `cascade predict`: its options, and the pipeline that they ask for."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from tqdm import tqdm
 
-from cascade.cli.predict_tags import tag_writer, words_column
-from cascade.cli.shadowing import ON_ALARM, in_words, watch
-from cascade.cli.writer import Writer, rounded
+from cascade.cli.predict.lines import Lines, Writer, entities, labels, tags
+from cascade.cli.predict.shadowing import ON_ALARM, in_words, watch
 from cascade.core.files import refuse_same_file, text_stream
-from cascade.core.results import Prediction
 from cascade.exceptions import DataError, OptionError, TaskError
 from cascade.monitoring.monitor import Monitor
 from cascade.pipelines.classifier import Classifier
@@ -26,11 +22,12 @@ from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import MaxProbability
 from cascade.policies.routing import Budget, Threshold
 from cascade.text.entities import AggregationStrategy
-from cascade.text.reading import Example, FileFormat, OnError, read_examples
+from cascade.text.reading import FileFormat, OnError, read_examples
 
-__all__ = ["Answers", "predict"]
+__all__ = ["predict"]
 
 STDIN = 0
+WITH_LISTS = ("jsonl", "ndjson", "parquet")  # formats in which a column can hold lists
 
 
 @click.command(short_help="Label the texts, or tag the words, of a file or of standard input.")
@@ -141,25 +138,27 @@ def predict(
         raise OptionError("--threshold and --budget exclude each other, both were given; leave one out")
     if output is not None:
         refuse_same_file(output, [STDIN if file == "-" else file])
-    face: Classifier | Tagger
-    try:
-        face = Classifier.from_pretrained(model, threads=threads)
-    except TaskError:
-        face = Tagger.from_pretrained(model, threads=threads)
+    pipeline = load(model, threads=threads)
     if threshold is not None:
-        face = face.with_router(Threshold(threshold))
+        pipeline = pipeline.with_router(Threshold(threshold))
     if budget is not None:
-        face = face.with_router(Budget(budget))
+        pipeline = pipeline.with_router(Budget(budget))
     if exit_threshold is not None:
-        face = face.with_exit_policy(MaxProbability(exit_threshold))
-    tagging = isinstance(face, Tagger)
-    if tagging:
+        pipeline = pipeline.with_exit_policy(MaxProbability(exit_threshold))
+    if isinstance(pipeline, Tagger):
         _refuse({"--top-k": top_k, "--pair-column": pair_column}, f"classifiers, but {model} is a tagger")
-        tokens_column = words_column(file, form, text=text_column, tokens=tokens_column, strategy=strategy)
+        tokens_column = _words_column(file, form, text=text_column, tokens=tokens_column, strategy=strategy)
     else:
-        mine = {"--tokens-column": tokens_column, "--aggregation-strategy": strategy}
-        _refuse(mine, f"taggers, but {model} is a classifier")
-    monitor = watch(face, shadow, bound=max_disagreement, on_alarm=on_alarm, strategy=strategy)
+        of_taggers = {"--tokens-column": tokens_column, "--aggregation-strategy": strategy}
+        _refuse(of_taggers, f"taggers, but {model} is a classifier")
+    monitor: Monitor[Any] | None = watch(pipeline, shadow, bound=max_disagreement, on_alarm=on_alarm, strategy=strategy)
+    lines: Lines
+    if not isinstance(pipeline, Tagger):
+        lines = labels(pipeline, routes=routes, top_k=top_k, monitor=monitor)
+    elif strategy is not None:
+        lines = entities(pipeline, AggregationStrategy(strategy), routes=routes)
+    else:
+        lines = tags(pipeline, words=tokens_column is not None, routes=routes, monitor=monitor)
     examples = read_examples(
         file,
         format=None if form is None else FileFormat(form),
@@ -174,68 +173,33 @@ def predict(
         progress = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
     begin = time.perf_counter()
     with contextlib.nullcontext(sys.stdout) if output is None else text_stream(output) as out:
-        answers: Writer[Any, Any]
-        if isinstance(face, Tagger):
-            words = tokens_column is not None
-            answers = tag_writer(face, out, routes=routes, strategy=strategy, words=words, monitor=monitor)
-        else:
-            answers = Answers(out=out, classifier=face, routes=routes, top_k=top_k, monitor=monitor)
-        answers.write(tqdm(examples, unit=" rows", file=sys.stderr, disable=not progress, leave=False))
+        writer = Writer(out=out, lines=lines)
+        writer.write(tqdm(examples, unit=" rows", file=sys.stderr, disable=not progress, leave=False))
         out.flush()
-    click.echo(answers.summary(time.perf_counter() - begin), err=True)
+    click.echo(writer.summary(time.perf_counter() - begin), err=True)
     if monitor is not None:
         click.echo(in_words(monitor.report()), err=True)
 
 
-@dataclass(kw_only=True)
-class Answers(Writer["str | tuple[str, str]", Prediction]):
-    """A line with a label for each example.
+def load(model: str, *, threads: int | None) -> Classifier | Tagger:
+    """The pipeline for the bundle's task."""
+    try:
+        return Classifier.from_pretrained(model, threads=threads)
+    except TaskError:
+        return Tagger.from_pretrained(model, threads=threads)
 
-    Attributes:
-        classifier: gives the answers.
-        routes: whether lines tell tier, exit and confidence.
-        top_k: how many labels lines list, if any.
-        monitor: gives the answers instead, the same, and shadows some.
-    """
 
-    classifier: Classifier
-    routes: bool = False
-    top_k: int | None = None
-    monitor: Monitor[Any] | None = None
-
-    def given(self, example: Example) -> str | tuple[str, str] | None:
-        """The text."""
-        return example.text
-
-    def answers(self, given: Iterator[str | tuple[str, str]]) -> Iterator[Prediction]:
-        """One per text."""
-        return (self.monitor or self.classifier).stream(given)
-
-    def blank(self) -> dict[str, Any]:
-        """All keys."""
-        line: dict[str, Any] = {"label": None, "score": None}
-        if self.top_k is not None:
-            line["top"] = None
-        if self.routes:
-            line |= {"tier": None, "exit": None, "confidence": None}
-        return line
-
-    def line(self, _example: Example, prediction: Prediction) -> dict[str, Any]:
-        """The values."""
-        self.units += 1
-        self.deferred += prediction.route.tier == 2
-        names, chances = self.classifier.labels, prediction.probabilities
-        score: Any = rounded(chances.max())
-        if isinstance(prediction.label, tuple):
-            score = [rounded(chances[names.index(label)]) for label in prediction.label]
-        answer: dict[str, Any] = {"label": prediction.label, "score": score}
-        if self.top_k is not None:
-            best = np.argsort(-chances, kind="stable")[: self.top_k]
-            answer["top"] = [{"label": names[label], "score": rounded(chances[label])} for label in best]
-        if self.routes:
-            route = prediction.route
-            answer |= {"tier": route.tier, "exit": route.exit_layer, "confidence": rounded(route.confidence)}
-        return answer
+def _words_column(
+    file: str, form: str | None, *, text: str | None, tokens: str | None, strategy: str | None
+) -> str | None:
+    """The column of lists of words; `None` where a tagger reads texts, as it must where entities are asked for."""
+    if tokens is None:
+        lists = (form or Path(file).suffix.removeprefix(".").lower()) in WITH_LISTS
+        return "tokens" if lists and text is None and strategy is None else None
+    for name, other in (("--text-column", text), ("--aggregation-strategy", strategy)):
+        if other is not None:
+            raise OptionError(f"--tokens-column and {name} exclude each other, both were given; leave one out")
+    return tokens
 
 
 def _refuse(options: Mapping[str, object], whose: str) -> None:

@@ -1,4 +1,4 @@
-"""The options of `cascade predict` about shadows, and what it says of them."""
+"""The options of `cascade predict` about shadow sampling, and what is said of it."""
 
 from __future__ import annotations
 
@@ -14,25 +14,22 @@ from cascade.pipelines.tagger import Tagger
 
 __all__ = ["ON_ALARM", "in_words", "watch"]
 
-WARN: Final = "warn"
 SAFER: Final = "safer"
-ON_ALARM: Final = (WARN, SAFER)
+ON_ALARM: Final = ("warn", SAFER)
 
 
 def watch(
-    face: Classifier | Tagger, share: float | None, *, bound: float | None, on_alarm: str | None, strategy: str | None
+    pipeline: Classifier | Tagger,
+    share: float | None,
+    *,
+    bound: float | None,
+    on_alarm: str | None,
+    strategy: str | None,
 ) -> Monitor[Any] | None:
-    """The monitor that the options ask for; it warns on standard error as soon as the alarm is raised.
-
-    Args:
-        face: gives the answers.
-        share: the option `--shadow`.
-        bound: the option `--max-disagreement`.
-        on_alarm: the option `--on-alarm`.
-        strategy: the option `--aggregation-strategy`; entities are not compared.
+    """The monitor that `--shadow`, `--max-disagreement` and `--on-alarm` ask for; it warns once there is an alarm.
 
     Raises:
-        OptionError: options that need or exclude each other, or an impossible value.
+        OptionError: options that need or exclude each other (`--aggregation-strategy` too), or an impossible value.
     """
     if share is None:
         for name, other in (("--max-disagreement", bound), ("--on-alarm", on_alarm)):
@@ -45,13 +42,16 @@ def watch(
         )
 
     def warn(monitor: Monitor[Any]) -> None:
-        said = _alarm(monitor.report())
+        report = monitor.report()
+        said = (
+            f"alarm at answer {report.alarm_at}: more than {report.bound:.2%} of all answers differ from tier 2 at "
+            f"full depth ({report.disagreements} of the {report.shadowed} shadowed)"
+        )
         if on_alarm == SAFER:
-            safer = monitor.safer()
-            said += "; a safer setting answers from here on" if safer else "; nothing is safer"
+            said += "; a safer setting answers from here on" if monitor.safer() else "; nothing is safer"
         tqdm.write(f"Warning: {said}", file=sys.stderr)
 
-    monitor = Monitor(face, share=share, bound=bound, on_alarm=warn)
+    monitor = Monitor(pipeline, share=share, bound=bound, on_alarm=warn)
     if on_alarm is not None and monitor.report().bound is None:
         raise OptionError(
             "--on-alarm must have a bound, but the setting has no certificate; give --max-disagreement, or make one "
@@ -62,9 +62,8 @@ def watch(
 
 def in_words(report: MonitorReport) -> str:
     """What a monitor knows, in one line."""
-    if not report.shadowed:
-        found = "shadowed nothing"
-    else:
+    found = "shadowed nothing"
+    if report.shadowed:
         found = (
             f"shadowed {report.shadowed}, {report.disagreements} "
             f"{'differs' if report.disagreements == 1 else 'differ'} from tier 2 at full depth; of all answers "
@@ -76,10 +75,3 @@ def in_words(report: MonitorReport) -> str:
         return f"{found}; there is no bound to watch"
     alarm = "no alarm" if report.alarm_at is None else f"alarm at answer {report.alarm_at}"
     return f"{found}; {alarm} (bound {report.bound:.2%})"
-
-
-def _alarm(report: MonitorReport) -> str:
-    return (
-        f"alarm at answer {report.alarm_at}: more than {report.bound:.2%} of all answers differ from tier 2 at full "
-        f"depth ({report.disagreements} of the {report.shadowed} shadowed)"
-    )

@@ -1,0 +1,210 @@
+"""A line of JSON for each example, in order, while answers come in buffers.
+
+Every row that is read gets its line, at once or after the rows of its buffer; a row that could not be read gets one
+with null for every answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, TextIO
+
+import numpy as np
+
+from cascade.cli.show import duration
+from cascade.core.results import Prediction, TagPrediction
+from cascade.exceptions import OptionError
+from cascade.monitoring.monitor import Monitor
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.text.entities import AggregationStrategy, Entity
+from cascade.text.reading import Example
+
+__all__ = ["Lines", "Writer", "entities", "labels", "tags"]
+
+BUFFER = 1024  # texts whose entities are found together
+ROUTE = ("tier", "exit", "confidence")
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lines:
+    """What lines hold. Make one with `labels`, `tags` or `entities`.
+
+    Attributes:
+        keys: beside the number of the line.
+        read: what the model reads of an example; `None` where the example could not be read.
+        answer: an answer for each of these, in order.
+        values: the keys of an example's line with their values.
+        tiers: the tier of each unit of an answer.
+        unit: what a unit is, where it is not the row.
+    """
+
+    keys: tuple[str, ...]
+    read: Callable[[Example], Any]
+    answer: Callable[[Iterator[Any]], Iterable[Any]]
+    values: Callable[[Example, Any], Values]
+    tiers: Callable[[Any], list[int]]
+    unit: str | None = None
+
+
+def labels(
+    classifier: Classifier, *, routes: bool = False, top_k: int | None = None, monitor: Monitor[Any] | None = None
+) -> Lines:
+    """A label per text.
+
+    Args:
+        classifier: gives the answers.
+        routes: lines tell tier, exit and confidence.
+        top_k: how many labels lines list, if any.
+        monitor: of the classifier; gives the answers in its place, the same ones.
+    """
+    names = classifier.labels
+
+    def values(_: Example, answer: Prediction) -> Values:
+        chances, label = answer.probabilities, answer.label
+        several = [_rounded(chances[names.index(one)]) for one in label] if isinstance(label, tuple) else None
+        found: Values = {"label": label, "score": _rounded(chances.max()) if several is None else several}
+        if top_k is not None:
+            best = np.argsort(-chances, kind="stable")[:top_k]
+            found["top"] = [{"label": names[one], "score": _rounded(chances[one])} for one in best]
+        if routes:
+            route = answer.route
+            found |= {"tier": route.tier, "exit": route.exit_layer, "confidence": _rounded(route.confidence)}
+        return found
+
+    return Lines(
+        keys=("label", "score", *(("top",) if top_k is not None else ()), *(ROUTE if routes else ())),
+        read=lambda example: example.text,
+        answer=(monitor or classifier).stream,
+        values=values,
+        tiers=lambda answer: [answer.route.tier],
+    )
+
+
+def tags(tagger: Tagger, *, words: bool, routes: bool = False, monitor: Monitor[Any] | None = None) -> Lines:
+    """The words of each example with their tags.
+
+    Args:
+        tagger: gives the answers.
+        words: examples are lists of words; otherwise texts, and lines tell where in the text each word is.
+        routes: lines tell tier, exit and confidence of each word.
+        monitor: of the tagger; gives the answers in its place, the same ones.
+    """
+
+    def values(example: Example, answer: TagPrediction) -> Values:
+        found: Values = {"tokens": example.tokens, "tags": answer.tags}
+        if answer.spans is not None:
+            text, spans = str(example.text), answer.spans.tolist()
+            found |= {"tokens": [text[begin:end] for begin, end in spans], "spans": spans}
+        if routes:
+            columns = answer.routes
+            sure = [_rounded(one) for one in columns.confidence.tolist()]
+            found |= {"tier": columns.tier.tolist(), "exit": columns.exit_layer.tolist(), "confidence": sure}
+        return found
+
+    source = monitor or tagger
+    return Lines(
+        keys=("tokens", "tags", *(() if words else ("spans",)), *(ROUTE if routes else ())),
+        read=(lambda example: example.tokens) if words else (lambda example: example.text),
+        answer=source.stream if words else source.stream_texts,
+        values=values,
+        tiers=lambda answer: answer.routes.tier.tolist(),
+        unit="word",
+    )
+
+
+def entities(tagger: Tagger, strategy: AggregationStrategy, *, routes: bool = False) -> Lines:
+    """Each text with its entities, as transformers' pipeline gives them.
+
+    Raises:
+        OptionError: routes are asked for, which only words have.
+    """
+    if routes:
+        raise OptionError(
+            "--routes and --aggregation-strategy exclude each other, both were given; an entity has no route of its own"
+        )
+
+    def answer(texts: Iterator[str]) -> Iterator[list[Entity]]:
+        while some := list(islice(texts, BUFFER)):
+            yield from tagger(some, aggregation_strategy=strategy)
+
+    def values(example: Example, found: list[Entity]) -> Values:
+        return {"text": example.text, "entities": [{**one, "score": _rounded(one["score"])} for one in found]}
+
+    return Lines(
+        keys=("text", "entities"),
+        read=lambda example: example.text,
+        answer=answer,
+        values=values,
+        tiers=lambda _: [],
+    )
+
+
+@dataclass(kw_only=True)
+class Writer:
+    """Writes a line for each example, and counts.
+
+    Attributes:
+        out: where the lines go.
+        lines: what they hold.
+        rows: lines so far.
+        unread: of them, those of examples that could not be read.
+        units: units that were answered.
+        deferred: of them, those that tier 2 answered.
+        waiting: examples that are read and not answered.
+    """
+
+    out: TextIO
+    lines: Lines
+    rows: int = 0
+    unread: int = 0
+    units: int = 0
+    deferred: int = 0
+    waiting: deque[Example] = field(default_factory=deque)
+
+    def write(self, examples: Iterable[Example]) -> None:
+        """A line for each example."""
+        for answer in self.lines.answer(self._read(examples)):
+            self._write_unread()
+            tiers = self.lines.tiers(answer)
+            self.units += len(tiers)
+            self.deferred += sum(tier > 1 for tier in tiers)
+            example = self.waiting.popleft()
+            self._write(example, self.lines.values(example, answer))
+        self._write_unread()
+
+    def summary(self, seconds: float) -> str:
+        """What was done, in one line."""
+        unread = f", {self.unread} of them unreadable" if self.unread else ""
+        unit = self.lines.unit
+        of_units = f" of {self.units} {unit}{'' if self.units == 1 else 's'}" if unit else ""
+        share = f", {self.deferred / self.units:.1%}{of_units} deferred to tier 2" if self.units else ""
+        return f"{self.rows} {'row' if self.rows == 1 else 'rows'}{unread} in {duration(seconds)}{share}"
+
+    def _read(self, examples: Iterable[Example]) -> Iterator[Any]:
+        for example in examples:
+            self.waiting.append(example)
+            given = self.lines.read(example)
+            if given is not None:
+                yield given
+            else:  # where no row before it waits for an answer, it is written at once and does not pile up
+                self._write_unread()
+
+    def _write_unread(self) -> None:
+        while self.waiting and self.lines.read(self.waiting[0]) is None:
+            self.unread += 1
+            self._write(self.waiting.popleft(), dict.fromkeys(self.lines.keys))
+
+    def _write(self, example: Example, values: Values) -> None:
+        self.rows += 1
+        self.out.write(json.dumps({"line": example.line, **values}) + "\n")
+
+
+def _rounded(probability: float) -> float:
+    return round(float(probability), 6)
