@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -180,22 +180,18 @@ def test_memory_does_not_grow_with_the_file(tagger: Tagger, strategy: str | None
 
     def examples() -> Iterator[Example]:
         nonlocal read
-        for number in range(3000):
-            read += 1
+        for read in range(1, 2101):
             text, tokens = (None, ["film"]) if words else ("film", None)
-            yield Example(line=number, text=text, label=None, record={}, tokens=tokens)
+            yield Example(line=read, text=text, label=None, record={}, tokens=tokens)
+
+    ahead: list[int] = []
 
     class Out(io.StringIO):
-        seen: ClassVar[list[int]] = []
-
         def write(self, line: str) -> int:
-            self.seen.append(read)
+            ahead.append(read - len(ahead))
             return len(line)
 
-    out = Out()
-    out.seen.clear()
     lines = tags(tagger, words=words) if strategy is None else entities(tagger, AggregationStrategy(strategy))
-    Writer(out=out, lines=lines).write(examples())
-    assert len(out.seen) == 3000
-    assert out.seen[0] <= 1025
-    assert out.seen[1500] <= 2049
+    Writer(out=Out(), lines=lines).write(examples())
+    assert len(ahead) == 2100
+    assert max(ahead) <= 1025  # a buffer, however long the machine takes for it

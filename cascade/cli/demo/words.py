@@ -80,8 +80,8 @@ def _interlinear(cells: Sequence[tuple[str, str, str, str]], width: int) -> Iter
 
 
 def _by_depth(routes: Routes, layers: int) -> str:
-    rows = []
-    for (tier, layer), count in sorted(Counter(zip(routes.tier.tolist(), routes.exit_layer.tolist(), strict=True)).items()):
+    rows, found = [], zip(routes.tier.tolist(), routes.exit_layer.tolist(), strict=True)
+    for (tier, layer), count in sorted(Counter(found).items()):
         route, share = Route(tier, layer, 1.0), count / len(routes)
         bar = click.style("#" * round(40 * share), fg=_colour(route, layers))
         rows.append([route_in_words(route, layers), str(count), f"{share:.1%}", bar])
