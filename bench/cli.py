@@ -317,7 +317,7 @@ def _point(drop: float, point: OperatingPoint, mark: str) -> list[str]:
         f"{point.mean_layer:.2f}" if point.deferred else "",
         f"{point.predicted_speed_up:.2f}",
         f"{point.blend:g}",
-        repr(point.router).replace(", score=max_probability", ""),
+        repr(point.router),
         repr(point.exit_policy),
     ]
 

@@ -58,7 +58,7 @@ class Setting:
 
     def __str__(self) -> str:
         parts = [self.router, self.exit_policy, *(part for part in (self.windows, self.batching) if part is not None)]
-        return ", ".join(map(repr, parts)).replace(", score=max_probability", "")
+        return ", ".join(map(repr, parts))
 
 
 @dataclass(frozen=True)

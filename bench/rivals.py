@@ -18,8 +18,8 @@ from cascade.exceptions import DataError
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import AtExit, ExitPolicy, any_of
 from cascade.policies.routing import defer_all
+from cascade.policies.unit_exits import Aggregate, ExitByToken, SentenceExit
 from cascade.policies.windows import whole_sentences
-from cascade.policies.word_exits import Aggregate, ExitByToken, SentenceExit
 from cascade.text.word_encoding import encode_words
 from cascade_bench.tag_data import Tagged
 from cascade_bench.taggers import BY_TOKEN, SENTENCE, runner

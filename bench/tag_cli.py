@@ -14,7 +14,7 @@ from cascade.calibration import WordGrid, WordPoint
 from cascade.core.console import table as aligned
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import AtExit, ExitPolicy, any_of
-from cascade.policies.word_exits import TokenExit
+from cascade.policies.unit_exits import TokenExit
 from cascade.runtime.threads import check_threads
 from cascade_bench import machine, render, tag_operating
 from cascade_bench.console import bar
@@ -161,7 +161,7 @@ class TagThresholds:
                 "yes" if one.within else "no",
                 f"{found.full_seconds / one.seconds:.2f}",
                 f"{one.point.blend:g}",
-                repr(one.point.router).replace(", score=max_probability", ""),
+                repr(one.point.router),
                 repr(one.point.windows),
                 repr(one.point.exit_policy),
             ]
@@ -188,7 +188,7 @@ def _replayed(point: WordPoint) -> list[str]:
         f"{point.mean_layer:.2f}" if point.deferred else "",
         f"{point.predicted_speed_up:.2f}",
         f"{point.blend:g}",
-        repr(point.router).replace(", score=max_probability", ""),
+        repr(point.router),
         repr(point.windows),
         repr(point.exit_policy),
     ]

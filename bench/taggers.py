@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import AnyOf, AtExit, ExitPolicy, never
 from cascade.policies.routing import defer_all, defer_none
-from cascade.policies.word_exits import TokenExit
+from cascade.policies.unit_exits import TokenExit
 from cascade_bench.contenders import CASCADE, FULL, Answered, Contender
 
 __all__ = ["BY_TOKEN", "EXITS", "SENTENCE", "runner", "tag_contenders"]

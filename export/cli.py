@@ -103,7 +103,7 @@ def export(
     from cascade.bundle.manifest import TAGGING
     from cascade.policies.exits import MaxProbability
     from cascade.policies.routing import Threshold
-    from cascade.policies.word_exits import TokenExit
+    from cascade.policies.unit_exits import TokenExit
     from cascade_export.checkpoints import task_of
     from cascade_export.export import STEPS, export_bundle
     from cascade_export.options import CardOptions, ExportOptions

@@ -19,7 +19,7 @@ from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.policies import exits, routing, windows
 from cascade.policies.exits import MaxProbability
-from cascade.policies.word_exits import TokenExit
+from cascade.policies.unit_exits import TokenExit
 from cascade.training.models.backbone import TAGGING
 from cascade_export.card import model_card
 from cascade_export.checkpoints import common_labels, common_tokenizer, load_tier2, small_files, task_of

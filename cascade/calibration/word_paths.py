@@ -34,8 +34,8 @@ from cascade.calibration.word_events import by_word, rate
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.policies.exits import never
 from cascade.policies.routing import Threshold, defer_all, defer_none
+from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import whole_sentences
-from cascade.policies.word_exits import TokenExit
 
 __all__ = ["Reach", "deferring_path", "spending_path", "word_path"]
 

@@ -23,8 +23,8 @@ from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
 from cascade.exceptions import OptionError
 from cascade.policies.exits import AtExit, ExitPolicy, any_of, never
 from cascade.policies.routing import Router, Threshold, defer_all, defer_none
+from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import WindowPolicy, Windows, WindowState, whole_sentences
-from cascade.policies.word_exits import TokenExit
 
 __all__ = ["WordGrid", "WordPoint", "replay_words"]
 

@@ -17,7 +17,7 @@ from cascade.core.rows import BoolArray, FloatArray, IntArray, Units
 from cascade.exceptions import OptionError
 from cascade.policies import exits
 from cascade.policies.exits import ExitPolicy
-from cascade.policies.word_exits import WordState
+from cascade.policies.unit_exits import UnitState
 
 __all__ = ["WordCosts", "leave"]
 
@@ -30,7 +30,7 @@ def leave(policy: ExitPolicy, probabilities: FloatArray, words: Units, layers: S
     """At which exit each word would leave.
 
     Args:
-        policy: any of `exits` and `word_exits`, or a caller's own.
+        policy: any of `exits` and `unit_exits`, or a caller's own.
         probabilities: at every exit, as `WordMultiExit.all_exits` gives them. Shape `(words, exits, labels)`.
         words: the words that these are.
         layers: number of the layer below each exit, counted from 1.
@@ -48,7 +48,7 @@ def leave(policy: ExitPolicy, probabilities: FloatArray, words: Units, layers: S
         under_way = np.zeros(words.n_rows, dtype=np.bool_)
         under_way[rows[inside]] = True
         live = np.flatnonzero(under_way[rows])
-        state = WordState(
+        state = UnitState(
             exit_index=number,
             exit_layer=layers[number],
             last=False,

@@ -14,6 +14,7 @@ from cascade.exceptions import OptionError
 from cascade.policies import exits
 from cascade.policies.batching import POOL_FROM, BatchingPolicy, TokenBudget, batches, waves
 from cascade.policies.exits import ExitPolicy, never
+from cascade.policies.registry import ModelInfo
 from cascade.runtime.backend import Backend
 from cascade.runtime.workers import run_each
 
@@ -82,7 +83,8 @@ class Staged:
         for index, stage in enumerate(self.stages):
             needed = ("logits",) if self.is_last(index) else ("hidden_out", "logits")
             check_names(self.stage_name(index), stage.inputs, stage.outputs, known=self.stage_inputs, needed=needed)
-        exits.check(self.exit_policy, self.layers)
+        model = ModelInfo(layers=tuple(self.layers), words="words" in self.stage_inputs)
+        exits.check(self.exit_policy, model)
 
     def is_last(self, index: int) -> bool:
         """Whether the stage of this number, counted from 0, is full depth."""

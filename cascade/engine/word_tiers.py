@@ -24,7 +24,7 @@ from cascade.exceptions import InputError, OptionError
 from cascade.policies import exits
 from cascade.policies.batching import POOL_FROM, BatchingPolicy, TokenBudget, batches
 from cascade.policies.exits import AtExit, ExitPolicy, Never, never
-from cascade.policies.word_exits import WordState
+from cascade.policies.unit_exits import UnitState
 from cascade.runtime.backend import Backend
 from cascade.runtime.workers import in_turn, run_each
 
@@ -313,7 +313,7 @@ class WordMultiExit(Staged):
         inside = packing.words[packing.places]
         gone = np.zeros(len(inside), dtype=np.bool_)
         if not isinstance(call.policy, Never):
-            state = WordState(
+            state = UnitState(
                 exit_index=index,
                 exit_layer=self.layers[index],
                 last=False,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from cascade.bundle.certificate import Certificate, Settings
+from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import Bundle
 from cascade.bundle.writing import copy_bundle, push_bundle
 from cascade.core.checks import check_share, is_number
@@ -19,6 +20,7 @@ from cascade.pipelines.loading import readable
 from cascade.policies import exits, routing
 from cascade.policies.batching import BatchingPolicy
 from cascade.policies.exits import ExitPolicy, never
+from cascade.policies.registry import ModelInfo
 from cascade.policies.routing import Budget, Router, defer_all
 from cascade.runtime.backend import OnnxBackend
 from cascade.text.tokenizer import Tokenizer
@@ -61,6 +63,17 @@ class Face:
     def labels(self) -> tuple[str, ...]:
         """Names of the labels, in the order of the columns of `probabilities`."""
         return self.bundle.manifest.labels
+
+    @property
+    def model(self) -> ModelInfo:
+        """What policies are checked against."""
+        manifest = self.bundle.manifest
+        return ModelInfo(
+            labels=self.labels,
+            layers=tuple(self.tier2.layers),
+            words=manifest.task == TAGGING,
+            multi_label=manifest.problem_type == "multi_label_classification",
+        )
 
     @property
     def exit_policy(self) -> ExitPolicy:
@@ -130,8 +143,7 @@ class Face:
 
     def with_router(self: F, router: Router) -> F:  # noqa: PYI019  # typing has Self from 3.11 on
         """A copy that defers what this router says: any of `cascade.policies`, or a function of a `RoutingState`."""
-        if not callable(router):
-            raise OptionError(f"the router must be callable, was: {router!r}; use one of cascade.policies")
+        routing.check(router, self.model)
         return replace(self, router=router)
 
     def with_budget(self: F, *, max_deferred: float) -> F:  # noqa: PYI019  # typing has Self from 3.11 on
@@ -152,8 +164,7 @@ class Face:
         Raises:
             OptionError: the policy does not fit the exits of this bundle.
         """
-        if not callable(exit_policy):
-            raise OptionError(f"the exit policy must be callable, was: {exit_policy!r}; use one of cascade.policies")
+        exits.check(exit_policy, self.model)
         return replace(self, tier2=replace(self.tier2, exit_policy=exit_policy))
 
     def with_temperatures(self: F, tier1: float, tier2: Sequence[float]) -> F:  # noqa: PYI019  # typing has Self from 3.11 on

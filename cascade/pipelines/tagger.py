@@ -19,7 +19,6 @@ from cascade.core.rows import IntArray, Units
 from cascade.engine.streaming import StreamOptions, in_buffers
 from cascade.engine.word_cascade import WordCascade, WordOutcome
 from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
-from cascade.exceptions import OptionError
 from cascade.pipelines.base import Face
 from cascade.pipelines.loading import Graphs, open_for, readable
 from cascade.policies import decoding, windows
@@ -267,9 +266,7 @@ class Tagger(Face):
         Raises:
             OptionError: the windows do not fit the exits of this bundle.
         """
-        if not callable(windows):
-            raise OptionError(f"the windows must be callable, was: {windows!r}; use cascade.policies.Windows")
-        check_windows(windows, self.tier2.layers)
+        check_windows(windows, self.model)
         return replace(self, windows=windows)
 
     def with_settings(self, settings: Settings) -> Tagger:
@@ -291,9 +288,7 @@ class Tagger(Face):
         Raises:
             OptionError: the decoder was made for other labels.
         """
-        if not callable(decoder):
-            raise OptionError(f"the decoder must be callable, was: {decoder!r}; use one of cascade.policies")
-        decoding.check(decoder, self.labels)
+        decoding.check(decoder, self.model)
         return replace(self, decoding=decoder)
 
     def _tagged(

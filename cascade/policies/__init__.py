@@ -1,17 +1,22 @@
 """Policies: pure functions of a state that return a mask. All of them are frozen values with a repr.
 
-routing      which units tier 1 defers                 exits        where units leave a tier
-word_exits   exits that see a word's sentence          windows      which words tier 2 reads around deferred ones
-decoding     labels from probabilities                 batching     which rows run together
+routing      which units a tier defers                    exits       where units exit a tier
+unit_exits   exits that see a word's sentence             windows     which words a tier reads around deferred ones
+decoding     labels from probabilities                    batching    which rows run together
+settings     `Policies`: all of a bundle's in one value   registry    their written form; classes of your own
+tuning       `Tunable`: policies whose threshold is found on examples
 """
 
 from cascade.policies.batching import TokenBudget
 from cascade.policies.decoding import Crf, MeanField, Viterbi, argmax
 from cascade.policies.exits import AtExit, Entropy, Margin, MaxProbability, Never, Patience, all_of, any_of, never
 from cascade.policies.learned_routing import Learned
+from cascade.policies.registry import ModelInfo
 from cascade.policies.routing import Budget, Threshold, defer_all, defer_none
+from cascade.policies.settings import Policies
+from cascade.policies.tuning import Tunable
+from cascade.policies.unit_exits import SentenceExit, TokenExit
 from cascade.policies.windows import Windows, whole_sentences
-from cascade.policies.word_exits import SentenceExit, TokenExit
 
 __all__ = [
     "AtExit",
@@ -22,12 +27,15 @@ __all__ = [
     "Margin",
     "MaxProbability",
     "MeanField",
+    "ModelInfo",
     "Never",
     "Patience",
+    "Policies",
     "SentenceExit",
     "Threshold",
     "TokenBudget",
     "TokenExit",
+    "Tunable",
     "Viterbi",
     "Windows",
     "all_of",

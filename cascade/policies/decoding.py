@@ -1,8 +1,7 @@
 """Decoders: from the probabilities of words to one label each, by sentence.
 
 A decoder is called with log-probabilities of shape `(words, labels)` and offsets of shape `(sentences + 1,)`, and
-returns numbers of labels of shape `(words,)`. It works on frozen answers: wherever a word was answered, and no model
-runs again.
+returns numbers of labels of shape `(words,)`. It works on finished answers; no model runs again.
 
     argmax                       each word's likeliest label
     Viterbi(labels)              the likeliest sequence that is valid BIO or BIOES
@@ -12,9 +11,9 @@ runs again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from cascade.core.checks import check_whole
 from cascade.core.confidence import softmax
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
+from cascade.policies.registry import ModelInfo, Registry
 from cascade.policies.viterbi import LOWEST, Scheme, viterbi
 
 __all__ = [
@@ -35,11 +35,16 @@ __all__ = [
     "check",
     "decide",
     "from_json",
+    "register",
     "to_json",
 ]
 
 Decoder: TypeAlias = Callable[[FloatArray, IntArray], IntArray]
 """`(log_probabilities (words, labels), offsets (sentences + 1,))` to numbers of labels `(words,)`."""
+
+
+_REGISTRY: Registry[Decoder] = Registry("decoder", "with_decoding")
+register, to_json, from_json, check = _REGISTRY.register, _REGISTRY.to_json, _REGISTRY.from_json, _REGISTRY.check
 
 
 def decide(decoder: Decoder, log_probabilities: FloatArray, offsets: IntArray) -> IntArray:
@@ -59,33 +64,18 @@ def decide(decoder: Decoder, log_probabilities: FloatArray, offsets: IntArray) -
     fits = made.shape == (words,) and made.dtype.kind in "iu"
     if not fits or ((made < 0) | (made >= labels)).any():
         raise OptionError(
-            f"the decoder {decoder!r} must return numbers of labels (0 to {labels - 1}) of shape ({words},), returned: "
+            f"the decoder {decoder!r} must return numbers of labels (0 to {labels - 1}) of shape ({words},), got "
             f"{made.dtype} of shape {made.shape}; return one for each word"
         )
     return made.astype(np.int64, copy=False)
 
 
-def check(decoder: Decoder, labels: Sequence[str]) -> None:
-    """Whether a decoder fits a model with these labels. A caller's own callable always does.
-
-    Raises:
-        OptionError: it was made for others.
-    """
-    if isinstance(decoder, Viterbi) and decoder.labels != tuple(labels):
-        raise OptionError(
-            f"Viterbi must have the model's {len(labels)} labels in their order, had {len(decoder.labels)} or others; "
-            "build it with them"
-        )
-    if isinstance(decoder, Crf | MeanField) and decoder.labels != len(labels):
-        raise OptionError(
-            f"{type(decoder).__name__} must have transitions between the model's {len(labels)} labels, had: "
-            f"{decoder.labels}; fit it to this model"
-        )
-
-
+@register
 @dataclass(frozen=True, repr=False)
 class Argmax:
     """Each word's likeliest label; use the ready-made value `argmax`."""
+
+    name: ClassVar[str] = "argmax"
 
     def __call__(self, log_probabilities: FloatArray, offsets: IntArray) -> IntArray:
         """Numbers of labels. Shape `(words,)`."""
@@ -93,13 +83,14 @@ class Argmax:
         return likeliest
 
     def __repr__(self) -> str:
-        return "argmax"
+        return self.name
 
 
 argmax = Argmax()
 """Each word's likeliest label, whatever its neighbours have."""
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class Viterbi:
     """The likeliest sequence among those that are valid BIO, or BIOES where labels are named so.
@@ -114,7 +105,10 @@ class Viterbi:
     _scheme: Scheme = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", tuple(self.labels))
+        given: object = self.labels
+        if not isinstance(given, list | tuple) or not all(isinstance(label, str) for label in given):
+            raise OptionError(f"labels must be a list of names, got {given!r}; give the model's labels")
+        object.__setattr__(self, "labels", tuple(given))
         object.__setattr__(self, "_scheme", Scheme.of(self.labels))
 
     def __call__(self, log_probabilities: FloatArray, offsets: IntArray) -> IntArray:
@@ -126,6 +120,14 @@ class Viterbi:
         words = np.arange(wanted[-1]) + np.repeat(offsets[invalid] - wanted[:-1], lengths)
         chosen[words] = viterbi(log_probabilities[words], wanted, *self._scheme.scores())
         return chosen
+
+    def check(self, model: ModelInfo) -> None:
+        """Whether its labels are the model's."""
+        if self.labels != model.labels:
+            raise OptionError(
+                f"Viterbi must have the model's {len(model.labels)} labels in their order, got {len(self.labels)} or "
+                "others; build it with them"
+            )
 
     def __repr__(self) -> str:
         return f"Viterbi({len(self.labels)} labels)"
@@ -149,19 +151,27 @@ class _Chain:
         table = _numbers("transitions", self.transitions, 2)
         if not table.size or table.shape[0] != table.shape[1]:
             raise OptionError(
-                f"transitions must be square, from each label to each, were of shape {table.shape}; see training.crf"
+                f"transitions must be square, from each label to each, got shape {table.shape}; see training.crf"
             )
         object.__setattr__(self, "transitions", tuple(map(tuple, table.tolist())))
         for name in ("start", "end"):
             row = _numbers(name, getattr(self, name), 1)
             if len(row) not in (0, len(table)):
-                raise OptionError(f"{name} must have a number for each of {len(table)} labels, had: {len(row)}")
+                raise OptionError(f"{name} must have a number for each of {len(table)} labels, got {len(row)}")
             object.__setattr__(self, name, tuple(row.tolist() or [0.0] * len(table)))
 
     @property
     def labels(self) -> int:
         """How many labels it knows."""
         return len(np.asarray(self.start))
+
+    def check(self, model: ModelInfo) -> None:
+        """Whether it has transitions between as many labels as the model has."""
+        if self.labels != len(model.labels):
+            raise OptionError(
+                f"{type(self).__name__} must have transitions between the model's {len(model.labels)} labels, got "
+                f"{self.labels}; fit it to this model"
+            )
 
     def _arrays(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         table, start, end = (np.asarray(part, dtype=np.float32) for part in (self.transitions, self.start, self.end))
@@ -171,6 +181,7 @@ class _Chain:
         return f"{type(self).__name__}({self.labels} labels)"
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class Crf(_Chain):
     """The likeliest sequence of a linear-chain CRF, exactly (Viterbi)."""
@@ -180,11 +191,12 @@ class Crf(_Chain):
         return viterbi(log_probabilities, offsets, *self._arrays())
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class MeanField(_Chain):
     """A CRF's labels by parallel mean-field inference (AIN: Wang et al., EMNLP 2020, section 2.3).
 
-    Every word starts from its own distribution. Then all are computed anew, at once, from those of their neighbours:
+    Every word starts from its own distribution. Then all are computed again, at once, from those of their neighbours:
     q_i(y) ~ exp(u_i(y) + sum over z of q_{i-1}(z) T[z, y] + sum over z of T[y, z] q_{i+1}(z)).
 
     Attributes:
@@ -210,7 +222,7 @@ class MeanField(_Chain):
             expected = softmax(now)
             now = own.copy()
             from_left, from_right = expected[:-1] @ table, expected[1:] @ table.T
-            from_left[firsts[1:] - 1] = 0  # the sentence before is nobody's neighbour
+            from_left[firsts[1:] - 1] = 0  # words of another sentence are no neighbours
             from_right[lasts[:-1]] = 0
             now[1:] += from_left
             now[:-1] += from_right
@@ -218,57 +230,6 @@ class MeanField(_Chain):
 
     def __repr__(self) -> str:
         return f"MeanField({self.labels} labels, iterations={self.iterations})"
-
-
-def to_json(decoder: Decoder) -> dict[str, Any]:
-    """A plain dict from which `from_json` makes an equal decoder.
-
-    Raises:
-        OptionError: a caller's own callable, which has no written form.
-    """
-    if isinstance(decoder, Argmax):
-        return {"policy": "argmax"}
-    if isinstance(decoder, Viterbi):
-        return {"policy": "Viterbi", "labels": list(decoder.labels)}
-    if isinstance(decoder, Crf | MeanField):
-        chain = {name: np.asarray(getattr(decoder, name)).tolist() for name in ("transitions", "start", "end")}
-        more = {"iterations": decoder.iterations} if isinstance(decoder, MeanField) else {}
-        return {"policy": type(decoder).__name__, **chain, **more}
-    raise OptionError(
-        f"only the decoders of cascade.policies can be saved, was: {decoder!r}; "
-        "set one of them with with_decoding before saving"
-    )
-
-
-def from_json(written: Mapping[str, Any]) -> Decoder:
-    """The decoder that `to_json` wrote.
-
-    Raises:
-        OptionError: an unknown name, a missing or misspelt field, an impossible value.
-    """
-    if not isinstance(written, Mapping):
-        raise OptionError(f'a decoder must be written {{"policy": name, ...}}, was: {written!r}; see to_json')
-    fields = {key: value for key, value in written.items() if key != "policy"}
-    name = written.get("policy")
-    if not isinstance(name, str) or name not in _MAKERS:
-        raise OptionError(f"the decoder must be one of {', '.join(_MAKERS)}, was: {name!r}; choose one of them")
-    maker, expected = _MAKERS[name]
-    if set(fields) != set(expected):
-        raise OptionError(
-            f"the decoder {name} must have the fields {list(expected)}, were: {sorted(fields)}; see to_json"
-        )
-    listed = fields.get("labels", [])
-    if not isinstance(listed, list | tuple) or not all(isinstance(label, str) for label in listed):
-        raise OptionError(f"labels must be a list of names, was: {listed!r}; see to_json")
-    return maker(**fields)
-
-
-_MAKERS: dict[str, tuple[Callable[..., Decoder], tuple[str, ...]]] = {
-    "argmax": (Argmax, ()),
-    "Viterbi": (Viterbi, ("labels",)),
-    "Crf": (Crf, ("transitions", "start", "end")),
-    "MeanField": (MeanField, ("transitions", "start", "end", "iterations")),
-}
 
 
 def _numbers(name: str, given: object, dimensions: int) -> npt.NDArray[np.float64]:
@@ -279,6 +240,6 @@ def _numbers(name: str, given: object, dimensions: int) -> npt.NDArray[np.float6
     if array.ndim != dimensions or not np.isfinite(array).all():
         raise OptionError(
             f"{name} must be finite numbers in {dimensions} dimension{'s' * (dimensions > 1)}, one per label, "
-            f"was: {str(given)[:60]}; -10000 forbids"
+            f"got {str(given)[:60]}; -10000 forbids"
         )
     return array

@@ -1,11 +1,10 @@
-"""Exit policies: after each stage of tier 2, which rows are sure enough to leave with the answer of this exit.
+"""Exit policies: after each stage of a tier, which units are sure enough to exit with the answer of this exit.
 
-A policy is called with an `ExitState` and returns a mask, True = leave. It decides each row by that row alone, so
-order, batch size and neighbours do not change who leaves. In a tagger a row is a word, and all of these serve. No
-policy is asked after the last stage.
+A policy is called with an `ExitState` and returns a mask, True = exit. It decides each unit by that unit alone, so
+order, batch size and neighbours do not change the answers. No policy is asked after the last stage.
 
     never                                full depth
-    AtExit(layer)                        everyone leaves there: truncation, and in `any_of` a cap on depth
+    AtExit(layer)                        all units exit there: truncation, and in `any_of` a cap on depth
     MaxProbability, Margin, Entropy      sure enough now
     Patience(patience)                   the same answer several times in a row
     any_of(...), all_of(...)             combinations
@@ -13,17 +12,17 @@ policy is asked after the last stage.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
-from cascade.core.checks import check_share, check_whole
+from cascade.core.checks import check_mask, check_share, check_whole
 from cascade.core.confidence import Measure, answers, certainty, margin, max_probability
-from cascade.core.rows import BoolArray
+from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import OptionError
-from cascade.policies.exit_policy import ExitPolicy, ExitState, check, decide, from_json, shipped, to_json
+from cascade.policies.registry import ModelInfo, Registry
 
 __all__ = [
     "AllOf",
@@ -43,14 +42,53 @@ __all__ = [
     "decide",
     "from_json",
     "never",
-    "shipped",
+    "register",
     "to_json",
 ]
 
 
+@dataclass(frozen=True, eq=False)
+class ExitState:
+    """What a policy may look at: the units that are still inside. Its arrays must not be written to.
+
+    Attributes:
+        exit_index: number of this exit, counted from 0.
+        exit_layer: number of the layer below it, counted from 1; exits are named by it.
+        last: whether this is full depth.
+        probabilities: of the head at this exit. Shape `(units, labels)`.
+        history: of every head so far, this one last. Shape `(units, exit_index + 1, labels)`.
+        multi_label: the labels are independent yes/no decisions.
+    """
+
+    exit_index: int
+    exit_layer: int
+    last: bool
+    probabilities: FloatArray
+    history: FloatArray
+    multi_label: bool = False
+
+
+ExitPolicy: TypeAlias = Callable[[ExitState], BoolArray]
+"""A mask of shape `(units,)`, True = exit."""
+
+_REGISTRY: Registry[ExitPolicy] = Registry("exit policy", "with_exit_policy")
+register, to_json, from_json, check = _REGISTRY.register, _REGISTRY.to_json, _REGISTRY.from_json, _REGISTRY.check
+
+_S = TypeVar("_S", bound="PerExit")
+
+
+def decide(policy: ExitPolicy, state: ExitState) -> BoolArray:
+    """Ask a policy and check what it returned.
+
+    Raises:
+        OptionError: the policy returned something other than a mask of one bool per unit.
+    """
+    return check_mask(policy(state), len(state.probabilities), f"the exit policy {policy!r}", "that exits")
+
+
 @dataclass(frozen=True)
 class PerExit:
-    """What policies with a threshold have in common.
+    """What policies with a threshold have in common; each is `Tunable`.
 
     Attributes:
         threshold: in [0, 1]; one number for all exits or a tuple with one per exit (the last may be left out).
@@ -67,32 +105,41 @@ class PerExit:
             checked = check_share("threshold", given, remedy)
         object.__setattr__(self, "threshold", checked)
 
-    def at(self, exit_: int) -> float:
-        """The threshold of the exit of this number, counted from 0."""
-        return self.threshold[exit_] if isinstance(self.threshold, tuple) else self.threshold
+    def threshold_of(self, exit_index: int) -> float:
+        """The threshold of this exit, counted from 0."""
+        return self.threshold[exit_index] if isinstance(self.threshold, tuple) else self.threshold
 
-    def check(self, layers: Sequence[int]) -> None:
+    def at(self: _S, threshold: float | tuple[float, ...]) -> _S:  # noqa: PYI019  # typing has Self from 3.11 on
+        """The same policy with this threshold."""
+        return replace(self, threshold=threshold)
+
+    def check(self, model: ModelInfo) -> None:
         """Whether there is one threshold per exit."""
-        if isinstance(self.threshold, tuple) and len(self.threshold) not in (len(layers), len(layers) - 1):
+        count = len(model.layers)
+        if isinstance(self.threshold, tuple) and len(self.threshold) not in (count, count - 1):
             raise OptionError(
-                f"threshold must be one number or one per exit ({len(layers)}, after layers {_names(layers)}; the "
-                f"last may be left out), was: {len(self.threshold)} numbers; give {len(layers)}"
+                f"threshold must be one number or one per exit ({count}, after layers {model.exits}; the "
+                f"last may be left out), got {len(self.threshold)} numbers; give {count}"
             )
 
 
 class _Threshold(PerExit):
-    """Leave where a measure of confidence reaches a threshold."""
+    """Exit where a measure of confidence reaches a threshold."""
 
     measure: ClassVar[Measure]
 
+    def score(self, state: ExitState) -> FloatArray:
+        """The measure, in [0, 1]. Shape `(units,)`."""
+        return self.measure(state.probabilities, multi_label=state.multi_label)
+
     def __call__(self, state: ExitState) -> BoolArray:
-        """Mask of shape `(rows,)`, True = leave."""
-        return self.measure(state.probabilities, multi_label=state.multi_label) >= self.at(state.exit_index)
+        """Mask of shape `(units,)`, True = exit."""
+        return self.score(state) >= self.threshold_of(state.exit_index)
 
 
-@shipped
+@register
 class MaxProbability(_Threshold):
-    """Leave where the largest probability is at least `threshold` (Right Tool, ACL 2020).
+    """Exit where the largest probability is at least `threshold` (Right Tool, ACL 2020).
 
     With several labels at once: where each label's max(p, 1 - p) is.
     """
@@ -100,27 +147,27 @@ class MaxProbability(_Threshold):
     measure = max_probability
 
 
-@shipped
+@register
 class Margin(_Threshold):
-    """Leave where the two largest probabilities differ by at least `threshold`. Several labels: each |2p - 1|."""
+    """Exit where the two largest probabilities differ by at least `threshold`. Several labels: each |2p - 1|."""
 
     measure = margin
 
 
-@shipped
+@register
 class Entropy(_Threshold):
-    """Leave where certainty, 1 - H / log(labels), is at least `threshold`.
+    """Exit where certainty, 1 - H / log(labels), is at least `threshold`.
 
-    DeeBERT (ACL 2020) leaves where the entropy H is below S: the same rule with `threshold` = 1 - S / log(labels).
+    DeeBERT (ACL 2020) exits where the entropy H is below S: the same rule with `threshold` = 1 - S / log(labels).
     """
 
     measure = certainty
 
 
-@shipped
+@register
 @dataclass(frozen=True)
 class Patience:
-    """Leave after `patience` + 1 equal answers in a row (PABEE, NeurIPS 2020, section 3.2).
+    """Exit after `patience` + 1 equal answers in a row (PABEE, NeurIPS 2020, section 3.2).
 
     The answer is the likeliest label; with several labels at once the set of those with p >= 0.5.
 
@@ -131,10 +178,10 @@ class Patience:
     patience: int
 
     def __post_init__(self) -> None:
-        check_whole("patience", self.patience, "for full depth use never, to leave at a fixed exit use AtExit")
+        check_whole("patience", self.patience, "for full depth use never, to exit at a fixed layer use AtExit")
 
     def __call__(self, state: ExitState) -> BoolArray:
-        """Mask of shape `(rows,)`, True = leave."""
+        """Mask of shape `(units,)`, True = exit."""
         if state.exit_index < self.patience:
             return np.zeros(len(state.probabilities), dtype=np.bool_)
         recent = answers(state.history[:, -self.patience - 1 :], multi_label=state.multi_label)
@@ -142,10 +189,10 @@ class Patience:
         return same
 
 
-@shipped
+@register
 @dataclass(frozen=True)
 class AtExit:
-    """Everyone leaves after this layer: truncation. In `any_of` it caps the depth.
+    """All units exit after this layer: truncation. In `any_of` it caps the depth.
 
     Attributes:
         layer: number of a layer with an exit, counted from 1.
@@ -157,24 +204,24 @@ class AtExit:
         check_whole("layer", self.layer, "give the number of a layer with an exit")
 
     def __call__(self, state: ExitState) -> BoolArray:
-        """Mask of shape `(rows,)`, True = leave."""
+        """Mask of shape `(units,)`, True = exit."""
         return np.full(len(state.probabilities), state.exit_layer >= self.layer)
 
-    def check(self, layers: Sequence[int]) -> None:
+    def check(self, model: ModelInfo) -> None:
         """Whether there is an exit after this layer."""
-        if self.layer not in layers:
-            raise OptionError(f"AtExit must name a layer with an exit, was: {self.layer}; choose from {_names(layers)}")
+        if self.layer not in model.layers:
+            raise OptionError(f"AtExit must name a layer with an exit, got {self.layer}; choose from {model.exits}")
 
 
-@shipped
+@register
 @dataclass(frozen=True, repr=False)
 class Never:
-    """Nobody leaves early; use the ready-made value `never`."""
+    """No unit exits early; use the ready-made value `never`."""
 
     name: ClassVar[str] = "never"
 
     def __call__(self, state: ExitState) -> BoolArray:
-        """Mask of shape `(rows,)`, all False."""
+        """Mask of shape `(units,)`, all False."""
         return np.zeros(len(state.probabilities), dtype=np.bool_)
 
     def __repr__(self) -> str:
@@ -182,7 +229,7 @@ class Never:
 
 
 never = Never()
-"""Full depth for everyone."""
+"""Full depth for all units."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -191,54 +238,51 @@ class _Combination:
     policies: tuple[ExitPolicy, ...]
 
     def __post_init__(self) -> None:
-        if not self.policies or not all(callable(policy) for policy in self.policies):
+        given: object = self.policies
+        if not isinstance(given, tuple) or not given or not all(callable(policy) for policy in given):
             raise OptionError(
-                f"{self.name} must have one or more exit policies, was: {self.policies!r}; "
+                f"{self.name} must have one or more exit policies, got {given!r}; "
                 f"write {self.name}(MaxProbability(0.9), Patience(2))"
             )
 
-    def check(self, layers: Sequence[int]) -> None:
+    def check(self, model: ModelInfo) -> None:
         """Whether every policy inside fits."""
         for policy in self.policies:
-            check(policy, layers)
+            check(policy, model)
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(map(repr, self.policies))})"
 
 
-@shipped
+@register
 class AnyOf(_Combination):
-    """Leave where at least one policy says so; write `any_of(...)`."""
+    """Exit where at least one policy says so; write `any_of(...)`."""
 
     name = "any_of"
 
     def __call__(self, state: ExitState) -> BoolArray:
-        """Mask of shape `(rows,)`, True = leave."""
+        """Mask of shape `(units,)`, True = exit."""
         mask: BoolArray = np.logical_or.reduce([decide(policy, state) for policy in self.policies])
         return mask
 
 
-@shipped
+@register
 class AllOf(_Combination):
-    """Leave where every policy says so; write `all_of(...)`."""
+    """Exit where every policy says so; write `all_of(...)`."""
 
     name = "all_of"
 
     def __call__(self, state: ExitState) -> BoolArray:
-        """Mask of shape `(rows,)`, True = leave."""
+        """Mask of shape `(units,)`, True = exit."""
         mask: BoolArray = np.logical_and.reduce([decide(policy, state) for policy in self.policies])
         return mask
 
 
 def any_of(*policies: ExitPolicy) -> AnyOf:
-    """Leave where at least one of these policies says so."""
+    """Exit where at least one of these policies says so."""
     return AnyOf(policies)
 
 
 def all_of(*policies: ExitPolicy) -> AllOf:
-    """Leave where all of these policies say so."""
+    """Exit where all of these policies say so."""
     return AllOf(policies)
-
-
-def _names(layers: Sequence[int]) -> str:
-    return ", ".join(map(str, layers))

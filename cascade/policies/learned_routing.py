@@ -1,9 +1,8 @@
 """A router that was taught where tier 2 helps, instead of trusting tier 1's largest probability.
 
-Confidence alone fails where tier 2 is right on some kinds of text only: an unsure row that tier 2 gets wrong too is not
-worth its cost. Post-hoc deferral (Jitkrittum et al., NeurIPS 2023) asks a small model on tier 1's answer how likely
-tier 2 is to mend it. The model is a logistic one with a handful of weights, which stand in the manifest. It leaves to
-others: learning them, and whether they win on held-out data (`certification.helping`).
+Confidence alone fails where tier 2 is right on some kinds of text only: an unsure unit that tier 2 gets wrong too does
+not pay. Post-hoc deferral (Jitkrittum et al., NeurIPS 2023) asks a small model on tier 1's answer how likely
+tier 2 is to mend it. The model is a logistic one with a handful of weights, which stand in the manifest.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from cascade.core.checks import check_share
 from cascade.core.confidence import certainty, margin, sigmoid
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import OptionError
-from cascade.policies.routing import RoutingState, shipped
+from cascade.policies.registry import ModelInfo
+from cascade.policies.routing import RoutingState, register
 
 __all__ = ["Learned", "features"]
 
@@ -30,17 +30,17 @@ Columns = list[npt.NDArray[np.float64]]
 
 
 def features(state: RoutingState, *, top: int) -> Columns:
-    """What the model sees of each row: `top` columns of probabilities, then certainty, margin and length.
+    """What the model sees of each unit: `top` columns of probabilities, then certainty, margin and length.
 
     The largest probabilities, in order, as logarithms; the first as log-odds. With yes/no labels those of max(p, 1 - p)
     that are smallest, as log-odds. Length: logarithm of the number of tokens.
 
     Args:
-        state: of any rows.
+        state: of any units.
         top: probabilities, at most as many as there are labels.
 
     Returns:
-        `top` + 3 columns of shape `(rows,)`.
+        `top` + 3 columns of shape `(units,)`.
     """
     values = state.probabilities
     with np.errstate(invalid="ignore"):  # NaN stays NaN
@@ -56,13 +56,13 @@ def features(state: RoutingState, *, top: int) -> Columns:
     return [column.astype(np.float64) for column in columns]
 
 
-@shipped
+@register
 @dataclass(frozen=True, repr=False)
 class Learned:
-    """Defer the rows that tier 2 is likely enough to mend. Each row is decided by itself.
+    """Defer the units that tier 2 is likely enough to mend. Each is decided by itself.
 
     Attributes:
-        threshold: in [0, 1]; deferred are rows of which 1 - P(tier 2 helps) is below it. 0 defers nobody.
+        threshold: in [0, 1]; deferred are units of which 1 - P(tier 2 helps) is below it. 0 defers no unit.
         weights: of `features`, all but the last three being of probabilities.
         bias: what they are added to. The sum is the log-odds that tier 2 helps.
     """
@@ -77,29 +77,24 @@ class Learned:
         given: object = self.weights
         if not isinstance(given, tuple | list) or len(given) <= _OTHERS or not all(map(_finite, (*given, self.bias))):
             raise OptionError(
-                f"weights and bias must be finite numbers, at least {_OTHERS + 1} weights, were: {self.weights!r} and "
+                f"weights and bias must be finite numbers, at least {_OTHERS + 1} weights, got {self.weights!r} and "
                 f"{self.bias!r}; let cascade.calibration.helping find them"
             )
         object.__setattr__(self, "weights", tuple(map(float, given)))
         object.__setattr__(self, "bias", float(self.bias))
 
     def __call__(self, state: RoutingState) -> BoolArray:
-        """Mask of shape `(rows,)`, True = defer."""
+        """Mask of shape `(units,)`, True = defer."""
         kept: BoolArray = self.score(state) >= self.threshold
         return ~kept
 
     def score(self, state: RoutingState) -> FloatArray:
-        """What `threshold` is compared with: 1 - P(tier 2 helps), in [0, 1]; NaN stays. Shape `(rows,)`.
+        """What `threshold` is compared with: 1 - P(tier 2 helps), in [0, 1]; NaN stays. Shape `(units,)`.
 
         Raises:
             OptionError: there are fewer labels than weights for probabilities.
         """
-        top, labels = len(self.weights) - _OTHERS, state.probabilities.shape[1]
-        if top > labels:
-            raise OptionError(
-                f"Learned must have at most {labels + _OTHERS} weights for {labels} labels, was: {len(self.weights)}; "
-                "take a router that was learned for this model"
-            )
+        top = self._top(state.probabilities.shape[1])
         columns = features(state, top=top)
         # Column by column and not as a matrix product, whose order of summation depends on the number of rows.
         odds = np.full(len(state.probabilities), self.bias)
@@ -110,6 +105,19 @@ class Learned:
     def at(self, threshold: float) -> Learned:
         """The same weights with this threshold."""
         return replace(self, threshold=threshold)
+
+    def check(self, model: ModelInfo) -> None:
+        """Whether the model has labels for all weights."""
+        self._top(len(model.labels))
+
+    def _top(self, labels: int) -> int:
+        top = len(self.weights) - _OTHERS
+        if top > labels:
+            raise OptionError(
+                f"Learned must have at most {labels + _OTHERS} weights for {labels} labels, got {len(self.weights)}; "
+                "take a router that was learned for this model"
+            )
+        return top
 
     def __repr__(self) -> str:
         return f"Learned({self.threshold}, {len(self.weights)} weights)"

@@ -1,20 +1,20 @@
-"""Windows: which runs of words tier 2 reads, where tier 1 was not sure of some.
+"""Windows: which runs of words the next tier reads around those that were deferred.
 
-A policy is called with a `WindowState` and returns `Spans`. It decides each sentence by that sentence alone. It leaves
-to others: which words are unsure (`routing`), cutting the windows out (`words`), running them (`word_engine`).
+A policy is called with a `WindowState` and returns `Spans`. It decides each sentence by that sentence alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from cascade.core.checks import check_share, check_whole
 from cascade.core.rows import BoolArray, IntArray
 from cascade.exceptions import OptionError
+from cascade.policies.registry import ModelInfo, Registry
 
 __all__ = [
     "Spans",
@@ -24,6 +24,7 @@ __all__ = [
     "check",
     "decide",
     "from_json",
+    "register",
     "to_json",
     "whole_sentences",
 ]
@@ -34,7 +35,7 @@ class WindowState:
     """What a policy may look at.
 
     Attributes:
-        unsure: True where tier 2 has to answer. Shape `(words,)`.
+        unsure: True where the next tier has to answer. Shape `(words,)`.
         offsets: the words of sentence `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(sentences + 1,)`.
         pieces: pieces of each word: what reading it costs. Shape `(words,)`.
     """
@@ -46,7 +47,7 @@ class WindowState:
 
 @dataclass(frozen=True, eq=False)
 class Spans:
-    """Runs of words that tier 2 reads, each within one sentence.
+    """Runs of words that the next tier reads, each within one sentence.
 
     Attributes:
         rows: number of the sentence. Shape `(spans,)`.
@@ -66,6 +67,10 @@ WindowPolicy: TypeAlias = Callable[[WindowState], Spans]
 """Spans in which every unsure word is exactly once. It may have `context_layers`, as `Windows` has."""
 
 
+_REGISTRY: Registry[WindowPolicy] = Registry("windows policy", "with_windows")
+register, to_json, from_json, check = _REGISTRY.register, _REGISTRY.to_json, _REGISTRY.from_json, _REGISTRY.check
+
+
 def decide(policy: WindowPolicy, state: WindowState) -> Spans:
     """Ask a policy and check what it returned.
 
@@ -76,7 +81,7 @@ def decide(policy: WindowPolicy, state: WindowState) -> Spans:
     given: object = policy(state)
     if not isinstance(given, Spans) or not len(given.rows) == len(given.starts) == len(given.stops):
         raise OptionError(
-            f"the windows {policy!r} must return Spans, returned: {given!r}; give equally many rows, starts and stops"
+            f"the windows {policy!r} must return Spans, got {given!r}; give equally many rows, starts and stops"
         )
     spans, words = given, len(state.unsure)
     known = (spans.rows >= 0) & (spans.rows < len(state.offsets) - 1)
@@ -87,7 +92,7 @@ def decide(policy: WindowPolicy, state: WindowState) -> Spans:
     if not inside.all():
         bad = int(np.argmin(inside))
         raise OptionError(
-            f"the windows {policy!r} must return runs of one or more words of their sentence, returned: words "
+            f"the windows {policy!r} must return runs of one or more words of their sentence, got words "
             f"{spans.starts[bad]} to {spans.stops[bad]} of sentence {spans.rows[bad]}; numbers count over all sentences"
         )
     times = _times(spans.starts, spans.stops, words)[state.unsure]
@@ -99,6 +104,7 @@ def decide(policy: WindowPolicy, state: WindowState) -> Spans:
     return spans
 
 
+@register
 @dataclass(frozen=True)
 class Windows:
     """Every unsure word with its neighbours; windows that touch are one.
@@ -107,8 +113,8 @@ class Windows:
         margin: words of context on both sides, within the sentence.
         whole: in [0, 1]; a sentence goes whole if more than this share of its pieces would be in windows. 0: every
             sentence with an unsure word does (`whole_sentences`).
-        context_layers: words that tier 2 reads only as context stop after this layer, one with an exit, at the latest,
-            and are still seen in the state they have there. `None`: they leave as any other word does.
+        context_layers: words that are read only as context stop after this layer, one with an exit, at the latest, and
+            are still seen in the state they have there. `None`: they exit as any other word does.
     """
 
     margin: int = 3
@@ -134,7 +140,7 @@ class Windows:
         inside = _times(begins, ends, words) > 0
         read = np.bincount(sentences[inside], weights=state.pieces[inside], minlength=rows)
         total = np.bincount(sentences, weights=state.pieces, minlength=rows)
-        # 0.07 * 100 is a hair above 7 in floating point; nobody means 8.
+        # 0.07 * 100 is a hair above 7 in floating point; 8 is not meant.
         whole = (read > 0) & (read > self.whole * total + 1e-9)
         inside |= whole[sentences]
         new = np.diff(sentences, prepend=-1) != 0
@@ -142,52 +148,16 @@ class Windows:
         stops = np.flatnonzero(inside & (np.append(new[1:], True) | ~np.append(inside[1:], False))) + 1
         return Spans(sentences[starts], starts, stops)
 
-
-def check(policy: WindowPolicy, layers: Sequence[int]) -> None:
-    """Whether a policy fits a second tier with exits after these layers. A caller's own callable always does.
-
-    Raises:
-        OptionError: `context_layers` is no layer with an exit.
-    """
-    wanted = policy.context_layers if isinstance(policy, Windows) else None
-    if wanted is not None and wanted not in layers:
-        raise OptionError(
-            f"context_layers must be a layer with an exit, was: {wanted}; choose from {', '.join(map(str, layers))}"
-        )
+    def check(self, model: ModelInfo) -> None:
+        """Whether `context_layers` is a layer with an exit of the tier that reads the windows."""
+        if self.context_layers is not None and self.context_layers not in model.layers:
+            raise OptionError(
+                f"context_layers must be a layer with an exit, got {self.context_layers}; choose from {model.exits}"
+            )
 
 
 whole_sentences = Windows(margin=0, whole=0.0)
-"""Every sentence with an unsure word goes to tier 2 whole."""
-
-
-def to_json(windows: WindowPolicy) -> dict[str, Any]:
-    """A plain dict from which `from_json` makes an equal policy.
-
-    Raises:
-        OptionError: a caller's own callable, which has no written form.
-    """
-    if type(windows) is not Windows:
-        raise OptionError(
-            f"only the windows of cascade.policies can be saved, was: {windows!r}; "
-            "set Windows(...) with with_windows before saving"
-        )
-    return {"policy": "Windows"} | asdict(windows)
-
-
-def from_json(written: Mapping[str, Any]) -> Windows:
-    """The policy that `to_json` wrote.
-
-    Raises:
-        OptionError: an unknown name, a missing or misspelt field, an impossible value.
-    """
-    expected = {"policy", "margin", "whole", "context_layers"}
-    given: object = written
-    if not isinstance(given, Mapping) or set(given) != expected or given["policy"] != "Windows":
-        raise OptionError(
-            'windows must be written {"policy": "Windows", "margin": ..., "whole": ..., "context_layers": ...}, '
-            f"was: {written!r}; see to_json"
-        )
-    return Windows(written["margin"], written["whole"], written["context_layers"])
+"""Every sentence with an unsure word goes to the next tier whole."""
 
 
 def _times(starts: IntArray, stops: IntArray, words: int) -> IntArray:

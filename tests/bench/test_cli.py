@@ -95,7 +95,7 @@ def test_table(run: Run, model: Path, data: Path, tmp_path: Path) -> None:
     read = json.loads(file.read_text())
     assert [entry["name"] for entry in read["benchmarks"]] == ["full", "cut-2", "cut-1", "tier1", "exits", "cascade"]
     assert all(len(entry["stats"]["data"]) == 2 for entry in read["benchmarks"])
-    assert read["details"]["router"] == "Threshold(threshold=0.9, score=max_probability)"
+    assert read["details"]["router"] == "Threshold(threshold=0.9)"
     assert read["machine_info"]["threads"] == 1
 
 

@@ -13,7 +13,7 @@ from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import AtExit, ExitPolicy, any_of, never
 from cascade.policies.routing import defer_all
-from cascade.policies.word_exits import ExitByToken, SentenceExit, TokenExit
+from cascade.policies.unit_exits import ExitByToken, SentenceExit, TokenExit
 from cascade_bench import interleaving, rivals, tag_operating, taggers
 from cascade_bench.statistics import Interval
 from cascade_bench.table import Row, Table, measure

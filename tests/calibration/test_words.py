@@ -13,8 +13,8 @@ from cascade.engine.word_cascade import WordCascade
 from cascade.exceptions import OptionError
 from cascade.policies.exits import AtExit, ExitPolicy, MaxProbability, Patience, any_of, never
 from cascade.policies.routing import DeferAll, Threshold, defer_all, defer_none
+from cascade.policies.unit_exits import ExitByToken, SentenceExit, TokenExit
 from cascade.policies.windows import Windows, whole_sentences
-from cascade.policies.word_exits import ExitByToken, SentenceExit, TokenExit
 from tests.models.toy_tagging import LAYERS, VOCABULARY, ToyTagger, sentences_of
 
 RNG = np.random.default_rng(1)

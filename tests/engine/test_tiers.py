@@ -288,7 +288,7 @@ def test_logits_of_another_shape_are_refused() -> None:
         ({"heads": 0}, "heads must be a whole number of at least 1, was: 0; give as many as the stages were exported"),
         ({"together": 0}, "together must be at least 1, was: 0; 1 merges nothing"),
         ({"exit_policy": MaxProbability((0.5,))}, "threshold must be one number or one per exit"),
-        ({"exit_policy": AtExit(3)}, "AtExit must name a layer with an exit, was: 3"),
+        ({"exit_policy": AtExit(3)}, "AtExit must name a layer with an exit, got 3"),
     ],
 )
 def test_impossible_options(options: dict[str, Any], message: str) -> None:

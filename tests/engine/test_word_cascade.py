@@ -16,8 +16,8 @@ from cascade.engine.word_cascade import WordCascade, cut
 from cascade.exceptions import OptionError
 from cascade.policies.exits import never
 from cascade.policies.routing import Budget, Router, RoutingState, Threshold, defer_all, defer_none
+from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import Spans, Windows, WindowState, whole_sentences
-from cascade.policies.word_exits import TokenExit
 from tests.core.test_rows import check, read
 from tests.models.toy_tagging import ToyTagger, sentences_of
 

@@ -16,7 +16,7 @@ from cascade.exceptions import BundleError, InputError, OptionError
 from cascade.policies import exits
 from cascade.policies.batching import BatchingPolicy, FixedSize, SortedByLength, TokenBudget
 from cascade.policies.exits import AtExit, ExitPolicy, ExitState, MaxProbability, Patience, all_of, any_of, never
-from cascade.policies.word_exits import Aggregate, ExitByToken, SentenceExit, TokenExit, WordState
+from cascade.policies.unit_exits import Aggregate, ExitByToken, SentenceExit, TokenExit, UnitState
 from cascade.runtime.backend import FunctionBackend
 from tests.engine.test_tiers import Pooled
 from tests.models.toy_tagging import LAYERS, VOCABULARY, ToyTagger, sentences_of
@@ -75,7 +75,7 @@ def replayed(toy: ToyTagger, words: Units, policy: ExitPolicy) -> IntArray:
             inside = np.flatnonzero(mine >= LAYERS[index])
             every = toy.oracle(one, mine)
             if len(inside):
-                now = WordState(
+                now = UnitState(
                     exit_index=index,
                     exit_layer=LAYERS[index],
                     last=False,
@@ -136,8 +136,8 @@ def test_order_changes_nothing(
 
 
 @settings(deadline=None)
-@given(PIECES, BATCHING, st.sampled_from([never, TokenExit(0.0), TokenExit(0.0, 3), SentenceExit(0.0), AtExit(6)]))
-def test_threshold_0_is_full_depth(pieces: list[list[int]], batching: BatchingPolicy, policy: ExitPolicy) -> None:
+@given(PIECES, BATCHING, st.sampled_from([never, AtExit(6)]))
+def test_full_depth(pieces: list[list[int]], batching: BatchingPolicy, policy: ExitPolicy) -> None:
     toy, words = ToyTagger(), sentences_of(pieces)
     scores = toy.tier2(exit_policy=policy, batching=batching).score(words)
     full = np.full(len(words), 6)
@@ -171,7 +171,7 @@ def test_targets_and_context(
     scores = tier.score(words, targets=targets, context_layers=context_layers)
 
     def with_context(now: ExitState) -> BoolArray:
-        assert isinstance(now, WordState)
+        assert isinstance(now, UnitState)
         mask = exits.decide(policy, now)
         stops = context_layers is not None and now.exit_layer >= context_layers
         return mask | (~own[now.places] & stops)
@@ -220,7 +220,7 @@ def test_a_finished_sentence_leaves_with_all_its_tokens() -> None:
 
 def test_what_remains_of_batches_goes_on_together() -> None:
     def one_of_four(now: ExitState) -> BoolArray:
-        assert isinstance(now, WordState)
+        assert isinstance(now, UnitState)
         mask: BoolArray = (now.sentences[now.places] % 4 > 0) | (now.exit_index > 0)
         return mask
 
@@ -236,7 +236,7 @@ def test_what_remains_of_batches_goes_on_together() -> None:
 def test_halted_tokens_count_a_quarter_when_batches_are_merged() -> None:
 
     def all_but_one(now: ExitState) -> BoolArray:
-        assert isinstance(now, WordState)
+        assert isinstance(now, UnitState)
         mask: BoolArray = now.places % 10 > 0
         return mask
 
@@ -268,7 +268,7 @@ def test_the_policy_sees_words_and_their_sentences() -> None:
     asked = []
 
     def watch(now: ExitState) -> BoolArray:
-        assert isinstance(now, WordState)
+        assert isinstance(now, UnitState)
         assert not now.last
         assert now.history.shape == (len(now.places), now.exit_index + 1, 3)
         np.testing.assert_array_equal(now.probabilities, now.history[:, -1])
@@ -402,7 +402,7 @@ def test_logits_of_another_shape_are_refused() -> None:
         ({"temperatures": (1.0, 2.0)}, "stages, layers and temperatures must be equally many .*were: 4, 4 and 2"),
         ({"together": 0}, "together must be at least 1, was: 0; 1 merges nothing"),
         ({"exit_policy": TokenExit((0.5,))}, "threshold must be one number or one per exit"),
-        ({"exit_policy": ExitByToken((3,))}, "ExitByToken must name layers with an exit, were: 3"),
+        ({"exit_policy": ExitByToken((3,))}, "ExitByToken must name layers with an exit, got .3"),
     ],
 )
 def test_impossible_options(options: dict[str, Any], message: str) -> None:

@@ -24,8 +24,8 @@ from cascade.exceptions import BundleError, DataError, OptionError
 from cascade.policies import exits, windows
 from cascade.policies.exits import AtExit, any_of, never
 from cascade.policies.routing import defer_all, defer_none
+from cascade.policies.unit_exits import ExitByToken, TokenExit
 from cascade.policies.windows import Windows
-from cascade.policies.word_exits import ExitByToken, TokenExit
 from cascade_export import Calibration, ExportOptions, Int8, TagCalibration, export_bundle, verify
 from cascade_export import export as export_module
 from cascade_export.cli import main

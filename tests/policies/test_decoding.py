@@ -13,6 +13,7 @@ from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies import decoding
 from cascade.policies.decoding import Crf, Decoder, MeanField, Viterbi, argmax
+from cascade.policies.registry import ModelInfo
 
 LABELS = ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
 OUT, I_PER, B_PER = 4, 3, 1
@@ -190,45 +191,45 @@ def test_own_callables_decode_but_are_not_written() -> None:
 
     scores, offsets = np.zeros((4, 3), dtype=np.float32), np.array([0, 4])
     np.testing.assert_array_equal(decoding.decide(last, scores, offsets), [2, 2, 2, 2])
-    decoding.check(last, ["a", "b", "c"])
-    with pytest.raises(OptionError, match=r"only the decoders of cascade\.policies can be saved"):
+    decoding.check(last, ModelInfo(("a", "b", "c")))
+    with pytest.raises(OptionError, match=r"only a registered decoder"):
         decoding.to_json(last)
 
 
 @pytest.mark.parametrize("made", [np.zeros(3), np.zeros(4), np.full(4, 3), np.full(4, -1), np.zeros((4, 1), dtype=int)])
 def test_what_a_decoder_returned_is_checked(made: Any) -> None:
-    with pytest.raises(OptionError, match=r"must return numbers of labels \(0 to 2\) of shape \(4,\), returned: .* of"):
+    with pytest.raises(OptionError, match=r"must return numbers of labels \(0 to 2\) of shape \(4,\), got .* of"):
         decoding.decide(lambda _scores, _offsets: made, np.zeros((4, 3), dtype=np.float32), np.array([0, 4]))
 
 
 def test_decoders_of_other_labels_are_refused() -> None:
-    decoding.check(Viterbi(LABELS), LABELS)
-    decoding.check(Crf(ZEROS), ["a", "b", "c"])
-    decoding.check(argmax, ["a"])
+    decoding.check(Viterbi(LABELS), ModelInfo(LABELS))
+    decoding.check(Crf(ZEROS), ModelInfo(("a", "b", "c")))
+    decoding.check(argmax, ModelInfo(("a",)))
     with pytest.raises(OptionError, match="Viterbi must have the model's 5 labels in their order"):
-        decoding.check(Viterbi(LABELS), LABELS[::-1])
-    with pytest.raises(OptionError, match="MeanField must have transitions between the model's 2 labels, had: 3"):
-        decoding.check(MeanField(ZEROS), ["a", "b"])
+        decoding.check(Viterbi(LABELS), ModelInfo(LABELS[::-1]))
+    with pytest.raises(OptionError, match="MeanField must have transitions between the model's 2 labels, got 3"):
+        decoding.check(MeanField(ZEROS), ModelInfo(("a", "b")))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Viterbi(("NOUN",)), "must be named in BIO or BIOES"),
-        (lambda: Crf(np.zeros((2, 3))), r"transitions must be square, .* were of shape \(2, 3\)"),
+        (lambda: Crf(np.zeros((2, 3))), r"transitions must be square, .* got shape \(2, 3\)"),
         (lambda: Crf(np.zeros((0, 0))), "transitions must be square"),
         (lambda: Crf(np.zeros(3)), "transitions must be finite numbers in 2 dimensions"),
         (lambda: Crf([[0.0, -np.inf], [0.0, 0.0]]), "must be finite numbers .* -10000 forbids"),
         (lambda: Crf([["a"]]), "transitions must be finite numbers in 2 dimensions"),
-        (lambda: Crf(ZEROS, [0, 0]), "start must have a number for each of 3 labels, had: 2"),
+        (lambda: Crf(ZEROS, [0, 0]), "start must have a number for each of 3 labels, got 2"),
         (lambda: Crf(ZEROS, end=[[0, 0, 0]]), "end must be finite numbers in 1 dimension, "),
         (lambda: MeanField(ZEROS, iterations=0), "iterations must be a whole number of at least 1, was: 0"),
-        (lambda: decoding.from_json(cast(Any, [])), "a decoder must be written"),
+        (lambda: decoding.from_json(cast(Any, [])), "the decoder must be written"),
         (lambda: decoding.from_json({"policy": "Beam"}), "the decoder must be one of argmax, Viterbi, Crf, MeanField"),
-        (lambda: decoding.from_json({"policy": ["argmax"]}), r"was: \['argmax'\]"),
-        (lambda: decoding.from_json({"policy": "Viterbi"}), r"must have the fields \['labels'\], were: \[\]"),
-        (lambda: decoding.from_json({"policy": "Viterbi", "labels": "O"}), "labels must be a list of names, was: 'O'"),
-        (lambda: decoding.from_json({"policy": "argmax", "x": 1}), r"must have the fields \[\], were: \['x'\]"),
+        (lambda: decoding.from_json({"policy": ["argmax"]}), r"got \['argmax'\]"),
+        (lambda: decoding.from_json({"policy": "Viterbi"}), r"must have the fields \['labels'\], got \[\]"),
+        (lambda: decoding.from_json({"policy": "Viterbi", "labels": "O"}), "labels must be a list of names, got 'O'"),
+        (lambda: decoding.from_json({"policy": "argmax", "x": 1}), r"must have the fields \[\], got \['x'\]"),
     ],
 )
 def test_bad_use(make: Any, message: str) -> None:

@@ -23,8 +23,9 @@ from cascade.policies.exits import (
     any_of,
     never,
 )
+from cascade.policies.registry import ModelInfo
 
-LAYERS = (2, 4, 6)
+MODEL = ModelInfo(layers=(2, 4, 6))
 
 
 def state(*history: list[list[float]], multi_label: bool = False) -> ExitState:
@@ -144,23 +145,23 @@ def test_layer_is_checked() -> None:
 
 @pytest.mark.parametrize("combine", [any_of, all_of])
 def test_combinations_are_checked(combine: Any) -> None:
-    with pytest.raises(OptionError, match=r"must have one or more exit policies, was: \(\); write a"):
+    with pytest.raises(OptionError, match=r"must have one or more exit policies, got \(\); write a"):
         combine()
-    with pytest.raises(OptionError, match=r"must have one or more exit policies, was: \(0.9,\)"):
+    with pytest.raises(OptionError, match=r"must have one or more exit policies, got \(0.9,\)"):
         combine(0.9)
 
 
 def test_check_thresholds_against_exits() -> None:
     for good in (MaxProbability(0.9), MaxProbability((0.9, 0.9)), MaxProbability((0.9, 0.9, 0.9)), AtExit(4), never):
-        exits.check(good, LAYERS)
-    exits.check(lambda now: now.probabilities[:, 0] > 0.5, LAYERS)
+        exits.check(good, MODEL)
+    exits.check(lambda now: now.probabilities[:, 0] > 0.5, MODEL)
     for policy in (Entropy((0.9,)), any_of(never, Entropy((0.9,)))):
         with pytest.raises(
-            OptionError, match=r"one number or one per exit \(3, after layers 2, 4, 6; .*was: 1 numbers; give 3"
+            OptionError, match=r"one number or one per exit \(3, after layers 2, 4, 6; .*got 1 numbers; give 3"
         ):
-            exits.check(policy, LAYERS)
-    with pytest.raises(OptionError, match="AtExit must name a layer with an exit, was: 3; choose from 2, 4, 6"):
-        exits.check(all_of(AtExit(3)), LAYERS)
+            exits.check(policy, MODEL)
+    with pytest.raises(OptionError, match="AtExit must name a layer with an exit, got 3; choose from 2, 4, 6"):
+        exits.check(all_of(AtExit(3)), MODEL)
 
 
 def test_decide_checks_what_a_policy_returns() -> None:
@@ -207,22 +208,24 @@ def test_round_trip(policy: ExitPolicy, written: dict[str, Any], shown: str) -> 
 
 
 def test_own_functions_have_no_written_form() -> None:
-    with pytest.raises(OptionError, match=r"only the exit policies of cascade.policies can be saved, was: .*with_exit"):
+    with pytest.raises(
+        OptionError, match=r"only a registered exit policy or .* can be saved, got .*with_exit_policy, before saving"
+    ):
         exits.to_json(any_of(lambda now: now.probabilities[:, 0] > 0.5))
 
 
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("never", "an exit policy must be written .*was: 'never'"),
-        ({"policy": "Maximum"}, "must be one of MaxProbability, .*was: 'Maximum'"),
+        ("never", "the exit policy must be written .*got 'never'"),
+        ({"policy": "Maximum"}, "must be one of MaxProbability, .*got 'Maximum'; choose one of them, or import"),
         ({"policy": ["never"]}, "must be one of"),
-        ({}, "must be one of .*was: None"),
-        ({"policy": "Patience"}, r"Patience must have the fields \['patience'\], were: \[\]"),
-        ({"policy": "never", "threshold": 1}, r"never must have the fields \[\], were: \['threshold'\]"),
+        ({}, "must be one of .*got None"),
+        ({"policy": "Patience"}, r"Patience must have the fields \['patience'\], got \[\]"),
+        ({"policy": "never", "threshold": 1}, r"never must have the fields \[\], got \['threshold'\]"),
         ({"policy": "Margin", "threshold": 2}, "threshold must be in"),
-        ({"policy": "any_of", "policies": "never"}, "policies must be a list, was: 'never'"),
-        ({"policy": "any_of", "policies": 3}, "policies must be a list, was: 3"),
+        ({"policy": "any_of", "policies": "never"}, "any_of must have one or more exit policies, got 'never'"),
+        ({"policy": "any_of", "policies": 3}, "any_of must have one or more exit policies, got 3"),
     ],
 )
 def test_unreadable_policies(written: Any, message: str) -> None:

@@ -98,16 +98,14 @@ def test_round_trip() -> None:
     ],
 )
 def test_impossible_weights(weights: Any, bias: float) -> None:
-    with pytest.raises(
-        OptionError, match=r"weights and bias must be finite numbers, at least 4 weights, were: .*; let"
-    ):
+    with pytest.raises(OptionError, match=r"weights and bias must be finite numbers, at least 4 weights, got .*; let"):
         Learned(0.5, weights, bias)
 
 
 def test_other_impossible_values() -> None:
     with pytest.raises(OptionError, match=r"threshold must be in \[0, 1\], was: 2; "):
         Learned(2, (1.0, 0.0, 0.0, 0.0), 0.0)
-    with pytest.raises(OptionError, match="at most 5 weights for 2 labels, was: 6; take a router that was learned"):
+    with pytest.raises(OptionError, match="at most 5 weights for 2 labels, got 6; take a router that was learned"):
         Learned(0.5, (1.0,) * 6, 0.0)(state([[0.5, 0.5]]))
-    with pytest.raises(OptionError, match=r"Learned must have the fields .*'bias'\], were: \['threshold'\]; see"):
+    with pytest.raises(OptionError, match=r"Learned must have the fields .*'bias'\], got \['threshold'\]; see"):
         routing.from_json({"policy": "Learned", "threshold": 0.5})

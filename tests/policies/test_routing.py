@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade.core.confidence import certainty, margin, max_probability
+from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.policies import routing
+from cascade.policies.registry import ModelInfo
 from cascade.policies.routing import Budget, Router, RoutingState, Threshold, defer_all, defer_none
 
 
@@ -57,6 +59,55 @@ def test_budget_is_kept(first: list[float], share: float) -> None:
         assert now.confidence[mask].max() <= now.confidence[~mask].min()
 
 
+def test_budget_defers_its_share_of_texts_that_come_one_at_a_time() -> None:
+    rng = np.random.default_rng(0)
+    router = Budget(0.5, reference=tuple(rng.uniform(0.5, 1, 2000)))
+    assert len(router.reference) == Budget.KEPT
+    assert [router(state(first)).tolist() for first in (0.99, 0.6, 0.9, 0.3)] == [[False], [True], [False], [True]]
+    alone = [bool(router(state(first))[0]) for first in rng.uniform(0.5, 1, 1000)]
+    assert 450 < sum(alone) < 550
+    np.testing.assert_array_equal(router(state(0.99, 0.6, float("nan"))), [False, True, True])
+    # A call that is large enough keeps the share exactly, whatever the reference says.
+    assert router(state(*[0.99] * Budget.FEW)).sum() == Budget.FEW / 2
+
+
+@pytest.mark.parametrize(
+    ("share", "deferred"), [(0, []), (0.25, [0.1, 0.65]), (0.5, [0.1, 0.65, 0.75]), (1, [0.1, 0.65, 0.75, 1.0])]
+)
+def test_budget_compares_few_units_with_the_reference(share: float, deferred: list[float]) -> None:
+    router = Budget(share, max_probability_of_first, reference=(0.9, 0.6, 0.7, 0.8))
+    now = state(0.1, 0.65, 0.75, 1.0)
+    np.testing.assert_array_equal(router(now), np.isin(now.probabilities[:, 0], np.array(deferred, dtype=np.float32)))
+
+
+def max_probability_of_first(probabilities: FloatArray, *, multi_label: bool) -> FloatArray:
+    return probabilities[:, 0]
+
+
+def test_budget_knows_when_it_is_too_small() -> None:
+    assert Budget(0.5).too_few(1)
+    assert not Budget(0.5).too_few(2)
+    assert not Budget(0.5, reference=(0.5,)).too_few(1)
+    assert not Budget(0).too_few(1)
+    assert not Budget(0.5).too_few(0)
+    with pytest.raises(OptionError, match=r"reference must be in \[0, 1\], .*; give confidences"):
+        Budget(0.5, reference=(0.5, 2))
+
+
+def test_own_classes_are_asked_whether_they_fit() -> None:
+    class Picky:
+        def __call__(self, now: RoutingState) -> Any:
+            return now.lengths > 8
+
+        def check(self, model: ModelInfo) -> None:
+            raise OptionError(f"Picky dislikes {model.labels}")
+
+    with pytest.raises(OptionError, match=r"Picky dislikes \('a', 'b'\)"):
+        routing.check(Picky(), ModelInfo(("a", "b")))
+    with pytest.raises(OptionError, match=r"the router must be callable, got 0.5; use one of cascade.policies"):
+        routing.check(0.5, ModelInfo())  # type: ignore[arg-type]  # wrong on purpose
+
+
 def test_nan_is_the_least_sure() -> None:
     now = state(float("nan"), 0.5)
     np.testing.assert_array_equal(Threshold(0.1)(now), [True, False])
@@ -78,8 +129,9 @@ def test_numbers_are_checked(bad: Any) -> None:
 
 @pytest.mark.parametrize("make", [Threshold, Budget])
 def test_scores_are_checked(make: Any) -> None:
-    with pytest.raises(OptionError, match=r"score must be a measure of confidence, was: 'margin'; use one of"):
-        make(0.5, "margin")
+    with pytest.raises(OptionError, match=r"measure must be a measure of confidence, got 'entropy'; use one of"):
+        make(0.5, "entropy")
+    assert make(0.5, "margin") == make(0.5, margin)
 
 
 def test_decide_checks_what_a_router_returns() -> None:
@@ -94,11 +146,16 @@ def test_decide_checks_what_a_router_returns() -> None:
 @pytest.mark.parametrize(
     ("router", "written", "shown"),
     [
-        (Threshold(0.9), {"policy": "Threshold", "threshold": 0.9}, "Threshold(threshold=0.9, score=max_probability)"),
+        (Threshold(0.9), {"policy": "Threshold", "threshold": 0.9}, "Threshold(threshold=0.9)"),
         (
             Budget(0.2, certainty),
             {"policy": "Budget", "max_deferred": 0.2, "score": "certainty"},
-            "Budget(max_deferred=0.2, score=certainty)",
+            "Budget(max_deferred=0.2, measure=certainty)",
+        ),
+        (
+            Budget(0.2, reference=(0.9, 0.6)),
+            {"policy": "Budget", "max_deferred": 0.2, "reference": [0.6, 0.9]},
+            "Budget(max_deferred=0.2, reference=2 confidences)",
         ),
         (defer_all, {"policy": "defer_all"}, "defer_all"),
         (defer_none, {"policy": "defer_none"}, "defer_none"),
@@ -113,25 +170,23 @@ def test_round_trip(router: Router, written: dict[str, Any], shown: str) -> None
 def test_own_functions_have_no_written_form() -> None:
     with pytest.raises(
         OptionError,
-        match=r"only the routers of cascade.policies can be saved, was: .*with_router",
+        match=r"only a registered router or a measure of cascade.core.confidence can be saved, got .*with_router",
     ):
         routing.to_json(lambda now: now.lengths > 8)
-    with pytest.raises(
-        OptionError, match=r"only the measures of cascade.core.confidence can be saved, was: .*choose from"
-    ):
+    with pytest.raises(OptionError, match=r"measure of cascade.core.confidence can be saved"):
         routing.to_json(Threshold(0.5, lambda p, *, multi_label: p[:, 0]))
 
 
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("defer_all", "a router must be written .*was: 'defer_all'"),
-        ({"policy": "Treshold"}, "the router must be one of Threshold, Budget, .*was: 'Treshold'"),
+        ("defer_all", "the router must be written .*got 'defer_all'"),
+        ({"policy": "Treshold"}, "the router must be one of Threshold, Budget, .*got 'Treshold'"),
         ({"policy": ["defer_all"]}, "the router must be one of"),
-        ({"policy": "Threshold"}, r"Threshold must have the fields \['threshold'\] and perhaps a score from max_prob"),
-        ({"policy": "Threshold", "threshold": 0.5, "score": "entropy"}, "perhaps a score from"),
-        ({"policy": "Threshold", "threshold": 0.5, "score": ["margin"]}, "perhaps a score from"),
-        ({"policy": "defer_all", "score": "margin"}, "defer_all must have no fields"),
+        ({"policy": "Threshold"}, r"Threshold must have the fields \['threshold'\], got \[\]"),
+        ({"policy": "Threshold", "threshold": 0.5, "score": "entropy"}, "measure must be a measure of .*got 'entropy'"),
+        ({"policy": "Threshold", "threshold": 0.5, "score": ["margin"]}, "measure must be a measure of"),
+        ({"policy": "defer_all", "score": "margin"}, r"defer_all must have the fields \[\], got \['score'\]"),
         ({"policy": "Budget", "max_deferred": 2}, "max_deferred must be in"),
     ],
 )

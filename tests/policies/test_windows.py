@@ -117,16 +117,16 @@ def test_any_callable_serves() -> None:
 @pytest.mark.parametrize(
     ("spans", "message"),
     [
-        (None, "must return Spans, returned: None; give equally many rows, starts and stops"),
-        (([0, 1], [0], [1]), "must return Spans, returned: Spans"),
+        (None, "must return Spans, got None; give equally many rows, starts and stops"),
+        (([0, 1], [0], [1]), "must return Spans, got Spans"),
         (
             ([0], [1], [1]),
-            "must return runs of one or more words of their sentence, returned: words 1 to 1 of sentence 0",
+            "must return runs of one or more words of their sentence, got words 1 to 1 of sentence 0",
         ),
-        (([0], [1], [4]), "returned: words 1 to 4 of sentence 0; numbers count over all sentences"),
-        (([1], [1], [4]), "returned: words 1 to 4 of sentence 1"),
-        (([2], [3], [5]), "returned: words 3 to 5 of sentence 2"),
-        (([-1], [0], [1]), "returned: words 0 to 1 of sentence -1"),
+        (([0], [1], [4]), "got words 1 to 4 of sentence 0; numbers count over all sentences"),
+        (([1], [1], [4]), "got words 1 to 4 of sentence 1"),
+        (([2], [3], [5]), "got words 3 to 5 of sentence 2"),
+        (([-1], [0], [1]), "got words 0 to 1 of sentence -1"),
         (([0], [0], [3]), "must have every unsure word exactly once, had 1 never and 0 more often; merge windows"),
         (([0, 1, 1], [0, 3, 3], [3, 5, 4]), "had 0 never and 1 more often"),
     ],
@@ -162,22 +162,20 @@ def test_round_trip(policy: Windows) -> None:
 
 
 def test_own_functions_have_no_written_form() -> None:
-    with pytest.raises(OptionError, match=r"only the windows of cascade.policies can be saved, was: .*with_windows"):
+    with pytest.raises(OptionError, match=r"only a registered windows policy .* can be saved, got .*with_windows"):
         windows.to_json(lambda now: Spans(now.offsets, now.offsets, now.offsets))
 
 
 @pytest.mark.parametrize(
-    "written",
+    ("written", "message"),
     [
-        "Windows",
-        {},
-        {"policy": "Windows", "margin": 3},
-        {"policy": "Views", "margin": 3, "whole": 0.5, "context_layers": None},
-        {"policy": "Windows", "margin": 3, "whole": 0.5, "context_layers": None, "more": 1},
+        ("Windows", "the windows policy must be written"),
+        ({}, "must be one of Windows, got None"),
+        ({"policy": "Views", "margin": 3}, "must be one of Windows, got 'Views'"),
+        ({"policy": "Windows", "more": 1}, r"must have the fields \['margin', 'whole', 'context_layers'\], got"),
+        ({"policy": "Windows", "margin": "a"}, "margin must be a whole number"),
     ],
 )
-def test_unreadable_windows(written: Any) -> None:
-    with pytest.raises(
-        OptionError, match=r'windows must be written \{"policy": "Windows", "margin".*was: .*; see to_json'
-    ):
+def test_unreadable_windows(written: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         windows.from_json(written)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from cascade.core.confidence import certainty, softmax
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
-from cascade.policies.word_exits import TokenExit, WordState
+from cascade.policies.unit_exits import TokenExit, UnitState
 from cascade.training.models.tagging import MultiExitTagger
 from cascade.training.recipes.sampling import ExitRanges, PadWithExits, exit_numbers, token_layers
 from cascade.training.recipes.self_sample import SelfSampleOptions, _loss, _uncertainty_and_loss
@@ -49,7 +49,7 @@ def one_by_one(logits: FloatArray, rows: IntArray, windows: IntArray, thresholds
         inside = np.arange(len(words))
         for number in range(logits.shape[1] - 1):
             probabilities = softmax(logits[words[inside], number])
-            state = WordState(
+            state = UnitState(
                 exit_index=number, exit_layer=number + 1, last=False, probabilities=probabilities,
                 history=probabilities[:, None],
                 sentences=np.zeros(len(words), np.int64), places=inside, ids=np.zeros(len(inside), np.int64),

@@ -11,9 +11,10 @@ from cascade.core.confidence import certainty
 from cascade.exceptions import OptionError
 from cascade.policies import exits
 from cascade.policies.exits import AtExit, ExitPolicy, ExitState, MaxProbability, any_of
-from cascade.policies.word_exits import Aggregate, ExitByToken, SentenceExit, TokenExit, WordState, uncertainty
+from cascade.policies.registry import ModelInfo
+from cascade.policies.unit_exits import Aggregate, ExitByToken, SentenceExit, TokenExit, UnitState
 
-LAYERS = (2, 4, 6)
+MODEL = ModelInfo(layers=(2, 4, 6), words=True)
 
 
 def p_of(unsure: float) -> list[float]:
@@ -26,14 +27,14 @@ def p_of(unsure: float) -> list[float]:
     return [high, 1 - high]
 
 
-def state(*sentences: list[float | None], exit_: int = 0, ids: list[int] | None = None) -> WordState:
+def state(*sentences: list[float | None], exit_: int = 0, ids: list[int] | None = None) -> UnitState:
     """Sentences of words, each with its uncertainty; `None`: the word has left."""
     flat = [word for sentence in sentences for word in sentence]
     places = [place for place, word in enumerate(flat) if word is not None]
     p = np.array([p_of(word) for word in flat if word is not None], dtype=np.float32).reshape(-1, 2)
-    return WordState(
+    return UnitState(
         exit_index=exit_,
-        exit_layer=LAYERS[exit_],
+        exit_layer=MODEL.layers[exit_],
         last=False,
         probabilities=p,
         history=np.repeat(p[:, None], exit_ + 1, axis=1),
@@ -43,9 +44,10 @@ def state(*sentences: list[float | None], exit_: int = 0, ids: list[int] | None 
     )
 
 
-def test_uncertainty_is_entropy_and_what_left_is_sure() -> None:
-    now = state([0.1, None], [None, 0.9, 0.5])
-    np.testing.assert_allclose(uncertainty(now), [0.1, 0, 0, 0.9, 0.5], atol=1e-5)
+@pytest.mark.parametrize("policy", [TokenExit(0), TokenExit(0, window=3), SentenceExit(0)])
+def test_score_is_certainty_and_what_exited_is_sure(policy: TokenExit) -> None:
+    now = state([0.1, None], [None, 0.9])
+    np.testing.assert_allclose(policy.score(now), [0.9, 0.1], atol=1e-5)
 
 
 def test_token_exit_tokee() -> None:
@@ -83,7 +85,7 @@ def test_token_exit_equals_a_loop(sentences: list[list[float | None]], window: i
         for place, word in enumerate(words):
             if word is not None:
                 around = words[max(place - window // 2, 0) : place + window // 2 + 1]
-                expected.append(max(other or 0.0 for other in around) < threshold)
+                expected.append(max(other or 0.0 for other in around) <= threshold)
     assert TokenExit(threshold, window=window)(state(*sentences)).tolist() == expected
 
 
@@ -95,7 +97,7 @@ def test_sentence_exit_equals_a_loop(
     for words in sentences:
         unsure = [word or 0.0 for word in words]
         of_sentence = max(unsure) if aggregate is Aggregate.MAX else sum(unsure) / len(unsure)
-        expected += [of_sentence < threshold] * sum(word is not None for word in words)
+        expected += [of_sentence <= threshold] * sum(word is not None for word in words)
     if aggregate is Aggregate.MEAN and threshold:
         # Where the mean meets the threshold, rounding decides.
         means = [sum(word or 0.0 for word in words) / len(words) for words in sentences]
@@ -148,9 +150,7 @@ def test_thresholds_per_exit_and_combinations() -> None:
 def test_texts_are_no_words(policy: ExitPolicy) -> None:
     p = np.ones((2, 1), dtype=np.float32)
     now = ExitState(exit_index=0, exit_layer=2, last=False, probabilities=p, history=p[:, None])
-    with pytest.raises(
-        OptionError, match=r"Exit\w* must be asked about words, was asked about whole texts; use it in a"
-    ):
+    with pytest.raises(OptionError, match=r"Exit\w* must be asked about words, got whole texts; use it in a"):
         policy(now)
 
 
@@ -170,35 +170,37 @@ def test_window_is_checked(bad: Any) -> None:
 
 
 def test_window_is_odd() -> None:
-    with pytest.raises(OptionError, match="window must be odd, was: 4; 5 looks both ways alike"):
+    with pytest.raises(OptionError, match="window must be odd, got 4; 5 looks both ways alike"):
         TokenExit(0.5, window=4)
 
 
 @pytest.mark.parametrize("bad", ["median", None, 3])
 def test_aggregate_is_checked(bad: Any) -> None:
-    with pytest.raises(OptionError, match=r"aggregate must be one of max, mean, was: .*; use Aggregate.MAX as in"):
+    with pytest.raises(OptionError, match=r"aggregate must be one of max, mean, got .*; use Aggregate.MAX as in"):
         SentenceExit(0.5, bad)
 
 
 def test_layers_are_checked() -> None:
-    with pytest.raises(
-        OptionError, match="layers must be a tuple with one layer per token id, was: 3; see ExitByToken"
-    ):
-        ExitByToken(3)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(OptionError, match="layers must be a whole number of at least 1, was: 0; give the number of a"):
         ExitByToken((2, 0))
 
 
 def test_check_against_exits() -> None:
     for good in (TokenExit(0.1), TokenExit((0.1, 0.2), 3), SentenceExit((0.1, 0.2, 0.3)), ExitByToken((2, 6, 6))):
-        exits.check(good, LAYERS)
+        exits.check(good, MODEL)
     for policy in (TokenExit((0.1,)), any_of(SentenceExit((0.1,)))):
         with pytest.raises(
             OptionError, match=r"threshold must be one number or one per exit \(3, after layers 2, 4, 6"
         ):
-            exits.check(policy, LAYERS)
-    with pytest.raises(OptionError, match="ExitByToken must name layers with an exit, were: 3, 5; choose from 2, 4, 6"):
-        exits.check(any_of(ExitByToken((2, 5, 3, 5))), LAYERS)
+            exits.check(policy, MODEL)
+    with pytest.raises(OptionError, match=r"ExitByToken must name layers with an exit, got \[3, 5\]; choose"):
+        exits.check(any_of(ExitByToken((2, 5, 3, 5))), MODEL)
+
+
+@pytest.mark.parametrize("policy", [TokenExit(0.5), any_of(SentenceExit(0.5)), ExitByToken((2,))])
+def test_a_classifier_is_refused_when_the_policy_is_set(policy: ExitPolicy) -> None:
+    with pytest.raises(OptionError, match=r"Exit\w* must be asked about words, got whole texts; use it in a Tagger"):
+        exits.check(policy, ModelInfo(layers=(2, 4, 6)))
 
 
 POLICIES = [
@@ -213,7 +215,7 @@ POLICIES = [
         {"policy": "SentenceExit", "threshold": 0.1, "aggregate": "mean"},
         "SentenceExit(threshold=0.1, aggregate=<Aggregate.MEAN: 'mean'>)",
     ),
-    (ExitByToken((2, 4, 2)), {"policy": "ExitByToken", "layers": [2, 4, 2]}, "ExitByToken(2: 2 ids, 4: 1 ids)"),
+    (ExitByToken((2, 4, 2)), {"policy": "ExitByToken", "layers": [2, 4, 2]}, "ExitByToken(3 ids)"),
     (
         any_of(TokenExit(0.1), AtExit(4)),
         {
@@ -236,10 +238,10 @@ def test_round_trip(policy: ExitPolicy, written: dict[str, Any], shown: str) -> 
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ({"policy": "TokenExit", "threshold": 0.1}, r"TokenExit must have the fields \['threshold', 'window'\], were"),
+        ({"policy": "TokenExit", "window": 1}, r"TokenExit must have the fields \['threshold'\], got \['window'\]"),
         ({"policy": "SentenceExit", "threshold": 0.1, "aggregate": "sum"}, "aggregate must be one of max, mean"),
-        ({"policy": "ExitByToken", "layers": 3}, "layers must be a tuple with one layer per token id, was: 3"),
-        ({"policy": "WordExit"}, "must be one of MaxProbability, .*TokenExit, SentenceExit, ExitByToken, was"),
+        ({"policy": "ExitByToken", "layers": 3}, "ExitByToken must have possible values, but 'int' object is not iter"),
+        ({"policy": "WordExit"}, "must be one of MaxProbability, .*TokenExit, SentenceExit, ExitByToken"),
     ],
 )
 def test_unreadable_policies(written: Any, message: str) -> None:

@@ -1,0 +1,175 @@
+"""One registry per kind of policy: the written form of its policies, and whether one fits a model.
+
+A policy is a frozen dataclass that is called with a state. `register` makes its class savable and loadable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from cascade.core.confidence import MEASURES, Measure
+from cascade.exceptions import OptionError
+
+__all__ = ["ModelInfo", "Registry", "optional"]
+
+P = TypeVar("P", bound=Callable[..., Any])
+C = TypeVar("C", bound=type)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a policy can know of the tier that it is set for: the argument of a policy's `check`.
+
+    Attributes:
+        labels: names of the labels, in order; empty where they are not known.
+        layers: layer numbers of the tier's exits, rising; empty for a tier without exits.
+        words: units are the words of sentences, not whole texts.
+        multi_label: the labels are independent yes/no decisions.
+    """
+
+    labels: tuple[str, ...] = ()
+    layers: tuple[int, ...] = ()
+    words: bool = False
+    multi_label: bool = False
+
+    @property
+    def exits(self) -> str:
+        """The layer numbers in words, for messages."""
+        return ", ".join(map(str, self.layers)) or "none"
+
+
+class Registry(Generic[P]):
+    """The policies of one kind by name.
+
+    The written form is `{"policy": name, field: value, ...}` with the fields of the dataclass. Values are numbers,
+    strings, `None`, tuples, an `Enum`, a `Measure`, other policies of the kind.
+
+    Args:
+        kind: what messages call a policy of this kind.
+        setter: the pipeline's method that sets one.
+    """
+
+    def __init__(self, kind: str, setter: str) -> None:
+        self._kind, self._setter = kind, setter
+        self._classes: dict[str, type] = {}
+
+    def register(self, cls: C) -> C:
+        """Make a frozen dataclass savable under its class attribute `name`, or under its own name without one.
+
+        Raises:
+            OptionError: it is no frozen dataclass, or another class has the name.
+        """
+        if not is_dataclass(cls) or not cls.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+            raise OptionError(f"the class of the {self._kind} must be a frozen dataclass, got {cls!r}; decorate it")
+        own = [field.name for field in fields(cls)]
+        name = cls.__name__ if "name" in own else getattr(cls, "name", cls.__name__)
+        known = self._classes.get(name, cls)
+        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):  # a cell may run twice
+            raise OptionError(f"every {self._kind} must have a name of its own, got {name!r} again; rename {cls!r}")
+        self._classes[name] = cls
+        return cls
+
+    def to_json(self, policy: P) -> dict[str, Any]:
+        """A plain dict from which `from_json` makes an equal policy.
+
+        Raises:
+            OptionError: the policy, or one inside it, has no written form.
+        """
+        for name, cls in self._classes.items():
+            if type(policy) is cls:
+                owned = ((field, getattr(policy, field.name)) for field in _fields(cls))
+                return {"policy": name} | {
+                    _key(field): self._plain(value)
+                    for field, value in owned
+                    if not _is_optional(field) or value != field.default
+                }
+        raise OptionError(
+            f"only a registered {self._kind} or a measure of cascade.core.confidence can be saved, got {policy!r}; "
+            f"register its class, or set one of cascade.policies with {self._setter}, before saving"
+        )
+
+    def from_json(self, written: object) -> P:
+        """The policy that `to_json` wrote. A field with a default may be missing.
+
+        Raises:
+            OptionError: an unknown name, a missing or misspelt field, an impossible value.
+        """
+        if not isinstance(written, Mapping):
+            raise OptionError(f'the {self._kind} must be written {{"policy": name, ...}}, got {written!r}; see to_json')
+        name = written.get("policy")
+        cls = self._classes.get(name) if isinstance(name, str) else None
+        if cls is None:
+            raise OptionError(
+                f"the {self._kind} must be one of {', '.join(self._classes)}, got {name!r}; choose one of them, or "
+                "import the module that registers it"
+            )
+        names = {_key(field): field.name for field in _fields(cls)}
+        needed = [_key(field) for field in _fields(cls) if not _has_default(field)]
+        given = [key for key in written if key != "policy"]
+        if not set(needed) <= set(given) <= set(names):
+            raise OptionError(
+                f"the {self._kind} {name} must have the fields {needed or list(names)}, got {given}; see to_json"
+            )
+        try:
+            policy: P = cls(**{names[key]: self._value(written[key]) for key in given})
+        except OptionError:
+            raise
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise OptionError(f"the {self._kind} {name} must have possible values, but {error}; see to_json") from error
+        return policy
+
+    def check(self, policy: P, model: ModelInfo) -> None:
+        """Ask a policy whether it fits a model, if it has a `check(model)`. A caller's own class is asked too.
+
+        Raises:
+            OptionError: it does not fit, or cannot be called.
+        """
+        if not callable(policy):
+            raise OptionError(f"the {self._kind} must be callable, got {policy!r}; use one of cascade.policies")
+        check = getattr(policy, "check", None)
+        if callable(check):
+            check(model)
+
+    def _plain(self, value: Any) -> Any:
+        if isinstance(value, Measure) and MEASURES.get(value.name) == value:
+            return value.name
+        if isinstance(value, Enum):
+            return value.value
+        if isinstance(value, tuple):
+            return list(map(self._plain, value))
+        if isinstance(value, np.generic):
+            return value.item()
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        return self.to_json(value)
+
+    def _value(self, written: object) -> object:
+        if isinstance(written, list | tuple):
+            return tuple(map(self._value, written))
+        return self.from_json(written) if isinstance(written, Mapping) else written
+
+
+def optional(*, key: str | None = None) -> dict[str, Any]:
+    """Metadata of a dataclass field that is written only if it differs from its default, under `key`."""
+    return {"optional": True, "key": key}
+
+
+def _fields(cls: type) -> list[Field[Any]]:
+    return [field for field in fields(cls) if field.init]
+
+
+def _key(field: Field[Any]) -> str:
+    return field.metadata.get("key") or field.name
+
+
+def _is_optional(field: Field[Any]) -> bool:
+    return bool(field.metadata.get("optional"))
+
+
+def _has_default(field: Field[Any]) -> bool:
+    return field.default is not MISSING or field.default_factory is not MISSING

@@ -1,0 +1,202 @@
+"""`Policies`: all that decides how the tiers of a bundle are used, as one frozen value with one written form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from cascade.core.checks import check_share, is_number
+from cascade.exceptions import OptionError
+from cascade.policies import decoding, exits, routing, windows
+from cascade.policies.decoding import Decoder
+from cascade.policies.exits import ExitPolicy
+from cascade.policies.registry import ModelInfo
+from cascade.policies.routing import Router
+from cascade.policies.windows import WindowPolicy
+
+__all__ = ["Policies"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Policies:
+    """The policies of K tiers. Compared by value; a policy that is a function of your own by identity.
+
+    Attributes:
+        routers: what each tier defers to the next one, K - 1.
+        exits: the exit policy of each tier, `never` for a tier without exits, K.
+        blend: how much the answers of all tiers before count beside those of the next one where both were asked, each
+            in [0, 1], K - 1; zeros if left out.
+        temperatures: what logits are divided by: of each tier one number per exit, one for a tier without exits, K.
+        windows: which words the next tier reads around deferred ones; `None` for classifiers.
+        decoding: labels from probabilities; `None` for classifiers.
+
+    Raises:
+        OptionError: the numbers do not fit each other, or one is impossible; all faults at once.
+    """
+
+    routers: tuple[Router, ...]
+    exits: tuple[ExitPolicy, ...]
+    temperatures: tuple[tuple[float, ...], ...]
+    blend: tuple[float, ...] = ()
+    windows: WindowPolicy | None = None
+    decoding: Decoder | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("routers", "exits", "blend"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "temperatures", tuple(map(tuple, self.temperatures)))
+        if not self.blend:
+            object.__setattr__(self, "blend", (0.0,) * len(self.routers))
+        faults = []
+        tiers = len(self.exits)
+        for name, count in (("routers", tiers - 1), ("blend", tiers - 1), ("temperatures", tiers)):
+            if not tiers or len(getattr(self, name)) != count:
+                faults.append(f"{name} must be {max(count, 0)} for {tiers} tiers, got {len(getattr(self, name))}")
+        for one in self.blend:
+            _catch(faults, check_share, "blend", one, "0 ignores the tiers before")
+        for own in self.temperatures:
+            if not own or not all(is_number(one) and 0 < one < math.inf for one in own):
+                faults.append(f"temperatures must be above 0 and finite, one per exit, got {own}; 1 changes nothing")
+        _all_at_once("policies must fit each other", faults, "see cascade.policies.Policies")
+        object.__setattr__(self, "blend", tuple(map(float, self.blend)))
+        object.__setattr__(self, "temperatures", tuple(tuple(map(float, own)) for own in self.temperatures))
+
+    def with_(
+        self,
+        *,
+        routers: Iterable[Router] | None = None,
+        exits: Iterable[ExitPolicy] | None = None,
+        temperatures: Iterable[Sequence[float]] | None = None,
+        blend: Iterable[float] | None = None,
+        windows: WindowPolicy | None = None,
+        decoding: Decoder | None = None,
+    ) -> Policies:
+        """The same policies with these in the place of their own; what is left out stays."""
+        given = {
+            "routers": routers,
+            "exits": exits,
+            "temperatures": temperatures,
+            "blend": blend,
+            "windows": windows,
+            "decoding": decoding,
+        }
+        return replace(self, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+    def check(self, tiers: Sequence[ModelInfo]) -> None:
+        """Whether these policies fit a bundle's tiers.
+
+        Args:
+            tiers: what is known of each tier, first to last.
+
+        Raises:
+            OptionError: they do not; all faults at once.
+        """
+        faults: list[str] = []
+        if len(tiers) != len(self.exits):
+            faults.append(f"there must be policies for {len(tiers)} tiers, got them for {len(self.exits)}")
+        for number, (tier, exit_policy, own) in enumerate(zip(tiers, self.exits, self.temperatures, strict=False), 1):
+            count = len(tier.layers) or 1
+            if len(own) != count:
+                faults.append(f"temperatures must be one per exit, got {len(own)} for {count} of tier {number}")
+            if not tier.layers and exit_policy != exits.never:
+                faults.append(f"tier {number} has no exits, its exit policy must be never, got {exit_policy!r}")
+            elif tier.layers:
+                _catch(faults, exits.check, exit_policy, tier)
+        for router, tier in zip(self.routers, tiers, strict=False):
+            _catch(faults, routing.check, router, tier)
+        if self.windows is not None:
+            for tier in tiers[1:]:
+                if tier.layers:
+                    _catch(faults, windows.check, self.windows, tier)
+        if self.decoding is not None and tiers:
+            _catch(faults, decoding.check, self.decoding, tiers[-1])
+        words = bool(tiers) and tiers[0].words
+        for name in ("windows", "decoding"):
+            if (getattr(self, name) is not None) != words:
+                faults.append(f"{name} must be {'given for' if words else 'left out of'} a {_kind(words)}")
+        _all_at_once("policies must fit the tiers", faults, "set others")
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict from which `from_json` makes an equal value.
+
+        Raises:
+            OptionError: a policy is a function of your own, which has no written form.
+        """
+        written: dict[str, Any] = {
+            "routers": list(map(routing.to_json, self.routers)),
+            "exits": list(map(exits.to_json, self.exits)),
+            "blend": list(self.blend),
+            "temperatures": list(map(list, self.temperatures)),
+        }
+        if self.windows is not None:
+            written["windows"] = windows.to_json(self.windows)
+        if self.decoding is not None:
+            written["decoding"] = decoding.to_json(self.decoding)
+        return written
+
+    @classmethod
+    def from_json(cls, written: object) -> Policies:
+        """The value that `to_json` wrote, or the settings of a bundle of format 2.
+
+        Those are `router`, `exit_policy`, `blend` and `temperatures` (`[of tier 1, [of each exit of tier 2]]`), and of
+        a tagger `windows` and `decoding`.
+
+        Raises:
+            OptionError: it has another form; all faults at once.
+        """
+        if not isinstance(written, Mapping):
+            raise OptionError(f"policies must be an object, got {written!r}; see Policies.to_json")
+        given = _upgraded(written) if "router" in written else dict(written)
+        faults: list[str] = []
+        for name in ("routers", "exits", "blend", "temperatures"):
+            value = given.get(name)
+            if not isinstance(value, list | tuple):
+                faults.append(f"{name} must be a list, got {value!r}")
+                given[name] = []
+        readers: dict[str, Callable[[Any], Any]] = {"routers": routing.from_json, "exits": exits.from_json}
+        for name, reader in readers.items():
+            given[name] = [_catch(faults, reader, one) for one in given[name]]
+        for name, reader in (("windows", windows.from_json), ("decoding", decoding.from_json)):
+            if given.get(name) is not None:
+                given[name] = _catch(faults, reader, given[name])
+        own = ("routers", "exits", "blend", "temperatures", "windows", "decoding")
+        faults += [f"{name} is no setting, there are {', '.join(own)}" for name in given if name not in own]
+        if not all(isinstance(tier, list | tuple) for tier in given["temperatures"]):
+            faults.append(f"temperatures must be a list per tier, got {given['temperatures']!r}")
+        _all_at_once("policies must be as to_json writes them", faults, "see Policies.to_json")
+        return cls(**given)
+
+
+def _upgraded(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of format 2 in the form of today: two tiers, of which the second one has exits."""
+    given = dict(written)
+    first, *rest = given["temperatures"] if isinstance(given.get("temperatures"), list | tuple) else (None,)
+    upgraded = {
+        "routers": [given.pop("router")],
+        "exits": [exits.to_json(exits.never), given.pop("exit_policy", None)],
+        "blend": [given.pop("blend", 0.0)],
+        "temperatures": [[first], *rest],
+    }
+    return {**given, **upgraded}
+
+
+def _kind(words: bool) -> str:
+    return "tagger" if words else "classifier"
+
+
+def _catch(faults: list[str], function: Callable[..., T], *arguments: Any) -> T | None:
+    """What a function returns; an `OptionError` becomes one of the faults."""
+    try:
+        return function(*arguments)
+    except OptionError as error:
+        faults.append(str(error))
+        return None
+
+
+def _all_at_once(rule: str, faults: Sequence[str], remedy: str) -> None:
+    if faults:
+        raise OptionError(f"{rule}, but {'; '.join(dict.fromkeys(faults))}; {remedy}")

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from cascade.core.confidence import margin
+from cascade.exceptions import OptionError
+from cascade.policies import (
+    AtExit,
+    MaxProbability,
+    ModelInfo,
+    Policies,
+    Threshold,
+    TokenExit,
+    Viterbi,
+    Windows,
+    argmax,
+    defer_all,
+    never,
+)
+
+TWO = Policies((Threshold(0.9),), (never, MaxProbability(0.8)), ((1.5,), (1, 2, 3)), blend=(0.5,))
+TAGS = TWO.with_(exits=(never, TokenExit(0.1)), windows=Windows(1), decoding=argmax)
+THREE = Policies(
+    (Threshold(0.9, margin), defer_all), (never, AtExit(2), never), ((1.0,), (1.0, 1.0, 2.0), (0.5,)), (0.0, 1.0)
+)
+LAYERS = (2, 4, 6)
+
+
+@pytest.mark.parametrize("policies", [TWO, TAGS, THREE], ids=["two", "tags", "three"])
+def test_round_trip(policies: Policies) -> None:
+    again = Policies.from_json(json.loads(json.dumps(policies.to_json())))
+    assert again == policies
+    assert hash(again) == hash(policies)
+    assert repr(again) == repr(policies)
+
+
+def test_settings_of_format_2_are_upgraded() -> None:
+    written: dict[str, Any] = {
+        "router": {"policy": "Threshold", "threshold": 0.9},
+        "exit_policy": {"policy": "MaxProbability", "threshold": 0.8},
+        "blend": 0.5,
+        "temperatures": [1.5, [1.0, 2.0, 3.0]],
+    }
+    assert Policies.from_json(written) == TWO
+    written["exit_policy"] = {"policy": "TokenExit", "threshold": 0.1, "window": 1}
+    written["windows"] = {"policy": "Windows", "margin": 1, "whole": 0.6, "context_layers": None}
+    written["decoding"] = {"policy": "argmax"}
+    assert Policies.from_json(written) == TAGS
+
+
+def test_with_and_defaults() -> None:
+    assert TWO.with_(blend=[1]).blend == (1.0,)
+    assert TWO.with_(blend=[1]) != TWO == TWO.with_()
+    assert Policies([defer_all], [never, never], [[1], [1]]).blend == (0.0,)  # type: ignore[arg-type]  # lists will do
+    assert Policies((), (never,), ((1.0,),)).routers == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"routers": ()}, "routers must be 1 for 2 tiers, got 0"),
+        ({"exits": ()}, "routers must be 0 for 0 tiers, got 1; "),
+        ({"blend": (0.5, 2)}, r"blend must be 1 for 2 tiers, got 2; blend must be in \[0, 1\]"),
+        ({"temperatures": ((0,), ())}, r"must be above 0 and finite, one per exit, got \(0,\); .* got \(\); 1 changes"),
+        ({"temperatures": ((float("nan"),), ("1",))}, r"got \(nan,\); .* got \('1',\)"),
+    ],
+)
+def test_what_does_not_fit_each_other(change: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=rf"policies must fit each other, but .*{message}"):
+        TWO.with_(**change)
+
+
+def test_check_names_all_misfits_at_once() -> None:
+    first, second = ModelInfo(("a", "b")), ModelInfo(("a", "b"), LAYERS)
+    TWO.check((first, second))
+    tags = [ModelInfo(("O", "B-X"), layers, words=True) for layers in ((), LAYERS)]
+    TAGS.check(tags)
+    THREE.check((first, second, first))
+    with pytest.raises(OptionError, match="there must be policies for 3 tiers, got them for 2"):
+        TWO.check((first, second, second))
+    with pytest.raises(OptionError) as error:
+        TAGS.with_(windows=Windows(context_layers=3), decoding=Viterbi(("O",)), temperatures=((1, 1), (1,))).check(
+            (first, second)
+        )
+    for fault in (
+        "temperatures must be one per exit, got 2 for 1 of tier 1",
+        "temperatures must be one per exit, got 1 for 3 of tier 2",
+        "TokenExit must be asked about words",
+        "context_layers must be a layer with an exit, got 3; choose from 2, 4, 6",
+        "Viterbi must have the model's 2 labels",
+        "windows must be left out of a classifier",
+    ):
+        assert fault in str(error.value)
+    with pytest.raises(OptionError, match="tier 1 has no exits, its exit policy must be never, got AtExit"):
+        THREE.with_(exits=(AtExit(2), never, never)).check((first, second, first))
+    with pytest.raises(OptionError, match="windows must be given for a tagger; decoding must be given for a tagger"):
+        TWO.check(tags)
+
+
+@pytest.mark.parametrize(
+    ("written", "faults"),
+    [
+        ([], ["policies must be an object, got"]),
+        ({}, [f"{name} must be a list, got None" for name in ("routers", "exits", "blend", "temperatures")]),
+        (TWO.to_json() | {"blend": 0.5, "more": 1}, ["blend must be a list, got 0.5", "more is no setting"]),
+        (
+            TWO.to_json() | {"routers": ["x"], "exits": [{"policy": "never"}, {"policy": "Always"}]},
+            ["the router must be written", "got 'Always'"],
+        ),
+        (TWO.to_json() | {"temperatures": [1, 2]}, ["temperatures must be a list per tier, got"]),
+        ({"router": 1}, ["the router must be written", "the exit policy must be written"]),
+        ({"router": 1, "temperatures": 3}, ["the router must be written"]),
+        (TAGS.to_json() | {"windows": 1, "decoding": {"policy": "Crf"}}, ["windows policy must be", "'transitions'"]),
+    ],
+)
+def test_unreadable_policies(written: Any, faults: list[str]) -> None:
+    with pytest.raises(OptionError) as error:
+        Policies.from_json(written)
+    assert "\n" not in str(error.value)
+    for fault in faults:
+        assert fault in str(error.value)
