@@ -12,6 +12,7 @@ import numpy.typing as npt
 from cascade.exceptions import BundleError, OptionError
 
 __all__ = [
+    "check_inside",
     "check_logits",
     "check_mask",
     "check_names",
@@ -31,6 +32,17 @@ def is_number(value: object) -> TypeGuard[int | float]:
 def is_whole(value: object) -> TypeGuard[int]:
     """Whether a value read from JSON is a whole number; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_inside(name: str, value: object, remedy: str) -> float:
+    """A number strictly between 0 and 1.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < 1:
+        raise OptionError(f"{name} must be above 0 and below 1, got {value!r}; {remedy}")
+    return float(value)
 
 
 def check_whole(name: str, value: object, remedy: str, *, least: int = 1) -> int:

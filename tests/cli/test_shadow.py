@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cascade.cli.predict.shadowing import in_words
-from cascade.monitoring.sampling import MonitorReport
+from cascade.monitoring.sequential import EDetector
+from cascade.monitoring.state import MonitorState
 from cascade.pipelines.classifier import Classifier
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all
@@ -110,8 +112,8 @@ def test_bound_of_the_certificate(run: Command, clf: Classifier, tmp_path: Path)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--shadow", "0"), "share must be above 0 and at most 1, was: 0.0"),
-        (("--shadow", "0.1", "--max-disagreement", "1"), "bound must be above 0 and below 1, was: 1.0"),
+        (("--shadow", "0"), "share must be above 0, got 0.0"),
+        (("--shadow", "0.1", "--max-disagreement", "1"), "bound must be above 0 and below 1, got 1.0"),
         (("--max-disagreement", "0.1"), "--max-disagreement must be used with --shadow; add --shadow 0.01 or"),
         (("--on-alarm", "warn"), "--on-alarm must be used with --shadow; add --shadow 0.01 or leave it out"),
         (
@@ -135,36 +137,21 @@ def test_entities_are_not_compared(run: Command, tags: str) -> None:
     assert "--shadow and --aggregation-strategy exclude each other, both were given" in done.err
 
 
-SOME = "shadowed 9, 1 differs from tier 2 at full depth; of all answers 0.12% to 45.00% do"
-
-
-def report(**changes: Any) -> MonitorReport:
-    known: dict[str, Any] = {
-        "seen": 900,
-        "shadowed": 9,
-        "disagreements": 1,
-        "rerun": 4,
-        "lower": 0.0012,
-        "upper": 0.45,
-        "bound": 0.02,
-        "alarm_at": None,
-        "alarm_after": None,
-        "raised": 0,
-    }
-    return MonitorReport(**{**known, **changes})
+SOME = "shadowed 9, 1 differs from tier 2 at full depth; of all answers 0.01% to 63.16% do"
+WATCHED = MonitorState(detector=EDetector(bound=0.02), seen=900, shadowed=9, disagreements=1)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({}, f"{SOME}; no alarm (bound 2.00%)"),
-        ({"alarm_at": 812, "alarm_after": 8}, f"{SOME}; alarm at answer 812 (bound 2.00%)"),
-        ({"shadowed": 0, "bound": None}, "shadowed nothing; there is no bound to watch"),
+        ({"alarm_at": 812}, f"{SOME}; alarm at answer 812 (bound 2.00%)"),
+        ({"disagreements": 0, "shadowed": 0, "detector": None}, "shadowed nothing; there is no bound to watch"),
         (
-            {"shadowed": 0, "raised": 2},
+            {"disagreements": 0, "shadowed": 0, "raised": 2},
             "shadowed nothing, since the setting was made safer 2 times; no alarm (bound 2.00%)",
         ),
     ],
 )
 def test_in_words(changes: dict[str, Any], words: str) -> None:
-    assert in_words(report(**changes)) == words
+    assert in_words(replace(WATCHED, **changes)) == words

@@ -14,7 +14,7 @@ from cascade.core.results import Prediction, Routes, TagPrediction
 from cascade.engine.streaming import StreamOptions
 from cascade.exceptions import InputError, OptionError
 from cascade.monitoring.monitor import Monitor
-from cascade.monitoring.sampling import Sampler, Shadow
+from cascade.monitoring.sampling import Sampler, ShadowSample
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import AtExit, never
@@ -116,7 +116,8 @@ def test_what_differs_is_counted(clf: Classifier) -> None:
     report = monitor.report()
     assert (report.seen, report.shadowed) == (200, 200)
     assert report.disagreements == sum(differing(clf, TEXTS)) > 0
-    assert 0 < report.lower < report.disagreements / 200 < report.upper < 1
+    lower, upper = report.interval
+    assert 0 < lower < report.disagreements / 200 < upper < 1
     assert (report.bound, report.alarm_at, report.alarm_after, report.raised) == (None, None, None, 0)
 
 
@@ -140,7 +141,7 @@ def test_several_labels_differ_if_one_does(tmp_path: Path) -> None:
 
 def test_nothing_is_known_at_first(clf: Classifier) -> None:
     report = Monitor(clf).report()
-    assert (report.seen, report.shadowed, report.lower, report.upper) == (0, 0, 0, 1)
+    assert (report.seen, report.shadowed, report.interval) == (0, 0, (0, 1))
 
 
 def counts(monitor: Monitor[Any]) -> tuple[int, int, int]:
@@ -207,7 +208,7 @@ def test_the_alarm_comes_soon_after_a_shift(clf: Classifier) -> None:
     assert monitor.report().alarm_after == alarm  # all were shadowed
     assert heard == [answers]
     assert alarm <= answers < alarm + 32  # at once, but for those that were compared together
-    assert monitor.face is clf
+    assert monitor.pipeline is clf
     list(monitor.stream(texts, options=BUFFERS))
     assert len(heard) == 1
     assert monitor.report().alarm_at == alarm
@@ -243,12 +244,12 @@ def test_safer_settings_one_after_the_other(certified: Classifier) -> None:
     monitor.predict(shifting(certified, 0, 50))
     assert monitor.report().alarm_at is not None
     assert monitor.safer()
-    assert monitor.face.router == Threshold(0.99)
+    assert monitor.pipeline.router == Threshold(0.99)
     assert certified.router == Threshold(0.9)
     assert counts(monitor) == (50, 0, 0)
     assert (monitor.report().alarm_at, monitor.report().bound, monitor.report().raised) == (None, 0.0242, 1)
     assert monitor.safer()
-    assert monitor.face.settings == full(certified).settings
+    assert monitor.pipeline.settings == full(certified).settings
     assert not monitor.safer()
     assert monitor.report().raised == 2
     monitor.predict(shifting(certified, 0, 50))
@@ -267,7 +268,7 @@ def test_a_stream_goes_on_with_the_safer_setting(clf: Classifier) -> None:
     report = monitor.report()
     assert (report.seen, report.raised, report.alarm_at, report.disagreements) == (300, 1, None, 0)
     assert report.shadowed == 300 - change  # of the setting before, nothing is counted any more
-    assert (monitor.face.router, monitor.face.exit_policy) == (defer_all, never)
+    assert (monitor.pipeline.router, monitor.pipeline.exit_policy) == (defer_all, never)
 
 
 def test_a_stream_compares_as_it_goes(clf: Classifier) -> None:
@@ -332,23 +333,52 @@ def test_bad_sentences_are_told_as_the_model_tells_them(tagger: Tagger) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"share": 0}, "share must be above 0 and at most 1, was: 0; 0.01 shadows every hundredth answer"),
-        ({"share": 1.5}, "share must be above 0 and at most 1, was: 1.5; 0.01 shadows every hundredth answer"),
-        ({"share": True}, "share must be above 0 and at most 1, was: True; 0.01 shadows every hundredth answer"),
-        ({"bound": 0}, "bound must be above 0 and below 1, was: 0; it is a share of all answers, such as 0.02"),
-        ({"confidence": 1}, "confidence must be above 0 and below 1, was: 1; 0.95 is usual"),
-        ({"seed": -1}, "seed must be a whole number of at least 0, was: -1; 0 is usual"),
+        ({"share": 0}, "share must be above 0, got 0; 0.01 compares every hundredth answer"),
+        ({"share": 1.5}, r"share must be in \[0, 1\], .*1.5; 0.01 compares every hundredth answer"),
+        ({"share": True}, r"share must be in \[0, 1\], .*True; 0.01 compares every hundredth answer"),
+        ({"bound": 0}, "bound must be above 0 and below 1, got 0; it is a share of all answers, such as 0.02"),
+        ({"confidence": 1}, "confidence must be above 0 and below 1, got 1; 0.95 is usual"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, .*-1; 0 is usual"),
     ],
 )
 def test_impossible_options(clf: Classifier, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(OptionError) as told:
+    with pytest.raises(OptionError, match=f"^{message}$"):
         Monitor(clf, **options)
-    assert str(told.value) == message
 
 
 def test_it_says_what_it_is(clf: Classifier) -> None:
     assert repr(Monitor(clf, bound=0.02)).startswith("Monitor(Classifier(")
     assert "bound=0.02" in repr(Monitor(clf, bound=0.02))
+
+
+@pytest.mark.parametrize("by_word", [False, True])
+def test_numbers_are_drawn_in_blocks_and_the_sample_is_as_if_one_by_one(
+    by_word: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    class Generator:
+        def __init__(self) -> None:
+            self.inner = np.random.default_rng(5)
+
+        def random(self, count: int) -> Any:
+            sizes.append(count)
+            return self.inner.random(count)
+
+    words = np.random.default_rng(0).integers(0, 9, 9000)
+    sampler = Sampler(share=0.1, by_word=by_word, seed=0)
+    monkeypatch.setattr(sampler, "_random", Generator())
+    found: list[tuple[int, int | None]] = []
+    for row in range(5000):
+        sampled, word = sampler.draw_one(int(words[row]))
+        found += [(row, word)] * sampled
+    found += [(row + 5000, word) for row, word in sampler.draw(words[5000:])]
+    numbers = np.random.default_rng(5).random(9000)
+    chances = np.minimum(0.1 * words, 1) if by_word else np.full(9000, 0.1)
+    rows = np.flatnonzero(numbers < chances)
+    places = (numbers[rows] / chances[rows] * words[rows]).astype(int).tolist() if by_word else [None] * len(rows)
+    assert found == list(zip(rows.tolist(), places, strict=True))
+    assert len(sizes) <= 3
 
 
 def test_words_have_the_same_chance_in_sentences_of_any_length() -> None:
@@ -372,7 +402,7 @@ def test_one_word_is_compared() -> None:
     chances, routes = np.zeros((2, 1), dtype=np.float32), Routes(np.ones(2), np.zeros(2), np.ones(2))  # type: ignore[arg-type]  # of no account
     answer = TagPrediction(["A", "B"], chances, routes)
     again = replace(answer, tags=["A", "C"])
-    assert [Shadow(1, None, answer, word).differs(again) for word in (0, 1, None)] == [False, True, True]
+    assert [ShadowSample(1, None, answer, word).differs(again) for word in (0, 1, None)] == [False, True, True]
 
 
 def test_a_certificate_about_words(tagger: Tagger, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from scipy.stats import beta
 
 from cascade.core.rows import BoolArray
 from cascade.exceptions import OptionError
-from cascade.monitoring.sequential import Capital, Watch, capital_after, rate_bounds
+from cascade.monitoring.sequential import EDetector, EProcess, e_process, rate_bounds
 
 ALARM = np.log(20)
 
@@ -27,7 +27,7 @@ def first(alarms: BoolArray) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 
 def slow_capital(outcomes: list[bool], bound: float, rises: tuple[tuple[float, float], ...]) -> list[float]:
-    """The recursion as the docstring of `capital_after` has it."""
+    """The recursion as the docstring of `e_process` has it."""
     unspent = [(1 + time / 500) ** -0.5 for time in range(len(outcomes) + 1)]
     made, totals = [0.0] * len(rises), []
     for time, outcome in enumerate(outcomes):
@@ -51,10 +51,10 @@ def test_capital_is_the_recursion_at_once_or_in_parts(
 ) -> None:
     array = np.array(outcomes)
     expected = slow_capital(outcomes, bound, rises)
-    totals, capital = capital_after(array, bound, rises=rises)
+    totals, capital = e_process(array, bound, alternatives=rises)
     np.testing.assert_allclose(np.exp(totals), expected, rtol=1e-9)
-    before, begun = capital_after(array[:cut], bound, rises=rises)
-    behind, end = capital_after(array[cut:], bound, begun=begun, rises=rises)
+    before, begun = e_process(array[:cut], bound, alternatives=rises)
+    behind, end = e_process(array[cut:], bound, begun=begun, alternatives=rises)
     np.testing.assert_allclose(np.exp(np.concatenate((before, behind))), expected, rtol=1e-9)
     assert (capital.outcomes, end.outcomes) == (len(outcomes), len(outcomes))
 
@@ -63,15 +63,15 @@ def test_capital_is_the_recursion_at_once_or_in_parts(
 def test_capital_is_expected_to_stay_1_at_the_bound(bound: float, length: int) -> None:
     every = np.array(list(np.ndindex(*(2,) * length)), dtype=np.bool_)  # all streams of that length
     chances = np.where(every, bound, 1 - bound).prod(axis=1)
-    totals, _ = capital_after(every, bound)
+    totals, _ = e_process(every, bound)
     np.testing.assert_allclose(chances @ np.exp(totals), np.ones(length), rtol=1e-9)
 
 
 def test_streams_beside_each_other_are_as_alone() -> None:
     both = streams(np.full(400, 0.1), 2)
-    together, capital = capital_after(both, 0.05)
+    together, capital = e_process(both, 0.05)
     for row in range(2):
-        alone, own = capital_after(both[row], 0.05)
+        alone, own = e_process(both[row], 0.05)
         np.testing.assert_array_equal(together[row], alone)
         assert capital.logs is not None
         assert own.logs is not None
@@ -80,14 +80,14 @@ def test_streams_beside_each_other_are_as_alone() -> None:
 
 def test_capital_survives_a_million_quiet_outcomes() -> None:
     quiet = np.zeros(1_000_000, dtype=np.bool_)
-    _, begun = capital_after(quiet, 0.3)
-    totals, _ = capital_after(np.ones(40, dtype=np.bool_), 0.3, begun=begun)
+    _, begun = e_process(quiet, 0.3)
+    totals, _ = e_process(np.ones(40, dtype=np.bool_), 0.3, begun=begun)
     assert np.isfinite(totals).all()
     assert totals[-1] > ALARM
 
 
 def test_false_alarms_of_steady_streams() -> None:
-    totals, _ = capital_after(streams(np.full(4_000, 0.02), 400), 0.02)  # the worst allowed: exactly the bound
+    totals, _ = e_process(streams(np.full(4_000, 0.02), 400), 0.02)  # the worst allowed: exactly the bound
     false = (totals >= ALARM).any(axis=1).mean()
     assert 0 < false <= 0.05  # some: the bound is not idle
 
@@ -95,7 +95,7 @@ def test_false_alarms_of_steady_streams() -> None:
 def test_an_alarm_soon_after_a_shift() -> None:
     quiet, loud = 1_000, 500
     rates = np.repeat([0.015, 0.1], [quiet, loud])  # against a bound of 2 %
-    totals, _ = capital_after(streams(rates, 200), 0.02)
+    totals, _ = e_process(streams(rates, 200), 0.02)
     delay = first(totals >= ALARM) - quiet
     assert (delay <= 0).mean() <= 0.05
     assert (delay <= loud).all()
@@ -106,7 +106,7 @@ def test_bets_that_began_at_the_start_alone_would_be_later() -> None:
     """What the shares that begin anew are for: a likelihood ratio has lost too much by the time of the shift."""
     rates = np.repeat([0.005, 0.08], [3_000, 500])
     outcomes = streams(rates, 50)
-    totals, _ = capital_after(outcomes, 0.02)
+    totals, _ = e_process(outcomes, 0.02)
     once = np.cumsum(np.where(outcomes, np.log(4), np.log(0.92 / 0.98)), axis=1)
     assert np.median(first(totals >= ALARM)) < 3_200
     assert np.median(first(once >= ALARM)) > 3_500
@@ -114,27 +114,27 @@ def test_bets_that_began_at_the_start_alone_would_be_later() -> None:
 
 def test_watch_raises_the_alarm_at_the_same_outcome_however_it_is_fed() -> None:
     outcomes = streams(np.repeat([0.01, 0.3], [100, 200]), 1)[0]
-    whole = Watch(bound=0.02).after(outcomes)
-    parts = Watch(bound=0.02)
+    whole = EDetector(bound=0.02).after(outcomes)
+    parts = EDetector(bound=0.02)
     for begin in range(0, len(outcomes), 7):
         parts = parts.after(outcomes[begin : begin + 7])
     assert whole.alarm_at is not None
     assert whole.alarm_at > 100
     assert parts.alarm_at == whole.alarm_at
     assert parts.after(outcomes) is parts  # looks no further
-    totals, _ = capital_after(outcomes, 0.02)
+    totals, _ = e_process(outcomes, 0.02)
     assert whole.alarm_at == first(totals[None] >= ALARM)[0]
 
 
 def test_watch_of_nothing() -> None:
-    watch = Watch(bound=0.02).after(np.zeros(0, dtype=np.bool_))
-    assert (watch.alarm_at, watch.capital.outcomes) == (None, 0)
-    assert isinstance(watch.capital, Capital)
+    watch = EDetector(bound=0.02).after(np.zeros(0, dtype=np.bool_))
+    assert (watch.alarm_at, watch.process.outcomes) == (None, 0)
+    assert isinstance(watch.process, EProcess)
 
 
 def test_a_surer_watch_is_later() -> None:
     outcomes = streams(np.full(500, 0.2), 1)[0]
-    usual, sure = (Watch(bound=0.05, confidence=level).after(outcomes).alarm_at for level in (0.95, 0.9999))
+    usual, sure = (EDetector(bound=0.05, confidence=level).after(outcomes).alarm_at for level in (0.95, 0.9999))
     assert usual is not None
     assert sure is not None
     assert usual < sure
@@ -200,9 +200,9 @@ def test_intervals_hold_the_mean_of_a_rate_that_changes() -> None:
 @pytest.mark.parametrize(
     ("events", "examples", "confidence", "message"),
     [
-        (3, 2, 0.95, "events must be from 0 to examples, were: 3 of 2; count both again"),
-        (-1, 2, 0.95, "events must be from 0 to examples, were: -1 of 2; count both again"),
-        (1, 2, 1, "confidence must be above 0 and below 1, was: 1; 0.95 is usual"),
+        (3, 2, 0.95, "events must be from 0 to examples, got 3 of 2; count both again"),
+        (-1, 2, 0.95, "events must be from 0 to examples, got -1 of 2; count both again"),
+        (1, 2, 1, "confidence must be above 0 and below 1, got 1; 0.95 is usual"),
     ],
 )
 def test_impossible_counts(events: int, examples: int, confidence: float, message: str) -> None:
@@ -212,7 +212,7 @@ def test_impossible_counts(events: int, examples: int, confidence: float, messag
 
 @pytest.mark.parametrize("value", [0, 1, -0.1, 1.5, float("nan"), True, "0.5"])
 def test_impossible_bounds(value: float) -> None:
-    with pytest.raises(OptionError, match=f"^bound must be above 0 and below 1, was: {value!r}; it is a share of all"):
-        Watch(bound=value)
+    with pytest.raises(OptionError, match=f"^bound must be above 0 and below 1, got {value!r}; it is a share of all"):
+        EDetector(bound=value)
     with pytest.raises(OptionError, match=r"^confidence must be above 0 and below 1"):
-        Watch(bound=0.1, confidence=value)
+        EDetector(bound=0.1, confidence=value)

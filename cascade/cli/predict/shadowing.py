@@ -8,7 +8,7 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from cascade.exceptions import OptionError
-from cascade.monitoring.monitor import Monitor, MonitorReport
+from cascade.monitoring.monitor import Monitor, MonitorState
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 
@@ -60,14 +60,15 @@ def watch(
     return monitor
 
 
-def in_words(report: MonitorReport) -> str:
+def in_words(report: MonitorState) -> str:
     """What a monitor knows, in one line."""
     found = "shadowed nothing"
     if report.shadowed:
+        lower, upper = report.interval
         found = (
             f"shadowed {report.shadowed}, {report.disagreements} "
             f"{'differs' if report.disagreements == 1 else 'differ'} from tier 2 at full depth; of all answers "
-            f"{report.lower:.2%} to {report.upper:.2%} do"
+            f"{lower:.2%} to {upper:.2%} do"
         )
     if report.raised:
         found += f", since the setting was made safer {'once' if report.raised == 1 else f'{report.raised} times'}"

@@ -1,0 +1,73 @@
+"""What a monitor has counted of one setting, and what is known from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cascade.core.checks import check_inside
+from cascade.core.rows import BoolArray, IntArray
+from cascade.monitoring.sequential import EDetector, rate_bounds
+
+__all__ = ["MonitorState"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MonitorState:
+    """What a monitor knows. A value: `after` gives the next.
+
+    Attributes:
+        confidence: of the interval, in (0, 1).
+        detector: raises the alarm; `None`: there is no bound to watch.
+        seen: texts or sentences answered in all.
+        shadowed: of them, those sampled and compared since the setting last changed; of a tagger whose certificate is
+            about words, words.
+        disagreements: of these, those whose answer differs from that of tier 2 at full depth.
+        rerun: of these, those that tier 2 had to answer once more.
+        alarm_at: the text or sentence, numbered from 1, with which it was shown that the rate of disagreement is above
+            the bound; `None`: it is not shown.
+        raised: how often `safer` has changed the setting.
+    """
+
+    confidence: float = 0.95
+    detector: EDetector | None = None
+    seen: int = 0
+    shadowed: int = 0
+    disagreements: int = 0
+    rerun: int = 0
+    alarm_at: int | None = None
+    raised: int = 0
+
+    def __post_init__(self) -> None:
+        check_inside("confidence", self.confidence, "0.95 is usual")
+
+    @property
+    def bound(self) -> float | None:
+        """The rate above which the alarm is raised."""
+        return None if self.detector is None else self.detector.bound
+
+    @property
+    def alarm_after(self) -> int | None:
+        """How many were shadowed when the alarm was raised."""
+        return None if self.detector is None else self.detector.alarm_at
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Limits of the rate of disagreement among all answers, valid at all times at once."""
+        lower, upper = rate_bounds(self.disagreements, self.shadowed, confidence=self.confidence)
+        return float(lower), float(upper)
+
+    def after(self, differ: BoolArray, numbers: IntArray, *, rerun: int) -> MonitorState:
+        """The state after comparisons: `differ` says which answers differ, `numbers` of which texts; shapes `(n,)`."""
+        detector, alarm_at = self.detector, self.alarm_at
+        if detector is not None and detector.alarm_at is None:
+            detector = detector.after(differ)
+            if detector.alarm_at is not None:
+                alarm_at = int(numbers[detector.alarm_at - self.shadowed - 1])
+        return replace(
+            self,
+            detector=detector,
+            shadowed=self.shadowed + len(differ),
+            disagreements=self.disagreements + int(differ.sum()),
+            rerun=self.rerun + rerun,
+            alarm_at=alarm_at,
+        )
