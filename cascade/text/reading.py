@@ -116,22 +116,24 @@ def read_examples(
         MissingExtraError: parquet without pyarrow.
     """
     if label_column is None and require_label:
-        raise OptionError("require_label must come with a label_column, was: None; name the column")
+        raise OptionError("require_label must come with a label_column, got None; name the column")
     if tokens_column is None:
         columns = RecordColumns(text_column, pair_column, pair_column != "text_pair", label_column, require_label)
     else:
         columns = RecordColumns(tokens_column, "", False, label_column, require_label, words=True)
     path = None if source == "-" or not isinstance(source, (str, Path)) else Path(source)
+    suffix = ""
     if path is not None:
-        if not path.is_file():
+        suffix = path.suffix.lower()
+        if path.is_dir() or not path.exists():
             what = "a folder" if path.is_dir() else "missing"
             raise DataError(f"{path} must be a file of examples, but it is {what}; check the path")
-        if format is None and path.suffix.lower() not in SUFFIXES:
+        if format is None and suffix not in SUFFIXES and path.is_file():  # a pipe has no name to speak of
             raise OptionError(
-                f"the suffix of a file must be one of {', '.join(SUFFIXES)}, was: {path.name}; "
+                f"the suffix of a file must be one of {', '.join(SUFFIXES)}, got {path.name}; "
                 "rename it or give its format"
             )
-    file_format = format or (FileFormat.TEXT if path is None else SUFFIXES[path.suffix.lower()])
+    file_format = format or SUFFIXES.get(suffix, FileFormat.TEXT)
     if file_format is FileFormat.PARQUET:
         require_pyarrow()  # a missing extra is said before anything is read
     return _examples(source if path is None else path, file_format, columns, on_error, report)
@@ -210,14 +212,14 @@ def _example(line: int, record: dict[str, Any] | LineError, columns: RecordColum
 
 def _text(value: object, column: str) -> str:
     if not isinstance(value, str):
-        raise LineError(f"column {column!r} must be a string, was: {type(value).__name__} ({reprlib.repr(value)})")
+        raise LineError(f"column {column!r} must be a string, got {type(value).__name__} ({reprlib.repr(value)})")
     return value
 
 
 def _words(value: object, column: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
         raise LineError(
-            f"column {column!r} must be a list of words, was: {type(value).__name__} ({reprlib.repr(value)})"
+            f"column {column!r} must be a list of words, got {type(value).__name__} ({reprlib.repr(value)})"
         )
     return value
 
@@ -228,13 +230,13 @@ def _label(record: Mapping[str, Any], columns: RecordColumns) -> str | tuple[str
     value = record.get(columns.label)
     if value is None or value == "":
         if columns.label_required:
-            raise LineError(f"column {columns.label!r} must be a label, was: {value!r}")
+            raise LineError(f"column {columns.label!r} must be a label, got {value!r}")
         return None
     values = value if isinstance(value, list) else [value]
     for one in values:
         if isinstance(one, bool) or not isinstance(one, (str, int)):
             raise LineError(
                 f"column {columns.label!r} must be a string, a whole number or a list of them, "
-                f"was: {type(one).__name__} ({reprlib.repr(value)})"
+                f"got {type(one).__name__} ({reprlib.repr(value)})"
             )
     return tuple(map(str, values)) if isinstance(value, list) else str(value)

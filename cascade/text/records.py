@@ -11,16 +11,14 @@ import enum
 import io
 import json
 import reprlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import IO, Any, TypeAlias
+from dataclasses import dataclass
+from typing import IO, Any, TypeAlias, TypeVar
 
 from cascade.exceptions import MissingExtraError
 
-__all__ = ["READERS", "Columns", "FileFormat", "LineError", "Lines", "Row", "StreamError", "require_pyarrow"]
-
-LONGEST_RECORD = 1 << 22  # characters that one csv row may take; a quote that is never closed would swallow the file
+__all__ = ["READERS", "Columns", "FileFormat", "LineError", "Row", "StreamError", "require_pyarrow"]
 
 
 class FileFormat(enum.Enum):
@@ -67,49 +65,56 @@ class Columns:
         for column in needed:
             if column not in there:
                 columns = ", ".join(map(repr, there)) or "none"
-                return f"there must be a column {column!r}, columns were: {columns}"
+                return f"there must be a column {column!r}, got {columns}"
         return None
 
 
-@dataclass
-class Lines:
-    """Numbered, decoded lines that can be given back."""
+class _Lines:
+    """The decoded lines of a stream; `number` is that of the last one. What is not UTF-8 is a `LineError`."""
 
-    stream: IO[bytes] | IO[str]
-    number: int = 0
-    waiting: deque[str | LineError] = field(default_factory=deque)
+    def __init__(self, stream: IO[bytes] | IO[str]) -> None:
+        self.number = 0
+        self._stream = stream
 
-    def __iter__(self) -> Iterator[tuple[int, str | LineError]]:
-        while True:
-            line = self.next()
-            if line is None:
-                return
-            yield self.number, line
+    def __iter__(self) -> _Lines:
+        return self
 
-    def next(self) -> str | LineError | None:
-        if self.waiting:
-            line: str | LineError | None = self.waiting.popleft()
-        else:
-            raw = self.stream.readline()
-            line = self._decode(raw) if raw else None
-        self.number += line is not None
-        return line
-
-    def give_back(self, lines: list[str | LineError]) -> None:
-        self.waiting.extendleft(reversed(lines))
-        self.number -= len(lines)
-
-    def _decode(self, raw: bytes | str) -> str | LineError:
+    def __next__(self) -> str:
+        raw = self._stream.readline()
+        if not raw:
+            raise StopIteration
+        self.number += 1
         if isinstance(raw, bytes):
             try:
                 raw = raw.decode("utf-8")
             except UnicodeDecodeError as error:
-                return LineError(f"a line must be UTF-8, but byte {error.start + 1} was 0x{raw[error.start]:02x}")
-        return raw.removeprefix("\ufeff") if self.number == 0 else raw
+                raise LineError(
+                    f"a line must be UTF-8, got 0x{raw[error.start]:02x} as byte {error.start + 1}"
+                ) from None
+        return raw.removeprefix("\ufeff") if self.number == 1 else raw
+
+
+Parsed = TypeVar("Parsed")
+
+
+def _numbered(lines: _Lines, rows: Iterator[Parsed]) -> Iterator[tuple[int, Parsed | LineError]]:
+    """What is made of the lines, each with the number of its first one; a fault takes the place of what it broke."""
+    while True:
+        first = lines.number + 1
+        try:
+            yield first, next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            to = f" up to line {lines.number}" if lines.number > first else ""
+            yield first, LineError(f"a row must be csv with quotes closed and doubled, but{to}: {error}")
+        except LineError as fault:
+            yield lines.number, fault
 
 
 def _read_text_lines(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[Row]:
-    for number, line in Lines(stream):
+    lines = _Lines(stream)
+    for number, line in _numbered(lines, lines):
         if isinstance(line, LineError):
             yield number, line
         else:
@@ -117,7 +122,8 @@ def _read_text_lines(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[
 
 
 def _read_json_lines(stream: IO[bytes] | IO[str], _columns: Columns) -> Iterator[Row]:
-    for number, line in Lines(stream):
+    lines = _Lines(stream)
+    for number, line in _numbered(lines, lines):
         if isinstance(line, LineError):
             yield number, line
         elif line.strip():
@@ -129,73 +135,41 @@ def _parse_json(line: str) -> dict[str, Any] | LineError:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         return LineError(
-            f"a line must be JSON, but at character {error.pos + 1}: {error.msg}, was: {reprlib.repr(line)}"
+            f"a line must be JSON, but at character {error.pos + 1}: {error.msg}, got {reprlib.repr(line)}"
         )
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
         return LineError(f"a line must be JSON, but: {error}")
     if not isinstance(record, dict):
-        return LineError(f"a line must be a JSON object, was: {type(record).__name__} ({reprlib.repr(record)})")
+        return LineError(f"a line must be a JSON object, got {type(record).__name__} ({reprlib.repr(record)})")
     return record
 
 
 def _read_csv(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[Row]:
-    lines = Lines(stream)
+    """Rows of csv. After a broken quote it goes on with the line behind the one on which the parser noticed it."""
     header: list[str] | None = None
-    while (row := _csv_row(lines, None if header is None else len(header))) is not None:
-        number, fields = row
+    lines = _Lines(stream)
+    for number, fields in _numbered(lines, csv.reader(lines, strict=True)):
         if header is None:
             if isinstance(fields, LineError):
                 raise StreamError(f"line {number}: {fields}; correct the header")
-            missing = columns.missing(fields)
-            if missing:
-                raise StreamError(f"line {number}: {missing}; name one of them or add a header")
-            twice = [column for column, count in Counter(fields).items() if count > 1]
-            if twice:
-                raise StreamError(f"line {number}: columns must be distinct, twice: {twice}; correct the header")
-            header = fields
+            if fields:
+                header = _checked_header(fields, number, columns)
         elif isinstance(fields, LineError):
             yield number, fields
-        else:
+        elif fields and len(fields) != len(header):
+            yield number, LineError(f"a row must have {len(header)} fields as the header has, got {len(fields)}")
+        elif fields:
             yield number, dict(zip(header, fields, strict=True))
 
 
-def _csv_row(lines: Lines, width: int | None) -> tuple[int, list[str] | LineError] | None:
-    """The next row that is not blank, and the line on which it begins; None at the end.
-
-    Where a row is broken the fault is its first line's, and reading goes on with the second: only the parser knows how
-    many lines a row takes, and a quote that is never closed makes it take them all.
-    """
-    taken: list[str | LineError] = []
-
-    def take() -> Iterator[str]:
-        size = 0
-        while (line := lines.next()) is not None:
-            taken.append(line)
-            if isinstance(line, LineError):
-                raise line
-            size += len(line)
-            if size > LONGEST_RECORD:
-                raise LineError(f"a row must have at most {LONGEST_RECORD} characters (or a quote is not closed)")
-            yield line
-
-    fields: list[str] | LineError
-    while True:
-        taken.clear()
-        try:
-            fields = next(csv.reader(take(), strict=True), [])
-        except csv.Error as error:
-            fields = LineError(f"a row must be csv with quotes closed and doubled, but: {error}")
-        except LineError as fault:
-            fields = fault
-        if not taken:
-            return None
-        if fields and not isinstance(fields, LineError) and len(fields) != (width or len(fields)):
-            fields = LineError(f"a row must have {width} fields as the header has, had: {len(fields)}")
-        if isinstance(fields, LineError):
-            lines.give_back(taken[1:])
-            return lines.number, fields
-        if fields:
-            return lines.number - len(taken) + 1, fields
+def _checked_header(fields: list[str], number: int, columns: Columns) -> list[str]:
+    missing = columns.missing(fields)
+    if missing:
+        raise StreamError(f"line {number}: {missing}; name one of them or add a header")
+    twice = [column for column, count in Counter(fields).items() if count > 1]
+    if twice:
+        raise StreamError(f"line {number}: columns must be distinct, twice: {twice}; correct the header")
+    return fields
 
 
 def _read_parquet(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[Row]:

@@ -106,13 +106,13 @@ def test_bad_lines(run: Command, folder: str) -> None:
     done = run("predict", folder, "--format", "jsonl", stdin=BROKEN)
     assert done.status == 2
     assert done.err == (
-        "Error: standard input, line 2: column 'tokens' must be a list of words, was: str ('film'); "
+        "Error: standard input, line 2: column 'tokens' must be a list of words, got str ('film'); "
         "correct the line, or have bad lines skipped\n"
     )
     done = run("predict", folder, "--format", "jsonl", "--on-error", "skip", stdin=BROKEN)
     assert [line["line"] for line in lines(done.out)] == [1, 5]
-    assert "line 3: column 'tokens' must be a list of words, was: list (['a', 3])" in done.err
-    assert "line 4: there must be a column 'tokens', columns were: 'text'" in done.err
+    assert "line 3: column 'tokens' must be a list of words, got list (['a', 3])" in done.err
+    assert "line 4: there must be a column 'tokens', got 'text'" in done.err
     done = run("predict", folder, "--format", "jsonl", "--on-error", "null", "--routes", stdin=BROKEN)
     out = lines(done.out)
     empty = {"tokens": None, "tags": None, "tier": None, "exit": None, "confidence": None}
