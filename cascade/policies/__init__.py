@@ -8,6 +8,7 @@ tuning       `Tunable`: policies whose threshold is found on examples
 """
 
 from cascade.policies.batching import TokenBudget
+from cascade.policies.cost_aware import CostAware
 from cascade.policies.decoding import Crf, MeanField, Viterbi, argmax
 from cascade.policies.exits import AtExit, Entropy, Margin, MaxProbability, Never, Patience, all_of, any_of, never
 from cascade.policies.learned_routing import Learned
@@ -21,6 +22,7 @@ from cascade.policies.windows import Windows, whole_sentences
 __all__ = [
     "AtExit",
     "Budget",
+    "CostAware",
     "Crf",
     "Entropy",
     "Learned",

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascade.core.rows import FloatArray
+from cascade.exceptions import OptionError
+from cascade.policies import CostAware, routing
+from cascade.policies.routing import RoutingState
+
+COSTS = ((16.0, 4.0), (64.0, 4.0), (1024.0, 20.0))  # 4 ms for anything small
+
+
+def state(confidence: Any, lengths: Any) -> RoutingState:
+    sure: FloatArray = np.asarray(confidence, dtype=np.float32)
+    return RoutingState(np.stack((sure, 1 - sure), axis=1), sure, np.asarray(lengths, dtype=np.int64))
+
+
+shares = st.floats(0, 1, width=32)
+units = st.lists(st.tuples(shares, st.integers(1, 300)), max_size=12)
+prices = st.sampled_from([0.0, 0.001, 0.01, 0.05, 0.1, 1.0]) | st.floats(0, 2)
+
+
+@st.composite
+def curves(draw: st.DrawFn) -> tuple[tuple[float, float], ...]:
+    tokens = sorted(draw(st.sets(st.integers(0, 2000), min_size=2, max_size=5)))
+    costs = sorted(draw(st.lists(st.floats(0, 50), min_size=len(tokens), max_size=len(tokens))))
+    return tuple(zip(map(float, tokens), costs, strict=True))
+
+
+@given(units, prices, curves())
+def test_no_prefix_is_worth_more(units: list[tuple[float, int]], price: float, costs: Any) -> None:
+    router = CostAware(price, costs)
+    confidence, lengths = [one for one, _ in units], [one for _, one in units]
+    mask = router(state(confidence, lengths))
+    order = sorted(range(len(units)), key=lambda unit: confidence[unit])
+
+    def worth(chosen: Any) -> float:
+        tokens = sum(lengths[unit] for unit in chosen)
+        return sum(1 - confidence[unit] for unit in chosen) - price * float(router.cost(tokens)) if len(chosen) else 0.0
+
+    best = max(worth(order[:count]) for count in range(len(order) + 1))
+    chosen = np.flatnonzero(mask)
+    assert worth(chosen) == pytest.approx(best, abs=1e-9)
+    assert sorted(chosen) == sorted(order[: len(chosen)])
+
+
+@given(st.lists(st.tuples(shares, st.integers(1, 300)), max_size=12, unique_by=lambda unit: unit[0]), prices, st.data())
+def test_order_of_units_with_distinct_gains_changes_nothing(
+    units: list[tuple[float, int]], price: float, data: st.DataObject
+) -> None:
+    confidence, lengths = np.array([one for one, _ in units]), np.array([one for _, one in units], dtype=np.int64)
+    permutation = np.array(data.draw(st.permutations(range(len(units)))), dtype=np.int64)
+    router = CostAware(price, COSTS)
+    mask = router(state(confidence, lengths))
+    assert np.array_equal(router(state(confidence[permutation], lengths[permutation])), mask[permutation])
+
+
+def test_of_equal_gains_the_earlier_ones_go() -> None:
+    router = CostAware(0.01, ((0.0, 0.0), (100.0, 1.0), (200.0, 200.0)))  # dear beyond 100 tokens
+    assert router(state([0.5, 0.5, 0.5], [50, 50, 50])).tolist() == [True, True, False]
+
+
+@given(st.floats(0, 0.984375, width=32), st.integers(1, 32), st.integers(2, 20))
+def test_a_larger_batch_defers_what_a_single_text_does_not(confidence: float, tokens: int, count: int) -> None:
+    price = (1 - float(np.float32(confidence))) / 4 * 1.01  # one unit is a hair too dear, two at the price of one not
+    assert not CostAware(price, COSTS)(state([confidence], [tokens])).any()
+    assert CostAware(price, COSTS)(state([confidence] * count, [tokens] * count)).sum() >= 2
+
+
+def test_beside_worse_ones_a_unit_is_deferred_that_alone_is_not() -> None:
+    router = CostAware(0.1, COSTS)
+    assert not router(state([0.7], [16])).any()  # 0.3 for 4 ms
+    assert router(state([0.7, 0.2], [16, 16])).all()
+
+
+@given(units, curves())
+def test_price_0_defers_every_unit_with_a_gain(units: list[tuple[float, int]], costs: Any) -> None:
+    confidence = [one for one, _ in units]
+    mask = CostAware(0, costs)(state(confidence, [one for _, one in units]))
+    assert mask.tolist() == [one < 1 for one in confidence]
+
+
+def test_cost_between_below_and_beyond_the_points() -> None:
+    router = CostAware(1, COSTS)
+    assert router.cost([0, 1, 16, 544, 1024, 2048]).tolist() == pytest.approx([4, 4, 4, 12, 20, 20 + 16 * 1024 / 960])
+
+
+def test_gain_by_points_and_for_nan() -> None:
+    router = CostAware(0, COSTS, gains=((0.5, 0.4), (0.9, 0.0), (1.0, -0.1)))
+    gains = router.gain(state([0.2, 0.7, 0.95, np.nan], [1] * 4))
+    assert gains.tolist() == pytest.approx([0.4, 0.2, -0.05, 0.4])
+    assert router(state([0.2, 0.7, 0.95, np.nan], [1] * 4)).tolist() == [True, True, False, True]
+
+
+def test_nothing_to_route() -> None:
+    assert CostAware(0.1, COSTS)(state([], [])).tolist() == []
+
+
+@pytest.mark.parametrize("gains", [((0.0, 1.0), (1.0, 0.0)), ((0.5, 0.25),)])
+def test_written_form(gains: Any) -> None:
+    router = CostAware(0.02, COSTS, gains)
+    assert routing.from_json(json.loads(json.dumps(routing.to_json(router)))) == router
+    assert hash(router) == hash(CostAware(0.02, list(map(list, COSTS)), gains))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"price": -1}, "price must be a finite number of at least 0, got -1"),
+        ({"price": float("inf")}, "price must be a finite number"),
+        ({"price": True}, "price must be a finite number"),
+        ({"price": "dear"}, "price must be a finite number"),
+        ({"costs": ((1, 1),)}, "costs must be at least 2 pairs"),
+        ({"costs": ((2, 1), (2, 3))}, "the first ones rising"),
+        ({"costs": ((1, 3), (2, 1))}, "milliseconds of at least 0 that never fall"),
+        ({"costs": ((-1, 1), (2, 3))}, "tokens of at least 0"),
+        ({"costs": ((1, -1), (2, 3))}, "milliseconds of at least 0"),
+        ({"costs": ((1, 1), (2, float("nan")))}, "finite numbers"),
+        ({"costs": 3}, "costs must be at least 2 pairs"),
+        ({"costs": ((1, 1), (2, 3, 4))}, "costs must be at least 2 pairs"),
+        ({"gains": ()}, "gains must be at least 1 pairs"),
+        ({"gains": ((0.5, 1), (1.5, 0))}, r"gains must have confidences in \[0, 1\]"),
+    ],
+)
+def test_refuses(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        CostAware(**{"price": 0.1, "costs": COSTS, **values})
