@@ -17,6 +17,7 @@ from pathlib import Path
 import cascade
 from cascade.calibration.reliability import Reliability, RiskCoverage
 from cascade.exceptions import OptionError
+from cascade.runtime.host import processor
 from cascade.runtime.threads import available_cpus
 
 __all__ = [
@@ -183,7 +184,7 @@ def machine(*, threads: int, root: Path = Path("/")) -> dict[str, str]:
     versions = [f"Python {platform.python_version()}", f"cascade {cascade.__version__}"]
     versions += [f"{name} {metadata.version(name)}" for name in PACKAGES]
     return {
-        "CPU": _processor(root),
+        "CPU": processor(root=root),
         "CPUs": f"{os.cpu_count()}, of which {available_cpus(root=root)} may be used",
         "Threads": str(threads),
         "System": f"{platform.system()} {platform.release()}, {platform.machine()}",
@@ -194,12 +195,3 @@ def machine(*, threads: int, root: Path = Path("/")) -> dict[str, str]:
 def now() -> str:
     """This minute, in UTC."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _processor(root: Path) -> str:
-    try:
-        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(found, platform.processor() or "unknown")

@@ -16,8 +16,10 @@ from cascade.bundle.opening import Bundle, open_bundle
 from cascade.cli.show import clipped, size
 from cascade.core.console import table
 from cascade.pipelines.loading import readable
+from cascade.pipelines.tuning import Tuned
 from cascade.policies import decoding, exits, routing, windows
 from cascade.policies.windows import Windows
+from cascade.runtime.threads import check_threads
 
 __all__ = ["described", "inspect"]
 
@@ -77,6 +79,7 @@ def described(name: str, bundle: Bundle) -> str:
         ("exit policy", repr(exits.from_json(manifest.exit_policy))),
         ("blend", f"{manifest.blend:g}, of tier 1's answer beside tier 2's"),
         *(_of_taggers(manifest) if tagging else ()),
+        *_tuned(bundle),
         ("certificate", certified),
         ("written by", f"cascade {manifest.library_version}, format {manifest.format_version}"),
         ("total size", f"{size(total_bytes(bundle))} in {len(manifest.files)} files, hashes verified"),
@@ -104,6 +107,13 @@ def _of_taggers(manifest: Manifest) -> list[tuple[str, str]]:
     read = Windows() if manifest.windows is None else windows.from_json(manifest.windows)
     decoder = decoding.argmax if manifest.decoding is None else decoding.from_json(manifest.decoding)
     return [("windows", repr(read)), ("decoding", repr(decoder))]
+
+
+def _tuned(bundle: Bundle) -> list[tuple[str, str]]:
+    threads = check_threads(None)
+    found = Tuned.read(bundle, threads=threads)
+    told = "" if found is None else " and ".join(map(str, found.max_tokens))
+    return [("batches", f"of {told} tokens, tuned on this host for {threads} threads")] if told else []
 
 
 def _few(labels: tuple[str, ...]) -> str:

@@ -12,6 +12,7 @@ from cascade.cli.calibrate import calibrate
 from cascade.cli.demo.command import demo
 from cascade.cli.inspect import inspect
 from cascade.cli.predict.command import predict
+from cascade.cli.tune import tune
 from cascade.core.console import finish
 
 __all__ = ["cascade", "main"]
@@ -35,6 +36,7 @@ def cascade(context: click.Context) -> None:
 
 cascade.add_command(predict)
 cascade.add_command(calibrate)
+cascade.add_command(tune)
 cascade.add_command(inspect)
 cascade.add_command(demo)
 

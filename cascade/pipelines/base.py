@@ -17,6 +17,7 @@ from cascade.engine.tiers import MultiExit, SingleExit
 from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
 from cascade.exceptions import BundleError, OptionError
 from cascade.pipelines.loading import readable
+from cascade.pipelines.tuning import Tuned
 from cascade.policies import exits, routing
 from cascade.policies.batching import BatchingPolicy
 from cascade.policies.exits import ExitPolicy, never
@@ -185,6 +186,33 @@ class Face:
             raise OptionError(f"the batching policy must be callable, was: {batching!r}; use one of cascade.policies")
         tier1, tier2 = replace(self.tier1, batching=batching), replace(self.tier2, batching=batching)
         return replace(self, tier1=tier1, tier2=tier2)
+
+    @property
+    def max_tokens(self) -> tuple[int | None, ...]:
+        """The token budget of each tier's batches; `None` where its batching policy has none."""
+        return tuple(getattr(tier.batching, "max_tokens", None) for tier in (self.tier1, self.tier2))
+
+    def with_max_tokens(self: F, *max_tokens: int) -> F:  # noqa: PYI019  # typing has Self from 3.11 on
+        """A copy with these token budgets, one per tier. They change how long an answer takes, not the answer.
+
+        Raises:
+            OptionError: they are not one per tier, one is below 1, or a tier's batching policy has no budget.
+        """
+        if len(max_tokens) != len(self.max_tokens) or None in self.max_tokens:
+            raise OptionError(
+                f"max_tokens must be one per tier that has a token budget, got {max_tokens} for {self.max_tokens}; "
+                "leave batching out, or give TokenBudget"
+            )
+        given: list[Any] = [self.tier1.batching, self.tier2.batching]  # dataclasses, as they have a budget
+        one, two = (replace(policy, max_tokens=budget) for policy, budget in zip(given, max_tokens, strict=True))
+        return replace(self, tier1=replace(self.tier1, batching=one), tier2=replace(self.tier2, batching=two))
+
+    def with_tuned(self: F) -> F:  # noqa: PYI019  # typing has Self from 3.11 on
+        """A copy with the token budgets that `cascade tune --write` found on this host; itself where there are none."""
+        found = Tuned.read(self.bundle, threads=self.tier1.threads)
+        if found is None or len(found.max_tokens) != len(self.max_tokens):
+            return self
+        return self.with_max_tokens(*found.max_tokens)
 
     def __copy__(self: F) -> F:  # noqa: PYI019  # typing has Self from 3.11 on
         return replace(self)  # sessions are shared; without this method they would be loaded again

@@ -57,6 +57,7 @@ class Classifier(Face):
         router: Router | None = None,
         exit_policy: ExitPolicy | None = None,
         batching: BatchingPolicy | None = None,
+        tuned: bool = True,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         token: str | None = None,
@@ -70,6 +71,7 @@ class Classifier(Face):
             router: instead of the bundle's.
             exit_policy: instead of the bundle's.
             batching: for both tiers; if left out `TokenBudget()` for tier 1, `batching.for_tier2` for tier 2.
+            tuned: whether these take the token budgets of `cascade tune --write`, where there are some for this host.
             revision: branch, tag or commit on the Hub.
             cache_dir: where downloads are kept.
             token: for closed repositories.
@@ -120,7 +122,9 @@ class Classifier(Face):
             router=graphs.router,
             blend=manifest.blend,
         )
-        return classifier if batching is None else classifier.with_batching(batching)
+        if batching is not None:
+            return classifier.with_batching(batching)
+        return classifier.with_tuned() if tuned else classifier
 
     @property
     def multi_label(self) -> bool:
@@ -135,7 +139,8 @@ class Classifier(Face):
     def __repr__(self) -> str:
         return (
             f"Classifier({str(self.bundle.folder)!r}, {len(self.labels)} labels, {len(self.tier2.layers)} exits, "
-            f"router={self.router!r}, exit_policy={self.exit_policy!r}, blend={self.blend!r})"
+            f"router={self.router!r}, exit_policy={self.exit_policy!r}, blend={self.blend!r}, "
+            f"max_tokens={self.max_tokens})"
         )
 
     def __call__(

@@ -67,6 +67,7 @@ class Tagger(Face):
         windows: WindowPolicy | None = None,
         decoding: Decoder | None = None,
         batching: BatchingPolicy | None = None,
+        tuned: bool = True,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         token: str | None = None,
@@ -82,6 +83,7 @@ class Tagger(Face):
             windows: instead of the bundle's.
             decoding: instead of the bundle's.
             batching: for both tiers; if left out `TokenBudget()` for tier 1, `batching.for_tier2` for tier 2.
+            tuned: whether these take the token budgets of `cascade tune --write`, where there are some for this host.
             revision: branch, tag or commit on the Hub.
             cache_dir: where downloads are kept.
             token: for closed repositories.
@@ -132,7 +134,9 @@ class Tagger(Face):
             decoding=decoding,
         )
         tagger = tagger.with_windows(windows).with_decoding(decoding)  # which check them
-        return tagger if batching is None else tagger.with_batching(batching)
+        if batching is not None:
+            return tagger.with_batching(batching)
+        return tagger.with_tuned() if tuned else tagger
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -153,7 +157,7 @@ class Tagger(Face):
         return (
             f"Tagger({str(self.bundle.folder)!r}, {len(self.labels)} labels, {len(self.tier2.layers)} exits, "
             f"router={self.router!r}, exit_policy={self.exit_policy!r}, windows={self.windows!r}, "
-            f"blend={self.blend!r}, "
+            f"blend={self.blend!r}, max_tokens={self.max_tokens}, "
             f"decoding={self.decoding!r})"
         )
 

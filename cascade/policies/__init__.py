@@ -4,6 +4,7 @@ routing      which units a tier defers                    exits       where unit
 unit_exits   exits that see a word's sentence             windows     which words a tier reads around deferred ones
 decoding     labels from probabilities                    batching    which rows run together
 settings     `Policies`: all of a bundle's in one value   registry    their written form; classes of your own
+cost_aware   a router that knows what the next tier costs at this batch size
 tuning       `Tunable`: policies whose threshold is found on examples
 """
 

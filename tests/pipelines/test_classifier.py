@@ -170,7 +170,7 @@ def test_options_of_from_pretrained(folder: Path) -> None:
 def test_repr(clf: Classifier, folder: Path) -> None:
     assert repr(clf) == (
         f"Classifier({str(folder)!r}, 3 labels, 3 exits, router=Threshold(threshold=0.9), "
-        "exit_policy=MaxProbability(threshold=0.9), blend=0.0)"
+        "exit_policy=MaxProbability(threshold=0.9), blend=0.0, max_tokens=(1024, 1024))"
     )
 
 

@@ -307,7 +307,7 @@ def test_repr(tagger: Tagger, folder: Path) -> None:
     assert repr(tagger) == (
         f"Tagger({str(folder)!r}, 5 labels, 3 exits, router=Threshold(threshold=0.9), "
         "exit_policy=MaxProbability(threshold=0.9), windows=Windows(margin=3, whole=0.6, context_layers=None), "
-        "blend=0.0, decoding=argmax)"
+        "blend=0.0, max_tokens=(1024, 1024), decoding=argmax)"
     )
 
 

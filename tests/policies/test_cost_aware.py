@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ def state(confidence: Any, lengths: Any) -> RoutingState:
 
 
 shares = st.floats(0, 1, width=32)
-units = st.lists(st.tuples(shares, st.integers(1, 300)), max_size=12)
+unit = st.tuples(shares, st.integers(1, 300))
+units = st.lists(unit, max_size=12)
 prices = st.sampled_from([0.0, 0.001, 0.01, 0.05, 0.1, 1.0]) | st.floats(0, 2)
 
 
@@ -38,7 +40,7 @@ def test_no_prefix_is_worth_more(units: list[tuple[float, int]], price: float, c
     router = CostAware(price, costs)
     confidence, lengths = [one for one, _ in units], [one for _, one in units]
     mask = router(state(confidence, lengths))
-    order = sorted(range(len(units)), key=lambda unit: confidence[unit])
+    order = sorted(range(len(units)), key=lambda unit: confidence[unit] - 1)
 
     def worth(chosen: Any) -> float:
         tokens = sum(lengths[unit] for unit in chosen)
@@ -50,7 +52,7 @@ def test_no_prefix_is_worth_more(units: list[tuple[float, int]], price: float, c
     assert sorted(chosen) == sorted(order[: len(chosen)])
 
 
-@given(st.lists(st.tuples(shares, st.integers(1, 300)), max_size=12, unique_by=lambda unit: unit[0]), prices, st.data())
+@given(st.lists(unit, max_size=12, unique_by=lambda unit: unit[0] - 1), prices, st.data())
 def test_order_of_units_with_distinct_gains_changes_nothing(
     units: list[tuple[float, int]], price: float, data: st.DataObject
 ) -> None:
@@ -110,24 +112,28 @@ def test_written_form(gains: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("name", "value"),
     [
-        ({"price": -1}, "price must be a finite number of at least 0, got -1"),
-        ({"price": float("inf")}, "price must be a finite number"),
-        ({"price": True}, "price must be a finite number"),
-        ({"price": "dear"}, "price must be a finite number"),
-        ({"costs": ((1, 1),)}, "costs must be at least 2 pairs"),
-        ({"costs": ((2, 1), (2, 3))}, "the first ones rising"),
-        ({"costs": ((1, 3), (2, 1))}, "milliseconds of at least 0 that never fall"),
-        ({"costs": ((-1, 1), (2, 3))}, "tokens of at least 0"),
-        ({"costs": ((1, -1), (2, 3))}, "milliseconds of at least 0"),
-        ({"costs": ((1, 1), (2, float("nan")))}, "finite numbers"),
-        ({"costs": 3}, "costs must be at least 2 pairs"),
-        ({"costs": ((1, 1), (2, 3, 4))}, "costs must be at least 2 pairs"),
-        ({"gains": ()}, "gains must be at least 1 pairs"),
-        ({"gains": ((0.5, 1), (1.5, 0))}, r"gains must have confidences in \[0, 1\]"),
+        ("price", -1),
+        ("price", float("inf")),
+        ("price", True),
+        ("price", "dear"),
+        ("costs", ((1, 1),)),
+        ("costs", ((2, 1), (2, 3))),
+        ("costs", ((1, 3), (2, 1))),
+        ("costs", ((-1, 1), (2, 3))),
+        ("costs", ((1, -1), (2, 3))),
+        ("costs", ((1, 1), (2, float("nan")))),
+        ("costs", ((1, 1), (2, True))),
+        ("costs", ((1, 1), (2, 3, 4))),
+        ("costs", (1, 2)),
+        ("costs", 3),
+        ("gains", ()),
+        ("gains", ((0.5, 1), (1.5, 0))),
+        ("gains", ((-0.5, 1), (0.5, 0))),
+        ("gains", ((0.5, 1), (0.5, 0))),
     ],
 )
-def test_refuses(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        CostAware(**{"price": 0.1, "costs": COSTS, **values})
+def test_refuses(name: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=f"^{name} must be .*got {re.escape(repr(value))}; "):
+        CostAware(**{"price": 0.1, "costs": COSTS, name: value})

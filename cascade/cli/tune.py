@@ -1,0 +1,95 @@
+"""`cascade tune`: which batches are fastest on this host, and whether tiers and exits pay, on the user's texts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from itertools import islice
+
+import click
+
+from cascade.cli.show import duration
+from cascade.core.console import table
+from cascade.exceptions import OptionError, TaskError
+from cascade.pipelines import tuning
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.policies import routing
+from cascade.runtime.threads import check_threads
+from cascade.text.reading import read_examples
+
+__all__ = ["tune"]
+
+
+@click.command(short_help="Time batches, tiers and exits on your texts and this host; keep what is faster.")
+@click.argument("model")
+@click.option("--texts", "file", required=True, metavar="FILE", help="Texts like those to come; - is standard input.")
+@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N", help="Read so many.")
+@click.option("--text-column", default="text", show_default=True, metavar="NAME", help="The texts.")
+@click.option("--tokens-column", metavar="NAME", help="Of a tagger: lists of words, read instead of texts.")
+@click.option("--repeats", type=click.IntRange(min=5), default=5, show_default=True, metavar="N", help="Turns.")
+@click.option("--router", is_flag=True, help="Measure tier 2's cost by size and make a CostAware router; with --price.")
+@click.option("--price", type=float, metavar="GAIN", help="Answers that a millisecond of tier 2 must set right.")
+@click.option("--write", is_flag=True, help="Keep the result for MODEL, this host and N threads; loading uses it.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of both tiers.  [default: the CPUs allowed]")
+@click.option("--progress/--no-progress", default=None, help="A bar on standard error.  [default: on a terminal]")
+def tune(
+    model: str,
+    file: str,
+    limit: int,
+    text_column: str,
+    tokens_column: str | None,
+    repeats: int,
+    router: bool,
+    price: float | None,
+    write: bool,
+    threads: int | None,
+    progress: bool | None,
+) -> None:
+    """Time token budgets on your texts and this host, and whether tiers and exits pay. No answer changes.
+
+    MODEL is a folder or a Hub id. FILE holds a text per line, or is jsonl, csv or parquet; give as many texts as a
+    usual call has. A budget is kept if it is faster beyond noise. With --write, whoever loads MODEL on this host gets
+    it, but for tuned=False. All else is only told: a router changes answers, so it is printed and kept, not used.
+
+    \b
+    Example:
+      cascade tune models/sentiment --texts reviews.txt --write
+      cascade tune models/sentiment --texts reviews.txt --router --price 0.01
+    """
+    if router != (price is not None):
+        raise OptionError("--router and --price must be given together, got one of them; write --router --price 0.01")
+    pipeline: Classifier | Tagger
+    try:
+        pipeline = Classifier.from_pretrained(model, threads=threads, tuned=False)
+    except TaskError:
+        pipeline = Tagger.from_pretrained(model, threads=threads, tuned=False)
+    examples = read_examples(file, text_column=text_column, tokens_column=tokens_column, label_column=None)
+    texts = [one.text if one.tokens is None else one.tokens for one in islice(examples, limit)]
+    show = sys.stderr.isatty() if progress is None else progress
+    found = tuning.tune(pipeline, texts, repeats=repeats, price=price, show_progress=show)
+    threads = check_threads(threads)
+    click.echo(f"{model}, {len(texts)} texts, {repeats} turns, {threads} threads\n\n{_shown('budgets', found.budgets)}")
+    pairs = enumerate(zip(pipeline.max_tokens, found.max_tokens, strict=True), 1)
+    kept = [f"{new} in tier {tier}, {'as before' if new == old else f'not {old}'}" for tier, (old, new) in pairs]
+    click.echo(f"Kept: {'; '.join(kept)}.\n\n{_shown('with these', found.ways)}")
+    for what, name, than in (("Exits", "exits", "full depth"), ("Tiers", "cascade", "exits")):
+        (gain,) = (way.speed_up for way in found.ways if (way.name, way.than) == (name, than))
+        click.echo(f"{what} {'pay' if gain.low > 1 else 'do not pay'} in seconds; their answers differ.")
+    if found.router is not None:
+        click.echo(f"\n{json.dumps(routing.to_json(found.router))}")
+    if write:
+        try:
+            click.echo(f"\nWritten to {found.write(pipeline.bundle, threads=threads)}")
+        except OptionError as error:
+            click.echo(f"Warning: nothing is kept: {error}", err=True)
+
+
+def _shown(title: str, timings: Iterable[tuning.Timing]) -> str:
+    rows = []
+    for one in timings:
+        gain = one.speed_up
+        times = f"{gain.median:.2f} [{gain.low:.2f}, {gain.high:.2f}]"
+        rows.append([one.name, duration(one.seconds), times, one.than])
+    return table([title, "time", "times as fast", "as"], rows, right=(1, 2))

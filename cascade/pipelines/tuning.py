@@ -1,0 +1,213 @@
+"""Times token budgets, and tiers and exits, on a user's own texts in turns; keeps what is faster beyond noise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+from tqdm import tqdm
+
+from cascade.bundle.opening import Bundle
+from cascade.core import files
+from cascade.core.checks import check_whole, is_whole
+from cascade.core.statistics import Interval, median_interval
+from cascade.exceptions import InputError, OptionError
+from cascade.policies import routing
+from cascade.policies.cost_aware import CostAware
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all, defer_none
+from cascade.runtime.host import host
+
+__all__ = ["BUDGETS", "Timing", "Tuned", "cache_file", "tune"]
+
+BUDGETS: Final = (256, 512, 1024, 2048, 4096)
+LEAST_REPEATS: Final = 5  # the extremes of fewer pairs cover less than 90 %
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A way of answering, timed in turns with another one: the median of its seconds, and how many times as fast."""
+
+    name: str
+    than: str
+    seconds: float
+    speed_up: Interval
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What `tune` found. Its timings are not written.
+
+    Attributes:
+        max_tokens: the token budget of each tier that was kept.
+        router: knows the measured cost of the next tier, if that was asked for. Nothing uses it by itself.
+        budgets: timings of each tier's budgets; those of the turns that decided come last.
+        ways: timings of tiers and exits, with the budgets that were kept.
+    """
+
+    max_tokens: tuple[int, ...]
+    router: CostAware | None = None
+    budgets: tuple[Timing, ...] = field(default=(), compare=False)
+    ways: tuple[Timing, ...] = field(default=(), compare=False)
+
+    def write(self, bundle: Bundle, *, threads: int) -> Path:
+        """Keep it for this bundle, host and number of threads, whole or not at all; returns the file.
+
+        Raises:
+            OptionError: it cannot be written.
+        """
+        file, router = cache_file(bundle, threads=threads), self.router and routing.to_json(self.router)
+        written = {"format": FORMAT, "host": host(), "threads": threads, "max_tokens": self.max_tokens}
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OptionError(f"the cache must be a folder, but {error}; set XDG_CACHE_HOME to another one") from error
+        files.write(file, json.dumps({**written, "router": router}, indent=2) + "\n")
+        return file
+
+    @classmethod
+    def read(cls, bundle: Bundle, *, threads: int) -> Tuned | None:
+        """What was kept for this bundle, host and number of threads; `None` without a file that can be used."""
+        try:
+            written = json.loads(cache_file(bundle, threads=threads).read_bytes())
+            budgets, router = tuple(written["max_tokens"]), written["router"] and routing.from_json(written["router"])
+            fits = written["format"] == FORMAT and all(is_whole(one) and one > 0 for one in budgets)
+            return cls(budgets, router) if fits and isinstance(router, CostAware | None) else None
+        except (OSError, ValueError, TypeError, KeyError):  # an `OptionError` is a `ValueError` too
+            return None
+
+
+def cache_file(bundle: Bundle, *, threads: int) -> Path:
+    """Where it is kept: the name changes with everything that decides how long batches take."""
+    hashes = sorted((file, record.sha256) for file, record in bundle.manifest.files.items())
+    key = hashlib.sha256(json.dumps([hashes, host(), threads]).encode()).hexdigest()
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  # raises nothing
+    return Path(folder, "cascade", "tuned", f"{key[:32]}.json")
+
+
+def tune(
+    pipeline: Any,  # a Classifier or a Tagger, which have no common type that gives answers
+    texts: Iterable[Any],
+    *,
+    repeats: int = 5,
+    budgets: Sequence[int] = BUDGETS,
+    price: float | None = None,
+    show_progress: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Tuned:
+    """Measure how a pipeline is fastest on this host, without a change of any answer.
+
+    Each tier's budgets run in turns with its own. The fastest one is kept if it is faster again, in turns with its own
+    alone: the whole interval of the paired ratios lies above 1. A budget with which a probability differs in a bit is
+    left out. Then full depth, exits without tier 1, the cascade and tier 1 alone run in turns, for information.
+
+    Args:
+        pipeline: a `Classifier` or a `Tagger`, with the policies that are to be used.
+        texts: as `predict` takes them, of a tagger texts or sentences of words; as many as a usual call has.
+        repeats: turns, at least 5.
+        budgets: tokens of a batch.
+        price: of `CostAware`. If given, the cost of tier 2 is measured for calls of 1, 2, 4, ... texts.
+        show_progress: draw a bar on standard error.
+        clock: gives seconds.
+
+    Raises:
+        InputError: a text cannot be read, or there are none.
+        OptionError: an impossible option, a batching policy without a token budget, or a price for a tagger.
+    """
+    check_whole("repeats", repeats, "fewer show nothing beyond noise", least=LEAST_REPEATS)
+    given, start = list(texts), pipeline.max_tokens
+    if not given or (price is not None and len(given) == 1):
+        raise InputError(f"texts must be at least one, and two for a router, got {len(given)}; give some like yours")
+    if price is not None:
+        CostAware(price, ((0, 0), (1, 1)))  # refused before anything is measured
+        if hasattr(pipeline, "predict_texts"):
+            raise OptionError("a price must be for a classifier, got one for a tagger; windows have another cost")
+    sizes = [] if price is None else [1 << power for power in range(len(given).bit_length())]
+    most = len(start) * ((len(budgets) + 1) * (repeats + 1) + 2 * repeats) + 4 * (repeats + 1) + len(sizes) * repeats
+    with tqdm(total=most, desc="tune", unit="run", disable=not show_progress, leave=False) as bar:
+        timer = _Timer(given, repeats, clock, bar.update)
+        timings: list[Timing] = []
+        for tier in range(len(start)):
+            pipeline, timed = timer.best_budget(pipeline, tier, budgets)
+            timings += timed
+        ways = timer.ways(pipeline)
+        router = None if price is None else CostAware(price, timer.cost_curve(pipeline, sizes))
+    return Tuned(pipeline.max_tokens, router, tuple(timings), ways)
+
+
+@dataclass(frozen=True)
+class _Timer:
+    texts: Sequence[Any]
+    repeats: int
+    clock: Callable[[], float]
+    progress: Callable[[], object]
+
+    def answers(self, pipeline: Any, count: int | None = None) -> Any:
+        """The predictions for the first `count` texts, for all by default."""
+        self.progress()
+        words = not isinstance(self.texts[0], str)
+        return (pipeline.predict if words else getattr(pipeline, "predict_texts", pipeline.predict))(self.texts[:count])
+
+    def in_turns(self, ways: Mapping[str, Any]) -> Callable[[str, str], Timing]:
+        """Run them all; every other turn goes backwards, so that none always comes first."""
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(self.repeats):
+            for name in list(ways)[:: -1 if turn % 2 else 1]:
+                begin = self.clock()
+                self.answers(ways[name])
+                seconds[name].append(max(self.clock() - begin, 1e-9))
+
+        def timing(name: str, than: str) -> Timing:
+            ratios = [slow / fast for slow, fast in zip(seconds[than], seconds[name], strict=True)]
+            return Timing(name, than, median(seconds[name]), median_interval(ratios))
+
+        return timing
+
+    def best_budget(self, pipeline: Any, tier: int, budgets: Sequence[int]) -> tuple[Any, list[Timing]]:
+        """The pipeline with the best budget for this tier, counted from 0, and what was timed."""
+        now = pipeline.max_tokens
+        expected = self.answers(pipeline).probabilities
+        own = f"tier {tier + 1}, {now[tier]} tokens"
+        ways = {own: pipeline}
+        for tokens in sorted({*budgets} - {now[tier]}):
+            other = pipeline.with_max_tokens(*now[:tier], tokens, *now[tier + 1 :])
+            if np.array_equal(self.answers(other).probabilities, expected):  # its first run, which is slower, too
+                ways[f"tier {tier + 1}, {tokens} tokens"] = other
+        timing = self.in_turns(ways)
+        timings = [timing(name, own) for name in ways]
+        best = max(timings, key=lambda one: one.speed_up.median).name
+        if best == own:
+            return pipeline, timings
+        # The best of several owes something to luck: only new turns say whether it is faster.
+        again = self.in_turns({own: pipeline, best: ways[best]})(best, own)
+        return ways[best] if again.speed_up.low > 1 else pipeline, [*timings, again]
+
+    def ways(self, pipeline: Any) -> tuple[Timing, ...]:
+        """Tiers and exits beside each other."""
+        exits, alone = pipeline.with_router(defer_all), pipeline.with_router(defer_none)
+        ways = {"full depth": exits.with_exit_policy(never), "exits": exits, "cascade": pipeline, "tier 1 alone": alone}
+        for way in ways.values():
+            self.answers(way)  # its first run, which is slower
+        timing = self.in_turns(ways)
+        return (*(timing(name, "full depth") for name in ways), timing("cascade", "exits"))
+
+    def cost_curve(self, pipeline: Any, sizes: Sequence[int]) -> tuple[tuple[float, float], ...]:
+        """Tokens of calls of these sizes and the median milliseconds of tier 2, without tokenisation; never falling."""
+        deeper = pipeline.with_router(defer_all)
+        seen: dict[int, list[float]] = {}
+        for _ in range(self.repeats):
+            for size in sizes:
+                stats = self.answers(deeper, size).stats
+                parts = [seconds for part, seconds in stats.seconds.items() if part != "tokenize"]
+                seen.setdefault(stats.tokens, []).append(1000 * sum(parts))
+        costs = np.maximum.accumulate([median(seen[tokens]) for tokens in sorted(seen)])
+        return tuple((float(tokens), round(float(cost), 4)) for tokens, cost in zip(sorted(seen), costs, strict=True))

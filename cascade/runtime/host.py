@@ -1,0 +1,29 @@
+"""What makes this host as fast as it is, by name."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+__all__ = ["host", "processor"]
+
+
+def host(*, root: Path = Path("/")) -> dict[str, str | int]:
+    """The model of the CPU, its cores and the version of ONNX Runtime. `root`: where `proc` is."""
+    try:
+        runtime = version("onnxruntime")
+    except PackageNotFoundError:  # one of its builds under another name
+        runtime = "unknown"
+    return {"cpu": processor(root=root), "cores": os.cpu_count() or 1, "onnxruntime": runtime}
+
+
+def processor(*, root: Path = Path("/")) -> str:
+    """The model of the CPU. `root`: where `proc` is."""
+    try:
+        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(found, platform.processor() or "unknown")

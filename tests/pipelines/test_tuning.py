@@ -1,0 +1,298 @@
+"""Tuning measures with the clock that it is given: here a fake one, which a fake pipeline moves on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cascade.core.results import Predictions, Routes, Stats
+from cascade.exceptions import InputError, OptionError
+from cascade.pipelines import tuning
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.pipelines.tuning import Tuned, cache_file, tune
+from cascade.policies import CostAware, MaxProbability, TokenBudget, defer_all, defer_none, never
+from cascade.policies.batching import FixedSize
+from cascade.policies.routing import DeferAll
+from tests.models.toy import Toy, toy_bundle
+from tests.models.toy_tagging import ToyTagger
+from tests.models.toy_tags import tag_bundle
+
+TEXTS = ["good film", "bad", "", "a very dull plot it was", "not good not bad"] * 4
+SENTENCES = [["the", "film", "is", "good", "but", "long"], [], ["warm"], ["a", "goodfilm", ",", "don't"]]
+
+
+@dataclass
+class FakeClock:
+    now: float = 0.0
+    runs: int = 0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True)
+class FakePipeline:
+    """Takes `seconds` for each pair of budgets, times the noise of the run; `other` budgets change a bit."""
+
+    clock: FakeClock
+    seconds: Callable[[tuple[int, ...]], float] = lambda budgets: 1.0
+    noise: Callable[[int], float] = lambda run: 1.0
+    max_tokens: tuple[int, ...] = (1024, 1024)
+    other: tuple[int, ...] = ()
+    router: Any = None
+    exit_policy: Any = None
+    tried: list[tuple[int, ...]] = field(default_factory=list)
+
+    def with_max_tokens(self, *max_tokens: int) -> FakePipeline:
+        return replace(self, max_tokens=max_tokens)
+
+    def with_router(self, router: Any) -> FakePipeline:
+        return replace(self, router=router)
+
+    def with_exit_policy(self, exit_policy: Any) -> FakePipeline:
+        return replace(self, exit_policy=exit_policy)
+
+    def predict(self, texts: Sequence[str]) -> Predictions:
+        self.tried.append(self.max_tokens)
+        self.clock.runs += 1
+        deeper = isinstance(self.router, DeferAll)
+        way = 4.0 if deeper and self.exit_policy is never else 2.0 if deeper else 0.25 if self.router else 1.0
+        self.clock.now += self.seconds(self.max_tokens) * way * self.noise(self.clock.runs)
+        chance = np.float32(0.5)
+        if set(self.other) & set(self.max_tokens):
+            chance = np.nextafter(chance, np.float32(1))
+        ones = np.ones(len(texts), dtype=np.int64)
+        routes = Routes(ones, 0 * ones, np.full(len(texts), chance))
+        tokens = 4 * len(texts)
+        stats = Stats(tokens=tokens, seconds={"tokenize": 9.0, "tier2": 0.005 + 0.001 * max(tokens - 8, 0)})
+        return Predictions(["x"] * len(texts), np.full((len(texts), 1), chance), routes, stats)
+
+
+def run(pipeline: FakePipeline, **options: Any) -> Tuned:
+    return tune(pipeline, ["a", "b"], clock=pipeline.clock, **options)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_keeps_what_is_faster_of_each_tier() -> None:
+    best: dict[tuple[int, ...], float] = {(512, 1024): 0.8, (512, 2048): 0.7}
+    assert run(FakePipeline(FakeClock(), lambda budgets: best.get(budgets, 1.0))).max_tokens == (512, 2048)
+
+
+def test_says_how_much_faster() -> None:
+    found = run(FakePipeline(FakeClock(), lambda budgets: 0.8 if budgets[0] == 512 else 1.0))
+    decided = [one for one in found.budgets if one.name == "tier 1, 512 tokens"]
+    assert len(decided) == 2  # among the others, and again
+    assert all(one.speed_up.median == pytest.approx(1.25) and one.seconds == pytest.approx(0.8) for one in decided)
+    assert decided[0].than == "tier 1, 1024 tokens"
+
+
+def test_luck_does_not_repeat_itself() -> None:
+    """One budget is fastest in all of the turns among the others, and as fast as the default in those that decide."""
+    pipeline = FakePipeline(FakeClock())
+    lucky = replace(pipeline, seconds=lambda budgets: 0.7 if 256 in budgets and pipeline.clock.runs <= 30 else 1.0)
+    assert run(lucky).max_tokens == (1024, 1024)
+    assert min(one.seconds for one in run(lucky).budgets) <= 1
+
+
+def test_a_gain_within_noise_is_not_kept() -> None:
+    """3 % in the median, while every third run takes half as long again."""
+    pipeline = FakePipeline(
+        FakeClock(), lambda budgets: 0.97 if 256 in budgets else 1.0, lambda number: 1.5 if number % 3 == 0 else 1.0
+    )
+    assert run(pipeline).max_tokens == (1024, 1024)
+
+
+@pytest.mark.parametrize("drift", [1.01, 0.99])
+def test_a_machine_that_slows_down_or_speeds_up_is_no_gain(drift: float) -> None:
+    assert run(FakePipeline(FakeClock(), noise=lambda number: drift**number)).max_tokens == (1024, 1024)
+
+
+def test_a_machine_that_is_slow_for_a_while_hides_no_gain() -> None:
+    pipeline = FakePipeline(
+        FakeClock(), lambda budgets: 0.8 if budgets[1] == 256 else 1.0, lambda number: 10.0 if number > 40 else 1.0
+    )
+    assert run(pipeline).max_tokens == (1024, 256)
+
+
+def test_what_changes_a_bit_is_left_out() -> None:
+    pipeline = FakePipeline(FakeClock(), lambda budgets: 0.5 if 512 in budgets else 1.0, other=(512,))
+    found = run(pipeline)
+    assert found.max_tokens == (1024, 1024)
+    assert not [one for one in found.budgets if "512" in one.name]
+    assert sum(512 in budgets for budgets in pipeline.tried) == 2  # once per tier, to compare its answers
+
+
+def test_tiers_and_exits_beside_each_other() -> None:
+    found = {(way.name, way.than): way for way in run(FakePipeline(FakeClock())).ways}
+    medians = {names: way.speed_up.median for names, way in found.items()}
+    assert medians == {
+        ("full depth", "full depth"): 1,
+        ("exits", "full depth"): 2,
+        ("cascade", "full depth"): 4,
+        ("tier 1 alone", "full depth"): 16,
+        ("cascade", "exits"): 2,
+    }
+
+
+def test_router_with_the_measured_cost() -> None:
+    pipeline = FakePipeline(FakeClock())
+    found = tune(pipeline, ["text"] * 9, clock=pipeline.clock, price=0.02)
+    assert found.router == CostAware(0.02, ((4, 5), (8, 5), (16, 13), (32, 29)))
+    assert run(pipeline).router is None
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "error", "message"),
+    [
+        ([], {}, InputError, "texts must be at least one"),
+        (["a"], {"price": 1.0}, InputError, "two for a router, got 1"),
+        (["a", "b"], {"price": -1.0}, OptionError, "price must be finite"),
+        (["a"], {"repeats": 4}, OptionError, "repeats must be a whole number of at least 5"),
+    ],
+)
+def test_refuses(texts: list[str], options: dict[str, Any], error: type[Exception], message: str) -> None:
+    pipeline = FakePipeline(FakeClock())
+    with pytest.raises(error, match=message):
+        tune(pipeline, texts, clock=pipeline.clock, **options)
+    assert pipeline.tried == []
+
+
+@pytest.fixture(scope="module")
+def clf(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    folder = tmp_path_factory.mktemp("bundles") / "toy"
+    return Classifier.from_pretrained(toy_bundle(folder).folder, threads=2, tuned=False)
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> Tagger:
+    folder = tmp_path_factory.mktemp("bundles") / "tags"
+    return Tagger.from_pretrained(tag_bundle(folder).folder, threads=2, tuned=False)
+
+
+def ticks() -> Callable[[], float]:
+    numbers = count()
+    return lambda: float(next(numbers))
+
+
+def test_real_pipelines(clf: Classifier, tagger: Tagger) -> None:
+    for pipeline, given in ((clf, TEXTS), (tagger, SENTENCES), (tagger, TEXTS)):
+        found = tune(pipeline, given, clock=ticks())
+        assert found == Tuned((1024, 1024))
+        assert "tier 2, 4096 tokens" in [one.name for one in found.budgets]
+    router = tune(clf, TEXTS, clock=ticks(), price=0.5).router
+    assert router is not None
+    assert [tokens for tokens, _ in router.costs] == [
+        clf.predict(TEXTS[:size]).stats.tokens for size in (1, 2, 4, 8, 16)
+    ]
+    with pytest.raises(OptionError, match="a price must be for a classifier"):
+        tune(tagger, SENTENCES, price=0.5)
+    with pytest.raises(OptionError, match="one per tier that has a token budget"):
+        tune(clf.with_batching(FixedSize(2)), TEXTS)
+
+
+@pytest.mark.parametrize("budgets", [(1, 1), (7, 100), (100, 7), (4096, 4096)])
+def test_no_budget_changes_an_answer(clf: Classifier, tagger: Tagger, budgets: tuple[int, int]) -> None:
+    """Bit for bit, with tiers whose sums do not depend on the number of rows that are multiplied."""
+    toy, tags = Toy(), ToyTagger(labels=len(tagger.labels))
+    tags.table = np.concatenate((tags.table,) * 4)  # the bundle's tokenizer knows more tokens
+    exact = replace(clf, tier1=toy.tier1(threads=2), tier2=toy.tier2(threads=2, exit_policy=MaxProbability(0.7)))
+    words = replace(tagger, tier1=tags.tier1(threads=2), tier2=tags.tier2(threads=2, exit_policy=MaxProbability(0.7)))
+    for pipeline, given in ((exact, TEXTS), (words, SENTENCES)):
+        for own in (pipeline, pipeline.with_router(defer_all), pipeline.with_router(defer_none)):
+            expected, found = own.predict(given), own.with_max_tokens(*budgets).predict(given)
+            assert np.array_equal(found.probabilities, expected.probabilities)
+            assert [repr(route) for route in found.routes] == [repr(route) for route in expected.routes]
+
+
+def test_loading_uses_what_was_kept(clf: Classifier, tagger: Tagger) -> None:
+    for pipeline, given in ((clf, TEXTS), (tagger, SENTENCES)):
+        Tuned((7, 9)).write(pipeline.bundle, threads=2)
+
+        def load(pipeline: Any = pipeline, **options: Any) -> Any:
+            return type(pipeline).from_pretrained(pipeline.bundle.folder, **{"threads": 2, **options})
+
+        assert load().max_tokens == (7, 9)
+        assert "max_tokens=(7, 9)" in repr(load())
+        assert np.allclose(load().predict(given).probabilities, pipeline.predict(given).probabilities, atol=1e-6)
+        assert load(tuned=False).max_tokens == (1024, 1024)
+        assert load(threads=1).max_tokens == (1024, 1024)
+        assert load(batching=TokenBudget(32)).max_tokens == (32, 32)
+
+
+def test_written_form(clf: Classifier) -> None:
+    tuned = Tuned((256, 2048), CostAware(0.1, ((1, 2), (3, 4))))
+    file = tuned.write(clf.bundle, threads=3)
+    assert Tuned.read(clf.bundle, threads=3) == tuned
+    written = json.loads(file.read_text())
+    assert written["max_tokens"] == [256, 2048]
+    assert written["host"]["cores"] == os.cpu_count()
+    assert [path.name for path in file.parent.iterdir()] == [file.name]  # no temporary file stays
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2},
+        {"max_tokens": [0, 1]},
+        {"max_tokens": [1.5, 1]},
+        {"max_tokens": [True, 1]},
+        {"max_tokens": 3},
+        {"router": {"policy": "Threshold", "threshold": 0.5}},
+        {"router": {"policy": "CostAware", "price": 1}},
+        {"router": 3},
+    ],
+)
+def test_a_file_that_is_not_right_is_as_none(clf: Classifier, change: dict[str, Any]) -> None:
+    file = Tuned((7, 9)).write(clf.bundle, threads=2)
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert Tuned.read(clf.bundle, threads=2) is None
+    assert clf.with_tuned() is clf
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", "{}", '{"format": 1', "\udcff"])
+def test_a_broken_file_is_as_none(clf: Classifier, content: str) -> None:
+    Tuned((7, 9)).write(clf.bundle, threads=2).write_text(content, errors="surrogateescape")
+    assert Tuned.read(clf.bundle, threads=2) is None
+
+
+def test_budgets_for_another_number_of_tiers_are_not_used(clf: Classifier) -> None:
+    Tuned((7, 8, 9)).write(clf.bundle, threads=2)
+    assert clf.with_tuned() is clf
+
+
+def test_the_file_is_another_one_for_another_host_or_bundle(
+    clf: Classifier, tagger: Tagger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {cache_file(clf.bundle, threads=2), cache_file(clf.bundle, threads=1), cache_file(tagger.bundle, threads=2)}
+    for name, value in (("cpu", "Abacus 3"), ("cores", 1000), ("onnxruntime", "0.1")):
+        monkeypatch.setattr(tuning, "host", lambda name=name, value=value: {"cpu": "x", "cores": 1} | {name: value})
+        names.add(cache_file(clf.bundle, threads=2))
+    assert len(names) == 6
+
+
+def test_a_cache_that_cannot_be_written(clf: Classifier, cache: Path) -> None:
+    cache.write_text("a file")
+    with pytest.raises(OptionError, match="the cache must be a folder"):
+        Tuned((7, 9)).write(clf.bundle, threads=2)
+    assert Tuned.read(clf.bundle, threads=2) is None
+
+
+def test_budgets_must_be_one_per_tier(clf: Classifier) -> None:
+    with pytest.raises(OptionError, match=r"max_tokens must be one per tier .*, got \(7,\)"):
+        clf.with_max_tokens(7)
+    with pytest.raises(OptionError, match="max_tokens must be a whole number"):
+        clf.with_max_tokens(7, 0)
