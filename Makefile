@@ -28,11 +28,11 @@ lint: $(VENV)/.full
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Ratios that must not fall (bench/harness/pinned.json), then the pieces, one by one: make bench MODEL=models/intents.
+# Ratios that must not fall (bench/harness/reference_ratios.json): make bench MODEL=models/intents.
 # What they add up to: cascade-bench table, curve, peers.
 MODEL ?= models/sentiment
 bench: $(VENV)/.full
-	$(BIN)/python -m pytest bench/harness --bundle $(MODEL) --benchmark-columns=min,median,iqr,ops,rounds --benchmark-sort=name
+	$(BIN)/python -m cascade_bench.harness.check $(MODEL)
 
 clean:
 	rm -rf $(VENV) build dist demo-output .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks *.egg-info

@@ -1,18 +1,23 @@
-"""`cascade-bench compare`: ratios paired by repeat, the status of a bound, one line for files of another shape."""
+"""`cascade-bench compare`: ratios paired by repeat, the status of a bound, files of another shape, two installs."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cascade.exceptions import DataError
-from cascade_bench.compare import compare_files
-from cascade_bench.report_json import benchmark, document, write_json
-from tests.bench.test_cli import Run, run  # noqa: F401  # a fixture is found by its name
+from cascade.exceptions import BundleError, DataError, OptionError
+from cascade_bench.compare.files import compare_files
+from cascade_bench.compare.installs import Install, compare_installs
+from cascade_bench.systems.process import Job
+from cascade_bench.timing.report_json import benchmark, document, write_json
+from tests.bench.conftest import Run, texts
+
+ROOT = Path(__file__).parents[2]
 
 
 def write(file: Path, samples: Mapping[str, Sequence[float]], **machine: Any) -> Path:
@@ -31,7 +36,7 @@ def test_ratios_are_paired_by_repeat(tmp_path: Path) -> None:
 
 
 def test_a_repeat_without_a_turn_is_left_out(tmp_path: Path) -> None:
-    made = document({}, [benchmark("table", "full", [1.0, 3.0], info={"seconds_by_repeat": [1.0, None, 3.0]})])
+    made = document({}, [benchmark("table", "full", [1.0, None, 3.0])])
     write_json(tmp_path / "a.json", made)
     b = write(tmp_path / "b.json", {"full": [1.0, 100.0, 1.5]})
     (row,) = compare_files(tmp_path / "a.json", b).rows
@@ -40,19 +45,19 @@ def test_a_repeat_without_a_turn_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("bound", "status"), [(None, 0), ("0.4", 0), ("0.5", 0), ("0.51", 1), ("1", 1)])
-def test_the_bound_decides_the_status(run: Run, tmp_path: Path, bound: str | None, status: int) -> None:  # noqa: F811
+def test_the_bound_decides_the_status(run: Run, tmp_path: Path, bound: str | None, status: int) -> None:
     a = write(tmp_path / "a.json", {"full": [1.0] * 7, "tier1": [1.0] * 7})
     b = write(tmp_path / "b.json", {"full": [2.0] * 7, "tier1": [0.5] * 7})
     done = run("compare", a, b, *([] if bound is None else ["--at-least", bound]))
     assert done.status == status, done.err
     full, tier1 = (line for line in done.out.splitlines() if line.startswith(("full", "tier1")))
-    assert "0.500  [0.500, 0.500]" in full
+    assert "0.500 [0.500, 0.500]" in full
     assert full.rstrip().endswith("too slow" if status else "slower")
     assert tier1.rstrip().endswith("faster")
     assert done.err == (f"1 of 2 are less than {bound} times as fast in B.\n" if status else "")
 
 
-def test_a_median_below_the_bound_fails_though_the_interval_holds_it(run: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_a_median_below_the_bound_fails_though_the_interval_holds_it(run: Run, tmp_path: Path) -> None:
     a = write(tmp_path / "a.json", {"full": [1.0] * 7})
     b = write(tmp_path / "b.json", {"full": [0.9, 0.9, 0.95, 1.1, 1.2, 1.2, 1.3]})
     done = run("compare", a, b, "--at-least", 1)
@@ -60,7 +65,7 @@ def test_a_median_below_the_bound_fails_though_the_interval_holds_it(run: Run, t
     assert "too slow, though not clearly" in done.out
 
 
-def test_names_that_one_file_lacks_are_said(run: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_names_that_one_file_lacks_are_said(run: Run, tmp_path: Path) -> None:
     a = write(tmp_path / "a.json", {"full": [1.0, 1.0], "old": [1.0]}, threads=1)
     b = write(tmp_path / "b.json", {"full": [1.0, 1.0], "new": [1.0]}, threads=2)
     done = run("compare", a, b)
@@ -72,9 +77,9 @@ def test_names_that_one_file_lacks_are_said(run: Run, tmp_path: Path) -> None:  
 
 def test_a_file_of_pytest_benchmark_will_do(tmp_path: Path) -> None:
     entry = {"name": "test_pack", "extra_info": {}, "stats": {"data": [0.1, 0.1, 0.2]}}
-    for name in "ab":
+    for name in ("a.json", "b.json"):
         (tmp_path / name).write_text(json.dumps({"machine_info": {"cpu": {}}, "benchmarks": [entry]}))
-    (row,) = compare_files(tmp_path / "a", tmp_path / "b").rows
+    (row,) = compare_files(tmp_path / "a.json", tmp_path / "b.json").rows
     assert row.ratio.median == 1
 
 
@@ -96,28 +101,124 @@ def test_a_file_of_pytest_benchmark_will_do(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_files_of_another_shape(run: Run, tmp_path: Path, text: str | None, said: str) -> None:  # noqa: F811
+def test_files_of_another_shape(run: Run, tmp_path: Path, text: str | None, said: str) -> None:
     a, b = write(tmp_path / "a.json", {"full": [1.0]}), tmp_path / "b.json"
     if text is not None:
         b.write_text(text)
     done = run("compare", a, b)
     assert done.status == 2
     assert said in done.err
-    assert len(done.err.splitlines()) == 1
 
 
 def test_no_repeat_in_common(tmp_path: Path) -> None:
     for name, seconds in (("a", [1.0, None]), ("b", [None, 1.0])):
-        write_json(
-            tmp_path / name, document({}, [benchmark("table", "full", [1.0], info={"seconds_by_repeat": seconds})])
-        )
+        write_json(tmp_path / name, document({}, [benchmark("table", "full", seconds)]))
     with pytest.raises(DataError, match="samples of the same repeats"):
         compare_files(tmp_path / "a", tmp_path / "b")
 
 
 @pytest.mark.parametrize("bound", ["0", "-1", "nan", "inf"])
-def test_a_bound_is_a_ratio(run: Run, tmp_path: Path, bound: str) -> None:  # noqa: F811
+def test_a_bound_is_a_ratio(run: Run, tmp_path: Path, bound: str) -> None:
     a = write(tmp_path / "a.json", {"full": [1.0]})
     done = run("compare", a, a, f"--at-least={bound}")
     assert done.status == 2
     assert "--at-least must be above 0 and finite" in done.err
+
+
+CLASSIFIER = """
+class _Model:
+    def __init__(self, threads): self.threads, self.depth = threads, "exits"
+    def with_router(self, router): self.depth += router; return self
+    def with_exit_policy(self, policy): self.depth += policy; return self
+    def predict(self, texts): return _Made([f"{LABEL} {self.depth}" for _ in texts])
+class _Made:
+    def __init__(self, labels): self.labels = labels
+class Classifier:
+    @staticmethod
+    def from_pretrained(model, threads):
+        if model == "broken": raise ValueError("no such bundle")
+        return _Model(threads)
+"""
+
+
+def fake(folder: Path, label: str, *, old: bool) -> Path:
+    """A checkout whose `cascade` answers with a word."""
+    package = folder / "cascade"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(f"__version__ = {label!r}\nLABEL = {label!r}\n{CLASSIFIER}")
+    policies = 'defer_all = "+all"\nnever = "+never"\n'
+    for name in ("routing", "exits") if old else ("policies",):
+        (package / f"{name}.py").write_text(policies)
+    return folder
+
+
+def job(folder: Path, model: str = "some") -> Job:
+    folder.mkdir()
+    return Job(model, "", str(folder), 1, 0)
+
+
+def test_two_installs_run_with_their_own_code_in_turns(tmp_path: Path) -> None:
+    """Names of policies that moved are found; what answers differently is said."""
+    installs = [Install.of(str(fake(tmp_path / name, name, old=name == "a"))) for name in "ab"]
+    seen: list[str] = []
+    made, taken = compare_installs(
+        installs, job(tmp_path / "work"), texts(9), threads=(1,), repeats=3, single=4, progress=seen.append, pause=0
+    )
+    assert [row.name for row in made.rows] == [
+        "full depth, 1 thread, all",
+        "full depth, 1 thread, one by one",
+        "cascade, 1 thread, all",
+        "cascade, 1 thread, one by one",
+    ]
+    assert all(row.ratio.samples == 3 and row.before > 0 for row in made.rows)
+    assert set(taken["full depth, 1 thread"].seconds) == {"A, all", "A, one by one", "B, all", "B, one by one"}
+    assert f"A: cascade a in {tmp_path / 'a' / 'cascade'}." in made.notes
+    assert f"B: cascade b in {tmp_path / 'b' / 'cascade'}." in made.notes
+    assert "cascade, 1 thread: B answers as A on 0.00%." in made.notes
+    assert "full depth, 1 thread: A, all" in seen
+    same, _ = compare_installs(
+        installs[:1] * 2, job(tmp_path / "again"), texts(3), threads=(1,), repeats=1, single=1, pause=0
+    )
+    assert not any("answers as" in note for note in same.notes)
+
+
+def test_an_install_that_fails_says_why(tmp_path: Path) -> None:
+    installs = [Install.of(str(fake(tmp_path / name, name, old=False))) for name in "ab"]
+    with pytest.raises(BundleError, match="install A must answer with this bundle, but: ValueError: no such bundle"):
+        compare_installs(installs, job(tmp_path / "work", "broken"), texts(3), repeats=1, pause=0)
+
+
+def test_what_is_an_install(tmp_path: Path) -> None:
+    assert Install.of(str(ROOT)) == Install(sys.executable, str(ROOT))
+    assert Install.of(sys.executable) == Install(sys.executable)
+    for other in (tmp_path, tmp_path / "none"):
+        with pytest.raises(OptionError, match="an install must be a Python interpreter or a folder that holds"):
+            Install.of(str(other))
+
+
+@pytest.mark.parametrize("tagging", [False, True])
+def test_the_command_on_this_checkout_twice(
+    run: Run, request: pytest.FixtureRequest, tmp_path: Path, tagging: bool
+) -> None:
+    names = ("tags_bundle", "tags_data") if tagging else ("bundle", "data")
+    model, data = map(request.getfixturevalue, names)
+    file = tmp_path / "compare.json"
+    options = ("--threads", 1, "--repeats", 1, "--single", 2, "--json", file)
+    done = run("compare", ROOT, ROOT, "--model", model, "--data", data, *options)
+    assert done.status == 0, done.err
+    assert done.out.splitlines()[0].split("  ")[0] == "benchmark"
+    assert f"A: cascade 0.1.0 in {ROOT / 'cascade'}." in done.out
+    assert "answers as" not in done.out
+    assert len(json.loads(file.read_text())["benchmarks"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((ROOT, ROOT), "two installs need --model and --data"),
+        (("a.json", "b.json", "--model", "x"), "--model, --data and --json are for installs"),
+        (("a.json", ROOT, "--model", "x", "--data", "y"), "an install must be a Python interpreter or a folder"),
+    ],
+)
+def test_bad_use(run: Run, arguments: tuple[object, ...], said: str) -> None:
+    assert said in run("compare", *arguments).err

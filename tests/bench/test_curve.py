@@ -1,356 +1,173 @@
-"""The curve of a bundle: places against real runs, bounds against their definitions, the front, files with faults."""
+"""The curve: candidates, the front, what is timed, the picture, the command."""
 
 from __future__ import annotations
 
+import builtins
 import json
-from collections.abc import Callable, Iterator
+import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib.text
 import numpy as np
 import pytest
+from matplotlib.container import ErrorbarContainer
+from matplotlib.image import imread
 
-from cascade.core.results import Predictions, TagPredictions
-from cascade.exceptions import DataError, OptionError
-from cascade.pipelines.classifier import Classifier
-from cascade.pipelines.tagger import Tagger
-from cascade.policies.batching import FixedSize, SortedByLength, TokenBudget
-from cascade.policies.exits import AtExit, MaxProbability, never
-from cascade.policies.routing import Threshold, defer_all, defer_none
-from cascade.policies.windows import whole_sentences
-from cascade.text.reading import read_examples
-from cascade_bench import anchors, curve_data, interleaving
-from cascade_bench.anchors import Anchors, anchored
-from cascade_bench.curve import curve, spread
-from cascade_bench.curve_cli import batching_policy
-from cascade_bench.curve_data import Given, read_for_curve
-from cascade_bench.data import Columns, Labelled
-from cascade_bench.plane import Axes, Estimate, Kind, Setting, Sweep, configured, front
-from cascade_bench.sweep import sweep
-from cascade_bench.tag_data import TagColumns, Tagged
-from tests.bench.test_cli import Run, run, texts  # noqa: F401  # a fixture is found by its name
+from cascade.policies.exits import MaxProbability, never
+from cascade.policies.routing import Threshold, defer_all
+from cascade.policies.unit_exits import TokenExit
+from cascade_bench.curve import plot
+from cascade_bench.curve.measuring import Curve, curve
+from cascade_bench.curve.settings import Setting, Tried, candidates, front, spread
+from cascade_bench.systems.local import Model, answered
+from cascade_bench.table.data import read_data
+from tests.bench.conftest import Run, texts, write_lines
 from tests.models.tagged import sentences
-from tests.models.toy import toy_bundle
-from tests.models.toy_tags import tag_bundle
 
-AXES = Axes(deferral=4, exits=3)
-Lines = list[dict[str, Any]]
+SMALL = ("--deferrals", 3, "--exits", 2, "--points", 2, "--repeats", 2, "--threads", 1)
 
 
-@pytest.fixture(autouse=True)
-def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One pass per turn: these tests look at places, not at seconds."""
-    monkeypatch.setattr(interleaving, "SHORTEST", 1e-9)
-    monkeypatch.setattr(anchors, "TURNS", 1)
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    return Classifier.from_pretrained(toy_bundle(tmp_path_factory.mktemp("toy") / "bundle").folder, threads=1)
-
-
-@pytest.fixture(scope="module")
-def tagger(tmp_path_factory: pytest.TempPathFactory) -> Tagger:
-    policy = {"policy": "TokenExit", "threshold": 0.3, "window": 3}
-    folder = tmp_path_factory.mktemp("toy") / "tags"
-    return Tagger.from_pretrained(tag_bundle(folder, exit_policy=policy, max_length=128).folder, threads=1)
-
-
-def labelled(classifier: Classifier, count: int = 40) -> Lines:
-    """By full-depth tier 2, every ninth wrongly."""
-    some = texts(count)
-    labels = list(classifier.with_router(defer_all).with_exit_policy(never).predict(some).labels)
-    labels[::9] = ["neutral"] * len(labels[::9])
-    return [{"text": text, "label": label} for text, label in zip(some, labels, strict=True)]
-
-
-def tagged(tagger: Tagger, count: int = 40) -> Lines:
-    some = sentences(count)
-    tags = tagger.with_router(defer_all).with_exit_policy(never).predict(some).tags
-    for own in tags[::4]:
-        own[0] = "B-LOC"
-    return [{"tokens": words, "tags": own} for words, own in zip(some, tags, strict=True)]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[[Lines], Path]:
-    def write(lines: Lines) -> Path:
-        file = tmp_path / "data.jsonl"
-        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return file
-
-    return write
-
-
-Write = Callable[[Lines], Path]
-
-
-def read(file: Path, model: Classifier | Tagger) -> Given:
-    return read_for_curve(str(file), model, columns=Columns(), tag_columns=TagColumns())
-
-
-@pytest.mark.parametrize("blend", [0.0, 0.6])
-def test_places_of_texts_are_those_of_real_runs(classifier: Classifier, write: Write, blend: float) -> None:
-    given = read(write(labelled(classifier)), classifier)
-    classifier = classifier.with_blend(blend)
-    data = given.data
-    assert isinstance(data, Labelled)
-    placed = sweep(classifier, data, AXES)
-    assert len({str(point.setting) for point in placed.points}) == len(placed.points)
-    kinds = [point.kind for point in placed.points if point.kind != "setting"]
-    assert kinds == ["full", "cut", "cut", "tier1"]
-    for point in placed.points:
-        assert point.setting is not None
-        made = configured(classifier, point.setting).predict(data.texts)
-        assert isinstance(made, Predictions)
-        assert data.right(made.labels) / len(data) == pytest.approx(point.accuracy)
-        second = made.routes.tier == 2
-        assert second.mean() == pytest.approx(point.deferred)
-        if second.any():
-            assert made.routes.exit_layer[second].mean() == pytest.approx(point.mean_layer)
-
-
-@pytest.mark.parametrize("blend", [0.0, 0.6])
-def test_places_of_words_with_whole_sentences_are_those_of_real_runs(
-    tagger: Tagger, write: Write, blend: float
-) -> None:
-    given = read(write(tagged(tagger)), tagger)
-    tagger = tagger.with_blend(blend)
-    data = given.data
-    assert isinstance(data, Tagged)
-    placed = sweep(tagger, data, Axes(deferral=2, exits=2))
-    assert [point.kind for point in placed.fixed] == ["full", "cut", "cut", "tier1"]
-    whole = [
-        point
-        for point in placed.points
-        if point.setting is not None
-        and point.setting.windows == whole_sentences
-        and (point.setting.exit_policy == never or isinstance(point.setting.exit_policy, AtExit))
-    ]
-    assert len(whole) > len(placed.fixed)
-    for point in whole:  # where words leave one by one the replay is near, not exact
-        assert point.setting is not None
-        made = configured(tagger, point.setting).predict(data.sentences)
-        assert isinstance(made, TagPredictions)
-        assert data.right(made.tags) / len(data) == pytest.approx(point.accuracy)
-    assert {point.setting.windows for point in placed.points if point.setting} >= {tagger.windows}
-
-
-def test_the_oracle_defers_what_pays(classifier: Classifier, write: Write) -> None:
-    data = read(write(labelled(classifier)), classifier).data
-    assert isinstance(data, Labelled)
-    first = classifier.with_router(defer_none).predict(data.texts).labels
-    second = classifier.with_router(defer_all).with_exit_policy(never).predict(data.texts).labels
-    right1 = np.array([one == label for one, label in zip(first, data.labels, strict=True)])
-    right2 = np.array([one == label for one, label in zip(second, data.labels, strict=True)])
-    placed = sweep(classifier, data, AXES)
-    assert placed.oracle.accuracy == pytest.approx((right1 | right2).mean())
-    assert placed.oracle.deferred == pytest.approx((~right1 & right2).mean())
-    assert 0 < placed.oracle.deferred < 1
-    assert placed.random[0].accuracy == pytest.approx(right1.mean())
-    assert placed.random[-1].accuracy == pytest.approx(right2.mean())
-    middle = placed.random[len(placed.random) // 2]
-    assert middle.accuracy == pytest.approx((right1.mean() + right2.mean()) / 2)
-    assert middle.seconds == pytest.approx((placed.random[0].seconds + placed.random[-1].seconds) / 2)
-    assert not any(point.accuracy > placed.oracle.accuracy for point in placed.random)
-
-
-def place(kind: Kind, seconds: float, accuracy: float, threshold: float = 0.5) -> Estimate:
-    settings = {
-        "full": Setting(defer_all, never),
-        "cut": Setting(defer_all, AtExit(1)),
-        "tier1": Setting(defer_none, never),
-        "setting": Setting(Threshold(threshold), MaxProbability(0.9)),
-    }
-    return Estimate(kind, settings.get(kind), accuracy, 0.5, 1, seconds, 10 / seconds)
+def point(seconds: float, accuracy: float) -> Tried:
+    return Tried(Setting(Threshold(0.5), never), accuracy, seconds)
 
 
 def test_the_front() -> None:
-    slow, fast = place("setting", 4, 0.9), place("setting", 1, 0.7)
-    beaten, twin, middle = place("setting", 2, 0.7), place("setting", 4, 0.8), place("setting", 3, 0.8)
-    assert front([slow, beaten, twin, fast, middle]) == [fast, middle, slow]
+    slow, fast, middle = point(4, 0.9), point(1, 0.7), point(3, 0.8)
+    assert front([slow, point(2, 0.7), point(4, 0.8), fast, middle]) == [fast, middle, slow]
 
 
 def test_a_handful_is_spread_from_end_to_end() -> None:
     seconds = [1.0, 1.01, 1.02, 3.0, 3.01, 9.0, 9.01]
-    points = [place("setting", one, 0.5 + 0.05 * number) for number, one in enumerate(seconds)]
-    assert [points.index(point) for point in spread(points, 3)] in ([0, 3, 6], [0, 4, 6])
+    points = [point(one, 0.5 + 0.05 * number) for number, one in enumerate(seconds)]
+    assert [points.index(one) for one in spread(points, 3)] in ([0, 3, 6], [0, 4, 6])
     assert spread(points, 7) == points
     assert spread(points, 1) == [points[-1]]
     assert spread([], 3) == []
 
 
-def test_anchors_move_estimates_onto_what_ran() -> None:
-    """A second tier that takes a tenth of a second per call and 1.5 times what was estimated."""
-    points = (
-        place("full", 10, 0.9),
-        place("cut", 5, 0.8),
-        place("tier1", 1, 0.6),
-        *(place("setting", 1 + share, 0.7, threshold=share / 10) for share in (0.8, 2.0, 4.5, 8.0)),
-    )
-    before = Sweep(points, place("oracle", 3, 1.0), (place("random", 1, 0.6), place("random", 11, 0.9)), 1, 1, ())
-
-    def seconds(setting: Setting) -> float:
-        if setting.router == defer_all:
-            return 12.0
-        if setting.router == defer_none:
-            return 2.0
-        assert isinstance(setting.router, Threshold)
-        return 2.0 + 0.1 + 1.5 * 10 * setting.router.threshold
-
-    after = anchored(before, seconds)
-    found = [point.seconds for point in after.points]
-    assert found == pytest.approx([12, 6, 2, 3.3, 5.1, 8.85, 2 + 8 * 6.85 / 4.5])
-    assert [point.speed_up for point in after.points] == pytest.approx([12 / one for one in found])
-    assert [point.accuracy for point in after.points] == [point.accuracy for point in points]
-    assert after.oracle.seconds == pytest.approx(2 + 2 * 1.2)
-    assert [point.seconds for point in after.random] == pytest.approx([2, 14])
+def test_candidates_defer_what_they_should(classifier: Model, tagger: Model) -> None:
+    found = candidates(classifier, texts(), deferrals=3, exits=2)
+    thresholds = {one.router.threshold: one for one in found if isinstance(one.router, Threshold)}
+    shares = [answered(one.of(classifier), texts()).deferred for one in thresholds.values()]
+    assert shares == pytest.approx([0.02, np.sqrt(0.02 * 0.7), 0.7], abs=0.05)
+    assert len(found) == len(thresholds) * 3 + 2
+    assert sum(one.router == defer_all for one in found) == 2
+    assert {one.exit_policy for one in found} == {MaxProbability(0.995), MaxProbability(0.4), never}
+    tags = candidates(tagger, sentences(20), deferrals=2, exits=1)
+    assert {type(one.exit_policy) for one in tags} == {TokenExit, type(never)}
 
 
-def test_noisy_anchors_never_promise_what_costs_nothing() -> None:
-    points = (place("full", 10, 0.9), place("tier1", 1, 0.6), place("setting", 2, 0.7), place("setting", 6, 0.8, 0.6))
-    before = Sweep(points, place("oracle", 3, 1.0), (place("random", 1, 0.6),), 1, 1, ())
-    after = anchored(before, lambda setting: {0.5: 4.0, 0.6: 3.0}.get(getattr(setting.router, "threshold", 0), 2.0))
-    light, heavy = after.points[2:]
-    assert (light.seconds, heavy.seconds) == (4.0, 4.0)
-    quick = anchored(before, lambda setting: {0.5: 1.5, 0.6: 3.0}.get(getattr(setting.router, "threshold", 0), 2.0))
-    assert [point.seconds for point in quick.points[2:]] == pytest.approx([2 + 1 * 2 / 10, 3])
+def test_settings_have_a_written_form() -> None:
+    setting = Setting(Threshold(0.75), MaxProbability((0.9, 0.8)))
+    assert Setting.from_json(json.loads(json.dumps(setting.to_json()))) == setting
+    assert str(setting) == "Threshold(threshold=0.75), MaxProbability(threshold=(0.9, 0.8))"
 
 
-def test_exits_without_a_router_have_no_first_tier() -> None:
-    found = Anchors(full=2.0, first=3.0, guess=1.0, guesses=(2.0, 6.0), taken=(3.0, 7.0))
-    alone = Estimate("setting", Setting(defer_all, MaxProbability(0.9)), 0.9, 1.0, 2, 4.0, 1.0)
-    assert found.seconds(alone) == 5.0
-    assert [found.second(guess) for guess in (1.0, 2.0, 4.0, 6.0, 12.0)] == [1.5, 3.0, 5.0, 7.0, 14.0]
-    assert Anchors(full=2.0, first=3.0, guess=1.0, guesses=(), taken=()).second(1.5) == 3.0
-
-
-def test_what_is_timed(classifier: Classifier, write: Write) -> None:
-    given = read(write(labelled(classifier)), classifier)
-    settings = [str(point.setting) for point in sweep(classifier, given.data, AXES).points if point.kind == "setting"]
-    # Named, because what is on the front depends on the seconds of a run.
-    found = curve(classifier, given, axes=AXES, count=0, repeats=2, like=settings[:2])
+@pytest.mark.parametrize("name", ["classifier", "tagger"])
+def test_what_is_timed(request: pytest.FixtureRequest, name: str) -> None:
+    model: Model = request.getfixturevalue(name)
+    data = read_data(str(request.getfixturevalue("data" if name == "classifier" else "tags_data")), model)
+    found = curve(model, data, deferrals=2, exits=1, points=2, repeats=2)
     keys = [one.row.key for one in found.timed]
-    assert keys[:4] == ["full", "cut-2", "cut-1", "tier1"]
-    assert sorted(keys[4:]) == sorted(settings[:2])
-    assert [one.letter for one in found.timed] == ["", "", "", "", "A", "B"]
-    for one in found.timed:
-        assert one.row.accuracy == pytest.approx(one.estimate.accuracy)
-        assert one.error == pytest.approx(one.estimate.speed_up / one.row.over_full.median - 1)
+    assert keys[:5] == ["full", "cut-2", "cut-1", "tier1", "cascade"]
+    assert 1 <= len(keys[5:]) <= 2
+    assert [one.letter for one in found.timed] == [""] * 5 + ["A", "B"][: len(keys) - 5]
+    tried = {str(one.setting): one for one in found.tried}
+    for one in found.timed[5:]:
+        assert one.row.accuracy == tried[one.row.key].accuracy
+        assert one.setting is not None
+        assert one.row.accuracy == data.accuracy(answered(one.setting.of(model), data.items).labels)
         assert len(one.row.seconds) == 2
-    assert any(one.ahead for one in found.timed)
-    middle, most = found.errors
-    assert 0 <= middle <= most
-    free = [one.row.key for one in curve(classifier, given, axes=AXES, count=2, repeats=1).timed]
-    assert free[:4] == keys[:4]
-    assert len(free) <= 6
-    assert set(free[4:]) <= set(settings)
+    best = max(found.timed, key=lambda one: (one.row.accuracy, one.row.over_full.median))
+    assert best.ahead
+    slower = [one for one in found.timed if one.row.accuracy < best.row.accuracy]
+    assert all(not one.ahead for one in slower if one.row.over_full.median <= best.row.over_full.median)
 
 
-def test_batching_is_an_axis_and_speed_ups_share_a_base(classifier: Classifier, write: Write) -> None:
-    given = read(write(labelled(classifier)), classifier)
-    policies = (TokenBudget(64), FixedSize(1))
-    placed = sweep(classifier, given.data, Axes(2, 2, False, policies))
-    base = next(point for point in placed.points if point.kind == "full")
-    assert {point.setting.batching for point in placed.points if point.setting} == set(policies)
-    assert base.setting is not None
-    assert base.setting.batching == policies[0]
-    assert all(point.speed_up == pytest.approx(base.seconds / point.seconds) for point in placed.points)
-    assert [point.kind for point in placed.fixed].count("full") == 2
-    found = curve(classifier, given, axes=Axes(2, 2, False, policies), count=1, repeats=1)
-    assert [one.row.key for one in found.timed].count("full") == 1
+@pytest.fixture
+def small(classifier: Model, data: Path) -> Curve:
+    settings = [Setting(Threshold(0.7), never), Setting(defer_all, MaxProbability(0.8))]
+    return curve(classifier, read_data(str(data), classifier), repeats=2, like=settings)
 
 
-@pytest.mark.parametrize(
-    ("said", "policy"),
-    [("tokens:2048", TokenBudget(2048)), ("sorted:8", SortedByLength(8)), ("fixed:1", FixedSize(1))],
-)
-def test_batching_by_name(said: str, policy: object) -> None:
-    assert batching_policy(said) == policy
+def test_settings_that_are_given_are_timed_and_nothing_is_tried(small: Curve) -> None:
+    assert small.tried == ()
+    assert [one.letter for one in small.timed[5:]] == ["A", "B"]
 
 
-@pytest.mark.parametrize("said", ["tokens", "tokens:", "tokens:-1", "tokens:0", "random:3", "fixed:²", ""])
-def test_batching_that_is_none(said: str) -> None:
-    with pytest.raises(OptionError, match="must be"):
-        batching_policy(said)
+def test_the_picture(small: Curve) -> None:
+    (axes,) = plot.draw(small).axes
+    assert axes.get_xlabel() == "speed-up over tier 2 at full depth (ratio of seconds, log scale)"
+    assert axes.get_ylabel() == "accuracy (% of 40 texts)"
+    drawn = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
+    assert [container.lines[0].get_marker() for container in drawn] == ["o", "s", "^", "D"]
+    named = {text.get_text() for text in axes.findobj(matplotlib.text.Text)}
+    assert {"A", "B", "1", "2", "3", "front", "tier 1 alone"} <= named
+    (low, high), shown = axes.get_xlim(), [one.row.over_full for one in small.timed]
+    assert all(low < ratio.low <= ratio.high < high for ratio in shown)
 
 
-def test_without_labels_agreement_takes_their_place(classifier: Classifier, tagger: Tagger, write: Write) -> None:
-    given = read(write([{"text": text} for text in texts()]), classifier)
-    assert (given.labelled, given.metric) == (False, "agreement")
-    assert given.notes == ("The file has no labels: agreement with tier 2 at full depth is reported, not accuracy.",)
-    placed = sweep(classifier, given.data, AXES)
-    assert placed.points[-1].kind == "tier1"
-    assert placed.fixed[0].accuracy == 1
-    assert placed.fixed[-1].accuracy < 1
-    words = read(write([{"tokens": some} for some in sentences(40)]), tagger)
-    assert not words.labelled
-    assert isinstance(words.data, Tagged)
-    assert words.data.tags == tagger.with_router(defer_all).with_exit_policy(never).predict(sentences(40)).tags
+def test_the_command(run: Run, bundle: Path, data: Path, tmp_path: Path) -> None:
+    first, second, picture = tmp_path / "first.json", tmp_path / "second.json", tmp_path / "curve.png"
+    done = run("curve", bundle, "--data", data, *SMALL, "--json", first, "--png", picture)
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0].split()[:7] == ["front", "system", "accuracy", "points", "deferred", "mean", "layer"]
+    assert [line[7:].split("  ")[0] for line in lines[1:3]] == ["tier 2, full depth", "tier 2 cut after layer 2"]
+    assert "of the front of 11 that ran once" in done.out
+    assert imread(picture).shape[:2] == (840, 1200)
+    made = json.loads(first.read_text())
+    names = [entry["name"] for entry in made["benchmarks"]]
+    assert names[:5] == ["full", "cut-2", "cut-1", "tier1", "cascade"]
+    assert len(made["tried"]) == 11
+    settings = [entry["extra_info"].get("setting") for entry in made["benchmarks"]]
+    assert [setting is None for setting in settings] == [True] * 5 + [False] * (len(names) - 5)
+    done = run("curve", bundle, "--data", data, *SMALL, "--like", first, "--json", second)
+    assert done.status == 0, done.err
+    assert [entry["name"] for entry in json.loads(second.read_text())["benchmarks"]] == names
+    assert run("compare", first, second).status == 0
 
 
-def test_labels_that_the_bundle_does_not_know_are_left_out(classifier: Classifier, write: Write) -> None:
-    lines = labelled(classifier)
-    lines[3]["label"], lines[5]["label"] = "sarcastic", "sarcastic"
-    del lines[7]["label"]
-    given = read(write(lines), classifier)
-    assert len(given.data) == 37
-    assert given.labelled
-    (note,) = given.notes
-    assert note.startswith("3 of 40 rows are left out: labels that the bundle does not know ('sarcastic').")
+def test_files_that_hold_no_settings(run: Run, bundle: Path, data: Path, tmp_path: Path) -> None:
+    entry: dict[str, Any] = {"name": "full", "stats": {"data": [1.0]}}
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"benchmarks": [entry]}))
+    assert (
+        "must hold settings of a curve, but it holds none" in run("curve", bundle, "--data", data, "--like", other).err
+    )
+    entry["extra_info"] = {"setting": {"router": {"policy": "Unknown"}, "exit_policy": {"policy": "never"}}}
+    other.write_text(json.dumps({"benchmarks": [entry]}))
+    assert "must hold settings that can be read" in run("curve", bundle, "--data", data, "--like", other).err
+    assert "must be JSON" in run("curve", bundle, "--data", data, "--like", data).err
 
 
-def test_no_known_label_at_all(classifier: Classifier, write: Write) -> None:
-    given = read(write([{"text": text, "label": number} for number, text in enumerate(texts())]), classifier)
-    assert not given.labelled
-    assert "No row has a label that the bundle knows ('0', '1', '2', ...): agreement" in given.notes[0]
+def test_a_single_row_without_a_label(run: Run, bundle: Path, tmp_path: Path) -> None:
+    file = write_lines(tmp_path / "one.jsonl", [{"text": "good film"}])
+    done = run("curve", bundle, "--data", file, *SMALL, "--png", tmp_path / "one.png")
+    assert done.status == 0, done.err
+    assert "Only 1 rows" in done.out
+    assert "agreement with tier 2 at full depth is reported" in done.out
 
 
-def test_tags_that_do_not_fit_their_words(tagger: Tagger, write: Write) -> None:
-    lines = [{"tokens": [], "tags": []}, *tagged(tagger)]
-    lines[1]["tags"] = lines[1]["tags"][1:]
-    lines[2]["tags"][0] = "B-XYZ"
-    given = read(write(lines), tagger)
-    assert isinstance(given.data, Tagged)
-    assert len(given.data.sentences) == 38
-    assert "2 of 40 rows are left out: labels that the bundle does not know ('B-XYZ')" in given.notes[0]
+@pytest.mark.parametrize("option", ["--json", "--png"])
+def test_files_that_cannot_be_written_are_said_first(run: Run, bundle: Path, tmp_path: Path, option: str) -> None:
+    done = run("curve", bundle, "--data", tmp_path / "missing.jsonl", option, tmp_path / "none" / "file")
+    assert f"{option} must be a file in a folder that is there" in done.err
 
 
-def test_one_class_only(classifier: Classifier, tagger: Tagger, write: Write) -> None:
-    given = read(write([{"text": text, "label": "positive"} for text in texts()]), classifier)
-    assert given.notes == ("Every row is labelled positive: whoever always says so is right on 100 %.",)
-    words = read(write([{"tokens": some, "tags": ["O"] * len(some)} for some in sentences(40)]), tagger)
-    assert words.notes == ("Every word is labelled O: whoever always says so is right on 100 %.",)
-
-
-@pytest.mark.parametrize(("count", "said"), [(29, True), (30, False)])
-def test_few_rows(classifier: Classifier, write: Write, count: int, said: bool) -> None:
-    given = read(write(labelled(classifier, count)), classifier)
-    assert any("too wide to tell settings apart" in note for note in given.notes) == said
-
-
-def test_a_file_that_changes_while_it_is_read(
-    classifier: Classifier, write: Write, monkeypatch: pytest.MonkeyPatch
+def test_a_missing_package_is_said_first(
+    run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = write(labelled(classifier))
+    there = builtins.__import__
 
-    def reading(*arguments: Any, **options: Any) -> Iterator[Any]:
-        yield from read_examples(*arguments, **options)
-        with file.open("a") as stream:
-            stream.write('{"text": "late", "label": "positive"}\n')
+    def without(name: str, *rest: Any, **named: Any) -> Any:
+        if name.split(".", maxsplit=1)[0] == "matplotlib":
+            raise ImportError("No module named 'matplotlib'", name="matplotlib")
+        return there(name, *rest, **named)
 
-    monkeypatch.setattr(curve_data, "read_examples", reading)
-    given = read(file, classifier)
-    assert given.notes == ("data.jsonl changed while it was read: measure it again.",)
-    assert len(given.data) == 40
-
-
-def test_files_that_hold_nothing(classifier: Classifier, tagger: Tagger, write: Write, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="at least one example"):
-        read(write([]), classifier)
-    with pytest.raises(DataError, match="at least one word"):
-        read(write([{"tokens": [], "tags": []}]), tagger)
-    with pytest.raises(DataError, match="it is missing"):
-        read(tmp_path / "none.jsonl", classifier)
-    with pytest.raises(DataError, match="line 1: there must be a column 'text'"):
-        read(write([{"sentence": "good"}]), classifier)
+    monkeypatch.delitem(sys.modules, "cascade_bench.curve.plot", raising=False)
+    monkeypatch.delattr(sys.modules["cascade_bench.curve"], "plot", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
+    done = run("curve", bundle, "--data", tmp_path / "missing.jsonl", "--png", tmp_path / "file")
+    assert "a picture needs the bench extra, but matplotlib is missing" in done.err

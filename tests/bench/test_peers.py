@@ -1,96 +1,278 @@
-"""The pipeline on a checkpoint: the same answers as the checkpoint's last exit, with nothing else in the way."""
+"""Systems in processes of their own: the protocol, what fails in its place, the whole command on a tiny checkpoint."""
 
 from __future__ import annotations
 
-import logging
-import subprocess
+import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from cascade.exceptions import OptionError
-from cascade_bench.peers import LastExit, Pipeline, best_batch_size, contender
+from cascade_bench.peers.table import PeerTable, compare
+from cascade_bench.systems.baselines import BASELINES, Baseline
+from cascade_bench.systems.conversion import STEPS
+from cascade_bench.systems.padded import Padded
+from cascade_bench.systems.process import Job, WorkerError, WorkerProcess
+from cascade_bench.systems.worker import answer
+from cascade_bench.table.data import Data
+from tests.bench.conftest import Run, write_lines
 from tests.models import tiny
+
+# A far end whose kinds need no library: `echo` answers with the batch size, the others fail in their own ways.
+FAR_END = """
+import os, sys, time
+from cascade.exceptions import OptionError
+from cascade_bench.systems.process import WorkerError
+from cascade_bench.systems.worker import obey
+
+def echo(job):
+    print("a library that prints")
+    return lambda texts, size: [f"{text} {size}" for text in texts]
+
+def broken(job):
+    raise ValueError("no such\\nmodel")
+
+def refused(job):
+    raise WorkerError("this CPU has no bf16")
+
+def dies(job):
+    def model(texts, size):
+        sys.stderr.write("out of memory\\n")
+        sys.stderr.flush()
+        os._exit(9)
+    return model
+
+def slow(job):
+    time.sleep(60)
+
+def fails_to_convert(job):
+    raise OptionError("no such checkpoint")
+
+loaders = dict(full=echo, cascade=echo, transformers=echo)
+loaders |= dict(compile=broken, openvino=refused, ctranslate2=dies, slow=slow)
+obey(loaders, dict(plain=fails_to_convert))
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "texts.json").write_text(json.dumps(["aa", ["b", "cccc"], "d"]))
+    return Job(model="", checkpoint="", folder=str(folder), threads=1, max_length=16)
+
+
+def start(limit: float = 60.0) -> WorkerProcess:
+    return WorkerProcess(threads=1, command=[sys.executable, "-c", FAR_END], limit=limit)
+
+
+def test_load_run_quit(job: Job) -> None:
+    with start() as process:
+        assert process.load("full", job)["seconds"] >= 0
+        ran = process.run(batch_size=8)
+        assert ran.labels == ["aa 8", "('b', 'cccc') 8", "d 8"]
+        assert process.run(batch_size=8, by_length=True).labels == ran.labels
+        assert process.run(batch_size=2, some=2).labels == ["aa 2", "d 2"]
+        assert 0 < ran.seconds < 60  # a busy machine may take its time
+        peak = process.quit()
+        assert peak is None or 5 < peak < 2000
+        with pytest.raises(WorkerError, match="its process has ended"):
+            process.run(batch_size=8)
+
+
+def test_longest_first_and_back_again() -> None:
+    seen: list[object] = []
+
+    def model(texts: Sequence[object], _size: int) -> list[object]:
+        seen.extend(texts)
+        return list(seen)
+
+    assert answer(model, ["aa", ("b", "cccc"), "d"], 1, by_length=True) == ["aa", ("b", "cccc"), "d"]
+    assert seen == [("b", "cccc"), "aa", "d"]
 
 
 @pytest.mark.parametrize(
-    ("family", "pooling"), [("bert", "mean"), ("bert", "first"), ("distilbert", "mean"), ("albert", "first")]
+    ("kind", "message"), [("compile", "ValueError: no such model"), ("openvino", "this CPU has no bf16")]
 )
-def test_the_last_exit_answers_as_in_the_checkpoint(tmp_path: Path, family: str, pooling: str) -> None:
-    whole = tiny.tier2(tmp_path, family, pooling=pooling)
-    last = LastExit.from_folder(tmp_path)
-    ids = torch.randint(5, 100, (3, 9), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones_like(ids)
-    mask[1, 5:] = 0
-    with torch.no_grad():
-        expected, found = whole(ids, mask)["logits"][:, -1], last(ids, mask).logits
-    torch.testing.assert_close(found, expected)
-    assert not any(module._forward_pre_hooks for module in last.modules())
+def test_a_fault_is_one_line_and_the_process_lives_on(job: Job, kind: str, message: str) -> None:
+    with start() as process:
+        with pytest.raises(WorkerError) as fault:
+            process.load(kind, job)
+        assert str(fault.value) == message
+        process.load("full", job)
 
 
-def test_the_pipeline_takes_it_without_complaint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    whole = tiny.tier2(tmp_path)
-    with caplog.at_level(logging.DEBUG, logger="transformers"):
-        pipeline = Pipeline.load(tmp_path, threads=torch.get_num_threads(), max_length=64)
-    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
-    encoded = [tiny.tokenizer().encode(text).ids for text in tiny.TEXTS]
-    with torch.no_grad():
-        logits = [whole(torch.tensor([ids]), torch.ones(1, len(ids)))["logits"][0, -1] for ids in encoded]
-    expected = [tiny.LABELS[int(row.argmax())] for row in logits]
+def test_a_process_that_dies_says_its_last_words(job: Job) -> None:
+    with start() as process:
+        process.load("ctranslate2", job)
+        with pytest.raises(WorkerError, match="its process ended with status 9: out of memory"):
+            process.run(batch_size=1)
+
+
+def test_a_process_that_takes_too_long_is_ended(job: Job) -> None:
+    with start(limit=1.0) as process, pytest.raises(WorkerError, match="it took longer than 1 s"):
+        process.load("slow", job)
+
+
+def labelled(*labels: str) -> Data:
+    return Data([f"text {number}" for number in range(len(labels))], labels)
+
+
+def bare(key: str, **options: object) -> Baseline:
+    return replace(BASELINES[key], **{"steps": (), "needs": (), **options})  # type: ignore[arg-type]  # a test's own options
+
+
+def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
+    kinds = [
+        bare("full"),
+        bare("transformers"),
+        bare("compile"),
+        bare("ctranslate2"),
+        replace(BASELINES["onnxruntime"], needs=()),
+        bare("openvino", needs=("no_such_module", "no_such.module"), install="pip install it"),
+    ]
+    data = labelled("text 0 0", "text 1 0", "wrong")
+    made = compare(kinds, job, data, repeats=2, sizes=(4, 8), start=start, pause=0.0)
+    assert [(row.kind.key, row.by_length) for row in made.rows] == [
+        ("full", False),
+        ("transformers", False),
+        ("transformers", True),
+    ]
+    assert [(one.kind.key, one.reason, one.failed) for one in made.absent] == [
+        ("compile", "ValueError: no such model", True),
+        ("ctranslate2", "its process ended with status 9: out of memory", True),
+        ("onnxruntime", "the checkpoint could not be converted: no such checkpoint", True),
+        ("openvino", "not installed: no_such_module, no_such.module; pip install it", False),
+    ]
+    full, pipeline, _ = made.rows
+    assert full.accuracy == pytest.approx(2 / 3)
+    assert (full.agreement, full.batch_size) == (1.0, None)
+    assert (pipeline.accuracy, pipeline.agreement) == (0.0, 0.0)  # the echo names the batch size
+    assert pipeline.batch_size in (4, 8)
+    assert set(pipeline.tried) == {4, 8}
+    assert full.over_full is not None
+    assert full.over_full.median == 1
+    assert all(len(order) == 3 for order in made.orders)
+
+
+def test_none_runs(job: Job) -> None:
+    with pytest.raises(OptionError, match=r"one system at least must run, none did \(.*no such model\)"):
+        compare([bare("compile")], job, labelled("a"), repeats=1, start=start, pause=0.0)
+
+
+@pytest.mark.parametrize("stock", [False, True])
+def test_every_installed_peer_answers_as_the_checkpoint(tmp_path: Path, stock: bool) -> None:
+    checkpoint, work = tmp_path / "checkpoint", tmp_path / "work"
+    checkpoint.mkdir()
+    work.mkdir()
+    tiny.tier1_transformer(checkpoint, seed=5) if stock else tiny.tier2(checkpoint)
+    texts = [*tiny.TEXTS, ("good", "bad " * 50)]
+    (work / "texts.json").write_text(json.dumps(texts))
+    job = Job("", str(checkpoint), str(work), torch.get_num_threads(), 16)
+    # Compiling takes longer than all other tests of this file together.
+    kinds = [kind for kind in BASELINES.values() if not kind.own and not kind.missing and kind.key != "compile"]
+    assert {"transformers", "onnxruntime"} <= {kind.key for kind in kinds}
+    for step in dict.fromkeys(step for kind in kinds for step in kind.steps):
+        STEPS[step](job)
+    expected = BASELINES["transformers"].load(job)(job.items(), 4)
     assert set(expected) == set(tiny.LABELS)
-    for batch_size in (1, 3, 64):
-        assert pipeline.labels(tiny.TEXTS, batch_size=batch_size) == expected
-    assert contender(pipeline, 3).run(tiny.TEXTS).labels == expected
+    for kind in kinds:
+        if "int8" not in kind.name and "bf16" not in kind.name:
+            assert list(kind.load(job)(job.items(), 4)) == list(expected), kind.key
+        else:
+            assert set(kind.load(job)(job.items(), 4)) <= set(tiny.LABELS)
 
 
-def test_an_ordinary_checkpoint_several_labels_and_pairs(tmp_path: Path) -> None:
-    tiny.tier1_transformer(tmp_path, problem_type="multi_label_classification")
-    pipeline = Pipeline.load(tmp_path, threads=torch.get_num_threads(), max_length=8, multi_label=True)
-    found = pipeline.labels([*tiny.TEXTS, ("good", "bad " * 50)], batch_size=4)
-    assert len(found) == len(tiny.TEXTS) + 1
-    assert all(isinstance(one, tuple) and set(one) <= set(tiny.LABELS) for one in found)
-    assert len(set(found)) > 1
+def test_every_installed_peer_tags_as_the_checkpoint(tmp_path: Path) -> None:
+    checkpoint, work = tmp_path / "checkpoint", tmp_path / "work"
+    checkpoint.mkdir()
+    work.mkdir()
+    tiny.tagger(checkpoint)
+    sentences = [
+        ["good"],
+        ["a", "very", "xylophones", "film"],
+        ["the", "plot", "is", "dull"],
+        ["not", "bad", "bad"] * 9,
+    ]
+    (work / "texts.json").write_text(json.dumps(sentences))
+    job = Job("", str(checkpoint), str(work), torch.get_num_threads(), 16, tagging=True)
+    kinds = [kind for kind in BASELINES.values() if not kind.own and not kind.missing and kind.key != "compile"]
+    for step in dict.fromkeys(step for kind in kinds for step in kind.steps if step != "ctranslate2"):
+        STEPS[step](job)
+    expected = BASELINES["transformers"].load(job)(job.items(), 2)
+    assert [len(tags) for tags in expected] == [len(words) for words in sentences]
+    for kind in kinds:
+        if kind.key == "ctranslate2":
+            continue
+        tags = kind.load(job)(job.items(), 3)
+        assert [len(own) for own in tags] == [len(words) for words in sentences], kind.key
+        if "int8" not in kind.name and "bf16" not in kind.name:
+            assert list(tags) == list(expected), kind.key
+    with pytest.raises(WorkerError, match="runs classifiers in it, and this is a tagger"):
+        STEPS["ctranslate2"](job)
 
 
-def test_the_best_batch_size_is_the_fastest(tmp_path: Path) -> None:
-    class Fake(Pipeline):
-        def labels(self, inputs: object, *, batch_size: int) -> list[object]:  # type: ignore[override]  # no texts needed
-            now[0] += {1: 4.0, 8: 1.0, 16: 2.0}[batch_size]
-            return []
-
-    now = [0.0]
-    seen: list[str] = []
-    best, rates = best_batch_size(
-        Fake(None, 8),  # type: ignore[arg-type]  # never used
-        ["a", "b"],
-        sizes=(1, 8, 16),
-        progress=seen.append,
-        clock=lambda: now[0],
-    )
-    assert best == 8
-    assert rates == {1: 0.5, 8: 2.0, 16: 1.0}
-    assert seen[0] == seen[1] == "pipeline, batches of 1"
+def test_tags_stand_at_first_pieces() -> None:
+    padded = Padded(tiny.tokenizer(), tiny.TAGS, tagging=True)
+    words = ["good", "xylophones", "film"]
+    made = padded.encoded([words])
+    assert len(made[0].ids) > len(words) + 2  # or nothing is tested
+    logits = np.zeros((1, len(made[0].ids), len(tiny.TAGS)), dtype=np.float32)
+    firsts = [made[0].word_ids.index(word) for word in range(3)]
+    for tag, place in enumerate(firsts):
+        logits[0, place, tag] = 1
+    assert padded.answers(logits, made, [words]) == [list(tiny.TAGS[:3])]
 
 
-def test_what_is_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(
-        OptionError, match="--checkpoint must be a folder or Hub id with a model for transformers, was:"
-    ):
-        Pipeline.load(tmp_path, threads=torch.get_num_threads(), max_length=8)
+def test_several_labels() -> None:
+    padded = Padded(tiny.tokenizer(), ("a", "b"), multi_label=True)
+    logits = torch.tensor([[0.5, -1.0], [2.0, 0.0], [-1.0, -1.0]]).numpy()
+    assert padded.answers(logits, [], []) == [("a",), ("a", "b"), ()]
 
 
-def test_without_torch_the_extra_is_named() -> None:
-    code = (
-        "import sys\n"
-        "sys.modules['torch'] = None\n"
-        "from cascade.exceptions import MissingExtraError\n"
-        "import cascade_bench.cli\n"
-        "try:\n"
-        "    import cascade_bench.peers\n"
-        "except MissingExtraError as error:\n"
-        "    print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "comparing with transformers needs the bench extra, but torch is missing" in done.stdout
+def test_the_command(run: Run, bundle: Path, data: Path, tmp_path: Path) -> None:
+    """This engine's two systems really run; a baseline whose checkpoint is nowhere fails in its place."""
+    written = tmp_path / "peers.json"
+    options = ["--only", "full", "--only", "cascade", "--only", "transformers", "--repeats", 2, "--threads", 1]
+    done = run("peers", bundle, "--data", data, "--checkpoint", tmp_path / "none", *options, "--json", written)
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0].split("  ")[0] == "system"
+    assert lines[1].startswith("cascade, tier 2 at full depth")
+    assert "100.00%" in lines[1]
+    assert "transformers pipeline, fp32: failed: --checkpoint must be a folder or Hub id" in done.out
+    read = json.loads(written.read_text())
+    assert [entry["name"] for entry in read["benchmarks"]] == ["full", "cascade"]
+    assert all(len(entry["stats"]["data"]) == 2 for entry in read["benchmarks"])
+    assert read["absent"][0]["key"] == "transformers"
+    assert (read["metric"], read["machine_info"]["threads"]) == ("accuracy", 1)
+
+
+def test_without_labels_and_in_markdown(
+    run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(_kinds: object, _job: object, data: Data, **_options: object) -> PeerTable:
+        return PeerTable((), (), data, [])
+
+    monkeypatch.setattr("cascade_bench.peers.cli.compare", nothing)
+    file = write_lines(tmp_path / "texts.jsonl", [{"text": "good film"}, {"text": "bad plot"}])
+    done = run("peers", bundle, "--data", file, "--checkpoint", "x", "--markdown")
+    assert done.status == 0, done.err
+    assert done.out.startswith("| system | texts | batch | agreement |")
+    assert "- The file has no labels: agreement with tier 2 at full depth is reported, not accuracy." in done.out
+
+
+def test_bad_use(run: Run, bundle: Path, data: Path, tmp_path: Path) -> None:
+    given = ("peers", bundle, "--data", data, "--checkpoint", "x")
+    assert "Error: --work must be a folder that is there, got" in run(*given, "--work", tmp_path / "none").err
+    assert "--single" in run(*given, "--single", "-1").err
+
+
+def test_every_baseline_says_how_to_install_it() -> None:
+    assert all(kind.install for kind in BASELINES.values() if kind.needs)
+    assert {step for kind in BASELINES.values() for step in kind.steps} == set(STEPS)

@@ -14,13 +14,12 @@ import pytest
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
-from cascade_bench import interleaving
-from cascade_bench.ceiling import Product, runner
-from cascade_bench.cli import main
-from cascade_bench.cost_model import Size, fit
-from cascade_bench.operators import look, read
-from cascade_bench.parts import Point, parts, points
-from cascade_bench.profile import measure
+from cascade_bench.profile.cost_model import Size, fit
+from cascade_bench.profile.measuring import measure
+from cascade_bench.profile.operators import look, read
+from cascade_bench.profile.parts import Point, parts, points
+from cascade_bench.profile.peak import Product, runner
+from tests.bench.conftest import Run
 from tests.models.toy import WIDTH, toy_bundle
 from tests.models.toy_tags import tag_bundle
 
@@ -35,7 +34,6 @@ def test_a_known_cost_is_found_again() -> None:
     assert model.per_row == pytest.approx(1e-5)
     assert model.per_token_and_longest == pytest.approx(3e-8)
     assert model.largest_error == pytest.approx(0, abs=1e-9)
-    assert model(Size(2, 10, 6)) == pytest.approx(2e-4 + 5e-5 + 2e-5 + 1.8e-6)
 
 
 def test_no_weight_is_negative() -> None:
@@ -53,7 +51,7 @@ def test_the_error_is_that_of_points_left_out() -> None:
 
 
 def test_too_few_points() -> None:
-    with pytest.raises(OptionError, match="a cost model needs at least 5 points of the grid, had 4; give more sizes"):
+    with pytest.raises(OptionError, match="a cost model needs at least 5 points of the grid, got 4; give more sizes"):
         fit(SIZES[:4], [1.0] * 4)
 
 
@@ -65,17 +63,14 @@ def test_the_grid() -> None:
     assert points((64,), (128,), max_length=512) == []  # more tokens than any batch has
 
 
-@pytest.mark.parametrize(
-    "product",
-    [Product("fp32", 1, 3, 8, 5), Product("fp32", 2, 3, 8, 5), Product("int8", 1, 3, 8, 5)],
-    ids=lambda product: product.name,
-)
-def test_products(product: Product) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_products(precision: str) -> None:
+    product = Product(precision, 3, 8, 5)
     outputs = runner(product, threads=1)()
     assert isinstance(outputs, list)
-    assert outputs[0].shape == ((2, 3, 5) if product.batch == 2 else (3, 5))
+    assert outputs[0].shape == (3, 5)
     assert np.abs(outputs[0]).max() > 0
-    assert product.operations == 2 * product.batch * 3 * 8 * 5
+    assert product.operations == 2 * 3 * 8 * 5
 
 
 def event(name: str, kind: str, dur: int, inputs: list[dict[str, list[int]]], made: list[int]) -> dict[str, object]:
@@ -92,11 +87,7 @@ def test_what_the_profiler_says() -> None:
     later = [{**one, "dur": one["dur"] * share // 10} for share in (1, 2, 3) for one in first]  # type: ignore[operator]
     seen = read([{"cat": "Session", "name": "run", "dur": 1}, *first, *later])
     assert dict(seen.seconds) == pytest.approx({"MatMulIntegerToFloat": 180e-6, "Gelu": 80e-6, "MatMul": 20e-6})
-    assert dict(seen.products) == {
-        Product("int8", 1, 6, 8, 5): 1,
-        Product("fp32", 8, 3, 8, 3): 1,
-        Product("fp32", 1, 6, 8, 7): 1,
-    }
+    assert dict(seen.operations) == {"int8": 2 * 6 * 8 * 5, "fp32": 2 * 8 * 3 * 8 * 3 + 2 * 6 * 8 * 7}
 
 
 def test_a_real_graph_under_the_profiler(tmp_path: Path) -> None:
@@ -105,14 +96,13 @@ def test_a_real_graph_under_the_profiler(tmp_path: Path) -> None:
     seen = look(found[2].backend, found[2].feeds(np.array([3, 5])), runs=2)
     assert {"MatMul", "Tanh", "Gather"} <= set(seen.seconds)
     assert min(seen.seconds.values()) >= 0
-    assert seen.products[Product("fp32", 1, 8, WIDTH, WIDTH)] == 1
+    assert seen.operations["fp32"] >= 2 * 8 * WIDTH * WIDTH
 
 
 @pytest.fixture(autouse=True)
-def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interleaving, "SHORTEST", 1e-9)
-    small = {kind: Product(kind, 1, 8, 8, 8) for kind in ("fp32", "int8")}
-    monkeypatch.setattr("cascade_bench.profile.LARGE", small)
+def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {kind: Product(kind, 8, 8, 8) for kind in ("fp32", "int8")}
+    monkeypatch.setattr("cascade_bench.profile.measuring.LARGE", small)
 
 
 def test_every_part_at_every_point(tmp_path: Path) -> None:
@@ -123,25 +113,15 @@ def test_every_part_at_every_point(tmp_path: Path) -> None:
     assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in made.seconds.values())
     assert made.reference.name == "4x8"
     assert "embed" not in made.shares  # nothing is multiplied there
-    share = made.shares["stage-1"]
-    assert share.operations["fp32"] >= 2 * 32 * WIDTH * WIDTH
-    assert share.products.median > 0
-    assert share.ceiling.median > 0
-
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main(list(map(str, arguments)))
-        seen = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, seen.out, seen.err
-
-    return run
+    assert made.operators["stage-1"].operations["fp32"] >= 2 * 32 * WIDTH * WIDTH
+    assert made.shares["stage-1"].median > 0
+    # The share by hand, of the first repeat: operations at the rate of the large products, by the part's seconds.
+    rate = made.turns.seconds["fp32 8x8x8"][0]
+    own = made.turns.seconds["stage-1 4x8"][0]
+    assert rate is not None
+    assert own is not None
+    share = made.operators["stage-1"].operations["fp32"] / (2 * 8**3) * rate / own
+    assert min(abs(end / share - 1) for end in (made.shares["stage-1"].low, made.shares["stage-1"].high)) < 1e-9
 
 
 @pytest.mark.parametrize("make", [toy_bundle, tag_bundle])
@@ -149,28 +129,24 @@ def test_the_command(run: Run, tmp_path: Path, make: Callable[[Path], object]) -
     make(tmp_path / "bundle")
     file = tmp_path / "profile.json"
     options = ["--rows", "1,3", "--lengths", "4,8", "--repeats", 1, "--threads", 1, "--json", file]
-    status, out, err = run("profile", tmp_path / "bundle", *options)
-    assert status == 0, err
-    head = next(line for line in out.splitlines() if line.startswith("rows x longest"))
+    done = run("profile", tmp_path / "bundle", *options)
+    assert done.status == 0, done.err
+    head = next(line for line in done.out.splitlines() if line.startswith("rows x longest"))
     assert head.split()[3:] == ["tokens", "tier", "1", "embed", "layer", "1", "layer", "2", "layer", "3"]
-    assert "Share of the time by operator, 3x8 tokens:" in out
+    assert "Share of the time by operator, 3x8 tokens:" in done.out
     read = json.loads(file.read_text())
     entries = {entry["fullname"]: entry for entry in read["benchmarks"]}
     assert entries["profile/stage-2 3x8 mixed"]["extra_info"]["tokens"] == 2 + 5 + 8
-    assert any(entry["group"] == "ceiling" for entry in read["benchmarks"])
+    assert any(entry["group"] == "peak" for entry in read["benchmarks"])
     assert set(read["cost_models"]) == {"tier1", "embed", "stage-1", "stage-2", "stage-3"}
     assert read["reference"] == "3x8"
 
 
-def test_a_bad_grid(run: Run, tmp_path: Path) -> None:
-    model = toy_bundle(tmp_path / "bundle").folder
-    status, _, err = run("profile", model, "--rows", "1,none")
-    assert (status, err) == (
-        2,
-        "Error: --rows must be whole numbers with commas between, was: 1,none; write 1,16,64\n",
-    )
-    status, _, err = run("profile", model, "--rows", "1", "--lengths", "4")
-    assert (status, err) == (2, "Error: a cost model needs at least 5 points of the grid, had 1; give more sizes\n")
+def test_a_bad_grid(run: Run, bundle: Path) -> None:
+    done = run("profile", bundle, "--rows", "1,none")
+    assert done.err == "Error: --rows must be whole numbers with commas between, got 1,none; write 1,16,64\n"
+    done = run("profile", bundle, "--rows", "1", "--lengths", "4")
+    assert done.err == "Error: a cost model needs at least 5 points of the grid, got 1; give more sizes\n"
 
 
 def test_without_onnx_the_extra_is_named() -> None:

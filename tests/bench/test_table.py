@@ -1,127 +1,75 @@
-"""Taking turns and what the table says, with contenders whose seconds are known."""
+"""The table: systems of a bundle, what the run says of systems whose seconds are known, the command."""
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from cascade.exceptions import OptionError
-from cascade.text.tokenizer import Text
-from cascade_bench import machine, render
-from cascade_bench.contenders import Answered, Contender
-from cascade_bench.data import Labelled
-from cascade_bench.interleaving import Plan, interleave
-from cascade_bench.table import Table, measure
-from cascade_bench.verdicts import verdict
+from cascade.policies.routing import defer_all
+from cascade_bench.systems.local import Answered, Model, System, answered, systems, tier1_confidence
+from cascade_bench.table import rendering
+from cascade_bench.table.conclusions import conclusion
+from cascade_bench.table.data import Data, read_data
+from cascade_bench.table.measuring import Table, measure
+from cascade_bench.timing import machine
+from tests.bench.conftest import Run, texts, write_lines
+from tests.bench.test_timing import World
+from tests.models import tiny
+from tests.models.tagged import sentences
+from tests.models.toy_tags import tag_bundle
 
-DATA = Labelled([f"text {i}" for i in range(10)], ["a"] * 10, np.zeros(10, dtype=np.int64))
-
-
-@dataclass
-class World:
-    """A clock that moves only when somebody works, on a machine that slows down by half from run to run."""
-
-    now: float = 0.0
-    slower: float = 1.0
-    ran: list[str] = field(default_factory=list)
-
-    def clock(self) -> float:
-        return self.now
-
-    def work(self, name: str, seconds: float) -> Callable[[], None]:
-        def run() -> None:
-            self.ran.append(name)
-            self.now += seconds * self.slower
-
-        return run
+DATA = Data([f"text {i}" for i in range(10)], ["a"] * 10)
+FACTS = machine.facts(threads=2)
 
 
-def contender(world: World, key: str, seconds: float, right: int, cut: int | None = None) -> Contender:
-    def run(texts: Sequence[Text]) -> Answered:
+def system(world: World, key: str, seconds: float, right: int, cut: int | None = None) -> System:
+    def run(items: Sequence[Any]) -> Answered:
         world.work(key, seconds)()
-        return Answered(["a"] * right + ["b"] * (len(texts) - right), 0.25, 2.5)
+        return Answered(["a"] * right + ["b"] * (len(items) - right), None, 2.5)
 
-    return Contender(key, f"the {key}", run, cut)
+    return System(key, f"the {key}", run, cut)
 
 
-def made(world: World, *, cascade: tuple[float, int], repeats: int = 7, pipeline: float | None = None) -> Table:
-    who = [
-        contender(world, "full", 4.0, 9, cut=3),
-        contender(world, "cut-2", 3.0, 8, cut=2),
-        contender(world, "cut-1", 2.0, 6, cut=1),
-        contender(world, "cascade", *cascade),
+def made(*, cascade: tuple[float, int], repeats: int = 7, pipeline: float | None = None) -> Table:
+    world = World()
+    tested = [
+        system(world, "full", 4.0, 9, cut=3),
+        system(world, "cut-2", 3.0, 8, cut=2),
+        system(world, "cut-1", 2.0, 6, cut=1),
+        system(world, "cascade", *cascade),
     ]
     if pipeline is not None:
-        who.append(contender(world, "pipeline", pipeline, 9))
-    return measure(who, DATA, repeats=repeats, clock=world.clock, pause=0)
+        tested.append(system(world, "pipeline", pipeline, 9))
+    return measure(tested, DATA, repeats=repeats, clock=world.clock, pause=0)
 
 
-def test_everyone_has_a_turn_in_every_repeat_in_changing_orders() -> None:
-    world = World()
-    runs = {name: world.work(name, 1.0) for name in "abc"}
-    seen: list[str] = []
-    turns = interleave(
-        runs, repeats=6, warm_up=dict.fromkeys("abc", 1.0), clock=world.clock, pause=0, progress=seen.append
-    )
-    assert [sorted(order) for order in turns.orders] == [["a", "b", "c"]] * 6
-    assert len({tuple(order) for order in turns.orders}) > 1
-    assert [name for order in turns.orders for name in order] == world.ran == seen
-    assert turns.seconds == {name: [1.0] * 6 for name in "abc"}
-
-
-def test_a_slow_contender_runs_in_fewer_repeats_and_a_fast_one_several_times_in_a_turn() -> None:
-    world = World()
-    runs = {"slow": world.work("slow", 20.0), "fast": world.work("fast", 0.05)}
-    turns = interleave(runs, repeats=7, warm_up={"slow": 20.0, "fast": 0.05}, clock=world.clock, pause=0)
-    assert turns.seconds["slow"] == [20.0, None, None, 20.0, None, None, 20.0]
-    assert turns.plans["fast"] == Plan(tuple(range(7)), 4)
-    assert turns.seconds["fast"] == pytest.approx([0.05] * 7)
-    assert world.ran.count("fast") == 28
-
-
-@pytest.mark.parametrize(
-    ("seconds", "repeats", "expected"),
-    [
-        (1.0, 7, Plan((0, 1, 2, 3, 4, 5, 6), 1)),
-        (1000.0, 7, Plan((0, 3, 6), 1)),
-        (1000.0, 2, Plan((0, 1), 1)),
-        (0.0, 1, Plan((0,), 64)),
-    ],
-)
-def test_plans(seconds: float, repeats: int, expected: Plan) -> None:
-    assert Plan.of(seconds, repeats) == expected
-
-
-def test_garbage_is_collected_as_before_afterwards() -> None:
-    inside: list[bool] = []
-
-    def broken() -> None:
-        inside.append(gc.isenabled())
-        raise RuntimeError("broken")
-
-    before = (gc.isenabled(), gc.get_freeze_count())
-    with pytest.raises(RuntimeError, match="broken"):
-        interleave({"a": broken}, repeats=1, warm_up={"a": 1.0}, pause=0)
-    assert inside == [False]
-    assert (gc.isenabled(), gc.get_freeze_count()) == before == (True, 0)
-
-
-def test_no_repeats() -> None:
-    with pytest.raises(OptionError, match="repeats must be a whole number of at least 1, was: 0"):
-        interleave({}, repeats=0, warm_up={})
+@pytest.mark.parametrize("name", ["classifier", "tagger"])
+def test_systems_are_what_they_are_called(request: pytest.FixtureRequest, name: str) -> None:
+    model: Model = request.getfixturevalue(name)
+    items: list[Any] = texts() if name == "classifier" else sentences(40)
+    tested = systems(model)
+    assert [one.key for one in tested] == ["full", "cut-2", "cut-1", "tier1", "exits", "cascade"]
+    assert tested[-1].name == ("cascade with exits" if name == "classifier" else "cascade with windows and exits")
+    found = {one.key: one.run(items) for one in tested}
+    assert [found[key].mean_layer for key in ("full", "cut-2", "cut-1", "tier1")] == [3, 2, 1, None]
+    assert (found["tier1"].deferred, found["exits"].deferred) == (0, 1)
+    assert found["exits"].labels == answered(model.with_router(defer_all), items).labels
+    second = answered(model, items).tiers
+    assert second is not None
+    assert found["cascade"].deferred == pytest.approx((second == 2).mean())
+    assert 0 < (second == 2).mean() < 1
+    assert tier1_confidence(model, items).shape == second.shape
 
 
 def test_speed_ups_and_accuracy() -> None:
-    table = made(World(), cascade=(0.5, 9), pipeline=8.0)
+    table = made(cascade=(0.5, 9), pipeline=8.0)
     cascade = table.row("cascade")
-    assert (cascade.accuracy, cascade.against_full, cascade.deferred, cascade.mean_layer) == (0.9, 0.0, 0.25, 2.5)
+    assert (cascade.accuracy, cascade.against_full, cascade.deferred, cascade.mean_layer) == (0.9, 0.0, None, 2.5)
     assert (cascade.over_full.median, cascade.over_full.low) == (8, 8)
     assert cascade.over_pipeline is not None
     assert cascade.over_pipeline.median == 16
@@ -130,16 +78,13 @@ def test_speed_ups_and_accuracy() -> None:
     assert table.row("full").over_full.median == 1
 
 
-def test_the_verdict_names_the_fastest_depth_that_is_as_accurate() -> None:
-    assert verdict(made(World(), cascade=(1.0, 8))) == (
-        "The cascade is right on 80.00% and takes 1 s for 10 texts; the fastest fixed depth that is at least as "
-        "accurate, the cut-2 (80.00%), takes 3 s, so the cascade is 3.00 times faster [3.00, 3.00]."
-    )
-
-
 @pytest.mark.parametrize(
     ("cascade", "expected"),
     [
+        (
+            (1.0, 8),
+            "the fastest fixed depth that is at least as accurate, the cut-2 (80.00%), takes 3 s, so the cascade is",
+        ),
         ((6.0, 9), "the full (90.00%), takes 4 s, so the cascade is slower, 0.67 times as fast"),
         ((4.0, 9), "so there is no clear difference: the cascade is 1.00 times as fast"),
         (
@@ -148,89 +93,106 @@ def test_the_verdict_names_the_fastest_depth_that_is_as_accurate() -> None:
         ),
     ],
 )
-def test_the_verdict_is_honest(cascade: tuple[float, int], expected: str) -> None:
-    assert expected in verdict(made(World(), cascade=cascade))
+def test_the_conclusion_names_the_fastest_depth_that_is_as_accurate(cascade: tuple[float, int], expected: str) -> None:
+    assert expected in conclusion(made(cascade=cascade))
 
 
 def test_too_few_repeats_are_said() -> None:
-    assert "[4.00, 4.00, covering only 75%]" in verdict(made(World(), cascade=(1.0, 9), repeats=3))
+    assert "[4.00, 4.00, covering only 75%]" in conclusion(made(cascade=(1.0, 9), repeats=3))
 
 
 def test_full_depth_comes_first() -> None:
-    with pytest.raises(OptionError, match="the first contender must be tier 2 at full depth"):
-        measure([contender(World(), "cascade", 1, 1)], DATA)
+    with pytest.raises(OptionError, match="the first system must be tier 2 at full depth"):
+        measure([system(World(), "cascade", 1, 1)], DATA)
 
 
-@pytest.fixture
-def facts() -> Mapping[str, Any]:
-    return machine.facts(threads=2)
-
-
-def test_text_and_markdown_hold_every_row(facts: Mapping[str, Any]) -> None:
-    table = made(World(), cascade=(0.5, 9))
-    text, markdown = render.as_text(table, facts), render.as_markdown(table, facts)
-    line = "| the cascade | 90.00% | +0.00 | 25.0% | 2.50 | 20 | 8.00 [8.00, 8.00] |"
-    assert line in markdown.splitlines()
-    assert markdown.splitlines()[1] == "|---|--:|--:|--:|--:|--:|--:|"
-    for row in table.rows:
-        assert row.name in text
+def test_text_and_markdown_hold_every_row() -> None:
+    table = made(cascade=(0.5, 9))
+    text, markdown = (rendering.as_text(table, FACTS, markdown=markdown) for markdown in (False, True))
+    assert "| the cascade | 90.00% | +0.00 |  | 2.50 | 20 | 8.00 [8.00, 8.00] |" in markdown.splitlines()
+    assert all(row.name in text for row in table.rows)
     assert "over pipeline" not in markdown
-    assert verdict(table) in text
-    assert "7 interleaved repeats;" in text
-    assert "2 threads" in text
+    for printed in (text, markdown):
+        assert conclusion(table) in printed
+        assert "7 interleaved repeats;" in printed
+        assert "2 threads" in printed
 
 
-def test_slow_contenders_are_named_below(facts: Mapping[str, Any]) -> None:
-    table = made(World(), cascade=(0.5, 9), pipeline=30.0)
-    markdown = render.as_markdown(table, facts)
-    assert "7 interleaved repeats (slow contenders: 3)" in markdown
+def test_slow_systems_are_named_below_and_json_keeps_the_raw_samples() -> None:
+    table = made(cascade=(0.5, 9), pipeline=30.0)
+    markdown = rendering.as_text(table, FACTS, markdown=True)
+    assert "7 interleaved repeats (slow systems: 3)" in markdown
     assert "| 60.00 [60.00, 60.00] (75%) |" in markdown
-
-
-def test_json_keeps_the_raw_samples(facts: Mapping[str, Any], tmp_path: Path) -> None:
-    table = made(World(), cascade=(0.5, 9), pipeline=30.0)
-    file = tmp_path / "table.json"
-    render.write_json(file, render.as_json(table, facts, {"model": "m"}))
-    read = json.loads(file.read_text(encoding="utf-8"))
-    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+    read = json.loads(json.dumps(rendering.as_json(table, FACTS, {"model": "m"})))
     found = {entry["name"]: entry for entry in read["benchmarks"]}
     assert found["cascade"]["stats"]["data"] == [0.5] * 7
-    assert found["cascade"]["stats"]["outliers"] == "0;0"
     assert found["pipeline"]["extra_info"]["seconds_by_repeat"] == [30.0, None, None, 30.0, None, None, 30.0]
     assert found["full"]["extra_info"]["speed_up_over_full"]["median"] == 1
-    assert read["machine_info"]["threads"] == 2
-    assert read["details"] == {"model": "m"}
-    assert read["verdict"] == verdict(table)
+    assert (read["machine_info"]["threads"], read["details"]) == (2, {"model": "m"})
+    assert read["conclusion"] == conclusion(table)
 
 
-def test_the_machine(tmp_path: Path) -> None:
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/cpuinfo").write_text(
-        "model name\t: Toy 1\nflags\t\t: fpu avx2 avx512_vnni\n\nmodel name: Toy 2\n"
+@pytest.mark.parametrize("tagging", [False, True])
+def test_the_command(run: Run, request: pytest.FixtureRequest, tmp_path: Path, tagging: bool) -> None:
+    model, data = (
+        request.getfixturevalue(name) for name in (("tags_bundle", "tags_data") if tagging else ("bundle", "data"))
     )
-    (tmp_path / "proc/meminfo").write_text("MemTotal:       2048 kB\n")
-    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
-    (tmp_path / "proc/self").mkdir()
-    (tmp_path / "proc/self/cgroup").write_text("0::/\n")
-    (tmp_path / "sys/fs/cgroup/cpu.max").write_text("150000 100000\n")
-    found = machine.facts(threads=2, root=tmp_path)
-    assert found["cpu"]["model"] == "Toy 1"
-    assert found["cpu"]["flags"] == ["avx2", "avx512_vnni"]
-    assert found["cpu"]["cgroup_quota"] == 1.5
-    assert found["memory_mib"] == 2
-    assert set(found["versions"]) >= {"cascade", "numpy", "onnxruntime"}
-    words = machine.in_words(found)
-    assert words.startswith("Toy 1, ")
-    assert "control group 1.5, avx512_vnni; 2 threads" in words
+    file = tmp_path / "table.json"
+    done = run("table", model, "--data", data, "--repeats", 2, "--threads", 1, "--json", file)
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    assert [line.split("  ")[0] for line in lines[:6]] == [
+        "system",
+        "tier 2, full depth",
+        "tier 2 cut after layer 2",
+        "tier 2 cut after layer 1",
+        "tier 1 alone",
+        "tier 2 with exits",
+    ]
+    assert ("entity F1" in lines[0]) == tagging
+    assert "The cascade is right on" in done.out
+    assert "Settings: router Threshold(" in done.out
+    assert ("windows" in done.out.split("Settings: ")[1]) == tagging
+    read = json.loads(file.read_text())
+    assert [entry["name"] for entry in read["benchmarks"]] == ["full", "cut-2", "cut-1", "tier1", "exits", "cascade"]
+    assert all(len(entry["stats"]["data"]) == 2 for entry in read["benchmarks"])
+    assert read["details"]["router"].startswith("Threshold(")
+    assert (read["machine_info"]["threads"], read["details"]["items"]) == (1, 40)
+    markdown = run("table", model, "--data", data, "--repeats", 1, "--threads", 1, "--markdown")
+    assert markdown.out.startswith("| system | accuracy | points |")
 
 
-def test_a_machine_that_says_nothing(tmp_path: Path) -> None:
-    found = machine.facts(threads=1, root=tmp_path)
-    assert found["cpu"]["flags"] == []
-    assert found["memory_mib"] is None
-    assert "no VNNI" in machine.in_words(found)
-    json.dumps(found)
+def test_measured_words(tagger: Model, tags_data: Path) -> None:
+    data = read_data(str(tags_data), tagger)
+    table = measure(systems(tagger), data, repeats=1, pause=0)
+    right = answered(tagger, data.items).labels
+    assert table.row("cascade").accuracy == data.accuracy(right)
+    assert table.row("cascade").f1 == pytest.approx(data.f1(right))
 
 
-def test_a_folder_without_a_checkout_has_no_revision(tmp_path: Path) -> None:
-    assert machine.revision(tmp_path) is None
+def test_with_a_pipeline(run: Run, tmp_path: Path) -> None:
+    tiny.tagger(tmp_path / "checkpoint")
+    bundle = tag_bundle(tmp_path / "bundle", labels=tiny.TAGS, tokenizer=tiny.tokenizer())
+    lines = [{"tokens": own, "tags": [tiny.TAGS[0]] * len(own)} for own in sentences(10)]
+    file = write_lines(tmp_path / "some.jsonl", lines)
+    options = ("--repeats", 1, "--threads", 1, "--checkpoint", tmp_path / "checkpoint")
+    done = run("table", bundle.folder, "--data", file, *options)
+    assert done.status == 0, done.err
+    assert "over pipeline" in done.out.splitlines()[0]
+    assert "transformers.pipeline, fp32, batches of " in done.out
+    assert "Pipeline, items/s by batch size on 10 items: 1: " in done.out
+    assert "Every word is labelled" in done.out
+
+
+def test_bad_use(run: Run, bundle: Path, data: Path, tmp_path: Path) -> None:
+    for expected, arguments in {
+        "missing; check the path": (bundle, "--data", tmp_path / "none.jsonl"),
+        "there is no folder": (tmp_path / "none", "--data", data),
+        "--json must be a file in a folder that is there": (bundle, "--data", data, "--json", tmp_path),
+        "Missing option '--data'": (bundle,),
+        "0 is not in the range": (bundle, "--data", data, "--repeats", 0),
+    }.items():
+        done = run("table", *arguments)
+        assert done.status == 2
+        assert expected in done.err
+        assert done.err.startswith("Error: ")

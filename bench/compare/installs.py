@@ -1,0 +1,139 @@
+"""Two installs of this package, before and after, on one bundle: a process each, in turns.
+
+Each is timed at full depth and as the bundle is configured, on all texts in one call and one text at a time. A ratio
+says nothing where answers differ, so the share of equal answers is noted wherever it is below 1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cascade.exceptions import BundleError, OptionError
+from cascade_bench.compare import worker
+from cascade_bench.compare.files import Comparison, paired
+from cascade_bench.systems import worker as far_end
+from cascade_bench.systems.local import CASCADE, FULL
+from cascade_bench.systems.process import Job, ProcessClock, WorkerError, WorkerProcess
+from cascade_bench.table.data import Data
+from cascade_bench.timing.interleaving import PAUSE, Interleaved, Progress, interleave
+
+__all__ = ["Install", "Seconds", "compare_installs"]
+
+SYSTEMS = {FULL: "full depth", CASCADE: "cascade"}
+Seconds = dict[str, Interleaved]
+"""By threads and system, as in `full depth, 2 threads`; inside by install and list, as in `A, all`."""
+
+
+@dataclass(frozen=True)
+class Install:
+    """An install.
+
+    Attributes:
+        python: the interpreter.
+        path: its PYTHONPATH; empty for what the interpreter finds by itself.
+    """
+
+    python: str
+    path: str = ""
+
+    @classmethod
+    def of(cls, said: str) -> Install:
+        """A folder that holds `cascade/`, for this interpreter, or another interpreter that has it installed.
+
+        Raises:
+            OptionError: it is neither.
+        """
+        place = Path(said)
+        if (place / "cascade" / "__init__.py").is_file():
+            return cls(sys.executable, str(place.absolute()))
+        if place.is_file() and os.access(place, os.X_OK):
+            return cls(str(place.absolute()))  # not resolved: a virtual environment's link is what makes it one
+        raise OptionError(
+            f"an install must be a Python interpreter or a folder that holds cascade/, got {said}; name one"
+        )
+
+    def start(self, *, threads: int, folder: str) -> WorkerProcess:
+        """A process of it, in a folder without packages, which would come before its path."""
+        future, *texts = "from __future__ import annotations\n", far_end.__file__, worker.__file__
+        code = "\n".join(Path(text).read_text(encoding="utf-8").replace(future, "") for text in texts)
+        command = [self.python, "-c", f"{future}{code}\nobey(LOADERS, {{}})"]
+        return WorkerProcess(threads=threads, command=command, environment={"PYTHONPATH": self.path}, folder=folder)
+
+
+def compare_installs(
+    installs: Sequence[Install],
+    job: Job,
+    items: Sequence[Any],
+    *,
+    threads: Sequence[int] = (1, 2),
+    repeats: int = 9,
+    single: int = 32,
+    progress: Progress | None = None,
+    pause: float = PAUSE,
+) -> tuple[Comparison, Seconds]:
+    """Time A and B.
+
+    Args:
+        installs: A and B.
+        job: what both are given; its folder must be there, its threads are replaced.
+        items: texts or sentences.
+        threads: one comparison for each.
+        repeats: turns of each.
+        single: so many of the items, spread evenly, are answered one at a time.
+        progress: called before each turn.
+        pause: seconds between turns.
+
+    Raises:
+        BundleError: an install failed, with its last words.
+    """
+    (Path(job.folder) / "texts.json").write_text(json.dumps(list(items)), encoding="utf-8")
+    some = np.linspace(0, len(items) - 1, min(single, len(items))).astype(int).tolist()
+    say, clock = progress or (lambda _name: None), ProcessClock()
+    rows, notes, taken = [], dict[str, None](), Seconds()
+    for count, (kind, system) in itertools.product(threads, SYSTEMS.items()):
+        title = f"{system}, {count} thread{'s' * (count > 1)}"
+        answers, runs = [], dict[str, Callable[[], object]]()
+        with ExitStack() as stack:
+            for name, install in zip("AB", installs, strict=True):
+                process = stack.enter_context(install.start(threads=count, folder=job.folder))
+                with _told(name):
+                    found = process.load(kind, replace(job, threads=count))
+                    answers.append(process.run().labels)
+                notes[f"{name}: {found['said']}."] = None
+                for part, asked in (("all", None), ("one by one", some)):
+                    runs[f"{name}, {part}"] = partial(_run, name, process, clock, asked)
+            same = Data(items, answers[0], words=job.tagging).accuracy(answers[1])
+            if same < 1:
+                notes[f"{title}: B answers as A on {same:.2%}."] = None
+            shown = partial(lambda title, name: say(f"{title}: {name}"), title)
+            turns = interleave(runs, repeats=repeats, progress=shown, clock=clock, pause=pause)
+        taken[title] = turns
+        for part in ("all", "one by one"):
+            rows.append(paired(f"{title}, {part}", turns.seconds[f"A, {part}"], turns.seconds[f"B, {part}"]))
+    return Comparison(tuple(rows), tuple(notes)), taken
+
+
+def _run(name: str, process: WorkerProcess, clock: ProcessClock, asked: Sequence[int] | None) -> None:
+    """All items in one call, or these one by one."""
+    with _told(name):
+        clock.now += process.run().seconds if asked is None else sum(process.single(asked))
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Failures of an install as an error that the command tells in one line."""
+    try:
+        yield
+    except WorkerError as error:
+        raise BundleError(f"install {name} must answer with this bundle, but: {error}; see cascade inspect") from None

@@ -1,0 +1,110 @@
+"""Settings of a curve: where tier 1 defers and tier 2 exits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cascade.pipelines.tagger import Tagger
+from cascade.policies import exits as exit_policies
+from cascade.policies import routing
+from cascade.policies.exits import ExitPolicy, MaxProbability, never
+from cascade.policies.routing import Router, Threshold, defer_all
+from cascade.policies.unit_exits import TokenExit
+from cascade_bench.systems.local import Model, tier1_confidence
+
+__all__ = ["Setting", "Tried", "candidates", "front", "spread"]
+
+LEAST, MOST = 0.02, 0.7  # shares of the units that candidates defer
+SUREST, LOOSEST = 0.005, 0.6  # doubt that candidates let pass at an exit
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a bundle is run with; windows and all else are its own."""
+
+    router: Router
+    exit_policy: ExitPolicy
+
+    def __str__(self) -> str:
+        return f"{self.router!r}, {self.exit_policy!r}"
+
+    def of(self, model: Model) -> Model:
+        """A copy of the bundle with this setting."""
+        return model.with_router(self.router).with_exit_policy(self.exit_policy)
+
+    def to_json(self) -> dict[str, Any]:
+        """The written form, as a manifest has it."""
+        return {"router": routing.to_json(self.router), "exit_policy": exit_policies.to_json(self.exit_policy)}
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> Setting:
+        """From `to_json`.
+
+        Raises:
+            OptionError: a policy that is not known.
+        """
+        return cls(routing.from_json(written["router"]), exit_policies.from_json(written["exit_policy"]))
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A setting that ran once.
+
+    Attributes:
+        setting: which.
+        accuracy: in [0, 1].
+        seconds: of the pass: one sample, good enough to choose by.
+    """
+
+    setting: Setting
+    accuracy: float
+    seconds: float
+
+
+def candidates(model: Model, items: Sequence[Any], *, deferrals: int, exits: int) -> list[Setting]:
+    """Settings to try: every threshold of tier 1 with every threshold of the exits, with `never`, and exits alone.
+
+    Args:
+        model: whose tier 1 answers once, so that thresholds defer shares from 2 to 70 %, in equal ratios.
+        items: what it answers.
+        deferrals: thresholds of tier 1 at most; equal ones count once.
+        exits: thresholds of the exits.
+    """
+    shares = np.geomspace(LEAST, MOST, deferrals)
+    thresholds = np.quantile(tier1_confidence(model, items), shares).round(4).tolist()
+    doubts = np.geomspace(SUREST, LOOSEST, exits).round(4).tolist()
+    policies: list[ExitPolicy] = [TokenExit(doubt) for doubt in doubts]
+    if not isinstance(model, Tagger):
+        policies = [MaxProbability(round(1 - doubt, 4)) for doubt in doubts]
+    routers = [Threshold(threshold) for threshold in dict.fromkeys(thresholds)]
+    grid: list[ExitPolicy] = [*policies, never]
+    made = [Setting(router, policy) for router in routers for policy in grid]
+    return [*made, *(Setting(defer_all, policy) for policy in policies)]
+
+
+def front(points: Iterable[Tried]) -> list[Tried]:
+    """Those that no other beats in both accuracy and seconds, fastest first (the Pareto front)."""
+    found: list[Tried] = []
+    for point in sorted(points, key=lambda point: (point.seconds, -point.accuracy)):
+        if not found or point.accuracy > found[-1].accuracy:
+            found.append(point)
+    return found
+
+
+def spread(points: Sequence[Tried], count: int) -> list[Tried]:
+    """At most so many points, far from each other, in order: both ends first, then the farthest from those taken."""
+    if len(points) <= count:
+        return list(points)
+    across, up = [math.log(point.seconds) for point in points], [point.accuracy for point in points]
+    wide, high = max(across) - min(across) or 1.0, max(up) - min(up) or 1.0
+    places = [(x / wide, y / high) for x, y in zip(across, up, strict=True)]
+    taken = [len(points) - 1, 0][:count]
+    while len(taken) < count:
+        gaps = [min(math.dist(place, places[other]) for other in taken) for place in places]
+        taken.append(max(range(len(points)), key=gaps.__getitem__))
+    return [points[number] for number in sorted(taken)]

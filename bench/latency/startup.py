@@ -1,0 +1,120 @@
+"""What a first call costs: importing, answering from a cold process, memory after a hundred texts.
+
+Each sample is a process of its own. "Cold" means a new process; files may be in the system's cache.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from cascade.cli.demo.texts import sentences
+from cascade.core.checks import check_whole
+from cascade.exceptions import BundleError
+from cascade_bench.timing.interleaving import Progress
+
+__all__ = ["Startup", "startup"]
+
+TEXTS = 100
+
+IMPORT = """
+import time
+begin = time.perf_counter()
+import cascade
+middle = time.perf_counter()
+import {module}
+print(middle - begin, time.perf_counter() - begin)
+"""
+
+ANSWER = """
+import json, sys
+from {module} import {name}
+model, threads, texts = json.load(sys.stdin)
+{name}.from_pretrained(model, threads=threads).{predict}(texts)
+"""
+
+MEMORY = f"""{ANSWER}
+try:
+    lines = open("/proc/self/status").read().splitlines()
+    found = dict(line.split()[:2] for line in lines if line.startswith(("VmRSS", "VmHWM")))
+    print(int(found["VmRSS:"]) / 1024, int(found["VmHWM:"]) / 1024)
+except OSError:
+    import psutil
+    held = psutil.Process().memory_info().rss / 2**20
+    print(held, held)
+"""
+
+CLASSIFIER = {"module": "cascade.pipelines.classifier", "name": "Classifier", "predict": "predict"}
+TAGGER = {"module": "cascade.pipelines.tagger", "name": "Tagger", "predict": "predict_texts"}
+
+
+@dataclass(frozen=True)
+class Startup:
+    """Samples, one per process.
+
+    Attributes:
+        import_seconds: of `import cascade`, inside the process.
+        classifier_seconds: of that and everything that a `Classifier` (or `Tagger`) needs.
+        answer_seconds: from starting a process to its end, having answered one text.
+        resident_mib: memory held after answering 100 texts.
+        peak_mib: the most it held until then.
+    """
+
+    import_seconds: tuple[float, ...]
+    classifier_seconds: tuple[float, ...]
+    answer_seconds: tuple[float, ...]
+    resident_mib: tuple[float, ...]
+    peak_mib: tuple[float, ...]
+
+    def medians(self) -> dict[str, float]:
+        """By name."""
+        return {name: median(values) for name, values in vars(self).items()}
+
+
+def startup(
+    model: str, *, threads: int, tagging: bool = False, samples: int = 5, progress: Progress | None = None
+) -> Startup:
+    """Measure in fresh processes, the three kinds taking turns.
+
+    Args:
+        model: a bundle's folder or Hub id.
+        threads: of both tiers.
+        tagging: the bundle is a tagger's.
+        samples: of each kind, after one that does not count.
+        progress: called before each process.
+
+    Raises:
+        BundleError: a process failed.
+    """
+    check_whole("samples", samples, "5 give a stable median")
+    names = TAGGER if tagging else CLASSIFIER
+    texts = [sentence.text for sentence in sentences("sentiment")][:TEXTS]
+    kinds = {"import": (IMPORT, None), "first answer": (ANSWER, texts[:1]), "memory": (MEMORY, texts)}
+    found = []
+    for _ in range(samples + 1):
+        said: dict[str, list[float]] = {}
+        for kind, (code, asked) in kinds.items():
+            if progress is not None:
+                progress(kind)
+            begin = time.perf_counter()
+            printed = _fresh(code, names, [model, threads, asked])
+            said[kind] = [*map(float, printed), time.perf_counter() - begin]
+        found.append((*said["import"][:2], said["first answer"][-1], *said["memory"][:2]))
+    return Startup(*zip(*found[1:], strict=True))  # the first one fills the system's cache
+
+
+def _fresh(code: str, names: dict[str, str], given: Any) -> list[str]:
+    for name, value in names.items():
+        code = code.replace(f"{{{name}}}", value)
+    done = subprocess.run(  # noqa: S603  # this file's own code in this interpreter
+        [sys.executable, "-c", code], input=json.dumps(given), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
+        raise BundleError(f"a fresh process must answer with this bundle, but: {reason[0]}; see cascade inspect")
+    return done.stdout.split()

@@ -1,0 +1,199 @@
+"""`cascade-bench peers`: its options, its tables, its file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cascade.exceptions import OptionError
+from cascade.pipelines.tagger import Tagger
+from cascade.runtime.threads import check_threads
+from cascade_bench.options import (
+    data_options,
+    json_option,
+    markdown_option,
+    model_argument,
+    repeats_option,
+    threads_option,
+)
+from cascade_bench.peers.running import ORDERS
+from cascade_bench.peers.table import PeerRow, PeerTable, compare
+from cascade_bench.systems.baselines import BASELINES
+from cascade_bench.systems.local import load
+from cascade_bench.systems.process import Job
+from cascade_bench.table.data import Columns, read_data
+from cascade_bench.timing import machine
+from cascade_bench.timing.console import bar, check_output, grid
+from cascade_bench.timing.report_json import benchmark, document, write_json
+from cascade_bench.timing.statistics import shown
+
+__all__ = ["as_json", "as_text", "peers"]
+
+
+@click.command(short_help="The same checkpoint through transformers, optimum, ONNX Runtime, OpenVINO, CTranslate2.")
+@model_argument
+@data_options
+@click.option("--checkpoint", required=True, metavar="FOLDER", help="Tier 2 as transformers reads it.")
+@click.option("--only", multiple=True, type=click.Choice(list(BASELINES)), help="Run these only; may be repeated.")
+@repeats_option
+@click.option("--single", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
+              help="Texts that are answered one at a time as well; 0: none.")  # fmt: skip
+@click.option("--work", metavar="FOLDER", help="Keep converted files here.  [default: a temporary folder]")
+@threads_option
+@json_option
+@markdown_option
+def peers(
+    model: str,
+    file: str,
+    columns: Columns,
+    checkpoint: str,
+    only: tuple[str, ...],
+    repeats: int,
+    single: int,
+    work: str | None,
+    threads: int | None,
+    json_file: Path | None,
+    markdown: bool,
+) -> None:
+    """What else could run this checkpoint, and how fast: each in a process of its own, all taking turns.
+
+    MODEL is a bundle, FOLDER the checkpoint that its second tier was made from. Each pass labels all texts of the file
+    (or tags all sentences), tokenisation included, with equal threads; each system at the batch size that is best for
+    it, in the order of the file and sorted by length. What is not installed is listed with the line that installs it.
+
+    With --single N a second table follows: p50, p95 and p99 of the time that one text (or sentence) takes when each is
+    given after the last is answered. N texts spread evenly over the file are answered by every system, in turns of some
+    20 texts, after a pass that does not count. Texts that the cascade's first tier answers alone, and those that it
+    defers, have lines of their own. 200 give a p95 worth reading, 1000 a p99.
+
+    \b
+    Example:
+      cascade-bench peers models/sentiment --data dev.jsonl --checkpoint runs/tier2 --threads 2
+      cascade-bench peers models/sentiment --data dev.jsonl --checkpoint runs/tier2 --only full --only onnxruntime-int8
+      cascade-bench peers models/sentiment --data dev.jsonl --checkpoint runs/tier2 --threads 2 --repeats 1 --single 200
+    """
+    check_output("--json", json_file)
+    count = check_threads(threads)
+    pipeline = load(model, threads=count)
+    data = read_data(file, pipeline, columns=columns)
+    kinds = [kind for kind in BASELINES.values() if not only or kind.key in only]
+    before = machine.facts(threads=count)
+    with ExitStack() as stack:
+        folder = Path(work or stack.enter_context(tempfile.TemporaryDirectory(prefix="cascade-bench-")))
+        if not folder.is_dir():
+            raise OptionError(f"--work must be a folder that is there, got {folder}; make it first")
+        job = Job(
+            model=model,
+            checkpoint=checkpoint,
+            folder=str(folder.absolute()),
+            threads=count,
+            max_length=pipeline.bundle.manifest.tier2.max_length,
+            multi_label=not isinstance(pipeline, Tagger) and pipeline.multi_label,
+            tagging=data.words,
+        )
+        del pipeline  # its threads and its memory are not part of this
+        step = stack.enter_context(bar())
+        made = compare(kinds, job, data, repeats=repeats, progress=step, single=single)
+    click.echo(as_text(made, before, markdown=markdown))
+    if json_file is not None:
+        details = {"model": model, "data": Path(file).name, "checkpoint": checkpoint, "repeats": repeats}
+        write_json(json_file, as_json(made, before, {**details, "single": single}))
+
+
+def as_text(table: PeerTable, facts: Mapping[str, Any], *, markdown: bool = False) -> str:
+    """For terminals, or for README."""
+    columns = _columns(table)
+    cells = [[cell(row) for cell in columns.values()] for row in table.rows]
+    blocks = [grid(list(columns), cells, left=2, markdown=markdown), ""]
+    if table.single is not None:
+        blocks += [grid(*table.single.cells(), markdown=markdown), ""]
+    notes = [*table.data.notes, *_notes(table)]
+    said = [_method(table), machine.in_words(facts) + _versions_in_words(table)]
+    if markdown:
+        return "\n".join([*blocks, *(f"- {note}" for note in notes), "", " ".join(said)])
+    return "\n".join([*blocks, *notes, *said])
+
+
+def as_json(table: PeerTable, facts: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything, in pytest-benchmark's shape."""
+    more: dict[str, Any] = {
+        "notes": list(table.data.notes),
+        "metric": table.data.metric,
+        "data_sha256": table.data.sha256,
+        "absent": [
+            {"key": one.kind.key, "name": one.kind.name, "reason": one.reason, "failed": one.failed}
+            for one in table.absent
+        ],
+        "orders": table.orders,
+        "peer_versions": _versions(table),
+    }
+    benchmarks = [_benchmark(row, table) for row in table.rows]
+    if table.single is not None:
+        benchmarks += table.single.entries()
+        more["single"] = table.single.document()
+    return document(facts, benchmarks, details=dict(details), **more)
+
+
+def _benchmark(row: PeerRow, table: PeerTable) -> dict[str, Any]:
+    info = {
+        "name": row.kind.name,
+        "order": ORDERS[row.by_length],
+        table.data.unit: len(table.data),
+        "accuracy": row.accuracy,
+        "agreement_with_full": row.agreement,
+        "batch_size": row.batch_size,
+        "items_per_second_by_batch_size": row.tried,
+        "speed_up_over_full": None if row.over_full is None else asdict(row.over_full),
+        "speed_up_over_pipeline": None if row.over_pipeline is None else asdict(row.over_pipeline),
+        "load_seconds": row.load_seconds,
+        "peak_mib": row.peak_mib,
+        "note": row.kind.note,
+    }
+    return benchmark("peers", row.name, row.seconds, iterations=row.passes, info=info)
+
+
+def _columns(table: PeerTable) -> dict[str, Callable[[PeerRow], str]]:
+    return {
+        "system": lambda row: row.kind.name,
+        "texts": lambda row: "own order" if row.kind.own else ORDERS[row.by_length],
+        "batch": lambda row: "" if row.batch_size is None else str(row.batch_size),
+        table.data.metric: lambda row: f"{row.accuracy:.2%}",
+        "as full tier 2": lambda row: "" if row.agreement is None else f"{row.agreement:.2%}",
+        f"{table.data.unit}/s": lambda row: f"{len(table.data) / row.median_seconds:,.0f}",
+        "over full tier 2": lambda row: shown(row.over_full),
+        "over pipeline": lambda row: shown(row.over_pipeline),
+        "peak MiB": lambda row: "" if row.peak_mib is None else f"{row.peak_mib:,.0f}",
+    }
+
+
+def _notes(table: PeerTable) -> list[str]:
+    kinds = dict.fromkeys(row.kind for row in table.rows)
+    notes = [f"{kind.name}: {kind.note}." for kind in kinds if kind.note]
+    return [*notes, *(f"{one.kind.name}: {'failed: ' * one.failed}{one.reason}." for one in table.absent)]
+
+
+def _method(table: PeerTable) -> str:
+    return (
+        f"{len(table.data)} {table.data.unit}, tokenisation included, {len(table.orders)} interleaved repeats, a "
+        "process each, equal threads, best batch size of each. Ratios are medians of those within a repeat, in "
+        "brackets their intervals (95 %, or the coverage named). Over pipeline: the transformers pipeline with the "
+        "texts as given. Peak memory: of the process in all, both orders and all batch sizes tried."
+        + ("" if table.single is None else f" {table.single.method()}")
+    )
+
+
+def _versions_in_words(table: PeerTable) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in _versions(table).items())
+    return f" Peers: {versions}." if versions else ""
+
+
+def _versions(table: PeerTable) -> dict[str, str]:
+    """Of the libraries in the table; the machine's facts name those that this engine needs itself."""
+    names = dict.fromkeys(part for row in table.rows for part in row.kind.packages)
+    return {name: machine.version_of(name) or "unknown" for name in names}  # unknown: a module from somewhere else

@@ -1,0 +1,179 @@
+"""Systems in their processes: converted for, loaded, settled on their best batch sizes, then run in turns.
+
+One that is not installed, or fails, is set aside with its reason and the rest go on. Seconds are those that the
+processes take inside themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cascade_bench.systems.baselines import Baseline
+from cascade_bench.systems.process import Job, ProcessClock, WorkerError, WorkerProcess
+from cascade_bench.timing.interleaving import Interleaved, Progress, interleave
+
+__all__ = ["BATCH_SIZES", "ORDERS", "Absent", "Peers", "Running", "name_of"]
+
+BATCH_SIZES = (1, 8, 16, 32, 64, 128)
+SUBSET = 192  # texts on which batch sizes are tried
+WORSE = 0.8  # of the best rate so far: where a size is as slow as that, larger ones are not tried
+PAUSE = 0.25  # seconds between turns, in which the threads of the process before stop spinning
+ORDERS = {False: "as given", True: "by length"}
+
+
+def name_of(kind: Baseline, by_length: bool) -> str:
+    """For programs: the key, and whether it sorts the texts by length."""
+    return kind.key + ("-by-length" if by_length else "")
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A system without figures: what it lacks, or why it failed."""
+
+    kind: Baseline
+    reason: str
+    failed: bool
+
+
+@dataclass
+class Running:
+    """A system that is loaded; by order of the texts its best batch size, rates tried, answers, and a first pass."""
+
+    kind: Baseline
+    process: WorkerProcess
+    load_seconds: float = 0.0
+    sizes: dict[bool, int] = field(default_factory=dict)
+    tried: dict[bool, dict[int, float]] = field(default_factory=dict)
+    labels: dict[bool, list[Any]] = field(default_factory=dict)
+    warm_up: dict[bool, float] = field(default_factory=dict)
+
+
+class Peers(AbstractContextManager["Peers"]):
+    """Systems of one comparison. Use it as a context manager: all processes end with the block.
+
+    Args:
+        job: what they are given; its folder must be there.
+        texts: what they answer.
+        sizes: of batches to try.
+        start: starts a process; `WorkerProcess` if left out.
+        progress: called before each piece of work with its name.
+
+    Attributes:
+        running: those that are loaded, by key.
+        absent: those without figures, by key.
+        count: texts.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        texts: Sequence[Any],
+        *,
+        sizes: Sequence[int] = BATCH_SIZES,
+        start: Callable[[], WorkerProcess] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.running: dict[str, Running] = {}
+        self.absent: dict[str, Absent] = {}
+        self.count = len(texts)
+        self._job, self._sizes = job, sizes
+        self._start = start or (lambda: WorkerProcess(threads=job.threads))
+        self._say = progress or (lambda _name: None)
+        (Path(job.folder) / "texts.json").write_text(json.dumps(list(texts)), encoding="utf-8")
+
+    def __exit__(self, *_failure: object) -> None:
+        for peer in self.running.values():
+            peer.process.kill()
+
+    def load(self, kinds: Sequence[Baseline]) -> None:
+        """Convert what these need, load them, find their best batch sizes."""
+        steps: dict[str, str] = {}  # those taken, and why they failed: empty where they did not
+        for kind in kinds:
+            if kind.missing:
+                reason = f"not installed: {', '.join(kind.missing)}; {kind.install}"
+                self.absent[kind.key] = Absent(kind, reason, failed=False)
+                continue
+            fault = self._convert(kind, steps)
+            if fault:
+                self.absent[kind.key] = Absent(kind, f"the checkpoint could not be converted: {fault}", failed=True)
+                continue
+            peer = Running(kind, self._start())
+            self.running[kind.key] = peer
+            self.guard(peer, self._settle)
+
+    def take_turns(self, repeats: int, *, pause: float = PAUSE) -> Interleaved:
+        """Turns of all that are running, by `name_of`; one that fails in its turn is set aside."""
+        clock, runs, warm_up = ProcessClock(), dict[str, Callable[[], object]](), dict[str, float]()
+
+        def turn(peer: Running, by_length: bool) -> None:
+            def once(peer: Running) -> None:
+                clock.now += peer.process.run(batch_size=peer.sizes[by_length], by_length=by_length).seconds
+
+            if peer.kind.key in self.running:
+                self.guard(peer, once)
+
+        for peer in self.running.values():
+            for by_length, seconds in peer.warm_up.items():
+                name = name_of(peer.kind, by_length)
+                runs[name], warm_up[name] = partial(turn, peer, by_length), seconds
+        return interleave(runs, repeats=repeats, warm_up=warm_up, progress=self._say, clock=clock, pause=pause)
+
+    def quit(self) -> dict[str, float | None]:
+        """End all; the most memory that each held, in MiB."""
+        peaks: dict[str, float | None] = dict.fromkeys(self.running)
+
+        def last(peer: Running) -> None:
+            peaks[peer.kind.key] = peer.process.quit()
+
+        for peer in list(self.running.values()):
+            self.guard(peer, last)
+        return peaks
+
+    def guard(self, peer: Running, work: Callable[[Running], None]) -> None:
+        """Do something with a system; if it fails, set it aside."""
+        try:
+            work(peer)
+        except WorkerError as error:
+            peer.process.kill()
+            del self.running[peer.kind.key]
+            self.absent[peer.kind.key] = Absent(peer.kind, str(error), failed=True)
+
+    def _convert(self, kind: Baseline, steps: dict[str, str]) -> str:
+        """Take the steps of a kind that were not taken yet, each in a process that ends; why one failed, if it did."""
+        for step in kind.steps:
+            if step not in steps:
+                self._say(f"converting: {step}")
+                with self._start() as process:
+                    try:
+                        process.prepare(step, self._job)
+                        steps[step] = ""
+                    except WorkerError as error:
+                        steps[step] = str(error)
+            if steps[step]:
+                return steps[step]
+        return ""
+
+    def _settle(self, peer: Running) -> None:
+        """Load it; find its best batch sizes, each tried twice and the better run counting; a pass for its answers."""
+        self._say(f"loading: {peer.kind.name}")
+        peer.load_seconds = float(peer.process.load(peer.kind.key, self._job)["seconds"])
+        some = min(SUBSET, self.count)
+        for by_length in (False,) if peer.kind.own else (False, True):
+            tried = {}
+            for size in () if peer.kind.own else self._sizes:
+                self._say(f"{peer.kind.name}, {ORDERS[by_length]}, batches of {size}")
+                ran = [peer.process.run(batch_size=size, by_length=by_length, some=some) for _ in range(2)]
+                tried[size] = some / max(min(one.seconds for one in ran), 1e-9)
+                if tried[size] < WORSE * max(tried.values()):
+                    break
+            best = max(tried, key=tried.__getitem__, default=0)
+            self._say(f"warm-up: {peer.kind.name}, {ORDERS[by_length]}")
+            first = peer.process.run(batch_size=best, by_length=by_length)
+            peer.tried[by_length], peer.sizes[by_length] = tried, best
+            peer.labels[by_length], peer.warm_up[by_length] = first.labels, first.seconds

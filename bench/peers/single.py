@@ -1,0 +1,228 @@
+"""One text at a time: systems in their processes answer blocks of texts in turns; seconds are taken there.
+
+Every system answers every text once before, and what that took does not count, so whatever a library prepares when it
+first sees a length is ready. A block holds texts from the whole file. The cascade has two lines more: texts that its
+first tier answers alone, and those that it defers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.core.checks import check_whole
+from cascade_bench.peers.running import PAUSE, Peers, Running
+from cascade_bench.systems.baselines import Baseline
+from cascade_bench.systems.local import CASCADE, FULL
+from cascade_bench.timing.interleaving import Progress
+from cascade_bench.timing.report_json import benchmark
+from cascade_bench.timing.statistics import Interval, median_interval, percentile, shown
+
+__all__ = ["SingleRow", "SingleTable", "Singles", "one_at_a_time", "summarise"]
+
+BLOCK = 20  # texts in a turn
+TURNS = 10  # at least, as far as there are texts: so many ratios have an interval of 95 %
+LEAD = 2  # answers before those that count: the processor's caches hold what the system before needed
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Singles:
+    """What came out, by text.
+
+    Attributes:
+        texts: their numbers in the file, from 0. Shape `(n,)`.
+        turns: the turn in which each was answered, from 0. Shape `(n,)`.
+        seconds: of each, by the key of the system that answered. Shapes `(n,)`.
+        by_tier1: whether the cascade's first tier answers it alone; `None` if no cascade ran. Shape `(n,)`.
+        orders: per turn, the keys in the order in which they ran.
+    """
+
+    texts: Ints
+    turns: Ints
+    seconds: Mapping[str, Floats]
+    by_tier1: npt.NDArray[np.bool_] | None
+    orders: list[list[str]]
+
+
+def one_at_a_time(
+    peers: Peers, count: int, *, pause: float = PAUSE, progress: Progress | None = None, seed: int = 0
+) -> Singles:
+    """All that are running answer the same texts, in turns; one that fails is set aside.
+
+    Args:
+        peers: loaded ones.
+        count: texts, spread evenly over the file; all of them where it has fewer.
+        pause: seconds between turns.
+        progress: called before each turn with the system's name.
+        seed: of the orders.
+
+    Raises:
+        OptionError: a count below 1.
+    """
+    check_whole("count", count, "200 give a p95 worth reading")
+    say = progress or (lambda _name: None)
+    texts = np.linspace(0, peers.count - 1, min(count, peers.count)).astype(np.int64)
+    blocks = min(len(texts), max(TURNS, round(len(texts) / BLOCK)))
+    turns = np.arange(len(texts)) % blocks
+    seconds = {key: np.zeros(len(texts)) for key in peers.running}
+    routes: dict[str, list[bool] | None] = {}
+
+    def block(peer: Running, *, turn: int) -> None:
+        own = np.flatnonzero(turns == turn)
+        asked = np.concatenate((np.resize(own[-LEAD:], LEAD), own))
+        seconds[peer.kind.key][own] = peer.process.single(texts[asked].tolist())[LEAD:]
+
+    def warm_up(peer: Running) -> None:
+        for turn in range(blocks):
+            block(peer, turn=turn)
+        if peer.kind.key == CASCADE:
+            routes[CASCADE] = peer.process.by_tier1(texts.tolist())
+
+    for peer in list(peers.running.values()):
+        say(f"warm-up: {peer.kind.name}, one at a time")
+        peers.guard(peer, warm_up)
+    orders: list[list[str]] = []
+    rng = np.random.default_rng(seed)
+    for turn in range(blocks):
+        keys = list(peers.running)
+        orders.append([keys[number] for number in rng.permutation(len(keys))])
+        for key in orders[-1]:
+            say(f"{peers.running[key].kind.name}, one at a time")
+            time.sleep(pause)
+            peers.guard(peers.running[key], partial(block, turn=turn))
+    found, left = routes.get(CASCADE), {key: seconds[key] for key in peers.running}
+    return Singles(texts, turns, left, None if found is None else np.array(found, dtype=np.bool_), orders)
+
+
+@dataclass(frozen=True, eq=False)
+class SingleRow:
+    """A system, or the cascade on some of the texts.
+
+    Attributes:
+        key, name: for programs and for readers.
+        seconds: of each text. Shape `(n,)`.
+        by_full, by_fastest: its p50 by that of tier 2 at full depth, and by that of the fastest baseline, on the same
+            texts in the same turn; `None` where these have no figures.
+    """
+
+    key: str
+    name: str
+    seconds: Floats
+    by_full: Interval | None
+    by_fastest: Interval | None
+
+    def milliseconds(self, share: float) -> float:
+        """That this share (in percent) of the texts did not exceed."""
+        return percentile(self.seconds, share) * 1e3
+
+
+@dataclass(frozen=True, eq=False)
+class SingleTable:
+    """What one text takes.
+
+    Attributes:
+        rows: a line per system, in their order.
+        fastest: the baseline, not this engine, with the least p50; `None` if only this engine ran.
+        singles: what they were made from.
+        unit: what was answered: `texts` or `sentences`.
+    """
+
+    rows: tuple[SingleRow, ...]
+    fastest: Baseline | None
+    singles: Singles
+    unit: str = "texts"
+
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """Head and lines; all columns but the first hold numbers."""
+        columns: dict[str, Callable[[SingleRow], str]] = {
+            "one at a time": lambda row: row.name,
+            self.unit: lambda row: str(len(row.seconds)),
+            "p50 ms": lambda row: f"{row.milliseconds(50):.2f}",
+            "p95 ms": lambda row: f"{row.milliseconds(95):.2f}",
+            "p99 ms": lambda row: f"{row.milliseconds(99):.2f}",
+            "p50 by full tier 2's": lambda row: shown(row.by_full),
+            "p50 by fastest peer's": lambda row: shown(row.by_fastest),
+        }
+        return list(columns), [[cell(row) for cell in columns.values()] for row in self.rows]
+
+    def method(self) -> str:
+        """How it was measured, in sentences."""
+        peer = "" if self.fastest is None else f" Fastest peer: {self.fastest.name}, which has the least p50."
+        return (
+            f"One at a time: {len(self.singles.texts)} {self.unit} spread evenly over the file, answered by each once "
+            f"before and then in {len(self.singles.orders)} interleaved turns, seconds of each taken in the process. "
+            f"Ratios are medians over turns of p50 by p50 of the same {self.unit}, above 1 where it is slower.{peer}"
+        )
+
+    def entries(self) -> list[dict[str, Any]]:
+        """A benchmark of a JSON file per line, with the seconds of each text."""
+        made = []
+        for row in self.rows:
+            info = {
+                "name": row.name,
+                self.unit: len(row.seconds),
+                **{f"p{share}_ms": row.milliseconds(share) for share in (50, 95, 99)},
+                "p50_by_full": None if row.by_full is None else asdict(row.by_full),
+                "p50_by_fastest_peer": None if row.by_fastest is None else asdict(row.by_fastest),
+            }
+            made.append(benchmark("peers-single", f"{row.key}-one-at-a-time", row.seconds.tolist(), info=info))
+        return made
+
+    def document(self) -> dict[str, Any]:
+        """Which text is which, for a JSON file: `rows` of the file, `turns` and routes in the order of the seconds."""
+        singles = self.singles
+        return {
+            "rows": singles.texts.tolist(),
+            "turns": singles.turns.tolist(),
+            "by_tier1": None if singles.by_tier1 is None else singles.by_tier1.tolist(),
+            "orders": singles.orders,
+            "fastest_peer": None if self.fastest is None else self.fastest.key,
+        }
+
+
+def summarise(singles: Singles, kinds: Sequence[Baseline], *, tagging: bool = False) -> SingleTable:
+    """The table of those that are still running.
+
+    Args:
+        singles: see `one_at_a_time`.
+        kinds: which have a line.
+        tagging: the texts are sentences; the first tier answers one alone if it answers all its words.
+    """
+    unit = "sentences" if tagging else "texts"
+    others = [kind for kind in kinds if not kind.own]
+    fastest = min(others, key=lambda kind: percentile(singles.seconds[kind.key], 50), default=None)
+    full = singles.seconds[FULL] if any(kind.key == FULL for kind in kinds) else None
+    peer = None if fastest is None else singles.seconds[fastest.key]
+
+    def row(key: str, name: str, own: Floats, places: Ints) -> SingleRow:
+        by_full, by_fastest = (
+            None if base is None else _by(own[places], base[places], singles.turns[places]) for base in (full, peer)
+        )
+        return SingleRow(key, name, own[places], by_full, by_fastest)
+
+    rows = []
+    for kind in kinds:
+        own = singles.seconds[kind.key]
+        rows.append(row(kind.key, kind.name, own, np.arange(len(own))))
+        if kind.key == CASCADE and singles.by_tier1 is not None:
+            alone, deferred = np.flatnonzero(singles.by_tier1), np.flatnonzero(~singles.by_tier1)
+            if len(alone):
+                rows.append(row(f"{CASCADE}-by-tier1", f"cascade, {unit} that tier 1 answers", own, alone))
+            if len(deferred):
+                rows.append(row(f"{CASCADE}-deferred", f"cascade, {unit} that it defers", own, deferred))
+    return SingleTable(tuple(rows), fastest, singles, unit)
+
+
+def _by(own: Floats, base: Floats, turns: Ints) -> Interval:
+    """The median over turns of one p50 by the other. All of shape `(n,)`, n at least 1."""
+    within = [turns == turn for turn in np.unique(turns)]
+    return median_interval([percentile(own[mask], 50) / percentile(base[mask], 50) for mask in within])

@@ -1,0 +1,145 @@
+"""Accuracy, agreement, seconds and memory of each external baseline, and why the others have none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from cascade.exceptions import OptionError
+from cascade_bench.peers.running import BATCH_SIZES, PAUSE, Absent, Peers, name_of
+from cascade_bench.peers.single import SingleTable, one_at_a_time, summarise
+from cascade_bench.systems.baselines import TRANSFORMERS, Baseline
+from cascade_bench.systems.local import FULL
+from cascade_bench.systems.process import Job, WorkerProcess
+from cascade_bench.table.data import Data
+from cascade_bench.timing.interleaving import Progress
+from cascade_bench.timing.statistics import Interval, speed_up
+
+__all__ = ["PeerRow", "PeerTable", "compare"]
+
+
+@dataclass(frozen=True)
+class PeerRow:
+    """A baseline in one order of the texts.
+
+    Attributes:
+        kind: which.
+        by_length: it sorted the texts by their characters first; this engine sorts by itself and is given them as is.
+        batch_size: its best; `None` for this engine, which sizes batches by itself.
+        tried: texts per second on some of the texts, by batch size.
+        accuracy: in [0, 1].
+        agreement: share of answers that are the same as those of tier 2 at full depth; `None` if that failed.
+        seconds: of one pass by repeat; `None` where it had no turn.
+        passes: how often it ran in a turn.
+        over_full, over_pipeline: how many times as fast as these; `None` where they failed.
+        load_seconds: until it could answer.
+        peak_mib: the most memory that its process held in all, in both orders.
+    """
+
+    kind: Baseline
+    by_length: bool
+    batch_size: int | None
+    tried: Mapping[int, float]
+    accuracy: float
+    agreement: float | None
+    seconds: tuple[float | None, ...]
+    passes: int
+    over_full: Interval | None
+    over_pipeline: Interval | None
+    load_seconds: float
+    peak_mib: float | None
+
+    @property
+    def name(self) -> str:
+        """For programs: the key and the order."""
+        return name_of(self.kind, self.by_length)
+
+    @property
+    def median_seconds(self) -> float:
+        """Of one pass."""
+        return median(value for value in self.seconds if value is not None)
+
+
+@dataclass(frozen=True)
+class PeerTable:
+    """What was measured.
+
+    Attributes:
+        rows: a line per baseline and order.
+        absent: those without figures.
+        data: what was answered.
+        orders: per repeat, which system ran when.
+        single: what one text takes; `None` if that was not asked for.
+    """
+
+    rows: tuple[PeerRow, ...]
+    absent: tuple[Absent, ...]
+    data: Data
+    orders: list[list[str]]
+    single: SingleTable | None = None
+
+
+def compare(
+    kinds: Sequence[Baseline],
+    job: Job,
+    data: Data,
+    *,
+    repeats: int = 7,
+    sizes: Sequence[int] = BATCH_SIZES,
+    start: Callable[[], WorkerProcess] | None = None,
+    progress: Progress | None = None,
+    pause: float = PAUSE,
+    single: int = 0,
+) -> PeerTable:
+    """Run baselines beside each other.
+
+    Args:
+        kinds: which.
+        job: what they are given; its folder must be there.
+        data: what they answer, tokenisation included.
+        repeats: turns of each, but for slow ones; see `interleaving.interleave`.
+        sizes: of batches to try.
+        start: starts a process; `WorkerProcess` if left out.
+        progress: called before each piece of work with its name.
+        pause: seconds between turns.
+        single: so many texts are answered one at a time as well; see `single.one_at_a_time`. 0: none.
+
+    Raises:
+        OptionError: none could be run at all.
+    """
+    peers = Peers(job, data.items, sizes=sizes, start=start, progress=progress)
+    with peers:
+        peers.load(kinds)
+        turns = peers.take_turns(repeats, pause=pause)
+        singles = one_at_a_time(peers, single, pause=pause, progress=progress) if single else None
+        peaks = peers.quit()
+    if not peers.running:
+        reasons = "; ".join(f"{one.kind.name}: {one.reason}" for one in peers.absent.values())
+        raise OptionError(f"one system at least must run, none did ({reasons}); install one, or mend the checkpoint")
+    full = peers.running.get(FULL)
+    piped = TRANSFORMERS in peers.running
+    rows = []
+    for key, peer in peers.running.items():
+        for by_length, labels in peer.labels.items():
+            name = name_of(peer.kind, by_length)
+            own = turns.seconds[name]
+            row = PeerRow(
+                kind=peer.kind,
+                by_length=by_length,
+                batch_size=None if peer.kind.own else peer.sizes[by_length],
+                tried=peer.tried[by_length],
+                accuracy=data.accuracy(labels),
+                agreement=None if full is None else data.agreement(labels, full.labels[False]),
+                seconds=tuple(own),
+                passes=turns.plans[name].passes,
+                over_full=None if full is None else speed_up(turns.seconds[FULL], own),
+                over_pipeline=speed_up(turns.seconds[TRANSFORMERS], own) if piped else None,
+                load_seconds=peer.load_seconds,
+                peak_mib=peaks[key],
+            )
+            rows.append(row)
+    absent = tuple(peers.absent[kind.key] for kind in kinds if kind.key in peers.absent)
+    left = [peer.kind for peer in peers.running.values()]
+    latencies = None if singles is None else summarise(singles, left, tagging=job.tagging)
+    return PeerTable(tuple(rows), absent, data, turns.orders, latencies)

@@ -1,0 +1,180 @@
+"""`cascade-bench profile`: its options, its tables, its file."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cascade.exceptions import OptionError
+from cascade.runtime.threads import check_threads
+from cascade_bench.options import json_option, model_argument, threads_option
+from cascade_bench.profile.parts import LENGTHS, ROWS, parts, points
+from cascade_bench.systems.local import load
+from cascade_bench.timing import machine
+from cascade_bench.timing.console import bar, check_output, grid
+from cascade_bench.timing.report_json import benchmark, document, write_json
+
+if TYPE_CHECKING:
+    from cascade_bench.profile.measuring import Profile
+
+__all__ = ["as_json", "as_text", "profile"]
+
+MOST_OPERATORS = 12
+
+
+def _whole_numbers(_context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+    """The numbers of an option, with commas between."""
+    found = value.replace(" ", "").split(",")
+    if not all(number.isdecimal() and int(number) for number in found):
+        raise OptionError(f"--{option.name} must be whole numbers with commas between, got {value}; write 1,16,64")
+    return tuple(map(int, found))
+
+
+@click.command(short_help="Milliseconds per tier and stage, by operator, and as a share of the host's peak.")
+@model_argument
+@click.option("--rows", default=",".join(map(str, ROWS)), show_default=True, callback=_whole_numbers,
+              metavar="N,N,...", help="Rows of a batch.")  # fmt: skip
+@click.option("--lengths", default=",".join(map(str, LENGTHS)), show_default=True, callback=_whole_numbers,
+              metavar="N,N,...", help="Tokens of its longest row.")  # fmt: skip
+@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="Turns of each.")
+@threads_option
+@json_option
+def profile(
+    model: str,
+    rows: tuple[int, ...],
+    lengths: tuple[int, ...],
+    repeats: int,
+    threads: int | None,
+    json_file: Path | None,
+) -> None:
+    """Where the time goes: what each tier and stage costs by tokens and rows, by operator, and what the host could do.
+
+    MODEL is a folder or a Hub id, of a classifier or a tagger. Every graph runs by itself over a grid of batches,
+    beside two large matrix products in fp32 and int8, all in turns. About two minutes with the default grid.
+
+    \b
+    Example:
+      cascade-bench profile models/sentiment
+      cascade-bench profile models/sentiment --rows 1,32 --lengths 16,64,256 --threads 2 --json profile.json
+    """
+    from cascade_bench.profile.measuring import measure  # onnx is an extra's, and not every command needs it
+
+    check_output("--json", json_file)
+    count = check_threads(threads)
+    pipeline = load(model, threads=count)
+    manifest = pipeline.bundle.manifest
+    sizes = points(rows, lengths, max_length=min(manifest.tier1.max_length, manifest.tier2.max_length))
+    before = machine.facts(threads=count)
+    with bar() as step:
+        made = measure(parts(pipeline), sizes, threads=count, repeats=repeats, progress=step)
+    click.echo(as_text(made, before))
+    if json_file is not None:
+        write_json(json_file, as_json(made, before, {"model": model, "repeats": repeats}))
+
+
+def as_text(made: Profile, facts: Mapping[str, Any]) -> str:
+    """For terminals."""
+    blocks = [
+        "Milliseconds of one batch (medians):",
+        _times(made),
+        "Cost model: fixed + per token + per row + per token x longest row; errors at points left out of the fit.",
+        _models(made),
+        f"Share of the time by operator, {made.reference.name} tokens:",
+        _operators(made),
+        f"Against the host's own peak, {made.reference.name} tokens:",
+        _shares(made),
+        (
+            f"{len(made.turns.orders)} interleaved repeats on all threads. Share of the peak: how much of a part's "
+            "time its matrix products would take at the rate of the 2048x1024x1024 products; medians of ratios within "
+            "a repeat, in brackets their intervals (95 %, or the coverage named)."
+        ),
+        machine.in_words(facts),
+    ]
+    return "\n\n".join(blocks)
+
+
+def as_json(made: Profile, facts: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything, in pytest-benchmark's shape: an entry per part and point, and one per large product."""
+    parts_of = {f"{key} {point.name}": {"part": key, **asdict(point.size)} for key, point in made.seconds}
+    entries = [
+        benchmark(
+            "profile" if name in parts_of else "peak",
+            name,
+            seconds,
+            iterations=made.turns.plans[name].passes,
+            info=parts_of.get(name),
+        )
+        for name, seconds in made.turns.seconds.items()
+    ]
+    return document(
+        facts,
+        entries,
+        details=dict(details),
+        orders=made.turns.orders,
+        cost_models={key: asdict(found) for key, found in made.models.items()},
+        reference=made.reference.name,
+        operators={key: asdict(seen) for key, seen in made.operators.items()},
+        shares_of_peak={key: asdict(share) for key, share in made.shares.items()},
+    )
+
+
+def _times(made: Profile) -> str:
+    rows = [
+        [point.name, str(point.size.tokens), *(f"{_ms(made, key, point):.2f}" for key in made.keys)]
+        for point in made.points
+    ]
+    return grid(["rows x longest", "tokens", *made.keys.values()], rows)
+
+
+def _models(made: Profile) -> str:
+    head = ["", "fixed µs", "token µs", "row µs", "token x longest ns", "median error", "largest"]
+    rows = [
+        [
+            made.keys[key],
+            f"{found.fixed * 1e6:.0f}",
+            f"{found.per_token * 1e6:.2f}",
+            f"{found.per_row * 1e6:.2f}",
+            f"{found.per_token_and_longest * 1e9:.2f}",
+            f"{found.median_error:.0%}",
+            f"{found.largest_error:.0%}",
+        ]
+        for key, found in made.models.items()
+    ]
+    return grid(head, rows)
+
+
+def _operators(made: Profile) -> str:
+    """A column per part, the stages together."""
+    columns: dict[str, dict[str, float]] = {}
+    for key, seen in made.operators.items():
+        column = columns.setdefault("all stages" if key.startswith("stage-") else made.keys[key], defaultdict(float))
+        for operator, seconds in seen.seconds.items():
+            column[operator] += seconds
+    names = {operator for column in columns.values() for operator in column}
+    order = sorted(names, key=lambda name: (-sum(column.get(name, 0.0) for column in columns.values()), name))
+    rows = [
+        [name, *(f"{column.get(name, 0.0) / (sum(column.values()) or 1.0):.1%}" for column in columns.values())]
+        for name in order[:MOST_OPERATORS]
+    ]
+    return grid(["operator", *columns], rows)
+
+
+def _shares(made: Profile) -> str:
+    rows = []
+    for key, share in made.shares.items():
+        operations = made.operators[key].operations
+        counts = [f"{operations.get(kind, 0) / 1e9:.2f}" for kind in ("int8", "fp32")]
+        rows.append([made.keys[key], f"{_ms(made, key, made.reference):.2f}", *counts, share.text(".0%")])
+    rates = ", ".join(f"{kind} {rate.median / 1e9:,.0f}" for kind, rate in made.rates.items())
+    head = ["", "ms", "int8 Gop", "fp32 Gop", "share of the peak"]
+    return f"{grid(head, rows)}\n\nPeak, Gop/s: {rates}."
+
+
+def _ms(made: Profile, key: str, point: Any) -> float:
+    return median(made.seconds[key, point]) * 1e3

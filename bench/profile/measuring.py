@@ -1,0 +1,119 @@
+"""What each tier and stage costs on this host: every part at every point of the grid, beside two large matrix products.
+
+All take turns, so a share of the peak is a ratio of seconds of one run. Graphs run as they do alone, on all threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from cascade.exceptions import OptionError
+from cascade_bench.profile.cost_model import CostModel, fit
+from cascade_bench.profile.operators import Operators, look
+from cascade_bench.profile.parts import Part, Point
+from cascade_bench.profile.peak import LARGE, runner
+from cascade_bench.timing.interleaving import Clock, Interleaved, Progress, interleave
+from cascade_bench.timing.statistics import Interval, median_interval
+
+__all__ = ["Profile", "measure"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was measured.
+
+    Attributes:
+        points: of the grid.
+        keys: the parts' keys and names.
+        seconds: by part and point, of one run, by repeat.
+        models: by part.
+        operators: by part, at the reference point.
+        reference: the point with most tokens, where operators and shares were taken.
+        rates: operations per second of the large products, by precision.
+        shares: by part, the share of its time that its matrix products would take at the rates of the large ones;
+            parts without products have none.
+        turns: what ran when.
+    """
+
+    points: tuple[Point, ...]
+    keys: Mapping[str, str]
+    seconds: Mapping[tuple[str, Point], list[float]]
+    models: Mapping[str, CostModel]
+    operators: Mapping[str, Operators]
+    reference: Point
+    rates: Mapping[str, Interval]
+    shares: Mapping[str, Interval]
+    turns: Interleaved
+
+
+def measure(
+    found: Sequence[Part],
+    grid: Sequence[Point],
+    *,
+    threads: int,
+    repeats: int = 5,
+    progress: Progress | None = None,
+    clock: Clock = time.perf_counter,
+) -> Profile:
+    """Time every part at every point.
+
+    Args:
+        found: see `parts.parts`.
+        grid: see `parts.points`.
+        threads: of the large products; those of the parts' own sessions.
+        repeats: turns of each.
+        progress: called before each turn with its name.
+        clock: gives seconds.
+
+    Raises:
+        OptionError: fewer points than a cost model needs.
+    """
+    reference = max(grid, key=lambda point: (point.size.tokens, -point.size.longest), default=None)
+    if reference is None:
+        raise OptionError("the grid must have points, got none; give rows and lengths")
+    operators = {part.key: look(part.backend, part.feeds(np.array(reference.lengths))) for part in found}
+    runs = {product.name: runner(product, threads=threads) for product in LARGE.values()}
+    runs |= {f"{part.key} {point.name}": _bound(part, point) for part in found for point in grid}
+    turns = interleave(runs, repeats=repeats, progress=progress, clock=clock)
+    seconds = {(part.key, point): turns.there(f"{part.key} {point.name}") for part in found for point in grid}
+    sizes = [point.size for point in grid]
+    shares = {key: _share(seen, turns.seconds[f"{key} {reference.name}"], turns) for key, seen in operators.items()}
+    return Profile(
+        points=tuple(grid),
+        keys={part.key: part.name for part in found},
+        seconds=seconds,
+        models={part.key: fit(sizes, [median(seconds[part.key, point]) for point in grid]) for part in found},
+        operators=operators,
+        reference=reference,
+        rates={
+            kind: median_interval([product.operations / taken for taken in turns.there(product.name)])
+            for kind, product in LARGE.items()
+        },
+        shares={key: median_interval(share) for key, share in shares.items() if share},
+        turns=turns,
+    )
+
+
+def _share(seen: Operators, taken: Sequence[float | None], turns: Interleaved) -> list[float]:
+    """By repeat in which the part and the products that it needs had a turn; empty without products."""
+    found = []
+    for repeat, own in enumerate(taken):
+        large = {kind: turns.seconds[LARGE[kind].name][repeat] for kind in seen.operations}
+        needed = [
+            count * seconds / LARGE[kind].operations
+            for kind, count in seen.operations.items()
+            if (seconds := large[kind]) is not None
+        ]
+        if own is not None and needed and len(needed) == len(large):
+            found.append(sum(needed) / own)
+    return found
+
+
+def _bound(part: Part, point: Point) -> Callable[[], object]:
+    feeds = part.feeds(np.array(point.lengths))
+    return lambda: part.backend.run(feeds)

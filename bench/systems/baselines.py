@@ -1,0 +1,239 @@
+"""What a user would pick instead of this engine: the same checkpoint, each in its usual form, and how to install it.
+
+Each loader runs in a process of its own and imports what it needs there, so this module needs none of the libraries.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_bench.systems.local import CASCADE, FULL, answered, load, whole
+from cascade_bench.systems.padded import Padded, in_batches
+from cascade_bench.systems.process import Answerer, Item, Job, WorkerError
+from cascade_bench.systems.worker import obey
+
+__all__ = ["BASELINES", "TRANSFORMERS", "Baseline", "main"]
+
+TRANSFORMERS = "transformers"
+EXTRA = 'pip install "cascade-encoder[bench]"'
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A way to run the checkpoint in a process of its own.
+
+    Attributes:
+        key, name: for programs and for readers.
+        load: makes the model, inside its own process.
+        steps: steps of `conversion` that it needs, in order.
+        needs: modules that must be installed.
+        install: how.
+        note: what readers have to know to judge its figures.
+        own: one of this engine's: it batches and sorts by itself.
+    """
+
+    key: str
+    name: str
+    load: Callable[[Job], Answerer]
+    steps: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    install: str = ""
+    note: str = ""
+    own: bool = False
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Distributions whose versions tell what ran, beside those that `machine.facts` names."""
+        known = {"optimum.onnxruntime": "optimum-onnx", "openvino": "openvino", "nncf": "nncf"}
+        known |= {"ctranslate2": "ctranslate2"}
+        return tuple(known[name] for name in self.needs if name in known)
+
+    @property
+    def missing(self) -> list[str]:
+        """Modules that are not installed."""
+        return [name for name in self.needs if not _installed(name)]
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # its parent is missing, or it is switched off
+        return False
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """This engine."""
+
+    model: Any
+
+    def __call__(self, items: Sequence[Item], batch_size: int, /) -> Sequence[Any]:
+        return answered(self.model, items).labels
+
+    def by_tier1(self, item: Item) -> bool:
+        """Whether the first tier answers this item alone; of a sentence, all its words."""
+        tiers = answered(self.model, [item]).tiers
+        return tiers is not None and bool((tiers == 1).all())
+
+
+def _engine(job: Job, *, full: bool) -> Answerer:
+    model = load(job.model, threads=job.threads)
+    return _Engine(whole(model) if full else model)
+
+
+def _transformers(job: Job, *, compiled: bool = False) -> Answerer:
+    from cascade_bench.systems.transformers_pipeline import TransformersPipeline
+
+    pipeline = TransformersPipeline.load(
+        job.checkpoint,
+        threads=job.threads,
+        max_length=job.max_length,
+        multi_label=job.multi_label,
+        tagging=job.tagging,
+    )
+    if compiled:
+        pipeline.pipe.model.compile(dynamic=True)
+        pipeline.labels(job.items()[:8], batch_size=4)  # it compiles now, or says why it cannot
+    return lambda items, batch_size: pipeline.labels(items, batch_size=batch_size)
+
+
+def _optimum(job: Job, *, file: str) -> Answerer:
+    import onnxruntime
+    from optimum.onnxruntime import ORTModelForSequenceClassification, ORTModelForTokenClassification, pipeline
+    from transformers import AutoTokenizer
+
+    from cascade_bench.systems.transformers_pipeline import TransformersPipeline
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = job.threads
+    kind = ORTModelForTokenClassification if job.tagging else ORTModelForSequenceClassification
+    model = kind.from_pretrained(job.folder, file_name=file, provider="CPUExecutionProvider", session_options=options)
+    tokenizer = AutoTokenizer.from_pretrained(job.checkpoint)
+    tokenizer.model_max_length = job.max_length
+    task = "token-classification" if job.tagging else "text-classification"
+    pipe = pipeline(task, model=model, tokenizer=tokenizer)
+    found = TransformersPipeline(pipe, job.max_length, job.multi_label, job.tagging)
+    return lambda items, batch_size: found.labels(items, batch_size=batch_size)
+
+
+def _onnxruntime(job: Job, *, file: str) -> Answerer:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = job.threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(Path(job.folder) / file), options, providers=["CPUExecutionProvider"])
+
+    def run(feeds: Mapping[str, npt.NDArray[Any]]) -> Floats:
+        logits: Floats = session.run(["logits"], dict(feeds))[0]
+        return logits
+
+    return in_batches(Padded.read(job), run, [value.name for value in session.get_inputs()])
+
+
+def _openvino(job: Job, *, file: str, precision: str) -> Answerer:
+    import openvino
+
+    core = openvino.Core()
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise WorkerError("this CPU has no bf16")
+    options = {"INFERENCE_NUM_THREADS": job.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": precision}
+    compiled = core.compile_model(str(Path(job.folder) / file), "CPU", options)
+
+    def run(feeds: Mapping[str, npt.NDArray[Any]]) -> Floats:
+        return np.array(compiled(dict(feeds))[0])
+
+    return in_batches(Padded.read(job), run, [value.any_name for value in compiled.inputs])
+
+
+def _ctranslate2(job: Job) -> Answerer:
+    import ctranslate2
+
+    folder = Path(job.folder)
+    encoder = ctranslate2.Encoder(
+        str(folder / "ctranslate2"), device="cpu", compute_type="int8", inter_threads=1, intra_threads=job.threads
+    )
+    with np.load(folder / "head.npz", allow_pickle=False) as stored:
+        head = dict(stored)
+    if str(head["activation"]) not in ACTIVATIONS:
+        raise WorkerError(f"its head must use one of {', '.join(ACTIVATIONS)}, was: {head['activation']}")
+    activation = ACTIVATIONS[str(head["activation"])]
+    rows = Padded.read(job)
+
+    def run(feeds: Mapping[str, npt.NDArray[Any]]) -> Floats:
+        lengths = feeds["attention_mask"].sum(axis=1)
+        ids = [row[:count].tolist() for row, count in zip(feeds["input_ids"], lengths, strict=True)]
+        types = [row[:count].tolist() for row, count in zip(feeds["token_type_ids"], lengths, strict=True)]
+        hidden = np.array(
+            encoder.forward_batch(
+                ids, token_type_ids=types if np.any(feeds["token_type_ids"]) else None
+            ).last_hidden_state
+        )
+        mask = feeds["attention_mask"][:, : hidden.shape[1], None].astype(np.float32)
+        pooled = hidden[:, 0] if str(head["pooling"]) == "first" else (hidden * mask).sum(1) / mask.sum(1)
+        logits: Floats = activation(pooled @ head["dense"].T + head["dense_bias"]) @ head["out"].T
+        logits += head["out_bias"]
+        return logits
+
+    return in_batches(rows, run)
+
+
+ACTIVATIONS: Mapping[str, Callable[[Floats], Floats]] = {
+    "tanh": np.tanh,
+    "relu": lambda values: np.maximum(values, 0),
+}
+
+_ONNX, _INT8 = ("plain", "onnx"), ("plain", "onnx", "onnx-int8")
+_TORCH = ("torch", "transformers")
+_GRAPH, _VINO = ("onnx", *_TORCH), ("openvino", "onnx", *_TORCH)
+_OPTIMUM, _OPTIMUM_PIP = ("optimum.onnxruntime", "onnx", *_TORCH), 'pip install "optimum-onnx[onnxruntime]"'
+_INT8_FILE = "model_quantized.onnx"
+
+_ALL = (
+    Baseline(FULL, "cascade, tier 2 at full depth", lambda job: _engine(job, full=True), own=True),
+    Baseline(CASCADE, "cascade as configured", lambda job: _engine(job, full=False), own=True),
+    Baseline(TRANSFORMERS, "transformers pipeline, fp32", _transformers, (), _TORCH, EXTRA),
+    Baseline("compile", "transformers pipeline, torch.compile", lambda job: _transformers(job, compiled=True), (),
+             _TORCH, EXTRA, "dynamic shapes; compiling does not count"),
+    Baseline("optimum", "optimum pipeline, fp32", lambda job: _optimum(job, file="model.onnx"), _ONNX, _OPTIMUM,
+             _OPTIMUM_PIP),
+    Baseline("optimum-int8", "optimum pipeline, int8 dynamic", lambda job: _optimum(job, file=_INT8_FILE), _INT8,
+             _OPTIMUM, _OPTIMUM_PIP),
+    Baseline("onnxruntime", "bare ONNX Runtime, fp32", lambda job: _onnxruntime(job, file="model.onnx"), _ONNX,
+             _GRAPH, EXTRA),
+    Baseline("onnxruntime-int8", "bare ONNX Runtime, int8 dynamic", lambda job: _onnxruntime(job, file=_INT8_FILE),
+             _INT8, _GRAPH, EXTRA),
+    Baseline("openvino", "OpenVINO, fp32", lambda job: _openvino(job, file="model.onnx", precision="f32"), _ONNX,
+             _VINO, "pip install openvino"),
+    Baseline("openvino-bf16", "OpenVINO, bf16", lambda job: _openvino(job, file="model.onnx", precision="bf16"), _ONNX,
+             _VINO, "pip install openvino"),
+    Baseline("openvino-int8", "OpenVINO, int8 static (NNCF)",
+             lambda job: _openvino(job, file="int8.xml", precision="f32"), (*_ONNX, "openvino-int8"),
+             ("nncf", *_VINO), "pip install openvino nncf",
+             "ranges from (up to 300 of) these very texts, in its favour"),
+    Baseline("ctranslate2", "CTranslate2, int8", _ctranslate2, ("plain", "ctranslate2"), ("ctranslate2", *_TORCH),
+             "pip install ctranslate2", "runs the encoder only: pooling and head are NumPy's, in fp32"),
+)  # fmt: skip
+
+BASELINES: Mapping[str, Baseline] = {one.key: one for one in _ALL}
+"""By key; the first two are this engine's own."""
+
+
+def main() -> None:
+    """The far end of a baseline, as a process."""
+    from cascade_bench.systems.conversion import STEPS
+
+    loaders = {key: _of_fields(one.load) for key, one in BASELINES.items()}
+    obey(loaders, {name: _of_fields(step) for name, step in STEPS.items()})
+
+
+def _of_fields(make: Callable[[Job], Any]) -> Callable[[dict[str, Any]], Any]:
+    return lambda fields: make(Job(**fields))

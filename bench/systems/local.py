@@ -1,0 +1,124 @@
+"""The systems of one bundle: the policies that its cascade has to justify itself against. All share its sessions.
+
+full       tier 2 alone at full depth: what everything is compared with
+cut-N      tier 2 cut after layer N for every row (truncation): the baseline of an adaptive policy
+tier1      tier 1 alone
+exits      tier 2 alone with the bundle's exit policy
+cascade    as the bundle is configured
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.bundle.manifest import TAGGING
+from cascade.bundle.opening import open_bundle
+from cascade.core.results import TagPredictions
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.exits import AtExit, never
+from cascade.policies.routing import defer_all, defer_none
+
+__all__ = [
+    "CASCADE",
+    "FULL",
+    "PIPELINE",
+    "Answered",
+    "System",
+    "answered",
+    "load",
+    "systems",
+    "tier1_confidence",
+    "whole",
+]
+
+FULL, CASCADE, PIPELINE = "full", "cascade", "pipeline"
+
+Model: TypeAlias = Classifier | Tagger
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """What a system answered, and where.
+
+    Attributes:
+        labels: one per text; of a tagger a list of tags per sentence.
+        tiers: the tier of each text or word; `None` of a system without tiers. Shape `(units,)`.
+        mean_layer: after which units left tier 2, over those that it answered; `None` without any.
+    """
+
+    labels: Sequence[Any]
+    tiers: npt.NDArray[np.int64] | None = None
+    mean_layer: float | None = None
+
+    @property
+    def deferred(self) -> float | None:
+        """Share of the units that tier 2 answered; `None` of a system without tiers, or of no units."""
+        return float((self.tiers > 1).mean()) if self.tiers is not None and len(self.tiers) else None
+
+
+@dataclass(frozen=True)
+class System:
+    """Something that labels texts, or tags sentences.
+
+    Attributes:
+        key: for programs.
+        name: for readers.
+        run: answers everything; tokenisation is part of it.
+        cut: the layer, if this is tier 2 ended there for every row (full depth included).
+    """
+
+    key: str
+    name: str
+    run: Callable[[Sequence[Any]], Answered]
+    cut: int | None = None
+
+
+def load(path_or_id: str | Path, *, threads: int | None = None) -> Model:
+    """A bundle as the pipeline of its task."""
+    tagging = open_bundle(path_or_id).manifest.task == TAGGING
+    return (Tagger if tagging else Classifier).from_pretrained(path_or_id, threads=threads)
+
+
+def whole(model: Model) -> Model:
+    """Tier 2 alone at full depth."""
+    return model.with_router(defer_all).with_exit_policy(never)
+
+
+def answered(model: Model, items: Sequence[Any]) -> Answered:
+    """Answers of a pipeline, with their routes."""
+    made = model.predict(items)
+    routes = made.routes.words if isinstance(made, TagPredictions) else made.routes
+    labels = made.tags if isinstance(made, TagPredictions) else made.labels
+    second = routes.tier > 1
+    return Answered(labels, routes.tier, float(routes.exit_layer[second].mean()) if second.any() else None)
+
+
+def tier1_confidence(model: Model, items: Sequence[Any]) -> npt.NDArray[np.float64]:
+    """Confidence of tier 1 in each text or word. Shape `(units,)`."""
+    made = model.with_router(defer_none).predict(items)
+    routes = made.routes.words if isinstance(made, TagPredictions) else made.routes
+    return np.asarray(routes.confidence, dtype=np.float64)
+
+
+def systems(model: Model) -> list[System]:
+    """Those of one bundle, full depth first. `model`: as the bundle configures it."""
+    layers, alone = model.tier2.layers, model.with_router(defer_all)
+    found = [System(FULL, "tier 2, full depth", partial(answered, whole(model)), layers[-1])]
+    for layer in reversed(layers[:-1]):
+        cut = partial(answered, alone.with_exit_policy(AtExit(layer)))
+        found.append(System(f"cut-{layer}", f"tier 2 cut after layer {layer}", cut, layer))
+    windows = "windows and " if isinstance(model, Tagger) else ""
+    return [
+        *found,
+        System("tier1", "tier 1 alone", partial(answered, model.with_router(defer_none))),
+        System("exits", "tier 2 with exits", partial(answered, alone)),
+        System(CASCADE, f"cascade with {windows}exits", partial(answered, model)),
+    ]

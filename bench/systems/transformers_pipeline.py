@@ -1,0 +1,232 @@
+"""`transformers.pipeline` on the checkpoint that a bundle was made from: fp32, full depth, caller's order.
+
+What `cascade-train exits` writes is no stock architecture. A tagger's has the weights of a `...ForTokenClassification`
+model under other names; that stock model is built. A classifier's backbone and last head are put behind the interface
+of a sequence classifier: the same backbone class with the same attention kernels, one pooling, one head, no exits, no
+hooks. An ordinary checkpoint is given to the pipeline as it is. Needs the `bench` extra.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from cascade.exceptions import MissingExtraError, OptionError
+from cascade_bench.systems.local import PIPELINE, Answered, System
+from cascade_bench.timing.interleaving import Clock, Progress
+
+try:
+    import torch
+    import transformers
+    from safetensors.torch import load_file
+    from torch import Tensor, nn
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+        AutoTokenizer,
+        PretrainedConfig,
+        PreTrainedModel,
+    )
+    from transformers.activations import ACT2FN
+    from transformers.modeling_outputs import SequenceClassifierOutput
+    from transformers.utils.hub import cached_file
+except ImportError as error:
+    raise MissingExtraError(
+        f"comparing with transformers needs the bench extra, but {error.name} is missing; "
+        'pip install "cascade-encoder[bench]", or leave out --checkpoint'
+    ) from error
+
+__all__ = ["BATCH_SIZES", "LastExit", "TransformersPipeline", "best_batch_size", "last_exit", "loading", "system"]
+
+BATCH_SIZES = (1, 8, 16, 32, 64, 128)
+WITHOUT_POOLER = ("bert", "roberta", "albert")  # whose constructors know `add_pooling_layer`; the others have none
+
+
+class LastExit(PreTrainedModel):
+    """The backbone and last head of a classifier's multi-exit checkpoint, with the interface of a stock one."""
+
+    config_class = PretrainedConfig
+    _supports_sdpa = True
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        known = {"add_pooling_layer": False} if config.model_type in WITHOUT_POOLER else {}
+        self.backbone = AutoModel.from_config(config, **known)
+        exits: Mapping[str, Any] = config.cascade_exits
+        self.pooling = exits["pooling"]
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[exits["activation"]]
+        self.out = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> SequenceClassifierOutput:
+        """Logits of shape `(rows, labels)` from ids and mask of shape `(rows, longest)`."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None and self.config.model_type != "distilbert":
+            inputs["token_type_ids"] = token_type_ids
+        hidden = self.backbone(**inputs).last_hidden_state
+        if self.pooling == "first":
+            pooled = hidden[:, 0]
+        else:
+            weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
+            pooled = (hidden * weights).sum(1) / weights.sum(1)
+        return SequenceClassifierOutput(logits=self.out(self.activation(self.dense(pooled))))
+
+
+def last_exit(checkpoint: str | Path, *, tagging: bool) -> PreTrainedModel:
+    """A checkpoint as a stock model in fp32: a multi-exit one with its last head, an ordinary one as it is."""
+    config = AutoConfig.from_pretrained(checkpoint)
+    exits = getattr(config, "cascade_exits", None)
+    if exits is None:
+        kind = AutoModelForTokenClassification if tagging else AutoModelForSequenceClassification
+        made = kind.from_pretrained(checkpoint, torch_dtype=torch.float32)
+    else:
+        config.torch_dtype = torch.float32
+        last = f"heads.{len(exits['layers']) - 1}."
+        if tagging:
+            made = AutoModelForTokenClassification.from_config(config)
+            renamed = {"backbone.": f"{made.base_model_prefix}.", last: "classifier."}
+        else:
+            made, renamed = LastExit(config), {"backbone.": "backbone.", last: ""}
+        tensors = load_file(str(cached_file(checkpoint, "model.safetensors")))
+        kept = {
+            new + name.removeprefix(old): tensor
+            for old, new in renamed.items()
+            for name, tensor in tensors.items()
+            if name.startswith(old)
+        }
+        made.load_state_dict(kept)
+    model: PreTrainedModel = made.eval()
+    return model
+
+
+@dataclass(frozen=True, eq=False)
+class TransformersPipeline:
+    """A pipeline of either task.
+
+    Attributes:
+        pipe: transformers' own.
+        max_length: tokens of a row at most; longer ones are truncated.
+        multi_label: the labels are independent yes/no decisions.
+        tagging: items are sentences of words.
+    """
+
+    pipe: Any
+    max_length: int
+    multi_label: bool = False
+    tagging: bool = False
+
+    @classmethod
+    def load(
+        cls, checkpoint: str | Path, *, threads: int, max_length: int, multi_label: bool = False, tagging: bool = False
+    ) -> TransformersPipeline:
+        """Load what `cascade-train exits` wrote, or an ordinary classifier: a folder or a Hub id.
+
+        `threads` are torch's, in this whole process; all else is the bundle's, so that both read as much of a text.
+
+        Raises:
+            OptionError: there is no such checkpoint.
+        """
+        with loading(checkpoint, threads=threads):
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint, use_fast=True)
+            tokenizer.model_max_length = max_length
+            model = last_exit(checkpoint, tagging=tagging)
+            task = "token-classification" if tagging else "text-classification"
+            make: Any = transformers.pipeline  # its overloads know tasks by literal names only
+            pipe = make(task, model=model, tokenizer=tokenizer, device="cpu")
+        return cls(pipe, max_length, multi_label, tagging)
+
+    def labels(self, items: Sequence[Any], *, batch_size: int) -> list[Any]:
+        """In the form of a bundle's answers."""
+        if self.tagging:
+            return self._tags(items, batch_size)
+        given: Any = [{"text": text[0], "text_pair": text[1]} if isinstance(text, tuple) else text for text in items]
+        options: dict[str, Any] = {"batch_size": batch_size, "truncation": True, "max_length": self.max_length}
+        if not self.multi_label:
+            return [answer["label"] for answer in self.pipe(given, **options)]
+        names = (self.pipe.model.config.id2label or {}).values()
+        chosen = [
+            {answer["label"] for answer in some if answer["score"] >= 0.5}
+            for some in self.pipe(given, top_k=None, **options)
+        ]
+        return [tuple(name for name in names if name in yes) for yes in chosen]
+
+    def _tags(self, sentences: Sequence[Sequence[str]], batch_size: int) -> list[list[str]]:
+        """Each word's is that of its first piece; one that is dropped, or beyond what is read, gets the first label."""
+        full = [number for number, words in enumerate(sentences) if words]
+        texts = [" ".join(sentences[number]) for number in full]
+        found: Any = self.pipe(texts, batch_size=batch_size, ignore_labels=[]) if texts else []
+        names: Any = self.pipe.model.config.id2label
+        tags = [[names[0]] * len(words) for words in sentences]
+        for number, pieces in zip(full, found, strict=True):
+            starts = list(accumulate((len(word) + 1 for word in sentences[number][:-1]), initial=0))
+            own = tags[number]
+            for piece in reversed(pieces):  # a word's first piece is written last
+                own[bisect_right(starts, piece["start"]) - 1] = piece["entity"]
+        return tags
+
+
+@contextmanager
+def loading(checkpoint: str | Path, *, threads: int) -> Iterator[None]:
+    """Set torch's threads, in this whole process, and tell in one line why a checkpoint cannot be loaded.
+
+    Raises:
+        OptionError: there is no such checkpoint, or one of another kind.
+    """
+    torch.set_num_threads(threads)
+    before = transformers.logging.get_verbosity()
+    # The pipeline logs an error for any class that is not its own, and then uses it.
+    transformers.logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as fault:
+        reason = " ".join(str(fault).split())
+        raise OptionError(
+            f"--checkpoint must be a folder or Hub id with a model for transformers, got {checkpoint} ({reason}); "
+            "give what cascade-train exits wrote"
+        ) from None
+    finally:
+        transformers.logging.set_verbosity(before)
+
+
+def best_batch_size(
+    pipeline: TransformersPipeline,
+    items: Sequence[Any],
+    *,
+    sizes: Sequence[int] = BATCH_SIZES,
+    progress: Progress | None = None,
+    clock: Clock = time.perf_counter,
+) -> tuple[int, dict[int, float]]:
+    """Try batch sizes on some items, each twice, the better run counting.
+
+    Returns:
+        The fastest size, and items per second by size.
+    """
+    pipeline.labels(items[:32], batch_size=8)
+    rates = {}
+    for size in sizes:
+        taken = []
+        for _ in range(2):
+            if progress is not None:
+                progress(f"pipeline, batches of {size}")
+            begin = clock()
+            pipeline.labels(items, batch_size=size)
+            taken.append(clock() - begin)
+        rates[size] = len(items) / min(taken)
+    return max(rates, key=rates.__getitem__), rates
+
+
+def system(pipeline: TransformersPipeline, batch_size: int) -> System:
+    """The pipeline beside the systems of a bundle."""
+    name = f"transformers.pipeline, fp32, batches of {batch_size}"
+    return System(PIPELINE, name, lambda items: Answered(pipeline.labels(items, batch_size=batch_size)))

@@ -1,0 +1,130 @@
+"""The far end of a system's process: obeys lines of JSON (`process`) until it is told to quit.
+
+Seconds are taken here, around the work alone. Libraries that print cannot disturb the protocol: it has the first output
+to itself, they get standard error. Its text also runs by itself in other installs (`compare.installs`), so it imports
+the standard library alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+__all__ = ["answer", "obey", "one_by_one", "serve"]
+
+Clock = Callable[[], float]
+OWN = ("CascadeError", "WorkerError")  # whose messages say all in one line
+
+
+def obey(loaders: Mapping[str, Callable[[Any], Any]], steps: Mapping[str, Callable[[Any], object]]) -> None:
+    """Serve this process's own pipes. See `serve`."""
+    # The protocol keeps the real output; whatever a library prints, from C++ too, goes to standard error.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        os.dup2(2, 1)
+        serve(sys.stdin, out, loaders=loaders, steps=steps)
+
+
+def serve(
+    lines: Iterable[str],
+    out: IO[str],
+    *,
+    loaders: Mapping[str, Callable[[Any], Any]],
+    steps: Mapping[str, Callable[[Any], object]],
+    clock: Clock = time.perf_counter,
+) -> None:
+    """Obey until told to quit or the lines end.
+
+    Args:
+        lines: requests.
+        out: answers.
+        loaders: make a kind's model from the fields of a job, by its key.
+        steps: make files from the fields of a job, by name.
+        clock: gives seconds.
+    """
+    model: Any = None
+    items: list[Any] = []
+    for line in lines:
+        request = json.loads(line)
+        made: dict[str, Any] = {"ok": True}
+        begin = clock()
+        try:
+            if request["do"] == "prepare":
+                steps[request["kind"]](request["job"])
+            elif request["do"] == "load":
+                model, items = loaders[request["kind"]](request["job"]), _items(request["job"])
+                made["said"] = getattr(model, "said", "")
+            elif request["do"] == "run":
+                some = _some(items, request["some"])
+                begin = clock()
+                made["labels"] = answer(model, some, request["batch_size"], by_length=request["by_length"])
+            elif request["do"] == "single":
+                made["latencies"] = one_by_one(model, [items[row] for row in request["rows"]], clock=clock)
+            elif request["do"] == "routes":
+                by_tier1 = getattr(model, "by_tier1", None)
+                made["by_tier1"] = by_tier1 and [by_tier1(items[row]) for row in request["rows"]]
+            elif request["do"] == "quit":
+                made["peak_mib"] = _peak()
+            made["seconds"] = clock() - begin
+        except BaseException as error:  # noqa: BLE001  # libraries raise anything, and the report goes on without them
+            made = {"ok": False, "error": _in_one_line(error)}
+        out.write(json.dumps(made) + "\n")
+        out.flush()
+        if request["do"] == "quit":
+            return
+
+
+def answer(model: Any, items: Sequence[Any], batch_size: int, *, by_length: bool) -> list[Any]:
+    """Labels in the order of the items, whichever order they were answered in."""
+    if not by_length:
+        return list(model(items, batch_size))
+    order = sorted(range(len(items)), key=lambda row: -_characters(items[row]))
+    labels: list[Any] = [None] * len(items)
+    for row, label in zip(order, model([items[row] for row in order], batch_size), strict=True):
+        labels[row] = label
+    return labels
+
+
+def one_by_one(model: Any, items: Sequence[Any], *, clock: Clock = time.perf_counter) -> list[float]:
+    """Seconds of each item, the next one given when the last is answered."""
+    taken = []
+    for item in items:
+        begin = clock()
+        list(model([item], 1))  # as in `answer`: a label that is still to be looked up is no label
+        taken.append(clock() - begin)
+    return taken
+
+
+def _items(job: Mapping[str, Any]) -> list[Any]:
+    read: list[Any] = json.loads((Path(job["folder"]) / "texts.json").read_text(encoding="utf-8"))
+    return read if job["tagging"] else [tuple(text) if isinstance(text, list) else text for text in read]
+
+
+def _some(items: list[Any], count: int | None) -> list[Any]:
+    if count is None or count >= len(items):
+        return items
+    return [items[row * (len(items) - 1) // max(count - 1, 1)] for row in range(count)]
+
+
+def _characters(item: Any) -> int:
+    return len(item) if isinstance(item, str) else sum(map(len, item))
+
+
+def _in_one_line(error: BaseException) -> str:
+    said = " ".join(str(error).split())
+    if {kind.__name__ for kind in type(error).__mro__} & set(OWN):
+        return said
+    return f"{type(error).__name__}: {said}"[:400] if said else type(error).__name__
+
+
+def _peak() -> float | None:
+    """The most resident memory that this process has held, in MiB; `None` where that cannot be known."""
+    try:  # of this program alone: what getrusage says begins with the process that started it
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):  # only Linux says so
+        return None

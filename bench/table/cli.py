@@ -1,0 +1,102 @@
+"""`cascade-bench table`: its options, what runs, its file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cascade.pipelines.tagger import Tagger
+from cascade.runtime.threads import check_threads
+from cascade_bench.options import (
+    data_options,
+    json_option,
+    markdown_option,
+    model_argument,
+    repeats_option,
+    threads_option,
+)
+from cascade_bench.systems.local import load, systems
+from cascade_bench.table import rendering
+from cascade_bench.table.data import Columns, read_data
+from cascade_bench.table.measuring import measure
+from cascade_bench.timing import machine
+from cascade_bench.timing.console import bar, check_output
+from cascade_bench.timing.report_json import write_json
+
+__all__ = ["table"]
+
+SUBSET = 256  # items on which the pipeline's batch sizes are tried
+
+
+@click.command(short_help="Accuracy and seconds: tier 2 whole, cut, with exits; the cascade; a pipeline.")
+@model_argument
+@data_options
+@click.option("--checkpoint", metavar="FOLDER", help="Also transformers.pipeline on this checkpoint (extra: bench).")
+@repeats_option
+@threads_option
+@json_option
+@markdown_option
+def table(
+    model: str,
+    file: str,
+    columns: Columns,
+    checkpoint: str | None,
+    repeats: int,
+    threads: int | None,
+    json_file: Path | None,
+    markdown: bool,
+) -> None:
+    """Accuracy and seconds of every way to run a bundle, measured in one run in which all take turns.
+
+    MODEL is a folder or a Hub id. Each pass answers the whole file, tokenisation included. With --checkpoint,
+    transformers.pipeline runs the same second tier in fp32 at its best batch size. A tagger's file has lists of words
+    and tags. Without labels, agreement with tier 2 at full depth takes the place of accuracy.
+
+    \b
+    Example:
+      cascade-bench table models/sentiment --data dev.jsonl --threads 2
+      cascade-bench table models/sentiment --data dev.jsonl --checkpoint runs/tier2 --markdown --json table.json
+      cascade-bench table models/pos --data dev.jsonl --repeats 5
+    """
+    check_output("--json", json_file)
+    count = check_threads(threads)
+    pipeline = load(model, threads=count)
+    data = read_data(file, pipeline, columns=columns)
+    before, rates = machine.facts(threads=count), dict[int, float]()
+    with bar() as step:
+        tested = systems(pipeline)
+        if checkpoint is not None:
+            from cascade_bench.systems.transformers_pipeline import TransformersPipeline, best_batch_size, system
+
+            peer = TransformersPipeline.load(
+                checkpoint,
+                threads=count,
+                max_length=pipeline.bundle.manifest.tier2.max_length,
+                multi_label=not isinstance(pipeline, Tagger) and pipeline.multi_label,
+                tagging=data.words,
+            )
+            size, rates = best_batch_size(peer, data.items[:SUBSET], progress=step)
+            tested.append(system(peer, size))
+        made = measure(tested, data, repeats=repeats, progress=step)
+    click.echo(rendering.as_text(made, before, markdown=markdown))
+    settings: dict[str, Any] = {
+        "router": repr(pipeline.router),
+        "exit_policy": repr(pipeline.exit_policy),
+        "blend": pipeline.blend,
+    }
+    if isinstance(pipeline, Tagger):
+        settings |= {"windows": repr(pipeline.windows), "decoding": repr(pipeline.decoding)}
+    empty = "\n" * markdown
+    click.echo(f"{empty}Settings: {', '.join(f'{name} {value}' for name, value in settings.items())}.")
+    if rates:
+        tried = ", ".join(f"{size}: {rate:.0f}" for size, rate in rates.items())
+        click.echo(f"{empty}Pipeline, items/s by batch size on {min(SUBSET, len(data.items))} items: {tried}.")
+    if json_file is not None:
+        details = {"model": model, "data": Path(file).name, "items": len(data.items), **settings, "repeats": repeats}
+        details |= {"checkpoint": checkpoint, "pipeline_items_per_second_by_batch_size": rates}
+        if hasattr(os, "getloadavg"):
+            details["load_average_after"] = list(os.getloadavg())
+        write_json(json_file, rendering.as_json(made, before, details))

@@ -1,0 +1,200 @@
+"""Files of texts or sentences, and what is right about them. Faults of a file are notes of the report.
+
+Lines whose labels the bundle does not know are left out; a file without labels is answered by tier 2 at full depth, so
+that accuracy becomes agreement with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from cascade.exceptions import DataError, OptionError
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.viterbi import Scheme
+from cascade.text.reading import Example, read_examples
+from cascade_bench.systems.local import Model, answered, whole
+
+__all__ = ["Columns", "Data", "read_data", "read_items"]
+
+FEWEST = 30  # rows below which no interval of an accuracy is of use
+SHOWN = 3  # unknown labels that a note names
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a file are called; the last two are those of a tagger's file."""
+
+    text: str = "text"
+    pair: str = "text_pair"
+    label: str = "label"
+    tokens: str = "tokens"
+    tags: str = "tags"
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A file, as far as it can be used.
+
+    Attributes:
+        items: texts or pairs, or lists of words.
+        right: in the form of the answers: a label or a tuple of labels each, or a list of tags.
+        words: items are sentences, and each word has an answer.
+        bio: the tags are BIO, so that entities can be counted.
+        labelled: the file says what is right; otherwise tier 2 at full depth did.
+        notes: what readers of the figures have to know.
+        sha256: of the file; `None` of a stream.
+    """
+
+    items: Sequence[Any]
+    right: Sequence[Any]
+    words: bool = False
+    bio: bool = False
+    labelled: bool = True
+    notes: tuple[str, ...] = ()
+    sha256: str | None = None
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "words" if self.words else "texts"
+
+    @property
+    def metric(self) -> str:
+        """What right answers are called."""
+        return "accuracy" if self.labelled else "agreement"
+
+    def __len__(self) -> int:
+        return sum(map(len, self.items)) if self.words else len(self.items)
+
+    def accuracy(self, answers: Sequence[Any]) -> float:
+        """Share of these answers that are right."""
+        return self.agreement(answers, self.right)
+
+    def agreement(self, answers: Sequence[Any], others: Sequence[Any]) -> float:
+        """Share of units with the same answer in both."""
+        one, two = (chain.from_iterable(some) if self.words else some for some in (answers, others))
+        return sum(bool(a == b) for a, b in zip(one, two, strict=True)) / len(self)
+
+    def f1(self, answers: Sequence[Any]) -> float | None:
+        """Micro-averaged F1 of whole entities (seqeval's); `None` where tags are not BIO, or without seqeval."""
+        if not self.bio or importlib.util.find_spec("seqeval") is None:
+            return None
+        from seqeval.metrics import f1_score
+
+        return float(f1_score([*map(list, self.right)], [*map(list, answers)], zero_division=0))
+
+
+def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Data:
+    """Read a file for a bundle.
+
+    Args:
+        file: its path.
+        model: whose labels count; it answers where there are none.
+        columns: `Columns()` if left out.
+
+    Raises:
+        DataError: no file, an empty one, or a line without a text (or words).
+    """
+    columns, words, before = columns or Columns(), isinstance(model, Tagger), _digest(file)
+    several = not isinstance(model, Tagger) and model.multi_label
+    read = list(
+        read_examples(
+            file,
+            text_column=columns.text,
+            pair_column=columns.pair,
+            tokens_column=columns.tokens if words else None,
+            label_column=columns.tags if words else columns.label,
+        )
+    )
+    notes = [] if _digest(file) == before else [f"{Path(file).name} changed while it was read: measure it again."]
+    examples = [example for example in read if example.tokens != []]
+    if not examples:
+        raise DataError(f"{file} must hold at least one word, but it holds none; check the file")
+    used = [example for example in examples if _usable(example, model.labels, several=several)]
+    notes += _notes(examples, used, model.labels)
+    labelled, used = bool(used), used or examples
+    if len(used) < FEWEST:
+        width = 196 * math.sqrt(0.9 * 0.1 / len(used))
+        notes.append(
+            f"Only {len(used)} rows: an accuracy of 90 % would be known to ± {width:.0f} points, too wide to tell "
+            f"settings apart; give at least {FEWEST}, better some hundreds."
+        )
+    items: list[Any] = [example.tokens if words else example.text for example in used]
+    if labelled:
+        right = [_right(_labels(example) or (), model.labels, words=words, several=several) for example in used]
+    else:
+        right = list(answered(whole(model), items).labels)
+    return Data(items, right, words, words and _is_bio(model.labels), labelled, tuple(notes), before)
+
+
+def read_items(file: str, *, words: bool = False, columns: Columns | None = None) -> list[Any]:
+    """The texts (or sentences) of a file, its labels left alone.
+
+    Raises:
+        DataError: no file, an empty one, or a line without a text (or words).
+    """
+    columns = columns or Columns()
+    tokens = columns.tokens if words else None
+    examples = read_examples(
+        file, text_column=columns.text, pair_column=columns.pair, tokens_column=tokens, label_column=None
+    )
+    return [example.tokens if words else example.text for example in examples]
+
+
+def _labels(example: Example) -> tuple[str, ...] | None:
+    return (example.label,) if isinstance(example.label, str) else example.label
+
+
+def _right(own: Sequence[str], names: Sequence[str], *, words: bool, several: bool) -> Any:
+    """In the form of an answer."""
+    if words:
+        return list(own)
+    return tuple(name for name in names if name in own) if several else own[0]
+
+
+def _usable(example: Example, known: Sequence[str], *, several: bool) -> bool:
+    own = _labels(example)
+    if own is None or not set(own) <= set(known):
+        return False
+    return several or len(own) == (1 if example.tokens is None else len(example.tokens))
+
+
+def _notes(examples: Sequence[Example], used: Sequence[Example], known: Sequence[str]) -> list[str]:
+    """What is wrong with the labels."""
+    counts = Counter(name for example in examples for name in _labels(example) or () if name not in known)
+    strange = ", ".join(repr(name) for name, _ in counts.most_common(SHOWN)) + ", ..." * (len(counts) > SHOWN)
+    if not used:
+        why = f"No row has a label that the bundle knows ({strange})" if strange else "The file has no labels"
+        return [f"{why}: agreement with tier 2 at full depth is reported, not accuracy."]
+    notes, words = [], used[0].tokens is not None
+    if count := len(examples) - len(used):
+        why = f"labels that the bundle does not know ({strange})" if strange else "no label, or too few or too many"
+        notes.append(f"{count} of {len(examples)} rows are left out: {why}. The figures say nothing about them.")
+    labels = [_labels(example) or () for example in used]
+    there = {(name,) for own in labels for name in own} if words else set(labels)
+    if len(there) == 1:
+        name = ", ".join(next(iter(there))) or "none"
+        unit = "word" if words else "row"
+        notes.append(f"Every {unit} is labelled {name}: a constant answer is right on 100 %.")
+    return notes
+
+
+def _digest(file: str) -> str | None:
+    path = Path(file)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _is_bio(labels: Sequence[str]) -> bool:
+    try:
+        Scheme.of(labels)
+    except OptionError:
+        return False
+    return True

@@ -1,0 +1,147 @@
+"""Interleaved timing: each repeat runs every system once, in an order of its own.
+
+Separate runs cannot be compared on a machine whose speed drifts by more than the difference; turns can.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from cascade.core.checks import check_whole
+
+__all__ = ["Clock", "Interleaved", "Plan", "Progress", "interleave"]
+
+SLOW = 60.0  # seconds that one system may take in all, before it runs in fewer repeats
+FEWEST = 3
+SHORTEST = 0.2  # seconds of a turn, in which a fast system runs several times
+MOST_PASSES = 64
+PAUSE = 0.02  # seconds between turns, in which threads of the one before stop spinning
+
+Clock = Callable[[], float]
+Progress = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When a system runs.
+
+    Attributes:
+        repeats: the numbers of the repeats in which it has a turn, from 0.
+        passes: how often it runs in a turn; the turn's seconds are divided by it.
+    """
+
+    repeats: tuple[int, ...]
+    passes: int
+
+    @classmethod
+    def of(cls, seconds: float, repeats: int) -> Plan:
+        """For a system that takes this long.
+
+        A slow one runs in fewer repeats, at least 3, spread evenly; a fast one several times in a turn.
+        """
+        turns = min(repeats, max(FEWEST, math.floor(SLOW / max(seconds, 1e-9))))
+        spread = np.linspace(0, repeats - 1, turns).round().astype(int)
+        return cls(tuple(spread.tolist()), min(MOST_PASSES, math.ceil(SHORTEST / max(seconds, SHORTEST / MOST_PASSES))))
+
+
+@dataclass(frozen=True)
+class Interleaved:
+    """What came out.
+
+    Attributes:
+        seconds: per system and repeat, of one pass; `None` where it did not run.
+        plans: per system.
+        orders: per repeat, the names in the order in which they ran.
+    """
+
+    seconds: Mapping[str, list[float | None]]
+    plans: Mapping[str, Plan]
+    orders: list[list[str]]
+
+    def there(self, name: str) -> list[float]:
+        """Seconds of the repeats in which a system ran."""
+        return [value for value in self.seconds[name] if value is not None]
+
+
+def interleave(
+    systems: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int,
+    warm_up: Mapping[str, float] | None = None,
+    progress: Progress | None = None,
+    clock: Clock = time.perf_counter,
+    pause: float = PAUSE,
+    seed: int = 0,
+) -> Interleaved:
+    """Run systems in turns.
+
+    Args:
+        systems: what runs, by name.
+        repeats: how often each has a turn, but for slow ones.
+        warm_up: seconds of a pass by name, from a run before this one; they decide which systems are slow. If left
+            out, each runs twice beforehand: once to make what is made only once, once against the clock.
+        progress: called before each turn with the name.
+        clock: gives seconds.
+        pause: seconds between turns.
+        seed: of the orders.
+
+    Raises:
+        OptionError: repeats below 1.
+    """
+    check_whole("repeats", repeats, "7 give an interval that covers 98 %")
+    say = progress or (lambda _name: None)
+    if warm_up is None:
+        warm_up = {name: _warmed(name, run, say, clock) for name, run in systems.items()}
+    plans = {name: Plan.of(warm_up[name], repeats) for name in systems}
+    seconds: dict[str, list[float | None]] = {name: [None] * repeats for name in systems}
+    names = list(systems)
+    orders: list[list[str]] = []
+    rng = np.random.default_rng(seed)
+    with _quiet_collector():
+        for repeat in range(repeats):
+            order = [names[number] for number in rng.permutation(len(names)) if repeat in plans[names[number]].repeats]
+            orders.append(order)
+            gc.collect()
+            for name in order:
+                say(name)
+                time.sleep(pause)
+                run, passes = systems[name], plans[name].passes
+                begin = clock()
+                for _ in range(passes):
+                    run()
+                seconds[name][repeat] = (clock() - begin) / passes
+    return Interleaved(seconds, plans, orders)
+
+
+def _warmed(name: str, run: Callable[[], object], say: Progress, clock: Clock) -> float:
+    say(f"warm-up: {name}")
+    run()
+    begin = clock()
+    run()
+    return clock() - begin
+
+
+@contextmanager
+def _quiet_collector() -> Iterator[None]:
+    """No garbage is collected inside a turn: with torch loaded, one collection takes longer than a fast system.
+
+    What is there already is set aside, so that collecting between repeats is cheap.
+    """
+    enabled, frozen = gc.isenabled(), gc.get_freeze_count()
+    gc.disable()
+    if not frozen:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen:
+            gc.unfreeze()
+        if enabled:
+            gc.enable()

@@ -1,0 +1,116 @@
+"""What a benchmark ran on: CPU, limits, versions, revision. Figures without these cannot be compared."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import cascade
+from cascade.runtime.threads import available_cpus, cgroup_quota
+
+__all__ = ["facts", "in_words", "revision", "version_of"]
+
+FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
+PACKAGES = ("numpy", "onnxruntime", "tokenizers", "torch", "transformers")
+
+
+def facts(*, threads: int, root: Path = Path("/")) -> dict[str, Any]:
+    """Facts about this machine, for JSON.
+
+    Args:
+        threads: that the systems were given.
+        root: where `proc` and `sys` are.
+    """
+    cpu = _cpu(root)
+    quota = cgroup_quota(root=root)
+    return {
+        "cpu": {
+            "model": cpu.get("model name", platform.processor() or "unknown"),
+            "flags": [flag for flag in FLAGS if flag in cpu.get("flags", "").split()],
+            "count": os.cpu_count(),
+            "available": available_cpus(root=root),
+            "cgroup_quota": None if math.isinf(quota) else quota,
+        },
+        "memory_mib": _memory(root),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python_version": platform.python_version(),
+        "threads": threads,
+        "versions": {"cascade": cascade.__version__, **_versions()},
+        "git": revision(),
+    }
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """The facts that readers of a table want, in one line."""
+    cpu, versions = found["cpu"], found["versions"]
+    quota = "" if cpu["cgroup_quota"] is None else f", control group {cpu['cgroup_quota']:g}"
+    int8 = next((flag for flag in ("amx_int8", "avx512_vnni", "avx_vnni") if flag in cpu["flags"]), "no VNNI")
+    names = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return (
+        f"{cpu['model']}, {cpu['count']} CPUs{quota}, {int8}; {found['threads']} threads; "
+        f"Python {found['python_version']}, {names}; revision {found['git'] or 'unknown'}."
+    )
+
+
+def revision(folder: Path | None = None) -> str | None:
+    """Short hash of the checkout that the package is in, with a plus where files differ from it; `None` without one."""
+    folder = folder or Path(cascade.__file__).parent
+    head = _git(folder, "rev-parse", "--short", "HEAD")
+    # A package installed inside somebody's checkout is not part of it.
+    if not head or not _git(folder, "ls-files", "--", "__init__.py"):
+        return None
+    return head + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603  # fixed arguments; the folder is this package's
+            ["git", "-C", str(folder), *arguments],  # noqa: S607  # whichever git is installed
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+    return {name: found for name in PACKAGES if (found := version_of(name)) is not None}
+
+
+def version_of(name: str) -> str | None:
+    """Of an installed distribution; `None` where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu(root: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in _lines(root / "proc/cpuinfo"):
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())
+    return found
+
+
+def _memory(root: Path) -> int | None:
+    total = [line.split()[1] for line in _lines(root / "proc/meminfo") if line.startswith("MemTotal:")]
+    return int(total[0]) // 1024 if total else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,51 @@
+"""What all commands share: an example in their help, a light start; and `startup`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cascade_bench.latency import startup
+from tests.bench.conftest import Run
+
+
+@pytest.mark.parametrize("command", ["", "table", "curve", "peers", "profile", "compare", "startup"])
+def test_help_has_an_example(run: Run, command: str) -> None:
+    done = run(*command.split(), "--help")
+    assert done.status == 0
+    assert f"cascade-bench {command}" in done.out.split("Example:")[1]
+
+
+def test_commands_load_no_extra_unasked() -> None:
+    code = (
+        "import sys, cascade_bench.cli\n"
+        "print([name for name in ('matplotlib', 'onnx', 'psutil', 'seqeval', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("tagging", [False, True])
+def test_startup(run: Run, bundle: Path, tags_bundle: Path, tmp_path: Path, tagging: bool) -> None:
+    file = tmp_path / "startup.json"
+    model = tags_bundle if tagging else bundle
+    done = run("startup", model, "--samples", 1, "--threads", 1, "--json", file)
+    assert done.status == 0, done.err
+    assert "resident memory after 100 texts" in done.out
+    assert f"with all that a {'Tagger' if tagging else 'Classifier'} needs" in done.out
+    found = json.loads(file.read_text())
+    assert 0 <= found["median"]["import_seconds"] <= found["median"]["classifier_seconds"]
+    assert found["median"]["answer_seconds"] > 0
+    assert 20 < found["median"]["resident_mib"] <= found["median"]["peak_mib"]
+    assert len(found["data"]["answer_seconds"]) == 1  # the first sample does not count
+
+
+def test_a_process_that_fails_is_told_in_one_line(run: Run, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "IMPORT", "raise SystemExit('no room')")
+    done = run("startup", bundle)
+    assert done.status == 2
+    assert "a fresh process must answer with this bundle, but: no room; see cascade inspect" in done.err

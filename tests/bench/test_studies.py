@@ -1,0 +1,91 @@
+"""The studies really run, small: they are no part of the package, so they are loaded by path."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import CliRunner
+
+from cascade_bench.systems.local import Model
+from tests.models import tiny
+
+STUDIES = Path(__file__).parents[2] / "bench" / "studies"
+
+
+def study(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, STUDIES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name: str, *arguments: object) -> str:
+    done = CliRunner().invoke(study(name).main, list(map(str, arguments)), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.parametrize("file", sorted(STUDIES.glob("*.py")), ids=lambda file: file.stem)
+def test_each_says_its_command_and_its_finding_and_is_short(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert f"python bench/studies/{file.name}" in text
+    assert "Found on " in text
+    assert len(text.splitlines()) <= 120
+
+
+def test_overhead(bundle: Path, data: Path) -> None:
+    out = run("overhead", bundle, "--data", data, "--texts", 50, "--repeats", 3)
+    shares = [float(share) for share in re.findall(r"threads: no graph runs during (\d+\.\d)%", out)]
+    assert len(shares) == 2
+    assert all(0 < share < 100 for share in shares)
+
+
+def test_time_in_graphs_is_counted_once() -> None:
+    assert study("overhead").union([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (5.2, 5.4)]) == 4.0
+
+
+def test_endless(bundle: Path, data: Path, classifier: Model) -> None:
+    options = ("--texts", 300, "--every", 100, "--short", 50, "--repeats", 1)
+    out = run("endless", bundle, "--data", data, *options)
+    assert out.startswith("300 texts: the first 100 took ")
+    assert "2 threads are " in out
+    module = study("endless")
+    assert list(module.numbered(["a", "b"], 3)) == ["a 0000000", "b 7368787", "a 4737574"]
+    assert len(set(module.numbered(["a"], 1000))) == 1000
+
+
+def test_precisions(bundle: Path, data: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(bundle, tmp_path / "other")
+    out = run("precisions", bundle, other, "--data", data, "--threads", 1, "--repeats", 1)
+    first, second = out.splitlines()[1:3]
+    assert "100.00%" in first
+    assert second.split()[-1] == "0.00%"
+
+
+def test_token_exit(tags_bundle: Path, tags_data: Path) -> None:
+    options = ("--token-exit", 0.3, "--depth-cap", 2, "--threads", 1, "--repeats", 1)
+    out = run("token_exit", tags_bundle, "--data", tags_data, *options)
+    assert out.startswith("Token exit is right on ")
+    assert "SentenceExit(" in out
+
+
+def test_base_size(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn, exported and run, but small."""
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    tiny.tier1_static(folder)
+    module = study("base_size")
+    monkeypatch.setattr(module, "open_bundle", lambda _name: type("Bundle", (), {"folder": folder}))
+    size = ("--layers", 1, "--width", 16, "--heads", 2, "--threads", 1, "--repeats", 1, "--texts", 4, "--only", "full")
+    arguments = ["any", "--data", str(data), *map(str, size)]
+    done = CliRunner().invoke(module.main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "cascade, tier 2 at full depth" in done.output
+    assert "Random weights: only seconds mean something." in done.output

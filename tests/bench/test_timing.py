@@ -1,0 +1,227 @@
+"""Intervals with exact coverage, ratios that are known, turns against a clock, facts about a machine, JSON files."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascade.exceptions import DataError, OptionError
+from cascade_bench.timing import interleaving, machine
+from cascade_bench.timing.console import check_output, grid
+from cascade_bench.timing.interleaving import Plan, interleave
+from cascade_bench.timing.report_json import benchmark, stats, write_json
+from cascade_bench.timing.statistics import Interval, median_interval, percentile, shown, speed_up
+
+SHORTEST = interleaving.SHORTEST  # before a fixture makes turns short
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([3.0], Interval(3.0, 3.0, 3.0, 0.0, 1)),
+        ([1.0, 2.0, 4.0], Interval(2.0, 1.0, 4.0, 0.75, 3)),
+        ([7.0, 1.0, 3.0, 2.0, 5.0, 6.0, 4.0], Interval(4.0, 1.0, 7.0, 1 - 2 / 128, 7)),
+        # Of 9 the second smallest and largest: 1 - 2 * (1 + 9) / 512.
+        (list(map(float, range(1, 10))), Interval(5.0, 2.0, 8.0, 1 - 20 / 512, 9)),
+        ([1.0, 2.0], Interval(1.5, 1.0, 2.0, 0.5, 2)),
+    ],
+)
+def test_worked_examples(values: list[float], expected: Interval) -> None:
+    assert median_interval(values) == expected
+
+
+def test_the_interval_covers_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    samples = rng.lognormal(size=(4000, 9))  # the true median is 1
+    found = [median_interval(row.tolist()) for row in samples]
+    covered = np.mean([interval.low <= 1 <= interval.high for interval in found])
+    assert covered == pytest.approx(found[0].coverage, abs=0.015)
+
+
+def test_more_confidence_makes_a_wider_interval() -> None:
+    values = list(map(float, range(20)))
+    narrow, wide = (median_interval(values, confidence=confidence) for confidence in (0.5, 0.99))
+    assert wide.low < narrow.low < narrow.high < wide.high
+    assert narrow.coverage >= 0.5
+    assert wide.coverage >= 0.99
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=40))
+def test_the_median_lies_inside(values: list[float]) -> None:
+    interval = median_interval(values)
+    assert interval.low <= interval.median <= interval.high
+    assert interval.median == pytest.approx(float(np.median(values)))
+
+
+def test_a_ratio_is_taken_within_its_repeat() -> None:
+    # The machine is four times slower in the middle; the ratio is 2 throughout.
+    drift = [1.0, 1.0, 4.0, 4.0, 4.0, 1.0, 1.0]
+    found = speed_up([2 * d for d in drift], drift)
+    assert found is not None
+    assert (found.low, found.median, found.high) == (2, 2, 2)
+
+
+def test_repeats_that_one_of_them_left_out_do_not_count() -> None:
+    found = speed_up([3.0, None, 8.0, 100.0], [1.0, 5.0, 2.0, None])
+    assert found == Interval(3.5, 3.0, 4.0, 0.5, 2)
+    assert speed_up([None, 1.0], [1.0, None]) is None
+
+
+def test_no_samples() -> None:
+    with pytest.raises(OptionError, match="a median needs at least one sample, got none; run more repeats"):
+        median_interval([])
+
+
+def test_an_impossible_confidence() -> None:
+    with pytest.raises(OptionError, match=r"confidence must be in \[0, 1\], was: 95; 0.95 is usual"):
+        median_interval([1.0], confidence=95)
+
+
+def test_ratios_in_words() -> None:
+    assert [shown(None), shown(Interval(1, 1, 1, 0.98, 7))] == ["", "1"]
+    assert shown(Interval(2.0, 1.9, 2.1, 0.98, 7)) == "2.00 [1.90, 2.10]"
+    assert Interval(2.0, 1.9, 2.1, 0.75, 3).text(".1f") == "2.0 [1.9, 2.1] (75%)"
+
+
+@pytest.mark.parametrize(("share", "expected"), [(50, 5), (95, 10), (99, 10), (0, 1), (10, 1), (11, 2)])
+def test_percentiles_are_samples(share: float, expected: float) -> None:
+    assert percentile(np.arange(10, 0, -1.0), share) == expected
+
+
+@dataclass
+class World:
+    """A clock that moves only when something works."""
+
+    now: float = 0.0
+    ran: list[str] = field(default_factory=list)
+
+    def clock(self) -> float:
+        return self.now
+
+    def work(self, name: str, seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            self.ran.append(name)
+            self.now += seconds
+
+        return run
+
+
+@pytest.fixture
+def long_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interleaving, "SHORTEST", SHORTEST)
+
+
+def test_every_system_has_a_turn_in_every_repeat_in_changing_orders() -> None:
+    world, seen = World(), list[str]()
+    runs = {name: world.work(name, 1.0) for name in "abc"}
+    warm_up = dict.fromkeys("abc", 1.0)
+    turns = interleave(runs, repeats=6, warm_up=warm_up, clock=world.clock, pause=0, progress=seen.append)
+    assert [sorted(order) for order in turns.orders] == [["a", "b", "c"]] * 6
+    assert len({tuple(order) for order in turns.orders}) > 1
+    assert [name for order in turns.orders for name in order] == world.ran == seen
+    assert turns.seconds == {name: [1.0] * 6 for name in "abc"}
+
+
+@pytest.mark.usefixtures("long_turns")
+def test_a_slow_system_runs_in_fewer_repeats_and_a_fast_one_several_times_in_a_turn() -> None:
+    world = World()
+    runs = {"slow": world.work("slow", 20.0), "fast": world.work("fast", 0.0625)}
+    turns = interleave(runs, repeats=7, clock=world.clock, pause=0)
+    assert turns.seconds["slow"] == [20.0, None, None, 20.0, None, None, 20.0]
+    assert turns.there("slow") == [20.0] * 3
+    assert turns.plans["fast"] == Plan(tuple(range(7)), 4)
+    assert turns.seconds["fast"] == [0.0625] * 7
+    assert world.ran.count("fast") == 2 + 28  # the first two were warm-up
+    assert world.ran[:4] == ["slow", "slow", "fast", "fast"]
+
+
+@pytest.mark.usefixtures("long_turns")
+@pytest.mark.parametrize(
+    ("seconds", "repeats", "expected"),
+    [
+        (1.0, 7, Plan((0, 1, 2, 3, 4, 5, 6), 1)),
+        (1000.0, 7, Plan((0, 3, 6), 1)),
+        (1000.0, 2, Plan((0, 1), 1)),
+        (0.0, 1, Plan((0,), 64)),
+    ],
+)
+def test_plans(seconds: float, repeats: int, expected: Plan) -> None:
+    assert Plan.of(seconds, repeats) == expected
+
+
+def test_garbage_is_collected_as_before_afterwards() -> None:
+    inside: list[bool] = []
+
+    def broken() -> None:
+        inside.append(gc.isenabled())
+        raise RuntimeError("broken")
+
+    before = (gc.isenabled(), gc.get_freeze_count())
+    with pytest.raises(RuntimeError, match="broken"):
+        interleave({"a": broken}, repeats=1, warm_up={"a": 1.0}, pause=0)
+    assert inside == [False]
+    assert (gc.isenabled(), gc.get_freeze_count()) == before == (True, 0)
+
+
+def test_no_repeats() -> None:
+    with pytest.raises(OptionError, match="repeats must be a whole number of at least 1"):
+        interleave({}, repeats=0, warm_up={})
+
+
+def test_the_machine(tmp_path: Path) -> None:
+    for folder in ("proc/self", "sys/fs/cgroup"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "proc/cpuinfo").write_text("model name\t: Toy 1\nflags\t\t: fpu avx2 avx512_vnni\n\nmodel name: 2\n")
+    (tmp_path / "proc/meminfo").write_text("MemTotal:       2048 kB\n")
+    (tmp_path / "proc/self/cgroup").write_text("0::/\n")
+    (tmp_path / "sys/fs/cgroup/cpu.max").write_text("150000 100000\n")
+    found = machine.facts(threads=2, root=tmp_path)
+    assert (found["cpu"]["model"], found["cpu"]["flags"]) == ("Toy 1", ["avx2", "avx512_vnni"])
+    assert (found["cpu"]["cgroup_quota"], found["memory_mib"]) == (1.5, 2)
+    assert set(found["versions"]) >= {"cascade", "numpy", "onnxruntime"}
+    assert machine.in_words(found).startswith("Toy 1, ")
+    assert "control group 1.5, avx512_vnni; 2 threads" in machine.in_words(found)
+
+
+def test_a_machine_that_says_nothing(tmp_path: Path) -> None:
+    found = machine.facts(threads=1, root=tmp_path)
+    assert (found["cpu"]["flags"], found["memory_mib"]) == ([], None)
+    assert "no VNNI" in machine.in_words(found)
+    json.dumps(found)
+    assert machine.revision(tmp_path) is None  # no checkout
+
+
+def test_a_benchmark_in_pytest_benchmarks_shape() -> None:
+    made = benchmark("table", "full", [2.0, None, 4.0], iterations=3, info={"name": "x"})
+    assert made["fullname"] == "table/full"
+    assert made["extra_info"] == {"name": "x", "seconds_by_repeat": [2.0, None, 4.0]}
+    assert (made["stats"]["data"], made["stats"]["rounds"], made["stats"]["iterations"]) == ([2.0, 4.0], 2, 3)
+    wanted = (
+        "min max mean stddev rounds median iqr q1 q3 iqr_outliers stddev_outliers outliers ld15iqr hd15iqr ops total"
+    )
+    assert set(made["stats"]) == {*wanted.split(), "iterations", "data"}
+    one = stats([2.0])
+    assert (one["median"], one["iqr"], one["stddev"], one["outliers"], one["ops"]) == (2.0, 0.0, 0.0, "0;0", 0.5)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_json(tmp_path / "made.json", {"a": "é"})
+    assert json.loads((tmp_path / "made.json").read_text(encoding="utf-8")) == {"a": "é"}
+    with pytest.raises(OptionError, match="an output must be a file"):
+        write_json(tmp_path, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["made.json"]
+    with pytest.raises(DataError, match="--png must be a file in a folder that is there"):
+        check_output("--png", tmp_path / "none" / "file")
+
+
+def test_tables() -> None:
+    assert grid(["a", "b"], [["x", "1"]], markdown=True) == "| a | b |\n|---|--:|\n| x | 1 |"
+    assert grid(["name", "n"], [["x", "10"]]).splitlines()[1] == "x     10"
