@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -18,14 +17,13 @@ from cascade.core.rows import FloatArray
 from cascade.engine.cascade import Cascade, Outcome, merge_windows
 from cascade.engine.streaming import StreamOptions, stream
 from cascade.engine.tiers import MultiExit, SingleExit
-from cascade.exceptions import InputError
 from cascade.pipelines.base import Face
 from cascade.pipelines.loading import Graphs, open_for
 from cascade.policies.batching import BatchingPolicy, for_tier2
 from cascade.policies.exits import ExitPolicy
 from cascade.policies.routing import Router
 from cascade.runtime.backend import SessionOptions
-from cascade.text.tokenizer import Text
+from cascade.text.texts import Text, check_texts
 
 __all__ = ["Classifier"]
 
@@ -192,7 +190,8 @@ class Classifier(Face):
             InputError: something else than a list of texts, or a text that cannot be read, with its position.
         """
         begin = time.perf_counter()
-        encoded = self.tokenizer.encode(_as_list(texts))
+        check_texts(texts, pairs=True)
+        encoded = self.tokenizer.encode(texts)
         seconds = {"tokenize": time.perf_counter() - begin}
         outcome = self.cascade.score(encoded.units.rows, show_progress=show_progress)
         seconds.update(outcome.stats.seconds)
@@ -215,7 +214,7 @@ class Classifier(Face):
         Raises:
             InputError: a text that cannot be read, named by its number in the stream.
         """
-        _check_iterable(texts)
+        check_texts(texts, pairs=True)
         return self._stream(texts, options)
 
     def _stream(self, texts: Iterable[Text], options: StreamOptions | None) -> Iterator[Prediction]:
@@ -232,23 +231,6 @@ class Classifier(Face):
         else:
             names = [self.labels[best] for best in outcome.probabilities.argmax(axis=1).tolist()]
         return Predictions(names, outcome.probabilities, outcome.routes, outcome.stats)
-
-
-def _check_iterable(texts: object) -> None:
-    if isinstance(texts, str | bytes | Mapping):
-        raise InputError(f"texts must be a list of texts, was: {type(texts).__name__}; write [text] for one text")
-    if isinstance(texts, tuple | AbstractSet):
-        raise InputError(
-            f"texts must be a list of texts, was: {type(texts).__name__}; write [(first, second)] for a pair "
-            "or list(texts) for several texts"
-        )
-    if not isinstance(texts, Iterable):
-        raise InputError(f"texts must be a list of texts, was: {type(texts).__name__}; put them into a list")
-
-
-def _as_list(texts: Iterable[Text]) -> list[Text]:
-    _check_iterable(texts)
-    return list(texts)
 
 
 def _ranked(probabilities: FloatArray, labels: Sequence[str], count: int | None) -> list[list[Dict]]:

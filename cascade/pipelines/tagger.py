@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,9 +29,9 @@ from cascade.policies.routing import Router
 from cascade.policies.windows import WindowPolicy, Windows
 from cascade.policies.windows import check as check_windows
 from cascade.runtime.backend import SessionOptions
-from cascade.text.entities import AggregationStrategy, aggregate, chosen, spelled, strategy_of
+from cascade.text.entities import AggregationStrategy, PieceText, aggregate, chosen, strategy_of
 from cascade.text.texts import check_texts
-from cascade.text.word_encoding import Sentence, encode_texts, encode_words, grouped
+from cascade.text.word_encoding import Sentence, check_sentences, encode_texts, encode_words, grouped
 
 __all__ = ["Tagger"]
 
@@ -187,12 +187,14 @@ class Tagger(Face):
         """
         strategy = strategy_of(aggregation_strategy)
         one = isinstance(texts, str)
-        every = [texts] if isinstance(texts, str) else _as_list(texts)
+        if not one:
+            check_texts(texts)
+        every = [texts] if isinstance(texts, str) else list(texts)
         pieces = encode_texts(self.tokenizer, every, per_piece=True)
-        spelling = spelled(self.tokenizer, every, pieces)
-        units = grouped(self.tokenizer, pieces, spelling.new) if strategy is AggregationStrategy.FIRST else pieces
+        shown = PieceText.of(self.tokenizer, every, pieces)
+        units = grouped(self.tokenizer, pieces, shown.new) if strategy is AggregationStrategy.FIRST else pieces
         probabilities = self.cascade.score(units.words).probabilities
-        found = aggregate(spelling, probabilities, self.labels, strategy=strategy, decoder=self.decoding)
+        found = aggregate(shown, probabilities, self.labels, strategy=strategy, decoder=self.decoding)
         return found[0] if one else found
 
     def predict(self, sentences: Iterable[Sentence], *, show_progress: bool = False) -> TagPredictions:
@@ -226,7 +228,7 @@ class Tagger(Face):
             InputError: something else than a list of texts, or a text that is no string, with its position.
         """
         begin = time.perf_counter()
-        found = encode_texts(self.tokenizer, _as_list(texts), per_piece=False)
+        found = encode_texts(self.tokenizer, texts, per_piece=False)
         seconds = time.perf_counter() - begin
         spans = np.stack((found.begins, found.ends), axis=1)
         return self._tagged(found.words, seconds, show_progress=show_progress, spans=spans)
@@ -247,8 +249,7 @@ class Tagger(Face):
         Raises:
             InputError: a sentence that cannot be read, named by its number in the stream.
         """
-        if isinstance(sentences, str | bytes | Mapping) or not isinstance(sentences, Iterable):
-            encode_words(self.tokenizer, sentences)  # says what is wrong
+        check_sentences(sentences)
         return in_buffers(sentences, self.predict, options=options or STREAM, what="sentence")
 
     def stream_texts(self, texts: Iterable[str], *, options: StreamOptions | None = None) -> Iterator[TagPrediction]:
@@ -325,8 +326,3 @@ def _stored(bundle: Bundle) -> tuple[WindowPolicy, Decoder]:
             Windows() if written_windows is None else windows.from_json(written_windows),
             decoding.argmax if written_decoding is None else decoding.from_json(written_decoding),
         )
-
-
-def _as_list(texts: Iterable[str]) -> list[str]:
-    check_texts(texts)
-    return list(texts)

@@ -1,7 +1,7 @@
 """Answers for pieces or words to entities, with the rules of transformers' token-classification pipeline.
 
 Which pieces continue a word, what `word` says and how neighbours become one entity are transformers' decisions, odd
-ones included; the arithmetic here is on whole arrays.
+ones included.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cascade.text.texts import repair_text
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import TextWords
 
-__all__ = ["AggregationStrategy", "Entity", "Spelling", "aggregate", "chosen", "spelled", "strategy_of"]
+__all__ = ["AggregationStrategy", "Entity", "PieceText", "aggregate", "chosen", "strategy_of"]
 
 IGNORED: Final = "O"
 Entity: TypeAlias = dict[str, Any]
@@ -46,13 +46,12 @@ BY_PIECE: Final = (AggregationStrategy.NONE, AggregationStrategy.SIMPLE)
 
 
 @dataclass(frozen=True, eq=False)
-class Spelling:
-    """Pieces of texts as entities show them.
+class PieceText:
+    """Pieces of texts as entities show them. Make it with `PieceText.of`.
 
     Attributes:
         texts: a row per text, a unit per piece.
-        strings: what each piece is called; an unknown one by its characters in the text,
-            lone surrogates as U+FFFD.
+        strings: what each piece is called; an unknown one by its characters in the text, lone surrogates as U+FFFD.
         new: True where a word begins, for transformers: its tokenizers' words are not asked. Shape `(pieces,)`.
         join: pieces as text.
     """
@@ -61,6 +60,32 @@ class Spelling:
     strings: list[str]
     new: BoolArray
     join: Callable[[list[str]], str]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, texts: Sequence[str], pieces: TextWords) -> PieceText:
+        """What transformers' pipeline reads off the pieces of texts.
+
+        Args:
+            tokenizer: that made the pieces.
+            texts: the caller's own.
+            pieces: of `encode_texts` with `per_piece`.
+        """
+        words = pieces.words
+        ids, which = np.unique(words.first_ids, return_inverse=True)
+        names = [tokenizer.piece(number) for number in ids.tolist()]
+        strings = [names[number] for number in which.tolist()]
+        unknown = ids[which] == tokenizer.unknown
+        rows, begins, ends = words.row_of, pieces.begins, pieces.ends
+        for piece in np.flatnonzero(unknown):
+            strings[piece] = repair_text(texts[rows[piece]][begins[piece] : ends[piece]])
+        if tokenizer.marks_subwords:
+            sizes = np.fromiter(map(len, names), dtype=np.int64, count=len(names))
+            continues = sizes[which] != ends - begins
+        else:
+            continues = (begins > 0) & ~_beside_space(texts, rows, begins)
+        new = ~continues | unknown
+        new[words.offsets[:-1][words.counts > 0]] = True
+        return cls(pieces, strings, new, tokenizer.join)
 
 
 def strategy_of(given: object) -> AggregationStrategy:
@@ -73,7 +98,7 @@ def strategy_of(given: object) -> AggregationStrategy:
         return given
     names = [strategy.value for strategy in AggregationStrategy]
     if not isinstance(given, str) or given.lower() not in names:
-        raise OptionError(f"aggregation_strategy must be one of {', '.join(names)}, was: {given!r}; choose one of them")
+        raise OptionError(f"aggregation_strategy must be one of {', '.join(names)}, got {given!r}; choose one of them")
     return AggregationStrategy(given.lower())
 
 
@@ -94,36 +119,10 @@ def chosen(decoder: Decoder, probabilities: FloatArray, offsets: IntArray) -> In
         return decoding.decide(decoder, np.log(probabilities), offsets)
 
 
-def spelled(tokenizer: Tokenizer, texts: Sequence[str], pieces: TextWords) -> Spelling:
-    """What transformers' pipeline reads off the pieces of texts.
-
-    Args:
-        tokenizer: that made the pieces.
-        texts: the caller's own.
-        pieces: of `encode_texts` with `per_piece`.
-    """
-    words = pieces.words
-    ids, which = np.unique(words.rows.ids[words.first_token], return_inverse=True)
-    names = [tokenizer.piece(number) for number in ids.tolist()]
-    strings = [names[number] for number in which.tolist()]
-    unknown = ids[which] == tokenizer.unknown
-    rows, begins, ends = words.row_of, pieces.begins, pieces.ends
-    for piece in np.flatnonzero(unknown):
-        strings[piece] = repair_text(texts[rows[piece]][begins[piece] : ends[piece]])
-    if tokenizer.marks_subwords:
-        sizes = np.fromiter(map(len, names), dtype=np.int64, count=len(names))
-        continues = sizes[which] != ends - begins
-    else:
-        continues = (begins > 0) & ~_beside_space(texts, rows, begins)
-    new = ~continues | unknown
-    new[words.offsets[:-1][np.diff(words.offsets) > 0]] = True
-    return Spelling(pieces, strings, new, tokenizer.join)
-
-
 def _beside_space(texts: Sequence[str], rows: IntArray, begins: IntArray) -> BoolArray:
     """Whether the character at each place of a text, or the one before, is a blank. Shape `(places,)`."""
-    everything = "\n".join(["", *texts, ""])
-    blank = np.frombuffer(everything.encode("utf-32-le", "surrogatepass"), dtype="<u4") == ord(" ")
+    codes = "\n".join(["", *texts, ""]).encode("utf-32-le", "surrogatepass")
+    blank = np.frombuffer(codes, dtype="<u4") == ord(" ")
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     places = (np.cumsum(lengths + 1) - lengths)[rows] + begins
     found: BoolArray = blank[places] | blank[places - 1]
@@ -131,7 +130,7 @@ def _beside_space(texts: Sequence[str], rows: IntArray, begins: IntArray) -> Boo
 
 
 def aggregate(
-    spelling: Spelling,
+    pieces: PieceText,
     probabilities: FloatArray,
     labels: Sequence[str],
     *,
@@ -141,8 +140,8 @@ def aggregate(
     """Entities of each text; those tagged O are left out.
 
     Args:
-        spelling: the pieces.
-        probabilities: of each piece; with `FIRST` of each word, see `Spelling.new`. Shape `(pieces or words, labels)`.
+        pieces: of the texts.
+        probabilities: of each piece; with `FIRST` of each word, see `PieceText.new`. Shape `(pieces or words, labels)`.
         labels: names of the columns.
         strategy: how pieces become entities.
         decoder: probabilities to labels; over words where the strategy has words.
@@ -150,11 +149,10 @@ def aggregate(
     Returns:
         A list of dicts per text, as transformers gives them; scores are plain floats.
     """
-    pieces = spelling.texts
-    by_piece = strategy in BY_PIECE
-    starts = np.arange(len(spelling.strings)) if by_piece else np.flatnonzero(spelling.new)
-    stops = np.append(starts[1:], len(spelling.strings))[: len(starts)]
-    offsets = np.searchsorted(starts, pieces.words.offsets)
+    by_piece, units = strategy in BY_PIECE, pieces.texts.words
+    starts = np.arange(len(units)) if by_piece else np.flatnonzero(pieces.new)
+    stops = np.append(starts[1:], len(units))[: len(starts)]
+    offsets = np.searchsorted(starts, units.offsets)
     if strategy is AggregationStrategy.AVERAGE and len(starts):
         sums: FloatArray = np.add.reduceat(probabilities, starts, axis=0)
         probabilities = np.divide(sums, (stops - starts)[:, None], dtype=np.float32)
@@ -162,20 +160,9 @@ def aggregate(
         probabilities = probabilities[_surest(probabilities.max(axis=1), starts, stops)]
     numbers = chosen(decoder, probabilities, offsets)
     scores = probabilities[np.arange(len(numbers)), numbers]
-    units = _Units(spelling, starts, stops, np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)))
     if strategy is AggregationStrategy.NONE:
-        return _singles(units, numbers, scores, labels)
-    return _groups(units, numbers, scores, labels, joined=not by_piece)
-
-
-@dataclass(frozen=True, eq=False)
-class _Units:
-    """What has one label each. `starts`, `stops`: numbers of pieces; `rows`: of the text. Each of shape `(units,)`."""
-
-    spelling: Spelling
-    starts: IntArray
-    stops: IntArray
-    rows: IntArray
+        return _singles(pieces, numbers, scores, labels)
+    return _groups(pieces, starts, stops, numbers, scores, labels, joined=not by_piece)
 
 
 def _surest(sureness: FloatArray, starts: IntArray, stops: IntArray) -> IntArray:
@@ -186,60 +173,55 @@ def _surest(sureness: FloatArray, starts: IntArray, stops: IntArray) -> IntArray
     return first
 
 
-def _singles(units: _Units, numbers: IntArray, scores: FloatArray, labels: Sequence[str]) -> list[list[Entity]]:
-    texts = units.spelling.texts
+def _singles(pieces: PieceText, numbers: IntArray, scores: FloatArray, labels: Sequence[str]) -> list[list[Entity]]:
+    texts, units = pieces.texts, pieces.texts.words
+    rows, places = units.row_of, units.first_token - units.rows.offsets[units.row_of]
+    found: list[list[Entity]] = [[] for _ in range(units.n_rows)]
     kept = np.flatnonzero(np.array([label != IGNORED for label in labels], dtype=np.bool_)[numbers])
-    places = texts.words.first_token - texts.words.rows.offsets[texts.words.row_of]
-    found: list[list[Entity]] = [[] for _ in range(texts.words.n_rows)]
-    for piece, row, label, score, place, begin, end in zip(
-        kept.tolist(),
-        units.rows[kept].tolist(),
-        numbers[kept].tolist(),
-        scores[kept].tolist(),
-        places[kept].tolist(),
-        texts.begins[kept].tolist(),
-        texts.ends[kept].tolist(),
-        strict=True,
-    ):
-        word = units.spelling.strings[piece]
+    columns = (kept, rows[kept], numbers[kept], scores[kept], places[kept], texts.begins[kept], texts.ends[kept])
+    for piece, row, label, score, place, begin, end in zip(*(column.tolist() for column in columns), strict=True):
+        word = pieces.strings[piece]
         entity = {"entity": labels[label], "score": score, "index": place, "word": word, "start": begin, "end": end}
         found[row].append(entity)
     return found
 
 
 def _groups(
-    units: _Units, numbers: IntArray, scores: FloatArray, labels: Sequence[str], *, joined: bool
+    pieces: PieceText,
+    starts: IntArray,
+    stops: IntArray,
+    numbers: IntArray,
+    scores: FloatArray,
+    labels: Sequence[str],
+    *,
+    joined: bool,
 ) -> list[list[Entity]]:
-    spelling, texts = units.spelling, units.spelling.texts
+    """Entities of neighbouring units with one tag.
+
+    Unit `u` is the pieces `starts[u]` to `stops[u] - 1`, joined first if `joined`; `numbers[u]` is the number of its
+    label and `scores[u]` the label's probability.
+    """
+    texts, strings = pieces.texts, pieces.strings
     found: list[list[Entity]] = [[] for _ in range(texts.words.n_rows)]
     if not len(numbers):
         return found
+    rows = texts.words.row_of[starts]
     tags = [label[2:] if label.startswith(("B-", "I-")) else label for label in labels]
     tag = np.unique(tags, return_inverse=True)[1][numbers]
-    begin = np.array([label.startswith("B-") for label in labels], dtype=np.bool_)[numbers]
-    begin[0] = True
-    begin[1:] |= (np.diff(tag) != 0) | (np.diff(units.rows) != 0)
-    firsts = np.flatnonzero(begin)
+    begins = np.array([label.startswith("B-") for label in labels], dtype=np.bool_)[numbers]
+    begins[0] = True
+    begins[1:] |= (np.diff(tag) != 0) | (np.diff(rows) != 0)
+    firsts = np.flatnonzero(begins)
     ends = np.append(firsts[1:], len(numbers))
     means = np.add.reduceat(scores, firsts) / (ends - firsts).astype(np.float32)
     shown = [label.split("-", 1)[-1] for label in labels]
     kept = np.flatnonzero(np.array([name != IGNORED for name in shown], dtype=np.bool_)[numbers[firsts]])
     firsts, ends = firsts[kept], ends[kept]
-    for first, end, row, label, score, start, stop in zip(
-        firsts.tolist(),
-        ends.tolist(),
-        units.rows[firsts].tolist(),
-        numbers[firsts].tolist(),
-        means[kept].tolist(),
-        texts.begins[units.starts[firsts]].tolist(),
-        texts.ends[units.stops[ends - 1] - 1].tolist(),
-        strict=True,
-    ):
-        if joined:
-            runs = zip(units.starts[first:end].tolist(), units.stops[first:end].tolist(), strict=True)
-            words = [spelling.join(spelling.strings[one:other]) for one, other in runs]
-        else:
-            words = spelling.strings[first:end]
-        entity = {"entity_group": shown[label], "score": score, "word": spelling.join(words), "start": start}
-        found[row].append({**entity, "end": stop})
+    edges = texts.begins[starts[firsts]], texts.ends[stops[ends - 1] - 1]
+    columns = (firsts, ends, rows[firsts], numbers[firsts], means[kept], *edges)
+    for first, end, row, label, score, start, stop in zip(*(column.tolist() for column in columns), strict=True):
+        runs = zip(starts[first:end].tolist(), stops[first:end].tolist(), strict=True)
+        words = [pieces.join(strings[one:other]) for one, other in runs] if joined else strings[first:end]
+        word = pieces.join(words)
+        found[row].append({"entity_group": shown[label], "score": score, "word": word, "start": start, "end": stop})
     return found

@@ -19,28 +19,38 @@ RowText: TypeAlias = "str | tuple[str, str]"
 REMEDY = 'give a str, a pair (str, str) or {"text": str, "text_pair": str}'
 
 
+def check_texts(texts: object, *, pairs: bool = False) -> None:
+    """Whether these are several items in an order; the items are not looked at.
+
+    Args:
+        texts: anything.
+        pairs: an item may be a pair, so that a tuple may be one pair or several texts and is refused.
+
+    Raises:
+        InputError: one text or mapping, or what has no order.
+    """
+    if isinstance(texts, str | bytes | Mapping):
+        remedy = "write [text] for one text"
+    elif pairs and isinstance(texts, tuple | AbstractSet):
+        remedy = "write [(first, second)] for a pair or list(texts) for several texts"
+    elif isinstance(texts, AbstractSet) or not isinstance(texts, Iterable):
+        remedy = "put them into a list"
+    else:
+        return
+    raise InputError(f"texts must be a list of texts, got {type(texts).__name__}; {remedy}")
+
+
 def read_texts(texts: Iterable[Text]) -> list[RowText]:
     """Texts and pairs of any form.
 
     Raises:
         InputError: naming the position and the type of the first text that is none.
     """
-    if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
-        raise InputError(f"texts must be a list of texts, was: {type(texts).__name__}; put one text into a list")
+    check_texts(texts)
     rows = list(texts)
     if set(map(type, rows)) <= {str}:
         return rows  # type: ignore[return-value]  # just looked
     return [_read_text(row, position) for position, row in enumerate(rows)]
-
-
-def check_texts(texts: object) -> None:
-    """Whether these can be texts, one after the other, for who takes no pairs and reads them later.
-
-    Raises:
-        InputError: one text, or what has no order.
-    """
-    if isinstance(texts, str | bytes | Mapping | AbstractSet) or not isinstance(texts, Iterable):
-        raise InputError(f"texts must be a list of texts, was: {type(texts).__name__}; put them into a list")
 
 
 def _read_text(text: object, position: int) -> RowText:
@@ -60,11 +70,11 @@ def _read_text(text: object, position: int) -> RowText:
         if second is None and isinstance(first, str):
             return first
     else:
-        raise InputError(f"a text must be a string, text {position} was: {type(text).__name__}; {REMEDY}")
+        raise InputError(f"a text must be a string, text {position} is: {type(text).__name__}; {REMEDY}")
     for side, value in (("first", first), ("second", second)):
         if not isinstance(value, str):
             raise InputError(
-                f"both texts of a pair must be strings, the {side} of text {position} was: "
+                f"both texts of a pair must be strings, the {side} of text {position} is: "
                 f"{type(value).__name__}; {REMEDY}"
             )
     return first, second
@@ -77,9 +87,7 @@ def is_ascii(row: RowText) -> bool:
 
 def repair_row(row: RowText) -> RowText:
     """A text or pair that the Rust tokenizer takes, see `repair_text`."""
-    if isinstance(row, tuple):
-        return repair_text(row[0]), repair_text(row[1])
-    return repair_text(row)
+    return repair_text(row) if isinstance(row, str) else (repair_text(row[0]), repair_text(row[1]))
 
 
 def repair_text(text: str) -> str:

@@ -7,7 +7,7 @@ Truncation and padding stored in the tokenizer's file are switched off. Texts th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from cascade.core.rows import Encoded, IntArray, Rows, Units
+from cascade.core.rows import Encoded, IntArray, Rows, Units, offsets_of
 from cascade.exceptions import BundleError, BundleNotFoundError, OptionError
 from cascade.text.texts import RowText, Text, is_ascii, read_texts, repair_row, repair_text
-from cascade.text.truncation import Template, fit
+from cascade.text.truncation import SpecialTokenLayout, fit_rows
 from cascade.text.wordpiece import AsciiWordPiece, ChunkTable, EncodedRows
 
-__all__ = ["Frame", "Text", "Tokenizer"]
+__all__ = ["SpecialTokens", "Text", "Tokenizer"]
 
 CHUNK = 4096  # texts encoded at once: bounds the memory that the Rust tokenizer's results take
 WORDS_KEPT = 65_536
@@ -29,7 +29,7 @@ UNKNOWN = ("[UNK]", "<unk>")  # where the model itself names no unknown token
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class SpecialTokens:
     """What stands around the pieces of a single text in every row.
 
     Attributes:
@@ -44,6 +44,9 @@ class Frame:
     suffix_types: IntArray
     type: int
 
+    def __len__(self) -> int:
+        return len(self.prefix) + len(self.suffix)
+
 
 class Tokenizer:
     """A `tokenizer.json`, for rows of at most `max_length` tokens.
@@ -54,7 +57,8 @@ class Tokenizer:
     Attributes:
         max_length: tokens of a row at most.
         overlap: tokens that two rows of one long text share.
-        frame: the special tokens of a row that holds one text.
+        special: the special tokens of a row that holds one text.
+        room: tokens of a row at most, special tokens aside.
         unknown: id of the token for what has no pieces of its own.
         words: token ids of a word by itself, as in pre-split text: at least one, at most as many as a row has room for.
         marks_subwords: whether pieces that continue a word carry a mark (WordPiece's ##).
@@ -66,26 +70,23 @@ class Tokenizer:
         inner.no_truncation()
         inner.no_padding()
         self._inner = inner
-        self._template = template = _template_of(inner)
+        self._layout, self.special = layout, special = _special_of(inner)
         self._plain_types = not any(inner.encode("a").type_ids)  # XLNet, for one, gives its last token a type
-        specials = template.pair_prefix + template.middle + template.pair_suffix
-        shortest = max(specials + 2, template.prefix + template.suffix + 1)
+        shortest = max(layout.pair_prefix + layout.middle + layout.pair_suffix + 2, len(special) + 1)
         if max_length < shortest:
-            raise OptionError(f"max_length must be at least {shortest} (special tokens and a text), was: {max_length}")
-        room = max_length - template.prefix - template.suffix
+            raise OptionError(f"max_length must be at least {shortest} (special tokens and a text), got {max_length}")
+        self.room = room = max_length - len(special)
         overlap = room // 8 if overlap is None else overlap
         if not 0 <= overlap < room:
             raise OptionError(
-                f"overlap must be in [0, {room - 1}] (max_length less special tokens), was: {overlap}; "
+                f"overlap must be in [0, {room - 1}] (max_length less special tokens), got {overlap}; "
                 "lower overlap or raise max_length"
             )
         self.max_length = max_length
         self.overlap = overlap
         self._fast = AsciiWordPiece.of(inner) if word_table else None
-        self.frame = frame = _frame_of(inner, template)
         self.unknown = _unknown_of(inner)
         self.marks_subwords = bool(getattr(inner.model, "continuing_subword_prefix", None))
-        self._room = max_length - len(frame.prefix) - len(frame.suffix)
         self.words = ChunkTable({}, self._encode_word, capacity=WORDS_KEPT)
 
     def __repr__(self) -> str:
@@ -137,25 +138,21 @@ class Tokenizer:
         rows = read_texts(texts)
         parts = [self._encode_rows(rows[at : at + CHUNK]) for at in range(0, len(rows), CHUNK)]
         encoded = EncodedRows.join(parts)
-        lengths = encoded.batch.lengths
-        long = lengths > self.max_length
+        long = encoded.rows.lengths > self.max_length
         if not long.any():
-            return Encoded(Units.whole(encoded.batch), np.arange(len(rows), dtype=np.int64), 0)
-        pair = encoded.firsts >= 0
-        windows, documents = fit(
-            encoded.batch, encoded.firsts, self._template, max_length=self.max_length, overlap=self.overlap
+            return Encoded(Units.whole(encoded.rows), np.arange(len(rows), dtype=np.int64), 0)
+        windows, numbers = fit_rows(
+            encoded.rows, encoded.first_lengths, self._layout, max_length=self.max_length, overlap=self.overlap
         )
-        return Encoded(Units.whole(windows), documents, int(np.count_nonzero(long & pair)))
+        return Encoded(Units.whole(windows), numbers, int(np.count_nonzero(long & (encoded.first_lengths >= 0))))
 
-    def spell(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+    def tokenize_with_offsets(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
         """Pieces with character offsets and word numbers, without special tokens; no text is cut.
 
         Args:
-            texts: without surrogates (see `repair_text`).
+            texts: without surrogates (see `repair_text`), and not too many: all encodings are held at once.
         """
-        encodings: list[tokenizers.Encoding] = []
-        for at in range(0, len(texts), CHUNK):
-            encodings += self._inner.encode_batch(texts[at : at + CHUNK], add_special_tokens=False)
+        encodings: list[tokenizers.Encoding] = self._inner.encode_batch(list(texts), add_special_tokens=False)
         return encodings
 
     def piece(self, number: int) -> str:
@@ -169,7 +166,7 @@ class Tokenizer:
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
         encoding = self._inner.encode([repair_text(word)], is_pretokenized=True, add_special_tokens=False)
-        return tuple(encoding.ids[: self._room]) or (self.unknown,)
+        return tuple(encoding.ids[: self.room]) or (self.unknown,)
 
     def _encode_rows(self, rows: Sequence[RowText]) -> EncodedRows:
         if self._fast is None:
@@ -196,8 +193,7 @@ class Tokenizer:
         encode = inner.encode_batch if pair.any() else getattr(inner, "encode_batch_fast", inner.encode_batch)
         encodings: list[tokenizers.Encoding] = encode([repair_row(row) for row in rows])
         lengths = np.fromiter(map(len, encodings), dtype=np.int64, count=len(encodings))
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
-        tokens = int(offsets[-1])
+        tokens = int(lengths.sum())
         ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), dtype=np.int64, count=tokens)
         if self._plain_types and not pair.any():
             types = np.zeros(tokens, dtype=np.int64)
@@ -205,40 +201,38 @@ class Tokenizer:
             types = np.fromiter(
                 chain.from_iterable(encoding.type_ids for encoding in encodings), dtype=np.int64, count=tokens
             )
-        firsts = pair.astype(np.int64) - 1
-        for row in np.flatnonzero(pair & (lengths > self.max_length)):  # rare; nobody reads the others' length
-            firsts[row] = encodings[int(row)].sequence_ids.count(0)
-        return EncodedRows(Rows(ids=ids, types=types, offsets=offsets), firsts)
+        first_lengths = pair.astype(np.int64) - 1
+        for row in np.flatnonzero(pair & (lengths > self.max_length)):  # rare; the length of the others is not read
+            first_lengths[row] = encodings[int(row)].sequence_ids.count(0)
+        return EncodedRows(Rows(ids=ids, types=types, offsets=offsets_of(lengths)), first_lengths)
 
 
-def _template_of(inner: tokenizers.Tokenizer) -> Template:
-    # A word that has tokens; any tokenizer has one for one of these or for a word of its vocabulary.
-    for word in chain(("a", "0", "."), inner.get_vocab()):
-        single = inner.encode(word).sequence_ids
-        pair = inner.encode(word, word).sequence_ids
+def _special_of(inner: tokenizers.Tokenizer) -> tuple[SpecialTokenLayout, SpecialTokens]:
+    """The special tokens, found with a word that has tokens of its own."""
+    for word in _words(inner):
+        alone = inner.encode(word)
+        single, pair = alone.sequence_ids, inner.encode(word, word).sequence_ids
         if 0 in single and 1 in pair:
             break
     else:
         raise BundleError("the tokenizer must have a vocabulary, but nothing has tokens; save the tokenizer again")
-    first = pair.index(0)
-    second = pair.index(1)
-    count = pair.count(0)
-    return Template(
-        prefix=single.index(0),
-        suffix=len(single) - single.index(0) - single.count(0),
+    begin, first, second = single.index(0), pair.index(0), pair.index(1)
+    end = begin + single.count(0)
+    layout = SpecialTokenLayout(
+        prefix=begin,
+        suffix=len(single) - end,
         pair_prefix=first,
-        middle=second - first - count,
+        middle=second - first - pair.count(0),
         pair_suffix=len(pair) - second - pair.count(1),
     )
+    ids, types = np.asarray(alone.ids, dtype=np.int64), np.asarray(alone.type_ids, dtype=np.int64)
+    return layout, SpecialTokens(ids[:begin], ids[end:], types[:begin], types[end:], int(types[begin]))
 
 
-def _frame_of(inner: tokenizers.Tokenizer, template: Template) -> Frame:
-    # `_template_of` found the shape with a word that has tokens; the special tokens are the same around any.
-    word = next(word for word in chain(("a", "0", "."), inner.get_vocab()) if 0 in inner.encode(word).sequence_ids)
-    encoding = inner.encode(word)
-    ids, types = np.asarray(encoding.ids, dtype=np.int64), np.asarray(encoding.type_ids, dtype=np.int64)
-    begin, end = template.prefix, len(ids) - template.suffix
-    return Frame(ids[:begin], ids[end:], types[:begin], types[end:], int(types[begin]))
+def _words(inner: tokenizers.Tokenizer) -> Iterator[str]:
+    """Any tokenizer has tokens for one of these. Its vocabulary takes long to build and is seldom asked for."""
+    yield from ("a", "0", ".")
+    yield from inner.get_vocab()
 
 
 def _unknown_of(inner: tokenizers.Tokenizer) -> int:

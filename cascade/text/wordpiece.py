@@ -1,9 +1,8 @@
 """WordPiece from memory: rows of plain ASCII, looked up chunk by chunk instead of tokenised again.
 
-Where the first tier costs a few microseconds per text, a tokenizer that costs thirty would be the whole bill. Most
-words of most texts were seen before, so a row is split at its spaces and every chunk between two spaces ("film,") is
-looked up in a table of token ids. Only a chunk that is not there is cleaned, lower-cased, split into words and
-punctuation, and handed word by word to the tokenizer's own WordPiece model: the sub-word rule is not written again.
+A row is split at its spaces, and every chunk between two spaces ("film,") is looked up in a table of token ids. Only a
+chunk that is not there is cleaned, lower-cased, split into words and punctuation, and handed word by word to the
+tokenizer's own WordPiece model: the sub-word rule is not written again.
 
 Valid for exactly one family: `BertNormalizer` (with `clean_text`), `BertPreTokenizer`, a WordPiece model and
 `[CLS] A [SEP]` / `[CLS] A [SEP] B [SEP]`. On ASCII that normaliser drops control characters, makes tab, line feed and
@@ -48,12 +47,12 @@ class EncodedRows:
     """Whole rows, before anything is cut.
 
     Attributes:
-        batch: the rows, special tokens included.
-        firsts: tokens of a pair's first text without special tokens; -1 for a single text. Shape `(rows,)`.
+        rows: special tokens included.
+        first_lengths: tokens of a pair's first text without special tokens; -1 for a single text. Shape `(rows,)`.
     """
 
-    batch: Rows
-    firsts: IntArray
+    rows: Rows
+    first_lengths: IntArray
 
     @classmethod
     def join(cls, parts: Sequence[EncodedRows]) -> EncodedRows:
@@ -61,19 +60,19 @@ class EncodedRows:
         if len(parts) == 1:
             return parts[0]
         return cls(
-            concatenate([part.batch for part in parts]),
-            np.concatenate([np.zeros(0, dtype=np.int64), *(part.firsts for part in parts)]),
+            concatenate([part.rows for part in parts]),
+            np.concatenate([np.zeros(0, dtype=np.int64), *(part.first_lengths for part in parts)]),
         )
 
     def select(self, rows: IntArray) -> EncodedRows:
         """These rows, in this order. `rows`: shape `(chosen,)`."""
-        return EncodedRows(self.batch.select(rows), self.firsts[rows])
+        return EncodedRows(self.rows.select(rows), self.first_lengths[rows])
 
 
 class ChunkTable(dict[str, tuple[int, ...]]):
     """Token ids of chunks seen before; a missing chunk is encoded and, where there is room, kept.
 
-    When it is full it begins anew: texts drift, and an old chunk costs a few microseconds to make again.
+    A full table is emptied: texts drift, and an old chunk costs a few microseconds to make again.
 
     Args:
         fixed: entries that must always be there.
@@ -92,7 +91,7 @@ class ChunkTable(dict[str, tuple[int, ...]]):
         self._capacity = capacity
 
     def __missing__(self, chunk: str) -> tuple[int, ...]:
-        if chunk in self._fixed:  # another thread has just begun the table anew
+        if chunk in self._fixed:  # another thread has just emptied the table
             return self._fixed[chunk]
         ids = self._encode(chunk)
         if len(chunk) <= self.LONGEST:
@@ -204,11 +203,11 @@ class AsciiWordPiece:
         ends = np.flatnonzero(ids == ROW_MARK)
         offsets = np.concatenate(([0], ends + 1))
         types = np.zeros(len(ids), dtype=np.int64)
-        firsts = np.full(len(rows), -1, dtype=np.int64)
+        first_lengths = np.full(len(rows), -1, dtype=np.int64)
         if pairs:
             middles = np.flatnonzero(ids == FIRST_MARK)
             number = np.searchsorted(ends, middles)
-            firsts[number] = middles - offsets[number] - 1
+            first_lengths[number] = middles - offsets[number] - 1
             # Every row but the last has an end to step down at; a step down after the last is never read.
             steps = np.zeros(len(ids) + 1, dtype=np.int64)
             steps[middles + 1] = 1
@@ -218,7 +217,7 @@ class AsciiWordPiece:
         right = np.ones(len(rows), dtype=np.bool_)
         right[np.searchsorted(ends, np.flatnonzero(ids == UNSAFE_MARK))] = False
         ids[ends] = self._sep
-        return EncodedRows(Rows(ids=ids, types=types, offsets=offsets), firsts), right
+        return EncodedRows(Rows(ids=ids, types=types, offsets=offsets), first_lengths), right
 
     def _encode_chunk(self, chunk: str) -> tuple[int, ...]:
         clean = chunk.translate(CLEAN)

@@ -334,13 +334,13 @@ def test_push_to_hub(clf: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ("good", r"texts must be a list of texts, was: str; write \[text\] for one text"),
-        (b"good", "texts must be a list of texts, was: bytes"),
-        ({"text": "good"}, "texts must be a list of texts, was: dict"),
-        (("good", "bad"), r"texts must be a list of texts, was: tuple; write \[\(first, second\)\] for a pair"),
-        ({"good", "bad"}, "texts must be a list of texts, was: set"),
-        (None, "texts must be a list of texts, was: NoneType; put them into a list"),
-        (3, "texts must be a list of texts, was: int"),
+        ("good", r"texts must be a list of texts, got str; write \[text\] for one text"),
+        (b"good", "texts must be a list of texts, got bytes"),
+        ({"text": "good"}, "texts must be a list of texts, got dict"),
+        (("good", "bad"), r"texts must be a list of texts, got tuple; write \[\(first, second\)\] for a pair"),
+        ({"good", "bad"}, "texts must be a list of texts, got set"),
+        (None, "texts must be a list of texts, got NoneType; put them into a list"),
+        (3, "texts must be a list of texts, got int"),
     ],
 )
 def test_what_is_no_list_of_texts(clf: Classifier, texts: Any, message: str) -> None:
@@ -355,7 +355,7 @@ def test_what_is_no_text(clf: Classifier) -> None:
             clf.predict(["good", bad])  # type: ignore[list-item]  # wrong on purpose
         with pytest.raises(InputError, match="text 1 of the stream"):
             list(clf.stream(["good", bad]))  # type: ignore[list-item]  # wrong on purpose
-    with pytest.raises(InputError, match="was: NoneType"):
+    with pytest.raises(InputError, match="got NoneType"):
         clf(None)  # type: ignore[arg-type]  # wrong on purpose
 
 

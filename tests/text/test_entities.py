@@ -18,7 +18,7 @@ from transformers import BertConfig, BertForTokenClassification, PreTrainedToken
 from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.policies import decoding
-from cascade.text.entities import AggregationStrategy, aggregate, spelled, strategy_of
+from cascade.text.entities import AggregationStrategy, PieceText, aggregate, strategy_of
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import encode_texts
 from tests.models import tiny
@@ -117,11 +117,11 @@ def same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
 def test_entities_equal_transformers(pair: Pair, strategy: AggregationStrategy) -> None:
     tokenizer, model, theirs = pair
     texts = list(TEXTS)
-    spelling = spelled(tokenizer, texts, encode_texts(tokenizer, texts, per_piece=True))
+    pieces = PieceText.of(tokenizer, texts, encode_texts(tokenizer, texts, per_piece=True))
     probabilities = piece_probabilities(model, tokenizer, texts)
     if strategy is AggregationStrategy.FIRST:
-        probabilities = probabilities[spelling.new]
-    found = aggregate(spelling, probabilities, LABELS, strategy=strategy)
+        probabilities = probabilities[pieces.new]
+    found = aggregate(pieces, probabilities, LABELS, strategy=strategy)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a tokenizer without marks "does not support real words"
         expected = [theirs(text, aggregation_strategy=strategy.value) for text in texts]
@@ -136,11 +136,11 @@ def test_lone_surrogates_are_read_as_in_texts(pair: Pair, strategy: AggregationS
     odd = ["k\udb33\u07e0 film", "\udc00", "good\ud800film is \ud83d good"]
     found = []
     for texts in (odd, [re.sub("[\ud800-\udfff]", "\ufffd", text) for text in odd]):
-        spelling = spelled(tokenizer, texts, encode_texts(tokenizer, texts, per_piece=True))
+        pieces = PieceText.of(tokenizer, texts, encode_texts(tokenizer, texts, per_piece=True))
         probabilities = piece_probabilities(model, tokenizer, texts)
         if strategy is AggregationStrategy.FIRST:
-            probabilities = probabilities[spelling.new]
-        found.append(aggregate(spelling, probabilities, LABELS, strategy=strategy))
+            probabilities = probabilities[pieces.new]
+        found.append(aggregate(pieces, probabilities, LABELS, strategy=strategy))
     assert any(found[0])
     for ours, other in zip(*found, strict=True):
         same(ours, other)
@@ -149,29 +149,29 @@ def test_lone_surrogates_are_read_as_in_texts(pair: Pair, strategy: AggregationS
 def test_nothing() -> None:
     tokenizer = Tokenizer(wordpiece(), max_length=64)
     for texts in ([], [""], ["", " "]):
-        spelling = spelled(tokenizer, texts, encode_texts(tokenizer, texts, per_piece=True))
+        pieces = PieceText.of(tokenizer, texts, encode_texts(tokenizer, texts, per_piece=True))
         none = np.zeros((0, 2), dtype=np.float32)
         for strategy in AggregationStrategy:
-            assert aggregate(spelling, none, ("O", "X"), strategy=strategy) == [[] for _ in texts]
+            assert aggregate(pieces, none, ("O", "X"), strategy=strategy) == [[] for _ in texts]
 
 
 def test_a_worked_example() -> None:
     tokenizer = Tokenizer(wordpiece(), max_length=64)
     texts = ["Warm Xa story"]
-    spelling = spelled(tokenizer, texts, encode_texts(tokenizer, texts, per_piece=True))
-    assert spelling.strings == ["warm", "x", "##a", "story"]
-    assert spelling.new.tolist() == [True, True, False, True]
+    pieces = PieceText.of(tokenizer, texts, encode_texts(tokenizer, texts, per_piece=True))
+    assert pieces.strings == ["warm", "x", "##a", "story"]
+    assert pieces.new.tolist() == [True, True, False, True]
     labels = ("O", "B-P", "I-P")
-    pieces = np.array([[0.2, 0.7, 0.1], [0.2, 0.3, 0.5], [0.8, 0.1, 0.1], [0.1, 0.6, 0.3]], dtype=np.float32)
+    answers = np.array([[0.2, 0.7, 0.1], [0.2, 0.3, 0.5], [0.8, 0.1, 0.1], [0.1, 0.6, 0.3]], dtype=np.float32)
     warm = {"entity_group": "P", "word": "warm", "start": 0, "end": 4}
     both = {"entity_group": "P", "word": "warm xa", "start": 0, "end": 7}
     story = {"entity_group": "P", "word": "story", "start": 8, "end": 13}
     for strategy, chances, expected in (
-        (AggregationStrategy.FIRST, pieces[[0, 1, 3]], [(both, 0.6), (story, 0.6)]),
-        (AggregationStrategy.AVERAGE, pieces, [(warm, 0.7), (story, 0.6)]),
-        (AggregationStrategy.MAX, pieces, [(warm, 0.7), (story, 0.6)]),
+        (AggregationStrategy.FIRST, answers[[0, 1, 3]], [(both, 0.6), (story, 0.6)]),
+        (AggregationStrategy.AVERAGE, answers, [(warm, 0.7), (story, 0.6)]),
+        (AggregationStrategy.MAX, answers, [(warm, 0.7), (story, 0.6)]),
     ):
-        found = aggregate(spelling, chances, labels, strategy=strategy)[0]
+        found = aggregate(pieces, chances, labels, strategy=strategy)[0]
         assert [entity.pop("score") for entity in found] == pytest.approx([score for _, score in expected])
         assert found == [entity for entity, _ in expected]
 
@@ -179,16 +179,16 @@ def test_a_worked_example() -> None:
 def test_a_decoder_decides() -> None:
     tokenizer = Tokenizer(wordpiece(), max_length=64)
     texts = ["warm story", "good"]
-    spelling = spelled(tokenizer, texts, encode_texts(tokenizer, texts, per_piece=True))
+    pieces = PieceText.of(tokenizer, texts, encode_texts(tokenizer, texts, per_piece=True))
     chances = np.array([[0.1, 0.4, 0.5], [0.1, 0.2, 0.7], [0.6, 0.4, 0]], dtype=np.float32)
     labels = ("O", "B-P", "I-P")
     found = aggregate(
-        spelling, chances, labels, strategy=AggregationStrategy.NONE, decoder=decoding.Viterbi(labels=labels)
+        pieces, chances, labels, strategy=AggregationStrategy.NONE, decoder=decoding.Viterbi(labels=labels)
     )
     assert [[entity["entity"] for entity in text] for text in found] == [["B-P", "I-P"], []]
     assert [entity["score"] for entity in found[0]] == pytest.approx([0.4, 0.7])
     everywhere = aggregate(
-        spelling,
+        pieces,
         chances,
         labels,
         strategy=AggregationStrategy.SIMPLE,
@@ -203,6 +203,6 @@ def test_names_of_strategies() -> None:
     assert strategy_of(AggregationStrategy.MAX) is AggregationStrategy.MAX
     for wrong in ("words", None, 3):
         with pytest.raises(
-            OptionError, match="aggregation_strategy must be one of none, simple, first, average, max, was"
+            OptionError, match="aggregation_strategy must be one of none, simple, first, average, max, got"
         ):
             strategy_of(wrong)

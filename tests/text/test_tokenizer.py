@@ -225,23 +225,23 @@ def test_many_texts_are_encoded_in_portions(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ("a", r"texts must be a list of texts, was: str; put one text into a list"),
-        (b"a", r"texts must be a list of texts, was: bytes"),
-        (None, r"texts must be a list of texts, was: NoneType"),
-        (3, r"texts must be a list of texts, was: int"),
-        ({"text": "a"}, r"texts must be a list of texts, was: dict"),
-        (["a", None], r"a text must be a string, text 1 was: NoneType; give a str, a pair"),
-        (["a", 3], r"a text must be a string, text 1 was: int"),
-        ([b"a"], r"a text must be a string, text 0 was: bytes"),
+        ("a", r"texts must be a list of texts, got str; write \[text\] for one text"),
+        (b"a", r"texts must be a list of texts, got bytes"),
+        (None, r"texts must be a list of texts, got NoneType"),
+        (3, r"texts must be a list of texts, got int"),
+        ({"text": "a"}, r"texts must be a list of texts, got dict"),
+        (["a", None], r"a text must be a string, text 1 is: NoneType; give a str, a pair"),
+        (["a", 3], r"a text must be a string, text 1 is: int"),
+        ([b"a"], r"a text must be a string, text 0 is: bytes"),
         (["a", ("a",)], r"a pair must hold two texts, text 1 holds 1; give"),
         ([["a", "b", "c"]], r"a pair must hold two texts, text 0 holds 3"),
         ([()], r"a pair must hold two texts, text 0 holds 0"),
-        ([("a", None)], r"both texts of a pair must be strings, the second of text 0 was: NoneType; give"),
-        ([(1, "a")], r"both texts of a pair must be strings, the first of text 0 was: int"),
+        ([("a", None)], r"both texts of a pair must be strings, the second of text 0 is: NoneType; give"),
+        ([(1, "a")], r"both texts of a pair must be strings, the first of text 0 is: int"),
         ([{"txt": "a"}], r"must have the key \"text\", text 0 has: 'txt'; give"),
         ([{}], r"must have the key \"text\", text 0 has: none"),
-        ([{"text": None}], r"the first of text 0 was: NoneType"),
-        ([{"text": "a", "text_pair": 3}], r"the second of text 0 was: int"),
+        ([{"text": None}], r"the first of text 0 is: NoneType"),
+        ([{"text": "a", "text_pair": 3}], r"the second of text 0 is: int"),
     ],
 )
 def test_bad_texts(texts: Any, message: str) -> None:
@@ -253,9 +253,9 @@ def test_bad_texts(texts: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_length": 4}, r"max_length must be at least 5 \(special tokens and a text\), was: 4"),
-        ({"max_length": 8, "overlap": 6}, r"overlap must be in \[0, 5\] .* was: 6; lower overlap or raise max_length"),
-        ({"max_length": 8, "overlap": -1}, r"overlap must be in \[0, 5\] .* was: -1"),
+        ({"max_length": 4}, r"max_length must be at least 5 \(special tokens and a text\), got 4"),
+        ({"max_length": 8, "overlap": 6}, r"overlap must be in \[0, 5\] .* got 6; lower overlap or raise max_length"),
+        ({"max_length": 8, "overlap": -1}, r"overlap must be in \[0, 5\] .* got -1"),
     ],
 )
 def test_bad_options(options: dict[str, int], message: str) -> None:
@@ -280,6 +280,19 @@ def test_from_file(tmp_path: Path) -> None:
 
 def ours_id(word: str) -> int:
     return int(bert().token_to_id(word))
+
+
+def test_the_vocabulary_is_not_built_for_nothing() -> None:
+    class WithoutVocabulary:
+        def __init__(self, inner: tokenizers.Tokenizer) -> None:
+            self.inner = inner
+
+        def __getattr__(self, name: str) -> Any:
+            assert name != "get_vocab", "takes as long as all the rest of loading"
+            return getattr(self.inner, name)
+
+    ours: Any = Tokenizer(WithoutVocabulary(roberta()), max_length=20)
+    assert rows_of(ours.encode(["a"])) == rows_of(Tokenizer(roberta(), max_length=20).encode(["a"]))
 
 
 def test_a_tokenizer_without_a_vocabulary() -> None:

@@ -94,7 +94,7 @@ def test_every_odd_word_has_a_piece(maker: Any) -> None:
     tokenizer = Tokenizer(maker(), max_length=20)
     words = encode_words(tokenizer, [ODD, ["the"], ODD])
     check(words, [len(ODD), 1, len(ODD)])
-    room = 20 - len(tokenizer.frame.prefix) - len(tokenizer.frame.suffix)
+    room = 20 - len(tokenizer.special.prefix) - len(tokenizer.special.suffix)
     assert words.n_tokens.max() <= room
     assert words.n_tokens[: len(ODD)].tolist() == words.n_tokens[-len(ODD) :].tolist()
 
@@ -115,12 +115,12 @@ def test_a_word_longer_than_a_row_is_cut_and_a_sentence_is_not() -> None:
 @pytest.mark.parametrize(
     ("sentences", "message"),
     [
-        ("the film", r"sentences must be a list of lists of words, was: str; give lists of words"),
-        (3, r"sentences must be a list of lists of words, was: int"),
-        ([["the"], "film"], r"a sentence must be a list of words, sentence 1 was: str; give lists of words"),
-        ([3.5], r"a sentence must be a list of words, sentence 0 was: float"),
-        ([["a"], ["the", 3]], r"a word must be a string, word 1 of sentence 1 was: int; give lists of words"),
-        ([[None]], r"a word must be a string, word 0 of sentence 0 was: NoneType"),
+        ("the film", r"sentences must be a list of lists of words, got str; give lists of words"),
+        (3, r"sentences must be a list of lists of words, got int"),
+        ([["the"], "film"], r"a sentence must be a list of words, sentence 1 is: str; give lists of words"),
+        ([3.5], r"a sentence must be a list of words, sentence 0 is: float"),
+        ([["a"], ["the", 3]], r"a word must be a string, word 1 of sentence 1 is: int; give lists of words"),
+        ([[None]], r"a word must be a string, word 0 of sentence 0 is: NoneType"),
     ],
 )
 def test_what_is_no_sentence(sentences: Any, message: str) -> None:
@@ -197,5 +197,5 @@ def test_words_of_a_text_keep_their_whole_offsets_when_pieces_are_cut() -> None:
 
 
 def test_a_text_must_be_a_string() -> None:
-    with pytest.raises(InputError, match=r"a text must be a string, text 1 was: list; give words that are split"):
+    with pytest.raises(InputError, match=r"a text must be a string, text 1 is: list; give words that are split"):
         encode_texts(TOKENIZER, ["a", ["b"]], per_piece=True)  # type: ignore[list-item]

@@ -190,7 +190,7 @@ def test_the_table_is_bounded() -> None:
     table = ChunkTable({"": (), "end": (-1,)}, encode, capacity=4)
     assert [table[chunk] for chunk in ("a", "bb", "a", "", "end")] == [(1,), (2,), (1,), (), (-1,)]
     assert asked == ["a", "bb"]
-    assert table["ccc"] == (3,)  # full: begins anew
+    assert table["ccc"] == (3,)  # full: emptied
     assert set(table) == {"", "end", "ccc"}
     assert table["d" * 65] == (65,)
     assert set(table) == {"", "end", "ccc"}
@@ -212,8 +212,8 @@ def test_a_full_table_changes_nothing() -> None:
     rows: list[Any] = ["the film good", "not the film", "a b c d e f g", ("don't", "a b")]
     encoded, right = small.encode(rows)
     assert right.all()
-    assert encoded.firsts.tolist() == [-1, -1, -1, 3]
-    same(Encoded(Units.whole(encoded.batch), np.arange(4), 0), inner, rows)
+    assert encoded.first_lengths.tolist() == [-1, -1, -1, 3]
+    same(Encoded(Units.whole(encoded.rows), np.arange(4), 0), inner, rows)
 
 
 def test_what_can_be_reserved() -> None:
