@@ -1,20 +1,17 @@
 """Checkpoints in, a bundle out. Needs the `export` extra.
 
 - `options`: what can be chosen
-- `families`: where each family keeps its parts
-- `stages`: a family's backbone as packed torch modules
-- `graphs`: those modules as ONNX graphs
-- `tier1`: the first tier, through optimum
-- `linears`, `quantise`, `quantise_rows`, `percentiles`, `precision`: int8 forms of graphs
-- `texts`, `tag_texts`: calibration texts, and sentences to tag, as token ids
-- `checkpoints`: what is read from, and what both tiers must have in common
-- `chain`: running graphs on texts
-- `calibrate`: temperatures, agreement with fp32, which stages stay fp32
+- `tasks`: what classifiers and taggers do not have in common
+- `packed`: tier 2: layers without padding, as torch modules, as graphs, and run on texts
+- `tier1`: tier 1: any model of transformers, or a static one
+- `tracing`: a torch module as an ONNX graph
+- `int8`: int8 forms of graphs; temperatures, agreement with fp32, which stages stay fp32
+- `texts`: calibration texts, or sentences to tag, as token ids
+- `checkpoints`: what is read, and what both tiers must have in common
 - `verify`: ONNX against torch
 - `card`: the model card
 - `export`: all of it, written whole or not at all
 - `cli`: `cascade-export`
-- `forms`, `forms_cli`: tier 2 in every form, for `cascade-bench precisions`
 """
 
 from __future__ import annotations
@@ -29,17 +26,15 @@ if TYPE_CHECKING:
     from cascade_export.export import export_bundle
     from cascade_export.int8.precision import Int8
     from cascade_export.options import CardOptions, ExportOptions
-    from cascade_export.tag_texts import TagCalibration
     from cascade_export.texts import Calibration
 
-__all__ = ["Calibration", "CardOptions", "ExportOptions", "Int8", "TagCalibration", "export_bundle", "require_extra"]
+__all__ = ["Calibration", "CardOptions", "ExportOptions", "Int8", "export_bundle", "require_extra"]
 
 _HOMES = {
     "Calibration": "texts",
     "CardOptions": "options",
     "ExportOptions": "options",
     "Int8": "int8.precision",
-    "TagCalibration": "tag_texts",
     "export_bundle": "export",
 }
 _NEEDED = ("onnx", "safetensors", "scipy", "torch", "transformers")

@@ -11,9 +11,10 @@ from transformers import AutoConfig
 
 from cascade.exceptions import BundleError, CascadeError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.models.backbone import CLASSIFICATION, TAGGING
+from cascade.training.models.backbone import CLASSIFICATION
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
+from cascade_export.tasks import TASKS
 from cascade_export.texts import shortened
 from cascade_export.tier1 import TierOne, first_line
 
@@ -30,8 +31,7 @@ def load_tier2(folder: str | Path) -> TierTwo:
     """
     try:
         config = AutoConfig.from_pretrained(folder)
-        kind = MultiExitTagger if _task(config) == TAGGING else MultiExitModel
-        return kind.from_pretrained(folder, config=config).eval()
+        return TASKS[_task(config)].multi_exit.from_pretrained(folder, config=config).float().eval()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _refusal(error) from None
 

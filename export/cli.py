@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ from cascade_export import require_extra
 from cascade_export.int8.precision import Int8
 
 if TYPE_CHECKING:
-    from cascade_export.tag_texts import TagCalibration
     from cascade_export.texts import Calibration
 
 __all__ = ["export", "main"]
@@ -100,30 +100,24 @@ def export(
     # Here, not above: `--help` must not wait for torch.
     from tqdm import tqdm
 
-    from cascade.bundle.manifest import TAGGING
-    from cascade.policies.exits import MaxProbability
     from cascade.policies.routing import Threshold
-    from cascade.policies.unit_exits import TokenExit
     from cascade_export.checkpoints import task_of
     from cascade_export.export import STEPS, export_bundle
     from cascade_export.options import CardOptions, ExportOptions
+    from cascade_export.tasks import TASKS
 
-    tagging = task_of(tier2) == TAGGING
-    found: Calibration | TagCalibration | None = None
-    if calibration is not None and tagging:
+    task, found = TASKS[task_of(tier2)], None
+    if calibration is not None and task.tags:
         found = _sentences(calibration, tokens=tokens_column, tags=tags_column)
     elif calibration is not None:
         found = _texts(calibration, text=text_column, pair=pair_column, label=label_column)
-    leave = None
-    if exit_threshold is not None:
-        leave = TokenExit(exit_threshold) if tagging else MaxProbability(exit_threshold)
     options = ExportOptions(
         int8=Int8(int8),
         agreement=agreement,
         max_length=max_length,
         fp32=fp32,
         router=Threshold(threshold),
-        exit_policy=leave,
+        exit_policy=None if exit_threshold is None else replace(task.exit_policy, threshold=exit_threshold),
         card=CardOptions(name=name, license=license_, data=data),
     )
     with tqdm(total=len(STEPS), unit="step") as bar:
@@ -162,12 +156,12 @@ def _texts(file: str, *, text: str, pair: str, label: str) -> Calibration:
     return Calibration(examples.texts, examples.labels, source=Path(file).name, sha256=_sha256(file))
 
 
-def _sentences(file: str, *, tokens: str, tags: str) -> TagCalibration:
+def _sentences(file: str, *, tokens: str, tags: str) -> Calibration:
     from cascade.training import tag_data
-    from cascade_export.tag_texts import TagCalibration
+    from cascade_export.texts import Calibration
 
     found = tag_data.read(file, columns=tag_data.TagColumns(tokens=tokens, tags=tags))
-    return TagCalibration(found.words, found.tags, source=Path(file).name, sha256=_sha256(file))
+    return Calibration(found.words, found.tags, source=Path(file).name, sha256=_sha256(file))
 
 
 def _sha256(file: str) -> str | None:

@@ -13,22 +13,13 @@ import onnx
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from cascade.exceptions import BundleError, OptionError
-from cascade.training.models.backbone import CLASSIFICATION, TAGGING
 from cascade.training.models.families import max_length
-from cascade.training.models.static import StaticForSequenceClassification
-from cascade.training.models.static_tagger import StaticForTokenClassification
+from cascade_export.tasks import TASKS, Task
 from cascade_export.tracing import trace
 
 __all__ = ["TierOne", "export_tier1", "first_line", "load_tier1"]
-
-STATIC: dict[str, Any] = {
-    "cascade_static": StaticForSequenceClassification,
-    "cascade_static_tagger": StaticForTokenClassification,
-}
-TASKS: dict[str, Any] = {CLASSIFICATION: AutoModelForSequenceClassification, TAGGING: AutoModelForTokenClassification}
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +28,7 @@ class TierOne:
 
     Attributes:
         model: in evaluation mode and fp32.
-        task: as transformers names it.
+        task: of the bundle.
         kind: `static` or `transformer`.
         labels: names of its outputs, in order.
         problem_type: transformers' name; single-label where the checkpoint says nothing.
@@ -46,7 +37,7 @@ class TierOne:
     """
 
     model: Any
-    task: str
+    task: Task
     kind: str
     labels: tuple[str, ...]
     problem_type: str
@@ -54,7 +45,7 @@ class TierOne:
     inputs: tuple[str, ...]
 
 
-def load_tier1(folder: str | Path, *, task: str = CLASSIFICATION) -> TierOne:
+def load_tier1(folder: str | Path, *, task: Task) -> TierOne:
     """Read a checkpoint: a folder whose `config.json` says what it is.
 
     Args:
@@ -72,16 +63,20 @@ def load_tier1(folder: str | Path, *, task: str = CLASSIFICATION) -> TierOne:
     own = _task(found)
     if own not in (None, task):
         raise BundleError(
-            f"both tiers must have the same task, tier 2 has {task}, tier 1 {own}; distil tier 1 from this tier 2"
+            f"both tiers must have the same task, tier 2 has {task.name}, tier 1 {own.name}; "
+            "distil tier 1 from this tier 2"
         )
-    static = STATIC.get(found.get("model_type"))
+    static = found.get("model_type") == task.static.config_class.model_type
     try:
         # Eager attention: its graph is the smallest, and every family has it. fp32 whatever the weights are stored in.
-        model = (static or TASKS[task]).from_pretrained(str(folder), attn_implementation="eager").float().eval()
+        kind = task.static if static else task.auto
+        model = kind.from_pretrained(str(folder), attn_implementation="eager").float().eval()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise OptionError(f"tier 1 must be a checkpoint that transformers reads, but {first_line(error)}") from None
     config = model.config
-    typed = (getattr(config, "type_vocab_size", 0) or 0) > 1 and "token_type_ids" in _arguments(model)
+    typed = (getattr(config, "type_vocab_size", 0) or 0) > 1 and "token_type_ids" in inspect.signature(
+        model.forward
+    ).parameters
     return TierOne(
         model=model,
         task=task,
@@ -108,7 +103,7 @@ def export_tier1(tier: TierOne) -> onnx.ModelProto:
             _Logits(tier.model, tier.inputs),
             tuple(example[name] for name in tier.inputs),
             inputs=dict.fromkeys(tier.inputs, grid),
-            outputs={"logits": grid if tier.task == TAGGING else grid[:1]},
+            outputs={"logits": grid if tier.task.tags else grid[:1]},
         )
     except (RuntimeError, TypeError, ValueError) as error:  # of any of the hundred architectures
         raise OptionError(
@@ -129,16 +124,14 @@ class _Logits(nn.Module):
         return logits
 
 
-def _arguments(model: Any) -> Mapping[str, Any]:
-    return inspect.signature(model.forward).parameters
-
-
-def _task(config: Mapping[str, Any]) -> str | None:
+def _task(config: Mapping[str, Any]) -> Task | None:
     """What a checkpoint was trained for; None where its configuration does not say."""
-    names = [*(config.get("architectures") or ()), getattr(STATIC.get(config.get("model_type", "")), "__name__", "")]
-    if any("ForTokenClassification" in name for name in names):
-        return TAGGING
-    return CLASSIFICATION if any("ForSequenceClassification" in name for name in names) else None
+    for task in TASKS.values():
+        ending = task.auto.__name__.removeprefix("AutoModel")
+        named = any(ending in name for name in config.get("architectures") or ())
+        if named or config.get("model_type") == task.static.config_class.model_type:
+            return task
+    return None
 
 
 def first_line(error: BaseException) -> str:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from cascade.core.rows import FloatArray, IntArray, Units
+from cascade.core.rows import FloatArray, IntArray, Units, ranges
 from cascade.engine.packing import Packing, padded
 from cascade.exceptions import BundleError
 from cascade.policies.batching import SortedByLength, batches
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
-from cascade_export.packed.chain import Encoded, at_words, chain_logits, per_token, tokens, units
+from cascade_export.packed.chain import at_units, chain_logits
 from cascade_export.packed.graphs import TierTwoGraphs
+from cascade_export.texts import Sample
+from cascade_export.tier1 import TierOne
 
-__all__ = ["SAMPLES", "TOLERANCE", "check", "check_tier2", "random_exits", "torch_tier1", "torch_tier2"]
+__all__ = ["SAMPLES", "TOLERANCE", "check", "check_tier1", "check_tier2", "random_exits", "torch_tier1", "torch_tier2"]
 
 TOLERANCE = 1e-4  # of the largest logit, if that is above 1; fp32 graphs differ from torch by about 1e-6
 SAMPLES = (
@@ -57,26 +60,41 @@ SAMPLES = (
 """Sentences of everyday kinds and lengths, for when no calibration texts are given."""
 
 
-def check_tier2(
-    graphs: TierTwoGraphs,
-    model: MultiExitModel | MultiExitTagger,
-    batch: Encoded,
-    rows: IntArray,
-    reference: FloatArray,
-    *,
-    names: Sequence[str],
-    position_offset: int,
-) -> list[float]:
-    """Compare every stage with torch: at full depth, and of a tagger with words leaving at random too.
+def check_tier1(name: str, tier: TierOne, sample: Sample, reference: FloatArray, *, max_length: int) -> float:
+    """Compare a padded graph with torch.
 
     Args:
-        graphs: fp32.
-        model: what they were made of.
-        batch: texts or sentences.
-        rows: those that are compared. Shape `(compared,)`.
-        reference: the graphs' logits of the whole batch. Shape `(rows or words, exits, labels)`.
+        name: of the graph, for messages.
+        tier: what it was made of.
+        sample: texts or sentences, of which some are compared.
+        reference: the graph's logits of the whole sample. Shape `(units, labels)`.
+        max_length: tokens of a row at most.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        BundleError: it is above the tolerance.
+    """
+    part, numbers = sample.verified
+    return check(name, reference[numbers], torch_tier1(tier, part, max_length=max_length))
+
+
+def check_tier2(
+    names: Sequence[str],
+    model: MultiExitModel | MultiExitTagger,
+    graphs: TierTwoGraphs,
+    sample: Sample,
+    reference: FloatArray,
+) -> list[float]:
+    """Compare every stage with torch: at full depth, and for a tagger with words leaving at random too.
+
+    Args:
         names: of the stages, for messages.
-        position_offset: position id of a row's first token.
+        model: what they were made of.
+        graphs: fp32.
+        sample: as in `check_tier1`.
+        reference: the graphs' logits of the whole sample. Shape `(units, exits, labels)`.
 
     Returns:
         Each stage's largest difference.
@@ -84,79 +102,64 @@ def check_tier2(
     Raises:
         BundleError: one is above the tolerance.
     """
-    part, exits = batch.select(rows), range(len(names))
-    found, expected = reference[units(batch, rows)], torch_tier2(model, part)
-    differences = [check(names[i], found[:, i], expected[:, i]) for i in exits]
-    if not isinstance(part, Units):
+    (part, numbers), stages = sample.verified, range(len(names))
+    expected = torch_tier2(model, part)
+    differences = [check(names[i], reference[numbers, i], expected[:, i]) for i in stages]
+    if not isinstance(model, MultiExitTagger):
         return differences
-    leaving = random_exits(part, len(names))
-    found = chain_logits(graphs, part, position_offset=position_offset, exits=leaving)
-    expected = torch_tier2(model, part, exits=leaving)
-    for i in exits:
-        inside = leaving >= i
+    exits = random_exits(part, len(names))
+    found, expected = chain_logits(graphs, part, exits=exits), torch_tier2(model, part, exits=exits)
+    for i in stages:
+        inside = exits >= i
         if inside.any():
             halted = check(f"{names[i]}, with words that have left,", found[inside, i], expected[inside, i])
             differences[i] = max(differences[i], halted)
     return differences
 
 
-def torch_tier2(
-    model: MultiExitModel | MultiExitTagger, batch: Encoded, *, exits: IntArray | None = None
-) -> FloatArray:
+def torch_tier2(model: MultiExitModel | MultiExitTagger, units: Units, *, exits: IntArray | None = None) -> FloatArray:
     """The checkpoint's own logits.
 
     Args:
         model: in evaluation mode.
-        batch: texts for a classifier, sentences for a tagger.
+        units: rows for a classifier, words for a tagger.
         exits: as for `chain.chain_logits`.
 
     Returns:
-        Shape `(rows or words, exits, labels)`. Of a word that has left: what the head says of the state that it kept.
+        Shape `(units, exits, labels)`. Of a word that has left: what the head says of the state that it kept.
     """
-    depth = model.layers[-1]
-    layers = np.array(model.layers, np.int64)
+    depth, layers = model.layers[-1], np.array(model.layers, np.int64)
 
-    def run(rows: IntArray, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+    def run(part: Units, numbers: IntArray, *grids: Tensor) -> Tensor:
         stops = {}
-        if exits is not None and isinstance(batch, Units):
-            part = batch.select(rows)
+        if exits is not None:
+            last = np.full(part.rows.tokens, depth)
+            last[ranges(part.first_token, part.n_tokens)] = np.repeat(layers[exits[numbers]], part.n_tokens)
             packing = Packing.of(part.rows.lengths)
-            last = per_token(part, layers[exits[units(batch, rows)]], others=depth)
             stops["exit_layers"] = torch.from_numpy(np.where(packing.mask, last[packing.gather], depth))
-        logits: torch.Tensor = model(ids, mask, types, **stops)["logits"]
+        logits: Tensor = model(*grids, **stops)["logits"]
+        return logits.transpose(1, 2) if isinstance(model, MultiExitTagger) else logits
+
+    return _in_batches(run, units, dims=3)
+
+
+def torch_tier1(tier: TierOne, units: Units, *, max_length: int) -> FloatArray:
+    """The checkpoint's own logits. Shape `(units, labels)`."""
+
+    def run(_part: Units, _numbers: IntArray, *grids: Tensor) -> Tensor:
+        logits: Tensor = tier.model(**dict(zip(tier.inputs, grids, strict=False))).logits
         return logits
 
-    return _in_batches(run, batch)
+    return _in_batches(run, units, dims=2, max_length=max_length)
 
 
-def torch_tier1(model: Any, batch: Encoded, *, max_length: int) -> FloatArray:
-    """The checkpoint's own logits. Shape `(rows or words, labels)`."""
-    takes_types = getattr(model.config, "type_vocab_size", 0) > 1
-
-    def run(_rows: IntArray, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        inputs |= {"token_type_ids": types} if takes_types else {}
-        logits: torch.Tensor = model(**inputs).logits
-        return logits
-
-    return _in_batches(run, batch, max_length=max_length)
-
-
-def random_exits(words: Units, exits: int) -> IntArray:
-    """An exit for each word, from 0, drawn with equal chances; the same for the same words. Shape `(words,)`."""
-    return np.random.default_rng(len(words)).integers(0, exits, len(words))
+def random_exits(units: Units, exits: int) -> IntArray:
+    """An exit for each unit, from 0, drawn with equal chances; the same for as many units. Shape `(units,)`."""
+    return np.random.default_rng(len(units)).integers(0, exits, len(units))
 
 
 def check(name: str, found: FloatArray, expected: FloatArray) -> float:
-    """Compare a graph's logits with torch's.
-
-    Args:
-        name: of the graph, for the message.
-        found: from the graph. Any shape.
-        expected: from torch. The same shape.
-
-    Returns:
-        The largest absolute difference.
+    """Compare a graph's logits with torch's, two arrays of the same shape; the largest absolute difference.
 
     Raises:
         BundleError: it is above the tolerance.
@@ -171,16 +174,16 @@ def check(name: str, found: FloatArray, expected: FloatArray) -> float:
     return difference
 
 
-def _in_batches(run: Any, batch: Encoded, *, max_length: int = 1 << 30) -> FloatArray:
-    """Padded rows of like length through torch, put back in order; of a tagger's grids, what the words' places say."""
-    lengths = tokens(batch).lengths
+def _in_batches(run: Callable[..., Any], units: Units, *, dims: int, max_length: int = 1 << 30) -> FloatArray:
+    """Padded rows of like length through torch; logits in the order of the units."""
+    lengths = units.rows.lengths
     numbers, parts = [], []
     with torch.no_grad():
         for rows in batches(SortedByLength(32), lengths):
-            part = batch.select(rows)
-            grids = padded(tokens(part), max_length=min(max_length, int(lengths.max())))
-            found = run(rows, *(torch.from_numpy(grid) for grid in grids)).float().numpy()
-            parts.append(at_words(found, part) if isinstance(part, Units) else found)
-            numbers.append(units(batch, rows))
+            part, own = units.select(rows), ranges(units.offsets[rows], units.counts[rows])
+            grids = padded(part.rows, max_length=min(max_length, int(lengths.max())))
+            found = run(part, own, *(torch.from_numpy(grid) for grid in grids)).float().numpy()
+            parts.append(at_units(found, part, dims=dims))
+            numbers.append(own)
     ordered: FloatArray = np.concatenate(parts)[np.argsort(np.concatenate(numbers))]
     return ordered

@@ -14,19 +14,14 @@ import onnx
 from onnx import NodeProto, helper
 
 from cascade.core.rows import FloatArray
-from cascade_export.int8.linears import Lookup, Movement, constants_of, lookup, movement, readers_of
+from cascade_export.int8.linears import Movement, constants_of, lookup, movement, readers_of
 
 __all__ = ["Ranges", "Uint8Input", "uint8_input"]
 
 
 @dataclass(frozen=True, eq=False)
 class Ranges:
-    """What calibration texts did to the input of a linear layer.
-
-    Attributes:
-        low: lowest value of each channel. Shape `(in,)`.
-        high: highest value of each channel. Shape `(in,)`.
-    """
+    """The lowest and the highest value of each channel of a layer's input. Shapes `(in,)`."""
 
     low: FloatArray
     high: FloatArray
@@ -52,23 +47,28 @@ class Uint8Input:
 
 
 def uint8_input(graph: onnx.GraphProto, source: str, name: str, span: Ranges) -> Uint8Input:
-    """Make `name_input` of the tensor `source`, with the scale `name_input_scale` and zero point `name_input_zero`."""
+    """Make `name` of the tensor `source`, with the scale `name_scale` and the zero point `name_zero`."""
     scale, zero = _uint8(span)
-    constants = {f"{name}_input_scale": scale, f"{name}_input_zero": zero}
-    rows = lookup(graph, source)
+    constants = {f"{name}_scale": scale, f"{name}_zero": zero}
+    rows, table = lookup(graph, source), f"{name}_table"
     if rows is None:
         return Uint8Input(_rounded(source, name, movement(graph, source)), constants)
     rounded = np.rint(constants_of(graph)[rows.table] / scale) + zero
-    constants[f"{name}_table"] = np.clip(rounded, 0, 255).astype(np.uint8)
-    return Uint8Input(_looked_up(rows, name), constants, _other_readers(graph, rows.table, name))
+    constants[table] = np.clip(rounded, 0, 255).astype(np.uint8)
+    # The same look-up and reshapes as before, in the rounded table.
+    names = [table, *(f"{name}_rows_{number}" for number in range(len(rows.nodes) - 1)), name]
+    nodes = []
+    for node, before, after in zip(rows.nodes, names[:-1], names[1:], strict=True):
+        nodes.append(helper.make_node(node.op_type, [before, *node.input[1:]], [after], after))
+    return Uint8Input(nodes, constants, _other_readers(graph, rows.table, name))
 
 
 def _rounded(source: str, name: str, moved: Movement | None) -> list[NodeProto]:
     """Nodes that round a tensor, or the smaller one that it is copies of, and then copy the uint8 form."""
-    scale, zero, output = f"{name}_input_scale", f"{name}_input_zero", f"{name}_input"
+    scale, zero = f"{name}_scale", f"{name}_zero"
     if moved is None:
-        return [helper.make_node("QuantizeLinear", [source, scale, zero], [output], f"{name}_quantise")]
-    names = {moved.source: f"{name}_source", source: output}
+        return [helper.make_node("QuantizeLinear", [source, scale, zero], [name], f"{name}_quantise")]
+    names = {moved.source: f"{name}_source", source: name}
     nodes = [helper.make_node("QuantizeLinear", [moved.source, scale, zero], [names[moved.source]], f"{name}_quantise")]
     for number, node in enumerate(moved.nodes):
         names.setdefault(node.output[0], f"{name}_moved_{number}")
@@ -83,22 +83,12 @@ def _rounded(source: str, name: str, moved: Movement | None) -> list[NodeProto]:
     return nodes
 
 
-def _looked_up(rows: Lookup, name: str) -> list[NodeProto]:
-    """Nodes that look rows up in the table `name_table`, which is uint8 already."""
-    gather, *reshapes = rows.nodes
-    names = [*(f"{name}_rows_{number}" for number in range(len(reshapes))), f"{name}_input"]
-    nodes = [helper.make_node("Gather", [f"{name}_table", gather.input[1]], names[:1], f"{name}_gather")]
-    for node, before, after in zip(reshapes, names[:-1], names[1:], strict=True):
-        nodes.append(helper.make_node("Reshape", [before, *node.input[1:]], [after], after))
-    return nodes
-
-
 def _other_readers(graph: onnx.GraphProto, table: str, name: str) -> dict[int, list[NodeProto]]:
     """By number of the node, what other readers of the table get: floats of the same bytes, so one table is enough."""
     replaced = {}
     for i in readers_of(graph, table):
         node, rows = graph.node[i], f"{name}_of_{i}"
-        scaled = [rows, f"{name}_input_scale", f"{name}_input_zero"]
+        scaled = [rows, f"{name}_scale", f"{name}_zero"]
         replaced[i] = [
             helper.make_node("Gather", [f"{name}_table", node.input[1]], [rows], rows),
             helper.make_node("DequantizeLinear", scaled, [node.output[0]], f"{rows}_float"),

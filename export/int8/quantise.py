@@ -11,19 +11,19 @@ for 800 x 384 by 384 x 1536 on one core, one interleaved run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, helper
 
 from cascade.core.rows import FloatArray
 from cascade_export.int8.inputs import Ranges, uint8_input
-from cascade_export.int8.linears import Linear, attribute, constants_of, linears
+from cascade_export.int8.linears import attribute, constants_of
+from cascade_export.int8.rewriting import MICROSOFT, Rewriting, int8_weight, rebuild
 
-__all__ = ["int8_weight", "quantise_linears", "quantise_tables", "rebuild", "shared_rows"]
+__all__ = ["quantise_linears", "quantise_tables"]
 
-MICROSOFT = "com.microsoft"
 # Below these a scale per row costs more than int8 saves: a weight per token, two token types.
 MIN_TABLE_WIDTH, MIN_TABLE_ROWS = 8, 5
 SMOOTHING = 0.8
@@ -42,68 +42,32 @@ def quantise_linears(
             a few large channels do not cost the others their precision (SmoothQuant, Xiao et al., ICML 2023,
             section 4). It halved the difference from fp32 on MiniLM for one more pass over each input.
     """
-    quantised = onnx.ModelProto()
-    quantised.CopyFrom(model)
-    replaced: dict[int, list[NodeProto]] = {}
-    constants: dict[str, np.ndarray] = {}
-    ready: dict[str, tuple[str, str, str]] = {}
-    found = linears(model)
-    rows = shared_rows(model.graph, found)
-    sources = {linear.input: rows[linear.input][0] if linear.input in rows else linear.input for linear in found}
-    smoothing = _smoothing(found, sources, ranges) if smooth and ranges is not None else {}
-    for number, linear in enumerate(found):
-        name = f"int8_{number}"
-        matrix, origin = linear.weight, sources[linear.input]
-        if origin in smoothing:
-            matrix = matrix * smoothing[origin][:, None]
-        constants[f"{name}_weight"], constants[f"{name}_weight_scale"] = int8_weight(matrix)
+    graph = Rewriting(model)
+    scales = _smoothing(graph, ranges) if smooth and ranges is not None else {}
+    for number, linear in enumerate(graph.linears):
+        name, origin = f"int8_{number}", graph.origin(linear)
+        matrix = linear.weight * scales[origin][:, None] if origin in scales else linear.weight
+        weight = [f"{name}_weight", f"{name}_weight_scale"]
+        graph.constants |= zip(weight, int8_weight(matrix), strict=True)
         bias = ""
         if linear.bias is not None:
             bias = f"{name}_bias"
-            constants[bias] = np.ascontiguousarray(linear.bias)
-        weight = [f"{name}_weight", f"{name}_weight_scale"]
-        nodes = []
+            graph.constants[bias] = np.ascontiguousarray(linear.bias)
         if ranges is None:
-            nodes.append(_node("DynamicQuantizeMatMul", [linear.input, *weight, "", bias], linear.output))
-        else:
-            if origin not in ready:
-                ready[origin] = (f"{name}_input", f"{name}_input_scale", f"{name}_input_zero")
-                source, span = origin, ranges[origin]
-                if source in smoothing:
-                    span = span / smoothing[source]
-                    constants[f"{name}_smoothing"] = (1 / smoothing[source]).astype(np.float32)
-                    nodes.append(
-                        helper.make_node("Mul", [source, f"{name}_smoothing"], [f"{name}_smooth"], f"{name}_smooth")
-                    )
-                    source = f"{name}_smooth"
-                made = uint8_input(model.graph, source, name, span)
-                nodes += made.nodes
-                constants |= made.constants
-                replaced |= made.replaced
-            if linear.input not in ready:  # some rows of an input that is quantised as a whole
-                ready[linear.input] = (f"{name}_rows", *ready[origin][1:])
-                inputs = [ready[origin][0], rows[linear.input][1]]
-                nodes.append(helper.make_node("Gather", inputs, [f"{name}_rows"], f"{name}_gather"))
-            values, input_scale, zero = ready[linear.input]
-            inputs = [values, weight[0], input_scale, weight[1], zero, "", bias]
-            nodes.append(_node("MatMulIntegerToFloat", inputs, linear.output))
-        for index in linear.nodes[:-1]:
-            replaced[index] = []
-        replaced[linear.nodes[-1]] = nodes
-    rebuild(quantised, replaced, constants)
-    return quantised
+            graph.put(linear, [_node("DynamicQuantizeMatMul", [linear.input, *weight, "", bias], linear.output)])
+            continue
 
+        def static(source: str, made: str, ranges: Mapping[str, Ranges] = ranges) -> list[NodeProto]:
+            return _static(graph, source, made, ranges[source], scales.get(source))
 
-def int8_weight(matrix: FloatArray) -> tuple[np.ndarray, np.ndarray]:
-    """A matrix of shape `(in, out)` as int8, and the scale of each column, shape `(out,)`."""
-    scale = np.maximum(np.abs(matrix).max(axis=0) / 127, np.finfo(np.float32).tiny).astype(np.float32)
-    return np.clip(np.rint(matrix / scale), -127, 127).astype(np.int8), scale
+        values, whole, nodes = graph.quantised(linear, name, static)
+        inputs = [values, weight[0], f"{whole}_scale", weight[1], f"{whole}_zero", "", bias]
+        graph.put(linear, [*nodes, _node("MatMulIntegerToFloat", inputs, linear.output)])
+    return graph.result()
 
 
 def quantise_tables(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of the graph whose embedding tables are int8 with one scale per row."""
-    quantised = onnx.ModelProto()
-    quantised.CopyFrom(model)
     known = constants_of(model.graph)
     replaced: dict[int, list[NodeProto]] = {}
     constants: dict[str, np.ndarray] = {}
@@ -114,9 +78,8 @@ def quantise_tables(model: onnx.ModelProto) -> onnx.ModelProto:
         if table.shape[0] < MIN_TABLE_ROWS or table.shape[1] < MIN_TABLE_WIDTH:
             continue
         name = f"table_{i}"
-        scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny)
-        constants[name] = np.clip(np.rint(table / scale), -127, 127).astype(np.int8)
-        constants[f"{name}_scale"] = scale.astype(np.float32)
+        numbers, scale = int8_weight(table.T)
+        constants[name], constants[f"{name}_scale"] = np.ascontiguousarray(numbers.T), scale[:, None]
         ids = node.input[1]
         replaced[i] = [
             helper.make_node("Gather", [name, ids], [f"{name}_rows"], f"{name}_gather"),
@@ -124,32 +87,21 @@ def quantise_tables(model: onnx.ModelProto) -> onnx.ModelProto:
             helper.make_node("Gather", [f"{name}_scale", ids], [f"{name}_scales"], f"{name}_gather_scale"),
             helper.make_node("Mul", [f"{name}_float", f"{name}_scales"], [node.output[0]], f"{name}_mul"),
         ]
-    rebuild(quantised, replaced, constants)
-    return quantised
+    return rebuild(model, replaced, constants)
 
 
-def rebuild(
-    model: onnx.ModelProto, replaced: Mapping[int, list[NodeProto]], constants: Mapping[str, np.ndarray]
-) -> None:
-    """Put new nodes in place of old ones, in order, and drop the constants that nothing reads any more."""
-    graph = model.graph
-    nodes = [new for i, node in enumerate(graph.node) for new in replaced.get(i, [node])]
-    outputs = {value.name for value in graph.output}
-    while True:
-        read = {name for node in nodes for name in node.input} | outputs
-        kept = [node for node in nodes if any(name in read for name in node.output)]
-        if len(kept) == len(nodes):
-            break
-        nodes = kept
-    initializers = [tensor for tensor in graph.initializer if tensor.name in read]
-    initializers += [numpy_helper.from_array(array, name) for name, array in constants.items()]
-    kept_nodes = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    kept_initializers = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in initializers]
-    del graph.node[:], graph.initializer[:], graph.value_info[:]
-    graph.node.extend(kept_nodes)
-    graph.initializer.extend(kept_initializers)
-    if not any(entry.domain == MICROSOFT for entry in model.opset_import):
-        model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+def _static(graph: Rewriting, source: str, made: str, span: Ranges, smoothing: FloatArray | None) -> list[NodeProto]:
+    """Nodes that make the uint8 form `made` of a tensor, after smoothing where there is some."""
+    nodes = []
+    if smoothing is not None:
+        span, factors, smooth = span / smoothing, f"{made}_smoothing", f"{made}_smooth"
+        graph.constants[factors] = (1 / smoothing).astype(np.float32)
+        nodes.append(helper.make_node("Mul", [source, factors], [smooth], smooth))
+        source = smooth
+    found = uint8_input(graph.model.graph, source, made, span)
+    graph.constants |= found.constants
+    graph.replaced |= found.replaced
+    return nodes + found.nodes
 
 
 def _node(operator: str, inputs: list[str], output: str) -> NodeProto:
@@ -158,35 +110,17 @@ def _node(operator: str, inputs: list[str], output: str) -> NodeProto:
     return helper.make_node(operator, inputs, [output], f"{operator}_{output}", domain=MICROSOFT)
 
 
-def shared_rows(graph: onnx.GraphProto, found: Sequence[Linear]) -> dict[str, tuple[str, str]]:
-    """Inputs that are rows of another layer's input: by name, that input and the numbers of the rows.
-
-    In a tagger's layer, keys and values read all tokens and queries some of them: quantised once, gathered as uint8.
-    """
-    inputs = {linear.input for linear in found}
-    return {
-        node.output[0]: (node.input[0], node.input[1])
-        for node in graph.node
-        if node.op_type == "Gather"
-        and node.output[0] in inputs
-        and node.input[0] in inputs
-        and not attribute(node, "axis", 0)
-    }
-
-
-def _smoothing(
-    found: Sequence[Linear], sources: Mapping[str, str], ranges: Mapping[str, Ranges]
-) -> dict[str, FloatArray]:
+def _smoothing(graph: Rewriting, ranges: Mapping[str, Ranges]) -> dict[str, FloatArray]:
     """A scale per channel for each input: its largest value ** 0.8 / its largest weight ** 0.2.
 
     The paper's exponent of 0.5 made MiniLM worse than none; from 0.7 to 0.9 it halved the difference. The floor keeps a
     channel that the texts hardly used from being cut off when other texts do.
     """
     scales = {}
-    for name in set(sources.values()):
+    for name in {graph.origin(linear) for linear in graph.linears}:
         largest = np.maximum(np.abs(ranges[name].low), np.abs(ranges[name].high))
         floor = max(SMOOTHING_FLOOR * float(np.median(largest)), 1e-6)
-        read = [np.abs(linear.weight).max(axis=1) for linear in found if sources[linear.input] == name]
+        read = [np.abs(linear.weight).max(axis=1) for linear in graph.linears if graph.origin(linear) == name]
         weight = np.max(read, axis=0)
         scale = np.maximum(largest, floor) ** SMOOTHING / np.maximum(weight, 1e-6) ** (1 - SMOOTHING)
         scales[name] = (scale / np.exp(np.log(scale).mean())).astype(np.float32)

@@ -13,8 +13,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper
 
-from cascade_export.int8.linears import linears
-from cascade_export.int8.quantise import MICROSOFT, int8_weight, rebuild, shared_rows
+from cascade_export.int8.rewriting import MICROSOFT, Rewriting, int8_weight
 
 __all__ = ["quantise_by_row"]
 
@@ -34,38 +33,22 @@ def quantise_by_row(model: onnx.ModelProto) -> onnx.ModelProto:
     Inputs may have any number of axes. What several layers read is quantised once, and what is some rows of it is
     gathered as uint8, with its scales.
     """
-    quantised = onnx.ModelProto()
-    quantised.CopyFrom(model)
-    found = linears(model)
-    rows = shared_rows(model.graph, found)
-    replaced: dict[int, list[NodeProto]] = {}
-    constants: dict[str, np.ndarray] = dict(CONSTANTS) if found else {}
-    ready: dict[str, str] = {}
-    for number, linear in enumerate(found):
-        name, nodes = f"int8_{number}", []
-        origin, places = rows.get(linear.input, (linear.input, ""))
-        if origin not in ready:
-            ready[origin] = f"{name}_input"
-            nodes += _quantised(origin, ready[origin])
-        if linear.input not in ready:
-            ready[linear.input] = f"{name}_rows"
-            for part in ("", "_scale"):
-                made = f"{name}_rows{part}"
-                nodes.append(helper.make_node("Gather", [f"{ready[origin]}{part}", places], [made], made))
-        constants[f"{name}_weight"], constants[f"{name}_weight_scale"] = int8_weight(linear.weight)
-        values, product = ready[linear.input], f"{name}_product"
-        inputs = [values, f"{name}_weight", ONE, f"{name}_weight_scale", ZERO]
+    graph = Rewriting(model)
+    graph.constants |= CONSTANTS if graph.linears else {}
+    for number, linear in enumerate(graph.linears):
+        name = f"int8_{number}"
+        values, _, nodes = graph.quantised(linear, name, _quantised, "_scale")
+        weight, product = [f"{name}_weight", f"{name}_weight_scale"], f"{name}_product"
+        graph.constants |= zip(weight, int8_weight(linear.weight), strict=True)
+        inputs = [values, weight[0], ONE, weight[1], ZERO]
         nodes.append(helper.make_node("MatMulIntegerToFloat", inputs, [product], product, domain=MICROSOFT))
         scaled = linear.output if linear.bias is None else f"{name}_scaled"
         nodes.append(helper.make_node("Mul", [product, f"{values}_scale"], [scaled], f"{name}_scaled"))
         if linear.bias is not None:
-            constants[f"{name}_bias"] = np.ascontiguousarray(linear.bias)
+            graph.constants[f"{name}_bias"] = np.ascontiguousarray(linear.bias)
             nodes.append(helper.make_node("Add", [scaled, f"{name}_bias"], [linear.output], f"{name}_biased"))
-        for index in linear.nodes[:-1]:
-            replaced[index] = []
-        replaced[linear.nodes[-1]] = nodes
-    rebuild(quantised, replaced, constants)
-    return quantised
+        graph.put(linear, nodes)
+    return graph.result()
 
 
 def _quantised(source: str, name: str) -> list[NodeProto]:

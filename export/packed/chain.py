@@ -1,61 +1,40 @@
 """Running exported graphs on encoded texts: to find ranges, to compare forms, to fit temperatures.
 
-An answer belongs to a row in classification and to a word in tagging; `units` says which answers are whose.
-Every row goes through every stage, and words leave only where the caller says so.
+Tier 2's graphs run in the engine's own loop over stages, one batch of whole rows at a time; each is wrapped so that its
+outputs can be read between batches. An answer belongs to a unit: a row in classification, a word in tagging.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from cascade.core.rows import BoolArray, FloatArray, IntArray, Rows, Units, ranges
-from cascade.engine.packing import Packing, padded
-from cascade.policies.batching import TokenBudget, batches
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges
+from cascade.engine.packing import padded
+from cascade.engine.tiers import MultiExit
+from cascade.engine.word_tiers import WordMultiExit
+from cascade.policies.batching import FixedSize, TokenBudget, batches
+from cascade.policies.exits import ExitPolicy, ExitState, never
+from cascade.runtime.backend import Array
 from cascade_export.int8.inputs import Ranges
 from cascade_export.int8.linears import linears
 from cascade_export.packed.graphs import TierTwoGraphs
 
-__all__ = ["ChainRanges", "Encoded", "Outputs", "at_words", "chain_logits", "chain_ranges", "padded_logits"]
-__all__ += ["padded_ranges", "per_token", "run_chain", "session", "tokens", "units"]
+import onnxruntime as ort  # isort: skip  # after cascade.runtime, which tells it not to report home
+
+__all__ = ["ChainRanges", "Outputs", "at_units", "chain_logits", "chain_ranges", "padded_logits", "padded_ranges"]
+__all__ += ["session"]
 
 AXES = "watched/axes"
 Outputs: TypeAlias = dict[str, np.ndarray]
-Encoded: TypeAlias = Rows | Units
-"""Texts to classify, or sentences to tag."""
 ChainRanges: TypeAlias = tuple[dict[str, Ranges], list[dict[str, Ranges]]]
 """What goes into the linear layers of a second tier, by name: of `embed`, and of each stage."""
-
-
-def tokens(batch: Encoded) -> Rows:
-    """The rows of token ids."""
-    return batch.rows if isinstance(batch, Units) else batch
-
-
-def units(batch: Encoded, rows: IntArray) -> IntArray:
-    """Numbers of the answers of these rows, in their order: the rows themselves, or their words."""
-    if isinstance(batch, Rows):
-        return rows
-    return ranges(batch.offsets[rows], batch.counts[rows])
-
-
-def at_words(grid: FloatArray, words: Units) -> FloatArray:
-    """What stands at the words' first pieces: `(rows, [exits,] longest, labels)` -> `(words, [exits,] labels)`."""
-    rows = words.row_of
-    columns = words.first_token - words.rows.offsets[rows]
-    return grid[rows, :, columns] if grid.ndim == 4 else grid[rows, columns]
-
-
-def per_token(words: Units, values: IntArray, *, others: int) -> IntArray:
-    """A number per word as one per token: its pieces have it, special tokens have `others`. Shape `(tokens,)`."""
-    found = np.full(words.rows.tokens, others, np.int64)
-    found[ranges(words.first_token, words.n_tokens)] = np.repeat(values, words.n_tokens)
-    return found
 
 
 def session(model: onnx.ModelProto) -> ort.InferenceSession:
@@ -67,124 +46,167 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def chain_logits(
-    graphs: TierTwoGraphs, batch: Encoded, *, position_offset: int, exits: IntArray | None = None
-) -> FloatArray:
-    """Logits of all exits for all rows or words.
+@dataclass(eq=False)
+class Recorder:
+    """A graph that remembers its last outputs: a `Backend` to the engine."""
+
+    model: onnx.ModelProto
+    last: Outputs | None = None
+
+    @cached_property
+    def session(self) -> ort.InferenceSession:
+        """What runs it."""
+        return session(self.model)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+        return tuple(value.name for value in self.model.graph.input)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        return tuple(value.name for value in self.model.graph.output)
+
+    @property
+    def serial(self) -> Recorder:
+        """Itself: one batch runs at a time."""
+        return self
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs by name."""
+        found = self.session.run(self.outputs, {name: feeds[name] for name in self.inputs})
+        self.last = dict(zip(self.outputs, found, strict=True))
+        return self.last
+
+
+def chain_logits(graphs: TierTwoGraphs, units: Units, *, exits: IntArray | None = None) -> FloatArray:
+    """Logits of all exits for all units.
 
     Args:
         graphs: in any precision.
-        batch: texts or sentences.
-        position_offset: position id of a row's first token.
+        units: of texts or sentences.
         exits: for a tagger, number of the exit, from 0, after which each word leaves and keeps its state; all of them
-            stay to the end if not given. Shape `(words,)`.
+            stay to the end if not given. Shape `(units,)`.
 
     Returns:
-        Shape `(rows or words, exits, labels)`; NaN where a word has left.
+        Shape `(units, exits, labels)`; NaN where a word has left.
     """
-    parts = [
-        (answers, np.stack([stage["logits"] for stage in stages], axis=1))
-        for answers, _, stages in run_chain(graphs, batch, position_offset=position_offset, exits=exits)
-    ]
-    return _in_order(parts)
+    result = np.full((len(units), len(graphs.stages), graphs.labels), np.nan, np.float32)
+    for numbers, _, stages in _run_chain(graphs, units, exits):
+        for index, outputs in enumerate(stages):
+            inside = numbers if exits is None else numbers[exits[numbers] >= index]
+            if outputs is not None:
+                result[inside, index] = outputs["logits"]
+    return result
 
 
-def chain_ranges(graphs: TierTwoGraphs, batch: Encoded, *, position_offset: int) -> ChainRanges:
+def chain_ranges(graphs: TierTwoGraphs, units: Units) -> ChainRanges:
     """What the rows do to the inputs of all linear layers: of `embed`, and of each stage."""
-    watched = TierTwoGraphs(embed=_watched(graphs.embed), stages=tuple(map(_watched, graphs.stages)))
+    watched = TierTwoGraphs(_watched(graphs.embed), tuple(map(_watched, graphs.stages)), graphs.position_offset)
     embed: dict[str, Ranges] = {}
     stages: list[dict[str, Ranges]] = [{} for _ in graphs.stages]
-    for _, first, rest in run_chain(watched, batch, position_offset=position_offset):
+    for _, first, rest in _run_chain(watched, units, None):
         for found, outputs in zip((embed, *stages), (first, *rest), strict=True):
-            _widen(found, outputs)
+            _widen(found, outputs or {})
     return embed, stages
 
 
-def padded_logits(model: onnx.ModelProto, batch: Encoded, *, max_length: int) -> FloatArray:
-    """Logits of a padded graph (tier 1) for all rows or words. Shape `(rows or words, labels)`."""
-    parts = []
-    for rows, out in _run_padded(model, batch, max_length=max_length):
-        logits = out["logits"]
-        if isinstance(batch, Units):
-            logits = at_words(logits, batch.select(rows))
-        parts.append((units(batch, rows), logits))
-    return _in_order(parts)
+def padded_logits(model: onnx.ModelProto, units: Units, *, max_length: int) -> FloatArray:
+    """Logits of a padded graph (tier 1) for all units. Shape `(units, labels)`."""
+    parts = [
+        (numbers, at_units(outputs["logits"], part, dims=2))
+        for part, numbers, outputs in _run_padded(model, units, max_length)
+    ]
+    numbers, found = (np.concatenate(column) for column in zip(*parts, strict=True))
+    logits: FloatArray = found[np.argsort(numbers)]
+    return logits
 
 
-def padded_ranges(model: onnx.ModelProto, batch: Encoded, *, max_length: int) -> dict[str, Ranges]:
+def padded_ranges(model: onnx.ModelProto, units: Units, *, max_length: int) -> dict[str, Ranges]:
     """What the rows do to the inputs of all linear layers of a padded graph."""
     found: dict[str, Ranges] = {}
-    for _, outputs in _run_padded(_watched(model), batch, max_length=max_length):
+    for _, _, outputs in _run_padded(_watched(model), units, max_length):
         _widen(found, outputs)
     return found
 
 
-def run_chain(
-    graphs: TierTwoGraphs, batch: Encoded, *, position_offset: int, exits: IntArray | None = None
-) -> Iterator[tuple[IntArray, Outputs, list[Outputs]]]:
-    """Batch by batch: the numbers of the answers, what `embed` gives, what each stage gives beside hidden states."""
-    embed, stages = session(graphs.embed), [session(stage) for stage in graphs.stages]
-    for rows in batches(TokenBudget(), tokens(batch).lengths):
-        part, answers = batch.select(rows), units(batch, rows)
-        ids = tokens(part)
-        packing = Packing.of(ids.lengths, heads=graphs.heads)
-        first = _run(
-            embed,
-            {
-                "input_ids": ids.ids,
-                "token_type_ids": ids.types,
-                "position_ids": packing.position_ids(position_offset),
-            },
-        )
-        hidden, rest = first["hidden"], []
-        for number, stage in enumerate(stages):
-            index: Outputs = {**packing.feeds}
-            if isinstance(part, Units):
-                inside = np.ones(len(part), np.bool_) if exits is None else exits[answers] >= number
-                index |= _tag_index(part, packing, inside)
-            outputs = _run(stage, {"hidden": hidden, **index})
-            if isinstance(part, Units):
-                hidden = hidden.copy()
-                hidden[index["active"]] = outputs.pop("hidden_out")
-                logits = np.full((len(part), outputs["logits"].shape[1]), np.nan, np.float32)
-                logits[inside] = outputs["logits"]
-                outputs["logits"] = logits
-            else:
-                hidden = outputs.pop("hidden_out")
-            rest.append(outputs)
-        yield answers, first, rest
+def at_units(logits: FloatArray, units: Units, *, dims: int) -> FloatArray:
+    """Logits of units from logits of rows.
+
+    Args:
+        logits: shape `(rows, ..., labels)`, or with one axis more than `dims`, of a tagger: `(rows, longest, ...,
+            labels)`, of which the places of the units' first tokens are read.
+        units: of these rows.
+        dims: axes where a row has one answer.
+    """
+    if logits.ndim == dims:
+        return logits
+    rows = units.row_of
+    found: FloatArray = logits[rows, units.first_token - units.rows.offsets[rows]]
+    return found
 
 
-def _tag_index(words: Units, packing: Packing, inside: BoolArray) -> Outputs:
-    """What a tagger's stage needs beside what is of all tokens. `inside`: the words that are. Shape `(words,)`."""
-    active = per_token(words, inside.astype(np.int64), others=1).astype(np.bool_)
-    going = Packing.of(np.add.reduceat(active, packing.firsts, dtype=np.int64), heads=packing.heads)
-    return {
-        "active": np.flatnonzero(active),
-        "query_head_gather": going.head_gather,
-        "head_scatter": going.head_scatter,
-        "words": (np.cumsum(active) - 1)[words.first_token[inside]],
+def _run_chain(
+    graphs: TierTwoGraphs, units: Units, exits: IntArray | None
+) -> Iterator[tuple[IntArray, Outputs | None, list[Outputs | None]]]:
+    """Batch by batch: numbers of its units, the outputs of `embed` and of each stage, None where none was left."""
+    embed, stages = Recorder(graphs.embed), [Recorder(stage) for stage in graphs.stages]
+    for part, numbers in _in_batches(units):
+        for graph in (embed, *stages):
+            graph.last = None
+        policy = never if exits is None else _leaving(exits[numbers])
+        _tier(graphs, embed, stages, policy, part)
+        yield numbers, embed.last, [stage.last for stage in stages]
+
+
+def _tier(graphs: TierTwoGraphs, embed: Recorder, stages: Sequence[Recorder], policy: ExitPolicy, units: Units) -> None:
+    options: dict[str, Any] = {
+        "embed": embed,
+        "stages": stages,
+        "layers": range(1, len(stages) + 1),
+        "labels": graphs.labels,
+        "heads": graphs.heads,
+        "position_offset": graphs.position_offset,
+        "exit_policy": policy,
+        "batching": FixedSize(1 << 30),  # all rows in one batch, in their order
     }
+    if "active" in stages[0].inputs:
+        WordMultiExit(**options, max_length=1 << 30).score(units)
+    else:
+        MultiExit(**options).score(units.rows)
 
 
-def _run_padded(model: onnx.ModelProto, batch: Encoded, *, max_length: int) -> Iterator[tuple[IntArray, Outputs]]:
-    graph = session(model)
-    for rows in batches(TokenBudget(), tokens(batch).lengths):
-        ids, mask, types = padded(tokens(batch.select(rows)), max_length=max_length)
-        yield rows, _run(graph, {"input_ids": ids, "attention_mask": mask, "token_type_ids": types})
+def _leaving(exits: IntArray) -> ExitPolicy:
+    """A policy by which each unit of one batch leaves after the exit of this number. Shape `(units,)`."""
+    inside = exits
+
+    def leave(state: ExitState) -> BoolArray:
+        nonlocal inside
+        gone: BoolArray = inside == state.exit_index
+        inside = inside[~gone]
+        return gone
+
+    return leave
 
 
-def _run(graph: ort.InferenceSession, feeds: Outputs) -> Outputs:
-    wanted = {value.name for value in graph.get_inputs()}
-    names = [value.name for value in graph.get_outputs()]
-    found = graph.run(names, {name: array for name, array in feeds.items() if name in wanted})
-    return dict(zip(names, found, strict=True))
+def _in_batches(units: Units) -> Iterator[tuple[Units, IntArray]]:
+    """Rows of like length together, and the numbers of their units; those without units are left out."""
+    for rows in batches(TokenBudget(), units.rows.lengths):
+        numbers = ranges(units.offsets[rows], units.counts[rows])
+        if len(numbers):
+            yield units.select(rows), numbers
 
 
-def _in_order(parts: Sequence[tuple[IntArray, FloatArray]]) -> FloatArray:
-    rows = np.concatenate([rows for rows, _ in parts])
-    values = np.concatenate([values for _, values in parts])
-    return values[np.argsort(rows)]
+def _run_padded(
+    model: onnx.ModelProto, units: Units, max_length: int
+) -> Iterator[tuple[Units, IntArray, dict[str, Array]]]:
+    graph = Recorder(model)
+    for part, numbers in _in_batches(units):
+        grids = zip(
+            ("input_ids", "attention_mask", "token_type_ids"), padded(part.rows, max_length=max_length), strict=True
+        )
+        yield part, numbers, graph.run(dict(grids))
 
 
 def _watched(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -202,7 +224,7 @@ def _watched(model: onnx.ModelProto) -> onnx.ModelProto:
     return watched
 
 
-def _widen(ranges: dict[str, Ranges], outputs: Outputs) -> None:
+def _widen(ranges: dict[str, Ranges], outputs: Mapping[str, np.ndarray]) -> None:
     for output in outputs:
         if output.endswith("/low"):
             name = output.removesuffix("/low")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,16 +38,26 @@ class TierTwoGraphs:
     Attributes:
         embed: `input_ids`, `token_type_ids` (where the family has them), `position_ids` -> `hidden`.
         stages: `hidden` and indices (see ARCHITECTURE.md) -> `hidden_out`, `logits`; in the order in which they run.
+        position_offset: position id of a row's first token.
     """
 
     embed: onnx.ModelProto
     stages: tuple[onnx.ModelProto, ...]
+    position_offset: int = 0
 
     @property
     def heads(self) -> int:
         """Of attention, as the stages declare them."""
-        shapes = {value.name: value.type.tensor_type.shape for value in self.stages[0].graph.input}
-        return int(shapes["head_gather"].dim[1].dim_value)
+        return _second_axis(self.stages[0].graph.input, "head_gather")
+
+    @property
+    def labels(self) -> int:
+        """How many, as the stages declare them."""
+        return _second_axis(self.stages[0].graph.output, "logits")
+
+
+def _second_axis(values: Iterable[onnx.ValueInfoProto], name: str) -> int:
+    return next(int(value.type.tensor_type.shape.dim[1].dim_value) for value in values if value.name == name)
 
 
 def export_tier2(packed: PackedModel) -> TierTwoGraphs:
@@ -60,7 +71,7 @@ def export_tier2(packed: PackedModel) -> TierTwoGraphs:
         inputs=dict.fromkeys(names, ("tokens",)),
         outputs={"hidden": ("tokens",)},
     )
-    return TierTwoGraphs(embed=embed, stages=tuple(_stage(stage, packed) for stage in packed.stages))
+    return TierTwoGraphs(embed, tuple(_stage(stage, packed) for stage in packed.stages), packed.position_offset)
 
 
 def _stage(stage: PackedStage | PackedTagStage, packed: PackedModel) -> onnx.ModelProto:

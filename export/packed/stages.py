@@ -89,7 +89,6 @@ class PackedModel:
         embed: token ids to hidden states.
         stages: in the order in which they run; all of one kind.
         layers: number of the last layer of each stage, from 1.
-        labels: how many.
         width: size of a hidden state.
         heads: of attention.
         position_offset: position id of a row's first token.
@@ -99,7 +98,6 @@ class PackedModel:
     embed: PackedEmbed
     stages: tuple[PackedStage | PackedTagStage, ...]
     layers: tuple[int, ...]
-    labels: int
     width: int
     heads: int
     position_offset: int
@@ -126,13 +124,14 @@ def pack(model: MultiExitModel | MultiExitTagger) -> PackedModel:
     stages: list[PackedStage | PackedTagStage] = []
     for start, stop, head in zip((0, *model.layers[:-1]), model.layers, model.heads, strict=True):
         own = layers[start:stop]
-        tagging = isinstance(model, MultiExitTagger)
-        stages.append(PackedTagStage(own, head) if tagging else PackedStage(own, head, pooling=model.pooling))
+        if isinstance(model, MultiExitTagger):
+            stages.append(PackedTagStage(own, head))
+        else:
+            stages.append(PackedStage(own, head, pooling=model.pooling))
     return PackedModel(
         embed=PackedEmbed(backbone, family).eval(),
         stages=tuple(stage.eval() for stage in stages),
         layers=tuple(model.layers),
-        labels=len(model.labels),
         width=config.hidden_size,
         heads=heads,
         position_offset=position_offset(config),

@@ -108,6 +108,6 @@ def test_what_is_no_lookup(kind: str) -> None:
 def test_an_input_that_is_no_lookup_is_rounded() -> None:
     made = uint8_input(other("no table").graph, "rows", "x", SPAN)
     assert [node.op_type for node in made.nodes] == ["QuantizeLinear"]
-    assert made.nodes[0].output[0] == "x_input"
-    assert sorted(made.constants) == ["x_input_scale", "x_input_zero"]
+    assert made.nodes[0].output[0] == "x"
+    assert sorted(made.constants) == ["x_scale", "x_zero"]
     assert not made.replaced

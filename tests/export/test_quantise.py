@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from cascade.core.rows import FloatArray, Rows
+from cascade.core.rows import FloatArray, Units
 from cascade.text.tokenizer import Tokenizer
 from cascade_export.int8 import calibrate
 from cascade_export.int8.calibrate import Agreement, accuracy, compare, fit_temperature, quantise_tier2
@@ -36,13 +36,13 @@ def graphs(packed: PackedModel) -> TierTwoGraphs:
 
 
 @pytest.fixture(scope="module")
-def batch() -> Rows:
-    return Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS * 3).units.rows
+def batch() -> Units:
+    return Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS * 3).units
 
 
-def quantised(graphs: TierTwoGraphs, batch: Rows, int8: Int8, bar: float = 0.0) -> calibrate.QuantisedTierTwo:
-    reference = chain_logits(graphs, batch, position_offset=0)
-    return quantise_tier2(graphs, batch, reference, int8=int8, bar=bar, position_offset=0, multi_label=False)
+def quantised(graphs: TierTwoGraphs, batch: Units, int8: Int8, bar: float = 0.0) -> calibrate.QuantisedTierTwo:
+    reference = chain_logits(graphs, batch)
+    return quantise_tier2(graphs, batch, reference, int8=int8, bar=bar, multi_label=False)
 
 
 def operators(model: onnx.ModelProto) -> list[str]:
@@ -66,23 +66,23 @@ def graph_of(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], widt
 
 
 @pytest.mark.parametrize("int8", [Int8.STATIC, Int8.DYNAMIC])
-def test_int8_stages_are_near_fp32(graphs: TierTwoGraphs, batch: Rows, int8: Int8) -> None:
-    reference = chain_logits(graphs, batch, position_offset=0)
-    found = chain_logits(quantised(graphs, batch, int8).graphs, batch, position_offset=0)
+def test_int8_stages_are_near_fp32(graphs: TierTwoGraphs, batch: Units, int8: Int8) -> None:
+    reference = chain_logits(graphs, batch)
+    found = chain_logits(quantised(graphs, batch, int8).graphs, batch)
     assert 0 < np.abs(found - reference).max() < 0.1 * np.abs(reference).max()
 
 
-def test_static_answers_do_not_depend_on_batch_mates(graphs: TierTwoGraphs, batch: Rows) -> None:
+def test_static_answers_do_not_depend_on_batch_mates(graphs: TierTwoGraphs, batch: Units) -> None:
     small = quantised(graphs, batch, Int8.STATIC).graphs
-    together = chain_logits(small, batch, position_offset=0)
+    together = chain_logits(small, batch)
     order = np.random.default_rng(0).permutation(len(batch))
-    shuffled = chain_logits(small, batch.select(order), position_offset=0)
-    alone = [chain_logits(small, batch.select(np.array([row])), position_offset=0) for row in range(len(batch))]
+    shuffled = chain_logits(small, batch.select(order))
+    alone = [chain_logits(small, batch.select(np.array([row]))) for row in range(len(batch))]
     np.testing.assert_allclose(shuffled, together[order], atol=1e-5)
     np.testing.assert_allclose(np.concatenate(alone), together, atol=1e-5)
 
 
-def test_every_weight_becomes_int8_and_attention_stays(graphs: TierTwoGraphs, batch: Rows) -> None:
+def test_every_weight_becomes_int8_and_attention_stays(graphs: TierTwoGraphs, batch: Units) -> None:
     stage = quantised(graphs, batch, Int8.STATIC).graphs.stages[0]
     found = operators(stage)
     assert found.count("MatMulIntegerToFloat") == 8, "query, key, value, output, expand, contract and two of the head"
@@ -223,7 +223,7 @@ def test_tables_keep_small_tokens_precise() -> None:
 
 
 def test_stages_that_disagree_go_back_to_fp32(
-    graphs: TierTwoGraphs, batch: Rows, monkeypatch: pytest.MonkeyPatch
+    graphs: TierTwoGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second stage's ranges are spoilt, so it must be the one that stays fp32."""
 
@@ -262,7 +262,7 @@ def test_smoothing_saves_small_channels_from_large_ones() -> None:
     assert errors[1] < errors[0] / 5
 
 
-def test_smoothing_comes_before_fp32(graphs: TierTwoGraphs, batch: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smoothing_comes_before_fp32(graphs: TierTwoGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([Agreement(0.9, 3, 1.0), Agreement(1.0, 0, 0.1)])
     monkeypatch.setattr(calibrate, "compare", lambda *given, **options: next(answers))
     kept = quantised(graphs, batch, Int8.STATIC, bar=0.98)
@@ -274,7 +274,7 @@ def test_smoothing_comes_before_fp32(graphs: TierTwoGraphs, batch: Rows, monkeyp
 
 
 def test_when_everything_disagrees_everything_is_fp32(
-    graphs: TierTwoGraphs, batch: Rows, monkeypatch: pytest.MonkeyPatch
+    graphs: TierTwoGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*given: object, **options: object) -> Agreement:
         return Agreement(0.0, 24, 1.0)
@@ -323,18 +323,18 @@ def test_temperature_undoes_a_scale(seed: int, factor: float) -> None:
     assert second == pytest.approx(np.clip(first * factor, 0.05, 20), rel=1e-2)
 
 
-def test_ranges_are_those_of_the_texts(graphs: TierTwoGraphs, batch: Rows) -> None:
-    _, stages = chain_ranges(graphs, batch, position_offset=0)
+def test_ranges_are_those_of_the_texts(graphs: TierTwoGraphs, batch: Units) -> None:
+    _, stages = chain_ranges(graphs, batch)
     assert [set(found) for found in stages] == [{layer.input for layer in linears(stage)} for stage in graphs.stages]
     assert all((found.low <= found.high).all() for stage in stages for found in stage.values())
-    _, one = chain_ranges(graphs, batch.select(np.array([0])), position_offset=0)
+    _, one = chain_ranges(graphs, batch.select(np.array([0])))
     for more, fewer in zip(stages, one, strict=True):
         for name, found in fewer.items():
             assert (more[name].low <= found.low).all()
             assert (found.high <= more[name].high).all()
 
 
-def test_projections_of_the_embedding_become_int8(tmp_path: Path, batch: Rows) -> None:
+def test_projections_of_the_embedding_become_int8(tmp_path: Path, batch: Units) -> None:
     packed = pack(tiny.tier2(tmp_path, "electra"))
     graphs = export_tier2(packed)
     embed = quantised(graphs, batch, Int8.STATIC).graphs.embed

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.core.rows import IntArray, Units
+from cascade.core.rows import IntArray, Units, ranges
 from cascade.engine.packing import Packing
 from cascade.training.models.tagging import MultiExitTagger
 from cascade_export.int8.calibrate import QuantisedTierTwo, quantise_tier2
 from cascade_export.int8.linears import linears
 from cascade_export.int8.precision import Int8
 from cascade_export.int8.quantise import quantise_linears
-from cascade_export.packed.chain import chain_logits, chain_ranges, session, units
+from cascade_export.packed.chain import chain_logits, chain_ranges, session
 from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
 from cascade_export.packed.stages import PackedModel, PackedTagStage, pack
 from cascade_export.verify import random_exits, torch_tier2
@@ -54,8 +54,8 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Tier:
 
 def agree(made: Tier, words: Units, exits: IntArray | None) -> None:
     """The packed chain equals the masked torch form wherever a word still is."""
-    model, packed, graphs = made
-    found = chain_logits(graphs, words, position_offset=packed.position_offset, exits=exits)
+    model, _, graphs = made
+    found = chain_logits(graphs, words, exits=exits)
     expected = torch_tier2(model, words, exits=exits)
     inside = np.ones(found.shape[:2], bool)
     if exits is not None:
@@ -102,8 +102,8 @@ def test_leaving_changes_what_the_others_see(every_layer: Tier) -> None:
     graphs = every_layer[2]
     words = words_of((("a", "very", "good", "film"),))
     exits = np.array([0, 0, 0, 2])
-    halted = chain_logits(graphs, words, position_offset=0, exits=exits)
-    full = chain_logits(graphs, words, position_offset=0)
+    halted = chain_logits(graphs, words, exits=exits)
+    full = chain_logits(graphs, words)
     np.testing.assert_array_equal(halted[:, 0], full[:, 0])
     assert np.abs(halted[3, 1:] - full[3, 1:]).max() > 1e-3
 
@@ -112,11 +112,11 @@ def test_neighbours_do_not_matter(every_layer: Tier) -> None:
     _, _, graphs = every_layer
     words = words_of()
     exits = random_exits(words, 3)
-    together = chain_logits(graphs, words, position_offset=0, exits=exits)
+    together = chain_logits(graphs, words, exits=exits)
     for row in range(words.n_rows):
         rows = np.array([row])
-        own = units(words, rows)
-        alone = chain_logits(graphs, words.select(rows), position_offset=0, exits=exits[own])
+        own = ranges(words.offsets[rows], words.counts[rows])
+        alone = chain_logits(graphs, words.select(rows), exits=exits[own])
         np.testing.assert_allclose(alone, together[own], atol=1e-5)
 
 
@@ -167,17 +167,17 @@ def test_a_stage_without_words_runs(wide: Tier) -> None:
     graphs = quantised(wide[2], words_of(), Int8.STATIC).graphs
     empty = words.select(np.array([0]))
     for made in (wide[2], graphs):
-        assert chain_logits(made, empty, position_offset=0).shape == (0, 2, 3)
-        alone = chain_logits(made, words.select(np.array([1])), position_offset=0)
-        np.testing.assert_allclose(chain_logits(made, words, position_offset=0), alone, atol=1e-5)
+        assert chain_logits(made, empty).shape == (0, 2, 3)
+        alone = chain_logits(made, words.select(np.array([1])))
+        np.testing.assert_allclose(chain_logits(made, words), alone, atol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------------------- int8
 
 
 def quantised(graphs: TierTwoGraphs, words: Units, int8: Int8, bar: float = 0.0) -> QuantisedTierTwo:
-    reference = chain_logits(graphs, words, position_offset=0)
-    return quantise_tier2(graphs, words, reference, int8=int8, bar=bar, position_offset=0, multi_label=False)
+    reference = chain_logits(graphs, words)
+    return quantise_tier2(graphs, words, reference, int8=int8, bar=bar, multi_label=False)
 
 
 @pytest.mark.parametrize("int8", [Int8.STATIC, Int8.DYNAMIC])
@@ -185,19 +185,19 @@ def quantised(graphs: TierTwoGraphs, words: Units, int8: Int8, bar: float = 0.0)
 def test_int8_stages_are_near_fp32(wide: Tier, int8: Int8, leave: bool) -> None:
     words = words_of()
     exits = random_exits(words, 2) if leave else None
-    reference = chain_logits(wide[2], words, position_offset=0, exits=exits)
-    found = chain_logits(quantised(wide[2], words, int8).graphs, words, position_offset=0, exits=exits)
+    reference = chain_logits(wide[2], words, exits=exits)
+    found = chain_logits(quantised(wide[2], words, int8).graphs, words, exits=exits)
     assert 0 < np.nanmax(np.abs(found - reference)) < 0.1 * np.nanmax(np.abs(reference))
 
 
 def test_static_answers_do_not_depend_on_batch_mates(wide: Tier) -> None:
     words = words_of()
     graphs, exits = quantised(wide[2], words, Int8.STATIC).graphs, random_exits(words, 2)
-    together = chain_logits(graphs, words, position_offset=0, exits=exits)
+    together = chain_logits(graphs, words, exits=exits)
     for row in range(words.n_rows):
         rows = np.array([row])
-        own = units(words, rows)
-        alone = chain_logits(graphs, words.select(rows), position_offset=0, exits=exits[own])
+        own = ranges(words.offsets[rows], words.counts[rows])
+        alone = chain_logits(graphs, words.select(rows), exits=exits[own])
         np.testing.assert_allclose(alone, together[own], atol=1e-5)
 
 
@@ -224,8 +224,8 @@ def test_states_are_quantised_once_and_gathered_as_bytes(wide: Tier) -> None:
 def test_gathered_bytes_are_the_bytes_of_what_is_gathered(wide: Tier) -> None:
     """The shared form computes exactly what quantising the gathered states would."""
     stage = wide[2].stages[1]
-    ranges = chain_ranges(wide[2], words_of(), position_offset=0)[1][1]
-    shared = quantise_linears(stage, ranges)
+    spans = chain_ranges(wide[2], words_of())[1][1]
+    shared = quantise_linears(stage, spans)
     apart = onnx.ModelProto()
     apart.CopyFrom(stage)
     place, rows = next((i, node) for i, node in enumerate(apart.graph.node) if node.input[:1] == ["hidden"])
@@ -233,7 +233,7 @@ def test_gathered_bytes_are_the_bytes_of_what_is_gathered(wide: Tier) -> None:
     (old,) = rows.output
     rows.output[0] = "rows"  # an Identity hides from the quantiser that these are rows of `hidden`
     apart.graph.node.insert(place + 1, onnx.helper.make_node("Identity", ["rows"], [old]))
-    separate = quantise_linears(apart, ranges | {old: ranges["hidden"]})
+    separate = quantise_linears(apart, spans | {old: spans["hidden"]})
     assert operators(separate).count("QuantizeLinear") == operators(shared).count("QuantizeLinear") + 1
     rows, actives = (Packing.of(np.array(lengths), heads=wide[1].heads) for lengths in ([3, 2], [2, 1]))
     feeds = {
@@ -296,10 +296,10 @@ def scaled(stage: onnx.ModelProto) -> int:
 
 def test_smoothing_keeps_one_scale_for_what_is_shared(wide: Tier) -> None:
     words = words_of()
-    ranges = chain_ranges(wide[2], words, position_offset=0)[1][1]
-    reference = chain_logits(wide[2], words, position_offset=0)
-    stage = quantise_linears(wide[2].stages[1], ranges, smooth=True)
+    spans = chain_ranges(wide[2], words)[1][1]
+    reference = chain_logits(wide[2], words)
+    stage = quantise_linears(wide[2].stages[1], spans, smooth=True)
     assert scaled(stage) == operators(stage).count("QuantizeLinear") == 5
     mixed = TierTwoGraphs(wide[2].embed, (wide[2].stages[0], stage))
-    found = chain_logits(mixed, words, position_offset=0)
+    found = chain_logits(mixed, words)
     assert 0 < np.abs(found - reference).max() < 0.1 * np.abs(reference).max()

@@ -19,6 +19,7 @@ from transformers import (
 from cascade.exceptions import OptionError
 from cascade.training.models.backbone import CLASSIFICATION, TAGGING
 from cascade_export.packed.chain import session
+from cascade_export.tasks import TASKS
 from cascade_export.tier1 import export_tier1, load_tier1
 from tests.models import tiny
 
@@ -55,7 +56,7 @@ def saved(folder: Path, family: str, task: str) -> Any:
 def test_graphs_answer_as_torch(tmp_path: Path, family: str, task: str) -> None:
     """One row as long as the model reads, one with padding, one of a single token."""
     model = saved(tmp_path, family, task)
-    tier = load_tier1(tmp_path, task=task)
+    tier = load_tier1(tmp_path, task=TASKS[task])
     assert tier.max_length == POSITIONS
     graph = session(export_tier1(tier))
     assert [value.name for value in graph.get_inputs()] == list(tier.inputs)
@@ -74,15 +75,15 @@ def test_graphs_answer_as_torch(tmp_path: Path, family: str, task: str) -> None:
 
 def test_weights_of_half_precision_become_fp32(tmp_path: Path) -> None:
     model = tiny.tier1_transformer(tmp_path)
-    model.to(torch.bfloat16).save_pretrained(tmp_path)
-    tier = load_tier1(tmp_path)
+    model.bfloat16().save_pretrained(tmp_path)
+    tier = load_tier1(tmp_path, task=TASKS[CLASSIFICATION])
     assert {parameter.dtype for parameter in tier.model.parameters()} == {torch.float32}
     assert {tensor.data_type for tensor in export_tier1(tier).graph.initializer} >= {onnx.TensorProto.FLOAT}
 
 
 def test_what_cannot_be_traced_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.tier1_transformer(tmp_path)
-    tier = load_tier1(tmp_path)
+    tier = load_tier1(tmp_path, task=TASKS[CLASSIFICATION])
 
     def forward(self: Any, **inputs: Any) -> None:
         raise RuntimeError("no such operator\nand more")

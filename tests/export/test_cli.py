@@ -1,0 +1,152 @@
+"""`cascade-export`: both tasks, from files to bundles; errors in one line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cascade_export
+from cascade.bundle.opening import open_bundle
+from cascade.policies import exits
+from cascade.policies.exits import MaxProbability
+from cascade.policies.unit_exits import TokenExit
+from cascade_export import export as export_module
+from cascade_export.cli import main
+from tests.models import tiny, tiny_tagging
+from tests.models.tiny_tagging import SENTENCES, TAGS
+
+
+@pytest.fixture(scope="module")
+def tiers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints `tier2` and `static` of a classifier, `tagger` and `tag-static`."""
+    folder = tmp_path_factory.mktemp("tiers")
+    tiny.tier2(folder / "tier2", depth=2)
+    tiny.tier1_static(folder / "static")
+    tiny.tagger(folder / "tagger", depth=2)
+    tiny_tagging.tier1_static(folder / "tag-static")
+    return folder
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def write(file: Path, records: Sequence[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return file
+
+
+def test_round_trip(tiers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = [{"text": text, "label": tiny.LABELS[i % 2]} for i, text in enumerate(tiny.TEXTS)]
+    file = write(tmp_path / "calibration.jsonl", records)
+    arguments = ["--tier2", tiers / "tier2", "--tier1", tiers / "static", "--output", tmp_path / "out"]
+    more = ["--calibration", file, "--threshold", 0.8, "--exit-threshold", 0.7, "--no-fp32", "--max-length", 40]
+    status = run(*arguments, *more)
+    seen = capsys.readouterr()
+    assert status == 0, seen.err
+    assert "tier 2, layer 2: int8, agrees with fp32 on" in seen.out
+    manifest = open_bundle(tmp_path / "out").manifest
+    assert manifest.router["threshold"] == 0.8
+    assert exits.from_json(manifest.exit_policy) == MaxProbability(0.7)
+    known = {"source": file.name, "texts": 8, "labelled": True}
+    known["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert manifest.figures["calibration"] == known
+    assert run(*arguments) == 2
+    assert "must be a new or empty folder" in capsys.readouterr().err
+    assert run(*arguments, "--overwrite", "--int8", "none") == 0
+    assert open_bundle(tmp_path / "out").manifest.tier1.precision == "fp32"
+
+
+def test_round_trip_of_a_tagger(tiers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = [{"words": own, "upos": tags} for own, tags in zip(SENTENCES, TAGS, strict=True)]
+    file = write(tmp_path / "dev.jsonl", records)
+    status = run(
+        *("--tier2", tiers / "tagger", "--tier1", tiers / "tag-static", "--output", tmp_path / "out"),
+        *("--calibration", file, "--tokens-column", "words", "--tags-column", "upos"),
+        *("--threshold", 0.8, "--exit-threshold", 0.1),
+    )
+    assert status == 0, capsys.readouterr().err
+    assert "tier 2, layer 2: int8, agrees with fp32 on" in capsys.readouterr().out
+    manifest = open_bundle(tmp_path / "out").manifest
+    assert manifest.router["threshold"] == 0.8
+    assert exits.from_json(manifest.exit_policy) == TokenExit(0.1)
+    assert manifest.figures["calibration"]["source"] == "dev.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"tokens": ["a"]}, "'tags' with a list of tags"),
+        ({"words": ["a"], "tags": ["X"]}, "'tokens'"),
+        ({"tokens": ["a", "b"], "tags": ["X"]}, "one tag per word"),
+        ({"tokens": ["a"], "tags": ["ADJ"]}, "must be among"),
+    ],
+)
+def test_bad_calibration_data_are_named(
+    tiers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], record: dict[str, Any], message: str
+) -> None:
+    file, out = write(tmp_path / "dev.jsonl", [record]), tmp_path / "out"
+    status = run("--tier2", tiers / "tagger", "--tier1", tiers / "tag-static", "--output", out, "--calibration", file)
+    assert status == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert "dev.jsonl" in last
+    assert message in last
+    assert not out.exists()
+
+
+def test_errors_take_one_line(tiers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = run("--tier2", tmp_path / "no", "--tier1", tiers / "static", "--output", tmp_path / "out")
+    assert status == 2
+    seen = capsys.readouterr().err
+    assert seen.strip().splitlines()[-1].startswith("Error: tier 2 must be")
+    assert "Traceback" not in seen
+
+
+def test_it_can_be_interrupted(
+    tiers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*given: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export_module, "export_bundle", interrupted)
+    status = run("--tier2", tiers / "tier2", "--tier1", tiers / "static", "--output", tmp_path / "out")
+    assert status == 130
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "Interrupted."
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    assert "cascade-export --tier2 runs/sentiment-exits" in capsys.readouterr().out
+
+
+def test_the_extra_is_named_where_it_is_missing() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import importlib.util as u; real = u.find_spec\n"
+        "u.find_spec = lambda name: None if name in ('torch', 'onnx') else real(name)\n"
+        "from cascade_export.cli import main\n"
+        "main(['--tier2', 'a', '--tier1', 'b', '--output', 'c'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "Error: cascade_export needs the export extra, but onnx, torch cannot be imported; "
+        'pip install "cascade-encoder[export]"'
+    )
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        cascade_export.nonsense  # noqa: B018  # asking is the test
