@@ -13,3 +13,9 @@ cli        the group `cascade-bench`; options: what its commands share
 
 `studies/` is no part of the package: scripts whose finding is a sentence.
 """
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as in `cascade.runtime.backend`, for peers' processes too
