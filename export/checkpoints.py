@@ -1,8 +1,12 @@
-"""Reading the second tier's checkpoint, what both tiers must have in common, and the small files of a bundle."""
+"""Reading both checkpoints, what they must have in common, and the small files of a bundle."""
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,51 +16,101 @@ from transformers import AutoConfig
 from cascade.exceptions import BundleError, CascadeError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.models.backbone import CLASSIFICATION
+from cascade.training.models.families import max_length
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
-from cascade_export.tasks import TASKS
+from cascade_export.tasks import TASKS, Task
 from cascade_export.texts import shortened
-from cascade_export.tier1 import TierOne, first_line
 
-__all__ = ["TierTwo", "common_labels", "common_tokenizer", "load_tier2", "small_files", "task_of"]
+__all__ = ["TierOne", "TierTwo", "common_labels", "common_tokenizer", "first_line", "load_tier1", "load_tier2"]
+__all__ += ["small_files", "task_of"]
 
 TierTwo: TypeAlias = MultiExitModel | MultiExitTagger
+SINGLE_LABEL = "single_label_classification"
 
 
-def load_tier2(folder: str | Path) -> TierTwo:
-    """A multi-exit classifier or tagger: a folder or a Hub id.
+@dataclass(frozen=True, eq=False)
+class TierOne:
+    """A first tier in torch.
 
-    Raises:
-        OptionError: there is none, or it is broken.
+    Attributes:
+        model: in evaluation mode and fp32.
+        task: of the bundle.
+        kind: `static` or `transformer`.
+        labels: names of its outputs, in order.
+        problem_type: transformers' name; single-label where the checkpoint says nothing.
+        max_length: tokens of a row at most, special tokens included.
+        inputs: names of what its graph takes: `input_ids`, `attention_mask` and perhaps `token_type_ids`.
     """
-    try:
-        config = AutoConfig.from_pretrained(folder)
-        return TASKS[_task(config)].multi_exit.from_pretrained(folder, config=config).float().eval()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise _refusal(error) from None
+
+    model: Any
+    task: Task
+    kind: str
+    labels: tuple[str, ...]
+    problem_type: str
+    max_length: int
+    inputs: tuple[str, ...]
 
 
-def task_of(folder: str | Path) -> str:
-    """What a second tier does, by its `config.json` alone: `text-classification` or `token-classification`.
+def task_of(folder: str | Path) -> Task:
+    """What a second tier does, by its `config.json` alone.
 
     Raises:
         OptionError: there is none.
     """
-    try:
-        return _task(AutoConfig.from_pretrained(folder))
-    except (OSError, ValueError, KeyError) as error:
-        raise _refusal(error) from None
+    with _named("tier 2 must be a checkpoint of `cascade-train exits`"):
+        exits = getattr(AutoConfig.from_pretrained(folder), "cascade_exits", None) or {}
+        return TASKS[exits.get("task", CLASSIFICATION)]
 
 
-def _task(config: Any) -> str:
-    found: str = (getattr(config, "cascade_exits", None) or {}).get("task", CLASSIFICATION)
-    return found
+def load_tier2(folder: str | Path, *, task: Task) -> TierTwo:
+    """A multi-exit classifier or tagger, in evaluation mode and fp32: a folder or a Hub id.
+
+    Raises:
+        OptionError: there is none, or it is broken.
+    """
+    with _named("tier 2 must be a checkpoint of `cascade-train exits`"):
+        return task.multi_exit.from_pretrained(folder).float().eval()
 
 
-def _refusal(error: Exception) -> Exception:
-    if isinstance(error, CascadeError):
-        return error
-    return OptionError(f"tier 2 must be a checkpoint of `cascade-train exits`, but {first_line(error)}")
+def load_tier1(folder: str | Path, *, task: Task) -> TierOne:
+    """Read a checkpoint: a folder whose `config.json` says what it is.
+
+    Args:
+        folder: of the checkpoint.
+        task: that of tier 2.
+
+    Raises:
+        OptionError: there is no such checkpoint.
+        BundleError: it is one for another task.
+    """
+    file = Path(folder) / "config.json"
+    if not file.is_file():
+        raise OptionError(f"tier 1 must be a checkpoint folder with a config.json, was: {folder}")
+    found = json.loads(file.read_text(encoding="utf-8"))
+    own = next((known for known in TASKS.values() if _is_for(found, known)), task)
+    if own is not task:
+        raise BundleError(
+            f"both tiers must have the same task, tier 2 has {task.name}, tier 1 {own.name}; "
+            "distil tier 1 from this tier 2"
+        )
+    static = _is_static(found, task)
+    with _named("tier 1 must be a checkpoint that transformers reads"):
+        # Eager attention: its graph is the smallest, and every family has it. fp32 whatever the weights are stored in.
+        kind = task.static if static else task.auto
+        model = kind.from_pretrained(str(folder), attn_implementation="eager").float().eval()
+    config = model.config
+    known = inspect.signature(model.forward).parameters
+    typed = (getattr(config, "type_vocab_size", 0) or 0) > 1 and "token_type_ids" in known
+    return TierOne(
+        model=model,
+        task=task,
+        kind="static" if static else "transformer",
+        labels=tuple(config.id2label[i] for i in range(config.num_labels)),
+        problem_type=config.problem_type or SINGLE_LABEL,
+        max_length=max_length(config),
+        inputs=("input_ids", "attention_mask", *(["token_type_ids"] if typed else [])),
+    )
 
 
 def common_labels(model: TierTwo, first: TierOne) -> tuple[str, ...]:
@@ -70,7 +124,7 @@ def common_labels(model: TierTwo, first: TierOne) -> tuple[str, ...]:
             f"both tiers must have the same labels in the same order, tier 2 has {shortened(model.labels)}, "
             f"tier 1 {shortened(first.labels)}; distil tier 1 from this tier 2, or put both id2label in one order"
         )
-    problem = model.config.problem_type or "single_label_classification"
+    problem = model.config.problem_type or SINGLE_LABEL
     if problem != first.problem_type:
         raise BundleError(
             f"both tiers must have the same problem_type, tier 2 has {problem}, tier 1 {first.problem_type}; "
@@ -108,19 +162,43 @@ def small_files(
     """The files that let transformers and optimum read the bundle's tier 1."""
     # A static first tier's model type is known here only; tier 2's configuration has the same labels and inputs.
     config = (model if first.kind == "static" else first.model).config.to_dict()
-    config.pop("cascade_exits", None)
-    config.pop("_name_or_path", None)
-    config["problem_type"] = first.problem_type
+    config = {name: value for name, value in config.items() if name not in ("cascade_exits", "_name_or_path")}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
     special = Path(tier2) / "tokenizer_config.json"
     if special.is_file():
         found = json.loads(special.read_text(encoding="utf-8"))
         settings |= {key: value for key, value in found.items() if key.endswith("_token")}
     return {
-        "config.json": _json(config),
+        "config.json": _json(config | {"problem_type": first.problem_type}),
         "tokenizer.json": tokenizer_text.encode(),
         "tokenizer_config.json": _json(settings),
     }
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, as far as it fits into one line."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+@contextmanager
+def _named(rule: str) -> Iterator[None]:
+    """Errors of other libraries as one line that begins with what must be."""
+    try:
+        yield
+    except CascadeError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise OptionError(f"{rule}, but {first_line(error)}") from None
+
+
+def _is_static(config: Mapping[str, Any], task: Task) -> bool:
+    return bool(config.get("model_type") == task.static.config_class.model_type)
+
+
+def _is_for(config: Mapping[str, Any], task: Task) -> bool:
+    """Whether a configuration says that its model is for this task."""
+    ending = task.auto.__name__.removeprefix("AutoModel")
+    return _is_static(config, task) or any(ending in name for name in config.get("architectures") or ())
 
 
 def _json(value: Any) -> bytes:

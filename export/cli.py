@@ -104,9 +104,8 @@ def export(
     from cascade_export.checkpoints import task_of
     from cascade_export.export import STEPS, export_bundle
     from cascade_export.options import CardOptions, ExportOptions
-    from cascade_export.tasks import TASKS
 
-    task, found = TASKS[task_of(tier2)], None
+    task, found = task_of(tier2), None
     if calibration is not None and task.tags:
         found = _sentences(calibration, tokens=tokens_column, tags=tags_column)
     elif calibration is not None:

@@ -20,16 +20,23 @@ from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.policies import exits, routing, windows
 from cascade_export.card import model_card
-from cascade_export.checkpoints import common_labels, common_tokenizer, load_tier2, small_files, task_of
+from cascade_export.checkpoints import (
+    TierOne,
+    common_labels,
+    common_tokenizer,
+    load_tier1,
+    load_tier2,
+    small_files,
+    task_of,
+)
 from cascade_export.int8.calibrate import quantise_tier1, quantise_tier2
 from cascade_export.int8.precision import Int8
 from cascade_export.options import ExportOptions
 from cascade_export.packed.chain import chain_logits, padded_logits
 from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
 from cascade_export.packed.stages import PackedModel, pack
-from cascade_export.tasks import TASKS
 from cascade_export.texts import Calibration, Sample, encode
-from cascade_export.tier1 import TierOne, export_tier1, load_tier1
+from cascade_export.tier1 import export_tier1
 from cascade_export.verify import SAMPLES, check_tier1, check_tier2
 
 __all__ = ["STEPS", "export_bundle"]
@@ -70,9 +77,9 @@ def export_bundle(
     options = options or ExportOptions()
     progress(STEPS[0])
     _check_output(Path(output), overwrite=overwrite)
-    task = TASKS[task_of(tier2)]
+    task = task_of(tier2)
     calibration = calibration or Calibration([task.split(text) for text in SAMPLES])
-    model, first = load_tier2(tier2), load_tier1(tier1, task=task)
+    model, first = load_tier2(tier2, task=task), load_tier1(tier1, task=task)
     labels = common_labels(model, first)
     tokenizer_text = common_tokenizer(tier2, tier1)
     packed = pack(model)

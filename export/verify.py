@@ -13,12 +13,10 @@ from cascade.core.rows import FloatArray, IntArray, Units, ranges
 from cascade.engine.packing import Packing, padded
 from cascade.exceptions import BundleError
 from cascade.policies.batching import SortedByLength, batches
-from cascade.training.models.multi_exit import MultiExitModel
-from cascade.training.models.tagging import MultiExitTagger
+from cascade_export.checkpoints import TierOne, TierTwo
 from cascade_export.packed.chain import at_units, chain_logits
 from cascade_export.packed.graphs import TierTwoGraphs
 from cascade_export.texts import Sample
-from cascade_export.tier1 import TierOne
 
 __all__ = ["SAMPLES", "TOLERANCE", "check", "check_tier1", "check_tier2", "random_exits", "torch_tier1", "torch_tier2"]
 
@@ -28,33 +26,22 @@ SAMPLES = (
     "I would not watch it again.",
     "Where can I change the date of my trip?",
     "The room was clean, the staff were kind, and the breakfast was the best we had all week.",
-    "It starts well, but after an hour nothing has happened and nobody on the screen seems to mind.",
     "not bad at all",
     "Please cancel my order and tell me when the money is back on my account.",
     "How do I say thank you in Finnish?",
     "ok",
-    "The second half is a mess: too many people, too many endings, and a song that nobody needed.",
     "What will the weather be like tomorrow morning?",
     "My card was declined twice at the same shop.",
     "A quiet, patient film that trusts its audience, and one of the few this year that I will think about again.",
-    "Set an alarm for half past six.",
     "Honestly? I expected worse.",
-    "The battery lasts two days; the camera, on the other hand, is only fit for sunny afternoons.",
     "Who wrote this, and why did nobody stop them?",
-    "Turn the lights in the kitchen off.",
     "We waited for forty minutes, the soup was cold and the bill was wrong, so no, we shall not come back.",
     "Remind me to call my sister on Sunday.",
     "It works.",
     "A funny, warm and slightly silly story about two brothers who inherit a bakery.",
-    "What is the exchange rate between euros and yen?",
-    "I do not understand what this button does.",
     "There is not a dull minute in it.",
-    "The plot has holes that you could drive a train through, yet I laughed until I cried.",
-    "Send 20 to Anna for the tickets.",
     "Meh.",
-    "Is there a vegetarian dish on the menu that is not a salad?",
     "The lecture was long, dry, badly lit and, strangely enough, fascinating from beginning to end.",
-    "It could have been great.",
     "The parcel arrived a day early and in perfect condition.",
 )
 """Sentences of everyday kinds and lengths, for when no calibration texts are given."""
@@ -82,7 +69,7 @@ def check_tier1(name: str, tier: TierOne, sample: Sample, reference: FloatArray,
 
 def check_tier2(
     names: Sequence[str],
-    model: MultiExitModel | MultiExitTagger,
+    model: TierTwo,
     graphs: TierTwoGraphs,
     sample: Sample,
     reference: FloatArray,
@@ -105,7 +92,7 @@ def check_tier2(
     (part, numbers), stages = sample.verified, range(len(names))
     expected = torch_tier2(model, part)
     differences = [check(names[i], reference[numbers, i], expected[:, i]) for i in stages]
-    if not isinstance(model, MultiExitTagger):
+    if not sample.tags:
         return differences
     exits = random_exits(part, len(names))
     found, expected = chain_logits(graphs, part, exits=exits), torch_tier2(model, part, exits=exits)
@@ -117,7 +104,7 @@ def check_tier2(
     return differences
 
 
-def torch_tier2(model: MultiExitModel | MultiExitTagger, units: Units, *, exits: IntArray | None = None) -> FloatArray:
+def torch_tier2(model: TierTwo, units: Units, *, exits: IntArray | None = None) -> FloatArray:
     """The checkpoint's own logits.
 
     Args:
@@ -138,7 +125,7 @@ def torch_tier2(model: MultiExitModel | MultiExitTagger, units: Units, *, exits:
             packing = Packing.of(part.rows.lengths)
             stops["exit_layers"] = torch.from_numpy(np.where(packing.mask, last[packing.gather], depth))
         logits: Tensor = model(*grids, **stops)["logits"]
-        return logits.transpose(1, 2) if isinstance(model, MultiExitTagger) else logits
+        return logits.transpose(1, 2) if logits.ndim == 4 else logits  # of a tagger: places before exits
 
     return _in_batches(run, units, dims=3)
 

@@ -140,7 +140,7 @@ def quantise_tier2(
 
 def int8_tier2(graphs: TierTwoGraphs, spans: ChainRanges | None, *, smooth: bool = False) -> TierTwoGraphs:
     """fp32 graphs with all linear layers and tables int8; static with ranges, dynamic with None."""
-    each = (None,) * (len(graphs.stages) + 1) if spans is None else (spans[0], *spans[1])
+    each = [None] * (len(graphs.stages) + 1) if spans is None else spans
     fp32 = (quantise_tables(graphs.embed), *graphs.stages)
     embed, *stages = (quantise_linears(graph, own, smooth=smooth) for graph, own in zip(fp32, each, strict=True))
     return TierTwoGraphs(embed, tuple(stages), graphs.position_offset)

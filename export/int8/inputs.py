@@ -14,7 +14,7 @@ import onnx
 from onnx import NodeProto, helper
 
 from cascade.core.rows import FloatArray
-from cascade_export.int8.linears import Movement, constants_of, lookup, movement, readers_of
+from cascade_export.int8.linears import Origin, constants_of, lookup, movement, readers_of
 
 __all__ = ["Ranges", "Uint8Input", "uint8_input"]
 
@@ -50,27 +50,29 @@ def uint8_input(graph: onnx.GraphProto, source: str, name: str, span: Ranges) ->
     """Make `name` of the tensor `source`, with the scale `name_scale` and the zero point `name_zero`."""
     scale, zero = _uint8(span)
     constants = {f"{name}_scale": scale, f"{name}_zero": zero}
-    rows, table = lookup(graph, source), f"{name}_table"
-    if rows is None:
+    found, table = lookup(graph, source), f"{name}_table"
+    if found is None:
         return Uint8Input(_rounded(source, name, movement(graph, source)), constants)
-    rounded = np.rint(constants_of(graph)[rows.table] / scale) + zero
+    old, look_up = found
+    rounded = np.rint(constants_of(graph)[old] / scale) + zero
     constants[table] = np.clip(rounded, 0, 255).astype(np.uint8)
     # The same look-up and reshapes as before, in the rounded table.
-    names = [table, *(f"{name}_rows_{number}" for number in range(len(rows.nodes) - 1)), name]
+    names = [table, *(f"{name}_rows_{number}" for number in range(len(look_up) - 1)), name]
     nodes = []
-    for node, before, after in zip(rows.nodes, names[:-1], names[1:], strict=True):
+    for node, before, after in zip(look_up, names[:-1], names[1:], strict=True):
         nodes.append(helper.make_node(node.op_type, [before, *node.input[1:]], [after], after))
-    return Uint8Input(nodes, constants, _other_readers(graph, rows.table, name))
+    return Uint8Input(nodes, constants, _other_readers(graph, old, name))
 
 
-def _rounded(source: str, name: str, moved: Movement | None) -> list[NodeProto]:
+def _rounded(source: str, name: str, moved: Origin | None) -> list[NodeProto]:
     """Nodes that round a tensor, or the smaller one that it is copies of, and then copy the uint8 form."""
     scale, zero = f"{name}_scale", f"{name}_zero"
     if moved is None:
         return [helper.make_node("QuantizeLinear", [source, scale, zero], [name], f"{name}_quantise")]
-    names = {moved.source: f"{name}_source", source: name}
-    nodes = [helper.make_node("QuantizeLinear", [moved.source, scale, zero], [names[moved.source]], f"{name}_quantise")]
-    for number, node in enumerate(moved.nodes):
+    small, copies = moved
+    names = {small: f"{name}_source", source: name}
+    nodes = [helper.make_node("QuantizeLinear", [small, scale, zero], [names[small]], f"{name}_quantise")]
+    for number, node in enumerate(copies):
         names.setdefault(node.output[0], f"{name}_moved_{number}")
         copied = NodeProto.FromString(node.SerializeToString())
         inputs = [names.get(given, given) for given in node.input]

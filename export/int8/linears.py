@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -12,7 +12,10 @@ from onnx import NodeProto, helper, numpy_helper
 
 from cascade.core.rows import FloatArray
 
-__all__ = ["Linear", "Lookup", "Movement", "attribute", "constants_of", "linears", "lookup", "movement", "readers_of"]
+__all__ = ["Linear", "Origin", "attribute", "constants_of", "linears", "lookup", "movement", "readers_of"]
+
+Origin: TypeAlias = tuple[str, list[NodeProto]]
+"""What a tensor is made of, and the nodes that make it, in order; the last makes the tensor itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +51,9 @@ def linears(model: onnx.ModelProto) -> list[Linear]:
         if weight.ndim != 2 or weight.dtype != np.float32:
             continue
         if node.op_type == "Gemm":
-            if not _is_plain(node):
-                continue
-            if attribute(node, "transB", 0):
-                weight = weight.T
+            weight = weight.T if attribute(node, "transB", 0) else weight
             bias = constants.get(node.input[2]) if len(node.input) > 2 else None
-            if bias is not None or len(node.input) == 2:
+            if _is_plain(node) and (bias is not None or len(node.input) == 2):
                 found.append(Linear((i,), node.input[0], node.output[0], weight, bias))
             continue
         position, reader = readers.get(node.output[0], (0, None))
@@ -66,21 +66,11 @@ def linears(model: onnx.ModelProto) -> list[Linear]:
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class Movement:
-    """How a tensor is made of another one by moving its values, and zeros, about.
+def movement(graph: onnx.GraphProto, name: str) -> Origin | None:
+    """How a tensor is made of copies of a smaller one, and zeros, by `Pad`, `Slice` and `Concat`.
 
-    Attributes:
-        source: name of the other one.
-        nodes: in the order of the graph; the last makes the tensor.
+    The smaller one's name; None where it is not.
     """
-
-    source: str
-    nodes: tuple[NodeProto, ...]
-
-
-def movement(graph: onnx.GraphProto, name: str) -> Movement | None:
-    """How a tensor is made of copies of a smaller one, by `Pad`, `Slice` and `Concat`; None where it is not."""
     makers = {output: (i, node) for i, node in enumerate(graph.node) for output in node.output}
     constants = constants_of(graph)
     found: dict[int, NodeProto] = {}
@@ -96,24 +86,14 @@ def movement(graph: onnx.GraphProto, name: str) -> Movement | None:
     source = origin(name)
     if source is None or not any(node.op_type == "Concat" for node in found.values()):
         return None
-    return Movement(source, tuple(found[place] for place in sorted(found)))
+    return source, [found[place] for place in sorted(found)]
 
 
-@dataclass(frozen=True, eq=False)
-class Lookup:
-    """Rows of a constant table, perhaps in another shape.
+def lookup(graph: onnx.GraphProto, name: str) -> Origin | None:
+    """How a tensor is looked up in a constant table of shape `(rows, width)`: by a `Gather`, perhaps with reshapes.
 
-    Attributes:
-        table: its name. The constant has the shape `(rows, width)`.
-        nodes: the `Gather` and what only changes the shape, in order; the last makes the tensor.
+    The table's name; None where it is not.
     """
-
-    table: str
-    nodes: tuple[NodeProto, ...]
-
-
-def lookup(graph: onnx.GraphProto, name: str) -> Lookup | None:
-    """How a tensor is looked up in a constant table; None where it is not."""
     makers = {output: node for node in graph.node for output in node.output}
     nodes: list[NodeProto] = []
     while (node := makers.get(name)) is not None and node.op_type == "Reshape":
@@ -124,7 +104,7 @@ def lookup(graph: onnx.GraphProto, name: str) -> Lookup | None:
     table = constants_of(graph).get(node.input[0])
     if table is None or table.ndim != 2 or table.dtype != np.float32:
         return None
-    return Lookup(node.input[0], (node, *nodes))
+    return node.input[0], [node, *nodes]
 
 
 def readers_of(graph: onnx.GraphProto, table: str) -> list[int]:

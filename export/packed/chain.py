@@ -6,9 +6,7 @@ outputs can be read between batches. An answer belongs to a unit: a row in class
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,7 +19,7 @@ from cascade.engine.tiers import MultiExit
 from cascade.engine.word_tiers import WordMultiExit
 from cascade.policies.batching import FixedSize, TokenBudget, batches
 from cascade.policies.exits import ExitPolicy, ExitState, never
-from cascade.runtime.backend import Array
+from cascade.runtime.backend import Array, FunctionBackend
 from cascade_export.int8.inputs import Ranges
 from cascade_export.int8.linears import linears
 from cascade_export.packed.graphs import TierTwoGraphs
@@ -33,7 +31,7 @@ __all__ += ["session"]
 
 AXES = "watched/axes"
 Outputs: TypeAlias = dict[str, np.ndarray]
-ChainRanges: TypeAlias = tuple[dict[str, Ranges], list[dict[str, Ranges]]]
+ChainRanges: TypeAlias = list[dict[str, Ranges]]
 """What goes into the linear layers of a second tier, by name: of `embed`, and of each stage."""
 
 
@@ -46,38 +44,16 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-@dataclass(eq=False)
-class Recorder:
-    """A graph that remembers its last outputs: a `Backend` to the engine."""
+def _backend(model: onnx.ModelProto, last: list[Outputs]) -> FunctionBackend:
+    """A graph as the engine runs one; what it gave last is in `last`."""
+    graph = session(model)
+    inputs, outputs = ([value.name for value in own] for own in (model.graph.input, model.graph.output))
 
-    model: onnx.ModelProto
-    last: Outputs | None = None
+    def run(feeds: dict[str, Array]) -> Outputs:
+        last[:] = [dict(zip(outputs, graph.run(outputs, feeds), strict=True))]
+        return last[0]
 
-    @cached_property
-    def session(self) -> ort.InferenceSession:
-        """What runs it."""
-        return session(self.model)
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Names of the inputs."""
-        return tuple(value.name for value in self.model.graph.input)
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs."""
-        return tuple(value.name for value in self.model.graph.output)
-
-    @property
-    def serial(self) -> Recorder:
-        """Itself: one batch runs at a time."""
-        return self
-
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """All outputs by name."""
-        found = self.session.run(self.outputs, {name: feeds[name] for name in self.inputs})
-        self.last = dict(zip(self.outputs, found, strict=True))
-        return self.last
+    return FunctionBackend(run, tuple(inputs), tuple(outputs))
 
 
 def chain_logits(graphs: TierTwoGraphs, units: Units, *, exits: IntArray | None = None) -> FloatArray:
@@ -93,23 +69,22 @@ def chain_logits(graphs: TierTwoGraphs, units: Units, *, exits: IntArray | None 
         Shape `(units, exits, labels)`; NaN where a word has left.
     """
     result = np.full((len(units), len(graphs.stages), graphs.labels), np.nan, np.float32)
-    for numbers, _, stages in _run_chain(graphs, units, exits):
+    for numbers, (_, *stages) in _run_chain(graphs, units, exits):
         for index, outputs in enumerate(stages):
-            inside = numbers if exits is None else numbers[exits[numbers] >= index]
             if outputs is not None:
+                inside = numbers if exits is None else numbers[exits[numbers] >= index]
                 result[inside, index] = outputs["logits"]
     return result
 
 
 def chain_ranges(graphs: TierTwoGraphs, units: Units) -> ChainRanges:
-    """What the rows do to the inputs of all linear layers: of `embed`, and of each stage."""
+    """What the rows do to the inputs of all linear layers."""
     watched = TierTwoGraphs(_watched(graphs.embed), tuple(map(_watched, graphs.stages)), graphs.position_offset)
-    embed: dict[str, Ranges] = {}
-    stages: list[dict[str, Ranges]] = [{} for _ in graphs.stages]
-    for _, first, rest in _run_chain(watched, units, None):
-        for found, outputs in zip((embed, *stages), (first, *rest), strict=True):
-            _widen(found, outputs or {})
-    return embed, stages
+    found: list[dict[str, Ranges]] = [{} for _ in (graphs.embed, *graphs.stages)]
+    for _, last in _run_chain(watched, units, None):
+        for own, outputs in zip(found, last, strict=True):
+            _widen(own, outputs or {})
+    return found
 
 
 def padded_logits(model: onnx.ModelProto, units: Units, *, max_length: int) -> FloatArray:
@@ -149,18 +124,11 @@ def at_units(logits: FloatArray, units: Units, *, dims: int) -> FloatArray:
 
 def _run_chain(
     graphs: TierTwoGraphs, units: Units, exits: IntArray | None
-) -> Iterator[tuple[IntArray, Outputs | None, list[Outputs | None]]]:
+) -> Iterator[tuple[IntArray, list[Outputs | None]]]:
     """Batch by batch: numbers of its units, the outputs of `embed` and of each stage, None where none was left."""
-    embed, stages = Recorder(graphs.embed), [Recorder(stage) for stage in graphs.stages]
-    for part, numbers in _in_batches(units):
-        for graph in (embed, *stages):
-            graph.last = None
-        policy = never if exits is None else _leaving(exits[numbers])
-        _tier(graphs, embed, stages, policy, part)
-        yield numbers, embed.last, [stage.last for stage in stages]
-
-
-def _tier(graphs: TierTwoGraphs, embed: Recorder, stages: Sequence[Recorder], policy: ExitPolicy, units: Units) -> None:
+    models = (graphs.embed, *graphs.stages)
+    last: list[list[Outputs]] = [[] for _ in models]
+    embed, *stages = map(_backend, models, last)
     options: dict[str, Any] = {
         "embed": embed,
         "stages": stages,
@@ -168,13 +136,17 @@ def _tier(graphs: TierTwoGraphs, embed: Recorder, stages: Sequence[Recorder], po
         "labels": graphs.labels,
         "heads": graphs.heads,
         "position_offset": graphs.position_offset,
-        "exit_policy": policy,
         "batching": FixedSize(1 << 30),  # all rows in one batch, in their order
     }
-    if "active" in stages[0].inputs:
-        WordMultiExit(**options, max_length=1 << 30).score(units)
-    else:
-        MultiExit(**options).score(units.rows)
+    for part, numbers in _in_batches(units):
+        for outputs in last:
+            outputs.clear()
+        policy = never if exits is None else _leaving(exits[numbers])
+        if "words" in stages[0].inputs:
+            WordMultiExit(**options, exit_policy=policy, max_length=1 << 30).score(part)
+        else:
+            MultiExit(**options, exit_policy=policy).score(part.rows)
+        yield numbers, [outputs[0] if outputs else None for outputs in last]
 
 
 def _leaving(exits: IntArray) -> ExitPolicy:
@@ -198,15 +170,12 @@ def _in_batches(units: Units) -> Iterator[tuple[Units, IntArray]]:
             yield units.select(rows), numbers
 
 
-def _run_padded(
-    model: onnx.ModelProto, units: Units, max_length: int
-) -> Iterator[tuple[Units, IntArray, dict[str, Array]]]:
-    graph = Recorder(model)
+def _run_padded(model: onnx.ModelProto, units: Units, max_length: int) -> Iterator[tuple[Units, IntArray, Outputs]]:
+    graph = _backend(model, [])
+    names = ("input_ids", "attention_mask", "token_type_ids")
     for part, numbers in _in_batches(units):
-        grids = zip(
-            ("input_ids", "attention_mask", "token_type_ids"), padded(part.rows, max_length=max_length), strict=True
-        )
-        yield part, numbers, graph.run(dict(grids))
+        grids = padded(part.rows, max_length=max_length)
+        yield part, numbers, graph.run(dict(zip(names, grids, strict=True)))
 
 
 def _watched(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -32,12 +32,12 @@ from cascade.text.tokenizer import Text, Tokenizer
 from cascade.training.models.backbone import CLASSIFICATION, TAGGING
 from cascade_export import Calibration, CardOptions, ExportOptions, Int8, export_bundle, verify
 from cascade_export import export as export_module
+from cascade_export.checkpoints import load_tier1
 from cascade_export.int8.linears import linears
 from cascade_export.packed.chain import chain_logits, padded_logits
 from cascade_export.packed.graphs import TierTwoGraphs
 from cascade_export.tasks import TASKS
 from cascade_export.texts import encode
-from cascade_export.tier1 import load_tier1
 from cascade_export.verify import TOLERANCE, check, torch_tier1, torch_tier2
 from tests.models import tiny, tiny_tagging
 from tests.models.tiny_tagging import SENTENCES, TAGS, words_of

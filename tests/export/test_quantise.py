@@ -228,9 +228,9 @@ def test_stages_that_disagree_go_back_to_fp32(
     """The second stage's ranges are spoilt, so it must be the one that stays fp32."""
 
     def spoilt(*given: object, **options: object) -> object:
-        embed, stages = chain_ranges(*given, **options)  # type: ignore[arg-type]  # handed through
+        embed, *stages = chain_ranges(*given, **options)  # type: ignore[arg-type]  # handed through
         spoilt = {name: found / np.full(len(found.low), 1000, np.float32) for name, found in stages[1].items()}
-        return embed, [stages[0], spoilt, stages[2]]
+        return [embed, stages[0], spoilt, stages[2]]
 
     monkeypatch.setattr(calibrate, "chain_ranges", spoilt)
     kept = quantised(graphs, batch, Int8.STATIC, bar=0.9)
@@ -324,10 +324,10 @@ def test_temperature_undoes_a_scale(seed: int, factor: float) -> None:
 
 
 def test_ranges_are_those_of_the_texts(graphs: TierTwoGraphs, batch: Units) -> None:
-    _, stages = chain_ranges(graphs, batch)
+    _, *stages = chain_ranges(graphs, batch)
     assert [set(found) for found in stages] == [{layer.input for layer in linears(stage)} for stage in graphs.stages]
     assert all((found.low <= found.high).all() for stage in stages for found in stage.values())
-    _, one = chain_ranges(graphs, batch.select(np.array([0])))
+    _, *one = chain_ranges(graphs, batch.select(np.array([0])))
     for more, fewer in zip(stages, one, strict=True):
         for name, found in fewer.items():
             assert (more[name].low <= found.low).all()

@@ -224,7 +224,7 @@ def test_states_are_quantised_once_and_gathered_as_bytes(wide: Tier) -> None:
 def test_gathered_bytes_are_the_bytes_of_what_is_gathered(wide: Tier) -> None:
     """The shared form computes exactly what quantising the gathered states would."""
     stage = wide[2].stages[1]
-    spans = chain_ranges(wide[2], words_of())[1][1]
+    spans = chain_ranges(wide[2], words_of())[2]
     shared = quantise_linears(stage, spans)
     apart = onnx.ModelProto()
     apart.CopyFrom(stage)
@@ -296,7 +296,7 @@ def scaled(stage: onnx.ModelProto) -> int:
 
 def test_smoothing_keeps_one_scale_for_what_is_shared(wide: Tier) -> None:
     words = words_of()
-    spans = chain_ranges(wide[2], words)[1][1]
+    spans = chain_ranges(wide[2], words)[2]
     reference = chain_logits(wide[2], words)
     stage = quantise_linears(wide[2].stages[1], spans, smooth=True)
     assert scaled(stage) == operators(stage).count("QuantizeLinear") == 5

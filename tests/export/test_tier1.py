@@ -18,9 +18,10 @@ from transformers import (
 
 from cascade.exceptions import OptionError
 from cascade.training.models.backbone import CLASSIFICATION, TAGGING
+from cascade_export.checkpoints import load_tier1
 from cascade_export.packed.chain import session
 from cascade_export.tasks import TASKS
-from cascade_export.tier1 import export_tier1, load_tier1
+from cascade_export.tier1 import export_tier1
 from tests.models import tiny
 
 POSITIONS = 20
