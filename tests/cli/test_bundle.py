@@ -106,18 +106,6 @@ def test_files_get_no_number_of_a_closed_stream(bundle: Path, tmp_path: Path) ->
     assert [json.loads(line)["line"] for line in file.read_text().splitlines()] == [1]
 
 
-def test_a_reader_that_has_gone_is_no_error(bundle: Path, tmp_path: Path) -> None:
-    texts = tmp_path / "texts.txt"
-    texts.write_text("good\n" * 20_000)
-    command = [sys.executable, "-c", "from cascade.cli import main; main()", "predict", str(bundle), str(texts)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait() == 141
-
-
 def test_a_lone_surrogate(run: Command, bundle: Path) -> None:
     done = run("predict", str(bundle), "--format", "jsonl", "--on-error", "null", stdin='{"text": "good \\ud800"}\n')
     assert done.status == 0

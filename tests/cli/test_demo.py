@@ -51,28 +51,19 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_enough_sentences_and_hard_ones() -> None:
-    of_kind = Counter(sentence.kind for sentence in sentences("sentiment"))
-    assert sum(of_kind.values()) >= 120
+def test_the_sentences_are_many_hard_and_distinct() -> None:
+    reviews, queries, tagged = sentences("sentiment"), sentences("intents"), words.sentences()
+    assert len(reviews) >= 120
+    of_kind = Counter(sentence.kind for sentence in reviews)
     assert min(of_kind[kind] for kind in ("plain", "negation", "irony", "mixed", "long")) >= 15
-    of_label = Counter(sentence.label for sentence in sentences("sentiment"))
-    assert set(of_label) == {"negative", "positive"}
-    assert min(of_label.values()) >= 55
-    lengths = [len(sentence.text.split()) for sentence in sentences("sentiment")]
-    assert min(lengths) <= 3
-    assert 35 <= max(lengths) <= 45
-
-
-def test_enough_queries() -> None:
-    queries = sentences("intents")
-    assert len(queries) >= 40
-    assert len({query.label for query in queries}) >= 40
+    assert min(Counter(sentence.label for sentence in reviews).values()) >= 55
     assert "oos" in {query.label for query in queries}
-
-
-def test_no_sentence_twice() -> None:
-    for given in ([sentence.text for sentence in sentences("sentiment") + sentences("intents")], words.sentences()):
-        assert len(set(map(str, given))) == len(given)
+    assert len({query.label for query in queries}) >= 40
+    assert len(tagged) >= 40
+    for given in ([sentence.text for sentence in reviews + queries], [" ".join(sentence) for sentence in tagged]):
+        assert len(set(given)) == len(given)
+        assert min(len(text.split()) for text in given) <= 4
+        assert max(len(text.split()) for text in given) >= 15
 
 
 def test_shows_both_bundles(run: Command, models: Path) -> None:
@@ -83,17 +74,9 @@ def test_shows_both_bundles(run: Command, models: Path) -> None:
     assert re.search(r"tier 2, layer 2 of 3", done.out)
     assert re.search(r"full second tier alone +[\d.]+ m?s", done.out)
     assert len(re.findall(r"(The|Here the) cascade", done.out)) == 2
-
-
-def test_shows_what_is_there(run: Command, models: Path) -> None:
+    assert "\x1b" not in done.out
     (models / "intents").rmdir()
-    out = run("demo", "--models", str(models)).out
-    assert "sentiment: " in out
-    assert "intents: " not in out
-
-
-def test_no_colours_in_a_file(run: Command, models: Path) -> None:
-    assert "\x1b" not in run("demo", "--models", str(models)).out
+    assert "intents: " not in run("demo", "--models", str(models)).out
 
 
 def test_no_bundles(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,13 +154,6 @@ def test_labels_are_coloured_where_they_are_wrong(models: Path, capsys: pytest.C
     assert click.style("negative", fg="green") in shown
 
 
-def test_sentences_to_tag() -> None:
-    lengths = [len(sentence) for sentence in words.sentences()]
-    assert len(lengths) >= 40
-    assert min(lengths) <= 4
-    assert max(lengths) >= 15
-
-
 def test_tags_words_where_there_is_a_tagger(run: Command, models: Path) -> None:
     tag_bundle(models / "pos", max_length=64)
     out = run("demo", "--models", str(models), "--threads", "1").out
@@ -207,13 +183,7 @@ def test_words_above_tags_above_depths() -> None:
     assert click.style("A", fg="cyan", bold=True) in blocks[0]
     assert click.style("layer 2", fg="red") in blocks[0]
     assert len(list(words._interlinear(cells, 1))) == 3
-
-
-def test_depths_have_names_and_colours() -> None:
-    assert words._depth(Route(1, 0, 0.9)) == "tier 1"
-    assert words._depth(Route(2, 3, 0.9)) == "layer 3"
     assert [words._colour(Route(2, layer, 1.0), 6) for layer in (1, 6)] == ["green", "red"]
-    assert words._colour(Route(1, 0, 1.0), 6) == "cyan"
 
 
 def test_compare_taggers(tmp_path: Path) -> None:

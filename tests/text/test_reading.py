@@ -105,10 +105,13 @@ def test_labels(tmp_path: Path, value: object, label: object) -> None:
 
 
 @pytest.mark.parametrize("value", [True, 1.5, {"a": 1}, ["a", None], [True]])
-def test_labels_of_other_types(tmp_path: Path, value: object) -> None:
+def test_labels_of_other_types_are_read_if_they_are_wanted(tmp_path: Path, value: object) -> None:
     file = write(tmp_path / "a.jsonl", jsonl({"text": "a", "label": value}))
     with pytest.raises(DataError, match=r"line 1: column 'label' must be a string, a whole number or a list"):
         list(read_examples(file))
+    assert [example.label for example in read_examples(file, label_column=None)] == [None]
+    with pytest.raises(OptionError, match="require_label must come with a label_column, got None; name the column"):
+        read_examples(file, label_column=None, require_label=True)
 
 
 @pytest.mark.parametrize("record", [{"text": "a"}, {"text": "a", "label": None}, {"text": "a", "label": ""}])
@@ -193,15 +196,9 @@ class TestOnError:
         file = write(tmp_path / "a.csv", BAD_CSV)
         errors: list[DataError] = []
         examples = list(read_examples(file, on_error=OnError.NULL, report=errors.append))
-        assert [(example.line, example.text) for example in examples] == [
-            (2, "first"),
-            (3, None),
-            (4, None),
-            (5, None),
-            (6, None),
-            (7, None),
-            (10, "two\nlines"),
-        ]
+        found = [(example.line, example.text) for example in examples]
+        faults = [(line, None) for line in range(3, 8)]
+        assert found == [(2, "first"), *faults, (10, "two\nlines")]
         for pattern, error in zip(CSV_FAULTS, errors, strict=True):
             with pytest.raises(DataError, match=pattern):
                 raise error
@@ -253,18 +250,13 @@ def test_numbers_and_brackets_without_end(tmp_path: Path) -> None:
         ('"text\n', r"a.csv: line 1: a row must be csv .*; correct the header"),
         ("text\n", r"a.csv must hold at least one example, but it is empty; check the file"),
         ("", r"a.csv must hold at least one example"),
+        (b"", r"a.jsonl must hold at least one example"),
     ],
 )
-def test_faults_of_a_csv_file_as_a_whole(tmp_path: Path, content: str, message: str) -> None:
-    file = write(tmp_path / "a.csv", content)
+def test_faults_of_a_file_as_a_whole(tmp_path: Path, content: str | bytes, message: str) -> None:
+    file = write(tmp_path / ("a.csv" if isinstance(content, str) else "a.jsonl"), content)
     with pytest.raises(DataError, match=message):
         list(read_examples(file, on_error=OnError.SKIP))
-
-
-@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
-def test_empty_files(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=f"{name} must hold at least one example, but it is empty; check the file"):
-        list(read_examples(write(tmp_path / name, "")))
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
@@ -378,14 +370,6 @@ def test_memory_does_not_grow(file_format: FileFormat) -> None:
         tracemalloc.stop()
     assert count >= 3000
     assert peak < 500_000
-
-
-def test_labels_that_nobody_needs_are_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "odd.jsonl"
-    path.write_text('{"text": "good", "label": 0.5}\n{"text": "bad", "label": {"a": 1}}\n')
-    assert [(e.text, e.label) for e in read_examples(path, label_column=None)] == [("good", None), ("bad", None)]
-    with pytest.raises(OptionError, match="require_label must come with a label_column, got None; name the column"):
-        list(read_examples(path, label_column=None, require_label=True))
 
 
 def test_lists_of_words(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_surrogates() -> None:
     assert rows_of(broken) == rows_of(repaired)
 
 
-@pytest.mark.parametrize("text", ["a" * 100_000, "a " * 50_000, "é " * 50_000, "電" * 100_000, "\x00" * 100_000])
+@pytest.mark.parametrize("text", ["a" * 20_000, "a " * 10_000, "é " * 10_000, "電" * 20_000, "\x00" * 20_000])
 def test_very_long_texts(text: str) -> None:
     encoded = Tokenizer(bert(), max_length=128).encode([text, "a"])
     assert encoded.units.rows.lengths.max() <= 128
