@@ -6,36 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from cascade_bench.curve.measuring import Curve
-from cascade_bench.table.rendering import as_entry
+from cascade_bench.table.rendering import as_entry, columns
 from cascade_bench.timing.console import grid
 from cascade_bench.timing.machine import in_words
 from cascade_bench.timing.report_json import document
-from cascade_bench.timing.statistics import shown
 
 __all__ = ["as_json", "as_text"]
 
 
 def as_text(curve: Curve, machine: Mapping[str, Any]) -> str:
     """For terminals."""
-    data = curve.table.data
-    head = ["front", "system", data.metric, "points", "deferred", "mean layer", "seconds", f"{data.unit}/s", "speed-up"]
-    rows = []
-    for one in curve.timed:
-        row, seconds = one.row, one.row.median_seconds
-        rows.append(
-            [
-                "*" if one.ahead else "",
-                row.name,
-                f"{row.accuracy:.2%}",
-                f"{row.against_full * 100:+.2f}",
-                "" if row.deferred is None else f"{row.deferred:.1%}",
-                "" if row.mean_layer is None else f"{row.mean_layer:.2f}",
-                f"{seconds:.3g}",
-                f"{len(data) / seconds:,.0f}",
-                shown(row.over_full),
-            ]
-        )
-    return "\n".join([grid(head, rows, left=2), "", *data.notes, *_method(curve), in_words(machine)])
+    cells = columns(curve.table)
+    rows = [["*" if one.ahead else "", *(cell(one.row) for cell in cells.values())] for one in curve.timed]
+    shown = grid(["front", *cells], rows, left=2)
+    return "\n".join([shown, "", *curve.table.data.notes, *_method(curve), in_words(machine)])
 
 
 def as_json(curve: Curve, machine: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,1 @@
-"""Latency that a warm process does not show.
-
-startup   import, first answer, memory, each in fresh processes
-cli       `cascade-bench startup`
-"""
+"""Latency that a warm process does not show: `startup`, its measurement and its command."""

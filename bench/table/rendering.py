@@ -13,13 +13,13 @@ from cascade_bench.timing.machine import in_words
 from cascade_bench.timing.report_json import benchmark, document
 from cascade_bench.timing.statistics import shown
 
-__all__ = ["as_entry", "as_json", "as_text"]
+__all__ = ["as_entry", "as_json", "as_text", "columns"]
 
 
 def as_text(table: Table, machine: Mapping[str, Any], *, markdown: bool = False) -> str:
     """For terminals, or for README."""
-    columns = _columns(table)
-    made = grid(list(columns), [[cell(row) for cell in columns.values()] for row in table.rows], markdown=markdown)
+    cells = columns(table)
+    made = grid(list(cells), [[cell(row) for cell in cells.values()] for row in table.rows], markdown=markdown)
     said = [*table.data.notes, conclusion(table), _method(table), in_words(machine)]
     if not markdown:
         return "\n".join([made, "", *said])
@@ -57,20 +57,21 @@ def as_entry(row: Row, table: Table, group: str, **more: Any) -> dict[str, Any]:
     return benchmark(group, row.key, row.seconds, iterations=table.turns.plans[row.key].passes, info=info)
 
 
-def _columns(table: Table) -> dict[str, Callable[[Row], str]]:
-    data, columns = table.data, dict[str, Callable[[Row], str]]()
-    columns["system"] = lambda row: row.name
-    columns[data.metric] = lambda row: f"{row.accuracy:.2%}"
-    columns["points"] = lambda row: f"{row.against_full * 100:+.2f}"
+def columns(table: Table) -> dict[str, Callable[[Row], str]]:
+    """What to show of a line, by heading."""
+    data, found = table.data, dict[str, Callable[[Row], str]]()
+    found["system"] = lambda row: row.name
+    found[data.metric] = lambda row: f"{row.accuracy:.2%}"
+    found["points"] = lambda row: f"{row.against_full * 100:+.2f}"
     if any(row.f1 is not None for row in table.rows):
-        columns["entity F1"] = lambda row: "" if row.f1 is None else f"{row.f1:.2%}"
-    columns["deferred"] = lambda row: "" if row.deferred is None else f"{row.deferred:.1%}"
-    columns["mean layer"] = lambda row: "" if row.mean_layer is None else f"{row.mean_layer:.2f}"
-    columns[f"{data.unit}/s"] = lambda row: f"{len(data) / row.median_seconds:,.0f}"
-    columns["over full tier 2"] = lambda row: shown(row.over_full)
+        found["entity F1"] = lambda row: "" if row.f1 is None else f"{row.f1:.2%}"
+    found["deferred"] = lambda row: "" if row.deferred is None else f"{row.deferred:.1%}"
+    found["mean layer"] = lambda row: "" if row.mean_layer is None else f"{row.mean_layer:.2f}"
+    found[f"{data.unit}/s"] = lambda row: f"{len(data) / row.median_seconds:,.0f}"
+    found["over full tier 2"] = lambda row: shown(row.over_full)
     if any(row.over_pipeline is not None for row in table.rows):
-        columns["over pipeline"] = lambda row: shown(row.over_pipeline)
-    return columns
+        found["over pipeline"] = lambda row: shown(row.over_pipeline)
+    return found
 
 
 def _method(table: Table) -> str:
