@@ -117,10 +117,14 @@ def read_examples(
     """
     if label_column is None and require_label:
         raise OptionError("require_label must come with a label_column, got None; name the column")
-    if tokens_column is None:
-        columns = RecordColumns(text_column, pair_column, pair_column != "text_pair", label_column, require_label)
-    else:
-        columns = RecordColumns(tokens_column, "", False, label_column, require_label, words=True)
+    columns = RecordColumns(
+        text=text_column if tokens_column is None else tokens_column,
+        pair=pair_column,
+        pair_required=tokens_column is None and pair_column != "text_pair",
+        label=label_column,
+        label_required=require_label,
+        words=tokens_column is not None,
+    )
     path = None if source == "-" or not isinstance(source, (str, Path)) else Path(source)
     suffix = ""
     if path is not None:
@@ -152,18 +156,21 @@ def _examples(
         with _open(source) as stream:
             for line, record in READERS[file_format](stream, columns):
                 empty = False
-                example = _example(line, record, columns)
-                if isinstance(example, Example):
-                    yield example
-                    continue
-                error = DataError(f"{name}, line {line}: {example}; correct the line, or have bad lines skipped")
-                if on_error is OnError.STOP:
-                    raise error
-                if report is not None:
-                    report(error)
-                if on_error is OnError.NULL:
+                try:
+                    if isinstance(record, LineError):
+                        raise record
+                    example = _example(line, record, columns)
+                except LineError as fault:
+                    error = DataError(f"{name}, line {line}: {fault}; correct the line, or have bad lines skipped")
+                    if on_error is OnError.STOP:
+                        raise error from None
+                    if report is not None:
+                        report(error)
+                    if on_error is OnError.SKIP:
+                        continue
                     known = {} if isinstance(record, LineError) else record
-                    yield Example(line=line, text=None, label=None, record=known, error=error)
+                    example = Example(line=line, text=None, label=None, record=known, error=error)
+                yield example
     except StreamError as fault:
         raise DataError(f"{name}: {fault}") from None
     if empty:
@@ -191,23 +198,19 @@ def _open(source: Source) -> AbstractContextManager[IO[bytes] | IO[str]]:
     return nullcontext(getattr(stream, "buffer", stream))
 
 
-def _example(line: int, record: dict[str, Any] | LineError, columns: RecordColumns) -> Example | LineError:
-    if isinstance(record, LineError):
-        return record
-    try:
-        missing = columns.missing(record)
-        if missing:
-            return LineError(missing)
-        if columns.words:
-            tokens = _words(record[columns.text], columns.text)
-            return Example(line=line, text=None, label=_label(record, columns), record=record, tokens=tokens)
-        first = _text(record[columns.text], columns.text)
-        second = record.get(columns.pair)
-        paired = second is not None or columns.pair_required
-        text = (first, _text(second, columns.pair)) if paired else first
-        return Example(line=line, text=text, label=_label(record, columns), record=record)
-    except LineError as fault:
-        return fault
+def _example(line: int, record: dict[str, Any], columns: RecordColumns) -> Example:
+    missing = columns.missing(record)
+    if missing:
+        raise LineError(missing)
+    text: str | tuple[str, str] | None = None
+    tokens = None
+    if columns.words:
+        tokens = _words(record[columns.text], columns.text)
+    else:
+        text, second = _text(record[columns.text], columns.text), record.get(columns.pair)
+        if second is not None or columns.pair_required:
+            text = (text, _text(second, columns.pair))
+    return Example(line=line, text=text, label=_label(record, columns), record=record, tokens=tokens)
 
 
 def _text(value: object, column: str) -> str:

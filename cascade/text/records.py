@@ -14,6 +14,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import IO, Any, TypeAlias, TypeVar
 
 from cascade.exceptions import MissingExtraError
@@ -181,21 +182,14 @@ def _read_parquet(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[Row
         missing = columns.missing(file.schema_arrow.names)
         if missing:
             raise StreamError(f"{missing}; name one of them")
-        number = 0
-        for batch in file.iter_batches(batch_size=1024):
-            for record in batch.to_pylist():
-                number += 1
-                yield number, record
+        batches = file.iter_batches(batch_size=1024)
+        yield from enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), start=1)
     except (pa.ArrowException, OSError) as error:
         raise StreamError(f"it must be a parquet file, but: {' '.join(str(error).split())}; write it again") from None
 
 
 def require_pyarrow() -> Any:
-    """The module `pyarrow.parquet`.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """The module `pyarrow.parquet`; a `MissingExtraError` where it is not installed."""
     try:
         import pyarrow.parquet
     except ImportError:

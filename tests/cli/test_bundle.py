@@ -49,12 +49,6 @@ def test_predict_says_what_the_classifier_says(run: Command, bundle: Path) -> No
     ]
 
 
-@pytest.mark.parametrize(("option", "tiers"), [(("--budget", "0"), {1}), (("--budget", "1"), {2})])
-def test_budget_decides_who_is_deferred(run: Command, bundle: Path, option: tuple[str, str], tiers: set[int]) -> None:
-    done = run("predict", str(bundle), "--routes", *option, stdin="good film\nbad\nnot a dull plot\n")
-    assert {json.loads(line)["tier"] for line in done.out.splitlines()} == tiers
-
-
 def test_many_rows_keep_their_order(run: Command, bundle: Path) -> None:
     texts = [" ".join(["good", "bad", "film", "not"][number % 4 :]) for number in range(1500)]
     done = run("predict", str(bundle), stdin="\n".join(texts))

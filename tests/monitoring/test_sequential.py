@@ -163,7 +163,7 @@ def test_what_is_no_event_is_the_mirror(events: int, others: int) -> None:
     assert upper == pytest.approx(1 - low)
     assert 0 <= lower <= upper <= 1
     if not events + others:
-        assert (lower, upper) == (0, 1)
+        assert (float(lower), float(upper)) == (0, 1)
 
 
 def missed(outcomes: BoolArray, means: object) -> float:

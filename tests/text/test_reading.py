@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 import threading
 import tracemalloc
@@ -159,50 +160,33 @@ CSV_FAULTS = [
 ]
 
 
-class TestOnError:
-    def test_stop(self, tmp_path: Path) -> None:
-        examples = read_examples(write(tmp_path / "a.jsonl", BAD_JSONL))
-        assert next(examples).text == "first"
-        with pytest.raises(DataError, match=JSONL_FAULTS[0]) as caught:
-            next(examples)
-        assert "\n" not in str(caught.value)
+def test_a_bad_line_stops(tmp_path: Path) -> None:
+    examples = read_examples(write(tmp_path / "a.jsonl", BAD_JSONL))
+    assert next(examples).text == "first"
+    with pytest.raises(DataError, match=JSONL_FAULTS[0]) as caught:
+        next(examples)
+    assert "\n" not in str(caught.value)
 
-    @pytest.mark.parametrize("number", range(len(JSONL_FAULTS)))
-    def test_every_fault_of_jsonl(self, tmp_path: Path, number: int) -> None:
-        line = BAD_JSONL.splitlines(keepends=True)[number + 1]
-        file = write(tmp_path / "a.jsonl", b'{"text": ""}\n' * (number + 1) + line)
-        with pytest.raises(DataError, match=JSONL_FAULTS[number]):
-            list(read_examples(file))
 
-    def test_skip(self, tmp_path: Path) -> None:
-        errors: list[DataError] = []
-        file = write(tmp_path / "a.jsonl", BAD_JSONL)
-        examples = list(read_examples(file, on_error=OnError.SKIP, report=errors.append))
-        assert [(example.line, example.text) for example in examples] == [(1, "first"), (7, "last")]
-        assert [str(error).partition(":")[0].rpartition(" ")[2] for error in errors] == ["2", "3", "4", "5", "6"]
-        assert list(read_examples(file, on_error=OnError.SKIP)) == examples
-
-    def test_null(self, tmp_path: Path) -> None:
-        errors: list[DataError] = []
-        file = write(tmp_path / "a.jsonl", BAD_JSONL)
-        examples = list(read_examples(file, on_error=OnError.NULL, report=errors.append))
-        assert [example.line for example in examples] == [1, 2, 3, 4, 5, 6, 7]
-        assert [example.text for example in examples] == ["first", None, None, None, None, None, "last"]
-        assert [example.error for example in examples] == [None, *errors, None]
-        assert examples[3].record == {"txt": "a", "n": 1}
-        assert examples[1].record == {}
-
-    def test_csv_goes_on_where_a_row_parses(self, tmp_path: Path) -> None:
-        file = write(tmp_path / "a.csv", BAD_CSV)
-        errors: list[DataError] = []
-        examples = list(read_examples(file, on_error=OnError.NULL, report=errors.append))
-        found = [(example.line, example.text) for example in examples]
-        faults = [(line, None) for line in range(3, 8)]
-        assert found == [(2, "first"), *faults, (10, "two\nlines")]
-        for pattern, error in zip(CSV_FAULTS, errors, strict=True):
-            with pytest.raises(DataError, match=pattern):
-                raise error
-        assert [example.error for example in examples if example.error] == errors
+@pytest.mark.parametrize(
+    ("name", "content", "faults", "last"),
+    [("a.jsonl", BAD_JSONL, JSONL_FAULTS, (7, "last")), ("a.csv", BAD_CSV, CSV_FAULTS, (10, "two\nlines"))],
+)
+def test_bad_lines_are_skipped_or_become_null(
+    tmp_path: Path, name: str, content: bytes, faults: list[str], last: tuple[int, str]
+) -> None:
+    errors: list[DataError] = []
+    file = write(tmp_path / name, content)
+    examples = list(read_examples(file, on_error=OnError.NULL, report=errors.append))
+    bad = [int(fault.partition(":")[0].rpartition(" ")[2]) for fault in faults]
+    assert [example.line for example in examples] == [bad[0] - 1, *bad, last[0]]
+    assert [example.text for example in examples] == ["first", *[None] * len(bad), last[1]]
+    assert [example.error for example in examples] == [None, *errors, None]
+    for pattern, error in zip(faults, errors, strict=True):
+        assert re.search(pattern, str(error))
+    assert examples[1].record == {}
+    skipped = list(read_examples(file, on_error=OnError.SKIP))
+    assert [(example.line, example.text) for example in skipped] == [(bad[0] - 1, "first"), last]
 
 
 def test_a_quote_that_is_never_closed_takes_no_more_than_a_field(tmp_path: Path) -> None:
