@@ -1,1 +1,8 @@
-"""Texts to rows of token ids, and answers back to texts: the only room that touches the tokenizers library."""
+"""Texts to rows of token ids, answers back to texts, examples from files. Only here is the tokenizers library used.
+
+texts          what a caller may give as a text
+tokenizer      texts and pairs to rows; `wordpiece`: the fast path for plain ASCII; `truncation`: rows that are too long
+word_encoding  sentences of words, and texts in which the tokenizer finds the words, to rows that know their words
+entities       answers for pieces or words to transformers' entities
+reading        examples from files; `records`: the lines of each format
+"""
