@@ -74,7 +74,9 @@ class Sampler:
         Args:
             words: of each answer; only their number counts if not `by_word`. Shape `(answers,)`.
         """
-        numbers = self._numbers(len(words))
+        self._reserve(len(words))
+        numbers = self._block[self._used : self._used + len(words)]
+        self._used += len(words)
         if not self.by_word:
             for row in np.flatnonzero(numbers < self.share).tolist():
                 yield row, None
@@ -87,16 +89,17 @@ class Sampler:
 
     def draw_one(self, words: int) -> tuple[bool, int | None]:
         """Whether the next answer is sampled, and which of its `words` is compared; as `draw`, for streams."""
-        number = float(self._numbers(1)[0])
+        self._reserve(1)
+        number = self._block.item(self._used)
+        self._used += 1
         chance = min(self.share * words, 1) if self.by_word else self.share
-        sampled = number < chance
-        return sampled, int(number / chance * words) if sampled and self.by_word else None
+        if number >= chance:
+            return False, None
+        return True, int(number / chance * words) if self.by_word else None
 
-    def _numbers(self, count: int) -> Doubles:
-        """The next random numbers. Shape `(count,)`."""
-        if self._used + count > len(self._block):
-            left = self._block[self._used :]
-            self._block = np.concatenate((left, self._random.random(max(BLOCK, count - len(left)))))
+    def _reserve(self, count: int) -> None:
+        """Have `count` random numbers ready."""
+        left = len(self._block) - self._used
+        if left < count:
+            self._block = np.concatenate((self._block[self._used :], self._random.random(max(BLOCK, count - left))))
             self._used = 0
-        self._used += count
-        return self._block[self._used - count : self._used]
