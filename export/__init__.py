@@ -1,17 +1,16 @@
 """Checkpoints in, a bundle out. Needs the `export` extra.
 
-- `options`: what can be chosen
-- `tasks`: what classifiers and taggers do not have in common
-- `packed`: tier 2: layers without padding, as torch modules, as graphs, and run on texts
-- `tier1`: tier 1: any model of transformers, or a static one
-- `tracing`: a torch module as an ONNX graph
-- `int8`: int8 forms of graphs; temperatures, agreement with fp32, which stages stay fp32
-- `texts`: calibration texts, or sentences to tag, as token ids
-- `checkpoints`: what is read, and what both tiers must have in common
-- `verify`: ONNX against torch
-- `card`: the model card
-- `export`: all of it, written whole or not at all
-- `cli`: `cascade-export`
+options      what can be chosen
+tasks        what classifiers and taggers do not have in common
+checkpoints  what is read, and what both tiers must have in common
+texts        calibration texts, or sentences to tag, as token ids
+packed/      tier 2: layers without padding, as torch modules, as graphs, and run on texts
+tier1        tier 1: any model of transformers, or a static one
+tracing      a torch module as an ONNX graph
+int8/        int8 forms of graphs; temperatures, agreement with fp32, which stages stay fp32
+verify       ONNX against torch
+card         the model card
+export, cli  all of it, written whole or not at all; `cascade-export`
 """
 
 from __future__ import annotations
@@ -24,19 +23,12 @@ from cascade.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
     from cascade_export.export import export_bundle
-    from cascade_export.int8.precision import Int8
-    from cascade_export.options import CardOptions, ExportOptions
+    from cascade_export.options import CardOptions, ExportOptions, Int8
     from cascade_export.texts import Calibration
 
 __all__ = ["Calibration", "CardOptions", "ExportOptions", "Int8", "export_bundle", "require_extra"]
 
-_HOMES = {
-    "Calibration": "texts",
-    "CardOptions": "options",
-    "ExportOptions": "options",
-    "Int8": "int8.precision",
-    "export_bundle": "export",
-}
+_HOMES = {"Calibration": "texts", "export_bundle": "export"} | dict.fromkeys(__all__[1:4], "options")
 _NEEDED = ("onnx", "safetensors", "scipy", "torch", "transformers")
 
 

@@ -12,7 +12,7 @@ import click
 
 from cascade.core.console import finish
 from cascade_export import require_extra
-from cascade_export.int8.precision import Int8
+from cascade_export.options import Int8
 
 if TYPE_CHECKING:
     from cascade_export.texts import Calibration

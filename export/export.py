@@ -6,43 +6,31 @@ A classifier or a tagger, as the second tier's `config.json` says.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import onnx
 
 from cascade._version import __version__
 from cascade.bundle.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
 from cascade.bundle.opening import Bundle
 from cascade.bundle.writing import write_bundle
-from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.policies import exits, routing, windows
+from cascade_export import checkpoints
 from cascade_export.card import model_card
-from cascade_export.checkpoints import (
-    TierOne,
-    common_labels,
-    common_tokenizer,
-    load_tier1,
-    load_tier2,
-    small_files,
-    task_of,
-)
 from cascade_export.int8.calibrate import quantise_tier1, quantise_tier2
-from cascade_export.int8.precision import Int8
 from cascade_export.options import ExportOptions
 from cascade_export.packed.chain import chain_logits, padded_logits
-from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
-from cascade_export.packed.stages import PackedModel, pack
-from cascade_export.texts import Calibration, Sample, encode
+from cascade_export.packed.graphs import export_tier2
+from cascade_export.packed.stages import pack
+from cascade_export.texts import Calibration, encode
 from cascade_export.tier1 import export_tier1
 from cascade_export.verify import SAMPLES, check_tier1, check_tier2
 
 __all__ = ["STEPS", "export_bundle"]
 
 STEPS = ("read the checkpoints", "export tier 2", "export tier 1", "quantise tier 2", "quantise tier 1", "write")
-TIER1_FP32, TIER1_INT8, EMBED = "onnx/model.onnx", "onnx/model_quantized.onnx", "tier2/embed.onnx"
+TIER1 = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
+EMBED = "tier2/embed.onnx"
 DEFAULT_MAX_LENGTH = 512
 
 
@@ -77,11 +65,11 @@ def export_bundle(
     options = options or ExportOptions()
     progress(STEPS[0])
     _check_output(Path(output), overwrite=overwrite)
-    task = task_of(tier2)
+    task = checkpoints.task_of(tier2)
     calibration = calibration or Calibration([task.split(text) for text in SAMPLES])
-    model, first = load_tier2(tier2, task=task), load_tier1(tier1, task=task)
-    labels = common_labels(model, first)
-    tokenizer_text = common_tokenizer(tier2, tier1)
+    model, first = checkpoints.load_tier2(tier2, task=task), checkpoints.load_tier1(tier1, task=task)
+    labels = checkpoints.common_labels(model, first)
+    tokenizer_text = checkpoints.common_tokenizer(tier2, tier1)
     packed = pack(model)
     max_length = _max_length(options.max_length, packed.max_length)
     length1 = min(max_length, first.max_length)
@@ -96,26 +84,51 @@ def export_bundle(
 
     progress(STEPS[1])
     graphs = export_tier2(packed)
-    reference = chain_logits(graphs, sample.units)
+    reference2 = chain_logits(graphs, sample.units)
     stage_files = [f"tier2/stage_{number:02d}.onnx" for number in range(len(packed.layers))]
-    verified2 = check_tier2(stage_files, model, graphs, sample, reference)
+    verified2 = check_tier2(stage_files, model, graphs, sample, reference2)
     progress(STEPS[2])
     graph1 = export_tier1(first)
     reference1 = padded_logits(graph1, sample.units, max_length=length1)
-    verified1 = check_tier1(TIER1_FP32, first, sample, reference1, max_length=length1)
+    verified1 = check_tier1(TIER1["fp32"], first, sample, reference1, max_length=length1)
 
     progress(STEPS[3])
-    second_tier = _tier2(packed, graphs, reference, sample, stage_files, verified2, max_length, options)
+    second_tier = quantise_tier2(graphs, reference2, sample, options)
     progress(STEPS[4])
-    first_tier = _tier1(first, graph1, reference1, sample, verified1, length1, options)
+    first_tier = quantise_tier1(graph1, reference1, sample, options, max_length=length1)
 
     progress(STEPS[5])
+    (precision1,) = first_tier.precisions
+    models = {TIER1["fp32"]: graph1} if options.fp32 else {}
+    models |= {TIER1[precision1]: first_tier.graphs, EMBED: second_tier.graphs.embed}
+    models |= dict(zip(stage_files, second_tier.graphs.stages, strict=True))
+    by_exit = [(second_tier.logits[:, i], reference2[:, i]) for i in range(len(packed.layers))]
     manifest = Manifest(
         task=task.name,
         problem_type=first.problem_type,
         labels=labels,
-        tier1=first_tier.spec,
-        tier2=second_tier.spec,
+        tier1=TierOneSpec(
+            file=TIER1[precision1],
+            kind=first.kind,
+            labels=labels,
+            max_length=length1,
+            temperature=sample.temperature(first_tier.logits),
+            precision=precision1,
+        ),
+        tier2=TierTwoSpec(
+            embed=EMBED,
+            stages=tuple(
+                StageSpec(file, layer, sample.temperature(logits), precision)
+                for file, layer, precision, (logits, _) in zip(
+                    stage_files, packed.layers, second_tier.precisions, by_exit, strict=True
+                )
+            ),
+            labels=labels,
+            width=packed.width,
+            heads=packed.heads,
+            max_length=max_length,
+            position_offset=packed.position_offset,
+        ),
         router=routing.to_json(options.router),
         exit_policy=exits.to_json(options.exit_policy or task.exit_policy),
         windows=windows.to_json(options.windows) if task.tags else None,
@@ -124,11 +137,17 @@ def export_bundle(
             "calibration": calibration.described(task),
             "int8": options.int8.value,
             "smoothed": {"tier1": first_tier.smoothed, "tier2": second_tier.smoothed},
-            "tier1": first_tier.figures[0],
-            "tier2": second_tier.figures,
+            "tier1": _form(precision1, verified1) | sample.figures(first_tier.logits, reference1),
+            "tier2": [
+                {"layer": layer} | _form(precision, verified) | sample.figures(*logits)
+                for layer, precision, verified, logits in zip(
+                    packed.layers, second_tier.precisions, verified2, by_exit, strict=True
+                )
+            ],
         },
     )
-    files = first_tier.files | second_tier.files | small_files(tier2, first, model, tokenizer_text, max_length)
+    files = {path: graph.SerializeToString() for path, graph in models.items()}
+    files |= checkpoints.small_files(tier2, first, model, tokenizer_text, max_length)
     files["README.md"] = model_card(
         manifest,
         name=options.card.name or Path(output).resolve().name,
@@ -139,90 +158,8 @@ def export_bundle(
     return write_bundle(output, files, manifest, overwrite=overwrite)
 
 
-@dataclass(eq=False)
-class _Finished:
-    """What a tier puts into a bundle: its manifest entry, its files, figures of each exit; whether it was smoothed."""
-
-    spec: Any
-    files: dict[str, bytes]
-    smoothed: bool
-    figures: list[dict[str, Any]] = field(default_factory=list)
-
-
-def _tier2(
-    packed: PackedModel,
-    graphs: TierTwoGraphs,
-    reference: FloatArray,
-    sample: Sample,
-    stage_files: list[str],
-    verified: list[float],
-    max_length: int,
-    options: ExportOptions,
-) -> _Finished:
-    small = quantise_tier2(
-        graphs,
-        sample.units,
-        reference,
-        int8=options.int8,
-        bar=options.agreement,
-        multi_label=sample.multi_label,
-    )
-    logits = chain_logits(small.graphs, sample.units)
-    stages = tuple(
-        StageSpec(file, layer, sample.temperature(logits[:, exit_index]), small.precisions[exit_index])
-        for exit_index, (file, layer) in enumerate(zip(stage_files, packed.layers, strict=True))
-    )
-    spec = TierTwoSpec(
-        embed=EMBED,
-        stages=stages,
-        labels=tuple(sample.labels),
-        width=packed.width,
-        heads=packed.heads,
-        max_length=max_length,
-        position_offset=packed.position_offset,
-    )
-    files = {EMBED: small.graphs.embed.SerializeToString()}
-    files |= {file: graph.SerializeToString() for file, graph in zip(stage_files, small.graphs.stages, strict=True)}
-    figures = [
-        {"layer": stage.layer} | _figures(stage.precision, verified[i], sample, logits[:, i], reference[:, i])
-        for i, stage in enumerate(stages)
-    ]
-    return _Finished(spec, files, small.smoothed, figures)
-
-
-def _tier1(
-    first: TierOne,
-    graph: onnx.ModelProto,
-    reference: FloatArray,
-    sample: Sample,
-    verified: float,
-    max_length: int,
-    options: ExportOptions,
-) -> _Finished:
-    files = {TIER1_FP32: graph.SerializeToString()}
-    file, precision, logits, smoothed = TIER1_FP32, "fp32", reference, False
-    if options.int8 is not Int8.NONE:
-        small = quantise_tier1(
-            graph,
-            sample.units,
-            reference,
-            int8=options.int8,
-            bar=options.agreement,
-            max_length=max_length,
-            multi_label=sample.multi_label,
-        )
-        if small.accepted:
-            file, precision, logits, smoothed = TIER1_INT8, "int8", small.logits, small.smoothed
-            files = (files if options.fp32 else {}) | {TIER1_INT8: small.model.SerializeToString()}
-    spec = TierOneSpec(file, first.kind, tuple(sample.labels), max_length, sample.temperature(logits), precision)
-    return _Finished(spec, files, smoothed, [_figures(precision, verified, sample, logits, reference)])
-
-
-def _figures(
-    precision: str, verified: float, sample: Sample, logits: FloatArray, reference: FloatArray
-) -> dict[str, Any]:
-    measured = sample.figures(logits, reference)
-    return {"precision": precision, "verified_within": float(f"{verified:.1e}"), **measured}
+def _form(precision: str, verified: float) -> dict[str, Any]:
+    return {"precision": precision, "verified_within": float(f"{verified:.1e}")}
 
 
 def _check_output(output: Path, *, overwrite: bool) -> None:

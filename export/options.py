@@ -1,27 +1,36 @@
-"""What can be chosen when a bundle is made. Plain values; `export` and `card` act on them."""
+"""What can be chosen when a bundle is made. Plain values, without torch: `export` and `card` act on them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
-from cascade.exceptions import OptionError
+from cascade.core.checks import check_share
 from cascade.policies.exits import ExitPolicy
 from cascade.policies.routing import Router, Threshold
 from cascade.policies.windows import Windows
-from cascade_export.int8.precision import Int8
 
-__all__ = ["CardOptions", "ExportOptions"]
+__all__ = ["CardOptions", "ExportOptions", "Int8"]
+
+
+class Int8(Enum):
+    """How linear layers are quantised.
+
+    STATIC: one scale per activation, from calibration texts; an answer does not depend on its batch mates.
+    DYNAMIC: one scale per tensor, measured while running; no calibration, but answers depend on batch mates.
+    ROWS: one scale per row of an activation, measured while running; no calibration, and no batch mates, but slower.
+    NONE: fp32.
+    """
+
+    STATIC = "static"
+    DYNAMIC = "dynamic"
+    ROWS = "rows"
+    NONE = "none"
 
 
 @dataclass(frozen=True)
 class CardOptions:
-    """What the model card says beside figures.
-
-    Attributes:
-        name: title.
-        license: SPDX identifier of the weights' licence.
-        data: what the model was trained on.
-    """
+    """What the model card says beside figures: its title, the weights' licence (SPDX), what they were trained on."""
 
     name: str | None = None
     license: str | None = None
@@ -54,5 +63,4 @@ class ExportOptions:
     card: CardOptions = field(default_factory=CardOptions)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.agreement <= 1:
-            raise OptionError(f"agreement must be in [0, 1], was: {self.agreement}; give a share such as 0.98")
+        check_share("agreement", self.agreement, "give a share such as 0.98")

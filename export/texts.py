@@ -6,22 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import tokenizers
+from scipy.optimize import minimize_scalar
 
+from cascade.core.confidence import answers, log_loss, probabilities
 from cascade.core.rows import FloatArray, IntArray, Units, ranges
 from cascade.exceptions import DataError, OptionError
 from cascade.text.texts import Text
 from cascade.text.tokenizer import Tokenizer
 from cascade.training.tag_data import has_entities
-from cascade_export.int8.calibrate import Targets, accuracy, compare, fit_temperature
 from cascade_export.tasks import Task
 
-__all__ = ["Calibration", "Sample", "encode", "shortened"]
+__all__ = ["Agreement", "Calibration", "Sample", "encode", "fit_temperature", "shortened"]
 
-VERIFY_ROWS = 64
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+Targets: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,65 +51,109 @@ class Calibration:
         return found | words | {"labelled": self.labels is not None}
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """How near one form's logits are to another's.
+
+    Attributes:
+        share: of units with the same answer, in [0, 1].
+        different: number of units with another answer.
+        largest: largest absolute difference of a logit.
+    """
+
+    share: float
+    different: int
+    largest: float
+
+    def meets(self, bar: float) -> bool:
+        """Whether the share reaches the bar; a single unit never fails it, however few there are."""
+        return self.share >= bar or self.different <= 1
+
+
 @dataclass(frozen=True, eq=False)
 class Sample:
     """Calibration texts as token ids.
 
     Attributes:
         units: the rows, and what in them gets an answer: whole rows, or words.
-        targets: per unit; the rows of a long text share its target. None without labels.
+        targets: numbers of labels, shape `(units,)`, or zeros and ones, shape `(units, labels)`, for a multi-label
+            head; the rows of a long text share theirs. None without labels.
         labels: names, in the order of the logits.
         multi_label: the labels are independent yes/no decisions.
-        ends: units of all texts or sentences up to each one. Shape `(texts,)`.
-        tags: whether units are words.
+        sentences: for a tagger, words of all sentences up to the end of each. Shape `(sentences,)`.
     """
 
     units: Units
-    targets: Targets | None
-    labels: Sequence[str]
-    multi_label: bool
-    ends: IntArray
-    tags: bool
+    targets: Targets | None = None
+    labels: Sequence[str] = ()
+    multi_label: bool = False
+    sentences: IntArray | None = None
 
-    @property
-    def verified(self) -> tuple[Units, IntArray]:
-        """The rows on which graphs are compared with torch, and the numbers of their units."""
+    def spread(self, most: int) -> IntArray:
+        """Numbers of at most so many rows, evenly spread."""
         rows = self.units.n_rows
-        chosen = np.unique(np.linspace(0, rows - 1, min(rows, VERIFY_ROWS)).astype(np.int64))
-        return self.units.select(chosen), ranges(self.units.offsets[chosen], self.units.counts[chosen])
+        return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(np.int64))
+
+    def part(self, rows: IntArray) -> tuple[Units, IntArray]:
+        """These rows, and the numbers of their units in the whole."""
+        return self.units.select(rows), ranges(self.units.offsets[rows], self.units.counts[rows])
+
+    def compare(self, logits: FloatArray, reference: FloatArray) -> Agreement:
+        """Compare two arrays of logits. Shapes `(units, labels)`."""
+        different = int((self._answers(logits) != self._answers(reference)).any(axis=-1).sum())
+        return Agreement(1 - different / len(logits), different, float(np.abs(logits - reference).max()))
 
     def temperature(self, logits: FloatArray) -> float:
         """The best one for these logits, 1 without targets."""
-        if self.targets is None:
-            return 1.0
-        return round(fit_temperature(logits, self.targets, multi_label=self.multi_label), 4)
+        return 1.0 if self.targets is None else fit_temperature(logits, self.targets, multi_label=self.multi_label)
 
     def figures(self, logits: FloatArray, reference: FloatArray) -> dict[str, Any]:
         """How the shipped form's logits compare to the fp32 checkpoint's, and how right both are.
 
         F1 of entities too where tags are BIO and `seqeval` is installed.
         """
-        found = compare(logits, reference, multi_label=self.multi_label)
+        found = self.compare(logits, reference)
         figures: dict[str, Any] = {"agreement": round(found.share, 4), "max_difference": round(found.largest, 4)}
-        if self.targets is None:
-            return figures
-        scores = {"accuracy": self._accuracy}
-        if self.tags and has_entities(self.labels) and find_spec("seqeval") is not None:
+        scores = {} if self.targets is None else {"accuracy": self.accuracy}
+        if scores and self.sentences is not None and has_entities(self.labels) and find_spec("seqeval") is not None:
             scores["f1"] = self._f1
         for name, score in scores.items():
             figures |= {name: round(score(logits), 4), f"{name}_fp32": round(score(reference), 4)}
         return figures
 
-    def _accuracy(self, logits: FloatArray) -> float:
-        return accuracy(logits, np.asarray(self.targets), multi_label=self.multi_label)
+    def accuracy(self, logits: FloatArray) -> float:
+        """Share of units whose answer (for multi-label heads: whose whole set of labels) is the target."""
+        found = self._answers(logits)
+        return float((found == np.asarray(self.targets).reshape(len(found), -1)).all(axis=-1).mean())
+
+    def _answers(self, logits: FloatArray) -> IntArray:
+        return answers(probabilities(logits, multi_label=self.multi_label), multi_label=self.multi_label)
 
     def _f1(self, logits: FloatArray) -> float:
         measure: Any = import_module("seqeval.metrics").f1_score
         right, given = self._tags(np.asarray(self.targets)), self._tags(logits.argmax(axis=-1))
         return float(measure(right, given, zero_division=0))
 
-    def _tags(self, numbers: np.ndarray) -> list[list[str]]:
-        return [part.tolist() for part in np.split(np.array(self.labels, object)[numbers], self.ends[:-1])]
+    def _tags(self, numbers: IntArray) -> list[list[str]]:
+        ends = np.asarray(self.sentences)
+        return [part.tolist() for part in np.split(np.array(self.labels, object)[numbers], ends[:-1])]
+
+
+def fit_temperature(logits: FloatArray, targets: Targets, *, multi_label: bool) -> float:
+    """The temperature with the smallest negative log-likelihood, in [0.05, 20] (Guo et al., ICML 2017, section 4.2).
+
+    Args:
+        logits: shape `(units, labels)`.
+        targets: as in `Sample`.
+        multi_label: as in `cascade.core.confidence.probabilities`.
+    """
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits.astype(np.float64) / np.exp(log_temperature)
+        return log_loss(scaled, targets, multi_label=multi_label)
+
+    found = minimize_scalar(loss, bounds=np.log([MIN_TEMPERATURE, MAX_TEMPERATURE]), method="bounded")
+    return round(float(np.clip(np.exp(found.x), MIN_TEMPERATURE, MAX_TEMPERATURE)), 4)
 
 
 def encode(
@@ -137,19 +184,11 @@ def encode(
         raise OptionError(f"calibration must hold at least one {task.unit}, has none; leave it out or add {task.item}s")
     tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(tokenizer_text), max_length=max_length)
     units, numbers = task.encode(calibration.texts, tokenizer, max_length)
-    targets = None if calibration.labels is None else _targets(calibration, task, labels, multi_label=multi_label)
-    return Sample(
-        units=units,
-        targets=None if targets is None else targets[numbers],
-        labels=labels,
-        multi_label=multi_label,
-        ends=np.cumsum(counts[counts > 0]),
-        tags=task.tags,
-    )
+    targets = None if calibration.labels is None else _targets(calibration, task, labels, multi_label)[numbers]
+    return Sample(units, targets, labels, multi_label, np.cumsum(counts[counts > 0]) if task.tags else None)
 
 
-def _targets(calibration: Calibration, task: Task, labels: Sequence[str], *, multi_label: bool) -> Targets:
-    """Labels as numbers `(units,)`, or as zeros and ones `(texts, labels)` for a multi-label head."""
+def _targets(calibration: Calibration, task: Task, labels: Sequence[str], multi_label: bool) -> Targets:
     given = [(own,) if isinstance(own, str) else tuple(own) for own in calibration.labels or ()]
     if len(given) != len(calibration.texts):
         raise DataError(

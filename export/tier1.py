@@ -26,7 +26,7 @@ def export_tier1(tier: TierOne) -> onnx.ModelProto:
     try:
         return trace(
             _Logits(tier.model, tier.inputs),
-            tuple(example[name] for name in tier.inputs),
+            {name: example[name] for name in tier.inputs},
             inputs=dict.fromkeys(tier.inputs, grid),
             outputs={"logits": grid if tier.task.tags else grid[:1]},
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import onnx
 import torch
@@ -15,13 +16,13 @@ __all__ = ["OPSET", "Axes", "trace"]
 OPSET = 20
 """The first in which Gelu (erf or tanh) is one operator; ONNX Runtime reads it since 1.17."""
 
-Axes = tuple[str, ...]
+Axes: TypeAlias = tuple[str, ...]
 """Names of the axes of a tensor whose sizes are free; those that are "" or left out have the example's size."""
 
 
 def trace(
     module: nn.Module,
-    example: tuple[torch.Tensor | None, ...],
+    example: Mapping[str, torch.Tensor],
     *,
     inputs: Mapping[str, Axes],
     outputs: Mapping[str, Axes],
@@ -30,11 +31,12 @@ def trace(
 
     Args:
         module: put into evaluation mode, because the tracer restores the mode that it found, in all modules inside.
-        example: arguments of `forward`; None where there is no such input.
-        inputs: in the order of the arguments, those that are None left out.
-        outputs: in the order of `forward`.
+        example: inputs by name, in the order in which `forward` takes them.
+        inputs: free axes of these, and perhaps of others.
+        outputs: names, in the order of `forward`, and free axes.
     """
     module.eval()
+    names = {*example, *outputs}
     buffer = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         # The older of torch's two exporters is the one wanted: it makes the smaller graph and needs no onnxscript. It
@@ -42,16 +44,13 @@ def trace(
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
-            example,
+            tuple(example.values()),
             buffer,  # type: ignore[arg-type]  # the older exporter writes to open files too
             dynamo=False,
             opset_version=OPSET,
-            input_names=list(inputs),
+            input_names=list(example),
             output_names=list(outputs),
-            dynamic_axes={
-                name: {axis: size for axis, size in enumerate(axes) if size}
-                for name, axes in {**inputs, **outputs}.items()
-            },
+            dynamic_axes={name: _free(axes) for name, axes in {**inputs, **outputs}.items() if name in names},
         )
     model = onnx.load_from_string(buffer.getvalue())
     # Names of source lines, with the exporter's folders in them, do not belong into a bundle.
@@ -60,3 +59,7 @@ def trace(
         node.ClearField("metadata_props")
     onnx.checker.check_model(model)
     return model
+
+
+def _free(axes: Axes) -> dict[int, str]:
+    return {axis: size for axis, size in enumerate(axes) if size}

@@ -79,7 +79,7 @@ def chain_logits(graphs: TierTwoGraphs, units: Units, *, exits: IntArray | None 
 
 def chain_ranges(graphs: TierTwoGraphs, units: Units) -> ChainRanges:
     """What the rows do to the inputs of all linear layers."""
-    watched = TierTwoGraphs(_watched(graphs.embed), tuple(map(_watched, graphs.stages)), graphs.position_offset)
+    watched = graphs.with_graphs(_watched(graphs.embed), map(_watched, graphs.stages))
     found: list[dict[str, Ranges]] = [{} for _ in (graphs.embed, *graphs.stages)]
     for _, last in _run_chain(watched, units, None):
         for own, outputs in zip(found, last, strict=True):

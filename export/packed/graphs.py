@@ -12,7 +12,7 @@ import onnx
 import torch
 
 from cascade.engine.packing import Packing
-from cascade_export.packed.stages import PackedModel, PackedStage, PackedTagStage
+from cascade_export.packed.stages import PackedModel, PackedStage
 from cascade_export.tracing import Axes, trace
 
 __all__ = ["TierTwoGraphs", "export_tier2"]
@@ -45,6 +45,10 @@ class TierTwoGraphs:
     stages: tuple[onnx.ModelProto, ...]
     position_offset: int = 0
 
+    def with_graphs(self, embed: onnx.ModelProto, stages: Iterable[onnx.ModelProto]) -> TierTwoGraphs:
+        """Other forms of the same graphs."""
+        return TierTwoGraphs(embed, tuple(stages), self.position_offset)
+
     @property
     def heads(self) -> int:
         """Of attention, as the stages declare them."""
@@ -63,31 +67,26 @@ def _second_axis(values: Iterable[onnx.ValueInfoProto], name: str) -> int:
 def export_tier2(packed: PackedModel) -> TierTwoGraphs:
     """Write a packed model as ONNX graphs with free sizes for tokens, rows, the longest row, words."""
     ids = torch.zeros(3, dtype=torch.int64)
-    types = ids if packed.embed.types is not None else None
-    names = ["input_ids", "token_type_ids", "position_ids"] if types is not None else ["input_ids", "position_ids"]
-    embed = trace(
-        packed.embed,
-        (ids, types, ids),
-        inputs=dict.fromkeys(names, ("tokens",)),
-        outputs={"hidden": ("tokens",)},
-    )
+    example = {"input_ids": ids, "position_ids": ids}
+    example |= {} if packed.embed.types is None else {"token_type_ids": ids}
+    embed = trace(packed.embed, example, inputs=dict.fromkeys(example, ("tokens",)), outputs={"hidden": ("tokens",)})
     return TierTwoGraphs(embed, tuple(_stage(stage, packed) for stage in packed.stages), packed.position_offset)
 
 
-def _stage(stage: PackedStage | PackedTagStage, packed: PackedModel) -> onnx.ModelProto:
+def _stage(stage: PackedStage, packed: PackedModel) -> onnx.ModelProto:
     # Nothing reads a size while the graph is traced, so any example does: two rows of two and one tokens. Of a tagger
     # the first token of each row is active, and a word begins with the second of them.
     rows = Packing.of(np.array([2, 1]), heads=packed.heads)
     feeds: dict[str, npt.NDArray[Any]] = {"hidden": np.zeros((3, packed.width), np.float32), **rows.feeds}
-    if "active" in stage.inputs:
+    new, answered = "tokens", "rows"
+    if stage.pooling == "words":
         actives = Packing.of(np.array([1, 1]), heads=packed.heads)
         feeds |= {"active": np.array([0, 2]), "words": np.array([1])}
         feeds |= {"query_head_gather": actives.head_gather, "head_scatter": actives.head_scatter}
-    new, answered = stage.outputs
-    axes = AXES | {"head_scatter": (new,)}
+        new, answered = "actives", "words"
     return trace(
         stage,
-        tuple(torch.from_numpy(feeds[name]) for name in stage.inputs),
-        inputs={name: axes[name] for name in stage.inputs},
+        {name: torch.from_numpy(feeds[name]) for name in stage.inputs},
+        inputs=AXES | {"head_scatter": (new,)},
         outputs={"hidden_out": (new,), "logits": (answered,)},
     )

@@ -38,7 +38,7 @@ class PackedEmbed(nn.Module):
             self.positions = nn.Embedding.from_pretrained(self.positions.weight.detach() + self.types.weight.detach())
             self.types = None
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Shapes `(tokens,)` three times -> `(tokens, width)`."""
         hidden: Tensor = self.words(input_ids) + self.positions(position_ids)
         if self.types is not None and token_type_ids is not None:
@@ -48,14 +48,7 @@ class PackedEmbed(nn.Module):
 
 
 class PackedLayer(nn.Module):
-    """One post-norm encoder layer on packed tokens.
-
-    Args:
-        layer: of the backbone; its modules are shared, not copied, but for the queries'.
-        parts: where it keeps them.
-        heads: of attention.
-        activation: of the feed-forward part.
-    """
+    """One layer. Its modules are the backbone's own, but for the queries', which are scaled."""
 
     query: nn.Linear
     key: nn.Linear
@@ -81,11 +74,7 @@ class PackedLayer(nn.Module):
                 parameter.mul_(self.size**-0.5)
         self.activation = activation
 
-    def forward(self, hidden: Tensor, head_gather: Tensor, bias: Tensor, head_scatter: Tensor) -> Tensor:
-        """New states of all tokens; shapes as of `partly`."""
-        return self.partly(hidden, hidden, hidden, head_gather, bias, head_gather, head_scatter)
-
-    def partly(
+    def forward(
         self,
         asking: Tensor,
         residual: Tensor,
@@ -95,21 +84,11 @@ class PackedLayer(nn.Module):
         query_head_gather: Tensor,
         head_scatter: Tensor,
     ) -> Tensor:
-        """New states of the active tokens, which attend to all tokens.
+        """New states of the active tokens, which attend to all tokens. Shape `(actives, width)`.
 
-        Args:
-            asking: what queries are made of. Shape `(actives, width)`.
-            residual: the states of the same tokens, to which the layer adds. Shape `(actives, width)`. Equal to
-                `asking`, which may be another node of the graph: one that shares its int8 form with `hidden`.
-            hidden: what keys and values are made of. Shape `(tokens, width)`.
-            head_gather: number of the head of the token at each place of the padded grid. Shape
-                `(rows, heads, longest)`.
-            bias: 0 where a token is, else `cascade.engine.packing.MASKED`. Shape `(rows, 1, 1, longest)`.
-            query_head_gather: as `head_gather`, for the active tokens. Shape `(rows, heads, longest_active)`.
-            head_scatter: place of each head of each active token in their flattened grid. Shape `(actives, heads)`.
-
-        Returns:
-            Shape `(actives, width)`.
+        Queries are made of `asking`, shape `(actives, width)`, keys and values of `hidden`, shape `(tokens, width)`.
+        The layer adds to `residual`: the values of `asking`, which may be another node of the graph, one that shares
+        its int8 form with `hidden`. The indices are those of a tagger's stage (ARCHITECTURE.md).
         """
         # One merged product for all three was 5 % slower per layer: its result has to be split again. Each head of each
         # token is a row of its own, gathered straight to its place: no transposes, 5 % off a stage.

@@ -18,67 +18,48 @@ from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
 from cascade_export.packed.layers import PackedEmbed, PackedLayer, activation
 
-__all__ = ["PackedModel", "PackedStage", "PackedTagStage", "pack"]
+__all__ = ["PackedModel", "PackedStage", "pack"]
+
+_ATTENTION = ("hidden", "head_gather", "bias", "head_scatter")
+_INPUTS = {
+    "first": (*_ATTENTION, "firsts"),
+    "mean": (*_ATTENTION, "gather", "weights", "counts"),
+    "words": ("hidden", "head_gather", "bias", "active", "query_head_gather", "head_scatter", "words"),
+}
 
 
 class PackedStage(nn.Module):
-    """The layers between two exits and the head at their end."""
+    """The layers between two exits and the head at their end.
 
-    inputs: tuple[str, ...]
-    """Names of the inputs of `forward`, in order."""
-    outputs = ("tokens", "rows")
-    """What the rows of the two outputs are."""
+    Attributes:
+        pooling: what the head reads: the `first` token of a row, the `mean` of its tokens, or of a tagger the first
+            pieces of the `words` that are still inside.
+        inputs: names of the inputs of `forward`, in order.
+    """
 
     def __init__(self, layers: list[PackedLayer], head: nn.Module, *, pooling: str) -> None:
         super().__init__()
         self.layers, self.head, self.pooling = nn.ModuleList(layers), head, pooling
-        pooled_by = ("firsts",) if pooling == "first" else ("gather", "weights", "counts")
-        self.inputs = ("hidden", "head_gather", "bias", "head_scatter", *pooled_by)
+        self.inputs = _INPUTS[pooling]
 
-    def forward(
-        self, hidden: Tensor, head_gather: Tensor, bias: Tensor, head_scatter: Tensor, *pooled_by: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Shapes as in ARCHITECTURE.md; returns hidden `(tokens, width)` and logits `(rows, labels)`.
-
-        `pooled_by`: `firsts` where pooling is "first"; `gather`, `weights` and `counts` where it is "mean".
-        """
+    def forward(self, hidden: Tensor, *index: Tensor) -> tuple[Tensor, Tensor]:
+        """New states and logits; shapes and indices as in ARCHITECTURE.md."""
+        given = dict(zip(self.inputs[1:], index, strict=True))
+        grid, bias, scatter = given["head_gather"], given["bias"], given["head_scatter"]
+        if self.pooling == "words":
+            asking = new = F.embedding(given["active"], hidden)
+            for i, layer in enumerate(self.layers):
+                if i:
+                    hidden = hidden.index_put((given["active"],), new)
+                    asking = F.embedding(given["active"], hidden)
+                new = layer(asking, new, hidden, grid, bias, given["query_head_gather"], scatter)
+            return new, self.head(F.embedding(given["words"], new))
         for layer in self.layers:
-            hidden = layer(hidden, head_gather, bias, head_scatter)
+            hidden = layer(hidden, hidden, hidden, grid, bias, grid, scatter)
         if self.pooling == "first":
-            (first_token,) = pooled_by
-            return hidden, self.head(F.embedding(first_token, hidden))
-        gather, weights, counts = pooled_by
-        return hidden, self.head((weights @ F.embedding(gather, hidden)).squeeze(1) / counts)
-
-
-class PackedTagStage(nn.Module):
-    """The layers between two exits for the words that are still inside, and the head on their first pieces."""
-
-    inputs = ("hidden", "head_gather", "bias", "active", "query_head_gather", "head_scatter", "words")
-    outputs = ("actives", "words")
-
-    def __init__(self, layers: list[PackedLayer], head: nn.Module) -> None:
-        super().__init__()
-        self.layers, self.head = nn.ModuleList(layers), head
-
-    def forward(
-        self,
-        hidden: Tensor,
-        head_gather: Tensor,
-        bias: Tensor,
-        active: Tensor,
-        query_head_gather: Tensor,
-        head_scatter: Tensor,
-        words: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Shapes as in ARCHITECTURE.md; returns hidden of the actives `(actives, width)`, logits `(words, labels)`."""
-        asking = new = F.embedding(active, hidden)
-        for i, layer in enumerate(self.layers):
-            if i:
-                hidden = hidden.index_put((active,), new)
-                asking = F.embedding(active, hidden)
-            new = layer.partly(asking, new, hidden, head_gather, bias, query_head_gather, head_scatter)  # type: ignore[operator]  # torch types a list's modules as tensors too
-        return new, self.head(F.embedding(words, new))
+            return hidden, self.head(F.embedding(given["firsts"], hidden))
+        summed = (given["weights"] @ F.embedding(given["gather"], hidden)).squeeze(1)
+        return hidden, self.head(summed / given["counts"])
 
 
 @dataclass(frozen=True)
@@ -87,7 +68,7 @@ class PackedModel:
 
     Attributes:
         embed: token ids to hidden states.
-        stages: in the order in which they run; all of one kind.
+        stages: in the order in which they run.
         layers: number of the last layer of each stage, from 1.
         width: size of a hidden state.
         heads: of attention.
@@ -96,7 +77,7 @@ class PackedModel:
     """
 
     embed: PackedEmbed
-    stages: tuple[PackedStage | PackedTagStage, ...]
+    stages: tuple[PackedStage, ...]
     layers: tuple[int, ...]
     width: int
     heads: int
@@ -121,13 +102,11 @@ def pack(model: MultiExitModel | MultiExitTagger) -> PackedModel:
         raise OptionError(f"tier 2's position_embedding_type must be absolute, got {positions}")
     heads, act = config.num_attention_heads, activation(getattr(config, family.activation))
     layers = [PackedLayer(one, family.parts, heads=heads, activation=act) for one in family.layers(backbone)]
-    stages: list[PackedStage | PackedTagStage] = []
-    for start, stop, head in zip((0, *model.layers[:-1]), model.layers, model.heads, strict=True):
-        own = layers[start:stop]
-        if isinstance(model, MultiExitTagger):
-            stages.append(PackedTagStage(own, head))
-        else:
-            stages.append(PackedStage(own, head, pooling=model.pooling))
+    pooling = "words" if isinstance(model, MultiExitTagger) else model.pooling
+    stages = [
+        PackedStage(layers[start:stop], head, pooling=pooling)
+        for start, stop, head in zip((0, *model.layers[:-1]), model.layers, model.heads, strict=True)
+    ]
     return PackedModel(
         embed=PackedEmbed(backbone, family).eval(),
         stages=tuple(stage.eval() for stage in stages),

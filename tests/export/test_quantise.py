@@ -14,14 +14,15 @@ from onnx import TensorProto, helper, numpy_helper
 from cascade.core.rows import FloatArray, Units
 from cascade.text.tokenizer import Tokenizer
 from cascade_export.int8 import calibrate
-from cascade_export.int8.calibrate import Agreement, accuracy, compare, fit_temperature, quantise_tier2
+from cascade_export.int8.calibrate import Quantised, quantise_tier2
 from cascade_export.int8.inputs import Ranges
 from cascade_export.int8.linears import linears
-from cascade_export.int8.precision import Int8
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
+from cascade_export.options import ExportOptions, Int8
 from cascade_export.packed.chain import chain_logits, chain_ranges, session
 from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
 from cascade_export.packed.stages import PackedModel, pack
+from cascade_export.texts import Agreement, Sample, fit_temperature
 from tests.models import tiny
 
 
@@ -40,9 +41,8 @@ def batch() -> Units:
     return Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS * 3).units
 
 
-def quantised(graphs: TierTwoGraphs, batch: Units, int8: Int8, bar: float = 0.0) -> calibrate.QuantisedTierTwo:
-    reference = chain_logits(graphs, batch)
-    return quantise_tier2(graphs, batch, reference, int8=int8, bar=bar, multi_label=False)
+def quantised(graphs: TierTwoGraphs, batch: Units, int8: Int8, bar: float = 0.0) -> Quantised[TierTwoGraphs]:
+    return quantise_tier2(graphs, chain_logits(graphs, batch), Sample(batch), ExportOptions(int8=int8, agreement=bar))
 
 
 def operators(model: onnx.ModelProto) -> list[str]:
@@ -234,7 +234,7 @@ def test_stages_that_disagree_go_back_to_fp32(
 
     monkeypatch.setattr(calibrate, "chain_ranges", spoilt)
     kept = quantised(graphs, batch, Int8.STATIC, bar=0.9)
-    assert kept.precisions == ("int8", "fp32", "int8")
+    assert kept.precisions == ["int8", "fp32", "int8"]
     assert quantised(graphs, batch, Int8.STATIC, bar=0.0).precisions == ("int8",) * 3
     assert "QuantizeLinear" not in operators(kept.graphs.stages[1])
     assert kept.smoothed
@@ -264,9 +264,9 @@ def test_smoothing_saves_small_channels_from_large_ones() -> None:
 
 def test_smoothing_comes_before_fp32(graphs: TierTwoGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([Agreement(0.9, 3, 1.0), Agreement(1.0, 0, 0.1)])
-    monkeypatch.setattr(calibrate, "compare", lambda *given, **options: next(answers))
+    monkeypatch.setattr(Sample, "compare", lambda *given, **options: next(answers))
     kept = quantised(graphs, batch, Int8.STATIC, bar=0.98)
-    assert kept.precisions == ("int8",) * 3
+    assert kept.precisions == ["int8"] * 3
     assert kept.smoothed
     nodes = kept.graphs.stages[0].graph.node
     quantised_ = [node.input[0] for node in nodes if node.op_type == "QuantizeLinear"]
@@ -279,22 +279,23 @@ def test_when_everything_disagrees_everything_is_fp32(
     def never(*given: object, **options: object) -> Agreement:
         return Agreement(0.0, 24, 1.0)
 
-    monkeypatch.setattr(calibrate, "compare", never)
+    monkeypatch.setattr(Sample, "compare", never)
     kept = quantised(graphs, batch, Int8.STATIC, bar=0.98)
-    assert kept.precisions == ("fp32",) * 3
+    assert kept.precisions == ["fp32"] * 3
     assert not kept.smoothed
 
 
-def test_agreement() -> None:
+def test_agreement(batch: Units) -> None:
     reference = np.array([[1, 0], [0, 1], [2, 0], [0, 2]], np.float32)
     other = np.array([[1, 0.5], [1, 0], [2, 0], [0, 2]], np.float32)
-    found = compare(other, reference, multi_label=False)
+    single = Sample(batch, np.array([0, 1, 1, 1]))
+    multi = Sample(batch, np.array([[1, 0], [0, 1], [1, 1], [0, 1]]), multi_label=True)
+    found = single.compare(other, reference)
     assert found == Agreement(share=0.75, different=1, largest=1.0)
     assert found.meets(0.98), "one row alone never fails"
     assert not Agreement(0.9, 2, 1.0).meets(0.98)
-    assert compare(-other, reference, multi_label=True).different == 4
-    assert accuracy(reference, np.array([0, 1, 1, 1]), multi_label=False) == 0.75
-    assert accuracy(reference - 0.5, np.array([[1, 0], [0, 1], [1, 1], [0, 1]]), multi_label=True) == 0.75
+    assert multi.compare(-other, reference).different == 4
+    assert single.accuracy(reference) == multi.accuracy(reference - 0.5) == 0.75
 
 
 def test_temperature_worked_example() -> None:
@@ -312,7 +313,7 @@ def test_temperature_stays_in_its_bounds() -> None:
     assert 19 < fit_temperature(logits, np.array([1, 1]), multi_label=False) <= 20
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.floats(0.2, 4))
 def test_temperature_undoes_a_scale(seed: int, factor: float) -> None:
     rng = np.random.default_rng(seed)

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from cascade.core.rows import IntArray, Units, ranges
 from cascade.engine.packing import Packing
 from cascade.training.models.tagging import MultiExitTagger
-from cascade_export.int8.calibrate import QuantisedTierTwo, quantise_tier2
+from cascade_export.int8.calibrate import Quantised, quantise_tier2
 from cascade_export.int8.linears import linears
-from cascade_export.int8.precision import Int8
 from cascade_export.int8.quantise import quantise_linears
+from cascade_export.options import ExportOptions, Int8
 from cascade_export.packed.chain import chain_logits, chain_ranges, session
 from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
-from cascade_export.packed.stages import PackedModel, PackedTagStage, pack
+from cascade_export.packed.stages import PackedModel, pack
+from cascade_export.texts import Sample
 from cascade_export.verify import random_exits, torch_tier2
 from tests.models import tiny
 from tests.models.tiny_tagging import random_words, words_of
@@ -73,7 +74,7 @@ def test_packed_chain_equals_torch(tmp_path: Path, family: str, layers: tuple[in
     agree(made, words, None)
     agree(made, words, random_exits(words, len(made[2].stages)))
     assert [len(stage.layers) for stage in made[1].stages] == ([1, 1, 1] if layers is None else [2, 1])
-    assert all(isinstance(stage, PackedTagStage) for stage in made[1].stages)
+    assert {stage.pooling for stage in made[1].stages} == {"words"}
 
 
 @st.composite
@@ -175,9 +176,9 @@ def test_a_stage_without_words_runs(wide: Tier) -> None:
 # ---------------------------------------------------------------------------------------------------------- int8
 
 
-def quantised(graphs: TierTwoGraphs, words: Units, int8: Int8, bar: float = 0.0) -> QuantisedTierTwo:
+def quantised(graphs: TierTwoGraphs, words: Units, int8: Int8, bar: float = 0.0) -> Quantised[TierTwoGraphs]:
     reference = chain_logits(graphs, words)
-    return quantise_tier2(graphs, words, reference, int8=int8, bar=bar, multi_label=False)
+    return quantise_tier2(graphs, reference, Sample(words), ExportOptions(int8=int8, agreement=bar))
 
 
 @pytest.mark.parametrize("int8", [Int8.STATIC, Int8.DYNAMIC])
