@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 from cascade.bundle.certificate_form import faults, shown
+from cascade.core.rounding import percent, percent_up
 from cascade.exceptions import BundleError
 
 __all__ = ["Certificate", "Data", "Disagreement", "Settings"]
@@ -71,7 +72,8 @@ class Certificate:
         examples: units that were tested on.
         events: of them, those that count against the claim; `None` where it bounds a mean cost.
         bound: what the claim bounds the rate of events by; of a mean cost seconds.
-        upper: one-sided upper limit of the same at this confidence.
+        upper: one-sided upper limit of the rate of events, for a setting that was fixed beforehand. This one was
+            selected by the same counts, so of it the limit is an estimate; certified is `bound`.
         disagreement: of the same units.
         method: of the test, in words.
         data: where the units came from.
@@ -150,16 +152,13 @@ class Certificate:
         """All that it says, in sentences for people."""
         one, data, other = self.unit, self.data, self.disagreement
         tested = _count(self.examples, one)
-        if self.events is None:
-            seen = (
-                f"Seen on {tested}: a mean cost that is, at this confidence, at most {_milliseconds(self.upper)}; "
-                f"the bound is {_milliseconds(self.bound)}."
-            )
+        if self.events is None:  # only older versions certified mean costs
+            seen = f"Certified on {tested}: a mean cost of at most {self.bound * 1000:.3g} ms."
         else:
             seen = (
-                f"Counted against it: {self.events:,} of {tested} ({_percent(self.events / self.examples)}); "
-                f"at this confidence their rate is at most {_percent(self.upper)}, and the bound is "
-                f"{_percent(self.bound)}."
+                f"Counted against it: {self.events:,} of {tested} ({percent(self.events / self.examples)}); certified "
+                f"is a rate of at most {percent(self.bound)}. The upper limit of this setting alone is "
+                f"{percent_up(self.upper)}, an estimate, because the setting was selected by the same counts."
             )
         source = (
             f"Data: {data.name} (sha256 {data.sha256[:12]}), {_count(data.examples, 'example')}; settings were chosen "
@@ -167,14 +166,16 @@ class Certificate:
         )
         differing = (
             f"Answers that differ from those of tier 2 at full depth: {other.events:,} of "
-            f"{_count(other.examples, one)}; at this confidence their rate is at most {_percent(other.upper)}."
+            f"{_count(other.examples, one)}; the limit that a monitor watches is "
+            f"{percent_up(other.upper)}."
         )
         assumed = (
             "It assumes that the examples in use are exchangeable with these: drawn from the same source in the same "
-            "way. Of others nothing is claimed."
+            "way. Of others nothing is claimed. It assumes too that these examples were asked once: another seed, or "
+            "examples added after a refusal, make a false claim likelier than stated."
         )
         return [
-            f"Claim, at a confidence of {_percent(self.confidence)}: {self.claim}.",
+            f"Claim, at a confidence of {percent(self.confidence)}: {self.claim}.",
             source,
             seen,
             differing,
@@ -192,15 +193,6 @@ def _plain(value: object) -> Any:
 
 def _verb(key: str) -> str:
     return "are" if key in {"temperatures", "windows"} else "is"
-
-
-def _percent(share: float) -> str:
-    """A share in percent, to two digits, as it is usual to write it: 0.01 -> "1 %"."""
-    return f"{float(f'{share * 100:.3g}'):g} %"
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.3g} ms"
 
 
 def _count(number: int, one: str) -> str:

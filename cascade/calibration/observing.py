@@ -1,96 +1,144 @@
-"""Running both tiers once on labelled examples: what they answer, and how long each part takes per token.
+"""Running both tiers once on examples: what they answer, and how long each part takes per token on this machine.
 
-The costs are those of this machine at this moment, from a single pass after a warm-up:
-good enough to compare thresholds, not to publish.
+A single pass after a warm-up: good enough to compare settings, not to publish.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from cascade.calibration.examples import Costs, Examples
-from cascade.core.rows import FloatArray, IntArray, Rows
+from cascade.calibration.costs import HALTED, Costs
+from cascade.calibration.sentences import WordAnswers
+from cascade.calibration.texts import TextAnswers
+from cascade.core.rows import Encoded, FloatArray, IntArray, Rows, Units
 from cascade.engine.tiers import MultiExit, Progress, SingleExit
+from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
 from cascade.runtime.timing import Timed
+from cascade.text.word_encoding import encode_words
 
-__all__ = ["observe", "run_both"]
+__all__ = ["observe_rows", "observe_sentences", "observe_texts", "run_both"]
 
 WARM_UP = 64  # rows
+MEASURED = 500  # sentences that the costs of a tagger are measured on
 
 
-def observe(
-    tier1: SingleExit,
-    tier2: MultiExit,
-    batch: Rows,
-    truth: IntArray,
-    *,
-    tokenize_seconds: float = 0.0,
-    progress: Progress | None = None,
-) -> tuple[Examples, Costs]:
-    """Score rows with tier 1 and with every exit of tier 2.
+def observe_texts(
+    classifier: Classifier, texts: Sequence[Any], truth: IntArray | None, *, progress: Progress | None = None
+) -> TextAnswers:
+    """What both tiers say, no row exiting early, and what each part costs.
 
     Args:
-        tier1: the cheap tier.
-        tier2: the accurate one; nobody leaves it early, whatever its policy.
-        batch: the rows. Windows of a long document count as one example each.
-        truth: see `Examples.of`.
-        tokenize_seconds: what making the batch took; everyone pays it.
-        progress: called with the number of rows done, twice for each row: once per tier.
-
-    Returns:
-        The examples, and costs in seconds per token.
+        classifier: whose tiers run; its policies do not count.
+        texts: texts or pairs.
+        truth: see `TextAnswers`.
+        progress: called with rows done, twice for each row: once per tier.
     """
-    first, second, costs = run_both(tier1, tier2, batch, tokenize_seconds=tokenize_seconds, progress=progress)
-    examples = Examples.of(
-        first,
-        second,
-        truth,
-        lengths=batch.lengths,
-        layers=tier2.layers,
+    begin = time.perf_counter()
+    encoded = classifier.tokenizer.encode(texts)
+    seconds = time.perf_counter() - begin
+    return observe_rows(classifier.tier1, classifier.tier2, encoded, truth, encode_seconds=seconds, progress=progress)
+
+
+def observe_rows(
+    tier1: SingleExit,
+    tier2: MultiExit,
+    encoded: Encoded,
+    truth: IntArray | None,
+    *,
+    encode_seconds: float = 0.0,
+    progress: Progress | None = None,
+) -> TextAnswers:
+    """The same of texts that are encoded already."""
+    rows = encoded.units.rows
+    first, second, costs = run_both(tier1, tier2, rows, encode_seconds=encode_seconds, progress=progress)
+    return TextAnswers(
+        tier1=first,
+        tier2=second,
+        items=encoded.numbers,
+        lengths=rows.lengths,
+        layers=tuple(tier2.layers),
+        truth=truth,
+        temperatures=((tier1.temperature,), tuple(tier2.temperatures)),
+        costs=costs,
         multi_label=tier2.multi_label,
     )
-    return examples, costs
+
+
+def observe_sentences(
+    tagger: Tagger, sentences: Sequence[Sequence[str]], truth: IntArray | None, *, progress: Progress | None = None
+) -> WordAnswers:
+    """Encode sentences, run tier 2 on them at full depth, and measure what each part costs on 500 of them.
+
+    Args:
+        tagger: whose tiers and decoder these are; its other policies do not count.
+        sentences: lists of words, none of them empty.
+        truth: see `WordAnswers`.
+        progress: called with words done, three times for each at most.
+    """
+    begin = time.perf_counter()
+    words = encode_words(tagger.tokenizer, sentences)
+    seconds = time.perf_counter() - begin
+    answers = WordAnswers(tagger.tier1, tagger.tier2, tagger.decoding, words, truth, encode_seconds=seconds)
+    answers = replace(answers, at_full=answers.full)
+    if progress is not None:
+        progress(len(words))
+    some = answers.fitting()
+    some = some.select(np.arange(min(MEASURED, len(some))))
+    if not len(some.words):
+        return answers
+    costs = run_both(tagger.tier1, tagger.tier2, some.words, encode_seconds=some.encode_seconds, progress=progress)[2]
+    return replace(answers, costs=replace(costs, halted=tuple(HALTED * stage for stage in costs.stages)))
 
 
 def run_both(
-    tier1: SingleExit,
-    tier2: MultiExit,
-    batch: Rows,
+    tier1: SingleExit | WordSingleExit,
+    tier2: MultiExit | WordMultiExit,
+    inputs: Rows | Units,
     *,
-    tokenize_seconds: float = 0.0,
+    encode_seconds: float = 0.0,
     progress: Progress | None = None,
 ) -> tuple[FloatArray, FloatArray, Costs]:
-    """What both tiers say, nobody leaving early, and what each part costs; needs no labels.
+    """Run and time both tiers, no unit exiting early.
 
     Args:
-        tier1: see `observe`, as of the others.
-        tier2: the accurate tier.
-        batch: the rows.
-        tokenize_seconds: what making the batch took.
-        progress: called with the number of rows done.
+        tier1: the cheap tier.
+        tier2: the accurate one, whatever its policy.
+        inputs: rows of a classifier, or sentences of a tagger that fit both tiers.
+        encode_seconds: what making them took; every setting pays it.
+        progress: called with units done, twice for each.
 
     Returns:
-        Probabilities of tier 1, shape `(rows, labels)`; at every exit of tier 2, shape `(rows, exits, labels)`; costs
+        Probabilities of tier 1, shape `(units, labels)`; at every exit of tier 2, shape `(units, exits, labels)`; costs
         in seconds per token.
     """
+    one: Any = inputs  # both tiers take its kind
     embed, stages = Timed(tier2.embed), [Timed(stage) for stage in tier2.stages]
     timed = replace(tier2, embed=embed, stages=stages)
-    start = batch.select(np.arange(min(WARM_UP, len(batch))))
+    start = one.select(np.arange(min(WARM_UP, one.n_rows if isinstance(one, Units) else len(one))))
     # Graphs for runs side by side are made when first asked for: now, not while the clock runs.
     for first_tier, second_tier in ((tier1, tier2), (replace(tier1, backend=tier1.backend.serial), tier2.serial)):
         first_tier.score(start)
         second_tier.all_exits(start)
     begin = time.perf_counter()
-    first = tier1.score(batch, progress=progress)
+    first = tier1.score(one, progress=progress)
     middle = time.perf_counter()
-    second = timed.all_exits(batch, progress=progress)
-    seconds1, seconds2 = middle - begin, time.perf_counter() - middle
-    parts = np.array([stage.seconds for stage in stages])
-    parts[0] += embed.seconds
+    second = timed.all_exits(one, progress=progress)
+    end = time.perf_counter()
+    tokens = one.rows.tokens if isinstance(one, Units) else one.tokens
+    parts = np.array([part.seconds for part in (embed, *stages)])
     # What happens between the graphs (index arithmetic, softmax) is shared out in proportion to them.
-    parts *= seconds2 / parts.sum() / batch.tokens
-    costs = Costs(tier1=seconds1 / batch.tokens, stages=tuple(parts.tolist()), always=tokenize_seconds / batch.tokens)
+    parts *= (end - middle) / parts.sum() / tokens
+    costs = Costs(
+        tier1=(middle - begin) / tokens,
+        stages=tuple(parts[1:].tolist()),
+        embed=float(parts[0]),
+        always=encode_seconds / tokens,
+    )
     return first.probabilities, second, costs

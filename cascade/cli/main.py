@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from cascade._version import __version__
-from cascade.cli.calibrate import calibrate
+from cascade.cli.calibrate.command import calibrate
 from cascade.cli.demo.command import demo
 from cascade.cli.inspect import inspect
 from cascade.cli.predict.command import predict

@@ -61,7 +61,7 @@ class _Uncertainty(PerExit):
     def at(self: _S, threshold: float | tuple[float, ...]) -> _S:  # noqa: PYI019  # typing has Self from 3.11 on
         """The same policy, exiting where `score` is at least this."""
         several = isinstance(threshold, tuple)
-        return replace(self, threshold=tuple(1 - own for own in threshold) if several else 1 - threshold)  # type: ignore[operator,union-attr]
+        return replace(self, threshold=tuple(_doubt(own) for own in threshold) if several else _doubt(threshold))  # type: ignore[operator,union-attr]
 
     def __call__(self, state: ExitState) -> BoolArray:
         """Mask of shape `(units,)`, True = exit."""
@@ -187,6 +187,11 @@ class ExitByToken:
 
     def __repr__(self) -> str:
         return f"ExitByToken({len(self.layers)} ids)"
+
+
+def _doubt(score: float) -> float:
+    """1 - score, without the digits that floating point adds to 1 - 0.95."""
+    return round(1 - score, 12)
 
 
 def _live(state: UnitState) -> FloatArray:

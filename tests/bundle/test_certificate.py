@@ -169,18 +169,19 @@ def test_described() -> None:
             "tested on the other 1,050."
         ),
         (
-            "Counted against it: 3 of 1,050 texts (0.286 %); at this confidence their rate is at most 0.737 %, and the "
-            "bound is 1 %."
+            "Counted against it: 3 of 1,050 texts (0.286 %); certified is a rate of at most 1 %. The upper limit of "
+            "this setting alone is 0.737 %, an estimate, because the setting was selected by the same counts."
         ),
         (
-            "Answers that differ from those of tier 2 at full depth: 17 of 1,050 texts; at this confidence their rate "
-            "is at most 2.42 %."
+            "Answers that differ from those of tier 2 at full depth: 17 of 1,050 texts; the limit that a monitor "
+            "watches is 2.42 %."
         ),
         "Test: fixed-sequence testing with exact binomial tests.",
         "Made on 2026-01-31 12:30 UTC by cascade 0.1.0.",
         (
             "It assumes that the examples in use are exchangeable with these: drawn from the same source in the same "
-            "way. Of others nothing is claimed."
+            "way. Of others nothing is claimed. It assumes too that these examples were asked once: another seed, or "
+            "examples added after a refusal, make a false claim likelier than stated."
         ),
         "Warning: 3 examples are there twice.",
     ]
@@ -188,6 +189,11 @@ def test_described() -> None:
 
 def test_a_mean_cost_is_described_in_milliseconds() -> None:
     certificate = replace(CERTIFICATE, unit="sentence", examples=1, events=None, bound=0.005, upper=0.00321)
-    assert certificate.described()[2] == (
-        "Seen on 1 sentence: a mean cost that is, at this confidence, at most 3.21 ms; the bound is 5 ms."
-    )
+    assert certificate.described()[2] == "Certified on 1 sentence: a mean cost of at most 5 ms."
+
+
+def test_limits_are_rounded_up() -> None:
+    other = replace(CERTIFICATE.disagreement, upper=0.01092870480168696)
+    described = replace(CERTIFICATE, upper=0.010049, disagreement=other).described()
+    assert "The upper limit of this setting alone is 1.01 %" in described[2]
+    assert described[3].endswith("the limit that a monitor watches is 1.1 %.")

@@ -1,76 +1,115 @@
-"""The values of a calibration's report, its files and their faults."""
+"""An outcome as JSON and as a figure, and where it was made."""
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
+import json
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-pytest.importorskip("matplotlib")
-pytest.importorskip("sklearn")
-
-from cascade.calibration import page as pages
-from cascade.calibration import plots
-from cascade.calibration.report import Fate, machine, now
+from cascade.calibration.certify.bounds import upper_limit
+from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop
+from cascade.calibration.certify.outcomes import Certified, Refused
+from cascade.calibration.certify.paths import PathGrid
+from cascade.calibration.certify.texts import certify_texts
+from cascade.calibration.report.figure import draw, save_png
+from cascade.calibration.report.machine import machine
+from cascade.calibration.report.written import outcome_json
+from cascade.core.rounding import percent, percent_up
 from cascade.exceptions import OptionError
-from tests.models.toy_reports import path, report, size
+from tests.models.recorded import COSTS, recorded
+
+GRID = PathGrid(risks=16, steps=30, blends=(0.0,))
 
 
-@pytest.fixture
-def outlined(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages without their pictures, which take a second each."""
-    monkeypatch.setattr(plots, "svg", lambda _report, chart: f"<svg>{chart.name}</svg>")
+@pytest.fixture(scope="module")
+def certified() -> Certified:
+    found = certify_texts(recorded(2000), Claim(MaxDrop(0.06, per_class=True)), grid=GRID)
+    assert isinstance(found, Certified)
+    return found
 
 
-@pytest.mark.usefixtures("outlined")
-def test_files_are_written_whole(tmp_path: Path) -> None:
-    given = report(heads=(), risk=None)
-    plots.save_png(given, tmp_path / "report.png")
-    pages.save_html(given, tmp_path / "report.html")
-    assert size((tmp_path / "report.png").read_bytes()) == (1200, 555)
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") == pages.page(given)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.png"]
+@pytest.fixture(scope="module")
+def refused() -> Refused:
+    found = certify_texts(recorded(300), Claim(Agreement(0.01)), grid=GRID)
+    assert isinstance(found, Refused)
+    return found
 
 
-def test_a_path_has_one_chosen_setting_at_the_most() -> None:
-    assert path(Fate.FAILED).chosen is None
-    assert path().chosen == path().trials[5]
-    with pytest.raises(OptionError, match="one chosen setting at the most, were: 2; mark the others CERTIFIED"):
-        path(Fate.CHOSEN, Fate.CHOSEN)
+def test_json_holds_all_of_an_outcome(certified: Certified, refused: Refused) -> None:
+    written = outcome_json(certified, costs=COSTS, labels=("a", "b", "c"), made={"command": "cascade calibrate m"})
+    assert json.loads(json.dumps(written)) == written | {"costs": json.loads(json.dumps(written["costs"]))}
+    assert written["certified"] is written["guarantee"] is True
+    assert written["policies"] == certified.policies.to_json()
+    assert written["figures"]["speed_up"] == certified.figures.speed_up
+    assert len(written["path"]) == len(certified.steps)
+    tested = [step["tested"] for step in written["path"] if step["tested"] is not None]
+    assert [one["events"] for one in tested] == [one.events for one in certified.tested]
+    classes = [(one["label"], one["events"], one["examples"]) for one in written["classes"]]
+    assert classes == [(name, *one) for name, one in zip("abc", certified.classes, strict=True)]
+    assert written["classes"][0]["upper_estimate"] == upper_limit(*certified.classes[0])
+    no = outcome_json(refused)
+    assert (no["certified"], no["certificate"], no["path"]) == (False, None, [])
+    assert no["examples_needed"] == refused.examples_needed
+    assert no["why"] == refused.why
 
 
-def test_machine_is_named(tmp_path: Path) -> None:
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/cpuinfo").write_text("processor\t: 0\nmodel name\t: Abacus 3\nmodel name\t: other\n")
-    facts = machine(threads=3, root=tmp_path)
-    assert facts["CPU"] == "Abacus 3"
-    assert facts["Threads"] == "3"
-    assert "may be used" in facts["CPUs"]
-    assert re.search(r"Python \d.*, cascade \d.*, numpy \d.*, scikit-learn \d", facts["Versions"])
-    assert machine(threads=1, root=tmp_path / "nowhere")["CPU"]
+def test_a_figure_shows_the_whole_path(certified: Certified, tmp_path: Path) -> None:
+    made = draw(certified, title="of toys")
+    (axes,) = made.axes
+    assert axes.get_title() == "of toys"
+    labels = axes.get_legend_handles_labels()[1]
+    assert "chosen" in labels
+    assert "claimed: at most 6 %" in labels
+    assert any(label.startswith("certified") for label in labels)
+    points = sum(np.size(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "None")
+    assert points == len(certified.steps)
+    assert axes.get_ylabel() == "harm\n(% of texts of the worst class)"
+    save_png(certified, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(OptionError, match=r"--png must be a file that can be written, got .*none"):
+        save_png(certified, tmp_path / "none" / "a.png")
 
 
-def test_now_is_a_minute_in_utc() -> None:
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", now())
+def test_a_figure_of_nothing_says_so(refused: Refused, certified: Certified) -> None:
+    assert [text.get_text() for text in draw(refused).texts] == ["nothing was tested"]
+    failed = replace(refused, steps=certified.steps, tested=certified.tested[:1])
+    (axes,) = draw(failed).axes
+    labels = axes.get_legend_handles_labels()[1]
+    assert "first that failed" in labels
+    assert "chosen" not in labels
 
 
-def test_a_missing_library_is_named_with_its_extra() -> None:
-    code = """
-import sys
-for name, library in (("plots", "matplotlib"), ("page", "jinja2")):
-    sys.modules[library] = None
-    try:
-        __import__(f"cascade.calibration.{name}")
-    except ImportError as error:
-        print(error)
-    del sys.modules[library]
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    remedy = 'pip install "cascade-encoder[calibrate]", or leave out'
-    assert done.stdout.splitlines() == [
-        f"a picture needs the calibrate extra, but matplotlib is missing; {remedy} --png and --html",
-        f"a page needs the calibrate extra, but jinja2 is missing; {remedy} --html",
+def test_a_machine_without_metadata_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime's other distributions have other names, and the work must not be lost for one."""
+
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("cascade.runtime.host.version", missing)
+    facts = machine(threads=3)
+    assert (facts["threads"], facts["onnxruntime"]) == (3, "unknown")
+
+
+@given(st.floats(0, 1))
+def test_an_upper_limit_is_rounded_up(share: float) -> None:
+    shown = float(percent_up(share).removesuffix(" %"))
+    assert shown >= share * 100 * (1 - 1e-11)
+    assert shown <= share * 100 * 1.01 + 1e-9
+
+
+def test_percentages() -> None:
+    assert [percent_up(share) for share in (0.01092870480168696, 0.010049, 0.01, 0.07, 0.0, 1.0)] == [
+        "1.1 %",
+        "1.01 %",
+        "1 %",
+        "7 %",
+        "0 %",
+        "100 %",
     ]
+    assert [percent(share) for share in (0.004167, 0.01)] == ["0.417 %", "1 %"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cascade.calibration.temperature import Temperatures, fit_temperature, fit_temperatures, logits_of, rescale
+from cascade.calibration.temperature import at_limit, fit_temperature, fit_temperatures, logits_of, rescale
 from cascade.core.confidence import log_loss, probabilities
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
@@ -61,47 +61,53 @@ def test_worked_example() -> None:
     # Every answer is 90 % sure and three of four are right: at temperature 2 the odds of 9 become 3.
     values = np.tile(np.array([0.9, 0.1], dtype=np.float32), (4, 1))
     truth = np.array([0, 0, 0, 1])
-    assert fit_temperature(values, truth) == pytest.approx(2.0, abs=0.01)
-    assert fit_temperature(values, truth, was=1.5) == pytest.approx(3.0, abs=0.01)
+    logits = logits_of(values)
+    assert fit_temperature(logits, truth) == pytest.approx(2.0, abs=0.01)
+    assert fit_temperature(logits_of(values, was=1.5), truth) == pytest.approx(3.0, abs=0.01)
     np.testing.assert_allclose(rescale(values, was=1.0, now=2.0)[0], [0.75, 0.25], atol=1e-6)
-    yes = values[:, :1]
+    yes = logits_of(values[:, :1])
     assert fit_temperature(yes, 1 - truth) == pytest.approx(2.0, abs=0.01)
     assert fit_temperature(yes, 1 - truth[:, None]) == pytest.approx(2.0, abs=0.01)
     both = np.stack([1 - truth, truth], axis=1)
-    assert fit_temperature(values, both, multi_label=True) == pytest.approx(2.0, abs=0.01)
+    independent = logits_of(values, multi_label=True)
+    assert fit_temperature(independent, both, multi_label=True) == pytest.approx(2.0, abs=0.01)
 
 
 @pytest.mark.parametrize("wanted", [0.7, 1.0, 2.5])
 def test_a_known_temperature_is_found(wanted: float) -> None:
     logits, truth = drawn(20_000, temperature=wanted)
-    assert fit_temperature(probabilities(logits, temperature=1.3), truth, was=1.3) == pytest.approx(wanted, rel=0.03)
+    assert fit_temperature(logits, truth) == pytest.approx(wanted, rel=0.03)
+    again = logits_of(probabilities(logits, temperature=1.3), was=1.3)
+    assert fit_temperature(again, truth) == pytest.approx(wanted, rel=0.03)
 
 
 def test_the_likeliest_temperature_is_found() -> None:
     logits, truth = drawn(300, temperature=1.8)
-    found = fit_temperature(probabilities(logits), truth)
+    found = fit_temperature(logits, truth)
     least = log_loss(logits / found, truth)
     assert least < min(log_loss(logits / (found * factor), truth) for factor in (0.9, 0.97, 1.03, 1.1))
 
 
-def test_answers_that_are_always_right_end_at_the_bound() -> None:
-    values = np.array([[0.6, 0.4], [0.7, 0.3]], dtype=np.float32)
-    assert fit_temperature(values, [0, 0]) == pytest.approx(0.05, rel=0.01)
-    assert fit_temperature(values, [1, 1]) == pytest.approx(20, rel=0.01)
+def test_answers_that_are_always_right_or_wrong_end_at_a_limit() -> None:
+    logits = logits_of(np.array([[0.6, 0.4], [0.7, 0.3]], dtype=np.float32))
+    least, most = fit_temperature(logits, [0, 0]), fit_temperature(logits, [1, 1])
+    assert [least, most] == pytest.approx([0.05, 20], rel=0.01)
+    assert at_limit(((1.0,), (1.0, most)))
+    assert at_limit(((least,), (1.0,)))
+    assert not at_limit(((0.2,), (15.0,)))
 
 
 def test_every_head_has_its_own() -> None:
     logits, truth = drawn(3000, temperature=2.0)
-    was = Temperatures(1.2, (0.5, 3.0))
-    tier1 = probabilities(logits * np.float32(2), temperature=was.tier1)
+    was = ((1.2,), (0.5, 3.0))
+    tier1 = probabilities(logits * np.float32(2), temperature=1.2)
     tier2 = np.stack(
         [probabilities(logits / np.float32(2), temperature=0.5), probabilities(logits, temperature=3.0)], axis=1
     )
-    found = fit_temperatures(tier1, tier2, truth, was=was)
-    assert found.exits[1] == pytest.approx(2.0, rel=0.1)
-    assert found.tier1 == pytest.approx(2 * found.exits[1], rel=0.01)
-    assert found.exits[0] == pytest.approx(found.exits[1] / 2, rel=0.01)
-    assert found.to_json() == {"tier1": found.tier1, "exits": list(found.exits)}
+    (first,), (half, whole) = fit_temperatures((tier1[:, None], tier2), truth, was=was)
+    assert whole == pytest.approx(2.0, rel=0.1)
+    assert first == pytest.approx(2 * whole, rel=0.01)
+    assert half == pytest.approx(whole / 2, rel=0.01)
 
 
 def test_log_loss_is_stable_and_what_it_says() -> None:
@@ -117,17 +123,15 @@ def test_log_loss_is_stable_and_what_it_says() -> None:
 
 
 def test_what_cannot_be_fitted() -> None:
-    values = np.array([[0.6, 0.4]], dtype=np.float32)
-    with pytest.raises(OptionError, match=r"truth of shape \(1,\), was: \(2,\) for 1 rows; give the right label"):
-        fit_temperature(values, [0, 1])
+    logits = np.array([[0.6, 0.4]], dtype=np.float32)
+    with pytest.raises(OptionError, match=r"truth of shape \(1,\), got \(2,\) for 1 rows; give the right label"):
+        fit_temperature(logits, [0, 1])
     with pytest.raises(OptionError, match=r"one or more rows .* for 0 rows"):
-        fit_temperature(values[:0], [])
-    with pytest.raises(OptionError, match=r"truth of shape \(1, 2\), was: \(1,\)"):
-        fit_temperature(values, [0], multi_label=True)
-    with pytest.raises(OptionError, match=r"a temperature for each exit, were: 1 for .*\(1, 2, 2\)"):
-        fit_temperatures(values, np.stack([values, values], axis=1), [0], was=Temperatures(1.0, (1.0,)))
+        fit_temperature(logits[:0], [])
+    with pytest.raises(OptionError, match=r"truth of shape \(1, 2\), got \(1,\)"):
+        fit_temperature(logits, [0], multi_label=True)
+    with pytest.raises(OptionError, match=r"a temperature for each exit, got \(\(1\.0,\),\) for .*\(1, 2, 2\)"):
+        fit_temperatures((np.stack([logits, logits], axis=1),), [0], was=((1.0,),))
     for wrong in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(OptionError, match="temperature must be above 0"):
-            rescale(values, was=1.0, now=wrong)
-        with pytest.raises(OptionError, match="temperature must be above 0"):
-            Temperatures(1.0, (wrong,))
+            rescale(logits, was=1.0, now=wrong)

@@ -1,4 +1,4 @@
-"""Replaying thresholds: against worked examples, and against the policies themselves on random probabilities."""
+"""Replaying thresholds of texts: against worked examples, and against the policies on random probabilities."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.calibration import Costs, Examples, Grid, OperatingPoint, choose, front, replay
-from cascade.core.confidence import answers, max_probability
+from cascade.calibration.costs import Costs
+from cascade.calibration.texts import TextAnswers
+from cascade.calibration.thresholds.points import Point, front
+from cascade.calibration.thresholds.texts import Grid, choose, replay
+from cascade.core.confidence import answers as answers_of
+from cascade.core.confidence import max_probability
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies import exits, routing
-from cascade.policies.exits import AtExit, ExitPolicy, ExitState, MaxProbability, never
+from cascade.policies.exits import AtExit, ExitPolicy, MaxProbability, never
 from cascade.policies.routing import Router, RoutingState, Threshold, defer_all, defer_none
 
 SMALL = Grid(deferral=5, exits=4)
@@ -26,25 +30,47 @@ def yes(*values: float) -> FloatArray:
     return np.stack((1 - second, second), axis=-1)
 
 
-def worked() -> tuple[Examples, Costs]:
+def told(
+    tier1: FloatArray,
+    tier2: FloatArray,
+    truth: IntArray,
+    costs: Costs,
+    *,
+    lengths: IntArray | None = None,
+    layers: tuple[int, ...] = (1, 2),
+    multi_label: bool = False,
+) -> TextAnswers:
+    rows = len(tier1)
+    return TextAnswers(
+        tier1=tier1,
+        tier2=tier2,
+        items=np.arange(rows),
+        lengths=np.full(rows, 10) if lengths is None else lengths,
+        layers=layers,
+        truth=truth,
+        temperatures=((1.0,), (1.0,) * len(layers)),
+        costs=costs,
+        multi_label=multi_label,
+    )
+
+
+def worked(tier1: float = 0.1) -> TextAnswers:
     """Four examples, all of label 1. Tier 1 is wrong on the third and unsure of it and the fourth.
 
     The first exit is wrong and unsure on the third, right and sure on the fourth.
     """
-    examples = Examples.of(
+    return told(
         yes(0.99, 0.95, 0.30, 0.60),
         np.stack((yes(0.9, 0.9, 0.4, 0.9), yes(0.9, 0.9, 0.8, 0.9)), axis=1),
         np.ones(4, dtype=np.int64),
-        lengths=np.array([10, 10, 10, 10]),
-        layers=(1, 2),
+        Costs.by_layers((1, 2), tier1=tier1),
     )
-    return examples, Costs.by_layers((1, 2), tier1=0.1)
 
 
 def test_the_cheapest_point_without_loss() -> None:
-    point = choose(*worked(), max_drop=0.0)
+    point = choose(worked(), max_drop=0.0)
     assert point.accuracy == 1
-    assert point.drop == point.drop_error == 0
+    assert point.drop == 0
     # Deferring the fourth (confidence 0.6) but not the third (0.7) is impossible, so both go: 0.1 + 0.25 + 0.125.
     assert point.deferred == 0.5
     assert point.mean_layer == 1.5
@@ -58,52 +84,51 @@ def test_the_cheapest_point_without_loss() -> None:
 
 
 def test_a_loss_that_is_allowed_is_taken() -> None:
-    point = choose(*worked(), max_drop=0.25)
+    point = choose(worked(), max_drop=0.25)
     assert point.router is defer_none
     assert (point.accuracy, point.drop, point.deferred, point.mean_layer) == (0.75, 0.25, 0, 0)
     assert point.cost == pytest.approx(0.1)
-    assert point.drop_error == pytest.approx(math.sqrt((0.25 - 0.0625) / 4))
 
 
 def test_where_tier_1_costs_too_much_it_is_not_run() -> None:
-    examples, _ = worked()
-    point = choose(examples, Costs.by_layers((1, 2), tier1=0.9), max_drop=0.0)
+    point = choose(worked(0.9), max_drop=0.0)
     assert point.router is defer_all
     assert point.cost == pytest.approx((3 * 0.5 + 1) / 4)
 
 
 def test_costs_are_counted_in_tokens_and_tokenisation_is_paid_by_all() -> None:
-    examples = Examples.of(
+    examples = told(
         yes(0.9, 0.6),
         yes(0.9, 0.9)[:, None],
         np.ones(2, dtype=np.int64),
+        Costs(tier1=1, stages=(7,), always=1),
         lengths=np.array([30, 10]),
         layers=(3,),
     )
-    points = replay(examples, Costs(tier1=1, stages=(7,), always=1), grid=SMALL)
+    points = list(replay(examples, grid=SMALL))
     costs = {repr(point.router): point.cost for point in points}
     assert costs == pytest.approx(
         {
             "defer_none": 2 / 8,
-            repr(points.routers[1]): (2 * 40 + 7 * 10) / (8 * 40),
+            repr(points[1].router): (2 * 40 + 7 * 10) / (8 * 40),
             "defer_all": 1.0,
         }
     )
 
 
 def test_thresholds_have_few_digits() -> None:
-    points = replay(*worked(), grid=SMALL)
-    assert [router.threshold for router in points.routers if isinstance(router, Threshold)] == [0.65, 0.8, 0.97]
+    routers = dict.fromkeys(point.router for point in replay(worked(), grid=SMALL))
+    assert [one.threshold for one in routers if isinstance(one, Threshold)] == [0.65, 0.8, 0.97]
 
 
 def test_an_exit_threshold_only_for_the_exit_that_needs_it() -> None:
     # The first exit is sure and wrong, the second less sure and right: no single threshold makes use of the second.
     truth = np.ones(4, dtype=np.int64)
     tier2 = np.stack((yes(0.05, 0.05, 0.05, 0.05), yes(0.8, 0.8, 0.8, 0.8), yes(0.9, 0.9, 0.9, 0.9)), axis=1)
-    examples = Examples.of(yes(0.4, 0.4, 0.4, 0.4), tier2, truth, lengths=np.full(4, 9), layers=(1, 2, 3))
     costs = Costs.by_layers((1, 2, 3), tier1=0.5)
-    one = choose(examples, costs, max_drop=0, grid=Grid(caps=False))
-    several = choose(examples, costs, max_drop=0, grid=Grid(caps=False), per_exit=True)
+    examples = told(yes(0.4, 0.4, 0.4, 0.4), tier2, truth, costs, layers=(1, 2, 3))
+    one = choose(examples, max_drop=0, grid=Grid(caps=False))
+    several = choose(examples, max_drop=0, grid=Grid(caps=False), per_exit=True)
     assert one.cost == pytest.approx(1)
     assert several.cost == pytest.approx(2 / 3)
     assert several.accuracy == 1
@@ -124,34 +149,24 @@ def made(
     return p[:, 0], p[:, 1:], truth, rng.integers(1, 20, n)
 
 
-def by_hand(
-    router: Router,
-    policy: ExitPolicy,
-    data: tuple[FloatArray, FloatArray, IntArray, IntArray],
-    layers: tuple[int, ...],
-    costs: Costs,
-    multi_label: bool,
-) -> tuple[float, float, float]:
+def by_hand(router: Router, policy: ExitPolicy, examples: TextAnswers) -> tuple[float, float, float]:
     """Accuracy, deferred share and cost, row by row with the policies as the engine asks them."""
-    tier1, tier2, truth, lengths = data
-    state = RoutingState(tier1, max_probability(tier1, multi_label=multi_label), lengths, multi_label)
+    costs, multi_label, tier1 = examples.costs, examples.multi_label, examples.tier1
+    state = RoutingState(tier1, max_probability(tier1, multi_label=multi_label), examples.lengths, multi_label)
     deferred = routing.decide(router, state)
-    independent = multi_label or tier1.shape[1] == 1
     right, cost = 0, 0.0
     for row in range(len(tier1)):
         given = tier1[row : row + 1]
-        cost += lengths[row] * (costs.always + (costs.tier1 if router is not defer_all else 0))
+        cost += examples.lengths[row] * (costs.always + (costs.tier1 if router is not defer_all else 0))
         if deferred[row]:
-            for exit_, layer in enumerate(layers):
-                given = tier2[row : row + 1, exit_]
-                cost += lengths[row] * costs.stages[exit_]
-                last = exit_ == len(layers) - 1
-                history = tier2[row : row + 1, : exit_ + 1]
-                if last or exits.decide(policy, ExitState(exit_, layer, last, given, history, multi_label))[0]:
+            for exit_ in range(len(examples.layers)):
+                given = examples.tier2[row : row + 1, exit_]
+                cost += examples.lengths[row] * costs.stages[exit_]
+                asked = examples.exit_state(examples.tier2[row : row + 1], exit_)
+                if asked.last or exits.decide(policy, asked)[0]:
                     break
-        answer = answers(given, multi_label=multi_label)[0]
-        right += bool((answer == (truth[row] if independent else truth[row : row + 1])).all())
-    return right / len(tier1), float(deferred.mean()), cost / (costs.full * float(lengths.sum()))
+        right += bool((answers_of(given, multi_label=multi_label)[0] == examples.goal[row]).all())
+    return right / len(tier1), float(deferred.mean()), cost / (costs.full * float(examples.lengths.sum()))
 
 
 @settings(max_examples=60, deadline=None)
@@ -168,22 +183,21 @@ def test_every_point_is_what_the_policies_do(
     seed: int, n: int, labels: int, depth: int, multi_label: bool, tier1: float, max_drop: float
 ) -> None:
     data = made(seed, n=n, labels=labels, depth=depth, multi_label=multi_label)
-    layers = (2, 3, 6)[:depth]
     costs = Costs(tier1=tier1, stages=(1.0, 2.5, 0.5)[:depth], always=0.25)
-    examples = Examples.of(*data[:3], lengths=data[3], layers=layers, multi_label=multi_label)
-    points = replay(examples, costs, grid=SMALL)
+    examples = told(*data[:3], costs, lengths=data[3], layers=(2, 3, 6)[:depth], multi_label=multi_label)
+    points = list(replay(examples, grid=SMALL))
     found = [(point.accuracy, point.deferred, point.cost) for point in points]
-    expected = [by_hand(point.router, point.exit_policy, data, layers, costs, multi_label) for point in points]
+    expected = [by_hand(point.router, point.exit_policy, examples) for point in points]
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
-    full = by_hand(defer_all, never, data, layers, costs, multi_label)[0]
+    full = by_hand(defer_all, never, examples)[0]
     within = [cost for accuracy, _, cost in expected if accuracy >= full - max_drop - 1e-9]
-    chosen = choose(examples, costs, max_drop=max_drop, grid=SMALL)
+    chosen = choose(examples, max_drop=max_drop, grid=SMALL)
     assert chosen.cost == pytest.approx(min(within))
     assert chosen.drop == pytest.approx(full - chosen.accuracy)
 
-    refined = choose(examples, costs, max_drop=max_drop, grid=SMALL, per_exit=True)
-    again = by_hand(refined.router, refined.exit_policy, data, layers, costs, multi_label)
+    refined = choose(examples, max_drop=max_drop, grid=SMALL, per_exit=True)
+    again = by_hand(refined.router, refined.exit_policy, examples)
     assert (refined.accuracy, refined.deferred, refined.cost) == pytest.approx(again)
     assert refined.cost <= chosen.cost + 1e-9
     assert refined.accuracy >= full - max_drop - 1e-9
@@ -192,102 +206,63 @@ def test_every_point_is_what_the_policies_do(
 @given(seed=st.integers(0, 1000))
 def test_the_front_is_what_nothing_beats(seed: int) -> None:
     data = made(seed, n=20, labels=3, depth=3, multi_label=False)
-    examples = Examples.of(*data[:3], lengths=data[3], layers=(1, 2, 3))
-    points = replay(examples, Costs.by_layers((1, 2, 3), tier1=0.1), grid=SMALL)
-    best = front(points)
-    beaten = [
-        point
+    examples = told(*data[:3], Costs.by_layers((1, 2, 3), tier1=0.1), lengths=data[3], layers=(1, 2, 3))
+    points = list(replay(examples, grid=SMALL))
+    kept = {
+        (point.cost, point.accuracy)
         for point in points
-        if any(
+        if not any(
             other.cost <= point.cost
             and other.accuracy >= point.accuracy
             and (other.cost < point.cost or other.accuracy > point.accuracy)
             for other in points
         )
-    ]
-    kept = {(point.cost, point.accuracy) for point in points} - {(point.cost, point.accuracy) for point in beaten}
-    assert {(point.cost, point.accuracy) for point in best} == kept
-    assert [point.cost for point in best] == sorted(point.cost for point in best)
-    assert [(point.cost, point.accuracy) for point in front(list(points))] == [
-        (point.cost, point.accuracy) for point in best
-    ]
+    }
+    best = [(point.cost, point.accuracy) for point in front(points)]
+    assert best == sorted(kept)
 
 
 def test_truncations_are_points() -> None:
-    points = replay(*worked(), grid=SMALL)
+    points = list(replay(worked(), grid=SMALL))
     cut = next(p for p in points if p.router is defer_all and p.exit_policy == AtExit(1))
     assert (cut.accuracy, cut.mean_layer, cut.cost) == (0.75, 1, 0.5)
-    assert not any(isinstance(policy, AtExit) for policy in replay(*worked(), grid=Grid(caps=False)).exit_policies)
-
-
-def test_points_read_like_a_list() -> None:
-    points = replay(*worked(), grid=SMALL)
-    assert len(list(points)) == len(points) == len(points.routers) * len(points.exit_policies)
-    assert points[-1] == points[len(points) - 1]
-    assert points[:2] == [points[0], points[1]]
-    with pytest.raises(IndexError):
-        points[len(points)]
+    assert not any("AtExit" in repr(point.exit_policy) for point in replay(worked(), grid=Grid(caps=False)))
 
 
 def test_probabilities_that_are_not_numbers_count_as_unsure() -> None:
-    examples = Examples.of(
-        yes(math.nan, 0.9), yes(0.9, 0.9)[:, None], np.ones(2, dtype=np.int64), lengths=np.array([1, 1]), layers=(1,)
-    )
-    point = choose(examples, Costs.by_layers((1,), tier1=0.1), max_drop=0)
+    costs = Costs.by_layers((1,), tier1=0.1)
+    examples = told(yes(math.nan, 0.9), yes(0.9, 0.9)[:, None], np.ones(2, dtype=np.int64), costs, layers=(1,))
+    point = choose(examples, max_drop=0)
     assert (point.deferred, point.accuracy) == (0.5, 1)
-    state = RoutingState(yes(math.nan, 0.9), max_probability(yes(math.nan, 0.9)), np.array([1, 1]))
-    assert routing.decide(point.router, state).tolist() == [True, False]
+    assert routing.decide(point.router, examples.routing_state).tolist() == [True, False]
 
 
 def test_large_enough_for_intents_in_well_under_a_minute() -> None:
     rng = np.random.default_rng(0)
     tier1, tier2 = rng.random((3000, 150), np.float32), rng.random((3000, 6, 150), np.float32)
-    examples = Examples.of(
-        tier1, tier2, rng.integers(0, 150, 3000), lengths=rng.integers(4, 30, 3000), layers=range(1, 7)
+    layers = (1, 2, 3, 4, 5, 6)
+    examples = told(
+        tier1,
+        tier2,
+        rng.integers(0, 150, 3000),
+        Costs.by_layers(layers, tier1=0.01),
+        lengths=rng.integers(4, 30, 3000),
+        layers=layers,
     )
-    points = replay(examples, Costs.by_layers(range(1, 7), tier1=0.01))
-    assert len(points) > 50_000
-    assert isinstance(points[points.cheapest(0.0) or 0], OperatingPoint)
+    assert isinstance(choose(examples, max_drop=0.0), Point)
+    assert sum(1 for _ in replay(examples)) > 50_000
 
 
-def test_no_point_within_a_bound() -> None:
-    points = replay(*worked(), grid=SMALL)
-    assert points.cheapest(-1.0) is None
-
-
-def test_a_bound_outside_0_to_1() -> None:
-    with pytest.raises(OptionError, match=r"max_drop must be in \[0, 1\], was: 2; 0.005 is half a point"):
-        choose(*worked(), max_drop=2)
-
-
-def test_costs_for_another_number_of_exits() -> None:
-    examples, _ = worked()
-    with pytest.raises(OptionError, match="there must be a cost for each of the 2 exits, were: 3; give one per stage"):
-        replay(examples, Costs.by_layers((1, 2, 3), tier1=0.1))
-
-
-@pytest.mark.parametrize("costs", [(-1.0, (1.0,)), (0.0, ()), (0.1, (0.0,)), (math.nan, (1.0,))])
-def test_impossible_costs(costs: tuple[float, tuple[float, ...]]) -> None:
-    with pytest.raises(OptionError, match="costs must be at least 0, finite and above 0 for tier 2, were: Costs"):
-        Costs(*costs)
-
-
-def test_shapes_that_do_not_fit_are_all_named() -> None:
-    with pytest.raises(
-        OptionError, match=r"was: tier2 \(2, 1, 2\), truth \(3,\) instead of \(2,\), layers \(2,\) inst"
-    ):
-        Examples.of(
-            yes(0.1, 0.2), yes(0.1, 0.2)[:, None], np.zeros(3, dtype=np.int64), lengths=np.array([1, 1]), layers=(1, 2)
-        )
-
-
-def test_no_examples() -> None:
-    none = np.empty((0, 2), dtype=np.float32)
-    empty = np.empty(0, dtype=np.int64)
-    with pytest.raises(OptionError, match="there must be at least one example"):
-        Examples.of(none, none[:, None], empty, lengths=empty, layers=(1,))
-
-
-def test_a_grid_without_thresholds() -> None:
-    with pytest.raises(OptionError, match="exits must be a whole number of at least 1, was: 0"):
+def test_bad_use() -> None:
+    with pytest.raises(OptionError, match=r"max_drop must be in \[0, 1\], (was:|got) 2; 0.005 is half a point"):
+        choose(worked(), max_drop=2)
+    with pytest.raises(OptionError, match="a bound on accuracy need labels, got texts without; label them"):
+        replay(told(worked().tier1, worked().tier2, None, worked().costs))  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=r"exits must be a whole number of at least 1, (was:|got) 0"):
         Grid(exits=0)
+
+
+@pytest.mark.parametrize("costs", [(-1.0, (1.0,)), (0.0, ()), (0.1, (0.0,)), (math.nan, (1.0,)), (0.1, (1.0,), (1, 1))])
+def test_impossible_costs(costs: tuple[float, tuple[float, ...]]) -> None:
+    with pytest.raises(OptionError, match="costs must be at least 0, finite, above 0 for tier 2 and as many for"):
+        Costs(*costs)

@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,17 @@ import pytest
 from cascade import Classifier, Tagger
 from cascade.bundle.certificate import Certificate
 from cascade.bundle.manifest import MANIFEST_FILE
-from cascade.calibration import Costs
-from cascade.calibration import answers as module
-from cascade.calibration.answers import Answers
-from cascade.cli import calibrate_run
+from cascade.calibration import observing
+from cascade.calibration.certify import texts as certifying
+from cascade.calibration.costs import Costs
+from cascade.calibration.runs import policies_of
+from cascade.calibration.texts import TextAnswers
+from cascade.cli.calibrate import plain as calibrate_plain
+from cascade.cli.calibrate import run as calibrate_run
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all, defer_none
 from tests.models.cli import Command
+from tests.models.tagged import GRID, labelled
 from tests.models.toy import SENTENCES, toy_bundle
 from tests.models.toy_tags import tag_bundle
 
@@ -67,10 +73,12 @@ def data(tmp_path: Path, examples: list[dict[str, str]]) -> Path:
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """With costs that do not depend on how fast this machine is: of so small graphs they say nothing."""
 
-    def observe(*arguments: Any, **options: Any) -> tuple[Answers, Costs]:
-        return module.observe(*arguments, **options)[0], Costs(tier1=5e-5, stages=(3e-4, 3e-4, 3e-4))
+    def observe(*arguments: Any, **options: Any) -> TextAnswers:
+        costs = Costs(tier1=5e-5, stages=(3e-4, 3e-4, 3e-4))
+        return replace(observing.observe_texts(*arguments, **options), costs=costs)
 
-    monkeypatch.setattr(calibrate_run, "observe", observe)
+    monkeypatch.setattr(certifying, "observe_texts", observe)
+    monkeypatch.setattr(calibrate_plain, "observe_texts", observe)
     return Command(capsys, monkeypatch)
 
 
@@ -117,7 +125,8 @@ def test_a_certificate_is_written_and_holds(run: Command, model: Path, data: Pat
     assert written["certificate"] == certificate.to_json()
     assert written["figures"]["harms"] == certificate.events
     assert written["path"][written["number"]]["tested"]["events"] == certificate.events
-    assert written["setting"] == certified.settings
+    assert written["policies"] == policies_of(certified).to_json()
+    assert written["made"]["command"].startswith("cascade calibrate ")
     # What was replayed is what the written bundle does.
     lines = [json.loads(line) for line in data.read_text().splitlines()]
     order = np.random.default_rng(0).permutation(600)[120:]
@@ -152,8 +161,9 @@ def test_a_refusal_says_how_many_examples_it_takes(run: Command, model: Path, da
     folder = tmp_path / "certified"
     done = run("calibrate", str(model), "--data", str(data), "--max-drop", "0.001", "--output", str(folder))
     assert done.status == 1
-    assert "480 examples are left to test with, and even without a single event it takes 2995" in done.out
+    assert "480 texts are left to test with, and even without a single event it takes 2995" in done.out
     assert "examples needed  about 3,744 in all" in done.out
+    assert "Take new examples for it and leave these out: adding to them and asking again" in done.out
     assert done.out.endswith("Nothing was written.\n")
     assert not folder.exists()
 
@@ -161,10 +171,8 @@ def test_a_refusal_says_how_many_examples_it_takes(run: Command, model: Path, da
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--budget", "0.4"), "at most 40 % of texts are deferred to tier 2"),
-        (("--latency", "3ms"), "a text costs at most 3 ms on average"),
         (("--max-drop", "0.3", "--two-sided"), "accuracy differs by at most 30 points from"),
-        (("--agreement", "0.3", "--per-class"), "for every label by itself"),
+        (("--agreement", "0.3", "--per-class"), "for every label separately"),
         (("--max-drop", "0.3", "--confidence", "0.8"), "with a confidence of 80 %"),
     ],
 )
@@ -174,6 +182,70 @@ def test_ways_of_asking(run: Command, model: Path, data: Path, arguments: tuple[
     assert said in done.out
     assert "certified" in done.out
     assert "predicted speed-up" in done.out
+
+
+@pytest.mark.parametrize("arguments", [("--budget", "0.4"), ("--latency", "5s")])
+def test_deferral_without_a_guarantee(
+    run: Command, model: Path, data: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "out"
+    done = run("calibrate", str(model), "--data", str(data), *arguments, "--output", str(folder))
+    assert done.status == 0
+    assert done.out.startswith(f"{model}, 600 examples of data.jsonl, no guarantee: all of them choose")
+    assert f"Written to {folder}, without a certificate." in done.out
+    written = Classifier.from_pretrained(folder, threads=1)
+    assert repr(written.router) in done.out
+    assert written.certificate is None
+    if "--budget" in arguments:
+        texts = [json.loads(line)["text"] for line in data.read_text().splitlines()]
+        assert written.predict(texts).stats.deferred / 600 == pytest.approx(0.4, abs=0.03)
+
+
+def test_thresholds_without_a_guarantee(run: Command, data: Path, tmp_path: Path) -> None:
+    folder, report = tmp_path / "mine", tmp_path / "report.json"
+    make(folder)
+    command = ("calibrate", str(folder), "--data", str(data), "--no-guarantee", "--max-drop", "0.03")
+    done = run(*command, "--per-exit", "--write", "--json", str(report))
+    assert done.status == 0
+    rows = [line for line in done.out.splitlines() if line.startswith("->")]
+    assert [row.split()[1] for row in rows] == ["3.00"]
+    assert "Full tier 2: " in done.out
+    written = json.loads(report.read_text())
+    assert written["guarantee"] is False
+    assert written["point"]["drop"] <= 0.03 + 1e-9
+    classifier = Classifier.from_pretrained(folder, threads=1)
+    assert policies_of(classifier).to_json() == written["policies"]
+    note = manifest(folder)["figures"]["operating_point"]
+    assert (note["data"], note["asked"]) == ("data.jsonl", "--max-drop 0.03")
+    # What was replayed is what the written bundle does.
+    lines = [json.loads(line) for line in data.read_text().splitlines()]
+    made = classifier.predict([line["text"] for line in lines]).labels
+    right = sum(a == line["label"] for a, line in zip(made, lines, strict=True))
+    assert right / 600 == pytest.approx(written["point"]["accuracy"])
+    again = run("calibrate", str(folder), "--data", str(data), "--max-drop", "0.2")
+    assert "Warning: the bundle was made with a file of the same name (figures.operating_point.data)" in again.out
+
+
+def test_the_bundle_is_written_whatever_the_reports_stumble_over(
+    run: Command, model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, report = tmp_path / "certified", tmp_path / "report.json"
+
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("cascade.runtime.host.version", missing)
+    command = ("calibrate", str(model), "--data", str(data), "--max-drop", "0.2", "--output", str(folder))
+    assert run(*command, "--json", str(report)).status == 0
+    assert json.loads(report.read_text())["made"]["onnxruntime"] == "unknown"
+
+    def broken(*_arguments: object, **_options: object) -> None:
+        raise OSError("the report cannot be written")
+
+    monkeypatch.setattr(calibrate_run, "write", broken)
+    again = (*command[:-1], str(tmp_path / "again"), "--json", str(report))
+    assert run(*again).status == 2
+    assert Classifier.from_pretrained(tmp_path / "again", threads=1).certificate is not None
 
 
 def test_no_labels_are_needed_for_agreement(
@@ -200,11 +272,20 @@ def test_doubtful_examples_stand_in_the_certificate(
     folder = tmp_path / "certified"
     done = run("calibrate", str(model), "--data", str(file), "--max-drop", "0.3", "--output", str(folder))
     assert done.status == 0
-    repeated = f"7 of {len(some) + 7} texts repeat others"
-    assert f"Warning: {repeated}" in done.out
+    assert done.out.startswith(f"{model}, {len(some)} examples of some.jsonl: ")
+    copies = f"7 of {len(some) + 7} texts are copies of others and were left out"
+    assert f"Warning: {copies}" in done.out
     assert "Warning: there is no example of neutral: nothing was tested of it." in done.out
-    warnings = manifest(folder)["certificate"]["warnings"]
-    assert [warning.split(":")[0] for warning in warnings] == [repeated, "there is no example of neutral"]
+    certificate = manifest(folder)["certificate"]
+    assert [one.split(":")[0] for one in certificate["warnings"]] == [copies, "there is no example of neutral"]
+    assert certificate["data"]["examples"] == len(some)
+
+
+def test_copies_certify_nothing(run: Command, model: Path, examples: list[dict[str, str]], tmp_path: Path) -> None:
+    file = write(tmp_path / "copies.jsonl", examples[:12] * 100)
+    done = run("calibrate", str(model), "--data", str(file), "--max-drop", "0.01")
+    assert done.status == 2
+    assert "there must be at least 20 distinct examples, got 12" in done.err
 
 
 def test_a_class_that_is_missing_is_named_where_classes_count(
@@ -214,7 +295,7 @@ def test_a_class_that_is_missing_is_named_where_classes_count(
     file = write(tmp_path / "some.jsonl", some)
     done = run("calibrate", str(model), "--data", str(file), "--max-drop", "0.3", "--per-class")
     assert done.status == 1
-    assert "examples of every class are needed to test with, fewer are left of 'neutral' (0)" in done.out
+    assert "texts of every class are needed to test with, fewer are left of 'neutral' (0)" in done.out
 
 
 def test_a_bundle_that_knows_the_file(run: Command, data: Path, tmp_path: Path) -> None:
@@ -232,14 +313,10 @@ def test_a_bundle_that_knows_the_file(run: Command, data: Path, tmp_path: Path) 
 
 
 def test_pictures(run: Command, model: Path, data: Path, tmp_path: Path) -> None:
-    png, html = tmp_path / "a.png", tmp_path / "a.html"
-    command = ("calibrate", str(model), "--data", str(data), "--max-drop", "0.2", "--per-class")
-    done = run(*command, "--png", str(png), "--html", str(html))
+    png = tmp_path / "a.png"
+    done = run("calibrate", str(model), "--data", str(data), "--max-drop", "0.2", "--per-class", "--png", str(png))
     assert done.status == 0
     assert png.read_bytes().startswith(b"\x89PNG")
-    page = html.read_text()
-    assert f"cascade {' '.join(command)}" in page
-    assert "for every label by itself" in page
 
 
 def test_columns(run: Command, model: Path, examples: list[dict[str, str]], tmp_path: Path) -> None:
@@ -253,17 +330,24 @@ def test_columns(run: Command, model: Path, examples: list[dict[str, str]], tmp_
     ("arguments", "message"),
     [
         (("--max-drop", "0.1", "--budget", "0.2"), "--max-drop and --budget exclude each other; ask for one of them"),
-        (("--agreement", "0.1", "--two-sided"), "--two-sided must be used with --max-drop, was: --agreement"),
+        (
+            ("--agreement", "0.1", "--two-sided"),
+            "--two-sided must be used with a bound on the drop, got --agreement; leave it out",
+        ),
         (
             ("--latency", "5ms", "--per-class"),
-            "--per-class must be used with --max-drop or --agreement, was: --latency",
+            "--per-class must be used with --max-drop or --agreement, got --latency without a guarantee; leave it out",
         ),
+        (("--agreement", "0.1", "--no-guarantee"), "--no-guarantee must be used with --max-drop, got --agreement"),
+        (("--per-exit",), "--per-exit must be used with --no-guarantee --max-drop, got --max-drop; leave it out"),
+        (("--budget", "0.1", "--png", "x.png"), "--png must be used with a guarantee, got --budget"),
+        (("--no-guarantee", "--f1"), "--f1 must be used with taggers, but"),
         (("--latency", "5"), "a time must be a number with its unit (us, ms or s), was: '5'; write 5ms"),
-        (("--max-drop", "1.5"), "the drop must be above 0 and below 1, was: 1.5"),
-        (("--confidence", "1"), "the confidence must be above 0 and below 1, was: 1.0"),
-        (("--unit", "word"), "--unit must be used with taggers, but"),
+        (("--max-drop", "1.5"), "--max-drop must be above 0 and below 1, got 1.5"),
+        (("--confidence", "1"), "--confidence must be above 0 and below 1, got 1.0"),
+        (("--tokens-column", "x"), "--tokens-column must be used with taggers, but"),
         (("--write", "--output", "x"), "--write and --output exclude each other, both were given; leave one out"),
-        (("--json", "missing/x.json"), "--json must be a file in a folder that is there, was: missing/x.json"),
+        (("--json", "missing/x.json"), "--json must be a file in a folder that is there, got missing/x.json"),
     ],
 )
 def test_bad_use(run: Command, model: Path, data: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -276,13 +360,13 @@ def test_bad_use(run: Command, model: Path, data: Path, arguments: tuple[str, ..
 
 def test_bad_places(run: Command, model: Path, data: Path, tmp_path: Path) -> None:
     done = run("calibrate", str(model), "--data", str(tmp_path / "none.jsonl"))
-    assert done.err == f"Error: --data must be a file of examples, was: {tmp_path}/none.jsonl; check the path\n"
+    assert done.err == f"Error: --data must be a file of examples, got {tmp_path}/none.jsonl; check the path\n"
     done = run("calibrate", str(model), "--data", str(data), "--output", str(model))
-    assert done.err == f"Error: --output must not be there yet, was: {model}; choose another folder\n"
+    assert done.err == f"Error: --output must not be there yet, got {model}; choose another folder\n"
     done = run("calibrate", "somebody/model", "--data", str(data), "--write")
-    assert done.err.startswith("Error: --write needs a bundle in a folder, was: somebody/model; give --output FOLDER")
+    assert done.err.startswith("Error: --write needs a bundle in a folder, got somebody/model; give --output FOLDER")
     before = data.read_bytes()
-    for option in ("--json", "--png", "--html"):
+    for option in ("--json", "--png"):
         done = run("calibrate", str(model), "--data", str(data), option, str(data))
         assert (done.status, done.out) == (2, "")
         assert done.err.startswith("Error: an output must be another file than the input, was: ")
@@ -314,7 +398,7 @@ def test_bad_lines(
 def test_too_few_examples(run: Command, model: Path, examples: list[dict[str, str]], tmp_path: Path) -> None:
     done = run("calibrate", str(model), "--data", str(write(tmp_path / "few.jsonl", examples[:12])))
     assert done.status == 2
-    assert "there must be at least 20 examples, were: 12" in done.err
+    assert "there must be at least 20 distinct examples, got 12" in done.err
 
 
 def test_the_extra_is_asked_for_by_name() -> None:
@@ -332,7 +416,7 @@ def test_the_extra_is_asked_for_by_name() -> None:
     assert 'pip install "cascade-encoder[calibrate]"' in done.stderr
 
 
-def test_a_tagger_is_certified_by_sentence_or_word(run: Command, tmp_path: Path) -> None:
+def test_a_tagger(run: Command, tmp_path: Path) -> None:
     folder = tmp_path / "tagger"
     tag_bundle(folder)
     random = np.random.default_rng(0)
@@ -345,14 +429,34 @@ def test_a_tagger_is_certified_by_sentence_or_word(run: Command, tmp_path: Path)
     assert done.status == 1
     assert "accuracy of sentences is at most 1 point below" in done.out
     assert "examples needed  about " in done.out
-    done = run("calibrate", str(folder), "--data", str(file), "--max-drop", "0.01", "--unit", "word")
-    assert "accuracy of words is at most 1 point below" in done.out
+    budget = run("calibrate", str(folder), "--data", str(file), "--budget", "0.2")
+    assert budget.status == 0
+    assert "no guarantee" in budget.out
     bare = write(tmp_path / "bare.jsonl", [{"tokens": some} for some in words])
     done = run("calibrate", str(folder), "--data", str(bare))
     assert done.status == 2
     assert f"--max-drop needs tags, but {bare} has none in the column 'tags'" in done.err
     mixed = write(tmp_path / "mixed.jsonl", [*lines, {"tokens": ["good"]}])
-    assert (
-        "line 81: every sentence must have tags, or none, was: 1 of 81"
-        in run("calibrate", str(folder), "--data", str(mixed)).err
-    )
+    said = run("calibrate", str(folder), "--data", str(mixed)).err
+    assert "line 81: every sentence must have tags, or none, was: 1 of 81" in said
+    assert "must be used with classifiers" in run("calibrate", str(folder), "--data", str(file), "--per-class").err
+
+
+def test_thresholds_of_a_tagger_without_a_guarantee(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, report = tmp_path / "tagger", tmp_path / "report.json"
+    tag_bundle(folder)
+    tagger = Tagger.from_pretrained(folder, threads=1)
+    file = labelled(tagger, tmp_path, "tagged.jsonl", count=60, seed=3)
+    monkeypatch.setattr(calibrate_plain, "WordGrid", lambda **options: replace(GRID, **options))
+    command = ("calibrate", str(folder), "--data", str(file), "--no-guarantee", "--max-drop", "0.1", "--f1", "--write")
+    done = run(*command, "--json", str(report))
+    assert done.status == 0
+    assert "entity F1" in done.out
+    assert [line.split()[1] for line in done.out.splitlines() if line.startswith("->")] == ["kept"]
+    written = json.loads(report.read_text())
+    again = Tagger.from_pretrained(folder, threads=1)
+    assert policies_of(again).to_json() == written["policies"]
+    assert written["metric"] == "entity F1"
+    assert written["drop"] <= 0.1

@@ -127,7 +127,7 @@ def test_a_fault_of_the_program_is_not_hidden() -> None:
 def test_commands_without_their_extra_end_in_one_line(door: str, arguments: list[str], extra: str) -> None:
     code = (
         "import sys\n"
-        "for name in ('accelerate', 'onnx', 'optimum', 'scipy', 'sklearn', 'torch', 'transformers'):\n"
+        "for name in ('accelerate', 'onnx', 'optimum', 'scipy', 'torch', 'transformers'):\n"
         "    sys.modules[name] = None\n"
         f"from {door} as command\nsys.argv[1:] = {arguments!r}\ncommand()"
     )

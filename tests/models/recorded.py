@@ -1,19 +1,27 @@
-"""Recorded answers of tiers that never ran, for the tests of certification: documents of known difficulty."""
+"""Recorded answers of tiers that never ran: texts of known difficulty."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from cascade.calibration import Costs
-from cascade.calibration.answers import Answers
-from cascade.calibration.temperature import Temperatures
+from cascade.calibration.costs import Costs
+from cascade.calibration.runs import two_tiers
+from cascade.calibration.texts import TextAnswers
 from cascade.core.confidence import probabilities
+from cascade.policies.exits import ExitPolicy
+from cascade.policies.routing import Router
+from cascade.policies.settings import Policies
 
 COSTS = Costs(tier1=0.05, stages=(0.3, 0.3, 0.3), always=0.02)
+COLD = ((1.0,), (1.0, 1.0, 1.0))
+
+
+def policies(router: Router, exit_policy: ExitPolicy, blend: float = 0.0) -> Policies:
+    return two_tiers(router, exit_policy, blend=blend, temperatures=COLD)
 
 
 def recorded(
-    documents: int,
+    items: int,
     *,
     labels: int = 3,
     multi_label: bool = False,
@@ -21,20 +29,21 @@ def recorded(
     labelled: bool = True,
     noise: float = 1.0,
     seed: int = 0,
-) -> Answers:
+    costs: Costs = COSTS,
+) -> TextAnswers:
     """Each head sees the truth through noise, tier 1 through most and the last exit through least.
 
-    `windows`: of each document at most; with more than one the documents have 1 to so many.
+    `windows`: of each item at most; with more than one the items have 1 to so many.
     """
     random = np.random.default_rng(seed)
-    counts = random.integers(1, windows + 1, documents) if windows > 1 else np.ones(documents, dtype=np.int64)
-    owner = np.repeat(np.arange(documents, dtype=np.int64), counts)
+    counts = random.integers(1, windows + 1, items) if windows > 1 else np.ones(items, dtype=np.int64)
+    owner = np.repeat(np.arange(items, dtype=np.int64), counts)
     rows = len(owner)
     if multi_label or labels == 1:
-        truth = random.integers(0, 2, (documents, labels))
+        truth = random.integers(0, 2, (items, labels))
         signal = (4.0 * truth - 2.0)[owner]
     else:
-        truth = random.integers(0, labels, documents)
+        truth = random.integers(0, labels, items)
         signal = 4.0 * np.eye(labels)[truth][owner]
     shared = random.normal(size=(rows, labels))
     heads = [
@@ -44,13 +53,14 @@ def recorded(
         )
         for own in (1.5, 1.2, 0.7, 0.0)
     ]
-    return Answers(
+    return TextAnswers(
         tier1=heads[0],
         tier2=np.stack(heads[1:], axis=1),
-        documents=owner,
+        items=owner,
         lengths=random.integers(5, 40, rows),
         layers=(2, 4, 6),
         truth=truth if labelled else None,
-        temperatures=Temperatures(1.0, (1.0, 1.0, 1.0)),
+        temperatures=COLD,
+        costs=costs,
         multi_label=multi_label,
     )

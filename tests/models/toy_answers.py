@@ -1,4 +1,4 @@
-"""Observed answers of a toy tagger, for tests of certification by word and by sentence."""
+"""Observed answers of a toy tagger, for tests of thresholds and certificates of sentences."""
 
 from __future__ import annotations
 
@@ -6,22 +6,32 @@ from dataclasses import replace
 
 import numpy as np
 
-from cascade.calibration import WordCosts, WordGrid
-from cascade.calibration.claims import Unit
-from cascade.calibration.replay import Setting
-from cascade.calibration.word_answers import WordAnswers, WordRun
+from cascade.calibration.costs import HALTED, Costs
+from cascade.calibration.runs import Run, two_tiers
+from cascade.calibration.sentences import WordAnswers
+from cascade.calibration.thresholds.words import WordGrid
 from cascade.policies.decoding import argmax
 from cascade.policies.exits import AtExit, MaxProbability, any_of
 from cascade.policies.routing import Threshold
+from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import Windows, whole_sentences
 from tests.models.toy_tagging import LAYERS, ToyTagger, sentences_of
 
 RNG = np.random.default_rng(1)
 PIECES = [RNG.integers(1, 3, RNG.integers(1, 9)).tolist() for _ in range(120)]
-COSTS = WordCosts.by_layers(LAYERS, tier1=0.02)
-GRID = WordGrid(deferred=(0.2, 0.5, 0.8), windows=(Windows(1), whole_sentences), thresholds=(0.05, 0.3), spread=(1,))
-SETTING = Setting(Threshold(0.7), any_of(MaxProbability(0.8), AtExit(5)), blend=0.3, windows=Windows(1))
-WORD, SENTENCE = Unit.WORD, Unit.SENTENCE
+COSTS = Costs.by_layers(LAYERS, tier1=0.02, halted=HALTED)
+GRID = WordGrid(
+    deferred=(0.2, 0.5, 0.8), windows=(Windows(1), whole_sentences), doubts=(0.05, 0.3), exits=(TokenExit(0.5),)
+)
+COLD = ((1.0,), (1.0,) * 4)
+SETTING = two_tiers(
+    Threshold(0.7),
+    any_of(MaxProbability(0.8), AtExit(5)),
+    blend=0.3,
+    windows=Windows(1),
+    decoding=argmax,
+    temperatures=COLD,
+)
 
 
 def toy_answers() -> WordAnswers:
@@ -32,17 +42,16 @@ def toy_answers() -> WordAnswers:
     toy.heads[:] = toy.heads[0]
     truth = toy.tier2().all_exits(words)[:, -1].argmax(axis=1)
     truth[::7] = (truth[::7] + 1) % 3
-    return WordAnswers.of(toy.tier1(), toy.tier2(), words, truth, decoding=argmax)
+    answers = WordAnswers(toy.tier1(), toy.tier2(), argmax, words, truth, costs=COSTS)
+    return replace(answers, at_full=answers.full)
 
 
 def fixed(answers: WordAnswers, counts: list[int], full: list[int], truth: list[int] | None) -> WordAnswers:
     """Sentences of so many words with these answers at full depth."""
-    tags = np.array(full)
-    run = WordRun(tags, tags >= 0, tags, 1.0)
     known = None if truth is None else np.array(truth)
-    return replace(answers, words=sentences_of([[1] * count for count in counts]), truth=known, full=run)
+    return replace(answers, words=sentences_of([[1] * count for count in counts]), truth=known, at_full=ran(full))
 
 
-def ran(tags: list[int], deferred: list[int] | None = None) -> WordRun:
-    second = np.array(deferred or [1] * len(tags)) > 0
-    return WordRun(np.array(tags), second, second * 2, 1.0)
+def ran(tags: list[int]) -> Run:
+    given = np.array(tags)
+    return Run(given[:, None], given >= 0, np.full(len(given), 2), 1.0)

@@ -1,0 +1,109 @@
+"""What a count of events says about the rate behind it: exact p-values, limits and sample sizes.
+
+The null hypothesis is always that the true rate is at least `bound`: a small p-value speaks for the claim that it is
+below. Examples are assumed to be drawn independently from the texts that the claim is about. To test several rates at
+once (harm in every class) take the largest p-value: nothing has to be corrected, because the claim fails as soon as one
+of them does (intersection-union test; Berger 1982).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import bdtr, betaincinv  # binom.cdf and beta.ppf of scipy.stats, without their overhead
+from scipy.stats import nbinom
+
+from cascade.core.checks import check_inside
+from cascade.core.rows import IntArray
+from cascade.exceptions import OptionError
+
+__all__ = ["examples_needed", "fixed_sequence", "p_value", "upper_limit"]
+
+Table = npt.NDArray[np.float64]
+
+
+def p_value(events: IntArray | int, examples: IntArray | int, bound: float) -> Table:
+    """The exact binomial tail P(Bin(examples, bound) <= events), elementwise; 1 where there are no examples.
+
+    Raises:
+        OptionError: a bound outside (0, 1), or counts that cannot be.
+    """
+    check_inside("bound", bound, "0.01 is one in a hundred")
+    return np.asarray(bdtr(*_counts(events, examples), bound), dtype=np.float64)
+
+
+def upper_limit(events: IntArray | int, examples: IntArray | int, *, confidence: float = 0.95) -> Table:
+    """The one-sided Clopper-Pearson limit: the largest rate that so few events do not rule out, elementwise.
+
+    It holds for a setting that was fixed before the examples were seen. For a setting that was selected by the same
+    counts it is an estimate.
+
+    Raises:
+        OptionError: a confidence outside (0, 1), or counts that cannot be.
+    """
+    check_inside("confidence", confidence, "0.95 is usual")
+    found, total = _counts(events, examples)
+    rest = np.asarray(total - found)
+    return np.where(rest == 0, 1.0, betaincinv(found + 1, np.maximum(rest, 1), confidence))
+
+
+def examples_needed(bound: float, *, confidence: float = 0.95, rate: float = 0.0) -> int:
+    """The least number of examples that certifies a setting whose events come at `rate`, if they come as expected.
+
+    A sample has more events than its expectation about every other time: plan with a few more.
+
+    Args:
+        bound: in (0, 1).
+        confidence: in (0, 1).
+        rate: of events, below `bound`. The number grows with 1 / (bound - rate)^2.
+
+    Raises:
+        OptionError: a bound or confidence outside (0, 1), or a rate that is not below the bound.
+    """
+    check_inside("bound", bound, "0.01 is one in a hundred")
+    check_inside("confidence", confidence, "0.95 is usual")
+    if not 0 <= rate < bound:
+        raise OptionError(f"rate must be at least 0 and below the bound {bound}, got {rate!r}; lower the rate")
+    start, block = 0, 1
+    while True:
+        events = np.arange(start, start + block)
+        # P(Bin(n, bound) <= k) is the chance that event k + 1 comes after n trials: a quantile of that waiting time.
+        trials = nbinom.ppf(confidence, events + 1, bound) + events + 1
+        enough = np.flatnonzero(rate * trials <= events + 1e-9)
+        if len(enough):
+            return int(trials[enough[0]])
+        start, block = start + block, 2 * block
+
+
+def fixed_sequence(p_values: Iterable[float], *, level: float = 0.05) -> int:
+    """How many leading points pass, each tested at the full level, up to the first that fails.
+
+    The order must be fixed before these examples are seen. The chance that any point that passed is unsafe is at most
+    the level, because the first unsafe point of the order has to pass, which is one test (fixed-sequence testing;
+    "Learn then Test", Angelopoulos et al. 2021). Nothing is assumed about how risk changes along the order.
+
+    Args:
+        p_values: read up to the first failure and no further, as each may be expensive. NaN does not pass.
+        level: the error allowed to the whole sequence, 1 - confidence.
+
+    Raises:
+        OptionError: a level outside (0, 1).
+    """
+    check_inside("level", level, "0.05 is usual")
+    passed = 0
+    for value in p_values:
+        if not value <= level:
+            break
+        passed += 1
+    return passed
+
+
+def _counts(events: IntArray | int, examples: IntArray | int) -> tuple[IntArray, IntArray]:
+    found, total = np.asarray(events), np.asarray(examples)
+    if not np.issubdtype(found.dtype, np.integer) or not np.issubdtype(total.dtype, np.integer):
+        raise OptionError(f"events and examples must be whole numbers, got {found.dtype}, {total.dtype}; count them")
+    if (found < 0).any() or (found > total).any():
+        raise OptionError(f"events must be between 0 and the number of examples, got {events!r} of {examples!r}")
+    return found, total

@@ -1,0 +1,137 @@
+"""What can be asked of a calibration: a bound on the accuracy lost, or on disagreement with the last tier.
+
+A claim is about texts (or sentences) like those it was tested on. Its confidence is that of the procedure: of many
+calibrations at 0.95, at most one in twenty certifies a bound that does not hold.
+
+    MaxDrop(0.01)       accuracy at most a point below tier 2's at full depth: harm is tested, which bounds the drop
+    Agreement(0.01)     the answer differs from tier 2's at full depth in at most one of a hundred; needs no labels
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any, ClassVar, TypeAlias
+
+from cascade.core.checks import check_inside
+
+__all__ = ["Agreement", "Claim", "MaxDrop", "RiskTarget", "Unit"]
+
+FULL = "tier 2 at full depth"
+
+
+class Unit(Enum):
+    """What is counted: texts, or the sentences of a tagger."""
+
+    TEXT = "text"
+    SENTENCE = "sentence"
+
+
+@dataclass(frozen=True)
+class MaxDrop:
+    """Accuracy may be at most so much below that of tier 2 at full depth.
+
+    Tested is harm: the cascade answers wrongly where full depth is right. drop = P(harm) - P(gain) <= P(harm).
+
+    Attributes:
+        bound: in (0, 1), 0.01 being a point.
+        two_sided: test instead that right and wrong differ at all (harm or gain), which bounds the change of accuracy
+            in either direction.
+        per_class: the bound must hold among the texts of each label separately.
+    """
+
+    bound: float = 0.01
+    two_sided: bool = field(default=False, kw_only=True)
+    per_class: bool = field(default=False, kw_only=True)
+    needs_labels: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bound", check_inside("the drop", self.bound, "0.01 is one point"))
+
+    def describe(self, unit: Unit = Unit.TEXT) -> str:
+        """The claim in words."""
+        what = "accuracy" if unit is Unit.TEXT else f"accuracy of {unit.value}s"
+        apart = "differs by at most" if self.two_sided else "is at most"
+        beside = f"from that of {FULL}" if self.two_sided else f"below that of {FULL}"
+        points = f"{_percent(self.bound)} {'point' if self.bound <= 0.01 else 'points'}"
+        return f"{what} {apart} {points} {beside}{_classes(self.per_class)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict: the name under `ask`, and the fields."""
+        return {"ask": "MaxDrop", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The answer may differ from that of tier 2 at full depth in at most this share; bounds the drop too.
+
+    Attributes:
+        bound: in (0, 1).
+        per_class: the bound must hold among the texts of each answer of full depth separately.
+    """
+
+    bound: float = 0.01
+    per_class: bool = field(default=False, kw_only=True)
+    needs_labels: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bound", check_inside("the disagreement", self.bound, "0.01 is one of a hundred"))
+
+    def describe(self, unit: Unit = Unit.TEXT) -> str:
+        """The claim in words."""
+        share = f"at most {_percent(self.bound)} % of {unit.value}s"
+        return f"the answer differs from that of {FULL} for {share}{_classes(self.per_class)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict: the name under `ask`, and the fields."""
+        return {"ask": "Agreement", **asdict(self)}
+
+
+RiskTarget: TypeAlias = "MaxDrop | Agreement"
+"""What may be asked."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is to be certified, and how surely.
+
+    Attributes:
+        ask: what.
+        confidence: in (0, 1).
+        unit: what is counted.
+    """
+
+    ask: RiskTarget = field(default_factory=MaxDrop)
+    confidence: float = field(default=0.95, kw_only=True)
+    unit: Unit = field(default=Unit.TEXT, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "confidence", check_inside("the confidence", self.confidence, "0.95 is usual"))
+
+    @property
+    def level(self) -> float:
+        """How often a bound that does not hold may be certified: 1 - confidence."""
+        return 1 - self.confidence
+
+    @property
+    def counted(self) -> str:
+        """What the events of the test are, in words."""
+        if isinstance(self.ask, Agreement):
+            return "disagreement with tier 2"
+        return "change of correctness" if self.ask.two_sided else "harm"
+
+    def describe(self) -> str:
+        """The claim in one sentence, without a full stop."""
+        return f"{self.ask.describe(self.unit)}, with a confidence of {_percent(self.confidence)} %"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**self.ask.to_json(), "confidence": self.confidence, "unit": self.unit.value}
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.4g}"
+
+
+def _classes(per_class: bool) -> str:
+    return ", for every label separately" if per_class else ""

@@ -1,0 +1,123 @@
+"""What counts against a setting, on texts and on sentences alike, and what a setting does in figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cascade.calibration.certify.bounds import p_value
+from cascade.calibration.certify.claims import Claim, MaxDrop, RiskTarget
+from cascade.calibration.runs import Run, Sample
+from cascade.core.rows import BoolArray, IntArray
+
+__all__ = ["Figures", "by_class", "count", "differ", "figures_of", "lost"]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a setting does on the testing share. Rates of a tagger are of whole sentences.
+
+    Attributes:
+        examples: texts or sentences of this share.
+        accuracy, full_accuracy: of the setting, of tier 2 at full depth; `None` without labels, as the next three.
+        drop: the second less the first.
+        harms: wrong where full depth is right.
+        gains: right where full depth is wrong.
+        disagreements: answers that differ from full depth's.
+        deferred: share of the units.
+        mean_layer: of the deferred units; 0 where there are none.
+        seconds, full_seconds: an example costs on average: of texts predicted from costs per token, of sentences
+            measured.
+    """
+
+    examples: int
+    accuracy: float | None
+    full_accuracy: float | None
+    drop: float | None
+    harms: int | None
+    gains: int | None
+    disagreements: int
+    deferred: float
+    mean_layer: float
+    seconds: float
+    full_seconds: float
+
+    @property
+    def speed_up(self) -> float:
+        """Over tier 2 at full depth."""
+        return self.full_seconds / self.seconds if self.seconds else float("inf")
+
+
+def differ(given: IntArray, other: IntArray) -> BoolArray:
+    """Where two answers are not the same. Shape `(answers, columns)` both (`confidence.answers`), to `(answers,)`."""
+    mask: BoolArray = (given != other).any(axis=1)
+    return mask
+
+
+def lost(ask: RiskTarget, given: IntArray, full: IntArray, goal: IntArray) -> BoolArray:
+    """Where an answer counts against what was asked.
+
+    Args:
+        ask: `MaxDrop`: harm, the answer being wrong where full depth is right; if two-sided gain too. `Agreement`:
+            another answer than that of full depth.
+        given: the answers. Shape `(answers, columns)`.
+        full: those of full depth. Same shape.
+        goal: the right ones. Same shape.
+
+    Returns:
+        Shape `(answers,)`.
+    """
+    if not isinstance(ask, MaxDrop):
+        return differ(given, full)
+    right, full_right = ~differ(given, goal), ~differ(full, goal)
+    return right != full_right if ask.two_sided else full_right & ~right
+
+
+def by_class(claim: Claim, sample: Sample, run: Run) -> tuple[IntArray, IntArray]:
+    """Events and examples of each class that has to pass; one class of all where they count together."""
+    events = sample.events(lost(claim.ask, run.answers, sample.full.answers, sample.goal))
+    if claim.ask.per_class:
+        groups = sample.classes(sample.goal if isinstance(claim.ask, MaxDrop) else sample.full.answers)
+    else:
+        groups = np.ones((1, len(sample)), dtype=np.bool_)
+    return (groups & events).sum(axis=1), groups.sum(axis=1)
+
+
+def count(claim: Claim, sample: Sample, run: Run) -> tuple[int, int, float]:
+    """Events, examples and the p-value of "the rate is the bound or more".
+
+    All classes must keep the bound, so the largest p-value counts for all; events and examples are of its class.
+    """
+    events, sizes = by_class(claim, sample, run)
+    p_values = p_value(events, sizes, claim.ask.bound)
+    worst = int(p_values.argmax())
+    return int(events[worst]), int(sizes[worst]), float(p_values[worst])
+
+
+def figures_of(sample: Sample, run: Run, seconds: tuple[float, float]) -> Figures:
+    """What a setting does. `seconds`: per example, of the setting and of full depth."""
+    n = len(sample)
+
+    def total(mask: BoolArray) -> int:
+        return int(sample.events(mask).sum())
+
+    accuracy = full_accuracy = drop = harms = gains = None
+    if sample.labelled:
+        right, full_right = ~differ(run.answers, sample.goal), ~differ(sample.full.answers, sample.goal)
+        harms, gains = total(full_right & ~right), total(right & ~full_right)
+        accuracy, full_accuracy = 1 - total(~right) / n, 1 - total(~full_right) / n
+        drop = full_accuracy - accuracy
+    return Figures(
+        examples=n,
+        accuracy=accuracy,
+        full_accuracy=full_accuracy,
+        drop=drop,
+        harms=harms,
+        gains=gains,
+        disagreements=total(differ(run.answers, sample.full.answers)),
+        deferred=float(run.deferred.mean()),
+        mean_layer=run.mean_layer,
+        seconds=seconds[0],
+        full_seconds=seconds[1],
+    )

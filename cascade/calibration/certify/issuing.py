@@ -1,0 +1,69 @@
+"""From an outcome to the certificate that a bundle keeps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from cascade._version import __version__
+from cascade.bundle.certificate import Certificate, Data, Disagreement
+from cascade.calibration.certify.outcomes import Certified, Outcome
+from cascade.calibration.runs import settings_of
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+
+__all__ = ["data_of", "issue"]
+
+SAFER = 12  # settings that a certificate keeps to fall back on
+
+
+def data_of(file: Path, outcome: Outcome) -> Data:
+    """What a certificate says about its examples; the file is read once more for its hash."""
+    with file.open("rb") as source:
+        digest = hashlib.sha256()
+        while block := source.read(1 << 20):
+            digest.update(block)
+    chosen_on = len(outcome.chosen_on)
+    return Data(
+        name=file.name, sha256=digest.hexdigest(), examples=chosen_on + len(outcome.tested_on), chosen_on=chosen_on
+    )
+
+
+def issue(
+    pipeline: Classifier | Tagger, outcome: Certified, data: Data, *, warnings: Sequence[str] = ()
+) -> Certificate:
+    """The certificate of a bundle with the setting that was certified.
+
+    Args:
+        pipeline: the bundle that was calibrated.
+        outcome: of the calibration.
+        data: the examples.
+        warnings: about the examples, beside those of the outcome.
+    """
+    figures, taken, claim = outcome.figures, outcome.taken, outcome.claim
+    passed = [step.policies for step in outcome.steps[: outcome.number]]
+    # Evenly from all that passed, the one just before among them; the safest stays the first.
+    kept = sorted({round(place * (len(passed) - 1) / (SAFER - 1)) for place in range(SAFER)}) if passed else []
+    return Certificate(
+        claim=claim.ask.describe(claim.unit),
+        ask=claim.ask.to_json(),
+        confidence=claim.confidence,
+        unit=claim.unit.value,
+        examples=taken.examples,
+        events=taken.events,
+        bound=claim.ask.bound,
+        upper=taken.upper,
+        disagreement=Disagreement(
+            events=figures.disagreements, examples=figures.examples, upper=outcome.disagreement_upper
+        ),
+        method=f"{outcome.method}; the limit of disagreement holds for every setting of the path at once",
+        data=data,
+        policies=settings_of(outcome.policies),
+        safer=tuple(settings_of(passed[number]) for number in kept),
+        models=pipeline.bundle.manifest.models(),
+        library_version=__version__,
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        warnings=(*outcome.warnings, *warnings),
+    )

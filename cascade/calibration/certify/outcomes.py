@@ -1,0 +1,123 @@
+"""What comes of a calibration, as values: something certified, or a refusal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cascade.calibration.certify.claims import Claim
+from cascade.calibration.certify.events import Figures
+from cascade.calibration.runs import Run
+from cascade.calibration.temperature import Temperatures
+from cascade.core.rows import IntArray
+from cascade.policies.settings import Policies
+
+__all__ = ["Certified", "Outcome", "Refused", "Step", "Tested"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A setting of the path, and what it seemed to do on the choosing share.
+
+    Attributes:
+        policies: of the setting.
+        risk: guessed rate of what is bounded.
+        cost: relative to tier 2 at full depth without tier 1.
+        deferred: share of the units.
+    """
+
+    policies: Policies
+    risk: float
+    cost: float
+    deferred: float
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A setting that was tested.
+
+    Attributes:
+        step: of the path.
+        events: examples that count against it.
+        examples: how many there are; with `per_class` of the worst class.
+        p_value: of "the bound does not hold".
+        upper: one-sided upper limit of the rate for a setting that was fixed beforehand; of a selected one an estimate.
+    """
+
+    step: Step
+    events: int
+    examples: int
+    p_value: float
+    upper: float
+
+    @property
+    def rate(self) -> float:
+        """Of the events; 0 of no examples."""
+        return self.events / max(self.examples, 1)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Outcome:
+    """What both outcomes say.
+
+    Attributes:
+        claim: what was asked.
+        method: how it was tested, in words.
+        steps: the path.
+        tested: of its first steps; all but perhaps the last passed.
+        chosen_on, tested_on: numbers of the examples of either share.
+        temperatures: of all settings of the path.
+        seed: of the shares.
+        warnings: what makes the guarantee doubtful, each a sentence without a full stop.
+    """
+
+    claim: Claim
+    method: str
+    steps: tuple[Step, ...]
+    tested: tuple[Tested, ...]
+    chosen_on: IntArray
+    tested_on: IntArray
+    temperatures: Temperatures
+    seed: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Certified(Outcome):
+    """Something was certified.
+
+    Attributes:
+        number: of the step that is taken.
+        figures: of it.
+        disagreement_upper: upper limit of its disagreement with full depth, valid for all settings of the path at once.
+        run: what it answered on the testing share.
+        classes: events and examples of each class, where classes count separately.
+    """
+
+    number: int
+    figures: Figures
+    disagreement_upper: float
+    run: Run = field(repr=False)
+    classes: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def policies(self) -> Policies:
+        """Of the step that is taken."""
+        return self.steps[self.number].policies
+
+    @property
+    def taken(self) -> Tested:
+        """Its test."""
+        return self.tested[self.number]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Refused(Outcome):
+    """Nothing was certified.
+
+    Attributes:
+        why: a sentence without a full stop.
+        examples_needed: in all, the choosing share too, as far as these can tell; `None` where no number would do.
+    """
+
+    why: str
+    examples_needed: int | None

@@ -1,0 +1,155 @@
+"""The cheapest setting that can be certified, or why none can: one procedure for texts and for sentences.
+
+A share of the examples, drawn by a seed, chooses temperatures and a path of settings; the others test it, in its order,
+until a setting fails (fixed-sequence testing: "Learn then Test", Angelopoulos et al. 2021). The last that passed is
+taken. However many pass, the chance that a bound that does not hold is certified is at most 1 - confidence.
+
+It holds for examples that come as these did (exchangeable, none picked for its answer) and that are asked once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from cascade.calibration.certify.bounds import fixed_sequence, upper_limit
+from cascade.calibration.certify.claims import Agreement, Claim, Unit
+from cascade.calibration.certify.events import by_class, count, figures_of
+from cascade.calibration.certify.outcomes import Certified, Outcome, Refused, Step, Tested
+from cascade.calibration.certify.refusals import infeasible_reason, refusal
+from cascade.calibration.certify.split import Split
+from cascade.calibration.runs import Run, Sample
+from cascade.exceptions import OptionError
+
+__all__ = ["Chosen", "certify", "check_labels", "disagreement_limit"]
+
+S = TypeVar("S", bound=Sample)
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen(Generic[S]):
+    """What the choosing share chose.
+
+    Attributes:
+        steps: the path.
+        tester: the testing share, with the temperatures of the path.
+        warnings: what has to be said of the choice, each a sentence without a full stop.
+    """
+
+    steps: Sequence[Step]
+    tester: S
+    warnings: tuple[str, ...] = ()
+
+
+def certify(
+    examples: S,
+    claim: Claim,
+    choose: Callable[[S, S], Chosen[S]],
+    *,
+    split: Split,
+    seed: int,
+    labels: Sequence[str] = (),
+    progress: Callable[[int], object] | None = None,
+) -> Certified | Refused:
+    """Choose a path on one share of the examples, test it on the other.
+
+    Args:
+        examples: of which both tiers' answers can be asked, drawn as those of the claim will be.
+        claim: what is to be certified.
+        choose: makes a path of the choosing share; the testing share is handed on, not looked at.
+        split: both shares.
+        seed: that it was drawn by.
+        labels: names, for messages about classes; numbers if left out.
+        progress: called with 1 for each setting that was tested.
+
+    Raises:
+        OptionError: a claim that needs labels where there are none.
+    """
+    check_labels(claim, labelled=examples.labelled)
+    chooser, tester = examples.select(split.choosers), examples.select(split.testers)
+    outcome = Outcome(
+        claim=claim,
+        method=_method(claim),
+        steps=(),
+        tested=(),
+        chosen_on=split.choosers,
+        tested_on=split.testers,
+        temperatures=examples.temperatures,
+        seed=seed,
+    )
+    infeasible = infeasible_reason(claim, tester, split, labels)
+    if infeasible is not None:
+        return Refused(**vars(outcome), why=infeasible[0], examples_needed=infeasible[1])
+    chosen = choose(chooser, tester)
+    tester, steps = chosen.tester, tuple(chosen.steps)
+    tested: list[Tested] = []
+    passing: list[Run] = []  # of the last setting that passed: no setting runs twice
+
+    def p_values() -> Iterator[float]:
+        for step in steps:
+            run = tester.run(step.policies)
+            events, seen, p_value = count(claim, tester, run)
+            upper = float(upper_limit(events, seen, confidence=claim.confidence))
+            tested.append(Tested(step, events, seen, p_value, upper))
+            if p_value <= claim.level:
+                passing[:] = [run]
+            if progress is not None:
+                progress(1)
+            yield p_value
+
+    passed = fixed_sequence(p_values(), level=claim.level)
+    said = {
+        **vars(outcome),
+        "steps": steps,
+        "tested": tuple(tested),
+        "temperatures": tester.temperatures,
+        "warnings": chosen.warnings,
+    }
+    if not passed:
+        why, needed = refusal(claim, tested, len(tester), split)
+        return Refused(**said, why=why, examples_needed=needed)
+    run, number = passing[0], passed - 1
+    figures = figures_of(tester, run, tester.timed(steps[number].policies))
+    classes = zip(*(column.tolist() for column in by_class(claim, tester, run)), strict=True)
+    return Certified(
+        **said,
+        number=number,
+        figures=figures,
+        disagreement_upper=disagreement_limit(claim, figures.disagreements, figures.examples, len(steps)),
+        run=run,
+        classes=tuple(classes) if claim.ask.per_class else (),
+    )
+
+
+def check_labels(claim: Claim, *, labelled: bool) -> None:
+    """Whether the claim can be made about such examples.
+
+    Raises:
+        OptionError: it needs labels and there are none, or classes that sentences do not have.
+    """
+    if claim.ask.needs_labels and not labelled:
+        raise OptionError(
+            f"{type(claim.ask).__name__} needs labelled examples, these have none; ask for Agreement, which needs none"
+        )
+    if claim.unit is Unit.SENTENCE and claim.ask.per_class:
+        raise OptionError("a bound for every label separately must be about texts, got sentences; leave per_class out")
+
+
+def disagreement_limit(claim: Claim, events: int, examples: int, steps: int) -> float:
+    """Upper limit of the disagreement of the setting that was taken, whichever of the path it is.
+
+    Each setting of the path gets an equal part of the error (Bonferroni), so selecting one of them does not spoil it. A
+    bound on disagreement that was certified holds as well.
+    """
+    limit = float(upper_limit(events, examples, confidence=1 - claim.level / max(steps, 1)))
+    plain = isinstance(claim.ask, Agreement) and not claim.ask.per_class
+    return min(limit, claim.ask.bound) if plain else limit
+
+
+def _method(claim: Claim) -> str:
+    classes = " of every class" if claim.ask.per_class else ""
+    sentences = " of sentences with any such word; F1 is not certified" if claim.unit is Unit.SENTENCE else ""
+    return (
+        f"fixed-sequence testing along a path chosen on other examples, by an exact binomial test{classes}{sentences}"
+    )

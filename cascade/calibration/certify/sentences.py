@@ -1,0 +1,138 @@
+"""The whole calibration of a tagger: choose a path on one share, run it on the other until a setting fails.
+
+Words of a sentence depend on each other, so whole sentences are counted: a sentence is an event if any of its words is,
+and the test is exact. F1 of entities is no mean over sentences, and is not certified. Temperatures stay the bundle's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cascade.calibration.certify.claims import Claim, Unit
+from cascade.calibration.certify.outcomes import Certified, Refused
+from cascade.calibration.certify.procedure import Chosen, certify, check_labels
+from cascade.calibration.certify.split import Split
+from cascade.calibration.certify.word_paths import GRID, Reach, word_path
+from cascade.calibration.examples import copies_said, distinct, tag_numbers
+from cascade.calibration.observing import observe_sentences
+from cascade.calibration.progress import Stages, no_progress
+from cascade.calibration.sentences import WordAnswers
+from cascade.calibration.thresholds.words import WordGrid
+from cascade.core.rows import IntArray
+from cascade.exceptions import OptionError
+from cascade.pipelines.tagger import Tagger
+
+__all__ = ["calibrate_sentences", "certify_sentences"]
+
+FEWEST = 10  # sentences; fewer say nothing
+CHOOSERS = 500  # sentences that the path is chosen on, at most: more would take long and leave fewer for the test
+CHOSEN = 0.3
+
+
+def calibrate_sentences(
+    tagger: Tagger,
+    sentences: Sequence[Sequence[str]],
+    tags: Sequence[Sequence[str]] | None,
+    claim: Claim,
+    *,
+    seed: int = 0,
+    chosen: float = CHOSEN,
+    grid: WordGrid = GRID,
+    progress: Stages = no_progress,
+) -> Certified | Refused:
+    """Find the cheapest setting of a tagger that can be certified.
+
+    Args:
+        tagger: whose tiers and decoder these are; its other policies do not count.
+        sentences: lists of words, drawn as those will be that the claim is about. Empty ones and copies are left out.
+        tags: the right tags, one per word; `None` where nobody knows.
+        claim: what, and how surely, about sentences.
+        seed: of the split.
+        chosen: share of the sentences that the path is chosen on, 500 of them at most; the others test it.
+        grid: what is replayed on them.
+        progress: of each stage of the work.
+
+    Returns:
+        What was certified, or why nothing was. Sentences are numbered as given, from 0; `seconds` of the figures are
+        measured, per sentence, in turns with full depth.
+
+    Raises:
+        OptionError: a claim that cannot be made about a tagger, or one about right answers without tags.
+        DataError: too few sentences with words, or tags that are not one per word or unknown to the model.
+    """
+    _check(claim, labelled=tags is not None)
+    if tags is not None:
+        tag_numbers(sentences, tags, tagger.labels)  # faults are named by the numbers that the caller knows
+    some = np.flatnonzero([len(words) > 0 for words in sentences])
+    numbers = some[distinct([sentences[number] for number in some.tolist()])]
+    split = Split.of(len(numbers), claim, seed=seed, chosen=chosen, most=CHOOSERS, least=FEWEST)
+    given = [sentences[number] for number in numbers.tolist()]
+    truth = None if tags is None else tag_numbers(given, [tags[number] for number in numbers.tolist()], tagger.labels)
+    with progress("both tiers", 3 * sum(map(len, given))) as ahead:
+        answers = observe_sentences(tagger, given, truth, progress=ahead)
+    found = certify_sentences(answers, claim, seed=seed, split=split, grid=grid, progress=progress)
+    return replace(
+        found,
+        chosen_on=numbers[found.chosen_on],
+        tested_on=numbers[found.tested_on],
+        warnings=(
+            *found.warnings,
+            *copies_said(len(some), len(numbers), "sentences"),
+            *_unseen(truth, tagger.labels),
+        ),
+    )
+
+
+def certify_sentences(
+    answers: WordAnswers,
+    claim: Claim,
+    *,
+    seed: int = 0,
+    chosen: float = CHOSEN,
+    split: Split | None = None,
+    grid: WordGrid = GRID,
+    reach: Reach | None = None,
+    progress: Stages = no_progress,
+) -> Certified | Refused:
+    """The same of sentences that are encoded already.
+
+    Args:
+        answers: of all sentences, with costs.
+        claim: about sentences.
+        seed: see `calibrate_sentences`.
+        chosen: share of the sentences that choose.
+        split: instead of one drawn by `seed` and `chosen`.
+        grid: what is replayed.
+        reach: of the path.
+        progress: of each stage of the work.
+    """
+    _check(claim, labelled=answers.labelled)
+    split = split or Split.of(len(answers), claim, seed=seed, chosen=chosen, most=CHOOSERS, least=FEWEST)
+    cut = len(answers) - len(answers.fitting())
+    warnings = (
+        f"{cut} sentences are longer than a tier reads at once: they were tested, but no path was chosen on them",
+    ) * bool(cut)
+
+    def choose(chooser: WordAnswers, tester: WordAnswers) -> Chosen[WordAnswers]:
+        steps = word_path(chooser, claim.ask, grid=grid, reach=reach, progress=progress)
+        return Chosen(steps, tester, warnings)
+
+    with progress("testing the path", (reach or Reach()).steps) as ahead:
+        return certify(answers, claim, choose, split=split, seed=seed, progress=ahead)
+
+
+def _check(claim: Claim, *, labelled: bool) -> None:
+    if claim.unit is not Unit.SENTENCE:
+        raise OptionError(f"the unit of a tagger must be the sentence, got {claim.unit.value}; use Unit.SENTENCE")
+    check_labels(claim, labelled=labelled)
+
+
+def _unseen(truth: IntArray | None, labels: Sequence[str]) -> tuple[str, ...]:
+    if truth is None:
+        return ()
+    seen = np.bincount(truth, minlength=len(labels))
+    missing = [label for label, count in zip(labels, seen.tolist(), strict=True) if not count]
+    return (f"no word is tagged {', '.join(missing)}: nothing is known about these",) if missing else ()

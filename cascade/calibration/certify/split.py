@@ -1,0 +1,68 @@
+"""Which examples choose a path, and which test it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from cascade.calibration.certify.bounds import examples_needed
+from cascade.calibration.certify.claims import Claim
+from cascade.core.checks import check_inside
+from cascade.core.rows import IntArray
+from cascade.exceptions import DataError
+
+__all__ = ["Split"]
+
+CHOOSERS = 10  # examples that choose, at least, where the test needs nearly all
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Both shares. Make it with `Split.of`.
+
+    Attributes:
+        choosers, testers: numbers of the examples. Shapes `(choosing,)`, `(testing,)`.
+        chosen: share that chooses, as far as `most` allows.
+        most: examples that choose, at most: more change a path hardly.
+    """
+
+    choosers: IntArray
+    testers: IntArray
+    chosen: float
+    most: int
+
+    @classmethod
+    def of(cls, total: int, claim: Claim, *, seed: int, chosen: float, most: int, least: int) -> Split:
+        """Draw both shares.
+
+        Args:
+            total: examples.
+            claim: where examples are few, more of them test than `chosen` leaves, if so many are needed to show the
+                claim without a single event.
+            seed: of the draw.
+            chosen: share that chooses, in (0, 1).
+            most: see above.
+            least: examples, below which there is nothing to choose from.
+
+        Raises:
+            DataError: fewer examples than `least`.
+            OptionError: an impossible share.
+        """
+        share = check_inside("chosen", chosen, "0.2 leaves four fifths for the test")
+        needed = examples_needed(claim.ask.bound, confidence=claim.confidence)
+        if total < least:
+            raise DataError(
+                f"there must be at least {least} distinct examples, got {total}; a bound of {claim.ask.bound:g} at "
+                f"{100 * claim.confidence:.4g} % takes {needed:,} for the test alone"
+            )
+        count = min(max(round(share * total), 1), most, total - 1)
+        if total - count < needed <= total - CHOOSERS:
+            count = total - needed
+        order = np.random.default_rng(seed).permutation(total).astype(np.int64)
+        return cls(order[:count], order[count:], share, most)
+
+    def in_all(self, testers: float) -> int:
+        """Examples of both shares, if so many have to test."""
+        return math.ceil(testers) + min(self.most, math.ceil(testers * self.chosen / (1 - self.chosen) - 1e-9))

@@ -1,0 +1,194 @@
+"""The whole calibration of a classifier: run both tiers once, choose a path, test it, run what was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cascade.calibration.certify.claims import Claim
+from cascade.calibration.certify.events import count, differ
+from cascade.calibration.certify.learned import better_router
+from cascade.calibration.certify.outcomes import Certified, Refused
+from cascade.calibration.certify.paths import PathGrid, text_path
+from cascade.calibration.certify.procedure import Chosen, certify, check_labels
+from cascade.calibration.certify.split import Split
+from cascade.calibration.examples import copies_said, distinct
+from cascade.calibration.observing import observe_texts
+from cascade.calibration.progress import Stages, no_progress
+from cascade.calibration.ranked import EXIT, ROUTER
+from cascade.calibration.runs import with_policies
+from cascade.calibration.temperature import LEAST, MOST, at_limit, fit_temperatures
+from cascade.calibration.texts import TextAnswers
+from cascade.core.confidence import answers as answers_of
+from cascade.core.rows import IntArray
+from cascade.pipelines.classifier import Classifier
+from cascade.policies.tuning import Tunable
+
+__all__ = ["calibrate_texts", "certify_texts", "confirmed"]
+
+FEWEST = 20  # texts, below which there is nothing to choose from
+ENOUGH = 100  # of the choosing share; temperatures of fewer are worth less than the bundle's
+CHOOSERS = 5000  # texts that choose, at most
+CHOSEN = 0.2
+
+
+def calibrate_texts(
+    classifier: Classifier,
+    texts: Sequence[Any],
+    truth: IntArray | None,
+    claim: Claim,
+    *,
+    seed: int = 0,
+    chosen: float = CHOSEN,
+    router: Tunable = ROUTER,
+    exit_policy: Tunable = EXIT,
+    progress: Stages = no_progress,
+) -> tuple[Certified | Refused, TextAnswers]:
+    """Find the cheapest setting of a classifier that can be certified.
+
+    Args:
+        classifier: whose tiers these are.
+        texts: texts or pairs, drawn as those will be that the claim is about. Copies are left out.
+        truth: number of the label of each, shape `(texts,)`, or zeros and ones per label, shape `(texts, labels)`;
+            `None` where nobody knows.
+        claim: what, and how surely.
+        seed: of the split.
+        chosen: share of the texts that the path is chosen on, 5,000 of them at most; the others test it.
+        router: whose threshold is chosen.
+        exit_policy: whose thresholds are chosen.
+        progress: of each stage of the work.
+
+    Returns:
+        What was certified, or why nothing was, with texts numbered as given; and what the tiers say about the distinct
+        ones.
+
+    Raises:
+        OptionError: a claim that needs labels where there are none.
+        DataError: fewer distinct texts than it takes to choose anything.
+    """
+    check_labels(claim, labelled=truth is not None)
+    kept = distinct(texts)
+    split = Split.of(len(kept), claim, seed=seed, chosen=chosen, most=CHOOSERS, least=FEWEST)
+    given = [texts[number] for number in kept.tolist()]
+    with progress("both tiers", 2 * len(given)) as ahead:
+        answers = observe_texts(classifier, given, None if truth is None else truth[kept], progress=ahead)
+    with progress("testing the path", PathGrid().steps) as ahead:
+        found = certify_texts(
+            answers,
+            claim,
+            labels=classifier.labels,
+            seed=seed,
+            split=split,
+            router=router,
+            exit_policy=exit_policy,
+            progress=ahead,
+        )
+    if isinstance(found, Certified):
+        with progress("running what was chosen", 1) as ahead:
+            real = with_policies(classifier, found.policies).predict([given[n] for n in found.tested_on.tolist()])
+            tester = answers.select(found.tested_on).with_temperatures(found.temperatures)
+            found = confirmed(found, tester, answers_of(real.probabilities, multi_label=answers.multi_label))
+            ahead(1)
+    found = replace(
+        found,
+        chosen_on=kept[found.chosen_on],
+        tested_on=kept[found.tested_on],
+        warnings=(*found.warnings, *copies_said(len(texts), len(kept), "texts")),
+    )
+    return found, answers
+
+
+def certify_texts(
+    answers: TextAnswers,
+    claim: Claim,
+    *,
+    labels: Sequence[str] = (),
+    seed: int = 0,
+    chosen: float = CHOSEN,
+    split: Split | None = None,
+    temper: bool = True,
+    learn_router: bool = True,
+    router: Tunable = ROUTER,
+    exit_policy: Tunable = EXIT,
+    grid: PathGrid | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Certified | Refused:
+    """The same from recorded answers, without the run of what was chosen.
+
+    Args:
+        answers: of both tiers, at all exits, about distinct texts.
+        claim: about texts.
+        labels: names, for messages about classes; numbers if left out.
+        seed: of the shares.
+        chosen: share of the texts that choose.
+        split: instead of one drawn by `seed` and `chosen`.
+        temper: fit temperatures on the choosing share, where it has labels and 100 texts at least.
+        learn_router: try a learned router there, in place of the largest probability.
+        router: whose threshold is chosen.
+        exit_policy: whose thresholds are chosen.
+        grid: settings that are tried.
+        progress: called with 1 for each setting that was tested.
+    """
+    split = split or Split.of(len(answers), claim, seed=seed, chosen=chosen, most=CHOOSERS, least=FEWEST)
+
+    def choose(chooser: TextAnswers, tester: TextAnswers) -> Chosen[TextAnswers]:
+        warnings: tuple[str, ...] = ()
+        if temper and chooser.truth is not None and len(chooser) >= ENOUGH:
+            chooser, tester, warnings = _tempered(chooser, tester)
+        learned = better_router(chooser, seed=seed) if learn_router and router.at(0.5) == ROUTER else None
+        steps = text_path(chooser, claim.ask, router=learned or router, exit_policy=exit_policy, grid=grid)
+        return Chosen(steps, tester, warnings)
+
+    return certify(answers, claim, choose, split=split, seed=seed, labels=labels, progress=progress)
+
+
+def confirmed(found: Certified, tester: TextAnswers, real: IntArray) -> Certified | Refused:
+    """What is left of a certificate once the engine has run its setting on the testing share.
+
+    A replay rescales recorded float32 probabilities, so an answer may differ by rounding. That is said, and the claim
+    must hold for what really ran.
+
+    Args:
+        found: by replay.
+        tester: the testing share.
+        real: the engine's answers, in the form of `confidence.answers`.
+    """
+    apart = int(differ(real, found.run.answers).sum())
+    if not apart:
+        return found
+    said = f"{apart} of {len(tester)} answers of the engine differ from those that were replayed"
+    run = replace(found.run, answers=real)
+    events, seen, p_value = count(found.claim, tester, run)
+    if p_value <= found.claim.level:
+        return replace(found, warnings=(*found.warnings, said))
+    same = {name: value for name, value in vars(found).items() if name in Refused.__dataclass_fields__}
+    why = f"{said}, and with {events} events among {seen} the claim does not hold for what ran"
+    return Refused(**same, why=why, examples_needed=None)
+
+
+def _tempered(chooser: TextAnswers, tester: TextAnswers) -> tuple[TextAnswers, TextAnswers, tuple[str, ...]]:
+    """Both shares with temperatures that fit the choosing share, and what has to be said of them."""
+    goal = chooser.goal[chooser.items]
+    fitted = fit_temperatures(
+        (chooser.tier1[:, None], chooser.tier2),
+        goal if chooser.binary else goal[:, 0],
+        was=chooser.temperatures,
+        multi_label=chooser.multi_label,
+    )
+    before, tester = tester.full.answers, tester.with_temperatures(fitted)
+    moved = int(np.count_nonzero(differ(before, tester.full.answers)))
+    warnings = []
+    if at_limit(fitted):
+        warnings.append(
+            f"a fitted temperature is at a limit ({LEAST:g} to {MOST:g}): the answers agree with all labels or with "
+            "hardly any, which may be wrong or of another task, so confidence cannot be fitted to them"
+        )
+    if moved:
+        warnings.append(
+            f"the fitted temperatures change the answer of full depth for {moved} of {len(tester)} texts, of several "
+            "windows: the claim compares with full depth at these temperatures"
+        )
+    return chooser.with_temperatures(fitted), tester, tuple(warnings)

@@ -1,0 +1,83 @@
+"""An outcome as plain values for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from cascade.bundle.certificate import Certificate
+from cascade.calibration.certify.bounds import upper_limit
+from cascade.calibration.certify.outcomes import Certified, Outcome, Refused, Step
+from cascade.calibration.costs import Costs
+
+__all__ = ["outcome_json"]
+
+
+def outcome_json(
+    outcome: Outcome,
+    *,
+    certificate: Certificate | None = None,
+    costs: Costs | None = None,
+    labels: Sequence[str] = (),
+    made: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All of an outcome.
+
+    Args:
+        outcome: certified or refused.
+        certificate: of a certified one.
+        costs: per token; a tagger's figures are measured.
+        labels: names of the classes.
+        made: where and how: the command, facts about the machine.
+    """
+    written: dict[str, Any] = {
+        "guarantee": True,
+        "certified": isinstance(outcome, Certified),
+        "claim": {**outcome.claim.to_json(), "words": outcome.claim.describe()},
+        "method": outcome.method,
+        "chosen_on": len(outcome.chosen_on),
+        "tested_on": len(outcome.tested_on),
+        "seed": outcome.seed,
+        "warnings": list(outcome.warnings),
+        "path": [_step(outcome, number, step) for number, step in enumerate(outcome.steps)],
+        "costs": None if costs is None else asdict(costs),
+    }
+    if isinstance(outcome, Certified):
+        written |= {
+            "number": outcome.number,
+            "policies": outcome.policies.to_json(),
+            "figures": {**asdict(outcome.figures), "speed_up": outcome.figures.speed_up},
+            "classes": [
+                {
+                    "label": labels[number] if number < len(labels) else number,
+                    "events": events,
+                    "examples": examples,
+                    "upper_estimate": float(upper_limit(events, examples, confidence=outcome.claim.confidence)),
+                }
+                for number, (events, examples) in enumerate(outcome.classes)
+            ],
+        }
+    if isinstance(outcome, Refused):
+        written |= {"why": outcome.why, "examples_needed": outcome.examples_needed}
+    return {**written, "certificate": None if certificate is None else certificate.to_json(), "made": made}
+
+
+def _step(outcome: Outcome, number: int, step: Step) -> dict[str, Any]:
+    written = {
+        "policies": step.policies.to_json(),
+        "guessed_risk": step.risk,
+        "predicted_cost": step.cost,
+        "guessed_deferred": step.deferred,
+        "tested": None,
+    }
+    if number < len(outcome.tested):
+        tested = outcome.tested[number]
+        written["tested"] = {
+            "events": tested.events,
+            "examples": tested.examples,
+            "rate": tested.rate,
+            "p_value": tested.p_value,
+            "upper_estimate": tested.upper,
+        }
+    return written

@@ -1,0 +1,130 @@
+"""What settings of a cascade of two tiers answer on examples, whoever answers: recorded texts or sentences that run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from cascade.calibration.temperature import Temperatures
+from cascade.core.rows import BoolArray, IntArray
+from cascade.pipelines.base import Face
+from cascade.policies.decoding import Decoder
+from cascade.policies.exits import ExitPolicy, never
+from cascade.policies.routing import Router, defer_all
+from cascade.policies.settings import Policies
+from cascade.policies.windows import WindowPolicy
+
+__all__ = ["Run", "Sample", "full_depth", "policies_of", "settings_of", "two_tiers", "with_policies"]
+
+S = TypeVar("S", bound="Sample")
+P = TypeVar("P", bound=Face)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What one setting answers.
+
+    Attributes:
+        answers: of each text or word, in the form of `confidence.answers`. Shape `(answers, columns)`.
+        deferred: units that tier 2 answers. Shape `(units,)`.
+        layers: after which each unit exited tier 2; 0 where tier 1 answers. Shape `(units,)`.
+        seconds: of all examples: of texts in the unit of the costs, of sentences measured.
+    """
+
+    answers: IntArray
+    deferred: BoolArray
+    layers: IntArray
+    seconds: float
+
+    @property
+    def mean_layer(self) -> float:
+        """Of the deferred units; 0 where there are none."""
+        return float(self.layers[self.deferred].mean()) if self.deferred.any() else 0.0
+
+
+class Sample(Protocol):
+    """Examples, on which settings can be asked. An example is what a claim counts: a text, or a whole sentence."""
+
+    def __len__(self) -> int:
+        """How many examples."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the right answers are known."""
+
+    @property
+    def temperatures(self) -> Temperatures:
+        """That every run has."""
+
+    @property
+    def full(self) -> Run:
+        """Tier 2 alone at full depth."""
+
+    @property
+    def goal(self) -> IntArray:
+        """The right answers, in the form of `Run.answers`; without labels those of full depth."""
+
+    def run(self, policies: Policies) -> Run:
+        """What these policies answer."""
+
+    def timed(self, policies: Policies) -> tuple[float, float]:
+        """Seconds per example of these policies and of full depth."""
+
+    def events(self, mask: BoolArray) -> BoolArray:
+        """Examples of which an answer is in a mask. Shape `(answers,)` to `(examples,)`."""
+
+    def classes(self, answers: IntArray) -> BoolArray:
+        """Which examples have which label. Shape `(answers, columns)` to `(labels, examples)`."""
+
+    def select(self: S, examples: IntArray) -> S:  # noqa: PYI019  # typing has Self from 3.11 on
+        """These examples, in this order. Shape `(chosen,)`."""
+
+
+def two_tiers(
+    router: Router,
+    exit_policy: ExitPolicy,
+    *,
+    temperatures: Temperatures,
+    blend: float = 0.0,
+    windows: WindowPolicy | None = None,
+    decoding: Decoder | None = None,
+) -> Policies:
+    """The policies of a cascade whose first tier has no exits."""
+    return Policies(
+        routers=(router,),
+        exits=(never, exit_policy),
+        blend=(blend,),
+        temperatures=temperatures,
+        windows=windows,
+        decoding=decoding,
+    )
+
+
+def full_depth(
+    temperatures: Temperatures, *, windows: WindowPolicy | None = None, decoding: Decoder | None = None
+) -> Policies:
+    """Tier 2 alone, no unit exiting early."""
+    return two_tiers(defer_all, never, temperatures=temperatures, windows=windows, decoding=decoding)
+
+
+def settings_of(policies: Policies) -> dict[str, Any]:
+    """Policies of two tiers in the form of `Face.settings`."""
+    written = policies.to_json()
+    first, second = written["temperatures"]
+    return {
+        "router": written["routers"][0],
+        "exit_policy": written["exits"][1],
+        "blend": written["blend"][0],
+        "temperatures": [first[0], second],
+        **{name: written[name] for name in ("windows", "decoding") if name in written},
+    }
+
+
+def policies_of(pipeline: P) -> Policies:
+    """The policies of a pipeline."""
+    return Policies.from_json(pipeline.settings)
+
+
+def with_policies(pipeline: P, policies: Policies) -> P:
+    """A copy of a pipeline with these policies."""
+    return pipeline.with_settings(settings_of(policies))

@@ -1,0 +1,127 @@
+"""Sentences of a tagger, their right tags, and what settings really answer on them.
+
+What tier 2 says of a word depends on the window it reads and on who has left before, so a tagger's settings are run,
+not replayed. Tags are those of the decoder, wherever a word was answered.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from cascade.calibration.costs import Costs
+from cascade.calibration.runs import Run, full_depth
+from cascade.calibration.temperature import Temperatures
+from cascade.core.rows import BoolArray, IntArray, Units, ranges
+from cascade.engine.word_cascade import WordCascade
+from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
+from cascade.exceptions import OptionError
+from cascade.policies.decoding import Decoder
+from cascade.policies.settings import Policies
+from cascade.policies.windows import whole_sentences
+from cascade.text.entities import chosen
+
+__all__ = ["WordAnswers"]
+
+TIMED = 500  # sentences that a setting and full depth are timed on, at most
+TURNS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class WordAnswers:
+    """Encoded sentences and the tiers that answer them; a `Sample` whose answers are words and examples sentences.
+
+    Attributes:
+        tier1, tier2: of the tagger.
+        decoding: its decoder, which every setting has.
+        words: the sentences, each with a word at least, however long.
+        truth: number of each word's right label; `None` without labels. Shape `(words,)`.
+        costs: of a token; `None` where they were not measured.
+        encode_seconds: what making `words` took; every setting pays it.
+        at_full: what full depth answers, where it ran already.
+    """
+
+    tier1: WordSingleExit
+    tier2: WordMultiExit
+    decoding: Decoder
+    words: Units
+    truth: IntArray | None
+    costs: Costs | None = None
+    encode_seconds: float = 0.0
+    at_full: Run | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return self.words.n_rows
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the right tags are known."""
+        return self.truth is not None
+
+    @property
+    def temperatures(self) -> Temperatures:
+        """Those of the tagger, which are not fitted."""
+        return (self.tier1.temperature,), tuple(self.tier2.temperatures)
+
+    @property
+    def at_full_depth(self) -> Policies:
+        """Tier 2 alone."""
+        return full_depth(self.temperatures, windows=whole_sentences, decoding=self.decoding)
+
+    @cached_property
+    def full(self) -> Run:
+        """Tier 2 alone at full depth, run once."""
+        return self.run(self.at_full_depth) if self.at_full is None else self.at_full
+
+    @cached_property
+    def goal(self) -> IntArray:
+        """The right tags, shape `(words, 1)`; without labels those of full depth."""
+        return self.full.answers if self.truth is None else self.truth[:, None]
+
+    def run(self, policies: Policies) -> Run:
+        """Run a setting on all sentences, as `Tagger.predict` would."""
+        begin = time.perf_counter()
+        tier2 = replace(self.tier2, exit_policy=policies.exits[-1])
+        windows = whole_sentences if policies.windows is None else policies.windows
+        cascade = WordCascade(self.tier1, tier2, policies.routers[0], windows, blend=policies.blend[0])
+        outcome = cascade.score(self.words)
+        decoder = self.decoding if policies.decoding is None else policies.decoding
+        tags = chosen(decoder, outcome.probabilities, self.words.offsets)
+        seconds = time.perf_counter() - begin + self.encode_seconds
+        return Run(tags[:, None], outcome.routes.tier == 2, outcome.routes.exit_layer, seconds)
+
+    def timed(self, policies: Policies) -> tuple[float, float]:
+        """Seconds per sentence of a setting and of full depth, measured in turns on 500 sentences: medians."""
+        some = self.select(np.arange(min(TIMED, len(self))))
+        taken = [(some.run(policies).seconds, some.run(some.at_full_depth).seconds) for _ in range(TURNS)]
+        own, full = np.median(taken, axis=0) / len(some)
+        return float(own), float(full)
+
+    def events(self, mask: BoolArray) -> BoolArray:
+        """Sentences with such a word. Shape `(words,)` to `(sentences,)`."""
+        return np.bincount(self.words.row_of[mask], minlength=len(self)) > 0
+
+    def classes(self, answers: IntArray) -> BoolArray:
+        """A sentence has no label of its own.
+
+        Raises:
+            OptionError: always.
+        """
+        raise OptionError("a bound for every label separately must be about texts, got sentences; leave per_class out")
+
+    def select(self, examples: IntArray) -> WordAnswers:
+        """These sentences, in this order; nothing runs. Shape `(chosen,)`."""
+        words = self.words.select(examples)
+        places = ranges(self.words.offsets[examples], words.counts)
+        share = words.rows.tokens / max(self.words.rows.tokens, 1)
+        truth, full = None if self.truth is None else self.truth[places], self.full
+        at_full = Run(full.answers[places], full.deferred[places], full.layers[places], full.seconds * share)
+        return replace(self, words=words, truth=truth, encode_seconds=self.encode_seconds * share, at_full=at_full)
+
+    def fitting(self) -> WordAnswers:
+        """The sentences that neither tier has to cut."""
+        fits = self.words.rows.lengths <= min(self.tier1.max_length, self.tier2.max_length)
+        return self if fits.all() else self.select(np.flatnonzero(fits))

@@ -1,0 +1,214 @@
+"""What both tiers say about every text, at every exit, recorded once: any setting is replayed without running a model.
+
+An item is what the caller calls a text; a row is one window of it. The two are the same but for long texts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from cascade.calibration.costs import Costs
+from cascade.calibration.runs import Run, full_depth
+from cascade.calibration.temperature import Temperatures, logits_of, rescale
+from cascade.core.confidence import answers, evidence, max_probability, probabilities
+from cascade.core.rows import BoolArray, FloatArray, IntArray, offsets_of, ranges
+from cascade.exceptions import OptionError
+from cascade.policies import exits, routing
+from cascade.policies.exits import ExitPolicy, ExitState, Never
+from cascade.policies.routing import DeferAll, RoutingState
+from cascade.policies.settings import Policies
+
+__all__ = ["TextAnswers"]
+
+
+@dataclass(frozen=True, eq=False)
+class TextAnswers:
+    """Probabilities of both tiers, at all exits; a `Sample`.
+
+    Attributes:
+        tier1: shape `(rows, labels)`.
+        tier2: shape `(rows, exits, labels)`.
+        items: number of the item that each row belongs to, from 0, none left out, never falling. Shape `(rows,)`.
+        lengths: tokens of each row. Shape `(rows,)`.
+        layers: number of the layer below each exit, counted from 1; the last is full depth.
+        truth: number of the right label of each item, shape `(items,)`; 0 and 1 per label where the labels are
+            independent, shape `(items, labels)`; `None` where it is not known.
+        temperatures: that the probabilities were made with.
+        costs: of a token, one for each exit.
+        multi_label: the labels are independent yes/no decisions.
+    """
+
+    tier1: FloatArray
+    tier2: FloatArray
+    items: IntArray
+    lengths: IntArray
+    layers: tuple[int, ...]
+    truth: IntArray | None
+    temperatures: Temperatures
+    costs: Costs
+    multi_label: bool = False
+    _blended: dict[float, FloatArray] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        rows, count, labels = self.tier2.shape
+        truth = (len(self), labels) if self.binary else (len(self),)
+        wanted = {
+            "tier1": (self.tier1.shape, (rows, labels)),
+            "items": (self.items.shape, (rows,)),
+            "lengths": (self.lengths.shape, (rows,)),
+            "layers": ((len(self.layers),), (count,)),
+            "costs": ((len(self.costs.stages),), (count,)),
+            "truth": (truth if self.truth is None else self.truth.shape, truth),
+        }
+        wrong = [f"{name} {got} instead of {shape}" for name, (got, shape) in wanted.items() if got != shape]
+        if rows == 0 or wrong:
+            raise OptionError(
+                f"answers must be about one example at least and of fitting shapes, got tier2 {self.tier2.shape}"
+                f"{''.join(f', {fault}' for fault in wrong)}; give one row per window, one truth per item"
+            )
+
+    def __len__(self) -> int:
+        return int(self.items[-1]) + 1 if len(self.items) else 0
+
+    @property
+    def binary(self) -> bool:
+        """Whether an answer is a set of labels, or yes or no, rather than the likeliest label."""
+        return self.multi_label or self.tier2.shape[-1] == 1
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the right answers are known."""
+        return self.truth is not None
+
+    @cached_property
+    def full(self) -> Run:
+        """Tier 2 alone at full depth."""
+        return self.run(full_depth(self.temperatures))
+
+    @property
+    def goal(self) -> IntArray:
+        """The right answers, shape `(items, columns)`; without labels those of full depth."""
+        if self.truth is None:
+            return self.full.answers
+        return self.truth if self.binary else self.truth[:, None]
+
+    @property
+    def routing_state(self) -> RoutingState:
+        """What a router sees of all rows together."""
+        sure = max_probability(self.tier1, multi_label=self.multi_label)
+        return RoutingState(self.tier1, sure, self.lengths, self.multi_label)
+
+    def exit_state(self, history: FloatArray, exit_index: int) -> ExitState:
+        """What an exit policy sees of rows with these probabilities. Shape `(rows, exits, labels)`."""
+        return ExitState(
+            exit_index=exit_index,
+            exit_layer=self.layers[exit_index],
+            last=exit_index == len(self.layers) - 1,
+            probabilities=history[:, exit_index],
+            history=history[:, : exit_index + 1],
+            multi_label=self.multi_label,
+        )
+
+    def run(self, policies: Policies) -> Run:
+        """Route, exit and merge as the engine does; the policies themselves are asked.
+
+        Args:
+            policies: their router sees all rows at once, so no `Budget`, whose share would be one of these examples.
+                Their temperatures are taken to be those of the answers (`with_temperatures`).
+
+        Raises:
+            OptionError: a policy returned something other than a mask of one bool per row.
+        """
+        router, rows = policies.routers[0], len(self.lengths)
+        alone = isinstance(router, DeferAll)
+        deferred = np.ones(rows, dtype=np.bool_) if alone else routing.decide(router, self.routing_state)
+        chosen = np.flatnonzero(deferred)
+        # Where everything is deferred tier 1 is not run, and has no answer that could count.
+        both = self.tier2 if alone else self.blended(policies.blend[0])
+        taken = self._exits(both[chosen], policies.exits[-1])
+        found = self.tier1.copy()
+        found[chosen] = both[chosen, taken]
+        layers = np.zeros(rows, dtype=np.int64)
+        layers[chosen] = np.asarray(self.layers)[taken]
+        costs = self.costs
+        paid = self.lengths * (costs.always + (0.0 if alone else costs.tier1))
+        paid[chosen] += self.lengths[chosen] * (costs.embed + np.cumsum(costs.stages)[taken])
+        merged = answers(self.merged(found), multi_label=self.multi_label)
+        return Run(merged, deferred, layers, float(paid.sum()))
+
+    def timed(self, policies: Policies) -> tuple[float, float]:
+        """Predicted seconds per item of these policies and of full depth."""
+        return self.run(policies).seconds / len(self), self.full.seconds / len(self)
+
+    def events(self, mask: BoolArray) -> BoolArray:
+        """An item is an example, so the mask itself."""
+        return mask
+
+    def classes(self, answers: IntArray) -> BoolArray:
+        """Which items have which label. Shape `(items, columns)` to `(labels, items)`."""
+        labels = np.arange(self.tier2.shape[-1])[:, None]
+        return answers.T.astype(np.bool_) if self.binary else answers[:, 0] == labels
+
+    def select(self, examples: IntArray) -> TextAnswers:
+        """These items, numbered from 0 in this order. Shape `(chosen,)`."""
+        starts = offsets_of(np.bincount(self.items, minlength=len(self)).astype(np.int64))
+        windows = np.diff(starts)[examples]
+        rows = ranges(starts[:-1][examples], windows)
+        return replace(
+            self,
+            tier1=self.tier1[rows],
+            tier2=self.tier2[rows],
+            items=np.repeat(np.arange(len(examples), dtype=np.int64), windows),
+            lengths=self.lengths[rows],
+            truth=None if self.truth is None else self.truth[examples],
+        )
+
+    def with_temperatures(self, temperatures: Temperatures) -> TextAnswers:
+        """The same answers with other temperatures, of each tier and exit."""
+        if temperatures == self.temperatures:
+            return self
+        rescaled = [
+            [
+                rescale(tier[:, exit_], was=was, now=now, multi_label=self.multi_label)
+                for exit_, (was, now) in enumerate(zip(old, new, strict=True))
+            ]
+            for tier, old, new in zip((self.tier1[:, None], self.tier2), self.temperatures, temperatures, strict=True)
+        ]
+        return replace(self, tier1=rescaled[0][0], tier2=np.stack(rescaled[1], axis=1), temperatures=temperatures)
+
+    def blended(self, blend: float) -> FloatArray:
+        """Probabilities at every exit, tier 1's answer counting so much beside it. Shape `(rows, exits, labels)`."""
+        if not blend:
+            return self.tier2
+        if blend not in self._blended:
+            known = evidence(self.tier1, weight=blend, multi_label=self.multi_label)[:, None]
+            own = logits_of(self.tier2, multi_label=self.multi_label)
+            self._blended.clear()  # a path has one blend, and every setting of it is replayed
+            self._blended[blend] = probabilities(own, multi_label=self.multi_label, prior=known)
+        return self._blended[blend]
+
+    def merged(self, rows: FloatArray) -> FloatArray:
+        """Probabilities of items: the mean over their rows. Shape `(rows, labels)` to `(items, labels)`."""
+        windows = np.bincount(self.items, minlength=len(self))
+        if len(windows) == len(rows):
+            return rows
+        summed = np.add.reduceat(rows, np.cumsum(windows) - windows, axis=0)
+        return np.asarray(summed / windows[:, None], dtype=np.float32)
+
+    def _exits(self, history: FloatArray, policy: ExitPolicy) -> IntArray:
+        """Number of the exit of each row. Shape `(rows, exits, labels)` to `(rows,)`."""
+        last = len(self.layers) - 1
+        taken = np.full(len(history), last, dtype=np.int64)
+        if isinstance(policy, Never):
+            return taken
+        inside = np.arange(len(history))
+        for exit_index in range(last):
+            if not len(inside):
+                break
+            gone = exits.decide(policy, self.exit_state(history[inside], exit_index))
+            taken[inside[gone]] = exit_index
+            inside = inside[~gone]
+        return taken

@@ -1,0 +1,50 @@
+"""F1 of entities, as conlleval counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cascade.exceptions import OptionError
+
+__all__ = ["check_bio", "entity_f1"]
+
+
+def entity_f1(truth: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) -> float:
+    """The harmonic mean of precision and recall of whole entities, in [0, 1]; 1 where neither has any.
+
+    An entity begins at `B-X`, and at `I-X` that follows no `X`; it is right where place and type are.
+
+    Args:
+        truth: the right tags of each sentence.
+        given: the tags to be judged, one per word.
+    """
+    wanted, found = (
+        {(row, *chunk) for row, tags in enumerate(every) for chunk in _chunks(tags)} for every in (truth, given)
+    )
+    return 2 * len(wanted & found) / (len(wanted) + len(found)) if wanted or found else 1.0
+
+
+def check_bio(labels: Sequence[str]) -> None:
+    """Whether labels are entities in BIO.
+
+    Raises:
+        OptionError: they are not.
+    """
+    other = [label for label in labels if label != "O" and not label.startswith(("B-", "I-"))]
+    if other or "O" not in labels:
+        raise OptionError(
+            f"entity F1 needs the tags O, B-... and I-..., got {', '.join(other or labels)}; leave out --f1"
+        )
+
+
+def _chunks(tags: Sequence[str]) -> list[tuple[int, int, str]]:
+    """Begin, end and type of each entity."""
+    found, begin, kind = [], 0, ""
+    for place, tag in enumerate((*tags, "O")):
+        prefix, _, now = tag.partition("-")
+        if kind and (prefix == "B" or now != kind):
+            found.append((begin, place, kind))
+            kind = ""
+        if now and not kind:
+            begin, kind = place, now
+    return found

@@ -1,0 +1,118 @@
+"""Deferral within a budget or a latency, without any guarantee: a quantile of confidence, and a measurement."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cascade.calibration.ranked import between
+from cascade.core.checks import check_inside
+from cascade.core.results import SentenceRoutes
+from cascade.core.rows import FloatArray
+from cascade.exceptions import OptionError
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.routing import Threshold, defer_none
+
+__all__ = ["Plain", "within_budget", "within_latency"]
+
+TIMED = 500  # items that a setting is timed on, at most
+HALVINGS = 7  # of the share to defer, while a latency is looked for
+REPEATS = 2  # of each timing; the faster one counts
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A threshold, and what was measured with it on these examples.
+
+    Attributes:
+        router: to set with `with_router`.
+        deferred: share of the units that it defers.
+        seconds: per item.
+    """
+
+    router: Threshold
+    deferred: float
+    seconds: float
+
+
+def within_budget(pipeline: Classifier | Tagger, items: Sequence[Any], share: float) -> Plain:
+    """The threshold below which this share of the examples' texts (or words) lies.
+
+    Args:
+        pipeline: its exits and windows stay as they are.
+        items: texts, or sentences of words.
+        share: in (0, 1).
+
+    Raises:
+        OptionError: another share.
+    """
+    check_inside("the share to defer", share, "0.2 is a fifth")
+    sure = _confidence(pipeline, items)
+    router = _at(sure, share)
+    return Plain(router, float((sure < np.float32(router.threshold)).mean()), _timer(pipeline, items)(router))
+
+
+def within_latency(pipeline: Classifier | Tagger, items: Sequence[Any], seconds: float) -> Plain:
+    """The threshold that defers most while an item costs at most so many seconds on average, measured here.
+
+    Args:
+        pipeline: its exits and windows stay as they are.
+        items: texts, or sentences of words.
+        seconds: above 0.
+
+    Raises:
+        OptionError: a time that is none, or one that even the first tier alone exceeds.
+    """
+    if not 0 < seconds < math.inf:
+        raise OptionError(f"the latency must be above 0 seconds and finite, got {seconds!r}; 0.005 is 5 ms")
+    sure, timer = _confidence(pipeline, items), _timer(pipeline, items)
+    router = _at(sure, 0.0)
+    taken = timer(router)
+    if taken > seconds:
+        raise OptionError(
+            f"the latency must be one that tier 1 alone keeps, got {seconds * 1000:.3g} ms, and tier 1 takes "
+            f"{taken * 1000:.3g} ms per item here; allow more"
+        )
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        tried = _at(sure, middle)
+        found = timer(tried)
+        if found <= seconds:
+            low, router, taken = middle, tried, found
+        else:
+            high = middle
+    return Plain(router, float((sure < np.float32(router.threshold)).mean()), taken)
+
+
+def _confidence(pipeline: Classifier | Tagger, items: Sequence[Any]) -> FloatArray:
+    """Of tier 1 about each unit, rising."""
+    routes = pipeline.with_router(defer_none).predict(items).routes
+    return np.sort((routes.words if isinstance(routes, SentenceRoutes) else routes).confidence)
+
+
+def _at(sure: FloatArray, share: float) -> Threshold:
+    count = math.floor(share * len(sure) + 1e-9)
+    if not count:
+        return Threshold(0.0)
+    return Threshold(between(float(sure[count - 1]), float(sure[min(count, len(sure) - 1)])))
+
+
+def _timer(pipeline: Classifier | Tagger, items: Sequence[Any]) -> Callable[[Threshold], float]:
+    some = items[:TIMED]
+
+    def seconds(router: Threshold) -> float:
+        copy, taken = pipeline.with_router(router), []
+        for _ in range(REPEATS):
+            begin = time.perf_counter()
+            copy.predict(some)
+            taken.append(time.perf_counter() - begin)
+        return min(taken) / max(len(some), 1)
+
+    return seconds

@@ -1,0 +1,122 @@
+"""A tagger's operating point without a guarantee: replayed on labelled sentences, then run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cascade.calibration.examples import tag_numbers
+from cascade.calibration.observing import observe_sentences
+from cascade.calibration.progress import Stages, no_progress
+from cascade.calibration.runs import Run
+from cascade.calibration.thresholds.choosing import Tried, choose_words
+from cascade.calibration.thresholds.f1 import check_bio, entity_f1
+from cascade.calibration.thresholds.points import Point
+from cascade.calibration.thresholds.words import WordGrid, replay_words
+from cascade.exceptions import DataError
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all
+from cascade.policies.settings import Policies
+from cascade.policies.windows import whole_sentences
+
+__all__ = ["Operated", "choose_tagger"]
+
+RUNS = 2  # of each point; the faster one counts
+WIDEST = 0.02  # points that lose more are of no interest
+
+
+@dataclass(frozen=True)
+class Operated:
+    """What was found.
+
+    Attributes:
+        points: replayed, cheapest first.
+        full: what tier 2 at full depth scores: word accuracy, or entity F1.
+        full_seconds: how long it took.
+        tried: points that were run, in order.
+        best: the fastest that kept the bound; tier 2 at full depth where none did.
+        policies: of the best.
+    """
+
+    points: Sequence[Point]
+    full: float
+    full_seconds: float
+    tried: Sequence[Tried]
+    best: Tried
+    policies: Policies
+
+
+def choose_tagger(
+    tagger: Tagger,
+    sentences: Sequence[Sequence[str]],
+    tags: Sequence[Sequence[str]],
+    *,
+    max_drop: float,
+    f1: bool = False,
+    grid: WordGrid | None = None,
+    progress: Stages = no_progress,
+) -> Operated:
+    """Choose a router, windows, an exit policy and a blend.
+
+    Args:
+        tagger: whose tiers and decoder these are.
+        sentences: lists of words; those too long for a tier are left out of the replay, not of what is run.
+        tags: the right tags, one per word.
+        max_drop: what may be lost against tier 2 at full depth.
+        f1: of entity F1, not of word accuracy. The replay knows accuracy only; points are run on F1.
+        grid: `WordGrid()` if left out.
+        progress: of each stage of the work.
+
+    Raises:
+        OptionError: entity F1 of tags that are not BIO.
+        DataError: no sentence with words that fits both tiers, or tags that do not fit.
+    """
+    if f1:
+        check_bio(tagger.labels)
+    kept = [number for number, words in enumerate(sentences) if len(words)]
+    given, right = [sentences[number] for number in kept], [tags[number] for number in kept]
+    truth = tag_numbers(sentences, tags, tagger.labels)
+    with progress("both tiers", 3 * len(truth)) as ahead:
+        answers = observe_sentences(tagger, given, truth, progress=ahead)
+    if answers.costs is None:
+        raise DataError("there must be a sentence with words that fits both tiers, got none; give shorter sentences")
+
+    def score(run: Run) -> float:
+        if not f1:
+            return float((run.answers == answers.goal).all(axis=1).mean())
+        names = np.array(tagger.labels, dtype=object)[run.answers[:, 0]]
+        return entity_f1(right, [part.tolist() for part in np.split(names, answers.words.offsets[1:-1])])
+
+    def measured(point: Point) -> tuple[float, float]:
+        runs = [answers.run(point.policies(answers.temperatures, answers.decoding)) for _ in range(RUNS)]
+        ahead(1)
+        return score(runs[0]), min(run.seconds for run in runs)
+
+    some = answers.fitting()
+    reads = len(some.words) * (1 + len((grid or WordGrid()).deferred) * len((grid or WordGrid()).windows))
+    with progress("replaying settings", reads) as ahead:
+        points = replay_words(some, some.goal[:, 0], max_drop=max(max_drop, WIDEST), grid=grid, progress=ahead)
+    with progress("running the best of them", 16) as ahead:
+        full, full_seconds = measured(_whole(0.0))
+        tried = choose_words(points, measured, full=full, max_drop=max_drop)
+    best = Tried(_whole(full), full, full_seconds, True)
+    best = min((best, *(one for one in tried if one.within)), key=lambda one: one.seconds)
+    policies = best.point.policies(answers.temperatures, answers.decoding)
+    return Operated(points, full, full_seconds, tried, best, policies)
+
+
+def _whole(accuracy: float) -> Point:
+    """Tier 2 at full depth."""
+    return Point(
+        router=defer_all,
+        exit_policy=never,
+        windows=whole_sentences,
+        accuracy=accuracy,
+        drop=0.0,
+        deferred=1.0,
+        mean_layer=0.0,
+        cost=1.0,
+    )

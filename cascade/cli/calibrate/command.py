@@ -1,0 +1,135 @@
+"""`cascade calibrate`: settings within an accuracy that is agreed to be lost, with a guarantee or without."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cascade.cli.calibrate.options import CalibrateOptions
+from cascade.exceptions import OptionError
+
+__all__ = ["calibrate"]
+
+UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """A time with its unit: 5ms, 800us, 0.01s."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*(us|µs|ms|s)\s*", value)
+    if found is None:
+        raise click.BadParameter(
+            f"a time must be a number with its unit (us, ms or s), was: {value!r}; write 5ms", context, parameter
+        )
+    return float(found[1]) * UNITS[found[2]]
+
+
+@click.command(short_help="Choose settings within an accuracy that you agree to lose, with a guarantee or without.")
+@click.argument("model")
+@click.option("--data", "file", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The examples.")
+@click.option("--max-drop", type=float, metavar="SHARE", help="Lose at most this accuracy.  [default: 0.01]")
+@click.option("--agreement", type=float, metavar="SHARE", help="Differ from full tier 2 at most so often; no labels.")
+@click.option("--budget", type=float, metavar="SHARE", help="Defer this share; no labels and no guarantee.")
+@click.option("--latency", callback=_seconds, metavar="TIME", help="Cost at most this on average; no guarantee.")
+@click.option("--guarantee/--no-guarantee", default=True, help="Certify the choice.  [default: guarantee]")
+@click.option("--confidence", type=float, default=0.95, show_default=True, metavar="P", help="Of the guarantee.")
+@click.option("--two-sided", is_flag=True, help="With --max-drop: bound the change of accuracy in both directions.")
+@click.option("--per-class", is_flag=True, help="With --max-drop, --agreement: for every label separately.")
+@click.option("--per-exit", is_flag=True, help="With --no-guarantee: a threshold per exit, not one for all.")
+@click.option("--f1", is_flag=True, help="With --no-guarantee, taggers: bound the loss of entity F1, not of accuracy.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Of the share of the examples that chooses.",
+)
+@click.option("--write", is_flag=True, help="Make the chosen settings the defaults of MODEL, with the certificate.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Write a copy of MODEL with both.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="All figures.")
+@click.option("--png", "png_file", type=click.Path(path_type=Path), metavar="FILE", help="A picture of the test.")
+@click.option("--text-column", default="text", show_default=True, metavar="NAME", help="The texts.")
+@click.option("--pair-column", default="text_pair", show_default=True, metavar="NAME", help="Second texts, if any.")
+@click.option("--label-column", metavar="NAME", help="The labels.  [default: label; of a tagger: tags]")
+@click.option("--tokens-column", metavar="NAME", help="Of a tagger: the lists of words.  [default: tokens]")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of both tiers.  [default: the CPUs allowed]")
+@click.option("--progress/--no-progress", default=None, help="Bars on standard error.  [default: on a terminal]")
+@click.pass_context
+def calibrate(
+    context: click.Context,
+    /,
+    *,
+    max_drop: float | None,
+    agreement: float | None,
+    budget: float | None,
+    latency: float | None,
+    guarantee: bool,
+    progress: bool | None,
+    **options: Any,
+) -> int:
+    """Choose how much a cascade defers and how early it exits tier 2.
+
+    MODEL is a folder or a Hub id. FILE holds examples that the models have not seen and that come as those in use will:
+    jsonl, csv or parquet, with labels for --max-drop. Both tiers run over them once; a share chooses a path of
+    settings, the others test it, and what passes is certified: the bound holds with the confidence that you ask for.
+    Use examples for one question only: asking again, with another seed or with examples added after a refusal, makes a
+    false guarantee likelier. Copies count once. Status 1 says that nothing could be certified.
+
+    With --no-guarantee, --budget and --latency all examples choose, and nothing is promised about others: measure the
+    choice on examples that did not choose it. Nothing is written without --write or --output.
+
+    \b
+    Example:
+      cascade calibrate models/sentiment --data reviews.jsonl --max-drop 0.01 --output runs/certified
+        models/sentiment, 1,500 examples of reviews.jsonl: 300 chose the path, 1,200 tested it
+        accuracy is at most 1 point below that of tier 2 at full depth, with a confidence of 95 %
+    \b
+        certified     yes: setting 92 of 117, after 91 safer ones
+        harm          6 of 1,200 (0.5 %), bound 1 %
+        cost          1.1 ms, full tier 2 3.0 ms: predicted speed-up 2.64, by costs per token measured here
+        ...
+      cascade inspect runs/certified
+      cascade calibrate models/sentiment --data unlabelled.txt --agreement 0.02 --png test.png
+      cascade calibrate models/sentiment --data reviews.jsonl --no-guarantee --max-drop 0.005 --write
+      cascade calibrate models/sentiment --data texts.txt --latency 2ms
+      cascade calibrate models/pos --data tagged.jsonl --max-drop 0.05
+    """
+    asked = {"--max-drop": max_drop, "--agreement": agreement, "--budget": budget, "--latency": latency}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if len(given) > 1:
+        raise OptionError(f"{' and '.join(given)} exclude each other; ask for one of them")
+    by, bound = next(iter(given.items()), ("--max-drop", 0.01))
+    wanted = CalibrateOptions(
+        by=by,
+        bound=bound,
+        guarantee=guarantee and by not in {"--budget", "--latency"},
+        progress=sys.stderr.isatty() if progress is None else progress,
+        command=shlex.join(["cascade", *_arguments(context)]),
+        **options,
+    )
+    wanted.check()
+    from cascade.cli.calibrate.run import run  # needs the extra
+
+    return run(wanted)
+
+
+def _arguments(context: click.Context) -> list[str]:
+    """What the command was given, as it can be given again."""
+    words = [context.info_name or "calibrate", str(context.params["model"])]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        source = context.get_parameter_source(parameter.name or "")
+        if not isinstance(parameter, click.Option) or source is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        if parameter.is_flag:
+            words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
+        else:
+            words += [parameter.opts[0], f"{value}s" if parameter.name == "latency" else str(value)]
+    return words

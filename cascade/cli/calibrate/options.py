@@ -1,0 +1,85 @@
+"""What `cascade calibrate` was asked for, and what can be told of it before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cascade.core.checks import check_inside
+from cascade.core.files import refuse_same_file
+from cascade.exceptions import DataError, OptionError
+
+__all__ = ["CalibrateOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions:
+    """What the command was asked for.
+
+    Attributes:
+        by: the option that names what is bounded, `--max-drop` if none was given.
+        bound: its value.
+        guarantee: a certificate is wanted; never with `--budget` and `--latency`.
+        progress: whether bars are shown.
+        command: all of it, as it can be given again.
+    """
+
+    model: str
+    file: Path
+    by: str
+    bound: float
+    guarantee: bool
+    confidence: float
+    two_sided: bool
+    per_class: bool
+    per_exit: bool
+    f1: bool
+    seed: int
+    write: bool
+    output: Path | None
+    json_file: Path | None
+    png_file: Path | None
+    text_column: str
+    pair_column: str
+    label_column: str | None
+    tokens_column: str | None
+    threads: int | None
+    progress: bool
+    command: str
+
+    def check(self) -> None:
+        """What can be told before anything is loaded.
+
+        Raises:
+            OptionError: options that do not go together, or a place that cannot be written to.
+            DataError: there is no file of examples.
+        """
+        plain = not self.guarantee
+        for option, on, fits, rule in (
+            ("--no-guarantee", plain and self.by == "--agreement", False, "used with --max-drop"),
+            ("--two-sided", self.two_sided, self.by == "--max-drop" and not plain, "used with a bound on the drop"),
+            ("--per-class", self.per_class, not plain, "used with --max-drop or --agreement"),
+            ("--png", self.png_file is not None, not plain, "used with a guarantee"),
+            ("--per-exit", self.per_exit, self.by == "--max-drop" and plain, "used with --no-guarantee --max-drop"),
+            ("--f1", self.f1, self.by == "--max-drop" and plain, "used with --no-guarantee --max-drop"),
+        ):
+            if on and not fits:
+                got = f"{self.by}{' without a guarantee' * plain}"
+                raise OptionError(f"{option} must be {rule}, got {got}; leave it out")
+        if self.by in {"--max-drop", "--agreement", "--budget"}:
+            check_inside(self.by, self.bound, "0.01 is one in a hundred")
+        check_inside("--confidence", self.confidence, "0.95 is usual")
+        if self.write and self.output is not None:
+            raise OptionError("--write and --output exclude each other, both were given; leave one out")
+        if self.write and not Path(self.model).expanduser().is_dir():
+            raise OptionError(f"--write needs a bundle in a folder, got {self.model}; give --output FOLDER instead")
+        if self.output is not None and (self.output.is_file() or (self.output.is_dir() and any(self.output.iterdir()))):
+            raise OptionError(f"--output must not be there yet, got {self.output}; choose another folder")
+        for option, file in (("--json", self.json_file), ("--png", self.png_file)):
+            if file is None:
+                continue
+            if file.is_dir() or not file.absolute().parent.is_dir():
+                raise OptionError(f"{option} must be a file in a folder that is there, got {file}; change the path")
+            refuse_same_file(file, [self.file])
+        if not self.file.is_file():
+            raise DataError(f"--data must be a file of examples, got {self.file}; check the path")

@@ -1,0 +1,153 @@
+"""`cascade calibrate` without a guarantee: thresholds within a drop, a budget or a latency. Needs the extra."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cascade.calibration.observing import observe_texts
+from cascade.calibration.progress import Stages
+from cascade.calibration.ranked import EXIT, tunable_exit, tunable_router
+from cascade.calibration.report.machine import machine
+from cascade.calibration.runs import policies_of, settings_of, with_policies
+from cascade.calibration.thresholds.plain import within_budget, within_latency
+from cascade.calibration.thresholds.points import Point
+from cascade.calibration.thresholds.tagger import choose_tagger
+from cascade.calibration.thresholds.texts import choose
+from cascade.calibration.thresholds.words import WordGrid, word_exits
+from cascade.cli.calibrate.data import Sentences, Texts
+from cascade.cli.calibrate.options import CalibrateOptions
+from cascade.cli.show import duration
+from cascade.core.console import table
+from cascade.core.files import write
+from cascade.core.rounding import percent
+from cascade.exceptions import OptionError
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.settings import Policies
+
+__all__ = ["choose_plainly"]
+
+DROPS = (0.0, 0.0025, 0.005, 0.01, 0.02)  # shown beside the one that was asked for
+BLENDS = (0.3, 0.6)
+HEAD = ("", "allowed", "accuracy", "drop", "deferred", "mean layer", "speed-up", "blend", "router", "exit policy")
+
+
+def choose_plainly(
+    options: CalibrateOptions, pipeline: Classifier | Tagger, examples: Texts | Sentences, progress: Stages
+) -> int:
+    """Choose, write, show. Returns the command's status."""
+    items: Sequence[Any] = examples.words if isinstance(examples, Sentences) else examples.texts
+    if not items:
+        raise OptionError(f"--data must hold an example at least, got none in {options.file}; give more")
+    kind = "no guarantee: all of them choose, and nothing is promised about others"
+    lines = [f"{options.model}, {len(items):,} examples of {options.file.name}, {kind}", ""]
+    if options.by != "--max-drop":
+        policies, figures, more = _deferral(options, pipeline, items)
+    elif isinstance(pipeline, Tagger) and isinstance(examples, Sentences):
+        policies, figures, more = _tagger(options, pipeline, examples, progress)
+    else:
+        policies, figures, more = _texts(options, pipeline, examples, progress)
+    chosen = with_policies(pipeline, policies)
+    # The bundle first: whatever a report stumbles over, the work is kept.
+    note = {**settings_of(policies), **figures, "data": options.file.name, "asked": f"{options.by} {options.bound:g}"}
+    done = _written(options, pipeline, chosen, note)
+    click.echo("\n".join([*lines, *more, done]))
+    if options.json_file is not None:
+        made = {"command": options.command, "model": options.model, **machine(threads=pipeline.tier1.threads)}
+        written = {"guarantee": False, "policies": policies.to_json(), **figures, "made": made}
+        write(options.json_file, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+def _deferral(
+    options: CalibrateOptions, pipeline: Classifier | Tagger, items: Sequence[Any]
+) -> tuple[Policies, dict[str, Any], list[str]]:
+    within = within_budget if options.by == "--budget" else within_latency
+    found = within(pipeline, items, options.bound)
+    policies = policies_of(pipeline).with_(routers=(found.router,))
+    what = f"{percent(found.deferred)} deferred, {duration(found.seconds)} per example, measured here"
+    return policies, {"deferred": found.deferred, "seconds": found.seconds}, [f"{found.router!r}: {what}"]
+
+
+def _texts(
+    options: CalibrateOptions, pipeline: Classifier | Tagger, examples: Texts | Sentences, progress: Stages
+) -> tuple[Policies, dict[str, Any], list[str]]:
+    assert isinstance(pipeline, Classifier)  # noqa: S101  # texts are a classifier's
+    assert isinstance(examples, Texts)  # noqa: S101
+    with progress("both tiers", 2 * len(examples.texts)) as ahead:
+        answers = observe_texts(pipeline, examples.texts, examples.truth, progress=ahead)
+    rows = []
+    for drop in sorted({*DROPS, options.bound}):
+        point = choose(
+            answers,
+            max_drop=drop,
+            per_exit=options.per_exit,
+            blends=BLENDS,
+            router=tunable_router(pipeline.router),
+            exit_policy=tunable_exit(pipeline.exit_policy) or EXIT,
+        )
+        if drop == options.bound:
+            best = point
+        rows.append(_row(point, f"{100 * drop:.2f}", chosen=drop == options.bound))
+    policies = best.policies(answers.temperatures)
+    full = f"Full tier 2: {100 * (best.accuracy + best.drop):.2f} %. Speed-ups are predicted by costs measured here."
+    return policies, {"point": _figures(best)}, [table(HEAD, rows, right=range(1, 8)), "", full]
+
+
+def _tagger(
+    options: CalibrateOptions, pipeline: Tagger, examples: Sentences, progress: Stages
+) -> tuple[Policies, dict[str, Any], list[str]]:
+    grid = WordGrid(exits=word_exits(pipeline.exit_policy), router=tunable_router(pipeline.router))
+    assert examples.truth is not None  # noqa: S101  # the caller has looked
+    found = choose_tagger(
+        pipeline, examples.words, examples.truth, max_drop=options.bound, f1=options.f1, grid=grid, progress=progress
+    )
+    best, metric = found.best, "entity F1" if options.f1 else "accuracy"
+    rows = []
+    for one in (*found.tried, *([best] if best not in found.tried else [])):
+        run = replace(one.point, accuracy=one.score, drop=found.full - one.score, cost=one.seconds / found.full_seconds)
+        rows.append([*_row(run, "kept" if one.within else "lost", chosen=one is best), repr(one.point.windows)])
+    head = [*HEAD, "windows"]
+    head[1:3] = "bound", metric
+    full = f"Full tier 2: {metric} {100 * found.full:.2f} %, {duration(found.full_seconds)}. Speed-ups are measured."
+    figures = {"metric": metric, "score": best.score, "drop": found.full - best.score, "point": _figures(best.point)}
+    return found.policies, figures, [table(head, rows, right=range(2, 8)), "", full]
+
+
+def _row(point: Point, name: str, *, chosen: bool) -> list[str]:
+    return [
+        "->" if chosen else "",
+        name,
+        f"{100 * point.accuracy:.2f} %",
+        f"{100 * point.drop:.2f}",
+        f"{100 * point.deferred:.1f} %",
+        f"{point.mean_layer:.2f}" if point.deferred else "",
+        f"{point.predicted_speed_up:.2f}",
+        f"{point.blend:g}",
+        repr(point.router),
+        repr(point.exit_policy),
+    ]
+
+
+def _figures(point: Point) -> dict[str, Any]:
+    names = ("accuracy", "drop", "deferred", "mean_layer", "cost")
+    return {name: value for name, value in asdict(point).items() if name in names}
+
+
+def _written(
+    options: CalibrateOptions, pipeline: Classifier | Tagger, chosen: Classifier | Tagger, note: dict[str, Any]
+) -> str:
+    """What was written, in words. The bundle's figures say what the settings were chosen on."""
+    if not options.write and options.output is None:
+        return "Nothing was written: --write makes this the default of MODEL, --output FOLDER of a copy."
+    folder = Path(options.model).expanduser() if options.output is None else options.output
+    manifest = pipeline.bundle.manifest
+    noted = replace(manifest, figures={**manifest.figures, "operating_point": note})
+    replace(chosen, bundle=replace(pipeline.bundle, manifest=noted)).save_pretrained(folder, overwrite=options.write)
+    return f"Written to {folder}, without a certificate."

@@ -1,0 +1,108 @@
+"""An outcome of `cascade calibrate` for a terminal.
+
+Needs the extra `calibrate`, so the command imports it when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from cascade.calibration.certify.claims import Agreement, Unit
+from cascade.calibration.certify.outcomes import Certified, Outcome, Refused
+from cascade.cli.show import duration
+from cascade.core.rounding import percent, percent_up
+
+__all__ = ["shown"]
+
+ASKED_ONCE = (
+    "Take new examples for it and leave these out: adding to them and asking again makes a false guarantee likelier "
+    "(of a setting whose true rate is the bound 4 % pass one look, 9 % five and 14 % twenty)."
+)
+
+
+def shown(outcome: Certified | Refused, *, model: str, data: str) -> str:
+    """What was asked, what came of it, and what the reader must know.
+
+    Args:
+        outcome: certified or refused.
+        model: as the user named it.
+        data: the file's name.
+    """
+    chosen, tested = len(outcome.chosen_on), len(outcome.tested_on)
+    lines = [
+        f"{model}, {chosen + tested:,} examples of {data}: {chosen:,} chose the path, {tested:,} tested it",
+        click.style(outcome.claim.describe(), bold=True),
+        "",
+    ]
+    rows = list(_certified(outcome)) if isinstance(outcome, Certified) else list(_refused(outcome))
+    width = max(len(name) for name, _ in rows)
+    lines += [f"{name:<{width}}  {value}" for name, value in rows]
+    if isinstance(outcome, Refused) and outcome.examples_needed is not None:
+        lines.append(ASKED_ONCE)
+    lines += [f"Warning: {warning}." for warning in outcome.warnings]
+    return "\n".join(lines)
+
+
+def _certified(outcome: Certified) -> Iterator[tuple[str, str]]:
+    figures, claim, policies = outcome.figures, outcome.claim, outcome.policies
+    before = f", after {outcome.number} safer ones" if outcome.number else ""
+    yield "certified", click.style(f"yes: setting {outcome.number + 1} of {len(outcome.steps)}{before}", fg="green")
+    yield claim.counted, _tested(outcome, outcome.number)
+    if figures.drop is not None and figures.accuracy is not None and figures.full_accuracy is not None:
+        yield (
+            "accuracy",
+            (
+                f"{100 * figures.accuracy:.2f} %, full tier 2 {100 * figures.full_accuracy:.2f} %; drop "
+                f"{100 * figures.drop:.2f} points ({figures.harms} harmed, {figures.gains} gained)"
+            ),
+        )
+    if not isinstance(claim.ask, Agreement):
+        share = figures.disagreements / figures.examples
+        yield (
+            "disagreement",
+            (
+                f"{figures.disagreements:,} of {figures.examples:,} ({percent(share)}), at most "
+                f"{percent_up(outcome.disagreement_upper)}"
+            ),
+        )
+    yield "deferred", percent(figures.deferred)
+    if figures.deferred:
+        yield "mean exit", f"layer {figures.mean_layer:.2f}, of the deferred"
+    yield "cost", _cost(outcome)
+    yield "router", repr(policies.routers[0])
+    yield "exit policy", repr(policies.exits[-1])
+    yield "blend", f"{policies.blend[0]:g}"
+    if policies.windows is not None:
+        yield "windows", repr(policies.windows)
+    if policies.decoding is not None:
+        yield "decoding", repr(policies.decoding)
+    yield "temperatures", "; ".join(", ".join(f"{value:g}" for value in tier) for tier in outcome.temperatures)
+
+
+def _refused(outcome: Refused) -> Iterator[tuple[str, str]]:
+    yield "certified", click.style("no", fg="red")
+    yield "why", outcome.why
+    needed, remedy = outcome.examples_needed, "no number is known that would do for these; ask for less"
+    yield "examples needed", remedy if needed is None else f"about {needed:,} in all, as far as these can tell"
+    if outcome.tested:
+        yield outcome.claim.counted, f"{_tested(outcome, 0)}, of the safest setting"
+
+
+def _tested(outcome: Outcome, number: int) -> str:
+    tested = outcome.tested[number]
+    return (
+        f"{tested.events:,} of {tested.examples:,} ({percent(tested.rate)}), bound {percent(outcome.claim.ask.bound)} "
+        f"(upper limit of this setting alone {percent_up(tested.upper)}, an estimate)"
+    )
+
+
+def _cost(outcome: Certified) -> str:
+    figures = outcome.figures
+    texts = outcome.claim.unit is Unit.TEXT
+    kind, how = ("predicted", "by costs per token measured here") if texts else ("measured", "here, in turns")
+    return (
+        f"{duration(figures.seconds)}, full tier 2 {duration(figures.full_seconds)}: {kind} speed-up "
+        f"{figures.speed_up:.2f}, {how}"
+    )

@@ -1,0 +1,114 @@
+"""Recorded texts: a replay is what the engine does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cascade import Classifier
+from cascade.calibration.observing import observe_texts
+from cascade.calibration.runs import two_tiers, with_policies
+from cascade.core.confidence import answers as answers_of
+from cascade.exceptions import OptionError
+from cascade.policies.exits import AtExit, Entropy, ExitPolicy, MaxProbability, Patience, all_of, any_of, never
+from cascade.policies.routing import Router, Threshold, defer_all, defer_none
+from tests.models.recorded import COLD, COSTS, policies, recorded
+from tests.models.toy import SENTENCES, toy_bundle
+
+WORDS = " ".join(SENTENCES).split()
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["single", "multi"])
+def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    folder = tmp_path_factory.mktemp("toy") / "bundle"
+    toy_bundle(folder, multi_label=request.param, max_length=12)
+    return Classifier.from_pretrained(folder, threads=1)
+
+
+def texts(count: int, longest: int, seed: int = 0) -> list[str]:
+    random = np.random.default_rng(seed)
+    return [" ".join(random.choice(WORDS, random.integers(1, longest))) for _ in range(count)]
+
+
+SETTINGS: list[tuple[Router, ExitPolicy, float]] = [
+    (Threshold(0.8), MaxProbability(0.7), 0.0),
+    (Threshold(0.8), MaxProbability((0.6, 0.8)), 0.5),
+    (Threshold(0.9), any_of(MaxProbability(0.8), AtExit(2)), 0.3),
+    (Threshold(0.6), Patience(1), 0.3),
+    (Threshold(0.99), all_of(Entropy(0.3), Patience(1)), 1.0),
+    (defer_none, never, 0.5),
+    (defer_all, never, 0.5),
+    (defer_all, MaxProbability(0.7), 0.0),
+]
+
+
+@pytest.mark.parametrize("longest", [9, 40], ids=["short", "windows"])
+def test_a_replay_is_what_running_gives(classifier: Classifier, longest: int) -> None:
+    given = texts(60, longest)
+    truth = np.zeros((60, 3) if classifier.multi_label else 60, dtype=np.int64)
+    answers = observe_texts(classifier, given, truth)
+    assert (len(answers.items) > len(given)) == (longest > 12)
+    for router, policy, blend in SETTINGS:
+        setting = two_tiers(router, policy, blend=blend, temperatures=answers.temperatures)
+        run, really = answers.run(setting), with_policies(classifier, setting)
+        predicted = really.predict(given)
+        found = answers_of(predicted.probabilities, multi_label=classifier.multi_label)
+        assert run.answers.tolist() == found.tolist()
+        deepest = np.zeros(60, dtype=np.int64)
+        np.maximum.at(deepest, answers.items, run.layers)
+        assert deepest.tolist() == predicted.routes.exit_layer.tolist()
+
+
+def test_seconds_are_those_of_the_stages_that_ran() -> None:
+    answers = recorded(3)
+    tokens = answers.lengths.sum()
+    assert answers.run(policies(defer_none, never)).seconds == pytest.approx(tokens * 0.07)
+    assert answers.full.seconds == pytest.approx(tokens * COSTS.full)
+    assert answers.run(policies(Threshold(1.0), AtExit(4))).seconds == pytest.approx(tokens * (0.07 + 0.6))
+    assert answers.timed(policies(defer_all, never)) == (answers.full.seconds / 3,) * 2
+
+
+def test_select_keeps_windows_together() -> None:
+    answers = recorded(40, windows=4)
+    chosen = np.array([7, 3, 39])
+    few = answers.select(chosen)
+    assert few.goal.tolist() == answers.goal[chosen].tolist()
+    assert few.full.answers.tolist() == answers.full.answers[chosen].tolist()
+    assert len(few) == 3
+    for new, old in enumerate(chosen):
+        assert np.array_equal(few.tier1[few.items == new], answers.tier1[answers.items == old])
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_temperatures_change_no_answer_and_can_be_taken_back(multi_label: bool) -> None:
+    answers = recorded(200, multi_label=multi_label)
+    warm = answers.with_temperatures(((2.0,), (0.5, 1.5, 3.0)))
+    assert warm.full.answers.tolist() == answers.full.answers.tolist()
+    assert warm.tier1.max() < answers.tier1.max()
+    back = warm.with_temperatures(COLD)
+    assert back.tier1 == pytest.approx(answers.tier1, abs=1e-5)
+    assert back.tier2 == pytest.approx(answers.tier2, abs=1e-5)
+    assert answers.with_temperatures(COLD) is answers
+
+
+def test_without_labels_full_depth_is_the_goal() -> None:
+    answers = recorded(30, labelled=False)
+    assert not answers.labelled
+    assert np.array_equal(answers.goal, answers.full.answers)
+
+
+def test_classes() -> None:
+    answers = recorded(30)
+    classes = answers.classes(answers.goal)
+    assert classes.shape == (3, 30)
+    assert (classes.argmax(axis=0) == answers.truth).all()
+    several = recorded(30, multi_label=True)
+    assert np.array_equal(several.classes(several.goal).T, several.goal)
+
+
+def test_shapes_are_checked_all_at_once() -> None:
+    good = recorded(5)
+    with pytest.raises(OptionError, match=r"lengths \(3,\) instead of \(5,\), truth \(4,\) instead of \(5,\)"):
+        replace(good, lengths=good.lengths[:3], truth=np.zeros(4, dtype=np.int64))
