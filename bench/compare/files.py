@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from cascade.core.statistics import Interval, Samples, speed_up
 from cascade.exceptions import DataError
-from cascade_bench.timing.statistics import Interval, Samples, speed_up
 
 __all__ = ["Compared", "Comparison", "compare_files", "paired", "read_entries"]
 

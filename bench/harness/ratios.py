@@ -19,12 +19,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cascade.core.statistics import Interval, speed_up
 from cascade.pipelines.classifier import Classifier
 from cascade.policies.routing import defer_none
 from cascade_bench.harness.plain import Plain, products
 from cascade_bench.systems.local import Model, whole
 from cascade_bench.timing.interleaving import Clock, Progress, interleave
-from cascade_bench.timing.statistics import Interval, speed_up
 
 __all__ = ["RATIOS", "Ratio", "Work", "agreement", "measure", "works"]
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from cascade.core.files import write
+from cascade.core.statistics import Interval
 from cascade.exceptions import DataError
 from cascade_bench.timing.machine import in_words
-from cascade_bench.timing.statistics import Interval
 
 __all__ = [
     "FILE",

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from cascade.core.statistics import shown
 from cascade.exceptions import OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.runtime.threads import check_threads
@@ -31,7 +32,6 @@ from cascade_bench.table.data import Columns, read_data
 from cascade_bench.timing import machine
 from cascade_bench.timing.console import bar, check_output, grid
 from cascade_bench.timing.report_json import benchmark, document, write_json
-from cascade_bench.timing.statistics import shown
 
 __all__ = ["as_json", "as_text", "peers"]
 

@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.core.checks import check_whole
+from cascade.core.statistics import Interval, median_interval, percentile, shown
 from cascade_bench.peers.running import PAUSE, Peers, Running
 from cascade_bench.systems.baselines import Baseline
 from cascade_bench.systems.local import CASCADE, FULL
 from cascade_bench.timing.interleaving import Progress
 from cascade_bench.timing.report_json import benchmark
-from cascade_bench.timing.statistics import Interval, median_interval, percentile, shown
 
 __all__ = ["SingleRow", "SingleTable", "Singles", "one_at_a_time", "summarise"]
 

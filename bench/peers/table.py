@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from cascade.core.statistics import Interval, speed_up
 from cascade.exceptions import OptionError
 from cascade_bench.peers.running import BATCH_SIZES, PAUSE, Absent, Peers, name_of
 from cascade_bench.peers.single import SingleTable, one_at_a_time, summarise
@@ -14,7 +15,6 @@ from cascade_bench.systems.local import FULL
 from cascade_bench.systems.process import Job, WorkerProcess
 from cascade_bench.table.data import Data
 from cascade_bench.timing.interleaving import Progress
-from cascade_bench.timing.statistics import Interval, speed_up
 
 __all__ = ["PeerRow", "PeerTable", "compare"]
 

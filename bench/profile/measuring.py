@@ -12,13 +12,13 @@ from statistics import median
 
 import numpy as np
 
+from cascade.core.statistics import Interval, median_interval
 from cascade.exceptions import OptionError
 from cascade_bench.profile.cost_model import CostModel, fit
 from cascade_bench.profile.operators import Operators, look
 from cascade_bench.profile.parts import Part, Point
 from cascade_bench.profile.peak import LARGE, runner
 from cascade_bench.timing.interleaving import Clock, Interleaved, Progress, interleave
-from cascade_bench.timing.statistics import Interval, median_interval
 
 __all__ = ["Profile", "measure"]
 

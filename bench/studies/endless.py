@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 import click
 import psutil
 
+from cascade.core.statistics import shown, speed_up
 from cascade.engine.streaming import StreamOptions
 from cascade_bench.systems.local import Model, load
 from cascade_bench.table.data import read_items
 from cascade_bench.timing.interleaving import interleave
-from cascade_bench.timing.statistics import shown, speed_up
 
 NUMBERS, MIXED = 10_000_000, 7_368_787  # without a common divisor, so that every number comes once
 WARM_UP = 1024

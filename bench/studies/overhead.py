@@ -17,11 +17,11 @@ from unittest import mock
 
 import click
 
+from cascade.core.statistics import median_interval
 from cascade.runtime.backend import OnnxBackend
 from cascade_bench.systems.local import Model, load
 from cascade_bench.table.data import read_items
 from cascade_bench.timing.interleaving import interleave
-from cascade_bench.timing.statistics import median_interval
 
 Runs = list[tuple[float, float]]
 """When graphs began and ended."""

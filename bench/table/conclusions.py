@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cascade.core.statistics import speed_up
 from cascade_bench.systems.local import CASCADE
 from cascade_bench.table.measuring import Row, Table
-from cascade_bench.timing.statistics import speed_up
 
 __all__ = ["compared", "conclusion"]
 

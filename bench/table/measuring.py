@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from cascade.core.statistics import Interval, speed_up
 from cascade.exceptions import OptionError
 from cascade_bench.systems.local import FULL, PIPELINE, Answered, System
 from cascade_bench.table.data import Data
 from cascade_bench.timing.interleaving import PAUSE, Clock, Interleaved, Progress, interleave
-from cascade_bench.timing.statistics import Interval, speed_up
 
 __all__ = ["Row", "Table", "measure"]
 

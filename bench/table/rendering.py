@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from cascade.core.statistics import shown
 from cascade_bench.table.conclusions import conclusion
 from cascade_bench.table.measuring import Row, Table
 from cascade_bench.timing.console import grid
 from cascade_bench.timing.machine import in_words
 from cascade_bench.timing.report_json import benchmark, document
-from cascade_bench.timing.statistics import shown
 
 __all__ = ["as_entry", "as_json", "as_text", "columns"]
 

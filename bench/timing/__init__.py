@@ -1,6 +1,5 @@
-"""Timing: medians of paired ratios, what takes turns, what it ran on, how it is written.
+"""Timing: what takes turns, what it ran on, how it is written. Medians of paired ratios are `cascade.core.statistics`.
 
-statistics     medians of paired ratios with exact intervals
 interleaving   systems that take turns
 machine        facts about the host
 report_json    JSON files in pytest-benchmark's shape

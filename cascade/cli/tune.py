@@ -11,6 +11,7 @@ import click
 
 from cascade.cli.show import duration
 from cascade.core.console import table
+from cascade.core.statistics import shown
 from cascade.exceptions import OptionError, TaskError
 from cascade.pipelines import tuning
 from cascade.pipelines.classifier import Classifier
@@ -87,9 +88,5 @@ def tune(
 
 
 def _shown(title: str, timings: Iterable[tuning.Timing]) -> str:
-    rows = []
-    for one in timings:
-        gain = one.speed_up
-        times = f"{gain.median:.2f} [{gain.low:.2f}, {gain.high:.2f}]"
-        rows.append([one.name, duration(one.seconds), times, one.than])
+    rows = [[one.name, duration(one.seconds), shown(one.speed_up), one.than] for one in timings]
     return table([title, "time", "times as fast", "as"], rows, right=(1, 2))

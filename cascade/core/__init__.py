@@ -1,1 +1,1 @@
-"""Values that every floor above uses: rows of token ids, confidence, results, checks, files. Needs numpy only."""
+"""Values for every floor above: rows of token ids, confidence, results, checks, files, medians. Needs numpy only."""

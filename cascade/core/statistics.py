@@ -1,7 +1,7 @@
 """Medians of paired ratios, with intervals that assume nothing about the shape of the noise.
 
-A ratio is taken within a repeat, in which both contenders ran within seconds of each other, so a machine that slows
-down for a minute slows both.
+A ratio is taken within a repeat, in which both systems ran within seconds of each other, so a machine that slows down
+for a minute slows both.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from cascade.core.checks import check_share
 from cascade.exceptions import OptionError
 
-__all__ = ["Interval", "median_interval", "speed_up"]
+__all__ = ["Interval", "Samples", "median_interval", "percentile", "shown", "speed_up"]
 
 Samples = Sequence["float | None"]
+"""Seconds by repeat; `None` where there was no turn."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Interval:
     Attributes:
         median: of the samples.
         low, high: ends of the interval.
-        coverage: with what probability an interval made like this holds the true median.
+        coverage: the probability with which an interval made like this holds the true median.
         samples: how many there were.
     """
 
@@ -34,6 +38,18 @@ class Interval:
     high: float
     coverage: float
     samples: int
+
+    def text(self, form: str = ".2f") -> str:
+        """In words; a coverage below 95 % is named. `form`: of each number."""
+        covered = "" if self.coverage >= 0.95 else f" ({self.coverage:.0%})"
+        return f"{self.median:{form}} [{self.low:{form}}, {self.high:{form}}]{covered}"
+
+
+def shown(ratio: Interval | None) -> str:
+    """A ratio in words: empty without one, plainly 1 where it is the base's own."""
+    if ratio is None:
+        return ""
+    return "1" if ratio.low == ratio.high == 1 else ratio.text()
 
 
 def median_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
@@ -51,7 +67,7 @@ def median_interval(values: Sequence[float], *, confidence: float = 0.95) -> Int
     check_share("confidence", confidence, "0.95 is usual")
     n = len(values)
     if not n:
-        raise OptionError("a median needs at least one sample, had none; run more repeats")
+        raise OptionError("a median needs at least one sample, got none; run more repeats")
     ordered = sorted(values)
     k = 1
     while k < (n + 1) // 2 and _coverage(n, k + 1) >= confidence:
@@ -60,19 +76,25 @@ def median_interval(values: Sequence[float], *, confidence: float = 0.95) -> Int
     return Interval(middle, ordered[k - 1], ordered[n - k], max(_coverage(n, k), 0.0), n)
 
 
-def speed_up(base: Samples, contender: Samples, *, confidence: float = 0.95) -> Interval | None:
-    """How many times faster a contender is than the base: the median over repeats in which both ran.
+def speed_up(base: Samples, other: Samples, *, confidence: float = 0.95) -> Interval | None:
+    """How many times as fast as the base another system is: the median over repeats in which both ran.
 
     Args:
-        base: seconds by repeat; `None` where it did not run.
-        contender: the same of the contender.
+        base: seconds of the base.
+        other: seconds of the other system, of the same repeats.
         confidence: of the interval.
 
     Returns:
-        Above 1 where the contender is faster; `None` if no repeat had both.
+        Above 1 where the other system is faster; `None` if no repeat had both.
     """
-    ratios = [slow / fast for slow, fast in zip(base, contender, strict=True) if slow is not None and fast is not None]
+    ratios = [slow / fast for slow, fast in zip(base, other, strict=True) if slow is not None and fast is not None]
     return median_interval(ratios, confidence=confidence) if ratios else None
+
+
+def percentile(values: npt.NDArray[np.float64], share: float) -> float:
+    """A value that this share (in percent) of the samples did not exceed: a measured one, not an interpolated one."""
+    place = math.ceil(round(share / 100 * len(values), 6))  # rounded, as 99.9 % of 1000 are 999.0000000000001
+    return float(np.sort(values)[max(place, 1) - 1])
 
 
 def _coverage(n: int, k: int) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from cascade.core.statistics import Interval
 from cascade.exceptions import DataError
 from cascade.pipelines.classifier import Classifier
 from cascade_bench.harness.check import check
@@ -26,7 +27,6 @@ from cascade_bench.harness.reference_ratios import (
     shortfall,
     write_references,
 )
-from cascade_bench.timing.statistics import Interval
 from tests.models.toy import SENTENCES
 
 KIND = "amx_int8, 2 threads"

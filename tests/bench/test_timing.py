@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cascade.core.statistics import Interval, median_interval, percentile, shown, speed_up
 from cascade.exceptions import DataError, OptionError
 from cascade_bench.timing import interleaving, machine
 from cascade_bench.timing.console import check_output, grid
 from cascade_bench.timing.interleaving import Plan, interleave
 from cascade_bench.timing.report_json import benchmark, stats, write_json
-from cascade_bench.timing.statistics import Interval, median_interval, percentile, shown, speed_up
 
 SHORTEST = interleaving.SHORTEST  # before a fixture makes turns short
 

@@ -60,7 +60,7 @@ def test_says_what_it_found(run: Command, fake: dict[str, Any], tmp_path: Path) 
     done = run("tune", "toy", "--texts", "texts.txt", "--threads", "2", "--repeats", "7", "--limit", "2")
     assert done.status == 0
     assert done.out.startswith("toy, 2 texts, 7 turns, 2 threads\n")
-    assert "tier 1, 256 tokens  500 ms  1.30 [1.20, 1.40]  tier 1, 1024 tokens\n" in done.out
+    assert "tier 1, 256 tokens  500 ms  1.30 [1.20, 1.40] (94%)  tier 1, 1024 tokens\n" in done.out
     assert "Kept: 256 in tier 1, not 1024; 1024 in tier 2, as before.\n" in done.out
     assert "Exits pay in seconds" in done.out
     assert "Tiers do not pay in seconds" in done.out
