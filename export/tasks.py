@@ -10,7 +10,7 @@ from typing import Any
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from cascade.core.rows import IntArray, Units
-from cascade.engine.word_cascade import cut
+from cascade.engine.long_rows import cut
 from cascade.policies.exits import MaxProbability
 from cascade.policies.unit_exits import TokenExit
 from cascade.text.tokenizer import Tokenizer

@@ -124,7 +124,7 @@ def torch_tier2(model: TierTwo, units: Units, *, exits: IntArray | None = None) 
             last = np.full(part.rows.tokens, depth)
             last[ranges(part.first_token, part.n_tokens)] = np.repeat(layers[exits[numbers]], part.n_tokens)
             packing = Packing.of(part.rows.lengths)
-            stops["exit_layers"] = torch.from_numpy(np.where(packing.mask, last[packing.gather], depth))
+            stops["exit_layers"] = torch.from_numpy(np.where(packing.mask, last[packing.array("gather")], depth))
         logits: Tensor = model(*grids, **stops)["logits"]
         return logits.transpose(1, 2) if logits.ndim == 4 else logits  # of a tagger: places before exits
 

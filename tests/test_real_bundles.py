@@ -23,7 +23,7 @@ NAMES = {"sentiment": 0.65, "intents": 0.7}
 
 
 def sentences(name: str) -> tuple[list[str], list[str]]:
-    lines = (ROOT / "cascade" / "cli" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "cascade" / "cli" / "demo" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     return [record["text"] for record in records], [record["label"] for record in records]
 

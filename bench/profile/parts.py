@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cascade.core.rows import IntArray, Rows, offsets_of
-from cascade.engine.packing import Packing, padded
+from cascade.engine.packing import FEEDS, Packing, padded
 from cascade.exceptions import OptionError
 from cascade.runtime.backend import Array, Backend, OnnxBackend
 from cascade_bench.profile.cost_model import Size
@@ -97,8 +97,8 @@ def parts(model: Model) -> list[Part]:
         packing, tokens = Packing.of(lengths, heads=second.heads), int(lengths.sum())
         hidden = np.random.default_rng(0).normal(size=(tokens, second.width)).astype(np.float32)
         every = np.arange(tokens, dtype=np.int64)  # of a tagger: no word has exited, each token is a word
-        tagging = {"active": every, "query_head_gather": packing.head_gather, "words": every}
-        return {"hidden": hidden, **packing.feeds, **tagging}
+        tagging = {"active": every, "query_head_gather": packing.array("head_gather"), "words": every}
+        return {"hidden": hidden, **packing.feeds(FEEDS), **tagging}
 
     starts = (0, *two.layers[:-1])
     return [

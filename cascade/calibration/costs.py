@@ -11,9 +11,8 @@ import numpy.typing as npt
 from cascade.core.rows import BoolArray, IntArray, Units
 from cascade.exceptions import OptionError
 
-__all__ = ["HALTED", "Costs"]
+__all__ = ["Costs"]
 
-HALTED = 0.28  # of a layer's cost for an active token: measured in int8 and fp32 at 3 to 100 % active tokens
 
 Table = npt.NDArray[np.float64]
 

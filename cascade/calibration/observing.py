@@ -5,6 +5,7 @@ A single pass after a warm-up: good enough to compare settings, not to publish.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from cascade.calibration.costs import HALTED, Costs
+from cascade.calibration.costs import Costs
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.texts import TextAnswers
-from cascade.core.rows import Encoded, FloatArray, IntArray, Rows, Units
-from cascade.engine.tiers import MultiExit, Progress, SingleExit
-from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
+from cascade.core.rows import Encoded, FloatArray, IntArray, Units
+from cascade.engine.live import HALTED
+from cascade.engine.multi_exit import MultiExit
+from cascade.engine.single_exit import SingleExit
+from cascade.engine.tier import Progress
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.runtime.timing import Timed
@@ -56,13 +59,12 @@ def observe_rows(
     progress: Progress | None = None,
 ) -> TextAnswers:
     """The same of texts that are encoded already."""
-    rows = encoded.units.rows
-    first, second, costs = run_both(tier1, tier2, rows, encode_seconds=encode_seconds, progress=progress)
+    first, second, costs = run_both(tier1, tier2, encoded.units, encode_seconds=encode_seconds, progress=progress)
     return TextAnswers(
         tier1=first,
         tier2=second,
         items=encoded.numbers,
-        lengths=rows.lengths,
+        lengths=encoded.units.rows.lengths,
         layers=tuple(tier2.layers),
         truth=truth,
         temperatures=((tier1.temperature,), tuple(tier2.temperatures)),
@@ -98,9 +100,9 @@ def observe_sentences(
 
 
 def run_both(
-    tier1: SingleExit | WordSingleExit,
-    tier2: MultiExit | WordMultiExit,
-    inputs: Rows | Units,
+    tier1: SingleExit,
+    tier2: MultiExit,
+    units: Units,
     *,
     encode_seconds: float = 0.0,
     progress: Progress | None = None,
@@ -110,7 +112,7 @@ def run_both(
     Args:
         tier1: the cheap tier.
         tier2: the accurate one, whatever its policy.
-        inputs: rows of a classifier, or sentences of a tagger that fit both tiers.
+        units: of the rows of a classifier, or of sentences that fit both tiers.
         encode_seconds: what making them took; every setting pays it.
         progress: called with units done, twice for each.
 
@@ -118,20 +120,21 @@ def run_both(
         Probabilities of tier 1, shape `(units, labels)`; at every exit of tier 2, shape `(units, exits, labels)`; costs
         in seconds per token.
     """
-    one: Any = inputs  # both tiers take its kind
     embed, stages = Timed(tier2.embed), [Timed(stage) for stage in tier2.stages]
     timed = replace(tier2, embed=embed, stages=stages)
-    start = one.select(np.arange(min(WARM_UP, one.n_rows if isinstance(one, Units) else len(one))))
-    # Graphs for runs side by side are made when first asked for: now, not while the clock runs.
-    for first_tier, second_tier in ((tier1, tier2), (replace(tier1, backend=tier1.backend.serial), tier2.serial)):
-        first_tier.score(start)
-        second_tier.all_exits(start)
+    one, start = (units.select(np.arange(min(count, units.n_rows))) for count in (1, WARM_UP))
+    # Sessions for both ways of running are made when first asked for: now, not while the clock runs.
+    for pool_from in (0, sys.maxsize):
+        replace(tier1, pool_from=pool_from).score(one)
+        replace(tier2, pool_from=pool_from).all_exits(one)
+    tier1.score(start)
+    tier2.all_exits(start)
     begin = time.perf_counter()
-    first = tier1.score(one, progress=progress)
+    first = tier1.score(units, progress=progress)
     middle = time.perf_counter()
-    second = timed.all_exits(one, progress=progress)
+    second = timed.all_exits(units, progress=progress)
     end = time.perf_counter()
-    tokens = one.rows.tokens if isinstance(one, Units) else one.tokens
+    tokens = units.rows.tokens
     parts = np.array([part.seconds for part in (embed, *stages)])
     # What happens between the graphs (index arithmetic, softmax) is shared out in proportion to them.
     parts *= (end - middle) / parts.sum() / tokens

@@ -16,8 +16,9 @@ from cascade.calibration.costs import Costs
 from cascade.calibration.runs import Run, full_depth
 from cascade.calibration.temperature import Temperatures
 from cascade.core.rows import BoolArray, IntArray, Units, ranges
-from cascade.engine.word_cascade import WordCascade
-from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
+from cascade.engine.cascade import Cascade
+from cascade.engine.multi_exit import MultiExit
+from cascade.engine.single_exit import SingleExit
 from cascade.exceptions import OptionError
 from cascade.policies.decoding import Decoder
 from cascade.policies.settings import Policies
@@ -44,8 +45,8 @@ class WordAnswers:
         at_full: what full depth answers, where it ran already.
     """
 
-    tier1: WordSingleExit
-    tier2: WordMultiExit
+    tier1: SingleExit
+    tier2: MultiExit
     decoding: Decoder
     words: Units
     truth: IntArray | None
@@ -86,12 +87,12 @@ class WordAnswers:
         begin = time.perf_counter()
         tier2 = replace(self.tier2, exit_policy=policies.exits[-1])
         windows = whole_sentences if policies.windows is None else policies.windows
-        cascade = WordCascade(self.tier1, tier2, policies.routers[0], windows, blend=policies.blend[0])
-        outcome = cascade.score(self.words)
+        cascade = Cascade(self.tier1, tier2, policies.routers[0], windows=windows, blend=policies.blend[0])
+        scores = cascade.score(self.words)
         decoder = self.decoding if policies.decoding is None else policies.decoding
-        tags = chosen(decoder, outcome.probabilities, self.words.offsets)
+        tags = chosen(decoder, scores.probabilities, self.words.offsets)
         seconds = time.perf_counter() - begin + self.encode_seconds
-        return Run(tags[:, None], outcome.routes.tier == 2, outcome.routes.exit_layer, seconds)
+        return Run(tags[:, None], scores.tier == 2, scores.exit_layer, seconds)
 
     def timed(self, policies: Policies) -> tuple[float, float]:
         """Seconds per sentence of a setting and of full depth, measured in turns on 500 sentences: medians."""

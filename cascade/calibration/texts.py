@@ -101,6 +101,13 @@ class TextAnswers:
         sure = max_probability(self.tier1, multi_label=self.multi_label)
         return RoutingState(self.tier1, sure, self.lengths, self.multi_label)
 
+    @property
+    def _state_of_items(self) -> RoutingState:
+        """What the engine's router sees: items, not their rows."""
+        first = self.merged(self.tier1)
+        lengths = np.bincount(self.items, weights=self.lengths, minlength=len(self)).astype(np.int64)
+        return RoutingState(first, max_probability(first, multi_label=self.multi_label), lengths, self.multi_label)
+
     def exit_state(self, history: FloatArray, exit_index: int) -> ExitState:
         """What an exit policy sees of rows with these probabilities. Shape `(rows, exits, labels)`."""
         return ExitState(
@@ -116,7 +123,7 @@ class TextAnswers:
         """Route, exit and merge as the engine does; the policies themselves are asked.
 
         Args:
-            policies: their router sees all rows at once, so no `Budget`, whose share would be one of these examples.
+            policies: their router sees all items at once, so no `Budget`, whose share would be one of these examples.
                 Their temperatures are taken to be those of the answers (`with_temperatures`).
 
         Raises:
@@ -124,7 +131,7 @@ class TextAnswers:
         """
         router, rows = policies.routers[0], len(self.lengths)
         alone = isinstance(router, DeferAll)
-        deferred = np.ones(rows, dtype=np.bool_) if alone else routing.decide(router, self.routing_state)
+        deferred = np.ones(rows, dtype=np.bool_) if alone else routing.decide(router, self._state_of_items)[self.items]
         chosen = np.flatnonzero(deferred)
         # Where everything is deferred tier 1 is not run, and has no answer that could count.
         both = self.tier2 if alone else self.blended(policies.blend[0])
@@ -184,7 +191,8 @@ class TextAnswers:
         if not blend:
             return self.tier2
         if blend not in self._blended:
-            known = evidence(self.tier1, weight=blend, multi_label=self.multi_label)[:, None]
+            first = self.merged(self.tier1)[self.items]  # of whole items, as the engine blends them
+            known = evidence(first, weight=blend, multi_label=self.multi_label)[:, None]
             own = logits_of(self.tier2, multi_label=self.multi_label)
             self._blended.clear()  # a path has one blend, and every setting of it is replayed
             self._blended[blend] = probabilities(own, multi_label=self.multi_label, prior=known)

@@ -32,7 +32,7 @@ class Route:
     """Which tier and which exit answered, and how sure it was.
 
     Attributes:
-        tier: 1 or 2.
+        tier: number of the tier, counted from 1.
         exit_layer: number of the layer after which the unit left the tier, counted from 1; 0 for a tier without exits.
         confidence: the largest probability of the answer, in [0, 1]; multi-label: see `confidence`.
     """
@@ -90,7 +90,9 @@ class Routes(Sequence[Route]):
     __hash__ = None  # type: ignore[assignment]  # arrays are compared, so there is no hash; the base class has one
 
     def __repr__(self) -> str:
-        return f"Routes({len(self)}: {int((self.tier == 1).sum())} by tier 1, {int((self.tier == 2).sum())} by tier 2)"
+        last = max(int(self.tier.max(initial=2)), 2)
+        parts = (f"{int((self.tier == tier).sum())} by tier {tier}" for tier in range(1, last + 1))
+        return f"Routes({len(self)}: {', '.join(parts)})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -129,15 +131,17 @@ class Stats:
         texts: texts or pairs; for a tagger sentences.
         units: what got an answer: texts or pairs; for a tagger words.
         tokens: of all rows, special tokens included.
-        deferred: units that a later tier answered.
+        deferred: units that another tier than the first answered.
+        truncated: texts that lost tokens: pairs that were cut, and rows that are longer than the first tier takes.
         exits: deferred units by the layer after which they left their tier.
-        seconds: wall-clock time by part: `tokenize`, `tier1`, `route`, `tier2`, `merge`, of a tagger `decode`.
+        seconds: wall-clock time by part: `tokenize`, `tier1`, `route`, `tier2`, ..., `merge`, of a tagger `decode`.
     """
 
     texts: int = 0
     units: int = 0
     tokens: int = 0
     deferred: int = 0
+    truncated: int = 0
     exits: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 

@@ -7,16 +7,19 @@ with a unit per word.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BoolArray", "Encoded", "FloatArray", "IntArray", "Rows", "Units", "concatenate", "offsets_of", "ranges"]
+__all__ = ["BoolArray", "Encoded", "FloatArray", "IntArray", "Rows", "Units", "concatenate", "concatenate_units"]
+__all__ += ["offsets_of", "ranges", "read_only"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
+T = TypeVar("T", bound=np.generic)
 
 
 def offsets_of(lengths: IntArray | BoolArray) -> IntArray:
@@ -36,6 +39,13 @@ def ranges(starts: IntArray, lengths: IntArray) -> IntArray:
     """
     offsets = offsets_of(lengths)
     return np.arange(offsets[-1], dtype=np.int64) + np.repeat(starts - offsets[:-1], lengths)
+
+
+def read_only(array: npt.NDArray[T]) -> npt.NDArray[T]:
+    """A view of an array through which nothing can be written, for policies to look at."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,12 +199,12 @@ class Encoded:
         units: rows and their units, in the order of the items; the rows of one item follow each other.
         numbers: the caller's unit that each of `units` belongs to. For texts it never falls: a long text is several
             rows with the same number. Shape `(units,)`.
-        truncated: how many items lost tokens.
+        truncated: numbers of the items that lost tokens, rising. Shape `(truncated,)`.
     """
 
     units: Units
     numbers: IntArray
-    truncated: int = 0
+    truncated: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @property
     def n_units(self) -> int:
@@ -209,4 +219,15 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
         ids=np.concatenate([nothing, *(part.ids for part in parts)]),
         types=np.concatenate([nothing, *(part.types for part in parts)]),
         offsets=offsets_of(np.concatenate([nothing, *(part.lengths for part in parts)])),
+    )
+
+
+def concatenate_units(parts: Sequence[Units]) -> Units:
+    """The rows and units of all parts, in order; at least one part."""
+    tokens = offsets_of(np.array([part.rows.tokens for part in parts], dtype=np.int64)).tolist()
+    return Units(
+        rows=concatenate([part.rows for part in parts]),
+        first_token=np.concatenate([part.first_token + start for part, start in zip(parts, tokens, strict=False)]),
+        n_tokens=np.concatenate([part.n_tokens for part in parts]),
+        offsets=offsets_of(np.concatenate([part.counts for part in parts])),
     )

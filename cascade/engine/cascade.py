@@ -1,58 +1,96 @@
-"""The two tiers together: score with the first, route, score what was deferred with the second, merge."""
+"""Two tiers as one: score with the first, route, score what was deferred with the second, merge. A cascade nests."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tqdm import tqdm
 
-from cascade.core.confidence import evidence, max_probability
+from cascade.core.confidence import evidence
 from cascade.core.results import Routes, Stats
-from cascade.core.rows import BoolArray, FloatArray, IntArray, Rows
-from cascade.engine.tiers import Scores, Tier
-from cascade.policies import routing
+from cascade.core.rows import BoolArray, FloatArray, IntArray, ranges, read_only
+from cascade.engine.inputs import Inputs
+from cascade.engine.single_exit import SingleExit
+from cascade.engine.tier import Progress, Readable, Scores, Tier, as_inputs, check_targets
+from cascade.policies import routing, windows
 from cascade.policies.routing import DeferAll, DeferNone, Router, RoutingState
+from cascade.policies.windows import WindowPolicy, WindowState
 
-__all__ = ["Cascade", "Clock", "FirstLook", "Outcome", "merge_windows", "stats_of"]
+__all__ = ["Cascade", "Look", "Meter", "Outcome"]
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a cascade says about rows or texts, in their order.
+    """What a cascade says about the units of its inputs, in their order.
 
     Attributes:
-        probabilities: shape `(rows, labels)`.
-        routes: one per row.
+        inputs: what was read.
+        probabilities: shape `(units, labels)`.
+        routes: one per unit.
         stats: of the whole call.
     """
 
+    inputs: Inputs
     probabilities: FloatArray
     routes: Routes
     stats: Stats
 
 
 @dataclass(frozen=True, eq=False)
-class FirstLook:
-    """What is known before tier 2 runs.
+class Look:
+    """What is known before the second tier runs.
 
     Attributes:
-        scores: of tier 1; `None` if it was not run because everything is deferred.
-        deferred: which rows tier 2 has to answer. Shape `(rows,)`.
+        inputs: what was read.
+        scores: of the first tier; `None` if it was not run because all units are deferred.
+        rest: what the second tier reads; `None` if no unit is deferred.
+        numbers: which unit of the inputs each unit of `rest` is; `None`: they are the same. Shape `(rest units,)`.
+        targets: units of `rest` that are deferred, the others being context; `None`: all. Shape `(rest units,)`.
+        prior: what is added to the second tier's logits. Shape `(rest units, labels)`.
+        context_layers: see `Tier.score`.
     """
 
+    inputs: Inputs
     scores: Scores | None
-    deferred: BoolArray
+    rest: Inputs | None = None
+    numbers: IntArray | None = None
+    targets: BoolArray | None = None
+    prior: FloatArray | None = None
+    context_layers: int | None = None
+
+    def merged(self, second: Scores) -> Scores:
+        """The second tier's answers for deferred units, the first one's for the others. `second`: of `rest`."""
+        first = self.scores
+        if first is None:
+            return second
+        numbers = np.arange(len(second)) if self.numbers is None else self.numbers
+        chosen = slice(None) if self.targets is None else self.targets
+        places = numbers[chosen]
+        columns = []
+        for name in ("probabilities", "confidence", "tier", "exit_layer"):
+            column = getattr(first, name).copy()
+            column[places] = getattr(second, name)[chosen]
+            columns.append(column)
+        return Scores(*columns)
 
 
-class Clock:
-    """Seconds by part of the work."""
+@dataclass(frozen=True)
+class Meter:
+    """Seconds by part of a call, and a bar per tier on standard error.
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    Attributes:
+        seconds: `tier1`, `route`, `tier2`, `merge`, ...; filled by the call.
+        bars: whether to draw.
+        below: how many tiers there are below the cascade that writes here.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    bars: bool = False
+    below: int = 0
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
@@ -60,139 +98,237 @@ class Clock:
         yield
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begin
 
+    @contextmanager
+    def tier(self, units: int, progress: Progress | None) -> Iterator[Progress | None]:
+        """Time a tier and show how many of its units are done, which `progress` is told too."""
+        number = self.below + 1
+        with self(f"tier{number}"):
+            if not self.bars:
+                yield progress
+                return
+            with tqdm(total=units, desc=f"tier {number}", unit="unit") as bar:
+
+                def both(answered: int) -> None:
+                    bar.update(answered)
+                    if progress is not None:
+                        progress(answered)
+
+                yield both
+
 
 @dataclass(frozen=True, eq=False)
 class Cascade:
-    """Two tiers and the router between them.
+    """Two tiers and the router between them: a tier again.
 
     Attributes:
-        tier1: the cheap tier. Not run if `router` is `defer_all`.
-        tier2: the accurate tier. Not run if nothing is deferred.
-        router: which rows tier 2 answers.
+        first: the cheap tier. Not run if `router` is `defer_all`.
+        second: the accurate tier, perhaps a cascade. Not run if no unit is deferred.
+        router: which units the second tier answers.
+        blend: how much the first tier's answer counts beside the second one's where both were asked
+            (`confidence.evidence`); 0 ignores it.
+        windows: which runs of words the second tier reads around deferred ones; `None` where units are texts. With
+            `defer_all` it reads whole sentences.
         multi_label: the labels are independent yes/no decisions.
-        blend: how much tier 1's answer counts beside that of each of tier 2's exits, where both were asked
-            (`confidence.evidence`); at 0 it is forgotten.
     """
 
-    tier1: Tier
-    tier2: Tier
+    first: Tier
+    second: Tier
     router: Router
-    multi_label: bool = field(default=False, kw_only=True)
     blend: float = field(default=0.0, kw_only=True)
+    windows: WindowPolicy | None = field(default=None, kw_only=True)
+    multi_label: bool = field(default=False, kw_only=True)
 
-    def score(self, batch: Rows, *, show_progress: bool = False) -> Outcome:
-        """Answer all rows.
+    @property
+    def labels(self) -> int:
+        """How many labels there are."""
+        return self.second.labels
 
-        Args:
-            batch: may be empty.
-            show_progress: draw a bar per tier on standard error.
+    @property
+    def depth(self) -> int:
+        """How many single tiers are inside."""
+        return self.first.depth + self.second.depth
+
+    @property
+    def leaves(self) -> tuple[Tier, ...]:
+        """The single tiers inside, first to last."""
+        return *self.first.leaves, *self.second.leaves
+
+    def run(self, inputs: Readable, *, show_progress: bool = False) -> Outcome:
+        """Answer all units, with routes and statistics. `show_progress`: draw a bar per tier on standard error.
 
         Raises:
-            OptionError: the router or the exit policy returned something other than a mask of one bool per row.
+            OptionError: a router, the windows or an exit policy returned something other than what they must.
         """
-        clock = Clock()
-        first = self.first(batch, clock=clock, show_progress=show_progress)
-        chosen = np.flatnonzero(first.deferred)
-        second = None
-        # Without a first look tier 2 runs even for no rows at all: its answer has the right shape.
-        if len(chosen) or first.scores is None:
-            with clock("tier2"):
-                rest = batch if len(chosen) == len(batch) else batch.select(chosen)
-                second = self.second(rest, prior=self.prior(first), show_progress=show_progress)
-        with clock("merge"):
-            probabilities, routes = self.merge(first, second)
-        return Outcome(probabilities, routes, stats_of(routes, tokens=batch.tokens, seconds=clock.seconds))
+        meter, given = Meter(bars=show_progress), as_inputs(inputs)
+        [scores] = self.finish([self.look(given, meter=meter)], meter=meter)
+        return self.outcome(given, scores, meter)
 
-    def first(self, batch: Rows, *, clock: Clock | None = None, show_progress: bool = False) -> FirstLook:
-        """Run tier 1 and ask the router."""
-        clock = clock or Clock()
+    def score(
+        self,
+        inputs: Readable,
+        *,
+        targets: BoolArray | None = None,
+        context_layers: int | None = None,
+        prior: FloatArray | None = None,
+        progress: Progress | None = None,
+    ) -> Scores:
+        """Scores of all units; see `Tier.score`. The prior counts in the first tier that is run."""
+        return self._score(as_inputs(inputs), targets, context_layers, prior, progress, Meter())
+
+    def look(
+        self,
+        inputs: Inputs,
+        *,
+        targets: BoolArray | None = None,
+        context_layers: int | None = None,
+        prior: FloatArray | None = None,
+        progress: Progress | None = None,
+        meter: Meter | None = None,
+    ) -> Look:
+        """Run the first tier and ask the router. The arguments are those of `score`."""
+        meter = meter or Meter()
         if isinstance(self.router, DeferAll):
-            return FirstLook(None, np.ones(len(batch), dtype=np.bool_))
-        with clock("tier1"):
-            scores = _score(self.tier1, batch, None, "tier 1", show_progress)
-        if isinstance(self.router, DeferNone):
-            return FirstLook(scores, np.zeros(len(batch), dtype=np.bool_))
-        with clock("route"):
-            state = RoutingState(scores.probabilities, scores.confidence, batch.lengths, self.multi_label)
-            return FirstLook(scores, routing.decide(self.router, state))
+            return Look(inputs, None, inputs, None, targets, prior, context_layers)
+        scores = _ask(self.first, inputs, targets, context_layers, prior, None, meter)
+        look, deferred = Look(inputs, scores), np.zeros(len(scores), dtype=np.bool_)
+        if not isinstance(self.router, DeferNone):
+            with meter("route"):
+                deferred = self._deferred(inputs, scores, targets)
+                if deferred.any():
+                    look = self._deferring(look, scores, deferred)
+        if progress is not None and (answered := int((check_targets(targets, len(scores)) & ~deferred).sum())):
+            progress(answered)
+        return look
 
-    def prior(self, first: FirstLook) -> FloatArray | None:
-        """What tier 1's answers add to tier 2's logits, for the deferred rows. Shape `(deferred, labels)`."""
-        if first.scores is None or not self.blend:
-            return None
-        known = first.scores.probabilities[first.deferred]
-        return evidence(known, weight=self.blend, multi_label=self.multi_label)
+    def finish(
+        self, looks: Sequence[Look], *, progress: Progress | None = None, meter: Meter | None = None
+    ) -> list[Scores]:
+        """Run the second tier on what was deferred, all together. The scores of each look's inputs."""
+        meter = meter or Meter()
+        waiting = [look for look in looks if look.rest is not None]
+        made: list[Scores] = []
+        if waiting:
+            rests = [look.rest for look in waiting if look.rest is not None]
+            rest, counts = Inputs.join(rests), [rest.n_units for rest in rests]
+            second = _ask(
+                self.second,
+                rest,
+                _joined([look.targets for look in waiting], counts),
+                waiting[0].context_layers,
+                # All looks have a prior, or none has.
+                _concatenated([look.prior for look in waiting]),
+                progress,
+                replace(meter, below=meter.below + self.first.depth),
+            ).above(self.first.depth)
+            with meter("merge"):
+                end = 0
+                for look, count in zip(waiting, counts, strict=True):
+                    begin, end = end, end + count
+                    made.append(look.merged(second[begin:end]))
+        merged = iter(made)
+        return [look.scores if look.rest is None and look.scores is not None else next(merged) for look in looks]
 
-    def second(self, batch: Rows, *, prior: FloatArray | None = None, show_progress: bool = False) -> Scores:
-        """Run tier 2. `prior`: of these rows."""
-        return _score(self.tier2, batch, prior, "tier 2", show_progress)
+    def outcome(self, inputs: Inputs, scores: Scores, meter: Meter) -> Outcome:
+        """Scores of all inputs with routes and statistics."""
+        routes = Routes(scores.tier, scores.exit_layer, scores.confidence)
+        later = scores.tier > 1
+        layers, counts = np.unique(scores.exit_layer[later & (scores.exit_layer > 0)], return_counts=True)
+        stats = Stats(
+            texts=inputs.n_items,
+            units=len(scores),
+            tokens=inputs.tokens,
+            deferred=int(later.sum()),
+            truncated=self._truncated(inputs),
+            exits=dict(zip(layers.tolist(), counts.tolist(), strict=True)),
+            seconds=meter.seconds,
+        )
+        return Outcome(inputs, scores.probabilities, routes, stats)
 
-    def merge(self, first: FirstLook, second: Scores | None) -> tuple[FloatArray, Routes]:
-        """Tier 2's answers where rows were deferred, tier 1's elsewhere.
+    def _score(
+        self,
+        inputs: Inputs,
+        targets: BoolArray | None,
+        context_layers: int | None,
+        prior: FloatArray | None,
+        progress: Progress | None,
+        meter: Meter,
+    ) -> Scores:
+        look = self.look(
+            inputs, targets=targets, context_layers=context_layers, prior=prior, progress=progress, meter=meter
+        )
+        [scores] = self.finish([look], progress=progress, meter=meter)
+        return scores
 
-        Args:
-            first: of all rows.
-            second: of the deferred rows, in order; `None` if there are none.
+    def _deferred(self, inputs: Inputs, scores: Scores, targets: BoolArray | None) -> BoolArray:
+        """Which units the router defers; context it does not see. Shape `(units,)`."""
+        asked = slice(None) if targets is None else targets
+        state = RoutingState(
+            read_only(scores.probabilities[asked]),
+            read_only(scores.confidence[asked]),
+            read_only(inputs.lengths[asked]),
+            self.multi_label,
+        )
+        mask = routing.decide(self.router, state)
+        if targets is None:
+            return mask
+        deferred = np.zeros(len(scores), dtype=np.bool_)
+        deferred[targets] = mask
+        return deferred
 
-        Returns:
-            Probabilities of shape `(rows, labels)` and a route per row.
-        """
-        tier = np.where(first.deferred, 2, 1).astype(np.int64)
-        if first.scores is None or second is None:
-            scores = first.scores or second
-            if scores is None:
-                raise ValueError("rows without a first look must have a second one")
-            return scores.probabilities, Routes(tier, scores.exit_layer, scores.confidence)
-        probabilities, confidence = first.scores.probabilities.copy(), first.scores.confidence.copy()
-        exits = first.scores.exit_layer.copy()
-        probabilities[first.deferred] = second.probabilities
-        confidence[first.deferred] = second.confidence
-        exits[first.deferred] = second.exit_layer
-        return probabilities, Routes(tier, exits, confidence)
+    def _deferring(self, look: Look, scores: Scores, deferred: BoolArray) -> Look:
+        """The look with what the second tier reads."""
+        inputs = look.inputs
+        targets, layers = None, None
+        if self.windows is None:
+            numbers = np.flatnonzero(deferred)
+            rest = inputs.select(numbers)
+        else:
+            state = WindowState(read_only(deferred), read_only(inputs.offsets), read_only(inputs.lengths))
+            spans = windows.decide(self.windows, state)
+            numbers = ranges(spans.starts, spans.stops - spans.starts)
+            rest, targets = inputs.spans(spans.rows, spans.starts, spans.stops), deferred[numbers]
+            layers = getattr(self.windows, "context_layers", None)
+        prior = None
+        if self.blend:
+            prior = evidence(scores.probabilities[numbers], weight=self.blend, multi_label=self.multi_label)
+        return Look(inputs, scores, rest, numbers, targets, prior, layers)
 
-
-def stats_of(routes: Routes, *, tokens: int, seconds: Mapping[str, float] | None = None) -> Stats:
-    """Counts of rows with these routes."""
-    second = routes.tier == 2
-    layers, counts = np.unique(routes.exit_layer[second], return_counts=True)
-    return Stats(
-        texts=len(routes),
-        units=len(routes),
-        tokens=tokens,
-        deferred=int(second.sum()),
-        exits=dict(zip(layers.tolist(), counts.tolist(), strict=True)),
-        seconds=seconds or {},
-    )
-
-
-def merge_windows(outcome: Outcome, documents: IntArray, *, multi_label: bool = False) -> Outcome:
-    """One answer per document from the answers for its windows.
-
-    Probabilities are averaged. The route is that of the window that went deepest (tier 2 before tier 1, then the
-    highest exit), its confidence that of the averaged probabilities.
-
-    Args:
-        outcome: of rows.
-        documents: number of the document that each row belongs to, from 0, none left out, never falling. Shape
-            `(rows,)`.
-        multi_label: the labels are independent yes/no decisions.
-    """
-    rows = len(documents)
-    count = int(documents[-1]) + 1 if rows else 0
-    if count == rows:
-        return outcome
-    starts = np.searchsorted(documents, np.arange(count))
-    windows = np.diff(np.append(starts, rows))
-    summed = np.add.reduceat(outcome.probabilities, starts, axis=0)
-    probabilities: FloatArray = (summed / windows[:, None]).astype(np.float32)
-    scale = int(outcome.routes.exit_layer.max()) + 1
-    deepest = np.maximum.reduceat(outcome.routes.tier * scale + outcome.routes.exit_layer, starts)
-    routes = Routes(deepest // scale, deepest % scale, max_probability(probabilities, multi_label=multi_label))
-    return Outcome(probabilities, routes, replace(outcome.stats, texts=count))
+    def _truncated(self, inputs: Inputs) -> int:
+        """How many texts lost tokens: cut by the encoder, or longer than a row of a first tier that read them all."""
+        encoded = inputs.encode()
+        lost = encoded.truncated
+        tier = self.second if isinstance(self.router, DeferAll) else self.first
+        if isinstance(tier, SingleExit) and not tier.per_unit:
+            own = inputs.encode(tier.encoder)
+            lost = np.union1d(np.union1d(lost, own.truncated), own.numbers[own.units.rows.lengths > tier.max_length])
+        return len(lost)
 
 
-def _score(tier: Tier, batch: Rows, prior: FloatArray | None, name: str, show_progress: bool) -> Scores:
-    if not show_progress:
-        return tier.score(batch, prior=prior)
-    with tqdm(total=len(batch), desc=name, unit="row") as bar:
-        return tier.score(batch, prior=prior, progress=bar.update)
+def _ask(
+    tier: Tier,
+    inputs: Inputs,
+    targets: BoolArray | None,
+    context_layers: int | None,
+    prior: FloatArray | None,
+    progress: Progress | None,
+    meter: Meter,
+) -> Scores:
+    if isinstance(tier, Cascade):
+        return tier._score(inputs, targets, context_layers, prior, progress, meter)
+    units = 0
+    if meter.bars:
+        units = inputs.n_units if targets is None else int(targets.sum())
+    with meter.tier(units, progress) as report:
+        return tier.score(inputs, targets=targets, context_layers=context_layers, prior=prior, progress=report)
+
+
+def _joined(targets: Sequence[BoolArray | None], counts: Sequence[int]) -> BoolArray | None:
+    if all(own is None for own in targets):
+        return None
+    pairs = zip(targets, counts, strict=True)
+    return np.concatenate([np.ones(count, dtype=np.bool_) if own is None else own for own, count in pairs])
+
+
+def _concatenated(priors: Sequence[FloatArray | None]) -> FloatArray | None:
+    own = [prior for prior in priors if prior is not None]
+    return np.concatenate(own) if own else None

@@ -1,23 +1,22 @@
 """Index arithmetic between packed tokens and the padded grid that attention needs.
 
 Packed, the hidden states of all live rows are one matrix `[tokens, width]` without padding. To attention each head of
-each token is a row of its own: it gathers them into `[rows, heads, longest, size]` and scatters the result back;
-`Packing` holds those indices.
+each token is a row of its own: it gathers them into `[rows, heads, longest, size]` and scatters the result back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise, starmap
 
 import numpy as np
 
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Rows
 from cascade.exceptions import InputError
+from cascade.runtime.backend import Array
 
-__all__ = ["MASKED", "Packing", "compact", "neighbours", "padded"]
+__all__ = ["FEEDS", "MASKED", "Packing", "neighbours", "padded"]
 
 MASKED = np.float32(-40)
 """What is added to the scores of padding places before the softmax.
@@ -33,7 +32,8 @@ exponentials of values that low are denormal floats.
 class Packing:
     """Where the tokens of packed rows are in the padded grid. Make it with `Packing.of`.
 
-    Each array is made when it is first asked for, and once: the stages of a chain share those of rows that stay.
+    An array is made when a graph asks for it by name, once: the stages of a chain share those of rows that stay. A
+    packing belongs to one thread.
 
     Attributes:
         lengths: tokens of each row. Shape `(rows,)`.
@@ -46,6 +46,7 @@ class Packing:
     heads: int
     firsts: IntArray
     mask: BoolArray
+    _made: dict[str, Array] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, lengths: IntArray, *, heads: int = 1) -> Packing:
@@ -66,79 +67,84 @@ class Packing:
         mask = np.arange(int(lengths.max()), dtype=np.int64) < lengths[:, None]
         return cls(lengths=lengths, heads=heads, firsts=np.cumsum(lengths) - lengths, mask=mask)
 
-    @cached_property
-    def gather(self) -> IntArray:
-        """Number of the token at each place of the grid; at padding places the row's first. Shape `(rows, longest)`."""
-        columns = np.arange(self.mask.shape[1], dtype=np.int64)
-        numbers: IntArray = self.firsts[:, None] + np.where(self.mask, columns, 0)
-        return numbers
+    def array(self, name: str) -> Array:
+        """The array of this name, one of `FEEDS`; each says its shape there."""
+        found = self._made.get(name)
+        if found is None:
+            found = self._made[name] = FEEDS[name](self)
+        return found
 
-    @cached_property
-    def weights(self) -> FloatArray:
-        """1 where a token is, else 0: what sums of rows are products with. Shape `(rows, 1, longest)`."""
-        return self.mask[:, None, :].astype(np.float32)
-
-    @cached_property
-    def counts(self) -> FloatArray:
-        """Tokens of each row: what sums of rows are divided by. Shape `(rows, 1)`."""
-        return self.lengths[:, None].astype(np.float32)
-
-    @cached_property
-    def bias(self) -> FloatArray:
-        """0 where a token is, else `MASKED`. Shape `(rows, 1, 1, longest)`."""
-        return np.where(self.mask, np.float32(0), MASKED)[:, None, None, :]
-
-    @cached_property
-    def head_gather(self) -> IntArray:
-        """Number of the head at each place of the grid of heads, token * heads + head.
-
-        At padding places: of the row's first token. Shape `(rows, heads, longest)`.
-        """
-        return (self.gather * self.heads)[:, None, :] + np.arange(self.heads, dtype=np.int64)[:, None]
-
-    @cached_property
-    def head_scatter(self) -> IntArray:
-        """Place of each head of each token in the flattened grid of heads, (row * heads + head) * longest + column.
-
-        Shape `(tokens, heads)`.
-        """
-        rows, longest = self.mask.shape
-        starts = np.arange(rows, dtype=np.int64) * (self.heads * longest)
-        firsts = np.repeat(starts, self.lengths) + self.position_ids()
-        places: IntArray = firsts[:, None] + np.arange(self.heads, dtype=np.int64) * longest
-        return places
-
-    @property
-    def feeds(self) -> Mapping[str, IntArray | FloatArray]:
-        """What a stage reads beside hidden states, by name: for attention, and for either way of pooling."""
-        return {
-            "head_gather": self.head_gather,
-            "bias": self.bias,
-            "head_scatter": self.head_scatter,
-            "firsts": self.firsts,
-            "gather": self.gather,
-            "weights": self.weights,
-            "counts": self.counts,
-        }
+    def feeds(self, names: Iterable[str]) -> Mapping[str, Array]:
+        """The arrays of these names; names that are not in `FEEDS` are left out."""
+        return {name: self.array(name) for name in names if name in FEEDS}
 
     def position_ids(self, offset: int = 0) -> IntArray:
         """Place of each token in its row, the first one being `offset`. Shape `(tokens,)`."""
-        starts = np.repeat(self.firsts - offset, self.lengths)
-        return np.arange(len(starts), dtype=np.int64) - starts
+        places: IntArray | None = self._made.get("")
+        if places is None:
+            starts = np.repeat(self.firsts, self.lengths)
+            places = self._made[""] = np.arange(len(starts), dtype=np.int64) - starts
+        return places + offset if offset else places
 
 
-def compact(hidden: FloatArray, lengths: IntArray, keep: BoolArray) -> FloatArray:
-    """The hidden states of the rows that stay, as a new contiguous array.
+def _gather(packing: Packing) -> IntArray:
+    """Number of the token at each place of the grid; at padding places the row's first. Shape `(rows, longest)`."""
+    columns = np.arange(packing.mask.shape[1], dtype=np.int64)
+    numbers: IntArray = packing.firsts[:, None] + np.where(packing.mask, columns, 0)
+    return numbers
 
-    Args:
-        hidden: shape `(tokens, width)`.
-        lengths: tokens of each row. Shape `(rows,)`.
-        keep: True where a row stays. Shape `(rows,)`.
 
-    Returns:
-        Shape `(tokens of the rows that stay, width)`.
+def _head_gather(packing: Packing) -> IntArray:
+    """Number of the head at each place of the grid of heads, token * heads + head. Shape `(rows, heads, longest)`.
+
+    At padding places: of the row's first token.
     """
-    return np.take(hidden, np.flatnonzero(np.repeat(keep, lengths)), axis=0)
+    heads = np.arange(packing.heads, dtype=np.int64)
+    return (packing.array("gather") * packing.heads)[:, None, :] + heads[:, None]
+
+
+def _head_scatter(packing: Packing) -> IntArray:
+    """Place of each head of each token in the flattened grid of heads. Shape `(tokens, heads)`.
+
+    It is (row * heads + head) * longest + column.
+    """
+    rows, longest = packing.mask.shape
+    starts = np.arange(rows, dtype=np.int64) * (packing.heads * longest)
+    firsts = np.repeat(starts, packing.lengths) + packing.position_ids()
+    places: IntArray = firsts[:, None] + np.arange(packing.heads, dtype=np.int64) * longest
+    return places
+
+
+def _bias(packing: Packing) -> FloatArray:
+    """0 where a token is, else `MASKED`. Shape `(rows, 1, 1, longest)`."""
+    return np.where(packing.mask, np.float32(0), MASKED)[:, None, None, :]
+
+
+def _weights(packing: Packing) -> FloatArray:
+    """1 where a token is, else 0: what sums of rows are products with. Shape `(rows, 1, longest)`."""
+    return packing.mask[:, None, :].astype(np.float32)
+
+
+def _counts(packing: Packing) -> FloatArray:
+    """Tokens of each row: what sums of rows are divided by. Shape `(rows, 1)`."""
+    return packing.lengths[:, None].astype(np.float32)
+
+
+def _firsts(packing: Packing) -> IntArray:
+    """Number of each row's first token. Shape `(rows,)`."""
+    return packing.firsts
+
+
+FEEDS: Mapping[str, Callable[[Packing], Array]] = {
+    "head_gather": _head_gather,
+    "bias": _bias,
+    "head_scatter": _head_scatter,
+    "firsts": _firsts,
+    "gather": _gather,
+    "weights": _weights,
+    "counts": _counts,
+}
+"""What a stage can read beside hidden states, by name: for attention, and for either way of pooling."""
 
 
 def neighbours(sizes: Sequence[tuple[int, ...]], most: tuple[int, ...]) -> list[slice]:
@@ -161,25 +167,25 @@ def neighbours(sizes: Sequence[tuple[int, ...]], most: tuple[int, ...]) -> list[
     return list(starmap(slice, pairwise([*starts, len(sizes)])))
 
 
-def padded(batch: Rows, *, max_length: int, pad_id: int = 0) -> tuple[IntArray, IntArray, IntArray]:
-    """The padded grid of a batch, for a graph that was exported with padding.
+def padded(rows: Rows, *, max_length: int, pad_id: int = 0) -> tuple[IntArray, IntArray, IntArray]:
+    """The padded grid of rows, for a graph that was exported with padding.
 
     Args:
-        batch: at least one row.
+        rows: at least one.
         max_length: a longer row keeps its first `max_length` - 1 tokens and its last, the separator.
         pad_id: token id at padding places; they are masked.
 
     Returns:
         Token ids, attention mask (1 where a token is) and token type ids, each int64 of shape `(rows, longest)`.
     """
-    lengths = np.minimum(batch.lengths, max_length)
+    lengths = np.minimum(rows.lengths, max_length)
     columns = np.arange(max(int(lengths.max()), 1), dtype=np.int64)
     mask = columns < lengths[:, None]
-    index = batch.offsets[:-1, None] + columns
-    cut = np.flatnonzero(batch.lengths > max_length)
-    index[cut, -1] = batch.offsets[cut + 1] - 1
+    index = rows.offsets[:-1, None] + columns
+    cut = np.flatnonzero(rows.lengths > max_length)
+    index[cut, -1] = rows.offsets[cut + 1] - 1
     # A grid without any token has nothing to index: rows of no text for a tier without special tokens.
     index = np.where(mask, index, 0)
-    ids = np.append(batch.ids, pad_id) if not batch.tokens else batch.ids
-    types = np.append(batch.types, 0) if not batch.tokens else batch.types
+    ids = np.append(rows.ids, pad_id) if not rows.tokens else rows.ids
+    types = np.append(rows.types, 0) if not rows.tokens else rows.types
     return np.where(mask, ids[index], pad_id), mask.astype(np.int64), np.where(mask, types[index], 0)

@@ -1,32 +1,29 @@
-"""Any number of texts in constant memory, answers in the caller's order.
+"""Any number of items in bounded memory, answers in the caller's order and before a deadline.
 
-Texts go through tier 1 a buffer at a time. Deferred rows of several buffers are pooled until they fill batches of
-tier 2, or until the oldest has waited long enough, or until too many texts are held back; then they run together and
-everything held back comes out. A tagger answers a buffer at a time (`in_buffers`).
-
-A router sees one buffer at a time, so a `Budget` is kept per buffer.
+Items go through the first tier a buffer at a time. What is deferred of several buffers is pooled until it fills batches
+of the second tier, or until the oldest item has waited long enough, or until too many items are held back; then it runs
+together and everything held back comes out. A router sees one buffer at a time, so a `Budget` is kept per buffer.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
-
-import numpy as np
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
 
 from cascade.core.checks import check_whole
-from cascade.core.rows import Encoded, IntArray, Rows, concatenate
-from cascade.engine.cascade import Cascade, FirstLook, Outcome, merge_windows, stats_of
-from cascade.engine.tiers import Scores
+from cascade.engine.cascade import Cascade, Look, Meter, Outcome
+from cascade.engine.inputs import Inputs
 from cascade.exceptions import InputError, OptionError
 
-__all__ = ["StreamOptions", "in_buffers", "stream"]
+__all__ = ["StreamOptions", "stream"]
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -34,10 +31,11 @@ class StreamOptions:
     """How much a stream holds back, and for how long.
 
     Attributes:
-        buffer_size: texts that go through tier 1 together.
-        pool_tokens: tokens of deferred rows that are enough to run tier 2: a few batches.
-        look_ahead: texts read but not answered at most; at least `buffer_size`.
-        max_age: seconds that a text waits at most; looked at when the next text arrives. `None`: no limit.
+        buffer_size: items that go through the first tier together.
+        pool_tokens: tokens of deferred rows that are enough to run the second tier: a few batches.
+        look_ahead: items read but not answered at most; at least `buffer_size`.
+        max_age: seconds after which an item is answered, though the source be silent: a thread of its own reads it.
+            `None`: no limit, and the source is read by the calling thread.
     """
 
     buffer_size: int = 256
@@ -50,173 +48,218 @@ class StreamOptions:
             check_whole(name, getattr(self, name), "leave it out for the default")
         if self.look_ahead < self.buffer_size:
             raise OptionError(
-                f"look_ahead must be at least buffer_size ({self.buffer_size}), was: {self.look_ahead}; raise it"
+                f"look_ahead must be at least buffer_size ({self.buffer_size}), got {self.look_ahead}; raise it"
             )
-        if self.max_age is not None and not self.max_age >= 0:
-            raise OptionError(f"max_age must be seconds of at least 0, was: {self.max_age}; None sets no limit")
-
-
-@dataclass(frozen=True, eq=False)
-class _Chunk:
-    """A buffer of texts after tier 1.
-
-    Attributes:
-        begun: when its first text arrived.
-        documents: number of the text, within the buffer, of each row. Shape `(rows,)`.
-        tokens: of all rows.
-        first: what tier 1 and the router said.
-        deferred: the rows that wait for tier 2.
-    """
-
-    begun: float
-    documents: IntArray
-    tokens: int
-    first: FirstLook
-    deferred: Rows
-
-    @property
-    def texts(self) -> int:
-        return int(self.documents[-1]) + 1
+        age: object = self.max_age
+        if age is not None and (isinstance(age, bool) or not isinstance(age, int | float) or not age >= 0):
+            raise OptionError(f"max_age must be seconds of at least 0, got {age!r}; None sets no limit")
 
 
 def stream(
     cascade: Cascade,
-    encode: Callable[[Sequence[Item]], Encoded],
-    texts: Iterable[Item],
+    encode: Callable[[list[Item]], Inputs],
+    items: Iterable[Item],
     *,
     options: StreamOptions | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    what: str = "text",
 ) -> Iterator[Outcome]:
-    """Answer texts as they come.
+    """Answer items as they come.
 
     Args:
         cascade: the engine.
-        encode: texts to rows, as `Tokenizer.encode`.
-        texts: read one by one, never more than `look_ahead` ahead of the answers.
+        encode: inputs of some items. Their rows are made here, to find items that cannot be read.
+        items: read one by one, never more than `look_ahead` ahead of the answers. Where `max_age` is a number a thread
+            of its own reads them; it ends with the stream, or with the item that it waits for.
         options: see `StreamOptions`.
-        clock: seconds that only grow.
+        what: an item is called in messages.
 
     Yields:
-        Outcomes of some texts each, together those of all texts in their order.
+        Outcomes of some items each, together those of all items in their order.
 
     Raises:
-        InputError: a text that cannot be read, named by its number in the stream.
+        InputError: an item that cannot be read, named by its number in the stream. What the source itself raises goes
+            through. Either comes after the answers for all items before.
     """
     options = options or StreamOptions()
-    max_age = math.inf if options.max_age is None else options.max_age
-    buffer: list[Item] = []
-    pool: list[_Chunk] = []
-    seen = pooled = waiting = 0  # texts read, texts in the pool, tokens there that tier 2 has to read
-    begun = clock()
-
-    def look() -> _Chunk:
-        chunk = _look(cascade, _named(encode, buffer, seen - len(buffer), "text"), begun)
-        buffer.clear()
-        return chunk
-
-    for text in texts:
-        now = clock()
-        if not buffer:
-            begun = now
-        buffer.append(text)
-        seen += 1
-        if len(buffer) >= options.buffer_size or now - begun >= max_age:
-            chunk = look()
-            pool.append(chunk)
-            pooled += chunk.texts
-            waiting += chunk.deferred.tokens
-        if pool and (
-            waiting >= options.pool_tokens
-            or not waiting
-            or len(buffer) + pooled >= options.look_ahead
-            or now - pool[0].begun >= max_age
-        ):
-            yield from _answer(cascade, pool)
-            pool.clear()
-            pooled = waiting = 0
-    if buffer:
-        pool.append(look())
-    yield from _answer(cascade, pool)
-
-
-def in_buffers(
-    given: Iterable[Item],
-    answer: Callable[[list[Item]], Iterable[Made]],
-    *,
-    options: StreamOptions,
-    what: str,
-    clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Made]:
-    """Answer a buffer at a time, always whole, so that nothing is pooled.
-
-    Args:
-        given: read one by one.
-        answer: gives one for each.
-        options: `buffer_size` and `max_age` are looked at.
-        what: is given, for messages.
-        clock: seconds that only grow.
-
-    Yields:
-        The answers, in order.
-
-    Raises:
-        InputError: one that cannot be read, named by its number in the stream.
-    """
-    buffer: list[Item] = []
-    seen, begun = 0, clock()
-    max_age = math.inf if options.max_age is None else options.max_age
-    for one in given:
-        now = clock()
-        if not buffer:
-            begun = now
-        buffer.append(one)
-        seen += 1
-        if len(buffer) >= options.buffer_size or now - begun >= max_age:
-            yield from _named(answer, buffer, seen - len(buffer), what)
-            buffer.clear()
-    yield from _named(answer, buffer, seen - len(buffer), what)
-
-
-def _named(answer: Callable[[list[Item]], Made], buffer: Sequence[Item], first: int, what: str) -> Made:
-    """The answer for a buffer; one that cannot be read is named by its number, the buffer beginning with `first`."""
+    pool = _Pool(cascade, encode, what)
+    source: _Direct[Item] | _Reader[Item]
+    if options.max_age is None:
+        max_age, source = math.inf, _Direct(items)
+    else:
+        max_age, source = float(options.max_age), _Reader(items, options.look_ahead, float(options.max_age))
     try:
-        return answer(list(buffer))
-    except InputError:
-        for number, one in enumerate(buffer, start=first):
-            fault = _fault(answer, one)
+        ended = False
+        while not ended:
+            begun, buffer, ended = source.take(options.buffer_size, pool.since + max_age)
+            fault = pool.add(buffer, begun) if buffer else None
+            if (
+                fault is not None
+                or ended
+                or time.monotonic() >= pool.since + max_age
+                or not pool.tokens
+                or pool.tokens >= options.pool_tokens
+                or pool.held + options.buffer_size > options.look_ahead
+            ):
+                held = pool.held
+                yield from pool.answers()
+                source.release(held)
             if fault is not None:
-                raise InputError(f"{what} {number} of the stream, alone as {what} 0: {fault}") from None
-        raise
+                raise fault
+        source.close()
+    finally:
+        source.stop()
 
 
-def _fault(answer: Callable[[list[Item]], object], one: Item) -> InputError | None:
-    try:
-        answer([one])
-    except InputError as error:
-        return error
-    return None
+class _Pool(Generic[Item]):
+    """Buffers after the first tier, and what of them waits for the second.
+
+    Attributes:
+        since: when the oldest item arrived; infinite if there is none.
+        held: items.
+        tokens: of what was deferred.
+    """
+
+    def __init__(self, cascade: Cascade, encode: Callable[[list[Item]], Inputs], what: str) -> None:
+        self._cascade, self._encode, self._what = cascade, encode, what
+        self._looks: list[Look] = []
+        self._seen = 0
+        self.since = math.inf
+        self.held = self.tokens = 0
+
+    def add(self, buffer: list[Item], begun: float) -> InputError | None:
+        """Read a buffer with the first tier; up to an item that cannot be read, whose fault is returned."""
+        try:
+            inputs = self._encoded(buffer)
+        except InputError as error:
+            good, fault = self._probed(buffer, error)
+            if good:
+                self.add(buffer[:good], begun)
+            return fault
+        look = self._cascade.look(inputs)
+        self._looks.append(look)
+        self._seen += len(buffer)
+        self.since = min(self.since, begun)
+        self.held += len(buffer)
+        self.tokens += 0 if look.rest is None else look.rest.tokens
+        return None
+
+    def answers(self) -> Iterator[Outcome]:
+        """Run the second tier, and empty the pool."""
+        looks, self._looks = self._looks, []
+        self.since, self.held, self.tokens = math.inf, 0, 0
+        for look, scores in zip(looks, self._cascade.finish(looks), strict=True):
+            yield self._cascade.outcome(look.inputs, scores, Meter())
+
+    def _encoded(self, buffer: list[Item]) -> Inputs:
+        inputs = self._encode(list(buffer))
+        inputs.encode()
+        return inputs
+
+    def _probed(self, buffer: Sequence[Item], error: InputError) -> tuple[int, InputError]:
+        """How many items are good, and the fault of the next one."""
+        for number, one in enumerate(buffer):
+            fault = self._fault(one)
+            if fault is not None:
+                where = f"{self._what} {self._seen + number} of the stream, alone as {self._what} 0"
+                return number, InputError(f"{where}: {fault}")
+        return 0, error
+
+    def _fault(self, one: Item) -> InputError | None:
+        try:
+            self._encoded([one])
+        except InputError as fault:
+            return fault
+        return None
 
 
-def _look(cascade: Cascade, encoded: Encoded, begun: float) -> _Chunk:
-    first = cascade.first(encoded.units.rows)
-    deferred = encoded.units.rows.select(np.flatnonzero(first.deferred))
-    return _Chunk(begun, encoded.numbers, encoded.units.rows.tokens, first, deferred)
+class _Direct(Generic[Item]):
+    """A source that is read by the thread that wants its items; an error of its own ends it."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items = iter(items)
+        self._error: BaseException | None = None
+
+    def take(self, most: int, until: float) -> tuple[float, list[Item], bool]:
+        """When the first of the next items arrived, up to `most` of them, and whether they are the last."""
+        found: list[Item] = []
+        try:
+            found.extend(islice(self._items, most))
+        except Exception as error:  # noqa: BLE001  # raised by `close`, after the answers
+            self._error = error
+        return time.monotonic(), found, len(found) < most
+
+    def release(self, count: int) -> None:
+        """So many items are answered."""
+
+    def close(self) -> None:
+        """Raise what the source raised."""
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """No more items are wanted."""
 
 
-def _answer(cascade: Cascade, pool: Sequence[_Chunk]) -> Iterator[Outcome]:
-    rows = concatenate([chunk.deferred for chunk in pool])
-    known = [cascade.prior(chunk.first) for chunk in pool]
-    priors = [prior for prior in known if prior is not None]
-    prior = np.concatenate(priors) if priors else None  # all chunks have one or none has
-    second = cascade.second(rows, prior=prior) if len(rows) else None
-    end = 0
-    for chunk in pool:
-        begin, end = end, end + len(chunk.deferred)
-        mine = None
-        if second is not None and end > begin:
-            part = slice(begin, end)
-            mine = Scores(second.probabilities[part], second.confidence[part], second.exit_layer[part])
-        probabilities, routes = cascade.merge(chunk.first, mine)
-        outcome = Outcome(probabilities, routes, stats_of(routes, tokens=chunk.tokens))
-        outcome = merge_windows(outcome, chunk.documents, multi_label=cascade.multi_label)
-        yield replace(outcome, stats=replace(outcome.stats, texts=chunk.texts))
+class _Reader(_Direct[Item]):
+    """A source that a thread of its own reads ahead, so that waiting for it can end at a deadline."""
+
+    def __init__(self, items: Iterable[Item], look_ahead: int, max_age: float) -> None:
+        super().__init__(items)
+        self._max_age = max_age
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[float, Item]] = deque()
+        self._room = look_ahead  # items that may still be read
+        self._done = self._stopped = False
+        self._need = 1  # items for which `take` waits
+        self._thread = threading.Thread(target=self._read, name="cascade-stream", daemon=True)
+        self._thread.start()
+
+    def take(self, most: int, until: float) -> tuple[float, list[Item], bool]:
+        """Wait for `most` items, no longer than the oldest one may, nor than `until`."""
+        with self._changed:
+            while len(self._waiting) < most and not self._done:
+                end = min(until, self._waiting[0][0] + self._max_age) if self._waiting else until
+                left = end - time.monotonic()
+                if left <= 0:
+                    break
+                # Woken by the first item, which sets a deadline, and then by the last one.
+                self._need = 1 if end == math.inf else most
+                self._changed.wait(min(left, threading.TIMEOUT_MAX))
+            taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+            ended = self._done and not self._waiting
+        return (taken[0][0] if taken else time.monotonic()), [item for _, item in taken], ended
+
+    def release(self, count: int) -> None:
+        """So many items are answered: the thread may read as many more."""
+        with self._changed:
+            self._room += count
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """No more items are wanted: the thread ends, after the item that it waits for."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def _read(self) -> None:
+        items, error = self._items, None
+        try:
+            while self._wanted():
+                item = next(items)
+                with self._changed:
+                    self._waiting.append((time.monotonic(), item))
+                    self._room -= 1
+                    if len(self._waiting) >= self._need:
+                        self._changed.notify_all()
+        except StopIteration:
+            pass
+        except BaseException as caught:  # noqa: BLE001  # raised by `close`, in the thread that wants the items
+            error = caught
+        with self._changed:
+            self._error, self._done = error, True
+            self._changed.notify_all()
+
+    def _wanted(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._room > 0 or self._stopped)
+            return not self._stopped

@@ -13,8 +13,8 @@ from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import Bundle
 from cascade.bundle.writing import copy_bundle, push_bundle
 from cascade.core.checks import check_share, is_number
-from cascade.engine.tiers import MultiExit, SingleExit
-from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
+from cascade.engine.multi_exit import MultiExit
+from cascade.engine.single_exit import SingleExit
 from cascade.exceptions import BundleError, OptionError
 from cascade.pipelines.loading import readable
 from cascade.pipelines.tuning import Tuned
@@ -55,8 +55,8 @@ class Face:
 
     bundle: Bundle
     tokenizer: Tokenizer
-    tier1: SingleExit | WordSingleExit
-    tier2: MultiExit | WordMultiExit
+    tier1: SingleExit
+    tier2: MultiExit
     router: Router
     blend: float = field(default=0.0, kw_only=True)
 
@@ -209,7 +209,7 @@ class Face:
 
     def with_tuned(self: F) -> F:  # noqa: PYI019  # typing has Self from 3.11 on
         """A copy with the token budgets that `cascade tune --write` found on this host; itself where there are none."""
-        found = Tuned.read(self.bundle, threads=self.tier1.threads)
+        found = Tuned.read(self.bundle, threads=self.tier1.executor.threads)
         if found is None or len(found.max_tokens) != len(self.max_tokens):
             return self
         return self.with_max_tokens(*found.max_tokens)
@@ -228,7 +228,7 @@ class Face:
         tier1 = {name: getattr(self.tier1, name) for name in _OF_TIER1}
         tier2 = {name: getattr(self.tier2, name) for name in _OF_TIER2}
         folder, manifest = self.bundle.folder.resolve(), self.bundle.manifest.to_json()
-        return _load_again, (type(self), folder, manifest, self.tier1.threads, own, tier1, tier2)
+        return _load_again, (type(self), folder, manifest, self.tier1.executor.threads, own, tier1, tier2)
 
     def save_pretrained(
         self, folder: str | Path, *, certificate: Certificate | None = None, overwrite: bool = False

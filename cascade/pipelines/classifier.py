@@ -14,9 +14,11 @@ import numpy as np
 from cascade.core.checks import check_whole
 from cascade.core.results import Label, Prediction, Predictions
 from cascade.core.rows import FloatArray
-from cascade.engine.cascade import Cascade, Outcome, merge_windows
+from cascade.engine.cascade import Cascade, Outcome
+from cascade.engine.inputs import Inputs
+from cascade.engine.multi_exit import MultiExit
+from cascade.engine.single_exit import SingleExit
 from cascade.engine.streaming import StreamOptions, stream
-from cascade.engine.tiers import MultiExit, SingleExit
 from cascade.pipelines.base import Face
 from cascade.pipelines.loading import Graphs, open_for
 from cascade.policies.batching import BatchingPolicy, for_tier2
@@ -102,7 +104,7 @@ class Classifier(Face):
                 max_length=first.max_length,
                 temperature=first.temperature,
                 multi_label=multi_label,
-                threads=graphs.threads,
+                executor=graphs.executor,
             ),
             tier2=MultiExit(
                 embed=graphs.embed,
@@ -110,12 +112,13 @@ class Classifier(Face):
                 layers=[stage.layer for stage in second.stages],
                 labels=len(manifest.labels),
                 heads=second.heads,
-                batching=for_tier2(graphs.threads),
+                max_length=second.max_length,
+                batching=for_tier2(graphs.executor.threads),
                 temperatures=[stage.temperature for stage in second.stages],
                 exit_policy=graphs.exit_policy,
                 position_offset=second.position_offset,
                 multi_label=multi_label,
-                threads=graphs.threads,
+                executor=graphs.executor,
             ),
             router=graphs.router,
             blend=manifest.blend,
@@ -175,9 +178,8 @@ class Classifier(Face):
     def predict(self, texts: Iterable[Text], *, show_progress: bool = False) -> Predictions:
         """Classify a list of texts.
 
-        A text longer than the model is cut into overlapping windows; its probabilities are the average over them and
-        its route is that of the window that went deepest. Routers decide per window: of a `Budget` the share is one
-        of windows.
+        A text longer than the model is read in several overlapping rows. In each tier its probabilities are the average
+        over them, and its exit is the deepest of theirs; routers decide on the whole text.
 
         Args:
             texts: texts, tuples of two texts, or `{"text": ..., "text_pair": ...}`; any empty text is valid.
@@ -191,11 +193,11 @@ class Classifier(Face):
         """
         begin = time.perf_counter()
         check_texts(texts, pairs=True)
-        encoded = self.tokenizer.encode(texts)
+        inputs = self._inputs(texts if isinstance(texts, list) else list(texts))
+        inputs.encode()
         seconds = {"tokenize": time.perf_counter() - begin}
-        outcome = self.cascade.score(encoded.units.rows, show_progress=show_progress)
+        outcome = self.cascade.run(inputs, show_progress=show_progress)
         seconds.update(outcome.stats.seconds)
-        outcome = merge_windows(outcome, encoded.numbers, multi_label=self.multi_label)
         return self._named(replace(outcome, stats=replace(outcome.stats, seconds=seconds)))
 
     def stream(self, texts: Iterable[Text], *, options: StreamOptions | None = None) -> Iterator[Prediction]:
@@ -218,8 +220,11 @@ class Classifier(Face):
         return self._stream(texts, options)
 
     def _stream(self, texts: Iterable[Text], options: StreamOptions | None) -> Iterator[Prediction]:
-        for outcome in stream(self.cascade, self.tokenizer.encode, texts, options=options):
+        for outcome in stream(self.cascade, self._inputs, texts, options=options):
             yield from self._named(outcome)
+
+    def _inputs(self, texts: list[Text]) -> Inputs:
+        return Inputs.of(texts, self.tokenizer)
 
     def _named(self, outcome: Outcome) -> Predictions:
         names: list[Label]

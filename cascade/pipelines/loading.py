@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,8 @@ from cascade.policies import (
 from cascade.policies.exits import ExitPolicy
 from cascade.policies.routing import Router
 from cascade.runtime.backend import OnnxBackend, SessionOptions
-from cascade.runtime.threads import check_threads
+from cascade.runtime.executor import Executor
+from cascade.runtime.threads import available_cpus, check_threads
 from cascade.text.tokenizer import Tokenizer
 
 __all__ = ["Graphs", "open_for", "readable"]
@@ -88,7 +90,7 @@ class Graphs:
         tier1: the padded graph.
         embed, stages: the packed graphs.
         router, exit_policy: as given, or the bundle's.
-        threads: for both tiers together.
+        executor: of both tiers, and of all copies.
     """
 
     tokenizer: Tokenizer
@@ -97,7 +99,7 @@ class Graphs:
     stages: Sequence[OnnxBackend]
     router: Router
     exit_policy: ExitPolicy
-    threads: int
+    executor: Executor
 
     @classmethod
     def of(
@@ -108,7 +110,7 @@ class Graphs:
         Raises:
             BundleError: a file or a policy cannot be read.
         """
-        manifest = bundle.manifest
+        manifest, executor = bundle.manifest, Executor(check_threads(options.threads))
         if router is None or exit_policy is None:
             stored_router, stored_exit_policy = _stored_policies(bundle)
             router = stored_router if router is None else router
@@ -118,13 +120,18 @@ class Graphs:
             return OnnxBackend(bundle.path(file), options, manifest.files[file].sha256)
 
         return cls(
-            tokenizer=Tokenizer.from_file(bundle.path(TOKENIZER_FILE), max_length=manifest.tier2.max_length),
+            tokenizer=Tokenizer.from_file(
+                bundle.path(TOKENIZER_FILE),
+                max_length=manifest.tier2.max_length,
+                # The tokenizer's own threads are one per CPU: they work only where that is no more than was asked for.
+                pool=partial(executor.permits, executor.threads) if executor.threads >= available_cpus() else None,
+            ),
             tier1=graph(manifest.tier1.file),
             embed=graph(manifest.tier2.embed),
             stages=[graph(stage.file) for stage in manifest.tier2.stages],
             router=router,
             exit_policy=exit_policy,
-            threads=check_threads(options.threads),
+            executor=executor,
         )
 
 

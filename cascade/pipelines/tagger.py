@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,10 +15,11 @@ from cascade.bundle.certificate import Settings
 from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import Bundle
 from cascade.core.results import SentenceRoutes, TagPrediction, TagPredictions
-from cascade.core.rows import IntArray, Units
-from cascade.engine.streaming import StreamOptions, in_buffers
-from cascade.engine.word_cascade import WordCascade, WordOutcome
-from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
+from cascade.engine.cascade import Cascade, Outcome
+from cascade.engine.inputs import Inputs
+from cascade.engine.multi_exit import MultiExit
+from cascade.engine.single_exit import SingleExit
+from cascade.engine.streaming import StreamOptions, stream
 from cascade.pipelines.base import Face
 from cascade.pipelines.loading import Graphs, open_for, readable
 from cascade.policies import decoding, windows
@@ -31,7 +32,14 @@ from cascade.policies.windows import check as check_windows
 from cascade.runtime.backend import SessionOptions
 from cascade.text.entities import AggregationStrategy, PieceText, aggregate, chosen, strategy_of
 from cascade.text.texts import check_texts
-from cascade.text.word_encoding import Sentence, check_sentences, encode_texts, encode_words, grouped
+from cascade.text.word_encoding import (
+    Sentence,
+    TextWords,
+    WordEncoder,
+    check_sentences,
+    encode_texts,
+    grouped,
+)
 
 __all__ = ["Tagger"]
 
@@ -51,8 +59,8 @@ class Tagger(Face):
 
     known: ClassVar[tuple[str, ...]] = (*Face.known, "windows", "decoding")
 
-    tier1: WordSingleExit
-    tier2: WordMultiExit
+    tier1: SingleExit
+    tier2: MultiExit
     windows: WindowPolicy
     decoding: Decoder
 
@@ -108,25 +116,26 @@ class Tagger(Face):
         tagger = cls(
             bundle=bundle,
             tokenizer=graphs.tokenizer,
-            tier1=WordSingleExit(
+            tier1=SingleExit(
+                per_unit=True,
                 backend=graphs.tier1,
                 labels=labels,
                 max_length=first.max_length,
                 temperature=first.temperature,
-                threads=graphs.threads,
+                executor=graphs.executor,
             ),
-            tier2=WordMultiExit(
+            tier2=MultiExit(
                 embed=graphs.embed,
                 stages=graphs.stages,
                 layers=[stage.layer for stage in second.stages],
                 labels=labels,
                 heads=second.heads,
-                batching=for_tier2(graphs.threads),
+                batching=for_tier2(graphs.executor.threads),
                 temperatures=[stage.temperature for stage in second.stages],
                 exit_policy=graphs.exit_policy,
                 position_offset=second.position_offset,
                 max_length=second.max_length,
-                threads=graphs.threads,
+                executor=graphs.executor,
             ),
             router=graphs.router,
             blend=bundle.manifest.blend,
@@ -149,9 +158,9 @@ class Tagger(Face):
         return {**super().settings, **more}
 
     @property
-    def cascade(self) -> WordCascade:
+    def cascade(self) -> Cascade:
         """The engine: rows of words in, probabilities and routes out."""
-        return WordCascade(self.tier1, self.tier2, self.router, self.windows, blend=self.blend)
+        return Cascade(self.tier1, self.tier2, self.router, windows=self.windows, blend=self.blend)
 
     def __repr__(self) -> str:
         return (
@@ -214,8 +223,10 @@ class Tagger(Face):
             InputError: something else than lists of words, with its position.
         """
         begin = time.perf_counter()
-        words = encode_words(self.tokenizer, sentences)
-        return self._tagged(words, time.perf_counter() - begin, show_progress=show_progress)
+        check_sentences(sentences)
+        inputs = self._words(list(sentences))
+        inputs.encode()
+        return self._tagged(inputs, time.perf_counter() - begin, show_progress=show_progress)
 
     def predict_texts(self, texts: Iterable[str], *, show_progress: bool = False) -> TagPredictions:
         """Tag texts, in which the tokenizer finds the words; `spans` of the results say which characters those are.
@@ -228,10 +239,8 @@ class Tagger(Face):
             InputError: something else than a list of texts, or a text that is no string, with its position.
         """
         begin = time.perf_counter()
-        found = encode_texts(self.tokenizer, texts, per_piece=False)
-        seconds = time.perf_counter() - begin
-        spans = np.stack((found.begins, found.ends), axis=1)
-        return self._tagged(found.words, seconds, show_progress=show_progress, spans=spans)
+        inputs = self._texts(texts)
+        return self._tagged(inputs, time.perf_counter() - begin, show_progress=show_progress)
 
     def stream(self, sentences: Iterable[Sentence], *, options: StreamOptions | None = None) -> Iterator[TagPrediction]:
         """Tag any number of sentences in constant memory.
@@ -240,8 +249,7 @@ class Tagger(Face):
 
         Args:
             sentences: any iterable of lists of words.
-            options: `buffer_size` and `max_age` say when a buffer is answered, which is always whole, so that nothing
-                is pooled. A buffer of 1024 sentences if left out.
+            options: how much is held back and for how long; buffers of 1024 sentences if left out.
 
         Yields:
             The tags of one sentence each, in order.
@@ -250,7 +258,7 @@ class Tagger(Face):
             InputError: a sentence that cannot be read, named by its number in the stream.
         """
         check_sentences(sentences)
-        return in_buffers(sentences, self.predict, options=options or STREAM, what="sentence")
+        return self._stream(self._words, sentences, options, "sentence")
 
     def stream_texts(self, texts: Iterable[str], *, options: StreamOptions | None = None) -> Iterator[TagPrediction]:
         """Tag any number of texts in constant memory: to `predict_texts` what `stream` is to `predict`.
@@ -263,7 +271,7 @@ class Tagger(Face):
             InputError: a text that is no string, named by its number in the stream.
         """
         check_texts(texts)
-        return in_buffers(texts, self.predict_texts, options=options or STREAM, what="text")
+        return self._stream(self._texts, texts, options, "text")
 
     def with_windows(self, windows: WindowPolicy) -> Tagger:
         """A copy whose tier 2 reads these windows: `cascade.policies.Windows`, or a function of a `WindowState`.
@@ -296,18 +304,33 @@ class Tagger(Face):
         decoding.check(decoder, self.model)
         return replace(self, decoding=decoder)
 
-    def _tagged(
-        self, words: Units, tokenize: float, *, show_progress: bool, spans: IntArray | None = None
-    ) -> TagPredictions:
-        outcome: WordOutcome = self.cascade.score(words, show_progress=show_progress)
+    def _words(self, sentences: list[Sentence]) -> Inputs:
+        return Inputs.of(sentences, WordEncoder(self.tokenizer))
+
+    def _texts(self, texts: Iterable[str]) -> Inputs:
+        found = encode_texts(self.tokenizer, texts, per_piece=False)
+        return Inputs.encoded(found.words, extra=found)
+
+    def _stream(
+        self, encode: Callable[[Any], Inputs], items: Iterable[Any], options: StreamOptions | None, what: str
+    ) -> Iterator[TagPrediction]:
+        for outcome in stream(self.cascade, encode, items, options=options or STREAM, what=what):
+            yield from self._named(outcome)
+
+    def _tagged(self, inputs: Inputs, tokenize: float, *, show_progress: bool) -> TagPredictions:
+        outcome = self.cascade.run(inputs, show_progress=show_progress)
+        seconds = {"tokenize": tokenize, **outcome.stats.seconds}
+        return self._named(replace(outcome, stats=replace(outcome.stats, seconds=seconds)))
+
+    def _named(self, outcome: Outcome) -> TagPredictions:
         begin = time.perf_counter()
-        numbers = chosen(self.decoding, outcome.probabilities, words.offsets)
+        offsets, found = outcome.inputs.offsets, outcome.inputs.extra
+        numbers = chosen(self.decoding, outcome.probabilities, offsets)
         tags = np.array(self.labels, dtype=object)[numbers].tolist()
-        edges = words.offsets.tolist()
-        sentences = [tags[start:stop] for start, stop in pairwise(edges)]
-        seconds = {"tokenize": tokenize, **outcome.stats.seconds, "decode": time.perf_counter() - begin}
-        routes = SentenceRoutes(outcome.routes, words.offsets)
-        return TagPredictions(sentences, outcome.probabilities, routes, replace(outcome.stats, seconds=seconds), spans)
+        sentences = [tags[start:stop] for start, stop in pairwise(offsets.tolist())]
+        stats = replace(outcome.stats, seconds={**outcome.stats.seconds, "decode": time.perf_counter() - begin})
+        spans = np.stack((found.begins, found.ends), axis=1) if isinstance(found, TextWords) else None
+        return TagPredictions(sentences, outcome.probabilities, SentenceRoutes(outcome.routes, offsets), stats, spans)
 
     def _saved(self) -> dict[str, Any]:
         settings, (stored_windows, stored_decoding) = self.settings, _stored(self.bundle)

@@ -1,20 +1,22 @@
 """The only room that touches ONNX Runtime: one file becomes one callable, with a function-backed twin for tests.
 
 Threads decide more than kernels do. A graph runs either alone, on a pool of as many threads as there are to use, or
-beside others on the calling thread (`serial`), so a process never has more than that many busy threads. No pool spins.
-(ONNX Runtime's global pool would be the other way; it can be set only once in a process, for everybody in it, and not
-be changed afterwards.) Likewise all sessions share one memory arena: with one each, eight small stages held 202 MiB
+beside others on the calling thread (`serial`); `executor` counts them. No pool spins. (ONNX Runtime's global pool would
+be the other way; it can be set only once in a process, for everybody in it, and not be changed afterwards.) All
+sessions share one memory arena: with one each, eight small stages held 202 MiB
 after batches of changing size, with one for all 34.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import functools
 import hashlib
 import os
 import platform
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -97,13 +99,16 @@ class SessionOptions:
 class OnnxBackend:
     """One ONNX file in ONNX Runtime.
 
+    Most batches run beside others, on the calling thread alone. So the session that is made at once has no threads of
+    its own; the one with a pool of them is made when a batch is first run alone.
+
     Attributes:
         path: the file.
         options: see `SessionOptions`.
-        sha256: of the file, in hexadecimal; `serial` reads it again, and refuses another one.
+        sha256: of the file, in hexadecimal; another file is refused.
 
     Raises:
-        BundleError: the file cannot be read.
+        BundleError: the file cannot be read, or is not the one that was verified.
     """
 
     path: Path
@@ -111,14 +116,47 @@ class OnnxBackend:
     sha256: str | None = None
     inputs: tuple[str, ...] = field(init=False)
     outputs: tuple[str, ...] = field(init=False)
-    _session: onnxruntime.InferenceSession = field(init=False, repr=False)
+    serial: OnnxBackend = field(init=False, repr=False)
+    """The same graph on the thread that calls it."""
+    _sessions: dict[int, onnxruntime.InferenceSession] = field(init=False, repr=False, default_factory=dict)
+    _making: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        session = self._made(1)
+        object.__setattr__(self, "inputs", tuple(value.name for value in session.get_inputs()))
+        object.__setattr__(self, "outputs", tuple(value.name for value in session.get_outputs()))
+        twin = self
+        if self.options.threads != 1:
+            twin = copy.copy(self)  # with the same sessions
+            object.__setattr__(twin, "options", replace(self.options, threads=1))
+            object.__setattr__(twin, "serial", twin)
+        object.__setattr__(self, "serial", twin)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs by name.
+
+        Args:
+            feeds: arrays by name; names that the graph does not have are left out.
+
+        Raises:
+            BundleError: the file is not the one that was verified any more, where it is read only now.
+        """
+        threads = check_threads(self.options.threads)
+        session = self._sessions.get(threads)
+        if session is None:
+            with self._making:
+                session = self._sessions.get(threads) or self._made(threads)
+        known = {name: feeds[name] for name in self.inputs}
+        return dict(zip(self.outputs, session.run(list(self.outputs), known), strict=True))
+
+    def _made(self, threads: int) -> onnxruntime.InferenceSession:
+        """A session with so many threads, of the very bytes that were verified."""
         _share_arena()
+        content = self._content()
         try:
             session = onnxruntime.InferenceSession(
-                str(self.path),
-                _session_options(self.options),
+                content,
+                _session_options(replace(self.options, threads=threads)),
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=list(self.options.disabled_optimizers),
             )
@@ -129,33 +167,19 @@ class OnnxBackend:
                 f"but: {reason}; export the bundle again or upgrade onnxruntime"
             ) from error
         _SESSIONS.add(session)
-        object.__setattr__(self, "_session", session)
-        object.__setattr__(self, "inputs", tuple(value.name for value in session.get_inputs()))
-        object.__setattr__(self, "outputs", tuple(value.name for value in session.get_outputs()))
+        self._sessions[threads] = session
+        return session
 
-    @functools.cached_property
-    def serial(self) -> OnnxBackend:
-        """The same file in a session without threads of its own, made when it is first asked for.
-
-        Raises:
-            BundleError: the file is not the one that was verified, or cannot be read.
-        """
-        if self.options.threads == 1:
-            return self
-        if self.sha256 is not None and _sha256(self.path) != self.sha256:
+    def _content(self) -> bytes | str:
+        """The file's bytes; its name where nothing is known of them, so that ONNX Runtime says what is wrong."""
+        if self.sha256 is None:
+            return str(self.path)
+        content = self.path.read_bytes() if self.path.is_file() else b""
+        if hashlib.sha256(content).hexdigest() != self.sha256:
             raise BundleError(
                 f"{self.path} must stay as it was while its bundle is in use, but it was altered; load the bundle again"
             )
-        return OnnxBackend(self.path, replace(self.options, threads=1), self.sha256)
-
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """All outputs by name.
-
-        Args:
-            feeds: arrays by name; names that the graph does not have are left out.
-        """
-        known = {name: feeds[name] for name in self.inputs}
-        return dict(zip(self.outputs, self._session.run(list(self.outputs), known), strict=True))
+        return content
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,10 +232,6 @@ def _share_arena() -> None:
     # Some releases refuse where another library was first; then our sessions use that one's.
     with contextlib.suppress(RuntimeError):
         onnxruntime.create_and_register_allocator(onnxruntime.OrtMemoryInfo("Cpu", kind, 0, memory), None)
-
-
-def _sha256(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _session_options(options: SessionOptions) -> onnxruntime.SessionOptions:

@@ -8,9 +8,11 @@ Truncation and padding stored in the tokenizer's file are switched off. Texts th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import tokenizers
@@ -25,6 +27,7 @@ __all__ = ["SpecialTokens", "Text", "Tokenizer"]
 
 CHUNK = 4096  # texts encoded at once: bounds the memory that the Rust tokenizer's results take
 WORDS_KEPT = 65_536
+Pool: TypeAlias = Callable[[], AbstractContextManager[object]]
 UNKNOWN = ("[UNK]", "<unk>")  # where the model itself names no unknown token
 
 
@@ -65,11 +68,17 @@ class Tokenizer:
     """
 
     def __init__(
-        self, inner: tokenizers.Tokenizer, *, max_length: int, overlap: int | None = None, word_table: bool = True
+        self,
+        inner: tokenizers.Tokenizer,
+        *,
+        max_length: int,
+        overlap: int | None = None,
+        word_table: bool = True,
+        pool: Pool | None = nullcontext,
     ) -> None:
         inner.no_truncation()
         inner.no_padding()
-        self._inner = inner
+        self._inner, self._pool = inner, pool
         self._layout, self.special = layout, special = _special_of(inner)
         self._plain_types = not any(inner.encode("a").type_ids)  # XLNet, for one, gives its last token a type
         shortest = max(layout.pair_prefix + layout.middle + layout.pair_suffix + 2, len(special) + 1)
@@ -94,7 +103,13 @@ class Tokenizer:
 
     @classmethod
     def from_file(
-        cls, path: str | Path, *, max_length: int, overlap: int | None = None, word_table: bool = True
+        cls,
+        path: str | Path,
+        *,
+        max_length: int,
+        overlap: int | None = None,
+        word_table: bool = True,
+        pool: Pool | None = nullcontext,
     ) -> Tokenizer:
         """Read a `tokenizer.json`.
 
@@ -104,6 +119,8 @@ class Tokenizer:
             overlap: tokens that two rows of one long text share; an eighth of a row's room if not given.
             word_table: look up words of plain ASCII texts in a table where the tokenizer's kind allows it (BERT's
                 WordPiece); the same ids, several times faster. False is for measuring the difference.
+            pool: entered while the library's own threads, one per CPU, encode what the table cannot. `None`: they are
+                left alone, and texts are encoded one by one on the calling thread.
 
         Raises:
             BundleNotFoundError: there is no such file.
@@ -119,7 +136,7 @@ class Tokenizer:
                 f"{path} must be a tokenizer.json that this release of tokenizers reads, but: {error}; "
                 "save the tokenizer again"
             ) from None
-        return cls(inner, max_length=max_length, overlap=overlap, word_table=word_table)
+        return cls(inner, max_length=max_length, overlap=overlap, word_table=word_table, pool=pool)
 
     def encode(self, texts: Iterable[Text]) -> Encoded:
         """Encode texts and pairs.
@@ -140,11 +157,11 @@ class Tokenizer:
         encoded = EncodedRows.join(parts)
         long = encoded.rows.lengths > self.max_length
         if not long.any():
-            return Encoded(Units.whole(encoded.rows), np.arange(len(rows), dtype=np.int64), 0)
+            return Encoded(Units.whole(encoded.rows), np.arange(len(rows), dtype=np.int64))
         windows, numbers = fit_rows(
             encoded.rows, encoded.first_lengths, self._layout, max_length=self.max_length, overlap=self.overlap
         )
-        return Encoded(Units.whole(windows), numbers, int(np.count_nonzero(long & (encoded.first_lengths >= 0))))
+        return Encoded(Units.whole(windows), numbers, np.flatnonzero(long & (encoded.first_lengths >= 0)))
 
     def tokenize_with_offsets(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
         """Pieces with character offsets and word numbers, without special tokens; no text is cut.
@@ -152,7 +169,12 @@ class Tokenizer:
         Args:
             texts: without surrogates (see `repair_text`), and not too many: all encodings are held at once.
         """
-        encodings: list[tokenizers.Encoding] = self._inner.encode_batch(list(texts), add_special_tokens=False)
+        encodings: list[tokenizers.Encoding]
+        if self._pool is None:
+            encodings = [self._inner.encode(text, add_special_tokens=False) for text in texts]
+        else:
+            with self._pool():
+                encodings = self._inner.encode_batch(list(texts), add_special_tokens=False)
         return encodings
 
     def piece(self, number: int) -> str:
@@ -189,9 +211,15 @@ class Tokenizer:
     def _encode_slowly(self, rows: Sequence[RowText]) -> EncodedRows:
         inner = self._inner
         pair = np.fromiter((isinstance(row, tuple) for row in rows), dtype=np.bool_, count=len(rows))
-        # The fast form (from 0.20 on) makes no character offsets; without a post-processor it forgets pairs' types.
-        encode = inner.encode_batch if pair.any() else getattr(inner, "encode_batch_fast", inner.encode_batch)
-        encodings: list[tokenizers.Encoding] = encode([repair_row(row) for row in rows])
+        repaired = list(map(repair_row, rows))
+        encodings: list[tokenizers.Encoding]
+        if self._pool is None:
+            encodings = [inner.encode(*row) if isinstance(row, tuple) else inner.encode(row) for row in repaired]
+        else:
+            # The fast form (from 0.20 on) makes no character offsets; without a post-processor it forgets pairs' types.
+            encode = inner.encode_batch if pair.any() else getattr(inner, "encode_batch_fast", inner.encode_batch)
+            with self._pool():
+                encodings = encode(repaired)
         lengths = np.fromiter(map(len, encodings), dtype=np.int64, count=len(encodings))
         tokens = int(lengths.sum())
         ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), dtype=np.int64, count=tokens)

@@ -15,12 +15,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from cascade.core.rows import BoolArray, IntArray, Rows, Units, offsets_of, ranges
+from cascade.core.rows import BoolArray, Encoded, IntArray, Rows, Units, offsets_of, ranges
 from cascade.exceptions import InputError
 from cascade.text.texts import check_texts, repair_text
 from cascade.text.tokenizer import CHUNK, SpecialTokens, Tokenizer
 
-__all__ = ["Sentence", "TextWords", "check_sentences", "encode_texts", "encode_words", "grouped"]
+__all__ = ["Sentence", "TextWords", "WordEncoder", "check_sentences", "encode_texts", "encode_words", "grouped"]
 
 Sentence: TypeAlias = Sequence[str]
 
@@ -41,6 +41,27 @@ class TextWords:
     begins: IntArray
     ends: IntArray
     word_ids: IntArray
+
+
+@dataclass(frozen=True)
+class WordEncoder:
+    """Sentences of words as rows with a unit per word: an encoder of the engine.
+
+    Attributes:
+        tokenizer: see `encode_words`.
+    """
+
+    tokenizer: Tokenizer
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a row at most; tiers cut longer ones."""
+        return self.tokenizer.max_length
+
+    def encode(self, sentences: Iterable[Sentence]) -> Encoded:
+        """See `encode_words`."""
+        units = encode_words(self.tokenizer, sentences)
+        return Encoded(units, np.arange(len(units), dtype=np.int64))
 
 
 def encode_words(tokenizer: Tokenizer, sentences: Iterable[Sentence]) -> Units:

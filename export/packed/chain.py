@@ -14,9 +14,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges
+from cascade.engine.multi_exit import MultiExit
 from cascade.engine.packing import padded
-from cascade.engine.tiers import MultiExit
-from cascade.engine.word_tiers import WordMultiExit
 from cascade.policies.batching import FixedSize, TokenBudget, batches
 from cascade.policies.exits import ExitPolicy, ExitState, never
 from cascade.runtime.backend import Array, FunctionBackend
@@ -135,6 +134,7 @@ def _run_chain(
         "layers": range(1, len(stages) + 1),
         "labels": graphs.labels,
         "heads": graphs.heads,
+        "max_length": 1 << 30,
         "position_offset": graphs.position_offset,
         "batching": FixedSize(1 << 30),  # all rows in one batch, in their order
     }
@@ -142,10 +142,7 @@ def _run_chain(
         for outputs in last:
             outputs.clear()
         policy = never if exits is None else _leaving(exits[numbers])
-        if "words" in stages[0].inputs:
-            WordMultiExit(**options, exit_policy=policy, max_length=1 << 30).score(part)
-        else:
-            MultiExit(**options, exit_policy=policy).score(part.rows)
+        MultiExit(**options, exit_policy=policy).score(part)
         yield numbers, [outputs[0] if outputs else None for outputs in last]
 
 

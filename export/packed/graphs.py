@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from cascade.engine.packing import Packing
+from cascade.engine.packing import FEEDS, Packing
 from cascade_export.packed.stages import PackedModel, PackedStage
 from cascade_export.tracing import Axes, trace
 
@@ -77,12 +77,12 @@ def _stage(stage: PackedStage, packed: PackedModel) -> onnx.ModelProto:
     # Nothing reads a size while the graph is traced, so any example does: two rows of two and one tokens. Of a tagger
     # the first token of each row is active, and a word begins with the second of them.
     rows = Packing.of(np.array([2, 1]), heads=packed.heads)
-    feeds: dict[str, npt.NDArray[Any]] = {"hidden": np.zeros((3, packed.width), np.float32), **rows.feeds}
+    feeds: dict[str, npt.NDArray[Any]] = {"hidden": np.zeros((3, packed.width), np.float32), **rows.feeds(FEEDS)}
     new, answered = "tokens", "rows"
     if stage.pooling == "words":
         actives = Packing.of(np.array([1, 1]), heads=packed.heads)
         feeds |= {"active": np.array([0, 2]), "words": np.array([1])}
-        feeds |= {"query_head_gather": actives.head_gather, "head_scatter": actives.head_scatter}
+        feeds |= {"query_head_gather": actives.array("head_gather"), "head_scatter": actives.array("head_scatter")}
         new, answered = "actives", "words"
     return trace(
         stage,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade.calibration.costs import HALTED, Costs
+from cascade.calibration.costs import Costs
 from cascade.calibration.observing import run_both
 from cascade.calibration.runs import policies_of, with_policies
 from cascade.calibration.sentences import WordAnswers
@@ -20,6 +20,7 @@ from cascade.calibration.thresholds.points import Point
 from cascade.calibration.thresholds.tagger import choose_tagger
 from cascade.calibration.thresholds.words import EXITS, WordGrid, replay_words, word_exits
 from cascade.core.rows import IntArray, Units
+from cascade.engine.live import HALTED
 from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.decoding import argmax
@@ -106,9 +107,9 @@ def test_costs_by_layers() -> None:
     words = sentences_of([[1, 2], [1]])  # 5 and 3 tokens
     assert costs.tier1 == pytest.approx(0.6)
     assert costs.full == 6
-    # A word that leaves after layer 2 saves 0.72 of the 4 layers above, for each of its pieces.
+    # A word that leaves after layer 2 saves 0.75 of the 4 layers above, for each of its pieces.
     taken = np.array([[0, 3, 3], [3, 0, 3], [0, 0, 0]])
-    saved = [0.72 * 4, 2 * 0.72 * 4, 8 * 4]
+    saved = [0.75 * 4, 2 * 0.75 * 4, 8 * 4]
     np.testing.assert_allclose(costs.of_tier2(taken, words), 48 - np.array(saved))
     empty = sentences_of([[], []])
     assert costs.of_tier2(np.zeros((2, 0), dtype=np.int64), empty).tolist() == [0, 0]

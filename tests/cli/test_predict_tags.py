@@ -174,7 +174,7 @@ def test_memory_does_not_grow_with_the_file(tagger: Tagger, strategy: str | None
 
     def examples() -> Iterator[Example]:
         nonlocal read
-        for read in range(1, 2101):
+        for read in range(1, 6001):
             text, tokens = (None, ["film"]) if words else ("film", None)
             yield Example(line=read, text=text, label=None, record={}, tokens=tokens)
 
@@ -187,5 +187,5 @@ def test_memory_does_not_grow_with_the_file(tagger: Tagger, strategy: str | None
 
     lines = tags(tagger, words=words) if strategy is None else entities(tagger, AggregationStrategy(strategy))
     Writer(out=Out(), lines=lines).write(examples())
-    assert len(ahead) == 2100
-    assert max(ahead) <= 1025  # a buffer, however long the machine takes for it
+    assert len(ahead) == 6000
+    assert max(ahead) <= 4097  # what a stream holds back, however long the machine takes for it

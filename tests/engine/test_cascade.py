@@ -1,176 +1,467 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from contextlib import redirect_stderr
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.core.results import Routes, Stats
-from cascade.core.rows import FloatArray, Rows
-from cascade.engine.cascade import Cascade, FirstLook, Outcome, merge_windows
-from cascade.engine.tiers import Progress, Scores
+from cascade.core.confidence import max_probability
+from cascade.core.rows import BoolArray, Encoded, FloatArray
+from cascade.engine.cascade import Cascade
+from cascade.engine.inputs import Inputs
+from cascade.engine.long_rows import cut
+from cascade.engine.tier import CallableTier, Scores
 from cascade.exceptions import OptionError
-from cascade.policies.exits import MaxProbability
+from cascade.policies.exits import MaxProbability, never
 from cascade.policies.routing import Budget, Router, RoutingState, Threshold, defer_all, defer_none
-from tests.models.toy import LAYERS, Toy, batch_of
+from cascade.policies.unit_exits import TokenExit
+from cascade.policies.windows import Spans, Windows, WindowState, whole_sentences
+from tests.core.test_rows import check, read
+from tests.models.kinds import KINDS, TEXTS, WORDS, Kind, Lengths, Untouched, assert_equal
+from tests.models.toy import Toy, batch_of
+from tests.models.toy_tagging import ToyTagger, sentences_of
 
-BATCH = batch_of([3, 9, 4, 6, 2, 8, 3, 12, 5, 7])
-
-
-class Untouched:
-    """A tier that must not be run."""
-
-    def score(self, batch: Rows, *, prior: FloatArray | None = None, progress: Progress | None = None) -> Scores:
-        raise AssertionError("this tier must not be run")
-
-
-def cascade(router: Router, **options: Any) -> Cascade:
-    toy = Toy()
-    return Cascade(toy.tier1(), toy.tier2(exit_policy=MaxProbability(0.7)), router, **options)
+BOTH = pytest.mark.parametrize("kind", KINDS)
+PIECES = st.lists(st.lists(st.integers(1, 3), max_size=9), max_size=8)
+ROUTERS = st.sampled_from([Threshold(0.9), Threshold(1.0), Budget(0.2), Budget(0.5), defer_all, defer_none])
+WINDOWS = st.sampled_from([Windows(), Windows(1), Windows(0, 1.0), Windows(2, 0.4, context_layers=2), whole_sentences])
+SENTENCES = [[1, 2, 1], [], [3, 1], [1] * 8, [1], [2, 2, 1, 1, 1], [1, 1, 1, 1]]
+SEVERAL = sentences_of(SENTENCES)
 
 
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 15), max_size=20), st.sampled_from([Threshold(0.8), Budget(0.5), defer_all, defer_none]))
-def test_deferred_rows_have_tier_2s_answers_and_the_others_tier_1s(lengths: list[int], router: Router) -> None:
-    batch = batch_of(lengths)
-    engine = cascade(router)
-    outcome = engine.score(batch)
-    first, second = engine.tier1.score(batch), engine.tier2.score(batch)
-    deferred = router(RoutingState(first.probabilities, first.confidence, batch.lengths))
-    np.testing.assert_array_equal(outcome.routes.tier, np.where(deferred, 2, 1))
-    np.testing.assert_array_equal(outcome.routes.exit_layer, np.where(deferred, second.exit_layer, 0))
+def cascade(kind: Kind, router: Router, windows: Any = None, *, blend: float = 0.0, **options: Any) -> Cascade:
+    toy = kind.toy()
+    policy = TokenExit(0.02) if kind.words else MaxProbability(0.7)
+    own = (windows or Windows(1)) if kind.words else None
+    tier1, tier2 = toy.tier1(**options), toy.tier2(exit_policy=policy, **options)
+    multi_label = bool(options.get("multi_label"))
+    return Cascade(tier1, tier2, router, windows=own, blend=blend, multi_label=multi_label)
+
+
+@given(PIECES, ROUTERS)
+def test_deferred_texts_have_tier_2s_answers_and_the_others_tier_1s(pieces: list[list[int]], router: Router) -> None:
+    units, engine = TEXTS.units(pieces), cascade(TEXTS, router)
+    scores = engine.score(units)
+    first, second = engine.first.score(units), engine.second.score(units)  # type: ignore[arg-type]  # shipped tiers
+    deferred = router(RoutingState(first.probabilities, first.confidence, units.rows.lengths))
+    np.testing.assert_array_equal(scores.tier, np.where(deferred, 2, 1))
+    np.testing.assert_array_equal(scores.exit_layer, np.where(deferred, second.exit_layer, 0))
     expected = np.where(deferred[:, None], second.probabilities, first.probabilities)
-    np.testing.assert_allclose(outcome.probabilities, expected, atol=1e-5)
-    np.testing.assert_allclose(outcome.routes.confidence, expected.max(axis=1, initial=0), atol=1e-5)
+    np.testing.assert_allclose(scores.probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(scores.confidence, expected.max(axis=1, initial=0), atol=1e-5)
 
 
+@given(PIECES, ROUTERS, WINDOWS, st.integers(0, 3))
+def test_deferred_words_have_tier_2s_answers_and_the_others_tier_1s(
+    pieces: list[list[int]], router: Router, windows: Windows, seed: int
+) -> None:
+    words, engine = sentences_of(pieces, seed), cascade(WORDS, router, windows)
+    scores, toy = engine.score(words), ToyTagger()
+    first, tier2 = toy.tier1().score(words), toy.tier2(exit_policy=TokenExit(0.02))
+    unsure = router(RoutingState(first.probabilities, first.confidence, words.n_tokens))
+    np.testing.assert_array_equal(scores.tier, np.where(unsure, 2, 1))
+    expected, layers = first.probabilities.copy(), np.zeros(len(words), dtype=np.int64)
+    spans = whole_sentences if router is defer_all else windows
+    found = spans(WindowState(unsure, words.offsets, words.n_tokens))
+    for row, start, stop in zip(found.rows, found.starts, found.stops, strict=True):  # one window at a time
+        window = words.spans(np.array([row]), np.array([start]), np.array([stop]))
+        second = tier2.score(window, targets=unsure[start:stop], context_layers=spans.context_layers)
+        mine = start + np.flatnonzero(unsure[start:stop])
+        expected[mine], layers[mine] = second.probabilities[mine - start], second.exit_layer[mine - start]
+    np.testing.assert_array_equal(scores.exit_layer, layers)
+    np.testing.assert_allclose(scores.probabilities, expected, atol=2e-4)
+    np.testing.assert_allclose(scores.confidence, expected.max(axis=1, initial=0), atol=2e-4)
+
+
+@given(
+    PIECES.filter(bool), st.sampled_from([Threshold(0.9), defer_all, defer_none]), WINDOWS, st.booleans(),
+    st.sampled_from(KINDS),
+)  # fmt: skip
+def test_neighbours_change_nothing(
+    pieces: list[list[int]], router: Router, windows: Windows, short: bool, kind: Kind
+) -> None:
+    units = kind.units(pieces)
+    engine = cascade(kind, router, windows, **({"overlap": 3, "max_length": 7} if short else {}))
+    together = engine.score(units)
+    for row in range(units.n_rows):
+        mine = slice(int(units.offsets[row]), int(units.offsets[row + 1]))
+        assert_equal(together[mine], engine.score(units.select(np.array([row]))))
+
+
+@BOTH
 @pytest.mark.parametrize("router", [Threshold(0.8), Budget(0.5)])
-def test_a_blend_multiplies_the_answers_of_both_tiers(router: Router) -> None:
-    engine = cascade(router, blend=0.5)
-    outcome = engine.score(BATCH)
-    first = engine.tier1.score(BATCH).probabilities.astype(np.float64)
-    exits = engine.tier2.all_exits(BATCH).astype(np.float64)  # type: ignore[attr-defined]  # the toy's is a MultiExit
-    both = exits * np.sqrt(np.maximum(first, 1e-6))[:, None]
+def test_a_blend_multiplies_the_answers_of_both_tiers(kind: Kind, router: Router) -> None:
+    units = kind.units(SENTENCES)
+    engine = replace(cascade(kind, router, whole_sentences, blend=0.5), second=kind.toy().tier2(exit_policy=never))
+    scores, toy = engine.score(units), kind.toy()
+    first = toy.tier1().score(units).probabilities.astype(np.float64)
+    both = toy.tier2().score(units).probabilities * np.sqrt(np.maximum(first, 1e-6))
+    both /= both.sum(axis=1, keepdims=True)
+    deferred = scores.tier == 2
+    assert 0 < deferred.sum() < len(units)
+    np.testing.assert_allclose(scores.probabilities[deferred], both[deferred], atol=1e-4)
+    np.testing.assert_allclose(scores.probabilities[~deferred], first[~deferred], atol=1e-6)
+    alone = cascade(kind, defer_all, blend=0.5).score(units)  # which needs tier 1
+    assert_equal(alone, cascade(kind, defer_all).score(units))
+
+
+def test_exits_see_the_blend() -> None:
+    units = batch_of([3, 9, 4, 6, 2, 8, 3, 12, 5, 7])
+    toy = Toy()
+    tier2 = toy.tier2(exit_policy=MaxProbability(0.98))
+    scores = Cascade(toy.tier1(), tier2, Threshold(1.0), blend=0.5).score(units)
+    both = toy.tier2().all_exits(units).astype(np.float64)
+    both *= np.sqrt(np.maximum(toy.tier1().score(units).probabilities.astype(np.float64), 1e-6))[:, None]
     both /= both.sum(axis=-1, keepdims=True)
-    deferred = outcome.routes.tier == 2
-    assert deferred.any()
-    for row in np.flatnonzero(deferred):
-        sure = [number for number in range(2) if both[row, number].max() >= 0.7]
-        taken = sure[0] if sure else 2
-        assert outcome.routes.exit_layer[row] == LAYERS[taken]
-        np.testing.assert_allclose(outcome.probabilities[row], both[row, taken], atol=1e-5)
-    np.testing.assert_allclose(outcome.probabilities[~deferred], first[~deferred], atol=1e-6)
+    sure = both[:, :3].max(axis=-1) >= 0.98
+    taken = np.where(sure.any(axis=1), sure.argmax(axis=1), 3)
+    assert len(set(taken.tolist())) > 1
+    np.testing.assert_array_equal(scores.exit_layer, np.array([2, 4, 5, 6])[taken])
+    np.testing.assert_allclose(scores.probabilities, both[np.arange(10), taken], atol=1e-5)
 
 
-def test_a_blend_needs_tier_1() -> None:
-    np.testing.assert_array_equal(
-        cascade(defer_all, blend=0.5).score(BATCH).probabilities, cascade(defer_all).score(BATCH).probabilities
-    )
-
-
-def test_stats() -> None:
-    outcome = cascade(Budget(0.5)).score(BATCH)
+@BOTH
+def test_stats(kind: Kind) -> None:
+    units = kind.units(SENTENCES)
+    outcome = cascade(kind, Budget(0.5)).run(units)
     stats = outcome.stats
-    assert (stats.texts, stats.units, stats.tokens, stats.deferred) == (10, 10, 59, 5)
-    assert sum(stats.exits.values()) == 5
+    assert (stats.texts, stats.units, stats.tokens) == (7, len(units), units.rows.tokens)
+    assert stats.deferred == sum(stats.exits.values()) == len(units) // 2
     assert all(stats.exits[layer] == (outcome.routes.exit_layer == layer).sum() for layer in stats.exits)
     assert list(stats.seconds) == ["tier1", "route", "tier2", "merge"]
     assert all(seconds >= 0 for seconds in stats.seconds.values())
 
 
-def test_defer_all_never_runs_tier_1() -> None:
+def test_truncated_texts_are_counted_once() -> None:
+    """Of three texts a pair that its encoder cut, one that is too long for tier 1, and one that is both."""
+    encoded = Encoded(batch_of([5, 9, 9, 3]), np.array([0, 1, 2, 3]), np.array([0, 2]))
     toy = Toy()
-    outcome = Cascade(Untouched(), toy.tier2(), defer_all).score(BATCH)
-    np.testing.assert_array_equal(outcome.routes.tier, np.full(10, 2))
-    np.testing.assert_array_equal(outcome.routes.exit_layer, np.full(10, 6))
-    np.testing.assert_array_equal(outcome.probabilities, toy.tier2().score(BATCH).probabilities)
-    np.testing.assert_array_equal(outcome.routes.confidence, outcome.probabilities.max(axis=1))
+    engine = Cascade(toy.tier1(max_length=8), toy.tier2(), Threshold(0.8))
+    assert engine.run(Inputs.encoded(encoded)).stats.truncated == 3
+    assert replace(engine, router=defer_all).run(Inputs.encoded(encoded)).stats.truncated == 2
+    assert cascade(WORDS, defer_none, max_length=6).run(SEVERAL).stats.truncated == 0
+
+
+@BOTH
+def test_defer_all_never_runs_tier_1(kind: Kind) -> None:
+    units = kind.units(SENTENCES)
+    engine = replace(cascade(kind, defer_all), first=Untouched())
+    outcome = engine.run(units)
+    assert outcome.stats.deferred_share == 1
     assert list(outcome.stats.seconds) == ["tier2", "merge"]
+    alone = kind.toy().tier2(exit_policy=TokenExit(0.02) if kind.words else MaxProbability(0.7)).score(units)
+    assert_equal(engine.score(units), alone.above(1))
 
 
+@BOTH
 @pytest.mark.parametrize("router", [defer_none, Threshold(0.0)])
-def test_tier_2_is_not_run_if_nothing_is_deferred(router: Router) -> None:
-    toy = Toy()
-    outcome = Cascade(toy.tier1(), Untouched(), router).score(BATCH)
-    np.testing.assert_array_equal(outcome.probabilities, toy.tier1().score(BATCH).probabilities)
-    np.testing.assert_array_equal(outcome.routes.exit_layer, np.zeros(10))
-    assert outcome.stats.exits == {}
+def test_tier_2_is_not_run_if_nothing_is_deferred(kind: Kind, router: Router) -> None:
+    units = kind.units(SENTENCES)
+    engine = replace(cascade(kind, router), second=Untouched())
+    assert engine.run(units).stats.exits == {}
+    assert_equal(engine.score(units), kind.toy().tier1().score(units))
 
 
+def test_windows_are_what_tier_2_reads() -> None:
+    words = sentences_of([[1] * 20, [1] * 5])
+
+    def two(state: RoutingState) -> BoolArray:
+        return np.isin(np.arange(len(state.lengths)), [9, 22])
+
+    def counts(windows: Windows) -> tuple[int, int]:
+        toy = ToyTagger()
+        Cascade(toy.tier1(), toy.tier2(), two, windows=windows).score(words)
+        return toy.tokens, toy.actives
+
+    assert counts(Windows(margin=2)) == (4 * (7 + 7),) * 2  # five words of each, between two special tokens
+    assert counts(Windows(margin=2, context_layers=4)) == (4 * (7 + 7), 2 * (7 + 7) + 2 * (3 + 3))
+    assert counts(whole_sentences) == (4 * (22 + 7),) * 2
+
+
+@pytest.mark.parametrize(("kind", "pieces"), [(TEXTS, []), (WORDS, []), (WORDS, [[]]), (WORDS, [[], []])])
 @pytest.mark.parametrize("router", [Threshold(0.8), Budget(0.5), defer_all, defer_none])
-def test_no_rows(router: Router) -> None:
-    outcome = cascade(router).score(batch_of([]))
+def test_no_units(kind: Kind, pieces: list[list[int]], router: Router) -> None:
+    outcome = cascade(kind, router).run(kind.units(pieces))
     assert outcome.probabilities.shape == (0, 3)
-    assert len(outcome.routes) == 0
+    assert (len(outcome.routes), outcome.stats.texts, outcome.stats.units) == (0, len(pieces), 0)
 
 
-def test_a_router_that_returns_no_mask() -> None:
-    with pytest.raises(
-        OptionError, match=r"the router .* must return bools of shape \(10,\), returned: float32 of shape"
-    ):
-        cascade(lambda state: state.confidence).score(BATCH)  # type: ignore[arg-type,return-value]  # wrong on purpose
+@BOTH
+def test_what_policies_return_is_checked(kind: Kind) -> None:
+    units = kind.units(SENTENCES)
+    with pytest.raises(OptionError, match=r"the router .* must return bools of shape \(\d+,\), .*: float32"):
+        cascade(kind, lambda state: state.confidence).score(units)  # type: ignore[arg-type,return-value]  # wrong on purpose
+    nothing = np.empty(0, dtype=np.int64)
+    if kind.words:
+        with pytest.raises(OptionError, match=r"the windows .* must have every unsure word exactly once, .* 11 never"):
+            cascade(kind, Budget(0.5), lambda state: Spans(nothing, nothing, nothing)).score(units)
+        with pytest.raises(OptionError, match=r"words must be handed on in windows, got none; give the"):
+            replace(cascade(kind, Budget(0.5)), windows=None).score(units)
 
 
-def test_the_router_sees_lengths_and_kind() -> None:
+@BOTH
+def test_routers_see_lengths_and_kind_and_write_nothing(kind: Kind) -> None:
+    units, several = kind.units(SENTENCES), not kind.words
+
     def longest(state: RoutingState) -> Any:
-        assert state.multi_label
-        return state.lengths > 7
+        assert state.multi_label is several
+        np.testing.assert_array_equal(state.lengths, units.n_tokens)
+        for array in (state.probabilities, state.confidence, state.lengths):
+            with pytest.raises(ValueError, match="read-only"):
+                array[:] = 0
+        return state.lengths > 2
 
-    outcome = cascade(longest, multi_label=True).score(BATCH)
-    np.testing.assert_array_equal(outcome.routes.tier == 2, BATCH.lengths > 7)
+    options = {"multi_label": True} if several else {}
+    outcome = cascade(kind, longest, **options).run(units)
+    np.testing.assert_array_equal(outcome.routes.tier == 2, units.n_tokens > 2)
 
 
-def test_progress_bars() -> None:
-    drawn = io.StringIO()
+@BOTH
+def test_progress_bars(kind: Kind) -> None:
+    units, drawn = kind.units(SENTENCES), io.StringIO()
     with redirect_stderr(drawn):
-        cascade(Budget(0.5)).score(BATCH, show_progress=True)
-    assert "tier 1: 100%" in drawn.getvalue()
-    assert "10/10" in drawn.getvalue()
-    assert "tier 2: 100%" in drawn.getvalue()
-    assert "5/5" in drawn.getvalue()
+        cascade(kind, Budget(0.5)).run(units, show_progress=True)
+    count = len(units)
+    for shown in ("tier 1: 100%", f"{count}/{count}", "tier 2: 100%", f"{count // 2}/{count // 2}"):
+        assert shown in drawn.getvalue()
 
 
-def test_rows_without_any_answer_are_a_mistake() -> None:
-    with pytest.raises(ValueError, match="rows without a first look must have a second one"):
-        cascade(defer_all).merge(FirstLook(None, np.ones(2, dtype=np.bool_)), None)
+# Tiers of tiers.
 
 
-def outcome_of(p: list[list[float]], tier: list[int], exits: list[int]) -> Outcome:
-    array = np.array(p, dtype=np.float32)
-    routes = Routes(np.array(tier), np.array(exits), array.max(axis=1))
-    return Outcome(array, routes, Stats(texts=len(p), units=len(p)))
+@BOTH
+@pytest.mark.parametrize("routers", [(0.95, 0.9), (1.0, 0.8), (0.8, defer_all), (defer_all, 0.9), (0.9, defer_none)])
+def test_three_tiers_are_two_and_one(kind: Kind, routers: Sequence[Any]) -> None:
+    units = kind.units([[1, 2, 1, 1]] * 12)
+    outer, inner = (one if callable(one) else Threshold(one) for one in routers)
+    windows = whole_sentences if kind.words else None
+    tiers = kind.toy().tier1(), kind.toy(1).tier2(), kind.toy(2).tier2()
+    engine = Cascade(tiers[0], Cascade(*tiers[1:], inner, windows=windows), outer, windows=windows)
+    assert (engine.depth, engine.leaves, engine.labels) == (3, tiers, 3)
+    scores, alone = engine.score(units), [tier.score(units) for tier in tiers]
+    for level, router in enumerate((outer, inner)):
+        come = scores.tier > level
+        own = alone[level]
+        deferred = router(RoutingState(own.probabilities, own.confidence, units.n_tokens))
+        np.testing.assert_array_equal(scores.tier[come] > level + 1, deferred[come])
+    for unit, tier in enumerate(scores.tier.tolist()):
+        np.testing.assert_allclose(scores.probabilities[unit], alone[tier - 1].probabilities[unit], atol=2e-4)
+        assert scores.exit_layer[unit] == alone[tier - 1].exit_layer[unit]
+    outcome = engine.run(units)
+    np.testing.assert_array_equal(outcome.routes.tier, scores.tier)
+    assert outcome.stats.deferred == (scores.tier > 1).sum()
+    ran = {f"tier{number + 1}" for number, router in enumerate((outer, inner)) if router != defer_all}
+    ran |= {"tier3"} if (scores.tier == 3).any() else set()
+    assert {part for part in outcome.stats.seconds if part.startswith("tier")} == ran
+    left = Cascade(Cascade(*tiers[:2], outer, windows=windows), tiers[2], defer_none, windows=windows).score(units)
+    np.testing.assert_array_equal(left.tier, np.minimum(scores.tier, 2))  # the first of two can be a cascade too
 
 
-def test_windows_worked_example() -> None:
-    rows = outcome_of(
-        [[0.9, 0.1], [0.2, 0.8], [0.5, 0.5], [0.3, 0.7], [0.6, 0.4]],
-        tier=[1, 1, 2, 2, 1],
-        exits=[0, 0, 4, 2, 0],
+def test_nested_windows_and_blends() -> None:
+    """Words in windows of windows: targets stay targets, and each tier's answer counts in the next one's logits."""
+    words = sentences_of([[1, 2, 1, 1, 3, 1, 1]] * 6)
+    toys = [ToyTagger(seed=seed) for seed in range(3)]
+    inner = Cascade(toys[1].tier2(), toys[2].tier2(), Threshold(0.999), blend=0.5, windows=Windows(1, 1.0))
+    engine = Cascade(toys[0].tier1(), inner, Budget(0.3), blend=0.5, windows=Windows(2, 1.0, context_layers=4))
+    done: list[int] = []
+    scores = engine.score(words, progress=done.append)
+    assert sum(done) == len(words)
+    assert set(scores.tier.tolist()) == {1, 2, 3}
+    assert (scores.tier > 1).sum() == int(0.3 * len(words))
+    np.testing.assert_allclose(scores.probabilities.sum(axis=1), 1, atol=1e-5)
+    for row in range(6):  # neighbours change nothing but who is in the budget
+        mine = slice(int(words.offsets[row]), int(words.offsets[row + 1]))
+        own = scores.tier[mine] > 1
+
+        def same(state: RoutingState, own: BoolArray = own) -> BoolArray:
+            return own
+
+        alone = replace(engine, router=same).score(words.select(np.array([row])))
+        assert_equal(scores[mine], alone)
+
+
+# Inputs.
+
+
+class Counting(Lengths):
+    """Notes what it encodes; equal to others of the same kind."""
+
+    asked: list[list[Any]]
+
+    def __init__(self, words: bool, asked: list[list[Any]], max_length: int = 64, seed: int = 0) -> None:
+        super().__init__(words, max_length, seed)
+        object.__setattr__(self, "asked", asked)
+
+    def encode(self, items: Any) -> Encoded:
+        self.asked.append(list(items))
+        return super().encode(items)
+
+
+@BOTH
+def test_items_are_encoded_once_for_each_encoder_and_deferred_ones_alone(kind: Kind) -> None:
+    items = [["we", "cry"], ["they"], [], ["a", "plot"]] if kind.words else ["abc", "de", "f" * 9, "ghij"]
+    first: list[list[Any]] = []
+    again: list[list[Any]] = []
+    own: list[list[Any]] = []
+    toy, other = kind.toy(), kind.toy(3)
+
+    def last(state: RoutingState) -> BoolArray:
+        mask: BoolArray = np.arange(len(state.lengths)) == len(state.lengths) - 1
+        return mask
+
+    tier1 = toy.tier1(encoder=Counting(kind.words, again))
+    tier2 = other.tier2(encoder=Counting(kind.words, own, seed=5))
+    engine = Cascade(tier1, tier2, last, windows=whole_sentences if kind.words else None)
+    scores = engine.score(Inputs.of(items, Counting(kind.words, first)))
+    assert first + again == [items]  # an equal encoder's rows are known
+    assert own == [[items[-1]]]
+    assert scores.tier[-1] == 2
+    units = Lengths(kind.words, seed=5).encode([items[-1]]).units
+    expected = other.tier2().score(units).probabilities[-1]
+    np.testing.assert_allclose(scores.probabilities[-1], expected, atol=1e-5)
+
+
+def test_a_function_can_be_any_tier() -> None:
+    """A rule below a model, and a person above it, who reads the deferred items themselves."""
+    asked: list[Any] = []
+
+    def person(items: list[str]) -> FloatArray:
+        asked.extend(items)
+        return np.eye(3, dtype=np.float32)[[2] * len(items)]
+
+    rule = CallableTier(lambda items: [[0.99, 0.01, 0.0] if len(item) > 5 else [0.4, 0.3, 0.3] for item in items], 0, 3)
+    texts = ["abc", "abcdefgh", "de", "f", "ghij"]
+    model = Toy().tier2()
+    middle = model.score(Lengths(words=False).encode(texts).units)
+    level = float(np.sort(middle.confidence[[0, 2, 3, 4]])[1]) + 1e-6
+    engine = Cascade(rule, Cascade(model, CallableTier(person, 100, 3), Threshold(level)), Threshold(0.9))
+    scores = engine.score(Inputs.of(texts, Lengths(words=False)))
+    assert scores.tier[1] == 1
+    assert sorted(scores.tier.tolist()) == [1, 2, 2, 3, 3]
+    assert asked == [text for text, tier in zip(texts, scores.tier, strict=True) if tier == 3]
+    np.testing.assert_array_equal(scores.probabilities.argmax(axis=1)[scores.tier == 3], [2, 2])
+    np.testing.assert_allclose(
+        scores.probabilities[scores.tier == 2], middle.probabilities[scores.tier == 2], atol=1e-5
     )
-    merged = merge_windows(rows, np.array([0, 1, 1, 1, 2]))
-    np.testing.assert_allclose(merged.probabilities, [[0.9, 0.1], [1 / 3, 2 / 3], [0.6, 0.4]], rtol=1e-6)
-    np.testing.assert_array_equal(merged.routes.tier, [1, 2, 1])
-    np.testing.assert_array_equal(merged.routes.exit_layer, [0, 4, 0])
-    np.testing.assert_allclose(merged.routes.confidence, [0.9, 2 / 3, 0.6], rtol=1e-6)
-    assert (merged.stats.texts, merged.stats.units) == (3, 5)
 
 
-def test_windows_of_multi_label_documents() -> None:
-    rows = outcome_of([[0.9, 0.8], [0.9, 0.4]], tier=[1, 1], exits=[0, 0])
-    merged = merge_windows(rows, np.array([0, 0]), multi_label=True)
-    np.testing.assert_allclose(merged.routes.confidence, [0.6], rtol=1e-6)
+@given(st.lists(st.text("ab", min_size=1, max_size=20), min_size=1, max_size=8), st.integers(2, 9), st.data())
+def test_parts_of_inputs_are_what_their_items_are(texts: list[str], max_length: int, data: Any) -> None:
+    """Long texts, of several rows each: selected, selected again and joined."""
+    encoder = Lengths(False, max_length)
+    whole = Inputs.of(texts, encoder)
+    keep = np.array(data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts))), dtype=np.bool_)
+    chosen = np.flatnonzero(keep)
+    part, rest = whole.select(chosen), whole.select(np.flatnonzero(~keep))
+    assert list(part.items) == [texts[number] for number in chosen]
+    joined = Inputs.join([part, rest])
+    order = [*chosen, *np.flatnonzero(~keep)]
+    assert list(joined.items) == [texts[number] for number in order]
+    for inputs, numbers in ((part, chosen), (joined, order)):
+        if len(numbers):
+            fresh, found = encoder.encode([texts[number] for number in numbers]), inputs.encode(encoder)
+            np.testing.assert_array_equal(found.units.rows.ids, fresh.units.rows.ids)
+            np.testing.assert_array_equal(found.numbers, fresh.numbers)
+            assert (inputs.n_units, inputs.n_items) == (len(numbers), len(numbers))
 
 
-def test_one_window_each_changes_nothing() -> None:
-    rows = outcome_of([[0.9, 0.1], [0.2, 0.8]], tier=[1, 2], exits=[0, 4])
-    assert merge_windows(rows, np.array([0, 1])) is rows
-    nothing = Outcome(
-        np.empty((0, 2), dtype=np.float32),
-        Routes(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)),
-        Stats(),
-    )
-    assert merge_windows(nothing, np.empty(0, dtype=np.int64)) is nothing
+def test_lost_tokens_go_along_with_their_texts() -> None:
+    encoded = Encoded(batch_of([5, 9, 9, 3]), np.array([0, 1, 1, 2]), np.array([0, 2]))
+    part = Inputs.encoded(encoded).select(np.array([1, 2]))
+    np.testing.assert_array_equal(part.encode().truncated, [1])
+    np.testing.assert_array_equal(part.encode().numbers, [0, 0, 1])
+    np.testing.assert_array_equal(Inputs.join([part, part]).encode().truncated, [1, 3])
+
+
+def test_a_tier_with_an_encoder_needs_items() -> None:
+    with pytest.raises(OptionError, match=r"a tier with its own encoder must be given items, got rows only; make"):
+        Toy().tier1(encoder=Lengths(words=False)).score(batch_of([3]))
+
+
+# Long sentences.
+
+
+def test_cut_worked_example() -> None:
+    """Room for 5 tokens beside two special ones, at most 2 of them shared."""
+    words = sentences_of([[1, 1, 1, 1, 1, 1, 1, 1], [1, 1], [2, 2, 2], [9]])
+    rows, numbers = cut(words, 7, 2)
+    check(rows)
+    found = [numbers[a:b].tolist() for a, b in zip(rows.offsets[:-1], rows.offsets[1:], strict=True)]
+    assert found == [[0, 1, 2, 3, 4], [3, 4, 5, 6, 7], [8, 9], [10, 11], [11, 12], [13]]
+    assert rows.rows.lengths.max() == 7
+    assert rows.n_tokens[-1] == 5
+
+
+def test_nothing_to_cut() -> None:
+    rows, numbers = cut(SEVERAL, 10, 3)
+    assert rows is SEVERAL
+    np.testing.assert_array_equal(numbers, np.arange(len(SEVERAL)))
+
+
+LONG = st.lists(st.lists(st.integers(1, 9), max_size=20), max_size=5)
+
+
+@given(LONG, st.integers(3, 20), st.integers(0, 12), st.integers(0, 1))
+def test_cut_rows_have_whole_words_and_every_one(
+    pieces: list[list[int]], max_length: int, overlap: int, suffix: int
+) -> None:
+    words = sentences_of(pieces, suffix=suffix)
+    rows, numbers = cut(words, max_length, overlap)
+    check(rows)
+    room = max_length - 1 - suffix
+    assert (rows.rows.lengths <= max_length).all()
+    assert sorted(set(numbers.tolist())) == list(range(len(words)))
+    whole = read(words)
+    last_row, last_stop = -1, 0
+    for (before, own, after), start, stop in zip(read(rows), rows.offsets[:-1], rows.offsets[1:], strict=True):
+        mine = numbers[start:stop].tolist()
+        if not mine:
+            assert not after
+            continue
+        assert mine == list(range(mine[0], mine[-1] + 1))
+        row = int(words.row_of[mine[0]])
+        assert (before, after) == (whole[row][0], whole[row][2])
+        spelt = [whole[row][1][word - words.offsets[row]] for word in mine]
+        assert own == [word[:room] for word in spelt]
+        if row == last_row:
+            shared = sum(len(word) for word, number in zip(own, mine, strict=True) if number <= last_stop)
+            assert mine[0] <= last_stop + 1 <= mine[-1]
+            assert shared <= min(overlap, room // 2)
+        last_row, last_stop = row, mine[-1]
+
+
+@given(LONG, st.integers(5, 20), st.integers(0, 12), st.booleans())
+def test_long_sentences_are_averaged(pieces: list[list[int]], max_length: int, overlap: int, first: bool) -> None:
+    words, toy = sentences_of(pieces), ToyTagger()
+    options: dict[str, Any] = {"max_length": max_length, "overlap": overlap}
+    tier = toy.tier1(**options) if first else toy.tier2(exit_policy=TokenExit(0.02), **options)
+    done: list[int] = []
+    scores = tier.score(words, progress=done.append)
+    assert sum(done) == len(words)
+    rows, numbers = cut(words, max_length, overlap)
+    apart: Scores = tier.score(rows)
+    for word in range(len(words)):
+        mine = numbers == word
+        np.testing.assert_allclose(scores.probabilities[word], apart.probabilities[mine].mean(axis=0), atol=2e-4)
+        assert scores.exit_layer[word] == apart.exit_layer[mine].max()
+    np.testing.assert_array_equal(scores.confidence, max_probability(scores.probabilities))
+
+
+def test_tiers_of_different_lengths() -> None:
+    words, toy = sentences_of([[1] * 30, [12, 1, 1]]), ToyTagger()
+    tier2 = toy.tier2(max_length=16)
+    scores = Cascade(toy.tier1(max_length=8), tier2, Threshold(1.0), windows=Windows(20)).score(words)
+    second = scores.tier == 2
+    assert second.sum() > 20
+    np.testing.assert_allclose(scores.probabilities[second], tier2.score(words).probabilities[second], atol=2e-4)
+
+
+def test_no_room_for_a_word() -> None:
+    with pytest.raises(OptionError, match="max_length must leave room for a word, got 2 for 2 special tokens"):
+        cut(SEVERAL, 2, 0)

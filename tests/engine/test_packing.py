@@ -1,33 +1,41 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.core.rows import Rows, concatenate
-from cascade.engine.packing import MASKED, Packing, compact, neighbours, padded
+from cascade.core.rows import Units
+from cascade.engine.live import PER_UNIT, Halting, Live
+from cascade.engine.packing import FEEDS, MASKED, Packing, neighbours, padded
 from cascade.exceptions import InputError
 from tests.models.toy import batch_of
+from tests.models.toy_tagging import sentences_of
 
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=12)
+PIECES = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=5), min_size=1, max_size=5)
+HEADS = 2
 
 
 def test_worked_example() -> None:
     """Two heads; a padding place, `-40` in the bias, holds its own row's first token."""
     packing = Packing.of(np.array([2, 3, 1]), heads=2)
-    np.testing.assert_array_equal(packing.firsts, [0, 2, 5])
+    expected = {
+        "firsts": [0, 2, 5],
+        "gather": [[0, 1, 0], [2, 3, 4], [5, 5, 5]],
+        "weights": [[[1, 1, 0]], [[1, 1, 1]], [[1, 0, 0]]],
+        "counts": [[2], [3], [1]],
+        "bias": [[[[0, 0, -40]]], [[[0, 0, 0]]], [[[0, -40, -40]]]],
+        "head_gather": [[[0, 2, 0], [1, 3, 1]], [[4, 6, 8], [5, 7, 9]], [[10, 10, 10], [11, 11, 11]]],
+        "head_scatter": [[0, 3], [1, 4], [6, 9], [7, 10], [8, 11], [12, 15]],
+    }
+    assert expected.keys() == FEEDS.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(packing.array(name), values)
     np.testing.assert_array_equal(packing.mask, [[1, 1, 0], [1, 1, 1], [1, 0, 0]])
-    np.testing.assert_array_equal(packing.gather, [[0, 1, 0], [2, 3, 4], [5, 5, 5]])
-    np.testing.assert_array_equal(packing.weights, [[[1, 1, 0]], [[1, 1, 1]], [[1, 0, 0]]])
-    np.testing.assert_array_equal(packing.counts, [[2], [3], [1]])
-    np.testing.assert_array_equal(packing.bias, [[[[0, 0, -40]]], [[[0, 0, 0]]], [[[0, -40, -40]]]])
-    np.testing.assert_array_equal(
-        packing.head_gather, [[[0, 2, 0], [1, 3, 1]], [[4, 6, 8], [5, 7, 9]], [[10, 10, 10], [11, 11, 11]]]
-    )
-    np.testing.assert_array_equal(packing.head_scatter, [[0, 3], [1, 4], [6, 9], [7, 10], [8, 11], [12, 15]])
     np.testing.assert_array_equal(packing.position_ids(), [0, 1, 0, 1, 2, 0])
     np.testing.assert_array_equal(packing.position_ids(2), [2, 3, 2, 3, 4, 2])
 
@@ -35,7 +43,7 @@ def test_worked_example() -> None:
 @given(LENGTHS, st.integers(1, 4))
 def test_indices_equal_a_loop(lengths: list[int], heads: int) -> None:
     """Each place of the grid by itself, and then the way back to the tokens."""
-    feeds = Packing.of(np.array(lengths, dtype=np.int64), heads=heads).feeds
+    feeds = Packing.of(np.array(lengths, dtype=np.int64), heads=heads).feeds(FEEDS)
     rows, longest = len(lengths), max(lengths)
     assert feeds["head_gather"].shape == (rows, heads, longest)
     assert feeds["bias"].shape == (rows, 1, 1, longest)
@@ -62,48 +70,36 @@ def test_indices_equal_a_loop(lengths: list[int], heads: int) -> None:
     }
 
 
-@given(LENGTHS, st.integers(1, 4))
-def test_gather_then_scatter_is_the_identity(lengths: list[int], heads: int) -> None:
+@given(LENGTHS, st.integers(1, 4), st.integers(-3, 3))
+def test_gather_then_scatter_is_the_identity(lengths: list[int], heads: int, offset: int) -> None:
     packing = Packing.of(np.array(lengths, dtype=np.int64), heads=heads)
     hidden = np.arange(sum(lengths) * heads * 2, dtype=np.float32).reshape(-1, heads, 2)
-    grid = hidden.reshape(-1, 2)[packing.head_gather]
-    np.testing.assert_array_equal(grid.reshape(-1, 2)[packing.head_scatter], hidden)
-
-
-@given(LENGTHS, st.integers(-3, 3))
-def test_position_ids(lengths: list[int], offset: int) -> None:
-    positions = Packing.of(np.array(lengths, dtype=np.int64)).position_ids(offset)
+    grid = hidden.reshape(-1, 2)[packing.array("head_gather")]
+    np.testing.assert_array_equal(grid.reshape(-1, 2)[packing.array("head_scatter")], hidden)
+    positions = packing.position_ids(offset)
     assert positions.dtype == np.int64
     assert positions.tolist() == [place + offset for length in lengths for place in range(length)]
 
 
-def test_arrays_are_made_once() -> None:
+def test_feeds_are_made_once_and_by_name() -> None:
     packing = Packing.of(np.array([2, 1]), heads=2)
-    assert all(packing.feeds[name] is array for name, array in packing.feeds.items())
+    feeds = packing.feeds(["hidden", "bias", "firsts"])
+    assert list(feeds) == ["bias", "firsts"]
+    assert set(packing._made) == {"bias", "firsts"}  # nothing that no graph asked for
+    assert all(packing.feeds(FEEDS)[name] is array for name, array in feeds.items())
 
 
 @given(LENGTHS.filter(lambda lengths: len(set(lengths)) > 1), st.integers(0, 1000))
 def test_places_that_are_masked_weigh_nothing(lengths: list[int], seed: int) -> None:
     """A row's largest weight is at least 1 before the division, so what is masked is lost in rounding."""
     packing = Packing.of(np.array(lengths, dtype=np.int64))
-    scores = (30 * np.random.default_rng(seed).normal(size=sum(lengths))).astype(np.float32)[packing.gather]
-    scores = scores + packing.bias[:, 0, 0]
+    scores = (30 * np.random.default_rng(seed).normal(size=sum(lengths))).astype(np.float32)[packing.array("gather")]
+    scores = scores + packing.array("bias")[:, 0, 0]
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
     assert (scores.max(axis=1) == np.where(packing.mask, scores, -np.inf).max(axis=1)).all()
     masked = np.where(packing.mask, 0, weights)
     assert (np.float32(1) + 512 * masked == 1).all()
     assert (masked[~packing.mask] < 5e-18).all()
-
-
-@given(LENGTHS, st.data())
-def test_compaction_keeps_whole_rows(lengths: list[int], data: st.DataObject) -> None:
-    keep = np.array(data.draw(st.lists(st.booleans(), min_size=len(lengths), max_size=len(lengths))))
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    hidden = np.stack((row, np.arange(len(row))), axis=1).astype(np.float32)
-    left = compact(hidden, np.array(lengths), keep)
-    np.testing.assert_array_equal(left, hidden[np.isin(row, np.flatnonzero(keep))])
-    assert left.flags.c_contiguous
-    assert left.base is None or left.base is not hidden
 
 
 def test_a_row_without_tokens_is_refused() -> None:
@@ -113,12 +109,12 @@ def test_a_row_without_tokens_is_refused() -> None:
 
 @given(LENGTHS, st.integers(1, 14))
 def test_padded_equals_a_loop(lengths: list[int], max_length: int) -> None:
-    batch = batch_of(lengths)
-    ids, mask, types = padded(batch, max_length=max_length, pad_id=99)
+    rows = batch_of(lengths).rows
+    ids, mask, types = padded(rows, max_length=max_length, pad_id=99)
     longest = min(max(lengths), max_length)
     assert ids.shape == mask.shape == types.shape == (len(lengths), longest)
-    for row, (begin, end) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False)):
-        own, kinds = batch.ids[begin:end].tolist(), batch.types[begin:end].tolist()
+    for row, (begin, end) in enumerate(pairwise(rows.offsets)):
+        own, kinds = rows.ids[begin:end].tolist(), rows.types[begin:end].tolist()
         if len(own) > max_length:
             own = own[: max_length - 1] + own[-1:]
             kinds = kinds[: max_length - 1] + kinds[-1:]
@@ -129,24 +125,10 @@ def test_padded_equals_a_loop(lengths: list[int], max_length: int) -> None:
 
 
 def test_padded_rows_without_any_token() -> None:
-    ids, mask, types = padded(batch_of([0, 0]), max_length=8, pad_id=4)
+    ids, mask, types = padded(batch_of([0, 0]).rows, max_length=8, pad_id=4)
     np.testing.assert_array_equal(ids, [[4], [4]])
     np.testing.assert_array_equal(mask, [[0], [0]])
     np.testing.assert_array_equal(types, [[0], [0]])
-
-
-@given(st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=4))
-def test_concatenate(parts: list[list[int]]) -> None:
-    batches = [batch_of(lengths, seed) for seed, lengths in enumerate(parts)]
-    whole = concatenate(batches)
-    assert whole.lengths.tolist() == [length for lengths in parts for length in lengths]
-    assert whole.offsets.dtype == np.int64
-    first = 0
-    for batch in batches:
-        part: Rows = whole.select(np.arange(first, first + len(batch)))
-        np.testing.assert_array_equal(part.ids, batch.ids)
-        np.testing.assert_array_equal(part.types, batch.types)
-        first += len(batch)
 
 
 def test_neighbours_worked_example() -> None:
@@ -163,3 +145,143 @@ def test_neighbours_are_as_many_as_fit(sizes: list[int], most: int) -> None:
     assert [size for group in groups for size in group] == sizes
     assert all(sum(group) <= most or len(group) == 1 for group in groups)
     assert all(sum(group) + following[0] > most for group, following in pairwise(groups))
+
+
+def live_of(units: Units, first: int = 100, *, words: bool = True) -> Live:
+    """Rows in which each token's hidden state is its number."""
+    numbers = np.arange(len(units)) + first
+    hidden = np.arange(units.rows.tokens, dtype=np.float32)[:, None]
+    grid = Packing.of(units.rows.lengths, heads=HEADS)
+    history = numbers[:, None, None].astype(np.float32)
+    return Live(grid, numbers, hidden, history, Halting.of(units) if words else None)
+
+
+def of_words(live: Live) -> Halting:
+    assert live.halting is not None
+    return live.halting
+
+
+def test_leaving_worked_example() -> None:
+    """Sentences "[CLS] a a b [SEP]" and "[CLS] c [SEP]"; first b leaves, then c."""
+    whole = live_of(sentences_of([[2, 1], [1]]))
+    feeds = whole.feeds(PER_UNIT)
+    np.testing.assert_array_equal(feeds["active"], np.arange(8))
+    np.testing.assert_array_equal(feeds["words"], [1, 3, 6])
+    assert feeds["query_head_gather"] is feeds["head_gather"]
+
+    one = whole.leave(np.array([False, True, False]))
+    assert one.grid is whole.grid
+    assert one.hidden is whole.hidden
+    feeds = one.feeds(PER_UNIT)
+    assert all(one.feeds(PER_UNIT)[name] is array for name, array in feeds.items())  # made once
+    np.testing.assert_array_equal(feeds["query_head_gather"][1], [[8, 10, 12, 8], [9, 11, 13, 9]])
+    np.testing.assert_array_equal(feeds["head_scatter"][:5], [[0, 4], [1, 5], [2, 6], [3, 7], [8, 12]])
+    np.testing.assert_array_equal(feeds["active"], [0, 1, 2, 4, 5, 6, 7])
+    np.testing.assert_array_equal(feeds["words"], [1, 5])
+    np.testing.assert_array_equal(one.inside, [100, 102])
+    assert one.size == (7 + 1 // 4,)
+
+    two = one.leave(np.array([False, True]))
+    np.testing.assert_array_equal(two.hidden[:, 0], [0, 1, 2, 3, 4])
+    np.testing.assert_array_equal(two.units, [100, 101])
+    np.testing.assert_array_equal(two.feeds(PER_UNIT)["active"], [0, 1, 2, 4])
+    np.testing.assert_array_equal(two.feeds(PER_UNIT)["words"], [1])
+
+
+def test_halted_states_stay() -> None:
+    one = live_of(sentences_of([[2, 1], [1]])).leave(np.array([False, True, False]))
+    after = one.after(np.full((7, 1), -1, dtype=np.float32))
+    np.testing.assert_array_equal(after.hidden[:, 0], [-1, -1, -1, 3, -1, -1, -1, -1])
+
+
+def test_finished() -> None:
+    live = live_of(sentences_of([[1, 2], [1], [1, 1]]))
+    staying = np.array([False, True, False, False, False])
+    np.testing.assert_array_equal(live.finished(staying), [False, False, True, True, True])
+    whole = live_of(batch_of([3, 4]), words=False)
+    np.testing.assert_array_equal(whole.finished(np.array([False, True])), [True, False])
+
+
+@given(LENGTHS, st.data())
+def test_whole_rows_leave_with_their_tokens(lengths: list[int], data: st.DataObject) -> None:
+    keep = np.array(data.draw(st.lists(st.booleans(), min_size=len(lengths), max_size=len(lengths)).filter(any)))
+    live = live_of(batch_of(lengths), words=False)
+    assert live.size == (sum(lengths), len(lengths))
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    left = live.leave(~keep)
+    np.testing.assert_array_equal(left.hidden, live.hidden[np.isin(row, np.flatnonzero(keep))])
+    np.testing.assert_array_equal(left.inside, live.units[keep])
+    assert left.history is not None
+    np.testing.assert_array_equal(left.history[:, 0, 0], left.inside)
+    np.testing.assert_array_equal(left.grid.lengths, np.array(lengths)[keep])
+    assert left.hidden.flags.c_contiguous
+
+
+@given(PIECES, st.data())
+def test_leaving_equals_a_loop(pieces: list[list[int]], data: Any) -> None:
+    """Step by step, with every token known by its number in the beginning."""
+    words = sentences_of(pieces)
+    live = live_of(words)
+    steps = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(words), max_size=len(words))))
+    row_of_word, row_of_token = words.row_of, np.repeat(np.arange(words.n_rows), words.rows.lengths)
+    inside = np.ones(len(words), dtype=np.bool_)
+    active = np.ones(words.rows.tokens, dtype=np.bool_)
+    for step in range(steps.max()):
+        numbers = np.flatnonzero(inside)
+        gone = steps[numbers] == step
+        before = of_words(live).is_active.copy()
+        rest = live.leave(gone)
+        np.testing.assert_array_equal(of_words(live).is_active, before)
+        live, hidden = rest, rest.hidden[:, 0].astype(np.int64)
+        inside[numbers[gone]] = False
+        for word in numbers[gone]:
+            active[words.first_token[word] : words.first_token[word] + words.n_tokens[word]] = False
+        rows = np.unique(row_of_word[inside])
+
+        live_words = np.flatnonzero(np.isin(row_of_word, rows))
+        halting = of_words(live)
+        np.testing.assert_array_equal(hidden, np.flatnonzero(np.isin(row_of_token, rows)))
+        np.testing.assert_array_equal(live.units, live_words + 100)
+        np.testing.assert_array_equal(live.inside, np.flatnonzero(inside) + 100)
+        np.testing.assert_array_equal(hidden[halting.first_token], words.first_token[live_words])
+        np.testing.assert_array_equal(halting.n_tokens, words.n_tokens[live_words])
+        np.testing.assert_array_equal(rows[halting.rows], row_of_word[live_words])
+        np.testing.assert_array_equal(live.grid.lengths, words.rows.lengths[rows])
+
+        feeds = live.feeds(PER_UNIT)
+        active_now = hidden[feeds["active"]]
+        np.testing.assert_array_equal(active_now, np.flatnonzero(active & np.isin(row_of_token, rows)))
+        np.testing.assert_array_equal(active_now[feeds["words"]], words.first_token[inside])
+        places = feeds["query_head_gather"]
+        grid = active_now[places[:, 0] // HEADS]
+        np.testing.assert_array_equal(places, places[:, :1] + np.arange(HEADS)[:, None])
+        row, column = np.divmod(feeds["head_scatter"][:, 0], HEADS * grid.shape[1])
+        np.testing.assert_array_equal(grid[row, column], active_now)
+        np.testing.assert_array_equal(rows[row], row_of_token[active_now])  # each in the line of its own sentence
+        everything = hidden[feeds["head_gather"][:, 0] // HEADS]
+        for line, own_row in enumerate(rows):
+            own = np.flatnonzero(row_of_token == own_row)
+            there = feeds["bias"][line, 0, 0] == 0
+            np.testing.assert_array_equal(everything[line][there], own)
+            assert (everything[line][~there] == own[0]).all()
+        for name in PER_UNIT - {"hidden"}:
+            assert feeds[name].dtype == (np.float32 if name == "bias" else np.int64)
+
+
+@given(st.lists(PIECES, min_size=1, max_size=4), st.booleans(), st.data())
+def test_joined_parts_are_one(parts: list[list[list[int]]], words: bool, data: Any) -> None:
+    """Leaving part by part and joining equals joining and leaving."""
+    lives, masks, first = [], [], 0
+    for seed, pieces in enumerate(parts):
+        units = sentences_of(pieces, seed) if words else batch_of([sum(row) for row in pieces], seed)
+        lives.append(live_of(units, first, words=words))
+        masks.append(np.array(data.draw(st.lists(st.booleans(), min_size=len(units), max_size=len(units)))))
+        masks[-1][data.draw(st.integers(0, len(units) - 1))] = False
+        first += len(units)
+    early = Live.join([live.leave(gone) for live, gone in zip(lives, masks, strict=True)])
+    late = Live.join(lives).leave(np.concatenate(masks))
+    for name in ("units", "inside", "hidden", "history"):
+        np.testing.assert_array_equal(getattr(early, name), getattr(late, name))
+    names = PER_UNIT if words else FEEDS
+    for name, array in early.feeds(names).items():
+        np.testing.assert_array_equal(array, late.feeds(names)[name])

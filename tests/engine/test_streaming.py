@@ -1,36 +1,54 @@
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.core.rows import Encoded, Units, concatenate
-from cascade.engine.cascade import Cascade, Outcome, merge_windows
+from cascade.core.rows import Encoded
+from cascade.engine.cascade import Cascade, Outcome
+from cascade.engine.inputs import Inputs
 from cascade.engine.streaming import StreamOptions, stream
 from cascade.exceptions import InputError, OptionError
 from cascade.policies.exits import MaxProbability
 from cascade.policies.routing import Budget, Router, Threshold, defer_all, defer_none
-from cascade.text.tokenizer import Text
-from tests.models.toy import Toy, batch_of
+from cascade.policies.unit_exits import TokenExit
+from cascade.policies.windows import Windows
+from tests.models.kinds import KINDS, TEXTS, WORDS, Kind, Lengths
+
+BOTH = pytest.mark.parametrize("kind", KINDS)
+AGES = pytest.mark.parametrize("max_age", [None, 60.0], ids=["direct", "thread"])
 
 
-def encode(texts: Sequence[Text]) -> Encoded:
-    """A text is windows such as `3 5`: their lengths, which also seed their tokens."""
-    rows = [[int(length) for length in str(text).split()] for text in texts]
-    if any(not row for row in rows):
-        raise InputError(f"text {[bool(row) for row in rows].index(False)} was empty")
-    batch = concatenate([batch_of([length], seed=length) for row in rows for length in row])
-    documents = np.repeat(np.arange(len(rows)), [len(row) for row in rows]).astype(np.int64)
-    return Encoded(Units.whole(batch), numbers=documents)
+class Strict(Lengths):
+    """An encoder that does not take the item "bad"."""
+
+    def encode(self, items: Sequence[Any]) -> Encoded:
+        if "bad" in items:
+            raise InputError(f"item {list(items).index('bad')} was bad")
+        return super().encode(items)
 
 
-def cascade(router: Router) -> Cascade:
-    toy = Toy()
-    return Cascade(toy.tier1(), toy.tier2(exit_policy=MaxProbability(0.7)), router, blend=0.5)
+def encode(kind: Kind) -> Any:
+    """Texts of so many tokens, in rows of 6 at most; or sentences of words with so many tokens each."""
+    encoder = Strict(kind.words, max_length=6)
+
+    def spell(item: Any) -> Any:
+        words = ["x" * size for size in item] if item != "bad" else item
+        return words if kind.words or item == "bad" else "".join(words)
+
+    return lambda items: Inputs.of(list(map(spell, items)), encoder)
+
+
+def cascade(kind: Kind, router: Router) -> Cascade:
+    toy = kind.toy()
+    tier2 = toy.tier2(exit_policy=TokenExit(0.02) if kind.words else MaxProbability(0.7))
+    return Cascade(toy.tier1(), tier2, router, blend=0.5, windows=Windows(1) if kind.words else None)
 
 
 def together(outcomes: Sequence[Outcome]) -> tuple[Any, list[Any]]:
@@ -38,7 +56,12 @@ def together(outcomes: Sequence[Outcome]) -> tuple[Any, list[Any]]:
     return p, [(route.tier, route.exit_layer) for outcome in outcomes for route in outcome.routes]
 
 
-TEXTS = st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=3).map(lambda row: " ".join(map(str, row))))
+def drain(outcomes: Iterator[Outcome], answered: list[int]) -> None:
+    for outcome in outcomes:
+        answered.append(len(outcome.routes))
+
+
+ITEMS = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=6))
 OPTIONS = st.builds(
     lambda size, more, tokens, age: StreamOptions(
         buffer_size=size, look_ahead=size + more, pool_tokens=tokens, max_age=age
@@ -46,114 +69,166 @@ OPTIONS = st.builds(
     st.integers(1, 9),
     st.integers(0, 20),
     st.integers(1, 200),
-    st.sampled_from([None, 0.0, 3.0]),
+    st.sampled_from([None, 0.0, 60.0]),
 )
 
 
-@settings(deadline=None)
-@given(TEXTS, OPTIONS, st.sampled_from([Threshold(0.8), defer_all, defer_none]))
-def test_equals_predict_and_holds_little(texts: list[str], options: StreamOptions, router: Router) -> None:
-    engine = cascade(router)
+@given(ITEMS, OPTIONS, st.sampled_from([Threshold(0.8), defer_all, defer_none]), st.sampled_from(KINDS))
+def test_equals_predict_and_holds_little(
+    items: list[list[int]], options: StreamOptions, router: Router, kind: Kind
+) -> None:
+    engine = cascade(kind, router)
     read = answered = 0
-    ticks = iter(range(10**6))
 
-    def source() -> Iterator[str]:
+    def source() -> Iterator[list[int]]:
         nonlocal read
-        for text in texts:
+        for item in items:
             read += 1
             assert read - answered <= options.look_ahead
-            yield text
+            yield item
 
     outcomes = []
-    for outcome in stream(engine, encode, source(), options=options, clock=lambda: float(next(ticks))):
-        answered += len(outcome.routes)
+    for outcome in stream(engine, encode(kind), source(), options=options):
+        answered += outcome.stats.texts
         outcomes.append(outcome)
-    probabilities, routes = together(outcomes)
-    encoded = encode(texts)
-    expected = merge_windows(engine.score(encoded.units.rows), encoded.numbers)
-    np.testing.assert_allclose(probabilities, expected.probabilities.reshape(-1, 3), atol=1e-5)
-    assert routes == [(route.tier, route.exit_layer) for route in expected.routes]
-    assert sum(outcome.stats.texts for outcome in outcomes) == len(texts)
-    assert sum(outcome.stats.tokens for outcome in outcomes) == encoded.units.rows.tokens
+    found, routes = together(outcomes)
+    assert answered == len(items)
+    if items:
+        whole = encode(kind)(items)
+        expected = engine.run(whole)
+        np.testing.assert_allclose(found, expected.probabilities, atol=2e-4)
+        assert routes == [(route.tier, route.exit_layer) for route in expected.routes]
+        assert sum(outcome.stats.tokens for outcome in outcomes) == whole.tokens
 
 
-def runs(texts: Sequence[str], options: StreamOptions, clock: Any = lambda: 0.0) -> int:
-    toy = Toy()
-    list(stream(Cascade(toy.tier1(), toy.tier2(), defer_all), encode, texts, options=options, clock=clock))
-    return toy.calls // 4
+@BOTH
+def test_deferred_rows_of_several_buffers_run_together(kind: Kind) -> None:
+    items = [[3]] * 40  # rows of 3 tokens, or of 5 with special ones
+
+    def runs(**options: Any) -> int:
+        toy = kind.toy()
+        engine = Cascade(toy.tier1(), toy.tier2(), defer_all, windows=Windows(1) if kind.words else None)
+        list(stream(engine, encode(kind), items, options=StreamOptions(buffer_size=4, max_age=None, **options)))
+        return toy.calls // 4
+
+    tokens = 5 if kind.words else 3
+    assert runs(pool_tokens=1000) == 1
+    assert runs(pool_tokens=20 * tokens) == 2
+    assert runs(pool_tokens=1000, look_ahead=8) == 5
 
 
-def test_deferred_rows_of_several_buffers_run_together() -> None:
-    texts = ["5"] * 40
-    assert runs(texts, StreamOptions(buffer_size=4, pool_tokens=1000)) == 1
-    assert runs(texts, StreamOptions(buffer_size=4, pool_tokens=100)) == 2
-    assert runs(texts, StreamOptions(buffer_size=4, pool_tokens=1000, look_ahead=8)) == 5
+def test_the_deadline_holds_though_the_source_is_silent() -> None:
+    """Both for items that wait for a full buffer, and for deferred ones that wait for others."""
+    silent = threading.Event()
+
+    def source() -> Iterator[list[int]]:
+        yield from [[3]] * 5
+        silent.wait(30)
+        yield [4]
+
+    options = StreamOptions(buffer_size=3, max_age=0.05)
+    begin = time.monotonic()
+    outcomes = stream(cascade(TEXTS, defer_all), encode(TEXTS), source(), options=options)
+    found = [next(outcomes), next(outcomes)]
+    assert time.monotonic() - begin < 10
+    assert [len(outcome.routes) for outcome in found] == [3, 2]
+    silent.set()
+    assert [len(outcome.routes) for outcome in outcomes] == [1]
 
 
-def test_age_is_looked_at_when_a_text_arrives() -> None:
-    texts = ["5"] * 10
-    now = iter(range(100))
-    assert runs(texts, StreamOptions(buffer_size=100, max_age=None), lambda: float(next(now))) == 1
-    now = iter(range(100))
-    assert runs(texts, StreamOptions(buffer_size=100, max_age=4), lambda: float(next(now))) == 2
+@AGES
+def test_a_consumer_that_stops_ends_the_reading(max_age: float | None) -> None:
+    read = 0
 
-
-def test_answers_come_before_the_source_ends() -> None:
-    def endless() -> Iterator[str]:
+    def endless() -> Iterator[list[int]]:
+        nonlocal read
         while True:
-            yield "5"
+            read += 1
+            yield [3]
 
-    engine = cascade(Threshold(0.8))
-    first = next(stream(engine, encode, endless(), options=StreamOptions(buffer_size=3, look_ahead=9)))
-    assert len(first.routes) == 3
+    options = StreamOptions(buffer_size=3, look_ahead=9, max_age=max_age)
+    outcomes = stream(cascade(TEXTS, Threshold(0.8)), encode(TEXTS), endless(), options=options)
+    assert len(next(outcomes).routes) == 3
+    outcomes.close()  # type: ignore[attr-defined]  # it is a generator
+    assert read <= 9 + 3
+    for thread in threading.enumerate():
+        if thread.name == "cascade-stream":
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def test_nothing_deferred_is_answered_at_once() -> None:
     read = 0
 
-    def source() -> Iterator[str]:
+    def source() -> Iterator[list[int]]:
         nonlocal read
         for _ in range(100):
             read += 1
-            yield "5"
+            yield [3]
 
-    next(stream(cascade(defer_none), encode, source(), options=StreamOptions(buffer_size=3)))
+    options = StreamOptions(buffer_size=3, max_age=None)
+    next(stream(cascade(TEXTS, defer_none), encode(TEXTS), source(), options=options))
     assert read == 3
 
 
 def test_a_budget_is_kept_per_buffer() -> None:
     options = StreamOptions(buffer_size=4, pool_tokens=1000)
-    outcomes = list(stream(cascade(Budget(0.5)), encode, [str(n % 9 + 1) for n in range(12)], options=options))
+    outcomes = stream(cascade(TEXTS, Budget(0.5)), encode(TEXTS), [[n % 5 + 1] for n in range(12)], options=options)
     assert [outcome.stats.deferred for outcome in outcomes] == [2, 2, 2]
 
 
-def test_no_texts() -> None:
-    assert list(stream(cascade(Threshold(0.5)), encode, [])) == []
+@BOTH
+def test_no_items(kind: Kind) -> None:
+    assert list(stream(cascade(kind, Threshold(0.5)), encode(kind), [])) == []
 
 
-def test_a_bad_text_is_named_by_its_number_in_the_stream() -> None:
-    texts = ["5"] * 7 + [""] + ["5"] * 5
-    with pytest.raises(InputError, match="text 7 of the stream, alone as text 0: text 0 was empty"):
-        list(stream(cascade(defer_none), encode, texts, options=StreamOptions(buffer_size=3)))
+@AGES
+def test_answers_come_before_an_error_of_the_source(max_age: float | None) -> None:
+    def source() -> Iterator[list[int]]:
+        yield from [[3]] * 8
+        raise KeyError("no more")
+
+    answered: list[int] = []
+    options = StreamOptions(buffer_size=3, max_age=max_age)
+    with pytest.raises(KeyError, match="no more"):
+        drain(stream(cascade(TEXTS, defer_all), encode(TEXTS), source(), options=options), answered)
+    assert sum(answered) == 8
 
 
-def test_a_fault_that_no_text_has_alone() -> None:
-    def fussy(texts: Sequence[Text]) -> Encoded:
-        if len(texts) > 1:
+@BOTH
+@AGES
+def test_a_bad_item_is_named_after_the_answers_before_it(kind: Kind, max_age: float | None) -> None:
+    """It is found by its encoder alone: the models read every good item once."""
+    items: list[Any] = [[3]] * 7 + ["bad"] + [[3]] * 5
+    toy, answered = kind.toy(), list[int]()
+    engine = Cascade(toy.tier1(), toy.tier2(), defer_all, windows=Windows(1) if kind.words else None)
+    message = r"sentence 7 of the stream, alone as sentence 0: item 0 was bad"
+    options = StreamOptions(buffer_size=3, max_age=max_age)
+    with pytest.raises(InputError, match=message):
+        drain(stream(engine, encode(kind), items, options=options, what="sentence"), answered)
+    assert sum(answered) == 7
+    assert toy.tokens == 4 * 7 * (5 if kind.words else 3)
+
+
+def test_a_fault_that_no_item_has_alone() -> None:
+    def fussy(items: list[Any]) -> Inputs:
+        if len(items) > 1:
             raise InputError("too many")
-        return encode(texts)
+        made: Inputs = encode(WORDS)(items)
+        return made
 
     with pytest.raises(InputError, match=r"^too many$"):
-        list(stream(cascade(defer_none), fussy, ["5", "6"]))
+        list(stream(cascade(WORDS, defer_none), fussy, [[3], [2]]))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"buffer_size": 0}, "buffer_size must be a whole number of at least 1, was: 0"),
-        ({"pool_tokens": 1.5}, "pool_tokens must be a whole number of at least 1, was: 1.5"),
-        ({"look_ahead": 100}, r"look_ahead must be at least buffer_size \(256\), was: 100; raise it"),
-        ({"max_age": -1}, "max_age must be seconds of at least 0, was: -1; None sets no limit"),
+        ({"buffer_size": 0}, "buffer_size must be a whole number of at least 1, .* 0"),
+        ({"pool_tokens": 1.5}, "pool_tokens must be a whole number of at least 1, .* 1.5"),
+        ({"look_ahead": 100}, r"look_ahead must be at least buffer_size \(256\), got 100; raise it"),
+        ({"max_age": -1}, "max_age must be seconds of at least 0, got -1; None sets no limit"),
+        ({"max_age": "1"}, "max_age must be seconds of at least 0, got '1'; None sets no limit"),
     ],
 )
 def test_impossible_options(options: dict[str, Any], message: str) -> None:

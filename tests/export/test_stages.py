@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.engine.packing import Packing
+from cascade.engine.packing import FEEDS, Packing
 from cascade.exceptions import OptionError
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
@@ -184,7 +184,7 @@ def test_inputs_and_outputs(tmp_path: Path, pooling: str) -> None:
 
 def test_the_engines_indices_are_those_of_the_loops() -> None:
     for rows in BATCHES.values():
-        feeds = Packing.of(np.array([len(row) for row in rows]), heads=4).feeds
+        feeds = Packing.of(np.array([len(row) for row in rows]), heads=4).feeds(FEEDS)
         expected = indices(rows, 4)
         assert set(feeds) == set(expected)
         for name, array in expected.items():

@@ -239,11 +239,11 @@ def test_gathered_bytes_are_the_bytes_of_what_is_gathered(wide: Tier) -> None:
     rows, actives = (Packing.of(np.array(lengths), heads=wide[1].heads) for lengths in ([3, 2], [2, 1]))
     feeds = {
         "hidden": np.random.default_rng(0).normal(size=(5, 32)).astype(np.float32),
-        "head_gather": rows.head_gather,
-        "bias": rows.bias,
+        "head_gather": rows.array("head_gather"),
+        "bias": rows.array("bias"),
         "active": np.array([0, 2, 3]),
-        "query_head_gather": actives.head_gather,
-        "head_scatter": actives.head_scatter,
+        "query_head_gather": actives.array("head_gather"),
+        "head_scatter": actives.array("head_scatter"),
         "words": np.array([1]),
     }
     for first, second in zip(session(shared).run(None, feeds), session(separate).run(None, feeds), strict=True):
@@ -272,11 +272,11 @@ def test_masked_places_do_not_change_answers(
     actives = Packing.of(np.array([going for going, _ in lengths]), heads=2)
     going = np.concatenate([np.arange(sum(row)) < row[0] for row in lengths])
     feeds = {
-        "head_gather": rows.head_gather,
-        "bias": rows.bias,
+        "head_gather": rows.array("head_gather"),
+        "bias": rows.array("bias"),
         "active": np.flatnonzero(going),
-        "query_head_gather": actives.head_gather,
-        "head_scatter": actives.head_scatter,
+        "query_head_gather": actives.array("head_gather"),
+        "head_scatter": actives.array("head_scatter"),
         "words": np.arange(going.sum()),
     }
     chosen = int(rng.integers(len(lengths)))

@@ -19,9 +19,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from cascade.bundle.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
 from cascade.bundle.opening import Bundle
 from cascade.bundle.writing import write_bundle
-from cascade.core.rows import Rows
-from cascade.engine.tiers import MultiExit, SingleExit
+from cascade.core.rows import Rows, Units
+from cascade.engine.multi_exit import MultiExit
+from cascade.engine.single_exit import SingleExit
 from cascade.runtime.backend import Array, FunctionBackend
+from cascade.runtime.executor import Executor
 
 WIDTH, HEADS, VOCABULARY = 6, 2, 40
 SIZE = WIDTH // HEADS
@@ -78,7 +80,7 @@ class Toy:
     def tier1(self, **options: object) -> SingleExit:
         backend = FunctionBackend(self.padded, ("input_ids", "attention_mask", "token_type_ids"), ("logits",))
         defaults = {"backend": backend, "labels": self.labels, "max_length": 64}
-        return SingleExit(**{**defaults, **options})  # type: ignore[arg-type]  # a test's own options
+        return SingleExit(**{**defaults, **of_threads(options)})  # type: ignore[arg-type]  # a test's own options
 
     def tier2(self, **options: object) -> MultiExit:
         def stage(index: int) -> FunctionBackend:
@@ -90,16 +92,23 @@ class Toy:
             "layers": LAYERS[: self.exits],
             "labels": self.labels,
             "heads": HEADS,
+            "max_length": 64,
         }
-        return MultiExit(**{**defaults, **options})  # type: ignore[arg-type]  # a test's own options
+        return MultiExit(**{**defaults, **of_threads(options)})  # type: ignore[arg-type]  # a test's own options
 
 
-def batch_of(lengths: Sequence[int], seed: int = 0) -> Rows:
-    """Random rows of these lengths."""
+def of_threads(options: Mapping[str, object]) -> dict[str, object]:
+    """Options of a tier, `threads` being those of an executor of its own."""
+    found = dict(options)
+    return found | {"executor": Executor(int(str(found.pop("threads"))))} if "threads" in found else found
+
+
+def batch_of(lengths: Sequence[int], seed: int = 0) -> Units:
+    """Random rows of these lengths, each one unit."""
     rng = np.random.default_rng(seed)
     offsets = np.concatenate(([0], np.cumsum(np.asarray(lengths, dtype=np.int64)))).astype(np.int64)
     tokens = int(offsets[-1])
-    return Rows(ids=rng.integers(0, VOCABULARY, tokens), types=rng.integers(0, 2, tokens), offsets=offsets)
+    return Units.whole(Rows(rng.integers(0, VOCABULARY, tokens), rng.integers(0, 2, tokens), offsets))
 
 
 def toy_tokenizer() -> Tokenizer:

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from cascade.calibration.costs import HALTED, Costs
+from cascade.calibration.costs import Costs
 from cascade.calibration.runs import Run, two_tiers
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.thresholds.words import WordGrid
+from cascade.engine.live import HALTED
 from cascade.policies.decoding import argmax
 from cascade.policies.exits import AtExit, MaxProbability, any_of
 from cascade.policies.routing import Threshold

@@ -15,8 +15,10 @@ import numpy.typing as npt
 
 from cascade.core.confidence import probabilities
 from cascade.core.rows import FloatArray, IntArray, Rows, Units
-from cascade.engine.word_tiers import WordMultiExit, WordSingleExit
+from cascade.engine.multi_exit import MultiExit
+from cascade.engine.single_exit import SingleExit
 from cascade.runtime.backend import Array, FunctionBackend
+from tests.models.toy import of_threads
 
 WIDTH, HEADS, VOCABULARY = 6, 2, 60
 SIZE = WIDTH // HEADS
@@ -72,12 +74,12 @@ class ToyTagger:
         mean = (hidden * mask).sum(axis=1, keepdims=True) / mask.sum(axis=1, keepdims=True)
         return {"logits": ((hidden + mean).round(6) @ self.heads[-1]).round(4).astype(np.float32)}
 
-    def tier1(self, **options: object) -> WordSingleExit:
+    def tier1(self, **options: object) -> SingleExit:
         backend = FunctionBackend(self.padded, ("input_ids", "attention_mask", "token_type_ids"), ("logits",))
-        defaults = {"backend": backend, "labels": self.labels, "max_length": 64}
-        return WordSingleExit(**{**defaults, **options})  # type: ignore[arg-type]  # a test's own options
+        defaults = {"backend": backend, "labels": self.labels, "max_length": 64, "per_unit": True}
+        return SingleExit(**{**defaults, **of_threads(options)})  # type: ignore[arg-type]  # a test's own options
 
-    def tier2(self, **options: object) -> WordMultiExit:
+    def tier2(self, **options: object) -> MultiExit:
         def stage(index: int) -> FunctionBackend:
             return FunctionBackend(lambda feeds: self.stage(index, feeds), STAGE_INPUTS, ("hidden_out", "logits"))
 
@@ -89,7 +91,7 @@ class ToyTagger:
             "heads": HEADS,
             "max_length": 64,
         }
-        return WordMultiExit(**{**defaults, **options})  # type: ignore[arg-type]  # a test's own options
+        return MultiExit(**{**defaults, **of_threads(options)})  # type: ignore[arg-type]  # a test's own options
 
     def oracle(self, words: Units, exits: IntArray, position_offset: int = 0) -> FloatArray:
         """Probabilities of every word at every exit, where words halt after the layers `exits`, of shape `(words,)`.

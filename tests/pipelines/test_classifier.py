@@ -106,10 +106,10 @@ def test_long_documents_are_averaged_over_windows(clf: Classifier) -> None:
     alone = clf.with_router(defer_all).with_exit_policy(never)
     answers = alone.predict(["bad", LONG, "good"])
     encoded = alone.tokenizer.encode(["bad", LONG, "good"])
-    windows = alone.cascade.score(encoded.units.rows).probabilities
+    windows = alone.cascade.score(encoded.units).probabilities
     assert len(windows) > 4
     np.testing.assert_allclose(answers.probabilities[1], windows[1:-1].mean(axis=0), rtol=1e-5)
-    assert (answers.stats.texts, answers.stats.units) == (3, len(windows))
+    assert (answers.stats.texts, answers.stats.units) == (3, 3)
     assert len(answers) == 3
     assert answers.routes[1].confidence == pytest.approx(answers.probabilities[1].max())
 
@@ -145,7 +145,7 @@ def test_copies_share_sessions_and_leave_the_original_alone(clf: Classifier) -> 
     assert (other.router, other.exit_policy) == (defer_none, Patience(1))
     assert other.tier1.batching == other.tier2.batching == FixedSize(2)
     assert clf.tier1.batching == TokenBudget()
-    assert clf.tier2.batching == for_tier2(clf.tier2.threads)
+    assert clf.tier2.batching == for_tier2(clf.tier2.executor.threads)
     assert (clf.tier1.pool_from, clf.tier2.pool_from) == POOL_FROM
     assert other.tier1.backend is clf.tier1.backend
     assert other.tier2.stages is clf.tier2.stages

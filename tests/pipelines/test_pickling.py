@@ -69,7 +69,7 @@ def test_a_copy_answers_the_same(face: Either, other: Either, way: Callable[[Eit
         assert type(again) is type(one)
         assert again.settings == one.settings
         assert (again.tier1.batching, again.tier2.batching) == (one.tier1.batching, one.tier2.batching)
-        assert (again.tier1.threads, again.tier2.threads) == (2, 2)
+        assert (again.tier1.executor.threads, again.tier2.executor.threads) == (2, 2)
         for mine, its in zip(answers(one), answers(again), strict=True):
             np.testing.assert_array_equal(mine, its)
         assert (again.tier1.backend is one.tier1.backend) is (way is copy.copy)
@@ -77,7 +77,7 @@ def test_a_copy_answers_the_same(face: Either, other: Either, way: Callable[[Eit
 
 def test_all_options_of_the_tiers_go_along(face: Either) -> None:
     tier1, tier2 = replace(face.tier1, pool_from=7), replace(face.tier2, pool_from=8, together=3)
-    again = through_pickle(replace(face, tier1=tier1, tier2=tier2))  # type: ignore[arg-type]  # each has its own tiers
+    again = through_pickle(replace(face, tier1=tier1, tier2=tier2))
     assert (again.tier1.pool_from, again.tier2.pool_from, again.tier2.together) == (7, 8, 3)
 
 

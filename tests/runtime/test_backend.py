@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 
-from cascade.engine.packing import Packing
+from cascade.engine.packing import FEEDS, Packing
 from cascade.exceptions import BundleError, OptionError
 from cascade.runtime import backend
 from cascade.runtime.backend import Array, FunctionBackend, OnnxBackend, SessionOptions, lacks_vnni
@@ -34,7 +35,7 @@ def test_names_and_run(stage: Path) -> None:
     assert graph.outputs == ("hidden_out", "logits")
     feeds = {
         "hidden": np.ones((3, 6), dtype=np.float32),
-        **Packing.of(np.array([2, 1]), heads=HEADS).feeds,
+        **Packing.of(np.array([2, 1]), heads=HEADS).feeds(FEEDS),
     }
     made = graph.run({**feeds, "unknown": np.zeros(1)})
     assert {name: array.shape for name, array in made.items()} == {"hidden_out": (3, 6), "logits": (2, 3)}
@@ -49,18 +50,42 @@ def test_a_broken_file_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_serial_twin_is_of_the_file_that_was_verified(stage: Path) -> None:
-    digest = hashlib.sha256(stage.read_bytes()).hexdigest()
-    whole, second = (OnnxBackend(stage, SessionOptions(threads=2), digest) for _ in range(2))
-    twin = whole.serial
-    assert (twin.options.threads, twin.serial, whole.serial) == (1, twin, twin)
-    stage.write_bytes(stage.read_bytes() + b"\0")
-    with pytest.raises(BundleError, match=r"must stay as it was .*, but it was altered; load the bundle again"):
-        _ = second.serial
+def test_sessions_are_of_the_file_that_was_verified(stage: Path) -> None:
+    content = stage.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    feeds = {"hidden": np.ones((3, 6), np.float32), **Packing.of(np.array([2, 1]), heads=HEADS).feeds(FEEDS)}
+    graph, second = (OnnxBackend(stage, SessionOptions(threads=2), digest) for _ in range(2))
+    twin = graph.serial
+    assert (twin.options.threads, twin.serial) == (1, twin)
+    expected = graph.run(feeds)["logits"]
+    stage.write_bytes(content + b"\0")
+    for read in (lambda: second.run(feeds), lambda: OnnxBackend(stage, SessionOptions(threads=1), digest)):
+        with pytest.raises(BundleError, match=r"must stay as it was .*, but it was altered; load the bundle again"):
+            read()
     stage.unlink()
     with pytest.raises(BundleError, match="load the bundle again"):
-        _ = second.serial
-    assert whole.serial is twin
+        second.run(feeds)
+    for known in (graph, twin, second.serial):
+        np.testing.assert_array_equal(known.run(feeds)["logits"], expected)
+
+
+def test_a_session_with_a_pool_is_made_once_and_when_it_is_needed(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    inner = onnxruntime.InferenceSession
+
+    def counted(content: object, options: onnxruntime.SessionOptions, **others: object) -> object:
+        made.append(options.intra_op_num_threads)
+        time.sleep(0.01)
+        return inner(content, options, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", counted)
+    graph = OnnxBackend(stage, SessionOptions(threads=2))
+    feeds = {"hidden": np.ones((3, 6), np.float32), **Packing.of(np.array([2, 1]), heads=HEADS).feeds(FEEDS)}
+    graph.serial.run(feeds)
+    assert made == [1]
+    with ThreadPoolExecutor(4) as callers:
+        list(callers.map(graph.run, [feeds] * 8))
+    assert made == [1, 2]
 
 
 def test_sessions_share_an_arena_and_do_not_spin(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +146,7 @@ def test_idle_sessions_cost_no_time(stage: Path) -> None:
     rows = 2000
     feeds: dict[str, Array] = {
         "hidden": np.ones((rows, 6), dtype=np.float32),
-        **Packing.of(np.ones(rows, dtype=np.int64), heads=HEADS).feeds,
+        **Packing.of(np.ones(rows, dtype=np.int64), heads=HEADS).feeds(FEEDS),
     }
     graph.run(feeds)
     before = time.process_time()

@@ -194,7 +194,7 @@ def test_a_full_table_changes_nothing() -> None:
     encoded, right = small.encode(rows)
     assert right.all()
     assert encoded.first_lengths.tolist() == [-1, -1, -1, 3]
-    same(Encoded(Units.whole(encoded.rows), np.arange(4), 0), inner, rows)
+    same(Encoded(Units.whole(encoded.rows), np.arange(4)), inner, rows)
 
 
 def test_what_can_be_reserved() -> None:

@@ -20,7 +20,7 @@ from cascade.calibration.thresholds.points import Point
 from cascade.core.checks import check_share
 from cascade.core.confidence import evidence, probabilities
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges
-from cascade.engine.tiers import Progress
+from cascade.engine.tier import Progress
 from cascade.exceptions import OptionError
 from cascade.policies.exits import AtExit, ExitPolicy, any_of, never
 from cascade.policies.routing import RoutingState, defer_all, defer_none

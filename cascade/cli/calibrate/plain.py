@@ -59,7 +59,7 @@ def choose_plainly(
     done = _written(options, pipeline, chosen, note)
     click.echo("\n".join([*lines, *more, done]))
     if options.json_file is not None:
-        made = {"command": options.command, "model": options.model, **machine(threads=pipeline.tier1.threads)}
+        made = {"command": options.command, "model": options.model, **machine(threads=pipeline.tier1.executor.threads)}
         written = {"guarantee": False, "policies": policies.to_json(), **figures, "made": made}
         write(options.json_file, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     return 0

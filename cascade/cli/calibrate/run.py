@@ -145,7 +145,7 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
     click.echo(shown(outcome, model=options.model, data=data.name))
     click.echo(done)
     if options.json_file is not None:
-        made = {"command": options.command, "model": options.model, **machine(threads=pipeline.tier1.threads)}
+        made = {"command": options.command, "model": options.model, **machine(threads=pipeline.tier1.executor.threads)}
         written = outcome_json(outcome, certificate=certificate, costs=costs, labels=pipeline.labels, made=made)
         write(options.json_file, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     if options.png_file is not None:

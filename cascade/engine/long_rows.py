@@ -1,0 +1,161 @@
+"""Items that are longer than a tier takes: cut into rows, and their answers averaged.
+
+Texts come cut from their encoder; sentences of words are cut here, where a tier reads them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cascade.core.rows import BoolArray, Encoded, FloatArray, IntArray, Units, ranges
+from cascade.engine.tier import Scores, check_targets
+from cascade.exceptions import OptionError
+
+__all__ = ["Reading", "cut", "mean_by"]
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What a tier reads in one call. Make it with `Reading.of`.
+
+    Attributes:
+        units: rows that are no longer than the tier takes, and their units.
+        numbers: the caller's unit that each row unit belongs to; `None`: they are the same. Shape `(row units,)`.
+        n_units: how many the caller has.
+        targets: row units that need an answer. Shape `(row units,)`.
+        prior: what is added to their logits. Shape `(row units, labels)`.
+        rows: numbers of the rows with a target.
+    """
+
+    units: Units
+    numbers: IntArray | None
+    n_units: int
+    targets: BoolArray
+    prior: FloatArray | None
+    rows: IntArray
+
+    @classmethod
+    def of(
+        cls,
+        encoded: Encoded,
+        *,
+        max_length: int | None = None,
+        overlap: int = 0,
+        targets: BoolArray | None = None,
+        prior: FloatArray | None = None,
+    ) -> Reading:
+        """Cut what is too long.
+
+        Args:
+            encoded: the items.
+            max_length: tokens of a row at most; `None` cuts nothing.
+            overlap: see `cut`.
+            targets: the caller's units that need an answer; all if left out. Shape `(n_units,)`.
+            prior: of the caller's units. Shape `(n_units, labels)`.
+
+        Raises:
+            OptionError: targets are something other than one bool per unit, or no word has room in a row.
+        """
+        units, numbers, count = encoded.units, encoded.numbers, encoded.n_units
+        wanted = check_targets(targets, count)
+        if max_length is not None:
+            units, source = cut(units, max_length, overlap)
+            numbers = numbers if units is encoded.units else numbers[source]
+        own = None if len(units) == count else numbers
+        if own is not None:
+            wanted = wanted[own]
+            prior = None if prior is None else prior[own]
+        if targets is None and units.one_per_row:
+            rows = np.arange(units.n_rows, dtype=np.int64)
+        else:
+            rows = np.flatnonzero(np.bincount(units.row_of[wanted], minlength=units.n_rows))
+        return cls(units, own, count, wanted, prior, rows)
+
+    def counted(self) -> BoolArray:
+        """The targets by which progress is counted: one row unit for each of the caller's. Shape `(row units,)`."""
+        if self.numbers is None:
+            return self.targets
+        once = np.zeros(len(self.units), dtype=np.bool_)
+        once[np.unique(self.numbers, return_index=True)[1]] = True
+        return self.targets & once
+
+    def scores(self, probabilities: FloatArray, exit_layer: IntArray | None, *, multi_label: bool) -> Scores:
+        """The answers for the caller's units from those for row units: averaged; the exit is the deepest.
+
+        Args:
+            probabilities: shape `(row units, labels)`.
+            exit_layer: `None` for a tier without exits. Shape `(row units,)`.
+            multi_label: the labels are independent yes/no decisions.
+        """
+        if self.numbers is not None:
+            probabilities, order, starts = mean_by(self.numbers, probabilities, self.n_units)
+            exit_layer = None if exit_layer is None else np.maximum.reduceat(exit_layer[order], starts)
+        return Scores.of(probabilities, exit_layer, multi_label=multi_label)
+
+
+def mean_by(numbers: IntArray, values: FloatArray, count: int) -> tuple[FloatArray, IntArray, IntArray]:
+    """Means of groups.
+
+    Args:
+        numbers: the group of each row, 0 to `count` - 1, none left out. Shape `(rows,)`.
+        values: shape `(rows, ...)`.
+        count: how many groups there are, at least 1.
+
+    Returns:
+        The means, shape `(count, ...)`; the rows by group; and where each group begins in that order.
+    """
+    order = np.argsort(numbers, kind="stable")
+    sizes = np.bincount(numbers, minlength=count)
+    starts = np.cumsum(sizes) - sizes
+    summed = np.add.reduceat(values[order], starts, axis=0)
+    return (summed / sizes.reshape(-1, *(1,) * (values.ndim - 1))).astype(np.float32), order, starts
+
+
+def cut(units: Units, max_length: int, overlap: int) -> tuple[Units, IntArray]:
+    """Rows that are too long as several rows of whole words, between the same special tokens; the others as they are.
+
+    Args:
+        units: a word with more tokens than a row has room for keeps its first ones.
+        max_length: tokens of a row at most.
+        overlap: tokens that two rows of one sentence share at most; lowered to half of a row's room.
+
+    Returns:
+        The new rows, and the number in `units` of each of their units, where none is missing. Shape `(new units,)`.
+
+    Raises:
+        OptionError: `max_length` leaves no room for a word.
+    """
+    long = np.flatnonzero((units.rows.lengths > max_length) & (units.counts > 0))
+    if not len(long):
+        return units, np.arange(len(units), dtype=np.int64)
+    prefixes, suffixes = units.special(long)
+    rooms = max_length - prefixes - suffixes
+    if rooms.min() < 1:
+        raise OptionError(
+            f"max_length must leave room for a word, got {max_length} for {max_length - rooms.min()} special tokens; "
+            "raise it"
+        )
+    most = np.full(len(units), max_length, dtype=np.int64)
+    most[ranges(units.offsets[long], units.counts[long])] = np.repeat(rooms, units.counts[long])
+    units = units.shorten(most)
+    begins, ends, last = units.first_token, units.first_token + units.n_tokens, units.offsets[long + 1]
+    starts = units.offsets[long]
+    found = []  # of each long row its first span, then of each that goes on its second, ...
+    while len(long):
+        stops = np.minimum(np.searchsorted(ends, begins[starts] + rooms, side="right"), last)
+        found.append((long, starts, stops))
+        more = stops < last
+        long, last, rooms = long[more], last[more], rooms[more]
+        stops = stops[more]
+        # What is shared leaves room for the word after it, so that every row has a word that the one before lacks.
+        shared_from = np.maximum(ends[stops - 1] - np.minimum(overlap, rooms // 2), ends[stops] - rooms)
+        starts = np.searchsorted(begins, shared_from)
+    whole = np.ones(units.n_rows, dtype=np.bool_)
+    whole[found[0][0]] = False
+    found.append((np.flatnonzero(whole), units.offsets[:-1][whole], units.offsets[1:][whole]))
+    rows, starts, stops = (np.concatenate(column) for column in zip(*found, strict=True))
+    order = np.lexsort((starts, rows))
+    rows, starts, stops = rows[order], starts[order], stops[order]
+    return units.spans(rows, starts, stops), ranges(starts, stops - starts)
