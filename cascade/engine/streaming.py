@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from cascade.core.checks import check_whole
+from cascade.core.results import Stats
 from cascade.engine.cascade import Cascade, Look, Meter, Outcome
 from cascade.engine.inputs import Inputs
 from cascade.exceptions import InputError, OptionError
@@ -36,12 +37,14 @@ class StreamOptions:
         look_ahead: items read but not answered at most; at least `buffer_size`.
         max_age: seconds after which an item is answered, though the source be silent: a thread of its own reads it.
             `None`: no limit, and the source is read by the calling thread.
+        on_stats: called with the statistics of some items before their answers come.
     """
 
     buffer_size: int = 256
     pool_tokens: int = 8192
     look_ahead: int = 4096
     max_age: float | None = 1.0
+    on_stats: Callable[[Stats], object] | None = None
 
     def __post_init__(self) -> None:
         for name in ("buffer_size", "pool_tokens", "look_ahead"):
@@ -101,7 +104,10 @@ def stream(
                 or pool.held + options.buffer_size > options.look_ahead
             ):
                 held = pool.held
-                yield from pool.answers()
+                for outcome in pool.answers():
+                    if options.on_stats is not None:
+                        options.on_stats(outcome.stats)
+                    yield outcome
                 source.release(held)
             if fault is not None:
                 raise fault

@@ -57,6 +57,17 @@ def test_many_rows_keep_their_order(run: Command, bundle: Path) -> None:
     assert [line["label"] for line in lines[:4]] * 375 == [line["label"] for line in lines]
 
 
+def test_rows_that_lose_tokens_are_counted(run: Command, bundle: Path) -> None:
+    long = "good film " * 200
+    rows = [{"text": "good"}, {"text": long, "text_pair": long}, {"text": "bad", "text_pair": "bad"}] * 400
+    given = "".join(json.dumps(row) + "\n" for row in rows)
+    done = run("predict", str(bundle), "--format", "jsonl", "--threads", "1", stdin=given)
+    warning, summary = done.err.splitlines()
+    assert warning == "Warning: 400 of 1200 rows were longer than a tier reads and lost tokens; shorten or split them"
+    assert summary.startswith("1200 rows in ")
+    assert "Warning" not in run("predict", str(bundle), "--threads", "1", stdin="good\nbad\n").err
+
+
 @pytest.mark.parametrize(
     ("closed", "from_file", "status", "rows", "said"),
     [

@@ -116,7 +116,7 @@ def test_policies(
 ) -> None:
     seen: list[tuple[Any, Any]] = []
 
-    def stream(self: FakeClassifier, texts: Any) -> Iterator[Prediction]:
+    def stream(self: FakeClassifier, texts: Any, options: Any) -> Iterator[Prediction]:
         seen.append((self.router, self.exit_policy))
         return iter(())
 

@@ -78,7 +78,7 @@ class FakeClassifier:
         probabilities = np.stack([answer.probabilities for answer in answers])
         return Predictions([answer.label for answer in answers], probabilities, routes, Stats())
 
-    def stream(self, texts: Iterable[Text], *, buffer: int = 2) -> Iterator[Prediction]:
+    def stream(self, texts: Iterable[Text], *, options: object = None, buffer: int = 2) -> Iterator[Prediction]:
         held: list[Text] = []
         for text in texts:
             held.append(text)

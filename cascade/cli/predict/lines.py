@@ -16,7 +16,8 @@ from typing import Any, TextIO
 import numpy as np
 
 from cascade.cli.show import duration
-from cascade.core.results import Prediction, TagPrediction
+from cascade.core.results import Prediction, Stats, TagPrediction
+from cascade.engine.streaming import StreamOptions
 from cascade.exceptions import OptionError
 from cascade.monitoring.monitor import Monitor
 from cascade.pipelines.classifier import Classifier
@@ -26,7 +27,7 @@ from cascade.text.reading import Example
 
 __all__ = ["Lines", "Writer", "entities", "labels", "tags"]
 
-BUFFER = 1024  # texts whose entities are found together
+BUFFER = 1024  # sentences or texts that go through tier 1 together
 ROUTE = ("tier", "exit", "confidence")
 
 Values = dict[str, Any]
@@ -39,7 +40,7 @@ class Lines:
     Attributes:
         keys: beside the number of the line.
         read: what the model reads of an example; `None` where the example could not be read.
-        answer: an answer for each of these, in order.
+        answer: an answer for each of these, in order; calls its second argument with statistics as they come.
         values: the keys of an example's line with their values.
         tiers: the tier of each unit of an answer.
         unit: what a unit is, where it is not the row.
@@ -47,7 +48,7 @@ class Lines:
 
     keys: tuple[str, ...]
     read: Callable[[Example], Any]
-    answer: Callable[[Iterator[Any]], Iterable[Any]]
+    answer: Callable[[Iterator[Any], Callable[[Stats], object]], Iterable[Any]]
     values: Callable[[Example, Any], Values]
     tiers: Callable[[Any], list[int]]
     unit: str | None = None
@@ -81,7 +82,7 @@ def labels(
     return Lines(
         keys=("label", "score", *(("top",) if top_k is not None else ()), *(ROUTE if routes else ())),
         read=lambda example: example.text,
-        answer=(monitor or classifier).stream,
+        answer=lambda texts, on_stats: (monitor or classifier).stream(texts, options=StreamOptions(on_stats=on_stats)),
         values=values,
         tiers=lambda answer: [answer.route.tier],
     )
@@ -109,10 +110,11 @@ def tags(tagger: Tagger, *, words: bool, routes: bool = False, monitor: Monitor[
         return found
 
     source = monitor or tagger
+    stream = source.stream if words else source.stream_texts
     return Lines(
         keys=("tokens", "tags", *(() if words else ("spans",)), *(ROUTE if routes else ())),
         read=(lambda example: example.tokens) if words else (lambda example: example.text),
-        answer=source.stream if words else source.stream_texts,
+        answer=lambda given, on_stats: stream(given, options=StreamOptions(BUFFER, on_stats=on_stats)),
         values=values,
         tiers=lambda answer: answer.routes.tier.tolist(),
         unit="word",
@@ -130,7 +132,7 @@ def entities(tagger: Tagger, strategy: AggregationStrategy, *, routes: bool = Fa
             "--routes and --aggregation-strategy exclude each other, both were given; an entity has no route of its own"
         )
 
-    def answer(texts: Iterator[str]) -> Iterator[list[Entity]]:
+    def answer(texts: Iterator[str], _: object) -> Iterator[list[Entity]]:
         while some := list(islice(texts, BUFFER)):
             yield from tagger(some, aggregation_strategy=strategy)
 
@@ -157,6 +159,7 @@ class Writer:
         unread: of them, those of examples that could not be read.
         units: units that were answered.
         deferred: of them, those that tier 2 answered.
+        truncated: rows that lost tokens, because a tier reads no more.
         waiting: examples that are read and not answered.
     """
 
@@ -166,11 +169,12 @@ class Writer:
     unread: int = 0
     units: int = 0
     deferred: int = 0
+    truncated: int = 0
     waiting: deque[Example] = field(default_factory=deque)
 
     def write(self, examples: Iterable[Example]) -> None:
         """A line for each example."""
-        for answer in self.lines.answer(self._read(examples)):
+        for answer in self.lines.answer(self._read(examples), self._count):
             self._write_unread()
             tiers = self.lines.tiers(answer)
             self.units += len(tiers)
@@ -180,12 +184,19 @@ class Writer:
         self._write_unread()
 
     def summary(self, seconds: float) -> str:
-        """What was done, in one line."""
+        """What was done, in one line; before it a warning where rows lost tokens."""
+        warning = ""
+        if self.truncated:
+            lost = f"{self.truncated} of {self.rows} rows were longer than a tier reads and lost tokens"
+            warning = f"Warning: {lost}; shorten or split them\n"
         unread = f", {self.unread} of them unreadable" if self.unread else ""
         unit = self.lines.unit
         of_units = f" of {self.units} {unit}{'' if self.units == 1 else 's'}" if unit else ""
         share = f", {self.deferred / self.units:.1%}{of_units} deferred to tier 2" if self.units else ""
-        return f"{self.rows} {'row' if self.rows == 1 else 'rows'}{unread} in {duration(seconds)}{share}"
+        return f"{warning}{self.rows} {'row' if self.rows == 1 else 'rows'}{unread} in {duration(seconds)}{share}"
+
+    def _count(self, stats: Stats) -> None:
+        self.truncated += stats.truncated
 
     def _read(self, examples: Iterable[Example]) -> Iterator[Any]:
         for example in examples:
