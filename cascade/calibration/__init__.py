@@ -4,11 +4,11 @@ Shared rooms:
     examples             which examples count, labels as numbers
     observing, costs     running and timing both tiers once; what a token costs in each part
     texts, sentences     what the tiers say about texts (recorded, replayed) and sentences (run)
-    runs                 what these two share
+    runs                 what these two share; how far the work is
+    leaving              exit policies replayed on what all exits say
     ranked               texts by how sure tier 1 is, for all thresholds at once
     temperature          one number per tier and exit by which logits are divided
     logistic             the one regression that curves and the learned router need
-    progress             how far the work is
 Folders:
     thresholds/          without a guarantee: the cheapest point within an accuracy, a budget or a latency
     certify/             with one: claims, a path of settings, its test, the certificate

@@ -52,12 +52,9 @@ class Costs:
 
     @classmethod
     def by_layers(cls, layers: Sequence[int], *, tier1: float, halted: float = 0.0) -> Costs:
-        """Every layer of tier 2 costs 1. Layers are not time: prefer measured costs (`observing`).
+        """Every layer of tier 2 costs 1, tier 1 this share of tier 2, a halted token this share of a layer.
 
-        Args:
-            layers: of the exits, counted from 1.
-            tier1: as a share of tier 2 at full depth.
-            halted: share of a layer's cost that a halted token has; `HALTED` for taggers.
+        Layers are not time: prefer measured costs (`observing`).
         """
         stages = np.diff(np.asarray([0, *layers], dtype=np.float64))
         return cls(

@@ -34,11 +34,6 @@ def copies_said(total: int, kept: int, what: str) -> tuple[str, ...]:
 def tag_numbers(sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str]], labels: Sequence[str]) -> IntArray:
     """The numbers of tags among a model's labels, all sentences one after the other. Shape `(words,)`.
 
-    Args:
-        sentences: lists of words.
-        tags: as many for each.
-        labels: of the model.
-
     Raises:
         DataError: a sentence whose tags are not one per word, or a tag that the model does not know; sentences are
             numbered from 1.

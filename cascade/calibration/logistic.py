@@ -13,15 +13,10 @@ Values = npt.NDArray[np.float64]
 
 
 def fit_logistic(inputs: Values, target: npt.ArrayLike, *, strength: float = 1.0) -> tuple[Values, float]:
-    """Minimise sum of log-loss + |weights|^2 / (2 * strength).
+    """Minimise sum of log-loss + |weights|^2 / (2 * strength), the intercept not being penalised.
 
-    Args:
-        inputs: scaled to about 1. Shape `(rows, k)`.
-        target: in [0, 1]; a share counts as two rows, one of each answer. Shape `(rows,)`.
-        strength: of the data beside the penalty.
-
-    Returns:
-        Weights, shape `(k,)`, and the intercept, which is not penalised.
+    `inputs` are scaled to about 1, shape `(rows, k)`; `target` is in [0, 1], where a share counts as two rows, one of
+    each answer, shape `(rows,)`. Returns weights of shape `(k,)` and the intercept.
     """
     rows, wanted = len(inputs), np.asarray(target, dtype=np.float64)
 

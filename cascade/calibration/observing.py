@@ -16,17 +16,18 @@ import numpy as np
 from cascade.calibration.costs import Costs
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.texts import TextAnswers
-from cascade.core.rows import Encoded, FloatArray, IntArray, Units
+from cascade.core.rows import FloatArray, IntArray
+from cascade.engine.inputs import Inputs
 from cascade.engine.live import HALTED
 from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
-from cascade.engine.tier import Progress
+from cascade.engine.tier import Progress, Readable, as_inputs
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.runtime.timing import Timed
 from cascade.text.word_encoding import encode_words
 
-__all__ = ["observe_rows", "observe_sentences", "observe_texts", "run_both"]
+__all__ = ["observe_sentences", "observe_texts", "run_both"]
 
 WARM_UP = 64  # rows
 MEASURED = 500  # sentences that the costs of a tagger are measured on
@@ -35,31 +36,16 @@ MEASURED = 500  # sentences that the costs of a tagger are measured on
 def observe_texts(
     classifier: Classifier, texts: Sequence[Any], truth: IntArray | None, *, progress: Progress | None = None
 ) -> TextAnswers:
-    """What both tiers say, no row exiting early, and what each part costs.
+    """What both tiers of a classifier say, no row exiting early, and what each part costs; see `TextAnswers`.
 
-    Args:
-        classifier: whose tiers run; its policies do not count.
-        texts: texts or pairs.
-        truth: see `TextAnswers`.
-        progress: called with rows done, twice for each row: once per tier.
+    `progress` is called with texts or their rows done, twice for each: once per tier.
     """
     begin = time.perf_counter()
-    encoded = classifier.tokenizer.encode(texts)
+    inputs = Inputs.of(texts, classifier.tokenizer)
+    encoded = inputs.encode()
     seconds = time.perf_counter() - begin
-    return observe_rows(classifier.tier1, classifier.tier2, encoded, truth, encode_seconds=seconds, progress=progress)
-
-
-def observe_rows(
-    tier1: SingleExit,
-    tier2: MultiExit,
-    encoded: Encoded,
-    truth: IntArray | None,
-    *,
-    encode_seconds: float = 0.0,
-    progress: Progress | None = None,
-) -> TextAnswers:
-    """The same of texts that are encoded already."""
-    first, second, costs = run_both(tier1, tier2, encoded.units, encode_seconds=encode_seconds, progress=progress)
+    tier1, tier2 = classifier.tier1, classifier.tier2
+    first, second, costs = run_both(tier1, tier2, inputs, encode_seconds=seconds, progress=progress)
     return TextAnswers(
         tier1=first,
         tier2=second,
@@ -76,13 +62,9 @@ def observe_rows(
 def observe_sentences(
     tagger: Tagger, sentences: Sequence[Sequence[str]], truth: IntArray | None, *, progress: Progress | None = None
 ) -> WordAnswers:
-    """Encode sentences, run tier 2 on them at full depth, and measure what each part costs on 500 of them.
+    """Encode sentences, none of them empty, run tier 2 on them at full depth, and measure what each part costs.
 
-    Args:
-        tagger: whose tiers and decoder these are; its other policies do not count.
-        sentences: lists of words, none of them empty.
-        truth: see `WordAnswers`.
-        progress: called with words done, three times for each at most.
+    `progress` is called with words done, three times for each at most.
     """
     begin = time.perf_counter()
     words = encode_words(tagger.tokenizer, sentences)
@@ -102,24 +84,21 @@ def observe_sentences(
 def run_both(
     tier1: SingleExit,
     tier2: MultiExit,
-    units: Units,
+    given: Readable,
     *,
     encode_seconds: float = 0.0,
     progress: Progress | None = None,
 ) -> tuple[FloatArray, FloatArray, Costs]:
-    """Run and time both tiers, no unit exiting early.
+    """Run and time both tiers on texts, or on sentences that fit both tiers, no unit exiting early.
 
-    Args:
-        tier1: the cheap tier.
-        tier2: the accurate one, whatever its policy.
-        units: of the rows of a classifier, or of sentences that fit both tiers.
-        encode_seconds: what making them took; every setting pays it.
-        progress: called with units done, twice for each.
+    `encode_seconds`: what encoding them took, which every setting pays; `progress` is called with units done, twice.
 
     Returns:
-        Probabilities of tier 1, shape `(units, labels)`; at every exit of tier 2, shape `(units, exits, labels)`; costs
-        in seconds per token.
+        Probabilities of tier 1, shape `(units, labels)`; at every exit of tier 2, shape `(row units, exits, labels)`;
+        costs in seconds per token.
     """
+    inputs = as_inputs(given)
+    units, tokens = inputs.encode().units, inputs.tokens
     embed, stages = Timed(tier2.embed), [Timed(stage) for stage in tier2.stages]
     timed = replace(tier2, embed=embed, stages=stages)
     one, start = (units.select(np.arange(min(count, units.n_rows))) for count in (1, WARM_UP))
@@ -130,11 +109,10 @@ def run_both(
     tier1.score(start)
     tier2.all_exits(start)
     begin = time.perf_counter()
-    first = tier1.score(units, progress=progress)
+    first = tier1.score(inputs, progress=progress)
     middle = time.perf_counter()
-    second = timed.all_exits(units, progress=progress)
+    second = timed.all_exits(inputs, progress=progress)
     end = time.perf_counter()
-    tokens = units.rows.tokens
     parts = np.array([part.seconds for part in (embed, *stages)])
     # What happens between the graphs (index arithmetic, softmax) is shared out in proportion to them.
     parts *= (end - middle) / parts.sum() / tokens

@@ -7,11 +7,12 @@ with a threshold.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from cascade.calibration.leaving import state_at
 from cascade.calibration.texts import TextAnswers
 from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.policies.exits import AtExit, ExitPolicy, MaxProbability, any_of, never
@@ -19,25 +20,33 @@ from cascade.policies.learned_routing import Learned
 from cascade.policies.routing import Router, Threshold
 from cascade.policies.tuning import Tunable
 
-__all__ = ["EXIT", "ROUTER", "Ranked", "between", "cuts", "tunable_exit", "tunable_router"]
+__all__ = ["Ranked", "Tuned", "between", "cuts"]
 
 Table = npt.NDArray[np.float64]
 
-ROUTER: Tunable = Threshold(0.5)
-EXIT: Tunable = MaxProbability(0.5)
-"""What is calibrated unless another policy is given."""
 
+@dataclass(frozen=True)
+class Tuned:
+    """The policies whose thresholds are chosen; the largest probability unless others are given."""
 
-def tunable_exit(policy: ExitPolicy) -> Tunable | None:
-    """The part of an exit policy whose threshold can be chosen, itself or in an `any_of`; `None` without one."""
-    parts = (policy, *getattr(policy, "policies", ()))
-    return next((part for part in parts if isinstance(part, Tunable)), None)
+    router: Tunable = field(default_factory=lambda: Threshold(0.5))
+    exit_policy: Tunable = field(default_factory=lambda: MaxProbability(0.5))
 
+    @classmethod
+    def of(cls, router: Router, exit_policy: ExitPolicy) -> Tuned:
+        """What can be tuned of these, the exit policy itself or a part of an `any_of`; the default in place of others.
 
-def tunable_router(router: Router) -> Tunable:
-    """The router if its threshold can be chosen; in place of a learned one, which is learned again, `ROUTER`."""
-    own: object = router
-    return own if isinstance(own, Tunable) and not isinstance(own, Learned) else ROUTER
+        A learned router is learned again, so the default stands for it.
+        """
+        own: object = router
+        found = own if isinstance(own, Tunable) and not isinstance(own, Learned) else cls().router
+        parts = (exit_policy, *getattr(exit_policy, "policies", ()))
+        return cls(found, next((part for part in parts if isinstance(part, Tunable)), cls().exit_policy))
+
+    @property
+    def is_confidence(self) -> bool:
+        """Whether the router looks at tier 1's largest probability."""
+        return bool(self.router.at(0.5) == Tuned().router)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +55,7 @@ class Ranked:
 
     Attributes:
         answers: what the tiers say.
-        router, exit_policy: whose thresholds are looked for.
+        tuned: whose thresholds are looked for.
         blend: how much tier 1's answer counts beside that of each exit.
         order: numbers of the rows. Shape `(rows,)`.
         sure1: score of tier 1. Shape `(rows,)`.
@@ -55,8 +64,7 @@ class Ranked:
     """
 
     answers: TextAnswers
-    router: Tunable
-    exit_policy: Tunable
+    tuned: Tuned
     blend: float
     order: IntArray
     sure1: FloatArray
@@ -64,16 +72,15 @@ class Ranked:
     lengths: Table
 
     @classmethod
-    def of(
-        cls, answers: TextAnswers, *, router: Tunable = ROUTER, exit_policy: Tunable = EXIT, blend: float = 0.0
-    ) -> Ranked:
+    def of(cls, answers: TextAnswers, tuned: Tuned, *, blend: float = 0.0) -> Ranked:
         """Ask both policies for their scores."""
-        both, exits = answers.blended(blend), range(len(answers.layers))
-        sure1 = _number(router.score(answers.routing_state))
-        sure = np.stack([_number(exit_policy.score(answers.exit_state(both, exit_))) for exit_ in exits], axis=1)
+        several, both = answers.multi_label, answers.blended(blend)
+        states = [state_at(both, answers.layers, index, multi_label=several) for index in range(both.shape[1])]
+        sure1 = _number(tuned.router.score(answers.routing_state))[answers.items]
+        sure = np.stack([_number(tuned.exit_policy.score(state)) for state in states], axis=1)
         order = np.argsort(sure1, kind="stable")
         lengths = answers.lengths[order].astype(np.float64)
-        return cls(answers, router, exit_policy, blend, order, sure1[order], sure[order], lengths)
+        return cls(answers, tuned, blend, order, sure1[order], sure[order], lengths)
 
     @property
     def last(self) -> int:
@@ -101,7 +108,7 @@ class Ranked:
         cut = AtExit(self.answers.layers[cap])
         if thresholds is None or not cap:
             return never if cap == self.last else cut
-        policy: ExitPolicy = self.exit_policy.at(thresholds)
+        policy: ExitPolicy = self.tuned.exit_policy.at(thresholds)
         return policy if cap == self.last else any_of(policy, cut)
 
     def cost(self, left: IntArray, deferred: IntArray) -> Table:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from cascade.calibration.temperature import Temperatures
 from cascade.core.rows import BoolArray, IntArray
@@ -14,10 +16,24 @@ from cascade.policies.routing import Router, defer_all
 from cascade.policies.settings import Policies
 from cascade.policies.windows import WindowPolicy
 
-__all__ = ["Run", "Sample", "full_depth", "policies_of", "settings_of", "two_tiers", "with_policies"]
+__all__ = [
+    "Run",
+    "Sample",
+    "Stages",
+    "full_depth",
+    "no_progress",
+    "policies_of",
+    "settings_of",
+    "two_tiers",
+    "with_policies",
+]
 
 S = TypeVar("S", bound="Sample")
 P = TypeVar("P", bound=Face)
+
+
+Stages: TypeAlias = Callable[[str, int], AbstractContextManager[Any]]
+"""Called with the name of a stage and how much there is of it; gives a function that is called with each part done."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,3 +144,9 @@ def policies_of(pipeline: P) -> Policies:
 def with_policies(pipeline: P, policies: Policies) -> P:
     """A copy of a pipeline with these policies."""
     return pipeline.with_settings(settings_of(policies))
+
+
+@contextmanager
+def no_progress(_name: str, _total: int) -> Iterator[Callable[[int], object]]:
+    """`Stages` that show nothing."""
+    yield lambda _count: None

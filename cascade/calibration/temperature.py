@@ -59,30 +59,28 @@ def fit_temperature(logits: npt.NDArray[np.floating], truth: npt.ArrayLike, *, m
 
 
 def fit_temperatures(
-    tiers: Sequence[FloatArray], truth: npt.ArrayLike, *, was: Temperatures, multi_label: bool = False
+    tiers: Sequence[tuple[FloatArray, npt.ArrayLike]], *, was: Temperatures, multi_label: bool = False
 ) -> Temperatures:
     """`fit_temperature` of every exit of every tier, from probabilities in place of logits.
 
-    Args:
-        tiers: probabilities at every exit, without another tier's evidence. Shape `(rows, exits, labels)` each.
-        truth: see `fit_temperature`.
-        was: the temperatures that these were computed with.
-        multi_label: the labels are independent yes/no decisions.
+    `tiers`: of each, probabilities at every exit, without another tier's evidence, shape `(rows, exits, labels)`, and
+    the truth of its rows; `was`: the temperatures that these were computed with.
 
     Raises:
         OptionError: no rows, arrays of other shapes, or temperatures for another number of exits.
     """
-    if [tier.shape[1] for tier in tiers] != [len(temperatures) for temperatures in was]:
+    if [made.shape[1] for made, _ in tiers] != [len(own) for own in was]:
         raise OptionError(
             f"there must be a temperature for each exit, got {was} for probabilities of shapes "
-            f"{[tier.shape for tier in tiers]}; give those of the bundle"
+            f"{[made.shape for made, _ in tiers]}; give those of the bundle"
         )
+
+    def fit(made: FloatArray, truth: npt.ArrayLike, old: float) -> float:
+        return fit_temperature(logits_of(made, was=old, multi_label=multi_label), truth, multi_label=multi_label)
+
     return tuple(
-        tuple(
-            fit_temperature(logits_of(tier[:, exit_], was=old, multi_label=multi_label), truth, multi_label=multi_label)
-            for exit_, old in enumerate(temperatures)
-        )
-        for tier, temperatures in zip(tiers, was, strict=True)
+        tuple(fit(made[:, exit_], truth, old) for exit_, old in enumerate(own))
+        for (made, truth), own in zip(tiers, was, strict=True)
     )
 
 
@@ -92,16 +90,9 @@ def at_limit(temperatures: Temperatures) -> bool:
 
 
 def logits_of(values: FloatArray, *, was: float = 1.0, multi_label: bool = False) -> FloatArray:
-    """Logits from which these probabilities can have come, up to a constant per row.
+    """Logits from which these probabilities can have come at temperature `was`, up to a constant per row. Same shape.
 
-    Args:
-        values: probabilities. Shape `(..., labels)`.
-        was: the temperature that they were computed with.
-        multi_label: the labels are independent yes/no decisions. Of a single one the sigmoid is undone too; beyond 16
-            its logit is lost, because float32 rounds the probability to 1.
-
-    Returns:
-        Same shape.
+    Of a yes/no label the sigmoid is undone too; beyond 16 its logit is lost, as float32 rounds the probability to 1.
     """
     check_temperature(was)
     odds = np.log(np.maximum(values, _SMALLEST))

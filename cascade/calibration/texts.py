@@ -11,13 +11,13 @@ from functools import cached_property
 import numpy as np
 
 from cascade.calibration.costs import Costs
+from cascade.calibration.leaving import leave
 from cascade.calibration.runs import Run, full_depth
 from cascade.calibration.temperature import Temperatures, logits_of, rescale
 from cascade.core.confidence import answers, evidence, max_probability, probabilities
 from cascade.core.rows import BoolArray, FloatArray, IntArray, offsets_of, ranges
 from cascade.exceptions import OptionError
-from cascade.policies import exits, routing
-from cascade.policies.exits import ExitPolicy, ExitState, Never
+from cascade.policies import routing
 from cascade.policies.routing import DeferAll, RoutingState
 from cascade.policies.settings import Policies
 
@@ -29,8 +29,8 @@ class TextAnswers:
     """Probabilities of both tiers, at all exits; a `Sample`.
 
     Attributes:
-        tier1: shape `(rows, labels)`.
-        tier2: shape `(rows, exits, labels)`.
+        tier1: of whole items. Shape `(items, labels)`.
+        tier2: of rows. Shape `(rows, exits, labels)`.
         items: number of the item that each row belongs to, from 0, none left out, never falling. Shape `(rows,)`.
         lengths: tokens of each row. Shape `(rows,)`.
         layers: number of the layer below each exit, counted from 1; the last is full depth.
@@ -56,7 +56,7 @@ class TextAnswers:
         rows, count, labels = self.tier2.shape
         truth = (len(self), labels) if self.binary else (len(self),)
         wanted = {
-            "tier1": (self.tier1.shape, (rows, labels)),
+            "tier1": (self.tier1.shape, (len(self), labels)),
             "items": (self.items.shape, (rows,)),
             "lengths": (self.lengths.shape, (rows,)),
             "layers": ((len(self.layers),), (count,)),
@@ -89,6 +89,11 @@ class TextAnswers:
         return self.run(full_depth(self.temperatures))
 
     @property
+    def full_probabilities(self) -> FloatArray:
+        """What tier 2 says at full depth. Shape `(items, labels)`."""
+        return _means(self.tier2[:, -1], self.items)
+
+    @property
     def goal(self) -> IntArray:
         """The right answers, shape `(items, columns)`; without labels those of full depth."""
         if self.truth is None:
@@ -97,27 +102,10 @@ class TextAnswers:
 
     @property
     def routing_state(self) -> RoutingState:
-        """What a router sees of all rows together."""
+        """What a router sees of all items together."""
         sure = max_probability(self.tier1, multi_label=self.multi_label)
-        return RoutingState(self.tier1, sure, self.lengths, self.multi_label)
-
-    @property
-    def _state_of_items(self) -> RoutingState:
-        """What the engine's router sees: items, not their rows."""
-        first = self.merged(self.tier1)
         lengths = np.bincount(self.items, weights=self.lengths, minlength=len(self)).astype(np.int64)
-        return RoutingState(first, max_probability(first, multi_label=self.multi_label), lengths, self.multi_label)
-
-    def exit_state(self, history: FloatArray, exit_index: int) -> ExitState:
-        """What an exit policy sees of rows with these probabilities. Shape `(rows, exits, labels)`."""
-        return ExitState(
-            exit_index=exit_index,
-            exit_layer=self.layers[exit_index],
-            last=exit_index == len(self.layers) - 1,
-            probabilities=history[:, exit_index],
-            history=history[:, : exit_index + 1],
-            multi_label=self.multi_label,
-        )
+        return RoutingState(self.tier1, sure, lengths, self.multi_label)
 
     def run(self, policies: Policies) -> Run:
         """Route, exit and merge as the engine does; the policies themselves are asked.
@@ -127,24 +115,23 @@ class TextAnswers:
                 Their temperatures are taken to be those of the answers (`with_temperatures`).
 
         Raises:
-            OptionError: a policy returned something other than a mask of one bool per row.
+            OptionError: a policy returned something other than a mask of one bool per unit.
         """
-        router, rows = policies.routers[0], len(self.lengths)
+        router, costs = policies.routers[0], self.costs
         alone = isinstance(router, DeferAll)
-        deferred = np.ones(rows, dtype=np.bool_) if alone else routing.decide(router, self._state_of_items)[self.items]
-        chosen = np.flatnonzero(deferred)
+        deferred = np.ones(len(self), dtype=np.bool_) if alone else routing.decide(router, self.routing_state)
+        rows = np.flatnonzero(deferred[self.items])
+        owners = self.items[rows]
         # Where everything is deferred tier 1 is not run, and has no answer that could count.
-        both = self.tier2 if alone else self.blended(policies.blend[0])
-        taken = self._exits(both[chosen], policies.exits[-1])
+        both = (self.tier2 if alone else self.blended(policies.blend[0]))[rows]
+        taken = leave(policies.exits[-1], both, self.layers, multi_label=self.multi_label)
         found = self.tier1.copy()
-        found[chosen] = both[chosen, taken]
-        layers = np.zeros(rows, dtype=np.int64)
-        layers[chosen] = np.asarray(self.layers)[taken]
-        costs = self.costs
-        paid = self.lengths * (costs.always + (0.0 if alone else costs.tier1))
-        paid[chosen] += self.lengths[chosen] * (costs.embed + np.cumsum(costs.stages)[taken])
-        merged = answers(self.merged(found), multi_label=self.multi_label)
-        return Run(merged, deferred, layers, float(paid.sum()))
+        found[deferred] = _means(both[np.arange(len(rows)), taken], owners)
+        layers = np.zeros(len(self), dtype=np.int64)
+        np.maximum.at(layers, owners, np.asarray(self.layers)[taken])
+        paid = self.lengths.sum() * (costs.always + (0.0 if alone else costs.tier1))
+        paid += float(self.lengths[rows] @ (costs.embed + np.cumsum(costs.stages)[taken]))
+        return Run(answers(found, multi_label=self.multi_label), deferred, layers, float(paid))
 
     def timed(self, policies: Policies) -> tuple[float, float]:
         """Predicted seconds per item of these policies and of full depth."""
@@ -166,7 +153,7 @@ class TextAnswers:
         rows = ranges(starts[:-1][examples], windows)
         return replace(
             self,
-            tier1=self.tier1[rows],
+            tier1=self.tier1[examples],
             tier2=self.tier2[rows],
             items=np.repeat(np.arange(len(examples), dtype=np.int64), windows),
             lengths=self.lengths[rows],
@@ -191,32 +178,17 @@ class TextAnswers:
         if not blend:
             return self.tier2
         if blend not in self._blended:
-            first = self.merged(self.tier1)[self.items]  # of whole items, as the engine blends them
-            known = evidence(first, weight=blend, multi_label=self.multi_label)[:, None]
+            known = evidence(self.tier1, weight=blend, multi_label=self.multi_label)[self.items, None]
             own = logits_of(self.tier2, multi_label=self.multi_label)
             self._blended.clear()  # a path has one blend, and every setting of it is replayed
             self._blended[blend] = probabilities(own, multi_label=self.multi_label, prior=known)
         return self._blended[blend]
 
-    def merged(self, rows: FloatArray) -> FloatArray:
-        """Probabilities of items: the mean over their rows. Shape `(rows, labels)` to `(items, labels)`."""
-        windows = np.bincount(self.items, minlength=len(self))
-        if len(windows) == len(rows):
-            return rows
-        summed = np.add.reduceat(rows, np.cumsum(windows) - windows, axis=0)
-        return np.asarray(summed / windows[:, None], dtype=np.float32)
 
-    def _exits(self, history: FloatArray, policy: ExitPolicy) -> IntArray:
-        """Number of the exit of each row. Shape `(rows, exits, labels)` to `(rows,)`."""
-        last = len(self.layers) - 1
-        taken = np.full(len(history), last, dtype=np.int64)
-        if isinstance(policy, Never):
-            return taken
-        inside = np.arange(len(history))
-        for exit_index in range(last):
-            if not len(inside):
-                break
-            gone = exits.decide(policy, self.exit_state(history[inside], exit_index))
-            taken[inside[gone]] = exit_index
-            inside = inside[~gone]
-        return taken
+def _means(rows: FloatArray, owners: IntArray) -> FloatArray:
+    """Of the rows of each owner. Shape `(rows, labels)` and `(rows,)`, never falling, to `(owners, labels)`."""
+    starts = np.flatnonzero(np.diff(owners, prepend=-1))
+    if len(starts) == len(rows):
+        return rows
+    windows = np.diff(np.append(starts, len(rows)))
+    return np.asarray(np.add.reduceat(rows, starts, axis=0) / windows[:, None], dtype=np.float32)

@@ -13,8 +13,8 @@ from cascade.calibration import observing
 from cascade.calibration.certify import texts as module
 from cascade.calibration.certify.bounds import examples_needed, p_value, upper_limit
 from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, RiskTarget
-from cascade.calibration.certify.curves import Curve
 from cascade.calibration.certify.events import differ, lost
+from cascade.calibration.certify.heads import Curve
 from cascade.calibration.certify.outcomes import Certified, Refused
 from cascade.calibration.certify.paths import PathGrid, text_path
 from cascade.calibration.certify.procedure import disagreement_limit
@@ -197,7 +197,7 @@ def test_bad_use() -> None:
     with pytest.raises(DataError, match=r"at least 20 distinct examples, got 19; a bound of 0\.01 at 95 % takes 299"):
         certify(recorded(19), Claim(MaxDrop()))
     with pytest.raises(OptionError, match="chosen must be above 0 and below 1, got 1"):
-        certify(recorded(50), Claim(MaxDrop()), chosen=1)
+        Split.of(50, Claim(), seed=0, chosen=1, most=9, least=1)
 
 
 def test_labels_that_confidence_does_not_know_are_told() -> None:

@@ -60,10 +60,10 @@ def test_written_form_and_defaults() -> None:
 @pytest.mark.parametrize(
     ("make", "rule"),
     [
-        (lambda: MaxDrop(0), "the drop must be above 0 and below 1, got 0; 0.01 is one point"),
-        (lambda: Agreement(-0.1), "the disagreement must be above 0 and below 1"),
+        (lambda: MaxDrop(0), "the bound must be above 0 and below 1, got 0; 0.01 is one of a hundred"),
+        (lambda: Agreement(-0.1), "the bound must be above 0 and below 1"),
         (lambda: Claim(confidence=1), "the confidence must be above 0 and below 1, got 1; 0.95 is usual"),
-        (lambda: MaxDrop("0.1"), "the drop must be above 0 and below 1, got '0.1'"),  # type: ignore[arg-type]
+        (lambda: MaxDrop("0.1"), "the bound must be above 0 and below 1, got '0.1'"),  # type: ignore[arg-type]
     ],
 )
 def test_impossible_claims(make: Any, rule: str) -> None:

@@ -18,8 +18,7 @@ from cascade.calibration.certify.outcomes import Certified, Refused
 from cascade.calibration.certify.paths import PathGrid
 from cascade.calibration.certify.texts import certify_texts
 from cascade.calibration.report.figure import draw, save_png
-from cascade.calibration.report.machine import machine
-from cascade.calibration.report.written import outcome_json
+from cascade.calibration.report.written import machine, outcome_json
 from cascade.core.rounding import percent, percent_up
 from cascade.exceptions import OptionError
 from tests.models.recorded import COSTS, recorded

@@ -110,7 +110,8 @@ def test_a_path_grows_riskier_and_cheaper(answers: WordAnswers) -> None:
     assert costs[0] < 1
     assert risks[-1] <= 1.2 * 0.3
     assert [name for name, _, _ in stages] == ["replaying settings", "running the best of them"]
-    assert all(total == done for _, total, done in stages)
+    assert stages[1][1] == stages[1][2]
+    assert 0 < stages[0][2] <= stages[0][1]  # windows are shorter than their sentences
     for step in steps:
         assert answers.run(step.policies).deferred.mean() == step.deferred
         assert step.policies.windows is not None

@@ -104,7 +104,7 @@ def test_every_head_has_its_own() -> None:
     tier2 = np.stack(
         [probabilities(logits / np.float32(2), temperature=0.5), probabilities(logits, temperature=3.0)], axis=1
     )
-    (first,), (half, whole) = fit_temperatures((tier1[:, None], tier2), truth, was=was)
+    (first,), (half, whole) = fit_temperatures(((tier1[:, None], truth), (tier2, truth)), was=was)
     assert whole == pytest.approx(2.0, rel=0.1)
     assert first == pytest.approx(2 * whole, rel=0.01)
     assert half == pytest.approx(whole / 2, rel=0.01)
@@ -131,7 +131,7 @@ def test_what_cannot_be_fitted() -> None:
     with pytest.raises(OptionError, match=r"truth of shape \(1, 2\), got \(1,\)"):
         fit_temperature(logits, [0], multi_label=True)
     with pytest.raises(OptionError, match=r"a temperature for each exit, got \(\(1\.0,\),\) for .*\(1, 2, 2\)"):
-        fit_temperatures((np.stack([logits, logits], axis=1),), [0], was=((1.0,),))
+        fit_temperatures(((np.stack([logits, logits], axis=1), [0]),), was=((1.0,),))
     for wrong in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(OptionError, match="temperature must be above 0"):
             rescale(logits, was=1.0, now=wrong)

@@ -56,9 +56,8 @@ def test_a_replay_is_what_running_gives(classifier: Classifier, longest: int) ->
         predicted = really.predict(given)
         found = answers_of(predicted.probabilities, multi_label=classifier.multi_label)
         assert run.answers.tolist() == found.tolist()
-        deepest = np.zeros(60, dtype=np.int64)
-        np.maximum.at(deepest, answers.items, run.layers)
-        assert deepest.tolist() == predicted.routes.exit_layer.tolist()
+        assert run.layers.tolist() == predicted.routes.exit_layer.tolist()
+        assert run.deferred.tolist() == (predicted.routes.tier == 2).tolist()
 
 
 def test_seconds_are_those_of_the_stages_that_ran() -> None:
@@ -78,7 +77,8 @@ def test_select_keeps_windows_together() -> None:
     assert few.full.answers.tolist() == answers.full.answers[chosen].tolist()
     assert len(few) == 3
     for new, old in enumerate(chosen):
-        assert np.array_equal(few.tier1[few.items == new], answers.tier1[answers.items == old])
+        assert np.array_equal(few.tier2[few.items == new], answers.tier2[answers.items == old])
+        assert np.array_equal(few.tier1[new], answers.tier1[old])
 
 
 @pytest.mark.parametrize("multi_label", [False, True])

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade.calibration.costs import Costs
+from cascade.calibration.leaving import state_at
 from cascade.calibration.texts import TextAnswers
 from cascade.calibration.thresholds.points import Point, front
 from cascade.calibration.thresholds.texts import Grid, choose, replay
@@ -162,7 +163,7 @@ def by_hand(router: Router, policy: ExitPolicy, examples: TextAnswers) -> tuple[
             for exit_ in range(len(examples.layers)):
                 given = examples.tier2[row : row + 1, exit_]
                 cost += examples.lengths[row] * costs.stages[exit_]
-                asked = examples.exit_state(examples.tier2[row : row + 1], exit_)
+                asked = state_at(examples.tier2[row : row + 1], examples.layers, exit_, multi_label=multi_label)
                 if asked.last or exits.decide(policy, asked)[0]:
                     break
         right += bool((answers_of(given, multi_label=multi_label)[0] == examples.goal[row]).all())

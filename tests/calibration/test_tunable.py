@@ -13,12 +13,12 @@ from cascade.calibration.certify.paths import PathGrid
 from cascade.calibration.certify.sentences import certify_sentences
 from cascade.calibration.certify.texts import certify_texts
 from cascade.calibration.certify.word_paths import Reach
-from cascade.calibration.ranked import tunable_exit, tunable_router
+from cascade.calibration.ranked import Tuned
 from cascade.calibration.thresholds.texts import Grid, choose, replay
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.policies.exits import AtExit, ExitState, any_of, never, register
 from cascade.policies.learned_routing import Learned
-from cascade.policies.routing import RoutingState, defer_all
+from cascade.policies.routing import RoutingState, Threshold, defer_all
 from cascade.policies.routing import register as register_router
 from tests.models.recorded import policies, recorded
 from tests.models.toy_answers import GRID, toy_answers
@@ -65,15 +65,18 @@ class LongLast:
         return ~kept
 
 
+TUNED = Tuned(LongLast(0.5), Steady(0.5))
+
+
 def test_its_thresholds_are_chosen() -> None:
     answers = recorded(600)
-    points = list(replay(answers, exit_policy=Steady(0.5), router=LongLast(0.5), grid=Grid(deferral=9, exits=5)))
+    points = list(replay(answers, tuned=TUNED, grid=Grid(deferral=9, exits=5)))
     for point in points[::7]:
         run = answers.run(policies(point.router, point.exit_policy))
         right = (run.answers == answers.goal).all(axis=1).mean()
         assert (right, run.deferred.mean()) == pytest.approx((point.accuracy, point.deferred))
         assert run.seconds / answers.full.seconds == pytest.approx(point.cost)
-    best = choose(answers, max_drop=0.01, exit_policy=Steady(0.5), router=LongLast(0.5), per_exit=True)
+    best = choose(answers, max_drop=0.01, tuned=TUNED, per_exit=True)
     assert isinstance(best.exit_policy, Steady)
     assert isinstance(best.router, LongLast)
     assert best.cost < 1
@@ -82,11 +85,11 @@ def test_its_thresholds_are_chosen() -> None:
 def test_it_is_certified_for_texts() -> None:
     answers = recorded(2000)
     grid = PathGrid(risks=16, steps=30, blends=(0.0,))
-    found = certify_texts(answers, Claim(MaxDrop(0.03)), exit_policy=Steady(0.5), router=LongLast(0.5), grid=grid)
+    found = certify_texts(answers, Claim(MaxDrop(0.03)), tuned=TUNED, grid=grid)
     assert isinstance(found, Certified)
     assert isinstance(found.policies.routers[0], LongLast)
     exits = found.policies.exits[-1]
-    assert isinstance(tunable_exit(exits), Steady)
+    assert isinstance(Tuned.of(defer_all, exits).exit_policy, Steady)
     tester = answers.with_temperatures(found.temperatures).select(found.tested_on)
     assert np.array_equal(tester.run(found.policies).answers, found.run.answers)
     written = found.policies.to_json()
@@ -105,8 +108,8 @@ def test_it_is_certified_for_sentences() -> None:
 
 
 def test_the_part_that_can_be_tuned() -> None:
-    assert tunable_exit(any_of(Steady(0.5), AtExit(4))) == Steady(0.5)
-    assert tunable_exit(never) is None
-    assert tunable_router(LongLast(0.3)) == LongLast(0.3)
+    assert Tuned.of(LongLast(0.3), any_of(Steady(0.5), AtExit(4))) == Tuned(LongLast(0.3), Steady(0.5))
     for router in (defer_all, Learned(0.5, (1.0, 1.0, 1.0, 1.0), 0.0)):
-        assert repr(tunable_router(router)).startswith("Threshold")
+        assert Tuned.of(router, never) == Tuned()
+    assert Tuned.of(Threshold(0.3), never).is_confidence
+    assert not Tuned.of(LongLast(0.3), never).is_confidence

@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 
 from cascade.calibration.costs import Costs
+from cascade.calibration.leaving import leave
 from cascade.calibration.observing import run_both
 from cascade.calibration.runs import policies_of, with_policies
 from cascade.calibration.sentences import WordAnswers
-from cascade.calibration.thresholds.choosing import choose_words
-from cascade.calibration.thresholds.f1 import check_bio, entity_f1
-from cascade.calibration.thresholds.leaving import leave
-from cascade.calibration.thresholds.points import Point
+from cascade.calibration.thresholds.points import Point, choose_words
 from cascade.calibration.thresholds.tagger import choose_tagger
 from cascade.calibration.thresholds.words import EXITS, WordGrid, replay_words, word_exits
 from cascade.core.rows import IntArray, Units
@@ -28,6 +26,7 @@ from cascade.policies.exits import AtExit, ExitPolicy, Margin, MaxProbability, P
 from cascade.policies.routing import DeferAll, Threshold, defer_all, defer_none
 from cascade.policies.unit_exits import ExitByToken, SentenceExit, TokenExit
 from cascade.policies.windows import Windows, whole_sentences
+from cascade.text.entity_f1 import check_bio, entity_f1
 from tests.models.tagged import GRID as SMALL
 from tests.models.tagged import sentences
 from tests.models.toy_answers import COLD
@@ -66,7 +65,7 @@ def words() -> Units:
     ids=repr,
 )
 def test_policies_that_halt_no_word_are_replayed_exactly(toy: ToyTagger, words: Units, policy: ExitPolicy) -> None:
-    taken = leave(policy, toy.tier2().all_exits(words), words, LAYERS)
+    taken = leave(policy, toy.tier2().all_exits(words), LAYERS, words=words)
     np.testing.assert_array_equal(np.array(LAYERS)[taken], toy.tier2(exit_policy=policy).score(words).exit_layer)
 
 
@@ -76,7 +75,7 @@ def test_policies_that_halt_no_word_are_replayed_exactly(toy: ToyTagger, words: 
 def test_policies_that_halt_words_are_replayed_on_frozen_answers(
     toy: ToyTagger, words: Units, policy: ExitPolicy
 ) -> None:
-    taken = leave(policy, toy.tier2().all_exits(words), words, LAYERS)
+    taken = leave(policy, toy.tier2().all_exits(words), LAYERS, words=words)
     exits = toy.tier2(exit_policy=policy).score(words).exit_layer
     first = exits == exits.min()  # until then no word has halted
     np.testing.assert_array_equal(np.array(LAYERS)[taken] == exits.min(), first)
@@ -93,7 +92,7 @@ def test_costs_count_what_the_graphs_see(
     mask = None if targets is None else np.isin(np.arange(len(words)), targets)
     toy.tier2(exit_policy=policy).score(words, targets=mask)
     actives, tokens = toy.actives, toy.tokens
-    taken = leave(policy, toy.tier2().all_exits(words), words, LAYERS)[None]
+    taken = leave(policy, toy.tier2().all_exits(words), LAYERS, words=words)[None]
     ones = (1.0,) * 4
     assert Costs(0, ones).of_tier2(taken, words, mask).tolist() == [actives]
     assert Costs(0, ones, ones).of_tier2(taken, words, mask).tolist() == [tokens]
@@ -103,7 +102,7 @@ def test_costs_count_what_the_graphs_see(
 
 
 def test_costs_by_layers() -> None:
-    costs = Costs.by_layers(LAYERS, tier1=0.1, halted=HALTED)
+    costs = Costs.by_layers(LAYERS, tier1=0.1, halted=0.28)
     words = sentences_of([[1, 2], [1]])  # 5 and 3 tokens
     assert costs.tier1 == pytest.approx(0.6)
     assert costs.full == 6
@@ -113,7 +112,7 @@ def test_costs_by_layers() -> None:
     np.testing.assert_allclose(costs.of_tier2(taken, words), 48 - np.array(saved))
     empty = sentences_of([[], []])
     assert costs.of_tier2(np.zeros((2, 0), dtype=np.int64), empty).tolist() == [0, 0]
-    assert leave(TokenExit(0.5), np.zeros((0, 4, 3), dtype=np.float32), empty, LAYERS).tolist() == []
+    assert leave(TokenExit(0.5), np.zeros((0, 4, 3), dtype=np.float32), LAYERS, words=empty).tolist() == []
 
 
 def test_observed_costs_are_seconds_per_token(toy: ToyTagger, words: Units) -> None:

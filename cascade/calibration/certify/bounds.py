@@ -52,12 +52,8 @@ def upper_limit(events: IntArray | int, examples: IntArray | int, *, confidence:
 def examples_needed(bound: float, *, confidence: float = 0.95, rate: float = 0.0) -> int:
     """The least number of examples that certifies a setting whose events come at `rate`, if they come as expected.
 
-    A sample has more events than its expectation about every other time: plan with a few more.
-
-    Args:
-        bound: in (0, 1).
-        confidence: in (0, 1).
-        rate: of events, below `bound`. The number grows with 1 / (bound - rate)^2.
+    `rate` must be below `bound`; the number grows with 1 / (bound - rate)^2. A sample has more events than its
+    expectation about every other time: plan with a few more.
 
     Raises:
         OptionError: a bound or confidence outside (0, 1), or a rate that is not below the bound.
@@ -78,15 +74,12 @@ def examples_needed(bound: float, *, confidence: float = 0.95, rate: float = 0.0
 
 
 def fixed_sequence(p_values: Iterable[float], *, level: float = 0.05) -> int:
-    """How many leading points pass, each tested at the full level, up to the first that fails.
+    """How many leading points pass, each tested at the full level, up to the first that fails. NaN does not pass.
 
-    The order must be fixed before these examples are seen. The chance that any point that passed is unsafe is at most
-    the level, because the first unsafe point of the order has to pass, which is one test (fixed-sequence testing;
-    "Learn then Test", Angelopoulos et al. 2021). Nothing is assumed about how risk changes along the order.
-
-    Args:
-        p_values: read up to the first failure and no further, as each may be expensive. NaN does not pass.
-        level: the error allowed to the whole sequence, 1 - confidence.
+    The order must be fixed before these examples are seen; `p_values` are read up to the first failure. The chance that
+    any point that passed is unsafe is at most the level, because the first unsafe point of the order has to pass, which
+    is one test (fixed-sequence testing; "Learn then Test", Angelopoulos et al. 2021). Nothing is assumed about how risk
+    changes along the order.
 
     Raises:
         OptionError: a level outside (0, 1).

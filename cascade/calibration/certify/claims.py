@@ -28,46 +28,12 @@ class Unit(Enum):
 
 
 @dataclass(frozen=True)
-class MaxDrop:
-    """Accuracy may be at most so much below that of tier 2 at full depth.
-
-    Tested is harm: the cascade answers wrongly where full depth is right. drop = P(harm) - P(gain) <= P(harm).
+class _Bound:
+    """What both ways of asking share.
 
     Attributes:
-        bound: in (0, 1), 0.01 being a point.
-        two_sided: test instead that right and wrong differ at all (harm or gain), which bounds the change of accuracy
-            in either direction.
-        per_class: the bound must hold among the texts of each label separately.
-    """
-
-    bound: float = 0.01
-    two_sided: bool = field(default=False, kw_only=True)
-    per_class: bool = field(default=False, kw_only=True)
-    needs_labels: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "bound", check_inside("the drop", self.bound, "0.01 is one point"))
-
-    def describe(self, unit: Unit = Unit.TEXT) -> str:
-        """The claim in words."""
-        what = "accuracy" if unit is Unit.TEXT else f"accuracy of {unit.value}s"
-        apart = "differs by at most" if self.two_sided else "is at most"
-        beside = f"from that of {FULL}" if self.two_sided else f"below that of {FULL}"
-        points = f"{_percent(self.bound)} {'point' if self.bound <= 0.01 else 'points'}"
-        return f"{what} {apart} {points} {beside}{_classes(self.per_class)}"
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dict: the name under `ask`, and the fields."""
-        return {"ask": "MaxDrop", **asdict(self)}
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """The answer may differ from that of tier 2 at full depth in at most this share; bounds the drop too.
-
-    Attributes:
-        bound: in (0, 1).
-        per_class: the bound must hold among the texts of each answer of full depth separately.
+        bound: of a rate, in (0, 1); 0.01 is one of a hundred.
+        per_class: the bound must hold separately among the texts of each label, or of each answer of full depth.
     """
 
     bound: float = 0.01
@@ -75,16 +41,47 @@ class Agreement:
     needs_labels: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bound", check_inside("the disagreement", self.bound, "0.01 is one of a hundred"))
+        object.__setattr__(self, "bound", check_inside("the bound", self.bound, "0.01 is one of a hundred"))
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict: the name under `ask`, and the fields."""
+        return {"ask": type(self).__name__, **asdict(self)}
+
+    def _separately(self) -> str:
+        return ", for every label separately" if self.per_class else ""
+
+
+@dataclass(frozen=True)
+class MaxDrop(_Bound):
+    """Accuracy may be at most so much below that of tier 2 at full depth, 0.01 being a point.
+
+    Tested is harm: the cascade answers wrongly where full depth is right. drop = P(harm) - P(gain) <= P(harm).
+
+    Attributes:
+        two_sided: test instead that right and wrong differ at all (harm or gain), which bounds the change of accuracy
+            in either direction.
+    """
+
+    two_sided: bool = field(default=False, kw_only=True)
+    needs_labels: ClassVar[bool] = True
+
+    def describe(self, unit: Unit = Unit.TEXT) -> str:
+        """The claim in words."""
+        what = "accuracy" if unit is Unit.TEXT else f"accuracy of {unit.value}s"
+        apart = "differs by at most" if self.two_sided else "is at most"
+        beside = f"from that of {FULL}" if self.two_sided else f"below that of {FULL}"
+        points = f"{_percent(self.bound)} {'point' if self.bound <= 0.01 else 'points'}"
+        return f"{what} {apart} {points} {beside}{self._separately()}"
+
+
+@dataclass(frozen=True)
+class Agreement(_Bound):
+    """The answer may differ from that of tier 2 at full depth in at most this share; bounds the drop too."""
 
     def describe(self, unit: Unit = Unit.TEXT) -> str:
         """The claim in words."""
         share = f"at most {_percent(self.bound)} % of {unit.value}s"
-        return f"the answer differs from that of {FULL} for {share}{_classes(self.per_class)}"
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dict: the name under `ask`, and the fields."""
-        return {"ask": "Agreement", **asdict(self)}
+        return f"the answer differs from that of {FULL} for {share}{self._separately()}"
 
 
 RiskTarget: TypeAlias = "MaxDrop | Agreement"
@@ -131,7 +128,3 @@ class Claim:
 
 def _percent(share: float) -> str:
     return f"{share * 100:.4g}"
-
-
-def _classes(per_class: bool) -> str:
-    return ", for every label separately" if per_class else ""

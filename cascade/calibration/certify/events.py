@@ -56,17 +56,10 @@ def differ(given: IntArray, other: IntArray) -> BoolArray:
 
 
 def lost(ask: RiskTarget, given: IntArray, full: IntArray, goal: IntArray) -> BoolArray:
-    """Where an answer counts against what was asked.
+    """Where an answer counts against what was asked. Shape `(answers, columns)` each, to `(answers,)`.
 
-    Args:
-        ask: `MaxDrop`: harm, the answer being wrong where full depth is right; if two-sided gain too. `Agreement`:
-            another answer than that of full depth.
-        given: the answers. Shape `(answers, columns)`.
-        full: those of full depth. Same shape.
-        goal: the right ones. Same shape.
-
-    Returns:
-        Shape `(answers,)`.
+    `MaxDrop`: harm, the answer being wrong where full depth is right; if two-sided gain too. `Agreement`: another
+    answer than that of full depth.
     """
     if not isinstance(ask, MaxDrop):
         return differ(given, full)

@@ -34,14 +34,7 @@ def data_of(file: Path, outcome: Outcome) -> Data:
 def issue(
     pipeline: Classifier | Tagger, outcome: Certified, data: Data, *, warnings: Sequence[str] = ()
 ) -> Certificate:
-    """The certificate of a bundle with the setting that was certified.
-
-    Args:
-        pipeline: the bundle that was calibrated.
-        outcome: of the calibration.
-        data: the examples.
-        warnings: about the examples, beside those of the outcome.
-    """
+    """The certificate of a bundle with the setting that was certified. `warnings`: beside those of the outcome."""
     figures, taken, claim = outcome.figures, outcome.taken, outcome.claim
     passed = [step.policies for step in outcome.steps[: outcome.number]]
     # Evenly from all that passed, the one just before among them; the safest stays the first.

@@ -32,28 +32,22 @@ FLIPS = 2000
 
 
 def helps(answers: TextAnswers) -> FloatArray:
-    """How much of a harm it is to keep tier 1's answer about each row.
+    """How much of a harm it is to keep tier 1's answer about each item.
 
     1 where tier 1 is wrong and tier 2 right, else 0. Without labels, where the two differ, how sure tier 2 is of its
-    answer, else 0. Shape `(rows,)`.
+    answer, else 0. Shape `(items,)`.
     """
-    several, full = answers.multi_label, answers.tier2[:, -1]
+    several, full = answers.multi_label, answers.full_probabilities
     first, second = answers_of(answers.tier1, multi_label=several), answers_of(full, multi_label=several)
     differ = (first != second).any(axis=1)
     if answers.truth is None:
         return np.where(differ, max_probability(full, multi_label=several), 0).astype(np.float32)
-    right = (second == answers.goal[answers.items]).all(axis=1)
-    mended: FloatArray = (differ & right).astype(np.float32)
+    mended: FloatArray = (differ & (second == answers.goal).all(axis=1)).astype(np.float32)
     return mended
 
 
 def fit_router(state: RoutingState, helping: FloatArray, *, threshold: float = 0.95) -> Learned:
-    """A router that estimates where tier 2 helps.
-
-    Args:
-        state: of rows.
-        helping: how much tier 2 helps (`helps`), in [0, 1]. Shape `(rows,)`.
-        threshold: of the router.
+    """A router that estimates where tier 2 helps. `helping`: how much it does (`helps`), in [0, 1].
 
     Raises:
         OptionError: tier 2 helps everywhere or nowhere.

@@ -19,13 +19,11 @@ import numpy as np
 
 from cascade.calibration.certify.bounds import upper_limit
 from cascade.calibration.certify.claims import RiskTarget
-from cascade.calibration.certify.curves import Risk
-from cascade.calibration.certify.heads import Heads
+from cascade.calibration.certify.heads import Heads, Risk
 from cascade.calibration.certify.outcomes import Step
-from cascade.calibration.ranked import EXIT, ROUTER, Ranked
+from cascade.calibration.ranked import Ranked, Tuned
 from cascade.calibration.runs import two_tiers
 from cascade.calibration.texts import TextAnswers
-from cascade.policies.tuning import Tunable
 
 __all__ = ["PathGrid", "text_path"]
 
@@ -52,20 +50,14 @@ class PathGrid:
 
 
 def text_path(
-    answers: TextAnswers,
-    ask: RiskTarget,
-    *,
-    router: Tunable = ROUTER,
-    exit_policy: Tunable = EXIT,
-    grid: PathGrid | None = None,
+    answers: TextAnswers, ask: RiskTarget, *, tuned: Tuned | None = None, grid: PathGrid | None = None
 ) -> tuple[Step, ...]:
     """Settings in the order in which they are to be tested, safest first: rising in risk, falling in cost.
 
     Args:
         answers: of the choosing share. Windows of a long text count as one example each.
         ask: what is bounded.
-        router: whose threshold is moved.
-        exit_policy: whose thresholds are moved.
+        tuned: whose thresholds are moved.
         grid: `PathGrid()` if left out.
 
     Returns:
@@ -74,7 +66,7 @@ def text_path(
     grid = grid or PathGrid()
     best: tuple[float, _Line] | None = None
     for blend in dict.fromkeys((0.0, *grid.blends)):
-        heads = Heads.of(Ranked.of(answers, router=router, exit_policy=exit_policy, blend=blend), ask)
+        heads = Heads.of(Ranked.of(answers, tuned or Tuned(), blend=blend), ask)
         for line in _lines(heads, grid, ask):
             score = line.score(ask)
             if best is None or score < best[0]:
@@ -136,7 +128,7 @@ class _Line:
     def _step(self, number: int) -> Step:
         heads, taken = self.heads, self.risks[number]
         policies = two_tiers(
-            heads.ranked.router.at(heads.threshold(self.ratio * taken)),
+            heads.ranked.tuned.router.at(heads.threshold(self.ratio * taken)),
             heads.policy(taken, self.cap),
             blend=heads.ranked.blend,
             temperatures=heads.ranked.answers.temperatures,

@@ -13,29 +13,27 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cascade.calibration.certify.bounds import fixed_sequence, upper_limit
-from cascade.calibration.certify.claims import Agreement, Claim, Unit
+import numpy as np
+
+from cascade.calibration.certify.bounds import examples_needed, fixed_sequence, upper_limit
+from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, Unit
 from cascade.calibration.certify.events import by_class, count, figures_of
 from cascade.calibration.certify.outcomes import Certified, Outcome, Refused, Step, Tested
-from cascade.calibration.certify.refusals import infeasible_reason, refusal
 from cascade.calibration.certify.split import Split
 from cascade.calibration.runs import Run, Sample
+from cascade.core.rounding import percent, percent_up
 from cascade.exceptions import OptionError
 
 __all__ = ["Chosen", "certify", "check_labels", "disagreement_limit"]
 
 S = TypeVar("S", bound=Sample)
 
+SHOWN = 8  # classes in a message
+
 
 @dataclass(frozen=True, eq=False)
 class Chosen(Generic[S]):
-    """What the choosing share chose.
-
-    Attributes:
-        steps: the path.
-        tester: the testing share, with the temperatures of the path.
-        warnings: what has to be said of the choice, each a sentence without a full stop.
-    """
+    """What the choosing share chose: a path, the testing share with its temperatures, and what has to be said of it."""
 
     steps: Sequence[Step]
     tester: S
@@ -62,9 +60,6 @@ def certify(
         seed: that it was drawn by.
         labels: names, for messages about classes; numbers if left out.
         progress: called with 1 for each setting that was tested.
-
-    Raises:
-        OptionError: a claim that needs labels where there are none.
     """
     check_labels(claim, labelled=examples.labelled)
     chooser, tester = examples.select(split.choosers), examples.select(split.testers)
@@ -78,7 +73,7 @@ def certify(
         temperatures=examples.temperatures,
         seed=seed,
     )
-    infeasible = infeasible_reason(claim, tester, split, labels)
+    infeasible = _infeasible_reason(claim, tester, split, labels)
     if infeasible is not None:
         return Refused(**vars(outcome), why=infeasible[0], examples_needed=infeasible[1])
     chosen = choose(chooser, tester)
@@ -107,7 +102,7 @@ def certify(
         "warnings": chosen.warnings,
     }
     if not passed:
-        why, needed = refusal(claim, tested, len(tester), split)
+        why, needed = _refusal(claim, tested, len(tester), split)
         return Refused(**said, why=why, examples_needed=needed)
     run, number = passing[0], passed - 1
     figures = figures_of(tester, run, tester.timed(steps[number].policies))
@@ -153,3 +148,41 @@ def _method(claim: Claim) -> str:
     return (
         f"fixed-sequence testing along a path chosen on other examples, by an exact binomial test{classes}{sentences}"
     )
+
+
+def _infeasible_reason(
+    claim: Claim, tester: Sample, split: Split, labels: Sequence[str]
+) -> tuple[str, int | None] | None:
+    """Why not even a setting without a single event could pass, and how many examples that would take."""
+    ask, unit = claim.ask, claim.unit.value
+    least = examples_needed(ask.bound, confidence=claim.confidence)
+    if not ask.per_class:
+        if len(tester) >= least:
+            return None
+        why = f"{len(tester)} {unit}s are left to test with, and even without a single event it takes {least}"
+        return why, split.in_all(least)
+    sizes = tester.classes(tester.goal if isinstance(ask, MaxDrop) else tester.full.answers).sum(axis=1)
+    few = np.flatnonzero(sizes < least)
+    if not len(few):
+        return None
+    named = [f"{repr(labels[n]) if n < len(labels) else f'class {n}'} ({sizes[n]})" for n in few.tolist()]
+    listed = ", ".join(named[:SHOWN]) + (f" and {len(named) - SHOWN} more" if named[SHOWN:] else "")
+    why = f"{least} {unit}s of every class are needed to test with, fewer are left of {listed}"
+    # The rarest class decides; of a class that is not there nothing can be told.
+    return why, split.in_all(least * len(tester) / int(sizes.min())) if sizes.min() else None
+
+
+def _refusal(claim: Claim, tested: Sequence[Tested], testers: int, split: Split) -> tuple[str, int | None]:
+    """Why the first setting of the path did not pass, and how many examples would do for it."""
+    if not tested:
+        return "nothing that was tried is both cheaper than tier 2 at full depth and likely to keep the bound", None
+    first = tested[0]
+    of = f"{claim.unit.value}s of the worst class" if claim.ask.per_class else f"{claim.unit.value}s"
+    seen = (
+        f"the safest setting of the path has {first.events} events among {first.examples} {of} "
+        f"({percent(first.rate)}, upper limit {percent_up(first.upper)})"
+    )
+    if first.rate >= claim.ask.bound:
+        return f"{seen}, which is no less than the bound", None
+    least = examples_needed(claim.ask.bound, confidence=claim.confidence, rate=first.rate)
+    return f"{seen}, too many to be sure of the bound", split.in_all(least * testers / first.examples)

@@ -18,7 +18,7 @@ from cascade.calibration.certify.split import Split
 from cascade.calibration.certify.word_paths import GRID, Reach, word_path
 from cascade.calibration.examples import copies_said, distinct, tag_numbers
 from cascade.calibration.observing import observe_sentences
-from cascade.calibration.progress import Stages, no_progress
+from cascade.calibration.runs import Stages, no_progress
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.thresholds.words import WordGrid
 from cascade.core.rows import IntArray
@@ -39,7 +39,6 @@ def calibrate_sentences(
     claim: Claim,
     *,
     seed: int = 0,
-    chosen: float = CHOSEN,
     grid: WordGrid = GRID,
     progress: Stages = no_progress,
 ) -> Certified | Refused:
@@ -50,8 +49,7 @@ def calibrate_sentences(
         sentences: lists of words, drawn as those will be that the claim is about. Empty ones and copies are left out.
         tags: the right tags, one per word; `None` where nobody knows.
         claim: what, and how surely, about sentences.
-        seed: of the split.
-        chosen: share of the sentences that the path is chosen on, 500 of them at most; the others test it.
+        seed: of the split: 30 % of the sentences, 500 at most, choose a path, the others test it.
         grid: what is replayed on them.
         progress: of each stage of the work.
 
@@ -68,7 +66,7 @@ def calibrate_sentences(
         tag_numbers(sentences, tags, tagger.labels)  # faults are named by the numbers that the caller knows
     some = np.flatnonzero([len(words) > 0 for words in sentences])
     numbers = some[distinct([sentences[number] for number in some.tolist()])]
-    split = Split.of(len(numbers), claim, seed=seed, chosen=chosen, most=CHOOSERS, least=FEWEST)
+    split = Split.of(len(numbers), claim, seed=seed, chosen=CHOSEN, most=CHOOSERS, least=FEWEST)
     given = [sentences[number] for number in numbers.tolist()]
     truth = None if tags is None else tag_numbers(given, [tags[number] for number in numbers.tolist()], tagger.labels)
     with progress("both tiers", 3 * sum(map(len, given))) as ahead:
@@ -91,26 +89,14 @@ def certify_sentences(
     claim: Claim,
     *,
     seed: int = 0,
-    chosen: float = CHOSEN,
     split: Split | None = None,
     grid: WordGrid = GRID,
     reach: Reach | None = None,
     progress: Stages = no_progress,
 ) -> Certified | Refused:
-    """The same of sentences that are encoded already.
-
-    Args:
-        answers: of all sentences, with costs.
-        claim: about sentences.
-        seed: see `calibrate_sentences`.
-        chosen: share of the sentences that choose.
-        split: instead of one drawn by `seed` and `chosen`.
-        grid: what is replayed.
-        reach: of the path.
-        progress: of each stage of the work.
-    """
+    """The same of sentences that are encoded already, with costs. `split`: instead of 30 % that are drawn by `seed`."""
     _check(claim, labelled=answers.labelled)
-    split = split or Split.of(len(answers), claim, seed=seed, chosen=chosen, most=CHOOSERS, least=FEWEST)
+    split = split or Split.of(len(answers), claim, seed=seed, chosen=CHOSEN, most=CHOOSERS, least=FEWEST)
     cut = len(answers) - len(answers.fitting())
     warnings = (
         f"{cut} sentences are longer than a tier reads at once: they were tested, but no path was chosen on them",

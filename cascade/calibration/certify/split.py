@@ -35,16 +35,10 @@ class Split:
 
     @classmethod
     def of(cls, total: int, claim: Claim, *, seed: int, chosen: float, most: int, least: int) -> Split:
-        """Draw both shares.
+        """Draw both shares of so many examples by a seed.
 
-        Args:
-            total: examples.
-            claim: where examples are few, more of them test than `chosen` leaves, if so many are needed to show the
-                claim without a single event.
-            seed: of the draw.
-            chosen: share that chooses, in (0, 1).
-            most: see above.
-            least: examples, below which there is nothing to choose from.
+        Where examples are few, more of them test than `chosen` leaves, if so many are needed to show the claim without
+        a single event. `least`: examples, below which there is nothing to choose from.
 
         Raises:
             DataError: fewer examples than `least`.

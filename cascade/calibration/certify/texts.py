@@ -17,15 +17,13 @@ from cascade.calibration.certify.procedure import Chosen, certify, check_labels
 from cascade.calibration.certify.split import Split
 from cascade.calibration.examples import copies_said, distinct
 from cascade.calibration.observing import observe_texts
-from cascade.calibration.progress import Stages, no_progress
-from cascade.calibration.ranked import EXIT, ROUTER
-from cascade.calibration.runs import with_policies
+from cascade.calibration.ranked import Tuned
+from cascade.calibration.runs import Stages, no_progress, with_policies
 from cascade.calibration.temperature import LEAST, MOST, at_limit, fit_temperatures
 from cascade.calibration.texts import TextAnswers
 from cascade.core.confidence import answers as answers_of
 from cascade.core.rows import IntArray
 from cascade.pipelines.classifier import Classifier
-from cascade.policies.tuning import Tunable
 
 __all__ = ["calibrate_texts", "certify_texts", "confirmed"]
 
@@ -42,9 +40,7 @@ def calibrate_texts(
     claim: Claim,
     *,
     seed: int = 0,
-    chosen: float = CHOSEN,
-    router: Tunable = ROUTER,
-    exit_policy: Tunable = EXIT,
+    tuned: Tuned | None = None,
     progress: Stages = no_progress,
 ) -> tuple[Certified | Refused, TextAnswers]:
     """Find the cheapest setting of a classifier that can be certified.
@@ -55,10 +51,8 @@ def calibrate_texts(
         truth: number of the label of each, shape `(texts,)`, or zeros and ones per label, shape `(texts, labels)`;
             `None` where nobody knows.
         claim: what, and how surely.
-        seed: of the split.
-        chosen: share of the texts that the path is chosen on, 5,000 of them at most; the others test it.
-        router: whose threshold is chosen.
-        exit_policy: whose thresholds are chosen.
+        seed: of the split: a fifth of the texts, 5,000 at most, chooses a path, the others test it.
+        tuned: whose thresholds are chosen.
         progress: of each stage of the work.
 
     Returns:
@@ -71,21 +65,13 @@ def calibrate_texts(
     """
     check_labels(claim, labelled=truth is not None)
     kept = distinct(texts)
-    split = Split.of(len(kept), claim, seed=seed, chosen=chosen, most=CHOOSERS, least=FEWEST)
+    split = Split.of(len(kept), claim, seed=seed, chosen=CHOSEN, most=CHOOSERS, least=FEWEST)
     given = [texts[number] for number in kept.tolist()]
     with progress("both tiers", 2 * len(given)) as ahead:
         answers = observe_texts(classifier, given, None if truth is None else truth[kept], progress=ahead)
     with progress("testing the path", PathGrid().steps) as ahead:
-        found = certify_texts(
-            answers,
-            claim,
-            labels=classifier.labels,
-            seed=seed,
-            split=split,
-            router=router,
-            exit_policy=exit_policy,
-            progress=ahead,
-        )
+        options: dict[str, Any] = {"labels": classifier.labels, "seed": seed, "split": split, "tuned": tuned}
+        found = certify_texts(answers, claim, progress=ahead, **options)
     if isinstance(found, Certified):
         with progress("running what was chosen", 1) as ahead:
             real = with_policies(classifier, found.policies).predict([given[n] for n in found.tested_on.tolist()])
@@ -107,54 +93,47 @@ def certify_texts(
     *,
     labels: Sequence[str] = (),
     seed: int = 0,
-    chosen: float = CHOSEN,
     split: Split | None = None,
     temper: bool = True,
     learn_router: bool = True,
-    router: Tunable = ROUTER,
-    exit_policy: Tunable = EXIT,
+    tuned: Tuned | None = None,
     grid: PathGrid | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Certified | Refused:
-    """The same from recorded answers, without the run of what was chosen.
+    """The same from recorded answers about distinct texts, without the run of what was chosen.
 
     Args:
-        answers: of both tiers, at all exits, about distinct texts.
+        answers: of both tiers, at all exits.
         claim: about texts.
         labels: names, for messages about classes; numbers if left out.
         seed: of the shares.
-        chosen: share of the texts that choose.
-        split: instead of one drawn by `seed` and `chosen`.
+        split: instead of a fifth of the texts that is drawn by `seed`.
         temper: fit temperatures on the choosing share, where it has labels and 100 texts at least.
         learn_router: try a learned router there, in place of the largest probability.
-        router: whose threshold is chosen.
-        exit_policy: whose thresholds are chosen.
+        tuned: whose thresholds are chosen.
         grid: settings that are tried.
         progress: called with 1 for each setting that was tested.
     """
-    split = split or Split.of(len(answers), claim, seed=seed, chosen=chosen, most=CHOOSERS, least=FEWEST)
+    split = split or Split.of(len(answers), claim, seed=seed, chosen=CHOSEN, most=CHOOSERS, least=FEWEST)
 
     def choose(chooser: TextAnswers, tester: TextAnswers) -> Chosen[TextAnswers]:
         warnings: tuple[str, ...] = ()
         if temper and chooser.truth is not None and len(chooser) >= ENOUGH:
             chooser, tester, warnings = _tempered(chooser, tester)
-        learned = better_router(chooser, seed=seed) if learn_router and router.at(0.5) == ROUTER else None
-        steps = text_path(chooser, claim.ask, router=learned or router, exit_policy=exit_policy, grid=grid)
+        moved = tuned or Tuned()
+        learned = better_router(chooser, seed=seed) if learn_router and moved.is_confidence else None
+        moved = moved if learned is None else replace(moved, router=learned)
+        steps = text_path(chooser, claim.ask, tuned=moved, grid=grid)
         return Chosen(steps, tester, warnings)
 
     return certify(answers, claim, choose, split=split, seed=seed, labels=labels, progress=progress)
 
 
 def confirmed(found: Certified, tester: TextAnswers, real: IntArray) -> Certified | Refused:
-    """What is left of a certificate once the engine has run its setting on the testing share.
+    """What is left of a certificate once the engine has run its setting on the testing share; `real`: its answers.
 
     A replay rescales recorded float32 probabilities, so an answer may differ by rounding. That is said, and the claim
     must hold for what really ran.
-
-    Args:
-        found: by replay.
-        tester: the testing share.
-        real: the engine's answers, in the form of `confidence.answers`.
     """
     apart = int(differ(real, found.run.answers).sum())
     if not apart:
@@ -171,13 +150,9 @@ def confirmed(found: Certified, tester: TextAnswers, real: IntArray) -> Certifie
 
 def _tempered(chooser: TextAnswers, tester: TextAnswers) -> tuple[TextAnswers, TextAnswers, tuple[str, ...]]:
     """Both shares with temperatures that fit the choosing share, and what has to be said of them."""
-    goal = chooser.goal[chooser.items]
-    fitted = fit_temperatures(
-        (chooser.tier1[:, None], chooser.tier2),
-        goal if chooser.binary else goal[:, 0],
-        was=chooser.temperatures,
-        multi_label=chooser.multi_label,
-    )
+    goal = chooser.goal if chooser.binary else chooser.goal[:, 0]
+    heads = (chooser.tier1[:, None], goal), (chooser.tier2, goal[chooser.items])
+    fitted = fit_temperatures(heads, was=chooser.temperatures, multi_label=chooser.multi_label)
     before, tester = tester.full.answers, tester.with_temperatures(fitted)
     moved = int(np.count_nonzero(differ(before, tester.full.answers)))
     warnings = []

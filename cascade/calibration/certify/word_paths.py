@@ -17,8 +17,7 @@ import numpy as np
 from cascade.calibration.certify.claims import Agreement, MaxDrop, RiskTarget
 from cascade.calibration.certify.events import lost
 from cascade.calibration.certify.outcomes import Step
-from cascade.calibration.progress import Stages, no_progress
-from cascade.calibration.runs import Run, two_tiers
+from cascade.calibration.runs import Run, Stages, no_progress, two_tiers
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.thresholds.points import Point, front
 from cascade.calibration.thresholds.words import WordGrid, replay_words
@@ -92,8 +91,10 @@ def word_path(
     rate = _rate(ask, sentences, alone)
     most = min(1.0, 2 * reach.riskiest * ask.bound * (float(missed.mean()) / rate if rate else 1.0))
     grid = _affordable(grid, sentences.tier1.score(sentences.words).confidence, missed, most)
-    points = [point for point in _replayed(sentences, goal, most, grid, progress) if point.cost < 1]
-    best = [*_evenly(front(points), [math.log(point.cost) for point in front(points)], reach.run), *_careful(grid)]
+    with progress("replaying settings", grid.reads(sentences)) as ahead:
+        points = replay_words(sentences, goal, max_drop=most, grid=grid, progress=ahead)
+    points = front(point for point in points if point.cost < 1)
+    best = [*_evenly(points, [math.log(point.cost) for point in points], reach.run), *_careful(grid)]
     steps, seen = [], np.zeros((len(best), 2))
     with progress("running the best of them", len(best)) as ahead:
         for number, point in enumerate(best):
@@ -124,38 +125,13 @@ def _rate(ask: RiskTarget, answers: WordAnswers, run: Run) -> float:
     return float(answers.events(lost(ask, run.answers, answers.full.answers, answers.goal)).mean())
 
 
-def _replayed(answers: WordAnswers, goal: IntArray, most: float, grid: WordGrid, progress: Stages) -> list[Point]:
-    reads, read = len(answers.words) * (1 + len(grid.windows) * len(grid.deferred)), [0]
-    with progress("replaying settings", reads) as ahead:
-
-        def note(count: int) -> None:
-            read[0] += count
-            ahead(count)
-
-        points = replay_words(answers, goal, max_drop=most, grid=grid, progress=note)
-        ahead(max(0, reads - read[0]))  # windows are shorter than their sentences
-    return points
-
-
 def _careful(grid: WordGrid) -> list[Point]:
     """Tier 2 alone, exited only where it is very sure: where nothing else is safe enough.
 
     The replay drops these, as none of its sentences may be harmed by cheaper ones. What they cost is not known yet.
     """
     strict = [grid.exits[-1].at(round(1 - doubt, 9)) for doubt in grid.doubts[:CAREFUL]] if grid.exits else []
-    return [
-        Point(
-            router=defer_all,
-            exit_policy=policy,
-            windows=whole_sentences,
-            accuracy=0.0,
-            drop=0.0,
-            deferred=1.0,
-            mean_layer=0.0,
-            cost=math.nan,
-        )
-        for policy in strict
-    ]
+    return [Point(router=defer_all, exit_policy=policy, windows=whole_sentences) for policy in strict]
 
 
 def _cost_alone(answers: WordAnswers, run: Run) -> float:
@@ -168,13 +144,9 @@ def _cost_alone(answers: WordAnswers, run: Run) -> float:
 
 
 def _affordable(grid: WordGrid, sure: FloatArray, missed: BoolArray, most: float) -> WordGrid:
-    """The grid without shares to defer that leave tier 1 more harm than may be, whatever tier 2 does.
+    """The grid without shares to defer that leave tier 1 more harm than `most`, whatever tier 2 does.
 
-    Args:
-        grid: what is replayed.
-        sure: confidence of tier 1. Shape `(words,)`.
-        missed: where its answer would count as harm. Shape `(words,)`.
-        most: share of the words.
+    `sure`: confidence of tier 1; `missed`: where its answer would count as harm. Shape `(words,)` both.
     """
     harm = np.cumsum(missed[np.argsort(-sure, kind="stable")]) / len(missed)
     kept = [math.ceil((1 - share) * len(missed)) - 1 for share in grid.deferred]

@@ -1,1 +1,1 @@
-"""An outcome for people and programs: `written` as JSON, `figure` as a picture, `machine` says where it was made."""
+"""An outcome for people and programs: `written` as JSON, `figure` as a picture."""

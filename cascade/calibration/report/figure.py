@@ -39,19 +39,13 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def draw(outcome: Outcome, *, title: str = "") -> Figure:
-    """The figure, 1,200 pixels wide, to be saved in any form.
-
-    Args:
-        outcome: certified or refused.
-        title: a line above it.
-    """
+    """The figure, 1,200 pixels wide, to be saved in any form. `title`: a line above it."""
     whole = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
     FigureCanvasAgg(whole)
     if not outcome.steps:
         whole.text(0.5, 0.5, "nothing was tested", ha="center", va="center")
         return whole
-    axes = whole.add_subplot()
-    claim = outcome.claim
+    axes, claim = whole.add_subplot(), outcome.claim
     for kind, numbers in _kinds(outcome).items():
         _plot(axes, outcome, kind, numbers)
     bound = 100 * claim.ask.bound
@@ -65,16 +59,10 @@ def draw(outcome: Outcome, *, title: str = "") -> Figure:
     worst = " of the worst class" if claim.ask.per_class else ""
     axes.set_ylabel(f"{claim.counted}\n(% of {claim.unit.value}s{worst})")
     axes.set_title(title or claim.describe(), fontsize=9)
-    axes.legend(
-        frameon=False,
-        fontsize=8,
-        title_fontsize=8,
-        title=f"bars: estimated upper limits at {100 * claim.confidence:.4g} %",
-    )
+    limits = f"bars: estimated upper limits at {100 * claim.confidence:.4g} %"
+    axes.legend(frameon=False, fontsize=8, title_fontsize=8, title=limits)
     axes.grid(visible=True, color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
     return whole
 
 

@@ -1,17 +1,21 @@
-"""An outcome as plain values for JSON."""
+"""An outcome as plain values for JSON, and where it was made: predicted speed-ups are those of one machine."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from cascade._version import __version__
 from cascade.bundle.certificate import Certificate
 from cascade.calibration.certify.bounds import upper_limit
 from cascade.calibration.certify.outcomes import Certified, Outcome, Refused, Step
 from cascade.calibration.costs import Costs
+from cascade.runtime.host import host
+from cascade.runtime.threads import available_cpus
 
-__all__ = ["outcome_json"]
+__all__ = ["machine", "outcome_json"]
 
 
 def outcome_json(
@@ -22,15 +26,7 @@ def outcome_json(
     labels: Sequence[str] = (),
     made: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """All of an outcome.
-
-    Args:
-        outcome: certified or refused.
-        certificate: of a certified one.
-        costs: per token; a tagger's figures are measured.
-        labels: names of the classes.
-        made: where and how: the command, facts about the machine.
-    """
+    """All of an outcome, with its certificate, costs per token, names of the classes, and where and how it was made."""
     written: dict[str, Any] = {
         "guarantee": True,
         "certified": isinstance(outcome, Certified),
@@ -63,6 +59,18 @@ def outcome_json(
     return {**written, "certificate": None if certificate is None else certificate.to_json(), "made": made}
 
 
+def machine(*, threads: int) -> dict[str, Any]:
+    """Facts about this machine by name. `threads`: that the tiers were given."""
+    return {
+        **host(),
+        "cpus_allowed": available_cpus(),
+        "threads": threads,
+        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+        "python": platform.python_version(),
+        "cascade": __version__,
+    }
+
+
 def _step(outcome: Outcome, number: int, step: Step) -> dict[str, Any]:
     written = {
         "policies": step.policies.to_json(),
@@ -72,12 +80,7 @@ def _step(outcome: Outcome, number: int, step: Step) -> dict[str, Any]:
         "tested": None,
     }
     if number < len(outcome.tested):
-        tested = outcome.tested[number]
-        written["tested"] = {
-            "events": tested.events,
-            "examples": tested.examples,
-            "rate": tested.rate,
-            "p_value": tested.p_value,
-            "upper_estimate": tested.upper,
-        }
+        one = outcome.tested[number]
+        figures = {name: getattr(one, name) for name in ("events", "examples", "rate", "p_value")}
+        written["tested"] = {**figures, "upper_estimate": one.upper}
     return written

@@ -1,7 +1,7 @@
 """Thresholds without a guarantee: they keep a bound on the examples that they were chosen on.
 
-points              policies, and what they did
+points              policies, and what they did; which of a tagger's to take
 texts               a classifier's, replayed and chosen
-words, leaving      a tagger's, replayed; choosing: the best of them run
+words, tagger       a tagger's, replayed; the best of them run, by accuracy or f1
 plain               a share to defer, or a latency
 """

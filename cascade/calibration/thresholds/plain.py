@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +28,7 @@ REPEATS = 2  # of each timing; the faster one counts
 
 @dataclass(frozen=True)
 class Plain:
-    """A threshold, and what was measured with it on these examples.
-
-    Attributes:
-        router: to set with `with_router`.
-        deferred: share of the units that it defers.
-        seconds: per item.
-    """
+    """A threshold, the share of the units that it defers of these examples, and seconds per item, measured."""
 
     router: Threshold
     deferred: float
@@ -53,9 +47,7 @@ def within_budget(pipeline: Classifier | Tagger, items: Sequence[Any], share: fl
         OptionError: another share.
     """
     check_inside("the share to defer", share, "0.2 is a fifth")
-    sure = _confidence(pipeline, items)
-    router = _at(sure, share)
-    return Plain(router, float((sure < np.float32(router.threshold)).mean()), _timer(pipeline, items)(router))
+    return _tried(pipeline, items, _confidence(pipeline, items), share)
 
 
 def within_latency(pipeline: Classifier | Tagger, items: Sequence[Any], seconds: float) -> Plain:
@@ -71,24 +63,21 @@ def within_latency(pipeline: Classifier | Tagger, items: Sequence[Any], seconds:
     """
     if not 0 < seconds < math.inf:
         raise OptionError(f"the latency must be above 0 seconds and finite, got {seconds!r}; 0.005 is 5 ms")
-    sure, timer = _confidence(pipeline, items), _timer(pipeline, items)
-    router = _at(sure, 0.0)
-    taken = timer(router)
-    if taken > seconds:
+    sure = _confidence(pipeline, items)
+    best, low, high = _tried(pipeline, items, sure, 0.0), 0.0, 1.0
+    if best.seconds > seconds:
         raise OptionError(
             f"the latency must be one that tier 1 alone keeps, got {seconds * 1000:.3g} ms, and tier 1 takes "
-            f"{taken * 1000:.3g} ms per item here; allow more"
+            f"{best.seconds * 1000:.3g} ms per item here; allow more"
         )
-    low, high = 0.0, 1.0
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        tried = _at(sure, middle)
-        found = timer(tried)
-        if found <= seconds:
-            low, router, taken = middle, tried, found
+        tried = _tried(pipeline, items, sure, middle)
+        if tried.seconds <= seconds:
+            low, best = middle, tried
         else:
             high = middle
-    return Plain(router, float((sure < np.float32(router.threshold)).mean()), taken)
+    return best
 
 
 def _confidence(pipeline: Classifier | Tagger, items: Sequence[Any]) -> FloatArray:
@@ -97,22 +86,18 @@ def _confidence(pipeline: Classifier | Tagger, items: Sequence[Any]) -> FloatArr
     return np.sort((routes.words if isinstance(routes, SentenceRoutes) else routes).confidence)
 
 
-def _at(sure: FloatArray, share: float) -> Threshold:
+def _tried(pipeline: Classifier | Tagger, items: Sequence[Any], sure: FloatArray, share: float) -> Plain:
+    """Defer this share of the units, whose confidences rise, and measure."""
     count = math.floor(share * len(sure) + 1e-9)
-    if not count:
-        return Threshold(0.0)
-    return Threshold(between(float(sure[count - 1]), float(sure[min(count, len(sure) - 1)])))
+    threshold = between(float(sure[count - 1]), float(sure[min(count, len(sure) - 1)])) if count else 0.0
+    router = Threshold(threshold)
+    return Plain(router, float((sure < np.float32(threshold)).mean()), _seconds(pipeline.with_router(router), items))
 
 
-def _timer(pipeline: Classifier | Tagger, items: Sequence[Any]) -> Callable[[Threshold], float]:
-    some = items[:TIMED]
-
-    def seconds(router: Threshold) -> float:
-        copy, taken = pipeline.with_router(router), []
-        for _ in range(REPEATS):
-            begin = time.perf_counter()
-            copy.predict(some)
-            taken.append(time.perf_counter() - begin)
-        return min(taken) / max(len(some), 1)
-
-    return seconds
+def _seconds(pipeline: Classifier | Tagger, items: Sequence[Any]) -> float:
+    some, taken = items[:TIMED], []
+    for _ in range(REPEATS):
+        begin = time.perf_counter()
+        pipeline.predict(some)
+        taken.append(time.perf_counter() - begin)
+    return min(taken) / max(len(some), 1)

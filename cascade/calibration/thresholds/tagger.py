@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cascade.calibration.examples import tag_numbers
 from cascade.calibration.observing import observe_sentences
-from cascade.calibration.progress import Stages, no_progress
-from cascade.calibration.runs import Run
-from cascade.calibration.thresholds.choosing import Tried, choose_words
-from cascade.calibration.thresholds.f1 import check_bio, entity_f1
-from cascade.calibration.thresholds.points import Point
+from cascade.calibration.runs import Run, Stages, no_progress
+from cascade.calibration.thresholds.points import Point, Tried, choose_words
 from cascade.calibration.thresholds.words import WordGrid, replay_words
 from cascade.exceptions import DataError
 from cascade.pipelines.tagger import Tagger
@@ -21,6 +18,7 @@ from cascade.policies.exits import never
 from cascade.policies.routing import defer_all
 from cascade.policies.settings import Policies
 from cascade.policies.windows import whole_sentences
+from cascade.text.entity_f1 import check_bio, entity_f1
 
 __all__ = ["Operated", "choose_tagger"]
 
@@ -34,11 +32,9 @@ class Operated:
 
     Attributes:
         points: replayed, cheapest first.
-        full: what tier 2 at full depth scores: word accuracy, or entity F1.
-        full_seconds: how long it took.
+        full, full_seconds: what tier 2 at full depth scores (word accuracy, or entity F1), and how long it took.
         tried: points that were run, in order.
-        best: the fastest that kept the bound; tier 2 at full depth where none did.
-        policies: of the best.
+        best: the fastest that kept the bound, and its policies; tier 2 at full depth where none did.
     """
 
     points: Sequence[Point]
@@ -96,27 +92,14 @@ def choose_tagger(
         return score(runs[0]), min(run.seconds for run in runs)
 
     some = answers.fitting()
-    reads = len(some.words) * (1 + len((grid or WordGrid()).deferred) * len((grid or WordGrid()).windows))
-    with progress("replaying settings", reads) as ahead:
+    grid = grid or WordGrid()
+    with progress("replaying settings", grid.reads(some)) as ahead:
         points = replay_words(some, some.goal[:, 0], max_drop=max(max_drop, WIDEST), grid=grid, progress=ahead)
+    whole = Point(router=defer_all, exit_policy=never, windows=whole_sentences, deferred=1.0, cost=1.0)
     with progress("running the best of them", 16) as ahead:
-        full, full_seconds = measured(_whole(0.0))
+        full, full_seconds = measured(whole)
         tried = choose_words(points, measured, full=full, max_drop=max_drop)
-    best = Tried(_whole(full), full, full_seconds, True)
+    best = Tried(replace(whole, accuracy=full, drop=0.0), full, full_seconds, True)
     best = min((best, *(one for one in tried if one.within)), key=lambda one: one.seconds)
     policies = best.point.policies(answers.temperatures, answers.decoding)
     return Operated(points, full, full_seconds, tried, best, policies)
-
-
-def _whole(accuracy: float) -> Point:
-    """Tier 2 at full depth."""
-    return Point(
-        router=defer_all,
-        exit_policy=never,
-        windows=whole_sentences,
-        accuracy=accuracy,
-        drop=0.0,
-        deferred=1.0,
-        mean_layer=0.0,
-        cost=1.0,
-    )

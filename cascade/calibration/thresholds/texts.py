@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cascade.calibration.ranked import EXIT, ROUTER, Ranked, cuts
+from cascade.calibration.ranked import Ranked, Tuned, cuts
 from cascade.calibration.texts import TextAnswers
 from cascade.calibration.thresholds.points import Point
 from cascade.core.checks import check_share, check_whole
@@ -23,7 +23,6 @@ from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies.exits import ExitPolicy
 from cascade.policies.routing import Router, defer_all, defer_none
-from cascade.policies.tuning import Tunable
 
 __all__ = ["Grid", "choose", "replay"]
 
@@ -54,8 +53,7 @@ def replay(
     *,
     blend: float = 0.0,
     grid: Grid | None = None,
-    router: Tunable = ROUTER,
-    exit_policy: Tunable = EXIT,
+    tuned: Tuned | None = None,
 ) -> Iterator[Point]:
     """Every point of a grid.
 
@@ -63,13 +61,12 @@ def replay(
         answers: what the tiers say about labelled texts. Windows of a long text count as one example each.
         blend: how much tier 1's answer counts beside tier 2's.
         grid: `Grid()` if left out.
-        router: whose thresholds are replayed.
-        exit_policy: whose thresholds are replayed.
+        tuned: whose thresholds are replayed.
 
     Raises:
         OptionError: texts without labels.
     """
-    made = _Replay(answers, Ranked.of(answers, router=router, exit_policy=exit_policy, blend=blend), grid or Grid())
+    made = _Replay(answers, Ranked.of(answers, tuned or Tuned(), blend=blend), grid or Grid())
     tables = made.of_grid()
     return (made.point(tables, number) for number in range(tables.cost.size))
 
@@ -81,8 +78,7 @@ def choose(
     grid: Grid | None = None,
     per_exit: bool = False,
     blends: Sequence[float] = (0.0,),
-    router: Tunable = ROUTER,
-    exit_policy: Tunable = EXIT,
+    tuned: Tuned | None = None,
 ) -> Point:
     """The cheapest point whose accuracy on the examples is at least full-depth tier 2's less `max_drop`.
 
@@ -95,8 +91,7 @@ def choose(
         per_exit: go on from there with a threshold per exit, one exit after the other (coordinate descent). More to
             choose means more that fits these examples only.
         blends: how much tier 1's answer may count beside tier 2's; the cheapest of them is taken.
-        router: whose threshold is chosen.
-        exit_policy: whose thresholds are chosen.
+        tuned: whose thresholds are chosen.
 
     Raises:
         OptionError: a bound outside [0, 1], or texts without labels.
@@ -104,7 +99,7 @@ def choose(
     max_drop = check_share("max_drop", max_drop, "0.005 is half a point")
     found = []
     for blend in dict.fromkeys((0.0, *blends)):
-        ranked = Ranked.of(answers, router=router, exit_policy=exit_policy, blend=blend)
+        ranked = Ranked.of(answers, tuned or Tuned(), blend=blend)
         made = _Replay(answers, ranked, grid or Grid())
         tables = made.of_grid()
         number = made.cheapest(tables, max_drop)
@@ -135,10 +130,10 @@ class _Replay:
         thresholds = cuts(ranked.sure1, grid.deferral)
         # Tier 1 is not run where everything is deferred, and then has no answer that could count.
         whole = [defer_all] * (not ranked.blend)
-        self.routers: tuple[Router, ...] = (defer_none, *map(ranked.router.at, thresholds), *whole)
+        self.routers: tuple[Router, ...] = (defer_none, *map(ranked.tuned.router.at, thresholds), *whole)
         self.deferred = np.array([0, *ranked.below(thresholds), *[self.rows] * len(whole)], dtype=np.int64)
         both = answers.blended(ranked.blend)[ranked.order]
-        self.right1 = self._right(answers.tier1[ranked.order])
+        self.right1 = self._right(answers.tier1[answers.items[ranked.order]])
         self.right2 = np.stack([self._right(both[:, exit_]) for exit_ in range(both.shape[1])], axis=1)
         self.full = int(self._right(answers.tier2[ranked.order, -1]).sum())
         # Threshold and cap of each policy of the grid.

@@ -8,14 +8,13 @@ chosen (`choosing`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cascade.calibration.ranked import ROUTER, tunable_exit
+from cascade.calibration.leaving import leave
+from cascade.calibration.ranked import Tuned
 from cascade.calibration.sentences import WordAnswers
-from cascade.calibration.thresholds.leaving import leave
 from cascade.calibration.thresholds.points import Point
 from cascade.core.checks import check_share
 from cascade.core.confidence import evidence, probabilities
@@ -34,9 +33,9 @@ EXITS: tuple[Tunable, ...] = tuple(TokenExit(0.5, window=window) for window in (
 
 
 def word_exits(policy: ExitPolicy) -> tuple[Tunable, ...]:
-    """The exit policies to try for a tagger that has this one: its own kind, and for `TokenExit` several windows."""
-    own = tunable_exit(policy)
-    return EXITS if own is None or isinstance(own, TokenExit) else (own,)
+    """The exit policies to try for a tagger that has this one: its own kind, or `TokenExit` with several windows."""
+    own = Tuned.of(defer_none, policy).exit_policy
+    return EXITS if own == Tuned().exit_policy or isinstance(own, TokenExit) else (own,)
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,11 @@ class WordGrid:
     caps: bool = True
     blends: tuple[float, ...] = (0.0, 0.3, 0.6)
     exits: tuple[Tunable, ...] = EXITS
-    router: Tunable = ROUTER
+    router: Tunable = field(default_factory=lambda: Tuned().router)
+
+    def reads(self, answers: WordAnswers) -> int:
+        """Words that tier 2 reads at most."""
+        return len(answers.words) * (1 + len(self.windows) * len(self.deferred))
 
     def policies(self, layers: Sequence[int]) -> Iterator[tuple[ExitPolicy, list[ExitPolicy]]]:
         """Each policy without a cap, and with a cap after each exit in turn, the last of which changes nothing."""
@@ -99,128 +102,104 @@ def replay_words(
             f"there must be at least one word, a label for each and costs, got {len(words)} words, labels "
             f"{goal.shape}, costs {answers.costs}; observe sentences first"
         )
-    replay = _Replay(answers, goal, grid, max_drop, progress)
-    costs, tokens = answers.costs, words.rows.tokens
+    replay = _Replay(answers, goal, grid)
+    costs, tokens, everything = answers.costs, words.rows.tokens, np.ones(len(words), dtype=np.bool_)
+    tier2 = replace(answers.tier2, exit_policy=never)
+    whole = tier2.all_exits(words, progress=progress)
+    replay.full = int((whole[:, -1].argmax(axis=1) == goal).sum())
+    replay.floor = replay.full - max_drop * len(words) - 1e-9
     first = answers.tier1.score(words)
     right1: BoolArray = first.probabilities.argmax(axis=1) == goal
     base = (costs.always + costs.tier1) * tokens
-    points = replay.points(replay.whole, None, 0, costs.always * tokens, router=defer_all, windows=whole_sentences)
+    alone = Point(router=defer_all, exit_policy=never, windows=whole_sentences)
+    points = replay.points(alone, whole, words, np.arange(len(words)), everything, (0, costs.always * tokens))
     if right1.sum() >= replay.floor:
-        points.append(
-            replay.point(int(right1.sum()), 0.0, 0.0, base, never, router=defer_none, windows=whole_sentences)
-        )
+        points.append(replay.point(replace(alone, router=defer_none), int(right1.sum()), 0.0, 0.0, base))
     state = RoutingState(first.probabilities, first.confidence, words.n_tokens)
-    score = grid.router.score(state)
+    score = grid.router.score(state).astype(np.float64)
     # Thresholds with few digits, each share of the words with its own.
-    cuts = sorted({round(float(cut), 4) for cut in np.quantile(score.astype(np.float64), grid.deferred)})
-    for threshold in cuts:
+    for threshold in sorted({round(float(cut), 4) for cut in np.quantile(score, grid.deferred)}):
         router = grid.router.at(threshold)
         unsure: BoolArray = router(state)
-        elsewhere = int(right1[~unsure].sum())
+        before = int(right1[~unsure].sum()), base
         for windows in grid.windows:
             spans = windows(WindowState(unsure, words.offsets, words.n_tokens))
             numbers = ranges(spans.starts, spans.stops - spans.starts)
-            seen = replay.second(words.spans(spans.rows, spans.starts, spans.stops), numbers)
+            read = words.spans(spans.rows, spans.starts, spans.stops)
+            seen = tier2.all_exits(read, progress=progress)
             for blend in grid.blends:
-                both = replay.blended(seen, first.probabilities[numbers], numbers, blend)
-                points += replay.points(
-                    both, unsure[numbers], elsewhere, base, router=router, windows=windows, blend=blend
-                )
+                both = seen
+                if blend:
+                    prior = evidence(first.probabilities[numbers], weight=blend)[:, None]
+                    both = probabilities(evidence(seen, weight=1.0), prior=prior)
+                kind = replace(alone, router=router, windows=windows, blend=blend)
+                points += replay.points(kind, both, read, numbers, unsure, before)
     return sorted(points, key=lambda point: (point.cost, -point.accuracy))
-
-
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """What tier 2 says about windows.
-
-    Attributes:
-        words: what it read.
-        probabilities: at every exit. Shape `(words read, exits, labels)`.
-        right: whether each exit is right. Shape `(words read, exits)`.
-    """
-
-    words: Units
-    probabilities: FloatArray
-    right: BoolArray
 
 
 class _Replay:
     """Exit policies on windows that tier 2 has read."""
 
-    def __init__(
-        self, answers: WordAnswers, goal: IntArray, grid: WordGrid, max_drop: float, progress: Progress | None
-    ) -> None:
+    full: int
+    floor: float
+
+    def __init__(self, answers: WordAnswers, goal: IntArray, grid: WordGrid) -> None:
         assert answers.costs is not None  # noqa: S101  # the caller has looked
-        self.tier2, self.costs = replace(answers.tier2, exit_policy=never), answers.costs
-        self.goal, self.grid, self.progress = goal, grid, progress
-        self.layers, self.words = tuple(self.tier2.layers), len(answers.words)
+        self.costs, self.goal, self.layers, self.words = answers.costs, goal, tuple(answers.tier2.layers), len(goal)
+        self.caps = np.arange(len(self.layers))[None if grid.caps else -1 :]
         self.policies = list(grid.policies(self.layers))
-        self.whole = self.second(answers.words, np.arange(self.words))
-        self.full = int(self.whole.right[:, -1].sum())
-        self.floor = self.full - max_drop * self.words - 1e-9
         deepest = np.full((1, self.words), len(self.layers) - 1)
-        at_full = self.costs.of_tier2(deepest, answers.words)[0]
-        self.full_cost = self.costs.always * answers.words.rows.tokens + float(at_full)
-
-    def second(self, words: Units, numbers: IntArray) -> _Seen:
-        """Run tier 2. `numbers`: of these words among all. Shape `(words read,)`."""
-        made = self.tier2.all_exits(words, progress=self.progress)
-        return _Seen(words, made, made.argmax(axis=2) == self.goal[numbers, None])
-
-    def blended(self, seen: _Seen, known: FloatArray, numbers: IntArray, blend: float) -> _Seen:
-        """The same with tier 1's answers `known`, shape `(words read, labels)`, counting so much."""
-        if not blend:
-            return seen
-        prior = evidence(known, weight=blend)[:, None]
-        made = probabilities(evidence(seen.probabilities, weight=1.0), prior=prior)
-        return _Seen(seen.words, made, made.argmax(axis=2) == self.goal[numbers, None])
+        full = self.costs.of_tier2(deepest, answers.words)[0] + self.costs.always * answers.words.rows.tokens
+        self.full_cost = float(full)
 
     def points(
-        self, seen: _Seen, targets: BoolArray | None, elsewhere: int, base: float, **policies: Any
+        self,
+        kind: Point,
+        seen: FloatArray,
+        read: Units,
+        numbers: IntArray,
+        unsure: BoolArray,
+        before: tuple[int, float],
     ) -> list[Point]:
-        """Those of one router, windows and blend that no other of their kind beats: fixed depth, or exits.
+        """Points that no other with the same routers, windows and blend beats: of fixed depth, and with exits.
 
         Args:
-            seen: what tier 2 says.
-            targets: words that are deferred, of those it read; all if left out. Shape `(words read,)`.
-            elsewhere: right answers of tier 1 for the others.
-            base: cost of everything before tier 2.
-            policies: router, windows and blend of these points.
+            kind: whose router, windows and blend these are.
+            seen: what tier 2 says. Shape `(words read, exits, labels)`.
+            read: the words that it read.
+            numbers: of these words among all. Shape `(words read,)`.
+            unsure: the words that are deferred, of all. Shape `(words,)`.
+            before: right answers of tier 1 about the others, and the cost of everything before tier 2.
         """
-        wanted = np.arange(len(seen.words)) if targets is None else np.flatnonzero(targets)
-        best = int(seen.right[wanted].any(axis=1).sum()) + elsewhere
-        if not len(wanted) or best < self.floor:
+        targets = unsure[numbers]
+        wanted, right = np.flatnonzero(targets), seen.argmax(axis=2) == self.goal[numbers, None]
+        if not len(wanted) or right[wanted].any(axis=1).sum() + before[0] < self.floor:
             return []
-        last, depths = len(self.layers) - 1, np.asarray(self.layers, dtype=np.float64)
-        caps = np.arange(last + 1) if self.grid.caps else np.array([last])
         found: dict[bool, list[tuple[float, int, float, ExitPolicy]]] = {True: [], False: []}
         for policy, capped in self.policies:
-            taken = leave(policy, seen.probabilities, seen.words, self.layers)
-            each = np.minimum(taken, caps[:, None])  # shape (caps, words read)
-            costs = base + self.costs.of_tier2(each, seen.words, targets)
-            right = seen.right[wanted, each[:, wanted]].sum(axis=1) + elsewhere
-            layers = depths[each[:, wanted]].mean(axis=1)
-            which = [capped[cap] for cap in caps]
-            found[policy == never] += zip(costs.tolist(), right.tolist(), layers.tolist(), which, strict=True)
-        share, kept = len(wanted) / self.words, []
-        for kind in found.values():
+            each = np.minimum(leave(policy, seen, self.layers, words=read), self.caps[:, None])  # (caps, words read)
+            costs = before[1] + self.costs.of_tier2(each, read, targets)
+            hits = right[wanted, each[:, wanted]].sum(axis=1) + before[0]
+            layers = np.asarray(self.layers)[each[:, wanted]].mean(axis=1)
+            which = [capped[cap] for cap in self.caps]
+            found[policy == never] += zip(costs.tolist(), hits.tolist(), layers.tolist(), which, strict=True)
+        kept = []
+        for group in found.values():
             most = -1
-            for cost, right_, layer, policy in sorted(kind, key=lambda one: (one[0], -one[1])):
-                if right_ > most and right_ >= self.floor:
-                    kept.append(self.point(right_, share, layer, cost, policy, **policies))
-                most = max(most, right_)
+            for cost, hit, layer, policy in sorted(group, key=lambda one: (one[0], -one[1])):
+                if hit > most and hit >= self.floor:
+                    point = replace(kind, exit_policy=policy)
+                    kept.append(self.point(point, hit, len(wanted) / self.words, layer, cost))
+                most = max(most, hit)
         return kept
 
-    def point(
-        self, right: int, share: float, layer: float, cost: float, exit_policy: ExitPolicy, **policies: Any
-    ) -> Point:
-        """A point from counts."""
-        return Point(
-            exit_policy=exit_policy,
+    def point(self, kind: Point, right: int, deferred: float, layer: float, cost: float) -> Point:
+        """A point with these counts."""
+        return replace(
+            kind,
             accuracy=right / self.words,
             drop=(self.full - right) / self.words,
-            deferred=share,
+            deferred=deferred,
             mean_layer=layer,
             cost=cost / self.full_cost,
-            **policies,
         )

@@ -11,10 +11,9 @@ from typing import Any
 import click
 
 from cascade.calibration.observing import observe_texts
-from cascade.calibration.progress import Stages
-from cascade.calibration.ranked import EXIT, tunable_exit, tunable_router
-from cascade.calibration.report.machine import machine
-from cascade.calibration.runs import policies_of, settings_of, with_policies
+from cascade.calibration.ranked import Tuned
+from cascade.calibration.report.written import machine
+from cascade.calibration.runs import Stages, policies_of, settings_of, with_policies
 from cascade.calibration.thresholds.plain import within_budget, within_latency
 from cascade.calibration.thresholds.points import Point
 from cascade.calibration.thresholds.tagger import choose_tagger
@@ -29,6 +28,7 @@ from cascade.core.rounding import percent
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
+from cascade.policies.exits import never
 from cascade.policies.settings import Policies
 
 __all__ = ["choose_plainly"]
@@ -82,15 +82,14 @@ def _texts(
     assert isinstance(examples, Texts)  # noqa: S101
     with progress("both tiers", 2 * len(examples.texts)) as ahead:
         answers = observe_texts(pipeline, examples.texts, examples.truth, progress=ahead)
-    rows = []
+    rows, tuned = [], Tuned.of(pipeline.router, pipeline.exit_policy)
     for drop in sorted({*DROPS, options.bound}):
         point = choose(
             answers,
             max_drop=drop,
             per_exit=options.per_exit,
             blends=BLENDS,
-            router=tunable_router(pipeline.router),
-            exit_policy=tunable_exit(pipeline.exit_policy) or EXIT,
+            tuned=tuned,
         )
         if drop == options.bound:
             best = point
@@ -103,7 +102,7 @@ def _texts(
 def _tagger(
     options: CalibrateOptions, pipeline: Tagger, examples: Sentences, progress: Stages
 ) -> tuple[Policies, dict[str, Any], list[str]]:
-    grid = WordGrid(exits=word_exits(pipeline.exit_policy), router=tunable_router(pipeline.router))
+    grid = WordGrid(exits=word_exits(pipeline.exit_policy), router=Tuned.of(pipeline.router, never).router)
     assert examples.truth is not None  # noqa: S101  # the caller has looked
     found = choose_tagger(
         pipeline, examples.words, examples.truth, max_drop=options.bound, f1=options.f1, grid=grid, progress=progress

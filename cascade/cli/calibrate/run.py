@@ -22,9 +22,8 @@ from cascade.calibration.certify.sentences import calibrate_sentences
 from cascade.calibration.certify.texts import calibrate_texts
 from cascade.calibration.certify.word_paths import GRID
 from cascade.calibration.costs import Costs
-from cascade.calibration.ranked import EXIT, tunable_exit, tunable_router
-from cascade.calibration.report.machine import machine
-from cascade.calibration.report.written import outcome_json
+from cascade.calibration.ranked import Tuned
+from cascade.calibration.report.written import machine, outcome_json
 from cascade.calibration.runs import with_policies
 from cascade.calibration.thresholds.words import word_exits
 from cascade.cli.calibrate.data import Sentences, Texts, known_files
@@ -35,6 +34,7 @@ from cascade.core.files import write
 from cascade.exceptions import DataError, OptionError, TaskError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
+from cascade.policies.exits import never
 from cascade.text.reading import Example
 
 __all__ = ["run"]
@@ -163,7 +163,7 @@ def _outcome(
     bars: Any,
 ) -> tuple[Certified | Refused, Costs | None]:
     if isinstance(pipeline, Tagger) and isinstance(examples, Sentences):
-        grid = replace(GRID, exits=word_exits(pipeline.exit_policy), router=tunable_router(pipeline.router))
+        grid = replace(GRID, exits=word_exits(pipeline.exit_policy), router=Tuned.of(pipeline.router, never).router)
         found = calibrate_sentences(
             pipeline, examples.words, examples.truth, claim, seed=options.seed, grid=grid, progress=bars
         )
@@ -176,8 +176,7 @@ def _outcome(
         examples.truth,
         claim,
         seed=options.seed,
-        router=tunable_router(pipeline.router),
-        exit_policy=tunable_exit(pipeline.exit_policy) or EXIT,
+        tuned=Tuned.of(pipeline.router, pipeline.exit_policy),
         progress=bars,
     )
     return outcome, answers.costs

@@ -1,0 +1,68 @@
+"""Exit policies replayed on frozen answers: the probabilities that every exit gave while no unit left.
+
+That is exact where rows leave whole. Where words leave one by one it is near: those that stay would have seen the
+others in the state they left in, so a tagger's points are run before one is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cascade.core.rows import FloatArray, IntArray, Units
+from cascade.policies import exits
+from cascade.policies.exits import ExitPolicy, ExitState, Never
+from cascade.policies.unit_exits import UnitState
+
+__all__ = ["leave", "state_at"]
+
+
+def state_at(history: FloatArray, layers: Sequence[int], index: int, *, multi_label: bool = False) -> ExitState:
+    """What an exit policy sees of rows at the exit of this index. `history`: shape `(rows, exits, labels)`."""
+    return ExitState(
+        exit_index=index,
+        exit_layer=layers[index],
+        last=index == len(layers) - 1,
+        probabilities=history[:, index],
+        history=history[:, : index + 1],
+        multi_label=multi_label,
+    )
+
+
+def leave(
+    policy: ExitPolicy,
+    history: FloatArray,
+    layers: Sequence[int],
+    *,
+    words: Units | None = None,
+    multi_label: bool = False,
+) -> IntArray:
+    """At which exit each unit would leave: its number, counted from 0. Shape `(units,)`.
+
+    Args:
+        policy: any exit policy.
+        history: probabilities at every exit, as `all_exits` gives them. Shape `(units, exits, labels)`.
+        layers: number of the layer below each exit, counted from 1.
+        words: the words that these are; `None` where units are rows.
+        multi_label: the labels are independent yes/no decisions.
+    """
+    taken = np.full(len(history), len(layers) - 1, dtype=np.int64)
+    inside = np.arange(0 if isinstance(policy, Never) else len(history))
+    for index in range(len(layers) - 1):
+        if not len(inside):
+            break
+        state = state_at(history[inside], layers, index, multi_label=multi_label)
+        gone = exits.decide(policy, state if words is None else _of_words(state, words, inside))
+        taken[inside[gone]] = index
+        inside = inside[~gone]
+    return taken
+
+
+def _of_words(state: ExitState, words: Units, inside: IntArray) -> UnitState:
+    rows = words.row_of
+    under_way = np.zeros(words.n_rows, dtype=np.bool_)
+    under_way[rows[inside]] = True
+    live = np.flatnonzero(under_way[rows])
+    places, ids = np.searchsorted(live, inside), words.first_ids[inside]
+    return UnitState(**vars(state), sentences=rows[live], places=places, ids=ids)
