@@ -29,9 +29,10 @@ lint: $(VENV)/.full
 	$(BIN)/mypy
 
 # Ratios that must not fall (bench/harness/reference_ratios.json): make bench MODEL=models/intents.
-# What they add up to: cascade-bench table, curve, peers.
+# The pieces one by one come first, by pytest-benchmark. What they add up to: cascade-bench table, curve, peers.
 MODEL ?= models/sentiment
 bench: $(VENV)/.full
+	$(BIN)/python -m pytest bench/harness --bundle $(MODEL) --benchmark-columns=min,median,iqr,ops,rounds --benchmark-sort=name
 	$(BIN)/python -m cascade_bench.harness.check $(MODEL)
 
 clean:
