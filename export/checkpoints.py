@@ -142,10 +142,8 @@ def common_tokenizer(tier2: str | Path, tier1: str | Path) -> str:
     """
     try:
         spec = json.loads(load_tokenizer_text(tier2))
-    except (OSError, ValueError, TypeError) as error:  # TypeError: transformers, where there is no vocabulary at all
-        raise OptionError(
-            f"tier 2 must have a tokenizer.json, but {first_line(error)}; save its tokenizer there"
-        ) from None
+    except (OSError, ValueError) as error:
+        raise OptionError(f"tier 2 must have a tokenizer, but {first_line(error)}") from None
     spec["truncation"] = spec["padding"] = None
     other = Path(tier1) / "tokenizer.json"
     if other.is_file() and json.loads(other.read_text(encoding="utf-8"))["model"] != spec["model"]:

@@ -99,12 +99,14 @@ def export(
     require_extra()
     # Here, not above: `--help` must not wait for torch.
     from tqdm import tqdm
+    from transformers.utils import logging
 
     from cascade.policies.routing import Threshold
     from cascade_export.checkpoints import task_of
     from cascade_export.export import STEPS, export_bundle
     from cascade_export.options import CardOptions, ExportOptions
 
+    logging.disable_progress_bar()
     task, found = task_of(tier2), None
     if calibration is not None and task.tags:
         found = _sentences(calibration, tokens=tokens_column, tags=tags_column)

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import tokenizers
-from scipy.optimize import minimize_scalar
 
-from cascade.core.confidence import answers, log_loss, probabilities
+from cascade.calibration.temperature import fit_temperature
+from cascade.core.confidence import answers, probabilities
 from cascade.core.rows import FloatArray, IntArray, Units, ranges
 from cascade.exceptions import DataError, OptionError
 from cascade.text.texts import Text
@@ -21,9 +21,8 @@ from cascade.text.tokenizer import Tokenizer
 from cascade.training.tag_data import has_entities
 from cascade_export.tasks import Task
 
-__all__ = ["Agreement", "Calibration", "Sample", "encode", "fit_temperature", "shortened"]
+__all__ = ["Agreement", "Calibration", "Sample", "encode", "shortened"]
 
-MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 Targets: TypeAlias = npt.NDArray[np.int64]
 
 
@@ -137,23 +136,6 @@ class Sample:
     def _tags(self, numbers: IntArray) -> list[list[str]]:
         ends = np.asarray(self.sentences)
         return [part.tolist() for part in np.split(np.array(self.labels, object)[numbers], ends[:-1])]
-
-
-def fit_temperature(logits: FloatArray, targets: Targets, *, multi_label: bool) -> float:
-    """The temperature with the smallest negative log-likelihood, in [0.05, 20] (Guo et al., ICML 2017, section 4.2).
-
-    Args:
-        logits: shape `(units, labels)`.
-        targets: as in `Sample`.
-        multi_label: as in `cascade.core.confidence.probabilities`.
-    """
-
-    def loss(log_temperature: float) -> float:
-        scaled = logits.astype(np.float64) / np.exp(log_temperature)
-        return log_loss(scaled, targets, multi_label=multi_label)
-
-    found = minimize_scalar(loss, bounds=np.log([MIN_TEMPERATURE, MAX_TEMPERATURE]), method="bounded")
-    return round(float(np.clip(np.exp(found.x), MIN_TEMPERATURE, MAX_TEMPERATURE)), 4)
 
 
 def encode(

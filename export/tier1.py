@@ -19,7 +19,8 @@ def export_tier1(tier: TierOne) -> onnx.ModelProto:
     Raises:
         OptionError: torch cannot trace this model.
     """
-    ids = torch.full((2, 8), tier.model.config.pad_token_id or 0)  # two rows, the second with padding
+    filler = getattr(tier.model.config, "pad_token_id", None) or 0
+    ids = torch.full((2, 8), filler)  # two rows, the second with padding
     mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
     example = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
     grid = ("batch_size", "sequence_length")

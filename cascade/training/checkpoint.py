@@ -17,6 +17,7 @@ from cascade.exceptions import OptionError
 __all__ = ["byte_level_parts", "claim", "load_tokenizer_text", "publish", "tokenizer_from_text"]
 
 RUN = "run"  # the Trainer's checkpoints, beside the finished model
+VOCABULARIES = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -38,10 +39,16 @@ def claim(output: Path, *, overwrite: bool, resume: bool) -> Path:
 
 
 def load_tokenizer_text(checkpoint: str | Path) -> str:
-    """Text of a checkpoint's `tokenizer.json`; a slow tokenizer is converted by transformers."""
+    """Text of a checkpoint's `tokenizer.json`; a slow tokenizer is converted by transformers.
+
+    Raises:
+        OptionError: it has neither (transformers 5 would make one of five tokens up).
+    """
     found = cached_file(checkpoint, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
     if found is not None:
         return Path(found).read_text(encoding="utf-8")
+    if not any(cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False) for name in VOCABULARIES):
+        raise OptionError(f"{checkpoint} must have a tokenizer.json or a vocabulary; save its tokenizer there")
     from transformers import AutoTokenizer
 
     backend = AutoTokenizer.from_pretrained(checkpoint, use_fast=True).backend_tokenizer

@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from cascade.core.rows import FloatArray, Units
+from cascade.core.rows import Units
 from cascade.text.tokenizer import Tokenizer
 from cascade_export.int8 import calibrate
 from cascade_export.int8.calibrate import Quantised, quantise_tier2
@@ -22,7 +20,7 @@ from cascade_export.options import ExportOptions, Int8
 from cascade_export.packed.chain import chain_logits, chain_ranges, session
 from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
 from cascade_export.packed.stages import PackedModel, pack
-from cascade_export.texts import Agreement, Sample, fit_temperature
+from cascade_export.texts import Agreement, Sample
 from tests.models import tiny
 
 
@@ -296,32 +294,6 @@ def test_agreement(batch: Units) -> None:
     assert not Agreement(0.9, 2, 1.0).meets(0.98)
     assert multi.compare(-other, reference).different == 4
     assert single.accuracy(reference) == multi.accuracy(reference - 0.5) == 0.75
-
-
-def test_temperature_worked_example() -> None:
-    # Three of four right at logits (2, 0): the best p is 3/4, sigmoid(2 / T) = 3/4 at T = 2 / log 3.
-    logits = np.array([[2, 0]] * 4, np.float32)
-    wanted = 2 / np.log(3)
-    assert fit_temperature(logits, np.array([0, 0, 0, 1]), multi_label=False) == pytest.approx(wanted, rel=1e-3)
-    single = np.full((4, 1), 2, np.float32)
-    assert fit_temperature(single, np.array([1, 1, 1, 0]), multi_label=True) == pytest.approx(wanted, rel=1e-3)
-
-
-def test_temperature_stays_in_its_bounds() -> None:
-    logits = np.array([[0.1, 0], [0.1, 0]], np.float32)
-    assert 0.05 <= fit_temperature(logits, np.array([0, 0]), multi_label=False) < 0.06
-    assert 19 < fit_temperature(logits, np.array([1, 1]), multi_label=False) <= 20
-
-
-@settings(max_examples=30)
-@given(st.integers(0, 10_000), st.floats(0.2, 4))
-def test_temperature_undoes_a_scale(seed: int, factor: float) -> None:
-    rng = np.random.default_rng(seed)
-    logits: FloatArray = rng.normal(size=(200, 3)).astype(np.float32) * 2
-    targets = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    first = fit_temperature(logits, targets, multi_label=False)
-    second = fit_temperature(logits * np.float32(factor), targets, multi_label=False)
-    assert second == pytest.approx(np.clip(first * factor, 0.05, 20), rel=1e-2)
 
 
 def test_ranges_are_those_of_the_texts(graphs: TierTwoGraphs, batch: Units) -> None:
