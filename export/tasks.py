@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from cascade.core.rows import IntArray, Units
-from cascade.engine.long_rows import cut
+from cascade.engine.inputs import Encoder
 from cascade.policies.exits import MaxProbability
 from cascade.policies.unit_exits import TokenExit
 from cascade.text.tokenizer import Tokenizer
-from cascade.text.word_encoding import encode_words
+from cascade.text.word_encoding import WordEncoder
 from cascade.training.models.backbone import CLASSIFICATION, TAGGING
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.static import StaticForSequenceClassification
@@ -37,8 +36,7 @@ class Task:
         auto: transformers' class for a first tier; its name ends as the names of all such models do.
         static: torch class of a static first tier.
         exit_policy: a bundle's default.
-        encode: items, a tokenizer and a row's greatest length to rows and their units, and the number of the item's
-            unit that each of these belongs to.
+        encoder: what makes rows of items.
         split: a text as an item, for when no items are given.
     """
 
@@ -50,23 +48,13 @@ class Task:
     auto: Any
     static: Any
     exit_policy: MaxProbability | TokenExit
-    encode: Callable[[Sequence[Any], Tokenizer, int], tuple[Units, IntArray]]
+    encoder: Callable[[Tokenizer], Encoder]
     split: Callable[[str], Any]
 
     @property
     def tags(self) -> bool:
         """Whether units are words."""
         return self.unit == "word"
-
-
-def _texts(texts: Sequence[Any], tokenizer: Tokenizer, _max_length: int) -> tuple[Units, IntArray]:
-    encoded = tokenizer.encode(texts)
-    return encoded.units, encoded.numbers
-
-
-def _sentences(sentences: Sequence[Any], tokenizer: Tokenizer, max_length: int) -> tuple[Units, IntArray]:
-    """A sentence that no row holds becomes several rows, which do not overlap; those without words are left out."""
-    return cut(encode_words(tokenizer, [words for words in sentences if len(words)]), max_length, 0)
 
 
 TASKS = {
@@ -79,7 +67,7 @@ TASKS = {
         auto=AutoModelForSequenceClassification,
         static=StaticForSequenceClassification,
         exit_policy=MaxProbability(0.9),
-        encode=_texts,
+        encoder=lambda tokenizer: tokenizer,
         split=str,
     ),
     TAGGING: Task(
@@ -91,7 +79,7 @@ TASKS = {
         auto=AutoModelForTokenClassification,
         static=StaticForTokenClassification,
         exit_policy=TokenExit(0.05),
-        encode=_sentences,
+        encoder=WordEncoder,
         split=re.compile(r"\w+|[^\w\s]").findall,
     ),
 }

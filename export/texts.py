@@ -15,6 +15,7 @@ import tokenizers
 from cascade.calibration.temperature import fit_temperature
 from cascade.core.confidence import answers, probabilities
 from cascade.core.rows import FloatArray, IntArray, Units, ranges
+from cascade.engine.long_rows import cut
 from cascade.exceptions import DataError, OptionError
 from cascade.text.texts import Text
 from cascade.text.tokenizer import Tokenizer
@@ -165,8 +166,11 @@ def encode(
     if not counts.sum():
         raise OptionError(f"calibration must hold at least one {task.unit}, has none; leave it out or add {task.item}s")
     tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(tokenizer_text), max_length=max_length)
-    units, numbers = task.encode(calibration.texts, tokenizer, max_length)
-    targets = None if calibration.labels is None else _targets(calibration, task, labels, multi_label)[numbers]
+    encoded = task.encoder(tokenizer).encode(calibration.texts)
+    units, numbers = cut(encoded.units, max_length, 0)  # sentences that no row holds, without an overlap
+    targets = None if calibration.labels is None else _targets(calibration, task, labels, multi_label)
+    if targets is not None:
+        targets = targets[encoded.numbers[numbers]]
     return Sample(units, targets, labels, multi_label, np.cumsum(counts[counts > 0]) if task.tags else None)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,9 +11,8 @@ from torch import Tensor
 from cascade.core.rows import FloatArray, IntArray, Units, ranges
 from cascade.engine.packing import Packing, padded
 from cascade.exceptions import BundleError
-from cascade.policies.batching import SortedByLength, batches
 from cascade_export.checkpoints import TierOne, TierTwo
-from cascade_export.packed.chain import at_units, chain_logits
+from cascade_export.packed.chain import chain_logits, in_order
 from cascade_export.packed.graphs import TierTwoGraphs
 from cascade_export.texts import Sample
 
@@ -49,31 +47,13 @@ SAMPLES = (
 
 
 def check_tier1(name: str, tier: TierOne, sample: Sample, reference: FloatArray, *, max_length: int) -> float:
-    """Compare a padded graph with torch.
-
-    Args:
-        name: of the graph, for messages.
-        tier: what it was made of.
-        sample: texts or sentences, of which some are compared.
-        reference: the graph's logits of the whole sample. Shape `(units, labels)`.
-        max_length: tokens of a row at most.
-
-    Returns:
-        The largest difference.
-
-    Raises:
-        BundleError: it is above the tolerance.
-    """
+    """Compare a padded graph, whose logits of the sample are the reference, with torch; see `check_tier2`."""
     part, numbers = sample.part(sample.spread(ROWS))
     return check(name, reference[numbers], torch_tier1(tier, part, max_length=max_length))
 
 
 def check_tier2(
-    names: Sequence[str],
-    model: TierTwo,
-    graphs: TierTwoGraphs,
-    sample: Sample,
-    reference: FloatArray,
+    names: Sequence[str], model: TierTwo, graphs: TierTwoGraphs, sample: Sample, reference: FloatArray
 ) -> list[float]:
     """Compare every stage with torch: at full depth, and for a tagger with words leaving at random too.
 
@@ -81,7 +61,7 @@ def check_tier2(
         names: of the stages, for messages.
         model: what they were made of.
         graphs: fp32.
-        sample: as in `check_tier1`.
+        sample: texts or sentences, of which some are compared.
         reference: the graphs' logits of the whole sample. Shape `(units, exits, labels)`.
 
     Returns:
@@ -106,39 +86,36 @@ def check_tier2(
 
 
 def torch_tier2(model: TierTwo, units: Units, *, exits: IntArray | None = None) -> FloatArray:
-    """The checkpoint's own logits.
+    """The checkpoint's own logits. Shape `(units, exits, labels)`.
 
-    Args:
-        model: in evaluation mode.
-        units: rows for a classifier, words for a tagger.
-        exits: as for `chain.chain_logits`.
-
-    Returns:
-        Shape `(units, exits, labels)`. Of a word that has left: what the head says of the state that it kept.
+    `exits`: as for `chain.chain_logits`; after its exit a word has what the head says of the state that it kept.
     """
     depth, layers = model.layers[-1], np.array(model.layers, np.int64)
 
-    def run(part: Units, numbers: IntArray, *grids: Tensor) -> Tensor:
-        stops = {}
+    def run(part: Units, numbers: IntArray) -> FloatArray:
+        grids, stops = _tensors(part), {}
         if exits is not None:
             last = np.full(part.rows.tokens, depth)
             last[ranges(part.first_token, part.n_tokens)] = np.repeat(layers[exits[numbers]], part.n_tokens)
             packing = Packing.of(part.rows.lengths)
             stops["exit_layers"] = torch.from_numpy(np.where(packing.mask, last[packing.array("gather")], depth))
-        logits: Tensor = model(*grids, **stops)["logits"]
-        return logits.transpose(1, 2) if logits.ndim == 4 else logits  # of a tagger: places before exits
+        with torch.no_grad():
+            logits: Tensor = model(*grids, **stops)["logits"]
+        found: FloatArray = (logits.transpose(1, 2) if logits.ndim == 4 else logits).numpy()  # 4: places after exits
+        return found
 
-    return _in_batches(run, units, dims=3)
+    return in_order(units, run, dims=3)
 
 
 def torch_tier1(tier: TierOne, units: Units, *, max_length: int) -> FloatArray:
     """The checkpoint's own logits. Shape `(units, labels)`."""
 
-    def run(_part: Units, _numbers: IntArray, *grids: Tensor) -> Tensor:
-        logits: Tensor = tier.model(**dict(zip(tier.inputs, grids, strict=False))).logits
-        return logits
+    def run(part: Units, _numbers: IntArray) -> FloatArray:
+        with torch.no_grad():
+            logits: Tensor = tier.model(**dict(zip(tier.inputs, _tensors(part, max_length), strict=False))).logits
+        return logits.numpy()
 
-    return _in_batches(run, units, dims=2, max_length=max_length)
+    return in_order(units, run, dims=2)
 
 
 def random_exits(units: Units, exits: int) -> IntArray:
@@ -162,16 +139,5 @@ def check(name: str, found: FloatArray, expected: FloatArray) -> float:
     return difference
 
 
-def _in_batches(run: Callable[..., Any], units: Units, *, dims: int, max_length: int = 1 << 30) -> FloatArray:
-    """Padded rows of like length through torch; logits in the order of the units."""
-    lengths = units.rows.lengths
-    numbers, parts = [], []
-    with torch.no_grad():
-        for rows in batches(SortedByLength(32), lengths):
-            part, own = units.select(rows), ranges(units.offsets[rows], units.counts[rows])
-            grids = padded(part.rows, max_length=min(max_length, int(lengths.max())))
-            found = run(part, own, *(torch.from_numpy(grid) for grid in grids)).float().numpy()
-            parts.append(at_units(found, part, dims=dims))
-            numbers.append(own)
-    ordered: FloatArray = np.concatenate(parts)[np.argsort(np.concatenate(numbers))]
-    return ordered
+def _tensors(part: Units, max_length: int = 1 << 30) -> list[Tensor]:
+    return [torch.from_numpy(grid) for grid in padded(part.rows, max_length=max_length)]

@@ -13,22 +13,10 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper
 
-from cascade.core.rows import FloatArray
 from cascade_export.int8.linears import Origin, constants_of, lookup, movement, readers_of
+from cascade_export.int8.ranges import Ranges
 
-__all__ = ["Ranges", "Uint8Input", "uint8_input"]
-
-
-@dataclass(frozen=True, eq=False)
-class Ranges:
-    """The lowest and the highest value of each channel of a layer's input. Shapes `(in,)`."""
-
-    low: FloatArray
-    high: FloatArray
-
-    def __truediv__(self, scale: FloatArray) -> Ranges:
-        """The ranges of an input that is divided by a positive scale of shape `(in,)`."""
-        return Ranges(self.low / scale, self.high / scale)
+__all__ = ["Uint8Input", "uint8_input"]
 
 
 @dataclass(frozen=True, eq=False)

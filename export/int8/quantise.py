@@ -18,8 +18,9 @@ import onnx
 from onnx import NodeProto, helper
 
 from cascade.core.rows import FloatArray
-from cascade_export.int8.inputs import Ranges, uint8_input
+from cascade_export.int8.inputs import uint8_input
 from cascade_export.int8.linears import attribute, constants_of
+from cascade_export.int8.ranges import Ranges
 from cascade_export.int8.rewriting import MICROSOFT, Rewriting, int8_weight, rebuild
 
 __all__ = ["quantise_linears", "quantise_tables"]

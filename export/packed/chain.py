@@ -6,12 +6,12 @@ outputs can be read between batches. An answer belongs to a unit: a row in class
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges
 from cascade.engine.multi_exit import MultiExit
@@ -19,17 +19,15 @@ from cascade.engine.packing import padded
 from cascade.policies.batching import FixedSize, TokenBudget, batches
 from cascade.policies.exits import ExitPolicy, ExitState, never
 from cascade.runtime.backend import Array, FunctionBackend
-from cascade_export.int8.inputs import Ranges
-from cascade_export.int8.linears import linears
+from cascade_export.int8.ranges import Ranges, watched, widen
 from cascade_export.packed.graphs import TierTwoGraphs
 
 import onnxruntime as ort  # isort: skip  # after cascade.runtime, which tells it not to report home
 
-__all__ = ["ChainRanges", "Outputs", "at_units", "chain_logits", "chain_ranges", "padded_logits", "padded_ranges"]
+__all__ = ["ChainRanges", "Outputs", "chain_logits", "chain_ranges", "in_order", "padded_logits", "padded_ranges"]
 __all__ += ["session"]
 
-AXES = "watched/axes"
-Outputs: TypeAlias = dict[str, np.ndarray]
+Outputs: TypeAlias = dict[str, Array]
 ChainRanges: TypeAlias = list[dict[str, Ranges]]
 """What goes into the linear layers of a second tier, by name: of `embed`, and of each stage."""
 
@@ -43,18 +41,6 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _backend(model: onnx.ModelProto, last: list[Outputs]) -> FunctionBackend:
-    """A graph as the engine runs one; what it gave last is in `last`."""
-    graph = session(model)
-    inputs, outputs = ([value.name for value in own] for own in (model.graph.input, model.graph.output))
-
-    def run(feeds: dict[str, Array]) -> Outputs:
-        last[:] = [dict(zip(outputs, graph.run(outputs, feeds), strict=True))]
-        return last[0]
-
-    return FunctionBackend(run, tuple(inputs), tuple(outputs))
-
-
 def chain_logits(graphs: TierTwoGraphs, units: Units, *, exits: IntArray | None = None) -> FloatArray:
     """Logits of all exits for all units.
 
@@ -65,12 +51,12 @@ def chain_logits(graphs: TierTwoGraphs, units: Units, *, exits: IntArray | None 
             stay to the end if not given. Shape `(units,)`.
 
     Returns:
-        Shape `(units, exits, labels)`; NaN where a word has left.
+        Shape `(units, exits, labels)`; NaN after the exit at which a word has left.
     """
     result = np.full((len(units), len(graphs.stages), graphs.labels), np.nan, np.float32)
     for numbers, (_, *stages) in _run_chain(graphs, units, exits):
         for index, outputs in enumerate(stages):
-            if outputs is not None:
+            if outputs:
                 inside = numbers if exits is None else numbers[exits[numbers] >= index]
                 result[inside, index] = outputs["logits"]
     return result
@@ -78,72 +64,79 @@ def chain_logits(graphs: TierTwoGraphs, units: Units, *, exits: IntArray | None 
 
 def chain_ranges(graphs: TierTwoGraphs, units: Units) -> ChainRanges:
     """What the rows do to the inputs of all linear layers."""
-    watched = graphs.with_graphs(_watched(graphs.embed), map(_watched, graphs.stages))
     found: list[dict[str, Ranges]] = [{} for _ in (graphs.embed, *graphs.stages)]
-    for _, last in _run_chain(watched, units, None):
+    for _, last in _run_chain(graphs.with_graphs(watched(graphs.embed), map(watched, graphs.stages)), units, None):
         for own, outputs in zip(found, last, strict=True):
-            _widen(own, outputs or {})
+            widen(own, outputs)
     return found
 
 
 def padded_logits(model: onnx.ModelProto, units: Units, *, max_length: int) -> FloatArray:
     """Logits of a padded graph (tier 1) for all units. Shape `(units, labels)`."""
-    parts = [
-        (numbers, at_units(outputs["logits"], part, dims=2))
-        for part, numbers, outputs in _run_padded(model, units, max_length)
-    ]
-    numbers, found = (np.concatenate(column) for column in zip(*parts, strict=True))
-    logits: FloatArray = found[np.argsort(numbers)]
-    return logits
+    graph = _backend(model, {})
+    return in_order(units, lambda part, _: graph.run(_grids(part, max_length))["logits"], dims=2)
 
 
 def padded_ranges(model: onnx.ModelProto, units: Units, *, max_length: int) -> dict[str, Ranges]:
     """What the rows do to the inputs of all linear layers of a padded graph."""
-    found: dict[str, Ranges] = {}
-    for _, _, outputs in _run_padded(_watched(model), units, max_length):
-        _widen(found, outputs)
+    graph, found = _backend(watched(model), {}), dict[str, Ranges]()
+    for part, _ in _in_batches(units):
+        widen(found, graph.run(_grids(part, max_length)))
     return found
 
 
-def at_units(logits: FloatArray, units: Units, *, dims: int) -> FloatArray:
-    """Logits of units from logits of rows.
+def in_order(units: Units, run: Callable[[Units, IntArray], FloatArray], *, dims: int) -> FloatArray:
+    """Logits of all units, in their order, from logits of rows.
 
     Args:
-        logits: shape `(rows, ..., labels)`, or with one axis more than `dims`, of a tagger: `(rows, longest, ...,
-            labels)`, of which the places of the units' first tokens are read.
-        units: of these rows.
-        dims: axes where a row has one answer.
+        units: of texts or sentences.
+        run: given some rows and the numbers of their units: logits of shape `(rows, ..., labels)`, or with one axis
+            more, of a tagger, `(rows, longest, ..., labels)`, of which the places of first tokens are read.
+        dims: axes of logits where a row has one answer.
     """
-    if logits.ndim == dims:
-        return logits
-    rows = units.row_of
-    found: FloatArray = logits[rows, units.first_token - units.rows.offsets[rows]]
-    return found
+    numbers, found = [], []
+    for part, own in _in_batches(units):
+        logits = run(part, own)
+        rows = part.row_of
+        places = (rows, part.first_token - part.rows.offsets[rows])
+        found.append(logits if logits.ndim == dims else logits[places])
+        numbers.append(own)
+    ordered: FloatArray = np.concatenate(found)[np.argsort(np.concatenate(numbers))]
+    return ordered
 
 
-def _run_chain(
-    graphs: TierTwoGraphs, units: Units, exits: IntArray | None
-) -> Iterator[tuple[IntArray, list[Outputs | None]]]:
-    """Batch by batch: numbers of its units, the outputs of `embed` and of each stage, None where none was left."""
+def _run_chain(graphs: TierTwoGraphs, units: Units, exits: IntArray | None) -> Iterator[tuple[IntArray, list[Outputs]]]:
+    """Batch by batch: numbers of its units, the outputs of `embed` and of each stage, none where no unit was left."""
     models = (graphs.embed, *graphs.stages)
-    last: list[list[Outputs]] = [[] for _ in models]
+    last: list[Outputs] = [{} for _ in models]
     embed, *stages = map(_backend, models, last)
-    options: dict[str, Any] = {
-        "embed": embed,
-        "stages": stages,
-        "layers": range(1, len(stages) + 1),
-        "labels": graphs.labels,
-        "heads": graphs.heads,
-        "max_length": 1 << 30,
-        "position_offset": graphs.position_offset,
-        "batching": FixedSize(1 << 30),  # all rows in one batch, in their order
-    }
+    tier = MultiExit(
+        embed=embed,
+        stages=stages,
+        layers=range(1, len(stages) + 1),
+        labels=graphs.labels,
+        heads=graphs.heads,
+        max_length=1 << 30,
+        position_offset=graphs.position_offset,
+        batching=FixedSize(1 << 30),  # all rows in one batch, in their order
+    )
     for part, numbers in _in_batches(units):
         for outputs in last:
             outputs.clear()
-        policy = never if exits is None else _leaving(exits[numbers])
-        MultiExit(**options, exit_policy=policy).score(part)
-        yield numbers, [outputs[0] if outputs else None for outputs in last]
+        replace(tier, exit_policy=never if exits is None else _leaving(exits[numbers])).score(part)
+        yield numbers, last
+
+
+def _backend(model: onnx.ModelProto, last: Outputs) -> FunctionBackend:
+    """A graph as the engine runs one; what it gave last is in `last`."""
+    graph = session(model)
+    inputs, outputs = (tuple(value.name for value in own) for own in (model.graph.input, model.graph.output))
+
+    def run(feeds: Outputs) -> Outputs:
+        last.update(zip(outputs, graph.run(outputs, feeds), strict=True))
+        return last
+
+    return FunctionBackend(run, inputs, outputs)
 
 
 def _leaving(exits: IntArray) -> ExitPolicy:
@@ -167,33 +160,6 @@ def _in_batches(units: Units) -> Iterator[tuple[Units, IntArray]]:
             yield units.select(rows), numbers
 
 
-def _run_padded(model: onnx.ModelProto, units: Units, max_length: int) -> Iterator[tuple[Units, IntArray, Outputs]]:
-    graph = _backend(model, [])
+def _grids(part: Units, max_length: int) -> Outputs:
     names = ("input_ids", "attention_mask", "token_type_ids")
-    for part, numbers in _in_batches(units):
-        grids = padded(part.rows, max_length=max_length)
-        yield part, numbers, graph.run(dict(zip(names, grids, strict=True)))
-
-
-def _watched(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that also gives the lowest and highest input of every channel, as `name/low` and `name/high`."""
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    for name in sorted({linear.input for linear in linears(model)}):
-        flat = f"{name}/flat"
-        watched.graph.node.append(helper.make_node("Flatten", [name], [flat], flat, axis=-1))
-        for operator, end in (("ReduceMin", "low"), ("ReduceMax", "high")):
-            output = f"{name}/{end}"
-            watched.graph.node.append(helper.make_node(operator, [flat, AXES], [output], output, keepdims=0))
-            watched.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, ["channels"]))
-    watched.graph.initializer.append(numpy_helper.from_array(np.array([0]), AXES))
-    return watched
-
-
-def _widen(ranges: dict[str, Ranges], outputs: Mapping[str, np.ndarray]) -> None:
-    for output in outputs:
-        if output.endswith("/low"):
-            name = output.removesuffix("/low")
-            low, high = outputs[output], outputs[f"{name}/high"]
-            old = ranges.get(name, Ranges(low, high))
-            ranges[name] = Ranges(np.minimum(old.low, low), np.maximum(old.high, high))
+    return dict(zip(names, padded(part.rows, max_length=max_length), strict=True))

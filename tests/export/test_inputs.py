@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from cascade_export.int8.inputs import Ranges, uint8_input
+from cascade_export.int8.inputs import uint8_input
 from cascade_export.int8.linears import linears, lookup
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
+from cascade_export.int8.ranges import Ranges
 from cascade_export.packed.chain import session
 
 WIDTH, ROWS = 4, 6
