@@ -20,14 +20,9 @@ def model_card(
     data: str | None,
     sizes: Mapping[str, int],
 ) -> str:
-    """Write the card.
+    """Write the card of a bundle whose manifest is complete but for its files.
 
-    Args:
-        manifest: complete but for its files.
-        name: title.
-        license: SPDX identifier of the weights' licence, or None.
-        data: what the model was trained on, or None.
-        sizes: bytes of each file, by path inside the bundle.
+    `license` is an SPDX identifier, `data` what the model was trained on, `sizes` bytes of each file by path.
     """
     head = ["---", "library_name: cascade", f"pipeline_tag: {manifest.task}"]
     head += [f"license: {license.lower()}"] if license else []
@@ -38,7 +33,7 @@ def model_card(
     layers = ", ".join(str(stage.layer) for stage in tier2.stages)
     tier2_size = sum(size for path, size in sizes.items() if path.startswith("tier2/"))
     tagging = manifest.task == TAGGING
-    face = "Tagger" if tagging else "Classifier"
+    pipeline = "Tagger" if tagging else "Classifier"
     unit, whole = ("words", "sentences") if tagging else ("texts", "texts")
     body = [
         f"# {name}",
@@ -47,9 +42,9 @@ def model_card(
         "tier with exits between its layers answers the rest. Runs on CPUs with ONNX Runtime.",
         "",
         "```python",
-        f"from cascade import {face}",
+        f"from cascade import {pipeline}",
         "",
-        f'{face.lower()} = {face}.from_pretrained("{name}")  # this folder, or its Hub id',
+        f'{pipeline.lower()} = {pipeline}.from_pretrained("{name}")  # this folder, or its Hub id',
         'tagger.predict([["pre", "split", "words"]]).tags' if tagging else 'classifier(["a text", "another text"])',
         "```",
         "",

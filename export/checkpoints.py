@@ -15,7 +15,7 @@ from transformers import AutoConfig
 
 from cascade.exceptions import BundleError, CascadeError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.models.backbone import CLASSIFICATION
+from cascade.training.models.backbone import CLASSIFICATION, named_labels
 from cascade.training.models.families import max_length
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
@@ -37,19 +37,18 @@ class TierOne:
         model: in evaluation mode and fp32.
         task: of the bundle.
         kind: `static` or `transformer`.
-        labels: names of its outputs, in order.
-        problem_type: transformers' name; single-label where the checkpoint says nothing.
-        max_length: tokens of a row at most, special tokens included.
         inputs: names of what its graph takes: `input_ids`, `attention_mask` and perhaps `token_type_ids`.
     """
 
     model: Any
     task: Task
     kind: str
-    labels: tuple[str, ...]
-    problem_type: str
-    max_length: int
     inputs: tuple[str, ...]
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a row at most, special tokens included."""
+        return max_length(self.model.config)
 
 
 def task_of(folder: str | Path) -> Task:
@@ -74,11 +73,7 @@ def load_tier2(folder: str | Path, *, task: Task) -> TierTwo:
 
 
 def load_tier1(folder: str | Path, *, task: Task) -> TierOne:
-    """Read a checkpoint: a folder whose `config.json` says what it is.
-
-    Args:
-        folder: of the checkpoint.
-        task: that of tier 2.
+    """Read a checkpoint: a folder whose `config.json` says what it is. `task`: that of tier 2.
 
     Raises:
         OptionError: there is no such checkpoint.
@@ -99,38 +94,31 @@ def load_tier1(folder: str | Path, *, task: Task) -> TierOne:
         # Eager attention: its graph is the smallest, and every family has it. fp32 whatever the weights are stored in.
         kind = task.static if static else task.auto
         model = kind.from_pretrained(str(folder), attn_implementation="eager").float().eval()
-    config = model.config
-    known = inspect.signature(model.forward).parameters
-    typed = (getattr(config, "type_vocab_size", 0) or 0) > 1 and "token_type_ids" in known
-    return TierOne(
-        model=model,
-        task=task,
-        kind="static" if static else "transformer",
-        labels=tuple(config.id2label[i] for i in range(config.num_labels)),
-        problem_type=config.problem_type or SINGLE_LABEL,
-        max_length=max_length(config),
-        inputs=("input_ids", "attention_mask", *(["token_type_ids"] if typed else [])),
-    )
+    takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
+    typed = takes_types and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
+    inputs = ("input_ids", "attention_mask", *(["token_type_ids"] if typed else []))
+    return TierOne(model, task, "static" if static else "transformer", inputs)
 
 
-def common_labels(model: TierTwo, first: TierOne) -> tuple[str, ...]:
-    """The labels of both tiers, in order.
+def common_labels(model: TierTwo, first: TierOne) -> tuple[tuple[str, ...], str]:
+    """The labels of both tiers, in order, and transformers' name of their problem: single-label if none says.
 
     Raises:
-        BundleError: they differ, or one tier gives a single label and the other several.
+        BundleError: they differ.
     """
-    if model.labels != first.labels:
+    labels, labels1 = model.labels, named_labels(first.model.config)
+    if labels != labels1:
         raise BundleError(
-            f"both tiers must have the same labels in the same order, tier 2 has {shortened(model.labels)}, "
-            f"tier 1 {shortened(first.labels)}; distil tier 1 from this tier 2, or put both id2label in one order"
+            f"both tiers must have the same labels in the same order, tier 2 has {shortened(labels)}, "
+            f"tier 1 {shortened(labels1)}; distil tier 1 from this tier 2, or put both id2label in one order"
         )
-    problem = model.config.problem_type or SINGLE_LABEL
-    if problem != first.problem_type:
+    problem, problem1 = (one.config.problem_type or SINGLE_LABEL for one in (model, first.model))
+    if problem != problem1:
         raise BundleError(
-            f"both tiers must have the same problem_type, tier 2 has {problem}, tier 1 {first.problem_type}; "
+            f"both tiers must have the same problem_type, tier 2 has {problem}, tier 1 {problem1}; "
             "train both on the same labels"
         )
-    return first.labels
+    return labels, problem
 
 
 def common_tokenizer(tier2: str | Path, tier1: str | Path) -> str:
@@ -167,7 +155,7 @@ def small_files(
         found = json.loads(special.read_text(encoding="utf-8"))
         settings |= {key: value for key, value in found.items() if key.endswith("_token")}
     return {
-        "config.json": _json(config | {"problem_type": first.problem_type}),
+        "config.json": _json(config | {"problem_type": config.get("problem_type") or SINGLE_LABEL}),
         "tokenizer.json": tokenizer_text.encode(),
         "tokenizer_config.json": _json(settings),
     }
@@ -175,7 +163,7 @@ def small_files(
 
 def first_line(error: BaseException) -> str:
     """What an error of another library says, as far as it fits into one line."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager

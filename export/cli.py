@@ -6,16 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from cascade.core.console import finish
 from cascade_export import require_extra
 from cascade_export.options import Int8
-
-if TYPE_CHECKING:
-    from cascade_export.texts import Calibration
 
 __all__ = ["export", "main"]
 
@@ -72,7 +68,7 @@ Example:
 @click.option("--fp32/--no-fp32", default=True, help="Keep tier 1's fp32 graph beside the int8 one.")
 @click.option("--name", help="Title of the model card.  [default: the folder's name]")
 @click.option("--license", "license_", metavar="SPDX", help="Licence of the weights, for the model card.")
-@click.option("--data", help="What the tiers were trained on, for the model card.")
+@click.option("--data", "trained_on", help="What the tiers were trained on, for the model card.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is already there.")
 def export(
     tier2: str,
@@ -92,7 +88,7 @@ def export(
     fp32: bool,
     name: str | None,
     license_: str | None,
-    data: str | None,
+    trained_on: str | None,
     overwrite: bool,
 ) -> None:
     """Turn two checkpoints into a bundle: verified against torch, written whole or not at all."""
@@ -102,16 +98,21 @@ def export(
     from transformers.utils import logging
 
     from cascade.policies.routing import Threshold
+    from cascade.training import data, tag_data
     from cascade_export.checkpoints import task_of
     from cascade_export.export import STEPS, export_bundle
     from cascade_export.options import CardOptions, ExportOptions
+    from cascade_export.texts import Calibration
 
     logging.disable_progress_bar()
     task, found = task_of(tier2), None
     if calibration is not None and task.tags:
-        found = _sentences(calibration, tokens=tokens_column, tags=tags_column)
+        sentences = tag_data.read(calibration, columns=tag_data.TagColumns(tokens=tokens_column, tags=tags_column))
+        found = Calibration(sentences.words, sentences.tags, Path(calibration).name, _sha256(calibration))
     elif calibration is not None:
-        found = _texts(calibration, text=text_column, pair=pair_column, label=label_column)
+        columns = data.Columns(text=text_column, pair=pair_column, label=label_column)
+        texts = data.read(calibration, columns=columns, require_labels=False)
+        found = Calibration(texts.texts, texts.labels, Path(calibration).name, _sha256(calibration))
     options = ExportOptions(
         int8=Int8(int8),
         agreement=agreement,
@@ -119,7 +120,7 @@ def export(
         fp32=fp32,
         router=Threshold(threshold),
         exit_policy=None if exit_threshold is None else replace(task.exit_policy, threshold=exit_threshold),
-        card=CardOptions(name=name, license=license_, data=data),
+        card=CardOptions(name=name, license=license_, data=trained_on),
     )
     with tqdm(total=len(STEPS), unit="step") as bar:
 
@@ -134,10 +135,8 @@ def export(
     figures = bundle.manifest.figures
     size = sum(record.bytes for record in bundle.manifest.files.values()) / 2**20
     click.echo(f"{bundle.folder}: {size:.1f} MiB, labels: {len(bundle.manifest.labels)}")
-    for title, row in (
-        ("tier 1", figures["tier1"]),
-        *((f"tier 2, layer {exit_['layer']}", exit_) for exit_ in figures["tier2"]),
-    ):
+    rows = [("tier 1", figures["tier1"]), *((f"tier 2, layer {row['layer']}", row) for row in figures["tier2"])]
+    for title, row in rows:
         scored = f", accuracy {row['accuracy']:.2%} (fp32 {row['accuracy_fp32']:.2%})" if "accuracy" in row else ""
         scored += f", F1 {row['f1']:.2%} (fp32 {row['f1_fp32']:.2%})" if "f1" in row else ""
         click.echo(f"  {title}: {row['precision']}, agrees with fp32 on {row['agreement']:.2%}{scored}")
@@ -146,23 +145,6 @@ def export(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `cascade-export` and leave the process with its status. `arguments`: those of the process by default."""
     finish(export, arguments)
-
-
-def _texts(file: str, *, text: str, pair: str, label: str) -> Calibration:
-    from cascade.training import data
-    from cascade_export.texts import Calibration
-
-    columns = data.Columns(text=text, pair=pair, label=label)
-    examples = data.read(file, columns=columns, require_labels=False)
-    return Calibration(examples.texts, examples.labels, source=Path(file).name, sha256=_sha256(file))
-
-
-def _sentences(file: str, *, tokens: str, tags: str) -> Calibration:
-    from cascade.training import tag_data
-    from cascade_export.texts import Calibration
-
-    found = tag_data.read(file, columns=tag_data.TagColumns(tokens=tokens, tags=tags))
-    return Calibration(found.words, found.tags, source=Path(file).name, sha256=_sha256(file))
 
 
 def _sha256(file: str) -> str | None:

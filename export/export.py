@@ -68,7 +68,7 @@ def export_bundle(
     task = checkpoints.task_of(tier2)
     calibration = calibration or Calibration([task.split(text) for text in SAMPLES])
     model, first = checkpoints.load_tier2(tier2, task=task), checkpoints.load_tier1(tier1, task=task)
-    labels = checkpoints.common_labels(model, first)
+    labels, problem_type = checkpoints.common_labels(model, first)
     tokenizer_text = checkpoints.common_tokenizer(tier2, tier1)
     packed = pack(model)
     max_length = _max_length(options.max_length, packed.max_length)
@@ -79,7 +79,7 @@ def export_bundle(
         tokenizer_text,
         labels,
         max_length=length1 if task.tags else max_length,  # of sentences both tiers read the same rows
-        multi_label=first.problem_type == "multi_label_classification",
+        multi_label=problem_type == "multi_label_classification",
     )
 
     progress(STEPS[1])
@@ -105,7 +105,7 @@ def export_bundle(
     by_exit = [(second_tier.logits[:, i], reference2[:, i]) for i in range(len(packed.layers))]
     manifest = Manifest(
         task=task.name,
-        problem_type=first.problem_type,
+        problem_type=problem_type,
         labels=labels,
         tier1=TierOneSpec(
             file=TIER1[precision1],

@@ -47,22 +47,22 @@ def linears(model: onnx.ModelProto) -> list[Linear]:
     for i, node in enumerate(graph.node):
         if node.op_type not in ("MatMul", "Gemm") or node.input[0] in constants or node.input[1] not in constants:
             continue
-        weight = constants[node.input[1]]
-        if weight.ndim != 2 or weight.dtype != np.float32:
+        weight, bias, output = constants[node.input[1]], None, node.output[0]
+        nodes: tuple[int, ...] = (i,)
+        if weight.ndim != 2 or weight.dtype != np.float32 or not _is_plain(node):
             continue
-        if node.op_type == "Gemm":
-            weight = weight.T if attribute(node, "transB", 0) else weight
-            bias = constants.get(node.input[2]) if len(node.input) > 2 else None
-            if _is_plain(node) and (bias is not None or len(node.input) == 2):
-                found.append(Linear((i,), node.input[0], node.output[0], weight, bias))
-            continue
-        position, reader = readers.get(node.output[0], (0, None))
-        if reader is not None and reader.op_type == "Add" and uses[node.output[0]] == 1:
-            other = next(name for name in reader.input if name != node.output[0])
-            if other in constants and constants[other].shape == (weight.shape[1],):
-                found.append(Linear((i, position), node.input[0], reader.output[0], weight, constants[other]))
+        if attribute(node, "transB", 0):
+            weight = weight.T
+        if len(node.input) > 2:
+            if node.input[2] not in constants:
                 continue
-        found.append(Linear((i,), node.input[0], node.output[0], weight, None))
+            bias = constants[node.input[2]]
+        position, reader = readers.get(output, (0, None))
+        if node.op_type == "MatMul" and reader is not None and reader.op_type == "Add" and uses[output] == 1:
+            other = next(name for name in reader.input if name != output)
+            if other in constants and constants[other].shape == (weight.shape[1],):
+                bias, nodes, output = constants[other], (i, position), reader.output[0]
+        found.append(Linear(nodes, node.input[0], output, weight, bias))
     return found
 
 

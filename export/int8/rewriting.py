@@ -44,16 +44,10 @@ class Rewriting:
     def quantised(
         self, linear: Linear, name: str, make: Callable[[str, str], list[NodeProto]], *parts: str
     ) -> tuple[str, str, list[NodeProto]]:
-        """The quantised input of a layer.
+        """Names of the bytes of a layer's input and of its origin's; the nodes that make them if no layer before did.
 
-        Args:
-            linear: one of `linears`.
-            name: of the layer.
-            make: nodes that quantise a tensor, given its name and that of the result.
-            parts: endings of what is gathered beside the bytes where only some rows are read.
-
-        Returns:
-            Names of the input's bytes and of its origin's, and the nodes that make them, as far as no layer before did.
+        `make` gives nodes that quantise a tensor, from its name and that of the result; `parts` are endings of what is
+        gathered beside the bytes where only some rows are read.
         """
         origin, nodes = self.origin(linear), list[NodeProto]()
         if origin not in self._ready:

@@ -6,7 +6,6 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -474,8 +473,3 @@ def test_nothing_is_written_when_a_step_breaks(
     with pytest.raises(error):
         export_bundle(tiers / "tier2", tiers / "static", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_options_are_values() -> None:
-    assert replace(ExportOptions(), int8=Int8.NONE).int8 is Int8.NONE
-    assert ExportOptions() == ExportOptions()

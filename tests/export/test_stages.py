@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from cascade.engine.packing import FEEDS, Packing
 from cascade.exceptions import OptionError
 from cascade.training.models.multi_exit import MultiExitModel
+from cascade_export.packed.chain import session
 from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
 from cascade_export.packed.stages import PackedModel, pack
 from tests.models import tiny
@@ -41,12 +41,6 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, onnx.ModelProt
                 parameter.mul_(8)
         made[pooling] = export_tier2(pack(model)).stages[0]
     return made
-
-
-def session(model: onnx.ModelProto) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def indices(rows: list[list[int]], heads: int) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.core.rows import IntArray, Units, ranges
+from cascade.core.rows import IntArray, Units
 from cascade.engine.packing import Packing
 from cascade.training.models.tagging import MultiExitTagger
 from cascade_export.int8.calibrate import Quantised, quantise_tier2
@@ -109,18 +109,6 @@ def test_leaving_changes_what_the_others_see(every_layer: Tier) -> None:
     assert np.abs(halted[3, 1:] - full[3, 1:]).max() > 1e-3
 
 
-def test_neighbours_do_not_matter(every_layer: Tier) -> None:
-    _, _, graphs = every_layer
-    words = words_of()
-    exits = random_exits(words, 3)
-    together = chain_logits(graphs, words, exits=exits)
-    for row in range(words.n_rows):
-        rows = np.array([row])
-        own = ranges(words.offsets[rows], words.counts[rows])
-        alone = chain_logits(graphs, words.select(rows), exits=exits[own])
-        np.testing.assert_allclose(alone, together[own], atol=1e-5)
-
-
 # -------------------------------------------------------------------------------------------------------- graphs
 
 
@@ -191,15 +179,14 @@ def test_int8_stages_are_near_fp32(wide: Tier, int8: Int8, leave: bool) -> None:
     assert 0 < np.nanmax(np.abs(found - reference)) < 0.1 * np.nanmax(np.abs(reference))
 
 
-def test_static_answers_do_not_depend_on_batch_mates(wide: Tier) -> None:
+@pytest.mark.parametrize("int8", [Int8.NONE, Int8.STATIC])
+def test_answers_do_not_depend_on_batch_mates(wide: Tier, int8: Int8) -> None:
     words = words_of()
-    graphs, exits = quantised(wide[2], words, Int8.STATIC).graphs, random_exits(words, 2)
+    graphs, exits = quantised(wide[2], words, int8).graphs, random_exits(words, 2)
     together = chain_logits(graphs, words, exits=exits)
     for row in range(words.n_rows):
-        rows = np.array([row])
-        own = ranges(words.offsets[rows], words.counts[rows])
-        alone = chain_logits(graphs, words.select(rows), exits=exits[own])
-        np.testing.assert_allclose(alone, together[own], atol=1e-5)
+        part, own = Sample(words).part(np.array([row]))
+        np.testing.assert_allclose(chain_logits(graphs, part, exits=exits[own]), together[own], atol=1e-5)
 
 
 def test_states_are_quantised_once_and_gathered_as_bytes(wide: Tier) -> None:
