@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +15,7 @@ from cascade.core.confidence import answers, probabilities
 from cascade.core.rows import FloatArray, IntArray, Units, ranges
 from cascade.engine.long_rows import cut
 from cascade.exceptions import DataError, OptionError
+from cascade.text.entity_f1 import entity_f1
 from cascade.text.texts import Text
 from cascade.text.tokenizer import Tokenizer
 from cascade.training.tag_data import has_entities
@@ -110,12 +109,12 @@ class Sample:
     def figures(self, logits: FloatArray, reference: FloatArray) -> dict[str, Any]:
         """How the shipped form's logits compare to the fp32 checkpoint's, and how right both are.
 
-        F1 of entities too where tags are BIO and `seqeval` is installed.
+        F1 of entities too where tags are BIO.
         """
         found = self.compare(logits, reference)
         figures: dict[str, Any] = {"agreement": round(found.share, 4), "max_difference": round(found.largest, 4)}
         scores = {} if self.targets is None else {"accuracy": self.accuracy}
-        if scores and self.sentences is not None and has_entities(self.labels) and find_spec("seqeval") is not None:
+        if scores and self.sentences is not None and has_entities(self.labels):
             scores["f1"] = self._f1
         for name, score in scores.items():
             figures |= {name: round(score(logits), 4), f"{name}_fp32": round(score(reference), 4)}
@@ -130,9 +129,7 @@ class Sample:
         return answers(probabilities(logits, multi_label=self.multi_label), multi_label=self.multi_label)
 
     def _f1(self, logits: FloatArray) -> float:
-        measure: Any = import_module("seqeval.metrics").f1_score
-        right, given = self._tags(np.asarray(self.targets)), self._tags(logits.argmax(axis=-1))
-        return float(measure(right, given, zero_division=0))
+        return entity_f1(self._tags(np.asarray(self.targets)), self._tags(logits.argmax(axis=-1)))
 
     def _tags(self, numbers: IntArray) -> list[list[str]]:
         ends = np.asarray(self.sentences)
