@@ -10,7 +10,9 @@ import numpy as np
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
 
-__all__ = ["copies_said", "distinct", "tag_numbers"]
+__all__ = ["copies_said", "distinct", "tag_numbers", "unseen"]
+
+SHOWN = 8  # labels in a message
 
 
 def distinct(items: Sequence[object]) -> IntArray:
@@ -29,6 +31,16 @@ def copies_said(total: int, kept: int, what: str) -> tuple[str, ...]:
     if kept == total:
         return ()
     return (f"{total - kept} of {total} {what} are copies of others and were left out: each counts once",)
+
+
+def unseen(truth: IntArray | None, labels: Sequence[str]) -> tuple[str, ...]:
+    """A warning where a label has no example. `truth`: numbers, or zeros and ones per label; `None` says nothing."""
+    if truth is None:
+        return ()
+    counts = truth.sum(axis=0) if truth.ndim == 2 else np.bincount(truth, minlength=len(labels))
+    missing = [label for label, count in zip(labels, counts.tolist(), strict=True) if not count]
+    listed = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if missing[SHOWN:] else "")
+    return (f"there is no example of {listed}: nothing was tested of it",) if missing else ()
 
 
 def tag_numbers(sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str]], labels: Sequence[str]) -> IntArray:

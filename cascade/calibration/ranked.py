@@ -43,11 +43,6 @@ class Tuned:
         parts = (exit_policy, *getattr(exit_policy, "policies", ()))
         return cls(found, next((part for part in parts if isinstance(part, Tunable)), cls().exit_policy))
 
-    @property
-    def is_confidence(self) -> bool:
-        """Whether the router looks at tier 1's largest probability."""
-        return bool(self.router.at(0.5) == Tuned().router)
-
 
 @dataclass(frozen=True, eq=False)
 class Ranked:

@@ -106,11 +106,7 @@ class WordAnswers:
         return np.bincount(self.words.row_of[mask], minlength=len(self)) > 0
 
     def classes(self, answers: IntArray) -> BoolArray:
-        """A sentence has no label of its own.
-
-        Raises:
-            OptionError: always.
-        """
+        """A sentence has no label of its own, so this raises an `OptionError`."""
         raise OptionError("a bound for every label separately must be about texts, got sentences; leave per_class out")
 
     def select(self, examples: IntArray) -> WordAnswers:

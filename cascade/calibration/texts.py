@@ -110,12 +110,8 @@ class TextAnswers:
     def run(self, policies: Policies) -> Run:
         """Route, exit and merge as the engine does; the policies themselves are asked.
 
-        Args:
-            policies: their router sees all items at once, so no `Budget`, whose share would be one of these examples.
-                Their temperatures are taken to be those of the answers (`with_temperatures`).
-
-        Raises:
-            OptionError: a policy returned something other than a mask of one bool per unit.
+        The router sees all items at once, so no `Budget`, whose share would be one of these examples. Temperatures are
+        those of the answers (`with_temperatures`).
         """
         router, costs = policies.routers[0], self.costs
         alone = isinstance(router, DeferAll)

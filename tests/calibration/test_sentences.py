@@ -225,6 +225,8 @@ def test_a_bundle_is_calibrated(tagger: Tagger) -> None:
     assert found.temperatures[0] == (tagger.tier1.temperature,)
     assert found.policies.decoding == tagger.decoding
     drop = calibrate_sentences(tagger, sentences, tags, Claim(MaxDrop(0.05), unit=SENTENCE), grid=GRID)
-    assert any("no word is tagged B-PER, I-PER, B-LOC, I-LOC: nothing is known" in one for one in drop.warnings)
+    assert any(
+        "there is no example of B-PER, I-PER, B-LOC, I-LOC: nothing was tested of it" in one for one in drop.warnings
+    )
     with pytest.raises(DataError, match=r"at least 10 distinct examples, got 1; a bound of 0\.05 at 95 % takes 59"):
         calibrate_sentences(tagger, sentences[:2], tags[:2], Claim(MaxDrop(0.05), unit=SENTENCE))

@@ -18,7 +18,7 @@ from cascade.calibration.thresholds.texts import Grid, choose, replay
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.policies.exits import AtExit, ExitState, any_of, never, register
 from cascade.policies.learned_routing import Learned
-from cascade.policies.routing import RoutingState, Threshold, defer_all
+from cascade.policies.routing import RoutingState, defer_all
 from cascade.policies.routing import register as register_router
 from tests.models.recorded import policies, recorded
 from tests.models.toy_answers import GRID, toy_answers
@@ -111,5 +111,3 @@ def test_the_part_that_can_be_tuned() -> None:
     assert Tuned.of(LongLast(0.3), any_of(Steady(0.5), AtExit(4))) == Tuned(LongLast(0.3), Steady(0.5))
     for router in (defer_all, Learned(0.5, (1.0, 1.0, 1.0, 1.0), 0.0)):
         assert Tuned.of(router, never) == Tuned()
-    assert Tuned.of(Threshold(0.3), never).is_confidence
-    assert not Tuned.of(LongLast(0.3), never).is_confidence

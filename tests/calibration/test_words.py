@@ -102,7 +102,7 @@ def test_costs_count_what_the_graphs_see(
 
 
 def test_costs_by_layers() -> None:
-    costs = Costs.by_layers(LAYERS, tier1=0.1, halted=0.28)
+    costs = Costs.by_layers(LAYERS, tier1=0.1, halted=0.25)
     words = sentences_of([[1, 2], [1]])  # 5 and 3 tokens
     assert costs.tier1 == pytest.approx(0.6)
     assert costs.full == 6

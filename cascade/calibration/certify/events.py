@@ -22,8 +22,7 @@ class Figures:
         examples: texts or sentences of this share.
         accuracy, full_accuracy: of the setting, of tier 2 at full depth; `None` without labels, as the next three.
         drop: the second less the first.
-        harms: wrong where full depth is right.
-        gains: right where full depth is wrong.
+        harms, gains: wrong where full depth is right, and the other way round.
         disagreements: answers that differ from full depth's.
         deferred: share of the units.
         mean_layer: of the deferred units; 0 where there are none.

@@ -18,11 +18,7 @@ __all__ = ["Certified", "Outcome", "Refused", "Step", "Tested"]
 class Step:
     """A setting of the path, and what it seemed to do on the choosing share.
 
-    Attributes:
-        policies: of the setting.
-        risk: guessed rate of what is bounded.
-        cost: relative to tier 2 at full depth without tier 1.
-        deferred: share of the units.
+    `risk`: guessed rate of what is bounded; `cost`: relative to tier 2 at full depth without tier 1; `deferred`: share.
     """
 
     policies: Policies

@@ -78,14 +78,9 @@ def text_path(
 
 @dataclass(frozen=True, eq=False)
 class _Line:
-    """A path, from the least risk up.
+    """A path, from the least risk up: loss and cost (`Heads.sums`) and the share deferred for each risk at exits.
 
-    Attributes:
-        ratio: of the risk taken in tier 1 to that at exits.
-        cap: number of the exit after which no row goes on, from 0.
-        risks: taken at exits.
-        loss, cost: see `Heads.sums`, for each of the risks.
-        deferred: share of the rows, for each of the risks.
+    In tier 1 the risk is `ratio` times that; after the exit of number `cap` no row goes on.
     """
 
     heads: Heads

@@ -16,12 +16,11 @@ from cascade.calibration.certify.outcomes import Certified, Refused
 from cascade.calibration.certify.procedure import Chosen, certify, check_labels
 from cascade.calibration.certify.split import Split
 from cascade.calibration.certify.word_paths import GRID, Reach, word_path
-from cascade.calibration.examples import copies_said, distinct, tag_numbers
+from cascade.calibration.examples import copies_said, distinct, tag_numbers, unseen
 from cascade.calibration.observing import observe_sentences
 from cascade.calibration.runs import Stages, no_progress
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.thresholds.words import WordGrid
-from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 from cascade.pipelines.tagger import Tagger
 
@@ -76,11 +75,7 @@ def calibrate_sentences(
         found,
         chosen_on=numbers[found.chosen_on],
         tested_on=numbers[found.tested_on],
-        warnings=(
-            *found.warnings,
-            *copies_said(len(some), len(numbers), "sentences"),
-            *_unseen(truth, tagger.labels),
-        ),
+        warnings=(*found.warnings, *copies_said(len(some), len(numbers), "sentences"), *unseen(truth, tagger.labels)),
     )
 
 
@@ -98,13 +93,11 @@ def certify_sentences(
     _check(claim, labelled=answers.labelled)
     split = split or Split.of(len(answers), claim, seed=seed, chosen=CHOSEN, most=CHOOSERS, least=FEWEST)
     cut = len(answers) - len(answers.fitting())
-    warnings = (
-        f"{cut} sentences are longer than a tier reads at once: they were tested, but no path was chosen on them",
-    ) * bool(cut)
+    told = f"{cut} sentences are longer than a tier reads at once: they were tested, but no path was chosen on them"
 
     def choose(chooser: WordAnswers, tester: WordAnswers) -> Chosen[WordAnswers]:
         steps = word_path(chooser, claim.ask, grid=grid, reach=reach, progress=progress)
-        return Chosen(steps, tester, warnings)
+        return Chosen(steps, tester, (told,) * bool(cut))
 
     with progress("testing the path", (reach or Reach()).steps) as ahead:
         return certify(answers, claim, choose, split=split, seed=seed, progress=ahead)
@@ -114,11 +107,3 @@ def _check(claim: Claim, *, labelled: bool) -> None:
     if claim.unit is not Unit.SENTENCE:
         raise OptionError(f"the unit of a tagger must be the sentence, got {claim.unit.value}; use Unit.SENTENCE")
     check_labels(claim, labelled=labelled)
-
-
-def _unseen(truth: IntArray | None, labels: Sequence[str]) -> tuple[str, ...]:
-    if truth is None:
-        return ()
-    seen = np.bincount(truth, minlength=len(labels))
-    missing = [label for label, count in zip(labels, seen.tolist(), strict=True) if not count]
-    return (f"no word is tagged {', '.join(missing)}: nothing is known about these",) if missing else ()

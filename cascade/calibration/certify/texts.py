@@ -15,7 +15,7 @@ from cascade.calibration.certify.outcomes import Certified, Refused
 from cascade.calibration.certify.paths import PathGrid, text_path
 from cascade.calibration.certify.procedure import Chosen, certify, check_labels
 from cascade.calibration.certify.split import Split
-from cascade.calibration.examples import copies_said, distinct
+from cascade.calibration.examples import copies_said, distinct, unseen
 from cascade.calibration.observing import observe_texts
 from cascade.calibration.ranked import Tuned
 from cascade.calibration.runs import Stages, no_progress, with_policies
@@ -82,7 +82,7 @@ def calibrate_texts(
         found,
         chosen_on=kept[found.chosen_on],
         tested_on=kept[found.tested_on],
-        warnings=(*found.warnings, *copies_said(len(texts), len(kept), "texts")),
+        warnings=(*found.warnings, *copies_said(len(texts), len(kept), "texts"), *unseen(truth, classifier.labels)),
     )
     return found, answers
 
@@ -121,8 +121,8 @@ def certify_texts(
         if temper and chooser.truth is not None and len(chooser) >= ENOUGH:
             chooser, tester, warnings = _tempered(chooser, tester)
         moved = tuned or Tuned()
-        learned = better_router(chooser, seed=seed) if learn_router and moved.is_confidence else None
-        moved = moved if learned is None else replace(moved, router=learned)
+        if learn_router and moved.router.at(0.5) == Tuned().router:
+            moved = replace(moved, router=better_router(chooser, seed=seed) or moved.router)
         steps = text_path(chooser, claim.ask, tuned=moved, grid=grid)
         return Chosen(steps, tester, warnings)
 

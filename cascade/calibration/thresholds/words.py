@@ -161,15 +161,11 @@ class _Replay:
         unsure: BoolArray,
         before: tuple[int, float],
     ) -> list[Point]:
-        """Points that no other with the same routers, windows and blend beats: of fixed depth, and with exits.
+        """Points that no other with this kind's router, windows and blend beats: of fixed depth, and with exits.
 
-        Args:
-            kind: whose router, windows and blend these are.
-            seen: what tier 2 says. Shape `(words read, exits, labels)`.
-            read: the words that it read.
-            numbers: of these words among all. Shape `(words read,)`.
-            unsure: the words that are deferred, of all. Shape `(words,)`.
-            before: right answers of tier 1 about the others, and the cost of everything before tier 2.
+        Tier 2 read the words `read`, of these `numbers` among all, and says `seen`, shape `(words, exits, labels)`. Of
+        all words `unsure` are deferred; `before`: right answers of tier 1 about the others, and the cost of
+        everything before tier 2.
         """
         targets = unsure[numbers]
         wanted, right = np.flatnonzero(targets), seen.argmax(axis=2) == self.goal[numbers, None]

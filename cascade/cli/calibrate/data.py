@@ -30,12 +30,10 @@ class Texts:
     Attributes:
         texts: texts or pairs.
         truth: number of the label of each, or zeros and ones for independent labels; `None` where no text has any.
-        doubts: about them, each a sentence without a full stop.
     """
 
     texts: list[str | tuple[str, str]]
     truth: IntArray | None
-    doubts: tuple[str, ...]
 
     @classmethod
     def read(
@@ -84,11 +82,7 @@ class Texts:
                 f"{file}, line {missing[0]}: every text must have a label, or none, was: {len(missing)} of "
                 f"{len(lines)} without; label them, or take them out"
             )
-        doubts: tuple[str, ...] = ()
-        if truth is not None:
-            seen = truth.sum(axis=0) if truth.ndim == 2 else np.bincount(truth, minlength=len(labels))
-            doubts = _absent([label for label, count in zip(labels, seen, strict=True) if not count])
-        return cls(texts, truth, doubts)
+        return cls(texts, truth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +92,10 @@ class Sentences:
     Attributes:
         words: of each sentence.
         truth: the tag of each word; `None` where no sentence has any.
-        doubts: about them.
     """
 
     words: list[list[str]]
     truth: list[list[str]] | None
-    doubts: tuple[str, ...] = ()
 
     @classmethod
     def read(
@@ -211,10 +203,3 @@ def _numbered(found: Sequence[Sequence[str]], numbers: Mapping[str, int], *, mul
     for row, labels in enumerate(found):
         truth[row, [numbers[label] for label in labels]] = 1
     return truth
-
-
-def _absent(labels: Sequence[str]) -> tuple[str, ...]:
-    if not labels:
-        return ()
-    listed = ", ".join(labels[:SHOWN]) + (f" and {len(labels) - SHOWN} more" if labels[SHOWN:] else "")
-    return (f"there is no example of {listed}: nothing was tested of it",)

@@ -137,7 +137,7 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
     )
     outcome, costs = _outcome(options, pipeline, examples, claim, bars)
     data = data_of(options.file, outcome)
-    doubts = (*examples.doubts, *known_files(pipeline.bundle.manifest, name=data.name, sha256=data.sha256))
+    doubts = known_files(pipeline.bundle.manifest, name=data.name, sha256=data.sha256)
     outcome = replace(outcome, warnings=(*outcome.warnings, *doubts))
     certificate = issue(pipeline, outcome, data) if isinstance(outcome, Certified) else None
     # The bundle first: whatever a report stumbles over, the work is kept.
