@@ -1,11 +1,11 @@
 """Cascaded, early-exiting text classification and token tagging on CPUs.
 
-from cascade import Classifier, Tagger
+import cascade
 
-clf = Classifier.from_pretrained("models/sentiment")
+clf = cascade.load("models/sentiment")
 clf(["a gripping film", "dull"])
 
-tag = Tagger.from_pretrained("models/pos")
+tag = cascade.load("models/pos")
 tag.predict([["a", "gripping", "film"]]).tags
 
 Policies live in `cascade.policies`.
@@ -37,6 +37,7 @@ from cascade.exceptions import (
 )
 from cascade.monitoring.monitor import Monitor
 from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
 from cascade.text.entities import AggregationStrategy
 
@@ -64,4 +65,5 @@ __all__ = [
     "TagPredictions",
     "Tagger",
     "TaskError",
+    "load",
 ]

@@ -49,7 +49,7 @@ def model_card(
         "```",
         "",
         f"- **Labels** ({len(manifest.labels)}): {shown}{more}",
-        f"- **Tier 1**: {tier1.kind}, {tier1.precision}, `{tier1.file}`, {_size(sizes[tier1.file])}",
+        f"- **Tier 1**: {tier1.model}, {tier1.precision}, `{tier1.file}`, {_size(sizes[tier1.file])}",
         f"- **Tier 2**: exits after layers {layers} of width {tier2.width}, {_size(tier2_size)}",
         f"- **Longest row**: {tier2.max_length} tokens; longer {whole} are read in windows",
         f"- **Trained on**: {data or 'not stated'}",

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from cascade._version import __version__
-from cascade.bundle.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
+from cascade.bundle.manifest import Manifest
 from cascade.bundle.opening import Bundle
+from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec
 from cascade.bundle.writing import write_bundle
 from cascade.exceptions import OptionError
-from cascade.policies import exits, routing, windows
+from cascade.policies.decoding import argmax
+from cascade.policies.exits import never
+from cascade.policies.settings import Policies
 from cascade_export import checkpoints
 from cascade_export.card import model_card
 from cascade_export.int8.calibrate import quantise_tier1, quantise_tier2
@@ -107,31 +110,27 @@ def export_bundle(
         task=task.name,
         problem_type=problem_type,
         labels=labels,
-        tier1=TierOneSpec(
-            file=TIER1[precision1],
-            kind=first.kind,
-            labels=labels,
-            max_length=length1,
-            temperature=sample.temperature(first_tier.logits),
-            precision=precision1,
-        ),
-        tier2=TierTwoSpec(
-            embed=EMBED,
-            stages=tuple(
-                StageSpec(file, layer, sample.temperature(logits), precision)
-                for file, layer, precision, (logits, _) in zip(
-                    stage_files, packed.layers, second_tier.precisions, by_exit, strict=True
-                )
+        tiers=(
+            SingleExitSpec(TIER1[precision1], length1, first.kind, precision1),
+            MultiExitSpec(
+                embed=EMBED,
+                stages=tuple(map(StageSpec, stage_files, packed.layers, second_tier.precisions)),
+                width=packed.width,
+                heads=packed.heads,
+                max_length=max_length,
+                position_offset=packed.position_offset,
             ),
-            labels=labels,
-            width=packed.width,
-            heads=packed.heads,
-            max_length=max_length,
-            position_offset=packed.position_offset,
         ),
-        router=routing.to_json(options.router),
-        exit_policy=exits.to_json(options.exit_policy or task.exit_policy),
-        windows=windows.to_json(options.windows) if task.tags else None,
+        policies=Policies(
+            routers=(options.router,),
+            exits=(never, options.exit_policy or task.exit_policy),
+            temperatures=(
+                (sample.temperature(first_tier.logits),),
+                tuple(sample.temperature(logits) for logits, _ in by_exit),
+            ),
+            windows=options.windows if task.tags else None,
+            decoding=argmax if task.tags else None,
+        ),
         library_version=__version__,
         figures={
             "calibration": calibration.described(task),

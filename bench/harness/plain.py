@@ -59,7 +59,8 @@ class Plain:
         Raises:
             OptionError: a graph has an input that this reference does not know.
         """
-        tier2 = json.loads((folder / "cascade.json").read_text(encoding="utf-8"))["tier2"]
+        manifest = json.loads((folder / "cascade.json").read_text(encoding="utf-8"))
+        tier2 = manifest["tiers"][-1] if "tiers" in manifest else manifest["tier2"]  # of format 3, of format 2
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.enable_truncation(tier2["max_length"])
         tokenizer.enable_padding()

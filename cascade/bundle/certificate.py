@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final
 
-from cascade.bundle.certificate_form import faults, shown
+from cascade.bundle.form import LIST, Positive, Rule, faults_of, items_of, numbered, one_of
+from cascade.core.checks import is_number, is_whole
 from cascade.core.rounding import percent, percent_up
-from cascade.exceptions import BundleError
+from cascade.exceptions import BundleError, OptionError
+from cascade.policies.settings import Policies
 
-__all__ = ["Certificate", "Data", "Disagreement", "Settings"]
+__all__ = ["Certificate", "Data", "Disagreement", "faults"]
 
-Settings: TypeAlias = Mapping[str, Any]
-"""`router`, `exit_policy`, `blend` and `temperatures` (`[of tier 1, [of each exit]]`) in their written form, and of a
-tagger `windows` and `decoding`."""
 
-NAMES: Final = {
-    "router": "the router",
-    "exit_policy": "the exit policy",
-    "blend": "the blend",
-    "temperatures": "the temperatures",
-    "windows": "the windows",
-    "decoding": "the decoding",
-}
+def _is_date(value: object) -> bool:
+    try:
+        return datetime.fromisoformat(str(value)).tzinfo is not None
+    except ValueError:
+        return False
+
+
+_CONFIDENCE: Final[Rule] = ("a number between 0 and 1", lambda value: is_number(value) and 0 < value < 1)
+_EVENTS: Final[Rule] = ("null or a whole number of at least 0", lambda value: value is None or numbered(0)[1](value))
+_DATE: Final[Rule] = ("a date and time with an offset, in ISO's form", _is_date)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Disagreement:
     """
 
     events: int
-    examples: int
+    examples: Positive
     upper: float
 
 
@@ -56,7 +56,7 @@ class Data:
 
     name: str
     sha256: str
-    examples: int
+    examples: Positive
     chosen_on: int
 
 
@@ -78,7 +78,7 @@ class Certificate:
         method: of the test, in words.
         data: where the units came from.
         policies: what the claim is about.
-        safer: the settings that were tested before this one, safest first. The same claim was found to hold for them.
+        safer: the policies that were tested before these, safest first. The same claim was found to hold for them.
         models: hash by path (`Manifest.models`).
         library_version: that made it.
         date: when, in ISO's form with an offset.
@@ -87,30 +87,38 @@ class Certificate:
 
     claim: str
     ask: Mapping[str, Any]
-    confidence: float
-    unit: str
-    examples: int
-    events: int | None
+    confidence: Annotated[float, _CONFIDENCE]
+    unit: Annotated[str, one_of("text", "sentence", "word")]
+    examples: Positive
+    events: Annotated[int | None, _EVENTS]
     bound: float
     upper: float
     disagreement: Disagreement
     method: str
     data: Data
-    policies: Settings
+    policies: Policies
     models: Mapping[str, str]
     library_version: str
-    date: str
-    safer: tuple[Settings, ...] = ()
+    date: Annotated[str, _DATE]
+    safer: Annotated[tuple[Policies, ...], LIST] = ()
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict from which `from_json` makes an equal certificate."""
-        written: dict[str, Any] = _plain(asdict(self))
-        return written
+        written = {own.name: getattr(self, own.name) for own in fields(self)}
+        return written | {
+            "ask": dict(self.ask),
+            "disagreement": asdict(self.disagreement),
+            "data": asdict(self.data),
+            "policies": self.policies.to_json(),
+            "models": dict(self.models),
+            "safer": [policies.to_json() for policies in self.safer],
+            "warnings": list(self.warnings),
+        }
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> Certificate:
-        """The certificate that `to_json` wrote.
+        """The certificate that `to_json` wrote, here or in a bundle of format 2.
 
         Raises:
             BundleError: it has another shape; all faults at once.
@@ -121,23 +129,23 @@ class Certificate:
         values = {
             "disagreement": Disagreement(**written["disagreement"]),
             "data": Data(**written["data"]),
-            "safer": tuple(written["safer"]),
+            "policies": Policies.from_json(written["policies"]),
+            "safer": tuple(map(Policies.from_json, written["safer"])),
             "warnings": tuple(written["warnings"]),
         }
         return cls(**{**written, **values})
 
-    def differences(self, policies: Settings, models: Mapping[str, str]) -> list[str]:
+    def differences(self, policies: Policies, models: Mapping[str, str]) -> list[str]:
         """Why the claim is not about these policies and models, in words; empty if it is.
 
         Args:
-            policies: in use, in the written form.
+            policies: in use.
             models: their hashes (`Manifest.models`).
         """
-        now, then = _plain(policies), _plain(self.policies)
         found = [
-            f"{NAMES.get(key, key)} {_verb(key)} {shown(now.get(key))}, certified: {shown(then.get(key))}"
-            for key in {**then, **now}
-            if now.get(key) != then.get(key)
+            f"{own.name} must be {then!r} as certified, got {now!r}"
+            for own in fields(policies)
+            if (now := getattr(policies, own.name)) != (then := getattr(self.policies, own.name))
         ]
         for path in {**self.models, **models}:
             if path not in models:
@@ -186,14 +194,33 @@ class Certificate:
         ]
 
 
-def _plain(value: object) -> Any:
-    """As it comes back from a file: tuples are lists there."""
-    return json.loads(json.dumps(value))
-
-
-def _verb(key: str) -> str:
-    return "are" if key in {"temperatures", "windows"} else "is"
-
-
 def _count(number: int, one: str) -> str:
     return f"{number:,} {one}" if number == 1 else f"{number:,} {one}s"
+
+
+def faults(written: object) -> list[str]:
+    """What is wrong with the shape of a written certificate, all of it.
+
+    Whether it still is about the models and policies beside it is another question: `Certificate.differences`.
+    """
+    found = faults_of(written, Certificate, "certificate")
+    if not isinstance(written, Mapping):
+        return found
+    kinds = {"disagreement": Disagreement, "data": Data}
+    inner = {name: written[name] for name in kinds if isinstance(written.get(name), Mapping)}
+    for name, values in inner.items():
+        found += faults_of(values, kinds[name], name)
+    try:
+        for one in [written.get("policies"), *items_of(written.get("safer"))]:
+            Policies.from_json(one)
+    except OptionError as error:
+        found.append(f"certificate: {error}")
+    for few, many, values in (
+        ("events", "examples", written),
+        ("events of disagreement", "examples of disagreement", inner.get("disagreement", {})),
+        ("chosen_on of data", "examples of data", inner.get("data", {})),
+    ):
+        least, most = (values.get(name.split()[0]) for name in (few, many))
+        if is_whole(least) and is_whole(most) and least > most:
+            found.append(f"{few} must be at most {many}, got {least} of {most}")
+    return found

@@ -6,6 +6,7 @@ The library is imported when a call needs it, so a local bundle never pays for i
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -34,13 +35,12 @@ def download(
         BundleNotFoundError: there is none, it is closed to this token, or the Hub cannot be reached.
     """
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         folder = huggingface_hub.snapshot_download(
             repo_id, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
         )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:  # OSError: no network and nothing in the cache
+    except _refusals() as error:
         where = repo_id if revision is None else f"{repo_id} at revision {revision}"
         remedy = (
             "allow the download, or give a folder"
@@ -73,7 +73,6 @@ def upload(
         BundleError: the Hub refuses.
     """
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     api = huggingface_hub.HfApi(token=token)
     try:
@@ -87,12 +86,23 @@ def upload(
             revision=revision,
             allow_patterns=list(files),
         )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except _refusals() as error:
         raise BundleError(
             f"the Hub must accept the bundle as {repo_id}, but: {_one_line(error)}; "
             "check the name and your token's rights"
         ) from error
     return str(commit.commit_url)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What the library raises where the Hub refuses, cannot be reached and is not in the cache.
+
+    From version 1 on it lets errors of httpx through, which are no `OSError`. By then it has imported httpx.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    httpx = sys.modules.get("httpx")
+    return (HfHubHTTPError, HFValidationError, OSError, *(() if httpx is None else (httpx.HTTPError,)))
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,109 +1,42 @@
 """`cascade.json`: what a bundle says about itself, as frozen values.
 
-Reading names every fault at once.
+Format 3 is written; formats 2 and 3 are read, every fault named at once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any, Final
 
-from cascade.bundle import certificate_form
-from cascade.bundle.certificate import Certificate, Settings
-from cascade.core.checks import is_number, is_whole
-from cascade.exceptions import BundleError
+from cascade.bundle import certificate as certificates
+from cascade.bundle import tiers as specs
+from cascade.bundle.certificate import Certificate
+from cascade.bundle.form import LIST, OPTIONAL, SOME, Rule, faults_of, items_of, one_of, parse, shown
+from cascade.bundle.tiers import TOKENIZER_FILE, FileRecord, MultiExitSpec, SingleExitSpec, TierSpec
+from cascade.exceptions import BundleError, OptionError
+from cascade.policies import decoding, windows
+from cascade.policies.registry import ModelInfo
+from cascade.policies.settings import Policies
 
-__all__ = [
-    "FORMAT_VERSION",
-    "MANIFEST_FILE",
-    "TAGGING",
-    "TOKENIZER_FILE",
-    "FileRecord",
-    "Manifest",
-    "StageSpec",
-    "TierOneSpec",
-    "TierTwoSpec",
-]
+__all__ = ["FORMAT_VERSION", "MANIFEST_FILE", "TAGGING", "Manifest"]
 
-FORMAT_VERSION = 2
-MANIFEST_FILE = "cascade.json"
-TOKENIZER_FILE = "tokenizer.json"
-TAGGING = "token-classification"
-TASKS = ("text-classification", TAGGING)
-PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
+FORMAT_VERSION: Final = 3
+MANIFEST_FILE: Final = "cascade.json"
+TAGGING: Final = "token-classification"
+MULTI_LABEL: Final = "multi_label_classification"
+TASKS: Final = ("text-classification", TAGGING)
+PROBLEM_TYPES: Final = ("single_label_classification", MULTI_LABEL)
 
 
-@dataclass(frozen=True)
-class FileRecord:
-    """A file of the bundle: its hash and size."""
-
-    sha256: str
-    bytes: int
+def _are_labels(value: Any) -> bool:
+    some = LIST[1](value) and len(value) > 0 and all(isinstance(one, str) for one in value)
+    return some and len(set(value)) == len(value)
 
 
-@dataclass(frozen=True)
-class TierOneSpec:
-    """The first tier: one padded ONNX graph (`input_ids`, `attention_mask`[, `token_type_ids`] -> `logits`).
-
-    Attributes:
-        file: path inside the bundle.
-        kind: what was trained, `static` or `transformer`; information only.
-        labels: the names of its outputs, in order; must equal the manifest's.
-        temperature: logits are divided by it before the softmax (or sigmoid).
-        max_length: tokens of a row at most, special tokens included.
-        precision: `int8` or `fp32`; information only.
-    """
-
-    file: str
-    kind: str
-    labels: tuple[str, ...]
-    max_length: int
-    temperature: float = 1.0
-    precision: str = "fp32"
-
-
-@dataclass(frozen=True)
-class StageSpec:
-    """A stage of the second tier: the layers between two exits and the head at their end.
-
-    Attributes:
-        file: path inside the bundle.
-        layer: number of the last layer in it, counted from 1; exits are named by it.
-        temperature: of the head at its end.
-        precision: `int8` or `fp32`; information only.
-    """
-
-    file: str
-    layer: int
-    temperature: float = 1.0
-    precision: str = "fp32"
-
-
-@dataclass(frozen=True)
-class TierTwoSpec:
-    """The second tier: `embed` and a chain of packed stages (see ARCHITECTURE.md for their inputs).
-
-    Attributes:
-        embed: path of the embedding graph inside the bundle.
-        stages: in the order in which they run; the last is full depth.
-        labels: the names of its outputs, in order; must equal the manifest's.
-        width: size of a hidden state.
-        heads: of attention, in every layer.
-        max_length: tokens of a row at most, special tokens included.
-        position_offset: position id of a row's first token (RoBERTa: 2).
-    """
-
-    embed: str
-    stages: tuple[StageSpec, ...]
-    labels: tuple[str, ...]
-    width: int
-    heads: int
-    max_length: int
-    position_offset: int = 0
+_LABELS: Final[Rule] = ("distinct names and at least one", _are_labels)
 
 
 @dataclass(frozen=True)
@@ -111,177 +44,184 @@ class Manifest:
     """A whole `cascade.json`.
 
     Attributes:
-        labels: names of the labels, in the order of the logits.
-        router, exit_policy: the defaults, in the form that `routing.to_json` and `exits.to_json` write.
-        windows, decoding: of a tagger, in the form that `windows.to_json` and `decoding.to_json` write; `None`: the
-            defaults of `Tagger`. Classifiers have neither.
-        blend: how much tier 1's answer counts beside tier 2's where both were asked, in [0, 1] (`engine.Cascade`).
+        task: `text-classification` or `token-classification`.
+        problem_type: `single_label_classification` or `multi_label_classification`.
+        labels: names of the labels, in the order of every tier's logits.
+        tiers: first to last.
+        policies: how the tiers are used, unless the caller sets others.
+        library_version: that wrote it.
         files: every file of the bundle but the manifest itself, by path inside the bundle.
         figures: what the exporter measured (free form, shown by `cascade inspect` and in the model card).
-        certificate: what is certified, in the form that `Certificate.to_json` writes; whether that is about these
-            models and policies, `doubts` says.
+        certificate: what is certified; whether that is about these models and policies, `doubts` says.
+        format_version: of the file that it was read from.
     """
 
-    task: str
-    problem_type: str
-    labels: tuple[str, ...]
-    tier1: TierOneSpec
-    tier2: TierTwoSpec
-    router: Mapping[str, Any]
-    exit_policy: Mapping[str, Any]
+    task: Annotated[str, one_of(*TASKS)]
+    problem_type: Annotated[str, one_of(*PROBLEM_TYPES)]
+    labels: Annotated[tuple[str, ...], _LABELS]
+    tiers: Annotated[tuple[TierSpec, ...], SOME]
+    policies: Policies
     library_version: str
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
-    certificate: Mapping[str, Any] | None = None
-    windows: Mapping[str, Any] | None = None
-    decoding: Mapping[str, Any] | None = None
-    blend: float = 0.0
-    format_version: int = FORMAT_VERSION
+    certificate: Annotated[Certificate | None, OPTIONAL] = None
+    format_version: int = field(default=FORMAT_VERSION, compare=False)
+
+    @property
+    def infos(self) -> tuple[ModelInfo, ...]:
+        """What policies can know of each tier."""
+        words, several = self.task == TAGGING, self.problem_type == MULTI_LABEL
+        return tuple(ModelInfo(self.labels, tier.layers, words, several) for tier in self.tiers)
+
+    @property
+    def tier1(self) -> Any:  # of a kind that the bundle decides
+        """The first tier."""
+        return self.tiers[0]
+
+    @property
+    def tier2(self) -> Any:
+        """The second tier, of a bundle of two."""
+        return self.tiers[1]
 
     def to_json(self) -> str:
-        """The text of `cascade.json`."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        """The text of `cascade.json`, in format 3.
+
+        Raises:
+            OptionError: a policy is a function of your own, which has no written form.
+            BundleError: a figure is no number that JSON has.
+        """
+        try:
+            return json.dumps(self._raw(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        except OptionError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise BundleError(f"figures must be JSON, but {error}; write null or a string") from None
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Read and check the text of a `cascade.json`.
+        """Read and check the text of a `cascade.json` of format 2 or 3.
 
         Raises:
             BundleError: naming all faults at once.
         """
-        try:
-            raw = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise BundleError(f"{MANIFEST_FILE} must be JSON, but {error}; export the bundle again") from None
-        if not isinstance(raw, dict):
-            raise BundleError(f"{MANIFEST_FILE} must be a JSON object, was: {type(raw).__name__}; export again")
+        raw = parse(text, MANIFEST_FILE)
         version = raw.get("format_version")
-        if version != FORMAT_VERSION:
+        if version not in (2, FORMAT_VERSION) or isinstance(version, bool):
             raise BundleError(
-                f"the bundle's format_version must be {FORMAT_VERSION}, was: {version}; "
+                f"the bundle's format_version must be 2 or {FORMAT_VERSION}, got {shown(version)}; "
                 "export it again with this release, or install the one that wrote it"
             )
-        try:
-            tier1, tier2 = dict(raw.pop("tier1")), dict(raw.pop("tier2"))
-            stages = tuple(StageSpec(**stage) for stage in tier2.pop("stages"))
-            manifest = cls(
-                tier1=TierOneSpec(**{**tier1, "labels": tuple(tier1["labels"])}),
-                tier2=TierTwoSpec(**{**tier2, "labels": tuple(tier2["labels"]), "stages": stages}),
-                labels=tuple(raw.pop("labels")),
-                files={path: FileRecord(**record) for path, record in raw.pop("files").items()},
-                **raw,
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise BundleError(f"{MANIFEST_FILE} lacks or misnames a field: {error}; export the bundle again") from None
-        faults = manifest.faults()
-        if faults:
-            raise BundleError(f"{MANIFEST_FILE} contradicts itself: {'; '.join(faults)}; export the bundle again")
+        found: list[str] = []
+        raw = _upgraded(raw, found) if version == 2 else raw
+        _refuse(found + _faults_of_form(raw))
+        certificate = raw.get("certificate")
+        read = {
+            "labels": tuple(raw["labels"]),
+            "tiers": tuple(map(specs.from_json, raw["tiers"])),
+            "policies": Policies.from_json(raw["policies"]),
+            "files": {path: FileRecord(**record) for path, record in raw.get("files", {}).items()},
+            "certificate": None if certificate is None else Certificate.from_json(certificate),
+        }
+        manifest = cls(**{**raw, **read})
+        _refuse(manifest._contradictions())
         return manifest
 
-    def settings(self) -> Settings:
-        """What a certificate is about, beside the models. What a tagger's bundle leaves to the defaults is `None`."""
-        tagging = {"windows": self.windows, "decoding": self.decoding} if self.task == TAGGING else {}
-        temperatures = [self.tier1.temperature, [stage.temperature for stage in self.tier2.stages]]
-        policies = {"router": self.router, "exit_policy": self.exit_policy}
-        return {**policies, "blend": self.blend, "temperatures": temperatures, **tagging}
+    def faults(self) -> list[str]:
+        """Why this could not be read again, all of it; empty if it could."""
+        return _faults_of_form(self._raw()) or self._contradictions()
 
     def models(self) -> dict[str, str]:
-        """Hashes by path of what decides the probabilities: graphs, tokenizer, and what stands here about them.
+        """Hashes by path of what decides the probabilities: graphs, tokenizers, and what stands here about them.
 
         Names of labels, longest rows and the order of the stages are in no other file; `cascade.json` has the hash of
         these, without temperatures and policies.
         """
-        one, two = self.tier1, self.tier2
-        layers = [[stage.file, stage.layer] for stage in two.stages]
-        said = [self.task, self.problem_type, self.labels, one.file, one.labels, one.max_length, two.embed, layers]
-        said += [two.labels, two.width, two.heads, two.max_length, two.position_offset]
-        paths = (*_graphs(self), TOKENIZER_FILE)
-        hashes = {path: self.files[path].sha256 for path in paths if path in self.files}
-        return {**hashes, MANIFEST_FILE: hashlib.sha256(json.dumps(said).encode()).hexdigest()}
+        said: list[object] = [self.task, self.problem_type, self.labels]
+        for tier in self.tiers:
+            said += tier.identity(self.labels)
+            said += [tier.tokenizer] if tier.tokenizer != TOKENIZER_FILE else []
+        paths = [path for tier in self.tiers for path in (*tier.graphs, tier.tokenizer)]
+        known = {path: self.files[path].sha256 for path in paths if path in self.files}
+        return {**known, MANIFEST_FILE: hashlib.sha256(json.dumps(said).encode()).hexdigest()}
 
     def doubts(self) -> list[str]:
         """Why the certificate is not about these models and policies, in words; empty if it is or if there is none."""
-        if self.certificate is None:
-            return []
-        return Certificate.from_json(self.certificate).differences(self.settings(), self.models())
+        return [] if self.certificate is None else self.certificate.differences(self.policies, self.models())
 
-    def faults(self) -> list[str]:
-        """What contradicts itself, all of it."""
+    def _raw(self) -> dict[str, Any]:
+        return {own.name: getattr(self, own.name) for own in fields(self)} | {
+            "tiers": list(map(specs.to_json, self.tiers)),
+            "policies": self.policies.to_json(),
+            "files": {path: asdict(record) for path, record in self.files.items()},
+            "certificate": None if self.certificate is None else self.certificate.to_json(),
+            "format_version": FORMAT_VERSION,
+        }
+
+    def _contradictions(self) -> list[str]:
+        """Where fields that are possible by themselves do not fit each other."""
         found = []
-        if self.task not in TASKS:
-            found.append(f"task must be one of {', '.join(TASKS)}, was: {self.task}")
-        if self.problem_type not in PROBLEM_TYPES:
-            found.append(f"problem_type must be one of {', '.join(PROBLEM_TYPES)}, was: {self.problem_type}")
-        found += self._faults_of_tagging()
-        names: tuple[object, ...] = self.labels  # as they stand in the file
-        if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
-            found.append(f"labels must be distinct names and at least one, were: {list(self.labels)}")
-        for tier, labels in (("tier 1", self.tier1.labels), ("tier 2", self.tier2.labels)):
-            if labels != self.labels:
-                found.append(f"labels of {tier} must be {list(self.labels)}, were: {list(labels)}")
-        found += self._faults_of_numbers() + self._faults_of_information()
-        if not self.tier2.stages:
-            found.append("tier 2 must have at least one stage")
-        layers = [stage.layer for stage in self.tier2.stages]
-        if all(map(is_whole, layers)) and layers != sorted(set(layers)):
-            found.append(f"stages must be in the order of their layers, were: {layers}")
-        for path in _graphs(self):
-            if str(path) not in self.files:
-                found.append(f"{path} is used but not listed under files")
-        return found
-
-    def _faults_of_numbers(self) -> list[str]:
-        first, second = self.tier1, self.tier2
-        blend: object = self.blend  # as it stands in the file, and so below
-        temperatures: list[object] = [first.temperature, *(stage.temperature for stage in second.stages)]
-        whole: list[tuple[str, object, int]] = [
-            ("max_length", first.max_length, 1),
-            ("max_length", second.max_length, 1),
-            ("width", second.width, 1),
-            ("heads", second.heads, 1),
-            ("position_offset", second.position_offset, 0),
-            *(("layer", stage.layer, 1) for stage in second.stages),
-        ]
-        found = [] if is_number(blend) and 0 <= blend <= 1 else [f"blend must be in [0, 1], was: {blend!r}"]
-        found += [
-            f"temperature must be above 0 and finite, was: {value!r}"
-            for value in temperatures
-            if not is_number(value) or not 0 < value < math.inf
-        ]
-        found += [
-            f"{name} must be a whole number of at least {least}, was: {value!r}"
-            for name, value, least in whole
-            if not is_whole(value) or value < least
-        ]
-        if is_whole(second.width) and is_whole(second.heads) and second.heads > 0 and second.width % second.heads:
-            found.append(f"heads must divide the width, {second.width}, was: {second.heads}")
-        return found
-
-    def _faults_of_information(self) -> list[str]:
-        first, stages = self.tier1, self.tier2.stages
-        texts: list[tuple[str, object]] = [
-            ("kind", first.kind),
-            ("precision", first.precision),
-            *(("precision", stage.precision) for stage in stages),
-            ("library_version", self.library_version),
-        ]
-        figures: object = self.figures
-        found = [f"{name} must be a string, was: {value!r}" for name, value in texts if not isinstance(value, str)]
-        found += [] if isinstance(figures, Mapping) else [f"figures must be an object, was: {figures!r}"]
-        return found + ([] if self.certificate is None else certificate_form.faults(self.certificate))
-
-    def _faults_of_tagging(self) -> list[str]:
-        found = []
-        if self.task == TAGGING and self.problem_type == "multi_label_classification":
-            found.append(f"problem_type of {TAGGING} must be single_label_classification, was: {self.problem_type}")
-        policies: dict[str, Any] = {"windows": self.windows, "decoding": self.decoding}
-        for name, policy in policies.items():
-            if policy is not None and self.task != TAGGING:
-                found.append(f"{name} must be left out of {self.task}, was: {policy}")
-            elif policy is not None and not isinstance(policy, Mapping):
-                found.append(f"{name} must be an object, was: {policy!r}")
-        return found
+        if self.task == TAGGING and self.problem_type == MULTI_LABEL:
+            found.append(f"problem_type of {TAGGING} must be {PROBLEM_TYPES[0]}, got {self.problem_type}")
+        for number, tier in enumerate(self.tiers):
+            if list(tier.layers) != sorted(set(tier.layers)):
+                found.append(f"stages of tiers[{number}] must be in the order of their layers, got {tier.layers}")
+            if isinstance(tier, MultiExitSpec) and tier.width % tier.heads:
+                found.append(f"heads of tiers[{number}] must divide the width, {tier.width}, got {tier.heads}")
+            used = (*tier.graphs, tier.tokenizer)
+            found += [f"{path} is used but not listed under files" for path in used if path not in self.files]
+        try:
+            self.policies.check(self.infos)
+        except OptionError as error:
+            found.append(str(error))
+        return list(dict.fromkeys(found))
 
 
-def _graphs(manifest: Manifest) -> tuple[str, ...]:
-    return (manifest.tier1.file, manifest.tier2.embed, *(stage.file for stage in manifest.tier2.stages))
+def _faults_of_form(raw: Mapping[str, Any]) -> list[str]:
+    found = faults_of(raw, Manifest)
+    files, certificate = raw.get("files"), raw.get("certificate")
+    for number, tier in enumerate(items_of(raw.get("tiers"))):
+        found += specs.faults(tier, f"tiers[{number}]")
+    for path, record in files.items() if isinstance(files, Mapping) else ():
+        found += faults_of(record, FileRecord, f"files[{shown(path)}]")
+    if isinstance(raw.get("policies"), Mapping):
+        try:
+            Policies.from_json(raw["policies"])
+        except OptionError as error:
+            found.append(str(error))
+    return found + (certificates.faults(certificate) if isinstance(certificate, Mapping) else [])
+
+
+def _refuse(found: list[str]) -> None:
+    if found:
+        raise BundleError(
+            f"{MANIFEST_FILE} must be as cascade wrote it, but {'; '.join(found)}; export the bundle again"
+        )
+
+
+def _upgraded(raw: Mapping[str, Any], found: list[str]) -> dict[str, Any]:
+    """A manifest of format 2 in the form of format 3. What cannot be upgraded is left for the form's rules to name."""
+    new = dict(raw)
+    tiers, temperatures = [new.pop("tier1", None), new.pop("tier2", None)], list[object]()
+    for number, tier in enumerate(tiers):
+        if not isinstance(tier, Mapping):
+            continue
+        own = {**tier, "kind": (SingleExitSpec, MultiExitSpec)[number].kind}
+        labels = own.pop("labels", None)
+        if labels != new.get("labels"):
+            found.append(f"labels of tier {number + 1} must be {shown(new.get('labels'))}, got {shown(labels)}")
+        if number == 0:
+            own["model"] = tier.get("kind")
+            temperatures.append(own.pop("temperature", 1.0))
+        elif isinstance(own.get("stages"), list):
+            own["stages"] = [dict(stage) if isinstance(stage, Mapping) else stage for stage in own["stages"]]
+            stages = [stage for stage in own["stages"] if isinstance(stage, dict)]
+            temperatures.append([stage.pop("temperature", 1.0) for stage in stages])
+        tiers[number] = own
+    settings: dict[str, Any] = {"router": new.pop("router", None), "temperatures": temperatures}
+    for name in ("exit_policy", "blend", "windows", "decoding"):
+        if (given := new.pop(name, None)) is not None:
+            settings[name] = given
+    if new.get("task") == TAGGING:  # what a tagger's bundle left to the defaults
+        defaults = {"windows": windows.to_json(windows.Windows()), "decoding": decoding.to_json(decoding.argmax)}
+        settings = defaults | settings
+    return {**new, "tiers": tiers, "policies": settings}

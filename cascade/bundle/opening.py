@@ -1,30 +1,27 @@
-"""Bundles on disk: found, opened and verified.
-
-Every file that a manifest lists is checked for its size and hash before anything is loaded from it, and all faults are
-named at once.
-"""
+"""Bundles on disk: found, opened and verified. Nothing is loaded from a file whose hash is not the manifest's."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Final
 
 from cascade.bundle import hub
-from cascade.bundle.manifest import MANIFEST_FILE, TOKENIZER_FILE, FileRecord, Manifest
+from cascade.bundle.manifest import MANIFEST_FILE, Manifest
 from cascade.exceptions import BundleError, BundleNotFoundError
 
-__all__ = ["CARD_FILE", "Bundle", "blocks", "faults_of_list", "faults_of_paths", "open_bundle"]
+__all__ = ["CARD_FILE", "Bundle", "blocks", "faults_of_paths", "find_bundle", "open_bundle"]
 
 # The model card is for people, who mend it on the Hub after the upload; nothing is read from it.
-CARD_FILE = "README.md"
-BLOCK = 1 << 20
+CARD_FILE: Final = "README.md"
+BLOCK: Final = 1 << 20
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle.
+    """A bundle on disk. Make it with `open_bundle`.
 
     Attributes:
         folder: where its files are.
@@ -37,6 +34,48 @@ class Bundle:
     def path(self, file: str) -> Path:
         """Where a file of the bundle is on this disk. `file`: its path inside the bundle."""
         return self.folder / file
+
+    def read(self, file: str) -> bytes:
+        """The verified contents of a listed file.
+
+        Raises:
+            BundleError: it is missing or altered; so are others, then they are named too.
+        """
+        try:
+            contents = self.path(file).read_bytes()
+        except OSError:
+            contents = b""
+        if hashlib.sha256(contents).hexdigest() != self.manifest.files[file].sha256:
+            self.verify()
+            raise BundleError(f"{self.path(file)} must not change while it is read, but it did; load the bundle again")
+        return contents
+
+    def verify(self, files: Collection[str] | None = None) -> None:
+        """Hash these files, or all.
+
+        Raises:
+            BundleError: some are missing or altered; all of them in one line.
+        """
+        found = []
+        for path in self.manifest.files if files is None else files:
+            record, file = self.manifest.files[path], self.folder / path
+            if not file.is_file():
+                found.append(f"{path} is missing")
+            elif path == CARD_FILE:
+                continue
+            elif (size := file.stat().st_size) != record.bytes:
+                found.append(f"{path} must have {record.bytes} bytes, got {size}")
+            else:
+                digest = hashlib.sha256()
+                for block in blocks(file):
+                    digest.update(block)
+                if digest.hexdigest() != record.sha256:
+                    found.append(f"{path} was altered (another sha256)")
+        if found:
+            raise BundleError(
+                f"every file must be as {MANIFEST_FILE} lists it, but in {self.folder}: {'; '.join(found)}; "
+                "download or export the bundle again"
+            )
 
 
 def open_bundle(
@@ -59,6 +98,27 @@ def open_bundle(
     Raises:
         BundleNotFoundError: there is neither such a folder nor such a repository.
         BundleError: it is incomplete, altered or of another format version; all faults in one line.
+    """
+    bundle = find_bundle(
+        path_or_id, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+    )
+    bundle.verify()
+    return bundle
+
+
+def find_bundle(
+    path_or_id: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | None = None,
+    local_files_only: bool = False,
+) -> Bundle:
+    """Find a bundle and read its manifest: `open_bundle` without hashing, for a caller who reads the files anyway.
+
+    Raises:
+        BundleNotFoundError: there is neither such a folder nor such a repository.
+        BundleError: its manifest cannot be used, or lists files outside the folder.
     """
     name = str(path_or_id)
     folder = Path(path_or_id).expanduser()
@@ -83,13 +143,8 @@ def open_bundle(
         manifest = Manifest.from_json(file.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise BundleError(f"{MANIFEST_FILE} must be UTF-8, but {error}; export the bundle again") from None
-    faults = faults_of_paths(manifest.files) or _faults_of_files(folder, manifest.files)
-    faults += faults_of_list(manifest.files)
-    if faults:
-        raise BundleError(
-            f"every file must be as {MANIFEST_FILE} lists it, but in {name}: {'; '.join(faults)}; "
-            "download or export the bundle again"
-        )
+    if faults := faults_of_paths(manifest.files):
+        raise BundleError(f"files of {name} must be inside it, but {'; '.join(faults)}; export the bundle again")
     return Bundle(folder=folder, manifest=manifest)
 
 
@@ -108,32 +163,9 @@ def faults_of_paths(paths: Mapping[str, object]) -> list[str]:
     found = []
     for path in paths:
         windows = PureWindowsPath(path)  # its rules hold elsewhere too: a bundle is read on any system
-        if windows.drive or windows.root or "\\" in path or ".." in windows.parts or str(PurePosixPath(path)) != path:
+        odd = "\\" in path or "\0" in path or ".." in windows.parts or str(PurePosixPath(path)) != path
+        if windows.drive or windows.root or odd:
             found.append(f"{path!r} must be a plain path inside the folder")
         elif path in {MANIFEST_FILE, "."}:
             found.append(f"{path!r} must not be listed")
-    return found
-
-
-def faults_of_list(files: Mapping[str, object]) -> list[str]:
-    """What every bundle must list and this one does not."""
-    return [] if TOKENIZER_FILE in files else [f"{TOKENIZER_FILE} is not listed under files"]
-
-
-def _faults_of_files(folder: Path, files: Mapping[str, FileRecord]) -> list[str]:
-    found = []
-    for path, record in files.items():
-        file = folder / path
-        if not file.is_file():
-            found.append(f"{path} is missing")
-        elif path == CARD_FILE:
-            continue
-        elif (size := file.stat().st_size) != record.bytes:
-            found.append(f"{path} must have {record.bytes} bytes, has {size}")
-        else:
-            digest = hashlib.sha256()
-            for block in blocks(file):
-                digest.update(block)
-            if digest.hexdigest() != record.sha256:
-                found.append(f"{path} was altered (another sha256)")
     return found

@@ -1,4 +1,4 @@
-"""Writing bundles, whole or not at all, copying them with other policies, and pushing them to the Hub.
+"""Writing bundles, whole or not at all, and copying them with other policies.
 
 A bundle is written into a folder beside its destination, which is renamed when it is complete.
 """
@@ -9,18 +9,20 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cascade.bundle.certificate import Certificate
-from cascade.bundle.manifest import MANIFEST_FILE, FileRecord, Manifest
-from cascade.bundle.opening import CARD_FILE, Bundle, blocks, faults_of_list, faults_of_paths, hub
+from cascade.bundle.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest
+from cascade.bundle.opening import CARD_FILE, Bundle, blocks, faults_of_paths
+from cascade.bundle.tiers import FileRecord
+from cascade.core.checks import names_another_file
 from cascade.exceptions import BundleError, OptionError
+from cascade.policies.settings import Policies
 
-__all__ = ["copy_bundle", "push_bundle", "write_bundle"]
+__all__ = ["copy_bundle", "write_bundle"]
 
 CARD_BEGIN = b"<!-- certificate: written by cascade, replaced or removed with the certificate itself -->"
 CARD_END = b"<!-- end of the certificate -->"
@@ -48,12 +50,7 @@ def copy_bundle(
     bundle: Bundle,
     destination: str | Path,
     *,
-    router: Mapping[str, Any],
-    exit_policy: Mapping[str, Any],
-    windows: Mapping[str, Any] | None = None,
-    decoding: Mapping[str, Any] | None = None,
-    blend: float | None = None,
-    temperatures: tuple[float, Sequence[float]] | None = None,
+    policies: Policies,
     certificate: Certificate | None = None,
     overwrite: bool = False,
 ) -> Bundle:
@@ -62,39 +59,23 @@ def copy_bundle(
     Args:
         bundle: what to copy.
         destination: the folder to make; may be the bundle's own with `overwrite`.
-        router: in the form that `routing.to_json` writes.
-        exit_policy: in the form that `exits.to_json` writes.
-        windows: of a tagger, in the form that `windows.to_json` writes; the bundle's own if left out.
-        decoding: of a tagger, in the form that `decoding.to_json` writes; the bundle's own if left out.
-        blend: how much tier 1's answer counts beside tier 2's; the bundle's own if left out.
-        temperatures: of tier 1, and of each exit of tier 2; the bundle's own if left out.
-        certificate: about exactly these policies and temperatures. If left out, the bundle's own stays as long as it is
-            about them, and is dropped otherwise. The model card, where there is one, says the same.
+        policies: of all tiers.
+        certificate: about exactly these policies. If left out, the bundle's own stays as long as it is about them, and
+            is dropped otherwise. The model card, where there is one, says the same.
         overwrite: as in `write_bundle`.
 
     Raises:
-        OptionError: the destination is there already, the temperatures are not one per exit, or the certificate is
-            about something else.
+        OptionError: the destination is there already, a policy is a function of your own or does not fit, or the
+            certificate is about something else.
         BundleError: a file was altered since the bundle was opened.
     """
     old = bundle.manifest
-    new = replace(
-        old,
-        router=dict(router),
-        exit_policy=dict(exit_policy),
-        windows=old.windows if windows is None else dict(windows),
-        decoding=old.decoding if decoding is None else dict(decoding),
-        blend=old.blend if blend is None else blend,
-    )
-    chosen = old.figures.get("operating_point")
-    if isinstance(chosen, Mapping) and any(
-        chosen.get(name) != getattr(new, name) for name in ("router", "exit_policy", "blend")
-    ):  # figures of other settings say nothing of these
+    policies.check(old.infos)
+    new = replace(old, policies=policies)
+    if _is_of_others(old.figures.get("operating_point"), policies):
         new = replace(new, figures={name: value for name, value in old.figures.items() if name != "operating_point"})
-    if temperatures is not None:
-        new = _with_temperatures(new, *temperatures)
     if certificate is not None:
-        new = replace(new, certificate=certificate.to_json())
+        new = replace(new, certificate=certificate)
         if new.doubts():
             raise OptionError(
                 f"a certificate must be about the bundle that it is written into, but {'; '.join(new.doubts())}; "
@@ -106,42 +87,6 @@ def copy_bundle(
     if CARD_FILE in files and (new.certificate is None or new.certificate != old.certificate):
         files[CARD_FILE] = _certified_card(bundle.path(CARD_FILE).read_bytes(), new)
     return _write(destination, files, new, expected=old.files, overwrite=overwrite)
-
-
-def push_bundle(
-    bundle: Bundle,
-    repo_id: str,
-    *,
-    private: bool = False,
-    token: str | None = None,
-    commit_message: str = "Upload a cascade bundle",
-    revision: str | None = None,
-) -> str:
-    """Upload a bundle's files, and no others of its folder, to the Hub as one commit.
-
-    Args:
-        bundle: what to upload.
-        repo_id: `owner/name`; made if missing.
-        private: whether a repository that is made is closed.
-        token: the stored login if not given.
-        commit_message: its first line.
-        revision: a branch; made if missing. The main branch if not given.
-
-    Returns:
-        The address of the commit.
-
-    Raises:
-        BundleError: the Hub refuses.
-    """
-    return hub.upload(
-        bundle.folder,
-        [*bundle.manifest.files, MANIFEST_FILE],
-        repo_id,
-        private=private,
-        token=token,
-        commit_message=commit_message,
-        revision=revision,
-    )
 
 
 def _write(
@@ -165,27 +110,25 @@ def _write(
             raise BundleError(
                 f"a bundle must not change while it is copied, but these files did: {', '.join(altered)}; open it again"
             )
-        manifest = replace(manifest, files=records)
-        faults = manifest.faults() + faults_of_list(records)
+        manifest = replace(manifest, files=records, format_version=FORMAT_VERSION)
+        faults = manifest.faults()
+        graphs = [path for tier in manifest.tiers for path in tier.graphs if path in records]
+        external = [path for path in dict.fromkeys(graphs) if names_another_file((staging / path).read_bytes())]
+        faults += [f"{path} must hold its weights itself, got external data" for path in external]
         if faults:
-            raise BundleError(f"the manifest contradicts itself: {'; '.join(faults)}; nothing was written")
+            raise BundleError(f"a bundle must be one that can be read, but {'; '.join(faults)}; nothing was written")
         _write_file(staging / MANIFEST_FILE, manifest.to_json().encode())
         _move(staging, folder)
     return Bundle(folder=folder, manifest=manifest)
 
 
-def _with_temperatures(manifest: Manifest, tier1: float, tier2: Sequence[float]) -> Manifest:
-    stages = manifest.tier2.stages
-    if len(tier2) != len(stages):
-        raise OptionError(
-            f"temperatures must be one per exit, were: {len(tier2)} for {len(stages)} exits; give one for each"
-        )
-    cooled = [replace(stage, temperature=float(own)) for stage, own in zip(stages, tier2, strict=True)]
-    return replace(
-        manifest,
-        tier1=replace(manifest.tier1, temperature=float(tier1)),
-        tier2=replace(manifest.tier2, stages=tuple(cooled)),
-    )
+def _is_of_others(note: object, policies: Policies) -> bool:
+    """Whether figures of an operating point, which state its policies, are not about these."""
+    written = policies.to_json()
+    stated = {"policies": written, "router": written["routers"][:1], "exit_policy": written["exits"][-1:]}
+    stated |= {"blend": written["blend"][:1]}
+    given = note if isinstance(note, Mapping) else {}
+    return any(name in given and given[name] not in (own, *own) for name, own in stated.items())
 
 
 def _certified_card(card: bytes, manifest: Manifest) -> bytes:
@@ -196,7 +139,7 @@ def _certified_card(card: bytes, manifest: Manifest) -> bytes:
     kept = before.rstrip() + rest.partition(CARD_END)[2].rstrip() + b"\n"
     if manifest.certificate is None:
         return kept
-    sentences = "\n".join(f"- {sentence}" for sentence in Certificate.from_json(manifest.certificate).described())
+    sentences = "\n".join(f"- {sentence}" for sentence in manifest.certificate.described())
     return kept + b"\n" + CARD_BEGIN + f"\n## Certificate\n\n{sentences}\n".encode() + CARD_END + b"\n"
 
 

@@ -9,7 +9,6 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from cascade.calibration.temperature import Temperatures
 from cascade.core.rows import BoolArray, IntArray
-from cascade.pipelines.base import Face
 from cascade.policies.decoding import Decoder
 from cascade.policies.exits import ExitPolicy, never
 from cascade.policies.routing import Router, defer_all
@@ -22,16 +21,10 @@ __all__ = [
     "Stages",
     "full_depth",
     "no_progress",
-    "policies_of",
-    "settings_of",
     "two_tiers",
-    "with_policies",
 ]
 
 S = TypeVar("S", bound="Sample")
-P = TypeVar("P", bound=Face)
-
-
 Stages: TypeAlias = Callable[[str, int], AbstractContextManager[Any]]
 """Called with the name of a stage and how much there is of it; gives a function that is called with each part done."""
 
@@ -121,29 +114,6 @@ def full_depth(
 ) -> Policies:
     """Tier 2 alone, no unit exiting early."""
     return two_tiers(defer_all, never, temperatures=temperatures, windows=windows, decoding=decoding)
-
-
-def settings_of(policies: Policies) -> dict[str, Any]:
-    """Policies of two tiers in the form of `Face.settings`."""
-    written = policies.to_json()
-    first, second = written["temperatures"]
-    return {
-        "router": written["routers"][0],
-        "exit_policy": written["exits"][1],
-        "blend": written["blend"][0],
-        "temperatures": [first[0], second],
-        **{name: written[name] for name in ("windows", "decoding") if name in written},
-    }
-
-
-def policies_of(pipeline: P) -> Policies:
-    """The policies of a pipeline."""
-    return Policies.from_json(pipeline.settings)
-
-
-def with_policies(pipeline: P, policies: Policies) -> P:
-    """A copy of a pipeline with these policies."""
-    return pipeline.with_settings(settings_of(policies))
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -13,12 +12,10 @@ import click
 from cascade.bundle.certificate import Certificate
 from cascade.bundle.manifest import TAGGING, Manifest
 from cascade.bundle.opening import Bundle, open_bundle
+from cascade.bundle.tiers import SingleExitSpec
 from cascade.cli.show import clipped, size
 from cascade.core.console import table
-from cascade.pipelines.loading import readable
 from cascade.pipelines.tuning import Tuned
-from cascade.policies import decoding, exits, routing, windows
-from cascade.policies.windows import Windows
 from cascade.runtime.threads import check_threads
 
 __all__ = ["described", "inspect"]
@@ -50,11 +47,9 @@ def inspect(model: str, as_json: bool) -> None:
     bundle = open_bundle(model)
     if as_json:
         more = {"total_bytes": total_bytes(bundle), "certificate_doubts": bundle.manifest.doubts()}
-        click.echo(json.dumps({**asdict(bundle.manifest), **more}))
+        click.echo(json.dumps({**json.loads(bundle.manifest.to_json()), **more}))
     else:
-        with readable():
-            text = described(model, bundle)
-        click.echo(text)
+        click.echo(described(model, bundle))
 
 
 def total_bytes(bundle: Bundle) -> int:
@@ -63,11 +58,7 @@ def total_bytes(bundle: Bundle) -> int:
 
 
 def described(name: str, bundle: Bundle) -> str:
-    """The bundle in words and tables. `name`: what the user called it.
-
-    Raises:
-        OptionError: its policies cannot be read.
-    """
+    """The bundle in words and tables. `name`: what the user called it."""
     manifest = bundle.manifest
     tagging = manifest.task == TAGGING
     each = "several labels at once" if manifest.problem_type.startswith("multi_label") else "one label each"
@@ -75,10 +66,7 @@ def described(name: str, bundle: Bundle) -> str:
     facts = [
         ("task", f"{manifest.task}, {'a tag for each word' if tagging else each}"),
         ("labels", f"{len(manifest.labels)}: {_few(manifest.labels)}"),
-        ("router", repr(routing.from_json(manifest.router))),
-        ("exit policy", repr(exits.from_json(manifest.exit_policy))),
-        ("blend", f"{manifest.blend:g}, of tier 1's answer beside tier 2's"),
-        *(_of_taggers(manifest) if tagging else ()),
+        *_policies(manifest),
         *_tuned(bundle),
         ("certificate", certified),
         ("written by", f"cascade {manifest.library_version}, format {manifest.format_version}"),
@@ -93,20 +81,30 @@ def described(name: str, bundle: Bundle) -> str:
     return "\n".join(parts)
 
 
-def _certificate(manifest: Manifest, written: Mapping[str, Any]) -> list[str]:
+def _certificate(manifest: Manifest, certificate: Certificate) -> list[str]:
     """A paragraph for each sentence, first of all what makes the rest void."""
     doubts = manifest.doubts()
-    sentences = Certificate.from_json(written).described()
+    sentences = certificate.described()
     if doubts:
         void = "It is not about this bundle, so nothing is claimed of it; calibrate again. What differs: "
         sentences = [f"{void}{'; '.join(doubts)}.", "What it said of another:", *sentences]
     return [textwrap.fill(sentence, WIDTH, subsequent_indent="  ") for sentence in sentences]
 
 
-def _of_taggers(manifest: Manifest) -> list[tuple[str, str]]:
-    read = Windows() if manifest.windows is None else windows.from_json(manifest.windows)
-    decoder = decoding.argmax if manifest.decoding is None else decoding.from_json(manifest.decoding)
-    return [("windows", repr(read)), ("decoding", repr(decoder))]
+def _policies(manifest: Manifest) -> list[tuple[str, str]]:
+    policies = manifest.policies
+    several = len(policies.routers) > 1
+    found = []
+    for number, (router, blend) in enumerate(zip(policies.routers, policies.blend, strict=True), start=1):
+        found.append((f"router {number}" if several else "router", repr(router)))
+        shown = f"{blend:g}, of tier {number}'s answer beside tier {number + 1}'s"
+        found.append((f"blend {number}" if several else "blend", shown))
+    for number, (tier, policy) in enumerate(zip(manifest.tiers, policies.exits, strict=True), start=1):
+        if tier.layers:
+            found.append((f"exits of tier {number}" if several else "exit policy", repr(policy)))
+    if manifest.task == TAGGING:
+        found += [("windows", repr(policies.windows)), ("decoding", repr(policies.decoding))]
+    return found
 
 
 def _tuned(bundle: Bundle) -> list[tuple[str, str]]:
@@ -122,17 +120,22 @@ def _few(labels: tuple[str, ...]) -> str:
 
 
 def _tiers(manifest: Manifest) -> str:
-    one, two = manifest.tier1, manifest.tier2
-    rows = [_row(manifest, "tier 1", one.kind, one.precision, one.temperature, one.file)]
-    rows.append(_row(manifest, "tier 2", "embed", "", None, two.embed))
-    before = 0
-    for stage in two.stages:
-        layers = f"layer {stage.layer}" if stage.layer == before + 1 else f"layers {before + 1}-{stage.layer}"
-        rows.append(_row(manifest, "", layers, stage.precision, stage.temperature, stage.file))
-        before = stage.layer
+    rows, limits = [], []
+    for number, (tier, temperatures) in enumerate(
+        zip(manifest.tiers, manifest.policies.temperatures, strict=True), start=1
+    ):
+        limits.append(f"{tier.max_length} tokens in tier {number}")
+        if isinstance(tier, SingleExitSpec):
+            rows.append(_row(manifest, f"tier {number}", tier.model, tier.precision, temperatures[0], tier.file))
+            continue
+        rows.append(_row(manifest, f"tier {number}", "embed", "", None, tier.embed))
+        before = 0
+        for stage, temperature in zip(tier.stages, temperatures, strict=True):
+            layers = f"layer {stage.layer}" if stage.layer == before + 1 else f"layers {before + 1}-{stage.layer}"
+            rows.append(_row(manifest, "", layers, stage.precision, temperature, stage.file))
+            before = stage.layer
     head = ["tier", "part", "precision", "temperature", "size", "file"]
-    limits = f"texts of up to {one.max_length} tokens in tier 1, {two.max_length} in tier 2; hidden size {two.width}"
-    return table(head, rows, right=(3, 4)) + f"\n{limits}"
+    return table(head, rows, right=(3, 4)) + f"\ntexts of up to {', '.join(limits)}"
 
 
 def _row(manifest: Manifest, tier: str, part: str, precision: str, temperature: float | None, file: str) -> list[str]:

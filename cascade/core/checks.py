@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from numbers import Real
 from typing import TypeGuard
@@ -21,6 +22,7 @@ __all__ = [
     "check_whole",
     "is_number",
     "is_whole",
+    "names_another_file",
 ]
 
 
@@ -119,3 +121,16 @@ def check_logits(logits: npt.NDArray[np.float32], shape: tuple[int, ...], who: s
             "its labels differ from the manifest's, export the bundle again"
         )
     return logits
+
+
+# The key of `TensorProto.external_data` that names a file, in any spelling of its tag and length that protobuf reads.
+_EXTERNAL = re.compile(rb"(?:\x0a|\x8a\x80{0,8}\x00)(?:\x08|\x88\x80{0,8}\x00)location")
+
+
+def names_another_file(graph: bytes) -> bool:
+    """Whether an ONNX graph has weights in another file, which no hash covers.
+
+    Given bytes, ONNX Runtime looks for such files in the working directory. An input of a node that is called
+    `location` looks like one too.
+    """
+    return b"location" in graph and _EXTERNAL.search(graph) is not None

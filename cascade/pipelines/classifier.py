@@ -1,4 +1,4 @@
-"""`Classifier`: texts in, labels and routes out. The face of the package."""
+"""`Classifier`: texts in, labels and routes out. The pipeline for classification."""
 
 from __future__ import annotations
 
@@ -6,25 +6,17 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import numpy as np
 
 from cascade.core.checks import check_whole
 from cascade.core.results import Label, Prediction, Predictions
 from cascade.core.rows import FloatArray
-from cascade.engine.cascade import Cascade, Outcome
+from cascade.engine.cascade import Outcome
 from cascade.engine.inputs import Inputs
-from cascade.engine.multi_exit import MultiExit
-from cascade.engine.single_exit import SingleExit
 from cascade.engine.streaming import StreamOptions, stream
-from cascade.pipelines.base import Face
-from cascade.pipelines.loading import Graphs, open_for
-from cascade.policies.batching import BatchingPolicy, for_tier2
-from cascade.policies.exits import ExitPolicy
-from cascade.policies.routing import Router
-from cascade.runtime.backend import SessionOptions
+from cascade.pipelines.base import Pipeline
 from cascade.text.texts import Text, check_texts
 
 __all__ = ["Classifier"]
@@ -39,110 +31,13 @@ Dict: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Classifier(Face):
+class Classifier(Pipeline):
     """A bundle, ready to classify. Make one with `Classifier.from_pretrained`.
 
     Nothing that a call does changes it; `with_router` and the like give copies that share its sessions.
     """
 
-    tier1: SingleExit
-    tier2: MultiExit
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path_or_id: str | Path,
-        *,
-        threads: int | None = None,
-        router: Router | None = None,
-        exit_policy: ExitPolicy | None = None,
-        batching: BatchingPolicy | None = None,
-        tuned: bool = True,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | None = None,
-        local_files_only: bool = False,
-    ) -> Classifier:
-        """Load a bundle. Its files are verified first and nothing in it is ever unpickled.
-
-        Args:
-            path_or_id: a folder, or a repository on the Hugging Face Hub (`owner/name`).
-            threads: threads for both tiers together; what this process may use if left out.
-            router: instead of the bundle's.
-            exit_policy: instead of the bundle's.
-            batching: for both tiers; if left out `TokenBudget()` for tier 1, `batching.for_tier2` for tier 2.
-            tuned: whether these take the token budgets of `cascade tune --write`, where there are some for this host.
-            revision: branch, tag or commit on the Hub.
-            cache_dir: where downloads are kept.
-            token: for closed repositories.
-            local_files_only: download nothing.
-
-        Raises:
-            BundleNotFoundError: there is no such folder or repository.
-            BundleError: it is incomplete, altered, of another format or for another task (`TaskError`).
-            OptionError: an impossible option.
-        """
-        options = SessionOptions(threads=threads)
-        bundle = open_for(
-            "text-classification",
-            path_or_id,
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-        )
-        manifest = bundle.manifest
-        first, second = manifest.tier1, manifest.tier2
-        graphs = Graphs.of(bundle, options, router=router, exit_policy=exit_policy)
-        multi_label = manifest.problem_type == "multi_label_classification"
-        classifier = cls(
-            bundle=bundle,
-            tokenizer=graphs.tokenizer,
-            tier1=SingleExit(
-                backend=graphs.tier1,
-                labels=len(manifest.labels),
-                max_length=first.max_length,
-                temperature=first.temperature,
-                multi_label=multi_label,
-                executor=graphs.executor,
-            ),
-            tier2=MultiExit(
-                embed=graphs.embed,
-                stages=graphs.stages,
-                layers=[stage.layer for stage in second.stages],
-                labels=len(manifest.labels),
-                heads=second.heads,
-                max_length=second.max_length,
-                batching=for_tier2(graphs.executor.threads),
-                temperatures=[stage.temperature for stage in second.stages],
-                exit_policy=graphs.exit_policy,
-                position_offset=second.position_offset,
-                multi_label=multi_label,
-                executor=graphs.executor,
-            ),
-            router=graphs.router,
-            blend=manifest.blend,
-        )
-        if batching is not None:
-            return classifier.with_batching(batching)
-        return classifier.with_tuned() if tuned else classifier
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether the labels are independent yes/no decisions."""
-        return self.tier2.multi_label
-
-    @property
-    def cascade(self) -> Cascade:
-        """The engine: rows of token ids in, probabilities and routes out."""
-        return Cascade(self.tier1, self.tier2, self.router, multi_label=self.multi_label, blend=self.blend)
-
-    def __repr__(self) -> str:
-        return (
-            f"Classifier({str(self.bundle.folder)!r}, {len(self.labels)} labels, {len(self.tier2.layers)} exits, "
-            f"router={self.router!r}, exit_policy={self.exit_policy!r}, blend={self.blend!r}, "
-            f"max_tokens={self.max_tokens})"
-        )
+    task: ClassVar[str] = "text-classification"
 
     def __call__(
         self, texts: Text | Sequence[Text], *, top_k: int | _Default | None = LEFT_OUT
@@ -197,6 +92,7 @@ class Classifier(Face):
         inputs.encode()
         seconds = {"tokenize": time.perf_counter() - begin}
         outcome = self.cascade.run(inputs, show_progress=show_progress)
+        self._warn_of_budget(outcome.stats.units)
         seconds.update(outcome.stats.seconds)
         return self._named(replace(outcome, stats=replace(outcome.stats, seconds=seconds)))
 

@@ -86,6 +86,10 @@ class Policies:
         }
         return replace(self, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
+    def full_depth(self) -> Policies:
+        """These policies but that the last tier answers everything at full depth: nothing is safer."""
+        return replace(self, routers=(routing.defer_all,) * len(self.routers), exits=(exits.never,) * len(self.exits))
+
     def check(self, tiers: Sequence[ModelInfo]) -> None:
         """Whether these policies fit a bundle's tiers.
 

@@ -60,8 +60,9 @@ class _Uncertainty(PerExit):
 
     def at(self: _S, threshold: float | tuple[float, ...]) -> _S:  # noqa: PYI019  # typing has Self from 3.11 on
         """The same policy, exiting where `score` is at least this."""
-        several = isinstance(threshold, tuple)
-        return replace(self, threshold=tuple(_doubt(own) for own in threshold) if several else _doubt(threshold))  # type: ignore[operator,union-attr]
+        if isinstance(threshold, tuple):
+            return replace(self, threshold=tuple(map(_doubt, threshold)))
+        return replace(self, threshold=_doubt(threshold))
 
     def __call__(self, state: ExitState) -> BoolArray:
         """Mask of shape `(units,)`, True = exit."""

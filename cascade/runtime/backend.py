@@ -31,6 +31,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
 
+from cascade.core.checks import names_another_file
 from cascade.exceptions import BundleError
 from cascade.runtime.threads import check_threads
 
@@ -149,6 +150,11 @@ class OnnxBackend:
         known = {name: feeds[name] for name in self.inputs}
         return dict(zip(self.outputs, session.run(list(self.outputs), known), strict=True))
 
+    def close(self) -> None:
+        """Free the sessions, of `serial` too. The next run makes them again, of the file that was verified."""
+        with self._making:
+            self._sessions.clear()
+
     def _made(self, threads: int) -> onnxruntime.InferenceSession:
         """A session with so many threads, of the very bytes that were verified."""
         _share_arena()
@@ -179,6 +185,8 @@ class OnnxBackend:
             raise BundleError(
                 f"{self.path} must stay as it was while its bundle is in use, but it was altered; load the bundle again"
             )
+        if names_another_file(content):
+            raise BundleError(f"{self.path} must hold its weights itself, got external data; export the bundle again")
         return content
 
 

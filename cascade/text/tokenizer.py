@@ -129,11 +129,32 @@ class Tokenizer:
         """
         if not Path(path).is_file():
             raise BundleNotFoundError(f"the tokenizer must be a tokenizer.json file, but there is none at: {path}")
+        return cls.from_bytes(
+            Path(path).read_bytes(),
+            name=str(path),
+            max_length=max_length,
+            overlap=overlap,
+            word_table=word_table,
+            pool=pool,
+        )
+
+    @classmethod
+    def from_bytes(
+        cls,
+        contents: bytes,
+        *,
+        name: str,
+        max_length: int,
+        overlap: int | None = None,
+        word_table: bool = True,
+        pool: Pool | None = nullcontext,
+    ) -> Tokenizer:
+        """The same from a file's contents. `name`: what errors call it."""
         try:
-            inner = tokenizers.Tokenizer.from_file(str(path))
+            inner = tokenizers.Tokenizer.from_str(contents.decode())
         except Exception as error:  # noqa: BLE001  # tokenizers raises bare Exception
             raise BundleError(
-                f"{path} must be a tokenizer.json that this release of tokenizers reads, but: {error}; "
+                f"{name} must be a tokenizer.json that this release of tokenizers reads, but: {error}; "
                 "save the tokenizer again"
             ) from None
         return cls(inner, max_length=max_length, overlap=overlap, word_table=word_table, pool=pool)

@@ -83,7 +83,7 @@ def test_agreement_by_hand(bundle: Bundle) -> None:
 
 def test_an_input_that_it_does_not_know(bundle: Bundle) -> None:
     manifest = json.loads((bundle.folder / "cascade.json").read_text())
-    manifest["tier2"]["embed"] = manifest["tier1"]["file"]
+    manifest["tiers"][1]["embed"] = manifest["tiers"][0]["file"]
     folder = bundle.folder.with_name("strange")
     folder.mkdir()
     for name in ("onnx", "tier2", "tokenizer.json"):

@@ -1,189 +1,288 @@
-"""`cascade.json`: it round-trips, and every fault is named, all at once."""
+"""`cascade.json`: it round-trips, format 2 is read, and every fault is named, all at once."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cascade.bundle.manifest import TAGGING, FileRecord, Manifest, StageSpec, TierOneSpec, TierTwoSpec
+from cascade.bundle.manifest import MANIFEST_FILE, TAGGING, Manifest
+from cascade.bundle.tiers import FileRecord, MultiExitSpec, SingleExitSpec, StageSpec
 from cascade.exceptions import BundleError
+from cascade.policies import MaxProbability, Policies, Threshold, Viterbi, Windows, argmax, defer_all, never
 from tests.models.certificates import certificate_of
 
 LABELS = ("negative", "positive")
 PATHS = ("onnx/model.onnx", "tier2/embed.onnx", "tier2/stage_00.onnx", "tier2/stage_01.onnx")
+FIRST = SingleExitSpec(PATHS[0], max_length=64, model="static")
+SECOND = MultiExitSpec(
+    embed=PATHS[1],
+    stages=(StageSpec(PATHS[2], 1, "int8"), StageSpec(PATHS[3], 3)),
+    width=16,
+    heads=4,
+    max_length=64,
+    position_offset=2,
+)
 MANIFEST = Manifest(
     task="text-classification",
     problem_type="single_label_classification",
     labels=LABELS,
-    tier1=TierOneSpec(file=PATHS[0], kind="static", labels=LABELS, max_length=64),
-    tier2=TierTwoSpec(
-        embed=PATHS[1],
-        stages=(StageSpec(PATHS[2], 1, 1.5, "int8"), StageSpec(PATHS[3], 3)),
-        labels=LABELS,
-        width=16,
-        heads=4,
-        max_length=64,
-        position_offset=2,
-    ),
-    router={"policy": "Threshold", "threshold": 0.9},
-    exit_policy={"policy": "never"},
+    tiers=(FIRST, SECOND),
+    policies=Policies((Threshold(0.9),), (never, never), ((1.0,), (1.5, 1.0))),
     library_version="0.1.0",
-    files={path: FileRecord("0" * 64, 1) for path in PATHS},
+    files={path: FileRecord("0" * 64, 1) for path in (*PATHS, "tokenizer.json")},
 )
+TAGGER = replace(MANIFEST, task=TAGGING, policies=MANIFEST.policies.with_(windows=Windows(), decoding=argmax))
+FORMAT_2: dict[str, Any] = {
+    "task": "text-classification",
+    "problem_type": "single_label_classification",
+    "labels": list(LABELS),
+    "tier1": {
+        "file": PATHS[0],
+        "kind": "static",
+        "labels": list(LABELS),
+        "max_length": 64,
+        "temperature": 1.0,
+        "precision": "fp32",
+    },
+    "tier2": {
+        "embed": PATHS[1],
+        "stages": [
+            {"file": PATHS[2], "layer": 1, "temperature": 1.5, "precision": "int8"},
+            {"file": PATHS[3], "layer": 3, "temperature": 1.0, "precision": "fp32"},
+        ],
+        "labels": list(LABELS),
+        "width": 16,
+        "heads": 4,
+        "max_length": 64,
+        "position_offset": 2,
+    },
+    "router": {"policy": "Threshold", "threshold": 0.9},
+    "exit_policy": {"policy": "never"},
+    "library_version": "0.1.0",
+    "files": {path: {"sha256": "0" * 64, "bytes": 1} for path in (*PATHS, "tokenizer.json")},
+    "figures": {},
+    "certificate": None,
+    "windows": None,
+    "decoding": None,
+    "blend": 0.0,
+    "format_version": 2,
+}
 
 Raw = dict[str, Any]
 
 
-def changed(change: Callable[[Raw], object]) -> str:
-    raw: Raw = json.loads(MANIFEST.to_json())
+def changed(change: Callable[[Raw], object], text: str = MANIFEST.to_json()) -> str:
+    raw: Raw = json.loads(text)
     change(raw)
     return json.dumps(raw)
 
 
-def test_round_trip() -> None:
-    assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
+@pytest.mark.parametrize("manifest", [MANIFEST, TAGGER, replace(MANIFEST, certificate=certificate_of(MANIFEST))])
+def test_round_trip(manifest: Manifest) -> None:
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert manifest.faults() == []
 
 
-def test_round_trip_of_a_tagger() -> None:
-    tagger = replace(MANIFEST, task=TAGGING, windows={"margin": 3, "whole": 0.6}, decoding={"decoder": "Viterbi"})
-    assert Manifest.from_json(tagger.to_json()) == tagger
+def test_three_tiers_with_a_tokenizer_of_their_own() -> None:
+    files = {**MANIFEST.files, "first/tokenizer.json": FileRecord("1" * 64, 1)}
+    tiers = (SECOND, replace(FIRST, tokenizer="first/tokenizer.json"), SECOND)
+    policies = Policies((defer_all, defer_all), (MaxProbability(0.9), never, never), ((1, 1), (2,), (1, 1)), (0.5, 0))
+    manifest = replace(MANIFEST, tiers=tiers, policies=policies, files=files)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert "first/tokenizer.json" in manifest.models()
+    assert replace(manifest, tiers=(SECOND, FIRST, SECOND)).models() != manifest.models()
+    assert [info.layers for info in manifest.infos] == [(1, 3), (), (1, 3)]
+
+
+def test_format_2_is_read() -> None:
+    read = Manifest.from_json(json.dumps(FORMAT_2))
+    assert read == MANIFEST
+    assert read.format_version == 2
+    assert json.loads(read.to_json())["format_version"] == 3
+    tagger = Manifest.from_json(json.dumps({**FORMAT_2, "task": TAGGING}))
+    assert tagger == TAGGER  # what it leaves to the defaults
+    decoding = {"policy": "Viterbi", "labels": ["O", "B-X"]}
+    labels: Raw = {"labels": ["O", "B-X"]}
+    own = {name: {**FORMAT_2[name], **labels} for name in ("tier1", "tier2")}
+    stated = Manifest.from_json(json.dumps({**FORMAT_2, **own, **labels, "task": TAGGING, "decoding": decoding}))
+    assert (stated.policies.windows, stated.policies.decoding) == (Windows(), Viterbi(("O", "B-X")))
 
 
 def test_bundles_from_before_taggers_load() -> None:
-    def change(raw: Raw) -> None:
-        del raw["windows"], raw["decoding"]
-
-    assert Manifest.from_json(changed(change)) == MANIFEST
+    older = {key: value for key, value in FORMAT_2.items() if key not in ("windows", "decoding", "blend")}
+    assert Manifest.from_json(json.dumps(older)) == MANIFEST
 
 
-def test_not_json() -> None:
-    with pytest.raises(BundleError, match=r"cascade.json must be JSON, but Expecting .*; export the bundle again"):
-        Manifest.from_json("{")
-    with pytest.raises(BundleError, match=r"cascade.json must be a JSON object, was: list; export again"):
-        Manifest.from_json("[]")
+def test_hashes_of_format_2_stay_what_they_were() -> None:
+    one, two = FORMAT_2["tier1"], FORMAT_2["tier2"]
+    layers = [[stage["file"], stage["layer"]] for stage in two["stages"]]
+    said = [FORMAT_2["task"], FORMAT_2["problem_type"], LABELS, one["file"], LABELS, one["max_length"], two["embed"]]
+    said += [layers, LABELS, two["width"], two["heads"], two["max_length"], two["position_offset"]]
+    assert MANIFEST.models()[MANIFEST_FILE] == hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, None, "2"])
+@pytest.mark.parametrize("name", ["sentiment", "intents", "pos"])
+def test_shipped_bundles_are_read_with_their_certificates(name: str) -> None:
+    text = (Path(__file__).parents[2] / "models" / name / MANIFEST_FILE).read_text(encoding="utf-8")
+    manifest = Manifest.from_json(text)
+    assert (manifest.certificate is None) is (json.loads(text)["certificate"] is None)
+    assert manifest.doubts() == []
+    again = Manifest.from_json(manifest.to_json())
+    assert (again, again.doubts()) == (manifest, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cascade.json must be JSON, but Expecting .*; export the bundle again"),
+        ("[]", "cascade.json must be a JSON object, got list; export the bundle again"),
+        ('{"a": ' * 100_000, "must be JSON, but it is nested too deeply"),
+        ('{"a": ' * 80 + "1" + "}" * 80, "must be nested at most 64 deep"),
+        ('{"figures": NaN}', "must be JSON, but NaN is no JSON"),
+        ('{"labels": ["\\ud800"]}', "must be JSON, but a string has half a surrogate pair"),
+    ],
+)
+def test_what_is_no_manifest(text: str, message: str) -> None:
+    with pytest.raises(BundleError, match=message) as error:
+        Manifest.from_json(text)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 30, "9" * 5000, "1e400"])
+@pytest.mark.parametrize("text", [MANIFEST.to_json(), json.dumps(FORMAT_2)], ids=["3", "2"])
+def test_huge_numbers(number: str, text: str) -> None:
+    with pytest.raises(BundleError, match="must be") as error:
+        Manifest.from_json(text.replace('"max_length": 64', f'"max_length": {number}', 1))
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("version", [0, 1, 4, None, "2", True, [2]])
 def test_another_format(version: object) -> None:
-    with pytest.raises(BundleError, match=rf"format_version must be 2, was: {version}; export it again with"):
+    with pytest.raises(BundleError, match=r"format_version must be 2 or 3, got .*; export it again with"):
         Manifest.from_json(changed(lambda raw: raw.update(format_version=version)))
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "fault"),
     [
-        lambda raw: raw.pop("tier1"),
-        lambda raw: raw.pop("files"),
-        lambda raw: raw["tier2"].pop("stages"),
-        lambda raw: raw["tier2"].pop("width"),
-        lambda raw: raw["tier2"].pop("heads"),
-        lambda raw: raw.update(strange=1),
-        lambda raw: raw.update(files=[]),
-        lambda raw: raw["tier1"].update(labels=3),
+        (lambda raw: raw.pop("tiers"), "it must have the field tiers"),
+        (lambda raw: raw.pop("files"), "is used but not listed under files"),
+        (lambda raw: raw.update(strange=1), 'it must not have the field "strange"'),
+        (lambda raw: raw.update(files=[]), r"files must be an object, got \[\]"),
+        (lambda raw: raw["files"].update(a={"bytes": -1}), r'files\["a"\] must have .* sha256; bytes .* at least 0'),
+        (lambda raw: raw["tiers"][1].pop("width"), r"tiers\[1\] must have the field width"),
+        (lambda raw: raw["tiers"][1]["stages"][0].pop("layer"), r"stages\[0\] of tiers\[1\] must have the field layer"),
+        (lambda raw: raw.update(tiers=[3]), r"tiers\[0\] must be an object whose kind is one of single_exit, multi_"),
+        (lambda raw: raw["tiers"][0].update(kind=["a"]), r"tiers\[0\] must be an object whose kind is"),
+        (lambda raw: raw["tiers"][1].update(stages=["x"]), r"stages\[0\] of tiers\[1\] must be an object"),
+        (lambda raw: raw["tiers"][1].update(stages=[]), "stages of .* must be a list that is not empty"),
+        (
+            lambda raw: raw["tiers"][1].update(heads="4"),
+            "heads of .* must be a whole number from 1 to .*4",
+        ),
+        (lambda raw: raw["tiers"][1].update(position_offset=-1), "position_offset .* whole number from 0 to"),
+        (lambda raw: raw["tiers"][1].update(heads=5), "heads of .* must divide the width, 16, got 5"),
+        (lambda raw: raw["tiers"][1]["stages"].reverse(), r"in the order of their layers, got \(3, 1\)"),
+        (lambda raw: raw["tiers"][1].update(embed=[]), r"embed of tiers\[1\] must be a string, got \[\]"),
+        (lambda raw: raw["tiers"][0].update(tokenizer="own.json"), "own.json is used but not listed under files"),
+        (lambda raw: raw["files"].pop(PATHS[3]), "tier2/stage_01.onnx is used but not listed under files"),
+        (lambda raw: raw.update(task="summarisation"), 'task must be one of .*, got "summarisation"'),
+        (lambda raw: raw.update(problem_type="regression"), 'problem_type must be one of .*, got "regression"'),
+        (lambda raw: raw.update(task=TAGGING), "windows must be given for a tagger"),
+        (lambda raw: raw.update(labels=["a", "a"]), "labels must be distinct names and at least one, got"),
+        (lambda raw: raw.update(labels="np"), 'labels must be distinct names and at least one, got "np"'),
+        (lambda raw: raw.update(labels=[["a"], 3]), "labels must be distinct names and at least one"),
+        (lambda raw: raw.update(figures=[]), r"figures must be an object, got \[\]"),
+        (lambda raw: raw.update(certificate=3), "certificate must be null or an object, got 3"),
+        (lambda raw: raw.update(certificate={"claim": "x"}), "certificate must have the field ask; .* the field date"),
+        (lambda raw: raw.update(policies=3), "policies must be an object, got 3"),
+        (lambda raw: raw["policies"].update(blend=[1.5]), r"blend must be in \[0, 1\]"),
+        (lambda raw: raw["policies"].update(routers=[{"policy": "Oracle"}]), "the router must be one of"),
+        (lambda raw: raw["policies"].update(temperatures=[[1], [1]]), "must be one per exit, got 1 for 2 of tier 2"),
     ],
 )
-def test_missing_and_misnamed_fields(change: Callable[[Raw], object]) -> None:
-    with pytest.raises(BundleError, match=r"cascade.json lacks or misnames a field: .*; export the bundle again"):
+def test_faults(change: Callable[[Raw], object], fault: str) -> None:
+    with pytest.raises(BundleError, match=f"{MANIFEST_FILE} must be as cascade wrote it, but .*{fault}.*; export the"):
         Manifest.from_json(changed(change))
 
 
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda raw: raw.update(task="summarisation"), "task must be one of .*, was: summarisation"),
-        (lambda raw: raw.update(problem_type="regression"), "problem_type must be one of .*, was: regression"),
+        (lambda raw: raw.pop("tier1"), r"tiers\[0\] must be an object"),
+        (lambda raw: raw.update(tier1=["abc"]), r"tiers\[0\] must be an object"),
+        (lambda raw: raw["tier1"].update(kind=[]), r"model of tiers\[0\] must be a string, got \[\]"),
         (
-            lambda raw: raw.update(task="token-classification", problem_type="multi_label_classification"),
-            "problem_type of token-classification must be single_label_classification, was: multi_label",
+            lambda raw: raw["tier1"].update(labels=["x", "y"]),
+            r'labels of tier 1 must be \["negative", "positive"\], got',
         ),
-        (lambda raw: raw.update(windows={"margin": 3}), "windows must be left out of text-classification"),
-        (lambda raw: raw.update(task="token-classification", decoding="bio"), "decoding must be an object, was: 'bio'"),
-        (lambda raw: raw.update(labels=["a", "a"]), r"labels must be distinct names .*, were: \['a', 'a'\]"),
-        (lambda raw: raw.update(labels=[["a"], 3]), r"labels must be distinct names and at least one, were: \[\["),
-        (lambda raw: raw["tier2"].update(embed=[]), r"\[\] is used but not listed under files"),
-        (lambda raw: raw["tier1"].update(labels=["x", "y"]), r"labels of tier 1 must be \['negative', 'positive'\]"),
-        (lambda raw: raw["tier2"].update(labels=["x", "y"]), r"labels of tier 2 must be .*, were: \['x', 'y'\]"),
-        (lambda raw: raw.update(blend=1.5), r"blend must be in \[0, 1\], was: 1.5"),
-        (lambda raw: raw.update(blend="half"), r"blend must be in \[0, 1\], was: 'half'"),
-        (lambda raw: raw.update(blend=True), r"blend must be in \[0, 1\], was: True"),
-        (lambda raw: raw["tier1"].update(kind=[]), r"kind must be a string, was: \[\]"),
-        (lambda raw: raw.update(certificate=3), "certificate must be an object, was: 3"),
-        (lambda raw: raw.update(certificate={"claim": "x"}), "certificate must have the field ask; .* the field date"),
-        (lambda raw: raw.update(figures=[]), r"figures must be an object, was: \[\]"),
-        (lambda raw: raw["tier1"].update(temperature="1"), "temperature must be above 0 and finite, was: '1'"),
-        (lambda raw: raw["tier2"]["stages"][0].update(temperature=0), "temperature must be above 0 .*, was: 0"),
-        (lambda raw: raw["tier1"].update(max_length="64"), "max_length must be a whole number of .* 1, was: '64'"),
-        (lambda raw: raw["tier2"].update(heads=0), "heads must be a whole number of at least 1, was: 0"),
-        (lambda raw: raw["tier2"].update(heads="4"), "heads must be a whole number of at least 1, was: '4'"),
-        (lambda raw: raw["tier2"].update(heads=5), "heads must divide the width, 16, was: 5"),
-        (lambda raw: raw["tier2"].update(position_offset=-1), "position_offset must be .* at least 0, was: -1"),
-        (lambda raw: raw["tier2"]["stages"][0].update(layer="1"), "layer must be a whole number .*, was: '1'"),
-        (lambda raw: raw["tier2"].update(stages=[]), "tier 2 must have at least one stage"),
-        (lambda raw: raw["tier2"]["stages"].reverse(), r"stages must be in the order of their layers, were: \[3, 1\]"),
-        (lambda raw: raw["files"].pop(PATHS[3]), "tier2/stage_01.onnx is used but not listed under files"),
+        (lambda raw: raw["tier2"].update(labels=3), "labels of tier 2 must be .*, got 3"),
+        (lambda raw: raw["tier2"].pop("stages"), r"tiers\[1\] must have the field stages"),
+        (lambda raw: raw["tier2"].update(stages=3), "stages of .* must be a list"),
+        (lambda raw: raw["tier1"].update(temperature="1"), "temperatures must be above 0 and finite"),
+        (lambda raw: raw["tier2"]["stages"][0].update(temperature=0), "temperatures must be above 0 and finite"),
+        (lambda raw: raw.update(blend="half"), r"blend must be in \[0, 1\]"),
+        (lambda raw: raw.update(windows={"policy": "Windows"}), "windows must be left out of a classifier"),
+        (lambda raw: raw.update(router=3), "the router must be written"),
+        (lambda raw: raw.pop("exit_policy"), "the exit policy must be written"),
     ],
 )
-def test_contradictions(change: Callable[[Raw], object], fault: str) -> None:
-    with pytest.raises(BundleError, match=f"cascade.json contradicts itself: .*{fault}.*; export the bundle again"):
-        Manifest.from_json(changed(change))
+def test_faults_of_format_2(change: Callable[[Raw], object], fault: str) -> None:
+    with pytest.raises(BundleError, match=f"{MANIFEST_FILE} must be as cascade wrote it, but .*{fault}.*; export the"):
+        Manifest.from_json(changed(change, json.dumps(FORMAT_2)))
 
 
 def test_all_faults_at_once() -> None:
     def change(raw: Raw) -> None:
-        raw.update(task="other", problem_type="other")
+        raw.update(task="other", problem_type="other", certificate={})
+        raw["tiers"][0].update(max_length=0)
+        raw["policies"].update(routers=3)
 
-    with pytest.raises(BundleError, match=r"task must be .*; problem_type must be"):
+    with pytest.raises(BundleError) as error:
         Manifest.from_json(changed(change))
+    for fault in ("task must be", "problem_type must be", "max_length of tiers[0]", "routers must be a list", "claim"):
+        assert fault in str(error.value)
 
 
-def test_settings_are_what_a_certificate_is_about() -> None:
-    settings = {"router": MANIFEST.router, "exit_policy": MANIFEST.exit_policy, "blend": 0.0}
-    assert MANIFEST.settings() == {**settings, "temperatures": [1.0, [1.5, 1.0]]}
-    windows = {"margin": 3, "whole": 0.6}
-    tagger = replace(MANIFEST, task=TAGGING, windows=windows)
-    assert tagger.settings() == {**MANIFEST.settings(), "windows": windows, "decoding": None}
+def test_figures_that_are_no_json_are_not_written() -> None:
+    with pytest.raises(BundleError, match=r"figures must be JSON, but .*; write null or a string"):
+        replace(MANIFEST, figures={"accuracy": float("nan")}).to_json()
 
 
 def test_models_are_the_graphs_the_tokenizer_and_what_is_said_about_them() -> None:
-    files = {**MANIFEST.files, "tokenizer.json": FileRecord("1" * 64, 9), "README.md": FileRecord("2" * 64, 9)}
-    manifest = replace(MANIFEST, files=files)
+    manifest = replace(MANIFEST, files={**MANIFEST.files, "README.md": FileRecord("2" * 64, 9)})
     models = manifest.models()
-    assert set(models) == {*PATHS, "tokenizer.json", "cascade.json"}
-    assert models["tokenizer.json"] == "1" * 64
-    same = replace(
-        manifest,
-        router={"policy": "defer_all"},
-        blend=0.5,
-        figures={"a": 1},
-        library_version="9",
-        tier1=replace(manifest.tier1, temperature=3.0, kind="other", precision="int8"),
-        tier2=replace(manifest.tier2, stages=tuple(replace(s, temperature=2.0) for s in manifest.tier2.stages)),
-    )
+    assert set(models) == {*PATHS, "tokenizer.json", MANIFEST_FILE}
+    policies = Policies((defer_all,), (never, never), ((3.0,), (2.0, 2.0)), (0.5,))
+    first = replace(FIRST, model="other", precision="int8")
+    same = replace(manifest, policies=policies, figures={"a": 1}, library_version="9", tiers=(first, SECOND))
     assert same.models() == models
-    first, second = manifest.tier1, manifest.tier2
-    swapped = [replace(stage, file=path) for stage, path in zip(second.stages, PATHS[:1:-1], strict=True)]
+    swapped = tuple(replace(stage, file=path) for stage, path in zip(SECOND.stages, PATHS[:1:-1], strict=True))
     for other in (
         replace(manifest, labels=LABELS[::-1]),
         replace(manifest, problem_type="multi_label_classification"),
-        replace(manifest, tier1=replace(first, max_length=32)),
-        replace(manifest, tier2=replace(second, max_length=32)),
-        replace(manifest, tier2=replace(second, position_offset=0)),
-        replace(manifest, tier2=replace(second, heads=2)),
-        replace(manifest, tier2=replace(second, stages=tuple(swapped))),
+        replace(manifest, tiers=(replace(FIRST, max_length=32), SECOND)),
+        replace(manifest, tiers=(FIRST, replace(SECOND, max_length=32))),
+        replace(manifest, tiers=(FIRST, replace(SECOND, position_offset=0))),
+        replace(manifest, tiers=(FIRST, replace(SECOND, heads=2))),
+        replace(manifest, tiers=(FIRST, replace(SECOND, stages=swapped))),
     ):
-        assert {path for path, own in other.models().items() if own != models[path]} == {"cascade.json"}
+        assert {path for path, own in other.models().items() if own != models[path]} == {MANIFEST_FILE}
 
 
 def test_doubts() -> None:
     assert MANIFEST.doubts() == []
-    manifest = replace(MANIFEST, certificate=certificate_of(MANIFEST).to_json())
+    manifest = replace(MANIFEST, certificate=certificate_of(MANIFEST))
     assert manifest.doubts() == []
     altered = {**manifest.files, PATHS[0]: FileRecord("f" * 64, 1)}
-    assert replace(manifest, files=altered, blend=0.5).doubts() == [
-        "the blend is 0.5, certified: 0.0",
+    assert replace(manifest, files=altered, policies=manifest.policies.with_(blend=[0.5])).doubts() == [
+        "blend must be (0.0,) as certified, got (0.5,)",
         "onnx/model.onnx is another than the certified one",
     ]

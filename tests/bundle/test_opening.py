@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
+import numpy as np
+import onnx
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
+from onnx import TensorProto, helper, numpy_helper
 
-from cascade.bundle import writing as bundle_writing
-from cascade.bundle.manifest import MANIFEST_FILE, TAGGING, Manifest, StageSpec, TierOneSpec, TierTwoSpec
-from cascade.bundle.opening import Bundle, hub, open_bundle
-from cascade.bundle.writing import copy_bundle, push_bundle, write_bundle
+from cascade.bundle import hub, writing
+from cascade.bundle.manifest import MANIFEST_FILE, Manifest
+from cascade.bundle.opening import Bundle, find_bundle, open_bundle
+from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec
+from cascade.bundle.writing import copy_bundle, write_bundle
+from cascade.core.checks import names_another_file
 from cascade.exceptions import BundleError, BundleNotFoundError, OptionError
+from cascade.policies import AtExit, Policies, Threshold, never
+from cascade.runtime.backend import OnnxBackend
 from tests.models.certificates import certificate_of
 
 LABELS = ("no", "yes")
@@ -28,24 +36,18 @@ FILES: dict[str, bytes | Path] = {
     "tier2/embed.onnx": b"embed",
     "tier2/stage_00.onnx": b"x" * (3 << 20),  # more than a block
 }
+POLICIES = Policies((Threshold(0.9),), (never, never), ((1.0,), (1.0,)))
 MANIFEST = Manifest(
     task="text-classification",
     problem_type="single_label_classification",
     labels=LABELS,
-    tier1=TierOneSpec(file="onnx/model.onnx", kind="static", labels=LABELS, max_length=16),
-    tier2=TierTwoSpec(
-        embed="tier2/embed.onnx",
-        stages=(StageSpec(file="tier2/stage_00.onnx", layer=1),),
-        labels=LABELS,
-        width=4,
-        heads=2,
-        max_length=16,
+    tiers=(
+        SingleExitSpec(file="onnx/model.onnx", model="static", max_length=16),
+        MultiExitSpec("tier2/embed.onnx", (StageSpec("tier2/stage_00.onnx", 1),), width=4, heads=2, max_length=16),
     ),
-    router={"policy": "Threshold", "threshold": 0.9},
-    exit_policy={"policy": "Never"},
+    policies=POLICIES,
     library_version="0.1.0",
 )
-POLICIES: dict[str, Any] = {"router": MANIFEST.router, "exit_policy": MANIFEST.exit_policy}
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def made(tmp_path: Path) -> Bundle:
 @pytest.fixture
 def certified(made: Bundle, tmp_path: Path) -> Bundle:
     carded = write_bundle(tmp_path / "carded", {**FILES, "README.md": b"a card\n"}, MANIFEST)
-    return copy_bundle(carded, tmp_path / "certified", **POLICIES, certificate=certificate_of(made.manifest))
+    return copy_bundle(carded, tmp_path / "certified", policies=POLICIES, certificate=certificate_of(made.manifest))
 
 
 def names(folder: Path) -> list[str]:
@@ -112,14 +114,14 @@ def test_every_fault_is_named_at_once(made: Bundle) -> None:
     message = str(caught.value)
     assert "tier2/stage_00.onnx is missing" in message
     assert "onnx/model.onnx was altered (another sha256)" in message
-    assert "tier2/embed.onnx must have 5 bytes, has 9" in message
+    assert "tier2/embed.onnx must have 5 bytes, got 9" in message
     assert "download or export the bundle again" in message
     assert "\n" not in message
 
 
 def test_another_format_version_is_refused(made: Bundle) -> None:
     rewrite(made.folder, lambda raw: raw.update(format_version=99))
-    with pytest.raises(BundleError, match=r"format_version must be 2, was: 99; export it again"):
+    with pytest.raises(BundleError, match=r"format_version must be 2 or 3, got 99; export it again"):
         open_bundle(made.folder)
 
 
@@ -140,16 +142,16 @@ def test_the_manifest_does_not_list_itself(tmp_path: Path) -> None:
 
 def test_a_tokenizer_is_needed(made: Bundle, tmp_path: Path) -> None:
     files = {path: content for path, content in FILES.items() if path != "tokenizer.json"}
-    with pytest.raises(BundleError, match=r"tokenizer.json is not listed under files; nothing was written"):
+    with pytest.raises(BundleError, match=r"tokenizer.json is used but not listed under files; nothing was written"):
         write_bundle(tmp_path / "other", files, MANIFEST)
     rewrite(made.folder, lambda raw: raw["files"].pop("tokenizer.json"))
-    with pytest.raises(BundleError, match=r"tokenizer.json is not listed under files"):
+    with pytest.raises(BundleError, match=r"tokenizer.json is used but not listed under files"):
         open_bundle(made.folder)
 
 
 def test_a_contradiction_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"labels of tier 1 must be.*nothing was written"):
-        write_bundle(tmp_path / "made", FILES, replace(MANIFEST, labels=("yes", "no")))
+    with pytest.raises(BundleError, match=r"labels must be distinct .*nothing was written"):
+        write_bundle(tmp_path / "made", FILES, replace(MANIFEST, labels=("no", "no")))
     assert names(tmp_path) == []
 
 
@@ -239,7 +241,7 @@ def test_an_interruption_leaves_nothing_half_written(
     made: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], overwrite: bool
 ) -> None:
     before = files_under(tmp_path)
-    real = bundle_writing._write_file
+    real = writing._write_file
     count = 0
 
     def write(target: Path, source: bytes | Path) -> object:
@@ -249,7 +251,7 @@ def test_an_interruption_leaves_nothing_half_written(
             raise error
         return real(target, source)
 
-    monkeypatch.setattr(bundle_writing, "_write_file", write)
+    monkeypatch.setattr(writing, "_write_file", write)
     with pytest.raises(error):
         write_bundle(made.folder if overwrite else tmp_path / "other", FILES, MANIFEST, overwrite=overwrite)
     assert files_under(tmp_path) == before
@@ -274,54 +276,58 @@ def test_a_failed_swap_brings_the_old_bundle_back(
 
 
 def test_copying_sets_the_policies(made: Bundle, tmp_path: Path) -> None:
-    router = {"policy": "Threshold", "threshold": 0.5}
-    copied = copy_bundle(made, tmp_path / "copy", router=router, exit_policy={"policy": "Never"})
+    policies = POLICIES.with_(routers=[Threshold(0.5)], temperatures=[[2], [0.5]])
+    copied = copy_bundle(made, tmp_path / "copy", policies=policies)
     assert open_bundle(tmp_path / "copy") == copied
-    assert copied.manifest == replace(made.manifest, router=router)
+    assert copied.manifest == replace(made.manifest, policies=policies)
     assert open_bundle(made.folder) == made
-    same = copy_bundle(made, made.folder, **POLICIES, overwrite=True)
+    same = copy_bundle(made, made.folder, policies=POLICIES, overwrite=True)
     assert same == made
     assert open_bundle(made.folder) == made
+    with pytest.raises(OptionError, match="temperatures must be one per exit, got 2 for 1 of tier 2"):
+        copy_bundle(made, tmp_path / "other", policies=POLICIES.with_(temperatures=[[1], [1, 1]]))
 
 
-def test_copying_sets_temperatures(made: Bundle, tmp_path: Path) -> None:
-    copied = copy_bundle(made, tmp_path / "copy", **POLICIES, temperatures=(2, (0.5,)))
-    assert open_bundle(tmp_path / "copy") == copied
-    assert copied.manifest.settings() == {**made.manifest.settings(), "temperatures": [2.0, [0.5]]}
-    with pytest.raises(OptionError, match=r"temperatures must be one per exit, were: 2 for 1 exits; give one for each"):
-        copy_bundle(made, tmp_path / "other", **POLICIES, temperatures=(2.0, (0.5, 0.5)))
-    with pytest.raises(BundleError, match=r"temperature must be above 0 and finite, was: 0.0; nothing was written"):
-        copy_bundle(made, tmp_path / "other", **POLICIES, temperatures=(0.0, (0.5,)))
+def test_figures_of_another_operating_point_are_dropped(made: Bundle, tmp_path: Path) -> None:
+    written = POLICIES.to_json()
+    notes: list[dict[str, Any]] = [
+        {"policies": written},
+        {"router": written["routers"][0], "exit_policy": written["exits"][1], "blend": 0.0},
+    ]
+    for note in notes:
+        noted = Bundle(made.folder, replace(made.manifest, figures={"operating_point": note, "int8": "static"}))
+        kept = copy_bundle(noted, tmp_path / "kept", policies=POLICIES, overwrite=True)
+        assert kept.manifest.figures == noted.manifest.figures
+        other = copy_bundle(noted, tmp_path / "other", policies=POLICIES.with_(blend=[0.5]), overwrite=True)
+        assert other.manifest.figures == {"int8": "static"}
 
 
 def test_a_certificate_is_kept_as_long_as_it_is_about_the_copy(certified: Bundle, tmp_path: Path) -> None:
     assert open_bundle(certified.folder) == certified
-    assert certified.manifest.certificate == certificate_of(certified.manifest).to_json()
+    assert certified.manifest.certificate == certificate_of(certified.manifest)
     figures = replace(certified.manifest, figures={"accuracy": 0.9})
-    same = copy_bundle(
-        Bundle(certified.folder, figures), tmp_path / "same", **POLICIES, blend=0, temperatures=(1, (1,))
-    )
+    same = copy_bundle(Bundle(certified.folder, figures), tmp_path / "same", policies=POLICIES)
     assert same.manifest.certificate == certified.manifest.certificate
     changes: list[dict[str, Any]] = [
-        {"router": {"policy": "Threshold", "threshold": 0.5}},
-        {"exit_policy": {"policy": "never"}},
-        {"blend": 0.5},
-        {"temperatures": (1.0, (1.5,))},
+        {"routers": [Threshold(0.5)]},
+        {"exits": [never, AtExit(1)]},
+        {"blend": [0.5]},
+        {"temperatures": [[1.0], [1.5]]},
     ]
     for number, change in enumerate(changes):
-        new = copy_bundle(certified, tmp_path / f"new{number}", **{**POLICIES, **change})
+        new = copy_bundle(certified, tmp_path / f"new{number}", policies=POLICIES.with_(**change))
         assert new.manifest.certificate is None
         assert open_bundle(new.folder) == new
 
 
 def test_a_certificate_of_something_else_is_not_written(made: Bundle, certified: Bundle, tmp_path: Path) -> None:
     certificate = certificate_of(certified.manifest)
-    message = r"must be about the bundle that it is written into, but the blend is 0.5, certified: 0.0; calibrate again"
+    message = r"must be about the bundle that it is written into, but blend must be \(0.0,\) as certified, got"
     with pytest.raises(OptionError, match=message):
-        copy_bundle(made, tmp_path / "copy", **POLICIES, blend=0.5, certificate=certificate)
+        copy_bundle(made, tmp_path / "copy", policies=POLICIES.with_(blend=[0.5]), certificate=certificate)
     other = write_bundle(tmp_path / "other", {**FILES, "onnx/model.onnx": b"another"}, MANIFEST)
     with pytest.raises(OptionError, match=r"onnx/model.onnx is another than the certified one; calibrate again"):
-        copy_bundle(other, tmp_path / "copy", **POLICIES, certificate=certificate)
+        copy_bundle(other, tmp_path / "copy", policies=POLICIES, certificate=certificate)
     assert not (tmp_path / "copy").exists()
 
 
@@ -333,39 +339,25 @@ def test_the_model_card_says_what_is_certified_and_no_more(made: Bundle, certifi
     card.write_text(f"{text}\nmended on the Hub\n")
     certificate = certificate_of(made.manifest, events=4)
     again = (
-        copy_bundle(certified, tmp_path / "again", **POLICIES, certificate=certificate).path("README.md").read_text()
+        copy_bundle(certified, tmp_path / "again", policies=POLICIES, certificate=certificate)
+        .path("README.md")
+        .read_text()
     )
     assert again.startswith("a card\n\nmended on the Hub\n\n<!--")
     assert (again.count("## Certificate"), again.count("Counted against it: 4 of")) == (1, 1)
-    dropped = copy_bundle(certified, tmp_path / "dropped", **POLICIES, blend=0.5)
+    dropped = copy_bundle(certified, tmp_path / "dropped", policies=POLICIES.with_(blend=[0.5]))
     assert dropped.path("README.md").read_text() == "a card\n\nmended on the Hub\n"
-    same = copy_bundle(certified, tmp_path / "same", **POLICIES)
+    same = copy_bundle(certified, tmp_path / "same", policies=POLICIES)
     assert same.path("README.md").read_bytes() == card.read_bytes()
-    without = copy_bundle(made, tmp_path / "without", **POLICIES, certificate=certificate)
+    without = copy_bundle(made, tmp_path / "without", policies=POLICIES, certificate=certificate)
     assert without.manifest.certificate is not None
     assert not without.path("README.md").exists()
-
-
-def test_copying_a_tagger_keeps_or_sets_windows_and_decoding(tmp_path: Path) -> None:
-    windows = {"policy": "Windows", "margin": 2, "whole": 0.5, "context_layers": None}
-    manifest = replace(MANIFEST, task=TAGGING, windows=windows)
-    made = write_bundle(tmp_path / "made", FILES, manifest)
-    same = copy_bundle(made, tmp_path / "same", **POLICIES)
-    assert (same.manifest.windows, same.manifest.decoding) == (windows, None)
-    decoding = {"policy": "argmax"}
-    certificate = certificate_of(replace(made.manifest, decoding=decoding))
-    certified = copy_bundle(made, tmp_path / "certified", **POLICIES, decoding=decoding, certificate=certificate)
-    assert copy_bundle(certified, tmp_path / "kept", **POLICIES).manifest.certificate == certificate.to_json()
-    for changed in ({"windows": {**windows, "margin": 3}}, {"decoding": {"policy": "Viterbi", "labels": ["no"]}}):
-        new = copy_bundle(certified, tmp_path / "new", **POLICIES, **changed, overwrite=True)
-        assert new.manifest == replace(certified.manifest, **changed, certificate=None)
-        assert open_bundle(new.folder) == new
 
 
 def test_copying_does_not_launder_an_altered_file(made: Bundle, tmp_path: Path) -> None:
     made.path("onnx/model.onnx").write_bytes(b"tier onf")
     with pytest.raises(BundleError, match=r"these files did: onnx/model.onnx; open it again"):
-        copy_bundle(made, tmp_path / "copy", **POLICIES)
+        copy_bundle(made, tmp_path / "copy", policies=POLICIES)
     assert names(tmp_path) == ["made"]
 
 
@@ -391,8 +383,13 @@ class FakeApi:
 
 def test_pushing(made: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "HfApi", FakeApi)
-    address = push_bundle(made, "owner/name", private=True, token="t", commit_message="m", revision="b")
-    assert address == "https://hub.example/commit/1"
+
+    def push(revision: str | None) -> str:
+        files = [*FILES, MANIFEST_FILE]
+        options = {"private": True, "token": "t", "commit_message": "m", "revision": revision}
+        return hub.upload(made.folder, files, "owner/name", **options)  # type: ignore[arg-type]  # each of its type
+
+    assert push("b") == "https://hub.example/commit/1"
     upload = {
         "repo_id": "owner/name",
         "folder_path": made.folder,
@@ -406,20 +403,64 @@ def test_pushing(made: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
         ("create_branch", "owner/name", {"branch": "b", "exist_ok": True}),
         ("upload_folder", upload),
     ]
-    push_bundle(made, "owner/name")
+    push(None)
     assert [call[0] for call in FakeApi.calls] == ["token", "create_repo", "upload_folder"]
 
 
-def test_a_refusal_of_the_hub(made: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+class ConnectError(Exception):
+    """As httpx has it: no OSError."""
+
+
+@pytest.mark.parametrize("error", [OSError("403\nno"), ConnectError("403\nno")])
+def test_a_refusal_of_the_hub(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", SimpleNamespace(HTTPError=ConnectError))
     monkeypatch.setattr(huggingface_hub, "HfApi", FakeApi)
-    monkeypatch.setattr(FakeApi, "error", OSError("403\nno"))
+    monkeypatch.setattr(FakeApi, "error", error)
+    options = {"private": False, "token": None, "commit_message": "m", "revision": None}
     with pytest.raises(BundleError, match=r"accept the bundle as owner/name, but: 403 no; check the name and your"):
-        push_bundle(made, "owner/name")
+        hub.upload(Path(), [], "owner/name", **options)  # type: ignore[arg-type]  # each of its type
+
+    def download(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(BundleNotFoundError, match=r"the Hub gave no owner/name \(403 no\)"):
+        open_bundle("owner/name")
+
+
+def test_what_is_read_is_what_was_verified(made: Bundle) -> None:
+    bundle = find_bundle(made.folder)
+    assert bundle.read("onnx/model.onnx") == b"tier one"
+    made.path("onnx/model.onnx").write_bytes(b"tier onf")
+    made.path("tokenizer.json").unlink()
+    message = "tokenizer.json is missing; onnx/model.onnx was altered"
+    for file in ("onnx/model.onnx", "tokenizer.json"):
+        with pytest.raises(BundleError, match=message):
+            bundle.read(file)
+
+
+@pytest.mark.parametrize("overlong", [False, True])
+def test_weights_in_another_file_are_refused(overlong: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = numpy_helper.from_array(np.ones((4, 4), np.float32), "location")
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 4])
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [value], [], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    assert not names_another_file(model.SerializeToString())
+    onnx.save(model, tmp_path / "a.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    contents = (tmp_path / "a.onnx").read_bytes()
+    if overlong:  # which protobuf reads alike
+        contents = contents.replace(b"\x0a\x08location\x12", b"\x8a\x00\x88\x80\x00location\x12")
+    with pytest.raises(BundleError, match=r"onnx/model.onnx must hold its weights itself, .*; nothing was written"):
+        write_bundle(tmp_path / "made", {**FILES, "onnx/model.onnx": contents}, MANIFEST)
+    monkeypatch.chdir(tmp_path)  # where ONNX Runtime would find the other file
+    digest = hashlib.sha256((tmp_path / "a.onnx").read_bytes()).hexdigest()
+    with pytest.raises(BundleError, match=r"a.onnx must hold its weights itself, got external data; export the bundle"):
+        OnnxBackend(tmp_path / "a.onnx", sha256=digest)
 
 
 def test_the_model_card_may_be_edited(tmp_path: Path) -> None:
     made = write_bundle(tmp_path / "made", {**FILES, "README.md": b"a card"}, MANIFEST)
     made.path("README.md").write_text("a better card")
     assert open_bundle(made.folder).path("README.md").read_text() == "a better card"
-    copied = copy_bundle(made, tmp_path / "copy", **POLICIES)
+    copied = copy_bundle(made, tmp_path / "copy", policies=POLICIES)
     assert copied.path("README.md").read_text() == "a better card"

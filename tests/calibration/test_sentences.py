@@ -18,7 +18,6 @@ from cascade.calibration.certify.word_paths import Reach, word_path
 from cascade.calibration.costs import Costs
 from cascade.calibration.examples import copies_said, distinct, tag_numbers
 from cascade.calibration.observing import observe_sentences
-from cascade.calibration.runs import policies_of
 from cascade.calibration.sentences import WordAnswers
 from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.tagger import Tagger
@@ -52,7 +51,7 @@ def test_a_run_is_what_the_tagger_predicts(tagger: Tagger) -> None:
     tagger = tagger.with_decoding(Viterbi(TAGS)).with_router(Threshold(0.8)).with_blend(0.4).with_windows(Windows(1))
     sentences = [["Ann", "went", "to", "Paris"], ["no"], ["Bob", "Lee", "of", "Rome"] * 9]  # the last has to be cut
     found = observe_sentences(tagger, sentences, None)
-    made, run = tagger.predict(sentences), found.run(policies_of(tagger))
+    made, run = tagger.predict(sentences), found.run(tagger.policies)
     assert [TAGS[tag] for tag in run.answers[:, 0]] == [*chain.from_iterable(made.tags)]
     np.testing.assert_array_equal(run.deferred, made.routes.words.tier == 2)
     np.testing.assert_array_equal(run.layers, made.routes.words.exit_layer)

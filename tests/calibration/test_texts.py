@@ -9,7 +9,7 @@ import pytest
 
 from cascade import Classifier
 from cascade.calibration.observing import observe_texts
-from cascade.calibration.runs import two_tiers, with_policies
+from cascade.calibration.runs import two_tiers
 from cascade.core.confidence import answers as answers_of
 from cascade.exceptions import OptionError
 from cascade.policies.exits import AtExit, Entropy, ExitPolicy, MaxProbability, Patience, all_of, any_of, never
@@ -52,7 +52,7 @@ def test_a_replay_is_what_running_gives(classifier: Classifier, longest: int) ->
     assert (len(answers.items) > len(given)) == (longest > 12)
     for router, policy, blend in SETTINGS:
         setting = two_tiers(router, policy, blend=blend, temperatures=answers.temperatures)
-        run, really = answers.run(setting), with_policies(classifier, setting)
+        run, really = answers.run(setting), classifier.with_policies(setting)
         predicted = really.predict(given)
         found = answers_of(predicted.probabilities, multi_label=classifier.multi_label)
         assert run.answers.tolist() == found.tolist()

@@ -12,7 +12,6 @@ import pytest
 from cascade.calibration.costs import Costs
 from cascade.calibration.leaving import leave
 from cascade.calibration.observing import run_both
-from cascade.calibration.runs import policies_of, with_policies
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.thresholds.points import Point, choose_words
 from cascade.calibration.thresholds.tagger import choose_tagger
@@ -228,14 +227,14 @@ def test_a_tagger_gets_an_operating_point(tmp_path: Path) -> None:
     found = choose_tagger(tagger, some, tags, max_drop=0.1, grid=SMALL)
     assert found.full == 1.0
     assert found.tried
-    chosen = with_policies(tagger, found.policies)
-    assert policies_of(chosen) == found.policies
+    chosen = tagger.with_policies(found.policies)
+    assert chosen.policies == found.policies
     both = zip(chain.from_iterable(chosen.predict(some).tags), chain.from_iterable(tags), strict=True)
     right = sum(a == b for a, b in both)
     assert right / sum(map(len, some)) == pytest.approx(found.best.score)
     assert found.best.score >= 0.9 - 1e-9
     by_entity = choose_tagger(tagger, some, tags, max_drop=0.3, f1=True, grid=SMALL)
-    made = with_policies(tagger, by_entity.policies).predict(some).tags
+    made = tagger.with_policies(by_entity.policies).predict(some).tags
     assert by_entity.best.score == pytest.approx(entity_f1(tags, made))
     with pytest.raises(DataError, match="a sentence with words that fits both tiers, got none"):
         choose_tagger(tagger, [["Ann"] * 300], [["O"] * 300], max_drop=0.1, grid=SMALL)

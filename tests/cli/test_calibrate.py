@@ -19,7 +19,6 @@ from cascade.bundle.manifest import MANIFEST_FILE
 from cascade.calibration import observing
 from cascade.calibration.certify import texts as certifying
 from cascade.calibration.costs import Costs
-from cascade.calibration.runs import policies_of
 from cascade.calibration.texts import TextAnswers
 from cascade.cli.calibrate import plain as calibrate_plain
 from cascade.cli.calibrate import run as calibrate_run
@@ -125,7 +124,7 @@ def test_a_certificate_is_written_and_holds(run: Command, model: Path, data: Pat
     assert written["certificate"] == certificate.to_json()
     assert written["figures"]["harms"] == certificate.events
     assert written["path"][written["number"]]["tested"]["events"] == certificate.events
-    assert written["policies"] == policies_of(certified).to_json()
+    assert written["policies"] == certified.policies.to_json()
     assert written["made"]["command"].startswith("cascade calibrate ")
     # What was replayed is what the written bundle does.
     lines = [json.loads(line) for line in data.read_text().splitlines()]
@@ -214,7 +213,7 @@ def test_thresholds_without_a_guarantee(run: Command, data: Path, tmp_path: Path
     assert written["guarantee"] is False
     assert written["point"]["drop"] <= 0.03 + 1e-9
     classifier = Classifier.from_pretrained(folder, threads=1)
-    assert policies_of(classifier).to_json() == written["policies"]
+    assert classifier.policies.to_json() == written["policies"]
     note = manifest(folder)["figures"]["operating_point"]
     assert (note["data"], note["asked"]) == ("data.jsonl", "--max-drop 0.03")
     # What was replayed is what the written bundle does.
@@ -457,6 +456,6 @@ def test_thresholds_of_a_tagger_without_a_guarantee(
     assert [line.split()[1] for line in done.out.splitlines() if line.startswith("->")] == ["kept"]
     written = json.loads(report.read_text())
     again = Tagger.from_pretrained(folder, threads=1)
-    assert policies_of(again).to_json() == written["policies"]
+    assert again.policies.to_json() == written["policies"]
     assert written["metric"] == "entity F1"
     assert written["drop"] <= 0.1

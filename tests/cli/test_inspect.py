@@ -3,13 +3,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from cascade.bundle.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
+from cascade.bundle.manifest import Manifest
 from cascade.bundle.opening import open_bundle
+from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec
 from cascade.bundle.writing import write_bundle
+from cascade.policies import MaxProbability, Policies, Threshold, any_of, defer_none, never
 from tests.models.certificates import certificate_of
 from tests.models.cli import Command
 from tests.models.toy_tags import TAGS, tag_bundle
@@ -19,23 +20,17 @@ MANIFEST = Manifest(
     task="text-classification",
     problem_type="single_label_classification",
     labels=LABELS,
-    tier1=TierOneSpec("onnx/model_quantized.onnx", "static", LABELS, 128, temperature=1.25, precision="int8"),
-    tier2=TierTwoSpec(
-        embed="tier2/embed.onnx",
-        stages=(
-            StageSpec("tier2/stage_00.onnx", 1, temperature=0.5, precision="int8"),
-            StageSpec("tier2/stage_01.onnx", 3, precision="fp32"),
+    tiers=(
+        SingleExitSpec("onnx/model_quantized.onnx", 128, "static", "int8"),
+        MultiExitSpec(
+            embed="tier2/embed.onnx",
+            stages=(StageSpec("tier2/stage_00.onnx", 1, "int8"), StageSpec("tier2/stage_01.onnx", 3)),
+            width=384,
+            heads=12,
+            max_length=512,
         ),
-        labels=LABELS,
-        width=384,
-        heads=12,
-        max_length=512,
     ),
-    router={"policy": "Threshold", "threshold": 0.9},
-    exit_policy={
-        "policy": "any_of",
-        "policies": [{"policy": "MaxProbability", "threshold": 0.95}, {"policy": "never"}],
-    },
+    policies=Policies((Threshold(0.9),), (never, any_of(MaxProbability(0.95), never)), ((1.25,), (0.5, 1.0))),
     library_version="0.1.0",
     figures={"dev": {"accuracy": 0.912345, "exits": [0.5, 1]}, "rows": 872},
 )
@@ -63,7 +58,7 @@ def test_says(run: Command, folder: Path) -> None:
         "any_of(MaxProbability(threshold=0.95), never)",
         "certificate  none",
         "2.0 KiB in 5 files, hashes verified",
-        "up to 128 tokens in tier 1, 512 in tier 2; hidden size 384",
+        "up to 128 tokens in tier 1, 512 tokens in tier 2",
         "dev.accuracy  0.9123",
         "dev.exits     0.5, 1",
         "rows          872",
@@ -89,7 +84,7 @@ def test_a_tagger(run: Command, tmp_path: Path) -> None:
     assert "windows      Windows(margin=0, whole=0.0, context_layers=2)\n" in out
     assert "decoding     Viterbi(5 labels)\n" in out
     described = json.loads(run("inspect", str(bundle.folder), "--json").out)
-    assert described["windows"]["context_layers"] == 2
+    assert described["policies"]["windows"]["context_layers"] == 2
 
 
 def test_a_line_per_graph(run: Command, folder: Path) -> None:
@@ -110,7 +105,7 @@ def test_several_labels_and_no_figures(run: Command, tmp_path: Path) -> None:
 
 def test_a_certificate_in_plain_sentences(run: Command, folder: Path, tmp_path: Path) -> None:
     certificate = certificate_of(open_bundle(folder).manifest, warnings=("3 examples are there twice",))
-    write_bundle(tmp_path / "new", FILES, replace(MANIFEST, certificate=certificate.to_json()))
+    write_bundle(tmp_path / "new", FILES, replace(MANIFEST, certificate=certificate))
     out = run("inspect", str(tmp_path / "new")).out
     assert "certificate  yes\n" in out
     said = out.split("\ncertificate\n")[1].split("\n\nfigures\n")[0]
@@ -125,35 +120,35 @@ def test_a_certificate_in_plain_sentences(run: Command, folder: Path, tmp_path: 
 
 def test_a_certificate_of_another_bundle(run: Command, folder: Path, tmp_path: Path) -> None:
     certificate = certificate_of(open_bundle(folder).manifest)
-    write_bundle(tmp_path / "new", FILES, replace(MANIFEST, blend=0.5, certificate=certificate.to_json()))
+    policies = MANIFEST.policies.with_(blend=[0.5])
+    write_bundle(tmp_path / "new", FILES, replace(MANIFEST, policies=policies, certificate=certificate))
     out = run("inspect", str(tmp_path / "new")).out
     assert "certificate  not about this bundle\n" in out
     said = " ".join(out.split("\ncertificate\n")[1].split())
     assert said.startswith(
-        "It is not about this bundle, so nothing is claimed of it; calibrate again. What differs: the blend is 0.5, "
-        "certified: 0.0. What it said of another: Claim, at a confidence of 95 %: "
+        "It is not about this bundle, so nothing is claimed of it; calibrate again. What differs: blend must be "
+        "(0.0,) as certified, got (0.5,). What it said of another: Claim, at a confidence of 95 %: "
     )
     described = json.loads(run("inspect", str(tmp_path / "new"), "--json").out)
-    assert described["certificate_doubts"] == ["the blend is 0.5, certified: 0.0"]
+    assert described["certificate_doubts"] == ["blend must be (0.0,) as certified, got (0.5,)"]
 
 
-@pytest.mark.parametrize("change", [{"router": {"policy": "unheard"}}, {"exit_policy": {"threshold": 1}}])
-def test_policies_that_cannot_be_read_are_the_bundles_fault(
-    run: Command, tmp_path: Path, change: dict[str, Any]
-) -> None:
-    write_bundle(tmp_path / "new", FILES, replace(MANIFEST, **change))
-    done = run("inspect", str(tmp_path / "new"))
-    assert (done.status, done.out) == (2, "")
-    assert done.err.startswith("Error: the bundle's policies must be readable, but the ")
-    assert done.err.endswith("; export the bundle again\n")
-    assert run("inspect", str(tmp_path / "new"), "--json").status == 0
+def test_three_tiers(run: Command, tmp_path: Path) -> None:
+    one, two = MANIFEST.tiers
+    policies = Policies(
+        (Threshold(0.9), defer_none), (never, any_of(MaxProbability(0.95), never), never), ((1.25,), (0.5, 1.0), (2.0,))
+    )
+    write_bundle(tmp_path / "new", FILES, replace(MANIFEST, tiers=(one, two, one), policies=policies))
+    out = run("inspect", str(tmp_path / "new")).out
+    for words in ("router 2         defer_none", "exits of tier 2  any_of(", "128 tokens in tier 3", "tier 3  static"):
+        assert words in out
 
 
 def test_json(run: Command, folder: Path) -> None:
     described = json.loads(run("inspect", str(folder), "--json").out)
     assert (described["certificate"], described["certificate_doubts"]) == (None, [])
     assert described["total_bytes"] == sum(map(len, FILES.values()))
-    assert described["tier2"]["stages"][1]["layer"] == 3
+    assert described["tiers"][1]["stages"][1]["layer"] == 3
     assert Manifest.from_json((folder / "cascade.json").read_text()).labels == tuple(described["labels"])
 
 

@@ -19,7 +19,6 @@ from cascade.bundle.opening import open_bundle
 from cascade.core.confidence import softmax
 from cascade.core.rows import Units
 from cascade.exceptions import BundleError, DataError, InputError, OptionError
-from cascade.policies import exits, windows
 from cascade.policies.exits import AtExit, any_of, never
 from cascade.policies.routing import Budget, defer_all, defer_none
 from cascade.policies.unit_exits import ExitByToken, TokenExit
@@ -80,7 +79,7 @@ def test_tier1_graphs_answer_as_torch(tiers: Path, tmp_path: Path, kind: str) ->
     expected = torch_tier1(load_tier1(tiers / kind, task=TASKS[task]), units, max_length=64)
     fp32 = padded_logits(onnx.load(bundle.path("onnx/model.onnx")), units, max_length=64)
     np.testing.assert_allclose(fp32, expected, atol=1e-5, rtol=1e-5)
-    assert bundle.manifest.tier1.kind == kind.removeprefix("tag-")
+    assert bundle.manifest.tier1.model == kind.removeprefix("tag-")
     assert bundle.manifest.tier1.file == "onnx/model_quantized.onnx"
     small = onnx.load(bundle.path("onnx/model_quantized.onnx"))
     if kind == "tag-static":  # numbers of tokens are copied beside their neighbours, and bytes in a second layer
@@ -110,15 +109,15 @@ def test_what_is_in_a_bundle(tiers: Path, tmp_path: Path) -> None:
     assert steps == list(export_module.STEPS)
     bundle = open_bundle(tmp_path / "out")
     manifest = bundle.manifest
-    assert (manifest.task, manifest.labels, manifest.windows) == (CLASSIFICATION, tiny.LABELS, None)
-    assert manifest.router == {"policy": "Budget", "max_deferred": 0.25} | dict(manifest.router)
-    assert exits.from_json(manifest.exit_policy) == AtExit(1)
+    assert (manifest.task, manifest.labels, manifest.policies.windows) == (CLASSIFICATION, tiny.LABELS, None)
+    assert (manifest.policies.routers, manifest.policies.exits) == ((Budget(0.25),), (never, AtExit(1)))
     assert [stage.layer for stage in manifest.tier2.stages] == [1, 2]
     assert {stage.precision for stage in manifest.tier2.stages} == {"int8"}
     assert manifest.tier2.max_length == manifest.tier1.max_length == 48
     assert (manifest.tier2.width, manifest.tier2.heads) == (16, 2)
-    assert all(0.05 <= stage.temperature <= 20 for stage in manifest.tier2.stages)
-    assert 1.0 not in {manifest.tier1.temperature, *(stage.temperature for stage in manifest.tier2.stages)}
+    first, second = manifest.policies.temperatures
+    assert all(0.05 <= temperature <= 20 for temperature in second)
+    assert 1.0 not in {*first, *second}
     known = {"source": "some texts", "sha256": None, "texts": 8, "labelled": True}
     assert manifest.figures["calibration"] == known
     assert set(manifest.figures["tier1"]) > {"agreement", "accuracy", "accuracy_fp32", "max_difference"}
@@ -144,9 +143,8 @@ def test_what_is_in_a_taggers_bundle(tiers: Path, tmp_path: Path) -> None:
     bundle = open_bundle(tmp_path / "out")
     manifest = bundle.manifest
     assert (manifest.task, manifest.labels) == (TAGGING, tiny.TAGS)
-    assert exits.from_json(manifest.exit_policy) == TokenExit(0.05, window=1)
-    assert manifest.windows is not None
-    assert windows.from_json(manifest.windows) == Windows(margin=2)
+    assert manifest.policies.exits == (never, TokenExit(0.05))
+    assert manifest.policies.windows == Windows(margin=2)
     assert {stage.precision for stage in manifest.tier2.stages} == {"int8"}
     assert manifest.tier2.max_length == manifest.tier1.max_length == 48
     known = {"source": "some sentences", "sha256": None, "texts": 8, "labelled": True}
@@ -205,7 +203,7 @@ def test_without_labels_temperatures_stay_one(
     tiers: Path, tmp_path: Path, tier2: str, tier1: str, calibration: Calibration | None
 ) -> None:
     manifest = export_bundle(tiers / tier2, tiers / tier1, tmp_path / "out", calibration=calibration).manifest
-    assert [stage.temperature for stage in manifest.tier2.stages] == [1.0, 1.0]
+    assert manifest.policies.temperatures[1] == (1.0, 1.0)
     assert "accuracy" not in manifest.figures["tier1"]
     assert manifest.figures["calibration"]["labelled"] is False
 
@@ -239,7 +237,7 @@ def test_multi_label(tmp_path: Path) -> None:
         tmp_path / "2", tmp_path / "1", tmp_path / "out", calibration=Calibration(tiny.TEXTS, labels)
     )
     assert bundle.manifest.problem_type == MULTI
-    assert bundle.manifest.tier2.stages[0].temperature != 1
+    assert bundle.manifest.policies.temperatures[1][0] != 1
     assert 0 <= bundle.manifest.figures["tier2"][0]["accuracy"] <= 1
 
 
@@ -289,7 +287,7 @@ def test_the_engine_answers_as_the_written_graphs(tiers: Path, tmp_path: Path, l
     options = ExportOptions(agreement=0, exit_policy=any_of(TokenExit(0.1, window=3), AtExit(3)))
     export_bundle(tmp_path / "2", tiers / "tag-static", tmp_path / "out", calibration=TAGGED, options=options)
     manifest = open_bundle(tmp_path / "out").manifest
-    assert exits.from_json(manifest.exit_policy) == options.exit_policy
+    assert manifest.policies.exits[1] == options.exit_policy
     graphs, words = graphs_of(tmp_path / "out", manifest), words_of()
     stages = manifest.tier2.stages
     tagger = Tagger.from_pretrained(tmp_path / "out", threads=1).with_router(defer_all)
@@ -300,12 +298,12 @@ def test_the_engine_answers_as_the_written_graphs(tiers: Path, tmp_path: Path, l
     for policy, leaving in ((never, last), (fixed, by_id[words.first_ids])):
         found = tagger.with_exit_policy(policy).predict([list(own) for own in SENTENCES])
         logits = chain_logits(graphs, words, exits=leaving)[np.arange(len(words)), leaving]
-        warm = np.array([stage.temperature for stage in stages], np.float32)[leaving]
+        warm = np.array(manifest.policies.temperatures[1], np.float32)[leaving]
         np.testing.assert_allclose(found.probabilities, softmax(logits / warm[:, None]), atol=1e-5)
         assert found.routes.words.exit.tolist() == [stages[exit_].layer for exit_ in leaving]
     first = tagger.with_router(defer_none).predict([list(own) for own in SENTENCES])
     logits = padded_logits(onnx.load(tmp_path / "out" / manifest.tier1.file), words, max_length=64)
-    np.testing.assert_allclose(first.probabilities, softmax(logits / manifest.tier1.temperature), atol=1e-5)
+    np.testing.assert_allclose(first.probabilities, softmax(logits / manifest.policies.temperatures[0][0]), atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------ refusals

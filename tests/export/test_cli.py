@@ -14,8 +14,8 @@ import pytest
 
 import cascade_export
 from cascade.bundle.opening import open_bundle
-from cascade.policies import exits
 from cascade.policies.exits import MaxProbability
+from cascade.policies.routing import Threshold
 from cascade.policies.unit_exits import TokenExit
 from cascade_export import export as export_module
 from cascade_export.cli import main
@@ -56,8 +56,8 @@ def test_round_trip(tiers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert status == 0, seen.err
     assert "tier 2, layer 2: int8, agrees with fp32 on" in seen.out
     manifest = open_bundle(tmp_path / "out").manifest
-    assert manifest.router["threshold"] == 0.8
-    assert exits.from_json(manifest.exit_policy) == MaxProbability(0.7)
+    assert manifest.policies.routers == (Threshold(0.8),)
+    assert manifest.policies.exits[1] == MaxProbability(0.7)
     known = {"source": file.name, "texts": 8, "labelled": True}
     known["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     assert manifest.figures["calibration"] == known
@@ -78,8 +78,8 @@ def test_round_trip_of_a_tagger(tiers: Path, tmp_path: Path, capsys: pytest.Capt
     assert status == 0, capsys.readouterr().err
     assert "tier 2, layer 2: int8, agrees with fp32 on" in capsys.readouterr().out
     manifest = open_bundle(tmp_path / "out").manifest
-    assert manifest.router["threshold"] == 0.8
-    assert exits.from_json(manifest.exit_policy) == TokenExit(0.1)
+    assert manifest.policies.routers == (Threshold(0.8),)
+    assert manifest.policies.exits[1] == TokenExit(0.1)
     assert manifest.figures["calibration"]["source"] == "dev.jsonl"
 
 

@@ -23,7 +23,7 @@ def certificate_of(manifest: Manifest, **changes: Any) -> Certificate:
         disagreement=Disagreement(events=17, examples=1050, upper=0.0242),
         method="fixed-sequence testing with exact binomial tests",
         data=Data(name="calibration.jsonl", sha256="0123456789ab" * 5 + "cdef", examples=1500, chosen_on=450),
-        policies=manifest.settings(),
+        policies=manifest.policies,
         models=manifest.models(),
         library_version="0.1.0",
         date="2026-01-31T12:30:00+00:00",

@@ -16,12 +16,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from cascade.bundle.manifest import Manifest, StageSpec, TierOneSpec, TierTwoSpec
+from cascade.bundle.manifest import Manifest
 from cascade.bundle.opening import Bundle
+from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec
 from cascade.bundle.writing import write_bundle
 from cascade.core.rows import Rows, Units
 from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
+from cascade.policies.settings import Policies
 from cascade.runtime.backend import Array, FunctionBackend
 from cascade.runtime.executor import Executor
 
@@ -187,17 +189,23 @@ def toy_bundle(
         task="text-classification",
         problem_type=("multi" if multi_label else "single") + "_label_classification",
         labels=tuple(labels),
-        tier1=TierOneSpec(file="onnx/model.onnx", kind="static", labels=tuple(labels), max_length=max_length),
-        tier2=TierTwoSpec(
-            embed="tier2/embed.onnx",
-            stages=tuple(StageSpec(file=file, layer=layer) for file, layer in zip(stages, (1, 2, 3), strict=True)),
-            labels=tuple(labels),
-            width=WIDTH,
-            heads=HEADS,
-            max_length=max_length,
+        tiers=(
+            SingleExitSpec("onnx/model.onnx", max_length, model="static"),
+            MultiExitSpec(
+                embed="tier2/embed.onnx",
+                stages=tuple(StageSpec(file=file, layer=layer) for file, layer in zip(stages, (1, 2, 3), strict=True)),
+                width=WIDTH,
+                heads=HEADS,
+                max_length=max_length,
+            ),
         ),
-        router=router or {"policy": "Threshold", "threshold": 0.9},
-        exit_policy=exit_policy or {"policy": "MaxProbability", "threshold": 0.9},
+        policies=Policies.from_json(
+            {
+                "router": router or {"policy": "Threshold", "threshold": 0.9},
+                "exit_policy": exit_policy or {"policy": "MaxProbability", "threshold": 0.9},
+                "temperatures": [1.0, [1.0] * len(stages)],
+            }
+        ),
         library_version="0",
     )
     files: dict[str, bytes | Path] = {

@@ -12,9 +12,11 @@ import numpy as np
 import tokenizers
 from onnx import TensorProto
 
-from cascade.bundle.manifest import TAGGING, Manifest, StageSpec, TierOneSpec, TierTwoSpec
+from cascade.bundle.manifest import TAGGING, Manifest
 from cascade.bundle.opening import Bundle
+from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec
 from cascade.bundle.writing import write_bundle
+from cascade.policies.settings import Policies
 from cascade.runtime.backend import Array
 from tests.models.toy import HEADS, SIZE, WIDTH, Values, _graph, _node
 from tests.text.test_entities import wordpiece
@@ -71,19 +73,25 @@ def tag_bundle(
         task=TAGGING,
         problem_type="single_label_classification",
         labels=tuple(labels),
-        tier1=TierOneSpec(file="onnx/model.onnx", kind="static", labels=tuple(labels), max_length=max_length),
-        tier2=TierTwoSpec(
-            embed="tier2/embed.onnx",
-            stages=tuple(StageSpec(file=file, layer=layer) for file, layer in zip(stages, LAYERS, strict=True)),
-            labels=tuple(labels),
-            width=WIDTH,
-            heads=HEADS,
-            max_length=max_length,
+        tiers=(
+            SingleExitSpec(file="onnx/model.onnx", model="static", max_length=max_length),
+            MultiExitSpec(
+                embed="tier2/embed.onnx",
+                stages=tuple(StageSpec(file=file, layer=layer) for file, layer in zip(stages, LAYERS, strict=True)),
+                width=WIDTH,
+                heads=HEADS,
+                max_length=max_length,
+            ),
         ),
-        router=router or {"policy": "Threshold", "threshold": 0.9},
-        exit_policy=exit_policy or {"policy": "MaxProbability", "threshold": 0.9},
-        windows=windows,
-        decoding=decoding,
+        policies=Policies.from_json(
+            {
+                "router": router or {"policy": "Threshold", "threshold": 0.9},
+                "exit_policy": exit_policy or {"policy": "MaxProbability", "threshold": 0.9},
+                "temperatures": [1.0, [1.0] * len(LAYERS)],
+                "windows": windows or {"policy": "Windows"},
+                "decoding": decoding or {"policy": "argmax"},
+            }
+        ),
         library_version="0",
     )
     files: dict[str, bytes | Path] = {

@@ -53,7 +53,7 @@ def tagger(tmp_path_factory: pytest.TempPathFactory) -> Tagger:
 def certified(clf: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     """Its certificate knows one safer setting."""
     folder = tmp_path_factory.mktemp("bundles") / "certified"
-    safer = {**clf.settings, "router": {"policy": "Threshold", "threshold": 0.99}}
+    safer = clf.with_router(Threshold(0.99)).policies
     clf.save_pretrained(folder, certificate=certificate_of(clf.bundle.manifest, safer=(safer,)))
     return Classifier.from_pretrained(folder, threads=1)
 
@@ -248,7 +248,7 @@ def test_safer_settings_one_after_the_other(certified: Classifier) -> None:
     assert counts(monitor) == (50, 0, 0)
     assert (monitor.report().alarm_at, monitor.report().bound, monitor.report().raised) == (None, 0.0242, 1)
     assert monitor.safer()
-    assert monitor.pipeline.settings == full(certified).settings
+    assert monitor.pipeline.policies == full(certified).policies
     assert not monitor.safer()
     assert monitor.report().raised == 2
     monitor.predict(shifting(certified, 0, 50))
@@ -392,9 +392,7 @@ def test_one_word_is_compared() -> None:
 
 
 def test_a_certificate_about_words(tagger: Tagger, tmp_path: Path) -> None:
-    spelled = tagger.settings
-    stated = replace(tagger.bundle.manifest, windows=spelled["windows"], decoding=spelled["decoding"])
-    tagger.save_pretrained(tmp_path / "words", certificate=certificate_of(stated, unit="word"))
+    tagger.save_pretrained(tmp_path / "words", certificate=certificate_of(tagger.bundle.manifest, unit="word"))
     certified = Tagger.from_pretrained(tmp_path / "words", threads=1)
     first, again = certified.predict(SPLIT).tags, full(certified).predict(SPLIT).tags
     monitor = Monitor(certified, share=0.05)

@@ -67,7 +67,7 @@ def test_a_copy_answers_the_same(face: Either, other: Either, way: Callable[[Eit
     for one in (face, other, face.with_router(Threshold(0.6))):
         again = way(one)
         assert type(again) is type(one)
-        assert again.settings == one.settings
+        assert again.policies == one.policies
         assert (again.tier1.batching, again.tier2.batching) == (one.tier1.batching, one.tier2.batching)
         assert (again.tier1.executor.threads, again.tier2.executor.threads) == (2, 2)
         for mine, its in zip(answers(one), answers(again), strict=True):
@@ -77,7 +77,7 @@ def test_a_copy_answers_the_same(face: Either, other: Either, way: Callable[[Eit
 
 def test_all_options_of_the_tiers_go_along(face: Either) -> None:
     tier1, tier2 = replace(face.tier1, pool_from=7), replace(face.tier2, pool_from=8, together=3)
-    again = through_pickle(replace(face, tier1=tier1, tier2=tier2))
+    again = through_pickle(replace(face, tiers=(tier1, tier2)))
     assert (again.tier1.pool_from, again.tier2.pool_from, again.tier2.together) == (7, 8, 3)
 
 
@@ -100,8 +100,8 @@ def test_what_cannot_be_pickled_says_so(face: Either) -> None:
         pickle.dumps(face.with_router(lambda state: ~unsure(state)))
     backend = FunctionBackend(dict, face.tier1.backend.inputs, ("logits",))
     own: Any = replace(face.tier1, backend=backend)
-    with pytest.raises(OptionError, match="must run the graphs of its bundle, got a FunctionBackend; build it in"):
-        pickle.dumps(replace(face, tier1=own))
+    with pytest.raises(OptionError, match="must run the graphs of its bundle, got a FunctionBackend; save the pipe"):
+        pickle.dumps(replace(face, tiers=(own, face.tier2)))
 
 
 def test_reading_verifies_the_bundle(face: Either, tmp_path: Path) -> None:

@@ -13,19 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-import cascade
-from cascade.bundle.manifest import MANIFEST_FILE
 from cascade.engine.streaming import StreamOptions
 from cascade.exceptions import (
-    BundleError,
-    BundleNotFoundError,
-    CertificateWarning,
     InputError,
     OptionError,
-    TaskError,
 )
-from cascade.pipelines import base as face
-from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.batching import FixedSize, TokenBudget
 from cascade.policies.decoding import Viterbi, argmax
@@ -36,8 +28,6 @@ from cascade.policies.windows import Windows, whole_sentences
 from cascade.runtime.backend import Array, FunctionBackend
 from cascade.text.entities import AggregationStrategy
 from cascade.text.word_encoding import encode_words
-from tests.models.certificates import certificate_of
-from tests.models.toy import toy_bundle
 from tests.models.toy_tags import LAYERS, TAGS, tag_bundle
 from tests.text import test_entities as theirs
 from tests.text.test_entities import MAKERS, Pair, pair, same  # noqa: F401  # a fixture is found by its name
@@ -141,7 +131,7 @@ def test_texts_equal_transformers(strategy: AggregationStrategy, pair: Pair, fol
         loaded,
         bundle=replace(loaded.bundle, manifest=manifest),
         tokenizer=tokenizer,
-        tier1=replace(loaded.tier1, backend=backend, labels=len(theirs.LABELS), max_length=512),
+        tiers=(replace(loaded.tier1, backend=backend, labels=len(theirs.LABELS), max_length=512), loaded.tier2),
     )
     texts = list(theirs.TEXTS)
     found = ours(texts, aggregation_strategy=strategy.value)
@@ -265,8 +255,7 @@ def test_copies_share_sessions_and_leave_the_original_alone(tagger: Tagger) -> N
     assert (tagger.windows, tagger.decoding, tagger.router) == (Windows(), argmax, Threshold(0.9))
     assert (other.windows, other.decoding, other.router) == (Windows(margin=1), Viterbi(TAGS), defer_none)
     assert other.tier1.backend is tagger.tier1.backend
-    assert isinstance(tagger.with_budget(max_deferred=0.2), Tagger)
-    assert tagger.with_budget(max_deferred=0.2).predict(SENTENCES).stats.deferred <= 16
+    assert tagger.with_router(Budget(0.2)).predict(SENTENCES).stats.deferred <= 16
 
 
 def test_windows_decide_what_tier_2_reads(tagger: Tagger) -> None:
@@ -287,159 +276,8 @@ def test_policies_are_checked(tagger: Tagger) -> None:
         tagger.with_decoding(Viterbi(("O", "B-X", "I-X")))
 
 
-def test_options_of_from_pretrained(folder: Path) -> None:
-    chosen = Tagger.from_pretrained(
-        str(folder),
-        threads=1,
-        router=defer_all,
-        exit_policy=never,
-        windows=whole_sentences,
-        decoding=Viterbi(TAGS),
-        batching=FixedSize(4),
-    )
-    assert (chosen.router, chosen.exit_policy, chosen.windows) == (defer_all, never, whole_sentences)
-    assert (chosen.decoding, chosen.tier1.batching) == (Viterbi(TAGS), FixedSize(4))
-    with pytest.raises(OptionError, match="context_layers must be a layer with an exit"):
-        Tagger.from_pretrained(folder, threads=1, windows=Windows(context_layers=7))
-
-
-def test_repr(tagger: Tagger, folder: Path) -> None:
-    assert repr(tagger) == (
-        f"Tagger({str(folder)!r}, 5 labels, 3 exits, router=Threshold(threshold=0.9), "
-        "exit_policy=MaxProbability(threshold=0.9), windows=Windows(margin=3, whole=0.6, context_layers=None), "
-        "blend=0.0, max_tokens=(1024, 1024), decoding=argmax)"
-    )
-
-
-def test_save_and_load_again(tagger: Tagger, tmp_path: Path) -> None:
-    chosen = tagger.with_router(Threshold(0.7)).with_exit_policy(TokenExit(0.2)).with_windows(Windows(margin=1))
-    chosen = chosen.with_decoding(Viterbi(TAGS)).with_blend(0.25)
-    chosen.save_pretrained(tmp_path / "new")
-    again = Tagger.from_pretrained(tmp_path / "new", threads=1)
-    assert (again.router, again.exit_policy) == (Threshold(0.7), TokenExit(0.2))
-    assert (again.windows, again.decoding) == (Windows(margin=1), Viterbi(TAGS))
-    assert again.predict(SENTENCES).tags == chosen.predict(SENTENCES).tags
-    tagger.save_pretrained(tmp_path / "same")
-    assert Tagger.from_pretrained(tmp_path / "same", threads=1).bundle.manifest == tagger.bundle.manifest
-    with pytest.raises(OptionError, match=r"only a registered windows policy or"):
-        tagger.with_windows(whole_sentences.__call__).save_pretrained(tmp_path / "own")
-    assert not (tmp_path / "own").exists()
-
-
-def test_settings(tagger: Tagger) -> None:
-    policies = {"router": tagger.bundle.manifest.router, "exit_policy": tagger.bundle.manifest.exit_policy}
-    assert tagger.settings == {
-        **policies,
-        "blend": 0.0,
-        "temperatures": [1.0, [1.0, 1.0, 1.0]],
-        "windows": {"policy": "Windows", "margin": 3, "whole": 0.6, "context_layers": None},
-        "decoding": {"policy": "argmax"},
-    }
-    chosen = tagger.with_exit_policy(TokenExit(0.2)).with_windows(Windows(margin=1)).with_decoding(Viterbi(TAGS))
-    chosen = chosen.with_temperatures(0.5, (1, 2, 3))
-    again = tagger.with_settings(json.loads(json.dumps(chosen.settings)))
-    assert again.settings == chosen.settings
-    assert again.predict(SENTENCES).tags == chosen.predict(SENTENCES).tags
-    with pytest.raises(OptionError, match=r"settings must be among router, .*windows, decoding, were: margin; see"):
-        tagger.with_settings({"margin": 3})
-
-
-def test_what_is_certified_of_a_tagger(tagger: Tagger, tmp_path: Path) -> None:
-    chosen = tagger.with_windows(Windows(margin=1))
-    # The decoder is the default that the bundle left out; a certificate says which one it is.
-    certificate = certificate_of(
-        tagger.bundle.manifest,
-        unit="sentence",
-        policies=chosen.settings,
-        safer=(chosen.with_windows(Windows(margin=5)).settings,),
-    )
-    chosen.save_pretrained(tmp_path / "certified", certificate=certificate)
-    loaded = Tagger.from_pretrained(tmp_path / "certified", threads=1)
-    assert loaded.certificate == certificate
-    loaded.save_pretrained(tmp_path / "again")
-    assert Tagger.from_pretrained(tmp_path / "again", threads=1).certificate == certificate
-    others = [loaded.with_windows(Windows(margin=2)), loaded.with_decoding(Viterbi(TAGS)), loaded.with_blend(0.5)]
-    assert [other.certificate for other in [*others, tagger]] == [None] * 4
-    safer = loaded.safer()
-    assert safer is not None
-    assert safer.windows == Windows(margin=5)
-    full = safer.safer()
-    assert full is not None
-    assert (full.router, full.exit_policy) == (defer_all, never)
-    assert full.safer() is None
-    others[0].save_pretrained(tmp_path / "other")
-    assert Tagger.from_pretrained(tmp_path / "other", threads=1).bundle.manifest.certificate is None
-
-
-def test_a_certificate_of_other_policies_warns_and_is_dropped(tagger: Tagger, tmp_path: Path) -> None:
-    tagger.save_pretrained(
-        tmp_path / "new", certificate=certificate_of(tagger.bundle.manifest, policies=tagger.settings)
-    )
-    file = tmp_path / "new" / MANIFEST_FILE
-    raw = json.loads(file.read_text(encoding="utf-8"))
-    raw["windows"]["margin"] = 1
-    file.write_text(json.dumps(raw), encoding="utf-8")
-    with pytest.warns(
-        CertificateWarning, match=r"the windows are .*\"margin\": 1,.*, certified: .*\"margin\": 3,"
-    ) as caught:
-        loaded = Tagger.from_pretrained(tmp_path / "new", threads=1)
-    assert [warning.filename for warning in caught] == [__file__]
-    assert loaded.certificate is None
-
-
-def test_push_to_hub(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
-    monkeypatch.setattr(
-        face, "push_bundle", lambda bundle, repo_id, **_: seen.append((bundle.manifest.windows, repo_id))
-    )
-    tagger.with_windows(Windows(margin=2)).push_to_hub("me/entities")
-    assert seen == [({"policy": "Windows", "margin": 2, "whole": 0.6, "context_layers": None}, "me/entities")]
-
-
-def test_the_wrong_class(folder: Path, tmp_path: Path) -> None:
-    message = (
-        r"Classifier must have a bundle for text-classification, but .* is for token-classification; load it with Tag"
-    )
-    with pytest.raises(TaskError, match=message):
-        Classifier.from_pretrained(folder)
-    texts = toy_bundle(tmp_path / "texts").folder
-    with pytest.raises(
-        BundleError, match=r"Tagger must have a bundle for token-.*; load it with Classifier.from_pretr"
-    ):
-        Tagger.from_pretrained(texts)
-
-
-def test_loading_faults(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BundleNotFoundError):
-        Tagger.from_pretrained(tmp_path / "nowhere")
-    with pytest.raises(OptionError, match="threads must be a whole number of at least 1, was: 0"):
-        Tagger.from_pretrained(folder, threads=0)
-    odd = tag_bundle(tmp_path / "odd", windows={"policy": "Doors"}, decoding={"policy": "argmax"}).folder
-    with pytest.raises(
-        BundleError, match=r"the bundle's policies must be readable, but the windows policy must be one of"
-    ):
-        Tagger.from_pretrained(odd)
-    assert Tagger.from_pretrained(odd, threads=1, windows=Windows(), decoding=argmax).windows == Windows()
-
-
-def test_tags_that_differ_between_the_tiers_are_refused(tmp_path: Path) -> None:
-    made = tag_bundle(tmp_path / "made").folder
-    file = made / MANIFEST_FILE
-    raw = json.loads(file.read_text())
-    raw["tier1"]["labels"] = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
-    file.write_text(json.dumps(raw))
-    with pytest.raises(
-        BundleError, match=r"labels of tier 1 must be \['O', 'B-PER', 'I-PER', 'B-LOC', 'I-LOC'\], were"
-    ):
-        Tagger.from_pretrained(made)
-
-
 def test_progress(tagger: Tagger, capsys: pytest.CaptureFixture[str]) -> None:
     tagger.predict(SENTENCES, show_progress=True)
     assert "tier 1: 100%" in capsys.readouterr().err
     tagger.predict(SENTENCES)
     assert capsys.readouterr().err == ""
-
-
-def test_it_is_public() -> None:
-    assert cascade.Tagger is Tagger

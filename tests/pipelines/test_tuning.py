@@ -207,10 +207,10 @@ def test_real_pipelines(clf: Classifier, tagger: Tagger) -> None:
 @pytest.mark.parametrize("budgets", [(1, 1), (7, 100), (100, 7), (4096, 4096)])
 def test_no_budget_changes_an_answer(clf: Classifier, tagger: Tagger, budgets: tuple[int, int]) -> None:
     """Bit for bit, with tiers whose sums do not depend on the number of rows that are multiplied."""
-    toy, tags = Toy(), ToyTagger(labels=len(tagger.labels))
+    toy, tags = Toy(exits=3), ToyTagger(labels=len(tagger.labels), exits=3)
     tags.table = np.concatenate((tags.table,) * 4)  # the bundle's tokenizer knows more tokens
-    exact = replace(clf, tier1=toy.tier1(threads=2), tier2=toy.tier2(threads=2, exit_policy=MaxProbability(0.7)))
-    words = replace(tagger, tier1=tags.tier1(threads=2), tier2=tags.tier2(threads=2, exit_policy=MaxProbability(0.7)))
+    exact = replace(clf, tiers=(toy.tier1(threads=2), toy.tier2(threads=2))).with_exit_policy(MaxProbability(0.7))
+    words = replace(tagger, tiers=(tags.tier1(threads=2), tags.tier2(threads=2))).with_exit_policy(MaxProbability(0.7))
     for pipeline, given in ((exact, TEXTS), (words, SENTENCES)):
         for own in (pipeline, pipeline.with_router(defer_all), pipeline.with_router(defer_none)):
             expected, found = own.predict(given), own.with_max_tokens(*budgets).predict(given)

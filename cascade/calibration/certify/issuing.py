@@ -10,7 +10,6 @@ from pathlib import Path
 from cascade._version import __version__
 from cascade.bundle.certificate import Certificate, Data, Disagreement
 from cascade.calibration.certify.outcomes import Certified, Outcome
-from cascade.calibration.runs import settings_of
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 
@@ -53,8 +52,8 @@ def issue(
         ),
         method=f"{outcome.method}; the limit of disagreement holds for every setting of the path at once",
         data=data,
-        policies=settings_of(outcome.policies),
-        safer=tuple(settings_of(passed[number]) for number in kept),
+        policies=outcome.policies,
+        safer=tuple(passed[number] for number in kept),
         models=pipeline.bundle.manifest.models(),
         library_version=__version__,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -18,7 +18,7 @@ from cascade.calibration.certify.split import Split
 from cascade.calibration.examples import copies_said, distinct, unseen
 from cascade.calibration.observing import observe_texts
 from cascade.calibration.ranked import Tuned
-from cascade.calibration.runs import Stages, no_progress, with_policies
+from cascade.calibration.runs import Stages, no_progress
 from cascade.calibration.temperature import LEAST, MOST, at_limit, fit_temperatures
 from cascade.calibration.texts import TextAnswers
 from cascade.core.confidence import answers as answers_of
@@ -74,7 +74,7 @@ def calibrate_texts(
         found = certify_texts(answers, claim, progress=ahead, **options)
     if isinstance(found, Certified):
         with progress("running what was chosen", 1) as ahead:
-            real = with_policies(classifier, found.policies).predict([given[n] for n in found.tested_on.tolist()])
+            real = classifier.with_policies(found.policies).predict([given[n] for n in found.tested_on.tolist()])
             tester = answers.select(found.tested_on).with_temperatures(found.temperatures)
             found = confirmed(found, tester, answers_of(real.probabilities, multi_label=answers.multi_label))
             ahead(1)

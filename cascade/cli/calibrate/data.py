@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -145,8 +144,7 @@ def known_files(manifest: Manifest, *, name: str, sha256: str) -> tuple[str, ...
     Returns:
         Doubts, each a sentence without a full stop.
     """
-    certified: Mapping[str, Any] = (manifest.certificate or {}).get("data", {})
-    if certified.get("sha256") == sha256:
+    if manifest.certificate is not None and manifest.certificate.data.sha256 == sha256:
         return (
             (
                 "these examples certified this bundle before: a claim that is asked for more than once is false more "

@@ -13,7 +13,7 @@ import click
 from cascade.calibration.observing import observe_texts
 from cascade.calibration.ranked import Tuned
 from cascade.calibration.report.written import machine
-from cascade.calibration.runs import Stages, policies_of, settings_of, with_policies
+from cascade.calibration.runs import Stages
 from cascade.calibration.thresholds.plain import within_budget, within_latency
 from cascade.calibration.thresholds.points import Point
 from cascade.calibration.thresholds.tagger import choose_tagger
@@ -53,13 +53,14 @@ def choose_plainly(
         policies, figures, more = _tagger(options, pipeline, examples, progress)
     else:
         policies, figures, more = _texts(options, pipeline, examples, progress)
-    chosen = with_policies(pipeline, policies)
+    chosen = pipeline.with_policies(policies)
     # The bundle first: whatever a report stumbles over, the work is kept.
-    note = {**settings_of(policies), **figures, "data": options.file.name, "asked": f"{options.by} {options.bound:g}"}
+    asked = f"{options.by} {options.bound:g}"
+    note = {"policies": policies.to_json(), **figures, "data": options.file.name, "asked": asked}
     done = _written(options, pipeline, chosen, note)
     click.echo("\n".join([*lines, *more, done]))
     if options.json_file is not None:
-        made = {"command": options.command, "model": options.model, **machine(threads=pipeline.tier1.executor.threads)}
+        made = {"command": options.command, "model": options.model, **machine(threads=pipeline.threads)}
         written = {"guarantee": False, "policies": policies.to_json(), **figures, "made": made}
         write(options.json_file, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     return 0
@@ -70,7 +71,7 @@ def _deferral(
 ) -> tuple[Policies, dict[str, Any], list[str]]:
     within = within_budget if options.by == "--budget" else within_latency
     found = within(pipeline, items, options.bound)
-    policies = policies_of(pipeline).with_(routers=(found.router,))
+    policies = pipeline.policies.with_(routers=(found.router,))
     what = f"{percent(found.deferred)} deferred, {duration(found.seconds)} per example, measured here"
     return policies, {"deferred": found.deferred, "seconds": found.seconds}, [f"{found.router!r}: {what}"]
 

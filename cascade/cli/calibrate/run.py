@@ -24,7 +24,6 @@ from cascade.calibration.certify.word_paths import GRID
 from cascade.calibration.costs import Costs
 from cascade.calibration.ranked import Tuned
 from cascade.calibration.report.written import machine, outcome_json
-from cascade.calibration.runs import with_policies
 from cascade.calibration.thresholds.words import word_exits
 from cascade.cli.calibrate.data import Sentences, Texts, known_files
 from cascade.cli.calibrate.options import CalibrateOptions
@@ -145,7 +144,7 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
     click.echo(shown(outcome, model=options.model, data=data.name))
     click.echo(done)
     if options.json_file is not None:
-        made = {"command": options.command, "model": options.model, **machine(threads=pipeline.tier1.executor.threads)}
+        made = {"command": options.command, "model": options.model, **machine(threads=pipeline.threads)}
         written = outcome_json(outcome, certificate=certificate, costs=costs, labels=pipeline.labels, made=made)
         write(options.json_file, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     if options.png_file is not None:
@@ -194,6 +193,6 @@ def _write_bundle(
     if not options.write and options.output is None:
         return "Nothing was written: --write makes this the default of MODEL, --output FOLDER of a copy."
     folder = Path(options.model).expanduser() if options.output is None else options.output
-    certified = with_policies(pipeline, outcome.policies)
+    certified = pipeline.with_policies(outcome.policies)
     certified.save_pretrained(folder, certificate=certificate, overwrite=options.write)
     return f"Written to {folder}, with the certificate (see cascade inspect)."

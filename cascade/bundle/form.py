@@ -1,0 +1,147 @@
+"""Reading JSON that somebody else may have written: every fault is named, and none ends in another error.
+
+The form of an object is that of a dataclass: its fields, of which those with a default may be missing. What a field
+must be its type says: `Annotated[int, numbered(1)]` has a rule of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from functools import cache
+from typing import Annotated, Any, Final, NoReturn, TypeAlias, get_type_hints
+
+from cascade.core.checks import is_number, is_whole
+from cascade.exceptions import BundleError
+
+__all__ = [
+    "LIST",
+    "OPTIONAL",
+    "SIZE",
+    "SOME",
+    "Positive",
+    "Rule",
+    "faults_of",
+    "items_of",
+    "numbered",
+    "one_of",
+    "parse",
+    "shown",
+]
+
+MOST: Final = 2**31 - 1  # numbers that fit an index of any kind
+DEEPEST: Final = 64
+SHOWN: Final = 100
+
+Rule: TypeAlias = tuple[str, Callable[[Any], bool]]
+"""What a value must be, in words, and whether one is."""
+
+
+def numbered(least: int) -> Rule:
+    """A whole number of at least `least` that fits 32 bits."""
+    return (f"a whole number from {least} to {MOST}", lambda value: is_whole(value) and least <= value <= MOST)
+
+
+def one_of(*names: str) -> Rule:
+    """One of these strings."""
+    return (f"one of {', '.join(names)}", lambda value: isinstance(value, str) and value in names)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+
+
+OBJECT: Final[Rule] = ("an object", lambda value: isinstance(value, Mapping))
+OPTIONAL: Final[Rule] = ("null or an object", lambda value: value is None or isinstance(value, Mapping))
+SIZE: Final[Rule] = ("a whole number of at least 0", lambda value: is_whole(value) and value >= 0)
+LIST: Final[Rule] = ("a list", lambda value: isinstance(value, list | tuple))
+SOME: Final[Rule] = ("a list that is not empty", lambda value: isinstance(value, list | tuple) and len(value) > 0)
+Positive: TypeAlias = Annotated[int, numbered(1)]
+_OF_TYPES: Final[Mapping[object, Rule]] = {
+    str: ("a string", lambda value: isinstance(value, str)),
+    int: numbered(0),
+    float: ("a number of at least 0 and finite", lambda value: is_number(value) and 0 <= value < math.inf),
+    tuple[str, ...]: ("a list of strings", _are_texts),
+    Mapping[str, str]: (
+        "an object of strings",
+        lambda value: isinstance(value, Mapping) and _are_texts([*value.values()]),
+    ),
+}
+
+
+@cache
+def _rules(kind: type) -> Mapping[str, Rule]:
+    hints = get_type_hints(kind, include_extras=True)
+    given = {own.name: (*getattr(hints[own.name], "__metadata__", ()), hints[own.name])[0] for own in fields(kind)}
+    return {name: own if isinstance(own, tuple) else _OF_TYPES.get(own, OBJECT) for name, own in given.items()}
+
+
+def items_of(value: object) -> list[Any]:
+    """The items of a list; none of anything else."""
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def parse(text: str, name: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Args:
+        text: as it was read.
+        name: of the file, for messages.
+
+    Raises:
+        BundleError: it is no JSON, no object, nested too deeply, or has numbers or strings that no file can hold.
+    """
+    try:
+        raw = json.loads(text, parse_constant=_refuse)
+        if "\\u" in text:
+            json.dumps(raw, ensure_ascii=False).encode()
+    except RecursionError:
+        raise BundleError(f"{name} must be JSON, but it is nested too deeply; export the bundle again") from None
+    except ValueError as error:
+        surrogate = isinstance(error, UnicodeEncodeError)
+        reason = "a string has half a surrogate pair" if surrogate else str(error).partition(";")[0]
+        raise BundleError(f"{name} must be JSON, but {reason}; export the bundle again") from None
+    if not isinstance(raw, dict):
+        raise BundleError(f"{name} must be a JSON object, got {type(raw).__name__}; export the bundle again")
+    level: list[object] = [raw]
+    for _ in range(DEEPEST):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [value for values in inner for value in values]
+    if level:
+        raise BundleError(f"{name} must be nested at most {DEEPEST} deep, got more; export the bundle again")
+    return raw
+
+
+def faults_of(written: object, kind: type, name: str = "") -> list[str]:
+    """What is wrong with an object, each fault as `field of name must be ..., got ...`.
+
+    Args:
+        written: any value.
+        kind: the dataclass whose fields it must have, no others.
+        name: what messages call it; empty for a whole file.
+    """
+    if not isinstance(written, Mapping):
+        return [f"{name or 'it'} must be an object, got {shown(written)}"]
+    owned = {own.name: own for own in fields(kind)}
+    lacking = [
+        own.name for own in owned.values() if own.default is own.default_factory is MISSING and own.name not in written
+    ]
+    found = [f"{name or 'it'} must have the field {key}" for key in lacking]
+    found += [f"{name or 'it'} must not have the field {shown(key)}" for key in written if key not in owned]
+    for key in owned:
+        rule, fulfilled = _rules(kind)[key]
+        if key in written and not fulfilled(written[key]):
+            found.append(f"{key}{f' of {name}' if name else ''} must be {rule}, got {shown(written[key])}")
+    return found
+
+
+def shown(value: object) -> str:
+    """A value as it stands in a file, clipped to what fits a line of an error message."""
+    text = json.dumps(value, default=repr, ensure_ascii=False)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")

@@ -1,0 +1,139 @@
+"""What a manifest says about the tiers of a bundle, and about its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar, Final, TypeAlias
+
+from cascade.bundle.form import SIZE, SOME, Positive, faults_of, items_of, one_of
+
+__all__ = ["TOKENIZER_FILE", "FileRecord", "MultiExitSpec", "SingleExitSpec", "StageSpec", "TierSpec"]
+
+TOKENIZER_FILE: Final = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file of the bundle: its hash and size."""
+
+    sha256: str
+    bytes: Annotated[int, SIZE]
+
+
+@dataclass(frozen=True)
+class SingleExitSpec:
+    """A tier of one padded ONNX graph (`input_ids`, `attention_mask`[, `token_type_ids`] -> `logits`).
+
+    Attributes:
+        file: path inside the bundle.
+        max_length: tokens of a row at most, special tokens included.
+        model: what was trained, `static` or `transformer`; information only.
+        precision: `int8` or `fp32`; information only.
+        tokenizer: path of its tokenizer's file inside the bundle.
+    """
+
+    kind: ClassVar[str] = "single_exit"
+
+    file: str
+    max_length: Positive
+    model: str = "transformer"
+    precision: str = "fp32"
+    tokenizer: str = TOKENIZER_FILE
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Paths of its graphs."""
+        return (self.file,)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """It has no exits."""
+        return ()
+
+    def identity(self, labels: tuple[str, ...]) -> list[object]:
+        """What decides its answers beside its files."""
+        return [self.file, labels, self.max_length]
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """A stage: the layers between two exits and the head at their end.
+
+    Attributes:
+        file: path inside the bundle.
+        layer: number of the last layer in it, counted from 1; exits are named by it.
+        precision: `int8` or `fp32`; information only.
+    """
+
+    file: str
+    layer: Positive
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class MultiExitSpec:
+    """A tier of `embed` and a chain of packed stages (see ARCHITECTURE.md for their inputs).
+
+    Attributes:
+        embed: path of the embedding graph inside the bundle.
+        stages: in the order in which they run; the last is full depth.
+        width: size of a hidden state.
+        heads: of attention, in every layer.
+        max_length: tokens of a row at most, special tokens included.
+        position_offset: position id of a row's first token (RoBERTa: 2).
+        tokenizer: path of its tokenizer's file inside the bundle.
+    """
+
+    kind: ClassVar[str] = "multi_exit"
+
+    embed: str
+    stages: Annotated[tuple[StageSpec, ...], SOME]
+    width: Positive
+    heads: Positive
+    max_length: Positive
+    position_offset: int = 0
+    tokenizer: str = TOKENIZER_FILE
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Paths of its graphs."""
+        return (self.embed, *(stage.file for stage in self.stages))
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Layer numbers of its exits."""
+        return tuple(stage.layer for stage in self.stages)
+
+    def identity(self, labels: tuple[str, ...]) -> list[object]:
+        """What decides its answers beside its files."""
+        stages = [[stage.file, stage.layer] for stage in self.stages]
+        return [self.embed, stages, labels, self.width, self.heads, self.max_length, self.position_offset]
+
+
+TierSpec: TypeAlias = SingleExitSpec | MultiExitSpec
+_KINDS: Final[Mapping[str, type[TierSpec]]] = {kind.kind: kind for kind in (SingleExitSpec, MultiExitSpec)}
+_KIND: Final = one_of(*_KINDS)
+
+
+def to_json(tier: TierSpec) -> dict[str, Any]:
+    """A plain dict from which `from_json` makes an equal tier."""
+    return {"kind": tier.kind, **asdict(tier)}
+
+
+def from_json(written: Mapping[str, Any]) -> TierSpec:
+    """The tier that `to_json` wrote; it has no faults."""
+    given = {name: value for name, value in written.items() if name != "kind"}
+    if "stages" in given:
+        given["stages"] = tuple(StageSpec(**stage) for stage in given["stages"])
+    return _KINDS[written["kind"]](**given)
+
+
+def faults(written: object, name: str) -> list[str]:
+    """What is wrong with a written tier, all of it. `name`: what messages call it."""
+    if not isinstance(written, Mapping) or not _KIND[1](written.get("kind")):
+        return [f"{name} must be an object whose kind is {_KIND[0]}"]
+    found = faults_of({key: value for key, value in written.items() if key != "kind"}, _KINDS[written["kind"]], name)
+    for number, stage in enumerate(items_of(written.get("stages"))):
+        found += faults_of(stage, StageSpec, f"stages[{number}] of {name}")
+    return found

@@ -1,0 +1,196 @@
+"""From a folder or a Hub repository to what a pipeline is built of: a bundle, its tokenizer and its tiers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cascade.bundle.manifest import TAGGING
+from cascade.bundle.opening import Bundle, find_bundle
+from cascade.bundle.tiers import SingleExitSpec, TierSpec
+from cascade.engine.cascade import Cascade
+from cascade.engine.inputs import Encoder
+from cascade.engine.multi_exit import MultiExit
+from cascade.engine.single_exit import SingleExit
+from cascade.engine.tier import Tier
+from cascade.exceptions import BundleError, CertificateWarning, OptionError
+from cascade.policies.batching import for_tier2
+from cascade.policies.routing import defer_none
+from cascade.policies.settings import Policies
+from cascade.runtime.backend import OnnxBackend, SessionOptions
+from cascade.runtime.executor import Executor
+from cascade.runtime.threads import available_cpus, check_threads
+from cascade.text.tokenizer import Tokenizer
+from cascade.text.word_encoding import WordEncoder
+
+__all__ = ["Parts", "cascade_of", "find", "graphs_of", "set_policies"]
+
+
+def find(
+    path_or_id: str | Path,
+    *,
+    revision: str | None,
+    cache_dir: str | Path | None,
+    token: str | None,
+    local_files_only: bool,
+) -> Bundle:
+    """Find a bundle and verify the files that `Parts.of` does not read. A certificate not about it is dropped.
+
+    Warns:
+        CertificateWarning: the bundle's certificate is about other models or policies.
+
+    Raises:
+        BundleNotFoundError: there is no such folder or repository.
+        BundleError: it is incomplete, altered or of another format.
+    """
+    bundle = find_bundle(
+        path_or_id, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+    )
+    manifest = bundle.manifest
+    read = {path for tier in manifest.tiers for path in (*tier.graphs, tier.tokenizer)}
+    bundle.verify([path for path in manifest.files if path not in read])
+    doubts = manifest.doubts()
+    if not doubts:
+        return bundle
+    message = (
+        f"the certificate of a bundle must be about its own models and policies, but in {path_or_id} "
+        f"{'; '.join(doubts)}; nothing is certified of it, calibrate it again"
+    )
+    warnings.warn(message, CertificateWarning, stacklevel=3)  # where from_pretrained was called
+    return replace(bundle, manifest=replace(manifest, certificate=None))
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a bundle holds, loaded.
+
+    Attributes:
+        tokenizer: of the last tier, for rows of its length. It serves every tier that has the same file.
+        tiers: first to last, each graph made from the very bytes that were verified. They share an executor.
+    """
+
+    tokenizer: Tokenizer
+    tiers: tuple[SingleExit | MultiExit, ...]
+
+    @classmethod
+    def of(cls, bundle: Bundle, options: SessionOptions) -> Parts:
+        """Load a bundle.
+
+        Raises:
+            BundleError: a file was altered or cannot be read; all that were altered are named.
+        """
+        executor = Executor(check_threads(options.threads))
+        # The tokenizer's own threads are one per CPU: they work only where that is no more than was asked for.
+        pool = partial(executor.permits, executor.threads) if executor.threads >= available_cpus() else None
+        made: dict[tuple[str, int], Tokenizer] = {}
+
+        def tokenizer(tier: TierSpec) -> Tokenizer:
+            key = bundle.manifest.files[tier.tokenizer].sha256, tier.max_length
+            if key not in made:
+                contents, name = bundle.read(tier.tokenizer), str(bundle.path(tier.tokenizer))
+                made[key] = Tokenizer.from_bytes(contents, name=name, max_length=tier.max_length, pool=pool)
+            return made[key]
+
+        default = tokenizer(bundle.manifest.tiers[-1])
+        try:
+            tiers = [_tier(bundle, tier, options, executor, tokenizer) for tier in bundle.manifest.tiers]
+        except BundleError:
+            bundle.verify()
+            raise
+        return cls(default, tuple(tiers))
+
+
+def _tier(
+    bundle: Bundle, spec: TierSpec, options: SessionOptions, executor: Executor, tokenizer: Any
+) -> SingleExit | MultiExit:
+    manifest = bundle.manifest
+    words, multi_label = manifest.task == TAGGING, manifest.infos[0].multi_label
+
+    def graph(file: str) -> OnnxBackend:
+        return OnnxBackend(bundle.path(file), options, manifest.files[file].sha256)
+
+    last = manifest.tiers[-1]
+    same_file = manifest.files[spec.tokenizer] == manifest.files[last.tokenizer]
+    # Rows that are longer than the tier takes are cut by tiers of words, and lose their middle in tiers of one graph.
+    fits = words or isinstance(spec, SingleExitSpec) or spec.max_length == last.max_length
+    encoder: Encoder | None = None
+    if not (same_file and fits):
+        encoder = WordEncoder(tokenizer(spec)) if words else tokenizer(spec)
+    if isinstance(spec, SingleExitSpec):
+        return SingleExit(
+            backend=graph(spec.file),
+            labels=len(manifest.labels),
+            max_length=spec.max_length,
+            per_unit=words,
+            encoder=encoder,
+            multi_label=multi_label,
+            executor=executor,
+        )
+    return MultiExit(
+        embed=graph(spec.embed),
+        stages=[graph(stage.file) for stage in spec.stages],
+        layers=spec.layers,
+        labels=len(manifest.labels),
+        heads=spec.heads,
+        max_length=spec.max_length,
+        encoder=encoder,
+        batching=for_tier2(executor.threads),
+        position_offset=spec.position_offset,
+        multi_label=multi_label,
+        executor=executor,
+    )
+
+
+def set_policies(tiers: Sequence[Tier], policies: Policies) -> tuple[Tier, ...]:
+    """The tiers with their exit policies and temperatures. A tier that is a function has none."""
+    made: list[Tier] = []
+    for tier, exit_policy, temperatures in zip(tiers, policies.exits, policies.temperatures, strict=True):
+        if isinstance(tier, MultiExit):
+            made.append(replace(tier, exit_policy=exit_policy, temperatures=temperatures))
+        else:
+            made.append(replace(tier, temperature=temperatures[0]) if isinstance(tier, SingleExit) else tier)
+    return tuple(made)
+
+
+def cascade_of(tiers: Sequence[Tier], policies: Policies, *, multi_label: bool) -> Cascade:
+    """The tiers as one: the first, and behind its router the cascade of the others."""
+    first, *others = tiers
+    if not others:  # one tier alone is the first of a cascade that defers nothing
+        return Cascade(first, first, defer_none, multi_label=multi_label)
+    rest = replace(policies, **{name: getattr(policies, name)[1:] for name in _PER_TIER})
+    return Cascade(
+        first,
+        cascade_of(others, rest, multi_label=multi_label) if len(others) > 1 else others[0],
+        policies.routers[0],
+        blend=policies.blend[0],
+        windows=policies.windows,
+        multi_label=multi_label,
+    )
+
+
+_PER_TIER = ("routers", "exits", "temperatures", "blend")
+
+
+def graphs_of(tiers: Sequence[Tier]) -> list[OnnxBackend]:
+    """The graphs of all tiers, if they are those of a bundle.
+
+    Raises:
+        OptionError: a tier is a function, or runs one.
+    """
+    found: list[OnnxBackend] = []
+    for tier in tiers:
+        graphs: list[Any] = [tier]
+        if isinstance(tier, SingleExit | MultiExit):
+            graphs = [tier.backend] if isinstance(tier, SingleExit) else [tier.embed, *tier.stages]
+        for graph in graphs:
+            if not isinstance(graph, OnnxBackend):
+                raise OptionError(
+                    f"what is saved or pickled must run the graphs of its bundle, got a {type(graph).__name__}; "
+                    "save the pipeline without it, and add it again after loading"
+                )
+            found.append(graph)
+    return found

@@ -1,0 +1,324 @@
+"""What classifiers and taggers share: loading, policies, certificates, saving, pushing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+
+import cascade
+from cascade import Classifier, Tagger
+from cascade.bundle import hub
+from cascade.bundle.manifest import MANIFEST_FILE
+from cascade.exceptions import (
+    BundleError,
+    BundleNotFoundError,
+    CertificateWarning,
+    OptionError,
+    TaskError,
+)
+from cascade.policies import (
+    Budget,
+    MaxProbability,
+    Patience,
+    Threshold,
+    TokenExit,
+    Viterbi,
+    Windows,
+    defer_all,
+    defer_none,
+    never,
+    whole_sentences,
+)
+from cascade.policies.batching import POOL_FROM, FixedSize, TokenBudget, for_tier2
+from tests.models.certificates import certificate_of
+from tests.models.toy import toy_bundle
+from tests.models.toy_tags import TAGS, tag_bundle
+
+Pipeline: TypeAlias = Classifier | Tagger
+TEXTS = ["good film", "bad", "", "a very dull plot it was", "we laugh", "not good not bad"]
+
+
+@pytest.fixture(scope="module", params=["classifier", "tagger"])
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    folder = tmp_path_factory.mktemp("bundles") / "toy"
+    made = toy_bundle(folder) if request.param == "classifier" else tag_bundle(folder)
+    return cascade.load(made.folder, threads=1)
+
+
+@pytest.fixture
+def other(loaded: Pipeline) -> Pipeline:
+    """With nothing as the bundle has it."""
+    made = loaded.with_router(Threshold(0.7)).with_exit_policy(Patience(1)).with_blend(0.25)
+    made = made.with_temperatures(0.5, (1, 2, 3))
+    return made.with_windows(Windows(margin=1)).with_decoding(Viterbi(TAGS)) if isinstance(made, Tagger) else made
+
+
+@pytest.fixture
+def certified(loaded: Pipeline, tmp_path: Path) -> Pipeline:
+    safer = tuple(loaded.with_router(Threshold(share)).policies for share in (0.99, 0.95))
+    certificate = certificate_of(loaded.bundle.manifest, safer=safer)
+    loaded.save_pretrained(tmp_path / "certified", certificate=certificate)
+    return cascade.load(tmp_path / "certified", threads=1)
+
+
+def answers(pipeline: Pipeline) -> Any:
+    found: Any = pipeline.predict([text.split() for text in TEXTS] if isinstance(pipeline, Tagger) else TEXTS)
+    return found.probabilities
+
+
+def rewrite(folder: Path, **policies: object) -> None:
+    """Change policies in the manifest of a bundle in place."""
+    file = folder / MANIFEST_FILE
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    raw["policies"].update(policies)
+    file.write_text(json.dumps(raw), encoding="utf-8")
+
+
+def test_load_makes_what_the_bundle_is_for(loaded: Pipeline) -> None:
+    again = type(loaded).from_pretrained(loaded.bundle.folder, threads=1)
+    assert again.policies == loaded.policies == loaded.bundle.manifest.policies
+    np.testing.assert_array_equal(answers(again), answers(loaded))
+
+
+def test_load_reads_each_file_once(loaded: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = Path.read_bytes
+
+    def watched(path: Path) -> bytes:
+        read.append(path.relative_to(loaded.bundle.folder).as_posix())
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", watched)
+    cascade.load(loaded.bundle.folder, threads=2)
+    assert sorted(read) == sorted(loaded.bundle.manifest.files)
+
+
+def test_options_of_load(loaded: Pipeline, other: Pipeline) -> None:
+    chosen = cascade.load(str(loaded.bundle.folder), threads=1, policies=other.policies, batching=FixedSize(4))
+    assert (chosen.policies, chosen.tier1.batching, chosen.tier2.batching) == (
+        other.policies,
+        FixedSize(4),
+        FixedSize(4),
+    )
+    with pytest.raises(OptionError, match="temperatures must be one per exit, got 1 for 3 of tier 2"):
+        cascade.load(loaded.bundle.folder, policies=other.policies.with_(temperatures=[[1], [1]]))
+
+
+def test_options_of_from_pretrained(loaded: Pipeline) -> None:
+    folder = str(loaded.bundle.folder)
+    chosen = type(loaded).from_pretrained(folder, threads=1, router=defer_all, exit_policy=never, batching=FixedSize(4))
+    assert (chosen.router, chosen.exit_policy, chosen.tier2.batching) == (defer_all, never, FixedSize(4))
+    half = type(loaded).from_pretrained(folder, threads=1, router=defer_all)
+    assert (half.router, half.exit_policy) == (defer_all, MaxProbability(0.9))
+    if isinstance(loaded, Classifier):
+        with pytest.raises(OptionError, match="windows must be left out of a classifier"):
+            Classifier.from_pretrained(folder, threads=1, windows=Windows())
+    else:
+        tagger = Tagger.from_pretrained(folder, threads=1, windows=whole_sentences, decoding=Viterbi(TAGS))
+        assert (tagger.windows, tagger.decoding) == (whole_sentences, Viterbi(TAGS))
+
+
+def test_loading_faults(loaded: Pipeline, tmp_path: Path) -> None:
+    with pytest.raises(BundleNotFoundError):
+        cascade.load(tmp_path / "nowhere")
+    for load in (cascade.load, type(loaded).from_pretrained):
+        with pytest.raises(OptionError, match="threads must be a whole number of at least 1"):
+            load(loaded.bundle.folder, threads=0)
+    shutil.copytree(loaded.bundle.folder, tmp_path / "odd")
+    rewrite(tmp_path / "odd", routers=[{"policy": "Oracle"}])
+    with pytest.raises(BundleError, match=r"the router must be one of .*, got 'Oracle'"):
+        cascade.load(tmp_path / "odd")
+
+
+def test_altered_files_are_all_named(loaded: Pipeline, tmp_path: Path) -> None:
+    shutil.copytree(loaded.bundle.folder, tmp_path / "odd")
+    for file in ("tier2/stage_01.onnx", "tokenizer.json"):
+        path = tmp_path / "odd" / file
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(BundleError, match=r"tier2/stage_01.onnx was altered .*tokenizer.json was altered|tokenizer"):
+        cascade.load(tmp_path / "odd")
+
+
+def test_the_wrong_class(loaded: Pipeline) -> None:
+    wrong, right = (Tagger, "Classifier") if isinstance(loaded, Classifier) else (Classifier, "Tagger")
+    message = rf"{wrong.__name__} must have a bundle for .*, but .* is for .*; load it with {right}.from_pretrained or"
+    with pytest.raises(TaskError, match=message):
+        wrong.from_pretrained(loaded.bundle.folder)
+
+
+def test_repr(loaded: Pipeline) -> None:
+    name = f"{type(loaded).__name__}({str(loaded.bundle.folder)!r}, {len(loaded.labels)} labels, 2 tiers, Policies(rout"
+    assert repr(loaded).startswith(name)
+
+
+def test_copies_share_sessions_and_leave_the_original_alone(loaded: Pipeline) -> None:
+    copy = loaded.with_router(defer_none).with_exit_policy(Patience(1)).with_batching(FixedSize(2))
+    assert (loaded.router, loaded.exit_policy) == (Threshold(0.9), MaxProbability(0.9))
+    assert (copy.router, copy.exit_policy) == (defer_none, Patience(1))
+    assert copy.tier1.batching == copy.tier2.batching == FixedSize(2)
+    assert loaded.tier1.batching == TokenBudget()
+    assert loaded.tier2.batching == for_tier2(loaded.threads)
+    assert (loaded.tier1.pool_from, loaded.tier2.pool_from) == POOL_FROM
+    assert copy.tier1.backend is loaded.tier1.backend
+    assert copy.tier2.stages is loaded.tier2.stages
+
+
+def test_policies_go_from_one_pipeline_to_another(loaded: Pipeline, other: Pipeline) -> None:
+    copy = loaded.with_policies(other.policies)
+    assert (copy.router, copy.exit_policy, copy.blend) == (Threshold(0.7), Patience(1), 0.25)
+    np.testing.assert_array_equal(answers(copy), answers(other))
+    assert not np.array_equal(answers(copy), answers(loaded))
+
+
+def test_policies_are_checked(loaded: Pipeline) -> None:
+    wrong: Any = 0.9
+    with pytest.raises(OptionError, match=r"the router must be callable, got 0.9; use one of cascade.policies"):
+        loaded.with_router(wrong)
+    with pytest.raises(OptionError, match=r"the exit policy must be callable, got 0.9; use one of cascade.policies"):
+        loaded.with_exit_policy(wrong)
+    with pytest.raises(OptionError, match=r"the batching policy must be callable, got 0.9; use one of"):
+        loaded.with_batching(wrong)
+    with pytest.raises(OptionError, match=r"one per exit \(3, after layers 1, 2, 3"):
+        loaded.with_exit_policy(MaxProbability((0.5,)))
+    with pytest.raises(OptionError, match="tier must be a number from 1 to 1, got 2; tiers are counted from 1"):
+        loaded.with_router(defer_all, tier=2)
+    with pytest.raises(OptionError, match="tier 1 has no exits, its exit policy must be never, got Patience"):
+        loaded.with_exit_policy(Patience(1), tier=1)
+    for blend in (-0.1, 1.1, "much", True):
+        with pytest.raises(OptionError, match=r"blend must be in \[0, 1\]"):
+            loaded.with_blend(blend)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(OptionError, match="temperatures must be above 0 and finite"):
+        loaded.with_temperatures(0, (1, 1, 1))
+    for temperatures in ((1, ()), (1, (1, 1)), (1,)):
+        with pytest.raises(OptionError, match="temperatures must be"):
+            loaded.with_temperatures(*temperatures)
+
+
+def test_policies_of_taggers_are_refused_by_a_classifier_when_they_are_set(loaded: Pipeline) -> None:
+    if isinstance(loaded, Classifier):
+        with pytest.raises(OptionError, match="TokenExit must be asked about words, got whole texts; use it in a Tagg"):
+            loaded.with_exit_policy(TokenExit(0.05))
+    else:
+        assert loaded.with_exit_policy(TokenExit(0.05)).exit_policy == TokenExit(0.05)
+
+
+def test_a_budget_that_can_defer_nothing_warns(loaded: Pipeline) -> None:
+    small = loaded.with_router(Budget(0.25))
+    one: Any = [["good"]] if isinstance(small, Tagger) else ["good"]
+    with pytest.warns(UserWarning, match=r"Budget\(max_deferred=0.25\) must see 4 units together .*, got 1; give it a"):
+        assert small.predict(one).stats.deferred == 0
+    surer = loaded.with_router(Budget(1.0, reference=(0.5,)))
+    assert surer.predict(one).stats.deferred == 1
+
+
+def test_temperatures(loaded: Pipeline) -> None:
+    alone = loaded.with_router(defer_none)
+    hot, cold = (answers(alone.with_temperatures(one, (1, 1, 1))) for one in (2.0, 0.5))
+    assert (hot.max(axis=1) < cold.max(axis=1)).all()
+
+
+def test_save_and_load_again(loaded: Pipeline, other: Pipeline, tmp_path: Path) -> None:
+    other.save_pretrained(tmp_path / "new")
+    again = cascade.load(tmp_path / "new", threads=1)
+    assert again.policies == other.policies
+    np.testing.assert_array_equal(answers(again), answers(other))
+    with pytest.raises(OptionError, match="the destination must not be there yet"):
+        loaded.save_pretrained(tmp_path / "new")
+    loaded.save_pretrained(tmp_path / "new", overwrite=True)
+    assert cascade.load(tmp_path / "new", threads=1).bundle.manifest == loaded.bundle.manifest
+
+
+def test_own_functions_cannot_be_saved(loaded: Pipeline, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="only a registered router or"):
+        loaded.with_router(lambda state: state.lengths > 3).save_pretrained(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_certificate_is_about_the_very_policies_that_were_tested(loaded: Pipeline, certified: Pipeline) -> None:
+    assert loaded.certificate is None
+    certificate = certified.certificate
+    assert certificate is not None
+    assert certificate.policies == certified.policies == loaded.policies
+    assert certified.with_batching(FixedSize(1)).certificate == certificate
+    assert certified.with_router(Threshold(0.5)).with_router(Threshold(0.9)).certificate == certificate
+    for changed in (
+        certified.with_router(Threshold(0.5)),
+        certified.with_exit_policy(never),
+        certified.with_blend(0.5),
+        certified.with_temperatures(1, [1, 1, 2]),
+        certified.with_router(lambda state: state.lengths > 3),
+        type(certified).from_pretrained(certified.bundle.folder, threads=1, router=defer_all),
+        *([certified.with_windows(whole_sentences)] if isinstance(certified, Tagger) else ()),
+    ):
+        assert changed.certificate is None
+
+
+def test_a_certificate_is_saved_as_long_as_it_is_about_the_copy(certified: Pipeline, tmp_path: Path) -> None:
+    certified.save_pretrained(tmp_path / "same")
+    assert cascade.load(tmp_path / "same", threads=1).certificate == certified.certificate
+    certified.with_blend(0.5).save_pretrained(tmp_path / "other")
+    assert cascade.load(tmp_path / "other", threads=1).bundle.manifest.certificate is None
+    with pytest.raises(OptionError, match=r"must be about the bundle .* blend must be \(0.0,\) as certified"):
+        certified.with_blend(0.5).save_pretrained(tmp_path / "third", certificate=certified.certificate)
+
+
+def test_a_certificate_of_something_else_warns_and_is_dropped(certified: Pipeline, tmp_path: Path) -> None:
+    folder = tmp_path / "altered"
+    shutil.copytree(certified.bundle.folder, folder)
+    rewrite(folder, temperatures=[[2.0], [1, 1, 1]])
+    file = folder / MANIFEST_FILE
+    embed = certified.bundle.manifest.certificate.models["tier2/embed.onnx"]  # type: ignore[union-attr]  # it is there
+    text = file.read_text(encoding="utf-8")
+    head, _, tail = text.partition('"certificate"')
+    file.write_text(f'{head}"certificate"{tail.replace(embed, "0" * 64)}', encoding="utf-8")
+    message = (
+        r"about its own models and policies, but in .*altered temperatures must be \(\(1.0,\), .* got \(\(2.0,\), .*; "
+        r"tier2/embed.onnx is another than the certified one; nothing is certified of it, calibrate it again"
+    )
+    for load in (cascade.load, type(certified).from_pretrained):
+        with pytest.warns(CertificateWarning, match=message) as caught:
+            changed = load(folder, threads=1)
+        assert [warning.filename for warning in caught] == [__file__]
+        assert changed.certificate is None
+    changed.save_pretrained(tmp_path / "again")
+    assert cascade.load(tmp_path / "again", threads=1).bundle.manifest.certificate is None
+
+
+def test_safer_policies(loaded: Pipeline, certified: Pipeline) -> None:
+    first = certified.safer()
+    assert first is not None
+    assert first.router == Threshold(0.95)
+    second = first.safer()
+    assert second is not None
+    assert second.router == Threshold(0.99)
+    for copy in (second, loaded, certified.with_blend(0.5), certified.with_router(lambda state: state.lengths > 3)):
+        full = copy.safer()
+        assert full is not None
+        assert (full.router, full.exit_policy) == (defer_all, never)
+        assert full.safer() is None
+
+
+def test_push_to_hub(loaded: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def upload(folder: Path, files: list[str], repo_id: str, **options: object) -> str:
+        raw = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        seen.update(options, repo_id=repo_id, routers=raw["policies"]["routers"], files=set(files))
+        return "https://example.org/commit"
+
+    monkeypatch.setattr(hub, "upload", upload)
+    assert loaded.with_router(defer_all).push_to_hub("me/toy", private=True) == "https://example.org/commit"
+    assert seen == {
+        "repo_id": "me/toy",
+        "routers": [{"policy": "defer_all"}],
+        "files": {*loaded.bundle.manifest.files, MANIFEST_FILE},
+        "private": True,
+        "token": None,
+        "commit_message": "Upload a cascade bundle",
+        "revision": None,
+    }
