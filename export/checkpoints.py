@@ -6,7 +6,6 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,39 +15,16 @@ from transformers import AutoConfig
 from cascade.exceptions import BundleError, CascadeError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.models.backbone import CLASSIFICATION, named_labels
-from cascade.training.models.families import max_length
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
 from cascade_export.tasks import TASKS, Task
 from cascade_export.texts import shortened
 
-__all__ = ["TierOne", "TierTwo", "common_labels", "common_tokenizer", "first_line", "load_tier1", "load_tier2"]
+__all__ = ["TierTwo", "common_labels", "common_tokenizer", "first_line", "inputs_of", "load_tier1", "load_tier2"]
 __all__ += ["small_files", "task_of"]
 
 TierTwo: TypeAlias = MultiExitModel | MultiExitTagger
 SINGLE_LABEL = "single_label_classification"
-
-
-@dataclass(frozen=True, eq=False)
-class TierOne:
-    """A first tier in torch.
-
-    Attributes:
-        model: in evaluation mode and fp32.
-        task: of the bundle.
-        kind: `static` or `transformer`.
-        inputs: names of what its graph takes: `input_ids`, `attention_mask` and perhaps `token_type_ids`.
-    """
-
-    model: Any
-    task: Task
-    kind: str
-    inputs: tuple[str, ...]
-
-    @property
-    def max_length(self) -> int:
-        """Tokens of a row at most, special tokens included."""
-        return max_length(self.model.config)
 
 
 def task_of(folder: str | Path) -> Task:
@@ -72,8 +48,8 @@ def load_tier2(folder: str | Path, *, task: Task) -> TierTwo:
         return task.multi_exit.from_pretrained(folder).float().eval()
 
 
-def load_tier1(folder: str | Path, *, task: Task) -> TierOne:
-    """Read a checkpoint: a folder whose `config.json` says what it is. `task`: that of tier 2.
+def load_tier1(folder: str | Path, *, task: Task) -> Any:
+    """A model of transformers, or a static one, in evaluation mode and fp32: a folder. `task`: that of tier 2.
 
     Raises:
         OptionError: there is no such checkpoint.
@@ -89,30 +65,32 @@ def load_tier1(folder: str | Path, *, task: Task) -> TierOne:
             f"both tiers must have the same task, tier 2 has {task.name}, tier 1 {own.name}; "
             "distil tier 1 from this tier 2"
         )
-    static = _is_static(found, task)
     with _named("tier 1 must be a checkpoint that transformers reads"):
         # Eager attention: its graph is the smallest, and every family has it. fp32 whatever the weights are stored in.
-        kind = task.static if static else task.auto
-        model = kind.from_pretrained(str(folder), attn_implementation="eager").float().eval()
-    takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
-    typed = takes_types and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
-    inputs = ("input_ids", "attention_mask", *(["token_type_ids"] if typed else []))
-    return TierOne(model, task, "static" if static else "transformer", inputs)
+        kind = task.static if _is_static(found, task) else task.auto
+        return kind.from_pretrained(str(folder), attn_implementation="eager").float().eval()
 
 
-def common_labels(model: TierTwo, first: TierOne) -> tuple[tuple[str, ...], str]:
+def inputs_of(tier1: Any) -> tuple[str, ...]:
+    """Names of what a first tier's graph takes: `input_ids`, `attention_mask` and perhaps `token_type_ids`."""
+    known = inspect.signature(tier1.forward).parameters
+    types = "token_type_ids" in known and (getattr(tier1.config, "type_vocab_size", 0) or 0) > 1
+    return ("input_ids", "attention_mask", *(["token_type_ids"] if types else []))
+
+
+def common_labels(tier2: TierTwo, tier1: Any) -> tuple[tuple[str, ...], str]:
     """The labels of both tiers, in order, and transformers' name of their problem: single-label if none says.
 
     Raises:
         BundleError: they differ.
     """
-    labels, labels1 = model.labels, named_labels(first.model.config)
+    labels, labels1 = tier2.labels, named_labels(tier1.config)
     if labels != labels1:
         raise BundleError(
             f"both tiers must have the same labels in the same order, tier 2 has {shortened(labels)}, "
             f"tier 1 {shortened(labels1)}; distil tier 1 from this tier 2, or put both id2label in one order"
         )
-    problem, problem1 = (one.config.problem_type or SINGLE_LABEL for one in (model, first.model))
+    problem, problem1 = (one.config.problem_type or SINGLE_LABEL for one in (tier2, tier1))
     if problem != problem1:
         raise BundleError(
             f"both tiers must have the same problem_type, tier 2 has {problem}, tier 1 {problem1}; "
@@ -142,15 +120,16 @@ def common_tokenizer(tier2: str | Path, tier1: str | Path) -> str:
     return json.dumps(spec, ensure_ascii=False)
 
 
-def small_files(
-    tier2: str | Path, first: TierOne, model: TierTwo, tokenizer_text: str, max_length: int
-) -> dict[str, bytes]:
-    """The files that let transformers and optimum read the bundle's tier 1."""
-    # A static first tier's model type is known here only; tier 2's configuration has the same labels and inputs.
-    config = (model if first.kind == "static" else first.model).config.to_dict()
+def small_files(folder: str | Path, model: Any, tokenizer_text: str, max_length: int) -> dict[str, bytes]:
+    """The files that let transformers and optimum read the bundle's tier 1.
+
+    `folder` is tier 2's; `model` tier 1, or tier 2 where transformers does not know the type of a static tier 1: it has
+    the same labels and inputs.
+    """
+    config = model.config.to_dict()
     config = {name: value for name, value in config.items() if name not in ("cascade_exits", "_name_or_path")}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
-    special = Path(tier2) / "tokenizer_config.json"
+    special = Path(folder) / "tokenizer_config.json"
     if special.is_file():
         found = json.loads(special.read_text(encoding="utf-8"))
         settings |= {key: value for key, value in found.items() if key.endswith("_token")}

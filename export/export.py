@@ -18,6 +18,7 @@ from cascade.exceptions import OptionError
 from cascade.policies.decoding import argmax
 from cascade.policies.exits import never
 from cascade.policies.settings import Policies
+from cascade.training.models import families
 from cascade_export import checkpoints
 from cascade_export.card import model_card
 from cascade_export.int8.calibrate import quantise_tier1, quantise_tier2
@@ -75,7 +76,7 @@ def export_bundle(
     tokenizer_text = checkpoints.common_tokenizer(tier2, tier1)
     packed = pack(model)
     max_length = _max_length(options.max_length, packed.max_length)
-    length1 = min(max_length, first.max_length)
+    length1 = min(max_length, families.max_length(first.config))
     sample = encode(
         calibration,
         task,
@@ -91,7 +92,7 @@ def export_bundle(
     stage_files = [f"tier2/stage_{number:02d}.onnx" for number in range(len(packed.layers))]
     verified2 = check_tier2(stage_files, model, graphs, sample, reference2)
     progress(STEPS[2])
-    graph1 = export_tier1(first)
+    graph1 = export_tier1(first, task)
     reference1 = padded_logits(graph1, sample.units, max_length=length1)
     verified1 = check_tier1(TIER1["fp32"], first, sample, reference1, max_length=length1)
 
@@ -101,6 +102,7 @@ def export_bundle(
     first_tier = quantise_tier1(graph1, reference1, sample, options, max_length=length1)
 
     progress(STEPS[5])
+    static = isinstance(first, task.static)
     (precision1,) = first_tier.precisions
     models = {TIER1["fp32"]: graph1} if options.fp32 else {}
     models |= {TIER1[precision1]: first_tier.graphs, EMBED: second_tier.graphs.embed}
@@ -111,7 +113,7 @@ def export_bundle(
         problem_type=problem_type,
         labels=labels,
         tiers=(
-            SingleExitSpec(TIER1[precision1], length1, first.kind, precision1),
+            SingleExitSpec(TIER1[precision1], length1, "static" if static else "transformer", precision1),
             MultiExitSpec(
                 embed=EMBED,
                 stages=tuple(map(StageSpec, stage_files, packed.layers, second_tier.precisions)),
@@ -146,7 +148,7 @@ def export_bundle(
         },
     )
     files = {path: graph.SerializeToString() for path, graph in models.items()}
-    files |= checkpoints.small_files(tier2, first, model, tokenizer_text, max_length)
+    files |= checkpoints.small_files(tier2, model if static else first, tokenizer_text, max_length)
     files["README.md"] = model_card(
         manifest,
         name=options.card.name or Path(output).resolve().name,

@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 import torch
 from torch import Tensor, nn
 
 from cascade.exceptions import OptionError
-from cascade_export.checkpoints import TierOne, first_line
+from cascade_export.checkpoints import first_line, inputs_of
+from cascade_export.tasks import Task
 from cascade_export.tracing import trace
 
 __all__ = ["export_tier1"]
 
 
-def export_tier1(tier: TierOne) -> onnx.ModelProto:
+def export_tier1(model: Any, task: Task) -> onnx.ModelProto:
     """The graph `input_ids`, `attention_mask`[, `token_type_ids`] -> `logits`, in fp32.
 
     Raises:
         OptionError: torch cannot trace this model.
     """
-    filler = getattr(tier.model.config, "pad_token_id", None) or 0
+    names = inputs_of(model)
+    filler = getattr(model.config, "pad_token_id", None) or 0
     ids = torch.full((2, 8), filler)  # two rows, the second with padding
     mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
     example = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
     grid = ("batch_size", "sequence_length")
     try:
         return trace(
-            _Logits(tier.model, tier.inputs),
-            {name: example[name] for name in tier.inputs},
-            inputs=dict.fromkeys(tier.inputs, grid),
-            outputs={"logits": grid if tier.task.tags else grid[:1]},
+            _Logits(model, names),
+            {name: example[name] for name in names},
+            inputs=dict.fromkeys(names, grid),
+            outputs={"logits": grid if task.tags else grid[:1]},
         )
     except (RuntimeError, TypeError, ValueError) as error:  # of any of the hundred architectures
         raise OptionError(
-            f"tier 1's model_type must be one that torch can trace, got {tier.model.config.model_type}; "
-            f"{first_line(error)}"
+            f"tier 1's model_type must be one that torch can trace, got {model.config.model_type}; {first_line(error)}"
         ) from None
 
 

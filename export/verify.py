@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from cascade.core.rows import FloatArray, IntArray, Units, ranges
 from cascade.engine.packing import Packing, padded
 from cascade.exceptions import BundleError
-from cascade_export.checkpoints import TierOne, TierTwo
+from cascade_export.checkpoints import TierTwo, inputs_of
 from cascade_export.packed.chain import chain_logits, in_order
 from cascade_export.packed.graphs import TierTwoGraphs
 from cascade_export.texts import Sample
@@ -46,10 +47,10 @@ SAMPLES = (
 """Sentences of everyday kinds and lengths, for when no calibration texts are given."""
 
 
-def check_tier1(name: str, tier: TierOne, sample: Sample, reference: FloatArray, *, max_length: int) -> float:
+def check_tier1(name: str, model: Any, sample: Sample, reference: FloatArray, *, max_length: int) -> float:
     """Compare a padded graph, whose logits of the sample are the reference, with torch; see `check_tier2`."""
     part, numbers = sample.part(sample.spread(ROWS))
-    return check(name, reference[numbers], torch_tier1(tier, part, max_length=max_length))
+    return check(name, reference[numbers], torch_tier1(model, part, max_length=max_length))
 
 
 def check_tier2(
@@ -107,12 +108,13 @@ def torch_tier2(model: TierTwo, units: Units, *, exits: IntArray | None = None) 
     return in_order(units, run, dims=3)
 
 
-def torch_tier1(tier: TierOne, units: Units, *, max_length: int) -> FloatArray:
+def torch_tier1(model: Any, units: Units, *, max_length: int) -> FloatArray:
     """The checkpoint's own logits. Shape `(units, labels)`."""
+    names = inputs_of(model)
 
     def run(part: Units, _numbers: IntArray) -> FloatArray:
         with torch.no_grad():
-            logits: Tensor = tier.model(**dict(zip(tier.inputs, _tensors(part, max_length), strict=False))).logits
+            logits: Tensor = model(**dict(zip(names, _tensors(part, max_length), strict=False))).logits
         return logits.numpy()
 
     return in_order(units, run, dims=2)
