@@ -12,10 +12,9 @@ import click
 from cascade.cli.show import duration
 from cascade.core.console import table
 from cascade.core.statistics import shown
-from cascade.exceptions import OptionError, TaskError
+from cascade.exceptions import OptionError
 from cascade.pipelines import tuning
-from cascade.pipelines.classifier import Classifier
-from cascade.pipelines.tagger import Tagger
+from cascade.pipelines.loading import load
 from cascade.policies import routing
 from cascade.runtime.threads import check_threads
 from cascade.text.reading import read_examples
@@ -30,8 +29,8 @@ __all__ = ["tune"]
 @click.option("--text-column", default="text", show_default=True, metavar="NAME", help="The texts.")
 @click.option("--tokens-column", metavar="NAME", help="Of a tagger: lists of words, read instead of texts.")
 @click.option("--repeats", type=click.IntRange(min=5), default=5, show_default=True, metavar="N", help="Turns.")
-@click.option("--router", is_flag=True, help="Measure tier 2's cost by size and make a CostAware router; with --price.")
-@click.option("--price", type=float, metavar="GAIN", help="Answers that a millisecond of tier 2 must set right.")
+@click.option("--router", is_flag=True, help="Make a CostAware router of the next tier's measured cost; with --price.")
+@click.option("--price", type=float, metavar="GAIN", help="Answers that a millisecond of the next tier must set right.")
 @click.option("--write", is_flag=True, help="Keep the result for MODEL, this host and N threads; loading uses it.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of both tiers.  [default: the CPUs allowed]")
 @click.option("--progress/--no-progress", default=None, help="A bar on standard error.  [default: on a terminal]")
@@ -61,11 +60,7 @@ def tune(
     """
     if router != (price is not None):
         raise OptionError("--router and --price must be given together, got one of them; write --router --price 0.01")
-    pipeline: Classifier | Tagger
-    try:
-        pipeline = Classifier.from_pretrained(model, threads=threads, tuned=False)
-    except TaskError:
-        pipeline = Tagger.from_pretrained(model, threads=threads, tuned=False)
+    pipeline = load(model, threads=threads, tuned=False)
     examples = read_examples(file, text_column=text_column, tokens_column=tokens_column, label_column=None)
     texts = [one.text if one.tokens is None else one.tokens for one in islice(examples, limit)]
     show = sys.stderr.isatty() if progress is None else progress

@@ -22,7 +22,6 @@ from cascade.core.statistics import Interval, median_interval
 from cascade.exceptions import InputError, OptionError
 from cascade.policies import routing
 from cascade.policies.cost_aware import CostAware
-from cascade.policies.exits import never
 from cascade.policies.routing import defer_all, defer_none
 from cascade.runtime.host import host
 
@@ -108,14 +107,14 @@ def tune(
 
     Each tier's budgets run in turns with its own. The fastest one is kept if it is faster again, in turns with its own
     alone: the whole interval of the paired ratios lies above 1. A budget with which a probability differs in a bit is
-    left out. Then full depth, exits without tier 1, the cascade and tier 1 alone run in turns, for information.
+    left out. Then the last tier at full depth and with exits, the cascade and tier 1 alone run in turns, to inform.
 
     Args:
         pipeline: a `Classifier` or a `Tagger`, with the policies that are to be used.
         texts: as `predict` takes them, of a tagger texts or sentences of words; as many as a usual call has.
         repeats: turns, at least 5.
         budgets: tokens of a batch.
-        price: of `CostAware`. If given, the cost of tier 2 is measured for calls of 1, 2, 4, ... texts.
+        price: of `CostAware`. If given, the next tier's cost is measured for calls of 1, 2, 4, ... texts.
         show_progress: draw a bar on standard error.
         clock: gives seconds.
 
@@ -193,15 +192,20 @@ class _Timer:
 
     def ways(self, pipeline: Any) -> tuple[Timing, ...]:
         """Tiers and exits beside each other."""
-        exits, alone = pipeline.with_router(defer_all), pipeline.with_router(defer_none)
-        ways = {"full depth": exits.with_exit_policy(never), "exits": exits, "cascade": pipeline, "tier 1 alone": alone}
+        policies, hops = pipeline.policies, len(pipeline.policies.routers)
+        ways = {
+            "full depth": pipeline.with_policies(policies.full_depth()),
+            "exits": pipeline.with_policies(policies.with_(routers=(defer_all,) * hops)),
+            "cascade": pipeline,
+            "tier 1 alone": pipeline.with_policies(policies.with_(routers=(defer_none,) * hops)),
+        }
         for way in ways.values():
             self.answers(way)  # its first run, which is slower
         timing = self.in_turns(ways)
         return (*(timing(name, "full depth") for name in ways), timing("cascade", "exits"))
 
     def cost_curve(self, pipeline: Any, sizes: Sequence[int]) -> tuple[tuple[float, float], ...]:
-        """Tokens of calls of these sizes and the median milliseconds of tier 2, without tokenisation; never falling."""
+        """Tokens of calls of these sizes and the median milliseconds of the next tier for them, never falling."""
         deeper = pipeline.with_router(defer_all)
         seen: dict[int, list[float]] = {}
         for _ in range(self.repeats):
