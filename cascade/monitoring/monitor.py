@@ -21,8 +21,6 @@ from cascade.monitoring.sequential import EDetector
 from cascade.monitoring.state import MonitorState
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
-from cascade.policies.exits import never
-from cascade.policies.routing import defer_all
 from cascade.text.tokenizer import Text
 from cascade.text.word_encoding import Sentence
 
@@ -92,7 +90,7 @@ class Monitor(Generic[P]):
         detector = None if bound is None else EDetector(bound=bound, confidence=confidence)
         self._begun = self._state = MonitorState(confidence=confidence, detector=detector)
         self._pipeline = pipeline
-        self._full = cast(P, pipeline.with_router(defer_all).with_exit_policy(never))
+        self._full = cast(P, pipeline.with_policies(pipeline.policies.full_depth()))
         self._on_alarm = on_alarm
         self._waiting: list[ShadowSample] = []
         self._ask: Ask = "predict"
@@ -233,15 +231,15 @@ class Monitor(Generic[P]):
 
     def _open(self, waiting: Sequence[ShadowSample]) -> list[int]:
         """Places of the samples that full depth may answer differently."""
-        pipeline = self._pipeline
-        if pipeline.router == defer_all and pipeline.exit_policy == never:
+        pipeline, policies = self._pipeline, self._pipeline.policies
+        if policies == policies.full_depth():
             return []
         everything = range(len(waiting))
-        if not isinstance(pipeline, Classifier) or pipeline.blend:
+        if not isinstance(pipeline, Classifier) or any(policies.blend):
             return list(everything)
-        last = max(pipeline.tier2.layers)
+        last = len(pipeline.tiers), max(pipeline.infos[-1].layers, default=0)
         routes = [cast(Prediction, sample.answer).route for sample in waiting]
-        deep = [place for place in everything if routes[place].tier == 2 and routes[place].exit_layer == last]
+        deep = [place for place in everything if (routes[place].tier, routes[place].exit_layer) == last]
         # The route of a text of several windows is that of the one that went deepest.
         numbers = pipeline.tokenizer.encode([waiting[place].given for place in deep]).numbers
         whole = {deep[number] for number in np.flatnonzero(np.bincount(numbers, minlength=len(deep)) == 1)}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cascade.bundle.opening import Bundle, find_bundle
 from cascade.cli.predict.lines import Writer, entities, tags
 from cascade.pipelines.tagger import Tagger
 from cascade.text.entities import AggregationStrategy
@@ -46,6 +47,18 @@ def test_words(run: Command, folder: str, tagger: Tagger) -> None:
     ]
     assert done.err.startswith("3 rows in ")
     assert done.err.endswith("% of 7 words deferred to tier 2\n")
+
+
+def test_the_bundle_is_found_once(run: Command, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str] = []
+
+    def find(model: str, **options: Any) -> Bundle:
+        found.append(model)
+        return find_bundle(model, **options)
+
+    monkeypatch.setattr("cascade.pipelines.parts.find_bundle", find)
+    assert run("predict", folder, stdin="a film\n").status == 0
+    assert found == [folder]
 
 
 def test_routes_of_words(run: Command, folder: str, tagger: Tagger) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from cascade.core.results import Prediction, Routes, TagPrediction
 from cascade.engine.streaming import StreamOptions
+from cascade.engine.tier import CallableTier
 from cascade.exceptions import InputError, OptionError
 from cascade.monitoring.monitor import Monitor
 from cascade.monitoring.sampling import Sampler, ShadowSample
@@ -405,3 +406,17 @@ def test_a_certificate_about_words(tagger: Tagger, tmp_path: Path) -> None:
     streamed = Monitor(certified, share=0.05)
     list(streamed.stream(SPLIT))
     assert counts(streamed) == counts(monitor)
+
+
+def test_full_depth_of_three_tiers_is_the_last_one(clf: Classifier) -> None:
+    def answer(texts: list[str]) -> Any:
+        return np.tile(np.array([[0.6, 0.3, 0.1]], dtype=np.float32), (len(texts), 1))
+
+    three = clf.with_tier(CallableTier(answer, 1.0, 3), router=Threshold(0.7))
+    monitor = Monitor(three, share=1)
+    tiers = monitor.predict(TEXTS).routes.tier
+    assert set(tiers.tolist()) == {1, 2, 3}
+    assert monitor.report().rerun == 200 - (tiers == 3).sum()
+    assert monitor.report().disagreements == sum(label != three.labels[0] for label in three.predict(TEXTS).labels)
+    assert monitor.safer()
+    assert set(monitor.predict(TEXTS).routes.tier.tolist()) == {3}

@@ -30,8 +30,9 @@ from cascade.cli.calibrate.options import CalibrateOptions
 from cascade.cli.calibrate.plain import choose_plainly
 from cascade.cli.calibrate.show import shown
 from cascade.core.files import write
-from cascade.exceptions import DataError, OptionError, TaskError
+from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import never
 from cascade.text.reading import Example
@@ -48,11 +49,7 @@ def run(options: CalibrateOptions) -> int:
         The command's status: 1 if nothing could be certified.
     """
     begin = time.perf_counter()
-    pipeline: Classifier | Tagger
-    try:
-        pipeline = Classifier.from_pretrained(options.model, threads=options.threads)
-    except TaskError:
-        pipeline = Tagger.from_pretrained(options.model, threads=options.threads)
+    pipeline = load(options.model, threads=options.threads)
     _check(options, pipeline)
     bars, examples = _Bars(options.progress), _read(options, pipeline)
     if options.guarantee:

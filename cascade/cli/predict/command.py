@@ -15,9 +15,9 @@ from tqdm import tqdm
 from cascade.cli.predict.lines import Lines, Writer, entities, labels, tags
 from cascade.cli.predict.shadowing import ON_ALARM, in_words, watch
 from cascade.core.files import refuse_same_file, text_stream
-from cascade.exceptions import DataError, OptionError, TaskError
+from cascade.exceptions import DataError, OptionError
 from cascade.monitoring.monitor import Monitor
-from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import MaxProbability
 from cascade.policies.routing import Budget, Threshold
@@ -179,14 +179,6 @@ def predict(
     click.echo(writer.summary(time.perf_counter() - begin), err=True)
     if monitor is not None:
         click.echo(in_words(monitor.report()), err=True)
-
-
-def load(model: str, *, threads: int | None) -> Classifier | Tagger:
-    """The pipeline for the bundle's task."""
-    try:
-        return Classifier.from_pretrained(model, threads=threads)
-    except TaskError:
-        return Tagger.from_pretrained(model, threads=threads)
 
 
 def _words_column(
