@@ -15,8 +15,6 @@ from cascade_bench.peers.cli import peers
 from cascade_bench.profile.cli import profile
 from cascade_bench.table.cli import table
 
-__all__ = ["main"]
-
 
 @click.group(name="cascade-bench", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="cascade-bench", message="%(prog)s %(version)s")

@@ -10,8 +10,6 @@ import click
 
 from cascade_bench.table.data import Columns
 
-__all__ = ["data_options", "json_option", "markdown_option", "model_argument", "repeats_option", "threads_option"]
-
 Command = Callable[..., None]
 
 model_argument = click.argument("model")

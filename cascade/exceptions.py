@@ -19,18 +19,6 @@ and exits with status 2.
 
 from __future__ import annotations
 
-__all__ = [
-    "BundleError",
-    "BundleNotFoundError",
-    "CascadeError",
-    "CertificateWarning",
-    "DataError",
-    "InputError",
-    "MissingExtraError",
-    "OptionError",
-    "TaskError",
-]
-
 
 class CascadeError(Exception):
     """The base of every error that this package raises on purpose."""

@@ -7,8 +7,6 @@ from typing import Any
 
 from cascade.bundle.manifest import TAGGING, Manifest
 
-__all__ = ["model_card"]
-
 MANY_LABELS = 20
 
 

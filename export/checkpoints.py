@@ -20,9 +20,6 @@ from cascade.training.models.tagging import MultiExitTagger
 from cascade_export.tasks import TASKS, Task
 from cascade_export.texts import shortened
 
-__all__ = ["TierTwo", "common_labels", "common_tokenizer", "first_line", "inputs_of", "load_tier1", "load_tier2"]
-__all__ += ["small_files", "task_of"]
-
 TierTwo: TypeAlias = MultiExitModel | MultiExitTagger
 SINGLE_LABEL = "single_label_classification"
 

@@ -13,8 +13,6 @@ from cascade.core.console import finish
 from cascade_export import require_extra
 from cascade_export.options import Int8
 
-__all__ = ["export", "main"]
-
 EPILOG = """\b
 Example:
   cascade-export --tier2 runs/sentiment-exits --tier1 runs/sentiment-first \\

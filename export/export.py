@@ -30,8 +30,6 @@ from cascade_export.texts import Calibration, encode
 from cascade_export.tier1 import export_tier1
 from cascade_export.verify import SAMPLES, check_tier1, check_tier2
 
-__all__ = ["STEPS", "export_bundle"]
-
 STEPS = ("read the checkpoints", "export tier 2", "export tier 1", "quantise tier 2", "quantise tier 1", "write")
 TIER1 = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
 EMBED = "tier2/embed.onnx"

@@ -10,8 +10,6 @@ from cascade.policies.exits import ExitPolicy
 from cascade.policies.routing import Router, Threshold
 from cascade.policies.windows import Windows
 
-__all__ = ["CardOptions", "ExportOptions", "Int8"]
-
 
 class Int8(Enum):
     """How linear layers are quantised.

@@ -20,8 +20,6 @@ from cascade.training.models.static import StaticForSequenceClassification
 from cascade.training.models.static_tagger import StaticForTokenClassification
 from cascade.training.models.tagging import MultiExitTagger
 
-__all__ = ["TASKS", "Task"]
-
 
 @dataclass(frozen=True, eq=False)
 class Task:

@@ -21,8 +21,6 @@ from cascade.text.tokenizer import Tokenizer
 from cascade.training.tag_data import has_entities
 from cascade_export.tasks import Task
 
-__all__ = ["Agreement", "Calibration", "Sample", "encode", "shortened"]
-
 Targets: TypeAlias = npt.NDArray[np.int64]
 
 

@@ -13,8 +13,6 @@ from cascade_export.checkpoints import first_line, inputs_of
 from cascade_export.tasks import Task
 from cascade_export.tracing import trace
 
-__all__ = ["export_tier1"]
-
 
 def export_tier1(model: Any, task: Task) -> onnx.ModelProto:
     """The graph `input_ids`, `attention_mask`[, `token_type_ids`] -> `logits`, in fp32.

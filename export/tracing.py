@@ -11,8 +11,6 @@ import onnx
 import torch
 from torch import nn
 
-__all__ = ["OPSET", "Axes", "trace"]
-
 OPSET = 20
 """The first in which Gelu (erf or tanh) is one operator; ONNX Runtime reads it since 1.17."""
 

@@ -17,8 +17,6 @@ from cascade_export.packed.chain import chain_logits, in_order
 from cascade_export.packed.graphs import TierTwoGraphs
 from cascade_export.texts import Sample
 
-__all__ = ["SAMPLES", "TOLERANCE", "check", "check_tier1", "check_tier2", "random_exits", "torch_tier1", "torch_tier2"]
-
 TOLERANCE = 1e-4  # of the largest logit, if that is above 1; fp32 graphs differ from torch by about 1e-6
 ROWS = 64  # on which graphs are compared with torch
 SAMPLES = (

@@ -19,8 +19,6 @@ from cascade_bench.timing import machine
 from cascade_bench.timing.console import bar, check_output, grid
 from cascade_bench.timing.report_json import benchmark, document, write_json
 
-__all__ = ["compare"]
-
 
 @click.command(short_help="Before and after, as ratios of seconds with intervals: two JSON files, or two installs.")
 @click.argument("a")

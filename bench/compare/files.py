@@ -16,8 +16,6 @@ from typing import Any
 from cascade.core.statistics import Interval, Samples, speed_up
 from cascade.exceptions import DataError
 
-__all__ = ["Compared", "Comparison", "compare_files", "paired", "read_entries"]
-
 
 @dataclass(frozen=True)
 class Compared:

@@ -28,8 +28,6 @@ from cascade_bench.systems.process import Job, ProcessClock, WorkerError, Worker
 from cascade_bench.table.data import Data
 from cascade_bench.timing.interleaving import PAUSE, Interleaved, Progress, interleave
 
-__all__ = ["Install", "Seconds", "compare_installs"]
-
 SYSTEMS = {FULL: "full depth", CASCADE: "cascade"}
 Seconds = dict[str, Interleaved]
 """By threads and system, as in `full depth, 2 threads`; inside by install and list, as in `A, all`."""

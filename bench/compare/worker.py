@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LOADERS"]
-
 
 class _Install:
     """A bundle as configured, or at full depth."""

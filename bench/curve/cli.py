@@ -19,8 +19,6 @@ from cascade_bench.timing import machine
 from cascade_bench.timing.console import bar, check_output
 from cascade_bench.timing.report_json import write_json
 
-__all__ = ["curve"]
-
 _count = click.IntRange(min=1)
 
 

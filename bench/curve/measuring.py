@@ -17,8 +17,6 @@ from cascade_bench.table.data import Data
 from cascade_bench.table.measuring import Row, Table, measure
 from cascade_bench.timing.interleaving import Clock, Progress
 
-__all__ = ["Curve", "Timed", "curve"]
-
 
 @dataclass(frozen=True)
 class Timed:

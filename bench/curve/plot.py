@@ -25,7 +25,6 @@ except ImportError as error:
         'pip install "cascade-encoder[bench]", or leave out --png'
     ) from error
 
-__all__ = ["draw", "write_png"]
 
 SIZE, DPI = (8.0, 5.6), 150
 LINE, DARK, MIDDLE, LIGHT = "#8a8a8a", "#12304f", "#c7522a", "#e8b04a"

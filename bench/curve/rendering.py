@@ -11,8 +11,6 @@ from cascade_bench.timing.console import grid
 from cascade_bench.timing.machine import in_words
 from cascade_bench.timing.report_json import document
 
-__all__ = ["as_json", "as_text"]
-
 
 def as_text(curve: Curve, machine: Mapping[str, Any]) -> str:
     """For terminals."""

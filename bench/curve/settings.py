@@ -17,8 +17,6 @@ from cascade.policies.routing import Router, Threshold, defer_all
 from cascade.policies.unit_exits import TokenExit
 from cascade_bench.systems.local import Model, tier1_confidence
 
-__all__ = ["Setting", "Tried", "candidates", "front", "spread"]
-
 LEAST, MOST = 0.02, 0.7  # shares of the units that candidates defer
 SUREST, LOOSEST = 0.005, 0.6  # doubt that candidates let pass at an exit
 

@@ -30,8 +30,6 @@ from cascade_bench.options import threads_option
 from cascade_bench.timing import machine
 from cascade_bench.timing.console import bar, grid
 
-__all__ = ["check"]
-
 TURNS = 15  # so that the interval of a median may leave out three at either end and cover 96 %
 TEXTS = 1024
 AGREEMENT = 0.98  # a text whose two best labels are as good as equal may go either way

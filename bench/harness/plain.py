@@ -23,8 +23,6 @@ from tokenizers import Tokenizer
 from cascade.exceptions import OptionError
 from cascade_bench.profile.peak import Product, runner
 
-__all__ = ["Plain", "padded_indices", "products"]
-
 Arrays = Mapping[str, Any]
 
 STAGE_INPUTS = {"hidden", "head_gather", "head_scatter", "bias", "gather", "firsts", "weights", "counts"}

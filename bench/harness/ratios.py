@@ -26,8 +26,6 @@ from cascade_bench.harness.plain import Plain, products
 from cascade_bench.systems.local import Model, whole
 from cascade_bench.timing.interleaving import Clock, Progress, interleave
 
-__all__ = ["RATIOS", "Ratio", "Work", "agreement", "measure", "works"]
-
 SINGLE = 32  # texts of those that run one by one
 SINGLY = 0.3  # the tolerance of such: half an hour apart the same code differed by 15 and 18 %, a text being so short
 

@@ -21,17 +21,6 @@ from cascade.core.statistics import Interval
 from cascade.exceptions import DataError
 from cascade_bench.timing.machine import in_words
 
-__all__ = [
-    "FILE",
-    "Reference",
-    "References",
-    "cpu_kind",
-    "read_references",
-    "references_of",
-    "shortfall",
-    "write_references",
-]
-
 FILE = Path(__file__).with_name("reference_ratios.json")
 
 # The same code takes up to 40 % longer in some hours than in others. Of two works that ran within seconds of each other

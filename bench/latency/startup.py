@@ -28,8 +28,6 @@ from cascade_bench.timing.console import bar, check_output, grid
 from cascade_bench.timing.interleaving import Progress
 from cascade_bench.timing.report_json import write_json
 
-__all__ = ["Startup", "measure", "startup"]
-
 TEXTS = 100
 
 IMPORT = """

@@ -33,8 +33,6 @@ from cascade_bench.timing import machine
 from cascade_bench.timing.console import bar, check_output, grid
 from cascade_bench.timing.report_json import benchmark, document, write_json
 
-__all__ = ["as_json", "as_text", "peers"]
-
 
 @click.command(short_help="The same checkpoint through transformers, optimum, ONNX Runtime, OpenVINO, CTranslate2.")
 @model_argument

@@ -18,8 +18,6 @@ from cascade_bench.systems.baselines import Baseline
 from cascade_bench.systems.process import Job, ProcessClock, WorkerError, WorkerProcess
 from cascade_bench.timing.interleaving import Interleaved, Progress, interleave
 
-__all__ = ["BATCH_SIZES", "ORDERS", "Absent", "Peers", "Running", "name_of"]
-
 BATCH_SIZES = (1, 8, 16, 32, 64, 128)
 SUBSET = 192  # texts on which batch sizes are tried
 WORSE = 0.8  # of the best rate so far: where a size is as slow as that, larger ones are not tried

@@ -24,8 +24,6 @@ from cascade_bench.systems.local import CASCADE, FULL
 from cascade_bench.timing.interleaving import Progress
 from cascade_bench.timing.report_json import benchmark
 
-__all__ = ["SingleRow", "SingleTable", "Singles", "one_at_a_time", "summarise"]
-
 BLOCK = 20  # texts in a turn
 TURNS = 10  # at least, as far as there are texts: so many ratios have an interval of 95 %
 LEAD = 2  # answers before those that count: the processor's caches hold what the system before needed

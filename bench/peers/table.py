@@ -16,8 +16,6 @@ from cascade_bench.systems.process import Job, WorkerProcess
 from cascade_bench.table.data import Data
 from cascade_bench.timing.interleaving import Progress
 
-__all__ = ["PeerRow", "PeerTable", "compare"]
-
 
 @dataclass(frozen=True)
 class PeerRow:

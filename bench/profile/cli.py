@@ -23,7 +23,6 @@ from cascade_bench.timing.report_json import benchmark, document, write_json
 if TYPE_CHECKING:
     from cascade_bench.profile.measuring import Profile
 
-__all__ = ["as_json", "as_text", "profile"]
 
 MOST_OPERATORS = 12
 

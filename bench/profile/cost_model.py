@@ -15,8 +15,6 @@ import numpy.typing as npt
 
 from cascade.exceptions import OptionError
 
-__all__ = ["CostModel", "Size", "fit"]
-
 Floats = npt.NDArray[np.float64]
 
 

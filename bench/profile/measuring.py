@@ -20,8 +20,6 @@ from cascade_bench.profile.parts import Part, Point
 from cascade_bench.profile.peak import LARGE, runner
 from cascade_bench.timing.interleaving import Clock, Interleaved, Progress, interleave
 
-__all__ = ["Profile", "measure"]
-
 
 @dataclass(frozen=True)
 class Profile:

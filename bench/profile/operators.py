@@ -17,8 +17,6 @@ import onnxruntime
 from cascade.runtime.backend import Array, OnnxBackend
 from cascade_bench.profile.peak import session_options
 
-__all__ = ["Operators", "look", "read"]
-
 INT8 = {"MatMulIntegerToFloat", "MatMulInteger", "DynamicQuantizeMatMul", "QGemm", "QLinearMatMul"}
 FP32 = {"MatMul", "Gemm", "FusedMatMul", "FusedGemm"}
 RUNS = 5

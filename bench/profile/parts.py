@@ -14,8 +14,6 @@ from cascade.runtime.backend import Array, Backend, OnnxBackend
 from cascade_bench.profile.cost_model import Size
 from cascade_bench.systems.local import Model
 
-__all__ = ["LENGTHS", "ROWS", "Part", "Point", "parts", "points"]
-
 ROWS, LENGTHS = (1, 4, 16, 64), (8, 32, 128)
 MOST_TOKENS = 4096  # points with more are left out: no policy makes such batches
 

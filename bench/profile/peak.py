@@ -22,7 +22,6 @@ except ImportError as error:
         'measuring the host needs the bench extra, but onnx is missing; pip install "cascade-encoder[bench]"'
     ) from error
 
-__all__ = ["LARGE", "Product", "runner", "session_options"]
 
 OPSET, IR_VERSION = 17, 9
 

@@ -19,8 +19,6 @@ from cascade_bench.systems.padded import Padded, in_batches
 from cascade_bench.systems.process import Answerer, Item, Job, WorkerError
 from cascade_bench.systems.worker import obey
 
-__all__ = ["BASELINES", "TRANSFORMERS", "Baseline", "main"]
-
 TRANSFORMERS = "transformers"
 EXTRA = 'pip install "cascade-encoder[bench]"'
 Floats = npt.NDArray[np.float32]

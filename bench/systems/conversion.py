@@ -21,8 +21,6 @@ import numpy as np
 from cascade_bench.systems.padded import Padded
 from cascade_bench.systems.process import Job, WorkerError
 
-__all__ = ["STEPS"]
-
 OPSET = 17
 CALIBRATION = 300  # texts from which NNCF takes ranges
 

@@ -26,19 +26,6 @@ from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import AtExit, never
 from cascade.policies.routing import defer_all, defer_none
 
-__all__ = [
-    "CASCADE",
-    "FULL",
-    "PIPELINE",
-    "Answered",
-    "System",
-    "answered",
-    "load",
-    "systems",
-    "tier1_confidence",
-    "whole",
-]
-
 FULL, CASCADE, PIPELINE = "full", "cascade", "pipeline"
 
 Model: TypeAlias = Classifier | Tagger

@@ -18,8 +18,6 @@ import tokenizers
 
 from cascade_bench.systems.process import Answerer, Item, Job
 
-__all__ = ["Padded", "in_batches"]
-
 Graph: TypeAlias = Callable[[Mapping[str, npt.NDArray[Any]]], npt.NDArray[np.float32]]
 """Padded rows by name to logits."""
 

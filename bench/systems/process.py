@@ -24,8 +24,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-__all__ = ["Answerer", "Item", "Job", "ProcessClock", "Ran", "WorkerError", "WorkerProcess", "limits"]
-
 Item: TypeAlias = "str | tuple[str, str] | list[str]"
 """A text, a pair, or a sentence of words."""
 

@@ -45,7 +45,6 @@ except ImportError as error:
         'pip install "cascade-encoder[bench]", or leave out --checkpoint'
     ) from error
 
-__all__ = ["BATCH_SIZES", "LastExit", "TransformersPipeline", "best_batch_size", "last_exit", "loading", "system"]
 
 BATCH_SIZES = (1, 8, 16, 32, 64, 128)
 WITHOUT_POOLER = ("bert", "roberta", "albert")  # whose constructors know `add_pooling_layer`; the others have none

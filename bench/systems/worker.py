@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["answer", "obey", "one_by_one", "serve"]
-
 Clock = Callable[[], float]
 OWN = ("CascadeError", "WorkerError")  # whose messages say all in one line
 

@@ -26,8 +26,6 @@ from cascade_bench.timing import machine
 from cascade_bench.timing.console import bar, check_output
 from cascade_bench.timing.report_json import write_json
 
-__all__ = ["table"]
-
 SUBSET = 256  # items on which the pipeline's batch sizes are tried
 
 

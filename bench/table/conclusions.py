@@ -6,8 +6,6 @@ from cascade.core.statistics import speed_up
 from cascade_bench.systems.local import CASCADE
 from cascade_bench.table.measuring import Row, Table
 
-__all__ = ["compared", "conclusion"]
-
 CLEAR = 1.0  # a ratio whose interval holds this says nothing
 
 

@@ -22,8 +22,6 @@ from cascade.policies.viterbi import Scheme
 from cascade.text.reading import Example, read_examples
 from cascade_bench.systems.local import Model, answered, whole
 
-__all__ = ["Columns", "Data", "read_data", "read_items"]
-
 FEWEST = 30  # rows below which no interval of an accuracy is of use
 SHOWN = 3  # unknown labels that a note names
 

@@ -13,8 +13,6 @@ from cascade_bench.systems.local import FULL, PIPELINE, Answered, System
 from cascade_bench.table.data import Data
 from cascade_bench.timing.interleaving import PAUSE, Clock, Interleaved, Progress, interleave
 
-__all__ = ["Row", "Table", "measure"]
-
 
 @dataclass(frozen=True)
 class Row:

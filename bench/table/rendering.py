@@ -13,8 +13,6 @@ from cascade_bench.timing.console import grid
 from cascade_bench.timing.machine import in_words
 from cascade_bench.timing.report_json import benchmark, document
 
-__all__ = ["as_entry", "as_json", "as_text", "columns"]
-
 
 def as_text(table: Table, machine: Mapping[str, Any], *, markdown: bool = False) -> str:
     """For terminals, or for README."""

@@ -13,8 +13,6 @@ from cascade.core.console import table
 from cascade.exceptions import DataError
 from cascade_bench.timing.interleaving import Progress
 
-__all__ = ["bar", "check_output", "grid"]
-
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, markdown: bool = False) -> str:
     """A table for terminals, or in Markdown. `left`: columns at the beginning that hold words, not numbers."""

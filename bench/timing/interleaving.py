@@ -16,8 +16,6 @@ import numpy as np
 
 from cascade.core.checks import check_whole
 
-__all__ = ["Clock", "Interleaved", "Plan", "Progress", "interleave"]
-
 SLOW = 60.0  # seconds that one system may take in all, before it runs in fewer repeats
 FEWEST = 3
 SHORTEST = 0.2  # seconds of a turn, in which a fast system runs several times

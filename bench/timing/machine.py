@@ -14,8 +14,6 @@ from typing import Any
 import cascade
 from cascade.runtime.threads import available_cpus, cgroup_quota
 
-__all__ = ["facts", "in_words", "revision", "version_of"]
-
 FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
 PACKAGES = ("numpy", "onnxruntime", "tokenizers", "torch", "transformers")
 

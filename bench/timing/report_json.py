@@ -15,8 +15,6 @@ from typing import Any
 import cascade
 from cascade.core.files import write
 
-__all__ = ["benchmark", "document", "stats", "write_json"]
-
 
 def document(machine: Mapping[str, Any], benchmarks: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
     """A whole file. `more`: fields that only this kind of report has."""

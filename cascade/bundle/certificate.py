@@ -13,8 +13,6 @@ from cascade.core.rounding import percent, percent_up
 from cascade.exceptions import BundleError, OptionError
 from cascade.policies.settings import Policies
 
-__all__ = ["Certificate", "Data", "Disagreement", "faults"]
-
 
 def _is_date(value: object) -> bool:
     try:

@@ -16,21 +16,6 @@ from typing import Annotated, Any, Final, NoReturn, TypeAlias, get_type_hints
 from cascade.core.checks import is_number, is_whole
 from cascade.exceptions import BundleError
 
-__all__ = [
-    "LIST",
-    "OPTIONAL",
-    "SIZE",
-    "SOME",
-    "Positive",
-    "Rule",
-    "faults_of",
-    "items_of",
-    "numbered",
-    "one_of",
-    "parse",
-    "shown",
-]
-
 MOST: Final = 2**31 - 1  # numbers that fit an index of any kind
 DEEPEST: Final = 64
 SHOWN: Final = 100

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from cascade.exceptions import BundleError, BundleNotFoundError
 
-__all__ = ["can_be_id", "download", "upload"]
-
 # owner/name or name, as huggingface_hub validates them: no leading or trailing dot or dash, nothing doubled.
 ID = re.compile(r"(?!.*(--|\.\.))(\w[\w.-]{0,95}/)?\w[\w.-]{0,95}(?<![.-])", re.ASCII)
 

@@ -21,8 +21,6 @@ from cascade.policies import decoding, windows
 from cascade.policies.registry import ModelInfo
 from cascade.policies.settings import Policies
 
-__all__ = ["FORMAT_VERSION", "MANIFEST_FILE", "TAGGING", "Manifest"]
-
 FORMAT_VERSION: Final = 3
 MANIFEST_FILE: Final = "cascade.json"
 TAGGING: Final = "token-classification"

@@ -12,8 +12,6 @@ from cascade.bundle import hub
 from cascade.bundle.manifest import MANIFEST_FILE, Manifest
 from cascade.exceptions import BundleError, BundleNotFoundError
 
-__all__ = ["CARD_FILE", "Bundle", "blocks", "faults_of_paths", "find_bundle", "open_bundle"]
-
 # The model card is for people, who mend it on the Hub after the upload; nothing is read from it.
 CARD_FILE: Final = "README.md"
 BLOCK: Final = 1 << 20

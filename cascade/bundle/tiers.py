@@ -8,8 +8,6 @@ from typing import Annotated, Any, ClassVar, Final, TypeAlias
 
 from cascade.bundle.form import SIZE, SOME, Positive, faults_of, items_of, one_of
 
-__all__ = ["TOKENIZER_FILE", "FileRecord", "MultiExitSpec", "SingleExitSpec", "StageSpec", "TierSpec"]
-
 TOKENIZER_FILE: Final = "tokenizer.json"
 
 

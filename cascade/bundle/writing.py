@@ -22,8 +22,6 @@ from cascade.core.checks import names_another_file
 from cascade.exceptions import BundleError, OptionError
 from cascade.policies.settings import Policies
 
-__all__ = ["copy_bundle", "write_bundle"]
-
 CARD_BEGIN = b"<!-- certificate: written by cascade, replaced or removed with the certificate itself -->"
 CARD_END = b"<!-- end of the certificate -->"
 

@@ -11,9 +11,6 @@ import numpy.typing as npt
 from cascade.core.rows import BoolArray, IntArray, Units
 from cascade.exceptions import OptionError
 
-__all__ = ["Costs"]
-
-
 Table = npt.NDArray[np.float64]
 
 

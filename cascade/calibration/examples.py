@@ -10,8 +10,6 @@ import numpy as np
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
 
-__all__ = ["copies_said", "distinct", "tag_numbers", "unseen"]
-
 SHOWN = 8  # labels in a message
 
 

@@ -15,8 +15,6 @@ from cascade.policies import exits
 from cascade.policies.exits import ExitPolicy, ExitState, Never
 from cascade.policies.unit_exits import UnitState
 
-__all__ = ["leave", "state_at"]
-
 
 def state_at(history: FloatArray, layers: Sequence[int], index: int, *, multi_label: bool = False) -> ExitState:
     """What an exit policy sees of rows at the exit of this index. `history`: shape `(rows, exits, labels)`."""

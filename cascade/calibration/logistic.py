@@ -7,8 +7,6 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import expit
 
-__all__ = ["fit_logistic"]
-
 Values = npt.NDArray[np.float64]
 
 

@@ -27,8 +27,6 @@ from cascade.pipelines.tagger import Tagger
 from cascade.runtime.timing import Timed
 from cascade.text.word_encoding import encode_words
 
-__all__ = ["observe_sentences", "observe_texts", "run_both"]
-
 WARM_UP = 64  # rows
 MEASURED = 500  # sentences that the costs of a tagger are measured on
 

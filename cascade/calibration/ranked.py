@@ -20,8 +20,6 @@ from cascade.policies.learned_routing import Learned
 from cascade.policies.routing import Router, Threshold
 from cascade.policies.tuning import Tunable
 
-__all__ = ["Ranked", "Tuned", "between", "cuts"]
-
 Table = npt.NDArray[np.float64]
 
 

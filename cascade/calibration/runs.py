@@ -15,15 +15,6 @@ from cascade.policies.routing import Router, defer_all
 from cascade.policies.settings import Policies
 from cascade.policies.windows import WindowPolicy
 
-__all__ = [
-    "Run",
-    "Sample",
-    "Stages",
-    "full_depth",
-    "no_progress",
-    "two_tiers",
-]
-
 S = TypeVar("S", bound="Sample")
 Stages: TypeAlias = Callable[[str, int], AbstractContextManager[Any]]
 """Called with the name of a stage and how much there is of it; gives a function that is called with each part done."""

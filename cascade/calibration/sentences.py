@@ -25,8 +25,6 @@ from cascade.policies.settings import Policies
 from cascade.policies.windows import whole_sentences
 from cascade.text.entities import chosen
 
-__all__ = ["WordAnswers"]
-
 TIMED = 500  # sentences that a setting and full depth are timed on, at most
 TURNS = 3
 

@@ -19,8 +19,6 @@ from cascade.core.confidence import log_loss, probabilities
 from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 
-__all__ = ["LEAST", "MOST", "Temperatures", "at_limit", "fit_temperature", "fit_temperatures", "logits_of", "rescale"]
-
 LEAST, MOST = 0.05, 20.0
 _SMALLEST = np.finfo(np.float32).tiny
 _NEAREST = np.float32(2**-24)  # no float32 below 1 is nearer to it

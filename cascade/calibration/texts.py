@@ -21,8 +21,6 @@ from cascade.policies import routing
 from cascade.policies.routing import DeferAll, RoutingState
 from cascade.policies.settings import Policies
 
-__all__ = ["TextAnswers"]
-
 
 @dataclass(frozen=True, eq=False)
 class TextAnswers:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from cascade.core.console import enter
 
-__all__ = ["bench", "export", "train"]
-
 
 def train() -> None:
     """`cascade-train`, with the `train` extra."""

@@ -18,8 +18,6 @@ from cascade.core.console import table
 from cascade.pipelines.tuning import Tuned
 from cascade.runtime.threads import check_threads
 
-__all__ = ["described", "inspect"]
-
 LABELS_SHOWN = 8
 WIDTH = 100
 

@@ -15,8 +15,6 @@ from cascade.cli.predict.command import predict
 from cascade.cli.tune import tune
 from cascade.core.console import finish
 
-__all__ = ["cascade", "main"]
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="cascade", message="%(prog)s %(version)s")

@@ -7,8 +7,6 @@ from collections.abc import Hashable, Sequence
 
 from cascade.core.results import Route
 
-__all__ = ["choose", "clipped", "duration", "route_in_words", "size"]
-
 
 def choose(keys: Sequence[Hashable], count: int) -> list[int]:
     """Rows to show: one of each key in turn, as far as `count` reaches, in order.

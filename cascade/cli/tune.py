@@ -19,8 +19,6 @@ from cascade.policies import routing
 from cascade.runtime.threads import check_threads
 from cascade.text.reading import read_examples
 
-__all__ = ["tune"]
-
 
 @click.command(short_help="Time batches, tiers and exits on your texts and this host; keep what is faster.")
 @click.argument("model")

@@ -12,19 +12,6 @@ import numpy.typing as npt
 
 from cascade.exceptions import BundleError, OptionError
 
-__all__ = [
-    "check_inside",
-    "check_logits",
-    "check_mask",
-    "check_names",
-    "check_share",
-    "check_temperature",
-    "check_whole",
-    "is_number",
-    "is_whole",
-    "names_another_file",
-]
-
 
 def is_number(value: object) -> TypeGuard[int | float]:
     """Whether a value read from JSON is a number; true and false are none."""

@@ -16,21 +16,6 @@ import numpy.typing as npt
 
 from cascade.core.rows import FloatArray, IntArray
 
-__all__ = [
-    "MEASURES",
-    "Measure",
-    "answers",
-    "certainty",
-    "evidence",
-    "log_loss",
-    "margin",
-    "max_probability",
-    "probabilities",
-    "sigmoid",
-    "softmax",
-]
-
-
 _LEAST = 1e-6  # no model is surer than that, however its softmax rounds
 
 

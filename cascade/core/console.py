@@ -22,8 +22,6 @@ import click
 
 from cascade.exceptions import CascadeError, CertificateWarning, MissingExtraError
 
-__all__ = ["enter", "finish", "table"]
-
 LAST_STREAM = 2  # number of standard error
 
 

@@ -12,8 +12,6 @@ from typing import TextIO
 
 from cascade.exceptions import OptionError
 
-__all__ = ["refuse_same_file", "staged", "text_stream", "write"]
-
 
 @contextmanager
 def staged(file: str | Path) -> Iterator[Path]:

@@ -11,18 +11,6 @@ import numpy as np
 
 from cascade.core.rows import FloatArray, IntArray
 
-__all__ = [
-    "Label",
-    "Prediction",
-    "Predictions",
-    "Route",
-    "Routes",
-    "SentenceRoutes",
-    "Stats",
-    "TagPrediction",
-    "TagPredictions",
-]
-
 Label: TypeAlias = str | tuple[str, ...]
 """A label; for a multi-label head the tuple of all labels with a probability of at least 0.5."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from decimal import ROUND_CEILING, Context, Decimal
 
-__all__ = ["percent", "percent_up"]
-
 _UP = Context(prec=3, rounding=ROUND_CEILING)
 
 

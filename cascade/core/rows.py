@@ -13,9 +13,6 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BoolArray", "Encoded", "FloatArray", "IntArray", "Rows", "Units", "concatenate", "concatenate_units"]
-__all__ += ["offsets_of", "ranges", "read_only"]
-
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]

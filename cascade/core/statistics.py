@@ -16,8 +16,6 @@ import numpy.typing as npt
 from cascade.core.checks import check_share
 from cascade.exceptions import OptionError
 
-__all__ = ["Interval", "Samples", "median_interval", "percentile", "shown", "speed_up"]
-
 Samples = Sequence["float | None"]
 """Seconds by repeat; `None` where there was no turn."""
 

@@ -20,8 +20,6 @@ from cascade.policies import routing, windows
 from cascade.policies.routing import DeferAll, DeferNone, Router, RoutingState
 from cascade.policies.windows import WindowPolicy, WindowState
 
-__all__ = ["Cascade", "Look", "Meter", "Outcome"]
-
 
 @dataclass(frozen=True, eq=False)
 class Outcome:

@@ -10,8 +10,6 @@ import numpy as np
 from cascade.core.rows import Encoded, IntArray, Units, concatenate_units, offsets_of
 from cascade.exceptions import OptionError
 
-__all__ = ["Encoder", "Inputs"]
-
 
 class Encoder(Protocol):
     """Makes rows of items. Hashable, and equal to what encodes equally, so that equal ones encode once."""

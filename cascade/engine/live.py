@@ -16,8 +16,6 @@ from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, offsets_of
 from cascade.engine.packing import FEEDS, Packing, neighbours
 from cascade.runtime.backend import Array
 
-__all__ = ["HALTED", "PER_UNIT", "WHOLE_ROWS", "Halting", "Live", "merge"]
-
 HALTED = 0.25
 """What a halted token costs beside an active one: keys and values are about a quarter of a layer's time in int8."""
 

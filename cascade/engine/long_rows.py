@@ -13,8 +13,6 @@ from cascade.core.rows import BoolArray, Encoded, FloatArray, IntArray, Units, r
 from cascade.engine.tier import Scores, check_targets
 from cascade.exceptions import OptionError
 
-__all__ = ["Reading", "cut", "mean_by"]
-
 
 @dataclass(frozen=True, eq=False)
 class Reading:

@@ -24,8 +24,6 @@ from cascade.policies.unit_exits import UnitState
 from cascade.runtime.backend import Backend
 from cascade.runtime.executor import Executor, in_turn
 
-__all__ = ["MultiExit"]
-
 
 @dataclass(frozen=True, eq=False)
 class _Call:

@@ -16,8 +16,6 @@ from cascade.core.rows import BoolArray, FloatArray, IntArray, Rows
 from cascade.exceptions import InputError
 from cascade.runtime.backend import Array
 
-__all__ = ["FEEDS", "MASKED", "Packing", "neighbours", "padded"]
-
 MASKED = np.float32(-40)
 """What is added to the scores of padding places before the softmax.
 

@@ -17,8 +17,6 @@ from cascade.policies.batching import POOL_FROM, BatchingPolicy, TokenBudget, ba
 from cascade.runtime.backend import Backend
 from cascade.runtime.executor import Executor
 
-__all__ = ["SingleExit"]
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SingleExit:

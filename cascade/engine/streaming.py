@@ -22,8 +22,6 @@ from cascade.engine.cascade import Cascade, Look, Meter, Outcome
 from cascade.engine.inputs import Inputs
 from cascade.exceptions import InputError, OptionError
 
-__all__ = ["StreamOptions", "stream"]
-
 Item = TypeVar("Item")
 
 

@@ -13,8 +13,6 @@ from cascade.core.rows import BoolArray, FloatArray, IntArray, Units
 from cascade.engine.inputs import Inputs
 from cascade.exceptions import OptionError
 
-__all__ = ["CallableTier", "Progress", "Readable", "Scores", "Tier", "as_inputs", "check_targets"]
-
 Progress: TypeAlias = Callable[[int], object]
 """Called with the number of units that were just answered."""
 

@@ -21,10 +21,8 @@ from cascade.monitoring.sequential import EDetector
 from cascade.monitoring.state import MonitorState
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
-from cascade.text.tokenizer import Text
+from cascade.text.texts import Text
 from cascade.text.word_encoding import Sentence
-
-__all__ = ["Monitor", "MonitorState"]
 
 TOGETHER: Final = 32  # sampled answers that tier 2 looks at together
 

@@ -14,8 +14,6 @@ from cascade.core.results import Label, Prediction, TagPrediction
 from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 
-__all__ = ["Sampler", "ShadowSample"]
-
 Doubles = npt.NDArray[np.float64]
 
 REMEDY: Final = "0.01 compares every hundredth answer"

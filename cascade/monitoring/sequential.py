@@ -17,8 +17,6 @@ from cascade.core.checks import check_inside
 from cascade.core.rows import BoolArray, IntArray
 from cascade.exceptions import OptionError
 
-__all__ = ["EDetector", "EProcess", "e_process", "rate_bounds"]
-
 Doubles = npt.NDArray[np.float64]
 
 # Bets of an interval: from those that suit 10 outcomes, which get a little more of the capital, to a million.

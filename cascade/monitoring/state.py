@@ -8,8 +8,6 @@ from cascade.core.checks import check_inside
 from cascade.core.rows import BoolArray, IntArray
 from cascade.monitoring.sequential import EDetector, rate_bounds
 
-__all__ = ["MonitorState"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MonitorState:

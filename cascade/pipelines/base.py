@@ -32,8 +32,6 @@ from cascade.policies.windows import WindowPolicy
 from cascade.runtime.backend import SessionOptions
 from cascade.text.tokenizer import Tokenizer
 
-__all__ = ["Pipeline"]
-
 P = TypeVar("P", bound="Pipeline")
 
 _OPTIONS = ("batching", "pool_from", "together")

@@ -19,8 +19,6 @@ from cascade.engine.streaming import StreamOptions, stream
 from cascade.pipelines.base import Pipeline
 from cascade.text.texts import Text, check_texts
 
-__all__ = ["Classifier"]
-
 
 class _Default(Enum):
     TOP_K = "left out"

@@ -11,8 +11,6 @@ from cascade.policies.batching import BatchingPolicy
 from cascade.policies.settings import Policies
 from cascade.runtime.backend import SessionOptions
 
-__all__ = ["load"]
-
 
 def load(
     path_or_id: str | Path,

@@ -27,8 +27,6 @@ from cascade.runtime.threads import available_cpus, check_threads
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import WordEncoder
 
-__all__ = ["Parts", "cascade_of", "find", "graphs_of", "set_policies"]
-
 
 def find(
     path_or_id: str | Path,

@@ -34,8 +34,6 @@ from cascade.text.word_encoding import (
     grouped,
 )
 
-__all__ = ["Tagger"]
-
 STREAM: Final = StreamOptions(buffer_size=1024)
 
 

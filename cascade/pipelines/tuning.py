@@ -25,8 +25,6 @@ from cascade.policies.cost_aware import CostAware
 from cascade.policies.routing import defer_all, defer_none
 from cascade.runtime.host import host
 
-__all__ = ["BUDGETS", "Timing", "Tuned", "cache_file", "tune"]
-
 BUDGETS: Final = (256, 512, 1024, 2048, 4096)
 LEAST_REPEATS: Final = 5  # the extremes of fewer pairs cover less than 90 %
 FORMAT: Final = 1

@@ -22,9 +22,6 @@ from cascade.core.checks import check_whole
 from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 
-__all__ = ["POOL_FROM", "BatchingPolicy", "EvenBudget", "FixedSize", "SortedByLength", "TokenBudget", "batches"]
-__all__ += ["for_tier2", "waves"]
-
 BatchingPolicy: TypeAlias = Callable[[IntArray], Iterator[IntArray]]
 """From lengths of shape `(rows,)` to arrays of row numbers, every row exactly once."""
 

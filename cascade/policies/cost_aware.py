@@ -15,8 +15,6 @@ from cascade.core.rows import BoolArray
 from cascade.exceptions import OptionError
 from cascade.policies.routing import RoutingState, register
 
-__all__ = ["CostAware"]
-
 Points = tuple[tuple[float, float], ...]
 Floats = npt.NDArray[np.float64]
 

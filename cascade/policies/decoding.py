@@ -25,20 +25,6 @@ from cascade.exceptions import OptionError
 from cascade.policies.registry import ModelInfo, Registry
 from cascade.policies.viterbi import LOWEST, Scheme, viterbi
 
-__all__ = [
-    "Argmax",
-    "Crf",
-    "Decoder",
-    "MeanField",
-    "Viterbi",
-    "argmax",
-    "check",
-    "decide",
-    "from_json",
-    "register",
-    "to_json",
-]
-
 Decoder: TypeAlias = Callable[[FloatArray, IntArray], IntArray]
 """`(log_probabilities (words, labels), offsets (sentences + 1,))` to numbers of labels `(words,)`."""
 

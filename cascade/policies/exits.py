@@ -24,28 +24,6 @@ from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import OptionError
 from cascade.policies.registry import ModelInfo, Registry
 
-__all__ = [
-    "AllOf",
-    "AnyOf",
-    "AtExit",
-    "Entropy",
-    "ExitPolicy",
-    "ExitState",
-    "Margin",
-    "MaxProbability",
-    "Never",
-    "Patience",
-    "PerExit",
-    "all_of",
-    "any_of",
-    "check",
-    "decide",
-    "from_json",
-    "never",
-    "register",
-    "to_json",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class ExitState:

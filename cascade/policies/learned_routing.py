@@ -21,8 +21,6 @@ from cascade.exceptions import OptionError
 from cascade.policies.registry import ModelInfo
 from cascade.policies.routing import RoutingState, register
 
-__all__ = ["Learned", "features"]
-
 _LEAST = np.float32(1e-6)
 _OTHERS = 3  # certainty, margin, length
 

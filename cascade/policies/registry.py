@@ -15,8 +15,6 @@ import numpy as np
 from cascade.core.confidence import MEASURES, Measure
 from cascade.exceptions import OptionError
 
-__all__ = ["ModelInfo", "Registry", "optional"]
-
 P = TypeVar("P", bound=Callable[..., Any])
 C = TypeVar("C", bound=type)
 

@@ -19,22 +19,6 @@ from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies.registry import Registry, optional
 
-__all__ = [
-    "Budget",
-    "DeferAll",
-    "DeferNone",
-    "Router",
-    "RoutingState",
-    "Threshold",
-    "check",
-    "decide",
-    "defer_all",
-    "defer_none",
-    "from_json",
-    "register",
-    "to_json",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class RoutingState:

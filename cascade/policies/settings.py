@@ -16,8 +16,6 @@ from cascade.policies.registry import ModelInfo
 from cascade.policies.routing import Router
 from cascade.policies.windows import WindowPolicy
 
-__all__ = ["Policies"]
-
 T = TypeVar("T")
 
 

@@ -6,8 +6,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from cascade.core.rows import FloatArray
 
-__all__ = ["Tunable"]
-
 
 @runtime_checkable
 class Tunable(Protocol):

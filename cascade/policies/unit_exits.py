@@ -24,8 +24,6 @@ from cascade.exceptions import OptionError
 from cascade.policies.exits import ExitState, PerExit, register
 from cascade.policies.registry import ModelInfo
 
-__all__ = ["Aggregate", "ExitByToken", "SentenceExit", "TokenExit", "UnitState"]
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class UnitState(ExitState):

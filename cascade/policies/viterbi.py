@@ -14,8 +14,6 @@ import numpy as np
 from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.exceptions import OptionError
 
-__all__ = ["Scheme", "chunks", "viterbi"]
-
 CELLS = 1 << 20  # numbers in a temporary array at most: 4 MiB
 LOWEST = np.float32(-1e4)  # stands for log 0 and for NaN, so that sums stay finite
 

@@ -16,19 +16,6 @@ from cascade.core.rows import BoolArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies.registry import ModelInfo, Registry
 
-__all__ = [
-    "Spans",
-    "WindowPolicy",
-    "WindowState",
-    "Windows",
-    "check",
-    "decide",
-    "from_json",
-    "register",
-    "to_json",
-    "whole_sentences",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class WindowState:

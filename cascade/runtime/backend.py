@@ -35,8 +35,6 @@ from cascade.core.checks import names_another_file
 from cascade.exceptions import BundleError
 from cascade.runtime.threads import check_threads
 
-__all__ = ["Array", "Backend", "FunctionBackend", "OnnxBackend", "SessionOptions", "lacks_vnni", "runtime_version"]
-
 Array = npt.NDArray[Any]
 
 if os.environ["ORT_DISABLE_TELEMETRY"] != "0":  # for when somebody else imported ONNX Runtime first

@@ -18,8 +18,6 @@ from typing import TypeVar
 
 from cascade.core.checks import check_whole
 
-__all__ = ["Executor", "in_turn"]
-
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 

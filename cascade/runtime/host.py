@@ -7,8 +7,6 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["host", "processor"]
-
 
 def host(*, root: Path = Path("/")) -> dict[str, str | int]:
     """The model of the CPU, its cores and the version of ONNX Runtime. `root`: where `proc` is."""

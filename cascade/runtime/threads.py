@@ -12,8 +12,6 @@ from pathlib import Path, PurePosixPath
 
 from cascade.core.checks import check_whole
 
-__all__ = ["available_cpus", "cgroup_quota", "check_threads"]
-
 
 def available_cpus(*, root: Path = Path("/")) -> int:
     """CPUs that this process may use, at least 1: the smaller of its affinity and its control groups' quota.

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 
 from cascade.runtime.backend import Array, Backend
 
-__all__ = ["Run", "Timed"]
-
 
 @dataclass(frozen=True)
 class Run:

@@ -21,8 +21,6 @@ from cascade.text.texts import repair_text
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import TextWords
 
-__all__ = ["AggregationStrategy", "Entity", "PieceText", "aggregate", "chosen", "strategy_of"]
-
 IGNORED: Final = "O"
 Entity: TypeAlias = dict[str, Any]
 

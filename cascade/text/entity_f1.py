@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from cascade.exceptions import OptionError
 
-__all__ = ["check_bio", "entity_f1"]
-
 
 def entity_f1(truth: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) -> float:
     """The harmonic mean of precision and recall of whole entities, in [0, 1]; 1 where neither has any.

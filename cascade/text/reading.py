@@ -19,8 +19,6 @@ from cascade.exceptions import DataError, OptionError
 from cascade.text.records import READERS, FileFormat, LineError, StreamError, require_pyarrow
 from cascade.text.records import Columns as RecordColumns
 
-__all__ = ["Columns", "Example", "FileFormat", "OnError", "Source", "TagColumns", "read_examples"]
-
 Source: TypeAlias = "str | Path | IO[bytes] | IO[str]"
 
 

@@ -19,8 +19,6 @@ from typing import IO, Any, TypeAlias, TypeVar
 
 from cascade.exceptions import MissingExtraError
 
-__all__ = ["READERS", "Columns", "FileFormat", "LineError", "Row", "StreamError", "require_pyarrow"]
-
 
 class FileFormat(enum.Enum):
     """How a file holds examples.

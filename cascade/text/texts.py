@@ -8,8 +8,6 @@ from typing import TypeAlias
 
 from cascade.exceptions import InputError
 
-__all__ = ["RowText", "Text", "check_texts", "is_ascii", "read_texts", "repair_row", "repair_text"]
-
 Text: TypeAlias = "str | tuple[str, str] | list[str] | Mapping[str, str]"
 """What a caller may give."""
 

@@ -23,8 +23,6 @@ from cascade.text.texts import RowText, Text, is_ascii, read_texts, repair_row, 
 from cascade.text.truncation import SpecialTokenLayout, fit_rows
 from cascade.text.wordpiece import AsciiWordPiece, ChunkTable, EncodedRows
 
-__all__ = ["SpecialTokens", "Text", "Tokenizer"]
-
 CHUNK = 4096  # texts encoded at once: bounds the memory that the Rust tokenizer's results take
 WORDS_KEPT = 65_536
 Pool: TypeAlias = Callable[[], AbstractContextManager[object]]

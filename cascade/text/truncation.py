@@ -8,8 +8,6 @@ import numpy as np
 
 from cascade.core.rows import BoolArray, IntArray, Rows, offsets_of, ranges
 
-__all__ = ["SpecialTokenLayout", "fit_rows"]
-
 
 @dataclass(frozen=True)
 class SpecialTokenLayout:

@@ -20,8 +20,6 @@ from cascade.exceptions import InputError
 from cascade.text.texts import check_texts, repair_text
 from cascade.text.tokenizer import CHUNK, SpecialTokens, Tokenizer
 
-__all__ = ["Sentence", "TextWords", "WordEncoder", "check_sentences", "encode_texts", "encode_words", "grouped"]
-
 Sentence: TypeAlias = Sequence[str]
 
 REMEDY = 'give lists of words, as in [["two", "words"]], or texts to predict_texts'

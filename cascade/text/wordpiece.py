@@ -26,8 +26,6 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from cascade.core.rows import BoolArray, IntArray, Rows, concatenate
 from cascade.text.texts import RowText
 
-__all__ = ["AsciiWordPiece", "ChunkTable", "EncodedRows"]
-
 # No ASCII text can hold these two, so no chunk of a text can be mistaken for them.
 ROW_END, FIRST_END = "\x80", "\x81"
 # What the table holds in place of ids, all below every token id.

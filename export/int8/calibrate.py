@@ -17,8 +17,6 @@ from cascade_export.packed.chain import ChainRanges, chain_logits, chain_ranges,
 from cascade_export.packed.graphs import TierTwoGraphs
 from cascade_export.texts import Agreement, Sample
 
-__all__ = ["Quantised", "quantise_tier1", "quantise_tier2"]
-
 RANGE_ROWS = 512  # min-max ranges no longer move after some hundred texts
 T = TypeVar("T", onnx.ModelProto, TierTwoGraphs)
 

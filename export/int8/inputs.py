@@ -16,8 +16,6 @@ from onnx import NodeProto, helper
 from cascade_export.int8.linears import Origin, constants_of, lookup, movement, readers_of
 from cascade_export.int8.ranges import Ranges
 
-__all__ = ["Uint8Input", "uint8_input"]
-
 
 @dataclass(frozen=True, eq=False)
 class Uint8Input:

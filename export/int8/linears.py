@@ -12,8 +12,6 @@ from onnx import NodeProto, helper, numpy_helper
 
 from cascade.core.rows import FloatArray
 
-__all__ = ["Linear", "Origin", "attribute", "constants_of", "linears", "lookup", "movement", "readers_of"]
-
 Origin: TypeAlias = tuple[str, list[NodeProto]]
 """What a tensor is made of, and the nodes that make it, in order; the last makes the tensor itself."""
 

@@ -23,8 +23,6 @@ from cascade_export.int8.linears import attribute, constants_of
 from cascade_export.int8.ranges import Ranges
 from cascade_export.int8.rewriting import MICROSOFT, Rewriting, int8_weight, rebuild
 
-__all__ = ["quantise_linears", "quantise_tables"]
-
 # Below these a scale per row costs more than int8 saves: a weight per token, two token types.
 MIN_TABLE_WIDTH, MIN_TABLE_ROWS = 8, 5
 SMOOTHING = 0.8

@@ -15,8 +15,6 @@ from onnx import NodeProto, helper
 
 from cascade_export.int8.rewriting import MICROSOFT, Rewriting, int8_weight
 
-__all__ = ["quantise_by_row"]
-
 LARGEST, LAST_AXIS, LEAST, ONE, ZERO = "rows_largest", "rows_last_axis", "rows_least", "rows_one", "rows_zero"
 CONSTANTS = {
     LARGEST: np.array(127, np.float32),

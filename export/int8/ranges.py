@@ -12,8 +12,6 @@ from onnx import TensorProto, helper, numpy_helper
 from cascade.core.rows import FloatArray
 from cascade_export.int8.linears import linears
 
-__all__ = ["Ranges", "watched", "widen"]
-
 AXES = "watched/axes"
 
 

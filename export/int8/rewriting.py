@@ -11,8 +11,6 @@ from onnx import NodeProto, helper, numpy_helper
 from cascade.core.rows import FloatArray
 from cascade_export.int8.linears import Linear, attribute, linears
 
-__all__ = ["MICROSOFT", "Rewriting", "int8_weight", "rebuild"]
-
 MICROSOFT = "com.microsoft"
 
 

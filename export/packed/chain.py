@@ -24,9 +24,6 @@ from cascade_export.packed.graphs import TierTwoGraphs
 
 import onnxruntime as ort  # isort: skip  # after cascade.runtime, which tells it not to report home
 
-__all__ = ["ChainRanges", "Outputs", "chain_logits", "chain_ranges", "in_order", "padded_logits", "padded_ranges"]
-__all__ += ["session"]
-
 Outputs: TypeAlias = dict[str, Array]
 ChainRanges: TypeAlias = list[dict[str, Ranges]]
 """What goes into the linear layers of a second tier, by name: of `embed`, and of each stage."""

@@ -15,8 +15,6 @@ from cascade.engine.packing import FEEDS, Packing
 from cascade_export.packed.stages import PackedModel, PackedStage
 from cascade_export.tracing import Axes, trace
 
-__all__ = ["TierTwoGraphs", "export_tier2"]
-
 AXES: dict[str, Axes] = {
     "hidden": ("tokens",),
     "head_gather": ("rows", "", "longest"),

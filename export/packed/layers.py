@@ -19,8 +19,6 @@ from transformers.activations import ACT2FN
 
 from cascade.training.models.families import Family, LayerParts
 
-__all__ = ["PackedEmbed", "PackedLayer", "activation"]
-
 
 class PackedEmbed(nn.Module):
     """Word, position and type embeddings, LayerNorm and, where there is one, a projection to the layers' width."""

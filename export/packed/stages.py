@@ -18,8 +18,6 @@ from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
 from cascade_export.packed.layers import PackedEmbed, PackedLayer, activation
 
-__all__ = ["PackedModel", "PackedStage", "pack"]
-
 _ATTENTION = ("hidden", "head_gather", "bias", "head_scatter")
 _INPUTS = {
     "first": (*_ATTENTION, "firsts"),

@@ -23,7 +23,8 @@ from cascade.policies.exits import AtExit, any_of, never
 from cascade.policies.routing import Budget, defer_all, defer_none
 from cascade.policies.unit_exits import ExitByToken, TokenExit
 from cascade.policies.windows import Windows
-from cascade.text.tokenizer import Text, Tokenizer
+from cascade.text.texts import Text
+from cascade.text.tokenizer import Tokenizer
 from cascade.training.models.backbone import CLASSIFICATION, TAGGING
 from cascade_export import Calibration, CardOptions, ExportOptions, Int8, export_bundle, verify
 from cascade_export import export as export_module

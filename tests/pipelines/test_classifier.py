@@ -12,7 +12,7 @@ from cascade.pipelines.classifier import Classifier
 from cascade.policies.batching import FixedSize, SortedByLength, TokenBudget
 from cascade.policies.exits import AtExit, never
 from cascade.policies.routing import Threshold, defer_all, defer_none
-from cascade.text.tokenizer import Text
+from cascade.text.texts import Text
 from tests.models.toy import toy_bundle
 
 TEXTS: list[Text] = [

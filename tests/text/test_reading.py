@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade.exceptions import DataError, MissingExtraError, OptionError
-from cascade.text.reading import Example, FileFormat, OnError, read_examples
+from cascade.text.reading import Example, OnError, read_examples
+from cascade.text.records import FileFormat
 
 RECORDS: list[dict[str, Any]] = [
     {"text": "a good film", "label": "positive"},

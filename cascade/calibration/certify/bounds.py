@@ -19,8 +19,6 @@ from cascade.core.checks import check_inside
 from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 
-__all__ = ["examples_needed", "fixed_sequence", "p_value", "upper_limit"]
-
 Table = npt.NDArray[np.float64]
 
 

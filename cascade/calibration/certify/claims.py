@@ -15,8 +15,6 @@ from typing import Any, ClassVar, TypeAlias
 
 from cascade.core.checks import check_inside
 
-__all__ = ["Agreement", "Claim", "MaxDrop", "RiskTarget", "Unit"]
-
 FULL = "tier 2 at full depth"
 
 

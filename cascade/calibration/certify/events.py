@@ -11,8 +11,6 @@ from cascade.calibration.certify.claims import Claim, MaxDrop, RiskTarget
 from cascade.calibration.runs import Run, Sample
 from cascade.core.rows import BoolArray, IntArray
 
-__all__ = ["Figures", "by_class", "count", "differ", "figures_of", "lost"]
-
 
 @dataclass(frozen=True)
 class Figures:

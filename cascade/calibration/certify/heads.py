@@ -22,8 +22,6 @@ from cascade.core.confidence import answers as answers_of
 from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.policies.exits import ExitPolicy
 
-__all__ = ["Curve", "Heads", "Risk"]
-
 LEAST = 1e-5  # a risk below which nothing is tried
 Risk = npt.NDArray[np.float64]
 _NEAREST = 1e-7  # float32 has nothing nearer to 1

@@ -13,8 +13,6 @@ from cascade.calibration.certify.outcomes import Certified, Outcome
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 
-__all__ = ["data_of", "issue"]
-
 SAFER = 12  # settings that a certificate keeps to fall back on
 
 

@@ -21,8 +21,6 @@ from cascade.exceptions import OptionError
 from cascade.policies.learned_routing import Learned, features
 from cascade.policies.routing import RoutingState
 
-__all__ = ["better_router", "fit_router", "helps"]
-
 TOP = 3  # probabilities that the model sees
 FEWEST = 10  # examples that tier 2 helps, below which nothing is learned
 FOLDS = 5

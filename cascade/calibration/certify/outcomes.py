@@ -11,8 +11,6 @@ from cascade.calibration.temperature import Temperatures
 from cascade.core.rows import IntArray
 from cascade.policies.settings import Policies
 
-__all__ = ["Certified", "Outcome", "Refused", "Step", "Tested"]
-
 
 @dataclass(frozen=True)
 class Step:

@@ -25,8 +25,6 @@ from cascade.calibration.ranked import Ranked, Tuned
 from cascade.calibration.runs import two_tiers
 from cascade.calibration.texts import TextAnswers
 
-__all__ = ["PathGrid", "text_path"]
-
 SPENT = 0.6  # of the bound, where paths are compared: about what a test of some thousand examples allows
 REACH = 3.0  # how far a path goes, as a multiple of the bound: the guess may be too high
 FLOOR = 0.5  # of the bound, that a cap or a blend may lose wherever tier 1 and exits are left alone

@@ -24,8 +24,6 @@ from cascade.calibration.runs import Run, Sample
 from cascade.core.rounding import percent, percent_up
 from cascade.exceptions import OptionError
 
-__all__ = ["Chosen", "certify", "check_labels", "disagreement_limit"]
-
 S = TypeVar("S", bound=Sample)
 
 SHOWN = 8  # classes in a message

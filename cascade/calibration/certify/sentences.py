@@ -24,8 +24,6 @@ from cascade.calibration.thresholds.words import WordGrid
 from cascade.exceptions import OptionError
 from cascade.pipelines.tagger import Tagger
 
-__all__ = ["calibrate_sentences", "certify_sentences"]
-
 FEWEST = 10  # sentences; fewer say nothing
 CHOOSERS = 500  # sentences that the path is chosen on, at most: more would take long and leave fewer for the test
 CHOSEN = 0.3

@@ -13,8 +13,6 @@ from cascade.core.checks import check_inside
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
 
-__all__ = ["Split"]
-
 CHOOSERS = 10  # examples that choose, at least, where the test needs nearly all
 
 

@@ -25,8 +25,6 @@ from cascade.core.confidence import answers as answers_of
 from cascade.core.rows import IntArray
 from cascade.pipelines.classifier import Classifier
 
-__all__ = ["calibrate_texts", "certify_texts", "confirmed"]
-
 FEWEST = 20  # texts, below which there is nothing to choose from
 ENOUGH = 100  # of the choosing share; temperatures of fewer are worth less than the bundle's
 CHOOSERS = 5000  # texts that choose, at most

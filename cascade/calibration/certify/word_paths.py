@@ -27,8 +27,6 @@ from cascade.policies.exits import never
 from cascade.policies.routing import defer_all, defer_none
 from cascade.policies.windows import Windows, whole_sentences
 
-__all__ = ["GRID", "Reach", "word_path"]
-
 CAREFUL = 4  # thresholds
 T = TypeVar("T")
 

@@ -25,7 +25,6 @@ except ImportError as error:  # pragma: no cover - exercised in a subprocess by 
         'pip install "cascade-encoder[calibrate]", or leave out --png'
     ) from error
 
-__all__ = ["draw", "save_png"]
 
 SIZE, DPI = (8.0, 4.6), 150
 HIGHEST = 3.0  # of the axis, as a multiple of the bound

@@ -15,8 +15,6 @@ from cascade.calibration.costs import Costs
 from cascade.runtime.host import host
 from cascade.runtime.threads import available_cpus
 
-__all__ = ["machine", "outcome_json"]
-
 
 def outcome_json(
     outcome: Outcome,

@@ -19,8 +19,6 @@ from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.routing import Threshold, defer_none
 
-__all__ = ["Plain", "within_budget", "within_latency"]
-
 TIMED = 500  # items that a setting is timed on, at most
 HALVINGS = 7  # of the share to defer, while a latency is looked for
 REPEATS = 2  # of each timing; the faster one counts

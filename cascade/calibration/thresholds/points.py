@@ -19,8 +19,6 @@ from cascade.policies.routing import Router
 from cascade.policies.settings import Policies
 from cascade.policies.windows import WindowPolicy
 
-__all__ = ["Point", "Tried", "choose_words", "front"]
-
 TRIES = 16
 ENOUGH = 5
 

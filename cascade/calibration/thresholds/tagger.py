@@ -20,8 +20,6 @@ from cascade.policies.settings import Policies
 from cascade.policies.windows import whole_sentences
 from cascade.text.entity_f1 import check_bio, entity_f1
 
-__all__ = ["Operated", "choose_tagger"]
-
 RUNS = 2  # of each point; the faster one counts
 WIDEST = 0.02  # points that lose more are of no interest
 

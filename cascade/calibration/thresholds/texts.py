@@ -24,8 +24,6 @@ from cascade.exceptions import OptionError
 from cascade.policies.exits import ExitPolicy
 from cascade.policies.routing import Router, defer_all, defer_none
 
-__all__ = ["Grid", "choose", "replay"]
-
 Table = npt.NDArray[np.float64]
 
 

@@ -27,8 +27,6 @@ from cascade.policies.tuning import Tunable
 from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import WindowPolicy, Windows, WindowState, whole_sentences
 
-__all__ = ["EXITS", "WordGrid", "replay_words", "word_exits"]
-
 EXITS: tuple[Tunable, ...] = tuple(TokenExit(0.5, window=window) for window in (1, 3, 5))
 
 

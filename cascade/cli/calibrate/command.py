@@ -13,8 +13,6 @@ import click
 from cascade.cli.calibrate.options import CalibrateOptions
 from cascade.exceptions import OptionError
 
-__all__ = ["calibrate"]
-
 UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
 
 

@@ -17,8 +17,6 @@ from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
 from cascade.text.reading import Example, read_examples
 
-__all__ = ["Sentences", "Texts", "known_files"]
-
 SHOWN = 8
 
 

@@ -9,8 +9,6 @@ from cascade.core.checks import check_inside
 from cascade.core.files import refuse_same_file
 from cascade.exceptions import DataError, OptionError
 
-__all__ = ["CalibrateOptions"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrateOptions:

@@ -31,8 +31,6 @@ from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import never
 from cascade.policies.settings import Policies
 
-__all__ = ["choose_plainly"]
-
 DROPS = (0.0, 0.0025, 0.005, 0.01, 0.02)  # shown beside the one that was asked for
 BLENDS = (0.3, 0.6)
 HEAD = ("", "allowed", "accuracy", "drop", "deferred", "mean layer", "speed-up", "blend", "router", "exit policy")

@@ -37,8 +37,6 @@ from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import never
 from cascade.text.reading import Example
 
-__all__ = ["run"]
-
 REFUSED = 1
 
 

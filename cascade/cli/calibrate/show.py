@@ -14,8 +14,6 @@ from cascade.calibration.certify.outcomes import Certified, Outcome, Refused
 from cascade.cli.show import duration
 from cascade.core.rounding import percent, percent_up
 
-__all__ = ["shown"]
-
 ASKED_ONCE = (
     "Take new examples for it and leave these out: adding to them and asking again makes a false guarantee likelier "
     "(of a setting whose true rate is the bound 4 % pass one look, 9 % five and 14 % twenty)."

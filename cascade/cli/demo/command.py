@@ -11,8 +11,6 @@ from cascade.exceptions import BundleNotFoundError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 
-__all__ = ["demo"]
-
 CLASSIFIERS = ("sentiment", "intents")
 TAGGER = "pos"
 

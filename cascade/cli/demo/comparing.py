@@ -17,8 +17,6 @@ from cascade.core.results import Predictions, TagPredictions
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all
 
-__all__ = ["Comparison", "compare"]
-
 REPETITIONS = 5
 PATIENCE = 4.0  # seconds of timing; a slow machine gets fewer repetitions
 FASTER = 1.05  # ratio from which the cascade counts as faster

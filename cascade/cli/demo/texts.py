@@ -17,8 +17,6 @@ from cascade.core.results import Predictions
 from cascade.exceptions import BundleError
 from cascade.pipelines.classifier import Classifier
 
-__all__ = ["Sentence", "sentences", "shown"]
-
 SHOWN = 14  # rows of the table
 
 

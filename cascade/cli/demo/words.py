@@ -19,8 +19,6 @@ from cascade.core.console import table
 from cascade.core.results import Route, Routes
 from cascade.pipelines.tagger import Tagger
 
-__all__ = ["sentences", "shown"]
-
 SHOWN = 8  # sentences word by word
 COLOURS = ("green", "yellow", "magenta", "red")  # of tier 2, from its first layers to its last
 TIER1 = "cyan"

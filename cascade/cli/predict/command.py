@@ -22,9 +22,8 @@ from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import MaxProbability
 from cascade.policies.routing import Budget, Threshold
 from cascade.text.entities import AggregationStrategy
-from cascade.text.reading import FileFormat, OnError, read_examples
-
-__all__ = ["predict"]
+from cascade.text.reading import OnError, read_examples
+from cascade.text.records import FileFormat
 
 STDIN = 0
 WITH_LISTS = ("jsonl", "ndjson", "parquet")  # formats in which a column can hold lists

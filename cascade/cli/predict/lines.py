@@ -25,8 +25,6 @@ from cascade.pipelines.tagger import Tagger
 from cascade.text.entities import AggregationStrategy, Entity
 from cascade.text.reading import Example
 
-__all__ = ["Lines", "Writer", "entities", "labels", "tags"]
-
 BUFFER = 1024  # sentences or texts that go through tier 1 together
 ROUTE = ("tier", "exit", "confidence")
 

@@ -8,11 +8,10 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from cascade.exceptions import OptionError
-from cascade.monitoring.monitor import Monitor, MonitorState
+from cascade.monitoring.monitor import Monitor
+from cascade.monitoring.state import MonitorState
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
-
-__all__ = ["ON_ALARM", "in_words", "watch"]
 
 SAFER: Final = "safer"
 ON_ALARM: Final = ("warn", SAFER)
