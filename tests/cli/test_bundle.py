@@ -49,14 +49,6 @@ def test_predict_says_what_the_classifier_says(run: Command, bundle: Path) -> No
     ]
 
 
-def test_many_rows_keep_their_order(run: Command, bundle: Path) -> None:
-    texts = [" ".join(["good", "bad", "film", "not"][number % 4 :]) for number in range(1500)]
-    done = run("predict", str(bundle), stdin="\n".join(texts))
-    lines = [json.loads(line) for line in done.out.splitlines()]
-    assert [line["line"] for line in lines] == list(range(1, 1501))
-    assert [line["label"] for line in lines[:4]] * 375 == [line["label"] for line in lines]
-
-
 def test_rows_that_lose_tokens_are_counted(run: Command, bundle: Path) -> None:
     long = "good film " * 200
     rows = [{"text": "good"}, {"text": long, "text_pair": long}, {"text": "bad", "text_pair": "bad"}] * 400

@@ -153,12 +153,6 @@ def test_a_bad_line_stops(run: Command) -> None:
     assert "line 2" in done.err
 
 
-def test_bad_lines_are_skipped(run: Command) -> None:
-    done = run("predict", "m", "--format", "jsonl", "--on-error", "skip", stdin=BROKEN)
-    assert done.status == 0
-    assert [(line["line"], line["label"]) for line in lines(done.out)] == [(1, "positive"), (4, "negative")]
-
-
 def test_bad_lines_become_null(run: Command) -> None:
     done = run("predict", "m", "--format", "jsonl", "--on-error", "null", "--routes", stdin=BROKEN)
     assert done.status == 0

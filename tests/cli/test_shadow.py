@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from cascade.monitoring.state import MonitorState
 from cascade.pipelines.classifier import Classifier
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all
-from tests.models.certificates import certificate_of
 from tests.models.cli import Command
 from tests.models.toy import toy_bundle
 from tests.models.toy_tags import tag_bundle
@@ -100,13 +98,6 @@ def test_a_safer_setting(run: Command, clf: Classifier, folder: str) -> None:
     full = clf.with_router(defer_all).with_exit_policy(never)
     assert labels(done.out)[:100] == clf.predict(texts[:100]).labels
     assert labels(done.out)[-500:] == full.predict(texts[-500:]).labels != clf.predict(texts[-500:]).labels
-
-
-def test_bound_of_the_certificate(run: Command, clf: Classifier, tmp_path: Path) -> None:
-    clf.save_pretrained(tmp_path / "certified", certificate=certificate_of(clf.bundle.manifest))
-    done = run("predict", str(tmp_path / "certified"), "--shadow", "0.1", "--on-alarm", "warn", stdin=TEXTS)
-    assert done.status == 0
-    assert done.err.endswith(" (bound 2.42%)\n")
 
 
 @pytest.mark.parametrize(
