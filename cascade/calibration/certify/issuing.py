@@ -18,14 +18,9 @@ SAFER = 12  # settings that a certificate keeps to fall back on
 
 def data_of(file: Path, outcome: Outcome) -> Data:
     """What a certificate says about its examples; the file is read once more for its hash."""
-    with file.open("rb") as source:
-        digest = hashlib.sha256()
-        while block := source.read(1 << 20):
-            digest.update(block)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     chosen_on = len(outcome.chosen_on)
-    return Data(
-        name=file.name, sha256=digest.hexdigest(), examples=chosen_on + len(outcome.tested_on), chosen_on=chosen_on
-    )
+    return Data(name=file.name, sha256=digest, examples=chosen_on + len(outcome.tested_on), chosen_on=chosen_on)
 
 
 def issue(

@@ -52,14 +52,8 @@ def text_path(
 ) -> tuple[Step, ...]:
     """Settings in the order in which they are to be tested, safest first: rising in risk, falling in cost.
 
-    Args:
-        answers: of the choosing share. Windows of a long text count as one example each.
-        ask: what is bounded.
-        tuned: whose thresholds are moved.
-        grid: `PathGrid()` if left out.
-
-    Returns:
-        May be empty: where nothing that was tried is cheaper than tier 2 at full depth.
+    `answers` are of the choosing share; windows of a long text count as one example each. The path may be empty: where
+    nothing that was tried is cheaper than tier 2 at full depth.
     """
     grid = grid or PathGrid()
     best: tuple[float, _Line] | None = None

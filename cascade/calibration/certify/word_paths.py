@@ -63,18 +63,10 @@ def word_path(
     reach: Reach | None = None,
     progress: Stages = no_progress,
 ) -> tuple[Step, ...]:
-    """Settings whose risk rises and whose cost falls.
+    """Settings whose risk rises and whose cost falls, chosen on these sentences, which have costs.
 
-    Args:
-        answers: the choosing share, with costs.
-        ask: what will be tested, on whole sentences.
-        grid: what is replayed.
-        reach: `Reach()` if left out.
-        progress: of two stages.
-
-    Returns:
-        Their risk is a guess: half what the claim counts, half what the number of differing answers makes likely. May
-        be empty: then nothing on the grid is cheaper than tier 2 at full depth.
+    Their risk is a guess: half what the claim counts, half what the number of differing answers makes likely. The path
+    may be empty: then nothing on the grid is cheaper than tier 2 at full depth.
     """
     reach, sentences = reach or Reach(), answers.fitting()
     if not len(sentences):

@@ -34,12 +34,7 @@ class Plain:
 
 
 def within_budget(pipeline: Classifier | Tagger, items: Sequence[Any], share: float) -> Plain:
-    """The threshold below which this share of the examples' texts (or words) lies.
-
-    Args:
-        pipeline: its exits and windows stay as they are.
-        items: texts, or sentences of words.
-        share: in (0, 1).
+    """The threshold below which this share, in (0, 1), of the units of texts or sentences lies; exits stay as they are.
 
     Raises:
         OptionError: another share.
@@ -50,11 +45,6 @@ def within_budget(pipeline: Classifier | Tagger, items: Sequence[Any], share: fl
 
 def within_latency(pipeline: Classifier | Tagger, items: Sequence[Any], seconds: float) -> Plain:
     """The threshold that defers most while an item costs at most so many seconds on average, measured here.
-
-    Args:
-        pipeline: its exits and windows stay as they are.
-        items: texts, or sentences of words.
-        seconds: above 0.
 
     Raises:
         OptionError: a time that is none, or one that even the first tier alone exceeds.

@@ -91,7 +91,7 @@ def choose_words(
     tries: int = TRIES,
     enough: int = ENOUGH,
 ) -> list[Tried]:
-    """Run the cheapest points until some keep the bound.
+    """Run the cheapest points until some keep the bound; the points that were run, in order. May be none.
 
     A point that loses more than was allowed makes the replay's drop count for as much less from then on: what halted
     words do to the others is not in it.
@@ -103,9 +103,6 @@ def choose_words(
         max_drop: how much less is allowed.
         tries: points that are run at most.
         enough: points that have to keep the bound; of one router, windows and blend only one is looked for.
-
-    Returns:
-        Those that were run, in order; the fastest one within the bound is `min(..., key=seconds)` of them. May be none.
     """
     check_share("max_drop", max_drop, "0.005 is half a point")
     allowed, tried = max_drop, list[Tried]()

@@ -53,16 +53,9 @@ def replay(
     grid: Grid | None = None,
     tuned: Tuned | None = None,
 ) -> Iterator[Point]:
-    """Every point of a grid.
+    """Every point of a grid, from what the tiers say about labelled texts; see `choose`.
 
-    Args:
-        answers: what the tiers say about labelled texts. Windows of a long text count as one example each.
-        blend: how much tier 1's answer counts beside tier 2's.
-        grid: `Grid()` if left out.
-        tuned: whose thresholds are replayed.
-
-    Raises:
-        OptionError: texts without labels.
+    Windows of a long text count as one example each.
     """
     made = _Replay(answers, Ranked.of(answers, tuned or Tuned(), blend=blend), grid or Grid())
     tables = made.of_grid()

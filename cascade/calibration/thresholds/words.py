@@ -85,8 +85,7 @@ def replay_words(
     Args:
         answers: sentences that fit both tiers, with costs.
         goal: number of the label of each word that counts as right; -1 is never right. Shape `(words,)`.
-        max_drop: points that lose more are left out, and so are those that another exit policy of the same kind (with
-            the same router and windows) makes both cheaper and as accurate; the kinds are fixed depth and exits.
+        max_drop: points that lose more are left out, and so are those that another of the same kind beats.
         grid: `WordGrid()` if left out.
         progress: called with the number of words that tier 2 read, whenever it has.
 
