@@ -22,6 +22,7 @@ from cascade.engine.live import HALTED
 from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
 from cascade.engine.tier import Progress, Readable, as_inputs
+from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.runtime.timing import Timed
@@ -38,11 +39,11 @@ def observe_texts(
 
     `progress` is called with texts or their rows done, twice for each: once per tier.
     """
+    tier1, tier2 = _two_tiers(classifier)
     begin = time.perf_counter()
     inputs = Inputs.of(texts, classifier.tokenizer)
     encoded = inputs.encode()
     seconds = time.perf_counter() - begin
-    tier1, tier2 = classifier.tier1, classifier.tier2
     first, second, costs = run_both(tier1, tier2, inputs, encode_seconds=seconds, progress=progress)
     return TextAnswers(
         tier1=first,
@@ -64,10 +65,11 @@ def observe_sentences(
 
     `progress` is called with words done, three times for each at most.
     """
+    tier1, tier2 = _two_tiers(tagger)
     begin = time.perf_counter()
     words = encode_words(tagger.tokenizer, sentences)
     seconds = time.perf_counter() - begin
-    answers = WordAnswers(tagger.tier1, tagger.tier2, tagger.decoding, words, truth, encode_seconds=seconds)
+    answers = WordAnswers(tier1, tier2, tagger.decoding, words, truth, encode_seconds=seconds)
     answers = replace(answers, at_full=answers.full)
     if progress is not None:
         progress(len(words))
@@ -75,7 +77,7 @@ def observe_sentences(
     some = some.select(np.arange(min(MEASURED, len(some))))
     if not len(some.words):
         return answers
-    costs = run_both(tagger.tier1, tagger.tier2, some.words, encode_seconds=some.encode_seconds, progress=progress)[2]
+    costs = run_both(tier1, tier2, some.words, encode_seconds=some.encode_seconds, progress=progress)[2]
     return replace(answers, costs=replace(costs, halted=tuple(HALTED * stage for stage in costs.stages)))
 
 
@@ -121,3 +123,13 @@ def run_both(
         always=encode_seconds / tokens,
     )
     return first.probabilities, second, costs
+
+
+def _two_tiers(pipeline: Classifier | Tagger) -> tuple[SingleExit, MultiExit]:
+    kinds = [type(tier) for tier in pipeline.tiers]
+    if kinds != [SingleExit, MultiExit]:
+        raise OptionError(
+            "calibration needs two tiers, of which the second has exits, got "
+            f"{', '.join(kind.__name__ for kind in kinds)}; set the policies of other cascades by hand"
+        )
+    return pipeline.tier1, pipeline.tier2

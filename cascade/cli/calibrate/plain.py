@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def _row(point: Point, name: str, *, chosen: bool) -> list[str]:
 
 def _figures(point: Point) -> dict[str, Any]:
     names = ("accuracy", "drop", "deferred", "mean_layer", "cost")
-    return {name: value for name, value in asdict(point).items() if name in names}
+    return {name: None if math.isnan(value := getattr(point, name)) else value for name in names}
 
 
 def _written(
