@@ -82,8 +82,6 @@ def as_text(made: Profile, facts: Mapping[str, Any]) -> str:
     blocks = [
         "Milliseconds of one batch (medians):",
         _times(made),
-        "Cost model: fixed + per token + per row + per token x longest row; errors at points left out of the fit.",
-        _models(made),
         f"Share of the time by operator, {made.reference.name} tokens:",
         _operators(made),
         f"Against the host's own peak, {made.reference.name} tokens:",
@@ -100,7 +98,15 @@ def as_text(made: Profile, facts: Mapping[str, Any]) -> str:
 
 def as_json(made: Profile, facts: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
     """Everything, in pytest-benchmark's shape: an entry per part and point, and one per large product."""
-    parts_of = {f"{key} {point.name}": {"part": key, **asdict(point.size)} for key, point in made.seconds}
+    parts_of = {
+        f"{key} {point.name}": {
+            "part": key,
+            "rows": len(point.lengths),
+            "tokens": point.tokens,
+            "longest": max(point.lengths),
+        }
+        for key, point in made.seconds
+    }
     entries = [
         benchmark(
             "profile" if name in parts_of else "peak",
@@ -116,7 +122,6 @@ def as_json(made: Profile, facts: Mapping[str, Any], details: Mapping[str, Any])
         entries,
         details=dict(details),
         orders=made.turns.orders,
-        cost_models={key: asdict(found) for key, found in made.models.items()},
         reference=made.reference.name,
         operators={key: asdict(seen) for key, seen in made.operators.items()},
         shares_of_peak={key: asdict(share) for key, share in made.shares.items()},
@@ -125,27 +130,9 @@ def as_json(made: Profile, facts: Mapping[str, Any], details: Mapping[str, Any])
 
 def _times(made: Profile) -> str:
     rows = [
-        [point.name, str(point.size.tokens), *(f"{_ms(made, key, point):.2f}" for key in made.keys)]
-        for point in made.points
+        [point.name, str(point.tokens), *(f"{_ms(made, key, point):.2f}" for key in made.keys)] for point in made.points
     ]
     return grid(["rows x longest", "tokens", *made.keys.values()], rows)
-
-
-def _models(made: Profile) -> str:
-    head = ["", "fixed µs", "token µs", "row µs", "token x longest ns", "median error", "largest"]
-    rows = [
-        [
-            made.keys[key],
-            f"{found.fixed * 1e6:.0f}",
-            f"{found.per_token * 1e6:.2f}",
-            f"{found.per_row * 1e6:.2f}",
-            f"{found.per_token_and_longest * 1e9:.2f}",
-            f"{found.median_error:.0%}",
-            f"{found.largest_error:.0%}",
-        ]
-        for key, found in made.models.items()
-    ]
-    return grid(head, rows)
 
 
 def _operators(made: Profile) -> str:

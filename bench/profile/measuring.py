@@ -8,13 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
 
 from cascade.core.statistics import Interval, median_interval
 from cascade.exceptions import OptionError
-from cascade_bench.profile.cost_model import CostModel, fit
 from cascade_bench.profile.operators import Operators, look
 from cascade_bench.profile.parts import Part, Point
 from cascade_bench.profile.peak import LARGE, runner
@@ -29,7 +27,6 @@ class Profile:
         points: of the grid.
         keys: the parts' keys and names.
         seconds: by part and point, of one run, by repeat.
-        models: by part.
         operators: by part, at the reference point.
         reference: the point with most tokens, where operators and shares were taken.
         rates: operations per second of the large products, by precision.
@@ -41,7 +38,6 @@ class Profile:
     points: tuple[Point, ...]
     keys: Mapping[str, str]
     seconds: Mapping[tuple[str, Point], list[float]]
-    models: Mapping[str, CostModel]
     operators: Mapping[str, Operators]
     reference: Point
     rates: Mapping[str, Interval]
@@ -69,9 +65,9 @@ def measure(
         clock: gives seconds.
 
     Raises:
-        OptionError: fewer points than a cost model needs.
+        OptionError: no points.
     """
-    reference = max(grid, key=lambda point: (point.size.tokens, -point.size.longest), default=None)
+    reference = max(grid, key=lambda point: (point.tokens, -max(point.lengths)), default=None)
     if reference is None:
         raise OptionError("the grid must have points, got none; give rows and lengths")
     operators = {part.key: look(part.backend, part.feeds(np.array(reference.lengths))) for part in found}
@@ -79,13 +75,11 @@ def measure(
     runs |= {f"{part.key} {point.name}": _bound(part, point) for part in found for point in grid}
     turns = interleave(runs, repeats=repeats, progress=progress, clock=clock)
     seconds = {(part.key, point): turns.there(f"{part.key} {point.name}") for part in found for point in grid}
-    sizes = [point.size for point in grid]
     shares = {key: _share(seen, turns.seconds[f"{key} {reference.name}"], turns) for key, seen in operators.items()}
     return Profile(
         points=tuple(grid),
         keys={part.key: part.name for part in found},
         seconds=seconds,
-        models={part.key: fit(sizes, [median(seconds[part.key, point]) for point in grid]) for part in found},
         operators=operators,
         reference=reference,
         rates={

@@ -11,7 +11,6 @@ from cascade.core.rows import IntArray, Rows, offsets_of
 from cascade.engine.packing import FEEDS, Packing, padded
 from cascade.exceptions import OptionError
 from cascade.runtime.backend import Array, Backend, OnnxBackend
-from cascade_bench.profile.cost_model import Size
 from cascade_bench.systems.local import Model
 
 ROWS, LENGTHS = (1, 4, 16, 64), (8, 32, 128)
@@ -26,9 +25,9 @@ class Point:
     mixed: bool
 
     @property
-    def size(self) -> Size:
-        """For the cost model."""
-        return Size(len(self.lengths), sum(self.lengths), max(self.lengths))
+    def tokens(self) -> int:
+        """Of all rows together."""
+        return sum(self.lengths)
 
     @property
     def name(self) -> str:
@@ -65,7 +64,7 @@ def points(rows: Sequence[int], lengths: Sequence[int], *, max_length: int) -> l
         for longest in sorted({min(length, max_length) for length in lengths}):
             some = np.linspace(max(2, longest // 4), longest, count).round().astype(int)
             for point in (Point((longest,) * count, mixed=False), Point(tuple(some.tolist()), mixed=True)):
-                if point.size.tokens <= MOST_TOKENS and (count > 1 or not point.mixed):
+                if point.tokens <= MOST_TOKENS and (count > 1 or not point.mixed):
                     found[point] = None
     return list(found)
 
@@ -81,11 +80,8 @@ def parts(model: Model) -> list[Part]:
         return Rows(np.resize(ids, tokens), np.zeros(tokens, dtype=np.int64), offsets_of(lengths))
 
     def whole(lengths: IntArray) -> Mapping[str, Array]:
-        return dict(
-            zip(
-                ("input_ids", "attention_mask", "token_type_ids"), padded(batch(lengths), max_length=2**31), strict=True
-            )
-        )
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        return dict(zip(names, padded(batch(lengths), max_length=2**31), strict=True))
 
     def embed(lengths: IntArray) -> Mapping[str, Array]:
         made, positions = batch(lengths), Packing.of(lengths).position_ids(two.position_offset)

@@ -1,4 +1,4 @@
-"""The profile: cost models that are known, the profiler's events, products whose answer is known, the whole command."""
+"""The profile: the profiler's events, products whose answer is known, the whole command."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
-from cascade_bench.profile.cost_model import Size, fit
 from cascade_bench.profile.measuring import measure
 from cascade_bench.profile.operators import look, read
 from cascade_bench.profile.parts import Point, parts, points
@@ -23,43 +21,12 @@ from tests.bench.conftest import Run
 from tests.models.toy import WIDTH, toy_bundle
 from tests.models.toy_tags import tag_bundle
 
-SIZES = [Size(rows, rows * longest, longest) for rows in (1, 4, 16) for longest in (8, 32, 128)]
-SIZES += [Size(8, 100, 50), Size(16, 300, 64)]
-
-
-def test_a_known_cost_is_found_again() -> None:
-    model = fit(SIZES, [2e-4 + 5e-6 * s.tokens + 1e-5 * s.rows + 3e-8 * s.tokens * s.longest for s in SIZES])
-    assert model.fixed == pytest.approx(2e-4)
-    assert model.per_token == pytest.approx(5e-6)
-    assert model.per_row == pytest.approx(1e-5)
-    assert model.per_token_and_longest == pytest.approx(3e-8)
-    assert model.largest_error == pytest.approx(0, abs=1e-9)
-
-
-def test_no_weight_is_negative() -> None:
-    # More rows at equal tokens cost less here; a free fit would give rows a negative weight.
-    model = fit(SIZES, [1e-3 + 5e-6 * s.tokens - 1e-5 * s.rows for s in SIZES])
-    assert model.per_row == 0
-    assert min(model.fixed, model.per_token, model.per_token_and_longest) >= 0
-    assert 0 < model.median_error < 0.2
-
-
-def test_the_error_is_that_of_points_left_out() -> None:
-    seconds = [1e-6 * s.tokens for s in SIZES]
-    seconds[0] *= 3
-    assert fit(SIZES, seconds).largest_error == pytest.approx(2 / 3, abs=0.01)  # a third of what that point took
-
-
-def test_too_few_points() -> None:
-    with pytest.raises(OptionError, match="a cost model needs at least 5 points of the grid, got 4; give more sizes"):
-        fit(SIZES[:4], [1.0] * 4)
-
 
 def test_the_grid() -> None:
     found = points((1, 4), (8, 64, 4000), max_length=32)
     assert [point.name for point in found] == ["1x8", "1x32", "4x8", "4x8 mixed", "4x32", "4x32 mixed"]
     assert found[-1] == Point((8, 16, 24, 32), mixed=True)
-    assert found[-1].size == Size(4, 80, 32)
+    assert found[-1].tokens == 80
     assert points((64,), (128,), max_length=512) == []  # more tokens than any batch has
 
 
@@ -138,15 +105,15 @@ def test_the_command(run: Run, tmp_path: Path, make: Callable[[Path], object]) -
     entries = {entry["fullname"]: entry for entry in read["benchmarks"]}
     assert entries["profile/stage-2 3x8 mixed"]["extra_info"]["tokens"] == 2 + 5 + 8
     assert any(entry["group"] == "peak" for entry in read["benchmarks"])
-    assert set(read["cost_models"]) == {"tier1", "embed", "stage-1", "stage-2", "stage-3"}
+    assert set(read["operators"]) == {"tier1", "embed", "stage-1", "stage-2", "stage-3"}
     assert read["reference"] == "3x8"
 
 
 def test_a_bad_grid(run: Run, bundle: Path) -> None:
     done = run("profile", bundle, "--rows", "1,none")
     assert done.err == "Error: --rows must be whole numbers with commas between, got 1,none; write 1,16,64\n"
-    done = run("profile", bundle, "--rows", "1", "--lengths", "4")
-    assert done.err == "Error: a cost model needs at least 5 points of the grid, got 1; give more sizes\n"
+    done = run("profile", bundle, "--rows", "128", "--lengths", "64")  # 8192 tokens
+    assert done.err == "Error: the grid must have points, got none; give rows and lengths\n"
 
 
 def test_without_onnx_the_extra_is_named() -> None:
