@@ -98,15 +98,7 @@ def as_text(made: Profile, facts: Mapping[str, Any]) -> str:
 
 def as_json(made: Profile, facts: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
     """Everything, in pytest-benchmark's shape: an entry per part and point, and one per large product."""
-    parts_of = {
-        f"{key} {point.name}": {
-            "part": key,
-            "rows": len(point.lengths),
-            "tokens": point.tokens,
-            "longest": max(point.lengths),
-        }
-        for key, point in made.seconds
-    }
+    parts_of = {f"{key} {point.name}": {"part": key, **point.facts} for key, point in made.seconds}
     entries = [
         benchmark(
             "profile" if name in parts_of else "peak",

@@ -112,7 +112,7 @@ def test_the_command(run: Run, tmp_path: Path, make: Callable[[Path], object]) -
 def test_a_bad_grid(run: Run, bundle: Path) -> None:
     done = run("profile", bundle, "--rows", "1,none")
     assert done.err == "Error: --rows must be whole numbers with commas between, got 1,none; write 1,16,64\n"
-    done = run("profile", bundle, "--rows", "128", "--lengths", "64")  # 8192 tokens
+    done = run("profile", bundle, "--rows", "5000", "--lengths", "8")  # 40000 tokens
     assert done.err == "Error: the grid must have points, got none; give rows and lengths\n"
 
 
