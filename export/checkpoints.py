@@ -14,7 +14,7 @@ from transformers import AutoConfig
 
 from cascade.exceptions import BundleError, CascadeError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.models.backbone import CLASSIFICATION, named_labels
+from cascade.training.models.config import CLASSIFICATION, named_labels
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
 from cascade_export.tasks import TASKS, Task

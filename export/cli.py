@@ -96,7 +96,7 @@ def export(
     from transformers.utils import logging
 
     from cascade.policies.routing import Threshold
-    from cascade.training import data, tag_data
+    from cascade.training.data.examples import Columns, TagColumns, read_sentences, read_texts
     from cascade_export.checkpoints import task_of
     from cascade_export.export import STEPS, export_bundle
     from cascade_export.options import CardOptions, ExportOptions
@@ -105,12 +105,12 @@ def export(
     logging.disable_progress_bar()
     task, found = task_of(tier2), None
     if calibration is not None and task.tags:
-        sentences = tag_data.read(calibration, columns=tag_data.TagColumns(tokens=tokens_column, tags=tags_column))
-        found = Calibration(sentences.words, sentences.tags, Path(calibration).name, _sha256(calibration))
+        sentences = read_sentences(calibration, columns=TagColumns(tokens=tokens_column, tags=tags_column))
+        found = Calibration(sentences.items, sentences.labels, Path(calibration).name, _sha256(calibration))
     elif calibration is not None:
-        columns = data.Columns(text=text_column, pair=pair_column, label=label_column)
-        texts = data.read(calibration, columns=columns, require_labels=False)
-        found = Calibration(texts.texts, texts.labels, Path(calibration).name, _sha256(calibration))
+        columns = Columns(text=text_column, pair=pair_column, label=label_column)
+        texts = read_texts(calibration, columns=columns, require_labels=False)
+        found = Calibration(texts.items, texts.labels, Path(calibration).name, _sha256(calibration))
     options = ExportOptions(
         int8=Int8(int8),
         agreement=agreement,

@@ -14,10 +14,9 @@ from cascade.policies.exits import MaxProbability
 from cascade.policies.unit_exits import TokenExit
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import WordEncoder
-from cascade.training.models.backbone import CLASSIFICATION, TAGGING
+from cascade.training.models.config import CLASSIFICATION, TAGGING
 from cascade.training.models.multi_exit import MultiExitModel
-from cascade.training.models.static import StaticForSequenceClassification
-from cascade.training.models.static_tagger import StaticForTokenClassification
+from cascade.training.models.static import StaticForSequenceClassification, StaticForTokenClassification
 from cascade.training.models.tagging import MultiExitTagger
 
 

@@ -18,7 +18,7 @@ from cascade.exceptions import DataError, OptionError
 from cascade.text.entity_f1 import entity_f1
 from cascade.text.texts import Text
 from cascade.text.tokenizer import Tokenizer
-from cascade.training.tag_data import has_entities
+from cascade.training.data.examples import has_entities
 from cascade_export.tasks import Task
 
 Targets: TypeAlias = npt.NDArray[np.int64]

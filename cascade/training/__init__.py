@@ -1,17 +1,15 @@
 """Training: multi-exit second tiers and distilled first tiers. Needs the `train` extra.
 
-models         the torch models of both tiers
-recipes        what each command does
-vocabulary     pruning a WordPiece vocabulary to what a task needs
-data           labelled files to token ids
-tag_data       files of tagged sentences
-tag_encoding   words to token ids that know where each word begins
-augmentation   more text for distillation
-checkpoint     what a run leaves behind
-loop           transformers' Trainer, configured once
-split          holding out a share of a file
-options        options that several commands share
-cli, tag_cli   the command line; what it does for taggers
+task        what a model is trained for: classification or tagging, as one value
+data        from files to token ids
+models      the torch models of both tiers
+recipes     what each command does
+run         one training from a checkpoint to a folder
+loop        transformers' Trainer, configured once
+checkpoint  a checkpoint's tokenizer, and whether it is whole
+split       holding out a share of a file
+options     options that several commands share
+cli         the command line
 """
 
 from cascade.exceptions import MissingExtraError

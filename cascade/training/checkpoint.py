@@ -1,41 +1,22 @@
-"""What a training run leaves behind: the model, its tokenizer and `training.json`, whole or not at all."""
+"""What is read of a checkpoint beside its weights: the tokenizer, and whether the Trainer wrote it to its end."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
+from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
 from transformers.utils.hub import cached_file
 
 from cascade.exceptions import OptionError
 
-__all__ = ["byte_level_parts", "claim", "load_tokenizer_text", "publish", "tokenizer_from_text"]
+__all__ = ["byte_level_parts", "last_whole", "load_tokenizer_text", "spaced"]
 
-RUN = "run"  # the Trainer's checkpoints, beside the finished model
 VOCABULARIES = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
-TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json")
-
-
-def claim(output: Path, *, overwrite: bool, resume: bool) -> Path:
-    """Make sure that a run may write to `output`, and return the folder for its checkpoints, which is not made yet.
-
-    Folders without files count as empty, so that a command that was refused can be corrected and given again.
-
-    Raises:
-        OptionError: the folder holds something and neither `overwrite` nor `resume` was asked for.
-    """
-    if output.exists() and not output.is_dir():
-        raise OptionError(f"--output must be a folder, was a file: {output}")
-    if any(path.is_file() for path in output.rglob("*")) and not (overwrite or resume):
-        raise OptionError(f"--output {output} is not empty; use --resume to go on with it, --overwrite to begin anew")
-    if overwrite and not resume and (output / RUN).exists():
-        shutil.rmtree(output / RUN)
-    return output / RUN
 
 
 def load_tokenizer_text(checkpoint: str | Path) -> str:
@@ -56,49 +37,15 @@ def load_tokenizer_text(checkpoint: str | Path) -> str:
     return text
 
 
-def tokenizer_from_text(text: str) -> PreTrainedTokenizerFast:
-    """A `tokenizer.json` as transformers wraps it, without the padding and truncation that may stand in it."""
-    tokenizer = Tokenizer.from_str(text)
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+def spaced(text: str) -> str:
+    """A `tokenizer.json` whose byte-level pre-tokenizer, if it has one, puts a space before each word.
 
-
-def publish(
-    output: Path,
-    *,
-    save: Callable[[Path], None],
-    tokenizer: str,
-    source: str | Path,
-    report: Mapping[str, Any],
-) -> None:
-    """Write the finished model into `output`, file by file under temporary names, then renamed together.
-
-    Args:
-        output: the folder that `claim` claimed.
-        save: writes the model's own files into a folder.
-        tokenizer: text of `tokenizer.json`.
-        source: the checkpoint whose small tokenizer files are copied.
-        report: becomes `training.json`.
+    Words that are split already need it: otherwise each is read as if it continued the one before.
     """
-    part = output / "part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        save(part)
-        spec = json.loads(tokenizer)
-        spec["truncation"] = spec["padding"] = None
-        (part / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
-        for name in TOKENIZER_FILES:
-            found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
-            if found is not None:
-                shutil.copyfile(found, part / name)
-        _agree(part / "tokenizer_config.json", spec)
-        (part / "training.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        for file in sorted(part.iterdir()):
-            file.replace(output / file.name)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    spec: dict[str, Any] = json.loads(text)
+    for part in byte_level_parts(spec):
+        part["add_prefix_space"] = True
+    return json.dumps(spec, ensure_ascii=False)
 
 
 def byte_level_parts(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -109,10 +56,24 @@ def byte_level_parts(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield part
 
 
-def _agree(config: Path, spec: Mapping[str, Any]) -> None:
-    """Let `tokenizer_config.json` say what `tokenizer.json` says: transformers believes the former."""
-    if not config.exists():
-        return
-    told = json.loads(config.read_text(encoding="utf-8"))
-    if any(part["add_prefix_space"] for part in byte_level_parts(spec)) and told.get("add_prefix_space") is False:
-        config.write_text(json.dumps(told | {"add_prefix_space": True}, indent=2) + "\n", encoding="utf-8")
+def last_whole(folder: Path) -> str | None:
+    """The Trainer's newest checkpoint in a folder that was written to its end; None where there is none."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    for path in sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
+        fault = _fault(path)
+        if fault is None:
+            return str(path)
+        tqdm.write(f"{path} is left out, because it was not written to its end: {fault}")
+    return None
+
+
+def _fault(checkpoint: Path) -> str | None:
+    """What is missing in a checkpoint of the Trainer, which writes `trainer_state.json` last; None if nothing is."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        with safe_open(checkpoint / "model.safetensors", "pt"):
+            pass
+    except (OSError, ValueError, SafetensorError) as error:
+        return str(error)
+    archives = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt"]
+    return next((f"{file.name} is cut or missing" for file in archives if not zipfile.is_zipfile(file)), None)

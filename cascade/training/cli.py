@@ -1,12 +1,9 @@
-"""`cascade-train`: the command line of this room.
-
-It leaves everything but options and messages to `exits`, `first_tier` and `split`, and taggers to `tag_cli`.
-"""
+"""`cascade-train`: the command line of this package."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +11,19 @@ import click
 
 from cascade._version import __version__
 from cascade.core.console import finish
-from cascade.training.augmentation import Augmentation
-from cascade.training.models.students import Static, Student, Transformer
-from cascade.training.options import columns, loop, numbers, say, shared, task
+from cascade.training.data.augmentation import Augmentation
+from cascade.training.data.examples import TagColumns
+from cascade.training.loop import LoopOptions
+from cascade.training.models.students import Static, StaticTagger, Student, Transformer
+from cascade.training.options import chosen, numbers, report, run_of, shared, task_option, text_columns
+from cascade.training.recipes.crf import CrfOptions, train_crf
 from cascade.training.recipes.exits import ExitsOptions, train_exits
 from cascade.training.recipes.first_tier import FirstTierOptions, train_first_tier
 from cascade.training.recipes.objectives import Detached, Distilled, EarlierExits, Joint, LastExit, Objective
+from cascade.training.recipes.sampling import ExitRanges
+from cascade.training.recipes.self_sample import SelfSampleOptions, train_self_sample
 from cascade.training.split import hold_out
-from cascade.training.tag_cli import crf, self_sample, tag_exits, tag_first_tier
+from cascade.training.task import CLASSIFICATION, TAGGING, Task
 
 __all__ = ["main", "train"]
 
@@ -48,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @train.command()
 @click.argument("checkpoint")
 @shared
-@task
+@text_columns
+@task_option
 @click.option("--epochs", default=3.0, show_default=True, help="Passes over the training rows.")
 @click.option("--learning-rate", default=5e-5, show_default=True, help="Of the backbone.")
 @click.option("--head-factor", default=10.0, show_default=True, help="Heads learn this many times faster.")
@@ -61,10 +64,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     "detached: gradients stop between exits (SWEET). distil: exits imitate the last one, no labels (FastBERT); "
     "full depth stays as it is.",
 )
-@click.option("--layer-weights", metavar="W,W,...", help="Weight of each exit's loss; rising 1,2,3,... by default.")
+@click.option(
+    "--layer-weights",
+    "weights",
+    callback=numbers(float),
+    metavar="W,W,...",
+    help="Weight of each exit's loss; rising 1,2,3,... by default.",
+)
 @click.option("--self-distil", default=0.0, show_default=True, help="Share of an exit's joint loss from the last exit.")
 @click.option("--label-smoothing", default=0.0, show_default=True, help="Of the joint loss; against overconfidence.")
-@click.option("--exits", "layers", metavar="L,L,...", help="Layers after which rows may leave; all by default.")
+@click.option(
+    "--exits", "layers", callback=numbers(int), metavar="L,L,...", help="Their layers; all by default."
+)
 @click.option("--pooling", type=click.Choice(["mean", "first"]), help="What a head reads; the checkpoint's, else mean.")
 @click.option("--vocabulary", type=int, help="Keep so many pieces of a WordPiece vocabulary.")
 @click.option(
@@ -75,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 )
 @click.option("--min-words", default=0, show_default=True, help="Leave out training rows of fewer words.")
 @click.option("--dropout", type=float, help="In the backbone; the checkpoint's by default. 0 is faster on a CPU.")
-def exits(checkpoint: str, **given: Any) -> None:
+def exits(checkpoint: str, task: Task, **given: Any) -> None:
     """Turn CHECKPOINT (a folder or a Hub id) into a multi-exit model.
 
     BERT, RoBERTa, ELECTRA, DistilBERT and ALBERT; pre-trained, fine-tuned (its head becomes the last exit, its
@@ -83,7 +94,7 @@ def exits(checkpoint: str, **given: Any) -> None:
     (name:split).
 
     With --task tagging each line holds a sentence as {"tokens": [...], "tags": [...]} (jsonl or parquet); a word's tag
-    is read at its first piece. The best epoch is the one with the best accuracy of the last exit, for B- and I- tags
+    is read at its first token. The best epoch is the one with the best accuracy of the last exit, for B- and I- tags
     with its best entity F1.
 
     \b
@@ -93,43 +104,26 @@ def exits(checkpoint: str, **given: Any) -> None:
       cascade-train exits microsoft/MiniLM-L12-H384-uncased --task tagging --train pos.jsonl --eval dev.jsonl \\
           --vocabulary 12000 --epochs 6 --output runs/tagger
     """
-    weights = numbers(given["layer_weights"], float, "--layer-weights")
-    joint = Joint(weights=weights, distil=given["self_distil"], smoothing=given["label_smoothing"])
+    joint = Joint(weights=given["weights"], distil=given["self_distil"], smoothing=given["label_smoothing"])
     objectives: dict[str, tuple[Objective, ...]] = {
         "joint": (joint,),
         "two-stage": (LastExit(), EarlierExits()),
         "detached": (Detached(weights=joint.weights, distil=joint.distil, smoothing=joint.smoothing),),
         "distil": (Distilled(),),
     }
-    if given["task"] == "tagging":
-        say(tag_exits(checkpoint, objectives[given["objective"]], given), given["output"])
-        return
-    report = train_exits(
-        checkpoint,
-        train=given["train"],
-        evaluation=given["evaluation"],
-        output=given["output"],
-        options=ExitsOptions(
-            objectives=objectives[given["objective"]],
-            layers=numbers(given["layers"], int, "--exits"),
-            pooling=given["pooling"],
-            max_length=given["max_length"],
-            vocabulary=given["vocabulary"],
-            multi_label=given["multi_label"],
-            min_words=given["min_words"],
-            dropout=given["dropout"],
-            loop=loop(given, head_factor=given["head_factor"]),
-        ),
-        columns=columns(given),
-        overwrite=given["overwrite"],
+    options = ExitsOptions(
+        **chosen(ExitsOptions, given),
+        objectives=objectives[given["objective"]],
+        loop=LoopOptions(**chosen(LoopOptions, given)),
     )
-    say(report, given["output"])
+    report(train_exits(run_of(checkpoint, given, task), options), given["output"])
 
 
 @train.command("first-tier")
 @click.argument("teacher")
 @shared
-@task
+@text_columns
+@task_option
 @click.option("--epochs", default=8.0, show_default=True, help="Passes over the training rows and the new ones.")
 @click.option("--learning-rate", default=5e-4, show_default=True)
 @click.option("--kind", type=click.Choice(["static", "transformer"]), default="static", show_default=True)
@@ -147,7 +141,7 @@ def exits(checkpoint: str, **given: Any) -> None:
 @click.option("--extra-text", multiple=True, metavar="FILE", help="Text without labels; may be repeated.")
 @click.option("--freeze-embeddings", is_flag=True, help="Keep the teacher's; a small tier with many words overfits.")
 @click.option("--copies", default=2, show_default=True, help="New rows made from each training row.")
-def first_tier(teacher: str, **given: Any) -> None:
+def first_tier(teacher: str, task: Task, **given: Any) -> None:
     """Distil a first tier from TEACHER, a folder that `cascade-train exits` wrote.
 
     With --task tagging the teacher's answers are imitated word by word; --extra-text takes sentences as {"tokens":
@@ -160,40 +154,113 @@ def first_tier(teacher: str, **given: Any) -> None:
       cascade-train first-tier runs/tagger --task tagging --kind static --reach 2 \\
           --train pos.jsonl --eval dev.jsonl --output runs/tagger1
     """
-    if given["task"] == "tagging":
-        say(tag_first_tier(teacher, given), given["output"])
-        return
-    students: dict[str, Callable[[], Student]] = {
-        "static": lambda: Static(
-            width=given["width"] or 192, hidden=given["hidden"], dropout=given["dropout"], reach=given["reach"] or 0
-        ),
-        "transformer": lambda: Transformer(
-            layers=given["layers"], width=given["width"] or 128, dropout=given["dropout"]
-        ),
-    }
-    report = train_first_tier(
-        teacher,
-        train=given["train"],
-        evaluation=given["evaluation"],
-        output=given["output"],
-        extra_text=given["extra_text"],
-        options=FirstTierOptions(
-            student=students[given["kind"]](),
-            imitation=given["imitation"],
-            temperature=given["temperature"],
-            freeze_embeddings=given["freeze_embeddings"],
-            augmentation=Augmentation(copies=given["copies"]),
-            max_length=given["max_length"],
-            loop=loop(given, head_factor=1.0),
-        ),
-        columns=columns(given),
-        overwrite=given["overwrite"],
+    student: Student
+    if given["kind"] == "transformer":
+        student = Transformer(layers=given["layers"], width=given["width"] or 128, dropout=given["dropout"])
+    else:
+        kind = Static if task is CLASSIFICATION else StaticTagger
+        sizes = chosen(kind, given | {"layers": given["hidden_layers"]})
+        student = kind(**{name: value for name, value in sizes.items() if value is not None})
+    options = FirstTierOptions(
+        **chosen(FirstTierOptions, given),
+        student=student,
+        augmentation=Augmentation(copies=given["copies"]),
+        loop=LoopOptions(head_factor=1.0, **chosen(LoopOptions, given)),
     )
-    say(report, given["output"])
+    made = train_first_tier(run_of(teacher, given, task), options, extra_text=given["extra_text"])
+    report(made, given["output"])
 
 
-train.add_command(self_sample)
-train.add_command(crf)
+@train.command("self-sample")
+@click.argument("tagger")
+@shared
+@click.option("--epochs", default=3.0, show_default=True, help="Passes over the training sentences; the paper's: 30.")
+@click.option("--learning-rate", default=1e-5, show_default=True, help="Of the backbone.")
+@click.option("--head-factor", default=10.0, show_default=True, help="Heads learn this many times faster.")
+@click.option(
+    "--layer-weights",
+    "weights",
+    callback=numbers(float),
+    metavar="W,W,...",
+    help="Weight of each exit's loss; rising 1,2,3,... by default.",
+)
+@click.option(
+    "--windows",
+    callback=numbers(int),
+    default="5,7,9,11,13,15",
+    show_default=True,
+    help="Words around a word that it waits for.",
+)
+@click.option(
+    "--thresholds",
+    callback=numbers(float),
+    default="0.01,0.03,0.05,0.1,0.15,0.2,0.25",
+    show_default=True,
+    help="Of entropy, 0 to 1.",
+)
+@click.option("--upper-factor", default=2.0, show_default=True, help="Of thresholds in the upper half of the layers.")
+@click.option("--cap", default=0.5, show_default=True, help="Which the upper half's thresholds do not pass.")
+@click.option(
+    "--fastest", default=0.2, show_default=True, help="Share of rows with the smallest window or largest threshold."
+)
+@click.option("--full-depth", default=0.4, show_default=True, help="Share of rows that go through all layers.")
+@click.option("--crops", default=0, show_default=True, help="Random runs of words to train on too, of each sentence.")
+@click.option("--flooding", is_flag=True, help="Learn the distance from the first stage's loss.")
+def self_sample(tagger: str, **given: Any) -> None:
+    """Teach TAGGER, a folder that `cascade-train exits --task tagging` wrote, to live with words that leave early.
+
+    TOKEE's second stage: words leave in training as they would in use, at exits simulated from TAGGER's own
+    uncertainty with windows and thresholds drawn per sentence, and keep their last state (after its LayerNorm).
+
+    \b
+    Example:
+      cascade-train self-sample runs/tagger --train pos.jsonl --eval dev.jsonl \\
+          --windows 1,3,5 --thresholds 0.02,0.05,0.1,0.2,0.4 --epochs 3 --output runs/tagger2
+    """
+    options = SelfSampleOptions(
+        **chosen(SelfSampleOptions, given),
+        ranges=ExitRanges(**chosen(ExitRanges, given)),
+        loop=LoopOptions(**chosen(LoopOptions, given)),
+    )
+    report(train_self_sample(run_of(tagger, given, TAGGING), options), given["output"])
+
+
+@train.command()
+@click.argument("bundle")
+@click.option("--train", "train", multiple=True, required=True, metavar="FILE", help="Tagged sentences; repeatable.")
+@click.option("--eval", "evaluation", metavar="FILE", help="Tagged sentences; measure decoders on them.")
+@click.option("--l2", default=0.1, show_default=True, help="Of the transitions; keeps those that never occur finite.")
+@click.option("--iterations", default=3, show_default=True, help="Of mean-field inference.")
+@click.option(
+    "--write", type=click.Choice(["argmax", "viterbi", "crf", "mean-field"]), help="Make it the bundle's decoding."
+)
+@click.option("--threads", type=int, help="[default: the CPUs allowed]")
+@click.option("--tokens-column", default="tokens", show_default=True, help="Lists of words.")
+@click.option("--tags-column", default="tags", show_default=True, help="A tag per word.")
+def crf(bundle: str, train: Sequence[str], evaluation: str | None, **given: Any) -> None:
+    """Learn which tags follow which, over the answers of BUNDLE, a tagger's folder or Hub id: a linear-chain CRF.
+
+    The models are not changed. Use sentences that did not train them: on those that did they are too sure to need their
+    neighbours. Without --eval decoders are measured on the sentences that the transitions were learned from.
+
+    \b
+    Example:
+      cascade-train crf models/slots --train calibration.jsonl --eval dev.jsonl
+      cascade-train crf models/slots --train calibration.jsonl --eval dev.jsonl --write viterbi
+    """
+    made = train_crf(
+        bundle,
+        train=train,
+        evaluation=evaluation,
+        options=CrfOptions(**chosen(CrfOptions, given)),
+        columns=TagColumns(tokens=given["tokens_column"], tags=given["tags_column"]),
+    )
+    for name, scores in made["decoders"].items():
+        shown = ", ".join(f"{key.replace('_', ' ')} {value * 100:.2f}" for key, value in scores["scores"].items())
+        click.echo(f"{name:10} {shown}, {scores['seconds'] * 1000:.0f} ms")
+    click.echo(f"{made['words']} words, learned from {made['learned_from']} in {made['seconds']:.0f} s")
+    if given["write"]:
+        click.echo(f"wrote {bundle}: it decodes with {made['decoding']}")
 
 
 @train.command()
@@ -202,13 +269,13 @@ train.add_command(crf)
 @click.option("--kept", required=True, type=click.Path(path_type=Path), help="jsonl file for the rows that stay.")
 @click.option("--held-out", required=True, type=click.Path(path_type=Path), help="jsonl file for the others.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--task", type=click.Choice(["classification", "tagging"]), default="classification", show_default=True)
-def split(file: Path, share: float, kept: Path, held_out: Path, seed: int, task: str) -> None:
+@task_option
+def split(file: Path, share: float, kept: Path, held_out: Path, seed: int, task: Task) -> None:
     """Hold out a share of a labelled FILE, stratified by label: for thresholds and for choosing epochs.
 
     \b
     Example:
       cascade-train split train.jsonl --share 0.1 --kept runs/train.jsonl --held-out runs/calibration.jsonl
     """
-    stayed, out = hold_out(file, share=share, kept=kept, held_out=held_out, seed=seed, tagging=task == "tagging")
+    stayed, out = hold_out(file, share=share, kept=kept, held_out=held_out, seed=seed, task=task)
     click.echo(f"{stayed} rows in {kept}, {out} in {held_out}")

@@ -1,35 +1,45 @@
-"""transformers' Trainer, configured once for both kinds of training.
-
-Seeded, with a progress bar, an evaluation per epoch, checkpoints from which an interrupted run goes on, and the best
-epoch kept.
-"""
+"""transformers' Trainer, configured once: seeded, an evaluation per epoch, checkpoints to go on from, the best kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Sampler
+from tqdm import tqdm
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
-from cascade.training.data import Pad, Rows
+from cascade.training.checkpoint import last_whole
+from cascade.training.data.encoding import TrainingRows
 
-__all__ = ["Collate", "LengthGroups", "LoopOptions", "Loss", "run_loop"]
+__all__ = ["Collate", "LengthGroups", "LoopOptions", "Loss", "Metrics", "run_loop"]
 
 Loss = Callable[[Tensor, dict[str, Tensor]], Tensor]
 """From a model's logits and the batch to one loss."""
 
 Collate = Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]]
-"""From rows, as `Rows` gives them, to a batch."""
+"""From rows, as `TrainingRows` gives them, to a batch."""
+
+
+class Metrics(Protocol):
+    """What is measured after each epoch: the scores, and by which of them the best epoch is kept."""
+
+    @property
+    def best(self) -> str: ...
+
+    def answers(self, logits: Tensor, labels: Tensor, /) -> Tensor:
+        """What is kept of a batch's logits. The first two axes must be the labels', which alone are padded."""
+
+    def __call__(self, prediction: EvalPrediction, /) -> dict[str, float]:
+        """The scores of all answers; transformers' `compute_metrics`."""
 
 
 @dataclass(frozen=True)
@@ -62,50 +72,39 @@ class LoopOptions:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "head_factor"):
             if getattr(self, name) <= 0:
-                raise OptionError(f"{name} must be above 0, was: {getattr(self, name)}")
-        if not 0 <= self.warmup < 1:
-            raise OptionError(f"warmup must be in [0, 1), was: {self.warmup}")
-        if not 0 <= self.average < 1:
-            raise OptionError(f"average must be in [0, 1), was: {self.average}")
+                raise OptionError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("warmup", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptionError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 
 
 def run_loop(
     model: nn.Module,
     *,
-    train: Rows,
-    evaluation: Rows | None,
+    train: TrainingRows,
+    evaluation: TrainingRows | None,
     loss: Loss,
-    metrics: Callable[[EvalPrediction], dict[str, float]],
-    best: str,
+    metrics: Metrics,
     output: Path,
-    padding: int,
+    collate: Collate,
     options: LoopOptions,
-    is_head: Callable[[str], bool],
-    collate: Collate | None = None,
-    answers: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> dict[str, float]:
     """Train in place; the model ends with the weights of the best epoch, or of the last without evaluation rows.
 
     Args:
         model: its forward takes `input_ids`, `attention_mask` (and `token_type_ids`, `exit_layers` where batches have
-            them) and returns a mapping or an output with `logits`.
+            them) and returns a mapping or an output with `logits`. Parameters under `heads.` learn at the heads' rate.
         train: rows to learn from.
         evaluation: rows that choose the best epoch.
         loss: from logits and the batch.
-        metrics: transformers' `compute_metrics`.
-        best: name of the metric (without `eval_`) by which the best epoch is kept.
+        metrics: measured on the evaluation rows.
         output: folder for checkpoints, which are left there for `resume`.
-        padding: id of the padding token.
+        collate: from rows to a batch.
         options: rates, epochs, seed.
-        is_head: whether a parameter, by its name, learns at the heads' rate.
-        collate: from rows to a batch; `Pad` by default.
-        answers: from an evaluation batch's logits and labels to what `metrics` reads; the logits by default. The
-            first two axes must be the labels', because only these are padded from batch to batch.
 
     Returns:
         every metric of the epoch that was kept; empty without evaluation rows.
     """
-    each_epoch = "epoch" if evaluation is not None else "no"
     arguments = TrainingArguments(
         output_dir=str(output),
         num_train_epochs=options.epochs,
@@ -117,11 +116,11 @@ def run_loop(
         lr_scheduler_type="linear",
         seed=options.seed,
         data_seed=options.seed,
-        eval_strategy=each_epoch,
+        eval_strategy="no" if evaluation is None else "epoch",
         save_strategy="epoch",
         save_total_limit=2,
         load_best_model_at_end=evaluation is not None,
-        metric_for_best_model=best,
+        metric_for_best_model=metrics.best,
         greater_is_better=True,
         logging_steps=50,
         report_to=[],
@@ -135,36 +134,27 @@ def run_loop(
         args=arguments,
         train_dataset=train,
         eval_dataset=evaluation,
-        data_collator=collate or Pad(padding),
+        data_collator=collate,
         compute_metrics=metrics,
-        preprocess_logits_for_metrics=answers,
-        optimizers=(_optimizer(model, options, is_head), None),
+        preprocess_logits_for_metrics=metrics.answers,
+        optimizers=(_optimizer(model, options), None),
         callbacks=[_EpochLine(), *([_MovingAverage(model, options.average)] if options.average else [])],
     )
     trainer.loss = loss
     trainer.order = LengthGroups(
         lengths=[len(ids) for ids in train.ids], batch_size=options.batch_size, seed=options.seed
     )
-    checkpoint = get_last_checkpoint(str(output)) if options.resume and output.is_dir() else None
-    trainer.train(resume_from_checkpoint=checkpoint)
-    evaluations = [entry for entry in trainer.state.log_history if f"eval_{best}" in entry]
-    if not evaluations:
-        return {}
-    kept = max(evaluations, key=lambda entry: float(entry[f"eval_{best}"]))
-    timing = ("eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
-    return {
-        name.removeprefix("eval_"): float(value)
-        for name, value in kept.items()
-        if name.startswith("eval_") and name not in timing
-    }
+    trainer.train(resume_from_checkpoint=last_whole(output) if options.resume else None)
+    best = f"eval_{metrics.best}"
+    evaluations = [entry for entry in trainer.state.log_history if best in entry]
+    return _scores(max(evaluations, key=lambda entry: float(entry[best]))) if evaluations else {}
 
 
 class LengthGroups(Sampler[int]):
     """Rows of like length side by side, so that batches hold little padding, in batches of random order.
 
-    transformers' own `group_by_length` sorts each group of fifty batches from long to short. Where labels depend on
-    length (phrases of a tree bank, say) the last steps of an epoch then teach only the shortest rows, and whole
-    sentences pay for it (models/README.md has a run).
+    transformers' own `group_by_length` sorts each group of fifty batches from long to short: where labels depend on
+    length, the last steps of an epoch teach only the shortest rows (models/README.md has a run).
 
     Args:
         lengths: of the rows.
@@ -191,10 +181,9 @@ class LengthGroups(Sampler[int]):
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(len(self.lengths))
         batches: list[IntArray] = []
-        for start in range(0, len(order), self.batch_size * self.group):
-            rows = order[start : start + self.batch_size * self.group]
-            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-            batches += [rows[begin : begin + self.batch_size] for begin in range(0, len(rows), self.batch_size)]
+        for rows in np.split(order, range(self.batch_size * self.group, len(order), self.batch_size * self.group)):
+            like = rows[np.argsort(self.lengths[rows], kind="stable")]
+            batches += np.split(like, range(self.batch_size, len(like), self.batch_size))
         # A batch that is not full must come last: the loader cuts the stream of rows every `batch_size` rows.
         full = [rows for rows in batches if len(rows) == self.batch_size]
         rest = [rows for rows in batches if len(rows) < self.batch_size]
@@ -260,22 +249,27 @@ class _EpochLine(TrainerCallback):
     """One readable line per evaluation, above the progress bar."""
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        from tqdm import tqdm
-
-        scores = "  ".join(
-            f"{name.removeprefix('eval_').replace('_', ' ')} {value * 100:.2f}"
-            for name, value in given["metrics"].items()
-            if name.startswith("eval_") and "per_second" not in name and "runtime" not in name and "loss" not in name
-        )
-        tqdm.write(f"epoch {state.epoch:.2f}  {scores}")
+        scores = _scores(given["metrics"])
+        shown = "  ".join(f"{name.replace('_', ' ')} {value * 100:.2f}" for name, value in scores.items())
+        tqdm.write(f"epoch {state.epoch:.2f}  {shown}")
 
 
-def _optimizer(model: nn.Module, options: LoopOptions, is_head: Callable[[str], bool]) -> torch.optim.Optimizer:
+def _scores(entry: Mapping[str, Any]) -> dict[str, float]:
+    """What the metrics say in an entry of the Trainer's log, which also tells its loss and its speed."""
+    others = ("eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+    return {
+        name.removeprefix("eval_"): float(value)
+        for name, value in entry.items()
+        if name.startswith("eval_") and name not in others
+    }
+
+
+def _optimizer(model: nn.Module, options: LoopOptions) -> torch.optim.Optimizer:
     """AdamW with the heads' own rate and without decay on vectors (biases, norms)."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((is_head(name), parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((name.startswith("heads."), parameter.ndim > 1), []).append(parameter)
     return torch.optim.AdamW(
         [
             {

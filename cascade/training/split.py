@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cascade.core.files import refuse_same_file, text_stream
 from cascade.exceptions import OptionError
 from cascade.text.reading import read_examples
-from cascade.training import tag_data
+from cascade.training.task import CLASSIFICATION, TAGGING, Task
 
 __all__ = ["hold_out"]
 
 
 def hold_out(
-    file: Path, *, share: float, kept: Path, held_out: Path, seed: int = 1, tagging: bool = False
+    file: Path, *, share: float, kept: Path, held_out: Path, seed: int = 1, task: Task = CLASSIFICATION
 ) -> tuple[int, int]:
     """Write two jsonl files from one: the rows that stay, and a stratified share of the others.
 
@@ -29,26 +28,21 @@ def hold_out(
         kept: file for the rows that stay.
         held_out: file for the others.
         seed: decides which.
-        tagging: the rows are tagged sentences, which have no label to be stratified by.
+        task: tagged sentences have no label to be stratified by.
 
     Returns:
         the number of rows in each.
     """
     if not 0 < share < 1:
-        raise OptionError(f"--share must be in (0, 1), was: {share}")
+        raise OptionError(f"--share must be in (0, 1), got {share}")
     for output in (kept, held_out):
         refuse_same_file(output, [file])
-    records: list[tuple[Hashable, Mapping[str, Any]]]
-    if tagging:
-        found = tag_data.read(file)
-        records = [
-            (None, {"tokens": words, "tags": tags}) for words, tags in zip(found.words, found.tags or (), strict=True)
-        ]
-    else:
-        records = [(example.label, example.record) for example in read_examples(file, require_label=True)]
+    tokens, label = ("tokens", "tags") if task is TAGGING else (None, "label")
+    found = read_examples(file, tokens_column=tokens, label_column=label, require_label=True)
+    records = [(None if task is TAGGING else example.label, example.record) for example in found]
     by_label: dict[Hashable, list[int]] = defaultdict(list)
-    for row, (label, _) in enumerate(records):
-        by_label[label].append(row)
+    for row, (own, _) in enumerate(records):
+        by_label[own].append(row)
     rng = np.random.default_rng(seed)
     out = {
         row for rows in by_label.values() for row in rng.permutation(np.array(rows))[: int(len(rows) * share)].tolist()

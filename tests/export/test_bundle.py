@@ -25,7 +25,7 @@ from cascade.policies.unit_exits import ExitByToken, TokenExit
 from cascade.policies.windows import Windows
 from cascade.text.texts import Text
 from cascade.text.tokenizer import Tokenizer
-from cascade.training.models.backbone import CLASSIFICATION, TAGGING
+from cascade.training.models.config import CLASSIFICATION, TAGGING
 from cascade_export import Calibration, CardOptions, ExportOptions, Int8, export_bundle, verify
 from cascade_export import export as export_module
 from cascade_export.checkpoints import load_tier1

@@ -86,7 +86,7 @@ def test_round_trip_of_a_tagger(tiers: Path, tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"tokens": ["a"]}, "'tags' with a list of tags"),
+        ({"tokens": ["a"]}, "there must be a column 'tags'"),
         ({"words": ["a"], "tags": ["X"]}, "'tokens'"),
         ({"tokens": ["a", "b"], "tags": ["X"]}, "one tag per word"),
         ({"tokens": ["a"], "tags": ["ADJ"]}, "must be among"),

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from cascade.exceptions import OptionError
-from cascade.training.models.backbone import CLASSIFICATION, TAGGING
+from cascade.training.models.config import CLASSIFICATION, TAGGING
 from cascade.training.models.families import max_length
 from cascade_export.checkpoints import inputs_of, load_tier1
 from cascade_export.packed.chain import session

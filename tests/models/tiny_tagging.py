@@ -12,7 +12,7 @@ from transformers import BertForTokenClassification, PreTrainedModel
 from cascade.core.rows import IntArray, Rows, Units, offsets_of
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import encode_words
-from cascade.training.models.static_tagger import StaticForTokenClassification, StaticTaggerConfig
+from cascade.training.models.static import StaticForTokenClassification, StaticTaggerConfig
 from tests.models import tiny
 
 SENTENCES = (

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.exceptions import OptionError
-from cascade.training.augmentation import Augmentation, neighbours
+from cascade.training.data.augmentation import Augmentation, neighbours
 
 SIMILAR = np.arange(50)[:, None] + np.array([[100, 200]])
 ROWS = st.lists(st.lists(st.integers(5, 49), min_size=1, max_size=12).map(lambda b: [2, *b, 3]), min_size=1, max_size=6)
@@ -46,28 +44,15 @@ def test_neighbours_are_the_nearest_others() -> None:
     assert neighbours(table, k=1)[:, 0].tolist()[:4] == [1, 0, 3, 2]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"copies": -1}, "copies of augmentation must be 0 or more, was: -1"),
-        ({"replace": 1.0}, r"replace must be in \[0, 1\), was: 1.0"),
-        ({"drop": -0.1}, r"drop must be in \[0, 1\), was: -0.1"),
-    ],
-)
-def test_impossible_options(options: dict[str, float], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        Augmentation(**options)  # type: ignore[arg-type]  # that is the point
-
-
 def test_in_place_no_token_moves() -> None:
     """For taggers: half of the tokens give way to a neighbour, the special ones stay, lengths too."""
     rows = [[2, *range(10, 50), 3], [2, 10, 3]]
     similar = np.arange(60)[:, None] + np.array([[100, 200]])
-    new = Augmentation(copies=3, replace=0.5).in_place(rows, similar=similar, rng=np.random.default_rng(1))
+    new = Augmentation(copies=3, replace=0.5)(rows, similar=similar, rng=np.random.default_rng(1), max_length=None)
     assert [len(row) for row in new] == [42, 3] * 3
     for row, old in zip(new, rows * 3, strict=True):
         assert (row[0], row[-1]) == (2, 3)
         assert {after - before for after, before in zip(row, old, strict=True)} <= {0, 100, 200}
     changed = np.mean(np.array(new[0]) != np.array(rows[0]))
     assert 0.25 < changed < 0.75
-    assert Augmentation(copies=0).in_place(rows, similar=similar, rng=np.random.default_rng(1)) == []
+    assert Augmentation(copies=0)(rows, similar=similar, rng=np.random.default_rng(1), max_length=None) == []

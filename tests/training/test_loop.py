@@ -10,8 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.exceptions import OptionError
-from cascade.training.loop import LengthGroups, LoopOptions, _MovingAverage
+from cascade.training.loop import LengthGroups, _MovingAverage
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=200), st.integers(1, 9), st.integers(1, 5))
@@ -47,18 +46,6 @@ def test_a_batch_that_is_not_full_comes_last() -> None:
     rows = list(sampler)
     for start in (0, 4):
         assert max(rows[start : start + 4]) - min(rows[start : start + 4]) == 3
-
-
-@pytest.mark.parametrize("name", ["epochs", "batch_size", "learning_rate", "head_factor"])
-def test_what_must_be_positive(name: str) -> None:
-    with pytest.raises(OptionError, match=f"{name} must be above 0, was: 0"):
-        LoopOptions(**{name: 0})  # type: ignore[arg-type]  # resume is never named
-
-
-@pytest.mark.parametrize("average", [-0.1, 1.0])
-def test_average_is_a_share(average: float) -> None:
-    with pytest.raises(OptionError, match=r"average must be in \[0, 1\), was: "):
-        LoopOptions(average=average)
 
 
 def test_the_average_stands_in_the_model_between_epochs_only() -> None:

@@ -49,12 +49,6 @@ def test_smoothing_takes_its_share_for_all_labels() -> None:
     assert supervised(one, yes, True, smoothing=0.2).tolist() == pytest.approx([wanted], abs=1e-6)
 
 
-@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
-def test_smoothing_is_a_share(smoothing: float) -> None:
-    with pytest.raises(OptionError, match=r"label smoothing must be in \[0, 1\), was: "):
-        Joint(smoothing=smoothing)
-
-
 def test_joint_weights_rise_with_the_layer() -> None:
     """PABEE: sum of i times L_i over the sum of i; here (1 * ln 2 + 2 * -ln 0.8) / 3."""
     wanted = (math.log(2) - 2 * math.log(0.8)) / 3
@@ -108,19 +102,6 @@ def test_the_others_need_labels(objective: Joint) -> None:
         objective(logits_of(0.5, 0.8), None, False)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"weights": (1.0, -1.0)}, r"must not be negative and not all zero, were: \(1.0, -1.0\)"),
-        ({"weights": (0.0, 0.0)}, "not all zero"),
-        ({"distil": 1.0}, r"distil must be in \[0, 1\), was: 1.0"),
-    ],
-)
-def test_impossible_options(options: dict[str, tuple[float, ...]], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        Joint(**options)  # type: ignore[arg-type]  # that is the point
-
-
 def test_weights_must_match_the_exits() -> None:
-    with pytest.raises(OptionError, match="must be one per exit, 2, were: 3"):
+    with pytest.raises(OptionError, match="must be one per exit, 2, got 3"):
         Joint(weights=(1, 2, 3))(logits_of(0.5, 0.8), ONE, False)

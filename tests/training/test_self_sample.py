@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,13 @@ from safetensors.torch import load_file
 
 from cascade.core.confidence import certainty, softmax
 from cascade.core.rows import FloatArray, IntArray
-from cascade.exceptions import OptionError
 from cascade.policies.unit_exits import TokenExit, UnitState
+from cascade.training.data.encoding import NO_LABEL
 from cascade.training.models.tagging import MultiExitTagger
 from cascade.training.recipes.sampling import ExitRanges, PadWithExits, exit_numbers, token_layers
 from cascade.training.recipes.self_sample import SelfSampleOptions, _loss, _uncertainty_and_loss
-from cascade.training.tag_encoding import NO_LABEL
 from tests.models import tiny
-from tests.training.test_commands import Done, train, write
-from tests.training.test_tag_commands import SENTENCES, SPANS
+from tests.training.commands import SENTENCES, SPANS, Done, report_of, train, write
 
 LAYERS = (1, 2, 3)
 
@@ -101,8 +98,8 @@ def test_words_that_have_left_count_as_sure() -> None:
 
 
 def test_pieces_stop_with_their_word_and_special_tokens_never() -> None:
-    firsts = torch.tensor([[0, 1, 0, 1, 0, 0, 0], [0, 1, 1, 1, 0, 0, 0]], dtype=torch.bool)
-    found = token_layers(np.array([1, 2, 3, 1, 2]), firsts, np.array([7, 5]), suffix=1, depth=6)
+    is_first = torch.tensor([[0, 1, 0, 1, 0, 0, 0], [0, 1, 1, 1, 0, 0, 0]], dtype=torch.bool)
+    found = token_layers(np.array([1, 2, 3, 1, 2]), is_first, np.array([7, 5]), suffix=1, depth=6)
     assert found.tolist() == [[6, 1, 1, 2, 2, 2, 6], [6, 3, 1, 2, 6, 6, 6]]
 
 
@@ -129,29 +126,18 @@ def test_a_batch_is_a_sandwich() -> None:
     assert min(smallest, largest) >= 15  # either side of the coin
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"windows": (2,)}, r"windows must be odd numbers of words, were: \(2,\); 1 looks at a word alone"),
-        ({"windows": ()}, "windows must be odd numbers of words, were"),
-        ({"thresholds": (0.0,)}, r"thresholds must be in \(0, 1\], were: \(0.0,\)"),
-        ({"upper_factor": 0.0}, "the upper half's factor must be above 0, was: 0.0; 1 changes nothing"),
-        ({"cap": 2.0}, r"the cap on thresholds must be in \(0, 1\], was: 2.0"),
-        ({"fastest": 0.7, "full_depth": 0.4}, "at most 1 together, were: 0.7 and 0.4"),
-    ],
-)
-def test_impossible_ranges(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        ExitRanges(**options)
-
-
 def item(words: int, pieces: int) -> dict[str, Any]:
     """A row of words of so many pieces each, between two special tokens."""
     ids = [2, *range(10, 10 + words * pieces), 3]
-    firsts = np.zeros(len(ids), np.bool_)
-    firsts[1:-1:pieces] = True
-    labels = np.where(firsts, 1, NO_LABEL)
-    return {"input_ids": ids, "firsts": firsts, "labels": labels, "uncertainty": np.full((words, 3), 0.05, np.float32)}
+    is_first = np.zeros(len(ids), np.bool_)
+    is_first[1:-1:pieces] = True
+    labels = np.where(is_first, 1, NO_LABEL)
+    return {
+        "input_ids": ids,
+        "is_first": is_first,
+        "labels": labels,
+        "uncertainty": np.full((words, 3), 0.05, np.float32),
+    }
 
 
 def test_collating_draws_exits_by_the_seed() -> None:
@@ -171,7 +157,7 @@ def test_collating_draws_exits_by_the_seed() -> None:
         layers = batch["exit_layers"][row].tolist()
         assert layers[1 : 1 + pieces] == [LAYERS[exits.pop()]] * pieces
         assert layers[0] == layers[1 + pieces] == 3
-    plain = pad([{name: row[name] for name in ("input_ids", "firsts", "labels")} for row in items])
+    plain = pad([{name: row[name] for name in ("input_ids", "is_first", "labels")} for row in items])
     assert "exit_layers" not in plain
 
 
@@ -180,7 +166,7 @@ def test_a_word_teaches_the_exits_up_to_its_own() -> None:
     logits = torch.zeros(1, 2, 2, 2)
     logits[0, 0, 0, 0] = np.log(3)  # the first word's right label has 3/4 at exit 0
     logits[0, 1, 0, 1] = 50.0  # and is far from right at exit 1, which must not count
-    batch = {"labels": torch.zeros(1, 2, dtype=torch.long), "firsts": torch.ones(1, 2, dtype=torch.bool)}
+    batch = {"labels": torch.zeros(1, 2, dtype=torch.long), "is_first": torch.ones(1, 2, dtype=torch.bool)}
     batch["exits"] = torch.tensor([0, 1])
     wanted = (-np.log(0.75) + np.log(2) + 2 * np.log(2)) / (1 + 1 + 2)
     assert float(_loss(SelfSampleOptions())(logits, batch)) == pytest.approx(wanted, abs=1e-6)
@@ -211,7 +197,7 @@ def test_self_sampling_learns_and_leaves_a_report(records: list[dict[str, Any]],
     assert first.status == 0, first.output
     result = self_sample(tmp_path / "first", rows, tmp_path / "out", "--epochs", 8, "--upper-factor", 1)
     assert result.status == 0, result.output
-    report = json.loads((tmp_path / "out" / "training.json").read_text())
+    report = report_of(tmp_path / "out")
     scores = report["scores"]
     assert {"layer_1", "layer_2", "layer_3", "mean_of_exits", "token_exit", "token_exit_depth", "chosen_by"} <= set(
         scores
@@ -228,24 +214,20 @@ def test_self_sampling_learns_and_leaves_a_report(records: list[dict[str, Any]],
     assert MultiExitTagger.from_pretrained(tmp_path / "out").layers == LAYERS
 
 
-def test_flooding_and_resuming(sentences: Path, tmp_path: Path) -> None:
+def test_flooding_and_crops(sentences: Path, tmp_path: Path) -> None:
     tiny.tagger(tmp_path / "tagger")
-    done = self_sample(tmp_path / "tagger", sentences, tmp_path / "out", "--flooding", "--epochs", 1)
+    given = ("--flooding", "--crops", 2, "--epochs", 1)
+    done = self_sample(tmp_path / "tagger", sentences, tmp_path / "out", *given)
     assert done.status == 0, done.output
-    assert self_sample(tmp_path / "tagger", sentences, tmp_path / "out", "--epochs", 1).status == 2
-    kept = tmp_path / "out" / "run" / "first_stage.npy"
-    np.save(kept, np.zeros_like(np.load(kept)))  # what is there must be read, not made again
-    resumed = self_sample(tmp_path / "tagger", sentences, tmp_path / "out", "--flooding", "--epochs", 2, "--resume")
-    assert resumed.status == 0, resumed.output
-    assert not np.load(kept).any()
+    assert report_of(tmp_path / "out")["options"]["crops"] == 2
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--windows", "2"], "windows must be odd numbers of words, were: (2,)"),
-        (["--thresholds", "x"], "--thresholds must be numbers separated by commas, was: x"),
-        (["--layer-weights", "1,2"], "layer weights must be one per exit, 3, were: 2"),
+        (["--windows", "2"], "windows must be odd numbers of words, got (2,)"),
+        (["--thresholds", "x"], "'--thresholds': must be numbers separated by commas, got x"),
+        (["--layer-weights", "1,2"], "layer weights must be one per exit, 3, got 2"),
         (["--layer-weights", "0,0,0"], "layer weights must not be negative and not all zero"),
     ],
 )
@@ -260,4 +242,4 @@ def test_a_classifier_is_refused(sentences: Path, tmp_path: Path) -> None:
     tiny.tier2(tmp_path / "classifier")
     result = self_sample(tmp_path / "classifier", sentences, tmp_path / "out")
     assert result.status == 2
-    assert "must hold a multi-exit model for token-classification, was for: text-classification" in result.output
+    assert "must hold a multi-exit model for token-classification, got one for text-classification" in result.output

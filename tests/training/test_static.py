@@ -1,87 +1,134 @@
-"""The static first tier: runs of tokens are a convolution, and padding says nothing."""
+"""The static first tiers: what a token sees of its neighbours, and that padding says nothing."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 from cascade.training.models.static import (
     StaticConfig,
     StaticForSequenceClassification,
+    StaticForTokenClassification,
+    StaticTaggerConfig,
     neighbourhoods,
     side_by_side,
     with_zero,
 )
+from tests.models import tiny
+
+IDS = torch.tensor([[2, 40, 50, 60, 70, 80, 3]])
 
 
-def model(*, reach: int) -> StaticForSequenceClassification:
+def classifier(reach: int) -> StaticForSequenceClassification:
     torch.manual_seed(0)
-    config = StaticConfig(vocab_size=30, width=6, hidden=8, reach=reach, num_labels=3)
-    made = StaticForSequenceClassification(config)
-    for parameter in made.parameters():
-        nn.init.normal_(parameter, std=0.5)
+    made = StaticForSequenceClassification(StaticConfig(vocab_size=160, width=6, hidden=8, reach=reach, num_labels=3))
+    tiny.spread(made)
     made.train(False)
     return made
 
 
-def logits(made: StaticForSequenceClassification, ids: list[int], *, padding: int = 0) -> Tensor:
-    row = torch.tensor([ids + [0] * padding])
-    mask = torch.tensor([[1] * len(ids) + [0] * padding])
-    with torch.no_grad():
-        found: Tensor = made(row, mask).logits
+def tagger(*, reach: int = 1, layers: int = 1, sentence: bool = False) -> StaticForTokenClassification:
+    torch.manual_seed(0)
+    sizes: Any = {"vocab_size": 160, "width": 4, "hidden": 5, "num_labels": 3}
+    made = StaticForTokenClassification(StaticTaggerConfig(reach=reach, layers=layers, sentence=sentence, **sizes))
+    tiny.spread(made)
+    made.train(False)
+    return made
+
+
+def logits(model: nn.Module, ids: Tensor = IDS, *, padding: int = 0) -> Tensor:
+    row = torch.cat((ids, torch.full((len(ids), padding), 5)), dim=1)
+    mask = torch.cat((torch.ones_like(ids), torch.zeros(len(ids), padding, dtype=torch.long)), dim=1)
+    with torch.inference_mode():
+        found: Tensor = model(row, mask).logits
     return found
 
 
-def test_neighbourhoods_by_hand() -> None:
-    ids = torch.tensor([[5, 9, 2], [4, 7, 9]])
-    wanted = [[[30, 5, 9], [5, 9, 2], [9, 2, 30]], [[30, 4, 7], [4, 7, 9], [7, 9, 30]]]
-    assert neighbourhoods(ids, 1, absent=30).tolist() == wanted
-
-
 def test_neighbours_side_by_side_are_what_a_convolution_reads() -> None:
-    convolution = nn.Conv1d(4, 5, kernel_size=3, padding=1)
-    linear = nn.Linear(12, 5)
-    with torch.no_grad():
-        linear.weight.copy_(convolution.weight.permute(0, 2, 1).reshape(5, 12))
-        linear.bias.copy_(convolution.bias)  # type: ignore[arg-type]  # it has one
-    table = torch.randn(9, 4, generator=torch.Generator().manual_seed(1))
     ids = torch.tensor([[3, 1, 8, 0, 5], [2, 2, 7, 6, 4]])
+    assert neighbourhoods(ids, 1, absent=9)[0].tolist() == [[9, 3, 1], [3, 1, 8], [1, 8, 0], [8, 0, 5], [0, 5, 9]]
+    convolution = nn.Conv1d(4, 5, kernel_size=3, padding=1, bias=False)
+    table = torch.randn(9, 4, generator=torch.Generator().manual_seed(1))
     wanted = convolution(table[ids].transpose(1, 2)).transpose(1, 2)
-    found = linear(side_by_side(with_zero(table), neighbourhoods(ids, 1, absent=9)))
-    torch.testing.assert_close(found, wanted)
+    weight = convolution.weight.permute(0, 2, 1).reshape(5, 12)
+    torch.testing.assert_close(side_by_side(with_zero(table), neighbourhoods(ids, 1, absent=9)) @ weight.T, wanted)
 
 
-def test_an_answer_by_hand() -> None:
-    made = model(reach=1)
-    ids = [5, 9, 2]
+def test_a_classifiers_answer_by_hand() -> None:
+    made = classifier(reach=1)
     with torch.no_grad():
-        rows = [torch.zeros(6), *made.embeddings.weight[ids], torch.zeros(6)]
-        states = torch.stack([nn.functional.gelu(made.runs(torch.cat(rows[i : i + 3]))) for i in range(3)])
-        weight = torch.exp(made.importance.weight[ids])
+        rows = [torch.zeros(6), *made.embeddings.weight[IDS[0]], torch.zeros(6)]
+        states = torch.stack([gelu(made.runs(torch.cat(rows[i : i + 3]))) for i in range(IDS.shape[1])])
+        weight = torch.exp(made.importance.weight[IDS[0]])
         pooled = torch.cat(((weight * states).sum(0) / (weight.sum() + 1e-6), states.amax(0)))
-        wanted = made.out(nn.functional.gelu(made.hidden(made.norm(pooled))))
-    torch.testing.assert_close(logits(made, ids)[0], wanted)
-
-
-@pytest.mark.parametrize("reach", [0, 1, 2])
-def test_padding_does_not_change_an_answer(reach: int) -> None:
-    made = model(reach=reach)
-    torch.testing.assert_close(logits(made, [5, 9, 2], padding=4), logits(made, [5, 9, 2]))
-
-
-@pytest.mark.parametrize("reach", [0, 1])
-def test_dropout_takes_whole_tokens_in_training_only(reach: int) -> None:
-    made = model(reach=reach)
-    made.config.dropout = 1.0
-    made.dropout = nn.Dropout(0.0)
-    made.train(True)
-    torch.testing.assert_close(logits(made, [5, 9, 2]), logits(made, [7, 1, 4]))
-    made.train(False)
-    assert not torch.allclose(logits(made, [5, 9, 2]), logits(made, [7, 1, 4]))
+        wanted = made.out(gelu(made.hidden(made.norm(pooled))))
+    torch.testing.assert_close(logits(made)[0], wanted)
 
 
 @pytest.mark.parametrize(("reach", "same"), [(0, True), (1, False)])
 def test_only_with_a_reach_does_the_order_of_tokens_count(reach: int, same: bool) -> None:
-    made = model(reach=reach)
-    assert torch.allclose(logits(made, [5, 9, 2, 7]), logits(made, [5, 2, 9, 7]), atol=1e-6) is same
+    made, swapped = classifier(reach), IDS[:, [0, 2, 1, 3, 4, 5, 6]]
+    assert torch.allclose(logits(made), logits(made, swapped), atol=1e-6) is same
+
+
+def test_a_taggers_token_by_hand() -> None:
+    """Three embeddings side by side, one linear layer, GELU, one linear layer; zeros beyond the ends."""
+    made = tagger(reach=1)
+    rows = [torch.zeros(4), *made.embeddings.weight[IDS[0]], torch.zeros(4)]
+    for place in range(IDS.shape[1]):
+        hidden = gelu(made.hidden[0](torch.cat(rows[place : place + 3])))
+        torch.testing.assert_close(logits(made)[0, place], made.out(hidden))
+
+
+def test_a_whole_sentence_by_hand() -> None:
+    """The mean of all embeddings through a layer of its own, added before GELU."""
+    made = tagger(reach=0, sentence=True)
+    states = made.embeddings.weight[IDS[0]]
+    inner = made.hidden[0](states) + made.about[0](states.mean(0))
+    torch.testing.assert_close(logits(made)[0], made.out(gelu(inner)))
+
+
+@pytest.mark.parametrize(("reach", "layers"), [(0, 1), (1, 1), (2, 1), (1, 2), (2, 2)])
+def test_how_far_a_token_sees(reach: int, layers: int) -> None:
+    made, changed = tagger(reach=reach, layers=layers), IDS.clone()
+    changed[0, 0] = 100
+    same = torch.isclose(logits(made), logits(made, changed), atol=0, rtol=0).all(-1)[0].tolist()
+    assert same == [place > reach * layers for place in range(IDS.shape[1])]
+
+
+MODELS = [
+    *((classifier, {"reach": reach}) for reach in (0, 1, 2)),
+    *((tagger, {"reach": 2, "layers": layers, "sentence": own}) for layers in (1, 2) for own in (False, True)),
+]
+
+
+@pytest.mark.parametrize(("build", "sizes"), MODELS)
+def test_padding_and_saving_change_nothing(build: Any, sizes: dict[str, Any], tmp_path: Path) -> None:
+    made = build(**sizes)
+    found = logits(made, padding=3)
+    torch.testing.assert_close(found if build is classifier else found[:, : IDS.shape[1]], logits(made))
+    made.save_pretrained(tmp_path)
+    again = type(made).from_pretrained(tmp_path)
+    assert {name: getattr(again.config, name) for name in sizes} == sizes
+    torch.testing.assert_close(logits(again), logits(made))
+
+
+def test_sizes_that_a_checkpoint_does_not_tell_are_the_old_ones() -> None:
+    """`config.json` leaves defaults out, so they are part of its format."""
+    first, second = StaticConfig(), StaticTaggerConfig()
+    assert (first.width, first.hidden, first.reach) == (256, 256, 0)
+    assert (second.width, second.hidden, second.reach, second.layers, second.sentence) == (192, 256, 2, 1, False)
+
+
+@pytest.mark.parametrize(("build", "sizes"), MODELS[:2] + MODELS[3:4])
+def test_dropout_takes_whole_tokens_in_training_only(build: Any, sizes: dict[str, Any]) -> None:
+    made, others = build(**sizes), IDS + 7
+    made.config.dropout, made.dropout.p = 1.0, 0.0
+    assert not torch.allclose(logits(made), logits(made, others))
+    made.train()
+    torch.testing.assert_close(logits(made), logits(made, others))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cascade.exceptions import OptionError
-from cascade.training.vocabulary import prune, shrink_embedding
+from cascade.training.data.vocabulary import prune, shrink_embedding
 from tests.models import tiny
 
 TEXTS = ["the film was good", "the plot was dull", "the the the"]
@@ -21,7 +21,7 @@ SMALLEST = 5 + 94 + 26
 
 
 def pruned(size: int) -> Tokenizer:
-    return Tokenizer.from_str(prune(tiny.tokenizer().to_str(), TEXTS, size=size).tokenizer)
+    return Tokenizer.from_str(prune(tiny.tokenizer().to_str(), TEXTS, size=size)[0])
 
 
 def test_frequent_pieces_stay_first() -> None:
@@ -55,10 +55,10 @@ def test_any_ascii_text_is_covered(text: str) -> None:
 
 def test_ids_lead_to_the_same_vectors() -> None:
     old = tiny.tokenizer()
-    result = prune(old.to_str(), TEXTS, size=SMALLEST + 6)
-    new = Tokenizer.from_str(result.tokenizer)
+    text, kept = prune(old.to_str(), TEXTS, size=SMALLEST + 6)
+    new = Tokenizer.from_str(text)
     table = torch.nn.Embedding(old.get_vocab_size(), 4, padding_idx=0)
-    small = shrink_embedding(table, result.kept)
+    small = shrink_embedding(table, kept)
     text = "the film was good"
     np.testing.assert_array_equal(
         small(torch.tensor(new.encode(text).ids)).detach().numpy(),
@@ -76,20 +76,18 @@ def test_bert_processing_is_renumbered() -> None:
         "sep": ["[SEP]", ids["[SEP]"]],
         "cls": ["[CLS]", ids["[CLS]"]],
     }
-    new = Tokenizer.from_str(prune(json.dumps(spec), TEXTS, size=SMALLEST + 2).tokenizer)
+    new = Tokenizer.from_str(prune(json.dumps(spec), TEXTS, size=SMALLEST + 2)[0])
     assert new.encode("the").tokens == ["[CLS]", "the", "[SEP]"]
     assert new.encode("the").ids == [new.token_to_id(token) for token in ("[CLS]", "the", "[SEP]")]
 
 
 def test_too_small_a_size() -> None:
-    with pytest.raises(OptionError, match=rf"--vocabulary must be at least {SMALLEST} .*, was: 20"):
+    with pytest.raises(OptionError, match=rf"--vocabulary must be at least {SMALLEST} .*, got 20"):
         prune(tiny.tokenizer().to_str(), TEXTS, size=20)
 
 
 def test_other_tokenizers_are_left_alone() -> None:
     other = Tokenizer(models.BPE())
     other.pre_tokenizer = pre_tokenizers.ByteLevel()
-    with pytest.raises(
-        OptionError, match="only a WordPiece vocabulary can be pruned, was: BPE; leave --vocabulary out"
-    ):
+    with pytest.raises(OptionError, match="only a WordPiece vocabulary can be pruned, got BPE; leave --vocabulary out"):
         prune(other.to_str(), TEXTS, size=500)

@@ -1,56 +1,56 @@
 """What both second tiers share: a Hugging Face encoder whose layers can be watched, with heads at some of them.
 
-It runs the encoder and says where exits lie; gradients stop between exits where asked, and tokens may stop before the
-last layer.
-
 A checkpoint is a plain folder: `config.json` (the encoder's, with a `cascade_exits` entry), `model.safetensors`
 (`backbone.*` and `heads.*`) and the tokenizer's files.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
+from typing_extensions import Self
 
 from cascade.core.files import staged, write
 from cascade.exceptions import DataError, OptionError
-from cascade.training.models.families import FAMILIES, family_of, max_length
+from cascade.training.models.config import (
+    MULTI_LABEL,
+    check_labels,
+    load_config,
+    name_labels,
+    named_labels,
+    read_exits,
+    without_pooler,
+)
+from cascade.training.models.families import family_of, max_length
 
-__all__ = [
-    "CLASSIFICATION",
-    "TAGGING",
-    "ExitBackbone",
-    "check_labels",
-    "default_names",
-    "load_config",
-    "load_weights",
-    "name_labels",
-    "named_labels",
-    "read_exits",
-    "without_pooler",
-]
+__all__ = ["ExitBackbone"]
 
-CLASSIFICATION, TAGGING = "text-classification", "token-classification"
+Model = TypeVar("Model", bound="ExitBackbone")
 
 
 class ExitBackbone(nn.Module):
     """An encoder, and the layers after which exits lie.
 
     Attributes:
+        task: what transformers' pipelines call it.
+        whole: the class of transformers that reads a fine-tuned checkpoint.
         backbone: a transformers encoder without its pooler.
-        heads: one per exit; whoever inherits from this makes them.
+        heads: one per exit, made by the subclass.
         layers: the layer after which each exit lies, counted from 1; the last is the number of layers.
         detach: whether gradients stop between exits (SWEET, section 4 of the paper).
     """
 
+    task: ClassVar[str]
+    whole: ClassVar[Any]
     heads: nn.ModuleList
 
     def __init__(self, backbone: PreTrainedModel, layers: Sequence[int] | None) -> None:
@@ -60,7 +60,7 @@ class ExitBackbone(nn.Module):
         self.family = family_of(config)
         chosen = tuple(range(1, depth + 1)) if layers is None else tuple(layers)
         if list(chosen) != sorted(set(chosen)) or not chosen or chosen[0] < 1 or chosen[-1] != depth:
-            raise OptionError(f"exits must rise from 1 or more and end at the last layer, {depth}; were: {chosen}")
+            raise OptionError(f"exits must rise from 1 or more and end at the last layer, {depth}, got {chosen}")
         self.backbone = backbone
         self.layers = chosen
         self.detach = False
@@ -83,7 +83,30 @@ class ExitBackbone(nn.Module):
         """Tokens that a row may have."""
         return max_length(self.config)
 
-    def learn(self, *, detach: bool, frozen: bool) -> None:
+    @property
+    def padding(self) -> int:
+        """Id of the padding token."""
+        return self.config.pad_token_id or 0
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a unit may have several labels."""
+        return bool(self.config.problem_type == MULTI_LABEL)
+
+    @property
+    def exits(self) -> dict[str, Any]:
+        """What `config.json` says of the exits: the constructor's options, and the task where it is not texts'."""
+        raise NotImplementedError
+
+    def digest(self) -> str:
+        """SHA-256 of the exits and of all weights."""
+        found = hashlib.sha256(json.dumps(self.exits).encode())
+        for name, tensor in self.state_dict().items():
+            found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            found.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
+
+    def configure_training(self, *, detach: bool, frozen: bool) -> None:
         """Choose what the next training changes.
 
         Args:
@@ -94,6 +117,105 @@ class ExitBackbone(nn.Module):
         self.backbone.requires_grad_(not frozen)
         self.heads.requires_grad_(True)
         self.heads[-1].requires_grad_(not frozen)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: str | Path,
+        *,
+        labels: Sequence[str],
+        layers: Sequence[int] | None = None,
+        pooling: str | None = None,
+        multi_label: bool = False,
+        dropout: float | None = None,
+    ) -> Self:
+        """Start from a pre-trained or fine-tuned checkpoint, or go on from a multi-exit one.
+
+        A fine-tuned model (`...ForSequenceClassification`, `...ForTokenClassification`) keeps its head as the last
+        exit, so full depth answers as before. It, and a multi-exit checkpoint, also keep their labels, the labels'
+        order and the `problem_type`.
+
+        Args:
+            checkpoint: a folder or a Hub id.
+            labels: names of the labels that the data have; some may be missing of a fine-tuned checkpoint's.
+            layers: the exits' layers; every layer by default.
+            pooling: of a classifier, `mean` or `first`; by default what the checkpoint has, else `mean`.
+            multi_label: of a classifier, ask for a sigmoid per label. A checkpoint that says it has one keeps it
+                without being asked.
+            dropout: in the backbone; the checkpoint's by default. 0 trains a fifth faster on a CPU.
+
+        Raises:
+            DataError: a label that the fine-tuned checkpoint does not have; no label set at all.
+            OptionError: a checkpoint for another task or problem: regression, or a single label where several are
+                asked for.
+        """
+        config = load_config(checkpoint, dropout=dropout)
+        going_on = bool(getattr(config, "cascade_exits", None))
+        if going_on:
+            read_exits(config, source=checkpoint, task=cls.task)
+        fine_tuned = cls._is_fine_tuned(config)
+        problem = cls._problem(config, multi_label=multi_label, has_head=going_on or fine_tuned)
+        if going_on or fine_tuned:
+            check_labels(labels, named_labels(config))
+            labels = named_labels(config)
+        elif len(labels) < 2 and not (labels and multi_label):
+            raise DataError(
+                f"the training data must have at least two labels, got {list(labels) or 'none'}; check the column"
+            )
+        if going_on:
+            return cls.from_pretrained(checkpoint, config=config)
+        backbone = AutoModel.from_pretrained(checkpoint, config=config, **without_pooler(config))
+        config = backbone.config
+        name_labels(config, labels)
+        config.problem_type = problem
+        config.architectures = None
+        options = cls._head_options(config, pooling=pooling, fine_tuned=fine_tuned)
+        model = cls(backbone, layers=layers, **options)
+        if fine_tuned:
+            weights = cls.whole.from_pretrained(checkpoint).state_dict()
+            model.heads[-1].load_state_dict(cls._head_weights(config, weights))
+        return model
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, config: PretrainedConfig | None = None) -> Self:
+        """Load what `save_pretrained` wrote: a folder or a Hub id; `config` in place of the one that stands there."""
+        config = config or load_config(folder)
+        exits = read_exits(config, source=folder, task=cls.task)
+        options = {name: value for name, value in exits.items() if name != "task"}
+        model = cls(AutoModel.from_config(config, **without_pooler(config)), **options)
+        model.load_state_dict(load_file(str(cached_file(folder, "model.safetensors"))))
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` and `model.safetensors`, each renamed into place when whole."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        with staged(folder / "model.safetensors") as path:
+            save_file(tensors, str(path), metadata={"format": "pt"})
+        config = self.config.to_dict() | {"cascade_exits": self.exits}
+        write(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+    @classmethod
+    def _is_fine_tuned(cls, config: PretrainedConfig) -> bool:
+        """Whether a checkpoint has this task's head."""
+        kind = cls.whole.__name__.removeprefix("AutoModel")
+        return any(kind in name for name in config.architectures or ())
+
+    @classmethod
+    def _problem(cls, config: PretrainedConfig, *, multi_label: bool, has_head: bool) -> str | None:
+        """The `problem_type` of the model: the checkpoint's own where it has a head."""
+        return None
+
+    @classmethod
+    def _head_options(cls, config: PretrainedConfig, *, pooling: str | None, fine_tuned: bool) -> dict[str, Any]:
+        """Options of the constructor for heads like that of a fine-tuned checkpoint, or for new ones."""
+        return {}
+
+    @classmethod
+    def _head_weights(cls, config: PretrainedConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of an exit's head among those of a fine-tuned checkpoint."""
+        raise NotImplementedError
 
     def states(
         self,
@@ -148,110 +270,6 @@ class ExitBackbone(nn.Module):
         for module in dict.fromkeys(self.family.layers(self.backbone)):
             module.register_forward_pre_hook(before, with_kwargs=True)
             module.register_forward_hook(after, with_kwargs=True)
-
-    def _save(self, folder: str | Path, exits: Mapping[str, Any]) -> None:
-        """Write `config.json` and `model.safetensors`, each renamed into place when whole."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        config = self.config.to_dict()
-        config["cascade_exits"] = dict(exits)
-        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        with staged(folder / "model.safetensors") as path:
-            save_file(tensors, str(path), metadata={"format": "pt"})
-        write(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
-def load_config(checkpoint: str | Path, *, dropout: float | None = None) -> Any:
-    """A checkpoint's configuration; `dropout` in place of every one that stands there.
-
-    Raises:
-        OptionError: there is none that transformers knows.
-    """
-    try:
-        config = AutoConfig.from_pretrained(checkpoint)
-    except ValueError as error:
-        reason = str(error).split(". ", 1)[0]  # transformers goes on with the names of all its models
-        remedy = "give the folder of a whole model"
-        if (Path(checkpoint) / "adapter_config.json").is_file():
-            remedy = "it holds an adapter: merge it into its model first (merge_and_unload) and save that"
-        raise OptionError(
-            f"{checkpoint} must be a checkpoint that transformers reads, but: {reason}; {remedy}"
-        ) from None
-    if dropout is not None:
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
-            if hasattr(config, name):
-                setattr(config, name, dropout)
-    return config
-
-
-def read_exits(config: Any, *, source: str | Path, task: str) -> dict[str, Any]:
-    """The `cascade_exits` of a configuration.
-
-    Raises:
-        OptionError: there are none, or they are another task's.
-    """
-    exits: dict[str, Any] | None = getattr(config, "cascade_exits", None)
-    if not exits:
-        raise OptionError(
-            f"{source} must hold a multi-exit model (config.json with cascade_exits); make one with cascade-train exits"
-        )
-    found = exits.get("task", CLASSIFICATION)
-    if found != task:
-        raise OptionError(
-            f"{source} must hold a multi-exit model for {task}, was for: {found}; "
-            f"choose its task, or make one with cascade-train exits --task {_OPTION[task]}"
-        )
-    return exits
-
-
-_OPTION = {CLASSIFICATION: "classification", TAGGING: "tagging"}
-
-
-def load_weights(model: nn.Module, folder: str | Path) -> None:
-    """Fill a model from the `model.safetensors` of a folder or Hub id."""
-    model.load_state_dict(load_file(str(cached_file(folder, "model.safetensors"))))
-
-
-def named_labels(config: Any) -> tuple[str, ...]:
-    """The names of a configuration's labels, in the order of the logits."""
-    return tuple(config.id2label[i] for i in range(config.num_labels))
-
-
-def default_names(labels: Sequence[str]) -> bool:
-    """Whether these are the names that transformers gives to labels without names: `LABEL_0`, `LABEL_1`, ..."""
-    return list(labels) == [f"LABEL_{number}" for number in range(len(labels))]
-
-
-def check_labels(found: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse labels that a checkpoint does not have; the number i stands for the default name `LABEL_i`.
-
-    Raises:
-        DataError: naming the first of them.
-    """
-    numbers = {str(number) for number in range(len(known))} if default_names(known) else set()
-    unknown = [label for label in found if label not in known and label not in numbers]
-    if not unknown:
-        return
-    shown = f"{list(known[:8])}{f' and {len(known) - 8} more' if len(known) > 8 else ''}"
-    remedy = "rename it in the data"
-    if numbers:  # the names may be given, but not in another order
-        remedy = "name labels in the data by these names or their numbers, in the order in which the checkpoint learned"
-    raise DataError(
-        f"the data's labels must be among the checkpoint's, {shown}, but there was: {unknown[0]}; {remedy}, or start "
-        "from the pre-trained checkpoint"
-    )
-
-
-def name_labels(config: Any, labels: Sequence[str]) -> None:
-    """Give a configuration these labels."""
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: i for i, label in enumerate(labels)}
-
-
-def without_pooler(config: PretrainedConfig) -> dict[str, bool]:
-    """Only these families' constructors know the option; the others have no pooler."""
-    family = FAMILIES.get(config.model_type)
-    return {"add_pooling_layer": False} if family is not None and family.pooler else {}
 
 
 def _first_name(kwargs: Mapping[str, Any]) -> str:

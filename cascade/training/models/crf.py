@@ -69,7 +69,7 @@ class Chain:
             or offsets[-1] != words
         ):
             raise OptionError(
-                "there must be at least one word, a label in range for each and offsets that end with the words, were: "
+                "there must be at least one word, a label in range for each and offsets that end with the words, got "
                 f"log-probabilities {log_probabilities.shape}, labels {labels.shape}, offsets {offsets.shape} "
                 f"to {offsets[-1] if len(offsets) else None}; give one label for each word"
             )
@@ -141,7 +141,7 @@ def fit_crf(
     """
     check_whole("steps", steps, "200 are enough")
     if not 0 < l2 < float("inf"):
-        raise OptionError(f"l2 must be above 0 and finite, was: {l2!r}; 0.1 is usual")
+        raise OptionError(f"l2 must be above 0 and finite, got {l2!r}; 0.1 is usual")
     chain = Chain(log_probabilities, labels, offsets)
     shapes = ((chain.labels, chain.labels), (chain.labels,), (chain.labels,))
     made = [torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]

@@ -1,25 +1,25 @@
-"""The cheapest first tiers: a weighted mean of token embeddings and a small MLP, or of what short runs of tokens say.
+"""The cheapest first tiers: embeddings of tokens and of their neighbours, and a small MLP; no attention.
 
-A learned scalar per token decides how much it counts, so that function words can count for nothing (the idea of
-smooth inverse frequency, Arora et al. 2017, learned instead of counted). With a `reach`, each token is read with its
-neighbours on both sides before the mean, and the maximum counts beside it ("Convolutional Neural Networks for
-Sentence Classification", Kim 2014, section 2): where negation decides, words alone say too little. It is a
-`PreTrainedModel`, so that it is saved, loaded and exported like any other.
+They are `PreTrainedModel`s, so that they are saved, loaded and exported like any other. Layers are linear over shifted
+copies side by side rather than convolutions, because int8 knows matrix products.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
 __all__ = [
     "StaticConfig",
     "StaticForSequenceClassification",
+    "StaticForTokenClassification",
+    "StaticTaggerConfig",
     "neighbourhoods",
     "side_by_side",
     "with_zero",
@@ -32,8 +32,8 @@ class StaticConfig(PretrainedConfig):
     Args:
         vocab_size: rows of the embedding table.
         width: size of an embedding.
-        hidden: size of the MLP's layer.
-        dropout: on embeddings (whole tokens) and on the hidden layer, while training.
+        hidden: size of a hidden layer.
+        dropout: on embeddings (whole tokens) and on hidden layers, while training.
         reach: neighbours on each side that a token is read with; 0 reads each token alone.
     """
 
@@ -59,26 +59,36 @@ class StaticConfig(PretrainedConfig):
         self.max_position_embeddings = max_position_embeddings
 
 
-class StaticForSequenceClassification(PreTrainedModel):
-    """Weighted mean of token embeddings (or of runs, and their maximum), LayerNorm, one hidden layer, logits."""
+class StaticTaggerConfig(StaticConfig):
+    """Sizes of a static first tier for tagging.
 
-    config_class = StaticConfig
+    Args:
+        layers: hidden layers, each of which reads neighbours.
+        sentence: whether each hidden layer is also given the mean of the layer below over the sentence.
+    """
+
+    model_type = "cascade_static_tagger"
+
+    def __init__(
+        self, width: int = 192, reach: int = 2, layers: int = 1, sentence: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(width=width, reach=reach, **kwargs)
+        self.layers = layers
+        self.sentence = sentence
+
+
+class _Static(PreTrainedModel):
+    """A table of token embeddings, of which whole tokens are dropped in training."""
+
     base_model_prefix = "static"
     main_input_name = "input_ids"
+    spread = 1.0  # standard deviation of new embeddings
 
     def __init__(self, config: StaticConfig) -> None:
         super().__init__(config)
         self.embeddings = nn.Embedding(config.vocab_size, config.width)
-        self.importance = nn.Embedding(config.vocab_size, 1)
-        pooled = config.width
-        if config.reach:
-            self.runs = nn.Linear((2 * config.reach + 1) * config.width, config.hidden)
-            pooled = 2 * config.hidden
-        self.norm = nn.LayerNorm(pooled)
-        self.hidden = nn.Linear(pooled, config.hidden)
         self.out = nn.Linear(config.hidden, config.num_labels)
         self.dropout = nn.Dropout(config.dropout)
-        self.post_init()  # type: ignore[no-untyped-call]  # transformers types in parts only
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The table of token embeddings."""
@@ -86,7 +96,37 @@ class StaticForSequenceClassification(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=0.05 if module.embedding_dim > 1 else 0.0)
+            nn.init.normal_(module.weight, std=self.spread if module.embedding_dim > 1 else 0.0)
+
+    def _known(self, input_ids: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids, and where tokens are; elsewhere, and of dropped tokens, the id is that of a row of zeros."""
+        if self.training:  # an answer must not lean on one rare word or one neighbour
+            there = there & (torch.rand(there.shape, device=there.device) >= self.config.dropout)
+        return torch.where(there, input_ids, self.config.vocab_size), there
+
+
+class StaticForSequenceClassification(_Static):
+    """Weighted mean of token embeddings, LayerNorm, one hidden layer, logits.
+
+    A learned scalar per token decides how much it counts, so that function words can count for nothing (the idea of
+    smooth inverse frequency, Arora et al. 2017, learned instead of counted). With a `reach`, each token is read with
+    its neighbours before the mean, and the maximum counts beside it (Kim 2014, section 2): where negation decides,
+    words alone say too little.
+    """
+
+    config_class = StaticConfig
+    spread = 0.05
+
+    def __init__(self, config: StaticConfig) -> None:
+        super().__init__(config)
+        self.importance = nn.Embedding(config.vocab_size, 1)
+        pooled = config.width
+        if config.reach:
+            self.runs = nn.Linear((2 * config.reach + 1) * config.width, config.hidden)
+            pooled = 2 * config.hidden
+        self.norm = nn.LayerNorm(pooled)
+        self.hidden = nn.Linear(pooled, config.hidden)
+        self.post_init()  # type: ignore[no-untyped-call]  # transformers types in parts only
 
     def forward(
         self,
@@ -96,10 +136,7 @@ class StaticForSequenceClassification(PreTrainedModel):
         token_type_ids: Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """Logits. Shapes `(rows, longest)`, `(rows, longest)` -> `(rows, labels)`; the others are not read."""
-        there = attention_mask > 0
-        if self.training:  # drop whole tokens: the mean must not lean on one rare word
-            there = there & (torch.rand(there.shape, device=there.device) >= self.config.dropout)
-        ids = torch.where(there, input_ids, self.config.vocab_size)  # the row of zeros where no token is
+        ids, there = self._known(input_ids, attention_mask > 0)
         table = with_zero(self.embeddings.weight)
         weight = F.embedding(ids, with_zero(torch.exp(self.importance.weight))).squeeze(-1)
         if self.config.reach:
@@ -114,6 +151,46 @@ class StaticForSequenceClassification(PreTrainedModel):
             pooled = torch.cat((pooled, states.amax(1)), dim=-1)
         hidden = self.dropout(F.gelu(self.hidden(self.norm(pooled))))
         return SequenceClassifierOutput(logits=self.out(hidden))
+
+
+class StaticForTokenClassification(_Static):
+    """Embeddings, one or more hidden layers over each token's neighbourhood, logits.
+
+    A token sees `reach` neighbours on each side, with two layers twice as many (the window approach of Collobert et
+    al. 2011, section 3.3.1). With `sentence` it also sees the mean over its whole sentence: what that is about decides
+    what a name in it stands for.
+    """
+
+    config_class = StaticTaggerConfig
+
+    def __init__(self, config: StaticTaggerConfig) -> None:
+        super().__init__(config)
+        widths = list(pairwise([config.width, *[config.hidden] * config.layers]))
+        span = 2 * config.reach + 1
+        self.hidden = nn.ModuleList(nn.Linear(span * before, after) for before, after in widths)
+        # No bias: the layer beside it has one.
+        about = widths if config.sentence else ()
+        self.about = nn.ModuleList(nn.Linear(before, after, bias=False) for before, after in about)
+        self.post_init()  # type: ignore[no-untyped-call]  # transformers types in parts only
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> TokenClassifierOutput:
+        """Logits. Shapes `(rows, longest)`, `(rows, longest)` -> `(rows, longest, labels)`; `labels` is not read."""
+        inside = attention_mask > 0
+        ids, _ = self._known(input_ids, inside)
+        table = with_zero(self.embeddings.weight)
+        there = inside.to(torch.float32).unsqueeze(-1)
+        share = there / there.sum(1, keepdim=True).clamp_min(1)
+        states = F.embedding(ids, table)
+        for number, layer in enumerate(self.hidden):
+            if number:
+                read = _runs(states * there, self.config.reach)
+            else:
+                read = side_by_side(table, neighbourhoods(ids, self.config.reach, absent=self.config.vocab_size))
+            inner = layer(read)
+            if self.config.sentence:
+                inner = inner + self.about[number](share.transpose(1, 2) @ states)
+            states = self.dropout(F.gelu(inner))
+        return TokenClassifierOutput(logits=self.out(states))
 
 
 def neighbourhoods(ids: Tensor, reach: int, *, absent: int) -> Tensor:
@@ -136,7 +213,16 @@ def side_by_side(table: Tensor, ids: Tensor) -> Tensor:
     """The rows of several tokens as one long vector.
 
     Shapes `(rows of the table, width)`, `(rows, longest, several)` -> `(rows, longest, several * width)`. A product
-    with constant weights then reads a constant table, which becomes int8 beforehand (`cascade_export.quantise`).
+    with constant weights then reads a constant table, which becomes int8 beforehand (`cascade_export.int8`).
     """
     # Not flatten(2): the exporter would ask the float rows for their shape, and so keep them beside the int8 ones.
     return F.embedding(ids, table).reshape(ids.shape[0], ids.shape[1], ids.shape[2] * table.shape[1])
+
+
+def _runs(states: Tensor, reach: int) -> Tensor:
+    """Each token's state beside its neighbours', zeros outside: `(rows, longest, width)` -> `(..., several * width)`.
+
+    Slices for one product, not a convolution: a product with constant weights becomes int8.
+    """
+    padded = F.pad(states, (0, 0, reach, reach))
+    return torch.cat([padded[:, shift : shift + states.shape[1]] for shift in range(2 * reach + 1)], dim=-1)

@@ -1,16 +1,12 @@
 """The kinds of first tier, and how each begins from its teacher.
 
-    Static         a weighted mean of token embeddings and an MLP: no attention, about a hundredth of a second tier
-    StaticTagger   an MLP on the embeddings of each piece and its neighbours
-    Transformer    a BERT of the given layers and width, for either task
-
 Where widths differ, the teacher's embeddings are projected onto their first principal components.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,16 +14,21 @@ from transformers import BertConfig, BertForSequenceClassification, BertForToken
 
 from cascade.exceptions import OptionError
 from cascade.training.models.backbone import ExitBackbone
+from cascade.training.models.config import TAGGING
 from cascade.training.models.multi_exit import MultiExitModel, pool
-from cascade.training.models.static import StaticConfig, StaticForSequenceClassification
-from cascade.training.models.static_tagger import StaticForTokenClassification, StaticTaggerConfig
+from cascade.training.models.static import (
+    StaticConfig,
+    StaticForSequenceClassification,
+    StaticForTokenClassification,
+    StaticTaggerConfig,
+)
 
-__all__ = ["Static", "StaticTagger", "Student", "TagStudent", "Transformer", "principal_components"]
+__all__ = ["Static", "StaticTagger", "Student", "Transformer", "principal_components"]
 
 
 @dataclass(frozen=True)
 class Static:
-    """A static first tier.
+    """A weighted mean of token embeddings and an MLP: no attention, about a hundredth of a second tier.
 
     Attributes:
         width: size of an embedding.
@@ -40,31 +41,28 @@ class Static:
     hidden: int = 256
     dropout: float = 0.1
     reach: int = 0
-    kind = "static"
 
-    def build(self, teacher: MultiExitModel) -> PreTrainedModel:
-        """A student whose embeddings are what the teacher makes of each piece alone, projected to `width`.
+    def build(self, teacher: ExitBackbone) -> PreTrainedModel:
+        """A student whose embeddings are what the teacher makes of each token alone, projected to `width`.
 
-        (The way of model2vec: a piece's vector is the teacher's pooled output for that piece.)
+        (The way of model2vec: a token's vector is the teacher's pooled output for that token.)
+
+        Raises:
+            OptionError: the teacher is no classifier.
         """
-        config = StaticConfig(
-            vocab_size=teacher.config.vocab_size,
-            width=self.width,
-            hidden=self.hidden,
-            dropout=self.dropout,
-            reach=self.reach,
-            max_position_embeddings=teacher.config.max_position_embeddings,
-            **_heading(teacher),
-        )
-        student = StaticForSequenceClassification(config)
+        if not isinstance(teacher, MultiExitModel):
+            raise OptionError(
+                f"a static first tier needs a classifier as teacher, got {teacher.task}; use StaticTagger"
+            )
+        student = StaticForSequenceClassification(StaticConfig(**asdict(self), **_shared(teacher)))
         with torch.no_grad():
-            student.embeddings.weight.copy_(_project(_pieces_alone(teacher), self.width, scale=0.1))
+            student.embeddings.weight.copy_(_project(_tokens_alone(teacher), self.width, scale=0.1))
         return student
 
 
 @dataclass(frozen=True)
 class StaticTagger:
-    """A static first tier for tagging.
+    """An MLP on the embeddings of each token and its neighbours.
 
     Attributes:
         width: size of an embedding.
@@ -81,27 +79,15 @@ class StaticTagger:
     layers: int = 1
     dropout: float = 0.1
     sentence: bool = False
-    kind = "static"
 
     def __post_init__(self) -> None:
         for name, least in (("width", 1), ("hidden", 1), ("reach", 0), ("layers", 1)):
             if getattr(self, name) < least:
-                raise OptionError(f"{name} of a static tagger must be at least {least}, was: {getattr(self, name)}")
+                raise OptionError(f"{name} of a static tagger must be at least {least}, got {getattr(self, name)}")
 
-    def build_tagger(self, teacher: ExitBackbone) -> PreTrainedModel:
+    def build(self, teacher: ExitBackbone) -> PreTrainedModel:
         """A student whose embeddings are the teacher's, projected to `width`."""
-        config = StaticTaggerConfig(
-            vocab_size=teacher.config.vocab_size,
-            width=self.width,
-            hidden=self.hidden,
-            reach=self.reach,
-            layers=self.layers,
-            dropout=self.dropout,
-            sentence=self.sentence,
-            max_position_embeddings=teacher.config.max_position_embeddings,
-            **_heading(teacher),
-        )
-        student = StaticForTokenClassification(config)
+        student = StaticForTokenClassification(StaticTaggerConfig(**asdict(self), **_shared(teacher)))
         table: Any = teacher.backbone.get_input_embeddings()
         with torch.no_grad():
             student.embeddings.weight.copy_(_project(table.weight, self.width, scale=1.0))
@@ -110,7 +96,7 @@ class StaticTagger:
 
 @dataclass(frozen=True)
 class Transformer:
-    """A small BERT as first tier.
+    """A small BERT, for either task.
 
     Attributes:
         layers: its layers; taken evenly from the teacher's where the widths are equal.
@@ -125,17 +111,11 @@ class Transformer:
     heads: int | None = None
     intermediate: int | None = None
     dropout: float = 0.1
-    kind = "transformer"
 
-    def build(self, teacher: MultiExitModel) -> PreTrainedModel:
-        """A classifier that begins from the teacher's embeddings and, where shapes allow, its first layers."""
-        student = BertForSequenceClassification(self._config(teacher))
-        self._begin(student.bert, teacher)
-        return student
-
-    def build_tagger(self, teacher: ExitBackbone) -> PreTrainedModel:
-        """A tagger that begins from the teacher's embeddings and, where shapes allow, its first layers."""
-        student = BertForTokenClassification(self._config(teacher))
+    def build(self, teacher: ExitBackbone) -> PreTrainedModel:
+        """A model for the teacher's task that begins from its embeddings and, where shapes allow, its first layers."""
+        kind = BertForTokenClassification if teacher.task == TAGGING else BertForSequenceClassification
+        student = kind(self._config(teacher))
         self._begin(student.bert, teacher)
         return student
 
@@ -143,26 +123,24 @@ class Transformer:
         given = teacher.config
         if given.model_type not in ("bert", "electra"):
             raise OptionError(
-                f"a transformer first tier needs a BERT or ELECTRA teacher, was: {given.model_type}; use --kind static"
+                f"a transformer first tier needs a BERT or ELECTRA teacher, got {given.model_type}; use --kind static"
             )
         heads = self.heads or max(1, self.width // 32)
         if self.width % heads:
-            raise OptionError(f"--width must be a multiple of the {heads} heads, was: {self.width}")
+            raise OptionError(f"--width must be a multiple of the {heads} heads, got {self.width}")
         if self.layers < 1 or self.layers > given.num_hidden_layers:
-            raise OptionError(f"--layers must be 1 to {given.num_hidden_layers}, was: {self.layers}")
+            raise OptionError(f"--layers must be 1 to {given.num_hidden_layers}, got {self.layers}")
         same_width = self.width == given.hidden_size
         return BertConfig(
-            vocab_size=given.vocab_size,
             hidden_size=self.width,
             num_hidden_layers=self.layers,
             num_attention_heads=given.num_attention_heads if same_width else heads,
             intermediate_size=self.intermediate or (given.intermediate_size if same_width else 4 * self.width),
             hidden_act=given.hidden_act,
-            max_position_embeddings=given.max_position_embeddings,
             type_vocab_size=given.type_vocab_size,
             hidden_dropout_prob=self.dropout,
             attention_probs_dropout_prob=self.dropout,
-            **_heading(teacher),
+            **_shared(teacher),
         )
 
     def _begin(self, bert: Any, teacher: ExitBackbone) -> None:
@@ -188,8 +166,7 @@ class Transformer:
                     layer.load_state_dict(layers.layer[number].state_dict())
 
 
-Student = Static | Transformer
-TagStudent = StaticTagger | Transformer
+Student: TypeAlias = "Static | StaticTagger | Transformer"
 
 
 def principal_components(table: Tensor, size: int) -> Tensor:
@@ -209,8 +186,8 @@ def _project(table: Tensor, size: int, *, scale: float) -> Tensor:
 
 
 @torch.inference_mode()
-def _pieces_alone(teacher: MultiExitModel) -> Tensor:
-    """The teacher's last pooled state for every piece of the vocabulary by itself."""
+def _tokens_alone(teacher: MultiExitModel) -> Tensor:
+    """The teacher's last pooled state for every token of the vocabulary by itself."""
     teacher.eval()
     states = []
     for start in range(0, teacher.config.vocab_size, 1024):
@@ -220,12 +197,7 @@ def _pieces_alone(teacher: MultiExitModel) -> Tensor:
     return torch.cat(states).clone()
 
 
-def _heading(teacher: ExitBackbone) -> dict[str, Any]:
-    """The parts of the configuration that tier 1 must share with tier 2."""
-    config = teacher.config
-    return {
-        "id2label": dict(config.id2label),
-        "label2id": dict(config.label2id),
-        "problem_type": config.problem_type,
-        "pad_token_id": config.pad_token_id,
-    }
+def _shared(teacher: ExitBackbone) -> dict[str, Any]:
+    """What tier 1's configuration must have in common with tier 2's."""
+    names = ("vocab_size", "max_position_embeddings", "id2label", "label2id", "problem_type", "pad_token_id")
+    return {name: getattr(teacher.config, name) for name in names}

@@ -1,192 +1,157 @@
-"""`cascade-train first-tier`: a small model that imitates a second tier."""
+"""`cascade-train first-tier`: a small model that imitates a second tier, text by text or word by word."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
-from transformers import EvalPrediction, set_seed
 
 from cascade.core.rows import FloatArray
-from cascade.training import checkpoint, data
-from cascade.training.augmentation import neighbours
-from cascade.training.loop import Loss, run_loop
-from cascade.training.models.multi_exit import MULTI_LABEL, MultiExitModel
-from cascade.training.models.students import Static, Student
-from cascade.training.recipes.imitation import Imitation
+from cascade.exceptions import OptionError
+from cascade.training.checkpoint import load_tokenizer_text
+from cascade.training.data.augmentation import Augmentation, neighbours
+from cascade.training.data.encoding import NO_LABEL, Pad, TrainingRows, tokenizer_of
+from cascade.training.data.examples import Examples
+from cascade.training.loop import LoopOptions, Loss, run_loop
+from cascade.training.models.backbone import ExitBackbone
+from cascade.training.models.students import Student
+from cascade.training.recipes.objectives import divergence, supervised
+from cascade.training.recipes.units import UnitMetrics, over_units, per_row, unit_logits
+from cascade.training.run import Run
 
-__all__ = ["FirstTierOptions", "train_first_tier"]
-
-UNLABELLED = -100
+__all__ = ["FirstTierOptions", "teacher_logits", "train_first_tier"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FirstTierOptions(Imitation):
-    """What a user chooses of a first tier. `student`: kind and size."""
+class FirstTierOptions:
+    """What a user chooses of a first tier.
 
-    student: Student = field(default_factory=Static)
+    Attributes:
+        student: kind and size; a static one by default.
+        imitation: share in [0, 1] of the loss that is the divergence from the teacher; the rest is cross-entropy on
+            the labels of labelled units.
+        temperature: softens both distributions (Hinton et al. 2015, section 2).
+        augmentation: unlabelled rows made from the training rows.
+        freeze_embeddings: keep the token embeddings as they came from the teacher: a small student with a large table
+            learns its training words by heart.
+        max_length: tokens per row at most, in training; longer sentences of words are cut between words.
+    """
+
+    student: Student | None = None
+    imitation: float = 0.7
+    temperature: float = 2.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    freeze_embeddings: bool = False
+    max_length: int = 128
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(epochs=8, learning_rate=5e-4, head_factor=1.0))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.imitation <= 1:
+            raise OptionError(f"imitation must be in [0, 1], got {self.imitation}")
+        if self.temperature <= 0:
+            raise OptionError(f"temperature must be above 0, got {self.temperature}")
 
 
 def train_first_tier(
-    teacher: str | Path,
-    *,
-    train: Sequence[str | Path],
-    evaluation: str | Path | None,
-    output: str | Path,
-    extra_text: Sequence[str | Path] = (),
-    options: FirstTierOptions | None = None,
-    columns: data.Columns | None = None,
-    overwrite: bool = False,
+    run: Run, options: FirstTierOptions | None = None, *, extra_text: Sequence[str | Path] = ()
 ) -> dict[str, Any]:
     """Distil and write a first tier.
 
     Args:
-        teacher: a folder that `cascade-train exits` wrote.
-        train: files or `datasets` names; rows without labels teach by the teacher's answers.
-        evaluation: a labelled file; its accuracy chooses the best epoch.
-        output: folder to write.
+        run: from the teacher, a folder that `cascade-train exits` wrote. Training items without labels teach by the
+            teacher's answers. The accuracy, for tags of spans the entity F1, chooses the best epoch.
         options: everything about the model and its training; `FirstTierOptions()` by default.
-        extra_text: files of text without labels, which the teacher labels.
-        columns: names of the files' columns.
-        overwrite: write into a folder that is not empty.
+        extra_text: files of items without labels, which the teacher labels.
 
     Returns:
         the report that also stands in `training.json`.
     """
-    options = options or FirstTierOptions()
-    started = time.monotonic()
-    run_folder = checkpoint.claim(Path(output), overwrite=overwrite, resume=options.loop.resume)
-    set_seed(options.loop.seed)
-    tier2 = MultiExitModel.from_pretrained(teacher)
-    multi_label = _several(tier2)
-    text = checkpoint.load_tokenizer_text(teacher)
-    tokenizer = checkpoint.tokenizer_from_text(text)
+    options, task = options or FirstTierOptions(), run.task
+    run.begin(options.loop)
+    teacher = task.model.from_pretrained(run.source)
+    text = task.tokenizer(load_tokenizer_text(run.source))
+    tokenizer = tokenizer_of(text, max_length=min(options.max_length, teacher.longest))
 
-    def encode(source: str | Path, labelled: bool, *, needed: bool = True) -> data.Rows:
-        examples = data.read(source, columns=columns, require_labels=labelled and needed)
-        if labelled and examples.labels is None:
-            tqdm.write(f"{source}: not every row has a label; what is learned is the teacher's answers alone")
-        if not labelled:
-            examples = data.Examples(texts=examples.texts, labels=None, source=examples.source)
-        return data.encode(tokenizer, examples, tier2.labels, multi_label=multi_label, max_length=options.max_length)
+    def encode(found: Examples) -> TrainingRows:
+        return task.encode(tokenizer, found, teacher.labels, multi_label=teacher.multi_label)
 
-    labelled = [encode(source, True, needed=not options.imitation) for source in train]
-    unlabelled = [encode(source, False) for source in extra_text]
-    eval_rows = encode(evaluation, True) if evaluation is not None else None
-    student = options.student.build(tier2)
-    rows = _with_teacher(tier2, labelled, unlabelled, options, run_folder)
+    examples, held_out = run.read(require_labels=not options.imitation)
+    if examples.labels is None:
+        tqdm.write(f"not every {task.item} has labels; what is learned is the teacher's answers alone")
+    rows, eval_rows = encode(examples), None if held_out is None else encode(held_out)
+    student = (options.student or task.student).build(teacher)
+    given, paired = len(rows), rows.types is not None
+    extra = [task.read(path, columns=run.columns, require_labels=False).unlabelled() for path in extra_text]
+    rows = TrainingRows.joined([rows, *map(encode, extra)])
+    if options.augmentation.copies and not paired:
+        rows = TrainingRows.joined([rows, _varied(rows, given, teacher, options)])
+    digests = (rows.digest(), teacher.digest())
+    logits = run.kept("teacher", digests, lambda: teacher_logits(teacher, rows), resume=options.loop.resume)
     student.get_input_embeddings().requires_grad_(not options.freeze_embeddings)
     scores = run_loop(
         student,
-        train=rows,
+        train=rows.with_target("teacher", per_row(logits, rows)),
         evaluation=eval_rows,
-        loss=_loss(options, multi_label),
-        metrics=_metrics(multi_label),
-        best="accuracy",
-        output=run_folder,
-        padding=tier2.config.pad_token_id or 0,
+        loss=_loss(options, multi_label=teacher.multi_label),
+        metrics=UnitMetrics(teacher.labels, multi_label=teacher.multi_label, spans=task.has_spans(teacher.labels)),
+        output=run.folder,
+        collate=Pad(teacher.padding),
         options=options.loop,
-        is_head=lambda _name: False,
     )
-    report = {
-        "command": "cascade-train first-tier",
-        "teacher": Path(teacher).name,
-        "train": [Path(path).name for path in train],
-        "rows": len(rows),
-        "evaluation": Path(evaluation).name if evaluation is not None else None,
-        "student": repr(options.student),
-        "options": options.reported,
-        "scores": scores,
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    checkpoint.publish(Path(output), save=student.save_pretrained, tokenizer=text, source=teacher, report=report)
-    return report
-
-
-def _several(teacher: MultiExitModel) -> bool:
-    """Whether a teacher gives several labels."""
-    return bool(teacher.config.problem_type == MULTI_LABEL)
-
-
-def _with_teacher(
-    teacher: MultiExitModel,
-    labelled: Sequence[data.Rows],
-    unlabelled: Sequence[data.Rows],
-    options: FirstTierOptions,
-    run_folder: Path,
-) -> data.Rows:
-    """All rows, labelled and not, with the teacher's logits."""
-    parts = [*labelled, *unlabelled]
-    ids = [list(row) for rows in parts for row in rows.ids]
-    types = None
-    if any(rows.types is not None for rows in parts):
-        types = [list(row) for rows in parts for row in (rows.types or [[0] * len(one) for one in rows.ids])]
-    shape, dtype = ((len(teacher.labels),), np.float32) if _several(teacher) else ((), np.int64)
-    labels = np.concatenate(
-        [rows.targets.get("labels", np.full((len(rows), *shape), UNLABELLED, dtype)) for rows in labelled]
+    return run.finish(
+        "first-tier",
+        student,
+        text,
+        options.loop,
+        options={
+            "student": repr(options.student or task.student),
+            "imitation": options.imitation,
+            "temperature": options.temperature,
+            "freeze_embeddings": options.freeze_embeddings,
+            "augmentation": repr(options.augmentation),
+            "max_length": tokenizer.max_length,
+        },
+        details={"rows": len(rows), "scores": scores},
     )
-    more: list[list[int]] = []
-    if all(rows.types is None for rows in labelled) and options.augmentation.copies:
-        embeddings: Any = teacher.backbone.get_input_embeddings()
-        table = embeddings.weight.detach().numpy()
-        more = options.augmentation(
-            ids[: len(labels)],
-            similar=neighbours(table),
-            max_length=options.max_length,
-            rng=np.random.default_rng(options.loop.seed),
-        )
-    ids += more
-    if types is not None:
-        types += [[0] * len(row) for row in more]
-    labels = np.concatenate([labels, np.full((len(ids) - len(labels), *labels.shape[1:]), UNLABELLED, labels.dtype)])
-    logits = options.answers(run_folder, len(ids), lambda: teacher_logits(teacher, data.Rows(ids=ids, types=types)))
-    return data.Rows(ids=ids, types=types, targets={"labels": labels, "teacher": logits})
 
 
-@torch.inference_mode()
-def teacher_logits(teacher: MultiExitModel, rows: data.Rows, *, batch_size: int = 64) -> FloatArray:
-    """The last exit's logits for every row, in order. Shape `(rows, labels)`."""
-    teacher.eval()
-    pad = data.Pad(teacher.config.pad_token_id or 0)
-    order = np.argsort([len(row) for row in rows.ids], kind="stable")
-    logits = np.empty((len(rows), len(teacher.labels)), dtype=np.float32)
-    for start in tqdm(range(0, len(order), batch_size), desc="teacher", unit="batch"):
-        chosen = order[start : start + batch_size]
-        batch = pad([rows[int(row)] for row in chosen])
-        logits[chosen] = teacher(**batch)["logits"][:, -1].numpy()
-    return logits
+def teacher_logits(teacher: ExitBackbone, rows: TrainingRows) -> FloatArray:
+    """The last exit's logits for every unit, in order. Shape `(units, labels)`."""
+    return over_units(teacher, rows, read=lambda logits, _labels: logits[:, -1])
 
 
-def _loss(options: FirstTierOptions, multi_label: bool) -> Loss:
+def _varied(rows: TrainingRows, labelled: int, teacher: ExitBackbone, options: FirstTierOptions) -> TrainingRows:
+    """New rows without labels: of texts varied from the first `labelled` ones, of words each with tokens replaced."""
+    embeddings: Any = teacher.backbone.get_input_embeddings()
+    similar = neighbours(embeddings.weight.detach().numpy())
+    rng, augmentation = np.random.default_rng(options.loop.seed), options.augmentation
+    if "is_first" in rows.targets:
+        ids = augmentation(rows.ids, similar=similar, rng=rng, max_length=None)
+        labels: Any = [np.full(len(row), NO_LABEL) for row in ids]
+        return TrainingRows(ids, None, {"labels": labels, "is_first": rows.targets["is_first"] * augmentation.copies})
+    ids = augmentation(rows.ids[:labelled], similar=similar, rng=rng, max_length=options.max_length)
+    labels = np.full_like(rows.targets["labels"], NO_LABEL, shape=(len(ids), *rows.targets["labels"].shape[1:]))
+    return TrainingRows(ids, None, {"labels": labels})
+
+
+def _loss(options: FirstTierOptions, *, multi_label: bool) -> Loss:
+    """A share of the divergence from the teacher, which evaluation rows lack, and the rest from the labels."""
+
     def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        labels = batch["labels"]
-
-        def plain() -> Tensor | None:
-            known = labels != UNLABELLED if not multi_label else (labels != UNLABELLED).all(-1)
-            if not bool(known.any()):
-                return None
-            if multi_label:
-                summed = F.binary_cross_entropy_with_logits(logits[known], labels[known], reduction="sum")
-                return summed / labels.shape[1]
-            return F.cross_entropy(logits[known], labels[known], reduction="sum")
-
-        return options.loss(logits, batch.get("teacher"), plain, multi_label=multi_label)
+        logits, labels = unit_logits(logits.unsqueeze(1), batch)
+        known = (labels != NO_LABEL) if labels.ndim == 1 else (labels != NO_LABEL).all(-1)
+        share = options.imitation if "teacher" in batch else 0.0
+        total = logits.new_zeros(())
+        if share:
+            total = share * divergence(logits, batch["teacher"], multi_label, temperature=options.temperature).sum()
+        if share < 1 and bool(known.any()):
+            own = supervised(logits[known], labels[known], multi_label)[0]
+            total = total + (1 - share) * own * known.sum() / len(logits)
+        return total
 
     return loss
-
-
-def _metrics(multi_label: bool) -> Any:
-    def metrics(prediction: EvalPrediction) -> dict[str, float]:
-        logits, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-        right = ((logits > 0) == (labels > 0.5)).all(-1) if multi_label else logits.argmax(-1) == labels
-        return {"accuracy": float(right.mean())}
-
-    return metrics

@@ -9,8 +9,9 @@ Distilled      earlier exits imitate the last one without labels, for a frozen b
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,30 +19,38 @@ from torch import Tensor
 
 from cascade.exceptions import OptionError
 
-__all__ = ["Detached", "Distilled", "EarlierExits", "Joint", "LastExit", "Objective", "divergence", "supervised"]
+__all__ = ["Detached", "Distilled", "EarlierExits", "Joint", "LastExit", "Objective"]
+__all__ += ["check_weights", "divergence", "supervised"]
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """What one run of training minimises.
 
     Attributes:
         detach: gradients stop between exits.
-        frozen_backbone: only the heads before the last learn.
+        frozen_backbone: only the heads before the last learn: full depth answers as before.
         needs_labels: whether unlabelled rows will not do.
     """
 
-    @property
-    def detach(self) -> bool: ...
-    @property
-    def frozen_backbone(self) -> bool: ...
-    @property
-    def needs_labels(self) -> bool: ...
+    detach: ClassVar[bool] = False
+    frozen_backbone: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = True
+
+    @abstractmethod
+    def loss(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
+        """One loss; see `__call__`."""
 
     def __call__(self, logits: Tensor, labels: Tensor | None, multi_label: bool) -> Tensor:
-        """One loss from logits `(rows, exits, labels)` and labels.
+        """One loss from logits `(units, exits, labels)` and labels.
 
-        Labels are numbers `(rows,)`, or zeros and ones `(rows, labels)` for multi-label, or None without labels.
+        Labels are numbers `(units,)`, or zeros and ones `(units, labels)` for multi-label, or None without labels.
+
+        Raises:
+            OptionError: no labels where they are needed.
         """
+        if labels is None and self.needs_labels:
+            raise OptionError(f"{self} needs labels; give labelled data, or use distillation")
+        return self.loss(logits, logits if labels is None else labels, multi_label)
 
 
 def supervised(logits: Tensor, labels: Tensor, multi_label: bool, *, smoothing: float = 0.0) -> Tensor:
@@ -62,7 +71,7 @@ def supervised(logits: Tensor, labels: Tensor, multi_label: bool, *, smoothing: 
 def divergence(logits: Tensor, teacher: Tensor, multi_label: bool, *, temperature: float = 1.0) -> Tensor:
     """Mean KL divergence of each exit from the teacher's distribution, times the temperature squared (Hinton 2015).
 
-    Shapes: `logits` `(rows, exits, labels)`, `teacher` `(rows, labels)`; result `(exits,)`.
+    Shapes: `logits` `(units, exits, labels)`, `teacher` `(units, labels)`; result `(exits,)`.
     """
     if multi_label:
         wanted = torch.sigmoid(teacher / temperature).unsqueeze(1).expand_as(logits)
@@ -74,8 +83,14 @@ def divergence(logits: Tensor, teacher: Tensor, multi_label: bool, *, temperatur
     return (wanted.exp() * (wanted - found)).sum(-1).mean(0) * temperature**2
 
 
+def check_weights(weights: tuple[float, ...] | None) -> None:
+    """Refuse impossible weights of the exits' losses."""
+    if weights is not None and (min(weights, default=0) < 0 or sum(weights) <= 0):
+        raise OptionError(f"layer weights must not be negative and not all zero, got {weights}")
+
+
 @dataclass(frozen=True)
-class Joint:
+class Joint(Objective):
     """All exits at once: the sum of w_i times exit i's loss, over the sum of w_i.
 
     Attributes:
@@ -87,24 +102,18 @@ class Joint:
     weights: tuple[float, ...] | None = None
     distil: float = 0.0
     smoothing: float = 0.0
-    detach: ClassVar[bool] = False
-    frozen_backbone: ClassVar[bool] = False
-    needs_labels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.weights is not None and (min(self.weights, default=0) < 0 or sum(self.weights) <= 0):
-            raise OptionError(f"layer weights must not be negative and not all zero, were: {self.weights}")
-        if not 0 <= self.distil < 1:
-            raise OptionError(f"distil must be in [0, 1), was: {self.distil}")
-        if not 0 <= self.smoothing < 1:
-            raise OptionError(f"label smoothing must be in [0, 1), was: {self.smoothing}")
+        check_weights(self.weights)
+        for name, value in (("distil", self.distil), ("label smoothing", self.smoothing)):
+            if not 0 <= value < 1:
+                raise OptionError(f"{name} must be in [0, 1), got {value}")
 
-    def __call__(self, logits: Tensor, labels: Tensor | None, multi_label: bool) -> Tensor:
-        labels = _needed(labels, self)
+    def loss(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
         exits = logits.shape[1]
         given = self.weights or tuple(range(1, exits + 1))
         if len(given) != exits:
-            raise OptionError(f"layer weights must be one per exit, {exits}, were: {len(given)}")
+            raise OptionError(f"layer weights must be one per exit, {exits}, got {len(given)}")
         weights = torch.tensor(given, dtype=logits.dtype, device=logits.device)
         losses = supervised(logits, labels, multi_label, smoothing=self.smoothing)
         if self.distil and exits > 1:
@@ -121,44 +130,31 @@ class Detached(Joint):
 
 
 @dataclass(frozen=True)
-class LastExit:
+class LastExit(Objective):
     """Plain fine-tuning of the last exit."""
 
-    detach: ClassVar[bool] = False
-    frozen_backbone: ClassVar[bool] = False
-    needs_labels: ClassVar[bool] = True
-
-    def __call__(self, logits: Tensor, labels: Tensor | None, multi_label: bool) -> Tensor:
-        return supervised(logits[:, -1:], _needed(labels, self), multi_label)[0]
+    def loss(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
+        return supervised(logits[:, -1:], labels, multi_label)[0]
 
 
 @dataclass(frozen=True)
-class EarlierExits:
-    """The mean loss of all exits but the last, on a frozen backbone: full depth answers as before."""
+class EarlierExits(Objective):
+    """The mean loss of all exits but the last, on a frozen backbone."""
 
-    detach: ClassVar[bool] = False
     frozen_backbone: ClassVar[bool] = True
-    needs_labels: ClassVar[bool] = True
 
-    def __call__(self, logits: Tensor, labels: Tensor | None, multi_label: bool) -> Tensor:
-        return supervised(logits[:, :-1], _needed(labels, self), multi_label).mean()
+    def loss(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
+        return supervised(logits[:, :-1], labels, multi_label).mean()
 
 
 @dataclass(frozen=True)
-class Distilled:
-    """Earlier exits imitate the last one; labels are not read."""
+class Distilled(Objective):
+    """Earlier exits imitate the last one, on a frozen backbone; labels are not read."""
 
     temperature: float = 1.0
-    detach: ClassVar[bool] = False
     frozen_backbone: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
 
-    def __call__(self, logits: Tensor, labels: Tensor | None, multi_label: bool) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
         teacher = logits[:, -1].detach()
         return divergence(logits[:, :-1], teacher, multi_label, temperature=self.temperature).mean()
-
-
-def _needed(labels: Tensor | None, objective: object) -> Tensor:
-    if labels is None:
-        raise OptionError(f"{objective} needs labels; give labelled data, or use distillation")
-    return labels

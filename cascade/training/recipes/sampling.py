@@ -1,13 +1,13 @@
 """Drawing exits for training: which words of a batch stop after which layer (TOKEE's self-sampling).
 
-Each row draws a window and a threshold; where its words would leave is simulated from uncertainties that were kept
+Each row draws a window and a threshold; where its words would exit is simulated from uncertainties that were kept
 from an earlier pass, by the rule of `cascade.policies.TokenExit`. Some rows of each batch run at full depth and some
-leave as early as the ranges allow (a sandwich).
+exit as early as the ranges allow (a sandwich).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
-from cascade.training.tag_encoding import PadTags
+from cascade.training.data.encoding import Pad
 
 __all__ = ["ExitRanges", "PadWithExits", "exit_numbers", "token_layers"]
 
@@ -44,17 +44,17 @@ class ExitRanges:
 
     def __post_init__(self) -> None:
         if not self.windows or any(window < 1 or window % 2 == 0 for window in self.windows):
-            raise OptionError(f"windows must be odd numbers of words, were: {self.windows}; 1 looks at a word alone")
+            raise OptionError(f"windows must be odd numbers of words, got {self.windows}; 1 looks at a word alone")
         if not self.thresholds or any(not 0 < threshold <= 1 for threshold in self.thresholds):
-            raise OptionError(f"thresholds must be in (0, 1], were: {self.thresholds}; they bound normalised entropy")
+            raise OptionError(f"thresholds must be in (0, 1], got {self.thresholds}; they bound normalised entropy")
         if self.upper_factor <= 0:
-            raise OptionError(f"the upper half's factor must be above 0, was: {self.upper_factor}; 1 changes nothing")
+            raise OptionError(f"the upper half's factor must be above 0, got {self.upper_factor}; 1 changes nothing")
         if not 0 < self.cap <= 1:
-            raise OptionError(f"the cap on thresholds must be in (0, 1], was: {self.cap}")
+            raise OptionError(f"the cap on thresholds must be in (0, 1], got {self.cap}")
         if min(self.fastest, self.full_depth) < 0 or self.fastest + self.full_depth > 1:
             raise OptionError(
                 "the shares of fastest rows and of rows at full depth must be 0 or more and at most 1 together, "
-                f"were: {self.fastest} and {self.full_depth}"
+                f"got {self.fastest} and {self.full_depth}"
             )
 
     def per_exit(self, threshold: float, layers: Sequence[int]) -> FloatArray:
@@ -82,7 +82,7 @@ class ExitRanges:
 
 
 def exit_numbers(uncertainty: FloatArray, rows: IntArray, windows: IntArray, thresholds: FloatArray) -> IntArray:
-    """The exit at which each word leaves by TOKEE's rule, words that have left counting as sure.
+    """The exit of each word by TOKEE's rule; words that have exited count as sure.
 
     Args:
         uncertainty: normalised entropy of each word at each exit. Shape `(words, exits)`.
@@ -107,12 +107,12 @@ def exit_numbers(uncertainty: FloatArray, rows: IntArray, windows: IntArray, thr
     return found
 
 
-def token_layers(words: IntArray, firsts: Tensor, lengths: IntArray, *, suffix: int, depth: int) -> Tensor:
+def token_layers(words: IntArray, is_first: Tensor, lengths: IntArray, *, suffix: int, depth: int) -> Tensor:
     """The last layer of every token: all pieces of a word stop with it, special tokens never do.
 
     Args:
-        words: last layer of each word, in the order in which `firsts` counts them. Shape `(words,)`.
-        firsts: True at the first piece of a word. Shape `(rows, longest)`.
+        words: last layer of each word, in the order in which `is_first` counts them. Shape `(words,)`.
+        is_first: True at the first piece of a word. Shape `(rows, longest)`.
         lengths: tokens of each row. Shape `(rows,)`.
         suffix: special tokens at the end of each row.
         depth: the model's layers.
@@ -120,7 +120,7 @@ def token_layers(words: IntArray, firsts: Tensor, lengths: IntArray, *, suffix: 
     Returns:
         Shape `(rows, longest)`.
     """
-    begins = firsts.numpy()
+    begins = is_first.numpy()
     word = np.cumsum(begins).reshape(begins.shape) - 1  # of the whole batch; at a prefix the row before's last
     places = np.arange(begins.shape[1])
     piece = (np.cumsum(begins, axis=1) > 0) & (places < lengths[:, None] - suffix)
@@ -129,7 +129,7 @@ def token_layers(words: IntArray, firsts: Tensor, lengths: IntArray, *, suffix: 
 
 @dataclass(frozen=True)
 class PadWithExits:
-    """Collates rows as `PadTags` does; rows with `uncertainty` draw exits.
+    """Collates rows as `Pad` does; rows with `uncertainty` draw exits.
 
     The batch then has `exit_layers` `(rows, longest)` for the model and `exits` `(words,)` for the loss. Draws follow
     torch's seed, so that a resumed run draws what it would have drawn.
@@ -140,8 +140,8 @@ class PadWithExits:
     layers: tuple[int, ...]
     ranges: ExitRanges
 
-    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        batch = PadTags(self.padding)(items)
+    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        batch = Pad(self.padding)(items)
         if "exits" not in batch and "uncertainty" in batch:
             rng = np.random.default_rng(int(torch.randint(2**31, ())))
             windows, thresholds = self.ranges.draw(len(items), self.layers, rng)
@@ -151,6 +151,6 @@ class PadWithExits:
             last = np.array(self.layers)[batch["exits"].numpy()]
             lengths = batch["attention_mask"].sum(1).numpy()
             batch["exit_layers"] = token_layers(
-                last, batch["firsts"], lengths, suffix=self.suffix, depth=self.layers[-1]
+                last, batch["is_first"], lengths, suffix=self.suffix, depth=self.layers[-1]
             )
         return batch

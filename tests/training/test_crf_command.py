@@ -13,7 +13,7 @@ from cascade.policies.decoding import Crf, MeanField, Viterbi, argmax
 from cascade.training.models.crf import fit_crf
 from tests.models import tiny
 from tests.models.toy_tags import TAGS, tag_bundle
-from tests.training.test_commands import Done, train
+from tests.training.commands import Done, train
 
 
 @pytest.fixture
@@ -86,11 +86,9 @@ def wrong(result: Done, expected: str) -> None:
 
 def test_bad_use(model: Path, data: Path, tmp_path: Path) -> None:
     wrong(train("crf", model, "--train", tmp_path / "none.jsonl"), "none.jsonl")
-    wrong(
-        train("crf", "some/where", "--train", data, "--write", "crf"), "--write needs a bundle in a folder, was: some"
-    )
-    wrong(train("crf", model, "--train", data, "--l2", 0), "l2 must be above 0 and finite, was: 0.0")
+    wrong(train("crf", "some/where", "--train", data, "--write", "crf"), "--write needs a bundle in a folder, got some")
+    wrong(train("crf", model, "--train", data, "--l2", 0), "l2 must be above 0 and finite, got 0.0")
     data.write_text('{"tokens": ["a"], "tags": ["Q"]}\n')
     wrong(
-        train("crf", model, "--train", data), "tags must be the bundle's (O, B-PER, I-PER, B-LOC, I-LOC, ...), was: 'Q'"
+        train("crf", model, "--train", data), "tags must be the bundle's (O, B-PER, I-PER, B-LOC, I-LOC, ...), got 'Q'"
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,10 +16,10 @@ from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.policies import decoding
 from cascade.policies.decoding import Crf, Decoder, MeanField, Viterbi, argmax
-from cascade.training import tag_data
+from cascade.text.entity_f1 import entity_f1
+from cascade.training.data.examples import Examples, TagColumns, has_entities, joined, read_sentences
 from cascade.training.models.crf import fit_crf
-from cascade.training.recipes.tag_exits import ENTITY_F1, require_seqeval
-from cascade.training.tag_data import Sentences, TagColumns
+from cascade.training.recipes.units import ENTITY_F1
 
 __all__ = ["CrfOptions", "train_crf"]
 
@@ -41,14 +41,10 @@ class CrfOptions:
     threads: int | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Answered:
+class _Answered(NamedTuple):
     """What a bundle says about labelled sentences.
 
-    Attributes:
-        scores: log-probabilities. Shape `(words, labels)`.
-        targets: number of each word's tag. Shape `(words,)`.
-        offsets: the words of sentence `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(sentences + 1,)`.
+    Log-probabilities of shape `(words, labels)`, the numbers of the words' tags, and the sentences' offsets.
     """
 
     scores: FloatArray
@@ -80,24 +76,21 @@ def train_crf(
     Raises:
         DataError: a file that cannot be read, or a tag that the bundle does not know.
         OptionError: an impossible option, or Viterbi for labels that are not BIO.
-        MissingExtraError: entities without seqeval.
     """
     begin = time.perf_counter()
     options = options or CrfOptions()
     if options.write and not Path(bundle).expanduser().is_dir():
-        raise OptionError(f"--write needs a bundle in a folder, was: {bundle}; download it first")
+        raise OptionError(f"--write needs a bundle in a folder, got {bundle}; download it first")
     tagger = Tagger.from_pretrained(bundle, threads=options.threads).with_decoding(argmax)
-    spans = tag_data.has_entities(tagger.labels)
-    if spans:
-        require_seqeval()
+    spans = has_entities(tagger.labels)
     decoders: dict[str, Decoder] = {"argmax": argmax}
     if spans or options.write == "viterbi":  # which says what is wrong
         decoders["viterbi"] = Viterbi(tagger.labels)
-    sentences = tag_data.joined([tag_data.read(file, columns=columns) for file in train])
-    measured = None if evaluation is None else tag_data.read(evaluation, columns=columns)
+    sentences = joined([read_sentences(file, columns=columns) for file in train])
+    measured = None if evaluation is None else read_sentences(evaluation, columns=columns)
     learned = _answer(tagger, sentences)
     seen = learned if measured is None else _answer(tagger, measured)
-    transitions, start, end = fit_crf(learned.scores, learned.targets, learned.offsets, l2=options.l2)
+    transitions, start, end = fit_crf(*learned, l2=options.l2)
     decoders["crf"] = Crf(transitions, start, end)
     decoders["mean-field"] = MeanField(transitions, start, end, iterations=options.iterations)
     report = {name: _measured(decoder, seen, tagger.labels, spans=spans) for name, decoder in decoders.items()}
@@ -113,16 +106,16 @@ def train_crf(
     }
 
 
-def _answer(tagger: Tagger, sentences: Sentences) -> _Answered:
+def _answer(tagger: Tagger, sentences: Examples) -> _Answered:
     numbers = {label: number for number, label in enumerate(tagger.labels)}
-    tags = list(chain.from_iterable(sentences.tags or ()))
+    tags = list(chain.from_iterable(sentences.labels or ()))
     unknown = sorted(set(tags) - set(numbers))
     if unknown:
         raise DataError(
             f"{sentences.source}: tags must be the bundle's ({', '.join(tagger.labels[:8])}, ...), "
-            f"was: {unknown[0]!r}; give the data that it was made for"
+            f"got {unknown[0]!r}; give the data that it was made for"
         )
-    made = tagger.predict([list(words) for words in sentences.words])
+    made = tagger.predict(sentences.items)
     with np.errstate(divide="ignore"):
         scores = np.log(made.probabilities)
     return _Answered(scores, np.array([numbers[tag] for tag in tags], dtype=np.int64), made.offsets)
@@ -134,10 +127,8 @@ def _measured(decoder: Decoder, seen: _Answered, labels: Sequence[str], *, spans
     seconds = time.perf_counter() - begin
     scores = {"accuracy": float((found == seen.targets).mean())}
     if spans:
-        from seqeval.metrics import f1_score
-
         names = np.array(labels)
         edges = list(pairwise(seen.offsets.tolist()))
         right, given = ([names[some[a:b]].tolist() for a, b in edges] for some in (seen.targets, found))
-        scores[ENTITY_F1] = float(f1_score(right, given, zero_division=0))
+        scores[ENTITY_F1] = entity_f1(right, given)
     return {"scores": scores, "seconds": seconds}

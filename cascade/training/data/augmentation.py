@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
@@ -35,69 +36,54 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if self.copies < 0:
-            raise OptionError(f"copies of augmentation must be 0 or more, was: {self.copies}")
+            raise OptionError(f"copies of augmentation must be 0 or more, got {self.copies}")
         for name in ("replace", "drop"):
             if not 0 <= getattr(self, name) < 1:
-                raise OptionError(f"{name} must be in [0, 1), was: {getattr(self, name)}")
+                raise OptionError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 
     def __call__(
         self,
         rows: Sequence[Sequence[int]],
         *,
         similar: IntArray,
-        max_length: int,
         rng: np.random.Generator,
+        max_length: int | None,
     ) -> list[list[int]]:
         """New rows, `copies` per given row.
 
         Args:
             rows: token ids with one special token at each end, which stay there.
             similar: ids of each token's nearest neighbours. Shape `(vocabulary, k)`.
-            max_length: tokens of a new row at most.
             rng: decides everything.
+            max_length: tokens of a new row at most. None, for words: tokens are replaced, none leaves its place.
         """
         new = []
-        for _ in range(self.copies):
-            for row in rows:
-                way = rng.integers(3)
-                body = np.asarray(row[1:-1], dtype=np.int64)
-                if way == 0:
-                    body = self._vary(body, similar, rng)
-                elif way == 1 and len(body) > 3:
-                    length = int(rng.integers(2, len(body)))
-                    start = int(rng.integers(0, len(body) - length + 1))
-                    body = body[start : start + length]
-                else:
-                    other = rows[int(rng.integers(len(rows)))]
-                    body = np.concatenate((body, np.asarray(other[1:-1], dtype=np.int64)))
-                new.append([row[0], *body[: max_length - 2].tolist(), row[-1]])
+        for row in [*rows] * self.copies:
+            body = np.asarray(row[1:-1], dtype=np.int64)
+            if max_length is None:
+                body = self._replaced(body, similar, rng, rng.random(len(body)))
+                new.append([row[0], *body.tolist(), row[-1]])
+                continue
+            way = rng.integers(3)
+            if way == 0:
+                draws = rng.random(len(body))
+                body, kept = self._replaced(body, similar, rng, draws), draws < 1 - self.drop
+                body = body[kept] if kept.any() else body
+            elif way == 1 and len(body) > 3:
+                length = int(rng.integers(2, len(body)))
+                start = int(rng.integers(0, len(body) - length + 1))
+                body = body[start : start + length]
+            else:
+                other = rows[int(rng.integers(len(rows)))]
+                body = np.concatenate((body, np.asarray(other[1:-1], dtype=np.int64)))
+            new.append([row[0], *body[: max_length - 2].tolist(), row[-1]])
         return new
 
-    def in_place(
-        self, rows: Sequence[Sequence[int]], *, similar: IntArray, rng: np.random.Generator
-    ) -> list[list[int]]:
-        """New rows, `copies` per given row, for taggers: tokens are replaced, none leaves its place.
-
-        Args:
-            rows: token ids with one special token at each end, which stay there.
-            similar: ids of each token's nearest neighbours. Shape `(vocabulary, k)`.
-            rng: decides everything.
-        """
-        new = []
-        for _ in range(self.copies):
-            for row in rows:
-                body = np.asarray(row[1:-1], dtype=np.int64)
-                choice = similar[body, rng.integers(0, similar.shape[1], len(body))]
-                varied = np.where(rng.random(len(body)) < self.replace, choice, body)
-                new.append([row[0], *varied.tolist(), row[-1]])
-        return new
-
-    def _vary(self, body: IntArray, similar: IntArray, rng: np.random.Generator) -> IntArray:
-        draws = rng.random(len(body))
+    def _replaced(
+        self, body: IntArray, similar: IntArray, rng: np.random.Generator, draws: npt.NDArray[np.float64]
+    ) -> IntArray:
         choice = similar[body, rng.integers(0, similar.shape[1], len(body))]
-        varied = np.where(draws < self.replace, choice, body)
-        kept = draws < 1 - self.drop
-        return varied[kept] if kept.any() else varied
+        return np.where(draws < self.replace, choice, body)
 
 
 def neighbours(table: np.ndarray[tuple[int, int], np.dtype[np.float32]], *, k: int = 8) -> IntArray:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,25 +21,12 @@ from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 from cascade.training.models.backbone import ExitBackbone
 
-__all__ = ["PrunedVocabulary", "prune", "prune_model", "shrink_embedding"]
+__all__ = ["prune", "prune_model", "shrink_embedding"]
 
 CONTINUATION = "##"
 
 
-@dataclass(frozen=True, eq=False)
-class PrunedVocabulary:
-    """A smaller tokenizer and what became of the ids.
-
-    Attributes:
-        tokenizer: text of the new `tokenizer.json`.
-        kept: old id of each new id, rising. Shape `(size,)`.
-    """
-
-    tokenizer: str
-    kept: IntArray
-
-
-def prune(tokenizer: str, texts: Iterable[str], *, size: int) -> PrunedVocabulary:
+def prune(tokenizer: str, texts: Iterable[str], *, size: int) -> tuple[str, IntArray]:
     """Keep `size` pieces of a WordPiece vocabulary.
 
     Args:
@@ -49,13 +35,16 @@ def prune(tokenizer: str, texts: Iterable[str], *, size: int) -> PrunedVocabular
             then, where it does not fill `size`, in the order of the old vocabulary (BERT's is roughly by frequency).
         size: pieces to keep, special tokens and characters included.
 
+    Returns:
+        the text of the new `tokenizer.json`, and the old id of each new id, rising, of shape `(size,)`.
+
     Raises:
         OptionError: another kind of tokenizer, or a size below the number of special tokens and characters.
     """
     spec: dict[str, Any] = json.loads(tokenizer)
     if spec["model"]["type"] != "WordPiece":
         raise OptionError(
-            f"only a WordPiece vocabulary can be pruned, was: {spec['model']['type']}; leave --vocabulary out"
+            f"only a WordPiece vocabulary can be pruned, got {spec['model']['type']}; leave --vocabulary out"
         )
     vocabulary: dict[str, int] = spec["model"]["vocab"]
     spec["truncation"] = spec["padding"] = None
@@ -75,7 +64,7 @@ def prune(tokenizer: str, texts: Iterable[str], *, size: int) -> PrunedVocabular
     }
     kept = special | letters
     if size < len(kept):
-        raise OptionError(f"--vocabulary must be at least {len(kept)} (special tokens and characters), was: {size}")
+        raise OptionError(f"--vocabulary must be at least {len(kept)} (special tokens and characters), got {size}")
     # [unused12] and the like never occur in text.
     placeholders = {number for piece, number in vocabulary.items() if piece.startswith("[unused")}
     frequent = [number for number, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
@@ -90,7 +79,7 @@ def prune(tokenizer: str, texts: Iterable[str], *, size: int) -> PrunedVocabular
         piece: new[number] for piece, number in sorted(vocabulary.items(), key=lambda item: item[1]) if number in new
     }
     _renumber(spec, new)
-    return PrunedVocabulary(tokenizer=json.dumps(spec, ensure_ascii=False), kept=np.array(order, dtype=np.int64))
+    return json.dumps(spec, ensure_ascii=False), np.array(order, dtype=np.int64)
 
 
 def shrink_embedding(embedding: nn.Embedding, kept: IntArray) -> nn.Embedding:
@@ -110,14 +99,14 @@ def prune_model(model: ExitBackbone, tokenizer: str, texts: Iterable[str], *, si
     Returns:
         text of the new `tokenizer.json`.
     """
-    small = prune(tokenizer, texts, size=size)
+    smaller, kept = prune(tokenizer, texts, size=size)
     table: Any = model.backbone.get_input_embeddings()
-    if len(small.kept) < table.num_embeddings:
-        model.backbone.set_input_embeddings(shrink_embedding(table, small.kept))
-        model.config.vocab_size = len(small.kept)
+    if len(kept) < table.num_embeddings:
+        model.backbone.set_input_embeddings(shrink_embedding(table, kept))
+        model.config.vocab_size = len(kept)
         if model.config.pad_token_id is not None:
-            model.config.pad_token_id = int(np.searchsorted(small.kept, model.config.pad_token_id))
-    return small.tokenizer
+            model.config.pad_token_id = int(np.searchsorted(kept, model.config.pad_token_id))
+    return smaller
 
 
 def _renumber(spec: dict[str, Any], new: dict[int, int]) -> None:

@@ -1,0 +1,7 @@
+"""From files to token ids.
+
+examples      texts with labels and sentences with tags, from files and from `datasets`
+encoding      token ids with label numbers, and how rows become a batch
+vocabulary    pruning a WordPiece vocabulary to what a task needs
+augmentation  more text for distillation
+"""

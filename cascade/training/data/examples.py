@@ -1,0 +1,234 @@
+"""Texts with labels and sentences with tags, from files and from `datasets`, every fault named by its line."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from cascade.exceptions import DataError, MissingExtraError, OptionError
+from cascade.text.reading import Columns, TagColumns, read_examples
+
+__all__ = ["Columns", "Examples", "Item", "TagColumns", "cropped", "has_entities", "joined", "label_names"]
+__all__ += ["read_sentences", "read_texts"]
+
+Item: TypeAlias = "str | tuple[str, str] | list[str]"
+"""A text, a pair of texts, or a sentence as a list of words."""
+
+SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet", ".txt", ".json", ".tsv")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Items and their labels, in the order of the file.
+
+    Attributes:
+        items: texts, pairs, or sentences as lists of words.
+        labels: a name per text, a tuple of names for several labels or for a sentence's tags; None unless all items
+            have them.
+        source: for messages: the file or data set.
+    """
+
+    items: Sequence[Item]
+    labels: Sequence[str | tuple[str, ...]] | None
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def texts(self) -> list[str]:
+        """Each item as one string."""
+        return [item if isinstance(item, str) else " ".join(item) for item in self.items]
+
+    def unlabelled(self) -> Examples:
+        """The same items without labels."""
+        return replace(self, labels=None)
+
+    def of_words(self, least: int) -> Examples:
+        """Those of at least so many words.
+
+        Raises:
+            OptionError: there are none.
+        """
+        if least <= 1:
+            return self
+        counts = [
+            len(item) if isinstance(item, list) else len(text.split())
+            for item, text in zip(self.items, self.texts, strict=True)
+        ]
+        kept = [number for number, count in enumerate(counts) if count >= least]
+        if not kept:
+            raise OptionError(f"--min-words {least} leaves nothing to train on; lower it")
+        labels = None if self.labels is None else [self.labels[number] for number in kept]
+        return replace(self, items=[self.items[number] for number in kept], labels=labels)
+
+
+def read_texts(source: str | Path, *, columns: Columns | None = None, require_labels: bool = True) -> Examples:
+    """Read a jsonl, csv, parquet or text file, or a split of a `datasets` name (`name:split`, by default `train`).
+
+    Raises:
+        DataError: no such file or data set; an unlabelled or malformed line, by its number.
+    """
+    columns = columns or Columns()
+    rows: list[tuple[Any, Any]]
+    if _is_file(source):
+        found = read_examples(
+            Path(source),
+            text_column=columns.text,
+            pair_column=columns.pair,
+            label_column=columns.label,
+            require_label=require_labels,
+        )
+        rows = [(example.text, example.label) for example in found]
+    else:
+        texts, labels, pairs = _table(source, columns.text, columns.label, columns.pair)
+        rows = [*zip(texts if pairs is None else zip(texts, pairs, strict=True), labels, strict=True)]
+    missing = next((number for number, (_, label) in enumerate(rows, 1) if label is None), None)
+    if require_labels and missing:
+        raise DataError(f"{source}: example {missing} has no {columns.label}; label it or drop it")
+    return _examples(source, rows)
+
+
+def read_sentences(source: str | Path, *, columns: TagColumns | None = None, require_labels: bool = True) -> Examples:
+    """Read a jsonl or parquet file, or a split of a `datasets` name (`name:split`, by default `train`).
+
+    Text files serve where tags are not required: a sentence per line, its words separated by spaces. Sentences without
+    words are left out.
+
+    Raises:
+        DataError: no such file or data set; a malformed line, or one whose tags are missing or not one per word, by
+            its number.
+    """
+    columns = columns or TagColumns()
+    found: Iterable[tuple[int, Any, Any]]
+    if _is_file(source) and Path(source).suffix == ".txt" and not require_labels:
+        lines = read_examples(Path(source), label_column=None)
+        found = ((example.line, str(example.text).split(), None) for example in lines)
+    elif _is_file(source):
+        records = read_examples(
+            Path(source), tokens_column=columns.tokens, label_column=columns.tags, require_label=require_labels
+        )
+        found = ((example.line, example.tokens, example.label) for example in records)
+    else:
+        sentences, labels, _ = _table(source, columns.tokens, columns.tags)
+        found = zip(range(1, len(labels) + 1), sentences, labels, strict=True)
+    rows = []
+    for line, words, tags in found:
+        if isinstance(tags, str) or (tags is None and require_labels):
+            raise DataError(f"{source}, line {line}: column {columns.tags!r} must be a list of tags, got {tags!r}")
+        if tags is not None and len(tags) != len(words):
+            raise DataError(
+                f"{source}, line {line}: there must be one tag per word, got {len(words)} words, {len(tags)} tags; "
+                "correct it or drop it"
+            )
+        if words:
+            rows.append((list(words), tags))
+    return _examples(source, rows)
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """Several files as one; with labels where all of them have labels."""
+    labelled = all(part.labels is not None for part in parts)
+    return Examples(
+        items=[item for part in parts for item in part.items],
+        labels=[label for part in parts for label in part.labels or ()] if labelled else None,
+        source=", ".join(part.source for part in parts),
+    )
+
+
+def cropped(sentences: Examples, *, copies: int, words: int = 11, seed: int = 1) -> Examples:
+    """The sentences, and after them random runs of words of each, such as tier 2 reads where tier 1 was unsure.
+
+    Args:
+        sentences: stay as they are.
+        copies: runs of each sentence; none of one that is a single word.
+        words: of a run at most; its length is drawn evenly from 1 on.
+        seed: of the draws.
+    """
+    rng = random.Random(seed)  # noqa: S311  # no secret
+    cuts = []
+    for number, own in enumerate(sentences.items):
+        for _ in range(copies if len(own) > 1 else 0):
+            length = rng.randint(1, min(words, len(own) - 1))
+            start = rng.randint(0, len(own) - length)
+            cuts.append((number, start, start + length))
+
+    def runs(rows: Sequence[Any]) -> list[Any]:
+        return [*rows, *(rows[number][start:stop] for number, start, stop in cuts)]
+
+    labels = None if sentences.labels is None else runs(sentences.labels)
+    return replace(sentences, items=runs(sentences.items), labels=labels)
+
+
+def label_names(examples: Examples) -> list[str]:
+    """The names that occur, numbers in numeric and words in alphabetical order.
+
+    Those of spans: `O` first, then by what follows `B-` and `I-`, the `B-` before the `I-`.
+    """
+    names = set(chain.from_iterable((own,) if isinstance(own, str) else own for own in examples.labels or ()))
+    if has_entities(names):
+        return sorted(names, key=lambda name: ("", "") if name == "O" else (name[2:], name[:2]))
+    return sorted(names, key=int) if all(name.lstrip("-").isdigit() for name in names) else sorted(names)
+
+
+def has_entities(names: Iterable[str]) -> bool:
+    """Whether these are the labels of spans: `O`, `B-...`, `I-...`, and at least one that begins a span."""
+    names = list(names)
+    return all(name == "O" or name[:2] in ("B-", "I-") for name in names) and any(name[:2] == "B-" for name in names)
+
+
+def _is_file(source: str | Path) -> bool:
+    return Path(source).exists() or Path(source).suffix in SUFFIXES
+
+
+def _examples(source: str | Path, rows: Sequence[tuple[Any, Any]]) -> Examples:
+    if not rows:
+        raise DataError(f"{source} must hold at least one example, has none; check the file")
+    items, labels = ([*column] for column in zip(*rows, strict=True))
+    return Examples(items=items, labels=None if None in labels else labels, source=str(source))
+
+
+def _table(
+    source: str | Path, item: str, label: str, pair: str | None = None
+) -> tuple[Sequence[Any], Sequence[str | tuple[str, ...] | None], Sequence[Any] | None]:
+    """Columns of a split of a `datasets` data set, `name:split`; labels by their names, None where there are none.
+
+    Raises:
+        DataError: there is no such data set or no column of items.
+        MissingExtraError: `datasets` is not installed.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError(
+            f"{source} is no file, and reading a data set by name needs the train extra; "
+            'pip install "cascade-encoder[train]"'
+        ) from None
+    name, _, split = str(source).partition(":")
+    try:
+        table = datasets.load_dataset(name, split=split or "train")
+    except (OSError, ValueError, ConnectionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{source} must be a file or a data set (name:split), but {reason}") from None
+    there = table.column_names
+    if item not in there:
+        raise DataError(f"{source} must have the column {item}, has: {', '.join(there)}")
+    labels: list[Any] = [None] * len(table)
+    if label in there:
+        feature = table.features[label]
+        known = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
+        labels = [_named(value, known) for value in table[label]]
+    return table[item], labels, table[pair] if pair in there else None
+
+
+def _named(value: Any, known: Sequence[str] | None) -> str | tuple[str, ...] | None:
+    """One label by its name; several become a tuple, none or -1 (GLUE's mark for an unlabelled row) becomes None."""
+    if value is None or value == -1:
+        return None
+    if isinstance(value, list | tuple):
+        return tuple(known[one] if known and isinstance(one, int) else str(one) for one in value)
+    return known[value] if known and isinstance(value, int) else str(value)

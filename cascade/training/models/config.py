@@ -1,0 +1,115 @@
+"""What a checkpoint's `config.json` says: its labels, its exits, its kind of problem."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PretrainedConfig
+
+from cascade.exceptions import DataError, OptionError
+from cascade.training.models.families import FAMILIES
+
+__all__ = [
+    "CLASSIFICATION",
+    "MULTI_LABEL",
+    "SINGLE_LABEL",
+    "TAGGING",
+    "check_labels",
+    "default_names",
+    "load_config",
+    "name_labels",
+    "named_labels",
+    "read_exits",
+    "without_pooler",
+]
+
+CLASSIFICATION, TAGGING = "text-classification", "token-classification"
+SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
+
+
+def load_config(checkpoint: str | Path, *, dropout: float | None = None) -> Any:
+    """A checkpoint's configuration; `dropout` in place of every one that stands there.
+
+    Raises:
+        OptionError: there is none that transformers knows.
+    """
+    try:
+        config = AutoConfig.from_pretrained(checkpoint)
+    except ValueError as error:
+        reason = str(error).split(". ", 1)[0]  # transformers goes on with the names of all its models
+        remedy = "give the folder of a whole model"
+        if (Path(checkpoint) / "adapter_config.json").is_file():
+            remedy = "it holds an adapter: merge it into its model first (merge_and_unload) and save that"
+        raise OptionError(
+            f"{checkpoint} must be a checkpoint that transformers reads, but: {reason}; {remedy}"
+        ) from None
+    if dropout is not None:
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+            if hasattr(config, name):
+                setattr(config, name, dropout)
+    return config
+
+
+def read_exits(config: Any, *, source: str | Path, task: str) -> dict[str, Any]:
+    """The `cascade_exits` of a configuration.
+
+    Raises:
+        OptionError: there are none, or they are another task's.
+    """
+    exits: dict[str, Any] | None = getattr(config, "cascade_exits", None)
+    if not exits:
+        raise OptionError(
+            f"{source} must hold a multi-exit model (config.json with cascade_exits); make one with cascade-train exits"
+        )
+    found = exits.get("task", CLASSIFICATION)
+    if found != task:
+        option = "tagging" if task == TAGGING else "classification"
+        raise OptionError(
+            f"{source} must hold a multi-exit model for {task}, got one for {found}; choose its task, or make one with "
+            f"cascade-train exits --task {option}"
+        )
+    return exits
+
+
+def named_labels(config: Any) -> tuple[str, ...]:
+    """The names of a configuration's labels, in the order of the logits."""
+    return tuple(config.id2label[i] for i in range(config.num_labels))
+
+
+def default_names(labels: Sequence[str]) -> bool:
+    """Whether these are the names that transformers gives to labels without names: `LABEL_0`, `LABEL_1`, ..."""
+    return list(labels) == [f"LABEL_{number}" for number in range(len(labels))]
+
+
+def check_labels(found: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse labels that a checkpoint does not have; the number i stands for the default name `LABEL_i`.
+
+    Raises:
+        DataError: naming the first of them.
+    """
+    numbers = {str(number) for number in range(len(known))} if default_names(known) else set()
+    unknown = [label for label in found if label not in known and label not in numbers]
+    if not unknown:
+        return
+    shown = f"{list(known[:8])}{f' and {len(known) - 8} more' if len(known) > 8 else ''}"
+    remedy = "rename it in the data"
+    if numbers:  # the names may be given, but not in another order
+        remedy = "name labels in the data by these names or their numbers, in the order in which the checkpoint learned"
+    raise DataError(
+        f"the data's labels must be among the checkpoint's, {shown}, got {unknown[0]}; {remedy}, or start "
+        "from the pre-trained checkpoint"
+    )
+
+
+def name_labels(config: Any, labels: Sequence[str]) -> None:
+    """Give a configuration these labels."""
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+
+
+def without_pooler(config: PretrainedConfig) -> dict[str, bool]:
+    """Only these families' constructors know the option; the others have no pooler."""
+    family = FAMILIES.get(config.model_type)
+    return {"add_pooling_layer": False} if family is not None and family.pooler else {}

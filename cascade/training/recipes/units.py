@@ -1,0 +1,140 @@
+"""Units in batches of rows: a text is a unit that covers its row, a sentence has a unit per word.
+
+So one loss, one pass of a teacher and one way to measure serve both tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import EvalPrediction
+
+from cascade.core.rows import FloatArray, IntArray
+from cascade.text.entity_f1 import entity_f1
+from cascade.training.data.encoding import NO_LABEL, Pad, TrainingRows
+from cascade.training.models.backbone import ExitBackbone
+
+__all__ = ["ENTITY_F1", "UnitMetrics", "over_units", "per_row", "tag_f1", "unit_logits"]
+
+ENTITY_F1 = "entity_f1"
+
+
+def unit_logits(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Logits and labels of each unit of a batch, row by row.
+
+    Args:
+        logits: shape `(rows, exits, labels)`, of words `(rows, exits, longest, labels)`.
+        batch: with `labels`, of words also `is_first`.
+
+    Returns:
+        logits of shape `(units, exits, labels)`; labels of shape `(units,)`, with several per unit `(units, labels)`.
+    """
+    if "is_first" not in batch:
+        return logits, batch["labels"]
+    return logits.transpose(1, 2)[batch["is_first"]], batch["labels"][batch["is_first"]]
+
+
+@torch.inference_mode()
+def over_units(
+    model: ExitBackbone, rows: TrainingRows, *, read: Callable[[Tensor, Tensor], Tensor], batch_size: int = 64
+) -> FloatArray:
+    """What a multi-exit model says of every unit at full depth, in the order of the rows.
+
+    Args:
+        model: a trained one.
+        rows: as `data.encoding` makes them.
+        read: from logits `(units, exits, labels)` and labels to what is kept, `(units, ...)`.
+        batch_size: rows at once.
+    """
+    model.eval()
+    pad = Pad(model.padding)
+    targets = {name: values for name, values in rows.targets.items() if name in ("labels", "is_first")}
+    asked = TrainingRows(rows.ids, rows.types, targets)
+    ends = np.concatenate(([0], np.cumsum(rows.counts)))
+    order = np.argsort([len(row) for row in rows.ids], kind="stable")
+    found: FloatArray | None = None
+    for start in tqdm(range(0, len(order), batch_size), desc="teacher", unit="batch"):
+        chosen = order[start : start + batch_size]
+        batch = pad([asked[int(row)] for row in chosen])
+        logits = model(batch["input_ids"], batch["attention_mask"], batch.get("token_type_ids"))["logits"]
+        own = read(*unit_logits(logits, batch)).numpy()
+        if found is None:
+            found = np.empty((ends[-1], *own.shape[1:]), dtype=np.float32)
+        found[np.concatenate([np.arange(ends[row], ends[row + 1]) for row in chosen])] = own
+    return np.empty(0, dtype=np.float32) if found is None else found
+
+
+def per_row(values: FloatArray, rows: TrainingRows) -> Any:
+    """Values of all units as the target of each row: of words one array per row, of texts one entry."""
+    return np.split(values, np.cumsum(rows.counts)[:-1]) if "is_first" in rows.targets else values
+
+
+@dataclass(frozen=True)
+class UnitMetrics:
+    """Accuracy of each exit over units; for several labels per unit the share of units whose labels are all right.
+
+    Attributes:
+        labels: of the model.
+        layers: of its exits; None for a model without exits.
+        multi_label: several labels per unit.
+        spans: words whose labels are those of spans: the last exit's entity F1 is measured too, and chooses.
+        frozen: full depth does not change: the mean of all exits chooses.
+    """
+
+    labels: Sequence[str]
+    layers: Sequence[int] | None = None
+    multi_label: bool = False
+    spans: bool = False
+    frozen: bool = False
+
+    @property
+    def best(self) -> str:
+        """The score by which an epoch is chosen."""
+        if self.frozen:
+            return "mean_of_exits"
+        return ENTITY_F1 if self.spans else self._names[-1]
+
+    @property
+    def _names(self) -> list[str]:
+        return ["accuracy"] if self.layers is None else [f"layer_{layer}" for layer in self.layers]
+
+    def answers(self, logits: Tensor, _labels: Tensor) -> Tensor:
+        """Every exit's answers; a model without exits has one.
+
+        Shapes `(rows, exits, labels)` -> `(rows, exits)`, of words `(rows, exits, longest, labels)` ->
+        `(rows, longest, exits)`; for several labels per unit zeros and ones, `(rows, exits, labels)`.
+        """
+        logits = logits.unsqueeze(1) if self.layers is None else logits
+        if self.multi_label:
+            return (logits > 0).long()
+        answers = logits.argmax(-1)
+        return answers.transpose(1, 2) if answers.ndim == 3 else answers
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        answers, wanted = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+        if self.multi_label:
+            right = (answers == (wanted[:, None] > 0.5)).all(-1)
+        else:
+            known = wanted != NO_LABEL
+            right = answers[known] == wanted[known][:, None]
+        found = {name: float(score) for name, score in zip(self._names, right.mean(0), strict=True)}
+        if self.layers is not None:
+            found["mean_of_exits"] = float(right.mean())
+        if self.spans:
+            found[ENTITY_F1] = tag_f1(answers[:, :, -1], wanted, self.labels)
+        return found
+
+
+def tag_f1(answers: IntArray, wanted: IntArray, labels: Sequence[str]) -> float:
+    """F1 of whole entities. Shapes `(rows, longest)` twice; a sentence that was cut counts as several."""
+    names, words = np.array(labels), wanted != NO_LABEL
+    truth, given = (
+        [names[own[places]].tolist() for own, places in zip(table, words, strict=True)] for table in (wanted, answers)
+    )
+    return entity_f1(truth, given)

@@ -1,0 +1,195 @@
+"""One training from a checkpoint to a folder: what it reads, what it keeps to go on, what it leaves behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+from transformers import set_seed
+from transformers.utils.hub import cached_file
+
+from cascade.core.files import staged
+from cascade.core.rows import FloatArray
+from cascade.exceptions import OptionError
+from cascade.training.checkpoint import byte_level_parts
+from cascade.training.data.examples import Columns, Examples, TagColumns, joined
+from cascade.training.loop import LoopOptions
+from cascade.training.task import CLASSIFICATION, Task
+
+__all__ = ["Run", "publish"]
+
+TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+
+
+class Saved(Protocol):
+    """A model that writes its own files into a folder."""
+
+    def save_pretrained(self, folder: Path, /) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Where a training begins and where it goes: what every recipe needs beside its own options.
+
+    Attributes:
+        source: the checkpoint that it begins from: a folder or a Hub id.
+        train: files or `datasets` names to learn from.
+        evaluation: one that chooses the best epoch.
+        output: folder to write.
+        task: what the model is trained for.
+        columns: names of the files' columns.
+        overwrite: write into a folder that is not empty.
+    """
+
+    source: str | Path
+    train: Sequence[str | Path]
+    evaluation: str | Path | None = None
+    output: Path
+    task: Task = CLASSIFICATION
+    columns: Columns | TagColumns | None = None
+    overwrite: bool = False
+    started: float = field(default_factory=time.monotonic, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """For the Trainer's checkpoints, beside the finished model; not made yet."""
+        return self.output / "run"
+
+    def begin(self, loop: LoopOptions) -> None:
+        """Claim the output folder and set the seed.
+
+        Folders without files count as empty, so that a command that was refused can be corrected and given again.
+
+        Raises:
+            OptionError: the folder holds something and neither `overwrite` nor `resume` was asked for.
+        """
+        if self.output.exists() and not self.output.is_dir():
+            raise OptionError(f"--output must be a folder, got a file: {self.output}")
+        if any(path.is_file() for path in self.output.rglob("*")) and not (self.overwrite or loop.resume):
+            raise OptionError(
+                f"--output {self.output} is not empty; use --resume to go on with it, --overwrite to start again"
+            )
+        if self.overwrite and not loop.resume:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        set_seed(loop.seed)
+
+    def read(self, *, require_labels: bool = True) -> tuple[Examples, Examples | None]:
+        """The training and the evaluation examples; the latter always have labels."""
+        read, columns = self.task.read, self.columns
+        examples = joined([read(path, columns=columns, require_labels=require_labels) for path in self.train])
+        return examples, None if self.evaluation is None else read(self.evaluation, columns=columns)
+
+    def kept(self, name: str, digests: Sequence[str], make: Callable[[], FloatArray], *, resume: bool) -> FloatArray:
+        """An array that takes long to make, kept on disk for a resumed run.
+
+        Args:
+            name: of the array.
+            digests: of all that it is made from; what was made from anything else is not taken.
+            make: makes it where there is none, or one that is cut.
+            resume: whether one that is there may be taken.
+        """
+        digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+        file = self.folder / f"{name}-{digest[:16]}.npy"
+        if resume and file.is_file():
+            try:
+                known: FloatArray = np.load(file)
+            except (OSError, ValueError, EOFError) as error:
+                tqdm.write(f"{file} is made again, because it cannot be read: {error}")
+            else:
+                return known
+        made = make()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for old in self.folder.glob(f"{name}-*.npy"):
+            old.unlink()
+        with staged(file) as path, path.open("wb") as stream:
+            np.save(stream, made)
+        return made
+
+    def finish(
+        self,
+        command: str,
+        model: Saved,
+        tokenizer: str,
+        loop: LoopOptions,
+        *,
+        options: Mapping[str, Any],
+        details: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Publish the trained model with its report, which is returned and stands in `training.json`.
+
+        Args:
+            command: of `cascade-train`.
+            model: the trained one.
+            tokenizer: text of its `tokenizer.json`.
+            loop: rates, epochs, seed.
+            options: the recipe's own.
+            details: what else the report says: `rows`, `scores`.
+        """
+        report = {
+            "command": f"cascade-train {command}{self.task.option}",
+            "source": Path(self.source).name,
+            "train": [Path(path).name for path in self.train],
+            "evaluation": None if self.evaluation is None else Path(self.evaluation).name,
+            "options": asdict(loop) | dict(options),
+            **details,
+            "seconds": round(time.monotonic() - self.started, 1),
+        }
+        publish(self.output, save=model.save_pretrained, tokenizer=tokenizer, source=self.source, report=report)
+        return report
+
+
+def publish(
+    output: Path, *, save: Callable[[Path], None], tokenizer: str, source: str | Path, report: Mapping[str, Any]
+) -> None:
+    """Write the finished model into `output`: first whole, into `output/part`, then renamed file by file.
+
+    What is there under the same names goes before the first is renamed, so that a run that is killed in between leaves
+    a folder that cannot be read, never one that mixes two models; `training.json` comes last.
+
+    Args:
+        output: the run's folder.
+        save: writes the model's own files into a folder.
+        tokenizer: text of `tokenizer.json`.
+        source: the checkpoint whose small tokenizer files are copied.
+        report: becomes `training.json`.
+    """
+    part = output / "part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        save(part)
+        spec = json.loads(tokenizer)
+        spec["truncation"] = spec["padding"] = None
+        (part / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
+        for name in TOKENIZER_FILES:
+            found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+            if found is not None:
+                shutil.copyfile(found, part / name)
+        _agree(part / "tokenizer_config.json", spec)
+        (part / "training.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    files = sorted(part.iterdir(), key=lambda file: (file.name == "training.json", file.name))
+    for file in reversed(files):
+        (output / file.name).unlink(missing_ok=True)
+    for file in files:
+        file.replace(output / file.name)
+    part.rmdir()
+
+
+def _agree(config: Path, spec: Mapping[str, Any]) -> None:
+    """Let `tokenizer_config.json` say what `tokenizer.json` says: transformers believes the former."""
+    if not config.exists():
+        return
+    told = json.loads(config.read_text(encoding="utf-8"))
+    if any(part["add_prefix_space"] for part in byte_level_parts(spec)) and told.get("add_prefix_space") is False:
+        config.write_text(json.dumps(told | {"add_prefix_space": True}, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,161 @@
+"""Texts and sentences from files and from `datasets` names."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from cascade.exceptions import CascadeError, DataError
+from cascade.training.data.examples import (
+    Columns,
+    Examples,
+    TagColumns,
+    cropped,
+    joined,
+    label_names,
+    read_sentences,
+    read_texts,
+)
+from tests.training.commands import write
+
+CLASSES = datasets.ClassLabel(names=["negative", "positive"])
+STRING = datasets.Value("string")
+
+
+def provide(monkeypatch: pytest.MonkeyPatch, columns: dict[str, Any], **features: Any) -> list[tuple[str, str]]:
+    """Let `load_dataset` give this table for any name but one; what it was asked for."""
+    made = datasets.Dataset.from_dict(columns, features=datasets.Features(features) if features else None)
+    asked: list[tuple[str, str]] = []
+
+    def load(name: str, *, split: str) -> datasets.Dataset:
+        asked.append((name, split))
+        if name == "nobody/nothing":
+            raise FileNotFoundError("Couldn't find 'nobody/nothing' on the Hub\nand more")
+        return made
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    return asked
+
+
+def test_a_data_set_by_name_gives_its_class_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"text": ["good", "bad", "dull"], "label": [1, 0, 0]}
+    asked = provide(monkeypatch, table, text=STRING, label=CLASSES)
+    found = read_texts("someone/reviews")
+    assert (found.items, found.labels) == (["good", "bad", "dull"], ["positive", "negative", "negative"])
+    read_texts("someone/reviews:validation")
+    assert asked == [("someone/reviews", "train"), ("someone/reviews", "validation")]
+    with pytest.raises(DataError, match="must have the column sentence, has: text, label"):
+        read_texts("someone/reviews", columns=Columns(text="sentence"))
+    with pytest.raises(DataError, match=r"nothing must be a file or a data set \(name:split\), but Couldn't find"):
+        read_texts("nobody/nothing")
+
+
+def test_names_of_lists_pairs_sentences_and_missing_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    provide(monkeypatch, {"text": ["x"], "text_pair": ["y"], "label": [[0, 1]]},
+            text=STRING, text_pair=STRING, label=datasets.List(CLASSES))  # fmt: skip
+    found = read_texts("some/pairs")
+    assert (found.items, found.labels) == ([("x", "y")], [("negative", "positive")])
+    provide(monkeypatch, {"tokens": [["x", "y"], []], "tags": [[0, 1], []]},
+            tokens=datasets.List(STRING), tags=datasets.List(CLASSES))  # fmt: skip
+    found = read_sentences("some/sentences")
+    assert (found.items, found.labels) == ([["x", "y"]], [("negative", "positive")])
+    provide(monkeypatch, {"text": ["x"], "label": [-1]})
+    with pytest.raises(DataError, match="example 1 has no label; label it or drop it"):
+        read_texts("some/unlabelled")
+    assert read_texts("some/unlabelled", require_labels=False).labels is None
+
+
+def test_sentences_from_jsonl_parquet_and_text(tmp_path: Path) -> None:
+    records: list[dict[str, Any]] = [{"tokens": ["a", "film"], "tags": ["X", "NOUN"]}, {"tokens": [], "tags": []}]
+    parquet.write_table(pa.Table.from_pylist(records), tmp_path / "rows.parquet")
+    for file in (write(tmp_path / "rows.jsonl", records), tmp_path / "rows.parquet"):
+        found = read_sentences(file)
+        assert (found.items, found.labels) == ([["a", "film"]], [("X", "NOUN")])  # one without words teaches nothing
+    (tmp_path / "rows.txt").write_text("they laugh\n\nit is\n")
+    plain = read_sentences(tmp_path / "rows.txt", require_labels=False)
+    assert (plain.items, plain.labels) == ([["they", "laugh"], ["it", "is"]], None)
+    renamed = write(tmp_path / "renamed.jsonl", [{"words": ["a"], "pos": ["X"]}])
+    assert read_sentences(renamed, columns=TagColumns(tokens="words", tags="pos")).items == [["a"]]
+    part = read_sentences(write(tmp_path / "part.jsonl", [{"tokens": ["a"]}]), require_labels=False)
+    assert part.labels is None
+    assert joined([found, part]).labels is None
+    assert joined([found, found]).labels == [("X", "NOUN")] * 2
+
+
+GOOD = {"tokens": ["a"], "tags": ["X"]}
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([GOOD, {"tokens": ["a", "b"], "tags": ["X"]}], "line 2: there must be one tag per word, got 2 words, 1 tags;"),
+        ([GOOD, {"tokens": ["a"]}], "line 2: there must be a column 'tags'"),
+        ([GOOD, {"tags": ["X"]}], "line 2: there must be a column 'tokens'"),
+        ([GOOD, {"tokens": "a", "tags": ["X"]}], "line 2: column 'tokens' must be a list of words"),
+        ([GOOD, {"tokens": ["a"], "tags": "X"}], "line 2: column 'tags' must be a list of tags, got 'X'"),
+        ([GOOD, {"tokens": ["a"], "tags": [True]}], "line 2: column 'tags' must be a string"),
+        ([GOOD, [1]], "line 2: a line must be a JSON object"),
+        ([{"tokens": [], "tags": []}], "must hold at least one example, has none"),
+    ],
+)
+def test_bad_lines_are_named(records: list[Any], message: str, tmp_path: Path) -> None:
+    rows = write(tmp_path / "rows.jsonl", records)
+    with pytest.raises(DataError, match=message) as raised:
+        read_sentences(rows)
+    assert str(rows) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none.jsonl", "but it is missing; check the path"),
+        ("folder", "but it is a folder; check the path"),
+        ("rows.csv", "line 2: column 'tokens' must be a list of words"),
+        ("rows.txt", "line 1: there must be a column 'tags'"),
+        ("rows.tsv", "the suffix of a file must be one of"),
+    ],
+)
+def test_bad_files(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for suffix in ("csv", "txt", "tsv"):
+        (tmp_path / f"rows.{suffix}").write_text("tokens,tags\na,X\n")
+    with pytest.raises(CascadeError, match=message):
+        read_sentences(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted"),
+    [
+        (["10", "9", "-1"], ["-1", "9", "10"]),
+        (["b", "a"], ["a", "b"]),
+        ([("b", "a"), ()], ["a", "b"]),
+        ([("I-b", "B-b", "O"), ("B-a", "I-a")], ["O", "B-a", "I-a", "B-b", "I-b"]),
+        ([("O", "X")], ["O", "X"]),
+    ],
+)
+def test_order_of_labels(labels: list[Any], wanted: list[str]) -> None:
+    assert label_names(Examples(["x"] * len(labels), labels, "here")) == wanted
+
+
+def test_crops_are_runs_of_words_with_their_tags() -> None:
+    sentences = Examples([["a", "b", "c", "d"], ["e"]], [("A", "B", "C", "D"), ("E",)], "here")
+    found = cropped(sentences, copies=3)
+    assert (len(found), found.items[:2]) == (5, sentences.items)
+    for words, tags in zip(found.items[2:], (found.labels or ())[2:], strict=True):
+        assert "".join(words) in "abcd"
+        assert [word.upper() for word in words] == list(tags)
+
+
+@pytest.mark.parametrize("missing", ["torch", "transformers", "accelerate"])
+def test_the_door_names_the_extra(missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None\nimport cascade.training.data.examples"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert 'pip install "cascade-encoder[train]"' in done.stderr

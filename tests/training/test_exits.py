@@ -1,0 +1,248 @@
+"""`cascade-train exits` from end to end on tiny models: it learns, refuses, and leaves plain folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cascade import Classifier
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all
+from cascade.training import loop
+from cascade.training.models.config import MULTI_LABEL
+from cascade_export import Calibration, ExportOptions, Int8, export_bundle
+from tests.models import tiny
+from tests.training.commands import CASES, SPANS, Case, exits, fine_tuned, refused, report_of, train, write
+
+TEXTS, TAGS = CASES
+
+
+def test_exits_learn_and_leave_a_report(case: Case, rows: Path, backbone: Path, tmp_path: Path) -> None:
+    done = exits(case, backbone, rows, tmp_path / "out", "--vocabulary", 140, "--epochs", 8, ok=True)
+    report = report_of(tmp_path / "out")
+    assert report["scores"]["layer_3"] >= 0.9
+    assert (report["rows"], report["units"]) == (len(case.rows), case.units)
+    assert {"layer_1", "layer_2", "layer_3", "mean_of_exits"} == report["scores"].keys()
+    assert "epoch 1.00  layer 1" in done.output
+    assert not (tmp_path / "out" / "part").exists()
+    model = case.model.from_pretrained(tmp_path / "out")
+    assert model.labels == case.labels
+    assert model.backbone.get_input_embeddings().weight.shape == (model.config.vocab_size, 16) == (140, 16)
+    assert len(json.loads((tmp_path / "out" / "tokenizer.json").read_text())["model"]["vocab"]) == 140
+
+
+def test_spans_are_chosen_by_entity_f1(backbone: Path, tmp_path: Path) -> None:
+    spans = write(tmp_path / "spans.jsonl", SPANS)
+    exits(TAGS, backbone, spans, tmp_path / "out", "--epochs", 12, "--dropout", 0, ok=True)
+    assert report_of(tmp_path / "out")["scores"]["entity_f1"] >= 0.95
+    assert TAGS.model.from_pretrained(tmp_path / "out").labels == ("O", "B-thing", "I-thing")
+
+
+@pytest.mark.parametrize("objective", ["detached", "joint"])
+def test_the_same_seed_gives_the_same_weights(
+    objective: str, case: Case, rows: Path, backbone: Path, tmp_path: Path
+) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        options = ("--objective", objective, "--seed", seed, "--epochs", 1)
+        exits(case, backbone, rows, tmp_path / name, *options, ok=True)
+    a, b, c = (load_file(tmp_path / name / "model.safetensors") for name in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+def test_two_stage_leaves_full_depth_to_the_first_stage(
+    case: Case, rows: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+    run = loop.run_loop
+
+    def spy(model: torch.nn.Module, **options: Any) -> dict[str, float]:
+        scores = run(model, **options)
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return scores
+
+    monkeypatch.setattr("cascade.training.recipes.exits.run_loop", spy)
+    exits(case, backbone, rows, tmp_path / "out", "--objective", "two-stage", "--epochs", 1, ok=True)
+    first, second = seen
+    moved = {name for name in first if not torch.equal(first[name], second[name])}
+    assert moved
+    assert all(name.startswith(("heads.0.", "heads.1.")) for name in moved)
+
+
+def test_distillation_reads_no_labels(case: Case, rows: Path, tmp_path: Path) -> None:
+    before = case.teacher(tmp_path / "teacher")
+    unlabelled = write(tmp_path / "unlabelled.jsonl", case.bare())
+    train(
+        *("exits", tmp_path / "teacher", "--task", case.name, "--train", unlabelled, "--eval", rows),
+        *("--output", tmp_path / "out", "--objective", "distil", "--epochs", 8, "--learning-rate", 3e-3),
+        ok=True,
+    )
+    after = case.model.from_pretrained(tmp_path / "out")
+    ids = torch.tensor([[2, *range(131, 141), 3]])
+    with torch.inference_mode():
+        old, new = before(ids, torch.ones_like(ids))["logits"], after(ids, torch.ones_like(ids))["logits"]
+    torch.testing.assert_close(new[:, -1], old[:, -1], atol=0, rtol=0)
+    # The first exit agrees better with the last than before.
+    far, near = (float((own[0, 0].softmax(-1) - own[0, -1].softmax(-1)).abs().sum()) for own in (old, new))
+    assert near < far
+
+
+def test_options_of_the_model(case: Case, backbone: Path, tmp_path: Path) -> None:
+    short: dict[str, Any] = {"item": ["a"], "own": ["X"]} if case is TAGS else {"item": "a", "own": "positive"}
+    records = [{"item": row[case.item], "own": row[case.label]} for row in case.rows]
+    columns = {"classification": ("text", "label"), "tagging": ("tokens", "tags")}[case.name]
+    exits(
+        case, backbone, write(tmp_path / "rows.jsonl", [*records, short]), tmp_path / "out", "--min-words", 3,
+        f"--{columns[0]}-column", "item", f"--{columns[1]}-column", "own", "--exits", "1,3", "--layer-weights", "1,3",
+        "--self-distil", 0.5, "--label-smoothing", 0.1, "--average", 0.5, "--max-length", 5, "--epochs", 1, ok=True,
+    )  # fmt: skip
+    report = report_of(tmp_path / "out")
+    of_three = [row for row in case.rows if case is TAGS or len(row["text"].split()) >= 3]
+    assert report["rows"] == len(of_three)
+    assert report["options"]["max_length"] == 5
+    assert report["options"]["objectives"] == ["Joint(weights=(1.0, 3.0), distil=0.5, smoothing=0.1)"]
+    assert case.model.from_pretrained(tmp_path / "out").layers == (1, 3)
+
+
+@pytest.mark.parametrize("family", ["roberta", "electra", "distilbert", "albert"])
+def test_other_families(family: str, tmp_path: Path) -> None:
+    folder = tiny.backbone(tmp_path / "backbone", family)
+    rows = write(tmp_path / "rows.jsonl", TAGS.rows)
+    exits(TAGS, folder, rows, tmp_path / "out", "--epochs", 1, ok=True)
+    assert TAGS.model.from_pretrained(tmp_path / "out").config.model_type == family
+
+
+def distilled(folder: Path, labels: list[Any] | None) -> tuple[Any, Classifier]:
+    """`exits --objective distil` and `first-tier` from a fine-tuned checkpoint in `folder`, exported in fp32."""
+    own = [{"label": labels[number % len(labels)]} if labels else {} for number in range(len(tiny.TEXTS))]
+    records: list[dict[str, Any]] = [{"text": text, **label} for text, label in zip(tiny.TEXTS, own, strict=True)]
+    rows = write(folder / "own.jsonl", records)
+    given = ("--train", rows, "--epochs", 1)
+    measured = ("--eval", rows) if labels else ()
+    train("exits", folder / "stock", "--output", folder / "tier2", "--objective", "distil", *given, *measured, ok=True)
+    train("first-tier", folder / "tier2", "--output", folder / "tier1", "--width", 8, "--hidden", 8, *given, ok=True)
+    options = ExportOptions(int8=Int8.NONE)
+    bundle = export_bundle(
+        folder / "tier2", folder / "tier1", folder / "out", calibration=Calibration(tiny.TEXTS), options=options
+    )
+    full = Classifier.from_pretrained(bundle.folder, threads=1).with_router(defer_all).with_exit_policy(never)
+    return bundle.manifest, full
+
+
+def logits_of(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        return torch.cat([model(torch.tensor([tiny.tokenizer().encode(text).ids])).logits for text in tiny.TEXTS])
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (("NUM", "HUM", "ABBR", "LOC"), ["HUM", "LOC", "NUM"]),
+        (tuple(f"LABEL_{number}" for number in range(11)), [0, 2, 10]),
+        (("NUM", "HUM", "ABBR", "LOC"), None),
+    ],
+)
+def test_full_depth_answers_as_the_fine_tuned_checkpoint(
+    names: tuple[str, ...], labels: list[Any] | None, tmp_path: Path
+) -> None:
+    model = fine_tuned("bert", tmp_path / "stock", labels=names)
+    manifest, full = distilled(tmp_path, labels)
+    wanted = [names[number] for number in logits_of(model).argmax(-1)]
+    assert len(set(wanted)) > 1
+    assert manifest.labels == names
+    assert list(full.predict(list(tiny.TEXTS)).labels) == wanted
+
+
+@pytest.mark.parametrize("labels", [[["warm"], [], ["warm", "bad"]], None])
+def test_a_multi_label_checkpoint_stays_one(labels: list[Any] | None, tmp_path: Path) -> None:
+    model = fine_tuned("bert", tmp_path / "stock", labels=("warm", "bad", "long"), problem_type=MULTI_LABEL)
+    manifest, full = distilled(tmp_path, labels)
+    assert manifest.problem_type == MULTI_LABEL
+    np.testing.assert_allclose(full.predict(list(tiny.TEXTS)).probabilities, logits_of(model).sigmoid(), atol=1e-5)
+
+
+def test_a_fine_tuned_tagger_needs_no_tags(tmp_path: Path) -> None:
+    """Its labels come from its `config.json`; full depth answers as it does."""
+    model = fine_tuned("bert", tmp_path / "stock", tagging=True)
+    common = ("--task", "tagging", "--train", write(tmp_path / "words.jsonl", TAGS.bare()), "--epochs", 1)
+    train("exits", tmp_path / "stock", *common, "--objective", "distil", "--output", tmp_path / "tier2", ok=True)
+    tagger = TAGS.model.from_pretrained(tmp_path / "tier2")
+    assert tagger.labels == tiny.TAGS
+    ids = torch.tensor([[2, *range(131, 141), 3]])
+    with torch.inference_mode():
+        found = tagger(ids, torch.ones_like(ids))["logits"][:, -1]
+        torch.testing.assert_close(found, model(ids).logits, atol=1e-5, rtol=1e-5)
+    done = train("first-tier", tmp_path / "tier2", *common, "--output", tmp_path / "tier1", ok=True)
+    assert "not every sentence has labels" in done.output
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([[0, 1, 0], [1, 0, 0]], "must name each of its labels once, got ['0', '1', '0']; give the names"),
+        (["a,b", "b"], "several labels of a text must be a list of names, got one string: 'a,b'; write jsonl"),
+    ],
+)
+def test_forms_of_several_labels_that_are_not_read(
+    labels: list[Any], message: str, backbone: Path, tmp_path: Path
+) -> None:
+    rows = write(tmp_path / "rows.jsonl", [{"text": "good", "label": label} for label in labels])
+    refused(train("exits", backbone, "--train", rows, "--output", tmp_path / "out", "--multi-label"), message)
+
+
+@pytest.mark.parametrize(
+    ("case", "records", "message"),
+    [
+        (TEXTS, [{"text": "good"}], "label"),
+        (TEXTS, [{"text": "good", "label": "a"}, {"text": 3, "label": "b"}], "line 2: "),
+        (TEXTS, [{"text": "good", "label": "a"}, {"text": "bad", "label": None}], "line 2: "),
+        (TEXTS, [{"text": "good", "label": "a"}], "must have at least two labels, got ['a']"),
+        (TAGS, [{"tokens": ["a"], "tags": ["X"]}], "the training data must have at least two labels, got ['X']"),
+        (TAGS, [{"tokens": ["a", "b"], "tags": ["X"]}], "line 1: there must be one tag per word"),
+        (TAGS, [{"tokens": ["a"]}], "line 1: there must be a column 'tags'"),
+    ],
+)
+def test_bad_rows_are_named(
+    case: Case, records: list[dict[str, Any]], message: str, backbone: Path, tmp_path: Path
+) -> None:
+    rows = write(tmp_path / "bad.jsonl", records)
+    done = train("exits", backbone, "--task", case.name, "--train", rows, "--output", tmp_path / "out")
+    refused(done, message)
+    assert done.output.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("case", "arguments", "message"),
+    [
+        (TEXTS, ["--layer-weights", "1,x"], "'--layer-weights': must be numbers separated by commas, got 1,x"),
+        (TEXTS, ["--min-words", "99"], "--min-words 99 leaves nothing to train on; lower it"),
+        (TEXTS, ["--vocabulary", "3"], "--vocabulary must be at least"),
+        (TAGS, ["--pooling", "mean"], "--pooling must be left out of --task tagging, got mean"),
+        (TAGS, ["--multi-label"], "--multi-label must be left out of --task tagging, got True"),
+        (TAGS, ["--max-length", "2"], "max_length must be at least 5 (special tokens and a text)"),
+    ],
+)
+def test_bad_options(case: Case, arguments: list[str], message: str, backbone: Path, tmp_path: Path) -> None:
+    done = exits(case, backbone, write(tmp_path / "rows.jsonl", case.rows), tmp_path / "out", *arguments)
+    refused(done, message)
+
+
+def test_a_missing_checkpoint_and_the_other_tasks(case: Case, rows: Path, tmp_path: Path) -> None:
+    refused(exits(case, tmp_path / "nowhere", rows, tmp_path / "out"), "nowhere")
+    (other,) = (other for other in CASES if other is not case)
+    other.teacher(tmp_path / "other")
+    for command in ("exits", "first-tier"):
+        done = train(command, tmp_path / "other", "--task", case.name, "--train", rows, "--output", tmp_path / "out")
+        refused(done, f"must hold a multi-exit model for {case.model.task}, got one for {other.model.task}")
+
+
+@pytest.mark.parametrize("command", ["exits", "first-tier", "self-sample", "crf", "split"])
+def test_help_has_an_example(command: str) -> None:
+    assert "Example:" in train(command, "--help").output

@@ -1,0 +1,178 @@
+"""`cascade-train first-tier` from end to end on tiny models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+from cascade import Classifier
+from cascade.exceptions import OptionError
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all
+from cascade.training.checkpoint import load_tokenizer_text
+from cascade.training.data.encoding import TrainingRows, encode_texts, tokenizer_of
+from cascade.training.data.examples import Examples
+from cascade.training.models.static import StaticForSequenceClassification, StaticForTokenClassification
+from cascade.training.models.students import Static, StaticTagger, Transformer, principal_components
+from cascade.training.recipes import first_tier
+from cascade.training.recipes.first_tier import FirstTierOptions, _loss, teacher_logits
+from cascade_export import Calibration, ExportOptions, Int8, export_bundle
+from tests.models import tiny
+from tests.training.commands import CASES, Case, exits, refused, report_of, train, write
+
+TEXTS, TAGS = CASES
+
+
+@pytest.mark.parametrize("kind", ["static", "transformer"])
+def test_a_first_tier_imitates_its_teacher(kind: str, case: Case, rows: Path, backbone: Path, tmp_path: Path) -> None:
+    exits(case, backbone, rows, tmp_path / "teacher", ok=True)
+    extra = write(tmp_path / "extra.jsonl", case.bare()[:3])
+    train(
+        *("first-tier", tmp_path / "teacher", "--task", case.name, "--train", rows, "--eval", rows),
+        *("--extra-text", extra, "--output", tmp_path / "tier1", "--kind", kind, "--layers", 1, "--width", 8),
+        *("--hidden", 8, "--epochs", 20, "--batch-size", 16, "--learning-rate", 5e-3, "--copies", 1),
+        ok=True,
+    )
+    report = report_of(tmp_path / "tier1")
+    assert report["scores"]["accuracy"] >= 0.9
+    assert report["rows"] == 2 * len(case.rows) + (6 if case is TAGS else 3)  # copies of sentences, labelled or not
+    loaders: dict[tuple[Case, str], Any] = {
+        (TEXTS, "static"): StaticForSequenceClassification,
+        (TEXTS, "transformer"): AutoModelForSequenceClassification,
+        (TAGS, "static"): StaticForTokenClassification,
+        (TAGS, "transformer"): AutoModelForTokenClassification,
+    }
+    model = loaders[case, kind].from_pretrained(tmp_path / "tier1")
+    assert tuple(model.config.id2label.values()) == case.labels
+    assert (tmp_path / "tier1" / "tokenizer.json").exists()
+
+
+def test_multi_label_and_pairs(tmp_path: Path) -> None:
+    records = [
+        {"text": "the film", "text_pair": word, "label": labels}
+        for word, labels in (("good", ["warm", "good"]), ("bad", []), ("warm", ["warm"]))
+        for _ in range(8)
+    ]
+    rows = write(tmp_path / "rows.jsonl", records)
+    tiny.tier2(tmp_path / "c", labels=("good", "warm"), problem_type="multi_label_classification")
+    exits(TEXTS, tmp_path / "c", rows, tmp_path / "out", "--multi-label", ok=True)
+    assert report_of(tmp_path / "out")["scores"]["layer_3"] >= 0.9
+    train(
+        *("first-tier", tmp_path / "out", "--train", rows, "--eval", rows, "--output", tmp_path / "tier1"),
+        *("--kind", "transformer", "--layers", 1, "--width", 16, "--epochs", 20, "--learning-rate", 3e-3),
+        *("--batch-size", 8),
+        ok=True,
+    )
+    assert report_of(tmp_path / "tier1")["scores"]["accuracy"] >= 0.9
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_static_first_tier_of_pairs(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = tiny.tier2(tmp_path / "teacher", family)
+    pairs = [
+        {"text": "the film is", "text_pair": word, "label": label}
+        for word, label in (("good", "positive"), ("bad", "negative"), ("warm", "positive"), ("dull", "negative"))
+    ]
+    labelled = write(tmp_path / "pairs.jsonl", pairs)
+    extra = write(tmp_path / "extra.jsonl", [{"text": "a film", "text_pair": "a cold story"}, {"text": "a film"}])
+    asked: list[TrainingRows] = []
+
+    def spy(model: Any, rows: TrainingRows) -> Any:
+        asked.append(rows)
+        return teacher_logits(model, rows)
+
+    monkeypatch.setattr(first_tier, "teacher_logits", spy)
+    train(
+        *("first-tier", tmp_path / "teacher", "--train", labelled, "--extra-text", extra),
+        *("--output", tmp_path / "tier1", "--epochs", 1, "--width", 8, "--hidden", 8),
+        ok=True,
+    )
+    (rows,) = asked
+    pair, alone = tiny.tokenizer().encode("a film", "a cold story"), tiny.tokenizer().encode("a film")
+    assert rows.types is not None
+    assert 1 in pair.type_ids
+    for row, wanted in ((len(pairs), pair), (len(pairs) + 1, alone)):
+        assert (rows.ids[row], rows.types[row]) == (wanted.ids, wanted.type_ids)
+    texts = [("a film", "a cold story"), ("the film is", "good"), ("bad", "the plot is dull and we laugh")]
+    bundle = export_bundle(
+        tmp_path / "teacher",
+        tmp_path / "tier1",
+        tmp_path / "out",
+        calibration=Calibration(texts),
+        options=ExportOptions(int8=Int8.NONE),
+    )
+    full = Classifier.from_pretrained(bundle.folder, threads=1).with_router(defer_all).with_exit_policy(never)
+    tokenizer = tokenizer_of(load_tokenizer_text(tmp_path / "teacher"), max_length=64)
+    best = teacher_logits(teacher, encode_texts(tokenizer, Examples(texts, None, "pairs"), teacher.labels)).argmax(-1)
+    assert list(full.predict(texts).labels) == [teacher.labels[number] for number in best]
+
+
+@pytest.mark.parametrize("kind", ["static", "transformer"])
+def test_frozen_embeddings_stay(kind: str, case: Case, rows: Path, tmp_path: Path) -> None:
+    teacher = case.teacher(tmp_path / "teacher")
+    train(
+        *("first-tier", tmp_path / "teacher", "--task", case.name, "--train", rows, "--output", tmp_path / "tier1"),
+        *("--kind", kind, "--layers", 1, "--width", 16, "--epochs", 1, "--freeze-embeddings"),
+        ok=True,
+    )
+    students: dict[str, Any] = {"static": Static(width=16) if case is TEXTS else StaticTagger(width=16)}
+    student = students.get(kind, Transformer(layers=1, width=16)).build(teacher)
+    name = "embeddings.weight" if kind == "static" else "bert.embeddings.word_embeddings.weight"
+    found = load_file(tmp_path / "tier1" / "model.safetensors")[name]
+    torch.testing.assert_close(found, student.get_input_embeddings().weight)
+
+
+def test_a_transformer_begins_with_its_teachers_layers_or_projected_embeddings(case: Case, tmp_path: Path) -> None:
+    teacher = case.teacher(tmp_path)
+    student: Any = Transformer(layers=2, width=16, heads=2).build(teacher)
+    ids = torch.tensor([[2, 40, 50, 3]])
+    with torch.inference_mode():
+        found = student.bert.eval()(ids).last_hidden_state
+        torch.testing.assert_close(found, teacher.states(ids, torch.ones_like(ids), None)[2])
+    narrow: Any = Transformer(layers=1, width=8, heads=2).build(teacher)
+    embeddings: Any = teacher.backbone.get_input_embeddings()
+    basis = principal_components(embeddings.weight.detach(), 8)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(8), atol=1e-5, rtol=0)
+    torch.testing.assert_close(narrow.bert.embeddings.word_embeddings.weight, embeddings.weight @ basis)
+
+
+@pytest.mark.parametrize("width", [8, 24])
+def test_a_static_student_begins_with_what_its_teacher_makes_of_a_token(width: int, case: Case, tmp_path: Path) -> None:
+    teacher = case.teacher(tmp_path)
+    student: Any = (Static if case is TEXTS else StaticTagger)(width=width).build(teacher)
+    assert tuple(student.config.id2label.values()) == teacher.labels
+    ids = torch.tensor([[60], [61], [140], [20], [90]])
+    embeddings: Any = teacher.backbone.get_input_embeddings()
+    with torch.inference_mode():
+        states = teacher.backbone(ids).last_hidden_state[:, 0] if case is TEXTS else embeddings(ids[:, 0])
+    # Projection onto the first components keeps most of the distances; all of them where nothing is left out.
+    found, wanted = (torch.pdist(rows).numpy() for rows in (student.embeddings.weight.detach()[ids[:, 0]], states))
+    assert np.corrcoef(found, wanted)[0, 1] > (0.7 if width < 16 else 0.999)
+
+
+def test_a_static_classifier_needs_a_classifier(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="needs a classifier as teacher, got token-classification; use StaticTagger"):
+        Static().build(tiny.tagger(tmp_path))
+
+
+def test_the_loss_by_hand() -> None:
+    """Two texts, the second without a label: 0.7 of the mean divergence, 0.3 of the first's cross-entropy, over two."""
+    logits, teacher = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 1.0]])
+    batch = {"labels": torch.tensor([1, -100]), "teacher": teacher}
+    wanted, found = teacher[1].softmax(-1), logits[1].softmax(-1)
+    divergence = float((wanted * (wanted / found).log()).sum()) / 2
+    loss = _loss(FirstTierOptions(temperature=1.0), multi_label=False)
+    assert float(loss(logits, batch)) == pytest.approx(0.7 * divergence + 0.3 * np.log(2) / 2, abs=1e-6)
+    assert float(loss(logits[:1], {"labels": torch.tensor([1])})) == pytest.approx(np.log(2), abs=1e-6)
+
+
+def test_more_layers_than_the_teacher_has(case: Case, rows: Path, tmp_path: Path) -> None:
+    case.teacher(tmp_path / "teacher")
+    given = ("--task", case.name, "--train", rows, "--output", tmp_path / "out", "--kind", "transformer", "--layers", 9)
+    refused(train("first-tier", tmp_path / "teacher", *given), "--layers must be 1 to 3, got 9")

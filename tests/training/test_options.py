@@ -1,0 +1,52 @@
+"""Impossible options are refused with rule and value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cascade.exceptions import OptionError
+from cascade.training.data.augmentation import Augmentation
+from cascade.training.loop import LoopOptions
+from cascade.training.models.students import StaticTagger
+from cascade.training.recipes.first_tier import FirstTierOptions
+from cascade.training.recipes.objectives import Joint
+from cascade.training.recipes.sampling import ExitRanges
+from cascade.training.recipes.self_sample import SelfSampleOptions
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "message"),
+    [
+        *(
+            (LoopOptions, {name: 0}, f"{name} must be above 0, got 0")
+            for name in ("epochs", "batch_size", "head_factor")
+        ),
+        (LoopOptions, {"warmup": 1}, r"warmup must be in \[0, 1\), got 1"),
+        *((LoopOptions, {"average": bad}, r"average must be in \[0, 1\), got ") for bad in (-0.1, 1.0)),
+        (Augmentation, {"copies": -1}, "copies of augmentation must be 0 or more, got -1"),
+        (Augmentation, {"replace": 1.0}, r"replace must be in \[0, 1\), got 1.0"),
+        (Augmentation, {"drop": -0.1}, r"drop must be in \[0, 1\), got -0.1"),
+        (Joint, {"weights": (1.0, -1.0)}, r"must not be negative and not all zero, got \(1.0, -1.0\)"),
+        (Joint, {"weights": (0.0, 0.0)}, "not all zero"),
+        (Joint, {"distil": 1.0}, r"distil must be in \[0, 1\), got 1.0"),
+        *((Joint, {"smoothing": bad}, r"label smoothing must be in \[0, 1\), got ") for bad in (-0.1, 1.0)),
+        (SelfSampleOptions, {"weights": (0.0,)}, "not all zero"),
+        (SelfSampleOptions, {"crops": -1}, "crops must be a whole number of at least 0"),
+        (ExitRanges, {"windows": (2,)}, r"windows must be odd numbers of words, got \(2,\); 1 looks at a word alone"),
+        (ExitRanges, {"windows": ()}, "windows must be odd numbers of words, got"),
+        (ExitRanges, {"thresholds": (0.0,)}, r"thresholds must be in \(0, 1\], got \(0.0,\)"),
+        (ExitRanges, {"upper_factor": 0.0}, "the upper half's factor must be above 0, got 0.0; 1 changes nothing"),
+        (ExitRanges, {"cap": 2.0}, r"the cap on thresholds must be in \(0, 1\], got 2.0"),
+        (ExitRanges, {"fastest": 0.7, "full_depth": 0.4}, "at most 1 together, got 0.7 and 0.4"),
+        (FirstTierOptions, {"imitation": 2}, r"imitation must be in \[0, 1\], got 2"),
+        (FirstTierOptions, {"temperature": 0}, "temperature must be above 0, got 0"),
+        (StaticTagger, {"layers": 0}, "layers of a static tagger must be at least 1, got 0"),
+        (StaticTagger, {"reach": -1}, "reach of a static tagger must be at least 0, got -1"),
+    ],
+)
+def test_impossible_options(value: Callable[..., Any], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        value(**options)

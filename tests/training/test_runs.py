@@ -1,0 +1,211 @@
+"""Runs that are interrupted, refused or repeated; what they keep and leave behind; splitting a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import TrainerCallback
+
+from cascade.training import loop
+from cascade.training.checkpoint import last_whole, spaced
+from cascade.training.models.multi_exit import MultiExitModel
+from cascade.training.run import publish
+from tests.models import tiny
+from tests.training.commands import CASES, SENTENCES, TEXTS, Case, Done, exits, refused, train, write
+
+
+class _Stop(TrainerCallback):
+    """Interrupts training at the end of the second epoch, after its checkpoint was written."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.epoch >= 2:
+            raise KeyboardInterrupt
+
+
+def interrupted(case: Case, checkpoint: Path, rows: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that was stopped after its second epoch; the folder of its checkpoints."""
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_EpochLine", _Stop)
+        assert exits(case, checkpoint, rows, output).status == 130
+    assert not (output / "model.safetensors").exists()
+    return output / "run" / "stage_0"
+
+
+def same_weights(a: Path, b: Path) -> None:
+    first, second = (load_file(folder / "model.safetensors") for folder in (a, b))
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = CASES[0]
+    rows = write(tmp_path / "rows.jsonl", case.rows)
+    exits(case, backbone, rows, tmp_path / "whole", ok=True)
+    interrupted(case, backbone, rows, tmp_path / "cut", monkeypatch)
+    refused(
+        exits(case, backbone, rows, tmp_path / "cut"),
+        "is not empty; use --resume to go on with it, --overwrite to start again",
+    )
+    assert "epoch 1.00" not in exits(case, backbone, rows, tmp_path / "cut", "--resume", ok=True).output
+    same_weights(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("file", ["trainer_state.json", "model.safetensors", "optimizer.pt"])
+def test_a_checkpoint_that_is_cut_gives_way_to_the_one_before(
+    file: str, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = CASES[0]
+    rows = write(tmp_path / "rows.jsonl", case.rows)
+    exits(case, backbone, rows, tmp_path / "whole", ok=True)
+    run = interrupted(case, backbone, rows, tmp_path / "cut", monkeypatch)
+    before, newest = sorted(run.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert last_whole(run) == str(newest)
+    content = (newest / file).read_bytes()
+    (newest / file).write_bytes(content[: len(content) // 2])
+    assert last_whole(run) == str(before)
+    (newest / file).unlink()
+    done = exits(case, backbone, rows, tmp_path / "cut", "--resume", ok=True)
+    assert f"{newest} is left out, because it was not written to its end" in done.output
+    assert "epoch 1.00" not in done.output
+    same_weights(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_no_whole_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-x").mkdir()
+    assert last_whole(tmp_path) is None
+    assert last_whole(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(("command", "name"), [("first-tier", "teacher"), ("self-sample", "first_stage")])
+def test_what_the_teacher_said_is_kept_for_the_same_data_and_teacher(command: str, name: str, tmp_path: Path) -> None:
+    """A marked file shows whether it was taken: of the same data and teacher it is, of others or cut it is not."""
+    tagging = CASES[1]
+    tagging.teacher(tmp_path / "teacher")
+    rows = write(tmp_path / "rows.jsonl", SENTENCES)
+
+    def run(epochs: int, *more: str) -> Done:
+        task = ("--task", "tagging", "--width", 8) if command == "first-tier" else ()
+        given = ("--train", rows, "--output", tmp_path / "out", "--epochs", epochs, *task, *more)
+        return train(command, tmp_path / "teacher", *given, ok=True)
+
+    def kept() -> Path:
+        (file,) = (tmp_path / "out" / "run").glob(f"{name}*.npy")
+        return file
+
+    run(1)
+    np.save(kept(), np.zeros_like(np.load(kept())))
+    run(2, "--resume")
+    assert not np.load(kept()).any()
+    kept().write_bytes(kept().read_bytes()[:200])
+    assert "is made again, because it cannot be read" in run(3, "--resume").output
+    assert np.load(kept()).any()
+    np.save(kept(), np.zeros_like(np.load(kept())))
+    write(rows, [{**row, "tokens": row["tokens"][::-1]} for row in SENTENCES])  # as many rows, other words
+    run(4, "--resume")
+    assert np.load(kept()).any()
+    np.save(kept(), np.zeros_like(np.load(kept())))
+    tiny.tagger(tmp_path / "teacher", seed=7)
+    run(5, "--resume")
+    assert np.load(kept()).any()
+    assert not list((tmp_path / "out" / "run").glob("*.partial"))
+
+
+def test_a_killed_publication_never_mixes_two_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = tiny.tier2(tmp_path / "old"), tiny.tier2(tmp_path / "new", seed=9, pooling="first")
+    output, text, rename = tmp_path / "out", tiny.tokenizer().to_str(), Path.replace
+
+    def write_model(model: MultiExitModel) -> None:
+        publish(output, save=model.save_pretrained, tokenizer=text, source=tmp_path / "old", report={})
+
+    for whole in range(20):  # renames before the process is killed
+        write_model(old)
+        done: list[Path] = []
+
+        def die(self: Path, target: Path, done: list[Path] = done, whole: int = whole) -> Path:
+            if target.parent == output:
+                if len(done) == whole:
+                    raise KeyboardInterrupt
+                done.append(target)
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "replace", die)
+        try:
+            write_model(new)
+        except KeyboardInterrupt:
+            assert not (output / "training.json").exists()
+        else:
+            break
+        finally:
+            monkeypatch.undo()
+        if {output / "config.json", output / "model.safetensors"} <= {*output.iterdir()}:  # then both are new
+            assert MultiExitModel.from_pretrained(output).digest() == new.digest()
+    assert len(done) > 3
+
+
+def test_a_refused_command_leaves_its_output_free(tmp_path: Path) -> None:
+    tiny.tier2(tmp_path / "teacher")
+    rows = write(tmp_path / "rows.jsonl", TEXTS)
+    bad = write(tmp_path / "bad.jsonl", [{"text": "good", "label": "a"}])
+    for command in ("exits", "first-tier"):
+        output = tmp_path / command
+        given = (command, tmp_path / "teacher", "--train", rows, "--output", output, "--epochs", 1)
+        refused(train(*given, "--eval", bad), "which the model does not have")
+        assert not output.exists()
+        (output / "run").mkdir(parents=True)  # as a crash leaves it
+        train(*given, ok=True)
+    refused(train("exits", tmp_path, "--train", rows, "--output", rows), "--output must be a folder, got a file")
+
+
+def test_transformers_reads_byte_level_words_as_training_did(tmp_path: Path) -> None:
+    inner = Tokenizer(models.BPE({piece: number for number, piece in enumerate(["<unk>", "Ġ", "a", "<s>"])}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "tokenizer_config.json").write_text('{"add_prefix_space": false, "kept": 1}')
+    publish(
+        tmp_path / "out",
+        save=lambda _folder: None,
+        tokenizer=spaced(inner.to_str()),
+        source=tmp_path / "source",
+        report={},
+    )
+    written = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert written == {"add_prefix_space": True, "kept": 1}
+
+
+def test_an_adapter_is_named(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    done = train("first-tier", tmp_path, "--train", tmp_path / "no.jsonl", "--output", tmp_path / "out")
+    refused(done, "must be a checkpoint that transformers reads, but: Unrecognized model")
+    assert done.output.endswith("merge it into its model first (merge_and_unload) and save that\n")
+
+
+def test_split_is_stratified_seeded_and_complete(case: Case, rows: Path, tmp_path: Path) -> None:
+    found = []
+    for folder in ("once", "again"):
+        kept, out = tmp_path / folder / "kept.jsonl", tmp_path / folder / "out.jsonl"
+        given = ("--task", case.name, "--share", 0.25, "--kept", kept, "--held-out", out)
+        done = train("split", rows, *given, ok=True)
+        quarter = len(case.rows) // 4
+        assert done.output == f"{3 * quarter} rows in {kept}, {quarter} in {out}\n"
+        found.append([[json.loads(line) for line in path.read_text().splitlines()] for path in (kept, out)])
+    assert found[0] == found[1]
+    stayed, held = found[0]
+    assert sorted(map(str, stayed + held)) == sorted(map(str, case.rows))
+    if case.name == "classification":
+        assert sum(row["label"] == "positive" for row in held) == len(held) // 2
+    before = rows.read_bytes()
+    refused(
+        train("split", rows, "--task", case.name, "--kept", rows, "--held-out", "b"), "must be another file than the in"
+    )
+    assert rows.read_bytes() == before
+    refused(train("split", rows, "--share", 2, "--kept", "a", "--held-out", "b"), "--share must be in (0, 1), got 2.0")

@@ -1,0 +1,146 @@
+"""From examples to rows, batches and units: label numbers, cuts, padding, one pass over all units, metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import EvalPrediction
+
+from cascade.exceptions import DataError
+from cascade.training.checkpoint import spaced
+from cascade.training.data.encoding import (
+    NO_LABEL,
+    Pad,
+    TrainingRows,
+    encode_sentences,
+    encode_texts,
+    tokenizer_of,
+)
+from cascade.training.data.examples import Examples, Item
+from cascade.training.recipes.units import UnitMetrics, over_units, per_row, unit_logits
+from tests.models import tiny
+from tests.training.commands import Case
+
+TOKENIZER = tokenizer_of(tiny.tokenizer().to_str(), max_length=64)
+SHORT = tokenizer_of(tiny.tokenizer().to_str(), max_length=7)
+
+
+def test_texts_are_one_row_each_cut_at_the_end() -> None:
+    texts: list[Item] = ["the film is good and we laugh", "bad", ("the film is", "good and dull")]
+    rows = encode_texts(SHORT, Examples(texts, ["b", "a", "a"], "here"), ["a", "b"])
+    inner = tiny.tokenizer()
+    inner.enable_truncation(7)
+    wanted = inner.encode_batch(texts)
+    assert rows.ids == [encoding.ids for encoding in wanted]
+    assert rows.types == [encoding.type_ids for encoding in wanted]
+    assert rows.targets["labels"].tolist() == [1, 0, 0]
+    bare = encode_texts(SHORT, Examples(texts[:2], None, "here"), ["a", "b"])
+    assert (bare.types, bare.targets["labels"].tolist()) == (None, [NO_LABEL, NO_LABEL])
+
+
+def test_several_labels_and_numbers_for_default_names() -> None:
+    several = Examples(["x", "y"], [("a", "b"), ()], "here")
+    assert encode_texts(TOKENIZER, several, ["a", "b"], multi_label=True).targets["labels"].tolist() == [[1, 1], [0, 0]]
+    with pytest.raises(DataError, match="here: example 1 must have one label, has 2; use --multi-label for several"):
+        encode_texts(TOKENIZER, several, ["a", "b"])
+    numbered = Examples(["x", "y"], ["1", "LABEL_0"], "here")
+    assert encode_texts(TOKENIZER, numbered, ["LABEL_0", "LABEL_1"]).targets["labels"].tolist() == [1, 0]
+
+
+def test_sentences_know_where_words_begin_and_are_cut_between_them() -> None:
+    words = ["the", "xyz", "film", "x" * 40, "a", "it"]
+    tags = ("X", "VERB", "NOUN", "VERB", "X", "NOUN")
+    rows = encode_sentences(SHORT, Examples([words], [tags], "rows"), tiny.TAGS)
+    assert [len(row) - 2 for row in rows.ids] == [5, 5, 2]  # 1 + 3 + 1 tokens, then 40 cut to 5, then 1 + 1
+    assert all(row[0] == 2 and row[-1] == 3 for row in rows.ids)
+    assert rows.targets["is_first"][0].tolist() == [0, 1, 1, 0, 0, 1, 0]
+    assert rows.counts.tolist() == [3, 1, 2]
+    labels, first = (np.concatenate(rows.targets[name]) for name in ("labels", "is_first"))
+    assert [tiny.TAGS[label] for label in labels[first]] == list(tags)
+    assert (labels[~first] == NO_LABEL).all()
+    with pytest.raises(DataError, match=r"rows: example 1 has the label 'Y', which the model does not have \(3 labels"):
+        encode_sentences(SHORT, Examples([["a"]], [("Y",)], "rows"), tiny.TAGS)
+
+
+def test_byte_level_words_begin_with_a_space() -> None:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: number for number, piece in enumerate(["<s>", "</s>", "<unk>", *alphabet])}
+    inner = Tokenizer(models.BPE(vocabulary, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), add_prefix_space=False)
+    text = spaced(inner.to_str())
+    rows = encode_sentences(tokenizer_of(text, max_length=9), Examples([["ab", "b"]], None, "here"), ["x"])
+    assert [Tokenizer.from_str(text).id_to_token(number) for number in rows.ids[0][1:-1]] == ["Ġ", "a", "b", "Ġ", "b"]
+
+
+def test_padding() -> None:
+    rows = TrainingRows(ids=[[5, 6, 7], [8]], types=[[0, 0, 1], [0]], targets={"labels": np.array([1, 0])})
+    batch = Pad(9)([rows[0], rows[1]])
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["token_type_ids"].tolist() == [[0, 0, 1], [0, 0, 0]]
+    assert batch["labels"].tolist() == [1, 0]
+    words = {"labels": [np.array([-100, 2]), np.array([1])], "is_first": [np.array([False, True]), np.array([True])]}
+    tagged = TrainingRows([[5, 6], [8]], None, words).with_target("own", [np.array([[1.0]]), np.array([[2.0]])])
+    batch = Pad(9)([tagged[0], tagged[1]])
+    assert batch["labels"].tolist() == [[-100, 2], [1, -100]]
+    assert batch["is_first"].tolist() == [[False, True], [True, False]]
+    assert batch["own"].tolist() == [[1.0], [2.0]]
+
+
+def test_the_digest_tells_rows_apart() -> None:
+    def rows(ids: list[list[int]], labels: list[int]) -> str:
+        return TrainingRows(ids, None, {"labels": np.array(labels)}).digest()
+
+    same = rows([[1, 2], [3]], [0, 1])
+    assert same == rows([[1, 2], [3]], [0, 1])
+    assert len({same, rows([[1], [2, 3]], [0, 1]), rows([[1, 2], [3]], [1, 0]), rows([[1, 2], [4]], [0, 1])}) == 4
+
+
+def test_one_pass_over_all_units_keeps_their_order(case: Case, tmp_path: Path) -> None:
+    model: Any = case.teacher(tmp_path)
+    encode = encode_texts if case.name == "classification" else encode_sentences
+    rows = encode(TOKENIZER, Examples([row[case.item] for row in case.rows[:5]], None, "here"), model.labels)
+    rows = TrainingRows.joined([rows, encode(TOKENIZER, Examples([["good"]], None, "here"), model.labels)]) \
+        if case.name == "tagging" else rows  # fmt: skip
+    found = over_units(model, rows, read=lambda logits, _labels: logits, batch_size=2)
+    assert found.shape == (int(rows.counts.sum()), 3, len(model.labels))
+    for row, own in enumerate(per_row(found, rows)):
+        batch = Pad(0)([rows[row]])
+        with torch.inference_mode():
+            alone, _ = unit_logits(model(batch["input_ids"], batch["attention_mask"])["logits"], batch)
+        np.testing.assert_allclose(own.reshape(alone.shape), alone.numpy(), atol=1e-5)
+
+
+def test_metrics_count_units_and_entities() -> None:
+    labels = ("O", "B-a", "I-a")
+    wanted = np.array([[NO_LABEL, 1, 2, NO_LABEL, 0], [NO_LABEL, 1, 0, NO_LABEL, NO_LABEL]])
+    answers = np.zeros((2, 5, 2), dtype=np.int64)
+    answers[0, :, 1] = [2, 1, 2, 1, 0]  # the first entity whole, the second missed
+    metrics = UnitMetrics(labels, (1, 2), spans=True)
+    assert metrics(EvalPrediction(predictions=answers, label_ids=wanted)) == pytest.approx(
+        {"layer_1": 2 / 5, "layer_2": 4 / 5, "mean_of_exits": 3 / 5, "entity_f1": 2 / 3}  # precision 1, recall 1/2
+    )
+    assert metrics.best == "entity_f1"
+    logits = torch.nn.functional.one_hot(torch.from_numpy(answers).transpose(1, 2), 3)
+    assert metrics.answers(logits, torch.zeros(0)).tolist() == answers.tolist()
+
+
+def test_metrics_of_texts() -> None:
+    logits = torch.tensor([[[1.0, -1.0], [1.0, 2.0]], [[-1.0, -2.0], [3.0, 4.0]]])  # two texts, two exits
+    single = UnitMetrics("ab", (1, 3))
+    found = single(EvalPrediction(predictions=single.answers(logits, logits).numpy(), label_ids=np.array([0, 1])))
+    assert found == {"layer_1": 0.5, "layer_3": 0.5, "mean_of_exits": 0.5}
+    several = UnitMetrics("ab", multi_label=True)  # a model without exits
+    answers = several.answers(logits[:, 1], logits).numpy()
+    assert several(EvalPrediction(predictions=answers, label_ids=np.array([[1.0, 1.0], [0.0, 1.0]]))) == {
+        "accuracy": 0.5
+    }
+    assert (single.best, several.best, UnitMetrics("ab", (1, 3), frozen=True).best) == (
+        "layer_3", "accuracy", "mean_of_exits",
+    )  # fmt: skip
