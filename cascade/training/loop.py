@@ -156,11 +156,7 @@ class LengthGroups(Sampler[int]):
     transformers' own `group_by_length` sorts each group of fifty batches from long to short: where labels depend on
     length, the last steps of an epoch teach only the shortest rows (models/README.md has a run).
 
-    Args:
-        lengths: of the rows.
-        batch_size: rows per step.
-        seed: with the epoch's number it decides the order.
-        group: batches whose rows are sorted together.
+    The order follows from `seed` and the epoch's number; the rows of `group` batches are sorted together.
     """
 
     def __init__(self, *, lengths: Sequence[int], batch_size: int, seed: int, group: int = 50) -> None:

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 from transformers.utils.hub import cached_file
 
 from cascade.core.files import staged
@@ -22,17 +22,12 @@ from cascade.exceptions import OptionError
 from cascade.training.checkpoint import byte_level_parts
 from cascade.training.data.examples import Columns, Examples, TagColumns, joined
 from cascade.training.loop import LoopOptions
+from cascade.training.models.backbone import ExitBackbone
 from cascade.training.task import CLASSIFICATION, Task
 
 __all__ = ["Run", "publish"]
 
 TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json")
-
-
-class Saved(Protocol):
-    """A model that writes its own files into a folder."""
-
-    def save_pretrained(self, folder: Path, /) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +83,9 @@ class Run:
         return examples, None if self.evaluation is None else read(self.evaluation, columns=columns)
 
     def kept(self, name: str, digests: Sequence[str], make: Callable[[], FloatArray], *, resume: bool) -> FloatArray:
-        """An array that takes long to make, kept on disk for a resumed run.
+        """An array that takes long to make, kept on disk so that a resumed run need not make it again.
 
-        Args:
-            name: of the array.
-            digests: of all that it is made from; what was made from anything else is not taken.
-            make: makes it where there is none, or one that is cut.
-            resume: whether one that is there may be taken.
+        `digests` are of all that it is made from: what was made from anything else, or is cut, is not taken.
         """
         digest = hashlib.sha256("".join(digests).encode()).hexdigest()
         file = self.folder / f"{name}-{digest[:16]}.npy"
@@ -116,22 +107,16 @@ class Run:
     def finish(
         self,
         command: str,
-        model: Saved,
+        model: ExitBackbone | PreTrainedModel,
         tokenizer: str,
         loop: LoopOptions,
         *,
         options: Mapping[str, Any],
         details: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """Publish the trained model with its report, which is returned and stands in `training.json`.
+        """Publish the trained model, the text of its `tokenizer.json`, and a report, which is returned too.
 
-        Args:
-            command: of `cascade-train`.
-            model: the trained one.
-            tokenizer: text of its `tokenizer.json`.
-            loop: rates, epochs, seed.
-            options: the recipe's own.
-            details: what else the report says: `rows`, `scores`.
+        The report tells `options` beside those of the loop, and `details`: `rows`, `scores`.
         """
         report = {
             "command": f"cascade-train {command}{self.task.option}",
@@ -154,12 +139,8 @@ def publish(
     What is there under the same names goes before the first is renamed, so that a run that is killed in between leaves
     a folder that cannot be read, never one that mixes two models; `training.json` comes last.
 
-    Args:
-        output: the run's folder.
-        save: writes the model's own files into a folder.
-        tokenizer: text of `tokenizer.json`.
-        source: the checkpoint whose small tokenizer files are copied.
-        report: becomes `training.json`.
+    `save` writes the model's own files into a folder; the small tokenizer files are those of the checkpoint `source`;
+    `report` becomes `training.json`.
     """
     part = output / "part"
     shutil.rmtree(part, ignore_errors=True)

@@ -54,12 +54,8 @@ class Examples:
         Raises:
             OptionError: there are none.
         """
-        if least <= 1:
-            return self
-        counts = [
-            len(item) if isinstance(item, list) else len(text.split())
-            for item, text in zip(self.items, self.texts, strict=True)
-        ]
+        both = zip(self.items, self.texts, strict=True)
+        counts = [len(item if isinstance(item, list) else text.split()) for item, text in both]
         kept = [number for number, count in enumerate(counts) if count >= least]
         if not kept:
             raise OptionError(f"--min-words {least} leaves nothing to train on; lower it")
@@ -143,11 +139,7 @@ def joined(parts: Sequence[Examples]) -> Examples:
 def cropped(sentences: Examples, *, copies: int, words: int = 11, seed: int = 1) -> Examples:
     """The sentences, and after them random runs of words of each, such as tier 2 reads where tier 1 was unsure.
 
-    Args:
-        sentences: stay as they are.
-        copies: runs of each sentence; none of one that is a single word.
-        words: of a run at most; its length is drawn evenly from 1 on.
-        seed: of the draws.
+    `copies` runs of each sentence but of those of a single word; of at most `words` words, drawn evenly from 1 on.
     """
     rng = random.Random(seed)  # noqa: S311  # no secret
     cuts = []
@@ -155,10 +147,10 @@ def cropped(sentences: Examples, *, copies: int, words: int = 11, seed: int = 1)
         for _ in range(copies if len(own) > 1 else 0):
             length = rng.randint(1, min(words, len(own) - 1))
             start = rng.randint(0, len(own) - length)
-            cuts.append((number, start, start + length))
+            cuts.append((number, slice(start, start + length)))
 
     def runs(rows: Sequence[Any]) -> list[Any]:
-        return [*rows, *(rows[number][start:stop] for number, start, stop in cuts)]
+        return [*rows, *(rows[number][run] for number, run in cuts)]
 
     labels = None if sentences.labels is None else runs(sentences.labels)
     return replace(sentences, items=runs(sentences.items), labels=labels)

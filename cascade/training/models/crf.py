@@ -6,8 +6,6 @@ log-likelihood is convex in the transitions: there is one best fit, and L-BFGS f
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,27 +15,13 @@ from cascade.core.checks import check_whole
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 
-__all__ = ["Chain", "Transitions", "fit_crf"]
+__all__ = ["Chain", "fit_crf"]
 
 LOWEST = -1e4  # stands for log 0, as in `cascade.policies.viterbi`
 TINY = 1e-300  # the smallest sum of probabilities whose logarithm is taken
 DIGITS = 4  # that are kept: what lies below changes no answer and fills the manifest
 
 Table = npt.NDArray[np.float64]
-
-
-class Transitions(NamedTuple):
-    """What `fit_crf` learned; `Crf(*transitions)` takes it.
-
-    Attributes:
-        transitions: from row to column. Shape `(labels, labels)`.
-        start: shape `(labels,)`.
-        end: shape `(labels,)`.
-    """
-
-    transitions: Table
-    start: Table
-    end: Table
 
 
 class Chain:
@@ -49,16 +33,7 @@ class Chain:
     """
 
     def __init__(self, log_probabilities: FloatArray, labels: IntArray, offsets: IntArray) -> None:
-        """Sort sentences.
-
-        Args:
-            log_probabilities: shape `(words, labels)`; -inf counts as -10000.
-            labels: number of each word's right label. Shape `(words,)`.
-            offsets: the words of sentence `i` are `offsets[i]:offsets[i + 1]`, perhaps none. Shape `(sentences + 1,)`.
-
-        Raises:
-            OptionError: no words, or arrays that do not fit each other.
-        """
+        """Sort sentences; the arguments are those of `fit_crf`, and -inf counts as -10000."""
         words = log_probabilities.shape[0]
         if (
             not words
@@ -119,7 +94,7 @@ def fit_crf(
     *,
     l2: float = 0.1,
     steps: int = 200,
-) -> Transitions:
+) -> tuple[Table, Table, Table]:
     """The transitions under which these labels are likeliest, given the answers of a model.
 
     Use examples that did not train the model: on those that did it is too sure of itself to need its neighbours, and
@@ -134,7 +109,7 @@ def fit_crf(
         steps: iterations of L-BFGS at most.
 
     Returns:
-        Numbers with 4 decimals: `transitions, start, end`.
+        what `Crf` takes, with 4 decimals: transitions from row to column `(labels, labels)`, start and end `(labels,)`.
 
     Raises:
         OptionError: an impossible option, no words, or arrays that do not fit each other.
@@ -159,4 +134,4 @@ def fit_crf(
 
     optimiser.step(closure)
     transitions, start, end = (np.round(part.detach().numpy(), DIGITS) for part in made)
-    return Transitions(transitions, start, end)
+    return transitions, start, end

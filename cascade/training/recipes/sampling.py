@@ -112,13 +112,10 @@ def token_layers(words: IntArray, is_first: Tensor, lengths: IntArray, *, suffix
 
     Args:
         words: last layer of each word, in the order in which `is_first` counts them. Shape `(words,)`.
-        is_first: True at the first piece of a word. Shape `(rows, longest)`.
+        is_first: True at the first token of a word. Shape `(rows, longest)`, as of the result.
         lengths: tokens of each row. Shape `(rows,)`.
         suffix: special tokens at the end of each row.
         depth: the model's layers.
-
-    Returns:
-        Shape `(rows, longest)`.
     """
     begins = is_first.numpy()
     word = np.cumsum(begins).reshape(begins.shape) - 1  # of the whole batch; at a prefix the row before's last

@@ -46,11 +46,8 @@ def over_units(
 ) -> FloatArray:
     """What a multi-exit model says of every unit at full depth, in the order of the rows.
 
-    Args:
-        model: a trained one.
-        rows: as `data.encoding` makes them.
-        read: from logits `(units, exits, labels)` and labels to what is kept, `(units, ...)`.
-        batch_size: rows at once.
+    `read` makes what is kept, `(units, ...)`, of logits `(units, exits, labels)` and labels; `batch_size` rows are read
+    at once.
     """
     model.eval()
     pad = Pad(model.padding)
