@@ -113,7 +113,6 @@ def run_loop(
         learning_rate=options.learning_rate,
         weight_decay=options.weight_decay,
         warmup_ratio=options.warmup,
-        lr_scheduler_type="linear",
         seed=options.seed,
         data_seed=options.seed,
         eval_strategy="no" if evaluation is None else "epoch",
@@ -127,7 +126,6 @@ def run_loop(
         remove_unused_columns=False,
         label_names=["labels"],
         dataloader_pin_memory=False,
-        max_grad_norm=1.0,
     )
     trainer = _Trainer(
         model=model,

@@ -28,15 +28,11 @@ def logits_of(*probabilities: float) -> Tensor:
 ONE = torch.tensor([1])
 
 
-def test_supervised_is_the_cross_entropy_of_each_exit() -> None:
+def test_supervised_is_the_cross_entropy_of_each_exit_or_its_mean_over_labels() -> None:
     found = supervised(logits_of(0.5, 0.8), ONE, multi_label=False)
     assert found.tolist() == pytest.approx([-math.log(0.5), -math.log(0.8)], abs=1e-6)
-
-
-def test_supervised_multi_label_is_the_mean_over_labels() -> None:
-    logits = torch.zeros(1, 1, 4)
     labels = torch.tensor([[1.0, 0.0, 0.0, 1.0]])
-    assert supervised(logits, labels, multi_label=True).tolist() == pytest.approx([math.log(2)], abs=1e-6)
+    assert float(supervised(torch.zeros(1, 1, 4), labels, multi_label=True)) == pytest.approx(math.log(2), abs=1e-6)
 
 
 def test_smoothing_takes_its_share_for_all_labels() -> None:
@@ -53,11 +49,10 @@ def test_joint_weights_rise_with_the_layer() -> None:
     """PABEE: sum of i times L_i over the sum of i; here (1 * ln 2 + 2 * -ln 0.8) / 3."""
     wanted = (math.log(2) - 2 * math.log(0.8)) / 3
     assert float(Joint()(logits_of(0.5, 0.8), ONE, False)) == pytest.approx(wanted, abs=1e-6)
-
-
-def test_joint_takes_weights() -> None:
-    loss = Joint(weights=(0, 1))(logits_of(0.5, 0.8), ONE, False)
-    assert float(loss) == pytest.approx(-math.log(0.8), abs=1e-6)
+    given = Joint(weights=(0, 1))
+    assert float(given(logits_of(0.5, 0.8), ONE, False)) == pytest.approx(-math.log(0.8), abs=1e-6)
+    with pytest.raises(OptionError, match="must be one per exit, 2, got 3"):
+        Joint(weights=(1, 2, 3))(logits_of(0.5, 0.8), ONE, False)
 
 
 def test_self_distillation_replaces_a_share_of_the_earlier_losses() -> None:
@@ -75,11 +70,8 @@ def test_divergence_is_zero_from_itself_and_grows_with_temperature_squared() -> 
     far = divergence(torch.zeros(1, 1, 2), teacher, False, temperature=4.0)
     # For small logits KL is quadratic in 1 / temperature, so the factor keeps it.
     assert far.item() == pytest.approx(near.item(), rel=0.02)
-
-
-def test_multi_label_divergence_is_zero_from_itself() -> None:
-    logits = torch.tensor([[[1.0, -2.0, 0.5]]])
-    assert divergence(logits, logits[:, 0], True).item() == pytest.approx(0, abs=1e-6)
+    several = torch.tensor([[[1.0, -2.0, 0.5]]])
+    assert divergence(several, several[:, 0], True).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_last_exit_and_earlier_exits_share_nothing() -> None:
@@ -100,8 +92,3 @@ def test_distilled_needs_no_labels_and_leaves_the_teacher_alone() -> None:
 def test_the_others_need_labels(objective: Joint) -> None:
     with pytest.raises(OptionError, match="needs labels; give labelled data, or use distillation"):
         objective(logits_of(0.5, 0.8), None, False)
-
-
-def test_weights_must_match_the_exits() -> None:
-    with pytest.raises(OptionError, match="must be one per exit, 2, got 3"):
-        Joint(weights=(1, 2, 3))(logits_of(0.5, 0.8), ONE, False)

@@ -105,9 +105,9 @@ def test_the_digest_tells_rows_apart() -> None:
 def test_one_pass_over_all_units_keeps_their_order(case: Case, tmp_path: Path) -> None:
     model: Any = case.teacher(tmp_path)
     encode = encode_texts if case.name == "classification" else encode_sentences
-    rows = encode(TOKENIZER, Examples([row[case.item] for row in case.rows[:5]], None, "here"), model.labels)
-    rows = TrainingRows.joined([rows, encode(TOKENIZER, Examples([["good"]], None, "here"), model.labels)]) \
-        if case.name == "tagging" else rows  # fmt: skip
+    items: list[Item] = [row[case.item] for row in case.rows[:5]]
+    items.append("good" if case.name == "classification" else ["unbright", "film"])  # another length
+    rows = encode(TOKENIZER, Examples(items, None, "here"), model.labels)
     found = over_units(model, rows, read=lambda logits, _labels: logits, batch_size=2)
     assert found.shape == (int(rows.counts.sum()), 3, len(model.labels))
     for row, own in enumerate(per_row(found, rows)):

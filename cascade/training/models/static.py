@@ -196,8 +196,7 @@ class StaticForTokenClassification(_Static):
 def neighbourhoods(ids: Tensor, reach: int, *, absent: int) -> Tensor:
     """The id of each token beside those of its neighbours, `absent` outside the row.
 
-    Shapes `(rows, longest)` -> `(rows, longest, 2 reach + 1)`. Numbers are moved about here, not embeddings: a few
-    bytes for each token in place of a thousand.
+    Shapes `(rows, longest)` -> `(rows, longest, 2 reach + 1)`. Moving embeddings about would cost a hundred times more.
     """
     padded = F.pad(ids, (reach, reach), value=absent)
     places = torch.arange(ids.shape[1], device=ids.device)[:, None] + torch.arange(2 * reach + 1, device=ids.device)
@@ -220,9 +219,6 @@ def side_by_side(table: Tensor, ids: Tensor) -> Tensor:
 
 
 def _runs(states: Tensor, reach: int) -> Tensor:
-    """Each token's state beside its neighbours', zeros outside: `(rows, longest, width)` -> `(..., several * width)`.
-
-    Slices for one product, not a convolution: a product with constant weights becomes int8.
-    """
+    """Each token's state beside its neighbours', zeros outside: `(rows, longest, width)` -> `(..., several width)`."""
     padded = F.pad(states, (0, 0, reach, reach))
     return torch.cat([padded[:, shift : shift + states.shape[1]] for shift in range(2 * reach + 1)], dim=-1)

@@ -102,14 +102,12 @@ class Transformer:
         layers: its layers; taken evenly from the teacher's where the widths are equal.
         width: size of a hidden state.
         heads: attention heads; the width over 32 by default.
-        intermediate: size of the feed-forward layer; 4 times the width by default.
         dropout: in training.
     """
 
     layers: int = 2
     width: int = 128
     heads: int | None = None
-    intermediate: int | None = None
     dropout: float = 0.1
 
     def build(self, teacher: ExitBackbone) -> PreTrainedModel:
@@ -135,7 +133,7 @@ class Transformer:
             hidden_size=self.width,
             num_hidden_layers=self.layers,
             num_attention_heads=given.num_attention_heads if same_width else heads,
-            intermediate_size=self.intermediate or (given.intermediate_size if same_width else 4 * self.width),
+            intermediate_size=given.intermediate_size if same_width else 4 * self.width,
             hidden_act=given.hidden_act,
             type_vocab_size=given.type_vocab_size,
             hidden_dropout_prob=self.dropout,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,8 +127,7 @@ def _measured(decoder: Decoder, seen: _Answered, labels: Sequence[str], *, spans
     seconds = time.perf_counter() - begin
     scores = {"accuracy": float((found == seen.targets).mean())}
     if spans:
-        names = np.array(labels)
-        edges = list(pairwise(seen.offsets.tolist()))
-        right, given = ([names[some[a:b]].tolist() for a, b in edges] for some in (seen.targets, found))
+        names, edges = np.array(labels), seen.offsets[1:-1]
+        right, given = ([own.tolist() for own in np.split(names[some], edges)] for some in (seen.targets, found))
         scores[ENTITY_F1] = entity_f1(right, given)
     return {"scores": scores, "seconds": seconds}

@@ -1,11 +1,4 @@
-"""What the exits are trained on: frozen values that turn all exits' logits into one loss.
-
-Joint          sum of the exits' losses, weighted; optionally each exit also learns from the last one
-Detached       the same, but gradients stop between exits (SWEET)
-LastExit       the last exit only: the first step of two-stage training (DeeBERT, section 3.2)
-EarlierExits   all but the last, for a frozen backbone: the second step
-Distilled      earlier exits imitate the last one without labels, for a frozen backbone (FastBERT, section 3.3)
-"""
+"""What the exits are trained on: frozen values that turn all exits' logits into one loss."""
 
 from __future__ import annotations
 
@@ -131,7 +124,7 @@ class Detached(Joint):
 
 @dataclass(frozen=True)
 class LastExit(Objective):
-    """Plain fine-tuning of the last exit."""
+    """The last exit only: the first step of two-stage training (DeeBERT, section 3.2)."""
 
     def loss(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
         return supervised(logits[:, -1:], labels, multi_label)[0]
@@ -139,7 +132,7 @@ class LastExit(Objective):
 
 @dataclass(frozen=True)
 class EarlierExits(Objective):
-    """The mean loss of all exits but the last, on a frozen backbone."""
+    """The mean loss of all exits but the last, on a frozen backbone: the second step."""
 
     frozen_backbone: ClassVar[bool] = True
 
@@ -149,7 +142,7 @@ class EarlierExits(Objective):
 
 @dataclass(frozen=True)
 class Distilled(Objective):
-    """Earlier exits imitate the last one, on a frozen backbone; labels are not read."""
+    """Earlier exits imitate the last one without labels, on a frozen backbone (FastBERT, section 3.3)."""
 
     temperature: float = 1.0
     frozen_backbone: ClassVar[bool] = True
