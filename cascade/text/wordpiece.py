@@ -32,10 +32,7 @@ ROW_END, FIRST_END = "\x80", "\x81"
 ROW_MARK, UNSAFE_MARK, FIRST_MARK = -1, -2, -3
 
 # What BertNormalizer's clean_text does to ASCII; None deletes.
-CLEAN: dict[int, str | None] = {
-    **dict.fromkeys((*range(0x20), 0x7F)),
-    **{ord(space): " " for space in "\t\n\r"},
-}
+CLEAN: dict[int, str | None] = {**dict.fromkeys((*range(0x20), 0x7F)), **{ord(space): " " for space in "\t\n\r"}}
 # What BertPreTokenizer does to cleaned ASCII: runs of letters and digits, each punctuation mark alone.
 WORDS = re.compile(r"[A-Za-z0-9]+|[^ ]")
 
@@ -160,13 +157,7 @@ class AsciiWordPiece:
         types = [0] * (len(pieces) + 2) + [1] * (len(pieces) + 1)
         if pair.ids != [start, end, end] or word.ids != [start, *pieces, end, *pieces, end] or word.type_ids != types:
             return None
-        return cls(
-            partial(_pieces, model, {}),
-            lowercase=normalizer.lowercase,
-            cls=start,
-            sep=end,
-            reserved=added,
-        )
+        return cls(partial(_pieces, model, {}), lowercase=normalizer.lowercase, cls=start, sep=end, reserved=added)
 
     @staticmethod
     def can_reserve(word: str) -> bool:

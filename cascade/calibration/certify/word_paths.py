@@ -31,8 +31,7 @@ CAREFUL = 4  # thresholds
 T = TypeVar("T")
 
 GRID = WordGrid(
-    deferred=(0.03, 0.06, 0.1, 0.15, 0.21, 0.28, 0.37, 0.5),
-    windows=(Windows(2), Windows(4), whole_sentences),
+    deferred=(0.03, 0.06, 0.1, 0.15, 0.21, 0.28, 0.37, 0.5), windows=(Windows(2), Windows(4), whole_sentences)
 )
 """What is replayed: harm needs more deferral than a drop in accuracy, of which gains have been taken off."""
 

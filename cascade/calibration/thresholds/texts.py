@@ -47,11 +47,7 @@ class Grid:
 
 
 def replay(
-    answers: TextAnswers,
-    *,
-    blend: float = 0.0,
-    grid: Grid | None = None,
-    tuned: Tuned | None = None,
+    answers: TextAnswers, *, blend: float = 0.0, grid: Grid | None = None, tuned: Tuned | None = None
 ) -> Iterator[Point]:
     """Every point of a grid, from what the tiers say about labelled texts; see `choose`.
 

@@ -84,13 +84,7 @@ def _texts(
         answers = observe_texts(pipeline, examples.texts, examples.truth, progress=ahead)
     rows, tuned = [], Tuned.of(pipeline.router, pipeline.exit_policy)
     for drop in sorted({*DROPS, options.bound}):
-        point = choose(
-            answers,
-            max_drop=drop,
-            per_exit=options.per_exit,
-            blends=BLENDS,
-            tuned=tuned,
-        )
+        point = choose(answers, max_drop=drop, per_exit=options.per_exit, blends=BLENDS, tuned=tuned)
         if drop == options.bound:
             best = point
         rows.append(_row(point, f"{100 * drop:.2f}", chosen=drop == options.bound))

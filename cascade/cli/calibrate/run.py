@@ -150,11 +150,7 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
 
 
 def _outcome(
-    options: CalibrateOptions,
-    pipeline: Classifier | Tagger,
-    examples: Texts | Sentences,
-    claim: Claim,
-    bars: Any,
+    options: CalibrateOptions, pipeline: Classifier | Tagger, examples: Texts | Sentences, claim: Claim, bars: Any
 ) -> tuple[Certified | Refused, Costs | None]:
     if isinstance(pipeline, Tagger) and isinstance(examples, Sentences):
         grid = replace(GRID, exits=word_exits(pipeline.exit_policy), router=Tuned.of(pipeline.router, never).router)

@@ -138,11 +138,7 @@ def entities(tagger: Tagger, strategy: AggregationStrategy, *, routes: bool = Fa
         return {"text": example.text, "entities": [{**one, "score": _rounded(one["score"])} for one in found]}
 
     return Lines(
-        keys=("text", "entities"),
-        read=lambda example: example.text,
-        answer=answer,
-        values=values,
-        tiers=lambda _: [],
+        keys=("text", "entities"), read=lambda example: example.text, answer=answer, values=values, tiers=lambda _: []
     )
 
 
