@@ -24,44 +24,28 @@ def is_whole(value: object) -> TypeGuard[int]:
 
 
 def check_inside(name: str, value: object, remedy: str) -> float:
-    """A number strictly between 0 and 1.
-
-    Raises:
-        OptionError: it is something else.
-    """
+    """A number strictly between 0 and 1; an `OptionError` otherwise."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < 1:
         raise OptionError(f"{name} must be above 0 and below 1, got {value!r}; {remedy}")
     return float(value)
 
 
 def check_whole(name: str, value: object, remedy: str, *, least: int = 1) -> int:
-    """A whole number of at least `least`.
-
-    Raises:
-        OptionError: it is something else.
-    """
+    """A whole number of at least `least`; an `OptionError` otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise OptionError(f"{name} must be a whole number of at least {least}, was: {value!r}; {remedy}")
     return int(value)
 
 
 def check_share(name: str, value: object, remedy: str) -> float:
-    """A number in [0, 1].
-
-    Raises:
-        OptionError: it is something else.
-    """
+    """A number in [0, 1]; an `OptionError` otherwise."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
         raise OptionError(f"{name} must be in [0, 1], was: {value!r}; {remedy}")
     return float(value)
 
 
 def check_mask(mask: object, rows: int, who: str, meaning: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """One bool per row, as policies return them.
-
-    Raises:
-        OptionError: another type or shape.
-    """
+    """One bool per row, as policies return them; an `OptionError` for another type or shape."""
     array = np.asarray(mask)
     if array.shape != (rows,) or array.dtype != np.bool_:
         raise OptionError(
@@ -72,11 +56,7 @@ def check_mask(mask: object, rows: int, who: str, meaning: str) -> np.ndarray[tu
 
 
 def check_temperature(temperature: float) -> None:
-    """A number that logits can be divided by.
-
-    Raises:
-        OptionError: it is something else.
-    """
+    """A number that logits can be divided by; an `OptionError` otherwise."""
     if not 0 < temperature < float("inf"):
         raise OptionError(f"temperature must be above 0 and finite, was: {temperature}; 1 changes nothing")
 
@@ -84,11 +64,7 @@ def check_temperature(temperature: float) -> None:
 def check_names(
     who: str, inputs: Sequence[str], outputs: Sequence[str], *, known: Collection[str], needed: Sequence[str]
 ) -> None:
-    """A graph's inputs must be among those that its caller feeds, and its outputs have those that it reads.
-
-    Raises:
-        BundleError: they are not, or have not.
-    """
+    """A graph takes only what its caller feeds and gives all that it reads; a `BundleError` otherwise."""
     if set(inputs) - set(known) or set(needed) - set(outputs):
         raise BundleError(
             f"{who} must have inputs among {sorted(known)} and the outputs {list(needed)}, had: "
@@ -97,11 +73,7 @@ def check_names(
 
 
 def check_logits(logits: npt.NDArray[np.float32], shape: tuple[int, ...], who: str) -> npt.NDArray[np.float32]:
-    """What a graph returned, if it has the shape that its caller needs.
-
-    Raises:
-        BundleError: it has another.
-    """
+    """What a graph returned, if it has the shape that its caller needs; a `BundleError` otherwise."""
     if logits.shape != shape:
         raise BundleError(
             f"{who} must return logits of shape {shape}, returned: {logits.shape}; "

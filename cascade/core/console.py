@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -120,18 +120,11 @@ def _open_streams() -> None:
 def _plain_warnings() -> Iterator[None]:
     """A `CertificateWarning` is for the user of the command: one line without a place in the source."""
 
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, CertificateWarning):
             click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
         else:
-            shown(message, category, filename, lineno, file, line)
+            shown(message, category, *place, **more)
 
     with warnings.catch_warnings():
         shown, warnings.showwarning = warnings.showwarning, show

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeAlias, overload
+from typing import TypeAlias, TypeVar, overload
 
 import numpy as np
 
 from cascade.core.rows import FloatArray, IntArray
 
+T = TypeVar("T")
 Label: TypeAlias = str | tuple[str, ...]
 """A label; for a multi-label head the tuple of all labels with a probability of at least 0.5."""
 
@@ -40,9 +41,7 @@ class Routes(Sequence[Route]):
     """Routes as columns; indexing and iterating give `Route`, a slice gives `Routes`.
 
     Attributes:
-        tier: shape `(n,)`.
-        exit_layer: shape `(n,)`.
-        confidence: shape `(n,)`.
+        tier, exit_layer, confidence: as in `Route`. Shape `(n,)` each.
     """
 
     tier: IntArray
@@ -69,11 +68,7 @@ class Routes(Sequence[Route]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Routes):
             return NotImplemented
-        return (
-            np.array_equal(self.tier, other.tier)
-            and np.array_equal(self.exit_layer, other.exit_layer)
-            and np.array_equal(self.confidence, other.confidence)
-        )
+        return all(map(np.array_equal, vars(self).values(), vars(other).values()))
 
     __hash__ = None  # type: ignore[assignment]  # arrays are compared, so there is no hash; the base class has one
 
@@ -83,8 +78,27 @@ class Routes(Sequence[Route]):
         return f"Routes({len(self)}: {', '.join(parts)})"
 
 
+class _Columns(Sequence[T]):
+    """Columns that read like a list of rows; a slice gives a list."""
+
+    def _row(self, index: int) -> T:
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if isinstance(index, slice):
+            return [self._row(row) for row in range(*index.indices(len(self)))]
+        return self._row(index)
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._row, range(len(self)))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class SentenceRoutes(Sequence[Routes]):
+class SentenceRoutes(_Columns[Routes]):
     """Routes of words; indexing and iterating give the `Routes` of a sentence.
 
     Attributes:
@@ -98,13 +112,7 @@ class SentenceRoutes(Sequence[Routes]):
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> Routes: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Routes]: ...
-    def __getitem__(self, index: int | slice) -> Routes | list[Routes]:
-        if isinstance(index, slice):
-            return [self[row] for row in range(*index.indices(len(self)))]
+    def _row(self, index: int) -> Routes:
         return self.words[_run(self.offsets, index)]
 
     def __repr__(self) -> str:
@@ -155,7 +163,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Predictions(Sequence[Prediction]):
+class Predictions(_Columns[Prediction]):
     """The answers for a list of texts, in its order; indexing and iterating give `Prediction`.
 
     Attributes:
@@ -173,17 +181,8 @@ class Predictions(Sequence[Prediction]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    @overload
-    def __getitem__(self, index: int) -> Prediction: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Prediction]: ...
-    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
-        if isinstance(index, slice):
-            return [self[row] for row in range(*index.indices(len(self)))]
+    def _row(self, index: int) -> Prediction:
         return Prediction(self.labels[index], self.probabilities[index], self.routes[index])
-
-    def __iter__(self) -> Iterator[Prediction]:
-        return (self[row] for row in range(len(self)))
 
     def __repr__(self) -> str:
         first = ", ".join(map(repr, self.labels[:3])) + (", ..." if len(self) > 3 else "")
@@ -209,7 +208,7 @@ class TagPrediction:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TagPredictions(Sequence[TagPrediction]):
+class TagPredictions(_Columns[TagPrediction]):
     """The tags of a list of sentences, in its order; indexing and iterating give `TagPrediction`.
 
     Attributes:
@@ -235,19 +234,10 @@ class TagPredictions(Sequence[TagPrediction]):
     def __len__(self) -> int:
         return len(self.tags)
 
-    @overload
-    def __getitem__(self, index: int) -> TagPrediction: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[TagPrediction]: ...
-    def __getitem__(self, index: int | slice) -> TagPrediction | list[TagPrediction]:
-        if isinstance(index, slice):
-            return [self[row] for row in range(*index.indices(len(self)))]
+    def _row(self, index: int) -> TagPrediction:
         words = _run(self.offsets, index)
         spans = None if self.spans is None else self.spans[words]
         return TagPrediction(self.tags[index], self.probabilities[words], self.routes.words[words], spans)
-
-    def __iter__(self) -> Iterator[TagPrediction]:
-        return (self[row] for row in range(len(self)))
 
     def __repr__(self) -> str:
         first = ", ".join(map(repr, self.tags[:2])) + (", ..." if len(self) > 2 else "")

@@ -6,161 +6,88 @@ that is told: repeated examples, labels without any, files that the bundle knows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cascade.bundle.manifest import Manifest
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
-from cascade.text.reading import Example, read_examples
+from cascade.text.reading import Example
 
 SHOWN = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Texts:
-    """Texts with or without labels.
+class Examples:
+    """Texts with or without labels, or sentences with or without tags.
 
     Attributes:
-        texts: texts or pairs.
-        truth: number of the label of each, or zeros and ones for independent labels; `None` where no text has any.
+        items: texts or pairs; of a tagger lists of words.
+        truth: number of the label of each text, or zeros and ones for independent labels; of a tagger the tags of each
+            sentence. `None` where no example has any.
     """
 
-    texts: list[str | tuple[str, str]]
-    truth: IntArray | None
-
-    @classmethod
-    def read(
-        cls,
-        file: Path,
-        labels: Sequence[str],
-        *,
-        multi_label: bool,
-        text_column: str,
-        pair_column: str,
-        label_column: str | None,
-        progress: Callable[[Iterator[Example]], Iterator[Example]],
-    ) -> Texts:
-        """Read a file.
-
-        Args:
-            file: jsonl, csv, parquet, or lines of text, which have no labels.
-            labels: the bundle's.
-            multi_label: a text may have any number of labels.
-            text_column: see `reading.read_examples`, as of the next two.
-            pair_column: of second texts.
-            label_column: `None`: labels are not read.
-            progress: wraps the lines as they are read.
-
-        Raises:
-            DataError: a line that cannot be read, some labelled and some not, or a label that the bundle lacks.
-        """
-        lines, texts, found = [], [], []
-        numbers = {label: number for number, label in enumerate(labels)}
-        examples = read_examples(str(file), text_column=text_column, pair_column=pair_column, label_column=label_column)
-        for example in progress(examples):
-            if example.text is None:  # only where bad lines are let pass, and here they are not
-                continue
-            lines.append(example.line)
-            texts.append(example.text)
-            label = (example.label,) if isinstance(example.label, str) else example.label
-            if label is not None:
-                _check(file, example.line, label, numbers, multi_label=multi_label)
-            found.append(label)
-        missing = [line for line, label in zip(lines, found, strict=True) if label is None]
-        truth = None
-        if not missing:
-            truth = _numbered([label or () for label in found], numbers, multi_label=multi_label)
-        elif len(missing) < len(lines):
-            raise DataError(
-                f"{file}, line {missing[0]}: every text must have a label, or none, was: {len(missing)} of "
-                f"{len(lines)} without; label them, or take them out"
-            )
-        return cls(texts, truth)
+    items: list[Any]
+    truth: Any
 
 
-@dataclass(frozen=True, eq=False)
-class Sentences:
-    """Sentences of words with or without tags.
+def labelled_texts(lines: Iterable[Example], file: Path, labels: Sequence[str], *, multi_label: bool) -> Examples:
+    """The texts of a file. `labels`: the bundle's; `multi_label`: a text may have any number of them.
 
-    Attributes:
-        words: of each sentence.
-        truth: the tag of each word; `None` where no sentence has any.
+    Raises:
+        DataError: a line that cannot be read, some labelled and some not, or a label that the bundle lacks.
     """
+    texts, found, without = [], list[tuple[str, ...]](), []
+    numbers = {label: number for number, label in enumerate(labels)}
+    for example in lines:
+        label = (example.label,) if isinstance(example.label, str) else example.label
+        if label is None:
+            without.append(example.line)
+        else:
+            _check(file, example.line, label, numbers, multi_label=multi_label)
+        texts.append(example.text)
+        found.append(label or ())
+    _all_or_none(file, without, len(texts), "every text must have a label", "label them")
+    return Examples(texts, None if without else _numbered(found, numbers, multi_label=multi_label))
 
-    words: list[list[str]]
-    truth: list[list[str]] | None
 
-    @classmethod
-    def read(
-        cls,
-        file: Path,
-        *,
-        tokens_column: str,
-        tags_column: str | None,
-        progress: Callable[[Iterator[Example]], Iterator[Example]],
-    ) -> Sentences:
-        """Read a file.
+def tagged_sentences(lines: Iterable[Example], file: Path) -> Examples:
+    """The sentences of a file.
 
-        Args:
-            file: jsonl or parquet.
-            tokens_column: lists of words.
-            tags_column: lists of tags; `None`: they are not read.
-            progress: wraps the lines as they are read.
-
-        Raises:
-            DataError: a line that cannot be read, or some with tags and some without.
-        """
-        words, tags, without = [], [], []
-        for example in progress(read_examples(str(file), tokens_column=tokens_column, label_column=tags_column)):
-            words.append(example.tokens or [])
-            given = [example.label] if isinstance(example.label, str) else list(example.label or ())
-            tags.append(given)
-            if example.label is None and example.tokens:
-                without.append(example.line)
-        if without and len(without) < len(words):
-            raise DataError(
-                f"{file}, line {without[0]}: every sentence must have tags, or none, was: {len(without)} of "
-                f"{len(words)} without; tag them, or take them out"
-            )
-        return cls(words, None if without else tags)
+    Raises:
+        DataError: a line that cannot be read, or some with tags and some without.
+    """
+    words, tags, without = [], [], []
+    for example in lines:
+        words.append(example.tokens or [])
+        tags.append([example.label] if isinstance(example.label, str) else list(example.label or ()))
+        if example.label is None and example.tokens:
+            without.append(example.line)
+    _all_or_none(file, without, len(words), "every sentence must have tags", "tag them")
+    return Examples(words, None if without else tags)
 
 
 def known_files(manifest: Manifest, *, name: str, sha256: str) -> tuple[str, ...]:
-    """Whether a bundle says that it has seen a file, by hash or, where it knows none, by name.
-
-    Looked at are `figures`, wherever a file stands in them, and the data of a certificate.
-
-    Args:
-        manifest: of the bundle.
-        name: of the file, without its folder.
-        sha256: of its bytes.
+    """Whether a bundle's figures or certificate say that it has seen a file, by hash or, where it knows none, by name.
 
     Returns:
         Doubts, each a sentence without a full stop.
     """
     if manifest.certificate is not None and manifest.certificate.data.sha256 == sha256:
-        return (
-            (
-                "these examples certified this bundle before: a claim that is asked for more than once is false more "
-                "often than the confidence says"
-            ),
-        )
+        again = "a claim that is asked for more than once is false more often than the confidence says"
+        return (f"these examples certified this bundle before: {again}",)
     seen = sorted(set(_mentions(manifest.figures, name=name, sha256=sha256)))
     if "sha256" in {kind for kind, _ in seen}:
         places = ", ".join(place for kind, place in seen if kind == "sha256")
         return (f"the bundle was made with these very examples ({places}), so they tell less than unseen ones",)
     if seen:
         places = ", ".join(place for _, place in seen)
-        return (
-            (
-                f"the bundle was made with a file of the same name ({places}); no hash is kept, so nobody can tell "
-                "whether it is this one"
-            ),
-        )
+        unknown = "no hash is kept, so nobody can tell whether it is this one"
+        return (f"the bundle was made with a file of the same name ({places}); {unknown}",)
     return ()
 
 
@@ -175,6 +102,14 @@ def _mentions(value: object, *, name: str, sha256: str, place: str = "figures") 
         yield "sha256", place
     elif isinstance(value, str) and Path(value).name == name:
         yield "name", place
+
+
+def _all_or_none(file: Path, without: Sequence[int], total: int, rule: str, remedy: str) -> None:
+    if without and len(without) < total:
+        raise DataError(
+            f"{file}, line {without[0]}: {rule}, or none, was: {len(without)} of {total} without; {remedy}, or take "
+            "them out"
+        )
 
 
 def _check(file: Path, line: int, several: Sequence[str], numbers: Mapping[str, int], *, multi_label: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from cascade.bundle.certificate import Certificate
 from cascade.calibration.observing import observe_texts
 from cascade.calibration.ranked import Tuned
 from cascade.calibration.report.written import machine
@@ -20,7 +21,7 @@ from cascade.calibration.thresholds.points import Point
 from cascade.calibration.thresholds.tagger import choose_tagger
 from cascade.calibration.thresholds.texts import choose
 from cascade.calibration.thresholds.words import WordGrid, word_exits
-from cascade.cli.calibrate.data import Sentences, Texts
+from cascade.cli.calibrate.data import Examples
 from cascade.cli.calibrate.options import CalibrateOptions
 from cascade.cli.show import duration
 from cascade.core.console import table
@@ -38,25 +39,27 @@ HEAD = ("", "allowed", "accuracy", "drop", "deferred", "mean layer", "speed-up",
 
 
 def choose_plainly(
-    options: CalibrateOptions, pipeline: Classifier | Tagger, examples: Texts | Sentences, progress: Stages
+    options: CalibrateOptions, pipeline: Classifier | Tagger, examples: Examples, progress: Stages
 ) -> int:
     """Choose, write, show. Returns the command's status."""
-    items: Sequence[Any] = examples.words if isinstance(examples, Sentences) else examples.texts
+    items = examples.items
     if not items:
         raise OptionError(f"--data must hold an example at least, got none in {options.file}; give more")
     kind = "no guarantee: all of them choose, and nothing is promised about others"
     lines = [f"{options.model}, {len(items):,} examples of {options.file.name}, {kind}", ""]
     if options.by != "--max-drop":
         policies, figures, more = _deferral(options, pipeline, items)
-    elif isinstance(pipeline, Tagger) and isinstance(examples, Sentences):
+    elif isinstance(pipeline, Tagger):
         policies, figures, more = _tagger(options, pipeline, examples, progress)
     else:
         policies, figures, more = _texts(options, pipeline, examples, progress)
-    chosen = pipeline.with_policies(policies)
-    # The bundle first: whatever a report stumbles over, the work is kept.
+    # The bundle first: whatever a report stumbles over, the work is kept. Its figures say what the choice was made on.
     asked = f"{options.by} {options.bound:g}"
     note = {"policies": policies.to_json(), **figures, "data": options.file.name, "asked": asked}
-    done = _written(options, pipeline, chosen, note)
+    manifest = pipeline.bundle.manifest
+    noted = replace(manifest, figures={**manifest.figures, "operating_point": note})
+    chosen = replace(pipeline.with_policies(policies), bundle=replace(pipeline.bundle, manifest=noted))
+    done = saved(options, chosen)
     click.echo("\n".join([*lines, *more, done]))
     if options.json_file is not None:
         made = {"command": options.command, "model": options.model, **machine(threads=pipeline.threads)}
@@ -76,12 +79,10 @@ def _deferral(
 
 
 def _texts(
-    options: CalibrateOptions, pipeline: Classifier | Tagger, examples: Texts | Sentences, progress: Stages
+    options: CalibrateOptions, pipeline: Classifier, examples: Examples, progress: Stages
 ) -> tuple[Policies, dict[str, Any], list[str]]:
-    assert isinstance(pipeline, Classifier)  # noqa: S101  # texts are a classifier's
-    assert isinstance(examples, Texts)  # noqa: S101
-    with progress("both tiers", 2 * len(examples.texts)) as ahead:
-        answers = observe_texts(pipeline, examples.texts, examples.truth, progress=ahead)
+    with progress("both tiers", 2 * len(examples.items)) as ahead:
+        answers = observe_texts(pipeline, examples.items, examples.truth, progress=ahead)
     rows, tuned = [], Tuned.of(pipeline.router, pipeline.exit_policy)
     for drop in sorted({*DROPS, options.bound}):
         point = choose(answers, max_drop=drop, per_exit=options.per_exit, blends=BLENDS, tuned=tuned)
@@ -94,12 +95,11 @@ def _texts(
 
 
 def _tagger(
-    options: CalibrateOptions, pipeline: Tagger, examples: Sentences, progress: Stages
+    options: CalibrateOptions, pipeline: Tagger, examples: Examples, progress: Stages
 ) -> tuple[Policies, dict[str, Any], list[str]]:
     grid = WordGrid(exits=word_exits(pipeline.exit_policy), router=Tuned.of(pipeline.router, never).router)
-    assert examples.truth is not None  # noqa: S101  # the caller has looked
     found = choose_tagger(
-        pipeline, examples.words, examples.truth, max_drop=options.bound, f1=options.f1, grid=grid, progress=progress
+        pipeline, examples.items, examples.truth, max_drop=options.bound, f1=options.f1, grid=grid, progress=progress
     )
     best, metric = found.best, "entity F1" if options.f1 else "accuracy"
     rows = []
@@ -133,14 +133,11 @@ def _figures(point: Point) -> dict[str, Any]:
     return {name: None if math.isnan(value := getattr(point, name)) else value for name in names}
 
 
-def _written(
-    options: CalibrateOptions, pipeline: Classifier | Tagger, chosen: Classifier | Tagger, note: dict[str, Any]
-) -> str:
-    """What was written, in words. The bundle's figures say what the settings were chosen on."""
+def saved(options: CalibrateOptions, chosen: Classifier | Tagger, certificate: Certificate | None = None) -> str:
+    """Write the bundle of what was chosen, where the options say so; what was written, in words."""
     if not options.write and options.output is None:
         return "Nothing was written: --write makes this the default of MODEL, --output FOLDER of a copy."
     folder = Path(options.model).expanduser() if options.output is None else options.output
-    manifest = pipeline.bundle.manifest
-    noted = replace(manifest, figures={**manifest.figures, "operating_point": note})
-    replace(chosen, bundle=replace(pipeline.bundle, manifest=noted)).save_pretrained(folder, overwrite=options.write)
-    return f"Written to {folder}, without a certificate."
+    chosen.save_pretrained(folder, certificate=certificate, overwrite=options.write)
+    kind = "without a certificate" if certificate is None else "with the certificate (see cascade inspect)"
+    return f"Written to {folder}, {kind}."

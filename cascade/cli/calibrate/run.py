@@ -8,14 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import click
 from tqdm import tqdm
 
-from cascade.bundle.certificate import Certificate
-from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, Unit
+from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, RiskTarget, Unit
 from cascade.calibration.certify.issuing import data_of, issue
 from cascade.calibration.certify.outcomes import Certified, Refused
 from cascade.calibration.certify.sentences import calibrate_sentences
@@ -24,10 +21,11 @@ from cascade.calibration.certify.word_paths import GRID
 from cascade.calibration.costs import Costs
 from cascade.calibration.ranked import Tuned
 from cascade.calibration.report.written import machine, outcome_json
+from cascade.calibration.runs import Stages
 from cascade.calibration.thresholds.words import word_exits
-from cascade.cli.calibrate.data import Sentences, Texts, known_files
+from cascade.cli.calibrate.data import Examples, known_files, labelled_texts, tagged_sentences
 from cascade.cli.calibrate.options import CalibrateOptions
-from cascade.cli.calibrate.plain import choose_plainly
+from cascade.cli.calibrate.plain import choose_plainly, saved
 from cascade.cli.calibrate.show import shown
 from cascade.core.files import write
 from cascade.exceptions import DataError, OptionError
@@ -35,7 +33,7 @@ from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import never
-from cascade.text.reading import Example
+from cascade.text.reading import read_examples
 
 REFUSED = 1
 
@@ -49,7 +47,7 @@ def run(options: CalibrateOptions) -> int:
     begin = time.perf_counter()
     pipeline = load(options.model, threads=options.threads)
     _check(options, pipeline)
-    bars, examples = _Bars(options.progress), _read(options, pipeline)
+    bars, examples = _bars(options.progress), _read(options, pipeline)
     if options.guarantee:
         status = _certify(options, pipeline, examples, bars)
     else:
@@ -58,17 +56,15 @@ def run(options: CalibrateOptions) -> int:
     return status
 
 
-class _Bars:
-    """Progress on standard error. `on`: whether any is shown."""
-
-    def __init__(self, on: bool) -> None:
-        self.on = on
+def _bars(shown: bool) -> Stages:
+    """Progress on standard error, if it is shown."""
 
     @contextlib.contextmanager
-    def __call__(self, name: str, total: int) -> Iterator[Callable[[int], object]]:
-        """Of a stage of the work with so much in it; what it gives is told how much was done."""
-        with tqdm(total=total, desc=name, file=sys.stderr, disable=not self.on, leave=False) as bar:
+    def stage(name: str, total: int) -> Iterator[Callable[[int], object]]:
+        with tqdm(total=total, desc=name, file=sys.stderr, disable=not shown, leave=False) as bar:
             yield bar.update
+
+    return stage
 
 
 def _check(options: CalibrateOptions, pipeline: Classifier | Tagger) -> None:
@@ -84,35 +80,23 @@ def _check(options: CalibrateOptions, pipeline: Classifier | Tagger) -> None:
             raise OptionError(f"{option} must be used with {kinds[0]}, but {options.model} is {kinds[1]}; leave it out")
 
 
-def _read(options: CalibrateOptions, pipeline: Classifier | Tagger) -> Texts | Sentences:
-    def lines(examples: Iterator[Example]) -> Iterator[Example]:
-        return iter(
-            tqdm(examples, desc="reading", unit=" rows", file=sys.stderr, disable=not options.progress, leave=False)
-        )
-
-    labelled = options.by not in {"--budget", "--latency"}
-    read: Texts | Sentences
+def _read(options: CalibrateOptions, pipeline: Classifier | Tagger) -> Examples:
+    tagger = isinstance(pipeline, Tagger)
+    column = options.label_column or ("tags" if tagger else "label")
+    examples = read_examples(
+        str(options.file),
+        text_column=options.text_column,
+        pair_column=options.pair_column,
+        tokens_column=(options.tokens_column or "tokens") if tagger else None,
+        label_column=None if options.by in {"--budget", "--latency"} else column,
+    )
+    lines = tqdm(examples, desc="reading", unit=" rows", file=sys.stderr, disable=not options.progress, leave=False)
     if isinstance(pipeline, Tagger):
-        column = options.label_column or "tags"
-        read = Sentences.read(
-            options.file,
-            tokens_column=options.tokens_column or "tokens",
-            tags_column=column if labelled else None,
-            progress=lines,
-        )
+        read = tagged_sentences(lines, options.file)
     else:
-        column = options.label_column or "label"
-        read = Texts.read(
-            options.file,
-            pipeline.labels,
-            multi_label=pipeline.multi_label,
-            text_column=options.text_column,
-            pair_column=options.pair_column,
-            label_column=column if labelled else None,
-            progress=lines,
-        )
+        read = labelled_texts(lines, options.file, pipeline.labels, multi_label=pipeline.multi_label)
     if options.by == "--max-drop" and read.truth is None:
-        what = "tags" if isinstance(read, Sentences) else "labels"
+        what = "tags" if tagger else "labels"
         raise DataError(
             f"--max-drop needs {what}, but {options.file} has none in the column {column!r}; name another with "
             "--label-column, or ask for --agreement, which needs none"
@@ -120,22 +104,21 @@ def _read(options: CalibrateOptions, pipeline: Classifier | Tagger) -> Texts | S
     return read
 
 
-def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples: Texts | Sentences, bars: _Bars) -> int:
-    bound, per_class = options.bound, options.per_class
-    ask = MaxDrop(bound, two_sided=options.two_sided, per_class=per_class)
-    unit = Unit.SENTENCE if isinstance(examples, Sentences) else Unit.TEXT
-    claim = Claim(
-        ask if options.by == "--max-drop" else Agreement(bound, per_class=per_class),
-        confidence=options.confidence,
-        unit=unit,
-    )
+def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples: Examples, bars: Stages) -> int:
+    ask: RiskTarget = Agreement(options.bound, per_class=options.per_class)
+    if options.by == "--max-drop":
+        ask = MaxDrop(options.bound, two_sided=options.two_sided, per_class=options.per_class)
+    unit = Unit.SENTENCE if isinstance(pipeline, Tagger) else Unit.TEXT
+    claim = Claim(ask, confidence=options.confidence, unit=unit)
     outcome, costs = _outcome(options, pipeline, examples, claim, bars)
     data = data_of(options.file, outcome)
     doubts = known_files(pipeline.bundle.manifest, name=data.name, sha256=data.sha256)
     outcome = replace(outcome, warnings=(*outcome.warnings, *doubts))
     certificate = issue(pipeline, outcome, data) if isinstance(outcome, Certified) else None
     # The bundle first: whatever a report stumbles over, the work is kept.
-    done = _write_bundle(options, pipeline, outcome, certificate)
+    done = "Nothing was written."
+    if isinstance(outcome, Certified):
+        done = saved(options, pipeline.with_policies(outcome.policies), certificate)
     click.echo(shown(outcome, model=options.model, data=data.name))
     click.echo(done)
     if options.json_file is not None:
@@ -150,40 +133,12 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
 
 
 def _outcome(
-    options: CalibrateOptions, pipeline: Classifier | Tagger, examples: Texts | Sentences, claim: Claim, bars: Any
+    options: CalibrateOptions, pipeline: Classifier | Tagger, examples: Examples, claim: Claim, bars: Stages
 ) -> tuple[Certified | Refused, Costs | None]:
-    if isinstance(pipeline, Tagger) and isinstance(examples, Sentences):
+    items, truth, seed = examples.items, examples.truth, options.seed
+    if isinstance(pipeline, Tagger):
         grid = replace(GRID, exits=word_exits(pipeline.exit_policy), router=Tuned.of(pipeline.router, never).router)
-        found = calibrate_sentences(
-            pipeline, examples.words, examples.truth, claim, seed=options.seed, grid=grid, progress=bars
-        )
-        return found, None
-    assert isinstance(pipeline, Classifier)  # noqa: S101  # texts are a classifier's
-    assert isinstance(examples, Texts)  # noqa: S101
-    outcome, answers = calibrate_texts(
-        pipeline,
-        examples.texts,
-        examples.truth,
-        claim,
-        seed=options.seed,
-        tuned=Tuned.of(pipeline.router, pipeline.exit_policy),
-        progress=bars,
-    )
+        return calibrate_sentences(pipeline, items, truth, claim, seed=seed, grid=grid, progress=bars), None
+    tuned = Tuned.of(pipeline.router, pipeline.exit_policy)
+    outcome, answers = calibrate_texts(pipeline, items, truth, claim, seed=seed, tuned=tuned, progress=bars)
     return outcome, answers.costs
-
-
-def _write_bundle(
-    options: CalibrateOptions,
-    pipeline: Classifier | Tagger,
-    outcome: Certified | Refused,
-    certificate: Certificate | None,
-) -> str:
-    """What was written, in words."""
-    if certificate is None or not isinstance(outcome, Certified):
-        return "Nothing was written."
-    if not options.write and options.output is None:
-        return "Nothing was written: --write makes this the default of MODEL, --output FOLDER of a copy."
-    folder = Path(options.model).expanduser() if options.output is None else options.output
-    certified = pipeline.with_policies(outcome.policies)
-    certified.save_pretrained(folder, certificate=certificate, overwrite=options.write)
-    return f"Written to {folder}, with the certificate (see cascade inspect)."
