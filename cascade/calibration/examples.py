@@ -44,9 +44,7 @@ def unseen(truth: IntArray | None, labels: Sequence[str]) -> tuple[str, ...]:
 def tag_numbers(sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str]], labels: Sequence[str]) -> IntArray:
     """The numbers of tags among a model's labels, all sentences one after the other. Shape `(words,)`.
 
-    Raises:
-        DataError: a sentence whose tags are not one per word, or a tag that the model does not know; sentences are
-            numbered from 1.
+    A `DataError` tells the sentence, from 1, whose tags are not one per word, or have one that the model does not know.
     """
     if len(sentences) != len(tags):
         raise DataError(

@@ -38,12 +38,8 @@ def leave(
 ) -> IntArray:
     """At which exit each unit would leave: its number, counted from 0. Shape `(units,)`.
 
-    Args:
-        policy: any exit policy.
-        history: probabilities at every exit, as `all_exits` gives them. Shape `(units, exits, labels)`.
-        layers: number of the layer below each exit, counted from 1.
-        words: the words that these are; `None` where units are rows.
-        multi_label: the labels are independent yes/no decisions.
+    `history`: probabilities at every exit, shape `(units, exits, labels)`; `layers`: number of the layer below each
+    exit, from 1; `words`: the words that these are; `None` where units are rows.
     """
     taken = np.full(len(history), len(layers) - 1, dtype=np.int64)
     inside = np.arange(0 if isinstance(policy, Never) else len(history))

@@ -75,11 +75,7 @@ def evidence(probabilities: FloatArray, *, weight: float, multi_label: bool = Fa
 def log_loss(logits: npt.NDArray[np.floating], truth: npt.ArrayLike, *, multi_label: bool = False) -> float:
     """Mean negative log-likelihood of the right labels, stable at both ends; what temperatures are fitted by.
 
-    Args:
-        logits: after their temperature. Shape `(rows, labels)`.
-        truth: numbers of the labels, shape `(rows,)`; of yes/no labels zeros and ones, shape `(rows, labels)`, or
-            `(rows,)` of a single label.
-        multi_label: the labels are independent yes/no decisions.
+    Shapes are those of `fit_temperature`, the logits taken after their temperature.
     """
     wanted = np.asarray(truth)
     if _binary(logits, multi_label):  # log(1 + e^x) - y x
@@ -93,12 +89,8 @@ def log_loss(logits: npt.NDArray[np.floating], truth: npt.ArrayLike, *, multi_la
 def answers(probabilities: FloatArray, *, multi_label: bool = False) -> IntArray:
     """What a head answers, in a form in which two answers are equal where all their columns are.
 
-    Args:
-        probabilities: shape `(..., labels)`.
-        multi_label: the answer is the set of labels with a probability of at least 0.5.
-
-    Returns:
-        Shape `(..., 1)`, the number of the likeliest label; or `(..., labels)` of 0 and 1 for sets of labels.
+    Shape `(..., labels)` to `(..., 1)`, the number of the likeliest label; with `multi_label` or one label to the same,
+    1 where a probability is at least 0.5 and 0 elsewhere.
     """
     if _binary(probabilities, multi_label):
         return (probabilities >= 0.5).astype(np.int64)
@@ -121,15 +113,7 @@ class Measure:
     of_label: Callable[[FloatArray], npt.NDArray[np.floating]]
 
     def __call__(self, probabilities: FloatArray, *, multi_label: bool = False) -> FloatArray:
-        """How sure each row is.
-
-        Args:
-            probabilities: shape `(rows, labels)`.
-            multi_label: labels are independent; the least sure one counts.
-
-        Returns:
-            In [0, 1], higher is surer; NaN where the probabilities are. Shape `(rows,)`.
-        """
+        """How sure each row is, in [0, 1]; NaN where the probabilities are. Shape `(rows, labels)` to `(rows,)`."""
         if _binary(probabilities, multi_label):
             sure = self.of_label(probabilities).min(axis=1)
         else:

@@ -26,14 +26,9 @@ LAST_STREAM = 2  # number of standard error
 
 
 def finish(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and leave the process with its status; the user's errors and `CertificateWarning`s are one line.
+    """Run a click command; end the process with its status. A user's error or `CertificateWarning` is one line.
 
-    Args:
-        command: a click command or group.
-        arguments: those of the process by default.
-
-    Raises:
-        SystemExit: always.
+    `arguments`: those of the process by default.
     """
     _open_streams()
     output = sys.stdout
@@ -64,11 +59,7 @@ def finish(command: click.Command, arguments: Sequence[str] | None = None) -> No
 
 
 def enter(module: str) -> NoReturn:
-    """Run the `main` of a module that needs an extra; without the extra, end in one line with status 2.
-
-    Raises:
-        SystemExit: always.
-    """
+    """Run the `main` of a module and end the process; without the extra that it needs in one line with status 2."""
     try:
         main = import_module(module).main
     except MissingExtraError as error:
@@ -79,12 +70,9 @@ def enter(module: str) -> NoReturn:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Columns under headings, two blanks apart.
+    """Columns under headings, two blanks apart; click's colours do not count for the width.
 
-    Args:
-        head: the headings.
-        rows: cells; they may carry click's colours, which do not count for the width.
-        right: numbers of the columns that are flush right, from 0.
+    `right`: numbers of the columns that are flush right, from 0.
     """
     lines = [head, *rows]
     seen = [[len(click.unstyle(cell)) for cell in cells] for cells in lines]
@@ -101,10 +89,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence
 
 
 def _open_streams() -> None:
-    """See to standard streams that are closed, before files that are opened get their numbers, and what is printed.
-
-    Without standard error the work is done in silence. Without standard output nothing is done.
-    """
+    """Open closed standard streams, before other files get their numbers; without an output nothing is done."""
     while (handle := os.open(os.devnull, os.O_RDWR)) <= LAST_STREAM:
         pass
     os.close(handle)

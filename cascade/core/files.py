@@ -58,11 +58,7 @@ def text_stream(file: str | Path) -> Iterator[TextIO]:
 
 
 def write(file: str | Path, content: str | bytes) -> None:
-    """Write all of a file, see `staged` and `text_stream`.
-
-    Raises:
-        OptionError: it cannot be written.
-    """
+    """Write all of a file, see `staged` and `text_stream`; an `OptionError` if it cannot be written."""
     if isinstance(content, str):
         content = content.encode("utf-8", "backslashreplace")
     try:
@@ -75,14 +71,9 @@ def write(file: str | Path, content: str | bytes) -> None:
 
 
 def refuse_same_file(output: str | Path, inputs: Iterable[str | Path | int]) -> None:
-    """Refuse to write over what is read.
+    """An `OptionError` if `output` is one of `inputs`, under whatever name: paths, or numbers of open files.
 
-    Args:
-        output: need not be there. A device or a FIFO is never refused: both ends may have the same name.
-        inputs: paths, or numbers of open files.
-
-    Raises:
-        OptionError: `output` is one of `inputs`, under whatever name.
+    It need not be there. A device or a FIFO is never refused: both ends may have the same name.
     """
     there = _status(output)
     if there is None or not stat.S_ISREG(there.st_mode):

@@ -38,11 +38,7 @@ class Route:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Routes(Sequence[Route]):
-    """Routes as columns; indexing and iterating give `Route`, a slice gives `Routes`.
-
-    Attributes:
-        tier, exit_layer, confidence: as in `Route`. Shape `(n,)` each.
-    """
+    """Routes as columns of shape `(n,)`; indexing and iterating give `Route`, a slice gives `Routes`."""
 
     tier: IntArray
     exit_layer: IntArray
@@ -101,9 +97,7 @@ class _Columns(Sequence[T]):
 class SentenceRoutes(_Columns[Routes]):
     """Routes of words; indexing and iterating give the `Routes` of a sentence.
 
-    Attributes:
-        words: of all words, one sentence after the other.
-        offsets: the words of sentence `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(sentences + 1,)`.
+    `words`: of all words; those of sentence `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(sentences + 1,)`.
     """
 
     words: Routes
@@ -149,13 +143,7 @@ class Stats:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The answer for one text.
-
-    Attributes:
-        label: the likeliest label, or the tuple of labels of a multi-label head.
-        probabilities: shape `(labels,)`.
-        route: which tier and which exit answered.
-    """
+    """The answer for one text. `label`: a tuple of labels if multi-label; `probabilities`: shape `(labels,)`."""
 
     label: Label
     probabilities: FloatArray
@@ -166,11 +154,7 @@ class Prediction:
 class Predictions(_Columns[Prediction]):
     """The answers for a list of texts, in its order; indexing and iterating give `Prediction`.
 
-    Attributes:
-        labels: one per text.
-        probabilities: shape `(n, labels)`.
-        routes: one per text.
-        stats: of the whole call.
+    `labels` and `routes` have one per text, `probabilities` the shape `(n, labels)`; `stats` are of the whole call.
     """
 
     labels: list[Label]

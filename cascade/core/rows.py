@@ -47,14 +47,9 @@ def read_only(array: npt.NDArray[T]) -> npt.NDArray[T]:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Encoded rows, one after the other.
+    """Encoded rows, one after the other: row `i` is `ids[offsets[i]:offsets[i + 1]]`, special tokens included.
 
-    Row `i` is `ids[offsets[i]:offsets[i + 1]]`, special tokens included.
-
-    Attributes:
-        ids: token ids. Shape `(tokens,)`.
-        types: token type ids (0 first text, 1 second text). Shape `(tokens,)`.
-        offsets: where each row begins, and the end. Shape `(rows + 1,)`.
+    `ids` and `types` (0 first text, 1 second text): shape `(tokens,)`; `offsets`: shape `(rows + 1,)`.
     """
 
     ids: IntArray
@@ -156,13 +151,10 @@ class Units:
         return prefixes, suffixes
 
     def spans(self, rows: IntArray, starts: IntArray, stops: IntArray) -> Units:
-        """New rows, each a run of units between the special tokens of the row that it comes from.
+        """New rows, each a run of units between the special tokens of the row that it comes from. Shapes: `(spans,)`.
 
-        Args:
-            rows: numbers of rows, in any order, any number of times. Shape `(spans,)`.
-            starts: the first unit of each run, numbered over all rows. Shape `(spans,)`.
-            stops: the unit after the last one, of the same row; equal to `starts` where the row has no units. Shape
-                `(spans,)`.
+        `rows`: numbers, in any order, any number of times; `starts`: the first unit of each run, numbered over all
+        rows; `stops`: the unit after the last one, of the same row; equal to `starts` where the row has no units.
         """
         prefixes, suffixes = self.special(rows)
         counts = stops - starts

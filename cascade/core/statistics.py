@@ -77,13 +77,7 @@ def median_interval(values: Sequence[float], *, confidence: float = 0.95) -> Int
 def speed_up(base: Samples, other: Samples, *, confidence: float = 0.95) -> Interval | None:
     """How many times as fast as the base another system is: the median over repeats in which both ran.
 
-    Args:
-        base: seconds of the base.
-        other: seconds of the other system, of the same repeats.
-        confidence: of the interval.
-
-    Returns:
-        Above 1 where the other system is faster; `None` if no repeat had both.
+    From their seconds. Above 1 where the other system is faster; `None` if no repeat had both.
     """
     ratios = [slow / fast for slow, fast in zip(base, other, strict=True) if slow is not None and fast is not None]
     return median_interval(ratios, confidence=confidence) if ratios else None

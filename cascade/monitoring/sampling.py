@@ -25,11 +25,7 @@ BLOCK: Final = 4096  # random numbers drawn at once; one by one they would cost 
 class ShadowSample:
     """A sampled answer that waits for tier 2.
 
-    Attributes:
-        number: of the text or sentence, from 1.
-        given: what was answered.
-        answer: the answer.
-        word: which word is compared; `None`: all of them, or the text.
+    `number`: of the text or sentence, from 1; `given`: what was answered; `word`: which is compared; `None`: all.
     """
 
     number: int
@@ -69,8 +65,7 @@ class Sampler:
     def draw(self, words: IntArray) -> Iterator[tuple[int, int | None]]:
         """The next answers that are sampled: row, and which of its words is compared (`None`: the whole).
 
-        Args:
-            words: of each answer; only their number counts if not `by_word`. Shape `(answers,)`.
+        `words`: of each answer; only their number counts if not `by_word`. Shape `(answers,)`.
         """
         self._reserve(len(words))
         numbers = self._block[self._used : self._used + len(words)]

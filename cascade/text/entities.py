@@ -61,13 +61,7 @@ class PieceText:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, texts: Sequence[str], pieces: TextWords) -> PieceText:
-        """What transformers' pipeline reads off the pieces of texts.
-
-        Args:
-            tokenizer: that made the pieces.
-            texts: the caller's own.
-            pieces: of `encode_texts` with `per_piece`.
-        """
+        """What transformers' pipeline reads off texts and their `pieces` (of `encode_texts` with `per_piece`)."""
         words = pieces.words
         ids, which = np.unique(words.first_ids, return_inverse=True)
         names = [tokenizer.piece(number) for number in ids.tolist()]
@@ -87,11 +81,7 @@ class PieceText:
 
 
 def strategy_of(given: object) -> AggregationStrategy:
-    """The strategy, given as itself or by its name.
-
-    Raises:
-        OptionError: there is no such strategy.
-    """
+    """The strategy, given as itself or by its name; an `OptionError` for another."""
     if isinstance(given, AggregationStrategy):
         return given
     names = [strategy.value for strategy in AggregationStrategy]
@@ -101,15 +91,9 @@ def strategy_of(given: object) -> AggregationStrategy:
 
 
 def chosen(decoder: Decoder, probabilities: FloatArray, offsets: IntArray) -> IntArray:
-    """The label of each unit.
+    """The label of each unit, shape `(units,)`, from probabilities of shape `(units, labels)`.
 
-    Args:
-        decoder: asked with logarithms.
-        probabilities: shape `(units, labels)`.
-        offsets: the units of sentence `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(sentences + 1,)`.
-
-    Returns:
-        Numbers of labels. Shape `(units,)`.
+    `offsets`: the units of sentence `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(sentences + 1,)`.
     """
     if isinstance(decoder, Argmax):  # the same without logarithms
         return decoder(probabilities, offsets)
@@ -194,11 +178,7 @@ def _groups(
     *,
     joined: bool,
 ) -> list[list[Entity]]:
-    """Entities of neighbouring units with one tag.
-
-    Unit `u` is the pieces `starts[u]` to `stops[u] - 1`, joined first if `joined`; `numbers[u]` is the number of its
-    label and `scores[u]` the label's probability.
-    """
+    """Entities of neighbouring units with one tag; unit `u` is pieces `starts[u]` to `stops[u] - 1`, joined if `joined`."""
     texts, strings = pieces.texts, pieces.strings
     found: list[list[Entity]] = [[] for _ in range(texts.words.n_rows)]
     if not len(numbers):

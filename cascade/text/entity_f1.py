@@ -11,10 +11,6 @@ def entity_f1(truth: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) ->
     """The harmonic mean of precision and recall of whole entities, in [0, 1]; 1 where neither has any.
 
     An entity begins at `B-X`, and at `I-X` that follows no `X`; it is right where place and type are.
-
-    Args:
-        truth: the right tags of each sentence.
-        given: the tags to be judged, one per word.
     """
     wanted, found = (
         {(row, *chunk) for row, tags in enumerate(every) for chunk in _chunks(tags)} for every in (truth, given)
@@ -23,11 +19,7 @@ def entity_f1(truth: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) ->
 
 
 def check_bio(labels: Sequence[str]) -> None:
-    """Whether labels are entities in BIO.
-
-    Raises:
-        OptionError: they are not.
-    """
+    """An `OptionError` unless labels are entities in BIO."""
     other = [label for label in labels if label != "O" and not label.startswith(("B-", "I-"))]
     if other or "O" not in labels:
         raise OptionError(

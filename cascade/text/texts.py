@@ -18,14 +18,9 @@ REMEDY = 'give a str, a pair (str, str) or {"text": str, "text_pair": str}'
 
 
 def check_texts(texts: object, *, pairs: bool = False) -> None:
-    """Whether these are several items in an order; the items are not looked at.
+    """An `InputError` unless these are several items in an order; the items are not looked at.
 
-    Args:
-        texts: anything.
-        pairs: an item may be a pair, so that a tuple may be one pair or several texts and is refused.
-
-    Raises:
-        InputError: one text or mapping, or what has no order.
+    `pairs`: an item may be a pair, so that a tuple may be one pair or several texts and is refused.
     """
     if isinstance(texts, str | bytes | Mapping):
         remedy = "write [text] for one text"
@@ -39,11 +34,7 @@ def check_texts(texts: object, *, pairs: bool = False) -> None:
 
 
 def read_texts(texts: Iterable[Text]) -> list[RowText]:
-    """Texts and pairs of any form.
-
-    Raises:
-        InputError: naming the position and the type of the first text that is none.
-    """
+    """Texts and pairs of any form; an `InputError` names position and type of the first text that is none."""
     check_texts(texts)
     rows = list(texts)
     if set(map(type, rows)) <= {str}:

@@ -31,13 +31,7 @@ UNKNOWN = ("[UNK]", "<unk>")  # where the model itself names no unknown token
 
 @dataclass(frozen=True, eq=False)
 class SpecialTokens:
-    """What stands around the pieces of a single text in every row.
-
-    Attributes:
-        prefix, suffix: special token ids before and after. Shape `(few,)`.
-        prefix_types, suffix_types: their token types.
-        type: token type of the text's own pieces.
-    """
+    """What stands around the pieces of a single text in every row: ids and types. `type`: of the pieces themselves."""
 
     prefix: IntArray
     suffix: IntArray
@@ -185,8 +179,7 @@ class Tokenizer:
     def tokenize_with_offsets(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
         """Pieces with character offsets and word numbers, without special tokens; no text is cut.
 
-        Args:
-            texts: without surrogates (see `repair_text`), and not too many: all encodings are held at once.
+        Texts have no surrogates (see `repair_text`) and are not too many: all encodings are held at once.
         """
         encodings: list[tokenizers.Encoding]
         if self._pool is None:

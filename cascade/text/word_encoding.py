@@ -43,11 +43,7 @@ class TextWords:
 
 @dataclass(frozen=True)
 class WordEncoder:
-    """Sentences of words as rows with a unit per word: an encoder of the engine.
-
-    Attributes:
-        tokenizer: see `encode_words`.
-    """
+    """Sentences of words as rows with a unit per word (`encode_words`): an encoder of the engine."""
 
     tokenizer: Tokenizer
 
@@ -63,14 +59,10 @@ class WordEncoder:
 
 
 def encode_words(tokenizer: Tokenizer, sentences: Iterable[Sentence]) -> Units:
-    """Encode sentences of words.
+    """Encode sentences: lists (or tuples) of words, any strings, empty ones too; a sentence may have none.
 
-    Args:
-        tokenizer: a word of more pieces than its rows have room for is cut to fit; sentences are not cut.
-        sentences: each a list (or tuple) of words; any string is a word, the empty one too. A sentence may have none.
-
-    Raises:
-        InputError: something else, with its position.
+    A word of more pieces than the tokenizer's rows have room for is cut to fit; sentences are not cut. An `InputError`
+    names the position of anything else.
     """
     check_sentences(sentences)
     rows = list(sentences)
@@ -114,12 +106,9 @@ def encode_texts(tokenizer: Tokenizer, texts: Iterable[str], *, per_piece: bool)
 
 
 def grouped(tokenizer: Tokenizer, single: TextWords, new: BoolArray) -> TextWords:
-    """Runs of single pieces as units of their own.
+    """Runs of single pieces (`encode_texts` with `per_piece`) as units; one that is too long loses the last pieces.
 
-    Args:
-        tokenizer: a run of more pieces than its rows have room for loses the last ones.
-        single: of `encode_texts` with `per_piece`.
-        new: True where a unit begins; at the first piece of each text at least. Shape `(pieces,)`.
+    `new`: True where a unit begins; at the first piece of each text at least. Shape `(pieces,)`.
     """
     starts = np.flatnonzero(new)
     lengths = np.diff(np.append(starts, len(new)))
@@ -131,11 +120,7 @@ def grouped(tokenizer: Tokenizer, single: TextWords, new: BoolArray) -> TextWord
 
 
 def check_sentences(sentences: object) -> None:
-    """Whether these are several items in an order; the items are not looked at.
-
-    Raises:
-        InputError: one text or mapping, or what has no order.
-    """
+    """An `InputError` unless these are several items in an order; the items are not looked at."""
     try:
         check_texts(sentences)
     except InputError:
@@ -159,14 +144,7 @@ def _check_words(rows: list[Sentence]) -> None:
 
 
 def _framed(ids: IntArray, sizes: IntArray, offsets: IntArray, special: SpecialTokens) -> Units:
-    """Rows of words between the special tokens.
-
-    Args:
-        ids: of all pieces. Shape `(pieces,)`.
-        sizes: pieces per word. Shape `(words,)`.
-        offsets: the words of row `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(rows + 1,)`.
-        special: the special tokens.
-    """
+    """Rows of words between the special tokens, from all ids, pieces per word, and offsets of the rows' words."""
     before, after = len(special.prefix), len(special.suffix)
     ends = offsets_of(sizes)
     bodies = np.diff(ends[offsets])

@@ -39,11 +39,9 @@ WORDS = re.compile(r"[A-Za-z0-9]+|[^ ]")
 
 @dataclass(frozen=True, eq=False)
 class EncodedRows:
-    """Whole rows, before anything is cut.
+    """Whole rows, special tokens included, before anything is cut.
 
-    Attributes:
-        rows: special tokens included.
-        first_lengths: tokens of a pair's first text without special tokens; -1 for a single text. Shape `(rows,)`.
+    `first_lengths`: tokens of a pair's first text without special tokens; -1 for a single text. Shape `(rows,)`.
     """
 
     rows: Rows
@@ -65,14 +63,9 @@ class EncodedRows:
 
 
 class ChunkTable(dict[str, tuple[int, ...]]):
-    """Token ids of chunks seen before; a missing chunk is encoded and, where there is room, kept.
+    """Token ids of chunks seen before; a missing chunk is encoded and, where there is room, kept, up to 64 characters.
 
-    A full table is emptied: texts drift, and an old chunk costs a few microseconds to make again.
-
-    Args:
-        fixed: entries that must always be there.
-        encode: ids of a chunk.
-        capacity: chunks kept at most. Longest chunk kept: 64 characters.
+    A full table is emptied but for its `fixed` entries: texts drift, and an old chunk costs a few microseconds to make.
     """
 
     LONGEST = 64
@@ -165,14 +158,9 @@ class AsciiWordPiece:
         return word.isascii() and word.isprintable() and " " not in word and word != ""
 
     def encode(self, rows: Sequence[RowText]) -> tuple[EncodedRows, BoolArray]:
-        """Encode ASCII rows.
+        """Encode ASCII rows, at least one; and which of them are right, shape `(rows,)`.
 
-        Args:
-            rows: texts, or pairs as tuples; every text ASCII, at least one row.
-
-        Returns:
-            The rows, and which of them are right. Shape `(rows,)`; False where a row spells a special token and
-            has to be encoded by the Rust tokenizer.
+        A row that spells a special token is not: the Rust tokenizer has to encode it.
         """
         pairs = tuple in set(map(type, rows))
         first_end = f" {FIRST_END} "

@@ -23,10 +23,9 @@ Table = npt.NDArray[np.float64]
 
 
 def p_value(events: IntArray | int, examples: IntArray | int, bound: float) -> Table:
-    """The exact binomial tail P(Bin(examples, bound) <= events), elementwise; 1 where there are no examples.
+    """The exact tail P(Bin(examples, bound) <= events), elementwise; 1 without examples.
 
-    Raises:
-        OptionError: a bound outside (0, 1), or counts that cannot be.
+    A bound outside (0, 1), or counts that cannot be, are an `OptionError`.
     """
     check_inside("bound", bound, "0.01 is one in a hundred")
     return np.asarray(bdtr(*_counts(events, examples), bound), dtype=np.float64)

@@ -27,12 +27,7 @@ class Unit(Enum):
 
 @dataclass(frozen=True)
 class _Bound:
-    """What both ways of asking share.
-
-    Attributes:
-        bound: of a rate, in (0, 1); 0.01 is one of a hundred.
-        per_class: the bound must hold separately among the texts of each label, or of each answer of full depth.
-    """
+    """What both ways of asking share: a bound of a rate, in (0, 1); with `per_class` for each label separately."""
 
     bound: float = 0.01
     per_class: bool = field(default=False, kw_only=True)
@@ -88,13 +83,7 @@ RiskTarget: TypeAlias = "MaxDrop | Agreement"
 
 @dataclass(frozen=True)
 class Claim:
-    """What is to be certified, and how surely.
-
-    Attributes:
-        ask: what.
-        confidence: in (0, 1).
-        unit: what is counted.
-    """
+    """What is to be certified, how surely (`confidence` in (0, 1)), and what is counted."""
 
     ask: RiskTarget = field(default_factory=MaxDrop)
     confidence: float = field(default=0.95, kw_only=True)

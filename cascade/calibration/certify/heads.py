@@ -30,12 +30,7 @@ STRENGTH = 10.0  # of the data beside the penalty; at 1 SST-2's curves were too 
 
 @dataclass(frozen=True)
 class Curve:
-    """Risk as a falling function of the score: 1 / (1 + exp(-(intercept - slope * log-odds))).
-
-    Attributes:
-        intercept: log-odds of the risk at a score of a half.
-        slope: at least 0.
-    """
+    """Risk as a falling function of the score: 1 / (1 + exp(-(intercept - slope * log-odds))), the slope at least 0."""
 
     intercept: float
     slope: float

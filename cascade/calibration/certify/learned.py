@@ -45,10 +45,9 @@ def helps(answers: TextAnswers) -> FloatArray:
 
 
 def fit_router(state: RoutingState, helping: FloatArray, *, threshold: float = 0.95) -> Learned:
-    """A router that estimates where tier 2 helps. `helping`: how much it does (`helps`), in [0, 1].
+    """A router that estimates where tier 2 helps.
 
-    Raises:
-        OptionError: tier 2 helps everywhere or nowhere.
+    `helping`: how much it does (`helps`), in [0, 1]; everywhere or nowhere is an `OptionError`.
     """
     if not 0 < helping.sum() < len(helping):
         raise OptionError(

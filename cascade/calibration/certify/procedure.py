@@ -50,14 +50,8 @@ def certify(
 ) -> Certified | Refused:
     """Choose a path on one share of the examples, test it on the other.
 
-    Args:
-        examples: of which both tiers' answers can be asked, drawn as those of the claim will be.
-        claim: what is to be certified.
-        choose: makes a path of the choosing share; the testing share is handed on, not looked at.
-        split: both shares.
-        seed: that it was drawn by.
-        labels: names, for messages about classes; numbers if left out.
-        progress: called with 1 for each setting that was tested.
+    `choose` makes a path of the choosing share; the testing share is handed on, not looked at. `split`: by `seed`;
+    `labels`: names, for messages about classes, numbers if left out; `progress`: called with 1 for each test.
     """
     check_labels(claim, labelled=examples.labelled)
     chooser, tester = examples.select(split.choosers), examples.select(split.testers)
@@ -116,11 +110,7 @@ def certify(
 
 
 def check_labels(claim: Claim, *, labelled: bool) -> None:
-    """Whether the claim can be made about such examples.
-
-    Raises:
-        OptionError: it needs labels and there are none, or classes that sentences do not have.
-    """
+    """An `OptionError` where a claim needs labels and there are none, or classes that sentences do not have."""
     if claim.ask.needs_labels and not labelled:
         raise OptionError(
             f"{type(claim.ask).__name__} needs labelled examples, these have none; ask for Agreement, which needs none"

@@ -100,17 +100,9 @@ def certify_texts(
 ) -> Certified | Refused:
     """The same from recorded answers about distinct texts, without the run of what was chosen.
 
-    Args:
-        answers: of both tiers, at all exits.
-        claim: about texts.
-        labels: names, for messages about classes; numbers if left out.
-        seed: of the shares.
-        split: instead of a fifth of the texts that is drawn by `seed`.
-        temper: fit temperatures on the choosing share, where it has labels and 100 texts at least.
-        learn_router: try a learned router there, in place of the largest probability.
-        tuned: whose thresholds are chosen.
-        grid: settings that are tried.
-        progress: called with 1 for each setting that was tested.
+    `labels`: names, for messages about classes; `split`: instead of a fifth of the texts that is drawn by `seed`;
+    `temper`: fit temperatures on the choosing share, where it has labels and 100 texts at least; `learn_router`: try a
+    learned router there, in place of the largest probability; `progress`: called with 1 for each setting tested.
     """
     split = split or Split.of(len(answers), claim, seed=seed, chosen=CHOSEN, most=CHOOSERS, least=FEWEST)
 

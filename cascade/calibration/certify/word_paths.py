@@ -115,10 +115,7 @@ def _rate(ask: RiskTarget, answers: WordAnswers, run: Run) -> float:
 
 
 def _careful(grid: WordGrid) -> list[Point]:
-    """Tier 2 alone, exited only where it is very sure: where nothing else is safe enough.
-
-    The replay drops these, as none of its sentences may be harmed by cheaper ones. What they cost is not known yet.
-    """
+    """Tier 2 alone, exited only where it is very sure. The replay drops these; what they cost is not known yet."""
     strict = [grid.exits[-1].at(round(1 - doubt, 9)) for doubt in grid.doubts[:CAREFUL]] if grid.exits else []
     return [Point(router=defer_all, exit_policy=policy, windows=whole_sentences) for policy in strict]
 
@@ -133,10 +130,7 @@ def _cost_alone(answers: WordAnswers, run: Run) -> float:
 
 
 def _affordable(grid: WordGrid, sure: FloatArray, missed: BoolArray, most: float) -> WordGrid:
-    """The grid without shares to defer that leave tier 1 more harm than `most`, whatever tier 2 does.
-
-    `sure`: confidence of tier 1; `missed`: where its answer would count as harm. Shape `(words,)` both.
-    """
+    """The grid without shares to defer that leave tier 1 more harm (`missed`) than `most`, whatever tier 2 does."""
     harm = np.cumsum(missed[np.argsort(-sure, kind="stable")]) / len(missed)
     kept = [math.ceil((1 - share) * len(missed)) - 1 for share in grid.deferred]
     fine = [share for share, last in zip(grid.deferred, kept, strict=True) if last < 0 or harm[last] <= most]

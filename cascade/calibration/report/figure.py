@@ -66,11 +66,7 @@ def draw(outcome: Outcome, *, title: str = "") -> Figure:
 
 
 def save_png(outcome: Outcome, path: Path, *, title: str = "") -> None:
-    """Write the figure as a PNG, whole or not at all.
-
-    Raises:
-        OptionError: the file cannot be written.
-    """
+    """Write the figure as a PNG, whole or not at all; an `OptionError` if it cannot be written."""
     try:
         with staged(path) as file:
             draw(outcome, title=title).savefig(file, format="png", metadata={"Software": None})

@@ -34,11 +34,7 @@ class Plain:
 
 
 def within_budget(pipeline: Classifier | Tagger, items: Sequence[Any], share: float) -> Plain:
-    """The threshold below which this share, in (0, 1), of the units of texts or sentences lies; exits stay as they are.
-
-    Raises:
-        OptionError: another share.
-    """
+    """The threshold that defers this share, in (0, 1), of the units of texts or sentences; else an `OptionError`."""
     check_inside("the share to defer", share, "0.2 is a fifth")
     return _tried(pipeline, items, _confidence(pipeline, items), share)
 

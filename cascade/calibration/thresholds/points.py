@@ -91,18 +91,13 @@ def choose_words(
     tries: int = TRIES,
     enough: int = ENOUGH,
 ) -> list[Tried]:
-    """Run the cheapest points until some keep the bound; the points that were run, in order. May be none.
+    """Run the cheapest points until `enough` keep the bound, at most `tries`; those that were run, in order.
 
     A point that loses more than was allowed makes the replay's drop count for as much less from then on: what halted
-    words do to the others is not in it.
+    words do to the others is not in it. Of one router, windows and blend only one point is looked for.
 
-    Args:
-        points: of `replay_words`.
-        run: what a point scores on the examples, and how many seconds that took.
-        full: what tier 2 at full depth scores.
-        max_drop: how much less is allowed.
-        tries: points that are run at most.
-        enough: points that have to keep the bound; of one router, windows and blend only one is looked for.
+    `run`: what a point scores, and how many seconds that took; `full`: what tier 2 at full depth scores; `max_drop`:
+    how much less is allowed.
     """
     check_share("max_drop", max_drop, "0.005 is half a point")
     allowed, tried = max_drop, list[Tried]()

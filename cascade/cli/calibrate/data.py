@@ -56,11 +56,7 @@ def labelled_texts(lines: Iterable[Example], file: Path, labels: Sequence[str], 
 
 
 def tagged_sentences(lines: Iterable[Example], file: Path) -> Examples:
-    """The sentences of a file.
-
-    Raises:
-        DataError: a line that cannot be read, or some with tags and some without.
-    """
+    """The sentences of a file; a `DataError` for a line that cannot be read, or some with tags and some without."""
     words, tags, without = [], [], []
     for example in lines:
         words.append(example.tokens or [])
@@ -72,11 +68,7 @@ def tagged_sentences(lines: Iterable[Example], file: Path) -> Examples:
 
 
 def known_files(manifest: Manifest, *, name: str, sha256: str) -> tuple[str, ...]:
-    """Whether a bundle's figures or certificate say that it has seen a file, by hash or, where it knows none, by name.
-
-    Returns:
-        Doubts, each a sentence without a full stop.
-    """
+    """Doubts, where a bundle's figures or certificate say that it has seen a file, by hash or else by name."""
     if manifest.certificate is not None and manifest.certificate.data.sha256 == sha256:
         again = "a claim that is asked for more than once is false more often than the confidence says"
         return (f"these examples certified this bundle before: {again}",)

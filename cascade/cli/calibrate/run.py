@@ -39,11 +39,7 @@ REFUSED = 1
 
 
 def run(options: CalibrateOptions) -> int:
-    """Calibrate a bundle.
-
-    Returns:
-        The command's status: 1 if nothing could be certified.
-    """
+    """Calibrate a bundle. The command's status: 1 if nothing could be certified."""
     begin = time.perf_counter()
     pipeline = load(options.model, threads=options.threads)
     _check(options, pipeline)

@@ -21,13 +21,7 @@ ASKED_ONCE = (
 
 
 def shown(outcome: Certified | Refused, *, model: str, data: str) -> str:
-    """What was asked, what came of it, and what the reader must know.
-
-    Args:
-        outcome: certified or refused.
-        model: as the user named it.
-        data: the file's name.
-    """
+    """What was asked, what came of it, and what the reader must know. `data`: the file's name."""
     chosen, tested = len(outcome.chosen_on), len(outcome.tested_on)
     lines = [
         f"{model}, {chosen + tested:,} examples of {data}: {chosen:,} chose the path, {tested:,} tested it",

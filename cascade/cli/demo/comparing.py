@@ -81,11 +81,7 @@ def compare(
 ) -> tuple[Comparison, Any, Any]:
     """Run a cascade and its second tier alone on the same, in alternation, after one run of each that is not counted.
 
-    Args:
-        pipeline: a `Classifier` or a `Tagger`.
-        given: texts, or sentences of words.
-        labels: the right label of each text, where there are any.
-        clock: gives seconds.
+    `given`: texts, or sentences of words; `labels`: the right label of each text, where there are any.
 
     Returns:
         The comparison, the cascade's answers, and those of the second tier alone.

@@ -36,11 +36,7 @@ def sentences(name: str) -> list[Sentence]:
 
 
 def shown(name: str, classifier: Classifier) -> Iterator[str]:
-    """Paragraphs about one bundle.
-
-    Raises:
-        BundleError: the bundle does not know the labels of the sentences.
-    """
+    """Paragraphs about one bundle; a `BundleError` if it does not know the labels of the sentences."""
     texts = sentences(name)
     labels = [sentence.label for sentence in texts]
     unknown = sorted(set(labels) - set(classifier.labels))

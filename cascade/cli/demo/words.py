@@ -56,12 +56,7 @@ def _colour(route: Route, layers: int) -> str:
 
 
 def _interlinear(cells: Sequence[tuple[str, str, str, str]], width: int) -> Iterator[str]:
-    """Words above their tags above their depths, in blocks of three lines as wide as the terminal.
-
-    Args:
-        cells: word, tag, depth and colour of each.
-        width: columns of the terminal.
-    """
+    """Words above tags above depths, in their colours, in blocks of three lines as wide as the terminal."""
     while cells:
         lines = ["", "", ""]
         used = count = 0

@@ -55,14 +55,7 @@ class Lines:
 def labels(
     classifier: Classifier, *, routes: bool = False, top_k: int | None = None, monitor: Monitor[Any] | None = None
 ) -> Lines:
-    """A label per text.
-
-    Args:
-        classifier: gives the answers.
-        routes: lines tell tier, exit and confidence.
-        top_k: how many labels lines list, if any.
-        monitor: of the classifier; gives the answers in its place, the same ones.
-    """
+    """A label per text. `monitor`: gives the answers in the classifier's place, the same ones."""
     names = classifier.labels
 
     def values(_: Example, answer: Prediction) -> Values:
@@ -89,11 +82,8 @@ def labels(
 def tags(tagger: Tagger, *, words: bool, routes: bool = False, monitor: Monitor[Any] | None = None) -> Lines:
     """The words of each example with their tags.
 
-    Args:
-        tagger: gives the answers.
-        words: examples are lists of words; otherwise texts, and lines tell where in the text each word is.
-        routes: lines tell tier, exit and confidence of each word.
-        monitor: of the tagger; gives the answers in its place, the same ones.
+    `words`: examples are lists of words, else texts, of which lines tell where each word is; `monitor`: gives the
+    answers in the tagger's place, the same ones.
     """
 
     def values(example: Example, answer: TagPrediction) -> Values:
@@ -120,11 +110,7 @@ def tags(tagger: Tagger, *, words: bool, routes: bool = False, monitor: Monitor[
 
 
 def entities(tagger: Tagger, strategy: AggregationStrategy, *, routes: bool = False) -> Lines:
-    """Each text with its entities, as transformers' pipeline gives them.
-
-    Raises:
-        OptionError: routes are asked for, which only words have.
-    """
+    """Each text with its entities, as transformers' pipeline gives them; an `OptionError` if `routes` are asked for."""
     if routes:
         raise OptionError(
             "--routes and --aggregation-strategy exclude each other, both were given; an entity has no route of its own"
@@ -144,17 +130,9 @@ def entities(tagger: Tagger, strategy: AggregationStrategy, *, routes: bool = Fa
 
 @dataclass(kw_only=True)
 class Writer:
-    """Writes a line for each example, and counts.
+    """Writes a line for each example, and counts rows, unread ones, units answered and deferred, rows that lost tokens.
 
-    Attributes:
-        out: where the lines go.
-        lines: what they hold.
-        rows: lines so far.
-        unread: of them, those of examples that could not be read.
-        units: units that were answered.
-        deferred: of them, those that tier 2 answered.
-        truncated: rows that lost tokens, because a tier reads no more.
-        waiting: examples that are read and not answered.
+    `waiting`: examples that are read and not answered.
     """
 
     out: TextIO
