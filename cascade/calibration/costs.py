@@ -59,19 +59,13 @@ class Costs:
         )
 
     def of_tier2(self, taken: IntArray, words: Units, targets: BoolArray | None = None) -> Table:
-        """Of tier 2 on these words.
+        """Of tier 2 on these words (sentences or windows), for several policies. Shape `(policies,)`.
 
         A sentence is under way until its last target has left, and its special tokens with it; words that are no
         targets leave then at the latest.
 
-        Args:
-            taken: number of the exit of each word, counted from 0, for several policies. Shape `(policies, words)`.
-            words: what tier 2 reads: sentences or windows.
-            targets: words that need an answer; all if left out. A sentence without any costs nothing. Shape
-                `(words,)`.
-
-        Returns:
-            Shape `(policies,)`.
+        `taken`: number of the exit of each word, from 0, shape `(policies, words)`; `targets`: words that need an
+        answer, shape `(words,)`; all if left out. A sentence without any costs nothing.
         """
         some = np.flatnonzero(words.counts)
         if not len(some):

@@ -62,10 +62,7 @@ def fit_temperatures(
     """`fit_temperature` of every exit of every tier, from probabilities in place of logits.
 
     `tiers`: of each, probabilities at every exit, without another tier's evidence, shape `(rows, exits, labels)`, and
-    the truth of its rows; `was`: the temperatures that these were computed with.
-
-    Raises:
-        OptionError: no rows, arrays of other shapes, or temperatures for another number of exits.
+    the truth of its rows; `was`: the temperatures that these were computed with. An `OptionError` if they do not fit.
     """
     if [made.shape[1] for made, _ in tiers] != [len(own) for own in was]:
         raise OptionError(

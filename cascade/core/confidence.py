@@ -58,13 +58,8 @@ def probabilities(
 def evidence(probabilities: FloatArray, *, weight: float, multi_label: bool = False) -> FloatArray:
     """What one model's answer adds to another's logits, so that the two multiply (Hinton 2002: products of experts).
 
-    Args:
-        probabilities: of the model that adds. Shape `(..., labels)`.
-        weight: how much its answer counts beside the other's; at 1 as much.
-        multi_label: the labels are independent yes/no decisions.
-
-    Returns:
-        Log-probabilities, or log-odds of yes/no labels, times the weight. Same shape.
+    Log-probabilities, or log-odds of yes/no labels, times `weight`: how much the answer counts beside the other's, at 1
+    as much. Shape `(..., labels)` to the same.
     """
     sure = np.clip(probabilities, _LEAST, 1.0)
     if not _binary(probabilities, multi_label):
@@ -102,10 +97,8 @@ def answers(probabilities: FloatArray, *, multi_label: bool = False) -> IntArray
 class Measure:
     """A confidence measure, called with probabilities. Any function of the same signature serves in its place.
 
-    Attributes:
-        name: how it is written in a manifest.
-        of_labels: confidence of one distribution over labels. Shape `(rows, labels)` to `(rows,)`.
-        of_label: confidence of yes/no labels, one by one. Shape `(rows, labels)` to the same.
+    `name`: as in a manifest; `of_labels`: confidence of one distribution, shape `(rows, labels)` to `(rows,)`;
+    `of_label`: of yes/no labels, one by one, to the same shape.
     """
 
     name: str

@@ -175,14 +175,9 @@ class Predictions(_Columns[Prediction]):
 
 @dataclass(frozen=True, eq=False)
 class TagPrediction:
-    """The tags of one sentence.
+    """The tags of one sentence, one per word as the routes are; `probabilities`: shape `(words, labels)`.
 
-    Attributes:
-        tags: one per word.
-        probabilities: shape `(words, labels)`.
-        routes: one per word.
-        spans: where each word begins and ends in its text, characters; `None` where the words were given. Shape
-            `(words, 2)`.
+    `spans`: where each word begins and ends in its text, characters, shape `(words, 2)`; `None`: words were given.
     """
 
     tags: list[str]
@@ -195,13 +190,8 @@ class TagPrediction:
 class TagPredictions(_Columns[TagPrediction]):
     """The tags of a list of sentences, in its order; indexing and iterating give `TagPrediction`.
 
-    Attributes:
-        tags: a list of tags per sentence, one per word.
-        probabilities: of all words, one sentence after the other. Shape `(words, labels)`.
-        routes: indexing gives those of a sentence, `routes.words` are those of all words.
-        stats: of the whole call.
-        spans: where each word begins and ends in its text, characters; `None` where the words were given. Shape
-            `(words, 2)`.
+    `tags`: a list per sentence; `probabilities` and `spans`: of all words, one sentence after the other; `routes`:
+    indexing gives those of a sentence, `routes.words` those of all words; `stats`: of the whole call.
     """
 
     tags: list[list[str]]

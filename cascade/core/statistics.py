@@ -22,14 +22,7 @@ Samples = Sequence["float | None"]
 
 @dataclass(frozen=True)
 class Interval:
-    """A median and where the true one lies.
-
-    Attributes:
-        median: of the samples.
-        low, high: ends of the interval.
-        coverage: the probability with which an interval made like this holds the true median.
-        samples: how many there were.
-    """
+    """A median, the ends of an interval, and with which probability one made like this holds the true median."""
 
     median: float
     low: float

@@ -119,17 +119,10 @@ def aggregate(
     strategy: AggregationStrategy,
     decoder: Decoder = decoding.argmax,
 ) -> list[list[Entity]]:
-    """Entities of each text; those tagged O are left out.
+    """Entities of each text, dicts as transformers gives them; those tagged O are left out, scores are plain floats.
 
-    Args:
-        pieces: of the texts.
-        probabilities: of each piece; with `FIRST` of each word, see `PieceText.new`. Shape `(pieces or words, labels)`.
-        labels: names of the columns.
-        strategy: how pieces become entities.
-        decoder: probabilities to labels; over words where the strategy has words.
-
-    Returns:
-        A list of dicts per text, as transformers gives them; scores are plain floats.
+    `probabilities`: of each piece; with `FIRST` of each word, see `PieceText.new`. Shape `(pieces or words, labels)`;
+    `labels`: names of the columns; `decoder`: probabilities to labels; over words where the strategy has words.
     """
     by_piece, units = strategy in BY_PIECE, pieces.texts.words
     starts = np.arange(len(units)) if by_piece else np.flatnonzero(pieces.new)
@@ -178,7 +171,7 @@ def _groups(
     *,
     joined: bool,
 ) -> list[list[Entity]]:
-    """Entities of neighbouring units with one tag; unit `u` is pieces `starts[u]` to `stops[u] - 1`, joined if `joined`."""
+    """Entities of neighbouring units with one tag. Unit `u`: pieces `starts[u]` to `stops[u] - 1`."""
     texts, strings = pieces.texts, pieces.strings
     found: list[list[Entity]] = [[] for _ in range(texts.words.n_rows)]
     if not len(numbers):

@@ -26,21 +26,13 @@ class SpecialTokenLayout:
 def fit_rows(
     rows: Rows, first_lengths: IntArray, layout: SpecialTokenLayout, *, max_length: int, overlap: int
 ) -> tuple[Rows, IntArray]:
-    """Windows of long texts, shortened long pairs, everything else as it is.
+    """Windows of long texts, shortened long pairs, everything else as it is; and the old row of each new one.
 
     Every new row is three runs of its old row: up to `first_cut`, up to `second_cut`, and the rest, the second and
     third moved forward by `first_skip` and `first_skip + second_skip` tokens.
 
-    Args:
-        rows: whole rows, special tokens included.
-        first_lengths: tokens of a pair's first text, -1 for a single text; read where a pair is too long. Shape
-            `(rows,)`.
-        layout: where special tokens stand.
-        max_length: tokens of a row at most.
-        overlap: tokens that two windows of one text share; less than the room between the special tokens.
-
-    Returns:
-        The new rows, and the old row of each. Shape `(new rows,)`.
+    `first_lengths`: tokens of a pair's first text, -1 for a single text; read where a pair is too long. Shape
+    `(rows,)`; `overlap`: tokens that two windows of one text share; less than the room between the special tokens.
     """
     lengths = rows.lengths
     pair = first_lengths >= 0

@@ -75,15 +75,10 @@ def encode_words(tokenizer: Tokenizer, sentences: Iterable[Sentence]) -> Units:
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Iterable[str], *, per_piece: bool) -> TextWords:
-    """Encode whole texts, in which the tokenizer finds the words.
+    """Encode whole texts, in which the tokenizer finds the words; an `InputError` tells where something is no string.
 
-    Args:
-        tokenizer: a word of more pieces than its rows have room for loses the last ones; texts are not cut.
-        texts: any strings; lone surrogates are read as U+FFFD, and no offset moves.
-        per_piece: every piece is a unit; otherwise the words of the pre-tokenizer are.
-
-    Raises:
-        InputError: no list of texts, or a text that is no string, with its position.
+    Lone surrogates are read as U+FFFD, and no offset moves. Texts are not cut, but a word of more pieces than a row has
+    room for loses the last ones. `per_piece`: every piece is a unit; otherwise the words of the pre-tokenizer are.
     """
     check_texts(texts)
     every = list(texts)

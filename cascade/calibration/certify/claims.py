@@ -49,10 +49,7 @@ class MaxDrop(_Bound):
     """Accuracy may be at most so much below that of tier 2 at full depth, 0.01 being a point.
 
     Tested is harm: the cascade answers wrongly where full depth is right. drop = P(harm) - P(gain) <= P(harm).
-
-    Attributes:
-        two_sided: test instead that right and wrong differ at all (harm or gain), which bounds the change of accuracy
-            in either direction.
+    `two_sided`: test instead that right and wrong differ at all, which bounds the change in either direction.
     """
 
     two_sided: bool = field(default=False, kw_only=True)

@@ -77,14 +77,10 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Certified(Outcome):
-    """Something was certified.
+    """Something was certified: the step of this `number`, with its figures.
 
-    Attributes:
-        number: of the step that is taken.
-        figures: of it.
-        disagreement_upper: upper limit of its disagreement with full depth, valid for all settings of the path at once.
-        run: what it answered on the testing share.
-        classes: events and examples of each class, where classes count separately.
+    `disagreement_upper`: limit of its disagreement with full depth, valid for all settings of the path at once; `run`:
+    its answers on the testing share; `classes`: events and examples of each class, where these count separately.
     """
 
     number: int
@@ -106,11 +102,9 @@ class Certified(Outcome):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Refused(Outcome):
-    """Nothing was certified.
+    """Nothing was certified. `why`: a sentence without a full stop.
 
-    Attributes:
-        why: a sentence without a full stop.
-        examples_needed: in all, the choosing share too, as far as these can tell; `None` where no number would do.
+    `examples_needed`: in all, the choosing share too, as far as these can tell; `None` where no number would do.
     """
 
     why: str

@@ -32,13 +32,9 @@ FLOOR = 0.5  # of the bound, that a cap or a blend may lose wherever tier 1 and 
 
 @dataclass(frozen=True)
 class PathGrid:
-    """Which paths are tried.
+    """Which paths are tried: by how many `risks` they are compared, and how many `steps` they have at most.
 
-    Attributes:
-        risks: thresholds of risk, while paths are compared.
-        steps: settings on the path, at most.
-        ratios: of the risk that is taken in tier 1 to that at exits.
-        blends: how much tier 1's answer may count beside tier 2's.
+    `ratios`: of the risk in tier 1 to that at exits; `blends`: how much tier 1's answer may count beside tier 2's.
     """
 
     risks: int = 48

@@ -39,24 +39,20 @@ def calibrate_sentences(
     grid: WordGrid = GRID,
     progress: Stages = no_progress,
 ) -> Certified | Refused:
-    """Find the cheapest setting of a tagger that can be certified.
+    """Find the cheapest setting of a tagger that can be certified; its policies but for the decoder do not count.
 
     Args:
-        tagger: whose tiers and decoder these are; its other policies do not count.
+        tagger: whose tiers and decoder these are.
         sentences: lists of words, drawn as those will be that the claim is about. Empty ones and copies are left out.
         tags: the right tags, one per word; `None` where nobody knows.
-        claim: what, and how surely, about sentences.
+        claim: about sentences; one that cannot be made about these is an `OptionError`.
         seed: of the split: 30 % of the sentences, 500 at most, choose a path, the others test it.
         grid: what is replayed on them.
         progress: of each stage of the work.
 
     Returns:
-        What was certified, or why nothing was. Sentences are numbered as given, from 0; `seconds` of the figures are
-        measured, per sentence, in turns with full depth.
-
-    Raises:
-        OptionError: a claim that cannot be made about a tagger, or one about right answers without tags.
-        DataError: too few sentences with words, or tags that are not one per word or unknown to the model.
+        What was certified, or why nothing was, with sentences numbered as given, from 0; seconds are measured, per
+        sentence, in turns with full depth. Too few sentences, or tags that do not fit, are a `DataError`.
     """
     _check(claim, labelled=tags is not None)
     if tags is not None:

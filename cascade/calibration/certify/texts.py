@@ -46,20 +46,15 @@ def calibrate_texts(
     Args:
         classifier: whose tiers these are.
         texts: texts or pairs, drawn as those will be that the claim is about. Copies are left out.
-        truth: number of the label of each, shape `(texts,)`, or zeros and ones per label, shape `(texts, labels)`;
-            `None` where nobody knows.
-        claim: what, and how surely.
+        truth: number of the label of each, shape `(texts,)`, or zeros and ones per label, shape `(texts, labels)`.
+        claim: what, and how surely; it needs labels or an `OptionError` says so.
         seed: of the split: a fifth of the texts, 5,000 at most, chooses a path, the others test it.
         tuned: whose thresholds are chosen.
         progress: of each stage of the work.
 
     Returns:
         What was certified, or why nothing was, with texts numbered as given; and what the tiers say about the distinct
-        ones.
-
-    Raises:
-        OptionError: a claim that needs labels where there are none.
-        DataError: fewer distinct texts than it takes to choose anything.
+        ones. Fewer of these than it takes to choose anything are a `DataError`.
     """
     check_labels(claim, labelled=truth is not None)
     kept = distinct(texts)

@@ -42,8 +42,7 @@ def within_budget(pipeline: Classifier | Tagger, items: Sequence[Any], share: fl
 def within_latency(pipeline: Classifier | Tagger, items: Sequence[Any], seconds: float) -> Plain:
     """The threshold that defers most while an item costs at most so many seconds on average, measured here.
 
-    Raises:
-        OptionError: a time that is none, or one that even the first tier alone exceeds.
+    A time that is none, or one that even the first tier alone exceeds, is an `OptionError`.
     """
     if not 0 < seconds < math.inf:
         raise OptionError(f"the latency must be above 0 seconds and finite, got {seconds!r}; 0.005 is 5 ms")

@@ -55,17 +55,11 @@ def choose_tagger(
 ) -> Operated:
     """Choose a router, windows, an exit policy and a blend.
 
-    Args:
-        tagger: whose tiers and decoder these are.
-        sentences: lists of words; those too long for a tier are left out of the replay, not of what is run.
-        tags: the right tags, one per word.
-        max_drop: what may be lost against tier 2 at full depth.
-        f1: of entity F1, not of word accuracy. The replay knows accuracy only; points are run on F1.
-        grid: `WordGrid()` if left out.
-        progress: of each stage of the work.
+    Sentences that are too long for a tier are left out of the replay, not of what is run. The replay knows word
+    accuracy only; with `f1` points are run on entity F1, and tags that are not BIO are an `OptionError`. `max_drop`:
+    what may be lost against tier 2 at full depth.
 
     Raises:
-        OptionError: entity F1 of tags that are not BIO.
         DataError: no sentence with words that fits both tiers, or tags that do not fit.
     """
     if f1:

@@ -29,12 +29,9 @@ Table = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Grid:
-    """Which points are replayed. Thresholds lie at quantiles of the scores, in gaps between them.
+    """How many thresholds are replayed at most, at quantiles of the scores, in gaps between them.
 
-    Attributes:
-        deferral: deferral thresholds at most; `defer_none` and `defer_all` come on top.
-        exits: exit thresholds at most; `never` comes on top.
-        caps: also with a cap after every exit.
+    `defer_none`, `defer_all` and `never` come on top; `caps`: also with a cap after every exit.
     """
 
     deferral: int = 256
@@ -69,19 +66,12 @@ def choose(
 ) -> Point:
     """The cheapest point whose accuracy on the examples is at least full-depth tier 2's less `max_drop`.
 
-    There always is one: tier 2 at full depth. Where no cascade pays, `router` is `defer_all`.
+    There always is one: tier 2 at full depth. Where no cascade pays, `router` is `defer_all`. Texts without labels are
+    an `OptionError`.
 
-    Args:
-        answers: what the tiers say about labelled texts.
-        max_drop: in accuracy, 0.005 being half a point.
-        grid: `Grid()` if left out.
-        per_exit: go on from there with a threshold per exit, one exit after the other (coordinate descent). More to
-            choose means more that fits these examples only.
-        blends: how much tier 1's answer may count beside tier 2's; the cheapest of them is taken.
-        tuned: whose thresholds are chosen.
-
-    Raises:
-        OptionError: a bound outside [0, 1], or texts without labels.
+    `per_exit`: go on from there with a threshold per exit, one exit after the other (coordinate descent). More to
+    choose means more that fits these examples only. `blends`: how much tier 1's answer may count beside tier 2's; the
+    cheapest of them is taken. `tuned`: whose thresholds are chosen.
     """
     max_drop = check_share("max_drop", max_drop, "0.005 is half a point")
     found = []

@@ -83,14 +83,11 @@ def replay_words(
     """The points of a grid that may be worth choosing, cheapest first.
 
     Args:
-        answers: sentences that fit both tiers, with costs.
+        answers: sentences that fit both tiers, with costs; anything else is an `OptionError`.
         goal: number of the label of each word that counts as right; -1 is never right. Shape `(words,)`.
         max_drop: points that lose more are left out, and so are those that another of the same kind beats.
         grid: `WordGrid()` if left out.
         progress: called with the number of words that tier 2 read, whenever it has.
-
-    Raises:
-        OptionError: no words, or labels or costs that do not fit.
     """
     check_share("max_drop", max_drop, "0.02 is two points")
     words, grid = answers.words, grid or WordGrid()

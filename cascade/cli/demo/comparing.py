@@ -26,13 +26,8 @@ FASTER = 1.05  # ratio from which the cascade counts as faster
 class Comparison:
     """The second tier alone at full depth, and the cascade, on the same sentences or words.
 
-    Attributes:
-        unit: "sentence" or "word".
-        count: units.
-        full_seconds, cascade_seconds: medians over alternating repetitions.
-        agree: units with the same answer.
-        deferred: units that tier 1 handed to tier 2.
-        full_right, cascade_right: answers equal to the label; `None` where there are no labels.
+    Seconds are medians over alternating repetitions; `full_right` and `cascade_right` are `None` where there are no
+    labels.
     """
 
     unit: str

@@ -33,15 +33,11 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Lines:
-    """What lines hold. Make one with `labels`, `tags` or `entities`.
+    """What lines hold: their keys beside the number. Make one with `labels`, `tags` or `entities`.
 
-    Attributes:
-        keys: beside the number of the line.
-        read: what the model reads of an example; `None` where the example could not be read.
-        answer: an answer for each of these, in order; calls its second argument with statistics as they come.
-        values: the keys of an example's line with their values.
-        tiers: the tier of each unit of an answer.
-        unit: what a unit is, where it is not the row.
+    `read`: what the model reads of an example; `None` where that could not be read; `answer`: an answer for each of
+    these, in order, calls its second argument with statistics as they come; `values`: of an example's line, by key;
+    `tiers`: of each unit of an answer; `unit`: what a unit is, where it is not the row.
     """
 
     keys: tuple[str, ...]

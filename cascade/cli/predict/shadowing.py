@@ -27,8 +27,7 @@ def watch(
 ) -> Monitor[Any] | None:
     """The monitor that `--shadow`, `--max-disagreement` and `--on-alarm` ask for; it warns once there is an alarm.
 
-    Raises:
-        OptionError: options that need or exclude each other (`--aggregation-strategy` too), or an impossible value.
+    Options that need or exclude each other (`--aggregation-strategy` too) are an `OptionError`.
     """
     if share is None:
         for name, other in (("--max-disagreement", bound), ("--on-alarm", on_alarm)):
