@@ -14,8 +14,6 @@ from transformers.utils.hub import cached_file
 
 from cascade.exceptions import OptionError
 
-__all__ = ["byte_level_parts", "last_whole", "load_tokenizer_text", "spaced"]
-
 VOCABULARIES = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 
 

@@ -25,8 +25,6 @@ from cascade.training.recipes.self_sample import SelfSampleOptions, train_self_s
 from cascade.training.split import hold_out
 from cascade.training.task import CLASSIFICATION, TAGGING, Task
 
-__all__ = ["main", "train"]
-
 
 @click.group(name="cascade-train", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="cascade-train")

@@ -20,8 +20,6 @@ from cascade.exceptions import OptionError
 from cascade.training.checkpoint import last_whole
 from cascade.training.data.encoding import TrainingRows
 
-__all__ = ["Collate", "LengthGroups", "LoopOptions", "Loss", "Metrics", "run_loop"]
-
 Loss = Callable[[Tensor, dict[str, Tensor]], Tensor]
 """From a model's logits and the batch to one loss."""
 

@@ -13,8 +13,6 @@ from cascade.training.data.examples import Columns, TagColumns
 from cascade.training.run import Run
 from cascade.training.task import CLASSIFICATION, TASKS, Task
 
-__all__ = ["chosen", "layer_weights", "numbers", "report", "run_of", "shared", "task_option", "text_columns"]
-
 Command = Callable[..., None]
 
 

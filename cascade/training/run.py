@@ -25,8 +25,6 @@ from cascade.training.loop import LoopOptions
 from cascade.training.models.backbone import ExitBackbone
 from cascade.training.task import CLASSIFICATION, Task
 
-__all__ = ["Run", "publish"]
-
 TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
 

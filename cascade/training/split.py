@@ -14,8 +14,6 @@ from cascade.exceptions import OptionError
 from cascade.text.reading import read_examples
 from cascade.training.task import CLASSIFICATION, TAGGING, Task
 
-__all__ = ["hold_out"]
-
 
 def hold_out(
     file: Path, *, share: float, kept: Path, held_out: Path, seed: int = 1, task: Task = CLASSIFICATION

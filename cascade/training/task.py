@@ -12,8 +12,6 @@ from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.students import Static, StaticTagger
 from cascade.training.models.tagging import MultiExitTagger
 
-__all__ = ["CLASSIFICATION", "TAGGING", "TASKS", "Task"]
-
 
 @dataclass(frozen=True)
 class Task:

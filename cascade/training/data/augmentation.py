@@ -15,8 +15,6 @@ import numpy.typing as npt
 from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 
-__all__ = ["Augmentation", "neighbours"]
-
 
 @dataclass(frozen=True)
 class Augmentation:

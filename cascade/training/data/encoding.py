@@ -26,8 +26,6 @@ from cascade.text.word_encoding import encode_words
 from cascade.training.data.examples import Examples
 from cascade.training.models.config import default_names
 
-__all__ = ["NO_LABEL", "Pad", "TrainingRows", "encode_sentences", "encode_texts", "tokenizer_of"]
-
 NO_LABEL = -100  # of units without a label, and of tokens that are no word's first
 
 

@@ -12,9 +12,6 @@ from typing import Any, TypeAlias
 from cascade.exceptions import DataError, MissingExtraError, OptionError
 from cascade.text.reading import Columns, TagColumns, read_examples
 
-__all__ = ["Columns", "Examples", "Item", "TagColumns", "cropped", "has_entities", "joined", "label_names"]
-__all__ += ["read_sentences", "read_texts"]
-
 Item: TypeAlias = "str | tuple[str, str] | list[str]"
 """A text, a pair of texts, or a sentence as a list of words."""
 

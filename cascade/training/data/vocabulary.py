@@ -21,8 +21,6 @@ from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 from cascade.training.models.backbone import ExitBackbone
 
-__all__ = ["prune", "prune_model", "shrink_embedding"]
-
 CONTINUATION = "##"
 
 

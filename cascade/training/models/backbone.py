@@ -32,8 +32,6 @@ from cascade.training.models.config import (
 )
 from cascade.training.models.families import family_of, max_length
 
-__all__ = ["ExitBackbone"]
-
 Model = TypeVar("Model", bound="ExitBackbone")
 
 

@@ -11,20 +11,6 @@ from transformers import AutoConfig, PretrainedConfig
 from cascade.exceptions import DataError, OptionError
 from cascade.training.models.families import FAMILIES
 
-__all__ = [
-    "CLASSIFICATION",
-    "MULTI_LABEL",
-    "SINGLE_LABEL",
-    "TAGGING",
-    "check_labels",
-    "default_names",
-    "load_config",
-    "name_labels",
-    "named_labels",
-    "read_exits",
-    "without_pooler",
-]
-
 CLASSIFICATION, TAGGING = "text-classification", "token-classification"
 SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
 

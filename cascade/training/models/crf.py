@@ -15,8 +15,6 @@ from cascade.core.checks import check_whole
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 
-__all__ = ["Chain", "fit_crf"]
-
 LOWEST = -1e4  # stands for log 0, as in `cascade.policies.viterbi`
 TINY = 1e-300  # the smallest sum of probabilities whose logarithm is taken
 DIGITS = 4  # that are kept: what lies below changes no answer and fills the manifest

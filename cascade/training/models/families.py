@@ -13,8 +13,6 @@ from torch import nn
 
 from cascade.exceptions import OptionError
 
-__all__ = ["FAMILIES", "Family", "LayerParts", "family_of", "max_length", "position_offset"]
-
 
 @dataclass(frozen=True)
 class LayerParts:

@@ -15,8 +15,6 @@ from cascade.training.models.backbone import ExitBackbone
 from cascade.training.models.config import CLASSIFICATION, MULTI_LABEL, SINGLE_LABEL
 from cascade.training.models.families import FAMILIES
 
-__all__ = ["ExitHead", "MultiExitModel", "pool"]
-
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
     """One vector per row. Shapes `(rows, longest, width)`, `(rows, longest)` -> `(rows, width)`.

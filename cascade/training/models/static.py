@@ -15,16 +15,6 @@ from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
-__all__ = [
-    "StaticConfig",
-    "StaticForSequenceClassification",
-    "StaticForTokenClassification",
-    "StaticTaggerConfig",
-    "neighbourhoods",
-    "side_by_side",
-    "with_zero",
-]
-
 
 class StaticConfig(PretrainedConfig):
     """Sizes of a static first tier.

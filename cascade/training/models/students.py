@@ -23,8 +23,6 @@ from cascade.training.models.static import (
     StaticTaggerConfig,
 )
 
-__all__ = ["Static", "StaticTagger", "Student", "Transformer", "principal_components"]
-
 
 @dataclass(frozen=True)
 class Static:

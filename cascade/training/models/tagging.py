@@ -16,8 +16,6 @@ from transformers import AutoModelForTokenClassification, PretrainedConfig, PreT
 from cascade.training.models.backbone import ExitBackbone
 from cascade.training.models.config import TAGGING
 
-__all__ = ["MultiExitTagger"]
-
 
 class MultiExitTagger(ExitBackbone):
     """A backbone whose every exit layer has a linear head on each token's state (SENTEE and TOKEE, ACL 2021)."""

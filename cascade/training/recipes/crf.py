@@ -21,8 +21,6 @@ from cascade.training.data.examples import Examples, TagColumns, has_entities, j
 from cascade.training.models.crf import fit_crf
 from cascade.training.recipes.units import ENTITY_F1
 
-__all__ = ["CrfOptions", "train_crf"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class CrfOptions:

@@ -18,8 +18,6 @@ from cascade.training.recipes.units import UnitMetrics, unit_logits
 from cascade.training.run import Run
 from cascade.training.task import TAGGING
 
-__all__ = ["ExitsOptions", "train_exits"]
-
 
 @dataclass(frozen=True)
 class ExitsOptions:

@@ -24,8 +24,6 @@ from cascade.training.recipes.objectives import divergence, supervised
 from cascade.training.recipes.units import UnitMetrics, over_units, per_row, unit_logits
 from cascade.training.run import Run
 
-__all__ = ["FirstTierOptions", "teacher_logits", "train_first_tier"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class FirstTierOptions:

@@ -12,9 +12,6 @@ from torch import Tensor
 
 from cascade.exceptions import OptionError
 
-__all__ = ["Detached", "Distilled", "EarlierExits", "Joint", "LastExit", "Objective"]
-__all__ += ["check_weights", "divergence", "supervised"]
-
 
 class Objective(ABC):
     """What one run of training minimises.

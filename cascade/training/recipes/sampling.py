@@ -19,8 +19,6 @@ from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.training.data.encoding import Pad
 
-__all__ = ["ExitRanges", "PadWithExits", "exit_numbers", "token_layers"]
-
 
 @dataclass(frozen=True)
 class ExitRanges:

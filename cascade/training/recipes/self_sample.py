@@ -30,8 +30,6 @@ from cascade.training.recipes.units import ENTITY_F1, UnitMetrics, over_units, p
 from cascade.training.run import Run
 from cascade.training.task import TAGGING
 
-__all__ = ["SelfSampleOptions", "train_self_sample"]
-
 TOKEN_EXIT = "token_exit"  # noqa: S105  # a metric's name, no secret
 
 

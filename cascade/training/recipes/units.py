@@ -20,8 +20,6 @@ from cascade.text.entity_f1 import entity_f1
 from cascade.training.data.encoding import NO_LABEL, Pad, TrainingRows
 from cascade.training.models.backbone import ExitBackbone
 
-__all__ = ["ENTITY_F1", "UnitMetrics", "over_units", "per_row", "tag_f1", "unit_logits"]
-
 ENTITY_F1 = "entity_f1"
 
 
