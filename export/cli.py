@@ -96,7 +96,8 @@ def export(
     from transformers.utils import logging
 
     from cascade.policies.routing import Threshold
-    from cascade.training.data.examples import Columns, TagColumns, read_sentences, read_texts
+    from cascade.text.reading import Columns, TagColumns
+    from cascade.training.data.examples import read_sentences, read_texts
     from cascade_export.checkpoints import task_of
     from cascade_export.export import STEPS, export_bundle
     from cascade_export.options import CardOptions, ExportOptions

@@ -11,8 +11,8 @@ import click
 
 from cascade._version import __version__
 from cascade.core.console import finish
+from cascade.text.reading import TagColumns
 from cascade.training.data.augmentation import Augmentation
-from cascade.training.data.examples import TagColumns
 from cascade.training.loop import LoopOptions
 from cascade.training.models.students import Static, StaticTagger, Student, Transformer
 from cascade.training.options import chosen, numbers, report, run_of, shared, task_option, text_columns

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cascade.training.data.examples import Columns, TagColumns
+from cascade.text.reading import Columns, TagColumns
 from cascade.training.run import Run
 from cascade.training.task import CLASSIFICATION, TASKS, Task
 

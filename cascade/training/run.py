@@ -19,8 +19,9 @@ from transformers.utils.hub import cached_file
 from cascade.core.files import staged
 from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
+from cascade.text.reading import Columns, TagColumns
 from cascade.training.checkpoint import byte_level_parts
-from cascade.training.data.examples import Columns, Examples, TagColumns, joined
+from cascade.training.data.examples import Examples, joined
 from cascade.training.loop import LoopOptions
 from cascade.training.models.backbone import ExitBackbone
 from cascade.training.task import CLASSIFICATION, Task

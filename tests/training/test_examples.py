@@ -13,16 +13,8 @@ import pytest
 from pyarrow import parquet
 
 from cascade.exceptions import CascadeError, DataError
-from cascade.training.data.examples import (
-    Columns,
-    Examples,
-    TagColumns,
-    cropped,
-    joined,
-    label_names,
-    read_sentences,
-    read_texts,
-)
+from cascade.text.reading import Columns, TagColumns
+from cascade.training.data.examples import Examples, cropped, joined, label_names, read_sentences, read_texts
 from tests.training.commands import write
 
 CLASSES = datasets.ClassLabel(names=["negative", "positive"])

@@ -17,7 +17,8 @@ from cascade.pipelines.tagger import Tagger
 from cascade.policies import decoding
 from cascade.policies.decoding import Crf, Decoder, MeanField, Viterbi, argmax
 from cascade.text.entity_f1 import entity_f1
-from cascade.training.data.examples import Examples, TagColumns, has_entities, joined, read_sentences
+from cascade.text.reading import TagColumns
+from cascade.training.data.examples import Examples, has_entities, joined, read_sentences
 from cascade.training.models.crf import fit_crf
 from cascade.training.recipes.units import ENTITY_F1
 
