@@ -1,6 +1,32 @@
-"""Settings for all tests: hypothesis measures no time, because a loaded machine is no fault of the code."""
+"""What all tests share. Hypothesis measures no time, because a loaded machine is no fault of the code."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
 from hypothesis import settings
 
-settings.register_profile("cascade", deadline=None, print_blob=True)
+if TYPE_CHECKING:
+    from cascade import Classifier, Tagger
+
+settings.register_profile("cascade", deadline=None, print_blob=True, max_examples=25)
 settings.load_profile("cascade")
+
+
+@pytest.fixture(scope="session")
+def clf(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """The toy bundle for texts, of three labels."""
+    from cascade import Classifier
+    from tests.models.toy import toy_bundle
+
+    return Classifier.from_pretrained(toy_bundle(tmp_path_factory.mktemp("toys") / "sentiment").folder, threads=1)
+
+
+@pytest.fixture(scope="session")
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> Tagger:
+    """The toy bundle for words."""
+    from cascade import Tagger
+    from tests.models.toy_tags import tag_bundle
+
+    return Tagger.from_pretrained(tag_bundle(tmp_path_factory.mktemp("toys") / "tags").folder, threads=1)

@@ -81,9 +81,7 @@ def test_shows_both_bundles(run: Command, models: Path) -> None:
 
 def test_no_bundles(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    done = run("demo")
-    assert done.status == 2
-    assert done.err == (
+    assert run.refused("demo") == (
         "Error: the demo needs models/sentiment, models/intents or models/pos, found none; "
         "run it from the root of the repository, or give the folder with --models DIR\n"
     )
@@ -93,9 +91,8 @@ def test_bundle_of_other_labels(run: Command, models: Path, monkeypatch: pytest.
     monkeypatch.setattr(
         "cascade.cli.demo.command.Classifier.from_pretrained", lambda folder, threads: FakeClassifier(labels=("0", "1"))
     )
-    done = run("demo", "--models", str(models))
-    assert done.status == 2
-    assert "must know the labels of the demo's sentences, lacks: negative, positive;" in done.err
+    said = run.refused("demo", "--models", models)
+    assert "must know the labels of the demo's sentences, lacks: negative, positive;" in said
 
 
 TEXTS = [
@@ -125,14 +122,7 @@ def test_compare(factor: float, begin: str) -> None:
     assert answers.labels == full.labels == ["positive", "positive", "negative"]
     assert [route.tier for route in answers.routes] == [1, 2, 1]
     assert comparison == Comparison(
-        unit="sentence",
-        count=3,
-        full_seconds=4.0,
-        cascade_seconds=factor,
-        agree=3,
-        deferred=1,
-        full_right=2,
-        cascade_right=2,
+        "sentence", 3, full_seconds=4, cascade_seconds=factor, agree=3, deferred=1, full_right=2, cascade_right=2
     )
     assert comparison.verdict().startswith(begin)
     assert comparison.verdict().endswith(
@@ -168,9 +158,7 @@ def test_tags_words_where_there_is_a_tagger(run: Command, models: Path) -> None:
 
 def test_a_classifier_in_the_place_of_the_tagger(run: Command, tmp_path: Path) -> None:
     toy_bundle(tmp_path / "pos")
-    done = run("demo", "--models", str(tmp_path))
-    assert done.status == 2
-    assert "Tagger must have a bundle for token-classification" in done.err
+    assert "Tagger must have a bundle for token-classification" in run.refused("demo", "--models", tmp_path)
 
 
 def test_words_above_tags_above_depths() -> None:

@@ -154,8 +154,4 @@ def test_json(run: Command, folder: Path) -> None:
 
 def test_a_flipped_byte(run: Command, folder: Path) -> None:
     (folder / "tier2/embed.onnx").write_bytes(b"x")
-    done = run("inspect", str(folder))
-    assert (done.status, done.out) == (2, "")
-    assert done.err.startswith("Error: ")
-    assert "tier2/embed.onnx was altered" in done.err
-    assert done.err.count("\n") == 1
+    assert "tier2/embed.onnx was altered" in run.refused("inspect", folder)

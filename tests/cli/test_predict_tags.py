@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,11 @@ import pytest
 
 from cascade.bundle.opening import Bundle, find_bundle
 from cascade.cli.predict.lines import Writer, entities, tags
+from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.text.entities import AggregationStrategy
 from cascade.text.reading import Example
 from tests.models.cli import Command
-from tests.models.toy import toy_bundle
-from tests.models.toy_tags import tag_bundle
 
 SENTENCES = [["the", "film", "is", "good"], [], ["goodfilm", "\u200b", "שלום"]]
 TOKENS = "".join(json.dumps({"id": 1, "tokens": sentence}) + "\n" for sentence in SENTENCES)
@@ -25,13 +25,8 @@ TEXTS = ["the film is good!", "", "  café goodfilm"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tag_bundle(tmp_path_factory.mktemp("bundles") / "tags").folder)
-
-
-@pytest.fixture(scope="module")
-def tagger(folder: str) -> Tagger:
-    return Tagger.from_pretrained(folder, threads=1)
+def folder(tagger: Tagger) -> str:
+    return str(tagger.bundle.folder)
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -114,9 +109,7 @@ def test_policies(run: Command, folder: str) -> None:
 
 def test_bad_lines(run: Command, folder: str) -> None:
     broken = '{"tokens": ["the"]}\n{"tokens": "film"}\n{"tokens": ["film"]}\n'
-    done = run("predict", folder, "--format", "jsonl", stdin=broken)
-    assert done.status == 2
-    assert done.err == (
+    assert run.refused("predict", folder, "--format", "jsonl", stdin=broken) == (
         "Error: standard input, line 2: column 'tokens' must be a list of words, got str ('film'); "
         "correct the line, or have bad lines skipped\n"
     )
@@ -166,19 +159,14 @@ def test_any_word_and_any_text(run: Command, folder: str) -> None:
     ],
 )
 def test_bad_use_is_one_line(run: Command, folder: str, arguments: tuple[str, ...], message: str) -> None:
-    done = run("predict", folder, *arguments, stdin="good\n")
-    assert (done.status, done.out) == (2, "")
-    assert done.err.count("\n") == 1
-    with pytest.raises(ValueError, match=message):
-        raise ValueError(done.err)
+    assert re.search(message, run.refused("predict", folder, *arguments))
 
 
 @pytest.mark.parametrize("option", ["--tokens-column", "--aggregation-strategy"])
-def test_options_of_taggers_with_a_classifier(run: Command, tmp_path: Path, option: str) -> None:
-    folder = str(toy_bundle(tmp_path / "sentiment").folder)
-    done = run("predict", folder, option, "max", stdin="good\n")
-    assert done.status == 2
-    assert f"{option} must be used with taggers, but {folder} is a classifier; leave it out" in done.err
+def test_options_of_taggers_with_a_classifier(run: Command, clf: Classifier, option: str) -> None:
+    folder = clf.bundle.folder
+    said = run.refused("predict", folder, option, "max")
+    assert f"{option} must be used with taggers, but {folder} is a classifier; leave it out" in said
 
 
 @pytest.mark.parametrize(("strategy", "words"), [(None, True), (None, False), ("simple", False)])

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade.core.rows import Rows, Units, offsets_of, ranges
+from tests.models.kinds import arrays_of
 from tests.models.toy_tagging import sentences_of
 
 PIECES = st.lists(st.lists(st.integers(1, 3), max_size=5), max_size=6)
@@ -35,15 +36,7 @@ def check(words: Units) -> None:
     assert (words.first_token[1:] >= (words.first_token + words.n_tokens)[:-1]).all()
     assert (words.rows.offsets[words.row_of] <= words.first_token).all()
     assert (words.first_token + words.n_tokens <= words.rows.offsets[words.row_of + 1]).all()
-    for array in (
-        words.first_token,
-        words.n_tokens,
-        words.offsets,
-        words.rows.ids,
-        words.rows.types,
-        words.rows.offsets,
-    ):
-        assert array.dtype == np.int64
+    assert {array.dtype for array in arrays_of(words)} == {np.dtype(np.int64)}
 
 
 def test_ranges_worked_example() -> None:
@@ -74,18 +67,6 @@ def test_worked_example() -> None:
     prefixes, suffixes = words.special(np.arange(3))
     np.testing.assert_array_equal(prefixes, [1, 2, 1])
     np.testing.assert_array_equal(suffixes, [1, 0, 1])
-
-
-def test_spans_worked_example() -> None:
-    spans = example().spans(np.array([2, 0, 1, 2]), np.array([3, 0, 2, 2]), np.array([4, 2, 2, 4]))
-    check(spans)
-    assert read(spans) == [
-        ([1], [[40, 41, 42]], [2]),
-        ([1], [[10, 11], [20]], [2]),
-        ([1, 2], [], []),
-        ([1], [[30], [40, 41, 42]], [2]),
-    ]
-    np.testing.assert_array_equal(spans.rows.types[:5], [7, 9, 10, 11, 13])
 
 
 def test_tokens_between_words_stay_between_them() -> None:

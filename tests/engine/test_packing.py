@@ -70,17 +70,6 @@ def test_indices_equal_a_loop(lengths: list[int], heads: int) -> None:
     }
 
 
-@given(LENGTHS, st.integers(1, 4), st.integers(-3, 3))
-def test_gather_then_scatter_is_the_identity(lengths: list[int], heads: int, offset: int) -> None:
-    packing = Packing.of(np.array(lengths, dtype=np.int64), heads=heads)
-    hidden = np.arange(sum(lengths) * heads * 2, dtype=np.float32).reshape(-1, heads, 2)
-    grid = hidden.reshape(-1, 2)[packing.array("head_gather")]
-    np.testing.assert_array_equal(grid.reshape(-1, 2)[packing.array("head_scatter")], hidden)
-    positions = packing.position_ids(offset)
-    assert positions.dtype == np.int64
-    assert positions.tolist() == [place + offset for length in lengths for place in range(length)]
-
-
 def test_feeds_are_made_once_and_by_name() -> None:
     packing = Packing.of(np.array([2, 1]), heads=2)
     feeds = packing.feeds(["hidden", "bias", "firsts"])

@@ -40,7 +40,6 @@ from tests.models.kinds import (
     Pooled,
     arrays_of,
     assert_equal,
-    join,
     one_by_one,
 )
 from tests.models.toy import LAYERS, Toy, batch_of
@@ -98,20 +97,6 @@ def test_neighbours_change_nothing(
     tier2 = kind.toy(seed).tier2(exit_policy=policy, together=together, position_offset=2, **options)
     for tier in (tier1, tier2):
         assert_equal(tier.score(units), one_by_one(tier, units))
-
-
-@given(PIECES, BATCHING, WITH_POLICY, st.randoms(use_true_random=False))
-def test_order_changes_nothing(
-    pieces: list[list[int]], batching: BatchingPolicy, chosen: tuple[Kind, ExitPolicy], random: Any
-) -> None:
-    kind, policy = chosen
-    units = kind.units(pieces)
-    order = np.array(random.sample(range(len(pieces)), len(pieces)), dtype=np.int64)
-    moved = units.select(order)
-    places = [np.arange(units.offsets[row], units.offsets[row + 1]) for row in order]
-    numbers = np.concatenate([np.empty(0, dtype=np.int64), *places])
-    for tier in (kind.toy().tier1(batching=batching), kind.toy().tier2(batching=batching, exit_policy=policy)):
-        assert_equal(join([tier.score(units)], numbers), tier.score(moved))
 
 
 @given(PIECES, BATCHING, st.booleans(), st.sampled_from(OF_TEXTS))

@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,16 +35,24 @@ class Command:
     capture: pytest.CaptureFixture[str]
     monkeypatch: pytest.MonkeyPatch
 
-    def __call__(self, *arguments: str, stdin: str | bytes = "") -> Done:
+    def __call__(self, *arguments: str | Path, stdin: str | bytes = "") -> Done:
         raw = stdin.encode() if isinstance(stdin, str) else stdin
         self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8"))
         self.capture.readouterr()
         with pytest.raises(SystemExit) as end:
-            main(arguments)
+            main(list(map(str, arguments)))
         seen = self.capture.readouterr()
         status = end.value.code
         assert isinstance(status, int)
         return Done(status, seen.out, seen.err)
+
+    def refused(self, *arguments: str | Path, stdin: str | bytes = "good\n") -> str:
+        """What is said, in one line, by a command that ends with an error."""
+        done = self(*arguments, stdin=stdin)
+        assert (done.status, done.out) == (2, "")
+        assert done.err.startswith("Error: ")
+        assert done.err.count("\n") == 1
+        return done.err
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from cascade.policies.exits import AtExit, never
 from cascade.policies.routing import Threshold, defer_all, defer_none
 from tests.models.certificates import certificate_of
 from tests.models.toy import SENTENCES, toy_bundle
-from tests.models.toy_tags import tag_bundle
 
 WORDS = " ".join(SENTENCES).split()
 BUFFERS = StreamOptions(buffer_size=10, look_ahead=20)
@@ -36,18 +35,6 @@ def texts_of(count: int, seed: int = 0) -> list[str]:
 
 TEXTS = texts_of(200)
 SPLIT = [text.split() for text in TEXTS]
-
-
-@pytest.fixture(scope="module")
-def clf(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    bundle = toy_bundle(tmp_path_factory.mktemp("bundles") / "sentiment")
-    return Classifier.from_pretrained(bundle.folder, threads=1)
-
-
-@pytest.fixture(scope="module")
-def tagger(tmp_path_factory: pytest.TempPathFactory) -> Tagger:
-    bundle = tag_bundle(tmp_path_factory.mktemp("bundles") / "tags")
-    return Tagger.from_pretrained(bundle.folder, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -83,31 +70,23 @@ def same(answers: list[Any], others: list[Any]) -> None:
         assert type(one) is type(other)
         np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-5)
         if isinstance(one, Prediction):
-            assert (one.label, one.route.tier, one.route.exit_layer) == (
-                other.label,
-                other.route.tier,
-                other.route.exit_layer,
-            )
+            assert one.label == other.label
+            assert (one.route.tier, one.route.exit_layer) == (other.route.tier, other.route.exit_layer)
         else:
             assert one.tags == other.tags
             np.testing.assert_array_equal(one.routes.tier, other.routes.tier)
             np.testing.assert_array_equal(one.spans, other.spans)
 
 
-def test_answers_of_a_classifier_stay_the_same(clf: Classifier) -> None:
-    monitor = Monitor(clf, share=0.5, bound=0.01)
-    same(list(monitor.predict(TEXTS)), list(clf.predict(TEXTS)))
-    same(list(monitor.stream(iter(TEXTS), options=BUFFERS)), list(clf.stream(TEXTS, options=BUFFERS)))
-    assert monitor.report().seen == 400
-
-
-def test_answers_of_a_tagger_stay_the_same(tagger: Tagger) -> None:
-    monitor = Monitor(tagger, share=0.5)
-    same(list(monitor.predict(SPLIT)), list(tagger.predict(SPLIT)))
-    same(list(monitor.predict_texts(TEXTS)), list(tagger.predict_texts(TEXTS)))
-    same(list(monitor.stream(SPLIT)), list(tagger.stream(SPLIT)))
-    same(list(monitor.stream_texts(TEXTS)), list(tagger.stream_texts(TEXTS)))
-    assert monitor.report().seen == 800
+def test_answers_stay_the_same(clf: Classifier, tagger: Tagger) -> None:
+    texts, words = Monitor(clf, share=0.5, bound=0.01), Monitor(tagger, share=0.5)
+    same(list(texts.predict(TEXTS)), list(clf.predict(TEXTS)))
+    same(list(texts.stream(iter(TEXTS), options=BUFFERS)), list(clf.stream(TEXTS, options=BUFFERS)))
+    same(list(words.predict(SPLIT)), list(tagger.predict(SPLIT)))
+    same(list(words.predict_texts(TEXTS)), list(tagger.predict_texts(TEXTS)))
+    same(list(words.stream(SPLIT)), list(tagger.stream(SPLIT)))
+    same(list(words.stream_texts(TEXTS)), list(tagger.stream_texts(TEXTS)))
+    assert (texts.report().seen, words.report().seen) == (400, 800)
 
 
 def test_what_differs_is_counted(clf: Classifier) -> None:
@@ -211,14 +190,6 @@ def test_the_alarm_comes_soon_after_a_shift(clf: Classifier) -> None:
     list(monitor.stream(texts, options=BUFFERS))
     assert len(heard) == 1
     assert monitor.report().alarm_at == alarm
-
-
-def test_no_alarm_where_nothing_shifts(clf: Classifier) -> None:
-    rate = np.mean(differing(clf, TEXTS))
-    monitor = Monitor(clf, share=1, bound=float(rate) + 0.02)
-    for seed in range(5):
-        monitor.predict([TEXTS[row] for row in np.random.default_rng(seed).permutation(200)])
-    assert monitor.report().alarm_at is None
 
 
 def test_the_alarm_names_the_text_and_how_many_were_shadowed(clf: Classifier) -> None:

@@ -22,6 +22,11 @@ from cascade.runtime.backend import Array, FunctionBackend, OnnxBackend, Session
 from cascade.runtime.threads import available_cpus
 from tests.models.toy import HEADS, STAGE_INPUTS, toy_bundle
 
+ROWS: dict[str, Array] = {
+    "hidden": np.ones((3, 6), np.float32),
+    **Packing.of(np.array([2, 1]), heads=HEADS).feeds(FEEDS),
+}
+
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Path:
@@ -33,11 +38,7 @@ def test_names_and_run(stage: Path) -> None:
     graph = OnnxBackend(stage, SessionOptions(threads=1))
     assert graph.inputs == STAGE_INPUTS
     assert graph.outputs == ("hidden_out", "logits")
-    feeds = {
-        "hidden": np.ones((3, 6), dtype=np.float32),
-        **Packing.of(np.array([2, 1]), heads=HEADS).feeds(FEEDS),
-    }
-    made = graph.run({**feeds, "unknown": np.zeros(1)})
+    made = graph.run({**ROWS, "unknown": np.zeros(1)})
     assert {name: array.shape for name, array in made.items()} == {"hidden_out": (3, 6), "logits": (2, 3)}
     np.testing.assert_allclose(made["logits"][0], made["logits"][1], rtol=1e-6)
 
@@ -53,20 +54,19 @@ def test_a_broken_file_is_one_line(tmp_path: Path) -> None:
 def test_sessions_are_of_the_file_that_was_verified(stage: Path) -> None:
     content = stage.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    feeds = {"hidden": np.ones((3, 6), np.float32), **Packing.of(np.array([2, 1]), heads=HEADS).feeds(FEEDS)}
     graph, second = (OnnxBackend(stage, SessionOptions(threads=2), digest) for _ in range(2))
     twin = graph.serial
     assert (twin.options.threads, twin.serial) == (1, twin)
-    expected = graph.run(feeds)["logits"]
+    expected = graph.run(ROWS)["logits"]
     stage.write_bytes(content + b"\0")
-    for read in (lambda: second.run(feeds), lambda: OnnxBackend(stage, SessionOptions(threads=1), digest)):
+    for read in (lambda: second.run(ROWS), lambda: OnnxBackend(stage, SessionOptions(threads=1), digest)):
         with pytest.raises(BundleError, match=r"must stay as it was .*, but it was altered; load the bundle again"):
             read()
     stage.unlink()
     with pytest.raises(BundleError, match="load the bundle again"):
-        second.run(feeds)
+        second.run(ROWS)
     for known in (graph, twin, second.serial):
-        np.testing.assert_array_equal(known.run(feeds)["logits"], expected)
+        np.testing.assert_array_equal(known.run(ROWS)["logits"], expected)
 
 
 def test_a_session_with_a_pool_is_made_once_and_when_it_is_needed(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,11 +80,10 @@ def test_a_session_with_a_pool_is_made_once_and_when_it_is_needed(stage: Path, m
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", counted)
     graph = OnnxBackend(stage, SessionOptions(threads=2))
-    feeds = {"hidden": np.ones((3, 6), np.float32), **Packing.of(np.array([2, 1]), heads=HEADS).feeds(FEEDS)}
-    graph.serial.run(feeds)
+    graph.serial.run(ROWS)
     assert made == [1]
     with ThreadPoolExecutor(4) as callers:
-        list(callers.map(graph.run, [feeds] * 8))
+        list(callers.map(graph.run, [ROWS] * 8))
     assert made == [1, 2]
 
 
@@ -105,7 +104,11 @@ def test_nothing_reports_home(stage: Path, tmp_path: Path, module: str) -> None:
     home.mkdir()
     unset = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
     env = {name: value for name, value in os.environ.items() if name not in unset}
-    code = f"import {module}; from cascade.runtime.backend import OnnxBackend; OnnxBackend({str(stage)!r})"
+    code = (
+        "import sys, unittest.mock as mock\n"
+        "sys.modules['cascade_export.packed.graphs'] = mock.MagicMock()  # which takes torch, and torch takes long\n"
+        f"import {module}\nfrom cascade.runtime.backend import OnnxBackend\nOnnxBackend({str(stage)!r})"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, env={**env, "HOME": str(home)}, timeout=120)
     assert list(home.rglob("*")) == []
 
@@ -143,12 +146,8 @@ def test_a_forked_child_answers_and_ends(tmp_path: Path, child: str) -> None:
 
 def test_idle_sessions_cost_no_time(stage: Path) -> None:
     graph = OnnxBackend(stage, SessionOptions(threads=2))
-    rows = 2000
-    feeds: dict[str, Array] = {
-        "hidden": np.ones((rows, 6), dtype=np.float32),
-        **Packing.of(np.ones(rows, dtype=np.int64), heads=HEADS).feeds(FEEDS),
-    }
-    graph.run(feeds)
+    packing = Packing.of(np.ones(2000, dtype=np.int64), heads=HEADS)
+    graph.run({"hidden": np.ones((2000, 6), dtype=np.float32), **packing.feeds(FEEDS)})
     before = time.process_time()
     time.sleep(0.2)
     assert time.process_time() - before < 0.1

@@ -15,7 +15,7 @@ import torch
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast, pipeline
 
-from cascade.core.rows import FloatArray
+from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies import decoding
 from cascade.text.entities import AggregationStrategy, PieceText, aggregate, strategy_of
@@ -106,6 +106,15 @@ def piece_probabilities(model: BertForTokenClassification, tokenizer: Tokenizer,
     return answers[words.first_token]
 
 
+def found(pair: Pair, texts: list[str], strategy: AggregationStrategy) -> list[list[dict[str, Any]]]:
+    tokenizer, model, _ = pair
+    pieces = PieceText.of(tokenizer, texts, encode_texts(tokenizer, texts, per_piece=True))
+    probabilities = piece_probabilities(model, tokenizer, texts)
+    if strategy is AggregationStrategy.FIRST:
+        probabilities = probabilities[pieces.new]
+    return aggregate(pieces, probabilities, LABELS, strategy=strategy)
+
+
 def same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
     assert [list(entity) for entity in ours] == [list(entity) for entity in theirs]  # keys, in their order
     for one, other in zip(ours, theirs, strict=True):
@@ -115,34 +124,22 @@ def same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("strategy", AggregationStrategy, ids=lambda strategy: strategy.value)
 def test_entities_equal_transformers(pair: Pair, strategy: AggregationStrategy) -> None:
-    tokenizer, model, theirs = pair
-    texts = list(TEXTS)
-    pieces = PieceText.of(tokenizer, texts, encode_texts(tokenizer, texts, per_piece=True))
-    probabilities = piece_probabilities(model, tokenizer, texts)
-    if strategy is AggregationStrategy.FIRST:
-        probabilities = probabilities[pieces.new]
-    found = aggregate(pieces, probabilities, LABELS, strategy=strategy)
+    made = found(pair, list(TEXTS), strategy)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a tokenizer without marks "does not support real words"
-        expected = [theirs(text, aggregation_strategy=strategy.value) for text in texts]
-    assert sum(map(len, found)) > 20
-    for ours, other in zip(found, expected, strict=True):
+        expected = [pair[2](text, aggregation_strategy=strategy.value) for text in TEXTS]
+    assert sum(map(len, made)) > 20
+    for ours, other in zip(made, expected, strict=True):
         same(ours, other)
 
 
 @pytest.mark.parametrize("strategy", AggregationStrategy, ids=lambda strategy: strategy.value)
 def test_lone_surrogates_are_read_as_in_texts(pair: Pair, strategy: AggregationStrategy) -> None:
-    tokenizer, model, _ = pair
     odd = ["k\udb33\u07e0 film", "\udc00", "good\ud800film is \ud83d good"]
-    found = []
-    for texts in (odd, [re.sub("[\ud800-\udfff]", "\ufffd", text) for text in odd]):
-        pieces = PieceText.of(tokenizer, texts, encode_texts(tokenizer, texts, per_piece=True))
-        probabilities = piece_probabilities(model, tokenizer, texts)
-        if strategy is AggregationStrategy.FIRST:
-            probabilities = probabilities[pieces.new]
-        found.append(aggregate(pieces, probabilities, LABELS, strategy=strategy))
-    assert any(found[0])
-    for ours, other in zip(*found, strict=True):
+    repaired = [re.sub("[\ud800-\udfff]", "\ufffd", text) for text in odd]
+    made = found(pair, odd, strategy)
+    assert any(made)
+    for ours, other in zip(made, found(pair, repaired, strategy), strict=True):
         same(ours, other)
 
 
@@ -171,9 +168,9 @@ def test_a_worked_example() -> None:
         (AggregationStrategy.AVERAGE, answers, [(warm, 0.7), (story, 0.6)]),
         (AggregationStrategy.MAX, answers, [(warm, 0.7), (story, 0.6)]),
     ):
-        found = aggregate(pieces, chances, labels, strategy=strategy)[0]
-        assert [entity.pop("score") for entity in found] == pytest.approx([score for _, score in expected])
-        assert found == [entity for entity, _ in expected]
+        made = aggregate(pieces, chances, labels, strategy=strategy)[0]
+        assert [entity.pop("score") for entity in made] == pytest.approx([score for _, score in expected])
+        assert made == [entity for entity, _ in expected]
 
 
 def test_a_decoder_decides() -> None:
@@ -182,18 +179,15 @@ def test_a_decoder_decides() -> None:
     pieces = PieceText.of(tokenizer, texts, encode_texts(tokenizer, texts, per_piece=True))
     chances = np.array([[0.1, 0.4, 0.5], [0.1, 0.2, 0.7], [0.6, 0.4, 0]], dtype=np.float32)
     labels = ("O", "B-P", "I-P")
-    found = aggregate(
-        pieces, chances, labels, strategy=AggregationStrategy.NONE, decoder=decoding.Viterbi(labels=labels)
-    )
-    assert [[entity["entity"] for entity in text] for text in found] == [["B-P", "I-P"], []]
-    assert [entity["score"] for entity in found[0]] == pytest.approx([0.4, 0.7])
-    everywhere = aggregate(
-        pieces,
-        chances,
-        labels,
-        strategy=AggregationStrategy.SIMPLE,
-        decoder=lambda log_probabilities, offsets: np.ones(len(log_probabilities), dtype=np.int64),
-    )
+    viterbi = decoding.Viterbi(labels=labels)
+    most_likely = aggregate(pieces, chances, labels, strategy=AggregationStrategy.NONE, decoder=viterbi)
+    assert [[entity["entity"] for entity in text] for text in most_likely] == [["B-P", "I-P"], []]
+    assert [entity["score"] for entity in most_likely[0]] == pytest.approx([0.4, 0.7])
+
+    def begins(log_probabilities: FloatArray, offsets: IntArray) -> IntArray:
+        return np.ones(len(log_probabilities), dtype=np.int64)
+
+    everywhere = aggregate(pieces, chances, labels, strategy=AggregationStrategy.SIMPLE, decoder=begins)
     assert [len(text) for text in everywhere] == [2, 1]
 
 
@@ -202,7 +196,5 @@ def test_names_of_strategies() -> None:
     assert strategy_of("SIMPLE") is AggregationStrategy.SIMPLE
     assert strategy_of(AggregationStrategy.MAX) is AggregationStrategy.MAX
     for wrong in ("words", None, 3):
-        with pytest.raises(
-            OptionError, match="aggregation_strategy must be one of none, simple, first, average, max, got"
-        ):
+        with pytest.raises(OptionError, match="strategy must be one of none, simple, first, average, max, got"):
             strategy_of(wrong)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import UserDict
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,44 +78,40 @@ def maker(request: pytest.FixtureRequest) -> Any:
 
 
 def rows_of(encoded: Encoded) -> list[list[int]]:
-    return [row.tolist() for row in np.split(encoded.units.rows.ids, encoded.units.rows.offsets[1:-1])][
-        : len(encoded.units.rows)
-    ]
+    rows = encoded.units.rows
+    return [rows.ids[begin:end].tolist() for begin, end in pairwise(rows.offsets)]
 
 
 def types_of(encoded: Encoded) -> list[list[int]]:
-    return [row.tolist() for row in np.split(encoded.units.rows.types, encoded.units.rows.offsets[1:-1])][
-        : len(encoded.units.rows)
-    ]
+    rows = encoded.units.rows
+    return [rows.types[begin:end].tolist() for begin, end in pairwise(rows.offsets)]
 
 
+def rust_of(maker: Callable[[], tokenizers.Tokenizer]) -> tokenizers.Tokenizer:
+    """The tokenizer itself, which neither cuts nor pads."""
+    rust = maker()
+    rust.no_truncation()
+    rust.no_padding()
+    return rust
+
+
+# fmt: off
 ODD = [
-    "",
-    " ",
-    "a",
-    "The film, GOOD!",
-    "[CLS] in the text [SEP]",
-    "é café 電影 Ω",
-    "the\x00film\x7f \x0c\x1f dull\r\n\tbad",
-    "x" * 101,
-    "😀 \u200d\u202e \ufffd",
+    "", " ", "a", "The film, GOOD!", "[CLS] in the text [SEP]", "é café 電影 Ω",
+    "the\x00film\x7f \x0c\x1f dull\r\n\tbad", "x" * 101, "😀 \u200d\u202e \ufffd",
 ]
+# fmt: on
 
 
 def test_singles_and_pairs_equal_the_rust_tokenizer(maker: Any) -> None:
     ours = Tokenizer(maker(), max_length=1000)
-    rust = maker()
-    rust.no_truncation()
-    rust.no_padding()
     texts: list[Any] = [*ODD, *((a, b) for a in ODD for b in ODD)]
-    encoded = ours.encode(texts)
-    expected = rust.encode_batch(texts)
+    encoded, expected = ours.encode(texts), rust_of(maker).encode_batch(texts)
     assert rows_of(encoded) == [encoding.ids for encoding in expected]
     assert types_of(encoded) == [encoding.type_ids for encoding in expected]
     assert encoded.numbers.tolist() == list(range(len(texts)))
     assert not len(encoded.truncated)
-    singles = ours.encode(ODD)
-    assert types_of(singles) == [encoding.type_ids for encoding in expected[: len(ODD)]]
+    assert types_of(ours.encode(ODD)) == [encoding.type_ids for encoding in expected[: len(ODD)]]
 
 
 def test_a_text_may_be_given_in_four_ways() -> None:
@@ -142,8 +140,7 @@ def test_windows_equal_those_of_the_rust_tokenizer(lengths: list[int], max_lengt
     overlap = data.draw(st.integers(0, max_length - 3))
     texts = [" ".join((LETTERS * 2)[:length]) for length in lengths]
     encoded = Tokenizer(bert(), max_length=max_length, overlap=overlap).encode(texts)
-    rust = bert()
-    rust.no_padding()
+    rust = rust_of(bert)
     rust.enable_truncation(max_length, stride=overlap)
     expected = [[encoding, *encoding.overflowing] for encoding in map(rust.encode, texts)]
     assert rows_of(encoded) == [window.ids for windows in expected for window in windows]
@@ -158,9 +155,7 @@ def test_long_pairs_are_cut_as_by_the_rust_tokenizer(
     made = MAKERS[family]
     texts = [("a " * first, "b " * second) for first, second in sizes]
     encoded = Tokenizer(made(), max_length=max_length).encode(texts)
-    rust = made()
-    rust.no_padding()
-    rust.no_truncation()
+    rust = rust_of(made)
     whole = rust.encode_batch(texts)
     rust.enable_truncation(max_length, strategy="longest_first")
     expected = rust.encode_batch(texts)
@@ -190,6 +185,7 @@ def test_any_string_has_an_encoding(family: str, texts: list[str]) -> None:
     encoded = Tokenizer(MAKERS[family](), max_length=6).encode(texts)
     assert np.unique(encoded.numbers).tolist() == list(range(len(texts)))
     assert encoded.units.rows.lengths.max(initial=0) <= 6
+    assert encoded.units.rows.ids.dtype == encoded.units.rows.offsets.dtype == encoded.numbers.dtype == np.int64
 
 
 def test_surrogates() -> None:
@@ -204,14 +200,6 @@ def test_very_long_texts(text: str) -> None:
     encoded = Tokenizer(bert(), max_length=128).encode([text, "a"])
     assert encoded.units.rows.lengths.max() <= 128
     assert encoded.numbers[-1] == 1
-
-
-def test_no_texts() -> None:
-    encoded = Tokenizer(bert(), max_length=8).encode([])
-    assert len(encoded.units.rows) == 0
-    assert encoded.units.rows.tokens == 0
-    assert encoded.numbers.tolist() == []
-    assert encoded.units.rows.ids.dtype == encoded.units.rows.offsets.dtype == encoded.numbers.dtype == np.int64
 
 
 def test_many_texts_are_encoded_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:

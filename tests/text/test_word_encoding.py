@@ -13,7 +13,7 @@ from cascade.core.rows import Units
 from cascade.exceptions import InputError
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import TextWords, encode_texts, encode_words
-from tests.text.test_tokenizer import MAKERS, bare, bert, roberta, typed_end
+from tests.text.test_tokenizer import MAKERS, bert, rust_of
 
 SURROGATES = st.characters(categories=["Cs", "L", "M", "Cf", "Zs", "P", "N", "So"])
 # fmt: off
@@ -51,9 +51,7 @@ def check(words: Units, counts: list[int]) -> None:
 
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
 def test_words_equal_the_rust_tokenizer(maker: Any) -> None:
-    rust = maker()
-    rust.no_truncation()
-    rust.no_padding()
+    rust = rust_of(maker)
     sentences = [["a", "film", "dull!"], [], ["b"], ["Good", "1", "café"]]
     tokenizer = Tokenizer(maker(), max_length=1000)
     words = encode_words(tokenizer, sentences)
@@ -84,12 +82,10 @@ def test_any_words_equal_the_rust_tokenizer(sentences: list[list[str]]) -> None:
 
 
 TOKENIZER = Tokenizer(bert(), max_length=64)
-RUST = bert()
-RUST.no_truncation()
-RUST.no_padding()
+RUST = rust_of(bert)
 
 
-@pytest.mark.parametrize("maker", [bert, roberta, bare, typed_end])
+@pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
 def test_every_odd_word_has_a_piece(maker: Any) -> None:
     tokenizer = Tokenizer(maker(), max_length=20)
     words = encode_words(tokenizer, [ODD, ["the"], ODD])
@@ -139,9 +135,7 @@ def test_nothing() -> None:
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize("per_piece", [True, False])
 def test_texts_equal_the_rust_tokenizer(maker: Any, per_piece: bool) -> None:
-    rust = maker()
-    rust.no_truncation()
-    rust.no_padding()
+    rust = rust_of(maker)
     texts = ["The film, good!", "", "a b", "Café don't [CLS] 電影 e\u0301x"]
     encoded = encode_texts(Tokenizer(maker(), max_length=1000), texts, per_piece=per_piece)
     expected = []
