@@ -55,6 +55,13 @@ def test_rows_that_lose_tokens_are_counted(run: Command, bundle: Path) -> None:
     assert "Warning" not in run("predict", str(bundle), "--threads", "1", stdin="good\nbad\n").err
 
 
+def with_closed(closed: str, *arguments: Path | str) -> subprocess.CompletedProcess[str]:
+    """`cascade predict` as a shell runs it, with some of its streams closed."""
+    command = [sys.executable, "-c", "from cascade.cli import main; main()", "predict", *map(str, arguments)]
+    shell = ["bash", "-c", f'exec "$@" {closed}', "bash", *command]
+    return subprocess.run(shell, input="good\nbad\n", capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize(
     ("closed", "from_file", "status", "rows", "said"),
     [
@@ -72,14 +79,7 @@ def test_closed_streams(
 ) -> None:
     file = tmp_path / "texts.txt"
     file.write_text("good\nbad\n")
-    command = [sys.executable, "-c", "from cascade.cli import main; main()", "predict", str(bundle)]
-    done = subprocess.run(
-        ["bash", "-c", f'exec "$@" {closed}', "bash", *command, *([str(file)] if from_file else [])],
-        input="good\nbad\n",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = with_closed(closed, bundle, *([file] if from_file else []))
     assert (done.returncode, len(done.stdout.splitlines())) == (status, rows), done.stderr
     assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == bool(said)
@@ -87,15 +87,8 @@ def test_closed_streams(
 
 def test_files_get_no_number_of_a_closed_stream(bundle: Path, tmp_path: Path) -> None:
     file = tmp_path / "labels.jsonl"
-    command = [sys.executable, "-c", "from cascade.cli import main; main()", "predict", str(bundle), "--progress"]
-    done = subprocess.run(
-        ["bash", "-c", 'exec "$@" 2>&-', "bash", *command, "--output", str(file)],
-        input="good\n",
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0
-    assert [json.loads(line)["line"] for line in file.read_text().splitlines()] == [1]
+    assert with_closed("2>&-", bundle, "--progress", "--output", file).returncode == 0
+    assert [json.loads(line)["line"] for line in file.read_text().splitlines()] == [1, 2]
 
 
 def test_a_missing_stage(run: Command, tmp_path: Path) -> None:

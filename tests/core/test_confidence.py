@@ -19,9 +19,7 @@ from cascade.core.confidence import (
 from cascade.core.rows import FloatArray
 
 LOGITS = hnp.arrays(
-    np.float32,
-    st.tuples(st.integers(0, 5), st.integers(1, 7)),
-    elements=st.floats(-(2.0**100), 2.0**100, width=32),
+    np.float32, st.tuples(st.integers(0, 5), st.integers(1, 7)), elements=st.floats(-(2.0**100), 2.0**100, width=32)
 )
 
 

@@ -306,9 +306,7 @@ class Counting(Lengths):
 @BOTH
 def test_items_are_encoded_once_for_each_encoder_and_deferred_ones_alone(kind: Kind) -> None:
     items = [["we", "cry"], ["they"], [], ["a", "plot"]] if kind.words else ["abc", "de", "f" * 9, "ghij"]
-    first: list[list[Any]] = []
-    again: list[list[Any]] = []
-    own: list[list[Any]] = []
+    first, again, own = (list[list[Any]]() for _ in range(3))
     toy, other = kind.toy(), kind.toy(3)
 
     def last(state: RoutingState) -> BoolArray:
@@ -325,6 +323,8 @@ def test_items_are_encoded_once_for_each_encoder_and_deferred_ones_alone(kind: K
     units = Lengths(kind.words, seed=5).encode([items[-1]]).units
     expected = other.tier2().score(units).probabilities[-1]
     np.testing.assert_allclose(scores.probabilities[-1], expected, atol=1e-5)
+    with pytest.raises(OptionError, match=r"a tier with its own encoder must be given items, got rows only; make"):
+        tier1.score(kind.units(SENTENCES))
 
 
 def test_a_function_can_be_any_tier() -> None:
@@ -379,11 +379,6 @@ def test_lost_tokens_go_along_with_their_texts() -> None:
     np.testing.assert_array_equal(Inputs.join([part, part]).encode().truncated, [1, 3])
 
 
-def test_a_tier_with_an_encoder_needs_items() -> None:
-    with pytest.raises(OptionError, match=r"a tier with its own encoder must be given items, got rows only; make"):
-        Toy().tier1(encoder=Lengths(words=False)).score(batch_of([3]))
-
-
 # Long sentences.
 
 
@@ -402,6 +397,8 @@ def test_nothing_to_cut() -> None:
     rows, numbers = cut(SEVERAL, 10, 3)
     assert rows is SEVERAL
     np.testing.assert_array_equal(numbers, np.arange(len(SEVERAL)))
+    with pytest.raises(OptionError, match="max_length must leave room for a word, got 2 for 2 special tokens"):
+        cut(SEVERAL, 2, 0)
 
 
 LONG = st.lists(st.lists(st.integers(1, 9), max_size=20), max_size=5)
@@ -460,8 +457,3 @@ def test_tiers_of_different_lengths() -> None:
     second = scores.tier == 2
     assert second.sum() > 20
     np.testing.assert_allclose(scores.probabilities[second], tier2.score(words).probabilities[second], atol=2e-4)
-
-
-def test_no_room_for_a_word() -> None:
-    with pytest.raises(OptionError, match="max_length must leave room for a word, got 2 for 2 special tokens"):
-        cut(SEVERAL, 2, 0)

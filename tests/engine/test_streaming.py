@@ -177,11 +177,6 @@ def test_a_budget_is_kept_per_buffer() -> None:
     assert [outcome.stats.deferred for outcome in outcomes] == [2, 2, 2]
 
 
-@BOTH
-def test_no_items(kind: Kind) -> None:
-    assert list(stream(cascade(kind, Threshold(0.5)), encode(kind), [])) == []
-
-
 @AGES
 def test_answers_come_before_an_error_of_the_source(max_age: float | None) -> None:
     def source() -> Iterator[list[int]]:

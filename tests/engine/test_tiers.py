@@ -30,45 +30,22 @@ from cascade.policies.exits import (
 from cascade.policies.unit_exits import Aggregate, ExitByToken, SentenceExit, TokenExit, UnitState
 from cascade.runtime.backend import FunctionBackend
 from tests.models import kinds
-from tests.models.kinds import (
-    BATCHING,
-    KINDS,
-    PIECES,
-    TEXTS,
-    WORDS,
-    Kind,
-    Pooled,
-    arrays_of,
-    assert_equal,
-    one_by_one,
-)
+from tests.models.kinds import BATCHING, KINDS, PIECES, TEXTS, WORDS, Kind, Pooled, arrays_of, assert_equal, one_by_one
 from tests.models.toy import LAYERS, Toy, batch_of
 from tests.models.toy_tagging import VOCABULARY, ToyTagger, sentences_of
 
 BOTH = pytest.mark.parametrize("kind", KINDS)
+# fmt: off
 OF_TEXTS = [
-    never,
-    AtExit(4),
-    MaxProbability(0.8),
-    MaxProbability((0.95, 0.8, 0.6)),
-    Margin(0.5),
-    Entropy(0.4),
-    Patience(1),
-    Patience(2),
-    any_of(MaxProbability(0.9), Patience(1), AtExit(5)),
-    all_of(MaxProbability(0.5), Patience(1)),
+    never, AtExit(4), MaxProbability(0.8), MaxProbability((0.95, 0.8, 0.6)), Margin(0.5), Entropy(0.4), Patience(1),
+    Patience(2), any_of(MaxProbability(0.9), Patience(1), AtExit(5)), all_of(MaxProbability(0.5), Patience(1)),
 ]
 ADAPTIVE = [
-    MaxProbability(0.99),
-    Patience(1),
-    TokenExit(0.01),
-    TokenExit((0.02, 0.05, 0.1), window=3),
-    TokenExit(0.1, window=5),
-    SentenceExit(0.2),
-    SentenceExit(0.05, Aggregate.MEAN),
-    all_of(TokenExit(0.1), Patience(1)),
-    any_of(TokenExit(0.02, window=3), SentenceExit(0.02, Aggregate.MEAN)),
+    MaxProbability(0.99), Patience(1), TokenExit(0.01), TokenExit((0.02, 0.05, 0.1), window=3),
+    TokenExit(0.1, window=5), SentenceExit(0.2), SentenceExit(0.05, Aggregate.MEAN),
+    all_of(TokenExit(0.1), Patience(1)), any_of(TokenExit(0.02, window=3), SentenceExit(0.02, Aggregate.MEAN)),
 ]
+# fmt: on
 BY_TOKEN = st.builds(
     lambda layers: ExitByToken(tuple(layers)),
     st.lists(st.sampled_from(LAYERS), min_size=VOCABULARY, max_size=VOCABULARY),
@@ -362,16 +339,6 @@ def test_the_policy_sees_words_and_their_sentences() -> None:
         (4, [0, 0, 1, 1], [1, 2, 3], ids[1:]),
         (5, [0, 0, 1, 1], [1, 2], ids[1:3]),
     ]
-
-
-@pytest.mark.parametrize(("kind", "pieces"), [(TEXTS, []), (WORDS, []), (WORDS, [[]]), (WORDS, [[], []])])
-def test_no_units(kind: Kind, pieces: list[list[int]]) -> None:
-    units = kind.units(pieces)
-    for tier in (kind.toy().tier1(), kind.toy().tier2(), kind.toy().tier2(exit_policy=MaxProbability(0.5))):
-        scores = tier.score(units)
-        assert scores.probabilities.shape == (0, 3)
-        assert scores.confidence.shape == scores.exit_layer.shape == scores.tier.shape == (0,)
-    assert kind.toy().tier2().all_exits(units).shape == (0, 4, 3)
 
 
 def test_sentences_without_words_or_targets_are_not_run() -> None:
