@@ -123,28 +123,19 @@ def test_a_text_may_be_given_in_four_ways() -> None:
     assert rows_of(ours.encode(iter(["a"]))) == [[2, 5, 3]]
 
 
-@pytest.mark.parametrize("word_table", [True, False])
-def test_windows_worked_example(word_table: bool) -> None:
-    ours = Tokenizer(bert(), max_length=5, overlap=1, word_table=word_table)
-    encoded = ours.encode(["a b c d e f g h", "a b c", "é b c d", ""])
-    a, b, c, d, e, f, g, h = range(5, 13)
-    windows = [[2, a, b, c, 3], [2, c, d, e, 3], [2, e, f, g, 3], [2, g, h, 3]]
-    accented = [[2, e, b, c, 3], [2, c, d, 3]]
-    assert rows_of(encoded) == [*windows, [2, a, b, c, 3], *accented, [2, 3]]
-    assert encoded.numbers.tolist() == [0, 0, 0, 0, 1, 2, 2, 3]
-    assert not len(encoded.truncated)
-
-
-@given(st.lists(st.integers(0, 40), max_size=6), st.integers(5, 12), st.data())
-def test_windows_equal_those_of_the_rust_tokenizer(lengths: list[int], max_length: int, data: st.DataObject) -> None:
+@given(st.lists(st.integers(0, 40), max_size=6), st.integers(5, 12), st.booleans(), st.data())
+def test_windows_equal_those_of_the_rust_tokenizer(
+    lengths: list[int], max_length: int, word_table: bool, data: st.DataObject
+) -> None:
     overlap = data.draw(st.integers(0, max_length - 3))
-    texts = [" ".join((LETTERS * 2)[:length]) for length in lengths]
-    encoded = Tokenizer(bert(), max_length=max_length, overlap=overlap).encode(texts)
+    texts = [" ".join((data.draw(st.sampled_from("aé")) + LETTERS * 2)[:length]) for length in lengths]
+    encoded = Tokenizer(bert(), max_length=max_length, overlap=overlap, word_table=word_table).encode(texts)
     rust = rust_of(bert)
     rust.enable_truncation(max_length, stride=overlap)
     expected = [[encoding, *encoding.overflowing] for encoding in map(rust.encode, texts)]
     assert rows_of(encoded) == [window.ids for windows in expected for window in windows]
     assert encoded.numbers.tolist() == [i for i, windows in enumerate(expected) for _ in windows]
+    assert not len(encoded.truncated)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "typed_end"])
