@@ -12,7 +12,7 @@ from cascade.bundle.opening import open_bundle
 from cascade.exceptions import OptionError
 from cascade_bench.compare.files import Compared, Comparison, compare_files
 from cascade_bench.compare.installs import Install, Seconds, compare_installs
-from cascade_bench.options import json_option
+from cascade_bench.options import count_option, json_option
 from cascade_bench.systems.process import Job
 from cascade_bench.table.data import read_items
 from cascade_bench.timing import machine
@@ -27,10 +27,8 @@ from cascade_bench.timing.report_json import benchmark, document, write_json
 @click.option("--data", "file", metavar="FILE", help="Installs: what both answer; labels are not read.")
 @click.option("--threads", multiple=True, type=click.IntRange(min=1), default=(1, 2), show_default=True, metavar="N",
               help="Installs: of each; give it again for each number.")  # fmt: skip
-@click.option("--repeats", type=click.IntRange(min=1), default=9, show_default=True, metavar="N",
-              help="Installs: turns of each.")  # fmt: skip
-@click.option("--single", type=click.IntRange(min=1), default=32, show_default=True, metavar="N",
-              help="Installs: texts that are answered one by one.")  # fmt: skip
+@count_option("--repeats", 9, "Installs: turns of each.")
+@count_option("--single", 32, "Installs: texts that are answered one by one.")
 @click.option("--at-least", type=float, metavar="R", help="End with status 1 where B is less than R times as fast.")
 @json_option
 def compare(

@@ -19,13 +19,7 @@ from cascade.exceptions import DataError
 
 @dataclass(frozen=True)
 class Compared:
-    """One benchmark in both.
-
-    Attributes:
-        name: of it.
-        before, after: medians of the seconds in A and in B.
-        ratio: how many times as fast B is as A.
-    """
+    """One benchmark in both: medians of its seconds in A and in B, and how many times as fast B is as A."""
 
     name: str
     before: float

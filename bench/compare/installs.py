@@ -35,12 +35,7 @@ Seconds = dict[str, Interleaved]
 
 @dataclass(frozen=True)
 class Install:
-    """An install.
-
-    Attributes:
-        python: the interpreter.
-        path: its PYTHONPATH; empty for what the interpreter finds by itself.
-    """
+    """An interpreter and its PYTHONPATH; an empty one for what the interpreter finds by itself."""
 
     python: str
     path: str = ""
@@ -80,17 +75,9 @@ def compare_installs(
     progress: Progress | None = None,
     pause: float = PAUSE,
 ) -> tuple[Comparison, Seconds]:
-    """Time A and B.
+    """Time A and B: one comparison for each number of threads, which replaces that of the job.
 
-    Args:
-        installs: A and B.
-        job: what both are given; its folder must be there, its threads are replaced.
-        items: texts or sentences.
-        threads: one comparison for each.
-        repeats: turns of each.
-        single: so many of the items, spread evenly, are answered one at a time.
-        progress: called before each turn.
-        pause: seconds between turns.
+    `single`: so many of the items, spread evenly, are answered one at a time. The job's folder must be there.
 
     Raises:
         BundleError: an install failed, with its last words.

@@ -20,13 +20,9 @@ from cascade_bench.timing.interleaving import Clock, Progress
 
 @dataclass(frozen=True)
 class Timed:
-    """A line of the table.
+    """A line of the table; fixed depths, tier 1 and the bundle as configured have neither setting nor letter.
 
-    Attributes:
-        row: what was measured.
-        setting: what ran; `None` of fixed depths, tier 1 and the bundle as configured.
-        letter: its name in the figure, with a setting.
-        ahead: no other line is at least as fast and at least as accurate, and better in one of them.
+    `ahead`: no other line is at least as fast and at least as accurate, and better in one of them.
     """
 
     row: Row
@@ -56,19 +52,7 @@ def curve(
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
 ) -> Curve:
-    """Try all candidates, then time a few of the front.
-
-    Args:
-        model: the bundle.
-        data: what it answers.
-        deferrals: thresholds of tier 1.
-        exits: thresholds of the exits.
-        points: of the front that are timed, at most.
-        repeats: see `interleaving.interleave`.
-        like: settings that are timed instead; then nothing is tried.
-        progress: called with what runs now.
-        clock: gives seconds.
-    """
+    """Try all candidates once, then time at most `points` of their front. `like`: settings to time instead."""
     tried = []
     if like is None:
         for setting in candidates(model, data.items, deferrals=deferrals, exits=exits):

@@ -51,13 +51,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Tried:
-    """A setting that ran once.
-
-    Attributes:
-        setting: which.
-        accuracy: in [0, 1].
-        seconds: of the pass: one sample, good enough to choose by.
-    """
+    """A setting that ran once: accuracy in [0, 1], and the seconds of that pass, good enough to choose by."""
 
     setting: Setting
     accuracy: float
@@ -67,11 +61,7 @@ class Tried:
 def candidates(model: Model, items: Sequence[Any], *, deferrals: int, exits: int) -> list[Setting]:
     """Settings to try: every threshold of tier 1 with every threshold of the exits, with `never`, and exits alone.
 
-    Args:
-        model: whose tier 1 answers once, so that thresholds defer shares from 2 to 70 %, in equal ratios.
-        items: what it answers.
-        deferrals: thresholds of tier 1 at most; equal ones count once.
-        exits: thresholds of the exits.
+    Tier 1 answers once, so that at most `deferrals` thresholds defer shares from 2 to 70 %, in equal ratios.
     """
     shares = np.geomspace(LEAST, MOST, deferrals)
     thresholds = np.quantile(tier1_confidence(model, items), shares).round(4).tolist()

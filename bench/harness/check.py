@@ -6,18 +6,16 @@ python -m cascade_bench.harness.check models/sentiment --write-reference    writ
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import click
 
-from cascade.cli.demo.texts import sentences
 from cascade.core.console import finish
 from cascade.exceptions import DataError
 from cascade.pipelines.classifier import Classifier
 from cascade.runtime.threads import check_threads
 from cascade_bench.harness.plain import Plain
-from cascade_bench.harness.ratios import RATIOS, agreement, measure, works
+from cascade_bench.harness.ratios import RATIOS, agreement, measure, texts_for, works
 from cascade_bench.harness.reference_ratios import (
     FILE,
     cpu_kind,
@@ -52,8 +50,7 @@ def check(context: click.Context, bundle: Path, threads: int | None, turns: int,
     if references is None and not writing:
         click.echo(f"{name} has no reference ratios for {kind}; use --write-reference on a quiet machine.")
         return
-    known = name if name in ("sentiment", "intents") else "sentiment"
-    texts = [sentence.text for sentence in itertools.islice(itertools.cycle(sentences(known)), TEXTS)]
+    texts = texts_for(bundle, TEXTS)
     same = agreement(classifier, plain, texts)
     if same < AGREEMENT:
         raise DataError(f"the plain run must answer as full depth on {AGREEMENT:.0%}, got {same:.1%}; mend plain.py")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import pytest
 
-from cascade.cli.demo.texts import sentences
 from cascade.exceptions import TaskError
 from cascade.pipelines.classifier import Classifier
+from cascade_bench.harness.ratios import texts_for
 
 TEXTS = 128
 
@@ -35,6 +34,4 @@ def classifier(request: pytest.FixtureRequest) -> Classifier:
 @pytest.fixture(scope="session")
 def texts(request: pytest.FixtureRequest) -> list[str]:
     """The demo's sentences for the bundle, those about films if it has none."""
-    name = Path(request.config.getoption("--bundle")).resolve().name
-    known = sentences(name if name in {"sentiment", "intents"} else "sentiment")
-    return [sentence.text for sentence in itertools.islice(itertools.cycle(known), TEXTS)]
+    return texts_for(Path(request.config.getoption("--bundle")), TEXTS)

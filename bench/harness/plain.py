@@ -1,11 +1,7 @@
-"""What the regression check compares with: two workloads that stay as they are, and know nothing of the engine.
+"""What the regression check compares with: two works that stay as they are, and know nothing of the engine.
 
-    Plain       the bundle's graphs as one would run them without an engine: rows in the caller's order, so many at a
-                time, padded, one batch after the other on a pool of all threads
-    products    int8 matrix products and nothing else: what the host itself can do
-
-The first shows what scheduling gains and loses, the second what the graphs do. A change to either makes every ratio in
-`reference_ratios.json` void; write them again with it.
+`Plain` is the bundle's graphs without an engine: padded rows in caller order, one batch after the other. `products`
+is int8 matrix products alone: what the host can do. A change to either makes `reference_ratios.json` void.
 """
 
 from __future__ import annotations
@@ -21,7 +17,7 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from cascade.exceptions import OptionError
-from cascade_bench.profile.peak import Product, runner
+from cascade_bench.profile.peak import Product, runner, session_options
 
 Arrays = Mapping[str, Any]
 
@@ -34,15 +30,7 @@ PRODUCTS = 256  # as many operations as six such layers have on about a thousand
 
 @dataclass(frozen=True, eq=False)
 class Plain:
-    """Tier 2 at full depth, plainly.
-
-    Attributes:
-        tokenizer: pads each batch to its longest row.
-        embed: session of the embeddings.
-        stages: sessions of the stages, in order.
-        offset: position id of a row's first token.
-        heads: of attention.
-    """
+    """Tier 2 at full depth, plainly. `offset`: position id of a row's first token. `heads`: of attention."""
 
     tokenizer: Tokenizer
     embed: Any
@@ -62,10 +50,7 @@ class Plain:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.enable_truncation(tier2["max_length"])
         tokenizer.enable_padding()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # what runs next needs the cores
+        options = session_options(threads)
 
         def session(file: str, known: set[str]) -> Any:
             made = onnxruntime.InferenceSession(str(folder / file), options, providers=["CPUExecutionProvider"])
@@ -107,11 +92,8 @@ class Plain:
 def padded_indices(mask: Any, heads: int) -> dict[str, Any]:
     """What stages read beside hidden states, where padding is given to them as if it were tokens.
 
-    Padding then takes as long as tokens do; only attention and pooling are told not to look at it.
-
-    Args:
-        mask: True where a token is. Shape `(rows, longest)`.
-        heads: of attention.
+    Padding then takes as long as tokens do; only attention and pooling are told not to look at it. `mask`: True where a
+    token is, of shape `(rows, longest)`.
     """
     rows, longest = mask.shape
     places = np.arange(mask.size, dtype=np.int64).reshape(rows, longest)

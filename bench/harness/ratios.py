@@ -13,12 +13,15 @@ No seconds are ever compared with those of another run: all take turns in one ru
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from cascade.cli.demo.texts import sentences
 from cascade.core.statistics import Interval, speed_up
 from cascade.pipelines.classifier import Classifier
 from cascade.policies.routing import defer_none
@@ -32,12 +35,7 @@ SINGLY = 0.3  # the tolerance of such: half an hour apart the same code differed
 
 @dataclass(frozen=True)
 class Work:
-    """Something that takes time.
-
-    Attributes:
-        run: what it does.
-        texts: how many it answers; ratios are of seconds by text.
-    """
+    """Something that takes time, and how many texts it answers; ratios are of seconds by text."""
 
     run: Callable[[], object]
     texts: int
@@ -45,14 +43,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast one work is as another.
-
-    Attributes:
-        name: for programs and readers.
-        work: key of the one whose speed is held.
-        base: key of the other.
-        tolerance: by which share of it another run may fall below; `None`: as others.
-    """
+    """How many times as fast one work is as another, its base; by which share another run may fall below it."""
 
     name: str
     work: str
@@ -71,18 +62,17 @@ RATIOS = (
 )
 
 
+def texts_for(bundle: Path, count: int) -> list[str]:
+    """The demo's sentences for a bundle, those about films if it has none, over and over."""
+    name = bundle.resolve().name
+    known = sentences(name if name in {"sentiment", "intents"} else "sentiment")
+    return [sentence.text for sentence in itertools.islice(itertools.cycle(known), count)]
+
+
 def works(
     classifier: Classifier, plain: Plain, texts: Sequence[str], *, threads: int, one_thread: Classifier | None
 ) -> dict[str, Work]:
-    """Those of a bundle.
-
-    Args:
-        classifier: as the bundle configures it.
-        plain: the same bundle, plainly.
-        texts: of all; those that run one by one get some of them.
-        threads: of `classifier`, for the products.
-        one_thread: the bundle with one thread; `None` if that is all there are.
-    """
+    """Those of a bundle; `one_thread`: the bundle with one thread, `None` if that is all there are."""
     full, first = whole(classifier), classifier.with_router(defer_none)
     some = [texts[place] for place in np.linspace(0, len(texts) - 1, min(SINGLE, len(texts))).astype(int)]
 
@@ -118,18 +108,7 @@ def measure(
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
 ) -> dict[str, Interval]:
-    """Let works take turns.
-
-    Args:
-        running: by key.
-        turns: of each, but for slow ones (`interleaving.Plan`).
-        ratios: wanted; those of which a work is missing are left out.
-        progress: called before each turn.
-        clock: gives seconds.
-
-    Returns:
-        Median over the turns, with its interval, by the ratio's name.
-    """
+    """Medians over turns with their intervals, by the ratio's name; ratios of which a work is missing are left out."""
     made = interleave({name: work.run for name, work in running.items()}, repeats=turns, progress=progress, clock=clock)
     by_text = {
         name: [None if one is None else one / running[name].texts for one in seconds]

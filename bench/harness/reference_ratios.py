@@ -31,12 +31,7 @@ TOLERANCE = 0.15
 
 @dataclass(frozen=True)
 class Reference:
-    """A ratio to hold.
-
-    Attributes:
-        value: what was measured.
-        tolerance: by which share of it a later run may fall below, in [0, 1).
-    """
+    """A ratio to hold; a later run may fall below it by a share, its tolerance in [0, 1)."""
 
     value: float
     tolerance: float = TOLERANCE
@@ -49,13 +44,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class References:
-    """All of a bundle on one kind of CPU.
-
-    Attributes:
-        date: of the run, in UTC.
-        machine: it ran on, in words.
-        ratios: by name.
-    """
+    """All of a bundle on one kind of CPU, with the run's date in UTC and its machine in words."""
 
     date: str
     machine: str
@@ -72,10 +61,9 @@ def cpu_kind(facts: Mapping[str, Any]) -> str:
 def references_of(
     measured: Mapping[str, Interval], facts: Mapping[str, Any], *, tolerances: Mapping[str, float] | None = None
 ) -> References:
-    """What a run makes of itself.
+    """What a run makes of itself. `tolerances`: of ratios that need more than `TOLERANCE`.
 
     A ratio that scattered more than usual gets a tolerance that its own interval lies in: it holds less, and says so.
-    `tolerances`: of ratios that need more than `TOLERANCE`.
     """
     known = tolerances or {}
     ratios = {}

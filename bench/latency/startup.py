@@ -22,7 +22,7 @@ from cascade.cli.demo.texts import sentences
 from cascade.core.checks import check_whole
 from cascade.exceptions import BundleError
 from cascade.runtime.threads import check_threads
-from cascade_bench.options import json_option, markdown_option, model_argument, threads_option
+from cascade_bench.options import count_option, json_option, markdown_option, model_argument, threads_option
 from cascade_bench.timing import machine
 from cascade_bench.timing.console import bar, check_output, grid
 from cascade_bench.timing.interleaving import Progress
@@ -63,15 +63,7 @@ TAGGER = {"module": "cascade.pipelines.tagger", "name": "Tagger", "predict": "pr
 
 @dataclass(frozen=True)
 class Startup:
-    """Samples, one per process.
-
-    Attributes:
-        import_seconds: of `import cascade`, inside the process.
-        classifier_seconds: of that and everything that a `Classifier` (or `Tagger`) needs.
-        answer_seconds: from starting a process to its end, having answered one text.
-        resident_mib: memory held after answering 100 texts.
-        peak_mib: the most it held until then.
-    """
+    """Samples, one per process: seconds of imports inside it, seconds from its start to its end, MiB at its end."""
 
     import_seconds: tuple[float, ...]
     classifier_seconds: tuple[float, ...]
@@ -86,7 +78,7 @@ class Startup:
 
 @click.command(short_help="Seconds of import and first answer, memory; in fresh processes.")
 @model_argument
-@click.option("--samples", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="Of each.")
+@count_option("--samples", 5, "Of each.")
 @threads_option
 @json_option
 @markdown_option
@@ -114,22 +106,14 @@ def startup(model: str, samples: int, threads: int | None, json_file: Path | Non
         ["peak until then", f"{middle['peak_mib']:.0f} MiB"],
     ]
     click.echo(grid(["", f"median of {samples}"], rows, markdown=markdown))
-    if json_file is not None:
-        facts = machine.facts(threads=count)
-        write_json(json_file, {"machine_info": facts, "model": model, "median": middle, "data": vars(found)})
+    facts = machine.facts(threads=count)
+    write_json(json_file, {"machine_info": facts, "model": model, "median": middle, "data": vars(found)})
 
 
 def measure(
     model: str, *, threads: int, tagging: bool = False, samples: int = 5, progress: Progress | None = None
 ) -> Startup:
-    """Measure in fresh processes, the three kinds taking turns.
-
-    Args:
-        model: a bundle's folder or Hub id.
-        threads: of both tiers.
-        tagging: the bundle is a tagger's.
-        samples: of each kind, after one that does not count.
-        progress: called before each process.
+    """Measure in fresh processes, the three kinds taking turns; `samples` of each, after one that does not count.
 
     Raises:
         BundleError: a process failed.

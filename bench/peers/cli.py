@@ -14,21 +14,21 @@ import click
 from cascade.core.statistics import shown
 from cascade.exceptions import OptionError
 from cascade.pipelines.tagger import Tagger
-from cascade.runtime.threads import check_threads
 from cascade_bench.options import (
+    count_option,
     data_options,
     json_option,
     markdown_option,
     model_argument,
+    opened,
     repeats_option,
     threads_option,
 )
 from cascade_bench.peers.running import ORDERS
 from cascade_bench.peers.table import PeerRow, PeerTable, compare
 from cascade_bench.systems.baselines import BASELINES
-from cascade_bench.systems.local import load
 from cascade_bench.systems.process import Job
-from cascade_bench.table.data import Columns, read_data
+from cascade_bench.table.data import Columns
 from cascade_bench.timing import machine
 from cascade_bench.timing.console import bar, check_output, grid
 from cascade_bench.timing.report_json import benchmark, document, write_json
@@ -40,8 +40,7 @@ from cascade_bench.timing.report_json import benchmark, document, write_json
 @click.option("--checkpoint", required=True, metavar="FOLDER", help="Tier 2 as transformers reads it.")
 @click.option("--only", multiple=True, type=click.Choice(list(BASELINES)), help="Run these only; may be repeated.")
 @repeats_option
-@click.option("--single", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
-              help="Texts that are answered one at a time as well; 0: none.")  # fmt: skip
+@count_option("--single", 0, "Texts that are answered one at a time as well; 0: none.", least=0)
 @click.option("--work", metavar="FOLDER", help="Keep converted files here.  [default: a temporary folder]")
 @threads_option
 @json_option
@@ -77,11 +76,8 @@ def peers(
       cascade-bench peers models/sentiment --data dev.jsonl --checkpoint runs/tier2 --threads 2 --repeats 1 --single 200
     """
     check_output("--json", json_file)
-    count = check_threads(threads)
-    pipeline = load(model, threads=count)
-    data = read_data(file, pipeline, columns=columns)
+    pipeline, data, before, count = opened(model, file, columns, threads)
     kinds = [kind for kind in BASELINES.values() if not only or kind.key in only]
-    before = machine.facts(threads=count)
     with ExitStack() as stack:
         folder = Path(work or stack.enter_context(tempfile.TemporaryDirectory(prefix="cascade-bench-")))
         if not folder.is_dir():
@@ -99,9 +95,8 @@ def peers(
         step = stack.enter_context(bar())
         made = compare(kinds, job, data, repeats=repeats, progress=step, single=single)
     click.echo(as_text(made, before, markdown=markdown))
-    if json_file is not None:
-        details = {"model": model, "data": Path(file).name, "checkpoint": checkpoint, "repeats": repeats}
-        write_json(json_file, as_json(made, before, {**details, "single": single}))
+    details = {"model": model, "data": Path(file).name, "checkpoint": checkpoint, "repeats": repeats, "single": single}
+    write_json(json_file, as_json(made, before, details))
 
 
 def as_text(table: PeerTable, facts: Mapping[str, Any], *, markdown: bool = False) -> str:
@@ -121,9 +116,7 @@ def as_text(table: PeerTable, facts: Mapping[str, Any], *, markdown: bool = Fals
 def as_json(table: PeerTable, facts: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
     """Everything, in pytest-benchmark's shape."""
     more: dict[str, Any] = {
-        "notes": list(table.data.notes),
-        "metric": table.data.metric,
-        "data_sha256": table.data.sha256,
+        **table.data.facts,
         "absent": [
             {"key": one.kind.key, "name": one.kind.name, "reason": one.reason, "failed": one.failed}
             for one in table.absent

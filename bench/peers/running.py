@@ -53,19 +53,9 @@ class Running:
 
 
 class Peers(AbstractContextManager["Peers"]):
-    """Systems of one comparison. Use it as a context manager: all processes end with the block.
+    """Systems of one comparison, by key: those that are running, and those that are absent.
 
-    Args:
-        job: what they are given; its folder must be there.
-        texts: what they answer.
-        sizes: of batches to try.
-        start: starts a process; `WorkerProcess` if left out.
-        progress: called before each piece of work with its name.
-
-    Attributes:
-        running: those that are loaded, by key.
-        absent: those without figures, by key.
-        count: texts.
+    Use it as a context manager: all processes end with the block. The job's folder must be there.
     """
 
     def __init__(

@@ -34,14 +34,10 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Singles:
-    """What came out, by text.
+    """What came out, by text: its number in the file, its turn, seconds by system. Shapes `(n,)`.
 
-    Attributes:
-        texts: their numbers in the file, from 0. Shape `(n,)`.
-        turns: the turn in which each was answered, from 0. Shape `(n,)`.
-        seconds: of each, by the key of the system that answered. Shapes `(n,)`.
-        by_tier1: whether the cascade's first tier answers it alone; `None` if no cascade ran. Shape `(n,)`.
-        orders: per turn, the keys in the order in which they ran.
+    `by_tier1`: whether the cascade's first tier answers it alone; `None` if no cascade ran. `orders`: per turn,
+    the keys in the order in which they ran.
     """
 
     texts: Ints
@@ -54,14 +50,7 @@ class Singles:
 def one_at_a_time(
     peers: Peers, count: int, *, pause: float = PAUSE, progress: Progress | None = None, seed: int = 0
 ) -> Singles:
-    """All that are running answer the same texts, in turns; one that fails is set aside.
-
-    Args:
-        peers: loaded ones.
-        count: texts, spread evenly over the file; all of them where it has fewer.
-        pause: seconds between turns.
-        progress: called before each turn with the system's name.
-        seed: of the orders.
+    """All that are running answer the same texts, spread evenly over the file, in turns; one that fails is set aside.
 
     Raises:
         OptionError: a count below 1.
@@ -103,13 +92,10 @@ def one_at_a_time(
 
 @dataclass(frozen=True, eq=False)
 class SingleRow:
-    """A system, or the cascade on some of the texts.
+    """A system, or the cascade on some of the texts, with seconds of each text. Shape `(n,)`.
 
-    Attributes:
-        key, name: for programs and for readers.
-        seconds: of each text. Shape `(n,)`.
-        by_full, by_fastest: its p50 by that of tier 2 at full depth, and by that of the fastest baseline, on the same
-            texts in the same turn; `None` where these have no figures.
+    `by_full`, `by_fastest`: its p50 by that of tier 2 at full depth, and by that of the fastest baseline, on the same
+    texts in the same turn; `None` where these have no figures.
     """
 
     key: str
@@ -125,14 +111,7 @@ class SingleRow:
 
 @dataclass(frozen=True, eq=False)
 class SingleTable:
-    """What one text takes.
-
-    Attributes:
-        rows: a line per system, in their order.
-        fastest: the baseline, not this engine, with the least p50; `None` if only this engine ran.
-        singles: what they were made from.
-        unit: what was answered: `texts` or `sentences`.
-    """
+    """What one text takes. `fastest`: the baseline, not this engine, with the least p50. `unit`: texts or sentences."""
 
     rows: tuple[SingleRow, ...]
     fastest: Baseline | None
@@ -190,10 +169,7 @@ class SingleTable:
 def summarise(singles: Singles, kinds: Sequence[Baseline], *, tagging: bool = False) -> SingleTable:
     """The table of those that are still running.
 
-    Args:
-        singles: see `one_at_a_time`.
-        kinds: which have a line.
-        tagging: the texts are sentences; the first tier answers one alone if it answers all its words.
+    `tagging`: texts are sentences; the first tier answers one alone if it answers all its words.
     """
     unit = "sentences" if tagging else "texts"
     others = [kind for kind in kinds if not kind.own]

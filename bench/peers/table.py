@@ -22,16 +22,10 @@ class PeerRow:
     """A baseline in one order of the texts.
 
     Attributes:
-        kind: which.
         by_length: it sorted the texts by their characters first; this engine sorts by itself and is given them as is.
-        batch_size: its best; `None` for this engine, which sizes batches by itself.
-        tried: texts per second on some of the texts, by batch size.
-        accuracy: in [0, 1].
+        batch_size: its best; `None` for this engine. `tried`: texts per second on some of the texts, by batch size.
         agreement: share of answers that are the same as those of tier 2 at full depth; `None` if that failed.
-        seconds: of one pass by repeat; `None` where it had no turn.
-        passes: how often it ran in a turn.
-        over_full, over_pipeline: how many times as fast as these; `None` where they failed.
-        load_seconds: until it could answer.
+        seconds: of one pass by repeat; `None` where it had no turn. `passes`: how often it ran in a turn.
         peak_mib: the most memory that its process held in all, in both orders.
     """
 
@@ -61,15 +55,7 @@ class PeerRow:
 
 @dataclass(frozen=True)
 class PeerTable:
-    """What was measured.
-
-    Attributes:
-        rows: a line per baseline and order.
-        absent: those without figures.
-        data: what was answered.
-        orders: per repeat, which system ran when.
-        single: what one text takes; `None` if that was not asked for.
-    """
+    """What was measured: a line per baseline and order, those without figures, which system ran when in each repeat."""
 
     rows: tuple[PeerRow, ...]
     absent: tuple[Absent, ...]
@@ -90,18 +76,9 @@ def compare(
     pause: float = PAUSE,
     single: int = 0,
 ) -> PeerTable:
-    """Run baselines beside each other.
+    """Run baselines beside each other: `repeats` turns of each over all texts, then `single` texts one at a time.
 
-    Args:
-        kinds: which.
-        job: what they are given; its folder must be there.
-        data: what they answer, tokenisation included.
-        repeats: turns of each, but for slow ones; see `interleaving.interleave`.
-        sizes: of batches to try.
-        start: starts a process; `WorkerProcess` if left out.
-        progress: called before each piece of work with its name.
-        pause: seconds between turns.
-        single: so many texts are answered one at a time as well; see `single.one_at_a_time`. 0: none.
+    The job's folder must be there. `start`: starts a process; `WorkerProcess` if left out.
 
     Raises:
         OptionError: none could be run at all.

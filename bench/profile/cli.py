@@ -13,7 +13,7 @@ import click
 
 from cascade.exceptions import OptionError
 from cascade.runtime.threads import check_threads
-from cascade_bench.options import json_option, model_argument, threads_option
+from cascade_bench.options import count_option, json_option, model_argument, threads_option
 from cascade_bench.profile.parts import LENGTHS, ROWS, parts, points
 from cascade_bench.systems.local import load
 from cascade_bench.timing import machine
@@ -41,7 +41,7 @@ def _whole_numbers(_context: click.Context, option: click.Parameter, value: str)
               metavar="N,N,...", help="Rows of a batch.")  # fmt: skip
 @click.option("--lengths", default=",".join(map(str, LENGTHS)), show_default=True, callback=_whole_numbers,
               metavar="N,N,...", help="Tokens of its longest row.")  # fmt: skip
-@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="Turns of each.")
+@count_option("--repeats", 5, "Turns of each.")
 @threads_option
 @json_option
 def profile(
@@ -73,8 +73,7 @@ def profile(
     with bar() as step:
         made = measure(parts(pipeline), sizes, threads=count, repeats=repeats, progress=step)
     click.echo(as_text(made, before))
-    if json_file is not None:
-        write_json(json_file, as_json(made, before, {"model": model, "repeats": repeats}))
+    write_json(json_file, as_json(made, before, {"model": model, "repeats": repeats}))
 
 
 def as_text(made: Profile, facts: Mapping[str, Any]) -> str:

@@ -21,18 +21,11 @@ from cascade_bench.timing.interleaving import Clock, Interleaved, Progress, inte
 
 @dataclass(frozen=True)
 class Profile:
-    """What was measured.
+    """What was measured: seconds of one run by part and point, the rest by part or by precision.
 
-    Attributes:
-        points: of the grid.
-        keys: the parts' keys and names.
-        seconds: by part and point, of one run, by repeat.
-        operators: by part, at the reference point.
-        reference: the point with most tokens, where operators and shares were taken.
-        rates: operations per second of the large products, by precision.
-        shares: by part, the share of its time that its matrix products would take at the rates of the large ones;
-            parts without products have none.
-        turns: what ran when.
+    `keys`: names of the parts. `reference`: the point with most tokens, where operators and shares were taken. `rates`:
+    operations per second of the large products. `shares`: the share of a part's time that its matrix products would
+    take at these rates; parts without products have none.
     """
 
     points: tuple[Point, ...]
@@ -54,15 +47,7 @@ def measure(
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
 ) -> Profile:
-    """Time every part at every point.
-
-    Args:
-        found: see `parts.parts`.
-        grid: see `parts.points`.
-        threads: of the large products; those of the parts' own sessions.
-        repeats: turns of each.
-        progress: called before each turn with its name.
-        clock: gives seconds.
+    """Time every part at every point, `repeats` turns of each.
 
     Raises:
         OptionError: no points.

@@ -24,12 +24,9 @@ RUNS = 5
 
 @dataclass(frozen=True)
 class Operators:
-    """What one run of a graph consists of.
+    """What one run of a graph consists of: seconds by kind of operator, operations of matrix products by precision.
 
-    Attributes:
-        seconds: by kind of operator, most first; medians over runs. The profiler's own cost is in them, so their shares
-            say more than their sum.
-        operations: multiplications and additions of its matrix products, by precision (`int8`, `fp32`).
+    Seconds are medians over runs and hold the profiler's own cost, so their shares say more than their sum.
     """
 
     seconds: Mapping[str, float]
@@ -37,13 +34,7 @@ class Operators:
 
 
 def look(backend: OnnxBackend, feeds: Mapping[str, Array], *, runs: int = RUNS) -> Operators:
-    """Run a graph under the profiler, after a run that does not count.
-
-    Args:
-        backend: the file and its options are taken from it; its own session stays as it is.
-        feeds: inputs by name; names that the graph does not have are left out.
-        runs: how many count.
-    """
+    """Run a graph under the profiler, after a run that does not count. The backend's own session stays as it is."""
     with tempfile.TemporaryDirectory(prefix="cascade-bench-") as folder:
         options = session_options(backend.options.threads or 1)
         options.enable_profiling = True

@@ -42,13 +42,7 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A graph of a bundle.
-
-    Attributes:
-        key, name: for programs and for readers.
-        backend: what runs.
-        feeds: its inputs for rows of these lengths.
-    """
+    """A graph of a bundle. `key`, `name`: for programs and readers. `feeds`: its inputs for rows of these lengths."""
 
     key: str
     name: str
@@ -57,13 +51,7 @@ class Part:
 
 
 def points(rows: Sequence[int], lengths: Sequence[int], *, max_length: int) -> list[Point]:
-    """A grid, with mixed lengths too wherever there are several rows.
-
-    Args:
-        rows: of a batch.
-        lengths: tokens of its longest row; those above `max_length` are cut to it.
-        max_length: of both tiers.
-    """
+    """A grid, with mixed lengths too wherever there are several rows. Lengths above `max_length` are cut to it."""
     found: dict[Point, None] = {}
     for count in rows:
         for longest in sorted({min(length, max_length) for length in lengths}):

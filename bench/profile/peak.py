@@ -30,9 +30,7 @@ OPSET, IR_VERSION = 17, 9
 class Product:
     """A matrix of shape `(m, k)` times constant weights of shape `(k, n)`.
 
-    Attributes:
-        precision: `int8` (`MatMulIntegerToFloat`) or `fp32` (`MatMul`).
-        m, k, n: sizes.
+    `precision`: `int8` (`MatMulIntegerToFloat`) or `fp32` (`MatMul`).
     """
 
     precision: str

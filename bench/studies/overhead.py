@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -23,21 +24,17 @@ from cascade_bench.systems.local import Model, load
 from cascade_bench.table.data import read_items
 from cascade_bench.timing.interleaving import interleave
 
-Runs = list[tuple[float, float]]
-"""When graphs began and ended."""
-
 
 @contextmanager
-def watched() -> Iterator[Runs]:
-    """What graphs run inside the block."""
-    runs, inner = Runs(), OnnxBackend.run
+def watched() -> Iterator[list[tuple[float, float]]]:
+    """When graphs that run inside the block begin and end."""
+    runs, inner = list[tuple[float, float]](), OnnxBackend.run
 
     def run(backend: OnnxBackend, feeds: Any) -> Any:
         begin = time.perf_counter()
-        try:
-            return inner(backend, feeds)
-        finally:
-            runs.append((begin, time.perf_counter()))
+        made = inner(backend, feeds)
+        runs.append((begin, time.perf_counter()))
+        return made
 
     with mock.patch.object(OnnxBackend, "run", run):
         yield runs
@@ -52,16 +49,12 @@ def union(runs: Sequence[tuple[float, float]]) -> float:
     return total
 
 
-def outside(model: Model, texts: Sequence[Any], found: list[float]) -> Callable[[], None]:
+def outside(model: Model, texts: Sequence[Any], found: list[float]) -> None:
     """A call that writes down the share of its time during which no graph ran."""
-
-    def run() -> None:
-        with watched() as runs:
-            begin = time.perf_counter()
-            model.predict(texts)
-            found.append(1 - union(runs) / (time.perf_counter() - begin))
-
-    return run
+    with watched() as runs:
+        begin = time.perf_counter()
+        model.predict(texts)
+        found.append(1 - union(runs) / (time.perf_counter() - begin))
 
 
 @click.command()
@@ -74,7 +67,9 @@ def main(model: str, data: str, texts: int, threads: int, repeats: int) -> None:
     """Time outside the graphs, with one thread and with several, in turns."""
     given = list(itertools.islice(itertools.cycle(read_items(data)), texts))
     shares: dict[str, list[float]] = {f"{count} threads": [] for count in sorted({1, threads})}
-    runs = {name: outside(load(model, threads=int(name.split()[0])), given, own) for name, own in shares.items()}
+    runs = {
+        name: partial(outside, load(model, threads=int(name.split()[0])), given, own) for name, own in shares.items()
+    }
     turns = interleave(runs, repeats=repeats)
     for name, own in shares.items():
         kept = own[2:]  # the first two were warm-up

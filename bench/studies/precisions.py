@@ -56,16 +56,8 @@ def main(bundles: Sequence[str], file: str, threads: int, repeats: int) -> None:
     for row, model in zip(table.rows, models.values(), strict=True):
         difference, changed = stability(model, data)
         agreement = data.agreement(answered(model, data.items).labels, base)
-        rows.append(
-            [
-                row.name,
-                f"{row.accuracy:.2%}",
-                f"{agreement:.2%}",
-                shown(row.over_full),
-                f"{difference:.1e}",
-                f"{changed:.2%}",
-            ]
-        )
+        shares = (f"{share:.2%}" for share in (row.accuracy, agreement))
+        rows.append([row.name, *shares, shown(row.over_full), f"{difference:.1e}", f"{changed:.2%}"])
     head = ["bundle", data.metric, "as the first", "over the first", "largest difference", "answers changed"]
     click.echo(grid(head, rows))
     click.echo("Difference of a probability, and answers changed, when the same rows run in other batches.")

@@ -29,11 +29,8 @@ class Baseline:
     """A way to run the checkpoint in a process of its own.
 
     Attributes:
-        key, name: for programs and for readers.
         load: makes the model, inside its own process.
-        steps: steps of `conversion` that it needs, in order.
-        needs: modules that must be installed.
-        install: how.
+        steps: steps of `conversion` that it needs, in order. `needs`: modules; `install`: how to install them.
         note: what readers have to know to judge its figures.
         own: one of this engine's: it batches and sorts by itself.
     """
@@ -91,11 +88,7 @@ def _transformers(job: Job, *, compiled: bool = False) -> Answerer:
     from cascade_bench.systems.transformers_pipeline import TransformersPipeline
 
     pipeline = TransformersPipeline.load(
-        job.checkpoint,
-        threads=job.threads,
-        max_length=job.max_length,
-        multi_label=job.multi_label,
-        tagging=job.tagging,
+        job.checkpoint, threads=job.threads, max_length=job.max_length, multi_label=job.multi_label, tagging=job.tagging
     )
     if compiled:
         pipeline.pipe.model.compile(dynamic=True)
@@ -184,10 +177,7 @@ def _ctranslate2(job: Job) -> Answerer:
     return in_batches(rows, run)
 
 
-ACTIVATIONS: Mapping[str, Callable[[Floats], Floats]] = {
-    "tanh": np.tanh,
-    "relu": lambda values: np.maximum(values, 0),
-}
+ACTIVATIONS: Mapping[str, Callable[[Floats], Floats]] = {"tanh": np.tanh, "relu": lambda values: np.maximum(values, 0)}
 
 _ONNX, _INT8 = ("plain", "onnx"), ("plain", "onnx", "onnx-int8")
 _TORCH = ("torch", "transformers")

@@ -1,11 +1,4 @@
-"""The systems of one bundle: the policies that its cascade has to justify itself against. All share its sessions.
-
-full       tier 2 alone at full depth: what everything is compared with
-cut-N      tier 2 cut after layer N for every row (truncation): the baseline of an adaptive policy
-tier1      tier 1 alone
-exits      tier 2 alone with the bundle's exit policy
-cascade    as the bundle is configured
-"""
+"""The systems of one bundle: the policies that its cascade has to justify itself against. All share its sessions."""
 
 from __future__ import annotations
 
@@ -33,12 +26,10 @@ Model: TypeAlias = Classifier | Tagger
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """What a system answered, and where.
+    """What a system answered (of a tagger a list of tags per sentence), and where.
 
-    Attributes:
-        labels: one per text; of a tagger a list of tags per sentence.
-        tiers: the tier of each text or word; `None` of a system without tiers. Shape `(units,)`.
-        mean_layer: after which units left tier 2, over those that it answered; `None` without any.
+    `tiers`: of each text or word; `None` of a system without tiers. Shape `(units,)`. `mean_layer`: after which units
+    left tier 2, over those that it answered; `None` without any.
     """
 
     labels: Sequence[Any]
@@ -53,13 +44,9 @@ class Answered:
 
 @dataclass(frozen=True)
 class System:
-    """Something that labels texts, or tags sentences.
+    """Something that labels texts, or tags sentences, tokenisation included. `key`, `name`: for programs and readers.
 
-    Attributes:
-        key: for programs.
-        name: for readers.
-        run: answers everything; tokenisation is part of it.
-        cut: the layer, if this is tier 2 ended there for every row (full depth included).
+    `cut`: the layer, if this is tier 2 ended there for every row (full depth included).
     """
 
     key: str

@@ -1,7 +1,6 @@
 """Texts as padded rows and logits as labels, for baselines that are a bare graph: what a user of one writes around it.
 
-A word of a sentence has the tag of its first piece; one that the tokenizer drops, or beyond the length read, the first
-label. The tokenizer is the Rust one by itself, the fastest that they can have.
+A word has the tag of its first piece; one that the tokenizer drops, or beyond the length read, the first label.
 """
 
 from __future__ import annotations
@@ -24,14 +23,7 @@ Graph: TypeAlias = Callable[[Mapping[str, npt.NDArray[Any]]], npt.NDArray[np.flo
 
 @dataclass(frozen=True, eq=False)
 class Padded:
-    """Items to padded rows, logits to answers.
-
-    Attributes:
-        tokenizer: cuts and pads.
-        labels: their names.
-        multi_label: the labels are independent yes/no decisions.
-        tagging: items are sentences of words.
-    """
+    """Items to padded rows, logits to answers. `multi_label`: the labels are independent yes/no decisions."""
 
     tokenizer: tokenizers.Tokenizer
     labels: Sequence[str]

@@ -21,8 +21,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import IO, Any, TypeAlias
+
+from cascade_bench.systems.worker import items_of
 
 Item: TypeAlias = "str | tuple[str, str] | list[str]"
 """A text, a pair, or a sentence of words."""
@@ -41,16 +42,9 @@ class WorkerError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """What every system is given.
+    """What every system is given: the bundle, tier 2 as transformers reads it, tokens of a row at most.
 
-    Attributes:
-        model: the bundle, for this engine's own systems.
-        checkpoint: tier 2 as transformers reads it.
-        folder: where converted files are kept, and `texts.json` with the items.
-        threads: how many.
-        max_length: tokens of a row at most.
-        multi_label: the labels are independent yes/no decisions.
-        tagging: the items are sentences of words, and an answer is a tag for each.
+    `folder`: where converted files are kept, and `texts.json` with the items. `tagging`: items are sentences of words.
     """
 
     model: str
@@ -63,8 +57,7 @@ class Job:
 
     def items(self) -> list[Item]:
         """The texts, or sentences, to answer."""
-        read = json.loads((Path(self.folder) / "texts.json").read_text(encoding="utf-8"))
-        return read if self.tagging else [tuple(text) if isinstance(text, list) else text for text in read]
+        return items_of(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -94,12 +87,7 @@ def limits(threads: int) -> dict[str, str]:
 class WorkerProcess(AbstractContextManager["WorkerProcess"]):
     """The near end. Use it as a context manager: the process ends with the block, whatever happens.
 
-    Args:
-        threads: see `limits`.
-        command: what to start; `systems.worker` if left out.
-        limit: seconds that one command may take.
-        environment: variables beside those of this process.
-        folder: where it runs; that of this process if left out.
+    `command`: what to start; `systems.baselines` if left out. `limit`: seconds that one command may take.
     """
 
     def __init__(
@@ -137,13 +125,7 @@ class WorkerProcess(AbstractContextManager["WorkerProcess"]):
         return self._ask({"do": "load", "kind": kind, "job": asdict(job)})
 
     def run(self, *, batch_size: int = 0, by_length: bool = False, some: int | None = None) -> Ran:
-        """Answer the items.
-
-        Args:
-            batch_size: items in a batch; nothing to this engine.
-            by_length: longest first, as far as characters tell; sorting is part of the work.
-            some: so many of them, spread evenly; `None`: all.
-        """
+        """Answer `some` of the items, spread evenly (`None`: all). `by_length`: longest first, sorted as part of it."""
         made = self._ask({"do": "run", "batch_size": batch_size, "by_length": by_length, "some": some})
         labels = [tuple(label) if isinstance(label, list) else label for label in made["labels"]]
         return Ran(float(made["seconds"]), labels)

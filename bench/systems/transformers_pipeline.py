@@ -1,9 +1,7 @@
 """`transformers.pipeline` on the checkpoint that a bundle was made from: fp32, full depth, caller's order.
 
-What `cascade-train exits` writes is no stock architecture. A tagger's has the weights of a `...ForTokenClassification`
-model under other names; that stock model is built. A classifier's backbone and last head are put behind the interface
-of a sequence classifier: the same backbone class with the same attention kernels, one pooling, one head, no exits, no
-hooks. An ordinary checkpoint is given to the pipeline as it is. Needs the `bench` extra.
+What `cascade-train exits` writes is no stock architecture: a tagger's weights are put into the stock model, a
+classifier's backbone and last head behind a stock interface. Needs the `bench` extra.
 """
 
 from __future__ import annotations
@@ -111,14 +109,7 @@ def last_exit(checkpoint: str | Path, *, tagging: bool) -> PreTrainedModel:
 
 @dataclass(frozen=True, eq=False)
 class TransformersPipeline:
-    """A pipeline of either task.
-
-    Attributes:
-        pipe: transformers' own.
-        max_length: tokens of a row at most; longer ones are truncated.
-        multi_label: the labels are independent yes/no decisions.
-        tagging: items are sentences of words.
-    """
+    """A pipeline of either task; rows longer than `max_length` tokens are truncated. `tagging`: items are sentences."""
 
     pipe: Any
     max_length: int
@@ -206,11 +197,7 @@ def best_batch_size(
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
 ) -> tuple[int, dict[int, float]]:
-    """Try batch sizes on some items, each twice, the better run counting.
-
-    Returns:
-        The fastest size, and items per second by size.
-    """
+    """The fastest batch size and items per second by size; each is tried twice, the better run counting."""
     pipeline.labels(items[:32], batch_size=8)
     rates = {}
     for size in sizes:

@@ -35,15 +35,7 @@ def serve(
     steps: Mapping[str, Callable[[Any], object]],
     clock: Clock = time.perf_counter,
 ) -> None:
-    """Obey until told to quit or the lines end.
-
-    Args:
-        lines: requests.
-        out: answers.
-        loaders: make a kind's model from the fields of a job, by its key.
-        steps: make files from the fields of a job, by name.
-        clock: gives seconds.
-    """
+    """Obey until told to quit or the lines end. Loaders make a model, steps make files, from the fields of a job."""
     model: Any = None
     items: list[Any] = []
     for line in lines:
@@ -54,7 +46,7 @@ def serve(
             if request["do"] == "prepare":
                 steps[request["kind"]](request["job"])
             elif request["do"] == "load":
-                model, items = loaders[request["kind"]](request["job"]), _items(request["job"])
+                model, items = loaders[request["kind"]](request["job"]), items_of(request["job"])
                 made["said"] = getattr(model, "said", "")
             elif request["do"] == "run":
                 some = _some(items, request["some"])
@@ -97,7 +89,8 @@ def one_by_one(model: Any, items: Sequence[Any], *, clock: Clock = time.perf_cou
     return taken
 
 
-def _items(job: Mapping[str, Any]) -> list[Any]:
+def items_of(job: Mapping[str, Any]) -> list[Any]:
+    """The texts, pairs or sentences of a job, from the fields of `process.Job`."""
     read: list[Any] = json.loads((Path(job["folder"]) / "texts.json").read_text(encoding="utf-8"))
     return read if job["tagging"] else [tuple(text) if isinstance(text, list) else text for text in read]
 

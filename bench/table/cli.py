@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cascade.pipelines.tagger import Tagger
-from cascade.runtime.threads import check_threads
 from cascade_bench.options import (
     data_options,
     json_option,
     markdown_option,
     model_argument,
+    opened,
     repeats_option,
     threads_option,
 )
-from cascade_bench.systems.local import load, systems
+from cascade_bench.systems.local import systems
 from cascade_bench.table import rendering
-from cascade_bench.table.data import Columns, read_data
+from cascade_bench.table.data import Columns
 from cascade_bench.table.measuring import measure
-from cascade_bench.timing import machine
 from cascade_bench.timing.console import bar, check_output
 from cascade_bench.timing.report_json import write_json
 
@@ -60,10 +58,8 @@ def table(
       cascade-bench table models/pos --data dev.jsonl --repeats 5
     """
     check_output("--json", json_file)
-    count = check_threads(threads)
-    pipeline = load(model, threads=count)
-    data = read_data(file, pipeline, columns=columns)
-    before, rates = machine.facts(threads=count), dict[int, float]()
+    pipeline, data, before, count = opened(model, file, columns, threads)
+    rates: dict[int, float] = {}
     with bar() as step:
         tested = systems(pipeline)
         if checkpoint is not None:
@@ -80,21 +76,14 @@ def table(
             tested.append(system(peer, size))
         made = measure(tested, data, repeats=repeats, progress=step)
     click.echo(rendering.as_text(made, before, markdown=markdown))
-    settings: dict[str, Any] = {
-        "router": repr(pipeline.router),
-        "exit_policy": repr(pipeline.exit_policy),
-        "blend": pipeline.blend,
-    }
-    if isinstance(pipeline, Tagger):
-        settings |= {"windows": repr(pipeline.windows), "decoding": repr(pipeline.decoding)}
+    names = ("router", "exit_policy", "blend", *(("windows", "decoding") if isinstance(pipeline, Tagger) else ()))
+    settings: dict[str, Any] = {name: getattr(pipeline, name) for name in names}
+    settings = {name: own if name == "blend" else repr(own) for name, own in settings.items()}
     empty = "\n" * markdown
     click.echo(f"{empty}Settings: {', '.join(f'{name} {value}' for name, value in settings.items())}.")
     if rates:
         tried = ", ".join(f"{size}: {rate:.0f}" for size, rate in rates.items())
         click.echo(f"{empty}Pipeline, items/s by batch size on {min(SUBSET, len(data.items))} items: {tried}.")
-    if json_file is not None:
-        details = {"model": model, "data": Path(file).name, "items": len(data.items), **settings, "repeats": repeats}
-        details |= {"checkpoint": checkpoint, "pipeline_items_per_second_by_batch_size": rates}
-        if hasattr(os, "getloadavg"):
-            details["load_average_after"] = list(os.getloadavg())
-        write_json(json_file, rendering.as_json(made, before, details))
+    details = {"model": model, "data": Path(file).name, "items": len(data.items), **settings, "repeats": repeats}
+    details |= {"checkpoint": checkpoint, "pipeline_items_per_second_by_batch_size": rates}
+    write_json(json_file, rendering.as_json(made, before, details))

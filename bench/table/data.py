@@ -42,8 +42,7 @@ class Data:
     """A file, as far as it can be used.
 
     Attributes:
-        items: texts or pairs, or lists of words.
-        right: in the form of the answers: a label or a tuple of labels each, or a list of tags.
+        items, right: texts, pairs or lists of words, and what is right in the form of the answers.
         words: items are sentences, and each word has an answer.
         bio: the tags are BIO, so that entities can be counted.
         labelled: the file says what is right; otherwise tier 2 at full depth did.
@@ -72,6 +71,11 @@ class Data:
     def __len__(self) -> int:
         return sum(map(len, self.items)) if self.words else len(self.items)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For JSON files."""
+        return {"notes": list(self.notes), "metric": self.metric, "data_sha256": self.sha256}
+
     def accuracy(self, answers: Sequence[Any]) -> float:
         """Share of these answers that are right."""
         return self.agreement(answers, self.right)
@@ -91,12 +95,7 @@ class Data:
 
 
 def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Data:
-    """Read a file for a bundle.
-
-    Args:
-        file: its path.
-        model: whose labels count; it answers where there are none.
-        columns: `Columns()` if left out.
+    """Read a file for a bundle, which answers where there are no labels. `columns`: `Columns()` if left out.
 
     Raises:
         DataError: no file, an empty one, or a line without a text (or words).

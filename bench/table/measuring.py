@@ -16,17 +16,9 @@ from cascade_bench.timing.interleaving import PAUSE, Clock, Interleaved, Progres
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """A line of the table: seconds of one pass by repeat (`None` where it had no turn), accuracy in [0, 1].
 
-    Attributes:
-        key, name: of the system.
-        cut: the layer, if this is tier 2 ended there for every row.
-        accuracy: in [0, 1].
-        against_full: accuracy less that of tier 2 at full depth.
-        deferred, mean_layer: see `systems.local.Answered`.
-        seconds: of one pass over the data by repeat; `None` where it had no turn.
-        over_full, over_pipeline: how many times as fast as these.
-        f1: of entities; `None` where there are none.
+    `cut`: the layer, if this is tier 2 ended there for every row. `f1`: of entities. The others: see `local.Answered`.
     """
 
     key: str
@@ -49,13 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """What was measured.
-
-    Attributes:
-        rows: one per system.
-        data: what was answered.
-        turns: which system ran when.
-    """
+    """What was measured: a row per system, what was answered, which system ran when."""
 
     rows: tuple[Row, ...]
     data: Data
@@ -75,18 +61,10 @@ def measure(
     clock: Clock = time.perf_counter,
     pause: float = PAUSE,
 ) -> Table:
-    """Run all systems on the same data: once each for warmth and accuracy, then in turns for time.
-
-    Args:
-        systems: the first must be tier 2 at full depth.
-        data: what they answer, tokenisation included.
-        repeats: see `interleaving.interleave`.
-        progress: called before each pass with the name of the system.
-        clock: gives seconds.
-        pause: seconds between turns.
+    """Run all systems on the same data: once each for warmth and accuracy, then in turns (`interleave`) for time.
 
     Raises:
-        OptionError: the systems lack tier 2 at full depth.
+        OptionError: the first system is not tier 2 at full depth.
     """
     if not systems or systems[0].key != FULL:
         raise OptionError("the first system must be tier 2 at full depth, got another; see systems.local.systems")

@@ -30,8 +30,7 @@ def as_json(table: Table, machine: Mapping[str, Any], details: Mapping[str, Any]
         machine,
         [as_entry(row, table, "table", model=details.get("model")) for row in table.rows],
         details=dict(details),
-        notes=list(table.data.notes),
-        data_sha256=table.data.sha256,
+        **table.data.facts,
         orders=table.turns.orders,
         conclusion=conclusion(table),
     )

@@ -28,12 +28,7 @@ Progress = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Plan:
-    """When a system runs.
-
-    Attributes:
-        repeats: the numbers of the repeats in which it has a turn, from 0.
-        passes: how often it runs in a turn; the turn's seconds are divided by it.
-    """
+    """The repeats in which a system has a turn, from 0, and how often it runs in one; seconds are divided by that."""
 
     repeats: tuple[int, ...]
     passes: int
@@ -51,13 +46,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Interleaved:
-    """What came out.
-
-    Attributes:
-        seconds: per system and repeat, of one pass; `None` where it did not run.
-        plans: per system.
-        orders: per repeat, the names in the order in which they ran.
-    """
+    """Seconds of one pass by system and repeat, `None` where it did not run; and by repeat the names in order."""
 
     seconds: Mapping[str, list[float | None]]
     plans: Mapping[str, Plan]
@@ -78,17 +67,10 @@ def interleave(
     pause: float = PAUSE,
     seed: int = 0,
 ) -> Interleaved:
-    """Run systems in turns.
+    """Run systems in turns, `pause` seconds between them.
 
-    Args:
-        systems: what runs, by name.
-        repeats: how often each has a turn, but for slow ones.
-        warm_up: seconds of a pass by name, from a run before this one; they decide which systems are slow. If left
-            out, each runs twice beforehand: once to make what is made only once, once against the clock.
-        progress: called before each turn with the name.
-        clock: gives seconds.
-        pause: seconds between turns.
-        seed: of the orders.
+    `warm_up`: seconds of a pass by name, from a run before this one; they decide which systems are slow. If left out,
+    each runs twice beforehand: once to make what is made only once, once against the clock.
 
     Raises:
         OptionError: repeats below 1.

@@ -19,12 +19,7 @@ PACKAGES = ("numpy", "onnxruntime", "tokenizers", "torch", "transformers")
 
 
 def facts(*, threads: int, root: Path = Path("/")) -> dict[str, Any]:
-    """Facts about this machine, for JSON.
-
-    Args:
-        threads: that the systems were given.
-        root: where `proc` and `sys` are.
-    """
+    """Facts about this machine, for JSON. `threads`: that systems were given. `root`: where `proc` and `sys` are."""
     cpu = _cpu(root)
     quota = cgroup_quota(root=root)
     return {

@@ -36,14 +36,9 @@ def benchmark(
     iterations: int = 1,
     info: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One entry.
+    """One entry: seconds of each round, `None` where there was none, divided already by `iterations`, its passes.
 
-    Args:
-        group: the command.
-        name: unique in the file, and the same in files that are to be compared.
-        seconds: of each round; `None` where there was none.
-        iterations: passes in a round, by which its seconds are divided already.
-        info: whatever else.
+    `name` is unique in the file, and the same in files that are to be compared.
     """
     there = [value for value in seconds if value is not None]
     turns = {} if len(there) == len(seconds) else {"seconds_by_repeat": list(seconds)}
@@ -58,34 +53,20 @@ def benchmark(
 
 
 def stats(data: Sequence[float], *, iterations: int = 1) -> dict[str, Any]:
-    """pytest-benchmark's statistics of at least one sample, with the samples."""
-    first, _, third = statistics.quantiles(data, n=4) if len(data) > 1 else [data[0]] * 3
-    mean, reach = statistics.fmean(data), 1.5 * (third - first)
-    spread = statistics.stdev(data) if len(data) > 1 else 0.0
-    inside = [value for value in data if first - reach <= value <= third + reach]
-    beyond, outside = sum(abs(value - mean) > spread for value in data), len(data) - len(inside)
+    """Statistics of at least one sample, under pytest-benchmark's names, with the samples."""
     return {
         "min": min(data),
         "max": max(data),
-        "mean": mean,
-        "stddev": spread,
+        "mean": statistics.fmean(data),
+        "stddev": statistics.stdev(data) if len(data) > 1 else 0.0,
+        "median": statistics.median(data),
         "rounds": len(data),
         "iterations": iterations,
-        "median": statistics.median(data),
-        "q1": first,
-        "q3": third,
-        "iqr": third - first,
-        "ops": 1 / mean,
-        "total": sum(data),
-        "ld15iqr": min(inside, default=min(data)),
-        "hd15iqr": max(inside, default=max(data)),
-        "stddev_outliers": beyond,
-        "iqr_outliers": outside,
-        "outliers": f"{beyond};{outside}",
         "data": list(data),
     }
 
 
-def write_json(file: Path, made: Mapping[str, Any]) -> None:
-    """Write a file, whole or not at all."""
-    write(file, json.dumps(made, indent=2, ensure_ascii=False) + "\n")
+def write_json(file: Path | None, made: Mapping[str, Any]) -> None:
+    """Write a file, whole or not at all; nothing if there is none to write."""
+    if file is not None:
+        write(file, json.dumps(made, indent=2, ensure_ascii=False) + "\n")
