@@ -46,14 +46,8 @@ class Tuned:
 class Ranked:
     """Rows in the order of tier 1's score, least sure first. Make it with `Ranked.of`.
 
-    Attributes:
-        answers: what the tiers say.
-        tuned: whose thresholds are looked for.
-        blend: how much tier 1's answer counts beside that of each exit.
-        order: numbers of the rows. Shape `(rows,)`.
-        sure1: score of tier 1. Shape `(rows,)`.
-        sure: score of each exit. Shape `(rows, exits)`.
-        lengths: tokens. Shape `(rows,)`.
+    `order`: numbers of the rows; `sure1`: score of tier 1; `lengths`: tokens, shape `(rows,)` each; `sure`: score of
+    each exit, shape `(rows, exits)`; `blend`: how much tier 1's answer counts beside that of each exit.
     """
 
     answers: TextAnswers

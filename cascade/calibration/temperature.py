@@ -1,8 +1,7 @@
 """One temperature per tier and exit, so that a confidence is the share of right answers it promises.
 
-Temperature scaling (Guo et al., ICML 2017, section 4.2): logits are divided by the number with the smallest negative
-log-likelihood on labelled examples that the models have not seen. Logarithms of probabilities that were computed at
-another temperature are logits up to a constant, so nothing runs here. Needs numpy and scipy only.
+Temperature scaling (Guo et al., ICML 2017, section 4.2). Logarithms of probabilities that were computed at another
+temperature are logits up to a constant, so nothing runs here.
 """
 
 from __future__ import annotations
@@ -30,14 +29,9 @@ Temperatures: TypeAlias = tuple[tuple[float, ...], ...]
 def fit_temperature(logits: npt.NDArray[np.floating], truth: npt.ArrayLike, *, multi_label: bool = False) -> float:
     """The temperature with the smallest negative log-likelihood, in [0.05, 20], to four digits.
 
-    Args:
-        logits: of one head. Shape `(rows, labels)`.
-        truth: numbers of the right labels, shape `(rows,)`; of yes/no labels zeros and ones, shape `(rows, labels)`, or
-            `(rows,)` of a single label.
-        multi_label: the labels are independent yes/no decisions.
-
-    Raises:
-        OptionError: no rows, or a truth of another shape.
+    `logits`: of one head, shape `(rows, labels)`; `truth`: numbers of the right labels, shape `(rows,)`; of yes/no
+    labels (`multi_label`) zeros and ones, shape `(rows, labels)`, or `(rows,)` of a single label. Others are an
+    `OptionError`.
     """
     binary, wanted = multi_label or logits.shape[-1] == 1, np.asarray(truth)
     shape = logits.shape if binary else logits.shape[:1]

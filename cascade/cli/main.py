@@ -32,11 +32,8 @@ def cascade(context: click.Context) -> None:
         context.color = False
 
 
-cascade.add_command(predict)
-cascade.add_command(calibrate)
-cascade.add_command(tune)
-cascade.add_command(inspect)
-cascade.add_command(demo)
+for _command in (predict, calibrate, tune, inspect, demo):
+    cascade.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,9 +1,7 @@
-"""From logits to probabilities, and from probabilities to one number per row that says how sure they are.
-
-Every measure lies in [0, 1] and is higher when surer, so thresholds compare alike.
+"""From logits to probabilities, and from probabilities to one number in [0, 1] per row, higher when surer.
 
 A head with several independent yes/no labels (multi-label, or a single label with a sigmoid) is as sure as its least
-sure label: each measure is taken of the distribution (p, 1 - p) of every label and the minimum over labels counts.
+sure label: each measure is taken of (p, 1 - p) of every label and the minimum counts.
 """
 
 from __future__ import annotations
@@ -36,17 +34,10 @@ def sigmoid(logits: FloatArray) -> FloatArray:
 def probabilities(
     logits: FloatArray, *, multi_label: bool = False, temperature: float = 1.0, prior: FloatArray | None = None
 ) -> FloatArray:
-    """Calibrated probabilities of a head (temperature scaling: Guo et al., ICML 2017).
+    """Calibrated probabilities of a head, float32 (temperature scaling: Guo et al., ICML 2017). Shape `(..., labels)`.
 
-    Args:
-        logits: shape `(..., labels)`.
-        multi_label: sigmoid per label instead of softmax. A head with one label always takes the sigmoid, as in
-            transformers.
-        temperature: logits are divided by it first; above 1 makes less sure, below 1 surer.
-        prior: added then (`evidence`). Same shape.
-
-    Returns:
-        float32, same shape.
+    `multi_label`: sigmoid per label instead of softmax; a head with one label always takes it, as in transformers.
+    `temperature`: logits are divided by it first; above 1 makes less sure. `prior`: added then (`evidence`).
     """
     function = sigmoid if _binary(logits, multi_label) else softmax
     scaled = logits / np.float32(temperature)

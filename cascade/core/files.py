@@ -18,11 +18,7 @@ def staged(file: str | Path) -> Iterator[Path]:
     """A path to write to in place of `file`; the file gets its name when the block ends without an exception.
 
     A link is followed, and the mode of a file that is there is kept. Where `file` is a device or a FIFO, the path is
-    `file` itself: renaming would destroy it.
-
-    Raises:
-        OptionError: `file` is a folder or a socket.
-        OSError: naming `file`, not the temporary one.
+    `file` itself: renaming would destroy it. A folder or a socket is an `OptionError`; an `OSError` names `file`.
     """
     file = Path(file)
     there = _status(file)

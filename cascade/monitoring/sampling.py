@@ -46,10 +46,8 @@ class ShadowSample:
 class Sampler:
     """Draws which answers are sampled: one random number for each, whatever it says and however answers come.
 
-    Attributes:
-        share: of the answers, or of their words.
-        by_word: one word is compared, and sentences are drawn by their numbers of words, so that all words have the
-            same chance. A sentence is drawn once at most: the words of one that is longer than `1 / share` have less.
+    `by_word`: one word is compared, and sentences are drawn by their numbers of words, so that all words have the same
+    chance, the `share`. A sentence is drawn once at most: words of one longer than `1 / share` have less.
     """
 
     def __init__(self, *, share: float, by_word: bool, seed: int) -> None:

@@ -45,13 +45,10 @@ BY_PIECE: Final = (AggregationStrategy.NONE, AggregationStrategy.SIMPLE)
 
 @dataclass(frozen=True, eq=False)
 class PieceText:
-    """Pieces of texts as entities show them. Make it with `PieceText.of`.
+    """Pieces of texts, a unit each, as entities show them, and how to join them. Make it with `PieceText.of`.
 
-    Attributes:
-        texts: a row per text, a unit per piece.
-        strings: what each piece is called; an unknown one by its characters in the text, lone surrogates as U+FFFD.
-        new: True where a word begins, for transformers: its tokenizers' words are not asked. Shape `(pieces,)`.
-        join: pieces as text.
+    `strings`: what each piece is called; an unknown one by its characters in the text, lone surrogates as U+FFFD;
+    `new`: True where a word begins, for transformers: its tokenizers' words are not asked. Shape `(pieces,)`.
     """
 
     texts: TextWords

@@ -62,15 +62,11 @@ class TagColumns:
 
 @dataclass(frozen=True)
 class Example:
-    """One line of a file.
+    """One line of a file, with its number from 1 (of a csv row, of the line on which it begins) and all columns.
 
-    Attributes:
-        line: its number, from 1; of a csv row, the line on which it begins.
-        text: a text, a pair, or None where `error` or `tokens` is set.
-        label: None where the file has none; several for multi-label data.
-        record: all columns.
-        error: why the line cannot be used; only with `OnError.NULL`.
-        tokens: words instead of a text; only with `tokens_column`.
+    `text`: a text, a pair, or None where `error` or `tokens` is set; `label`: several for multi-label data, None
+    without any; `error`: why the line cannot be used, only with `OnError.NULL`; `tokens`: words, only with
+    `tokens_column`.
     """
 
     line: int
@@ -105,13 +101,8 @@ def read_examples(
         tokens_column: lists of words, read instead of texts and pairs.
         label_column: may be missing unless `require_label`. None: labels are not read, whatever the file has.
         require_label: a line without a label is an error.
-        on_error: what a bad line does. A fault of the file as a whole always raises.
+        on_error: what a bad line does. A fault of the file as a whole always raises a `DataError`.
         report: called with every error that does not raise.
-
-    Raises:
-        DataError: naming file, line, rule, value and remedy.
-        OptionError: the format is not known.
-        MissingExtraError: parquet without pyarrow.
     """
     if label_column is None and require_label:
         raise OptionError("require_label must come with a label_column, got None; name the column")

@@ -44,16 +44,13 @@ class SpecialTokens:
 
 
 class Tokenizer:
-    """A `tokenizer.json`, for rows of at most `max_length` tokens.
+    """A `tokenizer.json`, for rows of at most `max_length` tokens, special ones included. Make one with `from_file`.
 
-    Make one with `from_file`. It holds no state that a call changes, but for tables of words seen before, which
-    never change an answer; threads may share it.
+    It holds no state that a call changes, but for tables of words seen before, which never change an answer; threads
+    may share it.
 
     Attributes:
-        max_length: tokens of a row at most.
-        overlap: tokens that two rows of one long text share.
-        special: the special tokens of a row that holds one text.
-        room: tokens of a row at most, special tokens aside.
+        special: the special tokens of a row that holds one text; `room` is what they leave of a row.
         unknown: id of the token for what has no pieces of its own.
         words: token ids of a word by itself, as in pre-split text: at least one, at most as many as a row has room for.
         marks_subwords: whether pieces that continue a word carry a mark (WordPiece's ##).
@@ -103,21 +100,12 @@ class Tokenizer:
         word_table: bool = True,
         pool: Pool | None = nullcontext,
     ) -> Tokenizer:
-        """Read a `tokenizer.json`.
+        """Read a `tokenizer.json`; a `BundleError` if it is none or not there, an `OptionError` if no text has room.
 
-        Args:
-            path: the file.
-            max_length: tokens of a row at most, special tokens included.
-            overlap: tokens that two rows of one long text share; an eighth of a row's room if not given.
-            word_table: look up words of plain ASCII texts in a table where the tokenizer's kind allows it (BERT's
-                WordPiece); the same ids, several times faster. False is for measuring the difference.
-            pool: entered while the library's own threads, one per CPU, encode what the table cannot. `None`: they are
-                left alone, and texts are encoded one by one on the calling thread.
-
-        Raises:
-            BundleNotFoundError: there is no such file.
-            BundleError: it is no tokenizer.
-            OptionError: `max_length` or `overlap` leaves no room for a text.
+        `overlap`: tokens that two rows of one long text share; an eighth of a row's room if not given. `word_table`:
+        look up words of plain ASCII texts in a table where the tokenizer's kind allows it (BERT's WordPiece); the same
+        ids, several times faster. `pool`: entered while the library's own threads, one per CPU, encode what the table
+        cannot; `None`: they are left alone, and texts are encoded one by one on the calling thread.
         """
         if not Path(path).is_file():
             raise BundleNotFoundError(f"the tokenizer must be a tokenizer.json file, but there is none at: {path}")
@@ -152,18 +140,13 @@ class Tokenizer:
         return cls(inner, max_length=max_length, overlap=overlap, word_table=word_table, pool=pool)
 
     def encode(self, texts: Iterable[Text]) -> Encoded:
-        """Encode texts and pairs.
+        """Encode texts, pairs of two (tuple or list), or mappings with `text` and maybe `text_pair`.
 
-        A text that is longer than `max_length` becomes several rows of at most `max_length` tokens, each with the
-        special tokens and `overlap` tokens of the one before. A pair that is too long stays one row: the longer side
-        is cut until both fit (`longest_first`, as in transformers) and the pair is counted, because windows over two
-        texts at once have no meaning that fits every task. Lone surrogates become U+FFFD. An empty text is valid.
-
-        Args:
-            texts: each a `str`, a pair of two `str` (tuple or list), or a mapping with `text` and maybe `text_pair`.
-
-        Raises:
-            InputError: naming the position and the type of the first text that is none of these.
+        A text that is longer than `max_length` becomes several rows, each with the special tokens and `overlap` tokens
+        of the one before. A pair that is too long stays one row: the longer side is cut until both fit
+        (`longest_first`, as in transformers) and the pair is counted, because windows over two texts at once have no
+        meaning that fits every task. Lone surrogates become U+FFFD. An empty text is valid. An `InputError` tells where
+        something is no text.
         """
         rows = read_texts(texts)
         parts = [self._encode_rows(rows[at : at + CHUNK]) for at in range(0, len(rows), CHUNK)]

@@ -96,16 +96,11 @@ def _pieces(model: WordPiece, known: dict[int, int], word: str) -> list[int]:
 
 
 class AsciiWordPiece:
-    """Encodes ASCII rows as the Rust tokenizer would, from a table of chunks.
+    """Encodes ASCII rows as the Rust tokenizer would, from a table of chunks, `capacity` at most.
 
-    Args:
-        pieces: token ids of one word (a run of letters and digits, or one punctuation mark).
-        lowercase: the normaliser lower-cases.
-        cls: id of the token before a row.
-        sep: id of the token after each text.
-        reserved: contents of all added tokens. A row that spells one, in any case, is refused. ASCII without spaces
-            or control characters, none empty (see `can_reserve`).
-        capacity: chunks kept at most.
+    `pieces`: token ids of one word (a run of letters and digits, or one punctuation mark); `cls`, `sep`: ids of the
+    tokens before a row and after each text; `reserved`: contents of all added tokens (see `can_reserve`). A row that
+    spells one, in any case, is refused.
     """
 
     def __init__(

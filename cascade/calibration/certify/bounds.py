@@ -1,14 +1,13 @@
 """What a count of events says about the rate behind it: exact p-values, limits and sample sizes.
 
-The null hypothesis is always that the true rate is at least `bound`: a small p-value speaks for the claim that it is
-below. Examples are assumed to be drawn independently from the texts that the claim is about. To test several rates at
-once (harm in every class) take the largest p-value: nothing has to be corrected, because the claim fails as soon as one
-of them does (intersection-union test; Berger 1982).
+The null hypothesis is that the true rate is at least `bound`; examples are independent. Of several rates (harm in every
+class) the largest p-value counts, uncorrected (intersection-union test; Berger 1982).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
@@ -34,11 +33,8 @@ def p_value(events: IntArray | int, examples: IntArray | int, bound: float) -> T
 def upper_limit(events: IntArray | int, examples: IntArray | int, *, confidence: float = 0.95) -> Table:
     """The one-sided Clopper-Pearson limit: the largest rate that so few events do not rule out, elementwise.
 
-    It holds for a setting that was fixed before the examples were seen. For a setting that was selected by the same
-    counts it is an estimate.
-
-    Raises:
-        OptionError: a confidence outside (0, 1), or counts that cannot be.
+    It holds for a setting that was fixed before the examples were seen; of one that the same counts selected it is an
+    estimate. A confidence outside (0, 1), or counts that cannot be, are an `OptionError`.
     """
     check_inside("confidence", confidence, "0.95 is usual")
     found, total = _counts(events, examples)
@@ -49,11 +45,8 @@ def upper_limit(events: IntArray | int, examples: IntArray | int, *, confidence:
 def examples_needed(bound: float, *, confidence: float = 0.95, rate: float = 0.0) -> int:
     """The least number of examples that certifies a setting whose events come at `rate`, if they come as expected.
 
-    `rate` must be below `bound`; the number grows with 1 / (bound - rate)^2. A sample has more events than its
-    expectation about every other time: plan with a few more.
-
-    Raises:
-        OptionError: a bound or confidence outside (0, 1), or a rate that is not below the bound.
+    `rate` must be below `bound` or is an `OptionError`; the number grows with 1 / (bound - rate)^2. A sample has more
+    events than its expectation about every other time: plan with a few more.
     """
     check_inside("bound", bound, "0.01 is one in a hundred")
     check_inside("confidence", confidence, "0.95 is usual")
@@ -73,21 +66,13 @@ def examples_needed(bound: float, *, confidence: float = 0.95, rate: float = 0.0
 def fixed_sequence(p_values: Iterable[float], *, level: float = 0.05) -> int:
     """How many leading points pass, each tested at the full level, up to the first that fails. NaN does not pass.
 
-    The order must be fixed before these examples are seen; `p_values` are read up to the first failure. The chance that
-    any point that passed is unsafe is at most the level, because the first unsafe point of the order has to pass, which
-    is one test (fixed-sequence testing; "Learn then Test", Angelopoulos et al. 2021). Nothing is assumed about how risk
-    changes along the order.
-
-    Raises:
-        OptionError: a level outside (0, 1).
+    The order must be fixed before these examples are seen; nothing is assumed about how risk changes along it. The
+    chance that any point that passed is unsafe is at most the level: the first unsafe point has to pass, which is one
+    test (fixed-sequence testing; "Learn then Test", Angelopoulos et al. 2021). A level outside (0, 1) is an
+    `OptionError`.
     """
     check_inside("level", level, "0.05 is usual")
-    passed = 0
-    for value in p_values:
-        if not value <= level:
-            break
-        passed += 1
-    return passed
+    return sum(1 for _ in takewhile(lambda value: value <= level, p_values))
 
 
 def _counts(events: IntArray | int, examples: IntArray | int) -> tuple[IntArray, IntArray]:

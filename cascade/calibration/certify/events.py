@@ -14,18 +14,11 @@ from cascade.core.rows import BoolArray, IntArray
 
 @dataclass(frozen=True)
 class Figures:
-    """What a setting does on the testing share. Rates of a tagger are of whole sentences.
+    """What a setting does on the testing share of so many examples, and full depth (`full_...`) does there.
 
-    Attributes:
-        examples: texts or sentences of this share.
-        accuracy, full_accuracy: of the setting, of tier 2 at full depth; `None` without labels, as the next three.
-        drop: the second less the first.
-        harms, gains: wrong where full depth is right, and the other way round.
-        disagreements: answers that differ from full depth's.
-        deferred: share of the units.
-        mean_layer: of the deferred units; 0 where there are none.
-        seconds, full_seconds: an example costs on average: of texts predicted from costs per token, of sentences
-            measured.
+    Rates of a tagger are of whole sentences; `accuracy` to `gains` are `None` without labels. `harms`: wrong where full
+    depth is right, `gains` the other way round; `deferred`: share of the units; `mean_layer`: of these, 0 of none;
+    seconds are per example, of texts predicted from costs per token, of sentences measured.
     """
 
     examples: int

@@ -1,9 +1,7 @@
 """Tier 1 and every exit of a classifier, reduced to what a path of thresholds needs to know of the choosing share.
 
-The same score means another risk in tier 1 and at every exit. A logistic curve on the log-odds of the score (Platt
-1999) gives all of them one unit, in which a single threshold means the same everywhere; and its mean over the examples
-that would exit is a smoother guess of what they lose than counting the few that did. The guesses order settings, the
-test decides about them.
+A logistic curve on the log-odds of the score (Platt 1999) gives all of them one unit, in which a threshold means the
+same everywhere; its mean is a smoother guess of what is lost than a count. The test decides, guesses only order.
 """
 
 from __future__ import annotations

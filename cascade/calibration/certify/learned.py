@@ -1,9 +1,7 @@
 """A router that learns where tier 2 helps, taken only where it is worth more than tier 1's largest probability.
 
-Post-hoc deferral (Jitkrittum et al., NeurIPS 2023): a logistic model on tier 1's sorted probabilities, certainty,
-margin and length is fitted to "tier 1 is wrong and tier 2 right". It is taken where it wins out of sample: every
-example is judged by a model that has not seen it, both rules defer the same share, and the harm that is left must be
-smaller by more than chance explains (paired sign-flip test).
+Post-hoc deferral (Jitkrittum et al., NeurIPS 2023): a logistic model on tier 1's answer is fitted to "tier 1 is wrong
+and tier 2 right". It must win out of sample, at the same shares, by more than chance explains (paired sign-flip test).
 """
 
 from __future__ import annotations

@@ -27,14 +27,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Tested:
-    """A setting that was tested.
+    """A setting of the path that was tested: `events` of `examples` (of the worst class) count against it.
 
-    Attributes:
-        step: of the path.
-        events: examples that count against it.
-        examples: how many there are; with `per_class` of the worst class.
-        p_value: of "the bound does not hold".
-        upper: one-sided upper limit of the rate for a setting that was fixed beforehand; of a selected one an estimate.
+    `p_value`: of "the bound does not hold"; `upper`: one-sided upper limit of the rate for a setting that was fixed
+    beforehand; of a selected one an estimate.
     """
 
     step: Step

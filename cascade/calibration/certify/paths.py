@@ -1,12 +1,8 @@
 """The settings of a classifier that are tested, in the order of the test, found on examples that take no part in it.
 
-One number moves along a path: the risk up to which an exit's answer is taken. The risk up to which tier 1's answer is
-taken moves with it, as a fixed multiple, because answering there saves more. So every row exits at the same place or
-earlier at each step, what is lost grows step by step, and a test that goes on until it fails goes far. (On SST-2 the
-front of all pairs of thresholds reached less: neighbours on it are too different, and one bad step ends the test.)
-
-The multiple, cap on depth and blend of a path are those that are expected to be cheapest where most of the bound is
-used up.
+One number moves along a path: the risk up to which an exit's answer is taken, that of tier 1 being a fixed multiple. So
+every row exits at the same place or earlier at each step, what is lost grows step by step, and a test that goes on
+until it fails goes far. (On SST-2 the front of all pairs of thresholds reached less: one bad step ends the test.)
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """The cheapest setting that can be certified, or why none can: one procedure for texts and for sentences.
 
-A share of the examples, drawn by a seed, chooses temperatures and a path of settings; the others test it, in its order,
-until a setting fails (fixed-sequence testing: "Learn then Test", Angelopoulos et al. 2021). The last that passed is
-taken. However many pass, the chance that a bound that does not hold is certified is at most 1 - confidence.
-
-It holds for examples that come as these did (exchangeable, none picked for its answer) and that are asked once.
+A share of the examples, drawn by a seed, chooses temperatures and a path of settings; the others test it in its order
+until one fails (fixed-sequence testing: "Learn then Test", Angelopoulos et al. 2021). The last that passed is taken. It
+holds for examples that come as these did (exchangeable, none picked for its answer) and that are asked once.
 """
 
 from __future__ import annotations

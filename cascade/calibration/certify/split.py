@@ -18,12 +18,9 @@ CHOOSERS = 10  # examples that choose, at least, where the test needs nearly all
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Both shares. Make it with `Split.of`.
+    """Both shares, numbers of examples, shape `(choosing,)` and `(testing,)`. Make it with `Split.of`.
 
-    Attributes:
-        choosers, testers: numbers of the examples. Shapes `(choosing,)`, `(testing,)`.
-        chosen: share that chooses, as far as `most` allows.
-        most: examples that choose, at most: more change a path hardly.
+    `chosen`: share that chooses, as far as `most` allows: so many at most, as more change a path hardly.
     """
 
     choosers: IntArray
@@ -36,11 +33,7 @@ class Split:
         """Draw both shares of so many examples by a seed.
 
         Where examples are few, more of them test than `chosen` leaves, if so many are needed to show the claim without
-        a single event. `least`: examples, below which there is nothing to choose from.
-
-        Raises:
-            DataError: fewer examples than `least`.
-            OptionError: an impossible share.
+        a single event. Fewer than `least` are a `DataError`, an impossible share an `OptionError`.
         """
         share = check_inside("chosen", chosen, "0.2 leaves four fifths for the test")
         needed = examples_needed(claim.ask.bound, confidence=claim.confidence)

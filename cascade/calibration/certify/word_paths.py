@@ -1,8 +1,7 @@
 """The settings of a tagger that are tested, in the order of the test, chosen on a share of the sentences alone.
 
-A grid is replayed by the thousand (`thresholds.words`), which compares settings by word accuracy, and nearly. Its goal
-is set to -1 where full depth is wrong, so that the drop that it reports is the rate of harmed words. A few dozen of the
-best are run and counted as the claim counts; about ten of these are the path: safest first, ever riskier and cheaper.
+A grid is replayed by the thousand, its goal -1 where full depth is wrong, so that the drop is the rate of harmed words.
+A few dozen of the best are run and counted as the claim counts; about ten of these are the path.
 """
 
 from __future__ import annotations
@@ -38,14 +37,10 @@ GRID = WordGrid(
 
 @dataclass(frozen=True)
 class Reach:
-    """How far a path goes, and how many settings are run for it.
+    """How far a path goes, and how many settings are run for it (`run`) and on it (`steps`) at most.
 
-    Attributes:
-        run: settings of the replay that are run, at most.
-        steps: of the path, at most.
-        safest: risk on the choosing share, as a share of the bound, where steps become dense; the safest setting of
-            all goes before them, should the guess have been too low.
-        riskiest: the same where the path ends.
+    `safest`: risk on the choosing share, as a share of the bound, where steps become dense; the safest setting of all
+    goes before them, should the guess have been too low; `riskiest`: the same where the path ends.
     """
 
     run: int = 24

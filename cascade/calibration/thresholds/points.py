@@ -25,15 +25,10 @@ ENOUGH = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """Policies and what they did in a replay, NaN where that is not known.
+    """Policies, as a pipeline's `with_...` take them, and what they did in a replay, NaN where that is not known.
 
-    Attributes:
-        router, exit_policy, windows, blend: as a pipeline's `with_...` take them; a classifier has no windows.
-        accuracy: of texts or words, in [0, 1].
-        drop: accuracy of tier 2 at full depth on the same examples less this one; below 0 where it is better.
-        deferred: share that tier 2 answers.
-        mean_layer: of the deferred; 0 where there are none.
-        cost: relative to tier 2 at full depth without tier 1.
+    `accuracy`: of texts or words; `drop`: of tier 2 at full depth less this one; `deferred`: share that tier 2 answers;
+    `mean_layer`: of these, 0 of none; `cost`: relative to tier 2 at full depth without tier 1.
     """
 
     router: Router

@@ -26,13 +26,10 @@ WIDEST = 0.02  # points that lose more are of no interest
 
 @dataclass(frozen=True)
 class Operated:
-    """What was found.
+    """What was found: the points that were replayed, cheapest first, and those that were tried, in order.
 
-    Attributes:
-        points: replayed, cheapest first.
-        full, full_seconds: what tier 2 at full depth scores (word accuracy, or entity F1), and how long it took.
-        tried: points that were run, in order.
-        best: the fastest that kept the bound, and its policies; tier 2 at full depth where none did.
+    `full`: word accuracy or entity F1 of tier 2 at full depth, in `full_seconds`; `best`: the fastest that kept the
+    bound, with its policies; tier 2 at full depth where none did.
     """
 
     points: Sequence[Point]

@@ -1,7 +1,6 @@
 """The cheapest thresholds of a classifier that lose no more accuracy than was allowed, replayed on labelled examples.
 
-One threshold defers from tier 1 to tier 2, one exits tier 2, perhaps with a cap on depth. The choice is empirical: the
-best of many points is a little flattered, and full-depth accuracy on the examples is itself a noisy estimate (standard
+The choice is empirical: the best of many points is a little flattered, and full-depth accuracy itself noisy (standard
 error about 1 point at 900 examples and 90 %). Measure the chosen point on other examples before you publish it.
 """
 

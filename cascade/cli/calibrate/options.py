@@ -14,12 +14,8 @@ from cascade.exceptions import DataError, OptionError
 class CalibrateOptions:
     """What the command was asked for.
 
-    Attributes:
-        by: the option that names what is bounded, `--max-drop` if none was given.
-        bound: its value.
-        guarantee: a certificate is wanted; never with `--budget` and `--latency`.
-        progress: whether bars are shown.
-        command: all of it, as it can be given again.
+    `by`: the option that names what is bounded, `bound` its value; `guarantee`: a certificate is wanted, never with
+    `--budget` and `--latency`; `command`: all of it, as it can be given again.
     """
 
     model: str
@@ -46,12 +42,7 @@ class CalibrateOptions:
     command: str
 
     def check(self) -> None:
-        """What can be told before anything is loaded.
-
-        Raises:
-            OptionError: options that do not go together, or a place that cannot be written to.
-            DataError: there is no file of examples.
-        """
+        """Raise an `OptionError` for what does not go together, a `DataError` if there is no file of examples."""
         plain = not self.guarantee
         for option, on, fits, rule in (
             ("--no-guarantee", plain and self.by == "--agreement", False, "used with --max-drop"),

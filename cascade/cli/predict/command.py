@@ -15,7 +15,7 @@ from tqdm import tqdm
 from cascade.cli.predict.lines import Lines, Writer, entities, labels, tags
 from cascade.cli.predict.shadowing import ON_ALARM, in_words, watch
 from cascade.core.files import refuse_same_file, text_stream
-from cascade.exceptions import DataError, OptionError
+from cascade.exceptions import OptionError
 from cascade.monitoring.monitor import Monitor
 from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
@@ -166,7 +166,7 @@ def predict(
         tokens_column=tokens_column,
         label_column=None,
         on_error=OnError(on_error),
-        report=_report,
+        report=lambda error: tqdm.write(f"Warning: {error}", file=sys.stderr),
     )
     if progress is None:
         progress = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
@@ -197,7 +197,3 @@ def _refuse(options: Mapping[str, object], whose: str) -> None:
     given = [name for name, value in options.items() if value is not None]
     if given:
         raise OptionError(f"{' and '.join(given)} must be used with {whose}; leave {'them' if given[1:] else 'it'} out")
-
-
-def _report(error: DataError) -> None:
-    tqdm.write(f"Warning: {error}", file=sys.stderr)
