@@ -1,8 +1,9 @@
 """The cheapest setting that can be certified, or why none can: one procedure for texts and for sentences.
 
 A share of the examples, drawn by a seed, chooses temperatures and a path of settings; the others test it in its order
-until one fails (fixed-sequence testing: "Learn then Test", Angelopoulos et al. 2021). The last that passed is taken. It
-holds for examples that come as these did (exchangeable, none picked for its answer) and that are asked once.
+until one fails (fixed-sequence testing: "Learn then Test", Angelopoulos et al. 2021). The last that passed is taken. A
+bound that does not hold is certified with a probability of at most 1 - confidence, however many pass, if examples come
+as these did (exchangeable, none picked for its answer) and are asked once.
 """
 
 from __future__ import annotations
