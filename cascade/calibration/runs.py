@@ -76,7 +76,7 @@ class Sample(Protocol):
     def classes(self, answers: IntArray) -> BoolArray:
         """Which examples have which label. Shape `(answers, columns)` to `(labels, examples)`."""
 
-    def select(self: S, examples: IntArray) -> S:  # noqa: PYI019  # typing has Self from 3.11 on
+    def select(self: S, examples: IntArray) -> S:
         """These examples, in this order. Shape `(chosen,)`."""
 
 

@@ -87,7 +87,7 @@ class PerExit:
         """The threshold of this exit, counted from 0."""
         return self.threshold[exit_index] if isinstance(self.threshold, tuple) else self.threshold
 
-    def at(self: _S, threshold: float | tuple[float, ...]) -> _S:  # noqa: PYI019  # typing has Self from 3.11 on
+    def at(self: _S, threshold: float | tuple[float, ...]) -> _S:
         """The same policy with this threshold."""
         return replace(self, threshold=threshold)
 

@@ -1,16 +1,14 @@
-"""Exit policies of a tagger that look at a word's sentence, or at what the word is.
+"""Exit policies of a tagger that look at a word's sentence.
 
 Every policy of `exits` serves a tagger too. Each decides by one sentence alone, so order, batch size and neighbours do
 not change the answers. All tokens of a word exit together and keep their last state, which the sentence still sees.
 
     TokenExit(threshold)         a word by itself, or with its neighbours (TOKEE)
     SentenceExit(threshold)      all words of a sentence together (SENTEE)
-    ExitByToken(layers)          fixed per token id (HashEE): a baseline
 """
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeVar
@@ -56,7 +54,7 @@ class _Uncertainty(PerExit):
         """1 - uncertainty, in [0, 1]. Shape `(units,)`."""
         raise NotImplementedError
 
-    def at(self: _S, threshold: float | tuple[float, ...]) -> _S:  # noqa: PYI019  # typing has Self from 3.11 on
+    def at(self: _S, threshold: float | tuple[float, ...]) -> _S:
         """The same policy, exiting where `score` is at least this."""
         if isinstance(threshold, tuple):
             return replace(self, threshold=tuple(map(_doubt, threshold)))
@@ -151,41 +149,6 @@ class SentenceExit(_Uncertainty):
         else:
             of_sentence = (np.add.reduceat(sure, starts, dtype=np.float64) / words).astype(np.float32)
         return np.repeat(of_sentence, words)[units.places]
-
-
-@register
-@dataclass(frozen=True, repr=False)
-class ExitByToken:
-    """A word exits at the layer that its first token's id has in a table (HashEE: Sun et al., 2022).
-
-    Attributes:
-        layers: number of the layer, counted from 1, by token id. Ids beyond the table go to full depth.
-    """
-
-    layers: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        remedy = "give the number of a layer with an exit for each token id"
-        object.__setattr__(self, "layers", tuple(check_whole("layers", layer, remedy) for layer in self.layers))
-
-    def __call__(self, state: ExitState) -> BoolArray:
-        """Mask of shape `(units,)`, True = exit."""
-        mask: BoolArray = self._table[np.minimum(_of_words(state, self).ids, len(self.layers))] <= state.exit_layer
-        return mask
-
-    @functools.cached_property
-    def _table(self) -> IntArray:
-        return np.array([*self.layers, np.iinfo(np.int64).max], dtype=np.int64)
-
-    def check(self, model: ModelInfo) -> None:
-        """Whether the model answers for words, and there is an exit after each of the layers in the table."""
-        _check_words(model.words, self)
-        strange = sorted(set(self.layers) - set(model.layers))
-        if strange:
-            raise OptionError(f"ExitByToken must name layers with an exit, got {strange}; choose from {model.exits}")
-
-    def __repr__(self) -> str:
-        return f"ExitByToken({len(self.layers)} ids)"
 
 
 def _doubt(score: float) -> float:

@@ -23,9 +23,10 @@ from cascade.pipelines.tagger import Tagger
 from cascade.policies.decoding import argmax
 from cascade.policies.exits import AtExit, ExitPolicy, Margin, MaxProbability, Patience, any_of, never
 from cascade.policies.routing import DeferAll, Threshold, defer_all, defer_none
-from cascade.policies.unit_exits import ExitByToken, SentenceExit, TokenExit
+from cascade.policies.unit_exits import SentenceExit, TokenExit
 from cascade.policies.windows import Windows, whole_sentences
 from cascade.text.entity_f1 import check_bio, entity_f1
+from tests.models.by_token import ExitByToken
 from tests.models.tagged import GRID as SMALL
 from tests.models.tagged import sentences
 from tests.models.toy_answers import COLD

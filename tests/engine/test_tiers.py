@@ -27,9 +27,10 @@ from cascade.policies.exits import (
     any_of,
     never,
 )
-from cascade.policies.unit_exits import Aggregate, ExitByToken, SentenceExit, TokenExit, UnitState
+from cascade.policies.unit_exits import Aggregate, SentenceExit, TokenExit, UnitState
 from cascade.runtime.backend import FunctionBackend
 from tests.models import kinds
+from tests.models.by_token import ExitByToken
 from tests.models.kinds import BATCHING, KINDS, PIECES, TEXTS, WORDS, Kind, Pooled, arrays_of, assert_equal, one_by_one
 from tests.models.toy import LAYERS, Toy, batch_of
 from tests.models.toy_tagging import VOCABULARY, ToyTagger, sentences_of
@@ -499,7 +500,7 @@ def test_logits_of_another_shape_are_refused(kind: Kind) -> None:
         (TEXTS, {"exit_policy": MaxProbability((0.5,))}, "threshold must be one number or one per exit"),
         (TEXTS, {"exit_policy": AtExit(3)}, "AtExit must name a layer with an exit, .* 3"),
         (WORDS, {"exit_policy": TokenExit((0.5,))}, "threshold must be one number or one per exit"),
-        (WORDS, {"exit_policy": ExitByToken((3,))}, "ExitByToken must name layers with an exit, got .*3"),
+        (WORDS, {"exit_policy": ExitByToken((3,))}, "ExitByToken must name layers with an exit of words, got .*3"),
     ],
 )
 def test_impossible_options(kind: Kind, options: dict[str, Any], message: str) -> None:

@@ -21,7 +21,7 @@ from cascade.core.rows import Units
 from cascade.exceptions import BundleError, DataError, InputError, OptionError
 from cascade.policies.exits import AtExit, any_of, never
 from cascade.policies.routing import Budget, defer_all, defer_none
-from cascade.policies.unit_exits import ExitByToken, TokenExit
+from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import Windows
 from cascade.text.texts import Text
 from cascade.text.tokenizer import Tokenizer
@@ -36,6 +36,7 @@ from cascade_export.tasks import TASKS
 from cascade_export.texts import encode
 from cascade_export.verify import TOLERANCE, check, torch_tier1, torch_tier2
 from tests.models import tiny, tiny_tagging
+from tests.models.by_token import ExitByToken
 from tests.models.tiny_tagging import SENTENCES, TAGS, words_of
 
 LABELLED = Calibration(tiny.TEXTS, ["positive", "positive", "negative", "negative"] * 2, "some texts")

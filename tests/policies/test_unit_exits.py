@@ -12,7 +12,7 @@ from cascade.exceptions import OptionError
 from cascade.policies import exits
 from cascade.policies.exits import AtExit, ExitPolicy, ExitState, MaxProbability, any_of
 from cascade.policies.registry import ModelInfo
-from cascade.policies.unit_exits import Aggregate, ExitByToken, SentenceExit, TokenExit, UnitState
+from cascade.policies.unit_exits import Aggregate, SentenceExit, TokenExit, UnitState
 
 MODEL = ModelInfo(layers=(2, 4, 6), words=True)
 
@@ -27,7 +27,7 @@ def p_of(unsure: float) -> list[float]:
     return [high, 1 - high]
 
 
-def state(*sentences: list[float | None], exit_: int = 0, ids: list[int] | None = None) -> UnitState:
+def state(*sentences: list[float | None], exit_: int = 0) -> UnitState:
     """Sentences of words, each with its uncertainty; `None`: the word has left."""
     flat = [word for sentence in sentences for word in sentence]
     places = [place for place, word in enumerate(flat) if word is not None]
@@ -40,7 +40,7 @@ def state(*sentences: list[float | None], exit_: int = 0, ids: list[int] | None 
         history=np.repeat(p[:, None], exit_ + 1, axis=1),
         sentences=np.repeat(np.arange(len(sentences)), [len(sentence) for sentence in sentences]),
         places=np.array(places, dtype=np.int64),
-        ids=np.array(ids if ids is not None else [0] * len(places), dtype=np.int64),
+        ids=np.zeros(len(places), dtype=np.int64),
     )
 
 
@@ -120,20 +120,8 @@ def test_what_left_counts_as_sure_in_a_mean() -> None:
     np.testing.assert_array_equal(SentenceExit(0.2)(now), [False, False])
 
 
-def test_exit_by_token_hashee() -> None:
-    # HashEE, ACL Findings 2022, section 3: the layer of a token is a fixed function of its id.
-    policy = ExitByToken((2, 4, 6))
-    for exit_, expected in (
-        (0, [True, False, False, False]),
-        (1, [True, True, False, False]),
-        (2, [True] * 3 + [False]),
-    ):
-        now = state([0.9] * 4, exit_=exit_, ids=[0, 1, 2, 99])
-        np.testing.assert_array_equal(policy(now), expected)
-
-
 def test_no_words() -> None:
-    for policy in (TokenExit(0.5), TokenExit(0.5, window=3), SentenceExit(0.5), ExitByToken((2,))):
+    for policy in (TokenExit(0.5), TokenExit(0.5, window=3), SentenceExit(0.5)):
         assert policy(state()).shape == (0,)
 
 
@@ -146,7 +134,7 @@ def test_thresholds_per_exit_and_combinations() -> None:
     assert exits.decide(both, state([0.9, 0.01], exit_=1)).tolist() == [True, True]
 
 
-@pytest.mark.parametrize("policy", [TokenExit(0.5), TokenExit(0.5, window=3), SentenceExit(0.5), ExitByToken((2,))])
+@pytest.mark.parametrize("policy", [TokenExit(0.5), TokenExit(0.5, window=3), SentenceExit(0.5)])
 def test_texts_are_no_words(policy: ExitPolicy) -> None:
     p = np.ones((2, 1), dtype=np.float32)
     now = ExitState(exit_index=0, exit_layer=2, last=False, probabilities=p, history=p[:, None])
@@ -180,24 +168,17 @@ def test_aggregate_is_checked(bad: Any) -> None:
         SentenceExit(0.5, bad)
 
 
-def test_layers_are_checked() -> None:
-    with pytest.raises(OptionError, match="layers must be a whole number of at least 1, was: 0; give the number of a"):
-        ExitByToken((2, 0))
-
-
 def test_check_against_exits() -> None:
-    for good in (TokenExit(0.1), TokenExit((0.1, 0.2), 3), SentenceExit((0.1, 0.2, 0.3)), ExitByToken((2, 6, 6))):
+    for good in (TokenExit(0.1), TokenExit((0.1, 0.2), 3), SentenceExit((0.1, 0.2, 0.3))):
         exits.check(good, MODEL)
     for policy in (TokenExit((0.1,)), any_of(SentenceExit((0.1,)))):
         with pytest.raises(
             OptionError, match=r"threshold must be one number or one per exit \(3, after layers 2, 4, 6"
         ):
             exits.check(policy, MODEL)
-    with pytest.raises(OptionError, match=r"ExitByToken must name layers with an exit, got \[3, 5\]; choose"):
-        exits.check(any_of(ExitByToken((2, 5, 3, 5))), MODEL)
 
 
-@pytest.mark.parametrize("policy", [TokenExit(0.5), any_of(SentenceExit(0.5)), ExitByToken((2,))])
+@pytest.mark.parametrize("policy", [TokenExit(0.5), any_of(SentenceExit(0.5))])
 def test_a_classifier_is_refused_when_the_policy_is_set(policy: ExitPolicy) -> None:
     with pytest.raises(OptionError, match=r"Exit\w* must be asked about words, got whole texts; use it in a Tagger"):
         exits.check(policy, ModelInfo(layers=(2, 4, 6)))
@@ -215,7 +196,6 @@ POLICIES = [
         {"policy": "SentenceExit", "threshold": 0.1, "aggregate": "mean"},
         "SentenceExit(threshold=0.1, aggregate=<Aggregate.MEAN: 'mean'>)",
     ),
-    (ExitByToken((2, 4, 2)), {"policy": "ExitByToken", "layers": [2, 4, 2]}, "ExitByToken(3 ids)"),
     (
         any_of(TokenExit(0.1), AtExit(4)),
         {
@@ -240,8 +220,7 @@ def test_round_trip(policy: ExitPolicy, written: dict[str, Any], shown: str) -> 
     [
         ({"policy": "TokenExit", "window": 1}, r"TokenExit must have the fields \['threshold'\], got \['window'\]"),
         ({"policy": "SentenceExit", "threshold": 0.1, "aggregate": "sum"}, "aggregate must be one of max, mean"),
-        ({"policy": "ExitByToken", "layers": 3}, "ExitByToken must have possible values, but 'int' object is not iter"),
-        ({"policy": "WordExit"}, "must be one of MaxProbability, .*TokenExit, SentenceExit, ExitByToken"),
+        ({"policy": "WordExit"}, "must be one of MaxProbability, .*TokenExit, SentenceExit"),
     ],
 )
 def test_unreadable_policies(written: Any, message: str) -> None:
