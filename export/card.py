@@ -67,16 +67,13 @@ def model_card(
 def _table(figures: Mapping[str, Any]) -> list[str]:
     rows = [("tier 1", figures["tier1"])]
     rows += [(f"tier 2, exit after layer {exit_['layer']}", exit_) for exit_ in figures["tier2"]]
-    labelled = figures["calibration"]["labelled"]
-    columns = ["precision", "agreement", "largest difference of a logit"] + ["accuracy", "accuracy fp32"] * labelled
-    entities = "f1" in figures["tier1"]
-    columns += ["F1 of entities", "F1 fp32"] * entities
-    lines = [f"| | {' | '.join(columns)} |", f"|---{'|---' * len(columns)}|"]
+    columns = {"precision": "precision", "agreement": "agreement", "max_difference": "largest difference of a logit"}
+    columns |= {"accuracy": "accuracy", "accuracy_fp32": "accuracy fp32", "f1": "F1 of entities", "f1_fp32": "F1 fp32"}
+    columns = {key: title for key, title in columns.items() if key in figures["tier1"]}
+    shown = {"precision": "{}", "max_difference": "{:.3f}"}
+    lines = [f"| | {' | '.join(columns.values())} |", f"|---{'|---' * len(columns)}|"]
     for name, row in rows:
-        cells = [row["precision"], f"{row['agreement']:.1%}", f"{row['max_difference']:.3f}"]
-        cells += [f"{row[key]:.1%}" for key in ("accuracy", "accuracy_fp32") if labelled]
-        cells += [f"{row[key]:.1%}" for key in ("f1", "f1_fp32") if entities]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(shown.get(key, '{:.1%}').format(row[key]) for key in columns)} |")
     return lines
 
 

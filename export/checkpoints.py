@@ -21,6 +21,7 @@ from cascade_export.tasks import TASKS, Task
 from cascade_export.texts import shortened
 
 TierTwo: TypeAlias = MultiExitModel | MultiExitTagger
+TIER2 = "tier 2 must be a checkpoint of `cascade-train exits`"
 SINGLE_LABEL = "single_label_classification"
 
 
@@ -30,7 +31,7 @@ def task_of(folder: str | Path) -> Task:
     Raises:
         OptionError: there is none.
     """
-    with _named("tier 2 must be a checkpoint of `cascade-train exits`"):
+    with _named(TIER2):
         exits = getattr(AutoConfig.from_pretrained(folder), "cascade_exits", None) or {}
         return TASKS[exits.get("task", CLASSIFICATION)]
 
@@ -41,12 +42,12 @@ def load_tier2(folder: str | Path, *, task: Task) -> TierTwo:
     Raises:
         OptionError: there is none, or it is broken.
     """
-    with _named("tier 2 must be a checkpoint of `cascade-train exits`"):
+    with _named(TIER2):
         return task.multi_exit.from_pretrained(folder).float().eval()
 
 
 def load_tier1(folder: str | Path, *, task: Task) -> Any:
-    """A model of transformers, or a static one, in evaluation mode and fp32: a folder. `task`: that of tier 2.
+    """A model of transformers, or a static one, in evaluation mode and fp32. `task`: that of tier 2.
 
     Raises:
         OptionError: there is no such checkpoint.

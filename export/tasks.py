@@ -29,9 +29,8 @@ class Task:
         item: what a caller gives: `text` or `sentence`.
         unit: what gets an answer: `text` or `word`.
         label: what the answer is called.
-        multi_exit: torch class of a second tier.
-        auto: transformers' class for a first tier; its name ends as the names of all such models do.
-        static: torch class of a static first tier.
+        multi_exit, auto, static: classes of a second tier, of a first tier (its name ends as those of all such models
+            of transformers do), and of a static one.
         exit_policy: a bundle's default.
         encoder: what makes rows of items.
         split: a text as an item, for when no items are given.
@@ -56,25 +55,15 @@ class Task:
 
 TASKS = {
     CLASSIFICATION: Task(
-        CLASSIFICATION,
-        item="text",
-        unit="text",
-        label="label",
-        multi_exit=MultiExitModel,
-        auto=AutoModelForSequenceClassification,
-        static=StaticForSequenceClassification,
+        *(CLASSIFICATION, "text", "text", "label"),
+        *(MultiExitModel, AutoModelForSequenceClassification, StaticForSequenceClassification),
         exit_policy=MaxProbability(0.9),
         encoder=lambda tokenizer: tokenizer,
         split=str,
     ),
     TAGGING: Task(
-        TAGGING,
-        item="sentence",
-        unit="word",
-        label="tag",
-        multi_exit=MultiExitTagger,
-        auto=AutoModelForTokenClassification,
-        static=StaticForTokenClassification,
+        *(TAGGING, "sentence", "word", "tag"),
+        *(MultiExitTagger, AutoModelForTokenClassification, StaticForTokenClassification),
         exit_policy=TokenExit(0.05),
         encoder=WordEncoder,
         split=re.compile(r"\w+|[^\w\s]").findall,

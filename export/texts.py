@@ -16,9 +16,9 @@ from cascade.core.rows import FloatArray, IntArray, Units, ranges
 from cascade.engine.long_rows import cut
 from cascade.exceptions import DataError, OptionError
 from cascade.text.entity_f1 import entity_f1
-from cascade.text.texts import Text
 from cascade.text.tokenizer import Tokenizer
-from cascade.training.data.examples import has_entities
+from cascade.training.data.encoding import label_numbers
+from cascade.training.data.examples import Examples, has_entities
 from cascade_export.tasks import Task
 
 Targets: TypeAlias = npt.NDArray[np.int64]
@@ -36,7 +36,7 @@ class Calibration:
         sha256: of the file that they came from, so that `cascade calibrate` can tell whether it certifies on the same.
     """
 
-    texts: Sequence[Text] | Sequence[Sequence[str]]
+    texts: Sequence[Any]
     labels: Sequence[str | Sequence[str]] | None = None
     source: str = "the project's own sample sentences"
     sha256: str | None = None
@@ -50,13 +50,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near one form's logits are to another's.
-
-    Attributes:
-        share: of units with the same answer, in [0, 1].
-        different: number of units with another answer.
-        largest: largest absolute difference of a logit.
-    """
+    """The share of units with the same answer, in [0, 1], how many have another; the largest difference of a logit."""
 
     share: float
     different: int
@@ -145,13 +139,8 @@ def encode(
 ) -> Sample:
     """Encode calibration texts as the engine will, and number their labels.
 
-    Args:
-        calibration: texts or sentences, as the task has them.
-        task: of the bundle.
-        tokenizer_text: of the common `tokenizer.json`.
-        labels: of both tiers.
-        max_length: tokens of a row at most; a longer text becomes several rows.
-        multi_label: the labels are independent yes/no decisions.
+    `tokenizer_text` is that of the common `tokenizer.json`, `labels` are both tiers'; rows have at most `max_length`
+    tokens, so a longer text becomes several.
 
     Raises:
         OptionError: there is nothing that gets an answer.
@@ -170,29 +159,23 @@ def encode(
 
 
 def _targets(calibration: Calibration, task: Task, labels: Sequence[str], multi_label: bool) -> Targets:
-    given = [(own,) if isinstance(own, str) else tuple(own) for own in calibration.labels or ()]
+    given = [own if isinstance(own, str) else tuple(own) for own in calibration.labels or ()]
     if len(given) != len(calibration.texts):
         raise DataError(
             f"calibration must have one {'list of tags' if task.tags else 'label'} per {task.item}, got {len(given)} "
             f"for {len(calibration.texts)} {task.item}s"
         )
-    number = {name: position for position, name in enumerate(labels)}
-    for position, (text, own) in enumerate(zip(calibration.texts, given, strict=True), start=1):
+    numbers = label_numbers(Examples(calibration.texts, given, calibration.source), labels)
+    for position, (text, own) in enumerate(zip(calibration.texts, numbers, strict=True), start=1):
         wanted = len(text) if task.tags else 1
         if not multi_label and len(own) != wanted:
             raise DataError(
                 f"{calibration.source}: {task.item} {position} must have {wanted} {task.label}(s), one per "
                 f"{task.unit}, got {len(own)}"
             )
-        unknown = next((name for name in own if name not in number), None)
-        if unknown is not None:
-            raise DataError(
-                f"{calibration.source}: the {task.label}s of {task.item} {position} must be among {shortened(labels)}, "
-                f"got {unknown}; calibrate on data with the {task.label}s of the tiers"
-            )
     if multi_label:
-        return np.array([[name in own for name in labels] for own in given], np.int64)
-    return np.array([number[name] for own in given for name in own], np.int64)
+        return np.array([np.isin(np.arange(len(labels)), own) for own in numbers], np.int64)
+    return np.concatenate(numbers).astype(np.int64)
 
 
 def shortened(labels: Sequence[str]) -> str:

@@ -25,15 +25,11 @@ def trace(
     inputs: Mapping[str, Axes],
     outputs: Mapping[str, Axes],
 ) -> onnx.ModelProto:
-    """Run a module on an example and write down what it does.
+    """Run a module on an example, inputs by name in the order of `forward`, and write down what it does.
 
-    Args:
-        module: put into evaluation mode, because the tracer restores the mode that it found, in all modules inside.
-        example: inputs by name, in the order in which `forward` takes them.
-        inputs: free axes of these, and perhaps of others.
-        outputs: names, in the order of `forward`, and free axes.
+    `inputs` and `outputs` give the free axes, and the latter the names of what `forward` returns, in order.
     """
-    module.eval()
+    module.eval()  # the tracer restores the mode that it found, in all modules inside
     names = {*example, *outputs}
     buffer = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():

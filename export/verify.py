@@ -21,21 +21,16 @@ TOLERANCE = 1e-4  # of the largest logit, if that is above 1; fp32 graphs differ
 ROWS = 64  # on which graphs are compared with torch
 SAMPLES = (
     "Good.",
-    "I would not watch it again.",
     "Where can I change the date of my trip?",
     "The room was clean, the staff were kind, and the breakfast was the best we had all week.",
     "not bad at all",
     "Please cancel my order and tell me when the money is back on my account.",
-    "How do I say thank you in Finnish?",
     "ok",
     "What will the weather be like tomorrow morning?",
-    "My card was declined twice at the same shop.",
     "A quiet, patient film that trusts its audience, and one of the few this year that I will think about again.",
     "Honestly? I expected worse.",
     "Who wrote this, and why did nobody stop them?",
     "We waited for forty minutes, the soup was cold and the bill was wrong, so no, we shall not come back.",
-    "Remind me to call my sister on Sunday.",
-    "It works.",
     "A funny, warm and slightly silly story about two brothers who inherit a bakery.",
     "There is not a dull minute in it.",
     "Meh.",
@@ -56,12 +51,8 @@ def check_tier2(
 ) -> list[float]:
     """Compare every stage with torch: at full depth, and for a tagger with words leaving at random too.
 
-    Args:
-        names: of the stages, for messages.
-        model: what they were made of.
-        graphs: fp32.
-        sample: texts or sentences, of which some are compared.
-        reference: the graphs' logits of the whole sample. Shape `(units, exits, labels)`.
+    `names` are the stages', for messages; `reference`, shape `(units, exits, labels)`, the fp32 graphs' logits of the
+    sample, some of whose rows are compared.
 
     Returns:
         Each stage's largest difference.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -44,13 +44,8 @@ def quantise_tier2(
     """int8 stages, but for those that have to stay fp32 for full depth to agree with fp32.
 
     Where too few units agree, static int8 is smoothed; where that does not help, the stage that disagrees most when it
-    alone is int8 goes back to fp32, then the next.
-
-    Args:
-        graphs: fp32.
-        reference: their logits of the sample. Shape `(units, exits, labels)`.
-        sample: calibration texts.
-        options: which form of int8, and the share of units that must agree.
+    alone is int8 goes back to fp32, then the next. `reference`: the fp32 graphs' logits of the sample. Shape
+    `(units, exits, labels)`.
     """
     count, static = len(graphs.stages), options.int8 is Int8.STATIC
     if options.int8 is Int8.NONE:
@@ -71,7 +66,7 @@ def quantise_tier2(
 
     def mixed(small: Sequence[bool]) -> TierTwoGraphs:
         stages = zip(graphs.stages, best.stages, small, strict=True)
-        return graphs.with_graphs(best.embed, (int8 if chosen else fp32 for fp32, int8, chosen in stages))
+        return replace(best, stages=tuple(int8 if chosen else fp32 for fp32, int8, chosen in stages))
 
     small, order = [True] * count, list[int]()
     while True:
@@ -115,4 +110,4 @@ def _int8(graphs: TierTwoGraphs, int8: Int8, spans: ChainRanges | None, *, smoot
     else:
         each = [None] * len(fp32) if spans is None else spans
         embed, *stages = (quantise_linears(graph, own, smooth=smooth) for graph, own in zip(fp32, each, strict=True))
-    return graphs.with_graphs(embed, stages)
+    return replace(graphs, embed=embed, stages=tuple(stages))

@@ -7,47 +7,32 @@ nothing is left to do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import onnx
 from onnx import NodeProto, helper
 
 from cascade_export.int8.linears import Origin, constants_of, lookup, movement, readers_of
 from cascade_export.int8.ranges import Ranges
+from cascade_export.int8.rewriting import Rewriting
 
 
-@dataclass(frozen=True, eq=False)
-class Uint8Input:
-    """How a graph makes the uint8 form of an input.
-
-    Attributes:
-        nodes: that make it, in order.
-        constants: that they read, by name; scale and zero point among them.
-        replaced: by number of a node of the graph, nodes to put in its place.
-    """
-
-    nodes: list[NodeProto]
-    constants: dict[str, np.ndarray]
-    replaced: dict[int, list[NodeProto]] = field(default_factory=dict)
-
-
-def uint8_input(graph: onnx.GraphProto, source: str, name: str, span: Ranges) -> Uint8Input:
-    """Make `name` of the tensor `source`, with the scale `name_scale` and the zero point `name_zero`."""
+def uint8_input(graph: Rewriting, source: str, name: str, span: Ranges) -> list[NodeProto]:
+    """Nodes that make `name` of the tensor `source`, with the scale `name_scale` and the zero point `name_zero`."""
     scale, zero = _uint8(span)
-    constants = {f"{name}_scale": scale, f"{name}_zero": zero}
-    found, table = lookup(graph, source), f"{name}_table"
+    graph.constants |= {f"{name}_scale": scale, f"{name}_zero": zero}
+    found, table = lookup(graph.model.graph, source), f"{name}_table"
     if found is None:
-        return Uint8Input(_rounded(source, name, movement(graph, source)), constants)
+        return _rounded(source, name, movement(graph.model.graph, source))
     old, look_up = found
-    rounded = np.rint(constants_of(graph)[old] / scale) + zero
-    constants[table] = np.clip(rounded, 0, 255).astype(np.uint8)
+    rounded = np.rint(constants_of(graph.model.graph)[old] / scale) + zero
+    graph.constants[table] = np.clip(rounded, 0, 255).astype(np.uint8)
+    graph.replaced |= _other_readers(graph.model.graph, old, name)
     # The same look-up and reshapes as before, in the rounded table.
     names = [table, *(f"{name}_rows_{number}" for number in range(len(look_up) - 1)), name]
-    nodes = []
-    for node, before, after in zip(look_up, names[:-1], names[1:], strict=True):
-        nodes.append(helper.make_node(node.op_type, [before, *node.input[1:]], [after], after))
-    return Uint8Input(nodes, constants, _other_readers(graph, old, name))
+    return [
+        helper.make_node(node.op_type, [before, *node.input[1:]], [after], after)
+        for node, before, after in zip(look_up, names[:-1], names[1:], strict=True)
+    ]
 
 
 def _rounded(source: str, name: str, moved: Origin | None) -> list[NodeProto]:

@@ -97,10 +97,7 @@ def _static(graph: Rewriting, source: str, made: str, span: Ranges, smoothing: F
         graph.constants[factors] = (1 / smoothing).astype(np.float32)
         nodes.append(helper.make_node("Mul", [source, factors], [smooth], smooth))
         source = smooth
-    found = uint8_input(graph.model.graph, source, made, span)
-    graph.constants |= found.constants
-    graph.replaced |= found.replaced
-    return nodes + found.nodes
+    return nodes + uint8_input(graph, source, made, span)
 
 
 def _node(operator: str, inputs: list[str], output: str) -> NodeProto:

@@ -39,16 +39,10 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
 
 
 def chain_logits(graphs: TierTwoGraphs, units: Units, *, exits: IntArray | None = None) -> FloatArray:
-    """Logits of all exits for all units.
+    """Logits of all exits for all units. Shape `(units, exits, labels)`; NaN after the exit at which a word has left.
 
-    Args:
-        graphs: in any precision.
-        units: of texts or sentences.
-        exits: for a tagger, number of the exit, from 0, after which each word leaves and keeps its state; all of them
-            stay to the end if not given. Shape `(units,)`.
-
-    Returns:
-        Shape `(units, exits, labels)`; NaN after the exit at which a word has left.
+    `exits`: for a tagger, number of the exit, from 0, after which each word leaves and keeps its state; all
+    stay to the end if not given. Shape `(units,)`.
     """
     result = np.full((len(units), len(graphs.stages), graphs.labels), np.nan, np.float32)
     for numbers, (_, *stages) in _run_chain(graphs, units, exits):
@@ -62,7 +56,8 @@ def chain_logits(graphs: TierTwoGraphs, units: Units, *, exits: IntArray | None 
 def chain_ranges(graphs: TierTwoGraphs, units: Units) -> ChainRanges:
     """What the rows do to the inputs of all linear layers."""
     found: list[dict[str, Ranges]] = [{} for _ in (graphs.embed, *graphs.stages)]
-    for _, last in _run_chain(graphs.with_graphs(watched(graphs.embed), map(watched, graphs.stages)), units, None):
+    seen = replace(graphs, embed=watched(graphs.embed), stages=tuple(map(watched, graphs.stages)))
+    for _, last in _run_chain(seen, units, None):
         for own, outputs in zip(found, last, strict=True):
             widen(own, outputs)
     return found

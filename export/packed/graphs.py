@@ -43,10 +43,6 @@ class TierTwoGraphs:
     stages: tuple[onnx.ModelProto, ...]
     position_offset: int = 0
 
-    def with_graphs(self, embed: onnx.ModelProto, stages: Iterable[onnx.ModelProto]) -> TierTwoGraphs:
-        """Other forms of the same graphs."""
-        return TierTwoGraphs(embed, tuple(stages), self.position_offset)
-
     @property
     def heads(self) -> int:
         """Of attention, as the stages declare them."""

@@ -65,11 +65,9 @@ class PackedModel:
     """A whole second tier in packed form.
 
     Attributes:
-        embed: token ids to hidden states.
-        stages: in the order in which they run.
+        embed, stages: token ids to hidden states; what follows, in the order in which it runs.
         layers: number of the last layer of each stage, from 1.
-        width: size of a hidden state.
-        heads: of attention.
+        width, heads: size of a hidden state; heads of attention.
         position_offset: position id of a row's first token.
         max_length: tokens of a row at most, special tokens included.
     """

@@ -80,7 +80,7 @@ def test_tier1_graphs_answer_as_torch(tiers: Path, tmp_path: Path, kind: str) ->
     units = units_of(task)
     expected = torch_tier1(load_tier1(tiers / kind, task=TASKS[task]), units, max_length=64)
     fp32 = padded_logits(onnx.load(bundle.path("onnx/model.onnx")), units, max_length=64)
-    np.testing.assert_allclose(fp32, expected, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(fp32, expected, atol=1e-6 * max(10, np.abs(expected).max()), rtol=0)
     assert bundle.manifest.tier1.model == kind.removeprefix("tag-")
     assert bundle.manifest.tier1.file == "onnx/model_quantized.onnx"
     small = onnx.load(bundle.path("onnx/model_quantized.onnx"))
@@ -392,19 +392,14 @@ def test_max_length_must_fit(tiers: Path, tmp_path: Path, length: int) -> None:
     [
         ("tier2", Calibration([]), OptionError, "calibration must hold at least one text"),
         ("tier2", Calibration(["a", "b"], ["negative"]), DataError, "one label per text, got 1 for 2 texts"),
-        ("tier2", Calibration(["a"], ["neutral"], "f.csv"), DataError, r"f.csv: the labels of text 1 must be among \["),
-        (
-            "tier2",
-            Calibration(["a"], [tiny.LABELS], "f.csv"),
-            DataError,
-            r"text 1 must have 1 label\(s\), one per",
-        ),
+        ("tier2", Calibration(["a"], ["neutral"], "f"), DataError, "f: example 1 has the label 'neutral'"),
+        ("tier2", Calibration(["a"], [tiny.LABELS]), DataError, r"text 1 must have 1 label\(s\), one per"),
         ("tier2", TAGGED, InputError, "a pair must hold two texts"),
         ("tagger", LABELLED, InputError, "a sentence must be a list of words"),
         ("tagger", Calibration([[], []]), OptionError, "at least one word, has none"),
         ("tagger", Calibration([["a"], ["b"]], [["X"]]), DataError, "one list of tags per sentence, got 1 for 2 sent"),
         ("tagger", Calibration([["a", "b"]], [["X"]], "f"), DataError, r"f: sentence 1 must have 2 tag\(s\), one per"),
-        ("tagger", Calibration([["a"]], [["ADJ"]]), DataError, r"be among \[NOUN, VERB, X\] \(3\), got ADJ; calibrate"),
+        ("tagger", Calibration([["a"]], [["ADJ"]]), DataError, "has the label 'ADJ', which the model does not"),
     ],
 )
 def test_calibration_must_fit(

@@ -13,6 +13,7 @@ from cascade_export.int8.inputs import uint8_input
 from cascade_export.int8.linears import linears, lookup
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
 from cascade_export.int8.ranges import Ranges
+from cascade_export.int8.rewriting import Rewriting
 from cascade_export.packed.chain import session
 
 WIDTH, ROWS = 4, 6
@@ -107,8 +108,8 @@ def test_what_is_no_lookup(kind: str) -> None:
 
 
 def test_an_input_that_is_no_lookup_is_rounded() -> None:
-    made = uint8_input(other("no table").graph, "rows", "x", SPAN)
-    assert [node.op_type for node in made.nodes] == ["QuantizeLinear"]
-    assert made.nodes[0].output[0] == "x"
-    assert sorted(made.constants) == ["x_scale", "x_zero"]
-    assert not made.replaced
+    graph = Rewriting(other("no table"))
+    (node,) = uint8_input(graph, "rows", "x", SPAN)
+    assert (node.op_type, node.output[0]) == ("QuantizeLinear", "x")
+    assert sorted(graph.constants) == ["x_scale", "x_zero"]
+    assert not graph.replaced

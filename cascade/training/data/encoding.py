@@ -105,7 +105,7 @@ def encode_texts(
     labels: np.ndarray[Any, Any] = np.full(len(examples), NO_LABEL, np.int64)
     if multi_label:
         labels = np.full((len(examples), len(names)), NO_LABEL, np.float32)
-    for row, own in enumerate(_numbers(examples, names)):
+    for row, own in enumerate(label_numbers(examples, names)):
         if not multi_label and len(own) != 1:
             raise DataError(
                 f"{examples.source}: example {row + 1} must have one label, has {len(own)}; "
@@ -139,7 +139,7 @@ def encode_sentences(
     is_first, labels = np.zeros(rows.tokens, np.bool_), np.full(rows.tokens, NO_LABEL, np.int64)
     is_first[units.first_token] = True
     if examples.labels is not None:
-        labels[units.first_token] = list(chain.from_iterable(_numbers(examples, names)))
+        labels[units.first_token] = list(chain.from_iterable(label_numbers(examples, names)))
     edges = rows.offsets[1:-1]
     targets = {"labels": np.split(labels, edges), "is_first": np.split(is_first, edges)}
     return TrainingRows(_split(rows.ids, rows), None, targets)
@@ -185,8 +185,12 @@ def _split(values: IntArray, rows: Rows) -> list[list[int]]:
     return [own.tolist() for own in np.split(values, rows.offsets[1:-1])]
 
 
-def _numbers(examples: Examples, names: Sequence[str]) -> list[list[int]]:
-    """The labels of each item as numbers; no items without labels. The number i stands for a default name `LABEL_i`."""
+def label_numbers(examples: Examples, names: Sequence[str]) -> list[list[int]]:
+    """The labels of each item as numbers; no items without labels. The number i stands for a default name `LABEL_i`.
+
+    Raises:
+        DataError: a label that is not among the names, with its example's number.
+    """
     numbers = {name: number for number, name in enumerate(names)}
     if default_names(names):  # data that transformers trained on without names have numbers
         numbers |= {str(number): number for number in range(len(names))}
