@@ -77,7 +77,6 @@ class _Static(PreTrainedModel):
     def __init__(self, config: StaticConfig) -> None:
         super().__init__(config)
         self.embeddings = nn.Embedding(config.vocab_size, config.width)
-        self.out = nn.Linear(config.hidden, config.num_labels)
         self.dropout = nn.Dropout(config.dropout)
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -116,6 +115,7 @@ class StaticForSequenceClassification(_Static):
             pooled = 2 * config.hidden
         self.norm = nn.LayerNorm(pooled)
         self.hidden = nn.Linear(pooled, config.hidden)
+        self.out = nn.Linear(config.hidden, config.num_labels)
         self.post_init()  # type: ignore[no-untyped-call]  # transformers types in parts only
 
     def forward(
@@ -161,6 +161,7 @@ class StaticForTokenClassification(_Static):
         # No bias: the layer beside it has one.
         about = widths if config.sentence else ()
         self.about = nn.ModuleList(nn.Linear(before, after, bias=False) for before, after in about)
+        self.out = nn.Linear(config.hidden, config.num_labels)
         self.post_init()  # type: ignore[no-untyped-call]  # transformers types in parts only
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> TokenClassifierOutput:
