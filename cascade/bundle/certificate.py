@@ -128,8 +128,8 @@ class Certificate:
             "disagreement": Disagreement(**written["disagreement"]),
             "data": Data(**written["data"]),
             "policies": Policies.from_json(written["policies"]),
-            "safer": tuple(map(Policies.from_json, written["safer"])),
-            "warnings": tuple(written["warnings"]),
+            "safer": tuple(map(Policies.from_json, written.get("safer", ()))),
+            "warnings": tuple(written.get("warnings", ())),
         }
         return cls(**{**written, **values})
 

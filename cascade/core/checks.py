@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Collection, Sequence
 from numbers import Real
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,8 @@ from cascade.exceptions import BundleError, OptionError
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a value read from JSON is a number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value read from JSON is a number that a float can hold; true and false are none."""
+    return isinstance(value, float) or (is_whole(value) and abs(value) <= sys.float_info.max)
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -23,9 +24,10 @@ def is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def check_inside(name: str, value: object, remedy: str) -> float:
+def check_inside(name: str, value: Any, remedy: str) -> float:
     """A number strictly between 0 and 1; an `OptionError` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < 1:
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not real or not 0 < value < 1:
         raise OptionError(f"{name} must be above 0 and below 1, got {value!r}; {remedy}")
     return float(value)
 
@@ -37,9 +39,10 @@ def check_whole(name: str, value: object, remedy: str, *, least: int = 1) -> int
     return int(value)
 
 
-def check_share(name: str, value: object, remedy: str) -> float:
+def check_share(name: str, value: Any, remedy: str) -> float:
     """A number in [0, 1]; an `OptionError` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not real or not 0 <= value <= 1:
         raise OptionError(f"{name} must be in [0, 1], was: {value!r}; {remedy}")
     return float(value)
 

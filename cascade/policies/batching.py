@@ -1,7 +1,6 @@
 """Batching policies: which rows run together.
 
-A policy is called with the lengths of all rows and gives arrays of row numbers, every row exactly once. It leaves to
-others: cutting the batch (`Rows.select`) and merging what remains of batches when rows leave (`tiers`).
+A policy is called with the lengths of all rows and gives arrays of row numbers, every row exactly once.
 
     TokenBudget      rows sorted by length, as many as fit a number of tokens: tier 1's default
     EvenBudget       the same, but all batches of about one size, and as many as keep all threads busy: tier 2's default
@@ -88,7 +87,6 @@ class TokenBudget:
         check_whole("max_tokens", self.max_tokens, "give a number such as 1024")
 
     def __call__(self, lengths: IntArray) -> Iterator[IntArray]:
-        """Arrays of row numbers."""
         order = _longest_first(lengths)
         ends = np.cumsum(np.maximum(lengths[order], 1))
         first = used = 0
@@ -123,7 +121,6 @@ class EvenBudget:
         check_whole("least_tokens", self.least_tokens, "give a number such as 64")
 
     def __call__(self, lengths: IntArray) -> Iterator[IntArray]:
-        """Arrays of row numbers."""
         order = _longest_first(lengths)
         ends = np.cumsum(np.maximum(lengths[order], 1))
         tokens = int(ends[-1]) if len(ends) else 0
@@ -155,7 +152,6 @@ class SortedByLength:
         check_whole("batch_size", self.batch_size, "give a number such as 32")
 
     def __call__(self, lengths: IntArray) -> Iterator[IntArray]:
-        """Arrays of row numbers."""
         order = _longest_first(lengths)
         for first in range(0, len(order), self.batch_size):
             yield order[first : first + self.batch_size]
@@ -171,7 +167,6 @@ class FixedSize:
         check_whole("batch_size", self.batch_size, "give a number such as 32")
 
     def __call__(self, lengths: IntArray) -> Iterator[IntArray]:
-        """Arrays of row numbers."""
         for first in range(0, len(lengths), self.batch_size):
             yield np.arange(first, min(first + self.batch_size, len(lengths)), dtype=np.int64)
 

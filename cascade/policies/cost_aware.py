@@ -71,7 +71,6 @@ class CostAware:
             object.__setattr__(self, name, value)
 
     def __call__(self, state: RoutingState) -> BoolArray:
-        """Mask of shape `(units,)`, True = defer."""
         gains = self.gain(state)
         if not self.price:  # exactly, however small a gain is beside the sum of the others
             return gains > 0

@@ -64,7 +64,6 @@ class Argmax:
     name: ClassVar[str] = "argmax"
 
     def __call__(self, log_probabilities: FloatArray, offsets: IntArray) -> IntArray:
-        """Numbers of labels. Shape `(words,)`."""
         likeliest: IntArray = log_probabilities.argmax(axis=1).astype(np.int64)
         return likeliest
 
@@ -98,7 +97,6 @@ class Viterbi:
         object.__setattr__(self, "_scheme", Scheme.of(self.labels))
 
     def __call__(self, log_probabilities: FloatArray, offsets: IntArray) -> IntArray:
-        """Numbers of labels. Shape `(words,)`."""
         chosen = argmax(log_probabilities, offsets)
         invalid = np.flatnonzero(~self._scheme.valid(chosen, offsets))
         lengths = np.diff(offsets)[invalid]
@@ -173,7 +171,6 @@ class Crf(_Chain):
     """The likeliest sequence of a linear-chain CRF, exactly (Viterbi)."""
 
     def __call__(self, log_probabilities: FloatArray, offsets: IntArray) -> IntArray:
-        """Numbers of labels. Shape `(words,)`."""
         return viterbi(log_probabilities, offsets, *self._arrays())
 
 
@@ -196,7 +193,6 @@ class MeanField(_Chain):
         check_whole("iterations", self.iterations, "3 as in AIN; for each word by itself use argmax")
 
     def __call__(self, log_probabilities: FloatArray, offsets: IntArray) -> IntArray:
-        """Numbers of labels. Shape `(words,)`."""
         table, start, end = self._arrays()
         some = np.flatnonzero(np.diff(offsets))
         firsts, lasts = offsets[some], offsets[some + 1] - 1

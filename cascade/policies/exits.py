@@ -111,7 +111,6 @@ class _Threshold(PerExit):
         return self.measure(state.probabilities, multi_label=state.multi_label)
 
     def __call__(self, state: ExitState) -> BoolArray:
-        """Mask of shape `(units,)`, True = exit."""
         return self.score(state) >= self.threshold_of(state.exit_index)
 
 
@@ -159,7 +158,6 @@ class Patience:
         check_whole("patience", self.patience, "for full depth use never, to exit at a fixed layer use AtExit")
 
     def __call__(self, state: ExitState) -> BoolArray:
-        """Mask of shape `(units,)`, True = exit."""
         if state.exit_index < self.patience:
             return np.zeros(len(state.probabilities), dtype=np.bool_)
         recent = answers(state.history[:, -self.patience - 1 :], multi_label=state.multi_label)
@@ -182,7 +180,6 @@ class AtExit:
         check_whole("layer", self.layer, "give the number of a layer with an exit")
 
     def __call__(self, state: ExitState) -> BoolArray:
-        """Mask of shape `(units,)`, True = exit."""
         return np.full(len(state.probabilities), state.exit_layer >= self.layer)
 
     def check(self, model: ModelInfo) -> None:
@@ -199,7 +196,6 @@ class Never:
     name: ClassVar[str] = "never"
 
     def __call__(self, state: ExitState) -> BoolArray:
-        """Mask of shape `(units,)`, all False."""
         return np.zeros(len(state.probabilities), dtype=np.bool_)
 
     def __repr__(self) -> str:
@@ -239,7 +235,6 @@ class AnyOf(_Combination):
     name = "any_of"
 
     def __call__(self, state: ExitState) -> BoolArray:
-        """Mask of shape `(units,)`, True = exit."""
         mask: BoolArray = np.logical_or.reduce([decide(policy, state) for policy in self.policies])
         return mask
 
@@ -251,7 +246,6 @@ class AllOf(_Combination):
     name = "all_of"
 
     def __call__(self, state: ExitState) -> BoolArray:
-        """Mask of shape `(units,)`, True = exit."""
         mask: BoolArray = np.logical_and.reduce([decide(policy, state) for policy in self.policies])
         return mask
 

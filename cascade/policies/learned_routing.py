@@ -82,7 +82,6 @@ class Learned:
         object.__setattr__(self, "bias", float(self.bias))
 
     def __call__(self, state: RoutingState) -> BoolArray:
-        """Mask of shape `(units,)`, True = defer."""
         kept: BoolArray = self.score(state) >= self.threshold
         return ~kept
 

@@ -76,7 +76,6 @@ class Threshold:
         object.__setattr__(self, "measure", _measure(self.measure))
 
     def __call__(self, state: RoutingState) -> BoolArray:
-        """Mask of shape `(units,)`, True = defer."""
         sure: BoolArray = self.score(state) >= self.threshold
         return ~sure
 
@@ -130,7 +129,6 @@ class Budget:
         object.__setattr__(self, "reference", tuple(kept))
 
     def __call__(self, state: RoutingState) -> BoolArray:
-        """Mask of shape `(units,)`, True = defer."""
         sure = self.score(state)
         sure = np.where(np.isnan(sure), -np.inf, sure)
         if self.reference and len(sure) < self.FEW:
@@ -166,7 +164,6 @@ class DeferNone:
     name: ClassVar[str] = "defer_none"
 
     def __call__(self, state: RoutingState) -> BoolArray:
-        """Mask of shape `(units,)`, all False."""
         return np.zeros(len(state.probabilities), dtype=np.bool_)
 
     def __repr__(self) -> str:
@@ -181,7 +178,6 @@ class DeferAll:
     name: ClassVar[str] = "defer_all"
 
     def __call__(self, state: RoutingState) -> BoolArray:
-        """Mask of shape `(units,)`, all True."""
         return np.ones(len(state.probabilities), dtype=np.bool_)
 
     def __repr__(self) -> str:

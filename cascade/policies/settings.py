@@ -110,16 +110,15 @@ class Policies:
                 _catch(faults, exits.check, exit_policy, tier)
         for router, tier in zip(self.routers, tiers, strict=False):
             _catch(faults, routing.check, router, tier)
-        if self.windows is not None:
-            for tier in tiers[1:]:
-                if tier.layers:
-                    _catch(faults, windows.check, self.windows, tier)
+        for tier in tiers[1:]:
+            if self.windows is not None and tier.layers:
+                _catch(faults, windows.check, self.windows, tier)
         if self.decoding is not None and tiers:
             _catch(faults, decoding.check, self.decoding, tiers[-1])
         words = bool(tiers) and tiers[0].words
         for name in ("windows", "decoding"):
             if (getattr(self, name) is not None) != words:
-                faults.append(f"{name} must be {'given for' if words else 'left out of'} a {_kind(words)}")
+                faults.append(f"{name} must be {'given for a tagger' if words else 'left out of a classifier'}")
         _all_at_once("policies must fit the tiers", faults, "set others")
 
     def to_json(self) -> dict[str, Any]:
@@ -176,7 +175,8 @@ class Policies:
 def _upgraded(written: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of format 2 in the form of today: two tiers, of which the second one has exits."""
     given = dict(written)
-    first, *rest = given["temperatures"] if isinstance(given.get("temperatures"), list | tuple) else (None,)
+    temperatures = given.get("temperatures")
+    first, *rest = temperatures if isinstance(temperatures, list | tuple) and temperatures else (None,)
     upgraded = {
         "routers": [given.pop("router")],
         "exits": [exits.to_json(exits.never), given.pop("exit_policy", None)],
@@ -184,10 +184,6 @@ def _upgraded(written: Mapping[str, Any]) -> dict[str, Any]:
         "temperatures": [[first], *rest],
     }
     return {**given, **upgraded}
-
-
-def _kind(words: bool) -> str:
-    return "tagger" if words else "classifier"
 
 
 def _catch(faults: list[str], function: Callable[..., T], *arguments: Any) -> T | None:

@@ -61,7 +61,6 @@ class _Uncertainty(PerExit):
         return replace(self, threshold=_doubt(threshold))
 
     def __call__(self, state: ExitState) -> BoolArray:
-        """Mask of shape `(units,)`, True = exit."""
         return self.score(state) >= 1 - self.threshold_of(state.exit_index)
 
     def check(self, model: ModelInfo) -> None:

@@ -107,6 +107,11 @@ def test_all_faults_at_once() -> None:
     assert faults(CERTIFICATE.to_json()) == []
 
 
+def test_what_may_be_left_out() -> None:
+    written = {name: own for name, own in CERTIFICATE.to_json().items() if name not in ("safer", "warnings")}
+    assert Certificate.from_json(written) == CERTIFICATE
+
+
 def test_what_differs() -> None:
     policies, models = MANIFEST.policies, MANIFEST.models()
     assert CERTIFICATE.differences(policies, models) == []

@@ -206,6 +206,15 @@ def test_another_format(version: object) -> None:
         (lambda raw: raw["policies"].update(blend=[1.5]), r"blend must be in \[0, 1\]"),
         (lambda raw: raw["policies"].update(routers=[{"policy": "Oracle"}]), "the router must be one of"),
         (lambda raw: raw["policies"].update(temperatures=[[1], [1]]), "must be one per exit, got 1 for 2 of tier 2"),
+        (
+            lambda raw: raw["policies"].update(temperatures=[[10**400], [1, 1]]),
+            "must be above 0 and finite, one per ex",
+        ),
+        (lambda raw: raw["policies"].update(blend=[10**400]), r"blend must be in \[0, 1\]"),
+        (
+            lambda raw: raw.update(certificate={"policies": {"router": 1, "temperatures": []}, "upper": 10**400}),
+            "upper of certificate must be a number of at least 0 and finite",
+        ),
     ],
 )
 def test_faults(change: Callable[[Raw], object], fault: str) -> None:
