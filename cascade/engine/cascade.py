@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from tqdm import tqdm
@@ -15,7 +15,7 @@ from cascade.core.results import Routes, Stats
 from cascade.core.rows import BoolArray, FloatArray, IntArray, ranges, read_only
 from cascade.engine.inputs import Inputs
 from cascade.engine.single_exit import SingleExit
-from cascade.engine.tier import Progress, Readable, Scores, Tier, as_inputs, check_targets
+from cascade.engine.tier import Progress, Readable, Scores, Tier, as_inputs
 from cascade.policies import routing, windows
 from cascade.policies.routing import DeferAll, DeferNone, Router, RoutingState
 from cascade.policies.windows import WindowPolicy, WindowState
@@ -151,13 +151,20 @@ class Cascade:
         """The single tiers inside, first to last."""
         return *self.first.leaves, *self.second.leaves
 
-    def run(self, inputs: Readable, *, show_progress: bool = False) -> Outcome:
-        """Answer all units, with routes and statistics. `show_progress`: draw a bar per tier on standard error.
+    def run(
+        self, inputs: Readable, *, show_progress: bool = False, seconds: Mapping[str, float] | None = None
+    ) -> Outcome:
+        """Answer all units, with routes and statistics.
+
+        Args:
+            inputs: what to read.
+            show_progress: draw a bar per tier on standard error.
+            seconds: what was spent on them before, by part.
 
         Raises:
             OptionError: a router, the windows or an exit policy returned something other than what they must.
         """
-        meter, given = Meter(bars=show_progress), as_inputs(inputs)
+        meter, given = Meter(dict(seconds or {}), show_progress), as_inputs(inputs)
         [scores] = self.finish([self.look(given, meter=meter)], meter=meter)
         return self.outcome(given, scores, meter)
 
@@ -194,8 +201,9 @@ class Cascade:
                 deferred = self._deferred(inputs, scores, targets)
                 if deferred.any():
                     look = self._deferring(look, scores, deferred)
-        if progress is not None and (answered := int((check_targets(targets, len(scores)) & ~deferred).sum())):
-            progress(answered)
+        answered = ~deferred if targets is None else targets & ~deferred
+        if progress is not None and answered.any():
+            progress(int(answered.sum()))
         return look
 
     def finish(
@@ -216,7 +224,7 @@ class Cascade:
                 # All looks have a prior, or none has.
                 _concatenated([look.prior for look in waiting]),
                 progress,
-                replace(meter, below=meter.below + self.first.depth),
+                Meter(meter.seconds, meter.bars, meter.below + self.first.depth),
             ).above(self.first.depth)
             with meter("merge"):
                 end = 0
@@ -228,14 +236,15 @@ class Cascade:
 
     def outcome(self, inputs: Inputs, scores: Scores, meter: Meter) -> Outcome:
         """Scores of all inputs with routes and statistics."""
+        encoded = inputs.encode()
         routes = Routes(scores.tier, scores.exit_layer, scores.confidence)
-        later = scores.tier > 1
-        layers, counts = np.unique(scores.exit_layer[later & (scores.exit_layer > 0)], return_counts=True)
+        later = scores.exit_layer[scores.tier > 1]
+        layers, counts = np.unique(later[later > 0], return_counts=True) if len(later) else (later, later)
         stats = Stats(
-            texts=inputs.n_items,
+            texts=encoded.n_items,
             units=len(scores),
-            tokens=inputs.tokens,
-            deferred=int(later.sum()),
+            tokens=encoded.units.rows.tokens,
+            deferred=len(later),
             truncated=self._truncated(inputs),
             exits=dict(zip(layers.tolist(), counts.tolist(), strict=True)),
             seconds=meter.seconds,
@@ -298,7 +307,9 @@ class Cascade:
         tier = self.second if isinstance(self.router, DeferAll) else self.first
         if isinstance(tier, SingleExit) and not tier.per_unit:
             own = inputs.encode(tier.encoder)
-            lost = np.union1d(np.union1d(lost, own.truncated), own.numbers[own.units.rows.lengths > tier.max_length])
+            long = own.units.rows.lengths > tier.max_length
+            if own is not encoded or long.any():
+                lost = np.union1d(np.union1d(lost, own.truncated), own.numbers[long])
         return len(lost)
 
 

@@ -97,8 +97,7 @@ class Inputs:
     @property
     def n_items(self) -> int:
         """How many texts or sentences there are."""
-        encoded = self.encode()
-        return encoded.units.n_rows if encoded.n_units == len(encoded.units) else encoded.n_units
+        return self.encode().n_items
 
     @property
     def tokens(self) -> int:

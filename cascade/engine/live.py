@@ -8,7 +8,7 @@ tokens are active as long as their row is live. Where a unit is a whole row, row
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class Halting:
             self._made.update(active=active, words=first)
             self._made["query_head_gather"] = own.array("head_gather")
             self._made["head_scatter"] = own.array("head_scatter")
-        return {name: self._made[name] if name in self._made else grid.array(name) for name in names}
+        return {**grid.feeds(name for name in names if name not in self._made), **self._made}
 
     def leave(self, gone: BoolArray) -> Halting:
         """The same without some units. `gone`: shape `(units inside,)`."""
@@ -136,9 +136,8 @@ class Live:
         `query_head_gather`, as `head_gather`, and `head_scatter` in a grid of their own; `words`, number among them of
         the first token of each unit inside, shape `(units inside,)`.
         """
-        found: dict[str, Array] = {"hidden": self.hidden}
-        others = [name for name in names if name != "hidden"]
-        found.update(self.grid.feeds(others) if self.halting is None else self.halting.feeds(self.grid, others))
+        found = self.grid.feeds(names) if self.halting is None else self.halting.feeds(self.grid, names)
+        found["hidden"] = self.hidden
         return found
 
     def after(self, new: FloatArray) -> Live:
@@ -147,7 +146,7 @@ class Live:
             # A token is halted after the first stage at the earliest, so these states are no caller's.
             self.hidden[self.halting.is_active] = new
             return self
-        return replace(self, hidden=new)
+        return Live(self.grid, self.units, new, self.history, self.halting)
 
     def finished(self, staying: BoolArray) -> BoolArray:
         """Which units inside are in rows without any that stays; `staying` and the result: `(units inside,)`."""
@@ -175,7 +174,7 @@ class Live:
             rows = np.zeros(len(lengths), dtype=np.bool_)
             rows[halting.rows[halting.places]] = True
             if rows.all():
-                return replace(self, history=history, halting=halting)
+                return Live(self.grid, self.units, self.hidden, history, halting)
         tokens = np.flatnonzero(np.repeat(rows, lengths))
         stay = np.flatnonzero(rows)
         if halting is not None:

@@ -22,7 +22,7 @@ class Reading:
         units: rows that are no longer than the tier takes, and their units.
         numbers: the caller's unit that each row unit belongs to; `None`: they are the same. Shape `(row units,)`.
         n_units: how many the caller has.
-        targets: row units that need an answer. Shape `(row units,)`.
+        targets: row units that need an answer; `None`: all. Shape `(row units,)`.
         prior: what is added to their logits. Shape `(row units, labels)`.
         rows: numbers of the rows with a target.
     """
@@ -30,7 +30,7 @@ class Reading:
     units: Units
     numbers: IntArray | None
     n_units: int
-    targets: BoolArray
+    targets: BoolArray | None
     prior: FloatArray | None
     rows: IntArray
 
@@ -57,27 +57,25 @@ class Reading:
             OptionError: targets are something other than one bool per unit, or no word has room in a row.
         """
         units, numbers, count = encoded.units, encoded.numbers, encoded.n_units
-        wanted = check_targets(targets, count)
+        check_targets(targets, count)
         if max_length is not None:
             units, source = cut(units, max_length, overlap)
             numbers = numbers if units is encoded.units else numbers[source]
         own = None if len(units) == count else numbers
         if own is not None:
-            wanted = wanted[own]
+            targets = None if targets is None else targets[own]
             prior = None if prior is None else prior[own]
-        if targets is None and units.one_per_row:
-            rows = np.arange(units.n_rows, dtype=np.int64)
-        else:
-            rows = np.flatnonzero(np.bincount(units.row_of[wanted], minlength=units.n_rows))
-        return cls(units, own, count, wanted, prior, rows)
+        units_of_rows = units.counts if targets is None else np.bincount(units.row_of[targets], minlength=units.n_rows)
+        return cls(units, own, count, targets, prior, np.flatnonzero(units_of_rows))
 
     def counted(self) -> BoolArray:
         """The targets by which progress is counted: one row unit for each of the caller's. Shape `(row units,)`."""
+        counted = np.ones(len(self.units), dtype=np.bool_) if self.targets is None else self.targets
         if self.numbers is None:
-            return self.targets
+            return counted
         once = np.zeros(len(self.units), dtype=np.bool_)
         once[np.unique(self.numbers, return_index=True)[1]] = True
-        return self.targets & once
+        return counted & once
 
     def scores(self, probabilities: FloatArray, exit_layer: IntArray | None, *, multi_label: bool) -> Scores:
         """The answers for the caller's units from those for row units: averaged; the exit is the deepest.

@@ -286,19 +286,21 @@ class MultiExit:
         if call.policy is None:
             return live.after(made["hidden_out"])
         gone = self._gone(index, live, now, call)
-        if gone.any():
-            call.leave(inside[gone], index, now[gone], None)
+        if not gone.any():
+            return live.after(made["hidden_out"])
+        call.leave(inside[gone], index, now[gone], None)
         return None if gone.all() else live.after(made["hidden_out"]).leave(gone)
 
     def _gone(self, index: int, live: Live, now: FloatArray, call: _Call) -> BoolArray:
         """Which units inside exit, or stop as context. Shape `(units inside,)`."""
-        inside = live.inside
-        gone = np.zeros(len(inside), dtype=np.bool_)
-        if call.policy is not None and not isinstance(call.policy, Never):
+        if call.policy is None or isinstance(call.policy, Never):
+            gone = np.zeros(len(now), dtype=np.bool_)
+        else:
             gone = exits.decide(call.policy, self._state(index, live, now, call))
-        if live.halting is None:
+        targets = call.reading.targets
+        if live.halting is None or targets is None:
             return gone
-        wanted = call.reading.targets[inside]
+        wanted = targets[live.inside]
         if wanted.all():
             return gone
         if call.context_layers is not None and self.layers[index] >= call.context_layers:

@@ -72,9 +72,10 @@ class Packing:
             found = self._made[name] = FEEDS[name](self)
         return found
 
-    def feeds(self, names: Iterable[str]) -> Mapping[str, Array]:
+    def feeds(self, names: Iterable[str]) -> dict[str, Array]:
         """The arrays of these names; names that are not in `FEEDS` are left out."""
-        return {name: self.array(name) for name in names if name in FEEDS}
+        made = self._made
+        return {name: made[name] if name in made else self.array(name) for name in names if name in FEEDS}
 
     def position_ids(self, offset: int = 0) -> IntArray:
         """Place of each token in its row, the first one being `offset`. Shape `(tokens,)`."""

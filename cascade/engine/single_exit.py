@@ -93,7 +93,7 @@ class SingleExit:
         waiting = batches(self.batching, lengths)
         pooled = self.executor.threads == 1 or (len(waiting) < 2 and int(lengths.sum()) >= self.pool_from)
         backend = self.backend if pooled else self.backend.serial
-        counted = reading.counted()
+        counted = None if progress is None else reading.counted()
 
         def run(group: IntArray) -> int:
             numbers, logits = self._logits(backend, reading, reading.rows[group])
@@ -103,7 +103,7 @@ class SingleExit:
                 temperature=self.temperature,
                 prior=None if reading.prior is None else reading.prior[numbers],
             )
-            return int(np.count_nonzero(counted[numbers]))
+            return 0 if counted is None else int(np.count_nonzero(counted[numbers]))
 
         for answered in self.executor.run_each(run, waiting, pooled=pooled):
             if progress is not None and answered:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -53,7 +53,7 @@ class Scores:
 
     def above(self, tiers: int) -> Scores:
         """The same, numbered above so many tiers."""
-        return replace(self, tier=self.tier + tiers) if tiers else self
+        return Scores(self.probabilities, self.confidence, self.tier + tiers, self.exit_layer)
 
 
 class Tier(Protocol):
@@ -135,7 +135,8 @@ class CallableTier:
         Raises:
             OptionError: the inputs are rows only, or the function returned an array of another shape.
         """
-        wanted = check_targets(targets, inputs.n_units)
+        check_targets(targets, inputs.n_units)
+        wanted = np.ones(inputs.n_units, dtype=np.bool_) if targets is None else targets
         items, offsets = inputs.items, inputs.offsets
         if len(items) != len(offsets) - 1:  # long texts, of several rows each
             offsets = np.arange(len(items) + 1, dtype=np.int64)
@@ -166,17 +167,14 @@ def as_inputs(given: Readable) -> Inputs:
     return Inputs.encoded(given) if isinstance(given, Units) else given
 
 
-def check_targets(targets: BoolArray | None, units: int) -> BoolArray:
-    """The mask of units that need an answer; all if left out.
+def check_targets(targets: BoolArray | None, units: int) -> None:
+    """Whether this is a mask of units that need an answer, or `None` for all.
 
     Raises:
         OptionError: it is something other than one bool per unit.
     """
-    if targets is None:
-        return np.ones(units, dtype=np.bool_)
-    if targets.shape != (units,) or targets.dtype != np.bool_:
+    if targets is not None and (targets.shape != (units,) or targets.dtype != np.bool_):
         raise OptionError(
             f"targets must be bools of shape ({units},), got {targets.dtype} of shape {targets.shape}; "
             "give True for each unit that needs an answer"
         )
-    return targets

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, Final, TypeAlias
 
@@ -89,10 +89,9 @@ class Classifier(Pipeline):
         inputs = self._inputs(texts if isinstance(texts, list) else list(texts))
         inputs.encode()
         seconds = {"tokenize": time.perf_counter() - begin}
-        outcome = self.cascade.run(inputs, show_progress=show_progress)
+        outcome = self.cascade.run(inputs, show_progress=show_progress, seconds=seconds)
         self._warn_of_budget(outcome.stats.units)
-        seconds.update(outcome.stats.seconds)
-        return self._named(replace(outcome, stats=replace(outcome.stats, seconds=seconds)))
+        return self._named(outcome)
 
     def stream(self, texts: Iterable[Text], *, options: StreamOptions | None = None) -> Iterator[Prediction]:
         """Classify any number of texts in constant memory.

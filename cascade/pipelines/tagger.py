@@ -195,10 +195,9 @@ class Tagger(Pipeline):
             yield from self._named(outcome)
 
     def _tagged(self, inputs: Inputs, tokenize: float, *, show_progress: bool) -> TagPredictions:
-        outcome = self.cascade.run(inputs, show_progress=show_progress)
+        outcome = self.cascade.run(inputs, show_progress=show_progress, seconds={"tokenize": tokenize})
         self._warn_of_budget(outcome.stats.units)
-        seconds = {"tokenize": tokenize, **outcome.stats.seconds}
-        return self._named(replace(outcome, stats=replace(outcome.stats, seconds=seconds)))
+        return self._named(outcome)
 
     def _named(self, outcome: Outcome) -> TagPredictions:
         begin = time.perf_counter()

@@ -56,19 +56,13 @@ class Executor:
             pooled: each item takes all threads, because what it runs has a pool of them.
         """
         if self.threads == 1 or pooled or len(items) < 2 or self._mine.held:
+            count = self.threads if pooled else 1
             for item in items:
-                with self.permits(self.threads if pooled else 1):
-                    made = function(item)
-                yield made
+                yield self._holding(function, item, count)
             return
-
-        def alone(item: Item) -> Made:
-            with self.permits(1):
-                return function(item)
-
         pool = ThreadPoolExecutor(min(self.threads, len(items)), thread_name_prefix="cascade")
         try:
-            yield from pool.map(alone, items)
+            yield from pool.map(lambda item: self._holding(function, item, 1), items)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -78,30 +72,65 @@ class Executor:
         if self._mine.held:
             yield
             return
-        ticket, changed = object(), self._changed
-        with changed:
-            self._queue.append(ticket)
-            try:
-                changed.wait_for(lambda: self._queue[0] is ticket and self._free >= count)
-                self._free -= count
-            finally:
-                self._queue.remove(ticket)
-                changed.notify_all()
-        self._mine.held = True
+        permits = self._take(count)
         try:
             yield
         finally:
-            self._mine.held = False
-            with changed:
-                self._free += count
-                changed.notify_all()
+            self._give(permits, count)
+
+    def _holding(self, function: Callable[[Item], Made], item: Item, count: int) -> Made:
+        """As `with self.permits(count)`, at less cost: single texts wait for it."""
+        if self._mine.held:
+            return function(item)
+        permits = self._take(count)
+        try:
+            return function(item)
+        finally:
+            self._give(permits, count)
+
+    def _take(self, count: int) -> _Permits:
+        permits = self._permits
+        permits.take(count)
+        self._mine.held = True
+        return permits
+
+    def _give(self, permits: _Permits, count: int) -> None:
+        self._mine.held = False
+        permits.give(count)
 
     def _forget(self) -> None:
         """Nobody waits and all is free: at the start, and in a forked child, which has none of the threads."""
-        self._changed = threading.Condition()
-        self._queue: deque[object] = deque()
-        self._free = self.threads
-        self._mine = _Mine()
+        self._permits, self._mine = _Permits(self.threads), _Mine()
+
+
+class _Permits:
+    """So many permits, given out in order of arrival."""
+
+    def __init__(self, free: int) -> None:
+        self.free = free
+        self.waiting: deque[object] = deque()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+
+    def take(self, count: int) -> None:
+        """Wait for so many."""
+        with self._lock:
+            if self.waiting or self.free < count:
+                ticket = object()
+                self.waiting.append(ticket)
+                try:
+                    self._changed.wait_for(lambda: self.waiting[0] is ticket and self.free >= count)
+                finally:
+                    self.waiting.remove(ticket)
+                    self._changed.notify_all()
+            self.free -= count
+
+    def give(self, count: int) -> None:
+        """Give so many back."""
+        with self._lock:
+            self.free += count
+            if self.waiting:
+                self._changed.notify_all()
 
 
 class _Mine(threading.local):

@@ -141,7 +141,7 @@ def test_who_comes_first_is_served_first() -> None:
     for waiting, count in enumerate((2, 1, 1), start=1):
         threads.append(threading.Thread(target=take, args=(count,)))
         threads[-1].start()
-        while len(executor._queue) < waiting:
+        while len(executor._permits.waiting) < waiting:
             time.sleep(0.001)
     assert served == []
     held.set()
