@@ -67,10 +67,10 @@ def main(model: str, data: str, texts: int, every: int, short: int, threads: int
         f"was {held:.0f} MiB after the first, then between {min(later):.0f} and {max(later):.0f} MiB"
     )
     if threads > 1:
-        models, begun = {"one": load(model, threads=1), "several": several}, itertools.count(0, short)
+        models, starts = {"one": load(model, threads=1), "several": several}, itertools.count(0, short)
 
         def run(own: Model) -> None:
-            deque(own.stream(numbered(given, short, start=next(begun)), options=WHOLE), maxlen=0)
+            deque(own.stream(numbered(given, short, start=next(starts)), options=WHOLE), maxlen=0)
 
         turns = interleave({name: partial(run, own) for name, own in models.items()}, repeats=repeats)
         gain = speed_up(turns.seconds["one"], turns.seconds["several"])
