@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -77,8 +78,8 @@ class Routes(Sequence[Route]):
 class _Columns(Sequence[T]):
     """Columns that read like a list of rows; a slice gives a list."""
 
-    def _row(self, index: int) -> T:
-        raise NotImplementedError
+    @abstractmethod
+    def _row(self, index: int) -> T: ...
 
     @overload
     def __getitem__(self, index: int) -> T: ...

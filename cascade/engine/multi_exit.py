@@ -14,7 +14,7 @@ from cascade.engine.inputs import Encoder
 from cascade.engine.live import PER_UNIT, WHOLE_ROWS, Halting, Live, merge
 from cascade.engine.long_rows import Reading
 from cascade.engine.packing import Packing
-from cascade.engine.tier import Progress, Readable, Scores, Tier, as_inputs
+from cascade.engine.tier import Leaf, Progress, Readable, Scores, as_inputs
 from cascade.exceptions import OptionError
 from cascade.policies import exits
 from cascade.policies.batching import POOL_FROM, BatchingPolicy, TokenBudget, batches, waves
@@ -49,7 +49,7 @@ class _Call:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class MultiExit:
+class MultiExit(Leaf):
     """A tier of packed stages with an exit after each.
 
     A row ends with its last unit. For texts each row is one unit, and a stage has logits per row; for sentences of
@@ -121,16 +121,6 @@ class MultiExit:
     def per_unit(self) -> bool:
         """Whether rows hold several units, each with logits of its own."""
         return "words" in self.stages[0].inputs
-
-    @property
-    def depth(self) -> int:
-        """1: the number of tiers, not of exits."""
-        return 1
-
-    @property
-    def leaves(self) -> tuple[Tier, ...]:
-        """Itself."""
-        return (self,)
 
     def score(
         self,

@@ -12,14 +12,14 @@ from cascade.core.rows import BoolArray, FloatArray, IntArray, ranges
 from cascade.engine.inputs import Encoder
 from cascade.engine.long_rows import Reading
 from cascade.engine.packing import padded
-from cascade.engine.tier import Progress, Readable, Scores, Tier, as_inputs
+from cascade.engine.tier import Leaf, Progress, Readable, Scores, as_inputs
 from cascade.policies.batching import POOL_FROM, BatchingPolicy, TokenBudget, batches
 from cascade.runtime.backend import Backend
 from cascade.runtime.executor import Executor
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class SingleExit:
+class SingleExit(Leaf):
     """A tier of one padded graph.
 
     Attributes:
@@ -56,16 +56,6 @@ class SingleExit:
         check_whole("overlap", self.overlap, "0 cuts long sentences without an overlap", least=0)
         known = {"input_ids", "attention_mask", "token_type_ids"}
         check_names("tier 1", self.backend.inputs, self.backend.outputs, known=known, needed=("logits",))
-
-    @property
-    def depth(self) -> int:
-        """1."""
-        return 1
-
-    @property
-    def leaves(self) -> tuple[Tier, ...]:
-        """Itself."""
-        return (self,)
 
     def score(
         self,

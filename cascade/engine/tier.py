@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from cascade.core.confidence import evidence, max_probability, probabilities
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Units
 from cascade.engine.inputs import Inputs
 from cascade.exceptions import OptionError
+
+T = TypeVar("T")
 
 Progress: TypeAlias = Callable[[int], object]
 """Called with the number of units that were just answered."""
@@ -93,8 +95,22 @@ class Tier(Protocol):
         """
 
 
+class Leaf:
+    """What single tiers share: they are one tier deep, whatever exits they have."""
+
+    @property
+    def depth(self) -> int:
+        """1."""
+        return 1
+
+    @property
+    def leaves(self: T) -> tuple[T, ...]:
+        """Itself."""
+        return (self,)
+
+
 @dataclass(frozen=True, eq=False)
-class CallableTier:
+class CallableTier(Leaf):
     """Any function as a tier: a rule, a request over HTTP, an LLM, a person's queue.
 
     Attributes:
@@ -110,16 +126,6 @@ class CallableTier:
     price: float
     labels: int
     multi_label: bool = False
-
-    @property
-    def depth(self) -> int:
-        """1."""
-        return 1
-
-    @property
-    def leaves(self) -> tuple[Tier, ...]:
-        """Itself."""
-        return (self,)
 
     def score(
         self,

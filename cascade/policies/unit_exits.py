@@ -9,6 +9,7 @@ not change the answers. All tokens of a word exit together and keep their last s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeVar
@@ -44,15 +45,15 @@ class UnitState(ExitState):
 _S = TypeVar("_S", bound="_Uncertainty")
 
 
-class _Uncertainty(PerExit):
+class _Uncertainty(PerExit, ABC):
     """Exit where an uncertainty, entropy by log(labels), is at most `threshold`. Words that have exited count as sure.
 
     As `Tunable` its score is 1 - uncertainty, and `at(t)` is the policy with the threshold 1 - t.
     """
 
+    @abstractmethod
     def score(self, state: ExitState) -> FloatArray:
         """1 - uncertainty, in [0, 1]. Shape `(units,)`."""
-        raise NotImplementedError
 
     def at(self: _S, threshold: float | tuple[float, ...]) -> _S:
         """The same policy, exiting where `score` is at least this."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -35,7 +36,7 @@ from cascade.training.models.families import family_of, max_length
 Model = TypeVar("Model", bound="ExitBackbone")
 
 
-class ExitBackbone(nn.Module):
+class ExitBackbone(nn.Module, ABC):
     """An encoder, and the layers after which exits lie.
 
     Attributes:
@@ -92,9 +93,9 @@ class ExitBackbone(nn.Module):
         return bool(self.config.problem_type == MULTI_LABEL)
 
     @property
+    @abstractmethod
     def exits(self) -> dict[str, Any]:
         """What `config.json` says of the exits: the constructor's options, and the task where it is not texts'."""
-        raise NotImplementedError
 
     def digest(self) -> str:
         """SHA-256 of the exits and of all weights."""
@@ -211,9 +212,9 @@ class ExitBackbone(nn.Module):
         return {}
 
     @classmethod
+    @abstractmethod
     def _head_weights(cls, config: PretrainedConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of an exit's head among those of a fine-tuned checkpoint."""
-        raise NotImplementedError
 
     def states(
         self,
