@@ -35,7 +35,7 @@ def check_inside(name: str, value: Any, remedy: str) -> float:
 def check_whole(name: str, value: object, remedy: str, *, least: int = 1) -> int:
     """A whole number of at least `least`; an `OptionError` otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise OptionError(f"{name} must be a whole number of at least {least}, was: {value!r}; {remedy}")
+        raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}; {remedy}")
     return int(value)
 
 
@@ -43,7 +43,7 @@ def check_share(name: str, value: Any, remedy: str) -> float:
     """A number in [0, 1]; an `OptionError` otherwise."""
     real = isinstance(value, Real) and not isinstance(value, bool)
     if not real or not 0 <= value <= 1:
-        raise OptionError(f"{name} must be in [0, 1], was: {value!r}; {remedy}")
+        raise OptionError(f"{name} must be in [0, 1], got {value!r}; {remedy}")
     return float(value)
 
 
@@ -52,7 +52,7 @@ def check_mask(mask: object, rows: int, who: str, meaning: str) -> np.ndarray[tu
     array = np.asarray(mask)
     if array.shape != (rows,) or array.dtype != np.bool_:
         raise OptionError(
-            f"{who} must return bools of shape ({rows},), returned: {array.dtype} of shape {array.shape}; "
+            f"{who} must return bools of shape ({rows},), got {array.dtype} of shape {array.shape}; "
             f"return a mask with True for each row {meaning}"
         )
     return array
@@ -61,7 +61,7 @@ def check_mask(mask: object, rows: int, who: str, meaning: str) -> np.ndarray[tu
 def check_temperature(temperature: float) -> None:
     """A number that logits can be divided by; an `OptionError` otherwise."""
     if not 0 < temperature < float("inf"):
-        raise OptionError(f"temperature must be above 0 and finite, was: {temperature}; 1 changes nothing")
+        raise OptionError(f"temperature must be above 0 and finite, got {temperature}; 1 changes nothing")
 
 
 def check_names(
@@ -70,7 +70,7 @@ def check_names(
     """A graph takes only what its caller feeds and gives all that it reads; a `BundleError` otherwise."""
     if set(inputs) - set(known) or set(needed) - set(outputs):
         raise BundleError(
-            f"{who} must have inputs among {sorted(known)} and the outputs {list(needed)}, had: "
+            f"{who} must have inputs among {sorted(known)} and the outputs {list(needed)}, got "
             f"{list(inputs)} and {list(outputs)}; export the bundle again"
         )
 
@@ -79,7 +79,7 @@ def check_logits(logits: npt.NDArray[np.float32], shape: tuple[int, ...], who: s
     """What a graph returned, if it has the shape that its caller needs; a `BundleError` otherwise."""
     if logits.shape != shape:
         raise BundleError(
-            f"{who} must return logits of shape {shape}, returned: {logits.shape}; "
+            f"{who} must return logits of shape {shape}, got {logits.shape}; "
             "its labels differ from the manifest's, export the bundle again"
         )
     return logits

@@ -25,7 +25,7 @@ def staged(file: str | Path) -> Iterator[Path]:
     if there is not None and not stat.S_ISREG(there.st_mode):
         for is_wrong, what in ((stat.S_ISDIR, "a folder"), (stat.S_ISSOCK, "a socket")):
             if is_wrong(there.st_mode):
-                raise OptionError(f"an output must be a file, was {what}: {file}; name a file")
+                raise OptionError(f"an output must be a file, got {what}: {file}; name a file")
         yield file
         return
     target = Path(os.path.realpath(file))
@@ -62,7 +62,7 @@ def write(file: str | Path, content: str | bytes) -> None:
             path.write_bytes(content)
     except OSError as error:
         raise OptionError(
-            f"an output must be a file that can be written, was: {file} ({error.strerror}); name another one"
+            f"an output must be a file that can be written, got {file} ({error.strerror}); name another one"
         ) from error
 
 
@@ -78,7 +78,7 @@ def refuse_same_file(output: str | Path, inputs: Iterable[str | Path | int]) -> 
         with suppress(OSError):  # the reader's fault to tell
             if os.path.samestat(there, os.stat(one)):  # noqa: PTH116  # of a number too
                 raise OptionError(
-                    f"an output must be another file than the input, was: {output} for both; name another one"
+                    f"an output must be another file than the input, got {output} for both; name another one"
                 )
 
 

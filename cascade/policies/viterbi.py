@@ -136,7 +136,7 @@ class Scheme:
         scheme = cls(follows, ~inner, ~open_ if closed else np.ones(len(parts), dtype=np.bool_))
         if not (scheme.begins & scheme.ends & np.diag(follows)).any():
             raise OptionError(
-                f"labels must include O, or another that is valid by itself, were: {_some(labels)}; use argmax"
+                f"labels must include O, or another that is valid by itself, got {_some(labels)}; use argmax"
             )
         return scheme
 
@@ -174,7 +174,7 @@ def _parts(label: str, labels: Sequence[str]) -> tuple[str, str]:
     if label == "O" or (letter in [*"B" + INSIDE + END + SINGLE] and dash and kind):
         return letter, kind
     raise OptionError(
-        f"labels must be named in BIO or BIOES (O, B-X, I-X, E-X, S-X), was: {label!r} among {_some(labels)}; "
+        f"labels must be named in BIO or BIOES (O, B-X, I-X, E-X, S-X), got {label!r} among {_some(labels)}; "
         "use argmax"
     )
 

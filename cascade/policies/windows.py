@@ -85,7 +85,7 @@ def decide(policy: WindowPolicy, state: WindowState) -> Spans:
     times = _times(spans.starts, spans.stops, words)[state.unsure]
     if (times != 1).any():
         raise OptionError(
-            f"the windows {policy!r} must have every unsure word exactly once, had {int((times == 0).sum())} never and "
+            f"the windows {policy!r} must have every unsure word exactly once, got {int((times == 0).sum())} never and "
             f"{int((times > 1).sum())} more often; merge windows that overlap"
         )
     return spans

@@ -235,7 +235,7 @@ def test_how_many_turns(job: Job, count: int, turns: int) -> None:
 def test_a_count_of_none(job: Job) -> None:
     with (
         peers_of(job, 3) as peers,
-        pytest.raises(OptionError, match="count must be a whole number of at least 1, was: 0"),
+        pytest.raises(OptionError, match="count must be a whole number of at least 1, got 0"),
     ):
         one_at_a_time(peers, 0)
 

@@ -81,7 +81,7 @@ def test_no_samples() -> None:
 
 
 def test_an_impossible_confidence() -> None:
-    with pytest.raises(OptionError, match=r"confidence must be in \[0, 1\], was: 95; 0.95 is usual"):
+    with pytest.raises(OptionError, match=r"confidence must be in \[0, 1\], got 95; 0.95 is usual"):
         median_interval([1.0], confidence=95)
 
 

@@ -329,7 +329,7 @@ def test_bad_places(run: Command, model: Path, data: Path, tmp_path: Path) -> No
     before = data.read_bytes()
     for option in ("--json", "--png"):
         said = run.refused("calibrate", model, "--data", data, option, data)
-        assert said.startswith("Error: an output must be another file than the input, was: ")
+        assert said.startswith("Error: an output must be another file than the input, got ")
         assert data.read_bytes() == before
 
 

@@ -195,7 +195,7 @@ def test_output_is_not_the_input(run: Command, loaded: Loaded, tmp_path: Path, r
         done = run("predict", "m", str(file), "--output", f"{tmp_path}/../{tmp_path.name}/in.txt")
         status, err = done.status, done.err
     assert status == 2
-    assert err.startswith("Error: an output must be another file than the input, was: ")
+    assert err.startswith("Error: an output must be another file than the input, got ")
     assert err.count("\n") == 1
     assert loaded.asked == []
     assert file.read_text() == TEXTS
@@ -210,7 +210,7 @@ def test_a_bar_when_asked(run: Command) -> None:
     ("arguments", "message"),
     [
         (("m", "missing.txt"), "missing.txt"),
-        (("m", "--threshold", "1.5"), r"threshold must be in \[0, 1\], was: 1.5"),
+        (("m", "--threshold", "1.5"), r"threshold must be in \[0, 1\], got 1.5"),
         (("m", "--threshold", "0.5", "--budget", "0.5"), "exclude each other"),
         (("m", "--budget", "-1"), r"max_deferred must be in \[0, 1\]"),
         (("m", "--exit-threshold", "7"), r"threshold must be in \[0, 1\]"),

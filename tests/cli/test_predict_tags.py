@@ -157,7 +157,7 @@ def test_any_word_and_any_text(run: Command, folder: str) -> None:
         ),
         (("--routes", "--aggregation-strategy", "max"), "--routes and --aggregation-strategy exclude each other"),
         (("--aggregation-strategy", "words"), "aggregation-strategy.*see cascade predict --help"),
-        (("--threshold", "2"), r"threshold must be in \[0, 1\], was: 2.0"),
+        (("--threshold", "2"), r"threshold must be in \[0, 1\], got 2.0"),
     ],
 )
 def test_bad_use_is_one_line(run: Command, folder: str, arguments: tuple[str, ...], message: str) -> None:

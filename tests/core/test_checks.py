@@ -17,24 +17,24 @@ FALSE = np.zeros(3, dtype=np.bool_)
         (
             lambda value: check_whole("size", value, "try 3"),
             (0, -1, 1.0, True, "3", None),
-            r"^size must be a whole number of at least 1, was: .*; try 3$",
+            r"^size must be a whole number of at least 1, got .*; try 3$",
         ),
         (
             lambda value: check_whole("size", value, "try 3", least=0),
             (-1,),
-            r"^size must be a whole number of at least 0, was: -1; try 3$",
+            r"^size must be a whole number of at least 0, got -1; try 3$",
         ),
         (
             lambda value: check_share("share", value, "try 0.5"),
             (-0.1, 1.1, NAN, True, "0.5", None),
-            r"^share must be in \[0, 1\], was: .*; try 0.5$",
+            r"^share must be in \[0, 1\], got .*; try 0.5$",
         ),
         (
             lambda value: check_mask(value, 2, "the router f", "to defer"),
             (np.zeros(3), FALSE[:2, None], FALSE, None, True),
-            r"^the router f must return bools of shape \(2,\), returned: .* to defer$",
+            r"^the router f must return bools of shape \(2,\), got .* to defer$",
         ),
-        (check_temperature, (0, -1, INF, NAN), r"^temperature must be above 0 and finite, was: .*; 1 changes nothing$"),
+        (check_temperature, (0, -1, INF, NAN), r"^temperature must be above 0 and finite, got .*; 1 changes nothing$"),
     ],
 )
 def test_bad_values(check: Callable[[Any], object], values: tuple[Any, ...], message: str) -> None:
@@ -53,7 +53,7 @@ def test_good_values_become_plain_ones() -> None:
 
 def test_names_of_a_graph() -> None:
     check_names("it", ("a",), ("x", "y"), known={"a", "b"}, needed=("x",))
-    message = r"^it must have inputs among \['a', 'b'\] and the outputs \['x'\], had: .*again$"
+    message = r"^it must have inputs among \['a', 'b'\] and the outputs \['x'\], got .*again$"
     for inputs, outputs in ((("a", "c"), ("x",)), (("a",), ("y",))):
         with pytest.raises(BundleError, match=message):
             check_names("it", inputs, outputs, known={"a", "b"}, needed=("x",))
@@ -62,6 +62,6 @@ def test_names_of_a_graph() -> None:
 def test_logits() -> None:
     logits = np.zeros((2, 3), dtype=np.float32)
     assert check_logits(logits, (2, 3), "it") is logits
-    message = r"^it must return logits of shape \(2, 4\), returned: \(2, 3\); its labels .*again$"
+    message = r"^it must return logits of shape \(2, 4\), got \(2, 3\); its labels .*again$"
     with pytest.raises(BundleError, match=message):
         check_logits(logits, (2, 4), "it")

@@ -101,17 +101,17 @@ def test_the_old_file_stays_whatever_happens(tmp_path: Path, interrupt: type[Bas
 
 
 def test_folders_and_sockets_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"^an output must be a file, was a folder: .*; name a file$"):
+    with pytest.raises(OptionError, match=r"^an output must be a file, got a folder: .*; name a file$"):
         write(tmp_path, "")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "s"))
-        with pytest.raises(OptionError, match="was a socket"):
+        with pytest.raises(OptionError, match="got a socket"):
             write(tmp_path / "s", "")
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     file = tmp_path / "none" / "file"
-    with pytest.raises(OptionError, match=rf"can be written, was: {re.escape(str(file))} \(No such file.*name another"):
+    with pytest.raises(OptionError, match=rf"can be written, got {re.escape(str(file))} \(No such file.*name another"):
         write(file, "")
     with pytest.raises(FileNotFoundError) as caught, staged(file):
         pass
@@ -136,7 +136,7 @@ def test_the_input_is_no_output(tmp_path: Path) -> None:
     refuse_same_file(other, [one, other])
     refuse_same_file(os.devnull, [os.devnull])
     for output, given in ((one, one), (link, one), (one, link), (f"{tmp_path}/../{tmp_path.name}/one", str(one))):
-        with pytest.raises(OptionError, match=r"^an output must be another file than the input, was: .*; name another"):
+        with pytest.raises(OptionError, match=r"^an output must be another file than the input, got .*; name another"):
             refuse_same_file(output, [other, given])
     with one.open() as stream, pytest.raises(OptionError, match="another file"):
         refuse_same_file(link, [stream.fileno()])

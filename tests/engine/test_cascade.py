@@ -195,7 +195,7 @@ def test_no_units(kind: Kind, pieces: list[list[int]], router: Router) -> None:
 @BOTH
 def test_what_policies_return_is_checked(kind: Kind) -> None:
     units = kind.units(SENTENCES)
-    with pytest.raises(OptionError, match=r"the router .* must return bools of shape \(\d+,\), .*: float32"):
+    with pytest.raises(OptionError, match=r"the router .* must return bools of shape \(\d+,\), got float32"):
         cascade(kind, lambda state: state.confidence).score(units)  # type: ignore[arg-type,return-value]  # wrong on purpose
     nothing = np.empty(0, dtype=np.int64)
     if kind.words:

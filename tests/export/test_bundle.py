@@ -410,7 +410,7 @@ def test_calibration_must_fit(
 
 
 def test_agreement_must_be_a_share() -> None:
-    with pytest.raises(OptionError, match=r"agreement must be in \[0, 1\], was: 98"):
+    with pytest.raises(OptionError, match=r"agreement must be in \[0, 1\], got 98"):
         ExportOptions(agreement=98)
 
 

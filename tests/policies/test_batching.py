@@ -73,10 +73,10 @@ def test_no_rows() -> None:
 
 @pytest.mark.parametrize("bad", [0, -3, 2.0, True, None])
 def test_sizes_are_checked(bad: Any) -> None:
-    with pytest.raises(OptionError, match=r"max_tokens must be a whole number of at least 1, was: .*such as 1024"):
+    with pytest.raises(OptionError, match=r"max_tokens must be a whole number of at least 1, got .*such as 1024"):
         TokenBudget(bad)
     for make in (SortedByLength, FixedSize):
-        with pytest.raises(OptionError, match=r"batch_size must be a whole number of at least 1, was: .*such as 32"):
+        with pytest.raises(OptionError, match=r"batch_size must be a whole number of at least 1, got .*such as 32"):
             make(bad)
 
 
@@ -129,7 +129,7 @@ def test_waves() -> None:
 
 @pytest.mark.parametrize("option", ["max_tokens", "ways", "least_tokens"])
 def test_impossible_even_budgets(option: str) -> None:
-    with pytest.raises(OptionError, match=f"{option} must be a whole number of at least 1, was: 0; give"):
+    with pytest.raises(OptionError, match=f"{option} must be a whole number of at least 1, got 0; give"):
         EvenBudget(**{option: 0})
 
 

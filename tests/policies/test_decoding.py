@@ -223,7 +223,7 @@ def test_decoders_of_other_labels_are_refused() -> None:
         (lambda: Crf([["a"]]), "transitions must be finite numbers in 2 dimensions"),
         (lambda: Crf(ZEROS, [0, 0]), "start must have a number for each of 3 labels, got 2"),
         (lambda: Crf(ZEROS, end=[[0, 0, 0]]), "end must be finite numbers in 1 dimension, "),
-        (lambda: MeanField(ZEROS, iterations=0), "iterations must be a whole number of at least 1, was: 0"),
+        (lambda: MeanField(ZEROS, iterations=0), "iterations must be a whole number of at least 1, got 0"),
         (lambda: decoding.from_json(cast(Any, [])), "the decoder must be written"),
         (lambda: decoding.from_json({"policy": "Beam"}), "the decoder must be one of argmax, Viterbi, Crf, MeanField"),
         (lambda: decoding.from_json({"policy": ["argmax"]}), r"got \['argmax'\]"),

@@ -126,20 +126,20 @@ def test_combinations() -> None:
 @pytest.mark.parametrize("make", [MaxProbability, Margin, Entropy])
 @pytest.mark.parametrize("bad", [-0.1, 1.2, True, "0.9", None, (0.5, 1.2), float("nan")])
 def test_thresholds_are_checked(make: Any, bad: object) -> None:
-    with pytest.raises(OptionError, match=r"threshold must be in \[0, 1\], was: .*; give one number, or a tuple"):
+    with pytest.raises(OptionError, match=r"threshold must be in \[0, 1\], got .*; give one number, or a tuple"):
         make(bad)
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5, True])
 def test_patience_is_checked(bad: Any) -> None:
     with pytest.raises(
-        OptionError, match=r"patience must be a whole number of at least 1, was: .*; for full depth use"
+        OptionError, match=r"patience must be a whole number of at least 1, got .*; for full depth use"
     ):
         Patience(bad)
 
 
 def test_layer_is_checked() -> None:
-    with pytest.raises(OptionError, match="layer must be a whole number of at least 1, was: 0; give the number"):
+    with pytest.raises(OptionError, match="layer must be a whole number of at least 1, got 0; give the number"):
         AtExit(0)
 
 
@@ -168,7 +168,7 @@ def test_decide_checks_what_a_policy_returns() -> None:
     def wrong(now: ExitState) -> FloatArray:
         return now.probabilities[:, 0]
 
-    with pytest.raises(OptionError, match=r"the exit policy .*wrong.* must return bools of shape \(1,\), returned"):
+    with pytest.raises(OptionError, match=r"the exit policy .*wrong.* must return bools of shape \(1,\), got"):
         exits.decide(wrong, state([[1, 0]]))  # type: ignore[arg-type]  # wrong on purpose
 
 

@@ -103,7 +103,7 @@ def test_impossible_weights(weights: Any, bias: float) -> None:
 
 
 def test_other_impossible_values() -> None:
-    with pytest.raises(OptionError, match=r"threshold must be in \[0, 1\], was: 2; "):
+    with pytest.raises(OptionError, match=r"threshold must be in \[0, 1\], got 2; "):
         Learned(2, (1.0, 0.0, 0.0, 0.0), 0.0)
     with pytest.raises(OptionError, match="at most 5 weights for 2 labels, got 6; take a router that was learned"):
         Learned(0.5, (1.0,) * 6, 0.0)(state([[0.5, 0.5]]))

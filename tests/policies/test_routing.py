@@ -121,9 +121,9 @@ def test_all_and_none() -> None:
 
 @pytest.mark.parametrize("bad", [-0.1, 1.5, True, "a", None])
 def test_numbers_are_checked(bad: Any) -> None:
-    with pytest.raises(OptionError, match=r"threshold must be in \[0, 1\], was: .*; give a number such as 0.2"):
+    with pytest.raises(OptionError, match=r"threshold must be in \[0, 1\], got .*; give a number such as 0.2"):
         Threshold(bad)
-    with pytest.raises(OptionError, match=r"max_deferred must be in \[0, 1\], was: "):
+    with pytest.raises(OptionError, match=r"max_deferred must be in \[0, 1\], got "):
         Budget(bad)
 
 

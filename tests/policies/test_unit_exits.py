@@ -145,14 +145,14 @@ def test_texts_are_no_words(policy: ExitPolicy) -> None:
 @pytest.mark.parametrize("make", [TokenExit, SentenceExit])
 @pytest.mark.parametrize("bad", [-0.1, 1.2, True, "0.9", None, (0.5, 1.2), float("nan")])
 def test_thresholds_are_checked(make: Any, bad: object) -> None:
-    with pytest.raises(OptionError, match=r"threshold must be in \[0, 1\], was: .*; give one number, or a tuple"):
+    with pytest.raises(OptionError, match=r"threshold must be in \[0, 1\], got .*; give one number, or a tuple"):
         make(bad)
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5, True, "3"])
 def test_window_is_checked(bad: Any) -> None:
     with pytest.raises(
-        OptionError, match=r"window must be a whole number of at least 1, was: .*; 1 looks at each word"
+        OptionError, match=r"window must be a whole number of at least 1, got .*; 1 looks at each word"
     ):
         TokenExit(0.5, window=bad)
 

@@ -159,9 +159,9 @@ def test_validity_by_sentence() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (("NOUN", "VERB"), r"must be named in BIO or BIOES .* was: 'NOUN' among 'NOUN', 'VERB'; use argmax"),
-        (("O", "B-"), "was: 'B-'"),
-        (("O", "Q-X"), "was: 'Q-X'"),
+        (("NOUN", "VERB"), r"must be named in BIO or BIOES .* got 'NOUN' among 'NOUN', 'VERB'; use argmax"),
+        (("O", "B-"), "got 'B-'"),
+        (("O", "Q-X"), "got 'Q-X'"),
         (("I-X",), "must include O, or another that is valid by itself"),
         (("B-X", "E-X"), "must include O, or another that is valid by itself"),
     ],

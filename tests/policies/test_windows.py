@@ -127,8 +127,8 @@ def test_any_callable_serves() -> None:
         (([1], [1], [4]), "got words 1 to 4 of sentence 1"),
         (([2], [3], [5]), "got words 3 to 5 of sentence 2"),
         (([-1], [0], [1]), "got words 0 to 1 of sentence -1"),
-        (([0], [0], [3]), "must have every unsure word exactly once, had 1 never and 0 more often; merge windows"),
-        (([0, 1, 1], [0, 3, 3], [3, 5, 4]), "had 0 never and 1 more often"),
+        (([0], [0], [3]), "must have every unsure word exactly once, got 1 never and 0 more often; merge windows"),
+        (([0, 1, 1], [0, 3, 3], [3, 5, 4]), "got 0 never and 1 more often"),
     ],
 )
 def test_wrong_spans_are_refused(spans: Any, message: str) -> None:
@@ -142,10 +142,10 @@ def test_wrong_spans_are_refused(spans: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"margin": -1}, "margin must be a whole number of at least 0, was: -1; 0 sends unsure words without context"),
-        ({"margin": 1.5}, "margin must be a whole number of at least 0, was: 1.5"),
-        ({"whole": 1.2}, r"whole must be in \[0, 1\], was: 1.2; 0 sends whole sentences"),
-        ({"context_layers": 0}, "context_layers must be a whole number of at least 1, was: 0; None lets context go"),
+        ({"margin": -1}, "margin must be a whole number of at least 0, got -1; 0 sends unsure words without context"),
+        ({"margin": 1.5}, "margin must be a whole number of at least 0, got 1.5"),
+        ({"whole": 1.2}, r"whole must be in \[0, 1\], got 1.2; 0 sends whole sentences"),
+        ({"context_layers": 0}, "context_layers must be a whole number of at least 1, got 0; None lets context go"),
     ],
 )
 def test_impossible_options(options: Any, message: str) -> None:
