@@ -24,7 +24,7 @@ from cascade.policies.exits import ExitPolicy
 from cascade.policies.routing import Budget, Router
 from cascade.policies.settings import Policies
 from cascade.policies.windows import WindowPolicy
-from cascade.runtime.backend import SessionOptions
+from cascade.runtime.threads import check_threads
 
 P = TypeVar("P", bound="Pipeline")
 
@@ -80,7 +80,7 @@ class Pipeline(Copies):
             BundleError: it is incomplete, altered, of another format or for another task (`TaskError`).
             OptionError: an impossible option.
         """
-        options = SessionOptions(threads=threads)
+        budget = check_threads(threads)
         bundle = find(
             path_or_id, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
         )
@@ -98,19 +98,19 @@ class Pipeline(Copies):
             windows=windows,
             decoding=decoding,
         )
-        return cls.of(bundle, options, policies=policies, batching=batching, tuned=tuned)
+        return cls.of(bundle, budget, policies=policies, batching=batching, tuned=tuned)
 
     @classmethod
     def of(
         cls: type[P],
         bundle: Bundle,
-        options: SessionOptions,
+        threads: int,
         *,
         policies: Policies | None = None,
         batching: BatchingPolicy | None = None,
         tuned: bool = True,
     ) -> P:
-        """Load a bundle that was found.
+        """Load a bundle that was found, for so many threads.
 
         Raises:
             BundleError: a file was altered or cannot be read.
@@ -118,7 +118,7 @@ class Pipeline(Copies):
         """
         policies = policies or bundle.manifest.policies
         policies.check(bundle.manifest.infos)
-        parts = Parts.of(bundle, options)
+        parts = Parts.of(bundle, threads)
         pipeline = cls(bundle, parts.tokenizer, set_policies(parts.tiers, policies), policies)
         if batching is not None:
             return pipeline.with_batching(batching)

@@ -9,7 +9,7 @@ from cascade.pipelines.parts import find
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.batching import BatchingPolicy
 from cascade.policies.settings import Policies
-from cascade.runtime.backend import SessionOptions
+from cascade.runtime.threads import check_threads
 
 
 def load(
@@ -42,7 +42,7 @@ def load(
         BundleError: it is incomplete, altered or of another format.
         OptionError: an impossible option, or policies that do not fit the bundle.
     """
-    options = SessionOptions(threads=threads)
+    budget = check_threads(threads)
     bundle = find(path_or_id, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only)
     kind: type[Classifier | Tagger] = Tagger if bundle.manifest.task == Tagger.task else Classifier
-    return kind.of(bundle, options, policies=policies, batching=batching, tuned=tuned)
+    return kind.of(bundle, budget, policies=policies, batching=batching, tuned=tuned)

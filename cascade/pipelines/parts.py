@@ -21,9 +21,9 @@ from cascade.exceptions import BundleError, CertificateWarning, OptionError
 from cascade.policies.batching import for_tier2
 from cascade.policies.routing import defer_none
 from cascade.policies.settings import Policies
-from cascade.runtime.backend import OnnxBackend, SessionOptions
+from cascade.runtime.backend import OnnxBackend
 from cascade.runtime.executor import Executor
-from cascade.runtime.threads import available_cpus, check_threads
+from cascade.runtime.threads import available_cpus
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import WordEncoder
 
@@ -75,13 +75,13 @@ class Parts:
     tiers: tuple[SingleExit | MultiExit, ...]
 
     @classmethod
-    def of(cls, bundle: Bundle, options: SessionOptions) -> Parts:
-        """Load a bundle.
+    def of(cls, bundle: Bundle, threads: int) -> Parts:
+        """Load a bundle for so many threads, all tiers together.
 
         Raises:
             BundleError: a file was altered or cannot be read; all that were altered are named.
         """
-        executor = Executor(check_threads(options.threads))
+        executor = Executor(threads)
         # The tokenizer's own threads are one per CPU: they work only where that is no more than was asked for.
         pool = partial(executor.permits, executor.threads) if executor.threads >= available_cpus() else None
         made: dict[tuple[str, int], Tokenizer] = {}
@@ -95,21 +95,19 @@ class Parts:
 
         default = tokenizer(bundle.manifest.tiers[-1])
         try:
-            tiers = [_tier(bundle, tier, options, executor, tokenizer) for tier in bundle.manifest.tiers]
+            tiers = [_tier(bundle, tier, executor, tokenizer) for tier in bundle.manifest.tiers]
         except BundleError:
             bundle.verify()
             raise
         return cls(default, tuple(tiers))
 
 
-def _tier(
-    bundle: Bundle, spec: TierSpec, options: SessionOptions, executor: Executor, tokenizer: Any
-) -> SingleExit | MultiExit:
+def _tier(bundle: Bundle, spec: TierSpec, executor: Executor, tokenizer: Any) -> SingleExit | MultiExit:
     manifest = bundle.manifest
     words, multi_label = manifest.task == TAGGING, manifest.infos[0].multi_label
 
     def graph(file: str) -> OnnxBackend:
-        return OnnxBackend(bundle.path(file), options, manifest.files[file].sha256)
+        return OnnxBackend(bundle.path(file), executor.threads, manifest.files[file].sha256)
 
     last = manifest.tiers[-1]
     same_file = manifest.files[spec.tokenizer] == manifest.files[last.tokenizer]

@@ -174,8 +174,7 @@ def _parts(label: str, labels: Sequence[str]) -> tuple[str, str]:
     if label == "O" or (letter in [*"B" + INSIDE + END + SINGLE] and dash and kind):
         return letter, kind
     raise OptionError(
-        f"labels must be named in BIO or BIOES (O, B-X, I-X, E-X, S-X), got {label!r} among {_some(labels)}; "
-        "use argmax"
+        f"labels must be named in BIO or BIOES (O, B-X, I-X, E-X, S-X), got {label!r} among {_some(labels)}; use argmax"
     )
 
 

@@ -19,7 +19,7 @@ import platform
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ import onnxruntime
 
 from cascade.core.checks import names_another_file
 from cascade.exceptions import BundleError
-from cascade.runtime.threads import check_threads
+from cascade.runtime.threads import available_cpus, check_threads
 
 Array = npt.NDArray[Any]
 
@@ -78,22 +78,6 @@ class Backend(Protocol):
         """All outputs by name."""
 
 
-@dataclass(frozen=True)
-class SessionOptions:
-    """How ONNX Runtime runs a graph.
-
-    Attributes:
-        threads: size of a session's pool; `None`: what this process may use (`threads.available_cpus`).
-        disabled_optimizers: names of ONNX Runtime's graph optimizers to leave out.
-    """
-
-    threads: int | None = None
-    disabled_optimizers: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "threads", check_threads(self.threads))
-
-
 @dataclass(frozen=True, eq=False)
 class OnnxBackend:
     """One ONNX file in ONNX Runtime.
@@ -103,7 +87,7 @@ class OnnxBackend:
 
     Attributes:
         path: the file.
-        options: see `SessionOptions`.
+        threads: size of the pool; what this process may use (`threads.available_cpus`) if left out.
         sha256: of the file, in hexadecimal; another file is refused.
 
     Raises:
@@ -111,7 +95,7 @@ class OnnxBackend:
     """
 
     path: Path
-    options: SessionOptions = field(default_factory=SessionOptions)
+    threads: int = field(default_factory=available_cpus)
     sha256: str | None = None
     inputs: tuple[str, ...] = field(init=False)
     outputs: tuple[str, ...] = field(init=False)
@@ -121,13 +105,14 @@ class OnnxBackend:
     _making: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        check_threads(self.threads)
         session = self._made(1)
         object.__setattr__(self, "inputs", tuple(value.name for value in session.get_inputs()))
         object.__setattr__(self, "outputs", tuple(value.name for value in session.get_outputs()))
         twin = self
-        if self.options.threads != 1:
+        if self.threads != 1:
             twin = copy.copy(self)  # with the same sessions
-            object.__setattr__(twin, "options", replace(self.options, threads=1))
+            object.__setattr__(twin, "threads", 1)
             object.__setattr__(twin, "serial", twin)
         object.__setattr__(self, "serial", twin)
 
@@ -140,11 +125,10 @@ class OnnxBackend:
         Raises:
             BundleError: the file is not the one that was verified any more, where it is read only now.
         """
-        threads = check_threads(self.options.threads)
-        session = self._sessions.get(threads)
+        session = self._sessions.get(self.threads)
         if session is None:
             with self._making:
-                session = self._sessions.get(threads) or self._made(threads)
+                session = self._sessions.get(self.threads) or self._made(self.threads)
         known = {name: feeds[name] for name in self.inputs}
         return dict(zip(self.outputs, session.run(list(self.outputs), known), strict=True))
 
@@ -159,10 +143,7 @@ class OnnxBackend:
         content = self._content()
         try:
             session = onnxruntime.InferenceSession(
-                content,
-                _session_options(replace(self.options, threads=threads)),
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=list(self.options.disabled_optimizers),
+                content, _session_options(threads), providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's errors have no common base class below this one
             reason = " ".join(str(error).split())
@@ -240,9 +221,9 @@ def _share_arena() -> None:
         onnxruntime.create_and_register_allocator(onnxruntime.OrtMemoryInfo("Cpu", kind, 0, memory), None)
 
 
-def _session_options(options: SessionOptions) -> onnxruntime.SessionOptions:
+def _session_options(threads: int) -> onnxruntime.SessionOptions:
     made = onnxruntime.SessionOptions()
-    made.intra_op_num_threads = check_threads(options.threads)
+    made.intra_op_num_threads = threads
     made.inter_op_num_threads = 1
     made.log_severity_level = _ERRORS_ONLY
     # A memory pattern is kept per set of shapes, and ours change with every batch.

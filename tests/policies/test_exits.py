@@ -132,9 +132,7 @@ def test_thresholds_are_checked(make: Any, bad: object) -> None:
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5, True])
 def test_patience_is_checked(bad: Any) -> None:
-    with pytest.raises(
-        OptionError, match=r"patience must be a whole number of at least 1, got .*; for full depth use"
-    ):
+    with pytest.raises(OptionError, match=r"patience must be a whole number of at least 1, got .*; for full depth use"):
         Patience(bad)
 
 

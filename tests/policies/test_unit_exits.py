@@ -151,9 +151,7 @@ def test_thresholds_are_checked(make: Any, bad: object) -> None:
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5, True, "3"])
 def test_window_is_checked(bad: Any) -> None:
-    with pytest.raises(
-        OptionError, match=r"window must be a whole number of at least 1, got .*; 1 looks at each word"
-    ):
+    with pytest.raises(OptionError, match=r"window must be a whole number of at least 1, got .*; 1 looks at each word"):
         TokenExit(0.5, window=bad)
 
 

@@ -18,7 +18,7 @@ import pytest
 from cascade.engine.packing import FEEDS, Packing
 from cascade.exceptions import BundleError, OptionError
 from cascade.runtime import backend
-from cascade.runtime.backend import Array, FunctionBackend, OnnxBackend, SessionOptions, lacks_vnni
+from cascade.runtime.backend import Array, FunctionBackend, OnnxBackend, lacks_vnni
 from cascade.runtime.threads import available_cpus
 from tests.models.toy import HEADS, STAGE_INPUTS, toy_bundle
 
@@ -35,7 +35,7 @@ def stage(tmp_path: Path) -> Path:
 
 
 def test_names_and_run(stage: Path) -> None:
-    graph = OnnxBackend(stage, SessionOptions(threads=1))
+    graph = OnnxBackend(stage, 1)
     assert graph.inputs == STAGE_INPUTS
     assert graph.outputs == ("hidden_out", "logits")
     made = graph.run({**ROWS, "unknown": np.zeros(1)})
@@ -47,19 +47,19 @@ def test_a_broken_file_is_one_line(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"nothing of the kind")
     with pytest.raises(BundleError, match=r"broken.onnx must be an ONNX graph that ONNX Runtime .*") as caught:
-        OnnxBackend(broken, SessionOptions(threads=1))
+        OnnxBackend(broken, 1)
     assert "\n" not in str(caught.value)
 
 
 def test_sessions_are_of_the_file_that_was_verified(stage: Path) -> None:
     content = stage.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    graph, second = (OnnxBackend(stage, SessionOptions(threads=2), digest) for _ in range(2))
+    graph, second = (OnnxBackend(stage, 2, digest) for _ in range(2))
     twin = graph.serial
-    assert (twin.options.threads, twin.serial) == (1, twin)
+    assert (twin.threads, twin.serial) == (1, twin)
     expected = graph.run(ROWS)["logits"]
     stage.write_bytes(content + b"\0")
-    for read in (lambda: second.run(ROWS), lambda: OnnxBackend(stage, SessionOptions(threads=1), digest)):
+    for read in (lambda: second.run(ROWS), lambda: OnnxBackend(stage, 1, digest)):
         with pytest.raises(BundleError, match=r"must stay as it was .*, but it was altered; load the bundle again"):
             read()
     stage.unlink()
@@ -79,7 +79,7 @@ def test_a_session_with_a_pool_is_made_once_and_when_it_is_needed(stage: Path, m
         return inner(content, options, **others)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", counted)
-    graph = OnnxBackend(stage, SessionOptions(threads=2))
+    graph = OnnxBackend(stage, 2)
     graph.serial.run(ROWS)
     assert made == [1]
     with ThreadPoolExecutor(4) as callers:
@@ -88,7 +88,7 @@ def test_a_session_with_a_pool_is_made_once_and_when_it_is_needed(stage: Path, m
 
 
 def test_sessions_share_an_arena_and_do_not_spin(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = backend._session_options(SessionOptions(threads=3))
+    made = backend._session_options(3)
     assert (made.intra_op_num_threads, made.inter_op_num_threads) == (3, 1)
     assert not made.enable_mem_pattern
     entry = made.get_session_config_entry
@@ -145,7 +145,7 @@ def test_a_forked_child_answers_and_ends(tmp_path: Path, child: str) -> None:
 
 
 def test_idle_sessions_cost_no_time(stage: Path) -> None:
-    graph = OnnxBackend(stage, SessionOptions(threads=2))
+    graph = OnnxBackend(stage, 2)
     packing = Packing.of(np.ones(2000, dtype=np.int64), heads=HEADS)
     graph.run({"hidden": np.ones((2000, 6), dtype=np.float32), **packing.feeds(FEEDS)})
     before = time.process_time()
@@ -171,10 +171,10 @@ def test_lacks_vnni(flags: tuple[str, ...], machine: str, lacks: bool) -> None:
 def test_exact_int8_without_vnni(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(backend, "_cpu_flags", lambda: ("avx2",))
-    made = backend._session_options(SessionOptions(threads=1))
+    made = backend._session_options(1)
     assert made.get_session_config_entry("session.x64quantprecision") == "1"
     monkeypatch.setattr(backend, "_cpu_flags", lambda: ("avx512_vnni",))
-    made = backend._session_options(SessionOptions(threads=1))
+    made = backend._session_options(1)
     with pytest.raises(RuntimeError, match=r"session.x64quantprecision"):
         made.get_session_config_entry("session.x64quantprecision")
 
@@ -196,12 +196,10 @@ def test_another_librarys_arena_is_accepted(monkeypatch: pytest.MonkeyPatch) -> 
     backend._share_arena.__wrapped__()
 
 
-def test_options() -> None:
-    assert SessionOptions(threads=2) == SessionOptions(threads=2)
-    assert SessionOptions().threads == available_cpus()
-    assert (os.cpu_count() or 1) >= (SessionOptions().threads or 0) >= 1
+def test_threads(stage: Path) -> None:
+    assert OnnxBackend(stage).threads == available_cpus()
     with pytest.raises(OptionError, match="threads must be"):
-        SessionOptions(threads=0)
+        OnnxBackend(stage, 0)
 
 
 def test_function_backend() -> None:
