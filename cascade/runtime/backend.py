@@ -33,6 +33,7 @@ import onnxruntime
 
 from cascade.core.checks import names_another_file
 from cascade.exceptions import BundleError
+from cascade.runtime.host import cpu_info
 from cascade.runtime.threads import available_cpus, check_threads
 
 Array = npt.NDArray[Any]
@@ -231,14 +232,6 @@ def _session_options(threads: int) -> onnxruntime.SessionOptions:
     made.add_session_config_entry("session.use_env_allocators", "1")
     made.add_session_config_entry("session.intra_op.allow_spinning", "0")
     made.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    if lacks_vnni(_cpu_flags(), platform.machine()):
+    if lacks_vnni(cpu_info("flags").split(), platform.machine()):
         made.add_session_config_entry("session.x64quantprecision", "1")
     return made
-
-
-def _cpu_flags(path: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ()
-    return next((tuple(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), ())

@@ -19,9 +19,13 @@ def host(*, root: Path = Path("/")) -> dict[str, str | int]:
 
 def processor(*, root: Path = Path("/")) -> str:
     """The model of the CPU. `root`: where `proc` is."""
+    return cpu_info("model name", root=root) or platform.processor() or "unknown"
+
+
+def cpu_info(name: str, *, root: Path = Path("/")) -> str:
+    """What Linux says of the first CPU under this name; nothing elsewhere. `root`: where `proc` is."""
     try:
         lines = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        lines = []
-    found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(found, platform.processor() or "unknown")
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")

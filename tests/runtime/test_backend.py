@@ -19,6 +19,7 @@ from cascade.engine.packing import FEEDS, Packing
 from cascade.exceptions import BundleError, OptionError
 from cascade.runtime import backend
 from cascade.runtime.backend import Array, FunctionBackend, OnnxBackend, lacks_vnni
+from cascade.runtime.host import cpu_info
 from cascade.runtime.threads import available_cpus
 from tests.models.toy import HEADS, STAGE_INPUTS, toy_bundle
 
@@ -170,22 +171,22 @@ def test_lacks_vnni(flags: tuple[str, ...], machine: str, lacks: bool) -> None:
 
 def test_exact_int8_without_vnni(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(backend, "_cpu_flags", lambda: ("avx2",))
+    monkeypatch.setattr(backend, "cpu_info", lambda _: "fpu avx2")
     made = backend._session_options(1)
     assert made.get_session_config_entry("session.x64quantprecision") == "1"
-    monkeypatch.setattr(backend, "_cpu_flags", lambda: ("avx512_vnni",))
+    monkeypatch.setattr(backend, "cpu_info", lambda _: "fpu avx512_vnni")
     made = backend._session_options(1)
     with pytest.raises(RuntimeError, match=r"session.x64quantprecision"):
         made.get_session_config_entry("session.x64quantprecision")
 
 
 def test_flags_of_a_cpu(tmp_path: Path) -> None:
-    file = tmp_path / "cpuinfo"
+    (tmp_path / "proc").mkdir()
+    file = tmp_path / "proc" / "cpuinfo"
     file.write_text("processor : 0\nflags\t\t: fpu avx2\n\nprocessor : 1\nflags\t\t: fpu\n")
-    assert backend._cpu_flags(file) == ("fpu", "avx2")
+    assert cpu_info("flags", root=tmp_path) == "fpu avx2"
     file.write_text("Features : neon\n")
-    assert backend._cpu_flags(file) == ()
-    assert backend._cpu_flags(tmp_path / "none") == ()
+    assert cpu_info("flags", root=tmp_path) == cpu_info("flags", root=tmp_path / "none") == ""
 
 
 def test_another_librarys_arena_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
