@@ -143,21 +143,6 @@ def for_tier2(threads: int) -> EvenBudget:
 
 
 @dataclass(frozen=True)
-class SortedByLength:
-    """Rows sorted by length, longest first, `batch_size` at a time."""
-
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        check_whole("batch_size", self.batch_size, "give a number such as 32")
-
-    def __call__(self, lengths: IntArray) -> Iterator[IntArray]:
-        order = _longest_first(lengths)
-        for first in range(0, len(order), self.batch_size):
-            yield order[first : first + self.batch_size]
-
-
-@dataclass(frozen=True)
 class FixedSize:
     """The caller's order, `batch_size` rows at a time."""
 
@@ -167,9 +152,20 @@ class FixedSize:
         check_whole("batch_size", self.batch_size, "give a number such as 32")
 
     def __call__(self, lengths: IntArray) -> Iterator[IntArray]:
-        for first in range(0, len(lengths), self.batch_size):
-            yield np.arange(first, min(first + self.batch_size, len(lengths)), dtype=np.int64)
+        order = self._order(lengths)
+        for first in range(0, len(order), self.batch_size):
+            yield order[first : first + self.batch_size]
+
+    def _order(self, lengths: IntArray) -> IntArray:
+        return np.arange(len(lengths), dtype=np.int64)
+
+
+class SortedByLength(FixedSize):
+    """Rows sorted by length, longest first, `batch_size` at a time."""
+
+    def _order(self, lengths: IntArray) -> IntArray:
+        return _longest_first(lengths)
 
 
 def _longest_first(lengths: IntArray) -> IntArray:
-    return np.argsort(-lengths, kind="stable").astype(np.int64)
+    return np.argsort(-lengths, kind="stable").astype(np.int64, copy=False)

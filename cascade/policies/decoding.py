@@ -13,16 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from cascade.core.checks import check_whole
 from cascade.core.confidence import softmax
-from cascade.core.rows import FloatArray, IntArray
+from cascade.core.rows import FloatArray, IntArray, offsets_of, ranges
 from cascade.exceptions import OptionError
-from cascade.policies.registry import ModelInfo, Registry
+from cascade.policies.registry import ModelInfo, ReadyMade, Registry
 from cascade.policies.viterbi import LOWEST, Scheme, viterbi
 
 Decoder: TypeAlias = Callable[[FloatArray, IntArray], IntArray]
@@ -58,17 +58,14 @@ def decide(decoder: Decoder, log_probabilities: FloatArray, offsets: IntArray) -
 
 @register
 @dataclass(frozen=True, repr=False)
-class Argmax:
+class Argmax(ReadyMade):
     """Each word's likeliest label; use the ready-made value `argmax`."""
 
-    name: ClassVar[str] = "argmax"
+    name = "argmax"
 
     def __call__(self, log_probabilities: FloatArray, offsets: IntArray) -> IntArray:
         likeliest: IntArray = log_probabilities.argmax(axis=1).astype(np.int64)
         return likeliest
-
-    def __repr__(self) -> str:
-        return self.name
 
 
 argmax = Argmax()
@@ -100,9 +97,8 @@ class Viterbi:
         chosen = argmax(log_probabilities, offsets)
         invalid = np.flatnonzero(~self._scheme.valid(chosen, offsets))
         lengths = np.diff(offsets)[invalid]
-        wanted = np.concatenate(([0], np.cumsum(lengths)))
-        words = np.arange(wanted[-1]) + np.repeat(offsets[invalid] - wanted[:-1], lengths)
-        chosen[words] = viterbi(log_probabilities[words], wanted, *self._scheme.scores())
+        words = ranges(offsets[invalid], lengths)
+        chosen[words] = viterbi(log_probabilities[words], offsets_of(lengths), *self._scheme.scores())
         return chosen
 
     def check(self, model: ModelInfo) -> None:

@@ -22,7 +22,7 @@ from cascade.core.checks import check_mask, check_share, check_whole
 from cascade.core.confidence import Measure, answers, certainty, margin, max_probability
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import OptionError
-from cascade.policies.registry import ModelInfo, Registry
+from cascade.policies.registry import ModelInfo, ReadyMade, Registry
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,16 +190,13 @@ class AtExit:
 
 @register
 @dataclass(frozen=True, repr=False)
-class Never:
+class Never(ReadyMade):
     """No unit exits early; use the ready-made value `never`."""
 
-    name: ClassVar[str] = "never"
+    name = "never"
 
     def __call__(self, state: ExitState) -> BoolArray:
         return np.zeros(len(state.probabilities), dtype=np.bool_)
-
-    def __repr__(self) -> str:
-        return "never"
 
 
 never = Never()
@@ -209,6 +206,7 @@ never = Never()
 @dataclass(frozen=True, repr=False)
 class _Combination:
     name: ClassVar[str]
+    combine: ClassVar[np.ufunc]
     policies: tuple[ExitPolicy, ...]
 
     def __post_init__(self) -> None:
@@ -218,6 +216,10 @@ class _Combination:
                 f"{self.name} must have one or more exit policies, got {given!r}; "
                 f"write {self.name}(MaxProbability(0.9), Patience(2))"
             )
+
+    def __call__(self, state: ExitState) -> BoolArray:
+        mask: BoolArray = self.combine.reduce([decide(policy, state) for policy in self.policies])
+        return mask
 
     def check(self, model: ModelInfo) -> None:
         """Whether every policy inside fits."""
@@ -233,10 +235,7 @@ class AnyOf(_Combination):
     """Exit where at least one policy says so; write `any_of(...)`."""
 
     name = "any_of"
-
-    def __call__(self, state: ExitState) -> BoolArray:
-        mask: BoolArray = np.logical_or.reduce([decide(policy, state) for policy in self.policies])
-        return mask
+    combine = np.logical_or
 
 
 @register
@@ -244,10 +243,7 @@ class AllOf(_Combination):
     """Exit where every policy says so; write `all_of(...)`."""
 
     name = "all_of"
-
-    def __call__(self, state: ExitState) -> BoolArray:
-        mask: BoolArray = np.logical_and.reduce([decide(policy, state) for policy in self.policies])
-        return mask
+    combine = np.logical_and
 
 
 def any_of(*policies: ExitPolicy) -> AnyOf:

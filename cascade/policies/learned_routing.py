@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.core.checks import check_share
-from cascade.core.confidence import certainty, margin, sigmoid
+from cascade.core.confidence import certainty, evidence, margin, sigmoid
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import OptionError
 from cascade.policies.registry import ModelInfo
@@ -121,8 +121,7 @@ class Learned:
 
 
 def _log_odds(values: FloatArray) -> FloatArray:
-    odds: FloatArray = np.log(np.maximum(values, _LEAST)) - np.log(np.maximum(1 - values, _LEAST))
-    return odds
+    return evidence(values, weight=1.0, multi_label=True)
 
 
 def _finite(value: object) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -150,6 +150,15 @@ class Registry(Generic[P]):
         if isinstance(written, list | tuple):
             return tuple(map(self._value, written))
         return self.from_json(written) if isinstance(written, Mapping) else written
+
+
+class ReadyMade:
+    """A policy without fields, of which there is one value: that is its name, and how it is shown."""
+
+    name: ClassVar[str]
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 def optional(*, key: str | None = None) -> dict[str, Any]:

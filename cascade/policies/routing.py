@@ -17,7 +17,7 @@ from cascade.core.checks import check_mask, check_share
 from cascade.core.confidence import MEASURES, max_probability
 from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.exceptions import OptionError
-from cascade.policies.registry import Registry, optional
+from cascade.policies.registry import ReadyMade, Registry, optional
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +58,33 @@ def decide(router: Router, state: RoutingState) -> BoolArray:
     return check_mask(router(state), len(state.probabilities), f"the router {router!r}", "to defer")
 
 
+class _Measured:
+    """What routers that look at a measure of confidence share."""
+
+    measure: Score
+
+    def __post_init__(self) -> None:
+        found = MEASURES.get(self.measure) if isinstance(self.measure, str) else self.measure
+        if not callable(found):
+            raise OptionError(
+                f"measure must be a measure of confidence, got {self.measure!r}; use one of cascade.core.confidence, "
+                f"{', '.join(MEASURES)}, or a function of (probabilities, *, multi_label)"
+            )
+        object.__setattr__(self, "measure", found)
+
+    def score(self, state: RoutingState) -> FloatArray:
+        """The measure, in [0, 1]. Shape `(units,)`."""
+        if self.measure == max_probability:
+            return state.confidence
+        return self.measure(state.probabilities, multi_label=state.multi_label)
+
+    def _shown(self) -> str:
+        return "" if self.measure == max_probability else f", measure={self.measure!r}"
+
+
 @register
 @dataclass(frozen=True, repr=False)
-class Threshold:
+class Threshold(_Measured):
     """Defer the units whose confidence is below a threshold. It is `Tunable`.
 
     Attributes:
@@ -73,27 +97,23 @@ class Threshold:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "threshold", check_share("threshold", self.threshold, _REMEDY))
-        object.__setattr__(self, "measure", _measure(self.measure))
+        super().__post_init__()
 
     def __call__(self, state: RoutingState) -> BoolArray:
         sure: BoolArray = self.score(state) >= self.threshold
         return ~sure
-
-    def score(self, state: RoutingState) -> FloatArray:
-        """The measure, in [0, 1]. Shape `(units,)`."""
-        return self.measure(state.probabilities, multi_label=state.multi_label)
 
     def at(self, threshold: float) -> Threshold:
         """The same measure with this threshold."""
         return replace(self, threshold=threshold)
 
     def __repr__(self) -> str:
-        return f"Threshold(threshold={self.threshold}{_shown(self.measure)})"
+        return f"Threshold(threshold={self.threshold}{self._shown()})"
 
 
 @register
 @dataclass(frozen=True, repr=False)
-class Budget:
+class Budget(_Measured):
     """Defer the least sure share of the units that are routed together.
 
     Of n units exactly floor(`max_deferred` * n) are deferred; of equally sure units the earlier ones. Units are routed
@@ -122,7 +142,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_deferred", check_share("max_deferred", self.max_deferred, _REMEDY))
-        object.__setattr__(self, "measure", _measure(self.measure))
+        super().__post_init__()
         known = sorted(check_share("reference", one, "give confidences") for one in self.reference)
         places = (np.arange(self.KEPT) + 0.5) * len(known) / self.KEPT
         kept = known if len(known) <= self.KEPT else [known[int(place)] for place in places]
@@ -139,10 +159,6 @@ class Budget:
         mask[np.argsort(sure, kind="stable")[: self._floor(len(sure))]] = True
         return mask
 
-    def score(self, state: RoutingState) -> FloatArray:
-        """The measure, in [0, 1]. Shape `(units,)`."""
-        return self.measure(state.probabilities, multi_label=state.multi_label)
-
     def too_few(self, units: int) -> bool:
         """Whether so many units, routed together, can only be kept although a share was to be deferred."""
         return bool(units and self.max_deferred and not self.reference and not self._floor(units))
@@ -153,35 +169,29 @@ class Budget:
 
     def __repr__(self) -> str:
         known = f", reference={len(self.reference)} confidences" if self.reference else ""
-        return f"Budget(max_deferred={self.max_deferred}{_shown(self.measure)}{known})"
+        return f"Budget(max_deferred={self.max_deferred}{self._shown()}{known})"
 
 
 @register
 @dataclass(frozen=True, repr=False)
-class DeferNone:
+class DeferNone(ReadyMade):
     """The first tier alone; use the ready-made value `defer_none`."""
 
-    name: ClassVar[str] = "defer_none"
+    name = "defer_none"
 
     def __call__(self, state: RoutingState) -> BoolArray:
         return np.zeros(len(state.probabilities), dtype=np.bool_)
 
-    def __repr__(self) -> str:
-        return self.name
-
 
 @register
 @dataclass(frozen=True, repr=False)
-class DeferAll:
+class DeferAll(ReadyMade):
     """The next tier alone, the first is not run; use the ready-made value `defer_all`."""
 
-    name: ClassVar[str] = "defer_all"
+    name = "defer_all"
 
     def __call__(self, state: RoutingState) -> BoolArray:
         return np.ones(len(state.probabilities), dtype=np.bool_)
-
-    def __repr__(self) -> str:
-        return self.name
 
 
 defer_none = DeferNone()
@@ -189,17 +199,3 @@ defer_none = DeferNone()
 
 defer_all = DeferAll()
 """The next tier answers everything; the first one is not run."""
-
-
-def _measure(given: object) -> Score:
-    found = MEASURES.get(given) if isinstance(given, str) else given
-    if not callable(found):
-        raise OptionError(
-            f"measure must be a measure of confidence, got {given!r}; use one of cascade.core.confidence, "
-            f"{', '.join(MEASURES)}, or a function of (probabilities, *, multi_label)"
-        )
-    return found
-
-
-def _shown(measure: Score) -> str:
-    return "" if measure == max_probability else f", measure={measure!r}"

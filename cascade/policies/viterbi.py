@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cascade.core.rows import BoolArray, FloatArray, IntArray
+from cascade.core.rows import BoolArray, FloatArray, IntArray, offsets_of
 from cascade.exceptions import OptionError
 
 CELLS = 1 << 20  # numbers in a temporary array at most: 4 MiB
@@ -156,7 +156,7 @@ class Scheme:
         firsts, lasts = offsets[some], offsets[some + 1] - 1
         wrong[firsts] = ~self.begins[chosen[firsts]]
         wrong[lasts] |= ~self.ends[chosen[lasts]]
-        upto = np.concatenate(([0], np.cumsum(wrong)))
+        upto = offsets_of(wrong)
         fine: BoolArray = upto[offsets[1:]] == upto[offsets[:-1]]
         return fine
 
