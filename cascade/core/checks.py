@@ -24,10 +24,14 @@ def is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def is_real(value: Any) -> bool:
+    """Whether a value is a real number, numpy's among them; true and false are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def check_inside(name: str, value: Any, remedy: str) -> float:
     """A number strictly between 0 and 1; an `OptionError` otherwise."""
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    if not real or not 0 < value < 1:
+    if not is_real(value) or not 0 < value < 1:
         raise OptionError(f"{name} must be above 0 and below 1, got {value!r}; {remedy}")
     return float(value)
 
@@ -41,8 +45,7 @@ def check_whole(name: str, value: object, remedy: str, *, least: int = 1) -> int
 
 def check_share(name: str, value: Any, remedy: str) -> float:
     """A number in [0, 1]; an `OptionError` otherwise."""
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    if not real or not 0 <= value <= 1:
+    if not is_real(value) or not 0 <= value <= 1:
         raise OptionError(f"{name} must be in [0, 1], got {value!r}; {remedy}")
     return float(value)
 

@@ -165,8 +165,7 @@ class Cascade:
             OptionError: a router, the windows or an exit policy returned something other than what they must.
         """
         meter, given = Meter(dict(seconds or {}), show_progress), as_inputs(inputs)
-        [scores] = self.finish([self.look(given, meter=meter)], meter=meter)
-        return self.outcome(given, scores, meter)
+        return self.outcome(given, _ask(self, given, None, None, None, None, meter), meter)
 
     def score(
         self,
@@ -178,7 +177,7 @@ class Cascade:
         progress: Progress | None = None,
     ) -> Scores:
         """Scores of all units; see `Tier.score`. The prior counts in the first tier that is run."""
-        return self._score(as_inputs(inputs), targets, context_layers, prior, progress, Meter())
+        return _ask(self, as_inputs(inputs), targets, context_layers, prior, progress, Meter())
 
     def look(
         self,
@@ -251,21 +250,6 @@ class Cascade:
         )
         return Outcome(inputs, scores.probabilities, routes, stats)
 
-    def _score(
-        self,
-        inputs: Inputs,
-        targets: BoolArray | None,
-        context_layers: int | None,
-        prior: FloatArray | None,
-        progress: Progress | None,
-        meter: Meter,
-    ) -> Scores:
-        look = self.look(
-            inputs, targets=targets, context_layers=context_layers, prior=prior, progress=progress, meter=meter
-        )
-        [scores] = self.finish([look], progress=progress, meter=meter)
-        return scores
-
     def _deferred(self, inputs: Inputs, scores: Scores, targets: BoolArray | None) -> BoolArray:
         """Which units the router defers; context it does not see. Shape `(units,)`."""
         asked = slice(None) if targets is None else targets
@@ -322,8 +306,13 @@ def _ask(
     progress: Progress | None,
     meter: Meter,
 ) -> Scores:
+    """What a tier says, its time noted in `meter`; the other arguments are those of `Tier.score`."""
     if isinstance(tier, Cascade):
-        return tier._score(inputs, targets, context_layers, prior, progress, meter)
+        look = tier.look(
+            inputs, targets=targets, context_layers=context_layers, prior=prior, progress=progress, meter=meter
+        )
+        [scores] = tier.finish([look], progress=progress, meter=meter)
+        return scores
     units = 0
     if meter.bars:
         units = inputs.n_units if targets is None else int(targets.sum())

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from numbers import Real
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cascade.core.checks import check_share
+from cascade.core.checks import check_share, is_real
 from cascade.core.confidence import certainty, evidence, margin, sigmoid
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import OptionError
@@ -124,5 +124,5 @@ def _log_odds(values: FloatArray) -> FloatArray:
     return evidence(values, weight=1.0, multi_label=True)
 
 
-def _finite(value: object) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+def _finite(value: Any) -> bool:
+    return is_real(value) and math.isfinite(value)
