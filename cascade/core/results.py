@@ -123,7 +123,8 @@ class Stats:
         units: what got an answer: texts or pairs; for a tagger words.
         tokens: of all rows, special tokens included.
         deferred: units that another tier than the first answered.
-        truncated: texts that lost tokens: pairs that were cut, and rows that are longer than the first tier takes.
+        truncated: texts that lost tokens: pairs that were cut, and where the tier that read them all takes no rows that
+            are long enough: texts that are longer, sentences with a word that is.
         exits: deferred units by the layer after which they left their tier.
         seconds: wall-clock time by part: `tokenize`, `tier1`, `route`, `tier2`, ..., `merge`, of a tagger `decode`.
     """

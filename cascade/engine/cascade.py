@@ -14,7 +14,7 @@ from cascade.core.confidence import evidence
 from cascade.core.results import Routes, Stats
 from cascade.core.rows import BoolArray, FloatArray, IntArray, ranges, read_only
 from cascade.engine.inputs import Inputs
-from cascade.engine.single_exit import SingleExit
+from cascade.engine.row_tier import RowTier
 from cascade.engine.tier import Progress, Readable, Scores, Tier, as_inputs
 from cascade.policies import routing, windows
 from cascade.policies.routing import DeferAll, DeferNone, Router, RoutingState
@@ -285,16 +285,21 @@ class Cascade:
         return Look(inputs, scores, rest, numbers, targets, prior, layers)
 
     def _truncated(self, inputs: Inputs) -> int:
-        """How many texts lost tokens: cut by the encoder, or longer than a row of a first tier that read them all."""
+        """How many items lost tokens: cut by the encoder, or in the tier that read them all."""
         encoded = inputs.encode()
-        lost = encoded.truncated
-        tier = self.second if isinstance(self.router, DeferAll) else self.first
-        if isinstance(tier, SingleExit) and not tier.per_unit:
+        lost, tier = encoded.truncated, self._reader
+        if isinstance(tier, RowTier):
             own = inputs.encode(tier.encoder)
-            long = own.units.rows.lengths > tier.max_length
-            if own is not encoded or long.any():
-                lost = np.union1d(np.union1d(lost, own.truncated), own.numbers[long])
+            cut = tier.lost(own)
+            if own is not encoded or len(cut):
+                lost = np.union1d(np.union1d(lost, own.truncated), cut)
         return len(lost)
+
+    @property
+    def _reader(self) -> Tier:
+        """The single tier that reads all inputs."""
+        tier = self.second if isinstance(self.router, DeferAll) else self.first
+        return tier._reader if isinstance(tier, Cascade) else tier
 
 
 def _ask(

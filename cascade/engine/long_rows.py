@@ -123,11 +123,9 @@ def cut(units: Units, max_length: int, overlap: int) -> tuple[Units, IntArray]:
     Raises:
         OptionError: `max_length` leaves no room for a word.
     """
-    long = np.flatnonzero((units.rows.lengths > max_length) & (units.counts > 0))
+    long, rooms = _rooms(units, max_length)
     if not len(long):
         return units, np.arange(len(units), dtype=np.int64)
-    prefixes, suffixes = units.special(long)
-    rooms = max_length - prefixes - suffixes
     if rooms.min() < 1:
         raise OptionError(
             f"max_length must leave room for a word, got {max_length} for {max_length - rooms.min()} special tokens; "
@@ -155,3 +153,22 @@ def cut(units: Units, max_length: int, overlap: int) -> tuple[Units, IntArray]:
     order = np.lexsort((starts, rows))
     rows, starts, stops = rows[order], starts[order], stops[order]
     return units.spans(rows, starts, stops), ranges(starts, stops - starts)
+
+
+def shortened(units: Units, max_length: int) -> IntArray:
+    """Numbers of the rows with a word of which `cut` keeps its first tokens only, rising. Shape `(such rows,)`."""
+    long, rooms = _rooms(units, max_length)
+    if not len(long):
+        return long
+    counts = units.counts[long]
+    words = ranges(units.offsets[long], counts)
+    return np.unique(np.repeat(long, counts)[units.n_tokens[words] > np.repeat(rooms, counts)])
+
+
+def _rooms(units: Units, max_length: int) -> tuple[IntArray, IntArray]:
+    """Numbers of the rows of words that are too long, and the tokens that each has room for between special ones."""
+    long = np.flatnonzero((units.rows.lengths > max_length) & (units.counts > 0))
+    if not len(long):
+        return long, long
+    prefixes, suffixes = units.special(long)
+    return long, max_length - prefixes - suffixes

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from cascade.core.checks import check_logits, check_names, check_temperature, check_whole
 from cascade.core.confidence import probabilities
 from cascade.core.rows import BoolArray, FloatArray, IntArray, ranges, read_only
-from cascade.engine.inputs import Encoder
 from cascade.engine.live import PER_UNIT, WHOLE_ROWS, Halting, Live, merge
 from cascade.engine.long_rows import Reading
 from cascade.engine.packing import Packing
-from cascade.engine.tier import Leaf, Progress, Readable, Scores, as_inputs
+from cascade.engine.row_tier import RowTier
+from cascade.engine.tier import Progress, Readable, Scores
 from cascade.exceptions import OptionError
 from cascade.policies import exits
-from cascade.policies.batching import POOL_FROM, BatchingPolicy, TokenBudget, batches, waves
+from cascade.policies.batching import POOL_FROM, batches, waves
 from cascade.policies.exits import AtExit, ExitPolicy, ExitState, Never, never
 from cascade.policies.registry import ModelInfo
 from cascade.policies.unit_exits import UnitState
 from cascade.runtime.backend import Backend
-from cascade.runtime.executor import Executor, in_turn
+from cascade.runtime.executor import in_turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +49,13 @@ class _Call:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class MultiExit(Leaf):
+class MultiExit(RowTier):
     """A tier of packed stages with an exit after each.
 
     A row ends with its last unit. For texts each row is one unit, and a stage has logits per row; for sentences of
     words a stage has logits per unit, and a word that has exited keeps its last hidden state, to which the rest of its
     sentence still attends. What remains of neighbouring batches goes on together, because a small batch costs more per
-    token than a large one.
+    token than a large one. Texts come cut from their encoder.
 
     Attributes:
         embed: `input_ids`, `position_ids` and perhaps `token_type_ids`, int64 of shape `(tokens,)`, to `hidden` of
@@ -63,41 +63,26 @@ class MultiExit(Leaf):
         stages: `hidden` and indices (`live.Live.feeds`) to `logits` and `hidden_out`; the last stage may lack the
             latter. With an input `words` their logits are per unit.
         layers: number of the last layer of each stage, counted from 1.
-        labels: how many.
         heads: of attention, in every stage; their indices are made for so many.
-        max_length: tokens of a row at most, by which sentences are cut. Texts come cut from their encoder.
         temperatures: one per stage; its logits are divided by it.
         exit_policy: which units exit; not asked after the last stage, and never asked if it is `never`.
-        batching: which rows start together.
         position_offset: position id of a row's first token.
         together: how many batches are under way at once, so that what remains of them can be merged. Their hidden
             states are in memory at once; 1 merges nothing.
-        multi_label: the labels are independent yes/no decisions.
-        encoder: makes rows of items; that of the inputs if left out.
-        overlap: tokens that two rows of a sentence that is too long share at most.
-        executor: runs several groups of batches at once, policies too; shared by the tiers of a bundle.
-        pool_from: tokens from which a group that runs alone gets all threads; below, starting them costs more than it
-            brings.
     """
 
     embed: Backend
     stages: Sequence[Backend]
     layers: Sequence[int]
-    labels: int
     heads: int
-    max_length: int
     temperatures: Sequence[float] = ()
     exit_policy: ExitPolicy = never
-    batching: BatchingPolicy = field(default_factory=TokenBudget)
     position_offset: int = 0
     together: int = 16
-    multi_label: bool = False
-    encoder: Encoder | None = None
-    overlap: int = 64
-    executor: Executor = field(default_factory=Executor)
     pool_from: int = POOL_FROM[1]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "temperatures", tuple(self.temperatures) or (1.0,) * len(self.stages))
         if not self.stages or not len(self.stages) == len(self.layers) == len(self.temperatures):
             raise OptionError(
@@ -106,7 +91,6 @@ class MultiExit(Leaf):
             )
         check_whole("together", self.together, "1 merges nothing")
         check_whole("heads", self.heads, "give as many as the stages were exported with")
-        check_whole("overlap", self.overlap, "0 cuts long sentences without an overlap", least=0)
         for temperature in self.temperatures:
             check_temperature(temperature)
         embed, known = self.embed, {"input_ids", "token_type_ids", "position_ids"}
@@ -185,15 +169,6 @@ class MultiExit(Leaf):
         self._run(reading, None, None, None, leave)
         return result
 
-    def _read(self, inputs: Readable, *, targets: BoolArray | None = None, prior: FloatArray | None = None) -> Reading:
-        return Reading.of(
-            as_inputs(inputs).encode(self.encoder),
-            max_length=self.max_length if self.per_unit else None,
-            overlap=self.overlap,
-            targets=targets,
-            prior=prior,
-        )
-
     def _until(self) -> int | None:
         """The exit of all units, where the policy is fixed."""
         policy, last = self.exit_policy, len(self.layers) - 1
@@ -214,9 +189,8 @@ class MultiExit(Leaf):
         lengths = reading.units.rows.lengths[reading.rows]
         # Where all units exit at one depth nothing is merged: one batch at a time needs the least memory and caches.
         together = 1 if until is not None or policy is None else self.together
-        threads = self.executor.threads
-        groups = waves(batches(self.batching, lengths), together=together, threads=threads)
-        pooled = threads == 1 or (len(groups) < 2 and int(lengths.sum()) >= self.pool_from)
+        groups = waves(batches(self.batching, lengths), together=together, threads=self.executor.threads)
+        pooled = self._pooled(len(groups), int(lengths.sum()))
         embed = self.embed if pooled else self.embed.serial
         stages = self.stages if pooled else [stage.serial for stage in self.stages]
         call = _Call(reading, policy, until, context_layers, leave, embed, stages)

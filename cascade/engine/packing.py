@@ -166,16 +166,16 @@ def neighbours(sizes: Sequence[tuple[int, ...]], most: tuple[int, ...]) -> list[
     return list(starmap(slice, pairwise([*starts, len(sizes)])))
 
 
-def padded(rows: Rows, *, max_length: int, pad_id: int = 0) -> tuple[IntArray, IntArray, IntArray]:
+def padded(rows: Rows, *, max_length: int) -> tuple[IntArray, IntArray, IntArray]:
     """The padded grid of rows, for a graph that was exported with padding.
 
     Args:
         rows: at least one.
         max_length: a longer row keeps its first `max_length` - 1 tokens and its last, the separator.
-        pad_id: token id at padding places; they are masked.
 
     Returns:
-        Token ids, attention mask (1 where a token is) and token type ids, each int64 of shape `(rows, longest)`.
+        Token ids, attention mask (1 where a token is) and token type ids, each int64 of shape `(rows, longest)`; 0 at
+        padding places.
     """
     lengths = np.minimum(rows.lengths, max_length)
     columns = np.arange(max(int(lengths.max()), 1), dtype=np.int64)
@@ -185,6 +185,6 @@ def padded(rows: Rows, *, max_length: int, pad_id: int = 0) -> tuple[IntArray, I
     index[cut, -1] = rows.offsets[cut + 1] - 1
     # A grid without any token has nothing to index: rows of no text for a tier without special tokens.
     index = np.where(mask, index, 0)
-    ids = np.append(rows.ids, pad_id) if not rows.tokens else rows.ids
+    ids = np.append(rows.ids, 0) if not rows.tokens else rows.ids
     types = np.append(rows.types, 0) if not rows.tokens else rows.types
-    return np.where(mask, ids[index], pad_id), mask.astype(np.int64), np.where(mask, types[index], 0)
+    return np.where(mask, ids[index], 0), mask.astype(np.int64), np.where(mask, types[index], 0)

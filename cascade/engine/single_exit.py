@@ -2,60 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from cascade.core.checks import check_logits, check_names, check_temperature, check_whole
+from cascade.core.checks import check_logits, check_names, check_temperature
 from cascade.core.confidence import probabilities
-from cascade.core.rows import BoolArray, FloatArray, IntArray, ranges
-from cascade.engine.inputs import Encoder
+from cascade.core.rows import BoolArray, Encoded, FloatArray, IntArray, ranges
 from cascade.engine.long_rows import Reading
 from cascade.engine.packing import padded
-from cascade.engine.tier import Leaf, Progress, Readable, Scores, as_inputs
-from cascade.policies.batching import POOL_FROM, BatchingPolicy, TokenBudget, batches
+from cascade.engine.row_tier import RowTier
+from cascade.engine.tier import Progress, Readable, Scores
+from cascade.policies.batching import POOL_FROM, batches
 from cascade.runtime.backend import Backend
-from cascade.runtime.executor import Executor
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class SingleExit(Leaf):
-    """A tier of one padded graph.
+class SingleExit(RowTier):
+    """A tier of one padded graph. Rows of texts that are longer than it takes lose their middle (see `packing.padded`).
 
     Attributes:
         backend: `input_ids`, `attention_mask` and perhaps `token_type_ids`, int64 of shape `(rows, longest)`, to
             `logits` of shape `(rows, labels)`, or `(rows, longest, labels)` where it answers `per_unit`.
-        labels: how many.
-        max_length: tokens of a row at most. Longer rows of words are cut into several; other rows that are longer lose
-            their middle (see `packing.padded`).
         per_unit: whether each token has logits, of which those of a word's first token count.
-        encoder: makes rows of items; that of the inputs if left out.
-        overlap: tokens that two rows of a sentence that is too long share at most.
         temperature: logits are divided by it.
-        batching: which rows run together.
-        multi_label: the labels are independent yes/no decisions.
-        executor: runs several batches at once; shared by the tiers of a bundle.
-        pool_from: tokens from which a batch that runs alone gets all threads; below, starting them costs more than it
-            brings.
     """
 
     backend: Backend
-    labels: int
-    max_length: int
     per_unit: bool = False
-    encoder: Encoder | None = None
-    overlap: int = 64
     temperature: float = 1.0
-    batching: BatchingPolicy = field(default_factory=TokenBudget)
-    multi_label: bool = False
-    executor: Executor = field(default_factory=Executor)
     pool_from: int = POOL_FROM[0]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_temperature(self.temperature)
-        check_whole("overlap", self.overlap, "0 cuts long sentences without an overlap", least=0)
         known = {"input_ids", "attention_mask", "token_type_ids"}
         check_names("tier 1", self.backend.inputs, self.backend.outputs, known=known, needed=("logits",))
+
+    def lost(self, encoded: Encoded) -> IntArray:
+        """Numbers of the items that have tokens that this tier does not read, perhaps twice. `encoded`: their rows."""
+        if self.per_unit:
+            return super().lost(encoded)
+        return encoded.numbers[encoded.units.rows.lengths > self.max_length]
 
     def score(
         self,
@@ -71,17 +59,11 @@ class SingleExit(Leaf):
         Raises:
             OptionError: targets are something other than one bool per unit.
         """
-        reading = Reading.of(
-            as_inputs(inputs).encode(self.encoder),
-            max_length=self.max_length if self.per_unit else None,
-            overlap=self.overlap,
-            targets=targets,
-            prior=prior,
-        )
+        reading = self._read(inputs, targets=targets, prior=prior)
         result = np.zeros((len(reading.units), self.labels), dtype=np.float32)
         lengths = np.minimum(reading.units.rows.lengths[reading.rows], self.max_length)
         waiting = batches(self.batching, lengths)
-        pooled = self.executor.threads == 1 or (len(waiting) < 2 and int(lengths.sum()) >= self.pool_from)
+        pooled = self._pooled(len(waiting), int(lengths.sum()))
         backend = self.backend if pooled else self.backend.serial
         counted = None if progress is None else reading.counted()
 

@@ -148,6 +148,15 @@ def test_truncated_texts_are_counted_once() -> None:
     assert cascade(WORDS, defer_none, max_length=6).run(SEVERAL).stats.truncated == 0
 
 
+@pytest.mark.parametrize("router", [defer_none, defer_all])
+def test_sentences_with_a_word_that_no_row_has_room_for_are_truncated(router: Router) -> None:
+    """Between two special tokens there is room for 4; words that have it get rows of their own."""
+    words = sentences_of([[1] * 20, [5, 1, 9], [], [4, 4], [7]])
+    engine = cascade(WORDS, router, max_length=6)
+    assert engine.run(words).stats.truncated == 2
+    assert replace(engine, first=engine).run(words).stats.truncated == 2  # whichever tier reads all of them
+
+
 @BOTH
 def test_defer_all_never_runs_tier_1(kind: Kind) -> None:
     units = kind.units(SENTENCES)

@@ -82,7 +82,7 @@ def test_a_row_without_tokens_is_refused() -> None:
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=12), st.integers(1, 14))
 def test_padded_equals_a_loop(lengths: list[int], max_length: int) -> None:
     rows = batch_of(lengths).rows
-    ids, mask, types = padded(rows, max_length=max_length, pad_id=99)
+    ids, mask, types = padded(rows, max_length=max_length)
     longest = max(min(max(lengths), max_length), 1)
     assert ids.shape == mask.shape == types.shape == (len(lengths), longest)
     for row, (begin, end) in enumerate(pairwise(rows.offsets)):
@@ -91,7 +91,7 @@ def test_padded_equals_a_loop(lengths: list[int], max_length: int) -> None:
             own = own[: max_length - 1] + own[-1:]
             kinds = kinds[: max_length - 1] + kinds[-1:]
         padding = longest - len(own)
-        assert ids[row].tolist() == own + [99] * padding
+        assert ids[row].tolist() == own + [0] * padding
         assert types[row].tolist() == kinds + [0] * padding
         assert mask[row].tolist() == [1] * len(own) + [0] * padding
 
