@@ -50,12 +50,17 @@ def check_share(name: str, value: Any, remedy: str) -> float:
     return float(value)
 
 
-def check_mask(mask: object, rows: int, who: str, meaning: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """One bool per row, as policies return them; an `OptionError` for another type or shape."""
+def check_mask(
+    mask: object, rows: int, kind: str, policy: object, meaning: str
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """One bool per row, as policies return them; an `OptionError` for another type or shape.
+
+    Policies are asked at every exit, so their repr is made only for the message.
+    """
     array = np.asarray(mask)
     if array.shape != (rows,) or array.dtype != np.bool_:
         raise OptionError(
-            f"{who} must return bools of shape ({rows},), got {array.dtype} of shape {array.shape}; "
+            f"the {kind} {policy!r} must return bools of shape ({rows},), got {array.dtype} of shape {array.shape}; "
             f"return a mask with True for each row {meaning}"
         )
     return array

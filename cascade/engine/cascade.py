@@ -142,11 +142,6 @@ class Cascade:
         return self.second.labels
 
     @property
-    def depth(self) -> int:
-        """How many single tiers are inside."""
-        return self.first.depth + self.second.depth
-
-    @property
     def leaves(self) -> tuple[Tier, ...]:
         """The single tiers inside, first to last."""
         return *self.first.leaves, *self.second.leaves
@@ -215,6 +210,7 @@ class Cascade:
         if waiting:
             rests = [look.rest for look in waiting if look.rest is not None]
             rest, counts = Inputs.join(rests), [rest.n_units for rest in rests]
+            before = len(self.first.leaves)
             second = _ask(
                 self.second,
                 rest,
@@ -223,8 +219,8 @@ class Cascade:
                 # All looks have a prior, or none has.
                 _concatenated([look.prior for look in waiting]),
                 progress,
-                Meter(meter.seconds, meter.bars, meter.below + self.first.depth),
-            ).above(self.first.depth)
+                Meter(meter.seconds, meter.bars, meter.below + before),
+            ).above(before)
             with meter("merge"):
                 end = 0
                 for look, count in zip(waiting, counts, strict=True):
@@ -238,14 +234,13 @@ class Cascade:
         encoded = inputs.encode()
         routes = Routes(scores.tier, scores.exit_layer, scores.confidence)
         later = scores.exit_layer[scores.tier > 1]
-        layers, counts = np.unique(later[later > 0], return_counts=True) if len(later) else (later, later)
         stats = Stats(
             texts=encoded.n_items,
             units=len(scores),
             tokens=encoded.units.rows.tokens,
             deferred=len(later),
             truncated=self._truncated(inputs),
-            exits=dict(zip(layers.tolist(), counts.tolist(), strict=True)),
+            exits={layer: count for layer, count in enumerate(np.bincount(later).tolist()) if layer and count},
             seconds=meter.seconds,
         )
         return Outcome(inputs, scores.probabilities, routes, stats)

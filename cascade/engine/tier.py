@@ -66,10 +66,6 @@ class Tier(Protocol):
         """How many labels there are."""
 
     @property
-    def depth(self) -> int:
-        """How many single tiers are inside; 1 for a single one."""
-
-    @property
     def leaves(self) -> tuple[Tier, ...]:
         """The single tiers inside, first to last."""
 
@@ -96,12 +92,7 @@ class Tier(Protocol):
 
 
 class Leaf:
-    """What single tiers share: they are one tier deep, whatever exits they have."""
-
-    @property
-    def depth(self) -> int:
-        """1."""
-        return 1
+    """What single tiers share, whatever exits they have."""
 
     @property
     def leaves(self: T) -> tuple[T, ...]:

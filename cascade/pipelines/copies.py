@@ -118,10 +118,10 @@ class Copies:
         Raises:
             OptionError: it has another number of labels, or the router does not fit.
         """
-        if tier.depth != 1 or tier.labels != len(self.labels):
+        if len(tier.leaves) != 1 or tier.labels != len(self.labels):
             raise OptionError(
-                f"a tier must be a single one with {len(self.labels)} labels, got {tier.labels} of {tier.depth} tiers; "
-                "add tiers one by one, with the labels of this pipeline"
+                f"a tier must be a single one with {len(self.labels)} labels, got {tier.labels} of {len(tier.leaves)} "
+                "tiers; add tiers one by one, with the labels of this pipeline"
             )
         own = self.policies
         layers = tuple(getattr(tier, "layers", ()))

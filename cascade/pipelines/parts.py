@@ -157,10 +157,13 @@ def cascade_of(tiers: Sequence[Tier], policies: Policies, *, multi_label: bool) 
     first, *others = tiers
     if not others:  # one tier alone is the first of a cascade that defers nothing
         return Cascade(first, first, defer_none, multi_label=multi_label)
-    rest = replace(policies, **{name: getattr(policies, name)[1:] for name in _PER_TIER})
+    second = others[0]
+    if len(others) > 1:
+        rest = replace(policies, **{name: getattr(policies, name)[1:] for name in _PER_TIER})
+        second = cascade_of(others, rest, multi_label=multi_label)
     return Cascade(
         first,
-        cascade_of(others, rest, multi_label=multi_label) if len(others) > 1 else others[0],
+        second,
         policies.routers[0],
         blend=policies.blend[0],
         windows=policies.windows,

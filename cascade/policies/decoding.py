@@ -57,7 +57,6 @@ def decide(decoder: Decoder, log_probabilities: FloatArray, offsets: IntArray) -
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class Argmax(ReadyMade):
     """Each word's likeliest label; use the ready-made value `argmax`."""
 

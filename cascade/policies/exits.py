@@ -22,7 +22,7 @@ from cascade.core.checks import check_mask, check_share, check_whole
 from cascade.core.confidence import Measure, answers, certainty, margin, max_probability
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import OptionError
-from cascade.policies.registry import ModelInfo, ReadyMade, Registry
+from cascade.policies.registry import ModelInfo, Registry, Same
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ def decide(policy: ExitPolicy, state: ExitState) -> BoolArray:
     Raises:
         OptionError: the policy returned something other than a mask of one bool per unit.
     """
-    return check_mask(policy(state), len(state.probabilities), f"the exit policy {policy!r}", "that exits")
+    return check_mask(policy(state), len(state.probabilities), "exit policy", policy, "that exits")
 
 
 @dataclass(frozen=True)
@@ -189,14 +189,11 @@ class AtExit:
 
 
 @register
-@dataclass(frozen=True, repr=False)
-class Never(ReadyMade):
+class Never(Same):
     """No unit exits early; use the ready-made value `never`."""
 
     name = "never"
-
-    def __call__(self, state: ExitState) -> BoolArray:
-        return np.zeros(len(state.probabilities), dtype=np.bool_)
+    answer = False
 
 
 never = Never()

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from cascade.core.confidence import MEASURES, Measure
+from cascade.core.rows import BoolArray
 from cascade.exceptions import OptionError
 
 P = TypeVar("P", bound=Callable[..., Any])
@@ -152,6 +153,7 @@ class Registry(Generic[P]):
         return self.from_json(written) if isinstance(written, Mapping) else written
 
 
+@dataclass(frozen=True, repr=False)
 class ReadyMade:
     """A policy without fields, of which there is one value: that is its name, and how it is shown."""
 
@@ -159,6 +161,15 @@ class ReadyMade:
 
     def __repr__(self) -> str:
         return self.name
+
+
+class Same(ReadyMade):
+    """A ready-made policy with the same answer for all units."""
+
+    answer: ClassVar[bool]
+
+    def __call__(self, state: Any) -> BoolArray:
+        return np.full(len(state.probabilities), self.answer)
 
 
 def optional(*, key: str | None = None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from cascade.core.checks import check_mask, check_share
 from cascade.core.confidence import MEASURES, max_probability
 from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.exceptions import OptionError
-from cascade.policies.registry import ReadyMade, Registry, optional
+from cascade.policies.registry import Registry, Same, optional
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ def decide(router: Router, state: RoutingState) -> BoolArray:
     Raises:
         OptionError: the router returned something other than a mask of one bool per unit.
     """
-    return check_mask(router(state), len(state.probabilities), f"the router {router!r}", "to defer")
+    return check_mask(router(state), len(state.probabilities), "router", router, "to defer")
 
 
 class _Measured:
@@ -173,25 +173,19 @@ class Budget(_Measured):
 
 
 @register
-@dataclass(frozen=True, repr=False)
-class DeferNone(ReadyMade):
+class DeferNone(Same):
     """The first tier alone; use the ready-made value `defer_none`."""
 
     name = "defer_none"
-
-    def __call__(self, state: RoutingState) -> BoolArray:
-        return np.zeros(len(state.probabilities), dtype=np.bool_)
+    answer = False
 
 
 @register
-@dataclass(frozen=True, repr=False)
-class DeferAll(ReadyMade):
+class DeferAll(Same):
     """The next tier alone, the first is not run; use the ready-made value `defer_all`."""
 
     name = "defer_all"
-
-    def __call__(self, state: RoutingState) -> BoolArray:
-        return np.ones(len(state.probabilities), dtype=np.bool_)
+    answer = True
 
 
 defer_none = DeferNone()

@@ -30,9 +30,9 @@ FALSE = np.zeros(3, dtype=np.bool_)
             r"^share must be in \[0, 1\], got .*; try 0.5$",
         ),
         (
-            lambda value: check_mask(value, 2, "the router f", "to defer"),
+            lambda value: check_mask(value, 2, "router", 5, "to defer"),
             (np.zeros(3), FALSE[:2, None], FALSE, None, True),
-            r"^the router f must return bools of shape \(2,\), got .* to defer$",
+            r"^the router 5 must return bools of shape \(2,\), got .* to defer$",
         ),
         (check_temperature, (0, -1, INF, NAN), r"^temperature must be above 0 and finite, got .*; 1 changes nothing$"),
     ],
@@ -48,7 +48,7 @@ def test_good_values_become_plain_ones() -> None:
     assert check_whole("size", 0, "", least=0) == 0
     assert type(check_share("share", np.float32(0.5), "")) is float
     assert check_share("share", 1, "") == 1.0
-    np.testing.assert_array_equal(check_mask([True, False], 2, "", ""), [True, False])
+    np.testing.assert_array_equal(check_mask([True, False], 2, "", None, ""), [True, False])
 
 
 def test_names_of_a_graph() -> None:

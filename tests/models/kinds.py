@@ -48,7 +48,7 @@ KINDS = (TEXTS, WORDS)
 class Untouched:
     """A tier that must not be run."""
 
-    labels, depth = 3, 1
+    labels = 3
 
     @property
     def leaves(self) -> tuple[Tier, ...]:
