@@ -25,8 +25,8 @@ from cascade.policies.decoding import Viterbi, argmax
 from cascade.policies.exits import never
 from cascade.policies.routing import Threshold, defer_all, defer_none
 from cascade.policies.windows import Windows
+from tests.models.toy import LAYERS
 from tests.models.toy_answers import GRID, SETTING, toy_answers
-from tests.models.toy_tagging import LAYERS
 from tests.models.toy_tags import TAGS, tag_bundle
 
 SENTENCE = Unit.SENTENCE

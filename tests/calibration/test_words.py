@@ -29,8 +29,9 @@ from cascade.text.entity_f1 import check_bio, entity_f1
 from tests.models.by_token import ExitByToken
 from tests.models.tagged import GRID as SMALL
 from tests.models.tagged import sentences
+from tests.models.toy import LAYERS
 from tests.models.toy_answers import COLD
-from tests.models.toy_tagging import LAYERS, VOCABULARY, ToyTagger, sentences_of
+from tests.models.toy_tagging import VOCABULARY, ToyTagger, sentences_of
 from tests.models.toy_tags import tag_bundle
 
 RNG = np.random.default_rng(1)

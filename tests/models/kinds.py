@@ -33,7 +33,7 @@ class Kind:
     def __repr__(self) -> str:
         return self.name
 
-    def toy(self, seed: int = 0) -> Toy | ToyTagger:
+    def toy(self, seed: int = 0) -> Toy:
         return ToyTagger(seed=seed) if self.words else Toy(seed=seed)
 
     def units(self, pieces: Sequence[Sequence[int]], seed: int = 0) -> Units:

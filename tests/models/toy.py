@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -39,6 +39,9 @@ WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *SENTENCES[0].split(), *SENTENCES[1
 class Toy:
     """Tiers of numpy, and what they were asked."""
 
+    per_unit: ClassVar[bool] = False
+    stage_inputs: ClassVar[Sequence[str]] = STAGE_INPUTS
+
     labels: int = 3
     exits: int = 4
     seed: int = 0
@@ -56,7 +59,7 @@ class Toy:
     def embed(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         position = 0.1 * np.cos(feeds["position_ids"])[:, None]
         hidden = self.table[feeds["input_ids"]] + self.types[feeds["token_type_ids"]] + position
-        return {"hidden": hidden.astype(np.float32)}
+        return {"hidden": hidden.round(5).astype(np.float32)}
 
     def stage(self, index: int, feeds: Mapping[str, Array]) -> dict[str, Array]:
         self.calls += 1
@@ -81,12 +84,13 @@ class Toy:
 
     def tier1(self, **options: object) -> SingleExit:
         backend = FunctionBackend(self.padded, ("input_ids", "attention_mask", "token_type_ids"), ("logits",))
-        defaults = {"backend": backend, "labels": self.labels, "max_length": 64}
+        defaults = {"backend": backend, "labels": self.labels, "max_length": 64, "per_unit": self.per_unit}
         return SingleExit(**{**defaults, **of_threads(options)})  # type: ignore[arg-type]  # a test's own options
 
     def tier2(self, **options: object) -> MultiExit:
         def stage(index: int) -> FunctionBackend:
-            return FunctionBackend(lambda feeds: self.stage(index, feeds), STAGE_INPUTS, ("hidden_out", "logits"))
+            function, inputs = (lambda feeds: self.stage(index, feeds)), tuple(self.stage_inputs)
+            return FunctionBackend(function, inputs, ("hidden_out", "logits"))
 
         defaults = {
             "embed": FunctionBackend(self.embed, ("input_ids", "token_type_ids", "position_ids"), ("hidden",)),
@@ -158,18 +162,9 @@ def toy_bundle(
         logits,
         {"table": weight(len(WORDS), WIDTH), "head": weight(WIDTH, len(labels))},
     )
-    embed = _graph(
-        [
-            _node("Gather", "table input_ids", "words"),
-            _node("Gather", "places position_ids", "positions"),
-            _node("Add", "words positions", "hidden"),
-        ],
-        {"input_ids": (TensorProto.INT64, ["tokens"]), "position_ids": (TensorProto.INT64, ["tokens"])},
-        {"hidden": hidden},
-        {"table": weight(len(WORDS), WIDTH), "places": weight(max_length, WIDTH) / 20},
-    )
-    stages = {
-        f"tier2/stage_{number:02}.onnx": _graph(
+    embed = embed_graph(weight(len(WORDS), WIDTH), weight(max_length, WIDTH) / 20)
+    stages = [
+        _graph(
             [
                 _node("MatMul", "hidden own", "linear"),
                 _node("Tanh", "linear", "hidden_out"),
@@ -183,38 +178,71 @@ def toy_bundle(
             {"hidden_out": hidden, **logits},
             {"own": weight(WIDTH, WIDTH), "head": weight(WIDTH, len(labels))},
         )
-        for number in range(3)
+        for _ in range(3)
+    ]
+    return written(
+        folder,
+        {"onnx/model.onnx": tier1, "tier2/embed.onnx": embed, "tokenizer.json": toy_tokenizer().to_str().encode()},
+        stages,
+        task="text-classification",
+        labels=labels,
+        multi_label=multi_label,
+        max_length=max_length,
+        policies={"router": router, "exit_policy": exit_policy},
+    )
+
+
+def embed_graph(table: Array, places: Array) -> bytes:
+    """The first graph of a tier with exits: what ids and positions look up."""
+    return _graph(
+        [
+            _node("Gather", "table input_ids", "words"),
+            _node("Gather", "places position_ids", "positions"),
+            _node("Add", "words positions", "hidden"),
+        ],
+        {"input_ids": (TensorProto.INT64, ["tokens"]), "position_ids": (TensorProto.INT64, ["tokens"])},
+        {"hidden": (TensorProto.FLOAT, ["tokens", WIDTH])},
+        {"table": table, "places": places},
+    )
+
+
+def written(
+    folder: Path,
+    files: Mapping[str, bytes],
+    stages: Sequence[bytes],
+    *,
+    task: str,
+    labels: Sequence[str],
+    max_length: int,
+    policies: Mapping[str, Mapping[str, object] | None],
+    multi_label: bool = False,
+) -> Bundle:
+    """A bundle of two tiers, with a stage per layer; routers and exits of which nothing is said have a threshold."""
+    paths = [f"tier2/stage_{number:02}.onnx" for number in range(len(stages))]
+    tiers = (
+        SingleExitSpec("onnx/model.onnx", max_length, model="static"),
+        MultiExitSpec(
+            embed="tier2/embed.onnx",
+            stages=tuple(StageSpec(file=file, layer=layer) for layer, file in enumerate(paths, start=1)),
+            width=WIDTH,
+            heads=HEADS,
+            max_length=max_length,
+        ),
+    )
+    settings: dict[str, object] = {
+        "router": {"policy": "Threshold", "threshold": 0.9},
+        "exit_policy": {"policy": "MaxProbability", "threshold": 0.9},
+        "temperatures": [1.0, [1.0] * len(stages)],
     }
     manifest = Manifest(
-        task="text-classification",
+        task=task,
         problem_type=("multi" if multi_label else "single") + "_label_classification",
         labels=tuple(labels),
-        tiers=(
-            SingleExitSpec("onnx/model.onnx", max_length, model="static"),
-            MultiExitSpec(
-                embed="tier2/embed.onnx",
-                stages=tuple(StageSpec(file=file, layer=layer) for file, layer in zip(stages, (1, 2, 3), strict=True)),
-                width=WIDTH,
-                heads=HEADS,
-                max_length=max_length,
-            ),
-        ),
-        policies=Policies.from_json(
-            {
-                "router": router or {"policy": "Threshold", "threshold": 0.9},
-                "exit_policy": exit_policy or {"policy": "MaxProbability", "threshold": 0.9},
-                "temperatures": [1.0, [1.0] * len(stages)],
-            }
-        ),
+        tiers=tiers,
+        policies=Policies.from_json(settings | {name: value for name, value in policies.items() if value}),
         library_version="0",
     )
-    files: dict[str, bytes | Path] = {
-        "onnx/model.onnx": tier1,
-        "tier2/embed.onnx": embed,
-        **stages,
-        "tokenizer.json": toy_tokenizer().to_str().encode(),
-    }
-    return write_bundle(folder, files, manifest)
+    return write_bundle(folder, {**files, **dict(zip(paths, stages, strict=True))}, manifest)
 
 
 Values = Mapping[str, tuple[Any, Sequence[Any]]]  # types of elements and shapes, untyped in onnx

@@ -16,7 +16,8 @@ from cascade.policies.exits import AtExit, MaxProbability, any_of
 from cascade.policies.routing import Threshold
 from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import Windows, whole_sentences
-from tests.models.toy_tagging import LAYERS, ToyTagger, sentences_of
+from tests.models.toy import LAYERS
+from tests.models.toy_tagging import ToyTagger, sentences_of
 
 RNG = np.random.default_rng(1)
 PIECES = [RNG.integers(1, 3, RNG.integers(1, 9)).tolist() for _ in range(120)]

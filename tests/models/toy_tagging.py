@@ -15,28 +15,21 @@ import numpy.typing as npt
 
 from cascade.core.confidence import probabilities
 from cascade.core.rows import FloatArray, IntArray, Rows, Units
-from cascade.engine.multi_exit import MultiExit
-from cascade.engine.single_exit import SingleExit
-from cascade.runtime.backend import Array, FunctionBackend
-from tests.models.toy import of_threads
+from cascade.runtime.backend import Array
+from tests.models.toy import HEADS, LAYERS, SIZE, WIDTH, Toy
 
-WIDTH, HEADS, VOCABULARY = 6, 2, 60
-SIZE = WIDTH // HEADS
-LAYERS = (2, 4, 5, 6)
+VOCABULARY = 60
 INDICES = ("head_gather", "active", "query_head_gather", "head_scatter", "words")
-STAGE_INPUTS = ("hidden", "bias", *INDICES)
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass
-class ToyTagger:
+class ToyTagger(Toy):
     """Tiers of numpy, and what they were asked."""
 
-    labels: int = 3
-    exits: int = 4
-    seed: int = 0
-    calls: int = 0
-    tokens: int = 0
+    per_unit = True
+    stage_inputs = ("hidden", "bias", *INDICES)
+
     actives: int = 0
 
     def __post_init__(self) -> None:
@@ -45,11 +38,6 @@ class ToyTagger:
         self.types = rng.normal(size=(2, WIDTH))
         self.query, self.key, self.value, self.own = rng.normal(size=(4, self.exits, WIDTH, WIDTH))
         self.heads = 3 * rng.normal(size=(self.exits + 1, WIDTH, self.labels))
-
-    def embed(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        position = 0.1 * np.cos(feeds["position_ids"])[:, None]
-        hidden = self.table[feeds["input_ids"]] + self.types[feeds["token_type_ids"]] + position
-        return {"hidden": hidden.round(5).astype(np.float32)}
 
     def stage(self, index: int, feeds: Mapping[str, Array]) -> dict[str, Array]:
         assert all(feeds[name].dtype == np.int64 for name in INDICES)
@@ -73,25 +61,6 @@ class ToyTagger:
         hidden = self.table[feeds["input_ids"]] + self.types[feeds["token_type_ids"]]
         mean = (hidden * mask).sum(axis=1, keepdims=True) / mask.sum(axis=1, keepdims=True)
         return {"logits": ((hidden + mean).round(6) @ self.heads[-1]).round(4).astype(np.float32)}
-
-    def tier1(self, **options: object) -> SingleExit:
-        backend = FunctionBackend(self.padded, ("input_ids", "attention_mask", "token_type_ids"), ("logits",))
-        defaults = {"backend": backend, "labels": self.labels, "max_length": 64, "per_unit": True}
-        return SingleExit(**{**defaults, **of_threads(options)})  # type: ignore[arg-type]  # a test's own options
-
-    def tier2(self, **options: object) -> MultiExit:
-        def stage(index: int) -> FunctionBackend:
-            return FunctionBackend(lambda feeds: self.stage(index, feeds), STAGE_INPUTS, ("hidden_out", "logits"))
-
-        defaults = {
-            "embed": FunctionBackend(self.embed, ("input_ids", "token_type_ids", "position_ids"), ("hidden",)),
-            "stages": [stage(index) for index in range(self.exits)],
-            "layers": LAYERS[: self.exits],
-            "labels": self.labels,
-            "heads": HEADS,
-            "max_length": 64,
-        }
-        return MultiExit(**{**defaults, **of_threads(options)})  # type: ignore[arg-type]  # a test's own options
 
     def oracle(self, words: Units, exits: IntArray, position_offset: int = 0) -> FloatArray:
         """Probabilities of every word at every exit, where words halt after the layers `exits`, of shape `(words,)`.

@@ -12,13 +12,10 @@ import numpy as np
 import tokenizers
 from onnx import TensorProto
 
-from cascade.bundle.manifest import TAGGING, Manifest
+from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import Bundle
-from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec
-from cascade.bundle.writing import write_bundle
-from cascade.policies.settings import Policies
 from cascade.runtime.backend import Array
-from tests.models.toy import HEADS, SIZE, WIDTH, Values, _graph, _node
+from tests.models.toy import HEADS, SIZE, WIDTH, Values, _graph, _node, embed_graph, written
 from tests.text.test_entities import wordpiece
 
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -45,7 +42,6 @@ def tag_bundle(
         return (2 * rng.normal(size=shape)).astype(np.float32)
 
     whole = {name: (TensorProto.INT64, ["rows", "longest"]) for name in ("input_ids", "attention_mask")}
-    hidden = (TensorProto.FLOAT, ["tokens", WIDTH])
     tier1 = _graph(
         [
             _node("Gather", "table input_ids", "tokens"),
@@ -58,49 +54,21 @@ def tag_bundle(
         {"logits": (TensorProto.FLOAT, ["rows", "longest", len(labels)])},
         {"table": weight(size, WIDTH), "head": weight(WIDTH, len(labels))},
     )
-    embed = _graph(
-        [
-            _node("Gather", "table input_ids", "pieces"),
-            _node("Gather", "places position_ids", "positions"),
-            _node("Add", "pieces positions", "hidden"),
-        ],
-        {"input_ids": (TensorProto.INT64, ["tokens"]), "position_ids": (TensorProto.INT64, ["tokens"])},
-        {"hidden": hidden},
-        {"table": weight(size, WIDTH), "places": weight(max_length, WIDTH) / 20},
-    )
-    stages = {f"tier2/stage_{number:02}.onnx": _stage(weight, len(labels)) for number in range(len(LAYERS))}
-    manifest = Manifest(
+    embed = embed_graph(weight(size, WIDTH), weight(max_length, WIDTH) / 20)
+    return written(
+        folder,
+        {"onnx/model.onnx": tier1, "tier2/embed.onnx": embed, "tokenizer.json": inner.to_str().encode()},
+        [_stage(weight, len(labels)) for _ in LAYERS],
         task=TAGGING,
-        problem_type="single_label_classification",
-        labels=tuple(labels),
-        tiers=(
-            SingleExitSpec(file="onnx/model.onnx", model="static", max_length=max_length),
-            MultiExitSpec(
-                embed="tier2/embed.onnx",
-                stages=tuple(StageSpec(file=file, layer=layer) for file, layer in zip(stages, LAYERS, strict=True)),
-                width=WIDTH,
-                heads=HEADS,
-                max_length=max_length,
-            ),
-        ),
-        policies=Policies.from_json(
-            {
-                "router": router or {"policy": "Threshold", "threshold": 0.9},
-                "exit_policy": exit_policy or {"policy": "MaxProbability", "threshold": 0.9},
-                "temperatures": [1.0, [1.0] * len(LAYERS)],
-                "windows": windows or {"policy": "Windows"},
-                "decoding": decoding or {"policy": "argmax"},
-            }
-        ),
-        library_version="0",
+        labels=labels,
+        max_length=max_length,
+        policies={
+            "router": router,
+            "exit_policy": exit_policy,
+            "windows": windows or {"policy": "Windows"},
+            "decoding": decoding or {"policy": "argmax"},
+        },
     )
-    files: dict[str, bytes | Path] = {
-        "onnx/model.onnx": tier1,
-        "tier2/embed.onnx": embed,
-        **stages,
-        "tokenizer.json": inner.to_str().encode(),
-    }
-    return write_bundle(folder, files, manifest)
 
 
 def _stage(weight: Callable[..., Array], labels: int) -> bytes:
