@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
-from cascade.policies import CostAware, routing
+from cascade.policies import CostAware
 from cascade.policies.routing import RoutingState
 
 COSTS = ((16.0, 4.0), (64.0, 4.0), (1024.0, 20.0))  # 4 ms for anything small
@@ -102,13 +101,6 @@ def test_gain_by_points_and_for_nan() -> None:
 
 def test_nothing_to_route() -> None:
     assert CostAware(0.1, COSTS)(state([], [])).tolist() == []
-
-
-@pytest.mark.parametrize("gains", [((0.0, 1.0), (1.0, 0.0)), ((0.5, 0.25),)])
-def test_written_form(gains: Any) -> None:
-    router = CostAware(0.02, COSTS, gains)
-    assert routing.from_json(json.loads(json.dumps(routing.to_json(router)))) == router
-    assert hash(router) == hash(CostAware(0.02, list(map(list, COSTS)), gains))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

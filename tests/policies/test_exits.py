@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cascade.core.rows import BoolArray, FloatArray
@@ -14,7 +14,6 @@ from cascade.policies import exits
 from cascade.policies.exits import (
     AtExit,
     Entropy,
-    ExitPolicy,
     ExitState,
     Margin,
     MaxProbability,
@@ -24,6 +23,7 @@ from cascade.policies.exits import (
     never,
 )
 from cascade.policies.registry import ModelInfo
+from cascade.policies.unit_exits import SentenceExit, TokenExit
 
 MODEL = ModelInfo(layers=(2, 4, 6))
 
@@ -64,27 +64,12 @@ def test_margin() -> None:
     np.testing.assert_array_equal(Margin(0.5)(state([[0.7, 0.2, 0.1], [0.7, 0.3, 0.0]])), [True, False])
 
 
-@pytest.mark.parametrize(
-    ("answers", "patience", "leaves"),
-    [
-        # PABEE, NeurIPS 2020, figure 2: the counter rises with each answer equal to the one before, else falls to 0.
-        ([0], 1, False),
-        ([0, 0], 1, True),
-        ([0, 1], 1, False),
-        ([0, 1, 1], 1, True),
-        ([0, 0], 2, False),
-        ([0, 0, 0], 2, True),
-        ([1, 0, 0], 2, False),
-        ([0, 1, 0], 2, False),
-        ([2, 1, 1, 1], 2, True),
-    ],
-)
-def test_patience_pabee(answers: list[int], patience: int, leaves: bool) -> None:
-    np.testing.assert_array_equal(Patience(patience)(state(*one_hot(*answers))), [leaves])
-
-
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=8), st.integers(1, 4))
+@example([0, 1, 1], 1)
+@example([0, 1, 0], 2)
+@example([2, 1, 1, 1], 2)
 def test_patience_equals_the_papers_counter(answers: list[int], patience: int) -> None:
+    # PABEE, NeurIPS 2020, figure 2: the counter rises with each answer equal to the one before, else falls to 0.
     counter = 0
     for before, after in itertools.pairwise(answers):
         counter = counter + 1 if before == after else 0
@@ -101,7 +86,6 @@ def test_thresholds_per_exit() -> None:
     policy = MaxProbability((0.5, 0.9))
     np.testing.assert_array_equal(policy(state([[0.6, 0.4]])), [True])
     np.testing.assert_array_equal(policy(state([[0.6, 0.4]], [[0.6, 0.4]])), [False])
-    assert MaxProbability([0.5, 0.9]) == policy  # type: ignore[arg-type]  # a list out of a manifest
 
 
 def test_multi_label_needs_all_labels_sure() -> None:
@@ -123,7 +107,7 @@ def test_combinations() -> None:
     np.testing.assert_array_equal(all_of(sure, patient)(now), [False, True])
 
 
-@pytest.mark.parametrize("make", [MaxProbability, Margin, Entropy])
+@pytest.mark.parametrize("make", [MaxProbability, Margin, Entropy, TokenExit, SentenceExit])
 @pytest.mark.parametrize("bad", [-0.1, 1.2, True, "0.9", None, (0.5, 1.2), float("nan")])
 def test_thresholds_are_checked(make: Any, bad: object) -> None:
     with pytest.raises(OptionError, match=r"threshold must be in \[0, 1\], got .*; give one number, or a tuple"):
@@ -175,61 +159,3 @@ def test_any_callable_is_a_policy() -> None:
         return now.probabilities[:, 0] >= 0.5
 
     np.testing.assert_array_equal(exits.decide(any_of(first_label), state([[1, 0], [0, 1]])), [True, False])
-
-
-POLICIES = [
-    (MaxProbability(0.9), {"policy": "MaxProbability", "threshold": 0.9}, "MaxProbability(threshold=0.9)"),
-    (Margin((0.5, 1)), {"policy": "Margin", "threshold": [0.5, 1.0]}, "Margin(threshold=(0.5, 1.0))"),
-    (Entropy(0), {"policy": "Entropy", "threshold": 0.0}, "Entropy(threshold=0.0)"),
-    (Patience(2), {"policy": "Patience", "patience": 2}, "Patience(patience=2)"),
-    (AtExit(4), {"policy": "AtExit", "layer": 4}, "AtExit(layer=4)"),
-    (never, {"policy": "never"}, "never"),
-    (
-        any_of(AtExit(4), all_of(Patience(1), never)),
-        {
-            "policy": "any_of",
-            "policies": [
-                {"policy": "AtExit", "layer": 4},
-                {"policy": "all_of", "policies": [{"policy": "Patience", "patience": 1}, {"policy": "never"}]},
-            ],
-        },
-        "any_of(AtExit(layer=4), all_of(Patience(patience=1), never))",
-    ),
-]
-
-
-@pytest.mark.parametrize(("policy", "written", "shown"), POLICIES, ids=lambda value: type(value).__name__)
-def test_round_trip(policy: ExitPolicy, written: dict[str, Any], shown: str) -> None:
-    assert exits.to_json(policy) == written
-    assert exits.from_json(written) == policy
-    assert repr(policy) == shown
-
-
-def test_own_functions_have_no_written_form() -> None:
-    with pytest.raises(
-        OptionError, match=r"only a registered exit policy or .* can be saved, got .*with_exit_policy, before saving"
-    ):
-        exits.to_json(any_of(lambda now: now.probabilities[:, 0] > 0.5))
-
-
-@pytest.mark.parametrize(
-    ("written", "message"),
-    [
-        ("never", "the exit policy must be written .*got 'never'"),
-        ({"policy": "Maximum"}, "must be one of MaxProbability, .*got 'Maximum'; choose one of them, or import"),
-        ({"policy": ["never"]}, "must be one of"),
-        ({}, "must be one of .*got None"),
-        ({"policy": "Patience"}, r"Patience must have the fields \['patience'\], got \[\]"),
-        ({"policy": "never", "threshold": 1}, r"never must have the fields \[\], got \['threshold'\]"),
-        ({"policy": "Margin", "threshold": 2}, "threshold must be in"),
-        ({"policy": "any_of", "policies": "never"}, "any_of must have one or more exit policies, got 'never'"),
-        ({"policy": "any_of", "policies": 3}, "any_of must have one or more exit policies, got 3"),
-    ],
-)
-def test_unreadable_policies(written: Any, message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        exits.from_json(written)
-
-
-def test_policies_are_values() -> None:
-    assert len({MaxProbability(0.9), MaxProbability(0.9), Margin(0.9), never, exits.Never()}) == 3

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -76,16 +75,6 @@ def test_nan_is_deferred_and_0_and_1_are_numbers() -> None:
     np.testing.assert_array_equal(router(state([[math.nan] * 3, [1.0, 0.0, 0.0]])), [True, False])
 
 
-def test_round_trip() -> None:
-    router = Learned(0.97, (1.5, -2.0, 0.25, 3.0), 1)
-    written = routing.to_json(router)
-    assert written == {"policy": "Learned", "threshold": 0.97, "weights": [1.5, -2.0, 0.25, 3.0], "bias": 1.0}
-    again = routing.from_json(json.loads(json.dumps(written)))
-    assert again == router
-    assert hash(again) == hash(router)
-    assert repr(router) == "Learned(0.97, 4 weights)"
-
-
 @pytest.mark.parametrize(
     ("weights", "bias"),
     [
@@ -107,5 +96,3 @@ def test_other_impossible_values() -> None:
         Learned(2, (1.0, 0.0, 0.0, 0.0), 0.0)
     with pytest.raises(OptionError, match="at most 5 weights for 2 labels, got 6; take a router that was learned"):
         Learned(0.5, (1.0,) * 6, 0.0)(state([[0.5, 0.5]]))
-    with pytest.raises(OptionError, match=r"Learned must have the fields .*'bias'\], got \['threshold'\]; see"):
-        routing.from_json({"policy": "Learned", "threshold": 0.5})

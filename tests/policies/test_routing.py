@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.core.confidence import certainty, margin, max_probability
+from cascade.core.confidence import margin, max_probability
 from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.policies import routing
-from cascade.policies.registry import ModelInfo
-from cascade.policies.routing import Budget, Router, RoutingState, Threshold, defer_all, defer_none
+from cascade.policies.routing import Budget, RoutingState, Threshold, defer_all, defer_none
 
 
 def state(*first: float, multi_label: bool = False) -> RoutingState:
@@ -94,20 +93,6 @@ def test_budget_knows_when_it_is_too_small() -> None:
         Budget(0.5, reference=(0.5, 2))
 
 
-def test_own_classes_are_asked_whether_they_fit() -> None:
-    class Picky:
-        def __call__(self, now: RoutingState) -> Any:
-            return now.lengths > 8
-
-        def check(self, model: ModelInfo) -> None:
-            raise OptionError(f"Picky dislikes {model.labels}")
-
-    with pytest.raises(OptionError, match=r"Picky dislikes \('a', 'b'\)"):
-        routing.check(Picky(), ModelInfo(("a", "b")))
-    with pytest.raises(OptionError, match=r"the router must be callable, got 0.5; use one of cascade.policies"):
-        routing.check(0.5, ModelInfo())  # type: ignore[arg-type]  # wrong on purpose
-
-
 def test_nan_is_the_least_sure() -> None:
     now = state(float("nan"), 0.5)
     np.testing.assert_array_equal(Threshold(0.1)(now), [True, False])
@@ -141,55 +126,3 @@ def test_decide_checks_what_a_router_returns() -> None:
     with pytest.raises(OptionError, match=r"the router .*wrong.* must return bools of shape \(1,\), .*to defer"):
         routing.decide(wrong, state(0.5))
     np.testing.assert_array_equal(routing.decide(lambda now: now.lengths > 8, state(0.5)), [False])
-
-
-@pytest.mark.parametrize(
-    ("router", "written", "shown"),
-    [
-        (Threshold(0.9), {"policy": "Threshold", "threshold": 0.9}, "Threshold(threshold=0.9)"),
-        (
-            Budget(0.2, certainty),
-            {"policy": "Budget", "max_deferred": 0.2, "score": "certainty"},
-            "Budget(max_deferred=0.2, measure=certainty)",
-        ),
-        (
-            Budget(0.2, reference=(0.9, 0.6)),
-            {"policy": "Budget", "max_deferred": 0.2, "reference": [0.6, 0.9]},
-            "Budget(max_deferred=0.2, reference=2 confidences)",
-        ),
-        (defer_all, {"policy": "defer_all"}, "defer_all"),
-        (defer_none, {"policy": "defer_none"}, "defer_none"),
-    ],
-)
-def test_round_trip(router: Router, written: dict[str, Any], shown: str) -> None:
-    assert routing.to_json(router) == written
-    assert routing.from_json(written) == router
-    assert repr(router) == shown
-
-
-def test_own_functions_have_no_written_form() -> None:
-    with pytest.raises(
-        OptionError,
-        match=r"only a registered router or a measure of cascade.core.confidence can be saved, got .*with_router",
-    ):
-        routing.to_json(lambda now: now.lengths > 8)
-    with pytest.raises(OptionError, match=r"measure of cascade.core.confidence can be saved"):
-        routing.to_json(Threshold(0.5, lambda p, *, multi_label: p[:, 0]))
-
-
-@pytest.mark.parametrize(
-    ("written", "message"),
-    [
-        ("defer_all", "the router must be written .*got 'defer_all'"),
-        ({"policy": "Treshold"}, "the router must be one of Threshold, Budget, .*got 'Treshold'"),
-        ({"policy": ["defer_all"]}, "the router must be one of"),
-        ({"policy": "Threshold"}, r"Threshold must have the fields \['threshold'\], got \[\]"),
-        ({"policy": "Threshold", "threshold": 0.5, "score": "entropy"}, "measure must be a measure of .*got 'entropy'"),
-        ({"policy": "Threshold", "threshold": 0.5, "score": ["margin"]}, "measure must be a measure of"),
-        ({"policy": "defer_all", "score": "margin"}, r"defer_all must have the fields \[\], got \['score'\]"),
-        ({"policy": "Budget", "max_deferred": 2}, "max_deferred must be in"),
-    ],
-)
-def test_unreadable_routers(written: Any, message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        routing.from_json(written)

@@ -68,20 +68,6 @@ def test_worked_example() -> None:
     np.testing.assert_array_equal(viterbi(scores, np.arange(4), change, start, nothing), [1, 1, 1])
 
 
-def test_neighbouring_sentences_change_nothing() -> None:
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(0, 30, 40)
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
-    scores, transitions = rng.normal(size=(offsets[-1], 5)), rng.normal(size=(5, 5))
-    chain = [part.astype(np.float32) for part in (transitions, *rng.normal(size=(2, 5)))]
-    together = viterbi(scores.astype(np.float32), offsets, *chain)
-    alone = [
-        viterbi(scores[first:stop].astype(np.float32), np.array([0, stop - first]), *chain)
-        for first, stop in itertools.pairwise(offsets)
-    ]
-    np.testing.assert_array_equal(together, np.concatenate(alone))
-
-
 def test_chunks_hold_every_sentence_once_and_stay_small() -> None:
     rng = np.random.default_rng(0)
     lengths = rng.integers(0, 30, 100)

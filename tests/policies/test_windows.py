@@ -68,13 +68,6 @@ def test_rounding_of_shares() -> None:
         assert spans_of(Windows(margin=0, whole=share), now) == [(0, 0, count)]
 
 
-def test_nothing_unsure_and_no_words() -> None:
-    for now in (state(), state("", ""), state("...", "", "..")):
-        for policy in (Windows(), whole_sentences):
-            assert spans_of(policy, now) == []
-    assert spans_of(Windows(margin=1), state("", "?", "")) == [(1, 0, 1)]
-
-
 SENTENCES = st.lists(st.text(alphabet=".?", max_size=12), max_size=6)
 POLICIES = st.builds(Windows, st.integers(0, 4), st.sampled_from([0.0, 0.3, 0.6, 1.0]))
 
@@ -151,31 +144,3 @@ def test_wrong_spans_are_refused(spans: Any, message: str) -> None:
 def test_impossible_options(options: Any, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Windows(**options)
-
-
-@pytest.mark.parametrize("policy", [Windows(), Windows(margin=0, whole=1, context_layers=4), whole_sentences])
-def test_round_trip(policy: Windows) -> None:
-    written = windows.to_json(policy)
-    assert written["policy"] == "Windows"
-    assert windows.from_json(written) == policy
-    assert hash(windows.from_json(written)) == hash(policy)
-
-
-def test_own_functions_have_no_written_form() -> None:
-    with pytest.raises(OptionError, match=r"only a registered windows policy .* can be saved, got .*with_windows"):
-        windows.to_json(lambda now: Spans(now.offsets, now.offsets, now.offsets))
-
-
-@pytest.mark.parametrize(
-    ("written", "message"),
-    [
-        ("Windows", "the windows policy must be written"),
-        ({}, "must be one of Windows, got None"),
-        ({"policy": "Views", "margin": 3}, "must be one of Windows, got 'Views'"),
-        ({"policy": "Windows", "more": 1}, r"must have the fields \['margin', 'whole', 'context_layers'\], got"),
-        ({"policy": "Windows", "margin": "a"}, "margin must be a whole number"),
-    ],
-)
-def test_unreadable_windows(written: Any, message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        windows.from_json(written)
