@@ -11,27 +11,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.core.confidence import max_probability
 from cascade.core.rows import BoolArray, Encoded, FloatArray
 from cascade.engine.cascade import Cascade
 from cascade.engine.inputs import Inputs
-from cascade.engine.long_rows import cut
-from cascade.engine.tier import CallableTier, Scores
+from cascade.engine.tier import CallableTier
 from cascade.exceptions import OptionError
-from cascade.policies.exits import MaxProbability, never
-from cascade.policies.routing import Budget, Router, RoutingState, Threshold, defer_all, defer_none
-from cascade.policies.unit_exits import TokenExit
-from cascade.policies.windows import Spans, Windows, WindowState, whole_sentences
-from tests.core.test_rows import check, read
-from tests.models.kinds import KINDS, TEXTS, WORDS, Kind, Lengths, Untouched, assert_equal
+from cascade.policies import (
+    Budget,
+    MaxProbability,
+    Threshold,
+    TokenExit,
+    Windows,
+    defer_all,
+    defer_none,
+    never,
+    whole_sentences,
+)
+from cascade.policies.routing import Router, RoutingState
+from cascade.policies.windows import Spans, WindowState
+from tests.models.kinds import BOTH, KINDS, PIECES, SENTENCES, TEXTS, WORDS, Kind, Lengths, Untouched, assert_equal
 from tests.models.toy import Toy, batch_of
 from tests.models.toy_tagging import ToyTagger, sentences_of
 
-BOTH = pytest.mark.parametrize("kind", KINDS)
-PIECES = st.lists(st.lists(st.integers(1, 3), max_size=9), max_size=8)
 ROUTERS = st.sampled_from([Threshold(0.9), Threshold(1.0), Budget(0.2), Budget(0.5), defer_all, defer_none])
 WINDOWS = st.sampled_from([Windows(), Windows(1), Windows(0, 1.0), Windows(2, 0.4, context_layers=2), whole_sentences])
-SENTENCES = [[1, 2, 1], [], [3, 1], [1] * 8, [1], [2, 2, 1, 1, 1], [1, 1, 1, 1]]
 SEVERAL = sentences_of(SENTENCES)
 
 
@@ -241,9 +244,6 @@ def test_progress_bars(kind: Kind) -> None:
         assert shown in drawn.getvalue()
 
 
-# Tiers of tiers.
-
-
 @BOTH
 @pytest.mark.parametrize("routers", [(0.95, 0.9), (1.0, 0.8), (0.8, defer_all), (defer_all, 0.9), (0.9, defer_none)])
 def test_three_tiers_are_two_and_one(kind: Kind, routers: Sequence[Any]) -> None:
@@ -295,47 +295,6 @@ def test_nested_windows_and_blends() -> None:
         assert_equal(scores[mine], alone)
 
 
-# Inputs.
-
-
-class Counting(Lengths):
-    """Notes what it encodes; equal to others of the same kind."""
-
-    asked: list[list[Any]]
-
-    def __init__(self, words: bool, asked: list[list[Any]], max_length: int = 64, seed: int = 0) -> None:
-        super().__init__(words, max_length, seed)
-        object.__setattr__(self, "asked", asked)
-
-    def encode(self, items: Any) -> Encoded:
-        self.asked.append(list(items))
-        return super().encode(items)
-
-
-@BOTH
-def test_items_are_encoded_once_for_each_encoder_and_deferred_ones_alone(kind: Kind) -> None:
-    items = [["we", "cry"], ["they"], [], ["a", "plot"]] if kind.words else ["abc", "de", "f" * 9, "ghij"]
-    first, again, own = (list[list[Any]]() for _ in range(3))
-    toy, other = kind.toy(), kind.toy(3)
-
-    def last(state: RoutingState) -> BoolArray:
-        mask: BoolArray = np.arange(len(state.lengths)) == len(state.lengths) - 1
-        return mask
-
-    tier1 = toy.tier1(encoder=Counting(kind.words, again))
-    tier2 = other.tier2(encoder=Counting(kind.words, own, seed=5))
-    engine = Cascade(tier1, tier2, last, windows=whole_sentences if kind.words else None)
-    scores = engine.score(Inputs.of(items, Counting(kind.words, first)))
-    assert first + again == [items]  # an equal encoder's rows are known
-    assert own == [[items[-1]]]
-    assert scores.tier[-1] == 2
-    units = Lengths(kind.words, seed=5).encode([items[-1]]).units
-    expected = other.tier2().score(units).probabilities[-1]
-    np.testing.assert_allclose(scores.probabilities[-1], expected, atol=1e-5)
-    with pytest.raises(OptionError, match=r"a tier with its own encoder must be given items, got rows only; make"):
-        tier1.score(kind.units(SENTENCES))
-
-
 def test_a_function_can_be_any_tier() -> None:
     """A rule below a model, and a person above it, who reads the deferred items themselves."""
     asked: list[Any] = []
@@ -358,111 +317,3 @@ def test_a_function_can_be_any_tier() -> None:
     np.testing.assert_allclose(
         scores.probabilities[scores.tier == 2], middle.probabilities[scores.tier == 2], atol=1e-5
     )
-
-
-@given(st.lists(st.text("ab", min_size=1, max_size=20), min_size=1, max_size=8), st.integers(2, 9), st.data())
-def test_parts_of_inputs_are_what_their_items_are(texts: list[str], max_length: int, data: Any) -> None:
-    """Long texts, of several rows each: selected, selected again and joined."""
-    encoder = Lengths(False, max_length)
-    whole = Inputs.of(texts, encoder)
-    keep = np.array(data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts))), dtype=np.bool_)
-    chosen = np.flatnonzero(keep)
-    part, rest = whole.select(chosen), whole.select(np.flatnonzero(~keep))
-    assert list(part.items) == [texts[number] for number in chosen]
-    joined = Inputs.join([part, rest])
-    order = [*chosen, *np.flatnonzero(~keep)]
-    assert list(joined.items) == [texts[number] for number in order]
-    for inputs, numbers in ((part, chosen), (joined, order)):
-        if len(numbers):
-            fresh, found = encoder.encode([texts[number] for number in numbers]), inputs.encode(encoder)
-            np.testing.assert_array_equal(found.units.rows.ids, fresh.units.rows.ids)
-            np.testing.assert_array_equal(found.numbers, fresh.numbers)
-            assert (inputs.n_units, inputs.n_items) == (len(numbers), len(numbers))
-
-
-def test_lost_tokens_go_along_with_their_texts() -> None:
-    encoded = Encoded(batch_of([5, 9, 9, 3]), np.array([0, 1, 1, 2]), np.array([0, 2]))
-    part = Inputs.encoded(encoded).select(np.array([1, 2]))
-    np.testing.assert_array_equal(part.encode().truncated, [1])
-    np.testing.assert_array_equal(part.encode().numbers, [0, 0, 1])
-    np.testing.assert_array_equal(Inputs.join([part, part]).encode().truncated, [1, 3])
-
-
-# Long sentences.
-
-
-def test_cut_worked_example() -> None:
-    """Room for 5 tokens beside two special ones, at most 2 of them shared."""
-    words = sentences_of([[1, 1, 1, 1, 1, 1, 1, 1], [1, 1], [2, 2, 2], [9]])
-    rows, numbers = cut(words, 7, 2)
-    check(rows)
-    found = [numbers[a:b].tolist() for a, b in zip(rows.offsets[:-1], rows.offsets[1:], strict=True)]
-    assert found == [[0, 1, 2, 3, 4], [3, 4, 5, 6, 7], [8, 9], [10, 11], [11, 12], [13]]
-    assert rows.rows.lengths.max() == 7
-    assert rows.n_tokens[-1] == 5
-
-
-def test_nothing_to_cut() -> None:
-    rows, numbers = cut(SEVERAL, 10, 3)
-    assert rows is SEVERAL
-    np.testing.assert_array_equal(numbers, np.arange(len(SEVERAL)))
-    with pytest.raises(OptionError, match="max_length must leave room for a word, got 2 for 2 special tokens"):
-        cut(SEVERAL, 2, 0)
-
-
-LONG = st.lists(st.lists(st.integers(1, 9), max_size=20), max_size=5)
-
-
-@given(LONG, st.integers(3, 20), st.integers(0, 12), st.integers(0, 1))
-def test_cut_rows_have_whole_words_and_every_one(
-    pieces: list[list[int]], max_length: int, overlap: int, suffix: int
-) -> None:
-    words = sentences_of(pieces, suffix=suffix)
-    rows, numbers = cut(words, max_length, overlap)
-    check(rows)
-    room = max_length - 1 - suffix
-    assert (rows.rows.lengths <= max_length).all()
-    assert sorted(set(numbers.tolist())) == list(range(len(words)))
-    whole = read(words)
-    last_row, last_stop = -1, 0
-    for (before, own, after), start, stop in zip(read(rows), rows.offsets[:-1], rows.offsets[1:], strict=True):
-        mine = numbers[start:stop].tolist()
-        if not mine:
-            assert not after
-            continue
-        assert mine == list(range(mine[0], mine[-1] + 1))
-        row = int(words.row_of[mine[0]])
-        assert (before, after) == (whole[row][0], whole[row][2])
-        spelt = [whole[row][1][word - words.offsets[row]] for word in mine]
-        assert own == [word[:room] for word in spelt]
-        if row == last_row:
-            shared = sum(len(word) for word, number in zip(own, mine, strict=True) if number <= last_stop)
-            assert mine[0] <= last_stop + 1 <= mine[-1]
-            assert shared <= min(overlap, room // 2)
-        last_row, last_stop = row, mine[-1]
-
-
-@given(LONG, st.integers(5, 20), st.integers(0, 12), st.booleans())
-def test_long_sentences_are_averaged(pieces: list[list[int]], max_length: int, overlap: int, first: bool) -> None:
-    words, toy = sentences_of(pieces), ToyTagger()
-    options: dict[str, Any] = {"max_length": max_length, "overlap": overlap}
-    tier = toy.tier1(**options) if first else toy.tier2(exit_policy=TokenExit(0.02), **options)
-    done: list[int] = []
-    scores = tier.score(words, progress=done.append)
-    assert sum(done) == len(words)
-    rows, numbers = cut(words, max_length, overlap)
-    apart: Scores = tier.score(rows)
-    for word in range(len(words)):
-        mine = numbers == word
-        np.testing.assert_allclose(scores.probabilities[word], apart.probabilities[mine].mean(axis=0), atol=2e-4)
-        assert scores.exit_layer[word] == apart.exit_layer[mine].max()
-    np.testing.assert_array_equal(scores.confidence, max_probability(scores.probabilities))
-
-
-def test_tiers_of_different_lengths() -> None:
-    words, toy = sentences_of([[1] * 30, [12, 1, 1]]), ToyTagger()
-    tier2 = toy.tier2(max_length=16)
-    scores = Cascade(toy.tier1(max_length=8), tier2, Threshold(1.0), windows=Windows(20)).score(words)
-    second = scores.tier == 2
-    assert second.sum() > 20
-    np.testing.assert_allclose(scores.probabilities[second], tier2.score(words).probabilities[second], atol=2e-4)

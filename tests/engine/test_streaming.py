@@ -19,9 +19,8 @@ from cascade.policies.exits import MaxProbability
 from cascade.policies.routing import Budget, Router, Threshold, defer_all, defer_none
 from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import Windows
-from tests.models.kinds import KINDS, TEXTS, WORDS, Kind, Lengths
+from tests.models.kinds import BOTH, KINDS, TEXTS, WORDS, Kind, Lengths
 
-BOTH = pytest.mark.parametrize("kind", KINDS)
 AGES = pytest.mark.parametrize("max_age", [None, 60.0], ids=["direct", "thread"])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from cascade.core.rows import Encoded, IntArray, Units, concatenate, concatenate_units
@@ -43,6 +44,8 @@ class Kind:
 
 TEXTS, WORDS = Kind("texts", False), Kind("words", True)
 KINDS = (TEXTS, WORDS)
+BOTH = pytest.mark.parametrize("kind", KINDS)
+SENTENCES = [[1, 2, 1], [], [3, 1], [1] * 8, [1], [2, 2, 1, 1, 1], [1, 1, 1, 1]]
 
 
 class Untouched:

@@ -11,17 +11,7 @@ from hypothesis import strategies as st
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import OptionError
 from cascade.policies import exits
-from cascade.policies.exits import (
-    AtExit,
-    Entropy,
-    ExitState,
-    Margin,
-    MaxProbability,
-    Patience,
-    all_of,
-    any_of,
-    never,
-)
+from cascade.policies.exits import AtExit, Entropy, ExitState, Margin, MaxProbability, Patience, all_of, any_of, never
 from cascade.policies.registry import ModelInfo
 from cascade.policies.unit_exits import SentenceExit, TokenExit
 
