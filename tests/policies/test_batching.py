@@ -60,24 +60,17 @@ def test_worked_examples() -> None:
     assert lists(TokenBudget(13), *lengths) == [[3], [1, 2], [0, 4]]
     assert lists(SortedByLength(2), *lengths) == [[3, 1], [2, 0], [4]]
     assert lists(FixedSize(2), *lengths) == [[0, 1], [2, 3], [4]]
+    assert lists(TokenBudget(2), 0, 0, 0) == [[0, 1], [2]]  # rows of no tokens still count
 
 
-def test_rows_of_no_tokens_still_count() -> None:
-    assert lists(TokenBudget(2), 0, 0, 0) == [[0, 1], [2]]
-
-
-def test_no_rows() -> None:
-    for policy in (TokenBudget(), EvenBudget(ways=2), SortedByLength(), FixedSize()):
-        assert batches(policy, ints()) == []
-
-
-@pytest.mark.parametrize("bad", [0, -3, 2.0, True, None])
-def test_sizes_are_checked(bad: Any) -> None:
-    with pytest.raises(OptionError, match=r"max_tokens must be a whole number of at least 1, got .*such as 1024"):
-        TokenBudget(bad)
-    for make in (SortedByLength, FixedSize):
-        with pytest.raises(OptionError, match=r"batch_size must be a whole number of at least 1, got .*such as 32"):
-            make(bad)
+@pytest.mark.parametrize(
+    ("make", "option"), [(TokenBudget, "max_tokens"), (SortedByLength, "batch_size"), (FixedSize, "batch_size"),
+     (EvenBudget, "max_tokens"), (EvenBudget, "ways"), (EvenBudget, "least_tokens")],
+)  # fmt: skip
+def test_sizes_are_checked(make: Any, option: str) -> None:
+    for bad in (0, -3, 2.0, True, None):
+        with pytest.raises(OptionError, match=f"{option} must be a whole number of at least 1, got {bad}; give"):
+            make(**{option: bad})
 
 
 @pytest.mark.parametrize("given_rows", [[[0]], [[0, 1], [1]], [[0, 2]], []])
@@ -87,11 +80,8 @@ def test_a_policy_that_loses_or_doubles_rows(given_rows: list[list[int]]) -> Non
 
     with pytest.raises(OptionError, match=r"a batching policy must give each of 2 rows exactly once, .*cover 0 to 1"):
         batches(policy, ints(5, 5))
-
-
-def test_empty_batches_are_dropped() -> None:
     groups = batches(lambda lengths: iter([ints(), np.arange(len(lengths)), ints()]), ints(5, 5))
-    assert [rows.tolist() for rows in groups] == [[0, 1]]
+    assert [rows.tolist() for rows in groups] == [[0, 1]]  # empty ones are dropped
 
 
 @given(
@@ -125,12 +115,6 @@ def test_waves() -> None:
     assert sizes(together=2, threads=2) == [1, 1, 1, 2]  # four, so that both threads have as many
     assert sizes(together=16, threads=8) == [5]  # too few batches for all threads: one after the other, on all of them
     assert waves([], together=16, threads=2) == []
-
-
-@pytest.mark.parametrize("option", ["max_tokens", "ways", "least_tokens"])
-def test_impossible_even_budgets(option: str) -> None:
-    with pytest.raises(OptionError, match=f"{option} must be a whole number of at least 1, got 0; give"):
-        EvenBudget(**{option: 0})
 
 
 def test_the_default_of_tier2_gives_each_thread_a_batch_where_there_is_enough_for_them() -> None:

@@ -106,24 +106,11 @@ def test_nothing_to_route() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("price", -1),
-        ("price", float("inf")),
-        ("price", True),
-        ("price", "dear"),
-        ("costs", ((1, 1),)),
-        ("costs", ((2, 1), (2, 3))),
-        ("costs", ((1, 3), (2, 1))),
-        ("costs", ((-1, 1), (2, 3))),
-        ("costs", ((1, -1), (2, 3))),
-        ("costs", ((1, 1), (2, float("nan")))),
-        ("costs", ((1, 1), (2, True))),
+        *(("price", bad) for bad in (-1, float("inf"), True, "dear")),
+        *(("costs", bad) for bad in (((1, 1),), ((2, 1), (2, 3)), ((1, 3), (2, 1)), ((-1, 1), (2, 3)), (1, 2), 3)),
+        *(("costs", ((1, bad), (2, 3))) for bad in (-1, float("nan"), True)),
         ("costs", ((1, 1), (2, 3, 4))),
-        ("costs", (1, 2)),
-        ("costs", 3),
-        ("gains", ()),
-        ("gains", ((0.5, 1), (1.5, 0))),
-        ("gains", ((-0.5, 1), (0.5, 0))),
-        ("gains", ((0.5, 1), (0.5, 0))),
+        *(("gains", bad) for bad in ((), ((0.5, 1), (1.5, 0)), ((-0.5, 1), (0.5, 0)), ((0.5, 1), (0.5, 0)))),
     ],
 )
 def test_refuses(name: str, value: Any) -> None:

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cascade.core.rows import BoolArray, FloatArray
+from cascade.core.rows import BoolArray
 from cascade.exceptions import OptionError
 from cascade.policies import exits
 from cascade.policies.exits import AtExit, Entropy, ExitState, Margin, MaxProbability, Patience, all_of, any_of, never
 from cascade.policies.registry import ModelInfo
 from cascade.policies.unit_exits import SentenceExit, TokenExit
 
-MODEL = ModelInfo(layers=(2, 4, 6))
+MODEL = ModelInfo(layers=(2, 4, 6), words=True)
 
 
 def state(*history: list[list[float]], multi_label: bool = False) -> ExitState:
@@ -97,55 +97,58 @@ def test_combinations() -> None:
     np.testing.assert_array_equal(all_of(sure, patient)(now), [False, True])
 
 
-@pytest.mark.parametrize("make", [MaxProbability, Margin, Entropy, TokenExit, SentenceExit])
-@pytest.mark.parametrize("bad", [-0.1, 1.2, True, "0.9", None, (0.5, 1.2), float("nan")])
-def test_thresholds_are_checked(make: Any, bad: object) -> None:
-    with pytest.raises(OptionError, match=r"threshold must be in \[0, 1\], got .*; give one number, or a tuple"):
-        make(bad)
-
-
-@pytest.mark.parametrize("bad", [0, -1, 1.5, True])
-def test_patience_is_checked(bad: Any) -> None:
-    with pytest.raises(OptionError, match=r"patience must be a whole number of at least 1, got .*; for full depth use"):
-        Patience(bad)
-
-
-def test_layer_is_checked() -> None:
-    with pytest.raises(OptionError, match="layer must be a whole number of at least 1, got 0; give the number"):
-        AtExit(0)
-
-
-@pytest.mark.parametrize("combine", [any_of, all_of])
-def test_combinations_are_checked(combine: Any) -> None:
-    with pytest.raises(OptionError, match=r"must have one or more exit policies, got \(\); write a"):
-        combine()
-    with pytest.raises(OptionError, match=r"must have one or more exit policies, got \(0.9,\)"):
-        combine(0.9)
-
-
-def test_check_thresholds_against_exits() -> None:
-    for good in (MaxProbability(0.9), MaxProbability((0.9, 0.9)), MaxProbability((0.9, 0.9, 0.9)), AtExit(4), never):
-        exits.check(good, MODEL)
-    exits.check(lambda now: now.probabilities[:, 0] > 0.5, MODEL)
-    for policy in (Entropy((0.9,)), any_of(never, Entropy((0.9,)))):
-        with pytest.raises(
-            OptionError, match=r"one number or one per exit \(3, after layers 2, 4, 6; .*got 1 numbers; give 3"
-        ):
-            exits.check(policy, MODEL)
-    with pytest.raises(OptionError, match="AtExit must name a layer with an exit, got 3; choose from 2, 4, 6"):
-        exits.check(all_of(AtExit(3)), MODEL)
-
-
-def test_decide_checks_what_a_policy_returns() -> None:
-    def wrong(now: ExitState) -> FloatArray:
-        return now.probabilities[:, 0]
-
-    with pytest.raises(OptionError, match=r"the exit policy .*wrong.* must return bools of shape \(1,\), got"):
-        exits.decide(wrong, state([[1, 0]]))  # type: ignore[arg-type]  # wrong on purpose
-
-
 def test_any_callable_is_a_policy() -> None:
     def first_label(now: ExitState) -> BoolArray:
         return now.probabilities[:, 0] >= 0.5
 
     np.testing.assert_array_equal(exits.decide(any_of(first_label), state([[1, 0], [0, 1]])), [True, False])
+
+
+THRESHOLDS = (-0.1, 1.2, True, "0.9", None, (0.5, 1.2), float("nan"))
+THRESHOLD = r"threshold must be in \[0, 1\], got .*; give one number, or a tuple"
+COUNT = "must be a whole number of at least 1, got"
+
+
+@pytest.mark.parametrize(
+    ("make", "values", "message"),
+    [
+        *((make, THRESHOLDS, THRESHOLD) for make in (MaxProbability, Margin, Entropy, TokenExit, SentenceExit)),
+        (Patience, (0, -1, 1.5, True), f"patience {COUNT} .*; for full depth use"),
+        (AtExit, (0,), f"layer {COUNT} 0; give the number"),
+        (lambda window: TokenExit(0.5, window), (0, -1, 1.5, True, "3"), f"window {COUNT} .*; 1 looks at each word"),
+        (lambda window: TokenExit(0.5, window), (4,), "window must be odd, got 4; 5 looks both ways alike"),
+        (
+            lambda kind: SentenceExit(0.5, kind),
+            ("median", None, 3),
+            "must be one of max, mean, got .*; use Aggregate.M",
+        ),
+        (lambda some: any_of(*some), ((),), r"any_of must have one or more exit policies, got \(\); write any_of"),
+        (all_of, (0.9,), r"all_of must have one or more exit policies, got \(0.9,\); write all_of"),
+    ],
+)
+def test_impossible_options(make: Any, values: tuple[Any, ...], message: str) -> None:
+    for bad in values:
+        with pytest.raises(OptionError, match=message):
+            make(bad)
+
+
+@pytest.mark.parametrize(
+    "good",
+    [MaxProbability(0.9), MaxProbability((0.9, 0.9)), SentenceExit((0.9, 0.9, 0.9)), TokenExit((0.1, 0.2), 3),
+     AtExit(4), never, lambda now: now.probabilities[:, 0] > 0.5],
+)  # fmt: skip
+def test_what_fits_a_model(good: exits.ExitPolicy) -> None:
+    exits.check(good, MODEL)
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (Entropy((0.9,)), r"one number or one per exit \(3, after layers 2, 4, 6; .*got 1 numbers; give 3"),
+        (any_of(never, TokenExit((0.9,))), r"one number or one per exit \(3, after layers 2, 4, 6; .*got 1 numbers"),
+        (all_of(AtExit(3)), "AtExit must name a layer with an exit, got 3; choose from 2, 4, 6"),
+    ],
+)
+def test_what_does_not_fit_a_model(policy: exits.ExitPolicy, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        exits.check(policy, MODEL)

@@ -40,6 +40,7 @@ from cascade.policies import (
     whole_sentences,
     windows,
 )
+from cascade.policies.exits import ExitState
 from cascade.policies.unit_exits import Aggregate
 
 COSTS = ((16.0, 4.0), (64.0, 4.0))
@@ -166,3 +167,18 @@ def test_own_classes_are_asked_whether_they_fit() -> None:
         routing.check(Picky(), ModelInfo(("a", "b")))
     with pytest.raises(OptionError, match=r"the router must be callable, got 0.5; use one of cascade.policies"):
         routing.check(0.5, ModelInfo())  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize(
+    ("kind", "who", "meaning"), [(exits, "exit policy", "that exits"), (routing, "router", "to defer")]
+)
+def test_what_a_policy_returns_is_checked(kind: ModuleType, who: str, meaning: str) -> None:
+    p = np.array([[0.5, 0.5]])
+    state = ExitState(0, 2, False, p, p[:, None]) if kind is exits else routing.RoutingState(p, p[:, 0], np.array([7]))
+
+    def wrong(now: Any) -> Any:
+        return now.probabilities[:, 0]
+
+    with pytest.raises(OptionError, match=rf"the {who} .*wrong.* must return bools of shape \(1,\), got .*{meaning}"):
+        kind.decide(wrong, state)
+    np.testing.assert_array_equal(kind.decide(lambda now: now.probabilities[:, 0] > 0.6, state), [False])

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from cascade.core.confidence import margin, max_probability
 from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
-from cascade.policies import routing
 from cascade.policies.routing import Budget, RoutingState, Threshold, defer_all, defer_none
 
 
@@ -117,12 +116,3 @@ def test_scores_are_checked(make: Any) -> None:
     with pytest.raises(OptionError, match=r"measure must be a measure of confidence, got 'entropy'; use one of"):
         make(0.5, "entropy")
     assert make(0.5, "margin") == make(0.5, margin)
-
-
-def test_decide_checks_what_a_router_returns() -> None:
-    def wrong(now: RoutingState) -> Any:
-        return now.confidence
-
-    with pytest.raises(OptionError, match=r"the router .*wrong.* must return bools of shape \(1,\), .*to defer"):
-        routing.decide(wrong, state(0.5))
-    np.testing.assert_array_equal(routing.decide(lambda now: now.lengths > 8, state(0.5)), [False])
