@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cascade.core.checks import check_share
 from cascade.exceptions import OptionError
 
 Samples = Sequence["float | None"]
 """Seconds by repeat; `None` where there was no turn."""
+_COVERAGE = 0.95
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Interval:
 
     def text(self, form: str = ".2f") -> str:
         """In words; a coverage below 95 % is named. `form`: of each number."""
-        covered = "" if self.coverage >= 0.95 else f" ({self.coverage:.0%})"
+        covered = "" if self.coverage >= _COVERAGE else f" ({self.coverage:.0%})"
         return f"{self.median:{form}} [{self.low:{form}}, {self.high:{form}}]{covered}"
 
 
@@ -43,37 +43,36 @@ def shown(ratio: Interval | None) -> str:
     return "1" if ratio.low == ratio.high == 1 else ratio.text()
 
 
-def median_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
+def median_interval(values: Sequence[float]) -> Interval:
     """The median with the order-statistic interval: exact for independent samples of any continuous distribution.
 
-    The ends are the k-th smallest and the k-th largest sample, with the largest k that covers at least `confidence`
+    The ends are the k-th smallest and the k-th largest sample, with the largest k that covers at least 95 %
     (David and Nagaraja, Order Statistics, section 7.1). Fewer than 6 samples cannot cover 95 %; then the ends are the
     extremes, and `coverage` says what they are worth.
 
     Example: of 7 samples the extremes cover 98.4 %, of 9 the second smallest and largest 96.1 %.
 
     Raises:
-        OptionError: no samples, or a confidence outside [0, 1].
+        OptionError: no samples.
     """
-    check_share("confidence", confidence, "0.95 is usual")
     n = len(values)
     if not n:
         raise OptionError("a median needs at least one sample, got none; run more repeats")
     ordered = sorted(values)
     k = 1
-    while k < (n + 1) // 2 and _coverage(n, k + 1) >= confidence:
+    while k < (n + 1) // 2 and _coverage(n, k + 1) >= _COVERAGE:
         k += 1
     middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
     return Interval(middle, ordered[k - 1], ordered[n - k], max(_coverage(n, k), 0.0), n)
 
 
-def speed_up(base: Samples, other: Samples, *, confidence: float = 0.95) -> Interval | None:
+def speed_up(base: Samples, other: Samples) -> Interval | None:
     """How many times as fast as the base another system is: the median over repeats in which both ran.
 
     From their seconds. Above 1 where the other system is faster; `None` if no repeat had both.
     """
     ratios = [slow / fast for slow, fast in zip(base, other, strict=True) if slow is not None and fast is not None]
-    return median_interval(ratios, confidence=confidence) if ratios else None
+    return median_interval(ratios) if ratios else None
 
 
 def percentile(values: npt.NDArray[np.float64], share: float) -> float:

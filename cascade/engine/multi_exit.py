@@ -13,7 +13,7 @@ from cascade.core.rows import BoolArray, FloatArray, IntArray, ranges, read_only
 from cascade.engine.live import PER_UNIT, WHOLE_ROWS, Halting, Live, merge
 from cascade.engine.long_rows import Reading
 from cascade.engine.packing import Packing
-from cascade.engine.row_tier import RowTier
+from cascade.engine.row_tier import RowTier, reporter
 from cascade.engine.tier import Progress, Readable, Scores
 from cascade.exceptions import OptionError
 from cascade.policies import exits
@@ -22,7 +22,6 @@ from cascade.policies.exits import AtExit, ExitPolicy, ExitState, Never, never
 from cascade.policies.registry import ModelInfo
 from cascade.policies.unit_exits import UnitState
 from cascade.runtime.backend import Backend
-from cascade.runtime.executor import in_turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +131,7 @@ class MultiExit(RowTier):
         reading = self._read(inputs, targets=targets, prior=prior)
         result = np.zeros((len(reading.units), self.labels), dtype=np.float32)
         layers = np.zeros(len(reading.units), dtype=np.int64)
-        report = _reporter(progress, reading)
+        report = reporter(progress, reading)
 
         def leave(gone: IntArray, index: int, now: FloatArray, _history: FloatArray | None) -> None:
             result[gone], layers[gone] = now, self.layers[index]
@@ -160,7 +159,7 @@ class MultiExit(RowTier):
         """
         reading = self._read(inputs, prior=prior)
         result = np.empty((len(reading.units), len(self.stages), self.labels), dtype=np.float32)
-        report = _reporter(progress, reading)
+        report = reporter(progress, reading)
 
         def leave(gone: IntArray, _index: int, _now: FloatArray, history: FloatArray | None) -> None:
             result[gone] = history
@@ -293,17 +292,3 @@ class MultiExit(RowTier):
 
     def _stage_name(self, index: int) -> str:
         return f"tier 2's stage of layer {self.layers[index]}"
-
-
-def _reporter(progress: Progress | None, reading: Reading) -> Callable[[IntArray], None]:
-    """Tells a caller's `progress` how many of its units are among the row units that were answered."""
-    if progress is None:
-        return lambda _gone: None
-    counted, report = reading.counted(), in_turn(progress)
-
-    def tell(gone: IntArray) -> None:
-        answered = int(np.count_nonzero(counted[gone]))
-        if answered:
-            report(answered)
-
-    return tell

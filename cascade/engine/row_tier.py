@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,9 +12,9 @@ from cascade.core.checks import check_whole
 from cascade.core.rows import BoolArray, Encoded, FloatArray, IntArray
 from cascade.engine.inputs import Encoder
 from cascade.engine.long_rows import Reading, shortened
-from cascade.engine.tier import Leaf, Readable, as_inputs
+from cascade.engine.tier import Leaf, Progress, Readable, as_inputs
 from cascade.policies.batching import BatchingPolicy, TokenBudget
-from cascade.runtime.executor import Executor
+from cascade.runtime.executor import Executor, in_turn
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -64,3 +65,17 @@ class RowTier(Leaf, ABC):
     def _pooled(self, groups: int, tokens: int) -> bool:
         """Whether graphs run on all threads: where there is one, or one group of batches that is worth them."""
         return self.executor.threads == 1 or (groups < 2 and tokens >= self.pool_from)
+
+
+def reporter(progress: Progress | None, reading: Reading) -> Callable[[IntArray], None]:
+    """Tells a caller's `progress` how many of its units are among the row units that were answered."""
+    if progress is None:
+        return lambda _gone: None
+    counted, report = reading.counted(), in_turn(progress)
+
+    def tell(gone: IntArray) -> None:
+        answered = int(np.count_nonzero(counted[gone]))
+        if answered:
+            report(answered)
+
+    return tell

@@ -11,7 +11,7 @@ from cascade.core.confidence import probabilities
 from cascade.core.rows import BoolArray, Encoded, FloatArray, IntArray, ranges
 from cascade.engine.long_rows import Reading
 from cascade.engine.packing import padded
-from cascade.engine.row_tier import RowTier
+from cascade.engine.row_tier import RowTier, reporter
 from cascade.engine.tier import Progress, Readable, Scores
 from cascade.policies.batching import POOL_FROM, batches
 from cascade.runtime.backend import Backend
@@ -65,9 +65,9 @@ class SingleExit(RowTier):
         waiting = batches(self.batching, lengths)
         pooled = self._pooled(len(waiting), int(lengths.sum()))
         backend = self.backend if pooled else self.backend.serial
-        counted = None if progress is None else reading.counted()
+        report = reporter(progress, reading)
 
-        def run(group: IntArray) -> int:
+        def run(group: IntArray) -> None:
             numbers, logits = self._logits(backend, reading, reading.rows[group])
             result[numbers] = probabilities(
                 logits,
@@ -75,11 +75,10 @@ class SingleExit(RowTier):
                 temperature=self.temperature,
                 prior=None if reading.prior is None else reading.prior[numbers],
             )
-            return 0 if counted is None else int(np.count_nonzero(counted[numbers]))
+            report(numbers)
 
-        for answered in self.executor.run_each(run, waiting, pooled=pooled):
-            if progress is not None and answered:
-                progress(answered)
+        for _ in self.executor.run_each(run, waiting, pooled=pooled):
+            pass
         return reading.scores(result, None, multi_label=self.multi_label)
 
     def _logits(self, backend: Backend, reading: Reading, rows: IntArray) -> tuple[IntArray, FloatArray]:

@@ -194,11 +194,6 @@ class FunctionBackend:
         return {name: np.asarray(made[name]) for name in self.outputs}
 
 
-def runtime_version() -> str:
-    """Of ONNX Runtime."""
-    return str(onnxruntime.__version__)
-
-
 def lacks_vnni(flags: Sequence[str], machine: str) -> bool:
     """Whether this is an x86 CPU without int8 dot products.
 
