@@ -79,15 +79,17 @@ class Bundle:
 def open_bundle(
     path_or_id: str | Path,
     *,
+    verify: bool = True,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     token: str | None = None,
     local_files_only: bool = False,
 ) -> Bundle:
-    """Find a bundle and verify every file of it.
+    """Find a bundle, read its manifest and verify every file of it.
 
     Args:
         path_or_id: a folder; where there is none, a Hub id (`name` or `owner/name`).
+        verify: hash the files; a caller who reads them anyway need not (`Bundle.read`).
         revision: branch, tag or commit on the Hub.
         cache_dir: where downloads are kept; the Hub's own cache if not given.
         token: for closed repositories; the stored login if not given.
@@ -95,28 +97,8 @@ def open_bundle(
 
     Raises:
         BundleNotFoundError: there is neither such a folder nor such a repository.
-        BundleError: it is incomplete, altered or of another format version; all faults in one line.
-    """
-    bundle = find_bundle(
-        path_or_id, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
-    )
-    bundle.verify()
-    return bundle
-
-
-def find_bundle(
-    path_or_id: str | Path,
-    *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    token: str | None = None,
-    local_files_only: bool = False,
-) -> Bundle:
-    """Find a bundle and read its manifest: `open_bundle` without hashing, for a caller who reads the files anyway.
-
-    Raises:
-        BundleNotFoundError: there is neither such a folder nor such a repository.
-        BundleError: its manifest cannot be used, or lists files outside the folder.
+        BundleError: it is incomplete, altered or of another format version, or its manifest lists files outside the
+            folder; all faults in one line.
     """
     name = str(path_or_id)
     folder = Path(path_or_id).expanduser()
@@ -143,7 +125,10 @@ def find_bundle(
         raise BundleError(f"{MANIFEST_FILE} must be UTF-8, but {error}; export the bundle again") from None
     if faults := faults_of_paths(manifest.files):
         raise BundleError(f"files of {name} must be inside it, but {'; '.join(faults)}; export the bundle again")
-    return Bundle(folder=folder, manifest=manifest)
+    bundle = Bundle(folder=folder, manifest=manifest)
+    if verify:
+        bundle.verify()
+    return bundle
 
 
 def blocks(source: bytes | Path) -> Iterator[bytes]:

@@ -11,13 +11,13 @@ from typing import Any, ClassVar, TypeVar
 from cascade.bundle import hub
 from cascade.bundle.certificate import Certificate
 from cascade.bundle.manifest import MANIFEST_FILE, TAGGING
-from cascade.bundle.opening import Bundle
+from cascade.bundle.opening import Bundle, open_bundle
 from cascade.bundle.writing import copy_bundle
 from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
 from cascade.exceptions import BundleError, TaskError
 from cascade.pipelines.copies import Copies, changed, with_options
-from cascade.pipelines.parts import Parts, find, graphs_of, set_policies
+from cascade.pipelines.parts import Parts, certified, graphs_of, set_policies
 from cascade.policies.batching import BatchingPolicy
 from cascade.policies.decoding import Decoder
 from cascade.policies.exits import ExitPolicy
@@ -81,8 +81,13 @@ class Pipeline(Copies):
             OptionError: an impossible option.
         """
         budget = check_threads(threads)
-        bundle = find(
-            path_or_id, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+        bundle = open_bundle(
+            path_or_id,
+            verify=False,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
         )
         found = bundle.manifest.task
         if found != cls.task:
@@ -98,7 +103,7 @@ class Pipeline(Copies):
             windows=windows,
             decoding=decoding,
         )
-        return cls.of(bundle, budget, policies=policies, batching=batching, tuned=tuned)
+        return cls.of(certified(bundle, path_or_id), budget, policies=policies, batching=batching, tuned=tuned)
 
     @classmethod
     def of(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cascade.bundle.opening import open_bundle
 from cascade.pipelines.classifier import Classifier
-from cascade.pipelines.parts import find
+from cascade.pipelines.parts import certified
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.batching import BatchingPolicy
 from cascade.policies.settings import Policies
@@ -28,21 +29,21 @@ def load(
 
     Args:
         path_or_id: a folder, or a repository on the Hugging Face Hub (`owner/name`).
-        threads: threads for all tiers together; what this process may use if left out.
+        threads: of all tiers together; this and the others as in `Classifier.from_pretrained`.
         policies: of all tiers, instead of the bundle's.
-        batching: for all tiers, as in `Classifier.from_pretrained`.
-        tuned: whether these take the token budgets of `cascade tune --write`, where there are some for this host.
+        batching: for all tiers.
+        tuned: whether these take the token budgets of `cascade tune --write`.
         revision: branch, tag or commit on the Hub.
         cache_dir: where downloads are kept.
         token: for closed repositories.
         local_files_only: download nothing.
 
     Raises:
-        BundleNotFoundError: there is no such folder or repository.
-        BundleError: it is incomplete, altered or of another format.
-        OptionError: an impossible option, or policies that do not fit the bundle.
+        BundleError, OptionError: as in `Classifier.from_pretrained`; policies that do not fit the bundle too.
     """
     budget = check_threads(threads)
-    bundle = find(path_or_id, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only)
+    bundle = open_bundle(
+        path_or_id, verify=False, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+    )
     kind: type[Classifier | Tagger] = Tagger if bundle.manifest.task == Tagger.task else Classifier
-    return kind.of(bundle, budget, policies=policies, batching=batching, tuned=tuned)
+    return kind.of(certified(bundle, path_or_id), budget, policies=policies, batching=batching, tuned=tuned)

@@ -6,11 +6,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from cascade.bundle.manifest import TAGGING
-from cascade.bundle.opening import Bundle, find_bundle
+from cascade.bundle.opening import Bundle
 from cascade.bundle.tiers import SingleExitSpec, TierSpec
 from cascade.engine.cascade import Cascade
 from cascade.engine.inputs import Encoder
@@ -28,26 +27,19 @@ from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import WordEncoder
 
 
-def find(
-    path_or_id: str | Path,
-    *,
-    revision: str | None,
-    cache_dir: str | Path | None,
-    token: str | None,
-    local_files_only: bool,
-) -> Bundle:
-    """Find a bundle and verify the files that `Parts.of` does not read. A certificate not about it is dropped.
+def certified(bundle: Bundle, name: object) -> Bundle:
+    """A bundle whose files that `Parts.of` does not read are verified, without a certificate that is not about it.
+
+    Args:
+        bundle: opened, not verified.
+        name: what messages call it.
 
     Warns:
         CertificateWarning: the bundle's certificate is about other models or policies.
 
     Raises:
-        BundleNotFoundError: there is no such folder or repository.
-        BundleError: it is incomplete, altered or of another format.
+        BundleError: a file is missing or altered.
     """
-    bundle = find_bundle(
-        path_or_id, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
-    )
     manifest = bundle.manifest
     read = {path for tier in manifest.tiers for path in (*tier.graphs, tier.tokenizer)}
     bundle.verify([path for path in manifest.files if path not in read])
@@ -55,7 +47,7 @@ def find(
     if not doubts:
         return bundle
     message = (
-        f"the certificate of a bundle must be about its own models and policies, but in {path_or_id} "
+        f"the certificate of a bundle must be about its own models and policies, but in {name} "
         f"{'; '.join(doubts)}; nothing is certified of it, calibrate it again"
     )
     warnings.warn(message, CertificateWarning, stacklevel=3)  # where from_pretrained was called
