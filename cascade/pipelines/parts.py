@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from cascade.bundle.manifest import TAGGING
+import numpy as np
+
+from cascade.bundle.manifest import MANIFEST_FILE, TAGGING
 from cascade.bundle.opening import Bundle
 from cascade.bundle.tiers import SingleExitSpec, TierSpec
+from cascade.core.rows import Rows, Units
 from cascade.engine.cascade import Cascade
 from cascade.engine.inputs import Encoder
 from cascade.engine.multi_exit import MultiExit
@@ -88,6 +91,9 @@ class Parts:
         default = tokenizer(bundle.manifest.tiers[-1])
         try:
             tiers = [_tier(bundle, tier, executor, tokenizer) for tier in bundle.manifest.tiers]
+            for number, tier in enumerate(tiers):
+                if isinstance(tier, MultiExit):
+                    _try(tier, f"tiers[{number}] of {bundle.path(MANIFEST_FILE)}")
         except BundleError:
             bundle.verify()
             raise
@@ -131,6 +137,26 @@ def _tier(bundle: Bundle, spec: TierSpec, executor: Executor, tokenizer: Any) ->
         multi_label=multi_label,
         executor=executor,
     )
+
+
+def _try(tier: MultiExit, name: str) -> None:
+    """Run a token through the first graphs of a tier, at the last position that a row may have: about 1 ms.
+
+    Raises:
+        BundleError: they have other heads, positions or labels, or inputs of another type, than `name` says.
+    """
+    first = {"stages": tier.stages[:1], "layers": tier.layers[:1], "temperatures": ()}
+    one = np.zeros(1, dtype=np.int64)
+    try:
+        short = replace(tier, **first, position_offset=tier.position_offset + tier.max_length - 1)
+        short.score(Units.whole(Rows(ids=one, types=one, offsets=np.array([0, 1]))))
+    except BundleError:
+        raise
+    except Exception as error:  # noqa: BLE001  # ONNX Runtime's errors have no common base class below this one
+        raise BundleError(
+            f"heads, width, position_offset and max_length of {name} must be those of its graphs, but: "
+            f"{' '.join(str(error).split())}; export the bundle again"
+        ) from None
 
 
 def set_policies(tiers: Sequence[Tier], policies: Policies) -> tuple[Tier, ...]:

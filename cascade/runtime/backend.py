@@ -41,7 +41,7 @@ Array = npt.NDArray[Any]
 if os.environ["ORT_DISABLE_TELEMETRY"] != "0":  # for when somebody else imported ONNX Runtime first
     onnxruntime.disable_telemetry_events()
 
-_ERRORS_ONLY = 3
+_FATAL_ONLY = 4  # errors are raised
 _SESSIONS: weakref.WeakSet[onnxruntime.InferenceSession] = weakref.WeakSet()
 
 
@@ -221,7 +221,7 @@ def _session_options(threads: int) -> onnxruntime.SessionOptions:
     made = onnxruntime.SessionOptions()
     made.intra_op_num_threads = threads
     made.inter_op_num_threads = 1
-    made.log_severity_level = _ERRORS_ONLY
+    made.log_severity_level = _FATAL_ONLY
     # A memory pattern is kept per set of shapes, and ours change with every batch.
     made.enable_mem_pattern = False
     made.add_session_config_entry("session.use_env_allocators", "1")
