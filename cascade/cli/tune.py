@@ -26,6 +26,14 @@ from cascade.text.reading import read_examples
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N", help="Read so many.")
 @click.option("--text-column", default="text", show_default=True, metavar="NAME", help="The texts.")
 @click.option("--tokens-column", metavar="NAME", help="Of a tagger: lists of words, read instead of texts.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    metavar="TIME",
+    help="Take about so long at most; texts that do not fit are left out.",
+)
 @click.option("--repeats", type=click.IntRange(min=5), default=5, show_default=True, metavar="N", help="Turns.")
 @click.option("--router", is_flag=True, help="Make a CostAware router of the next tier's measured cost; with --price.")
 @click.option("--price", type=float, metavar="GAIN", help="Answers that a millisecond of the next tier must set right.")
@@ -38,6 +46,7 @@ def tune(
     limit: int,
     text_column: str,
     tokens_column: str | None,
+    minutes: float,
     repeats: int,
     router: bool,
     price: float | None,
@@ -48,8 +57,9 @@ def tune(
     """Time token budgets on your texts and this host, and whether tiers and exits pay. No answer changes.
 
     MODEL is a folder or a Hub id. FILE holds a text per line, or is jsonl, csv or parquet; give as many texts as a
-    usual call has. A budget is kept if it is faster beyond noise. With --write, whoever loads MODEL on this host gets
-    it, but for tuned=False. All else is only told: a router changes answers, so it is printed and kept, not used.
+    usual call has, and more minutes where 2 are not enough for all of them. A budget is kept if it is faster beyond
+    noise. With --write, whoever loads MODEL on this host gets it, but for tuned=False. All else is only told: a
+    router changes answers, so it is printed and kept, not used.
 
     \b
     Example:
@@ -62,12 +72,15 @@ def tune(
     examples = read_examples(file, text_column=text_column, tokens_column=tokens_column, label_column=None)
     texts = [one.text if one.tokens is None else one.tokens for one in islice(examples, limit)]
     show = sys.stderr.isatty() if progress is None else progress
-    found = tuning.tune(pipeline, texts, repeats=repeats, price=price, show_progress=show)
+    found = tuning.tune(pipeline, texts, minutes=minutes, repeats=repeats, price=price, show_progress=show)
     threads = check_threads(threads)
-    click.echo(f"{model}, {len(texts)} texts, {repeats} turns, {threads} threads\n\n{_shown('budgets', found.budgets)}")
+    cut = f"{found.texts} of " if found.texts < len(texts) else ""
+    fitting = f" (as many as {minutes:g} minutes allow)" if cut else ""
+    click.echo(f"{model}, {cut}{len(texts)} texts{fitting}, {repeats} turns, {threads} threads\n")
+    click.echo(_shown("tokens by tier", found.budgets))
     pairs = enumerate(zip(pipeline.max_tokens, found.max_tokens, strict=True), 1)
     kept = [f"{new} in tier {tier}, {'as before' if new == old else f'not {old}'}" for tier, (old, new) in pairs]
-    click.echo(f"Kept: {'; '.join(kept)}.\n\n{_shown('with these', found.ways)}")
+    click.echo(f"\nKept: {'; '.join(kept)}.\n\n{_shown('with these', found.ways)}")
     for what, name, than in (("Exits", "exits", "full depth"), ("Tiers", "cascade", "exits")):
         (gain,) = (way.speed_up for way in found.ways if (way.name, way.than) == (name, than))
         click.echo(f"{what} {'pay' if gain.low > 1 else 'do not pay'} in seconds; their answers differ.")

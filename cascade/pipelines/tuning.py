@@ -1,13 +1,18 @@
-"""Times token budgets, and tiers and exits, on a user's own texts in turns; keeps what is faster beyond noise."""
+"""Times token budgets, and tiers and exits, on a user's own texts in turns; keeps what is faster beyond noise.
+
+It takes about as long as it is given: of the texts it times as many, from the first on, as that allows.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -17,7 +22,7 @@ from tqdm import tqdm
 
 from cascade.bundle.opening import Bundle
 from cascade.core import files
-from cascade.core.checks import check_whole, is_whole
+from cascade.core.checks import check_whole, is_number, is_whole
 from cascade.core.statistics import Interval, median_interval
 from cascade.exceptions import InputError, OptionError
 from cascade.policies import routing
@@ -47,14 +52,16 @@ class Tuned:
     Attributes:
         max_tokens: the token budget of each tier that was kept.
         router: knows the measured cost of the next tier, if that was asked for. Nothing uses it by itself.
-        budgets: timings of each tier's budgets; those of the turns that decided come last.
+        budgets: timings of the tiers' budgets; that of the turns that decided comes last.
         ways: timings of tiers and exits, with the budgets that were kept.
+        texts: how many were timed, from the first on.
     """
 
     max_tokens: tuple[int, ...]
     router: CostAware | None = None
     budgets: tuple[Timing, ...] = field(default=(), compare=False)
     ways: tuple[Timing, ...] = field(default=(), compare=False)
+    texts: int = field(default=0, compare=False)
 
     def write(self, bundle: Bundle, *, threads: int) -> Path:
         """Keep it for this bundle, host and number of threads, whole or not at all; returns the file.
@@ -95,6 +102,7 @@ def tune(
     pipeline: Any,  # a Classifier or a Tagger, which have no common type that gives answers
     texts: Iterable[Any],
     *,
+    minutes: float = 2.0,
     repeats: int = 5,
     budgets: Sequence[int] = BUDGETS,
     price: float | None = None,
@@ -103,13 +111,16 @@ def tune(
 ) -> Tuned:
     """Measure how a pipeline is fastest on this host, without a change of any answer.
 
-    Each tier's budgets run in turns with its own. The fastest one is kept if it is faster again, in turns with its own
-    alone: the whole interval of the paired ratios lies above 1. A budget with which a probability differs in a bit is
-    left out. Then the last tier at full depth and with exits, the cascade and tier 1 alone run in turns, to inform.
+    The budgets of all tiers, each changed by itself, run in turns with the pipeline as it is. The fastest of each tier
+    are kept, together, if they are faster again, in new turns with the pipeline alone: the whole interval of the
+    paired ratios lies above 1. A budget with which a probability differs in a bit is left out. Then the last tier at
+    full depth and with exits, the cascade and tier 1 alone run in turns, to inform.
 
     Args:
         pipeline: a `Classifier` or a `Tagger`, with the policies that are to be used.
-        texts: as `predict` takes them, of a tagger texts or sentences of words; as many as a usual call has.
+        texts: as `predict` takes them, of a tagger texts or sentences of words; as many as a usual call has. Those
+            that do not fit the time are left out.
+        minutes: about how long it takes at most.
         repeats: turns, at least 5.
         budgets: tokens of a batch.
         price: of `CostAware`. If given, the next tier's cost is measured for calls of 1, 2, 4, ... texts.
@@ -118,27 +129,37 @@ def tune(
 
     Raises:
         InputError: a text cannot be read, or there are none.
-        OptionError: an impossible option, a batching policy without a token budget, or a price for a tagger.
+        OptionError: an impossible option, too little time for the first text (for two with a price), a batching policy
+            without a token budget, or a price for a tagger.
     """
     check_whole("repeats", repeats, "fewer show nothing beyond noise", least=LEAST_REPEATS)
-    given, start = list(texts), pipeline.max_tokens
-    if not given or (price is not None and len(given) == 1):
+    if not is_number(minutes) or not 0 < minutes < math.inf:
+        raise OptionError(f"minutes must be above 0 and finite, got {minutes!r}; 2 are usual")
+    given, now = list(texts), pipeline.max_tokens
+    least = 1 if price is None else 2
+    if len(given) < least:
         raise InputError(f"texts must be at least one, and two for a router, got {len(given)}; give some like yours")
     if price is not None:
         CostAware(price, ((0, 0), (1, 1)))  # refused before anything is measured
         if hasattr(pipeline, "predict_texts"):
             raise OptionError("a price must be for a classifier, got one for a tagger; windows have another cost")
-    sizes = [] if price is None else [1 << power for power in range(len(given).bit_length())]
-    most = len(start) * ((len(budgets) + 1) * (repeats + 1) + 2 * repeats) + 4 * (repeats + 1) + len(sizes) * repeats
-    with tqdm(total=most, desc="tune", unit="run", disable=not show_progress, leave=False) as bar:
-        timer = _Timer(given, repeats, clock, bar.update)
-        timings: list[Timing] = []
-        for tier in range(len(start)):
-            pipeline, timed = timer.best_budget(pipeline, tier, budgets)
-            timings += timed
+    every = [pipeline]
+    for tier, own in enumerate(now):
+        others = sorted({*budgets} - {own})
+        every += [pipeline.with_max_tokens(*now[:tier], tokens, *now[tier + 1 :]) for tokens in others]
+    # A way has a first run, which is slower, and one in each turn. All calls of a cost curve have twice the texts.
+    runs = (len(every) + 2) * (repeats + 1) + 2 * repeats + 1
+    deep = 2 * (repeats + 1) + (0 if price is None else 2 * repeats)
+    timer = _Timer(given, repeats, clock)
+    count = timer.fitting(pipeline, 60 * minutes, runs=runs, deep=deep, least=least)
+    sizes = [] if price is None else [1 << power for power in range(count.bit_length())]
+    total = runs + 2 * (repeats + 1) + len(sizes) * repeats
+    with tqdm(total=total, desc="tune", unit="run", disable=not show_progress, leave=False) as bar:
+        timer = replace(timer, texts=given[:count], progress=bar.update)
+        pipeline, timings = timer.best_budgets(every)
         ways = timer.ways(pipeline)
         router = None if price is None else CostAware(price, timer.cost_curve(pipeline, sizes))
-    return Tuned(pipeline.max_tokens, router, tuple(timings), ways)
+    return Tuned(pipeline.max_tokens, router, timings, ways, count)
 
 
 @dataclass(frozen=True)
@@ -146,22 +167,49 @@ class _Timer:
     texts: Sequence[Any]
     repeats: int
     clock: Callable[[], float]
-    progress: Callable[[], object]
+    progress: Callable[[int], object] = bool  # of no account
 
     def answers(self, pipeline: Any, count: int | None = None) -> Any:
         """The predictions for the first `count` texts, for all by default."""
-        self.progress()
+        self.progress(1)
         words = not isinstance(self.texts[0], str)
         return (pipeline.predict if words else getattr(pipeline, "predict_texts", pipeline.predict))(self.texts[:count])
+
+    def seconds(self, pipeline: Any, count: int | None = None) -> float:
+        """What these answers take."""
+        begin = self.clock()
+        self.answers(pipeline, count)
+        return max(self.clock() - begin, 1e-9)
+
+    def fitting(self, pipeline: Any, seconds: float, *, runs: int, deep: int, least: int) -> int:
+        """How many texts fit into `seconds` in so many runs, and `deep` more at full depth: found by doubling."""
+        begin, full, count = self.clock(), pipeline.with_policies(pipeline.policies.full_depth()), least
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a router sees few texts
+            for way in (pipeline, full):
+                self.answers(way, count)  # its first run, which is slower
+            while True:
+                needed = runs * self.seconds(pipeline, count) + deep * self.seconds(full, count)
+                left = seconds - (self.clock() - begin)
+                if needed > left:
+                    break
+                if count == len(self.texts):
+                    return count
+                count = min(2 * count, len(self.texts))
+        fits = max(int(count * left / needed), count // 2)  # half of them did fit
+        if fits < least:
+            raise OptionError(
+                f"minutes must be at least {needed / 60:.2g} for {least} of these texts, got "
+                f"{seconds / 60:g}; give more, or shorter texts"
+            )
+        return fits
 
     def in_turns(self, ways: Mapping[str, Any]) -> Callable[[str, str], Timing]:
         """Run them all; every other turn goes backwards, so that none always comes first."""
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(self.repeats):
             for name in list(ways)[:: -1 if turn % 2 else 1]:
-                begin = self.clock()
-                self.answers(ways[name])
-                seconds[name].append(max(self.clock() - begin, 1e-9))
+                seconds[name].append(self.seconds(ways[name]))
 
         def timing(name: str, than: str) -> Timing:
             ratios = [slow / fast for slow, fast in zip(seconds[than], seconds[name], strict=True)]
@@ -169,24 +217,29 @@ class _Timer:
 
         return timing
 
-    def best_budget(self, pipeline: Any, tier: int, budgets: Sequence[int]) -> tuple[Any, list[Timing]]:
-        """The pipeline with the best budget for this tier, counted from 0, and what was timed."""
-        now = pipeline.max_tokens
+    def best_budgets(self, every: Sequence[Any]) -> tuple[Any, tuple[Timing, ...]]:
+        """The pipeline with the best budgets, and what was timed. `every`: itself first, the others of one change."""
+        pipeline, *others = every
         expected = self.answers(pipeline).probabilities
-        own = f"tier {tier + 1}, {now[tier]} tokens"
-        ways = {own: pipeline}
-        for tokens in sorted({*budgets} - {now[tier]}):
-            other = pipeline.with_max_tokens(*now[:tier], tokens, *now[tier + 1 :])
-            if np.array_equal(self.answers(other).probabilities, expected):  # its first run, which is slower, too
-                ways[f"tier {tier + 1}, {tokens} tokens"] = other
-        timing = self.in_turns(ways)
-        timings = [timing(name, own) for name in ways]
-        best = max(timings, key=lambda one: one.speed_up.median).name
-        if best == own:
-            return pipeline, timings
+
+        def same(other: Any) -> bool:  # its first run, which is slower, too
+            return np.array_equal(self.answers(other).probabilities, expected)
+
+        exact = {_named(one): one for one in (pipeline, *filter(same, others))}
+        own, timing = _named(pipeline), self.in_turns(exact)
+        timings = {name: timing(name, own) for name in exact}
+        self.progress(self.repeats * (len(every) - len(exact)))
+        best = []
+        for tier, now in enumerate(pipeline.max_tokens):
+            found = {one.max_tokens[tier]: timings[name].speed_up.median for name, one in exact.items()} | {now: 1.0}
+            best.append(max(found, key=found.__getitem__))
+        faster = pipeline.with_max_tokens(*best)
+        if faster.max_tokens == pipeline.max_tokens or not same(faster):
+            self.progress(2 * self.repeats)
+            return pipeline, tuple(timings.values())
         # The best of several owes something to luck: only new turns say whether it is faster.
-        again = self.in_turns({own: pipeline, best: ways[best]})(best, own)
-        return ways[best] if again.speed_up.low > 1 else pipeline, [*timings, again]
+        again = self.in_turns({own: pipeline, _named(faster): faster})(_named(faster), own)
+        return faster if again.speed_up.low > 1 else pipeline, (*timings.values(), again)
 
     def ways(self, pipeline: Any) -> tuple[Timing, ...]:
         """Tiers and exits beside each other."""
@@ -213,3 +266,7 @@ class _Timer:
                 seen.setdefault(stats.tokens, []).append(1000 * sum(parts))
         costs = np.maximum.accumulate([median(seen[tokens]) for tokens in sorted(seen)])
         return tuple((float(tokens), round(float(cost), 4)) for tokens, cost in zip(sorted(seen), costs, strict=True))
+
+
+def _named(pipeline: Any) -> str:
+    return ", ".join(map(str, pipeline.max_tokens))

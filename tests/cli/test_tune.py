@@ -25,8 +25,9 @@ def timing(name: str, than: str, low: float) -> Timing:
 FOUND = Tuned(
     (256, 1024),
     CostAware(0.5, ((1, 2), (3, 4))),
-    (timing("tier 1, 256 tokens", "tier 1, 1024 tokens", 1.2),),
+    (timing("256, 1024", "1024, 1024", 1.2),),
     (timing("exits", "full depth", 1.1), timing("cascade", "full depth", 1.4), timing("cascade", "exits", 0.7)),
+    texts=2,
 )
 
 
@@ -57,14 +58,16 @@ def files(folder: Path) -> list[Path]:
 
 
 def test_says_what_it_found(run: Command, fake: dict[str, Any], tmp_path: Path) -> None:
-    done = run("tune", "toy", "--texts", "texts.txt", "--threads", "2", "--repeats", "7", "--limit", "2")
-    assert done.status == 0
+    done = run.well("tune", "toy", "--texts", "texts.txt", "--threads", "2", "--repeats", "7", "--limit", "2")
     assert done.out.startswith("toy, 2 texts, 7 turns, 2 threads\n")
-    assert "tier 1, 256 tokens  500 ms  1.30 [1.20, 1.40] (94%)  tier 1, 1024 tokens\n" in done.out
+    assert "256, 1024       500 ms  1.30 [1.20, 1.40] (94%)  1024, 1024\n" in done.out
     assert "Kept: 256 in tier 1, not 1024; 1024 in tier 2, as before.\n" in done.out
     assert "Exits pay in seconds" in done.out
     assert "Tiers do not pay in seconds" in done.out
-    assert (fake["texts"], fake["repeats"], fake["price"]) == (["good film", "bad"], 7, None)
+    assert (fake["texts"], fake["repeats"], fake["price"], fake["minutes"]) == (["good film", "bad"], 7, None, 2)
+    cut = run("tune", "toy", "--texts", "texts.txt", "--threads", "2", "--minutes", "0.5")
+    assert cut.out.startswith("toy, 2 of 3 texts (as many as 0.5 minutes allow), 5 turns, 2 threads\n")
+    assert fake["minutes"] == 0.5
     assert files(tmp_path) == []
 
 
@@ -87,8 +90,7 @@ def test_really_runs(run: Command, tmp_path: Path) -> None:
         ["tags", "--texts", "texts.txt"],
         ["tags", "--texts", "words.jsonl", "--tokens-column", "tokens"],
     ):
-        done = run("tune", *arguments, "--write")
-        assert done.status == 0, done.err
+        done = run.well("tune", *arguments, "--write")
         assert "Kept: " in done.out
         assert ("tune: " in done.err) == ("--progress" in arguments)
     assert len(files(tmp_path)) == 2
@@ -96,8 +98,7 @@ def test_really_runs(run: Command, tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_a_warning(run: Command, fake: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
-    done = run("tune", "toy", "--texts", "texts.txt", "--write")
-    assert done.status == 0
+    done = run.well("tune", "toy", "--texts", "texts.txt", "--write")
     assert done.err.startswith("Warning: nothing is kept: the cache must be a folder")
 
 
@@ -119,6 +120,8 @@ def test_interrupted_it_leaves_nothing(run: Command, monkeypatch: pytest.MonkeyP
         (["--texts", "nowhere.txt"], "nowhere.txt must be a file of examples, but it is missing"),
         (["--texts", "empty.txt"], "empty.txt must hold at least one example"),
         (["--texts", "texts.txt", "--repeats", "4"], "4 is not in the range x>=5"),
+        (["--texts", "texts.txt", "--minutes", "0"], "0.0 is not in the range x>0"),
+        (["--texts", "texts.txt", "--minutes", "1e-9"], "minutes must be at least"),
         ([], "Missing option '--texts'"),
     ],
 )

@@ -19,7 +19,17 @@ from cascade.pipelines import tuning
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.pipelines.tuning import Tuned, cache_file, tune
-from cascade.policies import CostAware, MaxProbability, Policies, Threshold, TokenBudget, defer_all, defer_none, never
+from cascade.policies import (
+    Budget,
+    CostAware,
+    MaxProbability,
+    Policies,
+    Threshold,
+    TokenBudget,
+    defer_all,
+    defer_none,
+    never,
+)
 from cascade.policies.batching import FixedSize
 from tests.models.toy import Toy, toy_bundle
 from tests.models.toy_tagging import ToyTagger
@@ -41,13 +51,17 @@ class FakeClock:
 
 @dataclass(frozen=True)
 class FakePipeline:
-    """Takes `seconds` for each pair of budgets, times the noise of the run; `other` budgets change a bit."""
+    """Takes `seconds` for two texts with each pair of budgets, times the noise of the run.
+
+    `other` budgets change a bit; `fixed`: any number of texts takes as long.
+    """
 
     clock: FakeClock
     seconds: Callable[[tuple[int, ...]], float] = lambda budgets: 1.0
     noise: Callable[[int], float] = lambda run: 1.0
     max_tokens: tuple[int, ...] = (1024, 1024)
     other: tuple[int, ...] = ()
+    fixed: bool = True
     policies: Policies = POLICIES
     tried: list[tuple[int, ...]] = field(default_factory=list)
 
@@ -65,7 +79,8 @@ class FakePipeline:
         self.clock.runs += 1
         (router,) = self.policies.routers
         way = {defer_all: 4.0 if self.policies.exits[-1] == never else 2.0, defer_none: 0.25}.get(router, 1.0)
-        self.clock.now += self.seconds(self.max_tokens) * way * self.noise(self.clock.runs)
+        size = 1 if self.fixed else len(texts) / 2
+        self.clock.now += self.seconds(self.max_tokens) * way * self.noise(self.clock.runs) * size
         chance = np.float32(0.5)
         if set(self.other) & set(self.max_tokens):
             chance = np.nextafter(chance, np.float32(1))
@@ -77,7 +92,7 @@ class FakePipeline:
 
 
 def run(pipeline: FakePipeline, **options: Any) -> Tuned:
-    return tune(pipeline, ["a", "b"], clock=pipeline.clock, **options)
+    return tune(pipeline, ["a", "b"], clock=pipeline.clock, **{"minutes": 60, **options})
 
 
 @pytest.fixture(autouse=True)
@@ -87,25 +102,26 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_keeps_what_is_faster_of_each_tier() -> None:
-    best: dict[tuple[int, ...], float] = {(512, 1024): 0.8, (512, 2048): 0.7}
+    best: dict[tuple[int, ...], float] = {(512, 1024): 0.8, (1024, 2048): 0.9, (512, 2048): 0.7}
     assert run(FakePipeline(FakeClock(), lambda budgets: best.get(budgets, 1.0))).max_tokens == (512, 2048)
 
 
 def test_says_how_much_faster() -> None:
     found = run(FakePipeline(FakeClock(), lambda budgets: 0.8 if budgets[0] == 512 else 1.0))
-    decided = [one for one in found.budgets if one.name == "tier 1, 512 tokens"]
+    decided = [one for one in found.budgets if one.name == "512, 1024"]
     assert len(decided) == 2  # among the others, and again
     assert all(one.speed_up.median == pytest.approx(1.25) and one.seconds == pytest.approx(0.8) for one in decided)
-    assert decided[0].than == "tier 1, 1024 tokens"
+    assert decided[0].than == "1024, 1024"
+    assert found.budgets[-1] is decided[-1]
 
 
 def test_luck_does_not_repeat_itself() -> None:
     """One budget is fastest in all of the turns among the others, and as fast as the default in those that decide."""
     pipeline = FakePipeline(FakeClock())
-    lucky = replace(pipeline, seconds=lambda budgets: 0.7 if 256 in budgets and pipeline.clock.runs <= 30 else 1.0)
+    lucky = replace(pipeline, seconds=lambda budgets: 0.7 if budgets[0] == 256 and pipeline.clock.runs <= 60 else 1.0)
     found = run(lucky)
     assert found.max_tokens == (1024, 1024)
-    assert [one.seconds for one in found.budgets if one.name == "tier 1, 256 tokens"] == pytest.approx([0.7, 1])
+    assert [one.seconds for one in found.budgets if one.name == "256, 1024"] == pytest.approx([0.7, 1])
 
 
 def test_a_gain_within_noise_is_not_kept() -> None:
@@ -150,9 +166,26 @@ def test_tiers_and_exits_beside_each_other() -> None:
 
 def test_router_with_the_measured_cost() -> None:
     pipeline = FakePipeline(FakeClock())
-    found = tune(pipeline, ["text"] * 9, clock=pipeline.clock, price=0.02)
+    found = tune(pipeline, ["text"] * 9, clock=pipeline.clock, price=0.02, minutes=60)
     assert found.router == CostAware(0.02, ((4, 5), (8, 5), (16, 13), (32, 29)))
     assert run(pipeline).router is None
+
+
+@pytest.mark.parametrize(("minutes", "texts"), [(1.5, 1), (2.5, 2)])
+def test_texts_are_cut_to_what_fits_the_time(minutes: float, texts: int, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline = FakePipeline(FakeClock(), lambda budgets: 0.9 if budgets[1] == 256 else 1.0, fixed=False)
+    found = run(pipeline, minutes=minutes, show_progress=True)
+    assert (found.texts, found.max_tokens) == (texts, (1024, 256))
+    assert 30 * minutes < pipeline.clock.now <= 60 * minutes
+    assert capsys.readouterr().err.count("tune: ") >= 1
+    many = FakePipeline(FakeClock(), fixed=False)
+    assert 40 < tune(many, ["a"] * 1000, clock=many.clock, minutes=60).texts < 70
+    assert 2400 < many.clock.now <= 3600
+
+
+def test_too_little_time_for_a_text() -> None:
+    with pytest.raises(OptionError, match=r"minutes must be at least 1 for 1 of these texts, got 0.5; give"):
+        run(FakePipeline(FakeClock(), fixed=False), minutes=0.5)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +194,8 @@ def test_router_with_the_measured_cost() -> None:
         ([], {}, InputError, "texts must be at least one"),
         (["a"], {"price": 1.0}, InputError, "two for a router, got 1"),
         (["a", "b"], {"price": -1.0}, OptionError, "price must be finite"),
+        (["a"], {"minutes": 0}, OptionError, "minutes must be above 0 and finite, got 0; 2 are usual"),
+        (["a"], {"minutes": float("nan")}, OptionError, "minutes must be above 0 and finite, got nan"),
         (["a"], {"repeats": 4}, OptionError, "repeats must be a whole number of at least 5"),
     ],
 )
@@ -190,10 +225,10 @@ def ticks() -> Callable[[], float]:
 
 def test_real_pipelines(clf: Classifier, tagger: Tagger) -> None:
     for pipeline, given in ((clf, TEXTS), (tagger, SENTENCES), (tagger, TEXTS)):
-        found = tune(pipeline, given, clock=ticks())
+        found = tune(pipeline, given, clock=ticks(), minutes=60)
         assert found == Tuned((1024, 1024))
-        assert "tier 2, 4096 tokens" in [one.name for one in found.budgets]
-    router = tune(clf, TEXTS, clock=ticks(), price=0.5).router
+        assert "1024, 4096" in [one.name for one in found.budgets]
+    router = tune(clf.with_router(Budget(0.25)), TEXTS, clock=ticks(), price=0.5, minutes=60).router
     assert router is not None
     assert [tokens for tokens, _ in router.costs] == [
         clf.predict(TEXTS[:size]).stats.tokens for size in (1, 2, 4, 8, 16)
