@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import tokenizers
 
 from cascade.core.rows import Encoded, IntArray, Rows, Units, offsets_of
-from cascade.exceptions import BundleError, BundleNotFoundError, OptionError
+from cascade.exceptions import BundleError, OptionError
 from cascade.text.texts import RowText, Text, is_ascii, read_texts, repair_row, repair_text
 from cascade.text.truncation import SpecialTokenLayout, fit_rows
 from cascade.text.wordpiece import AsciiWordPiece, ChunkTable, EncodedRows
@@ -44,10 +43,19 @@ class SpecialTokens:
 
 
 class Tokenizer:
-    """A `tokenizer.json`, for rows of at most `max_length` tokens, special ones included. Make one with `from_file`.
+    """A `tokenizer.json`, for rows of at most `max_length` tokens, special ones included. Make one with `from_bytes`.
 
     It holds no state that a call changes, but for tables of words seen before, which never change an answer; threads
     may share it.
+
+    Args:
+        inner: the tokenizer itself.
+        max_length: tokens of a row at most; an `OptionError` if no text has room.
+        overlap: tokens that two rows of one long text share; an eighth of a row's room if not given.
+        word_table: look up words of plain ASCII texts in a table where the tokenizer's kind allows it (BERT's
+            WordPiece); the same ids, several times faster.
+        pool: entered while the library's own threads, one per CPU, encode what the table cannot; `None`: they are left
+            alone, and texts are encoded one by one on the calling thread.
 
     Attributes:
         special: the special tokens of a row that holds one text; `room` is what they leave of a row.
@@ -91,45 +99,8 @@ class Tokenizer:
         return f"Tokenizer(max_length={self.max_length}, overlap={self.overlap}, word_table={self._fast is not None})"
 
     @classmethod
-    def from_file(
-        cls,
-        path: str | Path,
-        *,
-        max_length: int,
-        overlap: int | None = None,
-        word_table: bool = True,
-        pool: Pool | None = nullcontext,
-    ) -> Tokenizer:
-        """Read a `tokenizer.json`; a `BundleError` if it is none or not there, an `OptionError` if no text has room.
-
-        `overlap`: tokens that two rows of one long text share; an eighth of a row's room if not given. `word_table`:
-        look up words of plain ASCII texts in a table where the tokenizer's kind allows it (BERT's WordPiece); the same
-        ids, several times faster. `pool`: entered while the library's own threads, one per CPU, encode what the table
-        cannot; `None`: they are left alone, and texts are encoded one by one on the calling thread.
-        """
-        if not Path(path).is_file():
-            raise BundleNotFoundError(f"the tokenizer must be a tokenizer.json file, but there is none at: {path}")
-        return cls.from_bytes(
-            Path(path).read_bytes(),
-            name=str(path),
-            max_length=max_length,
-            overlap=overlap,
-            word_table=word_table,
-            pool=pool,
-        )
-
-    @classmethod
-    def from_bytes(
-        cls,
-        contents: bytes,
-        *,
-        name: str,
-        max_length: int,
-        overlap: int | None = None,
-        word_table: bool = True,
-        pool: Pool | None = nullcontext,
-    ) -> Tokenizer:
-        """The same from a file's contents. `name`: what errors call it."""
+    def from_bytes(cls, contents: bytes, *, name: str, max_length: int, pool: Pool | None = nullcontext) -> Tokenizer:
+        """Read the contents of a `tokenizer.json`; a `BundleError` if they are none. `name`: what errors call it."""
         try:
             inner = tokenizers.Tokenizer.from_str(contents.decode())
         except Exception as error:  # noqa: BLE001  # tokenizers raises bare Exception
@@ -137,7 +108,7 @@ class Tokenizer:
                 f"{name} must be a tokenizer.json that this release of tokenizers reads, but: {error}; "
                 "save the tokenizer again"
             ) from None
-        return cls(inner, max_length=max_length, overlap=overlap, word_table=word_table, pool=pool)
+        return cls(inner, max_length=max_length, pool=pool)
 
     def encode(self, texts: Iterable[Text]) -> Encoded:
         """Encode texts, pairs of two (tuple or list), or mappings with `text` and maybe `text_pair`.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,7 +91,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     model = BertForTokenClassification(config).eval()
     with torch.no_grad():
         model.classifier.weight *= 40
-    ours = Tokenizer.from_file(Path(folder) / "tokenizer.json", max_length=512)
+    contents = (folder / "tokenizer.json").read_bytes()
+    ours = Tokenizer.from_bytes(contents, name="tokenizer.json", max_length=512)
     return ours, model, pipeline("token-classification", model=model, tokenizer=fast, device="cpu")
 
 

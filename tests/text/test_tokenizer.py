@@ -6,7 +6,6 @@ import json
 from collections import UserDict
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from cascade.core.rows import Encoded
-from cascade.exceptions import BundleError, BundleNotFoundError, InputError, OptionError
+from cascade.exceptions import BundleError, InputError, OptionError
 from cascade.text import tokenizer as tokenizer_module
 from cascade.text.tokenizer import Tokenizer
 
@@ -209,18 +208,18 @@ def test_many_texts_are_encoded_in_portions(monkeypatch: pytest.MonkeyPatch) -> 
         (None, r"texts must be a list of texts, got NoneType"),
         (3, r"texts must be a list of texts, got int"),
         ({"text": "a"}, r"texts must be a list of texts, got dict"),
-        (["a", None], r"a text must be a string, text 1 is: NoneType; give a str, a pair"),
-        (["a", 3], r"a text must be a string, text 1 is: int"),
-        ([b"a"], r"a text must be a string, text 0 is: bytes"),
-        (["a", ("a",)], r"a pair must hold two texts, text 1 holds 1; give"),
-        ([["a", "b", "c"]], r"a pair must hold two texts, text 0 holds 3"),
-        ([()], r"a pair must hold two texts, text 0 holds 0"),
-        ([("a", None)], r"both texts of a pair must be strings, the second of text 0 is: NoneType; give"),
-        ([(1, "a")], r"both texts of a pair must be strings, the first of text 0 is: int"),
-        ([{"txt": "a"}], r"must have the key \"text\", text 0 has: 'txt'; give"),
-        ([{}], r"must have the key \"text\", text 0 has: none"),
-        ([{"text": None}], r"the first of text 0 is: NoneType"),
-        ([{"text": "a", "text_pair": 3}], r"the second of text 0 is: int"),
+        (["a", None], r"a text must be a string, got NoneType as text 1; give a str, a pair"),
+        (["a", 3], r"a text must be a string, got int as text 1"),
+        ([b"a"], r"a text must be a string, got bytes as text 0"),
+        (["a", ("a",)], r"a pair must hold two texts, got 1 in text 1; give"),
+        ([["a", "b", "c"]], r"a pair must hold two texts, got 3 in text 0"),
+        ([()], r"a pair must hold two texts, got 0 in text 0"),
+        ([("a", None)], r"both texts of a pair must be strings, got NoneType as the second of text 0; give"),
+        ([(1, "a")], r"both texts of a pair must be strings, got int as the first of text 0"),
+        ([{"txt": "a"}], r"must have the key \"text\", got 'txt' in text 0; give"),
+        ([{}], r"must have the key \"text\", got none in text 0"),
+        ([{"text": None}], r"got NoneType as the first of text 0"),
+        ([{"text": "a", "text_pair": 3}], r"got int as the second of text 0"),
     ],
 )
 def test_bad_texts(texts: Any, message: str) -> None:
@@ -242,19 +241,15 @@ def test_bad_options(options: dict[str, int], message: str) -> None:
         Tokenizer(bert(), **options)  # type: ignore[arg-type]  # `word_table` is not among them
 
 
-def test_from_file(tmp_path: Path) -> None:
-    file = tmp_path / "tokenizer.json"
-    bert().save(str(file))
-    ours = Tokenizer.from_file(file, max_length=34)
+def test_from_bytes() -> None:
+    text: str = bert().to_str()
+    ours = Tokenizer.from_bytes(text.encode(), name="tokenizer.json", max_length=34)
     assert repr(ours) == "Tokenizer(max_length=34, overlap=4, word_table=True)"
     assert rows_of(ours.encode(["the film is good and not at all dull"]))[0][:3] == [2, *map(ours_id, ("the", "film"))]
-    with pytest.raises(BundleNotFoundError, match=r"must be a tokenizer.json file, but there is none at: .*missing"):
-        Tokenizer.from_file(tmp_path / "missing", max_length=8)
-    raw = json.loads(file.read_text(encoding="utf-8"))
-    raw["model"] = {"type": "Nonsense"}
-    file.write_text(json.dumps(raw), encoding="utf-8")
-    with pytest.raises(BundleError, match=r"must be a tokenizer.json that this release of tokenizers reads, but: "):
-        Tokenizer.from_file(file, max_length=8)
+    wrong = json.dumps({**json.loads(text), "model": {"type": "Nonsense"}}).encode()
+    for contents in (wrong, b"{}", b"", b"\xff"):
+        with pytest.raises(BundleError, match=r"n.json must be a tokenizer.json that this release of tokenizers reads"):
+            Tokenizer.from_bytes(contents, name="n.json", max_length=8)
 
 
 def ours_id(word: str) -> int:
