@@ -149,7 +149,7 @@ def _check_destination(folder: Path, *, overwrite: bool) -> None:
             f"only a bundle can be overwritten, but {folder} holds no {MANIFEST_FILE}; choose another destination"
         )
     if folder.exists() and not overwrite:
-        raise OptionError(f"the destination must not be there yet, was: {folder}; choose another or set overwrite")
+        raise OptionError(f"the destination must not be there yet, got {folder}; choose another or set overwrite")
 
 
 @contextmanager

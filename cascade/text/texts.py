@@ -47,24 +47,24 @@ def _read_text(text: object, position: int) -> RowText:
         return text
     if isinstance(text, (tuple, list)):
         if len(text) != 2:
-            raise InputError(f"a pair must hold two texts, text {position} holds {len(text)}; {REMEDY}")
+            raise InputError(f"a pair must hold two texts, got {len(text)} in text {position}; {REMEDY}")
         first, second = text
     elif isinstance(text, Mapping):
         if "text" not in text:
             keys = ", ".join(map(repr, text)) or "none"
             raise InputError(
-                f'a text given as a mapping must have the key "text", text {position} has: {keys}; {REMEDY}'
+                f'a text given as a mapping must have the key "text", got {keys} in text {position}; {REMEDY}'
             )
         first, second = text["text"], text.get("text_pair")
         if second is None and isinstance(first, str):
             return first
     else:
-        raise InputError(f"a text must be a string, text {position} is: {type(text).__name__}; {REMEDY}")
+        raise InputError(f"a text must be a string, got {type(text).__name__} as text {position}; {REMEDY}")
     for side, value in (("first", first), ("second", second)):
         if not isinstance(value, str):
             raise InputError(
-                f"both texts of a pair must be strings, the {side} of text {position} is: "
-                f"{type(value).__name__}; {REMEDY}"
+                f"both texts of a pair must be strings, got {type(value).__name__} as the {side} of text {position}; "
+                f"{REMEDY}"
             )
     return first, second
 

@@ -85,7 +85,7 @@ def encode_texts(tokenizer: Tokenizer, texts: Iterable[str], *, per_piece: bool)
     for position, text in enumerate(every):
         if not isinstance(text, str):
             raise InputError(
-                f"a text must be a string, text {position} is: {type(text).__name__}; "
+                f"a text must be a string, got {type(text).__name__} as text {position}; "
                 "give words that are split already to predict"
             )
     parts = [_pieces(tokenizer, every[at : at + CHUNK], at) for at in range(0, len(every), CHUNK)]
@@ -127,7 +127,7 @@ def _check_words(rows: list[Sentence]) -> None:
     for position, row in enumerate(rows):
         if not isinstance(row, list | tuple):
             kind = type(row).__name__
-            raise InputError(f"a sentence must be a list of words, sentence {position} is: {kind}; {REMEDY}")
+            raise InputError(f"a sentence must be a list of words, got {kind} as sentence {position}; {REMEDY}")
     if not all(issubclass(kind, str) for kind in set(map(type, chain.from_iterable(rows)))):
         position, place, kind = next(
             (position, place, type(word).__name__)
@@ -135,7 +135,7 @@ def _check_words(rows: list[Sentence]) -> None:
             for place, word in enumerate(row)
             if not issubclass(type(word), str)
         )
-        raise InputError(f"a word must be a string, word {place} of sentence {position} is: {kind}; {REMEDY}")
+        raise InputError(f"a word must be a string, got {kind} as word {place} of sentence {position}; {REMEDY}")
 
 
 def _framed(ids: IntArray, sizes: IntArray, offsets: IntArray, special: SpecialTokens) -> Units:

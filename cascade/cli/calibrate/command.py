@@ -23,7 +23,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str | No
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*(us|µs|ms|s)\s*", value)
     if found is None:
         raise click.BadParameter(
-            f"a time must be a number with its unit (us, ms or s), was: {value!r}; write 5ms", context, parameter
+            f"a time must be a number with its unit (us, ms or s), got {value!r}; write 5ms", context, parameter
         )
     return float(found[1]) * UNITS[found[2]]
 

@@ -99,7 +99,7 @@ def _mentions(value: object, *, name: str, sha256: str, place: str = "figures") 
 def _all_or_none(file: Path, without: Sequence[int], total: int, rule: str, remedy: str) -> None:
     if without and len(without) < total:
         raise DataError(
-            f"{file}, line {without[0]}: {rule}, or none, was: {len(without)} of {total} without; {remedy}, or take "
+            f"{file}, line {without[0]}: {rule}, or none, got {len(without)} of {total} without; {remedy}, or take "
             "them out"
         )
 
@@ -109,12 +109,12 @@ def _check(file: Path, line: int, several: Sequence[str], numbers: Mapping[str, 
     if unknown:
         known = ", ".join(list(numbers)[:SHOWN]) + (", ..." if len(numbers) > SHOWN else "")
         raise DataError(
-            f"{file}, line {line}: labels must be the bundle's ({known}), was: {unknown[0]!r}; rename the file's "
+            f"{file}, line {line}: labels must be the bundle's ({known}), got {unknown[0]!r}; rename the file's "
             "labels, or give examples of what the bundle was made for"
         )
     if not multi_label and len(several) != 1:
         raise DataError(
-            f"{file}, line {line}: there must be exactly one label, were: {len(several)}; the bundle's labels exclude "
+            f"{file}, line {line}: there must be exactly one label, got {len(several)}; the bundle's labels exclude "
             "each other"
         )
 
