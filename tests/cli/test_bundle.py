@@ -32,8 +32,7 @@ def jsonl(texts: list[str]) -> str:
 
 
 def test_predict_says_what_the_classifier_says(run: Command, bundle: Path) -> None:
-    done = run("predict", str(bundle), "--format", "jsonl", "--routes", "--threads", "1", stdin=jsonl(TEXTS))
-    assert done.status == 0
+    done = run.well("predict", str(bundle), "--format", "jsonl", "--routes", "--threads", "1", stdin=jsonl(TEXTS))
     expected = Classifier.from_pretrained(bundle, threads=1).predict(TEXTS)
     lines = [json.loads(line) for line in done.out.splitlines()]
     assert [line["line"] for line in lines] == list(range(1, len(TEXTS) + 1))
@@ -100,8 +99,7 @@ def test_a_missing_stage(run: Command, tmp_path: Path) -> None:
 def test_the_demo(run: Command, tmp_path: Path) -> None:
     toy_bundle(tmp_path / "sentiment", labels=("negative", "positive"), max_length=64)
     toy_bundle(tmp_path / "intents", labels=sorted({query.label for query in sentences("intents")}), max_length=64)
-    done = run("demo", "--models", str(tmp_path), "--threads", "1")
-    assert done.status == 0, done.err
+    done = run.well("demo", "--models", str(tmp_path), "--threads", "1")
     assert "sentiment: 130 sentences, 2 labels" in done.out
     assert "tier 2, layer " in done.out
     assert "kind          sentences  answered by tier 1  cascade right  full tier 2 right" in done.out

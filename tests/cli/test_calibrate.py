@@ -91,8 +91,7 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 def test_a_certificate_is_written_and_holds(run: Command, model: Path, data: Path, tmp_path: Path) -> None:
     folder, report = tmp_path / "certified", tmp_path / "report.json"
-    done = run("calibrate", model, "--data", data, "--max-drop", "0.2", "--output", folder, "--json", report)
-    assert done.status == 0
+    done = run.well("calibrate", model, "--data", data, "--max-drop", "0.2", "--output", folder, "--json", report)
     assert done.out.startswith(f"{model}, 600 examples of data.jsonl: 120 chose the path, 480 tested it\n")
     assert "accuracy is at most 20 points below that of tier 2 at full depth, with a confidence of 95 %" in done.out
     assert done.out.endswith(f"Written to {folder}, with the certificate (see cascade inspect).\n")
@@ -125,8 +124,7 @@ def test_a_certificate_is_written_and_holds(run: Command, model: Path, data: Pat
 def test_write_replaces_the_bundle_itself(run: Command, data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     make(folder)
-    done = run("calibrate", folder, "--data", data, "--agreement", "0.2", "--write", "--no-progress")
-    assert done.status == 0
+    run.well("calibrate", folder, "--data", data, "--agreement", "0.2", "--write", "--no-progress")
     assert manifest(folder)["certificate"]["ask"] == {"ask": "Agreement", "bound": 0.2, "per_class": False}
     again = run("calibrate", folder, "--data", data, "--agreement", "0.3", "--progress")
     assert "Warning: these examples certified this bundle before" in again.out
@@ -156,8 +154,7 @@ def test_ways_of_asking(
     run: Command, model: Path, data: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     before, png = (model / MANIFEST_FILE).read_bytes(), tmp_path / "a.png"
-    done = run("calibrate", model, "--data", data, *arguments, "--png", png)
-    assert done.status == 0
+    done = run.well("calibrate", model, "--data", data, *arguments, "--png", png)
     assert said in done.out
     assert "certified" in done.out
     assert "predicted speed-up" in done.out
@@ -171,8 +168,7 @@ def test_deferral_without_a_guarantee(
     run: Command, model: Path, data: Path, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     folder = tmp_path / "out"
-    done = run("calibrate", model, "--data", data, *arguments, "--output", str(folder))
-    assert done.status == 0
+    done = run.well("calibrate", model, "--data", data, *arguments, "--output", str(folder))
     assert done.out.startswith(f"{model}, 600 examples of data.jsonl, no guarantee: all of them choose")
     assert f"Written to {folder}, without a certificate." in done.out
     written = Classifier.from_pretrained(folder, threads=1)
@@ -187,8 +183,7 @@ def test_thresholds_without_a_guarantee(run: Command, data: Path, tmp_path: Path
     folder, report = tmp_path / "mine", tmp_path / "report.json"
     make(folder)
     command = ("calibrate", folder, "--data", data, "--no-guarantee", "--max-drop", "0.03")
-    done = run(*command, "--per-exit", "--write", "--json", str(report))
-    assert done.status == 0
+    done = run.well(*command, "--per-exit", "--write", "--json", str(report))
     rows = [line for line in done.out.splitlines() if line.startswith("->")]
     assert [row.split()[1] for row in rows] == ["3.00"]
     assert "Full tier 2: " in done.out
@@ -218,7 +213,7 @@ def test_the_bundle_is_written_whatever_the_reports_stumble_over(
 
     monkeypatch.setattr("cascade.runtime.host.version", missing)
     command = ("calibrate", model, "--data", data, "--max-drop", "0.2", "--output", str(folder))
-    assert run(*command, "--json", str(report)).status == 0
+    run.well(*command, "--json", str(report))
     assert json.loads(report.read_text())["made"]["onnxruntime"] == "unknown"
 
     def broken(*_arguments: object, **_options: object) -> None:
@@ -235,8 +230,7 @@ def test_no_labels_are_needed_for_agreement(
 ) -> None:
     file = tmp_path / "texts.txt"
     file.write_text("".join(example["text"] + "\n" for example in examples))
-    done = run("calibrate", model, "--data", file, "--agreement", "0.3")
-    assert done.status == 0
+    done = run.well("calibrate", model, "--data", file, "--agreement", "0.3")
     assert "accuracy  " not in done.out
     assert run.refused("calibrate", model, "--data", file) == (
         f"Error: --max-drop needs labels, but {file} has none in the column 'label'; name another with --label-column, "
@@ -250,8 +244,7 @@ def test_doubtful_examples_stand_in_the_certificate(
     some = [example for example in examples if example["label"] != "neutral"]
     file = write(tmp_path / "some.jsonl", [*some, *some[:7]])
     folder = tmp_path / "certified"
-    done = run("calibrate", model, "--data", file, "--max-drop", "0.3", "--output", str(folder))
-    assert done.status == 0
+    done = run.well("calibrate", model, "--data", file, "--max-drop", "0.3", "--output", str(folder))
     assert done.out.startswith(f"{model}, {len(some)} examples of some.jsonl: ")
     copies = f"7 of {len(some) + 7} texts are copies of others and were left out"
     assert f"Warning: {copies}" in done.out
@@ -287,7 +280,7 @@ def test_a_bundle_that_knows_the_file(run: Command, data: Path, tmp_path: Path) 
 def test_columns(run: Command, model: Path, examples: list[dict[str, str]], tmp_path: Path) -> None:
     file = write(tmp_path / "d.jsonl", [{"said": one["text"], "meant": one["label"]} for one in examples])
     arguments = ("calibrate", model, "--data", file, "--max-drop", "0.3", "--text-column", "said")
-    assert run(*arguments, "--label-column", "meant").status == 0
+    run.well(*arguments, "--label-column", "meant")
     assert "has none in the column 'label'" in run(*arguments).err
 
 
@@ -297,17 +290,17 @@ def test_columns(run: Command, model: Path, examples: list[dict[str, str]], tmp_
         (("--max-drop", "0.1", "--budget", "0.2"), "--max-drop and --budget exclude each other; ask for one of them"),
         (
             ("--agreement", "0.1", "--two-sided"),
-            "--two-sided must be used with a bound on the drop, got --agreement; leave it out",
+            "--two-sided must be used with a bound on the drop, got --agreement; lea",
         ),
         (
             ("--latency", "5ms", "--per-class"),
-            "--per-class must be used with --max-drop or --agreement, got --latency without a guarantee; leave it out",
+            "with --max-drop or --agreement, got --latency without a guarantee; leave",
         ),
         (("--agreement", "0.1", "--no-guarantee"), "--no-guarantee must be used with --max-drop, got --agreement"),
         (("--per-exit",), "--per-exit must be used with --no-guarantee --max-drop, got --max-drop; leave it out"),
         (("--budget", "0.1", "--png", "x.png"), "--png must be used with a guarantee, got --budget"),
         (("--no-guarantee", "--f1"), "--f1 must be used with taggers, but"),
-        (("--latency", "5"), "a time must be a number with its unit (us, ms or s), was: '5'; write 5ms"),
+        (("--latency", "5"), "a time must be a number with its unit (us, ms or s), got '5'; write 5ms"),
         (("--max-drop", "1.5"), "--max-drop must be above 0 and below 1, got 1.5"),
         (("--confidence", "1"), "--confidence must be above 0 and below 1, got 1.0"),
         (("--tokens-column", "x"), "--tokens-column must be used with taggers, but"),
@@ -336,12 +329,9 @@ def test_bad_places(run: Command, model: Path, data: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ({"text": "good", "label": "great"}, "labels must be the bundle's (negative, neutral, positive), was: 'great'"),
-        (
-            {"text": "good"},
-            "every text must have a label, or none, was: 1 of 601 without; label them, or take them out",
-        ),
-        ({"text": "good", "label": ["negative", "neutral"]}, "there must be exactly one label, were: 2"),
+        ({"text": "good", "label": "great"}, "labels must be the bundle's (negative, neutral, positive), got 'great'"),
+        ({"text": "good"}, "every text must have a label, or none, got 1 of 601 without; label them, or take them out"),
+        ({"text": "good", "label": ["negative", "neutral"]}, "there must be exactly one label, got 2"),
         ({"label": "neutral"}, "there must be a column 'text'"),
     ],
 )
@@ -367,15 +357,14 @@ def test_a_tagger(run: Command, tmp_path: Path) -> None:
     assert done.status == 1
     assert "accuracy of sentences is at most 1 point below" in done.out
     assert "examples needed  about " in done.out
-    budget = run("calibrate", folder, "--data", file, "--budget", "0.2")
-    assert budget.status == 0
+    budget = run.well("calibrate", folder, "--data", file, "--budget", "0.2")
     assert "no guarantee" in budget.out
     bare = write(tmp_path / "bare.jsonl", [{"tokens": some} for some in words])
     said = run.refused("calibrate", folder, "--data", bare)
     assert f"--max-drop needs tags, but {bare} has none in the column 'tags'" in said
     mixed = write(tmp_path / "mixed.jsonl", [*lines, {"tokens": ["good"]}])
     said = run("calibrate", folder, "--data", mixed).err
-    assert "line 81: every sentence must have tags, or none, was: 1 of 81" in said
+    assert "line 81: every sentence must have tags, or none, got 1 of 81" in said
     assert "must be used with classifiers" in run("calibrate", folder, "--data", file, "--per-class").err
 
 
@@ -388,8 +377,7 @@ def test_thresholds_of_a_tagger_without_a_guarantee(
     file = labelled(tagger, tmp_path, "tagged.jsonl", count=60, seed=3)
     monkeypatch.setattr(calibrate_plain, "WordGrid", lambda **options: replace(GRID, **options))
     command = ("calibrate", folder, "--data", file, "--no-guarantee", "--max-drop", "0.1", "--f1", "--write")
-    done = run(*command, "--json", str(report))
-    assert done.status == 0
+    done = run.well(*command, "--json", str(report))
     assert "entity F1" in done.out
     assert [line.split()[1] for line in done.out.splitlines() if line.startswith("->")] == ["kept"]
     written = json.loads(report.read_text())

@@ -67,8 +67,7 @@ def test_the_sentences_are_many_hard_and_distinct() -> None:
 
 
 def test_shows_both_bundles(run: Command, models: Path) -> None:
-    done = run("demo", "--models", str(models))
-    assert done.status == 0
+    done = run.well("demo", "--models", str(models))
     assert "sentiment: 130 sentences, 2 labels" in done.out
     assert "intents: 60 sentences" in done.out
     assert re.search(r"tier 2, layer 2 of 3", done.out)

@@ -38,8 +38,7 @@ def labels(out: str) -> list[Any]:
 
 def test_lines_stay_the_same(run: Command, folder: str) -> None:
     plain = run("predict", folder, "--routes", "--threads", "1", stdin=TEXTS)
-    shadowed = run("predict", folder, "--routes", "--threads", "1", "--shadow", "1", stdin=TEXTS)
-    assert shadowed.status == 0
+    shadowed = run.well("predict", folder, "--routes", "--threads", "1", "--shadow", "1", stdin=TEXTS)
     assert shadowed.out == plain.out
     summary, found = shadowed.err.splitlines()
     assert summary.startswith("60 rows in ")
@@ -55,16 +54,14 @@ def test_lines_of_tags_stay_the_same(run: Command, tags: str, form: str) -> None
     lines = "".join(json.dumps({"tokens": text.split()}) + "\n" for text in TEXTS.splitlines())
     given = lines if form == "jsonl" else TEXTS
     plain = run("predict", tags, "--format", form, "--threads", "1", stdin=given)
-    shadowed = run("predict", tags, "--format", form, "--threads", "1", "--shadow", "0.5", stdin=given)
-    assert shadowed.status == 0
+    shadowed = run.well("predict", tags, "--format", form, "--threads", "1", "--shadow", "0.5", stdin=given)
     assert shadowed.out == plain.out
     assert re.search(r"\nshadowed [23]\d, \d+ differs? from tier 2", shadowed.err)
 
 
 def test_the_warning_comes_as_it_happens(run: Command, clf: Classifier, folder: str) -> None:
     texts = "\n".join(shifting(clf, 300, 100)) + "\n"
-    done = run("predict", folder, "--threads", "1", "--shadow", "1", "--max-disagreement", "0.05", stdin=texts)
-    assert done.status == 0
+    done = run.well("predict", folder, "--threads", "1", "--shadow", "1", "--max-disagreement", "0.05", stdin=texts)
     warning, summary, found = done.err.splitlines()
     told = re.fullmatch(
         r"Warning: alarm at answer (\d+): more than 5\.00% of all answers differ from tier 2 at full depth "
@@ -125,7 +122,7 @@ WATCHED = MonitorState(detector=EDetector(bound=0.02), seen=900, shadowed=9, dis
         ({"alarm_at": 812}, f"{SOME}; alarm at answer 812 (bound 2.00%)"),
         ({"disagreements": 0, "shadowed": 0, "detector": None}, "shadowed nothing; there is no bound to watch"),
         (
-            {"disagreements": 0, "shadowed": 0, "raised": 2},
+            {"shadowed": 0, "raised": 2},
             "shadowed nothing, since the setting was made safer 2 times; no alarm (bound 2.00%)",
         ),
     ],

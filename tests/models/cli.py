@@ -46,6 +46,12 @@ class Command:
         assert isinstance(status, int)
         return Done(status, seen.out, seen.err)
 
+    def well(self, *arguments: str | Path, stdin: str | bytes = "") -> Done:
+        """A command that ends with status 0."""
+        done = self(*arguments, stdin=stdin)
+        assert done.status == 0, done.err
+        return done
+
     def refused(self, *arguments: str | Path, stdin: str | bytes = "good\n") -> str:
         """What is said, in one line, by a command that ends with an error."""
         done = self(*arguments, stdin=stdin)

@@ -5,22 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pytest
 
 import cascade
-from cascade import Classifier, Tagger
+from cascade import Classifier, StreamOptions, Tagger
 from cascade.bundle import hub
 from cascade.bundle.manifest import MANIFEST_FILE
-from cascade.exceptions import (
-    BundleError,
-    BundleNotFoundError,
-    CertificateWarning,
-    OptionError,
-    TaskError,
-)
+from cascade.exceptions import BundleError, BundleNotFoundError, CertificateWarning, OptionError, TaskError
 from cascade.policies import (
     Budget,
     MaxProbability,
@@ -34,28 +28,13 @@ from cascade.policies import (
     never,
     whole_sentences,
 )
-from cascade.policies.batching import POOL_FROM, FixedSize, TokenBudget, for_tier2
+from cascade.policies.batching import POOL_FROM, FixedSize, SortedByLength, TokenBudget, for_tier2
 from tests.models.certificates import certificate_of
-from tests.models.toy import toy_bundle
-from tests.models.toy_tags import TAGS, tag_bundle
+from tests.models.toy_tags import TAGS
+from tests.pipelines.conftest import Pipeline, items
 
-Pipeline: TypeAlias = Classifier | Tagger
 TEXTS = ["good film", "bad", "", "a very dull plot it was", "we laugh", "not good not bad"]
-
-
-@pytest.fixture(scope="module", params=["classifier", "tagger"])
-def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    folder = tmp_path_factory.mktemp("bundles") / "toy"
-    made = toy_bundle(folder) if request.param == "classifier" else tag_bundle(folder)
-    return cascade.load(made.folder, threads=1)
-
-
-@pytest.fixture
-def other(loaded: Pipeline) -> Pipeline:
-    """With nothing as the bundle has it."""
-    made = loaded.with_router(Threshold(0.7)).with_exit_policy(Patience(1)).with_blend(0.25)
-    made = made.with_temperatures(0.5, (1, 2, 3))
-    return made.with_windows(Windows(margin=1)).with_decoding(Viterbi(TAGS)) if isinstance(made, Tagger) else made
+LONG = "the film was not very good " * 12
 
 
 @pytest.fixture
@@ -67,15 +46,24 @@ def certified(loaded: Pipeline, tmp_path: Path) -> Pipeline:
 
 
 def answers(pipeline: Pipeline) -> Any:
-    found: Any = pipeline.predict([text.split() for text in TEXTS] if isinstance(pipeline, Tagger) else TEXTS)
-    return found.probabilities
+    return pipeline.predict(items(pipeline, TEXTS)).probabilities
 
 
-def rewrite(folder: Path, **policies: object) -> None:
-    """Change policies in the manifest of a bundle in place."""
+def names(found: Any) -> list[Any]:
+    return [answer.tags if hasattr(answer, "tags") else answer.label for answer in found]
+
+
+def routes(answer: Any) -> Any:
+    return answer.routes if hasattr(answer, "routes") else [answer.route]
+
+
+def rewrite(folder: Path, *place: Any, **changes: object) -> None:
+    """Change what stands at this place of the manifest of a bundle."""
     file = folder / MANIFEST_FILE
-    raw = json.loads(file.read_text(encoding="utf-8"))
-    raw["policies"].update(policies)
+    raw = inner = json.loads(file.read_text(encoding="utf-8"))
+    for step in place:
+        inner = inner[step]
+    inner.update(changes)
     file.write_text(json.dumps(raw), encoding="utf-8")
 
 
@@ -100,11 +88,8 @@ def test_load_reads_each_file_once(loaded: Pipeline, monkeypatch: pytest.MonkeyP
 
 def test_options_of_load(loaded: Pipeline, other: Pipeline) -> None:
     chosen = cascade.load(str(loaded.bundle.folder), threads=1, policies=other.policies, batching=FixedSize(4))
-    assert (chosen.policies, chosen.tier1.batching, chosen.tier2.batching) == (
-        other.policies,
-        FixedSize(4),
-        FixedSize(4),
-    )
+    assert chosen.policies == other.policies
+    assert chosen.tier1.batching == chosen.tier2.batching == FixedSize(4)
     with pytest.raises(OptionError, match="temperatures must be one per exit, got 1 for 3 of tier 2"):
         cascade.load(loaded.bundle.folder, policies=other.policies.with_(temperatures=[[1], [1]]))
 
@@ -130,7 +115,7 @@ def test_loading_faults(loaded: Pipeline, tmp_path: Path) -> None:
         with pytest.raises(OptionError, match="threads must be a whole number of at least 1"):
             load(loaded.bundle.folder, threads=0)
     shutil.copytree(loaded.bundle.folder, tmp_path / "odd")
-    rewrite(tmp_path / "odd", routers=[{"policy": "Oracle"}])
+    rewrite(tmp_path / "odd", "policies", routers=[{"policy": "Oracle"}])
     with pytest.raises(BundleError, match=r"the router must be one of .*, got 'Oracle'"):
         cascade.load(tmp_path / "odd")
 
@@ -142,6 +127,21 @@ def test_altered_files_are_all_named(loaded: Pipeline, tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(BundleError, match=r"tier2/stage_01.onnx was altered .*tokenizer.json was altered|tokenizer"):
         cascade.load(tmp_path / "odd")
+
+
+@pytest.mark.parametrize("change", [{"heads": 1}, {"heads": 3}, {"position_offset": 1}, {"max_length": 99}])
+def test_a_manifest_that_contradicts_its_graphs(
+    loaded: Pipeline, tmp_path: Path, change: dict[str, int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(loaded.bundle.folder, tmp_path / "odd")
+    rewrite(tmp_path / "odd", "tiers", 1, **change)
+    message = (
+        r"^heads, width, position_offset and max_length of tiers\[1\] of .*odd/cascade.json must be those of its"
+    )
+    with pytest.raises(BundleError, match=message) as caught:
+        cascade.load(tmp_path / "odd", threads=1)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
 
 
 def test_the_wrong_class(loaded: Pipeline) -> None:
@@ -198,13 +198,58 @@ def test_policies_are_checked(loaded: Pipeline) -> None:
         with pytest.raises(OptionError, match="temperatures must be"):
             loaded.with_temperatures(*temperatures)
 
-
-def test_policies_of_taggers_are_refused_by_a_classifier_when_they_are_set(loaded: Pipeline) -> None:
     if isinstance(loaded, Classifier):
         with pytest.raises(OptionError, match="TokenExit must be asked about words, got whole texts; use it in a Tagg"):
             loaded.with_exit_policy(TokenExit(0.05))
-    else:
-        assert loaded.with_exit_policy(TokenExit(0.05)).exit_policy == TokenExit(0.05)
+        return
+    assert loaded.with_exit_policy(TokenExit(0.05)).exit_policy == TokenExit(0.05)
+    with pytest.raises(OptionError, match=r"the windows policy must be callable, got 0.9; use one of cascade.policies"):
+        loaded.with_windows(wrong)
+    with pytest.raises(OptionError, match=r"context_layers must be a layer with an exit, got 7; choose from 1, 2, 3"):
+        loaded.with_windows(Windows(context_layers=7))
+    with pytest.raises(OptionError, match=r"the decoder must be callable, got 0.9; use one of cascade.policies"):
+        loaded.with_decoding(wrong)
+    with pytest.raises(OptionError, match=r"Viterbi must have the model's 5 labels"):
+        loaded.with_decoding(Viterbi(("O", "B-X", "I-X")))
+
+
+def test_progress(loaded: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    for shown in (True, False):
+        loaded.predict(items(loaded, TEXTS), show_progress=shown)
+        assert ("tier 1: 100%" in capsys.readouterr().err) is shown
+
+
+@pytest.mark.parametrize(
+    "batching", [FixedSize(1), FixedSize(3), SortedByLength(4), TokenBudget(20), TokenBudget(9999)]
+)
+def test_alone_or_together_in_any_batches(loaded: Pipeline, batching: Any) -> None:
+    given: list[Any] = [*items(loaded, [*TEXTS, LONG]), *([("good film", "bad plot")] * isinstance(loaded, Classifier))]
+    expected: Any = loaded.predict(given)
+    found = loaded.with_batching(batching).predict(given)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+    assert names(found) == names(expected)
+    for item, answer in zip(given, expected, strict=True):
+        np.testing.assert_allclose(loaded.predict([item])[0].probabilities, answer.probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize("router", [Threshold(0.9), defer_all, defer_none])
+def test_stream_equals_predict(loaded: Pipeline, router: Any) -> None:
+    given = items(loaded, [*TEXTS, LONG, *TEXTS])
+    chosen = loaded.with_router(router)
+    expected: Any = chosen.predict(given)
+    for options in (
+        None,
+        StreamOptions(buffer_size=3, look_ahead=5, pool_tokens=10),
+        StreamOptions(buffer_size=2),
+        StreamOptions(max_age=0),
+        StreamOptions(max_age=None),
+    ):
+        found: list[Any] = list(chosen.stream(iter(given), options=options))
+        assert names(found) == names(expected)
+        for one, its in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one.probabilities, its.probabilities, atol=1e-5)
+            for mine, theirs in zip(*(routes(each) for each in (one, its)), strict=True):
+                assert (mine.tier, mine.exit_layer) == (theirs.tier, theirs.exit_layer)
 
 
 def test_a_budget_that_can_defer_nothing_warns(loaded: Pipeline) -> None:
@@ -270,7 +315,7 @@ def test_a_certificate_is_saved_as_long_as_it_is_about_the_copy(certified: Pipel
 def test_a_certificate_of_something_else_warns_and_is_dropped(certified: Pipeline, tmp_path: Path) -> None:
     folder = tmp_path / "altered"
     shutil.copytree(certified.bundle.folder, folder)
-    rewrite(folder, temperatures=[[2.0], [1, 1, 1]])
+    rewrite(folder, "policies", temperatures=[[2.0], [1, 1, 1]])
     file = folder / MANIFEST_FILE
     embed = certified.bundle.manifest.certificate.models["tier2/embed.onnx"]  # type: ignore[union-attr]  # it is there
     text = file.read_text(encoding="utf-8")

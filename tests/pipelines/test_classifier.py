@@ -2,16 +2,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from cascade.engine.streaming import StreamOptions
 from cascade.pipelines.classifier import Classifier
-from cascade.policies.batching import FixedSize, SortedByLength, TokenBudget
 from cascade.policies.exits import AtExit, never
-from cascade.policies.routing import Threshold, defer_all, defer_none
+from cascade.policies.routing import defer_all
 from cascade.text.texts import Text
 from tests.models.toy import toy_bundle
 
@@ -52,17 +49,6 @@ def test_predict(clf: Classifier) -> None:
     assert {route.tier for route in answers.routes} == {1, 2}
     assert list(answers.stats.seconds) == ["tokenize", "tier1", "route", "tier2", "merge"]
     assert (answers.stats.texts, answers.stats.units) == (8, 8)
-
-
-def test_alone_or_together_in_any_batches(clf: Classifier) -> None:
-    texts: list[Text] = [*TEXTS, LONG, ("good film", "bad plot")]
-    expected = clf.predict(texts)
-    for batching in (FixedSize(1), FixedSize(3), SortedByLength(4), TokenBudget(20), TokenBudget(9999)):
-        answers = clf.with_batching(batching).predict(texts)
-        np.testing.assert_allclose(answers.probabilities, expected.probabilities, atol=1e-5)
-        assert answers.labels == expected.labels
-    for row, text in enumerate(texts):
-        np.testing.assert_allclose(clf.predict([text]).probabilities[0], expected.probabilities[row], atol=1e-5)
 
 
 def test_the_forms_of_transformers(clf: Classifier) -> None:
@@ -109,19 +95,6 @@ def test_long_documents_are_averaged_over_windows(clf: Classifier) -> None:
     assert answers.routes[1].confidence == pytest.approx(answers.probabilities[1].max())
 
 
-@pytest.mark.parametrize("router", [Threshold(0.9), defer_all, defer_none])
-def test_stream_equals_predict(clf: Classifier, router: Any) -> None:
-    texts = [*TEXTS, LONG, *TEXTS]
-    chosen = clf.with_router(router)
-    expected = list(chosen.predict(texts))
-    options = StreamOptions(buffer_size=3, look_ahead=5, pool_tokens=10)
-    for answers in (list(chosen.stream(iter(texts))), list(chosen.stream(iter(texts), options=options))):
-        assert [answer.label for answer in answers] == [answer.label for answer in expected]
-        for answer, other in zip(answers, expected, strict=True):
-            np.testing.assert_allclose(answer.probabilities, other.probabilities, atol=1e-5)
-            assert (answer.route.tier, answer.route.exit_layer) == (other.route.tier, other.route.exit_layer)
-
-
 def test_multi_label(multi: Classifier) -> None:
     answers = multi.predict(TEXTS)
     assert answers.labels == [
@@ -137,10 +110,3 @@ def test_multi_label(multi: Classifier) -> None:
 def test_truncation(clf: Classifier) -> None:
     answers = clf.with_router(defer_all).with_exit_policy(AtExit(2)).predict(TEXTS)
     assert answers.stats.exits == {2: 8}
-
-
-def test_progress(clf: Classifier, capsys: pytest.CaptureFixture[str]) -> None:
-    clf.predict(TEXTS, show_progress=True)
-    assert "tier 1: 100%" in capsys.readouterr().err
-    clf.predict(TEXTS)
-    assert capsys.readouterr().err == ""

@@ -6,14 +6,14 @@ import copy
 import pickle
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pytest
 import tokenizers
 
 import cascade
-from cascade import Classifier, StreamOptions, Tagger
+from cascade import StreamOptions, Tagger
 from cascade.bundle.manifest import Manifest
 from cascade.bundle.opening import Bundle, open_bundle
 from cascade.bundle.writing import write_bundle
@@ -30,17 +30,15 @@ from cascade.policies import (
     never,
     whole_sentences,
 )
-from tests.models.toy import toy_bundle
-from tests.models.toy_tags import tag_bundle
+from tests.pipelines.conftest import Pipeline, items
 
-Pipeline: TypeAlias = Classifier | Tagger
 LONG = "the film was not very good " * 12
 TEXTS = ["good film", "bad", "", "a very dull plot it was", "we laugh", "not good not bad", LONG, "bright"]
 THRESHOLDS = (0.8, 0.9)
 
 
 def given(pipeline: Pipeline) -> Any:
-    return [text.split() for text in TEXTS] if isinstance(pipeline, Tagger) else TEXTS
+    return items(pipeline, TEXTS)
 
 
 def columns(answers: Any) -> list[Any]:
@@ -53,12 +51,6 @@ def assert_same(one: Any, other: Any) -> None:
         np.testing.assert_allclose(mine, its, atol=1e-5)
 
 
-@pytest.fixture(scope="module", params=["classifier", "tagger"])
-def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("bundles") / "two"
-    return toy_bundle(folder) if request.param == "classifier" else tag_bundle(folder)
-
-
 def rebuilt(bundle: Bundle, folder: Path, manifest: Manifest, **files: bytes) -> Pipeline:
     """The same files, and these, as another bundle."""
     own: dict[str, bytes | Path] = {path: bundle.path(path) for path in bundle.manifest.files}
@@ -67,10 +59,10 @@ def rebuilt(bundle: Bundle, folder: Path, manifest: Manifest, **files: bytes) ->
 
 
 @pytest.fixture
-def three(two: Bundle, tmp_path: Path) -> Pipeline:
+def three(bundle: Bundle, tmp_path: Path) -> Pipeline:
     """Tier 2 again as tier 3, a little flatter."""
-    one, second = two.manifest.tiers
-    own = two.manifest.policies
+    one, second = bundle.manifest.tiers
+    own = bundle.manifest.policies
     policies = Policies(
         routers=tuple(map(Threshold, THRESHOLDS)),
         exits=(never, MaxProbability(0.7), never),
@@ -78,7 +70,7 @@ def three(two: Bundle, tmp_path: Path) -> Pipeline:
         windows=own.windows,
         decoding=own.decoding,
     )
-    return rebuilt(two, tmp_path / "three", replace(two.manifest, tiers=(one, second, second), policies=policies))
+    return rebuilt(bundle, tmp_path / "three", replace(bundle.manifest, tiers=(one, second, second), policies=policies))
 
 
 def test_each_unit_is_answered_where_it_stops(three: Pipeline) -> None:
@@ -129,15 +121,15 @@ def test_saved_loaded_pickled_copied(three: Pipeline, tmp_path: Path) -> None:
     assert len(open_bundle(tmp_path / "again").manifest.tiers) == 3
 
 
-def test_one_tier(two: Bundle, tmp_path: Path) -> None:
-    expected = cascade.load(two.folder, threads=1)
+def test_one_tier(bundle: Bundle, tmp_path: Path) -> None:
+    expected = cascade.load(bundle.folder, threads=1)
     for number, alone in enumerate((expected.with_router(defer_none), expected.with_router(defer_all))):
-        own = two.manifest.policies
+        own = bundle.manifest.policies
         policies = replace(
             own, routers=(), blend=(), exits=own.exits[number:][:1], temperatures=own.temperatures[number:][:1]
         )
-        manifest = replace(two.manifest, tiers=two.manifest.tiers[number:][:1], policies=policies)
-        pipeline = rebuilt(two, tmp_path / f"one{number}", manifest)
+        manifest = replace(bundle.manifest, tiers=bundle.manifest.tiers[number:][:1], policies=policies)
+        pipeline = rebuilt(bundle, tmp_path / f"one{number}", manifest)
         answers = pipeline.predict(given(pipeline))
         np.testing.assert_allclose(answers.probabilities, alone.predict(given(alone)).probabilities, atol=1e-5)
         assert answers.stats.deferred == 0
@@ -155,11 +147,11 @@ def shuffled(bundle: Bundle) -> bytes:
     return text.encode()
 
 
-def test_a_tier_has_its_own_tokenizer(two: Bundle, tmp_path: Path) -> None:
-    first, second = two.manifest.tiers
-    manifest = replace(two.manifest, tiers=(replace(first, tokenizer="own/tokenizer.json"), second))
-    pipeline = rebuilt(two, tmp_path / "own", manifest, **{"own_tokenizer.json": shuffled(two)})
-    plain = cascade.load(two.folder, threads=1)
+def test_a_tier_has_its_own_tokenizer(bundle: Bundle, tmp_path: Path) -> None:
+    first, second = bundle.manifest.tiers
+    manifest = replace(bundle.manifest, tiers=(replace(first, tokenizer="own/tokenizer.json"), second))
+    pipeline = rebuilt(bundle, tmp_path / "own", manifest, **{"own_tokenizer.json": shuffled(bundle)})
+    plain = cascade.load(bundle.folder, threads=1)
     swap = {"good": "bad", "bad": "good", "film": "plot", "plot": "film"}
     texts = ["good film", "bad plot it was", "we laugh"]
     for router in (defer_none, defer_all):
@@ -179,7 +171,7 @@ def test_a_tier_has_its_own_tokenizer(two: Bundle, tmp_path: Path) -> None:
             np.testing.assert_allclose(own.predict(texts).probabilities, other.predict(words).probabilities, atol=1e-5)
     assert len(pipeline.predict(given(pipeline))) == len(TEXTS)
     with pytest.raises(BundleError, match=r"own/tokenizer.json must be a tokenizer.json"):
-        rebuilt(two, tmp_path / "odd", manifest, **{"own_tokenizer.json": b"{}"})
+        rebuilt(bundle, tmp_path / "odd", manifest, **{"own_tokenizer.json": b"{}"})
 
 
 def test_a_function_is_a_tier(three: Pipeline, tmp_path: Path) -> None:

@@ -113,10 +113,10 @@ def test_a_word_longer_than_a_row_is_cut_and_a_sentence_is_not() -> None:
     [
         ("the film", r"sentences must be a list of lists of words, got str; give lists of words"),
         (3, r"sentences must be a list of lists of words, got int"),
-        ([["the"], "film"], r"a sentence must be a list of words, sentence 1 is: str; give lists of words"),
-        ([3.5], r"a sentence must be a list of words, sentence 0 is: float"),
-        ([["a"], ["the", 3]], r"a word must be a string, word 1 of sentence 1 is: int; give lists of words"),
-        ([[None]], r"a word must be a string, word 0 of sentence 0 is: NoneType"),
+        ([["the"], "film"], r"a sentence must be a list of words, got str as sentence 1; give lists of words"),
+        ([3.5], r"a sentence must be a list of words, got float as sentence 0"),
+        ([["a"], ["the", 3]], r"a word must be a string, got int as word 1 of sentence 1; give lists of words"),
+        ([[None]], r"a word must be a string, got NoneType as word 0 of sentence 0"),
     ],
 )
 def test_what_is_no_sentence(sentences: Any, message: str) -> None:
@@ -191,5 +191,5 @@ def test_words_of_a_text_keep_their_whole_offsets_when_pieces_are_cut() -> None:
 
 
 def test_a_text_must_be_a_string() -> None:
-    with pytest.raises(InputError, match=r"a text must be a string, text 1 is: list; give words that are split"):
+    with pytest.raises(InputError, match=r"a text must be a string, got list as text 1; give words that are split"):
         encode_texts(TOKENIZER, ["a", ["b"]], per_piece=True)  # type: ignore[list-item]
