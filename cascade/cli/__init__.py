@@ -4,7 +4,7 @@ main       the group
 predict/   a file or standard input to lines of JSON
 demo/      the project's own sentences through the bundles that come with it
 inspect    what a bundle says about itself
-calibrate  settings with a guarantee (`calibrate_*`: its parts; needs the extra)
+calibrate/ settings with a guarantee (needs the extra)
 tune       times batches, tiers and exits on the user's texts and this host
 show       numbers, sizes, times and routes in words
 doors      `cascade-train`, `cascade-export` and `cascade-bench`, which need packages that this command must not load

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+import time
 import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -13,8 +16,11 @@ from cascade.bundle.certificate import Certificate
 from cascade.bundle.manifest import MANIFEST_FILE, TAGGING
 from cascade.bundle.opening import Bundle, open_bundle
 from cascade.bundle.writing import copy_bundle
+from cascade.engine.cascade import Outcome
+from cascade.engine.inputs import Inputs
 from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
+from cascade.engine.streaming import StreamOptions, stream
 from cascade.exceptions import BundleError, TaskError
 from cascade.pipelines.copies import Copies, changed, with_options
 from cascade.pipelines.parts import Parts, certified, graphs_of, set_policies
@@ -222,6 +228,28 @@ class Pipeline(Copies):
         folder, manifest = self.bundle.folder.resolve(), self.bundle.manifest
         return _load_again, (type(self), folder, manifest.to_json(), self.threads, self.policies, options)
 
+    def _answered(self, inputs: Inputs, begin: float, *, show_progress: bool) -> Any:
+        """The answers for inputs that are being made since `begin`."""
+        inputs.encode()
+        seconds = {"tokenize": time.perf_counter() - begin}
+        outcome = self.cascade.run(inputs, show_progress=show_progress, seconds=seconds)
+        self._warn_of_budget(outcome.stats.units)
+        return self._named(outcome)
+
+    def _streamed(
+        self,
+        encode: Callable[[Any], Inputs],
+        items: Iterable[Any],
+        options: StreamOptions | None,
+        what: str = "text",
+    ) -> Iterator[Any]:
+        for outcome in stream(self.cascade, encode, items, options=options, what=what):
+            yield from self._named(outcome)
+
+    @abstractmethod
+    def _named(self, outcome: Outcome) -> Any:
+        """What the engine found, with the names of the labels."""
+
     def _warn_of_budget(self, units: int) -> None:
         """Say that a `Budget` cannot defer its share of so few units."""
         router = self.policies.routers[0] if self.policies.routers else None
@@ -229,7 +257,7 @@ class Pipeline(Copies):
             warnings.warn(
                 f"{router!r} must see {-(-1 // router.max_deferred):.0f} units together to defer one, got {units}; "
                 "give it a reference, or use Threshold",
-                stacklevel=3,
+                stacklevel=4,  # where predict was called
             )
 
 

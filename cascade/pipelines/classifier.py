@@ -15,7 +15,7 @@ from cascade.core.results import Label, Prediction, Predictions
 from cascade.core.rows import FloatArray
 from cascade.engine.cascade import Outcome
 from cascade.engine.inputs import Inputs
-from cascade.engine.streaming import StreamOptions, stream
+from cascade.engine.streaming import StreamOptions
 from cascade.pipelines.base import Pipeline
 from cascade.text.texts import Text, check_texts
 
@@ -87,11 +87,8 @@ class Classifier(Pipeline):
         begin = time.perf_counter()
         check_texts(texts, pairs=True)
         inputs = self._inputs(texts if isinstance(texts, list) else list(texts))
-        inputs.encode()
-        seconds = {"tokenize": time.perf_counter() - begin}
-        outcome = self.cascade.run(inputs, show_progress=show_progress, seconds=seconds)
-        self._warn_of_budget(outcome.stats.units)
-        return self._named(outcome)
+        answers: Predictions = self._answered(inputs, begin, show_progress=show_progress)
+        return answers
 
     def stream(self, texts: Iterable[Text], *, options: StreamOptions | None = None) -> Iterator[Prediction]:
         """Classify any number of texts in constant memory.
@@ -110,11 +107,7 @@ class Classifier(Pipeline):
             InputError: a text that cannot be read, named by its number in the stream.
         """
         check_texts(texts, pairs=True)
-        return self._stream(texts, options)
-
-    def _stream(self, texts: Iterable[Text], options: StreamOptions | None) -> Iterator[Prediction]:
-        for outcome in stream(self.cascade, self._inputs, texts, options=options):
-            yield from self._named(outcome)
+        return self._streamed(self._inputs, texts, options)
 
     def _inputs(self, texts: list[Text]) -> Inputs:
         return Inputs.of(texts, self.tokenizer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Final
@@ -17,7 +17,7 @@ from cascade.engine.cascade import Outcome
 from cascade.engine.inputs import Encoder, Inputs
 from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
-from cascade.engine.streaming import StreamOptions, stream
+from cascade.engine.streaming import StreamOptions
 from cascade.engine.tier import Tier
 from cascade.exceptions import OptionError
 from cascade.pipelines.base import Pipeline
@@ -25,14 +25,7 @@ from cascade.policies.decoding import Decoder, argmax
 from cascade.policies.windows import WindowPolicy, Windows
 from cascade.text.entities import AggregationStrategy, PieceText, aggregate, chosen, strategy_of
 from cascade.text.texts import check_texts
-from cascade.text.word_encoding import (
-    Sentence,
-    TextWords,
-    WordEncoder,
-    check_sentences,
-    encode_texts,
-    grouped,
-)
+from cascade.text.word_encoding import Sentence, TextWords, WordEncoder, check_sentences, encode_texts, grouped
 
 STREAM: Final = StreamOptions(buffer_size=1024)
 
@@ -115,9 +108,8 @@ class Tagger(Pipeline):
         """
         begin = time.perf_counter()
         check_sentences(sentences)
-        inputs = self._words(list(sentences))
-        inputs.encode()
-        return self._tagged(inputs, time.perf_counter() - begin, show_progress=show_progress)
+        answers: TagPredictions = self._answered(self._words(list(sentences)), begin, show_progress=show_progress)
+        return answers
 
     def predict_texts(self, texts: Iterable[str], *, show_progress: bool = False) -> TagPredictions:
         """Tag texts, in which the tokenizer finds the words; `spans` of the results say which characters those are.
@@ -130,8 +122,8 @@ class Tagger(Pipeline):
             InputError: something else than a list of texts, or a text that is no string, with its position.
         """
         begin = time.perf_counter()
-        inputs = self._texts(texts)
-        return self._tagged(inputs, time.perf_counter() - begin, show_progress=show_progress)
+        answers: TagPredictions = self._answered(self._texts(texts), begin, show_progress=show_progress)
+        return answers
 
     def stream(self, sentences: Iterable[Sentence], *, options: StreamOptions | None = None) -> Iterator[TagPrediction]:
         """Tag any number of sentences in constant memory.
@@ -149,7 +141,7 @@ class Tagger(Pipeline):
             InputError: a sentence that cannot be read, named by its number in the stream.
         """
         check_sentences(sentences)
-        return self._stream(self._words, sentences, options, "sentence")
+        return self._streamed(self._words, sentences, options or STREAM, "sentence")
 
     def stream_texts(self, texts: Iterable[str], *, options: StreamOptions | None = None) -> Iterator[TagPrediction]:
         """Tag any number of texts in constant memory: to `predict_texts` what `stream` is to `predict`.
@@ -162,7 +154,7 @@ class Tagger(Pipeline):
             InputError: a text that is no string, named by its number in the stream.
         """
         check_texts(texts)
-        return self._stream(self._texts, texts, options, "text")
+        return self._streamed(self._texts, texts, options or STREAM)
 
     def with_windows(self, windows: WindowPolicy) -> Tagger:
         """A copy whose later tiers read these windows: `cascade.policies.Windows`, or a function of a `WindowState`.
@@ -187,17 +179,6 @@ class Tagger(Pipeline):
         check_texts(texts)
         given = list(texts)
         return _read(given, encode_texts(self.tokenizer, given, per_piece=False))
-
-    def _stream(
-        self, encode: Callable[[Any], Inputs], items: Iterable[Any], options: StreamOptions | None, what: str
-    ) -> Iterator[TagPrediction]:
-        for outcome in stream(self.cascade, encode, items, options=options or STREAM, what=what):
-            yield from self._named(outcome)
-
-    def _tagged(self, inputs: Inputs, tokenize: float, *, show_progress: bool) -> TagPredictions:
-        outcome = self.cascade.run(inputs, show_progress=show_progress, seconds={"tokenize": tokenize})
-        self._warn_of_budget(outcome.stats.units)
-        return self._named(outcome)
 
     def _named(self, outcome: Outcome) -> TagPredictions:
         begin = time.perf_counter()

@@ -32,13 +32,11 @@ class TextWords:
     Attributes:
         words: a row per text.
         begins, ends: characters `begins[w]:ends[w]` of the caller's own text. Shape `(words,)`.
-        word_ids: number of the tokenizer's word, within its text, that each unit is (or is in). Shape `(words,)`.
     """
 
     words: Units
     begins: IntArray
     ends: IntArray
-    word_ids: IntArray
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def encode_texts(tokenizer: Tokenizer, texts: Iterable[str], *, per_piece: bool)
     ids, begins, ends, word_ids, rows = np.concatenate([np.zeros((5, 0), dtype=np.int64), *parts], axis=1)
     offsets = offsets_of(np.bincount(rows, minlength=len(every)))
     words = _framed(ids, np.ones(len(ids), dtype=np.int64), offsets, tokenizer.special)
-    single = TextWords(words, begins, ends, word_ids)
+    single = TextWords(words, begins, ends)
     if per_piece:
         return single
     new = np.ones(len(ids), dtype=np.bool_)
@@ -111,7 +109,7 @@ def grouped(tokenizer: Tokenizer, single: TextWords, new: BoolArray) -> TextWord
     ids = single.words.first_ids[place < tokenizer.room]
     offsets = np.searchsorted(starts, single.words.offsets)
     words = _framed(ids, np.minimum(lengths, tokenizer.room), offsets, tokenizer.special)
-    return TextWords(words, single.begins[starts], single.ends[starts + lengths - 1], single.word_ids[starts])
+    return TextWords(words, single.begins[starts], single.ends[starts + lengths - 1])
 
 
 def check_sentences(sentences: object) -> None:

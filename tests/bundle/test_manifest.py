@@ -42,21 +42,13 @@ FORMAT_2: dict[str, Any] = {
     "task": "text-classification",
     "problem_type": "single_label_classification",
     "labels": list(LABELS),
-    "tier1": {
-        "file": PATHS[0],
-        "kind": "static",
-        "labels": list(LABELS),
-        "max_length": 64,
-        "temperature": 1.0,
-        "precision": "fp32",
-    },
+    "tier1": {"file": PATHS[0], "kind": "static", "max_length": 64, "temperature": 1.0, "precision": "fp32"},
     "tier2": {
         "embed": PATHS[1],
         "stages": [
             {"file": PATHS[2], "layer": 1, "temperature": 1.5, "precision": "int8"},
             {"file": PATHS[3], "layer": 3, "temperature": 1.0, "precision": "fp32"},
         ],
-        "labels": list(LABELS),
         "width": 16,
         "heads": 4,
         "max_length": 64,
@@ -73,6 +65,8 @@ FORMAT_2: dict[str, Any] = {
     "blend": 0.0,
     "format_version": 2,
 }
+for _tier in ("tier1", "tier2"):
+    FORMAT_2[_tier]["labels"] = list(LABELS)
 
 Raw = dict[str, Any]
 
@@ -169,83 +163,69 @@ def test_another_format(version: object) -> None:
         Manifest.from_json(changed(lambda raw: raw.update(format_version=version)))
 
 
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        (lambda raw: raw.pop("tiers"), "it must have the field tiers"),
-        (lambda raw: raw.pop("files"), "is used but not listed under files"),
-        (lambda raw: raw.update(strange=1), 'it must not have the field "strange"'),
-        (lambda raw: raw.update(files=[]), r"files must be an object, got \[\]"),
-        (lambda raw: raw["files"].update(a={"bytes": -1}), r'files\["a"\] must have .* sha256; bytes .* at least 0'),
-        (lambda raw: raw["tiers"][1].pop("width"), r"tiers\[1\] must have the field width"),
-        (lambda raw: raw["tiers"][1]["stages"][0].pop("layer"), r"stages\[0\] of tiers\[1\] must have the field layer"),
-        (lambda raw: raw.update(tiers=[3]), r"tiers\[0\] must be an object whose kind is one of single_exit, multi_"),
-        (lambda raw: raw["tiers"][0].update(kind=["a"]), r"tiers\[0\] must be an object whose kind is"),
-        (lambda raw: raw["tiers"][1].update(stages=["x"]), r"stages\[0\] of tiers\[1\] must be an object"),
-        (lambda raw: raw["tiers"][1].update(stages=[]), "stages of .* must be a list that is not empty"),
-        (
-            lambda raw: raw["tiers"][1].update(heads="4"),
-            "heads of .* must be a whole number from 1 to .*4",
-        ),
-        (lambda raw: raw["tiers"][1].update(position_offset=-1), "position_offset .* whole number from 0 to"),
-        (lambda raw: raw["tiers"][1].update(heads=5), "heads of .* must divide the width, 16, got 5"),
-        (lambda raw: raw["tiers"][1]["stages"].reverse(), r"in the order of their layers, got \(3, 1\)"),
-        (lambda raw: raw["tiers"][1].update(embed=[]), r"embed of tiers\[1\] must be a string, got \[\]"),
-        (lambda raw: raw["tiers"][0].update(tokenizer="own.json"), "own.json is used but not listed under files"),
-        (lambda raw: raw["files"].pop(PATHS[3]), "tier2/stage_01.onnx is used but not listed under files"),
-        (lambda raw: raw.update(task="summarisation"), 'task must be one of .*, got "summarisation"'),
-        (lambda raw: raw.update(problem_type="regression"), 'problem_type must be one of .*, got "regression"'),
-        (lambda raw: raw.update(task=TAGGING), "windows must be given for a tagger"),
-        (lambda raw: raw.update(labels=["a", "a"]), "labels must be distinct names and at least one, got"),
-        (lambda raw: raw.update(labels="np"), 'labels must be distinct names and at least one, got "np"'),
-        (lambda raw: raw.update(labels=[["a"], 3]), "labels must be distinct names and at least one"),
-        (lambda raw: raw.update(figures=[]), r"figures must be an object, got \[\]"),
-        (lambda raw: raw.update(certificate=3), "certificate must be null or an object, got 3"),
-        (lambda raw: raw.update(certificate={"claim": "x"}), "certificate must have the field ask; .* the field date"),
-        (lambda raw: raw.update(policies=3), "policies must be an object, got 3"),
-        (lambda raw: raw["policies"].update(blend=[1.5]), r"blend must be in \[0, 1\]"),
-        (lambda raw: raw["policies"].update(routers=[{"policy": "Oracle"}]), "the router must be one of"),
-        (lambda raw: raw["policies"].update(temperatures=[[1], [1]]), "must be one per exit, got 1 for 2 of tier 2"),
-        (
-            lambda raw: raw["policies"].update(temperatures=[[10**400], [1, 1]]),
-            "must be above 0 and finite, one per ex",
-        ),
-        (lambda raw: raw["policies"].update(blend=[10**400]), r"blend must be in \[0, 1\]"),
-        (
-            lambda raw: raw.update(certificate={"policies": {"router": 1, "temperatures": []}, "upper": 10**400}),
-            "upper of certificate must be a number of at least 0 and finite",
-        ),
-    ],
-)
-def test_faults(change: Callable[[Raw], object], fault: str) -> None:
-    with pytest.raises(BundleError, match=f"{MANIFEST_FILE} must be as cascade wrote it, but .*{fault}.*; export the"):
-        Manifest.from_json(changed(change))
+FAULTS: list[tuple[Callable[[Raw], object], str]] = [
+    (lambda raw: raw.pop("tiers"), "it must have the field tiers"),
+    (lambda raw: raw.pop("files"), "is used but not listed under files"),
+    (lambda raw: raw.update(strange=1), 'it must not have the field "strange"'),
+    (lambda raw: raw.update(files=[]), r"files must be an object, got \[\]"),
+    (lambda raw: raw["files"].update(a={"bytes": -1}), r'files\["a"\] must have .* sha256; bytes .* at least 0'),
+    (lambda raw: raw["tiers"][1].pop("width"), r"tiers\[1\] must have the field width"),
+    (lambda raw: raw["tiers"][1]["stages"][0].pop("layer"), r"stages\[0\] of tiers\[1\] must have the field layer"),
+    (lambda raw: raw.update(tiers=[3]), r"tiers\[0\] must be an object whose kind is one of single_exit, multi_"),
+    (lambda raw: raw["tiers"][0].update(kind=["a"]), r"tiers\[0\] must be an object whose kind is"),
+    (lambda raw: raw["tiers"][1].update(stages=["x"]), r"stages\[0\] of tiers\[1\] must be an object"),
+    (lambda raw: raw["tiers"][1].update(stages=[]), "stages of .* must be a list that is not empty"),
+    (lambda raw: raw["tiers"][1].update(heads="4"), "heads of .* must be a whole number from 1 to .*4"),
+    (lambda raw: raw["tiers"][1].update(position_offset=-1), "position_offset .* whole number from 0 to"),
+    (lambda raw: raw["tiers"][1].update(heads=5), "heads of .* must divide the width, 16, got 5"),
+    (lambda raw: raw["tiers"][1]["stages"].reverse(), r"in the order of their layers, got \(3, 1\)"),
+    (lambda raw: raw["tiers"][1].update(embed=[]), r"embed of tiers\[1\] must be a string, got \[\]"),
+    (lambda raw: raw["tiers"][0].update(tokenizer="own.json"), "own.json is used but not listed under files"),
+    (lambda raw: raw["files"].pop(PATHS[3]), "tier2/stage_01.onnx is used but not listed under files"),
+    (lambda raw: raw.update(task="summarisation"), 'task must be one of .*, got "summarisation"'),
+    (lambda raw: raw.update(problem_type="regression"), 'problem_type must be one of .*, got "regression"'),
+    (lambda raw: raw.update(task=TAGGING), "windows must be given for a tagger"),
+    (lambda raw: raw.update(labels=["a", "a"]), "labels must be distinct names and at least one, got"),
+    (lambda raw: raw.update(labels="np"), 'labels must be distinct names and at least one, got "np"'),
+    (lambda raw: raw.update(labels=[["a"], 3]), "labels must be distinct names and at least one"),
+    (lambda raw: raw.update(figures=[]), r"figures must be an object, got \[\]"),
+    (lambda raw: raw.update(certificate=3), "certificate must be null or an object, got 3"),
+    (lambda raw: raw.update(certificate={"claim": "x"}), "certificate must have the field ask; .* the field date"),
+    (lambda raw: raw.update(policies=3), "policies must be an object, got 3"),
+    (lambda raw: raw["policies"].update(blend=[1.5]), r"blend must be in \[0, 1\]"),
+    (lambda raw: raw["policies"].update(routers=[{"policy": "Oracle"}]), "the router must be one of"),
+    (lambda raw: raw["policies"].update(temperatures=[[1], [1]]), "must be one per exit, got 1 for 2 of tier 2"),
+    (lambda raw: raw["policies"].update(temperatures=[[10**400], [1, 1]]), "must be above 0 and finite, one per"),
+    (lambda raw: raw["policies"].update(blend=[10**400]), r"blend must be in \[0, 1\]"),
+    (lambda raw: raw.update(certificate={"policies": {}, "upper": 10**400}), "upper of certificate must be a numb"),
+]
+FAULTS_OF_FORMAT_2: list[tuple[Callable[[Raw], object], str]] = [
+    (lambda raw: raw.pop("tier1"), r"tiers\[0\] must be an object"),
+    (lambda raw: raw.update(tier1=["abc"]), r"tiers\[0\] must be an object"),
+    (lambda raw: raw["tier1"].update(kind=[]), r"model of tiers\[0\] must be a string, got \[\]"),
+    (lambda raw: raw["tier1"].update(labels=["x", "y"]), r'labels of tier 1 must be \["negative", "positive"\]'),
+    (lambda raw: raw["tier2"].update(labels=3), "labels of tier 2 must be .*, got 3"),
+    (lambda raw: raw["tier2"].pop("stages"), r"tiers\[1\] must have the field stages"),
+    (lambda raw: raw["tier2"].update(stages=3), "stages of .* must be a list"),
+    (lambda raw: raw["tier1"].update(temperature="1"), "temperatures must be above 0 and finite"),
+    (lambda raw: raw["tier2"]["stages"][0].update(temperature=0), "temperatures must be above 0 and finite"),
+    (lambda raw: raw.update(blend="half"), r"blend must be in \[0, 1\]"),
+    (lambda raw: raw.update(windows={"policy": "Windows"}), "windows must be left out of a classifier"),
+    (lambda raw: raw.update(router=3), "the router must be written"),
+    (lambda raw: raw.pop("exit_policy"), "the exit policy must be written"),
+]
 
 
 @pytest.mark.parametrize(
-    ("change", "fault"),
+    ("text", "change", "fault"),
     [
-        (lambda raw: raw.pop("tier1"), r"tiers\[0\] must be an object"),
-        (lambda raw: raw.update(tier1=["abc"]), r"tiers\[0\] must be an object"),
-        (lambda raw: raw["tier1"].update(kind=[]), r"model of tiers\[0\] must be a string, got \[\]"),
-        (
-            lambda raw: raw["tier1"].update(labels=["x", "y"]),
-            r'labels of tier 1 must be \["negative", "positive"\], got',
-        ),
-        (lambda raw: raw["tier2"].update(labels=3), "labels of tier 2 must be .*, got 3"),
-        (lambda raw: raw["tier2"].pop("stages"), r"tiers\[1\] must have the field stages"),
-        (lambda raw: raw["tier2"].update(stages=3), "stages of .* must be a list"),
-        (lambda raw: raw["tier1"].update(temperature="1"), "temperatures must be above 0 and finite"),
-        (lambda raw: raw["tier2"]["stages"][0].update(temperature=0), "temperatures must be above 0 and finite"),
-        (lambda raw: raw.update(blend="half"), r"blend must be in \[0, 1\]"),
-        (lambda raw: raw.update(windows={"policy": "Windows"}), "windows must be left out of a classifier"),
-        (lambda raw: raw.update(router=3), "the router must be written"),
-        (lambda raw: raw.pop("exit_policy"), "the exit policy must be written"),
+        *((MANIFEST.to_json(), *fault) for fault in FAULTS),
+        *((json.dumps(FORMAT_2), *fault) for fault in FAULTS_OF_FORMAT_2),
     ],
 )
-def test_faults_of_format_2(change: Callable[[Raw], object], fault: str) -> None:
+def test_faults(text: str, change: Callable[[Raw], object], fault: str) -> None:
     with pytest.raises(BundleError, match=f"{MANIFEST_FILE} must be as cascade wrote it, but .*{fault}.*; export the"):
-        Manifest.from_json(changed(change, json.dumps(FORMAT_2)))
+        Manifest.from_json(changed(change, text))
 
 
 def test_all_faults_at_once() -> None:

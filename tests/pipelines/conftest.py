@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
 import cascade
 from cascade import Classifier, Tagger
+from cascade.bundle.manifest import MANIFEST_FILE
 from cascade.bundle.opening import Bundle
 from cascade.policies import Patience, Threshold, Viterbi, Windows
 from tests.models.toy import toy_bundle
 from tests.models.toy_tags import TAGS, tag_bundle
 
 Pipeline: TypeAlias = Classifier | Tagger
+TEXTS = ["good film", "bad", "", "a very dull plot it was", "we laugh", "not good not bad"]
 
 
 @pytest.fixture(scope="package", params=["classifier", "tagger"])
@@ -40,3 +44,18 @@ def other(loaded: Pipeline) -> Pipeline:
 def items(pipeline: Pipeline, texts: list[str]) -> Any:
     """Texts as `predict` takes them, of a tagger split into words."""
     return [text.split() for text in texts] if isinstance(pipeline, Tagger) else texts
+
+
+def answers(pipeline: Pipeline) -> Any:
+    """Probabilities of some texts."""
+    return pipeline.predict(items(pipeline, TEXTS)).probabilities
+
+
+def rewrite(folder: Path, *place: Any, **changes: object) -> None:
+    """Change what stands at this place of the manifest of a bundle."""
+    file = folder / MANIFEST_FILE
+    raw = inner = json.loads(file.read_text(encoding="utf-8"))
+    for step in place:
+        inner = inner[step]
+    inner.update(changes)
+    file.write_text(json.dumps(raw), encoding="utf-8")

@@ -1,8 +1,7 @@
-"""What classifiers and taggers share: loading, policies, certificates, saving, pushing."""
+"""What classifiers and taggers share: loading, policies, answers in any batches and streams."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,7 @@ import pytest
 
 import cascade
 from cascade import Classifier, StreamOptions, Tagger
-from cascade.bundle import hub
-from cascade.bundle.manifest import MANIFEST_FILE
-from cascade.exceptions import BundleError, BundleNotFoundError, CertificateWarning, OptionError, TaskError
+from cascade.exceptions import BundleError, BundleNotFoundError, OptionError, TaskError
 from cascade.policies import (
     Budget,
     MaxProbability,
@@ -29,24 +26,10 @@ from cascade.policies import (
     whole_sentences,
 )
 from cascade.policies.batching import POOL_FROM, FixedSize, SortedByLength, TokenBudget, for_tier2
-from tests.models.certificates import certificate_of
 from tests.models.toy_tags import TAGS
-from tests.pipelines.conftest import Pipeline, items
+from tests.pipelines.conftest import TEXTS, Pipeline, answers, items, rewrite
 
-TEXTS = ["good film", "bad", "", "a very dull plot it was", "we laugh", "not good not bad"]
 LONG = "the film was not very good " * 12
-
-
-@pytest.fixture
-def certified(loaded: Pipeline, tmp_path: Path) -> Pipeline:
-    safer = tuple(loaded.with_router(Threshold(share)).policies for share in (0.99, 0.95))
-    certificate = certificate_of(loaded.bundle.manifest, safer=safer)
-    loaded.save_pretrained(tmp_path / "certified", certificate=certificate)
-    return cascade.load(tmp_path / "certified", threads=1)
-
-
-def answers(pipeline: Pipeline) -> Any:
-    return pipeline.predict(items(pipeline, TEXTS)).probabilities
 
 
 def names(found: Any) -> list[Any]:
@@ -55,16 +38,6 @@ def names(found: Any) -> list[Any]:
 
 def routes(answer: Any) -> Any:
     return answer.routes if hasattr(answer, "routes") else [answer.route]
-
-
-def rewrite(folder: Path, *place: Any, **changes: object) -> None:
-    """Change what stands at this place of the manifest of a bundle."""
-    file = folder / MANIFEST_FILE
-    raw = inner = json.loads(file.read_text(encoding="utf-8"))
-    for step in place:
-        inner = inner[step]
-    inner.update(changes)
-    file.write_text(json.dumps(raw), encoding="utf-8")
 
 
 def test_load_makes_what_the_bundle_is_for(loaded: Pipeline) -> None:
@@ -125,8 +98,10 @@ def test_altered_files_are_all_named(loaded: Pipeline, tmp_path: Path) -> None:
     for file in ("tier2/stage_01.onnx", "tokenizer.json"):
         path = tmp_path / "odd" / file
         path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(BundleError, match=r"tier2/stage_01.onnx was altered .*tokenizer.json was altered|tokenizer"):
+    with pytest.raises(BundleError) as caught:
         cascade.load(tmp_path / "odd")
+    assert "tier2/stage_01.onnx was altered" in str(caught.value)
+    assert "tokenizer.json was altered" in str(caught.value)
 
 
 @pytest.mark.parametrize("change", [{"heads": 1}, {"heads": 3}, {"position_offset": 1}, {"max_length": 99}])
@@ -135,9 +110,7 @@ def test_a_manifest_that_contradicts_its_graphs(
 ) -> None:
     shutil.copytree(loaded.bundle.folder, tmp_path / "odd")
     rewrite(tmp_path / "odd", "tiers", 1, **change)
-    message = (
-        r"^heads, width, position_offset and max_length of tiers\[1\] of .*odd/cascade.json must be those of its"
-    )
+    message = r"^heads, width, position_offset and max_length of tiers\[1\] of .*odd/cascade.json must be those of its"
     with pytest.raises(BundleError, match=message) as caught:
         cascade.load(tmp_path / "odd", threads=1)
     assert "\n" not in str(caught.value)
@@ -177,40 +150,43 @@ def test_policies_go_from_one_pipeline_to_another(loaded: Pipeline, other: Pipel
 
 def test_policies_are_checked(loaded: Pipeline) -> None:
     wrong: Any = 0.9
-    with pytest.raises(OptionError, match=r"the router must be callable, got 0.9; use one of cascade.policies"):
-        loaded.with_router(wrong)
-    with pytest.raises(OptionError, match=r"the exit policy must be callable, got 0.9; use one of cascade.policies"):
-        loaded.with_exit_policy(wrong)
-    with pytest.raises(OptionError, match=r"the batching policy must be callable, got 0.9; use one of"):
-        loaded.with_batching(wrong)
-    with pytest.raises(OptionError, match=r"one per exit \(3, after layers 1, 2, 3"):
-        loaded.with_exit_policy(MaxProbability((0.5,)))
-    with pytest.raises(OptionError, match="tier must be a number from 1 to 1, got 2; tiers are counted from 1"):
-        loaded.with_router(defer_all, tier=2)
-    with pytest.raises(OptionError, match="tier 1 has no exits, its exit policy must be never, got Patience"):
-        loaded.with_exit_policy(Patience(1), tier=1)
-    for blend in (-0.1, 1.1, "much", True):
-        with pytest.raises(OptionError, match=r"blend must be in \[0, 1\]"):
-            loaded.with_blend(blend)  # type: ignore[arg-type]  # wrong on purpose
-    with pytest.raises(OptionError, match="temperatures must be above 0 and finite"):
-        loaded.with_temperatures(0, (1, 1, 1))
-    for temperatures in ((1, ()), (1, (1, 1)), (1,)):
-        with pytest.raises(OptionError, match="temperatures must be"):
-            loaded.with_temperatures(*temperatures)
-
-    if isinstance(loaded, Classifier):
-        with pytest.raises(OptionError, match="TokenExit must be asked about words, got whole texts; use it in a Tagg"):
-            loaded.with_exit_policy(TokenExit(0.05))
-        return
-    assert loaded.with_exit_policy(TokenExit(0.05)).exit_policy == TokenExit(0.05)
-    with pytest.raises(OptionError, match=r"the windows policy must be callable, got 0.9; use one of cascade.policies"):
-        loaded.with_windows(wrong)
-    with pytest.raises(OptionError, match=r"context_layers must be a layer with an exit, got 7; choose from 1, 2, 3"):
-        loaded.with_windows(Windows(context_layers=7))
-    with pytest.raises(OptionError, match=r"the decoder must be callable, got 0.9; use one of cascade.policies"):
-        loaded.with_decoding(wrong)
-    with pytest.raises(OptionError, match=r"Viterbi must have the model's 5 labels"):
-        loaded.with_decoding(Viterbi(("O", "B-X", "I-X")))
+    tagger: Any = loaded
+    of_both: list[tuple[Any, str]] = [
+        (lambda: loaded.with_router(wrong), "the router must be callable, got 0.9; use one of cascade.policies"),
+        (lambda: loaded.with_exit_policy(wrong), "the exit policy must be callable, got 0.9; use one of cascade.pol"),
+        (lambda: loaded.with_batching(wrong), "the batching policy must be callable, got 0.9; use one of"),
+        (lambda: loaded.with_exit_policy(MaxProbability((0.5,))), r"one per exit \(3, after layers 1, 2, 3"),
+        (lambda: loaded.with_router(defer_all, tier=2), "tier must be a number from 1 to 1, got 2; tiers are counted"),
+        (
+            lambda: loaded.with_exit_policy(Patience(1), tier=1),
+            "tier 1 has no exits, its exit policy must be never, got",
+        ),
+        *((lambda one=one: loaded.with_blend(one), r"blend must be in \[0, 1\]") for one in (-0.1, 1.1, "much", True)),
+        (lambda: loaded.with_temperatures(0, (1, 1, 1)), "temperatures must be above 0 and finite"),
+        (lambda: loaded.with_temperatures(1, ()), "temperatures must be"),
+        (lambda: loaded.with_temperatures(1, (1, 1)), "temperatures must be"),
+        (lambda: loaded.with_temperatures(1), "temperatures must be"),
+        (lambda: loaded.with_max_tokens(7), r"max_tokens must be one per tier .*, got \(7,\)"),
+        (lambda: loaded.with_max_tokens(7, 0), "max_tokens must be a whole number"),
+    ]
+    of_classifiers = [
+        (lambda: loaded.with_exit_policy(TokenExit(0.05)), "must be asked about words, got whole texts; use")
+    ]
+    of_taggers: list[tuple[Any, str]] = [
+        (
+            lambda: tagger.with_windows(wrong),
+            "the windows policy must be callable, got 0.9; use one of cascade.policies",
+        ),
+        (
+            lambda: tagger.with_windows(Windows(context_layers=7)),
+            "must be a layer with an exit, got 7; choose from 1, 2",
+        ),
+        (lambda: tagger.with_decoding(wrong), "the decoder must be callable, got 0.9; use one of cascade.policies"),
+        (lambda: tagger.with_decoding(Viterbi(("O", "B-X", "I-X"))), "Viterbi must have the model's 5 labels"),
+    ]
+    for refused, message in (*of_both, *(of_taggers if isinstance(loaded, Tagger) else of_classifiers)):
+        with pytest.raises(OptionError, match=message):
+            refused()
 
 
 def test_progress(loaded: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
@@ -265,105 +241,3 @@ def test_temperatures(loaded: Pipeline) -> None:
     alone = loaded.with_router(defer_none)
     hot, cold = (answers(alone.with_temperatures(one, (1, 1, 1))) for one in (2.0, 0.5))
     assert (hot.max(axis=1) < cold.max(axis=1)).all()
-
-
-def test_save_and_load_again(loaded: Pipeline, other: Pipeline, tmp_path: Path) -> None:
-    other.save_pretrained(tmp_path / "new")
-    again = cascade.load(tmp_path / "new", threads=1)
-    assert again.policies == other.policies
-    np.testing.assert_array_equal(answers(again), answers(other))
-    with pytest.raises(OptionError, match="the destination must not be there yet"):
-        loaded.save_pretrained(tmp_path / "new")
-    loaded.save_pretrained(tmp_path / "new", overwrite=True)
-    assert cascade.load(tmp_path / "new", threads=1).bundle.manifest == loaded.bundle.manifest
-
-
-def test_own_functions_cannot_be_saved(loaded: Pipeline, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="only a registered router or"):
-        loaded.with_router(lambda state: state.lengths > 3).save_pretrained(tmp_path / "new")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_certificate_is_about_the_very_policies_that_were_tested(loaded: Pipeline, certified: Pipeline) -> None:
-    assert loaded.certificate is None
-    certificate = certified.certificate
-    assert certificate is not None
-    assert certificate.policies == certified.policies == loaded.policies
-    assert certified.with_batching(FixedSize(1)).certificate == certificate
-    assert certified.with_router(Threshold(0.5)).with_router(Threshold(0.9)).certificate == certificate
-    for changed in (
-        certified.with_router(Threshold(0.5)),
-        certified.with_exit_policy(never),
-        certified.with_blend(0.5),
-        certified.with_temperatures(1, [1, 1, 2]),
-        certified.with_router(lambda state: state.lengths > 3),
-        type(certified).from_pretrained(certified.bundle.folder, threads=1, router=defer_all),
-        *([certified.with_windows(whole_sentences)] if isinstance(certified, Tagger) else ()),
-    ):
-        assert changed.certificate is None
-
-
-def test_a_certificate_is_saved_as_long_as_it_is_about_the_copy(certified: Pipeline, tmp_path: Path) -> None:
-    certified.save_pretrained(tmp_path / "same")
-    assert cascade.load(tmp_path / "same", threads=1).certificate == certified.certificate
-    certified.with_blend(0.5).save_pretrained(tmp_path / "other")
-    assert cascade.load(tmp_path / "other", threads=1).bundle.manifest.certificate is None
-    with pytest.raises(OptionError, match=r"must be about the bundle .* blend must be \(0.0,\) as certified"):
-        certified.with_blend(0.5).save_pretrained(tmp_path / "third", certificate=certified.certificate)
-
-
-def test_a_certificate_of_something_else_warns_and_is_dropped(certified: Pipeline, tmp_path: Path) -> None:
-    folder = tmp_path / "altered"
-    shutil.copytree(certified.bundle.folder, folder)
-    rewrite(folder, "policies", temperatures=[[2.0], [1, 1, 1]])
-    file = folder / MANIFEST_FILE
-    embed = certified.bundle.manifest.certificate.models["tier2/embed.onnx"]  # type: ignore[union-attr]  # it is there
-    text = file.read_text(encoding="utf-8")
-    head, _, tail = text.partition('"certificate"')
-    file.write_text(f'{head}"certificate"{tail.replace(embed, "0" * 64)}', encoding="utf-8")
-    message = (
-        r"about its own models and policies, but in .*altered temperatures must be \(\(1.0,\), .* got \(\(2.0,\), .*; "
-        r"tier2/embed.onnx is another than the certified one; nothing is certified of it, calibrate it again"
-    )
-    for load in (cascade.load, type(certified).from_pretrained):
-        with pytest.warns(CertificateWarning, match=message) as caught:
-            changed = load(folder, threads=1)
-        assert [warning.filename for warning in caught] == [__file__]
-        assert changed.certificate is None
-    changed.save_pretrained(tmp_path / "again")
-    assert cascade.load(tmp_path / "again", threads=1).bundle.manifest.certificate is None
-
-
-def test_safer_policies(loaded: Pipeline, certified: Pipeline) -> None:
-    first = certified.safer()
-    assert first is not None
-    assert first.router == Threshold(0.95)
-    second = first.safer()
-    assert second is not None
-    assert second.router == Threshold(0.99)
-    for copy in (second, loaded, certified.with_blend(0.5), certified.with_router(lambda state: state.lengths > 3)):
-        full = copy.safer()
-        assert full is not None
-        assert (full.router, full.exit_policy) == (defer_all, never)
-        assert full.safer() is None
-
-
-def test_push_to_hub(loaded: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: dict[str, Any] = {}
-
-    def upload(folder: Path, files: list[str], repo_id: str, **options: object) -> str:
-        raw = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-        seen.update(options, repo_id=repo_id, routers=raw["policies"]["routers"], files=set(files))
-        return "https://example.org/commit"
-
-    monkeypatch.setattr(hub, "upload", upload)
-    assert loaded.with_router(defer_all).push_to_hub("me/toy", private=True) == "https://example.org/commit"
-    assert seen == {
-        "repo_id": "me/toy",
-        "routers": [{"policy": "defer_all"}],
-        "files": {*loaded.bundle.manifest.files, MANIFEST_FILE},
-        "private": True,
-        "token": None,
-        "commit_message": "Upload a cascade bundle",
-        "revision": None,
-    }

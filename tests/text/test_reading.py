@@ -161,14 +161,6 @@ CSV_FAULTS = [
 ]
 
 
-def test_a_bad_line_stops(tmp_path: Path) -> None:
-    examples = read_examples(write(tmp_path / "a.jsonl", BAD_JSONL))
-    assert next(examples).text == "first"
-    with pytest.raises(DataError, match=JSONL_FAULTS[0]) as caught:
-        next(examples)
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("name", "content", "faults", "last"),
     [("a.jsonl", BAD_JSONL, JSONL_FAULTS, (7, "last")), ("a.csv", BAD_CSV, CSV_FAULTS, (10, "two\nlines"))],
@@ -188,9 +180,15 @@ def test_bad_lines_are_skipped_or_become_null(
     assert examples[1].record == {}
     skipped = list(read_examples(file, on_error=OnError.SKIP))
     assert [(example.line, example.text) for example in skipped] == [(bad[0] - 1, "first"), last]
+    stopping = read_examples(file)
+    assert next(stopping).text == "first"
+    with pytest.raises(DataError, match=faults[0]) as caught:
+        next(stopping)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_quote_that_is_never_closed_takes_no_more_than_a_field(tmp_path: Path) -> None:
+def test_quotes_that_are_never_closed(tmp_path: Path) -> None:
+    """One takes no more than a field; one that is open at the end is a fault of its line."""
     file = write(tmp_path / "a.csv", 'text\n"open\n' + f"{'fine' * 25}\n" * 3000)
     errors: list[DataError] = []
     examples = list(read_examples(file, on_error=OnError.SKIP, report=errors.append))
@@ -199,9 +197,6 @@ def test_a_quote_that_is_never_closed_takes_no_more_than_a_field(tmp_path: Path)
     with pytest.raises(DataError, match=r"line 2: a row must be csv .*field larger than field limit"):
         raise errors[0]
     assert len(errors) == 1
-
-
-def test_a_quote_open_at_the_end_is_a_fault_of_its_line(tmp_path: Path) -> None:
     file = write(tmp_path / "a.csv", 'text\nfine\n"open\nmore\n')
     with pytest.raises(DataError, match=r"a.csv, line 3: a row must be csv .*, but up to line 4: "):
         list(read_examples(file))
@@ -244,7 +239,7 @@ def test_faults_of_a_file_as_a_whole(tmp_path: Path, content: str | bytes, messa
         list(read_examples(file, on_error=OnError.SKIP))
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match=r"missing.jsonl must be a file of examples, but it is missing; check the path"):
         read_examples(tmp_path / "missing.jsonl")
     with pytest.raises(DataError, match="must be a file of examples, but it is a folder"):
@@ -254,15 +249,12 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_examples(file)
     assert [example.text for example in read_examples(write(file, "a"), format=FileFormat.TEXT)] == ["a"]
 
-
-def test_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    file = write(tmp_path / "a.txt", "a")
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(DataError, match=r"a.txt must be readable, but: Permission denied; check its permissions"):
-        list(read_examples(file))
+    with pytest.raises(DataError, match=r"a.docx must be readable, but: Permission denied; check its permissions"):
+        list(read_examples(file, format=FileFormat.TEXT))
 
 
 def test_streams_and_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
