@@ -237,11 +237,7 @@ class Pipeline(Copies):
         return self._named(outcome)
 
     def _streamed(
-        self,
-        encode: Callable[[Any], Inputs],
-        items: Iterable[Any],
-        options: StreamOptions | None,
-        what: str = "text",
+        self, encode: Callable[[Any], Inputs], items: Iterable[Any], options: StreamOptions | None, what: str = "text"
     ) -> Iterator[Any]:
         for outcome in stream(self.cascade, encode, items, options=options, what=what):
             yield from self._named(outcome)

@@ -50,10 +50,7 @@ class Tagger(Pipeline):
         return self.policies.decoding or argmax
 
     def __call__(
-        self,
-        texts: str | Sequence[str],
-        *,
-        aggregation_strategy: AggregationStrategy | str = AggregationStrategy.NONE,
+        self, texts: str | Sequence[str], *, aggregation_strategy: AggregationStrategy | str = AggregationStrategy.NONE
     ) -> Any:  # a list of dicts, or a list of such lists: no union of these is of use to a caller
         """Tag texts, with the results of transformers' token-classification pipeline.
 

@@ -112,8 +112,8 @@ def tune(
     """Measure how a pipeline is fastest on this host, without a change of any answer.
 
     The budgets of all tiers, each changed by itself, run in turns with the pipeline as it is. The fastest of each tier
-    are kept, together, if they are faster again, in new turns with the pipeline alone: the whole interval of the
-    paired ratios lies above 1. A budget with which a probability differs in a bit is left out. Then the last tier at
+    are kept, together, if they are faster again, in twice as many turns with the pipeline alone: the whole interval of
+    the paired ratios lies above 1. A budget with which a probability differs in a bit is left out. Then the last tier at
     full depth and with exits, the cascade and tier 1 alone run in turns, to inform.
 
     Args:
@@ -121,7 +121,7 @@ def tune(
         texts: as `predict` takes them, of a tagger texts or sentences of words; as many as a usual call has. Those
             that do not fit the time are left out.
         minutes: about how long it takes at most.
-        repeats: turns, at least 5.
+        repeats: turns, at least 5; of those that decide there are twice as many, so that their interval covers 95 %.
         budgets: tokens of a batch.
         price: of `CostAware`. If given, the next tier's cost is measured for calls of 1, 2, 4, ... texts.
         show_progress: draw a bar on standard error.
@@ -148,7 +148,7 @@ def tune(
         others = sorted({*budgets} - {own})
         every += [pipeline.with_max_tokens(*now[:tier], tokens, *now[tier + 1 :]) for tokens in others]
     # A way has a first run, which is slower, and one in each turn. All calls of a cost curve have twice the texts.
-    runs = (len(every) + 2) * (repeats + 1) + 2 * repeats + 1
+    runs = (len(every) + 2) * (repeats + 1) + 4 * repeats + 1
     deep = 2 * (repeats + 1) + (0 if price is None else 2 * repeats)
     timer = _Timer(given, repeats, clock)
     count = timer.fitting(pipeline, 60 * minutes, runs=runs, deep=deep, least=least)
@@ -204,10 +204,10 @@ class _Timer:
             )
         return fits
 
-    def in_turns(self, ways: Mapping[str, Any]) -> Callable[[str, str], Timing]:
+    def in_turns(self, ways: Mapping[str, Any], turns: int | None = None) -> Callable[[str, str], Timing]:
         """Run them all; every other turn goes backwards, so that none always comes first."""
         seconds: dict[str, list[float]] = {name: [] for name in ways}
-        for turn in range(self.repeats):
+        for turn in range(turns or self.repeats):
             for name in list(ways)[:: -1 if turn % 2 else 1]:
                 seconds[name].append(self.seconds(ways[name]))
 
@@ -235,10 +235,10 @@ class _Timer:
             best.append(max(found, key=found.__getitem__))
         faster = pipeline.with_max_tokens(*best)
         if faster.max_tokens == pipeline.max_tokens or not same(faster):
-            self.progress(2 * self.repeats)
+            self.progress(4 * self.repeats)
             return pipeline, tuple(timings.values())
-        # The best of several owes something to luck: only new turns say whether it is faster.
-        again = self.in_turns({own: pipeline, _named(faster): faster})(_named(faster), own)
+        # The best of several owes something to luck: only new turns say whether it is faster, and enough for 95 %.
+        again = self.in_turns({own: pipeline, _named(faster): faster}, 2 * self.repeats)(_named(faster), own)
         return faster if again.speed_up.low > 1 else pipeline, (*timings.values(), again)
 
     def ways(self, pipeline: Any) -> tuple[Timing, ...]:

@@ -61,19 +61,10 @@ def test_certificates_of_format_2_are_read() -> None:
         (lambda raw: raw.update(upper=math.nan), "upper must be a number of at least 0 and finite, got NaN"),
         (lambda raw: raw.update(disagreement=17), "disagreement must be an object, got 17"),
         (lambda raw: raw["disagreement"].pop("upper"), "disagreement must have the field upper"),
-        (
-            lambda raw: raw["disagreement"].update(events=-1),
-            "events of disagreement must be a whole number from 0 to",
-        ),
-        (
-            lambda raw: raw["disagreement"].update(events=9**4),
-            "must be at most examples of disagreement, got 6561 of",
-        ),
+        (lambda raw: raw["disagreement"].update(events=-1), "events of disagreement must be a whole number from 0 to"),
+        (lambda raw: raw["disagreement"].update(events=9**4), "must be at most examples of disagreement, got 6561 of"),
         (lambda raw: raw["data"].update(sha256=None), "sha256 of data must be a string, got null"),
-        (
-            lambda raw: raw["data"].update(chosen_on=1501),
-            "chosen_on of data must be at most examples of data, got 150",
-        ),
+        (lambda raw: raw["data"].update(chosen_on=1501), "chosen_on of data must be at most examples of data, got 150"),
         (lambda raw: raw["policies"].pop("blend"), "blend must be a list, got None"),
         (lambda raw: raw["policies"].update(blend=[2]), "blend must be in [0, 1]"),
         (lambda raw: raw["policies"].update(routers=["all"]), "the router must be written"),

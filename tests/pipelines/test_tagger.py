@@ -196,9 +196,7 @@ def test_what_is_no_sentence(tagger: Tagger) -> None:
     wrong: Any
     for wrong in ("the film", 3, None, {"tokens": ["a"]}):
         for method in (tagger.predict, tagger.stream):
-            with pytest.raises(
-                InputError, match=r"sentences must be a list of lists of words, got .*; give lists"
-            ):
+            with pytest.raises(InputError, match=r"sentences must be a list of lists of words, got .*; give lists"):
                 method(wrong)
     for wrong in ("film", 3, None, ["a", 3]):
         with pytest.raises(InputError, match="sentence 1"):
