@@ -113,8 +113,8 @@ def tune(
 
     The budgets of all tiers, each changed by itself, run in turns with the pipeline as it is. The fastest of each tier
     are kept, together, if they are faster again, in twice as many turns with the pipeline alone: the whole interval of
-    the paired ratios lies above 1. A budget with which a probability differs in a bit is left out. Then the last tier at
-    full depth and with exits, the cascade and tier 1 alone run in turns, to inform.
+    the paired ratios lies above 1. A budget with which a probability differs in a bit is left out. Then the last tier
+    at full depth and with exits, the cascade and tier 1 alone run in turns, to inform.
 
     Args:
         pipeline: a `Classifier` or a `Tagger`, with the policies that are to be used.

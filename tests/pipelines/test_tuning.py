@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from cascade.core.results import Predictions, Routes, Stats
 from cascade.exceptions import InputError, OptionError
@@ -173,15 +174,27 @@ def test_router_with_the_measured_cost() -> None:
 
 
 @pytest.mark.parametrize(("minutes", "texts"), [(1.5, 1), (2.5, 2)])
-def test_texts_are_cut_to_what_fits_the_time(minutes: float, texts: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_texts_are_cut_to_what_fits_the_time(minutes: float, texts: int) -> None:
     pipeline = FakePipeline(FakeClock(), lambda budgets: 0.9 if budgets[1] == 256 else 1.0, fixed=False)
-    found = run(pipeline, minutes=minutes, show_progress=True)
+    found = run(pipeline, minutes=minutes)
     assert (found.texts, found.max_tokens) == (texts, (1024, 256))
     assert 30 * minutes < pipeline.clock.now <= 60 * minutes
-    assert capsys.readouterr().err.count("tune: ") >= 1
     many = FakePipeline(FakeClock(), fixed=False)
     assert 40 < tune(many, ["a"] * 1000, clock=many.clock, minutes=60).texts < 70
     assert 2400 < many.clock.now <= 3600
+
+
+@pytest.mark.parametrize("gain", [0.8, 1.0])
+def test_the_bar_knows_its_end(gain: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars: list[Any] = []
+
+    def bar(**options: Any) -> Any:
+        bars.append(tqdm(**options))
+        return bars[-1]
+
+    monkeypatch.setattr(tuning, "tqdm", bar)
+    run(FakePipeline(FakeClock(), lambda budgets: gain if 256 in budgets else 1.0), price=0.1, show_progress=True)
+    assert bars[0].n == bars[0].total
 
 
 def test_too_little_time_for_a_text() -> None:
