@@ -46,8 +46,7 @@ Example:
     "--int8",
     type=click.Choice([form.value for form in Int8]),
     default=Int8.STATIC.value,
-    help="static: answers do not depend on batch mates; dynamic: needs no calibration; rows: neither, but slower; "
-    "none: fp32.",
+    help="static: answers do not depend on batch mates; dynamic: needs no calibration; none: fp32.",
 )
 @click.option(
     "--agreement",

@@ -16,13 +16,11 @@ class Int8(Enum):
 
     STATIC: one scale per activation, from calibration texts; an answer does not depend on its batch mates.
     DYNAMIC: one scale per tensor, measured while running; no calibration, but answers depend on batch mates.
-    ROWS: one scale per row of an activation, measured while running; no calibration, and no batch mates, but slower.
     NONE: fp32.
     """
 
     STATIC = "static"
     DYNAMIC = "dynamic"
-    ROWS = "rows"
     NONE = "none"
 
 

@@ -1,7 +1,7 @@
 """One second tier in several numeric forms: seconds, accuracy, agreement, and whether answers depend on batch mates.
 
-    cascade-export ... --output runs/fp32 --no-int8          and so on: a bundle per form, of the same checkpoint
-    python bench/studies/precisions.py runs/fp32 runs/static runs/rows --data dev.jsonl --threads 2
+    cascade-export ... --output runs/fp32 --int8 none         and so on: a bundle per form, of the same checkpoint
+    python bench/studies/precisions.py runs/fp32 runs/static runs/dynamic --data dev.jsonl --threads 2
 
 The first bundle is what the others are compared with. Found on two AMX cores: static int8 answers 99.4 to 99.6 %
 as fp32 does and is 3 times as fast; its answers do not depend on batch mates, those of dynamic int8 do (0.6 to 1 %).

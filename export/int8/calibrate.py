@@ -11,7 +11,6 @@ import onnx
 
 from cascade.core.rows import FloatArray, IntArray
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
-from cascade_export.int8.quantise_rows import quantise_by_row
 from cascade_export.options import ExportOptions, Int8
 from cascade_export.packed.chain import ChainRanges, chain_logits, chain_ranges, padded_logits, padded_ranges
 from cascade_export.packed.graphs import TierTwoGraphs
@@ -58,11 +57,11 @@ def quantise_tier2(
         logits = chain_logits(found, part)
         return logits, sample.compare(logits[:, -1], reference[numbers, -1])
 
-    best = _int8(graphs, options.int8, spans)
+    best = _int8(graphs, spans)
     logits, agreement = measured(best, everything)
     if agreement.meets(options.agreement):
         return Quantised(best, logits, ("int8",) * count)
-    best = _int8(graphs, options.int8, spans, smooth=True) if static else best
+    best = _int8(graphs, spans, smooth=True) if static else best
 
     def mixed(small: Sequence[bool]) -> TierTwoGraphs:
         stages = zip(graphs.stages, best.stages, small, strict=True)
@@ -93,21 +92,17 @@ def quantise_tier1(
     if options.int8 is Int8.STATIC:
         spans = padded_ranges(model, sample.part(sample.spread(RANGE_ROWS))[0], max_length=max_length)
     for smooth in {Int8.STATIC: (False, True), Int8.NONE: ()}.get(options.int8, (False,)):
-        rows = options.int8 is Int8.ROWS
-        linear = quantise_by_row(model) if rows else quantise_linears(model, spans, smooth=smooth)
-        small = quantise_tables(linear)  # the tables that no linear layer reads directly
+        # The tables that no linear layer reads directly.
+        small = quantise_tables(quantise_linears(model, spans, smooth=smooth))
         logits = padded_logits(small, sample.units, max_length=max_length)
         if sample.compare(logits, reference).meets(options.agreement):
             return Quantised(small, logits, ("int8",), smooth)
     return Quantised(model, reference, ("fp32",))
 
 
-def _int8(graphs: TierTwoGraphs, int8: Int8, spans: ChainRanges | None, *, smooth: bool = False) -> TierTwoGraphs:
+def _int8(graphs: TierTwoGraphs, spans: ChainRanges | None, *, smooth: bool = False) -> TierTwoGraphs:
     """fp32 graphs with all linear layers and tables int8; static with ranges."""
     fp32 = (quantise_tables(graphs.embed), *graphs.stages)
-    if int8 is Int8.ROWS:
-        embed, *stages = map(quantise_by_row, fp32)
-    else:
-        each = [None] * len(fp32) if spans is None else spans
-        embed, *stages = (quantise_linears(graph, own, smooth=smooth) for graph, own in zip(fp32, each, strict=True))
+    each = [None] * len(fp32) if spans is None else spans
+    embed, *stages = (quantise_linears(graph, own, smooth=smooth) for graph, own in zip(fp32, each, strict=True))
     return replace(graphs, embed=embed, stages=tuple(stages))

@@ -12,6 +12,7 @@ for 800 x 384 by 384 x 1536 on one core, one interleaved run.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import onnx
@@ -55,11 +56,7 @@ def quantise_linears(
         if ranges is None:
             graph.put(linear, [_node("DynamicQuantizeMatMul", [linear.input, *weight, "", bias], linear.output)])
             continue
-
-        def static(source: str, made: str, ranges: Mapping[str, Ranges] = ranges) -> list[NodeProto]:
-            return _static(graph, source, made, ranges[source], scales.get(source))
-
-        values, whole, nodes = graph.quantised(linear, name, static)
+        values, whole, nodes = graph.quantised(linear, name, partial(_static, graph, ranges, scales))
         inputs = [values, weight[0], f"{whole}_scale", weight[1], f"{whole}_zero", "", bias]
         graph.put(linear, [*nodes, _node("MatMulIntegerToFloat", inputs, linear.output)])
     return graph.result()
@@ -89,9 +86,11 @@ def quantise_tables(model: onnx.ModelProto) -> onnx.ModelProto:
     return rebuild(model, replaced, constants)
 
 
-def _static(graph: Rewriting, source: str, made: str, span: Ranges, smoothing: FloatArray | None) -> list[NodeProto]:
+def _static(
+    graph: Rewriting, ranges: Mapping[str, Ranges], scales: Mapping[str, FloatArray], source: str, made: str
+) -> list[NodeProto]:
     """Nodes that make the uint8 form `made` of a tensor, after smoothing where there is some."""
-    nodes = []
+    nodes, span, smoothing = list[NodeProto](), ranges[source], scales.get(source)
     if smoothing is not None:
         span, factors, smooth = span / smoothing, f"{made}_smoothing", f"{made}_smooth"
         graph.constants[factors] = (1 / smoothing).astype(np.float32)

@@ -40,12 +40,11 @@ class Rewriting:
         return self._rows.get(linear.input, (linear.input, ""))[0]
 
     def quantised(
-        self, linear: Linear, name: str, make: Callable[[str, str], list[NodeProto]], *parts: str
+        self, linear: Linear, name: str, make: Callable[[str, str], list[NodeProto]]
     ) -> tuple[str, str, list[NodeProto]]:
         """Names of the bytes of a layer's input and of its origin's; the nodes that make them if no layer before did.
 
-        `make` gives nodes that quantise a tensor, from its name and that of the result; `parts` are endings of what is
-        gathered beside the bytes where only some rows are read.
+        `make` gives nodes that quantise a tensor, from its name and that of the result.
         """
         origin, nodes = self.origin(linear), list[NodeProto]()
         if origin not in self._ready:
@@ -53,11 +52,8 @@ class Rewriting:
             nodes += make(origin, f"{name}_input")
         whole = self._ready[origin]
         if linear.input not in self._ready:
-            self._ready[linear.input] = f"{name}_rows"
-            places = self._rows[linear.input][1]
-            for part in ("", *parts):
-                made = f"{name}_rows{part}"
-                nodes.append(helper.make_node("Gather", [f"{whole}{part}", places], [made], made))
+            self._ready[linear.input] = made = f"{name}_rows"
+            nodes.append(helper.make_node("Gather", [whole, self._rows[linear.input][1]], [made], made))
         return self._ready[linear.input], whole, nodes
 
     def put(self, linear: Linear, nodes: list[NodeProto]) -> None:
