@@ -55,7 +55,7 @@ def load_tier1(folder: str | Path, *, task: Task) -> Any:
     """
     file = Path(folder) / "config.json"
     if not file.is_file():
-        raise OptionError(f"tier 1 must be a checkpoint folder with a config.json, was: {folder}")
+        raise OptionError(f"tier 1 must be a checkpoint folder with a config.json, got {folder}")
     found = json.loads(file.read_text(encoding="utf-8"))
     own = next((known for known in TASKS.values() if _is_for(found, known)), task)
     if own is not task:

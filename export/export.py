@@ -164,12 +164,12 @@ def _form(precision: str, verified: float) -> dict[str, Any]:
 def _check_output(output: Path, *, overwrite: bool) -> None:
     """Minutes of work must not end in a refusal that could come first."""
     if output.is_file() or (output.is_dir() and any(output.iterdir()) and not overwrite):
-        raise OptionError(f"the output must be a new or empty folder, was: {output}; choose another or overwrite")
+        raise OptionError(f"the output must be a new or empty folder, got {output}; choose another or overwrite")
 
 
 def _max_length(wanted: int | None, possible: int) -> int:
     if wanted is None:
         return min(possible, DEFAULT_MAX_LENGTH)
     if not 0 < wanted <= possible:
-        raise OptionError(f"max_length must be in [1, {possible}], the positions of tier 2, was: {wanted}")
+        raise OptionError(f"max_length must be in [1, {possible}], the positions of tier 2, got {wanted}")
     return wanted

@@ -381,7 +381,7 @@ def test_tier2_needs_a_tokenizer(tiers: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("length", [0, 65])
 def test_max_length_must_fit(tiers: Path, tmp_path: Path, length: int) -> None:
     options = ExportOptions(max_length=length)
-    match = rf"max_length must be in \[1, 64\], the positions of tier 2, was: {length}"
+    match = rf"max_length must be in \[1, 64\], the positions of tier 2, got {length}"
     refused(tmp_path, OptionError, match, tiers / "tier2", tiers / "static", options=options)
 
 
