@@ -19,19 +19,8 @@ from cascade.policies.routing import Threshold
 from cascade.policies.unit_exits import TokenExit
 from cascade_export import export as export_module
 from cascade_export.cli import main
-from tests.models import tiny, tiny_tagging
+from tests.models import tiny
 from tests.models.tiny_tagging import SENTENCES, TAGS
-
-
-@pytest.fixture(scope="module")
-def tiers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints `tier2` and `static` of a classifier, `tagger` and `tag-static`."""
-    folder = tmp_path_factory.mktemp("tiers")
-    tiny.tier2(folder / "tier2", depth=2)
-    tiny.tier1_static(folder / "static")
-    tiny.tagger(folder / "tagger", depth=2)
-    tiny_tagging.tier1_static(folder / "tag-static")
-    return folder
 
 
 def run(*arguments: object) -> int:
@@ -58,6 +47,7 @@ def test_round_trip(tiers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     manifest = open_bundle(tmp_path / "out").manifest
     assert manifest.policies.routers == (Threshold(0.8),)
     assert manifest.policies.exits[1] == MaxProbability(0.7)
+    assert "onnx/model.onnx" not in manifest.files
     known = {"source": file.name, "texts": 8, "labelled": True}
     known["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     assert manifest.figures["calibration"] == known

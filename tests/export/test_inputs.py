@@ -15,6 +15,7 @@ from cascade_export.int8.quantise import quantise_linears, quantise_tables
 from cascade_export.int8.ranges import Ranges
 from cascade_export.int8.rewriting import Rewriting
 from cascade_export.packed.chain import session
+from tests.models.graphs import operators
 
 WIDTH, ROWS = 4, 6
 TABLE = np.linspace(-2, 3, ROWS * WIDTH, dtype=np.float32).reshape(ROWS, WIDTH)
@@ -57,10 +58,6 @@ def rounded(values: np.ndarray, low: float = -1.5, high: float = 2.5) -> np.ndar
     zero = np.rint(-low / scale)
     kept: np.ndarray = (np.clip(np.rint(values / scale) + zero, 0, 255) - zero) * scale
     return kept
-
-
-def operators(model: onnx.ModelProto) -> list[str]:
-    return [node.op_type for node in model.graph.node]
 
 
 @given(st.lists(st.tuples(st.integers(0, ROWS - 1), st.integers(0, ROWS - 1)), min_size=1, max_size=5))

@@ -12,16 +12,16 @@ from onnx import TensorProto, helper, numpy_helper
 from cascade.core.rows import Units
 from cascade.text.tokenizer import Tokenizer
 from cascade_export.int8 import calibrate
-from cascade_export.int8.calibrate import Quantised, quantise_tier2
 from cascade_export.int8.linears import linears
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
 from cascade_export.int8.ranges import Ranges
-from cascade_export.options import ExportOptions, Int8
+from cascade_export.options import Int8
 from cascade_export.packed.chain import chain_logits, chain_ranges, session
 from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
 from cascade_export.packed.stages import PackedModel, pack
 from cascade_export.texts import Agreement, Sample
 from tests.models import tiny
+from tests.models.graphs import operators, quantised
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,6 @@ def graphs(packed: PackedModel) -> TierTwoGraphs:
 @pytest.fixture(scope="module")
 def batch() -> Units:
     return Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS * 3).units
-
-
-def quantised(graphs: TierTwoGraphs, batch: Units, int8: Int8, bar: float = 0.0) -> Quantised[TierTwoGraphs]:
-    return quantise_tier2(graphs, chain_logits(graphs, batch), Sample(batch), ExportOptions(int8=int8, agreement=bar))
-
-
-def operators(model: onnx.ModelProto) -> list[str]:
-    return [node.op_type for node in model.graph.node]
 
 
 def spread(low: float, high: float, width: int = 4) -> Ranges:

@@ -20,6 +20,7 @@ from cascade_export.packed.chain import session
 from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
 from cascade_export.packed.stages import PackedModel, pack
 from tests.models import tiny
+from tests.models.graphs import axes, operators
 
 # Ragged; with rows of one body token, and a row of nothing but special tokens.
 BATCHES = {
@@ -141,8 +142,7 @@ def test_token_types_reach_the_embedding(tmp_path: Path) -> None:
 
 def test_the_graph_is_small(tmp_path: Path) -> None:
     stage = export_tier2(pack(tiny.tier2(tmp_path))).stages[0]
-    operators = Counter(node.op_type for node in stage.graph.node if node.op_type not in ("Constant", "Identity"))
-    assert operators == {
+    assert Counter(operators(stage)) == {
         "Gemm": 8,  # six of the layer, two of the head
         "Gather": 5,  # three for attention, one back, one for pooling
         "Reshape": 5,  # to heads, and back: no copies
@@ -164,8 +164,7 @@ def test_inputs_and_outputs(tmp_path: Path, pooling: str) -> None:
     if pooling == "mean":
         pooled_by = {"gather": ["rows", "longest"], "weights": ["rows", 1, "longest"], "counts": ["rows", 1]}
     for stage in export_tier2(pack(tiny.tier2(tmp_path, pooling=pooling))).stages:
-        values = [*stage.graph.input, *stage.graph.output]
-        assert {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values} == {
+        assert axes(stage) == {
             "hidden": ["tokens", 16],
             "head_gather": ["rows", 2, "longest"],
             "bias": ["rows", 1, 1, "longest"],
@@ -217,22 +216,16 @@ def test_packing_leaves_the_model_alone(tmp_path: Path) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_unknown_family_names_the_supported_ones(tmp_path: Path) -> None:
-    model = tiny.tier2(tmp_path)
-    model.config.model_type = "deberta"
-    with pytest.raises(OptionError, match="must be one of bert, roberta, electra, distilbert, albert, got deberta"):
-        pack(model)
-
-
-def test_relative_positions_are_refused(tmp_path: Path) -> None:
-    model = tiny.tier2(tmp_path)
-    model.config.position_embedding_type = "relative_key"
-    with pytest.raises(OptionError, match="position_embedding_type must be absolute, got relative_key"):
-        pack(model)
-
-
-def test_nested_albert_groups_are_refused(tmp_path: Path) -> None:
-    model = tiny.tier2(tmp_path, "albert")
-    model.config.inner_group_num = 2
-    with pytest.raises(OptionError, match="inner_group_num must be 1, got 2"):
+@pytest.mark.parametrize(
+    ("family", "name", "value", "match"),
+    [
+        ("bert", "model_type", "deberta", "must be one of bert, roberta, electra, distilbert, albert, got deberta"),
+        ("bert", "position_embedding_type", "relative_key", "_embedding_type must be absolute, got relative_key"),
+        ("albert", "inner_group_num", 2, "inner_group_num must be 1, got 2"),
+    ],
+)
+def test_what_cannot_be_packed(tmp_path: Path, family: str, name: str, value: object, match: str) -> None:
+    model = tiny.tier2(tmp_path, family)
+    setattr(model.config, name, value)
+    with pytest.raises(OptionError, match=match):
         pack(model)

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from cascade.core.rows import IntArray, Units
 from cascade.engine.packing import Packing
 from cascade.training.models.tagging import MultiExitTagger
-from cascade_export.int8.calibrate import Quantised, quantise_tier2
 from cascade_export.int8.linears import linears
 from cascade_export.int8.quantise import quantise_linears
-from cascade_export.options import ExportOptions, Int8
+from cascade_export.options import Int8
 from cascade_export.packed.chain import chain_logits, chain_ranges, session
 from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
 from cascade_export.packed.stages import PackedModel, pack
 from cascade_export.texts import Sample
 from cascade_export.verify import random_exits, torch_tier2
 from tests.models import tiny
+from tests.models.graphs import axes, operators, quantised, scaled
 from tests.models.tiny_tagging import random_words, words_of
 
 Tier = tuple[MultiExitTagger, PackedModel, TierTwoGraphs]
@@ -112,15 +112,6 @@ def test_leaving_changes_what_the_others_see(every_layer: Tier) -> None:
 # -------------------------------------------------------------------------------------------------------- graphs
 
 
-def operators(model: onnx.ModelProto) -> list[str]:
-    return [node.op_type for node in model.graph.node if node.op_type not in ("Constant", "Identity")]
-
-
-def axes(model: onnx.ModelProto) -> dict[str, list[str | int]]:
-    values = [*model.graph.input, *model.graph.output]
-    return {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
-
-
 def test_inputs_and_outputs(every_layer: Tier) -> None:
     for stage in every_layer[2].stages:
         assert axes(stage) == {
@@ -162,11 +153,6 @@ def test_a_stage_without_words_runs(wide: Tier) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- int8
-
-
-def quantised(graphs: TierTwoGraphs, words: Units, int8: Int8, bar: float = 0.0) -> Quantised[TierTwoGraphs]:
-    reference = chain_logits(graphs, words)
-    return quantise_tier2(graphs, reference, Sample(words), ExportOptions(int8=int8, agreement=bar))
 
 
 @pytest.mark.parametrize("int8", [Int8.STATIC, Int8.DYNAMIC])
@@ -274,12 +260,6 @@ def test_masked_places_do_not_change_answers(
     first, second = (graph.run(None, {"hidden": states, **feeds}) for states in (hidden, others))
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one[own[going]], other[own[going]])
-
-
-def scaled(stage: onnx.ModelProto) -> int:
-    """How many tensors are multiplied by a scale before they are quantised."""
-    quantised_ = {node.input[0] for node in stage.graph.node if node.op_type == "QuantizeLinear"}
-    return sum(node.op_type == "Mul" and node.output[0] in quantised_ for node in stage.graph.node)
 
 
 def test_smoothing_keeps_one_scale_for_what_is_shared(wide: Tier) -> None:

@@ -1,0 +1,37 @@
+"""What tests of ONNX graphs share."""
+
+from __future__ import annotations
+
+import onnx
+
+from cascade.core.rows import Units
+from cascade_export.int8.calibrate import Quantised, quantise_tier2
+from cascade_export.options import ExportOptions, Int8
+from cascade_export.packed.chain import chain_logits
+from cascade_export.packed.graphs import TierTwoGraphs
+from cascade_export.texts import Sample
+
+Axes = dict[str, list[str | int]]
+
+
+def operators(model: onnx.ModelProto) -> list[str]:
+    """Names of the operators, in order, but for those that make nothing."""
+    return [node.op_type for node in model.graph.node if node.op_type not in ("Constant", "Identity")]
+
+
+def axes(model: onnx.ModelProto) -> Axes:
+    """Sizes, or their names, of all inputs and outputs."""
+    values = [*model.graph.input, *model.graph.output]
+    return {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+
+
+def scaled(stage: onnx.ModelProto) -> int:
+    """How many tensors are multiplied by a scale before they are quantised."""
+    inputs = {node.input[0] for node in stage.graph.node if node.op_type == "QuantizeLinear"}
+    return sum(node.op_type == "Mul" and node.output[0] in inputs for node in stage.graph.node)
+
+
+def quantised(graphs: TierTwoGraphs, units: Units, int8: Int8, bar: float = 0.0) -> Quantised[TierTwoGraphs]:
+    """A second tier in int8, these units having calibrated it; stages below the bar stay fp32."""
+    options = ExportOptions(int8=int8, agreement=bar)
+    return quantise_tier2(graphs, chain_logits(graphs, units), Sample(units), options)
