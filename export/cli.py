@@ -104,13 +104,13 @@ def export(
 
     logging.disable_progress_bar()
     task, found = task_of(tier2), None
-    if calibration is not None and task.tags:
-        sentences = read_sentences(calibration, columns=TagColumns(tokens=tokens_column, tags=tags_column))
-        found = Calibration(sentences.items, sentences.labels, Path(calibration).name, _sha256(calibration))
-    elif calibration is not None:
-        columns = Columns(text=text_column, pair=pair_column, label=label_column)
-        texts = read_texts(calibration, columns=columns, require_labels=False)
-        found = Calibration(texts.items, texts.labels, Path(calibration).name, _sha256(calibration))
+    if calibration is not None:
+        if task.tags:
+            read = read_sentences(calibration, columns=TagColumns(tokens=tokens_column, tags=tags_column))
+        else:
+            columns = Columns(text=text_column, pair=pair_column, label=label_column)
+            read = read_texts(calibration, columns=columns, require_labels=False)
+        found = Calibration(read.items, read.labels, Path(calibration).name, _sha256(calibration))
     options = ExportOptions(
         int8=Int8(int8),
         agreement=agreement,

@@ -18,6 +18,7 @@ from cascade.exceptions import OptionError
 from cascade.policies.decoding import argmax
 from cascade.policies.exits import never
 from cascade.policies.settings import Policies
+from cascade.policies.windows import Windows
 from cascade.training.models import families
 from cascade_export import checkpoints
 from cascade_export.card import model_card
@@ -128,7 +129,7 @@ def export_bundle(
                 (sample.temperature(first_tier.logits),),
                 tuple(sample.temperature(logits) for logits, _ in by_exit),
             ),
-            windows=options.windows if task.tags else None,
+            windows=Windows() if task.tags else None,
             decoding=argmax if task.tags else None,
         ),
         library_version=__version__,

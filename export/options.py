@@ -8,7 +8,6 @@ from enum import Enum
 from cascade.core.checks import check_share
 from cascade.policies.exits import ExitPolicy
 from cascade.policies.routing import Router, Threshold
-from cascade.policies.windows import Windows
 
 
 class Int8(Enum):
@@ -45,7 +44,6 @@ class ExportOptions:
         fp32: whether tier 1's fp32 graph is kept beside the int8 one, for other tools.
         router: the bundle's default.
         exit_policy: the bundle's default; `MaxProbability(0.9)`, of a tagger `TokenExit(0.05)`, if not given.
-        windows: a tagger's default.
         card: for README.md.
     """
 
@@ -55,7 +53,6 @@ class ExportOptions:
     fp32: bool = True
     router: Router = field(default_factory=lambda: Threshold(0.9))
     exit_policy: ExitPolicy | None = None
-    windows: Windows = field(default_factory=Windows)
     card: CardOptions = field(default_factory=CardOptions)
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -97,12 +98,15 @@ def lookup(graph: onnx.GraphProto, name: str) -> Origin | None:
     while (node := makers.get(name)) is not None and node.op_type == "Reshape":
         nodes.insert(0, node)
         name = node.input[0]
-    if node is None or not _looks_up(node):
-        return None
-    table = constants_of(graph).get(node.input[0])
-    if table is None or table.ndim != 2 or table.dtype != np.float32:
+    if node is None or table_of(node, constants_of(graph)) is None:
         return None
     return node.input[0], [node, *nodes]
+
+
+def table_of(node: NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The constant table of floats, of shape `(rows, width)`, that a node looks rows up in; None where it does not."""
+    table = constants.get(node.input[0]) if _looks_up(node) else None
+    return table if table is not None and table.ndim == 2 and table.dtype == np.float32 else None
 
 
 def readers_of(graph: onnx.GraphProto, table: str) -> list[int]:

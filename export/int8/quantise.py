@@ -20,7 +20,7 @@ from onnx import NodeProto, helper
 
 from cascade.core.rows import FloatArray
 from cascade_export.int8.inputs import uint8_input
-from cascade_export.int8.linears import attribute, constants_of
+from cascade_export.int8.linears import constants_of, table_of
 from cascade_export.int8.ranges import Ranges
 from cascade_export.int8.rewriting import MICROSOFT, Rewriting, int8_weight, rebuild
 
@@ -68,10 +68,8 @@ def quantise_tables(model: onnx.ModelProto) -> onnx.ModelProto:
     replaced: dict[int, list[NodeProto]] = {}
     constants: dict[str, np.ndarray] = {}
     for i, node in enumerate(model.graph.node):
-        table = known.get(node.input[0]) if node.op_type == "Gather" else None
-        if table is None or table.ndim != 2 or table.dtype != np.float32 or attribute(node, "axis", 0):
-            continue
-        if table.shape[0] < MIN_TABLE_ROWS or table.shape[1] < MIN_TABLE_WIDTH:
+        table = table_of(node, known)
+        if table is None or table.shape[0] < MIN_TABLE_ROWS or table.shape[1] < MIN_TABLE_WIDTH:
             continue
         name = f"table_{i}"
         numbers, scale = int8_weight(table.T)
