@@ -1,8 +1,7 @@
-"""What a token costs in each part of a cascade of two tiers, in any one unit: seconds, or layers."""
+"""What a token costs in each part of a cascade of two tiers, in any one unit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,17 +45,6 @@ class Costs:
     def full(self) -> float:
         """Of a token in tier 2 at full depth, tier 1 not run."""
         return self.always + self.embed + sum(self.stages)
-
-    @classmethod
-    def by_layers(cls, layers: Sequence[int], *, tier1: float, halted: float = 0.0) -> Costs:
-        """Every layer of tier 2 costs 1, tier 1 this share of tier 2, a halted token this share of a layer.
-
-        Layers are not time: prefer measured costs (`observing`).
-        """
-        stages = np.diff(np.asarray([0, *layers], dtype=np.float64))
-        return cls(
-            tier1 * float(stages.sum()), tuple(stages.tolist()), tuple((halted * stages).tolist()) if halted else ()
-        )
 
     def of_tier2(self, taken: IntArray, words: Units, targets: BoolArray | None = None) -> Table:
         """Of tier 2 on these words (sentences or windows), for several policies. Shape `(policies,)`.

@@ -10,7 +10,7 @@ import numpy as np
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
 
-SHOWN = 8  # labels in a message
+SHOWN = 8  # names in a message
 
 
 def distinct(items: Sequence[object]) -> IntArray:
@@ -37,8 +37,12 @@ def unseen(truth: IntArray | None, labels: Sequence[str]) -> tuple[str, ...]:
         return ()
     counts = truth.sum(axis=0) if truth.ndim == 2 else np.bincount(truth, minlength=len(labels))
     missing = [label for label, count in zip(labels, counts.tolist(), strict=True) if not count]
-    listed = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if missing[SHOWN:] else "")
-    return (f"there is no example of {listed}: nothing was tested of it",) if missing else ()
+    return (f"there is no example of {listed(missing)}: nothing was tested of it",) if missing else ()
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first eight, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else "")
 
 
 def tag_numbers(sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str]], labels: Sequence[str]) -> IntArray:
@@ -60,7 +64,7 @@ def tag_numbers(sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str]
             )
         unknown = [tag for tag in own if tag not in numbers]
         if unknown:
-            known = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
+            known = ", ".join(labels[:SHOWN]) + (", ..." if len(labels) > SHOWN else "")
             raise DataError(
                 f"tags must be the model's ({known}), sentence {number} has {unknown[0]!r}; rename it or drop it"
             )

@@ -11,7 +11,7 @@ from cascade.calibration.temperature import Temperatures
 from cascade.core.rows import BoolArray, IntArray
 from cascade.policies.decoding import Decoder
 from cascade.policies.exits import ExitPolicy, never
-from cascade.policies.routing import Router, defer_all
+from cascade.policies.routing import Router
 from cascade.policies.settings import Policies
 from cascade.policies.windows import WindowPolicy
 
@@ -98,13 +98,6 @@ def two_tiers(
         windows=windows,
         decoding=decoding,
     )
-
-
-def full_depth(
-    temperatures: Temperatures, *, windows: WindowPolicy | None = None, decoding: Decoder | None = None
-) -> Policies:
-    """Tier 2 alone, no unit exiting early."""
-    return two_tiers(defer_all, never, temperatures=temperatures, windows=windows, decoding=decoding)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from cascade.calibration.costs import Costs
-from cascade.calibration.runs import Run, full_depth
+from cascade.calibration.runs import Run, two_tiers
 from cascade.calibration.temperature import Temperatures
 from cascade.core.rows import BoolArray, IntArray, Units, ranges
 from cascade.engine.cascade import Cascade
@@ -21,6 +21,8 @@ from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
 from cascade.exceptions import OptionError
 from cascade.policies.decoding import Decoder
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all
 from cascade.policies.settings import Policies
 from cascade.policies.windows import whole_sentences
 from cascade.text.entities import chosen
@@ -68,7 +70,9 @@ class WordAnswers:
     @property
     def at_full_depth(self) -> Policies:
         """Tier 2 alone."""
-        return full_depth(self.temperatures, windows=whole_sentences, decoding=self.decoding)
+        return two_tiers(
+            defer_all, never, temperatures=self.temperatures, windows=whole_sentences, decoding=self.decoding
+        )
 
     @cached_property
     def full(self) -> Run:

@@ -12,13 +12,14 @@ import numpy as np
 
 from cascade.calibration.costs import Costs
 from cascade.calibration.leaving import leave
-from cascade.calibration.runs import Run, full_depth
+from cascade.calibration.runs import Run, two_tiers
 from cascade.calibration.temperature import Temperatures, logits_of, rescale
 from cascade.core.confidence import answers, evidence, max_probability, probabilities
 from cascade.core.rows import BoolArray, FloatArray, IntArray, offsets_of, ranges
 from cascade.exceptions import OptionError
 from cascade.policies import routing
-from cascade.policies.routing import DeferAll, RoutingState
+from cascade.policies.exits import never
+from cascade.policies.routing import DeferAll, RoutingState, defer_all
 from cascade.policies.settings import Policies
 
 
@@ -84,21 +85,21 @@ class TextAnswers:
     @cached_property
     def full(self) -> Run:
         """Tier 2 alone at full depth."""
-        return self.run(full_depth(self.temperatures))
+        return self.run(two_tiers(defer_all, never, temperatures=self.temperatures))
 
     @property
     def full_probabilities(self) -> FloatArray:
         """What tier 2 says at full depth. Shape `(items, labels)`."""
         return _means(self.tier2[:, -1], self.items)
 
-    @property
+    @cached_property
     def goal(self) -> IntArray:
         """The right answers, shape `(items, columns)`; without labels those of full depth."""
         if self.truth is None:
             return self.full.answers
         return self.truth if self.binary else self.truth[:, None]
 
-    @property
+    @cached_property
     def routing_state(self) -> RoutingState:
         """What a router sees of all items together."""
         sure = max_probability(self.tier1, multi_label=self.multi_label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +22,13 @@ from cascade.calibration.certify.procedure import disagreement_limit
 from cascade.calibration.certify.split import Split
 from cascade.calibration.certify.texts import calibrate_texts, confirmed
 from cascade.calibration.costs import Costs
-from cascade.calibration.runs import full_depth
+from cascade.calibration.texts import TextAnswers
 from cascade.exceptions import DataError, OptionError
 from cascade.policies.exits import never
 from cascade.policies.routing import Threshold, defer_all, defer_none
-from tests.models.recorded import COLD, COSTS, recorded
-from tests.models.toy import SENTENCES, toy_bundle
+from tests.calibration.conftest import texts
+from tests.models.recorded import COSTS, recorded
+from tests.models.recorded import policies as policies_of
 
 certify = functools.partial(module.certify_texts, grid=PathGrid(risks=16, steps=30, blends=(0.0, 0.3)))
 
@@ -39,11 +41,26 @@ ASKS: list[RiskTarget] = [
 ]
 
 
+def certified(answers: TextAnswers, ask: RiskTarget, **options: Any) -> Certified:
+    found = certify(answers, Claim(ask), **options)
+    assert isinstance(found, Certified)
+    return found
+
+
+def refused(answers: TextAnswers, ask: RiskTarget, **options: Any) -> Refused:
+    found = certify(answers, Claim(ask), **options)
+    assert isinstance(found, Refused)
+    return found
+
+
+def distinct_texts(count: int) -> list[str]:
+    return list(dict.fromkeys(texts(2 * count)))[:count]
+
+
 @pytest.mark.parametrize("ask", ASKS, ids=lambda ask: ask.describe())
 def test_what_is_certified_is_what_was_counted(ask: RiskTarget) -> None:
     answers = recorded(2000)
-    found = certify(answers, Claim(ask), seed=3)
-    assert isinstance(found, Certified)
+    found = certified(answers, ask, seed=3)
     assert sorted([*found.chosen_on, *found.tested_on]) == list(range(2000))
     assert len(found.chosen_on) == 400
     # Exactly one that failed may stand behind those that passed.
@@ -76,8 +93,7 @@ def test_what_is_certified_is_what_was_counted(ask: RiskTarget) -> None:
 
 
 def test_the_limit_of_disagreement_holds_for_all_settings_at_once() -> None:
-    found = certify(recorded(2000), Claim(MaxDrop(0.03)))
-    assert isinstance(found, Certified)
+    found = certified(recorded(2000), MaxDrop(0.03))
     seen, n, steps = found.figures.disagreements, found.figures.examples, len(found.steps)
     assert found.disagreement_upper == upper_limit(seen, n, confidence=1 - 0.05 / steps) > upper_limit(seen, n)
     # A bound on disagreement that was certified holds too.
@@ -87,9 +103,7 @@ def test_the_limit_of_disagreement_holds_for_all_settings_at_once() -> None:
 
 def test_the_drop_and_its_change_are_bounded() -> None:
     answers = recorded(3000)
-    one, both = (certify(answers, Claim(MaxDrop(0.03, two_sided=two))) for two in (False, True))
-    assert isinstance(one, Certified)
-    assert isinstance(both, Certified)
+    one, both = (certified(answers, MaxDrop(0.03, two_sided=two)) for two in (False, True))
     harms, gains = both.figures.harms, both.figures.gains
     assert harms is not None
     assert gains is not None
@@ -99,36 +113,30 @@ def test_the_drop_and_its_change_are_bounded() -> None:
 
 def test_the_same_seed_gives_the_same() -> None:
     answers = recorded(800)
-    first, again, other = (certify(answers, Claim(MaxDrop(0.05)), seed=seed) for seed in (1, 1, 2))
-    assert isinstance(first, Certified)
-    assert isinstance(again, Certified)
+    first, again, other = (certified(answers, MaxDrop(0.05), seed=seed) for seed in (1, 1, 2))
     assert first.policies == again.policies
     assert first.tested_on.tolist() == again.tested_on.tolist() != other.tested_on.tolist()
 
 
 def test_agreement_needs_no_labels() -> None:
-    found = certify(recorded(2000, labelled=False), Claim(Agreement(0.04)))
-    assert isinstance(found, Certified)
+    found = certified(recorded(2000, labelled=False), Agreement(0.04))
     assert found.figures.accuracy is found.figures.drop is found.figures.harms is None
     assert found.taken.events == found.figures.disagreements
 
 
 def test_items_of_several_windows_are_counted_once() -> None:
-    found = certify(recorded(1500, windows=3), Claim(MaxDrop(0.03)))
-    assert isinstance(found, Certified)
+    found = certified(recorded(1500, windows=3), MaxDrop(0.03))
     assert found.taken.examples == found.figures.examples == 1200
 
 
 @pytest.mark.parametrize("labels", [1, 4])
 def test_independent_labels(labels: int) -> None:
-    found = certify(recorded(1500, labels=labels, multi_label=True), Claim(MaxDrop(0.05)))
-    assert isinstance(found, Certified)
+    found = certified(recorded(1500, labels=labels, multi_label=True), MaxDrop(0.05))
     assert found.figures.speed_up > 1
 
 
 def test_too_few_examples_are_refused_with_the_number_needed() -> None:
-    found = certify(recorded(300), Claim(MaxDrop(0.01)))
-    assert isinstance(found, Refused)
+    found = refused(recorded(300), MaxDrop(0.01))
     assert found.why == "240 texts are left to test with, and even without a single event it takes 299"
     assert found.examples_needed == 374  # of which four fifths are 299
     assert (len(found.tested), len(found.steps)) == (0, 0)
@@ -145,14 +153,12 @@ def test_classes_with_too_few_examples_are_named() -> None:
     answers = recorded(600)
     assert answers.truth is not None
     rare = replace(answers, truth=np.where(np.arange(600) < 20, 2, answers.truth % 2))
-    found = certify(rare, Claim(MaxDrop(0.05, per_class=True)), labels=("no", "yes", "rare"))
-    assert isinstance(found, Refused)
+    found = refused(rare, MaxDrop(0.05, per_class=True), labels=("no", "yes", "rare"))
     assert found.why.startswith("59 texts of every class are needed to test with, fewer are left of 'rare' (1")
     assert found.examples_needed is not None
     assert found.examples_needed > 1500
     # Of a class without any example no number is known.
-    absent = certify(replace(answers, truth=answers.truth % 2), Claim(MaxDrop(0.05, per_class=True)))
-    assert isinstance(absent, Refused)
+    absent = refused(replace(answers, truth=answers.truth % 2), MaxDrop(0.05, per_class=True))
     assert "fewer are left of class 2 (0)" in absent.why
     assert absent.examples_needed is None
 
@@ -164,8 +170,7 @@ def test_harm_that_is_too_near_to_the_bound_is_refused() -> None:
     wrong = np.full_like(full, 0.0)
     wrong[np.arange(400), (full.argmax(axis=1) + 1) % 3] = 1.0
     answers = replace(answers, tier1=wrong, tier2=np.stack([wrong, wrong, full], axis=1))
-    found = certify(answers, Claim(Agreement(0.05)), temper=False)
-    assert isinstance(found, Refused)
+    found = refused(answers, Agreement(0.05))
     assert found.examples_needed is None
     assert "nothing that was tried" in found.why or "no less than the bound" in found.why
 
@@ -176,8 +181,8 @@ def test_the_number_needed_follows_what_was_seen(monkeypatch: pytest.MonkeyPatch
     whole = text_path(answers, MaxDrop(0.03))
     risky = tuple(step for step in whole if step.risk > 0.02)[:3]
     monkeypatch.setattr(module, "text_path", lambda *_arguments, **_options: risky)
-    found = certify(answers, Claim(MaxDrop(0.03)), temper=False)
-    assert isinstance(found, Refused)
+    monkeypatch.setattr(module, "ENOUGH", 1000)  # no temperatures are fitted
+    found = refused(answers, MaxDrop(0.03))
     assert len(found.tested) == 1
     seen = found.tested[0]
     assert f"has {seen.events} events among 800 texts" in found.why
@@ -185,8 +190,7 @@ def test_the_number_needed_follows_what_was_seen(monkeypatch: pytest.MonkeyPatch
 
 
 def test_where_tier_1_costs_as_much_as_tier_2_nothing_pays() -> None:
-    found = certify(recorded(1000, costs=Costs(tier1=2.0, stages=(0.3, 0.3, 0.3))), Claim(MaxDrop(0.05)))
-    assert isinstance(found, Refused)
+    found = refused(recorded(1000, costs=Costs(tier1=2.0, stages=(0.3, 0.3, 0.3))), MaxDrop(0.05))
     assert found.why.startswith("nothing that was tried is both cheaper")
     assert found.examples_needed is None
 
@@ -228,29 +232,18 @@ def test_no_setting_is_replayed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(type(answers), "run", run)
     monkeypatch.setattr(type(answers), "timed", lambda *_: (1.0, 2.0))
-    found = certify(answers, Claim(MaxDrop(0.03)), temper=False)
-    path = [policies for policies in seen if policies != full_depth(COLD)]
+    monkeypatch.setattr(module, "ENOUGH", 1000)  # no temperatures are fitted
+    found = certify(answers, Claim(MaxDrop(0.03)))
+    path = [policies for policies in seen if policies != policies_of(defer_all, never)]
     assert len(path) == len(set(path)) == len(found.tested)
-
-
-def texts(count: int) -> list[str]:
-    words, random = " ".join(SENTENCES).split(), np.random.default_rng(0)
-    return list(dict.fromkeys(" ".join(random.choice(words, random.integers(3, 9))) for _ in range(2 * count)))[:count]
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    folder = tmp_path_factory.mktemp("toy") / "bundle"
-    toy_bundle(folder)
-    return Classifier.from_pretrained(folder, threads=1).with_temperatures(6.0, (6.0, 6.0, 6.0))
 
 
 def test_copies_count_once(classifier: Classifier) -> None:
     """Twelve texts, a hundred times each, certified everything."""
-    few = texts(12) * 100
+    few = distinct_texts(12) * 100
     with pytest.raises(DataError, match="at least 20 distinct examples, got 12"):
         calibrate_texts(classifier, few, None, Claim(Agreement(0.05)))
-    given = texts(200)
+    given = distinct_texts(200)
     copied = [*given, *(f" {one} " for one in given), given[3]]
     found, answers = calibrate_texts(classifier, copied, None, Claim(Agreement(0.3)))
     assert len(answers) == 200
@@ -259,7 +252,7 @@ def test_copies_count_once(classifier: Classifier) -> None:
 
 
 def test_what_was_chosen_is_run(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = texts(1200)
+    given = distinct_texts(1200)
     first, full = (
         classifier.with_router(one).with_exit_policy(never).predict(given) for one in (defer_none, defer_all)
     )
@@ -330,16 +323,16 @@ def test_surer_is_never_riskier() -> None:
     assert curve.slope == 0
 
 
-def test_a_learned_router_is_on_the_path_where_it_won() -> None:
+def test_a_learned_router_is_on_the_path_where_it_won(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tier 1 is as sure of long texts as of short ones, and always wrong about them."""
     answers = recorded(4000, noise=0.3)
     long = answers.lengths > 30
     tier1 = answers.tier1.copy()
     tier1[long] = np.roll(tier1[long], 1, axis=1)
     tricky = replace(answers, tier1=tier1)
-    found = certify(tricky, Claim(MaxDrop(0.03)))
-    plain = certify(tricky, Claim(MaxDrop(0.03)), learn_router=False)
-    assert isinstance(found, Certified)
+    found = certified(tricky, MaxDrop(0.03))
+    monkeypatch.setattr(module, "better_router", lambda *_given, **_options: None)
+    plain = certified(tricky, MaxDrop(0.03))
     assert isinstance(plain, Certified)
     assert not isinstance(found.policies.routers[0], Threshold)
     assert found.figures.speed_up > plain.figures.speed_up

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,24 +15,12 @@ from cascade.core.confidence import max_probability
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies.routing import RoutingState
-from tests.models.recorded import COSTS
+from tests.models.recorded import told
 
 
-def told(
-    tier1: FloatArray, full: FloatArray, truth: IntArray | None, lengths: IntArray, **options: bool
-) -> TextAnswers:
-    rows = len(tier1)
-    return TextAnswers(
-        tier1=tier1,
-        tier2=np.stack([full] * 3, axis=1),
-        items=np.arange(rows),
-        lengths=lengths,
-        layers=(2, 4, 6),
-        truth=truth,
-        temperatures=((1.0,), (1.0,) * 3),
-        costs=COSTS,
-        **options,
-    )
+def alike(tier1: FloatArray, full: FloatArray, truth: IntArray | None, lengths: IntArray, **more: Any) -> TextAnswers:
+    """All exits say the same."""
+    return told(tier1, np.stack([full] * 3, axis=1), truth, lengths=lengths, **more)
 
 
 def answers(rows: int, seed: int, *, specialist: bool) -> TextAnswers:
@@ -46,24 +35,23 @@ def answers(rows: int, seed: int, *, specialist: bool) -> TextAnswers:
     mends = wrong & (lengths > 20 if specialist else rng.random(rows) < 0.5)
     full = np.where(mends[:, None], [[0.1, 0.9]], [[0.9, 0.1]])
     tier1 = np.stack([sure, 1 - sure], axis=1)
-    return told(tier1.astype(np.float32), full.astype(np.float32), wrong.astype(np.int64), lengths)
+    return alike(tier1.astype(np.float32), full.astype(np.float32), wrong.astype(np.int64), lengths)
 
 
 def test_helps_worked_example() -> None:
     tier1 = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.8, 0.2]], dtype=np.float32)
     full = np.array([[0.8, 0.2], [0.3, 0.7], [0.1, 0.9], [0.45, 0.55]], dtype=np.float32)
     lengths = np.full(4, 9)
-    np.testing.assert_array_equal(helps(told(tier1, full, np.array([0, 1, 0, 1]), lengths)), [0, 1, 0, 1])
-    np.testing.assert_allclose(helps(told(tier1, full, None, lengths)), [0, 0.7, 0.9, 0.55])
+    np.testing.assert_array_equal(helps(alike(tier1, full, np.array([0, 1, 0, 1]), lengths)), [0, 1, 0, 1])
+    np.testing.assert_allclose(helps(alike(tier1, full, None, lengths)), [0, 0.7, 0.9, 0.55])
     # As sets of labels: {0}, {0}, ... against {0}, {1}, {1}, {1}.
     truth = np.array([[1, 0], [0, 1], [1, 0], [1, 1]])
-    np.testing.assert_array_equal(helps(told(tier1, full, truth, lengths, multi_label=True)), [0, 1, 0, 0])
+    np.testing.assert_array_equal(helps(alike(tier1, full, truth, lengths, multi_label=True)), [0, 1, 0, 0])
 
 
 def test_it_learns_what_tier_2_is_good_at() -> None:
     old, new = (answers(4000, seed, specialist=True) for seed in (0, 1))
-    router = fit_router(old.routing_state, helps(old), threshold=0.8)
-    assert router.threshold == 0.8
+    router = fit_router(old.routing_state, helps(old))
     learned, plain, wanted = router.score(new.routing_state), max_probability(new.tier1), helps(new)
     # Of equally many deferred, those of the learned router are worth more.
     assert wanted[np.argsort(learned)[:800]].sum() > 1.3 * wanted[np.argsort(plain)[:800]].sum()

@@ -10,26 +10,29 @@ import numpy as np
 import pytest
 
 from cascade.calibration.observing import run_both
+from cascade.core.rows import Units
 from cascade.policies.batching import FixedSize
 from cascade.runtime.backend import FunctionBackend
 from tests.models.toy import Toy, batch_of
+from tests.models.toy_tagging import ToyTagger, sentences_of
 
 LENGTHS = np.random.default_rng(1).integers(2, 12, 200).tolist()
 
 
-def test_costs_are_seconds_per_token_of_the_parts() -> None:
-    toy, units = Toy(), batch_of(LENGTHS)
+@pytest.mark.parametrize(
+    ("toy", "units"), [(Toy(), batch_of(LENGTHS)), (ToyTagger(), sentences_of([[1, 2], [3], [1, 1, 2]] * 20))]
+)
+def test_costs_are_seconds_per_token_of_the_parts(toy: Toy | ToyTagger, units: Units) -> None:
     seen: list[int] = []
-    first, second, costs = run_both(
-        toy.tier1(), toy.tier2(), units, encode_seconds=units.rows.tokens * 3.0, progress=seen.append
-    )
+    tier1, tier2, tokens = toy.tier1(), toy.tier2(), units.rows.tokens
+    first, second, costs = run_both(tier1, tier2, units, encode_seconds=3.0 * tokens, progress=seen.append)
     assert costs.always == pytest.approx(3)
     assert len(costs.stages) == 4
-    assert min(costs.stages) > 0
-    assert costs.tier1 > 0
+    assert min(costs.tier1, costs.embed, *costs.stages) > 0
+    assert 1e-8 < costs.full - 3 < 0.1
     assert sum(seen) == 2 * len(units)
-    np.testing.assert_array_equal(first, toy.tier1().score(units).probabilities)
-    np.testing.assert_array_equal(second, toy.tier2().all_exits(units))
+    np.testing.assert_array_equal(first, tier1.score(units).probabilities)
+    np.testing.assert_array_equal(second, tier2.all_exits(units))
 
 
 def test_making_graphs_for_several_threads_is_not_timed() -> None:

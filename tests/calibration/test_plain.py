@@ -12,23 +12,9 @@ from cascade.calibration.thresholds import plain
 from cascade.calibration.thresholds.plain import within_budget, within_latency
 from cascade.exceptions import OptionError
 from cascade.policies.routing import Threshold, defer_none
+from tests.calibration.conftest import texts
 from tests.models.tagged import sentences
-from tests.models.toy import SENTENCES, toy_bundle
 from tests.models.toy_tags import tag_bundle
-
-WORDS = " ".join(SENTENCES).split()
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    folder = tmp_path_factory.mktemp("toy") / "bundle"
-    toy_bundle(folder)
-    return Classifier.from_pretrained(folder, threads=1).with_temperatures(6.0, (6.0, 6.0, 6.0))
-
-
-def texts(count: int) -> list[str]:
-    random = np.random.default_rng(0)
-    return [" ".join(random.choice(WORDS, random.integers(3, 9))) for _ in range(count)]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.9])

@@ -15,7 +15,6 @@ from cascade.calibration.certify.events import count, lost
 from cascade.calibration.certify.outcomes import Certified, Refused
 from cascade.calibration.certify.sentences import calibrate_sentences, certify_sentences
 from cascade.calibration.certify.word_paths import Reach, word_path
-from cascade.calibration.costs import Costs
 from cascade.calibration.examples import copies_said, distinct, tag_numbers
 from cascade.calibration.observing import observe_sentences
 from cascade.calibration.sentences import WordAnswers
@@ -26,7 +25,7 @@ from cascade.policies.exits import never
 from cascade.policies.routing import Threshold, defer_all, defer_none
 from cascade.policies.windows import Windows
 from tests.models.toy import LAYERS
-from tests.models.toy_answers import GRID, SETTING, toy_answers
+from tests.models.toy_answers import GRID, SETTING, costs_by_layers, toy_answers
 from tests.models.toy_tags import TAGS, tag_bundle
 
 SENTENCE = Unit.SENTENCE
@@ -193,7 +192,7 @@ def test_what_cannot_be_shown_is_refused(answers: WordAnswers) -> None:
     assert few.examples_needed == 299 + 129  # 299 of a share of 0.7
     grid = replace(GRID, deferred=(), exits=(), caps=False)
     dear = certify(
-        replace(answers, costs=Costs.by_layers(LAYERS, tier1=2.0)), Claim(MaxDrop(0.5), unit=SENTENCE), grid=grid
+        replace(answers, costs=costs_by_layers(LAYERS, tier1=2.0)), Claim(MaxDrop(0.5), unit=SENTENCE), grid=grid
     )
     assert isinstance(dear, Refused)
     assert dear.why.startswith("nothing that was tried is both cheaper than tier 2 at full depth")

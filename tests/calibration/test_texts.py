@@ -14,10 +14,9 @@ from cascade.core.confidence import answers as answers_of
 from cascade.exceptions import OptionError
 from cascade.policies.exits import AtExit, Entropy, ExitPolicy, MaxProbability, Patience, all_of, any_of, never
 from cascade.policies.routing import Router, Threshold, defer_all, defer_none
+from tests.calibration.conftest import texts
 from tests.models.recorded import COLD, COSTS, policies, recorded
-from tests.models.toy import SENTENCES, toy_bundle
-
-WORDS = " ".join(SENTENCES).split()
+from tests.models.toy import toy_bundle
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["single", "multi"])
@@ -25,11 +24,6 @@ def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("toy") / "bundle"
     toy_bundle(folder, multi_label=request.param, max_length=12)
     return Classifier.from_pretrained(folder, threads=1)
-
-
-def texts(count: int, longest: int, seed: int = 0) -> list[str]:
-    random = np.random.default_rng(seed)
-    return [" ".join(random.choice(WORDS, random.integers(1, longest))) for _ in range(count)]
 
 
 SETTINGS: list[tuple[Router, ExitPolicy, float]] = [
@@ -46,7 +40,7 @@ SETTINGS: list[tuple[Router, ExitPolicy, float]] = [
 
 @pytest.mark.parametrize("longest", [9, 40], ids=["short", "windows"])
 def test_a_replay_is_what_running_gives(classifier: Classifier, longest: int) -> None:
-    given = texts(60, longest)
+    given = texts(60, shortest=1, longest=longest)
     truth = np.zeros((60, 3) if classifier.multi_label else 60, dtype=np.int64)
     answers = observe_texts(classifier, given, truth)
     assert (len(answers.items) > len(given)) == (longest > 12)

@@ -21,6 +21,8 @@ from cascade.exceptions import OptionError
 from cascade.policies import exits, routing
 from cascade.policies.exits import AtExit, ExitPolicy, MaxProbability, never
 from cascade.policies.routing import Router, RoutingState, Threshold, defer_all, defer_none
+from tests.models.recorded import told
+from tests.models.toy_answers import costs_by_layers
 
 SMALL = Grid(deferral=5, exits=4)
 
@@ -29,30 +31,6 @@ def yes(*values: float) -> FloatArray:
     """Probabilities of two labels from that of the second. Shape `(*, 2)`."""
     second = np.asarray(values, dtype=np.float32)
     return np.stack((1 - second, second), axis=-1)
-
-
-def told(
-    tier1: FloatArray,
-    tier2: FloatArray,
-    truth: IntArray,
-    costs: Costs,
-    *,
-    lengths: IntArray | None = None,
-    layers: tuple[int, ...] = (1, 2),
-    multi_label: bool = False,
-) -> TextAnswers:
-    rows = len(tier1)
-    return TextAnswers(
-        tier1=tier1,
-        tier2=tier2,
-        items=np.arange(rows),
-        lengths=np.full(rows, 10) if lengths is None else lengths,
-        layers=layers,
-        truth=truth,
-        temperatures=((1.0,), (1.0,) * len(layers)),
-        costs=costs,
-        multi_label=multi_label,
-    )
 
 
 def worked(tier1: float = 0.1) -> TextAnswers:
@@ -64,7 +42,7 @@ def worked(tier1: float = 0.1) -> TextAnswers:
         yes(0.99, 0.95, 0.30, 0.60),
         np.stack((yes(0.9, 0.9, 0.4, 0.9), yes(0.9, 0.9, 0.8, 0.9)), axis=1),
         np.ones(4, dtype=np.int64),
-        Costs.by_layers((1, 2), tier1=tier1),
+        costs_by_layers((1, 2), tier1=tier1),
     )
 
 
@@ -104,7 +82,6 @@ def test_costs_are_counted_in_tokens_and_tokenisation_is_paid_by_all() -> None:
         np.ones(2, dtype=np.int64),
         Costs(tier1=1, stages=(7,), always=1),
         lengths=np.array([30, 10]),
-        layers=(3,),
     )
     points = list(replay(examples, grid=SMALL))
     costs = {repr(point.router): point.cost for point in points}
@@ -126,8 +103,8 @@ def test_an_exit_threshold_only_for_the_exit_that_needs_it() -> None:
     # The first exit is sure and wrong, the second less sure and right: no single threshold makes use of the second.
     truth = np.ones(4, dtype=np.int64)
     tier2 = np.stack((yes(0.05, 0.05, 0.05, 0.05), yes(0.8, 0.8, 0.8, 0.8), yes(0.9, 0.9, 0.9, 0.9)), axis=1)
-    costs = Costs.by_layers((1, 2, 3), tier1=0.5)
-    examples = told(yes(0.4, 0.4, 0.4, 0.4), tier2, truth, costs, layers=(1, 2, 3))
+    costs = costs_by_layers((1, 2, 3), tier1=0.5)
+    examples = told(yes(0.4, 0.4, 0.4, 0.4), tier2, truth, costs)
     one = choose(examples, max_drop=0, grid=Grid(caps=False))
     several = choose(examples, max_drop=0, grid=Grid(caps=False), per_exit=True)
     assert one.cost == pytest.approx(1)
@@ -207,7 +184,7 @@ def test_every_point_is_what_the_policies_do(
 @given(seed=st.integers(0, 1000))
 def test_the_front_is_what_nothing_beats(seed: int) -> None:
     data = made(seed, n=20, labels=3, depth=3, multi_label=False)
-    examples = told(*data[:3], Costs.by_layers((1, 2, 3), tier1=0.1), lengths=data[3], layers=(1, 2, 3))
+    examples = told(*data[:3], costs_by_layers((1, 2, 3), tier1=0.1), lengths=data[3])
     points = list(replay(examples, grid=SMALL))
     kept = {
         (point.cost, point.accuracy)
@@ -231,8 +208,8 @@ def test_truncations_are_points() -> None:
 
 
 def test_probabilities_that_are_not_numbers_count_as_unsure() -> None:
-    costs = Costs.by_layers((1,), tier1=0.1)
-    examples = told(yes(math.nan, 0.9), yes(0.9, 0.9)[:, None], np.ones(2, dtype=np.int64), costs, layers=(1,))
+    costs = costs_by_layers((1,), tier1=0.1)
+    examples = told(yes(math.nan, 0.9), yes(0.9, 0.9)[:, None], np.ones(2, dtype=np.int64), costs)
     point = choose(examples, max_drop=0)
     assert (point.deferred, point.accuracy) == (0.5, 1)
     assert routing.decide(point.router, examples.routing_state).tolist() == [True, False]
@@ -246,9 +223,8 @@ def test_large_enough_for_intents_in_well_under_a_minute() -> None:
         tier1,
         tier2,
         rng.integers(0, 150, 3000),
-        Costs.by_layers(layers, tier1=0.01),
+        costs_by_layers(layers, tier1=0.01),
         lengths=rng.integers(4, 30, 3000),
-        layers=layers,
     )
     assert isinstance(choose(examples, max_drop=0.0), Point)
     assert sum(1 for _ in replay(examples)) > 50_000
@@ -258,7 +234,7 @@ def test_bad_use() -> None:
     with pytest.raises(OptionError, match=r"max_drop must be in \[0, 1\], got 2; 0.005 is half a point"):
         choose(worked(), max_drop=2)
     with pytest.raises(OptionError, match="a bound on accuracy need labels, got texts without; label them"):
-        replay(told(worked().tier1, worked().tier2, None, worked().costs))  # type: ignore[arg-type]
+        replay(told(worked().tier1, worked().tier2, None, worked().costs))
     with pytest.raises(OptionError, match=r"exits must be a whole number of at least 1, got 0"):
         Grid(exits=0)
 

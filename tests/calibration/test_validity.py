@@ -30,6 +30,7 @@ from cascade.calibration.texts import TextAnswers
 from cascade.core.confidence import probabilities
 from cascade.core.rows import IntArray
 from cascade.policies.settings import Policies
+from tests.models.recorded import told
 
 WORLD = 4000  # texts
 COSTS = Costs(tier1=0.05, stages=(0.25, 0.25, 0.25, 0.25))
@@ -55,16 +56,8 @@ def world(texts: int, seed: int) -> TextAnswers:
         exits.insert(0, exits[0] + more * random.standard_normal((texts, 3)))
     # Tier 1 is worse at the last class than at the others, which `per_class` has to notice.
     tier1 = exits[-1] + (1.2 + 0.4 * (truth == 2))[:, None] * random.standard_normal((texts, 3))
-    return TextAnswers(
-        tier1=probabilities(2 * tier1.astype(np.float32)),
-        tier2=probabilities(2 * np.stack(exits, axis=1).astype(np.float32)),
-        items=np.arange(texts),
-        lengths=random.integers(5, 40, texts),
-        layers=(3, 6, 9, 12),
-        truth=truth,
-        temperatures=((1.0,), (1.0, 1.0, 1.0, 1.0)),
-        costs=COSTS,
-    )
+    first, second = (probabilities(2 * logits.astype(np.float32)) for logits in (tier1, np.stack(exits, axis=1)))
+    return told(first, second, truth, COSTS, lengths=random.integers(5, 40, texts), layers=(3, 6, 9, 12))
 
 
 LARGE = world(6000, 100)

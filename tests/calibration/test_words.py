@@ -11,11 +11,10 @@ import pytest
 
 from cascade.calibration.costs import Costs
 from cascade.calibration.leaving import leave
-from cascade.calibration.observing import run_both
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.thresholds.points import Point, choose_words
 from cascade.calibration.thresholds.tagger import choose_tagger
-from cascade.calibration.thresholds.words import EXITS, WordGrid, replay_words, word_exits
+from cascade.calibration.thresholds.words import EXITS, WordGrid, replay_words
 from cascade.core.rows import IntArray, Units
 from cascade.engine.live import HALTED
 from cascade.exceptions import DataError, OptionError
@@ -30,7 +29,7 @@ from tests.models.by_token import ExitByToken
 from tests.models.tagged import GRID as SMALL
 from tests.models.tagged import sentences
 from tests.models.toy import LAYERS
-from tests.models.toy_answers import COLD
+from tests.models.toy_answers import COLD, costs_by_layers
 from tests.models.toy_tagging import VOCABULARY, ToyTagger, sentences_of
 from tests.models.toy_tags import tag_bundle
 
@@ -103,7 +102,7 @@ def test_costs_count_what_the_graphs_see(
 
 
 def test_costs_by_layers() -> None:
-    costs = Costs.by_layers(LAYERS, tier1=0.1, halted=0.25)
+    costs = costs_by_layers(LAYERS, tier1=0.1, halted=0.25)
     words = sentences_of([[1, 2], [1]])  # 5 and 3 tokens
     assert costs.tier1 == pytest.approx(0.6)
     assert costs.full == 6
@@ -116,22 +115,11 @@ def test_costs_by_layers() -> None:
     assert leave(TokenExit(0.5), np.zeros((0, 4, 3), dtype=np.float32), LAYERS, words=empty).tolist() == []
 
 
-def test_observed_costs_are_seconds_per_token(toy: ToyTagger, words: Units) -> None:
-    seen: list[int] = []
-    tier1, tier2, tokens = toy.tier1(), toy.tier2(), words.rows.tokens
-    _, second, costs = run_both(tier1, tier2, words, encode_seconds=3.0 * tokens, progress=seen.append)
-    assert costs.always == pytest.approx(3)
-    assert sum(seen) == 2 * len(words)
-    assert min(costs.tier1, costs.embed, *costs.stages) > 0
-    assert 1e-8 < costs.full - 3 < 0.1
-    np.testing.assert_array_equal(second, tier2.all_exits(words))
-
-
 def labelled(toy: ToyTagger, words: Units) -> tuple[WordAnswers, IntArray]:
     """Full depth is right but for every seventh word."""
     truth: IntArray = toy.tier2().all_exits(words)[:, -1].argmax(axis=1)
     truth[::7] = (truth[::7] + 1) % 3
-    costs = Costs.by_layers(LAYERS, tier1=0.05, halted=HALTED)
+    costs = costs_by_layers(LAYERS, tier1=0.05, halted=HALTED)
     return WordAnswers(toy.tier1(), toy.tier2(), argmax, words, truth, costs=costs), truth
 
 
@@ -257,8 +245,10 @@ def test_entity_f1() -> None:
 
 
 def test_which_exits_are_tried() -> None:
-    assert word_exits(never) == word_exits(TokenExit(0.3)) == EXITS
-    assert word_exits(any_of(Margin(0.3), AtExit(4))) == (Margin(0.3),)
+    assert GRID.fitted(defer_none, never).exits == GRID.fitted(defer_none, TokenExit(0.3)).exits == EXITS
+    assert GRID.fitted(Threshold(0.3), any_of(Margin(0.3), AtExit(4))) == replace(
+        GRID, exits=(Margin(0.3),), router=Threshold(0.3)
+    )
     plain = WordGrid(doubts=(0.1,), exits=(Margin(0.5),)).policies(LAYERS)
     assert [repr(policy) for policy, _ in plain] == ["never", "Margin(threshold=0.9)"]
 

@@ -8,6 +8,7 @@ from cascade.calibration.costs import Costs
 from cascade.calibration.runs import two_tiers
 from cascade.calibration.texts import TextAnswers
 from cascade.core.confidence import probabilities
+from cascade.core.rows import FloatArray, IntArray
 from cascade.policies.exits import ExitPolicy
 from cascade.policies.routing import Router
 from cascade.policies.settings import Policies
@@ -18,6 +19,31 @@ COLD = ((1.0,), (1.0, 1.0, 1.0))
 
 def policies(router: Router, exit_policy: ExitPolicy, blend: float = 0.0) -> Policies:
     return two_tiers(router, exit_policy, blend=blend, temperatures=COLD)
+
+
+def told(
+    tier1: FloatArray,
+    tier2: FloatArray,
+    truth: IntArray | None,
+    costs: Costs = COSTS,
+    *,
+    lengths: IntArray | None = None,
+    layers: tuple[int, ...] = (),
+    multi_label: bool = False,
+) -> TextAnswers:
+    """Texts of one row each, of 10 tokens if nothing else is said, and an exit after every layer."""
+    rows, exits, _ = tier2.shape
+    return TextAnswers(
+        tier1=tier1,
+        tier2=tier2,
+        items=np.arange(rows),
+        lengths=np.full(rows, 10) if lengths is None else lengths,
+        layers=layers or tuple(range(1, exits + 1)),
+        truth=truth,
+        temperatures=((1.0,), (1.0,) * exits),
+        costs=costs,
+        multi_label=multi_label,
+    )
 
 
 def recorded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,16 @@ from tests.models.toy_tagging import ToyTagger, sentences_of
 
 RNG = np.random.default_rng(1)
 PIECES = [RNG.integers(1, 3, RNG.integers(1, 9)).tolist() for _ in range(120)]
-COSTS = Costs.by_layers(LAYERS, tier1=0.02, halted=HALTED)
+
+
+def costs_by_layers(layers: Sequence[int], *, tier1: float, halted: float = 0.0) -> Costs:
+    """Every layer of tier 2 costs 1, tier 1 this share of tier 2, a halted token this share of a layer."""
+    stages = np.diff(np.asarray([0, *layers], dtype=np.float64))
+    whole = tier1 * float(stages.sum())
+    return Costs(whole, tuple(stages.tolist()), tuple((halted * stages).tolist()) if halted else ())
+
+
+COSTS = costs_by_layers(LAYERS, tier1=0.02, halted=HALTED)
 GRID = WordGrid(
     deferred=(0.2, 0.5, 0.8), windows=(Windows(1), whole_sentences), doubts=(0.05, 0.3), exits=(TokenExit(0.5),)
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -23,10 +22,8 @@ def data_of(file: Path, outcome: Outcome) -> Data:
     return Data(name=file.name, sha256=digest, examples=chosen_on + len(outcome.tested_on), chosen_on=chosen_on)
 
 
-def issue(
-    pipeline: Classifier | Tagger, outcome: Certified, data: Data, *, warnings: Sequence[str] = ()
-) -> Certificate:
-    """The certificate of a bundle with the setting that was certified. `warnings`: beside those of the outcome."""
+def issue(pipeline: Classifier | Tagger, outcome: Certified, data: Data) -> Certificate:
+    """The certificate of a bundle with the setting that was certified."""
     figures, taken, claim = outcome.figures, outcome.taken, outcome.claim
     passed = [step.policies for step in outcome.steps[: outcome.number]]
     # Evenly from all that passed, the one just before among them; the safest stays the first.
@@ -50,5 +47,5 @@ def issue(
         models=pipeline.bundle.manifest.models(),
         library_version=__version__,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        warnings=(*outcome.warnings, *warnings),
+        warnings=outcome.warnings,
     )

@@ -42,8 +42,8 @@ def helps(answers: TextAnswers) -> FloatArray:
     return mended
 
 
-def fit_router(state: RoutingState, helping: FloatArray, *, threshold: float = 0.95) -> Learned:
-    """A router that estimates where tier 2 helps.
+def fit_router(state: RoutingState, helping: FloatArray) -> Learned:
+    """A router that estimates where tier 2 helps, its threshold being the usual 0.95.
 
     `helping`: how much it does (`helps`), in [0, 1]; everywhere or nowhere is an `OptionError`.
     """
@@ -57,7 +57,7 @@ def fit_router(state: RoutingState, helping: FloatArray, *, threshold: float = 0
     scale[scale < 1e-9] = 1.0
     weights, intercept = fit_logistic((inputs - middle) / scale, helping)
     weights = weights / scale
-    return Learned(threshold, tuple(weights.tolist()), float(intercept - weights @ middle))
+    return Learned(0.95, tuple(weights.tolist()), float(intercept - weights @ middle))
 
 
 def better_router(answers: TextAnswers, *, seed: int = 0) -> Learned | None:

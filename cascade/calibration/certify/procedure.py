@@ -19,13 +19,12 @@ from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, Unit
 from cascade.calibration.certify.events import by_class, count, figures_of
 from cascade.calibration.certify.outcomes import Certified, Outcome, Refused, Step, Tested
 from cascade.calibration.certify.split import Split
+from cascade.calibration.examples import listed
 from cascade.calibration.runs import Run, Sample
 from cascade.core.rounding import percent, percent_up
 from cascade.exceptions import OptionError
 
 S = TypeVar("S", bound=Sample)
-
-SHOWN = 8  # classes in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +84,8 @@ def certify(
             yield p_value
 
     passed = fixed_sequence(p_values(), level=claim.level)
-    said = {
-        **vars(outcome),
-        "steps": steps,
-        "tested": tuple(tested),
-        "temperatures": tester.temperatures,
-        "warnings": chosen.warnings,
-    }
+    said = vars(outcome) | {"steps": steps, "tested": tuple(tested)}
+    said |= {"temperatures": tester.temperatures, "warnings": chosen.warnings}
     if not passed:
         why, needed = _refusal(claim, tested, len(tester), split)
         return Refused(**said, why=why, examples_needed=needed)
@@ -153,8 +147,7 @@ def _infeasible_reason(
     if not len(few):
         return None
     named = [f"{repr(labels[n]) if n < len(labels) else f'class {n}'} ({sizes[n]})" for n in few.tolist()]
-    listed = ", ".join(named[:SHOWN]) + (f" and {len(named) - SHOWN} more" if named[SHOWN:] else "")
-    why = f"{least} {unit}s of every class are needed to test with, fewer are left of {listed}"
+    why = f"{least} {unit}s of every class are needed to test with, fewer are left of {listed(named)}"
     # The rarest class decides; of a class that is not there nothing can be told.
     return why, split.in_all(least * len(tester) / int(sizes.min())) if sizes.min() else None
 

@@ -63,8 +63,9 @@ def calibrate_texts(
     with progress("both tiers", 2 * len(given)) as ahead:
         answers = observe_texts(classifier, given, None if truth is None else truth[kept], progress=ahead)
     with progress("testing the path", PathGrid().steps) as ahead:
-        options: dict[str, Any] = {"labels": classifier.labels, "seed": seed, "split": split, "tuned": tuned}
-        found = certify_texts(answers, claim, progress=ahead, **options)
+        found = certify_texts(
+            answers, claim, labels=classifier.labels, seed=seed, split=split, tuned=tuned, progress=ahead
+        )
     if isinstance(found, Certified):
         with progress("running what was chosen", 1) as ahead:
             real = classifier.with_policies(found.policies).predict([given[n] for n in found.tested_on.tolist()])
@@ -87,26 +88,24 @@ def certify_texts(
     labels: Sequence[str] = (),
     seed: int = 0,
     split: Split | None = None,
-    temper: bool = True,
-    learn_router: bool = True,
     tuned: Tuned | None = None,
     grid: PathGrid | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Certified | Refused:
     """The same from recorded answers about distinct texts, without the run of what was chosen.
 
-    `labels`: names, for messages about classes; `split`: instead of a fifth of the texts that is drawn by `seed`;
-    `temper`: fit temperatures on the choosing share, where it has labels and 100 texts at least; `learn_router`: try a
-    learned router there, in place of the largest probability; `progress`: called with 1 for each setting tested.
+    Temperatures are fitted on the choosing share where it has labels and 100 texts at least, and a learned router is
+    tried there in place of the largest probability. `labels`: names, for messages about classes; `split`: instead of a
+    fifth of the texts that is drawn by `seed`; `progress`: called with 1 for each setting tested.
     """
     split = split or Split.of(len(answers), claim, seed=seed, chosen=CHOSEN, most=CHOOSERS, least=FEWEST)
 
     def choose(chooser: TextAnswers, tester: TextAnswers) -> Chosen[TextAnswers]:
         warnings: tuple[str, ...] = ()
-        if temper and chooser.truth is not None and len(chooser) >= ENOUGH:
+        if chooser.truth is not None and len(chooser) >= ENOUGH:
             chooser, tester, warnings = _tempered(chooser, tester)
         moved = tuned or Tuned()
-        if learn_router and moved.router.at(0.5) == Tuned().router:
+        if moved.router.at(0.5) == Tuned().router:
             moved = replace(moved, router=better_router(chooser, seed=seed) or moved.router)
         steps = text_path(chooser, claim.ask, tuned=moved, grid=grid)
         return Chosen(steps, tester, warnings)

@@ -2,13 +2,13 @@
 
 Tier 2 runs once for each choice of deferral and windows, with all exits, on exactly the windows that it would read;
 exit policies are then replayed on what it said (`leaving`). That is near, not exact, so points are run before one is
-chosen (`choosing`).
+chosen (`points`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,19 +21,15 @@ from cascade.core.confidence import evidence, probabilities
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges
 from cascade.engine.tier import Progress
 from cascade.exceptions import OptionError
+from cascade.policies import routing
+from cascade.policies import windows as windowing
 from cascade.policies.exits import AtExit, ExitPolicy, any_of, never
-from cascade.policies.routing import RoutingState, defer_all, defer_none
+from cascade.policies.routing import Router, RoutingState, defer_all, defer_none
 from cascade.policies.tuning import Tunable
 from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import WindowPolicy, Windows, WindowState, whole_sentences
 
 EXITS: tuple[Tunable, ...] = tuple(TokenExit(0.5, window=window) for window in (1, 3, 5))
-
-
-def word_exits(policy: ExitPolicy) -> tuple[Tunable, ...]:
-    """The exit policies to try for a tagger that has this one: its own kind, or `TokenExit` with several windows."""
-    own = Tuned.of(defer_none, policy).exit_policy
-    return EXITS if own == Tuned().exit_policy or isinstance(own, TokenExit) else (own,)
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,13 @@ class WordGrid:
     caps: bool = True
     blends: tuple[float, ...] = (0.0, 0.3, 0.6)
     exits: tuple[Tunable, ...] = EXITS
-    router: Tunable = field(default_factory=lambda: Tuned().router)
+    router: Tunable = Tuned().router
+
+    def fitted(self, router: Router, exit_policy: ExitPolicy) -> WordGrid:
+        """For a tagger with these policies: kinds that can be tuned, else `TokenExit` with several windows."""
+        own = Tuned.of(router, exit_policy)
+        usual = own.exit_policy == Tuned().exit_policy or isinstance(own.exit_policy, TokenExit)
+        return replace(self, exits=EXITS if usual else (own.exit_policy,), router=own.router)
 
     def reads(self, answers: WordAnswers) -> int:
         """Words that tier 2 reads at most."""
@@ -114,10 +116,10 @@ def replay_words(
     # Thresholds with few digits, each share of the words with its own.
     for threshold in sorted({round(float(cut), 4) for cut in np.quantile(score, grid.deferred)}):
         router = grid.router.at(threshold)
-        unsure: BoolArray = router(state)
+        unsure = routing.decide(router, state)
         before = int(right1[~unsure].sum()), base
         for windows in grid.windows:
-            spans = windows(WindowState(unsure, words.offsets, words.n_tokens))
+            spans = windowing.decide(windows, WindowState(unsure, words.offsets, words.n_tokens))
             numbers = ranges(spans.starts, spans.stops - spans.starts)
             read = words.spans(spans.rows, spans.starts, spans.stops)
             seen = tier2.all_exits(read, progress=progress)

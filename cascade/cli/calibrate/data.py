@@ -1,7 +1,6 @@
 """The examples of `cascade calibrate`: read, checked against a bundle's labels, and doubts about them in words.
 
-A certificate assumes examples that come as those in use will and that the models have not seen. What can be told of
-that is told: repeated examples, labels without any, files that the bundle knows.
+A certificate assumes examples that the models have not seen: files that the bundle knows are told.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from cascade.calibration.thresholds.plain import within_budget, within_latency
 from cascade.calibration.thresholds.points import Point
 from cascade.calibration.thresholds.tagger import choose_tagger
 from cascade.calibration.thresholds.texts import choose
-from cascade.calibration.thresholds.words import WordGrid, word_exits
+from cascade.calibration.thresholds.words import WordGrid
 from cascade.cli.calibrate.data import Examples
 from cascade.cli.calibrate.options import CalibrateOptions
 from cascade.cli.show import duration
@@ -30,7 +30,6 @@ from cascade.core.rounding import percent
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
-from cascade.policies.exits import never
 from cascade.policies.settings import Policies
 
 DROPS = (0.0, 0.0025, 0.005, 0.01, 0.02)  # shown beside the one that was asked for
@@ -54,8 +53,8 @@ def choose_plainly(
     else:
         policies, figures, more = _texts(options, pipeline, examples, progress)
     # The bundle first: whatever a report stumbles over, the work is kept. Its figures say what the choice was made on.
-    asked = f"{options.by} {options.bound:g}"
-    note = {"policies": policies.to_json(), **figures, "data": options.file.name, "asked": asked}
+    note = {"guarantee": False, "policies": policies.to_json(), **figures}
+    note |= {"data": options.file.name, "asked": f"{options.by} {options.bound:g}"}
     manifest = pipeline.bundle.manifest
     noted = replace(manifest, figures={**manifest.figures, "operating_point": note})
     chosen = replace(pipeline.with_policies(policies), bundle=replace(pipeline.bundle, manifest=noted))
@@ -63,8 +62,7 @@ def choose_plainly(
     click.echo("\n".join([*lines, *more, done]))
     if options.json_file is not None:
         made = {"command": options.command, "model": options.model, **machine(threads=pipeline.threads)}
-        written = {"guarantee": False, "policies": policies.to_json(), **figures, "made": made}
-        write(options.json_file, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+        write(options.json_file, json.dumps({**note, "made": made}, indent=2, ensure_ascii=False) + "\n")
     return 0
 
 
@@ -97,7 +95,7 @@ def _texts(
 def _tagger(
     options: CalibrateOptions, pipeline: Tagger, examples: Examples, progress: Stages
 ) -> tuple[Policies, dict[str, Any], list[str]]:
-    grid = WordGrid(exits=word_exits(pipeline.exit_policy), router=Tuned.of(pipeline.router, never).router)
+    grid = WordGrid().fitted(pipeline.router, pipeline.exit_policy)
     found = choose_tagger(
         pipeline, examples.items, examples.truth, max_drop=options.bound, f1=options.f1, grid=grid, progress=progress
     )

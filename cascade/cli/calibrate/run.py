@@ -22,7 +22,6 @@ from cascade.calibration.costs import Costs
 from cascade.calibration.ranked import Tuned
 from cascade.calibration.report.written import machine, outcome_json
 from cascade.calibration.runs import Stages
-from cascade.calibration.thresholds.words import word_exits
 from cascade.cli.calibrate.data import Examples, known_files, labelled_texts, tagged_sentences
 from cascade.cli.calibrate.options import CalibrateOptions
 from cascade.cli.calibrate.plain import choose_plainly, saved
@@ -32,7 +31,6 @@ from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
-from cascade.policies.exits import never
 from cascade.text.reading import read_examples
 
 REFUSED = 1
@@ -133,7 +131,7 @@ def _outcome(
 ) -> tuple[Certified | Refused, Costs | None]:
     items, truth, seed = examples.items, examples.truth, options.seed
     if isinstance(pipeline, Tagger):
-        grid = replace(GRID, exits=word_exits(pipeline.exit_policy), router=Tuned.of(pipeline.router, never).router)
+        grid = GRID.fitted(pipeline.router, pipeline.exit_policy)
         return calibrate_sentences(pipeline, items, truth, claim, seed=seed, grid=grid, progress=bars), None
     tuned = Tuned.of(pipeline.router, pipeline.exit_policy)
     outcome, answers = calibrate_texts(pipeline, items, truth, claim, seed=seed, tuned=tuned, progress=bars)
