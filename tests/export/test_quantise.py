@@ -18,20 +18,15 @@ from cascade_export.int8.ranges import Ranges
 from cascade_export.options import Int8
 from cascade_export.packed.chain import chain_logits, chain_ranges, session
 from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
-from cascade_export.packed.stages import PackedModel, pack
+from cascade_export.packed.stages import pack
 from cascade_export.texts import Agreement, Sample
 from tests.models import tiny
-from tests.models.graphs import operators, quantised
+from tests.models.graphs import operators, quantised, scaled
 
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedModel:
-    return pack(tiny.tier2(tmp_path_factory.mktemp("tier2"), width=32))
-
-
-@pytest.fixture(scope="module")
-def graphs(packed: PackedModel) -> TierTwoGraphs:
-    return export_tier2(packed)
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> TierTwoGraphs:
+    return export_tier2(pack(tiny.tier2(tmp_path_factory.mktemp("tier2"), width=32)))
 
 
 @pytest.fixture(scope="module")
@@ -258,9 +253,8 @@ def test_smoothing_comes_before_fp32(graphs: TierTwoGraphs, batch: Units, monkey
     kept = quantised(graphs, batch, Int8.STATIC, bar=0.98)
     assert kept.precisions == ["int8"] * 3
     assert kept.smoothed
-    nodes = kept.graphs.stages[0].graph.node
-    quantised_ = [node.input[0] for node in nodes if node.op_type == "QuantizeLinear"]
-    assert sum(node.op_type == "Mul" and node.output[0] in quantised_ for node in nodes) == len(quantised_) == 6
+    stage = kept.graphs.stages[0]
+    assert scaled(stage) == operators(stage).count("QuantizeLinear") == 6
 
 
 def test_when_everything_disagrees_everything_is_fp32(

@@ -13,12 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cascade.core.rows import Rows, Units, offsets_of
 from cascade.engine.packing import FEEDS, Packing
 from cascade.exceptions import OptionError
-from cascade.training.models.multi_exit import MultiExitModel
-from cascade_export.packed.chain import session
-from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
-from cascade_export.packed.stages import PackedModel, pack
+from cascade_export.packed.chain import chain_logits, session
+from cascade_export.packed.graphs import export_tier2
+from cascade_export.packed.stages import pack
+from cascade_export.verify import torch_tier2
 from tests.models import tiny
 from tests.models.graphs import axes, operators
 
@@ -78,28 +79,9 @@ def run_stage(stage: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> tuple[np.
     return hidden, logits
 
 
-def run_chain(graphs: TierTwoGraphs, packed: PackedModel, rows: list[list[int]]) -> np.ndarray:
-    """Logits `(rows, exits, labels)`."""
-    positions = np.concatenate([np.arange(len(row)) for row in rows]) + packed.position_offset
-    feeds = {"input_ids": np.concatenate(rows).astype(np.int64), "position_ids": positions.astype(np.int64)}
-    if packed.embed.types is not None:
-        feeds["token_type_ids"] = np.zeros_like(feeds["input_ids"])
-    (hidden,) = session(graphs.embed).run(["hidden"], feeds)
-    logits = []
-    for stage in graphs.stages:
-        hidden, found = run_stage(stage, {"hidden": hidden, **indices(rows, packed.heads)})
-        logits.append(found)
-    return np.stack(logits, axis=1)
-
-
-def run_torch(model: MultiExitModel, rows: list[list[int]]) -> np.ndarray:
-    longest = max(map(len, rows))
-    pad = model.config.pad_token_id
-    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    with torch.no_grad():
-        logits: np.ndarray = model(ids, mask)["logits"].numpy()
-    return logits
+def units_of(rows: list[list[int]]) -> Units:
+    ids = np.concatenate(rows).astype(np.int64)
+    return Units.whole(Rows(ids, np.zeros_like(ids), offsets_of(np.array([len(row) for row in rows]))))
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -108,9 +90,8 @@ def test_packed_chain_equals_torch_at_every_exit(tmp_path: Path, family: str, po
     model = tiny.tier2(tmp_path, family, pooling=pooling)
     packed = pack(model)
     graphs = export_tier2(packed)
-    for rows in BATCHES.values():
-        expected = run_torch(model, rows)
-        np.testing.assert_allclose(run_chain(graphs, packed, rows), expected, atol=1e-5, rtol=0)
+    for units in map(units_of, BATCHES.values()):
+        np.testing.assert_allclose(chain_logits(graphs, units), torch_tier2(model, units), atol=1e-5, rtol=0)
     assert len(graphs.stages) == 3
     assert packed.max_length == 64
     assert graphs.heads == packed.heads == model.config.num_attention_heads == 2
@@ -123,8 +104,8 @@ def test_stage_boundaries_are_the_exits_layers(tmp_path: Path) -> None:
     packed = pack(model)
     assert packed.layers == (2, 3)
     assert [len(stage.layers) for stage in packed.stages] == [2, 1]
-    rows = BATCHES["ragged"]
-    np.testing.assert_allclose(run_chain(export_tier2(packed), packed, rows), run_torch(model, rows), atol=1e-5)
+    units = units_of(BATCHES["ragged"])
+    np.testing.assert_allclose(chain_logits(export_tier2(packed), units), torch_tier2(model, units), atol=1e-5)
 
 
 def test_token_types_reach_the_embedding(tmp_path: Path) -> None:
