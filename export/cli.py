@@ -23,9 +23,7 @@ Example:
 
 
 @click.command(
-    "cascade-export",
-    epilog=EPILOG,
-    context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
+    "cascade-export", epilog=EPILOG, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]}
 )
 @click.option("--tier2", required=True, metavar="FOLDER", help="Multi-exit checkpoint, from `cascade-train exits`.")
 @click.option("--tier1", required=True, metavar="FOLDER", help="First tier, from `cascade-train first-tier`.")

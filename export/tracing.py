@@ -19,11 +19,7 @@ Axes: TypeAlias = tuple[str, ...]
 
 
 def trace(
-    module: nn.Module,
-    example: Mapping[str, torch.Tensor],
-    *,
-    inputs: Mapping[str, Axes],
-    outputs: Mapping[str, Axes],
+    module: nn.Module, example: Mapping[str, torch.Tensor], *, inputs: Mapping[str, Axes], outputs: Mapping[str, Axes]
 ) -> onnx.ModelProto:
     """Run a module on an example, inputs by name in the order of `forward`, and write down what it does.
 

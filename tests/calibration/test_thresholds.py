@@ -86,11 +86,7 @@ def test_costs_are_counted_in_tokens_and_tokenisation_is_paid_by_all() -> None:
     points = list(replay(examples, grid=SMALL))
     costs = {repr(point.router): point.cost for point in points}
     assert costs == pytest.approx(
-        {
-            "defer_none": 2 / 8,
-            repr(points[1].router): (2 * 40 + 7 * 10) / (8 * 40),
-            "defer_all": 1.0,
-        }
+        {"defer_none": 2 / 8, repr(points[1].router): (2 * 40 + 7 * 10) / (8 * 40), "defer_all": 1.0}
     )
 
 
@@ -220,11 +216,7 @@ def test_large_enough_for_intents_in_well_under_a_minute() -> None:
     tier1, tier2 = rng.random((3000, 150), np.float32), rng.random((3000, 6, 150), np.float32)
     layers = (1, 2, 3, 4, 5, 6)
     examples = told(
-        tier1,
-        tier2,
-        rng.integers(0, 150, 3000),
-        costs_by_layers(layers, tier1=0.01),
-        lengths=rng.integers(4, 30, 3000),
+        tier1, tier2, rng.integers(0, 150, 3000), costs_by_layers(layers, tier1=0.01), lengths=rng.integers(4, 30, 3000)
     )
     assert isinstance(choose(examples, max_drop=0.0), Point)
     assert sum(1 for _ in replay(examples)) > 50_000
