@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cascade.calibration.costs import Costs
 from cascade.calibration.leaving import state_at
 from cascade.calibration.texts import TextAnswers
-from cascade.calibration.thresholds.points import Point, front
+from cascade.calibration.thresholds.points import front
 from cascade.calibration.thresholds.texts import Grid, choose, replay
 from cascade.core.confidence import answers as answers_of
 from cascade.core.confidence import max_probability
@@ -209,17 +209,6 @@ def test_probabilities_that_are_not_numbers_count_as_unsure() -> None:
     point = choose(examples, max_drop=0)
     assert (point.deferred, point.accuracy) == (0.5, 1)
     assert routing.decide(point.router, examples.routing_state).tolist() == [True, False]
-
-
-def test_large_enough_for_intents_in_well_under_a_minute() -> None:
-    rng = np.random.default_rng(0)
-    tier1, tier2 = rng.random((3000, 150), np.float32), rng.random((3000, 6, 150), np.float32)
-    layers = (1, 2, 3, 4, 5, 6)
-    examples = told(
-        tier1, tier2, rng.integers(0, 150, 3000), costs_by_layers(layers, tier1=0.01), lengths=rng.integers(4, 30, 3000)
-    )
-    assert isinstance(choose(examples, max_drop=0.0), Point)
-    assert sum(1 for _ in replay(examples)) > 50_000
 
 
 def test_bad_use() -> None:

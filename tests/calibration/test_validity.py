@@ -9,10 +9,7 @@ nothing replaced, is run once for each way of asking.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,44 +70,9 @@ def known_rate(ask: RiskTarget, everything: TextAnswers, policies: Policies) -> 
     return max(float(events[classes == label].mean()) for label in range(3))
 
 
-@dataclass(frozen=True, eq=False)
-class Looked(TextAnswers):
-    """A sample of the world that looks up what settings do to it.
-
-    Attributes:
-        everything: the world.
-        numbers: of the texts of this sample in it.
-        runs: what settings did to the whole world, so far.
-    """
-
-    everything: TextAnswers = field(default=LARGE)
-    numbers: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    runs: dict[Policies, Run] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, everything: TextAnswers) -> Looked:
-        fields = {each.name: getattr(everything, each.name) for each in dataclasses.fields(TextAnswers) if each.init}
-        return cls(**fields, everything=everything, numbers=np.arange(len(everything)))
-
-    def run(self, policies: Policies) -> Run:
-        if policies not in self.runs:
-            self.runs[policies] = self.everything.run(policies)
-        ran, now = self.runs[policies], self.numbers
-        return Run(ran.answers[now], ran.deferred[now], ran.layers[now], 0.0)
-
-    def select(self, examples: IntArray) -> Looked:
-        truth = None if self.truth is None else self.truth[examples]
-        # Nothing but the truth is looked at: what the tiers say is in the runs.
-        return dataclasses.replace(self, numbers=self.numbers[examples], truth=truth, **self._same(len(examples)))
-
-    def _same(self, count: int) -> dict[str, Any]:
-        rows = np.zeros(count, dtype=np.int64)
-        return {
-            "tier1": self.tier1[rows],
-            "tier2": self.tier2[rows],
-            "items": np.arange(count),
-            "lengths": self.lengths[rows],
-        }
+def part_of(run: Run, texts: IntArray) -> Run:
+    """What a setting did to these texts of the world, looked up."""
+    return Run(run.answers[texts], run.deferred[texts], run.layers[texts], 0.0)
 
 
 def around_the_bound(
@@ -126,16 +88,15 @@ def around_the_bound(
 
 def calibrations(ask: RiskTarget, *, repetitions: int) -> npt.NDArray[np.float64]:
     """Known rates of what is certified, again and again; 0 where nothing is. Shape `(repetitions,)`."""
-    everything = Looked.of(world(WORLD, 0))
-    steps, rates = around_the_bound(ask, text_path(world(400, 1), ask, grid=PLAIN), everything.everything)
+    everything = world(WORLD, 0)
+    steps, rates = around_the_bound(ask, text_path(world(400, 1), ask, grid=PLAIN), everything)
     assert rates[0] < ask.bound < rates[-1]  # there is something to find, and something to get wrong
-    claim, random = Claim(ask), np.random.default_rng(2)
+    claim, random, runs = Claim(ask), np.random.default_rng(2), [everything.run(step.policies) for step in steps]
     found = np.zeros(repetitions)
     for repetition in range(repetitions):
-        sample = everything.select(random.integers(0, WORLD, 400))
-        passed = fixed_sequence(
-            (count(claim, sample, sample.run(step.policies))[2] for step in steps), level=claim.level
-        )
+        texts = random.integers(0, WORLD, 400)
+        sample = everything.select(texts)
+        passed = fixed_sequence((count(claim, sample, part_of(run, texts))[2] for run in runs), level=claim.level)
         if passed:
             found[repetition] = rates[passed - 1]
     return found
@@ -156,12 +117,12 @@ def test_a_claim_is_violated_rarely(ask: RiskTarget) -> None:
 def test_a_lookup_is_a_replay() -> None:
     # What the repetitions above rest on: settings look at each text by itself.
     everything, numbers = world(WORLD, 0), np.random.default_rng(0).integers(0, WORLD, 300)
-    looked, sample = Looked.of(everything).select(numbers), everything.select(numbers)
+    sample = everything.select(numbers)
     for step in text_path(world(400, 1), MaxDrop(0.03), grid=PLAIN)[::20]:
-        found, wanted = looked.run(step.policies), sample.run(step.policies)
+        found, wanted = part_of(everything.run(step.policies), numbers), sample.run(step.policies)
         for name in ("answers", "deferred", "layers"):
             np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
-    np.testing.assert_array_equal(looked.full.answers, sample.full.answers)
+    np.testing.assert_array_equal(everything.full.answers[numbers], sample.full.answers)
 
 
 def drawn(texts: int, seed: int) -> TextAnswers:
