@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cascade.core.rows import FloatArray, IntArray, Units
+from cascade.core.rows import FloatArray, IntArray, Units, read_only
 from cascade.policies import exits
 from cascade.policies.exits import ExitPolicy, ExitState, Never
 from cascade.policies.unit_exits import UnitState
@@ -22,8 +22,8 @@ def state_at(history: FloatArray, layers: Sequence[int], index: int, *, multi_la
         exit_index=index,
         exit_layer=layers[index],
         last=index == len(layers) - 1,
-        probabilities=history[:, index],
-        history=history[:, : index + 1],
+        probabilities=read_only(history[:, index]),
+        history=read_only(history[:, : index + 1]),
         multi_label=multi_label,
     )
 

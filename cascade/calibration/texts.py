@@ -15,7 +15,7 @@ from cascade.calibration.leaving import leave
 from cascade.calibration.runs import Run, two_tiers
 from cascade.calibration.temperature import Temperatures, logits_of, rescale
 from cascade.core.confidence import answers, evidence, max_probability, probabilities
-from cascade.core.rows import BoolArray, FloatArray, IntArray, offsets_of, ranges
+from cascade.core.rows import BoolArray, FloatArray, IntArray, offsets_of, ranges, read_only
 from cascade.exceptions import OptionError
 from cascade.policies import routing
 from cascade.policies.exits import never
@@ -104,7 +104,7 @@ class TextAnswers:
         """What a router sees of all items together."""
         sure = max_probability(self.tier1, multi_label=self.multi_label)
         lengths = np.bincount(self.items, weights=self.lengths, minlength=len(self)).astype(np.int64)
-        return RoutingState(self.tier1, sure, lengths, self.multi_label)
+        return RoutingState(read_only(self.tier1), read_only(sure), read_only(lengths), self.multi_label)
 
     def run(self, policies: Policies) -> Run:
         """Route, exit and merge as the engine does; the policies themselves are asked.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cascade import Classifier
+from cascade.calibration.leaving import state_at
 from cascade.calibration.observing import observe_texts
 from cascade.calibration.runs import two_tiers
 from cascade.core.confidence import answers as answers_of
@@ -91,6 +92,13 @@ def test_without_labels_full_depth_is_the_goal() -> None:
     answers = recorded(30, labelled=False)
     assert not answers.labelled
     assert np.array_equal(answers.goal, answers.full.answers)
+
+
+def test_policies_cannot_write_in_what_they_see() -> None:
+    answers = recorded(5)
+    state = state_at(answers.tier2, answers.layers, 1)
+    seen = [*list(vars(answers.routing_state).values())[:3], state.probabilities, state.history]
+    assert [array.flags.writeable for array in seen] == [False] * 5
 
 
 def test_classes() -> None:

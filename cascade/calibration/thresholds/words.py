@@ -18,7 +18,7 @@ from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.thresholds.points import Point
 from cascade.core.checks import check_share
 from cascade.core.confidence import evidence, probabilities
-from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges, read_only
 from cascade.engine.tier import Progress
 from cascade.exceptions import OptionError
 from cascade.policies import routing
@@ -111,7 +111,8 @@ def replay_words(
     points = replay.points(alone, whole, words, np.arange(len(words)), everything, (0, costs.always * tokens))
     if right1.sum() >= replay.floor:
         points.append(replay.point(replace(alone, router=defer_none), int(right1.sum()), 0.0, 0.0, base))
-    state = RoutingState(first.probabilities, first.confidence, words.n_tokens)
+    offsets, lengths = read_only(words.offsets), read_only(words.n_tokens)
+    state = RoutingState(read_only(first.probabilities), read_only(first.confidence), lengths)
     score = grid.router.score(state).astype(np.float64)
     # Thresholds with few digits, each share of the words with its own.
     for threshold in sorted({round(float(cut), 4) for cut in np.quantile(score, grid.deferred)}):
@@ -119,7 +120,7 @@ def replay_words(
         unsure = routing.decide(router, state)
         before = int(right1[~unsure].sum()), base
         for windows in grid.windows:
-            spans = windowing.decide(windows, WindowState(unsure, words.offsets, words.n_tokens))
+            spans = windowing.decide(windows, WindowState(read_only(unsure), offsets, lengths))
             numbers = ranges(spans.starts, spans.stops - spans.starts)
             read = words.spans(spans.rows, spans.starts, spans.stops)
             seen = tier2.all_exits(read, progress=progress)
