@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,20 @@ def test_answers_do_not_depend_on_batch_mates(wide: Tier, int8: Int8) -> None:
         np.testing.assert_allclose(chain_logits(graphs, part, exits=exits[own]), together[own], atol=1e-5)
 
 
+def indices(going: Sequence[int], halted: Sequence[int]) -> dict[str, np.ndarray]:
+    """What a stage reads beside hidden states, of rows with so many tokens of both kinds, those that go on first."""
+    rows, actives = (Packing.of(np.array(lengths), heads=2) for lengths in (np.add(going, halted), going))
+    live = np.concatenate([np.arange(a + b) < a for a, b in zip(going, halted, strict=True)])
+    return {
+        "head_gather": rows.array("head_gather"),
+        "bias": rows.array("bias"),
+        "active": np.flatnonzero(live),
+        "query_head_gather": actives.array("head_gather"),
+        "head_scatter": actives.array("head_scatter"),
+        "words": np.arange(live.sum()),
+    }
+
+
 def test_states_are_quantised_once_and_gathered_as_bytes(wide: Tier) -> None:
     two, one = quantised(wide[2], words_of(), Int8.STATIC).graphs.stages
     assert operators(one).count("MatMulIntegerToFloat") == 7, "query, key, value, output, expand, contract, the head"
@@ -203,16 +218,8 @@ def test_gathered_bytes_are_the_bytes_of_what_is_gathered(wide: Tier) -> None:
     apart.graph.node.insert(place + 1, onnx.helper.make_node("Identity", ["rows"], [old]))
     separate = quantise_linears(apart, spans | {old: spans["hidden"]})
     assert operators(separate).count("QuantizeLinear") == operators(shared).count("QuantizeLinear") + 1
-    rows, actives = (Packing.of(np.array(lengths), heads=wide[1].heads) for lengths in ([3, 2], [2, 1]))
-    feeds = {
-        "hidden": np.random.default_rng(0).normal(size=(5, 32)).astype(np.float32),
-        "head_gather": rows.array("head_gather"),
-        "bias": rows.array("bias"),
-        "active": np.array([0, 2, 3]),
-        "query_head_gather": actives.array("head_gather"),
-        "head_scatter": actives.array("head_scatter"),
-        "words": np.array([1]),
-    }
+    hidden = np.random.default_rng(0).normal(size=(5, 32)).astype(np.float32)
+    feeds = indices([2, 1], [1, 1]) | {"hidden": hidden, "active": np.array([0, 2, 3])}
     for first, second in zip(session(shared).run(None, feeds), session(separate).run(None, feeds), strict=True):
         np.testing.assert_array_equal(first, second)
 
@@ -235,25 +242,14 @@ def test_masked_places_do_not_change_answers(
 ) -> None:
     """Whatever a sentence's neighbours are, with tokens (going, halted) in each: equal to the last bit."""
     rng = np.random.default_rng(seed)
-    rows = Packing.of(np.array(lengths).sum(axis=1), heads=2)
-    actives = Packing.of(np.array([going for going, _ in lengths]), heads=2)
-    going = np.concatenate([np.arange(sum(row)) < row[0] for row in lengths])
-    feeds = {
-        "head_gather": rows.array("head_gather"),
-        "bias": rows.array("bias"),
-        "active": np.flatnonzero(going),
-        "query_head_gather": actives.array("head_gather"),
-        "head_scatter": actives.array("head_scatter"),
-        "words": np.arange(going.sum()),
-    }
-    chosen = int(rng.integers(len(lengths)))
-    own = np.repeat(np.arange(len(lengths)), rows.lengths) == chosen
+    feeds, chosen = indices(*zip(*lengths, strict=True)), int(rng.integers(len(lengths)))
+    own = np.repeat(np.arange(len(lengths)), np.sum(lengths, axis=1)) == chosen
     hidden = 4 * rng.normal(size=(len(own), 32)).astype(np.float32)
     others = np.where(own[:, None], hidden, (factor * rng.normal(size=hidden.shape)).astype(np.float32))
     graph = session(last_stages[int8])
     first, second = (graph.run(None, {"hidden": states, **feeds}) for states in (hidden, others))
     for one, other in zip(first, second, strict=True):
-        np.testing.assert_array_equal(one[own[going]], other[own[going]])
+        np.testing.assert_array_equal(one[own[feeds["active"]]], other[own[feeds["active"]]])
 
 
 def test_smoothing_keeps_one_scale_for_what_is_shared(wide: Tier) -> None:

@@ -43,22 +43,13 @@ def _certified(outcome: Certified) -> Iterator[tuple[str, str]]:
     yield "certified", click.style(f"yes: setting {outcome.number + 1} of {len(outcome.steps)}{before}", fg="green")
     yield claim.counted, _tested(outcome, outcome.number)
     if figures.drop is not None and figures.accuracy is not None and figures.full_accuracy is not None:
-        yield (
-            "accuracy",
-            (
-                f"{100 * figures.accuracy:.2f} %, full tier 2 {100 * figures.full_accuracy:.2f} %; drop "
-                f"{100 * figures.drop:.2f} points ({figures.harms} harmed, {figures.gains} gained)"
-            ),
-        )
+        both = f"{100 * figures.accuracy:.2f} %, full tier 2 {100 * figures.full_accuracy:.2f} %"
+        lost = f"drop {100 * figures.drop:.2f} points ({figures.harms} harmed, {figures.gains} gained)"
+        yield "accuracy", f"{both}; {lost}"
     if not isinstance(claim.ask, Agreement):
-        share = figures.disagreements / figures.examples
-        yield (
-            "disagreement",
-            (
-                f"{figures.disagreements:,} of {figures.examples:,} ({percent(share)}), at most "
-                f"{percent_up(outcome.disagreement_upper)}"
-            ),
-        )
+        seen = f"{figures.disagreements:,} of {figures.examples:,}"
+        share, limit = percent(figures.disagreements / figures.examples), percent_up(outcome.disagreement_upper)
+        yield "disagreement", f"{seen} ({share}), at most {limit}"
     yield "deferred", percent(figures.deferred)
     if figures.deferred:
         yield "mean exit", f"layer {figures.mean_layer:.2f}, of the deferred"
