@@ -211,10 +211,31 @@ class ExitBackbone(nn.Module, ABC):
         """Options of the constructor for heads like that of a fine-tuned checkpoint, or for new ones."""
         return {}
 
+    @abstractmethod
+    def read(self, state: Tensor, attention_mask: Tensor) -> Tensor:
+        """What a head reads of a layer's states, of shape `(rows, longest, width)`."""
+
     @classmethod
     @abstractmethod
     def _head_weights(cls, config: PretrainedConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of an exit's head among those of a fine-tuned checkpoint."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        exit_layers: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """All exits' `logits`, for the arguments of `states`.
+
+        Shape `(rows, exits, labels)`, of words `(rows, exits, longest, labels)`; those of a token that has halted are
+        of an old state.
+        """
+        states = self.states(input_ids, attention_mask, token_type_ids, exit_layers)
+        places = zip(self.heads, self.layers, strict=True)
+        logits = [head(self.read(states[layer], attention_mask)) for head, layer in places]
+        return {"logits": torch.stack(logits, dim=1)}
 
     def states(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
@@ -72,23 +71,9 @@ class MultiExitModel(ExitBackbone):
             ExitHead(config.hidden_size, config.num_labels, dropout=dropout, activation=activation) for _ in self.layers
         )
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        token_type_ids: Tensor | None = None,
-        labels: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """All exits' logits: `input_ids`, `attention_mask` `(rows, longest)` -> `logits` `(rows, exits, labels)`.
-
-        `labels` is accepted for the Trainer's sake; the loss is the objective's.
-        """
-        states = self.states(input_ids, attention_mask, token_type_ids)
-        logits = [
-            head(pool(states[layer], attention_mask, self.pooling))
-            for head, layer in zip(self.heads, self.layers, strict=True)
-        ]
-        return {"logits": torch.stack(logits, dim=1)}
+    def read(self, state: Tensor, attention_mask: Tensor) -> Tensor:
+        """One vector per row."""
+        return pool(state, attention_mask, self.pooling)
 
     @property
     def exits(self) -> dict[str, Any]:

@@ -119,13 +119,9 @@ class StaticForSequenceClassification(_Static):
         self.post_init()  # type: ignore[no-untyped-call]  # transformers types in parts only
 
     def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        labels: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> SequenceClassifierOutput:
-        """Logits. Shapes `(rows, longest)`, `(rows, longest)` -> `(rows, labels)`; the others are not read."""
+        """Logits. Shapes `(rows, longest)`, `(rows, longest)` -> `(rows, labels)`; `token_type_ids` is not read."""
         ids, there = self._known(input_ids, attention_mask > 0)
         table = with_zero(self.embeddings.weight)
         weight = F.embedding(ids, with_zero(torch.exp(self.importance.weight))).squeeze(-1)
@@ -164,8 +160,8 @@ class StaticForTokenClassification(_Static):
         self.out = nn.Linear(config.hidden, config.num_labels)
         self.post_init()  # type: ignore[no-untyped-call]  # transformers types in parts only
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> TokenClassifierOutput:
-        """Logits. Shapes `(rows, longest)`, `(rows, longest)` -> `(rows, longest, labels)`; `labels` is not read."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TokenClassifierOutput:
+        """Logits. Shapes `(rows, longest)`, `(rows, longest)` -> `(rows, longest, labels)`."""
         inside = attention_mask > 0
         ids, _ = self._known(input_ids, inside)
         table = with_zero(self.embeddings.weight)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import AutoModelForTokenClassification, PretrainedConfig, PreTrainedModel
 
@@ -28,29 +27,9 @@ class MultiExitTagger(ExitBackbone):
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleList(nn.Linear(self.config.hidden_size, self.config.num_labels) for _ in self.layers)
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        token_type_ids: Tensor | None = None,
-        exit_layers: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """All exits' logits for every token.
-
-        Args:
-            input_ids: shape `(rows, longest)`.
-            attention_mask: 0 at padding. Shape `(rows, longest)`.
-            token_type_ids: shape `(rows, longest)`, or None.
-            exit_layers: the last layer in which each token is active, counted from 1; in later ones it keeps its
-                state, so that its logits there are those heads' of an old state. Shape `(rows, longest)`. None: all
-                tokens go through all layers.
-
-        Returns:
-            `logits` of shape `(rows, exits, longest, labels)`.
-        """
-        states = self.states(input_ids, attention_mask, token_type_ids, exit_layers)
-        logits = [head(self.dropout(states[layer])) for head, layer in zip(self.heads, self.layers, strict=True)]
-        return {"logits": torch.stack(logits, dim=1)}
+    def read(self, state: Tensor, attention_mask: Tensor) -> Tensor:  # noqa: ARG002  # every token is read
+        """Every token's state, some of it dropped in training."""
+        return self.dropout(state)  # type: ignore[no-any-return]  # torch's modules are untyped calls
 
     @property
     def exits(self) -> dict[str, Any]:
