@@ -33,7 +33,7 @@ class Task:
     encode: Callable[..., TrainingRows]
     tokenizer: Callable[[str], str]
     model: type[MultiExitModel | MultiExitTagger]
-    student: Static | StaticTagger
+    student: Static
 
     @property
     def option(self) -> str:

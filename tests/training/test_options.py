@@ -10,7 +10,7 @@ import pytest
 from cascade.exceptions import OptionError
 from cascade.training.data.augmentation import Augmentation
 from cascade.training.loop import LoopOptions
-from cascade.training.models.students import StaticTagger
+from cascade.training.models.students import Static, StaticTagger
 from cascade.training.recipes.first_tier import FirstTierOptions
 from cascade.training.recipes.objectives import Joint
 from cascade.training.recipes.sampling import ExitRanges
@@ -43,8 +43,9 @@ from cascade.training.recipes.self_sample import SelfSampleOptions
         (ExitRanges, {"fastest": 0.7, "full_depth": 0.4}, "at most 1 together, got 0.7 and 0.4"),
         (FirstTierOptions, {"imitation": 2}, r"imitation must be in \[0, 1\], got 2"),
         (FirstTierOptions, {"temperature": 0}, "temperature must be above 0, got 0"),
-        (StaticTagger, {"layers": 0}, "layers of a static tagger must be at least 1, got 0"),
-        (StaticTagger, {"reach": -1}, "reach of a static tagger must be at least 0, got -1"),
+        (Static, {"reach": -1}, "reach of a static first tier must be at least 0, got -1"),
+        (StaticTagger, {"layers": 0}, "layers of a static first tier must be at least 1, got 0"),
+        (StaticTagger, {"reach": -1}, "reach of a static first tier must be at least 0, got -1"),
     ],
 )
 def test_impossible_options(value: Callable[..., Any], options: dict[str, Any], message: str) -> None:

@@ -40,6 +40,12 @@ class Static:
     dropout: float = 0.1
     reach: int = 0
 
+    def __post_init__(self) -> None:
+        for name, least in (("width", 1), ("hidden", 1), ("reach", 0), ("layers", 1)):
+            size = getattr(self, name, least)
+            if size < least:
+                raise OptionError(f"{name} of a static first tier must be at least {least}, got {size}")
+
     def build(self, teacher: ExitBackbone) -> PreTrainedModel:
         """A student whose embeddings are what the teacher makes of each token alone, projected to `width`.
 
@@ -59,29 +65,18 @@ class Static:
 
 
 @dataclass(frozen=True)
-class StaticTagger:
+class StaticTagger(Static):
     """An MLP on the embeddings of each token and its neighbours.
 
     Attributes:
-        width: size of an embedding.
-        hidden: size of a hidden layer.
         reach: neighbours on each side that a layer reads.
         layers: hidden layers, each of which reads neighbours.
-        dropout: share of tokens, and of hidden units, dropped in training.
         sentence: whether each hidden layer also reads the mean over the sentence.
     """
 
-    width: int = 192
-    hidden: int = 256
     reach: int = 2
     layers: int = 1
-    dropout: float = 0.1
     sentence: bool = False
-
-    def __post_init__(self) -> None:
-        for name, least in (("width", 1), ("hidden", 1), ("reach", 0), ("layers", 1)):
-            if getattr(self, name) < least:
-                raise OptionError(f"{name} of a static tagger must be at least {least}, got {getattr(self, name)}")
 
     def build(self, teacher: ExitBackbone) -> PreTrainedModel:
         """A student whose embeddings are the teacher's, projected to `width`."""
@@ -162,7 +157,7 @@ class Transformer:
                     layer.load_state_dict(layers.layer[number].state_dict())
 
 
-Student: TypeAlias = "Static | StaticTagger | Transformer"
+Student: TypeAlias = "Static | Transformer"
 
 
 def principal_components(table: Tensor, size: int) -> Tensor:
