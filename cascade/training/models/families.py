@@ -16,16 +16,16 @@ from cascade.exceptions import OptionError
 
 @dataclass(frozen=True)
 class LayerParts:
-    """Dotted names of the parts of one encoder layer: six linear layers, and the LayerNorm after each half."""
+    """Dotted names of the parts of one encoder layer, by default BERT's: six linear layers, and two LayerNorms."""
 
-    query: str
-    key: str
-    value: str
-    output: str
-    attention_norm: str
-    expand: str
-    contract: str
-    output_norm: str
+    query: str = "attention.self.query"
+    key: str = "attention.self.key"
+    value: str = "attention.self.value"
+    output: str = "attention.output.dense"
+    attention_norm: str = "attention.output.LayerNorm"
+    expand: str = "intermediate.dense"
+    contract: str = "output.dense"
+    output_norm: str = "output.LayerNorm"
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class Family:
     """One `model_type` of transformers.
 
     Attributes:
-        layers: a backbone's layers in the order in which they run; one that runs several times (ALBERT) is there
-            several times.
-        parts: of a layer.
         head: of its `...ForSequenceClassification`: first linear, activation, second linear.
+        layers: a backbone's layers in the order in which they run; one that runs several times (ALBERT) is there
+            several times. By default where BERT has them.
+        parts: of a layer.
         projection: dotted name of the linear layer from the embeddings' width to the layers', if there may be one.
         pooler: whether its constructor knows `add_pooling_layer`.
         activation: field of the configuration with the name of the feed-forward part's activation.
     """
 
-    layers: Callable[[Any], list[nn.Module]]
-    parts: LayerParts
     head: tuple[str, str, str]
+    layers: Callable[[Any], list[nn.Module]] = lambda backbone: list(backbone.encoder.layer)
+    parts: LayerParts = LayerParts()
     projection: str | None = None
     pooler: bool = False
     activation: str = "hidden_act"
@@ -59,32 +59,12 @@ def _albert_layers(backbone: Any) -> list[nn.Module]:
     return [groups[int(layer / per_group)].albert_layers[0] for layer in range(config.num_hidden_layers)]
 
 
-_BERT_PARTS = LayerParts(
-    query="attention.self.query",
-    key="attention.self.key",
-    value="attention.self.value",
-    output="attention.output.dense",
-    attention_norm="attention.output.LayerNorm",
-    expand="intermediate.dense",
-    contract="output.dense",
-    output_norm="output.LayerNorm",
-)
-
-
-def _encoder_layers(backbone: Any) -> list[nn.Module]:
-    return list(backbone.encoder.layer)
-
-
 FAMILIES = {
-    "bert": Family(_encoder_layers, _BERT_PARTS, ("bert.pooler.dense", "tanh", "classifier"), pooler=True),
-    "roberta": Family(_encoder_layers, _BERT_PARTS, ("classifier.dense", "tanh", "classifier.out_proj"), pooler=True),
-    "electra": Family(
-        _encoder_layers,
-        _BERT_PARTS,
-        ("classifier.dense", "gelu", "classifier.out_proj"),
-        projection="embeddings_project",
-    ),
+    "bert": Family(("bert.pooler.dense", "tanh", "classifier"), pooler=True),
+    "roberta": Family(("classifier.dense", "tanh", "classifier.out_proj"), pooler=True),
+    "electra": Family(("classifier.dense", "gelu", "classifier.out_proj"), projection="embeddings_project"),
     "distilbert": Family(
+        ("pre_classifier", "relu", "classifier"),
         lambda backbone: list(backbone.transformer.layer),
         LayerParts(
             query="attention.q_lin",
@@ -96,10 +76,10 @@ FAMILIES = {
             contract="ffn.lin2",
             output_norm="output_layer_norm",
         ),
-        ("pre_classifier", "relu", "classifier"),
         activation="activation",
     ),
     "albert": Family(
+        ("albert.pooler", "tanh", "classifier"),
         _albert_layers,
         LayerParts(
             query="attention.query",
@@ -111,7 +91,6 @@ FAMILIES = {
             contract="ffn_output",
             output_norm="full_layer_layer_norm",
         ),
-        ("albert.pooler", "tanh", "classifier"),
         projection="encoder.embedding_hidden_mapping_in",
         pooler=True,
     ),
