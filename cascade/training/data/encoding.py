@@ -24,7 +24,7 @@ from cascade.exceptions import DataError
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import encode_words
 from cascade.training.data.examples import Examples
-from cascade.training.models.config import default_names
+from cascade.training.models.config import numbers_of
 
 NO_LABEL = -100  # of units without a label, and of tokens that are no word's first
 
@@ -186,15 +186,12 @@ def _split(values: IntArray, rows: Rows) -> list[list[int]]:
 
 
 def label_numbers(examples: Examples, names: Sequence[str]) -> list[list[int]]:
-    """The labels of each item as numbers; no items without labels. The number i stands for a default name `LABEL_i`.
+    """The labels of each item as numbers; no items without labels.
 
     Raises:
         DataError: a label that is not among the names, with its example's number.
     """
-    numbers = {name: number for number, name in enumerate(names)}
-    if default_names(names):  # data that transformers trained on without names have numbers
-        numbers |= {str(number): number for number in range(len(names))}
-    found = []
+    numbers, found = numbers_of(names), []
     for row, label in enumerate(examples.labels or (), 1):
         own = (label,) if isinstance(label, str) else label
         unknown = [name for name in own if name not in numbers]

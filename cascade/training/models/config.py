@@ -64,24 +64,31 @@ def named_labels(config: Any) -> tuple[str, ...]:
     return tuple(config.id2label[i] for i in range(config.num_labels))
 
 
-def default_names(labels: Sequence[str]) -> bool:
-    """Whether these are the names that transformers gives to labels without names: `LABEL_0`, `LABEL_1`, ..."""
-    return list(labels) == [f"LABEL_{number}" for number in range(len(labels))]
+def numbers_of(labels: Sequence[str]) -> dict[str, int]:
+    """The number of each label, by its name.
+
+    Where names are transformers' own for labels without names (`LABEL_0`, `LABEL_1`, ...), numbers stand for them too:
+    data that such a model learned from have numbers.
+    """
+    names = {name: number for number, name in enumerate(labels)}
+    if list(labels) == [f"LABEL_{number}" for number in range(len(labels))]:
+        names |= {str(number): number for number in range(len(labels))}
+    return names
 
 
 def check_labels(found: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse labels that a checkpoint does not have; the number i stands for the default name `LABEL_i`.
+    """Refuse labels that a checkpoint does not have.
 
     Raises:
         DataError: naming the first of them.
     """
-    numbers = {str(number) for number in range(len(known))} if default_names(known) else set()
-    unknown = [label for label in found if label not in known and label not in numbers]
+    numbers = numbers_of(known)
+    unknown = [label for label in found if label not in numbers]
     if not unknown:
         return
     shown = f"{list(known[:8])}{f' and {len(known) - 8} more' if len(known) > 8 else ''}"
     remedy = "rename it in the data"
-    if numbers:  # the names may be given, but not in another order
+    if len(numbers) > len(known):  # the names may be given, but not in another order
         remedy = "name labels in the data by these names or their numbers, in the order in which the checkpoint learned"
     raise DataError(
         f"the data's labels must be among the checkpoint's, {shown}, got {unknown[0]}; {remedy}, or start "
