@@ -11,11 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cascade.core.checks import check_whole
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
+from cascade.policies.viterbi import LOWEST
 
-LOWEST = -1e4  # stands for log 0, as in `cascade.policies.viterbi`
 TINY = 1e-300  # the smallest sum of probabilities whose logarithm is taken
 DIGITS = 4  # that are kept: what lies below changes no answer and fills the manifest
 
@@ -91,7 +90,6 @@ def fit_crf(
     offsets: IntArray,
     *,
     l2: float = 0.1,
-    steps: int = 200,
 ) -> tuple[Table, Table, Table]:
     """The transitions under which these labels are likeliest, given the answers of a model.
 
@@ -104,7 +102,6 @@ def fit_crf(
         offsets: the words of sentence `i` are `offsets[i]:offsets[i + 1]`, perhaps none. Shape `(sentences + 1,)`.
         l2: weight of half the squared transitions beside the summed loss: it keeps those that never occur finite.
             Above 0.
-        steps: iterations of L-BFGS at most.
 
     Returns:
         what `Crf` takes, with 4 decimals: transitions from row to column `(labels, labels)`, start and end `(labels,)`.
@@ -112,14 +109,13 @@ def fit_crf(
     Raises:
         OptionError: an impossible option, no words, or arrays that do not fit each other.
     """
-    check_whole("steps", steps, "200 are enough")
     if not 0 < l2 < float("inf"):
         raise OptionError(f"l2 must be above 0 and finite, got {l2!r}; 0.1 is usual")
     chain = Chain(log_probabilities, labels, offsets)
     shapes = ((chain.labels, chain.labels), (chain.labels,), (chain.labels,))
     made = [torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     optimiser = torch.optim.LBFGS(
-        made, max_iter=steps, tolerance_grad=1e-5, tolerance_change=1e-9, history_size=10, line_search_fn="strong_wolfe"
+        made, max_iter=200, tolerance_grad=1e-5, tolerance_change=1e-9, history_size=10, line_search_fn="strong_wolfe"
     )
     words = len(labels)
 
