@@ -19,7 +19,7 @@ from cascade.policies.unit_exits import TokenExit, UnitState
 from cascade.training.data.encoding import NO_LABEL
 from cascade.training.models.tagging import MultiExitTagger
 from cascade.training.recipes.sampling import ExitRanges, PadWithExits, exit_numbers, token_layers
-from cascade.training.recipes.self_sample import SelfSampleOptions, _loss, _uncertainty_and_loss, train_self_sample
+from cascade.training.recipes.self_sample import _loss, _uncertainty_and_loss, train_self_sample
 from cascade.training.run import Run
 from tests.models import tiny
 from tests.training.commands import CASES, SENTENCES, SPANS, Done, exits, refused, report_of, train, write
@@ -171,10 +171,10 @@ def test_a_word_teaches_the_exits_up_to_its_own() -> None:
     batch = {"labels": torch.zeros(1, 2, dtype=torch.long), "is_first": torch.ones(1, 2, dtype=torch.bool)}
     batch["exits"] = torch.tensor([0, 1])
     wanted = (-np.log(0.75) + np.log(2) + 2 * np.log(2)) / (1 + 1 + 2)
-    assert float(_loss(SelfSampleOptions())(logits, batch)) == pytest.approx(wanted, abs=1e-6)
+    assert float(_loss((1, 2))(logits, batch)) == pytest.approx(wanted, abs=1e-6)
     flooded = batch | {"first_losses": torch.full((2, 2), 1.0)}
     wanted = ((1 + np.log(0.75)) + (1 - np.log(2)) + 2 * (1 - np.log(2))) / 4
-    assert float(_loss(SelfSampleOptions(flooding=True))(logits, flooded)) == pytest.approx(wanted, abs=1e-6)
+    assert float(_loss((1, 2))(logits, flooded)) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_what_is_kept_of_the_first_stage() -> None:

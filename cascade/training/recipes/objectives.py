@@ -48,14 +48,18 @@ def supervised(logits: Tensor, labels: Tensor, multi_label: bool, *, smoothing: 
 
     `smoothing` is the share of the wanted distribution that goes to all labels alike (Szegedy et al. 2016, section 7).
     """
-    exits = logits.shape[1]
     if multi_label:
         wanted = (labels.to(logits.dtype) * (1 - smoothing) + smoothing / 2).unsqueeze(1).expand_as(logits)
         return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean((0, 2))
-    flat = F.cross_entropy(
-        logits.flatten(0, 1), labels.repeat_interleave(exits), reduction="none", label_smoothing=smoothing
-    )
-    return flat.view(-1, exits).mean(0)
+    return cross_entropies(logits, labels, smoothing=smoothing).mean(0)
+
+
+def cross_entropies(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """Of every unit at every exit. Shapes `(units, exits, labels)`, `(units,)` -> `(units, exits)`."""
+    exits = logits.shape[1]
+    wanted = labels.repeat_interleave(exits)
+    flat = F.cross_entropy(logits.flatten(0, 1), wanted, reduction="none", label_smoothing=smoothing)
+    return flat.view(-1, exits)
 
 
 def divergence(logits: Tensor, teacher: Tensor, multi_label: bool, *, temperature: float = 1.0) -> Tensor:
@@ -77,6 +81,17 @@ def check_weights(weights: tuple[float, ...] | None) -> None:
     """Refuse impossible weights of the exits' losses."""
     if weights is not None and (min(weights, default=0) < 0 or sum(weights) <= 0):
         raise OptionError(f"layer weights must not be negative and not all zero, got {weights}")
+
+
+def exit_weights(weights: tuple[float, ...] | None, exits: int) -> tuple[float, ...]:
+    """The weights of so many exits' losses; rising 1, 2, 3, ... if none are given (PABEE, section 3.2).
+
+    Raises:
+        OptionError: not one per exit.
+    """
+    if weights is not None and len(weights) != exits:
+        raise OptionError(f"layer weights must be one per exit, {exits}, got {len(weights)}")
+    return weights or tuple(range(1, exits + 1))
 
 
 @dataclass(frozen=True)
@@ -101,10 +116,7 @@ class Joint(Objective):
 
     def loss(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
         exits = logits.shape[1]
-        given = self.weights or tuple(range(1, exits + 1))
-        if len(given) != exits:
-            raise OptionError(f"layer weights must be one per exit, {exits}, got {len(given)}")
-        weights = torch.tensor(given, dtype=logits.dtype, device=logits.device)
+        weights = logits.new_tensor(exit_weights(self.weights, exits))
         losses = supervised(logits, labels, multi_label, smoothing=self.smoothing)
         if self.distil and exits > 1:
             imitation = divergence(logits[:, :-1], logits[:, -1].detach(), multi_label)

@@ -24,7 +24,7 @@ from cascade.training.data.encoding import NO_LABEL, TrainingRows, tokenizer_of
 from cascade.training.data.examples import cropped
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.tagging import MultiExitTagger
-from cascade.training.recipes.objectives import check_weights
+from cascade.training.recipes.objectives import check_weights, cross_entropies, exit_weights
 from cascade.training.recipes.sampling import ExitRanges, PadWithExits, exit_numbers
 from cascade.training.recipes.units import ENTITY_F1, UnitMetrics, over_units, per_row, tag_f1, unit_logits
 from cascade.training.run import Run
@@ -75,8 +75,7 @@ def train_self_sample(run: Run, options: SelfSampleOptions | None = None) -> dic
         raise OptionError(f"words are sampled, so the task must be tagging, got {task.name}; a text exits whole")
     run.begin(options.loop)
     model = MultiExitTagger.from_pretrained(run.source)
-    if options.weights is not None and len(options.weights) != len(model.layers):
-        raise OptionError(f"layer weights must be one per exit, {len(model.layers)}, got {len(options.weights)}")
+    weights = exit_weights(options.weights, len(model.layers))
     text = task.tokenizer(load_tokenizer_text(run.source))
     tokenizer = tokenizer_of(text, max_length=min(options.max_length, model.longest))
     examples, held_out = run.read()
@@ -98,7 +97,7 @@ def train_self_sample(run: Run, options: SelfSampleOptions | None = None) -> dic
         model,
         train=learned,
         evaluation=eval_rows,
-        loss=_loss(options),
+        loss=_loss(weights),
         metrics=_ExitMetrics(model.labels, model.layers, spans=task.has_spans(model.labels), exits=exits),
         output=run.folder,
         collate=PadWithExits(model.padding, len(tokenizer.special.suffix), model.layers, options.ranges),
@@ -119,28 +118,20 @@ def _uncertainty_and_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Shapes `(words, exits, labels)`, `(words,)` -> `(words, 2, exits)`."""
     log = F.log_softmax(logits, dim=-1)
     entropy = -(log.exp() * log).sum(-1) / np.log(logits.shape[-1])
-    return torch.stack((entropy, _losses(logits, labels)), dim=1)
+    return torch.stack((entropy, cross_entropies(logits, labels)), dim=1)
 
 
-def _losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of every word at every exit. Shapes `(words, exits, labels)`, `(words,)` -> `(words, exits)`."""
-    exits = logits.shape[1]
-    flat = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(exits), reduction="none")
-    return flat.view(-1, exits)
-
-
-def _loss(options: SelfSampleOptions) -> Loss:
+def _loss(weights: tuple[float, ...]) -> Loss:
     """Weighted mean over all words and exits, a word counting at its own exit and those before it."""
 
     def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        losses = _losses(*unit_logits(logits, batch))
+        losses = cross_entropies(*unit_logits(logits, batch))
         if "first_losses" in batch:
             losses = (losses - batch["first_losses"]).abs()
-        exits = losses.shape[1]
-        weights = losses.new_tensor(options.weights or range(1, exits + 1)).expand_as(losses)
+        counted = losses.new_tensor(weights).expand_as(losses)
         if "exits" in batch:
-            weights = weights * (torch.arange(exits) <= batch["exits"].unsqueeze(1))
-        return (losses * weights).sum() / weights.sum().clamp_min(1e-9)
+            counted = counted * (torch.arange(len(weights)) <= batch["exits"].unsqueeze(1))
+        return (losses * counted).sum() / counted.sum().clamp_min(1e-9)
 
     return loss
 
