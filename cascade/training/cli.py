@@ -11,11 +11,21 @@ import click
 
 from cascade._version import __version__
 from cascade.core.console import finish
-from cascade.text.reading import TagColumns
 from cascade.training.data.augmentation import Augmentation
 from cascade.training.loop import LoopOptions
 from cascade.training.models.students import Static, StaticTagger, Student, Transformer
-from cascade.training.options import chosen, numbers, report, run_of, shared, task_option, text_columns
+from cascade.training.options import (
+    exit_heads,
+    numbers,
+    report,
+    run_of,
+    shared,
+    tag_columns,
+    tag_columns_of,
+    task_option,
+    text_columns,
+    value_of,
+)
 from cascade.training.recipes.crf import CrfOptions, train_crf
 from cascade.training.recipes.exits import ExitsOptions, train_exits
 from cascade.training.recipes.first_tier import FirstTierOptions, train_first_tier
@@ -47,12 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @train.command()
 @click.argument("checkpoint")
-@shared
+@shared(epochs=3.0, learning_rate=5e-5)
 @text_columns
 @task_option
-@click.option("--epochs", default=3.0, show_default=True, help="Passes over the training rows.")
-@click.option("--learning-rate", default=5e-5, show_default=True, help="Of the backbone.")
-@click.option("--head-factor", default=10.0, show_default=True, help="Heads learn this many times faster.")
+@exit_heads
 @click.option(
     "--objective",
     type=click.Choice(["joint", "two-stage", "detached", "distil"]),
@@ -61,13 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     help="joint: all exits at once. two-stage: the last, then the others on a frozen backbone (DeeBERT). "
     "detached: gradients stop between exits (SWEET). distil: exits imitate the last one, no labels (FastBERT); "
     "full depth stays as it is.",
-)
-@click.option(
-    "--layer-weights",
-    "weights",
-    callback=numbers(float),
-    metavar="W,W,...",
-    help="Weight of each exit's loss; rising 1,2,3,... by default.",
 )
 @click.option("--self-distil", default=0.0, show_default=True, help="Share of an exit's joint loss from the last exit.")
 @click.option("--label-smoothing", default=0.0, show_default=True, help="Of the joint loss; against overconfidence.")
@@ -100,28 +101,22 @@ def exits(checkpoint: str, task: Task, **given: Any) -> None:
       cascade-train exits microsoft/MiniLM-L12-H384-uncased --task tagging --train pos.jsonl --eval dev.jsonl \\
           --vocabulary 12000 --epochs 6 --output runs/tagger
     """
-    joint = Joint(weights=given["weights"], distil=given["self_distil"], smoothing=given["label_smoothing"])
+    joint = {"weights": given["weights"], "distil": given["self_distil"], "smoothing": given["label_smoothing"]}
     objectives: dict[str, tuple[Objective, ...]] = {
-        "joint": (joint,),
+        "joint": (Joint(**joint),),
         "two-stage": (LastExit(), EarlierExits()),
-        "detached": (Detached(weights=joint.weights, distil=joint.distil, smoothing=joint.smoothing),),
+        "detached": (Detached(**joint),),
         "distil": (Distilled(),),
     }
-    options = ExitsOptions(
-        **chosen(ExitsOptions, given),
-        objectives=objectives[given["objective"]],
-        loop=LoopOptions(**chosen(LoopOptions, given)),
-    )
-    report(train_exits(run_of(checkpoint, given, task), options), given["output"])
+    given |= {"objectives": objectives[given["objective"]], "loop": value_of(LoopOptions, given)}
+    report(train_exits(run_of(checkpoint, given, task), value_of(ExitsOptions, given)), given["output"])
 
 
 @train.command("first-tier")
 @click.argument("teacher")
-@shared
+@shared(epochs=8.0, learning_rate=5e-4)
 @text_columns
 @task_option
-@click.option("--epochs", default=8.0, show_default=True, help="Passes over the training rows and the new ones.")
-@click.option("--learning-rate", default=5e-4, show_default=True)
 @click.option("--kind", type=click.Choice(["static", "transformer"]), default="static", show_default=True)
 @click.option("--layers", default=2, show_default=True, help="Of a transformer.")
 @click.option("--width", type=int, help="Of an embedding; 192 for static, 128 for a transformer by default.")
@@ -154,32 +149,19 @@ def first_tier(teacher: str, task: Task, **given: Any) -> None:
     if given["kind"] == "transformer":
         student = Transformer(layers=given["layers"], width=given["width"] or 128, dropout=given["dropout"])
     else:
-        kind = Static if task is CLASSIFICATION else StaticTagger
-        sizes = chosen(kind, given | {"layers": given["hidden_layers"]})
-        student = kind(**{name: value for name, value in sizes.items() if value is not None})
-    options = FirstTierOptions(
-        **chosen(FirstTierOptions, given),
-        student=student,
-        augmentation=Augmentation(copies=given["copies"]),
-        loop=LoopOptions(head_factor=1.0, **chosen(LoopOptions, given)),
-    )
-    made = train_first_tier(run_of(teacher, given, task), options, extra_text=given["extra_text"])
-    report(made, given["output"])
+        sizes = {name: value for name, value in given.items() if value is not None} | {"layers": given["hidden_layers"]}
+        student = value_of(Static if task is CLASSIFICATION else StaticTagger, sizes)
+    given |= {"student": student, "augmentation": Augmentation(copies=given["copies"])}
+    given["loop"] = value_of(LoopOptions, given | {"head_factor": 1.0})
+    options = value_of(FirstTierOptions, given)
+    trained = train_first_tier(run_of(teacher, given, task), options, extra_text=given["extra_text"])
+    report(trained, given["output"])
 
 
 @train.command("self-sample")
 @click.argument("tagger")
-@shared
-@click.option("--epochs", default=3.0, show_default=True, help="Passes over the training sentences; the paper's: 30.")
-@click.option("--learning-rate", default=1e-5, show_default=True, help="Of the backbone.")
-@click.option("--head-factor", default=10.0, show_default=True, help="Heads learn this many times faster.")
-@click.option(
-    "--layer-weights",
-    "weights",
-    callback=numbers(float),
-    metavar="W,W,...",
-    help="Weight of each exit's loss; rising 1,2,3,... by default.",
-)
+@shared(epochs=3.0, learning_rate=1e-5)
+@exit_heads
 @click.option(
     "--windows",
     callback=numbers(int),
@@ -205,20 +187,17 @@ def first_tier(teacher: str, task: Task, **given: Any) -> None:
 def self_sample(tagger: str, **given: Any) -> None:
     """Teach TAGGER, a folder that `cascade-train exits --task tagging` wrote, to live with words that leave early.
 
-    TOKEE's second stage: words leave in training as they would in use, at exits simulated from TAGGER's own
-    uncertainty with windows and thresholds drawn per sentence, and keep their last state (after its LayerNorm).
+    TOKEE's second stage, for which its authors take 30 epochs: words leave in training as they would in use, at exits
+    simulated from TAGGER's own uncertainty with windows and thresholds drawn per sentence, and keep their last state
+    (after its LayerNorm).
 
     \b
     Example:
       cascade-train self-sample runs/tagger --train pos.jsonl --eval dev.jsonl \\
           --windows 1,3,5 --thresholds 0.02,0.05,0.1,0.2,0.4 --epochs 3 --output runs/tagger2
     """
-    options = SelfSampleOptions(
-        **chosen(SelfSampleOptions, given),
-        ranges=ExitRanges(**chosen(ExitRanges, given)),
-        loop=LoopOptions(**chosen(LoopOptions, given)),
-    )
-    report(train_self_sample(run_of(tagger, given, TAGGING), options), given["output"])
+    given |= {"ranges": value_of(ExitRanges, given), "loop": value_of(LoopOptions, given)}
+    report(train_self_sample(run_of(tagger, given, TAGGING), value_of(SelfSampleOptions, given)), given["output"])
 
 
 @train.command()
@@ -231,8 +210,7 @@ def self_sample(tagger: str, **given: Any) -> None:
     "--write", type=click.Choice(["argmax", "viterbi", "crf", "mean-field"]), help="Make it the bundle's decoding."
 )
 @click.option("--threads", type=int, help="[default: the CPUs allowed]")
-@click.option("--tokens-column", default="tokens", show_default=True, help="Lists of words.")
-@click.option("--tags-column", default="tags", show_default=True, help="A tag per word.")
+@tag_columns
 def crf(bundle: str, train: Sequence[str], evaluation: str | None, **given: Any) -> None:
     """Learn which tags follow which, over the answers of BUNDLE, a tagger's folder or Hub id: a linear-chain CRF.
 
@@ -244,19 +222,14 @@ def crf(bundle: str, train: Sequence[str], evaluation: str | None, **given: Any)
       cascade-train crf models/slots --train calibration.jsonl --eval dev.jsonl
       cascade-train crf models/slots --train calibration.jsonl --eval dev.jsonl --write viterbi
     """
-    made = train_crf(
-        bundle,
-        train=train,
-        evaluation=evaluation,
-        options=CrfOptions(**chosen(CrfOptions, given)),
-        columns=TagColumns(tokens=given["tokens_column"], tags=given["tags_column"]),
-    )
-    for name, scores in made["decoders"].items():
+    options = value_of(CrfOptions, given)
+    found = train_crf(bundle, train=train, evaluation=evaluation, options=options, columns=tag_columns_of(given))
+    for name, scores in found["decoders"].items():
         shown = ", ".join(f"{key.replace('_', ' ')} {value * 100:.2f}" for key, value in scores["scores"].items())
         click.echo(f"{name:10} {shown}, {scores['seconds'] * 1000:.0f} ms")
-    click.echo(f"{made['words']} words, learned from {made['learned_from']} in {made['seconds']:.0f} s")
+    click.echo(f"{found['words']} words, learned from {found['learned_from']} in {found['seconds']:.0f} s")
     if given["write"]:
-        click.echo(f"wrote {bundle}: it decodes with {made['decoding']}")
+        click.echo(f"wrote {bundle}: it decodes with {found['decoding']}")
 
 
 @train.command()

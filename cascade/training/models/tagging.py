@@ -27,7 +27,7 @@ class MultiExitTagger(ExitBackbone):
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleList(nn.Linear(self.config.hidden_size, self.config.num_labels) for _ in self.layers)
 
-    def read(self, state: Tensor, attention_mask: Tensor) -> Tensor:  # noqa: ARG002  # every token is read
+    def read(self, state: Tensor, attention_mask: Tensor) -> Tensor:  # every token is read
         """Every token's state, some of it dropped in training."""
         return self.dropout(state)  # type: ignore[no-any-return]  # torch's modules are untyped calls
 
