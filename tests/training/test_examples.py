@@ -108,6 +108,7 @@ def test_bad_lines_are_named(records: list[Any], message: str, tmp_path: Path) -
     ("name", "message"),
     [
         ("none.jsonl", "but it is missing; check the path"),
+        ("none", "but it is missing; check the path"),
         ("folder", "but it is a folder; check the path"),
         ("rows.csv", "line 2: column 'tokens' must be a list of words"),
         ("rows.txt", "line 1: there must be a column 'tags'"),

@@ -107,6 +107,15 @@ def test_a_checkpoint_keeps_its_problem(tmp_path: Path) -> None:
             MultiExitModel.from_checkpoint(tmp_path / name, labels=[], multi_label=True)
 
 
+def test_a_hub_id_that_gives_nothing_is_no_folder_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> None:
+        raise OSError(f"We couldn't connect to load {name}. Check your internet connection")
+
+    monkeypatch.setattr("cascade.training.models.config.AutoConfig.from_pretrained", refuse)
+    with pytest.raises(OptionError, match="to load runs/nowhere; there is no such folder either, check the path"):
+        MultiExitModel.from_pretrained("runs/nowhere")
+
+
 @pytest.mark.parametrize(("found", "multi_label"), [((), False), ((), True), (("a",), False)])
 def test_a_pre_trained_checkpoint_needs_labels(found: tuple[str, ...], multi_label: bool, backbone: Path) -> None:
     with pytest.raises(DataError, match="must have at least two labels"):

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from cascade.bundle.hub import can_be_id
 from cascade.exceptions import DataError, MissingExtraError, OptionError
 from cascade.text.reading import Columns, TagColumns, read_examples
 
@@ -171,7 +172,9 @@ def has_entities(names: Iterable[str]) -> bool:
 
 
 def _is_file(source: str | Path) -> bool:
-    return Path(source).exists() or Path(source).suffix in SUFFIXES
+    """Whether it is not the name of a data set; a mistyped path is a file too, which its reader then misses."""
+    path = Path(source)
+    return path.exists() or path.suffix in SUFFIXES or not can_be_id(str(source).partition(":")[0])
 
 
 def _examples(source: str | Path, rows: Sequence[tuple[Any, Any]]) -> Examples:

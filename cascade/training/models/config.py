@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
+from cascade.bundle.hub import can_be_id
 from cascade.exceptions import DataError, OptionError
 from cascade.training.models.families import FAMILIES
 
@@ -19,14 +20,21 @@ def load_config(checkpoint: str | Path, *, dropout: float | None = None) -> Any:
     """A checkpoint's configuration; `dropout` in place of every one that stands there.
 
     Raises:
-        OptionError: there is none that transformers knows.
+        OptionError: there is none that transformers knows; of a path that cannot be a Hub id, without asking the Hub.
     """
+    name = str(checkpoint)
+    if not Path(name).exists() and (isinstance(checkpoint, Path) or not can_be_id(name)):
+        raise OptionError(
+            f"a checkpoint must be a folder or a Hub id (owner/name), but there is no folder {name!r}; check the path"
+        )
     try:
         config = AutoConfig.from_pretrained(checkpoint)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         reason = str(error).split(". ", 1)[0]  # transformers goes on with the names of all its models
         remedy = "give the folder of a whole model"
-        if (Path(checkpoint) / "adapter_config.json").is_file():
+        if not Path(checkpoint).exists():
+            remedy = "there is no such folder either, check the path"
+        elif (Path(checkpoint) / "adapter_config.json").is_file():
             remedy = "it holds an adapter: merge it into its model first (merge_and_unload) and save that"
         raise OptionError(
             f"{checkpoint} must be a checkpoint that transformers reads, but: {reason}; {remedy}"
