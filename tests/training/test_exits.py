@@ -223,6 +223,8 @@ def test_bad_rows_are_named(
     [
         (TEXTS, ["--layer-weights", "1,x"], "'--layer-weights': must be numbers separated by commas, got 1,x"),
         (TEXTS, ["--min-words", "99"], "--min-words 99 leaves nothing to train on; lower it"),
+        (TEXTS, ["--exits", "3", "--objective", "distil"], "must have an exit before the last to train, got exits (3,)"),
+        (TAGS, ["--exits", "3", "--objective", "two-stage"], "EarlierExits() must have an exit before the last"),
         (TEXTS, ["--vocabulary", "3"], "--vocabulary must be at least"),
         (TAGS, ["--pooling", "mean"], "--pooling must be left out of --task tagging, got mean"),
         (TAGS, ["--multi-label"], "--multi-label must be left out of --task tagging, got True"),
@@ -235,7 +237,8 @@ def test_bad_options(case: Case, arguments: list[str], message: str, backbone: P
 
 
 def test_a_missing_checkpoint_and_the_other_tasks(case: Case, rows: Path, tmp_path: Path) -> None:
-    refused(exits(case, tmp_path / "nowhere", rows, tmp_path / "out"), "nowhere")
+    message = f"a folder or a Hub id (owner/name), but there is no folder '{tmp_path}/nowhere'; check the path"
+    refused(exits(case, tmp_path / "nowhere", rows, tmp_path / "out"), message)
     (other,) = (other for other in CASES if other is not case)
     other.teacher(tmp_path / "other")
     for command in ("exits", "first-tier"):

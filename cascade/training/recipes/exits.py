@@ -80,6 +80,11 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
         multi_label=options.multi_label,
         dropout=options.dropout,
     )
+    frozen = next((objective for objective in options.objectives if objective.frozen_backbone), None)
+    if frozen is not None and len(model.layers) == 1:
+        raise OptionError(
+            f"{frozen} must have an exit before the last to train, got exits {model.layers}; give --exits more layers"
+        )
     text = task.tokenizer(load_tokenizer_text(run.source))
     if options.vocabulary is not None:
         text = prune_model(model, text, examples.texts, size=options.vocabulary)
