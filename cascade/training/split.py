@@ -36,11 +36,10 @@ def hold_out(
     for output in (kept, held_out):
         refuse_same_file(output, [file])
     tokens, label = ("tokens", "tags") if task is TAGGING else (None, "label")
-    found = read_examples(file, tokens_column=tokens, label_column=label, require_label=True)
-    records = [(None if task is TAGGING else example.label, example.record) for example in found]
+    examples = [*read_examples(file, tokens_column=tokens, label_column=label, require_label=True)]
     by_label: dict[Hashable, list[int]] = defaultdict(list)
-    for row, (own, _) in enumerate(records):
-        by_label[own].append(row)
+    for row, example in enumerate(examples):
+        by_label[None if task is TAGGING else example.label].append(row)
     rng = np.random.default_rng(seed)
     out = {
         row for rows in by_label.values() for row in rng.permutation(np.array(rows))[: int(len(rows) * share)].tolist()
@@ -48,7 +47,7 @@ def hold_out(
     for path, chosen in ((kept, False), (held_out, True)):
         path.parent.mkdir(parents=True, exist_ok=True)
         with text_stream(path) as stream:
-            for row, (_, record) in enumerate(records):
+            for row, example in enumerate(examples):
                 if (row in out) == chosen:
-                    stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-    return len(records) - len(out), len(out)
+                    stream.write(json.dumps(example.record, ensure_ascii=False) + "\n")
+    return len(examples) - len(out), len(out)

@@ -79,8 +79,7 @@ def read_texts(source: str | Path, *, columns: Columns | None = None, require_la
         )
         rows = [(example.text, example.label) for example in found]
     else:
-        texts, labels, pairs = _table(source, columns.text, columns.label, columns.pair)
-        rows = [*zip(texts if pairs is None else zip(texts, pairs, strict=True), labels, strict=True)]
+        rows = [*zip(*_table(source, columns.text, columns.label, columns.pair), strict=True)]
     missing = next((number for number, (_, label) in enumerate(rows, 1) if label is None), None)
     if require_labels and missing:
         raise DataError(f"{source}: example {missing} has no {columns.label}; label it or drop it")
@@ -108,7 +107,7 @@ def read_sentences(source: str | Path, *, columns: TagColumns | None = None, req
         )
         found = ((example.line, example.tokens, example.label) for example in records)
     else:
-        sentences, labels, _ = _table(source, columns.tokens, columns.tags)
+        sentences, labels = _table(source, columns.tokens, columns.tags)
         found = zip(range(1, len(labels) + 1), sentences, labels, strict=True)
     rows = []
     for line, words, tags in found:
@@ -186,8 +185,8 @@ def _examples(source: str | Path, rows: Sequence[tuple[Any, Any]]) -> Examples:
 
 def _table(
     source: str | Path, item: str, label: str, pair: str | None = None
-) -> tuple[Sequence[Any], Sequence[str | tuple[str, ...] | None], Sequence[Any] | None]:
-    """Columns of a split of a `datasets` data set, `name:split`; labels by their names, None where there are none.
+) -> tuple[Sequence[Any], Sequence[str | tuple[str, ...] | None]]:
+    """Items and labels of a split of a `datasets` data set, `name:split`; labels by name, None where there are none.
 
     Raises:
         DataError: there is no such data set or no column of items.
@@ -214,7 +213,7 @@ def _table(
         feature = table.features[label]
         known = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
         labels = [_named(value, known) for value in table[label]]
-    return table[item], labels, table[pair] if pair in there else None
+    return [*zip(table[item], table[pair], strict=True)] if pair in there else table[item], labels
 
 
 def _named(value: Any, known: Sequence[str] | None) -> str | tuple[str, ...] | None:
