@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -19,9 +20,13 @@ from transformers import (
     RobertaConfig,
 )
 
+from cascade.training.models.config import name_labels, without_pooler
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.static import StaticConfig, StaticForSequenceClassification
 from cascade.training.models.tagging import MultiExitTagger
+
+Model = TypeVar("Model", bound=torch.nn.Module)
+Config = TypeVar("Config", bound=PretrainedConfig)
 
 FAMILIES = ("bert", "roberta", "electra", "distilbert", "albert")
 LABELS = ("negative", "positive")
@@ -107,25 +112,16 @@ def tier2(
     width: int = 16,
     seed: int = 1,
 ) -> MultiExitModel:
-    """A multi-exit checkpoint in `folder`, with weights large enough that answers differ."""
+    """A multi-exit classifier in `folder`."""
     torch.manual_seed(seed)
     made = named(config(family, layers=depth, width=width), labels, problem_type)
-    pooler = {"add_pooling_layer": False} if family in ("bert", "roberta", "albert") else {}
-    model = MultiExitModel(AutoModel.from_config(made, **pooler), layers=layers, pooling=pooling)
-    spread(model)
-    model.eval()
-    model.save_pretrained(folder)
-    save_tokenizer(folder)
-    return model
+    return kept(MultiExitModel(encoder(made), layers=layers, pooling=pooling), folder)
 
 
-def backbone(folder: Path, family: str = "bert", *, seed: int = 4) -> Path:
+def backbone(folder: Path, family: str = "bert") -> Path:
     """A pre-trained encoder in `folder`, without a head."""
-    torch.manual_seed(seed)
-    model = AutoModel.from_config(config(family))
-    spread(model)
-    model.save_pretrained(folder)
-    save_tokenizer(folder)
+    torch.manual_seed(4)
+    kept(AutoModel.from_config(config(family)), folder)
     return folder
 
 
@@ -139,16 +135,10 @@ def tagger(
     width: int = 16,
     seed: int = 1,
 ) -> MultiExitTagger:
-    """A multi-exit tagger in `folder`, with weights large enough that answers differ."""
+    """A multi-exit tagger in `folder`."""
     torch.manual_seed(seed)
     made = named(config(family, layers=depth, width=width), labels, None)
-    pooler = {"add_pooling_layer": False} if family in ("bert", "roberta", "albert") else {}
-    model = MultiExitTagger(AutoModel.from_config(made, **pooler), layers=layers)
-    spread(model)
-    model.eval()
-    model.save_pretrained(folder)
-    save_tokenizer(folder)
-    return model
+    return kept(MultiExitTagger(encoder(made), layers=layers), folder)
 
 
 def tier1_transformer(
@@ -156,34 +146,35 @@ def tier1_transformer(
 ) -> BertForSequenceClassification:
     """An ordinary classifier of one layer in `folder`."""
     torch.manual_seed(seed)
-    model = BertForSequenceClassification(named(config("bert", layers=1), labels, problem_type))
-    spread(model)
-    model.train(False)
-    model.save_pretrained(folder)
-    save_tokenizer(folder)
-    return model
+    return kept(BertForSequenceClassification(named(config("bert", layers=1), labels, problem_type)), folder)
 
 
 def tier1_static(
-    folder: Path, *, labels: Sequence[str] = LABELS, problem_type: str = SINGLE, seed: int = 3
+    folder: Path, *, labels: Sequence[str] = LABELS, problem_type: str = SINGLE
 ) -> StaticForSequenceClassification:
     """A static first tier in `folder`."""
-    torch.manual_seed(seed)
+    torch.manual_seed(3)
     made = StaticConfig(vocab_size=tokenizer().get_vocab_size(), width=16, max_position_embeddings=64)
-    named(made, labels, problem_type)
-    model = StaticForSequenceClassification(made)
-    spread(model)
-    model.train(False)
-    model.save_pretrained(folder)
-    save_tokenizer(folder)
-    return model
+    return kept(StaticForSequenceClassification(named(made, labels, problem_type)), folder)
 
 
-def named(made: PretrainedConfig, labels: Sequence[str], problem_type: str | None) -> PretrainedConfig:
-    made.id2label = dict(enumerate(labels))
-    made.label2id = {label: i for i, label in enumerate(labels)}
+def named(made: Config, labels: Sequence[str], problem_type: str | None) -> Config:
+    name_labels(made, labels)
     made.problem_type = problem_type
     return made
+
+
+def encoder(made: PretrainedConfig) -> Any:
+    return AutoModel.from_config(made, **without_pooler(made))
+
+
+def kept(model: Model, folder: Path) -> Model:
+    """A model in `folder`, with its tokenizer and weights large enough that answers differ."""
+    spread(model)
+    saved: Any = model.eval()
+    saved.save_pretrained(folder)
+    save_tokenizer(folder)
+    return model
 
 
 def spread(model: torch.nn.Module) -> None:

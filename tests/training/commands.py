@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from cascade.training.cli import main
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
+from cascade.training.task import TASKS
 from tests.models import tiny
 
 TEXTS = [
@@ -62,7 +63,7 @@ class Case:
 
     @property
     def model(self) -> type[MultiExitModel | MultiExitTagger]:
-        return MultiExitModel if self.name == "classification" else MultiExitTagger
+        return TASKS[self.name].model
 
     def bare(self) -> list[dict[str, Any]]:
         """The records without labels."""
@@ -70,10 +71,11 @@ class Case:
 
     def teacher(self, folder: Path, family: str = "bert") -> MultiExitModel | MultiExitTagger:
         """A multi-exit model with random weights."""
-        build = tiny.tier2 if self.name == "classification" else tiny.tagger
-        made: MultiExitModel | MultiExitTagger = build(folder, family)
-        return made
+        return tiny.tier2(folder, family) if self.name == "classification" else tiny.tagger(folder, family)
 
+
+Trained = Callable[[Case], Path]
+"""From a case to the folder of a second tier that was trained on its rows."""
 
 CASES = [
     Case("classification", TEXTS, "text", "label", ("negative", "positive"), len(TEXTS)),
@@ -139,8 +141,4 @@ def fine_tuned(
     torch.manual_seed(5)
     config = tiny.named(tiny.config(family), labels or (tiny.TAGS if tagging else tiny.LABELS), problem_type)
     kind: Any = AutoModelForTokenClassification if tagging else AutoModelForSequenceClassification
-    model: Any = kind.from_config(config)
-    tiny.spread(model)
-    model.eval().save_pretrained(folder)
-    tiny.save_tokenizer(folder)
-    return model
+    return tiny.kept(kind.from_config(config), folder)

@@ -44,9 +44,9 @@ def test_spans_are_chosen_by_entity_f1(backbone: Path, tmp_path: Path) -> None:
     assert TAGS.model.from_pretrained(tmp_path / "out").labels == ("O", "B-thing", "I-thing")
 
 
-@pytest.mark.parametrize("objective", ["detached", "joint"])
+@pytest.mark.parametrize(("case", "objective"), [(TEXTS, "detached"), (TAGS, "joint")])
 def test_the_same_seed_gives_the_same_weights(
-    objective: str, case: Case, rows: Path, backbone: Path, tmp_path: Path
+    case: Case, objective: str, rows: Path, backbone: Path, tmp_path: Path
 ) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         options = ("--objective", objective, "--seed", seed, "--epochs", 1)
@@ -223,7 +223,11 @@ def test_bad_rows_are_named(
     [
         (TEXTS, ["--layer-weights", "1,x"], "'--layer-weights': must be numbers separated by commas, got 1,x"),
         (TEXTS, ["--min-words", "99"], "--min-words 99 leaves nothing to train on; lower it"),
-        (TEXTS, ["--exits", "3", "--objective", "distil"], "must have an exit before the last to train, got exits (3,)"),
+        (
+            TEXTS,
+            ["--exits", "3", "--objective", "distil"],
+            "must have an exit before the last to train, got exits (3,)",
+        ),
         (TAGS, ["--exits", "3", "--objective", "two-stage"], "EarlierExits() must have an exit before the last"),
         (TEXTS, ["--vocabulary", "3"], "--vocabulary must be at least"),
         (TAGS, ["--pooling", "mean"], "--pooling must be left out of --task tagging, got mean"),

@@ -24,17 +24,16 @@ from cascade.training.recipes import first_tier
 from cascade.training.recipes.first_tier import FirstTierOptions, _loss, teacher_logits
 from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 from tests.models import tiny
-from tests.training.commands import CASES, Case, exits, refused, report_of, train, write
+from tests.training.commands import CASES, Case, Trained, exits, refused, report_of, train, write
 
 TEXTS, TAGS = CASES
 
 
 @pytest.mark.parametrize("kind", ["static", "transformer"])
-def test_a_first_tier_imitates_its_teacher(kind: str, case: Case, rows: Path, backbone: Path, tmp_path: Path) -> None:
-    exits(case, backbone, rows, tmp_path / "teacher", ok=True)
+def test_a_first_tier_imitates_its_teacher(kind: str, case: Case, rows: Path, trained: Trained, tmp_path: Path) -> None:
     extra = write(tmp_path / "extra.jsonl", case.bare()[:3])
     train(
-        *("first-tier", tmp_path / "teacher", "--task", case.name, "--train", rows, "--eval", rows),
+        *("first-tier", trained(case), "--task", case.name, "--train", rows, "--eval", rows),
         *("--extra-text", extra, "--output", tmp_path / "tier1", "--kind", kind, "--layers", 1, "--width", 8),
         *("--hidden", 8, "--epochs", 20, "--batch-size", 16, "--learning-rate", 5e-3, "--copies", 1),
         ok=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from cascade.training.checkpoint import last_whole, spaced
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.run import publish
 from tests.models import tiny
-from tests.training.commands import CASES, SENTENCES, TEXTS, Case, Done, exits, refused, train, write
+from tests.training.commands import CASES, SENTENCES, TEXTS, Case, Done, Trained, exits, refused, train, write
 
 
 class _Stop(TrainerCallback):
@@ -29,54 +30,43 @@ class _Stop(TrainerCallback):
             raise KeyboardInterrupt
 
 
-def interrupted(case: Case, checkpoint: Path, rows: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run that was stopped after its second epoch; the folder of its checkpoints."""
-    with monkeypatch.context() as patched:
-        patched.setattr(loop, "_EpochLine", _Stop)
-        assert exits(case, checkpoint, rows, output).status == 130
-    assert not (output / "model.safetensors").exists()
-    return output / "run" / "stage_0"
-
-
 def same_weights(a: Path, b: Path) -> None:
     first, second = (load_file(folder / "model.safetensors") for folder in (a, b))
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, atol=1e-6, rtol=1e-5)
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(
-    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_run_goes_on_from_the_last_whole_checkpoint(
+    trained: Trained, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = CASES[0]
+    case, output = CASES[0], tmp_path / "cut"
     rows = write(tmp_path / "rows.jsonl", case.rows)
-    exits(case, backbone, rows, tmp_path / "whole", ok=True)
-    interrupted(case, backbone, rows, tmp_path / "cut", monkeypatch)
-    refused(
-        exits(case, backbone, rows, tmp_path / "cut"),
-        "is not empty; use --resume to go on with it, --overwrite to start again",
-    )
-    assert "epoch 1.00" not in exits(case, backbone, rows, tmp_path / "cut", "--resume", ok=True).output
-    same_weights(tmp_path / "whole", tmp_path / "cut")
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_EpochLine", _Stop)
+        assert exits(case, backbone, rows, output).status == 130
+    assert not (output / "model.safetensors").exists()
+    refused(exits(case, backbone, rows, output), "is not empty; use --resume to go on with it, --overwrite to start")
+    shutil.copytree(output, tmp_path / "later")
+    done = exits(case, backbone, rows, tmp_path / "later", "--resume", ok=True)
+    assert "epoch 2.00" not in done.output
+    same_weights(trained(case), tmp_path / "later")
 
-
-@pytest.mark.parametrize("file", ["trainer_state.json", "model.safetensors", "optimizer.pt"])
-def test_a_checkpoint_that_is_cut_gives_way_to_the_one_before(
-    file: str, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    case = CASES[0]
-    rows = write(tmp_path / "rows.jsonl", case.rows)
-    exits(case, backbone, rows, tmp_path / "whole", ok=True)
-    run = interrupted(case, backbone, rows, tmp_path / "cut", monkeypatch)
+    run = output / "run" / "stage_0"
     before, newest = sorted(run.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    assert last_whole(run) == str(newest)
-    content = (newest / file).read_bytes()
-    (newest / file).write_bytes(content[: len(content) // 2])
-    assert last_whole(run) == str(before)
-    (newest / file).unlink()
-    done = exits(case, backbone, rows, tmp_path / "cut", "--resume", ok=True)
+    for file in ("model.safetensors", "optimizer.pt", "trainer_state.json"):
+        content = (newest / file).read_bytes()
+        assert last_whole(run) == str(newest)
+        (newest / file).write_bytes(content[: len(content) // 2])
+        assert last_whole(run) == str(before)
+        (newest / file).unlink()
+        assert last_whole(run) == str(before)
+        (newest / file).write_bytes(content)
+    (newest / "optimizer.pt").unlink()
+    done = exits(case, backbone, rows, output, "--resume", ok=True)
     assert f"{newest} is left out, because it was not written to its end" in done.output
     assert "epoch 1.00" not in done.output
-    same_weights(tmp_path / "whole", tmp_path / "cut")
+    assert "epoch 2.00" in done.output
+    same_weights(trained(case), output)
 
 
 def test_no_whole_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:

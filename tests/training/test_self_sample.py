@@ -22,7 +22,7 @@ from cascade.training.recipes.sampling import ExitRanges, PadWithExits, exit_num
 from cascade.training.recipes.self_sample import _loss, _uncertainty_and_loss, train_self_sample
 from cascade.training.run import Run
 from tests.models import tiny
-from tests.training.commands import CASES, SENTENCES, SPANS, Done, exits, refused, report_of, train, write
+from tests.training.commands import CASES, SENTENCES, SPANS, Done, Trained, exits, refused, report_of, train, write
 
 LAYERS = (1, 2, 3)
 
@@ -190,10 +190,14 @@ def test_what_is_kept_of_the_first_stage() -> None:
 
 
 @pytest.mark.parametrize("records", [SENTENCES, SPANS], ids=["tags", "spans"])
-def test_self_sampling_learns_and_leaves_a_report(records: list[dict[str, Any]], tmp_path: Path) -> None:
-    rows = write(tmp_path / "rows.jsonl", records)
-    exits(CASES[1], tiny.backbone(tmp_path / "backbone"), rows, tmp_path / "first", "--epochs", 2, ok=True)
-    result = self_sample(tmp_path / "first", rows, tmp_path / "out", "--epochs", 8, "--upper-factor", 1)
+def test_self_sampling_learns_and_leaves_a_report(
+    records: list[dict[str, Any]], trained: Trained, backbone: Path, tmp_path: Path
+) -> None:
+    rows, first = write(tmp_path / "rows.jsonl", records), trained(CASES[1])
+    if records is SPANS:
+        first = tmp_path / "first"
+        exits(CASES[1], backbone, rows, first, "--epochs", 2, ok=True)
+    result = self_sample(first, rows, tmp_path / "out", "--epochs", 8, "--upper-factor", 1)
     assert result.status == 0, result.output
     report = report_of(tmp_path / "out")
     scores = report["scores"]
@@ -205,7 +209,7 @@ def test_self_sampling_learns_and_leaves_a_report(records: list[dict[str, Any]],
     else:
         assert scores["chosen_by"] == pytest.approx((scores["layer_3"] + scores["token_exit"]) / 2)
     assert report["options"]["windows"] == [1, 3]
-    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "out"))
+    before, after = (load_file(folder / "model.safetensors") for folder in (first, tmp_path / "out"))
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert MultiExitTagger.from_pretrained(tmp_path / "out").layers == LAYERS
 
