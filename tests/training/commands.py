@@ -14,10 +14,15 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+from cascade import Classifier
+from cascade.bundle.manifest import Manifest
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all
 from cascade.training.cli import main
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
 from cascade.training.task import TASKS
+from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 from tests.models import tiny
 
 TEXTS = [
@@ -69,9 +74,13 @@ class Case:
         """The records without labels."""
         return [{self.item: row[self.item]} for row in self.rows]
 
-    def teacher(self, folder: Path, family: str = "bert") -> MultiExitModel | MultiExitTagger:
+    def teacher(
+        self, folder: Path, family: str = "bert", *, layers: Sequence[int] | None = None
+    ) -> MultiExitModel | MultiExitTagger:
         """A multi-exit model with random weights."""
-        return tiny.tier2(folder, family) if self.name == "classification" else tiny.tagger(folder, family)
+        build = tiny.tier2 if self.name == "classification" else tiny.tagger
+        made: MultiExitModel | MultiExitTagger = build(folder, family, layers=layers)
+        return made
 
 
 Trained = Callable[[Case], Path]
@@ -117,6 +126,14 @@ def exits(case: Case, checkpoint: Path, rows: Path, output: Path, *more: object,
         *("--epochs", 4, "--batch-size", 8, "--learning-rate", 1e-2, "--head-factor", 1, *more),
         ok=ok,
     )
+
+
+def exported(folder: Path, texts: Sequence[Any]) -> tuple[Manifest, Classifier]:
+    """The manifest and full depth of an fp32 bundle of a folder's `tier2` and `tier1`."""
+    tier2, tier1, options = folder / "tier2", folder / "tier1", ExportOptions(int8=Int8.NONE)
+    bundle = export_bundle(tier2, tier1, folder / "bundle", calibration=Calibration(texts), options=options)
+    pipeline = Classifier.from_pretrained(bundle.folder, threads=1)
+    return bundle.manifest, pipeline.with_router(defer_all).with_exit_policy(never)
 
 
 def write(path: Path, records: Sequence[Any]) -> Path:

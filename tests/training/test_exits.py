@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from cascade import Classifier
-from cascade.policies.exits import never
-from cascade.policies.routing import defer_all
+from cascade.bundle.manifest import Manifest
 from cascade.training import loop
 from cascade.training.models.config import MULTI_LABEL
-from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 from tests.models import tiny
-from tests.training.commands import CASES, SPANS, Case, exits, fine_tuned, refused, report_of, train, write
+from tests.training.commands import CASES, SPANS, Case, exits, exported, fine_tuned, refused, report_of, train, write
 
 TEXTS, TAGS = CASES
 
@@ -118,21 +117,17 @@ def test_other_families(family: str, tmp_path: Path) -> None:
     assert TAGS.model.from_pretrained(tmp_path / "out").config.model_type == family
 
 
-def distilled(folder: Path, labels: list[Any] | None) -> tuple[Any, Classifier]:
+def distilled(folder: Path, labels: list[Any] | None) -> tuple[Manifest, Classifier]:
     """`exits --objective distil` and `first-tier` from a fine-tuned checkpoint in `folder`, exported in fp32."""
-    own = [{"label": labels[number % len(labels)]} if labels else {} for number in range(len(tiny.TEXTS))]
-    records: list[dict[str, Any]] = [{"text": text, **label} for text, label in zip(tiny.TEXTS, own, strict=True)]
+    records: list[dict[str, Any]] = [{"text": text} for text in tiny.TEXTS]
+    for record, label in zip(records, cycle(labels or ()), strict=False):
+        record["label"] = label
     rows = write(folder / "own.jsonl", records)
     given = ("--train", rows, "--epochs", 1)
     measured = ("--eval", rows) if labels else ()
     train("exits", folder / "stock", "--output", folder / "tier2", "--objective", "distil", *given, *measured, ok=True)
     train("first-tier", folder / "tier2", "--output", folder / "tier1", "--width", 8, "--hidden", 8, *given, ok=True)
-    options = ExportOptions(int8=Int8.NONE)
-    bundle = export_bundle(
-        folder / "tier2", folder / "tier1", folder / "out", calibration=Calibration(tiny.TEXTS), options=options
-    )
-    full = Classifier.from_pretrained(bundle.folder, threads=1).with_router(defer_all).with_exit_policy(never)
-    return bundle.manifest, full
+    return exported(folder, tiny.TEXTS)
 
 
 def logits_of(model: Any) -> torch.Tensor:
@@ -199,13 +194,11 @@ def test_forms_of_several_labels_that_are_not_read(
 @pytest.mark.parametrize(
     ("case", "records", "message"),
     [
-        (TEXTS, [{"text": "good"}], "label"),
         (TEXTS, [{"text": "good", "label": "a"}, {"text": 3, "label": "b"}], "line 2: "),
         (TEXTS, [{"text": "good", "label": "a"}, {"text": "bad", "label": None}], "line 2: "),
         (TEXTS, [{"text": "good", "label": "a"}], "must have at least two labels, got ['a']"),
         (TAGS, [{"tokens": ["a"], "tags": ["X"]}], "the training data must have at least two labels, got ['X']"),
         (TAGS, [{"tokens": ["a", "b"], "tags": ["X"]}], "line 1: there must be one tag per word"),
-        (TAGS, [{"tokens": ["a"]}], "line 1: there must be a column 'tags'"),
     ],
 )
 def test_bad_rows_are_named(
@@ -247,7 +240,8 @@ def test_a_missing_checkpoint_and_the_other_tasks(case: Case, rows: Path, tmp_pa
     other.teacher(tmp_path / "other")
     for command in ("exits", "first-tier"):
         done = train(command, tmp_path / "other", "--task", case.name, "--train", rows, "--output", tmp_path / "out")
-        refused(done, f"must hold a multi-exit model for {case.model.task}, got one for {other.model.task}")
+        message = f"must hold a multi-exit model for {case.model.task}, got one for {other.model.task}; choose its task"
+        refused(done, f"{message}, or make one with cascade-train exits --task {case.name}")
 
 
 @pytest.mark.parametrize("command", ["exits", "first-tier", "self-sample", "crf", "split"])

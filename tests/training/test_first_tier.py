@@ -11,10 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from cascade import Classifier
 from cascade.exceptions import OptionError
-from cascade.policies.exits import never
-from cascade.policies.routing import defer_all
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.data.encoding import TrainingRows, encode_texts, tokenizer_of
 from cascade.training.data.examples import Examples
@@ -22,9 +19,8 @@ from cascade.training.models.static import StaticForSequenceClassification, Stat
 from cascade.training.models.students import Static, StaticTagger, Transformer, principal_components
 from cascade.training.recipes import first_tier
 from cascade.training.recipes.first_tier import FirstTierOptions, _loss, teacher_logits
-from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 from tests.models import tiny
-from tests.training.commands import CASES, Case, Trained, exits, refused, report_of, train, write
+from tests.training.commands import CASES, Case, Trained, exits, exported, refused, report_of, train, write
 
 TEXTS, TAGS = CASES
 
@@ -73,7 +69,7 @@ def test_multi_label_and_pairs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_a_static_first_tier_of_pairs(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    teacher = tiny.tier2(tmp_path / "teacher", family)
+    teacher = tiny.tier2(tmp_path / "tier2", family)
     pairs = [
         {"text": "the film is", "text_pair": word, "label": label}
         for word, label in (("good", "positive"), ("bad", "negative"), ("warm", "positive"), ("dull", "negative"))
@@ -88,7 +84,7 @@ def test_a_static_first_tier_of_pairs(family: str, tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(first_tier, "teacher_logits", spy)
     train(
-        *("first-tier", tmp_path / "teacher", "--train", labelled, "--extra-text", extra),
+        *("first-tier", tmp_path / "tier2", "--train", labelled, "--extra-text", extra),
         *("--output", tmp_path / "tier1", "--epochs", 1, "--width", 8, "--hidden", 8),
         ok=True,
     )
@@ -99,15 +95,8 @@ def test_a_static_first_tier_of_pairs(family: str, tmp_path: Path, monkeypatch: 
     for row, wanted in ((len(pairs), pair), (len(pairs) + 1, alone)):
         assert (rows.ids[row], rows.types[row]) == (wanted.ids, wanted.type_ids)
     texts = [("a film", "a cold story"), ("the film is", "good"), ("bad", "the plot is dull and we laugh")]
-    bundle = export_bundle(
-        tmp_path / "teacher",
-        tmp_path / "tier1",
-        tmp_path / "out",
-        calibration=Calibration(texts),
-        options=ExportOptions(int8=Int8.NONE),
-    )
-    full = Classifier.from_pretrained(bundle.folder, threads=1).with_router(defer_all).with_exit_policy(never)
-    tokenizer = tokenizer_of(load_tokenizer_text(tmp_path / "teacher"), max_length=64)
+    _, full = exported(tmp_path, texts)
+    tokenizer = tokenizer_of(load_tokenizer_text(tmp_path / "tier2"), max_length=64)
     best = teacher_logits(teacher, encode_texts(tokenizer, Examples(texts, None, "pairs"), teacher.labels)).argmax(-1)
     assert list(full.predict(texts).labels) == [teacher.labels[number] for number in best]
 

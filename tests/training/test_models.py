@@ -13,7 +13,6 @@ from transformers import AutoModel, GPT2Config
 
 from cascade.exceptions import DataError, OptionError
 from cascade.training.models.multi_exit import MultiExitModel, pool
-from cascade.training.models.tagging import MultiExitTagger
 from tests.models import tiny
 from tests.training.commands import Case, fine_tuned
 
@@ -45,8 +44,7 @@ def test_a_fine_tuned_head_becomes_the_last_exit(family: str, case: Case, tmp_pa
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_round_trip_and_going_on(family: str, case: Case, tmp_path: Path) -> None:
-    build: Any = tiny.tier2 if case.name == "classification" else tiny.tagger
-    model = build(tmp_path, family, layers=(1, 3))
+    model = case.teacher(tmp_path, family, layers=(1, 3))
     again = case.model.from_pretrained(tmp_path)
     torch.testing.assert_close(logits_of(again), logits_of(model))
     assert (again.layers, again.labels, again.digest()) == ((1, 3), model.labels, model.digest())
@@ -122,20 +120,14 @@ def test_a_pre_trained_checkpoint_needs_labels(found: tuple[str, ...], multi_lab
         MultiExitModel.from_checkpoint(backbone, labels=found, multi_label=multi_label)
 
 
-def test_the_other_task_and_stock_checkpoints_are_refused(tmp_path: Path) -> None:
-    tiny.tagger(tmp_path / "tagger")
-    tiny.tier2(tmp_path / "classifier")
+def test_stock_checkpoints_are_refused(tmp_path: Path) -> None:
     fine_tuned("bert", tmp_path / "stock")
-    with pytest.raises(OptionError, match="model for text-classification, got one for token-classification; choose"):
-        MultiExitModel.from_pretrained(tmp_path / "tagger")
-    with pytest.raises(OptionError, match="make one with cascade-train exits --task tagging"):
-        MultiExitTagger.from_pretrained(tmp_path / "classifier")
     with pytest.raises(OptionError, match=r"must hold a multi-exit model .* make one with cascade-train exits"):
         MultiExitModel.from_pretrained(tmp_path / "stock")
 
 
 def test_impossible_models(case: Case) -> None:
-    backbone = AutoModel.from_config(tiny.config("bert"), add_pooling_layer=False)
+    backbone = tiny.encoder(tiny.config("bert"))
     for layers in ((1, 2), (3, 1), (0, 3), (), (1, 1, 3)):
         with pytest.raises(OptionError, match="exits must rise from 1 or more and end at the last layer, 3, got"):
             case.model(backbone, layers=layers)

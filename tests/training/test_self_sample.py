@@ -236,8 +236,5 @@ def test_bad_options(arguments: list[str], message: str, sentences: Path, tmp_pa
 
 
 def test_a_classifier_is_refused(sentences: Path, tmp_path: Path) -> None:
-    tiny.tier2(tmp_path / "classifier")
-    message = "must hold a multi-exit model for token-classification, got one for text-classification"
-    refused(self_sample(tmp_path / "classifier", sentences, tmp_path / "out"), message)
     with pytest.raises(OptionError, match="the task must be tagging, got classification; a text exits whole"):
         train_self_sample(Run(source=tmp_path, train=[sentences], output=tmp_path / "out"))
