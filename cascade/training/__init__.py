@@ -6,6 +6,7 @@ models      the torch models of both tiers
 recipes     what each command does
 run         one training from a checkpoint to a folder
 loop        transformers' Trainer, configured once
+units       what the loop and the recipes read of a batch: logits and answers by unit, be it a text or a word
 checkpoint  a checkpoint's tokenizer, and whether it is whole
 split       holding out a share of a file
 options     options that several commands share

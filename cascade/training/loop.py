@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,31 +13,19 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Sampler
 from tqdm import tqdm
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 from cascade.training.checkpoint import last_whole
 from cascade.training.data.encoding import TrainingRows
+from cascade.training.units import UnitMetrics
 
 Loss = Callable[[Tensor, dict[str, Tensor]], Tensor]
 """From a model's logits and the batch to one loss."""
 
 Collate = Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]]
 """From rows, as `TrainingRows` gives them, to a batch."""
-
-
-class Metrics(Protocol):
-    """What is measured after each epoch: the scores, and by which of them the best epoch is kept."""
-
-    @property
-    def best(self) -> str: ...
-
-    def answers(self, logits: Tensor, labels: Tensor, /) -> Tensor:
-        """What is kept of a batch's logits. The first two axes must be the labels', which alone are padded."""
-
-    def __call__(self, prediction: EvalPrediction, /) -> dict[str, float]:
-        """The scores of all answers; transformers' `compute_metrics`."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +70,7 @@ def run_loop(
     train: TrainingRows,
     evaluation: TrainingRows | None,
     loss: Loss,
-    metrics: Metrics,
+    metrics: UnitMetrics,
     output: Path,
     collate: Collate,
     options: LoopOptions,

@@ -22,7 +22,7 @@ from cascade.training.data.encoding import (
     tokenizer_of,
 )
 from cascade.training.data.examples import Examples, Item
-from cascade.training.recipes.units import UnitMetrics, over_units, per_row, unit_logits
+from cascade.training.units import UnitMetrics, over_units, per_row, unit_logits
 from tests.models import tiny
 from tests.training.commands import Case
 

@@ -5,6 +5,5 @@ first_tier   `cascade-train first-tier`
 self_sample  `cascade-train self-sample`
 crf          `cascade-train crf`
 objectives   what the exits are trained on: joint, two-stage, detached, distilled
-units        losses, metrics and one pass over units, be they texts or words
 sampling     which words of a training batch stop after which layer
 """

@@ -20,7 +20,7 @@ from cascade.text.entity_f1 import entity_f1
 from cascade.text.reading import TagColumns
 from cascade.training.data.examples import Examples, has_entities, joined, read_sentences
 from cascade.training.models.crf import fit_crf
-from cascade.training.recipes.units import ENTITY_F1
+from cascade.training.units import ENTITY_F1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from cascade.training.data.examples import Examples, label_names
 from cascade.training.data.vocabulary import prune_model
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.recipes.objectives import Joint, Objective
-from cascade.training.recipes.units import UnitMetrics, unit_logits
 from cascade.training.run import Run
 from cascade.training.task import TAGGING
+from cascade.training.units import UnitMetrics, unit_logits
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.backbone import ExitBackbone
 from cascade.training.models.students import Student
 from cascade.training.recipes.objectives import divergence, supervised
-from cascade.training.recipes.units import UnitMetrics, over_units, per_row, unit_logits
 from cascade.training.run import Run
+from cascade.training.units import UnitMetrics, over_units, per_row, unit_logits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,9 +26,9 @@ from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.tagging import MultiExitTagger
 from cascade.training.recipes.objectives import check_weights, cross_entropies, exit_weights
 from cascade.training.recipes.sampling import ExitRanges, PadWithExits, exit_numbers
-from cascade.training.recipes.units import ENTITY_F1, UnitMetrics, over_units, per_row, tag_f1, unit_logits
 from cascade.training.run import Run
 from cascade.training.task import TAGGING
+from cascade.training.units import ENTITY_F1, UnitMetrics, over_units, per_row, tag_f1, unit_logits
 
 TOKEN_EXIT = "token_exit"  # noqa: S105  # a metric's name, no secret
 

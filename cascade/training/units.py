@@ -72,7 +72,9 @@ def per_row(values: FloatArray, rows: TrainingRows) -> Any:
 
 @dataclass(frozen=True)
 class UnitMetrics:
-    """Accuracy of each exit over units; for several labels per unit the share of units whose labels are all right.
+    """What is measured after each epoch, and by which score (`best`) the best epoch is kept.
+
+    Accuracy of each exit over units; for several labels per unit the share of units whose labels are all right.
 
     Attributes:
         labels: of the model.
@@ -100,7 +102,9 @@ class UnitMetrics:
         return ["accuracy"] if self.layers is None else [f"layer_{layer}" for layer in self.layers]
 
     def answers(self, logits: Tensor, _labels: Tensor) -> Tensor:
-        """Every exit's answers; a model without exits has one.
+        """Every exit's answers, which are kept of a batch's logits; a model without exits has one.
+
+        The first two axes are the labels', which alone are padded.
 
         Shapes `(rows, exits, labels)` -> `(rows, exits)`, of words `(rows, exits, longest, labels)` ->
         `(rows, longest, exits)`; for several labels per unit zeros and ones, `(rows, exits, labels)`.
