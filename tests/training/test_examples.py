@@ -89,11 +89,7 @@ GOOD = {"tokens": ["a"], "tags": ["X"]}
     [
         ([GOOD, {"tokens": ["a", "b"], "tags": ["X"]}], "line 2: there must be one tag per word, got 2 words, 1 tags;"),
         ([GOOD, {"tokens": ["a"]}], "line 2: there must be a column 'tags'"),
-        ([GOOD, {"tags": ["X"]}], "line 2: there must be a column 'tokens'"),
-        ([GOOD, {"tokens": "a", "tags": ["X"]}], "line 2: column 'tokens' must be a list of words"),
         ([GOOD, {"tokens": ["a"], "tags": "X"}], "line 2: column 'tags' must be a list of tags, got 'X'"),
-        ([GOOD, {"tokens": ["a"], "tags": [True]}], "line 2: column 'tags' must be a string"),
-        ([GOOD, [1]], "line 2: a line must be a JSON object"),
         ([{"tokens": [], "tags": []}], "must hold at least one example, has none"),
     ],
 )
@@ -109,15 +105,12 @@ def test_bad_lines_are_named(records: list[Any], message: str, tmp_path: Path) -
     [
         ("none.jsonl", "but it is missing; check the path"),
         ("none", "but it is missing; check the path"),
-        ("folder", "but it is a folder; check the path"),
-        ("rows.csv", "line 2: column 'tokens' must be a list of words"),
         ("rows.txt", "line 1: there must be a column 'tags'"),
         ("rows.tsv", "the suffix of a file must be one of"),
     ],
 )
 def test_bad_files(name: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    for suffix in ("csv", "txt", "tsv"):
+    for suffix in ("txt", "tsv"):
         (tmp_path / f"rows.{suffix}").write_text("tokens,tags\na,X\n")
     with pytest.raises(CascadeError, match=message):
         read_sentences(tmp_path / name)

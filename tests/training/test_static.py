@@ -24,21 +24,23 @@ from tests.models import tiny
 IDS = torch.tensor([[2, 40, 50, 60, 70, 80, 3]])
 
 
-def classifier(reach: int) -> StaticForSequenceClassification:
-    torch.manual_seed(0)
-    made = StaticForSequenceClassification(StaticConfig(vocab_size=160, width=6, hidden=8, reach=reach, num_labels=3))
-    tiny.spread(made)
-    made.train(False)
-    return made
+COMMON: Any = {"vocab_size": 160, "num_labels": 3}
 
 
-def tagger(*, reach: int = 1, layers: int = 1, sentence: bool = False) -> StaticForTokenClassification:
+def built(kind: type[Any], sizes: StaticConfig) -> Any:
     torch.manual_seed(0)
-    sizes: Any = {"vocab_size": 160, "width": 4, "hidden": 5, "num_labels": 3}
-    made = StaticForTokenClassification(StaticTaggerConfig(reach=reach, layers=layers, sentence=sentence, **sizes))
+    made = kind(sizes)
     tiny.spread(made)
-    made.train(False)
-    return made
+    return made.eval()
+
+
+def classifier(reach: int) -> Any:
+    return built(StaticForSequenceClassification, StaticConfig(width=6, hidden=8, reach=reach, **COMMON))
+
+
+def tagger(*, reach: int = 1, layers: int = 1, sentence: bool = False) -> Any:
+    sizes = StaticTaggerConfig(width=4, hidden=5, reach=reach, layers=layers, sentence=sentence, **COMMON)
+    return built(StaticForTokenClassification, sizes)
 
 
 def logits(model: nn.Module, ids: Tensor = IDS, *, padding: int = 0) -> Tensor:
