@@ -1,9 +1,10 @@
-"""Options that commands share: the bundle, the labelled file, threads, a file for everything."""
+"""Options that commands share: the bundle, the labelled file, turns, threads, a file for everything."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,17 @@ from cascade.runtime.threads import check_threads
 from cascade_bench.systems.local import Model, load
 from cascade_bench.table.data import Columns, Data, read_data
 from cascade_bench.timing import machine
+from cascade_bench.timing.console import check_output
 
 Command = Callable[..., None]
+
+COLUMNS = {
+    "text": "The texts.",
+    "pair": "The second texts.",
+    "label": "The labels.",
+    "tokens": "A tagger's words.",
+    "tags": "And their tags.",
+}
 
 
 def count_option(name: str, default: int, text: str, *, least: int = 1) -> Callable[[Command], Command]:
@@ -32,34 +42,56 @@ model_argument = click.argument("model")
 threads_option = click.option("--threads", type=click.IntRange(min=1), metavar="N", help="[default: the CPUs allowed]")
 json_option = file_option("--json", "json_file", "Write all of it here.")
 markdown_option = click.option("--markdown", is_flag=True, help="Print the table for a README.")
-repeats_option = count_option("--repeats", 7, "Turns of each.")
-_DATA = (
-    click.option("--data", "file", required=True, metavar="FILE", help="Texts, labelled or not: jsonl, csv, parquet."),
-    click.option("--text-column", default="text", show_default=True, metavar="NAME", help="The texts."),
-    click.option("--pair-column", default="text_pair", show_default=True, metavar="NAME", help="The second texts."),
-    click.option("--label-column", default="label", show_default=True, metavar="NAME", help="The labels."),
-    click.option("--tokens-column", default="tokens", show_default=True, metavar="NAME", help="A tagger's words."),
-    click.option("--tags-column", default="tags", show_default=True, metavar="NAME", help="And their tags."),
-)
 
 
-def opened(model: str, file: str, columns: Columns, threads: int | None) -> tuple[Model, Data, dict[str, Any], int]:
-    """What a command measures: the bundle, the file, facts about the machine, and the threads of all."""
-    count = check_threads(threads)
-    pipeline = load(model, threads=count)
-    return pipeline, read_data(file, pipeline, columns=columns), machine.facts(threads=count), count
+@dataclass(frozen=True)
+class Asked:
+    """What a command measures and how: a bundle on a labelled file, in turns; where all of it is written."""
+
+    model: str
+    file: str
+    columns: Columns
+    repeats: int
+    threads: int | None
+    json_file: Path | None
+
+    def open(self) -> tuple[Model, Data, dict[str, Any], int]:
+        """The bundle, the file, facts about the machine, and the threads of all; the output is checked first."""
+        check_output("--json", self.json_file, self.file)
+        count = check_threads(self.threads)
+        pipeline = load(self.model, threads=count)
+        return pipeline, read_data(self.file, pipeline, columns=self.columns), machine.facts(threads=count), count
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """For JSON files."""
+        return {"model": self.model, "data": Path(self.file).name, "repeats": self.repeats}
 
 
-def data_options(command: Command) -> Command:
-    """Options that name a file and its columns; the command is given `file` and `columns`."""
+def labelled_file_options(command: Command) -> Command:
+    """The argument and the options of an `Asked`, which the command is given in their place."""
 
     @functools.wraps(command)
     def collected(
-        *, text_column: str, pair_column: str, label_column: str, tokens_column: str, tags_column: str, **others: object
+        *, model: str, file: str, repeats: int, threads: int | None, json_file: Path | None, **others: Any
     ) -> None:
-        columns = Columns(text_column, pair_column, label_column, tokens_column, tags_column)
-        command(columns=columns, **others)
+        columns = Columns(*(others.pop(f"{name}_column") for name in COLUMNS))
+        command(Asked(model, file, columns, repeats, threads, json_file), **others)
 
-    for option in reversed(_DATA):
+    names = Columns()
+    options = [
+        model_argument,
+        click.option(
+            "--data", "file", required=True, metavar="FILE", help="Texts, labelled or not: jsonl, csv, parquet."
+        ),
+        *(
+            click.option(f"--{name}-column", default=getattr(names, name), show_default=True, metavar="NAME", help=text)
+            for name, text in COLUMNS.items()
+        ),
+        count_option("--repeats", 7, "Turns of each."),
+        threads_option,
+        json_option,
+    ]
+    for option in reversed(options):
         collected = option(collected)
     return collected

@@ -57,7 +57,7 @@ def compare(
     """
     if at_least is not None and not 0 < at_least < float("inf"):
         raise OptionError(f"--at-least must be above 0 and finite, got {at_least}; 0.95 lets B take a twentieth longer")
-    check_output("--json", json_file)
+    check_output("--json", json_file, *(() if file is None else (file,)))
     if a.endswith(".json") and b.endswith(".json"):
         if model is not None or file is not None or json_file is not None:
             raise OptionError("--model, --data and --json are for installs, got two files; leave them out")

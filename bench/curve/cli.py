@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,7 @@ from cascade_bench.compare.files import read_entries
 from cascade_bench.curve.measuring import Curve
 from cascade_bench.curve.measuring import curve as measure
 from cascade_bench.curve.settings import Setting
-from cascade_bench.options import (
-    count_option,
-    data_options,
-    file_option,
-    json_option,
-    model_argument,
-    opened,
-    repeats_option,
-    threads_option,
-)
-from cascade_bench.table.data import Columns
+from cascade_bench.options import Asked, count_option, file_option, labelled_file_options
 from cascade_bench.table.rendering import as_entry
 from cascade_bench.table.rendering import columns as columns_of
 from cascade_bench.timing import machine
@@ -32,28 +23,14 @@ from cascade_bench.timing.report_json import document, write_json
 
 
 @click.command(short_help="Accuracy over speed: settings tried once, those on the front timed beside fixed depths.")
-@model_argument
-@data_options
+@labelled_file_options
 @count_option("--deferrals", 8, "Thresholds of tier 1.")
 @count_option("--exits", 4, "Of tier 2's exits.")
 @count_option("--points", 6, "Of the front, timed.")
-@repeats_option
 @file_option("--like", "like_file", "Time the settings that this JSON has timed; try nothing.")
-@threads_option
-@json_option
 @file_option("--png", "png_file", "Draw it (extra: bench).")
 def curve(
-    model: str,
-    file: str,
-    columns: Columns,
-    deferrals: int,
-    exits: int,
-    points: int,
-    repeats: int,
-    like_file: Path | None,
-    threads: int | None,
-    json_file: Path | None,
-    png_file: Path | None,
+    asked: Asked, *, deferrals: int, exits: int, points: int, like_file: Path | None, png_file: Path | None
 ) -> None:
     """Sweep deferral and exit thresholds: what each setting is right about, and how fast the best of them are.
 
@@ -67,23 +44,28 @@ def curve(
       cascade-bench curve models/sentiment --data dev.jsonl --json curve.json --png curve.png
       cascade-bench curve models/sentiment --data dev.jsonl --like curve.json --json again.json
     """
-    check_output("--json", json_file)
-    check_output("--png", png_file)
-    if png_file is not None:
-        import cascade_bench.curve.plot  # noqa: F401  # it guards its own door, before minutes of work
+    inputs = [asked.file] if like_file is None else [asked.file, like_file]
+    for option, output in (("--json", asked.json_file), ("--png", png_file)):
+        check_output(option, output, *inputs)
+    # It guards its own door, before minutes of work.
+    plot = None if png_file is None else importlib.import_module("cascade_bench.curve.plot")
     like = None if like_file is None else _settings(like_file)
-    pipeline, data, before, _ = opened(model, file, columns, threads)
+    pipeline, data, before, _ = asked.open()
     with bar() as step:
         found = measure(
-            pipeline, data, deferrals=deferrals, exits=exits, points=points, repeats=repeats, like=like, progress=step
+            pipeline,
+            data,
+            deferrals=deferrals,
+            exits=exits,
+            points=points,
+            repeats=asked.repeats,
+            like=like,
+            progress=step,
         )
     click.echo(as_text(found, before))
-    details = {"model": model, "data": Path(file).name, "repeats": repeats, "deferrals": deferrals, "exits": exits}
-    write_json(json_file, as_json(found, before, details))
-    if png_file is not None:
-        from cascade_bench.curve.plot import write_png
-
-        write_png(found, png_file)
+    write_json(asked.json_file, as_json(found, before, {**asked.details, "deferrals": deferrals, "exits": exits}))
+    if plot is not None:
+        plot.write_png(found, png_file)
 
 
 def as_text(made: Curve, facts: Mapping[str, Any]) -> str:

@@ -14,49 +14,25 @@ import click
 from cascade.core.statistics import shown
 from cascade.exceptions import OptionError
 from cascade.pipelines.tagger import Tagger
-from cascade_bench.options import (
-    count_option,
-    data_options,
-    json_option,
-    markdown_option,
-    model_argument,
-    opened,
-    repeats_option,
-    threads_option,
-)
+from cascade_bench.options import Asked, count_option, labelled_file_options, markdown_option
 from cascade_bench.peers.running import ORDERS
 from cascade_bench.peers.table import PeerRow, PeerTable, compare
 from cascade_bench.systems.baselines import BASELINES
 from cascade_bench.systems.process import Job
-from cascade_bench.table.data import Columns
 from cascade_bench.timing import machine
-from cascade_bench.timing.console import bar, check_output, grid
+from cascade_bench.timing.console import bar, grid
 from cascade_bench.timing.report_json import benchmark, document, write_json
 
 
 @click.command(short_help="The same checkpoint through transformers, optimum, ONNX Runtime, OpenVINO, CTranslate2.")
-@model_argument
-@data_options
+@labelled_file_options
 @click.option("--checkpoint", required=True, metavar="FOLDER", help="Tier 2 as transformers reads it.")
 @click.option("--only", multiple=True, type=click.Choice(list(BASELINES)), help="Run these only; may be repeated.")
-@repeats_option
 @count_option("--single", 0, "Texts that are answered one at a time as well; 0: none.", least=0)
 @click.option("--work", metavar="FOLDER", help="Keep converted files here.  [default: a temporary folder]")
-@threads_option
-@json_option
 @markdown_option
 def peers(
-    model: str,
-    file: str,
-    columns: Columns,
-    checkpoint: str,
-    only: tuple[str, ...],
-    repeats: int,
-    single: int,
-    work: str | None,
-    threads: int | None,
-    json_file: Path | None,
-    markdown: bool,
+    asked: Asked, *, checkpoint: str, only: tuple[str, ...], single: int, work: str | None, markdown: bool
 ) -> None:
     """What else could run this checkpoint, and how fast: each in a process of its own, all taking turns.
 
@@ -75,15 +51,14 @@ def peers(
       cascade-bench peers models/sentiment --data dev.jsonl --checkpoint runs/tier2 --only full --only onnxruntime-int8
       cascade-bench peers models/sentiment --data dev.jsonl --checkpoint runs/tier2 --threads 2 --repeats 1 --single 200
     """
-    check_output("--json", json_file)
-    pipeline, data, before, count = opened(model, file, columns, threads)
+    pipeline, data, before, count = asked.open()
     kinds = [kind for kind in BASELINES.values() if not only or kind.key in only]
     with ExitStack() as stack:
         folder = Path(work or stack.enter_context(tempfile.TemporaryDirectory(prefix="cascade-bench-")))
         if not folder.is_dir():
             raise OptionError(f"--work must be a folder that is there, got {folder}; make it first")
         job = Job(
-            model=model,
+            model=asked.model,
             checkpoint=checkpoint,
             folder=str(folder.absolute()),
             threads=count,
@@ -93,10 +68,10 @@ def peers(
         )
         del pipeline  # its threads and its memory are not part of this
         step = stack.enter_context(bar())
-        made = compare(kinds, job, data, repeats=repeats, progress=step, single=single)
+        made = compare(kinds, job, data, repeats=asked.repeats, progress=step, single=single)
     click.echo(as_text(made, before, markdown=markdown))
-    details = {"model": model, "data": Path(file).name, "checkpoint": checkpoint, "repeats": repeats, "single": single}
-    write_json(json_file, as_json(made, before, details))
+    details = {**asked.details, "checkpoint": checkpoint, "single": single}
+    write_json(asked.json_file, as_json(made, before, details))
 
 
 def as_text(table: PeerTable, facts: Mapping[str, Any], *, markdown: bool = False) -> str:

@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from cascade.pipelines.tagger import Tagger
-from cascade_bench.options import (
-    data_options,
-    json_option,
-    markdown_option,
-    model_argument,
-    opened,
-    repeats_option,
-    threads_option,
-)
+from cascade_bench.options import Asked, labelled_file_options, markdown_option
 from cascade_bench.systems.local import systems
 from cascade_bench.table import rendering
-from cascade_bench.table.data import Columns
 from cascade_bench.table.measuring import measure
-from cascade_bench.timing.console import bar, check_output
+from cascade_bench.timing.console import bar
 from cascade_bench.timing.report_json import write_json
 
 SUBSET = 256  # items on which the pipeline's batch sizes are tried
 
 
 @click.command(short_help="Accuracy and seconds: tier 2 whole, cut, with exits; the cascade; a pipeline.")
-@model_argument
-@data_options
+@labelled_file_options
 @click.option("--checkpoint", metavar="FOLDER", help="Also transformers.pipeline on this checkpoint (extra: bench).")
-@repeats_option
-@threads_option
-@json_option
 @markdown_option
-def table(
-    model: str,
-    file: str,
-    columns: Columns,
-    checkpoint: str | None,
-    repeats: int,
-    threads: int | None,
-    json_file: Path | None,
-    markdown: bool,
-) -> None:
+def table(asked: Asked, *, checkpoint: str | None, markdown: bool) -> None:
     """Accuracy and seconds of every way to run a bundle, measured in one run in which all take turns.
 
     MODEL is a folder or a Hub id. Each pass answers the whole file, tokenisation included. With --checkpoint,
@@ -57,8 +34,7 @@ def table(
       cascade-bench table models/sentiment --data dev.jsonl --checkpoint runs/tier2 --markdown --json table.json
       cascade-bench table models/pos --data dev.jsonl --repeats 5
     """
-    check_output("--json", json_file)
-    pipeline, data, before, count = opened(model, file, columns, threads)
+    pipeline, data, before, count = asked.open()
     rates: dict[int, float] = {}
     with bar() as step:
         tested = systems(pipeline)
@@ -74,7 +50,7 @@ def table(
             )
             size, rates = best_batch_size(peer, data.items[:SUBSET], progress=step)
             tested.append(system(peer, size))
-        made = measure(tested, data, repeats=repeats, progress=step)
+        made = measure(tested, data, repeats=asked.repeats, progress=step)
     click.echo(rendering.as_text(made, before, markdown=markdown))
     names = ("router", "exit_policy", "blend", *(("windows", "decoding") if isinstance(pipeline, Tagger) else ()))
     settings: dict[str, Any] = {name: getattr(pipeline, name) for name in names}
@@ -84,6 +60,6 @@ def table(
     if rates:
         tried = ", ".join(f"{size}: {rate:.0f}" for size, rate in rates.items())
         click.echo(f"{empty}Pipeline, items/s by batch size on {min(SUBSET, len(data.items))} items: {tried}.")
-    details = {"model": model, "data": Path(file).name, "items": len(data.items), **settings, "repeats": repeats}
-    details |= {"checkpoint": checkpoint, "pipeline_items_per_second_by_batch_size": rates}
-    write_json(json_file, rendering.as_json(made, before, details))
+    details = {**asked.details, "items": len(data.items), **settings, "checkpoint": checkpoint}
+    details["pipeline_items_per_second_by_batch_size"] = rates
+    write_json(asked.json_file, rendering.as_json(made, before, details))

@@ -11,6 +11,7 @@ import pytest
 
 from cascade_bench.latency import startup
 from tests.bench.conftest import Run
+from tests.test_floors import ROOT
 
 
 @pytest.mark.parametrize("command", ["", "table", "curve", "peers", "profile", "compare", "startup"])
@@ -18,6 +19,16 @@ def test_help_has_an_example(run: Run, command: str) -> None:
     done = run(*command.split(), "--help")
     assert done.status == 0
     assert f"cascade-bench {command}" in done.out.split("Example:")[1]
+
+
+@pytest.mark.parametrize("command", ["table", "curve", "peers", "compare"])
+def test_a_file_that_is_read_is_not_written_over(run: Run, bundle: Path, data: Path, command: str) -> None:
+    more: dict[str, tuple[object, ...]] = {"peers": (bundle, "--checkpoint", "x")}
+    more["compare"] = (ROOT, ROOT, "--model", bundle)
+    before = data.read_bytes()
+    done = run(command, *more.get(command, (bundle,)), "--data", data, "--json", data)
+    assert "an output must be another file than the input" in done.err
+    assert data.read_bytes() == before
 
 
 def test_commands_load_no_extra_unasked() -> None:

@@ -154,6 +154,9 @@ def test_a_single_row_without_a_label(run: Run, bundle: Path, tmp_path: Path) ->
 def test_files_that_cannot_be_written_are_said_first(run: Run, bundle: Path, tmp_path: Path, option: str) -> None:
     done = run("curve", bundle, "--data", tmp_path / "missing.jsonl", option, tmp_path / "none" / "file")
     assert f"{option} must be a file in a folder that is there" in done.err
+    (tmp_path / "like.json").write_text("{}")
+    done = run("curve", bundle, "--data", "x", "--like", tmp_path / "like.json", option, tmp_path / "like.json")
+    assert "an output must be another file than the input" in done.err
 
 
 def test_a_missing_package_is_said_first(
