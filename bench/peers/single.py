@@ -21,7 +21,7 @@ from cascade.core.statistics import Interval, median_interval, percentile, shown
 from cascade_bench.peers.running import PAUSE, Peers, Running
 from cascade_bench.systems.baselines import Baseline
 from cascade_bench.systems.local import CASCADE, FULL
-from cascade_bench.timing.interleaving import Progress
+from cascade_bench.timing.interleaving import Progress, balanced_orders
 from cascade_bench.timing.report_json import benchmark
 
 BLOCK = 20  # texts in a turn
@@ -78,10 +78,8 @@ def one_at_a_time(
         say(f"warm-up: {peer.kind.name}, one at a time")
         peers.guard(peer, warm_up)
     orders: list[list[str]] = []
-    rng = np.random.default_rng(seed)
-    for turn in range(blocks):
-        keys = list(peers.running)
-        orders.append([keys[number] for number in rng.permutation(len(keys))])
+    for turn, order in enumerate(balanced_orders(list(peers.running), blocks, seed=seed)):
+        orders.append([key for key in order if key in peers.running])
         for key in orders[-1]:
             say(f"{peers.running[key].kind.name}, one at a time")
             time.sleep(pause)

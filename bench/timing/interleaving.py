@@ -1,6 +1,7 @@
 """Interleaved timing: each repeat runs every system once, in an order of its own.
 
-Separate runs cannot be compared on a machine whose speed drifts by more than the difference; turns can.
+Separate runs cannot be compared on a machine whose speed drifts by more than the difference; turns can. What runs later
+in a repeat meets a warmer machine, so every second order is the one before it reversed.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -81,13 +82,12 @@ def interleave(
         warm_up = {name: _warmed(name, run, say, clock) for name, run in systems.items()}
     plans = {name: Plan.of(warm_up[name], repeats) for name in systems}
     seconds: dict[str, list[float | None]] = {name: [None] * repeats for name in systems}
-    names = list(systems)
-    orders: list[list[str]] = []
-    rng = np.random.default_rng(seed)
+    orders = [
+        [name for name in order if repeat in plans[name].repeats]
+        for repeat, order in enumerate(balanced_orders(list(systems), repeats, seed=seed))
+    ]
     with _quiet_collector():
-        for repeat in range(repeats):
-            order = [names[number] for number in rng.permutation(len(names)) if repeat in plans[names[number]].repeats]
-            orders.append(order)
+        for repeat, order in enumerate(orders):
             gc.collect()
             for name in order:
                 say(name)
@@ -98,6 +98,15 @@ def interleave(
                     run()
                 seconds[name][repeat] = (clock() - begin) / passes
     return Interleaved(seconds, plans, orders)
+
+
+def balanced_orders(names: Sequence[str], count: int, *, seed: int = 0) -> list[list[str]]:
+    """So many orders of the names, random ones, every second reversed: each of a pair comes first equally often."""
+    rng = np.random.default_rng(seed)
+    orders: list[list[str]] = []
+    for number in range(count):
+        orders.append(orders[-1][::-1] if number % 2 else [names[place] for place in rng.permutation(len(names))])
+    return orders
 
 
 def _warmed(name: str, run: Callable[[], object], say: Progress, clock: Clock) -> float:

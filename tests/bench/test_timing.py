@@ -111,6 +111,7 @@ def test_every_system_has_a_turn_in_every_repeat_in_changing_orders() -> None:
     runs = {name: world.work(name, 1.0) for name in "abc"}
     warm_up = dict.fromkeys("abc", 1.0)
     turns = interleave(runs, repeats=6, warm_up=warm_up, clock=world.clock, pause=0, progress=seen.append)
+    assert [sum(order.index("a") < order.index(other) for order in turns.orders) for other in "bc"] == [3, 3]
     assert [sorted(order) for order in turns.orders] == [["a", "b", "c"]] * 6
     assert len({tuple(order) for order in turns.orders}) > 1
     assert [name for order in turns.orders for name in order] == world.ran == seen
