@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH ?= torch>=2.6,<2.14
 EXTRAS := test,export,train,bench,calibrate
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench size clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core
@@ -34,6 +34,10 @@ MODEL ?= models/sentiment
 bench: $(VENV)/.full
 	$(BIN)/python -m pytest bench/harness --bundle $(MODEL) --benchmark-columns=min,median,iqr,ops,rounds --benchmark-sort=name
 	$(BIN)/python -m cascade_bench.harness.check $(MODEL)
+
+# Lines of source and tests, the median file and the longest (tests/test_sizes.py holds them).
+size:
+	@$(PYTHON) tests/test_sizes.py
 
 clean:
 	rm -rf $(VENV) build dist demo-output .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks *.egg-info
