@@ -1,4 +1,4 @@
-"""What README and the pages under docs show exists: commands and their options, Python names, links."""
+"""What README and the pages under docs show exists: commands and their options, files, Python names, links."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.test_floors import ROOT
+
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += [ROOT / "models" / "README.md"]
 PROGRAMS = {
@@ -89,6 +90,12 @@ def test_imports_in_examples_work(page: Path) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = re.findall(r"\b(?:bench|cascade|export|tests)/[\w/]+\.(?:py|json)\b", page.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
 def test_readme_is_short() -> None:
