@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import cascade
 from cascade.core.files import write
+from cascade.core.statistics import Interval
 
 
 def document(machine: Mapping[str, Any], benchmarks: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
@@ -38,22 +40,24 @@ def benchmark(
 ) -> dict[str, Any]:
     """One entry: seconds of each round, `None` where there was none, divided already by `iterations`, its passes.
 
-    `name` is unique in the file, and the same in files that are to be compared.
+    `name` is unique in the file, and the same in files that are to be compared. `info`: more facts.
     """
     there = [value for value in seconds if value is not None]
-    turns = {} if len(there) == len(seconds) else {"seconds_by_repeat": list(seconds)}
+    more = {key: asdict(value) if isinstance(value, Interval) else value for key, value in (info or {}).items()}
+    if len(there) < len(seconds):
+        more["seconds_by_repeat"] = list(seconds)
     return {
         "group": group,
         "name": name,
         "fullname": f"{group}/{name}",
         "params": None,
-        "extra_info": {**(info or {}), **turns},
+        "extra_info": more,
         "stats": stats(there, iterations=iterations),
     }
 
 
 def stats(data: Sequence[float], *, iterations: int = 1) -> dict[str, Any]:
-    """Statistics of at least one sample, under pytest-benchmark's names, with the samples."""
+    """Statistics of at least one sample, under pytest-benchmark's names; the samples give those that it has beside."""
     return {
         "min": min(data),
         "max": max(data),

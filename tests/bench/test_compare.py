@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,7 @@ from cascade_bench.compare.installs import Install, compare_installs
 from cascade_bench.systems.process import Job
 from cascade_bench.timing.report_json import benchmark, document, write_json
 from tests.bench.conftest import Run, texts
-
-ROOT = Path(__file__).parents[2]
+from tests.test_floors import ROOT
 
 
 def write(file: Path, samples: Mapping[str, Sequence[float]], **machine: Any) -> Path:
@@ -75,12 +75,20 @@ def test_names_that_one_file_lacks_are_said(run: Run, tmp_path: Path) -> None:
     assert "They differ in threads: 1 and 2." in done.out
 
 
-def test_a_file_of_pytest_benchmark_will_do(tmp_path: Path) -> None:
-    entry = {"name": "test_pack", "extra_info": {}, "stats": {"data": [0.1, 0.1, 0.2]}}
-    for name in ("a.json", "b.json"):
-        (tmp_path / name).write_text(json.dumps({"machine_info": {"cpu": {}}, "benchmarks": [entry]}))
-    (row,) = compare_files(tmp_path / "a.json", tmp_path / "b.json").rows
-    assert row.ratio.median == 1
+def test_a_file_of_pytest_benchmark_will_do(run: Run, bundle: Path, tmp_path: Path) -> None:
+    """What `pytest bench/harness --benchmark-json` writes, beside a file of this package."""
+    file, quick = (
+        tmp_path / "a.json",
+        ("--benchmark-max-time=0.01", "--benchmark-min-rounds=2", "-k", "pack or tokenise"),
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", ROOT / "bench" / "harness", *quick]
+    options = ["--bundle", bundle, "--threads", "1", "--benchmark-json", file]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (tokenise, pack) = compare_files(file, file).rows
+    assert (tokenise.name, pack.name, pack.ratio.median) == ("test_tokenise", "test_pack", 1)
+    assert pack.ratio.samples == len(json.loads(file.read_text())["benchmarks"][1]["stats"]["data"]) >= 2
+    assert "test_pack" in run("compare", file, write(tmp_path / "b.json", {"test_pack": [1.0, 1.0]})).out
 
 
 @pytest.mark.parametrize(
