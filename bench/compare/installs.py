@@ -26,7 +26,7 @@ from cascade_bench.systems import worker as far_end
 from cascade_bench.systems.local import CASCADE, FULL
 from cascade_bench.systems.process import Job, ProcessClock, WorkerError, WorkerProcess
 from cascade_bench.table.data import Data
-from cascade_bench.timing.interleaving import PAUSE, Interleaved, Progress, interleave
+from cascade_bench.timing.interleaving import PAUSE, Interleaved, Progress, interleave, quiet
 
 SYSTEMS = {FULL: "full depth", CASCADE: "cascade"}
 Seconds = dict[str, Interleaved]
@@ -72,7 +72,7 @@ def compare_installs(
     threads: Sequence[int] = (1, 2),
     repeats: int = 9,
     single: int = 32,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
     pause: float = PAUSE,
 ) -> tuple[Comparison, Seconds]:
     """Time A and B: one comparison for each number of threads, which replaces that of the job.
@@ -84,8 +84,7 @@ def compare_installs(
     """
     (Path(job.folder) / "texts.json").write_text(json.dumps(list(items)), encoding="utf-8")
     some = np.linspace(0, len(items) - 1, min(single, len(items))).astype(int).tolist()
-    say, clock = progress or (lambda _name: None), ProcessClock()
-    rows, notes, taken = [], dict[str, None](), Seconds()
+    rows, notes, taken, clock = [], dict[str, None](), Seconds(), ProcessClock()
     for count, (kind, system) in itertools.product(threads, SYSTEMS.items()):
         title = f"{system}, {count} thread{'s' * (count > 1)}"
         answers, runs = [], dict[str, Callable[[], object]]()
@@ -101,7 +100,7 @@ def compare_installs(
             same = Data(items, answers[0], words=job.tagging).accuracy(answers[1])
             if same < 1:
                 notes[f"{title}: B answers as A on {same:.2%}."] = None
-            shown = partial(lambda title, name: say(f"{title}: {name}"), title)
+            shown = partial(lambda title, name: progress(f"{title}: {name}"), title)
             turns = interleave(runs, repeats=repeats, progress=shown, clock=clock, pause=pause)
         taken[title] = turns
         for part in ("all", "one by one"):

@@ -15,7 +15,7 @@ from cascade_bench.curve.settings import Setting, Tried, candidates, front, spre
 from cascade_bench.systems.local import Model, System, answered, systems
 from cascade_bench.table.data import Data
 from cascade_bench.table.measuring import Row, Table, measure
-from cascade_bench.timing.interleaving import Clock, Progress
+from cascade_bench.timing.interleaving import Clock, Progress, quiet
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,14 @@ def curve(
     points: int = 6,
     repeats: int = 7,
     like: Sequence[Setting] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
     clock: Clock = time.perf_counter,
 ) -> Curve:
     """Try all candidates once, then time at most `points` of their front. `like`: settings to time instead."""
     tried = []
     if like is None:
         for setting in candidates(model, data.items, deferrals=deferrals, exits=exits):
-            if progress is not None:
-                progress(f"trying {setting}")
+            progress(f"trying {setting}")
             made = setting.of(model)
             begin = clock()
             labels = answered(made, data.items).labels

@@ -27,7 +27,7 @@ from cascade.pipelines.classifier import Classifier
 from cascade.policies.routing import defer_none
 from cascade_bench.harness.plain import Plain, products
 from cascade_bench.systems.local import Model, whole
-from cascade_bench.timing.interleaving import Clock, Progress, interleave
+from cascade_bench.timing.interleaving import Clock, Progress, interleave, quiet
 
 SINGLE = 32  # texts of those that run one by one
 SINGLY = 0.3  # the tolerance of such: half an hour apart the same code differed by 15 and 18 %, a text being so short
@@ -105,7 +105,7 @@ def measure(
     *,
     turns: int,
     ratios: Sequence[Ratio] = RATIOS,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
     clock: Clock = time.perf_counter,
 ) -> dict[str, Interval]:
     """Medians over turns with their intervals, by the ratio's name; ratios of which a work is missing are left out."""

@@ -19,7 +19,7 @@ from typing import Any
 from cascade.core.files import write
 from cascade.core.statistics import Interval
 from cascade.exceptions import DataError
-from cascade_bench.timing.machine import in_words
+from cascade_bench.timing.machine import in_words, int8_flag
 
 FILE = Path(__file__).with_name("reference_ratios.json")
 
@@ -53,9 +53,7 @@ class References:
 
 def cpu_kind(facts: Mapping[str, Any]) -> str:
     """What ratios depend on: the best int8 instructions, or else the architecture, and how many threads there are."""
-    flags = facts["cpu"]["flags"]
-    best = next((flag for flag in ("amx_int8", "avx512_vnni", "avx_vnni") if flag in flags), facts["machine"])
-    return f"{best}, {facts['threads']} thread{'s' * (facts['threads'] > 1)}"
+    return f"{int8_flag(facts) or facts['machine']}, {facts['threads']} thread{'s' * (facts['threads'] > 1)}"
 
 
 def references_of(

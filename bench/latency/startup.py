@@ -25,7 +25,7 @@ from cascade.runtime.threads import check_threads
 from cascade_bench.options import count_option, json_option, markdown_option, model_argument, threads_option
 from cascade_bench.timing import machine
 from cascade_bench.timing.console import bar, check_output, grid
-from cascade_bench.timing.interleaving import Progress
+from cascade_bench.timing.interleaving import Progress, quiet
 from cascade_bench.timing.report_json import write_json
 
 TEXTS = 100
@@ -111,7 +111,7 @@ def startup(model: str, samples: int, threads: int | None, json_file: Path | Non
 
 
 def measure(
-    model: str, *, threads: int, tagging: bool = False, samples: int = 5, progress: Progress | None = None
+    model: str, *, threads: int, tagging: bool = False, samples: int = 5, progress: Progress = quiet
 ) -> Startup:
     """Measure in fresh processes, the three kinds taking turns; `samples` of each, after one that does not count.
 
@@ -126,8 +126,7 @@ def measure(
     for _ in range(samples + 1):
         said: dict[str, list[float]] = {}
         for kind, (code, asked) in kinds.items():
-            if progress is not None:
-                progress(kind)
+            progress(kind)
             begin = time.perf_counter()
             printed = _fresh(code, names, [model, threads, asked])
             said[kind] = [*map(float, printed), time.perf_counter() - begin]

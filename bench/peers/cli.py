@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,8 @@ def as_text(table: PeerTable, facts: Mapping[str, Any], *, markdown: bool = Fals
     if table.single is not None:
         blocks += [grid(*table.single.cells(), markdown=markdown), ""]
     notes = [*table.data.notes, *_notes(table)]
-    said = [_method(table), machine.in_words(facts) + _versions_in_words(table)]
+    versions = ", ".join(f"{name} {version}" for name, version in _versions(table).items())
+    said = [_method(table), machine.in_words(facts) + (f" Peers: {versions}." if versions else "")]
     if markdown:
         return "\n".join([*blocks, *(f"- {note}" for note in notes), "", " ".join(said)])
     return "\n".join([*blocks, *notes, *said])
@@ -115,8 +115,8 @@ def _benchmark(row: PeerRow, table: PeerTable) -> dict[str, Any]:
         "agreement_with_full": row.agreement,
         "batch_size": row.batch_size,
         "items_per_second_by_batch_size": row.tried,
-        "speed_up_over_full": None if row.over_full is None else asdict(row.over_full),
-        "speed_up_over_pipeline": None if row.over_pipeline is None else asdict(row.over_pipeline),
+        "speed_up_over_full": row.over_full,
+        "speed_up_over_pipeline": row.over_pipeline,
         "load_seconds": row.load_seconds,
         "peak_mib": row.peak_mib,
         "note": row.kind.note,
@@ -152,11 +152,6 @@ def _method(table: PeerTable) -> str:
         "texts as given. Peak memory: of the process in all, both orders and all batch sizes tried."
         + ("" if table.single is None else f" {table.single.method()}")
     )
-
-
-def _versions_in_words(table: PeerTable) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in _versions(table).items())
-    return f" Peers: {versions}." if versions else ""
 
 
 def _versions(table: PeerTable) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from cascade_bench.systems.baselines import Baseline
 from cascade_bench.systems.process import Job, ProcessClock, WorkerError, WorkerProcess
-from cascade_bench.timing.interleaving import Interleaved, Progress, interleave
+from cascade_bench.timing.interleaving import Interleaved, Progress, interleave, quiet
 
 BATCH_SIZES = (1, 8, 16, 32, 64, 128)
 SUBSET = 192  # texts on which batch sizes are tried
@@ -65,14 +65,14 @@ class Peers(AbstractContextManager["Peers"]):
         *,
         sizes: Sequence[int] = BATCH_SIZES,
         start: Callable[[], WorkerProcess] | None = None,
-        progress: Progress | None = None,
+        progress: Progress = quiet,
     ) -> None:
         self.running: dict[str, Running] = {}
         self.absent: dict[str, Absent] = {}
         self.count = len(texts)
         self._job, self._sizes = job, sizes
         self._start = start or (lambda: WorkerProcess(threads=job.threads))
-        self._say = progress or (lambda _name: None)
+        self._say = progress
         (Path(job.folder) / "texts.json").write_text(json.dumps(list(texts)), encoding="utf-8")
 
     def __exit__(self, *_failure: object) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from cascade.core.statistics import Interval, median_interval, percentile, shown
 from cascade_bench.peers.running import PAUSE, Peers, Running
 from cascade_bench.systems.baselines import Baseline
 from cascade_bench.systems.local import CASCADE, FULL
-from cascade_bench.timing.interleaving import Progress, balanced_orders
+from cascade_bench.timing.interleaving import Progress, balanced_orders, quiet
 from cascade_bench.timing.report_json import benchmark
 
 BLOCK = 20  # texts in a turn
@@ -48,7 +48,7 @@ class Singles:
 
 
 def one_at_a_time(
-    peers: Peers, count: int, *, pause: float = PAUSE, progress: Progress | None = None, seed: int = 0
+    peers: Peers, count: int, *, pause: float = PAUSE, progress: Progress = quiet, seed: int = 0
 ) -> Singles:
     """All that are running answer the same texts, spread evenly over the file, in turns; one that fails is set aside.
 
@@ -56,7 +56,6 @@ def one_at_a_time(
         OptionError: a count below 1.
     """
     check_whole("count", count, "200 give a p95 worth reading")
-    say = progress or (lambda _name: None)
     texts = np.linspace(0, peers.count - 1, min(count, peers.count)).astype(np.int64)
     blocks = min(len(texts), max(TURNS, round(len(texts) / BLOCK)))
     turns = np.arange(len(texts)) % blocks
@@ -75,13 +74,13 @@ def one_at_a_time(
             routes[CASCADE] = peer.process.by_tier1(texts.tolist())
 
     for peer in list(peers.running.values()):
-        say(f"warm-up: {peer.kind.name}, one at a time")
+        progress(f"warm-up: {peer.kind.name}, one at a time")
         peers.guard(peer, warm_up)
     orders: list[list[str]] = []
     for turn, order in enumerate(balanced_orders(list(peers.running), blocks, seed=seed)):
         orders.append([key for key in order if key in peers.running])
         for key in orders[-1]:
-            say(f"{peers.running[key].kind.name}, one at a time")
+            progress(f"{peers.running[key].kind.name}, one at a time")
             time.sleep(pause)
             peers.guard(peers.running[key], partial(block, turn=turn))
     found, left = routes.get(CASCADE), {key: seconds[key] for key in peers.running}
@@ -146,8 +145,8 @@ class SingleTable:
                 "name": row.name,
                 self.unit: len(row.seconds),
                 **{f"p{share}_ms": row.milliseconds(share) for share in (50, 95, 99)},
-                "p50_by_full": None if row.by_full is None else asdict(row.by_full),
-                "p50_by_fastest_peer": None if row.by_fastest is None else asdict(row.by_fastest),
+                "p50_by_full": row.by_full,
+                "p50_by_fastest_peer": row.by_fastest,
             }
             made.append(benchmark("peers-single", f"{row.key}-one-at-a-time", row.seconds.tolist(), info=info))
         return made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from cascade.core.statistics import Interval, speed_up
 from cascade.exceptions import OptionError
@@ -14,18 +13,19 @@ from cascade_bench.systems.baselines import TRANSFORMERS, Baseline
 from cascade_bench.systems.local import FULL
 from cascade_bench.systems.process import Job, WorkerProcess
 from cascade_bench.table.data import Data
-from cascade_bench.timing.interleaving import Progress
+from cascade_bench.table.measuring import Measured
+from cascade_bench.timing.interleaving import Progress, quiet
 
 
-@dataclass(frozen=True)
-class PeerRow:
+@dataclass(frozen=True, kw_only=True)
+class PeerRow(Measured):
     """A baseline in one order of the texts.
 
     Attributes:
         by_length: it sorted the texts by their characters first; this engine sorts by itself and is given them as is.
         batch_size: its best; `None` for this engine. `tried`: texts per second on some of the texts, by batch size.
         agreement: share of answers that are the same as those of tier 2 at full depth; `None` if that failed.
-        seconds: of one pass by repeat; `None` where it had no turn. `passes`: how often it ran in a turn.
+        passes: how often it ran in a turn.
         peak_mib: the most memory that its process held in all, in both orders.
     """
 
@@ -33,12 +33,9 @@ class PeerRow:
     by_length: bool
     batch_size: int | None
     tried: Mapping[int, float]
-    accuracy: float
     agreement: float | None
-    seconds: tuple[float | None, ...]
     passes: int
     over_full: Interval | None
-    over_pipeline: Interval | None
     load_seconds: float
     peak_mib: float | None
 
@@ -46,11 +43,6 @@ class PeerRow:
     def name(self) -> str:
         """For programs: the key and the order."""
         return name_of(self.kind, self.by_length)
-
-    @property
-    def median_seconds(self) -> float:
-        """Of one pass."""
-        return median(value for value in self.seconds if value is not None)
 
 
 @dataclass(frozen=True)
@@ -72,7 +64,7 @@ def compare(
     repeats: int = 7,
     sizes: Sequence[int] = BATCH_SIZES,
     start: Callable[[], WorkerProcess] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
     pause: float = PAUSE,
     single: int = 0,
 ) -> PeerTable:

@@ -5,9 +5,11 @@ All take turns, so a share of the peak is a ratio of seconds of one run. Graphs 
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from cascade.exceptions import OptionError
 from cascade_bench.profile.operators import Operators, look
 from cascade_bench.profile.parts import Part, Point
 from cascade_bench.profile.peak import LARGE, runner
-from cascade_bench.timing.interleaving import Clock, Interleaved, Progress, interleave
+from cascade_bench.timing.interleaving import Clock, Interleaved, Progress, interleave, quiet
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def measure(
     *,
     threads: int,
     repeats: int = 5,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
     clock: Clock = time.perf_counter,
 ) -> Profile:
     """Time every part at every point, `repeats` turns of each.
@@ -57,7 +59,8 @@ def measure(
         raise OptionError("the grid must have points, got none; give rows and lengths")
     operators = {part.key: look(part.backend, part.feeds(np.array(reference.lengths))) for part in found}
     runs = {product.name: runner(product, threads=threads) for product in LARGE.values()}
-    runs |= {f"{part.key} {point.name}": _bound(part, point) for part in found for point in grid}
+    for part, point in itertools.product(found, grid):
+        runs[f"{part.key} {point.name}"] = partial(part.backend.run, part.feeds(np.array(point.lengths)))
     turns = interleave(runs, repeats=repeats, progress=progress, clock=clock)
     seconds = {(part.key, point): turns.there(f"{part.key} {point.name}") for part in found for point in grid}
     shares = {key: _share(seen, turns.seconds[f"{key} {reference.name}"], turns) for key, seen in operators.items()}
@@ -89,8 +92,3 @@ def _share(seen: Operators, taken: Sequence[float | None], turns: Interleaved) -
         if own is not None and needed and len(needed) == len(large):
             found.append(sum(needed) / own)
     return found
-
-
-def _bound(part: Part, point: Point) -> Callable[[], object]:
-    feeds = part.feeds(np.array(point.lengths))
-    return lambda: part.backend.run(feeds)

@@ -74,17 +74,8 @@ def main(
         second, first, bundle, work = (Path(place) / name for name in ("checkpoint", "first", "bundle", "work"))
         work.mkdir()
         draw(layers, width, heads, open_bundle(model).folder, second, first)
-        options = [
-            "--tier2",
-            str(second),
-            "--tier1",
-            str(first),
-            "--output",
-            str(bundle),
-            "--agreement",
-            "0",
-            "--no-fp32",
-        ]
+        places = ["--tier2", str(second), "--tier1", str(first), "--output", str(bundle)]
+        options = [*places, "--agreement", "0", "--no-fp32"]
         subprocess.run([sys.executable, "-c", EXPORT, *options], check=True)  # noqa: S603  # our exporter
         job = Job(str(bundle), str(second), str(work), threads, POSITIONS)
         answers = Data(items, [LABELS[0]] * len(items), notes=("Random weights: only seconds mean something.",))

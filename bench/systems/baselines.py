@@ -21,6 +21,7 @@ from cascade_bench.systems.worker import obey
 
 TRANSFORMERS = "transformers"
 EXTRA = 'pip install "cascade-encoder[bench]"'
+PACKAGES = {"optimum.onnxruntime": "optimum-onnx", **{name: name for name in ("openvino", "nncf", "ctranslate2")}}
 Floats = npt.NDArray[np.float32]
 
 
@@ -47,9 +48,7 @@ class Baseline:
     @property
     def packages(self) -> tuple[str, ...]:
         """Distributions whose versions tell what ran, beside those that `machine.facts` names."""
-        known = {"optimum.onnxruntime": "optimum-onnx", "openvino": "openvino", "nncf": "nncf"}
-        known |= {"ctranslate2": "ctranslate2"}
-        return tuple(known[name] for name in self.needs if name in known)
+        return tuple(PACKAGES[name] for name in self.needs if name in PACKAGES)
 
     @property
     def missing(self) -> list[str]:
@@ -155,26 +154,22 @@ def _ctranslate2(job: Job) -> Answerer:
     with np.load(folder / "head.npz", allow_pickle=False) as stored:
         head = dict(stored)
     if str(head["activation"]) not in ACTIVATIONS:
-        raise WorkerError(f"its head must use one of {', '.join(ACTIVATIONS)}, was: {head['activation']}")
+        raise WorkerError(f"its head must use one of {', '.join(ACTIVATIONS)}, got {head['activation']}")
     activation = ACTIVATIONS[str(head["activation"])]
-    rows = Padded.read(job)
 
     def run(feeds: Mapping[str, npt.NDArray[Any]]) -> Floats:
         lengths = feeds["attention_mask"].sum(axis=1)
         ids = [row[:count].tolist() for row, count in zip(feeds["input_ids"], lengths, strict=True)]
         types = [row[:count].tolist() for row, count in zip(feeds["token_type_ids"], lengths, strict=True)]
-        hidden = np.array(
-            encoder.forward_batch(
-                ids, token_type_ids=types if np.any(feeds["token_type_ids"]) else None
-            ).last_hidden_state
-        )
+        given = types if np.any(feeds["token_type_ids"]) else None
+        hidden = np.array(encoder.forward_batch(ids, token_type_ids=given).last_hidden_state)
         mask = feeds["attention_mask"][:, : hidden.shape[1], None].astype(np.float32)
         pooled = hidden[:, 0] if str(head["pooling"]) == "first" else (hidden * mask).sum(1) / mask.sum(1)
         logits: Floats = activation(pooled @ head["dense"].T + head["dense_bias"]) @ head["out"].T
         logits += head["out_bias"]
         return logits
 
-    return in_batches(rows, run)
+    return in_batches(Padded.read(job), run)
 
 
 ACTIVATIONS: Mapping[str, Callable[[Floats], Floats]] = {"tanh": np.tanh, "relu": lambda values: np.maximum(values, 0)}

@@ -125,7 +125,7 @@ def _ctranslate2(job: Job) -> None:
         backbone, dense, out = model.distilbert, model.pre_classifier, model.classifier
         pooling, activation = "first", "relu"
     else:
-        raise WorkerError(f"this comparison converts bert and distilbert for it, was: {config.model_type}")
+        raise WorkerError(f"this comparison converts bert and distilbert for it, got {config.model_type}")
     whole = AutoModel.from_config(config)  # the converter asks for BERT's pooler, which a multi-exit model lacks
     whole.load_state_dict(backbone.state_dict(), strict=False)
     whole.config.architectures = [type(whole).__name__]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import open_bundle
-from cascade.core.results import TagPredictions
+from cascade.core.results import Predictions, Routes, TagPredictions
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import AtExit, never
@@ -69,17 +69,19 @@ def whole(model: Model) -> Model:
 def answered(model: Model, items: Sequence[Any]) -> Answered:
     """Answers of a pipeline, with their routes."""
     made = model.predict(items)
-    routes = made.routes.words if isinstance(made, TagPredictions) else made.routes
     labels = made.tags if isinstance(made, TagPredictions) else made.labels
+    routes = _routes(made)
     second = routes.tier > 1
     return Answered(labels, routes.tier, float(routes.exit_layer[second].mean()) if second.any() else None)
 
 
+def _routes(made: Predictions | TagPredictions) -> Routes:
+    return made.routes.words if isinstance(made, TagPredictions) else made.routes
+
+
 def tier1_confidence(model: Model, items: Sequence[Any]) -> npt.NDArray[np.float64]:
     """Confidence of tier 1 in each text or word. Shape `(units,)`."""
-    made = model.with_router(defer_none).predict(items)
-    routes = made.routes.words if isinstance(made, TagPredictions) else made.routes
-    return np.asarray(routes.confidence, dtype=np.float64)
+    return np.asarray(_routes(model.with_router(defer_none).predict(items)).confidence, dtype=np.float64)
 
 
 def systems(model: Model) -> list[System]:

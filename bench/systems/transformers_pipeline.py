@@ -18,7 +18,7 @@ from typing import Any
 
 from cascade.exceptions import MissingExtraError, OptionError
 from cascade_bench.systems.local import PIPELINE, Answered, System
-from cascade_bench.timing.interleaving import Clock, Progress
+from cascade_bench.timing.interleaving import Clock, Progress, quiet
 
 try:
     import torch
@@ -194,7 +194,7 @@ def best_batch_size(
     items: Sequence[Any],
     *,
     sizes: Sequence[int] = BATCH_SIZES,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
     clock: Clock = time.perf_counter,
 ) -> tuple[int, dict[int, float]]:
     """The fastest batch size and items per second by size; each is tried twice, the better run counting."""
@@ -203,8 +203,7 @@ def best_batch_size(
     for size in sizes:
         taken = []
         for _ in range(2):
-            if progress is not None:
-                progress(f"pipeline, batches of {size}")
+            progress(f"pipeline, batches of {size}")
             begin = clock()
             pipeline.labels(items, batch_size=size)
             taken.append(clock() - begin)

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from cascade.core.statistics import Interval, speed_up
 from cascade.exceptions import OptionError
 from cascade_bench.systems.local import FULL, PIPELINE, Answered, System
 from cascade_bench.table.data import Data
-from cascade_bench.timing.interleaving import PAUSE, Clock, Interleaved, Progress, interleave
+from cascade_bench.timing.interleaving import PAUSE, Clock, Interleaved, Progress, interleave, quiet
 
 
-@dataclass(frozen=True)
-class Row:
-    """A line of the table: seconds of one pass by repeat (`None` where it had no turn), accuracy in [0, 1].
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a line of any table has: accuracy in [0, 1], seconds of one pass by repeat (`None` where it had no turn)."""
+
+    accuracy: float
+    seconds: tuple[float | None, ...]
+    over_pipeline: Interval | None
+
+    @property
+    def median_seconds(self) -> float:
+        """Of one pass over the data."""
+        return median(value for value in self.seconds if value is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Measured):
+    """A line of the table of a bundle's systems.
 
     `cut`: the layer, if this is tier 2 ended there for every row. `f1`: of entities. The others: see `local.Answered`.
     """
@@ -24,19 +39,11 @@ class Row:
     key: str
     name: str
     cut: int | None
-    accuracy: float
     against_full: float
     deferred: float | None
     mean_layer: float | None
-    seconds: tuple[float | None, ...]
     over_full: Interval
-    over_pipeline: Interval | None = None
-    f1: float | None = None
-
-    @property
-    def median_seconds(self) -> float:
-        """Of one pass over the data."""
-        return median(value for value in self.seconds if value is not None)
+    f1: float | None
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ def measure(
     data: Data,
     *,
     repeats: int = 7,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
     clock: Clock = time.perf_counter,
     pause: float = PAUSE,
 ) -> Table:
@@ -68,20 +75,19 @@ def measure(
     """
     if not systems or systems[0].key != FULL:
         raise OptionError("the first system must be tier 2 at full depth, got another; see systems.local.systems")
-    say = progress or (lambda _name: None)
     answers: dict[str, Answered] = {}
     warm_up: dict[str, float] = {}
     for system in systems:
-        say(f"warm-up: {system.name}")
+        progress(f"warm-up: {system.name}")
         begin = clock()
         answers[system.key] = system.run(data.items)
         warm_up[system.key] = clock() - begin
     names = {system.key: system.name for system in systems}
     turns = interleave(
-        {system.key: _bound(system, data) for system in systems},
+        {system.key: partial(system.run, data.items) for system in systems},
         repeats=repeats,
         warm_up=warm_up,
-        progress=lambda key: say(names[key]),
+        progress=lambda key: progress(names[key]),
         clock=clock,
         pause=pause,
     )
@@ -108,7 +114,3 @@ def measure(
             )
         )
     return Table(tuple(rows), data, turns)
-
-
-def _bound(system: System, data: Data) -> Callable[[], object]:
-    return lambda: system.run(data.items)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from cascade.core.statistics import shown
@@ -47,8 +46,8 @@ def as_entry(row: Row, table: Table, group: str, **more: Any) -> dict[str, Any]:
         "entity_f1": row.f1,
         "deferred": row.deferred,
         "mean_layer": row.mean_layer,
-        "speed_up_over_full": asdict(row.over_full),
-        "speed_up_over_pipeline": None if row.over_pipeline is None else asdict(row.over_pipeline),
+        "speed_up_over_full": row.over_full,
+        "speed_up_over_pipeline": row.over_pipeline,
         **more,
     }
     return benchmark(group, row.key, row.seconds, iterations=table.turns.plans[row.key].passes, info=info)

@@ -27,6 +27,10 @@ Clock = Callable[[], float]
 Progress = Callable[[str], object]
 
 
+def quiet(_name: str) -> None:
+    """Progress that nobody watches."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """The repeats in which a system has a turn, from 0, and how often it runs in one; seconds are divided by that."""
@@ -63,7 +67,7 @@ def interleave(
     *,
     repeats: int,
     warm_up: Mapping[str, float] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
     clock: Clock = time.perf_counter,
     pause: float = PAUSE,
     seed: int = 0,
@@ -77,9 +81,8 @@ def interleave(
         OptionError: repeats below 1.
     """
     check_whole("repeats", repeats, "7 give an interval that covers 98 %")
-    say = progress or (lambda _name: None)
     if warm_up is None:
-        warm_up = {name: _warmed(name, run, say, clock) for name, run in systems.items()}
+        warm_up = {name: _warmed(name, run, progress, clock) for name, run in systems.items()}
     plans = {name: Plan.of(warm_up[name], repeats) for name in systems}
     seconds: dict[str, list[float | None]] = {name: [None] * repeats for name in systems}
     orders = [
@@ -90,7 +93,7 @@ def interleave(
         for repeat, order in enumerate(orders):
             gc.collect()
             for name in order:
-                say(name)
+                progress(name)
                 time.sleep(pause)
                 run, passes = systems[name], plans[name].passes
                 begin = clock()
@@ -109,8 +112,8 @@ def balanced_orders(names: Sequence[str], count: int, *, seed: int = 0) -> list[
     return orders
 
 
-def _warmed(name: str, run: Callable[[], object], say: Progress, clock: Clock) -> float:
-    say(f"warm-up: {name}")
+def _warmed(name: str, run: Callable[[], object], progress: Progress, clock: Clock) -> float:
+    progress(f"warm-up: {name}")
     run()
     begin = clock()
     run()

@@ -36,7 +36,10 @@ def facts(*, threads: int, root: Path = Path("/")) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python_version": platform.python_version(),
         "threads": threads,
-        "versions": {"cascade": cascade.__version__, **_versions()},
+        "versions": {
+            "cascade": cascade.__version__,
+            **{name: found for name in PACKAGES if (found := version_of(name))},
+        },
         "git": revision(),
     }
 
@@ -45,12 +48,17 @@ def in_words(found: Mapping[str, Any]) -> str:
     """The facts that readers of a table want, in one line."""
     cpu, versions = found["cpu"], found["versions"]
     quota = "" if cpu["cgroup_quota"] is None else f", control group {cpu['cgroup_quota']:g}"
-    int8 = next((flag for flag in ("amx_int8", "avx512_vnni", "avx_vnni") if flag in cpu["flags"]), "no VNNI")
+    int8 = int8_flag(found) or "no VNNI"
     names = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
         f"{cpu['model']}, {cpu['count']} CPUs{quota}, {int8}; {found['threads']} threads; "
         f"Python {found['python_version']}, {names}; revision {found['git'] or 'unknown'}."
     )
+
+
+def int8_flag(found: Mapping[str, Any]) -> str | None:
+    """The best int8 instructions of this CPU; `None` without any."""
+    return next((flag for flag in ("amx_int8", "avx512_vnni", "avx_vnni") if flag in found["cpu"]["flags"]), None)
 
 
 def revision(folder: Path | None = None) -> str | None:
@@ -75,10 +83,6 @@ def _git(folder: Path, *arguments: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
-
-
-def _versions() -> dict[str, str]:
-    return {name: found for name in PACKAGES if (found := version_of(name)) is not None}
 
 
 def version_of(name: str) -> str | None:
