@@ -45,10 +45,10 @@ def compare(
     """How many times as fast B is as A: medians of ratios that are paired by repeat, with 95 % intervals.
 
     A and B are two files that --json or pytest's --benchmark-json wrote, or two installs of this package: each a Python
-    interpreter, or a folder that holds cascade/ for this interpreter. Installs answer a file with a bundle at full depth
-    and as it is configured, all in one call and one by one, a process each, in turns; files are of two runs, and what
-    the machine did differently between them is in the ratio. With --at-least a benchmark fails whose median is below
-    the bound.
+    interpreter, or a folder that holds cascade/ for this interpreter. Installs answer a file with a bundle at full
+    depth and as it is configured, all in one call and one by one, a process each, in turns; files are of two runs, and
+    what the machine did differently between them is in the ratio. With --at-least a benchmark fails whose median is
+    below the bound.
 
     \b
     Example:

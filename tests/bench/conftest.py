@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import numpy as np
 import pytest
 
 from cascade_bench.cli import main
+from cascade_bench.systems.baselines import BASELINES, Baseline
 from cascade_bench.systems.local import Model, answered, load, whole
+from cascade_bench.systems.process import Job, WorkerProcess
+from cascade_bench.table.data import Data
 from cascade_bench.timing import interleaving
 from tests.models.tagged import sentences
 from tests.models.toy import SENTENCES, toy_bundle
@@ -52,6 +56,34 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return Done(end.value.code, seen.out, seen.err)
 
     return run
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """For systems in processes of their own that need neither a bundle nor a checkpoint."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return Job(model="", checkpoint="", folder=str(folder), threads=1, max_length=16)
+
+
+def given(job: Job, items: Sequence[Any]) -> None:
+    """Write the items that its systems answer."""
+    (Path(job.folder) / "texts.json").write_text(json.dumps(list(items)))
+
+
+def far_end(code: str, *, limit: float = 60.0) -> WorkerProcess:
+    """A process whose far end is this code."""
+    return WorkerProcess(threads=1, command=[sys.executable, "-c", code], limit=limit)
+
+
+def bare(key: str, **options: Any) -> Baseline:
+    """A baseline that needs nothing."""
+    return replace(BASELINES[key], **{"steps": (), "needs": (), **options})
+
+
+def numbered(*labels: str) -> Data:
+    """The items text 0, text 1 and so on."""
+    return Data([f"text {number}" for number in range(len(labels))], labels)
 
 
 def texts(count: int = 40) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,13 @@ import torch
 
 from cascade.exceptions import OptionError
 from cascade_bench.peers.table import PeerTable, compare
-from cascade_bench.systems.baselines import BASELINES, Baseline
+from cascade_bench.systems.baselines import BASELINES
 from cascade_bench.systems.conversion import STEPS
 from cascade_bench.systems.padded import Padded
-from cascade_bench.systems.process import Job, WorkerError, WorkerProcess
+from cascade_bench.systems.process import Job, WorkerError
 from cascade_bench.systems.worker import answer
 from cascade_bench.table.data import Data
-from tests.bench.conftest import Run, write_lines
+from tests.bench.conftest import Run, bare, far_end, given, numbered, write_lines
 from tests.models import tiny
 
 # A far end whose kinds need no library: `echo` answers with the batch size, the others fail in their own ways.
@@ -59,19 +59,12 @@ obey(loaders, dict(plain=fails_to_convert))
 """
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> Job:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    (folder / "texts.json").write_text(json.dumps(["aa", ["b", "cccc"], "d"]))
-    return Job(model="", checkpoint="", folder=str(folder), threads=1, max_length=16)
-
-
-def start(limit: float = 60.0) -> WorkerProcess:
-    return WorkerProcess(threads=1, command=[sys.executable, "-c", FAR_END], limit=limit)
+start = partial(far_end, FAR_END)
+TEXTS = ["aa", ["b", "cccc"], "d"]
 
 
 def test_load_run_quit(job: Job) -> None:
+    given(job, TEXTS)
     with start() as process:
         assert process.load("full", job)["seconds"] >= 0
         ran = process.run(batch_size=8)
@@ -100,6 +93,7 @@ def test_longest_first_and_back_again() -> None:
     ("kind", "message"), [("compile", "ValueError: no such model"), ("openvino", "this CPU has no bf16")]
 )
 def test_a_fault_is_one_line_and_the_process_lives_on(job: Job, kind: str, message: str) -> None:
+    given(job, TEXTS)
     with start() as process:
         with pytest.raises(WorkerError) as fault:
             process.load(kind, job)
@@ -108,6 +102,7 @@ def test_a_fault_is_one_line_and_the_process_lives_on(job: Job, kind: str, messa
 
 
 def test_a_process_that_dies_says_its_last_words(job: Job) -> None:
+    given(job, TEXTS)
     with start() as process:
         process.load("ctranslate2", job)
         with pytest.raises(WorkerError, match="its process ended with status 9: out of memory"):
@@ -115,16 +110,9 @@ def test_a_process_that_dies_says_its_last_words(job: Job) -> None:
 
 
 def test_a_process_that_takes_too_long_is_ended(job: Job) -> None:
+    given(job, TEXTS)
     with start(limit=1.0) as process, pytest.raises(WorkerError, match="it took longer than 1 s"):
         process.load("slow", job)
-
-
-def labelled(*labels: str) -> Data:
-    return Data([f"text {number}" for number in range(len(labels))], labels)
-
-
-def bare(key: str, **options: object) -> Baseline:
-    return replace(BASELINES[key], **{"steps": (), "needs": (), **options})  # type: ignore[arg-type]  # a test's own options
 
 
 def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
@@ -136,7 +124,7 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
         replace(BASELINES["onnxruntime"], needs=()),
         bare("openvino", needs=("no_such_module", "no_such.module"), install="pip install it"),
     ]
-    data = labelled("text 0 0", "text 1 0", "wrong")
+    data = numbered("text 0 0", "text 1 0", "wrong")
     made = compare(kinds, job, data, repeats=2, sizes=(4, 8), start=start, pause=0.0)
     assert [(row.kind.key, row.by_length) for row in made.rows] == [
         ("full", False),
@@ -162,59 +150,40 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
 
 def test_none_runs(job: Job) -> None:
     with pytest.raises(OptionError, match=r"one system at least must run, none did \(.*no such model\)"):
-        compare([bare("compile")], job, labelled("a"), repeats=1, start=start, pause=0.0)
+        compare([bare("compile")], job, numbered("a"), repeats=1, start=start, pause=0.0)
 
 
-@pytest.mark.parametrize("stock", [False, True])
-def test_every_installed_peer_answers_as_the_checkpoint(tmp_path: Path, stock: bool) -> None:
-    checkpoint, work = tmp_path / "checkpoint", tmp_path / "work"
+SENTENCES = [["good"], ["a", "very", "xylophones", "film"], ["the", "plot", "is", "dull"], ["not", "bad", "bad"] * 9]
+
+
+@pytest.mark.parametrize("make", [tiny.tier2, partial(tiny.tier1_transformer, seed=5), tiny.tagger])
+def test_every_installed_peer_answers_as_the_checkpoint(
+    tmp_path: Path, job: Job, make: Callable[[Path], object]
+) -> None:
+    checkpoint, tagging = tmp_path / "checkpoint", make is tiny.tagger
     checkpoint.mkdir()
-    work.mkdir()
-    tiny.tier1_transformer(checkpoint, seed=5) if stock else tiny.tier2(checkpoint)
-    texts = [*tiny.TEXTS, ("good", "bad " * 50)]
-    (work / "texts.json").write_text(json.dumps(texts))
-    job = Job("", str(checkpoint), str(work), torch.get_num_threads(), 16)
+    make(checkpoint)
+    given(job, SENTENCES if tagging else [*tiny.TEXTS, ("good", "bad " * 50)])
+    job = replace(job, checkpoint=str(checkpoint), threads=torch.get_num_threads(), tagging=tagging)
     # Compiling takes longer than all other tests of this file together.
-    kinds = [kind for kind in BASELINES.values() if not kind.own and not kind.missing and kind.key != "compile"]
+    left_out = {"compile", "ctranslate2"} if tagging else {"compile"}
+    kinds = [kind for key, kind in BASELINES.items() if not kind.own and not kind.missing and key not in left_out]
     assert {"transformers", "onnxruntime"} <= {kind.key for kind in kinds}
     for step in dict.fromkeys(step for kind in kinds for step in kind.steps):
         STEPS[step](job)
-    expected = BASELINES["transformers"].load(job)(job.items(), 4)
-    assert set(expected) == set(tiny.LABELS)
+    expected = list(BASELINES["transformers"].load(job)(job.items(), 4))
+    assert tagging or set(expected) == set(tiny.LABELS)
     for kind in kinds:
+        found = list(kind.load(job)(job.items(), 3))
         if "int8" not in kind.name and "bf16" not in kind.name:
-            assert list(kind.load(job)(job.items(), 4)) == list(expected), kind.key
-        else:
-            assert set(kind.load(job)(job.items(), 4)) <= set(tiny.LABELS)
-
-
-def test_every_installed_peer_tags_as_the_checkpoint(tmp_path: Path) -> None:
-    checkpoint, work = tmp_path / "checkpoint", tmp_path / "work"
-    checkpoint.mkdir()
-    work.mkdir()
-    tiny.tagger(checkpoint)
-    sentences = [
-        ["good"],
-        ["a", "very", "xylophones", "film"],
-        ["the", "plot", "is", "dull"],
-        ["not", "bad", "bad"] * 9,
-    ]
-    (work / "texts.json").write_text(json.dumps(sentences))
-    job = Job("", str(checkpoint), str(work), torch.get_num_threads(), 16, tagging=True)
-    kinds = [kind for kind in BASELINES.values() if not kind.own and not kind.missing and kind.key != "compile"]
-    for step in dict.fromkeys(step for kind in kinds for step in kind.steps if step != "ctranslate2"):
-        STEPS[step](job)
-    expected = BASELINES["transformers"].load(job)(job.items(), 2)
-    assert [len(tags) for tags in expected] == [len(words) for words in sentences]
-    for kind in kinds:
-        if kind.key == "ctranslate2":
-            continue
-        tags = kind.load(job)(job.items(), 3)
-        assert [len(own) for own in tags] == [len(words) for words in sentences], kind.key
-        if "int8" not in kind.name and "bf16" not in kind.name:
-            assert list(tags) == list(expected), kind.key
-    with pytest.raises(WorkerError, match="runs classifiers in it, and this is a tagger"):
-        STEPS["ctranslate2"](job)
+            assert found == expected, kind.key
+        elif not tagging:
+            assert set(found) <= set(tiny.LABELS)
+        if tagging:
+            assert [len(tags) for tags in found] == [len(words) for words in SENTENCES], kind.key
+    if tagging:
+        with pytest.raises(WorkerError, match="runs classifiers in it, and this is a tagger"):
+            STEPS["ctranslate2"](job)
 
 
 def test_tags_stand_at_first_pieces() -> None:

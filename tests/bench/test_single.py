@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -20,13 +19,12 @@ from cascade_bench.peers.cli import as_text
 from cascade_bench.peers.running import Peers, Running
 from cascade_bench.peers.single import LEAD, Singles, one_at_a_time, summarise
 from cascade_bench.peers.table import compare
-from cascade_bench.systems.baselines import BASELINES, Baseline
+from cascade_bench.systems.baselines import BASELINES
 from cascade_bench.systems.local import load
 from cascade_bench.systems.process import Job, WorkerError, WorkerProcess
 from cascade_bench.systems.worker import one_by_one
-from cascade_bench.table.data import Data
 from cascade_bench.timing import machine
-from tests.bench.conftest import Run, write_lines
+from tests.bench.conftest import Run, bare, far_end, given, numbered, write_lines
 
 # A far end whose clock says what each text takes: "text 7" is the 8th. Even ones are easy, so tier 1 answers them.
 FAR_END = """
@@ -72,29 +70,13 @@ serve(sys.stdin, out, loaders=loaders, steps={}, clock=lambda: now[0])
 """
 
 
-def start() -> WorkerProcess:
-    return WorkerProcess(threads=1, command=[sys.executable, "-c", FAR_END], limit=60.0)
-
-
-def bare(key: str) -> Baseline:
-    return replace(BASELINES[key], steps=(), needs=())
-
-
-def labelled(count: int) -> Data:
-    return Data([f"text {number}" for number in range(count)], ["yes"] * count)
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Job:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    return Job(model="", checkpoint="", folder=str(folder), threads=1, max_length=16)
+start = partial(far_end, FAR_END)
 
 
 def test_what_one_text_takes(job: Job) -> None:
     """Worked by hand: seconds are those of the far end's clock, a first sight of 5 s does not count."""
     kinds = [bare(key) for key in ("full", "cascade", "transformers", "openvino")]
-    made = compare(kinds, job, labelled(21), repeats=1, sizes=(4,), start=start, pause=0.0, single=21).single
+    made = compare(kinds, job, numbered(*["yes"] * 21), repeats=1, sizes=(4,), start=start, pause=0.0, single=21).single
     assert made is not None
     found = {row.key: [round(row.milliseconds(share), 6) for share in (50, 95, 99)] for row in made.rows}
     assert found == {
@@ -139,7 +121,7 @@ def test_what_one_text_takes(job: Job) -> None:
 
 def test_it_looks_like_this(job: Job) -> None:
     kinds = [bare(key) for key in ("full", "cascade", "openvino")]
-    table = compare(kinds, job, labelled(200), repeats=1, sizes=(4,), start=start, pause=0.0, single=40)
+    table = compare(kinds, job, numbered(*["yes"] * 200), repeats=1, sizes=(4,), start=start, pause=0.0, single=40)
     facts = machine.facts(threads=1)
     text = click.unstyle(as_text(table, facts)).splitlines()
     head = next(number for number, line in enumerate(text) if line.startswith("one at a time"))
@@ -163,7 +145,7 @@ def test_it_looks_like_this(job: Job) -> None:
 
 def test_what_fails_is_set_aside_and_the_rest_go_on(job: Job) -> None:
     kinds = [bare(key) for key in ("compile", "cascade", "full")]
-    table = compare(kinds, job, labelled(3), repeats=1, sizes=(4,), start=start, pause=0.0, single=50)
+    table = compare(kinds, job, numbered(*["yes"] * 3), repeats=1, sizes=(4,), start=start, pause=0.0, single=50)
     assert [(one.kind.key, one.reason) for one in table.absent] == [("compile", "its process ended with status 9")]
     assert table.single is not None
     assert [row.key for row in table.single.rows] == ["cascade", "cascade-by-tier1", "cascade-deferred", "full"]
@@ -264,7 +246,7 @@ def test_seconds_are_taken_around_the_answer_alone() -> None:
 
 
 def test_routes_over_the_pipe(job: Job) -> None:
-    (Path(job.folder) / "texts.json").write_text(json.dumps(["text 0", "text 1", "text 2"]))
+    given(job, ["text 0", "text 1", "text 2"])
     with start() as process:
         process.load("cascade", job)
         assert process.by_tier1([2, 1, 0]) == [True, False, True]

@@ -26,8 +26,9 @@ def study(name: str) -> ModuleType:
     return module
 
 
-def run(name: str, *arguments: object) -> str:
-    done = CliRunner().invoke(study(name).main, list(map(str, arguments)), catch_exceptions=False)
+def run(name: str | ModuleType, *arguments: object) -> str:
+    module = study(name) if isinstance(name, str) else name
+    done = CliRunner().invoke(module.main, list(map(str, arguments)), catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -84,8 +85,6 @@ def test_base_size(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) 
     module = study("base_size")
     monkeypatch.setattr(module, "open_bundle", lambda _name: type("Bundle", (), {"folder": folder}))
     size = ("--layers", 1, "--width", 16, "--heads", 2, "--threads", 1, "--repeats", 1, "--texts", 4, "--only", "full")
-    arguments = ["any", "--data", str(data), *map(str, size)]
-    done = CliRunner().invoke(module.main, arguments, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    assert "cascade, tier 2 at full depth" in done.output
-    assert "Random weights: only seconds mean something." in done.output
+    out = run(module, "any", "--data", data, *size)
+    assert "cascade, tier 2 at full depth" in out
+    assert "Random weights: only seconds mean something." in out
