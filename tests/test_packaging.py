@@ -9,13 +9,12 @@ import zipfile
 from email.message import Message
 from email.parser import Parser
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 
 import cascade
+from tests.test_floors import LIGHT, ROOT
 
-ROOT = Path(__file__).parent.parent
 HERE = {"cascade": ROOT / "cascade", "cascade_bench": ROOT / "bench", "cascade_export": ROOT / "export"}
 
 
@@ -60,40 +59,19 @@ def test_every_module_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
         assert modules - inside == set(), "list the new package in pyproject.toml"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "cascade/cli/demo/sentiment.jsonl",
-        "cascade/cli/demo/intents.jsonl",
-        "cascade/cli/demo/tags.jsonl",
-        "cascade/py.typed",
-        "cascade_bench/harness/reference_ratios.json",
-        "cascade_bench/py.typed",
-        "cascade_export/py.typed",
-    ],
-)
-def test_data_is_in_the_wheel(wheel: zipfile.ZipFile, name: str) -> None:
-    assert name in wheel.namelist()
-
-
-def test_licence_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+def test_data_and_licence_are_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    data = [*(f"cascade/cli/demo/{name}.jsonl" for name in ("sentiment", "intents", "tags"))]
+    data += ["cascade_bench/harness/reference_ratios.json", *(f"{package}/py.typed" for package in HERE)]
+    assert set(data) <= set(wheel.namelist())
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
     assert described(wheel)["License-Expression"] == "Apache-2.0"
 
 
-def test_core_is_light(wheel: zipfile.ZipFile) -> None:
+def test_the_core_is_light_and_torch_is_bounded(wheel: zipfile.ZipFile) -> None:
     requirements = described(wheel).get_all("Requires-Dist") or []
     core = {re.split(r"[^\w-]", line)[0] for line in requirements if "extra ==" not in line}
-    assert core == {"click", "huggingface_hub", "numpy", "onnxruntime", "tokenizers", "tqdm"}
-
-
-def test_torch_bound(wheel: zipfile.ZipFile) -> None:
-    bounds = {
-        line.split(";")[0].strip()
-        for line in described(wheel).get_all("Requires-Dist") or []
-        if line.startswith("torch")
-    }
-    assert bounds == {"torch<2.14,>=2.6"}
+    assert core == LIGHT
+    assert {line.split(";")[0].strip() for line in requirements if line.startswith("torch")} == {"torch<2.14,>=2.6"}
 
 
 def test_commands() -> None:

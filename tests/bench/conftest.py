@@ -58,6 +58,23 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
+@dataclass(frozen=True)
+class Case:
+    """A toy bundle of either task, loaded too, and a labelled file for it."""
+
+    bundle: Path
+    data: Path
+    model: Model
+    tagging: bool
+
+
+@pytest.fixture(params=["texts", "words"])
+def case(request: pytest.FixtureRequest) -> Case:
+    tagging = request.param == "words"
+    names = ("tags_bundle", "tags_data", "tagger") if tagging else ("bundle", "data", "classifier")
+    return Case(*map(request.getfixturevalue, names), tagging)
+
+
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     """For systems in processes of their own that need neither a bundle nor a checkpoint."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cascade_bench.latency import startup
-from tests.bench.conftest import Run
+from tests.bench.conftest import Case, Run
 from tests.test_floors import ROOT
 
 
@@ -40,14 +40,12 @@ def test_commands_load_no_extra_unasked() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("tagging", [False, True])
-def test_startup(run: Run, bundle: Path, tags_bundle: Path, tmp_path: Path, tagging: bool) -> None:
+def test_startup(run: Run, case: Case, tmp_path: Path) -> None:
     file = tmp_path / "startup.json"
-    model = tags_bundle if tagging else bundle
-    done = run("startup", model, "--samples", 1, "--threads", 1, "--json", file)
+    done = run("startup", case.bundle, "--samples", 1, "--threads", 1, "--json", file)
     assert done.status == 0, done.err
     assert "resident memory after 100 texts" in done.out
-    assert f"with all that a {'Tagger' if tagging else 'Classifier'} needs" in done.out
+    assert f"with all that a {'Tagger' if case.tagging else 'Classifier'} needs" in done.out
     found = json.loads(file.read_text())
     assert 0 <= found["median"]["import_seconds"] <= found["median"]["classifier_seconds"]
     assert found["median"]["answer_seconds"] > 0

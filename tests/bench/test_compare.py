@@ -16,7 +16,7 @@ from cascade_bench.compare.files import compare_files
 from cascade_bench.compare.installs import Install, compare_installs
 from cascade_bench.systems.process import Job
 from cascade_bench.timing.report_json import benchmark, document, write_json
-from tests.bench.conftest import Run, texts
+from tests.bench.conftest import Case, Run, texts
 from tests.test_floors import ROOT
 
 
@@ -125,14 +125,7 @@ def test_no_repeat_in_common(tmp_path: Path) -> None:
         compare_files(tmp_path / "a", tmp_path / "b")
 
 
-@pytest.mark.parametrize("bound", ["0", "-1", "nan", "inf"])
-def test_a_bound_is_a_ratio(run: Run, tmp_path: Path, bound: str) -> None:
-    a = write(tmp_path / "a.json", {"full": [1.0]})
-    done = run("compare", a, a, f"--at-least={bound}")
-    assert done.status == 2
-    assert "--at-least must be above 0 and finite" in done.err
-
-
+BOUND = "--at-least must be above 0 and finite"
 CLASSIFIER = """
 class _Model:
     def __init__(self, threads): self.threads, self.depth = threads, "exits"
@@ -204,15 +197,10 @@ def test_what_is_an_install(tmp_path: Path) -> None:
             Install.of(str(other))
 
 
-@pytest.mark.parametrize("tagging", [False, True])
-def test_the_command_on_this_checkout_twice(
-    run: Run, request: pytest.FixtureRequest, tmp_path: Path, tagging: bool
-) -> None:
-    names = ("tags_bundle", "tags_data") if tagging else ("bundle", "data")
-    model, data = map(request.getfixturevalue, names)
+def test_the_command_on_this_checkout_twice(run: Run, case: Case, tmp_path: Path) -> None:
     file = tmp_path / "compare.json"
     options = ("--threads", 1, "--repeats", 1, "--single", 2, "--json", file)
-    done = run("compare", ROOT, ROOT, "--model", model, "--data", data, *options)
+    done = run("compare", ROOT, ROOT, "--model", case.bundle, "--data", case.data, *options)
     assert done.status == 0, done.err
     assert done.out.splitlines()[0].split("  ")[0] == "benchmark"
     assert f"A: cascade 0.1.0 in {ROOT / 'cascade'}." in done.out
@@ -223,10 +211,13 @@ def test_the_command_on_this_checkout_twice(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        *((("a.json", "a.json", f"--at-least={bound}"), BOUND) for bound in ("0", "-1", "nan", "inf")),
         ((ROOT, ROOT), "two installs need --model and --data"),
         (("a.json", "b.json", "--model", "x"), "--model, --data and --json are for installs"),
         (("a.json", ROOT, "--model", "x", "--data", "y"), "an install must be a Python interpreter or a folder"),
     ],
 )
 def test_bad_use(run: Run, arguments: tuple[object, ...], said: str) -> None:
-    assert said in run("compare", *arguments).err
+    done = run("compare", *arguments)
+    assert done.status == 2
+    assert said in done.err

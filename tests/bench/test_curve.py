@@ -22,7 +22,7 @@ from cascade_bench.curve.measuring import Curve, curve
 from cascade_bench.curve.settings import Setting, Tried, candidates, front, spread
 from cascade_bench.systems.local import Model, answered
 from cascade_bench.table.data import read_data
-from tests.bench.conftest import Run, texts, write_lines
+from tests.bench.conftest import Case, Run, texts, write_lines
 from tests.models.tagged import sentences
 
 SMALL = ("--deferrals", 3, "--exits", 2, "--points", 2, "--repeats", 2, "--threads", 1)
@@ -64,10 +64,8 @@ def test_settings_have_a_written_form() -> None:
     assert str(setting) == "Threshold(threshold=0.75), MaxProbability(threshold=(0.9, 0.8))"
 
 
-@pytest.mark.parametrize("name", ["classifier", "tagger"])
-def test_what_is_timed(request: pytest.FixtureRequest, name: str) -> None:
-    model: Model = request.getfixturevalue(name)
-    data = read_data(str(request.getfixturevalue("data" if name == "classifier" else "tags_data")), model)
+def test_what_is_timed(case: Case) -> None:
+    model, data = case.model, read_data(str(case.data), case.model)
     found = curve(model, data, deferrals=2, exits=1, points=2, repeats=2)
     keys = [one.row.key for one in found.timed]
     assert keys[:5] == ["full", "cut-2", "cut-1", "tier1", "cascade"]

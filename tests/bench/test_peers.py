@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -202,24 +201,6 @@ def test_several_labels() -> None:
     padded = Padded(tiny.tokenizer(), ("a", "b"), multi_label=True)
     logits = torch.tensor([[0.5, -1.0], [2.0, 0.0], [-1.0, -1.0]]).numpy()
     assert padded.answers(logits, [], []) == [("a",), ("a", "b"), ()]
-
-
-def test_the_command(run: Run, bundle: Path, data: Path, tmp_path: Path) -> None:
-    """This engine's two systems really run; a baseline whose checkpoint is nowhere fails in its place."""
-    written = tmp_path / "peers.json"
-    options = ["--only", "full", "--only", "cascade", "--only", "transformers", "--repeats", 2, "--threads", 1]
-    done = run("peers", bundle, "--data", data, "--checkpoint", tmp_path / "none", *options, "--json", written)
-    assert done.status == 0, done.err
-    lines = done.out.splitlines()
-    assert lines[0].split("  ")[0] == "system"
-    assert lines[1].startswith("cascade, tier 2 at full depth")
-    assert "100.00%" in lines[1]
-    assert "transformers pipeline, fp32: failed: --checkpoint must be a folder or Hub id" in done.out
-    read = json.loads(written.read_text())
-    assert [entry["name"] for entry in read["benchmarks"]] == ["full", "cascade"]
-    assert all(len(entry["stats"]["data"]) == 2 for entry in read["benchmarks"])
-    assert read["absent"][0]["key"] == "transformers"
-    assert (read["metric"], read["machine_info"]["threads"]) == ("accuracy", 1)
 
 
 def test_without_labels_and_in_markdown(

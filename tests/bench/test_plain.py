@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cascade.bundle.opening import Bundle
 from cascade.engine.packing import FEEDS, Packing
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
@@ -17,15 +16,8 @@ from cascade_bench.harness.plain import Plain, padded_indices
 from cascade_bench.harness.ratios import agreement
 from cascade_bench.systems.local import whole
 from cascade_export import Calibration, ExportOptions, Int8, export_bundle
+from tests.bench.test_harness import TEXTS
 from tests.models import tiny
-from tests.models.toy import SENTENCES, toy_bundle
-
-TEXTS = [*SENTENCES[0].split(), SENTENCES[0], "", SENTENCES[1], "not good"] * 9
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return toy_bundle(tmp_path_factory.mktemp("reference") / "toy")
 
 
 def test_indices_without_padding_are_those_of_the_engine() -> None:
@@ -45,9 +37,8 @@ def test_indices_of_padding_by_hand() -> None:
     assert made["counts"].tolist() == [[3], [1]]
 
 
-def test_it_answers_as_full_depth_does(bundle: Bundle) -> None:
-    classifier = Classifier.from_pretrained(bundle.folder, threads=1)
-    plain = Plain.from_folder(bundle.folder, threads=1)
+def test_it_answers_as_full_depth_does(bundle: Path, classifier: Classifier) -> None:
+    plain = Plain.from_folder(bundle, threads=1)
     logits = plain(TEXTS).astype(np.float64)
     made = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(made, whole(classifier).predict(TEXTS).probabilities, atol=1e-5)
@@ -70,8 +61,7 @@ def test_padding_is_not_looked_at_by_attention(tmp_path: Path, family: str, pool
     assert agreement(Classifier.from_pretrained(bundle.folder, threads=1), plain, texts) == 1
 
 
-def test_agreement_by_hand(bundle: Bundle) -> None:
-    classifier = Classifier.from_pretrained(bundle.folder, threads=1)
+def test_agreement_by_hand(classifier: Classifier) -> None:
     best = whole(classifier).predict(TEXTS[:4]).probabilities.argmax(axis=1)
     best[0] = (best[0] + 1) % 3
 
@@ -81,13 +71,11 @@ def test_agreement_by_hand(bundle: Bundle) -> None:
     assert agreement(classifier, plain, TEXTS[:4]) == 0.75  # type: ignore[arg-type]  # any function answers
 
 
-def test_an_input_that_it_does_not_know(bundle: Bundle) -> None:
-    manifest = json.loads((bundle.folder / "cascade.json").read_text())
+def test_an_input_that_it_does_not_know(bundle: Path, tmp_path: Path) -> None:
+    manifest = json.loads((bundle / "cascade.json").read_text())
     manifest["tiers"][1]["embed"] = manifest["tiers"][0]["file"]
-    folder = bundle.folder.with_name("strange")
-    folder.mkdir()
     for name in ("onnx", "tier2", "tokenizer.json"):
-        (folder / name).symlink_to(bundle.folder / name)
-    (folder / "cascade.json").write_text(json.dumps(manifest))
+        (tmp_path / name).symlink_to(bundle / name)
+    (tmp_path / "cascade.json").write_text(json.dumps(manifest))
     with pytest.raises(OptionError, match=r"every input of onnx/model.onnx, does not know: attention_mask; feed"):
-        Plain.from_folder(folder, threads=1)
+        Plain.from_folder(tmp_path, threads=1)

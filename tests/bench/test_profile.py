@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cascade.pipelines.classifier import Classifier
-from cascade.pipelines.tagger import Tagger
 from cascade_bench.profile.measuring import measure
 from cascade_bench.profile.operators import look, read
 from cascade_bench.profile.parts import Point, parts, points
 from cascade_bench.profile.peak import Product, runner
-from tests.bench.conftest import Run
-from tests.models.toy import WIDTH, toy_bundle
-from tests.models.toy_tags import tag_bundle
+from cascade_bench.systems.local import Model
+from tests.bench.conftest import Case, Run
+from tests.models.toy import WIDTH
 
 
 def test_the_grid() -> None:
@@ -57,8 +54,8 @@ def test_what_the_profiler_says() -> None:
     assert dict(seen.operations) == {"int8": 2 * 6 * 8 * 5, "fp32": 2 * 8 * 3 * 8 * 3 + 2 * 6 * 8 * 7}
 
 
-def test_a_real_graph_under_the_profiler(tmp_path: Path) -> None:
-    found = parts(Classifier.from_pretrained(toy_bundle(tmp_path / "bundle").folder, threads=1))
+def test_a_real_graph_under_the_profiler(classifier: Model) -> None:
+    found = parts(classifier)
     assert [part.key for part in found] == ["tier1", "embed", "stage-1", "stage-2", "stage-3"]
     seen = look(found[2].backend, found[2].feeds(np.array([3, 5])), runs=2)
     assert {"MatMul", "Tanh", "Gather"} <= set(seen.seconds)
@@ -72,9 +69,8 @@ def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cascade_bench.profile.measuring.LARGE", small)
 
 
-def test_every_part_at_every_point(tmp_path: Path) -> None:
-    found = parts(Classifier.from_pretrained(toy_bundle(tmp_path / "bundle").folder, threads=1))
-    grid = points((1, 4), (4, 8), max_length=16)
+def test_every_part_at_every_point(classifier: Model) -> None:
+    found, grid = parts(classifier), points((1, 4), (4, 8), max_length=16)
     made = measure(found, grid, threads=1, repeats=2)
     assert set(made.seconds) == {(part.key, point) for part in found for point in grid}
     assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in made.seconds.values())
@@ -91,12 +87,10 @@ def test_every_part_at_every_point(tmp_path: Path) -> None:
     assert min(abs(end / share - 1) for end in (made.shares["stage-1"].low, made.shares["stage-1"].high)) < 1e-9
 
 
-@pytest.mark.parametrize("make", [toy_bundle, tag_bundle])
-def test_the_command(run: Run, tmp_path: Path, make: Callable[[Path], object]) -> None:
-    make(tmp_path / "bundle")
+def test_the_command(run: Run, case: Case, tmp_path: Path) -> None:
     file = tmp_path / "profile.json"
     options = ["--rows", "1,3", "--lengths", "4,8", "--repeats", 1, "--threads", 1, "--json", file]
-    done = run("profile", tmp_path / "bundle", *options)
+    done = run("profile", case.bundle, *options)
     assert done.status == 0, done.err
     head = next(line for line in done.out.splitlines() if line.startswith("rows x longest"))
     assert head.split()[3:] == ["tokens", "tier", "1", "embed", "layer", "1", "layer", "2", "layer", "3"]
@@ -125,8 +119,7 @@ def test_without_onnx_the_extra_is_named() -> None:
     )
 
 
-def test_a_taggers_parts(tmp_path: Path) -> None:
-    tag_bundle(tmp_path / "bundle")
-    found = parts(Tagger.from_pretrained(tmp_path / "bundle", threads=1))
-    made = found[-1].backend.run(found[-1].feeds(np.array([3, 5])))
+def test_a_taggers_parts(tagger: Model) -> None:
+    last = parts(tagger)[-1]
+    made = last.backend.run(last.feeds(np.array([3, 5])))
     assert made["logits"].shape[0] == 8

@@ -5,26 +5,25 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import pytest
 
 from cascade.exceptions import OptionError
-from cascade.pipelines.classifier import Classifier
-from cascade.pipelines.tagger import Tagger
 from cascade_bench.peers.cli import as_text
 from cascade_bench.peers.running import Peers, Running
 from cascade_bench.peers.single import LEAD, Singles, one_at_a_time, summarise
 from cascade_bench.peers.table import compare
 from cascade_bench.systems.baselines import BASELINES
-from cascade_bench.systems.local import load
 from cascade_bench.systems.process import Job, WorkerError, WorkerProcess
 from cascade_bench.systems.worker import one_by_one
 from cascade_bench.timing import machine
-from tests.bench.conftest import Run, bare, far_end, given, numbered, write_lines
+from tests.bench.conftest import Case, Run, bare, far_end, given, numbered
 
 # A far end whose clock says what each text takes: "text 7" is the 8th. Even ones are easy, so tier 1 answers them.
 FAR_END = """
@@ -257,49 +256,44 @@ def test_routes_over_the_pipe(job: Job) -> None:
             process.single([3])
 
 
-def test_this_engine_tells_its_routes(bundle: Path, classifier: Classifier, tmp_path: Path) -> None:
-    texts = [" ".join(words) for words in itertools.permutations(["good", "bad", "film", "plot"], 3)]
-    job = Job(str(bundle), "", str(tmp_path), 1, 16)
-    model, whole = (BASELINES[key].load(job) for key in ("cascade", "full"))
-    found = [model.by_tier1(text) for text in texts]  # type: ignore[attr-defined]  # this engine has one
-    assert found == (classifier.predict(texts).routes.tier == 1).tolist()
-    assert len(set(found)) == 2  # or nothing is tested
-    assert not any(whole.by_tier1(text) for text in texts)  # type: ignore[attr-defined]
-
-
-def test_a_sentence_is_deferred_with_any_of_its_words(tags_bundle: Path, tagger: Tagger, tmp_path: Path) -> None:
-    words = ["good", "bad", "film", "plot"]
-    sentences = [list(some) for count in (1, 2, 3) for some in itertools.permutations(words, count)]
-    model = BASELINES["cascade"].load(Job(str(tags_bundle), "", str(tmp_path), 1, 16, tagging=True))
-    found = [model.by_tier1(sentence) for sentence in sentences]  # type: ignore[attr-defined]
-    routes = tagger.predict(sentences).routes
-    assert found == [all(route.tier == 1 for route in own) for own in routes]
-    assert len(set(found)) == 2
-    assert any(len({route.tier for route in own}) == 2 for own in routes)  # deferred in part
-
-
-@pytest.mark.parametrize("tagging", [False, True])
-def test_the_command(run: Run, request: pytest.FixtureRequest, tmp_path: Path, tagging: bool) -> None:
-    """Both systems of this engine really run."""
-    model = request.getfixturevalue("tags_bundle" if tagging else "bundle")
-    written, name = tmp_path / "peers.json", load(model, threads=1).labels[0]
-    words = [list(some) for some in itertools.permutations(["good", "bad", "film", "plot"], 3)]
-    lines = [
-        {"tokens": own, "tags": [name] * 3} if tagging else {"text": " ".join(own), "label": name} for own in words
+def test_this_engine_tells_its_routes(case: Case, job: Job) -> None:
+    """A sentence is deferred with any of its words."""
+    words = [
+        list(some) for count in (1, 2, 3) for some in itertools.permutations(["good", "bad", "film", "plot"], count)
     ]
-    file = write_lines(tmp_path / "data.jsonl", lines)
-    options = ["--only", "full", "--only", "cascade", "--repeats", 1, "--threads", 1, "--single", 4, "--json", written]
-    done = run("peers", model, "--data", file, "--checkpoint", "x", *options)
+    items: list[Any] = words if case.tagging else list(map(" ".join, words))
+    job = replace(job, model=str(case.bundle), tagging=case.tagging)
+    model, whole = (BASELINES[key].load(job) for key in ("cascade", "full"))
+    found = [model.by_tier1(item) for item in items]  # type: ignore[attr-defined]  # this engine has one
+    tiers = [[route.tier for route in own] if case.tagging else [own.tier] for own in case.model.predict(items).routes]
+    assert found == [set(own) == {1} for own in tiers]
+    assert len(set(found)) == 2  # or nothing is tested
+    assert any(len(set(own)) == 2 for own in tiers) == case.tagging  # deferred in part
+    assert not any(whole.by_tier1(item) for item in items)  # type: ignore[attr-defined]
+
+
+def test_the_command(run: Run, case: Case, tmp_path: Path) -> None:
+    """Both systems of this engine really run; a baseline whose checkpoint is nowhere fails in its place."""
+    written, asked = tmp_path / "peers.json", ["full", "cascade", *([] if case.tagging else ["transformers"])]
+    options = [*(f"--only={key}" for key in asked), "--repeats", 2, "--threads", 1, "--single", 4, "--json", written]
+    done = run("peers", case.bundle, "--data", case.data, "--checkpoint", tmp_path / "none", *options)
     assert done.status == 0, done.err
-    unit = "sentences" if tagging else "texts"
+    lines, unit = done.out.splitlines(), "sentences" if case.tagging else "texts"
+    assert lines[0].split("  ")[0] == "system"
+    assert lines[1].startswith("cascade, tier 2 at full depth")
+    assert "100.00%" in lines[1]
     assert f"One at a time: 4 {unit} spread evenly over the file" in done.out
+    failed = "transformers pipeline, fp32: failed: --checkpoint must be a folder or Hub id"
+    assert (failed in done.out) == (not case.tagging)
     read = json.loads(written.read_text())
-    assert read["details"]["single"] == 4
-    assert (read["single"]["rows"], read["single"]["turns"]) == ([0, 7, 15, 23], [0, 1, 2, 3])
+    assert [one["key"] for one in read["absent"]] == asked[2:]
+    assert (read["metric"], read["machine_info"]["threads"], read["details"]["single"]) == ("accuracy", 1, 4)
+    assert (read["single"]["rows"], read["single"]["turns"]) == ([0, 13, 26, 39], [0, 1, 2, 3])
     assert len(read["single"]["by_tier1"]) == 4
     assert read["single"]["fastest_peer"] is None
     entries = {entry["name"]: entry for entry in read["benchmarks"]}
-    assert {"full", "cascade", "full-one-at-a-time", "cascade-one-at-a-time"} <= set(entries)
+    assert list(entries)[:3] == ["full", "cascade", "full-one-at-a-time"]
+    assert [len(entries[key]["stats"]["data"]) for key in ("full", "cascade")] == [2, 2]
     alone = entries["cascade-one-at-a-time"]
     assert alone["group"] == "peers-single"
     assert len(alone["stats"]["data"]) == alone["extra_info"][unit] == 4

@@ -17,7 +17,7 @@ from cascade_bench.table.conclusions import conclusion
 from cascade_bench.table.data import Data, read_data
 from cascade_bench.table.measuring import Table, measure
 from cascade_bench.timing import machine
-from tests.bench.conftest import Run, texts, write_lines
+from tests.bench.conftest import Case, Run, texts, write_lines
 from tests.bench.test_timing import World
 from tests.models import tiny
 from tests.models.tagged import sentences
@@ -48,13 +48,11 @@ def made(*, cascade: tuple[float, int], repeats: int = 7, pipeline: float | None
     return measure(tested, DATA, repeats=repeats, clock=world.clock, pause=0)
 
 
-@pytest.mark.parametrize("name", ["classifier", "tagger"])
-def test_systems_are_what_they_are_called(request: pytest.FixtureRequest, name: str) -> None:
-    model: Model = request.getfixturevalue(name)
-    items: list[Any] = texts() if name == "classifier" else sentences(40)
-    tested = systems(model)
+def test_systems_are_what_they_are_called(case: Case) -> None:
+    model, tested = case.model, systems(case.model)
+    items: list[Any] = sentences(40) if case.tagging else texts()
     assert [one.key for one in tested] == ["full", "cut-2", "cut-1", "tier1", "exits", "cascade"]
-    assert tested[-1].name == ("cascade with exits" if name == "classifier" else "cascade with windows and exits")
+    assert tested[-1].name == f"cascade with {'windows and ' * case.tagging}exits"
     found = {one.key: one.run(items) for one in tested}
     assert [found[key].mean_layer for key in ("full", "cut-2", "cut-1", "tier1")] == [3, 2, 1, None]
     assert (found["tier1"].deferred, found["exits"].deferred) == (0, 1)
@@ -132,13 +130,9 @@ def test_slow_systems_are_named_below_and_json_keeps_the_raw_samples() -> None:
     assert read["conclusion"] == conclusion(table)
 
 
-@pytest.mark.parametrize("tagging", [False, True])
-def test_the_command(run: Run, request: pytest.FixtureRequest, tmp_path: Path, tagging: bool) -> None:
-    model, data = (
-        request.getfixturevalue(name) for name in (("tags_bundle", "tags_data") if tagging else ("bundle", "data"))
-    )
+def test_the_command(run: Run, case: Case, tmp_path: Path) -> None:
     file = tmp_path / "table.json"
-    done = run("table", model, "--data", data, "--repeats", 2, "--threads", 1, "--json", file)
+    done = run("table", case.bundle, "--data", case.data, "--repeats", 2, "--threads", 1, "--json", file)
     assert done.status == 0, done.err
     lines = done.out.splitlines()
     assert [line.split("  ")[0] for line in lines[:6]] == [
@@ -149,16 +143,16 @@ def test_the_command(run: Run, request: pytest.FixtureRequest, tmp_path: Path, t
         "tier 1 alone",
         "tier 2 with exits",
     ]
-    assert ("entity F1" in lines[0]) == tagging
+    assert ("entity F1" in lines[0]) == case.tagging
     assert "The cascade is right on" in done.out
     assert "Settings: router Threshold(" in done.out
-    assert ("windows" in done.out.split("Settings: ")[1]) == tagging
+    assert ("windows" in done.out.split("Settings: ")[1]) == case.tagging
     read = json.loads(file.read_text())
     assert [entry["name"] for entry in read["benchmarks"]] == ["full", "cut-2", "cut-1", "tier1", "exits", "cascade"]
     assert all(len(entry["stats"]["data"]) == 2 for entry in read["benchmarks"])
     assert read["details"]["router"].startswith("Threshold(")
     assert (read["machine_info"]["threads"], read["details"]["items"]) == (1, 40)
-    markdown = run("table", model, "--data", data, "--repeats", 1, "--threads", 1, "--markdown")
+    markdown = run("table", case.bundle, "--data", case.data, "--repeats", 1, "--threads", 1, "--markdown")
     assert markdown.out.startswith("| system | accuracy | points |")
 
 

@@ -67,7 +67,7 @@ def test_repeats_that_one_of_them_left_out_do_not_count() -> None:
     assert speed_up([None, 1.0], [1.0, None]) is None
 
 
-def test_no_samples() -> None:
+def test_impossible_intervals() -> None:
     with pytest.raises(OptionError, match="a median needs at least one sample, got none; run more repeats"):
         median_interval([])
 
