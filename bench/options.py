@@ -75,11 +75,11 @@ def labelled_file_options(command: Command) -> Command:
     def collected(
         *, model: str, file: str, repeats: int, threads: int | None, json_file: Path | None, **others: Any
     ) -> None:
-        columns = Columns(*(others.pop(f"{name}_column") for name in COLUMNS))
+        columns = Columns(**{name: others.pop(f"{name}_column") for name in COLUMNS})
         command(Asked(model, file, columns, repeats, threads, json_file), **others)
 
     names = Columns()
-    options = [
+    options: list[Callable[[Command], Command]] = [
         model_argument,
         click.option(
             "--data", "file", required=True, metavar="FILE", help="Texts, labelled or not: jsonl, csv, parquet."
@@ -92,6 +92,7 @@ def labelled_file_options(command: Command) -> Command:
         threads_option,
         json_option,
     ]
+    made: Command = collected
     for option in reversed(options):
-        collected = option(collected)
-    return collected
+        made = option(made)
+    return made

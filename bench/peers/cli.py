@@ -12,7 +12,6 @@ import click
 
 from cascade.core.statistics import shown
 from cascade.exceptions import OptionError
-from cascade.pipelines.tagger import Tagger
 from cascade_bench.options import Asked, count_option, labelled_file_options, markdown_option
 from cascade_bench.peers.running import ORDERS
 from cascade_bench.peers.table import PeerRow, PeerTable, compare
@@ -62,7 +61,7 @@ def peers(
             folder=str(folder.absolute()),
             threads=count,
             max_length=pipeline.bundle.manifest.tier2.max_length,
-            multi_label=not isinstance(pipeline, Tagger) and pipeline.multi_label,
+            multi_label=pipeline.multi_label,
             tagging=data.words,
         )
         del pipeline  # its threads and its memory are not part of this

@@ -45,7 +45,7 @@ def table(asked: Asked, *, checkpoint: str | None, markdown: bool) -> None:
                 checkpoint,
                 threads=count,
                 max_length=pipeline.bundle.manifest.tier2.max_length,
-                multi_label=not isinstance(pipeline, Tagger) and pipeline.multi_label,
+                multi_label=pipeline.multi_label,
                 tagging=data.words,
             )
             size, rates = best_batch_size(peer, data.items[:SUBSET], progress=step)

@@ -19,7 +19,8 @@ from typing import Any
 from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.viterbi import Scheme
-from cascade.text.reading import Example, read_examples
+from cascade.text.reading import Columns as TextColumns
+from cascade.text.reading import Example, TagColumns, read_examples
 from cascade_bench.systems.local import Model, answered, whole
 
 FEWEST = 30  # rows below which no interval of an accuracy is of use
@@ -27,14 +28,8 @@ SHOWN = 3  # unknown labels that a note names
 
 
 @dataclass(frozen=True)
-class Columns:
-    """What the columns of a file are called; the last two are those of a tagger's file."""
-
-    text: str = "text"
-    pair: str = "text_pair"
-    label: str = "label"
-    tokens: str = "tokens"
-    tags: str = "tags"
+class Columns(TextColumns, TagColumns):
+    """What the columns of a file of either task are called."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +96,6 @@ def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Dat
         DataError: no file, an empty one, or a line without a text (or words).
     """
     columns, words, before = columns or Columns(), isinstance(model, Tagger), _digest(file)
-    several = not isinstance(model, Tagger) and model.multi_label
     read = list(
         read_examples(
             file,
@@ -115,7 +109,7 @@ def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Dat
     examples = [example for example in read if example.tokens != []]
     if not examples:
         raise DataError(f"{file} must hold at least one word, but it holds none; check the file")
-    used = [example for example in examples if _usable(example, model.labels, several=several)]
+    used = [example for example in examples if _usable(example, model.labels, several=model.multi_label)]
     notes += _notes(examples, used, model.labels)
     labelled, used = bool(used), used or examples
     if len(used) < FEWEST:
@@ -126,7 +120,9 @@ def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Dat
         )
     items: list[Any] = [example.tokens if words else example.text for example in used]
     if labelled:
-        right = [_right(_labels(example) or (), model.labels, words=words, several=several) for example in used]
+        right = [
+            _right(_labels(example) or (), model.labels, words=words, several=model.multi_label) for example in used
+        ]
     else:
         right = list(answered(whole(model), items).labels)
     return Data(items, right, words, words and _is_bio(model.labels), labelled, tuple(notes), before)

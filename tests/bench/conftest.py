@@ -18,18 +18,12 @@ from cascade_bench.systems.local import Model, answered, load, whole
 from cascade_bench.systems.process import Job, WorkerProcess
 from cascade_bench.table.data import Data
 from cascade_bench.timing import interleaving
+from tests.models.cli import Done
 from tests.models.tagged import sentences
 from tests.models.toy import SENTENCES, toy_bundle
 from tests.models.toy_tags import tag_bundle
 
 WORDS = " ".join(SENTENCES).split()
-
-
-@dataclass(frozen=True)
-class Done:
-    status: int
-    out: str
-    err: str
 
 
 Run = Callable[..., Done]
@@ -72,7 +66,8 @@ class Case:
 def case(request: pytest.FixtureRequest) -> Case:
     tagging = request.param == "words"
     names = ("tags_bundle", "tags_data", "tagger") if tagging else ("bundle", "data", "classifier")
-    return Case(*map(request.getfixturevalue, names), tagging)
+    bundle, data, model = map(request.getfixturevalue, names)
+    return Case(bundle, data, model, tagging)
 
 
 @pytest.fixture

@@ -77,13 +77,11 @@ def test_names_that_one_file_lacks_are_said(run: Run, tmp_path: Path) -> None:
 
 def test_a_file_of_pytest_benchmark_will_do(run: Run, bundle: Path, tmp_path: Path) -> None:
     """What `pytest bench/harness --benchmark-json` writes, beside a file of this package."""
-    file, quick = (
-        tmp_path / "a.json",
-        ("--benchmark-max-time=0.01", "--benchmark-min-rounds=2", "-k", "pack or tokenise"),
-    )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", ROOT / "bench" / "harness", *quick]
-    options = ["--bundle", bundle, "--threads", "1", "--benchmark-json", file]
-    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    file = tmp_path / "a.json"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "bench" / "harness")]
+    command += ["-k", "pack or tokenise", "--bundle", str(bundle), "--threads", "1", "--benchmark-json", str(file)]
+    command += ["--benchmark-max-time=0.01", "--benchmark-min-rounds=2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (tokenise, pack) = compare_files(file, file).rows
     assert (tokenise.name, pack.name, pack.ratio.median) == ("test_tokenise", "test_pack", 1)
