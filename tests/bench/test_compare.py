@@ -125,11 +125,13 @@ def test_no_repeat_in_common(tmp_path: Path) -> None:
 
 BOUND = "--at-least must be above 0 and finite"
 CLASSIFIER = """
+import os
+PLACE = os.getcwd(), sorted((name, value) for name, value in os.environ.items() if name != "PYTHONPATH")
 class _Model:
     def __init__(self, threads): self.threads, self.depth = threads, "exits"
     def with_router(self, router): self.depth += router; return self
     def with_exit_policy(self, policy): self.depth += policy; return self
-    def predict(self, texts): return _Made([f"{LABEL} {self.depth}" for _ in texts])
+    def predict(self, texts): return _Made([f"{LABEL} {self.depth} {PLACE}" for _ in texts])
 class _Made:
     def __init__(self, labels): self.labels = labels
 class Classifier:
@@ -157,7 +159,7 @@ def job(folder: Path, model: str = "some") -> Job:
 
 
 def test_two_installs_run_with_their_own_code_in_turns(tmp_path: Path) -> None:
-    """Names of policies that moved are found; what answers differently is said."""
+    """Names of policies that moved are found; what answers differently is said; their environment is the same."""
     installs = [Install.of(str(fake(tmp_path / name, name, old=name == "a"))) for name in "ab"]
     seen: list[str] = []
     made, taken = compare_installs(
@@ -175,9 +177,8 @@ def test_two_installs_run_with_their_own_code_in_turns(tmp_path: Path) -> None:
     assert f"B: cascade b in {tmp_path / 'b' / 'cascade'}." in made.notes
     assert "cascade, 1 thread: B answers as A on 0.00%." in made.notes
     assert "full depth, 1 thread: A, all" in seen
-    same, _ = compare_installs(
-        installs[:1] * 2, job(tmp_path / "again"), texts(3), threads=(1,), repeats=1, single=1, pause=0
-    )
+    alike = [Install.of(str(fake(tmp_path / "alike" / name, "same", old=False))) for name in "ab"]
+    same, _ = compare_installs(alike, job(tmp_path / "again"), texts(3), threads=(1,), repeats=1, single=1, pause=0)
     assert not any("answers as" in note for note in same.notes)
 
 
