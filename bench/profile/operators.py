@@ -36,7 +36,7 @@ class Operators:
 def look(backend: OnnxBackend, feeds: Mapping[str, Array], *, runs: int = RUNS) -> Operators:
     """Run a graph under the profiler, after a run that does not count. The backend's own session stays as it is."""
     with tempfile.TemporaryDirectory(prefix="cascade-bench-") as folder:
-        options = session_options(backend.options.threads or 1)
+        options = session_options(backend.threads)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "run")
         session = onnxruntime.InferenceSession(str(backend.path), options, providers=["CPUExecutionProvider"])

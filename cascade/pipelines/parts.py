@@ -145,10 +145,10 @@ def _try(tier: MultiExit, name: str) -> None:
     Raises:
         BundleError: they have other heads, positions or labels, or inputs of another type, than `name` says.
     """
-    first = {"stages": tier.stages[:1], "layers": tier.layers[:1], "temperatures": ()}
     one = np.zeros(1, dtype=np.int64)
     try:
-        short = replace(tier, **first, position_offset=tier.position_offset + tier.max_length - 1)
+        last = tier.position_offset + tier.max_length - 1
+        short = replace(tier, stages=tier.stages[:1], layers=tier.layers[:1], temperatures=(), position_offset=last)
         short.score(Units.whole(Rows(ids=one, types=one, offsets=np.array([0, 1]))))
     except BundleError:
         raise

@@ -234,8 +234,9 @@ class _Timer:
             found = {one.max_tokens[tier]: timings[name].speed_up.median for name, one in exact.items()} | {now: 1.0}
             best.append(max(found, key=found.__getitem__))
         faster = pipeline.with_max_tokens(*best)
-        if faster.max_tokens == pipeline.max_tokens or not same(faster):
-            self.progress(4 * self.repeats)
+        changed = faster.max_tokens != pipeline.max_tokens
+        if not changed or not same(faster):
+            self.progress(4 * self.repeats + (not changed))
             return pipeline, tuple(timings.values())
         # The best of several owes something to luck: only new turns say whether it is faster, and enough for 95 %.
         again = self.in_turns({own: pipeline, _named(faster): faster}, 2 * self.repeats)(_named(faster), own)

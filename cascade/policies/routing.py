@@ -64,17 +64,18 @@ class _Measured:
     measure: Score
 
     def __post_init__(self) -> None:
-        found = MEASURES.get(self.measure) if isinstance(self.measure, str) else self.measure
+        given: object = self.measure
+        found = MEASURES.get(given) if isinstance(given, str) else given
         if not callable(found):
             raise OptionError(
-                f"measure must be a measure of confidence, got {self.measure!r}; use one of cascade.core.confidence, "
+                f"measure must be a measure of confidence, got {given!r}; use one of cascade.core.confidence, "
                 f"{', '.join(MEASURES)}, or a function of (probabilities, *, multi_label)"
             )
         object.__setattr__(self, "measure", found)
 
     def score(self, state: RoutingState) -> FloatArray:
         """The measure, in [0, 1]. Shape `(units,)`."""
-        if self.measure == max_probability:
+        if self.measure is max_probability:
             return state.confidence
         return self.measure(state.probabilities, multi_label=state.multi_label)
 

@@ -203,7 +203,7 @@ def test_a_bar_when_asked(run: Command) -> None:
         (("m", "--exit-threshold", "7"), r"threshold must be in \[0, 1\]"),
         (("m", "--top-k", "0"), "--top-k.*see cascade predict --help"),
         (("m", "--on-error", "explode"), "--on-error"),
-        (("m", "--output", "."), "an output must be a file, was a folder: .;"),
+        (("m", "--output", "."), "an output must be a file, got a folder: .;"),
         (("m", "--output", "missing/folder/x"), "missing/folder.*No such file or directory"),
         ((), "Missing argument 'MODEL'.*see cascade predict --help"),
         (("m", "--bogus"), "No such option.*--bogus"),

@@ -79,9 +79,9 @@ class FakePipeline:
         self.tried.append(self.max_tokens)
         self.clock.runs += 1
         (router,) = self.policies.routers
-        way = {defer_all: 4.0 if self.policies.exits[-1] == never else 2.0, defer_none: 0.25}.get(router, 1.0)
+        ways: dict[Any, float] = {defer_all: 4.0 if self.policies.exits[-1] == never else 2.0, defer_none: 0.25}
         size = 1 if self.fixed else len(texts) / 2
-        self.clock.now += self.seconds(self.max_tokens) * way * self.noise(self.clock.runs) * size
+        self.clock.now += self.seconds(self.max_tokens) * ways.get(router, 1.0) * self.noise(self.clock.runs) * size
         chance = np.float32(0.5)
         if set(self.other) & set(self.max_tokens):
             chance = np.nextafter(chance, np.float32(1))
