@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, offsets_of, ranges
-from cascade.engine.packing import FEEDS, Packing, neighbours
+from cascade.engine.packing import ACTIVE_FEEDS, FEEDS, POOLING, Actives, Packing, neighbours
 from cascade.runtime.backend import Array
 
 HALTED = 0.25
@@ -22,7 +22,7 @@ HALTED = 0.25
 WHOLE_ROWS = frozenset({"hidden", *FEEDS})
 """Inputs that a stage can ask for if its logits are one vector per row."""
 
-PER_UNIT = frozenset({"hidden", "head_gather", "bias", "active", "query_head_gather", "head_scatter", "words"})
+PER_UNIT = frozenset({"hidden", "words", *FEEDS, *ACTIVE_FEEDS} - POOLING)
 """Inputs that a stage can ask for if its logits are one vector per unit."""
 
 
@@ -43,7 +43,7 @@ class Halting:
     n_tokens: IntArray
     places: IntArray
     is_active: BoolArray
-    _made: dict[str, Array] = field(default_factory=dict, repr=False)
+    _made: list[tuple[Actives, IntArray]] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, units: Units) -> Halting:
@@ -55,16 +55,16 @@ class Halting:
         """The arrays of these names, as `Live.feeds` gives them."""
         if not self._made:
             first = self.first_token[self.places]
-            if self.is_active.all():
-                own, active = grid, np.arange(len(self.is_active), dtype=np.int64)
-            else:
+            own, active = grid, np.arange(len(self.is_active), dtype=np.int64)
+            if not self.is_active.all():
                 active = np.flatnonzero(self.is_active)
                 lengths = np.add.reduceat(self.is_active, grid.firsts, dtype=np.int64)
                 own, first = Packing.of(lengths, heads=grid.heads), np.searchsorted(active, first)
-            self._made.update(active=active, words=first)
-            self._made["query_head_gather"] = own.array("head_gather")
-            self._made["head_scatter"] = own.array("head_scatter")
-        return {**grid.feeds(name for name in names if name not in self._made), **self._made}
+            self._made.append((Actives(grid, own, active), first))
+        ((actives, first),) = self._made
+        known = (name for name in names if name in ACTIVE_FEEDS or name in FEEDS)
+        found = {name: (actives if name in ACTIVE_FEEDS else grid).array(name) for name in known}
+        return {**found, "words": first}
 
     def leave(self, gone: BoolArray) -> Halting:
         """The same without some units. `gone`: shape `(units inside,)`."""
@@ -132,9 +132,9 @@ class Live:
     def feeds(self, names: Iterable[str]) -> dict[str, Array]:
         """What a stage with inputs of these names reads.
 
-        `hidden`, those of `packing.FEEDS`, and of all active tokens: `active`, their numbers, shape `(actives,)`;
-        `query_head_gather`, as `head_gather`, and `head_scatter` in a grid of their own; `words`, number among them of
-        the first token of each unit inside, shape `(units inside,)`.
+        `hidden`, those of `packing.FEEDS`, and of all active tokens those of `packing.ACTIVE_FEEDS`: `active`, their
+        numbers, shape `(actives,)`; `query_head_gather`, as `head_gather`, and `head_scatter` in a grid of their own;
+        `words`, number among them of the first token of each unit inside, shape `(units inside,)`.
         """
         found = self.grid.feeds(names) if self.halting is None else self.halting.feeds(self.grid, names)
         found["hidden"] = self.hidden

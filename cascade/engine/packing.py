@@ -145,6 +145,40 @@ FEEDS: Mapping[str, Callable[[Packing], Array]] = {
 }
 """What a stage can read beside hidden states, by name: for attention, and for either way of pooling."""
 
+POOLING = frozenset({"firsts", "gather", "weights", "counts"})
+"""Those of `FEEDS` that pool rows, so that a tagger's stages have no use for them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Actives:
+    """The tokens that go on, among all tokens of the live rows. Arrays are made by name, once, as a packing's are.
+
+    Attributes:
+        all: the packing of all tokens.
+        own: of the active ones among themselves; `all` itself where every token is active.
+        numbers: of the active ones among all; rising. Shape `(actives,)`.
+    """
+
+    all: Packing
+    own: Packing
+    numbers: IntArray
+    _made: dict[str, Array] = field(default_factory=dict, repr=False)
+
+    def array(self, name: str) -> Array:
+        """The array of this name, one of `ACTIVE_FEEDS`."""
+        found = self._made.get(name)
+        if found is None:
+            found = self._made[name] = ACTIVE_FEEDS[name](self)
+        return found
+
+
+ACTIVE_FEEDS: Mapping[str, Callable[[Actives], Array]] = {
+    "active": lambda actives: actives.numbers,
+    "query_head_gather": lambda actives: actives.own.array("head_gather"),
+    "head_scatter": lambda actives: actives.own.array("head_scatter"),
+}
+"""What a tagger's stage reads of the active tokens, by name; what is not here is in `FEEDS`, of all tokens."""
+
 
 def neighbours(sizes: Sequence[tuple[int, ...]], most: tuple[int, ...]) -> list[slice]:
     """Which neighbouring batches go on as one, so that none becomes larger than allowed.

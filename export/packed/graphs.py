@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from cascade.engine.packing import FEEDS, Packing
+from cascade.engine.packing import ACTIVE_FEEDS, Actives, Packing
 from cascade_export.packed.stages import PackedModel, PackedStage
 from cascade_export.tracing import Axes, trace
 
@@ -34,7 +34,7 @@ class TierTwoGraphs:
     """The graphs of a second tier.
 
     Attributes:
-        embed: `input_ids`, `token_type_ids` (where the family has them), `position_ids` -> `hidden`.
+        embed: `input_ids`, `position_ids` and `token_type_ids` (where the family has them) -> `hidden`.
         stages: `hidden` and indices (see ARCHITECTURE.md) -> `hidden_out`, `logits`; in the order in which they run.
         position_offset: position id of a row's first token.
     """
@@ -61,8 +61,7 @@ def _second_axis(values: Iterable[onnx.ValueInfoProto], name: str) -> int:
 def export_tier2(packed: PackedModel) -> TierTwoGraphs:
     """Write a packed model as ONNX graphs with free sizes for tokens, rows, the longest row, words."""
     ids = torch.zeros(3, dtype=torch.int64)
-    example = {"input_ids": ids, "position_ids": ids}
-    example |= {} if packed.embed.types is None else {"token_type_ids": ids}
+    example = dict.fromkeys(packed.embed.inputs, ids)
     embed = trace(packed.embed, example, inputs=dict.fromkeys(example, ("tokens",)), outputs={"hidden": ("tokens",)})
     return TierTwoGraphs(embed, tuple(_stage(stage, packed) for stage in packed.stages), packed.position_offset)
 
@@ -71,12 +70,12 @@ def _stage(stage: PackedStage, packed: PackedModel) -> onnx.ModelProto:
     # Nothing reads a size while the graph is traced, so any example does: two rows of two and one tokens. Of a tagger
     # the first token of each row is active, and a word begins with the second of them.
     rows = Packing.of(np.array([2, 1]), heads=packed.heads)
-    feeds: dict[str, npt.NDArray[Any]] = {"hidden": np.zeros((3, packed.width), np.float32), **rows.feeds(FEEDS)}
+    feeds: dict[str, npt.NDArray[Any]] = {"hidden": np.zeros((3, packed.width), np.float32), **rows.feeds(stage.inputs)}
     new, answered = "tokens", "rows"
     if stage.pooling == "words":
-        actives = Packing.of(np.array([1, 1]), heads=packed.heads)
-        feeds |= {"active": np.array([0, 2]), "words": np.array([1])}
-        feeds |= {"query_head_gather": actives.array("head_gather"), "head_scatter": actives.array("head_scatter")}
+        actives = Actives(rows, Packing.of(np.array([1, 1]), heads=packed.heads), np.array([0, 2]))
+        feeds |= {name: actives.array(name) for name in stage.inputs if name in ACTIVE_FEEDS}
+        feeds["words"] = np.array([1])
         new, answered = "actives", "words"
     return trace(
         stage,

@@ -1,4 +1,4 @@
-"""The embeddings and one layer of a post-norm encoder on packed tokens.
+"""The embeddings, and one layer of a post-norm encoder, on packed tokens.
 
 Hidden states are one matrix of the tokens of all rows, without padding (ARCHITECTURE.md, contracts). Linear layers,
 LayerNorm and the feed-forward part run on it as it is; only attention gathers the heads of tokens into a padded grid
@@ -8,7 +8,7 @@ and scatters them back. All indices come from outside: a layer makes none.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -21,27 +21,30 @@ from cascade.training.models.families import Family, LayerParts
 
 
 class PackedEmbed(nn.Module):
-    """Word, position and type embeddings, LayerNorm and, where there is one, a projection to the layers' width."""
+    """Word embeddings, those of positions and types where there are some, LayerNorm, perhaps a projection.
 
-    def __init__(self, backbone: Any, family: Family) -> None:
+    Attributes:
+        inputs: names of the inputs of `forward`, in order.
+    """
+
+    def __init__(self, backbone: nn.Module, family: Family) -> None:
         super().__init__()
-        table = backbone.embeddings
-        self.words, self.positions, self.norm = table.word_embeddings, table.position_embeddings, table.LayerNorm
-        self.types: nn.Embedding | None = getattr(table, "token_type_embeddings", None)
-        self.projection: nn.Module | None = None
-        if family.projection is not None and hasattr(backbone, family.projection.split(".")[0]):
-            self.projection = backbone.get_submodule(family.projection)
-        if self.types is not None and self.types.num_embeddings == 1:
+        modules, parts = dict(backbone.named_modules()), family.embeddings
+        self.norm, self.projection = modules[parts.norm], modules.get(parts.projection or "-")
+        named = {"input_ids": parts.words, "position_ids": parts.positions, "token_type_ids": parts.types}
+        tables: dict[str, Any] = {name: modules[part] for name, part in named.items() if part in modules}
+        types = tables.get("token_type_ids")
+        if types is not None and types.num_embeddings == 1:
             # A single type says nothing (RoBERTa): it is a constant, and the graph needs no input for it.
-            self.positions = nn.Embedding.from_pretrained(self.positions.weight.detach() + self.types.weight.detach())
-            self.types = None
+            del tables["token_type_ids"]
+            last = tables[list(tables)[-1]]
+            tables[list(tables)[-1]] = nn.Embedding.from_pretrained(last.weight.detach() + types.weight.detach())
+        self.inputs, self.tables = tuple(tables), nn.ModuleList(tables.values())
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """Shapes `(tokens,)` three times -> `(tokens, width)`."""
-        hidden: Tensor = self.words(input_ids) + self.positions(position_ids)
-        if self.types is not None and token_type_ids is not None:
-            hidden = hidden + self.types(token_type_ids)
-        hidden = self.norm(hidden)
+    def forward(self, *ids: Tensor) -> Tensor:
+        """Shapes `(tokens,)`, of each input -> `(tokens, width)`."""
+        parts = [table(own) for table, own in zip(self.tables, ids, strict=True)]
+        hidden: Tensor = self.norm(sum(parts[1:], start=parts[0]))
         return hidden if self.projection is None else self.projection(hidden)
 
 
@@ -77,26 +80,27 @@ class PackedLayer(nn.Module):
         asking: Tensor,
         residual: Tensor,
         hidden: Tensor,
-        head_gather: Tensor,
-        bias: Tensor,
-        query_head_gather: Tensor,
-        head_scatter: Tensor,
+        index: Mapping[str, Tensor],
     ) -> Tensor:
         """New states of the active tokens, which attend to all tokens. Shape `(actives, width)`.
 
         Queries are made of `asking`, shape `(actives, width)`, keys and values of `hidden`, shape `(tokens, width)`.
         The layer adds to `residual`: the values of `asking`, which may be another node of the graph, one that shares
-        its int8 form with `hidden`. The indices are those of a tagger's stage (ARCHITECTURE.md).
+        its int8 form with `hidden`. `index` has a tagger's stage's inputs by name (ARCHITECTURE.md).
         """
         # One merged product for all three was 5 % slower per layer: its result has to be split again. Each head of each
         # token is a row of its own, gathered straight to its place: no transposes, 5 % off a stage.
-        queries = self._by_head(self.query(asking), query_head_gather)
-        keys, values = (self._by_head(linear(hidden), head_gather) for linear in (self.key, self.value))
-        weights = torch.softmax(queries @ keys.transpose(-1, -2) + bias, dim=-1)
-        context = self._by_head(weights @ values, head_scatter).reshape(-1, self.width)
+        queries = self._by_head(self.query(asking), index["query_head_gather"])
+        keys, values = (self._by_head(linear(hidden), index["head_gather"]) for linear in (self.key, self.value))
+        weights = torch.softmax(self.scores(queries, keys, index), dim=-1)
+        context = self._by_head(weights @ values, index["head_scatter"]).reshape(-1, self.width)
         new = self.attention_norm(self.output(context) + residual)
         result: Tensor = self.output_norm(self.contract(self.activation(self.expand(new))) + new)
         return result
+
+    def scores(self, queries: Tensor, keys: Tensor, index: Mapping[str, Tensor]) -> Tensor:
+        """What the softmax is of: shapes `(rows, heads, longest, size)` -> `(rows, heads, longest, longest)`."""
+        return queries @ keys.transpose(-1, -2) + index["bias"]
 
     def _by_head(self, states: Tensor, index: Tensor) -> Tensor:
         """The heads in `states`, of any shape, by their numbers: `(...)` -> `(..., size)`."""

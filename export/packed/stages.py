@@ -7,16 +7,17 @@ and values are made of all tokens, queries and everything after attention of the
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cascade.exceptions import OptionError
 from cascade.training.models.families import family_of, max_length, position_offset
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
-from cascade_export.packed.layers import PackedEmbed, PackedLayer, activation
+from cascade_export.packed.forms import FORMS, Index, Shared
+from cascade_export.packed.layers import PackedEmbed
 
 _ATTENTION = ("hidden", "head_gather", "bias", "head_scatter")
 _INPUTS = {
@@ -29,34 +30,52 @@ _INPUTS = {
 class PackedStage(nn.Module):
     """The layers between two exits and the head at their end.
 
-    Attributes:
+    Args:
+        layers: in order, packed.
+        head, norm: of the exit; the norm comes before pooling.
         pooling: what the head reads: the `first` token of a row, the `mean` of its tokens, or of a tagger the first
             pieces of the `words` that are still inside.
+        inputs: names of the family's own inputs.
+        shared: what is made once for all layers.
+
+    Attributes:
         inputs: names of the inputs of `forward`, in order.
     """
 
-    def __init__(self, layers: list[PackedLayer], head: nn.Module, *, pooling: str) -> None:
+    def __init__(
+        self,
+        layers: Sequence[nn.Module],
+        head: nn.Module,
+        norm: nn.Module,
+        *,
+        pooling: str,
+        inputs: Sequence[str] = (),
+        shared: Shared | None = None,
+    ) -> None:
         super().__init__()
-        self.layers, self.head, self.pooling = nn.ModuleList(layers), head, pooling
-        self.inputs = _INPUTS[pooling]
+        self.layers, self.head, self.norm, self.pooling = nn.ModuleList(layers), head, norm, pooling
+        self.inputs = (*_INPUTS[pooling], *inputs)
+        self.shared = shared
 
     def forward(self, hidden: Tensor, *index: Tensor) -> tuple[Tensor, Tensor]:
         """New states and logits; shapes and indices as in ARCHITECTURE.md."""
-        given = dict(zip(self.inputs[1:], index, strict=True))
-        grid, bias, scatter = given["head_gather"], given["bias"], given["head_scatter"]
+        given: Index = dict(zip(self.inputs[1:], index, strict=True))
+        given.setdefault("query_head_gather", given["head_gather"])
+        if self.shared is not None:
+            given |= self.shared(given)
         if self.pooling == "words":
             asking = new = F.embedding(given["active"], hidden)
             for i, layer in enumerate(self.layers):
                 if i:
                     hidden = hidden.index_put((given["active"],), new)
                     asking = F.embedding(given["active"], hidden)
-                new = layer(asking, new, hidden, grid, bias, given["query_head_gather"], scatter)
-            return new, self.head(F.embedding(given["words"], new))
+                new = layer(asking, new, hidden, given)
+            return new, self.head(self.norm(F.embedding(given["words"], new)))
         for layer in self.layers:
-            hidden = layer(hidden, hidden, hidden, grid, bias, grid, scatter)
+            hidden = layer(hidden, hidden, hidden, given)
         if self.pooling == "first":
-            return hidden, self.head(F.embedding(given["firsts"], hidden))
-        summed = (given["weights"] @ F.embedding(given["gather"], hidden)).squeeze(1)
+            return hidden, self.head(self.norm(F.embedding(given["firsts"], hidden)))
+        summed = (given["weights"] @ F.embedding(given["gather"], self.norm(hidden))).squeeze(1)
         return hidden, self.head(summed / given["counts"])
 
 
@@ -88,27 +107,25 @@ def pack(model: MultiExitModel | MultiExitTagger) -> PackedModel:
         model: a classifier or a tagger of one of `FAMILIES`; left as it is.
 
     Raises:
-        OptionError: the backbone's family is unknown, or it does something that packed layers do not.
+        OptionError: the backbone's family is unknown, or it does something that packed layers do not (`family_of`).
     """
     model = copy.deepcopy(model).eval().float()
     config, backbone = model.config, model.backbone
     family = family_of(config)
-    positions = getattr(config, "position_embedding_type", "absolute")
-    if positions != "absolute":
-        raise OptionError(f"tier 2's position_embedding_type must be absolute, got {positions}")
-    heads, act = config.num_attention_heads, activation(getattr(config, family.activation))
-    layers = [PackedLayer(one, family.parts, heads=heads, activation=act) for one in family.layers(backbone)]
+    form = FORMS[family.layer]
+    layers, shared = form.layers(backbone, family), form.shared(backbone)
     pooling = "words" if isinstance(model, MultiExitTagger) else model.pooling
+    places = zip((0, *model.layers[:-1]), model.layers, model.heads, model.norms, strict=True)
     stages = [
-        PackedStage(layers[start:stop], head, pooling=pooling)
-        for start, stop, head in zip((0, *model.layers[:-1]), model.layers, model.heads, strict=True)
+        PackedStage(layers[start:stop], head, norm, pooling=pooling, inputs=family.inputs, shared=shared)
+        for start, stop, head, norm in places
     ]
     return PackedModel(
         embed=PackedEmbed(backbone, family).eval(),
         stages=tuple(stage.eval() for stage in stages),
         layers=tuple(model.layers),
         width=config.hidden_size,
-        heads=heads,
+        heads=config.num_attention_heads,
         position_offset=position_offset(config),
         max_length=max_length(config),
     )

@@ -96,7 +96,7 @@ def test_packed_chain_equals_torch_at_every_exit(tmp_path: Path, family: str, po
     assert packed.max_length == 64
     assert graphs.heads == packed.heads == model.config.num_attention_heads == 2
     assert (packed.position_offset == 2) == (family == "roberta")
-    assert (packed.embed.types is not None) == (family in ("bert", "electra", "albert"))
+    assert ("token_type_ids" in packed.embed.inputs) == (family in ("bert", "electra", "albert"))
 
 
 def test_stage_boundaries_are_the_exits_layers(tmp_path: Path) -> None:
@@ -200,8 +200,9 @@ def test_packing_leaves_the_model_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "name", "value", "match"),
     [
-        ("bert", "model_type", "deberta", "must be one of bert, roberta, electra, distilbert, albert, got deberta"),
-        ("bert", "position_embedding_type", "relative_key", "_embedding_type must be absolute, got relative_key"),
+        ("bert", "model_type", "gpt2", "must be one of bert, roberta, .*, got gpt2; any other encoder gets in as a single"),
+        ("bert", "position_embedding_type", "relative_key", "bert's position_embedding_type must be absolute, got rela"),
+        ("roberta", "is_decoder", True, "is_decoder must be False, got True; any other encoder gets in as a single"),
         ("albert", "inner_group_num", 2, "inner_group_num must be 1, got 2"),
     ],
 )

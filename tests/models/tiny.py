@@ -20,7 +20,8 @@ from transformers import (
     RobertaConfig,
 )
 
-from cascade.training.models.config import name_labels, without_pooler
+from cascade.training.models.config import name_labels
+from cascade.training.models.families import family_of
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.static import StaticConfig, StaticForSequenceClassification
 from cascade.training.models.tagging import MultiExitTagger
@@ -165,7 +166,7 @@ def named(made: Config, labels: Sequence[str], problem_type: str | None) -> Conf
 
 
 def encoder(made: PretrainedConfig) -> Any:
-    return AutoModel.from_config(made, **without_pooler(made))
+    return AutoModel.from_config(made, **family_of(made).options)
 
 
 def kept(model: Model, folder: Path) -> Model:

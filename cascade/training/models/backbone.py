@@ -6,6 +6,7 @@ A checkpoint is a plain folder: `config.json` (the encoder's, with a `cascade_ex
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -29,9 +30,8 @@ from cascade.training.models.config import (
     name_labels,
     named_labels,
     read_exits,
-    without_pooler,
 )
-from cascade.training.models.families import family_of, max_length
+from cascade.training.models.families import Family, HeadParts, family_of, max_length
 
 Model = TypeVar("Model", bound="ExitBackbone")
 
@@ -44,6 +44,7 @@ class ExitBackbone(nn.Module, ABC):
         whole: the class of transformers that reads a fine-tuned checkpoint.
         backbone: a transformers encoder without its pooler.
         heads: one per exit, made by the subclass.
+        norms: one per exit, before its head: LayerNorms in families with one behind the last layer, else nothing.
         layers: the layer after which each exit lies, counted from 1; the last is the number of layers.
         detach: whether gradients stop between exits (SWEET, section 4 of the paper).
     """
@@ -63,7 +64,10 @@ class ExitBackbone(nn.Module, ABC):
         self.backbone = backbone
         self.layers = chosen
         self.detach = False
-        self._seen = 0
+        name = self.family.final_norm
+        norm = nn.Identity() if name is None else backbone.get_submodule(name)
+        self.norms = nn.ModuleList(copy.deepcopy(norm) for _ in chosen)
+        self._states: list[Tensor] | None = None
         self._exit_layers: Tensor | None = None
         self._hook_layers()
 
@@ -114,8 +118,9 @@ class ExitBackbone(nn.Module, ABC):
         """
         self.detach = detach
         self.backbone.requires_grad_(not frozen)
-        self.heads.requires_grad_(True)
-        self.heads[-1].requires_grad_(not frozen)
+        for parts in (self.heads, self.norms):
+            parts.requires_grad_(True)
+            parts[-1].requires_grad_(not frozen)
 
     @classmethod
     def from_checkpoint(
@@ -146,9 +151,10 @@ class ExitBackbone(nn.Module, ABC):
         Raises:
             DataError: a label that the fine-tuned checkpoint does not have; no label set at all.
             OptionError: a checkpoint for another task or problem: regression, or a single label where several are
-                asked for.
+                asked for; one of another family (`family_of`).
         """
         config = load_config(checkpoint, dropout=dropout)
+        family = family_of(config)
         going_on = bool(getattr(config, "cascade_exits", None))
         if going_on:
             read_exits(config, source=checkpoint, task=cls.task)
@@ -163,7 +169,7 @@ class ExitBackbone(nn.Module, ABC):
             )
         if going_on:
             return cls.from_pretrained(checkpoint, config=config)
-        backbone = AutoModel.from_pretrained(checkpoint, config=config, **without_pooler(config))
+        backbone = AutoModel.from_pretrained(checkpoint, config=config, **family.options)
         config = backbone.config
         name_labels(config, labels)
         config.problem_type = problem
@@ -172,7 +178,7 @@ class ExitBackbone(nn.Module, ABC):
         model = cls(backbone, layers=layers, **options)
         if fine_tuned:
             weights = cls.whole.from_pretrained(checkpoint).state_dict()
-            model.heads[-1].load_state_dict(cls._head_weights(config, weights))
+            model.heads[-1].load_state_dict(_head_weights(cls._head_parts(family), weights))
         return model
 
     @classmethod
@@ -181,7 +187,7 @@ class ExitBackbone(nn.Module, ABC):
         config = config or load_config(folder)
         exits = read_exits(config, source=folder, task=cls.task)
         options = {name: value for name, value in exits.items() if name != "task"}
-        model = cls(AutoModel.from_config(config, **without_pooler(config)), **options)
+        model = cls(AutoModel.from_config(config, **family_of(config).options), **options)
         model.load_state_dict(load_file(str(cached_file(folder, "model.safetensors"))))
         return model.eval()
 
@@ -217,8 +223,8 @@ class ExitBackbone(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def _head_weights(cls, config: PretrainedConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of an exit's head among those of a fine-tuned checkpoint."""
+    def _head_parts(cls, family: Family) -> HeadParts:
+        """Where a fine-tuned checkpoint has the parts of its head."""
 
     def forward(
         self,
@@ -233,8 +239,8 @@ class ExitBackbone(nn.Module, ABC):
         of an old state.
         """
         states = self.states(input_ids, attention_mask, token_type_ids, exit_layers)
-        places = zip(self.heads, self.layers, strict=True)
-        logits = [head(self.read(states[layer], attention_mask)) for head, layer in places]
+        places = zip(self.heads, self.norms, self.layers, strict=True)
+        logits = [head(self.read(norm(states[layer]), attention_mask)) for head, norm, layer in places]
         return {"logits": torch.stack(logits, dim=1)}
 
     def states(
@@ -256,22 +262,25 @@ class ExitBackbone(nn.Module, ABC):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None and getattr(self.config, "type_vocab_size", 0) > 1:  # a single type says nothing
             inputs["token_type_ids"] = token_type_ids
-        self._seen, self._exit_layers = 0, exit_layers
+        # What the layers give is kept here: what transformers calls hidden states differs by version and family.
+        found: list[Tensor] = []
+        self._states, self._exit_layers = found, exit_layers
         try:
-            found: tuple[Tensor, ...] = self.backbone(
-                **inputs, output_hidden_states=True, return_dict=True
-            ).hidden_states
+            self.backbone(**inputs, return_dict=True)
         finally:
-            self._exit_layers = None
-        return found
+            self._states = self._exit_layers = None
+        return tuple(found)
 
     def _hook_layers(self) -> None:
         """Watch the layers: what goes in is detached after an exit, what comes out is kept where tokens have halted."""
 
         def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if self._states is None:
+                return None
+            if not self._states:
+                self._states.append(args[0] if args else kwargs[_first_name(kwargs)])
             # ALBERT calls the same layer again and again, so layers are counted rather than named.
-            position, self._seen = self._seen, self._seen + 1
-            if not self.detach or position not in self.layers:
+            if not self.detach or len(self._states) - 1 not in self.layers:
                 return None
             if args:
                 return (args[0].detach(), *args[1:]), kwargs
@@ -279,13 +288,14 @@ class ExitBackbone(nn.Module, ABC):
             return args, {**kwargs, name: kwargs[name].detach()}
 
         def after(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            if self._exit_layers is None:
+            if self._states is None:
                 return None
-            old = args[0] if args else kwargs[_first_name(kwargs)]
-            active = (self._exit_layers >= self._seen).unsqueeze(-1)
-            if isinstance(output, tuple):  # the state is the only tensor: nobody asks for attention
-                return (torch.where(active, output[0], old), *output[1:])
-            return torch.where(active, output, old)
+            new = output[0] if isinstance(output, tuple) else output  # a tuple's only tensor: nobody asks for attention
+            if self._exit_layers is not None:
+                old = args[0] if args else kwargs[_first_name(kwargs)]
+                new = torch.where((self._exit_layers >= len(self._states)).unsqueeze(-1), new, old)
+            self._states.append(new)
+            return (new, *output[1:]) if isinstance(output, tuple) else new
 
         for module in dict.fromkeys(self.family.layers(self.backbone)):
             module.register_forward_pre_hook(before, with_kwargs=True)
@@ -294,3 +304,14 @@ class ExitBackbone(nn.Module, ABC):
 
 def _first_name(kwargs: Mapping[str, Any]) -> str:
     return "x" if "x" in kwargs else "hidden_states"
+
+
+def _head_weights(parts: HeadParts, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of an exit's head among those of a fine-tuned checkpoint; a bias that is not there is 0."""
+    names = {"": parts.out} if parts.dense is None else {"dense.": parts.dense, "norm.": parts.norm, "out.": parts.out}
+    found: dict[str, Tensor] = {}
+    for own, name in names.items():
+        if name is not None:
+            weight = found[f"{own}weight"] = weights[f"{name}.weight"]
+            found[f"{own}bias"] = weights.get(f"{name}.bias", weight.new_zeros(len(weight)))
+    return found

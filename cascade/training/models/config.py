@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig
 
 from cascade.bundle.hub import can_be_id
 from cascade.exceptions import DataError, OptionError
-from cascade.training.models.families import FAMILIES
 
 CLASSIFICATION, TAGGING = "text-classification", "token-classification"
 SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
@@ -108,9 +107,3 @@ def name_labels(config: Any, labels: Sequence[str]) -> None:
     """Give a configuration these labels."""
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
-
-
-def without_pooler(config: PretrainedConfig) -> dict[str, bool]:
-    """Only these families' constructors know the option; the others have no pooler."""
-    family = FAMILIES.get(config.model_type)
-    return {"add_pooling_layer": False} if family is not None and family.pooler else {}

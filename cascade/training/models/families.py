@@ -1,17 +1,36 @@
-"""Where each family of encoders keeps its parts: the one list that training and the exporter read.
+"""What each family of encoders is: the one list that training and the exporter read.
 
-All five families are post-norm encoders of the same shape, so a family is a set of names. A new one is one entry here.
+A family is one `Family` value: names of parts, what its configuration must say, and the key of the packed form of its
+layers, which the exporter makes (`cascade_export.packed.forms`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from cascade.exceptions import OptionError
+
+ABSOLUTE: Mapping[str, tuple[Any, ...]] = {"position_embedding_type": ("absolute",), "is_decoder": (False,)}
+"""What most families ask of a configuration: no relative positions, and tokens that see each other both ways."""
+
+
+@dataclass(frozen=True)
+class EmbeddingParts:
+    """Dotted names of the parts of a backbone's embeddings, by default BERT's.
+
+    `positions`, `types` and `projection` (a linear layer from the embeddings' width to the layers') may be missing in a
+    backbone; None: the family has none.
+    """
+
+    words: str = "embeddings.word_embeddings"
+    norm: str = "embeddings.LayerNorm"
+    positions: str | None = "embeddings.position_embeddings"
+    types: str | None = "embeddings.token_type_embeddings"
+    projection: str | None = None
 
 
 @dataclass(frozen=True)
@@ -29,44 +48,89 @@ class LayerParts:
 
 
 @dataclass(frozen=True)
+class HeadParts:
+    """Dotted names of the parts of a fine-tuned head, in the order in which they run.
+
+    Attributes:
+        dense: first linear layer; None: the head is one linear layer.
+        activation: its name, or the field of the configuration that names it.
+        norm: LayerNorm after the activation, if there is one; its epsilon is the configuration's `norm_eps`.
+        out: linear layer to the labels.
+    """
+
+    dense: str | None = None
+    activation: str = "tanh"
+    norm: str | None = None
+    out: str = "classifier"
+
+
+@dataclass(frozen=True, eq=False)
 class Family:
     """One `model_type` of transformers.
 
     Attributes:
-        head: of its `...ForSequenceClassification`: first linear, activation, second linear.
+        head: of its `...ForSequenceClassification`.
+        tag_head: of its `...ForTokenClassification`.
+        pooling: what a fine-tuned classifier of this configuration reads: the `first` token or the `mean`.
         layers: a backbone's layers in the order in which they run; one that runs several times (ALBERT) is there
             several times. By default where BERT has them.
         parts: of a layer.
-        projection: dotted name of the linear layer from the embeddings' width to the layers', if there may be one.
+        embeddings: their parts.
+        final_norm: dotted name of a LayerNorm behind the last layer; every exit has a copy of its own.
+        layer: key of the packed form of its layers, in the exporter's table of forms.
+        inputs: names of what its stages read beside what those of BERT do (`cascade.engine.packing`).
         pooler: whether its constructor knows `add_pooling_layer`.
         activation: field of the configuration with the name of the feed-forward part's activation.
+        first_position: position id of a row's first token.
+        required: values that a field of the configuration may have, where it is there.
     """
 
-    head: tuple[str, str, str]
+    head: HeadParts
+    tag_head: HeadParts = HeadParts()
+    pooling: Callable[[Any], str] = lambda config: "first"
     layers: Callable[[Any], list[nn.Module]] = lambda backbone: list(backbone.encoder.layer)
     parts: LayerParts = LayerParts()
-    projection: str | None = None
+    embeddings: EmbeddingParts = EmbeddingParts()
+    final_norm: str | None = None
+    layer: str = "post_norm"
+    inputs: tuple[str, ...] = ()
     pooler: bool = False
     activation: str = "hidden_act"
+    first_position: Callable[[Any], int] = lambda config: 0
+    required: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: ABSOLUTE)
+
+    @property
+    def options(self) -> dict[str, bool]:
+        """Options of its constructor by which a backbone has no pooler."""
+        return {"add_pooling_layer": False} if self.pooler else {}
 
 
 def _albert_layers(backbone: Any) -> list[nn.Module]:
     config = backbone.config
-    if config.inner_group_num != 1:
-        raise OptionError(f"an ALBERT's inner_group_num must be 1, got {config.inner_group_num}")
     per_group = config.num_hidden_layers / config.num_hidden_groups
     groups = backbone.encoder.albert_layer_groups
     return [groups[int(layer / per_group)].albert_layers[0] for layer in range(config.num_hidden_layers)]
 
 
+def _after_padding(config: Any) -> int:
+    offset: int = config.pad_token_id + 1
+    return offset
+
+
+_CLASSIFIER = HeadParts("classifier.dense", out="classifier.out_proj")
+_ROBERTA = Family(_CLASSIFIER, pooler=True, first_position=_after_padding)
+
 FAMILIES = {
-    "bert": Family(("bert.pooler.dense", "tanh", "classifier"), pooler=True),
-    "roberta": Family(("classifier.dense", "tanh", "classifier.out_proj"), pooler=True),
-    "electra": Family(("classifier.dense", "gelu", "classifier.out_proj"), projection="embeddings_project"),
+    "bert": Family(HeadParts("bert.pooler.dense"), pooler=True),
+    "roberta": _ROBERTA,
+    "electra": Family(
+        HeadParts("classifier.dense", "gelu", out="classifier.out_proj"),
+        embeddings=EmbeddingParts(projection="embeddings_project"),
+    ),
     "distilbert": Family(
-        ("pre_classifier", "relu", "classifier"),
-        lambda backbone: list(backbone.transformer.layer),
-        LayerParts(
+        HeadParts("pre_classifier", "relu"),
+        layers=lambda backbone: list(backbone.transformer.layer),
+        parts=LayerParts(
             query="attention.q_lin",
             key="attention.k_lin",
             value="attention.v_lin",
@@ -79,9 +143,9 @@ FAMILIES = {
         activation="activation",
     ),
     "albert": Family(
-        ("albert.pooler", "tanh", "classifier"),
-        _albert_layers,
-        LayerParts(
+        HeadParts("albert.pooler"),
+        layers=_albert_layers,
+        parts=LayerParts(
             query="attention.query",
             key="attention.key",
             value="attention.value",
@@ -91,29 +155,42 @@ FAMILIES = {
             contract="ffn_output",
             output_norm="full_layer_layer_norm",
         ),
-        projection="encoder.embedding_hidden_mapping_in",
+        embeddings=EmbeddingParts(projection="encoder.embedding_hidden_mapping_in"),
         pooler=True,
+        required={**ABSOLUTE, "inner_group_num": (1,)},
     ),
 }
 
-# Families of transformers whose position ids begin after that of padding, first tiers included.
-_AFTER_PADDING = {"camembert", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"}
+# Other models of transformers, for first tiers, whose position ids begin after that of padding.
+_AFTER_PADDING = {"camembert", "mpnet", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"}
 
 
 def family_of(config: Any) -> Family:
     """The family of a configuration.
 
     Raises:
-        OptionError: it is not among `FAMILIES`.
+        OptionError: it is not among `FAMILIES`, or the configuration says something that the family's packed form does
+            not do.
     """
+    remedy = "any other encoder gets in as a single tier: cascade build"
     if config.model_type not in FAMILIES:
-        raise OptionError(f"the checkpoint's model_type must be one of {', '.join(FAMILIES)}, got {config.model_type}")
-    return FAMILIES[config.model_type]
+        raise OptionError(
+            f"the checkpoint's model_type must be one of {', '.join(FAMILIES)}, got {config.model_type}; {remedy}"
+        )
+    family = FAMILIES[config.model_type]
+    for name, allowed in family.required.items():
+        if (value := getattr(config, name, allowed[0])) not in allowed:
+            choices = " or ".join(map(str, allowed))
+            raise OptionError(f"{config.model_type}'s {name} must be {choices}, got {value}; {remedy}")
+    return family
 
 
 def position_offset(config: Any) -> int:
     """Position id of a row's first token, for any model of transformers."""
-    return config.pad_token_id + 1 if config.model_type in _AFTER_PADDING else 0
+    family = FAMILIES.get(config.model_type)
+    if family is not None:
+        return family.first_position(config)
+    return _after_padding(config) if config.model_type in _AFTER_PADDING else 0
 
 
 def max_length(config: Any) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 from cascade.exceptions import OptionError
 from cascade.training.models.backbone import ExitBackbone
 from cascade.training.models.config import CLASSIFICATION, MULTI_LABEL, SINGLE_LABEL
-from cascade.training.models.families import FAMILIES
+from cascade.training.models.families import Family, HeadParts, family_of
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
@@ -27,18 +27,36 @@ def pool(hidden: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
 
 
 class ExitHead(nn.Module):
-    """Dropout, linear, activation, dropout, linear, on a pooled vector: the form of BERT's own classifier."""
+    """Dropout, linear, activation, dropout, linear, on a pooled vector: the form of BERT's own classifier.
 
-    def __init__(self, width: int, labels: int, *, dropout: float = 0.1, activation: str = "tanh") -> None:
+    `eps`: of a LayerNorm after the activation (ModernBERT), which is there only with it.
+    """
+
+    def __init__(
+        self, width: int, labels: int, *, dropout: float = 0.1, activation: str = "tanh", eps: float | None = None
+    ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(width, width)
         self.activation = ACT2FN[activation]
+        self.norm = nn.Identity() if eps is None else nn.LayerNorm(width, eps=eps)
         self.out = nn.Linear(width, labels)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """Logits. Shapes `(rows, width)` -> `(rows, labels)`."""
-        return self.out(self.dropout(self.activation(self.dense(self.dropout(pooled)))))  # type: ignore[no-any-return]  # torch's modules are untyped calls
+        """Logits. Shapes `(..., width)` -> `(..., labels)`."""
+        inner = self.norm(self.activation(self.dense(self.dropout(pooled))))
+        return self.out(self.dropout(inner))  # type: ignore[no-any-return]  # torch's modules are untyped calls
+
+
+def activation_of(config: Any, parts: HeadParts) -> str:
+    """Name of the activation of a fine-tuned head."""
+    return str(getattr(config, parts.activation, parts.activation))
+
+
+def new_head(config: Any, parts: HeadParts, *, dropout: float, activation: str) -> ExitHead:
+    """A head of the form of a fine-tuned one with these parts."""
+    eps = None if parts.norm is None else config.norm_eps
+    return ExitHead(config.hidden_size, config.num_labels, dropout=dropout, activation=activation, eps=eps)
 
 
 class MultiExitModel(ExitBackbone):
@@ -66,9 +84,9 @@ class MultiExitModel(ExitBackbone):
             raise OptionError(f"pooling must be mean or first, got {pooling}")
         self.pooling = pooling
         self.activation = activation
-        config = self.config
+        parts = self.family.head
         self.heads = nn.ModuleList(
-            ExitHead(config.hidden_size, config.num_labels, dropout=dropout, activation=activation) for _ in self.layers
+            new_head(self.config, parts, dropout=dropout, activation=activation) for _ in self.layers
         )
 
     def read(self, state: Tensor, attention_mask: Tensor) -> Tensor:
@@ -78,10 +96,6 @@ class MultiExitModel(ExitBackbone):
     @property
     def exits(self) -> dict[str, Any]:
         return {"layers": list(self.layers), "pooling": self.pooling, "activation": self.activation}
-
-    @classmethod
-    def _is_fine_tuned(cls, config: PretrainedConfig) -> bool:
-        return config.model_type in FAMILIES and super()._is_fine_tuned(config)
 
     @classmethod
     def _problem(cls, config: PretrainedConfig, *, multi_label: bool, has_head: bool) -> str:
@@ -102,10 +116,9 @@ class MultiExitModel(ExitBackbone):
     def _head_options(cls, config: PretrainedConfig, *, pooling: str | None, fine_tuned: bool) -> dict[str, Any]:
         if not fine_tuned:
             return {"pooling": pooling or "mean"}
-        return {"pooling": pooling or "first", "activation": FAMILIES[config.model_type].head[1]}
+        family = family_of(config)
+        return {"pooling": pooling or family.pooling(config), "activation": activation_of(config, family.head)}
 
     @classmethod
-    def _head_weights(cls, config: PretrainedConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        dense, _, out = FAMILIES[config.model_type].head
-        parts = [(own, part, name) for own, part in (("dense", dense), ("out", out)) for name in ("weight", "bias")]
-        return {f"{own}.{name}": weights[f"{part}.{name}"] for own, part, name in parts}
+    def _head_parts(cls, family: Family) -> HeadParts:
+        return family.head

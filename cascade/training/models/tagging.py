@@ -6,18 +6,23 @@ halt-and-copy, by which the packed ONNX form is checked and with which self-samp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AutoModelForTokenClassification, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from cascade.training.models.backbone import ExitBackbone
 from cascade.training.models.config import TAGGING
+from cascade.training.models.families import Family, HeadParts
+from cascade.training.models.multi_exit import activation_of, new_head
 
 
 class MultiExitTagger(ExitBackbone):
-    """A backbone whose every exit layer has a linear head on each token's state (SENTEE and TOKEE, ACL 2021)."""
+    """A backbone whose every exit layer has a head on each token's state (SENTEE and TOKEE, ACL 2021).
+
+    It is one linear layer, or what the family's own token classifiers have.
+    """
 
     task = TAGGING
     whole = AutoModelForTokenClassification
@@ -25,7 +30,14 @@ class MultiExitTagger(ExitBackbone):
     def __init__(self, backbone: PreTrainedModel, *, layers: Sequence[int] | None = None, dropout: float = 0.1) -> None:
         super().__init__(backbone, layers)
         self.dropout = nn.Dropout(dropout)
-        self.heads = nn.ModuleList(nn.Linear(self.config.hidden_size, self.config.num_labels) for _ in self.layers)
+        self.heads = nn.ModuleList(self._new_head() for _ in self.layers)
+
+    def _new_head(self) -> nn.Module:
+        config, parts = self.config, self.family.tag_head
+        if parts.dense is None:
+            return nn.Linear(config.hidden_size, config.num_labels)
+        # `read` has dropped some of the state already.
+        return new_head(config, parts, dropout=0.0, activation=activation_of(config, parts))
 
     def read(self, state: Tensor, attention_mask: Tensor) -> Tensor:  # every token is read
         """Every token's state, some of it dropped in training."""
@@ -36,5 +48,5 @@ class MultiExitTagger(ExitBackbone):
         return {"task": TAGGING, "layers": list(self.layers)}
 
     @classmethod
-    def _head_weights(cls, config: PretrainedConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: weights[f"classifier.{name}"] for name in ("weight", "bias")}  # in every family
+    def _head_parts(cls, family: Family) -> HeadParts:
+        return family.tag_head

@@ -1,0 +1,43 @@
+"""The packed forms of layers, by the key that a `Family` names: how the exporter makes them of a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+from cascade.training.models.families import Family
+from cascade_export.packed.layers import PackedLayer, activation
+
+Index: TypeAlias = dict[str, Tensor]
+"""A stage's inputs beside `hidden`, by name. `query_head_gather` is there in a classifier too: it is `head_gather`."""
+
+Shared: TypeAlias = Callable[[Index], Index]
+"""What a stage makes of its inputs once for all of its layers: inputs to add or to replace. A torch module."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the layers of one kind are packed.
+
+    Attributes:
+        layers: from a backbone and its family to its packed layers in the order in which they run. Each is called as
+            `PackedLayer.forward` is.
+        shared: from a backbone to what its stages make once; None: nothing.
+    """
+
+    layers: Callable[[Any, Family], Sequence[nn.Module]]
+    shared: Callable[[Any], Shared | None] = lambda backbone: None
+
+
+def post_norm(backbone: Any, family: Family) -> list[PackedLayer]:
+    """Layers as BERT has them."""
+    config = backbone.config
+    act = activation(getattr(config, family.activation))
+    heads = config.num_attention_heads
+    return [PackedLayer(one, family.parts, heads=heads, activation=act) for one in family.layers(backbone)]
+
+
+FORMS: Mapping[str, Form] = {"post_norm": Form(post_norm)}
