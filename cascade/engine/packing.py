@@ -13,6 +13,7 @@ from itertools import pairwise, starmap
 import numpy as np
 
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Rows
+from cascade.engine.positions import bucket_grid, buckets
 from cascade.exceptions import InputError
 from cascade.runtime.backend import Array
 
@@ -142,8 +143,9 @@ FEEDS: Mapping[str, Callable[[Packing], Array]] = {
     "gather": _gather,
     "weights": _weights,
     "counts": _counts,
+    "buckets": lambda packing: bucket_grid(packing.mask.shape[1]),
 }
-"""What a stage can read beside hidden states, by name: for attention, and for either way of pooling."""
+"""What a stage can read beside hidden states, by name: for attention, for either way of pooling, for some families."""
 
 POOLING = frozenset({"firsts", "gather", "weights", "counts"})
 """Those of `FEEDS` that pool rows, so that a tagger's stages have no use for them."""
@@ -172,10 +174,19 @@ class Actives:
         return found
 
 
+def _active_buckets(actives: Actives) -> IntArray:
+    """As `buckets`, of active tokens to all. Shape `(1 or rows, longest_active, longest)`: 1 where all are active."""
+    if actives.own is actives.all:
+        return actives.all.array("buckets")
+    queries = actives.all.position_ids()[actives.numbers][actives.own.array("gather")]
+    return buckets(np.arange(actives.all.mask.shape[1], dtype=np.int64) - queries[..., None])
+
+
 ACTIVE_FEEDS: Mapping[str, Callable[[Actives], Array]] = {
     "active": lambda actives: actives.numbers,
     "query_head_gather": lambda actives: actives.own.array("head_gather"),
     "head_scatter": lambda actives: actives.own.array("head_scatter"),
+    "buckets": _active_buckets,
 }
 """What a tagger's stage reads of the active tokens, by name; what is not here is in `FEEDS`, of all tokens."""
 

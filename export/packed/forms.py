@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cascade.training.models.families import Family
 from cascade_export.packed.layers import PackedLayer, activation
+from cascade_export.packed.mpnet import BucketBias
 
 Index: TypeAlias = dict[str, Tensor]
 """A stage's inputs beside `hidden`, by name. `query_head_gather` is there in a classifier too: it is `head_gather`."""
@@ -29,7 +30,7 @@ class Form:
     """
 
     layers: Callable[[Any, Family], Sequence[nn.Module]]
-    shared: Callable[[Any], Shared | None] = lambda backbone: None
+    shared: Callable[[Any], Shared | None] = lambda _backbone: None
 
 
 def post_norm(backbone: Any, family: Family) -> list[PackedLayer]:
@@ -40,4 +41,4 @@ def post_norm(backbone: Any, family: Family) -> list[PackedLayer]:
     return [PackedLayer(one, family.parts, heads=heads, activation=act) for one in family.layers(backbone)]
 
 
-FORMS: Mapping[str, Form] = {"post_norm": Form(post_norm)}
+FORMS: Mapping[str, Form] = {"post_norm": Form(post_norm), "mpnet": Form(post_norm, BucketBias)}

@@ -23,6 +23,7 @@ AXES: dict[str, Axes] = {
     "gather": ("rows", "longest"),
     "weights": ("rows", "", "longest"),
     "counts": ("rows",),
+    "buckets": ("bucket_rows", "longest_asking", "longest"),
     "active": ("actives",),
     "query_head_gather": ("rows", "", "longest_active"),
     "words": ("words",),

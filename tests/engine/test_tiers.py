@@ -132,8 +132,8 @@ def test_graphs_with_other_names_are_refused(kind: Kind) -> None:
     with pytest.raises(BundleError, match=r"tier 2's embed must have inputs among"):
         kind.toy().tier2(embed=strange)
     good = kind.toy().tier2()
-    first = "'active', 'bias'" if kind.words else "'bias', 'counts'"
-    with pytest.raises(BundleError, match=rf"layer 4 must have inputs among \[{first}, .*\['hidden_out', 'logits'\]"):
+    first = "'active', " if kind.words else "'bias', .*'counts', "
+    with pytest.raises(BundleError, match=rf"layer 4 must have inputs among \[{first}.*\['hidden_out', 'logits'\]"):
         kind.toy().tier2(stages=[good.stages[0], strange, *good.stages[2:]])
 
 

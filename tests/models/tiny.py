@@ -9,15 +9,11 @@ from typing import Any, TypeVar
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
-    AlbertConfig,
+    AutoConfig,
     AutoModel,
-    BertConfig,
     BertForSequenceClassification,
-    DistilBertConfig,
-    ElectraConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
-    RobertaConfig,
 )
 
 from cascade.training.models.config import name_labels
@@ -29,7 +25,8 @@ from cascade.training.models.tagging import MultiExitTagger
 Model = TypeVar("Model", bound=torch.nn.Module)
 Config = TypeVar("Config", bound=PretrainedConfig)
 
-FAMILIES = ("bert", "roberta", "electra", "distilbert", "albert")
+FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "albert", "mpnet")
+AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")  # whose position ids begin at 2
 LABELS = ("negative", "positive")
 TAGS = ("NOUN", "VERB", "X")
 SINGLE = "single_label_classification"
@@ -74,18 +71,14 @@ def config(family: str = "bert", *, layers: int = 3, width: int = 16) -> Pretrai
     vocab = tokenizer().get_vocab_size()
     common = {"vocab_size": vocab, "num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 2}
     common |= {"intermediate_size": 2 * width, "max_position_embeddings": 64}
-    if family == "bert":
-        return BertConfig(**common)
-    if family == "roberta":
-        return RobertaConfig(**(common | {"max_position_embeddings": 66}), type_vocab_size=1, pad_token_id=1)
-    if family == "electra":
-        return ElectraConfig(**common, embedding_size=8)
-    if family == "albert":
-        return AlbertConfig(**common, embedding_size=8, hidden_act="gelu_new", num_hidden_groups=2)
-    assert family == "distilbert", family
-    return DistilBertConfig(
-        vocab_size=vocab, n_layers=layers, dim=width, n_heads=2, hidden_dim=2 * width, max_position_embeddings=64
-    )
+    own: dict[str, dict[str, Any]] = {
+        "electra": {"embedding_size": 8},
+        "albert": {"embedding_size": 8, "hidden_act": "gelu_new", "num_hidden_groups": 2},
+        "distilbert": {"hidden_dim": 2 * width},
+        **{name: {"max_position_embeddings": 66, "pad_token_id": 1} for name in AFTER_PADDING},
+    }
+    types = {} if family in ("distilbert", "mpnet") else {"type_vocab_size": 1 if family in AFTER_PADDING else 2}
+    return AutoConfig.for_model(family, **(common | types | own.get(family, {})))
 
 
 def save_tokenizer(folder: Path) -> None:

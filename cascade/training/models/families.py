@@ -87,7 +87,7 @@ class Family:
 
     head: HeadParts
     tag_head: HeadParts = HeadParts()
-    pooling: Callable[[Any], str] = lambda config: "first"
+    pooling: Callable[[Any], str] = lambda _config: "first"
     layers: Callable[[Any], list[nn.Module]] = lambda backbone: list(backbone.encoder.layer)
     parts: LayerParts = LayerParts()
     embeddings: EmbeddingParts = EmbeddingParts()
@@ -96,7 +96,7 @@ class Family:
     inputs: tuple[str, ...] = ()
     pooler: bool = False
     activation: str = "hidden_act"
-    first_position: Callable[[Any], int] = lambda config: 0
+    first_position: Callable[[Any], int] = lambda _config: 0
     required: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: ABSOLUTE)
 
     @property
@@ -123,6 +123,8 @@ _ROBERTA = Family(_CLASSIFIER, pooler=True, first_position=_after_padding)
 FAMILIES = {
     "bert": Family(HeadParts("bert.pooler.dense"), pooler=True),
     "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
     "electra": Family(
         HeadParts("classifier.dense", "gelu", out="classifier.out_proj"),
         embeddings=EmbeddingParts(projection="embeddings_project"),
@@ -159,10 +161,25 @@ FAMILIES = {
         pooler=True,
         required={**ABSOLUTE, "inner_group_num": (1,)},
     ),
+    "mpnet": Family(
+        _CLASSIFIER,
+        parts=LayerParts(
+            query="attention.attn.q",
+            key="attention.attn.k",
+            value="attention.attn.v",
+            output="attention.attn.o",
+            attention_norm="attention.LayerNorm",
+        ),
+        embeddings=EmbeddingParts(types=None),
+        layer="mpnet",
+        inputs=("buckets",),
+        pooler=True,
+        first_position=lambda _config: 2,  # transformers' code has it so, whatever the padding's id
+    ),
 }
 
 # Other models of transformers, for first tiers, whose position ids begin after that of padding.
-_AFTER_PADDING = {"camembert", "mpnet", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"}
+_AFTER_PADDING = {"roberta-prelayernorm", "xlm-roberta-xl", "xmod"}
 
 
 def family_of(config: Any) -> Family:
