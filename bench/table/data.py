@@ -7,7 +7,6 @@ that accuracy becomes agreement with it.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from typing import Any
 from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.viterbi import Scheme
+from cascade.text.entity_f1 import entity_f1
 from cascade.text.reading import Columns as TextColumns
 from cascade.text.reading import Example, TagColumns, read_examples
 from cascade_bench.systems.local import Model, answered, whole
@@ -39,7 +39,7 @@ class Data:
     Attributes:
         items, right: texts, pairs or lists of words, and what is right in the form of the answers.
         words: items are sentences, and each word has an answer.
-        bio: the tags are BIO, so that entities can be counted.
+        bio: the tags are BIO or the like, so that entities can be counted.
         labelled: the file says what is right; otherwise tier 2 at full depth did.
         notes: what readers of the figures have to know.
         sha256: of the file; `None` of a stream.
@@ -81,12 +81,8 @@ class Data:
         return sum(bool(a == b) for a, b in zip(one, two, strict=True)) / len(self)
 
     def f1(self, answers: Sequence[Any]) -> float | None:
-        """Micro-averaged F1 of whole entities (seqeval's); `None` where tags are not BIO, or without seqeval."""
-        if not self.bio or importlib.util.find_spec("seqeval") is None:
-            return None
-        from seqeval.metrics import f1_score
-
-        return float(f1_score([*map(list, self.right)], [*map(list, answers)], zero_division=0))
+        """F1 of whole entities, all types together; `None` where tags are not BIO or the like."""
+        return entity_f1(self.right, answers) if self.bio else None
 
 
 def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Data:
@@ -96,15 +92,7 @@ def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Dat
         DataError: no file, an empty one, or a line without a text (or words).
     """
     columns, words, before = columns or Columns(), isinstance(model, Tagger), _digest(file)
-    read = list(
-        read_examples(
-            file,
-            text_column=columns.text,
-            pair_column=columns.pair,
-            tokens_column=columns.tokens if words else None,
-            label_column=columns.tags if words else columns.label,
-        )
-    )
+    read = _read(file, columns, words=words, label=columns.tags if words else columns.label)
     notes = [] if _digest(file) == before else [f"{Path(file).name} changed while it was read: measure it again."]
     examples = [example for example in read if example.tokens != []]
     if not examples:
@@ -128,18 +116,22 @@ def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Dat
     return Data(items, right, words, words and _is_bio(model.labels), labelled, tuple(notes), before)
 
 
-def read_items(file: str, *, words: bool = False, columns: Columns | None = None) -> list[Any]:
+def read_items(file: str, *, words: bool = False) -> list[Any]:
     """The texts (or sentences) of a file, its labels left alone.
 
     Raises:
         DataError: no file, an empty one, or a line without a text (or words).
     """
-    columns = columns or Columns()
+    return [example.tokens if words else example.text for example in _read(file, Columns(), words=words)]
+
+
+def _read(file: str, columns: Columns, *, words: bool, label: str | None = None) -> list[Example]:
     tokens = columns.tokens if words else None
-    examples = read_examples(
-        file, text_column=columns.text, pair_column=columns.pair, tokens_column=tokens, label_column=None
+    return list(
+        read_examples(
+            file, text_column=columns.text, pair_column=columns.pair, tokens_column=tokens, label_column=label
+        )
     )
-    return [example.tokens if words else example.text for example in examples]
 
 
 def _labels(example: Example) -> tuple[str, ...] | None:

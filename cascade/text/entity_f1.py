@@ -10,7 +10,8 @@ from cascade.exceptions import OptionError
 def entity_f1(truth: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) -> float:
     """The harmonic mean of precision and recall of whole entities, in [0, 1]; 1 where neither has any.
 
-    An entity begins at `B-X`, and at `I-X` that follows no `X`; it is right where place and type are.
+    An entity begins at `B-X`, and at `I-X` that follows no `X`; in BIOES and BILOU it ends with `E-X` or `L-X`, and
+    `S-X` or `U-X` is a whole one. It is right where place and type are.
     """
     wanted, found = (
         {(row, *chunk) for row, tags in enumerate(every) for chunk in _chunks(tags)} for every in (truth, given)
@@ -29,12 +30,13 @@ def check_bio(labels: Sequence[str]) -> None:
 
 def _chunks(tags: Sequence[str]) -> list[tuple[int, int, str]]:
     """Begin, end and type of each entity."""
-    found, begin, kind = [], 0, ""
+    found, begin, kind, ended = [], 0, "", False
     for place, tag in enumerate((*tags, "O")):
         prefix, _, now = tag.partition("-")
-        if kind and (prefix == "B" or now != kind):
+        if kind and (ended or prefix in {"B", "S", "U"} or now != kind):
             found.append((begin, place, kind))
             kind = ""
         if now and not kind:
             begin, kind = place, now
+        ended = prefix in {"E", "L", "S", "U"}
     return found
