@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
+from cascade.core.files import check_output
 from cascade.runtime.threads import check_threads
 from cascade_bench.systems.local import Model, load
 from cascade_bench.table.data import Columns, Data, read_data
 from cascade_bench.timing import machine
-from cascade_bench.timing.console import check_output
 
 Command = Callable[..., None]
 

@@ -9,6 +9,7 @@ import click
 
 from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import open_bundle
+from cascade.core.files import check_output
 from cascade.exceptions import OptionError
 from cascade_bench.compare.files import Compared, Comparison, compare_files
 from cascade_bench.compare.installs import Install, Seconds, compare_installs
@@ -16,7 +17,7 @@ from cascade_bench.options import count_option, json_option
 from cascade_bench.systems.process import Job
 from cascade_bench.table.data import read_items
 from cascade_bench.timing import machine
-from cascade_bench.timing.console import bar, check_output, grid
+from cascade_bench.timing.console import bar, grid
 from cascade_bench.timing.report_json import benchmark, document, write_json
 
 

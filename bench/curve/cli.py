@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from cascade.core.files import check_output
 from cascade.exceptions import DataError, OptionError
 from cascade_bench.compare.files import read_entries
 from cascade_bench.curve.measuring import Curve
@@ -18,7 +19,7 @@ from cascade_bench.options import Asked, count_option, file_option, labelled_fil
 from cascade_bench.table.rendering import as_entry
 from cascade_bench.table.rendering import columns as columns_of
 from cascade_bench.timing import machine
-from cascade_bench.timing.console import bar, check_output, grid
+from cascade_bench.timing.console import bar, grid
 from cascade_bench.timing.report_json import document, write_json
 
 

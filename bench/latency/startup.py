@@ -20,11 +20,12 @@ from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import open_bundle
 from cascade.cli.demo.texts import sentences
 from cascade.core.checks import check_whole
+from cascade.core.files import check_output
 from cascade.exceptions import BundleError
 from cascade.runtime.threads import check_threads
 from cascade_bench.options import count_option, json_option, markdown_option, model_argument, threads_option
 from cascade_bench.timing import machine
-from cascade_bench.timing.console import bar, check_output, grid
+from cascade_bench.timing.console import bar, grid
 from cascade_bench.timing.interleaving import Progress, quiet
 from cascade_bench.timing.report_json import write_json
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cascade.core.files import check_output
 from cascade.exceptions import OptionError
 from cascade.runtime.threads import check_threads
 from cascade_bench.options import count_option, json_option, model_argument, threads_option
 from cascade_bench.profile.parts import LENGTHS, ROWS, parts, points
 from cascade_bench.systems.local import load
 from cascade_bench.timing import machine
-from cascade_bench.timing.console import bar, check_output, grid
+from cascade_bench.timing.console import bar, grid
 from cascade_bench.timing.report_json import benchmark, document, write_json
 
 if TYPE_CHECKING:

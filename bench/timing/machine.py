@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cascade
+from cascade.runtime.host import cpu_info, processor
 from cascade.runtime.threads import available_cpus, cgroup_quota
 
 FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
@@ -20,17 +21,17 @@ PACKAGES = ("numpy", "onnxruntime", "tokenizers", "torch", "transformers")
 
 def facts(*, threads: int, root: Path = Path("/")) -> dict[str, Any]:
     """Facts about this machine, for JSON. `threads`: that systems were given. `root`: where `proc` and `sys` are."""
-    cpu = _cpu(root)
+    flags, memory = cpu_info("flags", root=root).split(), cpu_info("MemTotal", file="meminfo", root=root)
     quota = cgroup_quota(root=root)
     return {
         "cpu": {
-            "model": cpu.get("model name", platform.processor() or "unknown"),
-            "flags": [flag for flag in FLAGS if flag in cpu.get("flags", "").split()],
+            "model": processor(root=root),
+            "flags": [flag for flag in FLAGS if flag in flags],
             "count": os.cpu_count(),
             "available": available_cpus(root=root),
             "cgroup_quota": None if math.isinf(quota) else quota,
         },
-        "memory_mib": _memory(root),
+        "memory_mib": int(memory.split()[0]) // 1024 if memory else None,
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
@@ -91,23 +92,3 @@ def version_of(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _cpu(root: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for line in _lines(root / "proc/cpuinfo"):
-        key, _, value = line.partition(":")
-        found.setdefault(key.strip(), value.strip())
-    return found
-
-
-def _memory(root: Path) -> int | None:
-    total = [line.split()[1] for line in _lines(root / "proc/meminfo") if line.startswith("MemTotal:")]
-    return int(total[0]) // 1024 if total else None
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []

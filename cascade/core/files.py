@@ -53,6 +53,18 @@ def text_stream(file: str | Path) -> Iterator[TextIO]:
         yield stream
 
 
+def check_output(option: str, file: Path | None, *inputs: str | Path) -> None:
+    """Before minutes of work: whether the file of an option can be written. `inputs`: files that it must not replace.
+
+    A folder, a file in a folder that is missing and one of the inputs are an `OptionError`; `None` is no file.
+    """
+    if file is None:
+        return
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise OptionError(f"{option} must be a file in a folder that is there, got {file}; make the folder first")
+    refuse_same_file(file, inputs)
+
+
 def write(file: str | Path, content: str | bytes) -> None:
     """Write all of a file, see `staged` and `text_stream`; an `OptionError` if it cannot be written."""
     if isinstance(content, str):

@@ -56,12 +56,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
 
 
 class Backend(Protocol):
-    """A graph that can be run.
-
-    Attributes:
-        inputs, outputs: their names.
-        serial: the same graph, on the calling thread alone: for several runs at once.
-    """
+    """A graph that can be run."""
 
     @property
     def inputs(self) -> tuple[str, ...]:

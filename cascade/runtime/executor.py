@@ -109,12 +109,11 @@ class _Permits:
     def __init__(self, free: int) -> None:
         self.free = free
         self.waiting: deque[object] = deque()
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = threading.Condition()
 
     def take(self, count: int) -> None:
         """Wait for so many."""
-        with self._lock:
+        with self._changed:
             if self.waiting or self.free < count:
                 ticket = object()
                 self.waiting.append(ticket)
@@ -127,7 +126,7 @@ class _Permits:
 
     def give(self, count: int) -> None:
         """Give so many back."""
-        with self._lock:
+        with self._changed:
             self.free += count
             if self.waiting:
                 self._changed.notify_all()

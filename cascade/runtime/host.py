@@ -22,10 +22,10 @@ def processor(*, root: Path = Path("/")) -> str:
     return cpu_info("model name", root=root) or platform.processor() or "unknown"
 
 
-def cpu_info(name: str, *, root: Path = Path("/")) -> str:
-    """What Linux says of the first CPU under this name; nothing elsewhere. `root`: where `proc` is."""
+def cpu_info(name: str, *, file: str = "cpuinfo", root: Path = Path("/")) -> str:
+    """What Linux says first under this name in a file of `proc`; nothing elsewhere. `root`: where `proc` is."""
     try:
-        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (root / "proc" / file).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")

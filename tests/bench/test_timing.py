@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cascade.exceptions import DataError, OptionError
+from cascade.core.files import check_output
+from cascade.exceptions import OptionError
 from cascade_bench.timing import interleaving, machine
-from cascade_bench.timing.console import check_output, grid
+from cascade_bench.timing.console import grid
 from cascade_bench.timing.interleaving import Plan, interleave
 from cascade_bench.timing.report_json import benchmark, stats, write_json
 
@@ -139,7 +140,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="an output must be a file"):
         write_json(tmp_path, {})
     assert [path.name for path in tmp_path.iterdir()] == ["made.json"]
-    with pytest.raises(DataError, match="--png must be a file in a folder that is there"):
+    with pytest.raises(OptionError, match="--png must be a file in a folder that is there"):
         check_output("--png", tmp_path / "none" / "file")
 
 

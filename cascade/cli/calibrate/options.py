@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cascade.core.checks import check_inside
-from cascade.core.files import refuse_same_file
+from cascade.core.files import check_output
 from cascade.exceptions import DataError, OptionError
 
 
@@ -65,10 +65,6 @@ class CalibrateOptions:
         if self.output is not None and (self.output.is_file() or (self.output.is_dir() and any(self.output.iterdir()))):
             raise OptionError(f"--output must not be there yet, got {self.output}; choose another folder")
         for option, file in (("--json", self.json_file), ("--png", self.png_file)):
-            if file is None:
-                continue
-            if file.is_dir() or not file.absolute().parent.is_dir():
-                raise OptionError(f"{option} must be a file in a folder that is there, got {file}; change the path")
-            refuse_same_file(file, [self.file])
+            check_output(option, file, self.file)
         if not self.file.is_file():
             raise DataError(f"--data must be a file of examples, got {self.file}; check the path")
