@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from cascade_bench.cli import main
@@ -20,11 +19,8 @@ from cascade_bench.table.data import Data
 from cascade_bench.timing import interleaving
 from tests.models.cli import Done
 from tests.models.tagged import sentences
-from tests.models.toy import SENTENCES, toy_bundle
+from tests.models.toy import random_texts, toy_bundle
 from tests.models.toy_tags import tag_bundle
-
-WORDS = " ".join(SENTENCES).split()
-
 
 Run = Callable[..., Done]
 
@@ -99,8 +95,7 @@ def numbered(*labels: str) -> Data:
 
 
 def texts(count: int = 40) -> list[str]:
-    rng = np.random.default_rng(4)
-    return [" ".join(rng.choice(WORDS, rng.integers(1, 8))) for _ in range(count)]
+    return random_texts(count, 4)
 
 
 def write_lines(file: Path, lines: list[dict[str, Any]]) -> Path:

@@ -21,7 +21,7 @@ from tests.bench.conftest import Case, Run, texts
 from tests.test_floors import ROOT
 
 
-def write(file: Path, samples: Mapping[str, Sequence[float]], **machine: Any) -> Path:
+def write(file: Path, samples: Mapping[str, Sequence[float | None]], **machine: Any) -> Path:
     write_json(file, document(machine, [benchmark("curve", name, data) for name, data in samples.items()]))
     return file
 
@@ -37,12 +37,11 @@ def test_ratios_are_paired_by_repeat(tmp_path: Path) -> None:
 
 
 def test_a_repeat_without_a_turn_is_left_out(tmp_path: Path) -> None:
-    made = document({}, [benchmark("table", "full", [1.0, None, 3.0])])
-    write_json(tmp_path / "a.json", made)
-    b = write(tmp_path / "b.json", {"full": [1.0, 100.0, 1.5]})
-    (row,) = compare_files(tmp_path / "a.json", b).rows
-    assert row.ratio.samples == 2
-    assert row.ratio.median == pytest.approx(1.5)
+    a, b = write(tmp_path / "a.json", {"full": [1.0, None, 3.0]}), tmp_path / "b.json"
+    (row,) = compare_files(a, write(b, {"full": [1.0, 100.0, 1.5]})).rows
+    assert (row.ratio.samples, row.ratio.median) == (2, pytest.approx(1.5))
+    with pytest.raises(DataError, match="samples of the same repeats"):
+        compare_files(a, write(b, {"full": [None, 1.0, None]}))
 
 
 @pytest.mark.parametrize(("bound", "status"), [(None, 0), ("0.4", 0), ("0.5", 0), ("0.51", 1), ("1", 1)])
@@ -116,13 +115,6 @@ def test_files_of_another_shape(run: Run, tmp_path: Path, text: str | None, said
     done = run("compare", a, b)
     assert done.status == 2
     assert said in done.err
-
-
-def test_no_repeat_in_common(tmp_path: Path) -> None:
-    for name, seconds in (("a", [1.0, None]), ("b", [None, 1.0])):
-        write_json(tmp_path / name, document({}, [benchmark("table", "full", seconds)]))
-    with pytest.raises(DataError, match="samples of the same repeats"):
-        compare_files(tmp_path / "a", tmp_path / "b")
 
 
 BOUND = "--at-least must be above 0 and finite"

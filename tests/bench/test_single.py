@@ -181,6 +181,8 @@ def test_turns(job: Job) -> None:
     full, cascade = Told(float), Told(lambda row: row / 2, tiers=True)
     seen: list[str] = []
     with peers_of(job, 1000, full=full, cascade=cascade) as peers:
+        with pytest.raises(OptionError, match="count must be a whole number of at least 1, got 0"):
+            one_at_a_time(peers, 0)
         made = one_at_a_time(peers, 500, pause=0.0, progress=seen.append)
     assert len(made.orders) == 25
     assert np.bincount(made.turns).tolist() == [20] * 25
@@ -211,14 +213,6 @@ def test_how_many_turns(job: Job, count: int, turns: int) -> None:
     assert made.seconds["full"].tolist() == (made.texts + 1).tolist()
     assert made.by_tier1 is None
     assert summarise(made, [BASELINES["full"]]).document()["by_tier1"] is None
-
-
-def test_a_count_of_none(job: Job) -> None:
-    with (
-        peers_of(job, 3) as peers,
-        pytest.raises(OptionError, match="count must be a whole number of at least 1, got 0"),
-    ):
-        one_at_a_time(peers, 0)
 
 
 def test_a_first_tier_that_answers_all_or_none() -> None:

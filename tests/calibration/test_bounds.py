@@ -43,12 +43,6 @@ def test_the_upper_limit_of_nothing_is_everything() -> None:
     assert upper_limit(0, 1000) == pytest.approx(3 / 1000, rel=0.01)
 
 
-@pytest.mark.parametrize(("bound", "least"), [(0.005, 598), (0.01, 299), (0.02, 149), (0.05, 59)])
-def test_the_fewest_examples_without_an_event(bound: float, least: int) -> None:
-    assert examples_needed(bound) == least
-    assert (1 - bound) ** least <= 0.05 < (1 - bound) ** (least - 1)
-
-
 @given(bounds, confidences, st.floats(0, 0.8))
 def test_needed_examples_are_the_least_that_would_do(bound: float, confidence: float, share: float) -> None:
     rate = share * bound

@@ -32,12 +32,16 @@ from tests.models.recorded import policies as policies_of
 
 certify = functools.partial(module.certify_texts, grid=PathGrid(risks=16, steps=30, blends=(0.0, 0.3)))
 
-ASKS: list[RiskTarget] = [
-    MaxDrop(0.03),
-    MaxDrop(0.04, two_sided=True),
-    MaxDrop(0.06, per_class=True),
-    Agreement(0.04),
-    Agreement(0.06, per_class=True),
+CASES: list[tuple[RiskTarget, dict[str, Any]]] = [
+    (MaxDrop(0.03), {}),
+    (MaxDrop(0.04, two_sided=True), {}),
+    (MaxDrop(0.06, per_class=True), {}),
+    (Agreement(0.04), {}),
+    (Agreement(0.06, per_class=True), {}),
+    (Agreement(0.04), {"labelled": False}),
+    (MaxDrop(0.03), {"windows": 3}),
+    (MaxDrop(0.05), {"labels": 1, "multi_label": True}),
+    (MaxDrop(0.05), {"labels": 4, "multi_label": True}),
 ]
 
 
@@ -57,9 +61,10 @@ def distinct_texts(count: int) -> list[str]:
     return list(dict.fromkeys(texts(2 * count)))[:count]
 
 
-@pytest.mark.parametrize("ask", ASKS, ids=lambda ask: ask.describe())
-def test_what_is_certified_is_what_was_counted(ask: RiskTarget) -> None:
-    answers = recorded(2000)
+@pytest.mark.parametrize(("ask", "options"), CASES, ids=str)
+def test_what_is_certified_is_what_was_counted(ask: RiskTarget, options: dict[str, Any]) -> None:
+    """Items of several windows count once, sets of labels are right as wholes, agreement needs no labels."""
+    answers = recorded(2000, **options)
     found = certified(answers, ask, seed=3)
     assert sorted([*found.chosen_on, *found.tested_on]) == list(range(2000))
     assert len(found.chosen_on) == 400
@@ -86,9 +91,12 @@ def test_what_is_certified_is_what_was_counted(ask: RiskTarget) -> None:
     assert taken.upper == upper_limit(taken.events, taken.examples) <= ask.bound
     assert np.array_equal(found.run.answers, run.answers)
     assert figures.disagreements == differ(run.answers, share.full.answers).sum()
-    assert figures.harms is not None
-    assert figures.gains is not None
-    assert figures.drop == pytest.approx((figures.harms - figures.gains) / 1600)
+    if not answers.labelled:
+        assert figures.accuracy is figures.drop is figures.harms is figures.gains is None
+    else:
+        assert figures.harms is not None
+        assert figures.gains is not None
+        assert figures.drop == pytest.approx((figures.harms - figures.gains) / 1600)
     assert figures.seconds == pytest.approx(run.seconds / 1600)
     assert figures.full_seconds == pytest.approx(share.full.seconds / 1600)
     assert figures.speed_up > 1
@@ -108,23 +116,6 @@ def test_the_same_seed_gives_the_same() -> None:
     first, again, other = (certified(answers, MaxDrop(0.05), seed=seed) for seed in (1, 1, 2))
     assert first.policies == again.policies
     assert first.tested_on.tolist() == again.tested_on.tolist() != other.tested_on.tolist()
-
-
-def test_agreement_needs_no_labels() -> None:
-    found = certified(recorded(2000, labelled=False), Agreement(0.04))
-    assert found.figures.accuracy is found.figures.drop is found.figures.harms is None
-    assert found.taken.events == found.figures.disagreements
-
-
-def test_items_of_several_windows_are_counted_once() -> None:
-    found = certified(recorded(1500, windows=3), MaxDrop(0.03))
-    assert found.taken.examples == found.figures.examples == 1200
-
-
-@pytest.mark.parametrize("labels", [1, 4])
-def test_independent_labels(labels: int) -> None:
-    found = certified(recorded(1500, labels=labels, multi_label=True), MaxDrop(0.05))
-    assert found.figures.speed_up > 1
 
 
 def test_too_few_examples_are_refused_with_the_number_needed() -> None:

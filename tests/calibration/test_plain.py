@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -14,7 +12,6 @@ from cascade.exceptions import OptionError
 from cascade.policies.routing import Threshold, defer_none
 from tests.calibration.conftest import texts
 from tests.models.tagged import sentences
-from tests.models.toy_tags import tag_bundle
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.9])
@@ -27,8 +24,7 @@ def test_a_budget_is_a_quantile(classifier: Classifier, share: float) -> None:
     assert found.seconds > 0
 
 
-def test_a_budget_of_words(tmp_path: Path) -> None:
-    tagger = Tagger.from_pretrained(tag_bundle(tmp_path / "toy").folder, threads=1)
+def test_a_budget_of_words(tagger: Tagger) -> None:
     given = sentences(60)
     found = within_budget(tagger, given, 0.3)
     really = tagger.with_router(found.router).predict(given)

@@ -26,7 +26,7 @@ from cascade.policies.routing import Threshold, defer_all, defer_none
 from cascade.policies.windows import Windows
 from tests.models.toy import LAYERS
 from tests.models.toy_answers import GRID, SETTING, costs_by_layers, toy_answers
-from tests.models.toy_tags import TAGS, tag_bundle
+from tests.models.toy_tags import TAGS
 
 SENTENCE = Unit.SENTENCE
 
@@ -34,11 +34,6 @@ SENTENCE = Unit.SENTENCE
 @pytest.fixture(scope="module")
 def answers() -> WordAnswers:
     return toy_answers()
-
-
-@pytest.fixture(scope="module")
-def tagger(tmp_path_factory: pytest.TempPathFactory) -> Tagger:
-    return Tagger.from_pretrained(tag_bundle(tmp_path_factory.mktemp("toy") / "tags").folder, threads=1)
 
 
 def certify(answers: WordAnswers, claim: Claim, **options: object) -> Certified | Refused:

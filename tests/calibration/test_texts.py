@@ -22,9 +22,8 @@ from tests.models.toy import toy_bundle
 
 @pytest.fixture(scope="module", params=[False, True], ids=["single", "multi"])
 def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    folder = tmp_path_factory.mktemp("toy") / "bundle"
-    toy_bundle(folder, multi_label=request.param, max_length=12)
-    return Classifier.from_pretrained(folder, threads=1)
+    bundle = toy_bundle(tmp_path_factory.mktemp("toy") / "bundle", multi_label=request.param, max_length=12)
+    return Classifier.from_pretrained(bundle.folder, threads=1)
 
 
 SETTINGS: list[tuple[Router, ExitPolicy, float]] = [

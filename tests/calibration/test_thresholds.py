@@ -20,7 +20,7 @@ from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies import exits, routing
 from cascade.policies.exits import AtExit, ExitPolicy, MaxProbability, never
-from cascade.policies.routing import Router, RoutingState, Threshold, defer_all, defer_none
+from cascade.policies.routing import Router, RoutingState, Threshold, defer_all
 from tests.models.recorded import told
 from tests.models.toy_answers import costs_by_layers
 
@@ -33,7 +33,7 @@ def yes(*values: float) -> FloatArray:
     return np.stack((1 - second, second), axis=-1)
 
 
-def worked(tier1: float = 0.1) -> TextAnswers:
+def worked() -> TextAnswers:
     """Four examples, all of label 1. Tier 1 is wrong on the third and unsure of it and the fourth.
 
     The first exit is wrong and unsure on the third, right and sure on the fourth.
@@ -42,7 +42,7 @@ def worked(tier1: float = 0.1) -> TextAnswers:
         yes(0.99, 0.95, 0.30, 0.60),
         np.stack((yes(0.9, 0.9, 0.4, 0.9), yes(0.9, 0.9, 0.8, 0.9)), axis=1),
         np.ones(4, dtype=np.int64),
-        costs_by_layers((1, 2), tier1=tier1),
+        costs_by_layers((1, 2), tier1=0.1),
     )
 
 
@@ -60,34 +60,6 @@ def test_the_cheapest_point_without_loss() -> None:
     assert isinstance(point.exit_policy, MaxProbability)
     assert isinstance(point.exit_policy.threshold, float)
     assert 0.6 < point.exit_policy.threshold <= 0.9
-
-
-def test_a_loss_that_is_allowed_is_taken() -> None:
-    point = choose(worked(), max_drop=0.25)
-    assert point.router is defer_none
-    assert (point.accuracy, point.drop, point.deferred, point.mean_layer) == (0.75, 0.25, 0, 0)
-    assert point.cost == pytest.approx(0.1)
-
-
-def test_where_tier_1_costs_too_much_it_is_not_run() -> None:
-    point = choose(worked(0.9), max_drop=0.0)
-    assert point.router is defer_all
-    assert point.cost == pytest.approx((3 * 0.5 + 1) / 4)
-
-
-def test_costs_are_counted_in_tokens_and_tokenisation_is_paid_by_all() -> None:
-    examples = told(
-        yes(0.9, 0.6),
-        yes(0.9, 0.9)[:, None],
-        np.ones(2, dtype=np.int64),
-        Costs(tier1=1, stages=(7,), always=1),
-        lengths=np.array([30, 10]),
-    )
-    points = list(replay(examples, grid=SMALL))
-    costs = {repr(point.router): point.cost for point in points}
-    assert costs == pytest.approx(
-        {"defer_none": 2 / 8, repr(points[1].router): (2 * 40 + 7 * 10) / (8 * 40), "defer_all": 1.0}
-    )
 
 
 def test_thresholds_have_few_digits() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.thresholds.points import Point, choose_words
 from cascade.calibration.thresholds.tagger import choose_tagger
 from cascade.calibration.thresholds.words import EXITS, WordGrid, replay_words
-from cascade.core.rows import IntArray, Units
+from cascade.core.rows import IntArray
 from cascade.engine.live import HALTED
 from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.tagger import Tagger
@@ -31,10 +30,10 @@ from tests.models.tagged import sentences
 from tests.models.toy import LAYERS
 from tests.models.toy_answers import COLD, costs_by_layers
 from tests.models.toy_tagging import VOCABULARY, ToyTagger, sentences_of
-from tests.models.toy_tags import tag_bundle
 
 RNG = np.random.default_rng(1)
 PIECES = [RNG.integers(1, 4, RNG.integers(0, 12)).tolist() for _ in range(60)]
+UNITS = sentences_of(PIECES)
 BY_TOKEN = ExitByToken(tuple(RNG.choice(LAYERS, VOCABULARY).tolist()))
 GRID = WordGrid(
     deferred=(0.2, 0.5),
@@ -42,16 +41,6 @@ GRID = WordGrid(
     doubts=(0.2, 0.5),
     exits=(TokenExit(0.5), TokenExit(0.5, window=3)),
 )
-
-
-@pytest.fixture
-def toy() -> ToyTagger:
-    return ToyTagger()
-
-
-@pytest.fixture
-def words() -> Units:
-    return sentences_of(PIECES)
 
 
 @pytest.mark.parametrize(
@@ -64,31 +53,30 @@ def words() -> Units:
     ],
     ids=repr,
 )
-def test_policies_that_halt_no_word_are_replayed_exactly(toy: ToyTagger, words: Units, policy: ExitPolicy) -> None:
-    taken = leave(policy, toy.tier2().all_exits(words), LAYERS, words=words)
-    np.testing.assert_array_equal(np.array(LAYERS)[taken], toy.tier2(exit_policy=policy).score(words).exit_layer)
+def test_policies_that_halt_no_word_are_replayed_exactly(policy: ExitPolicy) -> None:
+    toy = ToyTagger()
+    taken = leave(policy, toy.tier2().all_exits(UNITS), LAYERS, words=UNITS)
+    np.testing.assert_array_equal(np.array(LAYERS)[taken], toy.tier2(exit_policy=policy).score(UNITS).exit_layer)
 
 
 @pytest.mark.parametrize(
     "policy", [TokenExit(0.5), TokenExit(0.6, window=3), MaxProbability(0.7), Patience(1), BY_TOKEN]
 )
-def test_policies_that_halt_words_are_replayed_on_frozen_answers(
-    toy: ToyTagger, words: Units, policy: ExitPolicy
-) -> None:
-    taken = leave(policy, toy.tier2().all_exits(words), LAYERS, words=words)
-    exits = toy.tier2(exit_policy=policy).score(words).exit_layer
+def test_policies_that_halt_words_are_replayed_on_frozen_answers(policy: ExitPolicy) -> None:
+    toy = ToyTagger()
+    taken = leave(policy, toy.tier2().all_exits(UNITS), LAYERS, words=UNITS)
+    exits = toy.tier2(exit_policy=policy).score(UNITS).exit_layer
     first = exits == exits.min()  # until then no word has halted
     np.testing.assert_array_equal(np.array(LAYERS)[taken] == exits.min(), first)
-    assert 0 < first.sum() < len(words)
+    assert 0 < first.sum() < len(UNITS)
     if policy is BY_TOKEN:  # looks at no answers, so the replay is exact
         np.testing.assert_array_equal(np.array(LAYERS)[taken], exits)
 
 
 @pytest.mark.parametrize("targets", [None, [0, 5, 17, 18, 40]])
 @pytest.mark.parametrize("policy", [never, AtExit(4), BY_TOKEN], ids=repr)
-def test_costs_count_what_the_graphs_see(
-    toy: ToyTagger, words: Units, policy: ExitPolicy, targets: list[int] | None
-) -> None:
+def test_costs_count_what_the_graphs_see(policy: ExitPolicy, targets: list[int] | None) -> None:
+    toy, words = ToyTagger(), UNITS
     mask = None if targets is None else np.isin(np.arange(len(words)), targets)
     toy.tier2(exit_policy=policy).score(words, targets=mask)
     actives, tokens = toy.actives, toy.tokens
@@ -115,20 +103,21 @@ def test_costs_by_layers() -> None:
     assert leave(TokenExit(0.5), np.zeros((0, 4, 3), dtype=np.float32), LAYERS, words=empty).tolist() == []
 
 
-def labelled(toy: ToyTagger, words: Units) -> tuple[WordAnswers, IntArray]:
+def labelled() -> tuple[WordAnswers, IntArray]:
     """Full depth is right but for every seventh word."""
-    truth: IntArray = toy.tier2().all_exits(words)[:, -1].argmax(axis=1)
+    toy = ToyTagger()
+    truth: IntArray = toy.tier2().all_exits(UNITS)[:, -1].argmax(axis=1)
     truth[::7] = (truth[::7] + 1) % 3
     costs = costs_by_layers(LAYERS, tier1=0.05, halted=HALTED)
-    return WordAnswers(toy.tier1(), toy.tier2(), argmax, words, truth, costs=costs), truth
+    return WordAnswers(toy.tier1(), toy.tier2(), argmax, UNITS, truth, costs=costs), truth
 
 
-def test_the_engine_does_what_a_point_says(toy: ToyTagger, words: Units) -> None:
-    answers, truth = labelled(toy, words)
+def test_the_engine_does_what_a_point_says() -> None:
+    answers, truth = labelled()
     read: list[int] = []
     points = replay_words(answers, truth, max_drop=1.0, grid=GRID, progress=read.append)
     assert [point.cost for point in points] == sorted(point.cost for point in points)
-    assert sum(read) > len(words)
+    assert sum(read) > len(UNITS)
     exact = [point for point in points if "TokenExit" not in repr(point.exit_policy)]
     assert {type(point.router) for point in exact} == {type(defer_none), DeferAll, Threshold}
     assert {point.windows for point in exact} == {Windows(1), whole_sentences}
@@ -145,10 +134,8 @@ def test_the_engine_does_what_a_point_says(toy: ToyTagger, words: Units) -> None
     assert (full.cost, full.predicted_speed_up) == pytest.approx((1, 1))
 
 
-def test_of_one_router_windows_and_kind_each_point_is_dearer_and_better_than_the_last(
-    toy: ToyTagger, words: Units
-) -> None:
-    answers, truth = labelled(toy, words)
+def test_of_one_router_windows_and_kind_each_point_is_dearer_and_better_than_the_last() -> None:
+    answers, truth = labelled()
     points = replay_words(answers, truth, max_drop=0.1, grid=GRID)
     assert all(point.drop <= 0.1 + 1e-9 for point in points)
 
@@ -210,8 +197,7 @@ def test_the_choice_looks_for_different_points_and_knows_an_end() -> None:
     assert len(choose_words(less, lambda one: (0.8999, 1.0), full=0.9, max_drop=0.0, tries=4)) == 4
 
 
-def test_a_tagger_gets_an_operating_point(tmp_path: Path) -> None:
-    tagger = Tagger.from_pretrained(tag_bundle(tmp_path / "toy").folder, threads=1)
+def test_a_tagger_gets_an_operating_point(tagger: Tagger) -> None:
     some = [[], *sentences(80, seed=1)]
     tags = tagger.with_router(defer_all).with_exit_policy(never).predict(some).tags
     found = choose_tagger(tagger, some, tags, max_drop=0.1, grid=SMALL)
@@ -237,6 +223,8 @@ def test_entity_f1() -> None:
     assert entity_f1(truth, [["B-X", "O", "O", "B-Y"], ["I-X", "I-X"]]) == pytest.approx(2 * 1 / (4 + 3))
     assert entity_f1([["O"]], [["O"]]) == 1
     assert entity_f1([["B-X", "B-X"]], [["B-X", "I-X"]]) == 0
+    # Two of one word each, then one of two; found: the first, and the rest as one.
+    assert entity_f1([["S-X", "S-X", "B-X", "E-X"]], [["U-X", "B-X", "I-X", "L-X"]]) == pytest.approx(2 * 1 / (3 + 2))
     check_bio(["O", "B-X", "I-X"])
     with pytest.raises(
         OptionError, match=r"entity F1 needs the tags O, B-\.\.\. and I-\.\.\., got NOUN, VERB; leave out --f1"
@@ -253,8 +241,8 @@ def test_which_exits_are_tried() -> None:
     assert [repr(policy) for policy, _ in plain] == ["never", "Margin(threshold=0.9)"]
 
 
-def test_bad_use(toy: ToyTagger, words: Units) -> None:
-    answers, truth = labelled(toy, words)
+def test_bad_use() -> None:
+    answers, truth = labelled()
     with pytest.raises(OptionError, match="there must be at least one word, a label for each and costs"):
         replay_words(answers, truth[:-1])
     with pytest.raises(OptionError, match="got 0 words"):

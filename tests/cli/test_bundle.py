@@ -11,7 +11,7 @@ import pytest
 
 from cascade.cli.demo.texts import sentences
 from cascade.pipelines.classifier import Classifier
-from tests.models.cli import Command
+from tests.models.cli import Command, lines
 from tests.models.toy import toy_bundle
 
 # fmt: off
@@ -34,13 +34,12 @@ def jsonl(texts: list[str]) -> str:
 def test_predict_says_what_the_classifier_says(run: Command, bundle: Path) -> None:
     done = run.well("predict", str(bundle), "--format", "jsonl", "--routes", "--threads", "1", stdin=jsonl(TEXTS))
     expected = Classifier.from_pretrained(bundle, threads=1).predict(TEXTS)
-    lines = [json.loads(line) for line in done.out.splitlines()]
-    assert [line["line"] for line in lines] == list(range(1, len(TEXTS) + 1))
-    assert [line["label"] for line in lines] == expected.labels
-    assert [line["score"] for line in lines] == pytest.approx(expected.probabilities.max(axis=1).tolist(), abs=2e-6)
-    assert [(line["tier"], line["exit"]) for line in lines] == [
-        (route.tier, route.exit_layer) for route in expected.routes
-    ]
+    out = lines(done.out)
+    assert [line["line"] for line in out] == list(range(1, len(TEXTS) + 1))
+    assert [line["label"] for line in out] == expected.labels
+    assert [line["score"] for line in out] == pytest.approx(expected.probabilities.max(axis=1).tolist(), abs=2e-6)
+    assert [line["tier"] for line in out] == expected.routes.tier.tolist()
+    assert [line["exit"] for line in out] == expected.routes.exit_layer.tolist()
 
 
 def test_rows_that_lose_tokens_are_counted(run: Command, bundle: Path) -> None:
@@ -87,7 +86,7 @@ def test_closed_streams(
 def test_files_get_no_number_of_a_closed_stream(bundle: Path, tmp_path: Path) -> None:
     file = tmp_path / "labels.jsonl"
     assert with_closed("2>&-", bundle, "--progress", "--output", file).returncode == 0
-    assert [json.loads(line)["line"] for line in file.read_text().splitlines()] == [1, 2]
+    assert [line["line"] for line in lines(file.read_text())] == [1, 2]
 
 
 def test_a_missing_stage(run: Command, tmp_path: Path) -> None:

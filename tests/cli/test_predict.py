@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from cascade.core.results import Prediction
 from cascade.policies.exits import MaxProbability
 from cascade.policies.routing import Budget, Threshold
 from cascade.text.reading import Example
-from tests.models.cli import Command, FakeClassifier
+from tests.models.cli import Command, FakeClassifier, lines
 
 
 class Loaded:
@@ -36,10 +35,6 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Loaded:
     loaded = Loaded()
     monkeypatch.setattr(command, "load", loaded)
     return loaded
-
-
-def lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 TEXTS = "good\nnot so very good\nbad\n"

@@ -17,7 +17,7 @@ from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.text.entities import AggregationStrategy
 from cascade.text.reading import Example
-from tests.models.cli import Command
+from tests.models.cli import Command, lines
 
 SENTENCES = [["the", "film", "is", "good"], [], ["goodfilm", "\u200b", "שלום"]]
 TOKENS = "".join(json.dumps({"id": 1, "tokens": sentence}) + "\n" for sentence in SENTENCES)
@@ -27,10 +27,6 @@ TEXTS = ["the film is good!", "", "  café goodfilm"]
 @pytest.fixture(scope="module")
 def folder(tagger: Tagger) -> str:
     return str(tagger.bundle.folder)
-
-
-def lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_words(run: Command, folder: str, tagger: Tagger) -> None:

@@ -16,10 +16,11 @@ from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all
-from tests.models.cli import Command
-from tests.monitoring.test_monitor import shifting, texts_of
+from tests.models.cli import Command, lines
+from tests.models.toy import random_texts
+from tests.monitoring.test_monitor import shifting
 
-TEXTS = "\n".join(texts_of(60)) + "\n"
+TEXTS = "\n".join(random_texts(60)) + "\n"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def tags(tagger: Tagger) -> str:
 
 
 def labels(out: str) -> list[Any]:
-    return [json.loads(line)["label"] for line in out.splitlines()]
+    return [line["label"] for line in lines(out)]
 
 
 def test_lines_stay_the_same(run: Command, folder: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +18,11 @@ from cascade.core.results import Prediction, Predictions, Route, Routes, Stats
 from cascade.policies.routing import DeferAll
 
 Text = str | tuple[str, str]
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    """What lines of JSON hold."""
+    return [json.loads(line) for line in text.splitlines()]
 
 
 @dataclass(frozen=True)

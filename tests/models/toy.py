@@ -117,6 +117,12 @@ def batch_of(lengths: Sequence[int], seed: int = 0) -> Units:
     return Units.whole(Rows(rng.integers(0, VOCABULARY, tokens), rng.integers(0, 2, tokens), offsets))
 
 
+def random_texts(count: int, seed: int = 0, *, shortest: int = 1, longest: int = 8) -> list[str]:
+    """Words that the toy knows, from `shortest` to below `longest` of them in a text."""
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS[4:], rng.integers(shortest, longest))) for _ in range(count)]
+
+
 def toy_tokenizer() -> Tokenizer:
     """Words to ids, `[CLS]` first, `[SEP]` last."""
     inner = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))

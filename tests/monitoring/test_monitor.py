@@ -21,18 +21,12 @@ from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import AtExit, never
 from cascade.policies.routing import Threshold, defer_all, defer_none
 from tests.models.certificates import certificate_of
-from tests.models.toy import SENTENCES, toy_bundle
+from tests.models.toy import random_texts, toy_bundle
 
-WORDS = " ".join(SENTENCES).split()
 BUFFERS = StreamOptions(buffer_size=10, look_ahead=20)
 
 
-def texts_of(count: int, seed: int = 0) -> list[str]:
-    rng = np.random.default_rng(seed)
-    return [" ".join(rng.choice(WORDS, rng.integers(1, 7))) for _ in range(count)]
-
-
-TEXTS = texts_of(200)
+TEXTS = random_texts(200)
 SPLIT = [text.split() for text in TEXTS]
 
 
@@ -56,7 +50,7 @@ def differing(clf: Classifier, texts: list[str]) -> list[bool]:
 
 def shifting(clf: Classifier, quiet: int, loud: int) -> list[str]:
     """Texts on which the tiers agree, then texts on which they do not."""
-    some = texts_of(600, seed=7)
+    some = random_texts(600, seed=7)
     differ = differing(clf, some)
     agreed = [text for text, no in zip(some, differ, strict=True) if not no]
     disputed = [text for text, yes in zip(some, differ, strict=True) if yes]
