@@ -20,7 +20,6 @@ from cascade.policies import (
     Budget,
     MaxProbability,
     Threshold,
-    TokenExit,
     Windows,
     defer_all,
     defer_none,
@@ -39,41 +38,25 @@ SEVERAL = sentences_of(SENTENCES)
 
 
 def cascade(kind: Kind, router: Router, windows: Any = None, *, blend: float = 0.0, **options: Any) -> Cascade:
-    toy = kind.toy()
-    policy = TokenExit(0.02) if kind.words else MaxProbability(0.7)
-    own = (windows or Windows(1)) if kind.words else None
-    tier1, tier2 = toy.tier1(**options), toy.tier2(exit_policy=policy, **options)
+    toy, own = kind.toy(), (windows or Windows(1)) if kind.words else None
+    tier1, tier2 = toy.tier1(**options), toy.tier2(exit_policy=kind.adaptive, **options)
     multi_label = bool(options.get("multi_label"))
     return Cascade(tier1, tier2, router, windows=own, blend=blend, multi_label=multi_label)
 
 
-@given(PIECES, ROUTERS)
-def test_deferred_texts_have_tier_2s_answers_and_the_others_tier_1s(pieces: list[list[int]], router: Router) -> None:
-    units, engine = TEXTS.units(pieces), cascade(TEXTS, router)
-    scores = engine.score(units)
-    first, second = engine.first.score(units), engine.second.score(units)  # type: ignore[arg-type]  # shipped tiers
-    deferred = router(RoutingState(first.probabilities, first.confidence, units.rows.lengths))
-    np.testing.assert_array_equal(scores.tier, np.where(deferred, 2, 1))
-    np.testing.assert_array_equal(scores.exit_layer, np.where(deferred, second.exit_layer, 0))
-    expected = np.where(deferred[:, None], second.probabilities, first.probabilities)
-    np.testing.assert_allclose(scores.probabilities, expected, atol=1e-5)
-    np.testing.assert_allclose(scores.confidence, expected.max(axis=1, initial=0), atol=1e-5)
-
-
-@given(PIECES, ROUTERS, WINDOWS, st.integers(0, 3))
-def test_deferred_words_have_tier_2s_answers_and_the_others_tier_1s(
-    pieces: list[list[int]], router: Router, windows: Windows, seed: int
+@given(PIECES, ROUTERS, WINDOWS, st.integers(0, 3), st.sampled_from(KINDS))
+def test_deferred_units_have_tier_2s_answers_and_the_others_tier_1s(
+    pieces: list[list[int]], router: Router, windows: Windows, seed: int, kind: Kind
 ) -> None:
-    words, engine = sentences_of(pieces, seed), cascade(WORDS, router, windows)
-    scores, toy = engine.score(words), ToyTagger()
-    first, tier2 = toy.tier1().score(words), toy.tier2(exit_policy=TokenExit(0.02))
-    unsure = router(RoutingState(first.probabilities, first.confidence, words.n_tokens))
+    units, engine, toy = kind.units(pieces, seed), cascade(kind, router, windows), kind.toy()
+    scores, first, tier2 = engine.score(units), toy.tier1().score(units), toy.tier2(exit_policy=kind.adaptive)
+    unsure = router(RoutingState(first.probabilities, first.confidence, units.n_tokens))
     np.testing.assert_array_equal(scores.tier, np.where(unsure, 2, 1))
-    expected, layers = first.probabilities.copy(), np.zeros(len(words), dtype=np.int64)
-    spans = whole_sentences if router is defer_all else windows
-    found = spans(WindowState(unsure, words.offsets, words.n_tokens))
+    expected, layers = first.probabilities.copy(), np.zeros(len(units), dtype=np.int64)
+    spans = windows if kind.words and router is not defer_all else whole_sentences
+    found = spans(WindowState(unsure, units.offsets, units.n_tokens))
     for row, start, stop in zip(found.rows, found.starts, found.stops, strict=True):  # one window at a time
-        window = words.spans(np.array([row]), np.array([start]), np.array([stop]))
+        window = units.spans(np.array([row]), np.array([start]), np.array([stop]))
         second = tier2.score(window, targets=unsure[start:stop], context_layers=spans.context_layers)
         mine = start + np.flatnonzero(unsure[start:stop])
         expected[mine], layers[mine] = second.probabilities[mine - start], second.exit_layer[mine - start]
@@ -167,8 +150,7 @@ def test_defer_all_never_runs_tier_1(kind: Kind) -> None:
     outcome = engine.run(units)
     assert outcome.stats.deferred_share == 1
     assert list(outcome.stats.seconds) == ["tier2", "merge"]
-    alone = kind.toy().tier2(exit_policy=TokenExit(0.02) if kind.words else MaxProbability(0.7)).score(units)
-    assert_equal(engine.score(units), alone.above(1))
+    assert_equal(engine.score(units), kind.toy().tier2(exit_policy=kind.adaptive).score(units).above(1))
 
 
 @BOTH
@@ -229,8 +211,7 @@ def test_routers_see_lengths_and_kind_and_write_nothing(kind: Kind) -> None:
                 array[:] = 0
         return state.lengths > 2
 
-    options = {"multi_label": True} if several else {}
-    outcome = cascade(kind, longest, **options).run(units)
+    outcome = cascade(kind, longest, multi_label=several).run(units)
     np.testing.assert_array_equal(outcome.routes.tier == 2, units.n_tokens > 2)
 
 

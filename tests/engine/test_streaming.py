@@ -15,9 +15,7 @@ from cascade.engine.cascade import Cascade, Outcome
 from cascade.engine.inputs import Inputs
 from cascade.engine.streaming import StreamOptions, stream
 from cascade.exceptions import InputError, OptionError
-from cascade.policies.exits import MaxProbability
 from cascade.policies.routing import Budget, Router, Threshold, defer_all, defer_none
-from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import Windows
 from tests.models.kinds import BOTH, KINDS, TEXTS, WORDS, Kind, Lengths
 
@@ -45,9 +43,8 @@ def encode(kind: Kind) -> Any:
 
 
 def cascade(kind: Kind, router: Router) -> Cascade:
-    toy = kind.toy()
-    tier2 = toy.tier2(exit_policy=TokenExit(0.02) if kind.words else MaxProbability(0.7))
-    return Cascade(toy.tier1(), tier2, router, blend=0.5, windows=Windows(1) if kind.words else None)
+    toy, windows = kind.toy(), Windows(1) if kind.words else None
+    return Cascade(toy.tier1(), toy.tier2(exit_policy=kind.adaptive), router, blend=0.5, windows=windows)
 
 
 def together(outcomes: Sequence[Outcome]) -> tuple[Any, list[Any]]:

@@ -66,10 +66,9 @@ def test_policies_see_arrays_that_cannot_be_written(kind: Kind) -> None:
 def test_progress_counts_every_target_once(kind: Kind) -> None:
     units = kind.units(SENTENCES)
     targets = np.arange(len(units)) % 3 == 0
-    adaptive = TokenExit(0.02) if kind.words else MaxProbability(0.7)
     for tier in (
         kind.toy().tier1(batching=FixedSize(2)),
-        kind.toy().tier2(batching=FixedSize(2), exit_policy=adaptive),
+        kind.toy().tier2(batching=FixedSize(2), exit_policy=kind.adaptive),
         kind.toy().tier2(batching=FixedSize(2)),
     ):
         done: list[int] = []
@@ -116,11 +115,9 @@ def test_a_prior_is_added_to_every_exits_logits(kind: Kind) -> None:
     prior = np.random.default_rng(1).normal(size=(len(units), 3)).astype(np.float32)
     for tier in (kind.toy().tier1(), kind.toy().tier2()):
         plain = np.log(tier.score(units).probabilities)
-        np.testing.assert_allclose(
-            tier.score(units, prior=prior).probabilities, probabilities(plain + prior), atol=2e-4
-        )
-    every = kind.toy().tier2().all_exits(units)
-    found = kind.toy().tier2().all_exits(units, prior=prior)
+        found = tier.score(units, prior=prior).probabilities
+        np.testing.assert_allclose(found, probabilities(plain + prior), atol=2e-4)
+    every, found = kind.toy().tier2().all_exits(units), kind.toy().tier2().all_exits(units, prior=prior)
     np.testing.assert_allclose(found, probabilities(np.log(every) + prior[:, None]), atol=2e-4)
 
 
@@ -139,7 +136,7 @@ def test_graphs_with_other_names_are_refused(kind: Kind) -> None:
 
 @BOTH
 def test_the_last_stage_needs_no_hidden_states(kind: Kind) -> None:
-    full = kind.toy().tier2(exit_policy=TokenExit(0.02) if kind.words else MaxProbability(0.7))
+    full = kind.toy().tier2(exit_policy=kind.adaptive)
     last = full.stages[-1]
     bare = FunctionBackend(lambda feeds: {"logits": last.run(feeds)["logits"]}, last.inputs, ("logits",))
     units = kind.units(SENTENCES)

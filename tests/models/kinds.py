@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from cascade.core.rows import Encoded, IntArray, Units, concatenate, concatenate_units
 from cascade.engine.tier import Progress, Scores, Tier
 from cascade.policies.batching import FixedSize, SortedByLength, TokenBudget
+from cascade.policies.exits import ExitPolicy, MaxProbability
+from cascade.policies.unit_exits import TokenExit
 from cascade.runtime.backend import Array, Backend
 from tests.models.toy import Toy, batch_of
 from tests.models.toy_tagging import ToyTagger, sentences_of
@@ -33,6 +35,11 @@ class Kind:
 
     def __repr__(self) -> str:
         return self.name
+
+    @property
+    def adaptive(self) -> ExitPolicy:
+        """Some units of the toy exit early by it."""
+        return TokenExit(0.02) if self.words else MaxProbability(0.7)
 
     def toy(self, seed: int = 0) -> Toy:
         return ToyTagger(seed=seed) if self.words else Toy(seed=seed)

@@ -74,12 +74,6 @@ def test_a_larger_batch_defers_what_a_single_text_does_not(confidence: float, to
     assert CostAware(price, COSTS)(state([confidence] * count, [tokens] * count)).sum() >= 2
 
 
-def test_beside_worse_ones_a_unit_is_deferred_that_alone_is_not() -> None:
-    router = CostAware(0.1, COSTS)
-    assert not router(state([0.7], [16])).any()  # 0.3 for 4 ms
-    assert router(state([0.7, 0.2], [16, 16])).all()
-
-
 @given(units, curves())
 def test_price_0_defers_every_unit_with_a_gain(units: list[tuple[float, int]], costs: Any) -> None:
     confidence = [one for one, _ in units]

@@ -14,6 +14,7 @@ from cascade.policies import decoding
 from cascade.policies.decoding import Crf, Decoder, MeanField, Viterbi, argmax
 from cascade.policies.registry import ModelInfo
 from cascade.policies.viterbi import viterbi
+from tests.policies.test_viterbi import valid_in
 
 LABELS = ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
 OUT, I_PER, B_PER = 4, 3, 1
@@ -31,12 +32,7 @@ def sentences(draw: st.DrawFn, labels: int) -> tuple[FloatArray, IntArray]:
 
 
 def is_bio(path: list[int]) -> bool:
-    before = "O"
-    for name in (LABELS[number] for number in path):
-        if name[0] == "I" and (before[0] not in "BI" or before[2:] != name[2:]):
-            return False
-        before = name
-    return True
+    return valid_in(tuple(LABELS[number] for number in path), closed=False)
 
 
 @given(sentences(len(LABELS)))

@@ -34,11 +34,6 @@ def test_threshold_knows_multi_label() -> None:
     np.testing.assert_array_equal(Threshold(0.9)(state_), [True])
 
 
-@pytest.mark.parametrize(("share", "deferred"), [(0, 0), (0.19, 0), (0.2, 1), (0.59, 2), (0.6, 3), (1, 5)])
-def test_budget_rounds_down(share: float, deferred: int) -> None:
-    assert Budget(share)(state(0.9, 0.8, 0.7, 0.6, 0.5)).sum() == deferred
-
-
 def test_budget_takes_the_least_sure_and_of_equals_the_first() -> None:
     np.testing.assert_array_equal(Budget(0.5)(state(0.9, 0.6, 0.4, 0.6)), [False, True, True, False])
     np.testing.assert_array_equal(Budget(0.5)(state(0.9, 0.6, 0.6, 0.6)), [False, True, True, False])

@@ -44,17 +44,6 @@ def test_worked_examples() -> None:
     assert spans_of(Windows(), state(".........?..........")) == [(0, 6, 13)]
 
 
-def test_mostly_windows_go_whole() -> None:
-    # 3 of 5 pieces are the share 0.6 exactly, which is not more.
-    assert spans_of(Windows(margin=1), state("..?..")) == [(0, 1, 4)]
-    assert spans_of(Windows(margin=1, whole=0.59), state("..?..")) == [(0, 0, 5)]
-    # It is pieces that count: 7 of 9.
-    assert spans_of(Windows(margin=1), state("..?..", pieces=[1, 1, 5, 1, 1])) == [(0, 0, 5)]
-    # Several windows count together, and each sentence for itself.
-    now = state("?...?...?", "?.......")
-    assert spans_of(Windows(margin=1), now) == [(0, 0, 9), (1, 9, 11)]
-
-
 def test_whole_sentences() -> None:
     assert spans_of(whole_sentences, state("..?..", ".....", "?")) == [(0, 0, 5), (2, 10, 11)]
     assert whole_sentences == Windows(margin=0, whole=0)

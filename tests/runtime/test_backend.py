@@ -36,12 +36,14 @@ def stage(tmp_path: Path) -> Path:
 
 
 def test_names_and_run(stage: Path) -> None:
+    assert OnnxBackend(stage).threads == available_cpus()
     graph = OnnxBackend(stage, 1)
-    assert graph.inputs == STAGE_INPUTS
-    assert graph.outputs == ("hidden_out", "logits")
+    assert (graph.inputs, graph.outputs) == (STAGE_INPUTS, ("hidden_out", "logits"))
     made = graph.run({**ROWS, "unknown": np.zeros(1)})
     assert {name: array.shape for name, array in made.items()} == {"hidden_out": (3, 6), "logits": (2, 3)}
     np.testing.assert_allclose(made["logits"][0], made["logits"][1], rtol=1e-6)
+    with pytest.raises(OptionError, match="threads must be"):
+        OnnxBackend(stage, 0)
 
 
 def test_a_broken_file_is_one_line(tmp_path: Path) -> None:
@@ -172,12 +174,10 @@ def test_lacks_vnni(flags: tuple[str, ...], machine: str, lacks: bool) -> None:
 def test_exact_int8_without_vnni(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(backend, "cpu_info", lambda _: "fpu avx2")
-    made = backend._session_options(1)
-    assert made.get_session_config_entry("session.x64quantprecision") == "1"
+    assert backend._session_options(1).get_session_config_entry("session.x64quantprecision") == "1"
     monkeypatch.setattr(backend, "cpu_info", lambda _: "fpu avx512_vnni")
-    made = backend._session_options(1)
     with pytest.raises(RuntimeError, match=r"session.x64quantprecision"):
-        made.get_session_config_entry("session.x64quantprecision")
+        backend._session_options(1).get_session_config_entry("session.x64quantprecision")
 
 
 def test_flags_of_a_cpu(tmp_path: Path) -> None:
@@ -195,12 +195,6 @@ def test_another_librarys_arena_is_accepted(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(onnxruntime, "create_and_register_allocator", refuse)
     backend._share_arena.__wrapped__()
-
-
-def test_threads(stage: Path) -> None:
-    assert OnnxBackend(stage).threads == available_cpus()
-    with pytest.raises(OptionError, match="threads must be"):
-        OnnxBackend(stage, 0)
 
 
 def test_function_backend() -> None:
