@@ -11,6 +11,7 @@ import click
 
 from cascade._version import __version__
 from cascade.core.console import finish
+from cascade.exceptions import OptionError
 from cascade.training.data.augmentation import Augmentation
 from cascade.training.loop import LoopOptions
 from cascade.training.models.students import Static, StaticTagger, Student, Transformer
@@ -88,7 +89,8 @@ def exits(checkpoint: str, task: Task, **given: Any) -> None:
 
     BERT, RoBERTa, ELECTRA, DistilBERT and ALBERT; pre-trained, fine-tuned (its head becomes the last exit, its
     labels and their order stay) or multi-exit already. Data: jsonl, csv or parquet files, or a data set by name
-    (name:split).
+    (name:split). Of a fine-tuned or multi-exit CHECKPOINT they need no labels, and may be text files: exits then learn
+    its own answers. With --objective distil full depth stays as it is.
 
     With --task tagging each line holds a sentence as {"tokens": [...], "tags": [...]} (jsonl or parquet); a word's tag
     is read at its first token. The best epoch is the one with the best accuracy of the last exit, for B- and I- tags
@@ -124,19 +126,24 @@ def exits(checkpoint: str, task: Task, **given: Any) -> None:
 @click.option(
     "--reach", type=int, help="Neighbours that a static tier reads a token with; 0, for tagging 2 by default."
 )
+@click.option(
+    "--vocabulary",
+    type=int,
+    help="Pieces with an embedding in a static tier, those in the texts first; all of up to 65,536, else 32,768.",
+)
 @click.option("--hidden-layers", default=1, show_default=True, help="Of a static tagger.")
 @click.option("--sentence", is_flag=True, help="A static tagger also reads the mean over its sentence.")
 @click.option("--dropout", default=0.1, show_default=True)
 @click.option("--imitation", default=0.7, show_default=True, help="Share of the loss from the teacher's answers.")
 @click.option("--temperature", default=2.0, show_default=True, help="Softens the teacher's answers.")
-@click.option("--extra-text", multiple=True, metavar="FILE", help="Text without labels; may be repeated.")
+@click.option("--extra-text", multiple=True, metavar="FILE", help="More text; labels are not read.")
 @click.option("--freeze-embeddings", is_flag=True, help="Keep the teacher's; a small tier with many words overfits.")
 @click.option("--copies", default=2, show_default=True, help="New rows made from each training row.")
 def first_tier(teacher: str, task: Task, **given: Any) -> None:
-    """Distil a first tier from TEACHER, a folder that `cascade-train exits` wrote.
+    """Distil a first tier from TEACHER, a folder that `cascade-train exits` wrote or any fine-tuned model.
 
-    With --task tagging the teacher's answers are imitated word by word; --extra-text takes sentences as {"tokens":
-    [...]}, or text lines with spaces between words.
+    Rows without labels (text files too) teach by TEACHER's answers; with --task tagging word by word, and sentences
+    are {"tokens": [...]}, or text lines with spaces between words.
 
     \b
     Example:
@@ -147,6 +154,8 @@ def first_tier(teacher: str, task: Task, **given: Any) -> None:
     """
     student: Student
     if given["kind"] == "transformer":
+        if given["vocabulary"] is not None:
+            raise OptionError(f"--vocabulary must be left out of --kind transformer, got {given['vocabulary']}")
         student = Transformer(layers=given["layers"], width=given["width"] or 128, dropout=given["dropout"])
     else:
         sizes = {name: value for name, value in given.items() if value is not None} | {"layers": given["hidden_layers"]}

@@ -21,8 +21,8 @@ Value = TypeVar("Value")
 def shared(*, epochs: float, learning_rate: float) -> Callable[[Command], Command]:
     """Options of every kind of training, with these defaults."""
     return _options(
-        click.option("--train", multiple=True, required=True, metavar="FILE", help="Labelled rows; may be repeated."),
-        click.option("--eval", "evaluation", metavar="FILE", help="Labelled rows; choose the best epoch."),
+        click.option("--train", multiple=True, required=True, metavar="FILE", help="Rows to learn from; repeatable."),
+        click.option("--eval", "evaluation", metavar="FILE", help="Rows that choose the best epoch."),
         click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for the trained model."),
         click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty."),
         click.option("--resume", is_flag=True, help="Go on from the last whole checkpoint in --output."),

@@ -75,11 +75,13 @@ class Run:
             shutil.rmtree(self.folder, ignore_errors=True)
         set_seed(loop.seed)
 
-    def read(self, *, require_labels: bool = True) -> tuple[Examples, Examples | None]:
-        """The training and the evaluation examples; the latter always have labels."""
+    def read(self, *, require_labels: bool = True, known: bool = False) -> tuple[Examples, Examples | None]:
+        """The training and the evaluation examples; the latter need no labels where they are `known` to a model."""
         read, columns = self.task.read, self.columns
         examples = joined([read(path, columns=columns, require_labels=require_labels) for path in self.train])
-        return examples, None if self.evaluation is None else read(self.evaluation, columns=columns)
+        if self.evaluation is None:
+            return examples, None
+        return examples, read(self.evaluation, columns=columns, require_labels=not known)
 
     def kept(self, name: str, digests: Sequence[str], make: Callable[[], FloatArray], *, resume: bool) -> FloatArray:
         """An array that takes long to make, kept on disk so that a resumed run need not make it again.

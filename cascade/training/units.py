@@ -18,7 +18,7 @@ from transformers import EvalPrediction
 from cascade.core.rows import FloatArray, IntArray
 from cascade.text.entity_f1 import entity_f1
 from cascade.training.data.encoding import NO_LABEL, Pad, TrainingRows
-from cascade.training.models.backbone import ExitBackbone
+from cascade.training.models.teacher import Teacher
 
 ENTITY_F1 = "entity_f1"
 
@@ -40,9 +40,9 @@ def unit_logits(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Te
 
 @torch.inference_mode()
 def over_units(
-    model: ExitBackbone, rows: TrainingRows, *, read: Callable[[Tensor, Tensor], Tensor], batch_size: int = 64
+    model: Teacher, rows: TrainingRows, *, read: Callable[[Tensor, Tensor], Tensor], batch_size: int = 64
 ) -> FloatArray:
-    """What a multi-exit model says of every unit at full depth, in the order of the rows.
+    """What a model says of every unit at full depth, in the order of the rows.
 
     `read` makes what is kept, `(units, ...)`, of logits `(units, exits, labels)` and labels; `batch_size` rows are read
     at once.
@@ -65,7 +65,23 @@ def over_units(
     return np.empty(0, dtype=np.float32) if found is None else found
 
 
-def per_row(values: FloatArray, rows: TrainingRows) -> Any:
+def teacher_logits(model: Teacher, rows: TrainingRows) -> FloatArray:
+    """Full depth's logits for every unit, in order. Shape `(units, labels)`."""
+    return over_units(model, rows, read=lambda logits, _labels: logits[:, -1])
+
+
+def with_answers(rows: TrainingRows, logits: FloatArray, *, multi_label: bool) -> TrainingRows:
+    """The same rows, labelled by what a model answers. `logits`: of every unit, shape `(units, labels)`."""
+    answers = (logits > 0).astype(np.float32) if multi_label else logits.argmax(-1)
+    if "is_first" not in rows.targets:
+        return rows.with_target("labels", answers)
+    labels = [np.full(len(own), NO_LABEL) for own in rows.ids]
+    for row, own, first in zip(labels, per_row(answers, rows), rows.targets["is_first"], strict=True):
+        row[first] = own
+    return rows.with_target("labels", labels)
+
+
+def per_row(values: FloatArray | IntArray, rows: TrainingRows) -> Any:
     """Values of all units as the target of each row: of words one array per row, of texts one entry."""
     return np.split(values, np.cumsum(rows.counts)[:-1]) if "is_first" in rows.targets else values
 

@@ -177,6 +177,35 @@ def test_a_fine_tuned_tagger_needs_no_tags(tmp_path: Path) -> None:
     assert "not every sentence has labels" in done.output
 
 
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("kind", ["texts", "pairs", "tags"])
+def test_the_checkpoint_answers_where_no_file_has_labels(kind: str, family: str, tmp_path: Path) -> None:
+    """Training and evaluation files without labels: exits, full depth and first tiers are measured by its answers."""
+    case = TAGS if kind == "tags" else TEXTS
+    fine_tuned(family, tmp_path / "stock", tagging=kind == "tags", labels=("c", "a", "b"))
+    records = case.bare()
+    if kind == "pairs":
+        records = [{"text": row["text"], "text_pair": "a story"} for row in records]
+    rows = write(tmp_path / "rows.jsonl", records)
+    common = ("--task", case.name, "--train", rows, "--eval", rows, "--learning-rate", 1e-5)
+    for objective in ("distil", "joint"):
+        output = tmp_path / objective
+        done = train(
+            "exits", tmp_path / "stock", *common, "--objective", objective, "--epochs", 1, "--output", output, ok=True
+        )
+        assert case.model.from_pretrained(output).labels == ("c", "a", "b")
+        assert ("what is learned is the checkpoint's answers alone" in done.output) == (objective == "joint")
+        assert report_of(output)["scores"]["layer_3"] >= (1 if objective == "distil" else 0.8)
+    for teacher in ("stock", "distil"):
+        output = tmp_path / f"first-{teacher}"
+        train(
+            *("first-tier", tmp_path / teacher, *common, "--epochs", 12, "--width", 16, "--hidden", 16),
+            *("--learning-rate", 5e-3, "--batch-size", 8, "--output", output),
+            ok=True,
+        )
+        assert report_of(output)["scores"]["accuracy"] >= 0.9
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [

@@ -18,7 +18,8 @@ from cascade.training.data.examples import Examples
 from cascade.training.models.static import StaticForSequenceClassification, StaticForTokenClassification
 from cascade.training.models.students import Static, StaticTagger, Transformer, principal_components
 from cascade.training.recipes import first_tier
-from cascade.training.recipes.first_tier import FirstTierOptions, _loss, teacher_logits
+from cascade.training.recipes.first_tier import FirstTierOptions, _loss
+from cascade.training.units import teacher_logits
 from tests.models import tiny
 from tests.training.commands import CASES, Case, Trained, exits, exported, refused, report_of, train, write
 

@@ -2,6 +2,6 @@
 
 examples      texts with labels and sentences with tags, from files and from `datasets`
 encoding      token ids with label numbers, and how rows become a batch
-vocabulary    pruning a WordPiece vocabulary to what a task needs
+vocabulary    which pieces of a vocabulary a task needs
 augmentation  more text for distillation
 """

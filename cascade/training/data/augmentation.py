@@ -84,12 +84,20 @@ class Augmentation:
         return np.where(draws < self.replace, choice, body)
 
 
-def neighbours(table: np.ndarray[tuple[int, int], np.dtype[np.float32]], *, k: int = 8) -> IntArray:
-    """The `k` nearest other tokens of each token by cosine. Shapes `(vocabulary, width)` -> `(vocabulary, k)`."""
+def neighbours(
+    table: np.ndarray[tuple[int, int], np.dtype[np.float32]], *, k: int = 8, of: IntArray | None = None
+) -> IntArray:
+    """The `k` nearest other tokens of each token by cosine. Shapes `(vocabulary, width)` -> `(vocabulary, k)`.
+
+    `of`: tokens that are asked for, all by default; the others' rows are 0. Shape `(tokens,)`.
+    """
     normed = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-9)
-    found = np.empty((len(table), k), dtype=np.int64)
-    for start in range(0, len(table), 2048):  # the whole product would be vocabulary squared
-        similarity = normed[start : start + 2048] @ normed.T
-        similarity[np.arange(len(similarity)), np.arange(start, start + len(similarity))] = -np.inf
-        found[start : start + 2048] = np.argpartition(-similarity, k, axis=1)[:, :k]
+    k = min(k, len(table) - 1)
+    found = np.zeros((len(table), k), dtype=np.int64)
+    asked = np.arange(len(table)) if of is None else of
+    for start in range(0, len(asked), 2048):  # the whole product would be vocabulary squared
+        part = asked[start : start + 2048]
+        similarity = normed[part] @ normed.T
+        similarity[np.arange(len(part)), part] = -np.inf
+        found[part] = np.argpartition(-similarity, k, axis=1)[:, :k]
     return found

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,23 @@ def prune(tokenizer: str, texts: Iterable[str], *, size: int) -> tuple[str, IntA
     }
     _renumber(spec, new)
     return json.dumps(spec, ensure_ascii=False), np.array(order, dtype=np.int64)
+
+
+def kept_pieces(rows: Iterable[Sequence[int]], *, size: int, vocabulary: int) -> IntArray:
+    """Ids that occur in the rows, however many, and the first others up to `size`; rising.
+
+    The tokenizer stays and only the table behind it shrinks, whatever its kind, so nothing changes for texts whose
+    pieces are all kept. Vocabularies begin with special tokens, single characters and frequent pieces.
+
+    Args:
+        rows: token ids of the texts.
+        size: pieces to keep, if no more occur.
+        vocabulary: how many ids there are.
+    """
+    found = np.zeros(vocabulary, dtype=np.bool_)
+    found[np.fromiter(chain.from_iterable(rows), dtype=np.int64)] = True
+    found[np.flatnonzero(~found)[: max(size - int(found.sum()), 0)]] = True
+    return np.flatnonzero(found)
 
 
 def shrink_embedding(embedding: nn.Embedding, kept: IntArray) -> nn.Embedding:

@@ -5,6 +5,8 @@ config         what a checkpoint's `config.json` says
 multi_exit     a second tier for classification: a head on a pooled vector at every exit
 tagging        a second tier for tagging: a linear head over every token at every exit
 families       where each family of encoders keeps its parts
+teacher        what a first tier can be distilled from
+whole          a fine-tuned model of transformers as it is
 static         the cheapest first tiers: embeddings of tokens and their neighbours, and a small MLP
 students       the kinds of first tier
 crf            transitions of a linear-chain CRF over frozen answers

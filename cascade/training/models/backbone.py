@@ -7,9 +7,8 @@ A checkpoint is a plain folder: `config.json` (the encoder's, with a `cascade_ex
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -24,23 +23,23 @@ from typing_extensions import Self
 from cascade.core.files import staged, write
 from cascade.exceptions import DataError, OptionError
 from cascade.training.models.config import (
-    MULTI_LABEL,
     check_labels,
+    has_head,
     load_config,
     name_labels,
     named_labels,
     read_exits,
 )
-from cascade.training.models.families import Family, HeadParts, family_of, max_length
+from cascade.training.models.families import Family, HeadParts, family_of
+from cascade.training.models.teacher import Teacher
 
 Model = TypeVar("Model", bound="ExitBackbone")
 
 
-class ExitBackbone(nn.Module, ABC):
+class ExitBackbone(Teacher):
     """An encoder, and the layers after which exits lie.
 
     Attributes:
-        task: what transformers' pipelines call it.
         whole: the class of transformers that reads a fine-tuned checkpoint.
         backbone: a transformers encoder without its pooler.
         heads: one per exit, made by the subclass.
@@ -49,7 +48,6 @@ class ExitBackbone(nn.Module, ABC):
         detach: whether gradients stop between exits (SWEET, section 4 of the paper).
     """
 
-    task: ClassVar[str]
     whole: ClassVar[Any]
     heads: nn.ModuleList
 
@@ -70,44 +68,6 @@ class ExitBackbone(nn.Module, ABC):
         self._states: list[Tensor] | None = None
         self._exit_layers: Tensor | None = None
         self._hook_layers()
-
-    @property
-    def config(self) -> Any:
-        """The backbone's `PretrainedConfig`, with the labels; untyped, because its fields differ by family."""
-        return self.backbone.config
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the labels, in the order of the logits."""
-        return named_labels(self.config)
-
-    @property
-    def longest(self) -> int:
-        """Tokens that a row may have."""
-        return max_length(self.config)
-
-    @property
-    def padding(self) -> int:
-        """Id of the padding token."""
-        return self.config.pad_token_id or 0
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether a unit may have several labels."""
-        return bool(self.config.problem_type == MULTI_LABEL)
-
-    @property
-    @abstractmethod
-    def exits(self) -> dict[str, Any]:
-        """What `config.json` says of the exits: the constructor's options, and the task where it is not texts'."""
-
-    def digest(self) -> str:
-        """SHA-256 of the exits and of all weights."""
-        found = hashlib.sha256(json.dumps(self.exits).encode())
-        for name, tensor in self.state_dict().items():
-            found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            found.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return found.hexdigest()
 
     def configure_training(self, *, detach: bool, frozen: bool) -> None:
         """Choose what the next training changes.
@@ -158,14 +118,15 @@ class ExitBackbone(nn.Module, ABC):
         going_on = bool(getattr(config, "cascade_exits", None))
         if going_on:
             read_exits(config, source=checkpoint, task=cls.task)
-        fine_tuned = cls._is_fine_tuned(config)
+        fine_tuned = has_head(config, cls.whole)
         problem = cls._problem(config, multi_label=multi_label, has_head=going_on or fine_tuned)
         if going_on or fine_tuned:
             check_labels(labels, named_labels(config))
             labels = named_labels(config)
         elif len(labels) < 2 and not (labels and multi_label):
             raise DataError(
-                f"the training data must have at least two labels, got {list(labels) or 'none'}; check the column"
+                f"the training data must have at least two labels, got {list(labels) or 'none'}; check the column, "
+                "or start from a fine-tuned checkpoint, which knows its labels"
             )
         if going_on:
             return cls.from_pretrained(checkpoint, config=config)
@@ -180,6 +141,17 @@ class ExitBackbone(nn.Module, ABC):
             weights = cls.whole.from_pretrained(checkpoint).state_dict()
             model.heads[-1].load_state_dict(_head_weights(cls._head_parts(family), weights))
         return model
+
+    @classmethod
+    def answers(cls, checkpoint: str | Path) -> bool:
+        """Whether a checkpoint has a head for this task, so that its answers can stand for labels.
+
+        Raises:
+            OptionError: it is of another family.
+        """
+        config = load_config(checkpoint)
+        family_of(config)  # before any file is read
+        return bool(getattr(config, "cascade_exits", None)) or has_head(config, cls.whole)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, config: PretrainedConfig | None = None) -> Self:
@@ -200,12 +172,6 @@ class ExitBackbone(nn.Module, ABC):
             save_file(tensors, str(path), metadata={"format": "pt"})
         config = self.config.to_dict() | {"cascade_exits": self.exits}
         write(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-    @classmethod
-    def _is_fine_tuned(cls, config: PretrainedConfig) -> bool:
-        """Whether a checkpoint has this task's head."""
-        kind = cls.whole.__name__.removeprefix("AutoModel")
-        return any(kind in name for name in config.architectures or ())
 
     @classmethod
     def _problem(cls, config: PretrainedConfig, *, multi_label: bool, has_head: bool) -> str | None:

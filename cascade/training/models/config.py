@@ -66,6 +66,12 @@ def read_exits(config: Any, *, source: str | Path, task: str) -> dict[str, Any]:
     return exits
 
 
+def has_head(config: Any, kind: Any) -> bool:
+    """Whether a checkpoint has a head such as transformers' class `kind` (`AutoModelForTokenClassification`) has."""
+    ending = kind.__name__.removeprefix("AutoModel")
+    return any(ending in name for name in config.architectures or ())
+
+
 def named_labels(config: Any) -> tuple[str, ...]:
     """The names of a configuration's labels, in the order of the logits."""
     return tuple(config.id2label[i] for i in range(config.num_labels))

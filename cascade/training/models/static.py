@@ -20,11 +20,13 @@ class StaticConfig(PretrainedConfig):
     """Sizes of a static first tier.
 
     Args:
-        vocab_size: rows of the embedding table.
+        vocab_size: token ids that there are; as many rows has the embedding table.
         width: size of an embedding.
         hidden: size of a hidden layer.
         dropout: on embeddings (whole tokens) and on hidden layers, while training.
         reach: neighbours on each side that a token is read with; 0 reads each token alone.
+        rows: of the embedding table, where only some tokens have one; all others are read like dropped tokens.
+        separator: id of the token that ends a text: of a model for pairs, which reads what follows it apart.
     """
 
     model_type = "cascade_static"
@@ -38,6 +40,8 @@ class StaticConfig(PretrainedConfig):
         dropout: float = 0.1,
         reach: int = 0,
         max_position_embeddings: int = 512,
+        rows: int | None = None,
+        separator: int | None = None,
         **kwargs: Any,  # transformers' own contract: the rest of config.json
     ) -> None:
         super().__init__(**kwargs)
@@ -47,6 +51,8 @@ class StaticConfig(PretrainedConfig):
         self.dropout = dropout
         self.reach = reach
         self.max_position_embeddings = max_position_embeddings
+        self.rows = rows
+        self.separator = separator
 
 
 class StaticTaggerConfig(StaticConfig):
@@ -76,7 +82,10 @@ class _Static(PreTrainedModel):
 
     def __init__(self, config: StaticConfig) -> None:
         super().__init__(config)
-        self.embeddings = nn.Embedding(config.vocab_size, config.width)
+        self.rows = config.vocab_size if config.rows is None else config.rows
+        if config.rows is not None:  # the row of each token
+            self.register_buffer("places", torch.full((config.vocab_size,), self.rows))
+        self.embeddings = nn.Embedding(self.rows, config.width)
         self.dropout = nn.Dropout(config.dropout)
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -88,10 +97,13 @@ class _Static(PreTrainedModel):
             nn.init.normal_(module.weight, std=self.spread if module.embedding_dim > 1 else 0.0)
 
     def _known(self, input_ids: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids, and where tokens are; elsewhere, and of dropped tokens, the id is that of a row of zeros."""
+        """Rows of the table, and where tokens with one are; elsewhere, and of dropped tokens, it is a row of zeros."""
+        if self.config.rows is not None:
+            input_ids = self.places[input_ids]
+            there = there & (input_ids < self.rows)
         if self.training:  # an answer must not lean on one rare word or one neighbour
             there = there & (torch.rand(there.shape, device=there.device) >= self.config.dropout)
-        return torch.where(there, input_ids, self.config.vocab_size), there
+        return torch.where(there, input_ids, self.rows), there
 
 
 class StaticForSequenceClassification(_Static):
@@ -100,7 +112,8 @@ class StaticForSequenceClassification(_Static):
     A learned scalar per token decides how much it counts, so that function words can count for nothing (the idea of
     smooth inverse frequency, Arora et al. 2017, learned instead of counted). With a `reach`, each token is read with
     its neighbours before the mean, and the maximum counts beside it (Kim 2014, section 2): where negation decides,
-    words alone say too little.
+    words alone say too little. Of a pair both texts are pooled apart, and their difference and product are read beside
+    them (Conneau et al. 2017, section 3.2).
     """
 
     config_class = StaticConfig
@@ -108,13 +121,13 @@ class StaticForSequenceClassification(_Static):
 
     def __init__(self, config: StaticConfig) -> None:
         super().__init__(config)
-        self.importance = nn.Embedding(config.vocab_size, 1)
+        self.importance = nn.Embedding(self.rows, 1)
         pooled = config.width
         if config.reach:
             self.runs = nn.Linear((2 * config.reach + 1) * config.width, config.hidden)
             pooled = 2 * config.hidden
         self.norm = nn.LayerNorm(pooled)
-        self.hidden = nn.Linear(pooled, config.hidden)
+        self.hidden = nn.Linear(pooled if config.separator is None else 4 * pooled, config.hidden)
         self.out = nn.Linear(config.hidden, config.num_labels)
         self.post_init()  # type: ignore[no-untyped-call]  # transformers types in parts only
 
@@ -126,17 +139,34 @@ class StaticForSequenceClassification(_Static):
         table = with_zero(self.embeddings.weight)
         weight = F.embedding(ids, with_zero(torch.exp(self.importance.weight))).squeeze(-1)
         if self.config.reach:
-            around = neighbourhoods(ids, self.config.reach, absent=self.config.vocab_size)
+            around = neighbourhoods(ids, self.config.reach, absent=self.rows)
             # Padding places repeat the row's first token, whose state is among those of the maximum anyway.
             around = torch.where(there.unsqueeze(-1), around, around[:, :1])
             states = F.gelu(self.runs(side_by_side(table, around)))
         else:
             states = F.embedding(ids, table)
-        pooled = (weight.unsqueeze(1) @ states).squeeze(1) / (weight.sum(-1, keepdim=True) + 1e-6)
-        if self.config.reach:
-            pooled = torch.cat((pooled, states.amax(1)), dim=-1)
-        hidden = self.dropout(F.gelu(self.hidden(self.norm(pooled))))
+        if self.config.separator is None:
+            read = self.norm(self._pooled(states, weight))
+        else:
+            first, second = (
+                self.norm(self._pooled(states * part.unsqueeze(-1), weight * part))
+                for part in self._texts(input_ids, there)
+            )
+            read = torch.cat((first, second, (first - second).abs(), first * second), dim=-1)
+        hidden = self.dropout(F.gelu(self.hidden(read)))
         return SequenceClassifierOutput(logits=self.out(hidden))
+
+    def _pooled(self, states: Tensor, weight: Tensor) -> Tensor:
+        """The mean, with a reach the largest beside it. Shapes `(rows, longest, width)`, `(rows, longest)`."""
+        mean = (weight.unsqueeze(1) @ states).squeeze(1) / (weight.sum(-1, keepdim=True) + 1e-6)
+        return torch.cat((mean, states.amax(1)), dim=-1) if self.config.reach else mean
+
+    def _texts(self, input_ids: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+        """1 at the known tokens of the first text and at those of the second. Shapes `(rows, longest)`."""
+        ends = (input_ids == self.config.separator).to(torch.float32)
+        second = (ends.cumsum(1) - ends).clamp(max=1)
+        known = there.to(torch.float32)
+        return (1 - second) * known, second * known
 
 
 class StaticForTokenClassification(_Static):
@@ -172,7 +202,7 @@ class StaticForTokenClassification(_Static):
             if number:
                 read = _runs(states * there, self.config.reach)
             else:
-                read = side_by_side(table, neighbourhoods(ids, self.config.reach, absent=self.config.vocab_size))
+                read = side_by_side(table, neighbourhoods(ids, self.config.reach, absent=self.rows))
             inner = layer(read)
             if self.config.sentence:
                 inner = inner + self.about[number](share.transpose(1, 2) @ states)

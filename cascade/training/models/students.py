@@ -5,6 +5,7 @@ Where widths differ, the teacher's embeddings are projected onto their first pri
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -13,15 +14,18 @@ from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification, PreTrainedModel
 
 from cascade.exceptions import OptionError
-from cascade.training.models.backbone import ExitBackbone
+from cascade.training.data.vocabulary import kept_pieces
 from cascade.training.models.config import TAGGING
-from cascade.training.models.multi_exit import MultiExitModel, pool
 from cascade.training.models.static import (
     StaticConfig,
     StaticForSequenceClassification,
     StaticForTokenClassification,
     StaticTaggerConfig,
 )
+from cascade.training.models.teacher import Teacher
+
+MANY, KEPT = 65_536, 32_768
+"""A vocabulary of more pieces than the first is cut to the second, if nothing is asked for."""
 
 
 @dataclass(frozen=True)
@@ -33,34 +37,71 @@ class Static:
         hidden: size of the MLP's layer.
         dropout: share of tokens, and of hidden units, dropped in training.
         reach: neighbours on each side that a token is read with; 0 reads each token alone.
+        vocabulary: pieces that have an embedding: those that occur in the texts, however many, and the first of the
+            others (a vocabulary has frequent pieces first); pieces without one are read like dropped tokens. All of up
+            to 65,536 by default, 32,768 of more.
     """
 
     width: int = 192
     hidden: int = 256
     dropout: float = 0.1
     reach: int = 0
+    vocabulary: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("width", 1), ("hidden", 1), ("reach", 0), ("layers", 1)):
-            size = getattr(self, name, least)
-            if size < least:
+        for name, least in (("width", 1), ("hidden", 1), ("reach", 0), ("layers", 1), ("vocabulary", 1)):
+            size = getattr(self, name, None)
+            if size is not None and size < least:
                 raise OptionError(f"{name} of a static first tier must be at least {least}, got {size}")
 
-    def build(self, teacher: ExitBackbone) -> PreTrainedModel:
+    def pieces(self, teacher: Teacher, rows: Sequence[Sequence[int]]) -> Tensor | None:
+        """Ids of the pieces that have an embedding, rising; None where all have. `rows`: token ids of the texts."""
+        size = self.vocabulary or (KEPT if teacher.vocabulary > MANY else teacher.vocabulary)
+        kept = kept_pieces(rows, size=size, vocabulary=teacher.vocabulary)
+        return None if len(kept) == teacher.vocabulary else torch.from_numpy(kept)
+
+    def build(self, teacher: Teacher, *, pieces: Tensor | None = None, separator: int | None = None) -> PreTrainedModel:
         """A student whose embeddings are what the teacher makes of each token alone, projected to `width`.
 
         (The way of model2vec: a token's vector is the teacher's pooled output for that token.)
 
+        Args:
+            teacher: a classifier.
+            pieces: those that have an embedding, shape `(pieces,)`; all by default.
+            separator: id of the token behind the first text, for pairs.
+
         Raises:
             OptionError: the teacher is no classifier.
         """
-        if not isinstance(teacher, MultiExitModel):
+        if teacher.task == TAGGING:
             raise OptionError(
                 f"a static first tier needs a classifier as teacher, got {teacher.task}; use StaticTagger"
             )
-        student = StaticForSequenceClassification(StaticConfig(**asdict(self), **_shared(teacher)))
+        sizes = self._sizes(pieces) | {"separator": separator}
+        student = StaticForSequenceClassification(StaticConfig(**sizes, **_shared(teacher)))
+        return self._begun(student, teacher, pieces, _tokens_alone, scale=0.1)
+
+    def _sizes(self, pieces: Tensor | None) -> dict[str, Any]:
+        own = {name: value for name, value in asdict(self).items() if name != "vocabulary"}
+        return own | {"rows": None if pieces is None else len(pieces)}
+
+    def _begun(
+        self,
+        student: PreTrainedModel,
+        teacher: Teacher,
+        pieces: Tensor | None,
+        read: Callable[[Teacher, Tensor], Tensor],
+        *,
+        scale: float,
+    ) -> PreTrainedModel:
+        """A student with embeddings of these pieces, which `read` makes of their ids, of this standard deviation."""
+        table: Any = student.get_input_embeddings()
+        ids = torch.arange(teacher.vocabulary) if pieces is None else pieces
         with torch.no_grad():
-            student.embeddings.weight.copy_(_project(_tokens_alone(teacher), self.width, scale=0.1))
+            table.weight.copy_(_project(read(teacher, ids), self.width, scale=scale))
+            if pieces is not None:
+                places: Any = student.places
+                places[pieces] = torch.arange(len(pieces))
         return student
 
 
@@ -78,21 +119,18 @@ class StaticTagger(Static):
     layers: int = 1
     sentence: bool = False
 
-    def build(self, teacher: ExitBackbone) -> PreTrainedModel:
-        """A student whose embeddings are the teacher's, projected to `width`."""
-        student = StaticForTokenClassification(StaticTaggerConfig(**asdict(self), **_shared(teacher)))
-        table: Any = teacher.backbone.get_input_embeddings()
-        with torch.no_grad():
-            student.embeddings.weight.copy_(_project(table.weight, self.width, scale=1.0))
-        return student
+    def build(self, teacher: Teacher, *, pieces: Tensor | None = None, separator: int | None = None) -> PreTrainedModel:
+        """A student whose embeddings are the teacher's, projected to `width`; see `Static.build`."""
+        student = StaticForTokenClassification(StaticTaggerConfig(**self._sizes(pieces), **_shared(teacher)))
+        return self._begun(student, teacher, pieces, lambda model, ids: model.vectors(ids), scale=1.0)
 
 
 @dataclass(frozen=True)
 class Transformer:
-    """A small BERT, for either task.
+    """A small BERT, for either task and any teacher.
 
     Attributes:
-        layers: its layers; taken evenly from the teacher's where the widths are equal.
+        layers: its layers; of a BERT as wide the teacher's first ones.
         width: size of a hidden state.
         heads: attention heads; the width over 32 by default.
         dropout: in training.
@@ -103,41 +141,48 @@ class Transformer:
     heads: int | None = None
     dropout: float = 0.1
 
-    def build(self, teacher: ExitBackbone) -> PreTrainedModel:
+    def pieces(self, teacher: Teacher, rows: Sequence[Sequence[int]]) -> Tensor | None:
+        """None: all have an embedding."""
+        return None
+
+    def build(self, teacher: Teacher, *, pieces: Tensor | None = None, separator: int | None = None) -> PreTrainedModel:
         """A model for the teacher's task that begins from its embeddings and, where shapes allow, its first layers."""
         kind = BertForTokenClassification if teacher.task == TAGGING else BertForSequenceClassification
         student = kind(self._config(teacher))
-        self._begin(student.bert, teacher)
+        with torch.no_grad():
+            self._begin(student.bert, teacher)
         return student
 
-    def _config(self, teacher: ExitBackbone) -> BertConfig:
-        given = teacher.config
-        if given.model_type not in ("bert", "electra"):
-            raise OptionError(
-                f"a transformer first tier needs a BERT or ELECTRA teacher, got {given.model_type}; use --kind static"
-            )
-        heads = self.heads or max(1, self.width // 32)
+    def _config(self, teacher: Teacher) -> BertConfig:
+        given, heads = teacher.config, self.heads or max(1, self.width // 32)
         if self.width % heads:
             raise OptionError(f"--width must be a multiple of the {heads} heads, got {self.width}")
-        if self.layers < 1 or self.layers > given.num_hidden_layers:
-            raise OptionError(f"--layers must be 1 to {given.num_hidden_layers}, got {self.layers}")
-        same_width = self.width == given.hidden_size
+        depth = getattr(given, "num_hidden_layers", self.layers)
+        if self.layers < 1 or self.layers > depth:
+            raise OptionError(f"--layers must be 1 to {depth}, got {self.layers}")
+        like = given.model_type in LIKE_BERT
+        same_width = like and self.width == given.hidden_size
         return BertConfig(
             hidden_size=self.width,
             num_hidden_layers=self.layers,
             num_attention_heads=given.num_attention_heads if same_width else heads,
             intermediate_size=given.intermediate_size if same_width else 4 * self.width,
-            hidden_act=given.hidden_act,
-            type_vocab_size=given.type_vocab_size,
+            hidden_act=given.hidden_act if like else "gelu",
+            # Tokenizers tell the second text of a pair by a type where their models have none, too.
+            type_vocab_size=given.type_vocab_size if like else 2,
             hidden_dropout_prob=self.dropout,
             attention_probs_dropout_prob=self.dropout,
             **_shared(teacher),
         )
 
-    def _begin(self, bert: Any, teacher: ExitBackbone) -> None:
+    def _begin(self, bert: Any, teacher: Teacher) -> None:
         """Fill a BERT with what the teacher has of the same shape."""
+        own = bert.embeddings
+        if teacher.config.model_type not in LIKE_BERT:
+            table = teacher.vectors(torch.arange(teacher.vocabulary))
+            own.word_embeddings.weight.copy_(_project(table, self.width, scale=0.05))
+            return
         tables: Any = teacher.backbone.embeddings
-        layers: Any = teacher.backbone.encoder
         words, positions, types = tables.word_embeddings, tables.position_embeddings, tables.token_type_embeddings
         if words.embedding_dim == self.width:
             basis: Tensor = torch.eye(self.width)
@@ -146,17 +191,16 @@ class Transformer:
         else:
             return
         # The three tables are added up in BERT, so one basis must serve all of them.
-        with torch.no_grad():
-            own = bert.embeddings
-            own.word_embeddings.weight.copy_(words.weight @ basis)
-            own.position_embeddings.weight.copy_(positions.weight @ basis)
-            own.token_type_embeddings.weight.copy_(types.weight @ basis)
-            if self.width == teacher.config.hidden_size and teacher.config.model_type == "bert":
-                own.LayerNorm.load_state_dict(tables.LayerNorm.state_dict())
-                for number, layer in enumerate(bert.encoder.layer):
-                    layer.load_state_dict(layers.layer[number].state_dict())
+        own.word_embeddings.weight.copy_(words.weight @ basis)
+        own.position_embeddings.weight.copy_(positions.weight @ basis)
+        own.token_type_embeddings.weight.copy_(types.weight @ basis)
+        if self.width == teacher.config.hidden_size and teacher.config.model_type == "bert":
+            own.LayerNorm.load_state_dict(tables.LayerNorm.state_dict())
+            for number, layer in enumerate(bert.encoder.layer):
+                layer.load_state_dict(teacher.backbone.encoder.layer[number].state_dict())
 
 
+LIKE_BERT = ("bert", "electra")  # their three tables of embeddings are added up as BERT's are
 Student: TypeAlias = "Static | Transformer"
 
 
@@ -177,18 +221,26 @@ def _project(table: Tensor, size: int, *, scale: float) -> Tensor:
 
 
 @torch.inference_mode()
-def _tokens_alone(teacher: MultiExitModel) -> Tensor:
-    """The teacher's last pooled state for every token of the vocabulary by itself."""
+def _tokens_alone(teacher: Teacher, ids: Tensor) -> Tensor:
+    """The teacher's last state for each of these tokens by itself. Shapes `(tokens,)` -> `(tokens, width)`.
+
+    Of a backbone that reads no token alone (one that pools places, one with a decoder): its input embeddings.
+    """
     teacher.eval()
     states = []
-    for start in range(0, teacher.config.vocab_size, 1024):
-        ids = torch.arange(start, min(start + 1024, teacher.config.vocab_size)).unsqueeze(1)
-        hidden = teacher.backbone(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-        states.append(pool(hidden, torch.ones_like(ids), teacher.pooling))
+    try:
+        for part in ids.split(1024):
+            given = part.unsqueeze(1)
+            hidden = teacher.backbone(input_ids=given, attention_mask=torch.ones_like(given)).last_hidden_state
+            states.append(hidden[:, 0])
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+        return teacher.vectors(ids)
     return torch.cat(states).clone()
 
 
-def _shared(teacher: ExitBackbone) -> dict[str, Any]:
+def _shared(teacher: Teacher) -> dict[str, Any]:
     """What tier 1's configuration must have in common with tier 2's."""
-    names = ("vocab_size", "max_position_embeddings", "id2label", "label2id", "problem_type", "pad_token_id")
-    return {name: getattr(teacher.config, name) for name in names}
+    names = ("id2label", "label2id", "problem_type", "pad_token_id")
+    own = {name: getattr(teacher.config, name) for name in names}
+    positions = getattr(teacher.config, "max_position_embeddings", None) or teacher.longest
+    return own | {"vocab_size": teacher.vocabulary, "max_position_embeddings": positions}

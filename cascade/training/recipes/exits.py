@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from cascade.exceptions import DataError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
@@ -16,7 +18,7 @@ from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.recipes.objectives import Joint, Objective
 from cascade.training.run import Run
 from cascade.training.task import TAGGING
-from cascade.training.units import UnitMetrics, unit_logits
+from cascade.training.units import UnitMetrics, per_row, teacher_logits, unit_logits, with_answers
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
     """Train and write a multi-exit model.
 
     Args:
-        run: from a pre-trained, fine-tuned or multi-exit checkpoint. Training files without labels serve `Distilled`
-            only. The last exit's accuracy, for tags of spans its entity F1, chooses the best epoch.
+        run: from a pre-trained, fine-tuned or multi-exit checkpoint. Where it has a head, files need no labels: exits
+            learn, and are measured by, what it answers before the training. The last exit's accuracy, for tags of spans
+            its entity F1, chooses the best epoch.
         options: everything about the model and its training; `ExitsOptions()` by default.
 
     Returns:
@@ -67,9 +70,13 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
                 f"--{name} must be left out of --task tagging, got {value}; a word has one tag, read at its first token"
             )
     run.begin(options.loop)
-    examples, held_out = run.read(require_labels=any(objective.needs_labels for objective in options.objectives))
+    known = task.model.answers(run.source)
+    needed = any(objective.needs_labels for objective in options.objectives)
+    examples, held_out = run.read(require_labels=needed and not known, known=known)
     examples = examples.of_words(options.min_words)
     named = examples if examples.labels is not None else held_out
+    if known and needed and examples.labels is None:
+        tqdm.write(f"not every {task.item} has labels; what is learned is the checkpoint's answers alone")
     if options.multi_label and named is not None:
         _refuse_one_string(named)
     model = task.model.from_checkpoint(
@@ -93,6 +100,14 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
     eval_rows = None
     if held_out is not None:
         eval_rows = task.encode(tokenizer, held_out, model.labels, multi_label=model.multi_label)
+        if held_out.labels is None:
+            eval_rows = with_answers(eval_rows, teacher_logits(model, eval_rows), multi_label=model.multi_label)
+    if needed and examples.labels is None:
+        digests = (rows.digest(), model.digest())
+        found = run.kept("answers", digests, lambda: teacher_logits(model, rows), resume=options.loop.resume)
+        logits = torch.from_numpy(found)
+        shares = logits.sigmoid() if model.multi_label else logits.softmax(-1)
+        rows = rows.with_target("answers", per_row(shares.numpy(), rows))
     scores: dict[str, float] = {}
     for stage, objective in enumerate(options.objectives):
         model.configure_training(detach=objective.detach, frozen=objective.frozen_backbone)
@@ -143,6 +158,7 @@ def _refuse_one_string(examples: Examples) -> None:
 def _loss(objective: Objective, *, multi_label: bool) -> Loss:
     def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         logits, labels = unit_logits(logits, batch)
+        labels = batch.get("answers", labels)
         known = not bool((labels == NO_LABEL).any())
         return objective(logits, labels if known else None, multi_label)
 

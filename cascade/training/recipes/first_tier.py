@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.data.augmentation import Augmentation, neighbours
 from cascade.training.data.encoding import NO_LABEL, Pad, TrainingRows, tokenizer_of
 from cascade.training.data.examples import Examples
 from cascade.training.loop import LoopOptions, Loss, run_loop
-from cascade.training.models.backbone import ExitBackbone
 from cascade.training.models.students import Student
+from cascade.training.models.teacher import Teacher
+from cascade.training.models.whole import teacher_of
 from cascade.training.recipes.objectives import divergence, supervised
 from cascade.training.run import Run
-from cascade.training.units import UnitMetrics, over_units, per_row, unit_logits
+from cascade.training.units import UnitMetrics, per_row, teacher_logits, unit_logits, with_answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +62,9 @@ def train_first_tier(
     """Distil and write a first tier.
 
     Args:
-        run: from the teacher, a folder that `cascade-train exits` wrote. Training items without labels teach by the
-            teacher's answers. The accuracy, for tags of spans the entity F1, chooses the best epoch.
+        run: from the teacher: a folder that `cascade-train exits` wrote, or any fine-tuned checkpoint. Items without
+            labels teach, and are measured, by the teacher's answers. The accuracy, for tags of spans the
+            entity F1, chooses the best epoch.
         options: everything about the model and its training; `FirstTierOptions()` by default.
         extra_text: files of items without labels, which the teacher labels.
 
@@ -71,23 +73,28 @@ def train_first_tier(
     """
     options, task = options or FirstTierOptions(), run.task
     run.begin(options.loop)
-    teacher = task.model.from_pretrained(run.source)
+    teacher = teacher_of(run.source, task.model)
     text = task.tokenizer(load_tokenizer_text(run.source))
     tokenizer = tokenizer_of(text, max_length=min(options.max_length, teacher.longest))
 
     def encode(found: Examples) -> TrainingRows:
         return task.encode(tokenizer, found, teacher.labels, multi_label=teacher.multi_label)
 
-    examples, held_out = run.read(require_labels=not options.imitation)
+    examples, held_out = run.read(require_labels=not options.imitation, known=True)
     if examples.labels is None:
         tqdm.write(f"not every {task.item} has labels; what is learned is the teacher's answers alone")
     rows, eval_rows = encode(examples), None if held_out is None else encode(held_out)
-    student = (options.student or task.student).build(teacher)
-    given, paired = len(rows), rows.types is not None
+    if held_out is not None and eval_rows is not None and held_out.labels is None:
+        eval_rows = with_answers(eval_rows, teacher_logits(teacher, eval_rows), multi_label=teacher.multi_label)
+    kind, given = options.student or task.student, len(rows)
     extra = [task.read(path, columns=run.columns, require_labels=False).unlabelled() for path in extra_text]
+    paired = any(isinstance(item, tuple) for found in (examples, *extra) for item in found.items)
     rows = TrainingRows.joined([rows, *map(encode, extra)])
-    if options.augmentation.copies and not paired:
-        rows = TrainingRows.joined([rows, _varied(rows, given, teacher, options)])
+    pieces, special = kind.pieces(teacher, rows.ids), tokenizer.special
+    ends = special.suffix.tolist()  # behind the first text of a pair, too
+    student = kind.build(teacher, pieces=pieces, separator=ends[0] if paired and ends else None)
+    if options.augmentation.copies and not paired and len(special.prefix) == len(ends) == 1:
+        rows = TrainingRows.joined([rows, _varied(rows, given, teacher, pieces, options)])
     digests = (rows.digest(), teacher.digest())
     logits = run.kept("teacher", digests, lambda: teacher_logits(teacher, rows), resume=options.loop.resume)
     student.get_input_embeddings().requires_grad_(not options.freeze_embeddings)
@@ -107,7 +114,7 @@ def train_first_tier(
         text,
         options.loop,
         options={
-            "student": repr(options.student or task.student),
+            "student": repr(kind),
             "imitation": options.imitation,
             "temperature": options.temperature,
             "freeze_embeddings": options.freeze_embeddings,
@@ -118,15 +125,19 @@ def train_first_tier(
     )
 
 
-def teacher_logits(teacher: ExitBackbone, rows: TrainingRows) -> FloatArray:
-    """The last exit's logits for every unit, in order. Shape `(units, labels)`."""
-    return over_units(teacher, rows, read=lambda logits, _labels: logits[:, -1])
+def _varied(
+    rows: TrainingRows, labelled: int, teacher: Teacher, pieces: Tensor | None, options: FirstTierOptions
+) -> TrainingRows:
+    """New rows without labels: of texts varied from the first `labelled` ones, of words each with tokens replaced.
 
-
-def _varied(rows: TrainingRows, labelled: int, teacher: ExitBackbone, options: FirstTierOptions) -> TrainingRows:
-    """New rows without labels: of texts varied from the first `labelled` ones, of words each with tokens replaced."""
-    embeddings: Any = teacher.backbone.get_input_embeddings()
-    similar = neighbours(embeddings.weight.detach().numpy())
+    Tokens are replaced by others that have an embedding: `pieces`, or all.
+    """
+    known = torch.arange(teacher.vocabulary) if pieces is None else pieces
+    numbers = known.numpy()
+    used = np.searchsorted(numbers, np.unique(np.concatenate([np.asarray(row) for row in rows.ids])))
+    near = neighbours(teacher.vectors(known).numpy(), of=used)
+    similar = np.zeros((teacher.vocabulary, near.shape[1]), np.int64)
+    similar[numbers] = numbers[near]
     rng, augmentation = np.random.default_rng(options.loop.seed), options.augmentation
     if "is_first" in rows.targets:
         ids = augmentation(rows.ids, similar=similar, rng=rng, max_length=None)

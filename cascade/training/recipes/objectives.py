@@ -33,7 +33,8 @@ class Objective(ABC):
     def __call__(self, logits: Tensor, labels: Tensor | None, multi_label: bool) -> Tensor:
         """One loss from logits `(units, exits, labels)` and labels.
 
-        Labels are numbers `(units,)`, or zeros and ones `(units, labels)` for multi-label, or None without labels.
+        Labels are numbers `(units,)`, or zeros and ones `(units, labels)` for multi-label, or probabilities `(units,
+        labels)`, or None without labels.
 
         Raises:
             OptionError: no labels where they are needed.
@@ -55,9 +56,12 @@ def supervised(logits: Tensor, labels: Tensor, multi_label: bool, *, smoothing: 
 
 
 def cross_entropies(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
-    """Of every unit at every exit. Shapes `(units, exits, labels)`, `(units,)` -> `(units, exits)`."""
+    """Of every unit at every exit. Shapes `(units, exits, labels)`, `(units,)` -> `(units, exits)`.
+
+    Labels may be probabilities too, `(units, labels)`.
+    """
     exits = logits.shape[1]
-    wanted = labels.repeat_interleave(exits)
+    wanted = labels.repeat_interleave(exits, 0)
     flat = F.cross_entropy(logits.flatten(0, 1), wanted, reduction="none", label_smoothing=smoothing)
     return flat.view(-1, exits)
 
