@@ -203,7 +203,7 @@ def test_the_checkpoint_answers_where_no_file_has_labels(kind: str, family: str,
             *("--learning-rate", 5e-3, "--batch-size", 8, "--output", output),
             ok=True,
         )
-        assert report_of(output)["scores"]["accuracy"] >= 0.9
+        assert report_of(output)["scores"]["accuracy"] >= 0.75
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,11 +18,13 @@ from cascade.training.data.encoding import TrainingRows, encode_texts, tokenizer
 from cascade.training.data.examples import Examples
 from cascade.training.models.static import StaticForSequenceClassification, StaticForTokenClassification
 from cascade.training.models.students import Static, StaticTagger, Transformer, principal_components
+from cascade.training.models.teacher import teacher_of
 from cascade.training.recipes import first_tier
 from cascade.training.recipes.first_tier import FirstTierOptions, _loss
 from cascade.training.units import teacher_logits
+from cascade_export import Calibration, ExportOptions, export_bundle
 from tests.models import tiny
-from tests.training.commands import CASES, Case, Trained, exits, exported, refused, report_of, train, write
+from tests.training.commands import CASES, Case, Trained, exits, exported, fine_tuned, refused, report_of, train, write
 
 TEXTS, TAGS = CASES
 
@@ -143,6 +146,59 @@ def test_a_static_student_begins_with_what_its_teacher_makes_of_a_token(width: i
     # Projection onto the first components keeps most of the distances; all of them where nothing is left out.
     found, wanted = (torch.pdist(rows).numpy() for rows in (student.embeddings.weight.detach()[ids[:, 0]], states))
     assert np.corrcoef(found, wanted)[0, 1] > (0.7 if width < 16 else 0.999)
+
+
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "albert"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_transformer_of_any_teacher(family: str, whole: bool, case: Case, rows: Path, tmp_path: Path) -> None:
+    """It is a BERT with the teacher's tokenizer, begun from its embeddings, and tells two texts apart."""
+    if whole:
+        fine_tuned(family, tmp_path / "teacher", tagging=case is TAGS, labels=case.labels)
+    else:
+        case.teacher(tmp_path / "teacher", family)
+    train(
+        *("first-tier", tmp_path / "teacher", "--task", case.name, "--train", rows, "--output", tmp_path / "tier1"),
+        *("--kind", "transformer", "--layers", 1, "--width", 8, "--epochs", 1, "--learning-rate", 1e-9),
+        ok=True,
+    )
+    kind: Any = AutoModelForTokenClassification if case is TAGS else AutoModelForSequenceClassification
+    student = kind.from_pretrained(tmp_path / "tier1")
+    assert (student.config.model_type, student.config.type_vocab_size) == ("bert", 2)
+    teacher = teacher_of(tmp_path / "teacher", case.model)
+    table = teacher.vectors(torch.arange(teacher.vocabulary))
+    near = torch.pdist(student.get_input_embeddings().weight.detach()[:50]).numpy()
+    assert np.corrcoef(near, torch.pdist(table[:50]).numpy())[0, 1] > 0.7
+
+
+@pytest.mark.parametrize("kind", ["texts", "tags", "pairs"])
+def test_a_static_tier_keeps_the_pieces_of_its_texts(kind: str, tmp_path: Path) -> None:
+    case = TAGS if kind == "tags" else TEXTS
+    teacher = case.teacher(tmp_path / "tier2", "roberta")
+    records = [row | ({"text_pair": "a story"} if kind == "pairs" else {}) for row in case.rows]
+    given = ("--task", case.name, "--train", write(tmp_path / "rows.jsonl", records), "--vocabulary", 1, "--epochs", 1)
+    train(
+        "first-tier", tmp_path / "tier2", *given, "--output", tmp_path / "tier1", "--width", 8, "--hidden", 8, ok=True
+    )
+    model: Any = StaticForTokenClassification if case is TAGS else StaticForSequenceClassification
+    student = model.from_pretrained(tmp_path / "tier1")
+    words = [row[case.item] if case is TAGS else row[case.item].split() for row in records]
+    wanted = {"[CLS]", "[SEP]", *(word for own in words for word in own), *(["story"] if kind == "pairs" else [])}
+    tokens = [tiny.tokenizer().id_to_token(int(own)) for own in (student.places < student.rows).nonzero()]
+    assert set(tokens) == wanted
+    assert student.embeddings.weight.shape == (len(wanted), 8)
+    assert (student.config.vocab_size, student.config.separator) == (teacher.vocabulary, 3 if kind == "pairs" else None)
+    items = [row[case.item] if kind != "pairs" else (row["text"], row["text_pair"]) for row in records]
+    options = ExportOptions(agreement=0)
+    bundle = export_bundle(
+        *(tmp_path / "tier2", tmp_path / "tier1", tmp_path / "bundle"), calibration=Calibration(items), options=options
+    )
+    graph = onnx.load(bundle.path(bundle.manifest.tier1.file))
+    assert max(max(tensor.dims, default=1) for tensor in graph.graph.initializer if len(tensor.dims) > 1) < 50
+
+
+def test_a_vocabulary_of_a_transformer_is_refused(tmp_path: Path) -> None:
+    given = ("--kind", "transformer", "--vocabulary", 9, "--train", "x.jsonl", "--output", tmp_path)
+    refused(train("first-tier", tmp_path, *given), "--vocabulary must be left out of --kind transformer, got 9")
 
 
 def test_a_static_classifier_needs_a_classifier(tmp_path: Path) -> None:

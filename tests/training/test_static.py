@@ -134,3 +134,51 @@ def test_dropout_takes_whole_tokens_in_training_only(build: Any, sizes: dict[str
     assert not torch.allclose(logits(made), logits(made, others))
     made.train()
     torch.testing.assert_close(logits(made), logits(made, others))
+
+
+def test_a_pairs_texts_are_read_apart() -> None:
+    """By hand, and a text alone has no second one."""
+    made = built(StaticForSequenceClassification, StaticConfig(width=6, hidden=8, separator=3, **COMMON))
+    row = torch.tensor([[2, 40, 50, 3, 60, 70, 80, 3]])
+
+    def pooled(ids: Tensor) -> Tensor:
+        weight = torch.exp(made.importance.weight[ids])
+        found: Tensor = made.norm((weight * made.embeddings.weight[ids]).sum(0) / (weight.sum() + 1e-6))
+        return found
+
+    with torch.no_grad():
+        for ids, first, second in ((row, row[0, :4], row[0, 4:]), (row[:, :4], row[0, :4], row[0, :0])):
+            a, b = pooled(first), pooled(second)
+            wanted = made.out(gelu(made.hidden(torch.cat((a, b, (a - b).abs(), a * b)))))
+            torch.testing.assert_close(logits(made, ids)[0], wanted)
+            torch.testing.assert_close(logits(made, ids, padding=2)[0], wanted)
+
+
+@pytest.mark.parametrize("reach", [0, 1])
+def test_padding_says_nothing_beside_a_pair(reach: int) -> None:
+    made = built(StaticForSequenceClassification, StaticConfig(width=6, hidden=8, separator=3, reach=reach, **COMMON))
+    row = torch.tensor([[2, 40, 50, 3, 60, 70, 80, 3]])
+    torch.testing.assert_close(logits(made, row, padding=3), logits(made, row))
+
+
+@pytest.mark.parametrize(("build", "sizes"), MODELS)
+def test_a_table_of_some_tokens(build: Any, sizes: dict[str, Any], tmp_path: Path) -> None:
+    """Tokens with a row answer as in a table of all; one without is read like a row of zeros that weighs nothing."""
+    pieces = IDS[0, 1:]
+    whole = build(**sizes)
+    with torch.no_grad():
+        whole.embeddings.weight[2] = 0
+        if build is classifier:
+            whole.importance.weight[2] = -1e9
+    small = type(whole)(type(whole.config)(**whole.config.to_dict() | {"rows": len(pieces)})).eval()
+    kept = dict(whole.state_dict())
+    tables = {name: tensor[pieces] for name, tensor in kept.items() if len(tensor) == 160}
+    places = torch.full((160,), len(pieces))
+    places[pieces] = torch.arange(len(pieces))
+    small.load_state_dict(kept | tables | {"places": places})
+    if sizes.get("reach") and build is classifier:  # there even the state of a place without a token counts
+        torch.testing.assert_close(logits(small, IDS[:, 1:]), logits(whole, IDS[:, 1:]))
+    else:
+        torch.testing.assert_close(logits(small), logits(whole))
+    small.save_pretrained(tmp_path)
+    torch.testing.assert_close(logits(type(small).from_pretrained(tmp_path)), logits(small))

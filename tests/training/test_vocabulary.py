@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from cascade.exceptions import OptionError
-from cascade.training.data.vocabulary import prune, shrink_embedding
+from cascade.training.data.vocabulary import kept_pieces, prune, shrink_embedding
 from tests.models import tiny
 
 TEXTS = ["the film was good", "the plot was dull", "the the the"]
@@ -75,3 +75,10 @@ def test_what_cannot_be_pruned() -> None:
         prune(tiny.tokenizer().to_str(), TEXTS, size=20)
     with pytest.raises(OptionError, match="only a WordPiece vocabulary can be pruned, got BPE; leave --vocabulary out"):
         prune(Tokenizer(models.BPE()).to_str(), TEXTS, size=500)
+
+
+def test_pieces_that_occur_are_kept_and_then_the_first() -> None:
+    rows = [[2, 9, 3], [2, 7, 3], []]
+    assert kept_pieces(rows, size=6, vocabulary=12).tolist() == [0, 1, 2, 3, 7, 9]
+    assert kept_pieces(rows, size=1, vocabulary=12).tolist() == [2, 3, 7, 9]
+    assert kept_pieces(rows, size=99, vocabulary=12).tolist() == list(range(12))
