@@ -72,7 +72,7 @@ def teacher_logits(model: Teacher, rows: TrainingRows) -> FloatArray:
 
 def with_answers(rows: TrainingRows, logits: FloatArray, *, multi_label: bool) -> TrainingRows:
     """The same rows, labelled by what a model answers. `logits`: of every unit, shape `(units, labels)`."""
-    answers = (logits > 0).astype(np.float32) if multi_label else logits.argmax(-1)
+    answers: Any = (logits > 0).astype(np.float32) if multi_label else logits.argmax(-1)
     if "is_first" not in rows.targets:
         return rows.with_target("labels", answers)
     labels = [np.full(len(own), NO_LABEL) for own in rows.ids]

@@ -79,11 +79,12 @@ class _Static(PreTrainedModel):
     base_model_prefix = "static"
     main_input_name = "input_ids"
     spread = 1.0  # standard deviation of new embeddings
+    places: Tensor  # row of each token, where not all have one
 
     def __init__(self, config: StaticConfig) -> None:
         super().__init__(config)
         self.rows = config.vocab_size if config.rows is None else config.rows
-        if config.rows is not None:  # the row of each token
+        if config.rows is not None:
             self.register_buffer("places", torch.full((config.vocab_size,), self.rows))
         self.embeddings = nn.Embedding(self.rows, config.width)
         self.dropout = nn.Dropout(config.dropout)

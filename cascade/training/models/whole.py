@@ -24,7 +24,7 @@ class WholeModel(Teacher):
         self.inputs = inputs_of(model)
 
     @property
-    def backbone(self) -> Any:  # type: ignore[override]  # inside the model, so that weights are counted once
+    def backbone(self) -> Any:
         """The encoder below the head."""
         return self.model.base_model
 
