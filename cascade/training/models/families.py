@@ -212,5 +212,5 @@ def position_offset(config: Any) -> int:
 
 def max_length(config: Any) -> int:
     """Tokens that a row may have, special tokens included, for any model of transformers."""
-    positions: int = config.max_position_embeddings
+    positions: int = getattr(config, "max_position_embeddings", None) or 512  # there are some without a limit
     return positions - position_offset(config)
