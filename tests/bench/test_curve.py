@@ -89,12 +89,9 @@ def small(classifier: Model, data: Path) -> Curve:
     return curve(classifier, read_data(str(data), classifier), repeats=2, like=settings)
 
 
-def test_settings_that_are_given_are_timed_and_nothing_is_tried(small: Curve) -> None:
+def test_settings_that_are_given_are_timed_and_drawn(small: Curve) -> None:
     assert small.tried == ()
     assert [one.letter for one in small.timed[5:]] == ["A", "B"]
-
-
-def test_the_picture(small: Curve) -> None:
     (axes,) = plot.draw(small).axes
     assert axes.get_xlabel() == "speed-up over tier 2 at full depth (ratio of seconds, log scale)"
     assert axes.get_ylabel() == "accuracy (% of 40 texts)"

@@ -54,13 +54,15 @@ def test_what_the_profiler_says() -> None:
     assert dict(seen.operations) == {"int8": 2 * 6 * 8 * 5, "fp32": 2 * 8 * 3 * 8 * 3 + 2 * 6 * 8 * 7}
 
 
-def test_a_real_graph_under_the_profiler(classifier: Model) -> None:
+def test_a_real_graph_under_the_profiler(classifier: Model, tagger: Model) -> None:
     found = parts(classifier)
     assert [part.key for part in found] == ["tier1", "embed", "stage-1", "stage-2", "stage-3"]
     seen = look(found[2].backend, found[2].feeds(np.array([3, 5])), runs=2)
     assert {"MatMul", "Tanh", "Gather"} <= set(seen.seconds)
     assert min(seen.seconds.values()) >= 0
     assert seen.operations["fp32"] >= 2 * 8 * WIDTH * WIDTH
+    last = parts(tagger)[-1]
+    assert last.backend.run(last.feeds(np.array([3, 5])))["logits"].shape[0] == 8
 
 
 @pytest.fixture(autouse=True)
@@ -117,9 +119,3 @@ def test_without_onnx_the_extra_is_named() -> None:
     assert done.stderr == (
         'Error: measuring the host needs the bench extra, but onnx is missing; pip install "cascade-encoder[bench]"\n'
     )
-
-
-def test_a_taggers_parts(tagger: Model) -> None:
-    last = parts(tagger)[-1]
-    made = last.backend.run(last.feeds(np.array([3, 5])))
-    assert made["logits"].shape[0] == 8

@@ -46,9 +46,7 @@ def test_overhead(bundle: Path, data: Path) -> None:
     shares = [float(share) for share in re.findall(r"threads: no graph runs during (\d+\.\d)%", out)]
     assert len(shares) == 2
     assert all(0 < share < 100 for share in shares)
-
-
-def test_time_in_graphs_is_counted_once() -> None:
+    # What runs at once is counted once.
     assert study("overhead").union([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (5.2, 5.4)]) == 4.0
 
 

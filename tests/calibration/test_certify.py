@@ -290,6 +290,7 @@ def test_curves() -> None:
         assert curve.risk(np.array([least])) == pytest.approx([risk], rel=0.02)
     assert curve.least_score(1.0) == 0.0
     assert curve.least_score(1e-9) > 0.999
+    assert Curve.fit(sure, sure > 0.9).slope == 0  # surer is never riskier
 
 
 @pytest.mark.parametrize("events", [0, 50])
@@ -298,12 +299,6 @@ def test_a_curve_of_events_that_are_all_the_same_is_flat(events: int) -> None:
     rate = (events + 0.5) / 51
     assert curve.risk(np.array([0.5, 0.99])) == pytest.approx([rate, rate])
     assert (curve.least_score(rate * 1.001), curve.least_score(rate * 0.999)) == (0.0, 1.0)
-
-
-def test_surer_is_never_riskier() -> None:
-    sure = np.linspace(0.5, 1, 100, dtype=np.float32)
-    curve = Curve.fit(sure, sure > 0.9)
-    assert curve.slope == 0
 
 
 def test_a_learned_router_is_on_the_path_where_it_won(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,11 +36,6 @@ def test_another_temperature_needs_no_logits(logits: FloatArray, was: float, now
     assert found.dtype == np.float32
 
 
-def test_the_same_temperature_changes_no_bit() -> None:
-    before = probabilities(np.array([[3.0, 1.0]], dtype=np.float32))
-    assert rescale(before, was=1.7, now=1.7) is before
-
-
 def test_logits_are_the_graphs_up_to_a_constant() -> None:
     logits = np.array([[4.0, 1.0, -3.0]], dtype=np.float32)
     found = logits_of(probabilities(logits, temperature=2.0), was=2.0)
@@ -49,8 +44,9 @@ def test_logits_are_the_graphs_up_to_a_constant() -> None:
     np.testing.assert_allclose(logits_of(probabilities(one, temperature=2.0), was=2.0), one, atol=1e-5)
 
 
-def test_probabilities_of_0_and_1_stay_finite() -> None:
+def test_probabilities_of_0_and_1_stay_finite_and_the_same_temperature_changes_no_bit() -> None:
     sure = np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
+    assert rescale(sure, was=1.7, now=1.7) is sure
     for multi_label in (False, True):
         found = rescale(sure, was=1.0, now=2.0, multi_label=multi_label)
         assert np.isfinite(found).all()

@@ -109,13 +109,10 @@ def test_classes() -> None:
     assert np.array_equal(several.classes(several.goal).T, several.goal)
 
 
-def test_shapes_are_checked_all_at_once() -> None:
+def test_bad_use(classifier: Classifier) -> None:
     good = recorded(5)
     with pytest.raises(OptionError, match=r"lengths \(3,\) instead of \(5,\), truth \(4,\) instead of \(5,\)"):
         replace(good, lengths=good.lengths[:3], truth=np.zeros(4, dtype=np.int64))
-
-
-def test_a_cascade_of_other_tiers_is_refused(classifier: Classifier) -> None:
     alone = replace(classifier, tiers=classifier.tiers[1:])
     with pytest.raises(OptionError, match="needs two tiers, of which the second has exits, got MultiExit; set the"):
         observe_texts(alone, ["a"], None)

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from cascade.core.statistics import Interval
-from cascade.exceptions import OptionError
 from cascade.pipelines import tuning
 from cascade.pipelines.tuning import Timing, Tuned
 from cascade.policies import CostAware
@@ -128,11 +127,3 @@ def test_interrupted_it_leaves_nothing(run: Command, monkeypatch: pytest.MonkeyP
 def test_errors_are_one_line(run: Command, tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "empty.txt").write_text("")
     assert message in run.refused("tune", "toy", *arguments)
-
-
-def test_refused_by_the_pipeline(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_arguments: Any, **_options: Any) -> Tuned:
-        raise OptionError("budgets must be told, got none; tell them")
-
-    monkeypatch.setattr(tuning, "tune", refuse)
-    assert run("tune", "toy", "--texts", "texts.txt").err == "Error: budgets must be told, got none; tell them\n"

@@ -27,13 +27,17 @@ def rows(*values: list[float]) -> FloatArray:
     return np.array(values, dtype=np.float32)
 
 
-def test_softmax_worked_example() -> None:
+def test_softmax_and_of_a_single_label_sigmoid() -> None:
     np.testing.assert_allclose(softmax(rows([np.log(1), np.log(2), np.log(5)])), [[0.125, 0.25, 0.625]], rtol=1e-6)
+    np.testing.assert_allclose(probabilities(rows([0.0], [np.log(3)])), [[0.5], [0.75]], rtol=1e-6)
 
 
-def test_extreme_logits_neither_overflow_nor_warn() -> None:
+def test_extremes_neither_overflow_nor_warn_and_nan_stays() -> None:
     np.testing.assert_array_equal(softmax(rows([1e38, -1e38])), [[1, 0]])
     np.testing.assert_array_equal(sigmoid(rows([1e38, -1e38, 0])), [[1, 0, 0.5]])
+    for multi_label in (False, True):
+        assert np.isfinite(evidence(rows([1.0, 0.0]), weight=1.0, multi_label=multi_label)).all()
+    assert np.isnan(max_probability(rows([np.nan, 0.5]))).all()
 
 
 def test_temperature_divides() -> None:
@@ -50,15 +54,6 @@ def test_evidence_multiplies() -> None:
     # A yes/no label counts by its odds, 4 : 1 times 3 : 1.
     both = probabilities(np.log(rows([4.0])), prior=evidence(rows([0.9]), weight=0.5))
     np.testing.assert_allclose(both, rows([12 / 13]), rtol=1e-5)
-
-
-def test_evidence_of_certainty_is_finite() -> None:
-    for multi_label in (False, True):
-        assert np.isfinite(evidence(rows([1.0, 0.0]), weight=1.0, multi_label=multi_label)).all()
-
-
-def test_a_single_label_takes_the_sigmoid() -> None:
-    np.testing.assert_allclose(probabilities(rows([0.0], [np.log(3)])), [[0.5], [0.75]], rtol=1e-6)
 
 
 def test_worked_examples() -> None:
@@ -98,10 +93,6 @@ def test_surer_is_higher(measure: Measure) -> None:
     steps = np.linspace(0, 5, 20, dtype=np.float32)
     logits = np.stack((steps, np.zeros_like(steps), np.zeros_like(steps)), axis=1)
     assert (np.diff(measure(softmax(logits))) > 0).all()
-
-
-def test_nan_stays_nan() -> None:
-    assert np.isnan(max_probability(rows([np.nan, 0.5]))).all()
 
 
 def test_answers() -> None:

@@ -65,6 +65,7 @@ def test_order_of_units_with_distinct_gains_changes_nothing(
 def test_of_equal_gains_the_earlier_ones_go() -> None:
     router = CostAware(0.01, ((0.0, 0.0), (100.0, 1.0), (200.0, 200.0)))  # dear beyond 100 tokens
     assert router(state([0.5, 0.5, 0.5], [50, 50, 50])).tolist() == [True, True, False]
+    assert router(state([], [])).tolist() == []
 
 
 @given(st.floats(0, 0.984375, width=32), st.integers(1, 32), st.integers(2, 20))
@@ -91,10 +92,6 @@ def test_gain_by_points_and_for_nan() -> None:
     gains = router.gain(state([0.2, 0.7, 0.95, np.nan], [1] * 4))
     assert gains.tolist() == pytest.approx([0.4, 0.2, -0.05, 0.4])
     assert router(state([0.2, 0.7, 0.95, np.nan], [1] * 4)).tolist() == [True, True, False, True]
-
-
-def test_nothing_to_route() -> None:
-    assert CostAware(0.1, COSTS)(state([], [])).tolist() == []
 
 
 @pytest.mark.parametrize(

@@ -22,24 +22,15 @@ def state(*first: float, multi_label: bool = False) -> RoutingState:
 def test_threshold_defers_below() -> None:
     np.testing.assert_array_equal(Threshold(0.75)(state(0.74, 0.75, 0.2, 0.3)), [True, False, False, True])
     np.testing.assert_array_equal(Threshold(0.75, margin)(state(0.74, 0.75, 0.1)), [True, True, False])
-
-
-def test_threshold_at_the_ends() -> None:
     np.testing.assert_array_equal(Threshold(0)(state(0.5, 1.0)), [False, False])
     np.testing.assert_array_equal(Threshold(1)(state(0.5, 1.0)), [True, False])
-
-
-def test_threshold_knows_multi_label() -> None:
-    state_ = RoutingState(np.array([[0.99, 0.5]], dtype=np.float32), np.array([0.5]), np.array([3]), multi_label=True)
-    np.testing.assert_array_equal(Threshold(0.9)(state_), [True])
+    several = RoutingState(np.array([[0.99, 0.5]], dtype=np.float32), np.array([0.5]), np.array([3]), multi_label=True)
+    np.testing.assert_array_equal(Threshold(0.9)(several), [True])
 
 
 def test_budget_takes_the_least_sure_and_of_equals_the_first() -> None:
     np.testing.assert_array_equal(Budget(0.5)(state(0.9, 0.6, 0.4, 0.6)), [False, True, True, False])
     np.testing.assert_array_equal(Budget(0.5)(state(0.9, 0.6, 0.6, 0.6)), [False, True, True, False])
-
-
-def test_budget_means_what_it_says_in_floating_point() -> None:
     assert Budget(0.29)(state(*[0.5] * 100)).sum() == 29  # 0.29 * 100 is 28.999999999999996
 
 

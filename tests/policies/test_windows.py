@@ -42,9 +42,6 @@ def test_worked_examples() -> None:
     assert spans_of(narrow, state("...?...?..")) == [(0, 2, 5), (0, 6, 9)]
     assert spans_of(Windows(margin=0, whole=1.0), state("..?", "??.")) == [(0, 2, 3), (1, 3, 5)]
     assert spans_of(Windows(), state(".........?..........")) == [(0, 6, 13)]
-
-
-def test_whole_sentences() -> None:
     assert spans_of(whole_sentences, state("..?..", ".....", "?")) == [(0, 0, 5), (2, 10, 11)]
     assert whole_sentences == Windows(margin=0, whole=0)
 
