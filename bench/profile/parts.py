@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cascade.core.rows import IntArray, Rows, offsets_of
-from cascade.engine.packing import FEEDS, Packing, padded
+from cascade.engine.packing import ACTIVE_FEEDS, FEEDS, Actives, Packing, padded
 from cascade.exceptions import OptionError
 from cascade.runtime.backend import Array, Backend, OnnxBackend
 from cascade_bench.systems.local import Model
@@ -84,8 +84,9 @@ def parts(model: Model) -> list[Part]:
         packing, tokens = Packing.of(lengths, heads=second.heads), int(lengths.sum())
         hidden = np.random.default_rng(0).normal(size=(tokens, second.width)).astype(np.float32)
         every = np.arange(tokens, dtype=np.int64)  # of a tagger: no word has exited, each token is a word
-        tagging = {"active": every, "query_head_gather": packing.array("head_gather"), "words": every}
-        return {"hidden": hidden, **packing.feeds(FEEDS), **tagging}
+        actives = Actives(packing, packing, every)
+        tagging = {name: actives.array(name) for name in ACTIVE_FEEDS}
+        return {"hidden": hidden, **packing.feeds(FEEDS), **tagging, "words": every}
 
     starts = (0, *two.layers[:-1])
     return [

@@ -135,6 +135,22 @@ def _firsts(packing: Packing) -> IntArray:
     return packing.firsts
 
 
+def _distances(packing: Packing) -> IntArray:
+    """All distances in the longest row, query minus key, from the largest on, and one more. Shape `(2 * longest,)`."""
+    longest = packing.mask.shape[1]
+    return np.arange(longest - 1, -longest - 1, -1, dtype=np.int64)
+
+
+def _skew_shapes(packing: Packing) -> IntArray:
+    """Sizes by which columns of distances become columns of tokens (DeBERTa). Shape `(6,)`.
+
+    Where the flattened scores of a row begin; the shape of what is cut into lines of one place less than there are
+    distances (0: as it is, -1: what is left); the longest row.
+    """
+    longest = packing.mask.shape[1]
+    return np.array([longest - 1, 0, 0, -1, 2 * longest - 1, longest], dtype=np.int64)
+
+
 FEEDS: Mapping[str, Callable[[Packing], Array]] = {
     "head_gather": _head_gather,
     "bias": _bias,
@@ -144,6 +160,8 @@ FEEDS: Mapping[str, Callable[[Packing], Array]] = {
     "weights": _weights,
     "counts": _counts,
     "buckets": lambda packing: bucket_grid(packing.mask.shape[1]),
+    "distances": _distances,
+    "skew_shapes": _skew_shapes,
 }
 """What a stage can read beside hidden states, by name: for attention, for either way of pooling, for some families."""
 
@@ -182,11 +200,26 @@ def _active_buckets(actives: Actives) -> IntArray:
     return buckets(np.arange(actives.all.mask.shape[1], dtype=np.int64) - queries[..., None])
 
 
+def _placed_query_head_gather(actives: Actives) -> IntArray:
+    """As `query_head_gather`, each query at its own place among all tokens. Shape `(rows, heads, longest)`.
+
+    Elsewhere is any active token: what it asks for is not scattered.
+    """
+    if actives.own is actives.all:
+        return actives.all.array("head_gather")
+    heads = np.arange(actives.all.heads, dtype=np.int64)
+    number = np.zeros(actives.all.lengths.sum(), dtype=np.int64)
+    number[actives.numbers] = np.arange(len(actives.numbers)) * len(heads)
+    return number[actives.all.array("gather")][:, None, :] + heads[:, None]
+
+
 ACTIVE_FEEDS: Mapping[str, Callable[[Actives], Array]] = {
     "active": lambda actives: actives.numbers,
     "query_head_gather": lambda actives: actives.own.array("head_gather"),
     "head_scatter": lambda actives: actives.own.array("head_scatter"),
     "buckets": _active_buckets,
+    "placed_query_head_gather": _placed_query_head_gather,
+    "placed_head_scatter": lambda actives: actives.all.array("head_scatter")[actives.numbers],
 }
 """What a tagger's stage reads of the active tokens, by name; what is not here is in `FEEDS`, of all tokens."""
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from cascade.training.models.families import Family
+from cascade_export.packed.deberta import Distances, distance_layers
 from cascade_export.packed.layers import PackedLayer, activation
 from cascade_export.packed.mpnet import BucketBias
 
@@ -41,4 +42,8 @@ def post_norm(backbone: Any, family: Family) -> list[PackedLayer]:
     return [PackedLayer(one, family.parts, heads=heads, activation=act) for one in family.layers(backbone)]
 
 
-FORMS: Mapping[str, Form] = {"post_norm": Form(post_norm), "mpnet": Form(post_norm, BucketBias)}
+FORMS: Mapping[str, Form] = {
+    "post_norm": Form(post_norm),
+    "mpnet": Form(post_norm, BucketBias),
+    "distances": Form(distance_layers, Distances),
+}

@@ -27,6 +27,8 @@ AXES: dict[str, Axes] = {
     "active": ("actives",),
     "query_head_gather": ("rows", "", "longest_active"),
     "words": ("words",),
+    "distances": ("distances",),
+    "placed_query_head_gather": ("rows", "", "longest"),
 }
 
 
@@ -81,6 +83,6 @@ def _stage(stage: PackedStage, packed: PackedModel) -> onnx.ModelProto:
     return trace(
         stage,
         {name: torch.from_numpy(feeds[name]) for name in stage.inputs},
-        inputs=AXES | {"head_scatter": (new,)},
+        inputs=AXES | {"head_scatter": (new,), "placed_head_scatter": (new,)},
         outputs={"hidden_out": (new,), "logits": (answered,)},
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cascade.engine.packing import FEEDS
 from cascade.training.models.families import family_of, max_length, position_offset
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
@@ -35,7 +36,7 @@ class PackedStage(nn.Module):
         head, norm: of the exit; the norm comes before pooling.
         pooling: what the head reads: the `first` token of a row, the `mean` of its tokens, or of a tagger the first
             pieces of the `words` that are still inside.
-        inputs: names of the family's own inputs.
+        inputs: names of the family's own inputs; those of active tokens are for taggers alone.
         shared: what is made once for all layers.
 
     Attributes:
@@ -54,7 +55,8 @@ class PackedStage(nn.Module):
     ) -> None:
         super().__init__()
         self.layers, self.head, self.norm, self.pooling = nn.ModuleList(layers), head, norm, pooling
-        self.inputs = (*_INPUTS[pooling], *inputs)
+        own = inputs if pooling == "words" else (name for name in inputs if name in FEEDS)
+        self.inputs = (*_INPUTS[pooling], *own)
         self.shared = shared
 
     def forward(self, hidden: Tensor, *index: Tensor) -> tuple[Tensor, Tensor]:

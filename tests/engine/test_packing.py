@@ -205,6 +205,11 @@ def test_leaving_equals_a_loop(pieces: list[list[int]], data: Any) -> None:
         np.testing.assert_array_equal(grid[row, column], active_now)
         np.testing.assert_array_equal(rows[row], row_of_token[active_now])  # each in the line of its own sentence
         everything = hidden[feeds["head_gather"][:, 0] // HEADS]
+        row, column = np.divmod(feeds["placed_head_scatter"][:, 0], HEADS * everything.shape[1])
+        np.testing.assert_array_equal(everything[row, column], active_now)  # each where all tokens have it
+        placed = feeds["placed_query_head_gather"]
+        np.testing.assert_array_equal(active_now[placed[row, 1, column] // HEADS], active_now)
+        np.testing.assert_array_equal(placed, placed[:, :1] + np.arange(HEADS)[:, None])
         for line, own_row in enumerate(rows):
             own = np.flatnonzero(row_of_token == own_row)
             there = feeds["bias"][line, 0, 0] == 0

@@ -25,8 +25,16 @@ from cascade.training.models.tagging import MultiExitTagger
 Model = TypeVar("Model", bound=torch.nn.Module)
 Config = TypeVar("Config", bound=PretrainedConfig)
 
-FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "albert", "mpnet")
+FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "albert", "mpnet", "deberta-v2")
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")  # whose position ids begin at 2
+DISENTANGLED = {  # as in DeBERTa-v3
+    "relative_attention": True,
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": 16,
+    "position_biased_input": False,
+    "norm_rel_ebd": "layer_norm",
+}
 LABELS = ("negative", "positive")
 TAGS = ("NOUN", "VERB", "X")
 SINGLE = "single_label_classification"
@@ -75,9 +83,14 @@ def config(family: str = "bert", *, layers: int = 3, width: int = 16) -> Pretrai
         "electra": {"embedding_size": 8},
         "albert": {"embedding_size": 8, "hidden_act": "gelu_new", "num_hidden_groups": 2},
         "distilbert": {"hidden_dim": 2 * width},
+        "deberta-v2": DISENTANGLED,
         **{name: {"max_position_embeddings": 66, "pad_token_id": 1} for name in AFTER_PADDING},
     }
-    types = {} if family in ("distilbert", "mpnet") else {"type_vocab_size": 1 if family in AFTER_PADDING else 2}
+    types = (
+        {}
+        if family in ("distilbert", "mpnet", "deberta-v2")
+        else {"type_vocab_size": 1 if family in AFTER_PADDING else 2}
+    )
     return AutoConfig.for_model(family, **(common | types | own.get(family, {})))
 
 

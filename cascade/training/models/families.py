@@ -82,7 +82,7 @@ class Family:
         pooler: whether its constructor knows `add_pooling_layer`.
         activation: field of the configuration with the name of the feed-forward part's activation.
         first_position: position id of a row's first token.
-        required: values that a field of the configuration may have, where it is there.
+        required: values that a field of the configuration may have, where it is there; perhaps made of the others.
     """
 
     head: HeadParts
@@ -97,7 +97,7 @@ class Family:
     pooler: bool = False
     activation: str = "hidden_act"
     first_position: Callable[[Any], int] = lambda _config: 0
-    required: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: ABSOLUTE)
+    required: Mapping[str, tuple[Any, ...] | Callable[[Any], tuple[Any, ...]]] = field(default_factory=lambda: ABSOLUTE)
 
     @property
     def options(self) -> dict[str, bool]:
@@ -176,6 +176,24 @@ FAMILIES = {
         pooler=True,
         first_position=lambda _config: 2,  # transformers' code has it so, whatever the padding's id
     ),
+    "deberta-v2": Family(
+        HeadParts("pooler.dense", "pooler_hidden_act"),
+        parts=LayerParts(
+            query="attention.self.query_proj", key="attention.self.key_proj", value="attention.self.value_proj"
+        ),
+        layer="distances",
+        inputs=("distances", "skew_shapes", "placed_query_head_gather", "placed_head_scatter"),
+        required={
+            "relative_attention": (True,),
+            "share_att_key": (True,),
+            "pos_att_type": (["p2c", "c2p"], ["c2p", "p2c"]),
+            "conv_kernel_size": (0,),
+            "is_decoder": (False,),
+            "embedding_size": lambda config: (config.hidden_size,),
+            "pooler_hidden_size": lambda config: (config.hidden_size,),
+            "attention_head_size": lambda config: (config.hidden_size // config.num_attention_heads,),
+        },
+    ),
 }
 
 # Other models of transformers, for first tiers, whose position ids begin after that of padding.
@@ -195,7 +213,8 @@ def family_of(config: Any) -> Family:
             f"the checkpoint's model_type must be one of {', '.join(FAMILIES)}, got {config.model_type}; {remedy}"
         )
     family = FAMILIES[config.model_type]
-    for name, allowed in family.required.items():
+    for name, values in family.required.items():
+        allowed = values(config) if callable(values) else values
         if (value := getattr(config, name, allowed[0])) not in allowed:
             choices = " or ".join(map(str, allowed))
             raise OptionError(f"{config.model_type}'s {name} must be {choices}, got {value}; {remedy}")
