@@ -126,15 +126,13 @@ def test_the_command(run: Run, bundle: Path, data: Path, tmp_path: Path) -> None
 
 def test_files_that_hold_no_settings(run: Run, bundle: Path, data: Path, tmp_path: Path) -> None:
     entry: dict[str, Any] = {"name": "full", "stats": {"data": [1.0]}}
-    other = tmp_path / "other.json"
+    other, given = tmp_path / "other.json", ("curve", bundle, "--data", data, "--like")
     other.write_text(json.dumps({"benchmarks": [entry]}))
-    assert (
-        "must hold settings of a curve, but it holds none" in run("curve", bundle, "--data", data, "--like", other).err
-    )
+    assert "must hold settings of a curve, but it holds none" in run(*given, other).err
     entry["extra_info"] = {"setting": {"router": {"policy": "Unknown"}, "exit_policy": {"policy": "never"}}}
     other.write_text(json.dumps({"benchmarks": [entry]}))
-    assert "must hold settings that can be read" in run("curve", bundle, "--data", data, "--like", other).err
-    assert "must be JSON" in run("curve", bundle, "--data", data, "--like", data).err
+    assert "must hold settings that can be read" in run(*given, other).err
+    assert "must be JSON" in run(*given, data).err
 
 
 def test_a_single_row_without_a_label(run: Run, bundle: Path, tmp_path: Path) -> None:

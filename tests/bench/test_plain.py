@@ -52,9 +52,8 @@ def test_padding_is_not_looked_at_by_attention(tmp_path: Path, family: str, pool
     tiny.tier1_static(tmp_path / "tier1")
     # fp32, because int8 products saturate on x86 CPUs without VNNI: there the reference differs from the engine.
     options, calibration = ExportOptions(int8=Int8.NONE), Calibration(tiny.TEXTS, ["positive", "negative"] * 4)
-    bundle = export_bundle(
-        tmp_path / "tier2", tmp_path / "tier1", tmp_path / "out", calibration=calibration, options=options
-    )
+    folders = [tmp_path / name for name in ("tier2", "tier1", "out")]
+    bundle = export_bundle(*folders, calibration=calibration, options=options)
     plain = Plain.from_folder(bundle.folder, threads=1)
     texts = [*tiny.TEXTS, "good " * 40]
     np.testing.assert_allclose(plain(texts), np.concatenate([plain([text]) for text in texts]), atol=1e-4)

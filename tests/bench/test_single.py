@@ -252,9 +252,8 @@ def test_routes_over_the_pipe(job: Job) -> None:
 
 def test_this_engine_tells_its_routes(case: Case, job: Job) -> None:
     """A sentence is deferred with any of its words."""
-    words = [
-        list(some) for count in (1, 2, 3) for some in itertools.permutations(["good", "bad", "film", "plot"], count)
-    ]
+    four = ["good", "bad", "film", "plot"]
+    words = [list(some) for count in (1, 2, 3) for some in itertools.permutations(four, count)]
     items: list[Any] = words if case.tagging else list(map(" ".join, words))
     job = replace(job, model=str(case.bundle), tagging=case.tagging)
     model, whole = (BASELINES[key].load(job) for key in ("cascade", "full"))

@@ -123,9 +123,8 @@ def test_the_best_batch_size_is_the_fastest() -> None:
             return []
 
     now, seen = [0.0], list[str]()
-    best, rates = best_batch_size(
-        Fake(None, 8), ["a", "b"], sizes=(1, 8, 16), progress=seen.append, clock=lambda: now[0]
-    )
+    some = ["a", "b"]
+    best, rates = best_batch_size(Fake(None, 8), some, sizes=(1, 8, 16), progress=seen.append, clock=lambda: now[0])
     assert (best, rates) == (8, {1: 0.5, 8: 2.0, 16: 1.0})
     assert seen[0] == seen[1] == "pipeline, batches of 1"
 

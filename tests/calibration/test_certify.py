@@ -236,9 +236,8 @@ def test_copies_count_once(classifier: Classifier) -> None:
 
 def test_what_was_chosen_is_run(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     given = distinct_texts(1200)
-    first, full = (
-        classifier.with_router(one).with_exit_policy(never).predict(given) for one in (defer_none, defer_all)
-    )
+    deepest = classifier.with_exit_policy(never)
+    first, full = (deepest.with_router(router).predict(given) for router in (defer_none, defer_all))
     alike = [text for text, a, b in zip(given, first.labels, full.labels, strict=True) if a == b][:300]
     # Costs of so small graphs say nothing.
     real = observing.observe_texts

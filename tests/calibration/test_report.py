@@ -103,12 +103,6 @@ def test_an_upper_limit_is_rounded_up(share: float) -> None:
 
 
 def test_percentages() -> None:
-    assert [percent_up(share) for share in (0.01092870480168696, 0.010049, 0.01, 0.07, 0.0, 1.0)] == [
-        "1.1 %",
-        "1.01 %",
-        "1 %",
-        "7 %",
-        "0 %",
-        "100 %",
-    ]
+    shares = (0.01092870480168696, 0.010049, 0.01, 0.07, 0.0, 1.0)
+    assert [percent_up(share) for share in shares] == ["1.1 %", "1.01 %", "1 %", "7 %", "0 %", "100 %"]
     assert [percent(share) for share in (0.004167, 0.01)] == ["0.417 %", "1 %"]

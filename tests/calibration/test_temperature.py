@@ -90,10 +90,8 @@ def test_every_head_has_its_own() -> None:
     logits, truth = drawn(3000, temperature=2.0)
     was = ((1.2,), (0.5, 3.0))
     tier1 = probabilities(logits * np.float32(2), temperature=1.2)
-    tier2 = np.stack(
-        [probabilities(logits / np.float32(2), temperature=0.5), probabilities(logits, temperature=3.0)], axis=1
-    )
-    (first,), (half, whole) = fit_temperatures(((tier1[:, None], truth), (tier2, truth)), was=was)
+    exits = probabilities(logits / np.float32(2), temperature=0.5), probabilities(logits, temperature=3.0)
+    (first,), (half, whole) = fit_temperatures(((tier1[:, None], truth), (np.stack(exits, axis=1), truth)), was=was)
     assert whole == pytest.approx(2.0, rel=0.1)
     assert first == pytest.approx(2 * whole, rel=0.01)
     assert half == pytest.approx(whole / 2, rel=0.01)

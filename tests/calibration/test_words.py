@@ -227,7 +227,7 @@ def test_entity_f1() -> None:
     assert entity_f1([["S-X", "S-X", "B-X", "E-X"]], [["U-X", "B-X", "I-X", "L-X"]]) == pytest.approx(2 * 1 / (3 + 2))
     check_bio(["O", "B-X", "I-X"])
     with pytest.raises(
-        OptionError, match=r"entity F1 needs the tags O, B-\.\.\. and I-\.\.\., got NOUN, VERB; leave out --f1"
+        OptionError, match=r"F1 needs the tags O, B-\.\.\. and I-\.\.\., got NOUN, VERB; leave out --f1"
     ):
         check_bio(["O", "NOUN", "VERB"])
 

@@ -282,14 +282,8 @@ def test_columns(run: Command, model: Path, examples: list[dict[str, str]], tmp_
     ("arguments", "message"),
     [
         (("--max-drop", "0.1", "--budget", "0.2"), "--max-drop and --budget exclude each other; ask for one of them"),
-        (
-            ("--agreement", "0.1", "--two-sided"),
-            "--two-sided must be used with a bound on the drop, got --agreement; lea",
-        ),
-        (
-            ("--latency", "5ms", "--per-class"),
-            "with --max-drop or --agreement, got --latency without a guarantee; leave",
-        ),
+        (("--agreement", "0.1", "--two-sided"), "--two-sided must be used with a bound on the drop, got --agreement"),
+        (("--latency", "5ms", "--per-class"), "with --max-drop or --agreement, got --latency without a guarantee"),
         (("--agreement", "0.1", "--no-guarantee"), "--no-guarantee must be used with --max-drop, got --agreement"),
         (("--per-exit",), "--per-exit must be used with --no-guarantee --max-drop, got --max-drop; leave it out"),
         (("--budget", "0.1", "--png", "x.png"), "--png must be used with a guarantee, got --budget"),

@@ -110,9 +110,8 @@ def test_a_certificate_in_plain_sentences(run: Command, folder: Path, tmp_path: 
     assert "certificate  yes\n" in out
     said = out.split("\ncertificate\n")[1].split("\n\nfigures\n")[0]
     assert max(map(len, said.splitlines())) <= 100
-    assert [
-        " ".join(sentence.split()) for sentence in said.replace("\n  ", " ").splitlines()
-    ] == certificate.described()
+    sentences = said.replace("\n  ", " ").splitlines()
+    assert [" ".join(sentence.split()) for sentence in sentences] == certificate.described()
     described = json.loads(run("inspect", str(tmp_path / "new"), "--json").out)
     assert described["certificate"] == certificate.to_json()
     assert described["certificate_doubts"] == []

@@ -294,7 +294,6 @@ def test_a_function_can_be_any_tier() -> None:
     assert scores.tier[1] == 1
     assert sorted(scores.tier.tolist()) == [1, 2, 2, 3, 3]
     assert asked == [text for text, tier in zip(texts, scores.tier, strict=True) if tier == 3]
-    np.testing.assert_array_equal(scores.probabilities.argmax(axis=1)[scores.tier == 3], [2, 2])
-    np.testing.assert_allclose(
-        scores.probabilities[scores.tier == 2], middle.probabilities[scores.tier == 2], atol=1e-5
-    )
+    second, third = scores.tier == 2, scores.tier == 3
+    np.testing.assert_array_equal(scores.probabilities.argmax(axis=1)[third], [2, 2])
+    np.testing.assert_allclose(scores.probabilities[second], middle.probabilities[second], atol=1e-5)

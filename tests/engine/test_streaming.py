@@ -59,9 +59,7 @@ def drain(outcomes: Iterator[Outcome], answered: list[int]) -> None:
 
 ITEMS = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=6))
 OPTIONS = st.builds(
-    lambda size, more, tokens, age: StreamOptions(
-        buffer_size=size, look_ahead=size + more, pool_tokens=tokens, max_age=age
-    ),
+    lambda size, more, tokens, age: StreamOptions(size, look_ahead=size + more, pool_tokens=tokens, max_age=age),
     st.integers(1, 9),
     st.integers(0, 20),
     st.integers(1, 200),

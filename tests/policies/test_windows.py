@@ -98,10 +98,7 @@ def test_any_callable_serves() -> None:
     [
         (None, "must return Spans, got None; give equally many rows, starts and stops"),
         (([0, 1], [0], [1]), "must return Spans, got Spans"),
-        (
-            ([0], [1], [1]),
-            "must return runs of one or more words of their sentence, got words 1 to 1 of sentence 0",
-        ),
+        (([0], [1], [1]), "must return runs of one or more words of their sentence, got words 1 to 1 of sentence"),
         (([0], [1], [4]), "got words 1 to 4 of sentence 0; numbers count over all sentences"),
         (([1], [1], [4]), "got words 1 to 4 of sentence 1"),
         (([2], [3], [5]), "got words 3 to 5 of sentence 2"),
