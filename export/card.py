@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cascade.bundle.manifest import TAGGING, Manifest
+from cascade.bundle.tiers import SingleExitSpec, TierSpec
 
 MANY_LABELS = 20
 
@@ -25,19 +26,17 @@ def model_card(
     head = ["---", "library_name: cascade", f"pipeline_tag: {manifest.task}"]
     head += [f"license: {license.lower()}"] if license else []
     head += ["tags: [cascade, early-exit, onnx]", "---"]
-    tier1, tier2, figures = manifest.tier1, manifest.tier2, manifest.figures
+    figures = manifest.figures
     shown = ", ".join(f"`{label}`" for label in manifest.labels[:MANY_LABELS])
     more = f" and {len(manifest.labels) - MANY_LABELS} more" if len(manifest.labels) > MANY_LABELS else ""
-    layers = ", ".join(str(stage.layer) for stage in tier2.stages)
-    tier2_size = sum(size for path, size in sizes.items() if path.startswith("tier2/"))
     tagging = manifest.task == TAGGING
     pipeline = "Tagger" if tagging else "Classifier"
     unit, whole = ("words", "sentences") if tagging else ("texts", "texts")
     body = [
         f"# {name}",
         "",
-        "A bundle for the Python package `cascade-encoder`: a small first tier answers what it is sure of, a second",
-        "tier with exits between its layers answers the rest. Runs on CPUs with ONNX Runtime.",
+        f"A bundle for the Python package `cascade-encoder`: {_described(manifest.tiers)}",
+        "Runs on CPUs with ONNX Runtime.",
         "",
         "```python",
         f"from cascade import {pipeline}",
@@ -47,9 +46,8 @@ def model_card(
         "```",
         "",
         f"- **Labels** ({len(manifest.labels)}): {shown}{more}",
-        f"- **Tier 1**: {tier1.model}, {tier1.precision}, `{tier1.file}`, {_size(sizes[tier1.file])}",
-        f"- **Tier 2**: exits after layers {layers} of width {tier2.width}, {_size(tier2_size)}",
-        f"- **Longest row**: {tier2.max_length} tokens; longer {whole} are read in windows",
+        *(_tier(number, tier, sizes) for number, tier in enumerate(manifest.tiers, 1)),
+        f"- **Longest row**: {manifest.tiers[-1].max_length} tokens; longer {whole} are read in windows",
         f"- **Trained on**: {data or 'not stated'}",
         f"- **Licence of the weights**: {license or 'not stated'}",
         "",
@@ -64,12 +62,35 @@ def model_card(
     return "\n".join([*head, "", *body])
 
 
+def parts_of(figures: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The figures of each tier, of a tier with exits of each exit, with what they are about."""
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for number in (1, 2):
+        own = figures.get(f"tier{number}", [])
+        exits = own if isinstance(own, list) else [own]
+        found += [(f"tier {number}" + (f", layer {row['layer']}" if "layer" in row else ""), row) for row in exits]
+    return found
+
+
+def _described(tiers: Sequence[TierSpec]) -> str:
+    last = "with exits between its layers " if tiers[-1].layers else ""
+    if len(tiers) == 1:
+        return f"one model {last}answers everything."
+    return f"a small first tier answers what it is sure of, a second\ntier {last}answers the rest."
+
+
+def _tier(number: int, tier: TierSpec, sizes: Mapping[str, int]) -> str:
+    size = _size(sum(sizes[path] for path in tier.graphs))
+    if isinstance(tier, SingleExitSpec):
+        return f"- **Tier {number}**: {tier.model}, {tier.precision}, `{tier.file}`, {size}"
+    return f"- **Tier {number}**: exits after layers {', '.join(map(str, tier.layers))} of width {tier.width}, {size}"
+
+
 def _table(figures: Mapping[str, Any]) -> list[str]:
-    rows = [("tier 1", figures["tier1"])]
-    rows += [(f"tier 2, exit after layer {exit_['layer']}", exit_) for exit_ in figures["tier2"]]
+    rows = parts_of(figures)
     columns = {"precision": "precision", "agreement": "agreement", "max_difference": "largest difference of a logit"}
     columns |= {"accuracy": "accuracy", "accuracy_fp32": "accuracy fp32", "f1": "F1 of entities", "f1_fp32": "F1 fp32"}
-    columns = {key: title for key, title in columns.items() if key in figures["tier1"]}
+    columns = {key: title for key, title in columns.items() if key in rows[0][1]}
     shown = {"precision": "{}", "max_difference": "{:.3f}"}
     lines = [f"| | {' | '.join(columns.values())} |", f"|---{'|---' * len(columns)}|"]
     for name, row in rows:

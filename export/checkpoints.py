@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,40 +9,49 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from safetensors import SafetensorError
-from transformers import AutoConfig
 
 from cascade.exceptions import BundleError, CascadeError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.models.config import CLASSIFICATION, named_labels
+from cascade.training.models.config import CLASSIFICATION, has_head, load_config, named_labels
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
+from cascade.training.models.whole import inputs_of
 from cascade_export.tasks import TASKS, Task
 from cascade_export.texts import shortened
 
 TierTwo: TypeAlias = MultiExitModel | MultiExitTagger
-TIER2 = "tier 2 must be a checkpoint of `cascade-train exits`"
+TIER2 = "tier 2 must be a checkpoint of `cascade-train exits` or a fine-tuned model"
 SINGLE_LABEL = "single_label_classification"
 
 
 def task_of(folder: str | Path) -> Task:
-    """What a second tier does, by its `config.json` alone.
+    """What the tier that decides last does, by its `config.json` alone.
 
     Raises:
-        OptionError: there is none.
+        OptionError: there is none, or it has neither exits nor a head.
     """
-    with _named(TIER2):
-        exits = getattr(AutoConfig.from_pretrained(folder), "cascade_exits", None) or {}
+    config = _config_of(folder)
+    if exits := getattr(config, "cascade_exits", None):
         return TASKS[exits.get("task", CLASSIFICATION)]
+    found = next((known for known in TASKS.values() if has_head(config, known.auto)), None)
+    if found is None:
+        raise OptionError(f"{TIER2}, but {folder} has no head for texts or tokens; fine-tune it first")
+    return found
 
 
-def load_tier2(folder: str | Path, *, task: Task) -> TierTwo:
-    """A multi-exit classifier or tagger, in evaluation mode and fp32: a folder or a Hub id.
+def load_tier2(folder: str | Path, *, task: Task) -> Any:
+    """A multi-exit model, or any fine-tuned one, in evaluation mode and fp32: a folder or a Hub id.
 
     Raises:
-        OptionError: there is none, or it is broken.
+        OptionError: there is none, it is broken, or its answers depend on padding.
     """
+    exits = getattr(_config_of(folder), "cascade_exits", None)
     with _named(TIER2):
-        return task.multi_exit.from_pretrained(folder).float().eval()
+        if exits:
+            return task.multi_exit.from_pretrained(folder).float().eval()
+        model = task.auto.from_pretrained(str(folder), attn_implementation="eager").float().eval()
+        inputs_of(model)
+        return model
 
 
 def load_tier1(folder: str | Path, *, task: Task) -> Any:
@@ -69,26 +77,23 @@ def load_tier1(folder: str | Path, *, task: Task) -> Any:
         return kind.from_pretrained(str(folder), attn_implementation="eager").float().eval()
 
 
-def inputs_of(tier1: Any) -> tuple[str, ...]:
-    """Names of what a first tier's graph takes: `input_ids`, `attention_mask` and perhaps `token_type_ids`."""
-    known = inspect.signature(tier1.forward).parameters
-    types = "token_type_ids" in known and (getattr(tier1.config, "type_vocab_size", 0) or 0) > 1
-    return ("input_ids", "attention_mask", *(["token_type_ids"] if types else []))
+def common_labels(tier2: Any, tier1: Any | None) -> tuple[tuple[str, ...], str]:
+    """The labels of all tiers, in order, and transformers' name of their problem: single-label if none says.
 
-
-def common_labels(tier2: TierTwo, tier1: Any) -> tuple[tuple[str, ...], str]:
-    """The labels of both tiers, in order, and transformers' name of their problem: single-label if none says.
+    `tier1` is None where there is none.
 
     Raises:
         BundleError: they differ.
     """
-    labels, labels1 = tier2.labels, named_labels(tier1.config)
+    labels, problem = named_labels(tier2.config), tier2.config.problem_type or SINGLE_LABEL
+    if tier1 is None:
+        return labels, problem
+    labels1, problem1 = named_labels(tier1.config), tier1.config.problem_type or SINGLE_LABEL
     if labels != labels1:
         raise BundleError(
             f"both tiers must have the same labels in the same order, tier 2 has {shortened(labels)}, "
             f"tier 1 {shortened(labels1)}; distil tier 1 from this tier 2, or put both id2label in one order"
         )
-    problem, problem1 = (one.config.problem_type or SINGLE_LABEL for one in (tier2, tier1))
     if problem != problem1:
         raise BundleError(
             f"both tiers must have the same problem_type, tier 2 has {problem}, tier 1 {problem1}; "
@@ -97,7 +102,7 @@ def common_labels(tier2: TierTwo, tier1: Any) -> tuple[tuple[str, ...], str]:
     return labels, problem
 
 
-def common_tokenizer(tier2: str | Path, tier1: str | Path) -> str:
+def common_tokenizer(tier2: str | Path, tier1: str | Path | None) -> str:
     """The text of the common `tokenizer.json`, without truncation and padding: those are the engine's business.
 
     Raises:
@@ -109,8 +114,12 @@ def common_tokenizer(tier2: str | Path, tier1: str | Path) -> str:
     except (OSError, ValueError) as error:
         raise OptionError(f"tier 2 must have a tokenizer, but {first_line(error)}") from None
     spec["truncation"] = spec["padding"] = None
-    other = Path(tier1) / "tokenizer.json"
-    if other.is_file() and json.loads(other.read_text(encoding="utf-8"))["model"] != spec["model"]:
+    other = None if tier1 is None else Path(tier1) / "tokenizer.json"
+    if (
+        other is not None
+        and other.is_file()
+        and json.loads(other.read_text(encoding="utf-8"))["model"] != spec["model"]
+    ):
         raise BundleError(
             "both tiers must have the same tokenizer, but the vocabularies in their tokenizer.json differ; "
             "distil tier 1 from this tier 2"
@@ -152,6 +161,13 @@ def _named(rule: str) -> Iterator[None]:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise OptionError(f"{rule}, but {first_line(error)}") from None
+
+
+def _config_of(folder: str | Path) -> Any:
+    try:
+        return load_config(folder)
+    except OptionError as error:
+        raise OptionError(f"{TIER2}, but {error}") from None
 
 
 def _is_static(config: Mapping[str, Any], task: Task) -> bool:

@@ -1,4 +1,4 @@
-"""`cascade-export`: two checkpoints to a bundle, from the command line. The work is done in `export`."""
+"""`cascade-export`: checkpoints to a bundle, from the command line. The work is done in `export`."""
 
 from __future__ import annotations
 
@@ -25,14 +25,21 @@ Example:
 @click.command(
     "cascade-export", epilog=EPILOG, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]}
 )
-@click.option("--tier2", required=True, metavar="FOLDER", help="Multi-exit checkpoint, from `cascade-train exits`.")
-@click.option("--tier1", required=True, metavar="FOLDER", help="First tier, from `cascade-train first-tier`.")
+@click.option(
+    "--tier2",
+    required=True,
+    metavar="FOLDER",
+    help="What decides last: from `cascade-train exits`, or any fine-tuned model, without exits.",
+)
+@click.option(
+    "--tier1", metavar="FOLDER", help="First tier, from `cascade-train first-tier`; without it the bundle has one tier."
+)
 @click.option("--output", required=True, metavar="FOLDER", help="The bundle to write.")
 @click.option(
     "--calibration",
     metavar="FILE",
     help="jsonl, csv or parquet with texts of the kind to be classified: int8 ranges come from them, and with labels "
-    "temperatures too. For taggers jsonl or parquet, with tags. Do not use the test set. Without it: built-in "
+    "temperatures too. For taggers jsonl or parquet with words, or txt. Do not use the test set. Without it: built-in "
     "sentences, temperatures 1.",
 )
 @click.option("--text-column", default="text", help="Name of the column of texts in --calibration.")
@@ -67,7 +74,7 @@ Example:
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is already there.")
 def export(
     tier2: str,
-    tier1: str,
+    tier1: str | None,
     output: str,
     calibration: str | None,
     text_column: str,
@@ -86,7 +93,7 @@ def export(
     trained_on: str | None,
     overwrite: bool,
 ) -> None:
-    """Turn two checkpoints into a bundle: verified against torch, written whole or not at all."""
+    """Turn one or two checkpoints into a bundle: verified against torch, written whole or not at all."""
     require_extra()
     # Here, not above: `--help` must not wait for torch.
     from tqdm import tqdm
@@ -95,8 +102,9 @@ def export(
     from cascade.policies.routing import Threshold
     from cascade.text.reading import Columns, TagColumns
     from cascade.training.data.examples import read_sentences, read_texts
+    from cascade_export.card import parts_of
     from cascade_export.checkpoints import task_of
-    from cascade_export.export import STEPS, export_bundle
+    from cascade_export.export import export_bundle, steps
     from cascade_export.options import CardOptions, ExportOptions
     from cascade_export.texts import Calibration
 
@@ -104,7 +112,9 @@ def export(
     task, found = task_of(tier2), None
     if calibration is not None:
         if task.tags:
-            read = read_sentences(calibration, columns=TagColumns(tokens=tokens_column, tags=tags_column))
+            read = read_sentences(
+                calibration, columns=TagColumns(tokens=tokens_column, tags=tags_column), require_labels=False
+            )
         else:
             columns = Columns(text=text_column, pair=pair_column, label=label_column)
             read = read_texts(calibration, columns=columns, require_labels=False)
@@ -118,10 +128,11 @@ def export(
         exit_policy=None if exit_threshold is None else replace(task.exit_policy, threshold=exit_threshold),
         card=CardOptions(name=name, license=license_, data=trained_on),
     )
-    with tqdm(total=len(STEPS), unit="step") as bar:
+    names = steps(1 if tier1 is None else 2)
+    with tqdm(total=len(names), unit="step") as bar:
 
         def progress(step: str) -> None:
-            bar.update(step != STEPS[0])
+            bar.update(step != names[0])
             bar.set_description(step)
 
         bundle = export_bundle(
@@ -131,8 +142,7 @@ def export(
     figures = bundle.manifest.figures
     size = sum(record.bytes for record in bundle.manifest.files.values()) / 2**20
     click.echo(f"{bundle.folder}: {size:.1f} MiB, labels: {len(bundle.manifest.labels)}")
-    rows = [("tier 1", figures["tier1"]), *((f"tier 2, layer {row['layer']}", row) for row in figures["tier2"])]
-    for title, row in rows:
+    for title, row in parts_of(figures):
         scored = f", accuracy {row['accuracy']:.2%} (fp32 {row['accuracy_fp32']:.2%})" if "accuracy" in row else ""
         scored += f", F1 {row['f1']:.2%} (fp32 {row['f1_fp32']:.2%})" if "f1" in row else ""
         click.echo(f"  {title}: {row['precision']}, agrees with fp32 on {row['agreement']:.2%}{scored}")

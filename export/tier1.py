@@ -1,4 +1,4 @@
-"""The first tier, any classifier or tagger of transformers or a static one, as one padded ONNX graph."""
+"""A tier without exits, any classifier or tagger of transformers or a static one, as one padded ONNX graph."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from cascade.exceptions import OptionError
-from cascade_export.checkpoints import first_line, inputs_of
+from cascade.training.models.whole import inputs_of
+from cascade_export.checkpoints import first_line
 from cascade_export.tasks import Task
 from cascade_export.tracing import trace
 
 
-def export_tier1(model: Any, task: Task) -> onnx.ModelProto:
-    """The graph `input_ids`, `attention_mask`[, `token_type_ids`] -> `logits`, in fp32.
+def export_tier1(model: Any, task: Task, *, number: int = 1) -> onnx.ModelProto:
+    """The graph `input_ids`, `attention_mask`[, `token_type_ids`] -> `logits`, in fp32. `number`: of the tier.
 
     Raises:
         OptionError: torch cannot trace this model.
     """
     names = inputs_of(model)
+    if hasattr(model.base_model, "set_attention_type"):  # BigBird reads rows of up to 704 tokens so anyway
+        model.base_model.set_attention_type("original_full")
     filler = getattr(model.config, "pad_token_id", None) or 0
     ids = torch.full((2, 8), filler)  # two rows, the second with padding
     mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
@@ -35,7 +38,8 @@ def export_tier1(model: Any, task: Task) -> onnx.ModelProto:
         )
     except (RuntimeError, TypeError, ValueError) as error:  # of any of the hundred architectures
         raise OptionError(
-            f"tier 1's model_type must be one that torch can trace, got {model.config.model_type}; {first_line(error)}"
+            f"tier {number}'s model_type must be one that torch can trace, got {model.config.model_type}; "
+            f"{first_line(error)}"
         ) from None
 
 
@@ -45,7 +49,11 @@ class _Logits(nn.Module):
     def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
         super().__init__()
         self.model, self.names = model, names
+        self.padding = getattr(model.config, "pad_token_id", None)
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        logits: Tensor = self.model(**dict(zip(self.names, tensors, strict=True))).logits
+        given = dict(zip(self.names, tensors, strict=True))
+        if self.padding:  # some find the last token by it; the engine pads with 0
+            given["input_ids"] = given["input_ids"].masked_fill(given["attention_mask"] == 0, self.padding)
+        logits: Tensor = self.model(**given).logits
         return logits

@@ -83,7 +83,7 @@ def test_what_is_in_a_bundle(tiers: Path, tmp_path: Path) -> None:
         options=options,
         progress=steps.append,
     )
-    assert steps == list(export_module.STEPS)
+    assert steps == list(export_module.steps(2))
     bundle = open_bundle(tmp_path / "out")
     manifest = bundle.manifest
     assert (manifest.task, manifest.labels, manifest.policies.windows) == (CLASSIFICATION, tiny.LABELS, None)
@@ -110,7 +110,7 @@ def test_what_is_in_a_bundle(tiers: Path, tmp_path: Path) -> None:
         "tokenizer_config.json",
     }
     card_text = bundle.path("README.md").read_text(encoding="utf-8")
-    for words in ("# Tiny", "license: apache-2.0", "eight sentences", "| tier 2, exit after layer 2 | int8 |"):
+    for words in ("# Tiny", "license: apache-2.0", "eight sentences", "| tier 2, layer 2 | int8 |"):
         assert words in card_text
 
 
@@ -126,7 +126,7 @@ def test_what_is_in_a_taggers_bundle(exported: Exported) -> None:
     assert manifest.figures["calibration"] == known
     assert all(0 < figures["verified_within"] < TOLERANCE for figures in manifest.figures["tier2"])
     card = bundle.path("README.md").read_text(encoding="utf-8")
-    for part in ("pipeline_tag: token-classification", "import Tagger", "| tier 2, exit after layer 2 | int8 |"):
+    for part in ("pipeline_tag: token-classification", "import Tagger", "| tier 2, layer 2 | int8 |"):
         assert part in card
     assert f"on {known['words']} words (some sentences)" in card
     assert AutoConfig.from_pretrained(bundle.folder).id2label == dict(enumerate(tiny.TAGS))

@@ -76,7 +76,6 @@ def test_round_trip_of_a_tagger(tiers: Path, tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"tokens": ["a"]}, "there must be a column 'tags'"),
         ({"words": ["a"], "tags": ["X"]}, "'tokens'"),
         ({"tokens": ["a", "b"], "tags": ["X"]}, "one tag per word"),
         ({"tokens": ["a"], "tags": ["ADJ"]}, "has the label 'ADJ'"),
@@ -93,6 +92,28 @@ def test_bad_calibration_data_are_named(
     assert "dev.jsonl" in last
     assert message in last
     assert not out.exists()
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "txt"])
+def test_a_tagger_is_calibrated_on_plain_words(
+    tiers: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / f"words.{kind}"
+    if kind == "txt":
+        file.write_text("".join(" ".join(own) + "\n" for own in SENTENCES), encoding="utf-8")
+    else:
+        write(file, [{"tokens": own} for own in SENTENCES])
+    out = tmp_path / "out"
+    status = run("--tier2", tiers / "tagger", "--tier1", tiers / "tag-static", "--output", out, "--calibration", file)
+    assert status == 0, capsys.readouterr().err
+    known = {"source": file.name, "texts": 8, "labelled": False, "words": sum(map(len, SENTENCES))}
+    assert known.items() <= open_bundle(out).manifest.figures["calibration"].items()
+
+
+def test_one_tier(tiers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--tier2", tiers / "tier2", "--output", tmp_path / "out", "--exit-threshold", 0.7) == 0
+    assert "tier 1, layer 2: int8, agrees with fp32 on" in capsys.readouterr().out
+    assert open_bundle(tmp_path / "out").manifest.policies.exits == (MaxProbability(0.7),)
 
 
 def test_errors_take_one_line(tiers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

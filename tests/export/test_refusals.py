@@ -14,6 +14,7 @@ from cascade.exceptions import BundleError, DataError, InputError, OptionError
 from cascade.training.models.config import CLASSIFICATION, TAGGING
 from cascade_export import Calibration, ExportOptions, export_bundle, verify
 from cascade_export import export as export_module
+from cascade_export import tiers as tiers_module
 from cascade_export.verify import check, torch_tier2
 from tests.export.conftest import LABELLED, TAGGED
 from tests.models import tiny
@@ -69,7 +70,9 @@ def test_a_missing_or_broken_checkpoint_is_named(tiers: Path, tmp_path: Path) ->
         copy = shutil.copytree(tiers / tier, tmp_path / tier)
         (copy / "model.safetensors").write_bytes(b"flipped" * 10)
     broken = "but Error while deserializing"
-    refused(tmp_path, OptionError, f"{own2} exits`, {broken}", tmp_path / "tier2", tiers / "static")
+    refused(
+        tmp_path, OptionError, f"{own2} exits` or a fine-tuned model, {broken}", tmp_path / "tier2", tiers / "static"
+    )
     refused(tmp_path, OptionError, f"{own1}, {broken}", tiers / "tier2", tmp_path / "static")
 
 
@@ -153,7 +156,7 @@ def test_nothing_is_written_when_a_step_breaks(
     def broken(*given: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr(export_module, step, broken)
+    monkeypatch.setattr(tiers_module if step == "quantise_tier1" else export_module, step, broken)
     with pytest.raises(error):
         export_bundle(tiers / "tier2", tiers / "static", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

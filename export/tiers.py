@@ -1,0 +1,142 @@
+"""One tier of a bundle in its final form: exported, verified against torch, quantised, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec, TierSpec
+from cascade.core.rows import FloatArray
+from cascade_export.checkpoints import TierTwo
+from cascade_export.int8.calibrate import quantise_tier1, quantise_tier2
+from cascade_export.options import ExportOptions
+from cascade_export.packed.chain import chain_logits, padded_logits
+from cascade_export.packed.graphs import export_tier2
+from cascade_export.packed.stages import PackedModel
+from cascade_export.tasks import Task
+from cascade_export.texts import Sample
+from cascade_export.tier1 import export_tier1
+from cascade_export.verify import check_tier1, check_tier2
+
+FORMS = {"fp32": "model.onnx", "int8": "model_quantized.onnx"}
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Tier:
+    """A tier.
+
+    Attributes:
+        spec: what the manifest says of it.
+        graphs: by path inside the bundle.
+        temperatures: one for each exit.
+        figures: how the shipped form compares with the fp32 checkpoint: a dict; of a tier with exits one for each.
+        smoothed: whether int8 had to be smoothed.
+    """
+
+    spec: TierSpec
+    graphs: Mapping[str, onnx.ModelProto]
+    temperatures: tuple[float, ...]
+    figures: Any
+    smoothed: bool
+
+
+def multi_exit(
+    model: TierTwo,
+    packed: PackedModel,
+    sample: Sample,
+    options: ExportOptions,
+    *,
+    number: int,
+    max_length: int,
+    progress: Progress,
+) -> Tier:
+    """A tier with exits.
+
+    Args:
+        model: the checkpoint.
+        packed: its packed form.
+        sample: calibration texts.
+        options: see there.
+        number: of the tier, from 1.
+        max_length: tokens of a row at most.
+        progress: called with the name of each step when it begins.
+
+    Raises:
+        BundleError: a graph does not answer as the checkpoint.
+    """
+    progress(f"export tier {number}")
+    folder = f"tier{number}"
+    graphs = export_tier2(packed)
+    reference = chain_logits(graphs, sample.units)
+    files = [f"{folder}/stage_{stage:02d}.onnx" for stage in range(len(packed.layers))]
+    verified = check_tier2(files, model, graphs, sample, reference)
+    progress(f"quantise tier {number}")
+    made = quantise_tier2(graphs, reference, sample, options)
+    by_exit = [(made.logits[:, i], reference[:, i]) for i in range(len(packed.layers))]
+    rows = zip(packed.layers, made.precisions, verified, by_exit, strict=True)
+    spec = MultiExitSpec(
+        embed=f"{folder}/embed.onnx",
+        stages=tuple(map(StageSpec, files, packed.layers, made.precisions)),
+        width=packed.width,
+        heads=packed.heads,
+        max_length=max_length,
+        position_offset=packed.position_offset,
+    )
+    return Tier(
+        spec,
+        {spec.embed: made.graphs.embed, **dict(zip(files, made.graphs.stages, strict=True))},
+        tuple(sample.temperature(logits) for logits, _ in by_exit),
+        [{"layer": layer} | _figures(own, within, sample, *logits) for layer, own, within, logits in rows],
+        made.smoothed,
+    )
+
+
+def single_exit(
+    model: Any,
+    task: Task,
+    sample: Sample,
+    options: ExportOptions,
+    *,
+    number: int,
+    max_length: int,
+    progress: Progress,
+) -> Tier:
+    """A tier of one padded graph, of any model of transformers or a static one; see `multi_exit`.
+
+    The first tier's graph lies where other tools look for it, and its fp32 form beside it if `options` say so. What
+    decides last must answer each row alone as beside longer ones.
+
+    Raises:
+        OptionError: torch cannot trace the model.
+        BundleError: its graph does not answer as the checkpoint.
+    """
+    progress(f"export tier {number}")
+    folder = "onnx" if number == 1 else f"tier{number}"
+    graph = export_tier1(model, task, number=number)
+    reference = padded_logits(graph, sample.units, max_length=max_length)
+    static = isinstance(model, task.static)
+    name = f"{folder}/{FORMS['fp32']}"
+    verified = check_tier1(name, model, sample, reference, max_length=max_length, alone=not static)
+    progress(f"quantise tier {number}")
+    made = quantise_tier1(graph, reference, sample, options, max_length=max_length)
+    (precision,) = made.precisions
+    file = f"{folder}/{FORMS[precision]}"
+    kept = {name: graph} if number == 1 and options.fp32 else {}
+    return Tier(
+        SingleExitSpec(file, max_length, "static" if static else "transformer", precision),
+        kept | {file: made.graphs},
+        (sample.temperature(made.logits),),
+        _figures(precision, verified, sample, made.logits, reference),
+        made.smoothed,
+    )
+
+
+def _figures(
+    precision: str, verified: float, sample: Sample, logits: FloatArray, reference: FloatArray
+) -> dict[str, Any]:
+    form = {"precision": precision, "verified_within": float(f"{verified:.1e}")}
+    return form | sample.figures(logits, reference)

@@ -1,0 +1,118 @@
+"""Any fine-tuned model becomes a tier without exits, behind a first tier or alone; a multi-exit one may be alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+from cascade import Classifier, Tagger, load
+from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec
+from cascade.exceptions import BundleError, OptionError
+from cascade.policies.exits import MaxProbability, never
+from cascade.policies.routing import defer_all
+from cascade.policies.unit_exits import TokenExit
+from cascade_export import Calibration, ExportOptions, Int8, export_bundle
+from tests.models import tiny
+from tests.models.tiny_tagging import SENTENCES
+from tests.training.commands import report_of, train, write
+
+SIZES: dict[str, Any] = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 24}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "big_bird": {},
+    "ernie": {},
+    "roformer": {"embedding_size": 16},
+    "convbert": {"embedding_size": 16},
+}
+
+
+def fine_tuned(folder: Path, family: str, *, tagging: bool = False) -> Any:
+    torch.manual_seed(0)
+    vocabulary = tiny.tokenizer().get_vocab_size()
+    config = AutoConfig.for_model(
+        family, **(SIZES | FAMILIES.get(family, {})), vocab_size=vocabulary, max_position_embeddings=64
+    )
+    kind: Any = AutoModelForTokenClassification if tagging else AutoModelForSequenceClassification
+    return tiny.kept(kind.from_config(tiny.named(config, tiny.TAGS if tagging else ("c", "a", "b"), None)), folder)
+
+
+def alone(model: Any, texts: Any, **given: bool) -> torch.Tensor:
+    """Probabilities of each item by itself, as transformers gives them."""
+    rows = [tiny.tokenizer().encode(text, **given) for text in texts]
+    with torch.inference_mode():
+        found = [model(input_ids=torch.tensor([row.ids])).logits[0].softmax(-1) for row in rows]
+    return torch.cat(found) if found[0].ndim == 2 else torch.stack(found)
+
+
+@pytest.mark.parametrize("int8", [Int8.NONE, Int8.STATIC])
+@pytest.mark.parametrize("family", ["big_bird", "ernie", "roformer"])
+def test_a_classifier_of_any_family(family: str, int8: Int8, tmp_path: Path) -> None:
+    """A first tier is distilled from it; behind that, and alone, it answers as transformers does."""
+    model = fine_tuned(tmp_path / "own", family)
+    rows = write(tmp_path / "rows.jsonl", [{"text": text} for text in tiny.TEXTS])
+    sizes = ("--width", 8, "--hidden", 8, "--epochs", 1)
+    train(
+        "first-tier", tmp_path / "own", "--train", rows, "--eval", rows, "--output", tmp_path / "first", *sizes, ok=True
+    )
+    assert report_of(tmp_path / "first")["scores"].keys() == {"accuracy"}
+    calibration, options = Calibration(tiny.TEXTS), ExportOptions(int8=int8, agreement=0)
+    wanted = alone(model, tiny.TEXTS)
+    for first in (tmp_path / "first", None):
+        output = tmp_path / f"bundle-{first is None}"
+        manifest = export_bundle(tmp_path / "own", first, output, calibration=calibration, options=options).manifest
+        assert manifest.labels == ("c", "a", "b")
+        assert isinstance(manifest.tiers[-1], SingleExitSpec)
+        assert manifest.policies.exits == (never,) * len(manifest.tiers)
+        pipeline = Classifier.from_pretrained(output, threads=1)
+        pipeline = pipeline if first is None else pipeline.with_router(defer_all)
+        found = pipeline.predict(list(tiny.TEXTS))
+        tolerance = 1e-4 if int8 is Int8.NONE else 0.1
+        np.testing.assert_allclose(found.probabilities, wanted, atol=tolerance)
+        assert set(found.routes.tier) == {len(manifest.tiers)}
+
+
+def test_a_tagger_of_any_family(tmp_path: Path) -> None:
+    model = fine_tuned(tmp_path / "own", "ernie", tagging=True)
+    options, words = ExportOptions(int8=Int8.NONE), [list(own) for own in SENTENCES]
+    export_bundle(tmp_path / "own", None, tmp_path / "bundle", calibration=Calibration(words), options=options)
+    found = Tagger.from_pretrained(tmp_path / "bundle", threads=1).predict(words[:4])
+    wanted = torch.cat([alone(model, [own], is_pretokenized=True)[1:-1] for own in words[:4]])
+    np.testing.assert_allclose(found.probabilities, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tier2", "tagger"])
+def test_a_multi_exit_tier_alone(tiers: Path, tmp_path: Path, name: str) -> None:
+    bundle = export_bundle(tiers / name, None, tmp_path / "out")
+    (spec,) = bundle.manifest.tiers
+    assert isinstance(spec, MultiExitSpec)
+    policies = {"tier2": MaxProbability(0.9), "tagger": TokenExit(0.05)}
+    assert bundle.manifest.policies.exits == (policies[name],)
+    assert {row["layer"] for row in bundle.manifest.figures["tier1"]} == {1, 2}
+    card = bundle.path("README.md").read_text(encoding="utf-8")
+    assert "one model with exits between its layers answers everything" in card
+    assert "**Tier 1**: exits after layers 1, 2 of width 16" in card
+    pipeline: Any = load(tmp_path / "out", threads=1)
+    items = list(tiny.TEXTS) if name == "tier2" else [list(own) for own in SENTENCES]
+    assert set(pipeline.predict(items).routes.tier if name == "tier2" else [1]) == {1}
+
+
+def test_answers_that_depend_on_padding_are_refused(tmp_path: Path) -> None:
+    fine_tuned(tmp_path / "own", "convbert")
+    with pytest.raises(BundleError, match=r"onnx/model.onnx must answer as its checkpoint"):
+        export_bundle(tmp_path / "own", None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_a_mask_or_a_head_is_refused(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 24, "vocab_size": 200}
+    config = AutoConfig.for_model("fnet", **sizes)
+    tiny.kept(AutoModelForSequenceClassification.from_config(config), tmp_path / "own")
+    with pytest.raises(OptionError, match="an attention_mask, so that padding says nothing, but fnet does not"):
+        export_bundle(tmp_path / "own", None, tmp_path / "out")
+    tiny.backbone(tmp_path / "encoder")
+    with pytest.raises(OptionError, match="has no head for texts or tokens; fine-tune it first"):
+        export_bundle(tmp_path / "encoder", None, tmp_path / "out")
