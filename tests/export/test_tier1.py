@@ -86,7 +86,7 @@ def test_what_cannot_be_traced_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     tiny.tier1_transformer(tmp_path)
     tier = load_tier1(tmp_path, task=TASKS[CLASSIFICATION])
 
-    def forward(self: Any, **inputs: Any) -> None:
+    def forward(self: Any, attention_mask: Any, **inputs: Any) -> None:
         raise RuntimeError("no such operator\nand more")
 
     monkeypatch.setattr(BertForSequenceClassification, "forward", forward)

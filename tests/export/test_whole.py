@@ -89,7 +89,7 @@ def test_a_multi_exit_tier_alone(tiers: Path, tmp_path: Path, name: str) -> None
     bundle = export_bundle(tiers / name, None, tmp_path / "out")
     (spec,) = bundle.manifest.tiers
     assert isinstance(spec, MultiExitSpec)
-    policies = {"tier2": MaxProbability(0.9), "tagger": TokenExit(0.05)}
+    policies: dict[str, Any] = {"tier2": MaxProbability(0.9), "tagger": TokenExit(0.05)}
     assert bundle.manifest.policies.exits == (policies[name],)
     assert {row["layer"] for row in bundle.manifest.figures["tier1"]} == {1, 2}
     card = bundle.path("README.md").read_text(encoding="utf-8")
