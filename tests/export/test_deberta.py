@@ -83,8 +83,17 @@ def test_every_stage_is_transformers_layer(tmp_path: Path) -> None:
         np.testing.assert_allclose(hidden, after, atol=2e-5, rtol=0)
 
 
-def test_texts_leave_early(tmp_path: Path) -> None:
-    model, units = made(MultiExitModel, tmp_path), Units.whole(long_rows())
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"position_biased_input": True, "type_vocab_size": 1},
+        {"norm_rel_ebd": "none", "position_buckets": -1, "max_relative_positions": 150},
+    ],
+)
+def test_texts_leave_early(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Also where positions count in the embeddings as well, or every distance has a row, but for those beyond 150."""
+    model, units = made(MultiExitModel, tmp_path, **changes), Units.whole(long_rows())
     exits = random_exits(units, 3)
     found = chain_logits(export_tier2(pack(model)), units, exits=exits)
     inside = exits[:, None] >= np.arange(3)
