@@ -61,8 +61,12 @@ class Sample(Protocol):
         """Tier 2 alone at full depth."""
 
     @property
+    def reference(self) -> IntArray:
+        """The answers that every setting is compared with: those of full depth, or of the original model."""
+
+    @property
     def goal(self) -> IntArray:
-        """The right answers, in the form of `Run.answers`; without labels those of full depth."""
+        """The right answers, in the form of `Run.answers`; without labels those of `reference`."""
 
     def run(self, policies: Policies) -> Run:
         """What these policies answer."""

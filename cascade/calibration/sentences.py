@@ -43,6 +43,8 @@ class WordAnswers:
         costs: of a token; `None` where they were not measured.
         encode_seconds: what making `words` took; every setting pays it.
         at_full: what full depth answers, where it ran already.
+        original: answers of the original model, which then stand in place of full depth's wherever settings are
+            compared. Shape `(words, 1)`.
     """
 
     tier1: SingleExit
@@ -53,6 +55,7 @@ class WordAnswers:
     costs: Costs | None = None
     encode_seconds: float = 0.0
     at_full: Run | None = field(default=None, repr=False)
+    original: IntArray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return self.words.n_rows
@@ -79,10 +82,15 @@ class WordAnswers:
         """Tier 2 alone at full depth, run once."""
         return self.run(self.at_full_depth) if self.at_full is None else self.at_full
 
+    @property
+    def reference(self) -> IntArray:
+        """What is compared with: answers of the original model, else of full depth. Shape `(words, 1)`."""
+        return self.full.answers if self.original is None else self.original
+
     @cached_property
     def goal(self) -> IntArray:
-        """The right tags, shape `(words, 1)`; without labels those of full depth."""
-        return self.full.answers if self.truth is None else self.truth[:, None]
+        """The right tags, shape `(words, 1)`; without labels those of `reference`."""
+        return self.reference if self.truth is None else self.truth[:, None]
 
     def run(self, policies: Policies) -> Run:
         """Run a setting on all sentences, as `Tagger.predict` would."""
@@ -118,7 +126,9 @@ class WordAnswers:
         share = words.rows.tokens / max(self.words.rows.tokens, 1)
         truth, full = None if self.truth is None else self.truth[places], self.full
         at_full = Run(full.answers[places], full.deferred[places], full.layers[places], full.seconds * share)
-        return replace(self, words=words, truth=truth, encode_seconds=self.encode_seconds * share, at_full=at_full)
+        original = None if self.original is None else self.original[places]
+        seconds = self.encode_seconds * share
+        return replace(self, words=words, truth=truth, original=original, encode_seconds=seconds, at_full=at_full)
 
     def fitting(self) -> WordAnswers:
         """The sentences that neither tier has to cut."""

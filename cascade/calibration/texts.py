@@ -38,6 +38,8 @@ class TextAnswers:
         temperatures: that the probabilities were made with.
         costs: of a token, one for each exit.
         multi_label: the labels are independent yes/no decisions.
+        original: answers of the original model, which then stand in place of full depth's wherever settings are
+            compared. Shape `(items, columns)`.
     """
 
     tier1: FloatArray
@@ -49,6 +51,7 @@ class TextAnswers:
     temperatures: Temperatures
     costs: Costs
     multi_label: bool = False
+    original: IntArray | None = None
     _blended: dict[float, FloatArray] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -92,11 +95,16 @@ class TextAnswers:
         """What tier 2 says at full depth. Shape `(items, labels)`."""
         return _means(self.tier2[:, -1], self.items)
 
+    @property
+    def reference(self) -> IntArray:
+        """What is compared with: answers of the original model, else of full depth. Shape `(items, columns)`."""
+        return self.full.answers if self.original is None else self.original
+
     @cached_property
     def goal(self) -> IntArray:
-        """The right answers, shape `(items, columns)`; without labels those of full depth."""
+        """The right answers, shape `(items, columns)`; without labels those of `reference`."""
         if self.truth is None:
-            return self.full.answers
+            return self.reference
         return self.truth if self.binary else self.truth[:, None]
 
     @cached_property
@@ -153,6 +161,7 @@ class TextAnswers:
             items=np.repeat(np.arange(len(examples), dtype=np.int64), windows),
             lengths=self.lengths[rows],
             truth=None if self.truth is None else self.truth[examples],
+            original=None if self.original is None else self.original[examples],
         )
 
     def with_temperatures(self, temperatures: Temperatures) -> TextAnswers:

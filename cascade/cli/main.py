@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from cascade._version import __version__
+from cascade.cli.build import build
 from cascade.cli.calibrate.command import calibrate
 from cascade.cli.demo.command import demo
 from cascade.cli.inspect import inspect
@@ -32,7 +33,7 @@ def cascade(context: click.Context) -> None:
         context.color = False
 
 
-for _command in (predict, calibrate, tune, inspect, demo):
+for _command in (build, predict, calibrate, tune, inspect, demo):
     cascade.add_command(_command)
 
 

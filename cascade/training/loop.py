@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Sampler
 from tqdm import tqdm
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
+from cascade.core.files import write
 from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 from cascade.training.checkpoint import last_whole
@@ -23,6 +28,9 @@ from cascade.training.units import UnitMetrics
 
 Loss = Callable[[Tensor, dict[str, Tensor]], Tensor]
 """From a model's logits and the batch to one loss."""
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "exit_layers")
+TIMED = 6  # first steps, of which the first one does not count
 
 Collate = Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]]
 """From rows, as `TrainingRows` gives them, to a batch."""
@@ -43,6 +51,9 @@ class LoopOptions:
             and kept (Polyak and Juditsky 1992); 0 keeps the weights as they are.
         seed: of initial weights, order and dropout.
         resume: go on from the last checkpoint in the output folder.
+        minutes: train for about so long at most: fewer epochs where a few first steps say that all would take longer.
+            Without a limit there is none.
+        bf16: multiply in bfloat16 (autocast), which pays on CPUs with AMX.
     """
 
     epochs: float = 3.0
@@ -54,6 +65,8 @@ class LoopOptions:
     average: float = 0.0
     seed: int = 1
     resume: bool = False
+    minutes: float | None = None
+    bf16: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "head_factor"):
@@ -74,6 +87,7 @@ def run_loop(
     output: Path,
     collate: Collate,
     options: LoopOptions,
+    progress: Callable[[float], object] | None = None,
 ) -> dict[str, float]:
     """Train in place; the model ends with the weights of the best epoch, or of the last without evaluation rows.
 
@@ -87,13 +101,21 @@ def run_loop(
         output: folder for checkpoints, which are left there for `resume`.
         collate: from rows to a batch.
         options: rates, epochs, seed.
+        progress: called with the share of the steps that is done; then no bar is drawn and no line printed.
 
     Returns:
         every metric of the epoch that was kept; empty without evaluation rows.
     """
+    order = LengthGroups(lengths=[len(ids) for ids in train.ids], batch_size=options.batch_size, seed=options.seed)
+    epochs, often = options.epochs, "epoch"
+    if options.minutes is not None:
+        epochs = _affordable(model, train, loss=loss, output=output, collate=collate, options=options, order=order)
+        often = "epoch" if evaluation is not None else "steps"  # epochs may be short
     arguments = TrainingArguments(
         output_dir=str(output),
-        num_train_epochs=options.epochs,
+        num_train_epochs=epochs,
+        bf16=options.bf16,
+        use_cpu=not torch.cuda.is_available(),  # bf16 on a CPU must be asked for so
         per_device_train_batch_size=options.batch_size,
         per_device_eval_batch_size=64,
         learning_rate=options.learning_rate,
@@ -102,7 +124,8 @@ def run_loop(
         seed=options.seed,
         data_seed=options.seed,
         eval_strategy="no" if evaluation is None else "epoch",
-        save_strategy="epoch",
+        save_strategy=often,
+        save_steps=0.2,  # of all steps
         save_total_limit=2,
         load_best_model_at_end=evaluation is not None,
         metric_for_best_model=metrics.best,
@@ -122,16 +145,58 @@ def run_loop(
         compute_metrics=metrics,
         preprocess_logits_for_metrics=metrics.answers,
         optimizers=(_optimizer(model, options), None),
-        callbacks=[_EpochLine(), *([_MovingAverage(model, options.average)] if options.average else [])],
+        callbacks=[
+            _EpochLine() if progress is None else _Told(progress),
+            *([_MovingAverage(model, options.average)] if options.average else []),
+        ],
     )
+    if progress is not None:
+        for shown in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(shown)
     trainer.loss = loss
-    trainer.order = LengthGroups(
-        lengths=[len(ids) for ids in train.ids], batch_size=options.batch_size, seed=options.seed
-    )
+    trainer.order = order
     trainer.train(resume_from_checkpoint=last_whole(output) if options.resume else None)
     best = f"eval_{metrics.best}"
     evaluations = [entry for entry in trainer.state.log_history if best in entry]
     return _scores(max(evaluations, key=lambda entry: float(entry[best]))) if evaluations else {}
+
+
+def _affordable(
+    model: nn.Module,
+    train: TrainingRows,
+    *,
+    loss: Loss,
+    output: Path,
+    collate: Collate,
+    options: LoopOptions,
+    order: Iterable[int],
+) -> float:
+    """How many epochs fit into the minutes, as a few first steps tell, which are taken back; kept for `resume`."""
+    file = output / "epochs.json"
+    if options.resume and file.is_file():
+        return float(json.loads(file.read_text(encoding="utf-8")))
+    state, weights = torch.get_rng_state(), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device).train()
+    optimizer, taken = _optimizer(model, options), list[float]()
+    rows = list(itertools.islice(order, TIMED * options.batch_size))
+    for start in range(0, len(rows), options.batch_size):
+        begin = time.perf_counter()
+        batch = collate([train[row] for row in rows[start : start + options.batch_size]])
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
+            logits = model(**{name: batch[name] for name in INPUTS if name in batch})["logits"]
+        loss(logits.float(), batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        taken.append(time.perf_counter() - begin)
+    model.load_state_dict(weights)
+    torch.set_rng_state(state)
+    seconds = float(np.mean(taken[1:] or taken)) * math.ceil(len(train) / options.batch_size)
+    epochs = min(options.epochs, 60 * (options.minutes or 0) / seconds)
+    output.mkdir(parents=True, exist_ok=True)
+    write(file, json.dumps(epochs))
+    return epochs
 
 
 class LengthGroups(Sampler[int]):
@@ -189,8 +254,7 @@ class _Trainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        names = ("input_ids", "attention_mask", "token_type_ids", "exit_layers")
-        outputs = model(**{name: inputs[name] for name in names if name in inputs})
+        outputs = model(**{name: inputs[name] for name in INPUTS if name in inputs})
         logits = outputs["logits"]
         loss = self.loss(logits, inputs)
         return (loss, {"logits": logits}) if return_outputs else loss
@@ -223,6 +287,16 @@ class _MovingAverage(TrainerCallback):
         if self.own is not None:
             self.model.load_state_dict(self.own)
             self.own = None
+
+
+class _Told(TrainerCallback):
+    """Tells which share of the steps is done."""
+
+    def __init__(self, progress: Callable[[float], object]) -> None:
+        self.progress = progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self.progress(state.global_step / max(state.max_steps, 1))
 
 
 class _EpochLine(TrainerCallback):

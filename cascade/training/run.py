@@ -41,6 +41,8 @@ class Run:
         task: what the model is trained for.
         columns: names of the files' columns.
         overwrite: write into a folder that is not empty.
+        shared: folder where several runs keep what each would make alike (`kept`); the run's own by default.
+        progress: called with the share of the training that is done, in place of a bar.
     """
 
     source: str | Path
@@ -50,7 +52,14 @@ class Run:
     task: Task = CLASSIFICATION
     columns: Columns | TagColumns | None = None
     overwrite: bool = False
+    shared: Path | None = None
+    progress: Callable[[float], object] | None = field(default=None, repr=False)
     started: float = field(default_factory=time.monotonic, repr=False)
+
+    @property
+    def quiet(self) -> Callable[[float], object] | None:
+        """What takes the place of other bars where `progress` takes that of the training's: nothing."""
+        return None if self.progress is None else bool
 
     @property
     def folder(self) -> Path:
@@ -89,8 +98,9 @@ class Run:
         `digests` are of all that it is made from: what was made from anything else, or is cut, is not taken.
         """
         digest = hashlib.sha256("".join(digests).encode()).hexdigest()
-        file = self.folder / f"{name}-{digest[:16]}.npy"
-        if resume and file.is_file():
+        folder = self.shared or self.folder
+        file = folder / f"{name}-{digest[:16]}.npy"
+        if (resume or self.shared) and file.is_file():
             try:
                 known: FloatArray = np.load(file)
             except (OSError, ValueError, EOFError) as error:
@@ -98,8 +108,8 @@ class Run:
             else:
                 return known
         made = make()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for old in self.folder.glob(f"{name}-*.npy"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(f"{name}-*.npy") if self.shared is None else ():
             old.unlink()
         with staged(file) as path, path.open("wb") as stream:
             np.save(stream, made)

@@ -40,34 +40,43 @@ def unit_logits(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Te
 
 @torch.inference_mode()
 def over_units(
-    model: Teacher, rows: TrainingRows, *, read: Callable[[Tensor, Tensor], Tensor], batch_size: int = 64
+    model: Teacher,
+    rows: TrainingRows,
+    *,
+    read: Callable[[Tensor, Tensor], Tensor],
+    batch_size: int = 64,
+    progress: Callable[[float], object] | None = None,
 ) -> FloatArray:
     """What a model says of every unit at full depth, in the order of the rows.
 
     `read` makes what is kept, `(units, ...)`, of logits `(units, exits, labels)` and labels; `batch_size` rows are read
-    at once.
+    at once; `progress` is called with the share that is done, in place of a bar.
     """
     model.eval()
-    pad = Pad(model.padding)
+    pad, device = Pad(model.padding), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
     targets = {name: values for name, values in rows.targets.items() if name in ("labels", "is_first")}
     asked = TrainingRows(rows.ids, rows.types, targets)
     ends = np.concatenate(([0], np.cumsum(rows.counts)))
     order = np.argsort([len(row) for row in rows.ids], kind="stable")
     found: FloatArray | None = None
-    for start in tqdm(range(0, len(order), batch_size), desc="teacher", unit="batch"):
+    for start in tqdm(range(0, len(order), batch_size), desc="teacher", unit="batch", disable=progress is not None):
+        if progress is not None:
+            progress(start / len(order))
         chosen = order[start : start + batch_size]
-        batch = pad([asked[int(row)] for row in chosen])
+        batch = {name: tensor.to(device) for name, tensor in pad([asked[int(row)] for row in chosen]).items()}
         logits = model(batch["input_ids"], batch["attention_mask"], batch.get("token_type_ids"))["logits"]
-        own = read(*unit_logits(logits, batch)).numpy()
+        own = read(*unit_logits(logits, batch)).cpu().numpy()
         if found is None:
             found = np.empty((ends[-1], *own.shape[1:]), dtype=np.float32)
         found[np.concatenate([np.arange(ends[row], ends[row + 1]) for row in chosen])] = own
+    model.to("cpu")
     return np.empty(0, dtype=np.float32) if found is None else found
 
 
-def teacher_logits(model: Teacher, rows: TrainingRows) -> FloatArray:
-    """Full depth's logits for every unit, in order. Shape `(units, labels)`."""
-    return over_units(model, rows, read=lambda logits, _labels: logits[:, -1])
+def teacher_logits(model: Teacher, rows: TrainingRows, progress: Callable[[float], object] | None = None) -> FloatArray:
+    """Full depth's logits for every unit, in order. Shape `(units, labels)`; `progress` as in `over_units`."""
+    return over_units(model, rows, read=lambda logits, _labels: logits[:, -1], progress=progress)
 
 
 def with_answers(rows: TrainingRows, logits: FloatArray, *, multi_label: bool) -> TrainingRows:

@@ -18,7 +18,7 @@ from cascade.training.data.encoding import TrainingRows, encode_texts, tokenizer
 from cascade.training.data.examples import Examples
 from cascade.training.models.static import StaticForSequenceClassification, StaticForTokenClassification
 from cascade.training.models.students import Static, StaticTagger, Transformer, principal_components
-from cascade.training.models.teacher import teacher_of
+from cascade.training.models.whole import teacher_of
 from cascade.training.recipes import first_tier
 from cascade.training.recipes.first_tier import FirstTierOptions, _loss
 from cascade.training.units import teacher_logits
@@ -82,7 +82,7 @@ def test_a_static_first_tier_of_pairs(family: str, tmp_path: Path, monkeypatch: 
     extra = write(tmp_path / "extra.jsonl", [{"text": "a film", "text_pair": "a cold story"}, {"text": "a film"}])
     asked: list[TrainingRows] = []
 
-    def spy(model: Any, rows: TrainingRows) -> Any:
+    def spy(model: Any, rows: TrainingRows, progress: Any = None) -> Any:
         asked.append(rows)
         return teacher_logits(model, rows)
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TypeAlias
 from cascade.core.checks import check_inside
 
 FULL = "tier 2 at full depth"
+ORIGINAL = "the original model"
 
 
 class Unit(Enum):
@@ -55,11 +56,11 @@ class MaxDrop(_Bound):
     two_sided: bool = field(default=False, kw_only=True)
     needs_labels: ClassVar[bool] = True
 
-    def describe(self, unit: Unit = Unit.TEXT) -> str:
-        """The claim in words."""
+    def describe(self, unit: Unit = Unit.TEXT, than: str = FULL) -> str:
+        """The claim in words. `than`: what is compared with."""
         what = "accuracy" if unit is Unit.TEXT else f"accuracy of {unit.value}s"
         apart = "differs by at most" if self.two_sided else "is at most"
-        beside = f"from that of {FULL}" if self.two_sided else f"below that of {FULL}"
+        beside = f"from that of {than}" if self.two_sided else f"below that of {than}"
         points = f"{_percent(self.bound)} {'point' if self.bound <= 0.01 else 'points'}"
         return f"{what} {apart} {points} {beside}{self._separately()}"
 
@@ -68,10 +69,10 @@ class MaxDrop(_Bound):
 class Agreement(_Bound):
     """The answer may differ from that of tier 2 at full depth in at most this share; bounds the drop too."""
 
-    def describe(self, unit: Unit = Unit.TEXT) -> str:
-        """The claim in words."""
+    def describe(self, unit: Unit = Unit.TEXT, than: str = FULL) -> str:
+        """The claim in words. `than`: what is compared with."""
         share = f"at most {_percent(self.bound)} % of {unit.value}s"
-        return f"the answer differs from that of {FULL} for {share}{self._separately()}"
+        return f"the answer differs from that of {than} for {share}{self._separately()}"
 
 
 RiskTarget: TypeAlias = "MaxDrop | Agreement"
@@ -80,11 +81,15 @@ RiskTarget: TypeAlias = "MaxDrop | Agreement"
 
 @dataclass(frozen=True)
 class Claim:
-    """What is to be certified, how surely (`confidence` in (0, 1)), and what is counted."""
+    """What is to be certified, how surely (`confidence` in (0, 1)), what is counted, and what it is compared with.
+
+    That is tier 2 at full depth, or the `ORIGINAL` model, of which examples then hold the answers (`Sample.reference`).
+    """
 
     ask: RiskTarget = field(default_factory=MaxDrop)
     confidence: float = field(default=0.95, kw_only=True)
     unit: Unit = field(default=Unit.TEXT, kw_only=True)
+    than: str = field(default=FULL, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "confidence", check_inside("the confidence", self.confidence, "0.95 is usual"))
@@ -98,12 +103,12 @@ class Claim:
     def counted(self) -> str:
         """What the events of the test are, in words."""
         if isinstance(self.ask, Agreement):
-            return "disagreement with tier 2"
+            return "disagreement with tier 2" if self.than == FULL else f"disagreement with {self.than}"
         return "change of correctness" if self.ask.two_sided else "harm"
 
     def describe(self) -> str:
         """The claim in one sentence, without a full stop."""
-        return f"{self.ask.describe(self.unit)}, with a confidence of {_percent(self.confidence)} %"
+        return f"{self.ask.describe(self.unit, self.than)}, with a confidence of {_percent(self.confidence)} %"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

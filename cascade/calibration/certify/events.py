@@ -14,7 +14,7 @@ from cascade.core.rows import BoolArray, IntArray
 
 @dataclass(frozen=True)
 class Figures:
-    """What a setting does on the testing share of so many examples, and full depth (`full_...`) does there.
+    """What a setting does on the testing share of so many examples, and what it is compared with (`full_...`) does.
 
     Rates of a tagger are of whole sentences; `accuracy` to `gains` are `None` without labels. `harms`: wrong where full
     depth is right, `gains` the other way round; `deferred`: share of the units; `mean_layer`: of these, 0 of none;
@@ -49,7 +49,7 @@ def lost(ask: RiskTarget, given: IntArray, full: IntArray, goal: IntArray) -> Bo
     """Where an answer counts against what was asked. Shape `(answers, columns)` each, to `(answers,)`.
 
     `MaxDrop`: harm, the answer being wrong where full depth is right; if two-sided gain too. `Agreement`: another
-    answer than that of full depth.
+    answer than that of full depth. In place of full depth stands the original model where examples hold its answers.
     """
     if not isinstance(ask, MaxDrop):
         return differ(given, full)
@@ -59,9 +59,9 @@ def lost(ask: RiskTarget, given: IntArray, full: IntArray, goal: IntArray) -> Bo
 
 def by_class(claim: Claim, sample: Sample, run: Run) -> tuple[IntArray, IntArray]:
     """Events and examples of each class that has to pass; one class of all where they count together."""
-    events = sample.events(lost(claim.ask, run.answers, sample.full.answers, sample.goal))
+    events = sample.events(lost(claim.ask, run.answers, sample.reference, sample.goal))
     if claim.ask.per_class:
-        groups = sample.classes(sample.goal if isinstance(claim.ask, MaxDrop) else sample.full.answers)
+        groups = sample.classes(sample.goal if isinstance(claim.ask, MaxDrop) else sample.reference)
     else:
         groups = np.ones((1, len(sample)), dtype=np.bool_)
     return (groups & events).sum(axis=1), groups.sum(axis=1)
@@ -87,7 +87,7 @@ def figures_of(sample: Sample, run: Run, seconds: tuple[float, float]) -> Figure
 
     accuracy = full_accuracy = drop = harms = gains = None
     if sample.labelled:
-        right, full_right = ~differ(run.answers, sample.goal), ~differ(sample.full.answers, sample.goal)
+        right, full_right = ~differ(run.answers, sample.goal), ~differ(sample.reference, sample.goal)
         harms, gains = total(full_right & ~right), total(right & ~full_right)
         accuracy, full_accuracy = 1 - total(~right) / n, 1 - total(~full_right) / n
         drop = full_accuracy - accuracy

@@ -77,7 +77,7 @@ class Heads:
 
     Attributes:
         ranked: the rows, least sure first, as in the other arrays.
-        risk: that the answer at an exit is another than at full depth. Shape `(rows, exits)`.
+        risk: that the answer at an exit is another than the one that it is compared with. Shape `(rows, exits)`.
         loss: of tier 1 and each exit. Shape `(rows, 1 + exits)`.
         floors: events where every row exits at the same exit. Shape `(exits,)`.
         curves: from score to risk, of tier 1 and each exit.
@@ -99,13 +99,14 @@ class Heads:
             for head in (answers.tier1[answers.items[order]], *np.moveaxis(both, 1, 0))
         ]
         full = answers_of(answers.tier2[order, -1], multi_label=several)
+        full = full if answers.original is None else answers.original[answers.items][order]
         goal = full if answers.truth is None else answers.goal[answers.items][order]
         changed = np.stack([differ(answer, full) for answer in given], axis=1)
         counted = np.stack([lost(ask, answer, full, goal) for answer in given], axis=1)
         scores = [ranked.sure1, *ranked.sure.T]
         curves = tuple(Curve.fit(score, changed[:, head]) for head, score in enumerate(scores))
         risk = np.stack([curve.risk(score) for curve, score in zip(curves, scores, strict=True)], axis=1)
-        if not ranked.blend:
+        if not ranked.blend and answers.original is None:
             risk[:, -1] = 0.0  # full depth does not differ from itself
         # Which share of the answers that differ is counted is told better by all heads together than by each.
         share = min((counted.sum() + 0.5) / (changed.sum() + 0.5), 1.0)

@@ -29,7 +29,7 @@ def issue(pipeline: Classifier | Tagger, outcome: Certified, data: Data) -> Cert
     # Evenly from all that passed, the one just before among them; the safest stays the first.
     kept = sorted({round(place * (len(passed) - 1) / (SAFER - 1)) for place in range(SAFER)}) if passed else []
     return Certificate(
-        claim=claim.ask.describe(claim.unit),
+        claim=claim.ask.describe(claim.unit, claim.than),
         ask=claim.ask.to_json(),
         confidence=claim.confidence,
         unit=claim.unit.value,

@@ -20,6 +20,7 @@ from cascade.calibration.certify.outcomes import Step
 from cascade.calibration.ranked import Ranked, Tuned
 from cascade.calibration.runs import two_tiers
 from cascade.calibration.texts import TextAnswers
+from cascade.policies.routing import defer_all
 
 SPENT = 0.6  # of the bound, where paths are compared: about what a test of some thousand examples allows
 REACH = 3.0  # how far a path goes, as a multiple of the bound: the guess may be too high
@@ -30,7 +31,8 @@ FLOOR = 0.5  # of the bound, that a cap or a blend may lose wherever tier 1 and 
 class PathGrid:
     """Which paths are tried: by how many `risks` they are compared, and how many `steps` they have at most.
 
-    `ratios`: of the risk in tier 1 to that at exits; `blends`: how much tier 1's answer may count beside tier 2's.
+    `ratios`: of the risk in tier 1 to that at exits, 0 where tier 1 shall not be asked at all; `blends`: how much tier
+    1's answer may count beside tier 2's.
     """
 
     risks: int = 48
@@ -64,7 +66,7 @@ def text_path(
 class _Line:
     """A path, from the least risk up: loss and cost (`Heads.sums`) and the share deferred for each risk at exits.
 
-    In tier 1 the risk is `ratio` times that; after the exit of number `cap` no row goes on.
+    In tier 1 the risk is `ratio` times that, 0 without tier 1; after the exit of number `cap` no row goes on.
     """
 
     heads: Heads
@@ -77,10 +79,14 @@ class _Line:
 
     @classmethod
     def of(cls, heads: Heads, ratio: float, cap: int, risks: Sequence[float]) -> _Line:
-        deferred = heads.ranked.below([heads.threshold(ratio * risk) for risk in risks])
+        deferred, spared = np.full(len(risks), len(heads.risk)), 0.0
+        if ratio:
+            deferred = heads.ranked.below([heads.threshold(ratio * risk) for risk in risks])
+        else:
+            spared = heads.ranked.answers.costs.tier1 / heads.ranked.answers.costs.full
         pairs = [heads.sums(heads.left(risk, cap), deferred[number : number + 1]) for number, risk in enumerate(risks)]
         loss, cost = (np.concatenate(column) for column in zip(*pairs, strict=True))
-        return cls(heads, ratio, cap, risks, loss, cost, deferred / len(heads.risk))
+        return cls(heads, ratio, cap, risks, loss, cost - spared, deferred / len(heads.risk))
 
     def score(self, ask: RiskTarget) -> float:
         """Cost where the bound is nearly used up; the lower the better."""
@@ -107,7 +113,7 @@ class _Line:
     def _step(self, number: int) -> Step:
         heads, taken = self.heads, self.risks[number]
         policies = two_tiers(
-            heads.ranked.tuned.router.at(heads.threshold(self.ratio * taken)),
+            heads.ranked.tuned.router.at(heads.threshold(self.ratio * taken)) if self.ratio else defer_all,
             heads.policy(taken, self.cap),
             blend=heads.ranked.blend,
             temperatures=heads.ranked.answers.temperatures,
@@ -123,4 +129,5 @@ def _lines(heads: Heads, grid: PathGrid, ask: RiskTarget) -> list[_Line]:
     most = -1.0 if ask.per_class else FLOOR * ask.bound
     uppers = upper_limit(heads.floors, len(heads.risk), confidence=0.9)
     caps = [cap for cap in range(last + 1) if uppers[cap] <= most or (cap == last and not heads.ranked.blend)]
-    return [_Line.of(heads, ratio, cap, risks) for ratio in grid.ratios for cap in caps]
+    ratios = [ratio for ratio in grid.ratios if ratio or not heads.ranked.blend]
+    return [_Line.of(heads, ratio, cap, risks) for ratio in ratios for cap in caps]

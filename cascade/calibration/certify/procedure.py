@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from cascade.calibration.certify.bounds import examples_needed, fixed_sequence, upper_limit
-from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, Unit
+from cascade.calibration.certify.claims import FULL, Agreement, Claim, MaxDrop, Unit
 from cascade.calibration.certify.events import by_class, count, figures_of
 from cascade.calibration.certify.outcomes import Certified, Outcome, Refused, Step, Tested
 from cascade.calibration.certify.split import Split
@@ -119,7 +119,7 @@ def disagreement_limit(claim: Claim, events: int, examples: int, steps: int) -> 
     bound on disagreement that was certified holds as well.
     """
     limit = float(upper_limit(events, examples, confidence=1 - claim.level / max(steps, 1)))
-    plain = isinstance(claim.ask, Agreement) and not claim.ask.per_class
+    plain = isinstance(claim.ask, Agreement) and not claim.ask.per_class and claim.than == FULL
     return min(limit, claim.ask.bound) if plain else limit
 
 
@@ -142,7 +142,7 @@ def _infeasible_reason(
             return None
         why = f"{len(tester)} {unit}s are left to test with, and even without a single event it takes {least}"
         return why, split.in_all(least)
-    sizes = tester.classes(tester.goal if isinstance(ask, MaxDrop) else tester.full.answers).sum(axis=1)
+    sizes = tester.classes(tester.goal if isinstance(ask, MaxDrop) else tester.reference).sum(axis=1)
     few = np.flatnonzero(sizes < least)
     if not len(few):
         return None

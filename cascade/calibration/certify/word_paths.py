@@ -98,7 +98,7 @@ def word_path(
 
 def _goal(ask: RiskTarget, answers: WordAnswers) -> IntArray:
     """Labels by which the replay's drop in accuracy is what the claim counts. Shape `(words,)`."""
-    full = answers.full.answers[:, 0]
+    full = answers.reference[:, 0]
     if isinstance(ask, MaxDrop) and not ask.two_sided:
         return np.where(full == answers.goal[:, 0], full, -1)
     return full
@@ -106,7 +106,7 @@ def _goal(ask: RiskTarget, answers: WordAnswers) -> IntArray:
 
 def _rate(ask: RiskTarget, answers: WordAnswers, run: Run) -> float:
     """Share of the sentences with an event."""
-    return float(answers.events(lost(ask, run.answers, answers.full.answers, answers.goal)).mean())
+    return float(answers.events(lost(ask, run.answers, answers.reference, answers.goal)).mean())
 
 
 def _careful(grid: WordGrid) -> list[Point]:

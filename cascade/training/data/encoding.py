@@ -73,6 +73,12 @@ class TrainingRows(Dataset[dict[str, Any]]):
             targets[name] = np.concatenate(values) if isinstance(values[0], np.ndarray) else [*chain(*values)]
         return cls([row for part in parts for row in part.ids], types, targets)
 
+    def first(self, count: int) -> TrainingRows:
+        """So many rows, from the first on."""
+        types = None if self.types is None else self.types[:count]
+        targets = {name: values[:count] for name, values in self.targets.items()}
+        return TrainingRows(self.ids[:count], types, targets)
+
     def with_target(self, name: str, values: Sequence[Any]) -> TrainingRows:
         """The same rows with one more target."""
         return replace(self, targets=self.targets | {name: values})

@@ -11,11 +11,14 @@ from tqdm import tqdm
 
 from cascade.exceptions import DataError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.data.encoding import NO_LABEL, Pad, tokenizer_of
+from cascade.training.data.augmentation import Augmentation
+from cascade.training.data.encoding import NO_LABEL, Pad, TrainingRows, tokenizer_of
 from cascade.training.data.examples import Examples, label_names
 from cascade.training.data.vocabulary import prune_model
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.recipes.objectives import Joint, Objective
+from cascade.training.recipes.recorded import train_recorded
+from cascade.training.recipes.varying import Draw, varied
 from cascade.training.run import Run
 from cascade.training.task import TAGGING
 from cascade.training.units import UnitMetrics, per_row, teacher_logits, unit_logits, with_answers
@@ -35,6 +38,8 @@ class ExitsOptions:
             needs no asking.
         min_words: items of fewer words are left out of training.
         dropout: in the backbone; the checkpoint's by default.
+        augmentation: unlabelled rows made from the training rows where these have no labels either; none by default.
+        recorded: on a frozen backbone record what the heads read once, and train them on that; nothing is evaluated.
     """
 
     objectives: tuple[Objective, ...] = (Joint(),)
@@ -45,6 +50,8 @@ class ExitsOptions:
     multi_label: bool = False
     min_words: int = 0
     dropout: float | None = None
+    augmentation: Augmentation = field(default_factory=lambda: Augmentation(copies=0))
+    recorded: bool = False
     loop: LoopOptions = field(default_factory=LoopOptions)
 
 
@@ -75,7 +82,7 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
     examples, held_out = run.read(require_labels=needed and not known, known=known)
     examples = examples.of_words(options.min_words)
     named = examples if examples.labels is not None else held_out
-    if known and needed and examples.labels is None:
+    if known and needed and examples.labels is None and run.progress is None:
         tqdm.write(f"not every {task.item} has labels; what is learned is the checkpoint's answers alone")
     if options.multi_label and named is not None:
         _refuse_one_string(named)
@@ -97,6 +104,10 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
         text = prune_model(model, text, examples.texts, size=options.vocabulary)
     tokenizer = tokenizer_of(text, max_length=min(options.max_length, model.longest))
     rows = task.encode(tokenizer, examples, model.labels, multi_label=model.multi_label)
+    paired = any(isinstance(item, tuple) for item in examples.items)
+    if options.augmentation.copies and examples.labels is None and not paired:
+        draw = Draw(options.loop.seed, tokenizer.max_length)
+        rows = TrainingRows.joined([rows, varied(rows, model, options.augmentation, draw)])
     eval_rows = None
     if held_out is not None:
         eval_rows = task.encode(tokenizer, held_out, model.labels, multi_label=model.multi_label)
@@ -104,7 +115,7 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
             eval_rows = with_answers(eval_rows, teacher_logits(model, eval_rows), multi_label=model.multi_label)
     if needed and examples.labels is None:
         digests = (rows.digest(), model.digest())
-        found = run.kept("answers", digests, lambda: teacher_logits(model, rows), resume=options.loop.resume)
+        found = run.kept("teacher", digests, lambda: teacher_logits(model, rows, run.quiet), resume=options.loop.resume)
         logits = torch.from_numpy(found)
         shares = logits.sigmoid() if model.multi_label else logits.softmax(-1)
         rows = rows.with_target("answers", per_row(shares.numpy(), rows))
@@ -118,6 +129,9 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
             spans=task.has_spans(model.labels),
             frozen=objective.frozen_backbone,
         )
+        if options.recorded and objective.frozen_backbone:
+            train_recorded(model, rows, objective, options.loop, progress=run.progress or bool)
+            continue
         scores = run_loop(
             model,
             train=rows,
@@ -127,6 +141,7 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
             output=run.folder / f"stage_{stage}",
             collate=Pad(model.padding),
             options=options.loop,
+            progress=run.progress,
         )
     return run.finish(
         "exits",
@@ -140,7 +155,7 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
             "dropout": options.dropout,
             "max_length": tokenizer.max_length,
         },
-        details={"rows": len(examples), "units": int(rows.counts.sum()), "scores": scores},
+        details={"rows": len(rows), "units": int(rows.counts.sum()), "scores": scores},
     )
 
 

@@ -7,21 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from cascade.exceptions import OptionError
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.data.augmentation import Augmentation, neighbours
+from cascade.training.data.augmentation import Augmentation
 from cascade.training.data.encoding import NO_LABEL, Pad, TrainingRows, tokenizer_of
 from cascade.training.data.examples import Examples
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.students import Student
-from cascade.training.models.teacher import Teacher
 from cascade.training.models.whole import teacher_of
 from cascade.training.recipes.objectives import divergence, supervised
+from cascade.training.recipes.varying import Draw, varied
 from cascade.training.run import Run
 from cascade.training.units import UnitMetrics, per_row, teacher_logits, unit_logits, with_answers
 
@@ -81,7 +79,7 @@ def train_first_tier(
         return task.encode(tokenizer, found, teacher.labels, multi_label=teacher.multi_label)
 
     examples, held_out = run.read(require_labels=not options.imitation, known=True)
-    if examples.labels is None:
+    if examples.labels is None and run.progress is None:
         tqdm.write(f"not every {task.item} has labels; what is learned is the teacher's answers alone")
     rows, eval_rows = encode(examples), None if held_out is None else encode(held_out)
     if held_out is not None and eval_rows is not None and held_out.labels is None:
@@ -94,9 +92,10 @@ def train_first_tier(
     ends = special.suffix.tolist()  # behind the first text of a pair, too
     student = kind.build(teacher, pieces=pieces, separator=ends[0] if paired and ends else None)
     if options.augmentation.copies and not paired and len(special.prefix) == len(ends) == 1:
-        rows = TrainingRows.joined([rows, _varied(rows, given, teacher, pieces, options)])
+        draw = Draw(options.loop.seed, tokenizer.max_length)
+        rows = TrainingRows.joined([rows, varied(rows.first(given), teacher, options.augmentation, draw, pieces)])
     digests = (rows.digest(), teacher.digest())
-    logits = run.kept("teacher", digests, lambda: teacher_logits(teacher, rows), resume=options.loop.resume)
+    logits = run.kept("teacher", digests, lambda: teacher_logits(teacher, rows, run.quiet), resume=options.loop.resume)
     student.get_input_embeddings().requires_grad_(not options.freeze_embeddings)
     scores = run_loop(
         student,
@@ -107,6 +106,7 @@ def train_first_tier(
         output=run.folder,
         collate=Pad(teacher.padding),
         options=options.loop,
+        progress=run.progress,
     )
     return run.finish(
         "first-tier",
@@ -123,29 +123,6 @@ def train_first_tier(
         },
         details={"rows": len(rows), "scores": scores},
     )
-
-
-def _varied(
-    rows: TrainingRows, labelled: int, teacher: Teacher, pieces: Tensor | None, options: FirstTierOptions
-) -> TrainingRows:
-    """New rows without labels: of texts varied from the first `labelled` ones, of words each with tokens replaced.
-
-    Tokens are replaced by others that have an embedding: `pieces`, or all.
-    """
-    known = torch.arange(teacher.vocabulary) if pieces is None else pieces
-    numbers = known.numpy()
-    used = np.searchsorted(numbers, np.unique(np.concatenate([np.asarray(row) for row in rows.ids])))
-    near = neighbours(teacher.vectors(known).numpy(), of=used)
-    similar = np.zeros((teacher.vocabulary, near.shape[1]), np.int64)
-    similar[numbers] = numbers[near]
-    rng, augmentation = np.random.default_rng(options.loop.seed), options.augmentation
-    if "is_first" in rows.targets:
-        ids = augmentation(rows.ids, similar=similar, rng=rng, max_length=None)
-        labels: Any = [np.full(len(row), NO_LABEL) for row in ids]
-        return TrainingRows(ids, None, {"labels": labels, "is_first": rows.targets["is_first"] * augmentation.copies})
-    ids = augmentation(rows.ids[:labelled], similar=similar, rng=rng, max_length=options.max_length)
-    labels = np.full_like(rows.targets["labels"], NO_LABEL, shape=(len(ids), *rows.targets["labels"].shape[1:]))
-    return TrainingRows(ids, None, {"labels": labels})
 
 
 def _loss(options: FirstTierOptions, *, multi_label: bool) -> Loss:

@@ -1,0 +1,34 @@
+"""From a fine-tuned checkpoint and texts to a bundle, a certificate and a report. Needs three extras.
+
+options    what a user chooses
+looking    the checkpoint and the texts: what they are, and everything that is refused
+shares     which texts are learned from, which choose, which certify
+work       steps whose results are whole or absent, so that a build goes on where it ended; the time and the bar
+original   what the original model answers
+tiers      second tiers with exits, first tiers
+exporting  bundles of them; how often full depth answers as the original
+choosing   the cheapest of all, and its certificate
+measuring  seconds in turns, the user's own pipeline among them
+report     one page, one line
+building   the whole
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from cascade.exceptions import MissingExtraError
+
+_missing = [
+    name for name in ("torch", "transformers", "accelerate", "onnx", "scipy", "cascade_export") if not find_spec(name)
+]
+if _missing:  # pragma: no cover - exercised in a subprocess by the tests
+    raise MissingExtraError(
+        f"cascade build needs the extras train, export and calibrate, but {', '.join(_missing)} cannot be imported; "
+        'pip install "cascade-encoder[train,export,calibrate]"'
+    )
+
+from cascade.training.build.building import Built, build  # noqa: E402  # the door is guarded first
+from cascade.training.build.options import BuildOptions  # noqa: E402
+
+__all__ = ["BuildOptions", "Built", "build"]

@@ -1,0 +1,160 @@
+"""The whole journey from a fine-tuned checkpoint and texts to a bundle with a certificate and a report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cascade.bundle.opening import Bundle, open_bundle
+from cascade.bundle.writing import copy_bundle
+from cascade.exceptions import OptionError
+from cascade.runtime.threads import check_threads
+from cascade.training.build.exporting import Answered
+from cascade.training.build.finishing import Finish
+from cascade.training.build.looking import Checkpoint, Texts, look, read
+from cascade.training.build.options import BuildOptions
+from cascade.training.build.original import record
+from cascade.training.build.shares import Shares
+from cascade.training.build.tiers import Trainer, write_texts
+from cascade.training.build.work import Making, Step, Work
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """What a build made: the bundle, whether it is certified, the verdict in one line, figures of the report."""
+
+    bundle: Bundle
+    certified: bool
+    line: str
+    figures: Mapping[str, Any]
+
+
+def build(
+    model: str | Path,
+    texts: Sequence[str | Path],
+    output: str | Path,
+    *,
+    options: BuildOptions | None = None,
+    tell: Callable[[str], object] = lambda _line: None,
+    show_progress: bool = False,
+) -> Built:
+    """Make a bundle of a fine-tuned classifier or tagger.
+
+    Full depth stays the original model, or learns from its answers; exits and first tiers are distilled from them. What
+    is cheapest within the bound on texts that took no part is certified against the original model, and kept. Where
+    nothing is cheaper than full depth the bundle is that alone.
+
+    The work lies in a folder beside the output. Interrupted or killed at any moment, the same call goes on with it.
+
+    Args:
+        model: a folder or a Hub id, `...ForSequenceClassification` or `...ForTokenClassification`.
+        texts: files (txt, jsonl, csv, parquet) of texts, pairs or sentences like those that will come; labels are not
+            needed but for `max_drop`.
+        output: folder to make; it is moved into place at the end.
+        options: see there.
+        tell: called with one line for each step.
+        show_progress: draw one bar for the whole on standard error.
+
+    Raises:
+        OptionError, DataError: what cannot be built, before anything is written, in one line with its remedy.
+        BundleError: the exported model does not answer as the original.
+    """
+    options, output = options or BuildOptions(), Path(output)
+    _check_output(output, overwrite=options.overwrite)
+    checkpoint = look(model)
+    found = read(checkpoint, texts, options)
+    claim = options.claim(tags=checkpoint.tags)
+    shares = Shares.of(found.items, claim, seed=options.seed)
+    torch.set_num_threads(check_threads(options.threads))
+    work = Work(output.with_name(f"{output.name}.build"), options.minutes, tell, show_progress)
+    tell(
+        f"{'look':<12} {checkpoint.config.model_type} {checkpoint.task.name}, {len(checkpoint.labels)} labels; "
+        f"{len(found.items):,} {'pairs' if found.pairs else f'{claim.unit.value}s'}, {len(shares.learn):,} to learn "
+        f"from, {len(shares.choose):,} choose, {len(shares.certify):,} certify"
+    )
+    try:
+        made = _Build(checkpoint, found, shares, options, work, output).run()
+    finally:
+        work.close()
+    if not options.keep:
+        shutil.rmtree(work.folder, ignore_errors=True)
+    return made
+
+
+@dataclass(frozen=True, eq=False)
+class _Build:
+    checkpoint: Checkpoint
+    texts: Texts
+    shares: Shares
+    options: BuildOptions
+    work: Work
+    output: Path
+
+    def run(self) -> Built:
+        inputs = {"model": self.checkpoint.digest, "texts": self.texts.digest}
+        inputs |= {"columns": repr(self.options.columns(tags=self.checkpoint.tags))}
+        original = self.work.step("original", inputs, self._original, told="{units:,} answers of the original model")
+        every = Answered(self.checkpoint, self.texts.items, np.load(original.folder / "logits.npy"))
+        learn = every.select(self.shares.learn)
+        file = self.work.folder / "learn.jsonl"
+        write_texts(file, learn.items)
+        shared = self.work.folder / "teacher"
+        trainer = Trainer(self.checkpoint, file, len(learn.items), shared, self.options)
+        own = {"original": original.digest, "learn": self.shares.learn.tolist(), "seed": self.options.seed}
+        own |= {"minutes": self.options.minutes}
+        frozen = self.work.step("frozen", own, trainer.frozen, told="exits on your model as it is, {rows:,} texts")
+        tiers = {"frozen": frozen}
+        for kind in ("static", "transformer"):
+            tier = self._first(trainer, kind, own, frozen)
+            tiers |= {} if tier is None else {kind: tier}
+        tiers["tuned"] = self.work.step(
+            "tuned",
+            own | {"from": frozen.digest},
+            lambda making: trainer.tuned(making, frozen.folder),
+            told="exits that all layers learn with, {rows:,} texts",
+        )
+        finish = Finish(self.checkpoint, self.texts, self.shares, self.options, every, self.output)
+        exported = self.work.step(
+            "export",
+            {"tiers": [tier.digest for tier in tiers.values()], "bound": self.options.bound},
+            lambda making: finish.export(making, {name: tier.folder for name, tier in tiers.items()}, learn.items),
+            told="as the original answer {fp32:.2%} in fp32, {frozen:.2%} in int8",
+        )
+        seconds = {step.folder.name: step.facts["seconds"] for step in (original, *tiers.values(), exported)}
+        chosen = self.work.step(
+            "choose",
+            {"exported": exported.digest, "claim": finish.claim.to_json(), "name": str(self.output)},
+            lambda making: finish.choose(making, exported, seconds),
+            told="{setting}",
+        )
+        bundle = open_bundle(chosen.folder / "bundle")
+        bundle = copy_bundle(bundle, self.output, policies=bundle.manifest.policies, overwrite=self.options.overwrite)
+        return Built(bundle, chosen.facts["certified"], chosen.facts["line"], chosen.facts)
+
+    def _original(self, making: Making) -> Mapping[str, Any]:
+        logits = record(self.checkpoint, self.texts.items, progress=making.progress)
+        with (making.folder / "logits.npy").open("wb") as stream:
+            np.save(stream, logits)
+        return {"units": len(logits)}
+
+    def _first(self, trainer: Trainer, kind: str, own: Mapping[str, Any], frozen: Step) -> Step | None:
+        inputs = {**own, "from": frozen.digest, "kind": kind}
+        told = f"first tier, {kind}, " + "{rows:,} texts"
+        try:
+            return self.work.step(kind, inputs, lambda making: trainer.first(making, kind, frozen.folder), told=told)
+        except OptionError as error:
+            if kind == "static":
+                raise
+            self.work.skip(kind, str(error))
+            return None
+
+
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not overwrite):
+        raise OptionError(f"the output must be a new or empty folder, got {output}; choose another or overwrite")

@@ -1,0 +1,140 @@
+"""The cheapest of all pairs of tiers on the choosing share, and its certificate on the certifying one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cascade.calibration.certify.claims import Claim
+from cascade.calibration.certify.learned import better_router
+from cascade.calibration.certify.outcomes import Certified, Refused, Step
+from cascade.calibration.certify.paths import SPENT, PathGrid, text_path
+from cascade.calibration.certify.procedure import Chosen, certify
+from cascade.calibration.certify.split import Split
+from cascade.calibration.certify.texts import confirmed
+from cascade.calibration.certify.word_paths import word_path
+from cascade.calibration.observing import observe_sentences, observe_texts
+from cascade.calibration.ranked import Tuned
+from cascade.calibration.runs import two_tiers
+from cascade.calibration.sentences import WordAnswers
+from cascade.calibration.texts import TextAnswers
+from cascade.core.confidence import answers as answers_of
+from cascade.core.statistics import speed_up
+from cascade.policies.exits import never
+from cascade.policies.routing import defer_all
+from cascade.policies.windows import whole_sentences
+from cascade.training.build.exporting import Answered
+from cascade.training.build.measuring import in_turns
+
+GRID = PathGrid(ratios=(0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
+TIMED = 3  # candidates that are timed beside full depth, the cheapest by prediction
+PAYS = 1.1  # times as fast as full depth, or nothing pays
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A pair of tiers with the setting of its path that seems cheapest within the bound.
+
+    `exits`, `first`: names of the bundles that the tiers are of; `cost`: predicted, in seconds per token.
+    """
+
+    exits: str
+    first: str
+    pipeline: Any
+    step: Step
+    cost: float
+
+
+def candidates(pipelines: Mapping[str, Any], some: Answered, truth: Any, claim: Claim) -> list[Candidate]:
+    """Every second tier with every first tier, cheapest first, on items that choose. `truth`: as `Texts` has it."""
+    seen = {name: observed(pipeline, some, truth) for name, pipeline in pipelines.items()}
+    found = []
+    for exits, answers in seen.items():
+        for first, other in seen.items():
+            if answers.costs is None or other.costs is None:
+                continue
+            costs = replace(answers.costs, tier1=other.costs.tier1)
+            both: Any = replace(answers, tier1=other.tier1, costs=costs)
+            best = _best(steps_of(both, claim), claim)
+            if best is not None:
+                tiers = (pipelines[first].tier1, pipelines[exits].tier2)
+                pipeline = replace(pipelines[exits], tiers=tiers).with_policies(best.policies)
+                found.append(Candidate(exits, first, pipeline, best, best.cost * costs.full))
+    return sorted(found, key=lambda candidate: candidate.cost)
+
+
+def fastest(
+    found: Sequence[Candidate], full: Any, items: Sequence[Any], *, seconds: float
+) -> tuple[Candidate | None, dict[str, float]]:
+    """The one that really is, in turns with full depth, and what each took; None where full depth is as fast."""
+    few = list(found[:TIMED])
+    ways: dict[str, Callable[[], object]] = {"full depth": lambda: full.predict(items)}
+    for number, one in enumerate(few):
+        ways[f"{one.exits} exits, {one.first} first tier ({number + 1})"] = lambda one=one: one.pipeline.predict(items)
+    taken = in_turns(ways, seconds=seconds)
+    medians = {name: float(np.median(own)) for name, own in taken.items()}
+    names = list(ways)[1:]
+    best = min(range(len(few)), key=lambda number: medians[names[number]], default=None)
+    ratio = None if best is None else speed_up(taken["full depth"], taken[names[best]])
+    if best is None or ratio is None or ratio.median < PAYS:
+        return None, medians
+    return few[best], medians
+
+
+def certified(
+    pipeline: Any, some: Answered, truth: Any, claim: Claim, split: Split, *, only_full: bool, seed: int
+) -> Certified | Refused:
+    """The cheapest setting of these tiers that keeps the bound, tested from full depth on; see `certify`.
+
+    Args:
+        pipeline: of two tiers.
+        some: items that choose and certify.
+        truth: of these, or None.
+        claim: against the original model.
+        split: which of them choose.
+        only_full: test full depth alone.
+        seed: of the outcome.
+    """
+    answers = observed(pipeline, some, truth)
+    safest = Step(_full(answers), risk=0.0, cost=1.0, deferred=1.0)
+
+    def choose(chooser: Any, tester: Any) -> Chosen[Any]:
+        return Chosen((safest, *(() if only_full else steps_of(chooser, claim))), tester)
+
+    outcome = certify(answers, claim, choose, split=split, seed=seed, labels=pipeline.labels)
+    if isinstance(outcome, Certified) and isinstance(answers, TextAnswers):
+        tested = [some.items[number] for number in outcome.tested_on.tolist()]
+        real = pipeline.with_policies(outcome.policies).predict(tested)
+        found = answers_of(real.probabilities, multi_label=answers.multi_label)
+        return confirmed(outcome, answers.select(outcome.tested_on), found)
+    return outcome
+
+
+def observed(pipeline: Any, some: Answered, truth: Any) -> TextAnswers | WordAnswers:
+    """What both tiers say about items, with the original's answers to compare with."""
+    if some.checkpoint.tags:
+        tags = None if truth is None else np.concatenate(truth)
+        return replace(observe_sentences(pipeline, some.items, tags), original=some.answers)
+    return replace(observe_texts(pipeline, some.items, truth), original=some.answers)
+
+
+def steps_of(answers: Any, claim: Claim) -> tuple[Step, ...]:
+    """The path of settings, safest first."""
+    if isinstance(answers, WordAnswers):
+        return word_path(answers, claim.ask)
+    router = better_router(answers)
+    return text_path(answers, claim.ask, tuned=Tuned() if router is None else Tuned(router), grid=GRID)
+
+
+def _best(steps: Sequence[Step], claim: Claim) -> Step | None:
+    """The cheapest step that keeps well within the bound, as guessed; the safest one if none does."""
+    within = [step for step in steps if step.risk <= SPENT * claim.ask.bound]
+    return min(within or steps[:1], key=lambda step: step.cost, default=None)
+
+
+def _full(answers: TextAnswers | WordAnswers) -> Any:
+    words = {"windows": whole_sentences, "decoding": answers.decoding} if isinstance(answers, WordAnswers) else {}
+    return two_tiers(defer_all, never, temperatures=answers.temperatures, **words)

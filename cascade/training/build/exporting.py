@@ -1,0 +1,117 @@
+"""Second tiers and first tiers as bundles, and how often their full depth answers as the original model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cascade.bundle.opening import Bundle, open_bundle
+from cascade.bundle.writing import write_bundle
+from cascade.core.confidence import probabilities
+from cascade.core.rows import FloatArray, IntArray, offsets_of, ranges
+from cascade.exceptions import BundleError
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.loading import load
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.settings import Policies
+from cascade.training.build.looking import Checkpoint
+from cascade.training.build.original import answered
+from cascade_export import Calibration, ExportOptions, Int8, export_bundle
+
+TOLERANCE = 1e-4  # of a probability, in fp32
+CALIBRATION = 512  # texts that give int8 its ranges
+CHECKED = 500  # texts on which full depth is compared with the original
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """Items with what the original model says: logits of their units, shape `(units, labels)`."""
+
+    checkpoint: Checkpoint
+    items: Sequence[Any]
+    logits: FloatArray
+
+    def select(self, numbers: IntArray) -> Answered:
+        """These items."""
+        counts = np.array([len(item) if self.checkpoint.tags else 1 for item in self.items], dtype=np.int64)
+        places = ranges(offsets_of(counts)[:-1][numbers], counts[numbers])
+        return Answered(self.checkpoint, [self.items[number] for number in numbers.tolist()], self.logits[places])
+
+    @property
+    def answers(self) -> IntArray:
+        """Of the original, in the form of `confidence.answers`."""
+        return answered(self.checkpoint, self.logits)
+
+    def compared(self, pipeline: Classifier | Tagger) -> tuple[float, float]:
+        """Share of the units that a pipeline answers alike, and the largest difference of a probability."""
+        several = self.checkpoint.multi_label
+        found, wanted = pipeline.predict(self.items).probabilities, probabilities(self.logits, multi_label=several)
+        differences = np.abs(found - wanted)
+        if several:
+            alike = (((found >= 0.5) == (wanted >= 0.5)) | (differences < TOLERANCE)).all(axis=1)
+        else:
+            rows, best = np.arange(len(found)), found.argmax(axis=1)
+            # A tie is broken by rounding.
+            alike = wanted[rows, best] >= wanted.max(axis=1) - TOLERANCE
+        return float(alike.mean()), float(differences.max())
+
+
+def export(
+    folder: Path, exits: Path, first: Path, texts: Sequence[Any], *, agreement: float, int8: bool = True
+) -> Bundle:
+    """A bundle of these checkpoints; layers stay fp32 where int8 answers less than `agreement` of the texts alike."""
+    options = ExportOptions(int8=Int8.STATIC if int8 else Int8.NONE, agreement=agreement, fp32=False)
+    calibration = Calibration(list(texts[:CALIBRATION]), None, "texts of the build")
+    return export_bundle(exits, first, folder, calibration=calibration, options=options)
+
+
+def full_depth(bundle: Bundle | Path, *, threads: int | None) -> Any:
+    """The pipeline of a bundle, its last tier alone at full depth."""
+    pipeline = load(bundle if isinstance(bundle, Path) else bundle.folder, threads=threads, tuned=False)
+    return pipeline.with_policies(pipeline.policies.full_depth())
+
+
+def check_fp32(bundle: Bundle, some: Answered, *, threads: int | None) -> float:
+    """How often full depth of an fp32 bundle answers as the original: always, or a `BundleError` says what differs."""
+    share, largest = some.compared(full_depth(bundle, threads=threads))
+    if share < 1 or not largest <= TOLERANCE:
+        raise BundleError(
+            f"full depth in fp32 must answer as the original model within {TOLERANCE:g}, got the same answer for "
+            f"{100 * share:.2f} % and a difference of {largest:.2g}; its tokenizer or a part of it is not read as "
+            "transformers reads it"
+        )
+    return share
+
+
+def composed(folder: Path, exits: Bundle | Path, first: Bundle | Path) -> Bundle:
+    """A bundle of the second tier of one and the first tier of another one; both are of the same checkpoint."""
+    both = [one if isinstance(one, Bundle) else open_bundle(one, verify=False) for one in (exits, first)]
+    second, other = (bundle.manifest for bundle in both)
+    files: dict[str, bytes | Path] = {path: both[0].path(path) for path in second.files}
+    files = {path: source for path, source in files.items() if path not in second.tier1.graphs}
+    files |= {path: both[1].path(path) for path in other.tier1.graphs}
+    temperatures = (other.policies.temperatures[0], second.policies.temperatures[1])
+    manifest = replace(
+        second,
+        tiers=(other.tier1, second.tier2),
+        policies=second.policies.with_(temperatures=temperatures),
+        figures={**second.figures, "tier1": other.figures.get("tier1")},
+    )
+    return write_bundle(folder, files, manifest)
+
+
+def alone(policies: Policies) -> Policies:
+    """Those of the last tier, by itself."""
+    return replace(policies, routers=(), blend=(), exits=policies.exits[-1:], temperatures=policies.temperatures[-1:])
+
+
+def without_first(folder: Path, bundle: Bundle, policies: Policies) -> Bundle:
+    """A bundle of the last tier alone; `policies`: of both."""
+    manifest = bundle.manifest
+    gone = set(manifest.tier1.graphs) - set(manifest.tier2.graphs)
+    files: dict[str, bytes | Path] = {path: bundle.path(path) for path in manifest.files if path not in gone}
+    return write_bundle(folder, files, replace(manifest, tiers=manifest.tiers[1:], policies=alone(policies)))

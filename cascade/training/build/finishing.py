@@ -1,0 +1,232 @@
+"""The last steps: bundles of the trained tiers, the choice among them, its certificate, its report."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cascade.bundle.certificate import Certificate, Data
+from cascade.bundle.opening import Bundle
+from cascade.bundle.writing import copy_bundle, write_bundle
+from cascade.calibration.certify.claims import Claim
+from cascade.calibration.certify.issuing import issue
+from cascade.calibration.certify.outcomes import Certified, Outcome
+from cascade.core.confidence import answers as answers_of
+from cascade.core.rows import IntArray
+from cascade.core.statistics import speed_up
+from cascade.pipelines.loading import load
+from cascade.policies.routing import DeferAll
+from cascade.training.build.choosing import candidates, certified, fastest
+from cascade.training.build.exporting import (
+    CHECKED,
+    Answered,
+    alone,
+    check_fp32,
+    composed,
+    export,
+    full_depth,
+    without_first,
+)
+from cascade.training.build.looking import Checkpoint, Texts
+from cascade.training.build.measuring import in_turns, own_pipeline, seconds_of
+from cascade.training.build.options import BuildOptions
+from cascade.training.build.original import read_whole
+from cascade.training.build.report import SHOWN, Report, routes_of
+from cascade.training.build.shares import Shares
+from cascade.training.build.work import Making, Step
+
+TIMED = 500  # texts that are timed, at most
+PAGE = "report.html"
+
+
+@dataclass(frozen=True, eq=False)
+class Finish:
+    """What the last steps need to know.
+
+    `every`: all texts with the original's answers; `output`: what the bundle will be called.
+    """
+
+    checkpoint: Checkpoint
+    texts: Texts
+    shares: Shares
+    options: BuildOptions
+    every: Answered
+    output: Path
+
+    @property
+    def claim(self) -> Claim:
+        """What is to be certified."""
+        return self.options.claim(tags=self.checkpoint.tags)
+
+    def export(self, making: Making, tiers: Mapping[str, Path], learn: Sequence[Any]) -> Mapping[str, Any]:
+        """A bundle for each second tier with a first tier; `frozen` in fp32 too, to be compared and removed."""
+        some, threads = self._read(self.shares.choose[:CHECKED]), self.options.threads
+        kinds = {"frozen": "static", "tuned": "transformer" if "transformer" in tiers else "static"}
+        share = check_fp32(
+            export(making.folder / "fp32", tiers["frozen"], tiers["static"], learn, agreement=1.0, int8=False),
+            some,
+            threads=threads,
+        )
+        shutil.rmtree(making.folder / "fp32")
+        found: dict[str, Any] = {"fp32": share, "first_tiers": kinds}
+        # By word, while the bound is by sentence.
+        words = float(np.mean([len(item) for item in learn])) if self.checkpoint.tags else 1.0
+        agreement = 1 - self.options.bound / 4 / words
+        for number, (name, kind) in enumerate(kinds.items(), 1):
+            shutil.rmtree(making.folder / name, ignore_errors=True)
+            bundle = export(making.folder / name, tiers[name], tiers[kind], learn, agreement=agreement)
+            found[name] = some.compared(full_depth(bundle, threads=threads))[0]
+            making.progress((1 + number) / 3)
+        return found
+
+    def choose(self, making: Making, exported: Step, spent: Mapping[str, float]) -> Mapping[str, Any]:
+        """The bundle: the cheapest pair, certified, with its report; or full depth alone."""
+        begin = time.monotonic()
+        pipelines = {name: self._loaded(exported.folder / name) for name in ("frozen", "tuned")}
+        some, seconds = self._read(self.shares.choose), 60 * making.minutes
+        found = candidates(pipelines, some, self._truth(self.shares.choose), self.claim)
+        making.progress(0.3)
+        full = full_depth(exported.folder / "frozen", threads=self.options.threads)
+        best, timed = fastest(found, full, some.items, seconds=seconds / 6)
+        making.progress(0.4)
+        for name in ("pair", "single", "certified", "bundle"):  # of an interrupted step
+            shutil.rmtree(making.folder / name, ignore_errors=True)
+        outcome, pair = self._certified(exported.folder / "frozen", only_full=True)
+        if best is not None and isinstance(outcome, Certified):
+            # One sequence of tests, in an order that was fixed on other texts: full depth, then the path of the best.
+            folder = composed(making.folder / "pair", exported.folder / best.exits, exported.folder / best.first).folder
+            cheaper, other = self._certified(folder, only_full=False)
+            if isinstance(cheaper, Certified) and cheaper.number:
+                outcome, pair = cheaper, other
+        making.progress(0.6)
+        bundle = self._written(making.folder, pair, outcome)
+        pays = isinstance(outcome, Certified) and outcome.number > 0
+        report = self._report(bundle, outcome, full, exported.facts, pays=pays, seconds=seconds / 3)
+        report = replace(report, steps={**spent, "choose": time.monotonic() - begin}, candidates=timed)
+        files: dict[str, bytes | Path] = {path: bundle.path(path) for path in bundle.manifest.files}
+        figures = {**bundle.manifest.figures, "build": report.figures()}
+        write_bundle(
+            making.folder / "bundle",
+            {**files, PAGE: report.html().encode()},
+            replace(bundle.manifest, figures=figures),
+        )
+        for name in ("pair", "single", "certified"):
+            shutil.rmtree(making.folder / name, ignore_errors=True)
+        kinds = exported.facts["first_tiers"]
+        told = "full depth, packed in int8"
+        if best is not None and pays:
+            told = f"{best.exits} exits, {kinds[best.first] if len(bundle.manifest.tiers) > 1 else 'no'} first tier"
+        return {"setting": told, "certified": isinstance(outcome, Certified), "line": report.line(), **report.figures()}
+
+    def _certified(self, pair: Path, *, only_full: bool) -> tuple[Outcome, Any]:
+        """What is certified of a bundle of two tiers, and its pipeline."""
+        pipeline, (numbers, split) = self._loaded(pair), self.shares.split
+        some, truth = self.every.select(numbers), self._truth(numbers)
+        seed = self.options.seed
+        return certified(pipeline, some, truth, self.claim, split, only_full=only_full, seed=seed), pipeline
+
+    def _written(self, folder: Path, pipeline: Any, outcome: Outcome) -> Bundle:
+        """The bundle of what was certified, full depth where nothing was, without a first tier that is never asked."""
+        certificate, policies, pair = None, pipeline.policies.full_depth(), pipeline.bundle
+        if isinstance(outcome, Certified):
+            numbers, split = self.shares.split
+            data = Data(
+                name=self.texts.name,
+                sha256=self.texts.digest,
+                examples=len(numbers),
+                chosen_on=len(split.choosers),
+            )
+            certificate, policies = issue(pipeline, outcome, data), outcome.policies
+        settings = (policies, *(certificate.safer if certificate is not None else ()))
+        if all(isinstance(one.routers[0], DeferAll) for one in settings):
+            pair = without_first(folder / "single", pair, policies)
+            policies = alone(policies)
+            certificate = None if certificate is None else _alone(certificate, pair)
+        return copy_bundle(pair, folder / "certified", policies=policies, certificate=certificate)
+
+    def _report(
+        self, bundle: Bundle, outcome: Outcome, full: Any, exported: Mapping[str, Any], *, pays: bool, seconds: float
+    ) -> Report:
+        pipeline, some = self._loaded(bundle.folder), self.every.select(self.shares.certify)
+        found = pipeline.predict(some.items)
+        routes = getattr(found.routes, "words", found.routes)
+        timed = some.items[:TIMED]
+        how, own = own_pipeline(self.checkpoint, timed)
+        taken = in_turns(
+            {"pipeline": own, "full depth": lambda: full.predict(timed), "bundle": lambda: pipeline.predict(timed)},
+            seconds=seconds,
+        )
+        over = [speed_up(taken[name], taken["bundle"]) for name in ("pipeline", "full depth")]
+        assert over[0] is not None and over[1] is not None  # noqa: S101, PT018  # every way has its turns
+        alike = {"full depth, fp32": exported["fp32"], "full depth, int8": exported["frozen"]}
+        same = (found_answers(found, self.checkpoint) == some.answers).all(axis=1)
+        return Report(
+            name=str(self.output),
+            source=str(self.checkpoint.source),
+            outcome=outcome,
+            pays=pays,
+            pipeline=how,
+            over_pipeline=over[0],
+            over_full=over[1],
+            seconds=seconds_of(taken, len(timed)),
+            alike={**alike, "this bundle": float(same.mean())},
+            routes=routes_of(routes.tier.tolist(), routes.exit_layer.tolist(), count=len(bundle.manifest.tiers)),
+            differing=self._differing(some, found, routes, ~same),
+            mebibytes=sum(record.bytes for record in bundle.manifest.files.values()) / 2**20,
+            steps={},
+            candidates={},
+            notes=[f"{self.texts.copies:,} copies of other texts were left out"] * bool(self.texts.copies),
+        )
+
+    def _differing(self, some: Answered, found: Any, routes: Any, differs: Any) -> list[tuple[str, str, str, str]]:
+        """The first units with another answer: text, original's, bundle's, where from."""
+        labels, rows = np.array(self.checkpoint.labels, dtype=object), []
+        answers = found_answers(found, self.checkpoint)
+        owners = np.arange(len(some.items))
+        if self.checkpoint.tags:
+            owners = np.repeat(owners, [len(item) for item in some.items])
+        for unit in np.flatnonzero(differs)[:SHOWN].tolist():
+            item = some.items[owners[unit]]
+            both = (_named(labels, one[unit], several=self.checkpoint.multi_label) for one in (some.answers, answers))
+            text = " | ".join(item) if isinstance(item, tuple) else item if isinstance(item, str) else " ".join(item)
+            rows.append((text, *both, f"tier {int(routes.tier[unit])}, layer {int(routes.exit_layer[unit])}"))
+        return rows
+
+    def _read(self, numbers: IntArray) -> Answered:
+        """Of these items those that the original reads whole."""
+        some = self.every.select(numbers)
+        return some.select(read_whole(self.checkpoint, some.items, some.logits))
+
+    def _truth(self, numbers: IntArray) -> Any:
+        truth = self.texts.truth
+        if truth is None or isinstance(truth, np.ndarray):
+            return None if truth is None else truth[numbers]
+        return [truth[number] for number in numbers.tolist()]
+
+    def _loaded(self, folder: Path) -> Any:
+        return load(folder, threads=self.options.threads, tuned=False)
+
+
+def found_answers(found: Any, checkpoint: Checkpoint) -> IntArray:
+    """What predictions answer, in the form of `confidence.answers`."""
+    return answers_of(found.probabilities, multi_label=checkpoint.multi_label)
+
+
+def _alone(certificate: Certificate, bundle: Bundle) -> Certificate:
+    """A certificate about the last tier, by itself, of a bundle that holds no other."""
+    return replace(
+        certificate,
+        policies=alone(certificate.policies),
+        safer=tuple(map(alone, certificate.safer)),
+        models=bundle.manifest.models(),
+    )
+
+
+def _named(labels: Any, answer: IntArray, *, several: bool) -> str:
+    return ", ".join(labels[np.flatnonzero(answer)]) if several else str(labels[int(answer[0])])

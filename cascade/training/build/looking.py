@@ -1,0 +1,176 @@
+"""The checkpoint and the texts: what they are. Everything that a build refuses is refused here, before it writes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers.utils.hub import cached_file
+
+from cascade.calibration.examples import distinct
+from cascade.exceptions import DataError, OptionError
+from cascade.training.build.options import BuildOptions
+from cascade.training.checkpoint import load_tokenizer_text
+from cascade.training.data.encoding import label_numbers
+from cascade.training.data.examples import joined, label_names
+from cascade.training.models.config import MULTI_LABEL, check_labels, load_config, named_labels
+from cascade.training.models.families import family_of, max_length
+from cascade.training.task import CLASSIFICATION, TAGGING, TASKS, Task
+
+IGNORED = {".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ot"}
+"""Suffixes of files that say nothing of a checkpoint with safetensors: states of its training, other forms."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A fine-tuned model.
+
+    Attributes:
+        source: a folder or a Hub id.
+        config: its `config.json`.
+        task: what it does.
+        digest: changes with its files.
+    """
+
+    source: str | Path
+    config: Any
+    task: Task
+    digest: str
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Their names, in the order of the logits."""
+        return named_labels(self.config)
+
+    @property
+    def tags(self) -> bool:
+        """Whether it tags words."""
+        return self.task is TAGGING
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether labels are independent yes/no decisions."""
+        return bool(self.config.problem_type == MULTI_LABEL)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that a row may have."""
+        return max_length(self.config)
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Distinct texts, pairs or sentences.
+
+    Attributes:
+        items: each once, in the order of the files.
+        truth: numbers of the right labels, shape `(items,)`, or zeros and ones, shape `(items, labels)`; of a tagger an
+            array per sentence; None without labels that are needed.
+        copies: how many were left out.
+        name: of the files.
+        digest: of all of these.
+    """
+
+    items: Sequence[Any]
+    truth: Any
+    copies: int
+    name: str
+    digest: str
+
+    @property
+    def pairs(self) -> bool:
+        """Whether some are pairs of texts."""
+        return any(isinstance(item, tuple) for item in self.items)
+
+
+def look(source: str | Path) -> Checkpoint:
+    """A checkpoint, by its `config.json` and its tokenizer; no weights are read.
+
+    Raises:
+        OptionError: it is none, has no head or no tokenizer, or is of a family or a problem that there is no way for.
+    """
+    config = load_config(source)
+    if getattr(config, "cascade_exits", None):
+        raise OptionError(f"the model must be one of transformers, but {source} has exits already; use cascade-export")
+    task = next((task for task in TASKS.values() if _has_head(config, task)), None)
+    if task is None:
+        raise OptionError(
+            "the model must be fine-tuned for classification or tagging (...ForSequenceClassification, "
+            f"...ForTokenClassification), got {', '.join(config.architectures or ['no architectures'])}; fine-tune it "
+            "first, or train it with exits by cascade-train exits"
+        )
+    family_of(config)
+    if task is CLASSIFICATION and (config.problem_type == "regression" or config.num_labels == 1):
+        raise OptionError(
+            f"the model must be a classifier or a tagger, got one for regression ({config.num_labels} output); make a "
+            "bundle of it with cascade-export"
+        )
+    load_tokenizer_text(source)
+    return Checkpoint(source, config, task, _digest(source))
+
+
+def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOptions) -> Texts:
+    """The texts of all files, each once.
+
+    Raises:
+        DataError: a file is missing or malformed, or labels are needed and missing or unknown.
+    """
+    if not files:
+        raise OptionError("texts must be one file at least, got none; give texts like those that will come")
+    for file in files:
+        if not Path(file).is_file():
+            raise DataError(f"texts must be files, but there is no file {str(file)!r}; check the path")
+    task, needed = checkpoint.task, options.max_drop is not None
+    columns = options.columns(tags=checkpoint.tags)
+    found = joined([task.read(file, columns=columns, require_labels=needed) for file in files])
+    truth: Any = None
+    if needed:
+        check_labels(label_names(found), checkpoint.labels)
+        truth = _numbers(label_numbers(found, checkpoint.labels), checkpoint)
+    kept = distinct(found.items)
+    items = [found.items[number] for number in kept.tolist()]
+    if truth is not None:
+        truth = truth[kept] if isinstance(truth, np.ndarray) else [truth[number] for number in kept.tolist()]
+    names = [Path(file).name for file in files]
+    name = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    digest = hashlib.sha256(b"".join(hashlib.sha256(Path(file).read_bytes()).digest() for file in files)).hexdigest()
+    return Texts(items, truth, len(found) - len(items), name, digest if len(files) > 1 else _sha256(Path(files[0])))
+
+
+def _numbers(numbers: list[list[int]], checkpoint: Checkpoint) -> Any:
+    if checkpoint.tags:
+        return [np.array(own, dtype=np.int64) for own in numbers]
+    if checkpoint.multi_label:
+        return np.array([np.isin(np.arange(len(checkpoint.labels)), own) for own in numbers], dtype=np.int64)
+    several = next((row for row, own in enumerate(numbers, 1) if len(own) != 1), None)
+    if several is not None:
+        raise DataError(f"every text must have one label, example {several} has another number; correct it or drop it")
+    return np.array(numbers, dtype=np.int64)[:, 0]
+
+
+def _has_head(config: Any, task: Task) -> bool:
+    kind = task.model.whole.__name__.removeprefix("AutoModel")
+    return any(kind in name for name in config.architectures or ())
+
+
+def _digest(source: str | Path) -> str:
+    """Of a folder's files; on the Hub of the commit, by which its cache calls the folder."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return str(Path(cached_file(source, "config.json") or "").resolve().parent)
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    whole = any(file.suffix == ".safetensors" for file in files)
+    kept = [file for file in files if not (whole and file.suffix in IGNORED)]
+    return hashlib.sha256("".join(f"{file.name} {_sha256(file)}" for file in kept).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

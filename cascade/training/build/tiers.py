@@ -1,0 +1,124 @@
+"""Second tiers with exits in two ways, first tiers of two kinds; all learn from texts without labels."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cascade.core.files import text_stream
+from cascade.runtime.host import cpu_info
+from cascade.training.build.looking import Checkpoint
+from cascade.training.build.options import BuildOptions
+from cascade.training.build.work import Making
+from cascade.training.data.augmentation import Augmentation
+from cascade.training.loop import LoopOptions
+from cascade.training.models.students import Static, StaticTagger, Student, Transformer
+from cascade.training.recipes.exits import ExitsOptions, train_exits
+from cascade.training.recipes.first_tier import FirstTierOptions, train_first_tier
+from cascade.training.recipes.objectives import Distilled, Joint
+from cascade.training.run import Run
+from cascade.training.task import CLASSIFICATION
+
+EPOCHS = {"frozen": 60.0, "static": 30.0, "transformer": 30.0, "tuned": 5.0}
+"""More than these teach nothing more."""
+ROWS = 40_000  # to learn from: those at hand, and as many varied ones as are missing
+COPIES = 8  # of each, at most
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains tiers from a checkpoint and a file of texts.
+
+    Attributes:
+        checkpoint: the original.
+        texts: jsonl file to learn from, of so many `rows`.
+        shared: folder for the teacher's answers, which several trainings need.
+    """
+
+    checkpoint: Checkpoint
+    texts: Path
+    rows: int
+    shared: Path
+    options: BuildOptions
+
+    def frozen(self, making: Making) -> Mapping[str, Any]:
+        """Exits on the backbone as it is: full depth stays the original model."""
+        loop = self._loop(making, "frozen", learning_rate=1e-4, head_factor=10.0)
+        options = ExitsOptions(
+            objectives=(Distilled(),),
+            recorded=True,
+            augmentation=self._augmentation(),
+            max_length=self.checkpoint.longest,
+            loop=loop,
+        )
+        return self._cleared(making, train_exits(self._run(making, self.checkpoint.source), options))
+
+    def tuned(self, making: Making, frozen: Path) -> Mapping[str, Any]:
+        """All layers learn what the original answered: earlier exits become better, full depth changes a little."""
+        loop = self._loop(making, "tuned", learning_rate=3e-5, head_factor=10.0, bf16=has_amx())
+        options = ExitsOptions(
+            objectives=(Joint(),), augmentation=self._augmentation(), max_length=self.checkpoint.longest, loop=loop
+        )
+        return self._cleared(making, train_exits(self._run(making, frozen), options))
+
+    def first(self, making: Making, kind: str, frozen: Path) -> Mapping[str, Any]:
+        """A first tier of a kind, `static` or `transformer`."""
+        rate = 1e-3 if kind == "static" else 5e-4
+        loop = self._loop(making, kind, learning_rate=rate, head_factor=1.0)
+        options = FirstTierOptions(
+            student=self._student(kind),
+            imitation=1.0,
+            augmentation=self._augmentation(),
+            max_length=self.checkpoint.longest,
+            loop=loop,
+        )
+        return self._cleared(making, train_first_tier(self._run(making, frozen), options))
+
+    def _augmentation(self) -> Augmentation:
+        """The same for all, so that the teacher answers its rows once."""
+        return Augmentation(copies=min(COPIES, max(ROWS // self.rows - 1, 0)))
+
+    def _student(self, kind: str) -> Student:
+        if kind == "transformer":
+            return Transformer(layers=2, width=max(self.checkpoint.config.hidden_size // 96 * 32, 32))
+        return Static() if self.checkpoint.task is CLASSIFICATION else StaticTagger()
+
+    def _loop(self, making: Making, name: str, **more: Any) -> LoopOptions:
+        return LoopOptions(
+            epochs=EPOCHS[name], seed=self.options.seed, resume=making.resume, minutes=making.minutes, **more
+        )
+
+    def _run(self, making: Making, source: str | Path) -> Run:
+        return Run(
+            source=source,
+            train=[self.texts],
+            output=making.folder,
+            task=self.checkpoint.task,
+            overwrite=True,
+            shared=self.shared,
+            progress=making.progress,
+        )
+
+    def _cleared(self, making: Making, report: Mapping[str, Any]) -> Mapping[str, Any]:
+        shutil.rmtree(making.folder / "run", ignore_errors=True)
+        return {"rows": report["rows"]}
+
+
+def write_texts(file: Path, items: Sequence[Any]) -> None:
+    """Texts, pairs or sentences as the trainings read them; without labels, so that the original's answers teach."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with text_stream(file) as stream:
+        for item in items:
+            record = {"tokens": item} if isinstance(item, list) else {"text": item}
+            if isinstance(item, tuple):
+                record = {"text": item[0], "text_pair": item[1]}
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def has_amx() -> bool:
+    """Whether this CPU multiplies in bfloat16 much faster than in float32."""
+    return "amx_bf16" in cpu_info("flags").split()

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cascade
+from cascade.bundle.opening import open_bundle
+from cascade.calibration.certify.claims import ORIGINAL
+from cascade.training.build import BuildOptions, choosing
+from cascade.training.build.exporting import Answered
+from cascade.training.build.finishing import found_answers
+from cascade.training.build.looking import look, read
+from cascade.training.build.original import record
+from cascade.training.build.shares import Shares
+from cascade.training.build.work import SHARES, Work
+from tests.models.cli import Command
+from tests.training.build.conftest import KINDS, OPTIONS, Case
+
+Make = Callable[..., Case]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_and_texts_become_a_certified_bundle(kind: str, case: Make) -> None:
+    own, told = case(kind), list[str]()
+    built = own.build(tell=told.append)
+    assert built.certified
+    assert [line.split()[0] for line in told] == ["look", *SHARES]
+    assert not own.work.exists()
+    checkpoint = look(own.model)
+    texts = read(checkpoint, [own.file], OPTIONS)
+    shares = Shares.of(texts.items, OPTIONS.claim(tags=kind == "tags"), seed=OPTIONS.seed)
+    pipeline = cascade.load(own.output, threads=1)
+    assert pipeline.labels == checkpoint.labels
+    # What the certificate counted is what the bundle and the original say of the certifying share.
+    some = Answered(checkpoint, texts.items, record(checkpoint, texts.items, progress=bool)).select(shares.certify)
+    differ = (found_answers(pipeline.predict(some.items), checkpoint) != some.answers).any(axis=1)
+    if kind == "tags":
+        differ = np.logical_or.reduceat(differ, np.cumsum([0, *map(len, some.items[:-1])]))
+    certificate = open_bundle(own.output).manifest.certificate
+    assert certificate is not None
+    assert pipeline.certificate == certificate
+    assert (certificate.events, certificate.examples) == (differ.sum(), len(shares.certify))
+    assert ORIGINAL in certificate.claim
+    page = (own.output / "report.html").read_text(encoding="utf-8")
+    assert built.line.split(";")[0] in page
+    assert "data:image/png" in page
+
+
+def test_a_build_that_is_interrupted_goes_on(case: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = case()
+    options = BuildOptions(max_disagreement=0.2, threads=1, minutes=60, keep=True)
+    whole = own.build(options)
+    expected = exported(own.work)
+    own.work.rename(own.work.with_suffix(".whole"))
+    show, marks = Work._show, np.cumsum([0, *SHARES.values()])
+    for number, name in enumerate(SHARES):
+        told: list[str] = []
+        middle = marks[number] + 0.2 * SHARES[name]
+
+        def stop(work: Work, percent: float, middle: float = middle) -> None:
+            show(work, percent)
+            if percent >= middle:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Work, "_show", stop)
+        with pytest.raises(KeyboardInterrupt):
+            own.build(BuildOptions(**{**vars(options), "overwrite": True}), tell=told.append)
+        assert [line.split()[0] for line in told[1:]] == list(SHARES)[:number]
+        assert all(line.endswith("there already") for line in told[1:number])
+        assert not (own.work / name / "done.json").exists()
+    monkeypatch.setattr(Work, "_show", show)
+    again = own.build(BuildOptions(**{**vars(options), "overwrite": True}))
+    assert exported(own.work) == expected
+    assert again.certified == whole.certified
+
+
+def exported(work: Path) -> dict[str, str]:
+    """Hashes of all graphs that the candidates are made of."""
+    found = {}
+    for name in ("frozen", "tuned"):
+        files = json.loads((work / "export" / name / "cascade.json").read_text())["files"]
+        found |= {f"{name}/{path}": record["sha256"] for path, record in files.items() if path.endswith(".onnx")}
+    return found
+
+
+def test_where_nothing_pays_the_bundle_is_full_depth(case: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "PAYS", float("inf"))
+    own = case()
+    built = own.build()
+    assert built.certified
+    assert "run your model packed in int8" in built.line
+    pipeline = cascade.load(own.output, threads=1)
+    assert len(pipeline.tiers) == 1
+    assert set(pipeline.predict(own.items).routes.exit_layer.tolist()) == {3}
+
+
+def test_a_bound_on_accuracy_takes_labels(case: Make, tmp_path: Path) -> None:
+    from tests.training.build.conftest import LABELS, write
+
+    own = case()
+    file = write(tmp_path / "labelled.txt", own.items, [LABELS[len(item) % 4] for item in own.items])
+    built = Case(own.kind, own.model, file, own.items, own.output).build(
+        BuildOptions(max_drop=0.2, threads=1, minutes=60)
+    )
+    assert built.certified
+    certificate = open_bundle(own.output).manifest.certificate
+    assert certificate is not None
+    assert certificate.claim.startswith("accuracy is at most 20 points below that of the original model")
+
+
+def test_the_command(case: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    own, run = case(), Command(capsys, monkeypatch)
+    done = run(
+        *("build", own.model, "--texts", own.file, "--output", own.output, "--max-disagreement", "0.2"),
+        *("--threads", "1", "--minutes", "60", "--no-progress"),
+    )
+    assert done.status == 0, done.err
+    assert done.out.startswith(f"{own.output}: ")
+    assert "cascade predict" in done.err
+    again = run.refused("build", own.model, "--texts", own.file, "--output", own.output)
+    assert "must be a new or empty folder" in again

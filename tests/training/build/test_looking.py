@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cascade.calibration.certify.claims import ORIGINAL, Agreement, Claim
+from cascade.exceptions import CascadeError, DataError, OptionError
+from cascade.training.build import BuildOptions, build
+from cascade.training.build.shares import Shares
+from tests.training.build.conftest import OPTIONS, Case, items, write
+
+
+def spoiled(case: Case, change: Callable[[dict[str, Any]], object]) -> None:
+    file = case.model / "config.json"
+    config = json.loads(file.read_text())
+    change(config)
+    file.write_text(json.dumps(config))
+
+
+def few(case: Case) -> None:
+    write(case.file, case.items[:90])
+
+
+def headless(case: Case) -> None:
+    spoiled(case, lambda config: config.update(architectures=["BertModel"]))
+
+
+def with_exits(case: Case) -> None:
+    spoiled(case, lambda config: config.update(cascade_exits={"layers": [1]}))
+
+
+def unknown(case: Case) -> None:
+    spoiled(case, lambda config: config.update(model_type="t5"))
+
+
+def regression(case: Case) -> None:
+    spoiled(case, lambda config: config.update(problem_type="regression"))
+
+
+def without_tokenizer(case: Case) -> None:
+    (case.model / "tokenizer.json").unlink()
+
+
+def without_texts(case: Case) -> None:
+    case.file.unlink()
+
+
+def without_model(case: Case) -> None:
+    case.model.rename(case.model.with_name("elsewhere"))
+
+
+def taken(case: Case) -> None:
+    case.output.mkdir()
+    (case.output / "mine").touch()
+
+
+REFUSALS = [
+    (few, "there must be at least 94 distinct texts, got 90: a bound of 0.2 at 95 % takes 14 that certify"),
+    (few, "ask for --max-disagreement 0.259, which 90 can show"),
+    (headless, "must be fine-tuned for classification or tagging"),
+    (with_exits, "has exits already; use cascade-export"),
+    (unknown, "model_type"),
+    (regression, "regression"),
+    (without_tokenizer, "must have a tokenizer.json or a vocabulary"),
+    (without_texts, "there is no file"),
+    (without_model, "there is no folder"),
+    (taken, "the output must be a new or empty folder"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "said"), REFUSALS, ids=[f"{spoil.__name__}: {said[:9]}" for spoil, said in REFUSALS])
+def test_what_cannot_be_built_is_refused_before_anything_is_written(
+    spoil: Callable[[Case], None], said: str, case: Callable[..., Case]
+) -> None:
+    own = case()
+    spoil(own)
+    before = sorted(own.output.parent.rglob("*"))
+    with pytest.raises(CascadeError) as refused:
+        own.build()
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert sorted(own.output.parent.rglob("*")) == before
+
+
+def test_a_bound_on_accuracy_needs_known_labels(case: Callable[..., Case], tmp_path: Path) -> None:
+    own, options = case(), BuildOptions(max_drop=0.1)
+    with pytest.raises(DataError, match="label"):
+        own.build(options)
+    file = write(tmp_path / "labelled.txt", own.items, ["right", *["nobody knows"] * (len(own.items) - 1)])
+    with pytest.raises(DataError, match=r"must be among the checkpoint's.*got 'nobody knows'|got nobody knows"):
+        build(own.model, [file], own.output, options=options)
+
+
+def test_options_that_cannot_be() -> None:
+    with pytest.raises(OptionError, match="exclude each other"):
+        BuildOptions(max_disagreement=0.1, max_drop=0.1)
+    with pytest.raises(OptionError, match="minutes must be above 0"):
+        BuildOptions(minutes=0)
+    with pytest.raises(OptionError, match=r"max_disagreement must be in|max_disagreement must be"):
+        BuildOptions(max_disagreement=1.5)
+
+
+def test_no_text_is_in_two_shares_and_order_does_not_matter() -> None:
+    claim, some = Claim(Agreement(0.1), than=ORIGINAL), items("texts")
+    shares = Shares.of(some, claim, seed=1)
+    parts = (shares.learn, shares.choose, shares.certify)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(some)))
+    turned = Shares.of(some[::-1], claim, seed=1)
+    assert {some[n] for n in shares.certify.tolist()} == {some[::-1][n] for n in turned.certify.tolist()}
+    assert {some[n] for n in Shares.of(some, claim, seed=2).certify.tolist()} != {
+        some[n] for n in shares.certify.tolist()
+    }
+
+
+def test_defaults_are_two_in_a_hundred_against_the_original() -> None:
+    assert BuildOptions().claim(tags=False).describe() == (
+        "the answer differs from that of the original model for at most 2 % of texts, with a confidence of 95 %"
+    )
+    assert OPTIONS.claim(tags=True).unit.value == "sentence"
