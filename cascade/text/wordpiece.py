@@ -5,8 +5,9 @@ chunk that is not there is cleaned, lower-cased, split into words and punctuatio
 tokenizer's own WordPiece model: the sub-word rule is not written again.
 
 Valid for exactly one family: `BertNormalizer` (with `clean_text`), `BertPreTokenizer`, a WordPiece model and
-`[CLS] A [SEP]` / `[CLS] A [SEP] B [SEP]`. On ASCII that normaliser drops control characters, makes tab, line feed and
-carriage return spaces, and lower-cases; nothing of it looks beyond a space, which is why chunks can be kept.
+`[CLS] A [SEP]` / `[CLS] A [SEP] B [SEP]`, whatever these two tokens are called; MPNet has two between A and B. On ASCII
+that normaliser drops control characters, makes tab, line feed and carriage return spaces, and lower-cases; nothing of
+it looks beyond a space, which is why chunks can be kept.
 """
 
 from __future__ import annotations
@@ -99,8 +100,9 @@ class AsciiWordPiece:
     """Encodes ASCII rows as the Rust tokenizer would, from a table of chunks, `capacity` at most.
 
     `pieces`: token ids of one word (a run of letters and digits, or one punctuation mark); `cls`, `sep`: ids of the
-    tokens before a row and after each text; `reserved`: contents of all added tokens (see `can_reserve`). A row that
-    spells one, in any case, is refused.
+    tokens before a row and after each text; `middle`: how many of the latter are between two texts; `second`: type of
+    a pair's second text; `reserved`: contents of all added tokens (see `can_reserve`). A row that spells one, in any
+    case, is refused.
     """
 
     def __init__(
@@ -110,15 +112,17 @@ class AsciiWordPiece:
         lowercase: bool,
         cls: int,
         sep: int,
+        middle: int = 1,
+        second: int = 1,
         reserved: Sequence[str],
         capacity: int = 65_536,
     ) -> None:
         self._pieces = pieces
         self._lowercase = lowercase
-        self._cls, self._sep = cls, sep
+        self._cls, self._sep, self._middle, self._second = cls, sep, middle, second
         # One search instead of one per word; where nothing is reserved, a pattern that nothing matches.
         self._reserved = re.compile("|".join(re.escape(word.lower()) for word in reserved) or "(?!)")
-        fixed = {"": (), ROW_END: (ROW_MARK, cls), FIRST_END: (FIRST_MARK,)}
+        fixed = {"": (), ROW_END: (ROW_MARK, cls), FIRST_END: (FIRST_MARK, *[sep] * (middle - 1))}
         self._table = ChunkTable(fixed, self._encode_chunk, capacity=capacity)
 
     @classmethod
@@ -142,10 +146,21 @@ class AsciiWordPiece:
         start, end = single.ids
         word = inner.encode("a", "a")
         pieces = [piece.id for piece in model.tokenize("a")]
-        types = [0] * (len(pieces) + 2) + [1] * (len(pieces) + 1)
-        if pair.ids != [start, end, end] or word.ids != [start, *pieces, end, *pieces, end] or word.type_ids != types:
+        middle, second = len(pair.ids) - 2, word.type_ids[-1]
+        types = [0] * (len(pieces) + 1 + middle) + [second] * (len(pieces) + 1)
+        if not 1 <= middle <= 2 or pair.ids[1:] != [end] * (middle + 1) or second not in (0, 1):
             return None
-        return cls(partial(_pieces, model, {}), lowercase=normalizer.lowercase, cls=start, sep=end, reserved=added)
+        if word.ids != [start, *pieces, *[end] * middle, *pieces, end] or word.type_ids != types:
+            return None
+        return cls(
+            partial(_pieces, model, {}),
+            lowercase=normalizer.lowercase,
+            cls=start,
+            sep=end,
+            middle=middle,
+            second=second,
+            reserved=added,
+        )
 
     @staticmethod
     def can_reserve(word: str) -> bool:
@@ -175,8 +190,8 @@ class AsciiWordPiece:
             first_lengths[number] = middles - offsets[number] - 1
             # Every row but the last has an end to step down at; a step down after the last is never read.
             steps = np.zeros(len(ids) + 1, dtype=np.int64)
-            steps[middles + 1] = 1
-            steps[ends[number] + 1] -= 1
+            steps[middles + self._middle] = self._second
+            steps[ends[number] + 1] -= self._second
             types = np.cumsum(steps)[:-1]
             ids[middles] = self._sep
         right = np.ones(len(rows), dtype=np.bool_)

@@ -143,9 +143,9 @@ def processor(single: str, pair: str) -> Callable[[tokenizers.Tokenizer], None]:
         with_(lambda inner: inner.add_tokens(["é"])),
         with_(processor("[CLS] $A", "[CLS] $A $B")),
         with_(processor("[CLS]:1 $A:1 [SEP]:1", "[CLS] $A [SEP] $B:1 [SEP]:1")),
-        with_(processor("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]")),
         with_(processor("$A [CLS] [SEP]", "$A [CLS] [SEP] $B:1 [SEP]:1")),
-        with_(processor("[CLS] $A [SEP]", "[CLS] $A [SEP] [SEP] $B:1 [SEP]:1")),
+        with_(processor("[CLS] $A [SEP]", "[CLS] $A [SEP] [SEP]:1 $B:1 [SEP]:1")),
+        with_(processor("[CLS] $A [SEP]", "[CLS] $A [SEP] [SEP] [SEP] $B [SEP]")),
     ],
 )
 def test_other_tokenizers_have_no_table(inner: tokenizers.Tokenizer) -> None:
@@ -153,6 +153,37 @@ def test_other_tokenizers_have_no_table(inner: tokenizers.Tokenizer) -> None:
     fast = Tokenizer(inner, max_length=50)
     assert "word_table=False" in repr(fast)
     same(fast.encode(rows), inner, rows)
+
+
+ROBERTA = processors.RobertaProcessing(("[SEP]", 3), ("[CLS]", 2))
+FRAMES = {
+    "one type": with_(processor("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]")),
+    "two between": with_(processor("[CLS] $A [SEP]", "[CLS] $A [SEP] [SEP] $B:1 [SEP]:1")),
+    "MPNet": with_(
+        lambda inner: setattr(inner, "post_processor", processors.RobertaProcessing(("[SEP]", 3), ("[CLS]", 2)))
+    ),
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@settings(max_examples=30)
+@given(st.lists(ROW, min_size=1, max_size=6))
+@example(["the", ("", ""), ("a", ""), "", ("", "a"), ("the film", "good"), ("é", "a")])
+def test_other_frames_are_equal_too(frame: str, rows: list[Any]) -> None:
+    fast = Tokenizer(FRAMES[frame], max_length=5000)
+    assert "word_table=True" in repr(fast)
+    same(fast.encode(rows), FRAMES[frame], rows)
+
+
+def test_long_pairs_of_other_frames_are_cut_as_the_rust_tokenizer_cuts_them() -> None:
+    rows = [("the film " * 9, "good"), ("a", "not good " * 9), ("the " * 9, "film " * 9)]
+    for inner in FRAMES.values():
+        fast, slow = (
+            Tokenizer(inner, max_length=12, word_table=table).encode(rows).units.rows for table in (True, False)
+        )
+        for name in ("ids", "types", "offsets"):
+            np.testing.assert_array_equal(getattr(fast, name), getattr(slow, name))
+        assert fast.lengths.tolist() == [12, 12, 12]
 
 
 def test_a_table_of_words_can_be_switched_off() -> None:
