@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from cascade.exceptions import BundleError, CascadeError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.models.config import CLASSIFICATION, has_head, load_config, named_labels
+from cascade.training.models.loading import load_model
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
 from cascade.training.models.whole import inputs_of
@@ -22,6 +23,7 @@ from cascade_export.texts import shortened
 TierTwo: TypeAlias = MultiExitModel | MultiExitTagger
 TIER2 = "tier 2 must be a checkpoint of `cascade-train exits` or a fine-tuned model"
 SINGLE_LABEL = "single_label_classification"
+EAGER = {"attn_implementation": "eager"}  # its graph is the smallest, and every family has it
 
 
 def task_of(folder: str | Path) -> Task:
@@ -48,8 +50,8 @@ def load_tier2(folder: str | Path, *, task: Task) -> Any:
     exits = getattr(_config_of(folder), "cascade_exits", None)
     with _named(TIER2):
         if exits:
-            return task.multi_exit.from_pretrained(folder).float().eval()
-        model = task.auto.from_pretrained(str(folder), attn_implementation="eager").float().eval()
+            return task.multi_exit.from_pretrained(folder)
+        model = load_model(task.auto, folder, options=EAGER)
         inputs_of(model)
         return model
 
@@ -72,9 +74,8 @@ def load_tier1(folder: str | Path, *, task: Task) -> Any:
             "distil tier 1 from this tier 2"
         )
     with _named("tier 1 must be a checkpoint that transformers reads"):
-        # Eager attention: its graph is the smallest, and every family has it. fp32 whatever the weights are stored in.
         kind = task.static if _is_static(found, task) else task.auto
-        return kind.from_pretrained(str(folder), attn_implementation="eager").float().eval()
+        return load_model(kind, folder, options=EAGER)
 
 
 def common_labels(tier2: Any, tier1: Any | None) -> tuple[tuple[str, ...], str]:

@@ -172,13 +172,6 @@ def test_transformers_reads_byte_level_words_as_training_did(tmp_path: Path) -> 
     assert written == {"add_prefix_space": True, "kept": 1}
 
 
-def test_an_adapter_is_named(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text("{}")
-    done = train("first-tier", tmp_path, "--train", tmp_path / "no.jsonl", "--output", tmp_path / "out")
-    refused(done, "must be a checkpoint that transformers reads, but: Unrecognized model")
-    assert done.output.endswith("merge it into its model first (merge_and_unload) and save that\n")
-
-
 def test_split_is_stratified_seeded_and_complete(case: Case, rows: Path, tmp_path: Path) -> None:
     found = []
     for folder in ("once", "again"):

@@ -31,6 +31,7 @@ from cascade.training.models.config import (
     read_exits,
 )
 from cascade.training.models.families import Family, HeadParts, family_of
+from cascade.training.models.loading import load_model
 from cascade.training.models.teacher import Teacher
 
 Model = TypeVar("Model", bound="ExitBackbone")
@@ -130,16 +131,21 @@ class ExitBackbone(Teacher):
             )
         if going_on:
             return cls.from_pretrained(checkpoint, config=config)
-        backbone = AutoModel.from_pretrained(checkpoint, config=config, **family.options)
-        config = backbone.config
+        if fine_tuned:
+            whole = load_model(cls.whole, checkpoint, config=config)
+        else:
+            whole = load_model(AutoModel, checkpoint, config=config, options=family.options)
         name_labels(config, labels)
         config.problem_type = problem
         config.architectures = None
+        backbone = AutoModel.from_config(config, **family.options)
+        # The pooler is left behind: it is part of the head, or nobody reads it.
+        weights = whole.base_model.state_dict()
+        backbone.load_state_dict({name: weights[name] for name in backbone.state_dict()})
         options = cls._head_options(config, pooling=pooling, fine_tuned=fine_tuned)
         model = cls(backbone, layers=layers, **options)
         if fine_tuned:
-            weights = cls.whole.from_pretrained(checkpoint).state_dict()
-            model.heads[-1].load_state_dict(_head_weights(cls._head_parts(family), weights))
+            model.heads[-1].load_state_dict(_head_weights(cls._head_parts(family), whole.state_dict()))
         return model
 
     @classmethod

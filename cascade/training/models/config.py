@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoConfig
 
 from cascade.bundle.hub import can_be_id
 from cascade.exceptions import DataError, OptionError
+from cascade.training.models.adapters import adapt, adapted
 
 CLASSIFICATION, TAGGING = "text-classification", "token-classification"
 SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
@@ -26,18 +28,25 @@ def load_config(checkpoint: str | Path, *, dropout: float | None = None) -> Any:
         raise OptionError(
             f"a checkpoint must be a folder or a Hub id (owner/name), but there is no folder {name!r}; check the path"
         )
+    base, folder = adapted(checkpoint), Path(checkpoint)
+    if base is None and folder.is_dir() and not (folder / "config.json").is_file():
+        raise OptionError(f"{checkpoint} must hold a config.json, but there is none; give the folder of a whole model")
     try:
-        config = AutoConfig.from_pretrained(checkpoint)
+        config = AutoConfig.from_pretrained(base or checkpoint)
     except (OSError, ValueError) as error:
         reason = str(error).split(". ", 1)[0]  # transformers goes on with the names of all its models
         remedy = "give the folder of a whole model"
-        if not Path(checkpoint).exists():
+        if not folder.exists():
             remedy = "there is no such folder either, check the path"
-        elif (Path(checkpoint) / "adapter_config.json").is_file():
-            remedy = "it holds an adapter: merge it into its model first (merge_and_unload) and save that"
+        elif base is not None:
+            remedy = f"its adapter_config.json names {base} as the model that it adapts: put that there"
         raise OptionError(
             f"{checkpoint} must be a checkpoint that transformers reads, but: {reason}; {remedy}"
         ) from None
+    if base is not None:
+        adapt(config, folder)
+    # Every model is made and loaded in fp32 (`load_model`), whatever its weights are stored in.
+    setattr(config, "dtype" if hasattr(config, "dtype") else "torch_dtype", torch.float32)
     if dropout is not None:
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
             if hasattr(config, name):

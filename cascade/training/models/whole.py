@@ -11,6 +11,7 @@ from torch import Tensor
 from cascade.exceptions import OptionError
 from cascade.training.models.backbone import ExitBackbone
 from cascade.training.models.config import has_head, load_config
+from cascade.training.models.loading import load_model
 from cascade.training.models.teacher import Teacher
 
 
@@ -74,4 +75,4 @@ def teacher_of(checkpoint: str | Path, kind: type[ExitBackbone]) -> Teacher:
             f"{checkpoint} must hold a multi-exit or a fine-tuned model for {kind.task}, got architectures: {found}; "
             "make one with cascade-train exits"
         )
-    return WholeModel(kind.whole.from_pretrained(checkpoint).float().eval(), kind.task)
+    return WholeModel(load_model(kind.whole, checkpoint), kind.task)
