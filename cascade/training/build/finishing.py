@@ -77,7 +77,7 @@ class Finish:
         found: dict[str, Any] = {"fp32": share, "first_tiers": kinds}
         # By word, while the bound is by sentence.
         words = float(np.mean([len(item) for item in learn])) if self.checkpoint.tags else 1.0
-        agreement = 1 - self.options.bound / 4 / words
+        agreement = 1 - self.options.bound / 8 / words
         for number, (name, kind) in enumerate(kinds.items(), 1):
             shutil.rmtree(making.folder / name, ignore_errors=True)
             bundle = export(making.folder / name, tiers[name], tiers[kind], learn, agreement=agreement)

@@ -11,6 +11,7 @@ import pytest
 from cascade.calibration.certify.claims import ORIGINAL, Agreement, Claim
 from cascade.exceptions import CascadeError, DataError, OptionError
 from cascade.training.build import BuildOptions, build
+from cascade.training.build.exporting import mixed
 from cascade.training.build.shares import Shares
 from tests.training.build.conftest import OPTIONS, Case, items, write
 
@@ -122,3 +123,15 @@ def test_defaults_are_two_in_a_hundred_against_the_original() -> None:
         "the answer differs from that of the original model for at most 2 % of texts, with a confidence of 95 %"
     )
     assert OPTIONS.claim(tags=True).unit.value == "sentence"
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        (["a b c", "d e"], ["a b e", "d b c"]),
+        ([("a", "b"), ("c", "d")], [("a", "d"), ("c", "b")]),
+        ([["a", "b", "c"], ["d"]], [["a", "b", "d"], ["d", "b", "c"]]),
+    ],
+)
+def test_mixtures_are_half_of_each_of_two(items: list[Any], expected: list[Any]) -> None:
+    assert mixed(items) == expected
