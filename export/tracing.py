@@ -42,7 +42,14 @@ def trace(
             output_names=list(outputs),
             dynamic_axes={name: _free(axes) for name, axes in {**inputs, **outputs}.items() if name in names},
         )
+        given = module(*example.values())
     model = onnx.load_from_string(buffer.getvalue())
+    # The exporter loses sizes behind operators that only ONNX Runtime has.
+    for value, tensor in zip(model.graph.output, [given] if isinstance(given, torch.Tensor) else given, strict=True):
+        free = _free(outputs[value.name])
+        for axis, size in enumerate(tensor.shape):
+            if axis not in free:
+                value.type.tensor_type.shape.dim[axis].dim_value = size
     # Names of source lines, with the exporter's folders in them, do not belong into a bundle.
     for node in model.graph.node:
         node.ClearField("doc_string")

@@ -87,6 +87,11 @@ def last_exit(checkpoint: str | Path, *, tagging: bool) -> PreTrainedModel:
     if exits is None:
         kind = AutoModelForTokenClassification if tagging else AutoModelForSequenceClassification
         made = kind.from_pretrained(checkpoint, torch_dtype=torch.float32)
+    elif config.model_type == "modernbert":
+        raise OptionError(
+            "a multi-exit checkpoint must have heads as stock models have them, but modernbert's norms are its own; "
+            "give the fine-tuned checkpoint that it was made from"
+        )
     else:
         config.torch_dtype = torch.float32
         last = f"heads.{len(exits['layers']) - 1}."

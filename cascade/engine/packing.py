@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise, starmap
 
 import numpy as np
 
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Rows
+from cascade.engine.local_attention import HALF, LOCAL, local_feeds
 from cascade.engine.positions import bucket_grid, buckets
 from cascade.exceptions import InputError
 from cascade.runtime.backend import Array
@@ -80,11 +82,15 @@ class Packing:
 
     def position_ids(self, offset: int = 0) -> IntArray:
         """Place of each token in its row, the first one being `offset`. Shape `(tokens,)`."""
-        places: IntArray | None = self._made.get("")
-        if places is None:
-            starts = np.repeat(self.firsts, self.lengths)
-            places = self._made[""] = np.arange(len(starts), dtype=np.int64) - starts
+        places: IntArray = self.array("position_ids")
         return places + offset if offset else places
+
+
+def _position_ids(packing: Packing) -> IntArray:
+    """Place of each token in its row, from 0. Shape `(tokens,)`."""
+    starts = np.repeat(packing.firsts, packing.lengths)
+    places: IntArray = np.arange(len(starts), dtype=np.int64) - starts
+    return places
 
 
 def _gather(packing: Packing) -> IntArray:
@@ -151,6 +157,13 @@ def _skew_shapes(packing: Packing) -> IntArray:
     return np.array([longest - 1, 0, 0, -1, 2 * longest - 1, longest], dtype=np.int64)
 
 
+def _local(name: str, packing: Packing) -> Array:
+    """One of `local_feeds` where all tokens are active; the others are made with it."""
+    everything = Actives(packing, packing, np.arange(int(packing.lengths.sum()), dtype=np.int64))
+    packing._made.update({one: everything.array(one) for one in LOCAL})
+    return packing._made[name]
+
+
 FEEDS: Mapping[str, Callable[[Packing], Array]] = {
     "head_gather": _head_gather,
     "bias": _bias,
@@ -162,6 +175,8 @@ FEEDS: Mapping[str, Callable[[Packing], Array]] = {
     "buckets": lambda packing: bucket_grid(packing.mask.shape[1]),
     "distances": _distances,
     "skew_shapes": _skew_shapes,
+    "position_ids": _position_ids,
+    **{name: partial(_local, name) for name in LOCAL},
 }
 """What a stage can read beside hidden states, by name: for attention, for either way of pooling, for some families."""
 
@@ -213,6 +228,17 @@ def _placed_query_head_gather(actives: Actives) -> IntArray:
     return number[actives.all.array("gather")][:, None, :] + heads[:, None]
 
 
+def _active_local(name: str, actives: Actives) -> Array:
+    """One of `local_feeds`; the others are made with it. In short rows that of global attention."""
+    grid, own = actives.all, actives.own
+    if grid.mask.shape[1] <= HALF + 1:
+        short = grid.array("head_gather"), grid.array("bias"), own.array("head_gather"), own.array("head_scatter")
+        actives._made.update(zip(LOCAL, short, strict=True))
+    else:
+        actives._made.update(local_feeds(grid.lengths, actives.numbers, heads=grid.heads))
+    return actives._made[name]
+
+
 ACTIVE_FEEDS: Mapping[str, Callable[[Actives], Array]] = {
     "active": lambda actives: actives.numbers,
     "query_head_gather": lambda actives: actives.own.array("head_gather"),
@@ -220,6 +246,7 @@ ACTIVE_FEEDS: Mapping[str, Callable[[Actives], Array]] = {
     "buckets": _active_buckets,
     "placed_query_head_gather": _placed_query_head_gather,
     "placed_head_scatter": lambda actives: actives.all.array("head_scatter")[actives.numbers],
+    **{name: partial(_active_local, name) for name in LOCAL},
 }
 """What a tagger's stage reads of the active tokens, by name; what is not here is in `FEEDS`, of all tokens."""
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cascade.training.models.families import Family
 from cascade_export.packed.deberta import Distances, distance_layers
 from cascade_export.packed.layers import PackedLayer, activation
+from cascade_export.packed.modernbert import gated_layers
 from cascade_export.packed.mpnet import BucketBias
 
 Index: TypeAlias = dict[str, Tensor]
@@ -46,4 +47,5 @@ FORMS: Mapping[str, Form] = {
     "post_norm": Form(post_norm),
     "mpnet": Form(post_norm, BucketBias),
     "distances": Form(distance_layers, Distances),
+    "gated": Form(gated_layers),
 }

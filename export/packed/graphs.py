@@ -29,6 +29,10 @@ AXES: dict[str, Axes] = {
     "words": ("words",),
     "distances": ("distances",),
     "placed_query_head_gather": ("rows", "", "longest"),
+    "position_ids": ("tokens",),
+    "local_head_gather": ("blocks", "", "keys"),
+    "local_bias": ("blocks", "", "seen_from", "keys"),
+    "local_query_head_gather": ("blocks", "", "queries"),
 }
 
 
@@ -83,6 +87,6 @@ def _stage(stage: PackedStage, packed: PackedModel) -> onnx.ModelProto:
     return trace(
         stage,
         {name: torch.from_numpy(feeds[name]) for name in stage.inputs},
-        inputs=AXES | {"head_scatter": (new,), "placed_head_scatter": (new,)},
+        inputs=AXES | dict.fromkeys(("head_scatter", "placed_head_scatter", "local_head_scatter"), (new,)),
         outputs={"hidden_out": (new,), "logits": (answered,)},
     )

@@ -77,7 +77,7 @@ class PackedStage(nn.Module):
             hidden = layer(hidden, hidden, hidden, given)
         if self.pooling == "first":
             return hidden, self.head(self.norm(F.embedding(given["firsts"], hidden)))
-        summed = (given["weights"] @ F.embedding(given["gather"], self.norm(hidden))).squeeze(1)
+        summed = (given["weights"] @ F.embedding(given["gather"], self.norm(hidden)))[:, 0]
         return hidden, self.head(summed / given["counts"])
 
 

@@ -56,7 +56,13 @@ def test_the_last_exit_answers_as_in_the_checkpoint(tmp_path: Path, family: str,
     assert not any(module._forward_pre_hooks for module in last.modules())
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_heads_that_no_stock_model_has_are_refused(tmp_path: Path) -> None:
+    tiny.tier2(tmp_path, "modernbert")
+    with pytest.raises(OptionError, match="modernbert's norms are its own; give the fine-tuned checkpoint"):
+        last_exit(tmp_path, tagging=False)
+
+
+@pytest.mark.parametrize("family", [family for family in tiny.FAMILIES if family != "modernbert"])
 def test_the_stock_tagger_answers_as_the_last_exit(tmp_path: Path, family: str) -> None:
     whole, (ids, mask) = tiny.tagger(tmp_path, family), some_rows()
     stock = last_exit(tmp_path, tagging=True)

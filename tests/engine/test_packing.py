@@ -47,7 +47,7 @@ def test_indices_equal_a_loop(lengths: list[int], heads: int) -> None:
     packing = Packing.of(np.array(lengths), heads=heads)
     np.testing.assert_array_equal(packing.mask, feeds["weights"][:, 0])
     assert packing.position_ids(2).tolist() == [2 + place for length in lengths for place in range(length)]
-    floats = {"bias", "weights", "counts"}
+    floats = {"bias", "local_bias", "weights", "counts"}
     assert {name: array.dtype for name, array in feeds.items()} == {
         name: np.float32 if name in floats else np.int64 for name in feeds
     }
@@ -216,7 +216,7 @@ def test_leaving_equals_a_loop(pieces: list[list[int]], data: Any) -> None:
             np.testing.assert_array_equal(everything[line][there], own)
             assert (everything[line][~there] == own[0]).all()
         for name in PER_UNIT - {"hidden"}:
-            assert feeds[name].dtype == (np.float32 if name == "bias" else np.int64)
+            assert feeds[name].dtype == (np.float32 if name in ("bias", "local_bias") else np.int64)
 
 
 @given(st.lists(PIECES, min_size=1, max_size=4), st.booleans(), st.data())

@@ -25,7 +25,8 @@ from cascade.training.models.tagging import MultiExitTagger
 Model = TypeVar("Model", bound=torch.nn.Module)
 Config = TypeVar("Config", bound=PretrainedConfig)
 
-FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "albert", "mpnet", "deberta-v2")
+UNTYPED = ("distilbert", "mpnet", "deberta-v2", "modernbert")  # without token types
+FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "albert", *UNTYPED)
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")  # whose position ids begin at 2
 DISENTANGLED = {  # as in DeBERTa-v3
     "relative_attention": True,
@@ -84,13 +85,10 @@ def config(family: str = "bert", *, layers: int = 3, width: int = 16) -> Pretrai
         "albert": {"embedding_size": 8, "hidden_act": "gelu_new", "num_hidden_groups": 2},
         "distilbert": {"hidden_dim": 2 * width},
         "deberta-v2": DISENTANGLED,
+        "modernbert": {"pad_token_id": 0, "cls_token_id": 2, "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3},
         **{name: {"max_position_embeddings": 66, "pad_token_id": 1} for name in AFTER_PADDING},
     }
-    types = (
-        {}
-        if family in ("distilbert", "mpnet", "deberta-v2")
-        else {"type_vocab_size": 1 if family in AFTER_PADDING else 2}
-    )
+    types = {} if family in UNTYPED else {"type_vocab_size": 1 if family in AFTER_PADDING else 2}
     return AutoConfig.for_model(family, **(common | types | own.get(family, {})))
 
 

@@ -53,7 +53,8 @@ def test_round_trip_and_going_on(family: str, case: Case, tmp_path: Path) -> Non
         exits = {"task": "token-classification", "layers": [1, 3]}
     assert json.loads((tmp_path / "config.json").read_text())["cascade_exits"] == exits
     on = case.model.from_checkpoint(tmp_path, labels=model.labels, dropout=0.25).eval()
-    assert on.config.attention_dropout if family == "distilbert" else on.config.hidden_dropout_prob == 0.25
+    fields = {"distilbert": "attention_dropout", "modernbert": "mlp_dropout"}
+    assert getattr(on.config, fields.get(family, "hidden_dropout_prob")) == 0.25
     torch.testing.assert_close(logits_of(on), logits_of(model))
     with pytest.raises(DataError, match="must be among the checkpoint's"):
         case.model.from_checkpoint(tmp_path, labels=["y"])

@@ -13,6 +13,12 @@ from cascade.bundle.hub import can_be_id
 from cascade.exceptions import DataError, OptionError
 from cascade.training.models.adapters import adapt, adapted
 
+DROPOUTS = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"),
+    *("embedding_dropout", "mlp_dropout"),  # ModernBERT
+)
+"""Fields of dropout inside a backbone, in any family."""
+
 CLASSIFICATION, TAGGING = "text-classification", "token-classification"
 SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
 
@@ -48,7 +54,7 @@ def load_config(checkpoint: str | Path, *, dropout: float | None = None) -> Any:
     # Every model is made and loaded in fp32 (`load_model`), whatever its weights are stored in.
     setattr(config, "dtype" if hasattr(config, "dtype") else "torch_dtype", torch.float32)
     if dropout is not None:
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+        for name in DROPOUTS:
             if hasattr(config, name):
                 setattr(config, name, dropout)
     return config

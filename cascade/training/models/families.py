@@ -12,7 +12,10 @@ from typing import Any
 
 from torch import nn
 
+from cascade.engine.local_attention import HALF, LOCAL
 from cascade.exceptions import OptionError
+
+REMEDY = "any other encoder gets in as a single tier: cascade build"
 
 ABSOLUTE: Mapping[str, tuple[Any, ...]] = {"position_embedding_type": ("absolute",), "is_decoder": (False,)}
 """What most families ask of a configuration: no relative positions, and tokens that see each other both ways."""
@@ -112,12 +115,19 @@ def _albert_layers(backbone: Any) -> list[nn.Module]:
     return [groups[int(layer / per_group)].albert_layers[0] for layer in range(config.num_hidden_layers)]
 
 
+def _modernbert_layers(backbone: Any) -> list[nn.Module]:
+    for local in (False, True):
+        rope_theta(backbone.config, local=local)
+    return list(backbone.layers)
+
+
 def _after_padding(config: Any) -> int:
     offset: int = config.pad_token_id + 1
     return offset
 
 
 _CLASSIFIER = HeadParts("classifier.dense", out="classifier.out_proj")
+_NORMED = HeadParts("head.dense", "classifier_activation", "head.norm")
 _ROBERTA = Family(_CLASSIFIER, pooler=True, first_position=_after_padding)
 
 FAMILIES = {
@@ -194,6 +204,18 @@ FAMILIES = {
             "attention_head_size": lambda config: (config.hidden_size // config.num_attention_heads,),
         },
     ),
+    "modernbert": Family(
+        _NORMED,
+        _NORMED,
+        pooling=lambda config: "mean" if config.classifier_pooling == "mean" else "first",
+        layers=_modernbert_layers,
+        embeddings=EmbeddingParts("embeddings.tok_embeddings", "embeddings.norm", positions=None, types=None),
+        final_norm="final_norm",
+        layer="gated",
+        inputs=("position_ids", *LOCAL),
+        activation="hidden_activation",
+        required={**ABSOLUTE, "local_attention": (2 * HALF,)},
+    ),
 }
 
 # Other models of transformers, for first tiers, whose position ids begin after that of padding.
@@ -207,18 +229,34 @@ def family_of(config: Any) -> Family:
         OptionError: it is not among `FAMILIES`, or the configuration says something that the family's packed form does
             not do.
     """
-    remedy = "any other encoder gets in as a single tier: cascade build"
     if config.model_type not in FAMILIES:
         raise OptionError(
-            f"the checkpoint's model_type must be one of {', '.join(FAMILIES)}, got {config.model_type}; {remedy}"
+            f"the checkpoint's model_type must be one of {', '.join(FAMILIES)}, got {config.model_type}; {REMEDY}"
         )
     family = FAMILIES[config.model_type]
     for name, values in family.required.items():
         allowed = values(config) if callable(values) else values
         if (value := getattr(config, name, allowed[0])) not in allowed:
             choices = " or ".join(map(str, allowed))
-            raise OptionError(f"{config.model_type}'s {name} must be {choices}, got {value}; {remedy}")
+            raise OptionError(f"{config.model_type}'s {name} must be {choices}, got {value}; {REMEDY}")
     return family
+
+
+def rope_theta(config: Any, *, local: bool) -> float:
+    """The base of the rotary embedding in ModernBERT's global or local layers (Su et al., 2021, section 3.2.2).
+
+    Raises:
+        OptionError: the embedding is scaled, which the packed form does not do.
+    """
+    found = getattr(config, "rope_scaling", None) or {}  # in transformers 5 one for each kind of layer, with the base
+    found = found.get("sliding_attention" if local else "full_attention", found)
+    kind = found.get("rope_type", found.get("type", "default"))
+    if kind != "default":
+        raise OptionError(f"{config.model_type}'s rope_scaling must be default, got {kind}; {REMEDY}")
+    if "rope_theta" in found:
+        return float(found["rope_theta"])
+    own = config.local_rope_theta if local else None
+    return float(config.global_rope_theta if own is None else own)
 
 
 def position_offset(config: Any) -> int:
