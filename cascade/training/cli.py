@@ -14,6 +14,7 @@ from cascade.core.console import finish
 from cascade.exceptions import OptionError
 from cascade.training.data.augmentation import Augmentation
 from cascade.training.loop import LoopOptions
+from cascade.training.models.adapting import ADAPTERS
 from cascade.training.models.students import Static, StaticTagger, Student, Transformer
 from cascade.training.options import (
     exit_heads,
@@ -84,6 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 )
 @click.option("--min-words", default=0, show_default=True, help="Leave out training rows of fewer words.")
 @click.option("--dropout", type=float, help="In the backbone; the checkpoint's by default. 0 is faster on a CPU.")
+@click.option(
+    "--adapter",
+    type=click.Choice(ADAPTERS),
+    help="Only adapters in the layers learn, and are merged at the end; needs peft, and larger learning rates.",
+)
+@click.option("--rank", default=8, show_default=True, help="Of --adapter lora.")
 def exits(checkpoint: str, task: Task, **given: Any) -> None:
     """Turn CHECKPOINT (a folder or a Hub id) into a multi-exit model.
 

@@ -4,6 +4,7 @@ backbone       what both second tiers share: an encoder, its exits, tokens that 
 config         what a checkpoint's `config.json` says
 multi_exit     a second tier for classification: a head on a pooled vector at every exit
 tagging        a second tier for tagging: a linear head over every token at every exit
+adapting       adapters while a model is trained
 families       where each family of encoders keeps its parts
 teacher        what a first tier can be distilled from
 whole          a fine-tuned model of transformers as it is

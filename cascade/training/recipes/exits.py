@@ -16,6 +16,7 @@ from cascade.training.data.encoding import NO_LABEL, Pad, TrainingRows, tokenize
 from cascade.training.data.examples import Examples, label_names
 from cascade.training.data.vocabulary import prune_model
 from cascade.training.loop import LoopOptions, Loss, run_loop
+from cascade.training.models.adapting import adapted, freeze_all_but_adapters
 from cascade.training.recipes.objectives import Joint, Objective
 from cascade.training.recipes.recorded import train_recorded
 from cascade.training.recipes.varying import Draw, varied
@@ -40,6 +41,8 @@ class ExitsOptions:
         dropout: in the backbone; the checkpoint's by default.
         augmentation: unlabelled rows made from the training rows where these have no labels either; none by default.
         recorded: on a frozen backbone record what the heads read once, and train them on that; nothing is evaluated.
+        adapter: `lora` or `ia3`: only adapters in the layers (by `peft`), merged at the end, and the heads learn.
+        rank: of `lora`.
     """
 
     objectives: tuple[Objective, ...] = (Joint(),)
@@ -52,7 +55,13 @@ class ExitsOptions:
     dropout: float | None = None
     augmentation: Augmentation = field(default_factory=lambda: Augmentation(copies=0))
     recorded: bool = False
+    adapter: str | None = None
+    rank: int = 8
     loop: LoopOptions = field(default_factory=LoopOptions)
+
+    def __post_init__(self) -> None:
+        if self.adapter is not None and all(objective.frozen_backbone for objective in self.objectives):
+            raise OptionError(f"--adapter must be left out where the backbone is frozen, got {self.adapter}")
 
 
 def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]:
@@ -120,29 +129,31 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
         shares = logits.sigmoid() if model.multi_label else logits.softmax(-1)
         rows = rows.with_target("answers", per_row(shares.numpy(), rows))
     scores: dict[str, float] = {}
-    for stage, objective in enumerate(options.objectives):
-        model.configure_training(detach=objective.detach, frozen=objective.frozen_backbone)
-        metrics = UnitMetrics(
-            model.labels,
-            model.layers,
-            multi_label=model.multi_label,
-            spans=task.has_spans(model.labels),
-            frozen=objective.frozen_backbone,
-        )
-        if options.recorded and objective.frozen_backbone:
-            train_recorded(model, rows, objective, options.loop, progress=run.progress or bool)
-            continue
-        scores = run_loop(
-            model,
-            train=rows,
-            evaluation=eval_rows,
-            loss=_loss(objective, multi_label=model.multi_label),
-            metrics=metrics,
-            output=run.folder / f"stage_{stage}",
-            collate=Pad(model.padding),
-            options=options.loop,
-            progress=run.progress,
-        )
+    with adapted(model, options.adapter, rank=options.rank):
+        for stage, objective in enumerate(options.objectives):
+            model.configure_training(detach=objective.detach, frozen=objective.frozen_backbone)
+            freeze_all_but_adapters(model)
+            metrics = UnitMetrics(
+                model.labels,
+                model.layers,
+                multi_label=model.multi_label,
+                spans=task.has_spans(model.labels),
+                frozen=objective.frozen_backbone,
+            )
+            if options.recorded and objective.frozen_backbone:
+                train_recorded(model, rows, objective, options.loop, progress=run.progress or bool)
+                continue
+            scores = run_loop(
+                model,
+                train=rows,
+                evaluation=eval_rows,
+                loss=_loss(objective, multi_label=model.multi_label),
+                metrics=metrics,
+                output=run.folder / f"stage_{stage}",
+                collate=Pad(model.padding),
+                options=options.loop,
+                progress=run.progress,
+            )
     return run.finish(
         "exits",
         model,
@@ -153,6 +164,7 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
             "vocabulary": options.vocabulary,
             "min_words": options.min_words,
             "dropout": options.dropout,
+            "adapter": options.adapter,
             "max_length": tokenizer.max_length,
         },
         details={"rows": len(rows), "units": int(rows.counts.sum()), "scores": scores},
