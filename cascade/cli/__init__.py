@@ -1,8 +1,9 @@
-"""The command line: `cascade predict | calibrate | tune | inspect | demo`.
+"""The command line: `cascade build | predict | calibrate | tune | inspect | demo`.
 
 main       the group
 predict/   a file or standard input to lines of JSON
 demo/      the project's own sentences through the bundles that come with it
+build      a fine-tuned model to a bundle (needs three extras)
 inspect    what a bundle says about itself
 calibrate/ settings with a guarantee (needs the extra)
 tune       times batches, tiers and exits on the user's texts and this host

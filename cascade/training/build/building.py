@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,21 @@ import torch
 
 from cascade.bundle.opening import Bundle, open_bundle
 from cascade.bundle.writing import copy_bundle
+from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.runtime.threads import check_threads
 from cascade.training.build.exporting import Answered
 from cascade.training.build.finishing import Finish
 from cascade.training.build.looking import Checkpoint, Texts, look, read
 from cascade.training.build.options import BuildOptions
-from cascade.training.build.original import record
-from cascade.training.build.shares import Shares
+from cascade.training.build.original import Original
+from cascade.training.build.shares import LEARN, Shares
 from cascade.training.build.tiers import Trainer, write_texts
 from cascade.training.build.work import Making, Step, Work
+
+CHUNK = 1024  # texts between looks at the clock
+ROWS = 40_000  # to learn from, at most: the texts, and as many varied ones as are missing
+PASS = 0.05  # of the time, for the original to read them once
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +76,8 @@ def build(
     checkpoint = look(model)
     found = read(checkpoint, texts, options)
     claim = options.claim(tags=checkpoint.tags)
-    shares = Shares.of(found.items, claim, seed=options.seed)
+    drawn = Shares.of(found.items, claim, seed=options.seed)
+    found, shares = found.ordered(drawn.order), drawn.in_order()
     torch.set_num_threads(check_threads(options.threads))
     work = Work(output.with_name(f"{output.name}.build"), options.minutes, tell, show_progress)
     tell(
@@ -98,16 +105,19 @@ class _Build:
 
     def run(self) -> Built:
         inputs = {"model": self.checkpoint.digest, "texts": self.texts.digest}
-        inputs |= {"columns": repr(self.options.columns(tags=self.checkpoint.tags))}
+        inputs |= {"columns": repr(self.options.columns(tags=self.checkpoint.tags)), "minutes": self.options.minutes}
+        inputs |= {"seed": self.options.seed, "certify": len(self.shares.certify), "choose": len(self.shares.choose)}
         original = self.work.step("original", inputs, self._original, told="{units:,} answers of the original model")
-        every = Answered(self.checkpoint, self.texts.items, np.load(original.folder / "logits.npy"))
-        learn = every.select(self.shares.learn)
+        count = original.facts["items"]
+        every = Answered(self.checkpoint, self.texts.items[:count], np.load(original.folder / "logits.npy"))
+        # The backbone runs over what is learned from about three times, each time for a part of the minutes.
+        rows = max(min(ROWS, int(PASS * 60 * self.options.minutes / original.facts["each"])), LEARN)
+        start = len(self.shares.certify) + len(self.shares.choose)
+        learn = list(every.items[start : start + rows])
         file = self.work.folder / "learn.jsonl"
-        write_texts(file, learn.items)
-        shared = self.work.folder / "teacher"
-        trainer = Trainer(self.checkpoint, file, len(learn.items), shared, self.options)
-        own = {"original": original.digest, "learn": self.shares.learn.tolist(), "seed": self.options.seed}
-        own |= {"minutes": self.options.minutes}
+        write_texts(file, learn)
+        trainer = Trainer(self.checkpoint, file, len(learn), rows, self.work.folder / "teacher", self.options)
+        own = {"original": original.digest, "learn": len(learn), "rows": rows, "seed": self.options.seed}
         frozen = self.work.step("frozen", own, trainer.frozen, told="exits on your model as it is, {rows:,} texts")
         tiers = {"frozen": frozen}
         for kind in ("static", "transformer"):
@@ -123,7 +133,7 @@ class _Build:
         exported = self.work.step(
             "export",
             {"tiers": [tier.digest for tier in tiers.values()], "bound": self.options.bound},
-            lambda making: finish.export(making, {name: tier.folder for name, tier in tiers.items()}, learn.items),
+            lambda making: finish.export(making, {name: tier.folder for name, tier in tiers.items()}, learn),
             told="as the original answer {fp32:.2%} in fp32, {frozen:.2%} in int8",
         )
         seconds = {step.folder.name: step.facts["seconds"] for step in (original, *tiers.values(), exported)}
@@ -138,10 +148,21 @@ class _Build:
         return Built(bundle, chosen.facts["certified"], chosen.facts["line"], chosen.facts)
 
     def _original(self, making: Making) -> Mapping[str, Any]:
-        logits = record(self.checkpoint, self.texts.items, progress=making.progress)
+        """Answers for all that certify and choose, and for as many to learn from as the time allows."""
+        model, begin, items = Original(self.checkpoint), time.monotonic(), self.texts.items
+        needed = len(self.shares.certify) + len(self.shares.choose)
+        ends = [*range(needed, len(items), CHUNK), len(items)]
+        found, start = list[FloatArray](), 0
+        for stop in dict.fromkeys(ends):
+            found.append(model.record(items[start:stop]))
+            start = stop
+            making.progress(stop / len(items))
+            if stop > needed + LEARN and time.monotonic() - begin > 60 * making.minutes:
+                break
+        logits = np.concatenate(found)
         with (making.folder / "logits.npy").open("wb") as stream:
             np.save(stream, logits)
-        return {"units": len(logits)}
+        return {"units": len(logits), "items": start, "each": (time.monotonic() - begin) / start}
 
     def _first(self, trainer: Trainer, kind: str, own: Mapping[str, Any], frozen: Step) -> Step | None:
         inputs = {**own, "from": frozen.digest, "kind": kind}

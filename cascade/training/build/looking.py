@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from transformers.utils.hub import cached_file
 
 from cascade.calibration.examples import distinct
+from cascade.core.rows import IntArray
 from cascade.exceptions import DataError, OptionError
 from cascade.training.build.options import BuildOptions
 from cascade.training.checkpoint import load_tokenizer_text
@@ -80,6 +81,13 @@ class Texts:
     copies: int
     name: str
     digest: str
+
+    def ordered(self, order: IntArray) -> Texts:
+        """The same in another order. Shape `(items,)`."""
+        numbers, truth = order.tolist(), self.truth
+        if truth is not None:
+            truth = truth[order] if isinstance(truth, np.ndarray) else [truth[number] for number in numbers]
+        return replace(self, items=[self.items[number] for number in numbers], truth=truth)
 
     @property
     def pairs(self) -> bool:

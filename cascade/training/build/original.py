@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,34 +19,39 @@ from cascade.training.checkpoint import byte_level_parts, load_tokenizer_text
 TOKENS = 8192  # of a batch, padding included
 
 
-@torch.inference_mode()
-def record(checkpoint: Checkpoint, items: Sequence[Any], *, progress: Callable[[float], object]) -> FloatArray:
-    """Logits of every text, or of every word of sentences at its first piece, in order. Shape `(units, labels)`.
+class Original:
+    """The model, loaded, on a GPU where there is one."""
 
-    NaN of words beyond what the model reads. On a GPU where there is one.
-    """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = checkpoint.task.model.whole.from_pretrained(checkpoint.source).float().eval().to(device)
-    rows = _encoded(checkpoint, items)
-    counts = np.array([len(item) if checkpoint.tags else 1 for item in items], dtype=np.int64)
-    offsets, found = offsets_of(counts), np.full((counts.sum(), len(checkpoint.labels)), np.nan, dtype=np.float32)
-    padding = checkpoint.config.pad_token_id or 0
-    for share, chosen in _batches([len(row["input_ids"]) for row in rows]):
-        batch = {
-            name: _padded([rows[number][name] for number in chosen], padding if name == "input_ids" else 0).to(device)
-            for name in rows[0]
-            if name != "words"
-        }
-        logits = model(**batch).logits.float().cpu().numpy()
-        for own, number in zip(logits, chosen, strict=True):
-            if checkpoint.tags:
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model: Any = checkpoint.task.model.whole.from_pretrained(checkpoint.source)
+        self.model = model.float().eval().to(self.device)
+
+    @torch.inference_mode()
+    def record(self, items: Sequence[Any]) -> FloatArray:
+        """Logits of every text, or of every word of sentences at its first piece, in order. Shape `(units, labels)`.
+
+        NaN of words beyond what the model reads.
+        """
+        tags, rows = self.checkpoint.tags, _encoded(self.checkpoint, items)
+        counts = np.array([len(item) if tags else 1 for item in items], dtype=np.int64)
+        offsets = offsets_of(counts)
+        found = np.full((counts.sum(), len(self.checkpoint.labels)), np.nan, dtype=np.float32)
+        filler = {"input_ids": self.checkpoint.config.pad_token_id or 0}
+        for chosen in _batches([len(row["input_ids"]) for row in rows]):
+            batch = {
+                name: _padded([rows[number][name] for number in chosen], filler.get(name, 0)).to(self.device)
+                for name in rows[0]
+                if name != "words"
+            }
+            for own, number in zip(self.model(**batch).logits.float().cpu().numpy(), chosen, strict=True):
+                if not tags:
+                    found[number] = own
+                    continue
                 words, first = np.unique(rows[number]["words"], return_index=True)
-                inside = words >= 0
-                found[offsets[number] + words[inside]] = own[first[inside]]
-            else:
-                found[number] = own
-        progress(share)
-    return found
+                found[offsets[number] + words[words >= 0]] = own[first[words >= 0]]
+        return found
 
 
 def read_whole(checkpoint: Checkpoint, items: Sequence[Any], logits: FloatArray) -> IntArray:
@@ -65,8 +71,6 @@ def answered(checkpoint: Checkpoint, logits: FloatArray) -> IntArray:
 
 def _encoded(checkpoint: Checkpoint, items: Sequence[Any]) -> list[dict[str, Any]]:
     """What the model reads of each item, by the names of its tokenizer; of sentences also the word of each token."""
-    import json
-
     spaced = checkpoint.tags and any(byte_level_parts(json.loads(load_tokenizer_text(checkpoint.source))))
     given = {"add_prefix_space": True} if spaced else {}
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint.source, use_fast=True, **given)
@@ -82,15 +86,12 @@ def _encoded(checkpoint: Checkpoint, items: Sequence[Any]) -> list[dict[str, Any
     return rows
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[tuple[float, list[int]]]:
-    """Rows of like length together, at most so many tokens, and the share that is done with them."""
-    order = np.argsort(lengths, kind="stable")[::-1].tolist()
-    start, done, total = 0, 0, sum(lengths)
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Rows of like length together, at most so many tokens."""
+    order, start = np.argsort(lengths, kind="stable")[::-1].tolist(), 0
     while start < len(order):
         stop = start + max(TOKENS // max(lengths[order[start]], 1), 1)
-        chosen = order[start:stop]
-        done += sum(lengths[number] for number in chosen)
-        yield done / max(total, 1), chosen
+        yield order[start:stop]
         start = stop
 
 

@@ -47,6 +47,17 @@ class Shares:
         return cls(order[testing + choosing :], order[testing : testing + choosing], order[:testing])
 
     @property
+    def order(self) -> IntArray:
+        """All of them: those that certify, those that choose, the others."""
+        return np.concatenate([self.certify, self.choose, self.learn])
+
+    def in_order(self) -> Shares:
+        """The shares of items that stand in this order."""
+        numbers = np.arange(len(self.order), dtype=np.int64)
+        certify, choose, learn = np.split(numbers, np.cumsum([len(self.certify), len(self.choose)]))
+        return Shares(learn, choose, certify)
+
+    @property
     def split(self) -> tuple[IntArray, Split]:
         """Numbers of the texts that choose and certify, and which of these are which."""
         both, count = np.concatenate([self.choose, self.certify]), len(self.choose)

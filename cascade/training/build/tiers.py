@@ -25,7 +25,6 @@ from cascade.training.task import CLASSIFICATION
 
 EPOCHS = {"frozen": 60.0, "static": 30.0, "transformer": 30.0, "tuned": 5.0}
 """More than these teach nothing more."""
-ROWS = 40_000  # to learn from: those at hand, and as many varied ones as are missing
 COPIES = 8  # of each, at most
 
 
@@ -35,12 +34,14 @@ class Trainer:
 
     Attributes:
         checkpoint: the original.
-        texts: jsonl file to learn from, of so many `rows`.
+        texts: jsonl file to learn from, of so many `items`.
+        rows: to learn from, with those that are varied.
         shared: folder for the teacher's answers, which several trainings need.
     """
 
     checkpoint: Checkpoint
     texts: Path
+    items: int
     rows: int
     shared: Path
     options: BuildOptions
@@ -80,7 +81,7 @@ class Trainer:
 
     def _augmentation(self) -> Augmentation:
         """The same for all, so that the teacher answers its rows once."""
-        return Augmentation(copies=min(COPIES, max(ROWS // self.rows - 1, 0)))
+        return Augmentation(copies=min(COPIES, max(self.rows // self.items - 1, 0)))
 
     def _student(self, kind: str) -> Student:
         if kind == "transformer":

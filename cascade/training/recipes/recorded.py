@@ -57,7 +57,7 @@ def train_recorded(
     for head in heads:
         head.load_state_dict(model.heads[-1].state_dict())
     size = max(options.batch_size, BATCH)
-    seconds = math.inf if options.minutes is None else max(60 * options.minutes - spent, 1.0)
+    seconds = math.inf if options.minutes is None else max(60 * options.minutes - spent, 12 * options.minutes)
     steps = math.ceil(len(states) / size)
     total, done = max(math.ceil(options.epochs * steps), 1), 0
     optimizer = torch.optim.AdamW(

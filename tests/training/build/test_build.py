@@ -14,7 +14,7 @@ from cascade.training.build import BuildOptions, choosing
 from cascade.training.build.exporting import Answered
 from cascade.training.build.finishing import found_answers
 from cascade.training.build.looking import look, read
-from cascade.training.build.original import record
+from cascade.training.build.original import Original
 from cascade.training.build.shares import Shares
 from cascade.training.build.work import SHARES, Work
 from tests.models.cli import Command
@@ -36,7 +36,7 @@ def test_a_model_and_texts_become_a_certified_bundle(kind: str, case: Make) -> N
     pipeline = cascade.load(own.output, threads=1)
     assert pipeline.labels == checkpoint.labels
     # What the certificate counted is what the bundle and the original say of the certifying share.
-    some = Answered(checkpoint, texts.items, record(checkpoint, texts.items, progress=bool)).select(shares.certify)
+    some = Answered(checkpoint, texts.items, Original(checkpoint).record(texts.items)).select(shares.certify)
     differ = (found_answers(pipeline.predict(some.items), checkpoint) != some.answers).any(axis=1)
     if kind == "tags":
         differ = np.logical_or.reduceat(differ, np.cumsum([0, *map(len, some.items[:-1])]))
