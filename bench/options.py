@@ -75,7 +75,8 @@ def labelled_file_options(command: Command) -> Command:
     def collected(
         *, model: str, file: str, repeats: int, threads: int | None, json_file: Path | None, **others: Any
     ) -> None:
-        columns = Columns(**{name: others.pop(f"{name}_column") for name in COLUMNS})
+        named = {name: others.pop(f"{name}_column") for name in COLUMNS}
+        columns = Columns(**named, separator=others.pop("label_separator"))
         command(Asked(model, file, columns, repeats, threads, json_file), **others)
 
     names = Columns()
@@ -87,6 +88,9 @@ def labelled_file_options(command: Command) -> Command:
         *(
             click.option(f"--{name}-column", default=getattr(names, name), show_default=True, metavar="NAME", help=text)
             for name, text in COLUMNS.items()
+        ),
+        click.option(
+            "--label-separator", metavar="TEXT", help="Between several labels in one string, as in a csv: a|c."
         ),
         count_option("--repeats", 7, "Turns of each."),
         threads_option,

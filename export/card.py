@@ -90,6 +90,7 @@ def _table(figures: Mapping[str, Any]) -> list[str]:
     rows = parts_of(figures)
     columns = {"precision": "precision", "agreement": "agreement", "max_difference": "largest difference of a logit"}
     columns |= {"accuracy": "accuracy", "accuracy_fp32": "accuracy fp32", "f1": "F1 of entities", "f1_fp32": "F1 fp32"}
+    columns |= {"r2": "R squared", "r2_fp32": "R squared fp32"}
     columns = {key: title for key, title in columns.items() if key in rows[0][1]}
     shown = {"precision": "{}", "max_difference": "{:.3f}"}
     lines = [f"| | {' | '.join(columns.values())} |", f"|---{'|---' * len(columns)}|"]

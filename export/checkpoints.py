@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from cascade.exceptions import BundleError, CascadeError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.models.config import CLASSIFICATION, has_head, load_config, named_labels
+from cascade.training.models.config import CLASSIFICATION, has_head, load_config, named_labels, problem_of
 from cascade.training.models.loading import load_model
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
@@ -22,7 +22,6 @@ from cascade_export.texts import shortened
 
 TierTwo: TypeAlias = MultiExitModel | MultiExitTagger
 TIER2 = "tier 2 must be a checkpoint of `cascade-train exits` or a fine-tuned model"
-SINGLE_LABEL = "single_label_classification"
 EAGER = {"attn_implementation": "eager"}  # its graph is the smallest, and every family has it
 
 
@@ -86,10 +85,10 @@ def common_labels(tier2: Any, tier1: Any | None) -> tuple[tuple[str, ...], str]:
     Raises:
         BundleError: they differ.
     """
-    labels, problem = named_labels(tier2.config), tier2.config.problem_type or SINGLE_LABEL
+    labels, problem = named_labels(tier2.config), problem_of(tier2.config)
     if tier1 is None:
         return labels, problem
-    labels1, problem1 = named_labels(tier1.config), tier1.config.problem_type or SINGLE_LABEL
+    labels1, problem1 = named_labels(tier1.config), problem_of(tier1.config)
     if labels != labels1:
         raise BundleError(
             f"both tiers must have the same labels in the same order, tier 2 has {shortened(labels)}, "
@@ -142,7 +141,7 @@ def small_files(folder: str | Path, model: Any, tokenizer_text: str, max_length:
         found = json.loads(special.read_text(encoding="utf-8"))
         settings |= {key: value for key, value in found.items() if key.endswith("_token")}
     return {
-        "config.json": _json(config | {"problem_type": config.get("problem_type") or SINGLE_LABEL}),
+        "config.json": _json(config | {"problem_type": problem_of(model.config)}),
         "tokenizer.json": tokenizer_text.encode(),
         "tokenizer_config.json": _json(settings),
     }

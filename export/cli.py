@@ -39,12 +39,13 @@ Example:
     "--calibration",
     metavar="FILE",
     help="jsonl, csv or parquet with texts of the kind to be classified: int8 ranges come from them, and with labels "
-    "temperatures too. For taggers jsonl or parquet with words, or txt. Do not use the test set. Without it: built-in "
-    "sentences, temperatures 1.",
+    "temperatures of all but full depth. For taggers jsonl or parquet with words, or txt. Do not use the test set. "
+    "Without it: built-in sentences, temperatures 1.",
 )
 @click.option("--text-column", default="text", help="Name of the column of texts in --calibration.")
 @click.option("--pair-column", default="text_pair", help="Name of the column of second texts, where there are any.")
 @click.option("--label-column", default="label", help="Name of the column of labels, where there are any.")
+@click.option("--label-separator", metavar="TEXT", help="Between several labels in one string, as in a csv: a|c.")
 @click.option("--tokens-column", default="tokens", help="Name of the column of words; for taggers.")
 @click.option("--tags-column", default="tags", help="Name of the column of tags; for taggers.")
 @click.option(
@@ -59,7 +60,11 @@ Example:
     default=0.98,
     help="Share of texts (or words) on which int8 must answer as fp32; what misses it stays fp32.",
 )
-@click.option("--threshold", type=click.FloatRange(0, 1), default=0.9, help="Tier 1 defers below this confidence.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="Tier 1 defers below this confidence.  [default: 0.9; of a regression all]",
+)
 @click.option(
     "--exit-threshold",
     type=click.FloatRange(0, 1),
@@ -67,6 +72,11 @@ Example:
     "[default: 0.9; of a tagger 0.05]",
 )
 @click.option("--max-length", type=click.IntRange(min=1), help="Tokens of a row at most.  [default: what tier 2 reads]")
+@click.option(
+    "--temper-full-depth",
+    is_flag=True,
+    help="With labels: a temperature for full depth too, so that its scores are no longer your model's.",
+)
 @click.option("--fp32/--no-fp32", default=True, help="Keep tier 1's fp32 graph beside the int8 one.")
 @click.option("--name", help="Title of the model card.  [default: the folder's name]")
 @click.option("--license", "license_", metavar="SPDX", help="Licence of the weights, for the model card.")
@@ -80,13 +90,15 @@ def export(
     text_column: str,
     pair_column: str,
     label_column: str,
+    label_separator: str | None,
     tokens_column: str,
     tags_column: str,
     int8: str,
     agreement: float,
-    threshold: float,
+    threshold: float | None,
     exit_threshold: float | None,
     max_length: int | None,
+    temper_full_depth: bool,
     fp32: bool,
     name: str | None,
     license_: str | None,
@@ -116,7 +128,7 @@ def export(
                 calibration, columns=TagColumns(tokens=tokens_column, tags=tags_column), require_labels=False
             )
         else:
-            columns = Columns(text=text_column, pair=pair_column, label=label_column)
+            columns = Columns(text=text_column, pair=pair_column, label=label_column, separator=label_separator)
             read = read_texts(calibration, columns=columns, require_labels=False)
         found = Calibration(read.items, read.labels, Path(calibration).name, _sha256(calibration))
     options = ExportOptions(
@@ -124,8 +136,9 @@ def export(
         agreement=agreement,
         max_length=max_length,
         fp32=fp32,
-        router=Threshold(threshold),
+        router=None if threshold is None else Threshold(threshold),
         exit_policy=None if exit_threshold is None else replace(task.exit_policy, threshold=exit_threshold),
+        temper_full_depth=temper_full_depth,
         card=CardOptions(name=name, license=license_, data=trained_on),
     )
     names = steps(1 if tier1 is None else 2)
@@ -142,10 +155,10 @@ def export(
     figures = bundle.manifest.figures
     size = sum(record.bytes for record in bundle.manifest.files.values()) / 2**20
     click.echo(f"{bundle.folder}: {size:.1f} MiB, labels: {len(bundle.manifest.labels)}")
-    for title, row in parts_of(figures):
-        scored = f", accuracy {row['accuracy']:.2%} (fp32 {row['accuracy_fp32']:.2%})" if "accuracy" in row else ""
-        scored += f", F1 {row['f1']:.2%} (fp32 {row['f1_fp32']:.2%})" if "f1" in row else ""
-        click.echo(f"  {title}: {row['precision']}, agrees with fp32 on {row['agreement']:.2%}{scored}")
+    titles = (("accuracy", "accuracy"), ("f1", "F1"), ("r2", "R squared"))
+    for part, row in parts_of(figures):
+        scores = [f", {title} {row[key]:.2%} (fp32 {row[f'{key}_fp32']:.2%})" for key, title in titles if key in row]
+        click.echo(f"  {part}: {row['precision']}, agrees with fp32 on {row['agreement']:.2%}{''.join(scores)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

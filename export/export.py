@@ -15,6 +15,8 @@ from cascade.bundle.writing import write_bundle
 from cascade.exceptions import OptionError
 from cascade.policies.decoding import argmax
 from cascade.policies.exits import never
+from cascade.policies.registry import ModelInfo
+from cascade.policies.routing import Threshold, defer_all
 from cascade.policies.settings import Policies
 from cascade.policies.windows import Windows
 from cascade.training.models import families
@@ -55,7 +57,7 @@ def export_bundle(
             has one tier, `tier2`.
         output: folder of the bundle.
         calibration: texts, and labels where there are some; for a tagger sentences and tags. Without, ranges come from
-            `verify.SAMPLES`, temperatures stay 1.
+            `verify.SAMPLES`. Labels give tier 1 and all exits but the last temperatures, which are 1 without.
         options: see there.
         overwrite: whether a bundle that is there is replaced.
         progress: called with the name of each of `steps` when it begins.
@@ -79,14 +81,25 @@ def export_bundle(
     packed = pack(model) if isinstance(model, task.multi_exit) else None
     max_length = _max_length(options.max_length, families.max_length(model.config))
     length1 = max_length if first is None else min(max_length, families.max_length(first.config))
+    several = problem_type == "multi_label_classification"
     sample = encode(
         calibration,
         task,
         tokenizer_text,
         labels,
         max_length=length1 if task.tags else max_length,  # of sentences all tiers read the same rows
-        multi_label=problem_type == "multi_label_classification",
+        multi_label=several,
     )
+    layers = [()] * (count - 1) + [() if packed is None else tuple(packed.layers)]
+    early_exits = options.exit_policy or (never if sample.regression else task.exit_policy)
+    policies = Policies(
+        routers=(options.router or (defer_all if sample.regression else Threshold(0.9)),) * (count - 1),
+        exits=[early_exits if own else never for own in layers],
+        temperatures=[(1.0,) * max(len(own), 1) for own in layers],
+        windows=Windows() if task.tags else None,
+        decoding=argmax if task.tags else None,
+    )
+    policies.check([ModelInfo(labels, own, task.tags, several) for own in layers])  # before minutes of work
 
     if packed is not None:
         tiers = [multi_exit(model, packed, sample, options, number=count, max_length=max_length, progress=progress)]
@@ -96,18 +109,13 @@ def export_bundle(
         tiers.insert(0, single_exit(first, task, sample, options, number=1, max_length=length1, progress=progress))
 
     progress(end)
+    *others, (*early, last) = (tier.temperatures for tier in tiers)
     manifest = Manifest(
         task=task.name,
         problem_type=problem_type,
         labels=labels,
         tiers=tuple(tier.spec for tier in tiers),
-        policies=Policies(
-            routers=(options.router,) * (count - 1),
-            exits=tuple((options.exit_policy or task.exit_policy) if tier.spec.layers else never for tier in tiers),
-            temperatures=tuple(tier.temperatures for tier in tiers),
-            windows=Windows() if task.tags else None,
-            decoding=argmax if task.tags else None,
-        ),
+        policies=policies.with_(temperatures=(*others, (*early, last if options.temper_full_depth else 1.0))),
         library_version=__version__,
         figures={
             "calibration": calibration.described(task),

@@ -7,7 +7,7 @@ from enum import Enum
 
 from cascade.core.checks import check_share
 from cascade.policies.exits import ExitPolicy
-from cascade.policies.routing import Router, Threshold
+from cascade.policies.routing import Router
 
 
 class Int8(Enum):
@@ -42,8 +42,10 @@ class ExportOptions:
             full depth). Where it is missed, int8 is smoothed; where that does not help, stages (or tier 1) stay fp32.
         max_length: tokens of a row at most; what tier 2 has positions for, at most 512, if not given.
         fp32: whether tier 1's fp32 graph is kept beside the int8 one, for other tools.
-        router: the bundle's default.
-        exit_policy: the bundle's default; `MaxProbability(0.9)`, of a tagger `TokenExit(0.05)`, if not given.
+        router: the bundle's default; `Threshold(0.9)`, of a regression `defer_all`, if not given.
+        exit_policy: the bundle's default; `MaxProbability(0.9)`, of a tagger `TokenExit(0.05)`, of a regression
+            `never`, if not given.
+        temper_full_depth: whether labels give full depth a temperature too. Without, its scores stay the checkpoint's.
         card: for README.md.
     """
 
@@ -51,8 +53,9 @@ class ExportOptions:
     agreement: float = 0.98
     max_length: int | None = None
     fp32: bool = True
-    router: Router = field(default_factory=lambda: Threshold(0.9))
+    router: Router | None = None
     exit_policy: ExitPolicy | None = None
+    temper_full_depth: bool = False
     card: CardOptions = field(default_factory=CardOptions)
 
     def __post_init__(self) -> None:

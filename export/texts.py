@@ -17,11 +17,12 @@ from cascade.engine.long_rows import cut
 from cascade.exceptions import DataError, OptionError
 from cascade.text.entity_f1 import entity_f1
 from cascade.text.tokenizer import Tokenizer
-from cascade.training.data.encoding import label_numbers
+from cascade.training.data.encoding import label_numbers, label_values
 from cascade.training.data.examples import Examples, has_entities
 from cascade_export.tasks import Task
 
-Targets: TypeAlias = npt.NDArray[np.int64]
+Targets: TypeAlias = npt.NDArray[Any]
+ALIKE = 0.1  # standard deviations of a regression's numbers within which two count as the same answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,8 @@ class Calibration:
     Attributes:
         texts: as `Classifier` takes them; for a tagger sentences, each a list of words.
         labels: the name of each text's label, for a multi-label head a tuple of names; for a tagger each word's tag,
-            a list per sentence; None where they have none: then temperatures stay 1 and no accuracy is told.
+            a list per sentence; None where they have none: then temperatures stay 1 and no accuracy is told. Those of a
+            regression are numbers, which may be written as strings.
         source: what the model card calls them.
         sha256: of the file that they came from, so that `cascade calibrate` can tell whether it certifies on the same.
     """
@@ -67,8 +69,8 @@ class Sample:
 
     Attributes:
         units: the rows, and what in them gets an answer: whole rows, or words.
-        targets: numbers of labels, shape `(units,)`, or zeros and ones, shape `(units, labels)`, for a multi-label
-            head; the rows of a long text share theirs. None without labels.
+        targets: numbers of labels, of a regression numbers, shape `(units,)`, or zeros and ones, shape `(units,
+            labels)`, for a multi-label head; the rows of a long text share theirs. None without labels.
         labels: names, in the order of the logits.
         multi_label: the labels are independent yes/no decisions.
         sentences: for a tagger, words of all sentences up to the end of each. Shape `(sentences,)`.
@@ -79,6 +81,11 @@ class Sample:
     labels: Sequence[str] = ()
     multi_label: bool = False
     sentences: IntArray | None = None
+
+    @property
+    def regression(self) -> bool:
+        """Whether the one output is a number."""
+        return len(self.labels) == 1 and not self.multi_label
 
     def spread(self, most: int) -> IntArray:
         """Numbers of at most so many rows, evenly spread."""
@@ -91,21 +98,29 @@ class Sample:
 
     def compare(self, logits: FloatArray, reference: FloatArray) -> Agreement:
         """Compare two arrays of logits. Shapes `(units, labels)`."""
-        different = int((self._answers(logits) != self._answers(reference)).any(axis=-1).sum())
+        if self.regression:
+            apart = np.abs(logits - reference) > ALIKE * reference.std()
+        else:
+            apart = self._answers(logits) != self._answers(reference)
+        different = int(apart.any(axis=-1).sum())
         return Agreement(1 - different / len(logits), different, float(np.abs(logits - reference).max()))
 
     def temperature(self, logits: FloatArray) -> float:
-        """The best one for these logits, 1 without targets."""
-        return 1.0 if self.targets is None else fit_temperature(logits, self.targets, multi_label=self.multi_label)
+        """The best one for these logits, 1 without targets and of a regression."""
+        return (
+            1.0
+            if self.targets is None or self.regression
+            else fit_temperature(logits, self.targets, multi_label=self.multi_label)
+        )
 
     def figures(self, logits: FloatArray, reference: FloatArray) -> dict[str, Any]:
         """How the shipped form's logits compare to the fp32 checkpoint's, and how right both are.
 
-        F1 of entities too where tags are BIO.
+        F1 of entities too where tags are BIO; of a regression R squared in the place of the accuracy.
         """
         found = self.compare(logits, reference)
         figures: dict[str, Any] = {"agreement": round(found.share, 4), "max_difference": round(found.largest, 4)}
-        scores = {} if self.targets is None else {"accuracy": self.accuracy}
+        scores = {} if self.targets is None else {"r2" if self.regression else "accuracy": self.accuracy}
         if scores and self.sentences is not None and has_entities(self.labels):
             scores["f1"] = self._f1
         for name, score in scores.items():
@@ -113,7 +128,10 @@ class Sample:
         return figures
 
     def accuracy(self, logits: FloatArray) -> float:
-        """Share of units whose answer (for multi-label heads: whose whole set of labels) is the target."""
+        """Share of units whose answer (for multi-label heads: whose whole set of labels) is the target; R squared."""
+        if self.regression:
+            wanted = np.asarray(self.targets)
+            return float(1 - np.square(logits[:, 0] - wanted).mean() / max(wanted.var(), 1e-12))
         found = self._answers(logits)
         return float((found == np.asarray(self.targets).reshape(len(found), -1)).all(axis=-1).mean())
 
@@ -165,7 +183,10 @@ def _targets(calibration: Calibration, task: Task, labels: Sequence[str], multi_
             f"calibration must have one {'list of tags' if task.tags else 'label'} per {task.item}, got {len(given)} "
             f"for {len(calibration.texts)} {task.item}s"
         )
-    numbers = label_numbers(Examples(calibration.texts, given, calibration.source), labels)
+    examples = Examples(calibration.texts, given, calibration.source)
+    if len(labels) == 1 and not (multi_label or task.tags):
+        return label_values(examples)
+    numbers = label_numbers(examples, labels, multi_label=multi_label)
     for position, (text, own) in enumerate(zip(calibration.texts, numbers, strict=True), start=1):
         wanted = len(text) if task.tags else 1
         if not multi_label and len(own) != wanted:

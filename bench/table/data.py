@@ -10,11 +10,12 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from cascade.core.labels import own_names
 from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.viterbi import Scheme
@@ -91,8 +92,12 @@ def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Dat
     Raises:
         DataError: no file, an empty one, or a line without a text (or words).
     """
+    if model.regression:
+        raise OptionError("accuracy must be of labels, got a regression; compare its numbers yourself")
     columns, words, before = columns or Columns(), isinstance(model, Tagger), _digest(file)
     read = _read(file, columns, words=words, label=columns.tags if words else columns.label)
+    given = own_names([example.label for example in read], model.labels, multi_label=model.multi_label)
+    read = [replace(example, label=label) for example, label in zip(read, given, strict=True)]
     notes = [] if _digest(file) == before else [f"{Path(file).name} changed while it was read: measure it again."]
     examples = [example for example in read if example.tokens != []]
     if not examples:
@@ -129,7 +134,12 @@ def _read(file: str, columns: Columns, *, words: bool, label: str | None = None)
     tokens = columns.tokens if words else None
     return list(
         read_examples(
-            file, text_column=columns.text, pair_column=columns.pair, tokens_column=tokens, label_column=label
+            file,
+            text_column=columns.text,
+            pair_column=columns.pair,
+            tokens_column=tokens,
+            label_column=label,
+            label_separator=columns.separator,
         )
     )
 

@@ -25,8 +25,9 @@ FORMAT_VERSION: Final = 3
 MANIFEST_FILE: Final = "cascade.json"
 TAGGING: Final = "token-classification"
 MULTI_LABEL: Final = "multi_label_classification"
+REGRESSION: Final = "regression"
 TASKS: Final = ("text-classification", TAGGING)
-PROBLEM_TYPES: Final = ("single_label_classification", MULTI_LABEL)
+PROBLEM_TYPES: Final = ("single_label_classification", MULTI_LABEL, REGRESSION)
 
 
 def _are_labels(value: Any) -> bool:
@@ -43,7 +44,8 @@ class Manifest:
 
     Attributes:
         task: `text-classification` or `token-classification`.
-        problem_type: `single_label_classification` or `multi_label_classification`.
+        problem_type: `single_label_classification`, `multi_label_classification` (a sigmoid for each label, as a single
+            one has too) or `regression` (one number).
         labels: names of the labels, in the order of every tier's logits.
         tiers: first to last.
         policies: how the tiers are used, unless the caller sets others.
@@ -68,7 +70,8 @@ class Manifest:
     @property
     def infos(self) -> tuple[ModelInfo, ...]:
         """What policies can know of each tier."""
-        words, several = self.task == TAGGING, self.problem_type == MULTI_LABEL
+        words, single = self.task == TAGGING, len(self.labels) == 1
+        several = self.problem_type == MULTI_LABEL or (single and not words and self.problem_type != REGRESSION)
         return tuple(ModelInfo(self.labels, tier.layers, words, several) for tier in self.tiers)
 
     @property
@@ -158,8 +161,10 @@ class Manifest:
     def _contradictions(self) -> list[str]:
         """Where fields that are possible by themselves do not fit each other."""
         found = []
-        if self.task == TAGGING and self.problem_type == MULTI_LABEL:
+        if self.task == TAGGING and self.problem_type != PROBLEM_TYPES[0]:
             found.append(f"problem_type of {TAGGING} must be {PROBLEM_TYPES[0]}, got {self.problem_type}")
+        elif self.problem_type == REGRESSION and len(self.labels) > 1:
+            found.append(f"labels of a {REGRESSION} must be one name, got {len(self.labels)}")
         for number, tier in enumerate(self.tiers):
             if list(tier.layers) != sorted(set(tier.layers)):
                 found.append(f"stages of tiers[{number}] must be in the order of their layers, got {tier.layers}")

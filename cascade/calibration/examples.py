@@ -7,6 +7,7 @@ from itertools import chain
 
 import numpy as np
 
+from cascade.core.labels import numbers_of
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
 
@@ -55,7 +56,7 @@ def tag_numbers(sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str]
             f"every sentence must have its tags, got {len(sentences)} sentences and tags for {len(tags)}; leave the "
             "tags out, or give them for all"
         )
-    numbers = {label: number for number, label in enumerate(labels)}
+    numbers = numbers_of(labels)
     for number, (words, own) in enumerate(zip(sentences, tags, strict=True), start=1):
         if len(words) != len(own):
             raise DataError(

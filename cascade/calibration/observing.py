@@ -39,6 +39,10 @@ def observe_texts(
 
     `progress` is called with texts or their rows done, twice for each: once per tier.
     """
+    if classifier.regression:
+        raise OptionError(
+            "calibration must be about labels, got a regression; choose tau by hand, with_exit_policy(Settled(0.05))"
+        )
     tier1, tier2 = _two_tiers(classifier)
     begin = time.perf_counter()
     inputs = Inputs.of(texts, classifier.tokenizer)

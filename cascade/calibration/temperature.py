@@ -53,7 +53,9 @@ def fit_temperature(logits: npt.NDArray[np.floating], truth: npt.ArrayLike, *, m
 def fit_temperatures(
     tiers: Sequence[tuple[FloatArray, npt.ArrayLike]], *, was: Temperatures, multi_label: bool = False
 ) -> Temperatures:
-    """`fit_temperature` of every exit of every tier, from probabilities in place of logits.
+    """`fit_temperature` of every exit but the very last, from probabilities in place of logits.
+
+    The last exit of the last tier keeps its own: what full depth says is the user's model's business.
 
     `tiers`: of each, probabilities at every exit, without another tier's evidence, shape `(rows, exits, labels)`, and
     the truth of its rows; `was`: the temperatures that these were computed with. An `OptionError` if they do not fit.
@@ -67,10 +69,13 @@ def fit_temperatures(
     def fit(made: FloatArray, truth: npt.ArrayLike, old: float) -> float:
         return fit_temperature(logits_of(made, was=old, multi_label=multi_label), truth, multi_label=multi_label)
 
-    return tuple(
-        tuple(fit(made[:, exit_], truth, old) for exit_, old in enumerate(own))
+    exits = [
+        [(made[:, exit_], truth, old) for exit_, old in enumerate(own)]
         for (made, truth), own in zip(tiers, was, strict=True)
-    )
+    ]
+    exits[-1].pop()
+    *first, last = (tuple(fit(*one) for one in own) for own in exits)
+    return (*first, (*last, was[-1][-1]))
 
 
 def at_limit(temperatures: Temperatures) -> bool:

@@ -59,7 +59,8 @@ def described(name: str, bundle: Bundle) -> str:
     """The bundle in words and tables. `name`: what the user called it."""
     manifest = bundle.manifest
     tagging = manifest.task == TAGGING
-    each = "several labels at once" if manifest.problem_type.startswith("multi_label") else "one label each"
+    info = manifest.infos[0]
+    each = "a number" if info.regression else "several labels at once" if info.multi_label else "one label each"
     certified = "none" if manifest.certificate is None else "not about this bundle" if manifest.doubts() else "yes"
     facts = [
         ("task", f"{manifest.task}, {'a tag for each word' if tagging else each}"),

@@ -1,7 +1,8 @@
 """From logits to probabilities, and from probabilities to one number in [0, 1] per row, higher when surer.
 
-A head with several independent yes/no labels (multi-label, or a single label with a sigmoid) is as sure as its least
-sure label: each measure is taken of (p, 1 - p) of every label and the minimum counts.
+Yes/no labels (`multi_label`, one or several, a sigmoid each) are as sure as the least sure one: each measure is taken
+of (p, 1 - p) of every label and the minimum counts. One output that is no yes/no label is that of a regression: a
+number, which is the answer itself, and of which nothing says how sure it is.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ def probabilities(
 ) -> FloatArray:
     """Calibrated probabilities of a head, float32 (temperature scaling: Guo et al., ICML 2017). Shape `(..., labels)`.
 
-    `multi_label`: sigmoid per label instead of softmax; a head with one label always takes it, as in transformers.
+    `multi_label`: sigmoid per label instead of softmax. Without it a single output is a number and stays as it is.
     `temperature`: logits are divided by it first; above 1 makes less sure. `prior`: added then (`evidence`).
     """
-    function = sigmoid if _binary(logits, multi_label) else softmax
+    if _is_number(logits, multi_label):
+        return np.asarray(logits, dtype=np.float32)
+    function = sigmoid if multi_label else softmax
     scaled = logits / np.float32(temperature)
     if prior is not None:
         scaled = scaled + prior
@@ -75,10 +78,10 @@ def log_loss(logits: npt.NDArray[np.floating], truth: npt.ArrayLike, *, multi_la
 def answers(probabilities: FloatArray, *, multi_label: bool = False) -> IntArray:
     """What a head answers, in a form in which two answers are equal where all their columns are.
 
-    Shape `(..., labels)` to `(..., 1)`, the number of the likeliest label; with `multi_label` or one label to the same,
-    1 where a probability is at least 0.5 and 0 elsewhere.
+    Shape `(..., labels)` to `(..., 1)`, the number of the likeliest label; with `multi_label` to the same, 1 where a
+    probability is at least 0.5 and 0 elsewhere. Numbers of a regression have no such form: they are all 0.
     """
-    if _binary(probabilities, multi_label):
+    if multi_label:
         return (probabilities >= 0.5).astype(np.int64)
     likeliest: IntArray = probabilities.argmax(axis=-1, keepdims=True).astype(np.int64)
     return likeliest
@@ -97,8 +100,13 @@ class Measure:
     of_label: Callable[[FloatArray], npt.NDArray[np.floating]]
 
     def __call__(self, probabilities: FloatArray, *, multi_label: bool = False) -> FloatArray:
-        """How sure each row is, in [0, 1]; NaN where the probabilities are. Shape `(rows, labels)` to `(rows,)`."""
-        if _binary(probabilities, multi_label):
+        """How sure each row is, in [0, 1]; NaN where the probabilities are. Shape `(rows, labels)` to `(rows,)`.
+
+        1 for numbers of a regression.
+        """
+        if _is_number(probabilities, multi_label):
+            sure = np.where(np.isnan(probabilities[:, 0]), np.nan, 1.0)
+        elif multi_label:
             sure = self.of_label(probabilities).min(axis=1)
         else:
             sure = self.of_labels(probabilities)
@@ -107,6 +115,10 @@ class Measure:
 
     def __repr__(self) -> str:
         return self.name
+
+
+def _is_number(values: npt.NDArray[np.floating], multi_label: bool) -> bool:
+    return not multi_label and values.shape[-1] == 1
 
 
 def _binary(values: npt.NDArray[np.floating], multi_label: bool) -> bool:

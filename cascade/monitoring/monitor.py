@@ -16,6 +16,7 @@ import numpy as np
 
 from cascade.core.results import Prediction, Predictions, TagPrediction, TagPredictions
 from cascade.engine.streaming import StreamOptions
+from cascade.exceptions import OptionError
 from cascade.monitoring.sampling import Sampler, ShadowSample
 from cascade.monitoring.sequential import EDetector
 from cascade.monitoring.state import MonitorState
@@ -80,6 +81,8 @@ class Monitor(Generic[P]):
         Raises:
             OptionError: an impossible value.
         """
+        if pipeline.regression:
+            raise OptionError("a monitor must watch labels, got a regression; compare its numbers yourself")
         certificate = pipeline.certificate
         if bound is None and certificate is not None:
             bound = certificate.disagreement.upper

@@ -57,6 +57,11 @@ class Copies:
         return self.bundle.manifest.infos[0].multi_label
 
     @property
+    def regression(self) -> bool:
+        """Whether the answer is a number, which `probabilities` hold."""
+        return self.bundle.manifest.infos[0].regression
+
+    @property
     def infos(self) -> tuple[ModelInfo, ...]:
         """What policies can know of each tier."""
         info = self.bundle.manifest.infos[0]

@@ -11,7 +11,18 @@ tuning       `Tunable`: policies whose threshold is found on examples
 from cascade.policies.batching import TokenBudget
 from cascade.policies.cost_aware import CostAware
 from cascade.policies.decoding import Crf, MeanField, Viterbi, argmax
-from cascade.policies.exits import AtExit, Entropy, Margin, MaxProbability, Never, Patience, all_of, any_of, never
+from cascade.policies.exits import (
+    AtExit,
+    Entropy,
+    Margin,
+    MaxProbability,
+    Never,
+    Patience,
+    Settled,
+    all_of,
+    any_of,
+    never,
+)
 from cascade.policies.learned_routing import Learned
 from cascade.policies.registry import ModelInfo
 from cascade.policies.routing import Budget, Threshold, defer_all, defer_none
@@ -35,6 +46,7 @@ __all__ = [
     "Patience",
     "Policies",
     "SentenceExit",
+    "Settled",
     "Threshold",
     "TokenBudget",
     "TokenExit",

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from cascade.core.checks import is_number
 from cascade.core.rows import BoolArray
 from cascade.exceptions import OptionError
-from cascade.policies.routing import RoutingState, register
+from cascade.policies.registry import ModelInfo, needs_labels
+from cascade.policies.routing import REGRESSION, RoutingState, register
 
 Points = tuple[tuple[float, float], ...]
 Floats = npt.NDArray[np.float64]
@@ -80,6 +81,10 @@ class CostAware:
         if len(net) and net.max() > 0:
             mask[order[: int(net.argmax()) + 1]] = True
         return mask
+
+    def check(self, model: ModelInfo) -> None:
+        """Whether there are labels."""
+        needs_labels(self, model, REGRESSION)
 
     def gain(self, state: RoutingState) -> Floats:
         """Expected gain of deferring each unit, in answers; a confidence of NaN counts as 0. Shape `(units,)`."""

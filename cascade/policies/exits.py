@@ -7,6 +7,7 @@ order, batch size and neighbours do not change the answers. No policy is asked a
     AtExit(layer)                        all units exit there: truncation, and in `any_of` a cap on depth
     MaxProbability, Margin, Entropy      sure enough now
     Patience(patience)                   the same answer several times in a row
+    Settled(tau)                         of a regression: the number hardly moves any more
     any_of(...), all_of(...)             combinations
 """
 
@@ -18,11 +19,11 @@ from typing import ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
-from cascade.core.checks import check_mask, check_share, check_whole
+from cascade.core.checks import check_mask, check_share, check_whole, is_real
 from cascade.core.confidence import Measure, answers, certainty, margin, max_probability
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import OptionError
-from cascade.policies.registry import ModelInfo, Registry, Same
+from cascade.policies.registry import ModelInfo, Registry, Same, needs_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,8 @@ _REGISTRY: Registry[ExitPolicy] = Registry("exit policy", "with_exit_policy")
 register, to_json, from_json, check = _REGISTRY.register, _REGISTRY.to_json, _REGISTRY.from_json, _REGISTRY.check
 
 _S = TypeVar("_S", bound="PerExit")
+
+REGRESSION = "use Settled"
 
 
 def decide(policy: ExitPolicy, state: ExitState) -> BoolArray:
@@ -92,7 +95,8 @@ class PerExit:
         return replace(self, threshold=threshold)
 
     def check(self, model: ModelInfo) -> None:
-        """Whether there is one threshold per exit."""
+        """Whether there are labels, and one threshold per exit."""
+        needs_labels(self, model, REGRESSION)
         count = len(model.layers)
         if isinstance(self.threshold, tuple) and len(self.threshold) not in (count, count - 1):
             raise OptionError(
@@ -163,6 +167,41 @@ class Patience:
         recent = answers(state.history[:, -self.patience - 1 :], multi_label=state.multi_label)
         same: BoolArray = (recent == recent[:, -1:]).all(axis=(1, 2))
         return same
+
+    def check(self, model: ModelInfo) -> None:
+        """Whether there are labels."""
+        needs_labels(self, model, REGRESSION)
+
+
+@register
+@dataclass(frozen=True)
+class Settled:
+    """Exit where the number of a regression moves by less than `tau` from exit to exit (PABEE, section 3.2).
+
+    Attributes:
+        tau: in the unit of the number, above 0.
+        patience: how often in a row, at least 1.
+    """
+
+    tau: float
+    patience: int = 1
+
+    def __post_init__(self) -> None:
+        if not is_real(self.tau) or not 0 < self.tau < float("inf"):
+            raise OptionError(f"tau must be above 0 and finite, got {self.tau!r}; for full depth use never")
+        check_whole("patience", self.patience, "for full depth use never, to exit at a fixed layer use AtExit")
+
+    def __call__(self, state: ExitState) -> BoolArray:
+        if state.exit_index < self.patience:
+            return np.zeros(len(state.probabilities), dtype=np.bool_)
+        moves = np.abs(np.diff(state.history[:, -self.patience - 1 :, 0], axis=1))
+        settled: BoolArray = (moves < self.tau).all(axis=1)
+        return settled
+
+    def check(self, model: ModelInfo) -> None:
+        """Whether the answer is a number."""
+        if model.words or (model.labels and not model.regression):
+            raise OptionError("Settled must be asked about the number of a regression, got labels; use Patience")
 
 
 @register

@@ -18,8 +18,8 @@ from cascade.core.checks import check_share, is_real
 from cascade.core.confidence import certainty, evidence, margin, sigmoid
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import OptionError
-from cascade.policies.registry import ModelInfo
-from cascade.policies.routing import RoutingState, register
+from cascade.policies.registry import ModelInfo, needs_labels
+from cascade.policies.routing import REGRESSION, RoutingState, register
 
 _LEAST = np.float32(1e-6)
 _OTHERS = 3  # certainty, margin, length
@@ -105,6 +105,7 @@ class Learned:
 
     def check(self, model: ModelInfo) -> None:
         """Whether the model has labels for all weights."""
+        needs_labels(self, model, REGRESSION)
         self._top(len(model.labels))
 
     def _top(self, labels: int) -> int:

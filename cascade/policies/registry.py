@@ -41,6 +41,11 @@ class ModelInfo:
         """The layer numbers in words, for messages."""
         return ", ".join(map(str, self.layers)) or "none"
 
+    @property
+    def regression(self) -> bool:
+        """Whether the answer is a number."""
+        return len(self.labels) == 1 and not (self.multi_label or self.words)
+
 
 class Registry(Generic[P]):
     """The policies of one kind by name.
@@ -170,6 +175,12 @@ class Same(ReadyMade):
 
     def __call__(self, state: Any) -> BoolArray:
         return np.full(len(state.probabilities), self.answer)
+
+
+def needs_labels(policy: object, model: ModelInfo, remedy: str) -> None:
+    """An `OptionError` where a policy is set for a regression, whose numbers have no confidence."""
+    if model.regression:
+        raise OptionError(f"{type(policy).__name__} must be asked about labels, got a regression; {remedy}")
 
 
 def optional(*, key: str | None = None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from cascade.core.checks import check_mask, check_share
 from cascade.core.confidence import MEASURES, max_probability
 from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.exceptions import OptionError
-from cascade.policies.registry import Registry, Same, optional
+from cascade.policies.registry import ModelInfo, Registry, Same, needs_labels, optional
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,7 @@ _REGISTRY: Registry[Router] = Registry("router", "with_router")
 register, to_json, from_json, check = _REGISTRY.register, _REGISTRY.to_json, _REGISTRY.from_json, _REGISTRY.check
 
 _REMEDY = "give a number such as 0.2"
+REGRESSION = "use defer_all or defer_none"
 
 
 def decide(router: Router, state: RoutingState) -> BoolArray:
@@ -78,6 +79,10 @@ class _Measured:
         if self.measure is max_probability:
             return state.confidence
         return self.measure(state.probabilities, multi_label=state.multi_label)
+
+    def check(self, model: ModelInfo) -> None:
+        """Whether there are labels."""
+        needs_labels(self, model, REGRESSION)
 
     def _shown(self) -> str:
         return "" if self.measure == max_probability else f", measure={self.measure!r}"

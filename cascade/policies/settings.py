@@ -108,6 +108,9 @@ class Policies:
                 faults.append(f"tier {number} has no exits, its exit policy must be never, got {exit_policy!r}")
             elif tier.layers:
                 _catch(faults, exits.check, exit_policy, tier)
+        numbers = (*self.blend, *(one - 1 for own in self.temperatures for one in own))
+        if any(numbers) and any(tier.regression for tier in tiers):
+            faults.append(f"a regression must have blend 0 and temperatures 1, got {self.blend}, {self.temperatures}")
         for router, tier in zip(self.routers, tiers, strict=False):
             _catch(faults, routing.check, router, tier)
         for tier in tiers[1:]:

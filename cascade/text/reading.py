@@ -7,6 +7,7 @@ the example, as the caller chooses. Memory does not grow with the file.
 from __future__ import annotations
 
 import enum
+import math
 import reprlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+from cascade.core.labels import spelled
 from cascade.exceptions import DataError, OptionError
 from cascade.text.records import READERS, FileFormat, LineError, StreamError, require_pyarrow
 from cascade.text.records import Columns as RecordColumns
@@ -45,11 +47,12 @@ SUFFIXES = {
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a file of labelled texts are called."""
+    """What the columns of a file of labelled texts are called. `separator`: of several labels in one string."""
 
     text: str = "text"
     pair: str = "text_pair"
     label: str = "label"
+    separator: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,14 @@ def read_examples(
     pair_column: str = "text_pair",
     tokens_column: str | None = None,
     label_column: str | None = "label",
+    label_separator: str | None = None,
     require_label: bool = False,
     on_error: OnError = OnError.STOP,
     report: Callable[[DataError], object] | None = None,
 ) -> Iterator[Example]:
     """Read examples one by one.
 
-    Labels may be strings, whole numbers (read as strings) or, in JSON lines and parquet, lists of these.
+    Labels may be strings, numbers (read as strings, 1.0 as 1) or, in JSON lines and parquet, lists of these.
 
     Args:
         source: a path, `-` for standard input, or an open stream (bytes or text). A stream is not closed.
@@ -100,12 +104,15 @@ def read_examples(
         pair_column: the second text of a pair. May be missing or null under its default name.
         tokens_column: lists of words, read instead of texts and pairs.
         label_column: may be missing unless `require_label`. None: labels are not read, whatever the file has.
+        label_separator: where labels are strings, what stands between several; an empty string then names none.
         require_label: a line without a label is an error.
         on_error: what a bad line does. A fault of the file as a whole always raises a `DataError`.
         report: called with every error that does not raise.
     """
     if label_column is None and require_label:
         raise OptionError("require_label must come with a label_column, got None; name the column")
+    if label_separator == "":
+        raise OptionError("label_separator must be one or more characters, got none; such as |")
     columns = RecordColumns(
         text=text_column if tokens_column is None else tokens_column,
         pair=pair_column,
@@ -113,6 +120,7 @@ def read_examples(
         label=label_column,
         label_required=require_label,
         words=tokens_column is not None,
+        separator=label_separator,
     )
     path = None if source == "-" or not isinstance(source, (str, Path)) else Path(source)
     suffix = ""
@@ -220,15 +228,21 @@ def _label(record: Mapping[str, Any], columns: RecordColumns) -> str | tuple[str
     if columns.label is None:
         return None
     value = record.get(columns.label)
-    if value is None or value == "":
+    if columns.separator is not None and isinstance(value, str):
+        return tuple(part.strip() for part in value.split(columns.separator) if part.strip())
+    if value is None or value == "" or _is_nan(value):  # which is what pandas writes for none
         if columns.label_required:
             raise LineError(f"column {columns.label!r} must be a label, got {value!r}")
         return None
     values = value if isinstance(value, list) else [value]
     for one in values:
-        if isinstance(one, bool) or not isinstance(one, (str, int)):
+        if isinstance(one, bool) or not isinstance(one, (str, int, float)) or _is_nan(one):
             raise LineError(
-                f"column {columns.label!r} must be a string, a whole number or a list of them, "
+                f"column {columns.label!r} must be a string, a number or a list of them, "
                 f"got {type(one).__name__} ({reprlib.repr(value)})"
             )
-    return tuple(map(str, values)) if isinstance(value, list) else str(value)
+    return tuple(map(spelled, values)) if isinstance(value, list) else spelled(value)
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)

@@ -47,7 +47,10 @@ Row: TypeAlias = "tuple[int, dict[str, Any] | LineError]"
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns, and which have to be there beside the text. `words`: the text column holds lists of words."""
+    """Names of columns, and which have to be there beside the text. `words`: the text column holds lists of words.
+
+    `separator`: of several labels in one string.
+    """
 
     text: str
     pair: str
@@ -55,6 +58,7 @@ class Columns:
     label: str | None
     label_required: bool
     words: bool = False
+    separator: str | None = None
 
     def missing(self, there: Mapping[str, Any] | list[str]) -> str | None:
         """The first column that has to be there and is not, said in words."""

@@ -80,8 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @click.option(
     "--multi-label",
     is_flag=True,
-    help='Several labels per row, a sigmoid each; jsonl or parquet, "label": ["a", "c"], [] for none. A checkpoint '
-    "whose problem_type says so needs no flag.",
+    help='Several labels per row, a sigmoid each; jsonl or parquet, "label": ["a", "c"], [] for none, or a csv with '
+    "--label-separator. A checkpoint whose problem_type says so needs no flag, and also takes a 0 or 1 for each of its "
+    "labels, [1, 0, 1].",
 )
 @click.option("--min-words", default=0, show_default=True, help="Leave out training rows of fewer words.")
 @click.option("--dropout", type=float, help="In the backbone; the checkpoint's by default. 0 is faster on a CPU.")

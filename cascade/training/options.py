@@ -64,6 +64,7 @@ text_columns = _options(
     click.option("--text-column", default="text", show_default=True),
     click.option("--pair-column", default="text_pair", show_default=True),
     click.option("--label-column", default="label", show_default=True),
+    click.option("--label-separator", metavar="TEXT", help="Between several labels in one string, as in a csv: a|c."),
 )
 exit_heads = _options(
     click.option("--head-factor", default=10.0, show_default=True, help="Heads learn this many times faster."),
@@ -94,7 +95,8 @@ def run_of(source: str, given: dict[str, Any], task: Task) -> Run:
     """What every recipe takes beside its options."""
     columns: Columns | TagColumns = tag_columns_of(given)
     if task is CLASSIFICATION:
-        columns = Columns(text=given["text_column"], pair=given["pair_column"], label=given["label_column"])
+        names = {name: given[f"{name}_column"] for name in ("text", "pair", "label")}
+        columns = Columns(**names, separator=given["label_separator"])
     return value_of(Run, given | {"source": source, "task": task, "columns": columns})
 
 

@@ -23,6 +23,12 @@ from cascade.training.models.teacher import Teacher
 ENTITY_F1 = "entity_f1"
 
 
+def has_label(labels: Tensor) -> Tensor:
+    """Which units have a label. Shape `(units,)`, of several labels `(units, labels)`, to `(units,)`."""
+    known = ~labels.isnan() if labels.is_floating_point() else labels != NO_LABEL
+    return known if labels.ndim == 1 else known.all(-1)
+
+
 def unit_logits(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Logits and labels of each unit of a batch, row by row.
 
@@ -81,7 +87,10 @@ def teacher_logits(model: Teacher, rows: TrainingRows, progress: Callable[[float
 
 def with_answers(rows: TrainingRows, logits: FloatArray, *, multi_label: bool) -> TrainingRows:
     """The same rows, labelled by what a model answers. `logits`: of every unit, shape `(units, labels)`."""
-    answers: Any = (logits > 0).astype(np.float32) if multi_label else logits.argmax(-1)
+    if multi_label:
+        answers: Any = (logits > 0).astype(np.float32)
+    else:
+        answers = logits[:, 0] if logits.shape[-1] == 1 else logits.argmax(-1)
     if "is_first" not in rows.targets:
         return rows.with_target("labels", answers)
     labels = [np.full(len(own), NO_LABEL) for own in rows.ids]
@@ -99,7 +108,8 @@ def per_row(values: FloatArray | IntArray, rows: TrainingRows) -> Any:
 class UnitMetrics:
     """What is measured after each epoch, and by which score (`best`) the best epoch is kept.
 
-    Accuracy of each exit over units; for several labels per unit the share of units whose labels are all right.
+    Accuracy of each exit over units; for several labels per unit the share of units whose labels are all right; of a
+    regression R squared, the share of the variance that it explains.
 
     Attributes:
         labels: of the model.
@@ -123,6 +133,10 @@ class UnitMetrics:
         return ENTITY_F1 if self.spans else self._names[-1]
 
     @property
+    def _regression(self) -> bool:
+        return len(self.labels) == 1 and not self.multi_label
+
+    @property
     def _names(self) -> list[str]:
         return ["accuracy"] if self.layers is None else [f"layer_{layer}" for layer in self.layers]
 
@@ -132,11 +146,14 @@ class UnitMetrics:
         The first two axes are the labels', which alone are padded.
 
         Shapes `(rows, exits, labels)` -> `(rows, exits)`, of words `(rows, exits, longest, labels)` ->
-        `(rows, longest, exits)`; for several labels per unit zeros and ones, `(rows, exits, labels)`.
+        `(rows, longest, exits)`; for several labels per unit zeros and ones, `(rows, exits, labels)`; of a regression
+        the numbers, `(rows, exits)`.
         """
         logits = logits.unsqueeze(1) if self.layers is None else logits
         if self.multi_label:
             return (logits > 0).long()
+        if self._regression:
+            return logits.squeeze(-1)
         answers = logits.argmax(-1)
         return answers.transpose(1, 2) if answers.ndim == 3 else answers
 
@@ -144,6 +161,8 @@ class UnitMetrics:
         answers, wanted = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
         if self.multi_label:
             right = (answers == (wanted[:, None] > 0.5)).all(-1)
+        elif self._regression:
+            right = 1 - np.square(answers - wanted[:, None]) / max(wanted.var(), 1e-12)
         else:
             known = wanted != NO_LABEL
             right = answers[known] == wanted[known][:, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,14 @@ def test_texts(classifier: Model, file: Path) -> None:
     assert found.f1(found.right) is None
     assert len(found.sha256 or "") == 64
     assert read_items(str(file)) == list(found.items) == texts()
+
+
+def test_labels_as_the_model_spells_them(classifier: Model, file: Path) -> None:
+    names = [f"LABEL_{number}" for number in range(len(classifier.labels))]
+    manifest = replace(classifier.bundle.manifest, labels=tuple(names))
+    other: Any = replace(classifier, bundle=replace(classifier.bundle, manifest=manifest))
+    lines = [{"text": text, "label": place % 2} for place, text in enumerate(texts())]
+    assert list(read_data(str(write_lines(file, lines)), other).right) == [f"LABEL_{n % 2}" for n in range(40)]
 
 
 def test_sentences(tagger: Model, file: Path) -> None:

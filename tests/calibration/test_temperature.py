@@ -41,7 +41,8 @@ def test_logits_are_the_graphs_up_to_a_constant() -> None:
     found = logits_of(probabilities(logits, temperature=2.0), was=2.0)
     np.testing.assert_allclose(found - found[:, :1], logits - logits[:, :1], atol=1e-5)
     one = np.array([[-4.0], [2.5]], dtype=np.float32)
-    np.testing.assert_allclose(logits_of(probabilities(one, temperature=2.0), was=2.0), one, atol=1e-5)
+    chance = probabilities(one, temperature=2.0, multi_label=True)
+    np.testing.assert_allclose(logits_of(chance, was=2.0), one, atol=1e-5)
 
 
 def test_probabilities_of_0_and_1_stay_finite_and_the_same_temperature_changes_no_bit() -> None:
@@ -92,9 +93,9 @@ def test_every_head_has_its_own() -> None:
     tier1 = probabilities(logits * np.float32(2), temperature=1.2)
     exits = probabilities(logits / np.float32(2), temperature=0.5), probabilities(logits, temperature=3.0)
     (first,), (half, whole) = fit_temperatures(((tier1[:, None], truth), (np.stack(exits, axis=1), truth)), was=was)
-    assert whole == pytest.approx(2.0, rel=0.1)
-    assert first == pytest.approx(2 * whole, rel=0.01)
-    assert half == pytest.approx(whole / 2, rel=0.01)
+    assert first == pytest.approx(4.0, rel=0.1)
+    assert half == pytest.approx(first / 4, rel=0.01)
+    assert whole == 3.0  # what full depth says stays
 
 
 def test_log_loss_is_stable_and_what_it_says() -> None:
@@ -102,7 +103,7 @@ def test_log_loss_is_stable_and_what_it_says() -> None:
     right = probabilities(logits)[np.arange(50), truth]
     assert log_loss(logits, truth) == pytest.approx(-np.log(right).mean(), rel=1e-5)
     yes = (truth == 0).astype(np.int64)
-    chance = probabilities(logits[:, :1])[:, 0]
+    chance = probabilities(logits[:, :1], multi_label=True)[:, 0]
     assert log_loss(logits[:, :1], yes) == pytest.approx(-np.log(np.where(yes, chance, 1 - chance)).mean(), rel=1e-5)
     far = np.array([[1e4, -1e4]], dtype=np.float32)
     assert log_loss(far, [1]) == 2e4

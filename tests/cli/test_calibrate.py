@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cascade import Classifier, Tagger
+from cascade import Classifier, DataError, Tagger
 from cascade.bundle.certificate import Certificate
 from cascade.bundle.manifest import MANIFEST_FILE
 from cascade.calibration import observing
@@ -20,8 +20,10 @@ from cascade.calibration.costs import Costs
 from cascade.calibration.texts import TextAnswers
 from cascade.cli.calibrate import plain as calibrate_plain
 from cascade.cli.calibrate import run as calibrate_run
+from cascade.cli.calibrate.data import labelled_texts
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all, defer_none
+from cascade.text.reading import Example
 from tests.models.cli import Command, lines
 from tests.models.tagged import GRID, labelled
 from tests.models.toy import WORDS, random_texts, toy_bundle
@@ -330,6 +332,23 @@ def test_bad_lines(
     said = run.refused("calibrate", model, "--data", file)
     assert f"{file}, line 601: " in said
     assert message in said
+
+
+def test_several_labels_as_files_have_them() -> None:
+    names, file = ("LABEL_0", "b, c"), Path("f")
+
+    def truth(labels: list[Any], labels_of: tuple[str, ...] = names, several: bool = True) -> Any:
+        read = [Example(line, "x", label, {}) for line, label in enumerate(labels, 1)]
+        return labelled_texts(read, file, labels_of, multi_label=several).truth.tolist()
+
+    assert truth([("1", "0"), ("0", "1")]) == [[1, 0], [0, 1]]
+    assert truth(["b, c", ("LABEL_0", "b, c"), ()]) == [[0, 1], [1, 1], [0, 0]]
+    assert truth(["1", "0"], ("LABEL_0", "LABEL_1"), several=False) == [1, 0]
+    assert truth(["1", "0"], ("toxic",)) == [[1], [0]]
+    with pytest.raises(DataError, match="got 'LABEL_0,b, c'; give --label-separator if these are several, rename"):
+        truth(["LABEL_0,b, c"])
+    with pytest.raises(DataError, match=r"without; write \[\], or in a csv give --label-separator, where none applies"):
+        truth(["LABEL_0", None])
 
 
 def test_a_tagger(run: Command, tagger: Tagger, tmp_path: Path) -> None:

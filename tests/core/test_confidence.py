@@ -27,9 +27,12 @@ def rows(*values: list[float]) -> FloatArray:
     return np.array(values, dtype=np.float32)
 
 
-def test_softmax_and_of_a_single_label_sigmoid() -> None:
+def test_softmax_of_labels_sigmoid_of_one_and_a_number_stays() -> None:
     np.testing.assert_allclose(softmax(rows([np.log(1), np.log(2), np.log(5)])), [[0.125, 0.25, 0.625]], rtol=1e-6)
-    np.testing.assert_allclose(probabilities(rows([0.0], [np.log(3)])), [[0.5], [0.75]], rtol=1e-6)
+    logits = rows([0.0], [np.log(3)])
+    np.testing.assert_allclose(probabilities(logits, multi_label=True), [[0.5], [0.75]], rtol=1e-6)
+    np.testing.assert_array_equal(probabilities(logits, temperature=3), logits)
+    np.testing.assert_array_equal(max_probability(rows([-7.0], [np.nan])), [1, np.nan])
 
 
 def test_extremes_neither_overflow_nor_warn_and_nan_stays() -> None:
@@ -52,7 +55,7 @@ def test_evidence_multiplies() -> None:
     found = probabilities(np.log(rows([0.8, 0.2])), prior=prior)
     np.testing.assert_allclose(found, rows([12 / 13, 1 / 13]), rtol=1e-5)
     # A yes/no label counts by its odds, 4 : 1 times 3 : 1.
-    both = probabilities(np.log(rows([4.0])), prior=evidence(rows([0.9]), weight=0.5))
+    both = probabilities(np.log(rows([4.0])), multi_label=True, prior=evidence(rows([0.9]), weight=0.5))
     np.testing.assert_allclose(both, rows([12 / 13]), rtol=1e-5)
 
 
@@ -76,7 +79,7 @@ def test_two_labels_and_one_label_agree() -> None:
     p = rows([0.8], [0.1])
     both = np.concatenate((1 - p, p), axis=1)
     for measure in MEASURES.values():
-        np.testing.assert_allclose(measure(p), measure(both), rtol=1e-5)
+        np.testing.assert_allclose(measure(p, multi_label=True), measure(both), rtol=1e-5)
 
 
 @pytest.mark.parametrize("measure", MEASURES.values(), ids=repr)
@@ -99,7 +102,7 @@ def test_answers() -> None:
     p = rows([0.2, 0.8], [0.6, 0.5])
     np.testing.assert_array_equal(answers(p), [[1], [0]])
     np.testing.assert_array_equal(answers(p, multi_label=True), [[0, 1], [1, 1]])
-    np.testing.assert_array_equal(answers(rows([0.2], [0.8])), [[0], [1]])
+    np.testing.assert_array_equal(answers(rows([0.2], [0.8]), multi_label=True), [[0], [1]])
 
 
 def test_names() -> None:

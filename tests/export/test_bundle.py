@@ -11,7 +11,7 @@ import pytest
 import tokenizers
 from transformers import AutoConfig, AutoTokenizer
 
-from cascade import Tagger
+from cascade import Classifier, Tagger
 from cascade.bundle.manifest import Manifest
 from cascade.bundle.opening import Bundle, open_bundle
 from cascade.core.confidence import softmax
@@ -94,7 +94,8 @@ def test_what_is_in_a_bundle(tiers: Path, tmp_path: Path) -> None:
     assert (manifest.tier2.width, manifest.tier2.heads) == (16, 2)
     first, second = manifest.policies.temperatures
     assert all(0.05 <= temperature <= 20 for temperature in second)
-    assert 1.0 not in {*first, *second}
+    assert 1.0 not in {*first, *second[:-1]}
+    assert second[-1] == 1  # full depth's scores stay the checkpoint's
     known = {"source": "some texts", "sha256": None, "texts": 8, "labelled": True}
     assert manifest.figures["calibration"] == known
     assert set(manifest.figures["tier1"]) > {"agreement", "accuracy", "accuracy_fp32", "max_difference"}
@@ -186,6 +187,19 @@ def test_other_forms_of_int8(tiers: Path, tmp_path: Path, tier2: str, tier1: str
         assert bool(linears(graph)) == (int8 is Int8.NONE)
     if int8 is Int8.NONE:
         assert manifest.figures["tier2"][-1]["max_difference"] == 0
+
+
+def test_full_depth_scores_as_its_checkpoint_unless_asked(tiers: Path, tmp_path: Path) -> None:
+    for tempered in (False, True):
+        options = ExportOptions(int8=Int8.NONE, temper_full_depth=tempered)
+        bundle = export_bundle(
+            tiers / "tier2", tiers / "static", tmp_path / str(tempered), calibration=LABELLED, options=options
+        )
+        full = Classifier.from_pretrained(bundle.folder, threads=1).with_router(defer_all).with_exit_policy(never)
+        units = Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS).units
+        logits = torch_tier2(load_tier2(tiers / "tier2", task=TASKS[CLASSIFICATION]), units)[:, -1]
+        same = np.allclose(full.predict(list(tiny.TEXTS)).probabilities, softmax(logits), atol=1e-5)
+        assert same is not tempered
 
 
 def test_multi_label(tmp_path: Path) -> None:

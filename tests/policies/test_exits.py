@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from cascade.core.rows import BoolArray
 from cascade.exceptions import OptionError
 from cascade.policies import exits
-from cascade.policies.exits import AtExit, Entropy, ExitState, Margin, MaxProbability, Patience, all_of, any_of, never
+from cascade.policies.exits import (
+    AtExit,
+    Entropy,
+    ExitState,
+    Margin,
+    MaxProbability,
+    Patience,
+    Settled,
+    all_of,
+    any_of,
+    never,
+)
 from cascade.policies.registry import ModelInfo
 from cascade.policies.unit_exits import SentenceExit, TokenExit
 
@@ -64,6 +75,30 @@ def test_patience_equals_the_papers_counter(answers: list[int], patience: int) -
     for before, after in itertools.pairwise(answers):
         counter = counter + 1 if before == after else 0
     assert Patience(patience)(state(*one_hot(*answers))).tolist() == [counter >= patience]
+
+
+@given(st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=8), st.integers(1, 3))
+def test_settled_equals_the_papers_counter(numbers: list[float], patience: int) -> None:
+    # PABEE, section 3.2: of a regression the counter rises where |y_i - y_(i-1)| < tau, else it falls to 0.
+    counter = 0
+    for before, after in itertools.pairwise(np.array(numbers, dtype=np.float32)):
+        counter = counter + 1 if abs(after - before) < 0.5 else 0
+    assert Settled(0.5, patience)(state(*([[number]] for number in numbers))).tolist() == [counter >= patience]
+
+
+def test_numbers_and_labels_have_policies_of_their_own() -> None:
+    number = ModelInfo(("y",), (2, 4))
+    for policy in (any_of(Settled(0.1), AtExit(2)), never):
+        exits.check(policy, number)
+    for labels in (MaxProbability(0.9), Patience(1), all_of(Entropy(0.5))):
+        with pytest.raises(OptionError, match="must be asked about labels, got a regression; use Settled"):
+            exits.check(labels, number)
+    for model in (ModelInfo(("a", "b"), (2, 4)), ModelInfo(("a",), (2, 4), multi_label=True), MODEL):
+        with pytest.raises(OptionError, match="number of a regression, got labels; use Patience"):
+            exits.check(Settled(0.1), model)
+    for tau in (0, -1, float("inf"), "a"):
+        with pytest.raises(OptionError, match="tau must be above 0 and finite, got"):
+            Settled(tau)  # type: ignore[arg-type]
 
 
 def test_patience_compares_sets_of_labels() -> None:

@@ -99,21 +99,42 @@ def test_pairs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "label"),
-    [("a", "a"), (3, "3"), (["a", "b"], ("a", "b")), ([1, 2], ("1", "2")), ([], ()), (None, None), ("", None)],
+    [
+        ("a", "a"),
+        (3, "3"),
+        (["a", "b"], ("a", "b")),
+        ([1, 2], ("1", "2")),
+        ([], ()),
+        (None, None),
+        ("", None),
+        (2.5, "2.5"),
+        (1.0, "1"),
+        ([0.0, 1.0], ("0", "1")),
+        (float("nan"), None),
+    ],
 )
 def test_labels(tmp_path: Path, value: object, label: object) -> None:
     file = write(tmp_path / "a.jsonl", jsonl({"text": "a", "intent": value}))
     assert [example.label for example in read_examples(file, label_column="intent")] == [label]
 
 
-@pytest.mark.parametrize("value", [True, 1.5, {"a": 1}, ["a", None], [True]])
+@pytest.mark.parametrize("value", [True, {"a": 1}, ["a", None], [True], [float("nan")]])
 def test_labels_of_other_types_are_read_if_they_are_wanted(tmp_path: Path, value: object) -> None:
     file = write(tmp_path / "a.jsonl", jsonl({"text": "a", "label": value}))
-    with pytest.raises(DataError, match=r"line 1: column 'label' must be a string, a whole number or a list"):
+    with pytest.raises(DataError, match=r"line 1: column 'label' must be a string, a number or a list"):
         list(read_examples(file))
     assert [example.label for example in read_examples(file, label_column=None)] == [None]
     with pytest.raises(OptionError, match="require_label must come with a label_column, got None; name the column"):
         read_examples(file, label_column=None, require_label=True)
+
+
+def test_several_labels_in_one_string(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.csv", b"text,label\na,x|y z\nb,\nc,x | \n")
+    read = read_examples(file, label_separator="|", require_label=True)
+    assert [example.label for example in read] == [("x", "y z"), (), ("x",)]
+    assert [example.label for example in read_examples(file)] == ["x|y z", None, "x | "]
+    with pytest.raises(OptionError, match="label_separator must be one or more characters, got none; such as"):
+        read_examples(file, label_separator="")
 
 
 @pytest.mark.parametrize("record", [{"text": "a"}, {"text": "a", "label": None}, {"text": "a", "label": ""}])

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import pipeline
 
-from cascade import Classifier
+from cascade import Classifier, Monitor, OptionError
 from cascade.bundle.manifest import Manifest
+from cascade.calibration.observing import observe_texts
+from cascade.policies import AtExit, Settled, defer_all
 from cascade.training import loop
 from cascade.training.models.config import MULTI_LABEL
 from tests.models import tiny
@@ -140,6 +143,7 @@ def logits_of(model: Any) -> torch.Tensor:
     [
         (("NUM", "HUM", "ABBR", "LOC"), ["HUM", "LOC", "NUM"]),
         (tuple(f"LABEL_{number}" for number in range(11)), [0, 2, 10]),
+        (("10", "9", "naïve, über", "ß"), [10, "naïve, über"]),
         (("NUM", "HUM", "ABBR", "LOC"), None),
     ],
 )
@@ -160,6 +164,38 @@ def test_a_multi_label_checkpoint_stays_one(labels: list[Any] | None, tmp_path: 
     manifest, full = distilled(tmp_path, labels)
     assert manifest.problem_type == MULTI_LABEL
     np.testing.assert_allclose(full.predict(list(tiny.TEXTS)).probabilities, logits_of(model).sigmoid(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("problem", "labels"),
+    [("regression", [2.5, -1, 0.25]), ("regression", None), (None, [1, 0, 0]), (None, [[], ["LABEL_0"]])],
+)
+def test_one_output_is_a_number_or_a_sigmoid(problem: str | None, labels: list[Any] | None, tmp_path: Path) -> None:
+    fine_tuned("bert", tmp_path / "stock", labels=["LABEL_0"], problem_type=problem)
+    manifest, full = distilled(tmp_path, labels)
+    assert manifest.problem_type == (problem or MULTI_LABEL)
+    texts = list(tiny.TEXTS)
+    wanted = pipeline("text-classification", str(tmp_path / "stock"), device="cpu")(texts)
+    found = full(texts)
+    assert [one["label"] for one in found] == ["LABEL_0"] * len(texts)
+    scores = [one["score"] for one in wanted]
+    np.testing.assert_allclose([one["score"] for one in found], scores, atol=1e-5)
+    answers = full.predict(texts)
+    np.testing.assert_allclose(answers.probabilities[:, 0], scores, atol=1e-5)
+    if problem is None:
+        assert answers.labels == [("LABEL_0",) * (score >= 0.5) for score in scores]
+        return
+    assert answers.labels == ["LABEL_0"] * len(texts)
+    np.testing.assert_array_equal(answers.routes.confidence, 1)
+    one, two = (full.with_exit_policy(AtExit(layer)).predict(texts).probabilities[:, 0] for layer in (1, 2))
+    moves = np.abs(two - one)
+    early = full.with_exit_policy(Settled(float(np.median(moves)))).predict(texts)
+    np.testing.assert_array_equal(early.routes.exit_layer, np.where(moves < np.median(moves), 2, 3))
+    assert full.policies.routers == (defer_all,)
+    with pytest.raises(OptionError, match="calibration must be about labels, got a regression"):
+        observe_texts(full, texts, None)
+    with pytest.raises(OptionError, match="a monitor must watch labels, got a regression"):
+        Monitor(full)
 
 
 def test_a_fine_tuned_tagger_needs_no_tags(tmp_path: Path) -> None:
@@ -209,8 +245,9 @@ def test_the_checkpoint_answers_where_no_file_has_labels(kind: str, family: str,
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([[0, 1, 0], [1, 0, 0]], "must name each of its labels once, got ['0', '1', '0']; give the names"),
-        (["a,b", "b"], "several labels of a text must be a list of names, got one string: 'a,b'; write jsonl"),
+        ([[0, 1, 0], [1, 0, 0]], "several labels must be lists of names, got only 0 and 1; write"),
+        (["a,b", "b"], "several labels of a text must be a list of names, got strings alone, such as 'a,b'; write"),
+        (["a|b", "c"], "got strings alone, such as 'a|b'; write jsonl with"),
     ],
 )
 def test_forms_of_several_labels_that_are_not_read(
@@ -218,6 +255,18 @@ def test_forms_of_several_labels_that_are_not_read(
 ) -> None:
     rows = write(tmp_path / "rows.jsonl", [{"text": "good", "label": label} for label in labels])
     refused(train("exits", backbone, "--train", rows, "--output", tmp_path / "out", "--multi-label"), message)
+
+
+def test_several_labels_in_a_csv(backbone: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\ngood,warm;bad\nbad,\nit,warm\n", encoding="utf-8")
+    options = ("--multi-label", "--label-separator", ";", "--epochs", 1)
+    train("exits", backbone, "--train", rows, "--output", tmp_path / "out", *options, ok=True)
+    assert TEXTS.model.from_pretrained(tmp_path / "out").labels == ("bad", "warm")
+    fine_tuned("bert", tmp_path / "stock", labels=("warm", "bad"), problem_type=MULTI_LABEL)
+    rows.write_text("text,label\ngood,warm;bad\n", encoding="utf-8")
+    done = train("exits", tmp_path / "stock", "--train", rows, "--output", tmp_path / "no")
+    refused(done, "got warm;bad; rename it in the data, or say with --label-separator what stands between several")
 
 
 @pytest.mark.parametrize(

@@ -98,8 +98,12 @@ def test_a_checkpoint_keeps_its_problem(tmp_path: Path) -> None:
     ):  # fmt: skip
         model = MultiExitModel.from_checkpoint(tmp_path / name, labels=[], multi_label=asked)
         assert model.config.problem_type == wanted
-    with pytest.raises(OptionError, match="must be a classifier, got one for regression"):
+    with pytest.raises(OptionError, match="a regression must have one output, got 2; start from the pre-trained"):
         MultiExitModel.from_checkpoint(tmp_path / "regression", labels=[])
+    for problem, wanted in (("regression", "regression"), (None, multi), (single, multi)):
+        fine_tuned("bert", tmp_path / "one", labels=["LABEL_0"], problem_type=problem)
+        made = MultiExitModel.from_checkpoint(tmp_path / "one", labels=["0.5"] if problem == "regression" else [])
+        assert made.config.problem_type == wanted
     tiny.tier2(tmp_path / "exits")
     for name in ("single", "exits"):
         with pytest.raises(OptionError, match="--multi-label must fit the checkpoint's problem_type, which is single"):
@@ -118,6 +122,18 @@ def test_a_hub_id_that_gives_nothing_is_no_folder_either(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(("found", "multi_label"), [((), False), ((), True), (("a",), False)])
 def test_a_pre_trained_checkpoint_needs_labels(found: tuple[str, ...], multi_label: bool, backbone: Path) -> None:
     with pytest.raises(DataError, match="must have at least two labels"):
+        MultiExitModel.from_checkpoint(backbone, labels=found, multi_label=multi_label)
+
+
+@pytest.mark.parametrize(
+    ("found", "multi_label", "message"),
+    [
+        (("0", "1"), True, "several labels must be lists of names, got only 0 and 1; write"),
+        (("-1", "2.5"), False, "must be names or whole numbers, got -1; for a regression start from a checkpoint"),
+    ],
+)
+def test_numbers_that_are_no_names(found: tuple[str, ...], multi_label: bool, message: str, backbone: Path) -> None:
+    with pytest.raises(DataError, match=message):
         MultiExitModel.from_checkpoint(backbone, labels=found, multi_label=multi_label)
 
 

@@ -22,7 +22,7 @@ from cascade.training.data.encoding import (
     tokenizer_of,
 )
 from cascade.training.data.examples import Examples, Item
-from cascade.training.units import UnitMetrics, over_units, per_row, unit_logits
+from cascade.training.units import UnitMetrics, has_label, over_units, per_row, unit_logits
 from tests.models import tiny
 from tests.training.commands import Case
 
@@ -50,6 +50,32 @@ def test_several_labels_and_numbers_for_default_names() -> None:
         encode_texts(TOKENIZER, several, ["a", "b"])
     numbered = Examples(["x", "y"], ["1", "LABEL_0"], "here")
     assert encode_texts(TOKENIZER, numbered, ["LABEL_0", "LABEL_1"]).targets["labels"].tolist() == [1, 0]
+
+
+def test_a_0_or_1_for_each_label() -> None:
+    def targets(labels: list[Any], names: list[str]) -> Any:
+        return encode_texts(TOKENIZER, Examples(["x", "y"], labels, "here"), names, multi_label=True).targets["labels"]
+
+    assert targets([("0", "1"), ("1", "1")], ["0", "1"]).tolist() == [[0, 1], [1, 1]]
+    assert targets([("0", "1", "0"), ("1", "1", "0")], ["a", "b", "c"]).tolist() == [[0, 1, 0], [1, 1, 0]]
+    assert targets(["0", "1"], ["LABEL_0"]).tolist() == [[0], [1]]
+    assert targets([("0", "1"), ("1",)], ["LABEL_0", "LABEL_1"]).tolist() == [[1, 1], [0, 1]]  # not all: numbers
+    with pytest.raises(DataError, match=r"labels once, .* or all examples a 0 or 1 for each of the 3 labels"):
+        targets([("0", "1", "0"), ("1",)], ["LABEL_0", "LABEL_1", "LABEL_2"])
+
+
+def test_numbers_of_a_regression() -> None:
+    found = encode_texts(TOKENIZER, Examples(["x", "y"], ["-100", ("2.5",)], "here"), ["y"]).targets["labels"]
+    assert (found.dtype, found.tolist()) == (np.float32, [-100, 2.5])
+    bare = encode_texts(TOKENIZER, Examples(["x"], None, "here"), ["y"]).targets["labels"]
+    assert has_label(torch.from_numpy(np.append(found, bare))).tolist() == [True, True, False]
+    for bad in ("good", "nan", ("1", "2")):
+        with pytest.raises(DataError, match="here: example 1 must have a number, because the model is a regression"):
+            encode_texts(TOKENIZER, Examples(["x"], [bad], "here"), ["y"])
+    metrics = UnitMetrics(["y"], (1, 2))
+    answers = metrics.answers(torch.tensor([[[0.0], [1.0]], [[0.0], [3.0]]]), torch.zeros(0)).numpy()
+    scores = metrics(EvalPrediction(predictions=answers, label_ids=np.array([1.0, 3.0])))
+    assert scores == pytest.approx({"layer_1": -4, "layer_2": 1, "mean_of_exits": -1.5})  # 1 - (1 + 9) / 2 / 1
 
 
 def test_sentences_know_where_words_begin_and_are_cut_between_them() -> None:

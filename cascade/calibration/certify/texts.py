@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from cascade.calibration.certify.claims import Claim
 from cascade.calibration.certify.events import count, differ
 from cascade.calibration.certify.learned import better_router
@@ -137,17 +135,8 @@ def _tempered(chooser: TextAnswers, tester: TextAnswers) -> tuple[TextAnswers, T
     goal = chooser.goal if chooser.binary else chooser.goal[:, 0]
     heads = (chooser.tier1[:, None], goal), (chooser.tier2, goal[chooser.items])
     fitted = fit_temperatures(heads, was=chooser.temperatures, multi_label=chooser.multi_label)
-    before, tester = tester.full.answers, tester.with_temperatures(fitted)
-    moved = int(np.count_nonzero(differ(before, tester.full.answers)))
-    warnings = []
-    if at_limit(fitted):
-        warnings.append(
-            f"a fitted temperature is at a limit ({LEAST:g} to {MOST:g}): the answers agree with all labels or with "
-            "hardly any, which may be wrong or of another task, so confidence cannot be fitted to them"
-        )
-    if moved:
-        warnings.append(
-            f"the fitted temperatures change the answer of full depth for {moved} of {len(tester)} texts, of several "
-            "windows: the claim compares with full depth at these temperatures"
-        )
-    return chooser.with_temperatures(fitted), tester, tuple(warnings)
+    told = (
+        f"a fitted temperature is at a limit ({LEAST:g} to {MOST:g}): the answers agree with all labels or with hardly "
+        "any, which may be wrong or of another task, so confidence cannot be fitted to them"
+    )
+    return chooser.with_temperatures(fitted), tester.with_temperatures(fitted), (told,) * at_limit(fitted)

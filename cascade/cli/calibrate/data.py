@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cascade.bundle.manifest import Manifest
+from cascade.core.labels import own_names
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
 from cascade.text.reading import Example
@@ -40,18 +41,20 @@ def labelled_texts(lines: Iterable[Example], file: Path, labels: Sequence[str], 
     Raises:
         DataError: a line that cannot be read, some labelled and some not, or a label that the bundle lacks.
     """
-    texts, found, without = [], list[tuple[str, ...]](), []
+    examples, found, without = list(lines), list[tuple[str, ...]](), []
     numbers = {label: number for number, label in enumerate(labels)}
-    for example in lines:
-        label = (example.label,) if isinstance(example.label, str) else example.label
+    given = own_names([example.label for example in examples], labels, multi_label=multi_label)
+    for example, own in zip(examples, given, strict=True):
+        label = (own,) if isinstance(own, str) else own
         if label is None:
             without.append(example.line)
         else:
             _check(file, example.line, label, numbers, multi_label=multi_label)
-        texts.append(example.text)
         found.append(label or ())
-    _all_or_none(file, without, len(texts), "every text must have a label", "label them")
-    return Examples(texts, None if without else _numbered(found, numbers, multi_label=multi_label))
+    remedy = "write [], or in a csv give --label-separator, where none applies" if multi_label else "label them"
+    _all_or_none(file, without, len(examples), "every text must have a label", remedy)
+    truth = None if without else _numbered(found, numbers, multi_label=multi_label)
+    return Examples([example.text for example in examples], truth)
 
 
 def tagged_sentences(lines: Iterable[Example], file: Path) -> Examples:
@@ -108,7 +111,8 @@ def _check(file: Path, line: int, several: Sequence[str], numbers: Mapping[str, 
     if unknown:
         known = ", ".join(list(numbers)[:SHOWN]) + (", ..." if len(numbers) > SHOWN else "")
         raise DataError(
-            f"{file}, line {line}: labels must be the bundle's ({known}), got {unknown[0]!r}; rename the file's "
+            f"{file}, line {line}: labels must be the bundle's ({known}), got {unknown[0]!r}; "
+            f"{'give --label-separator if these are several, ' if multi_label else ''}rename the file's "
             "labels, or give examples of what the bundle was made for"
         )
     if not multi_label and len(several) != 1:

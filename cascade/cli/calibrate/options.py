@@ -36,6 +36,7 @@ class CalibrateOptions:
     text_column: str
     pair_column: str
     label_column: str | None
+    label_separator: str | None
     tokens_column: str | None
     threads: int | None
     progress: bool

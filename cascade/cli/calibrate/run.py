@@ -83,6 +83,7 @@ def _read(options: CalibrateOptions, pipeline: Classifier | Tagger) -> Examples:
         pair_column=options.pair_column,
         tokens_column=(options.tokens_column or "tokens") if tagger else None,
         label_column=None if options.by in {"--budget", "--latency"} else column,
+        label_separator=options.label_separator,
     )
     lines = tqdm(examples, desc="reading", unit=" rows", file=sys.stderr, disable=not options.progress, leave=False)
     if isinstance(pipeline, Tagger):

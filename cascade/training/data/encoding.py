@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cascade.core.rows import IntArray, Rows
+from cascade.core.labels import numbers_of, own_names
+from cascade.core.rows import FloatArray, IntArray, Rows
 from cascade.engine.long_rows import cut
 from cascade.exceptions import DataError
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import encode_words
 from cascade.training.data.examples import Examples
-from cascade.training.models.config import numbers_of
 
-NO_LABEL = -100  # of units without a label, and of tokens that are no word's first
+NO_LABEL = -100  # of units without a label, and of tokens that are no word's first; where targets are floats NaN
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +37,9 @@ class TrainingRows(Dataset[dict[str, Any]]):
         ids: token ids of each row.
         types: token type ids of each row; None where all are 0.
         targets: sequences with an entry per row, by the name under which the model or the loss reads them. `labels` is
-            always there: a number, zeros and ones per label, or `NO_LABEL` in their place. Rows of words also have
-            `is_first`, True at the first token of each word, of shape `(tokens of the row,)` as are their `labels`;
-            entries of all their other targets have shape `(words of the row, ...)`.
+            always there: a number (of a regression a float), zeros and ones per label, or `NO_LABEL` in their place.
+            Rows of words also have `is_first`, True at the first token of each word, of shape `(tokens of the row,)` as
+            are their `labels`; entries of all their other targets have shape `(words of the row, ...)`.
     """
 
     ids: Sequence[Sequence[int]]
@@ -108,10 +108,19 @@ def encode_texts(
     """
     encoded = tokenizer.encode(examples.items)
     rows = encoded.units.rows.select(np.flatnonzero(np.diff(encoded.numbers, prepend=-1)))  # each text's first row
+    types = _split(rows.types, rows) if rows.types.any() else None
+    labels = _targets(examples, names, multi_label=multi_label)
+    return TrainingRows(_split(rows.ids, rows), types, {"labels": labels})
+
+
+def _targets(examples: Examples, names: Sequence[str], *, multi_label: bool) -> Any:
+    """The labels of texts as `TrainingRows` has them."""
+    if len(names) == 1 and not multi_label:
+        return np.full(len(examples), np.nan, np.float32) if examples.labels is None else label_values(examples)
     labels: np.ndarray[Any, Any] = np.full(len(examples), NO_LABEL, np.int64)
     if multi_label:
-        labels = np.full((len(examples), len(names)), NO_LABEL, np.float32)
-    for row, own in enumerate(label_numbers(examples, names)):
+        labels = np.full((len(examples), len(names)), np.nan, np.float32)
+    for row, own in enumerate(label_numbers(examples, names, multi_label=multi_label)):
         if not multi_label and len(own) != 1:
             raise DataError(
                 f"{examples.source}: example {row + 1} must have one label, has {len(own)}; "
@@ -121,11 +130,10 @@ def encode_texts(
             raise DataError(
                 f"{examples.source}: example {row + 1} must name each of its labels once, got "
                 f"{list(examples.labels[row] if examples.labels else ())}; give the names of those that apply, "
-                '["a", "c"], not a 0 or 1 for each'
+                f'["a", "c"], or all examples a 0 or 1 for each of the {len(names)} labels'
             )
         labels[row] = np.isin(np.arange(len(names)), own) if multi_label else own[0]
-    types = _split(rows.types, rows) if rows.types.any() else None
-    return TrainingRows(_split(rows.ids, rows), types, {"labels": labels})
+    return labels
 
 
 def encode_sentences(
@@ -191,15 +199,36 @@ def _split(values: IntArray, rows: Rows) -> list[list[int]]:
     return [own.tolist() for own in np.split(values, rows.offsets[1:-1])]
 
 
-def label_numbers(examples: Examples, names: Sequence[str]) -> list[list[int]]:
-    """The labels of each item as numbers; no items without labels.
+def label_values(examples: Examples) -> FloatArray:
+    """The labels of a regression, of each item one. Shape `(items,)`.
+
+    Raises:
+        DataError: one that is no number, with its example's number.
+    """
+    values = np.empty(len(examples), np.float32)
+    for row, label in enumerate(examples.labels or ()):
+        try:
+            (one,) = (label,) if isinstance(label, str) else label
+            values[row] = float(one)
+        except ValueError:
+            values[row] = np.nan
+        if not np.isfinite(values[row]):
+            raise DataError(
+                f"{examples.source}: example {row + 1} must have a number, because the model is a regression, got "
+                f"{label!r}; correct it or drop it"
+            )
+    return values
+
+
+def label_numbers(examples: Examples, names: Sequence[str], *, multi_label: bool = False) -> list[list[int]]:
+    """The labels of each item as numbers, however they are written (`own_names`); no items without labels.
 
     Raises:
         DataError: a label that is not among the names, with its example's number.
     """
     numbers, found = numbers_of(names), []
-    for row, label in enumerate(examples.labels or (), 1):
-        own = (label,) if isinstance(label, str) else label
+    for row, label in enumerate(own_names(examples.labels or (), names, multi_label=multi_label), 1):
+        own: Sequence[str] = (label,) if isinstance(label, str) else label or ()
         unknown = [name for name in own if name not in numbers]
         if unknown:
             raise DataError(

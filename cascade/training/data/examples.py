@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from cascade.bundle.hub import can_be_id
+from cascade.core.labels import spelled
 from cascade.exceptions import DataError, MissingExtraError, OptionError
 from cascade.text.reading import Columns, TagColumns, read_examples
 
@@ -75,6 +76,7 @@ def read_texts(source: str | Path, *, columns: Columns | None = None, require_la
             text_column=columns.text,
             pair_column=columns.pair,
             label_column=columns.label,
+            label_separator=columns.separator,
             require_label=require_labels,
         )
         rows = [(example.text, example.label) for example in found]
@@ -221,5 +223,5 @@ def _named(value: Any, known: Sequence[str] | None) -> str | tuple[str, ...] | N
     if value is None or value == -1:
         return None
     if isinstance(value, list | tuple):
-        return tuple(known[one] if known and isinstance(one, int) else str(one) for one in value)
-    return known[value] if known and isinstance(value, int) else str(value)
+        return tuple(known[one] if known and isinstance(one, int) else spelled(one) for one in value)
+    return known[value] if known and isinstance(value, int) else spelled(value)

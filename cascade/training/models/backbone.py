@@ -21,9 +21,10 @@ from transformers.utils.hub import cached_file
 from typing_extensions import Self
 
 from cascade.core.files import staged, write
-from cascade.exceptions import DataError, OptionError
+from cascade.exceptions import OptionError
 from cascade.training.models.config import (
     check_labels,
+    check_new,
     has_head,
     load_config,
     name_labels,
@@ -102,7 +103,8 @@ class ExitBackbone(Teacher):
 
         Args:
             checkpoint: a folder or a Hub id.
-            labels: names of the labels that the data have; some may be missing of a fine-tuned checkpoint's.
+            labels: names of the labels that the data have; some may be missing of a fine-tuned checkpoint's, and those
+                of a regression, which are numbers, are not looked at.
             layers: the exits' layers; every layer by default.
             pooling: of a classifier, `mean` or `first`; by default what the checkpoint has, else `mean`.
             multi_label: of a classifier, ask for a sigmoid per label. A checkpoint that says it has one keeps it
@@ -111,8 +113,8 @@ class ExitBackbone(Teacher):
 
         Raises:
             DataError: a label that the fine-tuned checkpoint does not have; no label set at all.
-            OptionError: a checkpoint for another task or problem: regression, or a single label where several are
-                asked for; one of another family (`family_of`).
+            OptionError: a checkpoint for another task or problem: a regression of several numbers, or a single label
+                where several are asked for; one of another family (`family_of`).
         """
         config = load_config(checkpoint, dropout=dropout)
         family = family_of(config)
@@ -122,13 +124,10 @@ class ExitBackbone(Teacher):
         fine_tuned = has_head(config, cls.whole)
         problem = cls._problem(config, multi_label=multi_label, has_head=going_on or fine_tuned)
         if going_on or fine_tuned:
-            check_labels(labels, named_labels(config))
+            check_labels(labels, named_labels(config), problem)
             labels = named_labels(config)
-        elif len(labels) < 2 and not (labels and multi_label):
-            raise DataError(
-                f"the training data must have at least two labels, got {list(labels) or 'none'}; check the column, "
-                "or start from a fine-tuned checkpoint, which knows its labels"
-            )
+        else:
+            check_new(labels, multi_label=multi_label)
         if going_on:
             return cls.from_pretrained(checkpoint, config=config)
         if fine_tuned:

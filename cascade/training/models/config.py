@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig
 
 from cascade.bundle.hub import can_be_id
+from cascade.core.labels import numbers_of
 from cascade.exceptions import DataError, OptionError
 from cascade.training.models.adapters import adapt, adapted
 
@@ -21,6 +22,7 @@ DROPOUTS = (
 
 CLASSIFICATION, TAGGING = "text-classification", "token-classification"
 SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
+REGRESSION = "regression"
 
 
 def load_config(checkpoint: str | Path, *, dropout: float | None = None) -> Any:
@@ -92,36 +94,59 @@ def named_labels(config: Any) -> tuple[str, ...]:
     return tuple(config.id2label[i] for i in range(config.num_labels))
 
 
-def numbers_of(labels: Sequence[str]) -> dict[str, int]:
-    """The number of each label, by its name.
-
-    Where names are transformers' own for labels without names (`LABEL_0`, `LABEL_1`, ...), numbers stand for them too:
-    data that such a model learned from have numbers.
-    """
-    names = {name: number for number, name in enumerate(labels)}
-    if list(labels) == [f"LABEL_{number}" for number in range(len(labels))]:
-        names |= {str(number): number for number in range(len(labels))}
-    return names
+def problem_of(config: Any) -> str:
+    """The `problem_type` by which transformers' pipeline reads a head: a single label has a sigmoid, or is a number."""
+    own: str = config.problem_type or SINGLE_LABEL
+    return MULTI_LABEL if config.num_labels == 1 and own != REGRESSION else own
 
 
-def check_labels(found: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse labels that a checkpoint does not have.
+def check_labels(found: Sequence[str], known: Sequence[str], problem: str | None) -> None:
+    """Refuse labels that a checkpoint does not have. Numbers of a regression are no labels.
 
     Raises:
         DataError: naming the first of them.
     """
     numbers = numbers_of(known)
     unknown = [label for label in found if label not in numbers]
-    if not unknown:
+    if not unknown or problem == REGRESSION or (problem == MULTI_LABEL and set(found) <= {"0", "1"}):
         return
     shown = f"{list(known[:8])}{f' and {len(known) - 8} more' if len(known) > 8 else ''}"
     remedy = "rename it in the data"
+    if problem == MULTI_LABEL:
+        remedy += ", or say with --label-separator what stands between several in one string"
     if len(numbers) > len(known):  # the names may be given, but not in another order
         remedy = "name labels in the data by these names or their numbers, in the order in which the checkpoint learned"
     raise DataError(
         f"the data's labels must be among the checkpoint's, {shown}, got {unknown[0]}; {remedy}, or start "
         "from the pre-trained checkpoint"
     )
+
+
+def check_new(labels: Sequence[str], *, multi_label: bool) -> None:
+    """Refuse what the labels of a new head cannot be.
+
+    Raises:
+        DataError: too few, or numbers that are no names.
+    """
+    if len(labels) < 2 and not (labels and multi_label):
+        raise DataError(
+            f"the training data must have at least two labels, got {list(labels) or 'none'}; check the column, "
+            "or start from a fine-tuned checkpoint, which knows its labels"
+        )
+    if multi_label and set(labels) <= {"0", "1"}:
+        raise DataError(
+            f'several labels must be lists of names, got only {" and ".join(labels)}; write ["a", "c"] for those that '
+            "apply, or start from a checkpoint that has names for the places of zeros and ones"
+        )
+    try:
+        whole = all(float(label).is_integer() for label in labels)
+    except ValueError:
+        return
+    if not whole:
+        raise DataError(
+            f"labels must be names or whole numbers, got {labels[0]}; for a regression start from a checkpoint that "
+            "was fine-tuned for it (problem_type: regression)"
+        )
 
 
 def name_labels(config: Any, labels: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from transformers.activations import ACT2FN
 
 from cascade.exceptions import OptionError
 from cascade.training.models.backbone import ExitBackbone
-from cascade.training.models.config import CLASSIFICATION, MULTI_LABEL, SINGLE_LABEL
+from cascade.training.models.config import CLASSIFICATION, MULTI_LABEL, REGRESSION, SINGLE_LABEL, problem_of
 from cascade.training.models.families import Family, HeadParts, family_of
 
 
@@ -99,18 +99,20 @@ class MultiExitModel(ExitBackbone):
 
     @classmethod
     def _problem(cls, config: PretrainedConfig, *, multi_label: bool, has_head: bool) -> str:
-        own: str | None = config.problem_type if has_head else None
-        if own == "regression" or (has_head and config.num_labels == 1 and own != MULTI_LABEL):
+        asked = MULTI_LABEL if multi_label else SINGLE_LABEL
+        if not has_head:
+            return asked
+        own = problem_of(config)
+        if own == REGRESSION and config.num_labels > 1:
             raise OptionError(
-                f"the checkpoint must be a classifier, got one for regression: {own}, {config.num_labels} output(s); "
-                "start from the pre-trained checkpoint with labels"
+                f"a regression must have one output, got {config.num_labels}; start from the pre-trained checkpoint"
             )
-        if own == SINGLE_LABEL and multi_label:
+        if multi_label and own != MULTI_LABEL and config.problem_type:
             raise OptionError(
                 f"--multi-label must fit the checkpoint's problem_type, which is {own}; leave it out, or start from "
                 "the pre-trained checkpoint"
             )
-        return own or (MULTI_LABEL if multi_label else SINGLE_LABEL)
+        return own if config.problem_type or own == MULTI_LABEL else asked
 
     @classmethod
     def _head_options(cls, config: PretrainedConfig, *, pooling: str | None, fine_tuned: bool) -> dict[str, Any]:

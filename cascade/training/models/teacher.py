@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from cascade.training.models.config import MULTI_LABEL, named_labels
+from cascade.training.models.config import MULTI_LABEL, named_labels, problem_of
 from cascade.training.models.families import max_length
 
 
@@ -48,7 +48,7 @@ class Teacher(nn.Module, ABC):
     @property
     def multi_label(self) -> bool:
         """Whether a unit may have several labels."""
-        return bool(self.config.problem_type == MULTI_LABEL)
+        return problem_of(self.config) == MULTI_LABEL
 
     @property
     @abstractmethod

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from cascade.exceptions import DataError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.data.augmentation import Augmentation
-from cascade.training.data.encoding import NO_LABEL, Pad, TrainingRows, tokenizer_of
+from cascade.training.data.encoding import Pad, TrainingRows, tokenizer_of
 from cascade.training.data.examples import Examples, label_names
 from cascade.training.data.vocabulary import prune_model
 from cascade.training.loop import LoopOptions, Loss, run_loop
@@ -22,7 +22,7 @@ from cascade.training.recipes.recorded import train_recorded
 from cascade.training.recipes.varying import Draw, varied
 from cascade.training.run import Run
 from cascade.training.task import TAGGING
-from cascade.training.units import UnitMetrics, per_row, teacher_logits, unit_logits, with_answers
+from cascade.training.units import UnitMetrics, has_label, per_row, teacher_logits, unit_logits, with_answers
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,10 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
         digests = (rows.digest(), model.digest())
         found = run.kept("teacher", digests, lambda: teacher_logits(model, rows, run.quiet), resume=options.loop.resume)
         logits = torch.from_numpy(found)
-        shares = logits.sigmoid() if model.multi_label else logits.softmax(-1)
+        if model.multi_label:
+            shares = logits.sigmoid()
+        else:
+            shares = logits[:, 0] if logits.shape[-1] == 1 else logits.softmax(-1)
         rows = rows.with_target("answers", per_row(shares.numpy(), rows))
     scores: dict[str, float] = {}
     with adapted(model, options.adapter, rank=options.rank):
@@ -172,13 +175,12 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
 
 
 def _refuse_one_string(examples: Examples) -> None:
-    """Refuse several labels in one string, as a csv has them: each combination would become a label of its own."""
+    """Refuse data without a single list, as a csv has them: each combination would become a label of its own."""
     labels = examples.labels or ()
-    one = next((label for label in labels if isinstance(label, str) and "," in label), None)
-    if one is not None and all(isinstance(label, str) for label in labels):
+    if labels and all(isinstance(label, str) for label in labels):
         raise DataError(
-            f"{examples.source}: several labels of a text must be a list of names, got one string: {one!r}; "
-            'write jsonl with "label": ["a", "b"]'
+            f"{examples.source}: several labels of a text must be a list of names, got strings alone, such as "
+            f'{labels[0]!r}; write jsonl with "label": ["a", "b"], or say with --label-separator what stands between'
         )
 
 
@@ -186,7 +188,6 @@ def _loss(objective: Objective, *, multi_label: bool) -> Loss:
     def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         logits, labels = unit_logits(logits, batch)
         labels = batch.get("answers", labels)
-        known = not bool((labels == NO_LABEL).any())
-        return objective(logits, labels if known else None, multi_label)
+        return objective(logits, labels if bool(has_label(labels).all()) else None, multi_label)
 
     return loss

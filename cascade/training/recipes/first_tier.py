@@ -13,7 +13,7 @@ from tqdm import tqdm
 from cascade.exceptions import OptionError
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.data.augmentation import Augmentation
-from cascade.training.data.encoding import NO_LABEL, Pad, TrainingRows, tokenizer_of
+from cascade.training.data.encoding import Pad, TrainingRows, tokenizer_of
 from cascade.training.data.examples import Examples
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.students import Student
@@ -21,7 +21,7 @@ from cascade.training.models.whole import teacher_of
 from cascade.training.recipes.objectives import divergence, supervised
 from cascade.training.recipes.varying import Draw, varied
 from cascade.training.run import Run
-from cascade.training.units import UnitMetrics, per_row, teacher_logits, unit_logits, with_answers
+from cascade.training.units import UnitMetrics, has_label, per_row, teacher_logits, unit_logits, with_answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ def _loss(options: FirstTierOptions, *, multi_label: bool) -> Loss:
 
     def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         logits, labels = unit_logits(logits.unsqueeze(1), batch)
-        known = (labels != NO_LABEL) if labels.ndim == 1 else (labels != NO_LABEL).all(-1)
+        known = has_label(labels)
         share = options.imitation if "teacher" in batch else 0.0
         total = logits.new_zeros(())
         if share:

@@ -33,8 +33,8 @@ class Objective(ABC):
     def __call__(self, logits: Tensor, labels: Tensor | None, multi_label: bool) -> Tensor:
         """One loss from logits `(units, exits, labels)` and labels.
 
-        Labels are numbers `(units,)`, or zeros and ones `(units, labels)` for multi-label, or probabilities `(units,
-        labels)`, or None without labels.
+        Labels are their numbers `(units,)`, of a regression floats, or zeros and ones `(units, labels)` for
+        multi-label, or probabilities `(units, labels)`, or None without labels.
 
         Raises:
             OptionError: no labels where they are needed.
@@ -45,10 +45,12 @@ class Objective(ABC):
 
 
 def supervised(logits: Tensor, labels: Tensor, multi_label: bool, *, smoothing: float = 0.0) -> Tensor:
-    """Mean loss of each exit against the labels. Shape of the result `(exits,)`.
+    """Mean loss of each exit against the labels, of a regression the squared error. Shape of the result `(exits,)`.
 
     `smoothing` is the share of the wanted distribution that goes to all labels alike (Szegedy et al. 2016, section 7).
     """
+    if labels.is_floating_point() and labels.ndim == 1:
+        return (logits[..., 0] - labels[:, None]).square().mean(0)
     if multi_label:
         wanted = (labels.to(logits.dtype) * (1 - smoothing) + smoothing / 2).unsqueeze(1).expand_as(logits)
         return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean((0, 2))
@@ -69,8 +71,11 @@ def cross_entropies(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -
 def divergence(logits: Tensor, teacher: Tensor, multi_label: bool, *, temperature: float = 1.0) -> Tensor:
     """Mean KL divergence of each exit from the teacher's distribution, times the temperature squared (Hinton 2015).
 
-    Shapes: `logits` `(units, exits, labels)`, `teacher` `(units, labels)`; result `(exits,)`.
+    Of a regression, one output that is no label, the squared error. Shapes: `logits` `(units, exits, labels)`,
+    `teacher` `(units, labels)`; result `(exits,)`.
     """
+    if logits.shape[-1] == 1 and not multi_label:
+        return (logits - teacher.unsqueeze(1)).square().mean((0, 2))
     if multi_label:
         wanted = torch.sigmoid(teacher / temperature).unsqueeze(1).expand_as(logits)
         loss = F.binary_cross_entropy_with_logits(logits / temperature, wanted, reduction="none").mean((0, 2))

@@ -41,5 +41,6 @@ def varied(
         labels: Any = [np.full(len(row), NO_LABEL) for row in ids]
         return TrainingRows(ids, None, {"labels": labels, "is_first": rows.targets["is_first"] * augmentation.copies})
     ids = augmentation(rows.ids, similar=similar, rng=rng, max_length=draw.max_length)
-    labels = np.full_like(rows.targets["labels"], NO_LABEL, shape=(len(ids), *rows.targets["labels"].shape[1:]))
+    given = rows.targets["labels"]
+    labels = np.full_like(given, np.nan if given.dtype.kind == "f" else NO_LABEL, shape=(len(ids), *given.shape[1:]))
     return TrainingRows(ids, None, {"labels": labels})

@@ -1,0 +1,50 @@
+"""Labels as files have them, in a model's own spelling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def spelled(value: object) -> str:
+    """A label as a string; 1.0 as 1, which is how files of floats have whole numbers."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def numbers_of(labels: Sequence[str]) -> dict[str, int]:
+    """The number of each label, by its name.
+
+    Where names are transformers' own for labels without names (`LABEL_0`, `LABEL_1`, ...), numbers stand for them too:
+    data that such a model learned from have numbers.
+    """
+    names = {name: number for number, name in enumerate(labels)}
+    if list(labels) == [f"LABEL_{number}" for number in range(len(labels))]:
+        names |= {str(number): number for number in range(len(labels))}
+    return names
+
+
+def own_names(
+    given: Sequence[str | tuple[str, ...] | None], labels: Sequence[str], *, multi_label: bool = False
+) -> list[str | tuple[str, ...] | None]:
+    """Labels by the model's names; those that it does not have stay as they are.
+
+    Args:
+        given: of each text a name, several, or None. Of independent labels it may be a 0 or 1 for each of the model's,
+            in its order, if all texts have that; of a single such label also without a list.
+        labels: the model's.
+        multi_label: they are independent.
+    """
+    if multi_label and all(own is None or _is_multi_hot(own, len(labels)) for own in given):
+        pairs = (None if own is None else zip(labels, own, strict=True) for own in given)
+        return [None if own is None else tuple(name for name, yes in own if yes == "1") for own in pairs]
+    numbers = numbers_of(labels)
+    if len(numbers) == len(labels):
+        return list(given)
+
+    def named(one: str) -> str:
+        return labels[numbers[one]] if one in numbers else one
+
+    return [own if own is None else named(own) if isinstance(own, str) else tuple(map(named, own)) for own in given]
+
+
+def _is_multi_hot(own: str | tuple[str, ...], count: int) -> bool:
+    return len(own) == count and (count == 1 or not isinstance(own, str)) and set(own) <= {"0", "1"}
