@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from cascade.core.confidence import probabilities
+from cascade.core.rows import FloatArray
 from cascade.exceptions import DataError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.data.augmentation import Augmentation
@@ -125,12 +126,7 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
     if needed and examples.labels is None:
         digests = (rows.digest(), model.digest())
         found = run.kept("teacher", digests, lambda: teacher_logits(model, rows, run.quiet), resume=options.loop.resume)
-        logits = torch.from_numpy(found)
-        if model.multi_label:
-            shares = logits.sigmoid()
-        else:
-            shares = logits[:, 0] if logits.shape[-1] == 1 else logits.softmax(-1)
-        rows = rows.with_target("answers", per_row(shares.numpy(), rows))
+        rows = rows.with_target("answers", per_row(_softly(found, multi_label=model.multi_label), rows))
     scores: dict[str, float] = {}
     with adapted(model, options.adapter, rank=options.rank):
         for stage, objective in enumerate(options.objectives):
@@ -172,6 +168,12 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
         },
         details={"rows": len(rows), "units": int(rows.counts.sum()), "scores": scores},
     )
+
+
+def _softly(logits: FloatArray, *, multi_label: bool) -> FloatArray:
+    """What a model answers, as targets: probabilities, of a regression its numbers, of shape `(units,)`."""
+    found = probabilities(logits, multi_label=multi_label)
+    return found[:, 0] if found.shape[1] == 1 and not multi_label else found
 
 
 def _refuse_one_string(examples: Examples) -> None:
