@@ -49,14 +49,20 @@ def observe_texts(
     encoded = inputs.encode()
     seconds = time.perf_counter() - begin
     first, second, costs = run_both(tier1, tier2, inputs, encode_seconds=seconds, progress=progress)
+    items, lengths = encoded.numbers, encoded.units.rows.lengths
+    if isinstance(tier2, SingleExit):  # one exit, and answers of whole items
+        items, lengths = np.arange(len(first)), np.bincount(items, weights=lengths).astype(np.int64)
+        layers, temperatures = (1,), (tier2.temperature,)
+    else:
+        layers, temperatures = tuple(tier2.layers), tuple(tier2.temperatures)
     return TextAnswers(
         tier1=first,
         tier2=second,
-        items=encoded.numbers,
-        lengths=encoded.units.rows.lengths,
-        layers=tuple(tier2.layers),
+        items=items,
+        lengths=lengths,
+        layers=layers,
         truth=truth,
-        temperatures=((tier1.temperature,), tuple(tier2.temperatures)),
+        temperatures=((tier1.temperature,), temperatures),
         costs=costs,
         multi_label=tier2.multi_label,
     )
@@ -70,6 +76,8 @@ def observe_sentences(
     `progress` is called with words done, three times for each at most.
     """
     tier1, tier2 = _two_tiers(tagger)
+    if isinstance(tier2, SingleExit):
+        raise OptionError("calibration of a tagger needs exits in its second tier; set the policies of others by hand")
     begin = time.perf_counter()
     words = encode_words(tagger.tokenizer, sentences)
     seconds = time.perf_counter() - begin
@@ -87,7 +95,7 @@ def observe_sentences(
 
 def run_both(
     tier1: SingleExit,
-    tier2: MultiExit,
+    tier2: SingleExit | MultiExit,
     given: Readable,
     *,
     encode_seconds: float = 0.0,
@@ -98,42 +106,54 @@ def run_both(
     `encode_seconds`: what encoding them took, which every setting pays; `progress` is called with units done, twice.
 
     Returns:
-        Probabilities of tier 1, shape `(units, labels)`; at every exit of tier 2, shape `(row units, exits, labels)`;
-        costs in seconds per token.
+        Probabilities of tier 1, shape `(units, labels)`; at every exit of tier 2, shape `(row units, exits, labels)`,
+        without exits `(units, 1, labels)`; costs in seconds per token.
     """
     inputs = as_inputs(given)
     units, tokens = inputs.encode().units, inputs.tokens
-    embed, stages = Timed(tier2.embed), [Timed(stage) for stage in tier2.stages]
-    timed = replace(tier2, embed=embed, stages=stages)
+    if isinstance(tier2, SingleExit):
+        parts = [Timed(tier2.backend)]
+        timed: SingleExit | MultiExit = replace(tier2, backend=parts[0])
+    else:
+        parts = [Timed(graph) for graph in (tier2.embed, *tier2.stages)]
+        timed = replace(tier2, embed=parts[0], stages=parts[1:])
     one, start = (units.select(np.arange(min(count, units.n_rows))) for count in (1, WARM_UP))
     # Sessions for both ways of running are made when first asked for: now, not while the clock runs.
     for pool_from in (0, sys.maxsize):
         replace(tier1, pool_from=pool_from).score(one)
-        replace(tier2, pool_from=pool_from).all_exits(one)
+        _all_exits(replace(tier2, pool_from=pool_from), one)
     tier1.score(start)
-    tier2.all_exits(start)
+    _all_exits(tier2, start)
     begin = time.perf_counter()
     first = tier1.score(inputs, progress=progress)
     middle = time.perf_counter()
-    second = timed.all_exits(inputs, progress=progress)
+    second = _all_exits(timed, inputs, progress)
     end = time.perf_counter()
-    parts = np.array([part.seconds for part in (embed, *stages)])
+    seconds = np.array([part.seconds for part in parts])
     # What happens between the graphs (index arithmetic, softmax) is shared out in proportion to them.
-    parts *= (end - middle) / parts.sum() / tokens
+    seconds *= (end - middle) / seconds.sum() / tokens
+    embed, *stages = seconds.tolist() if len(seconds) > 1 else (0.0, *seconds.tolist())
     costs = Costs(
         tier1=(middle - begin) / tokens,
-        stages=tuple(parts[1:].tolist()),
-        embed=float(parts[0]),
+        stages=tuple(stages),
+        embed=embed,
         always=encode_seconds / tokens,
     )
     return first.probabilities, second, costs
 
 
-def _two_tiers(pipeline: Classifier | Tagger) -> tuple[SingleExit, MultiExit]:
+def _all_exits(tier: SingleExit | MultiExit, given: Readable, progress: Progress | None = None) -> FloatArray:
+    """Probabilities at every exit; a tier without exits has one."""
+    if isinstance(tier, SingleExit):
+        return tier.score(given, progress=progress).probabilities[:, None]
+    return tier.all_exits(given, progress=progress)
+
+
+def _two_tiers(pipeline: Classifier | Tagger) -> tuple[SingleExit, SingleExit | MultiExit]:
     kinds = [type(tier) for tier in pipeline.tiers]
-    if kinds != [SingleExit, MultiExit]:
+    if kinds not in ([SingleExit, MultiExit], [SingleExit, SingleExit]):
         raise OptionError(
-            "calibration needs two tiers, of which the second has exits, got "
+            "calibration needs two tiers, of which the first has no exits, got "
             f"{', '.join(kind.__name__ for kind in kinds)}; set the policies of other cascades by hand"
         )
     return pipeline.tier1, pipeline.tier2

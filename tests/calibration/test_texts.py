@@ -114,5 +114,5 @@ def test_bad_use(classifier: Classifier) -> None:
     with pytest.raises(OptionError, match=r"lengths \(3,\) instead of \(5,\), truth \(4,\) instead of \(5,\)"):
         replace(good, lengths=good.lengths[:3], truth=np.zeros(4, dtype=np.int64))
     alone = replace(classifier, tiers=classifier.tiers[1:])
-    with pytest.raises(OptionError, match="needs two tiers, of which the second has exits, got MultiExit; set the"):
+    with pytest.raises(OptionError, match="needs two tiers, of which the first has no exits, got MultiExit; set the"):
         observe_texts(alone, ["a"], None)

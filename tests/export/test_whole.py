@@ -12,6 +12,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoMod
 
 from cascade import Classifier, Tagger, load
 from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec
+from cascade.calibration.observing import observe_texts
+from cascade.cli import main
 from cascade.exceptions import BundleError, OptionError
 from cascade.policies.exits import MaxProbability, never
 from cascade.policies.routing import defer_all
@@ -116,3 +118,29 @@ def test_a_model_without_a_mask_or_a_head_is_refused(tmp_path: Path) -> None:
     tiny.backbone(tmp_path / "encoder")
     with pytest.raises(OptionError, match="has no head for texts or tokens; fine-tune it first"):
         export_bundle(tmp_path / "encoder", None, tmp_path / "out")
+
+
+@pytest.mark.parametrize("arguments", [("--agreement", 0.9), ("--no-guarantee", "--max-drop", 0.9)])
+def test_its_first_tier_is_calibrated(tmp_path: Path, arguments: tuple[object, ...]) -> None:
+    """Where the second tier has no exits there is still a threshold to choose and to certify."""
+    fine_tuned(tmp_path / "own", "ernie")
+    tiny.tier1_static(tmp_path / "first", labels=("c", "a", "b"))
+    export_bundle(tmp_path / "own", tmp_path / "first", tmp_path / "bundle", options=ExportOptions(int8=Int8.NONE))
+    texts = [f"{first} {second}" for first in tiny.WORDS for second in tiny.WORDS[:9]]
+    texts.append("very " * 200)
+    pipeline = Classifier.from_pretrained(tmp_path / "bundle", threads=1)
+    answers = observe_texts(pipeline, texts, None)
+    full = pipeline.with_router(defer_all).predict(texts)
+    np.testing.assert_allclose(answers.full_probabilities, full.probabilities, atol=1e-5)
+    assert answers.layers == (1,)
+    assert answers.lengths[-1] > 200
+    labels = [{"text": text, "label": label} for text, label in zip(texts, full.labels, strict=True)]
+    file, output = write(tmp_path / "texts.jsonl", labels), tmp_path / "out"
+    with pytest.raises(SystemExit) as end:
+        main(
+            ["calibrate", str(tmp_path / "bundle"), "--data", str(file), "--output", str(output), *map(str, arguments)]
+        )
+    assert end.value.code == 0
+    policies = load(output, threads=1).policies
+    assert policies.exits == (never, never)
+    assert policies.routers != pipeline.policies.routers
