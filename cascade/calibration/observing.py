@@ -52,17 +52,17 @@ def observe_texts(
     items, lengths = encoded.numbers, encoded.units.rows.lengths
     if isinstance(tier2, SingleExit):  # one exit, and answers of whole items
         items, lengths = np.arange(len(first)), np.bincount(items, weights=lengths).astype(np.int64)
-        layers, temperatures = (1,), (tier2.temperature,)
+        exits: tuple[tuple[int, ...], tuple[float, ...]] = (1,), (tier2.temperature,)
     else:
-        layers, temperatures = tuple(tier2.layers), tuple(tier2.temperatures)
+        exits = tuple(tier2.layers), tuple(tier2.temperatures)
     return TextAnswers(
         tier1=first,
         tier2=second,
         items=items,
         lengths=lengths,
-        layers=layers,
+        layers=exits[0],
         truth=truth,
-        temperatures=((tier1.temperature,), temperatures),
+        temperatures=((tier1.temperature,), exits[1]),
         costs=costs,
         multi_label=tier2.multi_label,
     )
