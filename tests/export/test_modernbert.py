@@ -48,10 +48,12 @@ KINDS = ["cls", "mean", "words"]
 def stock(folder: Path, kind: str = "mean", **changes: Any) -> Any:
     """A fine-tuned checkpoint of transformers: five layers, of which the first and the fourth are global."""
     torch.manual_seed(7)
-    made: Any = tiny.named(tiny.config("modernbert", layers=5, width=32), tiny.TAGS, None)
+    plain = tiny.named(tiny.config("modernbert", layers=5, width=32), tiny.TAGS, None)
     pooling = {} if kind == "words" else {"classifier_pooling": kind}
-    for name, value in {"max_position_embeddings": POSITIONS, **pooling, **changes}.items():
-        setattr(made, name, value)
+    fields = plain.to_dict() | {"max_position_embeddings": POSITIONS, **pooling, **changes}
+    for name in ("layer_types", "rope_parameters"):  # what transformers 5 makes of the others
+        fields.pop(name, None)
+    made = type(plain).from_dict(fields)
     auto: Any = AutoModelForTokenClassification if kind == "words" else AutoModelForSequenceClassification
     model = auto.from_config(made, attn_implementation="eager")
     model = tiny.kept(model, folder)
