@@ -73,7 +73,7 @@ def multi_exit(
     graphs = export_tier2(packed)
     reference = chain_logits(graphs, sample.units)
     files = [f"{folder}/stage_{stage:02d}.onnx" for stage in range(len(packed.layers))]
-    verified = check_tier2(files, model, graphs, sample, reference)
+    verified = check_tier2(files, model, graphs, sample, reference, max_length=max_length)
     progress(f"quantise tier {number}")
     made = quantise_tier2(graphs, reference, sample, options)
     by_exit = [(made.logits[:, i], reference[:, i]) for i in range(len(packed.layers))]

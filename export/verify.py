@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cascade.core.rows import FloatArray, IntArray, Units, ranges
+from cascade.core.rows import FloatArray, IntArray, Rows, Units, ranges
 from cascade.engine.packing import Packing, padded
 from cascade.exceptions import BundleError
 from cascade.training.models.whole import inputs_of
@@ -57,12 +57,18 @@ def check_tier1(
 
 
 def check_tier2(
-    names: Sequence[str], model: TierTwo, graphs: TierTwoGraphs, sample: Sample, reference: FloatArray
+    names: Sequence[str],
+    model: TierTwo,
+    graphs: TierTwoGraphs,
+    sample: Sample,
+    reference: FloatArray,
+    *,
+    max_length: int,
 ) -> list[float]:
-    """Compare every stage with torch: at full depth, and for a tagger with words leaving at random too.
+    """Compare every stage with torch: at full depth, in a long row, and for a tagger with words leaving at random too.
 
     `names` are the stages', for messages; `reference`, shape `(units, exits, labels)`, the fp32 graphs' logits of the
-    sample, some of whose rows are compared.
+    sample, some of whose rows are compared. As many of them as `max_length` tokens hold are the long row.
 
     Returns:
         Each stage's largest difference.
@@ -73,6 +79,11 @@ def check_tier2(
     (part, numbers), stages = sample.part(sample.spread(ROWS)), range(len(names))
     expected = torch_tier2(model, part)
     differences = [check(names[i], reference[numbers, i], expected[:, i]) for i in stages]
+    long = _one_row(part, max_length, whole=sample.sentences is None)
+    found, expected = chain_logits(graphs, long), torch_tier2(model, long)
+    for i in stages:
+        name = f"{names[i]}, in a row of {long.rows.tokens} tokens,"
+        differences[i] = max(differences[i], check(name, found[:, i], expected[:, i]))
     if sample.sentences is None:
         return differences
     exits = random_exits(part, len(names))
@@ -83,6 +94,15 @@ def check_tier2(
             halted = check(f"{names[i]}, with words that have left,", found[inside, i], expected[inside, i])
             differences[i] = max(differences[i], halted)
     return differences
+
+
+def _one_row(units: Units, longest: int, *, whole: bool) -> Units:
+    """As many rows with units as fit, as one, which is one unit if `whole`: some families read long rows otherwise."""
+    with_units = np.flatnonzero(units.counts)
+    fit = int(np.searchsorted(np.cumsum(units.rows.lengths[with_units]), longest, side="right"))
+    part = units.select(with_units[: max(fit, 1)])
+    row = Rows(part.rows.ids, part.rows.types, part.rows.offsets[[0, -1]])
+    return Units.whole(row) if whole else Units(row, part.first_token, part.n_tokens, part.offsets[[0, -1]])
 
 
 def torch_tier2(model: TierTwo, units: Units, *, exits: IntArray | None = None) -> FloatArray:

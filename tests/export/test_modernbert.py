@@ -20,7 +20,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 import cascade
 from cascade.core.confidence import softmax
 from cascade.core.rows import FloatArray, Units
-from cascade.exceptions import OptionError
+from cascade.exceptions import BundleError, OptionError
 from cascade.policies.batching import FixedSize
 from cascade.policies.exits import MaxProbability, never
 from cascade.policies.routing import defer_all
@@ -32,7 +32,7 @@ from cascade_export.packed.chain import chain_logits
 from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
 from cascade_export.packed.stages import pack
 from cascade_export.texts import Sample
-from cascade_export.verify import random_exits, torch_tier2
+from cascade_export.verify import check_tier2, random_exits, torch_tier2
 from tests.export.test_stages import units_of
 from tests.models import tiny
 from tests.models.graphs import operators, quantised
@@ -236,6 +236,19 @@ def test_int8_is_near_fp32(make: Make, kind: str, int8: Int8) -> None:
             part, own = Sample(rows).part(np.array([row]))
             alone = chain_logits(small, part, exits=None if exits is None else exits[own])
             np.testing.assert_allclose(alone, found[own], atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["mean", "words"])
+def test_long_rows_are_verified_though_no_text_is_long(make: Make, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(kind)
+    rows = random_words([5] * 40, seed=1) if kind == "words" else rows_of([12] * 40)
+    sample = Sample(rows, sentences=np.arange(5, 205, 5) if kind == "words" else None)
+    reference, names = chain_logits(made.graphs, rows), ["1", "4", "5"]
+    assert max(check_tier2(names, made.model, made.graphs, sample, reference, max_length=POSITIONS)) < 1e-4
+    monkeypatch.setattr("cascade.engine.local_attention.OUT_OF_REACH", np.float32(-1))
+    check_tier2(names, made.model, made.graphs, sample, reference, max_length=60)
+    with pytest.raises(BundleError, match=r"4, in a row of 3\d\d tokens, must answer as its checkpoint"):
+        check_tier2(names, made.model, made.graphs, sample, reference, max_length=POSITIONS)
 
 
 # --------------------------------------------------------------------------------------------------- end to end
