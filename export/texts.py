@@ -15,10 +15,10 @@ from cascade.core.confidence import answers, probabilities
 from cascade.core.rows import FloatArray, IntArray, Units, ranges
 from cascade.engine.long_rows import cut
 from cascade.exceptions import DataError, OptionError
-from cascade.text.entity_f1 import entity_f1
+from cascade.text.entity_f1 import entity_f1, has_entities
 from cascade.text.tokenizer import Tokenizer
 from cascade.training.data.encoding import label_numbers, label_values
-from cascade.training.data.examples import Examples, has_entities
+from cascade.training.data.examples import Examples
 from cascade_export.tasks import Task
 
 Targets: TypeAlias = npt.NDArray[Any]

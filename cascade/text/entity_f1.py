@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cascade.exceptions import OptionError
+from cascade.policies.viterbi import Scheme
 
 
 def entity_f1(truth: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) -> float:
@@ -20,12 +21,19 @@ def entity_f1(truth: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) ->
 
 
 def check_bio(labels: Sequence[str]) -> None:
-    """An `OptionError` unless labels are entities in BIO."""
-    other = [label for label in labels if label != "O" and not label.startswith(("B-", "I-"))]
-    if other or "O" not in labels:
-        raise OptionError(
-            f"entity F1 needs the tags O, B-... and I-..., got {', '.join(other or labels)}; leave out --f1"
-        )
+    """An `OptionError` unless labels are entities."""
+    if not has_entities(labels):
+        raise OptionError(f"entity F1 needs tags in BIO, BIOES or BILOU, got {', '.join(labels)}; leave out --f1")
+
+
+def has_entities(labels: Iterable[str]) -> bool:
+    """Whether these are tags of entities, in BIO, BIOES or BILOU, at least one of which begins one."""
+    names = list(labels)
+    try:
+        Scheme.of(names)
+    except OptionError:
+        return False
+    return any(name[:2] in ("B-", "S-", "U-") for name in names)
 
 
 def _chunks(tags: Sequence[str]) -> list[tuple[int, int, str]]:

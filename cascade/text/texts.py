@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TypeAlias
 
 from cascade.exceptions import InputError
 
-Text: TypeAlias = "str | tuple[str, str] | list[str] | Mapping[str, str]"
+Text: TypeAlias = "str | tuple[str, str] | Mapping[str, str]"
 """What a caller may give."""
 
 RowText: TypeAlias = "str | tuple[str, str]"
@@ -45,7 +46,12 @@ def read_texts(texts: Iterable[Text]) -> list[RowText]:
 def _read_text(text: object, position: int) -> RowText:
     if isinstance(text, str):
         return text
-    if isinstance(text, (tuple, list)):
+    if isinstance(text, list):  # as in transformers: it is mostly a batch in a batch
+        raise InputError(
+            f"a text must be no list, got {reprlib.repr(text)} as text {position}; write (first, second) for a pair, "
+            "or give the texts in one list"
+        )
+    if isinstance(text, tuple):
         if len(text) != 2:
             raise InputError(f"a pair must hold two texts, got {len(text)} in text {position}; {REMEDY}")
         first, second = text

@@ -61,6 +61,7 @@ class Tokenizer:
         special: the special tokens of a row that holds one text; `room` is what they leave of a row.
         unknown: id of the token for what has no pieces of its own.
         words: token ids of a word by itself, as in pre-split text: at least one, at most as many as a row has room for.
+        space: what a word that follows another is read with.
         marks_subwords: whether pieces that continue a word carry a mark (WordPiece's ##).
     """
 
@@ -93,6 +94,8 @@ class Tokenizer:
         self._fast = AsciiWordPiece.of(inner) if word_table else None
         self.unknown = _unknown_of(inner)
         self.marks_subwords = bool(getattr(inner.model, "continuing_subword_prefix", None))
+        # Words behind others, if they are read alone, lack the space by which a byte-level tokenizer knows them.
+        self.space = " " if getattr(inner.pre_tokenizer, "add_prefix_space", True) is False else ""
         self.words = ChunkTable({}, self._encode_word, capacity=WORDS_KEPT)
 
     def __repr__(self) -> str:
@@ -111,7 +114,7 @@ class Tokenizer:
         return cls(inner, max_length=max_length, pool=pool)
 
     def encode(self, texts: Iterable[Text]) -> Encoded:
-        """Encode texts, pairs of two (tuple or list), or mappings with `text` and maybe `text_pair`.
+        """Encode texts, tuples of two texts, or mappings with `text` and maybe `text_pair`.
 
         A text that is longer than `max_length` becomes several rows, each with the special tokens and `overlap` tokens
         of the one before. A pair that is too long stays one row: the longer side is cut until both fit

@@ -66,7 +66,10 @@ def encode_words(tokenizer: Tokenizer, sentences: Iterable[Sentence]) -> Units:
     rows = list(sentences)
     _check_words(rows)
     counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    pieces = list(map(tokenizer.words.__getitem__, chain.from_iterable(rows)))
+    words = chain.from_iterable(rows)
+    if tokenizer.space:
+        words = chain.from_iterable((*row[:1], *(tokenizer.space + word for word in row[1:])) for row in rows)
+    pieces = list(map(tokenizer.words.__getitem__, words))
     sizes = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces))
     ids = np.fromiter(chain.from_iterable(pieces), dtype=np.int64, count=int(sizes.sum()))
     return _framed(ids, sizes, offsets_of(counts), tokenizer.special)

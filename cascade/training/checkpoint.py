@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,32 @@ VOCABULARIES = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.mo
 
 
 def load_tokenizer_text(checkpoint: str | Path) -> str:
-    """Text of a checkpoint's `tokenizer.json`; a slow tokenizer is converted by transformers.
+    """Text of a `tokenizer.json` that reads as transformers does: its `tokenizer_config.json` has the last word.
+
+    That of a checkpoint with exits is what it was trained with, whatever stands beside it. A slow tokenizer is
+    converted.
 
     Raises:
-        OptionError: it has neither (transformers 5 would make one of five tokens up).
+        OptionError: it has neither a `tokenizer.json` nor a vocabulary (transformers 5 would make five tokens up).
     """
-    found = cached_file(checkpoint, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
-    if found is not None:
-        return Path(found).read_text(encoding="utf-8")
-    if not any(cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False) for name in VOCABULARIES):
+    optional = partial(cached_file, checkpoint, _raise_exceptions_for_missing_entries=False)
+    found, config = optional("tokenizer.json"), optional("config.json")
+    own = "" if found is None else Path(found).read_text(encoding="utf-8")
+    if own and (config is None or "cascade_exits" in json.loads(Path(config).read_text(encoding="utf-8"))):
+        return own
+    names = () if own else VOCABULARIES
+    if not own and not any(
+        cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False) for name in names
+    ):
         raise OptionError(f"{checkpoint} must have a tokenizer.json or a vocabulary; save its tokenizer there")
     from transformers import AutoTokenizer
 
-    backend = AutoTokenizer.from_pretrained(checkpoint, use_fast=True).backend_tokenizer
+    try:
+        backend = AutoTokenizer.from_pretrained(checkpoint, use_fast=True).backend_tokenizer
+    except (OSError, ValueError, KeyError, AttributeError, ImportError):
+        if own:  # transformers does not know its class, so nothing contradicts it
+            return own
+        raise
     text: str = backend.to_str()
     return text
 

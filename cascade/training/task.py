@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cascade.text.entity_f1 import has_entities
 from cascade.training.checkpoint import spaced
 from cascade.training.data.encoding import TrainingRows, encode_sentences, encode_texts
-from cascade.training.data.examples import Examples, has_entities, read_sentences, read_texts
+from cascade.training.data.examples import Examples, read_sentences, read_texts
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.students import Static, StaticTagger
 from cascade.training.models.tagging import MultiExitTagger

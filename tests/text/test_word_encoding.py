@@ -56,7 +56,9 @@ def test_words_equal_the_rust_tokenizer(maker: Any) -> None:
     tokenizer = Tokenizer(maker(), max_length=1000)
     words = encode_words(tokenizer, sentences)
     check(words, [3, 0, 1, 3])
-    encodings = rust.encode_batch(sentences, is_pretokenized=True)
+    # A byte-level word behind another is read as in their text, with a space: transformers refuses it without.
+    theirs_of = [[tokenizer.space * (place > 0) + word for place, word in enumerate(own)] for own in sentences]
+    encodings = rust.encode_batch(theirs_of, is_pretokenized=True)
     for number, encoding in enumerate(encodings):
         types = words.rows.types[words.rows.offsets[number] : words.rows.offsets[number + 1]]
         assert row(words, number) == encoding.ids
@@ -192,3 +194,10 @@ def test_words_of_a_text_keep_their_whole_offsets_when_pieces_are_cut() -> None:
 def test_a_text_must_be_a_string() -> None:
     with pytest.raises(InputError, match=r"a text must be a string, got list as text 1; give words that are split"):
         encode_texts(TOKENIZER, ["a", ["b"]], per_piece=True)  # type: ignore[list-item]
+
+
+def test_byte_level_words_are_those_of_their_text() -> None:
+    inner = MAKERS["roberta"]()
+    found = encode_words(Tokenizer(inner, max_length=32), [["Sarah", "lives"], ["she"], []])
+    ids = [number for text in ("Sarah lives", "she", "") for number in inner.encode(text).ids]
+    assert found.rows.ids.tolist() == ids

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from cascade.bundle.hub import can_be_id
 from cascade.core.labels import spelled
 from cascade.exceptions import DataError, MissingExtraError, OptionError
+from cascade.text.entity_f1 import has_entities
 from cascade.text.reading import Columns, TagColumns, read_examples
 
 Item: TypeAlias = "str | tuple[str, str] | list[str]"
@@ -164,12 +165,6 @@ def label_names(examples: Examples) -> list[str]:
     if has_entities(names):
         return sorted(names, key=lambda name: ("", "") if name == "O" else (name[2:], name[:2]))
     return sorted(names, key=int) if all(name.lstrip("-").isdigit() for name in names) else sorted(names)
-
-
-def has_entities(names: Iterable[str]) -> bool:
-    """Whether these are the labels of spans: `O`, `B-...`, `I-...`, and at least one that begins a span."""
-    names = list(names)
-    return all(name == "O" or name[:2] in ("B-", "I-") for name in names) and any(name[:2] == "B-" for name in names)
 
 
 def _is_file(source: str | Path) -> bool:

@@ -16,9 +16,9 @@ from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.policies import decoding
 from cascade.policies.decoding import Crf, Decoder, MeanField, Viterbi, argmax
-from cascade.text.entity_f1 import entity_f1
+from cascade.text.entity_f1 import entity_f1, has_entities
 from cascade.text.reading import TagColumns
-from cascade.training.data.examples import Examples, has_entities, joined, read_sentences
+from cascade.training.data.examples import Examples, joined, read_sentences
 from cascade.training.models.crf import fit_crf
 from cascade.training.units import ENTITY_F1
 
