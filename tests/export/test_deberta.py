@@ -122,7 +122,7 @@ def test_the_graph_computes_no_sizes(tmp_path: Path) -> None:
     found = Counter(operators(export_tier2(pack(made(MultiExitModel, tmp_path))).stages[0]))
     assert found["MatMul"] == 2 + 2 + 1, "attention, distances seen from queries and from keys, mean pooling"
     assert found["Slice"] == found["Split"] * 4 == 4
-    assert found["Gather"] == 5 + 4, "as in BERT; rows of both tables, and vectors"
+    assert found["Gather"] == 6 + 4, "as in BERT; rows of both tables, and vectors"
     assert not {"Shape", "Concat", "Unsqueeze", "GatherElements", "Expand", "Where"} & set(found)
 
 

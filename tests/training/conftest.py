@@ -36,7 +36,7 @@ def trained(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained
     @cache
     def of(case: Case) -> Path:
         rows = write(folder / f"{case.name}.jsonl", case.rows)
-        exits(case, backbone, rows, folder / case.name, ok=True)
+        exits(case, backbone, rows, folder / case.name, "--epochs", 10, ok=True)
         return folder / case.name
 
     return of
