@@ -76,7 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @click.option("--label-smoothing", default=0.0, show_default=True, help="Of the joint loss; against overconfidence.")
 @click.option("--exits", "layers", callback=numbers(int), metavar="L,L,...", help="Their layers; all by default.")
 @click.option("--pooling", type=click.Choice(["mean", "first"]), help="What a head reads; the checkpoint's, else mean.")
-@click.option("--vocabulary", type=int, help="Keep so many pieces of a WordPiece vocabulary.")
+@click.option(
+    "--vocabulary",
+    type=int,
+    help="Keep so many pieces; not of WordPiece: so many embeddings.",
+)
 @click.option(
     "--multi-label",
     is_flag=True,

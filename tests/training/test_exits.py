@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import pipeline
 
 from cascade import Classifier, Monitor, OptionError
@@ -19,6 +20,7 @@ from cascade.calibration.observing import observe_texts
 from cascade.policies import AtExit, Settled, defer_all
 from cascade.training import loop
 from cascade.training.models.config import MULTI_LABEL
+from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 from tests.models import tiny
 from tests.training.commands import CASES, SPANS, Case, exits, exported, fine_tuned, refused, report_of, train, write
 
@@ -325,3 +327,43 @@ def test_a_missing_checkpoint_and_the_other_tasks(case: Case, rows: Path, tmp_pa
 @pytest.mark.parametrize("command", ["exits", "first-tier", "self-sample", "crf", "split"])
 def test_help_has_an_example(command: str) -> None:
     assert "Example:" in train(command, "--help").output
+
+
+@pytest.mark.parametrize("kind", ["BPE", "Unigram"])
+def test_a_vocabulary_of_another_kind_keeps_its_texts(kind: str, case: Case, rows: Path, tmp_path: Path) -> None:
+    """The tokenizer stays, pieces that do not occur share one embedding, full depth of the texts is the same."""
+    stock = fine_tuned("roberta", tmp_path / "stock", tagging=case is TAGS)
+    names = sorted(tiny.VOCABULARY[:5]) + sorted(
+        {word for text in tiny.TEXTS for word in text.split()} | set(tiny.WORDS)
+    )
+    if kind == "BPE":
+        model: Any = models.BPE({name: number for number, name in enumerate(names)}, [], unk_token="[UNK]")
+    else:
+        model = models.Unigram(
+            [(name, -float(number)) for number, name in enumerate(names)], unk_id=names.index("[UNK]")
+        )
+    made = Tokenizer(model)
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [(name, names.index(name)) for name in ("[CLS]", "[SEP]")]
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ends
+    )
+    made.save(str(tmp_path / "stock" / "tokenizer.json"))
+    given = ("--task", case.name, "--train", rows, "--objective", "distil", "--vocabulary", 9, "--epochs", 1)
+    unlabelled = write(rows, case.bare())
+    train("exits", tmp_path / "stock", *given, "--output", tmp_path / "tier2", ok=True)
+    assert unlabelled.exists()
+    found = case.model.from_pretrained(tmp_path / "tier2")
+    table: Any = found.backbone.get_input_embeddings()
+    assert table.num_embeddings < 40 < found.config.vocab_size
+    items = [row[case.item] for row in case.rows]
+    for item in items[:5]:
+        ids = torch.tensor([made.encode(item, is_pretokenized=case is TAGS).ids])
+        with torch.inference_mode():
+            wanted, own = stock(ids).logits, found(ids, torch.ones_like(ids))["logits"][:, -1]
+        torch.testing.assert_close(own, wanted, atol=1e-5, rtol=1e-5)
+    train("first-tier", tmp_path / "tier2", *given[:4], "--epochs", 1, "--output", tmp_path / "tier1", ok=True)
+    options = ExportOptions(int8=Int8.NONE)
+    export_bundle(
+        *(tmp_path / "tier2", tmp_path / "tier1", tmp_path / "bundle"), calibration=Calibration(items), options=options
+    )

@@ -2,7 +2,8 @@
 
 Most of a small model's bytes are embeddings of words that a task never sees. Special tokens, every single character
 (alone and as a continuation) and the most frequent pieces of the task's texts stay; WordPiece still covers any text
-with the pieces that are left. Other tokenizers (BPE, Unigram) are left alone: their merges depend on each other.
+with the pieces that are left. Other tokenizers (BPE, Unigram) stay, because
+their merges depend on each other, and the table of embeddings alone shrinks (`keep_rows`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import nn
 from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 from cascade.training.models.backbone import ExitBackbone
+from cascade.training.models.rows import FewerRows
 
 CONTINUATION = "##"
 
@@ -136,3 +138,21 @@ def _renumber(spec: dict[str, Any], new: dict[int, int]) -> None:
     elif processor.get("type") == "BertProcessing":
         for name in ("sep", "cls"):
             processor[name][1] = new[processor[name][1]]
+
+
+def keep_rows(model: ExitBackbone, rows: Iterable[Sequence[int]], *, size: int, unknown: int) -> None:
+    """Keep embeddings of the pieces that occur in rows, and of the first others up to `size`; see `kept_pieces`.
+
+    The tokenizer stays; ids of all other pieces are read as that of the `unknown` one. A model with fewer already is
+    left as it is.
+    """
+    table: Any = model.backbone.get_input_embeddings()
+    if not isinstance(table, FewerRows):
+        kept = kept_pieces(rows, size=size, vocabulary=table.num_embeddings)
+        fewer = FewerRows.of(table, torch.from_numpy(kept), unknown=unknown)
+        model.backbone.set_input_embeddings(fewer)  # type: ignore[arg-type]  # it serves as one
+
+
+def is_wordpiece(tokenizer: str) -> bool:
+    """Whether the text of a `tokenizer.json` is of the kind that `prune` takes."""
+    return bool(json.loads(tokenizer)["model"]["type"] == "WordPiece")

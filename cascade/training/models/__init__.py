@@ -8,6 +8,7 @@ adapting       adapters while a model is trained
 families       where each family of encoders keeps its parts
 teacher        what a first tier can be distilled from
 whole          a fine-tuned model of transformers as it is
+rows           embeddings of some tokens only
 static         the cheapest first tiers: embeddings of tokens and their neighbours, and a small MLP
 students       the kinds of first tier
 crf            transitions of a linear-chain CRF over frozen answers

@@ -33,6 +33,7 @@ from cascade.training.models.config import (
 )
 from cascade.training.models.families import Family, HeadParts, family_of
 from cascade.training.models.loading import load_model
+from cascade.training.models.rows import FewerRows
 from cascade.training.models.teacher import Teacher
 
 Model = TypeVar("Model", bound="ExitBackbone")
@@ -163,8 +164,12 @@ class ExitBackbone(Teacher):
         """Load what `save_pretrained` wrote: a folder or a Hub id; `config` in place of the one that stands there."""
         config = config or load_config(folder)
         exits = read_exits(config, source=folder, task=cls.task)
-        options = {name: value for name, value in exits.items() if name != "task"}
+        options = {name: value for name, value in exits.items() if name not in ("task", "rows")}
         model = cls(AutoModel.from_config(config, **family_of(config).options), **options)
+        if "rows" in exits:
+            table: Any = model.backbone.get_input_embeddings()
+            fewer = FewerRows(table.num_embeddings, exits["rows"], table.embedding_dim)
+            model.backbone.set_input_embeddings(fewer)  # type: ignore[arg-type]  # it serves as one
         model.load_state_dict(load_file(str(cached_file(folder, "model.safetensors"))))
         return model.eval()
 
@@ -175,7 +180,9 @@ class ExitBackbone(Teacher):
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         with staged(folder / "model.safetensors") as path:
             save_file(tensors, str(path), metadata={"format": "pt"})
-        config = self.config.to_dict() | {"cascade_exits": self.exits}
+        table = self.backbone.get_input_embeddings()
+        rows = {"rows": table.num_embeddings} if isinstance(table, FewerRows) else {}
+        config = self.config.to_dict() | {"cascade_exits": self.exits | rows}
         write(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
 
     @classmethod

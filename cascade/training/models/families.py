@@ -15,7 +15,7 @@ from torch import nn
 from cascade.engine.local_attention import HALF, LOCAL
 from cascade.exceptions import OptionError
 
-REMEDY = "any other encoder gets in as a single tier: cascade build"
+REMEDY = "any other encoder gets in as a tier without exits: cascade-export --tier2"
 
 ABSOLUTE: Mapping[str, tuple[Any, ...]] = {"position_embedding_type": ("absolute",), "is_decoder": (False,)}
 """What most families ask of a configuration: no relative positions, and tokens that see each other both ways."""

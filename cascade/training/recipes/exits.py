@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +16,10 @@ from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.data.augmentation import Augmentation
 from cascade.training.data.encoding import Pad, TrainingRows, tokenizer_of
 from cascade.training.data.examples import Examples, label_names
-from cascade.training.data.vocabulary import prune_model
+from cascade.training.data.vocabulary import is_wordpiece, keep_rows, prune_model
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.adapting import adapted, freeze_all_but_adapters
+from cascade.training.models.backbone import ExitBackbone
 from cascade.training.recipes.objectives import Joint, Objective
 from cascade.training.recipes.recorded import train_recorded
 from cascade.training.recipes.varying import Draw, varied
@@ -35,7 +37,8 @@ class ExitsOptions:
         layers: after which layers exits lie; all by default.
         pooling: of a classifier, `mean` or `first`; by default what the checkpoint has, else `mean`.
         max_length: tokens per row at most, in training; longer sentences of words are cut between words.
-        vocabulary: pieces to keep of a WordPiece vocabulary; all by default.
+        vocabulary: pieces to keep of a WordPiece vocabulary; of others embeddings, with the tokenizer as it is, all
+            in the files among them. All by default.
         multi_label: of a classifier, several labels per text, a sigmoid each; a checkpoint whose `problem_type` says so
             needs no asking.
         min_words: items of fewer words are left out of training.
@@ -110,7 +113,8 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
             f"{frozen} must have an exit before the last to train, got exits {model.layers}; give --exits more layers"
         )
     text = task.tokenizer(load_tokenizer_text(run.source))
-    if options.vocabulary is not None:
+    wordpiece = is_wordpiece(text)
+    if options.vocabulary is not None and wordpiece:
         text = prune_model(model, text, examples.texts, size=options.vocabulary)
     tokenizer = tokenizer_of(text, max_length=min(options.max_length, model.longest))
     rows = task.encode(tokenizer, examples, model.labels, multi_label=model.multi_label)
@@ -127,6 +131,7 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
         digests = (rows.digest(), model.digest())
         found = run.kept("teacher", digests, lambda: teacher_logits(model, rows, run.quiet), resume=options.loop.resume)
         rows = rows.with_target("answers", per_row(_softly(found, multi_label=model.multi_label), rows))
+    _keep_rows(model, (rows, eval_rows), None if wordpiece else options.vocabulary, tokenizer.unknown)
     scores: dict[str, float] = {}
     with adapted(model, options.adapter, rank=options.rank):
         for stage, objective in enumerate(options.objectives):
@@ -174,6 +179,13 @@ def _softly(logits: FloatArray, *, multi_label: bool) -> FloatArray:
     """What a model answers, as targets: probabilities, of a regression its numbers, of shape `(units,)`."""
     found = probabilities(logits, multi_label=multi_label)
     return found[:, 0] if found.shape[1] == 1 and not multi_label else found
+
+
+def _keep_rows(model: ExitBackbone, rows: Iterable[TrainingRows | None], size: int | None, unknown: int) -> None:
+    """Fewer embeddings, if a size is asked for."""
+    if size is not None:
+        ids = [row for part in rows if part is not None for row in part.ids]
+        keep_rows(model, ids, size=size, unknown=unknown)
 
 
 def _refuse_one_string(examples: Examples) -> None:
