@@ -150,7 +150,7 @@ def keep_rows(model: ExitBackbone, rows: Iterable[Sequence[int]], *, size: int, 
     if not isinstance(table, FewerRows):
         kept = kept_pieces(rows, size=size, vocabulary=table.num_embeddings)
         fewer = FewerRows.of(table, torch.from_numpy(kept), unknown=unknown)
-        model.backbone.set_input_embeddings(fewer)  # type: ignore[arg-type]  # it serves as one
+        model.backbone.set_input_embeddings(fewer)
 
 
 def is_wordpiece(tokenizer: str) -> bool:

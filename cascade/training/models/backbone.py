@@ -169,7 +169,7 @@ class ExitBackbone(Teacher):
         if "rows" in exits:
             table: Any = model.backbone.get_input_embeddings()
             fewer = FewerRows(table.num_embeddings, exits["rows"], table.embedding_dim)
-            model.backbone.set_input_embeddings(fewer)  # type: ignore[arg-type]  # it serves as one
+            model.backbone.set_input_embeddings(fewer)
         model.load_state_dict(load_file(str(cached_file(folder, "model.safetensors"))))
         return model.eval()
 
