@@ -12,17 +12,12 @@ import torch
 from transformers import DebertaV2Config
 from transformers.models.deberta_v2.modeling_deberta_v2 import build_relative_position
 
-import cascade
 from cascade.core.rows import Rows, Units, offsets_of
 from cascade.engine.packing import FEEDS, Packing
 from cascade.exceptions import OptionError
-from cascade.policies.exits import never
-from cascade.policies.routing import defer_all
-from cascade.text.tokenizer import Tokenizer
 from cascade.training.models.multi_exit import MultiExitModel
-from cascade.training.models.students import Static, StaticTagger
 from cascade.training.models.tagging import MultiExitTagger
-from cascade_export import Calibration, ExportOptions, Int8, export_bundle
+from cascade_export import Int8
 from cascade_export.packed.chain import chain_logits
 from cascade_export.packed.deberta import rows_of
 from cascade_export.packed.graphs import export_tier2
@@ -32,7 +27,6 @@ from tests.export.test_stages import run_stage
 from tests.export.test_tag_stages import agree
 from tests.models import tiny, tiny_tagging
 from tests.models.graphs import operators, quantised
-from tests.training.commands import fine_tuned
 
 LENGTHS = (1, 200, 2, 40, 131, 1)
 
@@ -133,35 +127,6 @@ def test_vectors_of_distances_stay_fp32(tmp_path: Path) -> None:
     assert operators(small.stages[0]).count("MatMulIntegerToFloat") == 8, "the layer's six, and two of the head"
     assert [t for t in small.stages[0].graph.initializer if list(t.dims) == [2, 512, 16]]
     assert 0 < np.abs(chain_logits(small, units) - reference).max() < 0.1 * np.abs(reference).max()
-
-
-@pytest.mark.parametrize("int8", [Int8.NONE, Int8.STATIC])
-@pytest.mark.parametrize("tagging", [False, True])
-def test_a_fine_tuned_checkpoint_as_a_bundle(tmp_path: Path, tagging: bool, int8: Int8) -> None:
-    """Its labels, its head, its answers; a static first tier that it has taught."""
-    stock = fine_tuned("deberta-v2", tmp_path / "own", tagging=tagging, labels=("c", "a", "b"))
-    kind: Any = MultiExitTagger if tagging else MultiExitModel
-    model = kind.from_checkpoint(tmp_path / "own", labels=["a"])
-    for folder, part in (("tier2", model), ("tier1", (StaticTagger if tagging else Static)(width=8).build(model))):
-        part.save_pretrained(tmp_path / folder)
-        tiny.save_tokenizer(tmp_path / folder)
-    texts: Any = list(tiny_tagging.SENTENCES if tagging else tiny.TEXTS)
-    options = ExportOptions(int8=int8, agreement=0)
-    export_bundle(
-        tmp_path / "tier2", tmp_path / "tier1", tmp_path / "out", calibration=Calibration(texts), options=options
-    )
-    pipeline: Any = cascade.load(tmp_path / "out", threads=1).with_router(defer_all).with_exit_policy(never)
-    found = pipeline.predict(texts)
-    units = tiny_tagging.words_of() if tagging else Tokenizer(tiny.tokenizer(), max_length=64).encode(texts).units
-    wanted = []
-    with torch.inference_mode():
-        for row in range(units.n_rows):
-            alone = units.select(np.array([row]))
-            logits = stock(torch.from_numpy(alone.rows.ids[None])).logits
-            wanted.append(logits[0, alone.first_token] if tagging else logits)
-    expected = torch.cat(wanted).softmax(-1).numpy()
-    assert np.abs(found.probabilities - expected).max() < (1e-4 if int8 is Int8.NONE else 0.1)
-    assert pipeline.labels == ("c", "a", "b")
 
 
 @pytest.mark.parametrize(
