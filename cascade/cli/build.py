@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
+
+from cascade.exceptions import MissingExtraError
+
+NEEDED = ("torch", "transformers", "accelerate", "onnx", "scipy", "matplotlib")
 
 
 @click.command(short_help="Make a bundle of your fine-tuned model, certified against it (needs three extras).")
@@ -52,7 +57,13 @@ def build(model: str, texts: Sequence[Path], output: Path, progress: bool | None
       cascade build my-finetuned-model --texts texts.txt --max-disagreement 0.01 --minutes 60 --output bundle
       cascade predict bundle texts.txt
     """
-    from cascade.training.build import BuildOptions  # needs the extras
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"cascade build needs the extras train, export and calibrate, but {', '.join(missing)} cannot be imported; "
+            'pip install "cascade-encoder[train,export,calibrate]"'
+        )
+    from cascade.training.build import BuildOptions
     from cascade.training.build import build as made_by
 
     built = made_by(

@@ -118,6 +118,7 @@ def test_a_fault_of_the_program_is_not_hidden() -> None:
         ("cascade.cli.doors import bench", ["profile", "m"], "bench"),
         ("cascade.cli.doors import export", ["--tier2", "a", "--tier1", "b", "--output", "c"], "export"),
         ("cascade.cli import main", ["calibrate", "m", "--data", __file__], "calibrate"),
+        ("cascade.cli import main", ["build", "m", "--texts", "f", "--output", "b"], "train,export,calibrate"),
     ],
 )
 def test_commands_without_their_extra_end_in_one_line(door: str, arguments: list[str], extra: str) -> None:

@@ -15,20 +15,7 @@ building   the whole
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-from cascade.exceptions import MissingExtraError
-
-_missing = [
-    name for name in ("torch", "transformers", "accelerate", "onnx", "scipy", "cascade_export") if not find_spec(name)
-]
-if _missing:  # pragma: no cover - exercised in a subprocess by the tests
-    raise MissingExtraError(
-        f"cascade build needs the extras train, export and calibrate, but {', '.join(_missing)} cannot be imported; "
-        'pip install "cascade-encoder[train,export,calibrate]"'
-    )
-
-from cascade.training.build.building import Built, build  # noqa: E402  # the door is guarded first
-from cascade.training.build.options import BuildOptions  # noqa: E402
+from cascade.training.build.building import Built, build
+from cascade.training.build.options import BuildOptions
 
 __all__ = ["BuildOptions", "Built", "build"]

@@ -21,7 +21,7 @@ from cascade.training.build.exporting import Answered
 from cascade.training.build.finishing import Finish
 from cascade.training.build.looking import Checkpoint, Texts, look, read
 from cascade.training.build.options import BuildOptions
-from cascade.training.build.original import Original
+from cascade.training.build.original import Original, read_whole
 from cascade.training.build.shares import LEARN, Shares
 from cascade.training.build.tiers import Trainer, write_texts
 from cascade.training.build.work import Making, Step, Work
@@ -129,7 +129,11 @@ class _Build:
             lambda making: trainer.tuned(making, frozen.folder),
             told="exits that all layers learn with, {rows:,} texts",
         )
-        finish = Finish(self.checkpoint, self.texts, self.shares, self.options, every, self.output)
+        whole = read_whole(self.checkpoint, every.items, every.logits)
+        shares = Shares(
+            self.shares.learn, *(np.intersect1d(own, whole) for own in (self.shares.choose, self.shares.certify))
+        )
+        finish = Finish(self.checkpoint, self.texts, shares, self.options, every, original.facts["each"], self.output)
         exported = self.work.step(
             "export",
             {"tiers": [tier.digest for tier in tiers.values()], "bound": self.options.bound},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -48,21 +50,25 @@ class Candidate:
     cost: float
 
 
-def candidates(pipelines: Mapping[str, Any], some: Answered, truth: Any, claim: Claim) -> list[Candidate]:
-    """Every second tier with every first tier, cheapest first, on items that choose. `truth`: as `Texts` has it."""
+def candidates(
+    pipelines: Mapping[str, Any], some: Answered, truth: Any, claim: Claim, *, seconds: float
+) -> list[Candidate]:
+    """Every second tier with every first tier, cheapest first, on items that choose; as many as the time allows.
+
+    `truth`: as `Texts` has it.
+    """
     seen = {name: observed(pipeline, some, truth) for name, pipeline in pipelines.items()}
-    found = []
-    for exits, answers in seen.items():
-        for first, other in seen.items():
-            if answers.costs is None or other.costs is None:
-                continue
-            costs = replace(answers.costs, tier1=other.costs.tier1)
-            both: Any = replace(answers, tier1=other.tier1, costs=costs)
-            best = _best(steps_of(both, claim), claim)
-            if best is not None:
-                tiers = (pipelines[first].tier1, pipelines[exits].tier2)
-                pipeline = replace(pipelines[exits], tiers=tiers).with_policies(best.policies)
-                found.append(Candidate(exits, first, pipeline, best, best.cost * costs.full))
+    begin, found = time.monotonic(), []
+    for (exits, answers), (first, other) in itertools.product(seen.items(), repeat=2):
+        if answers.costs is None or other.costs is None or (found and time.monotonic() - begin > seconds):
+            continue
+        costs = replace(answers.costs, tier1=other.costs.tier1)
+        both: Any = replace(answers, tier1=other.tier1, costs=costs)
+        best = _best(steps_of(both, claim), claim)
+        if best is not None:
+            tiers = (pipelines[first].tier1, pipelines[exits].tier2)
+            pipeline = replace(pipelines[exits], tiers=tiers).with_policies(best.policies)
+            found.append(Candidate(exits, first, pipeline, best, best.cost * costs.full))
     return sorted(found, key=lambda candidate: candidate.cost)
 
 

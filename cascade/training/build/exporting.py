@@ -19,7 +19,7 @@ from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.settings import Policies
 from cascade.training.build.looking import Checkpoint
-from cascade.training.build.original import answered
+from cascade.training.build.original import answered, read_whole
 from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 
 TOLERANCE = 1e-4  # of a probability, in fp32
@@ -46,6 +46,13 @@ class Answered:
         """Of the original, in the form of `confidence.answers`."""
         return answered(self.checkpoint, self.logits)
 
+    def fitting(self, pipeline: Classifier | Tagger) -> Answered:
+        """Without texts that are longer than the model reads: they are cut by the original, read in windows here."""
+        if self.checkpoint.tags:
+            return self.select(read_whole(self.checkpoint, self.items, self.logits))
+        rows = np.bincount(pipeline.tokenizer.encode(list(self.items)).numbers, minlength=len(self.items))
+        return self.select(np.flatnonzero(rows == 1).astype(np.int64)) if (rows == 1).any() else self
+
     def compared(self, pipeline: Classifier | Tagger) -> tuple[float, float]:
         """Share of the units that a pipeline answers alike, and the largest difference of a probability."""
         several = self.checkpoint.multi_label
@@ -61,10 +68,18 @@ class Answered:
 
 
 def export(
-    folder: Path, exits: Path, first: Path, texts: Sequence[Any], *, agreement: float, int8: bool = True
+    folder: Path,
+    exits: Path,
+    first: Path,
+    texts: Sequence[Any],
+    *,
+    max_length: int,
+    agreement: float,
+    int8: bool = True,
 ) -> Bundle:
     """A bundle of these checkpoints; layers stay fp32 where int8 answers less than `agreement` of the texts alike."""
-    options = ExportOptions(int8=Int8.STATIC if int8 else Int8.NONE, agreement=agreement, fp32=False)
+    form = Int8.STATIC if int8 else Int8.NONE
+    options = ExportOptions(int8=form, agreement=agreement, max_length=max_length, fp32=False)
     some = list(texts[:CALIBRATION])
     calibration = Calibration([*some, *mixed(some)], None, "texts of the build, and mixtures of two of them")
     return export_bundle(exits, first, folder, calibration=calibration, options=options)
@@ -96,7 +111,8 @@ def full_depth(bundle: Bundle | Path, *, threads: int | None) -> Any:
 
 def check_fp32(bundle: Bundle, some: Answered, *, threads: int | None) -> float:
     """How often full depth of an fp32 bundle answers as the original: always, or a `BundleError` says what differs."""
-    share, largest = some.compared(full_depth(bundle, threads=threads))
+    pipeline = full_depth(bundle, threads=threads)
+    share, largest = some.fitting(pipeline).compared(pipeline)
     if share < 1 or not largest <= TOLERANCE:
         raise BundleError(
             f"full depth in fp32 must answer as the original model within {TOLERANCE:g}, got the same answer for "

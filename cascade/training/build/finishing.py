@@ -36,12 +36,11 @@ from cascade.training.build.exporting import (
 from cascade.training.build.looking import Checkpoint, Texts
 from cascade.training.build.measuring import in_turns, own_pipeline, seconds_of
 from cascade.training.build.options import BuildOptions
-from cascade.training.build.original import read_whole
 from cascade.training.build.report import SHOWN, Report, routes_of
 from cascade.training.build.shares import Shares
 from cascade.training.build.work import Making, Step
 
-TIMED = 500  # texts that are timed, at most
+TIMED, LEAST = 500, 32  # texts that are timed, at most and at least
 PAGE = "report.html"
 
 
@@ -49,7 +48,8 @@ PAGE = "report.html"
 class Finish:
     """What the last steps need to know.
 
-    `every`: all texts with the original's answers; `output`: what the bundle will be called.
+    `every`: all texts with the original's answers, each of which took `each` seconds; `output`: what the bundle will be
+    called.
     """
 
     checkpoint: Checkpoint
@@ -57,6 +57,7 @@ class Finish:
     shares: Shares
     options: BuildOptions
     every: Answered
+    each: float
     output: Path
 
     @property
@@ -66,31 +67,34 @@ class Finish:
 
     def export(self, making: Making, tiers: Mapping[str, Path], learn: Sequence[Any]) -> Mapping[str, Any]:
         """A bundle for each second tier with a first tier; `frozen` in fp32 too, to be compared and removed."""
-        some, threads = self._read(self.shares.choose[:CHECKED]), self.options.threads
+        some, threads = self.every.select(self.shares.choose[:CHECKED]), self.options.threads
         kinds = {"frozen": "static", "tuned": "transformer" if "transformer" in tiers else "static"}
         share = check_fp32(
-            export(making.folder / "fp32", tiers["frozen"], tiers["static"], learn, agreement=1.0, int8=False),
+            self._exported(making.folder / "fp32", tiers["frozen"], tiers["static"], learn, int8=False),
             some,
             threads=threads,
         )
         shutil.rmtree(making.folder / "fp32")
         found: dict[str, Any] = {"fp32": share, "first_tiers": kinds}
-        # By word, while the bound is by sentence.
-        words = float(np.mean([len(item) for item in learn])) if self.checkpoint.tags else 1.0
-        agreement = 1 - self.options.bound / 8 / words
         for number, (name, kind) in enumerate(kinds.items(), 1):
             shutil.rmtree(making.folder / name, ignore_errors=True)
-            bundle = export(making.folder / name, tiers[name], tiers[kind], learn, agreement=agreement)
-            found[name] = some.compared(full_depth(bundle, threads=threads))[0]
+            full = full_depth(self._exported(making.folder / name, tiers[name], tiers[kind], learn), threads=threads)
+            found[name] = some.fitting(full).compared(full)[0]
             making.progress((1 + number) / 3)
         return found
+
+    def _exported(self, folder: Path, exits: Path, first: Path, learn: Sequence[Any], *, int8: bool = True) -> Bundle:
+        """In int8 an eighth of the bound may be spent; that is by sentence, while words are compared here."""
+        words = float(np.mean([len(item) for item in learn])) if self.checkpoint.tags else 1.0
+        agreement = 1 - self.options.bound / 8 / words
+        return export(folder, exits, first, learn, max_length=self.checkpoint.limit, agreement=agreement, int8=int8)
 
     def choose(self, making: Making, exported: Step, spent: Mapping[str, float]) -> Mapping[str, Any]:
         """The bundle: the cheapest pair, certified, with its report; or full depth alone."""
         begin = time.monotonic()
         pipelines = {name: self._loaded(exported.folder / name) for name in ("frozen", "tuned")}
-        some, seconds = self._read(self.shares.choose), 60 * making.minutes
-        found = candidates(pipelines, some, self._truth(self.shares.choose), self.claim)
+        some, seconds = self.every.select(self.shares.choose), 60 * making.minutes
+        found = candidates(pipelines, some, self._truth(self.shares.choose), self.claim, seconds=seconds / 3)
         making.progress(0.3)
         full = full_depth(exported.folder / "frozen", threads=self.options.threads)
         best, timed = fastest(found, full, some.items, seconds=seconds / 6)
@@ -156,7 +160,8 @@ class Finish:
         pipeline, some = self._loaded(bundle.folder), self.every.select(self.shares.certify)
         found = pipeline.predict(some.items)
         routes = getattr(found.routes, "words", found.routes)
-        timed = some.items[:TIMED]
+        # The user's pipeline is tried in four ways before it is timed.
+        timed = some.items[: min(TIMED, max(int(seconds / 10 / self.each), LEAST))]
         how, own = own_pipeline(self.checkpoint, timed)
         taken = in_turns(
             {"pipeline": own, "full depth": lambda: full.predict(timed), "bundle": lambda: pipeline.predict(timed)},
@@ -197,11 +202,6 @@ class Finish:
             text = " | ".join(item) if isinstance(item, tuple) else item if isinstance(item, str) else " ".join(item)
             rows.append((text, *both, f"tier {int(routes.tier[unit])}, layer {int(routes.exit_layer[unit])}"))
         return rows
-
-    def _read(self, numbers: IntArray) -> Answered:
-        """Of these items those that the original reads whole."""
-        some = self.every.select(numbers)
-        return some.select(read_whole(self.checkpoint, some.items, some.logits))
 
     def _truth(self, numbers: IntArray) -> Any:
         truth = self.texts.truth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,12 +35,14 @@ class Checkpoint:
         source: a folder or a Hub id.
         config: its `config.json`.
         task: what it does.
+        limit: tokens that it reads of a text, special ones included.
         digest: changes with its files.
     """
 
     source: str | Path
     config: Any
     task: Task
+    limit: int
     digest: str
 
     @property
@@ -56,11 +59,6 @@ class Checkpoint:
     def multi_label(self) -> bool:
         """Whether labels are independent yes/no decisions."""
         return bool(self.config.problem_type == MULTI_LABEL)
-
-    @property
-    def longest(self) -> int:
-        """Tokens that a row may have."""
-        return max_length(self.config)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +116,7 @@ def look(source: str | Path) -> Checkpoint:
             "bundle of it with cascade-export"
         )
     load_tokenizer_text(source)
-    return Checkpoint(source, config, task, _digest(source))
+    return Checkpoint(source, config, task, _limit(source, config), _digest(source))
 
 
 def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOptions) -> Texts:
@@ -163,6 +161,12 @@ def _numbers(numbers: list[list[int]], checkpoint: Checkpoint) -> Any:
 def _has_head(config: Any, task: Task) -> bool:
     kind = task.model.whole.__name__.removeprefix("AutoModel")
     return any(kind in name for name in config.architectures or ())
+
+
+def _limit(source: str | Path, config: Any) -> int:
+    found = cached_file(source, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False)
+    told = None if found is None else json.loads(Path(found).read_text(encoding="utf-8")).get("model_max_length")
+    return min(int(told or max_length(config)), max_length(config))
 
 
 def _digest(source: str | Path) -> str:

@@ -74,11 +74,10 @@ def _encoded(checkpoint: Checkpoint, items: Sequence[Any]) -> list[dict[str, Any
     spaced = checkpoint.tags and any(byte_level_parts(json.loads(load_tokenizer_text(checkpoint.source))))
     given = {"add_prefix_space": True} if spaced else {}
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint.source, use_fast=True, **given)
-    limit = min(tokenizer.model_max_length, checkpoint.longest)
     pairs = not checkpoint.tags and any(isinstance(item, tuple) for item in items)
     first = [item[0] if isinstance(item, tuple) else item for item in items]
     second = [item[1] if isinstance(item, tuple) else "" for item in items] if pairs else None
-    found = tokenizer(first, second, truncation=True, max_length=limit, is_split_into_words=checkpoint.tags)
+    found = tokenizer(first, second, truncation=True, max_length=checkpoint.limit, is_split_into_words=checkpoint.tags)
     rows = [{name: found[name][number] for name in found} for number in range(len(items))]
     if checkpoint.tags:
         for number, row in enumerate(rows):

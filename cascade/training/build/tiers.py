@@ -53,7 +53,7 @@ class Trainer:
             objectives=(Distilled(),),
             recorded=True,
             augmentation=self._augmentation(),
-            max_length=self.checkpoint.longest,
+            max_length=self.checkpoint.limit,
             loop=loop,
         )
         return self._cleared(making, train_exits(self._run(making, self.checkpoint.source), options))
@@ -62,7 +62,7 @@ class Trainer:
         """All layers learn what the original answered: earlier exits become better, full depth changes a little."""
         loop = self._loop(making, "tuned", learning_rate=3e-5, head_factor=10.0, bf16=has_amx())
         options = ExitsOptions(
-            objectives=(Joint(),), augmentation=self._augmentation(), max_length=self.checkpoint.longest, loop=loop
+            objectives=(Joint(),), augmentation=self._augmentation(), max_length=self.checkpoint.limit, loop=loop
         )
         return self._cleared(making, train_exits(self._run(making, frozen), options))
 
@@ -74,7 +74,7 @@ class Trainer:
             student=self._student(kind),
             imitation=1.0,
             augmentation=self._augmentation(),
-            max_length=self.checkpoint.longest,
+            max_length=self.checkpoint.limit,
             loop=loop,
         )
         return self._cleared(making, train_first_tier(self._run(making, frozen), options))
