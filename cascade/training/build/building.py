@@ -104,7 +104,7 @@ class _Build:
     output: Path
 
     def run(self) -> Built:
-        inputs = {"model": self.checkpoint.digest, "texts": self.texts.digest}
+        inputs: dict[str, Any] = {"model": self.checkpoint.digest, "texts": self.texts.digest}
         inputs |= {"columns": repr(self.options.columns(tags=self.checkpoint.tags)), "minutes": self.options.minutes}
         inputs |= {"seed": self.options.seed, "certify": len(self.shares.certify), "choose": len(self.shares.choose)}
         original = self.work.step("original", inputs, self._original, told="{units:,} answers of the original model")
@@ -117,7 +117,12 @@ class _Build:
         file = self.work.folder / "learn.jsonl"
         write_texts(file, learn)
         trainer = Trainer(self.checkpoint, file, len(learn), rows, self.work.folder / "teacher", self.options)
-        own = {"original": original.digest, "learn": len(learn), "rows": rows, "seed": self.options.seed}
+        own: dict[str, Any] = {
+            "original": original.digest,
+            "learn": len(learn),
+            "rows": rows,
+            "seed": self.options.seed,
+        }
         frozen = self.work.step("frozen", own, trainer.frozen, told="exits on your model as it is, {rows:,} texts")
         tiers = {"frozen": frozen}
         for kind in ("static", "transformer"):

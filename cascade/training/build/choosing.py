@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from cascade.core.confidence import answers as answers_of
 from cascade.core.statistics import speed_up
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all
+from cascade.policies.settings import Policies
 from cascade.policies.windows import whole_sentences
 from cascade.training.build.exporting import Answered
 from cascade.training.build.measuring import in_turns
@@ -63,7 +65,8 @@ def candidates(
         if answers.costs is None or other.costs is None or (found and time.monotonic() - begin > seconds):
             continue
         costs = replace(answers.costs, tier1=other.costs.tier1)
-        both: Any = replace(answers, tier1=other.tier1, costs=costs)
+        tier1: Any = other.tier1  # of the same kind: both are of one task
+        both: Any = replace(answers, tier1=tier1, costs=costs)
         best = _best(steps_of(both, claim), claim)
         if best is not None:
             tiers = (pipelines[first].tier1, pipelines[exits].tier2)
@@ -77,9 +80,9 @@ def fastest(
 ) -> tuple[Candidate | None, dict[str, float]]:
     """The one that really is, in turns with full depth, and what each took; None where full depth is as fast."""
     few = list(found[:TIMED])
-    ways: dict[str, Callable[[], object]] = {"full depth": lambda: full.predict(items)}
+    ways: dict[str, Callable[[], object]] = {"full depth": partial(full.predict, items)}
     for number, one in enumerate(few):
-        ways[f"{one.exits} exits, {one.first} first tier ({number + 1})"] = lambda one=one: one.pipeline.predict(items)
+        ways[f"{one.exits} exits, {one.first} first tier ({number + 1})"] = partial(one.pipeline.predict, items)
     taken = in_turns(ways, seconds=seconds)
     medians = {name: float(np.median(own)) for name, own in taken.items()}
     names = list(ways)[1:]
@@ -141,6 +144,12 @@ def _best(steps: Sequence[Step], claim: Claim) -> Step | None:
     return min(within or steps[:1], key=lambda step: step.cost, default=None)
 
 
-def _full(answers: TextAnswers | WordAnswers) -> Any:
-    words = {"windows": whole_sentences, "decoding": answers.decoding} if isinstance(answers, WordAnswers) else {}
-    return two_tiers(defer_all, never, temperatures=answers.temperatures, **words)
+def _full(answers: TextAnswers | WordAnswers) -> Policies:
+    tags = isinstance(answers, WordAnswers)
+    return two_tiers(
+        defer_all,
+        never,
+        temperatures=answers.temperatures,
+        windows=whole_sentences if tags else None,
+        decoding=answers.decoding if isinstance(answers, WordAnswers) else None,
+    )

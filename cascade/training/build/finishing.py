@@ -198,9 +198,10 @@ class Finish:
             owners = np.repeat(owners, [len(item) for item in some.items])
         for unit in np.flatnonzero(differs)[:SHOWN].tolist():
             item = some.items[owners[unit]]
-            both = (_named(labels, one[unit], several=self.checkpoint.multi_label) for one in (some.answers, answers))
+            several = self.checkpoint.multi_label
+            given, wanted = (_named(labels, one[unit], several=several) for one in (answers, some.answers))
             text = " | ".join(item) if isinstance(item, tuple) else item if isinstance(item, str) else " ".join(item)
-            rows.append((text, *both, f"tier {int(routes.tier[unit])}, layer {int(routes.exit_layer[unit])}"))
+            rows.append((text, wanted, given, f"tier {int(routes.tier[unit])}, layer {int(routes.exit_layer[unit])}"))
         return rows
 
     def _truth(self, numbers: IntArray) -> Any:

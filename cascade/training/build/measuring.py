@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -37,16 +38,17 @@ def own_pipeline(checkpoint: Checkpoint, items: Sequence[Any]) -> tuple[str, Cal
     Returns:
         How it is used, in words, and a function that answers all items.
     """
-    from transformers import pipeline
+    import transformers
 
-    pipe: Any = pipeline(checkpoint.task.model.task, model=str(checkpoint.source), device="cpu")
+    make: Any = transformers.pipeline  # overloaded by task
+    pipe: Any = make(checkpoint.task.model.task, model=str(checkpoint.source), device="cpu")
     options = {} if checkpoint.tags else {"truncation": True}
     given: list[Any] = [_given(item) for item in items]
     by_length = sorted(given, key=lambda item: len(str(item)))
     ways: dict[str, Callable[[], object]] = {}
     for batch in BATCHES:
         for name, texts in (("as given", given), ("sorted by length", by_length)):
-            ways[f"batches of {batch}, {name}"] = lambda batch=batch, texts=texts: _run(pipe, texts, batch, options)
+            ways[f"batches of {batch}, {name}"] = partial(_run, pipe, texts, batch, options)
     seconds = {}
     _run(pipe, given[:8], 8, options)
     for name, way in ways.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,8 @@ def train_recorded(
     most = max(MOST // (4 * len(model.layers) * int(model.config.hidden_size)), BATCH)
     rows = rows.first(int(np.searchsorted(np.cumsum(rows.counts), most, side="right")))
     begin = time.perf_counter()
-    states = torch.from_numpy(over_units(_States(model), rows, read=lambda read, _: read, progress=progress))
+    watched: Any = _States(model)
+    states = torch.from_numpy(over_units(watched, rows, read=lambda read, _: read, progress=progress))
     spent = time.perf_counter() - begin
     with torch.no_grad():
         model.eval()

@@ -80,7 +80,7 @@ def test_a_build_that_is_interrupted_goes_on(case: Make, monkeypatch: pytest.Mon
 
 def exported(work: Path) -> dict[str, str]:
     """Hashes of all graphs that the candidates are made of."""
-    found = {}
+    found: dict[str, str] = {}
     for name in ("frozen", "tuned"):
         files = json.loads((work / "export" / name / "cascade.json").read_text())["files"]
         found |= {f"{name}/{path}": record["sha256"] for path, record in files.items() if path.endswith(".onnx")}
@@ -93,7 +93,7 @@ def test_where_nothing_pays_the_bundle_is_full_depth(case: Make, monkeypatch: py
     built = own.build()
     assert built.certified
     assert "run your model packed in int8" in built.line
-    pipeline = cascade.load(own.output, threads=1)
+    pipeline = cascade.Classifier.from_pretrained(own.output, threads=1)
     assert len(pipeline.tiers) == 1
     assert set(pipeline.predict(own.items).routes.exit_layer.tolist()) == {3}
 
