@@ -17,8 +17,11 @@ ID = re.compile(r"(?!.*(--|\.\.))(\w[\w.-]{0,95}/)?\w[\w.-]{0,95}(?<![.-])", re.
 
 
 def can_be_id(name: str) -> bool:
-    """Whether a string has the form of a repository's id; anything else can only be a path."""
-    return ID.fullmatch(name) is not None
+    """Whether a string can be a repository's id; anything else can only be a path.
+
+    `folder/name` where `folder` is here is a path, so a mistyped one is missed at once, without asking the Hub.
+    """
+    return ID.fullmatch(name) is not None and not ("/" in name and Path(name).parent.is_dir())
 
 
 def download(

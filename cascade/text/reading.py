@@ -22,6 +22,7 @@ from cascade.text.records import READERS, FileFormat, LineError, StreamError, re
 from cascade.text.records import Columns as RecordColumns
 
 Source: TypeAlias = "str | Path | IO[bytes] | IO[str]"
+REMEDY = "correct the line, or leave it out (as cascade predict --on-error skip does)"
 
 
 class OnError(enum.Enum):
@@ -158,7 +159,7 @@ def _examples(
                         raise record
                     example = _example(line, record, columns)
                 except LineError as fault:
-                    error = DataError(f"{name}, line {line}: {fault}; correct the line, or have bad lines skipped")
+                    error = DataError(f"{name}, line {line}: {fault}; {REMEDY}")
                     if on_error is OnError.STOP:
                         raise error from None
                     if report is not None:

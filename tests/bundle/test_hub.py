@@ -23,6 +23,15 @@ def test_ids() -> None:
     assert not any(map(hub.can_be_id, ("", "/a", "a/", "a/b/c", ".a", "a.", "-a/b", "a/..", "a b", "C:\\x", "é")))
 
 
+def test_a_name_in_a_folder_that_is_here_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert hub.can_be_id("runs/typo")
+    (tmp_path / "runs").mkdir()
+    assert not hub.can_be_id("runs/typo")
+    with pytest.raises(BundleNotFoundError, match="there is no folder 'runs/typo'; check the path"):
+        open_bundle("runs/typo")
+
+
 def test_from_the_hub(made: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 

@@ -154,7 +154,7 @@ BAD_JSONL = b"""{"text": "first"}
 {"text": "last"}
 """
 JSONL_FAULTS = [
-    r"a.jsonl, line 2: a line must be JSON, but at character 10: .*, got '..text.: .open'; correct the line, or have",
+    r"a.jsonl, line 2: a line must be JSON, but at character 10: .*, got '..text.: .open'; correct the line, or leave",
     r"a.jsonl, line 3: a line must be a JSON object, got list \(\[1, 2\]\); correct",
     r"a.jsonl, line 4: there must be a column 'text', got 'txt', 'n'; correct",
     r"a.jsonl, line 5: column 'text' must be a string, got int \(5\); correct",
