@@ -11,7 +11,8 @@
 
 and every warning:
 
-    CertificateWarning (UserWarning)         a bundle's certificate is not about its models and policies
+    CascadeWarning (UserWarning)
+    └── CertificateWarning                   a bundle's certificate is not about its models and policies
 
 Each message names the rule, the value that broke it and the remedy, on one line. The command line prints that line
 and exits with status 2.
@@ -52,5 +53,9 @@ class MissingExtraError(CascadeError, ImportError):
     """A part of the package whose extra is not installed."""
 
 
-class CertificateWarning(UserWarning):
+class CascadeWarning(UserWarning):
+    """The base of every warning that this package gives; commands show these, and no others, in one line each."""
+
+
+class CertificateWarning(CascadeWarning):
     """A bundle whose certificate is about other models or policies than its own; what it claims is dropped."""

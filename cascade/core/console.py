@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import warnings
@@ -20,20 +21,31 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
-from cascade.exceptions import CascadeError, CertificateWarning, MissingExtraError
+from cascade.exceptions import CascadeError, CascadeWarning, MissingExtraError
 
 LAST_STREAM = 2  # number of standard error
+QUIET = {
+    "DATASETS_VERBOSITY": "critical",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers obeys it too
+    "HF_HUB_VERBOSITY": "critical",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TRANSFORMERS_VERBOSITY": "critical",
+}
+"""What keeps other libraries from the terminal; they read it when they are imported."""
 
 
 def finish(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a click command; end the process with its status. A user's error or `CertificateWarning` is one line.
+    """Run a click command; end the process with its status. A user's error or `CascadeWarning` is one line.
+
+    Nothing that other libraries log, warn of or draw reaches the terminal, unless the environment asks for it.
 
     `arguments`: those of the process by default.
     """
     _open_streams()
     output = sys.stdout
     try:
-        with _plain_warnings():
+        with _own_lines():
             status = command.main(None if arguments is None else list(arguments), command.name, standalone_mode=False)
     except SystemExit:
         if sys.stdout is not output:  # what click does with a closed pipe, before it ends with status 1
@@ -61,7 +73,8 @@ def finish(command: click.Command, arguments: Sequence[str] | None = None) -> No
 def enter(module: str) -> NoReturn:
     """Run the `main` of a module and end the process; without the extra that it needs in one line with status 2."""
     try:
-        main = import_module(module).main
+        with _own_lines():
+            main = import_module(module).main
     except MissingExtraError as error:
         _open_streams()
         _fail(str(error))
@@ -102,13 +115,21 @@ def _open_streams() -> None:
 
 
 @contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """A `CertificateWarning` is for the user of the command: one line without a place in the source."""
+def _own_lines() -> Iterator[None]:
+    """What this package says is for the user of the command, a warning in one line without a place in the source.
+
+    What others say is not: it is about their callers, not about the user's texts. Python's -W and PYTHONWARNINGS bring
+    back warnings, the variables in `QUIET` the rest.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if not logging.root.handlers:  # then Python would write warnings to standard error
+        logging.root.addHandler(logging.NullHandler())
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, CertificateWarning):
+        if issubclass(category, CascadeWarning):
             click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
-        else:
+        elif sys.warnoptions:
             shown(message, category, *place, **more)
 
     with warnings.catch_warnings():

@@ -21,7 +21,7 @@ from cascade.engine.inputs import Inputs
 from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
 from cascade.engine.streaming import StreamOptions, stream
-from cascade.exceptions import BundleError, TaskError
+from cascade.exceptions import BundleError, CascadeWarning, TaskError
 from cascade.pipelines.copies import Copies, changed, with_options
 from cascade.pipelines.parts import Parts, certified, graphs_of, set_policies
 from cascade.policies.batching import BatchingPolicy
@@ -253,6 +253,7 @@ class Pipeline(Copies):
             warnings.warn(
                 f"{router!r} must see {-(-1 // router.max_deferred):.0f} units together to defer one, got {units}; "
                 "give it a reference, or use Threshold",
+                CascadeWarning,
                 stacklevel=4,  # where predict was called
             )
 

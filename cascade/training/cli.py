@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,8 +47,6 @@ def train() -> None:
       cascade-train exits bert-base-uncased --train train.jsonl --eval dev.jsonl --output runs/tier2
       cascade-train first-tier runs/tier2 --kind static --train train.jsonl --eval dev.jsonl --output runs/tier1
     """
-    # transformers' advice ("you should probably train this model") says nothing that this command does not do.
-    logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Sampler
 from tqdm import tqdm
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from cascade.core.files import write
 from cascade.core.rows import IntArray
@@ -111,6 +111,7 @@ def run_loop(
     if options.minutes is not None:
         epochs = _affordable(model, train, loss=loss, output=output, collate=collate, options=options, order=order)
         often = "epoch" if evaluation is not None else "steps"  # epochs may be short
+    steps = math.ceil(epochs * math.ceil(len(train) / options.batch_size))
     arguments = TrainingArguments(
         output_dir=str(output),
         num_train_epochs=epochs,
@@ -120,7 +121,7 @@ def run_loop(
         per_device_eval_batch_size=64,
         learning_rate=options.learning_rate,
         weight_decay=options.weight_decay,
-        warmup_ratio=options.warmup,
+        warmup_steps=math.ceil(options.warmup * steps),
         seed=options.seed,
         data_seed=options.seed,
         eval_strategy="no" if evaluation is None else "epoch",
@@ -132,6 +133,7 @@ def run_loop(
         greater_is_better=True,
         logging_steps=50,
         report_to=[],
+        disable_tqdm=True,  # its bars come with dictionaries between them
         remove_unused_columns=False,
         label_names=["labels"],
         dataloader_pin_memory=False,
@@ -146,13 +148,11 @@ def run_loop(
         preprocess_logits_for_metrics=metrics.answers,
         optimizers=(_optimizer(model, options), None),
         callbacks=[
-            _EpochLine() if progress is None else _Told(progress),
+            *([_EpochLine(), _Bar()] if progress is None else [_Told(progress)]),
             *([_MovingAverage(model, options.average)] if options.average else []),
         ],
     )
-    if progress is not None:
-        for shown in (PrinterCallback, ProgressCallback):
-            trainer.remove_callback(shown)
+    trainer.remove_callback(PrinterCallback)  # which prints those dictionaries where there is no bar
     trainer.loss = loss
     trainer.order = order
     trainer.train(resume_from_checkpoint=last_whole(output) if options.resume else None)
@@ -297,6 +297,19 @@ class _Told(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self.progress(state.global_step / max(state.max_steps, 1))
+
+
+class _Bar(TrainerCallback):
+    """The steps of a training."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", leave=False)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self.bar.update()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self.bar.close()
 
 
 class _EpochLine(TrainerCallback):

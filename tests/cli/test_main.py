@@ -12,7 +12,7 @@ import cascade as package
 from cascade.cli.show import clipped, duration, route_in_words, size
 from cascade.core.console import finish, table
 from cascade.core.results import Route
-from cascade.exceptions import BundleNotFoundError, CertificateWarning, DataError
+from cascade.exceptions import BundleNotFoundError, CascadeWarning, CertificateWarning, DataError
 from tests.models.cli import Command
 
 
@@ -59,21 +59,26 @@ def test_errors_are_one_line_and_status_2(capsys: pytest.CaptureFixture[str], er
     assert capsys.readouterr().err == f"{said}\n"
 
 
-def test_certificates_warn_in_one_line_and_other_warnings_as_ever(
-    capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+@pytest.mark.parametrize("asked", [[], ["default"]])
+def test_own_warnings_take_one_line_and_others_are_shown_when_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: list[str]
 ) -> None:
     @click.command()
     def warn() -> None:
         warnings.warn("rule;\n  remedy", CertificateWarning, stacklevel=1)
+        warnings.warn("also", CascadeWarning, stacklevel=1)
         warnings.warn("elsewhere", UserWarning, stacklevel=1)
 
+    shown: list[str] = []
+    monkeypatch.setattr(sys, "warnoptions", asked)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *place, **more: shown.append(str(message))
         with pytest.raises(SystemExit) as end:
             finish(warn, [])
     assert end.value.code == 0
-    assert capsys.readouterr().err == "Warning: rule; remedy\n"
-    assert [str(warning.message) for warning in recwarn] == ["elsewhere"]
+    assert capsys.readouterr().err == "Warning: rule; remedy\nWarning: also\n"
+    assert shown == (["elsewhere"] if asked else [])
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])
