@@ -6,11 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# As in pyproject.toml. It is installed by itself, because pip knows local wheels and constraints that uv does not read.
-TORCH ?= torch>=2.6,<2.14
+# Installed by itself, because pip knows local wheels and constraints that uv does not read. Of the versions that
+# pyproject.toml allows, the newest that has been tried.
+TORCH ?= torch>=2.13,<2.14
 EXTRAS := test,export,train,bench,calibrate
+# What else must be of certain versions.
+PINS ?=
 
-.PHONY: demo test lint bench size clean
+.PHONY: demo test test-oldest pytest lint bench size clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core
@@ -18,9 +21,15 @@ demo: $(VENV)/.core
 
 # Two processes by default: more do not help on two cores. One: make test PROCESSES=0
 PROCESSES ?= 2
-test: lint
+test: lint pytest
+
+pytest: $(VENV)/.full
 	@echo "Running the tests in $(PROCESSES) processes"
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --benchmark-disable --cov --cov-report=term
+
+# The same tests with the oldest transformers that pyproject.toml allows (`make test` installs the newest).
+test-oldest:
+	$(MAKE) pytest VENV=.venv-oldest PINS=transformers~=4.48.0
 
 lint: $(VENV)/.full
 	@echo "Checking style and types"
@@ -40,7 +49,7 @@ size:
 	@$(PYTHON) tests/test_sizes.py
 
 clean:
-	rm -rf $(VENV) build dist demo-output .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks *.egg-info
+	rm -rf .venv .venv-oldest build dist demo-output .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks *.egg-info
 
 $(BIN)/python:
 	@echo "Making $(VENV)"
@@ -55,5 +64,5 @@ $(VENV)/.core: pyproject.toml | $(BIN)/python
 $(VENV)/.full: pyproject.toml | $(BIN)/python
 	@echo "Installing everything: torch first (pip), then the rest (uv, whose resolver takes seconds); two minutes or so"
 	$(PIP) install --quiet uv '$(TORCH)'
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$(EXTRAS)]' || $(PIP) install --quiet --editable '.[$(EXTRAS)]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$(EXTRAS)]' $(PINS) || $(PIP) install --quiet --editable '.[$(EXTRAS)]' $(PINS)
 	touch $(VENV)/.core $@

@@ -109,7 +109,6 @@ def export(
     require_extra()
     # Here, not above: `--help` must not wait for torch.
     from tqdm import tqdm
-    from transformers.utils import logging
 
     from cascade.policies.routing import Threshold
     from cascade.text.reading import Columns, TagColumns
@@ -120,7 +119,6 @@ def export(
     from cascade_export.options import CardOptions, ExportOptions
     from cascade_export.texts import Calibration
 
-    logging.disable_progress_bar()
     task, found = task_of(tier2), None
     if calibration is not None:
         if task.tags:

@@ -16,6 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from cascade.bundle.hub import can_be_id
 from cascade.exceptions import MissingExtraError, OptionError
 from cascade_bench.systems.local import PIPELINE, Answered, System
 from cascade_bench.timing.interleaving import Clock, Progress, quiet
@@ -86,14 +87,13 @@ def last_exit(checkpoint: str | Path, *, tagging: bool) -> PreTrainedModel:
     exits = getattr(config, "cascade_exits", None)
     if exits is None:
         kind = AutoModelForTokenClassification if tagging else AutoModelForSequenceClassification
-        made = kind.from_pretrained(checkpoint, torch_dtype=torch.float32)
+        made = kind.from_pretrained(checkpoint)
     elif config.model_type == "modernbert":
         raise OptionError(
             "a multi-exit checkpoint must have heads as stock models have them, but modernbert's norms are its own; "
             "give the fine-tuned checkpoint that it was made from"
         )
     else:
-        config.torch_dtype = torch.float32
         last = f"heads.{len(exits['layers']) - 1}."
         if tagging:
             made = AutoModelForTokenClassification.from_config(config)
@@ -107,8 +107,8 @@ def last_exit(checkpoint: str | Path, *, tagging: bool) -> PreTrainedModel:
             for name, tensor in tensors.items()
             if name.startswith(old)
         }
-        made.load_state_dict(kept)
-    model: PreTrainedModel = made.eval()
+        made.float().load_state_dict(kept)  # in the precision of the weights, not in that of the configuration
+    model: PreTrainedModel = made.float().eval()
     return model
 
 
@@ -183,6 +183,8 @@ def loading(checkpoint: str | Path, *, threads: int) -> Iterator[None]:
     # The pipeline logs an error for any class that is not its own, and then uses it.
     transformers.logging.set_verbosity(logging.CRITICAL)
     try:
+        if not (Path(checkpoint).exists() or can_be_id(str(checkpoint))):
+            raise FileNotFoundError("there is no such folder")
         yield
     except (OSError, ValueError, KeyError) as fault:
         reason = " ".join(str(fault).split())

@@ -80,10 +80,20 @@ def test_shows_both_bundles(run: Command, models: Path) -> None:
 
 def test_no_bundles(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "SHIPPED", ())
     assert run.refused("demo") == (
         "Error: the demo needs models/sentiment, models/intents or models/pos, found none; "
-        "run it from the root of the repository, or give the folder with --models DIR\n"
+        "give the folder that they are in with --models DIR\n"
     )
+
+
+def test_what_was_shipped_is_shown_where_there_are_no_models(
+    run: Command, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / "models" / "others").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(command, "SHIPPED", (tmp_path / "nothing", models))
+    assert f"\nYour own texts: cascade predict {models}/sentiment texts.txt\n" in run.well("demo").out
 
 
 def test_bundle_of_other_labels(run: Command, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +161,7 @@ def test_tags_words_where_there_is_a_tagger(run: Command, models: Path) -> None:
     assert re.search(r"\ntier 1  (layer [123]|tier 1)  ", out)
     assert re.search(r"\ntier 2, layer [123] of 3 +\d+ +[\d.]+%", out)
     assert re.search(r"full second tier alone +[\d.]+ m?s +[\d.]+ ms\n", out)
-    assert re.search(r"they gave the same answer to \d+ of 548 words \([\d.]+%\)\.\n$", out)
+    assert re.search(r"they gave the same answer to \d+ of 548 words \([\d.]+%\)\.\n\nYour own texts: ", out)
     assert "\x1b" not in out
 
 

@@ -73,7 +73,7 @@ def test_own_warnings_take_one_line_and_others_are_shown_when_asked_for(
     monkeypatch.setattr(sys, "warnoptions", asked)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = lambda message, *place, **more: shown.append(str(message))
+        monkeypatch.setattr(warnings, "showwarning", lambda message, *place, **more: shown.append(str(message)))
         with pytest.raises(SystemExit) as end:
             finish(warn, [])
     assert end.value.code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -13,19 +14,19 @@ from cascade.pipelines.tagger import Tagger
 
 CLASSIFIERS = ("sentiment", "intents")
 TAGGER = "pos"
+PACKAGE = Path(__file__).parents[2]
+SHIPPED = (PACKAGE / "models", PACKAGE.parent / "models")  # of an installation, of a clone
 
 
 @click.command(short_help="Show what a cascade does, on sentences of the project's own.")
 @click.option(
     "--models",
     type=click.Path(path_type=Path),
-    default=Path("models"),
-    show_default=True,
     metavar="DIR",
-    help="The folder with the bundles sentiment, intents and pos.",
+    help="A folder with bundles sentiment, intents or pos. [default: models, or what came with the installation]",
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of both tiers. [default: all cores]")
-def demo(models: Path, threads: int | None) -> None:
+def demo(models: Path | None, threads: int | None) -> None:
     """Show what a cascade does, on sentences of the project's own.
 
     For each classifier found: some sentences with label, probability and route; then how long the full second tier
@@ -37,16 +38,22 @@ def demo(models: Path, threads: int | None) -> None:
       cascade demo
       cascade demo --models models --threads 2
     """
-    found = [name for name in (*CLASSIFIERS, TAGGER) if (models / name).is_dir()]
+    folders = (Path("models"), *SHIPPED) if models is None else (models,)
+    found = next((bundles for folder in folders if (bundles := _bundles(folder))), [])
     if not found:
-        every = [str(models / name) for name in (*CLASSIFIERS, TAGGER)]
+        every = ", ".join(str(folders[0] / name) for name in CLASSIFIERS)
         raise BundleNotFoundError(
-            f"the demo needs {', '.join(every[:-1])} or {every[-1]}, found none; "
-            "run it from the root of the repository, or give the folder with --models DIR"
+            f"the demo needs {every} or {folders[0] / TAGGER}, found none; give the folder that they are in with "
+            "--models DIR"
         )
-    for number, name in enumerate(found):
-        if name == TAGGER:
-            parts = words.shown(name, Tagger.from_pretrained(models / name, threads=threads))
+    for number, folder in enumerate(found):
+        if folder.name == TAGGER:
+            parts = words.shown(folder.name, Tagger.from_pretrained(folder, threads=threads))
         else:
-            parts = texts.shown(name, Classifier.from_pretrained(models / name, threads=threads))
+            parts = texts.shown(folder.name, Classifier.from_pretrained(folder, threads=threads))
         click.echo("\n" * bool(number) + "\n\n".join(parts))
+    click.echo(f"\nYour own texts: cascade predict {shlex.quote(str(found[0]))} texts.txt")
+
+
+def _bundles(folder: Path) -> list[Path]:
+    return [folder / name for name in (*CLASSIFIERS, TAGGER) if (folder / name).is_dir()]
