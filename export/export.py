@@ -94,8 +94,8 @@ def export_bundle(
     early_exits = options.exit_policy or (never if sample.regression else task.exit_policy)
     policies = Policies(
         routers=(options.router or (defer_all if sample.regression else Threshold(0.9)),) * (count - 1),
-        exits=[early_exits if own else never for own in layers],
-        temperatures=[(1.0,) * max(len(own), 1) for own in layers],
+        exits=tuple(early_exits if own else never for own in layers),
+        temperatures=tuple((1.0,) * max(len(own), 1) for own in layers),
         windows=Windows() if task.tags else None,
         decoding=argmax if task.tags else None,
     )

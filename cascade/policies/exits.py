@@ -195,7 +195,7 @@ class Settled:
         if state.exit_index < self.patience:
             return np.zeros(len(state.probabilities), dtype=np.bool_)
         moves = np.abs(np.diff(state.history[:, -self.patience - 1 :, 0], axis=1))
-        settled: BoolArray = (moves < self.tau).all(axis=1)
+        settled: BoolArray = np.all(moves < self.tau, axis=1)
         return settled
 
     def check(self, model: ModelInfo) -> None:

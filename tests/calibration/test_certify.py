@@ -201,7 +201,7 @@ def test_full_depth_keeps_its_scores() -> None:
     found = certify(answers, Claim(MaxDrop(0.3)))
     assert (found.temperatures[-1][-1], found.temperatures[0] != (1.0,)) == (1.0, True)
     full = [one.full_probabilities for one in (answers, answers.with_temperatures(found.temperatures))]
-    np.testing.assert_array_equal(*full)
+    np.testing.assert_array_equal(full[0], full[1])
 
 
 def test_no_setting_is_replayed_twice(monkeypatch: pytest.MonkeyPatch) -> None:

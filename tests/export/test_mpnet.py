@@ -93,9 +93,11 @@ def test_texts_leave_early_in_batches_that_merge(tmp_path: Path) -> None:
 
 def engine(graphs: TierTwoGraphs, **options: Any) -> MultiExit:
     def backend(model: Any) -> FunctionBackend:
-        graph, names = session(model), [value.name for value in model.graph.output]
+        graph, names = session(model), tuple(value.name for value in model.graph.output)
         inputs = tuple(value.name for value in model.graph.input)
-        return FunctionBackend(lambda feeds: dict(zip(names, graph.run(names, feeds), strict=True)), inputs, names)
+        return FunctionBackend(
+            lambda feeds: dict(zip(names, graph.run(list(names), feeds), strict=True)), inputs, names
+        )
 
     return MultiExit(
         embed=backend(graphs.embed),

@@ -260,7 +260,8 @@ def test_no_budget_changes_an_answer(clf: Classifier, tagger: Tagger, budgets: t
     tags.table = np.concatenate((tags.table,) * 4)  # the bundle's tokenizer knows more tokens
     exact = replace(clf, tiers=(toy.tier1(threads=2), toy.tier2(threads=2))).with_exit_policy(MaxProbability(0.7))
     words = replace(tagger, tiers=(tags.tier1(threads=2), tags.tier2(threads=2))).with_exit_policy(MaxProbability(0.7))
-    for pipeline, given in ((exact, TEXTS), (words, SENTENCES)):
+    pairs: list[tuple[Any, Any]] = [(exact, TEXTS), (words, SENTENCES)]
+    for pipeline, given in pairs:
         for own in (pipeline, pipeline.with_router(defer_all), pipeline.with_router(defer_none)):
             expected, found = own.predict(given), own.with_max_tokens(*budgets).predict(given)
             assert np.array_equal(found.probabilities, expected.probabilities)
@@ -268,7 +269,8 @@ def test_no_budget_changes_an_answer(clf: Classifier, tagger: Tagger, budgets: t
 
 
 def test_loading_uses_what_was_kept(clf: Classifier, tagger: Tagger) -> None:
-    for pipeline, given in ((clf, TEXTS), (tagger, SENTENCES)):
+    pairs: list[tuple[Any, Any]] = [(clf, TEXTS), (tagger, SENTENCES)]
+    for pipeline, given in pairs:
         Tuned((7, 9)).write(pipeline.bundle, threads=2)
 
         def load(pipeline: Any = pipeline, **options: Any) -> Any:

@@ -60,7 +60,7 @@ def candidates(
     `truth`: as `Texts` has it.
     """
     seen = {name: observed(pipeline, some, truth) for name, pipeline in pipelines.items()}
-    begin, found = time.monotonic(), []
+    begin, found = time.monotonic(), list[Candidate]()
     for (exits, answers), (first, other) in itertools.product(seen.items(), repeat=2):
         if answers.costs is None or other.costs is None or (found and time.monotonic() - begin > seconds):
             continue

@@ -135,8 +135,9 @@ def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOpti
     found = joined([task.read(file, columns=columns, require_labels=needed) for file in files])
     truth: Any = None
     if needed:
-        check_labels(label_names(found), checkpoint.labels)
-        truth = _numbers(label_numbers(found, checkpoint.labels), checkpoint)
+        check_labels(label_names(found), checkpoint.labels, checkpoint.config.problem_type)
+        numbers = label_numbers(found, checkpoint.labels, multi_label=checkpoint.multi_label)
+        truth = _numbers(numbers, checkpoint)
     kept = distinct(found.items)
     items = [found.items[number] for number in kept.tolist()]
     if truth is not None:

@@ -106,7 +106,8 @@ def encode_texts(
     Raises:
         DataError: a label that is not among the names, or not one label per text, with the example's number.
     """
-    encoded = tokenizer.encode(examples.items)
+    texts: Any = examples.items  # no sentences of words: `encode_sentences` takes those
+    encoded = tokenizer.encode(texts)
     rows = encoded.units.rows.select(np.flatnonzero(np.diff(encoded.numbers, prepend=-1)))  # each text's first row
     types = _split(rows.types, rows) if rows.types.any() else None
     labels = _targets(examples, names, multi_label=multi_label)
