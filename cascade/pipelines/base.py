@@ -60,6 +60,7 @@ class Pipeline(Copies):
         decoding: Decoder | None = None,
         batching: BatchingPolicy | None = None,
         tuned: bool = True,
+        truncation: bool = False,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         token: str | None = None,
@@ -76,6 +77,7 @@ class Pipeline(Copies):
             decoding: instead of the bundle's; taggers only.
             batching: for all tiers; if left out `TokenBudget()` for tiers without exits, else `batching.for_tier2`.
             tuned: whether these take the token budgets of `cascade tune --write`, where there are some for this host.
+            truncation: see `with_truncation`.
             revision: branch, tag or commit on the Hub.
             cache_dir: where downloads are kept.
             token: for closed repositories.
@@ -109,7 +111,8 @@ class Pipeline(Copies):
             windows=windows,
             decoding=decoding,
         )
-        return cls.of(certified(bundle, path_or_id), budget, policies=policies, batching=batching, tuned=tuned)
+        made = cls.of(certified(bundle, path_or_id), budget, policies=policies, batching=batching, tuned=tuned)
+        return made.with_truncation(truncation)
 
     @classmethod
     def of(
@@ -137,8 +140,8 @@ class Pipeline(Copies):
 
     @property
     def certificate(self) -> Certificate | None:
-        """What is certified of this copy: nothing unless it has the very policies that were tested."""
-        stored = self.bundle.manifest.certificate
+        """What is certified of this copy: nothing unless it has the very policies that were tested, with windows."""
+        stored = None if self.tokenizer.truncation else self.bundle.manifest.certificate
         return stored if stored is not None and stored.policies == self.policies else None
 
     def safer(self: P) -> P | None:
@@ -226,7 +229,8 @@ class Pipeline(Copies):
         graphs_of(self.tiers)
         options = [{name: getattr(tier, name) for name in _OPTIONS if hasattr(tier, name)} for tier in self.tiers]
         folder, manifest = self.bundle.folder.resolve(), self.bundle.manifest
-        return _load_again, (type(self), folder, manifest.to_json(), self.threads, self.policies, options)
+        told = (self.threads, self.tokenizer.truncation, self.policies, options)
+        return _load_again, (type(self), folder, manifest.to_json(), *told)
 
     def _answered(self, inputs: Inputs, begin: float, *, show_progress: bool) -> Any:
         """The answers for inputs that are being made since `begin`."""
@@ -259,10 +263,16 @@ class Pipeline(Copies):
 
 
 def _load_again(
-    kind: type[Pipeline], folder: Path, manifest: str, threads: int, policies: Policies, options: list[dict[str, Any]]
+    kind: type[Pipeline],
+    folder: Path,
+    manifest: str,
+    threads: int,
+    truncation: bool,
+    policies: Policies,
+    options: list[dict[str, Any]],
 ) -> Pipeline:
     """What was pickled, from its folder; see `Pipeline.__reduce__`."""
-    loaded = kind.from_pretrained(folder, threads=threads)
+    loaded = kind.from_pretrained(folder, threads=threads, truncation=truncation)
     if loaded.bundle.manifest.to_json() != manifest:
         raise BundleError(
             f"{folder} must hold the bundle that was pickled, but holds another one; load it with {kind.__name__}."

@@ -38,7 +38,11 @@ class Classifier(Pipeline):
     task: ClassVar[str] = "text-classification"
 
     def __call__(
-        self, texts: Text | Sequence[Text], *, top_k: int | _Default | None = LEFT_OUT
+        self,
+        texts: Text | Sequence[Text],
+        *,
+        top_k: int | _Default | None = LEFT_OUT,
+        truncation: bool | None = None,
     ) -> Any:  # a dict, a list of dicts or a list of lists of them: no union of these is of use to a caller
         """Classify, with the results of transformers' text-classification pipeline.
 
@@ -47,6 +51,7 @@ class Classifier(Pipeline):
                 two texts.
             top_k: how many labels per text, most probable first; `None`: all of them. As in transformers, each text
                 has a list of dicts as soon as this is given, also for 1.
+            truncation: for this call, see `with_truncation`; as the pipeline is if left out.
 
         Returns:
             `{"label": str, "score": float}` per text. For one text without `top_k` a list of one dict, for one pair
@@ -60,7 +65,8 @@ class Classifier(Pipeline):
         if top_k is not LEFT_OUT:
             count = None if top_k is None else check_whole("top_k", top_k, "None gives all labels")
         one = isinstance(texts, str | Mapping)
-        answers = self.predict([texts] if one else texts)  # type: ignore[list-item]  # `one` says which it is
+        pipeline = self if truncation is None else self.with_truncation(truncation)
+        answers = pipeline.predict([texts] if one else texts)  # type: ignore[list-item]  # `one` says which it is
         ranked = _ranked(answers.probabilities, self.labels, count)
         if top_k is not LEFT_OUT:
             return ranked[0] if one else ranked

@@ -192,6 +192,19 @@ class Copies:
             raise OptionError(f"the batching policy must be callable, got {batching!r}; use one of cascade.policies")
         return replace(self, tiers=tuple(with_options(tier, {"batching": batching}) for tier in self.tiers))
 
+    def with_truncation(self: C, truncation: bool = True) -> C:
+        """A copy that reads the first tokens alone of a text that is too long, as transformers' `truncation=True`.
+
+        Otherwise such a text is read in windows. Sentences of words always are: each word has a tag.
+        """
+        if self.tokenizer.truncation == truncation:
+            return self
+        tiers = [
+            with_options(tier, {"encoder": own.with_truncation(truncation)}) if isinstance(own, Tokenizer) else tier
+            for tier, own in ((tier, getattr(tier, "encoder", None)) for tier in self.tiers)
+        ]
+        return replace(self, tokenizer=self.tokenizer.with_truncation(truncation), tiers=tuple(tiers))
+
     @property
     def max_tokens(self) -> tuple[int | None, ...]:
         """The token budget of each tier's batches; `None` where its batching policy has none."""

@@ -7,6 +7,7 @@ Truncation and padding stored in the tokenizer's file are switched off. Texts th
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class Tokenizer:
         special: the special tokens of a row that holds one text; `room` is what they leave of a row.
         unknown: id of the token for what has no pieces of its own.
         words: token ids of a word by itself, as in pre-split text: at least one, at most as many as a row has room for.
+        truncation: whether of a text that is too long only the first tokens are read, as in transformers.
         space: what a word that follows another is read with.
         marks_subwords: whether pieces that continue a word carry a mark (WordPiece's ##).
     """
@@ -90,6 +92,7 @@ class Tokenizer:
                 "lower overlap or raise max_length"
             )
         self.max_length = max_length
+        self.truncation = False
         self.overlap = overlap
         self._fast = AsciiWordPiece.of(inner) if word_table else None
         self.unknown = _unknown_of(inner)
@@ -113,6 +116,14 @@ class Tokenizer:
             ) from None
         return cls(inner, max_length=max_length, pool=pool)
 
+    def with_truncation(self, truncation: bool) -> Tokenizer:
+        """The same, which cuts long texts (or, again, reads them in windows); itself where nothing changes."""
+        if self.truncation == truncation:
+            return self
+        made = copy.copy(self)  # tables of words are shared
+        made.truncation = truncation
+        return made
+
     def encode(self, texts: Iterable[Text]) -> Encoded:
         """Encode texts, tuples of two texts, or mappings with `text` and maybe `text_pair`.
 
@@ -129,9 +140,15 @@ class Tokenizer:
         if not long.any():
             return Encoded(Units.whole(encoded.rows), np.arange(len(rows), dtype=np.int64))
         windows, numbers = fit_rows(
-            encoded.rows, encoded.first_lengths, self._layout, max_length=self.max_length, overlap=self.overlap
+            encoded.rows,
+            encoded.first_lengths,
+            self._layout,
+            max_length=self.max_length,
+            overlap=self.overlap,
+            truncation=self.truncation,
         )
-        return Encoded(Units.whole(windows), numbers, np.flatnonzero(long & (encoded.first_lengths >= 0)))
+        lost = long & ((encoded.first_lengths >= 0) | self.truncation)
+        return Encoded(Units.whole(windows), numbers, np.flatnonzero(lost))
 
     def tokenize_with_offsets(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
         """Pieces with character offsets and word numbers, without special tokens; no text is cut.

@@ -24,7 +24,13 @@ class SpecialTokenLayout:
 
 
 def fit_rows(
-    rows: Rows, first_lengths: IntArray, layout: SpecialTokenLayout, *, max_length: int, overlap: int
+    rows: Rows,
+    first_lengths: IntArray,
+    layout: SpecialTokenLayout,
+    *,
+    max_length: int,
+    overlap: int,
+    truncation: bool = False,
 ) -> tuple[Rows, IntArray]:
     """Windows of long texts, shortened long pairs, everything else as it is; and the old row of each new one.
 
@@ -32,7 +38,8 @@ def fit_rows(
     third moved forward by `first_skip` and `first_skip + second_skip` tokens.
 
     `first_lengths`: tokens of a pair's first text, -1 for a single text; read where a pair is too long. Shape
-    `(rows,)`; `overlap`: tokens that two windows of one text share; less than the room between the special tokens.
+    `(rows,)`; `overlap`: tokens that two windows of one text share; less than the room between the special tokens;
+    `truncation`: of a long text the first window alone.
     """
     lengths = rows.lengths
     pair = first_lengths >= 0
@@ -40,7 +47,7 @@ def fit_rows(
     room = max_length - layout.prefix - layout.suffix
     step = room - overlap
     bodies = lengths - layout.prefix - layout.suffix
-    windows = np.where(long & ~pair, 1 - (room - bodies) // step, 1)
+    windows = np.where(long & ~(pair | truncation), 1 - (room - bodies) // step, 1)
     old = np.repeat(np.arange(len(lengths)), windows)
     number = np.arange(len(old)) - np.repeat(np.cumsum(windows) - windows, windows)
 

@@ -78,8 +78,9 @@ def encode_words(tokenizer: Tokenizer, sentences: Iterable[Sentence]) -> Units:
 def encode_texts(tokenizer: Tokenizer, texts: Iterable[str], *, per_piece: bool) -> TextWords:
     """Encode whole texts, in which the tokenizer finds the words; an `InputError` tells where something is no string.
 
-    Lone surrogates are read as U+FFFD, and no offset moves. Texts are not cut, but a word of more pieces than a row has
-    room for loses the last ones. `per_piece`: every piece is a unit; otherwise the words of the pre-tokenizer are.
+    Lone surrogates are read as U+FFFD, and no offset moves. Only a tokenizer with `truncation` cuts texts. A word of
+    more pieces than a row has room for loses the last ones. `per_piece`: every piece is a unit; otherwise the words of
+    the pre-tokenizer are.
     """
     check_texts(texts)
     every = list(texts)
@@ -90,7 +91,11 @@ def encode_texts(tokenizer: Tokenizer, texts: Iterable[str], *, per_piece: bool)
                 "give words that are split already to predict"
             )
     parts = [_pieces(tokenizer, every[at : at + CHUNK], at) for at in range(0, len(every), CHUNK)]
-    ids, begins, ends, word_ids, rows = np.concatenate([np.zeros((5, 0), dtype=np.int64), *parts], axis=1)
+    found = np.concatenate([np.zeros((5, 0), dtype=np.int64), *parts], axis=1)
+    if tokenizer.truncation:
+        place = np.arange(found.shape[1]) - np.searchsorted(found[4], found[4])
+        found = found[:, place < tokenizer.room]
+    ids, begins, ends, word_ids, rows = found
     offsets = offsets_of(np.bincount(rows, minlength=len(every)))
     words = _framed(ids, np.ones(len(ids), dtype=np.int64), offsets, tokenizer.special)
     single = TextWords(words, begins, ends)
