@@ -30,12 +30,13 @@ TOKENIZER = tokenizer_of(tiny.tokenizer().to_str(), max_length=64)
 SHORT = tokenizer_of(tiny.tokenizer().to_str(), max_length=7)
 
 
-def test_texts_are_one_row_each_cut_at_the_end() -> None:
+def test_texts_are_one_row_each_cut_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     texts: list[Item] = ["the film is good and we laugh", "bad", ("the film is", "good and dull")]
     rows = encode_texts(SHORT, Examples(texts, ["b", "a", "a"], "here"), ["a", "b"])
     inner = tiny.tokenizer()
     inner.enable_truncation(7)
     wanted = inner.encode_batch(texts)
+    assert "2 of 3 texts are cut at --max-length 7 in training" in capsys.readouterr().out
     assert rows.ids == [encoding.ids for encoding in wanted]
     assert rows.types == [encoding.type_ids for encoding in wanted]
     assert rows.targets["labels"].tolist() == [1, 0, 0]

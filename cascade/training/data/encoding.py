@@ -17,6 +17,7 @@ import tokenizers
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from cascade.core.labels import numbers_of, own_names
 from cascade.core.rows import FloatArray, IntArray, Rows
@@ -109,6 +110,9 @@ def encode_texts(
     texts: Any = examples.items  # no sentences of words: `encode_sentences` takes those
     encoded = tokenizer.encode(texts)
     rows = encoded.units.rows.select(np.flatnonzero(np.diff(encoded.numbers, prepend=-1)))  # each text's first row
+    cut = np.count_nonzero(np.bincount(encoded.numbers) > 1) + len(encoded.truncated)
+    if cut:
+        tqdm.write(f"{cut} of {len(examples)} texts are cut at --max-length {tokenizer.max_length} in training")
     types = _split(rows.types, rows) if rows.types.any() else None
     labels = _targets(examples, names, multi_label=multi_label)
     return TrainingRows(_split(rows.ids, rows), types, {"labels": labels})
