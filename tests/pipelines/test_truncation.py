@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import numpy as np
 
 from cascade import Classifier, Tagger
 
 LONG = "a very good film it was not dull " * 200
-TEXTS = [LONG, "good film", (LONG, "bad"), ""]
+TEXTS: list[Any] = [LONG, "good film", (LONG, "bad"), ""]
 
 
 def test_texts(clf: Classifier) -> None:
