@@ -38,6 +38,8 @@ try:
     from transformers.activations import ACT2FN
     from transformers.modeling_outputs import SequenceClassifierOutput
     from transformers.utils.hub import cached_file
+
+    from cascade.training.models.families import family_of
 except ImportError as error:
     raise MissingExtraError(
         f"comparing with transformers needs the bench extra, but {error.name} is missing; "
@@ -46,7 +48,6 @@ except ImportError as error:
 
 
 BATCH_SIZES = (1, 8, 16, 32, 64, 128)
-WITHOUT_POOLER = ("bert", "roberta", "albert")  # whose constructors know `add_pooling_layer`; the others have none
 
 
 class LastExit(PreTrainedModel):
@@ -57,8 +58,7 @@ class LastExit(PreTrainedModel):
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)
-        known = {"add_pooling_layer": False} if config.model_type in WITHOUT_POOLER else {}
-        self.backbone = AutoModel.from_config(config, **known)
+        self.backbone = AutoModel.from_config(config, **family_of(config).options)
         exits: Mapping[str, Any] = config.cascade_exits
         self.pooling = exits["pooling"]
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
@@ -70,7 +70,7 @@ class LastExit(PreTrainedModel):
     ) -> SequenceClassifierOutput:
         """Logits of shape `(rows, labels)` from ids and mask of shape `(rows, longest)`."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if token_type_ids is not None and self.config.model_type != "distilbert":
+        if token_type_ids is not None and getattr(self.config, "type_vocab_size", 0) > 1:
             inputs["token_type_ids"] = token_type_ids
         hidden = self.backbone(**inputs).last_hidden_state
         if self.pooling == "first":

@@ -36,7 +36,7 @@ def config(width: int = 16, **changes: Any) -> DebertaV2Config:
     made: Any = tiny.config("deberta-v2", width=width)
     for name, value in ({"position_buckets": 256, "max_position_embeddings": 512} | changes).items():
         setattr(made, name, value)
-    return tiny.named(made, tiny.LABELS, tiny.SINGLE)  # type: ignore[no-any-return]
+    return tiny.named(made, tiny.LABELS, tiny.SINGLE)
 
 
 def long_rows(lengths: tuple[int, ...] = LENGTHS) -> Rows:

@@ -130,7 +130,7 @@ class StaticForSequenceClassification(_Static):
         self.norm = nn.LayerNorm(pooled)
         self.hidden = nn.Linear(pooled if config.separator is None else 4 * pooled, config.hidden)
         self.out = nn.Linear(config.hidden, config.num_labels)
-        self.post_init()  # type: ignore[no-untyped-call]  # transformers types in parts only
+        self.post_init()
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
@@ -189,7 +189,7 @@ class StaticForTokenClassification(_Static):
         about = widths if config.sentence else ()
         self.about = nn.ModuleList(nn.Linear(before, after, bias=False) for before, after in about)
         self.out = nn.Linear(config.hidden, config.num_labels)
-        self.post_init()  # type: ignore[no-untyped-call]  # transformers types in parts only
+        self.post_init()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TokenClassifierOutput:
         """Logits. Shapes `(rows, longest)`, `(rows, longest)` -> `(rows, longest, labels)`."""
