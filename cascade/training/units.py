@@ -66,7 +66,8 @@ def over_units(
     ends = np.concatenate(([0], np.cumsum(rows.counts)))
     order = np.argsort([len(row) for row in rows.ids], kind="stable")
     found: FloatArray | None = None
-    for start in tqdm(range(0, len(order), batch_size), desc="teacher", unit="batch", disable=progress is not None):
+    starts = range(0, len(order), batch_size)
+    for start in starts if progress is not None else tqdm(starts, desc="teacher", unit="batch"):
         if progress is not None:
             progress(start / len(order))
         chosen = order[start : start + batch_size]

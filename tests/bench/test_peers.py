@@ -171,7 +171,7 @@ def test_every_installed_peer_answers_as_the_checkpoint(
     for step in dict.fromkeys(step for kind in kinds for step in kind.steps):
         STEPS[step](job)
     expected = list(BASELINES["transformers"].load(job)(job.items(), 4))
-    assert tagging or set(expected) == set(tiny.LABELS)
+    assert make is not tiny.tier2 or set(expected) == set(tiny.LABELS)
     for kind in kinds:
         found = list(kind.load(job)(job.items(), 3))
         if "int8" not in kind.name and "bf16" not in kind.name:

@@ -166,7 +166,7 @@ def test_other_configurations(tmp_path: Path) -> None:
         (
             "local_attention",
             64,
-            "modernbert's local_attention must be 128, got 64; any other encoder gets in as a single",
+            "modernbert's local_attention must be 128, got 64; any other encoder gets in as a tier",
         ),
         (
             "rope_scaling",

@@ -211,7 +211,7 @@ def test_packing_leaves_the_model_alone(tmp_path: Path) -> None:
             "relative_key",
             "bert's position_embedding_type must be absolute, got",
         ),
-        ("roberta", "is_decoder", True, "is_decoder must be False, got True; any other encoder gets in as a single"),
+        ("roberta", "is_decoder", True, "is_decoder must be False, got True; any other encoder gets in as a tier"),
         ("albert", "inner_group_num", 2, "inner_group_num must be 1, got 2"),
     ],
 )

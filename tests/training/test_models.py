@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 from transformers import AutoModel, GPT2Config
 
@@ -100,7 +101,9 @@ def test_a_checkpoint_keeps_its_problem(tmp_path: Path) -> None:
         assert model.config.problem_type == wanted
     with pytest.raises(OptionError, match="a regression must have one output, got 2; start from the pre-trained"):
         MultiExitModel.from_checkpoint(tmp_path / "regression", labels=[])
-    for problem, wanted in (("regression", "regression"), (None, multi), (single, multi)):
+    # transformers 5 refuses a single label that is one of one.
+    older = [(single, multi)] if int(transformers.__version__.split(".")[0]) < 5 else []
+    for problem, wanted in (("regression", "regression"), (None, multi), *older):
         fine_tuned("bert", tmp_path / "one", labels=["LABEL_0"], problem_type=problem)
         made = MultiExitModel.from_checkpoint(tmp_path / "one", labels=["0.5"] if problem == "regression" else [])
         assert made.config.problem_type == wanted

@@ -39,15 +39,17 @@ def same_weights(a: Path, b: Path) -> None:
 def test_an_interrupted_run_goes_on_from_the_last_whole_checkpoint(
     trained: Trained, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case, output = CASES[0], tmp_path / "cut"
+    case, output, ten = CASES[0], tmp_path / "cut", ("--epochs", 10)  # as of the run without a cut
     rows = write(tmp_path / "rows.jsonl", case.rows)
     with monkeypatch.context() as patched:
         patched.setattr(loop, "_EpochLine", _Stop)
-        assert exits(case, backbone, rows, output).status == 130
+        assert exits(case, backbone, rows, output, *ten).status == 130
     assert not (output / "model.safetensors").exists()
-    refused(exits(case, backbone, rows, output), "is not empty; use --resume to go on with it, --overwrite to start")
+    refused(
+        exits(case, backbone, rows, output, *ten), "is not empty; use --resume to go on with it, --overwrite to start"
+    )
     shutil.copytree(output, tmp_path / "later")
-    done = exits(case, backbone, rows, tmp_path / "later", "--resume", ok=True)
+    done = exits(case, backbone, rows, tmp_path / "later", "--resume", *ten, ok=True)
     assert "epoch 2.00" not in done.output
     same_weights(trained(case), tmp_path / "later")
 
@@ -62,7 +64,7 @@ def test_an_interrupted_run_goes_on_from_the_last_whole_checkpoint(
         assert last_whole(run) == str(before)
         (newest / file).write_bytes(content)
     (newest / "optimizer.pt").unlink()
-    done = exits(case, backbone, rows, output, "--resume", ok=True)
+    done = exits(case, backbone, rows, output, "--resume", *ten, ok=True)
     assert f"{newest} is left out, because it was not written to its end" in done.output
     assert "epoch 1.00" not in done.output
     assert "epoch 2.00" in done.output
