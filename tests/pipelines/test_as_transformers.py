@@ -1,0 +1,161 @@
+"""Full depth of an fp32 bundle says of any text what transformers' own pipelines say, in every family with exits."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import tokenizers
+import torch
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedTokenizerFast,
+    pipeline,
+)
+
+import cascade
+from cascade.policies.exits import never
+from cascade.training.checkpoint import load_tokenizer_text
+from cascade.training.models.multi_exit import MultiExitModel
+from cascade.training.models.tagging import MultiExitTagger
+from cascade_export import ExportOptions, Int8, export_bundle
+from tests.models import tiny
+
+LENGTH: Final = 128
+TOKENS: Final = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+BERT_LIKE: Final = dict(zip(TOKENS, tiny.SPECIAL, strict=True))
+ROBERTA: Final = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+ROBERTA_LIKE: Final = dict(zip(TOKENS, (ROBERTA[number] for number in (1, 3, 0, 2, 4)), strict=True))
+BYTES: Final = ("roberta", "modernbert")
+UNIGRAM: Final = ("xlm-roberta", "camembert", "albert", "deberta-v2")
+CASED: Final = ("distilbert", "xlm-roberta", "camembert")
+LABELS: Final = ("sport", "news", "other")
+TAGS: Final = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "NOUN", "X-Y")
+STRATEGIES: Final = ("none", "simple", "first", "average", "max")
+# fmt: off
+ODD: Final = (
+    "unforgettable", "xylophones", "naïve", "Zürich", "straße", "İstanbul", "ﬁne", "can't", "12.5%", "a_b", "x" * 30,
+    "😀", "👩‍👩‍👧", "🇫🇷", "❤️", "e\u0301", "a\u0308\u0323", "\u0301", "क्षि", "映画", "とても", "한국어", "好film", "שלום", "ไทย",
+    "!", "...", ",", "(", ")", "--", "’", "“", "GOOD", "Film", "THE", "\u00a0", "\t", "\n", "\r\n", "\u200b", "\u00ad",
+    "\ufeff", "\x07", "▁", "Ġ", "##s", "##",
+)
+# fmt: on
+SHORT: Final = ("", " ", "  \n", ".", "a", "A", "好", "😀", "\u0301", "\u200b", "##", "good ", " good", "good\n")
+
+
+def tokenizer(family: str) -> tokenizers.Tokenizer:
+    """A tiny tokenizer of the kind that this family has: WordPiece, byte-level BPE, or Unigram over Metaspace."""
+    after = family in tiny.AFTER_PADDING
+    names = ROBERTA_LIKE if after else BERT_LIKE
+    special = list(ROBERTA if after else tiny.SPECIAL)
+    begin, end = ((names[name], special.index(names[name])) for name in ("cls_token", "sep_token"))
+    letters = [chr(code) for code in range(33, 127)]
+    if family in BYTES:
+        made = tokenizers.Tokenizer(models.BPE())
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        learned = {"vocab_size": 500, "special_tokens": special, "initial_alphabet": alphabet, "show_progress": False}
+        made.train_from_iterator([" ".join(tiny.WORDS), *tiny.TEXTS], trainers.BpeTrainer(**learned))
+    elif family in UNIGRAM:
+        pieces = [(token, 0.0) for token in special] + [(f"▁{word}", -5.0) for word in tiny.WORDS]
+        pieces += [("▁", -3.0), ("s", -4.0), ("映", -8.0), *((letter, -7.0) for letter in letters if letter != "s")]
+        made = tokenizers.Tokenizer(models.Unigram(pieces, unk_id=special.index(names["unk_token"])))
+        lower = [] if family in CASED else [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
+        made.normalizer = normalizers.Sequence([*lower, normalizers.NFKC()])
+        made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    else:
+        words = (*special, *tiny.VOCABULARY[len(tiny.SPECIAL) :])
+        ids = {token: number for number, token in enumerate(dict.fromkeys(words))}
+        made = tokenizers.Tokenizer(models.WordPiece(ids, unk_token=names["unk_token"]))
+        made.normalizer = normalizers.BertNormalizer(lowercase=family not in CASED)
+        made.pre_tokenizer, made.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+    if family == "roberta":
+        made.post_processor = processors.RobertaProcessing(end, begin, add_prefix_space=False)
+    else:
+        first, last = begin[0], end[0]
+        second = f"{last} $B {last}" if after else f"$B:1 {last}:1"
+        made.post_processor = processors.TemplateProcessing(
+            single=f"{first} $A {last}", pair=f"{first} $A {last} {second}", special_tokens=[begin, end]
+        )
+    made.add_special_tokens([*special[:-1], AddedToken(special[-1], lstrip=after, special=True)])
+    return made
+
+
+def both(family: str, folder: Path, *, tagging: bool) -> tuple[Any, Any]:
+    """A fine-tuned checkpoint in transformers' pipeline, and full depth of a bundle made of it."""
+    inner, own, exits, labels = tokenizer(family), folder / "own", folder / "exits", TAGS if tagging else LABELS
+    config: Any = tiny.named(tiny.config(family, layers=2), labels, None)
+    config.vocab_size = inner.get_vocab_size()
+    config.max_position_embeddings = LENGTH + 2 * (family in tiny.AFTER_PADDING)
+    torch.manual_seed(7)
+    kind: Any = AutoModelForTokenClassification if tagging else AutoModelForSequenceClassification
+    tiny.kept(kind.from_config(config), own)
+    names: dict[str, Any] = dict(ROBERTA_LIKE if family in tiny.AFTER_PADDING else BERT_LIKE)
+    if family in (*tiny.AFTER_PADDING, *tiny.UNTYPED):
+        names["model_input_names"] = ["input_ids", "attention_mask"]
+    PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=LENGTH, **names).save_pretrained(own)
+    task = "token-classification" if tagging else "text-classification"
+    multi_exit: Any = MultiExitTagger if tagging else MultiExitModel
+    multi_exit.from_checkpoint(own, labels=labels).save_pretrained(exits)
+    (exits / "tokenizer.json").write_text(load_tokenizer_text(own), encoding="utf-8")
+    export_bundle(exits, None, folder / "bundle", options=ExportOptions(int8=Int8.NONE))
+    bundle: Any = cascade.load(folder / "bundle", threads=1).with_exit_policy(never)
+    return pipeline(task, model=str(own), device="cpu"), bundle
+
+
+def texts(family: str, count: int) -> list[str]:
+    """Short ones, and random words and odd strings with and without blanks between."""
+    draw = random.Random(family)
+    # A literal <pad> is left out where positions are counted from the padding's on: transformers gives it the
+    # position of padding and moves those behind it, cascade counts every token.
+    special = ROBERTA[:1] + ROBERTA[2:] if family in tiny.AFTER_PADDING else tiny.SPECIAL
+    pools = (tiny.WORDS, tiny.WORDS, ODD, (*special, "<s>", "[SEP]"))
+    made = list(SHORT)
+    while len(made) < count:
+        parts = [draw.choice(draw.choices(pools, (4, 4, 4, 1))[0]) for _ in range(draw.randint(1, 8))]
+        made.append("".join(part + draw.choice((" ", " ", " ", "", "  ")) for part in parts))
+    return made
+
+
+def decided(theirs: Any, drawn: list[str]) -> list[str]:
+    """The texts without labels so close that rounding says which is first."""
+    gaps: list[float] = []
+    hook = theirs.model.register_forward_hook(
+        lambda _model, _rows, out: gaps.append(float(out.logits.sort().values.diff().min()))
+    )
+    theirs(drawn)
+    hook.remove()
+    return [text for text, gap in zip(drawn, gaps, strict=True) if gap > 1e-4]
+
+
+def same(found: list[dict[str, Any]], wanted: list[dict[str, Any]], case: Any) -> None:
+    scores = [answer.pop("score") for answer in wanted]
+    assert [answer.pop("score") for answer in found] == pytest.approx(scores, abs=1e-4), case
+    assert found == wanted, case
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_texts_and_pairs(family: str, tmp_path: Path) -> None:
+    theirs, ours = both(family, tmp_path, tagging=False)
+    drawn = decided(theirs, texts(family, 100))
+    # An empty second text is left out: the pipeline then reads a text alone, cascade a pair, as in training.
+    pairs = [{"text": one, "text_pair": two} for one, two in zip(drawn, reversed(drawn), strict=True) if two][:40]
+    for items in (drawn, pairs):
+        for item, wanted, found in zip(items, theirs(items, top_k=None), ours(items, top_k=None), strict=True):
+            same(found, wanted, item)
+
+
+@pytest.mark.filterwarnings("ignore:Tokenizer does not support real words:UserWarning")  # its rule is ours, too
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_entities(family: str, tmp_path: Path) -> None:
+    theirs, ours = both(family, tmp_path, tagging=True)
+    drawn = decided(theirs, texts(family, 100))
+    for strategy in STRATEGIES:
+        given = {"aggregation_strategy": strategy}
+        for text, wanted, found in zip(drawn, theirs(drawn, **given), ours(drawn, **given), strict=True):
+            same(found, wanted, (strategy, text))
