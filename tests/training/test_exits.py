@@ -91,7 +91,7 @@ def test_distillation_reads_no_labels(case: Case, rows: Path, tmp_path: Path) ->
     ids = torch.tensor([[2, *range(131, 141), 3]])
     with torch.inference_mode():
         old, new = before(ids, torch.ones_like(ids))["logits"], after(ids, torch.ones_like(ids))["logits"]
-    torch.testing.assert_close(new[:, -1], old[:, -1], atol=0, rtol=0)
+    torch.testing.assert_close(new[:, -1], old[:, -1], atol=1e-5, rtol=0)  # other versions of attention round otherwise
     # The first exit agrees better with the last than before.
     far, near = (float((own[0, 0].softmax(-1) - own[0, -1].softmax(-1)).abs().sum()) for own in (old, new))
     assert near < far
