@@ -12,7 +12,7 @@
 and every warning:
 
     CascadeWarning (UserWarning)
-    └── CertificateWarning                   a bundle's certificate is not about its models and policies
+    └── CertificateWarning                   a certificate is not about a bundle's models and policies, or is doubtful
 
 Each message names the rule, the value that broke it and the remedy, on one line. The command line prints that line
 and exits with status 2.
@@ -58,4 +58,7 @@ class CascadeWarning(UserWarning):
 
 
 class CertificateWarning(CascadeWarning):
-    """A bundle whose certificate is about other models or policies than its own; what it claims is dropped."""
+    """A certificate that is about other models or policies than its bundle's, and is dropped; or what makes one doubtful.
+
+    Doubtful are examples that come often, are all of one class, or labelled for another task; the certificate says so.
+    """

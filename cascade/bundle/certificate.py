@@ -70,8 +70,9 @@ class Certificate:
         examples: units that were tested on.
         events: of them, those that count against the claim; `None` where it bounds a mean cost.
         bound: what the claim bounds the rate of events by; of a mean cost seconds.
-        upper: one-sided upper limit of the rate of events, for a setting that was fixed beforehand. This one was
-            selected by the same counts, so of it the limit is an estimate; certified is `bound`.
+        upper_estimate: one-sided upper limit of the rate of events, for a setting that was fixed beforehand. This one
+            was selected by the same counts, so of it the limit is an estimate; certified is `bound`. Older files call
+            it `upper`.
         disagreement: of the same units.
         method: of the test, in words.
         data: where the units came from.
@@ -90,7 +91,7 @@ class Certificate:
     examples: Positive
     events: Annotated[int | None, _EVENTS]
     bound: float
-    upper: float
+    upper_estimate: float
     disagreement: Disagreement
     method: str
     data: Data
@@ -124,6 +125,7 @@ class Certificate:
         found = faults(written)
         if found:
             raise BundleError(f"a certificate must be as cascade wrote it, but {'; '.join(found)}; calibrate again")
+        written = _renamed(written)
         values = {
             "disagreement": Disagreement(**written["disagreement"]),
             "data": Data(**written["data"]),
@@ -164,7 +166,7 @@ class Certificate:
             seen = (
                 f"Counted against it: {self.events:,} of {tested} ({percent(self.events / self.examples)}); certified "
                 f"is a rate of at most {percent(self.bound)}. The upper limit of this setting alone is "
-                f"{percent_up(self.upper)}, an estimate, because the setting was selected by the same counts."
+                f"{percent_up(self.upper_estimate)}, an estimate, because the setting was selected by the same counts."
             )
         source = (
             f"Data: {data.name} (sha256 {data.sha256[:12]}), {_count(data.examples, 'example')}; settings were chosen "
@@ -177,8 +179,8 @@ class Certificate:
         )
         assumed = (
             "It assumes that the examples in use are exchangeable with these: drawn from the same source in the same "
-            "way. Of others nothing is claimed. It assumes too that these examples were asked once: another seed, or "
-            "examples added after a refusal, make a false claim likelier than stated."
+            "way. Of others nothing is claimed. It assumes too that no question was asked of these examples, with "
+            "another seed, say, or before some were added, but those that the test has counted."
         )
         return [
             f"Claim, at a confidence of {percent(self.confidence)}: {self.claim}.",
@@ -196,14 +198,20 @@ def _count(number: int, one: str) -> str:
     return f"{number:,} {one}" if number == 1 else f"{number:,} {one}s"
 
 
+def _renamed(written: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With today's names."""
+    return {"upper_estimate" if name == "upper" else name: value for name, value in written.items()}
+
+
 def faults(written: object) -> list[str]:
     """What is wrong with the shape of a written certificate, all of it.
 
     Whether it still is about the models and policies beside it is another question: `Certificate.differences`.
     """
-    found = faults_of(written, Certificate, "certificate")
     if not isinstance(written, Mapping):
-        return found
+        return faults_of(written, Certificate, "certificate")
+    written = _renamed(written)
+    found = faults_of(written, Certificate, "certificate")
     kinds = {"disagreement": Disagreement, "data": Data}
     inner = {name: written[name] for name in kinds if isinstance(written.get(name), Mapping)}
     for name, values in inner.items():

@@ -21,7 +21,7 @@ def distinct(items: Sequence[object]) -> IntArray:
     """
     first: dict[Hashable, int] = {}
     for number, item in enumerate(items):
-        first.setdefault(_key(item), number)
+        first.setdefault(key_of(item), number)
     return np.fromiter(first.values(), dtype=np.int64, count=len(first))
 
 
@@ -30,15 +30,6 @@ def copies_said(total: int, kept: int, what: str) -> tuple[str, ...]:
     if kept == total:
         return ()
     return (f"{total - kept} of {total} {what} are copies of others and were left out: each counts once",)
-
-
-def unseen(truth: IntArray | None, labels: Sequence[str]) -> tuple[str, ...]:
-    """A warning where a label has no example. `truth`: numbers, or zeros and ones per label; `None` says nothing."""
-    if truth is None:
-        return ()
-    counts = truth.sum(axis=0) if truth.ndim == 2 else np.bincount(truth, minlength=len(labels))
-    missing = [label for label, count in zip(labels, counts.tolist(), strict=True) if not count]
-    return (f"there is no example of {listed(missing)}: nothing was tested of it",) if missing else ()
 
 
 def listed(names: Sequence[str]) -> str:
@@ -72,9 +63,10 @@ def tag_numbers(sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str]
     return np.fromiter(map(numbers.__getitem__, chain.from_iterable(tags)), dtype=np.int64)
 
 
-def _key(item: object) -> Hashable:
+def key_of(item: object) -> Hashable:
+    """What copies of an item have in common: its text, pair or words but for how long blanks are."""
     if isinstance(item, str):
         return " ".join(item.split())
     if isinstance(item, list | tuple):
-        return tuple(map(_key, item))
+        return tuple(map(key_of, item))
     return repr(item)

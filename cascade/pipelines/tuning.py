@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +27,7 @@ from cascade.exceptions import InputError, OptionError
 from cascade.policies import routing
 from cascade.policies.cost_aware import CostAware
 from cascade.policies.routing import defer_all, defer_none
-from cascade.runtime.host import host
+from cascade.runtime.host import cache_folder, host
 
 BUDGETS: Final = (256, 512, 1024, 2048, 4096)
 LEAST_REPEATS: Final = 5  # the extremes of fewer pairs cover less than 90 %
@@ -94,8 +93,7 @@ def cache_file(bundle: Bundle, *, threads: int) -> Path:
     """Where it is kept: the name changes with everything that decides how long batches take."""
     hashes = sorted((file, record.sha256) for file, record in bundle.manifest.files.items())
     key = hashlib.sha256(json.dumps([hashes, host(), threads]).encode()).hexdigest()
-    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  # raises nothing
-    return Path(folder, "cascade", "tuned", f"{key[:32]}.json")
+    return cache_folder() / "tuned" / f"{key[:32]}.json"
 
 
 def tune(

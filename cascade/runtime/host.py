@@ -17,6 +17,11 @@ def host(*, root: Path = Path("/")) -> dict[str, str | int]:
     return {"cpu": processor(root=root), "cores": os.cpu_count() or 1, "onnxruntime": runtime}
 
 
+def cache_folder() -> Path:
+    """Where this package keeps what it found out on this host; it may not be there yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "cascade")  # noqa: PTH111  # raises nothing
+
+
 def processor(*, root: Path = Path("/")) -> str:
     """The model of the CPU. `root`: where `proc` is."""
     return cpu_info("model name", root=root) or platform.processor() or "unknown"

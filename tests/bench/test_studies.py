@@ -8,10 +8,13 @@ import shutil
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from cascade.calibration.certify.claims import Agreement, MaxDrop
 from cascade_bench.systems.local import Model
+from tests.bench.conftest import labelled_lines, texts, write_lines
 from tests.models import tiny
 
 STUDIES = Path(__file__).parents[2] / "bench" / "studies"
@@ -58,6 +61,22 @@ def test_endless(bundle: Path, data: Path, classifier: Model) -> None:
     module = study("endless")
     assert list(module.numbered(["a", "b"], 3)) == ["a 0000000", "b 7368787", "a 4737574"]
     assert len(set(module.numbered(["a"], 1000))) == 1000
+
+
+def test_certificates(bundle: Path, classifier: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, data = study("certificates"), write_lines(tmp_path / "d.jsonl", labelled_lines(classifier, texts(200)))
+    monkeypatch.setattr(module, "ASKS", {"agreement": Agreement(0.6), "drop": MaxDrop(0.002)})
+    out = run(module, bundle, "--data", data, "--runs", 3, "--texts", 60, "--stream", 50)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| ")]
+    assert [row[:2] for row in rows[1:7]] == [
+        [name, how] for name in ("agreement", "drop") for how in ("with", "without")
+    ] + [["agreement", "copies"], ["agreement", "copies as given"]]
+    assert rows[3][2].startswith("3 of 3 (100.0 %; 29.2-100.0)")  # 0.002 takes far more texts
+    uncounted, counted = ([float(row[place].split("(")[1].split()[0]) for row in rows[8:]] for place in (1, 2))
+    assert min(uncounted) > 5 >= max(counted)
+    random = np.random.default_rng(0)
+    found = [float(row[2].split("(")[1].split()[0]) for row in module.looks(random, 20_000)]
+    assert max(found) <= 5
 
 
 def test_precisions(bundle: Path, data: Path, tmp_path: Path) -> None:

@@ -43,6 +43,13 @@ def test_certificates_of_format_2_are_read() -> None:
     assert Certificate.from_json(written) == replace(CERTIFICATE, safer=(MANIFEST.policies,))
 
 
+def test_the_estimate_is_read_under_its_old_name() -> None:
+    written = CERTIFICATE.to_json()
+    assert "upper" not in written
+    written["upper"] = written.pop("upper_estimate")
+    assert Certificate.from_json(written) == CERTIFICATE
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -57,8 +64,14 @@ def test_certificates_of_format_2_are_read() -> None:
         (lambda raw: raw.update(events=True), "events must be null or a whole number of at least 0, got true"),
         (lambda raw: raw.update(events=1051), "events must be at most examples, got 1051 of 1050"),
         (lambda raw: raw.update(bound=-0.1), "bound must be a number of at least 0 and finite, got -0.1"),
-        (lambda raw: raw.update(upper=math.inf), "upper must be a number of at least 0 and finite, got Infinity"),
-        (lambda raw: raw.update(upper=math.nan), "upper must be a number of at least 0 and finite, got NaN"),
+        (
+            lambda raw: raw.update(upper=math.inf),
+            "upper_estimate must be a number of at least 0 and finite, got Infinity",
+        ),
+        (
+            lambda raw: raw.update(upper_estimate=math.nan),
+            "upper_estimate must be a number of at least 0 and finite, got NaN",
+        ),
         (lambda raw: raw.update(disagreement=17), "disagreement must be an object, got 17"),
         (lambda raw: raw["disagreement"].pop("upper"), "disagreement must have the field upper"),
         (lambda raw: raw["disagreement"].update(events=-1), "events of disagreement must be a whole number from 0 to"),
@@ -152,20 +165,20 @@ def test_described() -> None:
         "Made on 2026-01-31 12:30 UTC by cascade 0.1.0.",
         (
             "It assumes that the examples in use are exchangeable with these: drawn from the same source in the same "
-            "way. Of others nothing is claimed. It assumes too that these examples were asked once: another seed, or "
-            "examples added after a refusal, make a false claim likelier than stated."
+            "way. Of others nothing is claimed. It assumes too that no question was asked of these examples, with "
+            "another seed, say, or before some were added, but those that the test has counted."
         ),
         "Warning: 3 examples are there twice.",
     ]
 
 
 def test_a_mean_cost_is_described_in_milliseconds() -> None:
-    certificate = replace(CERTIFICATE, unit="sentence", examples=1, events=None, bound=0.005, upper=0.00321)
+    certificate = replace(CERTIFICATE, unit="sentence", examples=1, events=None, bound=0.005, upper_estimate=0.00321)
     assert certificate.described()[2] == "Certified on 1 sentence: a mean cost of at most 5 ms."
 
 
 def test_limits_are_rounded_up() -> None:
     other = replace(CERTIFICATE.disagreement, upper=0.01092870480168696)
-    described = replace(CERTIFICATE, upper=0.010049, disagreement=other).described()
+    described = replace(CERTIFICATE, upper_estimate=0.010049, disagreement=other).described()
     assert "The upper limit of this setting alone is 1.01 %" in described[2]
     assert described[3].endswith("the limit that a monitor watches is 1.1 %.")

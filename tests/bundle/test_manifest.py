@@ -204,7 +204,10 @@ FAULTS: list[tuple[Callable[[Raw], object], str]] = [
     (lambda raw: raw["policies"].update(temperatures=[[1], [1]]), "must be one per exit, got 1 for 2 of tier 2"),
     (lambda raw: raw["policies"].update(temperatures=[[10**400], [1, 1]]), "must be above 0 and finite, one per"),
     (lambda raw: raw["policies"].update(blend=[10**400]), r"blend must be in \[0, 1\]"),
-    (lambda raw: raw.update(certificate={"policies": {}, "upper": 10**400}), "upper of certificate must be a numb"),
+    (
+        lambda raw: raw.update(certificate={"policies": {}, "upper": 10**400}),
+        "upper_estimate of certificate must be a ",
+    ),
 ]
 FAULTS_OF_FORMAT_2: list[tuple[Callable[[Raw], object], str]] = [
     (lambda raw: raw.pop("tier1"), r"tiers\[0\] must be an object"),

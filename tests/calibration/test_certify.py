@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from cascade.calibration import observing
 from cascade.calibration.certify import texts as module
 from cascade.calibration.certify.bounds import examples_needed, p_value, upper_limit
 from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, RiskTarget
+from cascade.calibration.certify.doubts import alike, doubts, unknown_pieces
 from cascade.calibration.certify.events import differ, lost
 from cascade.calibration.certify.heads import Curve
 from cascade.calibration.certify.outcomes import Certified, Refused
@@ -23,7 +25,7 @@ from cascade.calibration.certify.split import Split
 from cascade.calibration.certify.texts import calibrate_texts, confirmed
 from cascade.calibration.costs import Costs
 from cascade.calibration.texts import TextAnswers
-from cascade.exceptions import DataError, OptionError
+from cascade.exceptions import CertificateWarning, DataError, OptionError
 from cascade.policies.exits import never
 from cascade.policies.routing import Threshold, defer_all, defer_none
 from tests.calibration.conftest import texts
@@ -196,6 +198,55 @@ def test_labels_that_confidence_does_not_know_are_told() -> None:
     assert certify(answers, Claim(MaxDrop(0.3))).warnings == ()
 
 
+def test_labels_of_another_task_are_told() -> None:
+    answers = recorded(600)
+    chance = replace(answers, truth=np.random.default_rng(0).permutation(answers.truth))
+    (told,) = doubts(Claim(), chance)
+    assert re.match(r"tier 2 at full depth is right on 3\d\.?\d? %, answers that look at nothing would be on 33", told)
+    assert doubts(Claim(), answers, ("a", "b", "c")) == ()
+    assert alike(np.array([[0], [1]]), np.array([[0], [1]])) == (1.0, 0.5)
+    several = recorded(600, labels=4, multi_label=True)
+    assert doubts(Claim(), several, ("a", "b", "c", "d")) == ()
+    wrong = replace(several, truth=np.random.default_rng(0).permutation(several.truth))
+    assert "answers that look at nothing would be on 50" in doubts(Claim(), wrong, ("a", "b", "c", "d"))[0]
+
+
+def test_texts_in_another_script_are_told(classifier: Classifier) -> None:
+    strange = [f"{text} \u0416 \u0416\u0416 \u0416" for text in distinct_texts(60)]
+    with pytest.warns(CertificateWarning, match=r"[2-6]\d(\.\d)? % of all tokens are unknown to the tokenizer"):
+        calibrate_texts(classifier, strange, None, Claim(Agreement(0.3)))
+    assert unknown_pieces(np.array([0, 0, 1]), 0) == ()
+    assert unknown_pieces(np.array([3] * 5 + [1] * 95), 3) == ()
+
+
+def test_one_class_only_is_told() -> None:
+    answers = recorded(400)
+    one = replace(answers, truth=np.zeros(400, dtype=np.int64))
+    assert doubts(Claim(), one, ("a", "b", "c")) == ("every text is a: nothing was tested of b, c",)
+    same = answers.select(np.flatnonzero(answers.full.answers[:, 0] == 1))
+    said = ("tier 2 at full depth calls every text b: nothing was tested of a, c",)
+    assert doubts(Claim(), replace(same, truth=None), ("a", "b", "c")) == said
+    found = certify(one, Claim(MaxDrop(0.3)), labels=("a", "b", "c"))
+    assert found.warnings[0] == "every text is a: nothing was tested of b, c"
+
+
+def test_a_counted_question_is_tested_at_its_level() -> None:
+    answers = recorded(2000)
+    levels = {}
+    for question in (None, 1, 2, 9):
+        claim = Claim(MaxDrop(0.03), question=question)
+        found = certify(answers, claim, seed=3)
+        assert isinstance(found, Certified)
+        assert all(one.p_value <= claim.level for one in found.tested[: found.number + 1])
+        levels[question] = claim.level, found.figures.speed_up
+    assert levels[None] >= levels[1] >= levels[2] >= levels[9]
+    assert levels[None][1] > levels[9][1]
+    few = refused(recorded(300), MaxDrop(0.01))
+    counted = certify(recorded(300), Claim(MaxDrop(0.01), question=2))
+    assert isinstance(counted, Refused)
+    assert (counted.examples_needed or 0) > (few.examples_needed or 0)
+
+
 def test_full_depth_keeps_its_scores() -> None:
     answers = recorded(600, windows=4, noise=3.0)
     found = certify(answers, Claim(MaxDrop(0.3)))
@@ -227,7 +278,8 @@ def test_copies_count_once(classifier: Classifier) -> None:
         calibrate_texts(classifier, few, None, Claim(Agreement(0.05)))
     given = distinct_texts(200)
     copied = [*given, *(f" {one} " for one in given), given[3]]
-    found, answers = calibrate_texts(classifier, copied, None, Claim(Agreement(0.3)))
+    with pytest.warns(CertificateWarning, match="201 of 401 texts are copies"):
+        found, answers = calibrate_texts(classifier, copied, None, Claim(Agreement(0.3)))
     assert len(answers) == 200
     assert sorted([*found.chosen_on, *found.tested_on]) == list(range(200))
     assert "201 of 401 texts are copies of others and were left out: each counts once" in found.warnings

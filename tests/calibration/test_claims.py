@@ -71,6 +71,17 @@ def test_impossible_claims(make: Any, rule: str) -> None:
         make()
 
 
+def test_the_parts_of_all_questions_add_up_to_the_error() -> None:
+    levels = [Claim(question=number).level for number in range(1, 20_001)]
+    assert levels[0] == pytest.approx(0.04)
+    assert levels == sorted(set(levels), reverse=True)
+    assert 0.0499 < sum(levels) < 0.05
+    assert Claim(question=3).later == Claim(question=4)
+    assert Claim().later == Claim()
+    with pytest.raises(OptionError, match="question must be"):
+        Claim(question=0)
+
+
 def test_what_is_lost() -> None:
     """Right and right, harmed, gained, both wrong alike, both wrong but not alike."""
     goal = np.array([[0], [0], [0], [0], [0]])

@@ -19,7 +19,7 @@ def certificate_of(manifest: Manifest, **changes: Any) -> Certificate:
         examples=1050,
         events=3,
         bound=0.01,
-        upper=0.00737,
+        upper_estimate=0.00737,
         disagreement=Disagreement(events=17, examples=1050, upper=0.0242),
         method="fixed-sequence testing with exact binomial tests",
         data=Data(name="calibration.jsonl", sha256="0123456789ab" * 5 + "cdef", examples=1500, chosen_on=450),

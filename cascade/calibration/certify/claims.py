@@ -9,14 +9,16 @@ calibrations at 0.95, at most one in twenty certifies a bound that does not hold
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any, ClassVar, TypeAlias
 
-from cascade.core.checks import check_inside
+from cascade.core.checks import check_inside, check_whole
 
 FULL = "tier 2 at full depth"
 ORIGINAL = "the original model"
+FIRST = 0.8  # of the error, that the first question about some examples gets where questions are counted
 
 
 class Unit(Enum):
@@ -84,20 +86,38 @@ class Claim:
     """What is to be certified, how surely (`confidence` in (0, 1)), what is counted, and what it is compared with.
 
     That is tier 2 at full depth, or the `ORIGINAL` model, of which examples then hold the answers (`Sample.reference`).
+    `question`: how many have been asked about these examples by now, this one included, where somebody counts them
+    (`ledger`); None: this is the only one.
     """
 
     ask: RiskTarget = field(default_factory=MaxDrop)
     confidence: float = field(default=0.95, kw_only=True)
     unit: Unit = field(default=Unit.TEXT, kw_only=True)
     than: str = field(default=FULL, kw_only=True)
+    question: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "confidence", check_inside("the confidence", self.confidence, "0.95 is usual"))
+        if self.question is not None:
+            check_whole("question", self.question, "the first is 1")
 
     @property
     def level(self) -> float:
-        """How often a bound that does not hold may be certified: 1 - confidence."""
-        return 1 - self.confidence
+        """How often a bound that does not hold may be certified: 1 - confidence, or a counted question's part of it.
+
+        The first has 4/5. What is left falls with the square of the number, so that all parts, however many, add up to
+        1 - confidence (alpha spending; the sum of 1 / k^2 is pi^2 / 6).
+        """
+        error = 1 - self.confidence
+        if self.question is None:
+            return error
+        rest = (1 - FIRST) * 6 / (math.pi * max(self.question - 1, 1)) ** 2
+        return error * (FIRST if self.question == 1 else rest)
+
+    @property
+    def later(self) -> Claim:
+        """The same, asked once more."""
+        return self if self.question is None else replace(self, question=self.question + 1)
 
     @property
     def counted(self) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime, timezone
-from pathlib import Path
 
 from cascade._version import __version__
 from cascade.bundle.certificate import Certificate, Data, Disagreement
@@ -15,11 +13,10 @@ from cascade.pipelines.tagger import Tagger
 SAFER = 12  # settings that a certificate keeps to fall back on
 
 
-def data_of(file: Path, outcome: Outcome) -> Data:
-    """What a certificate says about its examples; the file is read once more for its hash."""
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+def data_of(name: str, sha256: str, outcome: Outcome) -> Data:
+    """What a certificate says about its examples, of a file with this name and hash."""
     chosen_on = len(outcome.chosen_on)
-    return Data(name=file.name, sha256=digest, examples=chosen_on + len(outcome.tested_on), chosen_on=chosen_on)
+    return Data(name=name, sha256=sha256, examples=chosen_on + len(outcome.tested_on), chosen_on=chosen_on)
 
 
 def issue(pipeline: Classifier | Tagger, outcome: Certified, data: Data) -> Certificate:
@@ -36,7 +33,7 @@ def issue(pipeline: Classifier | Tagger, outcome: Certified, data: Data) -> Cert
         examples=taken.examples,
         events=taken.events,
         bound=claim.ask.bound,
-        upper=taken.upper,
+        upper_estimate=taken.upper,
         disagreement=Disagreement(
             events=figures.disagreements, examples=figures.examples, upper=outcome.disagreement_upper
         ),

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from cascade.calibration.certify.claims import Claim
 from cascade.calibration.certify.events import Figures
 from cascade.calibration.runs import Run
 from cascade.calibration.temperature import Temperatures
 from cascade.core.rows import IntArray
+from cascade.exceptions import CertificateWarning
 from cascade.policies.settings import Policies
+
+Own = TypeVar("Own", bound="Outcome")
 
 
 @dataclass(frozen=True)
@@ -105,3 +111,14 @@ class Refused(Outcome):
 
     why: str
     examples_needed: int | None
+
+
+def told(found: Own, numbers: IntArray, said: Sequence[str] = ()) -> Own:
+    """An outcome whose examples are numbered as the caller gave them, with more warnings; all of these are given.
+
+    `numbers`: of the examples that were tried, among those given. Shape `(examples,)`.
+    """
+    own = (*found.warnings, *said)
+    for one in own:
+        warnings.warn(one, CertificateWarning, stacklevel=3)  # where a calibration was called
+    return replace(found, chosen_on=numbers[found.chosen_on], tested_on=numbers[found.tested_on], warnings=own)

@@ -3,7 +3,7 @@
 A share of the examples, drawn by a seed, chooses temperatures and a path of settings; the others test it in its order
 until one fails (fixed-sequence testing: "Learn then Test", Angelopoulos et al. 2021). The last that passed is taken. A
 bound that does not hold is certified with a probability of at most 1 - confidence, however many pass, if examples come
-as these did (exchangeable, none picked for its answer) and are asked once.
+as these did (exchangeable, none picked for its answer) and every question about them is counted (`Claim.level`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from cascade.calibration.certify.bounds import examples_needed, fixed_sequence, upper_limit
 from cascade.calibration.certify.claims import FULL, Agreement, Claim, MaxDrop, Unit
+from cascade.calibration.certify.doubts import doubts
 from cascade.calibration.certify.events import by_class, count, figures_of
 from cascade.calibration.certify.outcomes import Certified, Outcome, Refused, Step, Tested
 from cascade.calibration.certify.split import Split
@@ -62,6 +63,7 @@ def certify(
         tested_on=split.testers,
         temperatures=examples.temperatures,
         seed=seed,
+        warnings=doubts(claim, examples, labels),
     )
     infeasible = _infeasible_reason(claim, tester, split, labels)
     if infeasible is not None:
@@ -85,7 +87,7 @@ def certify(
 
     passed = fixed_sequence(p_values(), level=claim.level)
     said = vars(outcome) | {"steps": steps, "tested": tuple(tested)}
-    said |= {"temperatures": tester.temperatures, "warnings": chosen.warnings}
+    said |= {"temperatures": tester.temperatures, "warnings": (*outcome.warnings, *chosen.warnings)}
     if not passed:
         why, needed = _refusal(claim, tested, len(tester), split)
         return Refused(**said, why=why, examples_needed=needed)
@@ -126,9 +128,12 @@ def disagreement_limit(claim: Claim, events: int, examples: int, steps: int) -> 
 def _method(claim: Claim) -> str:
     classes = " of every class" if claim.ask.per_class else ""
     sentences = " of sentences with any such word; F1 is not certified" if claim.unit is Unit.SENTENCE else ""
-    return (
-        f"fixed-sequence testing along a path chosen on other examples, by an exact binomial test{classes}{sentences}"
-    )
+    counted = (
+        f"; question {claim.question} about these examples, at a level of {percent(claim.level)}: all questions share "
+        f"{percent(1 - claim.confidence)}"
+    ) * (claim.question is not None)
+    path = "fixed-sequence testing along a path chosen on other examples"
+    return f"{path}, by an exact binomial test{classes}{sentences}{counted}"
 
 
 def _infeasible_reason(
@@ -136,7 +141,7 @@ def _infeasible_reason(
 ) -> tuple[str, int | None] | None:
     """Why not even a setting without a single event could pass, and how many examples that would take."""
     ask, unit = claim.ask, claim.unit.value
-    least = examples_needed(ask.bound, confidence=claim.confidence)
+    least = examples_needed(ask.bound, confidence=1 - claim.level)
     if not ask.per_class:
         if len(tester) >= least:
             return None
@@ -153,7 +158,7 @@ def _infeasible_reason(
 
 
 def _refusal(claim: Claim, tested: Sequence[Tested], testers: int, split: Split) -> tuple[str, int | None]:
-    """Why the first setting of the path did not pass, and how many examples would do for it."""
+    """Why the first setting of the path did not pass, and how many examples would do for it, asked once more."""
     if not tested:
         return "nothing that was tried is both cheaper than tier 2 at full depth and likely to keep the bound", None
     first = tested[0]
@@ -164,5 +169,5 @@ def _refusal(claim: Claim, tested: Sequence[Tested], testers: int, split: Split)
     )
     if first.rate >= claim.ask.bound:
         return f"{seen}, which is no less than the bound", None
-    least = examples_needed(claim.ask.bound, confidence=claim.confidence, rate=first.rate)
+    least = examples_needed(claim.ask.bound, confidence=1 - claim.later.level, rate=first.rate)
     return f"{seen}, too many to be sure of the bound", split.in_all(least * testers / first.examples)

@@ -7,16 +7,16 @@ and the test is exact. F1 of entities is no mean over sentences, and is not cert
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from cascade.calibration.certify.claims import Claim, Unit
-from cascade.calibration.certify.outcomes import Certified, Refused
+from cascade.calibration.certify.doubts import unknown_pieces
+from cascade.calibration.certify.outcomes import Certified, Refused, told
 from cascade.calibration.certify.procedure import Chosen, certify, check_labels
 from cascade.calibration.certify.split import Split
 from cascade.calibration.certify.word_paths import GRID, Reach, word_path
-from cascade.calibration.examples import copies_said, distinct, tag_numbers, unseen
+from cascade.calibration.examples import copies_said, distinct, tag_numbers
 from cascade.calibration.observing import observe_sentences
 from cascade.calibration.runs import Stages, no_progress
 from cascade.calibration.sentences import WordAnswers
@@ -52,7 +52,8 @@ def calibrate_sentences(
 
     Returns:
         What was certified, or why nothing was, with sentences numbered as given, from 0; seconds are measured, per
-        sentence, in turns with full depth. Too few sentences, or tags that do not fit, are a `DataError`.
+        sentence, in turns with full depth. Too few sentences, or tags that do not fit, are a `DataError`. What makes
+        the guarantee doubtful is a `CertificateWarning`, too.
     """
     _check(claim, labelled=tags is not None)
     if tags is not None:
@@ -64,19 +65,18 @@ def calibrate_sentences(
     truth = None if tags is None else tag_numbers(given, [tags[number] for number in numbers.tolist()], tagger.labels)
     with progress("both tiers", 3 * sum(map(len, given))) as ahead:
         answers = observe_sentences(tagger, given, truth, progress=ahead)
-    found = certify_sentences(answers, claim, seed=seed, split=split, grid=grid, progress=progress)
-    return replace(
-        found,
-        chosen_on=numbers[found.chosen_on],
-        tested_on=numbers[found.tested_on],
-        warnings=(*found.warnings, *copies_said(len(some), len(numbers), "sentences"), *unseen(truth, tagger.labels)),
+    found = certify_sentences(
+        answers, claim, labels=tagger.labels, seed=seed, split=split, grid=grid, progress=progress
     )
+    copies = copies_said(len(some), len(numbers), "sentences")
+    return told(found, numbers, (*copies, *unknown_pieces(answers.words.rows.ids, tagger.tokenizer.unknown)))
 
 
 def certify_sentences(
     answers: WordAnswers,
     claim: Claim,
     *,
+    labels: Sequence[str] = (),
     seed: int = 0,
     split: Split | None = None,
     grid: WordGrid = GRID,
@@ -94,7 +94,7 @@ def certify_sentences(
         return Chosen(steps, tester, (told,) * bool(cut))
 
     with progress("testing the path", (reach or Reach()).steps) as ahead:
-        return certify(answers, claim, choose, split=split, seed=seed, progress=ahead)
+        return certify(answers, claim, choose, split=split, seed=seed, labels=labels, progress=ahead)
 
 
 def _check(claim: Claim, *, labelled: bool) -> None:

@@ -36,7 +36,7 @@ class Split:
         a single event. Fewer than `least` are a `DataError`, an impossible share an `OptionError`.
         """
         share = check_inside("chosen", chosen, "0.2 leaves four fifths for the test")
-        needed = examples_needed(claim.ask.bound, confidence=claim.confidence)
+        needed = examples_needed(claim.ask.bound, confidence=1 - claim.level)
         if total < least:
             raise DataError(
                 f"there must be at least {least} distinct examples, got {total}; a bound of {claim.ask.bound:g} at "

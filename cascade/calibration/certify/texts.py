@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from cascade.calibration.certify.claims import Claim
+from cascade.calibration.certify.doubts import unknown_pieces
 from cascade.calibration.certify.events import count, differ
 from cascade.calibration.certify.learned import better_router
-from cascade.calibration.certify.outcomes import Certified, Refused
+from cascade.calibration.certify.outcomes import Certified, Refused, told
 from cascade.calibration.certify.paths import PathGrid, text_path
 from cascade.calibration.certify.procedure import Chosen, certify, check_labels
 from cascade.calibration.certify.split import Split
-from cascade.calibration.examples import copies_said, distinct, unseen
+from cascade.calibration.examples import copies_said, distinct
 from cascade.calibration.observing import observe_texts
 from cascade.calibration.ranked import Tuned
 from cascade.calibration.runs import Stages, no_progress
@@ -27,6 +28,7 @@ FEWEST = 20  # texts, below which there is nothing to choose from
 ENOUGH = 100  # of the choosing share; temperatures of fewer are worth less than the bundle's
 CHOOSERS = 5000  # texts that choose, at most
 CHOSEN = 0.2
+SEEN = 1000  # texts whose tokens are looked at
 
 
 def calibrate_texts(
@@ -52,7 +54,8 @@ def calibrate_texts(
 
     Returns:
         What was certified, or why nothing was, with texts numbered as given; and what the tiers say about the distinct
-        ones. Fewer of these than it takes to choose anything are a `DataError`.
+        ones. Fewer of these than it takes to choose anything are a `DataError`. What makes the guarantee doubtful is a
+        `CertificateWarning`, too.
     """
     check_labels(claim, labelled=truth is not None)
     kept = distinct(texts)
@@ -70,13 +73,9 @@ def calibrate_texts(
             tester = answers.select(found.tested_on).with_temperatures(found.temperatures)
             found = confirmed(found, tester, answers_of(real.probabilities, multi_label=answers.multi_label))
             ahead(1)
-    found = replace(
-        found,
-        chosen_on=kept[found.chosen_on],
-        tested_on=kept[found.tested_on],
-        warnings=(*found.warnings, *copies_said(len(texts), len(kept), "texts"), *unseen(truth, classifier.labels)),
-    )
-    return found, answers
+    pieces = classifier.tokenizer.encode(given[:SEEN]).units.rows.ids
+    said = *copies_said(len(texts), len(kept), "texts"), *unknown_pieces(pieces, classifier.tokenizer.unknown)
+    return told(found, kept, said), answers
 
 
 def certify_texts(

@@ -78,8 +78,8 @@ def calibrate(
     MODEL is a folder or a Hub id. FILE holds examples that the models have not seen and that come as those in use will:
     jsonl, csv or parquet, with labels for --max-drop. Both tiers run over them once; a share chooses a path of
     settings, the others test it, and what passes is certified: the bound holds with the confidence that you ask for.
-    Use examples for one question only: asking again, with another seed or with examples added after a refusal, makes a
-    false guarantee likelier. Copies count once. Status 1 says that nothing could be certified.
+    Questions about the same examples are counted on this host: with another seed or bound, or with examples added after
+    a refusal, each is tested at a smaller level. Copies count once. Status 1 says that nothing could be certified.
 
     With --no-guarantee, --budget and --latency all examples choose, and nothing is promised about others: measure the
     choice on examples that did not choose it. Nothing is written without --write or --output.

@@ -69,9 +69,12 @@ def tagged_sentences(lines: Iterable[Example], file: Path) -> Examples:
     return Examples(words, None if without else tags)
 
 
-def known_files(manifest: Manifest, *, name: str, sha256: str) -> tuple[str, ...]:
-    """Doubts, where a bundle's figures or certificate say that it has seen a file, by hash or else by name."""
-    if manifest.certificate is not None and manifest.certificate.data.sha256 == sha256:
+def known_files(manifest: Manifest, *, name: str, sha256: str, counted: bool) -> tuple[str, ...]:
+    """Doubts, where a bundle's figures or certificate say that it has seen a file, by hash or else by name.
+
+    `counted`: what was asked of its examples before is paid for.
+    """
+    if not counted and manifest.certificate is not None and manifest.certificate.data.sha256 == sha256:
         again = "a claim that is asked for more than once is false more often than the confidence says"
         return (f"these examples certified this bundle before: {again}",)
     seen = sorted(set(_mentions(manifest.figures, name=name, sha256=sha256)))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -14,6 +16,7 @@ from tqdm import tqdm
 
 from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, RiskTarget, Unit
 from cascade.calibration.certify.issuing import data_of, issue
+from cascade.calibration.certify.ledger import Ledger
 from cascade.calibration.certify.outcomes import Certified, Refused
 from cascade.calibration.certify.sentences import calibrate_sentences
 from cascade.calibration.certify.texts import calibrate_texts
@@ -27,7 +30,7 @@ from cascade.cli.calibrate.options import CalibrateOptions
 from cascade.cli.calibrate.plain import choose_plainly, saved
 from cascade.cli.calibrate.show import shown
 from cascade.core.files import write
-from cascade.exceptions import DataError, OptionError
+from cascade.exceptions import CertificateWarning, DataError, OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
@@ -105,10 +108,17 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
         ask = MaxDrop(options.bound, two_sided=options.two_sided, per_class=options.per_class)
     unit = Unit.SENTENCE if isinstance(pipeline, Tagger) else Unit.TEXT
     claim = Claim(ask, confidence=options.confidence, unit=unit)
-    outcome, costs = _outcome(options, pipeline, examples, claim, bars)
-    data = data_of(options.file, outcome)
-    doubts = known_files(pipeline.bundle.manifest, name=data.name, sha256=data.sha256)
-    outcome = replace(outcome, warnings=(*outcome.warnings, *doubts))
+    manifest, sha256 = pipeline.bundle.manifest, hashlib.sha256(options.file.read_bytes()).hexdigest()
+    ledger = Ledger(manifest.models())
+    question = ledger.question(examples.items, [claim.to_json(), options.seed, sha256])
+    counted = question.number > 1 or question in ledger
+    with warnings.catch_warnings():  # they are told with the outcome
+        warnings.simplefilter("ignore", CertificateWarning)
+        outcome, costs = _outcome(options, pipeline, examples, replace(claim, question=question.number), bars)
+    data = data_of(options.file.name, sha256, outcome)
+    doubts = known_files(manifest, name=data.name, sha256=sha256, counted=counted)
+    lost = ledger.keep(question) if outcome.tested else ()
+    outcome = replace(outcome, warnings=(*outcome.warnings, *doubts, *lost))
     certificate = issue(pipeline, outcome, data) if isinstance(outcome, Certified) else None
     # The bundle first: whatever a report stumbles over, the work is kept.
     done = "Nothing was written."

@@ -14,9 +14,9 @@ from cascade.calibration.certify.outcomes import Certified, Outcome, Refused
 from cascade.cli.show import duration
 from cascade.core.rounding import percent, percent_up
 
-ASKED_ONCE = (
-    "Take new examples for it and leave these out: adding to them and asking again makes a false guarantee likelier "
-    "(of a setting whose true rate is the bound 4 % pass one look, 9 % five and 14 % twenty)."
+AGAIN = (
+    "Examples that are added to these, and another seed or bound, make another question about the same examples, which "
+    "is tested at a smaller level; with new examples alone the first question is asked anew."
 )
 
 
@@ -29,10 +29,12 @@ def shown(outcome: Certified | Refused, *, model: str, data: str) -> str:
         "",
     ]
     rows = list(_certified(outcome)) if isinstance(outcome, Certified) else list(_refused(outcome))
+    level = f"tested at a level of {percent(outcome.claim.level)}"
+    rows.append(("question", f"number {outcome.claim.question} about these examples, {level}"))
     width = max(len(name) for name, _ in rows)
     lines += [f"{name:<{width}}  {value}" for name, value in rows]
-    if isinstance(outcome, Refused) and outcome.examples_needed is not None:
-        lines.append(ASKED_ONCE)
+    if isinstance(outcome, Refused) and outcome.tested:
+        lines.append(AGAIN)
     lines += [f"Warning: {warning}." for warning in outcome.warnings]
     return "\n".join(lines)
 
