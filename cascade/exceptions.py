@@ -58,7 +58,7 @@ class CascadeWarning(UserWarning):
 
 
 class CertificateWarning(CascadeWarning):
-    """A certificate that is about other models or policies than its bundle's, and is dropped; or what makes one doubtful.
+    """A certificate is about other models or policies than its bundle's, and is dropped; or what makes one doubtful.
 
     Doubtful are examples that come often, are all of one class, or labelled for another task; the certificate says so.
     """
