@@ -128,7 +128,7 @@ def test_write_replaces_the_bundle_itself(run: Command, data: Path, tmp_path: Pa
     run.well("calibrate", folder, "--data", data, "--agreement", "0.2", "--write", "--no-progress")
     assert manifest(folder)["certificate"]["ask"] == {"ask": "Agreement", "bound": 0.2, "per_class": False}
     again = run("calibrate", folder, "--data", data, "--agreement", "0.3", "--progress")
-    assert "question       number 2 about these examples, tested at a level of 0.608 %" in again.out
+    assert "number 2 about these examples, tested at a level of 0.608 %" in again.out
     assert "these examples certified this bundle before" not in again.out
     assert "both tiers" in again.err
 
@@ -160,11 +160,11 @@ def test_questions_about_the_same_examples_share_the_error(
     # Nothing is tested where examples are too few, so nothing is spent.
     for bound in ("0.001", "0.002"):
         refused = run("calibrate", model, "--data", data, "--max-drop", bound)
-        assert "question         number 3 about" in refused.out
+        assert "number 4 about these examples" in refused.out
     written = run.well("calibrate", model, "--data", data, "--agreement", "0.4", "--output", tmp_path / "certified")
-    assert "tested at a level of 0.152 %" in written.out
+    assert "tested at a level of 0.0675 %" in written.out
     method = manifest(tmp_path / "certified")["certificate"]["method"]
-    assert "question 3 about these examples, at a level of 0.152 %: all questions share 5 %" in method
+    assert "question 4 about these examples, at a level of 0.0675 %: all questions share 5 %" in method
 
 
 def test_a_refusal_says_how_many_examples_it_takes(run: Command, model: Path, data: Path, tmp_path: Path) -> None:
