@@ -2,7 +2,7 @@
 
     python bench/studies/certificates.py models/sentiment --data dev.jsonl --data calibration.jsonl --runs 300
 
-Found on an Intel Xeon with AMX, 2 cores: see docs/certificates.md.
+Found on an Intel Xeon with AMX, 2 cores: the tables in docs/certificates.md.
 
 Both tiers answer all texts once; each calibration draws some. With replacement, a claim is about all that are recorded,
 so that its truth is known; without, about all that did not choose.
