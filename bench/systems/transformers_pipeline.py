@@ -60,7 +60,7 @@ class LastExit(PreTrainedModel):
         super().__init__(config)
         self.backbone = AutoModel.from_config(config, **family_of(config).options)
         exits: Mapping[str, Any] = config.cascade_exits
-        self.pooling = exits["pooling"]
+        self.pooling = exits["pooling"] if isinstance(exits["pooling"], str) else exits["pooling"][-1]
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.activation = ACT2FN[exits["activation"]]
         self.out = nn.Linear(config.hidden_size, config.num_labels)

@@ -116,11 +116,11 @@ def pack(model: MultiExitModel | MultiExitTagger) -> PackedModel:
     family = family_of(config)
     form = FORMS[family.layer]
     layers, shared = form.layers(backbone, family), form.shared(backbone)
-    pooling = "words" if isinstance(model, MultiExitTagger) else model.pooling
-    places = zip((0, *model.layers[:-1]), model.layers, model.heads, model.norms, strict=True)
+    pooling = ("words",) * len(model.layers) if isinstance(model, MultiExitTagger) else model.pooling
+    places = zip((0, *model.layers[:-1]), model.layers, model.heads, model.norms, pooling, strict=True)
     stages = [
-        PackedStage(layers[start:stop], head, norm, pooling=pooling, inputs=family.inputs, shared=shared)
-        for start, stop, head, norm in places
+        PackedStage(layers[start:stop], head, norm, pooling=own, inputs=family.inputs, shared=shared)
+        for start, stop, head, norm, own in places
     ]
     return PackedModel(
         embed=PackedEmbed(backbone, family).eval(),

@@ -85,8 +85,8 @@ def units_of(rows: list[list[int]]) -> Units:
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-@pytest.mark.parametrize("pooling", ["mean", "first"])
-def test_packed_chain_equals_torch_at_every_exit(tmp_path: Path, family: str, pooling: str) -> None:
+@pytest.mark.parametrize("pooling", ["mean", "first", ("mean", "mean", "first")])
+def test_packed_chain_equals_torch_at_every_exit(tmp_path: Path, family: str, pooling: str | tuple[str, ...]) -> None:
     model = tiny.tier2(tmp_path, family, pooling=pooling)
     packed = pack(model)
     graphs = export_tier2(packed)

@@ -111,7 +111,7 @@ def tier2(
     *,
     labels: Sequence[str] = LABELS,
     layers: Sequence[int] | None = None,
-    pooling: str = "mean",
+    pooling: str | Sequence[str] = "mean",
     problem_type: str = SINGLE,
     depth: int = 3,
     width: int = 16,

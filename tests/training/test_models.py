@@ -38,7 +38,12 @@ def test_a_fine_tuned_head_becomes_the_last_exit(family: str, case: Case, tmp_pa
     with torch.inference_mode():
         wanted = stock(input_ids=IDS, attention_mask=MASK).logits
     torch.testing.assert_close(logits_of(model)[:, -1], wanted, atol=1e-5, rtol=1e-5)
-    assert getattr(model, "pooling", "first") == "first"
+    assert set(getattr(model, "pooling", ["first"])) == {"first"}
+    other = case.model.from_checkpoint(tmp_path, labels=[], pooling="mean").eval()
+    assert [*getattr(other, "pooling", ["mean", "mean", "first"])] == ["mean", "mean", "first"]
+    torch.testing.assert_close(logits_of(other)[:, -1], wanted, atol=1e-5, rtol=1e-5)
+    other.save_pretrained(tmp_path / "again")
+    torch.testing.assert_close(logits_of(case.model.from_pretrained(tmp_path / "again")), logits_of(other))
     with pytest.raises(DataError, match=r"among the checkpoint's, \['c', 'b', 'a'\], got y; rename it in the data"):
         case.model.from_checkpoint(tmp_path, labels=["a", "y"])
 
@@ -154,8 +159,10 @@ def test_impossible_models(case: Case) -> None:
     other = AutoModel.from_config(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=10))
     with pytest.raises(OptionError, match=r"model_type must be one of bert, roberta, .*, got gpt2"):
         case.model(other)
-    with pytest.raises(OptionError, match="pooling must be mean or first, got max"):
+    with pytest.raises(OptionError, match="pooling must be mean or first, for all exits or one per exit, got max"):
         MultiExitModel(backbone, pooling="max")
+    with pytest.raises(OptionError, match=r"for all exits or one per exit, got \('mean',\)"):
+        MultiExitModel(backbone, pooling=("mean",))
 
 
 def test_mean_pooling_ignores_padding() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from cascade.calibration.certify.claims import Claim
 from cascade.calibration.certify.learned import better_router
 from cascade.calibration.certify.outcomes import Certified, Refused, Step
-from cascade.calibration.certify.paths import SPENT, PathGrid, text_path
+from cascade.calibration.certify.paths import PathGrid, text_path
 from cascade.calibration.certify.procedure import Chosen, certify
 from cascade.calibration.certify.split import Split
 from cascade.calibration.certify.texts import confirmed
@@ -35,6 +35,7 @@ from cascade.training.build.measuring import in_turns
 
 GRID = PathGrid(ratios=(0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
 TIMED = 3  # candidates that are timed beside full depth, the cheapest by prediction
+SPENT = 0.75  # of the bound, by what is guessed on texts with gaps
 PAYS = 1.1  # times as fast as full depth, or nothing pays
 
 
@@ -67,7 +68,7 @@ def candidates(
         costs = replace(answers.costs, tier1=other.costs.tier1)
         tier1: Any = other.tier1  # of the same kind: both are of one task
         both: Any = replace(answers, tier1=tier1, costs=costs)
-        best = _best(steps_of(both, claim), claim)
+        best = min(steps_of(both, claim), key=lambda step: step.cost, default=None)
         if best is not None:
             tiers = (pipelines[first].tier1, pipelines[exits].tier2)
             pipeline = replace(pipelines[exits], tiers=tiers).with_policies(best.policies)
@@ -100,7 +101,7 @@ def certified(
 
     Args:
         pipeline: of two tiers.
-        some: items that choose and certify.
+        some: items that choose, with gaps, and items that certify.
         truth: of these, or None.
         claim: against the original model.
         split: which of them choose.
@@ -131,17 +132,17 @@ def observed(pipeline: Any, some: Answered, truth: Any) -> TextAnswers | WordAns
 
 
 def steps_of(answers: Any, claim: Claim) -> tuple[Step, ...]:
-    """The path of settings, safest first."""
+    """The path of settings, safest first, as far as they keep the bound on texts with gaps."""
     if isinstance(answers, WordAnswers):
-        return word_path(answers, claim.ask)
+        return _within(word_path(answers, claim.ask), claim)
     router = better_router(answers)
-    return text_path(answers, claim.ask, tuned=Tuned() if router is None else Tuned(router), grid=GRID)
+    tuned = Tuned() if router is None else Tuned(router)
+    return _within(text_path(answers, claim.ask, tuned=tuned, grid=GRID), claim)
 
 
-def _best(steps: Sequence[Step], claim: Claim) -> Step | None:
-    """The cheapest step that keeps well within the bound, as guessed; the safest one if none does."""
-    within = [step for step in steps if step.risk <= SPENT * claim.ask.bound]
-    return min(within or steps[:1], key=lambda step: step.cost, default=None)
+def _within(steps: Sequence[Step], claim: Claim) -> tuple[Step, ...]:
+    """Those up to the first that comes near the bound on the texts with gaps; the test on others goes no further."""
+    return tuple(itertools.takewhile(lambda step: step.risk <= SPENT * claim.ask.bound, steps))
 
 
 def _full(answers: TextAnswers | WordAnswers) -> Policies:

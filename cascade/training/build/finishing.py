@@ -17,6 +17,7 @@ from cascade.bundle.writing import copy_bundle, write_bundle
 from cascade.calibration.certify.claims import Claim
 from cascade.calibration.certify.issuing import issue
 from cascade.calibration.certify.outcomes import Certified, Outcome
+from cascade.calibration.certify.split import Split
 from cascade.core.confidence import answers as answers_of
 from cascade.core.rows import IntArray
 from cascade.core.statistics import speed_up
@@ -33,14 +34,17 @@ from cascade.training.build.exporting import (
     full_depth,
     without_first,
 )
+from cascade.training.build.gaps import with_gaps
 from cascade.training.build.looking import Checkpoint, Texts
 from cascade.training.build.measuring import in_turns, own_pipeline, seconds_of
 from cascade.training.build.options import BuildOptions
+from cascade.training.build.original import Original, read_whole
 from cascade.training.build.report import SHOWN, Report, routes_of
 from cascade.training.build.shares import Shares
 from cascade.training.build.work import Making, Step
 
 TIMED, LEAST = 500, 32  # texts that are timed, at most and at least
+HARDER = 1500  # texts with gaps that choose, about
 PAGE = "report.html"
 
 
@@ -94,18 +98,19 @@ class Finish:
         begin = time.monotonic()
         pipelines = {name: self._loaded(exported.folder / name) for name in ("frozen", "tuned")}
         some, seconds = self.every.select(self.shares.choose), 60 * making.minutes
-        found = candidates(pipelines, some, self._truth(self.shares.choose), self.claim, seconds=seconds / 3)
+        harder, truth = self._with_gaps(some)
+        found = candidates(pipelines, harder, truth, self.claim, seconds=seconds / 3)
         making.progress(0.3)
         full = full_depth(exported.folder / "frozen", threads=self.options.threads)
         best, timed = fastest(found, full, some.items, seconds=seconds / 6)
         making.progress(0.4)
         for name in ("pair", "single", "certified", "bundle"):  # of an interrupted step
             shutil.rmtree(making.folder / name, ignore_errors=True)
-        outcome, pair = self._certified(exported.folder / "frozen", only_full=True)
+        outcome, pair = self._certified(exported.folder / "frozen", harder, truth, only_full=True)
         if best is not None and isinstance(outcome, Certified):
             # One sequence of tests, in an order that was fixed on other texts: full depth, then the path of the best.
             folder = composed(making.folder / "pair", exported.folder / best.exits, exported.folder / best.first).folder
-            cheaper, other = self._certified(folder, only_full=False)
+            cheaper, other = self._certified(folder, harder, truth, only_full=False)
             if isinstance(cheaper, Certified) and cheaper.number:
                 outcome, pair = cheaper, other
         making.progress(0.6)
@@ -128,24 +133,35 @@ class Finish:
             told = f"{best.exits} exits, {kinds[best.first] if len(bundle.manifest.tiers) > 1 else 'no'} first tier"
         return {"setting": told, "certified": isinstance(outcome, Certified), "line": report.line(), **report.figures()}
 
-    def _certified(self, pair: Path, *, only_full: bool) -> tuple[Outcome, Any]:
+    def _with_gaps(self, some: Answered) -> tuple[Answered, Any]:
+        """The items that choose, with words left out: what the original says of these, and the right answers."""
+        copies = max(round(HARDER / len(some.items)), 1)
+        items, kept = with_gaps(some.items, copies=copies, seed=self.options.seed)
+        truth: Any = self._truth(np.tile(self.shares.choose, copies))
+        if isinstance(truth, list):
+            truth = [own[here] for own, here in zip(truth, kept, strict=True)]
+        harder = Answered(self.checkpoint, items, Original(self.checkpoint).record(items))
+        whole = read_whole(self.checkpoint, items, harder.logits)
+        return (harder, truth) if len(whole) == len(items) else (harder.select(whole), _picked(truth, whole))
+
+    def _certified(self, pair: Path, harder: Answered, truth: Any, *, only_full: bool) -> tuple[Outcome, Any]:
         """What is certified of a bundle of two tiers, and its pipeline."""
-        pipeline, (numbers, split) = self._loaded(pair), self.shares.split
-        some, truth = self.every.select(numbers), self._truth(numbers)
+        pipeline, tested = self._loaded(pair), self.every.select(self.shares.certify)
+        both = Answered(self.checkpoint, [*harder.items, *tested.items], np.concatenate([harder.logits, tested.logits]))
+        right = self._truth(self.shares.certify)
+        truth = right if truth is None else [*truth, *right] if isinstance(truth, list) else np.append(truth, right, 0)
+        places, count = np.arange(len(both.items), dtype=np.int64), len(harder.items)
+        split = Split(places[:count], places[count:], count / len(places), count)
         seed = self.options.seed
-        return certified(pipeline, some, truth, self.claim, split, only_full=only_full, seed=seed), pipeline
+        return certified(pipeline, both, truth, self.claim, split, only_full=only_full, seed=seed), pipeline
 
     def _written(self, folder: Path, pipeline: Any, outcome: Outcome) -> Bundle:
         """The bundle of what was certified, full depth where nothing was, without a first tier that is never asked."""
         certificate, policies, pair = None, pipeline.policies.full_depth(), pipeline.bundle
         if isinstance(outcome, Certified):
-            numbers, split = self.shares.split
-            data = Data(
-                name=self.texts.name,
-                sha256=self.texts.digest,
-                examples=len(numbers),
-                chosen_on=len(split.choosers),
-            )
+            choosing, testing = len(self.shares.choose), len(self.shares.certify)
+            name, sha256 = self.texts.name, self.texts.digest
+            data = Data(name=name, sha256=sha256, examples=choosing + testing, chosen_on=choosing)
             certificate, policies = issue(pipeline, outcome, data), outcome.policies
         settings = (policies, *(certificate.safer if certificate is not None else ()))
         if all(isinstance(one.routers[0], DeferAll) for one in settings):
@@ -205,13 +221,17 @@ class Finish:
         return rows
 
     def _truth(self, numbers: IntArray) -> Any:
-        truth = self.texts.truth
-        if truth is None or isinstance(truth, np.ndarray):
-            return None if truth is None else truth[numbers]
-        return [truth[number] for number in numbers.tolist()]
+        return _picked(self.texts.truth, numbers)
 
     def _loaded(self, folder: Path) -> Any:
         return load(folder, threads=self.options.threads, tuned=False)
+
+
+def _picked(truth: Any, numbers: IntArray) -> Any:
+    """Those of some items; `truth` as `Texts` has it."""
+    if truth is None or isinstance(truth, np.ndarray):
+        return None if truth is None else truth[numbers]
+    return [truth[number] for number in numbers.tolist()]
 
 
 def found_answers(found: Any, checkpoint: Checkpoint) -> IntArray:

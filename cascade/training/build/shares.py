@@ -13,7 +13,6 @@ import numpy as np
 
 from cascade.calibration.certify.bounds import examples_needed
 from cascade.calibration.certify.claims import Claim
-from cascade.calibration.certify.split import Split
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
 
@@ -56,13 +55,6 @@ class Shares:
         numbers = np.arange(len(self.order), dtype=np.int64)
         certify, choose, learn = np.split(numbers, np.cumsum([len(self.certify), len(self.choose)]))
         return Shares(learn, choose, certify)
-
-    @property
-    def split(self) -> tuple[IntArray, Split]:
-        """Numbers of the texts that choose and certify, and which of these are which."""
-        both, count = np.concatenate([self.choose, self.certify]), len(self.choose)
-        places = np.arange(len(both), dtype=np.int64)
-        return both, Split(places[:count], places[count:], count / len(both), MOST)
 
 
 def _too_few(total: int, least: int, claim: Claim) -> str:

@@ -107,7 +107,8 @@ class ExitBackbone(Teacher):
             labels: names of the labels that the data have; some may be missing of a fine-tuned checkpoint's, and those
                 of a regression, which are numbers, are not looked at.
             layers: the exits' layers; every layer by default.
-            pooling: of a classifier, `mean` or `first`; by default what the checkpoint has, else `mean`.
+            pooling: of a classifier, `mean` or `first`; by default what the checkpoint has, else `mean`. The last exit
+                of a fine-tuned checkpoint reads what it always read.
             multi_label: of a classifier, ask for a sigmoid per label. A checkpoint that says it has one keeps it
                 without being asked.
             dropout: in the backbone; the checkpoint's by default. 0 trains a fifth faster on a CPU.
@@ -142,7 +143,8 @@ class ExitBackbone(Teacher):
         # The pooler is left behind: it is part of the head, or nobody reads it.
         weights = whole.base_model.state_dict()
         backbone.load_state_dict({name: weights[name] for name in backbone.state_dict()})
-        options = cls._head_options(config, pooling=pooling, fine_tuned=fine_tuned)
+        exits = len(layers or range(config.num_hidden_layers))
+        options = cls._head_options(config, exits=exits, pooling=pooling, fine_tuned=fine_tuned)
         model = cls(backbone, layers=layers, **options)
         if fine_tuned:
             model.heads[-1].load_state_dict(_head_weights(cls._head_parts(family), whole.state_dict()))
@@ -191,13 +193,15 @@ class ExitBackbone(Teacher):
         return None
 
     @classmethod
-    def _head_options(cls, config: PretrainedConfig, *, pooling: str | None, fine_tuned: bool) -> dict[str, Any]:
+    def _head_options(
+        cls, config: PretrainedConfig, *, exits: int, pooling: str | None, fine_tuned: bool
+    ) -> dict[str, Any]:
         """Options of the constructor for heads like that of a fine-tuned checkpoint, or for new ones."""
         return {}
 
     @abstractmethod
-    def read(self, state: Tensor, attention_mask: Tensor) -> Tensor:
-        """What a head reads of a layer's states, of shape `(rows, longest, width)`."""
+    def read(self, state: Tensor, attention_mask: Tensor, exit_index: int) -> Tensor:
+        """What the head of an exit reads of its layer's states, of shape `(rows, longest, width)`."""
 
     @classmethod
     @abstractmethod
@@ -218,7 +222,10 @@ class ExitBackbone(Teacher):
         """
         states = self.states(input_ids, attention_mask, token_type_ids, exit_layers)
         places = zip(self.heads, self.norms, self.layers, strict=True)
-        logits = [head(self.read(norm(states[layer]), attention_mask)) for head, norm, layer in places]
+        logits = [
+            head(self.read(norm(states[layer]), attention_mask, number))
+            for number, (head, norm, layer) in enumerate(places)
+        ]
         return {"logits": torch.stack(logits, dim=1)}
 
     def states(

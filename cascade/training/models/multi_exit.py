@@ -63,7 +63,7 @@ class MultiExitModel(ExitBackbone):
     """A backbone whose every exit layer has a head on a pooled vector.
 
     Attributes:
-        pooling: `mean` or `first`.
+        pooling: `mean` or `first`, one per exit.
         activation: of the heads.
     """
 
@@ -75,27 +75,28 @@ class MultiExitModel(ExitBackbone):
         backbone: PreTrainedModel,
         *,
         layers: Sequence[int] | None = None,
-        pooling: str = "mean",
+        pooling: str | Sequence[str] = "mean",
         activation: str = "tanh",
         dropout: float = 0.1,
     ) -> None:
         super().__init__(backbone, layers)
-        if pooling not in ("mean", "first"):
-            raise OptionError(f"pooling must be mean or first, got {pooling}")
-        self.pooling = pooling
+        self.pooling = (pooling,) * len(self.layers) if isinstance(pooling, str) else tuple(pooling)
+        if len(self.pooling) != len(self.layers) or not {*self.pooling} <= {"mean", "first"}:
+            raise OptionError(f"pooling must be mean or first, for all exits or one per exit, got {pooling}")
         self.activation = activation
         parts = self.family.head
         self.heads = nn.ModuleList(
             new_head(self.config, parts, dropout=dropout, activation=activation) for _ in self.layers
         )
 
-    def read(self, state: Tensor, attention_mask: Tensor) -> Tensor:
+    def read(self, state: Tensor, attention_mask: Tensor, exit_index: int) -> Tensor:
         """One vector per row."""
-        return pool(state, attention_mask, self.pooling)
+        return pool(state, attention_mask, self.pooling[exit_index])
 
     @property
     def exits(self) -> dict[str, Any]:
-        return {"layers": list(self.layers), "pooling": self.pooling, "activation": self.activation}
+        pooling: str | list[str] = self.pooling[0] if len({*self.pooling}) == 1 else list(self.pooling)
+        return {"layers": list(self.layers), "pooling": pooling, "activation": self.activation}
 
     @classmethod
     def _problem(cls, config: PretrainedConfig, *, multi_label: bool, has_head: bool) -> str:
@@ -115,11 +116,17 @@ class MultiExitModel(ExitBackbone):
         return own if config.problem_type or own == MULTI_LABEL else asked
 
     @classmethod
-    def _head_options(cls, config: PretrainedConfig, *, pooling: str | None, fine_tuned: bool) -> dict[str, Any]:
+    def _head_options(
+        cls, config: PretrainedConfig, *, exits: int, pooling: str | None, fine_tuned: bool
+    ) -> dict[str, Any]:
         if not fine_tuned:
             return {"pooling": pooling or "mean"}
         family = family_of(config)
-        return {"pooling": pooling or family.pooling(config), "activation": activation_of(config, family.head)}
+        own = family.pooling(config)
+        return {
+            "pooling": (*[pooling or own] * (exits - 1), own),
+            "activation": activation_of(config, family.head),
+        }
 
     @classmethod
     def _head_parts(cls, family: Family) -> HeadParts:

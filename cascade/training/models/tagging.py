@@ -39,7 +39,7 @@ class MultiExitTagger(ExitBackbone):
         # `read` has dropped some of the state already.
         return new_head(config, parts, dropout=0.0, activation=activation_of(config, parts))
 
-    def read(self, state: Tensor, attention_mask: Tensor) -> Tensor:  # every token is read
+    def read(self, state: Tensor, attention_mask: Tensor, exit_index: int) -> Tensor:  # every token is read
         """Every token's state, some of it dropped in training."""
         return self.dropout(state)  # type: ignore[no-any-return]  # torch's modules are untyped calls
 

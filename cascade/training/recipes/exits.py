@@ -35,7 +35,8 @@ class ExitsOptions:
     Attributes:
         objectives: run one after the other; `(LastExit(), EarlierExits())` is two-stage training.
         layers: after which layers exits lie; all by default.
-        pooling: of a classifier, `mean` or `first`; by default what the checkpoint has, else `mean`.
+        pooling: of a classifier, `mean` or `first`; by default what the checkpoint has, else `mean`. The last exit of
+            a fine-tuned checkpoint reads what it always read.
         max_length: tokens per row at most, in training; longer sentences of words are cut between words.
         vocabulary: pieces to keep of a WordPiece vocabulary; of others embeddings, with the tokenizer as it is, all
             in the files among them. All by default.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cascade.training.data.encoding import TrainingRows
 from cascade.training.loop import LoopOptions
 from cascade.training.models.backbone import ExitBackbone
+from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.recipes.objectives import Objective
 from cascade.training.units import over_units
 
@@ -30,7 +31,8 @@ class _States(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor, types: Tensor | None) -> dict[str, Tensor]:
         states, places = self.model.states(ids, mask, types), zip(self.model.norms, self.model.layers, strict=True)
-        return {"logits": torch.stack([self.model.read(norm(states[layer]), mask) for norm, layer in places], dim=1)}
+        read = [self.model.read(norm(states[layer]), mask, n) for n, (norm, layer) in enumerate(places)]
+        return {"logits": torch.stack(read, dim=1)}
 
 
 def train_recorded(
@@ -43,7 +45,8 @@ def train_recorded(
 ) -> None:
     """Train all heads but the last in place, on states that are recorded first, of as many rows as memory allows.
 
-    Every head begins as a copy of the last one. `options` are those of the loop; batches have 256 units at least.
+    A head that reads its layer as the last one does begins as a copy of it. `options` are those of the loop; batches
+    have 256 units at least.
     """
     torch.manual_seed(options.seed)
     most = max(MOST // (4 * len(model.layers) * int(model.config.hidden_size)), BATCH)
@@ -56,8 +59,9 @@ def train_recorded(
         model.eval()
         teacher = torch.cat([model.heads[-1](part[:, -1]) for part in states.split(BATCH)])
     heads = model.heads[:-1].train()
-    for head in heads:
-        head.load_state_dict(model.heads[-1].state_dict())
+    for number, head in enumerate(heads):
+        if not isinstance(model, MultiExitModel) or model.pooling[number] == model.pooling[-1]:
+            head.load_state_dict(model.heads[-1].state_dict())
     size = max(options.batch_size, BATCH)
     seconds = math.inf if options.minutes is None else max(60 * options.minutes - spent, 12 * options.minutes)
     steps = math.ceil(len(states) / size)
