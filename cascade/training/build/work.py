@@ -18,12 +18,12 @@ from cascade.core.files import write
 
 SHARES = {
     "original": 6,
-    "frozen": 10,
+    "frozen": 12,
     "static": 14,
-    "transformer": 24,
+    "transformer": 18,
     "tuned": 26,
-    "export": 8,
-    "choose": 12,
+    "export": 10,
+    "choose": 14,
 }
 """Parts of the time of each step, in their order."""
 DONE, BEGUN = "done.json", "begun"
