@@ -9,16 +9,13 @@ import click
 
 from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import open_bundle
-from cascade.core.files import check_output
 from cascade.exceptions import OptionError
 from cascade_bench.compare.files import Compared, Comparison, compare_files
-from cascade_bench.compare.installs import Install, Seconds, compare_installs
-from cascade_bench.options import count_option, json_option
+from cascade_bench.compare.installs import Install, compare_installs
+from cascade_bench.options import count_option
 from cascade_bench.systems.process import Job
 from cascade_bench.table.data import read_items
-from cascade_bench.timing import machine
 from cascade_bench.timing.console import bar, grid
-from cascade_bench.timing.report_json import benchmark, document, write_json
 
 
 @click.command(short_help="Before and after, as ratios of seconds with intervals: two JSON files, or two installs.")
@@ -31,7 +28,6 @@ from cascade_bench.timing.report_json import benchmark, document, write_json
 @count_option("--repeats", 9, "Installs: turns of each.")
 @count_option("--single", 32, "Installs: texts that are answered one by one.")
 @click.option("--at-least", type=float, metavar="R", help="End with status 1 where B is less than R times as fast.")
-@json_option
 def compare(
     a: str,
     b: str,
@@ -41,7 +37,6 @@ def compare(
     repeats: int,
     single: int,
     at_least: float | None,
-    json_file: Path | None,
 ) -> None:
     """How many times as fast B is as A: medians of ratios that are paired by repeat, with 95 % intervals.
 
@@ -59,26 +54,22 @@ def compare(
     """
     if at_least is not None and not 0 < at_least < float("inf"):
         raise OptionError(f"--at-least must be above 0 and finite, got {at_least}; 0.95 lets B take a twentieth longer")
-    check_output("--json", json_file, *(() if file is None else (file,)))
     if a.endswith(".json") and b.endswith(".json"):
-        if model is not None or file is not None or json_file is not None:
-            raise OptionError("--model, --data and --json are for installs, got two files; leave them out")
+        if model is not None or file is not None:
+            raise OptionError("--model and --data are for installs, got two files; leave them out")
         found = compare_files(Path(a), Path(b))
     else:
         installs = [Install.of(a), Install.of(b)]
         if model is None or file is None:
             raise OptionError("two installs need --model and --data, got neither or one of them; name both")
         tagging = open_bundle(model).manifest.task == TAGGING
-        items, before = read_items(file, words=tagging), machine.facts(threads=max(threads))
+        items = read_items(file, words=tagging)
         with tempfile.TemporaryDirectory(prefix="cascade-bench-") as folder, bar() as step:
             place = str(Path(model).absolute()) if Path(model).exists() else model
             job = Job(place, "", folder, 1, 0, tagging=tagging)
-            found, taken = compare_installs(
+            found = compare_installs(
                 installs, job, items, threads=threads, repeats=repeats, single=single, progress=step
             )
-        if json_file is not None:
-            details = {"a": a, "b": b, "model": model, "data": Path(file).name, "notes": list(found.notes)}
-            write_json(json_file, document(before, _benchmarks(taken), details=details))
     _print(found, at_least)
 
 
@@ -99,11 +90,3 @@ def _conclusion(row: Compared, at_least: float | None) -> str:
     if at_least is not None and row.ratio.median < at_least:
         return "too slow" if row.ratio.high < at_least else "too slow, though not clearly"
     return "faster" if row.ratio.low > 1 else "slower" if row.ratio.high < 1 else ""
-
-
-def _benchmarks(taken: Seconds) -> list[dict[str, object]]:
-    return [
-        benchmark("compare", f"{title}, {name}", seconds, iterations=turns.plans[name].passes)
-        for title, turns in taken.items()
-        for name, seconds in turns.seconds.items()
-    ]

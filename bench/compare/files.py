@@ -77,17 +77,6 @@ def paired(name: str, before: Samples, after: Samples) -> Compared:
     return Compared(name, middle[0], middle[1], ratio)
 
 
-def read_entries(file: Path) -> list[Mapping[str, Any]]:
-    """The benchmarks of a file.
-
-    Raises:
-        DataError: a file that is not of this shape.
-    """
-    made = _read(file)
-    _samples(made, file)
-    return list(made["benchmarks"])
-
-
 def _read(file: Path) -> Mapping[str, Any]:
     try:
         made = json.loads(file.read_text(encoding="utf-8"))

@@ -26,11 +26,9 @@ from cascade_bench.systems import worker as far_end
 from cascade_bench.systems.local import CASCADE, FULL
 from cascade_bench.systems.process import Job, ProcessClock, WorkerError, WorkerProcess
 from cascade_bench.table.data import Data
-from cascade_bench.timing.interleaving import PAUSE, Interleaved, Progress, interleave, quiet
+from cascade_bench.timing.interleaving import PAUSE, Progress, interleave, quiet
 
 SYSTEMS = {FULL: "full depth", CASCADE: "cascade"}
-Seconds = dict[str, Interleaved]
-"""By threads and system, as in `full depth, 2 threads`; inside by install and list, as in `A, all`."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def compare_installs(
     single: int = 32,
     progress: Progress = quiet,
     pause: float = PAUSE,
-) -> tuple[Comparison, Seconds]:
+) -> Comparison:
     """Time A and B: one comparison for each number of threads, which replaces that of the job.
 
     `single`: so many of the items, spread evenly, are answered one at a time. The job's folder must be there.
@@ -84,7 +82,7 @@ def compare_installs(
     """
     (Path(job.folder) / "texts.json").write_text(json.dumps(list(items)), encoding="utf-8")
     some = np.linspace(0, len(items) - 1, min(single, len(items))).astype(int).tolist()
-    rows, notes, taken, clock = [], dict[str, None](), Seconds(), ProcessClock()
+    rows, notes, clock = [], dict[str, None](), ProcessClock()
     for count, (kind, system) in itertools.product(threads, SYSTEMS.items()):
         title = f"{system}, {count} thread{'s' * (count > 1)}"
         answers, runs = [], dict[str, Callable[[], object]]()
@@ -102,10 +100,9 @@ def compare_installs(
                 notes[f"{title}: B answers as A on {same:.2%}."] = None
             shown = partial(lambda title, name: progress(f"{title}: {name}"), title)
             turns = interleave(runs, repeats=repeats, progress=shown, clock=clock, pause=pause)
-        taken[title] = turns
         for part in ("all", "one by one"):
             rows.append(paired(f"{title}, {part}", turns.seconds[f"A, {part}"], turns.seconds[f"B, {part}"]))
-    return Comparison(tuple(rows), tuple(notes)), taken
+    return Comparison(tuple(rows), tuple(notes))
 
 
 def _run(name: str, process: WorkerProcess, clock: ProcessClock, asked: Sequence[int] | None) -> None:

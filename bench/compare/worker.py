@@ -20,19 +20,12 @@ class _Install:
         pipeline = cascade.Tagger if job["tagging"] else cascade.Classifier
         self.model = pipeline.from_pretrained(job["model"], threads=job["threads"])
         if full:
-            self.model = self.model.with_router(_named(cascade, "defer_all", "routing"))
-            self.model = self.model.with_exit_policy(_named(cascade, "never", "exits"))
+            policies: Any = importlib.import_module("cascade.policies")
+            self.model = self.model.with_router(policies.defer_all).with_exit_policy(policies.never)
 
     def __call__(self, items: Sequence[Any], _batch_size: int) -> Sequence[Any]:
         made = self.model.predict(items)
         return list(made.tags if hasattr(made, "tags") else made.labels)
-
-
-def _named(cascade: Any, name: str, older: str) -> Any:
-    """A policy: of `cascade.policies`, or where older versions had it."""
-    # By file: an editable installation's finder would lend a module that this version lacks from another checkout.
-    here = any((Path(cascade.__file__).parent / file).exists() for file in ("policies", "policies.py"))
-    return getattr(importlib.import_module("cascade.policies" if here else f"cascade.{older}"), name)
 
 
 LOADERS = {"full": lambda job: _Install(job, full=True), "cascade": lambda job: _Install(job, full=False)}

@@ -48,21 +48,19 @@ def curve(
     exits: int = 4,
     points: int = 6,
     repeats: int = 7,
-    like: Sequence[Setting] | None = None,
     progress: Progress = quiet,
     clock: Clock = time.perf_counter,
 ) -> Curve:
-    """Try all candidates once, then time at most `points` of their front. `like`: settings to time instead."""
+    """Try all candidates once, then time at most `points` of their front."""
     tried = []
-    if like is None:
-        for setting in candidates(model, data.items, deferrals=deferrals, exits=exits):
-            progress(f"trying {setting}")
-            made = setting.of(model)
-            begin = clock()
-            labels = answered(made, data.items).labels
-            tried.append(Tried(setting, data.accuracy(labels), clock() - begin))
-        like = [point.setting for point in spread(front(tried), points)]
-    named = {str(setting): (_letter(number), setting) for number, setting in enumerate(like)}
+    for setting in candidates(model, data.items, deferrals=deferrals, exits=exits):
+        progress(f"trying {setting}")
+        made = setting.of(model)
+        begin = clock()
+        labels = answered(made, data.items).labels
+        tried.append(Tried(setting, data.accuracy(labels), clock() - begin))
+    best = spread(front(tried), points)
+    named = {str(one.setting): (_letter(number), one.setting) for number, one in enumerate(best)}
     fixed = [system for system in systems(model) if system.key != "exits"]
     chosen = [
         System(key, f"{letter}: {key}", partial(answered, setting.of(model)))

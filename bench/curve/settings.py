@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cascade.pipelines.tagger import Tagger
-from cascade.policies import exits as exit_policies
-from cascade.policies import routing
 from cascade.policies.exits import ExitPolicy, MaxProbability, never
 from cascade.policies.routing import Router, Threshold, defer_all
 from cascade.policies.unit_exits import TokenExit
@@ -34,19 +32,6 @@ class Setting:
     def of(self, model: Model) -> Model:
         """A copy of the bundle with this setting."""
         return model.with_router(self.router).with_exit_policy(self.exit_policy)
-
-    def to_json(self) -> dict[str, Any]:
-        """The written form, as a manifest has it."""
-        return {"router": routing.to_json(self.router), "exit_policy": exit_policies.to_json(self.exit_policy)}
-
-    @classmethod
-    def from_json(cls, written: Mapping[str, Any]) -> Setting:
-        """From `to_json`.
-
-        Raises:
-            OptionError: a policy that is not known.
-        """
-        return cls(routing.from_json(written["router"]), exit_policies.from_json(written["exit_policy"]))
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,9 @@ from pathlib import Path
 import click
 
 from cascade.core.console import finish
-from cascade.exceptions import DataError
 from cascade.pipelines.classifier import Classifier
 from cascade.runtime.threads import check_threads
-from cascade_bench.harness.plain import Plain
-from cascade_bench.harness.ratios import RATIOS, agreement, measure, texts_for, works
+from cascade_bench.harness.ratios import RATIOS, measure, texts_for, works
 from cascade_bench.harness.reference_ratios import (
     FILE,
     cpu_kind,
@@ -30,7 +28,6 @@ from cascade_bench.timing.console import bar, grid
 
 TURNS = 15  # so that the interval of a median may leave out three at either end and cover 96 %
 TEXTS = 1024
-AGREEMENT = 0.98  # a text whose two best labels are as good as equal may go either way
 
 
 @click.command()
@@ -43,7 +40,7 @@ AGREEMENT = 0.98  # a text whose two best labels are as good as equal may go eit
 def check(context: click.Context, bundle: Path, threads: int | None, turns: int, file: Path, writing: bool) -> None:
     """Measure the ratios of a classifier's BUNDLE and compare them with their references."""
     count = check_threads(threads)
-    classifier, plain = Classifier.from_pretrained(bundle, threads=count), Plain.from_folder(bundle, threads=count)
+    classifier = Classifier.from_pretrained(bundle, threads=count)
     name, facts = bundle.resolve().name, machine.facts(threads=count)
     kind = cpu_kind(facts)
     references = None if writing else read_references(file, name, kind)
@@ -51,12 +48,9 @@ def check(context: click.Context, bundle: Path, threads: int | None, turns: int,
         click.echo(f"{name} has no reference ratios for {kind}; use --write-reference on a quiet machine.")
         return
     texts = texts_for(bundle, TEXTS)
-    same = agreement(classifier, plain, texts)
-    if same < AGREEMENT:
-        raise DataError(f"the plain run must answer as full depth on {AGREEMENT:.0%}, got {same:.1%}; mend plain.py")
     one_thread = None if count == 1 else Classifier.from_pretrained(bundle, threads=1)
     with bar() as step:
-        running = works(classifier, plain, texts, threads=count, one_thread=one_thread)
+        running = works(classifier, texts, threads=count, one_thread=one_thread)
         measured = measure(running, turns=turns, progress=step)
     if references is None:
         tolerances = {ratio.name: ratio.tolerance for ratio in RATIOS if ratio.tolerance is not None}

@@ -1,7 +1,6 @@
 """The gains that `make bench` holds, as ratios: which systems run, and how many times as fast one is as another.
 
-    full / plain         tier 2 at full depth, over its graphs run plainly (`plain.Plain`): scheduling
-    full / products      the same over bare int8 products (`plain.products`): the graphs, and everything else
+    full / products      tier 2 at full depth, over bare int8 products: the graphs, and everything else
     cascade / full       the bundle as it is configured
     tier 1 / full        tier 1 alone
     one by one / bulk    full depth one text at a time, over the same in bulk, by text: below 1
@@ -25,11 +24,13 @@ from cascade.cli.demo.texts import sentences
 from cascade.core.statistics import Interval, speed_up
 from cascade.pipelines.classifier import Classifier
 from cascade.policies.routing import defer_none
-from cascade_bench.harness.plain import Plain, products
+from cascade_bench.profile.peak import Product, runner
 from cascade_bench.systems.local import Model, whole
 from cascade_bench.timing.interleaving import Clock, Progress, interleave, quiet
 
 SINGLE = 32  # texts of those that run one by one
+PRODUCT = Product("int8", 1024, 384, 1536)  # 1024 tokens through the wide half of a layer
+PRODUCTS = 256  # as many operations as six such layers have on about a thousand short texts
 SINGLY = 0.3  # the tolerance of such: half an hour apart the same code differed by 15 and 18 %, a text being so short
 
 
@@ -52,7 +53,6 @@ class Ratio:
 
 
 RATIOS = (
-    Ratio("full / plain", "full", "plain"),
     Ratio("full / products", "full", "products"),
     Ratio("cascade / full", "cascade", "full"),
     Ratio("tier 1 / full", "tier1", "full"),
@@ -70,10 +70,10 @@ def texts_for(bundle: Path, count: int) -> list[str]:
 
 
 def works(
-    classifier: Classifier, plain: Plain, texts: Sequence[str], *, threads: int, one_thread: Classifier | None
+    classifier: Classifier, texts: Sequence[str], *, threads: int, one_thread: Classifier | None
 ) -> dict[str, Work]:
     """Those of a bundle; `one_thread`: the bundle with one thread, `None` if that is all there are."""
-    full, first = whole(classifier), classifier.with_router(defer_none)
+    full, first, product = whole(classifier), classifier.with_router(defer_none), runner(PRODUCT, threads=threads)
     some = [texts[place] for place in np.linspace(0, len(texts) - 1, min(SINGLE, len(texts))).astype(int)]
 
     def bulk(model: Model) -> Work:
@@ -82,22 +82,19 @@ def works(
     def singly(model: Model) -> Work:
         return Work(lambda: [model.predict([text]) for text in some], len(some))
 
+    def products() -> None:
+        for _ in range(PRODUCTS):
+            product()
+
     found = {
         "full": bulk(full),
-        "plain": Work(lambda: plain(texts), len(texts)),
-        "products": Work(products(threads=threads), len(texts)),
+        "products": Work(products, len(texts)),
         "cascade": bulk(classifier),
         "tier1": bulk(first),
         "one": singly(full),
         "one-tier1": singly(first),
     }
     return found if one_thread is None else {**found, "one-thread": bulk(whole(one_thread))}
-
-
-def agreement(classifier: Classifier, plain: Plain, texts: Sequence[str]) -> float:
-    """Share of the texts on which the reference answers as full depth does: 1, but for rounding."""
-    ours = whole(classifier).predict(texts).probabilities
-    return float(np.mean(ours.argmax(axis=1) == plain(texts).argmax(axis=1)))
 
 
 def measure(

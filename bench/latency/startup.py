@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -20,14 +19,11 @@ from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import open_bundle
 from cascade.cli.demo.texts import sentences
 from cascade.core.checks import check_whole
-from cascade.core.files import check_output
 from cascade.exceptions import BundleError
 from cascade.runtime.threads import check_threads
-from cascade_bench.options import count_option, json_option, markdown_option, model_argument, threads_option
-from cascade_bench.timing import machine
+from cascade_bench.options import count_option, model_argument, threads_option
 from cascade_bench.timing.console import bar, grid
 from cascade_bench.timing.interleaving import Progress, quiet
-from cascade_bench.timing.report_json import write_json
 
 TEXTS = 100
 
@@ -81,34 +77,28 @@ class Startup:
 @model_argument
 @count_option("--samples", 5, "Of each.")
 @threads_option
-@json_option
-@markdown_option
-def startup(model: str, samples: int, threads: int | None, json_file: Path | None, markdown: bool) -> None:
+def startup(model: str, samples: int, threads: int | None) -> None:
     """What a first call costs: `import cascade`, an answer from a cold process, memory after 100 texts.
 
     MODEL is a folder or a Hub id. Every sample is a process of its own; medians are shown.
 
     \b
     Example:
-      cascade-bench startup models/sentiment
-      cascade-bench startup models/sentiment --threads 2 --json startup.json
+      cascade-bench startup models/sentiment --threads 2
     """
-    check_output("--json", json_file)
     count = check_threads(threads)
     tagging = open_bundle(model).manifest.task == TAGGING  # what is wrong with it is said once, here
     with bar(3 * (samples + 1)) as step:
         found = measure(model, threads=count, tagging=tagging, samples=samples, progress=step)
     middle = found.medians()
     rows = [
-        ["`import cascade`" if markdown else "import cascade", f"{middle['import_seconds']:.2f} s"],
+        ["import cascade", f"{middle['import_seconds']:.2f} s"],
         [f"with all that a {'Tagger' if tagging else 'Classifier'} needs", f"{middle['classifier_seconds']:.2f} s"],
         ["first answer of a cold process", f"{middle['answer_seconds']:.2f} s"],
         ["resident memory after 100 texts", f"{middle['resident_mib']:.0f} MiB"],
         ["peak until then", f"{middle['peak_mib']:.0f} MiB"],
     ]
-    click.echo(grid(["", f"median of {samples}"], rows, markdown=markdown))
-    facts = machine.facts(threads=count)
-    write_json(json_file, {"machine_info": facts, "model": model, "median": middle, "data": vars(found)})
+    click.echo(grid(["", f"median of {samples}"], rows))
 
 
 def measure(

@@ -19,7 +19,7 @@ from cascade_bench.systems.baselines import BASELINES
 from cascade_bench.systems.process import Job
 from cascade_bench.timing import machine
 from cascade_bench.timing.console import bar, grid
-from cascade_bench.timing.report_json import benchmark, document, write_json
+from cascade_bench.timing.report_json import benchmark, write_json
 
 
 @click.command(short_help="The same checkpoint through transformers, optimum, ONNX Runtime, OpenVINO, CTranslate2.")
@@ -68,8 +68,8 @@ def peers(
         step = stack.enter_context(bar())
         made = compare(kinds, job, data, repeats=asked.repeats, progress=step, single=single)
     click.echo(as_text(made, before, markdown=markdown))
-    details = {**asked.details, "checkpoint": checkpoint, "single": single}
-    write_json(asked.json_file, as_json(made, before, details))
+    details = {**asked.details, "checkpoint": checkpoint, "single": single, "peer_versions": _versions(made)}
+    write_json(asked.json_file, before, entries(made), details=details, notes=[*data.notes, *_notes(made)])
 
 
 def as_text(table: PeerTable, facts: Mapping[str, Any], *, markdown: bool = False) -> str:
@@ -87,40 +87,14 @@ def as_text(table: PeerTable, facts: Mapping[str, Any], *, markdown: bool = Fals
     return "\n".join([*blocks, *notes, *said])
 
 
-def as_json(table: PeerTable, facts: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything, in pytest-benchmark's shape."""
-    more: dict[str, Any] = {
-        **table.data.facts,
-        "absent": [
-            {"key": one.kind.key, "name": one.kind.name, "reason": one.reason, "failed": one.failed}
-            for one in table.absent
-        ],
-        "orders": table.orders,
-        "peer_versions": _versions(table),
-    }
-    benchmarks = [_benchmark(row, table) for row in table.rows]
-    if table.single is not None:
-        benchmarks += table.single.entries()
-        more["single"] = table.single.document()
-    return document(facts, benchmarks, details=dict(details), **more)
-
-
-def _benchmark(row: PeerRow, table: PeerTable) -> dict[str, Any]:
-    info = {
-        "name": row.kind.name,
-        "order": ORDERS[row.by_length],
-        table.data.unit: len(table.data),
-        "accuracy": row.accuracy,
-        "agreement_with_full": row.agreement,
-        "batch_size": row.batch_size,
-        "items_per_second_by_batch_size": row.tried,
-        "speed_up_over_full": row.over_full,
-        "speed_up_over_pipeline": row.over_pipeline,
-        "load_seconds": row.load_seconds,
-        "peak_mib": row.peak_mib,
-        "note": row.kind.note,
-    }
-    return benchmark("peers", row.name, row.seconds, iterations=row.passes, info=info)
+def entries(table: PeerTable) -> list[dict[str, Any]]:
+    """Its lines, and those of one text at a time, as benchmarks of a JSON file."""
+    kept = ("kind", "seconds")
+    made = [
+        benchmark(row.name, row.seconds, {name: value for name, value in vars(row).items() if name not in kept})
+        for row in table.rows
+    ]
+    return made + ([] if table.single is None else table.single.entries())
 
 
 def _columns(table: PeerTable) -> dict[str, Callable[[PeerRow], str]]:

@@ -41,13 +41,11 @@ class Absent:
 
 @dataclass
 class Running:
-    """A system that is loaded; by order of the texts its best batch size, rates tried, answers, and a first pass."""
+    """A system that is loaded; by order of the texts its best batch size, answers, and a first pass."""
 
     kind: Baseline
     process: WorkerProcess
-    load_seconds: float = 0.0
     sizes: dict[bool, int] = field(default_factory=dict)
-    tried: dict[bool, dict[int, float]] = field(default_factory=dict)
     labels: dict[bool, list[Any]] = field(default_factory=dict)
     warm_up: dict[bool, float] = field(default_factory=dict)
 
@@ -150,18 +148,17 @@ class Peers(AbstractContextManager["Peers"]):
     def _settle(self, peer: Running) -> None:
         """Load it; find its best batch sizes, each tried twice and the better run counting; a pass for its answers."""
         self._say(f"loading: {peer.kind.name}")
-        peer.load_seconds = float(peer.process.load(peer.kind.key, self._job)["seconds"])
+        peer.process.load(peer.kind.key, self._job)
         some = min(SUBSET, self.count)
         for by_length in (False,) if peer.kind.own else (False, True):
-            tried = {}
+            rates: dict[int, float] = {}
             for size in () if peer.kind.own else self._sizes:
                 self._say(f"{peer.kind.name}, {ORDERS[by_length]}, batches of {size}")
                 ran = [peer.process.run(batch_size=size, by_length=by_length, some=some) for _ in range(2)]
-                tried[size] = some / max(min(one.seconds for one in ran), 1e-9)
-                if tried[size] < WORSE * max(tried.values()):
+                rates[size] = some / max(min(one.seconds for one in ran), 1e-9)
+                if rates[size] < WORSE * max(rates.values()):
                     break
-            best = max(tried, key=tried.__getitem__, default=0)
+            best = max(rates, key=rates.__getitem__, default=0)
             self._say(f"warm-up: {peer.kind.name}, {ORDERS[by_length]}")
             first = peer.process.run(batch_size=best, by_length=by_length)
-            peer.tried[by_length], peer.sizes[by_length] = tried, best
-            peer.labels[by_length], peer.warm_up[by_length] = first.labels, first.seconds
+            peer.sizes[by_length], peer.labels[by_length], peer.warm_up[by_length] = best, first.labels, first.seconds

@@ -139,28 +139,7 @@ class SingleTable:
 
     def entries(self) -> list[dict[str, Any]]:
         """A benchmark of a JSON file per line, with the seconds of each text."""
-        made = []
-        for row in self.rows:
-            info = {
-                "name": row.name,
-                self.unit: len(row.seconds),
-                **{f"p{share}_ms": row.milliseconds(share) for share in (50, 95, 99)},
-                "p50_by_full": row.by_full,
-                "p50_by_fastest_peer": row.by_fastest,
-            }
-            made.append(benchmark("peers-single", f"{row.key}-one-at-a-time", row.seconds.tolist(), info=info))
-        return made
-
-    def document(self) -> dict[str, Any]:
-        """Which text is which, for a JSON file: `rows` of the file, `turns` and routes in the order of the seconds."""
-        singles = self.singles
-        return {
-            "rows": singles.texts.tolist(),
-            "turns": singles.turns.tolist(),
-            "by_tier1": None if singles.by_tier1 is None else singles.by_tier1.tolist(),
-            "orders": singles.orders,
-            "fastest_peer": None if self.fastest is None else self.fastest.key,
-        }
+        return [benchmark(f"{row.key}-one-at-a-time", row.seconds.tolist()) for row in self.rows]
 
 
 def summarise(singles: Singles, kinds: Sequence[Baseline], *, tagging: bool = False) -> SingleTable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cascade.core.statistics import Interval, speed_up
@@ -23,20 +23,16 @@ class PeerRow(Measured):
 
     Attributes:
         by_length: it sorted the texts by their characters first; this engine sorts by itself and is given them as is.
-        batch_size: its best; `None` for this engine. `tried`: texts per second on some of the texts, by batch size.
+        batch_size: its best; `None` for this engine.
         agreement: share of answers that are the same as those of tier 2 at full depth; `None` if that failed.
-        passes: how often it ran in a turn.
         peak_mib: the most memory that its process held in all, in both orders.
     """
 
     kind: Baseline
     by_length: bool
     batch_size: int | None
-    tried: Mapping[int, float]
     agreement: float | None
-    passes: int
     over_full: Interval | None
-    load_seconds: float
     peak_mib: float | None
 
     @property
@@ -95,14 +91,11 @@ def compare(
                 kind=peer.kind,
                 by_length=by_length,
                 batch_size=None if peer.kind.own else peer.sizes[by_length],
-                tried=peer.tried[by_length],
                 accuracy=data.accuracy(labels),
                 agreement=None if full is None else data.agreement(labels, full.labels[False]),
                 seconds=tuple(own),
-                passes=turns.plans[name].passes,
                 over_full=None if full is None else speed_up(turns.seconds[FULL], own),
                 over_pipeline=speed_up(turns.seconds[TRANSFORMERS], own) if piped else None,
-                load_seconds=peer.load_seconds,
                 peak_mib=peaks[key],
             )
             rows.append(row)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from cascade_bench.profile.parts import LENGTHS, ROWS, parts, points
 from cascade_bench.systems.local import load
 from cascade_bench.timing import machine
 from cascade_bench.timing.console import bar, grid
-from cascade_bench.timing.report_json import benchmark, document, write_json
+from cascade_bench.timing.report_json import benchmark, write_json
 
 if TYPE_CHECKING:
     from cascade_bench.profile.measuring import Profile
@@ -74,7 +73,8 @@ def profile(
     with bar() as step:
         made = measure(parts(pipeline), sizes, threads=count, repeats=repeats, progress=step)
     click.echo(as_text(made, before))
-    write_json(json_file, as_json(made, before, {"model": model, "repeats": repeats}))
+    entries = [benchmark(name, seconds) for name, seconds in made.turns.seconds.items()]
+    write_json(json_file, before, entries, details={"model": model, "repeats": repeats})
 
 
 def as_text(made: Profile, facts: Mapping[str, Any]) -> str:
@@ -94,30 +94,6 @@ def as_text(made: Profile, facts: Mapping[str, Any]) -> str:
         machine.in_words(facts),
     ]
     return "\n\n".join(blocks)
-
-
-def as_json(made: Profile, facts: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything, in pytest-benchmark's shape: an entry per part and point, and one per large product."""
-    parts_of = {f"{key} {point.name}": {"part": key, **point.facts} for key, point in made.seconds}
-    entries = [
-        benchmark(
-            "profile" if name in parts_of else "peak",
-            name,
-            seconds,
-            iterations=made.turns.plans[name].passes,
-            info=parts_of.get(name),
-        )
-        for name, seconds in made.turns.seconds.items()
-    ]
-    return document(
-        facts,
-        entries,
-        details=dict(details),
-        orders=made.turns.orders,
-        reference=made.reference.name,
-        operators={key: asdict(seen) for key, seen in made.operators.items()},
-        shares_of_peak={key: asdict(share) for key, share in made.shares.items()},
-    )
 
 
 def _times(made: Profile) -> str:

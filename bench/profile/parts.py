@@ -30,11 +30,6 @@ class Point:
         return sum(self.lengths)
 
     @property
-    def facts(self) -> dict[str, int]:
-        """For JSON files."""
-        return {"rows": len(self.lengths), "tokens": self.tokens, "longest": max(self.lengths)}
-
-    @property
     def name(self) -> str:
         """For readers and programs."""
         return f"{len(self.lengths)}x{max(self.lengths)}{' mixed' if self.mixed else ''}"

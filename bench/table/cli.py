@@ -61,5 +61,4 @@ def table(asked: Asked, *, checkpoint: str | None, markdown: bool) -> None:
         tried = ", ".join(f"{size}: {rate:.0f}" for size, rate in rates.items())
         click.echo(f"{empty}Pipeline, items/s by batch size on {min(SUBSET, len(data.items))} items: {tried}.")
     details = {**asked.details, "items": len(data.items), **settings, "checkpoint": checkpoint}
-    details["pipeline_items_per_second_by_batch_size"] = rates
-    write_json(asked.json_file, rendering.as_json(made, before, details))
+    write_json(asked.json_file, before, rendering.entries(made), details=details, notes=data.notes)

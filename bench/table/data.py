@@ -6,13 +6,11 @@ that accuracy becomes agreement with it.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from cascade.core.labels import own_names
@@ -43,7 +41,6 @@ class Data:
         bio: the tags are BIO or the like, so that entities can be counted.
         labelled: the file says what is right; otherwise tier 2 at full depth did.
         notes: what readers of the figures have to know.
-        sha256: of the file; `None` of a stream.
     """
 
     items: Sequence[Any]
@@ -52,7 +49,6 @@ class Data:
     bio: bool = False
     labelled: bool = True
     notes: tuple[str, ...] = ()
-    sha256: str | None = None
 
     @property
     def unit(self) -> str:
@@ -66,11 +62,6 @@ class Data:
 
     def __len__(self) -> int:
         return sum(map(len, self.items)) if self.words else len(self.items)
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """For JSON files."""
-        return {"notes": list(self.notes), "metric": self.metric, "data_sha256": self.sha256}
 
     def accuracy(self, answers: Sequence[Any]) -> float:
         """Share of these answers that are right."""
@@ -94,16 +85,15 @@ def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Dat
     """
     if model.regression:
         raise OptionError("accuracy must be of labels, got a regression; compare its numbers yourself")
-    columns, words, before = columns or Columns(), isinstance(model, Tagger), _digest(file)
+    columns, words = columns or Columns(), isinstance(model, Tagger)
     read = _read(file, columns, words=words, label=columns.tags if words else columns.label)
     given = own_names([example.label for example in read], model.labels, multi_label=model.multi_label)
     read = [replace(example, label=label) for example, label in zip(read, given, strict=True)]
-    notes = [] if _digest(file) == before else [f"{Path(file).name} changed while it was read: measure it again."]
     examples = [example for example in read if example.tokens != []]
     if not examples:
         raise DataError(f"{file} must hold at least one word, but it holds none; check the file")
     used = [example for example in examples if _usable(example, model.labels, several=model.multi_label)]
-    notes += _notes(examples, used, model.labels)
+    notes = _notes(examples, used, model.labels)
     labelled, used = bool(used), used or examples
     if len(used) < FEWEST:
         width = 196 * math.sqrt(0.9 * 0.1 / len(used))
@@ -118,7 +108,7 @@ def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Dat
         ]
     else:
         right = list(answered(whole(model), items).labels)
-    return Data(items, right, words, words and _is_bio(model.labels), labelled, tuple(notes), before)
+    return Data(items, right, words, words and _is_bio(model.labels), labelled, tuple(notes))
 
 
 def read_items(file: str, *, words: bool = False) -> list[Any]:
@@ -180,11 +170,6 @@ def _notes(examples: Sequence[Example], used: Sequence[Example], known: Sequence
         unit = "word" if words else "row"
         notes.append(f"Every {unit} is labelled {name}: a constant answer is right on 100 %.")
     return notes
-
-
-def _digest(file: str) -> str | None:
-    path = Path(file)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _is_bio(labels: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""A measured table as text for terminals, as Markdown for README, and as JSON with every raw sample."""
+"""A measured table as text for terminals, as Markdown for README, and its lines as entries of a JSON file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cascade_bench.table.conclusions import conclusion
 from cascade_bench.table.measuring import Row, Table
 from cascade_bench.timing.console import grid
 from cascade_bench.timing.machine import in_words
-from cascade_bench.timing.report_json import benchmark, document
+from cascade_bench.timing.report_json import benchmark
 
 
 def as_text(table: Table, machine: Mapping[str, Any], *, markdown: bool = False) -> str:
@@ -23,34 +23,13 @@ def as_text(table: Table, machine: Mapping[str, Any], *, markdown: bool = False)
     return "\n".join([made, "", " ".join(said[:-2]), "", " ".join(said[-2:])])
 
 
-def as_json(table: Table, machine: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything. `details`: what was run, such as model, data and batch sizes tried."""
-    return document(
-        machine,
-        [as_entry(row, table, "table", model=details.get("model")) for row in table.rows],
-        details=dict(details),
-        **table.data.facts,
-        orders=table.turns.orders,
-        conclusion=conclusion(table),
-    )
-
-
-def as_entry(row: Row, table: Table, group: str, **more: Any) -> dict[str, Any]:
-    """A line as a benchmark of a JSON file. `more`: goes into `extra_info`."""
-    info = {
-        "name": row.name,
-        table.data.unit: len(table.data),
-        "cut_after_layer": row.cut,
-        table.data.metric: row.accuracy,
-        "points_against_full": row.against_full * 100,
-        "entity_f1": row.f1,
-        "deferred": row.deferred,
-        "mean_layer": row.mean_layer,
-        "speed_up_over_full": row.over_full,
-        "speed_up_over_pipeline": row.over_pipeline,
-        **more,
-    }
-    return benchmark(group, row.key, row.seconds, iterations=table.turns.plans[row.key].passes, info=info)
+def entries(table: Table) -> list[dict[str, Any]]:
+    """Its lines as benchmarks of a JSON file."""
+    kept = ("key", "seconds")
+    return [
+        benchmark(row.key, row.seconds, {name: value for name, value in vars(row).items() if name not in kept})
+        for row in table.rows
+    ]
 
 
 def columns(table: Table) -> dict[str, Callable[[Row], str]]:

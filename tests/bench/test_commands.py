@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 
 from cascade_bench.latency import startup
 from tests.bench.conftest import Case, Run
-from tests.test_floors import ROOT
 
 
 @pytest.mark.parametrize("command", ["", "table", "curve", "peers", "profile", "compare", "startup"])
@@ -21,10 +19,9 @@ def test_help_has_an_example(run: Run, command: str) -> None:
     assert f"cascade-bench {command}" in done.out.split("Example:")[1]
 
 
-@pytest.mark.parametrize("command", ["table", "curve", "peers", "compare"])
+@pytest.mark.parametrize("command", ["table", "curve", "peers"])
 def test_a_file_that_is_read_is_not_written_over(run: Run, bundle: Path, data: Path, command: str) -> None:
     more: dict[str, tuple[object, ...]] = {"peers": (bundle, "--checkpoint", "x")}
-    more["compare"] = (ROOT, ROOT, "--model", bundle)
     before = data.read_bytes()
     done = run(command, *more.get(command, (bundle,)), "--data", data, "--json", data)
     assert "an output must be another file than the input" in done.err
@@ -40,17 +37,17 @@ def test_commands_load_no_extra_unasked() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_startup(run: Run, case: Case, tmp_path: Path) -> None:
-    file = tmp_path / "startup.json"
-    done = run("startup", case.bundle, "--samples", 1, "--threads", 1, "--json", file)
+def test_startup(run: Run, case: Case) -> None:
+    done = run("startup", case.bundle, "--samples", 1, "--threads", 1)
     assert done.status == 0, done.err
     assert "resident memory after 100 texts" in done.out
     assert f"with all that a {'Tagger' if case.tagging else 'Classifier'} needs" in done.out
-    found = json.loads(file.read_text())
-    assert 0 <= found["median"]["import_seconds"] <= found["median"]["classifier_seconds"]
-    assert found["median"]["answer_seconds"] > 0
-    assert 20 < found["median"]["resident_mib"] <= found["median"]["peak_mib"]
-    assert len(found["data"]["answer_seconds"]) == 1  # the first sample does not count
+    found = startup.measure(str(case.bundle), threads=1, tagging=case.tagging, samples=1)
+    middle = found.medians()
+    assert 0 <= middle["import_seconds"] <= middle["classifier_seconds"]
+    assert middle["answer_seconds"] > 0
+    assert 20 < middle["resident_mib"] <= middle["peak_mib"]
+    assert len(found.answer_seconds) == 1  # the first sample does not count
 
 
 def test_a_process_that_fails_is_told_in_one_line(run: Run, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

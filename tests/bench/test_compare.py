@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,13 +13,13 @@ from cascade.exceptions import BundleError, DataError, OptionError
 from cascade_bench.compare.files import compare_files
 from cascade_bench.compare.installs import Install, compare_installs
 from cascade_bench.systems.process import Job
-from cascade_bench.timing.report_json import benchmark, document, write_json
+from cascade_bench.timing.report_json import benchmark, write_json
 from tests.bench.conftest import Case, Run, texts
 from tests.test_floors import ROOT
 
 
 def write(file: Path, samples: Mapping[str, Sequence[float | None]], **machine: Any) -> Path:
-    write_json(file, document(machine, [benchmark("curve", name, data) for name, data in samples.items()]))
+    write_json(file, machine, [benchmark(name, data) for name, data in samples.items()])
     return file
 
 
@@ -76,21 +73,6 @@ def test_names_that_one_file_lacks_are_said(run: Run, tmp_path: Path) -> None:
     assert "They differ in threads: 1 and 2." in done.out
 
 
-def test_a_file_of_pytest_benchmark_will_do(run: Run, bundle: Path, tmp_path: Path) -> None:
-    """What `pytest bench/harness --benchmark-json` writes, beside a file of this package."""
-    file = tmp_path / "a.json"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "bench" / "harness")]
-    command += ["-k", "pack or tokenise", "--bundle", str(bundle), "--threads", "1", "--benchmark-json", str(file)]
-    command += ["--benchmark-max-time=0.01", "--benchmark-min-rounds=2"]
-    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # not as a worker
-    done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (tokenise, pack) = compare_files(file, file).rows
-    assert (tokenise.name, pack.name, pack.ratio.median) == ("test_tokenise", "test_pack", 1)
-    assert pack.ratio.samples == len(json.loads(file.read_text())["benchmarks"][1]["stats"]["data"]) >= 2
-    assert "test_pack" in run("compare", file, write(tmp_path / "b.json", {"test_pack": [1.0, 1.0]})).out
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -137,14 +119,13 @@ class Classifier:
 """
 
 
-def fake(folder: Path, label: str, *, old: bool) -> Path:
+def fake(folder: Path, label: str) -> Path:
     """A checkout whose `cascade` answers with a word."""
     package = folder / "cascade"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(f"__version__ = {label!r}\nLABEL = {label!r}\n{CLASSIFIER}")
     policies = 'defer_all = "+all"\nnever = "+never"\n'
-    for name in ("routing", "exits") if old else ("policies",):
-        (package / f"{name}.py").write_text(policies)
+    (package / "policies.py").write_text(policies)
     return folder
 
 
@@ -154,10 +135,10 @@ def job(folder: Path, model: str = "some") -> Job:
 
 
 def test_two_installs_run_with_their_own_code_in_turns(tmp_path: Path) -> None:
-    """Names of policies that moved are found; what answers differently is said; their environment is the same."""
-    installs = [Install.of(str(fake(tmp_path / name, name, old=name == "a"))) for name in "ab"]
+    """What answers differently is said; their environment is the same."""
+    installs = [Install.of(str(fake(tmp_path / name, name))) for name in "ab"]
     seen: list[str] = []
-    made, taken = compare_installs(
+    made = compare_installs(
         installs, job(tmp_path / "work"), texts(9), threads=(1,), repeats=3, single=4, progress=seen.append, pause=0
     )
     assert [row.name for row in made.rows] == [
@@ -167,18 +148,17 @@ def test_two_installs_run_with_their_own_code_in_turns(tmp_path: Path) -> None:
         "cascade, 1 thread, one by one",
     ]
     assert all(row.ratio.samples == 3 and row.before > 0 for row in made.rows)
-    assert set(taken["full depth, 1 thread"].seconds) == {"A, all", "A, one by one", "B, all", "B, one by one"}
     assert f"A: cascade a in {tmp_path / 'a' / 'cascade'}." in made.notes
     assert f"B: cascade b in {tmp_path / 'b' / 'cascade'}." in made.notes
     assert "cascade, 1 thread: B answers as A on 0.00%." in made.notes
     assert "full depth, 1 thread: A, all" in seen
-    alike = [Install.of(str(fake(tmp_path / "alike" / name, "same", old=False))) for name in "ab"]
-    same, _ = compare_installs(alike, job(tmp_path / "again"), texts(3), threads=(1,), repeats=1, single=1, pause=0)
+    alike = [Install.of(str(fake(tmp_path / "alike" / name, "same"))) for name in "ab"]
+    same = compare_installs(alike, job(tmp_path / "again"), texts(3), threads=(1,), repeats=1, single=1, pause=0)
     assert not any("answers as" in note for note in same.notes)
 
 
 def test_an_install_that_fails_says_why(tmp_path: Path) -> None:
-    installs = [Install.of(str(fake(tmp_path / name, name, old=False))) for name in "ab"]
+    installs = [Install.of(str(fake(tmp_path / name, name))) for name in "ab"]
     with pytest.raises(BundleError, match="install A must answer with this bundle, but: ValueError: no such bundle"):
         compare_installs(installs, job(tmp_path / "work", "broken"), texts(3), repeats=1, pause=0)
 
@@ -191,15 +171,14 @@ def test_what_is_an_install(tmp_path: Path) -> None:
             Install.of(str(other))
 
 
-def test_the_command_on_this_checkout_twice(run: Run, case: Case, tmp_path: Path) -> None:
-    file = tmp_path / "compare.json"
-    options = ("--threads", 1, "--repeats", 1, "--single", 2, "--json", file)
+def test_the_command_on_this_checkout_twice(run: Run, case: Case) -> None:
+    options = ("--threads", 1, "--repeats", 1, "--single", 2)
     done = run("compare", ROOT, ROOT, "--model", case.bundle, "--data", case.data, *options)
     assert done.status == 0, done.err
     assert done.out.splitlines()[0].split("  ")[0] == "benchmark"
     assert f"A: cascade 0.1.0 in {ROOT / 'cascade'}." in done.out
     assert "answers as" not in done.out
-    assert len(json.loads(file.read_text())["benchmarks"]) == 8
+    assert sum(" thread, " in line for line in done.out.splitlines()) == 4
 
 
 @pytest.mark.parametrize(
@@ -207,7 +186,7 @@ def test_the_command_on_this_checkout_twice(run: Run, case: Case, tmp_path: Path
     [
         *((("a.json", "a.json", f"--at-least={bound}"), BOUND) for bound in ("0", "-1", "nan", "inf")),
         ((ROOT, ROOT), "two installs need --model and --data"),
-        (("a.json", "b.json", "--model", "x"), "--model, --data and --json are for installs"),
+        (("a.json", "b.json", "--model", "x"), "--model and --data are for installs"),
         (("a.json", ROOT, "--model", "x", "--data", "y"), "an install must be a Python interpreter or a folder"),
     ],
 )

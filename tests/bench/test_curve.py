@@ -58,12 +58,6 @@ def test_candidates_defer_what_they_should(classifier: Model, tagger: Model) -> 
     assert {type(one.exit_policy) for one in tags} == {TokenExit, type(never)}
 
 
-def test_settings_have_a_written_form() -> None:
-    setting = Setting(Threshold(0.75), MaxProbability((0.9, 0.8)))
-    assert Setting.from_json(json.loads(json.dumps(setting.to_json()))) == setting
-    assert str(setting) == "Threshold(threshold=0.75), MaxProbability(threshold=(0.9, 0.8))"
-
-
 def test_what_is_timed(case: Case) -> None:
     model, data = case.model, read_data(str(case.data), case.model)
     found = curve(model, data, deferrals=2, exits=1, points=2, repeats=2)
@@ -85,12 +79,10 @@ def test_what_is_timed(case: Case) -> None:
 
 @pytest.fixture
 def small(classifier: Model, data: Path) -> Curve:
-    settings = [Setting(Threshold(0.7), never), Setting(defer_all, MaxProbability(0.8))]
-    return curve(classifier, read_data(str(data), classifier), repeats=2, like=settings)
+    return curve(classifier, read_data(str(data), classifier), deferrals=3, exits=2, points=2, repeats=2)
 
 
-def test_settings_that_are_given_are_timed_and_drawn(small: Curve) -> None:
-    assert small.tried == ()
+def test_what_is_timed_is_drawn(small: Curve) -> None:
     assert [one.letter for one in small.timed[5:]] == ["A", "B"]
     (axes,) = plot.draw(small).axes
     assert axes.get_xlabel() == "speed-up over tier 2 at full depth (ratio of seconds, log scale)"
@@ -104,7 +96,7 @@ def test_settings_that_are_given_are_timed_and_drawn(small: Curve) -> None:
 
 
 def test_the_command(run: Run, bundle: Path, data: Path, tmp_path: Path) -> None:
-    first, second, picture = tmp_path / "first.json", tmp_path / "second.json", tmp_path / "curve.png"
+    first, picture = tmp_path / "first.json", tmp_path / "curve.png"
     done = run("curve", bundle, "--data", data, *SMALL, "--json", first, "--png", picture)
     assert done.status == 0, done.err
     lines = done.out.splitlines()
@@ -112,27 +104,9 @@ def test_the_command(run: Run, bundle: Path, data: Path, tmp_path: Path) -> None
     assert [line[7:].split("  ")[0] for line in lines[1:3]] == ["tier 2, full depth", "tier 2 cut after layer 2"]
     assert "of the front of 11 that ran once" in done.out
     assert imread(picture).shape[:2] == (840, 1200)
-    made = json.loads(first.read_text())
-    names = [entry["name"] for entry in made["benchmarks"]]
+    names = [entry["name"] for entry in json.loads(first.read_text())["benchmarks"]]
     assert names[:5] == ["full", "cut-2", "cut-1", "tier1", "cascade"]
-    assert len(made["tried"]) == 11
-    settings = [entry["extra_info"].get("setting") for entry in made["benchmarks"]]
-    assert [setting is None for setting in settings] == [True] * 5 + [False] * (len(names) - 5)
-    done = run("curve", bundle, "--data", data, *SMALL, "--like", first, "--json", second)
-    assert done.status == 0, done.err
-    assert [entry["name"] for entry in json.loads(second.read_text())["benchmarks"]] == names
-    assert run("compare", first, second).status == 0
-
-
-def test_files_that_hold_no_settings(run: Run, bundle: Path, data: Path, tmp_path: Path) -> None:
-    entry: dict[str, Any] = {"name": "full", "stats": {"data": [1.0]}}
-    other, given = tmp_path / "other.json", ("curve", bundle, "--data", data, "--like")
-    other.write_text(json.dumps({"benchmarks": [entry]}))
-    assert "must hold settings of a curve, but it holds none" in run(*given, other).err
-    entry["extra_info"] = {"setting": {"router": {"policy": "Unknown"}, "exit_policy": {"policy": "never"}}}
-    other.write_text(json.dumps({"benchmarks": [entry]}))
-    assert "must hold settings that can be read" in run(*given, other).err
-    assert "must be JSON" in run(*given, data).err
+    assert run("compare", first, first).status == 0
 
 
 def test_a_single_row_without_a_label(run: Run, bundle: Path, tmp_path: Path) -> None:
@@ -147,9 +121,6 @@ def test_a_single_row_without_a_label(run: Run, bundle: Path, tmp_path: Path) ->
 def test_files_that_cannot_be_written_are_said_first(run: Run, bundle: Path, tmp_path: Path, option: str) -> None:
     done = run("curve", bundle, "--data", tmp_path / "missing.jsonl", option, tmp_path / "none" / "file")
     assert f"{option} must be a file in a folder that is there" in done.err
-    (tmp_path / "like.json").write_text("{}")
-    done = run("curve", bundle, "--data", "x", "--like", tmp_path / "like.json", option, tmp_path / "like.json")
-    assert "an output must be another file than the input" in done.err
 
 
 def test_a_missing_package_is_said_first(

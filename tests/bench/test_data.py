@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,7 @@ from typing import Any
 import pytest
 
 from cascade.exceptions import DataError
-from cascade.text.reading import read_examples
 from cascade_bench.systems.local import Model, answered, load, whole
-from cascade_bench.table import data as module
 from cascade_bench.table.data import Columns, Data, read_data, read_items
 from tests.bench.conftest import labelled_lines, texts, write_lines
 from tests.models.tagged import sentences
@@ -32,7 +29,6 @@ def test_texts(classifier: Model, file: Path) -> None:
     assert found.accuracy(found.right) == 1
     assert found.accuracy(["none"] * 40) == 0
     assert found.f1(found.right) is None
-    assert len(found.sha256 or "") == 64
     assert read_items(str(file)) == list(found.items) == texts()
 
 
@@ -120,20 +116,6 @@ def test_one_class_only(classifier: Model, tagger: Model, file: Path) -> None:
 def test_few_rows(classifier: Model, file: Path, count: int, said: bool) -> None:
     given = read_data(str(write_lines(file, labelled_lines(classifier, texts(count)))), classifier)
     assert any("too wide to tell settings apart" in note for note in given.notes) == said
-
-
-def test_a_file_that_changes_while_it_is_read(classifier: Model, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_lines(file, labelled_lines(classifier, texts()))
-
-    def reading(*arguments: Any, **options: Any) -> Iterator[Any]:
-        yield from read_examples(*arguments, **options)
-        with file.open("a") as stream:
-            stream.write('{"text": "late", "label": "positive"}\n')
-
-    monkeypatch.setattr(module, "read_examples", reading)
-    given = read_data(str(file), classifier)
-    assert given.notes == ("data.jsonl changed while it was read: measure it again.",)
-    assert len(given) == 40
 
 
 def test_files_that_hold_nothing(classifier: Model, tagger: Model, file: Path, tmp_path: Path) -> None:

@@ -98,11 +98,7 @@ def test_the_command(run: Run, case: Case, tmp_path: Path) -> None:
     assert head.split()[3:] == ["tokens", "tier", "1", "embed", "layer", "1", "layer", "2", "layer", "3"]
     assert "Share of the time by operator, 3x8 tokens:" in done.out
     read = json.loads(file.read_text())
-    entries = {entry["fullname"]: entry for entry in read["benchmarks"]}
-    assert entries["profile/stage-2 3x8 mixed"]["extra_info"]["tokens"] == 2 + 5 + 8
-    assert any(entry["group"] == "peak" for entry in read["benchmarks"])
-    assert set(read["operators"]) == {"tier1", "embed", "stage-1", "stage-2", "stage-3"}
-    assert read["reference"] == "3x8"
+    assert {"fp32 8x8x8", "tier1 1x4", "stage-2 3x8 mixed"} <= {entry["name"] for entry in read["benchmarks"]}
 
 
 def test_a_bad_grid(run: Run, bundle: Path) -> None:

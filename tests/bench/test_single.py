@@ -280,18 +280,11 @@ def test_the_command(run: Run, case: Case, tmp_path: Path) -> None:
     failed = "transformers pipeline, fp32: failed: --checkpoint must be a folder or Hub id"
     assert (failed in done.out) == (not case.tagging)
     read = json.loads(written.read_text())
-    assert [one["key"] for one in read["absent"]] == asked[2:]
-    assert (read["metric"], read["machine_info"]["threads"], read["details"]["single"]) == ("accuracy", 1, 4)
-    assert (read["single"]["rows"], read["single"]["turns"]) == ([0, 13, 26, 39], [0, 1, 2, 3])
-    assert len(read["single"]["by_tier1"]) == 4
-    assert read["single"]["fastest_peer"] is None
+    assert (read["machine_info"]["threads"], read["details"]["single"]) == (1, 4)
     entries = {entry["name"]: entry for entry in read["benchmarks"]}
     assert list(entries)[:3] == ["full", "cascade", "full-one-at-a-time"]
     assert [len(entries[key]["stats"]["data"]) for key in ("full", "cascade")] == [2, 2]
-    alone = entries["cascade-one-at-a-time"]
-    assert alone["group"] == "peers-single"
-    assert len(alone["stats"]["data"]) == alone["extra_info"][unit] == 4
-    assert alone["extra_info"]["p50_ms"] == pytest.approx(sorted(alone["stats"]["data"])[1] * 1e3)
-    assert alone["extra_info"]["p50_by_full"]["samples"] == 4
+    assert len(entries["cascade-one-at-a-time"]["stats"]["data"]) == 4
+    assert entries["cascade"]["extra_info"]["over_full"]["samples"] == 2
     split = [len(entries[key]["stats"]["data"]) for key in entries if key.startswith(("cascade-by", "cascade-def"))]
     assert sum(split) == 4

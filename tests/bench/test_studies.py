@@ -15,7 +15,6 @@ from click.testing import CliRunner
 from cascade.calibration.certify.claims import Agreement, MaxDrop
 from cascade_bench.systems.local import Model
 from tests.bench.conftest import labelled_lines, texts, write_lines
-from tests.models import tiny
 
 STUDIES = Path(__file__).parents[2] / "bench" / "studies"
 
@@ -53,16 +52,6 @@ def test_overhead(bundle: Path, data: Path) -> None:
     assert study("overhead").union([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (5.2, 5.4)]) == 4.0
 
 
-def test_endless(bundle: Path, data: Path, classifier: Model) -> None:
-    options = ("--texts", 300, "--every", 100, "--short", 50, "--repeats", 1)
-    out = run("endless", bundle, "--data", data, *options)
-    assert out.startswith("300 texts: the first 100 took ")
-    assert "2 threads are " in out
-    module = study("endless")
-    assert list(module.numbered(["a", "b"], 3)) == ["a 0000000", "b 7368787", "a 4737574"]
-    assert len(set(module.numbered(["a"], 1000))) == 1000
-
-
 def test_certificates(bundle: Path, classifier: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, data = study("certificates"), write_lines(tmp_path / "d.jsonl", labelled_lines(classifier, texts(200)))
     monkeypatch.setattr(module, "ASKS", {"agreement": Agreement(0.6), "drop": MaxDrop(0.002)})
@@ -85,23 +74,3 @@ def test_precisions(bundle: Path, data: Path, tmp_path: Path) -> None:
     first, second = out.splitlines()[1:3]
     assert "100.00%" in first
     assert second.split()[-1] == "0.00%"
-
-
-def test_token_exit(tags_bundle: Path, tags_data: Path) -> None:
-    options = ("--token-exit", 0.3, "--depth-cap", 2, "--threads", 1, "--repeats", 1)
-    out = run("token_exit", tags_bundle, "--data", tags_data, *options)
-    assert out.startswith("Token exit is right on ")
-    assert "SentenceExit(" in out
-
-
-def test_base_size(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawn, exported and run, but small."""
-    folder = tmp_path / "tokenizer"
-    folder.mkdir()
-    tiny.tier1_static(folder)
-    module = study("base_size")
-    monkeypatch.setattr(module, "open_bundle", lambda _name: type("Bundle", (), {"folder": folder}))
-    size = ("--layers", 1, "--width", 16, "--heads", 2, "--threads", 1, "--repeats", 1, "--texts", 4, "--only", "full")
-    out = run(module, "any", "--data", data, *size)
-    assert "cascade, tier 2 at full depth" in out
-    assert "Random weights: only seconds mean something." in out

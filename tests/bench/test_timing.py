@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from cascade.core.files import check_output
+from cascade.core.statistics import Interval
 from cascade.exceptions import OptionError
 from cascade_bench.timing import interleaving, machine
 from cascade_bench.timing.console import grid
 from cascade_bench.timing.interleaving import Plan, interleave
-from cascade_bench.timing.report_json import benchmark, stats, write_json
+from cascade_bench.timing.report_json import benchmark, write_json
 
 SHORTEST = interleaving.SHORTEST  # before a fixture makes turns short
 
@@ -125,20 +126,18 @@ def test_a_machine_that_says_nothing(tmp_path: Path) -> None:
 
 
 def test_a_benchmark_in_pytest_benchmarks_shape() -> None:
-    made = benchmark("table", "full", [2.0, None, 4.0], iterations=3, info={"name": "x"})
-    assert made["fullname"] == "table/full"
-    assert made["extra_info"] == {"name": "x", "seconds_by_repeat": [2.0, None, 4.0]}
-    assert (made["stats"]["data"], made["stats"]["rounds"], made["stats"]["iterations"]) == ([2.0, 4.0], 2, 3)
-    assert (made["stats"]["median"], made["stats"]["mean"], made["stats"]["min"]) == (3.0, 3.0, 2.0)
-    one = stats([2.0])
-    assert (one["median"], one["max"], one["stddev"]) == (2.0, 2.0, 0.0)
+    made = benchmark("full", [2.0, None, 4.0], {"over": "x"})
+    assert made["extra_info"] == {"over": "x", "seconds_by_repeat": [2.0, None, 4.0]}
+    assert made["stats"] == {"median": 3.0, "data": [2.0, 4.0]}
+    assert benchmark("full", [2.0])["extra_info"] == {}
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    write_json(tmp_path / "made.json", {"a": "é"})
-    assert json.loads((tmp_path / "made.json").read_text(encoding="utf-8")) == {"a": "é"}
+    write_json(tmp_path / "made.json", {"cpu": "é"}, [{"name": "a"}], notes=Interval(1, 1, 1, 0.5, 1))
+    made = json.loads((tmp_path / "made.json").read_text(encoding="utf-8"))
+    assert (made["machine_info"], made["benchmarks"], made["notes"]["coverage"]) == ({"cpu": "é"}, [{"name": "a"}], 0.5)
     with pytest.raises(OptionError, match="an output must be a file"):
-        write_json(tmp_path, {})
+        write_json(tmp_path, {}, [])
     assert [path.name for path in tmp_path.iterdir()] == ["made.json"]
     with pytest.raises(OptionError, match="--png must be a file in a folder that is there"):
         check_output("--png", tmp_path / "none" / "file")
