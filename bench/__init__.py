@@ -1,14 +1,14 @@
 """Benchmarks: what a bundle costs in seconds on this machine, beside what it is right about.
 
-timing/    medians of paired ratios, what takes turns, what it ran on, how it is written
+timing/    what takes turns, what it ran on, how it is written
 systems/   systems under test: a bundle under several policies, external baselines in processes
 table/     accuracy beside seconds of every way to run a bundle; reading labelled files
 curve/     accuracy over speed: settings of the front, timed
 peers/     the same checkpoint through other libraries, in bulk and one text at a time
 profile/   milliseconds of each tier and stage, by operator, and as a share of the host's peak
 compare/   two JSON files, or two installs of this package, as ratios with intervals
-latency/   import, first answer, memory, each in fresh processes
 harness/   `make bench`: ratios that must not fall
+startup    import, first answer, memory, each in fresh processes
 cli        the group `cascade-bench`; options: what its commands share
 
 `studies/` is no part of the package: scripts whose finding is a sentence.

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -82,29 +83,7 @@ Example:
 @click.option("--license", "license_", metavar="SPDX", help="Licence of the weights, for the model card.")
 @click.option("--data", "trained_on", help="What the tiers were trained on, for the model card.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is already there.")
-def export(
-    tier2: str,
-    tier1: str | None,
-    output: str,
-    calibration: str | None,
-    text_column: str,
-    pair_column: str,
-    label_column: str,
-    label_separator: str | None,
-    tokens_column: str,
-    tags_column: str,
-    int8: str,
-    agreement: float,
-    threshold: float | None,
-    exit_threshold: float | None,
-    max_length: int | None,
-    temper_full_depth: bool,
-    fp32: bool,
-    name: str | None,
-    license_: str | None,
-    trained_on: str | None,
-    overwrite: bool,
-) -> None:
+def export(tier2: str, tier1: str | None, output: str, calibration: str | None, overwrite: bool, **given: Any) -> None:
     """Turn one or two checkpoints into a bundle: verified against torch, written whole or not at all."""
     require_extra()
     # Here, not above: `--help` must not wait for torch.
@@ -122,22 +101,20 @@ def export(
     task, found = task_of(tier2), None
     if calibration is not None:
         if task.tags:
-            read = read_sentences(
-                calibration, columns=TagColumns(tokens=tokens_column, tags=tags_column), require_labels=False
-            )
+            tagged = TagColumns(tokens=given["tokens_column"], tags=given["tags_column"])
+            read = read_sentences(calibration, columns=tagged, require_labels=False)
         else:
-            columns = Columns(text=text_column, pair=pair_column, label=label_column, separator=label_separator)
+            names = {name: given[f"{name}_column"] for name in ("text", "pair", "label")}
+            columns = Columns(**names, separator=given["label_separator"])
             read = read_texts(calibration, columns=columns, require_labels=False)
         found = Calibration(read.items, read.labels, Path(calibration).name, _sha256(calibration))
+    threshold, exits = given["threshold"], given["exit_threshold"]
     options = ExportOptions(
-        int8=Int8(int8),
-        agreement=agreement,
-        max_length=max_length,
-        fp32=fp32,
+        int8=Int8(given["int8"]),
         router=None if threshold is None else Threshold(threshold),
-        exit_policy=None if exit_threshold is None else replace(task.exit_policy, threshold=exit_threshold),
-        temper_full_depth=temper_full_depth,
-        card=CardOptions(name=name, license=license_, data=trained_on),
+        exit_policy=None if exits is None else replace(task.exit_policy, threshold=exits),
+        card=CardOptions(name=given["name"], license=given["license_"], data=given["trained_on"]),
+        **{name: given[name] for name in ("agreement", "max_length", "fp32", "temper_full_depth")},
     )
     names = steps(1 if tier1 is None else 2)
     with tqdm(total=len(names), unit="step") as bar:

@@ -15,7 +15,7 @@ from cascade_bench.compare.installs import Install, compare_installs
 from cascade_bench.options import count_option
 from cascade_bench.systems.process import Job
 from cascade_bench.table.data import read_items
-from cascade_bench.timing.console import bar, grid
+from cascade_bench.timing.report import bar, grid
 
 
 @click.command(short_help="Before and after, as ratios of seconds with intervals: two JSON files, or two installs.")

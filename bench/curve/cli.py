@@ -13,8 +13,7 @@ from cascade_bench.curve.measuring import curve as measure
 from cascade_bench.options import Asked, count_option, file_option, labelled_file_options
 from cascade_bench.table.rendering import columns, entries
 from cascade_bench.timing import machine
-from cascade_bench.timing.console import bar, grid
-from cascade_bench.timing.report_json import write_json
+from cascade_bench.timing.report import bar, grid, write_json
 
 
 @click.command(short_help="Accuracy over speed: settings tried once, those on the front timed beside fixed depths.")

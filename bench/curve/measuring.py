@@ -1,21 +1,95 @@
-"""The run of a curve: every candidate once, then some of the front in turns with fixed depths, tier 1 and the bundle.
+"""A curve: every candidate setting runs once, then some of the front in turns with fixed depths, tier 1 and the bundle.
 
 Accuracies are of real runs. Seconds of the single passes only choose; speed-ups come from the turns.
 """
 
 from __future__ import annotations
 
+import math
 import string
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from cascade_bench.curve.settings import Setting, Tried, candidates, front, spread
-from cascade_bench.systems.local import Model, System, answered, systems
+import numpy as np
+
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.exits import ExitPolicy, MaxProbability, never
+from cascade.policies.routing import Router, Threshold, defer_all
+from cascade.policies.unit_exits import TokenExit
+from cascade_bench.systems.local import Model, System, answered, systems, tier1_confidence
 from cascade_bench.table.data import Data
 from cascade_bench.table.measuring import Row, Table, measure
 from cascade_bench.timing.interleaving import Clock, Progress, quiet
+
+LEAST, MOST = 0.02, 0.7  # shares of the units that candidates defer
+SUREST, LOOSEST = 0.005, 0.6  # doubt that candidates let pass at an exit
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a bundle is run with; windows and all else are its own."""
+
+    router: Router
+    exit_policy: ExitPolicy
+
+    def __str__(self) -> str:
+        return f"{self.router!r}, {self.exit_policy!r}"
+
+    def of(self, model: Model) -> Model:
+        """A copy of the bundle with this setting."""
+        return model.with_router(self.router).with_exit_policy(self.exit_policy)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A setting that ran once: accuracy in [0, 1], and the seconds of that pass, good enough to choose by."""
+
+    setting: Setting
+    accuracy: float
+    seconds: float
+
+
+def candidates(model: Model, items: Sequence[Any], *, deferrals: int, exits: int) -> list[Setting]:
+    """Settings to try: every threshold of tier 1 with every threshold of the exits, with `never`, and exits alone.
+
+    Tier 1 answers once, so that at most `deferrals` thresholds defer shares from 2 to 70 %, in equal ratios.
+    """
+    shares = np.geomspace(LEAST, MOST, deferrals)
+    thresholds = np.quantile(tier1_confidence(model, items), shares).round(4).tolist()
+    doubts = np.geomspace(SUREST, LOOSEST, exits).round(4).tolist()
+    policies: list[ExitPolicy] = [TokenExit(doubt) for doubt in doubts]
+    if not isinstance(model, Tagger):
+        policies = [MaxProbability(round(1 - doubt, 4)) for doubt in doubts]
+    routers = [Threshold(threshold) for threshold in dict.fromkeys(thresholds)]
+    grid: list[ExitPolicy] = [*policies, never]
+    made = [Setting(router, policy) for router in routers for policy in grid]
+    return [*made, *(Setting(defer_all, policy) for policy in policies)]
+
+
+def front(points: Iterable[Tried]) -> list[Tried]:
+    """Those that no other beats in both accuracy and seconds, fastest first (the Pareto front)."""
+    found: list[Tried] = []
+    for point in sorted(points, key=lambda point: (point.seconds, -point.accuracy)):
+        if not found or point.accuracy > found[-1].accuracy:
+            found.append(point)
+    return found
+
+
+def spread(points: Sequence[Tried], count: int) -> list[Tried]:
+    """At most so many points, far from each other, in order: both ends first, then the farthest from those taken."""
+    if len(points) <= count:
+        return list(points)
+    across, up = [math.log(point.seconds) for point in points], [point.accuracy for point in points]
+    wide, high = max(across) - min(across) or 1.0, max(up) - min(up) or 1.0
+    places = [(x / wide, y / high) for x, y in zip(across, up, strict=True)]
+    taken = [len(points) - 1, 0][:count]
+    while len(taken) < count:
+        gaps = [min(math.dist(place, places[other]) for other in taken) for place in places]
+        taken.append(max(range(len(points)), key=gaps.__getitem__))
+    return [points[number] for number in sorted(taken)]
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,21 @@ import click
 from cascade.core.console import finish
 from cascade.pipelines.classifier import Classifier
 from cascade.runtime.threads import check_threads
-from cascade_bench.harness.ratios import RATIOS, measure, texts_for, works
-from cascade_bench.harness.reference_ratios import (
+from cascade_bench.harness.ratios import (
     FILE,
+    RATIOS,
     cpu_kind,
+    measure,
     read_references,
     references_of,
     shortfall,
+    texts_for,
+    works,
     write_references,
 )
 from cascade_bench.options import threads_option
 from cascade_bench.timing import machine
-from cascade_bench.timing.console import bar, grid
+from cascade_bench.timing.report import bar, grid
 
 TURNS = 15  # so that the interval of a median may leave out three at either end and cover 96 %
 TEXTS = 1024

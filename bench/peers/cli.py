@@ -18,8 +18,7 @@ from cascade_bench.peers.table import PeerRow, PeerTable, compare
 from cascade_bench.systems.baselines import BASELINES
 from cascade_bench.systems.process import Job
 from cascade_bench.timing import machine
-from cascade_bench.timing.console import bar, grid
-from cascade_bench.timing.report_json import benchmark, write_json
+from cascade_bench.timing.report import bar, benchmark, grid, write_json
 
 
 @click.command(short_help="The same checkpoint through transformers, optimum, ONNX Runtime, OpenVINO, CTranslate2.")

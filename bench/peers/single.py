@@ -22,7 +22,7 @@ from cascade_bench.peers.running import PAUSE, Peers, Running
 from cascade_bench.systems.baselines import Baseline
 from cascade_bench.systems.local import CASCADE, FULL
 from cascade_bench.timing.interleaving import Progress, balanced_orders, quiet
-from cascade_bench.timing.report_json import benchmark
+from cascade_bench.timing.report import benchmark
 
 BLOCK = 20  # texts in a turn
 TURNS = 10  # at least, as far as there are texts: so many ratios have an interval of 95 %

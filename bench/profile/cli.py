@@ -17,8 +17,7 @@ from cascade_bench.options import count_option, json_option, model_argument, thr
 from cascade_bench.profile.parts import LENGTHS, ROWS, parts, points
 from cascade_bench.systems.local import load
 from cascade_bench.timing import machine
-from cascade_bench.timing.console import bar, grid
-from cascade_bench.timing.report_json import benchmark, write_json
+from cascade_bench.timing.report import bar, benchmark, grid, write_json
 
 if TYPE_CHECKING:
     from cascade_bench.profile.measuring import Profile

@@ -11,8 +11,7 @@ from cascade_bench.options import Asked, labelled_file_options, markdown_option
 from cascade_bench.systems.local import systems
 from cascade_bench.table import rendering
 from cascade_bench.table.measuring import measure
-from cascade_bench.timing.console import bar
-from cascade_bench.timing.report_json import write_json
+from cascade_bench.timing.report import bar, write_json
 
 SUBSET = 256  # items on which the pipeline's batch sizes are tried
 

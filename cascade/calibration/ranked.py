@@ -17,8 +17,8 @@ from cascade.calibration.texts import TextAnswers
 from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.policies.exits import AtExit, ExitPolicy, MaxProbability, any_of, never
 from cascade.policies.learned_routing import Learned
+from cascade.policies.registry import Tunable
 from cascade.policies.routing import Router, Threshold
-from cascade.policies.tuning import Tunable
 
 Table = npt.NDArray[np.float64]
 

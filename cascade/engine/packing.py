@@ -12,10 +12,10 @@ from functools import partial
 from itertools import pairwise, starmap
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Rows
 from cascade.engine.local_attention import HALF, LOCAL, local_feeds
-from cascade.engine.positions import bucket_grid, buckets
 from cascade.exceptions import InputError
 from cascade.runtime.backend import Array
 
@@ -293,3 +293,25 @@ def padded(rows: Rows, *, max_length: int) -> tuple[IntArray, IntArray, IntArray
     ids = np.append(rows.ids, 0) if not rows.tokens else rows.ids
     types = np.append(rows.types, 0) if not rows.tokens else rows.types
     return np.where(mask, ids[index], 0), mask.astype(np.int64), np.where(mask, types[index], 0)
+
+
+_STARTS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91)
+_FAR = _STARTS[-1]
+_BUCKETS = np.searchsorted(_STARTS, np.abs(np.arange(-_FAR, _FAR + 1)), side="right")
+_BUCKETS[_FAR + 1 :] += len(_STARTS) + 1
+
+
+def buckets(distances: IntArray) -> IntArray:
+    """MPNet's bucket of each distance, place of the key minus place of the query. Any shape, the same one.
+
+    Sixteen for keys before the query and the query itself, sixteen for those after it: eight of one distance each, then
+    ever wider ones, the last without end (Raffel et al. 2020, section 2.1, with 32 buckets up to distance 128).
+    """
+    found: IntArray = _BUCKETS[np.clip(distances, -_FAR, _FAR) + _FAR]
+    return found
+
+
+def bucket_grid(longest: int) -> IntArray:
+    """Buckets of all pairs of places in a row. Shape `(1, longest, longest)`: queries, keys."""
+    line = buckets(np.arange(1 - longest, longest))
+    return np.ascontiguousarray(sliding_window_view(line, longest)[::-1])[None]

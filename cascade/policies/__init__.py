@@ -3,9 +3,8 @@
 routing      which units a tier defers                    exits       where units exit a tier
 unit_exits   exits that see a word's sentence             windows     which words a tier reads around deferred ones
 decoding     labels from probabilities                    batching    which rows run together
-settings     `Policies`: all of a bundle's in one value   registry    their written form; classes of your own
+settings     `Policies`: all of a bundle's in one value   registry    their written form; classes of your own; `Tunable`
 cost_aware   a router that knows what the next tier costs at this batch size
-tuning       `Tunable`: policies whose threshold is found on examples
 """
 
 from cascade.policies.batching import TokenBudget
@@ -24,10 +23,9 @@ from cascade.policies.exits import (
     never,
 )
 from cascade.policies.learned_routing import Learned
-from cascade.policies.registry import ModelInfo
+from cascade.policies.registry import ModelInfo, Tunable
 from cascade.policies.routing import Budget, Threshold, defer_all, defer_none
 from cascade.policies.settings import Policies
-from cascade.policies.tuning import Tunable
 from cascade.policies.unit_exits import SentenceExit, TokenExit
 from cascade.policies.windows import Windows, whole_sentences
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import Enum
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from cascade.core.confidence import MEASURES, Measure
-from cascade.core.rows import BoolArray
+from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import OptionError
 
 P = TypeVar("P", bound=Callable[..., Any])
@@ -202,3 +202,18 @@ def _is_optional(field: Field[Any]) -> bool:
 
 def _has_default(field: Field[Any]) -> bool:
     return field.default is not MISSING or field.default_factory is not MISSING
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A policy that compares a score with a threshold. Calibration and tuning know no more of it than this.
+
+    An exit policy lets a unit exit where its score is at least the threshold; a router keeps it there and defers it
+    below. `policy.at(t)(state)` is therefore `policy.score(state) >= t`, negated for a router.
+    """
+
+    def score(self, state: Any) -> FloatArray:
+        """How sure each unit is, in [0, 1], higher is surer. NaN counts as unsure. Shape `(units,)`."""
+
+    def at(self, threshold: Any) -> Any:
+        """The same policy with this threshold in [0, 1]; an exit policy also takes a tuple with one per exit."""

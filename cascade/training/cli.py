@@ -73,11 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @click.option("--label-smoothing", default=0.0, show_default=True, help="Of the joint loss; against overconfidence.")
 @click.option("--exits", "layers", callback=numbers(int), metavar="L,L,...", help="Their layers; all by default.")
 @click.option("--pooling", type=click.Choice(["mean", "first"]), help="What a head reads; the checkpoint's, else mean.")
-@click.option(
-    "--vocabulary",
-    type=int,
-    help="Keep so many pieces; not of WordPiece: so many embeddings.",
-)
+@click.option("--vocabulary", type=int, help="Keep so many pieces; not of WordPiece: so many embeddings.")
 @click.option(
     "--multi-label",
     is_flag=True,
@@ -194,14 +190,7 @@ def first_tier(teacher: str, task: Task, **given: Any) -> None:
     show_default=True,
     help="Of entropy, 0 to 1.",
 )
-@click.option("--upper-factor", default=2.0, show_default=True, help="Of thresholds in the upper half of the layers.")
-@click.option("--cap", default=0.5, show_default=True, help="Which the upper half's thresholds do not pass.")
-@click.option(
-    "--fastest", default=0.2, show_default=True, help="Share of rows with the smallest window or largest threshold."
-)
-@click.option("--full-depth", default=0.4, show_default=True, help="Share of rows that go through all layers.")
 @click.option("--crops", default=0, show_default=True, help="Random runs of words to train on too, of each sentence.")
-@click.option("--flooding", is_flag=True, help="Learn the distance from the first stage's loss.")
 def self_sample(tagger: str, **given: Any) -> None:
     """Teach TAGGER, a folder that `cascade-train exits --task tagging` wrote, to live with words that leave early.
 

@@ -86,9 +86,10 @@ def teacher_logits(model: Teacher, rows: TrainingRows, progress: Callable[[float
     return over_units(model, rows, read=lambda logits, _labels: logits[:, -1], progress=progress)
 
 
-def with_answers(rows: TrainingRows, logits: FloatArray, *, multi_label: bool) -> TrainingRows:
-    """The same rows, labelled by what a model answers. `logits`: of every unit, shape `(units, labels)`."""
-    if multi_label:
+def answered(rows: TrainingRows, model: Teacher) -> TrainingRows:
+    """The same rows, labelled by what a model answers at full depth."""
+    logits = teacher_logits(model, rows)
+    if model.multi_label:
         answers: Any = (logits > 0).astype(np.float32)
     else:
         answers = logits[:, 0] if logits.shape[-1] == 1 else logits.argmax(-1)

@@ -11,8 +11,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper
 
-from cascade_export.int8.linears import Origin, constants_of, lookup, movement, readers_of
-from cascade_export.int8.ranges import Ranges
+from cascade_export.int8.linears import Origin, Ranges, constants_of, lookup, movement, readers_of
 from cascade_export.int8.rewriting import Rewriting
 
 

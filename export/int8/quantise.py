@@ -20,8 +20,7 @@ from onnx import NodeProto, helper
 
 from cascade.core.rows import FloatArray
 from cascade_export.int8.inputs import uint8_input
-from cascade_export.int8.linears import constants_of, table_of
-from cascade_export.int8.ranges import Ranges
+from cascade_export.int8.linears import Ranges, constants_of, table_of
 from cascade_export.int8.rewriting import MICROSOFT, Rewriting, int8_weight, rebuild
 
 # Below these a scale per row costs more than int8 saves: a weight per token, two token types.

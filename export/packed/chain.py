@@ -19,7 +19,7 @@ from cascade.engine.packing import padded
 from cascade.policies.batching import FixedSize, TokenBudget, batches
 from cascade.policies.exits import ExitPolicy, ExitState, never
 from cascade.runtime.backend import Array, FunctionBackend
-from cascade_export.int8.ranges import Ranges, watched, widen
+from cascade_export.int8.linears import Ranges, watched, widen
 from cascade_export.packed.graphs import TierTwoGraphs
 
 import onnxruntime as ort  # isort: skip  # after cascade.runtime, which tells it not to report home

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade_bench.latency import startup
+from cascade_bench import startup
 from tests.bench.conftest import Case, Run
 
 

@@ -13,7 +13,7 @@ from cascade.exceptions import BundleError, DataError, OptionError
 from cascade_bench.compare.files import compare_files
 from cascade_bench.compare.installs import Install, compare_installs
 from cascade_bench.systems.process import Job
-from cascade_bench.timing.report_json import benchmark, write_json
+from cascade_bench.timing.report import benchmark, write_json
 from tests.bench.conftest import Case, Run, texts
 from tests.test_floors import ROOT
 

@@ -18,8 +18,7 @@ from cascade.policies.exits import MaxProbability, never
 from cascade.policies.routing import Threshold, defer_all
 from cascade.policies.unit_exits import TokenExit
 from cascade_bench.curve import plot
-from cascade_bench.curve.measuring import Curve, curve
-from cascade_bench.curve.settings import Setting, Tried, candidates, front, spread
+from cascade_bench.curve.measuring import Curve, Setting, Tried, candidates, curve, front, spread
 from cascade_bench.systems.local import Model, answered
 from cascade_bench.table.data import read_data
 from tests.bench.conftest import Case, Run, texts, write_lines

@@ -15,15 +15,19 @@ from cascade.core.statistics import Interval
 from cascade.exceptions import DataError
 from cascade.pipelines.classifier import Classifier
 from cascade_bench.harness.check import check
-from cascade_bench.harness.ratios import RATIOS, Ratio, Work, measure, works
-from cascade_bench.harness.reference_ratios import (
+from cascade_bench.harness.ratios import (
     FILE,
+    RATIOS,
+    Ratio,
     Reference,
     References,
+    Work,
     cpu_kind,
+    measure,
     read_references,
     references_of,
     shortfall,
+    works,
     write_references,
 )
 from tests.models.toy import SENTENCES

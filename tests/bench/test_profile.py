@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade_bench.profile.measuring import measure
-from cascade_bench.profile.operators import look, read
+from cascade_bench.profile.measuring import look, measure, read
 from cascade_bench.profile.parts import Point, parts, points
 from cascade_bench.profile.peak import Product, runner
 from cascade_bench.systems.local import Model

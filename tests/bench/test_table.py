@@ -13,11 +13,11 @@ from cascade.exceptions import OptionError
 from cascade.policies.routing import defer_all
 from cascade_bench.systems.local import Answered, Model, System, answered, systems, tier1_confidence
 from cascade_bench.table import rendering
-from cascade_bench.table.conclusions import conclusion
 from cascade_bench.table.data import Data, read_data
 from cascade_bench.table.measuring import Table, measure
+from cascade_bench.table.rendering import conclusion
 from cascade_bench.timing import machine
-from cascade_bench.timing.report_json import write_json
+from cascade_bench.timing.report import write_json
 from tests.bench.conftest import Case, Run, texts, write_lines
 from tests.bench.test_timing import World
 from tests.models import tiny

@@ -14,9 +14,8 @@ from cascade.core.files import check_output
 from cascade.core.statistics import Interval
 from cascade.exceptions import OptionError
 from cascade_bench.timing import interleaving, machine
-from cascade_bench.timing.console import grid
 from cascade_bench.timing.interleaving import Plan, interleave
-from cascade_bench.timing.report_json import benchmark, write_json
+from cascade_bench.timing.report import benchmark, grid, write_json
 
 SHORTEST = interleaving.SHORTEST  # before a fixture makes turns short
 

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
-from cascade.engine.packing import Actives, Packing
-from cascade.engine.positions import bucket_grid, buckets
+from cascade.engine.packing import Actives, Packing, bucket_grid, buckets
 
 
 def test_buckets_are_transformers() -> None:

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from cascade_export.int8.inputs import uint8_input
-from cascade_export.int8.linears import linears, lookup
+from cascade_export.int8.linears import Ranges, linears, lookup
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
-from cascade_export.int8.ranges import Ranges
 from cascade_export.int8.rewriting import Rewriting
 from cascade_export.packed.chain import session
 from tests.models.graphs import operators

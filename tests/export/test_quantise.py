@@ -12,9 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from cascade.core.rows import Units
 from cascade.text.tokenizer import Tokenizer
 from cascade_export.int8 import calibrate
-from cascade_export.int8.linears import linears
+from cascade_export.int8.linears import Ranges, linears
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
-from cascade_export.int8.ranges import Ranges
 from cascade_export.options import Int8
 from cascade_export.packed.chain import chain_logits, chain_ranges, session
 from cascade_export.packed.graphs import TierTwoGraphs, export_tier2

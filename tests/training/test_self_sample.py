@@ -18,8 +18,9 @@ from cascade.exceptions import OptionError
 from cascade.policies.unit_exits import TokenExit, UnitState
 from cascade.training.data.encoding import NO_LABEL
 from cascade.training.models.tagging import MultiExitTagger
+from cascade.training.recipes import sampling
 from cascade.training.recipes.sampling import ExitRanges, PadWithExits, exit_numbers, token_layers
-from cascade.training.recipes.self_sample import _loss, _uncertainty_and_loss, train_self_sample
+from cascade.training.recipes.self_sample import _loss, _uncertainty, train_self_sample
 from cascade.training.run import Run
 from tests.models import tiny
 from tests.training.commands import CASES, SENTENCES, SPANS, Done, Trained, exits, refused, report_of, train, write
@@ -106,21 +107,21 @@ def test_pieces_stop_with_their_word_and_special_tokens_never() -> None:
 
 
 def test_thresholds_double_in_the_upper_half() -> None:
-    found = ExitRanges(upper_factor=2, cap=0.5).per_exit(0.2, (2, 4, 6))
+    found = ExitRanges().per_exit(0.2, (2, 4, 6))
     assert found.tolist() == pytest.approx([0.2, 0.4, 0.4])
-    assert ExitRanges(cap=0.5).per_exit(0.4, (1, 2)).tolist() == pytest.approx([0.4, 0.5])
-    assert ExitRanges(cap=0.5).per_exit(0.8, (1, 2)).tolist() == pytest.approx([0.8, 0.8])
+    assert ExitRanges().per_exit(0.4, (1, 2)).tolist() == pytest.approx([0.4, 0.5])
+    assert ExitRanges().per_exit(0.8, (1, 2)).tolist() == pytest.approx([0.8, 0.8])
 
 
 def test_a_batch_is_a_sandwich() -> None:
-    ranges = ExitRanges(windows=(3, 5, 7), thresholds=(0.1, 0.2, 0.3), upper_factor=1)
+    ranges = ExitRanges(windows=(3, 5, 7), thresholds=(0.1, 0.2, 0.3))
     smallest = largest = 0
     for seed in range(40):
         windows, thresholds = ranges.draw(10, LAYERS, np.random.default_rng(seed))
         deep = (thresholds == 0).all(1)
         assert deep.sum() == 4
         assert set(windows.tolist()) <= {3, 5, 7}
-        assert {round(float(one), 3) for one in thresholds[~deep].ravel()} <= {0.1, 0.2, 0.3}
+        assert {round(float(one), 3) for one in thresholds[~deep][:, 0]} <= {0.1, 0.2, 0.3}
         fast = (windows[~deep] == 3).sum() >= 2, (thresholds[~deep, 0] > 0.25).sum() >= 2
         assert any(fast)
         smallest += fast[0]
@@ -142,8 +143,10 @@ def item(words: int, pieces: int) -> dict[str, Any]:
     }
 
 
-def test_collating_draws_exits_by_the_seed() -> None:
-    pad = PadWithExits(0, 1, LAYERS, ExitRanges(fastest=0, full_depth=0.5, thresholds=(0.1,)))
+def test_collating_draws_exits_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "FASTEST", 0)
+    monkeypatch.setattr(sampling, "FULL_DEPTH", 0.5)
+    pad = PadWithExits(0, 1, LAYERS, ExitRanges(thresholds=(0.1,)))
     items = [item(words=3, pieces=2), item(words=1, pieces=4), item(words=2, pieces=1), item(words=2, pieces=1)]
     torch.manual_seed(1)
     batch = pad(items)
@@ -172,21 +175,13 @@ def test_a_word_teaches_the_exits_up_to_its_own() -> None:
     batch["exits"] = torch.tensor([0, 1])
     wanted = (-np.log(0.75) + np.log(2) + 2 * np.log(2)) / (1 + 1 + 2)
     assert float(_loss((1, 2))(logits, batch)) == pytest.approx(wanted, abs=1e-6)
-    flooded = batch | {"first_losses": torch.full((2, 2), 1.0)}
-    wanted = ((1 + np.log(0.75)) + (1 - np.log(2)) + 2 * (1 - np.log(2))) / 4
-    assert float(_loss((1, 2))(logits, flooded)) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_what_is_kept_of_the_first_stage() -> None:
     logits = torch.randn(5, 3, 4)
-    labels = torch.tensor([0, 1, 2, 3, 0])
-    found = _uncertainty_and_loss(logits, labels)
+    found = _uncertainty(logits, torch.zeros(5))
     entropy = 1 - certainty(softmax(logits.numpy().reshape(-1, 4))).reshape(5, 3)
-    np.testing.assert_allclose(found[:, 0].numpy(), entropy, atol=1e-5)
-    for word in range(5):
-        for exit_ in range(3):
-            wanted = -logits[word, exit_].log_softmax(-1)[labels[word]]
-            assert float(found[word, 1, exit_]) == pytest.approx(float(wanted), abs=1e-5)
+    np.testing.assert_allclose(found.numpy(), entropy, atol=1e-5)
 
 
 @pytest.mark.parametrize("records", [SENTENCES, SPANS], ids=["tags", "spans"])
@@ -197,7 +192,7 @@ def test_self_sampling_learns_and_leaves_a_report(
     if records is SPANS:
         first = tmp_path / "first"
         exits(CASES[1], backbone, rows, first, "--epochs", 2, ok=True)
-    result = self_sample(first, rows, tmp_path / "out", "--epochs", 8, "--upper-factor", 1)
+    result = self_sample(first, rows, tmp_path / "out", "--epochs", 8)
     assert result.status == 0, result.output
     report = report_of(tmp_path / "out")
     scores = report["scores"]
@@ -214,10 +209,9 @@ def test_self_sampling_learns_and_leaves_a_report(
     assert MultiExitTagger.from_pretrained(tmp_path / "out").layers == LAYERS
 
 
-def test_flooding_and_crops(sentences: Path, tmp_path: Path) -> None:
+def test_crops(sentences: Path, tmp_path: Path) -> None:
     tiny.tagger(tmp_path / "tagger")
-    given = ("--flooding", "--crops", 2, "--epochs", 1)
-    done = self_sample(tmp_path / "tagger", sentences, tmp_path / "out", *given)
+    done = self_sample(tmp_path / "tagger", sentences, tmp_path / "out", "--crops", 2, "--epochs", 1)
     assert done.status == 0, done.output
     assert report_of(tmp_path / "out")["options"]["crops"] == 2
 

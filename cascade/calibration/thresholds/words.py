@@ -24,8 +24,8 @@ from cascade.exceptions import OptionError
 from cascade.policies import routing
 from cascade.policies import windows as windowing
 from cascade.policies.exits import AtExit, ExitPolicy, any_of, never
+from cascade.policies.registry import Tunable
 from cascade.policies.routing import Router, RoutingState, defer_all, defer_none
-from cascade.policies.tuning import Tunable
 from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import WindowPolicy, Windows, WindowState, whole_sentences
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,13 +18,12 @@ from cascade.training.data.examples import Examples, label_names
 from cascade.training.data.vocabulary import is_wordpiece, keep_rows, prune_model
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.adapting import adapted, freeze_all_but_adapters
-from cascade.training.models.backbone import ExitBackbone
 from cascade.training.recipes.objectives import Joint, Objective
 from cascade.training.recipes.recorded import train_recorded
-from cascade.training.recipes.varying import Draw, varied
+from cascade.training.recipes.varying import varied
 from cascade.training.run import Run
 from cascade.training.task import TAGGING
-from cascade.training.units import UnitMetrics, has_label, per_row, teacher_logits, unit_logits, with_answers
+from cascade.training.units import UnitMetrics, answered, has_label, per_row, teacher_logits, unit_logits
 
 
 @dataclass(frozen=True)
@@ -121,18 +119,19 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
     rows = task.encode(tokenizer, examples, model.labels, multi_label=model.multi_label)
     paired = any(isinstance(item, tuple) for item in examples.items)
     if options.augmentation.copies and examples.labels is None and not paired:
-        draw = Draw(options.loop.seed, tokenizer.max_length)
-        rows = TrainingRows.joined([rows, varied(rows, model, options.augmentation, draw)])
+        new = varied(rows, model, options.augmentation, seed=options.loop.seed, max_length=tokenizer.max_length)
+        rows = TrainingRows.joined([rows, new])
     eval_rows = None
     if held_out is not None:
         eval_rows = task.encode(tokenizer, held_out, model.labels, multi_label=model.multi_label)
-        if held_out.labels is None:
-            eval_rows = with_answers(eval_rows, teacher_logits(model, eval_rows), multi_label=model.multi_label)
+        eval_rows = eval_rows if held_out.labels is not None else answered(eval_rows, model)
     if needed and examples.labels is None:
         digests = (rows.digest(), model.digest())
         found = run.kept("teacher", digests, lambda: teacher_logits(model, rows, run.quiet), resume=options.loop.resume)
         rows = rows.with_target("answers", per_row(_softly(found, multi_label=model.multi_label), rows))
-    _keep_rows(model, (rows, eval_rows), None if wordpiece else options.vocabulary, tokenizer.unknown)
+    if options.vocabulary is not None and not wordpiece:
+        read = [*rows.ids, *(() if eval_rows is None else eval_rows.ids)]
+        keep_rows(model, read, size=options.vocabulary, unknown=tokenizer.unknown)
     scores: dict[str, float] = {}
     with adapted(model, options.adapter, rank=options.rank):
         for stage, objective in enumerate(options.objectives):
@@ -180,13 +179,6 @@ def _softly(logits: FloatArray, *, multi_label: bool) -> FloatArray:
     """What a model answers, as targets: probabilities, of a regression its numbers, of shape `(units,)`."""
     found = probabilities(logits, multi_label=multi_label)
     return found[:, 0] if found.shape[1] == 1 and not multi_label else found
-
-
-def _keep_rows(model: ExitBackbone, rows: Iterable[TrainingRows | None], size: int | None, unknown: int) -> None:
-    """Fewer embeddings, if a size is asked for."""
-    if size is not None:
-        ids = [row for part in rows if part is not None for row in part.ids]
-        keep_rows(model, ids, size=size, unknown=unknown)
 
 
 def _refuse_one_string(examples: Examples) -> None:

@@ -19,9 +19,9 @@ from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.students import Student
 from cascade.training.models.whole import teacher_of
 from cascade.training.recipes.objectives import divergence, supervised
-from cascade.training.recipes.varying import Draw, varied
+from cascade.training.recipes.varying import varied
 from cascade.training.run import Run
-from cascade.training.units import UnitMetrics, has_label, per_row, teacher_logits, unit_logits, with_answers
+from cascade.training.units import UnitMetrics, answered, has_label, per_row, teacher_logits, unit_logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def train_first_tier(
         tqdm.write(f"not every {task.item} has labels; what is learned is the teacher's answers alone")
     rows, eval_rows = encode(examples), None if held_out is None else encode(held_out)
     if held_out is not None and eval_rows is not None and held_out.labels is None:
-        eval_rows = with_answers(eval_rows, teacher_logits(teacher, eval_rows), multi_label=teacher.multi_label)
+        eval_rows = answered(eval_rows, teacher)
     kind, given = options.student or task.student, len(rows)
     extra = [task.read(path, columns=run.columns, require_labels=False).unlabelled() for path in extra_text]
     paired = any(isinstance(item, tuple) for found in (examples, *extra) for item in found.items)
@@ -92,8 +92,9 @@ def train_first_tier(
     ends = special.suffix.tolist()  # behind the first text of a pair, too
     student = kind.build(teacher, pieces=pieces, separator=ends[0] if paired and ends else None)
     if options.augmentation.copies and not paired and len(special.prefix) == len(ends) == 1:
-        draw = Draw(options.loop.seed, tokenizer.max_length)
-        rows = TrainingRows.joined([rows, varied(rows.first(given), teacher, options.augmentation, draw, pieces)])
+        own, seed = rows.first(given), options.loop.seed
+        new = varied(own, teacher, options.augmentation, seed=seed, max_length=tokenizer.max_length, pieces=pieces)
+        rows = TrainingRows.joined([rows, new])
     digests = (rows.digest(), teacher.digest())
     logits = run.kept("teacher", digests, lambda: teacher_logits(teacher, rows, run.quiet), resume=options.loop.resume)
     student.get_input_embeddings().requires_grad_(not options.freeze_embeddings)

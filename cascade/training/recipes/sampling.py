@@ -19,47 +19,33 @@ from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.training.data.encoding import Pad
 
+UPPER_FACTOR, CAP = 2.0, 0.5  # thresholds of the upper half of the layers are twice as large, but for what is above 0.5
+FASTEST = 0.2  # share of a batch's rows with the smallest window or, by a coin, the largest threshold
+FULL_DEPTH = 0.4  # share of a batch's rows whose words all go through all layers
+
 
 @dataclass(frozen=True)
 class ExitRanges:
-    """What rows draw from; the defaults are the paper's.
+    """What rows draw from; the defaults, as the numbers above, are the paper's.
 
     Attributes:
         windows: words that TOKEE's window may have, odd.
         thresholds: of normalised entropy, in (0, 1].
-        upper_factor: thresholds of the upper half of the layers are so many times larger.
-        cap: but never larger than this.
-        fastest: share of a batch's rows with the smallest window or, by a coin, the largest threshold.
-        full_depth: share of a batch's rows whose words all go through all layers.
     """
 
     windows: tuple[int, ...] = (5, 7, 9, 11, 13, 15)
     thresholds: tuple[float, ...] = (0.01, 0.03, 0.05, 0.10, 0.15, 0.20, 0.25)
-    upper_factor: float = 2.0
-    cap: float = 0.5
-    fastest: float = 0.2
-    full_depth: float = 0.4
 
     def __post_init__(self) -> None:
         if not self.windows or any(window < 1 or window % 2 == 0 for window in self.windows):
             raise OptionError(f"windows must be odd numbers of words, got {self.windows}; 1 looks at a word alone")
         if not self.thresholds or any(not 0 < threshold <= 1 for threshold in self.thresholds):
             raise OptionError(f"thresholds must be in (0, 1], got {self.thresholds}; they bound normalised entropy")
-        if self.upper_factor <= 0:
-            raise OptionError(f"the upper half's factor must be above 0, got {self.upper_factor}; 1 changes nothing")
-        if not 0 < self.cap <= 1:
-            raise OptionError(f"the cap on thresholds must be in (0, 1], got {self.cap}")
-        if min(self.fastest, self.full_depth) < 0 or self.fastest + self.full_depth > 1:
-            raise OptionError(
-                "the shares of fastest rows and of rows at full depth must be 0 or more and at most 1 together, "
-                f"got {self.fastest} and {self.full_depth}"
-            )
 
     def per_exit(self, threshold: float, layers: Sequence[int]) -> FloatArray:
         """One threshold for each exit. Shape `(exits,)`."""
-        factors = [self.upper_factor if layer > layers[-1] / 2 else 1.0 for layer in layers]
-        # The cap is the doubled threshold's: one that is above it already stays as it is.
-        return np.array([max(threshold, min(threshold * factor, self.cap)) for factor in factors], dtype=np.float32)
+        upper = max(threshold, min(threshold * UPPER_FACTOR, CAP))
+        return np.array([upper if layer > layers[-1] / 2 else threshold for layer in layers], dtype=np.float32)
 
     def draw(self, rows: int, layers: Sequence[int], rng: np.random.Generator) -> tuple[IntArray, FloatArray]:
         """Windows and thresholds of a batch's rows. Shapes `(rows,)` and `(rows, exits)`.
@@ -69,7 +55,7 @@ class ExitRanges:
         windows = rng.choice(self.windows, rows)
         thresholds = rng.choice(self.thresholds, rows)
         order = rng.permutation(rows)
-        fastest, deepest = round(rows * self.fastest), round(rows * self.full_depth)
+        fastest, deepest = round(rows * FASTEST), round(rows * FULL_DEPTH)
         if rng.integers(2):
             windows[order[:fastest]] = min(self.windows)
         else:
@@ -80,16 +66,11 @@ class ExitRanges:
 
 
 def exit_numbers(uncertainty: FloatArray, rows: IntArray, windows: IntArray, thresholds: FloatArray) -> IntArray:
-    """The exit of each word by TOKEE's rule; words that have exited count as sure.
+    """The exit of each word by TOKEE's rule, from 0; the last where it is never sure. Shape `(words,)`.
 
-    Args:
-        uncertainty: normalised entropy of each word at each exit. Shape `(words, exits)`.
-        rows: number of each word's row; never falls. Shape `(words,)`.
-        windows: of each row, odd. Shape `(rows,)`.
-        thresholds: of each row at each exit. Shape `(rows, exits)`.
-
-    Returns:
-        Numbers from 0; the last where a word is never sure. Shape `(words,)`.
+    Words that have exited count as sure. `uncertainty`: normalised entropy at each exit, shape `(words, exits)`;
+    `rows`: number of each word's row, never falling, shape `(words,)`; `windows`: of each row, odd, shape `(rows,)`;
+    `thresholds`: of each row at each exit, shape `(rows, exits)`.
     """
     words, exits = uncertainty.shape
     reach = windows[rows] // 2
@@ -106,14 +87,10 @@ def exit_numbers(uncertainty: FloatArray, rows: IntArray, windows: IntArray, thr
 
 
 def token_layers(words: IntArray, is_first: Tensor, lengths: IntArray, *, suffix: int, depth: int) -> Tensor:
-    """The last layer of every token: all pieces of a word stop with it, special tokens never do.
+    """The last layer of every token: all pieces of a word stop with it, special tokens never. Shape `(rows, longest)`.
 
-    Args:
-        words: last layer of each word, in the order in which `is_first` counts them. Shape `(words,)`.
-        is_first: True at the first token of a word. Shape `(rows, longest)`, as of the result.
-        lengths: tokens of each row. Shape `(rows,)`.
-        suffix: special tokens at the end of each row.
-        depth: the model's layers.
+    `words`: last layer of each word, in the order in which `is_first` (True at a word's first token, shape
+    `(rows, longest)`) counts them; `lengths`: tokens of each row; `suffix`: special tokens at its end; `depth`: layers.
     """
     begins = is_first.numpy()
     word = np.cumsum(begins).reshape(begins.shape) - 1  # of the whole batch; at a prefix the row before's last

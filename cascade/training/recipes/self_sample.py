@@ -40,15 +40,12 @@ class SelfSampleOptions:
     Attributes:
         ranges: windows and thresholds that rows draw from.
         weights: of the exits' losses; rising 1, 2, 3, ... by default.
-        flooding: in place of a loss its distance from the first stage's loss for the same word and exit, so that what
-            is learned already is not learned by heart.
         crops: random runs of words of each sentence that are trained on too, because tier 2 reads windows.
         max_length: tokens per row at most, in training; longer sentences are cut between words.
     """
 
     ranges: ExitRanges = field(default_factory=ExitRanges)
     weights: tuple[float, ...] | None = None
-    flooding: bool = False
     crops: int = 0
     max_length: int = 128
     loop: LoopOptions = field(default_factory=lambda: LoopOptions(epochs=3, learning_rate=1e-5, head_factor=10.0))
@@ -81,21 +78,14 @@ def train_self_sample(run: Run, options: SelfSampleOptions | None = None) -> dic
     examples, held_out = run.read()
     crops = cropped(examples, copies=options.crops, seed=options.loop.seed)
     rows = task.encode(tokenizer, crops, model.labels)
-    first_stage = run.kept(
-        "first_stage",
-        (rows.digest(), model.digest()),
-        lambda: over_units(model, rows, read=_uncertainty_and_loss),
-        resume=options.loop.resume,
-    )
-    learned = rows.with_target("uncertainty", per_row(first_stage[:, 0], rows))
-    if options.flooding:
-        learned = learned.with_target("first_losses", per_row(first_stage[:, 1], rows))
+    digests = (rows.digest(), model.digest())
+    unsure = run.kept("unsure", digests, lambda: over_units(model, rows, read=_uncertainty), resume=options.loop.resume)
     eval_rows, exits = None, np.zeros(0, dtype=np.int64)
     if held_out is not None:
         eval_rows, exits = _twice(model, task.encode(tokenizer, held_out, model.labels), options.ranges)
     scores = run_loop(
         model,
-        train=learned,
+        train=rows.with_target("uncertainty", per_row(unsure, rows)),
         evaluation=eval_rows,
         loss=_loss(weights),
         metrics=_ExitMetrics(model.labels, model.layers, spans=task.has_spans(model.labels), exits=exits),
@@ -103,7 +93,7 @@ def train_self_sample(run: Run, options: SelfSampleOptions | None = None) -> dic
         collate=PadWithExits(model.padding, len(tokenizer.special.suffix), model.layers, options.ranges),
         options=options.loop,
     )
-    own = {"weights": options.weights, "flooding": options.flooding, "crops": options.crops}
+    own = {"weights": options.weights, "crops": options.crops}
     return run.finish(
         "self-sample",
         model,
@@ -114,11 +104,10 @@ def train_self_sample(run: Run, options: SelfSampleOptions | None = None) -> dic
     )
 
 
-def _uncertainty_and_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Shapes `(words, exits, labels)`, `(words,)` -> `(words, 2, exits)`."""
+def _uncertainty(logits: Tensor, _labels: Tensor) -> Tensor:
+    """Normalised entropy. Shape `(words, exits, labels)` -> `(words, exits)`."""
     log = F.log_softmax(logits, dim=-1)
-    entropy = -(log.exp() * log).sum(-1) / np.log(logits.shape[-1])
-    return torch.stack((entropy, cross_entropies(logits, labels)), dim=1)
+    return -(log.exp() * log).sum(-1) / np.log(logits.shape[-1])
 
 
 def _loss(weights: tuple[float, ...]) -> Loss:
@@ -126,8 +115,6 @@ def _loss(weights: tuple[float, ...]) -> Loss:
 
     def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         losses = cross_entropies(*unit_logits(logits, batch))
-        if "first_losses" in batch:
-            losses = (losses - batch["first_losses"]).abs()
         counted = losses.new_tensor(weights).expand_as(losses)
         if "exits" in batch:
             counted = counted * (torch.arange(len(weights)) <= batch["exits"].unsqueeze(1))
@@ -138,7 +125,7 @@ def _loss(weights: tuple[float, ...]) -> Loss:
 
 def _twice(model: MultiExitTagger, rows: TrainingRows, ranges: ExitRanges) -> tuple[TrainingRows, IntArray]:
     """Rows for full depth and once more for exits in the middle of the ranges; the exits of the words of both."""
-    uncertainty = over_units(model, rows, read=_uncertainty_and_loss)[:, 0]
+    uncertainty = over_units(model, rows, read=_uncertainty)
     window = sorted(ranges.windows)[len(ranges.windows) // 2]
     threshold = ranges.per_exit(sorted(ranges.thresholds)[len(ranges.thresholds) // 2], model.layers)
     early = exit_numbers(

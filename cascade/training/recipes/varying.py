@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,18 +13,16 @@ from cascade.training.data.encoding import NO_LABEL, TrainingRows
 from cascade.training.models.teacher import Teacher
 
 
-@dataclass(frozen=True)
-class Draw:
-    """The seed of what is drawn, and how many tokens a new row may have."""
-
-    seed: int
-    max_length: int
-
-
 def varied(
-    rows: TrainingRows, teacher: Teacher, augmentation: Augmentation, draw: Draw, pieces: Tensor | None = None
+    rows: TrainingRows,
+    teacher: Teacher,
+    augmentation: Augmentation,
+    *,
+    seed: int,
+    max_length: int,
+    pieces: Tensor | None = None,
 ) -> TrainingRows:
-    """New rows without labels: of texts varied freely, of words each with tokens replaced.
+    """New rows without labels: of texts varied freely, up to `max_length` tokens, of words each with tokens replaced.
 
     Tokens are replaced by others that have an embedding: `pieces`, or all.
     """
@@ -35,12 +32,12 @@ def varied(
     near = neighbours(teacher.vectors(known).numpy(), of=used)
     similar = np.zeros((teacher.vocabulary, near.shape[1]), np.int64)
     similar[numbers] = numbers[near]
-    rng = np.random.default_rng(draw.seed)
+    rng = np.random.default_rng(seed)
     if "is_first" in rows.targets:
         ids = augmentation(rows.ids, similar=similar, rng=rng, max_length=None)
         labels: Any = [np.full(len(row), NO_LABEL) for row in ids]
         return TrainingRows(ids, None, {"labels": labels, "is_first": rows.targets["is_first"] * augmentation.copies})
-    ids = augmentation(rows.ids, similar=similar, rng=rng, max_length=draw.max_length)
+    ids = augmentation(rows.ids, similar=similar, rng=rng, max_length=max_length)
     given = rows.targets["labels"]
     labels = np.full_like(given, np.nan if given.dtype.kind == "f" else NO_LABEL, shape=(len(ids), *given.shape[1:]))
     return TrainingRows(ids, None, {"labels": labels})

@@ -22,8 +22,8 @@ from cascade.core.checks import check_whole
 from cascade.exceptions import BundleError
 from cascade.runtime.threads import check_threads
 from cascade_bench.options import count_option, model_argument, threads_option
-from cascade_bench.timing.console import bar, grid
 from cascade_bench.timing.interleaving import Progress, quiet
+from cascade_bench.timing.report import bar, grid
 
 TEXTS = 100
 

@@ -1,1 +1,0 @@
-"""Latency that a warm process does not show: `startup`, its measurement and its command."""
