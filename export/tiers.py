@@ -54,16 +54,7 @@ def multi_exit(
     max_length: int,
     progress: Progress,
 ) -> Tier:
-    """A tier with exits.
-
-    Args:
-        model: the checkpoint.
-        packed: its packed form.
-        sample: calibration texts.
-        options: see there.
-        number: of the tier, from 1.
-        max_length: tokens of a row at most.
-        progress: called with the name of each step when it begins.
+    """A tier with exits, from a checkpoint and its packed form. `progress` is called with each step when it begins.
 
     Raises:
         BundleError: a graph does not answer as the checkpoint.

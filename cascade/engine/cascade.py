@@ -149,12 +149,7 @@ class Cascade:
     def run(
         self, inputs: Readable, *, show_progress: bool = False, seconds: Mapping[str, float] | None = None
     ) -> Outcome:
-        """Answer all units, with routes and statistics.
-
-        Args:
-            inputs: what to read.
-            show_progress: draw a bar per tier on standard error.
-            seconds: what was spent on them before, by part.
+        """Answer all units, with routes and statistics. `seconds`: what was spent on them before, by part.
 
         Raises:
             OptionError: a router, the windows or an exit policy returned something other than what they must.

@@ -49,12 +49,11 @@ class Inputs:
     @classmethod
     def of(cls, items: Sequence[Any], encoder: Encoder, *, extra: Any = None) -> Inputs:
         """Items that are encoded when a tier reads them; `encoder` serves tiers without one of their own."""
-        return cls(
-            lambda: items,
-            lambda asked: (encoder if asked is None else asked).encode(items),
-            default=encoder,
-            extra=extra,
-        )
+
+        def encode(asked: Encoder | None) -> Encoded:
+            return (encoder if asked is None else asked).encode(items)
+
+        return cls(lambda: items, encode, default=encoder, extra=extra)
 
     @classmethod
     def encoded(cls, encoded: Encoded | Units, *, extra: Any = None) -> Inputs:

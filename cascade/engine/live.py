@@ -76,10 +76,7 @@ class Halting:
     def select(self, rows: BoolArray, lengths: IntArray, tokens: IntArray) -> tuple[Halting, IntArray]:
         """What is in some rows, every unit inside among it, and the numbers of these live units.
 
-        Args:
-            rows: True for the rows. Shape `(rows,)`.
-            lengths: tokens of all rows. Shape `(rows,)`.
-            tokens: numbers of the tokens of those rows.
+        `rows`: True for these, shape `(rows,)`; `lengths`: tokens of all rows; `tokens`: numbers of those in these.
         """
         stay = np.flatnonzero(rows[self.rows])
         own = self.rows[stay]
@@ -160,8 +157,7 @@ class Live:
     def leave(self, gone: BoolArray) -> Live:
         """What remains without some units, and without the rows in which no other is inside.
 
-        Args:
-            gone: True where a unit exits; not everywhere. Shape `(units inside,)`.
+        `gone`: True where a unit exits; not everywhere. Shape `(units inside,)`.
         """
         if not gone.any():
             return self

@@ -30,10 +30,7 @@ denormal, and slow.
 def local_feeds(lengths: IntArray, active: IntArray, *, heads: int) -> dict[str, Array]:
     """The arrays of `LOCAL` for rows of which some are longer than `HALF` + 1.
 
-    Args:
-        lengths: tokens of each row. Shape `(rows,)`.
-        active: numbers of the tokens that ask, rising. Shape `(actives,)`.
-        heads: of attention.
+    `lengths`: tokens of each row, shape `(rows,)`; `active`: the tokens that ask, rising, shape `(actives,)`.
 
     Returns:
         `local_head_gather`: number of the head at each place of the grid of keys, token * heads + head. Shape

@@ -44,17 +44,10 @@ class Reading:
         targets: BoolArray | None = None,
         prior: FloatArray | None = None,
     ) -> Reading:
-        """Cut what is too long.
+        """Cut rows of more than `max_length` tokens, as `cut` does; `None` cuts nothing.
 
-        Args:
-            encoded: the items.
-            max_length: tokens of a row at most; `None` cuts nothing.
-            overlap: see `cut`.
-            targets: the caller's units that need an answer; all if left out. Shape `(n_units,)`.
-            prior: of the caller's units. Shape `(n_units, labels)`.
-
-        Raises:
-            OptionError: targets are something other than one bool per unit, or no word has room in a row.
+        `targets`: the caller's units that need an answer, all if left out, shape `(n_units,)`; `prior`: of the same
+        units, shape `(n_units, labels)`. Other targets, or a row without room for a word, are an `OptionError`.
         """
         units, numbers, count = encoded.units, encoded.numbers, encoded.n_units
         check_targets(targets, count)
@@ -80,10 +73,7 @@ class Reading:
     def scores(self, probabilities: FloatArray, exit_layer: IntArray | None, *, multi_label: bool) -> Scores:
         """The answers for the caller's units from those for row units: averaged; the exit is the deepest.
 
-        Args:
-            probabilities: shape `(row units, labels)`.
-            exit_layer: `None` for a tier without exits. Shape `(row units,)`.
-            multi_label: the labels are independent yes/no decisions.
+        Shapes `(row units, labels)` and `(row units,)`; `exit_layer` is `None` for a tier without exits.
         """
         if self.numbers is not None:
             probabilities, order, starts = mean_by(self.numbers, probabilities, self.n_units)
@@ -92,15 +82,9 @@ class Reading:
 
 
 def mean_by(numbers: IntArray, values: FloatArray, count: int) -> tuple[FloatArray, IntArray, IntArray]:
-    """Means of groups.
+    """Means of groups, shape `(count, ...)`; the rows by group; and where each group begins in that order.
 
-    Args:
-        numbers: the group of each row, 0 to `count` - 1, none left out. Shape `(rows,)`.
-        values: shape `(rows, ...)`.
-        count: how many groups there are, at least 1.
-
-    Returns:
-        The means, shape `(count, ...)`; the rows by group; and where each group begins in that order.
+    `numbers`: the group of each row, 0 to `count` - 1, none left out, shape `(rows,)`; `values`: shape `(rows, ...)`.
     """
     order = np.argsort(numbers, kind="stable")
     sizes = np.bincount(numbers, minlength=count)
@@ -112,16 +96,11 @@ def mean_by(numbers: IntArray, values: FloatArray, count: int) -> tuple[FloatArr
 def cut(units: Units, max_length: int, overlap: int) -> tuple[Units, IntArray]:
     """Rows that are too long as several rows of whole words, between the same special tokens; the others as they are.
 
-    Args:
-        units: a word with more tokens than a row has room for keeps its first ones.
-        max_length: tokens of a row at most.
-        overlap: tokens that two rows of one sentence share at most; lowered to half of a row's room.
+    A word with more tokens than a row has room for keeps its first ones; where `max_length` leaves no room for a word
+    there is an `OptionError`. Two rows of one sentence share at most `overlap` tokens, and half of a row's room.
 
     Returns:
         The new rows, and the number in `units` of each of their units, where none is missing. Shape `(new units,)`.
-
-    Raises:
-        OptionError: `max_length` leaves no room for a word.
     """
     long, rooms = _rooms(units, max_length)
     if not len(long):

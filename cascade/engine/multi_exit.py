@@ -147,12 +147,7 @@ class MultiExit(RowTier):
         """Probabilities at every exit, all units going to full depth.
 
         For texts any exit policy can be replayed from these. For words a replay is close, not exact: words that stay
-        would see the others in the state in which they exited.
-
-        Args:
-            inputs: may be empty.
-            prior: as in `score`.
-            progress: called with the number of units that were just answered.
+        would see the others in the state in which they exited. The arguments are those of `score`.
 
         Returns:
             Shape `(row units, exits, labels)`: a long text has one row unit for each of its rows.

@@ -14,7 +14,7 @@ from itertools import pairwise, starmap
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from cascade.core.rows import BoolArray, FloatArray, IntArray, Rows
+from cascade.core.rows import BoolArray, IntArray, Rows
 from cascade.engine.local_attention import HALF, LOCAL, local_feeds
 from cascade.exceptions import InputError
 from cascade.runtime.backend import Array
@@ -51,11 +51,7 @@ class Packing:
 
     @classmethod
     def of(cls, lengths: IntArray, *, heads: int = 1) -> Packing:
-        """The packing of rows with these lengths.
-
-        Args:
-            lengths: shape `(rows,)`, at least one row.
-            heads: of attention; only arrays of heads depend on it.
+        """The packing of at least one row. Only arrays of heads depend on `heads`, which are those of attention.
 
         Raises:
             InputError: a row without tokens, for which attention has no value.
@@ -86,18 +82,16 @@ class Packing:
         return places + offset if offset else places
 
 
-def _position_ids(packing: Packing) -> IntArray:
+def _position_ids(packing: Packing) -> Array:
     """Place of each token in its row, from 0. Shape `(tokens,)`."""
     starts = np.repeat(packing.firsts, packing.lengths)
-    places: IntArray = np.arange(len(starts), dtype=np.int64) - starts
-    return places
+    return np.arange(len(starts), dtype=np.int64) - starts
 
 
-def _gather(packing: Packing) -> IntArray:
+def _gather(packing: Packing) -> Array:
     """Number of the token at each place of the grid; at padding places the row's first. Shape `(rows, longest)`."""
     columns = np.arange(packing.mask.shape[1], dtype=np.int64)
-    numbers: IntArray = packing.firsts[:, None] + np.where(packing.mask, columns, 0)
-    return numbers
+    return packing.firsts[:, None] + np.where(packing.mask, columns, 0)
 
 
 def _head_gather(packing: Packing) -> IntArray:
@@ -109,7 +103,7 @@ def _head_gather(packing: Packing) -> IntArray:
     return (packing.array("gather") * packing.heads)[:, None, :] + heads[:, None]
 
 
-def _head_scatter(packing: Packing) -> IntArray:
+def _head_scatter(packing: Packing) -> Array:
     """Place of each head of each token in the flattened grid of heads. Shape `(tokens, heads)`.
 
     It is (row * heads + head) * longest + column.
@@ -117,28 +111,7 @@ def _head_scatter(packing: Packing) -> IntArray:
     rows, longest = packing.mask.shape
     starts = np.arange(rows, dtype=np.int64) * (packing.heads * longest)
     firsts = np.repeat(starts, packing.lengths) + packing.position_ids()
-    places: IntArray = firsts[:, None] + np.arange(packing.heads, dtype=np.int64) * longest
-    return places
-
-
-def _bias(packing: Packing) -> FloatArray:
-    """0 where a token is, else `MASKED`. Shape `(rows, 1, 1, longest)`."""
-    return np.where(packing.mask, np.float32(0), MASKED)[:, None, None, :]
-
-
-def _weights(packing: Packing) -> FloatArray:
-    """1 where a token is, else 0: what sums of rows are products with. Shape `(rows, 1, longest)`."""
-    return packing.mask[:, None, :].astype(np.float32)
-
-
-def _counts(packing: Packing) -> FloatArray:
-    """Tokens of each row: what sums of rows are divided by. Shape `(rows, 1)`."""
-    return packing.lengths[:, None].astype(np.float32)
-
-
-def _firsts(packing: Packing) -> IntArray:
-    """Number of each row's first token. Shape `(rows,)`."""
-    return packing.firsts
+    return firsts[:, None] + np.arange(packing.heads, dtype=np.int64) * longest
 
 
 def _distances(packing: Packing) -> IntArray:
@@ -166,12 +139,16 @@ def _local(name: str, packing: Packing) -> Array:
 
 FEEDS: Mapping[str, Callable[[Packing], Array]] = {
     "head_gather": _head_gather,
-    "bias": _bias,
+    # 0 where a token is. Shape (rows, 1, 1, longest).
+    "bias": lambda packing: np.where(packing.mask, np.float32(0), MASKED)[:, None, None, :],
     "head_scatter": _head_scatter,
-    "firsts": _firsts,
+    # Number of each row's first token. Shape (rows,).
+    "firsts": lambda packing: packing.firsts,
     "gather": _gather,
-    "weights": _weights,
-    "counts": _counts,
+    # 1 where a token is, else 0: what sums of rows are products with. Shape (rows, 1, longest).
+    "weights": lambda packing: packing.mask[:, None, :].astype(np.float32),
+    # Tokens of each row: what sums of rows are divided by. Shape (rows, 1).
+    "counts": lambda packing: packing.lengths[:, None].astype(np.float32),
     "buckets": lambda packing: bucket_grid(packing.mask.shape[1]),
     "distances": _distances,
     "skew_shapes": _skew_shapes,
@@ -252,14 +229,10 @@ ACTIVE_FEEDS: Mapping[str, Callable[[Actives], Array]] = {
 
 
 def neighbours(sizes: Sequence[tuple[int, ...]], most: tuple[int, ...]) -> list[slice]:
-    """Which neighbouring batches go on as one, so that none becomes larger than allowed.
+    """Which neighbouring batches go on as one, so that none becomes larger than allowed: slices that cover them all.
 
-    Args:
-        sizes: of each batch, in any measures, such as tokens and rows.
-        most: of a merged batch, in the same measures. A batch that is larger by itself stays alone.
-
-    Returns:
-        Slices that cover the batches in order.
+    `sizes`: of each batch, in any measures, such as tokens and rows; `most`: of a merged batch, in the same measures. A
+    batch that is larger by itself stays alone.
     """
     starts: list[int] = []
     used = (0,) * len(most)
@@ -272,15 +245,9 @@ def neighbours(sizes: Sequence[tuple[int, ...]], most: tuple[int, ...]) -> list[
 
 
 def padded(rows: Rows, *, max_length: int) -> tuple[IntArray, IntArray, IntArray]:
-    """The padded grid of rows, for a graph that was exported with padding.
+    """Token ids, attention mask (1 where a token is) and token type ids, int64, 0 at padding. Shape `(rows, longest)`.
 
-    Args:
-        rows: at least one.
-        max_length: a longer row keeps its first `max_length` - 1 tokens and its last, the separator.
-
-    Returns:
-        Token ids, attention mask (1 where a token is) and token type ids, each int64 of shape `(rows, longest)`; 0 at
-        padding places.
+    There is at least one row; one that is longer than `max_length` keeps its first tokens and its last, the separator.
     """
     lengths = np.minimum(rows.lengths, max_length)
     columns = np.arange(max(int(lengths.max()), 1), dtype=np.int64)

@@ -34,11 +34,7 @@ LEAST_TOKENS = 96
 
 
 def batches(policy: BatchingPolicy, lengths: IntArray) -> list[IntArray]:
-    """Ask a policy and check what it gave.
-
-    Args:
-        policy: any callable of the right shape.
-        lengths: tokens of each row. Shape `(rows,)`.
+    """Ask a policy and check what it gave. `lengths`: tokens of each row. Shape `(rows,)`.
 
     Raises:
         OptionError: a row is missing, doubled or unknown.
@@ -55,12 +51,9 @@ def batches(policy: BatchingPolicy, lengths: IntArray) -> list[IntArray]:
 
 
 def waves(waiting: Sequence[IntArray], *, together: int, threads: int) -> list[Sequence[IntArray]]:
-    """Groups of neighbouring batches that are under way together.
+    """Groups of neighbouring batches that are under way together, at most `together` of them in a group.
 
-    Args:
-        waiting: batches of row numbers.
-        together: batches in a group, at most.
-        threads: how many groups run at once; there are as many as keep all of them busy to the end.
+    `threads` groups run at once, and there are as many as keep all of them busy to the end.
     """
     count = -(-len(waiting) // together)
     if len(waiting) >= threads > 1:

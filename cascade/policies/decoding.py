@@ -34,12 +34,7 @@ register, to_json, from_json, check = _REGISTRY.register, _REGISTRY.to_json, _RE
 
 
 def decide(decoder: Decoder, log_probabilities: FloatArray, offsets: IntArray) -> IntArray:
-    """Ask a decoder and check what it returned.
-
-    Args:
-        decoder: one of this module or a caller's own.
-        log_probabilities: shape `(words, labels)`.
-        offsets: the words of sentence `i` are `offsets[i]:offsets[i + 1]`, perhaps none. Shape `(sentences + 1,)`.
+    """Ask a decoder and check what it returned; see `Decoder`.
 
     Raises:
         OptionError: it returned something other than the number of a label for each word.

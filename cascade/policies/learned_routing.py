@@ -31,14 +31,8 @@ def features(state: RoutingState, *, top: int) -> Columns:
     """What the model sees of each unit: `top` columns of probabilities, then certainty, margin and length.
 
     The largest probabilities, in order, as logarithms; the first as log-odds. With yes/no labels those of max(p, 1 - p)
-    that are smallest, as log-odds. Length: logarithm of the number of tokens.
-
-    Args:
-        state: of any units.
-        top: probabilities, at most as many as there are labels.
-
-    Returns:
-        `top` + 3 columns of shape `(units,)`.
+    that are smallest, as log-odds. Length: logarithm of the number of tokens. `top`: at most as many as there are
+    labels. Each column has shape `(units,)`.
     """
     values = state.probabilities
     with np.errstate(invalid="ignore"):  # NaN stays NaN

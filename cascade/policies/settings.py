@@ -89,10 +89,7 @@ class Policies:
         return replace(self, routers=(routing.defer_all,) * len(self.routers), exits=(exits.never,) * len(self.exits))
 
     def check(self, tiers: Sequence[ModelInfo]) -> None:
-        """Whether these policies fit a bundle's tiers.
-
-        Args:
-            tiers: what is known of each tier, first to last.
+        """Whether these policies fit a bundle's tiers, first to last.
 
         Raises:
             OptionError: they do not; all faults at once.

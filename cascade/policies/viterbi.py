@@ -23,7 +23,7 @@ INSIDE, END, SINGLE = "IM", "EL", "SU"  # the letters of BIO, BIOES, BILOU and B
 def viterbi(
     scores: FloatArray, offsets: IntArray, transitions: FloatArray, start: FloatArray, end: FloatArray
 ) -> IntArray:
-    """The best sequence of each sentence; of equally good ones any.
+    """The best sequence of each sentence, of equally good ones any: numbers of labels, shape `(words,)`.
 
     Args:
         scores: of each word's labels, such as log-probabilities; -inf and NaN count as -10000. Shape `(words, labels)`.
@@ -31,9 +31,6 @@ def viterbi(
         transitions: added for each pair of neighbours, from row to column; -inf forbids. Shape `(labels, labels)`.
         start: added for the first word. Shape `(labels,)`.
         end: added for the last word. Shape `(labels,)`.
-
-    Returns:
-        Numbers of labels. Shape `(words,)`.
     """
     labels = scores.shape[1]
     chosen = np.zeros(len(scores), dtype=np.int64)
@@ -46,13 +43,9 @@ def viterbi(
 
 
 def chunks(sentences: IntArray, lengths: IntArray, labels: int, cells: int = CELLS) -> Iterator[IntArray]:
-    """Runs of sentences whose words need no more than `cells` numbers, or are one sentence's.
+    """Runs of these sentences whose words need no more than `cells` numbers, or are one sentence's.
 
-    Args:
-        sentences: their numbers. Shape `(chosen,)`.
-        lengths: words of every sentence. Shape `(sentences,)`.
-        labels: how many.
-        cells: both words times labels and sentences times labels squared stay below.
+    Both words times labels and sentences times labels squared stay below. `lengths`: words of every sentence.
     """
     upto = np.cumsum(lengths[sentences])
     first = done = 0
@@ -141,14 +134,9 @@ class Scheme:
         return scheme
 
     def valid(self, chosen: IntArray, offsets: IntArray) -> BoolArray:
-        """Whether each sentence is valid.
+        """Whether each sentence is valid; one without words is. Shape `(sentences,)`.
 
-        Args:
-            chosen: numbers of labels. Shape `(words,)`.
-            offsets: see `viterbi`.
-
-        Returns:
-            Shape `(sentences,)`; True for a sentence without words.
+        `chosen`: numbers of labels, shape `(words,)`; `offsets`: see `viterbi`.
         """
         wrong = np.zeros(len(chosen), dtype=np.bool_)
         wrong[1:] = ~self.follows[chosen[:-1], chosen[1:]]

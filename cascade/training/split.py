@@ -18,18 +18,10 @@ from cascade.training.task import CLASSIFICATION, TAGGING, Task
 def hold_out(
     file: Path, *, share: float, kept: Path, held_out: Path, seed: int = 1, task: Task = CLASSIFICATION
 ) -> tuple[int, int]:
-    """Write two jsonl files from one: the rows that stay, and a stratified share of the others.
+    """Write two jsonl files from one: the rows that stay, and a stratified share of the others; the number in each.
 
-    Args:
-        file: jsonl, csv or parquet with a label (or tokens and tags) in every row; rows keep their order.
-        share: of each label's rows that is held out, in (0, 1), rounded down.
-        kept: file for the rows that stay.
-        held_out: file for the others.
-        seed: decides which.
-        task: tagged sentences have no label to be stratified by.
-
-    Returns:
-        the number of rows in each.
+    `file`: jsonl, csv or parquet with a label (or tokens and tags) in every row, whose order is kept. `share`: of each
+    label's rows that is held out, in (0, 1), rounded down; tagged sentences have no label to be stratified by.
     """
     if not 0 < share < 1:
         raise OptionError(f"--share must be in (0, 1), got {share}")

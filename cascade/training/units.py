@@ -32,12 +32,8 @@ def has_label(labels: Tensor) -> Tensor:
 def unit_logits(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Logits and labels of each unit of a batch, row by row.
 
-    Args:
-        logits: shape `(rows, exits, labels)`, of words `(rows, exits, longest, labels)`.
-        batch: with `labels`, of words also `is_first`.
-
-    Returns:
-        logits of shape `(units, exits, labels)`; labels of shape `(units,)`, with several per unit `(units, labels)`.
+    Shapes `(rows, exits, labels)`, of words `(rows, exits, longest, labels)`, to `(units, exits, labels)`; of labels
+    `(units,)`, with several per unit `(units, labels)`. A batch of words has `is_first`.
     """
     if "is_first" not in batch:
         return logits, batch["labels"]

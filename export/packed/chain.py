@@ -80,11 +80,8 @@ def padded_ranges(model: onnx.ModelProto, units: Units, *, max_length: int) -> d
 def in_order(units: Units, run: Callable[[Units, IntArray], FloatArray], *, dims: int) -> FloatArray:
     """Logits of all units, in their order, from logits of rows.
 
-    Args:
-        units: of texts or sentences.
-        run: given some rows and the numbers of their units: logits of shape `(rows, ..., labels)`, or with one axis
-            more, of a tagger, `(rows, longest, ..., labels)`, of which the places of first tokens are read.
-        dims: axes of logits where a row has one answer.
+    `run` gives, for some rows and the numbers of their units, logits of shape `(rows, ..., labels)`, which have `dims`
+    axes, or of a tagger, with one more, `(rows, longest, ..., labels)`, of which the places of first tokens are read.
     """
     numbers, found = [], []
     for part, own in _in_batches(units):

@@ -103,10 +103,7 @@ class PackedModel:
 
 
 def pack(model: MultiExitModel | MultiExitTagger) -> PackedModel:
-    """Turn a multi-exit model into packed modules that hold copies of its weights.
-
-    Args:
-        model: a classifier or a tagger of one of `FAMILIES`; left as it is.
+    """Turn a multi-exit model, which is left as it is, into packed modules that hold copies of its weights.
 
     Raises:
         OptionError: the backbone's family is unknown, or it does something that packed layers do not (`family_of`).

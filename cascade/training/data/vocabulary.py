@@ -28,13 +28,10 @@ CONTINUATION = "##"
 
 
 def prune(tokenizer: str, texts: Iterable[str], *, size: int) -> tuple[str, IntArray]:
-    """Keep `size` pieces of a WordPiece vocabulary.
+    """Keep `size` pieces of a WordPiece vocabulary, special tokens and characters included.
 
-    Args:
-        tokenizer: text of a `tokenizer.json`.
-        texts: what the task reads; more than the training texts is better. Pieces are kept by their number in it,
-            then, where it does not fill `size`, in the order of the old vocabulary (BERT's is roughly by frequency).
-        size: pieces to keep, special tokens and characters included.
+    `tokenizer`: text of a `tokenizer.json`; `texts`: what the task reads, better more than the training texts. Pieces
+    are kept by their number in these, then in the order of the old vocabulary (BERT's is roughly by frequency).
 
     Returns:
         the text of the new `tokenizer.json`, and the old id of each new id, rising, of shape `(size,)`.
@@ -87,12 +84,8 @@ def kept_pieces(rows: Iterable[Sequence[int]], *, size: int, vocabulary: int) ->
     """Ids that occur in the rows, however many, and the first others up to `size`; rising.
 
     The tokenizer stays and only the table behind it shrinks, whatever its kind, so nothing changes for texts whose
-    pieces are all kept. Vocabularies begin with special tokens, single characters and frequent pieces.
-
-    Args:
-        rows: token ids of the texts.
-        size: pieces to keep, if no more occur.
-        vocabulary: how many ids there are.
+    pieces are all kept. Vocabularies begin with special tokens, single characters and frequent pieces. `vocabulary`:
+    how many ids there are.
     """
     found = np.zeros(vocabulary, dtype=np.bool_)
     found[np.fromiter(chain.from_iterable(rows), dtype=np.int64)] = True
@@ -112,11 +105,7 @@ def shrink_embedding(embedding: nn.Embedding, kept: IntArray) -> nn.Embedding:
 
 
 def prune_model(model: ExitBackbone, tokenizer: str, texts: Iterable[str], *, size: int) -> str:
-    """Prune tokenizer and embedding table together; a model that is pruned already is left as it is.
-
-    Returns:
-        text of the new `tokenizer.json`.
-    """
+    """Prune tokenizer, whose new text is returned, and embedding table; a model that is pruned already stays so."""
     smaller, kept = prune(tokenizer, texts, size=size)
     table: Any = model.backbone.get_input_embeddings()
     if len(kept) < table.num_embeddings:
