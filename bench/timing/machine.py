@@ -21,8 +21,7 @@ PACKAGES = ("numpy", "onnxruntime", "tokenizers", "torch", "transformers")
 
 def facts(*, threads: int, root: Path = Path("/")) -> dict[str, Any]:
     """Facts about this machine, for JSON. `threads`: that systems were given. `root`: where `proc` and `sys` are."""
-    flags, memory = cpu_info("flags", root=root).split(), cpu_info("MemTotal", file="meminfo", root=root)
-    quota = cgroup_quota(root=root)
+    flags, quota = cpu_info("flags", root=root).split(), cgroup_quota(root=root)
     return {
         "cpu": {
             "model": processor(root=root),
@@ -31,8 +30,6 @@ def facts(*, threads: int, root: Path = Path("/")) -> dict[str, Any]:
             "available": available_cpus(root=root),
             "cgroup_quota": None if math.isinf(quota) else quota,
         },
-        "memory_mib": int(memory.split()[0]) // 1024 if memory else None,
-        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "python_version": platform.python_version(),

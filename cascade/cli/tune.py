@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable
 from itertools import islice
+from typing import Any
 
 import click
 
@@ -40,20 +41,7 @@ from cascade.text.reading import read_examples
 @click.option("--write", is_flag=True, help="Keep the result for MODEL, this host and N threads; loading uses it.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of both tiers.  [default: the CPUs allowed]")
 @click.option("--progress/--no-progress", default=None, help="A bar on standard error.  [default: on a terminal]")
-def tune(
-    model: str,
-    file: str,
-    limit: int,
-    text_column: str,
-    tokens_column: str | None,
-    minutes: float,
-    repeats: int,
-    router: bool,
-    price: float | None,
-    write: bool,
-    threads: int | None,
-    progress: bool | None,
-) -> None:
+def tune(model: str, file: str, limit: int, router: bool, write: bool, progress: bool | None, **given: Any) -> None:
     """Time token budgets on your texts and this host, and whether tiers and exits pay. No answer changes.
 
     MODEL is a folder or a Hub id. FILE holds a text per line, or is jsonl, csv or parquet; give as many texts as a
@@ -66,14 +54,16 @@ def tune(
       cascade tune models/sentiment --texts reviews.txt --write
       cascade tune models/sentiment --texts reviews.txt --router --price 0.01
     """
+    minutes, repeats, price = given["minutes"], given["repeats"], given["price"]
     if router != (price is not None):
         raise OptionError("--router and --price must be given together, got one of them; write --router --price 0.01")
+    threads = check_threads(given["threads"])
     pipeline = load(model, threads=threads, tuned=False)
-    examples = read_examples(file, text_column=text_column, tokens_column=tokens_column, label_column=None)
+    names = {name: given[name] for name in ("text_column", "tokens_column")}
+    examples = read_examples(file, **names, label_column=None)
     texts = [one.text if one.tokens is None else one.tokens for one in islice(examples, limit)]
     show = sys.stderr.isatty() if progress is None else progress
     found = tuning.tune(pipeline, texts, minutes=minutes, repeats=repeats, price=price, show_progress=show)
-    threads = check_threads(threads)
     cut = f"{found.texts} of " if found.texts < len(texts) else ""
     fitting = f" (as many as {minutes:g} minutes allow)" if cut else ""
     click.echo(f"{model}, {cut}{len(texts)} texts{fitting}, {repeats} turns, {threads} threads\n")

@@ -64,18 +64,11 @@ def stream(
     options: StreamOptions | None = None,
     what: str = "text",
 ) -> Iterator[Outcome]:
-    """Answer items as they come.
+    """Answer items as they come: outcomes of some items each, together those of all items in their order.
 
-    Args:
-        cascade: the engine.
-        encode: inputs of some items. Their rows are made here, to find items that cannot be read.
-        items: read one by one, never more than `look_ahead` ahead of the answers. Where `max_age` is a number a thread
-            of its own reads them; it ends with the stream, or with the item that it waits for.
-        options: see `StreamOptions`.
-        what: an item is called in messages.
-
-    Yields:
-        Outcomes of some items each, together those of all items in their order.
+    Items are read one by one, never more than `look_ahead` ahead of the answers; where `max_age` is a number, by a
+    thread of its own, which ends with the stream, or with the item that it waits for. `encode` makes inputs of some
+    items; their rows are made here, to find items that cannot be read. `what`: an item is called in messages.
 
     Raises:
         InputError: an item that cannot be read, named by its number in the stream. What the source itself raises goes

@@ -114,16 +114,10 @@ def tune(
     the paired ratios lies above 1. A budget with which a probability differs in a bit is left out. Then the last tier
     at full depth and with exits, the cascade and tier 1 alone run in turns, to inform.
 
-    Args:
-        pipeline: a `Classifier` or a `Tagger`, with the policies that are to be used.
-        texts: as `predict` takes them, of a tagger texts or sentences of words; as many as a usual call has. Those
-            that do not fit the time are left out.
-        minutes: about how long it takes at most.
-        repeats: turns, at least 5; of those that decide there are twice as many, so that their interval covers 95 %.
-        budgets: tokens of a batch.
-        price: of `CostAware`. If given, the next tier's cost is measured for calls of 1, 2, 4, ... texts.
-        show_progress: draw a bar on standard error.
-        clock: gives seconds.
+    `texts`: as `predict` takes them, of a tagger texts or sentences of words; as many as a usual call has. Those that
+    do not fit into about so many `minutes` are left out. `repeats`: turns, at least 5; of those that decide there are
+    twice as many, so that their interval covers 95 %. `budgets`: tokens of a batch. `price`: of `CostAware`; if given,
+    the next tier's cost is measured for calls of 1, 2, 4, ... texts.
 
     Raises:
         InputError: a text cannot be read, or there are none.

@@ -91,20 +91,10 @@ def run_loop(
 ) -> dict[str, float]:
     """Train in place; the model ends with the weights of the best epoch, or of the last without evaluation rows.
 
-    Args:
-        model: its forward takes `input_ids`, `attention_mask` (and `token_type_ids`, `exit_layers` where batches have
-            them) and returns a mapping or an output with `logits`. Parameters under `heads.` learn at the heads' rate.
-        train: rows to learn from.
-        evaluation: rows that choose the best epoch.
-        loss: from logits and the batch.
-        metrics: measured on the evaluation rows.
-        output: folder for checkpoints, which are left there for `resume`.
-        collate: from rows to a batch.
-        options: rates, epochs, seed.
-        progress: called with the share of the steps that is done; then no bar is drawn and no line printed.
-
-    Returns:
-        every metric of the epoch that was kept; empty without evaluation rows.
+    The model's forward takes `input_ids`, `attention_mask` (`token_type_ids`, `exit_layers` if batches have them) and
+    returns a mapping or an output with `logits`. Parameters under `heads.` learn at the heads' rate. Checkpoints are
+    left in `output` for `resume`. `progress`: called with the share of the steps that is done; then no bar is drawn and
+    no line printed. Returned is every metric of the epoch that was kept; empty without evaluation rows.
     """
     order = LengthGroups(lengths=[len(ids) for ids in train.ids], batch_size=options.batch_size, seed=options.seed)
     epochs, often = options.epochs, "epoch"

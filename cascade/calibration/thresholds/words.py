@@ -82,14 +82,11 @@ def replay_words(
     grid: WordGrid | None = None,
     progress: Progress | None = None,
 ) -> list[Point]:
-    """The points of a grid that may be worth choosing, cheapest first.
+    """The points of a grid (`WordGrid()` if left out) that may be worth choosing, cheapest first.
 
-    Args:
-        answers: sentences that fit both tiers, with costs; anything else is an `OptionError`.
-        goal: number of the label of each word that counts as right; -1 is never right. Shape `(words,)`.
-        max_drop: points that lose more are left out, and so are those that another of the same kind beats.
-        grid: `WordGrid()` if left out.
-        progress: called with the number of words that tier 2 read, whenever it has.
+    `answers`: sentences that fit both tiers, with costs; anything else is an `OptionError`. `goal`: number of the label
+    of each word that counts as right, -1 is never right, shape `(words,)`. Points that lose more than `max_drop` are
+    left out, and so are those that another of the same kind beats. `progress`: called with words that tier 2 read.
     """
     check_share("max_drop", max_drop, "0.02 is two points")
     words, grid = answers.words, grid or WordGrid()

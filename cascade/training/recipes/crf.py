@@ -61,12 +61,8 @@ def train_crf(
 ) -> dict[str, Any]:
     """Fit transitions to a bundle's answers, with its own routing and exits, and measure all decoders.
 
-    Args:
-        bundle: a tagger's folder or Hub id.
-        train: files of tagged sentences, from which transitions are learned.
-        evaluation: a file on which decoders are measured; the training sentences if left out.
-        options: `CrfOptions()` if left out.
-        columns: names of the columns.
+    `bundle`: a tagger's folder or Hub id; `train`: files of tagged sentences, from which transitions are learned;
+    `evaluation`: a file on which decoders are measured, the training sentences if left out.
 
     Returns:
         `decoders`: by name, `scores` (word accuracy, and entity F1 for labels of spans) and `seconds` of decoding;
