@@ -106,8 +106,7 @@ def measure(
 ) -> Startup:
     """Measure in fresh processes, the three kinds taking turns; `samples` of each, after one that does not count.
 
-    Raises:
-        BundleError: a process failed.
+    A process that fails is a `BundleError`.
     """
     check_whole("samples", samples, "5 give a stable median")
     names = TAGGER if tagging else CLASSIFIER

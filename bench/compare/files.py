@@ -40,11 +40,7 @@ class Comparison:
 
 
 def compare_files(first: Path, second: Path) -> Comparison:
-    """Read and compare.
-
-    Raises:
-        DataError: a file that is not of this shape, or no benchmark that is in both.
-    """
+    """Read and compare; files of another shape, or without a benchmark that is in both, are a `DataError`."""
     one, two = _read(first), _read(second)
     before, after = _samples(one, first), _samples(two, second)
     if not before.keys() & after.keys():
@@ -64,11 +60,7 @@ def compare_files(first: Path, second: Path) -> Comparison:
 
 
 def paired(name: str, before: Samples, after: Samples) -> Compared:
-    """One benchmark, paired by repeat as far as both have samples.
-
-    Raises:
-        DataError: no repeat has both.
-    """
+    """One benchmark, paired by repeat as far as both have samples; without any such repeat a `DataError`."""
     count = min(len(before), len(after))
     ratio = speed_up(before[:count], after[:count])
     if ratio is None:

@@ -40,11 +40,7 @@ class Install:
 
     @classmethod
     def of(cls, said: str) -> Install:
-        """A folder that holds `cascade/`, for this interpreter, or another interpreter that has it installed.
-
-        Raises:
-            OptionError: it is neither.
-        """
+        """A folder with `cascade/`, for this interpreter, or another interpreter; else an `OptionError`."""
         place = Path(said)
         if (place / "cascade" / "__init__.py").is_file():
             return cls(sys.executable, str(place.absolute()))
@@ -75,10 +71,8 @@ def compare_installs(
 ) -> Comparison:
     """Time A and B: one comparison for each number of threads, which replaces that of the job.
 
-    `single`: so many of the items, spread evenly, are answered one at a time. The job's folder must be there.
-
-    Raises:
-        BundleError: an install failed, with its last words.
+    `single`: so many of the items, spread evenly, are answered one at a time. The job's folder must be there. An
+    install that fails is a `BundleError` with its last words.
     """
     (Path(job.folder) / "texts.json").write_text(json.dumps(list(items)), encoding="utf-8")
     some = np.linspace(0, len(items) - 1, min(single, len(items))).astype(int).tolist()

@@ -191,11 +191,7 @@ def shortfall(name: str, measured: Interval, references: References) -> str | No
 
 
 def read_references(file: Path, bundle: str, kind: str) -> References | None:
-    """Those of a bundle on a kind of CPU; `None` if there are none yet.
-
-    Raises:
-        DataError: the file cannot be read, or is not of this form.
-    """
+    """Those of a bundle on a kind of CPU, `None` if there are none yet; a `DataError` for a file of another form."""
     found = _read(file).get(bundle, {})
     try:
         made = found.get(kind)
@@ -217,11 +213,7 @@ def read_references(file: Path, bundle: str, kind: str) -> References | None:
 
 
 def write_references(file: Path, bundle: str, kind: str, references: References) -> None:
-    """Put them in the place of those of the same bundle on the same kind of CPU; all others stay.
-
-    Raises:
-        DataError: the file is there, but cannot be read.
-    """
+    """Put them in the place of those of the same bundle and kind of CPU; a `DataError` for a file of another form."""
     everything = _read(file)
     everything[bundle] = {**everything.get(bundle, {}), kind: asdict(references)}
     write(file, json.dumps(everything, indent=2) + "\n")

@@ -50,11 +50,7 @@ class Singles:
 def one_at_a_time(
     peers: Peers, count: int, *, pause: float = PAUSE, progress: Progress = quiet, seed: int = 0
 ) -> Singles:
-    """All that are running answer the same texts, spread evenly over the file, in turns; one that fails is set aside.
-
-    Raises:
-        OptionError: a count below 1.
-    """
+    """All that run answer the same texts, spread evenly over the file, in turns; one that fails is set aside."""
     check_whole("count", count, "200 give a p95 worth reading")
     texts = np.linspace(0, peers.count - 1, min(count, peers.count)).astype(np.int64)
     blocks = min(len(texts), max(TURNS, round(len(texts) / BLOCK)))

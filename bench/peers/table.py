@@ -66,10 +66,8 @@ def compare(
 ) -> PeerTable:
     """Run baselines beside each other: `repeats` turns of each over all texts, then `single` texts one at a time.
 
-    The job's folder must be there. `start`: starts a process; `WorkerProcess` if left out.
-
-    Raises:
-        OptionError: none could be run at all.
+    The job's folder must be there. `start`: starts a process; `WorkerProcess` if left out. If none can be run at all
+    that is an `OptionError`.
     """
     peers = Peers(job, data.items, sizes=sizes, start=start, progress=progress)
     with peers:

@@ -111,11 +111,7 @@ def measure(
     progress: Progress = quiet,
     clock: Clock = time.perf_counter,
 ) -> Profile:
-    """Time every part at every point, `repeats` turns of each.
-
-    Raises:
-        OptionError: no points.
-    """
+    """Time every part at every point, `repeats` turns of each; without points an `OptionError`."""
     reference = max(grid, key=lambda point: (point.tokens, -max(point.lengths)), default=None)
     if reference is None:
         raise OptionError("the grid must have points, got none; give rows and lengths")

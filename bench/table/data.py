@@ -80,8 +80,7 @@ class Data:
 def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Data:
     """Read a file for a bundle, which answers where there are no labels. `columns`: `Columns()` if left out.
 
-    Raises:
-        DataError: no file, an empty one, or a line without a text (or words).
+    No file, an empty one, or a line without a text (or words) is a `DataError`.
     """
     if model.regression:
         raise OptionError("accuracy must be of labels, got a regression; compare its numbers yourself")
@@ -112,11 +111,7 @@ def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Dat
 
 
 def read_items(file: str, *, words: bool = False) -> list[Any]:
-    """The texts (or sentences) of a file, its labels left alone.
-
-    Raises:
-        DataError: no file, an empty one, or a line without a text (or words).
-    """
+    """The texts (or sentences) of a file, its labels left alone; see `read_data`."""
     return [example.tokens if words else example.text for example in _read(file, Columns(), words=words)]
 
 

@@ -70,8 +70,7 @@ def measure(
 ) -> Table:
     """Run all systems on the same data: once each for warmth and accuracy, then in turns (`interleave`) for time.
 
-    Raises:
-        OptionError: the first system is not tier 2 at full depth.
+    The first one must be tier 2 at full depth; an `OptionError` otherwise.
     """
     if not systems or systems[0].key != FULL:
         raise OptionError("the first system must be tier 2 at full depth, got another; see systems.local.systems")

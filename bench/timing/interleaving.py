@@ -72,13 +72,10 @@ def interleave(
     pause: float = PAUSE,
     seed: int = 0,
 ) -> Interleaved:
-    """Run systems in turns, `pause` seconds between them.
+    """Run systems in turns, `pause` seconds between them, `repeats` times (an `OptionError` below 1).
 
     `warm_up`: seconds of a pass by name, from a run before this one; they decide which systems are slow. If left out,
     each runs twice beforehand: once to make what is made only once, once against the clock.
-
-    Raises:
-        OptionError: repeats below 1.
     """
     check_whole("repeats", repeats, "7 give an interval that covers 98 %")
     if warm_up is None:

@@ -116,12 +116,9 @@ class MultiExit(RowTier):
     ) -> Scores:
         """Scores of all units, each with the answer of the exit at which it left; see `Tier.score`.
 
-        Context exits as any unit does, after `context_layers` at the latest, or with its row. Rows without a target
-        are not run, and their scores are 0.
-
-        Raises:
-            OptionError: `context_layers` is no layer with an exit, targets or what the exit policy returned is
-                something other than one bool per unit.
+        Context exits as any unit does, after `context_layers` at the latest, or with its row. Rows without a target are
+        not run, and their scores are 0. A `context_layers` without an exit is an `OptionError`, and so are targets or
+        answers of the exit policy that are something other than one bool per unit.
         """
         if context_layers is not None and context_layers not in self.layers:
             raise OptionError(

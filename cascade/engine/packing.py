@@ -53,8 +53,7 @@ class Packing:
     def of(cls, lengths: IntArray, *, heads: int = 1) -> Packing:
         """The packing of at least one row. Only arrays of heads depend on `heads`, which are those of attention.
 
-        Raises:
-            InputError: a row without tokens, for which attention has no value.
+        A row without tokens, for which attention has no value, is an `InputError`.
         """
         if lengths.min() < 1:
             raise InputError(

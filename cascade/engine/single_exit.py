@@ -54,11 +54,7 @@ class SingleExit(RowTier):
         prior: FloatArray | None = None,
         progress: Progress | None = None,
     ) -> Scores:
-        """Scores of all units; see `Tier.score`. Rows without a target are not run, and their scores are 0.
-
-        Raises:
-            OptionError: targets are something other than one bool per unit.
-        """
+        """Scores of all units; see `Tier.score`. Rows without a target are not run, and their scores are 0."""
         reading = self._read(inputs, targets=targets, prior=prior)
         result = np.zeros((len(reading.units), self.labels), dtype=np.float32)
         lengths = np.minimum(reading.units.rows.lengths[reading.rows], self.max_length)

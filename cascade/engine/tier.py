@@ -129,8 +129,7 @@ class CallableTier(Leaf):
     ) -> Scores:
         """Scores of all units; see `Tier.score`.
 
-        Raises:
-            OptionError: the inputs are rows only, or the function returned an array of another shape.
+        Inputs of rows only, or an array of another shape from the function, are an `OptionError`.
         """
         check_targets(targets, inputs.n_units)
         wanted = np.ones(inputs.n_units, dtype=np.bool_) if targets is None else targets
@@ -165,11 +164,7 @@ def as_inputs(given: Readable) -> Inputs:
 
 
 def check_targets(targets: BoolArray | None, units: int) -> None:
-    """Whether this is a mask of units that need an answer, or `None` for all.
-
-    Raises:
-        OptionError: it is something other than one bool per unit.
-    """
+    """Refuse, by an `OptionError`, what is no mask of units that need an answer; `None` stands for all."""
     if targets is not None and (targets.shape != (units,) or targets.dtype != np.bool_):
         raise OptionError(
             f"targets must be bools of shape ({units},), got {targets.dtype} of shape {targets.shape}; "

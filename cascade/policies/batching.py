@@ -34,10 +34,9 @@ LEAST_TOKENS = 96
 
 
 def batches(policy: BatchingPolicy, lengths: IntArray) -> list[IntArray]:
-    """Ask a policy and check what it gave. `lengths`: tokens of each row. Shape `(rows,)`.
+    """Ask a policy and check what it gave: a row that is missing, doubled or unknown is an `OptionError`.
 
-    Raises:
-        OptionError: a row is missing, doubled or unknown.
+    `lengths`: tokens of each row. Shape `(rows,)`.
     """
     groups = [np.asarray(rows, dtype=np.int64) for rows in policy(lengths)]
     groups = [rows for rows in groups if len(rows)]

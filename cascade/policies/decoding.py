@@ -34,11 +34,7 @@ register, to_json, from_json, check = _REGISTRY.register, _REGISTRY.to_json, _RE
 
 
 def decide(decoder: Decoder, log_probabilities: FloatArray, offsets: IntArray) -> IntArray:
-    """Ask a decoder and check what it returned; see `Decoder`.
-
-    Raises:
-        OptionError: it returned something other than the number of a label for each word.
-    """
+    """Ask a decoder (`Decoder`); anything but the number of a label for each word is an `OptionError`."""
     words, labels = log_probabilities.shape
     given: Any = decoder(log_probabilities, offsets)
     made = np.asarray(given)

@@ -59,11 +59,7 @@ REGRESSION = "use Settled"
 
 
 def decide(policy: ExitPolicy, state: ExitState) -> BoolArray:
-    """Ask a policy and check what it returned.
-
-    Raises:
-        OptionError: the policy returned something other than a mask of one bool per unit.
-    """
+    """Ask a policy; anything but a mask of one bool per unit is an `OptionError`."""
     return check_mask(policy(state), len(state.probabilities), "exit policy", policy, "that exits")
 
 

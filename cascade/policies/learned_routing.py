@@ -82,8 +82,7 @@ class Learned:
     def score(self, state: RoutingState) -> FloatArray:
         """What `threshold` is compared with: 1 - P(tier 2 helps), in [0, 1]; NaN stays. Shape `(units,)`.
 
-        Raises:
-            OptionError: there are fewer labels than weights for probabilities.
+        Fewer labels than weights for probabilities are an `OptionError`.
         """
         top = self._top(state.probabilities.shape[1])
         columns = features(state, top=top)

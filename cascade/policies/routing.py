@@ -51,11 +51,7 @@ REGRESSION = "use defer_all or defer_none"
 
 
 def decide(router: Router, state: RoutingState) -> BoolArray:
-    """Ask a router and check what it returned.
-
-    Raises:
-        OptionError: the router returned something other than a mask of one bool per unit.
-    """
+    """Ask a router; anything but a mask of one bool per unit is an `OptionError`."""
     return check_mask(router(state), len(state.probabilities), "router", router, "to defer")
 
 

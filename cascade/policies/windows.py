@@ -61,9 +61,8 @@ register, to_json, from_json, check = _REGISTRY.register, _REGISTRY.to_json, _RE
 def decide(policy: WindowPolicy, state: WindowState) -> Spans:
     """Ask a policy and check what it returned.
 
-    Raises:
-        OptionError: something other than spans, a span that is empty or leaves its sentence, an unsure word that is in
-            no span or in several.
+    An `OptionError` tells what are no spans, a span that is empty or leaves its sentence, an unsure word that is in no
+    span or in several.
     """
     given: object = policy(state)
     if not isinstance(given, Spans) or not len(given.rows) == len(given.starts) == len(given.stops):

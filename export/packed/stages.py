@@ -105,8 +105,7 @@ class PackedModel:
 def pack(model: MultiExitModel | MultiExitTagger) -> PackedModel:
     """Turn a multi-exit model, which is left as it is, into packed modules that hold copies of its weights.
 
-    Raises:
-        OptionError: the backbone's family is unknown, or it does something that packed layers do not (`family_of`).
+    An `OptionError` tells a family that is unknown, or what packed layers do not do (`family_of`).
     """
     model = copy.deepcopy(model).eval().float()
     config, backbone = model.config, model.backbone

@@ -50,14 +50,11 @@ def choose_tagger(
     grid: WordGrid | None = None,
     progress: Stages = no_progress,
 ) -> Operated:
-    """Choose a router, windows, an exit policy and a blend.
+    """Choose a router, windows, an exit policy and a blend, which may lose `max_drop` against tier 2 at full depth.
 
-    Sentences that are too long for a tier are left out of the replay, not of what is run. The replay knows word
-    accuracy only; with `f1` points are run on entity F1, and tags that are not BIO are an `OptionError`. `max_drop`:
-    what may be lost against tier 2 at full depth.
-
-    Raises:
-        DataError: no sentence with words that fits both tiers, or tags that do not fit.
+    Sentences that are too long for a tier are left out of the replay, not of what is run; if none is left that is a
+    `DataError`, as are tags that do not fit. The replay knows word accuracy only; with `f1` points are run on entity
+    F1, and tags that are not BIO are an `OptionError`.
     """
     if f1:
         check_bio(tagger.labels)

@@ -104,8 +104,7 @@ def encode_texts(
 ) -> TrainingRows:
     """Texts and pairs as one row each; what exceeds the tokenizer's `max_length` is not read.
 
-    Raises:
-        DataError: a label that is not among the names, or not one label per text, with the example's number.
+    A label that is not among the names, or not one label per text, is a `DataError` with the example's number.
     """
     texts: Any = examples.items  # no sentences of words: `encode_sentences` takes those
     encoded = tokenizer.encode(texts)
@@ -148,11 +147,7 @@ def encode_sentences(
     *,
     multi_label: bool = False,  # noqa: ARG001  # as for texts; a word has one tag
 ) -> TrainingRows:
-    """Sentences as one or several rows of words.
-
-    Raises:
-        DataError: a tag that is not among the names, with its sentence's number.
-    """
+    """Sentences as one or several rows of words; a tag that is not among the names is a `DataError`."""
     units, _ = cut(encode_words(tokenizer, examples.items), tokenizer.max_length, 0)
     rows = units.rows
     is_first, labels = np.zeros(rows.tokens, np.bool_), np.full(rows.tokens, NO_LABEL, np.int64)
@@ -228,8 +223,7 @@ def label_values(examples: Examples) -> FloatArray:
 def label_numbers(examples: Examples, names: Sequence[str], *, multi_label: bool = False) -> list[list[int]]:
     """The labels of each item as numbers, however they are written (`own_names`); no items without labels.
 
-    Raises:
-        DataError: a label that is not among the names, with its example's number.
+    A label that is not among the names is a `DataError` with its example's number.
     """
     numbers, found = numbers_of(names), []
     for row, label in enumerate(own_names(examples.labels or (), names, multi_label=multi_label), 1):

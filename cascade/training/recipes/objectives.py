@@ -93,11 +93,7 @@ def check_weights(weights: tuple[float, ...] | None) -> None:
 
 
 def exit_weights(weights: tuple[float, ...] | None, exits: int) -> tuple[float, ...]:
-    """The weights of so many exits' losses; rising 1, 2, 3, ... if none are given (PABEE, section 3.2).
-
-    Raises:
-        OptionError: not one per exit.
-    """
+    """The weights of so many exits' losses, one each; rising 1, 2, 3, ... if none are given (PABEE, section 3.2)."""
     if weights is not None and len(weights) != exits:
         raise OptionError(f"layer weights must be one per exit, {exits}, got {len(weights)}")
     return weights or tuple(range(1, exits + 1))
