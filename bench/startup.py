@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -54,23 +53,9 @@ except OSError:
     print(held, held)
 """
 
+MEASURED = ("import_seconds", "pipeline_seconds", "answer_seconds", "resident_mib", "peak_mib")
 CLASSIFIER = {"module": "cascade.pipelines.classifier", "name": "Classifier", "predict": "predict"}
 TAGGER = {"module": "cascade.pipelines.tagger", "name": "Tagger", "predict": "predict_texts"}
-
-
-@dataclass(frozen=True)
-class Startup:
-    """Samples, one per process: seconds of imports inside it, seconds from its start to its end, MiB at its end."""
-
-    import_seconds: tuple[float, ...]
-    classifier_seconds: tuple[float, ...]
-    answer_seconds: tuple[float, ...]
-    resident_mib: tuple[float, ...]
-    peak_mib: tuple[float, ...]
-
-    def medians(self) -> dict[str, float]:
-        """By name."""
-        return {name: median(values) for name, values in vars(self).items()}
 
 
 @click.command(short_help="Seconds of import and first answer, memory; in fresh processes.")
@@ -90,10 +75,10 @@ def startup(model: str, samples: int, threads: int | None) -> None:
     tagging = open_bundle(model).manifest.task == TAGGING  # what is wrong with it is said once, here
     with bar(3 * (samples + 1)) as step:
         found = measure(model, threads=count, tagging=tagging, samples=samples, progress=step)
-    middle = found.medians()
+    middle = {name: median(values) for name, values in found.items()}
     rows = [
         ["import cascade", f"{middle['import_seconds']:.2f} s"],
-        [f"with all that a {'Tagger' if tagging else 'Classifier'} needs", f"{middle['classifier_seconds']:.2f} s"],
+        [f"with all that a {'Tagger' if tagging else 'Classifier'} needs", f"{middle['pipeline_seconds']:.2f} s"],
         ["first answer of a cold process", f"{middle['answer_seconds']:.2f} s"],
         ["resident memory after 100 texts", f"{middle['resident_mib']:.0f} MiB"],
         ["peak until then", f"{middle['peak_mib']:.0f} MiB"],
@@ -103,10 +88,11 @@ def startup(model: str, samples: int, threads: int | None) -> None:
 
 def measure(
     model: str, *, threads: int, tagging: bool = False, samples: int = 5, progress: Progress = quiet
-) -> Startup:
+) -> dict[str, tuple[float, ...]]:
     """Measure in fresh processes, the three kinds taking turns; `samples` of each, after one that does not count.
 
-    A process that fails is a `BundleError`.
+    By the names of `MEASURED`: seconds of imports inside a process, from its start to its end, and MiB at its end, one
+    for each process. One that fails is a `BundleError`.
     """
     check_whole("samples", samples, "5 give a stable median")
     names = TAGGER if tagging else CLASSIFIER
@@ -121,7 +107,7 @@ def measure(
             printed = _fresh(code, names, [model, threads, asked])
             said[kind] = [*map(float, printed), time.perf_counter() - begin]
         found.append((*said["import"][:2], said["first answer"][-1], *said["memory"][:2]))
-    return Startup(*zip(*found[1:], strict=True))  # the first one fills the system's cache
+    return dict(zip(MEASURED, zip(*found[1:], strict=True), strict=True))  # the first one fills the system's cache
 
 
 def _fresh(code: str, names: dict[str, str], given: Any) -> list[str]:

@@ -31,8 +31,7 @@ from cascade.training.recipes.crf import CrfOptions, train_crf
 from cascade.training.recipes.exits import ExitsOptions, train_exits
 from cascade.training.recipes.first_tier import FirstTierOptions, train_first_tier
 from cascade.training.recipes.objectives import Detached, Distilled, EarlierExits, Joint, LastExit, Objective
-from cascade.training.recipes.sampling import ExitRanges
-from cascade.training.recipes.self_sample import SelfSampleOptions, train_self_sample
+from cascade.training.recipes.self_sample import ExitRanges, SelfSampleOptions, train_self_sample
 from cascade.training.split import hold_out
 from cascade.training.task import CLASSIFICATION, TAGGING, Task
 

@@ -13,8 +13,7 @@ from cascade.training.loop import LoopOptions
 from cascade.training.models.students import Static, StaticTagger
 from cascade.training.recipes.first_tier import FirstTierOptions
 from cascade.training.recipes.objectives import Joint
-from cascade.training.recipes.sampling import ExitRanges
-from cascade.training.recipes.self_sample import SelfSampleOptions
+from cascade.training.recipes.self_sample import ExitRanges, SelfSampleOptions
 
 
 @pytest.mark.parametrize(

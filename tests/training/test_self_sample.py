@@ -18,9 +18,16 @@ from cascade.exceptions import OptionError
 from cascade.policies.unit_exits import TokenExit, UnitState
 from cascade.training.data.encoding import NO_LABEL
 from cascade.training.models.tagging import MultiExitTagger
-from cascade.training.recipes import sampling
-from cascade.training.recipes.sampling import ExitRanges, PadWithExits, exit_numbers, token_layers
-from cascade.training.recipes.self_sample import _loss, _uncertainty, train_self_sample
+from cascade.training.recipes import self_sample as module
+from cascade.training.recipes.self_sample import (
+    ExitRanges,
+    PadWithExits,
+    _loss,
+    _uncertainty,
+    exit_numbers,
+    token_layers,
+    train_self_sample,
+)
 from cascade.training.run import Run
 from tests.models import tiny
 from tests.training.commands import CASES, SENTENCES, SPANS, Done, Trained, exits, refused, report_of, train, write
@@ -144,8 +151,8 @@ def item(words: int, pieces: int) -> dict[str, Any]:
 
 
 def test_collating_draws_exits_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "FASTEST", 0)
-    monkeypatch.setattr(sampling, "FULL_DEPTH", 0.5)
+    monkeypatch.setattr(module, "FASTEST", 0)
+    monkeypatch.setattr(module, "FULL_DEPTH", 0.5)
     pad = PadWithExits(0, 1, LAYERS, ExitRanges(thresholds=(0.1,)))
     items = [item(words=3, pieces=2), item(words=1, pieces=4), item(words=2, pieces=1), item(words=2, pieces=1)]
     torch.manual_seed(1)

@@ -7,5 +7,4 @@ crf          `cascade-train crf`
 varying      rows for a teacher to answer, varied from those at hand
 recorded     heads on a frozen backbone, whose states are recorded once
 objectives   what the exits are trained on: joint, two-stage, detached, distilled
-sampling     which words of a training batch stop after which layer
 """
