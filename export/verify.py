@@ -68,13 +68,8 @@ def check_tier2(
     """Compare every stage with torch: at full depth, in a long row, and for a tagger with words leaving at random too.
 
     `names` are the stages', for messages; `reference`, shape `(units, exits, labels)`, the fp32 graphs' logits of the
-    sample, some of whose rows are compared. As many of them as `max_length` tokens hold are the long row.
-
-    Returns:
-        Each stage's largest difference.
-
-    Raises:
-        BundleError: one is above the tolerance.
+    sample, some of whose rows are compared. As many of them as `max_length` tokens hold are the long row. Returned is
+    each stage's largest difference; one above the tolerance is a `BundleError`.
     """
     (part, numbers), stages = sample.part(sample.spread(ROWS)), range(len(names))
     expected = torch_tier2(model, part)
@@ -147,8 +142,7 @@ def random_exits(units: Units, exits: int) -> IntArray:
 def check(name: str, found: FloatArray, expected: FloatArray) -> float:
     """Compare a graph's logits with torch's, two arrays of the same shape; the largest absolute difference.
 
-    Raises:
-        BundleError: it is above the tolerance.
+    One above the tolerance is a `BundleError`.
     """
     difference = float(np.abs(found - expected).max())
     allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -84,30 +84,30 @@ def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Dat
     """
     if model.regression:
         raise OptionError("accuracy must be of labels, got a regression; compare its numbers yourself")
-    columns, words = columns or Columns(), isinstance(model, Tagger)
-    read = _read(file, columns, words=words, label=columns.tags if words else columns.label)
-    given = own_names([example.label for example in read], model.labels, multi_label=model.multi_label)
-    read = [replace(example, label=label) for example, label in zip(read, given, strict=True)]
-    examples = [example for example in read if example.tokens != []]
-    if not examples:
+    columns, words, several = columns or Columns(), isinstance(model, Tagger), model.multi_label
+    examples = _read(file, columns, words=words, label=columns.tags if words else columns.label)
+    read = [example for example in examples if example.tokens != []]
+    if not read:
         raise DataError(f"{file} must hold at least one word, but it holds none; check the file")
-    used = [example for example in examples if _usable(example, model.labels, several=model.multi_label)]
-    notes = _notes(examples, used, model.labels)
-    labelled, used = bool(used), used or examples
-    if len(used) < FEWEST:
-        width = 196 * math.sqrt(0.9 * 0.1 / len(used))
+    items: list[Any] = [example.tokens if words else example.text for example in read]
+    given = own_names([example.label for example in read], model.labels, multi_label=several)
+    labels = [(own,) if isinstance(own, str) else own for own in given]
+    used = [
+        (item, own)
+        for item, own in zip(items, labels, strict=True)
+        if own is not None and set(own) <= set(model.labels) and (several or len(own) == (len(item) if words else 1))
+    ]
+    notes = _notes(labels, [own for _, own in used], model.labels, words=words)
+    items = [item for item, _ in used] or items
+    if len(items) < FEWEST:
+        width = 196 * math.sqrt(0.9 * 0.1 / len(items))
         notes.append(
-            f"Only {len(used)} rows: an accuracy of 90 % would be known to ± {width:.0f} points, too wide to tell "
+            f"Only {len(items)} rows: an accuracy of 90 % would be known to ± {width:.0f} points, too wide to tell "
             f"settings apart; give at least {FEWEST}, better some hundreds."
         )
-    items: list[Any] = [example.tokens if words else example.text for example in used]
-    if labelled:
-        right = [
-            _right(_labels(example) or (), model.labels, words=words, several=model.multi_label) for example in used
-        ]
-    else:
-        right = list(answered(whole(model), items).labels)
-    return Data(items, right, words, words and _is_bio(model.labels), labelled, tuple(notes))
+    right = [_right(own, model.labels, words=words, several=several) for _, own in used]
+    right = right or list(answered(whole(model), items).labels)
+    return Data(items, right, words, words and _is_bio(model.labels), bool(used), tuple(notes))
 
 
 def read_items(file: str, *, words: bool = False) -> list[Any]:
@@ -129,10 +129,6 @@ def _read(file: str, columns: Columns, *, words: bool, label: str | None = None)
     )
 
 
-def _labels(example: Example) -> tuple[str, ...] | None:
-    return (example.label,) if isinstance(example.label, str) else example.label
-
-
 def _right(own: Sequence[str], names: Sequence[str], *, words: bool, several: bool) -> Any:
     """In the form of an answer."""
     if words:
@@ -140,26 +136,20 @@ def _right(own: Sequence[str], names: Sequence[str], *, words: bool, several: bo
     return tuple(name for name in names if name in own) if several else own[0]
 
 
-def _usable(example: Example, known: Sequence[str], *, several: bool) -> bool:
-    own = _labels(example)
-    if own is None or not set(own) <= set(known):
-        return False
-    return several or len(own) == (1 if example.tokens is None else len(example.tokens))
-
-
-def _notes(examples: Sequence[Example], used: Sequence[Example], known: Sequence[str]) -> list[str]:
-    """What is wrong with the labels."""
-    counts = Counter(name for example in examples for name in _labels(example) or () if name not in known)
+def _notes(
+    labels: Sequence[Sequence[str] | None], used: Sequence[Sequence[str]], known: Sequence[str], *, words: bool
+) -> list[str]:
+    """What is wrong with the labels, of which some are used."""
+    counts = Counter(name for own in labels for name in own or () if name not in known)
     strange = ", ".join(repr(name) for name, _ in counts.most_common(SHOWN)) + ", ..." * (len(counts) > SHOWN)
     if not used:
         why = f"No row has a label that the bundle knows ({strange})" if strange else "The file has no labels"
         return [f"{why}: agreement with tier 2 at full depth is reported, not accuracy."]
-    notes, words = [], used[0].tokens is not None
-    if count := len(examples) - len(used):
+    notes = []
+    if count := len(labels) - len(used):
         why = f"labels that the bundle does not know ({strange})" if strange else "no label, or too few or too many"
-        notes.append(f"{count} of {len(examples)} rows are left out: {why}. The figures say nothing about them.")
-    labels = [_labels(example) or () for example in used]
-    there = {(name,) for own in labels for name in own} if words else set(labels)
+        notes.append(f"{count} of {len(labels)} rows are left out: {why}. The figures say nothing about them.")
+    there = {(name,) for own in used for name in own} if words else set(map(tuple, used))
     if len(there) == 1:
         name = ", ".join(next(iter(there))) or "none"
         unit = "word" if words else "row"

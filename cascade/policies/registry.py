@@ -65,8 +65,7 @@ class Registry(Generic[P]):
     def register(self, cls: C) -> C:
         """Make a frozen dataclass savable under its class attribute `name`, or under its own name without one.
 
-        Raises:
-            OptionError: it is no frozen dataclass, or another class has the name.
+        Another class, or one whose name is taken, is an `OptionError`.
         """
         if not is_dataclass(cls) or not cls.__dataclass_params__.frozen:  # type: ignore[attr-defined]
             raise OptionError(f"the class of the {self._kind} must be a frozen dataclass, got {cls!r}; decorate it")
@@ -79,11 +78,7 @@ class Registry(Generic[P]):
         return cls
 
     def to_json(self, policy: P) -> dict[str, Any]:
-        """A plain dict from which `from_json` makes an equal policy.
-
-        Raises:
-            OptionError: the policy, or one inside it, has no written form.
-        """
+        """A plain dict from which `from_json` makes an equal policy; an `OptionError` if it has no written form."""
         for name, cls in self._classes.items():
             if type(policy) is cls:
                 owned = ((field, getattr(policy, field.name)) for field in _fields(cls))
@@ -100,8 +95,7 @@ class Registry(Generic[P]):
     def from_json(self, written: object) -> P:
         """The policy that `to_json` wrote. A field with a default may be missing.
 
-        Raises:
-            OptionError: an unknown name, a missing or misspelt field, an impossible value.
+        An unknown name, a missing or misspelt field, or an impossible value is an `OptionError`.
         """
         if not isinstance(written, Mapping):
             raise OptionError(f'the {self._kind} must be written {{"policy": name, ...}}, got {written!r}; see to_json')
@@ -130,8 +124,7 @@ class Registry(Generic[P]):
     def check(self, policy: P, model: ModelInfo) -> None:
         """Ask a policy whether it fits a model, if it has a `check(model)`. A caller's own class is asked too.
 
-        Raises:
-            OptionError: it does not fit, or cannot be called.
+        One that does not fit, or cannot be called, is an `OptionError`.
         """
         if not callable(policy):
             raise OptionError(f"the {self._kind} must be callable, got {policy!r}; use one of cascade.policies")

@@ -124,8 +124,7 @@ class Policies:
     def to_json(self) -> dict[str, Any]:
         """A plain dict from which `from_json` makes an equal value.
 
-        Raises:
-            OptionError: a policy is a function of your own, which has no written form.
+        A policy that is a function of your own has no written form and is an `OptionError`.
         """
         written: dict[str, Any] = {
             "routers": list(map(routing.to_json, self.routers)),
@@ -144,10 +143,7 @@ class Policies:
         """The value that `to_json` wrote, or the settings of a bundle of format 2.
 
         Those are `router`, `exit_policy`, `blend` and `temperatures` (`[of tier 1, [of each exit of tier 2]]`), and of
-        a tagger `windows` and `decoding`.
-
-        Raises:
-            OptionError: it has another form; all faults at once.
+        a tagger `windows` and `decoding`. Another form is an `OptionError` with all faults at once.
         """
         if not isinstance(written, Mapping):
             raise OptionError(f"policies must be an object, got {written!r}; see Policies.to_json")

@@ -114,10 +114,8 @@ class Scheme:
 
         BIO (IOB2): I-X only after B-X or I-X. With E-X or S-X (BIOES; also BILOU and BMES) an entity of several words
         must be B-X, perhaps I-X, then E-X, and one of a single word S-X. Labels in IOB1, where I-X begins an entity,
-        cannot be told from BIO by their names and are taken for it.
-
-        Raises:
-            OptionError: labels of another kind, or none with which a sentence of any length is valid.
+        cannot be told from BIO by their names and are taken for it. Labels of another kind, or none with which a
+        sentence of any length is valid, are an `OptionError`.
         """
         parts = [_parts(label, labels) for label in labels]
         closed = any(letter in END + SINGLE for letter, _ in parts)

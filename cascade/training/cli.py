@@ -27,7 +27,7 @@ from cascade.training.options import (
     text_columns,
     value_of,
 )
-from cascade.training.recipes.crf import CrfOptions, train_crf
+from cascade.training.recipes.crf import train_crf
 from cascade.training.recipes.exits import ExitsOptions, train_exits
 from cascade.training.recipes.first_tier import FirstTierOptions, train_first_tier
 from cascade.training.recipes.objectives import Detached, Distilled, EarlierExits, Joint, LastExit, Objective
@@ -141,7 +141,6 @@ def exits(checkpoint: str, task: Task, **given: Any) -> None:
 @click.option("--imitation", default=0.7, show_default=True, help="Share of the loss from the teacher's answers.")
 @click.option("--temperature", default=2.0, show_default=True, help="Softens the teacher's answers.")
 @click.option("--extra-text", multiple=True, metavar="FILE", help="More text; labels are not read.")
-@click.option("--freeze-embeddings", is_flag=True, help="Keep the teacher's; a small tier with many words overfits.")
 @click.option("--copies", default=2, show_default=True, help="New rows made from each training row.")
 def first_tier(teacher: str, task: Task, **given: Any) -> None:
     """Distil a first tier from TEACHER, a folder that `cascade-train exits` wrote or any fine-tuned model.
@@ -210,14 +209,14 @@ def self_sample(tagger: str, **given: Any) -> None:
 @click.argument("bundle")
 @click.option("--train", "train", multiple=True, required=True, metavar="FILE", help="Tagged sentences; repeatable.")
 @click.option("--eval", "evaluation", metavar="FILE", help="Tagged sentences; measure decoders on them.")
-@click.option("--l2", default=0.1, show_default=True, help="Of the transitions; keeps those that never occur finite.")
-@click.option("--iterations", default=3, show_default=True, help="Of mean-field inference.")
 @click.option(
     "--write", type=click.Choice(["argmax", "viterbi", "crf", "mean-field"]), help="Make it the bundle's decoding."
 )
 @click.option("--threads", type=int, help="[default: the CPUs allowed]")
 @tag_columns
-def crf(bundle: str, train: Sequence[str], evaluation: str | None, **given: Any) -> None:
+def crf(
+    bundle: str, train: Sequence[str], evaluation: str | None, write: str | None, threads: int | None, **given: Any
+) -> None:
     """Learn which tags follow which, over the answers of BUNDLE, a tagger's folder or Hub id: a linear-chain CRF.
 
     The models are not changed. Use sentences that did not train them: on those that did they are too sure to need their
@@ -228,13 +227,13 @@ def crf(bundle: str, train: Sequence[str], evaluation: str | None, **given: Any)
       cascade-train crf models/slots --train calibration.jsonl --eval dev.jsonl
       cascade-train crf models/slots --train calibration.jsonl --eval dev.jsonl --write viterbi
     """
-    options = value_of(CrfOptions, given)
-    found = train_crf(bundle, train=train, evaluation=evaluation, options=options, columns=tag_columns_of(given))
+    columns = tag_columns_of(given)
+    found = train_crf(bundle, train=train, evaluation=evaluation, columns=columns, write=write, threads=threads)
     for name, scores in found["decoders"].items():
         shown = ", ".join(f"{key.replace('_', ' ')} {value * 100:.2f}" for key, value in scores["scores"].items())
         click.echo(f"{name:10} {shown}, {scores['seconds'] * 1000:.0f} ms")
     click.echo(f"{found['words']} words, learned from {found['learned_from']} in {found['seconds']:.0f} s")
-    if given["write"]:
+    if write:
         click.echo(f"wrote {bundle}: it decodes with {found['decoding']}")
 
 

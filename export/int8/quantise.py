@@ -32,14 +32,12 @@ SMOOTHING_FLOOR = 0.5
 def quantise_linears(
     model: onnx.ModelProto, ranges: Mapping[str, Ranges] | None, *, smooth: bool = False
 ) -> onnx.ModelProto:
-    """A copy of the graph whose linear layers are int8.
+    """A copy of an fp32 graph whose linear layers are int8.
 
-    Args:
-        model: fp32.
-        ranges: of each linear layer's input, by name: static; None: dynamic.
-        smooth: with ranges only: divide each channel of an input by a scale and multiply the weights by it, so that
-            a few large channels do not cost the others their precision (SmoothQuant, Xiao et al., ICML 2023,
-            section 4). It halved the difference from fp32 on MiniLM for one more pass over each input.
+    `ranges`: of each linear layer's input, by name: static; None: dynamic. `smooth`, with ranges only: divide each
+    channel of an input by a scale and multiply the weights by it, so that a few large channels do not cost the others
+    their precision (SmoothQuant, Xiao et al., ICML 2023, section 4). It halved the difference from fp32 on MiniLM for
+    one more pass over each input.
     """
     graph = Rewriting(model)
     scales = _smoothing(graph, ranges) if smooth and ranges is not None else {}

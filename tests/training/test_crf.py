@@ -109,7 +109,6 @@ def test_answers_of_zero_probability_leave_the_fit_finite() -> None:
         ([0, 1, -1], [0, 3], {}, "a label in range"),
         ([0, 1, 1], [0, 2], {}, r"offsets \(2,\) to 2"),
         ([0, 1, 1], [], {}, r"offsets \(0,\) to None"),
-        ([0, 1, 1], [0, 3], {"l2": 0}, "l2 must be above 0 and finite, got 0"),
     ],
 )
 def test_bad_use(labels: list[int], offsets: list[int], options: dict[str, Any], message: str) -> None:

@@ -49,16 +49,16 @@ def test_decoders_are_measured(model: Path, data: Path) -> None:
 @pytest.mark.parametrize("name", ["viterbi", "crf", "mean-field", "argmax"])
 def test_one_of_them_is_written(model: Path, data: Path, name: str) -> None:
     plain = Tagger.from_pretrained(model, threads=1)
-    options = ("--write", name, "--iterations", 2, "--l2", 1, "--threads", 1)
+    options = ("--write", name, "--threads", 1)
     result = train("crf", model, "--train", data, "--eval", data, *options, ok=True)
     sentences = [json.loads(line) for line in data.read_text().splitlines()]
     made = plain.predict([row["tokens"] for row in sentences])
     targets = np.array([TAGS.index(tag) for row in sentences for tag in row["tags"]])
-    fitted = fit_crf(np.log(made.probabilities), targets, made.offsets, l2=1)
+    fitted = fit_crf(np.log(made.probabilities), targets, made.offsets)
     wanted = {
         "viterbi": Viterbi(TAGS),
         "crf": Crf(*fitted),
-        "mean-field": MeanField(*fitted, iterations=2),
+        "mean-field": MeanField(*fitted),
         "argmax": argmax,
     }[name]
     assert Tagger.from_pretrained(model, threads=1).decoding == wanted
@@ -80,7 +80,6 @@ def test_bad_use(model: Path, data: Path, tmp_path: Path) -> None:
     refused(
         train("crf", "some/where", "--train", data, "--write", "crf"), "--write needs a bundle in a folder, got some"
     )
-    refused(train("crf", model, "--train", data, "--l2", 0), "l2 must be above 0 and finite, got 0.0")
     data.write_text('{"tokens": ["a"], "tags": ["Q"]}\n')
     refused(
         train("crf", model, "--train", data), "tags must be the bundle's (O, B-PER, I-PER, B-LOC, I-LOC, ...), got 'Q'"

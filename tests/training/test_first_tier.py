@@ -110,7 +110,7 @@ def test_frozen_embeddings_stay(kind: str, case: Case, rows: Path, tmp_path: Pat
     teacher = case.teacher(tmp_path / "teacher")
     train(
         *("first-tier", tmp_path / "teacher", "--task", case.name, "--train", rows, "--output", tmp_path / "tier1"),
-        *("--kind", kind, "--layers", 1, "--width", 16, "--epochs", 1, "--freeze-embeddings"),
+        *("--kind", kind, "--layers", 1, "--width", 16, "--epochs", 1),
         ok=True,
     )
     students: dict[str, Any] = {"static": Static(width=16) if case is TEXTS else StaticTagger(width=16)}

@@ -31,10 +31,7 @@ def adapt(config: Any, folder: Path) -> None:
     """Let the configuration of the model that an adapter adapts say what the adapted one is for.
 
     An adapter's folder has the weights of the head, so the number of labels; their names it has only where somebody put
-    the model's `config.json` there.
-
-    Raises:
-        OptionError: the adapter is for something else, or its weights are pickled.
+    the model's `config.json` there. One for something else, or with pickled weights, is an `OptionError`.
     """
     kind = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("task_type")
     file = folder / "adapter_model.safetensors"
@@ -56,11 +53,7 @@ def adapt(config: Any, folder: Path) -> None:
 
 
 def merged(model: Any, folder: str | Path) -> Any:
-    """The model with an adapter's weights added to its own.
-
-    Raises:
-        OptionError: `peft` is not installed.
-    """
+    """The model with an adapter's weights added to its own; an `OptionError` where `peft` is not installed."""
     try:
         from peft import PeftModel
     except ImportError:

@@ -16,18 +16,13 @@ ADAPTERS = ("lora", "ia3")
 
 
 def adapt(model: ExitBackbone, kind: str, *, rank: int = 8) -> None:
-    """Put adapters into the layers of a model, which answers as before until they learn.
+    """Put adapters into the layers of a model, which is changed in place and answers as before until they learn.
 
-    Args:
-        model: changed in place.
-        kind: `lora`, two thin matrices beside every linear layer (Hu et al., ICLR 2022), or `ia3`, a factor for each
-            channel of keys, values and what the second linear layer of the feed-forward part reads (Liu et al., NeurIPS
-            2022, section 3.3; their recipe, T-Few, takes a learning rate of 3e-3).
-        rank: columns of LoRA's matrices.
-
-    Raises:
-        MissingExtraError: `peft` is not installed.
-        OptionError: another kind or an impossible rank; the family does not tell its keys from its queries.
+    `kind`: `lora`, two thin matrices of `rank` columns beside every linear layer (Hu et al., ICLR 2022), or `ia3`, a
+    factor for each channel of keys, values and what the second linear layer of the feed-forward part reads (Liu et al.,
+    NeurIPS 2022, section 3.3; their recipe, T-Few, takes a learning rate of 3e-3). Without `peft` a
+    `MissingExtraError`; another kind, an impossible rank, or a family that does not tell its keys from its queries is
+    an `OptionError`.
     """
     if kind not in ADAPTERS:
         raise OptionError(f"adapter must be one of {', '.join(ADAPTERS)}, got {kind}")

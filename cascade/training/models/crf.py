@@ -16,6 +16,7 @@ from cascade.exceptions import OptionError
 from cascade.policies.viterbi import LOWEST
 
 TINY = 1e-300  # the smallest sum of probabilities whose logarithm is taken
+L2 = 0.1  # weight of half the squared transitions beside the summed loss: it keeps those that never occur finite
 DIGITS = 4  # that are kept: what lies below changes no answer and fills the manifest
 
 Table = npt.NDArray[np.float64]
@@ -85,32 +86,20 @@ class Chain:
 
 
 def fit_crf(
-    log_probabilities: FloatArray,
-    labels: IntArray,
-    offsets: IntArray,
-    *,
-    l2: float = 0.1,
+    log_probabilities: FloatArray, labels: IntArray, offsets: IntArray, *, l2: float = L2
 ) -> tuple[Table, Table, Table]:
     """The transitions under which these labels are likeliest, given the answers of a model.
 
     Use examples that did not train the model: on those that did it is too sure of itself to need its neighbours, and
     the transitions stay small.
 
-    Args:
-        log_probabilities: the model's, for each word. Shape `(words, labels)`.
-        labels: number of each word's right label. Shape `(words,)`.
-        offsets: the words of sentence `i` are `offsets[i]:offsets[i + 1]`, perhaps none. Shape `(sentences + 1,)`.
-        l2: weight of half the squared transitions beside the summed loss: it keeps those that never occur finite.
-            Above 0.
+    `log_probabilities`: the model's, for each word, shape `(words, labels)`; `labels`: number of each word's right
+    label, shape `(words,)`; the words of sentence `i` are `offsets[i]:offsets[i + 1]`, perhaps none. Arrays that do not
+    fit each other, or hold no words, are an `OptionError`.
 
-    Returns:
-        what `Crf` takes, with 4 decimals: transitions from row to column `(labels, labels)`, start and end `(labels,)`.
-
-    Raises:
-        OptionError: an impossible option, no words, or arrays that do not fit each other.
+    Returned is what `Crf` takes, with 4 decimals: transitions from row to column `(labels, labels)`, start and end
+    `(labels,)`.
     """
-    if not 0 < l2 < float("inf"):
-        raise OptionError(f"l2 must be above 0 and finite, got {l2!r}; 0.1 is usual")
     chain = Chain(log_probabilities, labels, offsets)
     shapes = ((chain.labels, chain.labels), (chain.labels,), (chain.labels,))
     made = [torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]

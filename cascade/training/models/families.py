@@ -225,9 +225,7 @@ _AFTER_PADDING = {"roberta-prelayernorm", "xlm-roberta-xl", "xmod"}
 def family_of(config: Any) -> Family:
     """The family of a configuration.
 
-    Raises:
-        OptionError: it is not among `FAMILIES`, or the configuration says something that the family's packed form does
-            not do.
+    One that is not among `FAMILIES`, or says something that the family's packed form does not do, is an `OptionError`.
     """
     if config.model_type not in FAMILIES:
         raise OptionError(
@@ -245,8 +243,7 @@ def family_of(config: Any) -> Family:
 def rope_theta(config: Any, *, local: bool) -> float:
     """The base of the rotary embedding in ModernBERT's global or local layers (Su et al., 2021, section 3.2.2).
 
-    Raises:
-        OptionError: the embedding is scaled, which the packed form does not do.
+    A scaled embedding, which the packed form does not do, is an `OptionError`.
     """
     found = getattr(config, "rope_scaling", None) or {}  # in transformers 5 one for each kind of layer, with the base
     found = found.get("sliding_attention" if local else "full_attention", found)

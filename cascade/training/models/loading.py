@@ -16,17 +16,11 @@ from cascade.training.models.config import load_config
 def load_model(
     kind: Any, checkpoint: str | Path, *, config: Any = None, options: Mapping[str, Any] | None = None
 ) -> Any:
-    """A model of transformers in fp32 and evaluation mode.
+    """A model of transformers in fp32 and evaluation mode; also the folder of an adapter (LoRA), which `peft` merges.
 
-    Args:
-        kind: a class of transformers, such as `AutoModelForSequenceClassification`.
-        checkpoint: a folder or a Hub id; also the folder of an adapter (LoRA), which `peft` merges.
-        config: in place of the checkpoint's own.
-        options: more of `from_pretrained`, such as `{"attn_implementation": "eager"}`.
-
-    Raises:
-        OptionError: an adapter for another task, or `peft` is not installed.
-        OSError, ValueError: as transformers raises them.
+    `kind`: a class of transformers, such as `AutoModelForSequenceClassification`; `config`: in place of the
+    checkpoint's own; `options`: more of `from_pretrained`. An adapter for another task, or without `peft`, is an
+    `OptionError`; transformers itself raises `OSError` and `ValueError`.
     """
     base, given = adapted(checkpoint), dict(options or {})
     if base is not None:

@@ -61,17 +61,11 @@ class Static:
         return None if len(kept) == teacher.vocabulary else torch.from_numpy(kept)
 
     def build(self, teacher: Teacher, *, pieces: Tensor | None = None, separator: int | None = None) -> PreTrainedModel:
-        """A student whose embeddings are what the teacher makes of each token alone, projected to `width`.
+        """A student whose embeddings are what the teacher, a classifier, makes of each token alone, cut to `width`.
 
-        (The way of model2vec: a token's vector is the teacher's pooled output for that token.)
-
-        Args:
-            teacher: a classifier.
-            pieces: those that have an embedding, shape `(pieces,)`; all by default.
-            separator: id of the token behind the first text, for pairs.
-
-        Raises:
-            OptionError: the teacher is no classifier.
+        (The way of model2vec: a token's vector is the teacher's pooled output for that token, projected.) `pieces`:
+        those that have an embedding, shape `(pieces,)`, all by default; `separator`: id of the token behind the first
+        text, for pairs. A teacher that is no classifier is an `OptionError`.
         """
         if teacher.task == TAGGING:
             raise OptionError(

@@ -43,8 +43,7 @@ class WholeModel(Teacher):
 def inputs_of(model: Any) -> tuple[str, ...]:
     """Names of what a model of transformers reads: `input_ids`, `attention_mask` and perhaps `token_type_ids`.
 
-    Raises:
-        OptionError: its answers depend on padding.
+    One whose answers depend on padding is an `OptionError`.
     """
     known = inspect.signature(model.forward).parameters
     if "attention_mask" not in known:
@@ -59,12 +58,8 @@ def inputs_of(model: Any) -> tuple[str, ...]:
 def teacher_of(checkpoint: str | Path, kind: type[ExitBackbone]) -> Teacher:
     """A multi-exit model, or a fine-tuned one of any family: a folder or a Hub id.
 
-    Args:
-        checkpoint: a folder or a Hub id.
-        kind: the multi-exit model of the task.
-
-    Raises:
-        OptionError: it is neither, or for another task, or does not read an attention mask.
+    `kind`: the multi-exit model of the task. What is neither, for another task, or does not read an attention mask, is
+    an `OptionError`.
     """
     config = load_config(checkpoint)
     if getattr(config, "cascade_exits", None):

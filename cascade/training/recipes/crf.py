@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,23 +22,6 @@ from cascade.training.models.crf import fit_crf
 from cascade.training.units import ENTITY_F1
 
 
-@dataclass(frozen=True, kw_only=True)
-class CrfOptions:
-    """How transitions are learned.
-
-    Attributes:
-        l2: see `crf.fit_crf`.
-        iterations: of mean-field inference.
-        write: the decoder that becomes the bundle's: `argmax`, `viterbi`, `crf`, `mean-field`; none if left out.
-        threads: of the bundle; the CPUs allowed if left out.
-    """
-
-    l2: float = 0.1
-    iterations: int = 3
-    write: str | None = None
-    threads: int | None = None
-
-
 class _Answered(NamedTuple):
     """What a bundle says about labelled sentences.
 
@@ -56,13 +38,15 @@ def train_crf(
     *,
     train: Sequence[str],
     evaluation: str | None,
-    options: CrfOptions | None = None,
     columns: TagColumns | None = None,
+    write: str | None = None,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Fit transitions to a bundle's answers, with its own routing and exits, and measure all decoders.
 
     `bundle`: a tagger's folder or Hub id; `train`: files of tagged sentences, from which transitions are learned;
-    `evaluation`: a file on which decoders are measured, the training sentences if left out.
+    `evaluation`: a file on which decoders are measured, the training sentences if left out; `write`: the decoder that
+    becomes the bundle's (`argmax`, `viterbi`, `crf`, `mean-field`), none if left out.
 
     Returns:
         `decoders`: by name, `scores` (word accuracy, and entity F1 for labels of spans) and `seconds` of decoding;
@@ -73,23 +57,22 @@ def train_crf(
         OptionError: an impossible option, or Viterbi for labels that are not BIO.
     """
     begin = time.perf_counter()
-    options = options or CrfOptions()
-    if options.write and not Path(bundle).expanduser().is_dir():
+    if write and not Path(bundle).expanduser().is_dir():
         raise OptionError(f"--write needs a bundle in a folder, got {bundle}; download it first")
-    tagger = Tagger.from_pretrained(bundle, threads=options.threads).with_decoding(argmax)
+    tagger = Tagger.from_pretrained(bundle, threads=threads).with_decoding(argmax)
     spans = has_entities(tagger.labels)
     decoders: dict[str, Decoder] = {"argmax": argmax}
-    if spans or options.write == "viterbi":  # which says what is wrong
+    if spans or write == "viterbi":  # which says what is wrong
         decoders["viterbi"] = Viterbi(tagger.labels)
     sentences = joined([read_sentences(file, columns=columns) for file in train])
     measured = None if evaluation is None else read_sentences(evaluation, columns=columns)
     learned = _answer(tagger, sentences)
     seen = learned if measured is None else _answer(tagger, measured)
-    transitions, start, end = fit_crf(*learned, l2=options.l2)
+    transitions, start, end = fit_crf(*learned)
     decoders["crf"] = Crf(transitions, start, end)
-    decoders["mean-field"] = MeanField(transitions, start, end, iterations=options.iterations)
+    decoders["mean-field"] = MeanField(transitions, start, end)
     report = {name: _measured(decoder, seen, tagger.labels, spans=spans) for name, decoder in decoders.items()}
-    chosen = decoders.get(options.write or "")
+    chosen = decoders.get(write or "")
     if chosen is not None:
         tagger.with_decoding(chosen).save_pretrained(bundle, overwrite=True)
     return {

@@ -34,8 +34,6 @@ class FirstTierOptions:
             the labels of labelled units.
         temperature: softens both distributions (Hinton et al. 2015, section 2).
         augmentation: unlabelled rows made from the training rows.
-        freeze_embeddings: keep the token embeddings as they came from the teacher: a small student with a large table
-            learns its training words by heart.
         max_length: tokens per row at most, in training; longer sentences of words are cut between words.
     """
 
@@ -43,7 +41,6 @@ class FirstTierOptions:
     imitation: float = 0.7
     temperature: float = 2.0
     augmentation: Augmentation = field(default_factory=Augmentation)
-    freeze_embeddings: bool = False
     max_length: int = 128
     loop: LoopOptions = field(default_factory=lambda: LoopOptions(epochs=8, learning_rate=5e-4, head_factor=1.0))
 
@@ -97,7 +94,6 @@ def train_first_tier(
         rows = TrainingRows.joined([rows, new])
     digests = (rows.digest(), teacher.digest())
     logits = run.kept("teacher", digests, lambda: teacher_logits(teacher, rows, run.quiet), resume=options.loop.resume)
-    student.get_input_embeddings().requires_grad_(not options.freeze_embeddings)
     scores = run_loop(
         student,
         train=rows.with_target("teacher", per_row(logits, rows)),
@@ -118,7 +114,6 @@ def train_first_tier(
             "student": repr(kind),
             "imitation": options.imitation,
             "temperature": options.temperature,
-            "freeze_embeddings": options.freeze_embeddings,
             "augmentation": repr(options.augmentation),
             "max_length": tokenizer.max_length,
         },
