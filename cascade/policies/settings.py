@@ -89,11 +89,7 @@ class Policies:
         return replace(self, routers=(routing.defer_all,) * len(self.routers), exits=(exits.never,) * len(self.exits))
 
     def check(self, tiers: Sequence[ModelInfo]) -> None:
-        """Whether these policies fit a bundle's tiers, first to last.
-
-        Raises:
-            OptionError: they do not; all faults at once.
-        """
+        """Whether these policies fit a bundle's tiers, first to last; if not an `OptionError`, all faults at once."""
         faults: list[str] = []
         if len(tiers) != len(self.exits):
             faults.append(f"there must be policies for {len(tiers)} tiers, got them for {len(self.exits)}")

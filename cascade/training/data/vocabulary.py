@@ -31,13 +31,10 @@ def prune(tokenizer: str, texts: Iterable[str], *, size: int) -> tuple[str, IntA
     """Keep `size` pieces of a WordPiece vocabulary, special tokens and characters included.
 
     `tokenizer`: text of a `tokenizer.json`; `texts`: what the task reads, better more than the training texts. Pieces
-    are kept by their number in these, then in the order of the old vocabulary (BERT's is roughly by frequency).
+    are kept by their number in these, then in the order of the old vocabulary (BERT's is roughly by frequency). Another
+    kind of tokenizer, or a size below the number of special tokens and characters, is an `OptionError`.
 
-    Returns:
-        the text of the new `tokenizer.json`, and the old id of each new id, rising, of shape `(size,)`.
-
-    Raises:
-        OptionError: another kind of tokenizer, or a size below the number of special tokens and characters.
+    Returned are the text of the new `tokenizer.json`, and the old id of each new id, rising, of shape `(size,)`.
     """
     spec: dict[str, Any] = json.loads(tokenizer)
     if spec["model"]["type"] != "WordPiece":

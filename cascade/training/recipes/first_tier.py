@@ -54,17 +54,11 @@ class FirstTierOptions:
 def train_first_tier(
     run: Run, options: FirstTierOptions | None = None, *, extra_text: Sequence[str | Path] = ()
 ) -> dict[str, Any]:
-    """Distil and write a first tier.
+    """Distil and write a first tier; the report also stands in `training.json`.
 
-    Args:
-        run: from the teacher: a folder that `cascade-train exits` wrote, or any fine-tuned checkpoint. Items without
-            labels teach, and are measured, by the teacher's answers. The accuracy, for tags of spans the
-            entity F1, chooses the best epoch.
-        options: everything about the model and its training; `FirstTierOptions()` by default.
-        extra_text: files of items without labels, which the teacher labels.
-
-    Returns:
-        the report that also stands in `training.json`.
+    `run` is from the teacher: a folder that `cascade-train exits` wrote, or any fine-tuned checkpoint. Items without
+    labels teach, and are measured, by the teacher's answers. The accuracy, for tags of spans the entity F1, chooses the
+    best epoch. `extra_text`: files of items without labels, which the teacher labels.
     """
     options, task = options or FirstTierOptions(), run.task
     run.begin(options.loop)

@@ -165,16 +165,11 @@ class SelfSampleOptions:
 
 
 def train_self_sample(run: Run, options: SelfSampleOptions | None = None) -> dict[str, Any]:
-    """Train on and write a multi-exit tagger of the same form.
+    """Train on and write a multi-exit tagger of the same form; the report also stands in `training.json`.
 
-    Args:
-        run: for `TAGGING`, from a folder that `cascade-train exits` wrote. The mean of full depth and of the exits that
-            the first stage would take with the middle window and threshold chooses the best epoch, in entity F1 for
-            labels of spans, else in accuracy.
-        options: everything about the training; `SelfSampleOptions()` by default.
-
-    Returns:
-        the report that also stands in `training.json`.
+    `run` is for `TAGGING`, from a folder that `cascade-train exits` wrote. The mean of full depth and of the exits that
+    the first stage would take with the middle window and threshold chooses the best epoch, in entity F1 for labels of
+    spans, else in accuracy.
     """
     options, task = options or SelfSampleOptions(), run.task
     if task is not TAGGING:
