@@ -104,8 +104,8 @@ def export(tier2: str, tier1: str | None, output: str, calibration: str | None, 
             tagged = TagColumns(tokens=given["tokens_column"], tags=given["tags_column"])
             read = read_sentences(calibration, columns=tagged, require_labels=False)
         else:
-            names = {name: given[f"{name}_column"] for name in ("text", "pair", "label")}
-            columns = Columns(**names, separator=given["label_separator"])
+            own = {name: given[f"{name}_column"] for name in ("text", "pair", "label")}
+            columns = Columns(**own, separator=given["label_separator"])
             read = read_texts(calibration, columns=columns, require_labels=False)
         found = Calibration(read.items, read.labels, Path(calibration).name, _sha256(calibration))
     threshold, exits = given["threshold"], given["exit_threshold"]

@@ -110,7 +110,8 @@ def _head_scatter(packing: Packing) -> Array:
     rows, longest = packing.mask.shape
     starts = np.arange(rows, dtype=np.int64) * (packing.heads * longest)
     firsts = np.repeat(starts, packing.lengths) + packing.position_ids()
-    return firsts[:, None] + np.arange(packing.heads, dtype=np.int64) * longest
+    places: IntArray = firsts[:, None] + np.arange(packing.heads, dtype=np.int64) * longest
+    return places
 
 
 def _distances(packing: Packing) -> IntArray:

@@ -211,7 +211,8 @@ def train_self_sample(run: Run, options: SelfSampleOptions | None = None) -> dic
 def _uncertainty(logits: Tensor, _labels: Tensor) -> Tensor:
     """Normalised entropy. Shape `(words, exits, labels)` -> `(words, exits)`."""
     log = F.log_softmax(logits, dim=-1)
-    return -(log.exp() * log).sum(-1) / np.log(logits.shape[-1])
+    entropy: Tensor = -(log.exp() * log).sum(-1) / np.log(logits.shape[-1])
+    return entropy
 
 
 def _loss(weights: tuple[float, ...]) -> Loss:
