@@ -11,7 +11,7 @@ from cascade.core.files import check_output
 from cascade_bench.curve.measuring import Curve
 from cascade_bench.curve.measuring import curve as measure
 from cascade_bench.options import Asked, count_option, file_option, labelled_file_options
-from cascade_bench.table.rendering import columns, entries
+from cascade_bench.table.cli import columns, entries
 from cascade_bench.timing import machine
 from cascade_bench.timing.report import bar, grid, write_json
 

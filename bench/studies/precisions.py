@@ -18,13 +18,13 @@ import click
 import numpy as np
 
 from cascade.core.statistics import shown
-from cascade.policies.batching import BatchingPolicy, FixedSize, SortedByLength
+from cascade.policies.batching import BatchingPolicy, FixedSize, TokenBudget
 from cascade_bench.systems.local import FULL, Model, System, answered, load, whole
 from cascade_bench.table.data import Data, read_data
 from cascade_bench.table.measuring import measure
 from cascade_bench.timing.report import grid
 
-BATCHINGS: Sequence[BatchingPolicy] = (FixedSize(8), FixedSize(64), SortedByLength(64))
+BATCHINGS: Sequence[BatchingPolicy] = (FixedSize(8), FixedSize(64), TokenBudget(2048))
 """In which a row has other mates each time, and other padding inside attention."""
 
 

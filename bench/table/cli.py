@@ -1,19 +1,25 @@
-"""`cascade-bench table`: its options, what runs, its file."""
+"""`cascade-bench table`: its options, what runs, how it is told: on a terminal, as Markdown for README, in a file.
+
+With a conclusion in a sentence: is the cascade worth it beside the fixed depth that it replaces?
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
+from cascade.core.statistics import shown, speed_up
 from cascade.pipelines.tagger import Tagger
 from cascade_bench.options import Asked, labelled_file_options, markdown_option
-from cascade_bench.systems.local import systems
-from cascade_bench.table import rendering
-from cascade_bench.table.measuring import measure
-from cascade_bench.timing.report import bar, write_json
+from cascade_bench.systems.local import CASCADE, systems
+from cascade_bench.table.measuring import Row, Table, measure
+from cascade_bench.timing.machine import in_words
+from cascade_bench.timing.report import bar, benchmark, grid, write_json
 
 SUBSET = 256  # items on which the pipeline's batch sizes are tried
+CLEAR = 1.0  # a ratio whose interval holds this says nothing
 
 
 @click.command(short_help="Accuracy and seconds: tier 2 whole, cut, with exits; the cascade; a pipeline.")
@@ -50,7 +56,7 @@ def table(asked: Asked, *, checkpoint: str | None, markdown: bool) -> None:
             size, rates = best_batch_size(peer, data.items[:SUBSET], progress=step)
             tested.append(system(peer, size))
         made = measure(tested, data, repeats=asked.repeats, progress=step)
-    click.echo(rendering.as_text(made, before, markdown=markdown))
+    click.echo(as_text(made, before, markdown=markdown))
     names = ("router", "exit_policy", "blend", *(("windows", "decoding") if isinstance(pipeline, Tagger) else ()))
     settings: dict[str, Any] = {name: getattr(pipeline, name) for name in names}
     settings = {name: own if name == "blend" else repr(own) for name, own in settings.items()}
@@ -60,4 +66,90 @@ def table(asked: Asked, *, checkpoint: str | None, markdown: bool) -> None:
         tried = ", ".join(f"{size}: {rate:.0f}" for size, rate in rates.items())
         click.echo(f"{empty}Pipeline, items/s by batch size on {min(SUBSET, len(data.items))} items: {tried}.")
     details = {**asked.details, "items": len(data.items), **settings, "checkpoint": checkpoint}
-    write_json(asked.json_file, before, rendering.entries(made), details=details, notes=data.notes)
+    write_json(asked.json_file, before, entries(made), details=details, notes=data.notes)
+
+
+def as_text(table: Table, machine: Mapping[str, Any], *, markdown: bool = False) -> str:
+    """For terminals, or for README."""
+    cells = columns(table)
+    made = grid(list(cells), [[cell(row) for cell in cells.values()] for row in table.rows], markdown=markdown)
+    said = [*table.data.notes, conclusion(table), _method(table), in_words(machine)]
+    if not markdown:
+        return "\n".join([made, "", *said])
+    return "\n".join([made, "", " ".join(said[:-2]), "", " ".join(said[-2:])])
+
+
+def entries(table: Table) -> list[dict[str, Any]]:
+    """Its lines as benchmarks of a JSON file."""
+    kept = ("key", "seconds")
+    return [
+        benchmark(row.key, row.seconds, {name: value for name, value in vars(row).items() if name not in kept})
+        for row in table.rows
+    ]
+
+
+def columns(table: Table) -> dict[str, Callable[[Row], str]]:
+    """What to show of a line, by heading."""
+    data, found = table.data, dict[str, Callable[[Row], str]]()
+    found["system"] = lambda row: row.name
+    found[data.metric] = lambda row: f"{row.accuracy:.2%}"
+    found["points"] = lambda row: f"{row.against_full * 100:+.2f}"
+    if any(row.f1 is not None for row in table.rows):
+        found["entity F1"] = lambda row: "" if row.f1 is None else f"{row.f1:.2%}"
+    found["deferred"] = lambda row: "" if row.deferred is None else f"{row.deferred:.1%}"
+    found["mean layer"] = lambda row: "" if row.mean_layer is None else f"{row.mean_layer:.2f}"
+    found[f"{data.unit}/s"] = lambda row: f"{len(data) / row.median_seconds:,.0f}"
+    found["over full tier 2"] = lambda row: shown(row.over_full)
+    if any(row.over_pipeline is not None for row in table.rows):
+        found["over pipeline"] = lambda row: shown(row.over_pipeline)
+    return found
+
+
+def _method(table: Table) -> str:
+    repeats = len(table.turns.orders)
+    least = min(len(plan.repeats) for plan in table.turns.plans.values())
+    fewer = "" if least == repeats else f" (slow systems: {least})"
+    return (
+        f"{len(table.data)} {table.data.unit}, tokenisation included, {repeats} interleaved repeats{fewer}; ratios are "
+        "medians of those within a repeat, in brackets their 95 % intervals (another coverage is named). Points: "
+        f"{table.data.metric} against full tier 2. Mean layer: over the {table.data.unit} that tier 2 answered."
+    )
+
+
+def conclusion(table: Table) -> str:
+    """The cascade against the fastest cut of tier 2 that is at least as accurate, in seconds."""
+    cascade, cuts = table.row(CASCADE), [row for row in table.rows if row.cut is not None]
+    begin = (
+        f"The cascade is right on {cascade.accuracy:.2%} and takes {_seconds(cascade)} for {len(table.data)} "
+        f"{table.data.unit}; "
+    )
+    accurate = [row for row in cuts if row.accuracy >= cascade.accuracy]
+    if not accurate:
+        best = max(cuts, key=lambda row: (row.accuracy, -row.median_seconds))
+        return (
+            f"{begin}no cut of tier 2 is as accurate, not even full depth: the most accurate, {best.name}, is right on "
+            f"{best.accuracy:.2%} and takes {_seconds(best)}, so {compared(best, cascade, 'the cascade')}."
+        )
+    fastest = min(accurate, key=lambda row: row.median_seconds)
+    return (
+        f"{begin}the fastest fixed depth that is at least as accurate, {fastest.name} ({fastest.accuracy:.2%}), takes "
+        f"{_seconds(fastest)}, so {compared(fastest, cascade, 'the cascade')}."
+    )
+
+
+def compared(base: Row, row: Row, name: str) -> str:
+    """Half a sentence: how many times as fast as a base this row is. `name`: what it calls the row."""
+    ratio = speed_up(base.seconds, row.seconds)
+    if ratio is None:
+        return f"in no repeat did {name} run beside it"
+    covered = "" if ratio.coverage >= 0.95 else f", covering only {ratio.coverage:.0%}"
+    interval = f"[{ratio.low:.2f}, {ratio.high:.2f}{covered}]"
+    if ratio.low > CLEAR:
+        return f"{name} is {ratio.median:.2f} times faster {interval}"
+    if ratio.high < CLEAR:
+        return f"{name} is slower, {ratio.median:.2f} times as fast {interval}"
+    return f"there is no clear difference: {name} is {ratio.median:.2f} times as fast {interval}"
+
+
+def _seconds(row: Row) -> str:
+    return f"{row.median_seconds:.3g} s"

@@ -4,7 +4,6 @@ A policy is called with the lengths of all rows and gives arrays of row numbers,
 
     TokenBudget      rows sorted by length, as many as fit a number of tokens: tier 1's default
     EvenBudget       the same, but all batches of about one size, and as many as keep all threads busy: tier 2's default
-    SortedByLength   rows sorted by length, a fixed number of them
     FixedSize        the caller's order, a fixed number of rows
 """
 
@@ -144,19 +143,9 @@ class FixedSize:
         check_whole("batch_size", self.batch_size, "give a number such as 32")
 
     def __call__(self, lengths: IntArray) -> Iterator[IntArray]:
-        order = self._order(lengths)
+        order = np.arange(len(lengths), dtype=np.int64)
         for first in range(0, len(order), self.batch_size):
             yield order[first : first + self.batch_size]
-
-    def _order(self, lengths: IntArray) -> IntArray:
-        return np.arange(len(lengths), dtype=np.int64)
-
-
-class SortedByLength(FixedSize):
-    """Rows sorted by length, longest first, `batch_size` at a time."""
-
-    def _order(self, lengths: IntArray) -> IntArray:
-        return _longest_first(lengths)
 
 
 def _longest_first(lengths: IntArray) -> IntArray:

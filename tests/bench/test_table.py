@@ -12,10 +12,9 @@ import pytest
 from cascade.exceptions import OptionError
 from cascade.policies.routing import defer_all
 from cascade_bench.systems.local import Answered, Model, System, answered, systems, tier1_confidence
-from cascade_bench.table import rendering
+from cascade_bench.table.cli import as_text, conclusion, entries
 from cascade_bench.table.data import Data, read_data
 from cascade_bench.table.measuring import Table, measure
-from cascade_bench.table.rendering import conclusion
 from cascade_bench.timing import machine
 from cascade_bench.timing.report import write_json
 from tests.bench.conftest import Case, Run, texts, write_lines
@@ -101,7 +100,7 @@ def test_full_depth_comes_first() -> None:
 
 def test_text_and_markdown_hold_every_row() -> None:
     table = made(cascade=(0.5, 9))
-    text, markdown = (rendering.as_text(table, FACTS, markdown=markdown) for markdown in (False, True))
+    text, markdown = (as_text(table, FACTS, markdown=markdown) for markdown in (False, True))
     assert "| the cascade | 90.00% | +0.00 |  | 2.50 | 20 | 8.00 [8.00, 8.00] |" in markdown.splitlines()
     assert all(row.name in text for row in table.rows)
     assert "over pipeline" not in markdown
@@ -113,10 +112,10 @@ def test_text_and_markdown_hold_every_row() -> None:
 
 def test_slow_systems_are_named_below_and_json_keeps_the_raw_samples(tmp_path: Path) -> None:
     table = made(cascade=(0.5, 9), pipeline=30.0)
-    markdown = rendering.as_text(table, FACTS, markdown=True)
+    markdown = as_text(table, FACTS, markdown=True)
     assert "7 interleaved repeats (slow systems: 3)" in markdown
     assert "| 60.00 [60.00, 60.00] (75%) |" in markdown
-    write_json(tmp_path / "table.json", FACTS, rendering.entries(table), details={"model": "m"})
+    write_json(tmp_path / "table.json", FACTS, entries(table), details={"model": "m"})
     read = json.loads((tmp_path / "table.json").read_text())
     found = {entry["name"]: entry for entry in read["benchmarks"]}
     assert found["cascade"]["stats"]["data"] == [0.5] * 7

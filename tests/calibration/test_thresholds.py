@@ -13,7 +13,7 @@ from cascade.calibration.costs import Costs
 from cascade.calibration.leaving import state_at
 from cascade.calibration.texts import TextAnswers
 from cascade.calibration.thresholds.points import front
-from cascade.calibration.thresholds.texts import Grid, choose, replay
+from cascade.calibration.thresholds.texts import Grid, choose
 from cascade.core.confidence import answers as answers_of
 from cascade.core.confidence import max_probability
 from cascade.core.rows import FloatArray, IntArray
@@ -21,6 +21,7 @@ from cascade.exceptions import OptionError
 from cascade.policies import exits, routing
 from cascade.policies.exits import AtExit, ExitPolicy, MaxProbability, never
 from cascade.policies.routing import Router, RoutingState, Threshold, defer_all
+from tests.calibration.replaying import replay
 from tests.models.recorded import told
 from tests.models.toy_answers import costs_by_layers
 

@@ -14,12 +14,13 @@ from cascade.calibration.certify.sentences import certify_sentences
 from cascade.calibration.certify.texts import certify_texts
 from cascade.calibration.certify.word_paths import Reach
 from cascade.calibration.ranked import Tuned
-from cascade.calibration.thresholds.texts import Grid, choose, replay
+from cascade.calibration.thresholds.texts import Grid, choose
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.policies.exits import AtExit, ExitState, any_of, never, register
 from cascade.policies.learned_routing import Learned
 from cascade.policies.routing import RoutingState, defer_all
 from cascade.policies.routing import register as register_router
+from tests.calibration.replaying import replay
 from tests.models.recorded import policies, recorded
 from tests.models.toy_answers import GRID, toy_answers
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cascade.core.rows import Encoded, IntArray, Units, concatenate, concatenate_units
 from cascade.engine.tier import Progress, Scores, Tier
-from cascade.policies.batching import FixedSize, SortedByLength, TokenBudget
+from cascade.policies.batching import FixedSize, TokenBudget
 from cascade.policies.exits import ExitPolicy, MaxProbability
 from cascade.policies.unit_exits import TokenExit
 from cascade.runtime.backend import Array, Backend
@@ -21,7 +21,6 @@ from tests.models.toy_tagging import ToyTagger, sentences_of
 PIECES = st.lists(st.lists(st.integers(1, 3), max_size=6), max_size=10)
 BATCHING = st.one_of(
     st.builds(TokenBudget, st.integers(1, 90)),
-    st.builds(SortedByLength, st.integers(1, 7)),
     st.builds(FixedSize, st.integers(1, 7)),
 )
 

@@ -25,7 +25,7 @@ from cascade.policies import (
     never,
     whole_sentences,
 )
-from cascade.policies.batching import POOL_FROM, FixedSize, SortedByLength, TokenBudget, for_tier2
+from cascade.policies.batching import POOL_FROM, FixedSize, TokenBudget, for_tier2
 from tests.models.toy_tags import TAGS
 from tests.pipelines.conftest import TEXTS, Pipeline, answers, items, rewrite
 
@@ -195,9 +195,7 @@ def test_progress(loaded: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
         assert ("tier 1: 100%" in capsys.readouterr().err) is shown
 
 
-@pytest.mark.parametrize(
-    "batching", [FixedSize(1), FixedSize(3), SortedByLength(4), TokenBudget(20), TokenBudget(9999)]
-)
+@pytest.mark.parametrize("batching", [FixedSize(1), FixedSize(3), TokenBudget(20), TokenBudget(9999)])
 def test_alone_or_together_in_any_batches(loaded: Pipeline, batching: Any) -> None:
     given: list[Any] = [*items(loaded, [*TEXTS, LONG]), *([("good film", "bad plot")] * isinstance(loaded, Classifier))]
     expected: Any = loaded.predict(given)

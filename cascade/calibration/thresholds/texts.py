@@ -7,7 +7,7 @@ error about 1 point at 900 examples and 90 %). Measure the chosen point on other
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,18 +42,6 @@ class Grid:
             check_whole(name, value, "give a number of thresholds such as 64")
 
 
-def replay(
-    answers: TextAnswers, *, blend: float = 0.0, grid: Grid | None = None, tuned: Tuned | None = None
-) -> Iterator[Point]:
-    """Every point of a grid, from what the tiers say about labelled texts; see `choose`.
-
-    Windows of a long text count as one example each.
-    """
-    made = _Replay(answers, Ranked.of(answers, tuned or Tuned(), blend=blend), grid or Grid())
-    tables = made.of_grid()
-    return (made.point(tables, number) for number in range(tables.cost.size))
-
-
 def choose(
     answers: TextAnswers,
     *,
@@ -65,8 +53,8 @@ def choose(
 ) -> Point:
     """The cheapest point whose accuracy on the examples is at least full-depth tier 2's less `max_drop`.
 
-    There always is one: tier 2 at full depth. Where no cascade pays, `router` is `defer_all`. Texts without labels are
-    an `OptionError`.
+    Windows of a long text count as one example each. There always is one: tier 2 at full depth. Where no cascade pays,
+    `router` is `defer_all`. Texts without labels are an `OptionError`.
 
     `per_exit`: go on from there with a threshold per exit, one exit after the other (coordinate descent). More to
     choose means more that fits these examples only. `blends`: how much tier 1's answer may count beside tier 2's; the
