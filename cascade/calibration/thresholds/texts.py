@@ -53,8 +53,8 @@ def choose(
 ) -> Point:
     """The cheapest point whose accuracy on the examples is at least full-depth tier 2's less `max_drop`.
 
-    Windows of a long text count as one example each. There always is one: tier 2 at full depth. Where no cascade pays,
-    `router` is `defer_all`. Texts without labels are an `OptionError`.
+    There always is one: tier 2 at full depth. Where no cascade pays, `router` is `defer_all`. Windows of a long text
+    count as one example each. Texts without labels are an `OptionError`.
 
     `per_exit`: go on from there with a threshold per exit, one exit after the other (coordinate descent). More to
     choose means more that fits these examples only. `blends`: how much tier 1's answer may count beside tier 2's; the
