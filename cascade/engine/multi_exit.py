@@ -26,16 +26,12 @@ from cascade.runtime.backend import Backend
 
 @dataclass(frozen=True, eq=False)
 class _Call:
-    """One call of a tier.
+    """One call of a tier: what is read, and by which graphs, for all threads or for one.
 
-    Attributes:
-        reading: what is read.
-        policy: decides which units exit; `None`: all go on to full depth.
-        until: number of the exit, from 0, at which all units leave, so that only its answers are computed; `None`: the
-            policy says.
-        context_layers: after this layer units that are no targets stop; `None`: they are units like any other.
-        leave: called with the numbers of units that exit, the number of the exit, their answers and their history.
-        embed, stages: the graphs, for all threads or for one.
+    `policy`: decides which units exit, `None`: all go on to full depth; `until`: number of the exit, from 0, at which
+    all units leave, so that only its answers are computed, `None`: the policy says; `context_layers`: after this layer
+    units that are no targets stop, `None`: they are units like any other; `leave`: called with the numbers of units
+    that exit, the number of the exit, their answers and their history.
     """
 
     reading: Reading

@@ -22,13 +22,10 @@ T = TypeVar("T", onnx.ModelProto, TierTwoGraphs)
 
 @dataclass(frozen=True, eq=False)
 class Quantised(Generic[T]):
-    """A tier in its final form.
+    """A tier in its final form: the `graphs` that the engine runs, and what they say.
 
-    Attributes:
-        graphs: what the engine runs.
-        logits: of the sample: of tier 1 `(units, labels)`, of tier 2 `(units, exits, labels)`.
-        precisions: of each exit, `int8` or `fp32`.
-        smoothed: whether int8 had to be smoothed (`quantise_linears`).
+    `logits`: of the sample, of tier 1 `(units, labels)`, of tier 2 `(units, exits, labels)`; `precisions`: of each
+    exit, `int8` or `fp32`; `smoothed`: whether int8 had to be smoothed (`quantise_linears`).
     """
 
     graphs: T

@@ -21,12 +21,8 @@ Origin: TypeAlias = tuple[str, list[NodeProto]]
 class Linear:
     """A product with a constant matrix, and the constant that is added to it, as found in a graph.
 
-    Attributes:
-        nodes: indices in `graph.node`; the last makes `output`.
-        input: name of the activation.
-        output: name of the result.
-        weight: shape `(in, out)`.
-        bias: shape `(out,)`, or None.
+    `nodes`: indices in `graph.node`, the last makes `output`; `input`, `output`: names of the activation and of the
+    result; `weight`: shape `(in, out)`; `bias`: shape `(out,)`, or None.
     """
 
     nodes: tuple[int, ...]

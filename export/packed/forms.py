@@ -28,10 +28,8 @@ Shared: TypeAlias = Callable[[Index], Index]
 class Form:
     """How the layers of one kind are packed.
 
-    Attributes:
-        layers: from a backbone and its family to its packed layers in the order in which they run. Each is called as
-            `PackedLayer.forward` is.
-        shared: from a backbone to what its stages make once; None: nothing.
+    `layers`: from a backbone and its family to its packed layers in the order in which they run, each of which is
+    called as `PackedLayer.forward` is; `shared`: from a backbone to what its stages make once, None: nothing.
     """
 
     layers: Callable[[Any, Family], Sequence[nn.Module]]

@@ -40,10 +40,9 @@ AXES: dict[str, Axes] = {
 class TierTwoGraphs:
     """The graphs of a second tier.
 
-    Attributes:
-        embed: `input_ids`, `position_ids` and `token_type_ids` (where the family has them) -> `hidden`.
-        stages: `hidden` and indices (see ARCHITECTURE.md) -> `hidden_out`, `logits`; in the order in which they run.
-        position_offset: position id of a row's first token.
+    `embed`: `input_ids`, `position_ids` and `token_type_ids` (where the family has them) -> `hidden`; `stages`:
+    `hidden` and indices (see ARCHITECTURE.md) -> `hidden_out`, `logits`, in the order in which they run;
+    `position_offset`: position id of a row's first token.
     """
 
     embed: onnx.ModelProto
