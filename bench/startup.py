@@ -111,10 +111,12 @@ def measure(
 
 
 def _fresh(code: str, names: dict[str, str], given: Any) -> list[str]:
-    for name, value in names.items():
-        code = code.replace(f"{{{name}}}", value)
     done = subprocess.run(  # noqa: S603  # this file's own code in this interpreter
-        [sys.executable, "-c", code], input=json.dumps(given), capture_output=True, text=True, check=False
+        [sys.executable, "-c", code.format(**names)],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]

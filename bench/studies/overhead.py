@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -25,21 +24,6 @@ from cascade_bench.table.data import read_items
 from cascade_bench.timing.interleaving import interleave
 
 
-@contextmanager
-def watched() -> Iterator[list[tuple[float, float]]]:
-    """When graphs that run inside the block begin and end."""
-    runs, inner = list[tuple[float, float]](), OnnxBackend.run
-
-    def run(backend: OnnxBackend, feeds: Any) -> Any:
-        begin = time.perf_counter()
-        made = inner(backend, feeds)
-        runs.append((begin, time.perf_counter()))
-        return made
-
-    with mock.patch.object(OnnxBackend, "run", run):
-        yield runs
-
-
 def union(runs: Sequence[tuple[float, float]]) -> float:
     """Seconds during which at least one of them was under way."""
     total, until = 0.0, -float("inf")
@@ -51,7 +35,15 @@ def union(runs: Sequence[tuple[float, float]]) -> float:
 
 def outside(model: Model, texts: Sequence[Any], found: list[float]) -> None:
     """A call that writes down the share of its time during which no graph ran."""
-    with watched() as runs:
+    runs, inner = list[tuple[float, float]](), OnnxBackend.run
+
+    def run(backend: OnnxBackend, feeds: Any) -> Any:
+        begin = time.perf_counter()
+        made = inner(backend, feeds)
+        runs.append((begin, time.perf_counter()))
+        return made
+
+    with mock.patch.object(OnnxBackend, "run", run):
         begin = time.perf_counter()
         model.predict(texts)
         found.append(1 - union(runs) / (time.perf_counter() - begin))

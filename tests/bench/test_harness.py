@@ -14,14 +14,14 @@ from click.testing import CliRunner, Result
 from cascade.core.statistics import Interval
 from cascade.exceptions import DataError
 from cascade.pipelines.classifier import Classifier
-from cascade_bench.harness.check import check
-from cascade_bench.harness.ratios import (
+from cascade_bench.harness.check import (
     FILE,
     RATIOS,
     Ratio,
     Reference,
     References,
     Work,
+    check,
     cpu_kind,
     measure,
     read_references,
@@ -173,7 +173,7 @@ def run(bundle: Path, file: Path, *options: str) -> Result:
 
 def test_it_holds_until_something_is_slower(bundle: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cascade_bench.harness.check.TEXTS", 40)
-    monkeypatch.setattr("cascade_bench.harness.ratios.PRODUCTS", 2)
+    monkeypatch.setattr("cascade_bench.harness.check.PRODUCTS", 2)
     done = run(bundle, file)
     assert done.exit_code == 0
     assert "bundle has no reference ratios for " in done.output
