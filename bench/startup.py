@@ -111,13 +111,8 @@ def measure(
 
 
 def _fresh(code: str, names: dict[str, str], given: Any) -> list[str]:
-    done = subprocess.run(  # noqa: S603  # this file's own code in this interpreter
-        [sys.executable, "-c", code.format(**names)],
-        input=json.dumps(given),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-c", code.format(**names)]  # this file's own code in this interpreter
+    done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
         raise BundleError(f"a fresh process must answer with this bundle, but: {reason[0]}; see cascade inspect")

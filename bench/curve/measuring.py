@@ -5,11 +5,12 @@ Accuracies are of real runs. Seconds of the single passes only choose; speed-ups
 
 from __future__ import annotations
 
+import itertools
 import math
 import string
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -29,33 +30,19 @@ SUREST, LOOSEST = 0.005, 0.6  # doubt that candidates let pass at an exit
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a bundle is run with; windows and all else are its own."""
-
-    router: Router
-    exit_policy: ExitPolicy
-
-    def __str__(self) -> str:
-        return f"{self.router!r}, {self.exit_policy!r}"
-
-    def of(self, model: Model) -> Model:
-        """A copy of the bundle with this setting."""
-        return model.with_router(self.router).with_exit_policy(self.exit_policy)
-
-
-@dataclass(frozen=True)
 class Tried:
     """A setting that ran once: accuracy in [0, 1], and the seconds of that pass, good enough to choose by."""
 
-    setting: Setting
+    system: System
     accuracy: float
     seconds: float
 
 
-def candidates(model: Model, items: Sequence[Any], *, deferrals: int, exits: int) -> list[Setting]:
+def candidates(model: Model, items: Sequence[Any], *, deferrals: int, exits: int) -> list[System]:
     """Settings to try: every threshold of tier 1 with every threshold of the exits, with `never`, and exits alone.
 
-    Tier 1 answers once, so that at most `deferrals` thresholds defer shares from 2 to 70 %, in equal ratios.
+    Tier 1 answers once, so at most `deferrals` thresholds defer shares from 2 to 70 %, in equal ratios. Windows and all
+    else are the bundle's own.
     """
     shares = np.geomspace(LEAST, MOST, deferrals)
     thresholds = np.quantile(tier1_confidence(model, items), shares).round(4).tolist()
@@ -63,10 +50,13 @@ def candidates(model: Model, items: Sequence[Any], *, deferrals: int, exits: int
     policies: list[ExitPolicy] = [TokenExit(doubt) for doubt in doubts]
     if not isinstance(model, Tagger):
         policies = [MaxProbability(round(1 - doubt, 4)) for doubt in doubts]
-    routers = [Threshold(threshold) for threshold in dict.fromkeys(thresholds)]
-    grid: list[ExitPolicy] = [*policies, never]
-    made = [Setting(router, policy) for router in routers for policy in grid]
-    return [*made, *(Setting(defer_all, policy) for policy in policies)]
+    routers: list[Router] = [Threshold(threshold) for threshold in dict.fromkeys(thresholds)]
+    pairs = [*itertools.product(routers, [*policies, never]), *((defer_all, policy) for policy in policies)]
+    made = []
+    for router, policy in pairs:
+        run, name = model.with_router(router).with_exit_policy(policy), f"{router!r}, {policy!r}"
+        made.append(System(name, name, partial(answered, run)))
+    return made
 
 
 def front(points: Iterable[Tried]) -> list[Tried]:
@@ -94,13 +84,12 @@ def spread(points: Sequence[Tried], count: int) -> list[Tried]:
 
 @dataclass(frozen=True)
 class Timed:
-    """A line of the table; fixed depths, tier 1 and the bundle as configured have neither setting nor letter.
+    """A line of the table; fixed depths, tier 1 and the bundle as configured have no letter.
 
     `ahead`: no other line is at least as fast and at least as accurate, and better in one of them.
     """
 
     row: Row
-    setting: Setting | None
     letter: str
     ahead: bool
 
@@ -127,24 +116,17 @@ def curve(
 ) -> Curve:
     """Try all candidates once, then time at most `points` of their front."""
     tried = []
-    for setting in candidates(model, data.items, deferrals=deferrals, exits=exits):
-        progress(f"trying {setting}")
-        made = setting.of(model)
+    for system in candidates(model, data.items, deferrals=deferrals, exits=exits):
+        progress(f"trying {system.name}")
         begin = clock()
-        labels = answered(made, data.items).labels
-        tried.append(Tried(setting, data.accuracy(labels), clock() - begin))
-    best = spread(front(tried), points)
-    named = {str(one.setting): (_letter(number), one.setting) for number, one in enumerate(best)}
+        labels = system.run(data.items).labels
+        tried.append(Tried(system, data.accuracy(labels), clock() - begin))
+    best = [one.system for one in spread(front(tried), points)]
+    letters = {system.key: _letter(number) for number, system in enumerate(best)}
     fixed = [system for system in systems(model) if system.key != "exits"]
-    chosen = [
-        System(key, f"{letter}: {key}", partial(answered, setting.of(model)))
-        for key, (letter, setting) in named.items()
-    ]
+    chosen = [replace(system, name=f"{letters[system.key]}: {system.key}") for system in best]
     table = measure([*fixed, *chosen], data, repeats=repeats, progress=progress, clock=clock)
-    timed = []
-    for row in table.rows:
-        letter, found = named.get(row.key, ("", None))
-        timed.append(Timed(row, found, letter, _ahead(row, table.rows)))
+    timed = (Timed(row, letters.get(row.key, ""), _ahead(row, table.rows)) for row in table.rows)
     return Curve(tuple(tried), table, tuple(timed))
 
 

@@ -14,12 +14,9 @@ import pytest
 from matplotlib.container import ErrorbarContainer
 from matplotlib.image import imread
 
-from cascade.policies.exits import MaxProbability, never
-from cascade.policies.routing import Threshold, defer_all
-from cascade.policies.unit_exits import TokenExit
 from cascade_bench.curve import plot
-from cascade_bench.curve.measuring import Curve, Setting, Tried, candidates, curve, front, spread
-from cascade_bench.systems.local import Model, answered
+from cascade_bench.curve.measuring import Curve, Tried, candidates, curve, front, spread
+from cascade_bench.systems.local import Answered, Model, System
 from cascade_bench.table.data import read_data
 from tests.bench.conftest import Case, Run, texts, write_lines
 from tests.models.tagged import sentences
@@ -28,7 +25,7 @@ SMALL = ("--deferrals", 3, "--exits", 2, "--points", 2, "--repeats", 2, "--threa
 
 
 def point(seconds: float, accuracy: float) -> Tried:
-    return Tried(Setting(Threshold(0.5), never), accuracy, seconds)
+    return Tried(System("some", "some", lambda _items: Answered([])), accuracy, seconds)
 
 
 def test_the_front() -> None:
@@ -47,14 +44,15 @@ def test_a_handful_is_spread_from_end_to_end() -> None:
 
 def test_candidates_defer_what_they_should(classifier: Model, tagger: Model) -> None:
     found = candidates(classifier, texts(), deferrals=3, exits=2)
-    thresholds = {one.router.threshold: one for one in found if isinstance(one.router, Threshold)}
-    shares = [answered(one.of(classifier), texts()).deferred for one in thresholds.values()]
+    deferring = [one for one in found if one.key.endswith(", never")]
+    shares = [one.run(texts()).deferred for one in deferring]
     assert shares == pytest.approx([0.02, np.sqrt(0.02 * 0.7), 0.7], abs=0.05)
-    assert len(found) == len(thresholds) * 3 + 2
-    assert sum(one.router == defer_all for one in found) == 2
-    assert {one.exit_policy for one in found} == {MaxProbability(0.995), MaxProbability(0.4), never}
+    assert len(found) == len(deferring) * 3 + 2
+    assert sum(one.key.startswith("defer_all, ") for one in found) == 2
+    shown = {one.key.split("), ")[1] for one in found if one.key.startswith("Threshold")}
+    assert shown == {"MaxProbability(threshold=0.995)", "MaxProbability(threshold=0.4)", "never"}
     tags = candidates(tagger, sentences(20), deferrals=2, exits=1)
-    assert {type(one.exit_policy) for one in tags} == {TokenExit, type(never)}
+    assert all("TokenExit(" in one.key or one.key.endswith("never") for one in tags)
 
 
 def test_what_is_timed(case: Case) -> None:
@@ -64,11 +62,10 @@ def test_what_is_timed(case: Case) -> None:
     assert keys[:5] == ["full", "cut-2", "cut-1", "tier1", "cascade"]
     assert 1 <= len(keys[5:]) <= 2
     assert [one.letter for one in found.timed] == [""] * 5 + ["A", "B"][: len(keys) - 5]
-    tried = {str(one.setting): one for one in found.tried}
+    tried = {one.system.key: one for one in found.tried}
     for one in found.timed[5:]:
         assert one.row.accuracy == tried[one.row.key].accuracy
-        assert one.setting is not None
-        assert one.row.accuracy == data.accuracy(answered(one.setting.of(model), data.items).labels)
+        assert one.row.accuracy == data.accuracy(tried[one.row.key].system.run(data.items).labels)
         assert len(one.row.seconds) == 2
     best = max(found.timed, key=lambda one: (one.row.accuracy, one.row.over_full.median))
     assert best.ahead
