@@ -10,8 +10,7 @@ import click
 from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import open_bundle
 from cascade.exceptions import OptionError
-from cascade_bench.compare.files import Compared, Comparison, compare_files
-from cascade_bench.compare.installs import Install, compare_installs
+from cascade_bench.compare.comparing import Compared, Comparison, Install, compare_files, compare_installs
 from cascade_bench.options import count_option
 from cascade_bench.systems.process import Job
 from cascade_bench.table.data import read_items

@@ -1,23 +1,28 @@
-"""`cascade-bench peers`: its options, its tables, its file."""
+"""`cascade-bench peers`: its options, the comparison, its tables, its file."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cascade.core.statistics import shown
+from cascade.core.statistics import Interval, shown, speed_up
 from cascade.exceptions import OptionError
 from cascade_bench.options import Asked, count_option, labelled_file_options, markdown_option
-from cascade_bench.peers.running import ORDERS
-from cascade_bench.peers.table import PeerRow, PeerTable, compare
-from cascade_bench.systems.baselines import BASELINES
-from cascade_bench.systems.process import Job
+from cascade_bench.peers.running import BATCH_SIZES, ORDERS, PAUSE, Peers, name_of
+from cascade_bench.peers.single import SingleTable, one_at_a_time, summarise
+from cascade_bench.systems.baselines import BASELINES, TRANSFORMERS, Baseline
+from cascade_bench.systems.local import FULL
+from cascade_bench.systems.process import Job, WorkerProcess
+from cascade_bench.table.data import Data
+from cascade_bench.table.measuring import Measured
 from cascade_bench.timing import machine
+from cascade_bench.timing.interleaving import Progress, quiet
 from cascade_bench.timing.report import bar, benchmark, grid, write_json
 
 
@@ -113,7 +118,7 @@ def _columns(table: PeerTable) -> dict[str, Callable[[PeerRow], str]]:
 def _notes(table: PeerTable) -> list[str]:
     kinds = dict.fromkeys(row.kind for row in table.rows)
     notes = [f"{kind.name}: {kind.note}." for kind in kinds if kind.note]
-    return [*notes, *(f"{one.kind.name}: {'failed: ' * one.failed}{one.reason}." for one in table.absent)]
+    return [*notes, *(f"{name}: {reason}." for name, reason in table.absent.items())]
 
 
 def _method(table: PeerTable) -> str:
@@ -130,3 +135,89 @@ def _versions(table: PeerTable) -> dict[str, str]:
     """Of the libraries in the table; the machine's facts name those that this engine needs itself."""
     names = dict.fromkeys(part for row in table.rows for part in row.kind.packages)
     return {name: machine.version_of(name) or "unknown" for name in names}  # unknown: a module from somewhere else
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerRow(Measured):
+    """A baseline in one order of the texts.
+
+    Attributes:
+        by_length: it sorted the texts by their characters first; this engine sorts by itself and is given them as is.
+        batch_size: its best; `None` for this engine.
+        agreement: share of answers that are the same as those of tier 2 at full depth; `None` if that failed.
+        peak_mib: the most memory that its process held in all, in both orders.
+    """
+
+    kind: Baseline
+    by_length: bool
+    batch_size: int | None
+    agreement: float | None
+    over_full: Interval | None
+    peak_mib: float | None
+
+    @property
+    def name(self) -> str:
+        """For programs: the key and the order."""
+        return name_of(self.kind, self.by_length)
+
+
+@dataclass(frozen=True)
+class PeerTable:
+    """What was measured: a line per baseline and order, why others have none, which system ran when in each repeat."""
+
+    rows: tuple[PeerRow, ...]
+    absent: Mapping[str, str]
+    data: Data
+    orders: list[list[str]]
+    single: SingleTable | None = None
+
+
+def compare(
+    kinds: Sequence[Baseline],
+    job: Job,
+    data: Data,
+    *,
+    repeats: int = 7,
+    sizes: Sequence[int] = BATCH_SIZES,
+    start: Callable[[], WorkerProcess] | None = None,
+    progress: Progress = quiet,
+    pause: float = PAUSE,
+    single: int = 0,
+) -> PeerTable:
+    """Run baselines beside each other: `repeats` turns of each over all texts, then `single` texts one at a time.
+
+    The job's folder must be there. `start`: starts a process; `WorkerProcess` if left out. If none can be run at all
+    that is an `OptionError`.
+    """
+    peers = Peers(job, data.items, sizes=sizes, start=start, progress=progress)
+    with peers:
+        peers.load(kinds)
+        turns = peers.take_turns(repeats, pause=pause)
+        singles = one_at_a_time(peers, single, pause=pause, progress=progress) if single else None
+        peaks = peers.quit()
+    absent = {kind.name: peers.absent[kind.key] for kind in kinds if kind.key in peers.absent}
+    if not peers.running:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
+        raise OptionError(f"one system at least must run, none did ({reasons}); install one, or mend the checkpoint")
+    full = peers.running.get(FULL)
+    piped = TRANSFORMERS in peers.running
+    rows = []
+    for key, peer in peers.running.items():
+        for by_length, labels in peer.labels.items():
+            name = name_of(peer.kind, by_length)
+            own = turns.seconds[name]
+            row = PeerRow(
+                kind=peer.kind,
+                by_length=by_length,
+                batch_size=None if peer.kind.own else peer.sizes[by_length],
+                accuracy=data.accuracy(labels),
+                agreement=None if full is None else data.agreement(labels, full.labels[False]),
+                seconds=tuple(own),
+                over_full=None if full is None else speed_up(turns.seconds[FULL], own),
+                over_pipeline=speed_up(turns.seconds[TRANSFORMERS], own) if piped else None,
+                peak_mib=peaks[key],
+            )
+            rows.append(row)
+    left = [peer.kind for peer in peers.running.values()]
+    latencies = None if singles is None else summarise(singles, left, tagging=job.tagging)
+    return PeerTable(tuple(rows), absent, data, turns.orders, latencies)

@@ -30,15 +30,6 @@ def name_of(kind: Baseline, by_length: bool) -> str:
     return kind.key + ("-by-length" if by_length else "")
 
 
-@dataclass(frozen=True)
-class Absent:
-    """A system without figures: what it lacks, or why it failed."""
-
-    kind: Baseline
-    reason: str
-    failed: bool
-
-
 @dataclass
 class Running:
     """A system that is loaded; by order of the texts its best batch size, answers, and a first pass."""
@@ -51,7 +42,7 @@ class Running:
 
 
 class Peers(AbstractContextManager["Peers"]):
-    """Systems of one comparison, by key: those that are running, and those that are absent.
+    """Systems of one comparison, by key: those that are running, and what others lack, or why they failed.
 
     Use it as a context manager: all processes end with the block. The job's folder must be there.
     """
@@ -66,7 +57,7 @@ class Peers(AbstractContextManager["Peers"]):
         progress: Progress = quiet,
     ) -> None:
         self.running: dict[str, Running] = {}
-        self.absent: dict[str, Absent] = {}
+        self.absent: dict[str, str] = {}
         self.count = len(texts)
         self._job, self._sizes = job, sizes
         self._start = start or (lambda: WorkerProcess(threads=job.threads))
@@ -82,12 +73,11 @@ class Peers(AbstractContextManager["Peers"]):
         steps: dict[str, str] = {}  # those taken, and why they failed: empty where they did not
         for kind in kinds:
             if kind.missing:
-                reason = f"not installed: {', '.join(kind.missing)}; {kind.install}"
-                self.absent[kind.key] = Absent(kind, reason, failed=False)
+                self.absent[kind.key] = f"not installed: {', '.join(kind.missing)}; {kind.install}"
                 continue
             fault = self._convert(kind, steps)
             if fault:
-                self.absent[kind.key] = Absent(kind, f"the checkpoint could not be converted: {fault}", failed=True)
+                self.absent[kind.key] = f"failed: the checkpoint could not be converted: {fault}"
                 continue
             peer = Running(kind, self._start())
             self.running[kind.key] = peer
@@ -128,7 +118,7 @@ class Peers(AbstractContextManager["Peers"]):
         except WorkerError as error:
             peer.process.kill()
             del self.running[peer.kind.key]
-            self.absent[peer.kind.key] = Absent(peer.kind, str(error), failed=True)
+            self.absent[peer.kind.key] = f"failed: {error}"
 
     def _convert(self, kind: Baseline, steps: dict[str, str]) -> str:
         """Take the steps of a kind that were not taken yet, each in a process that ends; why one failed, if it did."""

@@ -1,7 +1,7 @@
 """The far end of a system's process: obeys lines of JSON (`process`) until it is told to quit.
 
 Seconds are taken here, around the work alone. Libraries that print cannot disturb the protocol: it has the first output
-to itself, they get standard error. Its text also runs by itself in other installs (`compare.installs`), so it imports
+to itself, they get standard error. Its text also runs by itself in other installs (`compare.comparing`), so it imports
 the standard library alone.
 """
 

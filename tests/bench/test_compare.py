@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from cascade.exceptions import BundleError, DataError, OptionError
-from cascade_bench.compare.files import compare_files
-from cascade_bench.compare.installs import Install, compare_installs
+from cascade_bench.compare.comparing import Install, compare_files, compare_installs
 from cascade_bench.systems.process import Job
 from cascade_bench.timing.report import benchmark, write_json
 from tests.bench.conftest import Case, Run, texts

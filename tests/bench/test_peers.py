@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cascade.exceptions import OptionError
-from cascade_bench.peers.table import PeerTable, compare
+from cascade_bench.peers.cli import PeerTable, compare
 from cascade_bench.systems.baselines import BASELINES
 from cascade_bench.systems.conversion import STEPS
 from cascade_bench.systems.padded import Padded
@@ -130,12 +130,13 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
         ("transformers", False),
         ("transformers", True),
     ]
-    assert [(one.kind.key, one.reason, one.failed) for one in made.absent] == [
-        ("compile", "ValueError: no such model", True),
-        ("ctranslate2", "its process ended with status 9: out of memory", True),
-        ("onnxruntime", "the checkpoint could not be converted: no such checkpoint", True),
-        ("openvino", "not installed: no_such_module, no_such.module; pip install it", False),
-    ]
+    reasons = {
+        "compile": "failed: ValueError: no such model",
+        "ctranslate2": "failed: its process ended with status 9: out of memory",
+        "onnxruntime": "failed: the checkpoint could not be converted: no such checkpoint",
+        "openvino": "not installed: no_such_module, no_such.module; pip install it",
+    }
+    assert made.absent == {BASELINES[key].name: reason for key, reason in reasons.items()}
     full, pipeline, _ = made.rows
     assert full.accuracy == pytest.approx(2 / 3)
     assert (full.agreement, full.batch_size) == (1.0, None)
@@ -206,7 +207,7 @@ def test_without_labels_and_in_markdown(
     run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing(_kinds: object, _job: object, data: Data, **_options: object) -> PeerTable:
-        return PeerTable((), (), data, [])
+        return PeerTable((), {}, data, [])
 
     monkeypatch.setattr("cascade_bench.peers.cli.compare", nothing)
     file = write_lines(tmp_path / "texts.jsonl", [{"text": "good film"}, {"text": "bad plot"}])
