@@ -1,9 +1,9 @@
 """Before and after: per benchmark the ratio of seconds, paired by repeat, with its interval.
 
 Two files may be any in pytest-benchmark's shape that hold raw samples. They are of two runs, so what the machine did
-differently between them is in the ratio; a note says so. Two installs of this package run one bundle in turns, a process
-each: at full depth and as it is configured, all texts in one call and one text at a time. A ratio says nothing where
-answers differ, so the share of equal answers is noted wherever it is below 1.
+differently between them is in the ratio; a note says so. Two installs of this package run one bundle in turns, a
+process each: at full depth and as it is configured, all texts in one call and one text at a time. A ratio says nothing
+where answers differ, so the share of equal answers is noted wherever it is below 1.
 """
 
 from __future__ import annotations

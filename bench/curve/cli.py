@@ -1,19 +1,40 @@
-"""`cascade-bench curve`: its options, and what is checked before minutes of work."""
+"""`cascade-bench curve`: every candidate setting runs once, then some of the front in turns with fixed depths.
+
+Accuracies are of real runs. Seconds of the single passes only choose; speed-ups come from the turns.
+"""
 
 from __future__ import annotations
 
 import importlib
+import itertools
+import math
+import string
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
 
 from cascade.core.files import check_output
-from cascade_bench.curve.measuring import Curve
-from cascade_bench.curve.measuring import curve as measure
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.exits import ExitPolicy, MaxProbability, never
+from cascade.policies.routing import Router, Threshold, defer_all
+from cascade.policies.unit_exits import TokenExit
 from cascade_bench.options import Asked, count_option, file_option, labelled_file_options
+from cascade_bench.systems.local import Model, System, answered, systems, tier1_confidence
 from cascade_bench.table.cli import columns, entries
+from cascade_bench.table.data import Data
+from cascade_bench.table.measuring import Row, Table, measure
 from cascade_bench.timing import machine
+from cascade_bench.timing.interleaving import Clock, Progress, quiet
 from cascade_bench.timing.report import bar, grid, write_json
+
+LEAST, MOST = 0.02, 0.7  # shares of the units that candidates defer
+SUREST, LOOSEST = 0.005, 0.6  # doubt that candidates let pass at an exit
 
 
 @click.command(short_help="Accuracy over speed: settings tried once, those on the front timed beside fixed depths.")
@@ -40,7 +61,7 @@ def curve(asked: Asked, *, deferrals: int, exits: int, points: int, png_file: Pa
     plot = None if png_file is None else importlib.import_module("cascade_bench.curve.plot")
     pipeline, data, before, _ = asked.open()
     with bar() as step:
-        found = measure(
+        found = sweep(
             pipeline, data, deferrals=deferrals, exits=exits, points=points, repeats=asked.repeats, progress=step
         )
     cells = columns(found.table)
@@ -60,3 +81,116 @@ def _method(made: Curve) -> list[str]:
         "brackets its 95 % interval (another coverage is named). *: nothing else is both faster and as good."
     )
     return [timed, f"Lettered settings: of the front of {len(made.tried)} that ran once, chosen on these rows."]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A setting that ran once: accuracy in [0, 1], and the seconds of that pass, good enough to choose by."""
+
+    system: System
+    accuracy: float
+    seconds: float
+
+
+def candidates(model: Model, items: Sequence[Any], *, deferrals: int, exits: int) -> list[System]:
+    """Settings to try: every threshold of tier 1 with every threshold of the exits, with `never`, and exits alone.
+
+    Tier 1 answers once, so at most `deferrals` thresholds defer shares from 2 to 70 %, in equal ratios. Windows and all
+    else are the bundle's own.
+    """
+    shares = np.geomspace(LEAST, MOST, deferrals)
+    thresholds = np.quantile(tier1_confidence(model, items), shares).round(4).tolist()
+    doubts = np.geomspace(SUREST, LOOSEST, exits).round(4).tolist()
+    policies: list[ExitPolicy] = [TokenExit(doubt) for doubt in doubts]
+    if not isinstance(model, Tagger):
+        policies = [MaxProbability(round(1 - doubt, 4)) for doubt in doubts]
+    routers: list[Router] = [Threshold(threshold) for threshold in dict.fromkeys(thresholds)]
+    pairs = [*itertools.product(routers, [*policies, never]), *((defer_all, policy) for policy in policies)]
+    made = []
+    for router, policy in pairs:
+        run, name = model.with_router(router).with_exit_policy(policy), f"{router!r}, {policy!r}"
+        made.append(System(name, name, partial(answered, run)))
+    return made
+
+
+def front(points: Iterable[Tried]) -> list[Tried]:
+    """Those that no other beats in both accuracy and seconds, fastest first (the Pareto front)."""
+    found: list[Tried] = []
+    for point in sorted(points, key=lambda point: (point.seconds, -point.accuracy)):
+        if not found or point.accuracy > found[-1].accuracy:
+            found.append(point)
+    return found
+
+
+def spread(points: Sequence[Tried], count: int) -> list[Tried]:
+    """At most so many points, far from each other, in order: both ends first, then the farthest from those taken."""
+    if len(points) <= count:
+        return list(points)
+    across, up = [math.log(point.seconds) for point in points], [point.accuracy for point in points]
+    wide, high = max(across) - min(across) or 1.0, max(up) - min(up) or 1.0
+    places = [(x / wide, y / high) for x, y in zip(across, up, strict=True)]
+    taken = [len(points) - 1, 0][:count]
+    while len(taken) < count:
+        gaps = [min(math.dist(place, places[other]) for other in taken) for place in places]
+        taken.append(max(range(len(points)), key=gaps.__getitem__))
+    return [points[number] for number in sorted(taken)]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A line of the table; fixed depths, tier 1 and the bundle as configured have no letter.
+
+    `ahead`: no other line is at least as fast and at least as accurate, and better in one of them.
+    """
+
+    row: Row
+    letter: str
+    ahead: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """What was tried once, and what was timed in turns, in the order of the table."""
+
+    tried: tuple[Tried, ...]
+    table: Table
+    timed: tuple[Timed, ...]
+
+
+def sweep(
+    model: Model,
+    data: Data,
+    *,
+    deferrals: int = 8,
+    exits: int = 4,
+    points: int = 6,
+    repeats: int = 7,
+    progress: Progress = quiet,
+    clock: Clock = time.perf_counter,
+) -> Curve:
+    """Try all candidates once, then time at most `points` of their front."""
+    tried = []
+    for system in candidates(model, data.items, deferrals=deferrals, exits=exits):
+        progress(f"trying {system.name}")
+        begin = clock()
+        labels = system.run(data.items).labels
+        tried.append(Tried(system, data.accuracy(labels), clock() - begin))
+    best = [one.system for one in spread(front(tried), points)]
+    letters = {system.key: _letter(number) for number, system in enumerate(best)}
+    fixed = [system for system in systems(model) if system.key != "exits"]
+    chosen = [replace(system, name=f"{letters[system.key]}: {system.key}") for system in best]
+    table = measure([*fixed, *chosen], data, repeats=repeats, progress=progress, clock=clock)
+    timed = (Timed(row, letters.get(row.key, ""), _ahead(row, table.rows)) for row in table.rows)
+    return Curve(tuple(tried), table, tuple(timed))
+
+
+def _letter(number: int) -> str:
+    """A to Z, then A1, B1 and so on."""
+    turn, place = divmod(number, len(string.ascii_uppercase))
+    return string.ascii_uppercase[place] + (str(turn) if turn else "")
+
+
+def _ahead(row: Row, rows: Sequence[Row]) -> bool:
+    mine = row.over_full.median, row.accuracy
+    others = [(other.over_full.median, other.accuracy) for other in rows]
+    return not any(other != mine and other[0] >= mine[0] and other[1] >= mine[1] for other in others)

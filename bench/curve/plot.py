@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cascade.core.files import write
 from cascade.exceptions import MissingExtraError
-from cascade_bench.curve.measuring import Curve, Timed
+from cascade_bench.curve.cli import Curve, Timed
 from cascade_bench.systems.local import CASCADE
 
 try:

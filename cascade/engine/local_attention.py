@@ -32,12 +32,11 @@ def local_feeds(lengths: IntArray, active: IntArray, *, heads: int) -> dict[str,
 
     `lengths`: tokens of each row, shape `(rows,)`; `active`: the tokens that ask, rising, shape `(actives,)`.
 
-    Returns:
-        `local_head_gather`: number of the head at each place of the grid of keys, token * heads + head. Shape
-        `(blocks, heads, keys)`. `local_query_head_gather`: the same of the active tokens among themselves. Shape
-        `(blocks, heads, queries)`. `local_bias`: 0 where a query sees a key, else `OUT_OF_REACH`. Shape
-        `(blocks, 1, queries, keys)`. `local_head_scatter`: place of each head of each active token in the
-        flattened grid of queries. Shape `(actives, heads)`.
+    `local_head_gather`: number of the head at each place of the grid of keys, token * heads + head, shape `(blocks,
+    heads, keys)`. `local_query_head_gather`: the same of the active tokens among themselves, shape `(blocks, heads,
+    queries)`. `local_bias`: 0 where a query sees a key, else `OUT_OF_REACH`, shape `(blocks, 1, queries, keys)`.
+    `local_head_scatter`: place of each head of each active token in the flattened grid of queries, shape `(actives,
+    heads)`.
     """
     longest, first_tokens = int(lengths.max()), np.cumsum(lengths) - lengths
     # Up to three blocks in one, attention's masked products cost no more than the keys that blocks have twice.

@@ -98,9 +98,7 @@ def cut(units: Units, max_length: int, overlap: int) -> tuple[Units, IntArray]:
 
     A word with more tokens than a row has room for keeps its first ones; where `max_length` leaves no room for a word
     there is an `OptionError`. Two rows of one sentence share at most `overlap` tokens, and half of a row's room.
-
-    Returns:
-        The new rows, and the number in `units` of each of their units, where none is missing. Shape `(new units,)`.
+    Returned is also the number in `units` of each of the new units, where none is missing, shape `(new units,)`.
     """
     long, rooms = _rooms(units, max_length)
     if not len(long):

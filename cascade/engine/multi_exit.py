@@ -137,13 +137,11 @@ class MultiExit(RowTier):
     def all_exits(
         self, inputs: Readable, *, prior: FloatArray | None = None, progress: Progress | None = None
     ) -> FloatArray:
-        """Probabilities at every exit, all units going to full depth.
+        """Probabilities at every exit, all units going to full depth. Shape `(row units, exits, labels)`.
 
-        For texts any exit policy can be replayed from these. For words a replay is close, not exact: words that stay
-        would see the others in the state in which they exited. The arguments are those of `score`.
-
-        Returns:
-            Shape `(row units, exits, labels)`: a long text has one row unit for each of its rows.
+        A long text has one row unit for each of its rows. For texts any exit policy can be replayed from these. For
+        words a replay is close, not exact: words that stay would see the others in the state in which they exited. The
+        arguments are those of `score`.
         """
         reading = self._read(inputs, prior=prior)
         result = np.empty((len(reading.units), len(self.stages), self.labels), dtype=np.float32)

@@ -43,8 +43,7 @@ class CostAware:
         gains: points (confidence, expected gain in answers), confidences rising in [0, 1]. Straight lines between them,
             level beyond. 1 - confidence by default, as if the next tier were always right.
 
-    Raises:
-        OptionError: a value breaks these rules.
+    A value that breaks these rules is an `OptionError`.
     """
 
     price: float

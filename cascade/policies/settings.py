@@ -32,8 +32,7 @@ class Policies:
         windows: which words the next tier reads around deferred ones; `None` for classifiers.
         decoding: labels from probabilities; `None` for classifiers.
 
-    Raises:
-        OptionError: the numbers do not fit each other, or one is impossible; all faults at once.
+    Numbers that do not fit each other, or are impossible, are an `OptionError`, all faults at once.
     """
 
     routers: tuple[Router, ...]

@@ -15,7 +15,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.image import imread
 
 from cascade_bench.curve import plot
-from cascade_bench.curve.measuring import Curve, Tried, candidates, curve, front, spread
+from cascade_bench.curve.cli import Curve, Tried, candidates, front, spread, sweep
 from cascade_bench.systems.local import Answered, Model, System
 from cascade_bench.table.data import read_data
 from tests.bench.conftest import Case, Run, texts, write_lines
@@ -57,7 +57,7 @@ def test_candidates_defer_what_they_should(classifier: Model, tagger: Model) -> 
 
 def test_what_is_timed(case: Case) -> None:
     model, data = case.model, read_data(str(case.data), case.model)
-    found = curve(model, data, deferrals=2, exits=1, points=2, repeats=2)
+    found = sweep(model, data, deferrals=2, exits=1, points=2, repeats=2)
     keys = [one.row.key for one in found.timed]
     assert keys[:5] == ["full", "cut-2", "cut-1", "tier1", "cascade"]
     assert 1 <= len(keys[5:]) <= 2
@@ -75,7 +75,7 @@ def test_what_is_timed(case: Case) -> None:
 
 @pytest.fixture
 def small(classifier: Model, data: Path) -> Curve:
-    return curve(classifier, read_data(str(data), classifier), deferrals=3, exits=2, points=2, repeats=2)
+    return sweep(classifier, read_data(str(data), classifier), deferrals=3, exits=2, points=2, repeats=2)
 
 
 def test_what_is_timed_is_drawn(small: Curve) -> None:

@@ -46,15 +46,11 @@ def train_crf(
 
     `bundle`: a tagger's folder or Hub id; `train`: files of tagged sentences, from which transitions are learned;
     `evaluation`: a file on which decoders are measured, the training sentences if left out; `write`: the decoder that
-    becomes the bundle's (`argmax`, `viterbi`, `crf`, `mean-field`), none if left out.
+    becomes the bundle's (`argmax`, `viterbi`, `crf`, `mean-field`), none if left out. Viterbi for labels that are not
+    BIO is an `OptionError`, a tag that the bundle does not know a `DataError`.
 
-    Returns:
-        `decoders`: by name, `scores` (word accuracy, and entity F1 for labels of spans) and `seconds` of decoding;
-        `decoding`: what was written, else None; `words`, `learned_from`, `seconds`.
-
-    Raises:
-        DataError: a file that cannot be read, or a tag that the bundle does not know.
-        OptionError: an impossible option, or Viterbi for labels that are not BIO.
+    Returned are, by name in `decoders`, `scores` (word accuracy, and entity F1 for labels of spans) and `seconds` of
+    decoding; `decoding`, what was written, else None; `words`, `learned_from`, `seconds`.
     """
     begin = time.perf_counter()
     if write and not Path(bundle).expanduser().is_dir():
