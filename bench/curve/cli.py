@@ -24,7 +24,7 @@ from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import ExitPolicy, MaxProbability, never
 from cascade.policies.routing import Router, Threshold, defer_all
 from cascade.policies.unit_exits import TokenExit
-from cascade_bench.options import Asked, count_option, file_option, labelled_file_options
+from cascade_bench.options import FILE, Asked, count_option, labelled_file_options
 from cascade_bench.systems.local import Model, System, answered, systems, tier1_confidence
 from cascade_bench.table.cli import columns, entries
 from cascade_bench.table.data import Data
@@ -42,7 +42,7 @@ SUREST, LOOSEST = 0.005, 0.6  # doubt that candidates let pass at an exit
 @count_option("--deferrals", 8, "Thresholds of tier 1.")
 @count_option("--exits", 4, "Of tier 2's exits.")
 @count_option("--points", 6, "Of the front, timed.")
-@file_option("--png", "png_file", "Draw it (extra: bench).")
+@click.option("--png", "png_file", type=FILE, metavar="FILE", help="Draw it (extra: bench).")
 def curve(asked: Asked, *, deferrals: int, exits: int, points: int, png_file: Path | None) -> None:
     """Sweep deferral and exit thresholds: what each setting is right about, and how fast the best of them are.
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cascade.core.files import check_output
-from cascade.exceptions import OptionError
 from cascade.runtime.threads import check_threads
 from cascade_bench.options import count_option, json_option, model_argument, threads_option
 from cascade_bench.profile.parts import LENGTHS, ROWS, parts, points
@@ -26,20 +25,12 @@ if TYPE_CHECKING:
 MOST_OPERATORS = 12
 
 
-def _whole_numbers(_context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
-    """The numbers of an option, with commas between."""
-    found = value.replace(" ", "").split(",")
-    if not all(number.isdecimal() and int(number) for number in found):
-        raise OptionError(f"--{option.name} must be whole numbers with commas between, got {value}; write 1,16,64")
-    return tuple(map(int, found))
-
-
 @click.command(short_help="Milliseconds per tier and stage, by operator, and as a share of the host's peak.")
 @model_argument
-@click.option("--rows", default=",".join(map(str, ROWS)), show_default=True, callback=_whole_numbers,
-              metavar="N,N,...", help="Rows of a batch.")  # fmt: skip
-@click.option("--lengths", default=",".join(map(str, LENGTHS)), show_default=True, callback=_whole_numbers,
-              metavar="N,N,...", help="Tokens of its longest row.")  # fmt: skip
+@click.option("--rows", multiple=True, type=click.IntRange(min=1), default=ROWS, show_default=True, metavar="N",
+              help="Rows of a batch; give it again for each number.")  # fmt: skip
+@click.option("--lengths", multiple=True, type=click.IntRange(min=1), default=LENGTHS, show_default=True, metavar="N",
+              help="Tokens of its longest row; as --rows.")  # fmt: skip
 @count_option("--repeats", 5, "Turns of each.")
 @threads_option
 @json_option
@@ -59,7 +50,7 @@ def profile(
     \b
     Example:
       cascade-bench profile models/sentiment
-      cascade-bench profile models/sentiment --rows 1,32 --lengths 16,64,256 --threads 2 --json profile.json
+      cascade-bench profile models/sentiment --rows 1 --rows 32 --lengths 64 --threads 2 --json profile.json
     """
     from cascade_bench.profile.measuring import measure  # onnx is an extra's, and not every command needs it
 
