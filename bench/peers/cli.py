@@ -94,11 +94,12 @@ def as_text(table: PeerTable, facts: Mapping[str, Any], *, markdown: bool = Fals
 def entries(table: PeerTable) -> list[dict[str, Any]]:
     """Its lines, and those of one text at a time, as benchmarks of a JSON file."""
     kept = ("kind", "seconds")
-    made = [
-        benchmark(row.name, row.seconds, {name: value for name, value in vars(row).items() if name not in kept})
-        for row in table.rows
-    ]
-    return made + ([] if table.single is None else table.single.entries())
+    alone = () if table.single is None else table.single.rows
+    made = []
+    for row in table.rows:
+        info = {name: value for name, value in vars(row).items() if name not in kept}
+        made.append(benchmark(name_of(row.kind, row.by_length), row.seconds, info))
+    return [*made, *(benchmark(f"{row.key}-one-at-a-time", row.seconds.tolist()) for row in alone)]
 
 
 def _columns(table: PeerTable) -> dict[str, Callable[[PeerRow], str]]:
@@ -154,11 +155,6 @@ class PeerRow(Measured):
     agreement: float | None
     over_full: Interval | None
     peak_mib: float | None
-
-    @property
-    def name(self) -> str:
-        """For programs: the key and the order."""
-        return name_of(self.kind, self.by_length)
 
 
 @dataclass(frozen=True)

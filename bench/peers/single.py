@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,6 @@ from cascade_bench.peers.running import PAUSE, Peers, Running
 from cascade_bench.systems.baselines import Baseline
 from cascade_bench.systems.local import CASCADE, FULL
 from cascade_bench.timing.interleaving import Progress, balanced_orders, quiet
-from cascade_bench.timing.report import benchmark
 
 BLOCK = 20  # texts in a turn
 TURNS = 10  # at least, as far as there are texts: so many ratios have an interval of 95 %
@@ -132,10 +130,6 @@ class SingleTable:
             f"before and then in {len(self.singles.orders)} interleaved turns, seconds of each taken in the process. "
             f"Ratios are medians over turns of p50 by p50 of the same {self.unit}, above 1 where it is slower.{peer}"
         )
-
-    def entries(self) -> list[dict[str, Any]]:
-        """A benchmark of a JSON file per line, with the seconds of each text."""
-        return [benchmark(f"{row.key}-one-at-a-time", row.seconds.tolist()) for row in self.rows]
 
 
 def summarise(singles: Singles, kinds: Sequence[Baseline], *, tagging: bool = False) -> SingleTable:
