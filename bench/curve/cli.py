@@ -6,7 +6,6 @@ Accuracies are of real runs. Seconds of the single passes only choose; speed-ups
 from __future__ import annotations
 
 import importlib
-import itertools
 import math
 import string
 import time
@@ -104,8 +103,9 @@ def candidates(model: Model, items: Sequence[Any], *, deferrals: int, exits: int
     policies: list[ExitPolicy] = [TokenExit(doubt) for doubt in doubts]
     if not isinstance(model, Tagger):
         policies = [MaxProbability(round(1 - doubt, 4)) for doubt in doubts]
-    routers: list[Router] = [Threshold(threshold) for threshold in dict.fromkeys(thresholds)]
-    pairs = [*itertools.product(routers, [*policies, never]), *((defer_all, policy) for policy in policies)]
+    routers = [Threshold(threshold) for threshold in dict.fromkeys(thresholds)]
+    pairs: list[tuple[Router, ExitPolicy]] = [(router, policy) for router in routers for policy in (*policies, never)]
+    pairs += [(defer_all, policy) for policy in policies]
     made = []
     for router, policy in pairs:
         run, name = model.with_router(router).with_exit_policy(policy), f"{router!r}, {policy!r}"

@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from cascade.exceptions import OptionError
@@ -103,21 +102,6 @@ def test_a_static_first_tier_of_pairs(family: str, tmp_path: Path, monkeypatch: 
     tokenizer = tokenizer_of(load_tokenizer_text(tmp_path / "tier2"), max_length=64)
     best = teacher_logits(teacher, encode_texts(tokenizer, Examples(texts, None, "pairs"), teacher.labels)).argmax(-1)
     assert list(full.predict(texts).labels) == [teacher.labels[number] for number in best]
-
-
-@pytest.mark.parametrize("kind", ["static", "transformer"])
-def test_frozen_embeddings_stay(kind: str, case: Case, rows: Path, tmp_path: Path) -> None:
-    teacher = case.teacher(tmp_path / "teacher")
-    train(
-        *("first-tier", tmp_path / "teacher", "--task", case.name, "--train", rows, "--output", tmp_path / "tier1"),
-        *("--kind", kind, "--layers", 1, "--width", 16, "--epochs", 1),
-        ok=True,
-    )
-    students: dict[str, Any] = {"static": Static(width=16) if case is TEXTS else StaticTagger(width=16)}
-    student = students.get(kind, Transformer(layers=1, width=16)).build(teacher)
-    name = "embeddings.weight" if kind == "static" else "bert.embeddings.word_embeddings.weight"
-    found = load_file(tmp_path / "tier1" / "model.safetensors")[name]
-    torch.testing.assert_close(found, student.get_input_embeddings().weight)
 
 
 def test_a_transformer_begins_with_its_teachers_layers_or_projected_embeddings(case: Case, tmp_path: Path) -> None:
