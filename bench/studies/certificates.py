@@ -28,7 +28,7 @@ from cascade.core.rows import IntArray
 from cascade.monitoring.sequential import EDetector
 from cascade.pipelines.classifier import Classifier
 from cascade_bench.table.data import read_data
-from cascade_bench.timing.console import bar, grid
+from cascade_bench.timing.report import bar, grid
 
 ASKS: dict[str, RiskTarget] = {
     "drop 0.01": MaxDrop(0.01),
