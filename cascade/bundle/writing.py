@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +16,8 @@ from cascade.bundle.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest
 from cascade.bundle.opening import CARD_FILE, Bundle, blocks, faults_of_paths
 from cascade.bundle.tiers import FileRecord
 from cascade.core.checks import names_another_file
+from cascade.core.files import staged_folder
+from cascade.core.partial import clear
 from cascade.exceptions import BundleError, OptionError
 from cascade.policies.settings import Policies
 
@@ -99,9 +98,10 @@ def _write(
     faults = faults_of_paths(files)
     if faults:
         raise BundleError(f"every file must stay inside the bundle, but: {'; '.join(faults)}; give relative paths")
-    _check_destination(folder, overwrite=overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _staging(folder) as staging:
+    clear(folder)  # what a killed run left; it may bring a bundle back
+    _check_destination(folder, overwrite=overwrite)
+    with staged_folder(folder) as staging:
         records = {path: _write_file(staging / path, source) for path, source in files.items()}
         altered = [path for path, record in expected.items() if path != CARD_FILE and records[path] != record]
         if altered:
@@ -116,7 +116,6 @@ def _write(
         if faults:
             raise BundleError(f"a bundle must be one that can be read, but {'; '.join(faults)}; nothing was written")
         _write_file(staging / MANIFEST_FILE, manifest.to_json().encode())
-        _move(staging, folder)
     return Bundle(folder=folder, manifest=manifest)
 
 
@@ -150,33 +149,6 @@ def _check_destination(folder: Path, *, overwrite: bool) -> None:
         )
     if folder.exists() and not overwrite:
         raise OptionError(f"the destination must not be there yet, got {folder}; choose another or set overwrite")
-
-
-@contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
-    """A folder beside this one, gone afterwards unless it was renamed, whatever happens."""
-    staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        staging.mkdir()
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _move(staging: Path, folder: Path) -> None:
-    """Put the finished folder in its place; what was there stays until then and comes back if that fails."""
-    old = staging.with_suffix(".old")
-    try:
-        if folder.exists():
-            folder.rename(old)
-        staging.rename(folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-    finally:
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_file(target: Path, source: bytes | Path) -> FileRecord:

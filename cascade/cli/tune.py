@@ -44,7 +44,7 @@ from cascade.text.reading import read_examples
 def tune(model: str, file: str, limit: int, router: bool, write: bool, progress: bool | None, **given: Any) -> None:
     """Time token budgets on your texts and this host, and whether tiers and exits pay. No answer changes.
 
-    MODEL is a folder or a Hub id. FILE holds a text per line, or is jsonl, csv or parquet; give as many texts as a
+    MODEL is a folder or a Hub id. FILE holds a text per line, or is jsonl, csv, tsv or parquet; give as many texts as a
     usual call has, and more minutes where 2 are not enough for all of them. A budget is kept if it is faster beyond
     noise. With --write, whoever loads MODEL on this host gets it, but for tuned=False. All else is only told: a
     router changes answers, so it is printed and kept, not used.

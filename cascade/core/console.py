@@ -3,8 +3,10 @@
 0     done
 1     `cascade calibrate` could certify nothing
 2     bad input or bad use: one line on standard error, nothing written to --output
+129   hung up: the terminal is gone
 130   interrupted
 141   the reader of standard output has closed it, as in `cascade predict ... | head`
+143   terminated
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any, NoReturn, TextIO
 
@@ -33,6 +37,8 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "critical",
 }
 """What keeps other libraries from the terminal; they read it when they are imported."""
+ENDINGS = {"SIGTERM": "Terminated.", "SIGHUP": "Hung up."}
+"""Signals that end a command as Ctrl-C does, with everything cleared away, and what is said then."""
 
 
 def finish(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -45,8 +51,12 @@ def finish(command: click.Command, arguments: Sequence[str] | None = None) -> No
     _open_streams()
     output = sys.stdout
     try:
-        with _own_lines():
+        with _signals(), _own_lines():
             status = command.main(None if arguments is None else list(arguments), command.name, standalone_mode=False)
+    except _Ended as ended:
+        with suppress(OSError):  # a terminal that is gone
+            click.echo(ended.line, err=True)
+        raise
     except SystemExit:
         if sys.stdout is not output:  # what click does with a closed pipe, before it ends with status 1
             _leave_pipe(output)
@@ -102,16 +112,49 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence
 
 
 def _open_streams() -> None:
-    """Open closed standard streams, before other files get their numbers; without an output nothing is done."""
+    """Open closed standard streams, before other files get their numbers.
+
+    Without an output, or without a place for errors and warnings, nothing is done.
+    """
     while (handle := os.open(os.devnull, os.O_RDWR)) <= LAST_STREAM:
         pass
     os.close(handle)
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # until the process ends
+        sys.exit(2)
     if sys.stdout is None:
         _fail("standard output must be open, but it is closed; send it to a file or to /dev/null")
     if isinstance(sys.stdout, io.TextIOWrapper):  # labels and names of files may have what has no encoding
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+class _Ended(SystemExit):
+    """A signal ended the command."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.line = ENDINGS[signal.Signals(number).name]
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Let signals end the command by an exception. Who ignores one (nohup) or has a handler of his own keeps it."""
+    numbers = [getattr(signal, name) for name in ENDINGS if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():  # no other may set handlers
+        numbers = []
+    own = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number: int, _: object) -> NoReturn:
+        for one in own:  # a second one must not end the clearing away
+            signal.signal(one, signal.SIG_IGN)
+        raise _Ended(number)
+
+    for number in own:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in own:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager

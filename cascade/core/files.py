@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
-import uuid
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from cascade.core.partial import give_name, partial
 from cascade.exceptions import OptionError
+
+STREAMS = (1, 2)  # numbers of standard output and standard error
 
 
 @contextmanager
 def staged(file: str | Path) -> Iterator[Path]:
     """A path to write to in place of `file`; the file gets its name when the block ends without an exception.
 
-    A link is followed, and the mode of a file that is there is kept. Where `file` is a device or a FIFO, the path is
-    `file` itself: renaming would destroy it. A folder or a socket is an `OptionError`; an `OSError` names `file`.
+    A link is followed; mode and owner of a file that is there are kept. Where `file` is a device or a FIFO, the path is
+    `file` itself: renaming would destroy it. What standard output or standard error goes to (`/dev/stdout`) is written
+    on, not replaced. What a killed run left is cleared. A folder or a socket is an `OptionError`; an `OSError` names
+    `file`.
     """
     file = Path(file)
     there = _status(file)
@@ -28,22 +34,55 @@ def staged(file: str | Path) -> Iterator[Path]:
                 raise OptionError(f"an output must be a file, got {what}: {file}; name a file")
         yield file
         return
-    target = Path(os.path.realpath(file))
-    partial = target.with_name(f".{target.name[:50]}.{uuid.uuid4().hex[:8]}.partial")
+    made = target = Path(os.path.realpath(file))
     try:
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if there is None else 0o600)
-        mode = stat.S_IMODE((there or os.fstat(handle)).st_mode)
-        os.close(handle)
-        yield partial
-        partial.chmod(mode)  # at the end: a mode without the right to write is kept too
-        partial.replace(target)
+        with partial(target, mode=0o666 if there is None else 0o600) as made:
+            mode = made.stat().st_mode
+            yield made
+            stream = next((one for one in STREAMS if there is not None and _is_same(there, one)), None)
+            if stream is not None:
+                with made.open("rb") as whole, os.fdopen(os.dup(stream), "wb") as out:
+                    shutil.copyfileobj(whole, out)
+                return
+            if there is not None:
+                mode = there.st_mode
+                with suppress(OSError, AttributeError):  # only root may give files away; Windows has no owners
+                    os.chown(made, there.st_uid, there.st_gid)
+            made.chmod(stat.S_IMODE(mode))  # at the end: a mode without the right to write is kept too
+            made.replace(target)
     except OSError as error:
-        if error.filename == str(partial):
+        if error.filename in (str(made), str(target)):
             error.filename, error.filename2 = str(file), None
         raise
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_folder(folder: str | Path) -> Iterator[Path]:
+    """A folder to fill in place of `folder`, which gets its name when the block ends without an exception.
+
+    A link is followed, a mode kept, what a killed run left cleared. What is there already is exchanged with the new one
+    in one step and then removed; where the system cannot do so, a `CascadeWarning` says it.
+    """
+    target = Path(os.path.realpath(folder))
+    with partial(target, mode=None) as made:
+        yield made
+        if target.exists():
+            made.chmod(stat.S_IMODE(target.stat().st_mode))
+        give_name(made, target)
+
+
+@contextmanager
+def regular(file: str | Path) -> Iterator[Path]:
+    """The file itself; of a pipe a copy of all that it gives, as a text file: for who reads it more than once."""
+    file = Path(file)
+    if file.is_file() or file.is_dir() or not file.exists():
+        yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="cascade-") as folder:
+        copy = Path(folder, f"{file.name}.txt")
+        with file.open("rb") as whole, copy.open("wb") as out:
+            shutil.copyfileobj(whole, out)
+        yield copy
 
 
 @contextmanager
@@ -87,11 +126,8 @@ def refuse_same_file(output: str | Path, inputs: Iterable[str | Path | int]) -> 
     if there is None or not stat.S_ISREG(there.st_mode):
         return
     for one in inputs:
-        with suppress(OSError):  # the reader's fault to tell
-            if os.path.samestat(there, os.stat(one)):  # noqa: PTH116  # of a number too
-                raise OptionError(
-                    f"an output must be another file than the input, got {output} for both; name another one"
-                )
+        if _is_same(there, one):
+            raise OptionError(f"an output must be another file than the input, got {output} for both; name another one")
 
 
 def _status(file: str | Path) -> os.stat_result | None:
@@ -99,3 +135,10 @@ def _status(file: str | Path) -> os.stat_result | None:
         return Path(file).stat()
     except FileNotFoundError:
         return None
+
+
+def _is_same(there: os.stat_result, other: str | Path | int) -> bool:
+    try:
+        return os.path.samestat(there, os.stat(other))  # noqa: PTH116  # of a number too
+    except OSError:  # the reader's fault to tell
+        return False

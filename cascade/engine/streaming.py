@@ -35,6 +35,7 @@ class StreamOptions:
         look_ahead: items read but not answered at most; at least `buffer_size`.
         max_age: seconds after which an item is answered, though the source be silent: a thread of its own reads it.
             `None`: no limit, and the source is read by the calling thread.
+        pause: seconds without a further item after which all are answered, before they are that old. `None`: no limit.
         on_stats: called with the statistics of some items before their answers come.
     """
 
@@ -42,6 +43,7 @@ class StreamOptions:
     pool_tokens: int = 8192
     look_ahead: int = 4096
     max_age: float | None = 1.0
+    pause: float | None = None
     on_stats: Callable[[Stats], object] | None = None
 
     def __post_init__(self) -> None:
@@ -51,9 +53,10 @@ class StreamOptions:
             raise OptionError(
                 f"look_ahead must be at least buffer_size ({self.buffer_size}), got {self.look_ahead}; raise it"
             )
-        age: object = self.max_age
-        if age is not None and (isinstance(age, bool) or not isinstance(age, int | float) or not age >= 0):
-            raise OptionError(f"max_age must be seconds of at least 0, got {age!r}; None sets no limit")
+        for name in ("max_age", "pause"):
+            age: object = getattr(self, name)
+            if age is not None and (isinstance(age, bool) or not isinstance(age, int | float) or not age >= 0):
+                raise OptionError(f"{name} must be seconds of at least 0, got {age!r}; None sets no limit")
 
 
 def stream(
@@ -80,7 +83,7 @@ def stream(
     if options.max_age is None:
         max_age, source = math.inf, _Direct(items)
     else:
-        max_age, source = float(options.max_age), _Reader(items, options.look_ahead, float(options.max_age))
+        max_age, source = float(options.max_age), _Reader(items, options)
     try:
         ended = False
         while not ended:
@@ -90,6 +93,7 @@ def stream(
                 fault is not None
                 or ended
                 or time.monotonic() >= pool.since + max_age
+                or source.paused()
                 or not pool.tokens
                 or pool.tokens >= options.pool_tokens
                 or pool.held + options.buffer_size > options.look_ahead
@@ -102,6 +106,21 @@ def stream(
                 source.release(held)
             if fault is not None:
                 raise fault
+        source.close()
+    finally:
+        source.stop()
+
+
+def buffers(items: Iterable[Item], *, options: StreamOptions) -> Iterator[list[Item]]:
+    """Items as a stream reads them: `buffer_size` together, fewer before they are too old, or at a pause."""
+    source: _Direct[Item] = _Direct(items) if options.max_age is None else _Reader(items, options)
+    try:
+        ended = False
+        while not ended:
+            _, buffer, ended = source.take(options.buffer_size, math.inf)
+            if buffer:
+                yield buffer
+            source.release(len(buffer))
         source.close()
     finally:
         source.stop()
@@ -185,6 +204,10 @@ class _Direct(Generic[Item]):
             self._error = error
         return time.monotonic(), found, len(found) < most
 
+    def paused(self) -> bool:
+        """Whether there was nothing more to read for so long that no item should wait for others."""
+        return False
+
     def release(self, count: int) -> None:
         """So many items are answered."""
 
@@ -200,12 +223,15 @@ class _Direct(Generic[Item]):
 class _Reader(_Direct[Item]):
     """A source that a thread of its own reads ahead, so that waiting for it can end at a deadline."""
 
-    def __init__(self, items: Iterable[Item], look_ahead: int, max_age: float) -> None:
+    def __init__(self, items: Iterable[Item], options: StreamOptions) -> None:
         super().__init__(items)
-        self._max_age = max_age
+        self._max_age, self._pause = (
+            math.inf if age is None else float(age) for age in (options.max_age, options.pause)
+        )
+        self._last = -math.inf  # when an item arrived
         self._changed = threading.Condition()
         self._waiting: deque[tuple[float, Item]] = deque()
-        self._room = look_ahead  # items that may still be read
+        self._room = options.look_ahead  # items that may still be read
         self._done = self._stopped = False
         self._need = 1  # items for which `take` waits
         self._thread = threading.Thread(target=self._read, name="cascade-stream", daemon=True)
@@ -216,6 +242,8 @@ class _Reader(_Direct[Item]):
         with self._changed:
             while len(self._waiting) < most and not self._done:
                 end = min(until, self._waiting[0][0] + self._max_age) if self._waiting else until
+                if end < math.inf:  # something waits for more
+                    end = min(end, self._last + self._pause)
                 left = end - time.monotonic()
                 if left <= 0:
                     break
@@ -225,6 +253,11 @@ class _Reader(_Direct[Item]):
             taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
             ended = self._done and not self._waiting
         return (taken[0][0] if taken else time.monotonic()), [item for _, item in taken], ended
+
+    def paused(self) -> bool:
+        """Whether nothing waits and nothing came for the `pause`."""
+        with self._changed:
+            return not self._waiting and time.monotonic() >= self._last + self._pause
 
     def release(self, count: int) -> None:
         """So many items are answered: the thread may read as many more."""
@@ -244,7 +277,8 @@ class _Reader(_Direct[Item]):
             while self._wanted():
                 item = next(items)
                 with self._changed:
-                    self._waiting.append((time.monotonic(), item))
+                    self._last = time.monotonic()
+                    self._waiting.append((self._last, item))
                     self._room -= 1
                     if len(self._waiting) >= self._need:
                         self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Examples from files: text lines, JSON lines, csv and parquet, one at a time.
+"""Examples from files: text lines, JSON lines, csv, tsv and parquet, one at a time.
 
 Every line becomes an example or a fault with its number; a fault stops the reading, is skipped, or takes the place of
 the example, as the caller chooses. Memory does not grow with the file.
@@ -9,19 +9,20 @@ from __future__ import annotations
 import enum
 import math
 import reprlib
-import sys
+import stat
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any
 
+from cascade.core.checks import check_whole
 from cascade.core.labels import spelled
 from cascade.exceptions import DataError, OptionError
-from cascade.text.records import READERS, FileFormat, LineError, StreamError, require_pyarrow
+from cascade.text.records import MAX_LINE, READERS, FileFormat, LineError, StreamError, require_pyarrow
 from cascade.text.records import Columns as RecordColumns
+from cascade.text.sources import PACKED, SUFFIXES, Source, format_of, is_zstd, name_of, opened, zstd_decoder
 
-Source: TypeAlias = "str | Path | IO[bytes] | IO[str]"
 REMEDY = "correct the line, or leave it out (as cascade predict --on-error skip does)"
 
 
@@ -35,15 +36,6 @@ class OnError(enum.Enum):
     STOP = "stop"
     SKIP = "skip"
     NULL = "null"
-
-
-SUFFIXES = {
-    ".txt": FileFormat.TEXT,
-    ".jsonl": FileFormat.JSONL,
-    ".ndjson": FileFormat.JSONL,
-    ".csv": FileFormat.CSV,
-    ".parquet": FileFormat.PARQUET,
-}
 
 
 @dataclass(frozen=True)
@@ -91,6 +83,8 @@ def read_examples(
     label_column: str | None = "label",
     label_separator: str | None = None,
     require_label: bool = False,
+    all_columns: bool = False,
+    max_line: int = MAX_LINE,
     on_error: OnError = OnError.STOP,
     report: Callable[[DataError], object] | None = None,
 ) -> Iterator[Example]:
@@ -99,14 +93,18 @@ def read_examples(
     Labels may be strings, numbers (read as strings, 1.0 as 1) or, in JSON lines and parquet, lists of these.
 
     Args:
-        source: a path, `-` for standard input, or an open stream (bytes or text). A stream is not closed.
-        format: by the path's suffix if not given; text lines for streams.
+        source: a path (of a pipe too), `-` for standard input, or an open stream (bytes or text). A stream is not
+            closed. Files whose suffix is `.gz` or, with zstandard installed, `.zst` are unpacked.
+        format: by the path's suffix if not given; text lines for streams and pipes.
         text_column: must be there (in text files: what the line is called in `record`).
         pair_column: the second text of a pair. May be missing or null under its default name.
         tokens_column: lists of words, read instead of texts and pairs.
         label_column: may be missing unless `require_label`. None: labels are not read, whatever the file has.
         label_separator: where labels are strings, what stands between several; an empty string then names none.
         require_label: a line without a label is an error.
+        all_columns: of parquet, records hold all columns, not only those that are named here.
+        max_line: bytes that a line, or a row of csv over several lines, may have, and characters of a cell of parquet;
+            with more it is a bad line.
         on_error: what a bad line does. A fault of the file as a whole always raises a `DataError`.
         report: called with every error that does not raise.
     """
@@ -122,23 +120,32 @@ def read_examples(
         label_required=require_label,
         words=tokens_column is not None,
         separator=label_separator,
+        limit=check_whole("max_line", max_line, "leave it out for 64 MB"),
+        all=all_columns,
     )
     path = None if source == "-" or not isinstance(source, (str, Path)) else Path(source)
-    suffix = ""
-    if path is not None:
-        suffix = path.suffix.lower()
-        if path.is_dir() or not path.exists():
-            what = "a folder" if path.is_dir() else "missing"
-            raise DataError(f"{path} must be a file of examples, but it is {what}; check the path")
-        if format is None and suffix not in SUFFIXES and path.is_file():  # a pipe has no name to speak of
-            raise OptionError(
-                f"the suffix of a file must be one of {', '.join(SUFFIXES)}, got {path.name}; "
-                "rename it or give its format"
-            )
-    file_format = format or SUFFIXES.get(suffix, FileFormat.TEXT)
+    file_format = format or FileFormat.TEXT if path is None else _checked(path, format or format_of(path))
+    if path is not None and is_zstd(path):  # a missing package is said before anything is read
+        zstd_decoder()
     if file_format is FileFormat.PARQUET:
-        require_pyarrow()  # a missing extra is said before anything is read
+        require_pyarrow()
     return _examples(source if path is None else path, file_format, columns, on_error, report)
+
+
+def _checked(path: Path, file_format: FileFormat | None) -> FileFormat:
+    try:
+        there = path.stat()
+    except OSError as error:
+        what = "it is missing" if isinstance(error, FileNotFoundError) else error.strerror
+        raise DataError(f"{path} must be a file of examples, but {what}; check the path") from None
+    if stat.S_ISDIR(there.st_mode):
+        raise DataError(f"{path} must be a file of examples, but it is a folder; check the path")
+    if file_format is None and stat.S_ISREG(there.st_mode):  # a pipe has no name to speak of
+        raise OptionError(
+            f"the suffix of a file must be one of {', '.join(SUFFIXES)} (or one of these and {' or '.join(PACKED)}), "
+            f"got {path.name}; rename it or give its format"
+        )
+    return file_format or FileFormat.TEXT
 
 
 def _examples(
@@ -148,10 +155,10 @@ def _examples(
     on_error: OnError,
     report: Callable[[DataError], object] | None,
 ) -> Iterator[Example]:
-    name = _name(source)
+    name = name_of(source)
     empty = True
     try:
-        with _open(source) as stream:
+        with opened(source) as stream:
             for line, record in READERS[file_format](stream, columns):
                 empty = False
                 try:
@@ -171,29 +178,11 @@ def _examples(
                 yield example
     except StreamError as fault:
         raise DataError(f"{name}: {fault}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        told = getattr(error, "strerror", None) or error
+        raise DataError(f"{name} must be readable to its end, but: {told}; check the file") from None
     if empty:
         raise DataError(f"{name} must hold at least one example, but it is empty; check the file")
-
-
-def _name(source: Source) -> str:
-    if isinstance(source, Path):
-        return str(source)
-    if source == "-" or source is sys.stdin:
-        return "standard input"
-    return str(getattr(source, "name", "the stream"))
-
-
-def _open(source: Source) -> AbstractContextManager[IO[bytes] | IO[str]]:
-    if isinstance(source, Path):
-        try:
-            return source.open("rb")
-        except OSError as error:
-            raise DataError(f"{source} must be readable, but: {error.strerror}; check its permissions") from None
-    stream = sys.stdin if isinstance(source, str) else source
-    if stream is None:
-        raise DataError("standard input must be open, but it is closed; give a file")
-    # Bytes where they can be had: a line that is not UTF-8 is then a fault of that line.
-    return nullcontext(getattr(stream, "buffer", stream))
 
 
 def _example(line: int, record: dict[str, Any], columns: RecordColumns) -> Example:

@@ -1,7 +1,7 @@
-"""Records in streams: text lines, JSON lines, csv and parquet, each with the number of its line.
+"""Records in streams: text lines, JSON lines, csv, tsv and parquet, each with the number of its line.
 
 A line that cannot be read becomes a fault in its place and the reading goes on; a fault of the stream as a whole is
-raised. Memory does not grow with the stream.
+raised. Memory does not grow with the stream, and a line that is too long is a fault of that line.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import IO, Any, TypeAlias, TypeVar
 
@@ -31,7 +32,12 @@ class FileFormat(enum.Enum):
     TEXT = "txt"
     JSONL = "jsonl"
     CSV = "csv"
+    TSV = "tsv"
     PARQUET = "parquet"
+
+
+ENDS = (b"\n", "\n")
+MORE = 1 << 16  # bytes of a line that is too long, at a time
 
 
 class LineError(Exception):
@@ -42,6 +48,8 @@ class StreamError(Exception):
     """What is wrong with a stream as a whole: rule, value and remedy. Never leaves `reading`."""
 
 
+MAX_LINE = 64_000_000
+"""Bytes that a line may have, and characters of a text in parquet."""
 Row: TypeAlias = "tuple[int, dict[str, Any] | LineError]"
 
 
@@ -49,7 +57,7 @@ Row: TypeAlias = "tuple[int, dict[str, Any] | LineError]"
 class Columns:
     """Names of columns, and which have to be there beside the text. `words`: the text column holds lists of words.
 
-    `separator`: of several labels in one string.
+    `separator`: of several labels in one string; `limit`: see `MAX_LINE`; `all`: records hold what else there is, too.
     """
 
     text: str
@@ -59,6 +67,8 @@ class Columns:
     label_required: bool
     words: bool = False
     separator: str | None = None
+    limit: int = MAX_LINE
+    all: bool = False
 
     def missing(self, there: Mapping[str, Any] | list[str]) -> str | None:
         """The first column that has to be there and is not, said in words."""
@@ -73,20 +83,31 @@ class Columns:
 
 
 class _Lines:
-    """The decoded lines of a stream; `number` is that of the last one. What is not UTF-8 is a `LineError`."""
+    """The decoded lines of a stream; `number` is that of the last one. What is not UTF-8 is a `LineError`.
 
-    def __init__(self, stream: IO[bytes] | IO[str]) -> None:
+    So is a line of more bytes than the limit. A row of csv that has more over several lines is a `csv.Error`.
+    """
+
+    def __init__(self, stream: IO[bytes] | IO[str], limit: int) -> None:
         self.number = 0
-        self._stream = stream
+        self.row = 0  # bytes since its beginning
+        self._stream, self._limit = stream, limit
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        raw = self._stream.readline()
+        raw = self._stream.readline(self._limit + 1)
         if not raw:
             raise StopIteration
         self.number += 1
+        if len(raw) > self._limit and raw[-1:] not in ENDS:
+            while (more := self._stream.readline(MORE)) and more[-1:] not in ENDS:
+                pass
+            raise LineError(f"a line must have at most {self._limit:,} bytes (max_line), got more")
+        self.row += len(raw)
+        if self.row > self._limit + 1:
+            raise csv.Error(f"more than {self._limit:,} bytes (max_line)")
         if isinstance(raw, bytes):
             try:
                 raw = raw.decode("utf-8")
@@ -103,7 +124,7 @@ Parsed = TypeVar("Parsed")
 def _numbered(lines: _Lines, rows: Iterator[Parsed]) -> Iterator[tuple[int, Parsed | LineError]]:
     """What is made of the lines, each with the number of its first one; a fault takes the place of what it broke."""
     while True:
-        first = lines.number + 1
+        first, lines.row = lines.number + 1, 0
         try:
             yield first, next(rows)
         except StopIteration:
@@ -116,7 +137,7 @@ def _numbered(lines: _Lines, rows: Iterator[Parsed]) -> Iterator[tuple[int, Pars
 
 
 def _read_text_lines(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[Row]:
-    lines = _Lines(stream)
+    lines = _Lines(stream, columns.limit)
     for number, line in _numbered(lines, lines):
         if isinstance(line, LineError):
             yield number, line
@@ -124,8 +145,8 @@ def _read_text_lines(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[
             yield number, {columns.text: line.removesuffix("\n").removesuffix("\r")}
 
 
-def _read_json_lines(stream: IO[bytes] | IO[str], _columns: Columns) -> Iterator[Row]:
-    lines = _Lines(stream)
+def _read_json_lines(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[Row]:
+    lines = _Lines(stream, columns.limit)
     for number, line in _numbered(lines, lines):
         if isinstance(line, LineError):
             yield number, line
@@ -147,11 +168,12 @@ def _parse_json(line: str) -> dict[str, Any] | LineError:
     return record
 
 
-def _read_csv(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[Row]:
+def _read_csv(stream: IO[bytes] | IO[str], columns: Columns, *, delimiter: str = ",") -> Iterator[Row]:
     """Rows of csv. After a broken quote it goes on with the line behind the one on which the parser noticed it."""
     header: list[str] | None = None
-    lines = _Lines(stream)
-    for number, fields in _numbered(lines, csv.reader(lines, strict=True)):
+    lines = _Lines(stream, columns.limit)
+    csv.field_size_limit(max(csv.field_size_limit(), columns.limit))  # the process has one; `lines` keeps ours
+    for number, fields in _numbered(lines, csv.reader(lines, strict=True, delimiter=delimiter)):
         if header is None:
             if isinstance(fields, LineError):
                 raise StreamError(f"line {number}: {fields}; correct the header")
@@ -169,25 +191,52 @@ def _checked_header(fields: list[str], number: int, columns: Columns) -> list[st
     missing = columns.missing(fields)
     if missing:
         raise StreamError(f"line {number}: {missing}; name one of them or add a header")
-    twice = [column for column, count in Counter(fields).items() if count > 1]
-    if twice:
-        raise StreamError(f"line {number}: columns must be distinct, twice: {twice}; correct the header")
+    _check_distinct(fields, f"line {number}: ", "correct the header")
     return fields
 
 
+def _check_distinct(names: list[str], where: str, remedy: str) -> None:
+    twice = [column for column, count in Counter(names).items() if count > 1]
+    if twice:
+        raise StreamError(f"{where}columns must be distinct, twice: {twice}; {remedy}")
+
+
 def _read_parquet(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[Row]:
+    """Rows of parquet. Columns that nobody asked for are not read, whatever they hold."""
     parquet = require_pyarrow()
     import pyarrow as pa
 
     try:
         file = parquet.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))  # type: ignore[arg-type]  # bytes
-        missing = columns.missing(file.schema_arrow.names)
+        there = file.schema_arrow.names
+        missing = columns.missing(there)
         if missing:
             raise StreamError(f"{missing}; name one of them")
-        batches = file.iter_batches(batch_size=1024)
-        yield from enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), start=1)
+        _check_distinct(there, "", "write it again")
+        asked = (columns.text, None if columns.words else columns.pair, columns.label)
+        names = [name for name in there if columns.all or name in asked]
+        rows = chain.from_iterable(
+            zip(*(_cells(batch.column(name), name, columns.limit) for name in names), strict=True)
+            for batch in file.iter_batches(batch_size=1024, columns=names)
+        )
+        for number, row in enumerate(rows, start=1):
+            fault = next((cell for cell in row if isinstance(cell, LineError)), None)
+            yield number, fault or dict(zip(names, row, strict=True))
     except (pa.ArrowException, OSError) as error:
         raise StreamError(f"it must be a parquet file, but: {' '.join(str(error).split())}; write it again") from None
+
+
+def _cells(column: Any, name: str, limit: int) -> Iterator[Any]:
+    """The values of a column; a `LineError` in the place of one that is no value or too long."""
+    for cell in column:
+        try:
+            value = cell.as_py()
+            if isinstance(value, str) and len(value) > limit:
+                raise ValueError(f"it has more than {limit:,} characters (max_line)")
+        except (ValueError, OverflowError, LookupError) as error:  # bytes that are no text, times out of range
+            told = f"{error}" if not isinstance(error, UnicodeDecodeError) else f"it is not UTF-8: {error.reason}"
+            value = LineError(f"column {name!r} must hold values that can be read, but {told}")
+        yield value
 
 
 def require_pyarrow() -> Any:
@@ -206,5 +255,6 @@ READERS: Mapping[FileFormat, Callable[[IO[bytes] | IO[str], Columns], Iterator[R
     FileFormat.TEXT: _read_text_lines,
     FileFormat.JSONL: _read_json_lines,
     FileFormat.CSV: _read_csv,
+    FileFormat.TSV: partial(_read_csv, delimiter="\t"),
     FileFormat.PARQUET: _read_parquet,
 }

@@ -25,10 +25,8 @@ def hold_out(
     """
     if not 0 < share < 1:
         raise OptionError(f"--share must be in (0, 1), got {share}")
-    for output in (kept, held_out):
-        refuse_same_file(output, [file])
     tokens, label = ("tokens", "tags") if task is TAGGING else (None, "label")
-    examples = [*read_examples(file, tokens_column=tokens, label_column=label, require_label=True)]
+    examples = [*read_examples(file, tokens_column=tokens, label_column=label, require_label=True, all_columns=True)]
     by_label: dict[Hashable, list[int]] = defaultdict(list)
     for row, example in enumerate(examples):
         by_label[None if task is TAGGING else example.label].append(row)
@@ -38,6 +36,7 @@ def hold_out(
     }
     for path, chosen in ((kept, False), (held_out, True)):
         path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_same_file(path, [file, *([kept] if chosen else [])])
         with text_stream(path) as stream:
             for row, example in enumerate(examples):
                 if (row in out) == chosen:

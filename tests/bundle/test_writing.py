@@ -97,21 +97,14 @@ def test_an_interruption_leaves_nothing_half_written(
     assert names(tmp_path) == ["made"]
 
 
-def test_a_failed_swap_brings_the_old_bundle_back(
-    made: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = Path.rename
-
-    def rename(self: Path, target: Path) -> Path:
-        if self.name.endswith(".partial"):
-            raise KeyboardInterrupt
-        return real(self, target)
-
-    monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(KeyboardInterrupt):
-        write_bundle(made.folder, {**FILES, "README.md": b"new"}, MANIFEST, overwrite=True)
-    assert names(tmp_path) == ["made"]
+def test_a_bundle_that_a_killed_run_moved_away_comes_back(made: Bundle, tmp_path: Path) -> None:
+    made.folder.rename(tmp_path / ".made.0123abcd.old")
+    with pytest.raises(OptionError, match="must not be there yet"):
+        write_bundle(made.folder, FILES, MANIFEST)
     assert open_bundle(made.folder) == made
+    (tmp_path / ".made.0123abcd.partial").mkdir()
+    copy_bundle(made, made.folder, policies=POLICIES, overwrite=True)
+    assert names(tmp_path) == ["made"]
 
 
 def test_copying_sets_the_policies(made: Bundle, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -66,9 +69,8 @@ def with_closed(closed: str, *arguments: Path | str) -> subprocess.CompletedProc
         ("<&-", False, 2, 0, "Error: standard input must be open, but it is closed; give a file"),
         ("<&-", True, 0, 2, "2 rows in "),
         (">&-", True, 2, 0, "Error: standard output must be open, but it is closed; send it to a file or to /dev/null"),
-        ("2>&-", False, 0, 2, ""),
-        ("2>&- <&-", True, 0, 2, ""),
-        ("2>&- <&-", False, 2, 0, ""),
+        ("2>&-", False, 2, 0, ""),
+        ("2>&- <&-", True, 2, 0, ""),
         ("2>&- <&- >&-", True, 2, 0, ""),
     ],
 )
@@ -84,9 +86,45 @@ def test_closed_streams(
 
 
 def test_files_get_no_number_of_a_closed_stream(bundle: Path, tmp_path: Path) -> None:
-    file = tmp_path / "labels.jsonl"
-    assert with_closed("2>&-", bundle, "--progress", "--output", file).returncode == 0
+    file, texts = tmp_path / "labels.jsonl", tmp_path / "texts.txt"
+    texts.write_text("good\nbad\n")
+    assert with_closed("<&-", bundle, texts, "--output", file).returncode == 0
     assert [line["line"] for line in lines(file.read_text())] == [1, 2]
+
+
+@pytest.mark.parametrize("to", [">/dev/full", "--output /dev/full"])
+def test_a_full_disk_is_one_line(bundle: Path, to: str) -> None:
+    done = with_closed(to, bundle) if to[0] == ">" else with_closed("", bundle, *to.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.endswith("No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("ended", "status", "said"), [("SIGTERM", 143, b"Terminated."), ("SIGINT", 130, b"Interrupted.")]
+)
+@pytest.mark.parametrize("options", [(), ("--on-error", "null", "--format", "jsonl")])
+def test_a_pause_in_the_input_is_answered(
+    bundle: Path, ended: str, status: int, said: bytes, options: tuple[str, ...]
+) -> None:
+    """As of `tail -f log | cascade predict`, which a signal ends while it waits for more."""
+    command = [sys.executable, "-c", "from cascade.cli import main; main()", "predict", str(bundle), *options]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for number in (1, 2):
+            process.stdin.write(b'{"text": "good"}\nx\n')
+            process.stdin.flush()
+            found = b""
+            while found.count(b"\n") < 2 and select.select([process.stdout], [], [], 60)[0]:
+                found += os.read(process.stdout.fileno(), 1 << 16)
+            assert [line["line"] for line in lines(found.decode())] == [2 * number - 1, 2 * number]
+        process.send_signal(getattr(signal, ended))
+        assert process.wait(60) == status
+        assert process.stderr.read().strip().splitlines()[-1] == said
 
 
 def test_a_missing_stage(run: Command, tmp_path: Path) -> None:

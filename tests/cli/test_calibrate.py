@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
@@ -267,6 +269,10 @@ def test_no_labels_are_needed_for_agreement(
     file.write_text("".join(example["text"] + "\n" for example in examples))
     done = run.well("calibrate", model, "--data", file, "--agreement", "0.3")
     assert "accuracy  " not in done.out
+    os.mkfifo(tmp_path / "pipe")
+    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(file.read_bytes(),), daemon=True).start()
+    piped = run.well("calibrate", model, "--data", tmp_path / "pipe", "--agreement", "0.3")
+    assert piped.out.replace("pipe.txt", "texts.txt") == done.out
     assert run.refused("calibrate", model, "--data", file) == (
         f"Error: --max-drop needs labels, but {file} has none in the column 'label'; name another with --label-column, "
         "or ask for --agreement, which needs none\n"

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import click
 import pytest
@@ -79,6 +80,29 @@ def test_own_warnings_take_one_line_and_others_are_shown_when_asked_for(
     assert end.value.code == 0
     assert capsys.readouterr().err == "Warning: rule; remedy\nWarning: also\n"
     assert shown == (["elsewhere"] if asked else [])
+
+
+@pytest.mark.parametrize(
+    ("before", "sent", "status", "said"),
+    [
+        ("", "SIGTERM", 143, "Terminated.\n"),
+        ("", "SIGHUP", 129, "Hung up.\n"),
+        ("signal.signal(signal.SIGHUP, signal.SIG_IGN)", "SIGHUP", 0, ""),  # nohup
+    ],
+)
+def test_signals_end_a_command_with_everything_cleared_away(
+    tmp_path: Path, before: str, sent: str, status: int, said: str
+) -> None:
+    code = (
+        "import click, os, signal\nfrom cascade.core.console import finish\n"
+        "from cascade.core.files import text_stream\n"
+        f"{before}\n@click.command()\ndef work():\n    with text_stream('out') as out:\n"
+        f"        out.write('some')\n        os.kill(os.getpid(), signal.{sent})\n        input()\nfinish(work, [])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, input="\n", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, said)
+    assert [file.name for file in tmp_path.iterdir()] == ([] if status else ["out"])
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 
 from cascade.cli.predict import command
-from cascade.cli.predict.lines import Writer, labels
-from cascade.core.results import Prediction
+from cascade.cli.predict.lines import Lines, Writer, labels
+from cascade.core.results import Prediction, Stats
 from cascade.policies.exits import MaxProbability
 from cascade.policies.routing import Budget, Threshold
 from cascade.text.reading import Example
@@ -59,6 +60,7 @@ def test_standard_input(run: Command, arguments: tuple[str, ...]) -> None:
         ("reviews.csv", 'id,review\n1,"good, or nearly"\n2,bad\n', ("--text-column", "review")),
         ("a.jsonl", '{"text": "bad", "also": "good"}\n{"text": "bad", "also": "bad"}\n', ("--pair-column", "also")),
         ("texts.csv", "good\nbad, really\n", ("--format", "txt")),
+        ("texts.tsv", "id\ttext\n1\tgood\n2\tbad\n", ()),
     ],
 )
 def test_files(run: Command, tmp_path: Path, name: str, content: str, options: tuple[str, ...]) -> None:
@@ -124,6 +126,9 @@ def test_bad_lines_alone_do_not_pile_up() -> None:
             self.append(line)
             return len(line)
 
+        def flush(self) -> None:
+            pass
+
     out = Counting()
     writer = Writer(lines=labels(FakeClassifier()), out=out)  # type: ignore[arg-type]  # fakes
     held = []
@@ -136,6 +141,65 @@ def test_bad_lines_alone_do_not_pile_up() -> None:
     writer.write(examples())
     assert held == [0] * 5
     assert len(out) == 5
+
+
+def test_lines_keep_their_order_while_another_thread_reads() -> None:
+    """A bad line is read while the answer before it is about to be written."""
+    given: Any = None
+
+    def answers(texts: Iterator[str], _: object) -> Iterator[str]:
+        nonlocal given
+        given = texts
+        yield next(texts)
+        yield from texts
+
+    def values(example: Example, answer: str) -> dict[str, str]:
+        next(given, None)
+        return {"label": answer}
+
+    made = Lines(keys=("label",), read=lambda one: one.text, answer=answers, values=values, tiers=lambda _: [1])
+    out = io.StringIO()
+    Writer(lines=made, out=out).write(
+        Example(line=n, text=text, label=None, record={}) for n, text in ((1, "a"), (2, None))
+    )
+    assert lines(out.getvalue()) == [{"line": 1, "label": "a"}, {"line": 2, "label": None}]
+
+
+def test_what_is_answered_together_is_flushed() -> None:
+    class Out(io.StringIO):
+        flushed = ""
+
+        def flush(self) -> None:
+            self.flushed = self.getvalue()
+
+    out, seen = Out(), []
+
+    def answers(texts: Iterator[str], on_stats: Any) -> Iterator[str]:
+        for text in texts:
+            on_stats(Stats(texts=2))
+            yield text
+            seen.append(out.flushed.count("\n"))
+            yield next(texts)
+            seen.append(out.flushed.count("\n"))
+
+    made = Lines(keys=(), read=lambda one: one.text, answer=answers, values=lambda *_: {}, tiers=lambda _: [1])
+    Writer(lines=made, out=out).write(Example(line=n, text="a", label=None, record={}) for n in range(4))
+    assert seen == [0, 2, 2, 4]
+
+
+def test_a_line_that_is_too_long(run: Command) -> None:
+    done = run.well(
+        "predict", "m", "--max-line", "0.001", "--on-error", "null", stdin="good\n" + "x" * 1001 + "\nbad\n"
+    )
+    assert [line["label"] for line in lines(done.out)] == ["positive", None, "negative"]
+    assert "Warning: standard input, line 2: a line must have at most 1,000 bytes (max_line), got more" in done.err
+
+
+def test_output_is_no_part_of_the_bundle(run: Command, tmp_path: Path) -> None:
+    (tmp_path / "tier2").mkdir()
+    (tmp_path / "tier2" / "embed.onnx").touch()
+    told = run.refused("predict", tmp_path, "--output", tmp_path / "tier2" / "embed.onnx")
+    assert told.startswith("Error: an output must be another file than the input, got ")
 
 
 def test_output_is_a_file(run: Command, tmp_path: Path) -> None:

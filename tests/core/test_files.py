@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import ast
 import os
 import re
+import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cascade.core.files import refuse_same_file, staged, text_stream, write
-from cascade.exceptions import OptionError
+from cascade.core import partial
+from cascade.core.files import refuse_same_file, regular, staged, staged_folder, text_stream, write
+from cascade.exceptions import CascadeWarning, OptionError
+
+ROOT = Path(__file__).parents[2]
 
 
 def mode(file: Path) -> int:
@@ -70,6 +78,19 @@ def test_a_fifo_is_written_to_and_stays(tmp_path: Path, linked: bool) -> None:
     assert read == [b"through\n"]
     assert stat.S_ISFIFO(fifo.stat().st_mode)
     assert output.is_symlink() == linked
+
+
+def test_what_a_pipe_gives_can_be_read_again(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("file", "missing", "."):
+        with regular(tmp_path / name) as found:
+            assert found == tmp_path / name
+    os.mkfifo(tmp_path / "fifo")
+    writer = threading.Thread(target=(tmp_path / "fifo").write_text, args=("some\n",), daemon=True)
+    writer.start()
+    with regular(tmp_path / "fifo") as found:
+        assert (found.name, found.read_text(), found.read_text()) == ("fifo.txt", "some\n", "some\n")
+    assert not found.exists()
 
 
 def test_a_link_to_a_device_stays(tmp_path: Path) -> None:
@@ -137,3 +158,123 @@ def test_the_input_is_no_output(tmp_path: Path) -> None:
             refuse_same_file(output, [other, given])
     with one.open() as stream, pytest.raises(OptionError, match="another file"):
         refuse_same_file(link, [stream.fileno()])
+
+
+def killed(code: str, folder: Path) -> None:
+    """Run code in a process that ends itself by SIGKILL."""
+    head = "import os, signal\nfrom pathlib import Path\nfrom cascade.core.files import *\n"
+    die = "os.kill(os.getpid(), signal.SIGKILL)"
+    ended = subprocess.run([sys.executable, "-c", head + code.replace("DIE", die)], cwd=folder, check=False)
+    assert ended.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("name", ["out", "x" * 200])
+def test_what_a_killed_run_left_is_cleared(tmp_path: Path, name: str) -> None:
+    """By the next one that writes the same file, and by no other."""
+    killed(f"with staged({name!r}) as path:\n    path.write_text('half')\n    DIE", tmp_path)
+    (left,) = names(tmp_path)
+    assert re.fullmatch(r"\..*\.[0-9a-f]{8}\.partial", left)
+    write(tmp_path / f"{name}2", "")
+    assert left in names(tmp_path)
+    write(tmp_path / name, "whole")
+    assert names(tmp_path) == [name, f"{name}2"]
+
+
+def test_what_a_living_run_makes_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "out"
+    with text_stream(file) as stream:
+        write(file, "inner")
+        assert len(names(tmp_path)) == 2
+        stream.write("outer")
+    assert file.read_text() == "outer"
+    (tmp_path / ".out.0123abcd.partial").touch()
+    monkeypatch.setattr(partial, "fcntl", None)  # without locks nobody knows who lives
+    write(file, "more")
+    assert names(tmp_path) == [".out.0123abcd.partial", "out"]
+
+
+def test_what_standard_output_goes_to_is_written_on(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    code = "from cascade.core.files import write; write('/dev/stdout', 'one\\n'); print('two')"
+    with log.open("a") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert log.read_text() == "before\none\ntwo\n"
+    assert names(tmp_path) == ["log"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder, and a link to it."""
+    (tmp_path / "folder").mkdir(mode=0o750)
+    (tmp_path / "folder" / "old").touch()
+    (tmp_path / "link").symlink_to("folder")
+    yield tmp_path / "folder"
+    assert names(tmp_path) == ["folder", "link"]
+    assert (tmp_path / "link").is_symlink()
+
+
+def fill(folder: Path) -> None:
+    with staged_folder(folder) as made:
+        (made / "new").touch()
+
+
+def test_a_folder_is_exchanged_in_one_step(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = folder / "one", folder / "other"
+    one.mkdir()
+    other.mkdir()
+    if not partial._exchanged(one, other):
+        pytest.skip("this file system cannot")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", None)  # which would be two steps
+        fill(folder.parent / "link")
+    assert (names(folder), mode(folder)) == (["new"], 0o750)
+
+
+def test_where_it_takes_two_steps_that_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partial, "_exchanged", lambda *_: False)
+    with pytest.warns(CascadeWarning, match=r"cannot be exchanged in one step here, .* there is no .*/folder; if this"):
+        fill(folder)
+    assert names(folder) == ["new"]
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.warns(CascadeWarning), pytest.raises(KeyboardInterrupt):
+        fill(folder)
+    assert names(folder) == ["new"]
+
+
+def test_folders_of_killed_runs(folder: Path) -> None:
+    killed("with staged_folder('link') as path:\n    (path / 'half').touch()\n    DIE", folder.parent)
+    assert len(names(folder.parent)) == 3
+    old = folder.with_name(".folder.0123abcd.old")
+    folder.rename(old)  # killed between two steps
+    partial.clear(folder)
+    assert names(folder) == ["old"]
+    old.mkdir()  # killed after them
+    fill(folder)
+    assert names(folder) == ["new"]
+
+
+APART = {  # what these write is temporary, or part of a folder that gets its name when it is whole
+    "cascade/core/files.py", "cascade/core/partial.py", "cascade/bundle/writing.py", "cascade/training/run.py",
+    "cascade/training/build/building.py", "cascade/training/build/work.py", "bench/systems/conversion.py",
+    "bench/peers/running.py", "bench/systems/worker.py", "bench/compare/installs.py", "bench/studies/base_size.py",
+}  # fmt: skip
+
+
+def test_nothing_else_writes_files() -> None:
+    """Or it goes through `staged`, which names the path that the block opens."""
+    writes = re.compile(r"open\(.*'[bt]*[wax][bt+]*'|\.(write_text|write_bytes|rename|copyfile|copytree|move)\(")
+    found = set()
+    for source in (file for top in ("cascade", "bench", "export") for file in (ROOT / top).rglob("*.py")):
+        text = source.read_text(encoding="utf-8")
+        calls = [ast.unparse(node) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+        if any(map(writes.search, calls)) and "staged(" not in text:
+            found.add(source.relative_to(ROOT).as_posix())
+    assert found - APART == set()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cascade.core.rows import Encoded
 from cascade.engine.cascade import Cascade, Outcome
 from cascade.engine.inputs import Inputs
-from cascade.engine.streaming import StreamOptions, stream
+from cascade.engine.streaming import StreamOptions, buffers, stream
 from cascade.exceptions import InputError, OptionError
 from cascade.policies.routing import Budget, Router, Threshold, defer_all, defer_none
 from cascade.policies.windows import Windows
@@ -128,6 +128,35 @@ def test_the_deadline_holds_though_the_source_is_silent() -> None:
     assert [len(outcome.routes) for outcome in found] == [3, 2]
     silent.set()
     assert [len(outcome.routes) for outcome in outcomes] == [1]
+
+
+def test_a_pause_of_the_source_is_answered_before_the_deadline() -> None:
+    silent = threading.Event()
+
+    def source() -> Iterator[list[int]]:
+        yield from [[3]] * 5
+        silent.wait(30)
+        yield [4]
+
+    options = StreamOptions(buffer_size=3, max_age=60.0, pause=0.02)
+    outcomes = stream(cascade(TEXTS, defer_all), encode(TEXTS), source(), options=options)
+    assert [len(next(outcomes).routes) for _ in range(2)] == [3, 2]
+    together = buffers(source(), options=options)
+    assert [len(next(together)) for _ in range(2)] == [3, 2]
+    silent.set()
+    assert [len(outcome.routes) for outcome in outcomes] == [1]
+    assert [*map(len, together)] == [1]
+
+
+def test_buffers_raise_what_the_source_raises_after_its_items() -> None:
+    def source() -> Iterator[int]:
+        yield from range(3)
+        raise ZeroDivisionError
+
+    found = buffers(source(), options=StreamOptions(buffer_size=2))
+    assert [next(found), next(found)] == [[0, 1], [2]]
+    with pytest.raises(ZeroDivisionError):
+        next(found)
 
 
 @AGES

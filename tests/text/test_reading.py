@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -10,7 +11,8 @@ import re
 import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +43,31 @@ def jsonl(*values: Any) -> str:
     return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
 
 
-def as_csv(rows: list[dict[str, Any]]) -> str:
+def as_csv(rows: list[dict[str, Any]], delimiter: str = ",") -> str:
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]))
+    writer = csv.DictWriter(out, list(rows[0]), delimiter=delimiter)
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
 
 
-@pytest.fixture(params=["jsonl", "ndjson", "csv", "parquet"])
+def zstd(content: bytes) -> bytes:
+    packed: bytes = pytest.importorskip("zstandard").ZstdCompressor().compress(content)
+    return packed
+
+
+PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": zstd}
+
+
+@pytest.fixture(params=["jsonl", "ndjson", "csv", "tsv", "parquet", "csv.gz", "tsv.zst", "jsonl.ZST", "jsonl.gz"])
 def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / f"examples.{request.param}"
-    if request.param == "parquet":
+    form, _, packed = request.param.lower().partition(".")
+    if form == "parquet":
         pyarrow.parquet.write_table(pa.Table.from_pylist(RECORDS), path)
         return path
-    return write(path, as_csv(RECORDS) if request.param == "csv" else jsonl(*RECORDS))
+    content = jsonl(*RECORDS) if "json" in form else as_csv(RECORDS, "\t" if form == "tsv" else ",")
+    return write(path, PACK[packed and f".{packed}"](content.encode()))
 
 
 def test_round_trip(file: Path) -> None:
@@ -64,7 +76,7 @@ def test_round_trip(file: Path) -> None:
     assert [(example.text, example.label) for example in examples] == [
         (record["text"], record["label"]) for record in RECORDS
     ]
-    lines = [2, 3, 4, 6] if file.suffix == ".csv" else [1, 2, 3, 4]
+    lines = [2, 3, 4, 6] if "sv" in file.name else [1, 2, 3, 4]
     assert [example.line for example in examples] == lines
     assert list(read_examples(str(file))) == examples
 
@@ -209,19 +221,68 @@ def test_bad_lines_are_skipped_or_become_null(
 
 
 def test_quotes_that_are_never_closed(tmp_path: Path) -> None:
-    """One takes no more than a field; one that is open at the end is a fault of its line."""
+    """One takes no more than a line may have; one that is open at the end is a fault of its line."""
     file = write(tmp_path / "a.csv", 'text\n"open\n' + f"{'fine' * 25}\n" * 3000)
     errors: list[DataError] = []
-    examples = list(read_examples(file, on_error=OnError.SKIP, report=errors.append))
+    examples = list(read_examples(file, on_error=OnError.SKIP, report=errors.append, max_line=131_072))
     assert [example.line for example in examples][-1] == 3002
     assert 1600 < len(examples) < 1800
-    with pytest.raises(DataError, match=r"line 2: a row must be csv .*field larger than field limit"):
+    with pytest.raises(DataError, match=r"line 2: a row must be csv .* up to line 1300: more than 131,072 bytes"):
         raise errors[0]
     assert len(errors) == 1
     file = write(tmp_path / "a.csv", 'text\nfine\n"open\nmore\n')
     with pytest.raises(DataError, match=r"a.csv, line 3: a row must be csv .*, but up to line 4: "):
         list(read_examples(file))
     assert [example.line for example in read_examples(file, on_error=OnError.SKIP)] == [2]
+
+
+@pytest.mark.parametrize(("name", "line"), [("a.txt", "%s\n"), ("a.jsonl", '{"text": "%s"}\n'), ("a.csv", "%s\n")])
+def test_a_line_that_is_too_long_is_a_fault_of_that_line(tmp_path: Path, name: str, line: str) -> None:
+    head = "text\n" if name == "a.csv" else ""
+    most = 300_000 + len(line % "") - 1
+    file = write(tmp_path / name, head + "".join(line % text for text in ("one", "x" * 300_000, "y" * 300_001, "four")))
+    assert [len(str(example.text)) for example in read_examples(file)][-4:] == [3, 300_000, 300_001, 4]
+    examples = list(read_examples(file, on_error=OnError.NULL, max_line=most))
+    assert [example.text for example in examples] == ["one", "x" * 300_000, None, "four"]
+    number = 4 if head else 3
+    message = (
+        rf"{name}, line {number}: a line must have at most {most:,} bytes \(max_line\), got more; correct the line"
+    )
+    with pytest.raises(DataError, match=message):
+        list(read_examples(file, max_line=most))
+    with pytest.raises(OptionError, match="max_line must be a whole number of at least 1, got 0; leave it out"):
+        read_examples(file, max_line=0)
+
+
+def test_a_line_without_end_takes_no_memory() -> None:
+    class Zeros(io.RawIOBase):
+        def readline(self, size: int | None = -1, /) -> bytes:
+            assert size is not None
+            assert 0 < size <= 100_000
+            self.got = getattr(self, "got", 0) + size
+            return b"\0" * size if self.got < 10_000_000 else b""
+
+    zeros: Any = Zeros()
+    with pytest.raises(DataError, match="line 1: a line must have at most 99,999 bytes"):
+        list(read_examples(zeros, max_line=99_999))
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_packed_files_that_are_cut_or_broken(tmp_path: Path, suffix: str) -> None:
+    packed = PACK[suffix]("".join(f"text {number}\n" for number in range(3000)).encode())
+    file = write(tmp_path / f"a.txt{suffix}", packed + packed)
+    assert len(list(read_examples(file))) == 6000
+    for content in (packed[:-20], packed + packed[:20], b"no such thing", packed + b"or such"):
+        write(file, content)
+        with pytest.raises(DataError, match=r"a\.txt\..* must be readable to its end, but: .*; check the file$"):
+            list(read_examples(file))
+
+
+def test_zstd_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    with pytest.raises(MissingExtraError, match=r"reading .zst needs zstandard, .*; pip install zstandard, or give"):
+        read_examples(write(tmp_path / "a.csv.zst", b""))
 
 
 def test_a_pipe_has_a_path(tmp_path: Path) -> None:
@@ -263,10 +324,13 @@ def test_faults_of_a_file_as_a_whole(tmp_path: Path, content: str | bytes, messa
 def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match=r"missing.jsonl must be a file of examples, but it is missing; check the path"):
         read_examples(tmp_path / "missing.jsonl")
+    (tmp_path / "loop.txt").symlink_to("loop.txt")
+    with pytest.raises(DataError, match="must be a file of examples, but Too many levels of symbolic links; check"):
+        read_examples(tmp_path / "loop.txt")
     with pytest.raises(DataError, match="must be a file of examples, but it is a folder"):
         read_examples(tmp_path)
     file = write(tmp_path / "a.docx", "")
-    with pytest.raises(OptionError, match=r"one of .txt, .jsonl, .ndjson, .csv, .parquet, got a.docx; rename it or"):
+    with pytest.raises(OptionError, match=r"one of .txt, .jsonl, .* \.gz or \.zst\), got a.docx; rename it or"):
         read_examples(file)
     assert [example.text for example in read_examples(write(file, "a"), format=FileFormat.TEXT)] == ["a"]
 
@@ -316,6 +380,33 @@ def test_parquet(tmp_path: Path) -> None:
         list(read_examples(file, text_column="sentence", on_error=OnError.SKIP))
     with pytest.raises(DataError, match=r"a.parquet: it must be a parquet file, but: .*; write it again"):
         list(read_examples(write(file, b"PAR1 and no more")))
+
+
+def test_columns_of_parquet_that_nobody_asked_for(tmp_path: Path) -> None:
+    """They are not read, whatever they hold; what cannot be read of the others is a fault of its row."""
+    file = tmp_path / "a.parquet"
+    broken = pa.Array.from_buffers(pa.utf8(), 3, pa.array([b"a", b"\xff", b"c"], pa.binary()).buffers())
+    late = pa.array([2**62] * 3, pa.int64())
+    times = {"late": late.view(pa.timestamp("us")), "zone": late.view(pa.timestamp("us", "Nowhere/At_All"))}
+    columns = {"text": broken, "other": broken, "day": pa.array([date(2000, 1, 1)] * 3), **times}
+    pyarrow.parquet.write_table(pa.table(columns), file)
+    examples = list(read_examples(file, on_error=OnError.NULL))
+    assert [(example.line, example.text) for example in examples] == [(1, "a"), (2, None), (3, "c")]
+    assert str(examples[1].error).startswith(
+        f"{file}, line 2: column 'text' must hold values that can be read, but it is not UTF-8: invalid start byte; "
+    )
+    assert examples[0].record == {"text": "a"}
+    for column in ("late", "zone", "day"):
+        found = list(read_examples(file, text_column=column, on_error=OnError.NULL))
+        assert [example.text for example in found] == [None] * 3
+    whole = read_examples(file, text_column="text", all_columns=True, on_error=OnError.NULL)
+    assert [example.text for example in whole] == [None] * 3
+    pyarrow.parquet.write_table(pa.table({"text": ["a", "bbb"], "day": columns["day"][:2]}), file)
+    (first, second) = read_examples(file, all_columns=True, on_error=OnError.NULL, max_line=2)
+    assert (first.text, first.record["day"], second.text) == ("a", date(2000, 1, 1), None)
+    pyarrow.parquet.write_table(pa.Table.from_arrays([broken, broken], ["text", "text"]), file)
+    with pytest.raises(DataError, match=r"a.parquet: columns must be distinct, twice: \['text'\]; write it again"):
+        list(read_examples(file))
 
 
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

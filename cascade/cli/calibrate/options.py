@@ -67,5 +67,5 @@ class CalibrateOptions:
             raise OptionError(f"--output must not be there yet, got {self.output}; choose another folder")
         for option, file in (("--json", self.json_file), ("--png", self.png_file)):
             check_output(option, file, self.file)
-        if not self.file.is_file():
+        if self.file.is_dir() or not self.file.exists():
             raise DataError(f"--data must be a file of examples, got {self.file}; check the path")

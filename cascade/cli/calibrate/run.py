@@ -29,7 +29,7 @@ from cascade.cli.calibrate.data import Examples, known_files, labelled_texts, ta
 from cascade.cli.calibrate.options import CalibrateOptions
 from cascade.cli.calibrate.plain import choose_plainly, saved
 from cascade.cli.calibrate.show import shown
-from cascade.core.files import write
+from cascade.core.files import regular, write
 from cascade.exceptions import CertificateWarning, DataError, OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
@@ -44,11 +44,14 @@ def run(options: CalibrateOptions) -> int:
     begin = time.perf_counter()
     pipeline = load(options.model, threads=options.threads)
     _check(options, pipeline)
-    bars, examples = _bars(options.progress), _read(options, pipeline)
-    if options.guarantee:
-        status = _certify(options, pipeline, examples, bars)
-    else:
-        status = choose_plainly(options, pipeline, examples, bars)
+    bars = _bars(options.progress)
+    with regular(options.file) as file:
+        options = replace(options, file=file)
+        examples = _read(options, pipeline)
+        if options.guarantee:
+            status = _certify(options, pipeline, examples, bars)
+        else:
+            status = choose_plainly(options, pipeline, examples, bars)
     click.echo(f"{time.perf_counter() - begin:.1f} s", err=True)
     return status
 

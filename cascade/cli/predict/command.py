@@ -23,10 +23,11 @@ from cascade.policies.exits import MaxProbability
 from cascade.policies.routing import Budget, Threshold
 from cascade.text.entities import AggregationStrategy
 from cascade.text.reading import OnError, read_examples
-from cascade.text.records import FileFormat
+from cascade.text.records import MAX_LINE, FileFormat
+from cascade.text.sources import format_of
 
 STDIN = 0
-WITH_LISTS = ("jsonl", "ndjson", "parquet")  # formats in which a column can hold lists
+WITH_LISTS = (FileFormat.JSONL, FileFormat.PARQUET)  # formats in which a column can hold lists
 
 
 @click.command(short_help="Label the texts, or tag the words, of a file or of standard input.")
@@ -56,7 +57,15 @@ WITH_LISTS = ("jsonl", "ndjson", "parquet")  # formats in which a column can hol
     "--format",
     "form",
     type=click.Choice([form.value for form in FileFormat]),
-    help="Of FILE.  [default: by its suffix; text for standard input]",
+    help="Of FILE.  [default: by its suffix; text for standard input and pipes]",
+)
+@click.option(
+    "--max-line",
+    type=click.FloatRange(0, 1e6, min_open=True),
+    default=MAX_LINE / 1e6,
+    show_default=True,
+    metavar="MB",
+    help="A line, or a row of a csv over several, that is longer cannot be read.",
 )
 @click.option(
     "--on-error",
@@ -94,6 +103,7 @@ def predict(
     pair_column: str | None,
     tokens_column: str | None,
     form: str | None,
+    max_line: float,
     on_error: str,
     shadow: float | None,
     max_disagreement: float | None,
@@ -104,8 +114,9 @@ def predict(
 ) -> None:
     """Label the texts, or tag the words, of a file or of standard input; one line of JSON per row, in order.
 
-    MODEL is a folder or a Hub id. FILE holds a text per line, or is jsonl, csv or parquet; - or nothing is standard
-    input. A summary goes to standard error.
+    MODEL is a folder or a Hub id. FILE holds a text per line, or is jsonl, csv, tsv or parquet, or one of these packed
+    as .gz or .zst; - or nothing is standard input. When input pauses, what came is answered: tail -f serves too. A
+    summary goes to standard error.
 
     \b
     Example:
@@ -138,7 +149,7 @@ def predict(
     if threshold is not None and budget is not None:
         raise OptionError("--threshold and --budget exclude each other, both were given; leave one out")
     if output is not None:
-        refuse_same_file(output, [STDIN if file == "-" else file])
+        refuse_same_file(output, [STDIN if file == "-" else file, *Path(model).rglob("*")])
     pipeline = load(model, threads=threads).with_truncation(truncation)
     if threshold is not None:
         pipeline = pipeline.with_router(Threshold(threshold))
@@ -167,6 +178,7 @@ def predict(
         pair_column=pair_column or "text_pair",
         tokens_column=tokens_column,
         label_column=None,
+        max_line=max(int(max_line * 1e6), 1),
         on_error=OnError(on_error),
         report=lambda error: tqdm.write(f"Warning: {error}", file=sys.stderr),
     )
@@ -187,8 +199,8 @@ def _words_column(
 ) -> str | None:
     """The column of lists of words; `None` where a tagger reads texts, as it must where entities are asked for."""
     if tokens is None:
-        lists = (form or Path(file).suffix.removeprefix(".").lower()) in WITH_LISTS
-        return "tokens" if lists and text is None and strategy is None else None
+        found = format_of(Path(file)) if form is None else FileFormat(form)
+        return "tokens" if found in WITH_LISTS and text is None and strategy is None else None
     for name, other in (("--text-column", text), ("--aggregation-strategy", strategy)):
         if other is not None:
             raise OptionError(f"--tokens-column and {name} exclude each other, both were given; leave one out")

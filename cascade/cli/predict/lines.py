@@ -7,17 +7,17 @@ with null for every answer.
 from __future__ import annotations
 
 import json
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, TextIO
 
 import numpy as np
 
 from cascade.cli.show import duration
 from cascade.core.results import Prediction, Stats, TagPrediction
-from cascade.engine.streaming import StreamOptions
+from cascade.engine.streaming import StreamOptions, buffers
 from cascade.exceptions import OptionError
 from cascade.monitoring.monitor import Monitor
 from cascade.pipelines.classifier import Classifier
@@ -26,6 +26,7 @@ from cascade.text.entities import AggregationStrategy, Entity
 from cascade.text.reading import Example
 
 BUFFER = 1024  # sentences or texts that go through tier 1 together
+PAUSE = 0.2  # seconds without input after which everything that was read is answered
 ROUTE = ("tier", "exit", "confidence")
 
 Values = dict[str, Any]
@@ -69,7 +70,7 @@ def labels(
     return Lines(
         keys=("label", "score", *(("top",) if top_k is not None else ()), *(ROUTE if routes else ())),
         read=lambda example: example.text,
-        answer=lambda texts, on_stats: (monitor or classifier).stream(texts, options=StreamOptions(on_stats=on_stats)),
+        answer=lambda texts, on_stats: (monitor or classifier).stream(texts, options=_options(on_stats)),
         values=values,
         tiers=lambda answer: [answer.route.tier],
     )
@@ -98,7 +99,7 @@ def tags(tagger: Tagger, *, words: bool, routes: bool = False, monitor: Monitor[
     return Lines(
         keys=("tokens", "tags", *(() if words else ("spans",)), *(ROUTE if routes else ())),
         read=(lambda example: example.tokens) if words else (lambda example: example.text),
-        answer=lambda given, on_stats: stream(given, options=StreamOptions(BUFFER, on_stats=on_stats)),
+        answer=lambda given, on_stats: stream(given, options=_options(on_stats, BUFFER)),
         values=values,
         tiers=lambda answer: answer.routes.tier.tolist(),
         unit="word",
@@ -112,8 +113,9 @@ def entities(tagger: Tagger, strategy: AggregationStrategy, *, routes: bool = Fa
             "--routes and --aggregation-strategy exclude each other, both were given; an entity has no route of its own"
         )
 
-    def answer(texts: Iterator[str], _: object) -> Iterator[list[Entity]]:
-        while some := list(islice(texts, BUFFER)):
+    def answer(texts: Iterator[str], on_stats: Callable[[Stats], object]) -> Iterator[list[Entity]]:
+        for some in buffers(texts, options=_options(on_stats, BUFFER)):
+            on_stats(Stats(texts=len(some)))
             yield from tagger(some, aggregation_strategy=strategy)
 
     def values(example: Example, found: list[Entity]) -> Values:
@@ -124,11 +126,17 @@ def entities(tagger: Tagger, strategy: AggregationStrategy, *, routes: bool = Fa
     )
 
 
+def _options(on_stats: Callable[[Stats], object], buffer_size: int = StreamOptions.buffer_size) -> StreamOptions:
+    return StreamOptions(buffer_size, pause=PAUSE, on_stats=on_stats)
+
+
 @dataclass(kw_only=True)
 class Writer:
     """Writes a line for each example, and counts rows, unread ones, units answered and deferred, rows that lost tokens.
 
-    `waiting`: examples that are read and not answered.
+    What is answered together is flushed together. Examples are read by another thread, so a lock keeps lines in order.
+
+    `waiting`: examples that are read and not answered; `due`: answers that are still to come of those made together.
     """
 
     out: TextIO
@@ -138,18 +146,28 @@ class Writer:
     units: int = 0
     deferred: int = 0
     truncated: int = 0
+    due: int = 0
     waiting: deque[Example] = field(default_factory=deque)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def write(self, examples: Iterable[Example]) -> None:
         """A line for each example."""
         for answer in self.lines.answer(self._read(examples), self._count):
-            self._write_unread()
+            with self._lock:
+                self._write_unread()
+                example = self.waiting[0]
             tiers = self.lines.tiers(answer)
             self.units += len(tiers)
             self.deferred += sum(tier > 1 for tier in tiers)
-            example = self.waiting.popleft()
-            self._write(example, self.lines.values(example, answer))
-        self._write_unread()
+            values = self.lines.values(example, answer)
+            with self._lock:
+                self._write(self.waiting.popleft(), values)
+                self._write_unread()
+                self.due -= 1
+                if self.due <= 0:
+                    self.out.flush()
+        with self._lock:
+            self._write_unread()
 
     def summary(self, seconds: float) -> str:
         """What was done, in one line; before it a warning where rows lost tokens."""
@@ -164,21 +182,26 @@ class Writer:
         return f"{warning}{self.rows} {'row' if self.rows == 1 else 'rows'}{unread} in {duration(seconds)}{share}"
 
     def _count(self, stats: Stats) -> None:
+        self.due = stats.texts
         self.truncated += stats.truncated
 
     def _read(self, examples: Iterable[Example]) -> Iterator[Any]:
         for example in examples:
-            self.waiting.append(example)
             given = self.lines.read(example)
+            with self._lock:
+                self.waiting.append(example)
+                if given is None:  # where no row before it waits for an answer, it is written at once
+                    self._write_unread()
             if given is not None:
                 yield given
-            else:  # where no row before it waits for an answer, it is written at once and does not pile up
-                self._write_unread()
 
     def _write_unread(self) -> None:
+        before = self.unread
         while self.waiting and self.lines.read(self.waiting[0]) is None:
             self.unread += 1
             self._write(self.waiting.popleft(), dict.fromkeys(self.lines.keys))
+        if self.unread > before:
+            self.out.flush()
 
     def _write(self, example: Example, values: Values) -> None:
         self.rows += 1

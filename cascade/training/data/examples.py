@@ -14,11 +14,13 @@ from cascade.core.labels import spelled
 from cascade.exceptions import DataError, MissingExtraError, OptionError
 from cascade.text.entity_f1 import has_entities
 from cascade.text.reading import Columns, TagColumns, read_examples
+from cascade.text.records import FileFormat
+from cascade.text.sources import format_of
 
 Item: TypeAlias = "str | tuple[str, str] | list[str]"
 """A text, a pair of texts, or a sentence as a list of words."""
 
-SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet", ".txt", ".json", ".tsv")
+SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet", ".txt", ".json", ".tsv", ".gz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def read_sentences(source: str | Path, *, columns: TagColumns | None = None, req
     """
     columns = columns or TagColumns()
     found: Iterable[tuple[int, Any, Any]]
-    if _is_file(source) and Path(source).suffix == ".txt" and not require_labels:
+    if _is_file(source) and format_of(Path(source)) is FileFormat.TEXT and not require_labels:
         lines = read_examples(Path(source), label_column=None)
         found = ((example.line, str(example.text).split(), None) for example in lines)
     elif _is_file(source):

@@ -1,0 +1,118 @@
+"""Where examples come from: files, pipes and standard input, packed by gzip or zstd or not, opened as bytes."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+from cascade.exceptions import DataError, MissingExtraError
+from cascade.text.records import FileFormat
+
+Source: TypeAlias = "str | Path | IO[bytes] | IO[str]"
+
+SUFFIXES = {
+    ".txt": FileFormat.TEXT,
+    ".jsonl": FileFormat.JSONL,
+    ".ndjson": FileFormat.JSONL,
+    ".csv": FileFormat.CSV,
+    ".tsv": FileFormat.TSV,
+    ".parquet": FileFormat.PARQUET,
+}
+PACKED = (".gz", ".zst")
+READ = 1024  # packed bytes at a time: zstd makes up to 32 MB of them
+
+
+def format_of(path: Path) -> FileFormat | None:
+    """What the suffix says, that in front of `.gz` or `.zst`; `None` where it is another one."""
+    whole = Path(path.stem) if path.suffix.lower() in PACKED else path
+    return SUFFIXES.get(whole.suffix.lower())
+
+
+def is_zstd(path: Path) -> bool:
+    """Whether the suffix says that a file is packed by zstd."""
+    return path.suffix.lower() == ".zst"
+
+
+def name_of(source: Source) -> str:
+    """What messages call it."""
+    if isinstance(source, Path):
+        return str(source)
+    if source == "-" or source is sys.stdin:
+        return "standard input"
+    return str(getattr(source, "name", "the stream"))
+
+
+def opened(source: Source) -> AbstractContextManager[IO[bytes] | IO[str]]:
+    """Bytes where they can be had: a line that is not UTF-8 is then a fault of that line."""
+    if isinstance(source, Path):
+        try:
+            if source.suffix.lower() == ".gz":
+                return gzip.open(source)
+            file = source.open("rb")
+        except OSError as error:
+            raise DataError(f"{source} must be readable, but: {error.strerror}; check its permissions") from None
+        return io.BufferedReader(_Zstd(file)) if is_zstd(source) else file
+    stream = sys.stdin if isinstance(source, str) else source
+    if stream is None:
+        raise DataError("standard input must be open, but it is closed; give a file")
+    if isinstance(source, str):
+        try:
+            # With a buffer of its own: a thread that waits for sys.stdin's would abort the process at its end.
+            return os.fdopen(stream.fileno(), "rb", closefd=False)
+        except (OSError, ValueError):  # it has none, or was closed
+            pass
+    return nullcontext(getattr(stream, "buffer", stream))
+
+
+def zstd_decoder() -> Callable[[], Any]:
+    """What makes a decoder of one frame; a `MissingExtraError` where there is none."""
+    try:
+        make: Callable[[], Any] = import_module("compression.zstd").ZstdDecompressor  # of Python 3.14
+    except ImportError:
+        try:
+            zstandard = import_module("zstandard")
+        except ImportError:
+            raise MissingExtraError(
+                "reading .zst needs zstandard, which is not installed; pip install zstandard, or give .gz"
+            ) from None
+        return lambda: zstandard.ZstdDecompressor().decompressobj()
+    return make
+
+
+class _Zstd(io.RawIOBase):
+    """What a zstd file holds, frame after frame. One that is cut is an `EOFError`, a broken one an `OSError`."""
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        self._packed, self._decoder = packed, zstd_decoder()
+        self._frame: Any = None
+        self._left = b""  # read and not unpacked
+        self._ready = io.BytesIO()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        while not (count := self._ready.readinto(target)):
+            packed = self._left or self._packed.read(READ)
+            if not packed and self._frame is not None:
+                raise EOFError("its end is missing")
+            if not packed:
+                return 0
+            frame = self._frame or self._decoder()
+            try:
+                self._ready = io.BytesIO(frame.decompress(packed))
+            except Exception as error:  # each library has a class of its own
+                raise OSError(f"not a zstd file ({error})") from error
+            self._frame, self._left = (None, frame.unused_data) if frame.eof else (frame, b"")
+        return count
+
+    def close(self) -> None:
+        self._packed.close()
+        super().close()
