@@ -21,7 +21,7 @@ from cascade.core.labels import spelled
 from cascade.exceptions import DataError, OptionError
 from cascade.text.records import MAX_LINE, READERS, FileFormat, LineError, StreamError, require_pyarrow
 from cascade.text.records import Columns as RecordColumns
-from cascade.text.sources import PACKED, SUFFIXES, Source, format_of, is_zstd, name_of, opened, zstd_decoder
+from cascade.text.sources import PACKED, SUFFIXES, Source, format_of, name_of, opened
 
 REMEDY = "correct the line, or leave it out (as cascade predict --on-error skip does)"
 
@@ -125,10 +125,8 @@ def read_examples(
     )
     path = None if source == "-" or not isinstance(source, (str, Path)) else Path(source)
     file_format = format or FileFormat.TEXT if path is None else _checked(path, format or format_of(path))
-    if path is not None and is_zstd(path):  # a missing package is said before anything is read
-        zstd_decoder()
     if file_format is FileFormat.PARQUET:
-        require_pyarrow()
+        require_pyarrow()  # a missing extra is said before anything is read
     return _examples(source if path is None else path, file_format, columns, on_error, report)
 
 

@@ -6,8 +6,7 @@ import gzip
 import io
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -35,11 +34,6 @@ def format_of(path: Path) -> FileFormat | None:
     return SUFFIXES.get(whole.suffix.lower())
 
 
-def is_zstd(path: Path) -> bool:
-    """Whether the suffix says that a file is packed by zstd."""
-    return path.suffix.lower() == ".zst"
-
-
 def name_of(source: Source) -> str:
     """What messages call it."""
     if isinstance(source, Path):
@@ -52,46 +46,39 @@ def name_of(source: Source) -> str:
 def opened(source: Source) -> AbstractContextManager[IO[bytes] | IO[str]]:
     """Bytes where they can be had: a line that is not UTF-8 is then a fault of that line."""
     if isinstance(source, Path):
+        frame = _decoder() if source.suffix.lower() == ".zst" else None
         try:
             if source.suffix.lower() == ".gz":
                 return gzip.open(source)
             file = source.open("rb")
         except OSError as error:
             raise DataError(f"{source} must be readable, but: {error.strerror}; check its permissions") from None
-        return io.BufferedReader(_Zstd(file)) if is_zstd(source) else file
+        return file if frame is None else io.BufferedReader(_Zstd(file, frame))
     stream = sys.stdin if isinstance(source, str) else source
     if stream is None:
         raise DataError("standard input must be open, but it is closed; give a file")
     if isinstance(source, str):
-        try:
+        with suppress(OSError, ValueError):  # a stream that has no number, or is closed
             # With a buffer of its own: a thread that waits for sys.stdin's would abort the process at its end.
             return os.fdopen(stream.fileno(), "rb", closefd=False)
-        except (OSError, ValueError):  # it has none, or was closed
-            pass
     return nullcontext(getattr(stream, "buffer", stream))
 
 
-def zstd_decoder() -> Callable[[], Any]:
-    """What makes a decoder of one frame; a `MissingExtraError` where there is none."""
-    try:
-        make: Callable[[], Any] = import_module("compression.zstd").ZstdDecompressor  # of Python 3.14
-    except ImportError:
-        try:
-            zstandard = import_module("zstandard")
-        except ImportError:
-            raise MissingExtraError(
-                "reading .zst needs zstandard, which is not installed; pip install zstandard, or give .gz"
-            ) from None
-        return lambda: zstandard.ZstdDecompressor().decompressobj()
-    return make
+def _decoder() -> Any:
+    """A decoder of one frame; a `MissingExtraError` where there is none."""
+    with suppress(ImportError):
+        return import_module("compression.zstd").ZstdDecompressor()  # of Python 3.14
+    with suppress(ImportError):
+        return import_module("zstandard").ZstdDecompressor().decompressobj()
+    raise MissingExtraError("reading .zst needs zstandard, which is not installed; pip install zstandard, or give .gz")
 
 
 class _Zstd(io.RawIOBase):
     """What a zstd file holds, frame after frame. One that is cut is an `EOFError`, a broken one an `OSError`."""
 
-    def __init__(self, packed: IO[bytes]) -> None:
-        self._packed, self._decoder = packed, zstd_decoder()
-        self._frame: Any = None
+    def __init__(self, packed: IO[bytes], frame: Any) -> None:
+        self._packed, self._frame = packed, frame
+        self._begun = False
         self._left = b""  # read and not unpacked
         self._ready = io.BytesIO()
 
@@ -101,16 +88,17 @@ class _Zstd(io.RawIOBase):
     def readinto(self, target: Any) -> int:
         while not (count := self._ready.readinto(target)):
             packed = self._left or self._packed.read(READ)
-            if not packed and self._frame is not None:
+            if not packed and self._begun:
                 raise EOFError("its end is missing")
             if not packed:
                 return 0
-            frame = self._frame or self._decoder()
             try:
-                self._ready = io.BytesIO(frame.decompress(packed))
+                self._ready = io.BytesIO(self._frame.decompress(packed))
             except Exception as error:  # each library has a class of its own
                 raise OSError(f"not a zstd file ({error})") from error
-            self._frame, self._left = (None, frame.unused_data) if frame.eof else (frame, b"")
+            self._begun, self._left = not self._frame.eof, self._frame.unused_data
+            if self._frame.eof:
+                self._frame = _decoder()
         return count
 
     def close(self) -> None:

@@ -282,7 +282,7 @@ def test_zstd_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "zstandard", None)
     monkeypatch.setitem(sys.modules, "compression.zstd", None)
     with pytest.raises(MissingExtraError, match=r"reading .zst needs zstandard, .*; pip install zstandard, or give"):
-        read_examples(write(tmp_path / "a.csv.zst", b""))
+        list(read_examples(write(tmp_path / "a.csv.zst", b"")))
 
 
 def test_a_pipe_has_a_path(tmp_path: Path) -> None:
