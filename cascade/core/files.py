@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -49,7 +50,12 @@ def staged(file: str | Path) -> Iterator[Path]:
                 with suppress(OSError, AttributeError):  # only root may give files away; Windows has no owners
                     os.chown(made, there.st_uid, there.st_gid)
             made.chmod(stat.S_IMODE(mode))  # at the end: a mode without the right to write is kept too
-            made.replace(target)
+            try:
+                made.replace(target)
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                shutil.copyfile(made, target)  # a mount of its own, as containers have single files
     except OSError as error:
         if error.filename in (str(made), str(target)):
             error.filename, error.filename2 = str(file), None

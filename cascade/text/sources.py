@@ -9,7 +9,7 @@ import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, TypeAlias, cast
 
 from cascade.exceptions import DataError, MissingExtraError
 from cascade.text.records import FileFormat
@@ -49,7 +49,7 @@ def opened(source: Source) -> AbstractContextManager[IO[bytes] | IO[str]]:
         frame = _decoder() if source.suffix.lower() == ".zst" else None
         try:
             if source.suffix.lower() == ".gz":
-                return gzip.open(source)
+                return cast("IO[bytes]", gzip.open(source))
             file = source.open("rb")
         except OSError as error:
             raise DataError(f"{source} must be readable, but: {error.strerror}; check its permissions") from None

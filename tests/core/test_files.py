@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import re
 import signal
@@ -191,6 +192,16 @@ def test_what_a_living_run_makes_is_left_alone(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(partial, "fcntl", None)  # without locks nobody knows who lives
     write(file, "more")
     assert names(tmp_path) == [".out.0123abcd.partial", "out"]
+
+
+def test_a_file_that_is_a_mount_is_written_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replace(self: Path, target: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    (tmp_path / "out").write_text("old")
+    monkeypatch.setattr(Path, "replace", replace)
+    write(tmp_path / "out", "new")
+    assert ((tmp_path / "out").read_text(), names(tmp_path)) == ("new", ["out"])
 
 
 def test_what_standard_output_goes_to_is_written_on(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ class Writer:
     truncated: int = 0
     due: int = 0
     waiting: deque[Example] = field(default_factory=deque)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def write(self, examples: Iterable[Example]) -> None:
         """A line for each example."""
