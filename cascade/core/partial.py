@@ -12,15 +12,15 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from cascade.exceptions import CascadeWarning
 
-try:
-    import fcntl
-except ImportError:  # Windows: nothing is locked, so nothing is known to be left over
-    fcntl = None  # type: ignore[assignment]
-
+# Windows has none: nothing is locked there, so nothing is known to be left over.
+fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 NOT_ALL_OF_THE_NAME = 40
 
