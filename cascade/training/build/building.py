@@ -28,7 +28,7 @@ from cascade.training.build.work import Making, Step, Work
 
 CHUNK = 1024  # texts between looks at the clock
 ROWS = 40_000  # to learn from, at most: the texts, and as many varied ones as are missing
-PASS = 0.05  # of the time, for the original to read them once
+PASS = 0.08  # of the time, for the original to read them once
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from cascade.core.rows import FloatArray, IntArray, offsets_of
 from cascade.training.build.looking import Checkpoint
 from cascade.training.checkpoint import byte_level_parts, load_tokenizer_text
 
-TOKENS = 8192  # of a batch, padding included
+TOKENS = {"cuda": 8192, "cpu": 1024}  # of a batch, padding included; a CPU's caches hold little
 
 
 class Original:
@@ -39,7 +39,7 @@ class Original:
         offsets = offsets_of(counts)
         found = np.full((counts.sum(), len(self.checkpoint.labels)), np.nan, dtype=np.float32)
         filler = {"input_ids": self.checkpoint.config.pad_token_id or 0}
-        for chosen in _batches([len(row["input_ids"]) for row in rows]):
+        for chosen in _batches([len(row["input_ids"]) for row in rows], TOKENS[self.device.type]):
             batch = {
                 name: _padded([rows[number][name] for number in chosen], filler.get(name, 0)).to(self.device)
                 for name in rows[0]
@@ -85,11 +85,11 @@ def _encoded(checkpoint: Checkpoint, items: Sequence[Any]) -> list[dict[str, Any
     return rows
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
     """Rows of like length together, at most so many tokens."""
     order, start = np.argsort(lengths, kind="stable")[::-1].tolist(), 0
     while start < len(order):
-        stop = start + max(TOKENS // max(lengths[order[start]], 1), 1)
+        stop = start + max(tokens // max(lengths[order[start]], 1), 1)
         yield order[start:stop]
         start = stop
 

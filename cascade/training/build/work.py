@@ -18,10 +18,10 @@ from cascade.core.files import write
 
 SHARES = {
     "original": 6,
-    "frozen": 12,
-    "static": 14,
-    "transformer": 18,
-    "tuned": 26,
+    "frozen": 16,
+    "static": 18,
+    "transformer": 14,
+    "tuned": 22,
     "export": 10,
     "choose": 14,
 }
