@@ -35,7 +35,6 @@ from cascade.training.build.measuring import in_turns
 
 GRID = PathGrid(ratios=(0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
 TIMED = 3  # candidates that are timed beside full depth, the cheapest by prediction
-SPENT = 0.75  # of the bound, by what is guessed on texts with gaps
 PAYS = 1.1  # times as fast as full depth, or nothing pays
 
 
@@ -141,8 +140,8 @@ def steps_of(answers: Any, claim: Claim) -> tuple[Step, ...]:
 
 
 def _within(steps: Sequence[Step], claim: Claim) -> tuple[Step, ...]:
-    """Those up to the first that comes near the bound on the texts with gaps; the test on others goes no further."""
-    return tuple(itertools.takewhile(lambda step: step.risk <= SPENT * claim.ask.bound, steps))
+    """Those up to the first that breaks the bound on the texts with gaps; the test on others goes no further."""
+    return tuple(itertools.takewhile(lambda step: step.risk <= claim.ask.bound, steps))
 
 
 def _full(answers: TextAnswers | WordAnswers) -> Policies:

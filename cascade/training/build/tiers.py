@@ -25,7 +25,7 @@ from cascade.training.task import CLASSIFICATION
 
 EPOCHS = {"frozen": 60.0, "static": 30.0, "transformer": 30.0, "tuned": 5.0}
 """More than these teach nothing more."""
-COPIES = 8  # of each, at most
+COPIES = 12  # of each, at most
 
 
 @dataclass(frozen=True)
