@@ -17,8 +17,8 @@ def with_gaps(items: Sequence[Any], *, copies: int, seed: int) -> tuple[list[Any
     """Copies of texts, pairs or sentences of words, each with some words left out.
 
     A model is surer of the texts that trained it than of new ones, and so are tiers that learned from its answers: what
-    a setting does on the given texts says too little about new ones. (Exits of a MiniLM on TREC: where the answers of
-    2.0 % of new texts differed from the original's, 2.0 % did of texts with gaps, and 1.5 % of those given.)
+    a setting does on the given texts says too little about new ones. (Of a MiniLM on TREC a cut after layer 4 answered
+    0.3 % of the given texts differently, 1.7 % of texts with gaps, and 2.2 % of new ones.)
 
     Returns:
         The first copy of each item, then the second, and so on; and which of its words each has kept, shape
