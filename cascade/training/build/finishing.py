@@ -18,6 +18,7 @@ from cascade.calibration.certify.claims import Claim
 from cascade.calibration.certify.issuing import issue
 from cascade.calibration.certify.outcomes import Certified, Outcome
 from cascade.calibration.certify.split import Split
+from cascade.calibration.examples import copies_said
 from cascade.core.confidence import answers as answers_of
 from cascade.core.rows import IntArray
 from cascade.core.statistics import speed_up
@@ -162,7 +163,10 @@ class Finish:
             choosing, testing = len(self.shares.choose), len(self.shares.certify)
             name, sha256 = self.texts.name, self.texts.digest
             data = Data(name=name, sha256=sha256, examples=choosing + testing, chosen_on=choosing)
-            certificate, policies = issue(pipeline, outcome, data), outcome.policies
+            distinct = len(self.texts.items)
+            said = copies_said(distinct + self.texts.copies, distinct, f"{self.claim.unit.value}s")
+            told = replace(outcome, warnings=(*outcome.warnings, *said))
+            certificate, policies = issue(pipeline, told, data), outcome.policies
         settings = (policies, *(certificate.safer if certificate is not None else ()))
         if all(isinstance(one.routers[0], DeferAll) for one in settings):
             pair = without_first(folder / "single", pair, policies)
