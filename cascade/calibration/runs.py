@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from functools import cached_property
+from typing import Any, TypeAlias, TypeVar
 
 from cascade.calibration.temperature import Temperatures
 from cascade.core.rows import BoolArray, IntArray
@@ -42,44 +44,65 @@ class Run:
         return float(self.layers[self.deferred].mean()) if self.deferred.any() else 0.0
 
 
-class Sample(Protocol):
-    """Examples, on which settings can be asked. An example is what a claim counts: a text, or a whole sentence."""
+class Sample(ABC):
+    """Examples, on which settings can be asked. An example is what a claim counts: a text, or a whole sentence.
 
+    `truth`: right answers, `None` where they are not known; `original`: those of the original model, shape `(answers,
+    columns)`, which then stand in place of full depth's wherever settings are compared; `temperatures`: of every run.
+    """
+
+    truth: IntArray | None
+    original: IntArray | None
+    temperatures: Any
+
+    @abstractmethod
     def __len__(self) -> int:
         """How many examples."""
 
     @property
     def labelled(self) -> bool:
         """Whether the right answers are known."""
+        return self.truth is not None
 
-    @property
-    def temperatures(self) -> Temperatures:
-        """That every run has."""
-
-    @property
+    @cached_property
     def full(self) -> Run:
         """Tier 2 alone at full depth."""
+        return self.run(self.at_full_depth)
 
     @property
     def reference(self) -> IntArray:
-        """The answers that every setting is compared with: those of full depth, or of the original model."""
+        """What every setting is compared with: answers of the original model, else of full depth."""
+        return self.full.answers if self.original is None else self.original
 
-    @property
+    @cached_property
     def goal(self) -> IntArray:
         """The right answers, in the form of `Run.answers`; without labels those of `reference`."""
+        if self.truth is None:
+            return self.reference
+        return self.truth[:, None] if self.truth.ndim == 1 else self.truth
 
+    @property
+    @abstractmethod
+    def at_full_depth(self) -> Policies:
+        """Tier 2 alone."""
+
+    @abstractmethod
     def run(self, policies: Policies) -> Run:
         """What these policies answer."""
 
+    @abstractmethod
     def timed(self, policies: Policies) -> tuple[float, float]:
         """Seconds per example of these policies and of full depth."""
 
+    @abstractmethod
     def events(self, mask: BoolArray) -> BoolArray:
         """Examples of which an answer is in a mask. Shape `(answers,)` to `(examples,)`."""
 
+    @abstractmethod
     def classes(self, answers: IntArray) -> BoolArray:
         """Which examples have which label. Shape `(answers, columns)` to `(labels, examples)`."""
 
+    @abstractmethod
     def select(self: S, examples: IntArray) -> S:
         """These examples, in this order. Shape `(chosen,)`."""
 

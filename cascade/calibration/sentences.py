@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from cascade.calibration.costs import Costs
-from cascade.calibration.runs import Run, two_tiers
+from cascade.calibration.runs import Run, Sample, two_tiers
 from cascade.calibration.temperature import Temperatures
 from cascade.core.rows import BoolArray, IntArray, Units, ranges
 from cascade.engine.cascade import Cascade
@@ -32,7 +32,7 @@ TURNS = 3
 
 
 @dataclass(frozen=True, eq=False)
-class WordAnswers:
+class WordAnswers(Sample):
     """Encoded sentences and the tiers that answer them; a `Sample` whose answers are words and examples sentences.
 
     Attributes:
@@ -43,8 +43,7 @@ class WordAnswers:
         costs: of a token; `None` where they were not measured.
         encode_seconds: what making `words` took; every setting pays it.
         at_full: what full depth answers, where it ran already.
-        original: answers of the original model, which then stand in place of full depth's wherever settings are
-            compared. Shape `(words, 1)`.
+        original: see `Sample`. Shape `(words, 1)`.
     """
 
     tier1: SingleExit
@@ -59,11 +58,6 @@ class WordAnswers:
 
     def __len__(self) -> int:
         return self.words.n_rows
-
-    @property
-    def labelled(self) -> bool:
-        """Whether the right tags are known."""
-        return self.truth is not None
 
     @property
     def temperatures(self) -> Temperatures:
@@ -81,16 +75,6 @@ class WordAnswers:
     def full(self) -> Run:
         """Tier 2 alone at full depth, run once."""
         return self.run(self.at_full_depth) if self.at_full is None else self.at_full
-
-    @property
-    def reference(self) -> IntArray:
-        """What is compared with: answers of the original model, else of full depth. Shape `(words, 1)`."""
-        return self.full.answers if self.original is None else self.original
-
-    @cached_property
-    def goal(self) -> IntArray:
-        """The right tags, shape `(words, 1)`; without labels those of `reference`."""
-        return self.reference if self.truth is None else self.truth[:, None]
 
     def run(self, policies: Policies) -> Run:
         """Run a setting on all sentences, as `Tagger.predict` would."""

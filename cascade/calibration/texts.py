@@ -12,7 +12,7 @@ import numpy as np
 
 from cascade.calibration.costs import Costs
 from cascade.calibration.leaving import leave
-from cascade.calibration.runs import Run, two_tiers
+from cascade.calibration.runs import Run, Sample, two_tiers
 from cascade.calibration.temperature import Temperatures, logits_of, rescale
 from cascade.core.confidence import answers, evidence, max_probability, probabilities
 from cascade.core.rows import BoolArray, FloatArray, IntArray, offsets_of, ranges, read_only
@@ -24,7 +24,7 @@ from cascade.policies.settings import Policies
 
 
 @dataclass(frozen=True, eq=False)
-class TextAnswers:
+class TextAnswers(Sample):
     """Probabilities of both tiers, at all exits; a `Sample`.
 
     Attributes:
@@ -38,8 +38,7 @@ class TextAnswers:
         temperatures: that the probabilities were made with.
         costs: of a token, one for each exit.
         multi_label: the labels are independent yes/no decisions.
-        original: answers of the original model, which then stand in place of full depth's wherever settings are
-            compared. Shape `(items, columns)`.
+        original: see `Sample`. Shape `(items, columns)`.
     """
 
     tier1: FloatArray
@@ -81,31 +80,14 @@ class TextAnswers:
         return self.multi_label or self.tier2.shape[-1] == 1
 
     @property
-    def labelled(self) -> bool:
-        """Whether the right answers are known."""
-        return self.truth is not None
-
-    @cached_property
-    def full(self) -> Run:
-        """Tier 2 alone at full depth."""
-        return self.run(two_tiers(defer_all, never, temperatures=self.temperatures))
+    def at_full_depth(self) -> Policies:
+        """Tier 2 alone."""
+        return two_tiers(defer_all, never, temperatures=self.temperatures)
 
     @property
     def full_probabilities(self) -> FloatArray:
         """What tier 2 says at full depth. Shape `(items, labels)`."""
         return _means(self.tier2[:, -1], self.items)
-
-    @property
-    def reference(self) -> IntArray:
-        """What is compared with: answers of the original model, else of full depth. Shape `(items, columns)`."""
-        return self.full.answers if self.original is None else self.original
-
-    @cached_property
-    def goal(self) -> IntArray:
-        """The right answers, shape `(items, columns)`; without labels those of `reference`."""
-        if self.truth is None:
-            return self.reference
-        return self.truth if self.binary else self.truth[:, None]
 
     @cached_property
     def routing_state(self) -> RoutingState:

@@ -63,7 +63,7 @@ def certify(
         tested_on=split.testers,
         temperatures=examples.temperatures,
         seed=seed,
-        warnings=doubts(claim, examples, labels),
+        warnings=doubts(claim, tester, labels),
     )
     infeasible = _infeasible_reason(claim, tester, split, labels)
     if infeasible is not None:
