@@ -68,7 +68,7 @@ def share(values: Sequence[float]) -> str:
     return f"{count} of {total} ({100 * count / total:.1f} %; {100 * low:.1f}-{100 * high:.1f})"
 
 
-def looks(random: np.random.Generator, runs: int) -> Iterator[tuple[str, str, str]]:
+def looks(random: np.random.Generator, runs: int) -> Iterator[tuple[str, ...]]:
     """Of one setting whose harm is the bound: certified by any look, uncounted and counted."""
     sizes = np.linspace(FIRST, LAST, LOOKS).astype(np.int64)
     added = random.binomial(np.diff(sizes, prepend=0), BOUND, (runs, LOOKS)).cumsum(axis=1)
@@ -76,8 +76,8 @@ def looks(random: np.random.Generator, runs: int) -> Iterator[tuple[str, str, st
     again = random.hypergeometric(harmed, LAST // 2 - harmed, FIRST, (runs, LOOKS))
     for name, events, tested in (("examples added", added, sizes), ("other seeds", again, np.full(LOOKS, FIRST))):
         found = p_value(events, tested[None], BOUND)
-        levels = np.array([Claim(question=number).level for number in range(1, LOOKS + 1)])
-        yield name, share((found <= Claim().level).any(axis=1)), share((found <= levels).any(axis=1))
+        levels = Claim().level, np.array([Claim(question=number).level for number in range(1, LOOKS + 1)])
+        yield name, *(share(np.any(found <= level, axis=1).tolist()) for level in levels)
 
 
 def recorded(model: str, files: Sequence[str]) -> TextAnswers:

@@ -200,7 +200,7 @@ def test_labels_that_confidence_does_not_know_are_told() -> None:
 
 def test_labels_of_another_task_are_told() -> None:
     answers = recorded(600)
-    chance = replace(answers, truth=np.random.default_rng(0).permutation(answers.truth))
+    chance = replace(answers, truth=np.random.default_rng(0).permutation(answers.goal[:, 0]))
     (told,) = doubts(Claim(), chance)
     assert re.match(
         r"tier 2 at full depth is right on [23]\d\.?\d? %, answers that look at nothing would be on 33", told
@@ -209,7 +209,7 @@ def test_labels_of_another_task_are_told() -> None:
     assert alike(np.array([[0], [1]]), np.array([[0], [1]])) == (1.0, 0.5)
     several = recorded(600, labels=4, multi_label=True)
     assert doubts(Claim(), several, ("a", "b", "c", "d")) == ()
-    wrong = replace(several, truth=np.random.default_rng(0).permutation(several.truth))
+    wrong = replace(several, truth=np.random.default_rng(0).permutation(several.goal))
     assert "answers that look at nothing would be on 50" in doubts(Claim(), wrong, ("a", "b", "c", "d"))[0]
 
 
