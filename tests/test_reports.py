@@ -1,0 +1,161 @@
+"""Thirty faults that users of other tools reported: each is no fault here, or is refused in one clear line.
+
+Those with a test elsewhere:
+ 1  a library phones home                    runtime/test_backend.py    test_nothing_reports_home
+ 2  a forked child hangs                     runtime/test_backend.py    test_a_forked_child_answers_and_ends
+ 4  a pipeline cannot be pickled             pipelines/test_pickling.py
+12  lone surrogates                          text/test_tokenizer.py     test_surrogates; text/test_entities.py
+19  a stride as long as a row                text/test_tokenizer.py     test_bad_options
+21  labels by position, not by number        training/test_models.py    test_labels_and_their_numbers
+22  labels in another order than scores      training/test_examples.py  test_order_of_labels
+24  checkpoints in half precision            training/test_loading.py   test_half_precision_is_read_as_fp32
+25  int8 that answers otherwise              export/test_quantise.py    test_stages_that_disagree_go_back_to_fp32
+26  int8 labels flip from CPU to CPU         test_golden.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cascade import Classifier, DataError, Tagger
+from cascade.policies.routing import defer_none
+from cascade.text.reading import OnError, read_examples
+from cascade.text.records import FileFormat
+from tests.models.cli import Command, lines
+from tests.models.toy import toy_bundle
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    return Command(capsys, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_bundle(tmp_path_factory.mktemp("reports") / "toy").folder
+
+
+def texts_of(content: str, form: FileFormat, **options: Any) -> list[Any]:
+    """What a stream of bytes holds."""
+    stream = io.BytesIO(content.encode("utf-8", "surrogatepass"))
+    return [example.text for example in read_examples(stream, format=form, **options)]
+
+
+def test_05_a_field_of_csv_may_be_a_document(run: Command, folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "huge.csv"
+    file.write_text(f'id,text\n1,"{"good film " * 30_000}"\n2,bad\n')
+    assert [line["line"] for line in lines(run.well("predict", folder, file).out)] == [2, 3]
+
+
+def test_06_a_byte_order_mark_is_no_part_of_the_header() -> None:
+    assert texts_of("\ufefftext,label\r\na,b\r\n", FileFormat.CSV) == ["a"]
+    assert texts_of('\ufeff{"text": "a"}\n', FileFormat.JSONL) == ["a"]
+
+
+def test_07_of_two_columns_of_one_name_none_wins() -> None:
+    with pytest.raises(DataError, match=r"columns must be distinct, twice: \['text'\]; correct the header"):
+        texts_of("text,text,id\na,b,1\n", FileFormat.CSV)
+
+
+def test_08_the_words_null_and_nan_are_texts() -> None:
+    assert texts_of("text,id\nNaN,1\nnull,2\nNone,3\nNA,4\n,5\n", FileFormat.CSV) == ["NaN", "null", "None", "NA", ""]
+
+
+def test_09_what_is_no_text_is_told_with_its_line_and_type() -> None:
+    content = '{"text": "a"}\n{"text": null}\n{"text": 3}\n{"text": NaN}\n'
+    assert texts_of(content, FileFormat.JSONL, on_error=OnError.NULL) == ["a", None, None, None]
+    with pytest.raises(DataError, match="line 2: column 'text' must be a string, got NoneType"):
+        texts_of(content, FileFormat.JSONL)
+
+
+@pytest.mark.parametrize("form", [FileFormat.TEXT, FileFormat.JSONL, FileFormat.CSV])
+def test_11_only_newlines_end_a_line(form: FileFormat) -> None:
+    text = "good\u2028bad\u2029not\x85very\x0bthe\x0cis"
+    content = {FileFormat.JSONL: f'{{"text": "{text}"}}\n'.replace("\x0b", "").replace("\x0c", "")}
+    content |= {FileFormat.TEXT: f"{text}\n", FileFormat.CSV: f"text\n{text}\n"}
+    (found,) = texts_of(content[form], form)
+    assert found == (text if form is not FileFormat.JSONL else text.replace("\x0b", "").replace("\x0c", ""))
+
+
+def test_14_special_tokens_that_are_typed_have_their_own_place(tagger: Tagger) -> None:
+    (found,) = tagger.predict_texts(["[SEP] [PAD] film"])
+    assert found.spans is not None
+    assert found.spans[-1].tolist() == [12, 16]
+    assert (np.diff(found.spans.ravel()) >= 0).all()
+
+
+def test_15_a_word_that_comes_again_has_its_own_offsets(tagger: Tagger) -> None:
+    text = "film not film , film"
+    (found,) = tagger.predict_texts([text])
+    assert found.spans is not None
+    assert [text[begin:end] for begin, end in found.spans] == text.split()
+
+
+def test_16_nothing_is_dropped_behind_the_longest_row(tagger: Tagger) -> None:
+    text = "the film is good " * 40 + "warm story"
+    (found,) = tagger.predict_texts([text])
+    assert len(found.tags) == len(text.split())
+    assert found.spans is not None
+    assert found.spans[-1].tolist() == [len(text) - 5, len(text)]
+
+
+def test_17_each_word_has_one_tag_where_windows_meet(tagger: Tagger) -> None:
+    """Rows overlap: no entity is doubled or cut."""
+    for filler in range(12, 30):
+        words = ["film"] * filler + ["warm", "story"] + ["film"] * 9
+        (found,) = tagger.predict([words])
+        assert len(found.tags) == len(words)
+        entities = tagger(" ".join(words), aggregation_strategy="first")
+        places = [(entity["start"], entity["end"]) for entity in entities]
+        assert places == sorted(set(places))
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(places))
+
+
+def test_18_a_window_never_ends_within_a_word(tagger: Tagger) -> None:
+    for filler in range(14, 24):
+        words = ["film"] * filler + ["filmxyzstory"] + ["film"] * 3
+        (found,) = tagger.predict([words])
+        assert [len(words), len(found.probabilities)] == [len(found.tags), len(words)]
+
+
+def test_20_nothing_is_a_sentence_too(tagger: Tagger) -> None:
+    assert tagger([""]) == [[]]
+    assert [answer.tags for answer in tagger.predict([[]])] == [[]]
+    (found,) = tagger.predict([["", "a", "\u200b", "\ufeff"]])
+    assert len(found.tags) == 4
+
+
+def test_23_heads_of_several_labels_are_no_softmax(tmp_path: Path) -> None:
+    bundle = toy_bundle(tmp_path / "topics", labels=["a", "b", "c"], multi_label=True)
+    scores = Classifier.from_pretrained(bundle.folder, threads=1)("good film", top_k=None)
+    assert abs(sum(one["score"] for one in scores) - 1) > 0.01
+    one = toy_bundle(tmp_path / "one", labels=["spam"], multi_label=True)
+    (score,) = Classifier.from_pretrained(one.folder, threads=1)("bad film", top_k=None)
+    assert 0 < score["score"] < 1
+
+
+def test_30_a_call_in_a_thread_lets_others_go_on(clf: Classifier) -> None:
+    async def serve() -> tuple[list[Any], int]:
+        ticks, done = 0, asyncio.gather(*(asyncio.to_thread(clf, ["good film"] * 50) for _ in range(4)))
+        while not done.done():
+            ticks += 1
+            await asyncio.sleep(0)
+        return await done, ticks
+
+    found, ticks = asyncio.run(serve())
+    assert found == [clf(["good film"] * 50)] * 4
+    assert ticks > 0
+    before = threading.active_count()
+    for _ in range(20):
+        thread = threading.Thread(target=clf.with_router(defer_none).predict, args=(["good"],))
+        thread.start()
+        thread.join()
+    assert threading.active_count() == before
