@@ -116,8 +116,8 @@ def _ctranslate2(job: Job) -> None:
         model: Any = last_exit(job.checkpoint, tagging=False)
     config = model.config
     if isinstance(model, LastExit):
-        backbone, dense, out = model.backbone, model.dense, model.out
-        pooling, activation = model.pooling[-1], config.cascade_exits["activation"]
+        backbone, dense, out = model.backbone, model.head.dense, model.head.out
+        pooling, activation = model.pooling, config.cascade_exits["activation"]
     elif config.model_type == "bert":
         backbone, dense, out = model.bert, model.bert.pooler.dense, model.classifier
         pooling, activation = "first", "tanh"

@@ -1,15 +1,16 @@
 """`transformers.pipeline` on the checkpoint that a bundle was made from: fp32, full depth, caller's order.
 
-What `cascade-train exits` writes is no stock architecture: a tagger's weights are put into the stock model, a
-classifier's backbone and last head behind a stock interface. Needs the `bench` extra.
+What `cascade-train exits` writes is no stock architecture: weights of a tagger with linear heads are put into the stock
+model, other backbones and their last head behind a stock interface. Needs the `bench` extra.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -25,7 +26,7 @@ try:
     import torch
     import transformers
     from safetensors.torch import load_file
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import (
         AutoConfig,
         AutoModel,
@@ -35,11 +36,11 @@ try:
         PretrainedConfig,
         PreTrainedModel,
     )
-    from transformers.activations import ACT2FN
     from transformers.modeling_outputs import SequenceClassifierOutput
     from transformers.utils.hub import cached_file
 
     from cascade.training.models.families import family_of
+    from cascade.training.models.multi_exit import activation_of, new_head, pool
 except ImportError as error:
     raise MissingExtraError(
         f"comparing with transformers needs the bench extra, but {error.name} is missing; "
@@ -51,34 +52,31 @@ BATCH_SIZES = (1, 8, 16, 32, 64, 128)
 
 
 class LastExit(PreTrainedModel):
-    """The backbone and last head of a classifier's multi-exit checkpoint, with the interface of a stock one."""
+    """The backbone and last head of a multi-exit checkpoint, with the interface of a stock one."""
 
     config_class = PretrainedConfig
     _supports_sdpa = True
 
     def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
-        self.backbone = AutoModel.from_config(config, **family_of(config).options)
-        exits: Mapping[str, Any] = config.cascade_exits
-        self.pooling = exits["pooling"] if isinstance(exits["pooling"], str) else exits["pooling"][-1]
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = ACT2FN[exits["activation"]]
-        self.out = nn.Linear(config.hidden_size, config.num_labels)
+        super().__init__(copy.deepcopy(config))  # which kinds of attention there are is the backbone's business
+        family, exits = family_of(config), config.cascade_exits
+        self.backbone = AutoModel.from_config(config, **family.options)
+        pooling = exits.get("pooling")  # of a tagger nothing, of a classifier one for all exits or one per exit
+        self.pooling = pooling[-1] if isinstance(pooling, list) else pooling
+        parts = family.head if self.pooling else family.tag_head
+        activation = exits.get("activation") or activation_of(config, parts)
+        self.head = new_head(config, parts, dropout=0.0, activation=activation)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> SequenceClassifierOutput:
-        """Logits of shape `(rows, labels)` from ids and mask of shape `(rows, longest)`."""
+        """Logits of shape `(rows, labels)`, or of each token, from ids and mask of shape `(rows, longest)`."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None and getattr(self.config, "type_vocab_size", 0) > 1:
             inputs["token_type_ids"] = token_type_ids
         hidden = self.backbone(**inputs).last_hidden_state
-        if self.pooling == "first":
-            pooled = hidden[:, 0]
-        else:
-            weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
-            pooled = (hidden * weights).sum(1) / weights.sum(1)
-        return SequenceClassifierOutput(logits=self.out(self.activation(self.dense(pooled))))
+        read = hidden if self.pooling is None else pool(hidden, attention_mask, self.pooling)
+        return SequenceClassifierOutput(logits=self.head(read))
 
 
 def last_exit(checkpoint: str | Path, *, tagging: bool) -> PreTrainedModel:
@@ -88,18 +86,16 @@ def last_exit(checkpoint: str | Path, *, tagging: bool) -> PreTrainedModel:
     if exits is None:
         kind = AutoModelForTokenClassification if tagging else AutoModelForSequenceClassification
         made = kind.from_pretrained(checkpoint)
-    elif config.model_type == "modernbert":
-        raise OptionError(
-            "a multi-exit checkpoint must have heads as stock models have them, but modernbert's norms are its own; "
-            "give the fine-tuned checkpoint that it was made from"
-        )
     else:
-        last = f"heads.{len(exits['layers']) - 1}."
-        if tagging:
+        number, family = len(exits["layers"]) - 1, family_of(config)
+        last = f"heads.{number}."
+        if tagging and family.tag_head.dense is None:
             made = AutoModelForTokenClassification.from_config(config)
             renamed = {"backbone.": f"{made.base_model_prefix}.", last: "classifier."}
         else:
-            made, renamed = LastExit(config), {"backbone.": "backbone.", last: ""}
+            made, renamed = LastExit(config), {"backbone.": "backbone.", last: "head."}
+            if family.final_norm is not None:  # every exit has a copy of its own
+                renamed[f"norms.{number}."] = f"backbone.{family.final_norm}."
         tensors = load_file(str(cached_file(checkpoint, "model.safetensors")))
         kept = {
             new + name.removeprefix(old): tensor

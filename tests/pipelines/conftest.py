@@ -18,6 +18,7 @@ from tests.models.toy_tags import TAGS, tag_bundle
 
 Pipeline: TypeAlias = Classifier | Tagger
 TEXTS = ["good film", "bad", "", "a very dull plot it was", "we laugh", "not good not bad"]
+LONG = "the film was not very good " * 12
 
 
 @pytest.fixture(scope="package", params=["classifier", "tagger"])

@@ -27,9 +27,7 @@ from cascade.policies import (
 )
 from cascade.policies.batching import POOL_FROM, FixedSize, TokenBudget, for_tier2
 from tests.models.toy_tags import TAGS
-from tests.pipelines.conftest import TEXTS, Pipeline, answers, items, rewrite
-
-LONG = "the film was not very good " * 12
+from tests.pipelines.conftest import LONG, TEXTS, Pipeline, answers, items, rewrite
 
 
 def names(found: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from cascade.policies.exits import AtExit, never
 from cascade.policies.routing import defer_all
 from cascade.text.texts import Text
 from tests.models.toy import toy_bundle
+from tests.pipelines.conftest import LONG
 
 TEXTS: list[Text] = [
     "good film",
@@ -22,7 +23,6 @@ TEXTS: list[Text] = [
     "unheard of",
     "bright",
 ]
-LONG = "the film was not very good " * 12
 
 
 @pytest.fixture(scope="module")

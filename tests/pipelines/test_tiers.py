@@ -30,9 +30,8 @@ from cascade.policies import (
     never,
     whole_sentences,
 )
-from tests.pipelines.conftest import Pipeline, items
+from tests.pipelines.conftest import LONG, Pipeline, items
 
-LONG = "the film was not very good " * 12
 TEXTS = ["good film", "bad", "", "a very dull plot it was", "we laugh", "not good not bad", LONG, "bright"]
 THRESHOLDS = (0.8, 0.9)
 

@@ -136,18 +136,18 @@ class ExitBackbone(Teacher):
             whole = load_model(cls.whole, checkpoint, config=config)
         else:
             whole = load_model(AutoModel, checkpoint, config=config, options=family.options)
+        exits, head = len(layers or range(config.num_hidden_layers)), whole.state_dict()
+        options = cls._head_options(config, exits=exits, pooling=pooling, fine_tuned=fine_tuned)
+        backbone = whole.base_model.train()
+        if family.pooler:  # it is part of the head, or nobody reads it
+            backbone.pooler = None
+        config = backbone.config
         name_labels(config, labels)
         config.problem_type = problem
         config.architectures = None
-        backbone = AutoModel.from_config(config, **family.options)
-        # The pooler is left behind: it is part of the head, or nobody reads it.
-        weights = whole.base_model.state_dict()
-        backbone.load_state_dict({name: weights[name] for name in backbone.state_dict()})
-        exits = len(layers or range(config.num_hidden_layers))
-        options = cls._head_options(config, exits=exits, pooling=pooling, fine_tuned=fine_tuned)
         model = cls(backbone, layers=layers, **options)
         if fine_tuned:
-            model.heads[-1].load_state_dict(_head_weights(cls._head_parts(family), whole.state_dict()))
+            model.heads[-1].load_state_dict(_head_weights(cls._head_parts(family), head))
         return model
 
     @classmethod
