@@ -23,12 +23,12 @@ from cascade.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
     from cascade_export.export import export_bundle
-    from cascade_export.options import CardOptions, ExportOptions, Int8
+    from cascade_export.options import CardOptions, Exporter, ExportOptions, Int8
     from cascade_export.texts import Calibration
 
-__all__ = ["Calibration", "CardOptions", "ExportOptions", "Int8", "export_bundle", "require_extra"]
+__all__ = ["Calibration", "CardOptions", "ExportOptions", "Exporter", "Int8", "export_bundle", "require_extra"]
 
-_HOMES = {"Calibration": "texts", "export_bundle": "export"} | dict.fromkeys(__all__[1:4], "options")
+_HOMES = {"Calibration": "texts", "export_bundle": "export"} | dict.fromkeys(__all__[1:5], "options")
 _NEEDED = ("onnx", "safetensors", "scipy", "torch", "transformers")
 
 

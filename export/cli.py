@@ -12,7 +12,7 @@ import click
 
 from cascade.core.console import finish
 from cascade_export import require_extra
-from cascade_export.options import Int8
+from cascade_export.options import Exporter, Int8
 
 EPILOG = """\b
 Example:
@@ -56,6 +56,12 @@ Example:
     help="static: answers do not depend on batch mates; dynamic: needs no calibration; none: fp32.",
 )
 @click.option(
+    "--exporter",
+    type=click.Choice([exporter.value for exporter in Exporter]),
+    default=Exporter.TORCH.value,
+    help="Of tiers without exits; optimum needs the extra of that name.",
+)
+@click.option(
     "--agreement",
     type=click.FloatRange(0, 1),
     default=0.98,
@@ -73,6 +79,7 @@ Example:
     "[default: 0.9; of a tagger 0.05]",
 )
 @click.option("--max-length", type=click.IntRange(min=1), help="Tokens of a row at most.  [default: what tier 2 reads]")
+@click.option("--truncation", is_flag=True, help="Texts that are too long are cut, as by transformers; no windows.")
 @click.option(
     "--temper-full-depth",
     is_flag=True,
@@ -111,10 +118,11 @@ def export(tier2: str, tier1: str | None, output: str, calibration: str | None, 
     threshold, exits = given["threshold"], given["exit_threshold"]
     options = ExportOptions(
         int8=Int8(given["int8"]),
+        exporter=Exporter(given["exporter"]),
         router=None if threshold is None else Threshold(threshold),
         exit_policy=None if exits is None else replace(task.exit_policy, threshold=exits),
         card=CardOptions(name=given["name"], license=given["license_"], data=given["trained_on"]),
-        **{name: given[name] for name in ("agreement", "max_length", "fp32", "temper_full_depth")},
+        **{name: given[name] for name in ("agreement", "max_length", "truncation", "fp32", "temper_full_depth")},
     )
     names = steps(1 if tier1 is None else 2)
     with tqdm(total=len(names), unit="step") as bar:

@@ -22,10 +22,10 @@ from cascade.policies.windows import Windows
 from cascade.training.models import families
 from cascade_export import checkpoints
 from cascade_export.card import model_card
-from cascade_export.options import ExportOptions
+from cascade_export.options import Exporter, ExportOptions
 from cascade_export.packed.stages import pack
 from cascade_export.texts import Calibration, encode
-from cascade_export.tiers import multi_exit, single_exit
+from cascade_export.tiers import Making
 from cascade_export.verify import SAMPLES
 
 DEFAULT_MAX_LENGTH = 512
@@ -79,6 +79,8 @@ def export_bundle(
     labels, problem_type = checkpoints.common_labels(model, first)
     tokenizer_text = checkpoints.common_tokenizer(tier2, tier1)
     packed = pack(model) if isinstance(model, task.multi_exit) else None
+    if packed is not None and options.exporter is Exporter.OPTIMUM:
+        raise OptionError("exporter must be torch for a checkpoint with exits, got optimum; give a fine-tuned model")
     max_length = _max_length(options.max_length, families.max_length(model.config))
     length1 = max_length if first is None else min(max_length, families.max_length(first.config))
     several = problem_type == "multi_label_classification"
@@ -89,6 +91,7 @@ def export_bundle(
         labels,
         max_length=length1 if task.tags else max_length,  # of sentences all tiers read the same rows
         multi_label=several,
+        truncation=options.truncation,
     )
     layers = [()] * (count - 1) + [() if packed is None else tuple(packed.layers)]
     early_exits = options.exit_policy or (never if sample.regression else task.exit_policy)
@@ -101,12 +104,10 @@ def export_bundle(
     )
     policies.check([ModelInfo(labels, own, task.tags, several) for own in layers])  # before minutes of work
 
-    if packed is not None:
-        tiers = [multi_exit(model, packed, sample, options, number=count, max_length=max_length, progress=progress)]
-    else:
-        tiers = [single_exit(model, task, sample, options, number=count, max_length=max_length, progress=progress)]
+    making = Making(task, sample, options, progress)
+    tiers = [making.tier(model, packed, number=count, max_length=max_length)]
     if first is not None:
-        tiers.insert(0, single_exit(first, task, sample, options, number=1, max_length=length1, progress=progress))
+        tiers.insert(0, making.tier(first, None, number=1, max_length=length1))
 
     progress(end)
     *others, (*early, last) = (tier.temperatures for tier in tiers)
@@ -117,6 +118,7 @@ def export_bundle(
         tiers=tuple(tier.spec for tier in tiers),
         policies=policies.with_(temperatures=(*others, (*early, last if options.temper_full_depth else 1.0))),
         library_version=__version__,
+        truncation=options.truncation,
         figures={
             "calibration": calibration.described(task),
             "int8": options.int8.value,

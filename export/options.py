@@ -23,6 +23,13 @@ class Int8(Enum):
     NONE = "none"
 
 
+class Exporter(Enum):
+    """What makes the graph of a tier without exits: torch's own tracer, or optimum-onnx (the extra `optimum`)."""
+
+    TORCH = "torch"
+    OPTIMUM = "optimum"
+
+
 @dataclass(frozen=True)
 class CardOptions:
     """What the model card says beside figures: its title, the weights' licence (SPDX), what they were trained on."""
@@ -38,9 +45,12 @@ class ExportOptions:
 
     Attributes:
         int8: how linear layers are quantised; static keeps answers independent of batch mates.
+        exporter: of tiers without exits.
         agreement: share of calibration texts (of a tagger: words) on which an int8 tier must answer as fp32 (tier 2: at
             full depth). Where it is missed, int8 is smoothed; where that does not help, stages (or tier 1) stay fp32.
         max_length: tokens of a row at most; what tier 2 has positions for, at most 512, if not given.
+        truncation: whether the bundle reads the first tokens alone of a text that is too long, as transformers does; in
+            windows if not.
         fp32: whether tier 1's fp32 graph is kept beside the int8 one, for other tools.
         router: the bundle's default; `Threshold(0.9)`, of a regression `defer_all`, if not given.
         exit_policy: the bundle's default; `MaxProbability(0.9)`, of a tagger `TokenExit(0.05)`, of a regression
@@ -50,8 +60,10 @@ class ExportOptions:
     """
 
     int8: Int8 = Int8.STATIC
+    exporter: Exporter = Exporter.TORCH
     agreement: float = 0.98
     max_length: int | None = None
+    truncation: bool = False
     fp32: bool = True
     router: Router | None = None
     exit_policy: ExitPolicy | None = None

@@ -154,11 +154,12 @@ def encode(
     *,
     max_length: int,
     multi_label: bool = False,
+    truncation: bool = False,
 ) -> Sample:
     """Encode calibration texts as the engine will, and number their labels.
 
     `tokenizer_text` is that of the common `tokenizer.json`, `labels` are both tiers'; rows have at most `max_length`
-    tokens, so a longer text becomes several.
+    tokens, so a longer text becomes several, or with `truncation` loses the rest.
 
     Raises:
         OptionError: there is nothing that gets an answer.
@@ -168,6 +169,7 @@ def encode(
     if not counts.sum():
         raise OptionError(f"calibration must hold at least one {task.unit}, has none; leave it out or add {task.item}s")
     tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(tokenizer_text), max_length=max_length)
+    tokenizer = tokenizer.with_truncation(truncation)
     encoded = task.encoder(tokenizer).encode(calibration.texts)
     units, numbers = cut(encoded.units, max_length, 0)  # sentences that no row holds, without an overlap
     targets = None if calibration.labels is None else _targets(calibration, task, labels, multi_label)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from cascade.exceptions import OptionError
+from cascade.exceptions import MissingExtraError, OptionError
 from cascade.training.models.whole import inputs_of
 from cascade_export.checkpoints import first_line
 from cascade_export.tasks import Task
@@ -41,6 +44,32 @@ def export_tier1(model: Any, task: Task, *, number: int = 1) -> onnx.ModelProto:
             f"tier {number}'s model_type must be one that torch can trace, got {model.config.model_type}; "
             f"{first_line(error)}"
         ) from None
+
+
+def export_by_optimum(model: Any, task: Task, *, number: int = 1) -> onnx.ModelProto:
+    """The same by optimum-onnx, whose configurations know which inputs an architecture has.
+
+    Raises:
+        MissingExtraError: it is not installed.
+        OptionError: it does not know this architecture.
+    """
+    try:
+        from optimum.exporters.onnx import onnx_export_from_model
+    except ImportError as error:
+        raise MissingExtraError(
+            f"--exporter optimum needs the optimum extra, but {error.name} is missing; "
+            'pip install "cascade-encoder[optimum]"'
+        ) from None
+    with TemporaryDirectory(prefix="cascade-") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            onnx_export_from_model(model, folder, task=task.name, do_validation=False)
+        except (RuntimeError, TypeError, ValueError, KeyError) as error:
+            raise OptionError(
+                f"tier {number}'s model_type must be one that optimum exports, got {model.config.model_type}; "
+                f"{first_line(error)}"
+            ) from None
+        return onnx.load(Path(folder) / "model.onnx")
 
 
 class _Logits(nn.Module):

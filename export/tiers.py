@@ -12,17 +12,16 @@ from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec, TierS
 from cascade.core.rows import FloatArray
 from cascade_export.checkpoints import TierTwo
 from cascade_export.int8.calibrate import quantise_tier1, quantise_tier2
-from cascade_export.options import ExportOptions
+from cascade_export.options import Exporter, ExportOptions
 from cascade_export.packed.chain import chain_logits, padded_logits
 from cascade_export.packed.graphs import export_tier2
 from cascade_export.packed.stages import PackedModel
 from cascade_export.tasks import Task
 from cascade_export.texts import Sample
-from cascade_export.tier1 import export_tier1
+from cascade_export.tier1 import export_by_optimum, export_tier1
 from cascade_export.verify import check_tier1, check_tier2
 
 FORMS = {"fp32": "model.onnx", "int8": "model_quantized.onnx"}
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,86 +43,93 @@ class Tier:
     smoothed: bool
 
 
-def multi_exit(
-    model: TierTwo,
-    packed: PackedModel,
-    sample: Sample,
-    options: ExportOptions,
-    *,
-    number: int,
-    max_length: int,
-    progress: Progress,
-) -> Tier:
-    """A tier with exits, from a checkpoint and its packed form. `progress` is called with each step when it begins.
+@dataclass(frozen=True, eq=False)
+class Making:
+    """What every tier of a bundle is made with.
 
-    Raises:
-        BundleError: a graph does not answer as the checkpoint.
+    Attributes:
+        task: of the bundle.
+        sample: calibration texts.
+        options: see there.
+        progress: called with the name of each step when it begins.
     """
-    progress(f"export tier {number}")
-    folder = f"tier{number}"
-    graphs = export_tier2(packed)
-    reference = chain_logits(graphs, sample.units)
-    files = [f"{folder}/stage_{stage:02d}.onnx" for stage in range(len(packed.layers))]
-    verified = check_tier2(files, model, graphs, sample, reference, max_length=max_length)
-    progress(f"quantise tier {number}")
-    made = quantise_tier2(graphs, reference, sample, options)
-    by_exit = [(made.logits[:, i], reference[:, i]) for i in range(len(packed.layers))]
-    rows = zip(packed.layers, made.precisions, verified, by_exit, strict=True)
-    spec = MultiExitSpec(
-        embed=f"{folder}/embed.onnx",
-        stages=tuple(map(StageSpec, files, packed.layers, made.precisions)),
-        width=packed.width,
-        heads=packed.heads,
-        max_length=max_length,
-        position_offset=packed.position_offset,
-    )
-    return Tier(
-        spec,
-        {spec.embed: made.graphs.embed, **dict(zip(files, made.graphs.stages, strict=True))},
-        tuple(sample.temperature(logits) for logits, _ in by_exit),
-        [{"layer": layer} | _figures(own, within, sample, *logits) for layer, own, within, logits in rows],
-        made.smoothed,
-    )
 
+    task: Task
+    sample: Sample
+    options: ExportOptions
+    progress: Callable[[str], None]
 
-def single_exit(
-    model: Any,
-    task: Task,
-    sample: Sample,
-    options: ExportOptions,
-    *,
-    number: int,
-    max_length: int,
-    progress: Progress,
-) -> Tier:
-    """A tier of one padded graph, of any model of transformers or a static one; see `multi_exit`.
+    def tier(self, model: Any, packed: PackedModel | None, *, number: int, max_length: int) -> Tier:
+        """A tier in its final form.
 
-    The first tier's graph lies where other tools look for it, and its fp32 form beside it if `options` say so. What
-    decides last must answer each row alone as beside longer ones.
+        Args:
+            model: the checkpoint.
+            packed: its packed form; None: it has no exits.
+            number: of the tier, from 1.
+            max_length: tokens of a row at most.
 
-    Raises:
-        OptionError: torch cannot trace the model.
-        BundleError: its graph does not answer as the checkpoint.
-    """
-    progress(f"export tier {number}")
-    folder = "onnx" if number == 1 else f"tier{number}"
-    graph = export_tier1(model, task, number=number)
-    reference = padded_logits(graph, sample.units, max_length=max_length)
-    static = isinstance(model, task.static)
-    name = f"{folder}/{FORMS['fp32']}"
-    verified = check_tier1(name, model, sample, reference, max_length=max_length, alone=not static)
-    progress(f"quantise tier {number}")
-    made = quantise_tier1(graph, reference, sample, options, max_length=max_length)
-    (precision,) = made.precisions
-    file = f"{folder}/{FORMS[precision]}"
-    kept = {name: graph} if number == 1 and options.fp32 else {}
-    return Tier(
-        SingleExitSpec(file, max_length, "static" if static else "transformer", precision),
-        kept | {file: made.graphs},
-        (sample.temperature(made.logits),),
-        _figures(precision, verified, sample, made.logits, reference),
-        made.smoothed,
-    )
+        Raises:
+            OptionError: torch cannot trace the model.
+            BundleError: a graph does not answer as the checkpoint.
+        """
+        self.progress(f"export tier {number}")
+        if packed is None:
+            return self._single_exit(model, number, max_length)
+        return self._multi_exit(model, packed, number, max_length)
+
+    def _multi_exit(self, model: TierTwo, packed: PackedModel, number: int, max_length: int) -> Tier:
+        sample, folder = self.sample, f"tier{number}"
+        graphs = export_tier2(packed)
+        reference = chain_logits(graphs, sample.units)
+        files = [f"{folder}/stage_{stage:02d}.onnx" for stage in range(len(packed.layers))]
+        verified = check_tier2(files, model, graphs, sample, reference, max_length=max_length)
+        self.progress(f"quantise tier {number}")
+        made = quantise_tier2(graphs, reference, sample, self.options)
+        by_exit = [(made.logits[:, i], reference[:, i]) for i in range(len(packed.layers))]
+        rows = zip(packed.layers, made.precisions, verified, by_exit, strict=True)
+        spec = MultiExitSpec(
+            embed=f"{folder}/embed.onnx",
+            stages=tuple(map(StageSpec, files, packed.layers, made.precisions)),
+            width=packed.width,
+            heads=packed.heads,
+            max_length=max_length,
+            position_offset=packed.position_offset,
+        )
+        return Tier(
+            spec,
+            {spec.embed: made.graphs.embed, **dict(zip(files, made.graphs.stages, strict=True))},
+            tuple(sample.temperature(logits) for logits, _ in by_exit),
+            [{"layer": layer} | _figures(own, within, sample, *logits) for layer, own, within, logits in rows],
+            made.smoothed,
+        )
+
+    def _single_exit(self, model: Any, number: int, max_length: int) -> Tier:
+        """Of any model of transformers or a static one.
+
+        The first tier's graph lies where other tools look for it, and its fp32 form beside it if `options` say so. What
+        decides last must answer each row alone as beside longer ones.
+        """
+        sample, options, folder = self.sample, self.options, "onnx" if number == 1 else f"tier{number}"
+        static = isinstance(model, self.task.static)
+        if options.exporter is Exporter.OPTIMUM and not static:
+            graph = export_by_optimum(model, self.task, number=number)
+        else:
+            graph = export_tier1(model, self.task, number=number)
+        reference = padded_logits(graph, sample.units, max_length=max_length)
+        name = f"{folder}/{FORMS['fp32']}"
+        verified = check_tier1(name, model, sample, reference, max_length=max_length, alone=not static)
+        self.progress(f"quantise tier {number}")
+        made = quantise_tier1(graph, reference, sample, options, max_length=max_length)
+        (precision,) = made.precisions
+        file = f"{folder}/{FORMS[precision]}"
+        kept = {name: graph} if number == 1 and options.fp32 else {}
+        return Tier(
+            SingleExitSpec(file, max_length, "static" if static else "transformer", precision),
+            kept | {file: made.graphs},
+            (sample.temperature(made.logits),),
+            _figures(precision, verified, sample, made.logits, reference),
+            made.smoothed,
+        )
 
 
 def _figures(

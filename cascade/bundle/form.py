@@ -47,6 +47,7 @@ Positive: TypeAlias = Annotated[int, numbered(1)]
 _OF_TYPES: Final[Mapping[object, Rule]] = {
     str: ("a string", lambda value: isinstance(value, str)),
     int: numbered(0),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
     float: ("a number of at least 0 and finite", lambda value: is_number(value) and 0 <= value < math.inf),
     tuple[str, ...]: ("a list of strings", _are_texts),
     Mapping[str, str]: (

@@ -53,6 +53,7 @@ class Manifest:
         files: every file of the bundle but the manifest itself, by path inside the bundle.
         figures: what the exporter measured (free form, shown by `cascade inspect` and in the model card).
         certificate: what is certified; whether that is about these models and policies, `doubts` says.
+        truncation: of a text that is too long the first tokens alone are read, in the place of windows.
         format_version: of the file that it was read from.
     """
 
@@ -65,6 +66,7 @@ class Manifest:
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
     certificate: Annotated[Certificate | None, OPTIONAL] = None
+    truncation: bool = False
     format_version: int = field(default=FORMAT_VERSION, compare=False)
 
     @property
@@ -137,7 +139,7 @@ class Manifest:
         Names of labels, longest rows and the order of the stages are in no other file; `cascade.json` has the hash of
         these, without temperatures and policies.
         """
-        said: list[object] = [self.task, self.problem_type, self.labels]
+        said: list[object] = [self.task, self.problem_type, self.labels, *(["truncation"] * self.truncation)]
         for tier in self.tiers:
             said += tier.identity(self.labels)
             said += [tier.tokenizer] if tier.tokenizer != TOKENIZER_FILE else []
@@ -150,7 +152,8 @@ class Manifest:
         return [] if self.certificate is None else self.certificate.differences(self.policies, self.models())
 
     def _raw(self) -> dict[str, Any]:
-        return {own.name: getattr(self, own.name) for own in fields(self)} | {
+        unsaid = {"truncation"} if not self.truncation else set()  # older releases know no such field
+        return {own.name: getattr(self, own.name) for own in fields(self) if own.name not in unsaid} | {
             "tiers": list(map(specs.to_json, self.tiers)),
             "policies": self.policies.to_json(),
             "files": {path: asdict(record) for path, record in self.files.items()},

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from cascade.calibration.costs import Costs
-from cascade.calibration.sentences import WordAnswers
+from cascade.calibration.sentences import WordAnswers, all_exits
 from cascade.calibration.texts import TextAnswers
-from cascade.core.rows import FloatArray, IntArray
+from cascade.core.rows import Encoded, FloatArray, IntArray
 from cascade.engine.inputs import Inputs
 from cascade.engine.live import HALTED
 from cascade.engine.multi_exit import MultiExit
@@ -49,20 +49,15 @@ def observe_texts(
     encoded = inputs.encode()
     seconds = time.perf_counter() - begin
     first, second, costs = run_both(tier1, tier2, inputs, encode_seconds=seconds, progress=progress)
-    items, lengths = encoded.numbers, encoded.units.rows.lengths
-    if isinstance(tier2, SingleExit):  # one exit, and answers of whole items
-        items, lengths = np.arange(len(first)), np.bincount(items, weights=lengths).astype(np.int64)
-        exits: tuple[tuple[int, ...], tuple[float, ...]] = (1,), (tier2.temperature,)
-    else:
-        exits = tuple(tier2.layers), tuple(tier2.temperatures)
+    items, lengths, layers, temperatures = rows_of(tier2, encoded)
     return TextAnswers(
         tier1=first,
         tier2=second,
         items=items,
         lengths=lengths,
-        layers=exits[0],
+        layers=layers,
         truth=truth,
-        temperatures=((tier1.temperature,), exits[1]),
+        temperatures=((tier1.temperature,), temperatures),
         costs=costs,
         multi_label=tier2.multi_label,
     )
@@ -76,8 +71,6 @@ def observe_sentences(
     `progress` is called with words done, three times for each at most.
     """
     tier1, tier2 = _two_tiers(tagger)
-    if isinstance(tier2, SingleExit):
-        raise OptionError("calibration of a tagger needs exits in its second tier; set the policies of others by hand")
     begin = time.perf_counter()
     words = encode_words(tagger.tokenizer, sentences)
     seconds = time.perf_counter() - begin
@@ -91,6 +84,17 @@ def observe_sentences(
         return answers
     costs = run_both(tier1, tier2, some.words, encode_seconds=some.encode_seconds, progress=progress)[2]
     return replace(answers, costs=replace(costs, halted=tuple(HALTED * stage for stage in costs.stages)))
+
+
+def rows_of(
+    tier: SingleExit | MultiExit, encoded: Encoded
+) -> tuple[IntArray, IntArray, tuple[int, ...], tuple[float, ...]]:
+    """The item and the tokens of each row that a tier answers, shape `(rows,)`; its exits' layers and temperatures."""
+    items, lengths = encoded.numbers, encoded.units.rows.lengths
+    if isinstance(tier, MultiExit):
+        return items, lengths, tuple(tier.layers), tuple(tier.temperatures)
+    whole = np.bincount(items, weights=lengths).astype(np.int64)  # one exit, and answers of whole items
+    return np.arange(len(whole)), whole, (1,), (tier.temperature,)
 
 
 def run_both(
@@ -121,13 +125,13 @@ def run_both(
     # Sessions for both ways of running are made when first asked for: now, not while the clock runs.
     for pool_from in (0, sys.maxsize):
         replace(tier1, pool_from=pool_from).score(one)
-        _all_exits(replace(tier2, pool_from=pool_from), one)
+        all_exits(replace(tier2, pool_from=pool_from), one)
     tier1.score(start)
-    _all_exits(tier2, start)
+    all_exits(tier2, start)
     begin = time.perf_counter()
     first = tier1.score(inputs, progress=progress)
     middle = time.perf_counter()
-    second = _all_exits(timed, inputs, progress)
+    second = all_exits(timed, inputs, progress)
     end = time.perf_counter()
     seconds = np.array([part.seconds for part in parts])
     # What happens between the graphs (index arithmetic, softmax) is shared out in proportion to them.
@@ -140,13 +144,6 @@ def run_both(
         always=encode_seconds / tokens,
     )
     return first.probabilities, second, costs
-
-
-def _all_exits(tier: SingleExit | MultiExit, given: Readable, progress: Progress | None = None) -> FloatArray:
-    """Probabilities at every exit; a tier without exits has one."""
-    if isinstance(tier, SingleExit):
-        return tier.score(given, progress=progress).probabilities[:, None]
-    return tier.all_exits(given, progress=progress)
 
 
 def _two_tiers(pipeline: Classifier | Tagger) -> tuple[SingleExit, SingleExit | MultiExit]:

@@ -15,11 +15,13 @@ import numpy as np
 from cascade.calibration.costs import Costs
 from cascade.calibration.runs import Run, Sample, two_tiers
 from cascade.calibration.temperature import Temperatures
-from cascade.core.rows import BoolArray, IntArray, Units, ranges
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges
 from cascade.engine.cascade import Cascade
 from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
+from cascade.engine.tier import Progress, Readable
 from cascade.exceptions import OptionError
+from cascade.pipelines.copies import with_options
 from cascade.policies.decoding import Decoder
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all
@@ -47,7 +49,7 @@ class WordAnswers(Sample):
     """
 
     tier1: SingleExit
-    tier2: MultiExit
+    tier2: MultiExit | SingleExit
     decoding: Decoder
     words: Units
     truth: IntArray | None
@@ -62,7 +64,15 @@ class WordAnswers(Sample):
     @property
     def temperatures(self) -> Temperatures:
         """Those of the tagger, which are not fitted."""
-        return (self.tier1.temperature,), tuple(self.tier2.temperatures)
+        second = self.tier2
+        return (self.tier1.temperature,), (
+            (second.temperature,) if isinstance(second, SingleExit) else tuple(second.temperatures)
+        )
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Below each exit of tier 2; a tier without exits counts as one layer."""
+        return (1,) if isinstance(self.tier2, SingleExit) else tuple(self.tier2.layers)
 
     @property
     def at_full_depth(self) -> Policies:
@@ -79,7 +89,7 @@ class WordAnswers(Sample):
     def run(self, policies: Policies) -> Run:
         """Run a setting on all sentences, as `Tagger.predict` would."""
         begin = time.perf_counter()
-        tier2 = replace(self.tier2, exit_policy=policies.exits[-1])
+        tier2 = with_options(self.tier2, {"exit_policy": policies.exits[-1]})
         windows = whole_sentences if policies.windows is None else policies.windows
         cascade = Cascade(self.tier1, tier2, policies.routers[0], windows=windows, blend=policies.blend[0])
         scores = cascade.score(self.words)
@@ -118,3 +128,10 @@ class WordAnswers(Sample):
         """The sentences that neither tier has to cut."""
         fits = self.words.rows.lengths <= min(self.tier1.max_length, self.tier2.max_length)
         return self if fits.all() else self.select(np.flatnonzero(fits))
+
+
+def all_exits(tier: SingleExit | MultiExit, given: Readable, progress: Progress | None = None) -> FloatArray:
+    """Probabilities at every exit, of which a tier without exits has one. Shape `(row units, exits, labels)`."""
+    if isinstance(tier, SingleExit):
+        return tier.score(given, progress=progress).probabilities[:, None]
+    return tier.all_exits(given, progress=progress)

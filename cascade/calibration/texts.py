@@ -102,7 +102,7 @@ class TextAnswers(Sample):
         The router sees all items at once, so no `Budget`, whose share would be one of these examples. Temperatures are
         those of the answers (`with_temperatures`).
         """
-        router, costs = policies.routers[0], self.costs
+        router, costs = policies.routers[0] if policies.routers else defer_all, self.costs  # of one tier alone
         alone = isinstance(router, DeferAll)
         deferred = np.ones(len(self), dtype=np.bool_) if alone else routing.decide(router, self.routing_state)
         rows = np.flatnonzero(deferred[self.items])
@@ -116,7 +116,11 @@ class TextAnswers(Sample):
         np.maximum.at(layers, owners, np.asarray(self.layers)[taken])
         paid = self.lengths.sum() * (costs.always + (0.0 if alone else costs.tier1))
         paid += float(self.lengths[rows] @ (costs.embed + np.cumsum(costs.stages)[taken]))
-        return Run(answers(found, multi_label=self.multi_label), deferred, layers, float(paid))
+        return Run(self.answered(found), deferred, layers, float(paid))
+
+    def answered(self, found: FloatArray) -> IntArray:
+        """What probabilities of the items answer, in the form of `Run.answers`. Shape `(items, labels)`."""
+        return answers(found, multi_label=self.multi_label)
 
     def timed(self, policies: Policies) -> tuple[float, float]:
         """Predicted seconds per item of these policies and of full depth."""

@@ -66,6 +66,7 @@ def described(name: str, bundle: Bundle) -> str:
         ("task", f"{manifest.task}, {'a tag for each word' if tagging else each}"),
         ("labels", f"{len(manifest.labels)}: {_few(manifest.labels)}"),
         *_policies(manifest),
+        *([("long texts", "cut, as transformers cuts them")] * manifest.truncation),
         *_tuned(bundle),
         ("certificate", certified),
         ("written by", f"cascade {manifest.library_version}, format {manifest.format_version}"),

@@ -60,7 +60,7 @@ class Pipeline(Copies):
         decoding: Decoder | None = None,
         batching: BatchingPolicy | None = None,
         tuned: bool = True,
-        truncation: bool = False,
+        truncation: bool | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         token: str | None = None,
@@ -77,7 +77,7 @@ class Pipeline(Copies):
             decoding: instead of the bundle's; taggers only.
             batching: for all tiers; if left out `TokenBudget()` for tiers without exits, else `batching.for_tier2`.
             tuned: whether these take the token budgets of `cascade tune --write`, where there are some for this host.
-            truncation: see `with_truncation`.
+            truncation: see `with_truncation`; as the bundle says if left out.
             revision: branch, tag or commit on the Hub.
             cache_dir: where downloads are kept.
             token: for closed repositories.
@@ -112,7 +112,7 @@ class Pipeline(Copies):
             decoding=decoding,
         )
         made = cls.of(certified(bundle, path_or_id), budget, policies=policies, batching=batching, tuned=tuned)
-        return made.with_truncation(truncation)
+        return made if truncation is None else made.with_truncation(truncation)
 
     @classmethod
     def of(
@@ -134,14 +134,16 @@ class Pipeline(Copies):
         policies.check(bundle.manifest.infos)
         parts = Parts.of(bundle, threads)
         pipeline = cls(bundle, parts.tokenizer, set_policies(parts.tiers, policies), policies)
+        pipeline = pipeline.with_truncation(bundle.manifest.truncation)
         if batching is not None:
             return pipeline.with_batching(batching)
         return pipeline.with_tuned() if tuned else pipeline
 
     @property
     def certificate(self) -> Certificate | None:
-        """What is certified of this copy: nothing unless it has the very policies that were tested, with windows."""
-        stored = None if self.tokenizer.truncation else self.bundle.manifest.certificate
+        """What is certified of this copy: nothing unless policies and truncation are what was tested."""
+        manifest = self.bundle.manifest
+        stored = manifest.certificate if self.tokenizer.truncation == manifest.truncation else None
         return stored if stored is not None and stored.policies == self.policies else None
 
     def safer(self: P) -> P | None:
@@ -172,7 +174,7 @@ class Pipeline(Copies):
                 form, or the certificate is about something else.
         """
         graphs_of(self.tiers)
-        copy_bundle(self.bundle, folder, policies=self.policies, certificate=certificate, overwrite=overwrite)
+        copy_bundle(self._stored(), folder, policies=self.policies, certificate=certificate, overwrite=overwrite)
 
     def push_to_hub(
         self,
@@ -201,7 +203,7 @@ class Pipeline(Copies):
         """
         graphs_of(self.tiers)
         with tempfile.TemporaryDirectory(prefix="cascade-") as parent:
-            made = copy_bundle(self.bundle, Path(parent) / "bundle", policies=self.policies)
+            made = copy_bundle(self._stored(), Path(parent) / "bundle", policies=self.policies)
             return hub.upload(
                 made.folder,
                 [*made.manifest.files, MANIFEST_FILE],
@@ -211,6 +213,11 @@ class Pipeline(Copies):
                 commit_message=commit_message,
                 revision=revision,
             )
+
+    def _stored(self) -> Bundle:
+        """The bundle, which reads long texts as this copy does."""
+        manifest = replace(self.bundle.manifest, truncation=self.tokenizer.truncation)
+        return replace(self.bundle, manifest=manifest)
 
     def close(self) -> None:
         """Free the graphs of this pipeline and of its copies. A later call loads and verifies them again."""

@@ -20,6 +20,7 @@ def load(
     policies: Policies | None = None,
     batching: BatchingPolicy | None = None,
     tuned: bool = True,
+    truncation: bool | None = None,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     token: str | None = None,
@@ -33,6 +34,7 @@ def load(
         policies: of all tiers, instead of the bundle's.
         batching: for all tiers.
         tuned: whether these take the token budgets of `cascade tune --write`.
+        truncation: whether of texts that are too long the first tokens alone are read; as the bundle says if left out.
         revision: branch, tag or commit on the Hub.
         cache_dir: where downloads are kept.
         token: for closed repositories.
@@ -46,4 +48,5 @@ def load(
         path_or_id, verify=False, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
     )
     kind: type[Classifier | Tagger] = Tagger if bundle.manifest.task == Tagger.task else Classifier
-    return kind.of(certified(bundle, path_or_id), budget, policies=policies, batching=batching, tuned=tuned)
+    made = kind.of(certified(bundle, path_or_id), budget, policies=policies, batching=batching, tuned=tuned)
+    return made if truncation is None else made.with_truncation(truncation)

@@ -50,16 +50,21 @@ class Tagger(Pipeline):
         return self.policies.decoding or argmax
 
     def __call__(
-        self, texts: str | Sequence[str], *, aggregation_strategy: AggregationStrategy | str = AggregationStrategy.NONE
+        self,
+        texts: str | Sequence[str],
+        *,
+        aggregation_strategy: AggregationStrategy | str = AggregationStrategy.NONE,
+        truncation: bool | None = None,
     ) -> Any:  # a list of dicts, or a list of such lists: no union of these is of use to a caller
         """Tag texts, with the results of transformers' token-classification pipeline.
 
         Each piece has its own answer; with `first` each word has one. Unlike in transformers, a text longer than the
-        model is read in windows and not cut.
+        model is read in windows and not cut, unless `truncation` says so.
 
         Args:
             texts: a text or a list of texts.
             aggregation_strategy: `none`, `simple`, `first`, `average` or `max`.
+            truncation: for this call, see `with_truncation`; as the pipeline is if left out.
 
         Returns:
             For one text a list of dicts, for a list of texts a list of such lists: `{"entity", "score", "index",
@@ -70,6 +75,8 @@ class Tagger(Pipeline):
             InputError: a text that cannot be read, with its position.
             OptionError: there is no such strategy, or it needs pieces and a tier has another tokenizer or none.
         """
+        if truncation not in (None, self.tokenizer.truncation):
+            return self.with_truncation(bool(truncation))(texts, aggregation_strategy=aggregation_strategy)
         strategy = strategy_of(aggregation_strategy)
         one = isinstance(texts, str)
         if not one:

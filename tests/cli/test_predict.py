@@ -26,7 +26,7 @@ class Loaded:
         self.classifier = FakeClassifier()
         self.asked: list[tuple[str, int | None]] = []
 
-    def __call__(self, model: str, *, threads: int | None) -> FakeClassifier:
+    def __call__(self, model: str, *, threads: int | None, truncation: bool | None) -> FakeClassifier:
         self.asked.append((model, threads))
         return self.classifier
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,19 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoMod
 
 from cascade import Classifier, Tagger, load
 from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec
-from cascade.calibration.observing import observe_texts
+from cascade.calibration.certify.claims import Agreement, Claim, Unit
+from cascade.calibration.certify.outcomes import Certified
+from cascade.calibration.certify.sentences import certify_sentences
+from cascade.calibration.costs import Costs
+from cascade.calibration.observing import observe_sentences, observe_texts
+from cascade.calibration.thresholds.tagger import choose_tagger
 from cascade.cli import main
-from cascade.exceptions import BundleError, OptionError
+from cascade.exceptions import BundleError, MissingExtraError, OptionError
 from cascade.policies.exits import MaxProbability, never
 from cascade.policies.routing import defer_all
 from cascade.policies.unit_exits import TokenExit
-from cascade_export import Calibration, ExportOptions, Int8, export_bundle
-from tests.models import tiny
+from cascade_export import Calibration, Exporter, ExportOptions, Int8, export_bundle
+from tests.models import tiny, tiny_tagging
 from tests.models.tiny_tagging import SENTENCES
 from tests.training.commands import report_of, train, write
 
@@ -144,3 +151,40 @@ def test_its_first_tier_is_calibrated(tmp_path: Path, arguments: tuple[object, .
     policies = load(output, threads=1).policies
     assert policies.exits == (never, never)
     assert policies.routers != pipeline.policies.routers
+
+
+def test_a_tagger_behind_its_first_tier_is_calibrated(tmp_path: Path) -> None:
+    """Without exits there are still windows and a threshold to choose and to certify."""
+    fine_tuned(tmp_path / "own", "ernie", tagging=True)
+    tiny_tagging.tier1_static(tmp_path / "first")
+    export_bundle(tmp_path / "own", tmp_path / "first", tmp_path / "bundle", options=ExportOptions(int8=Int8.NONE))
+    tagger = Tagger.from_pretrained(tmp_path / "bundle", threads=1)
+    sentences = [[first, second, last] for first in tiny.WORDS[:9] for second in tiny.WORDS for last in tiny.WORDS[:3]]
+    full = tagger.with_router(defer_all).predict(sentences)
+    answers = observe_sentences(tagger, sentences, None)
+    assert answers.layers == (1,)
+    wanted = [tiny.TAGS.index(tag) for tags in full.tags for tag in tags]
+    assert answers.full.answers[:, 0].tolist() == wanted
+    answers = replace(answers, costs=Costs(tier1=0.01, stages=(1.0,)))  # no test of seconds
+    found = certify_sentences(answers, Claim(Agreement(0.9), unit=Unit.SENTENCE))
+    assert isinstance(found, Certified)
+    free = choose_tagger(tagger, sentences, full.tags, max_drop=0.9)
+    for policies in (found.policies, free.policies):
+        assert policies.exits == (never, never)
+        assert policies != tagger.policies
+        assert len(tagger.with_policies(policies).predict(sentences[:3]).tags) == 3
+
+
+def test_optimum_makes_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, options = fine_tuned(tmp_path / "own", "roformer"), ExportOptions(int8=Int8.NONE, exporter=Exporter.OPTIMUM)
+    tiny.tier2(tmp_path / "exits")
+    with pytest.raises(OptionError, match="exporter must be torch for a checkpoint with exits, got optimum"):
+        export_bundle(tmp_path / "exits", None, tmp_path / "out", options=options)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "optimum.exporters.onnx", None)
+        with pytest.raises(MissingExtraError, match="needs the optimum extra"):
+            export_bundle(tmp_path / "own", None, tmp_path / "out", options=options)
+    pytest.importorskip("optimum.exporters.onnx")
+    export_bundle(tmp_path / "own", None, tmp_path / "out", options=options)
+    found = Classifier.from_pretrained(tmp_path / "out", threads=1).predict(list(tiny.TEXTS))
+    np.testing.assert_allclose(found.probabilities, alone(model, tiny.TEXTS), atol=1e-4)

@@ -83,9 +83,6 @@ class FakeClassifier:
     tier2: FakeTier = FakeTier()
     before: Callable[[Text], None] = lambda text: None
 
-    def with_truncation(self, truncation: bool) -> FakeClassifier:
-        return self
-
     def with_router(self, router: Any) -> FakeClassifier:
         return replace(self, router=router)
 

@@ -82,6 +82,7 @@ def config(family: str = "bert", *, layers: int = 3, width: int = 16) -> Pretrai
     common |= {"intermediate_size": 2 * width, "max_position_embeddings": 64}
     own: dict[str, dict[str, Any]] = {
         "electra": {"embedding_size": 8},
+        "ernie": {"use_task_id": False},
         "albert": {"embedding_size": 8, "hidden_act": "gelu_new", "num_hidden_groups": 2},
         "distilbert": {"hidden_dim": 2 * width},
         "deberta-v2": DISENTANGLED,

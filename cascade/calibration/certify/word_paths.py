@@ -78,7 +78,8 @@ def word_path(
     with progress("replaying settings", grid.reads(sentences)) as ahead:
         points = replay_words(sentences, goal, max_drop=most, grid=grid, progress=ahead)
     points = front(point for point in points if point.cost < 1)
-    best = [*_evenly(points, [math.log(point.cost) for point in points], reach.run), *_careful(grid)]
+    careful = _careful(grid) if len(sentences.layers) > 1 else []
+    best = [*_evenly(points, [math.log(point.cost) for point in points], reach.run), *careful]
     steps, seen = [], np.zeros((len(best), 2))
     with progress("running the best of them", len(best)) as ahead:
         for number, point in enumerate(best):
@@ -118,8 +119,8 @@ def _careful(grid: WordGrid) -> list[Point]:
 def _cost_alone(answers: WordAnswers, run: Run) -> float:
     """Of tier 2 alone on whole sentences, relative to full depth."""
     assert answers.costs is not None  # noqa: S101  # the caller has looked
-    taken = np.searchsorted(answers.tier2.layers, run.layers)
-    both = np.stack([taken, np.full(len(taken), len(answers.tier2.layers) - 1)])
+    taken = np.searchsorted(answers.layers, run.layers)
+    both = np.stack([taken, np.full(len(taken), len(answers.layers) - 1)])
     own, full = answers.costs.of_tier2(both, answers.words) + answers.costs.always * answers.words.rows.tokens
     return float(own / full)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from cascade.calibration.leaving import leave
 from cascade.calibration.ranked import Tuned
-from cascade.calibration.sentences import WordAnswers
+from cascade.calibration.sentences import WordAnswers, all_exits
 from cascade.calibration.thresholds.points import Point
 from cascade.core.checks import check_share
 from cascade.core.confidence import evidence, probabilities
@@ -97,8 +97,7 @@ def replay_words(
         )
     replay = _Replay(answers, goal, grid)
     costs, tokens, everything = answers.costs, words.rows.tokens, np.ones(len(words), dtype=np.bool_)
-    tier2 = replace(answers.tier2, exit_policy=never)
-    whole = tier2.all_exits(words, progress=progress)
+    whole = all_exits(answers.tier2, words, progress)
     replay.full = int((whole[:, -1].argmax(axis=1) == goal).sum())
     replay.floor = replay.full - max_drop * len(words) - 1e-9
     first = answers.tier1.score(words)
@@ -120,7 +119,7 @@ def replay_words(
             spans = windowing.decide(windows, WindowState(read_only(unsure), offsets, lengths))
             numbers = ranges(spans.starts, spans.stops - spans.starts)
             read = words.spans(spans.rows, spans.starts, spans.stops)
-            seen = tier2.all_exits(read, progress=progress)
+            seen = all_exits(answers.tier2, read, progress)
             for blend in grid.blends:
                 both = seen
                 if blend:
@@ -139,7 +138,7 @@ class _Replay:
 
     def __init__(self, answers: WordAnswers, goal: IntArray, grid: WordGrid) -> None:
         assert answers.costs is not None  # noqa: S101  # the caller has looked
-        self.costs, self.goal, self.layers, self.words = answers.costs, goal, tuple(answers.tier2.layers), len(goal)
+        self.costs, self.goal, self.layers, self.words = answers.costs, goal, answers.layers, len(goal)
         self.caps = np.arange(len(self.layers))[None if grid.caps else -1 :]
         self.policies = list(grid.policies(self.layers))
         deepest = np.full((1, self.words), len(self.layers) - 1)

@@ -44,7 +44,11 @@ WITH_LISTS = (FileFormat.JSONL, FileFormat.PARQUET)  # formats in which a column
 @click.option("--threshold", type=float, metavar="P", help="Defer what tier 1 is less sure of than P, in [0, 1].")
 @click.option("--budget", type=float, metavar="SHARE", help="Defer at most this share of the rows of each buffer.")
 @click.option("--exit-threshold", type=float, metavar="P", help="Leave tier 2 at the first exit that is as sure as P.")
-@click.option("--truncation", is_flag=True, help="Cut texts that are too long, as transformers does; no windows.")
+@click.option(
+    "--truncation/--no-truncation",
+    default=None,
+    help="Cut texts that are too long, as transformers does, or read them in windows.  [default: as MODEL says]",
+)
 @click.option("--text-column", show_default="text", metavar="NAME", help="The texts.")
 @click.option("--pair-column", show_default="text_pair, where there is one", metavar="NAME", help="Second texts.")
 @click.option(
@@ -98,7 +102,7 @@ def predict(
     threshold: float | None,
     budget: float | None,
     exit_threshold: float | None,
-    truncation: bool,
+    truncation: bool | None,
     text_column: str | None,
     pair_column: str | None,
     tokens_column: str | None,
@@ -150,7 +154,7 @@ def predict(
         raise OptionError("--threshold and --budget exclude each other, both were given; leave one out")
     if output is not None:
         refuse_same_file(output, [STDIN if file == "-" else file, *Path(model).rglob("*")])
-    pipeline = load(model, threads=threads).with_truncation(truncation)
+    pipeline = load(model, threads=threads, truncation=truncation)
     if threshold is not None:
         pipeline = pipeline.with_router(Threshold(threshold))
     if budget is not None:

@@ -7,6 +7,7 @@ work       steps whose results are whole or absent, so that a build goes on wher
 original   what the original model answers
 tiers      second tiers with exits, first tiers
 exporting  bundles of them; how often full depth answers as the original
+numbers    what is different for a regression
 choosing   the cheapest of all, and its certificate
 measuring  seconds in turns, the user's own pipeline among them
 report     one page, one line

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from cascade.bundle.opening import Bundle, open_bundle
 from cascade.bundle.writing import copy_bundle
 from cascade.core.rows import FloatArray
-from cascade.exceptions import OptionError
+from cascade.exceptions import CascadeError, OptionError
 from cascade.runtime.threads import check_threads
 from cascade.training.build.exporting import Answered
 from cascade.training.build.finishing import Finish
@@ -70,6 +71,7 @@ def build(
     Raises:
         OptionError, DataError: what cannot be built, before anything is written, in one line with its remedy.
         BundleError: the exported model does not answer as the original.
+        OptionError: the disk is full; what is done is kept.
     """
     options, output = options or BuildOptions(), Path(output)
     _check_output(output, overwrite=options.overwrite)
@@ -87,6 +89,13 @@ def build(
     )
     try:
         made = _Build(checkpoint, found, shares, options, work, output).run()
+    except (CascadeError, OSError, RuntimeError, SafetensorError) as error:
+        if not work.is_full(error):
+            raise
+        raise OptionError(
+            f"the disk of {work.folder} must have room for the work, but it is full; make room, or choose an output "
+            "elsewhere, and give the same command again"
+        ) from None
     finally:
         work.close()
     if not options.keep:
@@ -109,10 +118,10 @@ class _Build:
         inputs |= {"seed": self.options.seed, "certify": len(self.shares.certify), "choose": len(self.shares.choose)}
         original = self.work.step("original", inputs, self._original, told="{units:,} answers of the original model")
         count = original.facts["items"]
-        every = Answered(self.checkpoint, self.texts.items[:count], np.load(original.folder / "logits.npy"))
+        start, logits = len(self.shares.certify) + len(self.shares.choose), np.load(original.folder / "logits.npy")
+        every = Answered.of(self.checkpoint, self.texts.items[:count], logits, others=start)
         # The backbone runs over what is learned from about three times, each time for a part of the minutes.
         rows = max(min(ROWS, int(PASS * 60 * self.options.minutes / original.facts["each"])), LEARN)
-        start = len(self.shares.certify) + len(self.shares.choose)
         learn = list(every.items[start : start + rows])
         file = self.work.folder / "learn.jsonl"
         write_texts(file, learn)
@@ -123,17 +132,7 @@ class _Build:
             "rows": rows,
             "seed": self.options.seed,
         }
-        frozen = self.work.step("frozen", own, trainer.frozen, told="exits on your model as it is, {rows:,} texts")
-        tiers = {"frozen": frozen}
-        for kind in ("static", "transformer"):
-            tier = self._first(trainer, kind, own, frozen)
-            tiers |= {} if tier is None else {kind: tier}
-        tiers["tuned"] = self.work.step(
-            "tuned",
-            own | {"from": frozen.digest},
-            lambda making: trainer.tuned(making, frozen.folder),
-            told="exits that all layers learn with, {rows:,} texts",
-        )
+        tiers = self._tiers(trainer, own)
         whole = read_whole(self.checkpoint, every.items, every.logits)
         shares = Shares(
             self.shares.learn, *(np.intersect1d(own, whole) for own in (self.shares.choose, self.shares.certify))
@@ -141,9 +140,11 @@ class _Build:
         finish = Finish(self.checkpoint, self.texts, shares, self.options, every, original.facts["each"], self.output)
         exported = self.work.step(
             "export",
-            {"tiers": [tier.digest for tier in tiers.values()], "bound": self.options.bound},
+            own
+            | {"tiers": [tier.digest for tier in tiers.values()]}
+            | {"bound": self.options.bound, "truncation": self.options.truncation},
             lambda making: finish.export(making, {name: tier.folder for name, tier in tiers.items()}, learn),
-            told="as the original answer {fp32:.2%} in fp32, {frozen:.2%} in int8",
+            told="as the original answer {fp32:.2%} in fp32, {int8:.2%} in int8",
         )
         seconds = {step.folder.name: step.facts["seconds"] for step in (original, *tiers.values(), exported)}
         chosen = self.work.step(
@@ -173,11 +174,35 @@ class _Build:
             np.save(stream, logits)
         return {"units": len(logits), "items": start, "each": (time.monotonic() - begin) / start}
 
-    def _first(self, trainer: Trainer, kind: str, own: Mapping[str, Any], frozen: Step) -> Step | None:
-        inputs = {**own, "from": frozen.digest, "kind": kind}
+    def _tiers(self, trainer: Trainer, own: Mapping[str, Any]) -> dict[str, Step]:
+        """What the model allows: second tiers with exits, first tiers for labels."""
+        tiers, teacher, origin = dict[str, Step](), self.checkpoint.source, ""
+        if self.checkpoint.alone is not None:
+            self.work.skip("frozen", self.checkpoint.alone)
+            self.work.skip("tuned", "see above")
+        else:
+            told = "exits on your model as it is, {rows:,} texts"
+            frozen = tiers["frozen"] = self.work.step("frozen", own, trainer.frozen, told=told)
+            teacher, origin = frozen.folder, frozen.digest
+        for kind in ("static", "transformer"):
+            if self.checkpoint.regression:
+                self.work.skip(kind, "nothing says how sure a number is, so none can be handed on")
+                continue
+            tier = self._first(trainer, kind, own | {"from": origin, "kind": kind}, teacher)
+            tiers |= {} if tier is None else {kind: tier}
+        if "frozen" in tiers:
+            tiers["tuned"] = self.work.step(
+                "tuned",
+                own | {"from": origin},
+                lambda making: trainer.tuned(making, Path(teacher)),
+                told="exits that all layers learn with, {rows:,} texts",
+            )
+        return tiers
+
+    def _first(self, trainer: Trainer, kind: str, inputs: Mapping[str, Any], teacher: str | Path) -> Step | None:
         told = f"first tier, {kind}, " + "{rows:,} texts"
         try:
-            return self.work.step(kind, inputs, lambda making: trainer.first(making, kind, frozen.folder), told=told)
+            return self.work.step(kind, inputs, lambda making: trainer.first(making, kind, teacher), told=told)
         except OptionError as error:
             if kind == "static":
                 raise

@@ -24,7 +24,6 @@ from cascade.calibration.ranked import Tuned
 from cascade.calibration.runs import two_tiers
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.texts import TextAnswers
-from cascade.core.confidence import answers as answers_of
 from cascade.core.statistics import speed_up
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all
@@ -32,6 +31,7 @@ from cascade.policies.settings import Policies
 from cascade.policies.windows import whole_sentences
 from cascade.training.build.exporting import Answered
 from cascade.training.build.measuring import in_turns
+from cascade.training.build.numbers import NumberAnswers
 
 GRID = PathGrid(ratios=(0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
 TIMED = 3  # candidates that are timed beside full depth, the cheapest by prediction
@@ -64,12 +64,14 @@ def candidates(
     for (exits, answers), (first, other) in itertools.product(seen.items(), repeat=2):
         if answers.costs is None or other.costs is None or (found and time.monotonic() - begin > seconds):
             continue
+        if exits != first and (isinstance(answers, NumberAnswers) or len(answers.layers) == 1):
+            continue  # there is no first tier, or the same second one everywhere
         costs = replace(answers.costs, tier1=other.costs.tier1)
         tier1: Any = other.tier1  # of the same kind: both are of one task
         both: Any = replace(answers, tier1=tier1, costs=costs)
         best = min(steps_of(both, claim), key=lambda step: step.cost, default=None)
         if best is not None:
-            tiers = (pipelines[first].tier1, pipelines[exits].tier2)
+            tiers = (*pipelines[first].tiers[:-1], pipelines[exits].tiers[-1])
             pipeline = replace(pipelines[exits], tiers=tiers).with_policies(best.policies)
             found.append(Candidate(exits, first, pipeline, best, best.cost * costs.full))
     return sorted(found, key=lambda candidate: candidate.cost)
@@ -99,7 +101,7 @@ def certified(
     """The cheapest setting of these tiers that keeps the bound, tested from full depth on; see `certify`.
 
     Args:
-        pipeline: of two tiers.
+        pipeline: of two tiers, of a regression one.
         some: items that choose, with gaps, and items that certify.
         truth: of these, or None.
         claim: against the original model.
@@ -115,15 +117,16 @@ def certified(
 
     outcome = certify(answers, claim, choose, split=split, seed=seed, labels=pipeline.labels)
     if isinstance(outcome, Certified) and isinstance(answers, TextAnswers):
-        tested = [some.items[number] for number in outcome.tested_on.tolist()]
-        real = pipeline.with_policies(outcome.policies).predict(tested)
-        found = answers_of(real.probabilities, multi_label=answers.multi_label)
-        return confirmed(outcome, answers.select(outcome.tested_on), found)
+        tested, tester = some.select(outcome.tested_on), answers.select(outcome.tested_on)
+        real = pipeline.with_policies(outcome.policies).predict(tested.items)
+        return confirmed(outcome, tester, tester.answered(real.probabilities))
     return outcome
 
 
 def observed(pipeline: Any, some: Answered, truth: Any) -> TextAnswers | WordAnswers:
-    """What both tiers say about items, with the original's answers to compare with."""
+    """What all tiers say about items, with the original's answers to compare with."""
+    if some.checkpoint.regression:
+        return NumberAnswers.of(pipeline, some)
     if some.checkpoint.tags:
         tags = None if truth is None else np.concatenate(truth)
         return replace(observe_sentences(pipeline, some.items, tags), original=some.answers)
@@ -132,6 +135,8 @@ def observed(pipeline: Any, some: Answered, truth: Any) -> TextAnswers | WordAns
 
 def steps_of(answers: Any, claim: Claim) -> tuple[Step, ...]:
     """The path of settings, safest first, as far as they keep the bound on texts with gaps."""
+    if isinstance(answers, NumberAnswers):
+        return _within(answers.path(), claim)
     if isinstance(answers, WordAnswers):
         return _within(word_path(answers, claim.ask), claim)
     router = better_router(answers)
@@ -145,6 +150,8 @@ def _within(steps: Sequence[Step], claim: Claim) -> tuple[Step, ...]:
 
 
 def _full(answers: TextAnswers | WordAnswers) -> Policies:
+    if isinstance(answers, NumberAnswers):
+        return answers.policies(never)
     tags = isinstance(answers, WordAnswers)
     return two_tiers(
         defer_all,

@@ -11,8 +11,8 @@ import numpy as np
 
 from cascade.bundle.opening import Bundle, open_bundle
 from cascade.bundle.writing import write_bundle
-from cascade.core.confidence import probabilities
-from cascade.core.rows import FloatArray, IntArray, offsets_of, ranges
+from cascade.core.confidence import answers, probabilities
+from cascade.core.rows import BoolArray, FloatArray, IntArray, offsets_of, ranges
 from cascade.exceptions import BundleError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
@@ -21,6 +21,7 @@ from cascade.policies.settings import Policies
 from cascade.training.build.looking import Checkpoint
 from cascade.training.build.original import answered, read_whole
 from cascade_export import Calibration, ExportOptions, Int8, export_bundle
+from cascade_export.texts import ALIKE
 
 TOLERANCE = 1e-4  # of a probability, in fp32
 CALIBRATION = 512  # texts that give int8 its ranges
@@ -29,22 +30,40 @@ CHECKED = 500  # texts on which full depth is compared with the original
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """Items with what the original model says: logits of their units, shape `(units, labels)`."""
+    """Items with what the original model says: logits of their units, shape `(units, labels)`.
+
+    `tolerance`: by how much numbers of a regression may differ and count as the same answer.
+    """
 
     checkpoint: Checkpoint
     items: Sequence[Any]
     logits: FloatArray
+    tolerance: float = 0.0
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, items: Sequence[Any], logits: FloatArray, *, others: int) -> Answered:
+        """With a tolerance that is a tenth of the standard deviation of all numbers but the first `others`."""
+        spread = float(logits[others:].std()) if checkpoint.regression else 0.0
+        return cls(checkpoint, items, logits, float(f"{ALIKE * spread:.2g}"))
 
     def select(self, numbers: IntArray) -> Answered:
         """These items."""
         counts = np.array([len(item) if self.checkpoint.tags else 1 for item in self.items], dtype=np.int64)
         places = ranges(offsets_of(counts)[:-1][numbers], counts[numbers])
-        return Answered(self.checkpoint, [self.items[number] for number in numbers.tolist()], self.logits[places])
+        return replace(self, items=[self.items[number] for number in numbers.tolist()], logits=self.logits[places])
 
     @property
     def answers(self) -> IntArray:
         """Of the original, in the form of `confidence.answers`."""
         return answered(self.checkpoint, self.logits)
+
+    def alike(self, found: FloatArray) -> BoolArray:
+        """Where these probabilities (of a regression: numbers) answer as the original. Shape `(units,)`."""
+        if self.checkpoint.regression:
+            near: BoolArray = np.abs(found - self.logits)[:, 0] <= self.tolerance
+            return near
+        same: BoolArray = (answers(found, multi_label=self.checkpoint.multi_label) == self.answers).all(axis=1)
+        return same
 
     def fitting(self, pipeline: Classifier | Tagger) -> Answered:
         """Without texts that are longer than the model reads: they are cut by the original, read in windows here."""
@@ -54,11 +73,17 @@ class Answered:
         return self.select(np.flatnonzero(rows == 1).astype(np.int64)) if (rows == 1).any() else self
 
     def compared(self, pipeline: Classifier | Tagger) -> tuple[float, float]:
-        """Share of the units that a pipeline answers alike, and the largest difference of a probability."""
+        """Share of the units that a pipeline answers alike, and the largest difference of a probability.
+
+        Of numbers the difference is relative to the largest of them, if that is above 1.
+        """
         several = self.checkpoint.multi_label
         found, wanted = pipeline.predict(self.items).probabilities, probabilities(self.logits, multi_label=several)
         differences = np.abs(found - wanted)
-        if several:
+        if self.checkpoint.regression:
+            differences /= max(1.0, float(np.abs(wanted).max()))
+            alike = self.alike(found)
+        elif several:
             alike = (((found >= 0.5) == (wanted >= 0.5)) | (differences < TOLERANCE)).all(axis=1)
         else:
             rows, best = np.arange(len(found)), found.argmax(axis=1)
@@ -69,17 +94,21 @@ class Answered:
 
 def export(
     folder: Path,
-    exits: Path,
-    first: Path,
+    exits: str | Path,
+    first: Path | None,
     texts: Sequence[Any],
     *,
     max_length: int,
     agreement: float,
     int8: bool = True,
+    truncation: bool = False,
 ) -> Bundle:
-    """A bundle of these checkpoints; layers stay fp32 where int8 answers less than `agreement` of the texts alike."""
+    """A bundle of these checkpoints, or of the last tier's alone.
+
+    Layers stay fp32 where int8 answers less than `agreement` of the texts alike.
+    """
     form = Int8.STATIC if int8 else Int8.NONE
-    options = ExportOptions(int8=form, agreement=agreement, max_length=max_length, fp32=False)
+    options = ExportOptions(int8=form, agreement=agreement, max_length=max_length, truncation=truncation, fp32=False)
     some = list(texts[:CALIBRATION])
     calibration = Calibration([*some, *mixed(some)], None, "texts of the build, and mixtures of two of them")
     return export_bundle(exits, first, folder, calibration=calibration, options=options)

@@ -38,12 +38,14 @@ from cascade.training.build.exporting import (
 from cascade.training.build.gaps import with_gaps
 from cascade.training.build.looking import Checkpoint, Texts
 from cascade.training.build.measuring import in_turns, own_pipeline, seconds_of
+from cascade.training.build.numbers import Within
 from cascade.training.build.options import BuildOptions
 from cascade.training.build.original import Original, read_whole
 from cascade.training.build.report import SHOWN, Report, routes_of
 from cascade.training.build.shares import Shares
 from cascade.training.build.work import Making, Step
 
+WITH_EXITS = ("frozen", "tuned")  # second tiers
 TIMED, LEAST = 500, 32  # texts that are timed, at most and at least
 HARDER = 1500  # texts with gaps that choose, about
 PAGE = "report.html"
@@ -68,49 +70,64 @@ class Finish:
     @property
     def claim(self) -> Claim:
         """What is to be certified."""
-        return self.options.claim(tags=self.checkpoint.tags)
+        claim = self.options.claim(tags=self.checkpoint.tags)
+        if not self.checkpoint.regression:
+            return claim
+        return replace(claim, ask=Within(bound=self.options.bound, within=self.every.tolerance))
 
     def export(self, making: Making, tiers: Mapping[str, Path], learn: Sequence[Any]) -> Mapping[str, Any]:
-        """A bundle for each second tier with a first tier; `frozen` in fp32 too, to be compared and removed."""
+        """A bundle for each second tier with a first tier; the first in fp32 too, to be compared and removed.
+
+        Of a model without exits one for each first tier: that model behind it.
+        """
         some, threads = self.every.select(self.shares.choose[:CHECKED]), self.options.threads
-        kinds = {"frozen": "static", "tuned": "transformer" if "transformer" in tiers else "static"}
-        share = check_fp32(
-            self._exported(making.folder / "fp32", tiers["frozen"], tiers["static"], learn, int8=False),
-            some,
-            threads=threads,
-        )
-        shutil.rmtree(making.folder / "fp32")
-        found: dict[str, Any] = {"fp32": share, "first_tiers": kinds}
-        for number, (name, kind) in enumerate(kinds.items(), 1):
-            shutil.rmtree(making.folder / name, ignore_errors=True)
-            full = full_depth(self._exported(making.folder / name, tiers[name], tiers[kind], learn), threads=threads)
-            found[name] = some.fitting(full).compared(full)[0]
-            making.progress((1 + number) / 3)
+        firsts: list[str | None] = [name for name in tiers if name not in WITH_EXITS] or [None]
+        seconds = [name for name in tiers if name in WITH_EXITS]
+        kinds = {name: firsts[min(number, len(firsts) - 1)] for number, name in enumerate(seconds)}
+        kinds = kinds or {name or "whole": name for name in firsts}
+        sources: dict[str | None, Any] = {None: None, **tiers}
+        found: dict[str, Any] = {"first_tiers": kinds}
+        for number, (name, kind) in enumerate(kinds.items()):
+            own = tiers[name] if name in seconds else self.checkpoint.source
+            for folder in (making.folder / "fp32", making.folder / name):
+                shutil.rmtree(folder, ignore_errors=True)
+            if not number:
+                fp32 = self._exported(making.folder / "fp32", own, sources[kind], learn, int8=False)
+                found["fp32"] = check_fp32(fp32, some, threads=threads)
+                shutil.rmtree(fp32.folder)
+            full = full_depth(self._exported(making.folder / name, own, sources[kind], learn), threads=threads)
+            found.setdefault("int8", some.fitting(full).compared(full)[0])
+            making.progress((2 + number) / (1 + len(kinds)))
         return found
 
-    def _exported(self, folder: Path, exits: Path, first: Path, learn: Sequence[Any], *, int8: bool = True) -> Bundle:
+    def _exported(
+        self, folder: Path, exits: str | Path, first: Path | None, learn: Sequence[Any], *, int8: bool = True
+    ) -> Bundle:
         """In int8 an eighth of the bound may be spent; that is by sentence, while words are compared here."""
         words = float(np.mean([len(item) for item in learn])) if self.checkpoint.tags else 1.0
-        agreement = 1 - self.options.bound / 8 / words
-        return export(folder, exits, first, learn, max_length=self.checkpoint.limit, agreement=agreement, int8=int8)
+        limits = {"max_length": self.checkpoint.limit, "agreement": 1 - self.options.bound / 8 / words}
+        return export(folder, exits, first, learn, **limits, int8=int8, truncation=self.options.truncation)
 
     def choose(self, making: Making, exported: Step, spent: Mapping[str, float]) -> Mapping[str, Any]:
         """The bundle: the cheapest pair, certified, with its report; or full depth alone."""
         begin = time.monotonic()
-        pipelines = {name: self._loaded(exported.folder / name) for name in ("frozen", "tuned")}
+        kinds = exported.facts["first_tiers"]
+        pipelines = {name: self._loaded(exported.folder / name) for name in kinds}
+        own = exported.folder / next(iter(kinds))  # the model as it is
         some, seconds = self.every.select(self.shares.choose), 60 * making.minutes
         harder, truth = self._with_gaps(some)
         found = candidates(pipelines, harder, truth, self.claim, seconds=seconds / 3)
         making.progress(0.3)
-        full = full_depth(exported.folder / "frozen", threads=self.options.threads)
+        full = full_depth(own, threads=self.options.threads)
         best, timed = fastest(found, full, some.items, seconds=seconds / 6)
         making.progress(0.4)
         for name in ("pair", "single", "certified", "bundle"):  # of an interrupted step
             shutil.rmtree(making.folder / name, ignore_errors=True)
-        outcome, pair = self._certified(exported.folder / "frozen", harder, truth, only_full=True)
+        outcome, pair = self._certified(own, harder, truth, only_full=True)
         if best is not None and isinstance(outcome, Certified):
             # One sequence of tests, in an order that was fixed on other texts: full depth, then the path of the best.
-            folder = composed(making.folder / "pair", exported.folder / best.exits, exported.folder / best.first).folder
+            both = [exported.folder / name for name in (best.exits, best.first)]
+            folder = both[0] if both[0] == both[1] else composed(making.folder / "pair", *both).folder
             cheaper, other = self._certified(folder, harder, truth, only_full=False)
             if isinstance(cheaper, Certified) and cheaper.number:
                 outcome, pair = cheaper, other
@@ -128,10 +145,10 @@ class Finish:
         )
         for name in ("pair", "single", "certified"):
             shutil.rmtree(making.folder / name, ignore_errors=True)
-        kinds = exported.facts["first_tiers"]
-        told = "full depth, packed in int8"
+        told = f"full depth, {report.form}"
         if best is not None and pays:
-            told = f"{best.exits} exits, {kinds[best.first] if len(bundle.manifest.tiers) > 1 else 'no'} first tier"
+            second = f"{best.exits} exits" if best.exits in WITH_EXITS else "your model"
+            told = f"{second}, {kinds[best.first] if len(bundle.manifest.tiers) > 1 else 'no'} first tier"
         return {"setting": told, "certified": isinstance(outcome, Certified), "line": report.line(), **report.figures()}
 
     def _with_gaps(self, some: Answered) -> tuple[Answered, Any]:
@@ -141,14 +158,15 @@ class Finish:
         truth: Any = self._truth(np.tile(self.shares.choose, copies))
         if isinstance(truth, list):
             truth = [own[here] for own, here in zip(truth, kept, strict=True)]
-        harder = Answered(self.checkpoint, items, Original(self.checkpoint).record(items))
+        harder = replace(some, items=items, logits=Original(self.checkpoint).record(items))
         whole = read_whole(self.checkpoint, items, harder.logits)
         return (harder, truth) if len(whole) == len(items) else (harder.select(whole), _picked(truth, whole))
 
     def _certified(self, pair: Path, harder: Answered, truth: Any, *, only_full: bool) -> tuple[Outcome, Any]:
-        """What is certified of a bundle of two tiers, and its pipeline."""
+        """What is certified of a bundle, and its pipeline."""
         pipeline, tested = self._loaded(pair), self.every.select(self.shares.certify)
-        both = Answered(self.checkpoint, [*harder.items, *tested.items], np.concatenate([harder.logits, tested.logits]))
+        logits = np.concatenate([harder.logits, tested.logits])
+        both = replace(tested, items=[*harder.items, *tested.items], logits=logits)
         right = self._truth(self.shares.certify)
         truth = right if truth is None else [*truth, *right] if isinstance(truth, list) else np.append(truth, right, 0)
         places, count = np.arange(len(both.items), dtype=np.int64), len(harder.items)
@@ -168,7 +186,7 @@ class Finish:
             told = replace(outcome, warnings=(*outcome.warnings, *said))
             certificate, policies = issue(pipeline, told, data), outcome.policies
         settings = (policies, *(certificate.safer if certificate is not None else ()))
-        if all(isinstance(one.routers[0], DeferAll) for one in settings):
+        if policies.routers and all(isinstance(one.routers[0], DeferAll) for one in settings):
             pair = without_first(folder / "single", pair, policies)
             policies = alone(policies)
             certificate = None if certificate is None else _alone(certificate, pair)
@@ -189,13 +207,14 @@ class Finish:
         )
         over = [speed_up(taken[name], taken["bundle"]) for name in ("pipeline", "full depth")]
         assert over[0] is not None and over[1] is not None  # noqa: S101, PT018  # every way has its turns
-        alike = {"full depth, fp32": exported["fp32"], "full depth, int8": exported["frozen"]}
-        same = (found_answers(found, self.checkpoint) == some.answers).all(axis=1)
+        alike = {"full depth, fp32": exported["fp32"], "full depth, int8": exported["int8"]}
+        same = some.alike(found.probabilities)
         return Report(
             name=str(self.output),
             source=str(self.checkpoint.source),
             outcome=outcome,
             pays=pays,
+            form="in int8" if self.checkpoint.alone else "packed in int8",
             pipeline=how,
             over_pipeline=over[0],
             over_full=over[1],
@@ -212,16 +231,19 @@ class Finish:
     def _differing(self, some: Answered, found: Any, routes: Any, differs: Any) -> list[tuple[str, str, str, str]]:
         """The first units with another answer: text, original's, bundle's, where from."""
         labels, rows = np.array(self.checkpoint.labels, dtype=object), []
-        answers = found_answers(found, self.checkpoint)
+        numbers = self.checkpoint.regression
+        answers = found.probabilities if numbers else found_answers(found, self.checkpoint)
+        wanted = some.logits if numbers else some.answers
         owners = np.arange(len(some.items))
         if self.checkpoint.tags:
             owners = np.repeat(owners, [len(item) for item in some.items])
         for unit in np.flatnonzero(differs)[:SHOWN].tolist():
             item = some.items[owners[unit]]
             several = self.checkpoint.multi_label
-            given, wanted = (_named(labels, one[unit], several=several) for one in (answers, some.answers))
+            both = (one[unit] for one in (wanted, answers))
+            shown = [f"{one[0]:.4g}" if numbers else _named(labels, one, several=several) for one in both]
             text = " | ".join(item) if isinstance(item, tuple) else item if isinstance(item, str) else " ".join(item)
-            rows.append((text, wanted, given, f"tier {int(routes.tier[unit])}, layer {int(routes.exit_layer[unit])}"))
+            rows.append((text, *shown, f"tier {int(routes.tier[unit])}, layer {int(routes.exit_layer[unit])}"))
         return rows
 
     def _truth(self, numbers: IntArray) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers.utils.hub import cached_file
 
 from cascade.calibration.examples import distinct
@@ -19,9 +20,10 @@ from cascade.training.build.options import BuildOptions
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.data.encoding import label_numbers
 from cascade.training.data.examples import joined, label_names
-from cascade.training.models.config import MULTI_LABEL, check_labels, load_config, named_labels
+from cascade.training.models.config import MULTI_LABEL, REGRESSION, check_labels, load_config, named_labels, problem_of
 from cascade.training.models.families import family_of, max_length
-from cascade.training.task import CLASSIFICATION, TAGGING, TASKS, Task
+from cascade.training.models.whole import inputs_of
+from cascade.training.task import TAGGING, TASKS, Task
 
 IGNORED = {".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ot"}
 """Suffixes of files that say nothing of a checkpoint with safetensors: states of its training, other forms."""
@@ -37,6 +39,7 @@ class Checkpoint:
         task: what it does.
         limit: tokens that it reads of a text, special ones included.
         digest: changes with its files.
+        alone: why there can be no exits in it; None if there can.
     """
 
     source: str | Path
@@ -44,6 +47,7 @@ class Checkpoint:
     task: Task
     limit: int
     digest: str
+    alone: str | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -58,7 +62,12 @@ class Checkpoint:
     @property
     def multi_label(self) -> bool:
         """Whether labels are independent yes/no decisions."""
-        return bool(self.config.problem_type == MULTI_LABEL)
+        return not self.tags and problem_of(self.config) == MULTI_LABEL
+
+    @property
+    def regression(self) -> bool:
+        """Whether its answer is a number."""
+        return not self.tags and problem_of(self.config) == REGRESSION
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +106,7 @@ def look(source: str | Path) -> Checkpoint:
     """A checkpoint, by its `config.json` and its tokenizer; no weights are read.
 
     Raises:
-        OptionError: it is none, has no head or no tokenizer, or is of a family or a problem that there is no way for.
+        OptionError: it is none, has no head or no tokenizer, answers several numbers, or reads padding.
     """
     config = load_config(source)
     if getattr(config, "cascade_exits", None):
@@ -109,14 +118,11 @@ def look(source: str | Path) -> Checkpoint:
             f"...ForTokenClassification), got {', '.join(config.architectures or ['no architectures'])}; fine-tune it "
             "first, or train it with exits by cascade-train exits"
         )
-    family_of(config)
-    if task is CLASSIFICATION and (config.problem_type == "regression" or config.num_labels == 1):
-        raise OptionError(
-            f"the model must be a classifier or a tagger, got one for regression ({config.num_labels} output); make a "
-            "bundle of it with cascade-export"
-        )
+    if problem_of(config) == REGRESSION and config.num_labels > 1:
+        raise OptionError(f"a regression must have one output, got {config.num_labels}; fine-tune one for each number")
+    alone = _why_alone(config, task)
     load_tokenizer_text(source)
-    return Checkpoint(source, config, task, _limit(source, config), _digest(source))
+    return Checkpoint(source, config, task, _limit(source, config), _digest(source), alone)
 
 
 def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOptions) -> Texts:
@@ -131,11 +137,16 @@ def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOpti
         if not Path(file).is_file():
             raise DataError(f"texts must be files, but there is no file {str(file)!r}; check the path")
     task, needed = checkpoint.task, options.max_drop is not None
+    if needed and checkpoint.regression:
+        raise OptionError("max_drop must be of labels, got a regression; ask for max_disagreement")
     columns = options.columns(tags=checkpoint.tags)
     found = joined([task.read(file, columns=columns, require_labels=needed) for file in files])
     truth: Any = None
     if needed:
-        check_labels(label_names(found), checkpoint.labels, checkpoint.config.problem_type)
+        check_labels(
+            *(label_names(found), checkpoint.labels, checkpoint.config.problem_type),
+            otherwise="ask for max_disagreement, which needs no labels",
+        )
         numbers = label_numbers(found, checkpoint.labels, multi_label=checkpoint.multi_label)
         truth = _numbers(numbers, checkpoint)
     kept = distinct(found.items)
@@ -162,6 +173,25 @@ def _numbers(numbers: list[list[int]], checkpoint: Checkpoint) -> Any:
 def _has_head(config: Any, task: Task) -> bool:
     kind = task.model.whole.__name__.removeprefix("AutoModel")
     return any(kind in name for name in config.architectures or ())
+
+
+def _why_alone(config: Any, task: Task) -> str | None:
+    """Why there can be no exits in a model: its family, or what its configuration says. None if there can.
+
+    Raises:
+        OptionError: it cannot be a tier without exits either.
+    """
+    try:
+        family_of(config)
+    except OptionError as error:
+        try:
+            with torch.device("meta"):  # no weights
+                made = task.model.whole.from_config(config)
+        except ValueError:  # there is no such model of this family
+            raise error from None
+        inputs_of(made)
+        return str(error).partition(";")[0]
+    return None
 
 
 def _limit(source: str | Path, config: Any) -> int:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from cascade.training.build.looking import Checkpoint
+from cascade.training.models.adapters import adapted
+from cascade.training.models.loading import load_model
 
 TURNS = (3, 9)  # at least, at most
 BATCHES = (8, 32)
@@ -41,7 +43,10 @@ def own_pipeline(checkpoint: Checkpoint, items: Sequence[Any]) -> tuple[str, Cal
     import transformers
 
     make: Any = transformers.pipeline  # overloaded by task
-    pipe: Any = make(checkpoint.task.model.task, model=str(checkpoint.source), device="cpu")
+    model: Any = str(checkpoint.source)
+    if adapted(model) is not None:
+        model = load_model(checkpoint.task.model.whole, model)
+    pipe: Any = make(checkpoint.task.model.task, model=model, tokenizer=str(checkpoint.source), device="cpu")
     options = {} if checkpoint.tags else {"truncation": True}
     given: list[Any] = [_given(item) for item in items]
     by_length = sorted(given, key=lambda item: len(str(item)))

@@ -27,6 +27,8 @@ class BuildOptions:
         seed: of the training and of the shares.
         text_column, pair_column, label_column, tokens_column: names in the files; labels are in `label`, of a tagger in
             `tags`, if left out.
+        truncation: whether the bundle reads the first tokens alone of a text that is too long, as transformers does; in
+            windows if not.
         keep: leave the work folder beside the output.
         overwrite: replace a bundle that is there.
     """
@@ -41,6 +43,7 @@ class BuildOptions:
     pair_column: str = "text_pair"
     label_column: str | None = None
     tokens_column: str = "tokens"
+    truncation: bool = False
     keep: bool = False
     overwrite: bool = False
 

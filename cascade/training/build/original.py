@@ -15,6 +15,8 @@ from cascade.core.confidence import answers, probabilities
 from cascade.core.rows import FloatArray, IntArray, offsets_of
 from cascade.training.build.looking import Checkpoint
 from cascade.training.checkpoint import byte_level_parts, load_tokenizer_text
+from cascade.training.models.loading import load_model
+from cascade.training.models.whole import inputs_of
 
 TOKENS = {"cuda": 8192, "cpu": 1024}  # of a batch, padding included; a CPU's caches hold little
 
@@ -25,8 +27,7 @@ class Original:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model: Any = checkpoint.task.model.whole.from_pretrained(checkpoint.source)
-        self.model = model.float().eval().to(self.device)
+        self.model = load_model(checkpoint.task.model.whole, checkpoint.source).to(self.device)
 
     @torch.inference_mode()
     def record(self, items: Sequence[Any]) -> FloatArray:
@@ -42,8 +43,8 @@ class Original:
         for chosen in _batches([len(row["input_ids"]) for row in rows], TOKENS[self.device.type]):
             batch = {
                 name: _padded([rows[number][name] for number in chosen], filler.get(name, 0)).to(self.device)
-                for name in rows[0]
-                if name != "words"
+                for name in inputs_of(self.model)
+                if name in rows[0]
             }
             for own, number in zip(self.model(**batch).logits.float().cpu().numpy(), chosen, strict=True):
                 if not tags:

@@ -31,6 +31,7 @@ class Report:
         name, source: of the bundle and of the original model.
         outcome: of the certificate.
         pays: whether exits or a first tier are used.
+        form: of full depth, in words.
         over_pipeline, over_full: how many times as fast, in turns; how the pipeline was used is `pipeline`.
         seconds: per text, by way.
         alike: shares of units that answer as the original, by form of the model.
@@ -46,6 +47,7 @@ class Report:
     source: str
     outcome: Outcome
     pays: bool
+    form: str
     pipeline: str
     over_pipeline: Interval
     over_full: Interval
@@ -63,7 +65,7 @@ class Report:
         over = f"{self.over_pipeline.median:.1f}x your pipeline ({self.pipeline})"
         speed = f"{over}, {self.over_full.median:.2g}x full depth"
         if not self.pays:
-            speed = f"run your model packed in int8: {over}; no exit and no first tier pays here"
+            speed = f"run your model {self.form}: {over}; no exit and no first tier pays here"
         return f"{self.name}: {speed}; {self.kept()}; {self.mebibytes:.1f} MiB"
 
     def kept(self) -> str:
@@ -89,7 +91,7 @@ class Report:
         """The page."""
         speeds = [
             ("your pipeline", self.pipeline, _seconds(self.seconds["pipeline"]), "1"),
-            ("full depth", "packed, int8", _seconds(self.seconds["full depth"]), ""),
+            ("full depth", self.form, _seconds(self.seconds["full depth"]), ""),
             ("this bundle", "", _seconds(self.seconds["bundle"]), self.over_pipeline.text()),
         ]
         parts = [
@@ -129,7 +131,7 @@ class Report:
 def routes_of(tiers: Sequence[int], layers: Sequence[int], *, count: int) -> dict[str, float]:
     """Shares of the units by their route; `count`: of all tiers: the last one is the one with exits."""
     counts = Counter(zip(tiers, layers, strict=True))
-    names = {key: f"layer {key[1]}" if key[0] == count else "first tier" for key in counts}
+    names = {key: "first tier" if key[0] < count else f"layer {key[1]}" if key[1] else "full depth" for key in counts}
     return {names[key]: counts[key] / len(tiers) for key in sorted(counts)}
 
 

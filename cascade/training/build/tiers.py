@@ -72,8 +72,8 @@ class Trainer:
         )
         return self._cleared(making, train_exits(self._run(making, frozen), options))
 
-    def first(self, making: Making, kind: str, frozen: Path) -> Mapping[str, Any]:
-        """A first tier of a kind, `static` or `transformer`."""
+    def first(self, making: Making, kind: str, teacher: str | Path) -> Mapping[str, Any]:
+        """A first tier of a kind, `static` or `transformer`, distilled from this checkpoint."""
         # A static tier's time goes into the table of embeddings, step by step, however few rows a step reads.
         rate, size = (5e-4, 64) if kind == "transformer" else (2e-3, 256) if self._texts else (1e-3, 32)
         loop = self._loop(making, kind, learning_rate=rate, batch_size=size, head_factor=1.0)
@@ -84,7 +84,7 @@ class Trainer:
             max_length=self.checkpoint.limit,
             loop=loop,
         )
-        return self._cleared(making, train_first_tier(self._run(making, frozen), options))
+        return self._cleared(making, train_first_tier(self._run(making, teacher), options))
 
     def _augmentation(self) -> Augmentation:
         """The same for all, so that the teacher answers its rows once."""

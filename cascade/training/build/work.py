@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -27,6 +28,7 @@ SHARES = {
 }
 """Parts of the time of each step, in their order."""
 DONE, BEGUN = "done.json", "begun"
+NO_ROOM, LEAST = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Work:
     show_progress: bool = False
     _end: float = field(init=False)
     _bar: Any = field(init=False)
+    _left_out: set[str] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         self._end = time.monotonic() + 60 * self.minutes
@@ -86,7 +89,7 @@ class Work:
     def minutes_of(self, name: str) -> float:
         """What the time that is left gives this step, those after it having their parts; half a minute at least."""
         names = [*SHARES]
-        after = [SHARES[other] for other in names[names.index(name) :]]
+        after = [SHARES[other] for other in names[names.index(name) :] if other not in self._left_out]
         return max((self._end - time.monotonic()) / 60 * after[0] / sum(after), min(0.5, self.minutes / 20))
 
     def step(
@@ -121,8 +124,14 @@ class Work:
         return Step(target, digest, facts)
 
     def skip(self, name: str, why: str) -> None:
-        """Say that a step is left out."""
+        """Say that a step is left out; its time is that of the others."""
+        self._left_out.add(name)
         self._tell(name, f"left out: {why}", "")
+
+    def is_full(self, error: BaseException) -> bool:
+        """Whether an error, which may be torch's own, says that the disk is full."""
+        told = [one for one in (error, error.__cause__) if isinstance(one, OSError) and one.errno in NO_ROOM]
+        return bool(told) or shutil.disk_usage(self.folder).free < LEAST
 
     def close(self) -> None:
         """End the bar."""

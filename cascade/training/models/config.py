@@ -100,8 +100,14 @@ def problem_of(config: Any) -> str:
     return MULTI_LABEL if config.num_labels == 1 and own != REGRESSION else own
 
 
-def check_labels(found: Sequence[str], known: Sequence[str], problem: str | None) -> None:
-    """Refuse labels that a checkpoint does not have. Numbers of a regression are no labels.
+def check_labels(
+    found: Sequence[str],
+    known: Sequence[str],
+    problem: str | None,
+    *,
+    otherwise: str = "start from the pre-trained checkpoint",
+) -> None:
+    """Refuse labels that a checkpoint does not have. Numbers of a regression are no labels. `otherwise`: another way.
 
     Raises:
         DataError: naming the first of them.
@@ -117,8 +123,7 @@ def check_labels(found: Sequence[str], known: Sequence[str], problem: str | None
     if len(numbers) > len(known):  # the names may be given, but not in another order
         remedy = "name labels in the data by these names or their numbers, in the order in which the checkpoint learned"
     raise DataError(
-        f"the data's labels must be among the checkpoint's, {shown}, got {unknown[0]}; {remedy}, or start "
-        "from the pre-trained checkpoint"
+        f"the data's labels must be among the checkpoint's, {shown}, got {unknown[0]}; {remedy}, or {otherwise}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from tests.models import tiny
 from tests.training.commands import fine_tuned
 
 LABELS = ("right", "Übel", "LABEL_1", "a, b")
-KINDS = ("texts", "pairs", "several labels", "tags")
+FAMILY = ("texts", "pairs", "several labels", "one label", "a number", "tags", "an adapter")
+OTHERS = ("other texts", "other pairs", "other labels", "other tags", "another number")  # of a family without exits
+KINDS = (*FAMILY, *OTHERS)
 OPTIONS = BuildOptions(max_disagreement=0.2, threads=1, minutes=60)
 
 
@@ -42,9 +45,9 @@ def items(kind: str, *, count: int = 130, seed: int = 3) -> list[Any]:
     rng = random.Random(seed)
     words = [[rng.choice(tiny.WORDS) for _ in range(rng.randint(2, 9))] for _ in range(2 * count)]
     texts = list(dict.fromkeys(map(" ".join, words)))[:count]
-    if kind == "tags":
+    if kind.endswith("tags"):
         return [text.split() for text in texts]
-    return list(zip(texts, texts[::-1], strict=True)) if kind == "pairs" else texts
+    return list(zip(texts, texts[::-1], strict=True)) if kind.endswith("pairs") else texts
 
 
 def write(file: Path, some: list[Any], labels: list[Any] | None = None) -> Path:
@@ -74,8 +77,20 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def case(tmp_path: Path, quick: None) -> Callable[[str], Case]:
     def made(kind: str = "texts") -> Case:
-        problem = "multi_label_classification" if kind == "several labels" else None
-        fine_tuned("bert", tmp_path / "model", tagging=kind == "tags", labels=LABELS, problem_type=problem)
+        problem = "regression" if kind.endswith("number") else None
+        problem = "multi_label_classification" if kind in ("several labels", "other labels") else problem
+        labels = ("only",) if kind in ("one label", "a number", "another number") else LABELS
+        family = "ernie" if kind in OTHERS else "bert"
+        whole, tagging = tmp_path / ("whole" if kind == "an adapter" else "model"), kind.endswith("tags")
+        model = fine_tuned(family, whole, tagging=tagging, labels=labels, problem_type=problem)
+        if kind == "an adapter":
+            peft = pytest.importorskip("peft")
+            config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"], init_lora_weights=False)
+            peft.get_peft_model(model, config).save_pretrained(tmp_path / "model")
+            told = tmp_path / "model" / "adapter_config.json"
+            told.write_text(json.dumps({**json.loads(told.read_text()), "base_model_name_or_path": str(whole)}))
+            for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+                shutil.copy(whole / name, tmp_path / "model")
         some = items(kind)
         return Case(kind, tmp_path / "model", write(tmp_path / "texts.txt", some), some, tmp_path / "bundle")
 

@@ -12,6 +12,7 @@ from cascade.calibration.certify.claims import ORIGINAL, Agreement, Claim
 from cascade.exceptions import CascadeError, DataError, OptionError
 from cascade.training.build import BuildOptions, build
 from cascade.training.build.exporting import mixed
+from cascade.training.build.looking import look, read
 from cascade.training.build.shares import Shares
 from tests.training.build.conftest import OPTIONS, Case, items, write
 
@@ -36,10 +37,14 @@ def with_exits(case: Case) -> None:
 
 
 def unknown(case: Case) -> None:
-    spoiled(case, lambda config: config.update(model_type="t5"))
+    spoiled(case, lambda config: config.update(model_type="vit"))
 
 
-def regression(case: Case) -> None:
+def without_mask(case: Case) -> None:
+    spoiled(case, lambda config: config.update(model_type="fnet"))
+
+
+def numbers(case: Case) -> None:
     spoiled(case, lambda config: config.update(problem_type="regression"))
 
 
@@ -66,7 +71,8 @@ REFUSALS = [
     (headless, "must be fine-tuned for classification or tagging"),
     (with_exits, "has exits already; use cascade-export"),
     (unknown, "model_type"),
-    (regression, "regression"),
+    (without_mask, "must read an attention_mask"),
+    (numbers, "a regression must have one output, got 4"),
     (without_tokenizer, "must have a tokenizer.json or a vocabulary"),
     (without_texts, "there is no file"),
     (without_model, "there is no folder"),
@@ -93,8 +99,17 @@ def test_a_bound_on_accuracy_needs_known_labels(case: Callable[..., Case], tmp_p
     with pytest.raises(DataError, match="label"):
         own.build(options)
     file = write(tmp_path / "labelled.txt", own.items, ["right", *["nobody knows"] * (len(own.items) - 1)])
-    with pytest.raises(DataError, match=r"must be among the checkpoint's.*got 'nobody knows'|got nobody knows"):
+    with pytest.raises(DataError, match=r"among the checkpoint's.*got nobody knows; rename.*or ask for max_disagr"):
         build(own.model, [file], own.output, options=options)
+    file = write(tmp_path / "labelled.txt", own.items, ["right"] * len(own.items))  # the others are rare
+    assert set(read(look(own.model), [file], options).truth.tolist()) == {0}
+
+
+def test_an_accuracy_of_numbers_is_refused(case: Callable[..., Case], tmp_path: Path) -> None:
+    own = case("a number")
+    file = write(tmp_path / "labelled.txt", own.items, [0.5] * len(own.items))
+    with pytest.raises(OptionError, match="max_drop must be of labels, got a regression; ask for max_disagreement"):
+        build(own.model, [file], own.output, options=BuildOptions(max_drop=0.1))
 
 
 def test_options_that_cannot_be() -> None:
