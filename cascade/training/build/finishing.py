@@ -105,7 +105,7 @@ class Finish:
     ) -> Bundle:
         """In int8 an eighth of the bound may be spent; that is by sentence, while words are compared here."""
         words = float(np.mean([len(item) for item in learn])) if self.checkpoint.tags else 1.0
-        limits = {"max_length": self.checkpoint.limit, "agreement": 1 - self.options.bound / 8 / words}
+        limits: dict[str, Any] = {"max_length": self.checkpoint.limit, "agreement": 1 - self.options.bound / 8 / words}
         return export(folder, exits, first, learn, **limits, int8=int8, truncation=self.options.truncation)
 
     def choose(self, making: Making, exported: Step, spent: Mapping[str, float]) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from cascade.training.build.options import BuildOptions
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.data.encoding import label_numbers
 from cascade.training.data.examples import joined, label_names
+from cascade.training.models.adapters import adapted
 from cascade.training.models.config import MULTI_LABEL, REGRESSION, check_labels, load_config, named_labels, problem_of
 from cascade.training.models.families import family_of, max_length
 from cascade.training.models.whole import inputs_of
@@ -201,14 +202,15 @@ def _limit(source: str | Path, config: Any) -> int:
 
 
 def _digest(source: str | Path) -> str:
-    """Of a folder's files; on the Hub of the commit, by which its cache calls the folder."""
+    """Of a folder's files; on the Hub of the commit, by which its cache calls the folder; of an adapter its model too."""
     folder = Path(source)
     if not folder.is_dir():
         return str(Path(cached_file(source, "config.json") or "").resolve().parent)
     files = sorted(file for file in folder.iterdir() if file.is_file())
     whole = any(file.suffix == ".safetensors" for file in files)
-    kept = [file for file in files if not (whole and file.suffix in IGNORED)]
-    return hashlib.sha256("".join(f"{file.name} {_sha256(file)}" for file in kept).encode()).hexdigest()
+    kept = [f"{file.name} {_sha256(file)}" for file in files if not (whole and file.suffix in IGNORED)]
+    base = adapted(source)
+    return hashlib.sha256("".join([*kept, *([] if base is None else [_digest(base)])]).encode()).hexdigest()
 
 
 def _sha256(file: Path) -> str:
