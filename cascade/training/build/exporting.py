@@ -20,7 +20,7 @@ from cascade.pipelines.tagger import Tagger
 from cascade.policies.settings import Policies
 from cascade.training.build.looking import Checkpoint
 from cascade.training.build.original import answered, read_whole
-from cascade_export import Calibration, ExportOptions, Int8, export_bundle
+from cascade_export import Calibration, ExportOptions, export_bundle
 from cascade_export.texts import ALIKE
 
 TOLERANCE = 1e-4  # of a probability, in fp32
@@ -92,23 +92,8 @@ class Answered:
         return float(alike.mean()), float(differences.max())
 
 
-def export(
-    folder: Path,
-    exits: str | Path,
-    first: Path | None,
-    texts: Sequence[Any],
-    *,
-    max_length: int,
-    agreement: float,
-    int8: bool = True,
-    truncation: bool = False,
-) -> Bundle:
-    """A bundle of these checkpoints, or of the last tier's alone.
-
-    Layers stay fp32 where int8 answers less than `agreement` of the texts alike.
-    """
-    form = Int8.STATIC if int8 else Int8.NONE
-    options = ExportOptions(int8=form, agreement=agreement, max_length=max_length, truncation=truncation, fp32=False)
+def export(folder: Path, exits: str | Path, first: Path | None, texts: Sequence[Any], options: ExportOptions) -> Bundle:
+    """A bundle of these checkpoints, or of the last tier's alone."""
     some = list(texts[:CALIBRATION])
     calibration = Calibration([*some, *mixed(some)], None, "texts of the build, and mixtures of two of them")
     return export_bundle(exits, first, folder, calibration=calibration, options=options)

@@ -44,6 +44,7 @@ from cascade.training.build.original import Original, read_whole
 from cascade.training.build.report import SHOWN, Report, routes_of
 from cascade.training.build.shares import Shares
 from cascade.training.build.work import Making, Step
+from cascade_export import ExportOptions, Int8
 
 WITH_EXITS = ("frozen", "tuned")  # second tiers
 TIMED, LEAST = 500, 32  # texts that are timed, at most and at least
@@ -103,10 +104,16 @@ class Finish:
     def _exported(
         self, folder: Path, exits: str | Path, first: Path | None, learn: Sequence[Any], *, int8: bool = True
     ) -> Bundle:
-        """In int8 an eighth of the bound may be spent; that is by sentence, while words are compared here."""
+        """In int8 an eighth of the bound may be spent, or layers stay fp32; words are compared, sentences certified."""
         words = float(np.mean([len(item) for item in learn])) if self.checkpoint.tags else 1.0
-        limits: dict[str, Any] = {"max_length": self.checkpoint.limit, "agreement": 1 - self.options.bound / 8 / words}
-        return export(folder, exits, first, learn, **limits, int8=int8, truncation=self.options.truncation)
+        options = ExportOptions(
+            int8=Int8.STATIC if int8 else Int8.NONE,
+            agreement=1 - self.options.bound / 8 / words,
+            max_length=self.checkpoint.limit,
+            truncation=self.options.truncation,
+            fp32=False,
+        )
+        return export(folder, exits, first, learn, options)
 
     def choose(self, making: Making, exported: Step, spent: Mapping[str, float]) -> Mapping[str, Any]:
         """The bundle: the cheapest pair, certified, with its report; or full depth alone."""
@@ -232,14 +239,13 @@ class Finish:
         """The first units with another answer: text, original's, bundle's, where from."""
         labels, rows = np.array(self.checkpoint.labels, dtype=object), []
         numbers = self.checkpoint.regression
-        answers = found.probabilities if numbers else found_answers(found, self.checkpoint)
-        wanted = some.logits if numbers else some.answers
+        several, wanted = self.checkpoint.multi_label, some.logits if numbers else some.answers
+        answers = found.probabilities if numbers else answers_of(found.probabilities, multi_label=several)
         owners = np.arange(len(some.items))
         if self.checkpoint.tags:
             owners = np.repeat(owners, [len(item) for item in some.items])
         for unit in np.flatnonzero(differs)[:SHOWN].tolist():
             item = some.items[owners[unit]]
-            several = self.checkpoint.multi_label
             both = (one[unit] for one in (wanted, answers))
             shown = [f"{one[0]:.4g}" if numbers else _named(labels, one, several=several) for one in both]
             text = " | ".join(item) if isinstance(item, tuple) else item if isinstance(item, str) else " ".join(item)
@@ -258,11 +264,6 @@ def _picked(truth: Any, numbers: IntArray) -> Any:
     if truth is None or isinstance(truth, np.ndarray):
         return None if truth is None else truth[numbers]
     return [truth[number] for number in numbers.tolist()]
-
-
-def found_answers(found: Any, checkpoint: Checkpoint) -> IntArray:
-    """What predictions answer, in the form of `confidence.answers`."""
-    return answers_of(found.probabilities, multi_label=checkpoint.multi_label)
 
 
 def _alone(certificate: Certificate, bundle: Bundle) -> Certificate:

@@ -202,7 +202,7 @@ def _limit(source: str | Path, config: Any) -> int:
 
 
 def _digest(source: str | Path) -> str:
-    """Of a folder's files; on the Hub of the commit, by which its cache calls the folder; of an adapter its model too."""
+    """Of a folder's files, of an adapter its model's too; on the Hub of the commit, by which its cache has a folder."""
     folder = Path(source)
     if not folder.is_dir():
         return str(Path(cached_file(source, "config.json") or "").resolve().parent)

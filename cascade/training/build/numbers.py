@@ -82,12 +82,10 @@ class NumberAnswers(TextAnswers):
 
     def path(self) -> tuple[Step, ...]:
         """`Settled` with ever larger `tau`, safest first."""
-        moves = np.abs(np.diff(self.tier2[..., 0], axis=1))
-        found = []
-        for tau in sorted({float(f"{own:.3g}") for own in np.quantile(moves, SETTLED)} if moves.size else ()):
-            policies = self.policies(Settled(tau)) if tau > 0 else None
-            run = None if policies is None else self.run(policies)
-            if policies is not None and run is not None and run.seconds < self.full.seconds:
-                risk = float(run.answers.mean())
-                found.append(Step(policies, risk, cost=run.seconds / self.full.seconds, deferred=1.0))
+        moves, found = np.abs(np.diff(self.tier2[..., 0], axis=1)), []
+        taus = {float(f"{own:.3g}") for own in np.quantile(moves, SETTLED)} if moves.size else set[float]()
+        for tau in sorted(taus - {0.0}):
+            run = self.run(policies := self.policies(Settled(tau)))
+            if (cost := run.seconds / self.full.seconds) < 1:
+                found.append(Step(policies, float(run.answers.mean()), cost, deferred=1.0))
         return tuple(found)
