@@ -188,12 +188,12 @@ class _Build:
             if self.checkpoint.regression:
                 self.work.skip(kind, "nothing says how sure a number is, so none can be handed on")
                 continue
-            tier = self._first(trainer, kind, own | {"from": origin, "kind": kind}, teacher)
+            tier = self._first(trainer, kind, {**own, "from": origin, "kind": kind}, teacher)
             tiers |= {} if tier is None else {kind: tier}
         if "frozen" in tiers:
             tiers["tuned"] = self.work.step(
                 "tuned",
-                own | {"from": origin},
+                {**own, "from": origin},
                 lambda making: trainer.tuned(making, Path(teacher)),
                 told="exits that all layers learn with, {rows:,} texts",
             )

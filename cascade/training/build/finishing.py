@@ -86,17 +86,16 @@ class Finish:
         seconds = [name for name in tiers if name in WITH_EXITS]
         kinds = {name: firsts[min(number, len(firsts) - 1)] for number, name in enumerate(seconds)}
         kinds = kinds or {name or "whole": name for name in firsts}
-        sources: dict[str | None, Any] = {None: None, **tiers}
         found: dict[str, Any] = {"first_tiers": kinds}
         for number, (name, kind) in enumerate(kinds.items()):
             own = tiers[name] if name in seconds else self.checkpoint.source
             for folder in (making.folder / "fp32", making.folder / name):
                 shutil.rmtree(folder, ignore_errors=True)
             if not number:
-                fp32 = self._exported(making.folder / "fp32", own, sources[kind], learn, int8=False)
+                fp32 = self._exported(making.folder / "fp32", own, tiers.get(kind or ""), learn, int8=False)
                 found["fp32"] = check_fp32(fp32, some, threads=threads)
                 shutil.rmtree(fp32.folder)
-            full = full_depth(self._exported(making.folder / name, own, sources[kind], learn), threads=threads)
+            full = full_depth(self._exported(making.folder / name, own, tiers.get(kind or ""), learn), threads=threads)
             found.setdefault("int8", some.fitting(full).compared(full)[0])
             making.progress((2 + number) / (1 + len(kinds)))
         return found
@@ -247,9 +246,9 @@ class Finish:
         for unit in np.flatnonzero(differs)[:SHOWN].tolist():
             item = some.items[owners[unit]]
             both = (one[unit] for one in (wanted, answers))
-            shown = [f"{one[0]:.4g}" if numbers else _named(labels, one, several=several) for one in both]
+            one, other = (f"{own[0]:.4g}" if numbers else _named(labels, own, several=several) for own in both)
             text = " | ".join(item) if isinstance(item, tuple) else item if isinstance(item, str) else " ".join(item)
-            rows.append((text, *shown, f"tier {int(routes.tier[unit])}, layer {int(routes.exit_layer[unit])}"))
+            rows.append((text, one, other, f"tier {int(routes.tier[unit])}, layer {int(routes.exit_layer[unit])}"))
         return rows
 
     def _truth(self, numbers: IntArray) -> Any:

@@ -141,9 +141,16 @@ def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOpti
     if needed and checkpoint.regression:
         raise OptionError("max_drop must be of labels, got a regression; ask for max_disagreement")
     columns = options.columns(tags=checkpoint.tags)
-    found = joined([task.read(file, columns=columns, require_labels=needed) for file in files])
+    parts = [task.read(file, columns=columns, require_labels=False) for file in files]
+    found = joined(parts)
     truth: Any = None
     if needed:
+        bare = next((part.source for part in parts if part.labels is None), None)
+        if bare is not None:
+            raise DataError(
+                f"max_drop needs a label for every {task.item}, but {bare} has some without; label them, or ask for "
+                "max_disagreement, which needs none"
+            )
         check_labels(
             *(label_names(found), checkpoint.labels, checkpoint.config.problem_type),
             otherwise="ask for max_disagreement, which needs no labels",

@@ -70,11 +70,13 @@ class NumberAnswers(TextAnswers):
 
     def answered(self, found: FloatArray) -> IntArray:
         """Whether each number is too far from the original's."""
-        return (np.abs(found[:, 0] - self.wanted) > self.within).astype(np.int64)[:, None]
+        far: IntArray = (np.abs(found[:, 0] - self.wanted) > self.within).astype(np.int64)[:, None]
+        return far
 
     def select(self, examples: IntArray) -> NumberAnswers:
         """These items, in this order."""
-        return replace(super().select(examples), wanted=self.wanted[examples])  # type: ignore[return-value]  # its class
+        some: Any = super().select(examples)  # of this class
+        return replace(some, wanted=self.wanted[examples])  # type: ignore[no-any-return]
 
     def policies(self, exit_policy: ExitPolicy) -> Policies:
         """Of the only tier."""

@@ -96,7 +96,9 @@ def test_what_cannot_be_built_is_refused_before_anything_is_written(
 
 def test_a_bound_on_accuracy_needs_known_labels(case: Callable[..., Case], tmp_path: Path) -> None:
     own, options = case(), BuildOptions(max_drop=0.1)
-    with pytest.raises(DataError, match="label"):
+    with pytest.raises(
+        DataError, match=r"a label for every text, but .*texts.txt has some without; label them, or ask"
+    ):
         own.build(options)
     file = write(tmp_path / "labelled.txt", own.items, ["right", *["nobody knows"] * (len(own.items) - 1)])
     with pytest.raises(DataError, match=r"among the checkpoint's.*got nobody knows; rename.*or ask for max_disagr"):
