@@ -18,7 +18,7 @@ from cascade.bundle.writing import copy_bundle
 from cascade.core.rows import FloatArray
 from cascade.exceptions import CascadeError, OptionError
 from cascade.runtime.threads import check_threads
-from cascade.training.build.exporting import Answered
+from cascade.training.build.exporting import Answered, check_traced
 from cascade.training.build.finishing import Finish
 from cascade.training.build.looking import Checkpoint, Texts, look, read
 from cascade.training.build.options import BuildOptions
@@ -81,6 +81,8 @@ def build(
     drawn = Shares.of(found.items, claim, seed=options.seed)
     found, shares = found.ordered(drawn.order), drawn.in_order()
     torch.set_num_threads(check_threads(options.threads))
+    if checkpoint.alone is not None:
+        check_traced(checkpoint)
     work = Work(output.with_name(f"{output.name}.build"), options.minutes, tell, show_progress)
     tell(
         f"{'look':<12} {checkpoint.config.model_type} {checkpoint.task.name}, {len(checkpoint.labels)} labels; "

@@ -21,7 +21,9 @@ from cascade.policies.settings import Policies
 from cascade.training.build.looking import Checkpoint
 from cascade.training.build.original import answered, read_whole
 from cascade_export import Calibration, ExportOptions, export_bundle
+from cascade_export.checkpoints import load_tier2, task_of
 from cascade_export.texts import ALIKE
+from cascade_export.tier1 import export_tier1
 
 TOLERANCE = 1e-4  # of a probability, in fp32
 CALIBRATION = 512  # texts that give int8 its ranges
@@ -90,6 +92,16 @@ class Answered:
             # A tie is broken by rounding.
             alike = wanted[rows, best] >= wanted.max(axis=1) - TOLERANCE
         return float(alike.mean()), float(differences.max())
+
+
+def check_traced(checkpoint: Checkpoint) -> None:
+    """Refuse a model that can be no tier without exits, before it teaches anything.
+
+    Raises:
+        OptionError: torch cannot trace it.
+    """
+    task = task_of(checkpoint.source)
+    export_tier1(load_tier2(checkpoint.source, task=task), task, number=2)
 
 
 def export(folder: Path, exits: str | Path, first: Path | None, texts: Sequence[Any], options: ExportOptions) -> Bundle:

@@ -10,7 +10,7 @@ import pytest
 
 from cascade.calibration.certify.claims import ORIGINAL, Agreement, Claim
 from cascade.exceptions import CascadeError, DataError, OptionError
-from cascade.training.build import BuildOptions, build
+from cascade.training.build import BuildOptions, build, exporting
 from cascade.training.build.exporting import mixed
 from cascade.training.build.looking import look, read
 from cascade.training.build.shares import Shares
@@ -92,6 +92,20 @@ def test_what_cannot_be_built_is_refused_before_anything_is_written(
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
     assert sorted(own.output.parent.rglob("*")) == before
+
+
+def test_what_torch_cannot_trace_is_refused_before_it_teaches(
+    case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = case("other texts")
+
+    def refuse(model: Any, task: Any, *, number: int) -> None:
+        raise OptionError(f"tier {number}'s model_type must be one that torch can trace, got {model.config.model_type}")
+
+    monkeypatch.setattr(exporting, "export_tier1", refuse)
+    with pytest.raises(OptionError, match="one that torch can trace, got ernie"):
+        own.build()
+    assert not own.work.exists()
 
 
 def test_a_bound_on_accuracy_needs_known_labels(case: Callable[..., Case], tmp_path: Path) -> None:
