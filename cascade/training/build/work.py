@@ -129,9 +129,10 @@ class Work:
         self._tell(name, f"left out: {why}", "")
 
     def is_full(self, error: BaseException) -> bool:
-        """Whether an error, which may be torch's own, says that the disk is full."""
-        told = [one for one in (error, error.__cause__) if isinstance(one, OSError) and one.errno in NO_ROOM]
-        return bool(told) or shutil.disk_usage(self.folder).free < LEAST
+        """Whether an error, which may be torch's or safetensors' own, says that the disk is full."""
+        told = any(isinstance(one, OSError) and one.errno in NO_ROOM for one in (error, error.__cause__))
+        told = told or any(f"(os error {number})" in str(error) for number in NO_ROOM)
+        return told or shutil.disk_usage(self.folder).free < LEAST
 
     def close(self) -> None:
         """End the bar."""

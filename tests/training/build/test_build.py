@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 import cascade
 from cascade.bundle.opening import open_bundle
@@ -105,6 +106,14 @@ def test_a_full_disk_is_said_and_what_is_done_is_kept(case: Make, monkeypatch: p
     assert not own.output.exists()
     assert own.build(tell=told.append).certified
     assert told[1].endswith("there already")
+
+
+def test_errors_of_a_full_disk_are_known(tmp_path: Path) -> None:
+    work = Work(tmp_path, 1.0, print)
+    assert work.is_full(OSError(errno.EDQUOT, "Disk quota exceeded"))
+    assert work.is_full(SafetensorError("Error while serializing: I/O error: File too large (os error 27)"))
+    assert not work.is_full(SafetensorError("Error while deserializing header"))
+    work.close()
 
 
 def exported(work: Path) -> dict[str, str]:
