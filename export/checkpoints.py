@@ -127,7 +127,9 @@ def common_tokenizer(tier2: str | Path, tier1: str | Path | None) -> str:
     return json.dumps(spec, ensure_ascii=False)
 
 
-def small_files(folder: str | Path, model: Any, tokenizer_text: str, max_length: int) -> dict[str, bytes]:
+def small_files(
+    folder: str | Path, model: Any, tokenizer_text: str, tokenizer_settings: Mapping[str, object]
+) -> dict[str, bytes]:
     """The files that let transformers and optimum read the bundle's tier 1.
 
     `folder` is tier 2's; `model` tier 1, or tier 2 where transformers does not know the type of a static tier 1: it has
@@ -135,7 +137,7 @@ def small_files(folder: str | Path, model: Any, tokenizer_text: str, max_length:
     """
     config = model.config.to_dict()
     config = {name: value for name, value in config.items() if name not in ("cascade_exits", "_name_or_path")}
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **tokenizer_settings}
     special = Path(folder) / "tokenizer_config.json"
     if special.is_file():
         found = json.loads(special.read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from cascade.core.console import finish
 from cascade_export import require_extra
 from cascade_export.options import Exporter, Int8
 
+SWITCHES = ("encode_special_tokens", "temper_full_depth")
 EPILOG = """\b
 Example:
   cascade-export --tier2 runs/sentiment-exits --tier1 runs/sentiment-first \\
@@ -81,6 +82,11 @@ Example:
 @click.option("--max-length", type=click.IntRange(min=1), help="Tokens of a row at most.  [default: what tier 2 reads]")
 @click.option("--truncation", is_flag=True, help="Texts that are too long are cut, as by transformers; no windows.")
 @click.option(
+    "--encode-special-tokens",
+    is_flag=True,
+    help="Read special tokens typed by users, such as [SEP], as text: for guard models, which they can mislead.",
+)
+@click.option(
     "--temper-full-depth",
     is_flag=True,
     help="With labels: a temperature for full depth too, so that its scores are no longer your model's.",
@@ -122,7 +128,7 @@ def export(tier2: str, tier1: str | None, output: str, calibration: str | None, 
         router=None if threshold is None else Threshold(threshold),
         exit_policy=None if exits is None else replace(task.exit_policy, threshold=exits),
         card=CardOptions(name=given["name"], license=given["license_"], data=given["trained_on"]),
-        **{name: given[name] for name in ("agreement", "max_length", "truncation", "fp32", "temper_full_depth")},
+        **{name: given[name] for name in ("agreement", "max_length", "truncation", "fp32", *SWITCHES)},
     )
     names = steps(1 if tier1 is None else 2)
     with tqdm(total=len(names), unit="step") as bar:

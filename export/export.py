@@ -73,6 +73,7 @@ def export_bundle(
     progress(begin)
     _check_output(Path(output), overwrite=overwrite)
     task = checkpoints.task_of(tier2)
+    inputs = None if calibration is None or task.tags else calibration.inputs
     calibration = calibration or Calibration([task.split(text) for text in SAMPLES])
     model = checkpoints.load_tier2(tier2, task=task)
     first = None if tier1 is None else checkpoints.load_tier1(tier1, task=task)
@@ -92,6 +93,7 @@ def export_bundle(
         max_length=length1 if task.tags else max_length,  # of sentences all tiers read the same rows
         multi_label=several,
         truncation=options.truncation,
+        encode_special_tokens=options.encode_special_tokens,
     )
     layers = [()] * (count - 1) + [() if packed is None else tuple(packed.layers)]
     early_exits = options.exit_policy or (never if sample.regression else task.exit_policy)
@@ -119,6 +121,8 @@ def export_bundle(
         policies=policies.with_(temperatures=(*others, (*early, last if options.temper_full_depth else 1.0))),
         library_version=__version__,
         truncation=options.truncation,
+        encode_special_tokens=options.encode_special_tokens,
+        inputs=inputs,
         figures={
             "calibration": calibration.described(task),
             "int8": options.int8.value,
@@ -128,7 +132,9 @@ def export_bundle(
     )
     files = {path: graph.SerializeToString() for tier in tiers for path, graph in tier.graphs.items()}
     known = model if first is None or isinstance(first, task.static) else first
-    files |= checkpoints.small_files(tier2, known, tokenizer_text, max_length)
+    settings: dict[str, object] = {"model_max_length": max_length}
+    settings |= {"split_special_tokens": True} if options.encode_special_tokens else {}
+    files |= checkpoints.small_files(tier2, known, tokenizer_text, settings)
     files["README.md"] = model_card(
         manifest,
         name=options.card.name or Path(output).resolve().name,

@@ -55,6 +55,8 @@ class ExportOptions:
         router: the bundle's default; `Threshold(0.9)`, of a regression `defer_all`, if not given.
         exit_policy: the bundle's default; `MaxProbability(0.9)`, of a tagger `TokenExit(0.05)`, of a regression
             `never`, if not given.
+        encode_special_tokens: whether special tokens that stand in a text are read as its characters. Your model reads
+            them as tokens unless its tokenizer has `split_special_tokens`.
         temper_full_depth: whether labels give full depth a temperature too. Without, its scores stay the checkpoint's.
         card: for README.md.
     """
@@ -67,6 +69,7 @@ class ExportOptions:
     fp32: bool = True
     router: Router | None = None
     exit_policy: ExitPolicy | None = None
+    encode_special_tokens: bool = False
     temper_full_depth: bool = False
     card: CardOptions = field(default_factory=CardOptions)
 

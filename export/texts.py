@@ -43,6 +43,12 @@ class Calibration:
     source: str = "the project's own sample sentences"
     sha256: str | None = None
 
+    @property
+    def inputs(self) -> str | None:
+        """What the texts are: `text`, `pair`; `None` where some are the one and some the other."""
+        kinds = {"pair" if isinstance(text, tuple) else "text" for text in self.texts}
+        return kinds.pop() if len(kinds) == 1 else None
+
     def described(self, task: Task) -> dict[str, Any]:
         """What the manifest says of them."""
         words = {"words": sum(map(len, self.texts))} if task.tags else {}
@@ -155,11 +161,13 @@ def encode(
     max_length: int,
     multi_label: bool = False,
     truncation: bool = False,
+    encode_special_tokens: bool = False,
 ) -> Sample:
     """Encode calibration texts as the engine will, and number their labels.
 
     `tokenizer_text` is that of the common `tokenizer.json`, `labels` are both tiers'; rows have at most `max_length`
-    tokens, so a longer text becomes several, or with `truncation` loses the rest.
+    tokens, so a longer text becomes several, or with `truncation` loses the rest; `encode_special_tokens`: see
+    `Tokenizer`.
 
     Raises:
         OptionError: there is nothing that gets an answer.
@@ -168,7 +176,8 @@ def encode(
     counts = np.array([len(text) if task.tags else 1 for text in calibration.texts], np.int64)
     if not counts.sum():
         raise OptionError(f"calibration must hold at least one {task.unit}, has none; leave it out or add {task.item}s")
-    tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(tokenizer_text), max_length=max_length)
+    inner = tokenizers.Tokenizer.from_str(tokenizer_text)
+    tokenizer = Tokenizer(inner, max_length=max_length, encode_special_tokens=encode_special_tokens)
     tokenizer = tokenizer.with_truncation(truncation)
     encoded = task.encoder(tokenizer).encode(calibration.texts)
     units, numbers = cut(encoded.units, max_length, 0)  # sentences that no row holds, without an overlap

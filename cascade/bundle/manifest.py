@@ -15,6 +15,7 @@ from cascade.bundle import certificate as certificates
 from cascade.bundle import tiers as specs
 from cascade.bundle.certificate import Certificate
 from cascade.bundle.form import LIST, OPTIONAL, SOME, Rule, faults_of, items_of, one_of, parse, shown
+from cascade.bundle.profile import Profile
 from cascade.bundle.tiers import TOKENIZER_FILE, FileRecord, MultiExitSpec, SingleExitSpec, TierSpec
 from cascade.exceptions import BundleError, OptionError
 from cascade.policies import decoding, windows
@@ -35,6 +36,7 @@ def _are_labels(value: Any) -> bool:
     return some and len(set(value)) == len(value)
 
 
+_INPUTS: Final[Rule] = ("text, pair or null", lambda value: value is None or value in ("text", "pair"))
 _LABELS: Final[Rule] = ("distinct names and at least one", _are_labels)
 
 
@@ -54,6 +56,9 @@ class Manifest:
         figures: what the exporter measured (free form, shown by `cascade inspect` and in the model card).
         certificate: what is certified; whether that is about these models and policies, `doubts` says.
         truncation: of a text that is too long the first tokens alone are read, in the place of windows.
+        encode_special_tokens: special tokens that stand in a text are read as its characters, see `Tokenizer`.
+        profile: what texts looked like in the calibration, for a monitor.
+        inputs: what the models were trained on: `text`, `pair`, or `None` where that is not known or both.
         format_version: of the file that it was read from.
     """
 
@@ -67,6 +72,9 @@ class Manifest:
     figures: Mapping[str, Any] = field(default_factory=dict)
     certificate: Annotated[Certificate | None, OPTIONAL] = None
     truncation: bool = False
+    encode_special_tokens: bool = False
+    profile: Annotated[Profile | None, OPTIONAL] = None
+    inputs: Annotated[str | None, _INPUTS] = None
     format_version: int = field(default=FORMAT_VERSION, compare=False)
 
     @property
@@ -125,6 +133,9 @@ class Manifest:
             "files": {path: FileRecord(**record) for path, record in raw.get("files", {}).items()},
             "certificate": None if certificate is None else Certificate.from_json(certificate),
         }
+        if raw.get("profile") is not None:
+            edges = {name: tuple(own) for name, own in raw["profile"]["edges"].items()}
+            read["profile"] = Profile(**{**raw["profile"], "edges": edges})
         manifest = cls(**{**raw, **read})
         _refuse(manifest._contradictions())
         return manifest
@@ -143,6 +154,7 @@ class Manifest:
         for tier in self.tiers:
             said += tier.identity(self.labels)
             said += [tier.tokenizer] if tier.tokenizer != TOKENIZER_FILE else []
+        said += ["encode_special_tokens"] if self.encode_special_tokens else []
         paths = [path for tier in self.tiers for path in (*tier.graphs, tier.tokenizer)]
         known = {path: self.files[path].sha256 for path in paths if path in self.files}
         return {**known, MANIFEST_FILE: hashlib.sha256(json.dumps(said).encode()).hexdigest()}
@@ -152,12 +164,15 @@ class Manifest:
         return [] if self.certificate is None else self.certificate.differences(self.policies, self.models())
 
     def _raw(self) -> dict[str, Any]:
-        unsaid = {"truncation"} if not self.truncation else set()  # older releases know no such field
+        # Older releases know no such fields.
+        optional = ("truncation", "encode_special_tokens", "profile", "inputs")
+        unsaid = {name for name in optional if not getattr(self, name)}
         return {own.name: getattr(self, own.name) for own in fields(self) if own.name not in unsaid} | {
             "tiers": list(map(specs.to_json, self.tiers)),
             "policies": self.policies.to_json(),
             "files": {path: asdict(record) for path, record in self.files.items()},
             "certificate": None if self.certificate is None else self.certificate.to_json(),
+            **({} if self.profile is None else {"profile": asdict(self.profile)}),
             "format_version": FORMAT_VERSION,
         }
 
@@ -184,7 +199,8 @@ class Manifest:
 
 def _faults_of_form(raw: Mapping[str, Any]) -> list[str]:
     found = faults_of(raw, Manifest)
-    files, certificate = raw.get("files"), raw.get("certificate")
+    files, certificate, profile = raw.get("files"), raw.get("certificate"), raw.get("profile")
+    found += faults_of(profile, Profile, "profile") if isinstance(profile, Mapping) else []
     for number, tier in enumerate(items_of(raw.get("tiers"))):
         found += specs.faults(tier, f"tiers[{number}]")
     for path, record in files.items() if isinstance(files, Mapping) else ():

@@ -69,6 +69,8 @@ def copy_bundle(
     old = bundle.manifest
     policies.check(old.infos)
     new = replace(old, policies=policies)
+    if old.profile is not None and policies != old.policies:
+        new = replace(new, profile=old.profile.of_texts())
     if _is_of_others(old.figures.get("operating_point"), policies):
         new = replace(new, figures={name: value for name, value in old.figures.items() if name != "operating_point"})
     if certificate is not None:

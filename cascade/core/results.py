@@ -125,6 +125,8 @@ class Stats:
         deferred: units that another tier than the first answered.
         truncated: texts that lost tokens: pairs that were cut, and where the tier that read them all takes no rows that
             are long enough: texts that are longer, sentences with a word that is.
+        empty: texts, pairs or sentences of nothing but blanks. They are answered like any other: the answer is what the
+            model says where there is nothing to read.
         exits: deferred units by the layer after which they left their tier.
         seconds: wall-clock time by part: `tokenize`, `tier1`, `route`, `tier2`, ..., `merge`, of a tagger `decode`.
     """
@@ -134,6 +136,7 @@ class Stats:
     tokens: int = 0
     deferred: int = 0
     truncated: int = 0
+    empty: int = 0
     exits: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 

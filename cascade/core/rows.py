@@ -189,11 +189,13 @@ class Encoded:
         numbers: the caller's unit that each of `units` belongs to; never falls, and leaves none out. A long text is
             several rows with the same number. Shape `(units,)`.
         truncated: numbers of the items that lost tokens, rising. Shape `(truncated,)`.
+        empty: numbers of the items that are empty or blank, rising. Shape `(empty,)`.
     """
 
     units: Units
     numbers: IntArray
     truncated: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    empty: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @property
     def n_units(self) -> int:

@@ -235,6 +235,7 @@ class Cascade:
             tokens=encoded.units.rows.tokens,
             deferred=len(later),
             truncated=self._truncated(inputs),
+            empty=len(encoded.empty),
             exits={layer: count for layer, count in enumerate(np.bincount(later).tolist()) if layer and count},
             seconds=meter.seconds,
         )

@@ -162,6 +162,7 @@ class Inputs:
                 concatenate_units([one.units for one in own]),
                 np.concatenate([one.numbers + start for one, start in zip(own, starts, strict=False)]),
                 np.concatenate([one.truncated + start for one, start in zip(own, items, strict=False)]),
+                np.concatenate([one.empty + start for one, start in zip(own, items, strict=False)]),
             )
 
         return cls(lambda: [item for part in parts for item in part.items], encode, default=parts[0]._default)

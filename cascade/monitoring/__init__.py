@@ -3,5 +3,6 @@
 monitor     `Monitor`: the answers of a pipeline, and what is known of how often they differ
 sampling    which answers are compared
 state       what was counted, the interval and the alarm
+shift       whether texts are of another kind than those of the calibration
 sequential  bounds on a rate that hold at all times at once
 """

@@ -1,8 +1,8 @@
 """`Monitor`: a sampled share of a pipeline's answers is compared with tier 2 at full depth.
 
 What is watched is the share of ALL answers that differ from those of tier 2 alone at full depth: the rate that a
-certificate states as its disagreement. A shift under which the two tiers agree as before goes unseen: what is guarded
-is what the cascade loses against tier 2, not whether tier 2 is right.
+certificate states as its disagreement. Whether tier 2 is right is not seen, but texts of another kind are: every fourth
+is compared with what the bundle knows of those of its calibration (`cascade.monitoring.shift`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ from cascade.engine.streaming import StreamOptions
 from cascade.exceptions import OptionError
 from cascade.monitoring.sampling import Sampler, ShadowSample
 from cascade.monitoring.sequential import EDetector
+from cascade.monitoring.shift import ShiftDetector
 from cascade.monitoring.state import MonitorState
 from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.profiling import depth_of, depths, features
 from cascade.pipelines.tagger import Tagger
 from cascade.text.texts import Text
 from cascade.text.word_encoding import Sentence
 
 TOGETHER: Final = 32  # sampled answers that tier 2 looks at together
+EVERY: Final = 4  # texts, of which one is looked at: to look is to encode it once more
+LOOKED_AT: Final = 64  # of these together
 
 P = TypeVar("P", bound="Classifier | Tagger")
 Ask: TypeAlias = Literal["predict", "predict_texts"]
@@ -47,6 +51,11 @@ class Monitor(Generic[P]):
     alarm is false with a probability of at most `1 - confidence` over an endless stream in which the rate stays at
     most the bound. A bound from a certificate itself holds with the confidence of the certificate.
 
+    A third one needs neither labels nor tier 2: where the bundle has a profile of the texts that it was calibrated on
+    (`cascade calibrate` and `cascade build` write one), an alarm is raised when it is shown that texts are of another
+    kind: deeper or surer answers, longer or shorter texts, more or fewer new words. It is false with a probability of
+    at most `1 - confidence` over an endless stream of texts like those.
+
     Example:
         monitor = Monitor(Classifier.from_pretrained("models/sentiment"), share=0.01, bound=0.05)
         for answer in monitor.stream(texts):
@@ -64,6 +73,7 @@ class Monitor(Generic[P]):
         confidence: float = 0.95,
         seed: int = 0,
         on_alarm: Callable[[Monitor[P]], object] | None = None,
+        on_shift: Callable[[Monitor[P]], object] | None = None,
     ) -> None:
         """Begin to watch.
 
@@ -74,9 +84,10 @@ class Monitor(Generic[P]):
                 words, with one word of a sentence at most (keep it below 1 / words of the longest sentence).
             bound: the alarm is raised when more than this share of all answers differ, in (0, 1). By default the upper
                 limit of the disagreement in the certificate; without one, no alarm is raised.
-            confidence: of the interval, and of the alarm, each, in (0, 1).
+            confidence: of the interval, and of either alarm, each, in (0, 1).
             seed: of the sample.
-            on_alarm: called with this monitor when the alarm is raised; `Monitor.safer` serves.
+            on_alarm: called with this monitor when the alarm about disagreement is raised; `Monitor.safer` serves.
+            on_shift: called with this monitor when it is shown that texts are of another kind.
 
         Raises:
             OptionError: an impossible value.
@@ -89,7 +100,15 @@ class Monitor(Generic[P]):
         by_word = isinstance(pipeline, Tagger) and certificate is not None and certificate.unit == "word"
         self._sampler = Sampler(share=share, by_word=by_word, seed=seed)
         detector = None if bound is None else EDetector(bound=bound, confidence=confidence)
-        self._begun = self._state = MonitorState(confidence=confidence, detector=detector)
+        profile, manifest = pipeline.bundle.manifest.profile, pipeline.bundle.manifest
+        shift = None
+        if profile is not None:
+            profile = profile if pipeline.policies == manifest.policies else profile.of_texts()
+            shift = ShiftDetector(profile=profile, confidence=confidence)
+            self._slots, self._noise = profile.slots, np.random.default_rng(seed)
+        self._begun = self._state = MonitorState(confidence=confidence, detector=detector, shift=shift)
+        self._looks: list[tuple[int, Any, float]] = []  # number, text, depth
+        self._on_shift = on_shift
         self._pipeline = pipeline
         self._full = cast(P, pipeline.with_policies(pipeline.policies.full_depth()))
         self._on_alarm = on_alarm
@@ -157,7 +176,13 @@ class Monitor(Generic[P]):
         if safer is None:
             return False
         self._pipeline = cast(P, safer)
-        self._state = replace(self._begun, raised=self._state.raised + 1)
+        old, shift = self._state, self._begun.shift
+        if old.shifted_at is not None:  # texts stay of another kind, whoever answers them
+            shift = old.shift
+        elif shift is not None:
+            shift = replace(shift, profile=shift.profile.of_texts(), balls={})
+        self._state = replace(self._begun, raised=old.raised + 1, shift=shift, shifted_at=old.shifted_at)
+        self._looks.clear()
         self._waiting.clear()
         return True
 
@@ -170,6 +195,10 @@ class Monitor(Generic[P]):
         words = answers.offsets[1:] - answers.offsets[:-1] if self._sampler.by_word else np.ones(len(answers), np.int64)
         for row, word in self._sampler.draw(words):
             self._waiting.append(ShadowSample(self._seen + row + 1, every[row], answers[row], word))
+        if self._looking:
+            depth = depths(answers)
+            rows = range(-self._seen % EVERY, len(answers), EVERY)
+            self._looks += [(self._seen + row + 1, every[row], float(depth[row])) for row in rows]
         self._seen += len(answers)
         self._compare()
         return answers
@@ -200,6 +229,10 @@ class Monitor(Generic[P]):
                 given = held.popleft()
                 self._seen += 1
                 self._turn_to(ask)
+                if self._seen % EVERY == 1 and self._looking and self._pipeline is pipeline:
+                    self._looks.append((self._seen, given, depth_of(answer)))
+                    if len(self._looks) >= LOOKED_AT:
+                        self._look()
                 if self._pipeline is pipeline:
                     sampled, word = self._sampler.draw_one(len(answer.tags) if self._sampler.by_word else 1)
                     if sampled:
@@ -216,6 +249,7 @@ class Monitor(Generic[P]):
 
     def _compare(self) -> None:
         """Run what waits at full depth, and count."""
+        self._look()
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
@@ -229,6 +263,21 @@ class Monitor(Generic[P]):
         self._state = self._state.after(differ, numbers, rerun=len(places))
         if silent and self._state.alarm_at is not None and self._on_alarm is not None:
             self._on_alarm(self)
+
+    @property
+    def _looking(self) -> bool:
+        return self._state.shift is not None and self._state.shifted_at is None
+
+    def _look(self) -> None:
+        """Compare texts with the profile."""
+        looks, self._looks = self._looks, []
+        if not looks or not self._looking:
+            return
+        numbers, given, depth = zip(*looks, strict=True)
+        values = features(self._pipeline, given, np.array(depth), self._slots, self._noise)
+        self._state = self._state.looked_at(values, np.array(numbers, dtype=np.int64))
+        if self._state.shifted_at is not None and self._on_shift is not None:
+            self._on_shift(self)
 
     def _open(self, waiting: Sequence[ShadowSample]) -> list[int]:
         """Places of the samples that full depth may answer differently."""

@@ -120,17 +120,28 @@ def e_process(
     Returns:
         The logarithm of the capital after each outcome, shape `(..., n)`, and what to go on from.
     """
+    rates = [rise * bound / (1 - bound + rise * bound) for rise, _ in alternatives]
+    gains: list[Doubles] = [
+        np.where(outcomes, np.log(rate / bound), np.log((1 - rate) / (1 - bound))) for rate in rates
+    ]
+    return bet([(weight, own) for (_, weight), own in zip(alternatives, gains, strict=True)], begun=begun)
+
+
+def bet(bets: Sequence[tuple[float, Doubles]], *, begun: EProcess | None = None) -> tuple[Doubles, EProcess]:
+    """The capital of several bets, as in `e_process`.
+
+    `bets`: weight of each, and the logarithms of what it multiplies its capital by at each outcome, shape `(..., n)`;
+    the mean of these factors is at most 1, given what was before.
+    """
     begun = begun or EProcess()
-    count = outcomes.shape[-1]
-    if not count:
-        return np.zeros(outcomes.shape), begun
-    times = np.arange(begun.outcomes, begun.outcomes + count + 1)
+    shape = bets[0][1].shape
+    if not shape[-1]:
+        return np.zeros(shape), begun
+    times = np.arange(begun.outcomes, begun.outcomes + shape[-1] + 1)
     unspent = (1 + times / HORIZON) ** -0.5
-    total = np.broadcast_to(np.log(unspent[1:]), outcomes.shape)
-    logs = np.empty((*outcomes.shape[:-1], len(alternatives)))
-    for number, (rise, weight) in enumerate(alternatives):
-        rate = rise * bound / (1 - bound + rise * bound)
-        gains = np.where(outcomes, np.log(rate / bound), np.log((1 - rate) / (1 - bound)))
+    total = np.broadcast_to(np.log(unspent[1:]), shape)
+    logs = np.empty((*shape[:-1], len(bets)))
+    for number, (weight, gains) in enumerate(bets):
         made = np.cumsum(gains, axis=-1)  # by one unit of capital that began with the first of these outcomes
         shares = np.log(unspent[:-1] - unspent[1:]) - (made - gains)  # in such units
         if begun.logs is not None:

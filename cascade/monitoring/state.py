@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from cascade.core.checks import check_inside
 from cascade.core.rows import BoolArray, IntArray
 from cascade.monitoring.sequential import EDetector, rate_bounds
+from cascade.monitoring.shift import Doubles, ShiftDetector
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,6 +26,9 @@ class MonitorState:
         alarm_at: the text or sentence, numbered from 1, with which it was shown that the rate of disagreement is above
             the bound; `None`: it is not shown.
         raised: how often `safer` has changed the setting.
+        shift: raises the other alarm; `None`: the bundle has no profile of its texts.
+        shifted_at: the text or sentence, numbered from 1, with which it was shown that texts are of another kind than
+            those of the calibration; `None`: it is not shown.
     """
 
     confidence: float = 0.95
@@ -34,6 +39,8 @@ class MonitorState:
     rerun: int = 0
     alarm_at: int | None = None
     raised: int = 0
+    shift: ShiftDetector | None = None
+    shifted_at: int | None = None
 
     def __post_init__(self) -> None:
         check_inside("confidence", self.confidence, "0.95 is usual")
@@ -53,6 +60,14 @@ class MonitorState:
         """Limits of the rate of disagreement among all answers, valid at all times at once."""
         lower, upper = rate_bounds(self.disagreements, self.shadowed, confidence=self.confidence)
         return float(lower), float(upper)
+
+    def looked_at(self, values: Mapping[str, Doubles], numbers: IntArray) -> MonitorState:
+        """The state after some texts; `values`: see `ShiftDetector.after`; `numbers`: of the texts, shape `(n,)`."""
+        if self.shift is None:
+            return self
+        shift = self.shift.after(values)
+        at = None if shift.alarm_at is None else int(numbers[shift.alarm_at - self.shift.process.outcomes - 1])
+        return replace(self, shift=shift, shifted_at=at)
 
     def after(self, differ: BoolArray, numbers: IntArray, *, rerun: int) -> MonitorState:
         """The state after comparisons: `differ` says which answers differ, `numbers` of which texts; shapes `(n,)`."""

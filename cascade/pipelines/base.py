@@ -16,6 +16,7 @@ from cascade.bundle.certificate import Certificate
 from cascade.bundle.manifest import MANIFEST_FILE, TAGGING
 from cascade.bundle.opening import Bundle, open_bundle
 from cascade.bundle.writing import copy_bundle
+from cascade.core.results import Stats
 from cascade.engine.cascade import Outcome
 from cascade.engine.inputs import Inputs
 from cascade.engine.multi_exit import MultiExit
@@ -245,17 +246,30 @@ class Pipeline(Copies):
         seconds = {"tokenize": time.perf_counter() - begin}
         outcome = self.cascade.run(inputs, show_progress=show_progress, seconds=seconds)
         self._warn_of_budget(outcome.stats.units)
+        self._warn_of_lost(outcome.stats, 4)
         return self._named(outcome)
 
     def _streamed(
         self, encode: Callable[[Any], Inputs], items: Iterable[Any], options: StreamOptions | None, what: str = "text"
     ) -> Iterator[Any]:
         for outcome in stream(self.cascade, encode, items, options=options, what=what):
+            if options is None or options.on_stats is None:  # otherwise the caller is told of them
+                self._warn_of_lost(outcome.stats)
             yield from self._named(outcome)
 
     @abstractmethod
     def _named(self, outcome: Outcome) -> Any:
         """What the engine found, with the names of the labels."""
+
+    def _warn_of_lost(self, stats: Stats, stacklevel: int = 3) -> None:
+        """Say that tokens were lost, unless that was asked for; of the same line of code Python shows it once."""
+        if stats.truncated and not self.tokenizer.truncation:
+            warnings.warn(
+                "pairs and words must fit the model to be read whole, but some were cut (Stats.truncated counts them); "
+                "shorten them, or give truncation=True if that is what you want",
+                CascadeWarning,
+                stacklevel=stacklevel,  # where predict was called, or a stream is read
+            )
 
     def _warn_of_budget(self, units: int) -> None:
         """Say that a `Budget` cannot defer its share of so few units."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -16,8 +17,11 @@ from cascade.core.rows import FloatArray
 from cascade.engine.cascade import Outcome
 from cascade.engine.inputs import Inputs
 from cascade.engine.streaming import StreamOptions
+from cascade.exceptions import CascadeWarning
 from cascade.pipelines.base import Pipeline
-from cascade.text.texts import Text, check_texts
+from cascade.text.texts import Text, check_texts, is_pair
+
+_KINDS: Final = {"text": "a single text", "pair": "a pair of texts"}
 
 
 class _Default(Enum):
@@ -116,6 +120,14 @@ class Classifier(Pipeline):
         return self._streamed(self._inputs, texts, options)
 
     def _inputs(self, texts: list[Text]) -> Inputs:
+        wanted = self.bundle.manifest.inputs
+        if wanted is not None and any(is_pair(text) != (wanted == "pair") for text in texts):
+            warnings.warn(
+                f"each text should be {_KINDS[wanted]}, which this model was trained on, but some are "
+                f"{_KINDS['text' if wanted == 'pair' else 'pair']}; the answers for these may mean little",
+                CascadeWarning,
+                stacklevel=3,  # where predict was called
+            )
         return Inputs.of(texts, self.tokenizer)
 
     def _named(self, outcome: Outcome) -> Predictions:

@@ -85,7 +85,13 @@ class Parts:
             key = bundle.manifest.files[tier.tokenizer].sha256, tier.max_length
             if key not in made:
                 contents, name = bundle.read(tier.tokenizer), str(bundle.path(tier.tokenizer))
-                made[key] = Tokenizer.from_bytes(contents, name=name, max_length=tier.max_length, pool=pool)
+                made[key] = Tokenizer.from_bytes(
+                    contents,
+                    name=name,
+                    max_length=tier.max_length,
+                    pool=pool,
+                    encode_special_tokens=bundle.manifest.encode_special_tokens,
+                )
             return made[key]
 
         default = tokenizer(bundle.manifest.tiers[-1])

@@ -24,7 +24,7 @@ from cascade.pipelines.base import Pipeline
 from cascade.policies.decoding import Decoder, argmax
 from cascade.policies.windows import WindowPolicy, Windows
 from cascade.text.entities import AggregationStrategy, PieceText, aggregate, chosen, strategy_of
-from cascade.text.texts import check_texts
+from cascade.text.texts import check_texts, empty_items
 from cascade.text.word_encoding import Sentence, TextWords, WordEncoder, check_sentences, encode_texts, grouped
 
 STREAM: Final = StreamOptions(buffer_size=1024)
@@ -90,8 +90,9 @@ class Tagger(Pipeline):
                 f"aggregation_strategy must be first where a tier reads words by itself, got {strategy.value}; "
                 "its words have no answers piece by piece"
             )
-        probabilities = self.cascade.score(_read(every, units)).probabilities
-        found = aggregate(shown, probabilities, self.labels, strategy=strategy, decoder=self.decoding)
+        outcome = self.cascade.run(_read(every, units))
+        self._warn_of_lost(outcome.stats)
+        found = aggregate(shown, outcome.probabilities, self.labels, strategy=strategy, decoder=self.decoding)
         return found[0] if one else found
 
     def predict(self, sentences: Iterable[Sentence], *, show_progress: bool = False) -> TagPredictions:
@@ -202,7 +203,7 @@ def _reads_words(tier: Tier) -> bool:
 
 def _read(texts: Sequence[str], found: TextWords) -> Inputs:
     """The rows of the words that the tokenizer found; tiers with another one read the same words."""
-    own = Encoded(found.words, np.arange(len(found.words), dtype=np.int64))
+    own = Encoded(found.words, np.arange(len(found.words), dtype=np.int64), found.truncated, empty_items(texts))
 
     def words() -> list[list[str]]:
         spans = list(zip(found.begins.tolist(), found.ends.tolist(), strict=True))

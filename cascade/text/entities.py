@@ -22,6 +22,7 @@ from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import TextWords
 
 IGNORED: Final = "O"
+PREFIXES: Final = ("B-", "I-", "E-", "L-", "S-", "U-")
 Entity: TypeAlias = dict[str, Any]
 
 
@@ -174,11 +175,14 @@ def _groups(
     if not len(numbers):
         return found
     rows = texts.words.row_of[starts]
-    tags = [label[2:] if label.startswith(("B-", "I-")) else label for label in labels]
+    known = {label[2:] for label in labels if label.startswith(("B-", "I-"))}
+    # transformers knows B- and I- alone; by that, entities of BIOES and BILOU would fall apart.
+    prefixes = [label[:2] if label[:2] in PREFIXES and label[2:] in known else "" for label in labels]
+    tags = [label.removeprefix(prefix) for label, prefix in zip(labels, prefixes, strict=True)]
     tag = np.unique(tags, return_inverse=True)[1][numbers]
-    begins = np.array([label.startswith("B-") for label in labels], dtype=np.bool_)[numbers]
+    begins, ended = (np.isin(prefixes, some)[numbers] for some in (("B-", "S-", "U-"), PREFIXES[2:]))
     begins[0] = True
-    begins[1:] |= (np.diff(tag) != 0) | (np.diff(rows) != 0)
+    begins[1:] |= (np.diff(tag) != 0) | (np.diff(rows) != 0) | ended[:-1]
     firsts = np.flatnonzero(begins)
     ends = np.append(firsts[1:], len(numbers))
     means = np.add.reduceat(scores, firsts) / (ends - firsts).astype(np.float32)

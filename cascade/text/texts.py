@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TypeAlias
 
+import numpy as np
+
+from cascade.core.rows import IntArray
 from cascade.exceptions import InputError
 
 Text: TypeAlias = "str | tuple[str, str] | Mapping[str, str]"
@@ -73,6 +76,22 @@ def _read_text(text: object, position: int) -> RowText:
                 f"{REMEDY}"
             )
     return first, second
+
+
+def is_pair(text: object) -> bool:
+    """Whether what a caller gave is a pair, in either form."""
+    return isinstance(text, tuple) or (isinstance(text, Mapping) and text.get("text_pair") is not None)
+
+
+def is_empty(item: str | Sequence[str]) -> bool:
+    """Whether a text, a pair or a sentence of words has no character but blanks."""
+    text = item if isinstance(item, str) else "".join(item)
+    return not text or text.isspace()
+
+
+def empty_items(items: Iterable[str | Sequence[str]]) -> IntArray:
+    """Numbers of those that `is_empty`, rising. Shape `(empty,)`."""
+    return np.flatnonzero(list(map(is_empty, items)))
 
 
 def is_ascii(row: RowText) -> bool:

@@ -19,7 +19,7 @@ import tokenizers
 
 from cascade.core.rows import Encoded, IntArray, Rows, Units, offsets_of
 from cascade.exceptions import BundleError, OptionError
-from cascade.text.texts import RowText, Text, is_ascii, read_texts, repair_row, repair_text
+from cascade.text.texts import RowText, Text, empty_items, is_ascii, read_texts, repair_row, repair_text
 from cascade.text.truncation import SpecialTokenLayout, fit_rows
 from cascade.text.wordpiece import AsciiWordPiece, ChunkTable, EncodedRows
 
@@ -57,11 +57,14 @@ class Tokenizer:
             WordPiece); the same ids, several times faster.
         pool: entered while the library's own threads, one per CPU, encode what the table cannot; `None`: they are left
             alone, and texts are encoded one by one on the calling thread.
+        encode_special_tokens: a special token that stands in a text, such as `[SEP]`, is read as the characters that it
+            is made of; otherwise it acts as the token, as in transformers.
 
     Attributes:
         special: the special tokens of a row that holds one text; `room` is what they leave of a row.
         unknown: id of the token for what has no pieces of its own.
-        words: token ids of a word by itself, as in pre-split text: at least one, at most as many as a row has room for.
+        words: token ids of a word by itself, as in pre-split text: at least one, at most one more than a row has room
+            for, by which a word that must be cut is known.
         truncation: whether of a text that is too long only the first tokens are read, as in transformers.
         space: what a word that follows another is read with.
         marks_subwords: whether pieces that continue a word carry a mark (WordPiece's ##).
@@ -75,9 +78,11 @@ class Tokenizer:
         overlap: int | None = None,
         word_table: bool = True,
         pool: Pool | None = nullcontext,
+        encode_special_tokens: bool = False,
     ) -> None:
         inner.no_truncation()
         inner.no_padding()
+        inner.encode_special_tokens = encode_special_tokens
         self._inner, self._pool = inner, pool
         self._layout, self.special = layout, special = _special_of(inner)
         self._plain_types = not any(inner.encode("a").type_ids)  # XLNet, for one, gives its last token a type
@@ -105,7 +110,15 @@ class Tokenizer:
         return f"Tokenizer(max_length={self.max_length}, overlap={self.overlap}, word_table={self._fast is not None})"
 
     @classmethod
-    def from_bytes(cls, contents: bytes, *, name: str, max_length: int, pool: Pool | None = nullcontext) -> Tokenizer:
+    def from_bytes(
+        cls,
+        contents: bytes,
+        *,
+        name: str,
+        max_length: int,
+        pool: Pool | None = nullcontext,
+        encode_special_tokens: bool = False,
+    ) -> Tokenizer:
         """Read the contents of a `tokenizer.json`; a `BundleError` if they are none. `name`: what errors call it."""
         try:
             inner = tokenizers.Tokenizer.from_str(contents.decode())
@@ -114,7 +127,7 @@ class Tokenizer:
                 f"{name} must be a tokenizer.json that this release of tokenizers reads, but: {error}; "
                 "save the tokenizer again"
             ) from None
-        return cls(inner, max_length=max_length, pool=pool)
+        return cls(inner, max_length=max_length, pool=pool, encode_special_tokens=encode_special_tokens)
 
     def with_truncation(self, truncation: bool) -> Tokenizer:
         """The same, which cuts long texts (or, again, reads them in windows); itself where nothing changes."""
@@ -138,7 +151,7 @@ class Tokenizer:
         encoded = EncodedRows.join(parts)
         long = encoded.rows.lengths > self.max_length
         if not long.any():
-            return Encoded(Units.whole(encoded.rows), np.arange(len(rows), dtype=np.int64))
+            return Encoded(Units.whole(encoded.rows), np.arange(len(rows), dtype=np.int64), empty=empty_items(rows))
         windows, numbers = fit_rows(
             encoded.rows,
             encoded.first_lengths,
@@ -148,7 +161,7 @@ class Tokenizer:
             truncation=self.truncation,
         )
         lost = long & ((encoded.first_lengths >= 0) | self.truncation)
-        return Encoded(Units.whole(windows), numbers, np.flatnonzero(lost))
+        return Encoded(Units.whole(windows), numbers, np.flatnonzero(lost), empty_items(rows))
 
     def tokenize_with_offsets(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
         """Pieces with character offsets and word numbers, without special tokens; no text is cut.
@@ -174,7 +187,7 @@ class Tokenizer:
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
         encoding = self._inner.encode([repair_text(word)], is_pretokenized=True, add_special_tokens=False)
-        return tuple(encoding.ids[: self.room]) or (self.unknown,)
+        return tuple(encoding.ids[: self.room + 1]) or (self.unknown,)
 
     def _encode_rows(self, rows: Sequence[RowText]) -> EncodedRows:
         if self._fast is None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from cascade.core.rows import BoolArray, Encoded, IntArray, Rows, Units, offsets_of, ranges
 from cascade.exceptions import InputError
-from cascade.text.texts import check_texts, repair_text
+from cascade.text.texts import check_texts, empty_items, repair_text
 from cascade.text.tokenizer import CHUNK, SpecialTokens, Tokenizer
 
 Sentence: TypeAlias = Sequence[str]
@@ -32,11 +32,13 @@ class TextWords:
     Attributes:
         words: a row per text.
         begins, ends: characters `begins[w]:ends[w]` of the caller's own text. Shape `(words,)`.
+        truncated: numbers of the texts that lost pieces, rising. Shape `(truncated,)`.
     """
 
     words: Units
     begins: IntArray
     ends: IntArray
+    truncated: IntArray
 
 
 @dataclass(frozen=True)
@@ -51,28 +53,33 @@ class WordEncoder:
         return self.tokenizer.max_length
 
     def encode(self, sentences: Iterable[Sentence]) -> Encoded:
-        """See `encode_words`."""
-        units = encode_words(self.tokenizer, sentences)
-        return Encoded(units, np.arange(len(units), dtype=np.int64))
+        """Encode sentences: lists (or tuples) of words, any strings, empty ones too; a sentence may have none.
+
+        A word of more pieces than the tokenizer's rows have room for is cut to fit, and its sentence counted; sentences
+        are not cut. An `InputError` names the position of anything else.
+        """
+        tokenizer = self.tokenizer
+        check_sentences(sentences)
+        rows = list(sentences)
+        _check_words(rows)
+        counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        words = chain.from_iterable(rows)
+        if tokenizer.space:
+            words = chain.from_iterable((*row[:1], *(tokenizer.space + word for word in row[1:])) for row in rows)
+        pieces = list(map(tokenizer.words.__getitem__, words))
+        sizes = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces))
+        ids = np.fromiter(chain.from_iterable(pieces), dtype=np.int64, count=int(sizes.sum()))
+        cut = sizes > tokenizer.room
+        if cut.any():
+            ids = ids[ranges(np.zeros_like(sizes), sizes) < tokenizer.room]
+            sizes = np.minimum(sizes, tokenizer.room)
+        units = _framed(ids, sizes, offsets_of(counts), tokenizer.special)
+        return Encoded(units, np.arange(len(units), dtype=np.int64), np.unique(units.row_of[cut]), empty_items(rows))
 
 
 def encode_words(tokenizer: Tokenizer, sentences: Iterable[Sentence]) -> Units:
-    """Encode sentences: lists (or tuples) of words, any strings, empty ones too; a sentence may have none.
-
-    A word of more pieces than the tokenizer's rows have room for is cut to fit; sentences are not cut. An `InputError`
-    names the position of anything else.
-    """
-    check_sentences(sentences)
-    rows = list(sentences)
-    _check_words(rows)
-    counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    words = chain.from_iterable(rows)
-    if tokenizer.space:
-        words = chain.from_iterable((*row[:1], *(tokenizer.space + word for word in row[1:])) for row in rows)
-    pieces = list(map(tokenizer.words.__getitem__, words))
-    sizes = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces))
-    ids = np.fromiter(chain.from_iterable(pieces), dtype=np.int64, count=int(sizes.sum()))
-    return _framed(ids, sizes, offsets_of(counts), tokenizer.special)
+    """The rows alone of `WordEncoder.encode`."""
+    return WordEncoder(tokenizer).encode(sentences).units
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Iterable[str], *, per_piece: bool) -> TextWords:
@@ -92,13 +99,14 @@ def encode_texts(tokenizer: Tokenizer, texts: Iterable[str], *, per_piece: bool)
             )
     parts = [_pieces(tokenizer, every[at : at + CHUNK], at) for at in range(0, len(every), CHUNK)]
     found = np.concatenate([np.zeros((5, 0), dtype=np.int64), *parts], axis=1)
+    lost = np.zeros(0, dtype=np.int64)
     if tokenizer.truncation:
-        place = np.arange(found.shape[1]) - np.searchsorted(found[4], found[4])
-        found = found[:, place < tokenizer.room]
+        kept = np.arange(found.shape[1]) - np.searchsorted(found[4], found[4]) < tokenizer.room
+        lost, found = np.unique(found[4, ~kept]), found[:, kept]
     ids, begins, ends, word_ids, rows = found
     offsets = offsets_of(np.bincount(rows, minlength=len(every)))
     words = _framed(ids, np.ones(len(ids), dtype=np.int64), offsets, tokenizer.special)
-    single = TextWords(words, begins, ends)
+    single = TextWords(words, begins, ends, lost)
     if per_piece:
         return single
     new = np.ones(len(ids), dtype=np.bool_)
@@ -117,7 +125,8 @@ def grouped(tokenizer: Tokenizer, single: TextWords, new: BoolArray) -> TextWord
     ids = single.words.first_ids[place < tokenizer.room]
     offsets = np.searchsorted(starts, single.words.offsets)
     words = _framed(ids, np.minimum(lengths, tokenizer.room), offsets, tokenizer.special)
-    return TextWords(words, single.begins[starts], single.ends[starts + lengths - 1])
+    lost = np.union1d(single.truncated, single.words.row_of[starts[lengths > tokenizer.room]])
+    return TextWords(words, single.begins[starts], single.ends[starts + lengths - 1], lost)
 
 
 def check_sentences(sentences: object) -> None:

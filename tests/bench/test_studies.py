@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 from cascade.calibration.certify.claims import Agreement, MaxDrop
 from cascade_bench.systems.local import Model
 from tests.bench.conftest import labelled_lines, texts, write_lines
+from tests.models.toy import random_texts
 
 STUDIES = Path(__file__).parents[2] / "bench" / "studies"
 
@@ -74,3 +76,19 @@ def test_precisions(bundle: Path, data: Path, tmp_path: Path) -> None:
     first, second = out.splitlines()[1:3]
     assert "100.00%" in first
     assert second.split()[-1] == "0.00%"
+
+
+def test_shift(bundle: Path, tmp_path: Path) -> None:
+    files = {}
+    for seed, name in enumerate(("one", "same")):
+        files[name] = tmp_path / f"{name}.txt"
+        files[name].write_text("\n".join(random_texts(400, seed=seed)), encoding="utf-8")
+    other = tmp_path / "other" / "dev.jsonl"
+    other.parent.mkdir()
+    other.write_text((json.dumps({"tokens": ["never", "heard"] * 9}) + "\n") * 400, encoding="utf-8")
+    arguments = ("--calibration", files["one"], "--held-out", files["same"], "--other", other)
+    out = run("shift", bundle, *arguments, "--streams", 4, "--texts", 2000)
+    assert out.count(": 2,000 held-out texts: no alarm in 4 streams\n") == 2
+    found = re.findall(r"  other, (at once|after 5,000 others): alarm in 4 of 4 streams, at text (\d+) in the", out)
+    assert [when for when, _ in found] == ["at once", "after 5,000 others"] * 2
+    assert all(int(text) < 100 for _, text in found)

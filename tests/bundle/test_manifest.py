@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from cascade.bundle.manifest import MANIFEST_FILE, TAGGING, Manifest
+from cascade.bundle.profile import Profile
 from cascade.bundle.tiers import FileRecord, MultiExitSpec, SingleExitSpec, StageSpec
 from cascade.exceptions import BundleError
 from cascade.policies import MaxProbability, Policies, Threshold, Viterbi, Windows, argmax, defer_all, never
@@ -77,7 +80,11 @@ def changed(change: Callable[[Raw], object], text: str = MANIFEST.to_json()) -> 
     return json.dumps(raw)
 
 
-@pytest.mark.parametrize("manifest", [MANIFEST, TAGGER, replace(MANIFEST, certificate=certificate_of(MANIFEST))])
+PROFILE = Profile(100, {"length": (3.5, 9.0), "new": (0.1,)}, base64.b64encode(b"\x01" * 4096).decode())
+WHOLE = replace(MANIFEST, profile=PROFILE, inputs="pair", encode_special_tokens=True)
+
+
+@pytest.mark.parametrize("manifest", [MANIFEST, TAGGER, WHOLE, replace(MANIFEST, certificate=certificate_of(MANIFEST))])
 def test_round_trip(manifest: Manifest) -> None:
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert manifest.faults() == []
@@ -285,3 +292,26 @@ def test_doubts() -> None:
         "blend must be (0.0,) as certified, got (0.5,)",
         "onnx/model.onnx is another than the certified one",
     ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("texts", 0, "texts of profile must be a whole number from 1"),
+        ("edges", {"length": [2, 1]}, "edges of profile must be lists of rising numbers by feature"),
+        ("edges", {"colour": [1, 2]}, "edges of profile must be lists of rising numbers by feature"),
+        ("edges", {"new": [True]}, "edges of profile must be lists of rising numbers by feature"),
+        ("known", "AAAA", "known of profile must be base64 of 4096 bytes"),
+        ("known", "?" * 5464, "known of profile must be base64 of 4096 bytes"),
+        ("more", 1, 'profile must not have the field "more"'),
+    ],
+)
+def test_a_profile_that_cannot_be(field: str, value: object, message: str) -> None:
+    with pytest.raises(BundleError, match=re.escape(message)):
+        Manifest.from_json(changed(lambda raw: raw["profile"].update({field: value}), WHOLE.to_json()))
+
+
+@pytest.mark.parametrize(("field", "value"), [("encode_special_tokens", 1), ("inputs", "texts"), ("profile", [])])
+def test_optional_fields_have_rules_too(field: str, value: object) -> None:
+    with pytest.raises(BundleError, match=f"{field} must be"):
+        Manifest.from_json(changed(lambda raw: raw.update({field: value})))

@@ -106,6 +106,9 @@ def test_a_certificate_is_written_and_holds(run: Command, model: Path, data: Pat
     assert certificate.events is not None
     assert certificate.upper_estimate <= 0.2
     assert 0 < len(certificate.safer) <= 12
+    profile = certified.bundle.manifest.profile  # of half of the examples
+    assert profile is not None
+    assert (profile.texts, set(profile.edges)) == (300, {"depth", "length", "new"})
     written = json.loads(report.read_text())
     assert written["certified"] is True
     assert written["certificate"] == certificate.to_json()

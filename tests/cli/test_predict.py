@@ -277,5 +277,5 @@ def test_what_is_read(run: Command, loaded: Loaded) -> None:
     assert "line 2" in run.refused("predict", "m", "--format", "jsonl", stdin=BROKEN)
     done = run("predict", "some/model", "--threads", "2", stdin="\n")  # an empty line is a text
     assert len(lines(done.out)) == 1
-    assert done.err.startswith("1 row in ")
+    assert done.err.startswith("1 row, 1 of them empty in ")
     assert loaded.asked[-1] == ("some/model", 2)

@@ -33,10 +33,10 @@ def test_words(run: Command, folder: str, tagger: Tagger) -> None:
     done = run("predict", folder, "--format", "jsonl", "--threads", "1", stdin=TOKENS)
     tags = tagger.predict(SENTENCES).tags
     assert lines(done.out) == [
-        {"line": number, "tokens": words, "tags": own}
+        {"line": number, "tokens": words, "tags": own} | ({} if words else {"empty": True})
         for number, (words, own) in enumerate(zip(SENTENCES, tags, strict=True), start=1)
     ]
-    assert done.err.startswith("3 rows in ")
+    assert done.err.startswith("3 rows, 1 of them empty in ")
     assert done.err.endswith("% of 7 words deferred to tier 2\n")
 
 
@@ -58,7 +58,7 @@ def test_routes_of_words(run: Command, folder: str, tagger: Tagger) -> None:
     assert [line["tier"] for line in out] == [routes.tier.tolist() for routes in expected.routes]
     assert [line["exit"] for line in out] == [routes.exit_layer.tolist() for routes in expected.routes]
     assert out[0]["confidence"] == pytest.approx(expected.routes[0].confidence.tolist(), abs=1e-6)
-    assert list(out[1]) == ["line", "tokens", "tags", "tier", "exit", "confidence"]
+    assert list(out[1]) == ["line", "tokens", "tags", "tier", "exit", "confidence", "empty"]
     assert out[1]["tags"] == out[1]["tier"] == []
 
 
@@ -92,7 +92,7 @@ def test_entities(run: Command, folder: str, tagger: Tagger, strategy: str) -> N
     for line, found in zip(out, expected, strict=True):
         assert line["entities"] == [{**entity, "score": round(entity["score"], 6)} for entity in found]
     assert any(line["entities"] for line in out)
-    assert done.err.startswith("3 rows in ")
+    assert done.err.startswith("3 rows, 1 of them empty in ")
 
 
 def test_policies(run: Command, folder: str) -> None:

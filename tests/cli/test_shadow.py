@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from cascade.policies.routing import defer_all
 from tests.models.cli import Command, lines
 from tests.models.toy import random_texts
 from tests.monitoring.test_monitor import shifting
+from tests.monitoring.test_shift import OTHER, SAME, profiled
 
 TEXTS = "\n".join(random_texts(60)) + "\n"
 
@@ -90,6 +92,17 @@ def test_a_safer_setting(run: Command, clf: Classifier, folder: str) -> None:
     full = clf.with_router(defer_all).with_exit_policy(never)
     assert labels(done.out)[:100] == clf.predict(texts[:100]).labels
     assert labels(done.out)[-500:] == full.predict(texts[-500:]).labels != clf.predict(texts[-500:]).labels
+
+
+def test_texts_of_another_kind_are_told(run: Command, clf: Classifier, tmp_path: Path) -> None:
+    profiled(clf, tmp_path / "profile", SAME)
+    texts = "\n".join([*random_texts(500, seed=5), *OTHER]) + "\n"
+    done = run.well("predict", tmp_path / "profile", "--threads", "1", "--shadow", "0.01", stdin=texts)
+    warning = done.err.splitlines()[0]
+    found = re.match(r"Warning: from answer (\d+) on it is shown that texts are of another kind than those of", warning)
+    assert found
+    assert 500 < int(found[1]) < 700
+    assert warning.endswith("; what was certified is about texts like those")
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ def test_round_trip(tiers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     file = write(tmp_path / "calibration.jsonl", records)
     arguments = ["--tier2", tiers / "tier2", "--tier1", tiers / "static", "--output", tmp_path / "out"]
     more = ["--calibration", file, "--threshold", 0.8, "--exit-threshold", 0.7, "--no-fp32", "--max-length", 40]
+    more += ["--encode-special-tokens"]
     status = run(*arguments, *more)
     seen = capsys.readouterr()
     assert status == 0, seen.err
@@ -48,13 +49,17 @@ def test_round_trip(tiers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert manifest.policies.routers == (Threshold(0.8),)
     assert manifest.policies.exits[1] == MaxProbability(0.7)
     assert "onnx/model.onnx" not in manifest.files
+    assert (manifest.encode_special_tokens, manifest.inputs) == (True, "text")
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["split_special_tokens"] is True
     known = {"source": file.name, "texts": 8, "labelled": True}
     known["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     assert manifest.figures["calibration"] == known
     assert run(*arguments) == 2
     assert "must be a new or empty folder" in capsys.readouterr().err
     assert run(*arguments, "--overwrite", "--int8", "none") == 0
-    assert open_bundle(tmp_path / "out").manifest.tier1.precision == "fp32"
+    manifest = open_bundle(tmp_path / "out").manifest
+    assert manifest.tier1.precision == "fp32"
+    assert (manifest.encode_special_tokens, manifest.inputs) == (False, None)  # the project's own samples say nothing
 
 
 def test_round_trip_of_a_tagger(tiers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -158,6 +158,7 @@ def test_words_of_texts(tagger: Tagger) -> None:
     assert len(tagger.predict_texts([])) == 0
 
 
+@pytest.mark.filterwarnings("ignore:pairs and words must fit")
 def test_every_word_has_exactly_one_tag(tagger: Tagger) -> None:
     sentences = [ODD, [], ["!" * 5000], ["z" * 5000], ["the", *ODD, "film"], [""]]
     for router in (Threshold(0.9), Threshold(0.6), defer_all, defer_none, Budget(0.5)):

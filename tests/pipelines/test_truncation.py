@@ -13,6 +13,8 @@ from cascade import Classifier, Tagger, load
 from cascade.bundle.manifest import Manifest
 from cascade.exceptions import BundleError
 
+pytestmark = pytest.mark.filterwarnings("ignore:pairs and words must fit")
+
 LONG = "a very good film it was not dull " * 200
 TEXTS: list[Any] = [LONG, "good film", (LONG, "bad"), ""]
 

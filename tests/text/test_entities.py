@@ -198,3 +198,21 @@ def test_names_of_strategies() -> None:
     for wrong in ("words", None, 3):
         with pytest.raises(OptionError, match="strategy must be one of none, simple, first, average, max, got"):
             strategy_of(wrong)
+
+
+@pytest.mark.parametrize(("single", "end"), [("S", "E"), ("U", "L")])
+def test_bioes_and_bilou_do_not_fall_apart(single: str, end: str) -> None:
+    tokenizer = Tokenizer(wordpiece(), max_length=64)
+    texts = ["a b c . a b . a"]
+    pieces = PieceText.of(tokenizer, texts, encode_texts(tokenizer, texts, per_piece=True))
+    labels = ("O", "B-X", "I-X", f"{end}-X", f"{single}-X", f"{single}-Y", f"{end}-Z")
+    numbers = [1, 2, 3, 4, 1, 3, 5, 6]  # one of three pieces, a whole one at once, one of two; types without a B or I
+    answers = np.eye(len(labels), dtype=np.float32)[numbers]
+    made = aggregate(pieces, answers, labels, strategy=AggregationStrategy.SIMPLE)[0]
+    assert [(entity["entity_group"], entity["start"], entity["end"]) for entity in made] == [
+        ("X", 0, 5),
+        ("X", 6, 7),
+        ("X", 8, 11),
+        ("Y", 12, 13),
+        ("Z", 14, 15),
+    ]

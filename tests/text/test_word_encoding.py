@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cascade.core.rows import Units
 from cascade.exceptions import InputError
 from cascade.text.tokenizer import Tokenizer
-from cascade.text.word_encoding import TextWords, encode_texts, encode_words
+from cascade.text.word_encoding import TextWords, WordEncoder, encode_texts, encode_words
 from tests.text.test_tokenizer import MAKERS, bert, rust_of
 
 SURROGATES = st.characters(categories=["Cs", "L", "M", "Cf", "Zs", "P", "N", "So"])
@@ -201,3 +201,17 @@ def test_byte_level_words_are_those_of_their_text() -> None:
     found = encode_words(Tokenizer(inner, max_length=32), [["Sarah", "lives"], ["she"], []])
     ids = [number for text in ("Sarah lives", "she", "") for number in inner.encode(text).ids]
     assert found.rows.ids.tolist() == ids
+
+
+def test_words_that_no_row_has_room_for_are_counted() -> None:
+    tokenizer = Tokenizer(bert(), max_length=10)  # with room for 8
+    fits, long = "x" * 8, "x" * 9
+    found = WordEncoder(tokenizer).encode([["a", fits], ["a", long, "b"], [], [long] * 2])
+    assert found.truncated.tolist() == [1, 3]
+    assert found.units.n_tokens.tolist() == [1, 8, 1, 8, 1, 8, 8]
+    assert units(found.units)[1] == units(found.units)[3]
+    assert WordEncoder(tokenizer).encode([["a", fits]]).truncated.tolist() == []
+    assert encode_texts(tokenizer, ["a", f"{fits} {long}", long, fits], per_piece=False).truncated.tolist() == [1, 2]
+    assert encode_texts(tokenizer, [f"{fits} {long}"], per_piece=True).truncated.tolist() == []
+    cut = tokenizer.with_truncation(True)
+    assert encode_texts(cut, [fits, f"{fits} a"], per_piece=True).truncated.tolist() == [1]

@@ -29,6 +29,7 @@ from cascade.core.files import write
 from cascade.core.rounding import percent
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.profiling import profile_of
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.settings import Policies
 
@@ -58,7 +59,7 @@ def choose_plainly(
     manifest = pipeline.bundle.manifest
     noted = replace(manifest, figures={**manifest.figures, "operating_point": note})
     chosen = replace(pipeline.with_policies(policies), bundle=replace(pipeline.bundle, manifest=noted))
-    done = saved(options, chosen)
+    done = saved(options, chosen, items)
     click.echo("\n".join([*lines, *more, done]))
     if options.json_file is not None:
         made = {"command": options.command, "model": options.model, **machine(threads=pipeline.threads)}
@@ -131,11 +132,22 @@ def _figures(point: Point) -> dict[str, Any]:
     return {name: None if math.isnan(value := getattr(point, name)) else value for name in names}
 
 
-def saved(options: CalibrateOptions, chosen: Classifier | Tagger, certificate: Certificate | None = None) -> str:
-    """Write the bundle of what was chosen, where the options say so; what was written, in words."""
+def saved(
+    options: CalibrateOptions,
+    chosen: Classifier | Tagger,
+    items: Sequence[Any],
+    certificate: Certificate | None = None,
+) -> str:
+    """Write the bundle of what was chosen, where the options say so; what was written, in words.
+
+    `items`: of the calibration, of which the bundle gets a profile.
+    """
     if not options.write and options.output is None:
         return "Nothing was written: --write makes this the default of MODEL, --output FOLDER of a copy."
     folder = Path(options.model).expanduser() if options.output is None else options.output
+    profile = profile_of(chosen, items, seed=options.seed)
+    manifest = replace(chosen.bundle.manifest, policies=chosen.policies, profile=profile)
+    chosen = replace(chosen, bundle=replace(chosen.bundle, manifest=manifest))
     chosen.save_pretrained(folder, certificate=certificate, overwrite=options.write)
     kind = "without a certificate" if certificate is None else "with the certificate (see cascade inspect)"
     return f"Written to {folder}, {kind}."

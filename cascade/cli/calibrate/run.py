@@ -126,7 +126,7 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
     # The bundle first: whatever a report stumbles over, the work is kept.
     done = "Nothing was written."
     if isinstance(outcome, Certified):
-        done = saved(options, pipeline.with_policies(outcome.policies), certificate)
+        done = saved(options, pipeline.with_policies(outcome.policies), examples.items, certificate)
     click.echo(shown(outcome, model=options.model, data=data.name))
     click.echo(done)
     if options.json_file is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from cascade.cli.predict.lines import Lines, Writer, entities, labels, tags
+from cascade.cli.predict.lines import Lines, OnEmpty, Writer, entities, labels, tags, without_empty
 from cascade.cli.predict.shadowing import ON_ALARM, in_words, watch
 from cascade.core.files import refuse_same_file, text_stream
 from cascade.exceptions import OptionError
@@ -78,6 +78,13 @@ WITH_LISTS = (FileFormat.JSONL, FileFormat.PARQUET)  # formats in which a column
     show_default=True,
     help="What a line that cannot be read does: stop the command, nothing, or get a line with null for an answer.",
 )
+@click.option(
+    "--on-empty",
+    type=click.Choice([way.value for way in OnEmpty]),
+    default="answer",
+    show_default=True,
+    help='What an empty or blank text gets: an answer, null, or an error. Its line says "empty": true.',
+)
 @click.option("--shadow", type=float, metavar="SHARE", help="Compare this share with tier 2 at full depth, and watch.")
 @click.option(
     "--max-disagreement",
@@ -109,6 +116,7 @@ def predict(
     form: str | None,
     max_line: float,
     on_error: str,
+    on_empty: str,
     shadow: float | None,
     max_disagreement: float | None,
     on_alarm: str | None,
@@ -191,6 +199,7 @@ def predict(
     begin = time.perf_counter()
     with contextlib.nullcontext(sys.stdout) if output is None else text_stream(output) as out:
         writer = Writer(out=out, lines=lines)
+        examples = without_empty(examples, OnEmpty(on_empty))
         writer.write(tqdm(examples, unit=" rows", file=sys.stderr, disable=not progress, leave=False))
         out.flush()
     click.echo(writer.summary(time.perf_counter() - begin), err=True)

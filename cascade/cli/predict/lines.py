@@ -10,7 +10,8 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any, TextIO
 
 import numpy as np
@@ -18,18 +19,42 @@ import numpy as np
 from cascade.cli.show import duration
 from cascade.core.results import Prediction, Stats, TagPrediction
 from cascade.engine.streaming import StreamOptions, buffers
-from cascade.exceptions import OptionError
+from cascade.exceptions import DataError, OptionError
 from cascade.monitoring.monitor import Monitor
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.text.entities import AggregationStrategy, Entity
 from cascade.text.reading import Example
+from cascade.text.texts import is_empty
 
 BUFFER = 1024  # sentences or texts that go through tier 1 together
 PAUSE = 0.2  # seconds without input after which everything that was read is answered
 ROUTE = ("tier", "exit", "confidence")
 
 Values = dict[str, Any]
+
+
+class OnEmpty(Enum):
+    """What an empty or blank text gets: what the model says where there is nothing to read, null, or an error."""
+
+    ANSWER = "answer"
+    NULL = "null"
+    ERROR = "error"
+
+
+def without_empty(examples: Iterable[Example], way: OnEmpty) -> Iterator[Example]:
+    """The examples, of which empty and blank ones get an answer, get none, or are a `DataError`."""
+    for example in examples:
+        given = example.text if example.tokens is None else example.tokens
+        if way is not OnEmpty.ANSWER and given is not None and is_empty(given):
+            if way is OnEmpty.ERROR:
+                raise DataError(
+                    f"a text must have a character that is no blank, got {given!r} in line {example.line}; correct it, "
+                    "or leave --on-empty out"
+                )
+            yield replace(example, text=None, tokens=None)
+        else:
+            yield example
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +172,7 @@ class Writer:
     deferred: int = 0
     truncated: int = 0
     due: int = 0
+    empty: int = 0
     waiting: deque[Example] = field(default_factory=deque)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
@@ -161,7 +187,7 @@ class Writer:
             self.deferred += sum(tier > 1 for tier in tiers)
             values = self.lines.values(example, answer)
             with self._lock:
-                self._write(self.waiting.popleft(), values)
+                self._write(self.waiting.popleft(), values, empty=is_empty(self.lines.read(example)))
                 self._write_unread()
                 self.due -= 1
                 if self.due <= 0:
@@ -176,6 +202,7 @@ class Writer:
             lost = f"{self.truncated} of {self.rows} rows were longer than a tier reads and lost tokens"
             warning = f"Warning: {lost}; shorten or split them\n"
         unread = f", {self.unread} of them unreadable" if self.unread else ""
+        unread += f", {self.empty} of them empty" if self.empty else ""
         unit = self.lines.unit
         of_units = f" of {self.units} {unit}{'' if self.units == 1 else 's'}" if unit else ""
         share = f", {self.deferred / self.units:.1%}{of_units} deferred to tier 2" if self.units else ""
@@ -196,16 +223,18 @@ class Writer:
                 yield given
 
     def _write_unread(self) -> None:
-        before = self.unread
+        before = self.rows
         while self.waiting and self.lines.read(self.waiting[0]) is None:
-            self.unread += 1
-            self._write(self.waiting.popleft(), dict.fromkeys(self.lines.keys))
-        if self.unread > before:
+            example = self.waiting.popleft()
+            self.unread += example.error is not None
+            self._write(example, dict.fromkeys(self.lines.keys), empty=example.error is None)
+        if self.rows > before:
             self.out.flush()
 
-    def _write(self, example: Example, values: Values) -> None:
+    def _write(self, example: Example, values: Values, *, empty: bool) -> None:
         self.rows += 1
-        self.out.write(json.dumps({"line": example.line, **values}) + "\n")
+        self.empty += empty
+        self.out.write(json.dumps({"line": example.line, **values, **({"empty": True} if empty else {})}) + "\n")
 
 
 def _rounded(probability: float) -> float:

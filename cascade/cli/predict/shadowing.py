@@ -14,6 +14,7 @@ from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 
 SAFER: Final = "safer"
+MEANING: Final = {"depth": "how deep answers come from", "length": "length", "new": "new words"}
 ON_ALARM: Final = ("warn", SAFER)
 
 
@@ -49,7 +50,16 @@ def watch(
             said += "; a safer setting answers from here on" if monitor.safer() else "; nothing is safer"
         tqdm.write(f"Warning: {said}", file=sys.stderr)
 
-    monitor = Monitor(pipeline, share=share, bound=bound, on_alarm=warn)
+    def say(monitor: Monitor[Any]) -> None:
+        report = monitor.report()
+        tqdm.write(
+            f"Warning: from answer {report.shifted_at} on it is shown that texts are of another kind than those of the "
+            f"calibration, most of all by {MEANING[str(report.shift and report.shift.feature)]}; what was certified is "
+            "about texts like those",
+            file=sys.stderr,
+        )
+
+    monitor = Monitor(pipeline, share=share, bound=bound, on_alarm=warn, on_shift=say)
     if on_alarm is not None and monitor.report().bound is None:
         raise OptionError(
             "--on-alarm must have a bound, but the setting has no certificate; give --max-disagreement, or make one "

@@ -75,7 +75,7 @@ def build(
     """
     options, output = options or BuildOptions(), Path(output)
     _check_output(output, overwrite=options.overwrite)
-    checkpoint = look(model)
+    checkpoint = look(model, encode_special_tokens=options.encode_special_tokens)
     found = read(checkpoint, texts, options)
     claim = options.claim(tags=checkpoint.tags)
     drawn = Shares.of(found.items, claim, seed=options.seed)

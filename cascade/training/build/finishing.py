@@ -23,6 +23,7 @@ from cascade.core.confidence import answers as answers_of
 from cascade.core.rows import IntArray
 from cascade.core.statistics import speed_up
 from cascade.pipelines.loading import load
+from cascade.pipelines.profiling import profile_of
 from cascade.policies.routing import DeferAll
 from cascade.training.build.choosing import candidates, certified, fastest
 from cascade.training.build.exporting import (
@@ -110,6 +111,7 @@ class Finish:
             agreement=1 - self.options.bound / 8 / words,
             max_length=self.checkpoint.limit,
             truncation=self.options.truncation,
+            encode_special_tokens=self.checkpoint.encode_special_tokens,
             fp32=False,
         )
         return export(folder, exits, first, learn, options)
@@ -143,11 +145,12 @@ class Finish:
         report = self._report(bundle, outcome, full, exported.facts, pays=pays, seconds=seconds / 3)
         report = replace(report, steps={**spent, "choose": time.monotonic() - begin}, candidates=timed)
         files: dict[str, bytes | Path] = {path: bundle.path(path) for path in bundle.manifest.files}
+        held_out = self.every.select(self.shares.certify)
         figures = {**bundle.manifest.figures, "build": report.figures()}
         write_bundle(
             making.folder / "bundle",
             {**files, PAGE: report.html().encode()},
-            replace(bundle.manifest, figures=figures),
+            replace(bundle.manifest, figures=figures, profile=profile_of(self._loaded(bundle.folder), held_out.items)),
         )
         for name in ("pair", "single", "certified"):
             shutil.rmtree(making.folder / name, ignore_errors=True)

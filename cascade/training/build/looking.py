@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Checkpoint:
         limit: tokens that it reads of a text, special ones included.
         digest: changes with its files.
         alone: why there can be no exits in it; None if there can.
+        encode_special_tokens: its tokenizer reads special tokens that stand in a text as characters.
     """
 
     source: str | Path
@@ -49,6 +50,7 @@ class Checkpoint:
     limit: int
     digest: str
     alone: str | None = None
+    encode_special_tokens: bool = False
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -103,8 +105,10 @@ class Texts:
         return any(isinstance(item, tuple) for item in self.items)
 
 
-def look(source: str | Path) -> Checkpoint:
+def look(source: str | Path, *, encode_special_tokens: bool = False) -> Checkpoint:
     """A checkpoint, by its `config.json` and its tokenizer; no weights are read.
+
+    `encode_special_tokens`: special tokens are to be read as text, though its own tokenizer may not say so.
 
     Raises:
         OptionError: it is none, has no head or no tokenizer, answers several numbers, or reads padding.
@@ -123,7 +127,10 @@ def look(source: str | Path) -> Checkpoint:
         raise OptionError(f"a regression must have one output, got {config.num_labels}; fine-tune one for each number")
     alone = _why_alone(config, task)
     load_tokenizer_text(source)
-    return Checkpoint(source, config, task, _limit(source, config), _digest(source), alone)
+    told = _tokenizer_config(source)
+    as_text = encode_special_tokens or bool(told.get("split_special_tokens"))
+    digest = _digest(source) + " special tokens are text" * as_text
+    return Checkpoint(source, config, task, _limit(told, config), digest, alone, as_text)
 
 
 def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOptions) -> Texts:
@@ -202,10 +209,13 @@ def _why_alone(config: Any, task: Task) -> str | None:
     return None
 
 
-def _limit(source: str | Path, config: Any) -> int:
+def _tokenizer_config(source: str | Path) -> dict[str, Any]:
     found = cached_file(source, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False)
-    told = None if found is None else json.loads(Path(found).read_text(encoding="utf-8")).get("model_max_length")
-    return min(int(told or max_length(config)), max_length(config))
+    return {} if found is None else dict(json.loads(Path(found).read_text(encoding="utf-8")))
+
+
+def _limit(told: Mapping[str, Any], config: Any) -> int:
+    return min(int(told.get("model_max_length") or max_length(config)), max_length(config))
 
 
 def _digest(source: str | Path) -> str:

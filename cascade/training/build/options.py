@@ -29,6 +29,7 @@ class BuildOptions:
             `tags`, if left out.
         truncation: whether the bundle reads the first tokens alone of a text that is too long, as transformers does; in
             windows if not.
+        encode_special_tokens: read special tokens typed by users as text, in the original model too; see `Tokenizer`.
         keep: leave the work folder beside the output.
         overwrite: replace a bundle that is there.
     """
@@ -44,6 +45,7 @@ class BuildOptions:
     label_column: str | None = None
     tokens_column: str = "tokens"
     truncation: bool = False
+    encode_special_tokens: bool = False
     keep: bool = False
     overwrite: bool = False
 

@@ -74,6 +74,7 @@ def _encoded(checkpoint: Checkpoint, items: Sequence[Any]) -> list[dict[str, Any
     """What the model reads of each item, by the names of its tokenizer; of sentences also the word of each token."""
     spaced = checkpoint.tags and any(byte_level_parts(json.loads(load_tokenizer_text(checkpoint.source))))
     given = {"add_prefix_space": True} if spaced else {}
+    given |= {"split_special_tokens": True} if checkpoint.encode_special_tokens else {}
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint.source, use_fast=True, **given)
     pairs = not checkpoint.tags and any(isinstance(item, tuple) for item in items)
     first = [item[0] if isinstance(item, tuple) else item for item in items]

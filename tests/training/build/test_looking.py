@@ -13,6 +13,7 @@ from cascade.exceptions import CascadeError, DataError, OptionError
 from cascade.training.build import BuildOptions, build, exporting
 from cascade.training.build.exporting import mixed
 from cascade.training.build.looking import look, read
+from cascade.training.build.original import _encoded
 from cascade.training.build.shares import Shares
 from tests.training.build.conftest import OPTIONS, Case, items, write
 
@@ -166,3 +167,18 @@ def test_defaults_are_two_in_a_hundred_against_the_original() -> None:
 )
 def test_mixtures_are_half_of_each_of_two(items: list[Any], expected: list[Any]) -> None:
     assert mixed(items) == expected
+
+
+@pytest.mark.parametrize("kind", ["texts", "tags"])
+def test_special_tokens_that_users_type_can_be_text(case: Callable[..., Case], kind: str) -> None:
+    own = case(kind)
+    before, after = look(own.model), look(own.model, encode_special_tokens=True)
+    assert before.digest != after.digest  # no step of a build is taken for one of the other
+    item: Any = ["good", "[SEP]"] if kind == "tags" else "good [SEP] bad"
+    ids = [_encoded(one, [item])[0]["input_ids"] for one in (before, after)]
+    sep = ids[0][-1]
+    assert [one.count(sep) for one in ids] == [2, 1]
+    file = own.model / "tokenizer_config.json"
+    told = json.loads(file.read_text()) if file.is_file() else {}
+    file.write_text(json.dumps({**told, "split_special_tokens": True}))  # then the model reads them so itself
+    assert look(own.model).encode_special_tokens
