@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,14 +69,20 @@ def byte_level_parts(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield part
 
 
-def last_whole(folder: Path) -> str | None:
-    """The Trainer's newest checkpoint in a folder that was written to its end; None where there is none."""
+def last_whole(folder: Path, tell: Callable[[str], object] = tqdm.write) -> str | None:
+    """The Trainer's newest checkpoint in a folder that was written to its end; None where there is none.
+
+    Those that were not are removed, because nothing can go on from them; `tell` is told so, and where none is left.
+    """
     found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
     for path in sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
         fault = _fault(path)
         if fault is None:
             return str(path)
-        tqdm.write(f"{path} is left out, because it was not written to its end: {fault}")
+        tell(f"{path} is removed, because it was not written to its end: {fault}")
+        shutil.rmtree(path)
+    if folder.is_dir():
+        tell(f"{folder} holds no whole checkpoint; training starts at the first step")
     return None
 
 

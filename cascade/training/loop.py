@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from cascade.core.files import write
-from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 from cascade.training.checkpoint import last_whole
 from cascade.training.data.encoding import TrainingRows
+from cascade.training.data.order import LengthGroups
 from cascade.training.units import UnitMetrics
 
 Loss = Callable[[Tensor, dict[str, Tensor]], Tensor]
@@ -50,7 +50,7 @@ class LoopOptions:
         average: of the weights over the last steps: the decay per step of a moving average, which is what is evaluated
             and kept (Polyak and Juditsky 1992); 0 keeps the weights as they are.
         seed: of initial weights, order and dropout.
-        resume: go on from the last checkpoint in the output folder.
+        resume: go on from the newest whole checkpoint in the output folder; without one, from the start.
         minutes: train for about so long at most: fewer epochs where a few first steps say that all would take longer.
             Without a limit there is none.
         bf16: multiply in bfloat16 (autocast), which pays on CPUs with AMX.
@@ -143,9 +143,10 @@ def run_loop(
         ],
     )
     trainer.remove_callback(PrinterCallback)  # which prints those dictionaries where there is no bar
+    tell: Callable[[str], object] = tqdm.write if progress is None else bool
     trainer.loss = loss
     trainer.order = order
-    trainer.train(resume_from_checkpoint=last_whole(output) if options.resume else None)
+    trainer.train(resume_from_checkpoint=last_whole(output, tell) if options.resume else None)
     best = f"eval_{metrics.best}"
     evaluations = [entry for entry in trainer.state.log_history if best in entry]
     return _scores(max(evaluations, key=lambda entry: float(entry[best]))) if evaluations else {}
@@ -187,45 +188,6 @@ def _affordable(
     output.mkdir(parents=True, exist_ok=True)
     write(file, json.dumps(epochs))
     return epochs
-
-
-class LengthGroups(Sampler[int]):
-    """Rows of like length side by side, so that batches hold little padding, in batches of random order.
-
-    transformers' own `group_by_length` sorts each group of fifty batches from long to short: where labels depend on
-    length, the last steps of an epoch teach only the shortest rows (models/README.md has a run).
-
-    The order follows from `seed` and the epoch's number; the rows of `group` batches are sorted together.
-    """
-
-    def __init__(self, *, lengths: Sequence[int], batch_size: int, seed: int, group: int = 50) -> None:
-        self.lengths = np.asarray(lengths)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.group = group
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before each epoch, also after a resumption."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        order = rng.permutation(len(self.lengths))
-        batches: list[IntArray] = []
-        for rows in np.split(order, range(self.batch_size * self.group, len(order), self.batch_size * self.group)):
-            like = rows[np.argsort(self.lengths[rows], kind="stable")]
-            batches += np.split(like, range(self.batch_size, len(like), self.batch_size))
-        # A batch that is not full must come last: the loader cuts the stream of rows every `batch_size` rows.
-        full = [rows for rows in batches if len(rows) == self.batch_size]
-        rest = [rows for rows in batches if len(rows) < self.batch_size]
-        for position in rng.permutation(len(full)):
-            yield from full[position].tolist()
-        for rows in rest:
-            yield from rows.tolist()
 
 
 class _Trainer(Trainer):

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.training.loop import LengthGroups, _MovingAverage
+from cascade.training.data.order import LengthGroups
+from cascade.training.loop import _MovingAverage
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=200), st.integers(1, 9), st.integers(1, 5))

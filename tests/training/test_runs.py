@@ -55,20 +55,29 @@ def test_an_interrupted_run_goes_on_from_the_last_whole_checkpoint(
 
     run = output / "run" / "stage_0"
     before, newest = sorted(run.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    for file in ("model.safetensors", "optimizer.pt", "trainer_state.json"):
-        content = (newest / file).read_bytes()
-        assert last_whole(run) == str(newest)
-        (newest / file).write_bytes(content[: len(content) // 2])
-        assert last_whole(run) == str(before)
-        (newest / file).unlink()
-        assert last_whole(run) == str(before)
-        (newest / file).write_bytes(content)
+    assert last_whole(run) == str(newest)
+    for number, file in enumerate(("model.safetensors", "optimizer.pt", "trainer_state.json") * 2):
+        copy = shutil.copytree(run, tmp_path / f"copy {number}")
+        if number < 3:
+            content = (newest / file).read_bytes()
+            (copy / newest.name / file).write_bytes(content[: len(content) // 2])
+        else:
+            (copy / newest.name / file).unlink()
+        assert last_whole(copy) == str(copy / before.name)
+        assert not (copy / newest.name).exists()
+    shutil.copytree(output, tmp_path / "none")
     (newest / "optimizer.pt").unlink()
     done = exits(case, backbone, rows, output, "--resume", *ten, ok=True)
-    assert f"{newest} is left out, because it was not written to its end" in done.output
+    assert f"{newest} is removed, because it was not written to its end" in done.output
     assert "epoch 1.00" not in done.output
     assert "epoch 2.00" in done.output
     same_weights(trained(case), output)
+    for path in (tmp_path / "none").rglob("trainer_state.json"):
+        path.unlink()
+    done = exits(case, backbone, rows, tmp_path / "none", "--resume", *ten, ok=True)
+    assert f"{tmp_path / 'none' / 'run' / 'stage_0'} holds no whole checkpoint; training starts at the" in done.output
+    assert "epoch 1.00" in done.output
+    same_weights(trained(case), tmp_path / "none")
 
 
 def test_no_whole_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
