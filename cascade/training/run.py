@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, set_seed
 from transformers.utils.hub import cached_file
 
-from cascade.core.files import staged
+from cascade.core.files import staged, staged_folder
 from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.text.reading import Columns, TagColumns
@@ -76,6 +76,11 @@ class Run:
         """
         if self.output.exists() and not self.output.is_dir():
             raise OptionError(f"--output must be a folder, got a file: {self.output}")
+        if self.output.is_mount() or Path.cwd().is_relative_to(self.output.resolve()):
+            raise OptionError(
+                f"--output must be a folder that a finished one can take the place of, got {self.output}, which is "
+                "mounted or the current one; name a folder inside it"
+            )
         if any(path.is_file() for path in self.output.rglob("*")) and not (self.overwrite or loop.resume):
             raise OptionError(
                 f"--output {self.output} is not empty; use --resume to go on with it, --overwrite to start again"
@@ -145,18 +150,15 @@ class Run:
 def publish(
     output: Path, *, save: Callable[[Path], None], tokenizer: str, source: str | Path, report: Mapping[str, Any]
 ) -> None:
-    """Write the finished model into `output`: first whole, into `output/part`, then renamed file by file.
+    """Write the finished model into a folder beside `output`, which then takes its place in one step.
 
-    What is there under the same names goes before the first is renamed, so that a run that is killed in between leaves
-    a folder that cannot be read, never one that mixes two models; `training.json` comes last.
+    So `output` holds an old model or the new one, whenever a run is killed. What else is in it goes along.
 
     `save` writes the model's own files into a folder; the small tokenizer files are those of the checkpoint `source`;
     `report` becomes `training.json`.
     """
-    part = output / "part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with staged_folder(output) as part:
         save(part)
         spec = json.loads(tokenizer)
         spec["truncation"] = spec["padding"] = None
@@ -167,15 +169,20 @@ def publish(
                 shutil.copyfile(found, part / name)
         _agree(part / "tokenizer_config.json", spec)
         (part / "training.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    files = sorted(part.iterdir(), key=lambda file: (file.name == "training.json", file.name))
-    for file in reversed(files):
-        (output / file.name).unlink(missing_ok=True)
-    for file in files:
-        file.replace(output / file.name)
-    part.rmdir()
+        own = {*TOKENIZER_FILES, *(path.name for path in part.iterdir())}
+        for other in [path for path in output.glob("*") if path.name not in own]:
+            _link(other, part / other.name)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """The same file, or folder of files, under another name; a copy where the file system has no links."""
+    if Path(source).is_dir():
+        shutil.copytree(source, target, symlinks=True, copy_function=_link)
+        return
+    try:
+        Path(target).hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _agree(config: Path, spec: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import TrainerCallback
 
+from cascade.core import files
 from cascade.training import loop
 from cascade.training.checkpoint import last_whole, spaced
 from cascade.training.models.multi_exit import MultiExitModel
@@ -87,7 +88,7 @@ def test_no_whole_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
     assert last_whole(tmp_path / "nowhere") is None
 
 
-@pytest.mark.parametrize(("command", "name"), [("first-tier", "teacher"), ("self-sample", "first_stage")])
+@pytest.mark.parametrize(("command", "name"), [("first-tier", "teacher"), ("self-sample", "unsure")])
 def test_what_the_teacher_said_is_kept_for_the_same_data_and_teacher(command: str, name: str, tmp_path: Path) -> None:
     """A marked file shows whether it was taken: of the same data and teacher it is, of others or cut it is not."""
     tagging = CASES[1]
@@ -121,36 +122,47 @@ def test_what_the_teacher_said_is_kept_for_the_same_data_and_teacher(command: st
     assert not list((tmp_path / "out" / "run").glob("*.partial"))
 
 
-def test_a_killed_publication_never_mixes_two_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_publication_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = tiny.tier2(tmp_path / "old"), tiny.tier2(tmp_path / "new", seed=9, pooling="first")
-    output, text, rename = tmp_path / "out", tiny.tokenizer().to_str(), Path.replace
+    output, text = tmp_path / "out", tiny.tokenizer().to_str()
 
     def write_model(model: MultiExitModel) -> None:
         publish(output, save=model.save_pretrained, tokenizer=text, source=tmp_path / "old", report={})
 
-    for whole in range(20):  # renames before the process is killed
-        write_model(old)
-        done: list[Path] = []
+    def contents() -> dict[str, bytes]:
+        return {path.relative_to(output).as_posix(): path.read_bytes() for path in output.rglob("*") if path.is_file()}
 
-        def die(self: Path, target: Path, done: list[Path] = done, whole: int = whole) -> Path:
-            if target.parent == output:
-                if len(done) == whole:
-                    raise KeyboardInterrupt
-                done.append(target)
-            return rename(self, target)
+    write_model(old)
+    (output / "run" / "checkpoint-1").mkdir(parents=True)
+    (output / "run" / "checkpoint-1" / "model.safetensors").write_bytes(b"weights")
+    (output / "notes.txt").write_text("mine")
+    before = contents()
 
-        monkeypatch.setattr(Path, "replace", die)
-        try:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "give_name", die)
+        with pytest.raises(KeyboardInterrupt):
             write_model(new)
-        except KeyboardInterrupt:
-            assert not (output / "training.json").exists()
-        else:
-            break
-        finally:
-            monkeypatch.undo()
-        if {output / "config.json", output / "model.safetensors"} <= {*output.iterdir()}:  # then both are new
-            assert MultiExitModel.from_pretrained(output).digest() == new.digest()
-    assert len(done) > 3
+    assert contents() == before
+    write_model(new)
+    assert MultiExitModel.from_pretrained(output).digest() == new.digest()
+    others = {name: content for name, content in before.items() if name.startswith(("run/", "notes"))}
+    assert len(others) == 2
+    assert others.items() <= contents().items()
+    assert contents().keys() == before.keys()
+    assert {path.name for path in tmp_path.iterdir()} == {"old", "new", "out"}
+
+
+def test_an_output_that_cannot_be_replaced_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.tier2(tmp_path / "teacher")
+    rows = write(tmp_path / "rows.jsonl", TEXTS)
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / "below")
+    for output in (".", tmp_path / "here"):
+        done = train("exits", tmp_path / "teacher", "--train", rows, "--output", output)
+        refused(done, "which is mounted or the current one; name a folder inside it")
 
 
 def test_a_refused_command_leaves_its_output_free(tmp_path: Path) -> None:
