@@ -15,14 +15,31 @@ and every warning:
     └── CertificateWarning                   a certificate is not about a bundle's models and policies, or is doubtful
 
 Each message names the rule, the value that broke it and the remedy, on one line. The command line prints that line
-and exits with status 2.
+and exits with status 2. What messages quote of bundles and inputs is `printable` in them.
 """
 
 from __future__ import annotations
 
+import re
+
+_ACTED_UPON = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """A text in which nothing acts upon a terminal.
+
+    Control characters, line breaks, marks of direction and lone surrogates are written as in Python's source.
+
+    Example: printable("\\x1b[2Jgone") -> "\\\\x1b[2Jgone"
+    """
+    return _ACTED_UPON.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
 
 class CascadeError(Exception):
     """The base of every error that this package raises on purpose."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InputError(CascadeError, ValueError):
@@ -55,6 +72,9 @@ class MissingExtraError(CascadeError, ImportError):
 
 class CascadeWarning(UserWarning):
     """The base of every warning that this package gives; commands show these, and no others, in one line each."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class CertificateWarning(CascadeWarning):

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Annotated, Any, Final, NoReturn, TypeAlias, get_type_hints
 
 from cascade.core.checks import is_number, is_whole
-from cascade.exceptions import BundleError
+from cascade.exceptions import BundleError, printable
 
 MOST: Final = 2**31 - 1  # numbers that fit an index of any kind
 DEEPEST: Final = 64
@@ -125,7 +125,7 @@ def faults_of(written: object, kind: type, name: str = "") -> list[str]:
 
 def shown(value: object) -> str:
     """A value as it stands in a file, clipped to what fits a line of an error message."""
-    text = json.dumps(value, default=repr, ensure_ascii=False)
+    text = printable(json.dumps(value, default=repr, ensure_ascii=False))
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 

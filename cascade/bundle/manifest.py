@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, Final
@@ -32,12 +33,13 @@ PROBLEM_TYPES: Final = ("single_label_classification", MULTI_LABEL, REGRESSION)
 
 
 def _are_labels(value: Any) -> bool:
-    some = LIST[1](value) and len(value) > 0 and all(isinstance(one, str) for one in value)
+    some = LIST[1](value) and len(value) > 0 and all(isinstance(one, str) and not _CONTROL.search(one) for one in value)
     return some and len(set(value)) == len(value)
 
 
 _INPUTS: Final[Rule] = ("text, pair or null", lambda value: value is None or value in ("text", "pair"))
-_LABELS: Final[Rule] = ("distinct names and at least one", _are_labels)
+_CONTROL: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")  # line breaks are none
+_LABELS: Final[Rule] = ("distinct names and at least one, without control characters", _are_labels)
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 
 from cascade.bundle import hub
 from cascade.bundle.manifest import MANIFEST_FILE, Manifest
-from cascade.exceptions import BundleError, BundleNotFoundError
+from cascade.exceptions import BundleError, BundleNotFoundError, printable
 
 # The model card is for people, who mend it on the Hub after the upload; nothing is read from it.
 CARD_FILE: Final = "README.md"
 BLOCK: Final = 1 << 20
+LARGEST_MANIFEST: Final = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,13 @@ class Bundle:
         Raises:
             BundleError: it is missing or altered; so are others, then they are named too.
         """
-        try:
-            contents = self.path(file).read_bytes()
-        except OSError:
-            contents = b""
+        path, contents = self.path(file), b""
+        with suppress(OSError):  # a FIFO would never end, and a file of another size need not be read
+            if path.is_file() and path.stat().st_size == self.manifest.files[file].bytes:
+                contents = path.read_bytes()
         if hashlib.sha256(contents).hexdigest() != self.manifest.files[file].sha256:
             self.verify()
-            raise BundleError(f"{self.path(file)} must not change while it is read, but it did; load the bundle again")
+            raise BundleError(f"{path} must not change while it is read, but it did; load the bundle again")
         return contents
 
     def verify(self, files: Collection[str] | None = None) -> None:
@@ -119,6 +121,8 @@ def open_bundle(
         raise BundleNotFoundError(
             f"a bundle must hold {MANIFEST_FILE}, but {name} does not; make one with cascade-export"
         )
+    if file.stat().st_size > LARGEST_MANIFEST:
+        raise BundleError(f"{file} must have at most {LARGEST_MANIFEST} bytes, got {file.stat().st_size}; export again")
     try:
         manifest = Manifest.from_json(file.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
@@ -146,7 +150,7 @@ def faults_of_paths(paths: Mapping[str, object]) -> list[str]:
     found = []
     for path in paths:
         windows = PureWindowsPath(path)  # its rules hold elsewhere too: a bundle is read on any system
-        odd = "\\" in path or "\0" in path or ".." in windows.parts or str(PurePosixPath(path)) != path
+        odd = "\\" in path or path != printable(path) or ".." in windows.parts or str(PurePosixPath(path)) != path
         if windows.drive or windows.root or odd:
             found.append(f"{path!r} must be a plain path inside the folder")
         elif path in {MANIFEST_FILE, "."}:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from cascade.exceptions import MissingExtraError
+from cascade.exceptions import MissingExtraError, printable
 
 NEEDED = ("torch", "transformers", "accelerate", "onnx", "scipy", "matplotlib")
 
@@ -77,9 +77,9 @@ def build(model: str, texts: Sequence[Path], output: Path, progress: bool | None
         texts,
         output,
         options=BuildOptions(**given),
-        tell=lambda line: click.echo(line, err=True),
+        tell=lambda line: click.echo(printable(line), err=True),
         show_progress=sys.stderr.isatty() if progress is None else progress,
     )
-    click.echo(built.line)
+    click.echo(printable(built.line))
     click.echo(f"{output / 'report.html'} tells more; use it: cascade predict {output} texts.txt", err=True)
     return 0 if built.certified else 1

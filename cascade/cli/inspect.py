@@ -15,6 +15,7 @@ from cascade.bundle.opening import Bundle, open_bundle
 from cascade.bundle.tiers import SingleExitSpec
 from cascade.cli.show import clipped, size
 from cascade.core.console import table
+from cascade.exceptions import printable
 from cascade.pipelines.tuning import Tuned
 from cascade.runtime.threads import check_threads
 
@@ -88,7 +89,7 @@ def _certificate(manifest: Manifest, certificate: Certificate) -> list[str]:
     if doubts:
         void = "It is not about this bundle, so nothing is claimed of it; calibrate again. What differs: "
         sentences = [f"{void}{'; '.join(doubts)}.", "What it said of another:", *sentences]
-    return [textwrap.fill(sentence, WIDTH, subsequent_indent="  ") for sentence in sentences]
+    return [textwrap.fill(printable(sentence), WIDTH, subsequent_indent="  ") for sentence in sentences]
 
 
 def _policies(manifest: Manifest) -> list[tuple[str, str]]:
@@ -140,10 +141,11 @@ def _tiers(manifest: Manifest) -> str:
 
 def _row(manifest: Manifest, tier: str, part: str, precision: str, temperature: float | None, file: str) -> list[str]:
     shown = "" if temperature is None else f"{temperature:.3f}"
-    return [tier, part, precision, shown, size(manifest.files[file].bytes), file]
+    return [tier, *map(printable, (part, precision)), shown, size(manifest.files[file].bytes), file]
 
 
 def _pairs(pairs: list[tuple[str, str]]) -> str:
+    pairs = [(printable(key), printable(value)) for key, value in pairs]
     width = max(len(key) for key, _ in pairs)
     return "\n".join(f"{key:<{width}}  {value}" for key, value in pairs)
 

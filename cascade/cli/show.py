@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from cascade.core.results import Route
+from cascade.exceptions import printable
 
 
 def choose(keys: Sequence[Hashable], count: int) -> list[int]:
@@ -22,11 +23,11 @@ def choose(keys: Sequence[Hashable], count: int) -> list[int]:
 
 
 def clipped(text: str, width: int) -> str:
-    """At most `width` characters of a text, on one line.
+    """At most `width` characters of a text, on one line, `printable`.
 
     Example: clipped("a gripping film", 10) -> "a gripp..."
     """
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     return line if len(line) <= width else line[: max(width - 3, 0)] + "..."
 
 

@@ -25,7 +25,7 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
-from cascade.exceptions import CascadeError, CascadeWarning, MissingExtraError
+from cascade.exceptions import CascadeError, CascadeWarning, MissingExtraError, printable
 
 LAST_STREAM = 2  # number of standard error
 QUIET = {
@@ -171,7 +171,7 @@ def _own_lines() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, CascadeWarning):
-            click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+            click.echo(f"Warning: {printable(' '.join(str(message).split()))}", err=True)
         elif sys.warnoptions:
             shown(message, category, *place, **more)
 
@@ -187,5 +187,5 @@ def _leave_pipe(output: TextIO) -> NoReturn:
 
 
 def _fail(message: str) -> NoReturn:
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    click.echo(f"Error: {printable(' '.join(message.split()))}", err=True)
     sys.exit(2)

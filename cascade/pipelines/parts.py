@@ -98,8 +98,7 @@ class Parts:
         try:
             tiers = [_tier(bundle, tier, executor, tokenizer) for tier in bundle.manifest.tiers]
             for number, tier in enumerate(tiers):
-                if isinstance(tier, MultiExit):
-                    _try(tier, f"tiers[{number}] of {bundle.path(MANIFEST_FILE)}")
+                _try(tier, f"tiers[{number}] of {bundle.path(MANIFEST_FILE)}")
         except BundleError:
             bundle.verify()
             raise
@@ -145,22 +144,28 @@ def _tier(bundle: Bundle, spec: TierSpec, executor: Executor, tokenizer: Any) ->
     )
 
 
-def _try(tier: MultiExit, name: str) -> None:
-    """Run a token through the first graphs of a tier, at the last position that a row may have: about 1 ms.
+def _try(tier: SingleExit | MultiExit, name: str) -> None:
+    """Run a row of one token and one of two through all graphs of a tier; of stages at the last positions.
 
     Raises:
-        BundleError: they have other heads, positions or labels, or inputs of another type, than `name` says.
+        BundleError: the graphs have other heads, positions or labels, inputs or outputs of another type or shape, than
+            `name` says, or answer with something other than numbers.
     """
-    one = np.zeros(1, dtype=np.int64)
+    zeros = np.zeros(3, dtype=np.int64)
+    rows = Units.whole(Rows(ids=zeros, types=zeros, offsets=np.array([0, 1, 3])))
+    said = "labels and max_length"
     try:
-        last = tier.position_offset + tier.max_length - 1
-        short = replace(tier, stages=tier.stages[:1], layers=tier.layers[:1], temperatures=(), position_offset=last)
-        short.score(Units.whole(Rows(ids=one, types=one, offsets=np.array([0, 1]))))
-    except BundleError:
-        raise
-    except Exception as error:  # noqa: BLE001  # ONNX Runtime's errors have no common base class below this one
+        if isinstance(tier, MultiExit):
+            said = "heads, width, position_offset and max_length"
+            last = max(tier.position_offset + tier.max_length - 2, 0)
+            found = replace(tier, encoder=None, position_offset=last).all_exits(rows)
+        else:
+            found = replace(tier, encoder=None).score(rows).probabilities
+        if not np.isfinite(found).all():
+            raise BundleError("answers are no numbers")
+    except Exception as error:  # noqa: BLE001  # arrays of any shape may come
         raise BundleError(
-            f"heads, width, position_offset and max_length of {name} must be those of its graphs, but: "
+            f"{said} of {name} must be those of its graphs, but: "
             f"{' '.join(str(error).split())}; export the bundle again"
         ) from None
 

@@ -43,16 +43,25 @@ if os.environ["ORT_DISABLE_TELEMETRY"] != "0":  # for when somebody else importe
 
 _FATAL_ONLY = 4  # errors are raised
 _SESSIONS: weakref.WeakSet[onnxruntime.InferenceSession] = weakref.WeakSet()
+_BACKENDS: weakref.WeakSet[OnnxBackend] = weakref.WeakSet()
+_MAKING = threading.Lock()
 
 
-def _keep_sessions() -> None:
-    """Never free, in a forked child, the sessions of its parent: it would wait for threads that it does not have."""
+def _after_fork() -> None:
+    """Never free, in a forked child, the sessions of its parent: it would wait for threads that it does not have.
+
+    Nor use those with threads: the child makes its own when it needs them.
+    """
+    _MAKING._at_fork_reinit()  # type: ignore[attr-defined]  # as the standard library's own locks are
     for session in _SESSIONS:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+    for backend in _BACKENDS:
+        for threads in [count for count in backend._sessions if count != 1]:
+            del backend._sessions[threads]
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_keep_sessions)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Backend(Protocol):
@@ -98,7 +107,6 @@ class OnnxBackend:
     serial: OnnxBackend = field(init=False, repr=False)
     """The same graph on the thread that calls it."""
     _sessions: dict[int, onnxruntime.InferenceSession] = field(init=False, repr=False, default_factory=dict)
-    _making: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         check_threads(self.threads)
@@ -111,6 +119,7 @@ class OnnxBackend:
             object.__setattr__(twin, "threads", 1)
             object.__setattr__(twin, "serial", twin)
         object.__setattr__(self, "serial", twin)
+        _BACKENDS.add(self)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs by name.
@@ -119,18 +128,26 @@ class OnnxBackend:
             feeds: arrays by name; names that the graph does not have are left out.
 
         Raises:
-            BundleError: the file is not the one that was verified any more, where it is read only now.
+            BundleError: the file is not the one that was verified any more, where it is read only now, or the graph
+                cannot take these arrays.
         """
         session = self._sessions.get(self.threads)
         if session is None:
-            with self._making:
+            with _MAKING:
                 session = self._sessions.get(self.threads) or self._made(self.threads)
         known = {name: feeds[name] for name in self.inputs}
-        return dict(zip(self.outputs, session.run(list(self.outputs), known), strict=True))
+        try:
+            made = session.run(list(self.outputs), known)
+        except Exception as error:  # ONNX Runtime's errors have no common base class below this one
+            raise BundleError(
+                f"{self.path} must take what its bundle feeds it, but: {' '.join(str(error).split())}; export the "
+                "bundle again, or give fewer and shorter texts at once where memory is short"
+            ) from error
+        return dict(zip(self.outputs, made, strict=True))
 
     def close(self) -> None:
         """Free the sessions, of `serial` too. The next run makes them again, of the file that was verified."""
-        with self._making:
+        with _MAKING:
             self._sessions.clear()
 
     def _made(self, threads: int) -> onnxruntime.InferenceSession:
@@ -139,7 +156,10 @@ class OnnxBackend:
         content = self._content()
         try:
             session = onnxruntime.InferenceSession(
-                content, _session_options(threads), providers=["CPUExecutionProvider"]
+                content,
+                _session_options(threads),
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # it would try the same again, and print to standard output
             )
         except Exception as error:  # ONNX Runtime's errors have no common base class below this one
             reason = " ".join(str(error).split())

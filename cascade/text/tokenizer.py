@@ -8,6 +8,7 @@ Truncation and padding stored in the tokenizer's file are switched off. Texts th
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import tokenizers
 
 from cascade.core.rows import Encoded, IntArray, Rows, Units, offsets_of
 from cascade.exceptions import BundleError, OptionError
+from cascade.text.guarding import check_growth, guarded, try_out
 from cascade.text.texts import RowText, Text, empty_items, is_ascii, read_texts, repair_row, repair_text
 from cascade.text.truncation import SpecialTokenLayout, fit_rows
 from cascade.text.wordpiece import AsciiWordPiece, ChunkTable, EncodedRows
@@ -27,6 +29,12 @@ CHUNK = 4096  # texts encoded at once: bounds the memory that the Rust tokenizer
 WORDS_KEPT = 65_536
 Pool: TypeAlias = Callable[[], AbstractContextManager[object]]
 UNKNOWN = ("[UNK]", "<unk>")  # where the model itself names no unknown token
+TAKES = "the tokenizer must take any text"
+_FORKED: list[bool] = []
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of the library's threads, and would wait for them
+    os.register_at_fork(after_in_child=lambda: _FORKED.append(True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,14 +128,13 @@ class Tokenizer:
         encode_special_tokens: bool = False,
     ) -> Tokenizer:
         """Read the contents of a `tokenizer.json`; a `BundleError` if they are none. `name`: what errors call it."""
-        try:
+        with guarded(f"{name} must be a tokenizer.json that this release of tokenizers reads"):
             inner = tokenizers.Tokenizer.from_str(contents.decode())
-        except Exception as error:  # noqa: BLE001  # tokenizers raises bare Exception
-            raise BundleError(
-                f"{name} must be a tokenizer.json that this release of tokenizers reads, but: {error}; "
-                "save the tokenizer again"
-            ) from None
-        return cls(inner, max_length=max_length, pool=pool, encode_special_tokens=encode_special_tokens)
+            check_growth(inner.normalizer)
+        with guarded(f"{name} must be a tokenizer that takes any text"):
+            made = cls(inner, max_length=max_length, pool=pool, encode_special_tokens=encode_special_tokens)
+            try_out(inner)
+        return made
 
     def with_truncation(self, truncation: bool) -> Tokenizer:
         """The same, which cuts long texts (or, again, reads them in windows); itself where nothing changes."""
@@ -147,7 +154,8 @@ class Tokenizer:
         something is no text.
         """
         rows = read_texts(texts)
-        parts = [self._encode_rows(rows[at : at + CHUNK]) for at in range(0, len(rows), CHUNK)]
+        with guarded(TAKES):
+            parts = [self._encode_rows(rows[at : at + CHUNK]) for at in range(0, len(rows), CHUNK)]
         encoded = EncodedRows.join(parts)
         long = encoded.rows.lengths > self.max_length
         if not long.any():
@@ -169,11 +177,12 @@ class Tokenizer:
         Texts have no surrogates (see `repair_text`) and are not too many: all encodings are held at once.
         """
         encodings: list[tokenizers.Encoding]
-        if self._pool is None:
-            encodings = [self._inner.encode(text, add_special_tokens=False) for text in texts]
-        else:
-            with self._pool():
-                encodings = self._inner.encode_batch(list(texts), add_special_tokens=False)
+        with guarded(TAKES):
+            if self._pool is None or _FORKED:
+                encodings = [self._inner.encode(text, add_special_tokens=False) for text in texts]
+            else:
+                with self._pool():
+                    encodings = self._inner.encode_batch(list(texts), add_special_tokens=False)
         return encodings
 
     def piece(self, number: int) -> str:
@@ -183,10 +192,12 @@ class Tokenizer:
     def join(self, pieces: list[str]) -> str:
         """Pieces as text, as transformers' `convert_tokens_to_string` gives it."""
         decoder = self._inner.decoder
-        return " ".join(pieces) if decoder is None else str(decoder.decode(pieces))
+        with guarded(TAKES):
+            return " ".join(pieces) if decoder is None else str(decoder.decode(pieces))
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
-        encoding = self._inner.encode([repair_text(word)], is_pretokenized=True, add_special_tokens=False)
+        with guarded(TAKES):
+            encoding = self._inner.encode([repair_text(word)], is_pretokenized=True, add_special_tokens=False)
         return tuple(encoding.ids[: self.room + 1]) or (self.unknown,)
 
     def _encode_rows(self, rows: Sequence[RowText]) -> EncodedRows:
@@ -212,7 +223,7 @@ class Tokenizer:
         pair = np.fromiter((isinstance(row, tuple) for row in rows), dtype=np.bool_, count=len(rows))
         repaired = list(map(repair_row, rows))
         encodings: list[tokenizers.Encoding]
-        if self._pool is None:
+        if self._pool is None or _FORKED:
             encodings = [inner.encode(*row) if isinstance(row, tuple) else inner.encode(row) for row in repaired]
         else:
             # The fast form (from 0.20 on) makes no character offsets; without a post-processor it forgets pairs' types.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -71,7 +72,23 @@ def test_what_is_read_is_what_was_verified(made: Bundle) -> None:
             bundle.read(file)
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../outside", "a/../../b", "C:/x", "C:x", "a\\b", "./a", "a//b"])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+def test_what_never_ends_is_not_read(made: Bundle) -> None:
+    for file in ("tokenizer.json", MANIFEST_FILE):
+        made.path(file).unlink()
+        os.mkfifo(made.path(file))
+        with pytest.raises(BundleError, match=r"tokenizer.json is missing|must hold cascade.json"):
+            open_bundle(made.folder, verify=False).read("tokenizer.json")
+    made.path(MANIFEST_FILE).unlink()
+    with made.path(MANIFEST_FILE).open("wb") as file:
+        file.truncate(1 << 40)  # takes no room
+    with pytest.raises(BundleError, match=r"cascade.json must have at most 67108864 bytes, got 1099511627776"):
+        open_bundle(made.folder)
+
+
+@pytest.mark.parametrize(
+    "path", ["a\x1b[2J", "a\u202eb", "/etc/passwd", "../outside", "a/../../b", "C:/x", "C:x", "a\\b", "./a", "a//b"]
+)
 def test_paths_stay_inside(made: Bundle, path: str) -> None:
     rewrite(made.folder, lambda raw: raw["files"].update({path: {"sha256": "0" * 64, "bytes": 1}}))
     with pytest.raises(BundleError, match="must be a plain path inside the folder"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,6 +116,20 @@ def test_a_certificate_in_plain_sentences(run: Command, folder: Path, tmp_path: 
     described = json.loads(run("inspect", str(tmp_path / "new"), "--json").out)
     assert described["certificate"] == certificate.to_json()
     assert described["certificate_doubts"] == []
+
+
+def test_nothing_of_a_bundle_acts_upon_the_terminal(run: Command, folder: Path, tmp_path: Path) -> None:
+    bad, safe = "\x1b]0;x\x07\u202e\n", r"\x1b]0;x\x07\u202e"
+    tiers = (replace(MANIFEST.tier1, model=bad, precision=bad), MANIFEST.tier2)
+    manifest = replace(
+        MANIFEST, labels=(*LABELS[1:], "\u202e\n"), tiers=tiers, library_version=bad, figures={bad: {bad: bad}}
+    )
+    certificate = certificate_of(open_bundle(folder).manifest, claim=bad, method=bad, warnings=(bad,))
+    write_bundle(tmp_path / "new", FILES, replace(manifest, certificate=certificate))
+    for arguments in (["--json"], []):
+        out = run("inspect", str(tmp_path / "new"), *arguments).out
+        assert not [one for one in out if one != "\n" and unicodedata.category(one) in ("Cc", "Cf")]
+    assert out.count(safe) >= 7
 
 
 def test_a_certificate_of_another_bundle(run: Command, folder: Path, tmp_path: Path) -> None:

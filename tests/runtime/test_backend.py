@@ -54,6 +54,16 @@ def test_a_broken_file_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_what_a_graph_cannot_take_is_one_line(stage: Path) -> None:
+    graph = OnnxBackend(stage, 1)
+    for wrong in ({"hidden": np.ones((3, 6))}, {"hidden": np.ones((3, 5), np.float32)}, {"gather": np.array([[9, 9]])}):
+        with pytest.raises(
+            BundleError, match=r"stage_00.onnx must take what its bundle feeds it, but: .*; export the"
+        ) as caught:
+            graph.run({**ROWS, **wrong})
+        assert "\n" not in str(caught.value)
+
+
 def test_sessions_are_of_the_file_that_was_verified(stage: Path) -> None:
     content = stage.read_bytes()
     digest = hashlib.sha256(content).hexdigest()

@@ -13,6 +13,7 @@ from cascade.calibration.certify.claims import Agreement, Unit
 from cascade.calibration.certify.outcomes import Certified, Outcome, Refused
 from cascade.cli.show import duration
 from cascade.core.rounding import percent, percent_up
+from cascade.exceptions import printable
 
 AGAIN = (
     "Examples that are added to these, and another seed or bound, make another question about the same examples, which "
@@ -24,8 +25,8 @@ def shown(outcome: Certified | Refused, *, model: str, data: str) -> str:
     """What was asked, what came of it, and what the reader must know. `data`: the file's name."""
     chosen, tested = len(outcome.chosen_on), len(outcome.tested_on)
     lines = [
-        f"{model}, {chosen + tested:,} examples of {data}: {chosen:,} chose the path, {tested:,} tested it",
-        click.style(outcome.claim.describe(), bold=True),
+        printable(f"{model}, {chosen + tested:,} examples of {data}: {chosen:,} chose the path, {tested:,} tested it"),
+        click.style(printable(outcome.claim.describe()), bold=True),
         "",
     ]
     rows = list(_certified(outcome)) if isinstance(outcome, Certified) else list(_refused(outcome))
@@ -35,7 +36,7 @@ def shown(outcome: Certified | Refused, *, model: str, data: str) -> str:
     lines += [f"{name:<{width}}  {value}" for name, value in rows]
     if isinstance(outcome, Refused) and outcome.tested:
         lines.append(AGAIN)
-    lines += [f"Warning: {warning}." for warning in outcome.warnings]
+    lines += [f"Warning: {printable(warning)}." for warning in outcome.warnings]
     return "\n".join(lines)
 
 
@@ -68,7 +69,7 @@ def _certified(outcome: Certified) -> Iterator[tuple[str, str]]:
 
 def _refused(outcome: Refused) -> Iterator[tuple[str, str]]:
     yield "certified", click.style("no", fg="red")
-    yield "why", outcome.why
+    yield "why", printable(outcome.why)
     needed, remedy = outcome.examples_needed, "no number is known that would do for these; ask for less"
     yield "examples needed", remedy if needed is None else f"about {needed:,} in all, as far as these can tell"
     if outcome.tested:

@@ -14,7 +14,7 @@ from cascade.cli.demo.comparing import compare, equal, heading
 from cascade.cli.show import choose, clipped, route_in_words
 from cascade.core.console import table
 from cascade.core.results import Predictions
-from cascade.exceptions import BundleError
+from cascade.exceptions import BundleError, printable
 from cascade.pipelines.classifier import Classifier
 
 SHOWN = 14  # rows of the table
@@ -60,7 +60,7 @@ def _examples(texts: Sequence[Sentence], answers: Predictions, depth: int) -> st
     room = shutil.get_terminal_size((110, 24)).columns - label_width - max(map(len, words)) - 24
     rows = []
     for row in sorted(chosen, key=lambda row: (answers.routes[row].tier, answers.routes[row].exit_layer, row)):
-        label, right = str(answers.labels[row]), answers.labels[row] == texts[row].label
+        label, right = printable(str(answers.labels[row])), answers.labels[row] == texts[row].label
         rows.append(
             [
                 clipped(texts[row].text, max(room, 24)),

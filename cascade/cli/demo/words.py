@@ -17,6 +17,7 @@ from cascade.cli.demo.comparing import compare, heading
 from cascade.cli.show import choose, route_in_words
 from cascade.core.console import table
 from cascade.core.results import Route, Routes
+from cascade.exceptions import printable
 from cascade.pipelines.tagger import Tagger
 
 SHOWN = 8  # sentences word by word
@@ -39,7 +40,7 @@ def shown(name: str, tagger: Tagger) -> Iterator[str]:
     width = shutil.get_terminal_size((110, 24)).columns
     for row in choose([int(routes.exit_layer.max(initial=0)) for routes in answers.routes], SHOWN):
         cells = [
-            (word, tag, _depth(route), _colour(route, layers))
+            (word, printable(tag), _depth(route), _colour(route, layers))
             for word, tag, route in zip(words[row], answers.tags[row], answers.routes[row], strict=True)
         ]
         yield from _interlinear(cells, width)
