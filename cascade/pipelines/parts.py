@@ -13,7 +13,7 @@ import numpy as np
 from cascade.bundle.manifest import MANIFEST_FILE, TAGGING
 from cascade.bundle.opening import Bundle
 from cascade.bundle.tiers import SingleExitSpec, TierSpec
-from cascade.core.rows import Rows, Units
+from cascade.core.rows import Units
 from cascade.engine.cascade import Cascade
 from cascade.engine.inputs import Encoder
 from cascade.engine.multi_exit import MultiExit
@@ -27,7 +27,7 @@ from cascade.runtime.backend import OnnxBackend
 from cascade.runtime.executor import Executor
 from cascade.runtime.threads import available_cpus
 from cascade.text.tokenizer import Tokenizer
-from cascade.text.word_encoding import WordEncoder
+from cascade.text.word_encoding import WordEncoder, encode_words
 
 
 def certified(bundle: Bundle, name: object) -> Bundle:
@@ -98,7 +98,7 @@ class Parts:
         try:
             tiers = [_tier(bundle, tier, executor, tokenizer) for tier in bundle.manifest.tiers]
             for number, tier in enumerate(tiers):
-                _try(tier, f"tiers[{number}] of {bundle.path(MANIFEST_FILE)}")
+                _try(tier, default, f"tiers[{number}] of {bundle.path(MANIFEST_FILE)}")
         except BundleError:
             bundle.verify()
             raise
@@ -144,21 +144,22 @@ def _tier(bundle: Bundle, spec: TierSpec, executor: Executor, tokenizer: Any) ->
     )
 
 
-def _try(tier: SingleExit | MultiExit, name: str) -> None:
-    """Run a row of one token and one of two through all graphs of a tier; of stages at the last positions.
+def _try(tier: SingleExit | MultiExit, default: Tokenizer, name: str) -> None:
+    """Run a row of one word and one of two through all graphs of a tier; of stages at the last positions.
 
     Raises:
         BundleError: the graphs have other heads, positions or labels, inputs or outputs of another type or shape, than
             `name` says, or answer with something other than numbers.
     """
-    zeros = np.zeros(3, dtype=np.int64)
-    rows = Units.whole(Rows(ids=zeros, types=zeros, offsets=np.array([0, 1, 3])))
+    own: Any = tier.encoder or default
+    words = encode_words(getattr(own, "tokenizer", own), [["a"], ["a", "a"]])
+    rows = words if tier.per_unit else Units.whole(words.rows)
     said = "labels and max_length"
     try:
         if isinstance(tier, MultiExit):
             said = "heads, width, position_offset and max_length"
-            last = max(tier.position_offset + tier.max_length - 2, 0)
-            found = replace(tier, encoder=None, position_offset=last).all_exits(rows)
+            spare = max(tier.max_length - int(words.rows.lengths.max()), 0)
+            found = replace(tier, encoder=None, position_offset=tier.position_offset + spare).all_exits(rows)
         else:
             found = replace(tier, encoder=None).score(rows).probabilities
         if not np.isfinite(found).all():
