@@ -39,7 +39,7 @@ class CascadeError(Exception):
     """The base of every error that this package raises on purpose."""
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return printable(" ".join(super().__str__().splitlines()))
 
 
 class InputError(CascadeError, ValueError):
@@ -74,7 +74,7 @@ class CascadeWarning(UserWarning):
     """The base of every warning that this package gives; commands show these, and no others, in one line each."""
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return printable(" ".join(super().__str__().splitlines()))
 
 
 class CertificateWarning(CascadeWarning):
