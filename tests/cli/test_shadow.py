@@ -67,7 +67,7 @@ def test_the_warning_comes_as_it_happens(run: Command, clf: Classifier, folder: 
     done = run.well("predict", folder, "--threads", "1", "--shadow", "1", "--max-disagreement", "0.05", stdin=texts)
     warning, summary, found = done.err.splitlines()
     told = re.fullmatch(
-        r"Warning: alarm at answer (\d+): more than 5\.00% of all answers differ from tier 2 at full depth "
+        r"Warning: alarm at answer (\d+): more than 5 % of all answers differ from tier 2 at full depth "
         r"\((\d+) of the (\d+) shadowed\)",
         warning,
     )
@@ -77,7 +77,7 @@ def test_the_warning_comes_as_it_happens(run: Command, clf: Classifier, folder: 
     assert 0 < differ < shadowed < 360  # of 400: the stream went on
     assert summary.startswith("400 rows in ")
     assert found.startswith("shadowed 400, 100 differ from tier 2")
-    assert found.endswith(f"; alarm at answer {alarm} (bound 5.00%)")
+    assert found.endswith(f"; alarm at answer {alarm} (bound 5 %)")
 
 
 def test_a_safer_setting(run: Command, clf: Classifier, folder: str) -> None:
@@ -87,7 +87,7 @@ def test_a_safer_setting(run: Command, clf: Classifier, folder: str) -> None:
     warning, _, found = done.err.splitlines()
     assert warning.endswith("; a safer setting answers from here on")
     assert re.fullmatch(
-        r"shadowed \d+, 0 differ from .*, since the setting was made safer once; no alarm \(bound 5\.00%\)", found
+        r"shadowed \d+, 0 differ from .*, since the setting was made safer once; no alarm \(bound 5 %\)", found
     )
     full = clf.with_router(defer_all).with_exit_policy(never)
     assert labels(done.out)[:100] == clf.predict(texts[:100]).labels
@@ -132,12 +132,12 @@ WATCHED = MonitorState(detector=EDetector(bound=0.02), seen=900, shadowed=9, dis
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, f"{SOME}; no alarm (bound 2.00%)"),
-        ({"alarm_at": 812}, f"{SOME}; alarm at answer 812 (bound 2.00%)"),
+        ({}, f"{SOME}; no alarm (bound 2 %)"),
+        ({"alarm_at": 812}, f"{SOME}; alarm at answer 812 (bound 2 %)"),
         ({"disagreements": 0, "shadowed": 0, "detector": None}, "shadowed nothing; there is no bound to watch"),
         (
             {"shadowed": 0, "raised": 2},
-            "shadowed nothing, since the setting was made safer 2 times; no alarm (bound 2.00%)",
+            "shadowed nothing, since the setting was made safer 2 times; no alarm (bound 2 %)",
         ),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
+from cascade.core.rounding import percent_up
 from cascade.exceptions import OptionError
 from cascade.monitoring.monitor import Monitor
 from cascade.monitoring.state import MonitorState
@@ -43,8 +44,8 @@ def watch(
     def warn(monitor: Monitor[Any]) -> None:
         report = monitor.report()
         said = (
-            f"alarm at answer {report.alarm_at}: more than {report.bound:.2%} of all answers differ from tier 2 at "
-            f"full depth ({report.disagreements} of the {report.shadowed} shadowed)"
+            f"alarm at answer {report.alarm_at}: more than {percent_up(report.bound)} of all answers differ from tier "
+            f"2 at full depth ({report.disagreements} of the {report.shadowed} shadowed)"
         )
         if on_alarm == SAFER:
             said += "; a safer setting answers from here on" if monitor.safer() else "; nothing is safer"
@@ -83,4 +84,4 @@ def in_words(report: MonitorState) -> str:
     if report.bound is None:
         return f"{found}; there is no bound to watch"
     alarm = "no alarm" if report.alarm_at is None else f"alarm at answer {report.alarm_at}"
-    return f"{found}; {alarm} (bound {report.bound:.2%})"
+    return f"{found}; {alarm} (bound {percent_up(report.bound)})"
