@@ -119,7 +119,7 @@ def open_bundle(
     file = folder / MANIFEST_FILE
     if not file.is_file():
         raise BundleNotFoundError(
-            f"a bundle must hold {MANIFEST_FILE}, but {name} does not; make one with cascade-export"
+            f"a bundle must hold {MANIFEST_FILE}, but {name or folder} does not; make one with cascade-export"
         )
     if file.stat().st_size > LARGEST_MANIFEST:
         raise BundleError(f"{file} must have at most {LARGEST_MANIFEST} bytes, got {file.stat().st_size}; export again")

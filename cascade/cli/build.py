@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cascade.core.files import regular
 from cascade.exceptions import MissingExtraError, printable
 
 NEEDED = ("torch", "transformers", "accelerate", "onnx", "scipy", "matplotlib")
@@ -23,7 +25,7 @@ NEEDED = ("torch", "transformers", "accelerate", "onnx", "scipy", "matplotlib")
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Texts like those to come, labelled or not: txt, jsonl, csv, parquet. May be repeated.",
+    help="Texts like those to come, labelled or not: txt, jsonl, csv, tsv, parquet, or a pipe. May be repeated.",
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="BUNDLE", help="The folder to make.")
 @click.option("--minutes", type=float, default=20.0, show_default=True, metavar="TIME", help="Take about so long.")
@@ -72,14 +74,15 @@ def build(model: str, texts: Sequence[Path], output: Path, progress: bool | None
     from cascade.training.build import BuildOptions
     from cascade.training.build import build as made_by
 
-    built = made_by(
-        model,
-        texts,
-        output,
-        options=BuildOptions(**given),
-        tell=lambda line: click.echo(printable(line), err=True),
-        show_progress=sys.stderr.isatty() if progress is None else progress,
-    )
+    with ExitStack() as stack:
+        built = made_by(
+            model,
+            [stack.enter_context(regular(file)) for file in texts],
+            output,
+            options=BuildOptions(**given),
+            tell=lambda line: click.echo(printable(line), err=True),
+            show_progress=sys.stderr.isatty() if progress is None else progress,
+        )
     click.echo(printable(built.line))
     click.echo(f"{output / 'report.html'} tells more; use it: cascade predict {output} texts.txt", err=True)
     return 0 if built.certified else 1

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -156,6 +159,20 @@ def test_commands_without_their_extra_end_in_one_line(door: str, arguments: list
     assert done.stderr.startswith("Error: ")
     assert done.stderr.endswith(f'pip install "cascade-encoder[{extra}]"\n')
     assert done.stderr.count("\n") == 1
+
+
+def test_texts_of_a_build_may_come_from_a_pipe(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read more than once, so what it gives is copied."""
+
+    def build(model: str, texts: list[Path], output: Path, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(line=" ".join(file.read_text().strip() for file in texts * 2), certified=True)
+
+    monkeypatch.setattr("cascade.training.build.build", build)
+    (tmp_path / "a.txt").write_text("one\n")
+    os.mkfifo(tmp_path / "pipe")
+    threading.Thread(target=(tmp_path / "pipe").write_text, args=("two\n",), daemon=True).start()
+    texts = ("--texts", tmp_path / "a.txt", "--texts", tmp_path / "pipe")
+    assert run.well("build", "m", *texts, "--output", tmp_path / "out").out == "one two one two\n"
 
 
 def test_help_needs_no_extra() -> None:

@@ -13,6 +13,7 @@ import pytest
 from cascade.cli.predict import command
 from cascade.cli.predict.lines import Lines, Writer, labels
 from cascade.core.results import Prediction, Stats
+from cascade.pipelines.loading import load
 from cascade.policies.exits import MaxProbability
 from cascade.policies.routing import Budget, Threshold
 from cascade.text.reading import Example
@@ -193,6 +194,14 @@ def test_a_line_that_is_too_long(run: Command) -> None:
     )
     assert [line["label"] for line in lines(done.out)] == ["positive", None, "negative"]
     assert "Warning: standard input, line 2: a line must have at most 1,000 bytes (max_line), got more" in done.err
+
+
+def test_the_empty_name_is_a_folder_without_a_bundle(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "load", load)
+    monkeypatch.chdir(tmp_path)
+    assert run.refused("predict", "").startswith("Error: a bundle must hold cascade.json, but . does not; make one")
 
 
 def test_output_is_no_part_of_the_bundle(run: Command, tmp_path: Path) -> None:

@@ -97,6 +97,16 @@ def test_blank_lines_of_jsonl_and_csv_do_not_count(tmp_path: Path) -> None:
     assert [(example.line, example.text) for example in read_examples(file)] == [(3, "a"), (6, "b")]
 
 
+def test_what_others_take_for_missing_or_for_ends_of_lines_is_text(tmp_path: Path) -> None:
+    texts = ["NaN", "null", "None", "", "NA", "one\u2028two\x85three\x1c"]
+    for name, content in (
+        ("a.csv", as_csv([{"text": text, "id": 1} for text in texts])),
+        ("a.jsonl", jsonl(*({"text": text} for text in texts))),
+        ("a.txt", "\n".join(texts)),
+    ):
+        assert [example.text for example in read_examples(write(tmp_path / name, content))] == texts
+
+
 def test_pairs(tmp_path: Path) -> None:
     rows = [{"text": "a", "text_pair": "b"}, {"text": "a", "text_pair": None}, {"text": "a"}]
     file = write(tmp_path / "a.jsonl", jsonl(*rows))
