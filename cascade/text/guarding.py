@@ -60,7 +60,7 @@ def check_growth(normalizer: Any) -> None:
         text = tried
         for step in steps:
             one = normalizers.Lowercase()
-            one.__setstate__(json.dumps(step).encode())  # type: ignore[no-untyped-call]
+            one.__setstate__(json.dumps(step).encode())
             text = one.normalize_str(text)
             if len(text) > LARGEST * (len(tried) + 1):
                 raise ValueError(f"its normalizer makes texts more than {LARGEST} times as long")

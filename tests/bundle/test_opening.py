@@ -80,8 +80,8 @@ def test_what_never_ends_is_not_read(made: Bundle) -> None:
         with pytest.raises(BundleError, match=r"tokenizer.json is missing|must hold cascade.json"):
             open_bundle(made.folder, verify=False).read("tokenizer.json")
     made.path(MANIFEST_FILE).unlink()
-    with made.path(MANIFEST_FILE).open("wb") as file:
-        file.truncate(1 << 40)  # takes no room
+    with made.path(MANIFEST_FILE).open("wb") as stream:
+        stream.truncate(1 << 40)  # takes no room
     with pytest.raises(BundleError, match=r"cascade.json must have at most 67108864 bytes, got 1099511627776"):
         open_bundle(made.folder)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -88,7 +89,7 @@ def without_unknown() -> tokenizers.Tokenizer:
 
 @pytest.mark.parametrize("pooled", [True, False])
 def test_a_text_that_it_cannot_take_is_one_line(pooled: bool) -> None:
-    ours = Tokenizer(without_unknown(), max_length=16, **({} if pooled else {"pool": None}))
+    ours = Tokenizer(without_unknown(), max_length=16, pool=nullcontext if pooled else None)
     asked: list[Callable[[], object]] = [
         lambda: ours.encode(["a b", "a c"]),
         lambda: encode_texts(ours, ["c"], per_piece=True),
