@@ -25,7 +25,7 @@ test: lint pytest
 
 pytest: $(VENV)/.full
 	@echo "Running the tests in $(PROCESSES) processes"
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --benchmark-disable --cov --cov-report=term
 
 # The same tests with the oldest transformers that pyproject.toml allows (`make test` installs the newest).
 test-oldest:
@@ -38,9 +38,10 @@ lint: $(VENV)/.full
 	$(BIN)/mypy
 
 # Ratios that must not fall (bench/harness/reference_ratios.json): make bench MODEL=models/intents.
-# The pieces one by one: cascade-bench profile. What they add up to: cascade-bench table, curve, peers.
+# The pieces one by one come first, by pytest-benchmark. What they add up to: cascade-bench table, curve, peers.
 MODEL ?= models/sentiment
 bench: $(VENV)/.full
+	$(BIN)/python -m pytest bench/harness --bundle $(MODEL) --benchmark-columns=min,median,iqr,ops,rounds --benchmark-sort=name
 	$(BIN)/python -m cascade_bench.harness.check $(MODEL)
 
 # Lines of source and tests, the median file and the longest (tests/test_sizes.py holds them).
@@ -48,7 +49,7 @@ size:
 	@$(PYTHON) tests/test_sizes.py
 
 clean:
-	rm -rf .venv .venv-oldest build dist demo-output .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-oldest build dist demo-output .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks *.egg-info
 
 $(BIN)/python:
 	@echo "Making $(VENV)"

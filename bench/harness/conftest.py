@@ -8,7 +8,7 @@ import pytest
 
 from cascade.exceptions import TaskError
 from cascade.pipelines.classifier import Classifier
-from cascade_bench.harness.ratios import texts_for
+from cascade_bench.harness.check import texts_for
 
 TEXTS = 128
 

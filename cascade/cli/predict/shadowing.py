@@ -44,7 +44,7 @@ def watch(
     def warn(monitor: Monitor[Any]) -> None:
         report = monitor.report()
         said = (
-            f"alarm at answer {report.alarm_at}: more than {percent_up(report.bound)} of all answers differ from tier "
+            f"alarm at answer {report.alarm_at}: more than {percent_up(report.bound or 0)} of all answers differ from tier "
             f"2 at full depth ({report.disagreements} of the {report.shadowed} shadowed)"
         )
         if on_alarm == SAFER:
