@@ -104,7 +104,8 @@ def candidates(model: Model, items: Sequence[Any], *, deferrals: int, exits: int
     if not isinstance(model, Tagger):
         policies = [MaxProbability(round(1 - doubt, 4)) for doubt in doubts]
     routers = [Threshold(threshold) for threshold in dict.fromkeys(thresholds)]
-    pairs: list[tuple[Router, ExitPolicy]] = [(router, policy) for router in routers for policy in (*policies, never)]
+    tried: list[ExitPolicy] = [*policies, never]
+    pairs: list[tuple[Router, ExitPolicy]] = [(router, policy) for router in routers for policy in tried]
     pairs += [(defer_all, policy) for policy in policies]
     made = []
     for router, policy in pairs:

@@ -6,6 +6,7 @@ Both bet against a rate. Where the rate is `m`, capital of 1 reaches `1 / d` wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -121,8 +122,9 @@ def e_process(
         The logarithm of the capital after each outcome, shape `(..., n)`, and what to go on from.
     """
     rates = [rise * bound / (1 - bound + rise * bound) for rise, _ in alternatives]
+    happened = np.asarray(outcomes, dtype=np.bool_)
     gains: list[Doubles] = [
-        np.where(outcomes, np.log(rate / bound), np.log((1 - rate) / (1 - bound))) for rate in rates
+        np.where(happened, math.log(rate / bound), math.log((1 - rate) / (1 - bound))) for rate in rates
     ]
     return bet([(weight, own) for (_, weight), own in zip(alternatives, gains, strict=True)], begun=begun)
 

@@ -44,8 +44,8 @@ def watch(
     def warn(monitor: Monitor[Any]) -> None:
         report = monitor.report()
         said = (
-            f"alarm at answer {report.alarm_at}: more than {percent_up(report.bound or 0)} of all answers differ from tier "
-            f"2 at full depth ({report.disagreements} of the {report.shadowed} shadowed)"
+            f"alarm at answer {report.alarm_at}: more than {percent_up(report.bound or 0)} of all answers differ from "
+            f"tier 2 at full depth ({report.disagreements} of the {report.shadowed} shadowed)"
         )
         if on_alarm == SAFER:
             said += "; a safer setting answers from here on" if monitor.safer() else "; nothing is safer"
