@@ -29,6 +29,8 @@ from cascade.pipelines.profiling import cuts
 Doubles = npt.NDArray[np.float64]
 
 TILTS: Final = (-4.0, -2.0, 2.0, 4.0)
+MEANING: Final = {"depth": "how deep answers come from", "length": "length", "new": "new words"}
+"""What the features of a profile tell, for people."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

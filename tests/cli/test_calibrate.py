@@ -116,8 +116,13 @@ def test_a_certificate_is_written_and_holds(run: Command, model: Path, data: Pat
     assert written["path"][written["number"]]["tested"]["events"] == certificate.events
     assert written["policies"] == certified.policies.to_json()
     assert written["made"]["command"].startswith("cascade calibrate ")
+    # Other texts are told from those of the calibration, the same ones are not.
+    given, unlike = lines(data.read_text()), "these examples are of another kind than those that the bundle"
+    longer = [{"text": f"{2 * (row['text'] + ' ')}never dull", "label": row["label"]} for row in given]
+    for name, rows in (("data.jsonl", given), ("longer.jsonl", longer)):
+        again = run.well("calibrate", folder, "--data", write(tmp_path / name, rows), "--agreement", "0.3")
+        assert (unlike in again.out) == (name == "longer.jsonl"), again.out
     # What was replayed is what the written bundle does.
-    given = lines(data.read_text())
     order = np.random.default_rng(0).permutation(600)[120:]
     texts, truth = [given[row]["text"] for row in order], [given[row]["label"] for row in order]
     answers = certified.predict(texts)

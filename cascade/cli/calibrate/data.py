@@ -16,9 +16,15 @@ from cascade.bundle.manifest import Manifest
 from cascade.core.labels import own_names
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
+from cascade.monitoring.shift import MEANING, ShiftDetector
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.profiling import features
+from cascade.pipelines.tagger import Tagger
 from cascade.text.reading import Example
 
 SHOWN = 8
+
+LOOKED_AT = 1000  # examples, for their kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,3 +138,21 @@ def _numbered(found: Sequence[Sequence[str]], numbers: Mapping[str, int], *, mul
     for row, labels in enumerate(found):
         truth[row, [numbers[label] for label in labels]] = 1
     return truth
+
+
+def of_another_kind(pipeline: Classifier | Tagger, items: Sequence[Any]) -> tuple[str, ...]:
+    """A doubt, where examples are shown to differ from those that the bundle's last calibration left a profile of.
+
+    A thousand are looked at, in an order of their own: files may be sorted.
+    """
+    profile = pipeline.bundle.manifest.profile
+    if profile is None:
+        return ()
+    random = np.random.default_rng(0)
+    some = [items[number] for number in random.permutation(len(items))[:LOOKED_AT].tolist()]
+    values = features(pipeline, some, np.zeros(len(some)), profile.slots, random)
+    found = ShiftDetector(profile=profile.of_texts()).after(values)
+    if found.alarm_at is None:
+        return ()
+    kind = "these examples are of another kind than those that the bundle was calibrated on"
+    return (f"{kind}, most of all by {MEANING[str(found.feature)]}",)

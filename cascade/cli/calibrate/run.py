@@ -25,7 +25,7 @@ from cascade.calibration.costs import Costs
 from cascade.calibration.ranked import Tuned
 from cascade.calibration.report.written import machine, outcome_json
 from cascade.calibration.runs import Stages
-from cascade.cli.calibrate.data import Examples, known_files, labelled_texts, tagged_sentences
+from cascade.cli.calibrate.data import Examples, known_files, labelled_texts, of_another_kind, tagged_sentences
 from cascade.cli.calibrate.options import CalibrateOptions
 from cascade.cli.calibrate.plain import choose_plainly, saved
 from cascade.cli.calibrate.show import shown
@@ -121,7 +121,8 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
     data = data_of(options.file.name, sha256, outcome)
     doubts = known_files(manifest, name=data.name, sha256=sha256, counted=counted)
     lost = ledger.keep(question) if outcome.tested else ()
-    outcome = replace(outcome, warnings=(*outcome.warnings, *doubts, *lost))
+    unlike = of_another_kind(pipeline, examples.items)
+    outcome = replace(outcome, warnings=(*outcome.warnings, *unlike, *doubts, *lost))
     certificate = issue(pipeline, outcome, data) if isinstance(outcome, Certified) else None
     # The bundle first: whatever a report stumbles over, the work is kept.
     done = "Nothing was written."

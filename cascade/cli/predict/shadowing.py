@@ -10,12 +10,12 @@ from tqdm import tqdm
 from cascade.core.rounding import percent_up
 from cascade.exceptions import OptionError
 from cascade.monitoring.monitor import Monitor
+from cascade.monitoring.shift import MEANING
 from cascade.monitoring.state import MonitorState
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 
 SAFER: Final = "safer"
-MEANING: Final = {"depth": "how deep answers come from", "length": "length", "new": "new words"}
 ON_ALARM: Final = ("warn", SAFER)
 
 
