@@ -163,7 +163,7 @@ def test_lines_keep_their_order_while_another_thread_reads() -> None:
     Writer(lines=made, out=out).write(
         Example(line=n, text=text, label=None, record={}) for n, text in ((1, "a"), (2, None))
     )
-    assert lines(out.getvalue()) == [{"line": 1, "label": "a"}, {"line": 2, "label": None}]
+    assert lines(out.getvalue()) == [{"line": 1, "label": "a"}, {"line": 2, "label": None, "empty": True}]
 
 
 def test_what_is_answered_together_is_flushed() -> None:

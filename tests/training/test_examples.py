@@ -106,11 +106,11 @@ def test_bad_lines_are_named(records: list[Any], message: str, tmp_path: Path) -
         ("none.jsonl", "but it is missing; check the path"),
         ("none", "but it is missing; check the path"),
         ("rows.txt", "line 1: there must be a column 'tags'"),
-        ("rows.tsv", "the suffix of a file must be one of"),
+        ("rows.xml", "the suffix of a file must be one of"),
     ],
 )
 def test_bad_files(name: str, message: str, tmp_path: Path) -> None:
-    for suffix in ("txt", "tsv"):
+    for suffix in ("txt", "xml"):
         (tmp_path / f"rows.{suffix}").write_text("tokens,tags\na,X\n")
     with pytest.raises(CascadeError, match=message):
         read_sentences(tmp_path / name)
