@@ -32,6 +32,7 @@ def model_card(
     tagging = manifest.task == TAGGING
     pipeline = "Tagger" if tagging else "Classifier"
     unit, whole = ("words", "sentences") if tagging else ("texts", "texts")
+    long = "cut, as transformers cuts them" if manifest.truncation and not tagging else "read in windows"
     body = [
         f"# {name}",
         "",
@@ -47,7 +48,7 @@ def model_card(
         "",
         f"- **Labels** ({len(manifest.labels)}): {shown}{more}",
         *(_tier(number, tier, sizes) for number, tier in enumerate(manifest.tiers, 1)),
-        f"- **Longest row**: {manifest.tiers[-1].max_length} tokens; longer {whole} are read in windows",
+        f"- **Longest row**: {manifest.tiers[-1].max_length} tokens; longer {whole} are {long}",
         f"- **Trained on**: {data or 'not stated'}",
         f"- **Licence of the weights**: {license or 'not stated'}",
         "",

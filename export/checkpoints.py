@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from safetensors import SafetensorError
 
+from cascade.core.labels import shortened
 from cascade.exceptions import BundleError, CascadeError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.models.config import CLASSIFICATION, has_head, load_config, named_labels, problem_of
@@ -18,7 +19,6 @@ from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
 from cascade.training.models.whole import inputs_of
 from cascade_export.tasks import TASKS, Task
-from cascade_export.texts import shortened
 
 TierTwo: TypeAlias = MultiExitModel | MultiExitTagger
 TIER2 = "tier 2 must be a checkpoint of `cascade-train exits` or a fine-tuned model"
@@ -91,8 +91,9 @@ def common_labels(tier2: Any, tier1: Any | None) -> tuple[tuple[str, ...], str]:
     labels1, problem1 = named_labels(tier1.config), problem_of(tier1.config)
     if labels != labels1:
         raise BundleError(
-            f"both tiers must have the same labels in the same order, tier 2 has {shortened(labels)}, "
-            f"tier 1 {shortened(labels1)}; distil tier 1 from this tier 2, or put both id2label in one order"
+            f"both tiers must have the same labels in the same order, tier 2 has [{shortened(labels)}] "
+            f"({len(labels)}), tier 1 [{shortened(labels1)}] ({len(labels1)}); distil tier 1 from this tier 2, or put "
+            "both id2label in one order"
         )
     if problem != problem1:
         raise BundleError(

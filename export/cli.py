@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from cascade.core.console import finish
+from cascade.core.files import sha256_of
 from cascade_export import require_extra
 from cascade_export.options import Exporter, Int8
 
@@ -120,7 +120,8 @@ def export(tier2: str, tier1: str | None, output: str, calibration: str | None, 
             own = {name: given[f"{name}_column"] for name in ("text", "pair", "label")}
             columns = Columns(**own, separator=given["label_separator"])
             read = read_texts(calibration, columns=columns, require_labels=False)
-        found = Calibration(read.items, read.labels, Path(calibration).name, _sha256(calibration))
+        sha256 = sha256_of(calibration) if Path(calibration).is_file() else None  # of a data set's name
+        found = Calibration(read.items, read.labels, Path(calibration).name, sha256)
     threshold, exits = given["threshold"], given["exit_threshold"]
     options = ExportOptions(
         int8=Int8(given["int8"]),
@@ -153,9 +154,3 @@ def export(tier2: str, tier1: str | None, output: str, calibration: str | None, 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `cascade-export` and leave the process with its status. `arguments`: those of the process by default."""
     finish(export, arguments)
-
-
-def _sha256(file: str) -> str | None:
-    """Of a file; `None` of a data set's name."""
-    path = Path(file)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -208,9 +208,3 @@ def _targets(calibration: Calibration, task: Task, labels: Sequence[str], multi_
     if multi_label:
         return np.array([np.isin(np.arange(len(labels)), own) for own in numbers], np.int64)
     return np.concatenate(numbers).astype(np.int64)
-
-
-def shortened(labels: Sequence[str]) -> str:
-    """The first labels and their number, for a message."""
-    shown = ", ".join(labels[:6])
-    return f"[{shown}{', ...' if len(labels) > 6 else ''}] ({len(labels)})"

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
 from cascade.core.checks import check_whole
+from cascade.core.rows import BoolArray, Doubles, IntArray
 from cascade.core.statistics import Interval, median_interval, percentile, shown
 from cascade_bench.peers.running import PAUSE, Peers, Running
 from cascade_bench.systems.baselines import Baseline
@@ -26,9 +26,6 @@ BLOCK = 20  # texts in a turn
 TURNS = 10  # at least, as far as there are texts: so many ratios have an interval of 95 %
 LEAD = 2  # answers before those that count: the processor's caches hold what the system before needed
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True, eq=False)
 class Singles:
@@ -38,10 +35,10 @@ class Singles:
     the keys in the order in which they ran.
     """
 
-    texts: Ints
-    turns: Ints
-    seconds: Mapping[str, Floats]
-    by_tier1: npt.NDArray[np.bool_] | None
+    texts: IntArray
+    turns: IntArray
+    seconds: Mapping[str, Doubles]
+    by_tier1: BoolArray | None
     orders: list[list[str]]
 
 
@@ -91,7 +88,7 @@ class SingleRow:
 
     key: str
     name: str
-    seconds: Floats
+    seconds: Doubles
     by_full: Interval | None
     by_fastest: Interval | None
 
@@ -143,7 +140,7 @@ def summarise(singles: Singles, kinds: Sequence[Baseline], *, tagging: bool = Fa
     full = singles.seconds[FULL] if any(kind.key == FULL for kind in kinds) else None
     peer = None if fastest is None else singles.seconds[fastest.key]
 
-    def row(key: str, name: str, own: Floats, places: Ints) -> SingleRow:
+    def row(key: str, name: str, own: Doubles, places: IntArray) -> SingleRow:
         by_full, by_fastest = (
             None if base is None else _by(own[places], base[places], singles.turns[places]) for base in (full, peer)
         )
@@ -162,7 +159,7 @@ def summarise(singles: Singles, kinds: Sequence[Baseline], *, tagging: bool = Fa
     return SingleTable(tuple(rows), fastest, singles, unit)
 
 
-def _by(own: Floats, base: Floats, turns: Ints) -> Interval:
+def _by(own: Doubles, base: Doubles, turns: IntArray) -> Interval:
     """The median over turns of one p50 by the other. All of shape `(n,)`, n at least 1."""
     within = [turns == turn for turn in np.unique(turns)]
     return median_interval([percentile(own[mask], 50) / percentile(base[mask], 50) for mask in within])

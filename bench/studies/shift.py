@@ -18,8 +18,9 @@ from typing import Any
 import click
 import numpy as np
 
+from cascade.core.rows import Doubles
 from cascade.monitoring.monitor import EVERY
-from cascade.monitoring.shift import Doubles, ShiftDetector
+from cascade.monitoring.shift import ShiftDetector
 from cascade.pipelines.profiling import depths, features, profile_of
 from cascade.text.reading import read_examples
 from cascade_bench.systems.local import Model, load

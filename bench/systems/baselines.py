@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cascade.core.rows import FloatArray
 from cascade_bench.systems.local import CASCADE, FULL, answered, load, whole
 from cascade_bench.systems.padded import Padded, in_batches
 from cascade_bench.systems.process import Answerer, Item, Job, WorkerError
@@ -22,7 +23,6 @@ from cascade_bench.systems.worker import obey
 TRANSFORMERS = "transformers"
 EXTRA = 'pip install "cascade-encoder[bench]"'
 PACKAGES = {"optimum.onnxruntime": "optimum-onnx", **{name: name for name in ("openvino", "nncf", "ctranslate2")}}
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def _onnxruntime(job: Job, *, file: str) -> Answerer:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(Path(job.folder) / file), options, providers=["CPUExecutionProvider"])
 
-    def run(feeds: Mapping[str, npt.NDArray[Any]]) -> Floats:
-        logits: Floats = session.run(["logits"], dict(feeds))[0]
+    def run(feeds: Mapping[str, npt.NDArray[Any]]) -> FloatArray:
+        logits: FloatArray = session.run(["logits"], dict(feeds))[0]
         return logits
 
     return in_batches(Padded.read(job), run, [value.name for value in session.get_inputs()])
@@ -138,7 +138,7 @@ def _openvino(job: Job, *, file: str, precision: str) -> Answerer:
     options = {"INFERENCE_NUM_THREADS": job.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": precision}
     compiled = core.compile_model(str(Path(job.folder) / file), "CPU", options)
 
-    def run(feeds: Mapping[str, npt.NDArray[Any]]) -> Floats:
+    def run(feeds: Mapping[str, npt.NDArray[Any]]) -> FloatArray:
         return np.array(compiled(dict(feeds))[0])
 
     return in_batches(Padded.read(job), run, [value.any_name for value in compiled.inputs])
@@ -157,7 +157,7 @@ def _ctranslate2(job: Job) -> Answerer:
         raise WorkerError(f"its head must use one of {', '.join(ACTIVATIONS)}, got {head['activation']}")
     activation = ACTIVATIONS[str(head["activation"])]
 
-    def run(feeds: Mapping[str, npt.NDArray[Any]]) -> Floats:
+    def run(feeds: Mapping[str, npt.NDArray[Any]]) -> FloatArray:
         lengths = feeds["attention_mask"].sum(axis=1)
         ids = [row[:count].tolist() for row, count in zip(feeds["input_ids"], lengths, strict=True)]
         types = [row[:count].tolist() for row, count in zip(feeds["token_type_ids"], lengths, strict=True)]
@@ -165,14 +165,17 @@ def _ctranslate2(job: Job) -> Answerer:
         hidden = np.array(encoder.forward_batch(ids, token_type_ids=given).last_hidden_state)
         mask = feeds["attention_mask"][:, : hidden.shape[1], None].astype(np.float32)
         pooled = hidden[:, 0] if str(head["pooling"]) == "first" else (hidden * mask).sum(1) / mask.sum(1)
-        logits: Floats = activation(pooled @ head["dense"].T + head["dense_bias"]) @ head["out"].T
+        logits: FloatArray = activation(pooled @ head["dense"].T + head["dense_bias"]) @ head["out"].T
         logits += head["out_bias"]
         return logits
 
     return in_batches(Padded.read(job), run)
 
 
-ACTIVATIONS: Mapping[str, Callable[[Floats], Floats]] = {"tanh": np.tanh, "relu": lambda values: np.maximum(values, 0)}
+ACTIVATIONS: Mapping[str, Callable[[FloatArray], FloatArray]] = {
+    "tanh": np.tanh,
+    "relu": lambda values: np.maximum(values, 0),
+}
 
 _ONNX, _INT8 = ("plain", "onnx"), ("plain", "onnx", "onnx-int8")
 _TORCH = ("torch", "transformers")

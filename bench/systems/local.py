@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import open_bundle
 from cascade.core.results import Predictions, Routes, TagPredictions
+from cascade.core.rows import Doubles, IntArray
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import AtExit, never
@@ -33,7 +33,7 @@ class Answered:
     """
 
     labels: Sequence[Any]
-    tiers: npt.NDArray[np.int64] | None = None
+    tiers: IntArray | None = None
     mean_layer: float | None = None
 
     @property
@@ -79,7 +79,7 @@ def _routes(made: Predictions | TagPredictions) -> Routes:
     return made.routes.words if isinstance(made, TagPredictions) else made.routes
 
 
-def tier1_confidence(model: Model, items: Sequence[Any]) -> npt.NDArray[np.float64]:
+def tier1_confidence(model: Model, items: Sequence[Any]) -> Doubles:
     """Confidence of tier 1 in each text or word. Shape `(units,)`."""
     return np.asarray(_routes(model.with_router(defer_none).predict(items)).confidence, dtype=np.float64)
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from cascade.bundle import hub
 from cascade.bundle.manifest import MANIFEST_FILE, Manifest
+from cascade.core.files import sha256_of
 from cascade.exceptions import BundleError, BundleNotFoundError, printable
 
 # The model card is for people, who mend it on the Hub after the upload; nothing is read from it.
@@ -65,12 +66,8 @@ class Bundle:
                 continue
             elif (size := file.stat().st_size) != record.bytes:
                 found.append(f"{path} must have {record.bytes} bytes, got {size}")
-            else:
-                digest = hashlib.sha256()
-                for block in blocks(file):
-                    digest.update(block)
-                if digest.hexdigest() != record.sha256:
-                    found.append(f"{path} was altered (another sha256)")
+            elif sha256_of(file) != record.sha256:
+                found.append(f"{path} was altered (another sha256)")
         if found:
             raise BundleError(
                 f"every file must be as {MANIFEST_FILE} lists it, but in {self.folder}: {'; '.join(found)}; "

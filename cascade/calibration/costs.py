@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from cascade.core.rows import BoolArray, IntArray, Units
+from cascade.core.rows import BoolArray, Doubles, IntArray, Units
 from cascade.exceptions import OptionError
-
-Table = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Costs:
         """Of a token in tier 2 at full depth, tier 1 not run."""
         return self.always + self.embed + sum(self.stages)
 
-    def of_tier2(self, taken: IntArray, words: Units, targets: BoolArray | None = None) -> Table:
+    def of_tier2(self, taken: IntArray, words: Units, targets: BoolArray | None = None) -> Doubles:
         """Of tier 2 on these words (sentences or windows), for several policies. Shape `(policies,)`.
 
         A sentence is under way until its last target has left, and its special tokens with it; words that are no
@@ -67,5 +64,5 @@ class Costs:
         tokens = words.rows.lengths[some].astype(np.float64)
         of_words = np.bincount(words.row_of, weights=words.n_tokens, minlength=words.n_rows)[some]
         special = active[deepest] @ (tokens - of_words)
-        made: Table = active[left] @ words.n_tokens.astype(np.float64) + special + live[deepest] @ tokens
+        made: Doubles = active[left] @ words.n_tokens.astype(np.float64) + special + live[deepest] @ tokens
         return made + self.embed * ((deepest >= 0) @ tokens)

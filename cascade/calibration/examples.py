@@ -7,11 +7,9 @@ from itertools import chain
 
 import numpy as np
 
-from cascade.core.labels import numbers_of
+from cascade.core.labels import numbers_of, shortened
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
-
-SHOWN = 8  # names in a message
 
 
 def distinct(items: Sequence[object]) -> IntArray:
@@ -30,11 +28,6 @@ def copies_said(total: int, kept: int, what: str) -> tuple[str, ...]:
     if kept == total:
         return ()
     return (f"{total - kept} of {total} {what} are copies of others and were left out: each counts once",)
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first eight, and how many more there are."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else "")
 
 
 def tag_numbers(sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str]], labels: Sequence[str]) -> IntArray:
@@ -56,9 +49,9 @@ def tag_numbers(sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str]
             )
         unknown = [tag for tag in own if tag not in numbers]
         if unknown:
-            known = ", ".join(labels[:SHOWN]) + (", ..." if len(labels) > SHOWN else "")
             raise DataError(
-                f"tags must be the model's ({known}), sentence {number} has {unknown[0]!r}; rename it or drop it"
+                f"tags must be the model's ({shortened(labels)}), sentence {number} has {unknown[0]!r}; rename it or "
+                "drop it"
             )
     return np.fromiter(map(numbers.__getitem__, chain.from_iterable(tags)), dtype=np.int64)
 

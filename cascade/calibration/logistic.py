@@ -6,12 +6,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-Values = npt.NDArray[np.float64]
+from cascade.core.rows import Doubles
 
 STEPS = 100  # of Newton's method, at most; ten are usual
 
 
-def fit_logistic(inputs: Values, target: npt.ArrayLike, *, strength: float = 1.0) -> tuple[Values, float]:
+def fit_logistic(inputs: Doubles, target: npt.ArrayLike, *, strength: float = 1.0) -> tuple[Doubles, float]:
     """Minimise sum of log-loss + |weights|^2 / (2 * strength), the intercept not being penalised, by Newton's method.
 
     `inputs` are scaled to about 1, shape `(rows, k)`; `target` is in [0, 1], where a share counts as two rows, one of
@@ -21,7 +21,7 @@ def fit_logistic(inputs: Values, target: npt.ArrayLike, *, strength: float = 1.0
     design = np.column_stack([inputs, np.ones(rows)])
     penalty = np.append(np.full(inputs.shape[1], 1 / strength), 0.0)
 
-    def loss(parameters: Values) -> float:
+    def loss(parameters: Doubles) -> float:
         odds = design @ parameters
         return float(np.logaddexp(0, odds).sum() - wanted @ odds + penalty @ parameters**2 / 2)
 

@@ -14,13 +14,11 @@ import numpy.typing as npt
 
 from cascade.calibration.leaving import state_at
 from cascade.calibration.texts import TextAnswers
-from cascade.core.rows import BoolArray, FloatArray, IntArray
+from cascade.core.rows import BoolArray, Doubles, FloatArray, IntArray
 from cascade.policies.exits import AtExit, ExitPolicy, MaxProbability, any_of, never
 from cascade.policies.learned_routing import Learned
 from cascade.policies.registry import Tunable
 from cascade.policies.routing import Router, Threshold
-
-Table = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Ranked:
     order: IntArray
     sure1: FloatArray
     sure: FloatArray
-    lengths: Table
+    lengths: Doubles
 
     @classmethod
     def of(cls, answers: TextAnswers, tuned: Tuned, *, blend: float = 0.0) -> Ranked:
@@ -98,7 +96,7 @@ class Ranked:
         policy: ExitPolicy = self.tuned.exit_policy.at(thresholds)
         return policy if cap == self.last else any_of(policy, cut)
 
-    def cost(self, left: IntArray, deferred: IntArray) -> Table:
+    def cost(self, left: IntArray, deferred: IntArray) -> Doubles:
         """Relative to tier 2 at full depth, where so many of the least sure rows are deferred. Shape `(k,)`."""
         costs, whole = self.answers.costs, self.lengths.sum()
         upto = costs.embed + np.cumsum(costs.stages)
@@ -106,9 +104,9 @@ class Ranked:
         return np.asarray(paid / (costs.full * whole))
 
     @staticmethod
-    def prefix(values: npt.NDArray[np.generic], upto: IntArray) -> Table:
+    def prefix(values: npt.NDArray[np.generic], upto: IntArray) -> Doubles:
         """Sums over the first so many. Shapes `(rows,)` and `(k,)` to `(k,)`."""
-        sums: Table = np.append(0.0, np.cumsum(values, dtype=np.float64))[upto]
+        sums: Doubles = np.append(0.0, np.cumsum(values, dtype=np.float64))[upto]
         return sums
 
 

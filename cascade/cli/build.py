@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from cascade.core.files import regular
 from cascade.exceptions import MissingExtraError, printable
+from cascade.text.sources import regular
 
 NEEDED = ("torch", "transformers", "accelerate", "onnx", "scipy", "matplotlib")
 

@@ -15,11 +15,11 @@ from cascade.bundle.opening import Bundle, open_bundle
 from cascade.bundle.tiers import SingleExitSpec
 from cascade.cli.show import clipped, size
 from cascade.core.console import table
+from cascade.core.labels import listed
 from cascade.exceptions import printable
 from cascade.pipelines.tuning import Tuned
 from cascade.runtime.threads import check_threads
 
-LABELS_SHOWN = 8
 WIDTH = 100
 
 
@@ -65,7 +65,7 @@ def described(name: str, bundle: Bundle) -> str:
     certified = "none" if manifest.certificate is None else "not about this bundle" if manifest.doubts() else "yes"
     facts = [
         ("task", f"{manifest.task}, {'a tag for each word' if tagging else each}"),
-        ("labels", f"{len(manifest.labels)}: {_few(manifest.labels)}"),
+        ("labels", f"{len(manifest.labels)}: {listed(manifest.labels)}"),
         *_policies(manifest),
         *([("long texts", "cut, as transformers cuts them")] * manifest.truncation),
         *_tuned(bundle),
@@ -113,11 +113,6 @@ def _tuned(bundle: Bundle) -> list[tuple[str, str]]:
     found = Tuned.read(bundle, threads=threads)
     told = "" if found is None else " and ".join(map(str, found.max_tokens))
     return [("batches", f"of {told} tokens, tuned on this host for {threads} threads")] if told else []
-
-
-def _few(labels: tuple[str, ...]) -> str:
-    shown = ", ".join(labels[:LABELS_SHOWN])
-    return shown if len(labels) <= LABELS_SHOWN else f"{shown}, and {len(labels) - LABELS_SHOWN} more"
 
 
 def _tiers(manifest: Manifest) -> str:

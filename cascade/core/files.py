@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -78,20 +78,6 @@ def staged_folder(folder: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def regular(file: str | Path) -> Iterator[Path]:
-    """The file itself; of a pipe a copy of all that it gives, as a text file: for who reads it more than once."""
-    file = Path(file)
-    if file.is_file() or file.is_dir() or not file.exists():
-        yield file
-        return
-    with tempfile.TemporaryDirectory(prefix="cascade-") as folder:
-        copy = Path(folder, f"{file.name}.txt")
-        with file.open("rb") as whole, copy.open("wb") as out:
-            shutil.copyfileobj(whole, out)
-        yield copy
-
-
-@contextmanager
 def text_stream(file: str | Path) -> Iterator[TextIO]:
     """A stream of UTF-8 to `file`, see `staged`. A lone surrogate, which has no UTF-8, is written as in `\\ud800`."""
     with staged(file) as path, path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
@@ -121,6 +107,15 @@ def write(file: str | Path, content: str | bytes) -> None:
         raise OptionError(
             f"an output must be a file that can be written, got {file} ({error.strerror}); name another one"
         ) from error
+
+
+def sha256_of(file: str | Path) -> str:
+    """The hash of a file's bytes, in hexadecimal; an `OSError` if it cannot be read."""
+    digest = hashlib.sha256()
+    with Path(file).open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def refuse_same_file(output: str | Path, inputs: Iterable[str | Path | int]) -> None:

@@ -5,6 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def shortened(labels: Sequence[str], most: int = 8) -> str:
+    """The first of them, for a message; dots where there are more."""
+    return ", ".join(labels[:most]) + ", ..." * (len(labels) > most)
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """The first of them, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")
+
+
 def spelled(value: object) -> str:
     """A label as a string; 1.0 as 1, which is how files of floats have whole numbers."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from cascade.core.checks import check_share, check_whole
 from cascade.core.results import Label, Prediction, TagPrediction
-from cascade.core.rows import IntArray
+from cascade.core.rows import Doubles, IntArray
 from cascade.exceptions import OptionError
-
-Doubles = npt.NDArray[np.float64]
 
 REMEDY: Final = "0.01 compares every hundredth answer"
 

@@ -12,13 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from cascade.core.checks import check_inside
-from cascade.core.rows import BoolArray, IntArray
+from cascade.core.rows import BoolArray, Doubles, IntArray
 from cascade.exceptions import OptionError
-
-Doubles = npt.NDArray[np.float64]
 
 # Bets of an interval: from those that suit 10 outcomes, which get a little more of the capital, to a million.
 LAMBDAS: Final[Doubles] = 8 * 2 ** (-np.arange(22) / 2)

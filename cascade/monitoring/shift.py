@@ -18,15 +18,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from cascade.bundle.profile import Profile
 from cascade.core.checks import check_inside
-from cascade.core.rows import IntArray
+from cascade.core.rows import Doubles, IntArray
 from cascade.monitoring.sequential import EProcess, bet
 from cascade.pipelines.profiling import cuts
-
-Doubles = npt.NDArray[np.float64]
 
 TILTS: Final = (-4.0, -2.0, 2.0, 4.0)
 MEANING: Final = {"depth": "how deep answers come from", "length": "length", "new": "new words"}

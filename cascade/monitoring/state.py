@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from cascade.core.checks import check_inside
-from cascade.core.rows import BoolArray, IntArray
+from cascade.core.rows import BoolArray, Doubles, IntArray
 from cascade.monitoring.sequential import EDetector, rate_bounds
-from cascade.monitoring.shift import Doubles, ShiftDetector
+from cascade.monitoring.shift import ShiftDetector
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,16 +11,13 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from cascade.bundle.profile import DEPTH, SLOTS, Profile
 from cascade.core.results import Prediction, Predictions, Route, Routes, TagPrediction, TagPredictions
-from cascade.core.rows import BoolArray, IntArray
+from cascade.core.rows import BoolArray, Doubles, IntArray
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.text.word_encoding import encode_texts, encode_words
-
-Doubles = npt.NDArray[np.float64]
 
 FEWEST: Final = 100  # texts, below which a profile says too little
 MOST: Final = 2000  # of each half: smaller differences than it could show are no shift

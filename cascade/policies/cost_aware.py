@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.core.checks import is_number
-from cascade.core.rows import BoolArray
+from cascade.core.rows import BoolArray, Doubles
 from cascade.exceptions import OptionError
 from cascade.policies.registry import ModelInfo, needs_labels
 from cascade.policies.routing import REGRESSION, RoutingState, register
 
 Points = tuple[tuple[float, float], ...]
-Floats = npt.NDArray[np.float64]
 
 
 @register
@@ -85,20 +84,20 @@ class CostAware:
         """Whether there are labels."""
         needs_labels(self, model, REGRESSION)
 
-    def gain(self, state: RoutingState) -> Floats:
+    def gain(self, state: RoutingState) -> Doubles:
         """Expected gain of deferring each unit, in answers; a confidence of NaN counts as 0. Shape `(units,)`."""
         return _interpolated(self.gains, np.where(np.isnan(state.confidence), 0, state.confidence))
 
-    def cost(self, tokens: npt.ArrayLike) -> Floats:
+    def cost(self, tokens: npt.ArrayLike) -> Doubles:
         """Milliseconds of the next tier for so many tokens in one call. Shape of `tokens`."""
         given = np.asarray(tokens, dtype=np.float64)
         (before, low), (last, high) = self.costs[-2:]
         return _interpolated(self.costs, given) + np.maximum(given - last, 0) * (high - low) / (last - before)
 
 
-def _interpolated(points: Points, values: npt.NDArray[np.floating]) -> Floats:
+def _interpolated(points: Points, values: npt.NDArray[np.floating]) -> Doubles:
     known, wanted = np.asarray(points).T
-    found: Floats = np.interp(values, known, wanted)
+    found: Doubles = np.interp(values, known, wanted)
     return found
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from cascade.core.checks import check_whole
 from cascade.core.confidence import softmax
-from cascade.core.rows import FloatArray, IntArray, offsets_of, ranges
+from cascade.core.rows import Doubles, FloatArray, IntArray, offsets_of, ranges
 from cascade.exceptions import OptionError
 from cascade.policies.registry import ModelInfo, ReadyMade, Registry
 from cascade.policies.viterbi import LOWEST, Scheme, viterbi
@@ -200,7 +200,7 @@ class MeanField(_Chain):
         return f"MeanField({self.labels} labels, iterations={self.iterations})"
 
 
-def _numbers(name: str, given: object, dimensions: int) -> npt.NDArray[np.float64]:
+def _numbers(name: str, given: object, dimensions: int) -> Doubles:
     try:
         array = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):

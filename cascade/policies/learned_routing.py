@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cascade.core.checks import check_share, is_real
 from cascade.core.confidence import certainty, evidence, margin, sigmoid
-from cascade.core.rows import BoolArray, FloatArray
+from cascade.core.rows import BoolArray, Doubles, FloatArray
 from cascade.exceptions import OptionError
 from cascade.policies.registry import ModelInfo, needs_labels
 from cascade.policies.routing import REGRESSION, RoutingState, register
@@ -24,7 +23,7 @@ from cascade.policies.routing import REGRESSION, RoutingState, register
 _LEAST = np.float32(1e-6)
 _OTHERS = 3  # certainty, margin, length
 
-Columns = list[npt.NDArray[np.float64]]
+Columns = list[Doubles]
 
 
 def features(state: RoutingState, *, top: int) -> Columns:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cascade.core.labels import shortened
 from cascade.core.rows import BoolArray, FloatArray, IntArray, offsets_of
 from cascade.exceptions import OptionError
 
@@ -127,7 +128,7 @@ class Scheme:
         scheme = cls(follows, ~inner, ~open_ if closed else np.ones(len(parts), dtype=np.bool_))
         if not (scheme.begins & scheme.ends & np.diag(follows)).any():
             raise OptionError(
-                f"labels must include O, or another that is valid by itself, got {_some(labels)}; use argmax"
+                f"labels must include O, or another that is valid by itself, got {shortened(labels)}; use argmax"
             )
         return scheme
 
@@ -160,9 +161,6 @@ def _parts(label: str, labels: Sequence[str]) -> tuple[str, str]:
     if label == "O" or (letter in [*"B" + INSIDE + END + SINGLE] and dash and kind):
         return letter, kind
     raise OptionError(
-        f"labels must be named in BIO or BIOES (O, B-X, I-X, E-X, S-X), got {label!r} among {_some(labels)}; use argmax"
+        f"labels must be named in BIO or BIOES (O, B-X, I-X, E-X, S-X), got {label!r} among {shortened(labels)}; "
+        "use argmax"
     )
-
-
-def _some(labels: Sequence[str]) -> str:
-    return ", ".join(map(repr, labels[:8])) + (", ..." if len(labels) > 8 else "")

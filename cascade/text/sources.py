@@ -5,8 +5,11 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import shutil
 import sys
-from contextlib import AbstractContextManager, nullcontext, suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
@@ -62,6 +65,20 @@ def opened(source: Source) -> AbstractContextManager[IO[bytes] | IO[str]]:
             # With a buffer of its own: a thread that waits for sys.stdin's would abort the process at its end.
             return os.fdopen(stream.fileno(), "rb", closefd=False)
     return nullcontext(getattr(stream, "buffer", stream))
+
+
+@contextmanager
+def regular(file: str | Path) -> Iterator[Path]:
+    """The file itself; of a pipe a copy of all that it gives, of the format of its name: for who reads it twice."""
+    file = Path(file)
+    if file.is_file() or file.is_dir() or not file.exists():
+        yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="cascade-") as folder:
+        copy = Path(folder, file.name if format_of(file) else f"{file.name}.txt")
+        with file.open("rb") as whole, copy.open("wb") as out:
+            shutil.copyfileobj(whole, out)
+        yield copy
 
 
 def _decoder() -> Any:

@@ -48,6 +48,14 @@ def test_examples_are_the_same_however_many_are_added_but_for_a_few() -> None:
     assert max(len(one.sketch) for one in Ledger(MODELS).asked) == SKETCH
 
 
+def test_questions_that_are_asked_at_the_same_time_are_all_kept() -> None:
+    first, second = Ledger(MODELS), Ledger(MODELS)
+    for ledger, what in ((first, "a"), (second, "b"), (second, "b")):
+        assert ledger.keep(ledger.question(texts(0, 100), what)) == ()
+    assert len(Ledger(MODELS).asked) == 2
+    assert asked(texts(0, 100), "c") == 3
+
+
 def test_a_record_that_cannot_be_kept(cache: Path) -> None:
     (cache / "cascade").write_text("no folder")
     ledger = Ledger(MODELS)

@@ -24,7 +24,7 @@ from cascade.cli.calibrate import plain as calibrate_plain
 from cascade.cli.calibrate import run as calibrate_run
 from cascade.cli.calibrate.data import labelled_texts
 from cascade.policies.exits import never
-from cascade.policies.routing import defer_all, defer_none
+from cascade.policies.routing import Threshold, defer_all, defer_none
 from cascade.text.reading import Example
 from tests.models.cli import Command, lines
 from tests.models.tagged import GRID, labelled
@@ -175,6 +175,11 @@ def test_questions_about_the_same_examples_share_the_error(
     assert "tested at a level of 0.0675 %" in written.out
     method = manifest(tmp_path / "certified")["certificate"]["method"]
     assert "question 4 about these examples, at a level of 0.0675 %: all questions share 5 %" in method
+    # Other kinds of policies make another path of the same models.
+    classifier = Classifier.from_pretrained(model, threads=1)
+    classifier.with_router(Threshold(threshold=0.5, measure="margin")).save_pretrained(tmp_path / "margin")
+    done = run("calibrate", tmp_path / "margin", "--data", data, "--agreement", "0.3")
+    assert "number 5 about these examples" in done.out
 
 
 def test_a_refusal_says_how_many_examples_it_takes(run: Command, model: Path, data: Path, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_says(run: Command, folder: Path) -> None:
     out = run("inspect", str(folder)).out
     for words in (
         "text-classification, one label each",
-        "10: label0, label1, label2, label3, label4, label5, label6, label7, and 2 more",
+        "10: label0, label1, label2, label3, label4, label5, label6, label7 and 2 more",
         "Threshold(threshold=0.9",
         "any_of(MaxProbability(threshold=0.95), never)",
         "certificate  none",

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cascade.core import partial
-from cascade.core.files import refuse_same_file, regular, staged, staged_folder, text_stream, write
+from cascade.core.files import refuse_same_file, staged, staged_folder, text_stream, write
 from cascade.exceptions import CascadeWarning, OptionError
 
 ROOT = Path(__file__).parents[2]
@@ -79,19 +79,6 @@ def test_a_fifo_is_written_to_and_stays(tmp_path: Path, linked: bool) -> None:
     assert read == [b"through\n"]
     assert stat.S_ISFIFO(fifo.stat().st_mode)
     assert output.is_symlink() == linked
-
-
-def test_what_a_pipe_gives_can_be_read_again(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for name in ("file", "missing", "."):
-        with regular(tmp_path / name) as found:
-            assert found == tmp_path / name
-    os.mkfifo(tmp_path / "fifo")
-    writer = threading.Thread(target=(tmp_path / "fifo").write_text, args=("some\n",), daemon=True)
-    writer.start()
-    with regular(tmp_path / "fifo") as found:
-        assert (found.name, found.read_text(), found.read_text()) == ("fifo.txt", "some\n", "some\n")
-    assert not found.exists()
 
 
 def test_a_link_to_a_device_stays(tmp_path: Path) -> None:
@@ -275,7 +262,7 @@ def test_folders_of_killed_runs(folder: Path) -> None:
 APART = {  # what these write is temporary, or part of a folder that gets its name when it is whole
     "cascade/core/files.py", "cascade/core/partial.py", "cascade/bundle/writing.py", "cascade/training/run.py",
     "cascade/training/build/building.py", "cascade/training/build/work.py", "bench/systems/conversion.py",
-    "bench/peers/running.py", "bench/systems/worker.py", "bench/compare/comparing.py", "bench/studies/base_size.py",
+    "bench/peers/running.py", "bench/systems/worker.py", "bench/compare/comparing.py",
 }  # fmt: skip
 
 

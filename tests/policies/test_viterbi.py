@@ -145,7 +145,7 @@ def test_validity_by_sentence() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (("NOUN", "VERB"), r"must be named in BIO or BIOES .* got 'NOUN' among 'NOUN', 'VERB'; use argmax"),
+        (("NOUN", "VERB"), r"must be named in BIO or BIOES .* got 'NOUN' among NOUN, VERB; use argmax"),
         (("O", "B-"), "got 'B-'"),
         (("O", "Q-X"), "got 'Q-X'"),
         (("I-X",), "must include O, or another that is valid by itself"),

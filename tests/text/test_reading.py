@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from cascade.exceptions import DataError, MissingExtraError, OptionError
 from cascade.text.reading import Example, OnError, read_examples
 from cascade.text.records import FileFormat
+from cascade.text.sources import regular
 
 RECORDS: list[dict[str, Any]] = [
     {"text": "a good film", "label": "positive"},
@@ -483,3 +484,17 @@ def test_lists_of_words(tmp_path: Path) -> None:
     assert "column 'words' must be a list of words, got str ('a b')" in str(found[2].error)
     assert "column 'words' must be a list of words, got list (['a', None])" in str(found[3].error)
     assert "there must be a column 'words', got none" in str(found[4].error)
+
+
+@pytest.mark.parametrize(("name", "copied"), [("fifo", "fifo.txt"), ("1.5", "1.5.txt"), ("a.jsonl", "a.jsonl")])
+def test_what_a_pipe_gives_can_be_read_again(tmp_path: Path, name: str, copied: str) -> None:
+    (tmp_path / "file").touch()
+    for other in ("file", "missing", "."):
+        with regular(tmp_path / other) as found:
+            assert found == tmp_path / other
+    os.mkfifo(tmp_path / name)
+    writer = threading.Thread(target=(tmp_path / name).write_text, args=("some\n",), daemon=True)
+    writer.start()
+    with regular(tmp_path / name) as found:
+        assert (found.name, found.read_text(), found.read_text()) == (copied, "some\n", "some\n")
+    assert not found.exists()

@@ -10,18 +10,15 @@ from collections.abc import Iterable
 from itertools import takewhile
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import bdtr, betaincinv  # binom.cdf and beta.ppf of scipy.stats, without their overhead
 from scipy.stats import nbinom
 
 from cascade.core.checks import check_inside
-from cascade.core.rows import IntArray
+from cascade.core.rows import Doubles, IntArray
 from cascade.exceptions import OptionError
 
-Table = npt.NDArray[np.float64]
 
-
-def p_value(events: IntArray | int, examples: IntArray | int, bound: float) -> Table:
+def p_value(events: IntArray | int, examples: IntArray | int, bound: float) -> Doubles:
     """The exact tail P(Bin(examples, bound) <= events), elementwise; 1 without examples.
 
     A bound outside (0, 1), or counts that cannot be, are an `OptionError`.
@@ -30,7 +27,7 @@ def p_value(events: IntArray | int, examples: IntArray | int, bound: float) -> T
     return np.asarray(bdtr(*_counts(events, examples), bound), dtype=np.float64)
 
 
-def upper_limit(events: IntArray | int, examples: IntArray | int, *, confidence: float = 0.95) -> Table:
+def upper_limit(events: IntArray | int, examples: IntArray | int, *, confidence: float = 0.95) -> Doubles:
     """The one-sided Clopper-Pearson limit: the largest rate that so few events do not rule out, elementwise.
 
     It holds for a setting that was fixed before the examples were seen; of one that the same counts selected it is an

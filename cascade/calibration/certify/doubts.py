@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from cascade.calibration.certify.claims import Claim, Unit
-from cascade.calibration.examples import listed
 from cascade.calibration.runs import Sample
+from cascade.core.labels import listed
 from cascade.core.rounding import percent
 from cascade.core.rows import IntArray
 

@@ -10,18 +10,16 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from cascade.calibration.certify.claims import RiskTarget
 from cascade.calibration.certify.events import differ, lost
 from cascade.calibration.logistic import fit_logistic
 from cascade.calibration.ranked import Ranked
 from cascade.core.confidence import answers as answers_of
-from cascade.core.rows import BoolArray, FloatArray, IntArray
+from cascade.core.rows import BoolArray, Doubles, FloatArray, IntArray
 from cascade.policies.exits import ExitPolicy
 
 LEAST = 1e-5  # a risk below which nothing is tried
-Risk = npt.NDArray[np.float64]
 _NEAREST = 1e-7  # float32 has nothing nearer to 1
 STRENGTH = 10.0  # of the data beside the penalty; at 1 SST-2's curves were too flat to order settings well
 
@@ -46,7 +44,7 @@ class Curve:
         rate = (seen + 0.5) / (len(event) + 1)  # nothing to fit; what such a count says of the rate (Laplace)
         return cls(math.log(rate / (1 - rate)), 0.0)
 
-    def risk(self, score: FloatArray) -> Risk:
+    def risk(self, score: FloatArray) -> Doubles:
         """Of answers with these scores. Same shape."""
         return 1 / (1 + np.exp(self.slope * _log_odds(score) - self.intercept))
 
@@ -66,7 +64,7 @@ class Curve:
         return round(1 - float(f"{doubt:.3g}"), 9) if doubt > _NEAREST else 1.0
 
 
-def _log_odds(score: FloatArray) -> Risk:
+def _log_odds(score: FloatArray) -> Doubles:
     sure = np.clip(score.astype(np.float64), _NEAREST, 1 - _NEAREST)
     return np.log(sure) - np.log1p(-sure)
 
@@ -84,8 +82,8 @@ class Heads:
     """
 
     ranked: Ranked
-    risk: Risk
-    loss: Risk
+    risk: Doubles
+    loss: Doubles
     floors: IntArray
     curves: tuple[Curve, ...]
 
@@ -133,7 +131,7 @@ class Heads:
             return np.full(len(self.risk), cap)
         return self.ranked.left(least, cap)
 
-    def sums(self, left: IntArray, deferred: IntArray) -> tuple[Risk, Risk]:
+    def sums(self, left: IntArray, deferred: IntArray) -> tuple[Doubles, Doubles]:
         """What is lost, as a share of the rows, and relative cost, where so many of the least sure rows are deferred.
 
         `left`: the exit of every row. Shape `(k,)` of `deferred` to two of the same.

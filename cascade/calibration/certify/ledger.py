@@ -42,9 +42,7 @@ class Ledger:
 
     def __init__(self, models: Mapping[str, str]) -> None:
         self.file = cache_folder() / "asked" / f"{_digest(sorted(models.items()))[:32]}.json"
-        self.asked: list[Question] = []
-        if self.file.is_file():
-            self.asked = _read(self.file)
+        self.asked = _read(self.file)
 
     def question(self, items: Sequence[Any], asked: Any) -> Question:
         """The number of a question: that which the same one had before, or one more than all about these examples.
@@ -61,11 +59,11 @@ class Ledger:
         return question.key in {one.key for one in self.asked}
 
     def keep(self, question: Question) -> tuple[str, ...]:
-        """Write down that it was asked; a warning where that cannot be done."""
+        """Write down that it was asked, beside what others wrote meanwhile; a warning where that cannot be done."""
         if question in self:
             return ()
-        self.asked.append(question)
         try:
+            self.asked = [*(one for one in _read(self.file) if one.key != question.key), question]
             self.file.parent.mkdir(parents=True, exist_ok=True)
             files.write(self.file, json.dumps([vars(one) for one in self.asked]) + "\n")
         except (OSError, OptionError):
@@ -74,6 +72,8 @@ class Ledger:
 
 
 def _read(file: Path) -> list[Question]:
+    if not file.is_file():
+        return []
     try:
         found = [Question(one["key"], tuple(one["sketch"]), one["number"]) for one in json.loads(file.read_bytes())]
         if all(is_whole(one.number) and one.number > 0 and isinstance(one.key, str) for one in found):

@@ -15,11 +15,12 @@ import numpy as np
 
 from cascade.calibration.certify.bounds import upper_limit
 from cascade.calibration.certify.claims import RiskTarget
-from cascade.calibration.certify.heads import Heads, Risk
+from cascade.calibration.certify.heads import Heads
 from cascade.calibration.certify.outcomes import Step
 from cascade.calibration.ranked import Ranked, Tuned
 from cascade.calibration.runs import two_tiers
 from cascade.calibration.texts import TextAnswers
+from cascade.core.rows import Doubles
 from cascade.policies.routing import defer_all
 
 SPENT = 0.6  # of the bound, where paths are compared: about what a test of some thousand examples allows
@@ -73,9 +74,9 @@ class _Line:
     ratio: float
     cap: int
     risks: Sequence[float]
-    loss: Risk
-    cost: Risk
-    deferred: Risk
+    loss: Doubles
+    cost: Doubles
+    deferred: Doubles
 
     @classmethod
     def of(cls, heads: Heads, ratio: float, cap: int, risks: Sequence[float]) -> _Line:

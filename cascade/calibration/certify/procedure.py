@@ -20,8 +20,8 @@ from cascade.calibration.certify.doubts import doubts
 from cascade.calibration.certify.events import by_class, count, figures_of
 from cascade.calibration.certify.outcomes import Certified, Outcome, Refused, Step, Tested
 from cascade.calibration.certify.split import Split
-from cascade.calibration.examples import listed
 from cascade.calibration.runs import Run, Sample
+from cascade.core.labels import listed
 from cascade.core.rounding import percent, percent_up
 from cascade.exceptions import OptionError
 
@@ -117,12 +117,12 @@ def check_labels(claim: Claim, *, labelled: bool) -> None:
 def disagreement_limit(claim: Claim, events: int, examples: int, steps: int) -> float:
     """Upper limit of the disagreement of the setting that was taken, whichever of the path it is.
 
-    Each setting of the path gets an equal part of the error (Bonferroni), so selecting one of them does not spoil it. A
-    bound on disagreement that was certified holds as well.
+    Each setting of the path gets an equal part of the error (Bonferroni), so selecting one of them does not spoil it.
+    Where disagreement itself was certified, the bound is the limit: the smaller of both would spend the error twice.
     """
-    limit = float(upper_limit(events, examples, confidence=1 - claim.level / max(steps, 1)))
-    plain = isinstance(claim.ask, Agreement) and not claim.ask.per_class and claim.than == FULL
-    return min(limit, claim.ask.bound) if plain else limit
+    if isinstance(claim.ask, Agreement) and not claim.ask.per_class and claim.than == FULL:
+        return claim.ask.bound
+    return float(upper_limit(events, examples, confidence=1 - claim.level / max(steps, 1)))
 
 
 def _method(claim: Claim) -> str:

@@ -11,19 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from cascade.calibration.ranked import Ranked, Tuned, cuts
 from cascade.calibration.texts import TextAnswers
 from cascade.calibration.thresholds.points import Point
 from cascade.core.checks import check_share, check_whole
 from cascade.core.confidence import answers as answers_of
-from cascade.core.rows import BoolArray, FloatArray, IntArray
+from cascade.core.rows import BoolArray, Doubles, FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies.exits import ExitPolicy
 from cascade.policies.routing import Router, defer_all, defer_none
-
-Table = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -79,9 +76,9 @@ class _Tables:
     """Points of all routers with some exit policies: right answers, mean layer, cost. Shape `(policies, routers)`."""
 
     policies: Sequence[ExitPolicy]
-    right: Table
-    layers: Table
-    cost: Table
+    right: Doubles
+    layers: Doubles
+    cost: Doubles
 
 
 class _Replay:

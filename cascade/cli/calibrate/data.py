@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cascade.bundle.manifest import Manifest
-from cascade.core.labels import own_names
+from cascade.core.labels import own_names, shortened
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
 from cascade.monitoring.shift import MEANING, ShiftDetector
@@ -21,8 +21,6 @@ from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.profiling import features
 from cascade.pipelines.tagger import Tagger
 from cascade.text.reading import Example
-
-SHOWN = 8
 
 LOOKED_AT = 1000  # examples, for their kind
 
@@ -118,9 +116,8 @@ def _all_or_none(file: Path, without: Sequence[int], total: int, rule: str, reme
 def _check(file: Path, line: int, several: Sequence[str], numbers: Mapping[str, int], *, multi_label: bool) -> None:
     unknown = [label for label in several if label not in numbers]
     if unknown:
-        known = ", ".join(list(numbers)[:SHOWN]) + (", ..." if len(numbers) > SHOWN else "")
         raise DataError(
-            f"{file}, line {line}: labels must be the bundle's ({known}), got {unknown[0]!r}; "
+            f"{file}, line {line}: labels must be the bundle's ({shortened(list(numbers))}), got {unknown[0]!r}; "
             f"{'give --label-separator if these are several, ' if multi_label else ''}rename the file's "
             "labels, or give examples of what the bundle was made for"
         )

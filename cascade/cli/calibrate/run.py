@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import sys
 import time
@@ -29,12 +28,13 @@ from cascade.cli.calibrate.data import Examples, known_files, labelled_texts, of
 from cascade.cli.calibrate.options import CalibrateOptions
 from cascade.cli.calibrate.plain import choose_plainly, saved
 from cascade.cli.calibrate.show import shown
-from cascade.core.files import regular, write
+from cascade.core.files import sha256_of, write
 from cascade.exceptions import CertificateWarning, DataError, OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
 from cascade.text.reading import read_examples
+from cascade.text.sources import regular
 
 REFUSED = 1
 
@@ -111,9 +111,12 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
         ask = MaxDrop(options.bound, two_sided=options.two_sided, per_class=options.per_class)
     unit = Unit.SENTENCE if isinstance(pipeline, Tagger) else Unit.TEXT
     claim = Claim(ask, confidence=options.confidence, unit=unit)
-    manifest, sha256 = pipeline.bundle.manifest, hashlib.sha256(options.file.read_bytes()).hexdigest()
+    manifest, sha256 = pipeline.bundle.manifest, sha256_of(options.file)
     ledger = Ledger(manifest.models())
-    question = ledger.question(examples.items, [claim.to_json(), options.seed, sha256])
+    # What a path is made of: thresholds are chosen, so they make no other question.
+    kinds = Tuned.of(pipeline.router, pipeline.exit_policy)
+    made_of = repr([kinds.router.at(0.5), kinds.exit_policy.at(0.5), pipeline.policies.decoding])
+    question = ledger.question(examples.items, [claim.to_json(), options.seed, sha256, made_of])
     counted = question.number > 1 or question in ledger
     with warnings.catch_warnings():  # they are told with the outcome
         warnings.simplefilter("ignore", CertificateWarning)

@@ -18,7 +18,7 @@ from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.settings import Policies
-from cascade.training.build.looking import Checkpoint
+from cascade.training.build.looking import Checkpoint, picked
 from cascade.training.build.original import answered, read_whole
 from cascade_export import Calibration, ExportOptions, export_bundle
 from cascade_export.checkpoints import load_tier2, task_of
@@ -52,7 +52,7 @@ class Answered:
         """These items."""
         counts = np.array([len(item) if self.checkpoint.tags else 1 for item in self.items], dtype=np.int64)
         places = ranges(offsets_of(counts)[:-1][numbers], counts[numbers])
-        return replace(self, items=[self.items[number] for number in numbers.tolist()], logits=self.logits[places])
+        return replace(self, items=picked(self.items, numbers), logits=self.logits[places])
 
     @property
     def answers(self) -> IntArray:

@@ -37,7 +37,7 @@ from cascade.training.build.exporting import (
     without_first,
 )
 from cascade.training.build.gaps import with_gaps
-from cascade.training.build.looking import Checkpoint, Texts
+from cascade.training.build.looking import Checkpoint, Texts, picked
 from cascade.training.build.measuring import in_turns, own_pipeline, seconds_of
 from cascade.training.build.numbers import Within
 from cascade.training.build.options import BuildOptions
@@ -169,7 +169,7 @@ class Finish:
             truth = [own[here] for own, here in zip(truth, kept, strict=True)]
         harder = replace(some, items=items, logits=Original(self.checkpoint).record(items))
         whole = read_whole(self.checkpoint, items, harder.logits)
-        return (harder, truth) if len(whole) == len(items) else (harder.select(whole), _picked(truth, whole))
+        return (harder, truth) if len(whole) == len(items) else (harder.select(whole), picked(truth, whole))
 
     def _certified(self, pair: Path, harder: Answered, truth: Any, *, only_full: bool) -> tuple[Outcome, Any]:
         """What is certified of a bundle, and its pipeline."""
@@ -255,17 +255,10 @@ class Finish:
         return rows
 
     def _truth(self, numbers: IntArray) -> Any:
-        return _picked(self.texts.truth, numbers)
+        return picked(self.texts.truth, numbers)
 
     def _loaded(self, folder: Path) -> Any:
         return load(folder, threads=self.options.threads, tuned=False)
-
-
-def _picked(truth: Any, numbers: IntArray) -> Any:
-    """Those of some items; `truth` as `Texts` has it."""
-    if truth is None or isinstance(truth, np.ndarray):
-        return None if truth is None else truth[numbers]
-    return [truth[number] for number in numbers.tolist()]
 
 
 def _alone(certificate: Certificate, bundle: Bundle) -> Certificate:

@@ -14,6 +14,7 @@ import torch
 from transformers.utils.hub import cached_file
 
 from cascade.calibration.examples import distinct
+from cascade.core.files import sha256_of
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError, OptionError
 from cascade.training.build.options import BuildOptions
@@ -21,7 +22,15 @@ from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.data.encoding import label_numbers
 from cascade.training.data.examples import joined, label_names
 from cascade.training.models.adapters import adapted
-from cascade.training.models.config import MULTI_LABEL, REGRESSION, check_labels, load_config, named_labels, problem_of
+from cascade.training.models.config import (
+    MULTI_LABEL,
+    REGRESSION,
+    check_labels,
+    has_head,
+    load_config,
+    named_labels,
+    problem_of,
+)
 from cascade.training.models.families import family_of, max_length
 from cascade.training.models.whole import inputs_of
 from cascade.training.task import TAGGING, TASKS, Task
@@ -94,10 +103,7 @@ class Texts:
 
     def ordered(self, order: IntArray) -> Texts:
         """The same in another order. Shape `(items,)`."""
-        numbers, truth = order.tolist(), self.truth
-        if truth is not None:
-            truth = truth[order] if isinstance(truth, np.ndarray) else [truth[number] for number in numbers]
-        return replace(self, items=[self.items[number] for number in numbers], truth=truth)
+        return replace(self, items=picked(self.items, order), truth=picked(self.truth, order))
 
     @property
     def pairs(self) -> bool:
@@ -116,7 +122,7 @@ def look(source: str | Path, *, encode_special_tokens: bool = False) -> Checkpoi
     config = load_config(source)
     if getattr(config, "cascade_exits", None):
         raise OptionError(f"the model must be one of transformers, but {source} has exits already; use cascade-export")
-    task = next((task for task in TASKS.values() if _has_head(config, task)), None)
+    task = next((task for task in TASKS.values() if has_head(config, task.model.whole)), None)
     if task is None:
         raise OptionError(
             "the model must be fine-tuned for classification or tagging (...ForSequenceClassification, "
@@ -165,13 +171,19 @@ def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOpti
         numbers = label_numbers(found, checkpoint.labels, multi_label=checkpoint.multi_label)
         truth = _numbers(numbers, checkpoint)
     kept = distinct(found.items)
-    items = [found.items[number] for number in kept.tolist()]
-    if truth is not None:
-        truth = truth[kept] if isinstance(truth, np.ndarray) else [truth[number] for number in kept.tolist()]
+    items = picked(found.items, kept)
     names = [Path(file).name for file in files]
     name = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-    digest = hashlib.sha256(b"".join(hashlib.sha256(Path(file).read_bytes()).digest() for file in files)).hexdigest()
-    return Texts(items, truth, len(found) - len(items), name, digest if len(files) > 1 else _sha256(Path(files[0])))
+    digests = [sha256_of(file) for file in files]
+    digest = hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest() if len(files) > 1 else digests[0]
+    return Texts(items, picked(truth, kept), len(found) - len(items), name, digest)
+
+
+def picked(values: Any, numbers: IntArray) -> Any:
+    """Those of some items, of an array or a list; None of None."""
+    if values is None or isinstance(values, np.ndarray):
+        return None if values is None else values[numbers]
+    return [values[number] for number in numbers.tolist()]
 
 
 def _numbers(numbers: list[list[int]], checkpoint: Checkpoint) -> Any:
@@ -183,11 +195,6 @@ def _numbers(numbers: list[list[int]], checkpoint: Checkpoint) -> Any:
     if several is not None:
         raise DataError(f"every text must have one label, example {several} has another number; correct it or drop it")
     return np.array(numbers, dtype=np.int64)[:, 0]
-
-
-def _has_head(config: Any, task: Task) -> bool:
-    kind = task.model.whole.__name__.removeprefix("AutoModel")
-    return any(kind in name for name in config.architectures or ())
 
 
 def _why_alone(config: Any, task: Task) -> str | None:
@@ -225,14 +232,6 @@ def _digest(source: str | Path) -> str:
         return str(Path(cached_file(source, "config.json") or "").resolve().parent)
     files = sorted(file for file in folder.iterdir() if file.is_file())
     whole = any(file.suffix == ".safetensors" for file in files)
-    kept = [f"{file.name} {_sha256(file)}" for file in files if not (whole and file.suffix in IGNORED)]
+    kept = [f"{file.name} {sha256_of(file)}" for file in files if not (whole and file.suffix in IGNORED)]
     base = adapted(source)
     return hashlib.sha256("".join([*kept, *([] if base is None else [_digest(base)])]).encode()).hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from transformers import AutoTokenizer
 
 from cascade.core.confidence import answers, probabilities
 from cascade.core.rows import FloatArray, IntArray, offsets_of
 from cascade.training.build.looking import Checkpoint
 from cascade.training.checkpoint import byte_level_parts, load_tokenizer_text
+from cascade.training.data.encoding import padded
 from cascade.training.models.loading import load_model
 from cascade.training.models.whole import inputs_of
 
@@ -42,7 +42,7 @@ class Original:
         filler = {"input_ids": self.checkpoint.config.pad_token_id or 0}
         for chosen in _batches([len(row["input_ids"]) for row in rows], TOKENS[self.device.type]):
             batch = {
-                name: _padded([rows[number][name] for number in chosen], filler.get(name, 0)).to(self.device)
+                name: padded([rows[number][name] for number in chosen], filler.get(name, 0)).to(self.device)
                 for name in inputs_of(self.model)
                 if name in rows[0]
             }
@@ -94,10 +94,3 @@ def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
         stop = start + max(tokens // max(lengths[order[start]], 1), 1)
         yield order[start:stop]
         start = stop
-
-
-def _padded(values: Sequence[Sequence[int]], filler: int) -> Tensor:
-    made = torch.full((len(values), max(map(len, values))), filler)
-    for row, own in enumerate(values):
-        made[row, : len(own)] = torch.as_tensor(own)
-    return made

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from cascade.core.rows import IntArray
+from cascade.core.rows import Doubles, IntArray
 from cascade.exceptions import OptionError
 
 
@@ -77,9 +76,7 @@ class Augmentation:
             new.append([row[0], *body[: max_length - 2].tolist(), row[-1]])
         return new
 
-    def _replaced(
-        self, body: IntArray, similar: IntArray, rng: np.random.Generator, draws: npt.NDArray[np.float64]
-    ) -> IntArray:
+    def _replaced(self, body: IntArray, similar: IntArray, rng: np.random.Generator, draws: Doubles) -> IntArray:
         choice = similar[body, rng.integers(0, similar.shape[1], len(body))]
         return np.where(draws < self.replace, choice, body)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from cascade.core.labels import numbers_of, own_names
+from cascade.core.labels import numbers_of, own_names, shortened
 from cascade.core.rows import FloatArray, IntArray, Rows
 from cascade.engine.long_rows import cut
 from cascade.exceptions import DataError
@@ -172,15 +172,15 @@ class Pad:
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         words = "is_first" in items[0]
         batch = {
-            "input_ids": _padded([item["input_ids"] for item in items], self.padding),
-            "attention_mask": _padded([[1] * len(item["input_ids"]) for item in items], 0),
+            "input_ids": padded([item["input_ids"] for item in items], self.padding),
+            "attention_mask": padded([[1] * len(item["input_ids"]) for item in items], 0),
         }
         for name in items[0].keys() - {"input_ids"}:
             values = [item[name] for item in items]
             if name == "token_type_ids":
-                batch[name] = _padded(values, 0)
+                batch[name] = padded(values, 0)
             elif words and name in ("labels", "is_first"):
-                batch[name] = _padded(values, NO_LABEL if name == "labels" else 0)
+                batch[name] = padded(values, NO_LABEL if name == "labels" else 0)
             else:
                 batch[name] = torch.as_tensor(np.concatenate(values) if words else np.stack(values))
         if words:
@@ -188,7 +188,8 @@ class Pad:
         return batch
 
 
-def _padded(values: Sequence[Sequence[int]], filler: int) -> Tensor:
+def padded(values: Sequence[Sequence[int]], filler: int) -> Tensor:
+    """Rows of any length as one array, `filler` behind the shorter ones. Shape `(rows, longest)`."""
     made = torch.full((len(values), max(map(len, values))), filler)
     for row, own in enumerate(values):
         made[row, : len(own)] = torch.as_tensor(own)
@@ -232,8 +233,7 @@ def label_numbers(examples: Examples, names: Sequence[str], *, multi_label: bool
         if unknown:
             raise DataError(
                 f"{examples.source}: example {row} has the label {unknown[0]!r}, which the model does not have "
-                f"({len(names)} labels: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}); correct it, or "
-                "train on data that have it"
+                f"({len(names)} labels: {shortened(names)}); correct it, or train on data that have it"
             )
         found.append([numbers[name] for name in own])
     return found

@@ -7,19 +7,16 @@ log-likelihood is convex in the transitions: there is one best fit, and L-BFGS f
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cascade.core.rows import FloatArray, IntArray
+from cascade.core.rows import Doubles, FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies.viterbi import LOWEST
 
 TINY = 1e-300  # the smallest sum of probabilities whose logarithm is taken
 L2 = 0.1  # weight of half the squared transitions beside the summed loss: it keeps those that never occur finite
 DIGITS = 4  # that are kept: what lies below changes no answer and fills the manifest
-
-Table = npt.NDArray[np.float64]
 
 
 class Chain:
@@ -87,7 +84,7 @@ class Chain:
 
 def fit_crf(
     log_probabilities: FloatArray, labels: IntArray, offsets: IntArray, *, l2: float = L2
-) -> tuple[Table, Table, Table]:
+) -> tuple[Doubles, Doubles, Doubles]:
     """The transitions under which these labels are likeliest, given the answers of a model.
 
     Use examples that did not train the model: on those that did it is too sure of itself to need its neighbours, and

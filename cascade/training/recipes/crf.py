@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cascade.core.labels import shortened
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.tagger import Tagger
@@ -86,8 +87,8 @@ def _answer(tagger: Tagger, sentences: Examples) -> _Answered:
     unknown = sorted(set(tags) - set(numbers))
     if unknown:
         raise DataError(
-            f"{sentences.source}: tags must be the bundle's ({', '.join(tagger.labels[:8])}, ...), "
-            f"got {unknown[0]!r}; give the data that it was made for"
+            f"{sentences.source}: tags must be the bundle's ({shortened(tagger.labels)}), got {unknown[0]!r}; "
+            "give the data that it was made for"
         )
     made = tagger.predict(sentences.items)
     with np.errstate(divide="ignore"):
