@@ -121,7 +121,8 @@ class Classifier(Pipeline):
 
     def _inputs(self, texts: list[Text]) -> Inputs:
         wanted = self.bundle.manifest.inputs
-        if wanted is not None and any(is_pair(text) != (wanted == "pair") for text in texts):
+        pairs = {False} if set(map(type, texts)) <= {str} else set(map(is_pair, texts))
+        if wanted is not None and pairs - {wanted == "pair"} and texts:
             warnings.warn(
                 f"each text should be {_KINDS[wanted]}, which this model was trained on, but some are "
                 f"{_KINDS['text' if wanted == 'pair' else 'pair']}; the answers for these may mean little",

@@ -262,7 +262,7 @@ def test_folders_of_killed_runs(folder: Path) -> None:
 APART = {  # what these write is temporary, or part of a folder that gets its name when it is whole
     "cascade/core/files.py", "cascade/core/partial.py", "cascade/bundle/writing.py", "cascade/training/run.py",
     "cascade/training/build/building.py", "cascade/training/build/work.py", "bench/systems/conversion.py",
-    "bench/peers/running.py", "bench/systems/worker.py", "bench/compare/comparing.py",
+    "bench/peers/running.py", "bench/systems/worker.py", "bench/compare/comparing.py", "cascade/text/sources.py",
 }  # fmt: skip
 
 
