@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from cascade.text.tokenizer import Tokenizer
 from cascade.training.models.config import CLASSIFICATION, TAGGING
 from cascade_export import Calibration, CardOptions, ExportOptions, Int8, export_bundle
 from cascade_export import export as export_module
+from cascade_export.card import model_card
 from cascade_export.checkpoints import load_tier1, load_tier2
 from cascade_export.int8.linears import linears
 from cascade_export.packed.chain import chain_logits, padded_logits
@@ -113,6 +115,14 @@ def test_what_is_in_a_bundle(tiers: Path, tmp_path: Path) -> None:
     card_text = bundle.path("README.md").read_text(encoding="utf-8")
     for words in ("# Tiny", "license: apache-2.0", "eight sentences", "| tier 2, layer 2 | int8 |"):
         assert words in card_text
+
+
+def test_the_card_says_what_becomes_of_long_texts(exported: Exported) -> None:
+    manifest = exported("static").manifest
+    sizes = {path: record.bytes for path, record in manifest.files.items()}
+    for truncation, words in ((False, "read in windows"), (True, "cut, as transformers cuts them")):
+        own = replace(manifest, truncation=truncation)
+        assert f"tokens; longer texts are {words}\n" in model_card(own, name="x", license=None, data=None, sizes=sizes)
 
 
 def test_what_is_in_a_taggers_bundle(exported: Exported) -> None:
