@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -45,15 +44,6 @@ def test_each_says_its_command_and_its_finding_and_is_short(file: Path) -> None:
     assert len(text.splitlines()) <= 120
 
 
-def test_overhead(bundle: Path, data: Path) -> None:
-    out = run("overhead", bundle, "--data", data, "--texts", 50, "--repeats", 3)
-    shares = [float(share) for share in re.findall(r"threads: no graph runs during (\d+\.\d)%", out)]
-    assert len(shares) == 2
-    assert all(0 < share < 100 for share in shares)
-    # What runs at once is counted once.
-    assert study("overhead").union([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (5.2, 5.4)]) == 4.0
-
-
 def test_certificates(bundle: Path, classifier: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, data = study("certificates"), write_lines(tmp_path / "d.jsonl", labelled_lines(classifier, texts(200)))
     monkeypatch.setattr(module, "ASKS", {"agreement": Agreement(0.6), "drop": MaxDrop(0.002)})
@@ -68,14 +58,6 @@ def test_certificates(bundle: Path, classifier: Model, tmp_path: Path, monkeypat
     uncounted, counted = ([float(row[place].split("(")[1].split()[0]) for row in looks] for place in (1, 2))
     assert min(uncounted) > 6
     assert max(counted) <= 5
-
-
-def test_precisions(bundle: Path, data: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(bundle, tmp_path / "other")
-    out = run("precisions", bundle, other, "--data", data, "--threads", 1, "--repeats", 1)
-    first, second = out.splitlines()[1:3]
-    assert "100.00%" in first
-    assert second.split()[-1] == "0.00%"
 
 
 def test_shift(bundle: Path, tmp_path: Path) -> None:
