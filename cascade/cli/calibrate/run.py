@@ -114,8 +114,10 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
     manifest, sha256 = pipeline.bundle.manifest, sha256_of(options.file)
     ledger = Ledger(manifest.models())
     # What a path is made of: thresholds are chosen, so they make no other question.
-    kinds = Tuned.of(pipeline.router, pipeline.exit_policy)
-    made_of = repr([kinds.router.at(0.5), kinds.exit_policy.at(0.5), pipeline.policies.decoding])
+    own = Tuned.of(pipeline.router, pipeline.exit_policy)
+    words = isinstance(pipeline, Tagger)
+    exits = GRID.fitted(pipeline.router, pipeline.exit_policy).exits if words else (own.exit_policy,)
+    made_of = repr([*(one.at(0.5) for one in (own.router, *exits)), pipeline.policies.decoding])
     question = ledger.question(examples.items, [claim.to_json(), options.seed, sha256, made_of])
     counted = question.number > 1 or question in ledger
     with warnings.catch_warnings():  # they are told with the outcome
