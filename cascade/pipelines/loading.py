@@ -30,9 +30,15 @@ def load(
 
     Args:
         path_or_id: a folder, or a repository on the Hugging Face Hub (`owner/name`).
+        threads: of all tiers together; this and the others as in `Classifier.from_pretrained`.
         policies: of all tiers, instead of the bundle's.
-        threads, batching, tuned, truncation, revision, cache_dir, token, local_files_only: as in
-            `Classifier.from_pretrained`.
+        batching: for all tiers.
+        tuned: whether these take the token budgets of `cascade tune --write`.
+        truncation: whether of texts that are too long the first tokens alone are read; as the bundle says if left out.
+        revision: branch, tag or commit on the Hub.
+        cache_dir: where downloads are kept.
+        token: for closed repositories.
+        local_files_only: download nothing.
 
     Raises:
         BundleError, OptionError: as in `Classifier.from_pretrained`; policies that do not fit the bundle too.
