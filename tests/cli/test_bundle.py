@@ -109,7 +109,8 @@ def test_a_pause_in_the_input_is_answered(
     bundle: Path, ended: str, status: int, said: bytes, options: tuple[str, ...]
 ) -> None:
     """As of `tail -f log | cascade predict`, which a signal ends while it waits for more."""
-    command = [sys.executable, "-c", "from cascade.cli import main; main()", "predict", str(bundle), *options]
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # also where tests ignore it
+    command = [sys.executable, "-c", f"{heard}; from cascade.cli import main; main()", "predict", str(bundle), *options]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         assert process.stdin is not None
