@@ -25,6 +25,7 @@ from cascade.cli.calibrate import run as calibrate_run
 from cascade.cli.calibrate.data import labelled_texts
 from cascade.policies.exits import never
 from cascade.policies.routing import Threshold, defer_all, defer_none
+from cascade.policies.unit_exits import TokenExit
 from cascade.text.reading import Example
 from tests.models.cli import Command, lines
 from tests.models.tagged import GRID, labelled
@@ -423,6 +424,11 @@ def test_a_tagger(run: Command, tagger: Tagger, tmp_path: Path) -> None:
     said = run("calibrate", folder, "--data", mixed).err
     assert "line 81: every sentence must have tags, or none, got 1 of 81" in said
     assert "must be used with classifiers" in run("calibrate", folder, "--data", file, "--per-class").err
+    # The windows of token exits are chosen, so other ones make no other question.
+    for window in (1, 3):
+        tagger.with_exit_policy(TokenExit(0.2, window=window)).save_pretrained(tmp_path / f"{window}")
+        done = run("calibrate", tmp_path / f"{window}", "--data", file, "--agreement", "0.5")
+        assert "number 1 about these examples" in done.out
 
 
 def test_thresholds_of_a_tagger_without_a_guarantee(
