@@ -13,7 +13,7 @@ EXTRAS := test,export,train,bench,calibrate
 # What else must be of certain versions.
 PINS ?=
 
-.PHONY: demo test test-oldest pytest lint bench size clean
+.PHONY: demo test test-oldest pytest lint bench fuzz soak hostile size clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core
@@ -43,6 +43,22 @@ MODEL ?= models/sentiment
 bench: $(VENV)/.full
 	$(BIN)/python -m pytest bench/harness --bundle $(MODEL) --benchmark-columns=min,median,iqr,ops,rounds --benchmark-sort=name
 	$(BIN)/python -m cascade_bench.harness.check $(MODEL)
+
+# The targets of tests/fuzz for hours, from another seed each time; `make test` runs them for seconds.
+SEED ?= $(shell date +%s)
+fuzz: $(VENV)/.full
+	@echo "Fuzzing from seed $(SEED)"
+	$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=fuzz --hypothesis-seed=$(SEED) -n $(PROCESSES) --dist worksteal
+
+# Sixteen threads that ask one bundle: equal answers, flat memory.
+MINUTES ?= 10
+soak: $(VENV)/.full
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(MODEL)
+
+# Hostile texts, files and bundles, and commands that are killed; counts, and status 1 if anything goes wrong.
+COUNTS ?= --texts 1000000 --files 100000 --bundles 20000 --kills 200
+hostile: $(VENV)/.full
+	$(BIN)/python -m tests.hostile --processes $(PROCESSES) $(COUNTS)
 
 # Lines of source and tests, the median file and the longest (tests/test_sizes.py holds them).
 size:
