@@ -80,7 +80,7 @@ def parse(text: str, name: str) -> dict[str, Any]:
         BundleError: it is no JSON, no object, nested too deeply, or has numbers or strings that no file can hold.
     """
     try:
-        raw = json.loads(text, parse_constant=_refuse)
+        raw = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         if "\\u" in text:
             json.dumps(raw, ensure_ascii=False).encode()
     except RecursionError:
@@ -127,6 +127,11 @@ def shown(value: object) -> str:
     """A value as it stands in a file, clipped to what fits a line of an error message."""
     text = printable(json.dumps(value, default=repr, ensure_ascii=False))
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def _finite(written: str) -> float:
+    number = float(written)
+    return number if math.isfinite(number) else _refuse(written[:SHOWN])
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -222,7 +222,7 @@ def _read_parquet(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[Row
         for number, row in enumerate(rows, start=1):
             fault = next((cell for cell in row if isinstance(cell, LineError)), None)
             yield number, fault or dict(zip(names, row, strict=True))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns may be no text
         raise StreamError(f"it must be a parquet file, but: {' '.join(str(error).split())}; write it again") from None
 
 

@@ -146,6 +146,7 @@ def test_shipped_bundles_are_read_with_their_certificates(name: str) -> None:
         ('{"a": ' * 100_000, "must be JSON, but it is nested too deeply"),
         ('{"a": ' * 80 + "1" + "}" * 80, "must be nested at most 64 deep"),
         ('{"figures": NaN}', "must be JSON, but NaN is no JSON"),
+        ('{"figures": {"a": 1e999}}', "must be JSON, but 1e999 is no JSON"),
         ('{"labels": ["\\ud800"]}', "must be JSON, but a string has half a surrogate pair"),
     ],
 )

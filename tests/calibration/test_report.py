@@ -105,4 +105,5 @@ def test_an_upper_limit_is_rounded_up(share: float) -> None:
 def test_percentages() -> None:
     shares = (0.01092870480168696, 0.010049, 0.01, 0.07, 0.0, 1.0)
     assert [percent_up(share) for share in shares] == ["1.1 %", "1.01 %", "1 %", "7 %", "0 %", "100 %"]
+    assert percent(10**308) == percent_up(10**308) == "inf %"  # whoever wrote that
     assert [percent(share) for share in (0.004167, 0.01)] == ["0.417 %", "1 %"]

@@ -38,7 +38,8 @@ def test_manifests(rng: Random, raw: dict[str, Any]) -> None:
 def test_certificates(rng: Random) -> None:
     made, _ = tried(lambda: Certificate.from_json(mutated_json(rng, CERTIFICATE.to_json())))
     if made is not None:
-        assert Certificate.from_json(json.loads(json.dumps(made.to_json()))) == made
+        written = json.dumps(made.to_json())  # not a number is not equal to itself
+        assert json.dumps(Certificate.from_json(json.loads(written)).to_json()) == written
         assert all(isinstance(sentence, str) for sentence in made.described())
 
 

@@ -49,7 +49,8 @@ def test_altered_bytes_end_in_one_line(rng: Random, form: str, compressed: bool)
     assert [example.text for example in read(file, OnError.SKIP)] == [example.text for example in kept]
     stopped, refusal = tried(lambda: read(file, OnError.STOP))
     assert (stopped is not None) == (len(kept) == len(found))
-    assert not refusal or refusal == str(next(example.error for example in found if example.error is not None))
+    told = [str(example.error) for example in found if example.error is not None]
+    assert not refusal or refusal.partition(", ")[2] == told[0].partition(", ")[2]  # names of files differ
 
 
 def test_the_generators_make_what_they_say() -> None:

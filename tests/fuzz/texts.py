@@ -93,8 +93,8 @@ Written = tuple[bytes, list[str | None]]
 def _text_lines(rng: Random, given: list[str]) -> Written:
     lines, texts = [], list[str | None]()
     for one in given:
-        line = one.replace("\n", " ").removesuffix("\r")
-        line = line.removeprefix("\ufeff") if not lines else line
+        line = one.replace("\n", " ").rstrip("\r")
+        line = line.lstrip("\ufeff") if not lines else line
         lines.append(line.encode("utf-8", "surrogatepass"))
         texts.append(line if _is_utf8(line) else None)
     end = rng.choice((b"\n", b"\r\n"))
@@ -115,7 +115,8 @@ def _json_lines(rng: Random, given: list[str]) -> Written:
         record = {"text": one, "other": rng.choice(JUNK)} if kind == 2 else {"text": one}
         line = json.dumps(record, ensure_ascii=plain).encode("utf-8", "surrogatepass")
         lines.append(line)
-        texts.append(one if plain or _is_utf8(line.decode("utf-8", "surrogatepass")) else None)
+        read = json.loads(line.decode("utf-8", "surrogatepass"))["text"]  # two halves side by side are one character
+        texts.append(read if plain or _is_utf8(line.decode("utf-8", "surrogatepass")) else None)
     return b"".join(line + b"\n" for line in lines), texts
 
 

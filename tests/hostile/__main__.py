@@ -1,4 +1,4 @@
-"""Counts of what was thrown and of what went wrong; status 1 if anything did.
+"""Counts of what was thrown and of what went wrong; status 1 if anything did. Ctrl-C prints what was counted so far.
 
 python -m tests.hostile --texts 1000000 --files 100000 --bundles 20000 --kills 200
 """
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from tests.hostile.children import Tally, throw
+from tests.hostile.children import SIZES, Tally, throw
 from tests.hostile.kills import kill
 from tests.hostile.making import tiny_bundles
 
-SIZES = {"texts": 64, "files": 20, "bundles": 1}
 COLUMNS = [own.name for own in fields(Tally) if own.name != "notes"]
+NOTES = 40  # of a kind that are printed
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -33,34 +33,36 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     print(f"--seed {given.seed}")
     print(f"{'':8}" + "".join(f"{name:>12}" for name in COLUMNS) + f"{'seconds':>12}", flush=True)
-    good = True
     with tempfile.TemporaryDirectory(prefix="hostile-") as made:
         folder = Path(made)
         bundles = tiny_bundles(folder / "tiny")
+        good, whole = True, True
         for kind in (*SIZES, "kills"):
-            total, begin = getattr(given, kind), time.monotonic()
-            if not total:
-                continue
-            if kind == "kills":
-                found = kill(total, folder / kind, seed=given.seed, processes=given.processes, only=given.only)
-            else:
-                (folder / kind).mkdir(exist_ok=True)
-                found = throw(
-                    kind,
-                    total,
-                    size=SIZES[kind],
-                    seed=given.seed,
-                    folder=folder / kind,
-                    bundles=bundles,
-                    processes=given.processes,
-                    limit=given.limit,
-                )
-            numbers = "".join(f"{getattr(found, name):12,}" for name in COLUMNS)
-            print(f"{kind:8}{numbers}{time.monotonic() - begin:12.0f}", flush=True)
-            for note in found.notes[:40]:
+            if whole and getattr(given, kind):
+                found, whole = _counted(kind, given, folder / kind, bundles)
+                good &= found.good
+    return 0 if good and whole else 1
+
+
+def _counted(kind: str, given: argparse.Namespace, folder: Path, bundles: tuple[Path, ...]) -> tuple[Tally, bool]:
+    """One kind, with its faults printed as they come and its counts at the end; and whether nobody interrupted it."""
+    folder.mkdir()
+    found, begin, whole = Tally(), time.monotonic(), True
+    seed, total, processes = given.seed, getattr(given, kind), given.processes
+    if kind == "kills":
+        ends = kill(total, folder=folder, seed=seed, processes=processes, only=given.only)
+    else:
+        ends = throw(kind, total, folder=folder, seed=seed, processes=processes, bundles=bundles, limit=given.limit)
+    try:
+        for more in ends:
+            for note in more.notes[: max(0, NOTES - len(found.notes))]:
                 print(f"    {note}", flush=True)
-            good &= found.good
-    return 0 if good else 1
+            found += more
+    except KeyboardInterrupt:
+        whole = False
+    numbers = "".join(f"{getattr(found, name):12,}" for name in COLUMNS)
+    print(f"{kind:8}{numbers}{time.monotonic() - begin:12.0f}{'' if whole else '  interrupted'}", flush=True)
+    return found, whole
 
 
 if __name__ == "__main__":

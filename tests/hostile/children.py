@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import resource
+import tempfile
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, fields
-from functools import reduce
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 from tests.hostile.throwing import Thrower
 
 MEMORY = 6 << 30  # bytes of addresses that a child may take: a graph may ask for any number
+SIZES = {"texts": 64, "files": 20, "bundles": 1}  # things in a job
+T = TypeVar("T")
 
 
 @dataclass
@@ -36,6 +38,12 @@ class Tally:
     def __add__(self, other: Tally) -> Tally:
         return Tally(*(getattr(self, own.name) + getattr(other, own.name) for own in fields(self)))
 
+    def count(self, fault: str, where: object) -> None:
+        """A fault as throwers give it: what it counts as, then what happened."""
+        name, _, note = fault.partition(": ")
+        setattr(self, name, getattr(self, name) + 1)
+        self.notes.append(f"{name}: {note} ({where})")
+
     @property
     def good(self) -> bool:
         """Whether nothing went wrong; one in a thousand may be near."""
@@ -53,7 +61,7 @@ class Job:
 
 
 class Child:
-    """A process that does one job at a time."""
+    """A process that does one job at a time. `alive`: whether it can do another."""
 
     def __init__(self, folder: Path, bundles: tuple[Path, ...]) -> None:
         context = get_context("spawn")
@@ -61,73 +69,53 @@ class Child:
         self._process = context.Process(target=_serve, args=(other, folder, bundles), daemon=True)
         self._process.start()
         other.close()
+        self.alive = True
 
-    def do(self, job: Job, limit: float) -> Tally | None:
-        """What became of it. None: the child is gone, by itself or because it took more than `limit` seconds."""
+    def do(self, job: Job, limit: float) -> Tally:
+        """What became of it. A child that is gone, or takes more than `limit` seconds, is counted and ended."""
         try:
             self._pipe.send(job)
-            if not self._pipe.poll(limit):
-                self.end()
-                return Tally(job.count, hangs=1, notes=[f"hang: {job}"])
-            found: Tally = self._pipe.recv()
+            if self._pipe.poll(limit):
+                found: Tally = self._pipe.recv()
+                return found
+            found = Tally(job.count, hangs=1, notes=[f"hang: {job}"])
         except (EOFError, OSError):
-            self.end()
-            return Tally(job.count, crashes=1, notes=[f"crash with {self._process.exitcode}: {job}"])
-        return found
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can do another."""
-        return self._process.is_alive()
-
-    def end(self) -> None:
-        """End it, whatever it does."""
+            self._process.join(limit)
+            found = Tally(job.count, crashes=1, notes=[f"crash with {self._process.exitcode}: {job}"])
+        self.alive = False
         self._process.kill()
         self._process.join()
+        return found
 
 
 def throw(
-    kind: str,
-    total: int,
-    *,
-    size: int,
-    seed: int,
-    folder: Path,
-    bundles: tuple[Path, ...],
-    processes: int,
-    limit: float,
-) -> Tally:
-    """`total` things of a kind, `size` of them in a job, in so many processes."""
-    draw = Random(f"{kind} {seed}")
-    jobs = (Job(kind, draw.randrange(2**40), min(size, total - at)) for at in range(0, total, size))
-    lock, numbers = threading.Lock(), itertools.count()
+    kind: str, total: int, *, seed: int, folder: Path, bundles: tuple[Path, ...], processes: int, limit: float
+) -> Iterator[Tally]:
+    """`total` things of a kind in so many processes; gives what became of each job."""
+    draw, size, own = Random(f"{kind} {seed}"), SIZES.get(kind, 1), threading.local()
 
-    def drive(_: int) -> Tally:
-        found, child = Tally(), None
-        for job in _shared(jobs, lock):
-            if child is None or not child.alive:
-                child = Child(folder / f"child {next(numbers)}", bundles)
-            found += child.do(job, limit)
-        if child is not None:
-            child.end()
+    def do(job: Job) -> Tally:
+        if not getattr(own, "child", None) or not own.child.alive:
+            own.child = Child(Path(tempfile.mkdtemp(dir=folder)), bundles)
+        found: Tally = own.child.do(job, limit)
         return found
 
-    with ThreadPoolExecutor(processes) as pool:
-        return reduce(Tally.__add__, pool.map(drive, range(processes)), Tally())
+    yield from side_by_side(
+        do, [Job(kind, draw.randrange(2**40), min(size, total - at)) for at in range(0, total, size)], processes
+    )
 
 
-def _shared(jobs: Iterator[Job], lock: threading.Lock) -> Iterator[Job]:
-    while True:
-        with lock:
-            job = next(jobs, None)
-        if job is None:
-            return
-        yield job
+def side_by_side(do: Callable[[T], Tally], jobs: Iterable[T], processes: int) -> Iterator[Tally]:
+    """What becomes of the jobs, as they end. Who is interrupted waits for those that have begun."""
+    pool = ThreadPoolExecutor(processes)
+    try:
+        yield from (done.result() for done in as_completed([pool.submit(do, job) for job in jobs]))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _serve(pipe: Connection, folder: Path, bundles: tuple[Path, ...]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    folder.mkdir()
     for number in (1, 2):  # what libraries print themselves
         os.dup2(os.open(folder / f"fd {number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     thrower = Thrower(folder, bundles)
@@ -138,8 +126,6 @@ def _serve(pipe: Connection, folder: Path, bundles: tuple[Path, ...]) -> None:
             return
         tally = Tally()
         for fault in thrower.throw(job.kind, Random(job.seed), job.count):
-            name, _, note = fault.partition(": ")
-            setattr(tally, name, getattr(tally, name) + 1)
-            tally.notes.append(f"{name}: {note} ({job})")
+            tally.count(fault, job)
         tally.done = job.count
         pipe.send(tally)

@@ -10,9 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from random import Random
 
@@ -20,7 +18,7 @@ import numpy as np
 
 from cascade.bundle.manifest import MANIFEST_FILE
 from cascade.bundle.opening import open_bundle
-from tests.hostile.children import Tally
+from tests.hostile.children import Tally, side_by_side
 from tests.hostile.making import inputs
 
 LIMIT = 900  # seconds, after which a command hangs
@@ -61,38 +59,21 @@ def commands(base: Path) -> list[Command]:
         return tuple(line.format(base=base).split())
 
     loop = "--epochs 40 --batch-size 8 --learning-rate 1e-2"
+    calibrate = "--data {base}/data.jsonl --no-guarantee --max-drop 0.2 --output bundle --json report.json"
+    rows = "--train {base}/rows.jsonl --eval {base}/rows.jsonl --output model"
+    options = "--texts {base}/build.txt --output bundle --minutes 1 --max-disagreement 0.2"
     return [
         Command("predict", cascade, given("predict {base}/toy {base}/texts.txt --output out.jsonl"), "out.jsonl"),
         Command("save", SAVE.format(model=model), (), "saved", kept=True),
-        Command(
-            "calibrate",
-            cascade,
-            given(
-                "calibrate {base}/toy --data {base}/data.jsonl --no-guarantee --max-drop 0.2 --output bundle "
-                "--json report.json"
-            ),
-            "bundle",
-        ),
+        Command("calibrate", cascade, given(f"calibrate {{base}}/toy {calibrate}"), "bundle"),
         Command("export", export, given("--tier2 {base}/tier2 --tier1 {base}/tier1 --output bundle"), "bundle"),
-        Command(
-            "train",
-            train,
-            given(
-                f"exits {{base}}/backbone --train {{base}}/rows.jsonl --eval {{base}}/rows.jsonl --output model {loop}"
-            ),
-            "model",
-        ),
-        Command(
-            "build",
-            cascade,
-            given("build {base}/model --texts {base}/build.txt --output bundle --minutes 1 --max-disagreement 0.2"),
-            "bundle",
-        ),
+        Command("train", train, given(f"exits {{base}}/backbone {rows} {loop}"), "model"),
+        Command("build", cascade, given(f"build {{base}}/model {options}"), "bundle"),
     ]
 
 
-def kill(total: int, folder: Path, *, seed: int, processes: int, only: Sequence[str] | None = None) -> Tally:
-    """Kill so many commands in turn, and let each go on to its end."""
+def kill(total: int, *, folder: Path, seed: int, processes: int, only: Sequence[str] | None = None) -> Iterator[Tally]:
+    """Kill so many commands in turn, and let each go on to its end; gives what became of each."""
     base = folder / "base"
     base.mkdir(parents=True)
     inputs(base)
@@ -100,7 +81,8 @@ def kill(total: int, folder: Path, *, seed: int, processes: int, only: Sequence[
     begun = {command.name: _whole_run(command, folder / f"{command.name} whole", base) for command in chosen[:total]}
     faults = [fault for _, fault in begun.values() if fault]
     if faults:
-        return Tally(crashes=len(faults), notes=faults)
+        yield Tally(crashes=len(faults), notes=faults)
+        return
 
     def one(number: int) -> Tally:
         command, rng = chosen[number % len(chosen)], Random(f"{seed} {number}")
@@ -109,15 +91,12 @@ def kill(total: int, folder: Path, *, seed: int, processes: int, only: Sequence[
         when = _kill(command, work, rng, begun[command.name][0])
         found = Tally(1)
         for fault in _judge(command, work):
-            name, _, note = fault.partition(": ")
-            setattr(found, name, getattr(found, name) + 1)
-            found.notes.append(f"{name}: {command.name} killed {when} (--seed {seed}, number {number}): {note}")
+            found.count(fault, f"{command.name} killed {when}, --seed {seed}, number {number}")
         if found.good:
             shutil.rmtree(work)
         return found
 
-    with ThreadPoolExecutor(processes) as pool:
-        return reduce(Tally.__add__, pool.map(one, range(total)), Tally())
+    yield from side_by_side(one, range(total), processes)
 
 
 def _prepare(command: Command, work: Path, base: Path) -> None:
@@ -138,10 +117,10 @@ def _whole_run(command: Command, work: Path, base: Path) -> tuple[float, str]:
 
 def _kill(command: Command, work: Path, rng: Random, whole: float) -> str:
     """At any moment, late ones more often, or just after something new stands in the folder."""
-    process, begin, before = command.start(work), time.monotonic(), {*work.rglob("*")}
+    process, begin, before = command.start(work), time.monotonic(), _names(work)
     if rng.randrange(2):
         changes = rng.choice((1, 1, 2, 5))
-        while process.poll() is None and len({*work.rglob("*")} - before) < changes:
+        while process.poll() is None and len(_names(work) - before) < changes:
             time.sleep(0.001)
         time.sleep(rng.random() ** 2 * 0.05)
     else:
@@ -150,6 +129,11 @@ def _kill(command: Command, work: Path, rng: Random, whole: float) -> str:
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     return f"after {time.monotonic() - begin:.2f} s of {whole:.1f}"
+
+
+def _names(folder: Path) -> set[str]:
+    """Of all that is in it; folders may go while they are listed."""
+    return {os.path.join(at, name) for at, folders, files in os.walk(folder) for name in (*folders, *files)}  # noqa: PTH118
 
 
 def _judge(command: Command, work: Path) -> Iterator[str]:
@@ -200,8 +184,9 @@ def faults_of(folder: Path) -> Iterator[str]:
                 json.loads(file.read_text(encoding="utf-8"))
             elif file.suffix == ".jsonl":
                 content = file.read_text(encoding="utf-8")
-                rows = [json.loads(line)["line"] for line in content.splitlines()]
-                if not content.endswith("\n") or rows != [*range(1, 60_001)]:
+                rows = [json.loads(line) for line in content.split("\n")[:-1]]
+                answers = file.name == "out.jsonl"
+                if not content.endswith("\n") or (answers and [row["line"] for row in rows] != [*range(1, 60_001)]):
                     raise ValueError(f"{len(rows)} rows")
             elif file.suffix == ".npy":
                 np.load(file)
