@@ -21,6 +21,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     return toy_bundle(folder / "texts").folder, tag_bundle(folder / "words").folder
 
 
+@pytest.mark.filterwarnings("ignore:pairs and words must fit:cascade.exceptions.CascadeWarning")
 def test_files_and_broken_bundles(bundles: tuple[Path, ...], tmp_path: Path) -> None:
     thrower = Thrower(tmp_path, bundles)
     assert list(thrower.throw("files", Random(1), 30)) == []

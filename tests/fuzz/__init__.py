@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from cascade.exceptions import CascadeError
@@ -21,7 +21,12 @@ def fuzzed(times: int, *strategies: Any) -> Callable[[Callable[..., None]], Any]
     `times`: so many times as often as the profile says (25 in `make test`).
     """
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
-    most = settings(max_examples=times * settings.default.max_examples, suppress_health_check=slow)
+    assert settings.default is not None
+    most = settings(
+        max_examples=times * settings.default.max_examples,
+        suppress_health_check=slow,
+        phases=(Phase.explicit, Phase.reuse, Phase.generate),  # what a `Random` drew hardly shrinks
+    )
     return lambda target: most(given(RANDOM, *strategies)(target))
 
 

@@ -14,6 +14,9 @@ from tests.fuzz import fuzzed
 from tests.fuzz.texts import text, words
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:pairs and words must fit:cascade.exceptions.CascadeWarning")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def pipelines(clf: Classifier, tagger: Tagger) -> None:
     LOADED[:] = [clf, tagger]

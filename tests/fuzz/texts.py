@@ -26,7 +26,17 @@ _ODD = (
 ODD = (*_ODD.split("|"), "a" + "\u0300" * 20, "x" * 60)
 NUMBERS = (-1, 0, 1, 2, 3, 17, 2**31, 2**63, 10**30, 0.5, -0.0, 1e308, float("nan"), float("inf"))
 STRINGS = ("", "x", "a" * 5000, "\x1b[31m", "\ud800", "../../etc/passwd", "/dev/zero", "tokenizer.json", "[UNK]")
-TREES = ([], {}, [[]], [None], ["a", 3], {"a": {}}, {"policy": "Threshold"}, {"type": "Sequence"}, {"String": ""})
+TREES: tuple[Any, ...] = (
+    [],
+    {},
+    [[]],
+    [None],
+    ["a", 3],
+    {"a": {}},
+    {"policy": "Threshold"},
+    {"type": "Sequence"},
+    {"String": ""},
+)
 JUNK: tuple[Any, ...] = (None, True, False, *NUMBERS, *STRINGS, *TREES)
 
 
@@ -91,7 +101,7 @@ Written = tuple[bytes, list[str | None]]
 
 
 def _text_lines(rng: Random, given: list[str]) -> Written:
-    lines, texts = [], list[str | None]()
+    lines, texts = list[bytes](), list[str | None]()
     for one in given:
         line = one.replace("\n", " ").rstrip("\r")
         line = line.lstrip("\ufeff") if not lines else line
@@ -102,7 +112,7 @@ def _text_lines(rng: Random, given: list[str]) -> Written:
 
 
 def _json_lines(rng: Random, given: list[str]) -> Written:
-    lines, texts = [], list[str | None]()
+    lines, texts = list[bytes](), list[str | None]()
     for one in given:
         kind = rng.randrange(8)
         if kind == 0:

@@ -75,7 +75,8 @@ class Thrower:
     def texts(self, rng: Random, count: int) -> Iterator[str]:
         """A batch, the same from the other end, as a stream, and some alone."""
         way = rng.choice(("texts", "texts", "pairs", "words", "running", "entities"))
-        make = {"words": words, "pairs": lambda rng: (text(rng), text(rng))}.get(way, text)
+        makers: dict[str, Callable[[Random], Any]] = {"words": words, "pairs": lambda rng: (text(rng), text(rng))}
+        make = makers.get(way, text)
         items: list[Any] = [make(rng) for _ in range(count)]
         if way in ("texts", "running") and not rng.randrange(60):
             items[rng.randrange(count)] = long_text(rng)
@@ -225,5 +226,5 @@ def _command(*arguments: str) -> tuple[int, str, str]:
     said = []
     for stream in streams:
         stream.flush()
-        said.append(stream.buffer.getvalue().decode("utf-8"))  # type: ignore[attr-defined]  # a BytesIO
+        said.append(stream.buffer.getvalue().decode("utf-8"))
     return int(status or 0), said[0], said[1]
