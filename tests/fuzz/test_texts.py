@@ -13,7 +13,6 @@ from cascade.text.entities import AggregationStrategy
 from tests.fuzz import fuzzed
 from tests.fuzz.texts import text, words
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:pairs and words must fit:cascade.exceptions.CascadeWarning")
 
 
