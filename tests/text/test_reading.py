@@ -420,6 +420,14 @@ def test_columns_of_parquet_that_nobody_asked_for(tmp_path: Path) -> None:
         list(read_examples(file))
 
 
+def test_names_in_parquet_that_are_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pa.table({"text": ["a"], "zzzz": ["b"]}), file, store_schema=False)
+    file.write_bytes(file.read_bytes().replace(b"zzzz", b"\xff\xfe\xfd\xfc"))
+    with pytest.raises(DataError, match=r"a.parquet: it must be a parquet file, but: 'utf-8' .*; write it again"):
+        list(read_examples(file))
+
+
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
