@@ -159,6 +159,8 @@ def _judge(command: Command, work: Path) -> Iterator[str]:
             options.append("--overwrite")
         else:
             break
+    if process.returncode == 2 and "must not be there yet" in said and (work / command.made).exists():
+        return  # it was whole before the kill, and the command says what to do
     if process.returncode not in (0, 1):
         yield f"crashes: the same command again, status {process.returncode}: {said[-500:]}"
     elif not (work / command.made).exists():
