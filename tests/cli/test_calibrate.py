@@ -23,6 +23,7 @@ from cascade.calibration.texts import TextAnswers
 from cascade.cli.calibrate import plain as calibrate_plain
 from cascade.cli.calibrate import run as calibrate_run
 from cascade.cli.calibrate.data import labelled_texts
+from cascade.core.confidence import margin
 from cascade.policies.exits import never
 from cascade.policies.routing import Threshold, defer_all, defer_none
 from cascade.policies.unit_exits import TokenExit
@@ -178,7 +179,7 @@ def test_questions_about_the_same_examples_share_the_error(
     assert "question 4 about these examples, at a level of 0.0675 %: all questions share 5 %" in method
     # Other kinds of policies make another path of the same models.
     classifier = Classifier.from_pretrained(model, threads=1)
-    classifier.with_router(Threshold(threshold=0.5, measure="margin")).save_pretrained(tmp_path / "margin")
+    classifier.with_router(Threshold(threshold=0.5, measure=margin)).save_pretrained(tmp_path / "margin")
     done = run("calibrate", tmp_path / "margin", "--data", data, "--agreement", "0.3")
     assert "number 5 about these examples" in done.out
 
