@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import json
-import os
 import re
 import sys
-import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
-from datetime import date
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.exceptions import DataError, MissingExtraError, OptionError
+from cascade.exceptions import DataError, OptionError
 from cascade.text.reading import Example, OnError, read_examples
 from cascade.text.records import FileFormat
-from cascade.text.sources import regular
+from tests.text.files import PACK, as_csv, jsonl, write
 
 RECORDS: list[dict[str, Any]] = [
     {"text": "a good film", "label": "positive"},
@@ -33,31 +28,6 @@ RECORDS: list[dict[str, Any]] = [
     {"text": 'quoted "so", and\nover lines', "label": "positive"},
     {"text": "電影 é", "label": "negative"},
 ]
-
-
-def write(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def jsonl(*values: Any) -> str:
-    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
-
-
-def as_csv(rows: list[dict[str, Any]], delimiter: str = ",") -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), delimiter=delimiter)
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
-
-
-def zstd(content: bytes) -> bytes:
-    packed: bytes = pytest.importorskip("zstandard").ZstdCompressor().compress(content)
-    return packed
-
-
-PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": zstd}
 
 
 @pytest.fixture(params=["jsonl", "ndjson", "csv", "tsv", "parquet", "csv.gz", "tsv.zst", "jsonl.ZST", "jsonl.gz"])
@@ -247,64 +217,6 @@ def test_quotes_that_are_never_closed(tmp_path: Path) -> None:
     assert [example.line for example in read_examples(file, on_error=OnError.SKIP)] == [2]
 
 
-@pytest.mark.parametrize(("name", "line"), [("a.txt", "%s\n"), ("a.jsonl", '{"text": "%s"}\n'), ("a.csv", "%s\n")])
-def test_a_line_that_is_too_long_is_a_fault_of_that_line(tmp_path: Path, name: str, line: str) -> None:
-    head = "text\n" if name == "a.csv" else ""
-    most = 300_000 + len(line % "") - 1
-    file = write(tmp_path / name, head + "".join(line % text for text in ("one", "x" * 300_000, "y" * 300_001, "four")))
-    assert [len(str(example.text)) for example in read_examples(file)][-4:] == [3, 300_000, 300_001, 4]
-    examples = list(read_examples(file, on_error=OnError.NULL, max_line=most))
-    assert [example.text for example in examples] == ["one", "x" * 300_000, None, "four"]
-    number = 4 if head else 3
-    message = (
-        rf"{name}, line {number}: a line must have at most {most:,} bytes \(max_line\), got more; correct the line"
-    )
-    with pytest.raises(DataError, match=message):
-        list(read_examples(file, max_line=most))
-    with pytest.raises(OptionError, match="max_line must be a whole number of at least 1, got 0; leave it out"):
-        read_examples(file, max_line=0)
-
-
-def test_a_line_without_end_takes_no_memory() -> None:
-    class Zeros(io.RawIOBase):
-        def readline(self, size: int | None = -1, /) -> bytes:
-            assert size is not None
-            assert 0 < size <= 100_000
-            self.got = getattr(self, "got", 0) + size
-            return b"\0" * size if self.got < 10_000_000 else b""
-
-    zeros: Any = Zeros()
-    with pytest.raises(DataError, match="line 1: a line must have at most 99,999 bytes"):
-        list(read_examples(zeros, max_line=99_999))
-
-
-@pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_packed_files_that_are_cut_or_broken(tmp_path: Path, suffix: str) -> None:
-    packed = PACK[suffix]("".join(f"text {number}\n" for number in range(3000)).encode())
-    file = write(tmp_path / f"a.txt{suffix}", packed + packed)
-    assert len(list(read_examples(file))) == 6000
-    for content in (packed[:-20], packed + packed[:20], b"no such thing", packed + b"or such"):
-        write(file, content)
-        with pytest.raises(DataError, match=r"a\.txt\..* must be readable to its end, but: .*; check the file$"):
-            list(read_examples(file))
-
-
-def test_zstd_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "zstandard", None)
-    monkeypatch.setitem(sys.modules, "compression.zstd", None)
-    with pytest.raises(MissingExtraError, match=r"reading .zst needs zstandard, .*; pip install zstandard, or give"):
-        list(read_examples(write(tmp_path / "a.csv.zst", b"")))
-
-
-def test_a_pipe_has_a_path(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    writer = threading.Thread(target=pipe.write_text, args=("one\ntwo\n",))
-    writer.start()
-    assert [example.text for example in read_examples(pipe)] == ["one", "two"]
-    writer.join()
-
-
 def test_numbers_and_brackets_without_end(tmp_path: Path) -> None:
     deep = "[" * 200_000
     file = write(tmp_path / "a.jsonl", f'{{"text": {deep}\n{{"text": "b"}}\n')
@@ -330,109 +242,6 @@ def test_faults_of_a_file_as_a_whole(tmp_path: Path, content: str | bytes, messa
     file = write(tmp_path / ("a.csv" if isinstance(content, str) else "a.jsonl"), content)
     with pytest.raises(DataError, match=message):
         list(read_examples(file, on_error=OnError.SKIP))
-
-
-def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match=r"missing.jsonl must be a file of examples, but it is missing; check the path"):
-        read_examples(tmp_path / "missing.jsonl")
-    (tmp_path / "loop.txt").symlink_to("loop.txt")
-    with pytest.raises(DataError, match="must be a file of examples, but Too many levels of symbolic links; check"):
-        read_examples(tmp_path / "loop.txt")
-    with pytest.raises(DataError, match="must be a file of examples, but it is a folder"):
-        read_examples(tmp_path)
-    file = write(tmp_path / "a.docx", "")
-    with pytest.raises(OptionError, match=r"one of .txt, .jsonl, .* \.gz or \.zst\), got a.docx; rename it or"):
-        read_examples(file)
-    assert [example.text for example in read_examples(write(file, "a"), format=FileFormat.TEXT)] == ["a"]
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(DataError, match=r"a.docx must be readable, but: Permission denied; check its permissions"):
-        list(read_examples(file, format=FileFormat.TEXT))
-
-
-def test_streams_and_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [example.text for example in read_examples(io.StringIO("a\nb"))] == ["a", "b"]
-    stream = io.BytesIO(b'{"text": "a"}\n')
-    assert [example.text for example in read_examples(stream, format=FileFormat.JSONL)] == ["a"]
-    assert not stream.closed
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\n\xff\nb\n"), encoding="utf-8"))
-    examples = read_examples("-", on_error=OnError.NULL)
-    assert [example.text for example in examples] == ["a", None, "b"]
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b""), encoding="utf-8"))
-    with pytest.raises(DataError, match="standard input must hold at least one example"):
-        list(read_examples(sys.stdin))
-    with pytest.raises(DataError, match="the stream, line 1: a line must be JSON"):
-        list(read_examples(io.StringIO("x"), format=FileFormat.JSONL))
-
-
-class Pipe(io.BytesIO):
-    def seekable(self) -> bool:
-        return False
-
-
-def test_parquet(tmp_path: Path) -> None:
-    file = tmp_path / "a.parquet"
-    rows = [{"text": "a", "label": ["x", "y"]}, {"text": None, "label": ["x"]}, {"text": "b", "label": None}]
-    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), file)
-    examples = list(read_examples(file, on_error=OnError.NULL))
-    assert [(example.line, example.text, example.label) for example in examples] == [
-        (1, "a", ("x", "y")),
-        (2, None, None),
-        (3, "b", None),
-    ]
-    with pytest.raises(DataError, match=r"a.parquet, line 2: column 'text' must be a string, got NoneType"):
-        list(read_examples(file))
-    piped = read_examples(Pipe(file.read_bytes()), format=FileFormat.PARQUET, on_error=OnError.NULL)
-    assert [example.text for example in piped] == ["a", None, "b"]
-    with pytest.raises(DataError, match=r"a.parquet: there must be a column 'sentence', got 'text', 'label'"):
-        list(read_examples(file, text_column="sentence", on_error=OnError.SKIP))
-    with pytest.raises(DataError, match=r"a.parquet: it must be a parquet file, but: .*; write it again"):
-        list(read_examples(write(file, b"PAR1 and no more")))
-
-
-def test_columns_of_parquet_that_nobody_asked_for(tmp_path: Path) -> None:
-    """They are not read, whatever they hold; what cannot be read of the others is a fault of its row."""
-    file = tmp_path / "a.parquet"
-    broken = pa.Array.from_buffers(pa.utf8(), 3, pa.array([b"a", b"\xff", b"c"], pa.binary()).buffers())
-    late = pa.array([2**62] * 3, pa.int64())
-    times = {"late": late.view(pa.timestamp("us")), "zone": late.view(pa.timestamp("us", "Nowhere/At_All"))}
-    columns = {"text": broken, "other": broken, "day": pa.array([date(2000, 1, 1)] * 3), **times}
-    pyarrow.parquet.write_table(pa.table(columns), file)
-    examples = list(read_examples(file, on_error=OnError.NULL))
-    assert [(example.line, example.text) for example in examples] == [(1, "a"), (2, None), (3, "c")]
-    assert str(examples[1].error).startswith(
-        f"{file}, line 2: column 'text' must hold values that can be read, but it is not UTF-8: invalid start byte; "
-    )
-    assert examples[0].record == {"text": "a"}
-    for column in ("late", "zone", "day"):
-        found = list(read_examples(file, text_column=column, on_error=OnError.NULL))
-        assert [example.text for example in found] == [None] * 3
-    whole = read_examples(file, text_column="text", all_columns=True, on_error=OnError.NULL)
-    assert [example.text for example in whole] == [None] * 3
-    pyarrow.parquet.write_table(pa.table({"text": ["a", "bbb"], "day": columns["day"][:2]}), file)
-    (first, second) = read_examples(file, all_columns=True, on_error=OnError.NULL, max_line=2)
-    assert (first.text, first.record["day"], second.text) == ("a", date(2000, 1, 1), None)
-    pyarrow.parquet.write_table(pa.Table.from_arrays([broken, broken], ["text", "text"]), file)
-    with pytest.raises(DataError, match=r"a.parquet: columns must be distinct, twice: \['text'\]; write it again"):
-        list(read_examples(file))
-
-
-def test_names_in_parquet_that_are_no_text(tmp_path: Path) -> None:
-    file = tmp_path / "a.parquet"
-    pyarrow.parquet.write_table(pa.table({"text": ["a"], "zzzz": ["b"]}), file, store_schema=False)
-    file.write_bytes(file.read_bytes().replace(b"zzzz", b"\xff\xfe\xfd\xfc"))
-    with pytest.raises(DataError, match=r"a.parquet: it must be a parquet file, but: 'utf-8' .*; write it again"):
-        list(read_examples(file))
-
-
-def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(MissingExtraError, match=r"needs pyarrow, which is not installed; pip install .*\[train\]"):
-        read_examples(write(tmp_path / "a.parquet", b""))
 
 
 @given(st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"])), st.text("ab", min_size=1)), min_size=1))
@@ -492,17 +301,3 @@ def test_lists_of_words(tmp_path: Path) -> None:
     assert "column 'words' must be a list of words, got str ('a b')" in str(found[2].error)
     assert "column 'words' must be a list of words, got list (['a', None])" in str(found[3].error)
     assert "there must be a column 'words', got none" in str(found[4].error)
-
-
-@pytest.mark.parametrize(("name", "copied"), [("fifo", "fifo.txt"), ("1.5", "1.5.txt"), ("a.jsonl", "a.jsonl")])
-def test_what_a_pipe_gives_can_be_read_again(tmp_path: Path, name: str, copied: str) -> None:
-    (tmp_path / "file").touch()
-    for other in ("file", "missing", "."):
-        with regular(tmp_path / other) as found:
-            assert found == tmp_path / other
-    os.mkfifo(tmp_path / name)
-    writer = threading.Thread(target=(tmp_path / name).write_text, args=("some\n",), daemon=True)
-    writer.start()
-    with regular(tmp_path / name) as found:
-        assert (found.name, found.read_text(), found.read_text()) == (copied, "some\n", "some\n")
-    assert not found.exists()
