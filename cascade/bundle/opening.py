@@ -57,22 +57,27 @@ class Bundle:
         Raises:
             BundleError: some are missing or altered; all of them in one line.
         """
-        found = []
-        for path in self.manifest.files if files is None else files:
-            record, file = self.manifest.files[path], self.folder / path
-            if not file.is_file():
-                found.append(f"{path} is missing")
-            elif path == CARD_FILE:
-                continue
-            elif (size := file.stat().st_size) != record.bytes:
-                found.append(f"{path} must have {record.bytes} bytes, got {size}")
-            elif sha256_of(file) != record.sha256:
-                found.append(f"{path} was altered (another sha256)")
+        faults = {path: self._fault(path) for path in (self.manifest.files if files is None else files)}
+        found = [f"{path} {fault}" for path, fault in faults.items() if fault]
         if found:
             raise BundleError(
                 f"every file must be as {MANIFEST_FILE} lists it, but in {self.folder}: {'; '.join(found)}; "
                 "download or export the bundle again"
             )
+
+    def _fault(self, file: str) -> str:
+        """What is wrong with a listed file, in words; nothing if it is as listed."""
+        path, record = self.path(file), self.manifest.files[file]
+        try:
+            if not path.is_file():
+                return "is missing"
+            if file == CARD_FILE:
+                return ""
+            if (size := path.stat().st_size) != record.bytes:
+                return f"must have {record.bytes} bytes, got {size}"
+            return "" if sha256_of(path) == record.sha256 else "was altered (another sha256)"
+        except OSError as error:  # its name is too long, or it is closed to this user
+            return f"cannot be read ({error.strerror})"
 
 
 def open_bundle(
@@ -100,12 +105,19 @@ def open_bundle(
             folder; all faults in one line.
     """
     name = str(path_or_id)
-    folder = Path(path_or_id).expanduser()
-    if folder.is_file():
+    try:
+        folder = Path(path_or_id).expanduser()
+        is_file, is_folder = folder.is_file(), folder.is_dir()
+    except (OSError, RuntimeError) as error:  # too long a name, a folder that is closed, ~ of an unknown user
+        raise BundleNotFoundError(
+            f"a bundle must be a folder or a Hub id (owner/name), but {name!r} cannot be looked up "
+            f"({getattr(error, 'strerror', error)}); check the path"
+        ) from None
+    if is_file:
         raise BundleNotFoundError(
             f"a bundle must be a folder, but {name} is a file; give the folder that {MANIFEST_FILE} is in"
         )
-    if not folder.is_dir():
+    if not is_folder:
         if isinstance(path_or_id, Path) or not hub.can_be_id(name):
             raise BundleNotFoundError(
                 f"a bundle must be a folder or a Hub id (owner/name), but there is no folder {name!r}; check the path"
@@ -113,23 +125,32 @@ def open_bundle(
         folder = hub.download(
             name, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
         )
-    file = folder / MANIFEST_FILE
-    if not file.is_file():
-        raise BundleNotFoundError(
-            f"a bundle must hold {MANIFEST_FILE}, but {name or folder} does not; make one with cascade-export"
-        )
-    if file.stat().st_size > LARGEST_MANIFEST:
-        raise BundleError(f"{file} must have at most {LARGEST_MANIFEST} bytes, got {file.stat().st_size}; export again")
-    try:
-        manifest = Manifest.from_json(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise BundleError(f"{MANIFEST_FILE} must be UTF-8, but {error}; export the bundle again") from None
+    manifest = _manifest(folder, name)
     if faults := faults_of_paths(manifest.files):
         raise BundleError(f"files of {name} must be inside it, but {'; '.join(faults)}; export the bundle again")
     bundle = Bundle(folder=folder, manifest=manifest)
     if verify:
         bundle.verify()
     return bundle
+
+
+def _manifest(folder: Path, name: str) -> Manifest:
+    """What the bundle in a folder says about itself."""
+    file = folder / MANIFEST_FILE
+    try:
+        if not file.is_file():
+            raise BundleNotFoundError(
+                f"a bundle must hold {MANIFEST_FILE}, but {name or folder} does not; make one with cascade-export"
+            )
+        if (size := file.stat().st_size) > LARGEST_MANIFEST:
+            raise BundleError(f"{file} must have at most {LARGEST_MANIFEST} bytes, got {size}; export again")
+        return Manifest.from_json(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{MANIFEST_FILE} must be UTF-8, but {error}; export the bundle again") from None
+    except OSError as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(f"{file} must be readable, but: {error.strerror}; check its rights") from None
 
 
 def blocks(source: bytes | Path) -> Iterator[bytes]:

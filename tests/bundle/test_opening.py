@@ -72,6 +72,28 @@ def test_what_is_read_is_what_was_verified(made: Bundle) -> None:
             bundle.read(file)
 
 
+def test_what_the_system_refuses_is_a_fault_as_any_other(made: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that are too long, files that are closed to this user, the home of nobody."""
+    for name in ("a" * 300, Path("a" * 300), "~nobody of this name/bundle"):
+        with pytest.raises(BundleNotFoundError, match="folder"):
+            open_bundle(name)
+
+    def refused(path: Path, **_: object) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for place, match in {
+        "cascade.bundle.opening.sha256_of": r"onnx/model.onnx cannot be read \(Permission denied\)",
+        "pathlib.Path.read_text": "must be readable, but: Permission denied",
+    }.items():
+        with monkeypatch.context() as patched:
+            patched.setattr(place, refused)
+            with pytest.raises(BundleError, match=match):
+                open_bundle(made.folder)
+    rewrite(made.folder, lambda raw: raw["files"].update({"a" * 300: raw["files"]["onnx/model.onnx"]}))
+    with pytest.raises(BundleError, match=r"a{300} (cannot be read|is missing)"):
+        open_bundle(made.folder)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
 def test_what_never_ends_is_not_read(made: Bundle) -> None:
     for file in ("tokenizer.json", MANIFEST_FILE):
