@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import numpy as np
 import pytest
 
+from cascade import Classifier
+from cascade.core.rows import BoolArray
+from cascade.policies import Policies, never
+from cascade.policies.exits import ExitState
+from tests.hostile.asking import WAYS, Answer, Asked, Asker
 from tests.hostile.children import Tally, throw
 from tests.hostile.kills import faults_of
 from tests.hostile.throwing import Thrower
-from tests.models.toy import toy_bundle
+from tests.models.toy import random_texts, toy_bundle
 from tests.models.toy_tags import tag_bundle
 
 
@@ -21,11 +29,69 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     return toy_bundle(folder / "texts").folder, tag_bundle(folder / "words").folder
 
 
-@pytest.mark.filterwarnings("ignore:pairs and words must fit:cascade.exceptions.CascadeWarning")
+WINDOWS = pytest.mark.filterwarnings("ignore:pairs and words must fit:cascade.exceptions.CascadeWarning")
+
+
+@WINDOWS
 def test_files_and_broken_bundles(bundles: tuple[Path, ...], tmp_path: Path) -> None:
     thrower = Thrower(tmp_path, bundles)
     assert list(thrower.throw("files", Random(1), 30)) == []
     assert list(thrower.throw("bundles", Random(1), 30)) == []
+
+
+@WINDOWS
+def test_texts_in_every_way(bundles: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    asker, asked = Asker(bundles), set()
+    together = Asked.together
+
+    def noted(self: Asked, items: list[Any]) -> list[Answer]:
+        asked.add(self.way)
+        return together(self, items)
+
+    monkeypatch.setattr(Asked, "together", noted)
+    assert [fault for seed in range(16) for fault in asker.texts(Random(seed), 16, shipped=False)] == []
+    assert asked == {*WAYS}
+
+
+class Swapped(Asked):
+    """One that streams two answers in the wrong order."""
+
+    def streamed(self, items: list[Any]) -> list[Answer]:
+        first, second, *others = super().streamed(items)
+        return [second, first, *others]
+
+
+class Short(Asked):
+    """One that streams an answer too few."""
+
+    def streamed(self, items: list[Any]) -> list[Answer]:
+        return super().streamed(items)[1:]
+
+
+@dataclass
+class Wavering:
+    """An exit policy that decides otherwise from call to call, as rounding might."""
+
+    calls: int = 0
+
+    def __call__(self, state: ExitState) -> BoolArray:
+        self.calls += 1
+        return np.full(len(state.probabilities), self.calls % 3 == 0)
+
+
+def test_what_differs_is_judged(bundles: tuple[Path, ...]) -> None:
+    """Only what full depth and the route explain is near: answers that change places are not."""
+    classifier = Classifier.from_pretrained(bundles[0], threads=1)
+    texts = ["good film", "bad plot", *random_texts(3)]
+    assert classifier.predict(texts[:1]).labels != classifier.predict(texts[1:2]).labels
+    faults = list(Swapped(classifier, "texts").faults(Random(0), texts))
+    assert [fault.split(": ")[0] for fault in faults] == ["reordered", "reordered"]
+    assert list(Short(classifier, "texts").faults(Random(0), texts)) == ["lost: of 5 texts"]
+    policies: Policies = classifier.policies.full_depth()
+    wavering = classifier.with_policies(policies.with_(exits=(never, Wavering())))
+    faults = list(Asked(wavering, "texts").faults(Random(0), texts))
+    assert faults
+    assert {fault.split(": ")[0] for fault in faults} == {"near"}
 
 
 def test_a_child_that_dies_or_hangs_is_counted(bundles: tuple[Path, ...], tmp_path: Path) -> None:

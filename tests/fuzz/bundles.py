@@ -179,6 +179,6 @@ def broken_bundle(rng: Random, files: Mapping[str, bytes]) -> dict[str, bytes]:
 def _mutated_file(rng: Random, content: bytes) -> bytes:
     try:
         value = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):  # one that was altered before, deep as it may be
         return mutated_bytes(rng, content)
     return mutated_text(rng, value).encode("utf-8", "surrogatepass")

@@ -54,7 +54,7 @@ def text(rng: Random) -> str:
     if kind == 0:
         return rng.choice(ODD)
     if kind == 1:
-        return rng.choice(ODD) * rng.choice((2, 17, 90))
+        return rng.choice(ODD) * rng.choice((2, 2, 3, 17, 17, 90))
     if kind == 2:
         return "".join(chr(rng.randrange(0x110000)) for _ in range(rng.randrange(12)))
     pool = (ODD, WORDS)[rng.randrange(2)] if kind < 6 else (*ODD, *WORDS * 3)

@@ -18,7 +18,7 @@ from typing import TypeVar
 from tests.hostile.throwing import Thrower
 
 MEMORY = 6 << 30  # bytes of addresses that a child may take: a graph may ask for any number
-SIZES = {"texts": 64, "files": 20, "bundles": 1}  # things in a job
+SIZES = {"texts": 512, "files": 50, "bundles": 1}  # things in a job
 T = TypeVar("T")
 
 

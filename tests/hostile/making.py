@@ -12,10 +12,11 @@ from cascade.policies.exits import never
 from cascade.policies.routing import defer_all
 from tests.models.toy import WORDS, random_texts, toy_bundle
 from tests.models.toy_tags import tag_bundle
+from tests.text.test_entities import byte_level
 
 
 def tiny_bundles(folder: Path) -> tuple[Path, ...]:
-    """A toy of texts, one of words, and what the exporter makes of a tiny BERT for each task."""
+    """A toy of texts, one of words, others with several labels and bytes, and an exported BERT for each task."""
     from cascade_export import Calibration, ExportOptions, export_bundle
     from tests.models import tiny, tiny_tagging
 
@@ -24,7 +25,9 @@ def tiny_bundles(folder: Path) -> tuple[Path, ...]:
     tiny.tier1_static(folder / "tier1")
     tiny.tagger(folder / "tagger", depth=2)
     tiny_tagging.tier1_transformer(folder / "tags")
-    options, made = ExportOptions(agreement=0), list(toys)
+    made = [*toys, toy_bundle(folder / "several", multi_label=True).folder]
+    made.append(tag_bundle(folder / "bytes", tokenizer=byte_level()).folder)
+    options = ExportOptions(agreement=0)
     for name, second, first, texts in (
         ("bert", "tier2", "tier1", tiny.TEXTS),
         ("ner", "tagger", "tags", tiny_tagging.SENTENCES),
