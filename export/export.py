@@ -6,6 +6,7 @@ A classifier or a tagger, as the last tier's `config.json` says.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from cascade._version import __version__
@@ -29,6 +30,7 @@ from cascade_export.tiers import Making
 from cascade_export.verify import SAMPLES
 
 DEFAULT_MAX_LENGTH = 512
+FIRST_TIER = 0.98  # how often int8 answers as fp32 is asked of the last tier; what a first tier answers is certified
 
 
 def steps(tiers: int) -> tuple[str, ...]:
@@ -109,7 +111,8 @@ def export_bundle(
     making = Making(task, sample, options, progress)
     tiers = [making.tier(model, packed, number=count, max_length=max_length)]
     if first is not None:
-        tiers.insert(0, making.tier(first, None, number=1, max_length=length1))
+        loose = replace(options, agreement=min(options.agreement, FIRST_TIER))
+        tiers.insert(0, replace(making, options=loose).tier(first, None, number=1, max_length=length1))
 
     progress(end)
     *others, (*early, last) = (tier.temperatures for tier in tiers)

@@ -47,7 +47,8 @@ class ExportOptions:
         int8: how linear layers are quantised; static keeps answers independent of batch mates.
         exporter: of tiers without exits.
         agreement: share of calibration texts (of a tagger: words) on which an int8 tier must answer as fp32 (tier 2: at
-            full depth). Where it is missed, int8 is smoothed; where that does not help, stages (or tier 1) stay fp32.
+            full depth; a first tier: 0.98 at most). Where it is missed, int8 is smoothed; where that does not help,
+            stages (or tier 1) stay fp32.
         max_length: tokens of a row at most; what tier 2 has positions for, at most 512, if not given.
         truncation: whether the bundle reads the first tokens alone of a text that is too long, as transformers does; in
             windows if not.

@@ -9,14 +9,15 @@ from typing import Generic, TypeVar
 import numpy as np
 import onnx
 
-from cascade.core.rows import FloatArray, IntArray
+from cascade.core.rows import FloatArray
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
 from cascade_export.options import ExportOptions, Int8
 from cascade_export.packed.chain import ChainRanges, chain_logits, chain_ranges, padded_logits, padded_ranges
 from cascade_export.packed.graphs import TierTwoGraphs
-from cascade_export.texts import Agreement, Sample
+from cascade_export.texts import Sample
 
 RANGE_ROWS = 512  # min-max ranges no longer move after some hundred texts
+ALONE_ROWS = 128  # to tell which stages int8 disturbs most
 T = TypeVar("T", onnx.ModelProto, TierTwoGraphs)
 
 
@@ -39,43 +40,41 @@ def quantise_tier2(
 ) -> Quantised[TierTwoGraphs]:
     """int8 stages, but for those that have to stay fp32 for full depth to agree with fp32.
 
-    Where too few units agree, static int8 is smoothed; where that does not help, the stage that disagrees most when it
-    alone is int8 goes back to fp32, then the next. `reference`: the fp32 graphs' logits of the sample. Shape
-    `(units, exits, labels)`.
+    Where too few units agree, static int8 is smoothed; where that does not help, stages stay fp32, those first that
+    move the logits most when they alone are int8. How many is found by bisection. `reference`: the fp32 graphs' logits
+    of the sample. Shape `(units, exits, labels)`.
     """
     count, static = len(graphs.stages), options.int8 is Int8.STATIC
     if options.int8 is Int8.NONE:
         return Quantised(graphs, reference, ("fp32",) * count)
-    few, everything = sample.spread(RANGE_ROWS), np.arange(sample.units.n_rows)
-    spans = chain_ranges(graphs, sample.part(few)[0]) if static else None
+    spans = chain_ranges(graphs, sample.part(sample.spread(RANGE_ROWS))[0]) if static else None
 
-    def measured(found: TierTwoGraphs, rows: IntArray) -> tuple[FloatArray, Agreement]:
-        part, numbers = sample.part(rows)
-        logits = chain_logits(found, part)
-        return logits, sample.compare(logits[:, -1], reference[numbers, -1])
+    def agrees(logits: FloatArray) -> bool:
+        return sample.compare(logits[:, -1], reference[:, -1]).meets(options.agreement)
 
-    best = _int8(graphs, spans)
-    logits, agreement = measured(best, everything)
-    if agreement.meets(options.agreement):
-        return Quantised(best, logits, ("int8",) * count)
-    best = _int8(graphs, spans, smooth=True) if static else best
+    for smooth in (False, True) if static else (False,):
+        best = _int8(graphs, spans, smooth=smooth)
+        logits = chain_logits(best, sample.units)
+        if agrees(logits):
+            return Quantised(best, logits, ("int8",) * count, smooth)
 
-    def mixed(small: Sequence[bool]) -> TierTwoGraphs:
-        stages = zip(graphs.stages, best.stages, small, strict=True)
-        return replace(best, stages=tuple(int8 if chosen else fp32 for fp32, int8, chosen in stages))
+    def mixed(chosen: Sequence[int]) -> TierTwoGraphs:
+        return replace(best, stages=tuple((best if i in chosen else graphs).stages[i] for i in range(count)))
 
-    small, order = [True] * count, list[int]()
-    while True:
-        found = mixed(small)
-        logits, agreement = measured(found, everything)
-        if not any(small) or agreement.meets(options.agreement):
-            break
-        if not order:
-            alone = [measured(mixed([i == stage for i in range(count)]), few)[1] for stage in range(count)]
-            order = sorted(range(count), key=lambda i: (-alone[i].different, -alone[i].largest))
-        small[order.pop(0)] = False
-    precisions = ["int8" if chosen else "fp32" for chosen in small]
-    return Quantised(found, logits, precisions, smoothed=static and any(small))
+    part, numbers = sample.part(sample.spread(ALONE_ROWS))
+    moved = [np.square(chain_logits(mixed([i]), part)[:, -1] - reference[numbers, -1]).mean() for i in range(count)]
+    order, none = np.argsort(moved, kind="stable"), mixed([])
+    most, too_many, found, logits = 0, count, none, chain_logits(none, sample.units)
+    while too_many - most > 1:
+        middle = (most + too_many) // 2
+        tried = mixed(order[:middle].tolist())
+        answered = chain_logits(tried, sample.units)
+        if agrees(answered):
+            most, found, logits = middle, tried, answered
+        else:
+            too_many = middle
+    precisions = ["int8" if i in order[:most] else "fp32" for i in range(count)]
+    return Quantised(found, logits, precisions, smoothed=static and most > 0)
 
 
 def quantise_tier1(

@@ -250,7 +250,7 @@ def test_smoothing_comes_before_fp32(graphs: TierTwoGraphs, batch: Units, monkey
     answers = iter([Agreement(0.9, 3, 1.0), Agreement(1.0, 0, 0.1)])
     monkeypatch.setattr(Sample, "compare", lambda *given, **options: next(answers))
     kept = quantised(graphs, batch, Int8.STATIC, bar=0.98)
-    assert kept.precisions == ["int8"] * 3
+    assert kept.precisions == ("int8",) * 3
     assert kept.smoothed
     stage = kept.graphs.stages[0]
     assert scaled(stage) == operators(stage).count("QuantizeLinear") == 6
