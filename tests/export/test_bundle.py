@@ -31,7 +31,7 @@ from cascade_export.int8.linears import linears
 from cascade_export.packed.chain import chain_logits, padded_logits
 from cascade_export.packed.graphs import TierTwoGraphs
 from cascade_export.tasks import TASKS
-from cascade_export.texts import encode
+from cascade_export.texts import Agreement, Sample, encode
 from cascade_export.verify import TOLERANCE, torch_tier1, torch_tier2
 from tests.export.conftest import LABELLED, TAGGED
 from tests.models import tiny, tiny_tagging
@@ -197,6 +197,17 @@ def test_other_forms_of_int8(tiers: Path, tmp_path: Path, tier2: str, tier1: str
         assert bool(linears(graph)) == (int8 is Int8.NONE)
     if int8 is Int8.NONE:
         assert manifest.figures["tier2"][-1]["max_difference"] == 0
+
+
+def test_of_a_first_tier_agreement_is_asked_less(tiers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it answers is certified; the last tier's int8 is held to what is asked."""
+    monkeypatch.setattr(Sample, "compare", lambda *given: Agreement(0.985, 15, 0.1))
+    exact = ExportOptions(agreement=0.999)
+    manifest = export_bundle(tiers / "tier2", tiers / "transformer", tmp_path / "out", options=exact).manifest
+    assert manifest.tier1.precision == "int8"
+    assert {stage.precision for stage in manifest.tier2.stages} == {"fp32"}
+    alone = export_bundle(tiers / "transformer", None, tmp_path / "alone", options=exact).manifest
+    assert alone.tiers[0].precision == "fp32"
 
 
 def test_full_depth_scores_as_its_checkpoint_unless_asked(tiers: Path, tmp_path: Path) -> None:

@@ -206,22 +206,25 @@ def test_tables_keep_small_tokens_precise() -> None:
     assert (found[7] == 0).all()
 
 
+@pytest.mark.parametrize("spoilt", [[1], [0, 2], [2]])
 def test_stages_that_disagree_go_back_to_fp32(
-    graphs: TierTwoGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch
+    graphs: TierTwoGraphs, batch: Units, spoilt: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second stage's ranges are spoilt, so it must be the one that stays fp32."""
+    """These stages' ranges are spoilt, so they and no others must stay fp32."""
 
-    def spoilt(*given: object, **options: object) -> object:
+    def wrong(*given: object, **options: object) -> object:
         embed, *stages = chain_ranges(*given, **options)  # type: ignore[arg-type]  # handed through
-        spoilt = {name: found / np.full(len(found.low), 1000, np.float32) for name, found in stages[1].items()}
-        return [embed, stages[0], spoilt, stages[2]]
+        for stage in spoilt:
+            stages[stage] = {name: own / np.full(len(own.low), 1000, np.float32) for name, own in stages[stage].items()}
+        return [embed, *stages]
 
-    monkeypatch.setattr(calibrate, "chain_ranges", spoilt)
+    monkeypatch.setattr(calibrate, "chain_ranges", wrong)
     kept = quantised(graphs, batch, Int8.STATIC, bar=0.9)
-    assert kept.precisions == ["int8", "fp32", "int8"]
+    assert kept.precisions == ["fp32" if stage in spoilt else "int8" for stage in range(3)]
     assert quantised(graphs, batch, Int8.STATIC, bar=0.0).precisions == ("int8",) * 3
-    assert "QuantizeLinear" not in operators(kept.graphs.stages[1])
+    assert "QuantizeLinear" not in operators(kept.graphs.stages[spoilt[0]])
     assert kept.smoothed
+    assert np.array_equal(kept.logits, chain_logits(kept.graphs, batch))
 
 
 def test_smoothing_saves_small_channels_from_large_ones() -> None:
