@@ -13,7 +13,7 @@ EXTRAS := test,export,train,bench,calibrate
 # What else must be of certain versions.
 PINS ?=
 
-.PHONY: demo test test-oldest pytest lint bench fuzz soak hostile size clean
+.PHONY: demo test test-oldest pytest differential lint bench fuzz soak hostile size clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core
@@ -30,6 +30,12 @@ pytest: $(VENV)/.full
 # The same tests with the oldest transformers that pyproject.toml allows (`make test` installs the newest).
 test-oldest:
 	$(MAKE) pytest VENV=.venv-oldest PINS=transformers~=4.48.0
+
+# Labels, entities and offsets against transformers' own pipelines, on so many texts per family and task (`make test`: 100).
+# With the oldest: make differential VENV=.venv-oldest PINS=transformers~=4.48.0
+TEXTS ?= 3000
+differential: $(VENV)/.full
+	CASCADE_TEXTS=$(TEXTS) $(BIN)/python -m pytest tests/pipelines/test_as_transformers.py -n $(PROCESSES) --dist worksteal -rP --durations=0
 
 lint: $(VENV)/.full
 	@echo "Checking style and types"
