@@ -17,7 +17,7 @@ from cascade_bench.options import Asked, count_option, labelled_file_options, ma
 from cascade_bench.peers.running import BATCH_SIZES, ORDERS, PAUSE, Peers, name_of
 from cascade_bench.peers.single import SingleTable, one_at_a_time, summarise
 from cascade_bench.systems.baselines import BASELINES, TRANSFORMERS, Baseline
-from cascade_bench.systems.local import FULL
+from cascade_bench.systems.local import CASCADE, FULL
 from cascade_bench.systems.process import Job, WorkerProcess
 from cascade_bench.table.data import Data
 from cascade_bench.table.measuring import Measured
@@ -25,22 +25,36 @@ from cascade_bench.timing import machine
 from cascade_bench.timing.interleaving import Progress, quiet
 from cascade_bench.timing.report import bar, benchmark, grid, write_json
 
+CHECK = (FULL, CASCADE, TRANSFORMERS)  # what runs beside an original
+
 
 @click.command(short_help="The same checkpoint through transformers, optimum, ONNX Runtime, OpenVINO, CTranslate2.")
 @labelled_file_options
-@click.option("--checkpoint", required=True, metavar="FOLDER", help="Tier 2 as transformers reads it.")
+@click.option("--checkpoint", metavar="FOLDER", help="Tier 2 as transformers reads it.")
+@click.option("--original", metavar="MODEL", help="What the bundle was built from: this alone beside the bundle.")
 @click.option("--only", multiple=True, type=click.Choice(list(BASELINES)), help="Run these only; may be repeated.")
 @count_option("--single", 0, "Texts that are answered one at a time as well; 0: none.", least=0)
 @click.option("--work", metavar="FOLDER", help="Keep converted files here.  [default: a temporary folder]")
 @markdown_option
 def peers(
-    asked: Asked, *, checkpoint: str, only: tuple[str, ...], single: int, work: str | None, markdown: bool
+    asked: Asked,
+    *,
+    checkpoint: str | None,
+    original: str | None,
+    only: tuple[str, ...],
+    single: int,
+    work: str | None,
+    markdown: bool,
 ) -> None:
     """What else could run this checkpoint, and how fast: each in a process of its own, all taking turns.
 
     MODEL is a bundle, FOLDER the checkpoint that its second tier was made from. Each pass labels all texts of the file
     (or tags all sentences), tokenisation included, with equal threads; each system at the batch size that is best for
     it, in the order of the file and sorted by length. What is not installed is listed with the line that installs it.
+
+    With --original in the place of --checkpoint it is a check of what `cascade build` made, on texts of your own, with
+    labels or not: how many of them get another answer than transformers' pipeline gives (of a tagger, sentences with
+    another tag), and how fast the bundle is beside that pipeline and beside its own full depth.
 
     With --single N a second table follows: p50, p95 and p99 of the time that one text (or sentence) takes when each is
     given after the last is answered. N texts spread evenly over the file are answered by every system, in turns of some
@@ -49,22 +63,27 @@ def peers(
 
     \b
     Example:
+      cascade-bench peers runs/mine --data dev.jsonl --original my-finetuned-model
       cascade-bench peers models/sentiment --data dev.jsonl --checkpoint runs/tier2 --threads 2
       cascade-bench peers models/sentiment --data dev.jsonl --checkpoint runs/tier2 --only full --only onnxruntime-int8
       cascade-bench peers models/sentiment --data dev.jsonl --checkpoint runs/tier2 --threads 2 --repeats 1 --single 200
     """
+    source = original or checkpoint
+    if source is None or (original and checkpoint):
+        given = "both" if source else "none"
+        raise OptionError(f"one of --checkpoint and --original must be given, got {given}; give the model you have")
     pipeline, data, before, count = asked.open()
-    kinds = [kind for kind in BASELINES.values() if not only or kind.key in only]
+    kinds = [kind for kind in BASELINES.values() if kind.key in (only or (CHECK if original else BASELINES))]
     with ExitStack() as stack:
         folder = Path(work or stack.enter_context(tempfile.TemporaryDirectory(prefix="cascade-bench-")))
         if not folder.is_dir():
             raise OptionError(f"--work must be a folder that is there, got {folder}; make it first")
         job = Job(
             model=asked.model,
-            checkpoint=checkpoint,
+            checkpoint=source,
             folder=str(folder.absolute()),
             threads=count,
-            max_length=pipeline.bundle.manifest.tier2.max_length,
+            max_length=pipeline.bundle.manifest.tiers[-1].max_length,
             multi_label=pipeline.multi_label,
             tagging=data.words,
         )
@@ -72,7 +91,7 @@ def peers(
         step = stack.enter_context(bar())
         made = compare(kinds, job, data, repeats=asked.repeats, progress=step, single=single)
     click.echo(as_text(made, before, markdown=markdown))
-    details = {**asked.details, "checkpoint": checkpoint, "single": single, "peer_versions": _versions(made)}
+    details = {**asked.details, "checkpoint": source, "single": single, "peer_versions": _versions(made)}
     write_json(asked.json_file, before, entries(made), details=details, notes=[*data.notes, *_notes(made)])
 
 
@@ -109,6 +128,7 @@ def _columns(table: PeerTable) -> dict[str, Callable[[PeerRow], str]]:
         "batch": lambda row: "" if row.batch_size is None else str(row.batch_size),
         table.data.metric: lambda row: f"{row.accuracy:.2%}",
         "as full tier 2": lambda row: "" if row.agreement is None else f"{row.agreement:.2%}",
+        "unlike pipeline": lambda row: "" if row.unlike is None else f"{row.unlike:.2%}",
         f"{table.data.unit}/s": lambda row: f"{len(table.data) / row.median_seconds:,.0f}",
         "over full tier 2": lambda row: shown(row.over_full),
         "over pipeline": lambda row: shown(row.over_pipeline),
@@ -127,7 +147,8 @@ def _method(table: PeerTable) -> str:
         f"{len(table.data)} {table.data.unit}, tokenisation included, {len(table.orders)} interleaved repeats, a "
         "process each, equal threads, best batch size of each. Ratios are medians of those within a repeat, in "
         "brackets their intervals (95 %, or the coverage named). Over pipeline: the transformers pipeline with the "
-        "texts as given. Peak memory: of the process in all, both orders and all batch sizes tried."
+        f"texts as given; unlike pipeline: share of {'sentences' if table.data.words else 'texts'} that it answers "
+        "otherwise. Peak memory: of the process in all, both orders and all batch sizes tried."
         + ("" if table.single is None else f" {table.single.method()}")
     )
 
@@ -146,6 +167,7 @@ class PeerRow(Measured):
         by_length: it sorted the texts by their characters first; this engine sorts by itself and is given them as is.
         batch_size: its best; `None` for this engine.
         agreement: share of answers that are the same as those of tier 2 at full depth; `None` if that failed.
+        unlike: share of texts or sentences with another answer than transformers' pipeline; `None` if that failed.
         peak_mib: the most memory that its process held in all, in both orders.
     """
 
@@ -153,6 +175,7 @@ class PeerRow(Measured):
     by_length: bool
     batch_size: int | None
     agreement: float | None
+    unlike: float | None
     over_full: Interval | None
     peak_mib: float | None
 
@@ -196,7 +219,7 @@ def compare(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
         raise OptionError(f"one system at least must run, none did ({reasons}); install one, or mend the checkpoint")
     full = peers.running.get(FULL)
-    piped = TRANSFORMERS in peers.running
+    piped = peers.running.get(TRANSFORMERS)
     rows = []
     for key, peer in peers.running.items():
         for by_length, labels in peer.labels.items():
@@ -208,9 +231,10 @@ def compare(
                 batch_size=None if peer.kind.own else peer.sizes[by_length],
                 accuracy=data.accuracy(labels),
                 agreement=None if full is None else data.agreement(labels, full.labels[False]),
+                unlike=None if piped is None else data.unlike(labels, piped.labels[False]),
                 seconds=tuple(own),
                 over_full=None if full is None else speed_up(turns.seconds[FULL], own),
-                over_pipeline=speed_up(turns.seconds[TRANSFORMERS], own) if piped else None,
+                over_pipeline=speed_up(turns.seconds[TRANSFORMERS], own) if piped is not None else None,
                 peak_mib=peaks[key],
             )
             rows.append(row)

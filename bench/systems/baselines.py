@@ -73,9 +73,9 @@ class _Engine:
         return answered(self.model, items).labels
 
     def by_tier1(self, item: Item) -> bool:
-        """Whether the first tier answers this item alone; of a sentence, all its words."""
+        """Whether the first of several tiers answers this item alone; of a sentence, all its words."""
         tiers = answered(self.model, [item]).tiers
-        return tiers is not None and bool((tiers == 1).all())
+        return tiers is not None and len(self.model.tiers) > 1 and bool((tiers == 1).all())
 
 
 def _engine(job: Job, *, full: bool) -> Answerer:

@@ -16,7 +16,7 @@ from cascade.core.results import Predictions, Routes, TagPredictions
 from cascade.core.rows import Doubles, IntArray
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
-from cascade.policies.exits import AtExit, never
+from cascade.policies.exits import AtExit
 from cascade.policies.routing import defer_all, defer_none
 
 FULL, CASCADE, PIPELINE = "full", "cascade", "pipeline"
@@ -62,8 +62,8 @@ def load(path_or_id: str | Path, *, threads: int | None = None) -> Model:
 
 
 def whole(model: Model) -> Model:
-    """Tier 2 alone at full depth."""
-    return model.with_router(defer_all).with_exit_policy(never)
+    """The last tier alone at full depth."""
+    return model.with_policies(model.policies.full_depth())
 
 
 def answered(model: Model, items: Sequence[Any]) -> Answered:

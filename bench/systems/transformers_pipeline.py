@@ -39,7 +39,10 @@ try:
     from transformers.modeling_outputs import SequenceClassifierOutput
     from transformers.utils.hub import cached_file
 
+    from cascade.training.models.adapters import adapted
+    from cascade.training.models.config import load_config
     from cascade.training.models.families import family_of
+    from cascade.training.models.loading import load_model
     from cascade.training.models.multi_exit import activation_of, new_head, pool
 except ImportError as error:
     raise MissingExtraError(
@@ -80,12 +83,12 @@ class LastExit(PreTrainedModel):
 
 
 def last_exit(checkpoint: str | Path, *, tagging: bool) -> PreTrainedModel:
-    """A checkpoint as a stock model in fp32: a multi-exit one with its last head, an ordinary one as it is."""
-    config = AutoConfig.from_pretrained(checkpoint)
+    """As a stock model in fp32: a multi-exit one with its last head, others as they are (adapters merged)."""
+    config = AutoConfig.from_pretrained(checkpoint) if adapted(checkpoint) is None else load_config(checkpoint)
     exits = getattr(config, "cascade_exits", None)
     if exits is None:
         kind = AutoModelForTokenClassification if tagging else AutoModelForSequenceClassification
-        made = kind.from_pretrained(checkpoint)
+        made = load_model(kind, checkpoint)
     else:
         number, family = len(exits["layers"]) - 1, family_of(config)
         last = f"heads.{number}."

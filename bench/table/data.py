@@ -72,6 +72,11 @@ class Data:
         one, two = (chain.from_iterable(some) if self.words else some for some in (answers, others))
         return sum(bool(a == b) for a, b in zip(one, two, strict=True)) / len(self)
 
+    def unlike(self, answers: Sequence[Any], others: Sequence[Any]) -> float:
+        """Share of items (a sentence is one) with another answer."""
+        pairs = zip(answers, others, strict=True)
+        return sum(bool(one != two) for one, two in pairs) / len(self.items)
+
     def f1(self, answers: Sequence[Any]) -> float | None:
         """F1 of whole entities, all types together; `None` where tags are not BIO or the like."""
         return entity_f1(self.right, answers) if self.bio else None

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+from cascade.bundle.writing import copy_bundle
 from cascade.exceptions import OptionError
+from cascade.policies import AtExit
+from cascade.training.models.multi_exit import MultiExitModel
+from cascade.training.models.tagging import MultiExitTagger
 from cascade_bench.peers.cli import PeerTable, compare
 from cascade_bench.systems.baselines import BASELINES
 from cascade_bench.systems.conversion import STEPS
+from cascade_bench.systems.local import answered, load
 from cascade_bench.systems.padded import Padded
 from cascade_bench.systems.process import Job, WorkerError
+from cascade_bench.systems.transformers_pipeline import TransformersPipeline
 from cascade_bench.systems.worker import answer
 from cascade_bench.table.data import Data
+from cascade_export import ExportOptions, Int8, export_bundle
 from tests.bench.conftest import Run, bare, far_end, given, numbered, write_lines
 from tests.models import tiny
 
@@ -152,6 +162,7 @@ def test_none_runs(job: Job) -> None:
         compare([bare("compile")], job, numbered("a"), repeats=1, start=start, pause=0.0)
 
 
+TEXTS_OF_WORDS = [*tiny.TEXTS, *(" ".join(tiny.WORDS[number:][:4]) for number in range(30))]
 SENTENCES = [["good"], ["a", "very", "xylophones", "film"], ["the", "plot", "is", "dull"], ["not", "bad", "bad"] * 9]
 
 
@@ -215,6 +226,34 @@ def test_without_labels_and_in_markdown(
     assert done.status == 0, done.err
     assert done.out.startswith("| system | texts | batch | agreement |")
     assert "- The file has no labels: agreement with tier 2 at full depth is reported, not accuracy." in done.out
+
+
+@pytest.mark.parametrize("tagging", [False, True])
+def test_a_bundle_beside_the_model_that_it_was_built_from(run: Run, tmp_path: Path, tagging: bool) -> None:
+    own, exits, written = tmp_path / "own", tmp_path / "exits", tmp_path / "peers.json"
+    kind: Any = AutoModelForTokenClassification if tagging else AutoModelForSequenceClassification
+    labels = tiny.TAGS if tagging else ("c", "a", "b")
+    torch.manual_seed(1)
+    tiny.kept(kind.from_config(tiny.named(tiny.config(), labels, None)), own)
+    multi_exit: Any = MultiExitTagger if tagging else MultiExitModel
+    multi_exit.from_checkpoint(own, labels=labels).save_pretrained(exits)
+    (exits / "tokenizer.json").write_bytes((own / "tokenizer.json").read_bytes())
+    full = export_bundle(exits, None, tmp_path / "full", options=ExportOptions(int8=Int8.NONE))
+    copy_bundle(full, tmp_path / "bundle", policies=replace(full.manifest.policies, exits=(AtExit(2),)))
+    items = [text.split() for text in TEXTS_OF_WORDS] if tagging else TEXTS_OF_WORDS
+    file = write_lines(tmp_path / "new.jsonl", [{"tokens" if tagging else "text": item} for item in items])
+    given = ("peers", tmp_path / "bundle", "--data", file, "--repeats", 1, "--threads", 1)
+    done = run(*given, "--original", own, "--json", written)
+    assert done.status == 0, done.err
+    found = {entry["name"]: entry["extra_info"]["unlike"] for entry in json.loads(written.read_text())["benchmarks"]}
+    assert list(found) == ["full", "cascade", "transformers", "transformers-by-length"]
+    assert (found["full"], found["transformers"], found["transformers-by-length"]) == (0.0, 0.0, 0.0)
+    wanted = TransformersPipeline.load(own, threads=1, max_length=64, tagging=tagging).labels(items, batch_size=4)
+    answers = answered(load(tmp_path / "bundle", threads=1), items).labels
+    assert found["cascade"] == np.mean([one != other for one, other in zip(answers, wanted, strict=True)]) > 0
+    assert f"{found['cascade']:.2%}" in done.out
+    for more, got in (((), "none"), (("--original", own, "--checkpoint", own), "both")):
+        assert f"one of --checkpoint and --original must be given, got {got}" in run(*given, *more).err
 
 
 def test_bad_use(run: Run, bundle: Path, data: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from cascade.training.build.exporting import Answered
 from cascade.training.build.measuring import in_turns
 from cascade.training.build.numbers import NumberAnswers
 
+WITH_EXITS = ("frozen", "tuned")  # second tiers
 GRID = PathGrid(ratios=(0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
 TIMED = 3  # candidates that are timed beside full depth, the cheapest by prediction
 PAYS = 1.1  # times as fast as full depth, or nothing pays
@@ -50,6 +51,10 @@ class Candidate:
     pipeline: Any
     step: Step
     cost: float
+
+    def named(self, first: str | None) -> str:
+        """Its tiers in words. `first`: the kind of its first tier, if it has one."""
+        return f"{f'{self.exits} exits' if self.exits in WITH_EXITS else 'your model'}, {first or 'no'} first tier"
 
 
 def candidates(
@@ -78,13 +83,16 @@ def candidates(
 
 
 def fastest(
-    found: Sequence[Candidate], full: Any, items: Sequence[Any], *, seconds: float
+    found: Sequence[Candidate], full: Any, items: Sequence[Any], *, kinds: Mapping[str, str | None], seconds: float
 ) -> tuple[Candidate | None, dict[str, float]]:
-    """The one that really is, in turns with full depth, and what each took; None where full depth is as fast."""
+    """The one that really is, in turns with full depth, and what each took; None where full depth is as fast.
+
+    `kinds`: of the bundles' first tiers.
+    """
     few = list(found[:TIMED])
     ways: dict[str, Callable[[], object]] = {"full depth": partial(full.predict, items)}
     for number, one in enumerate(few):
-        ways[f"{one.exits} exits, {one.first} first tier ({number + 1})"] = partial(one.pipeline.predict, items)
+        ways[f"{one.named(kinds[one.first])} ({number + 1})"] = partial(one.pipeline.predict, items)
     taken = in_turns(ways, seconds=seconds)
     medians = {name: float(np.median(own)) for name, own in taken.items()}
     names = list(ways)[1:]

@@ -25,7 +25,7 @@ from cascade.core.statistics import speed_up
 from cascade.pipelines.loading import load
 from cascade.pipelines.profiling import profile_of
 from cascade.policies.routing import DeferAll
-from cascade.training.build.choosing import candidates, certified, fastest
+from cascade.training.build.choosing import WITH_EXITS, candidates, certified, fastest
 from cascade.training.build.exporting import (
     CHECKED,
     Answered,
@@ -47,7 +47,6 @@ from cascade.training.build.shares import Shares
 from cascade.training.build.work import Making, Step
 from cascade_export import ExportOptions, Int8
 
-WITH_EXITS = ("frozen", "tuned")  # second tiers
 TIMED, LEAST = 500, 32  # texts that are timed, at most and at least
 HARDER = 1500  # texts with gaps that choose, about
 PAGE = "report.html"
@@ -127,7 +126,7 @@ class Finish:
         found = candidates(pipelines, harder, truth, self.claim, seconds=seconds / 3)
         making.progress(0.3)
         full = full_depth(own, threads=self.options.threads)
-        best, timed = fastest(found, full, some.items, seconds=seconds / 6)
+        best, timed = fastest(found, full, some.items, kinds=kinds, seconds=seconds / 6)
         making.progress(0.4)
         for name in ("pair", "single", "certified", "bundle"):  # of an interrupted step
             shutil.rmtree(making.folder / name, ignore_errors=True)
@@ -156,8 +155,7 @@ class Finish:
             shutil.rmtree(making.folder / name, ignore_errors=True)
         told = f"full depth, {report.form}"
         if best is not None and pays:
-            second = f"{best.exits} exits" if best.exits in WITH_EXITS else "your model"
-            told = f"{second}, {kinds[best.first] if len(bundle.manifest.tiers) > 1 else 'no'} first tier"
+            told = best.named(kinds[best.first] if len(bundle.manifest.tiers) > 1 else None)
         return {"setting": told, "certified": isinstance(outcome, Certified), "line": report.line(), **report.figures()}
 
     def _with_gaps(self, some: Answered) -> tuple[Answered, Any]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +57,10 @@ def test_a_model_and_texts_become_a_certified_bundle(kind: str, case: Make) -> N
     page = (own.output / "report.html").read_text(encoding="utf-8")
     assert built.line.split(";")[0] in page
     assert "data:image/png" in page
+    timed = re.findall(r"<td>([^<]*) first tier \(\d\)</td>", page)  # beside each other, by what they are
+    second = "your model" if kind in OTHERS else "(frozen|tuned) exits"
+    assert timed or kind in OTHERS
+    assert all(re.fullmatch(f"{second}, (static|transformer|no)", name) for name in timed)
 
 
 def made_of(kind: str) -> list[str]:
