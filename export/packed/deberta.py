@@ -52,6 +52,7 @@ PLACED = ("query_head_gather", "head_scatter")
 class DistanceLayer(PackedLayer):
     """One layer. K and Q are the same for all texts: constants, made when it is. Shapes `(heads, rows, size)`."""
 
+    narrows = False
     far_keys: Tensor
     far_queries: Tensor
 

@@ -41,7 +41,8 @@ class TierTwoGraphs:
     """The graphs of a second tier.
 
     `embed`: `input_ids`, `position_ids` and `token_type_ids` (where the family has them) -> `hidden`; `stages`:
-    `hidden` and indices (see ARCHITECTURE.md) -> `hidden_out`, `logits`, in the order in which they run;
+    `hidden` and indices (see ARCHITECTURE.md) -> `hidden_out` (the last may lack it), `logits`, in the order in which
+    they run;
     `position_offset`: position id of a row's first token.
     """
 
@@ -87,5 +88,5 @@ def _stage(stage: PackedStage, packed: PackedModel) -> onnx.ModelProto:
         stage,
         {name: torch.from_numpy(feeds[name]) for name in stage.inputs},
         inputs=AXES | dict.fromkeys(("head_scatter", "placed_head_scatter", "local_head_scatter"), (new,)),
-        outputs={"hidden_out": (new,), "logits": (answered,)},
+        outputs=({} if stage.narrow else {"hidden_out": (new,)}) | {"logits": (answered,)},
     )

@@ -49,8 +49,12 @@ class PackedEmbed(nn.Module):
 
 
 class PackedLayer(nn.Module):
-    """One layer. Its modules are the backbone's own, but for the queries', which are scaled."""
+    """One layer. Its modules are the backbone's own, but for the queries', which are scaled.
 
+    `narrows`: whether it can compute one token of each row alone.
+    """
+
+    narrows = True
     query: nn.Linear
     key: nn.Linear
     value: nn.Linear
@@ -86,14 +90,23 @@ class PackedLayer(nn.Module):
 
         Queries are made of `asking`, shape `(actives, width)`, keys and values of `hidden`, shape `(tokens, width)`.
         The layer adds to `residual`: the values of `asking`, which may be another node of the graph, one that shares
-        its int8 form with `hidden`. `index` has a tagger's stage's inputs by name (ARCHITECTURE.md).
+        its int8 form with `hidden`. `index` has a tagger's stage's inputs by name (ARCHITECTURE.md); without
+        `query_head_gather` one token of each row is active, and its heads are in their places as they are.
         """
+        alone = "query_head_gather" not in index
         # One merged product for all three was 5 % slower per layer: its result has to be split again. Each head of each
         # token is a row of its own, gathered straight to its place: no transposes, 5 % off a stage.
-        queries = self._by_head(self.query(asking), index["query_head_gather"])
+        queries = self.query(asking)
+        if alone:
+            queries = queries.reshape(-1, self.width // self.size, 1, self.size)
+        else:
+            queries = self._by_head(queries, index["query_head_gather"])
         keys, values = (self._by_head(linear(hidden), index["head_gather"]) for linear in (self.key, self.value))
         weights = torch.softmax(self.scores(queries, keys, index), dim=-1)
-        context = self._by_head(weights @ values, index["head_scatter"]).reshape(-1, self.width)
+        context = weights @ values
+        if not alone:
+            context = self._by_head(context, index["head_scatter"])
+        context = context.reshape(-1, self.width)
         new = self.attention_norm(self.output(context) + residual)
         result: Tensor = self.output_norm(self.contract(self.activation(self.expand(new))) + new)
         return result

@@ -38,9 +38,12 @@ class PackedStage(nn.Module):
             pieces of the `words` that are still inside.
         inputs: names of the family's own inputs; those of active tokens are for taggers alone.
         shared: what is made once for all layers.
+        last: whether nothing comes after the stage.
 
     Attributes:
         inputs: names of the inputs of `forward`, in order.
+        narrow: whether the last layer computes the first token of each row alone, because nothing else is read:
+            the stage then has no new states.
     """
 
     def __init__(
@@ -52,15 +55,18 @@ class PackedStage(nn.Module):
         pooling: str,
         inputs: Sequence[str] = (),
         shared: Shared | None = None,
+        last: bool = False,
     ) -> None:
         super().__init__()
         self.layers, self.head, self.norm, self.pooling = nn.ModuleList(layers), head, norm, pooling
         own = inputs if pooling == "words" else (name for name in inputs if name in FEEDS)
-        self.inputs = (*_INPUTS[pooling], *own)
+        self.narrow = last and pooling == "first" and getattr(layers[-1], "narrows", False)
+        unread = ("head_scatter",) if self.narrow and len(layers) == 1 else ()
+        self.inputs = tuple(name for name in (*_INPUTS[pooling], *own) if name not in unread)
         self.shared = shared
 
-    def forward(self, hidden: Tensor, *index: Tensor) -> tuple[Tensor, Tensor]:
-        """New states and logits; shapes and indices as in ARCHITECTURE.md."""
+    def forward(self, hidden: Tensor, *index: Tensor) -> tuple[Tensor, Tensor] | Tensor:
+        """New states, if there are any, and logits; shapes and indices as in ARCHITECTURE.md."""
         given: Index = dict(zip(self.inputs[1:], index, strict=True))
         given.setdefault("query_head_gather", given["head_gather"])
         if self.shared is not None:
@@ -73,8 +79,13 @@ class PackedStage(nn.Module):
                     asking = F.embedding(given["active"], hidden)
                 new = layer(asking, new, hidden, given)
             return new, self.head(self.norm(F.embedding(given["words"], new)))
-        for layer in self.layers:
+        for layer in self.layers[: len(self.layers) - self.narrow]:
             hidden = layer(hidden, hidden, hidden, given)
+        if self.narrow:
+            first = F.embedding(given["firsts"], hidden)
+            del given["query_head_gather"]
+            given["bias"] = given["bias"][:, :, :1]
+            return self.head(self.norm(self.layers[-1](first, first, hidden, given)))  # type: ignore[no-any-return]
         if self.pooling == "first":
             return hidden, self.head(self.norm(F.embedding(given["firsts"], hidden)))
         summed = (given["weights"] @ F.embedding(given["gather"], self.norm(hidden)))[:, 0]
@@ -115,7 +126,15 @@ def pack(model: MultiExitModel | MultiExitTagger) -> PackedModel:
     pooling = ("words",) * len(model.layers) if isinstance(model, MultiExitTagger) else model.pooling
     places = zip((0, *model.layers[:-1]), model.layers, model.heads, model.norms, pooling, strict=True)
     stages = [
-        PackedStage(layers[start:stop], head, norm, pooling=own, inputs=family.inputs, shared=shared)
+        PackedStage(
+            layers[start:stop],
+            head,
+            norm,
+            pooling=own,
+            inputs=family.inputs,
+            shared=shared,
+            last=stop == model.layers[-1],
+        )
         for start, stop, head, norm, own in places
     ]
     return PackedModel(

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from cascade.core.rows import Rows, Units, offsets_of
 from cascade.engine.packing import Packing
 from cascade.exceptions import OptionError
+from cascade_export.options import Int8
 from cascade_export.packed.chain import chain_logits, session
 from cascade_export.packed.graphs import export_tier2
 from cascade_export.packed.stages import pack
 from cascade_export.verify import torch_tier2
 from tests.models import tiny
-from tests.models.graphs import axes, operators
+from tests.models.graphs import Axes, axes, operators, quantised
 
 # Ragged; with rows of one body token, and a row of nothing but special tokens.
 BATCHES = {
@@ -143,16 +144,32 @@ def test_inputs_and_outputs(tmp_path: Path, pooling: str) -> None:
     pooled_by: dict[str, list[str | int]] = {"firsts": ["rows"]}
     if pooling == "mean":
         pooled_by = {"gather": ["rows", "longest"], "weights": ["rows", 1, "longest"], "counts": ["rows", 1]}
-    for stage in export_tier2(pack(tiny.tier2(tmp_path, pooling=pooling))).stages:
-        assert axes(stage) == {
-            "hidden": ["tokens", 16],
-            "head_gather": ["rows", 2, "longest"],
-            "bias": ["rows", 1, 1, "longest"],
-            "head_scatter": ["tokens", 2],
-            **pooled_by,
-            "hidden_out": ["tokens", 16],
-            "logits": ["rows", 2],
-        }
+    wide: Axes = {"head_scatter": ["tokens", 2], "hidden_out": ["tokens", 16]}
+    *stages, last = map(axes, export_tier2(pack(tiny.tier2(tmp_path, pooling=pooling))).stages)
+    expected: Axes = {
+        "hidden": ["tokens", 16],
+        "head_gather": ["rows", 2, "longest"],
+        "bias": ["rows", 1, 1, "longest"],
+        **pooled_by,
+        "logits": ["rows", 2],
+    }
+    assert stages == [expected | wide] * 2
+    assert last == (expected | wide if pooling == "mean" else expected)
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+@pytest.mark.parametrize("exits", [(1, 2, 3), (1, 3)])
+def test_the_last_layer_computes_what_is_read(tmp_path: Path, family: str, exits: tuple[int, ...]) -> None:
+    """Of a row whose first token is read: keys and values of all tokens, all else of that one, int8 or not."""
+    model = tiny.tier2(tmp_path, layers=exits, pooling="first", family=family)
+    graphs, units = export_tier2(pack(model)), units_of(BATCHES["ragged"])
+    np.testing.assert_allclose(chain_logits(graphs, units), torch_tier2(model, units), atol=1e-5)
+    before = len(exits) > 1 and exits[-1] - exits[-2] > 1
+    assert ("head_scatter" in axes(graphs.stages[-1])) is before
+    assert "hidden_out" not in axes(graphs.stages[-1])
+    small = quantised(graphs, units, Int8.STATIC).graphs
+    (reader,) = (node for node in small.stages[-1].graph.node if "firsts" in node.input and "int8" in node.output[0])
+    assert operators(small.stages[-1]).count("QuantizeLinear") == 6 + 4 * before, f"bytes are gathered by {reader.name}"
 
 
 def test_the_engines_indices_are_those_of_the_loops() -> None:
