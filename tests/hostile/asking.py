@@ -83,8 +83,8 @@ class Asked:
 
     def others(self) -> dict[str, Callable[[list[Any]], list[Answer]]]:
         """The ways to ask that must give the answers of `together`."""
-        found = {"from the other end": self.backwards}
-        return found if self.way == "entities" else found | {"streamed": self.streamed}
+        backwards = {"from the other end": self.backwards}
+        return backwards if self.way == "entities" else {**backwards, "streamed": self.streamed}
 
     def faults(self, rng: Random, items: list[Any]) -> Iterator[str]:
         """What is lost and what differs."""

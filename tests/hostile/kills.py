@@ -23,6 +23,12 @@ from tests.hostile.making import inputs
 
 LIMIT = 900  # seconds, after which a command hangs
 RUN = "from {module} import main; main()"
+BUILD = """
+from cascade.training.build import measuring, tiers
+tiers.EPOCHS.update(frozen=30.0, static=2.0, transformer=2.0, tuned=1.0)
+tiers.COPIES, measuring.TURNS = 1, (1, 1)
+from cascade.cli import main; main()
+"""  # a few epochs, a few turns
 SAVE = "from cascade import load; load({model!r}, threads=1).save_pretrained('saved', overwrite=True)"
 
 
@@ -58,7 +64,7 @@ def commands(base: Path) -> list[Command]:
     def given(line: str) -> tuple[str, ...]:
         return tuple(line.format(base=base).split())
 
-    loop = "--epochs 40 --batch-size 8 --learning-rate 1e-2"
+    loop = "--epochs 20 --batch-size 8 --learning-rate 1e-2"
     calibrate = "--data {base}/data.jsonl --no-guarantee --max-drop 0.2 --output bundle --json report.json"
     rows = "--train {base}/rows.jsonl --eval {base}/rows.jsonl --output model"
     options = "--texts {base}/build.txt --output bundle --minutes 1 --max-disagreement 0.2"
@@ -68,7 +74,7 @@ def commands(base: Path) -> list[Command]:
         Command("calibrate", cascade, given(f"calibrate {{base}}/toy {calibrate}"), "bundle"),
         Command("export", export, given("--tier2 {base}/tier2 --tier1 {base}/tier1 --output bundle"), "bundle"),
         Command("train", train, given(f"exits {{base}}/backbone {rows} {loop}"), "model"),
-        Command("build", cascade, given(f"build {{base}}/model {options}"), "bundle"),
+        Command("build", BUILD, given(f"build {{base}}/model {options}"), "bundle"),
     ]
 
 

@@ -62,4 +62,4 @@ def inputs(folder: Path) -> None:
     tiny.backbone(folder / "backbone")
     write(folder / "rows.jsonl", TEXTS)
     fine_tuned("bert", folder / "model", labels=LABELS)
-    write_items(folder / "build.txt", items("texts", count=400))
+    write_items(folder / "build.txt", items("texts", count=200))

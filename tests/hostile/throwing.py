@@ -35,7 +35,7 @@ class Thrower:
 
     def __init__(self, folder: Path, bundles: Sequence[Path]) -> None:
         self.folder, self.bundles = folder, bundles
-        self.asker, self.load = Asker(bundles), cache(command.load)
+        self.asker, self.load = Asker(bundles), cache(cascade.load)
 
     def throw(self, kind: str, rng: Random, count: int) -> Iterator[str]:
         """So many `texts`, `files` or `bundles`; gives each fault."""
