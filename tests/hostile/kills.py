@@ -127,7 +127,7 @@ def _kill(command: Command, work: Path, rng: Random, whole: float) -> str:
     if rng.randrange(2):
         changes = rng.choice((1, 1, 2, 5))
         while process.poll() is None and len(_names(work) - before) < changes:
-            time.sleep(0.001)
+            time.sleep(0.005)
         time.sleep(rng.random() ** 2 * 0.05)
     else:
         time.sleep(max(rng.random(), rng.random()) * whole)
