@@ -83,8 +83,10 @@ class Asked:
 
     def others(self) -> dict[str, Callable[[list[Any]], list[Answer]]]:
         """The ways to ask that must give the answers of `together`."""
-        backwards = {"from the other end": self.backwards}
-        return backwards if self.way == "entities" else {**backwards, "streamed": self.streamed}
+        found: dict[str, Callable[[list[Any]], list[Answer]]] = {"from the other end": self.backwards}
+        if self.way != "entities":
+            found["streamed"] = self.streamed
+        return found
 
     def faults(self, rng: Random, items: list[Any]) -> Iterator[str]:
         """What is lost and what differs."""
