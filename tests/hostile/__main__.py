@@ -2,9 +2,9 @@
 
 Of texts, 15 jobs in 16 ask tiny bundles of both tasks, under routers, exits, decoders, windows and batches that are
 drawn; one asks a shipped bundle as it is. 512 texts are answered together, from the other end and as a stream, 8 of
-them alone. A third has at most one word or many times the same, one in 72 is as long as a page, one in 6,000 up to
-100,000 characters. Files go through `cascade predict`, which loads the bundle anew for one file in 20. Broken bundles
-have their hashes repaired. Commands are killed at any moment, and then run again.
+them alone. A quarter is one odd word, the same many times or random characters, one in 72 as long as a page, one in
+10,000 up to 100,000 characters. Files go through `cascade predict`, which loads the bundle anew for one in 20. Broken
+bundles have their hashes repaired. Commands are killed at any moment, and then run again.
 
 python -m tests.hostile --texts 1000000 --files 100000 --bundles 20000 --kills 200
 """
