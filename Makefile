@@ -25,7 +25,7 @@ test: lint pytest
 
 pytest: $(VENV)/.full
 	@echo "Running the tests in $(PROCESSES) processes"
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --benchmark-disable --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --cov --cov-report=term
 
 # The same tests with the oldest transformers that pyproject.toml allows (`make test` installs the newest).
 test-oldest:
@@ -43,12 +43,15 @@ lint: $(VENV)/.full
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Ratios that must not fall (bench/harness/reference_ratios.json): make bench MODEL=models/intents.
-# The pieces one by one come first, by pytest-benchmark. What they add up to: cascade-bench table, curve, peers.
+# These files in turns with another revision, on the demo's sentences; status 1 where something takes a tenth longer:
+# make bench MODEL=models/intents BASE=main. Of a tagger: make bench MODEL=models/pos DATA=cascade/cli/demo/tags.jsonl
 MODEL ?= models/sentiment
+DATA ?= cascade/cli/demo/$(notdir $(MODEL)).jsonl
+BASE ?= HEAD
 bench: $(VENV)/.full
-	$(BIN)/python -m pytest bench/harness --bundle $(MODEL) --benchmark-columns=min,median,iqr,ops,rounds --benchmark-sort=name
-	$(BIN)/python -m cascade_bench.harness.check $(MODEL)
+	rm -rf build/before && mkdir -p build/before
+	git archive $(BASE) cascade | tar -x -C build/before
+	$(BIN)/cascade-bench compare build/before . --model $(MODEL) --data $(DATA) --at-least 0.9
 
 # The targets of tests/fuzz for hours, from another seed each time; `make test` runs them for seconds.
 SEED ?= $(shell date +%s)

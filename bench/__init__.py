@@ -5,13 +5,10 @@ systems/   systems under test: a bundle under several policies, external baselin
 table/     accuracy beside seconds of every way to run a bundle; reading labelled files
 curve/     accuracy over speed: settings of the front, timed
 peers/     the same checkpoint through other libraries, in bulk and one text at a time
-profile/   milliseconds of each tier and stage, by operator, and as a share of the host's peak
-compare/   two JSON files, or two installs of this package, as ratios with intervals
-harness/   `make bench`: ratios that must not fall
+profile/   milliseconds of each tier and stage, and by operator
+compare/   two installs of this package, as ratios with intervals (`make bench`)
 startup    import, first answer, memory, each in fresh processes
 cli        the group `cascade-bench`; options: what its commands share
-
-`studies/` is no part of the package: scripts whose finding is a sentence.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from cascade.core.files import check_output
+from cascade.pipelines.loading import load
 from cascade.runtime.threads import check_threads
-from cascade_bench.systems.local import Model, load
+from cascade_bench.systems.local import Model
 from cascade_bench.table.data import Columns, Data, read_data
 from cascade_bench.timing import machine
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from statistics import median
-from typing import Any
 
 import click
 
@@ -26,31 +25,27 @@ from cascade_bench.timing.report import bar, grid
 
 TEXTS = 100
 
-IMPORT = """
+CODE = """
 import time
 begin = time.perf_counter()
 import cascade
 middle = time.perf_counter()
-import {module}
-print(middle - begin, time.perf_counter() - begin)
-"""
-
-ANSWER = """
-import json, sys
 from {module} import {name}
+end = time.perf_counter()
+import json, sys
 model, threads, texts = json.load(sys.stdin)
-{name}.from_pretrained(model, threads=threads).{predict}(texts)
-"""
-
-MEMORY = f"""{ANSWER}
+pipeline = {name}.from_pretrained(model, threads=threads)
+pipeline.{predict}(texts[:1])
+answered = time.time()
+pipeline.{predict}(texts)
 try:
     lines = open("/proc/self/status").read().splitlines()
     found = dict(line.split()[:2] for line in lines if line.startswith(("VmRSS", "VmHWM")))
-    print(int(found["VmRSS:"]) / 1024, int(found["VmHWM:"]) / 1024)
+    held, most = int(found["VmRSS:"]) / 1024, int(found["VmHWM:"]) / 1024
 except OSError:
     import psutil
-    held = psutil.Process().memory_info().rss / 2**20
-    print(held, held)
+    held = most = psutil.Process().memory_info().rss / 2**20
+print(middle - begin, end - begin, answered, held, most)
 """
 
 MEASURED = ("import_seconds", "pipeline_seconds", "answer_seconds", "resident_mib", "peak_mib")
@@ -73,7 +68,7 @@ def startup(model: str, samples: int, threads: int | None) -> None:
     """
     count = check_threads(threads)
     tagging = open_bundle(model).manifest.task == TAGGING  # what is wrong with it is said once, here
-    with bar(3 * (samples + 1)) as step:
+    with bar(samples + 1) as step:
         found = measure(model, threads=count, tagging=tagging, samples=samples, progress=step)
     middle = {name: median(values) for name, values in found.items()}
     rows = [
@@ -89,31 +84,23 @@ def startup(model: str, samples: int, threads: int | None) -> None:
 def measure(
     model: str, *, threads: int, tagging: bool = False, samples: int = 5, progress: Progress = quiet
 ) -> dict[str, tuple[float, ...]]:
-    """Measure in fresh processes, the three kinds taking turns; `samples` of each, after one that does not count.
+    """Measure in fresh processes, `samples` of them after one that does not count.
 
-    By the names of `MEASURED`: seconds of imports inside a process, from its start to its end, and MiB at its end, one
-    for each process. One that fails is a `BundleError`.
+    By the names of `MEASURED`, one for each process: seconds of imports inside it, seconds from its start to its first
+    answer, and MiB after a hundred texts. One that fails is a `BundleError`.
     """
     check_whole("samples", samples, "5 give a stable median")
     names = TAGGER if tagging else CLASSIFIER
     texts = [sentence.text for sentence in sentences("sentiment")][:TEXTS]
-    kinds = {"import": (IMPORT, None), "first answer": (ANSWER, texts[:1]), "memory": (MEMORY, texts)}
+    command = [sys.executable, "-c", CODE.format(**names)]  # this file's own code in this interpreter
     found = []
-    for _ in range(samples + 1):
-        said: dict[str, list[float]] = {}
-        for kind, (code, asked) in kinds.items():
-            progress(kind)
-            begin = time.perf_counter()
-            printed = _fresh(code, names, [model, threads, asked])
-            said[kind] = [*map(float, printed), time.perf_counter() - begin]
-        found.append((*said["import"][:2], said["first answer"][-1], *said["memory"][:2]))
+    for number in range(samples + 1):
+        progress(f"process {number}")
+        begin, given = time.time(), json.dumps([model, threads, texts])
+        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode:
+            reason = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
+            raise BundleError(f"a fresh process must answer with this bundle, but: {reason[0]}; see cascade inspect")
+        imported, ready, answered, *memory = map(float, done.stdout.split())
+        found.append((imported, ready, answered - begin, *memory))
     return dict(zip(MEASURED, zip(*found[1:], strict=True), strict=True))  # the first one fills the system's cache
-
-
-def _fresh(code: str, names: dict[str, str], given: Any) -> list[str]:
-    command = [sys.executable, "-c", code.format(**names)]  # this file's own code in this interpreter
-    done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
-        raise BundleError(f"a fresh process must answer with this bundle, but: {reason[0]}; see cascade inspect")
-    return done.stdout.split()

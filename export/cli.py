@@ -103,8 +103,8 @@ def export(tier2: str, tier1: str | None, output: str, calibration: str | None, 
     from tqdm import tqdm
 
     from cascade.policies.routing import Threshold
-    from cascade.text.reading import Columns, TagColumns
     from cascade.training.data.examples import read_sentences, read_texts
+    from cascade.training.options import columns_of
     from cascade_export.card import parts_of
     from cascade_export.checkpoints import task_of
     from cascade_export.export import export_bundle, steps
@@ -113,13 +113,8 @@ def export(tier2: str, tier1: str | None, output: str, calibration: str | None, 
 
     task, found = task_of(tier2), None
     if calibration is not None:
-        if task.tags:
-            tagged = TagColumns(tokens=given["tokens_column"], tags=given["tags_column"])
-            read = read_sentences(calibration, columns=tagged, require_labels=False)
-        else:
-            own = {name: given[f"{name}_column"] for name in ("text", "pair", "label")}
-            columns = Columns(**own, separator=given["label_separator"])
-            read = read_texts(calibration, columns=columns, require_labels=False)
+        reader: Any = read_sentences if task.tags else read_texts
+        read = reader(calibration, columns=columns_of(given, tags=task.tags), require_labels=False)
         sha256 = sha256_of(calibration) if Path(calibration).is_file() else None  # of a data set's name
         found = Calibration(read.items, read.labels, Path(calibration).name, sha256)
     threshold, exits = given["threshold"], given["exit_threshold"]

@@ -13,6 +13,7 @@ from cascade._version import __version__
 from cascade.bundle.manifest import Manifest
 from cascade.bundle.opening import Bundle
 from cascade.bundle.writing import write_bundle
+from cascade.core.files import check_new_folder
 from cascade.exceptions import OptionError
 from cascade.policies.decoding import argmax
 from cascade.policies.exits import never
@@ -73,7 +74,7 @@ def export_bundle(
     count = 1 if tier1 is None else 2
     begin, *_, end = steps(count)
     progress(begin)
-    _check_output(Path(output), overwrite=overwrite)
+    check_new_folder(Path(output), overwrite=overwrite)
     task = checkpoints.task_of(tier2)
     inputs = None if calibration is None or task.tags else calibration.inputs
     calibration = calibration or Calibration([task.split(text) for text in SAMPLES])
@@ -146,12 +147,6 @@ def export_bundle(
         sizes={path: len(content) for path, content in files.items()},
     ).encode()
     return write_bundle(output, files, manifest, overwrite=overwrite)
-
-
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    """Minutes of work must not end in a refusal that could come first."""
-    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not overwrite):
-        raise OptionError(f"the output must be a new or empty folder, got {output}; choose another or overwrite")
 
 
 def _max_length(wanted: int | None, possible: int) -> int:

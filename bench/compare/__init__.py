@@ -1,1 +1,1 @@
-"""Before and after: how many times as fast B is as A, paired by repeat, with intervals."""
+"""Before and after: how many times as fast install B is as install A, in turns, with intervals."""

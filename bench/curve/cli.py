@@ -54,8 +54,7 @@ def curve(asked: Asked, *, deferrals: int, exits: int, points: int, png_file: Pa
       cascade-bench curve models/sentiment --data dev.jsonl --threads 2
       cascade-bench curve models/sentiment --data dev.jsonl --json curve.json --png curve.png
     """
-    for option, output in (("--json", asked.json_file), ("--png", png_file)):
-        check_output(option, output, asked.file)
+    check_output("--png", png_file, asked.file)
     # It guards its own door, before minutes of work.
     plot = None if png_file is None else importlib.import_module("cascade_bench.curve.plot")
     pipeline, data, before, _ = asked.open()

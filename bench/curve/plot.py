@@ -81,12 +81,9 @@ def _points(axes: Axes, timed: Sequence[Timed], marker: str, colour: str, name: 
 
 
 def _frame(axes: Axes, curve: Curve) -> None:
-    """Axes with units, and a window that shows all that was timed."""
-    ratios, ups = [one.row.over_full for one in curve.timed], [one.row.accuracy for one in curve.timed]
+    """Axes with units."""
     axes.set_xscale("log")
-    axes.set_xlim(min(1, *(ratio.low for ratio in ratios)) / 1.15, max(1.2, *(ratio.high for ratio in ratios)) * 1.15)
-    margin = max((max(ups) - min(ups)) * 0.08, 0.004)
-    axes.set_ylim(min(ups) - margin, max(ups) + margin)
+    axes.margins(0.08)
     low, high = axes.get_xlim()
     there = [tick for tick in TICKS if low <= tick <= high]
     axes.xaxis.set_major_locator(FixedLocator(there[:: -(-len(there) // 9) or 1]))
@@ -99,5 +96,3 @@ def _frame(axes: Axes, curve: Curve) -> None:
     axes.set_ylabel(f"{what} (% of {len(data):,} {data.unit})")
     axes.grid(visible=True, color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)

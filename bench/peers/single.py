@@ -42,9 +42,7 @@ class Singles:
     orders: list[list[str]]
 
 
-def one_at_a_time(
-    peers: Peers, count: int, *, pause: float = PAUSE, progress: Progress = quiet, seed: int = 0
-) -> Singles:
+def one_at_a_time(peers: Peers, count: int, *, pause: float = PAUSE, progress: Progress = quiet) -> Singles:
     """All that run answer the same texts, spread evenly over the file, in turns; one that fails is set aside."""
     check_whole("count", count, "200 give a p95 worth reading")
     texts = np.linspace(0, peers.count - 1, min(count, peers.count)).astype(np.int64)
@@ -68,7 +66,7 @@ def one_at_a_time(
         progress(f"warm-up: {peer.kind.name}, one at a time")
         peers.guard(peer, warm_up)
     orders: list[list[str]] = []
-    for turn, order in enumerate(balanced_orders(list(peers.running), blocks, seed=seed)):
+    for turn, order in enumerate(balanced_orders(list(peers.running), blocks)):
         orders.append([key for key in order if key in peers.running])
         for key in orders[-1]:
             progress(f"{peers.running[key].kind.name}, one at a time")

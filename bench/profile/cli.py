@@ -6,26 +6,23 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from cascade.core.files import check_output
+from cascade.pipelines.loading import load
 from cascade.runtime.threads import check_threads
 from cascade_bench.options import count_option, json_option, model_argument, threads_option
+from cascade_bench.profile.measuring import Profile, measure
 from cascade_bench.profile.parts import LENGTHS, ROWS, parts, points
-from cascade_bench.systems.local import load
 from cascade_bench.timing import machine
 from cascade_bench.timing.report import bar, benchmark, grid, write_json
-
-if TYPE_CHECKING:
-    from cascade_bench.profile.measuring import Profile
-
 
 MOST_OPERATORS = 12
 
 
-@click.command(short_help="Milliseconds per tier and stage, by operator, and as a share of the host's peak.")
+@click.command(short_help="Milliseconds per tier and stage, and by operator.")
 @model_argument
 @click.option("--rows", multiple=True, type=click.IntRange(min=1), default=ROWS, show_default=True, metavar="N",
               help="Rows of a batch; give it again for each number.")  # fmt: skip
@@ -42,18 +39,16 @@ def profile(
     threads: int | None,
     json_file: Path | None,
 ) -> None:
-    """Where the time goes: what each tier and stage costs by tokens and rows, by operator, and what the host could do.
+    """Where the time goes: what each tier and stage costs by tokens and rows, and by operator.
 
-    MODEL is a folder or a Hub id, of a classifier or a tagger. Every graph runs by itself over a grid of batches,
-    beside two large matrix products in fp32 and int8, all in turns. About two minutes with the default grid.
+    MODEL is a folder or a Hub id, of a classifier or a tagger. Every graph runs by itself over a grid of batches, all
+    in turns. About two minutes with the default grid.
 
     \b
     Example:
       cascade-bench profile models/sentiment
       cascade-bench profile models/sentiment --rows 1 --rows 32 --lengths 64 --threads 2 --json profile.json
     """
-    from cascade_bench.profile.measuring import measure  # onnx is an extra's, and not every command needs it
-
     check_output("--json", json_file)
     count = check_threads(threads)
     pipeline = load(model, threads=count)
@@ -61,7 +56,7 @@ def profile(
     sizes = points(rows, lengths, max_length=min(manifest.tier1.max_length, manifest.tier2.max_length))
     before = machine.facts(threads=count)
     with bar() as step:
-        made = measure(parts(pipeline), sizes, threads=count, repeats=repeats, progress=step)
+        made = measure(parts(pipeline), sizes, repeats=repeats, progress=step)
     click.echo(as_text(made, before))
     entries = [benchmark(name, seconds) for name, seconds in made.turns.seconds.items()]
     write_json(json_file, before, entries, details={"model": model, "repeats": repeats})
@@ -74,22 +69,17 @@ def as_text(made: Profile, facts: Mapping[str, Any]) -> str:
         _times(made),
         f"Share of the time by operator, {made.reference.name} tokens:",
         _operators(made),
-        f"Against the host's own peak, {made.reference.name} tokens:",
-        _shares(made),
-        (
-            f"{len(made.turns.orders)} interleaved repeats on all threads. Share of the peak: how much of a part's "
-            "time its matrix products would take at the rate of the 2048x1024x1024 products; medians of ratios within "
-            "a repeat, in brackets their intervals (95 %, or the coverage named)."
-        ),
+        f"{len(made.turns.orders)} interleaved repeats on all threads.",
         machine.in_words(facts),
     ]
     return "\n\n".join(blocks)
 
 
 def _times(made: Profile) -> str:
-    rows = [
-        [point.name, str(point.tokens), *(f"{_ms(made, key, point):.2f}" for key in made.keys)] for point in made.points
-    ]
+    rows = []
+    for point in made.points:
+        middle = (median(made.seconds[key, point]) for key in made.keys)
+        rows.append([point.name, str(point.tokens), *(f"{1e3 * seconds:.2f}" for seconds in middle)])
     return grid(["rows x longest", "tokens", *made.keys.values()], rows)
 
 
@@ -98,7 +88,7 @@ def _operators(made: Profile) -> str:
     columns: dict[str, dict[str, float]] = {}
     for key, seen in made.operators.items():
         column = columns.setdefault("all stages" if key.startswith("stage-") else made.keys[key], defaultdict(float))
-        for operator, seconds in seen.seconds.items():
+        for operator, seconds in seen.items():
             column[operator] += seconds
     names = {operator for column in columns.values() for operator in column}
     order = sorted(names, key=lambda name: (-sum(column.get(name, 0.0) for column in columns.values()), name))
@@ -107,18 +97,3 @@ def _operators(made: Profile) -> str:
         for name in order[:MOST_OPERATORS]
     ]
     return grid(["operator", *columns], rows)
-
-
-def _shares(made: Profile) -> str:
-    rows = []
-    for key, share in made.shares.items():
-        operations = made.operators[key].operations
-        counts = [f"{operations.get(kind, 0) / 1e9:.2f}" for kind in ("int8", "fp32")]
-        rows.append([made.keys[key], f"{_ms(made, key, made.reference):.2f}", *counts, share.text(".0%")])
-    rates = ", ".join(f"{kind} {rate.median / 1e9:,.0f}" for kind, rate in made.rates.items())
-    head = ["", "ms", "int8 Gop", "fp32 Gop", "share of the peak"]
-    return f"{grid(head, rows)}\n\nPeak, Gop/s: {rates}."
-
-
-def _ms(made: Profile, key: str, point: Any) -> float:
-    return median(made.seconds[key, point]) * 1e3

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.core.rows import FloatArray
-from cascade_bench.systems.local import CASCADE, FULL, answered, load, whole
+from cascade.pipelines.loading import load
+from cascade_bench.systems.local import CASCADE, FULL, answered, whole
 from cascade_bench.systems.padded import Padded, in_batches
 from cascade_bench.systems.process import Answerer, Item, Job, WorkerError
 from cascade_bench.systems.worker import obey

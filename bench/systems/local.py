@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from cascade.bundle.manifest import TAGGING
-from cascade.bundle.opening import open_bundle
 from cascade.core.results import Predictions, Routes, TagPredictions
 from cascade.core.rows import Doubles, IntArray
 from cascade.pipelines.classifier import Classifier
@@ -53,12 +50,6 @@ class System:
     name: str
     run: Callable[[Sequence[Any]], Answered]
     cut: int | None = None
-
-
-def load(path_or_id: str | Path, *, threads: int | None = None) -> Model:
-    """A bundle as the pipeline of its task."""
-    tagging = open_bundle(path_or_id).manifest.task == TAGGING
-    return (Tagger if tagging else Classifier).from_pretrained(path_or_id, threads=threads)
 
 
 def whole(model: Model) -> Model:

@@ -19,7 +19,6 @@ from typing import Any
 
 from cascade.bundle.hub import can_be_id
 from cascade.exceptions import MissingExtraError, OptionError
-from cascade_bench.systems.local import PIPELINE, Answered, System
 from cascade_bench.timing.interleaving import Clock, Progress, quiet
 
 try:
@@ -215,9 +214,3 @@ def best_batch_size(
             taken.append(clock() - begin)
         rates[size] = len(items) / min(taken)
     return max(rates, key=rates.__getitem__), rates
-
-
-def system(pipeline: TransformersPipeline, batch_size: int) -> System:
-    """The pipeline beside the systems of a bundle."""
-    name = f"transformers.pipeline, fp32, batches of {batch_size}"
-    return System(PIPELINE, name, lambda items: Answered(pipeline.labels(items, batch_size=batch_size)))

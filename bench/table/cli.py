@@ -13,7 +13,7 @@ import click
 from cascade.core.statistics import shown, speed_up
 from cascade.pipelines.tagger import Tagger
 from cascade_bench.options import Asked, labelled_file_options, markdown_option
-from cascade_bench.systems.local import CASCADE, systems
+from cascade_bench.systems.local import CASCADE, PIPELINE, Answered, System, systems
 from cascade_bench.table.measuring import Row, Table, measure
 from cascade_bench.timing.machine import in_words
 from cascade_bench.timing.report import bar, benchmark, grid, write_json
@@ -44,7 +44,7 @@ def table(asked: Asked, *, checkpoint: str | None, markdown: bool) -> None:
     with bar() as step:
         tested = systems(pipeline)
         if checkpoint is not None:
-            from cascade_bench.systems.transformers_pipeline import TransformersPipeline, best_batch_size, system
+            from cascade_bench.systems.transformers_pipeline import TransformersPipeline, best_batch_size
 
             peer = TransformersPipeline.load(
                 checkpoint,
@@ -54,7 +54,8 @@ def table(asked: Asked, *, checkpoint: str | None, markdown: bool) -> None:
                 tagging=data.words,
             )
             size, rates = best_batch_size(peer, data.items[:SUBSET], progress=step)
-            tested.append(system(peer, size))
+            name = f"transformers.pipeline, fp32, batches of {size}"
+            tested.append(System(PIPELINE, name, lambda items: Answered(peer.labels(items, batch_size=size))))
         made = measure(tested, data, repeats=asked.repeats, progress=step)
     click.echo(as_text(made, before, markdown=markdown))
     names = ("router", "exit_policy", "blend", *(("windows", "decoding") if isinstance(pipeline, Tagger) else ()))

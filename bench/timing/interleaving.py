@@ -70,7 +70,6 @@ def interleave(
     progress: Progress = quiet,
     clock: Clock = time.perf_counter,
     pause: float = PAUSE,
-    seed: int = 0,
 ) -> Interleaved:
     """Run systems in turns, `pause` seconds between them, `repeats` times (an `OptionError` below 1).
 
@@ -84,7 +83,7 @@ def interleave(
     seconds: dict[str, list[float | None]] = {name: [None] * repeats for name in systems}
     orders = [
         [name for name in order if repeat in plans[name].repeats]
-        for repeat, order in enumerate(balanced_orders(list(systems), repeats, seed=seed))
+        for repeat, order in enumerate(balanced_orders(list(systems), repeats))
     ]
     with _quiet_collector():
         for repeat, order in enumerate(orders):
@@ -100,9 +99,9 @@ def interleave(
     return Interleaved(seconds, plans, orders)
 
 
-def balanced_orders(names: Sequence[str], count: int, *, seed: int = 0) -> list[list[str]]:
+def balanced_orders(names: Sequence[str], count: int) -> list[list[str]]:
     """So many orders of the names, random ones, every second reversed: each of a pair comes first equally often."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     orders: list[list[str]] = []
     for number in range(count):
         orders.append(orders[-1][::-1] if number % 2 else [names[place] for place in rng.permutation(len(names))])

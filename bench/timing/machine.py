@@ -16,6 +16,7 @@ from cascade.runtime.host import cpu_info, processor
 from cascade.runtime.threads import available_cpus, cgroup_quota
 
 FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
+INT8_FLAGS = ("amx_int8", "avx512_vnni", "avx_vnni")  # the best first
 PACKAGES = ("numpy", "onnxruntime", "tokenizers", "torch", "transformers")
 
 
@@ -46,17 +47,12 @@ def in_words(found: Mapping[str, Any]) -> str:
     """The facts that readers of a table want, in one line."""
     cpu, versions = found["cpu"], found["versions"]
     quota = "" if cpu["cgroup_quota"] is None else f", control group {cpu['cgroup_quota']:g}"
-    int8 = int8_flag(found) or "no VNNI"
+    int8 = next((flag for flag in INT8_FLAGS if flag in cpu["flags"]), "no VNNI")
     names = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
         f"{cpu['model']}, {cpu['count']} CPUs{quota}, {int8}; {found['threads']} threads; "
         f"Python {found['python_version']}, {names}; revision {found['git'] or 'unknown'}."
     )
-
-
-def int8_flag(found: Mapping[str, Any]) -> str | None:
-    """The best int8 instructions of this CPU; `None` without any."""
-    return next((flag for flag in ("amx_int8", "avx512_vnni", "avx_vnni") if flag in found["cpu"]["flags"]), None)
 
 
 def revision(folder: Path | None = None) -> str | None:

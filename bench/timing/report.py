@@ -1,4 +1,4 @@
-"""JSON files of measurements in pytest-benchmark's shape, which `cascade-bench compare` reads: medians, raw samples."""
+"""JSON files of measurements in pytest-benchmark's shape, medians and raw samples; tables; a bar."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cascade_bench.timing.interleaving import Progress
 def benchmark(name: str, seconds: Sequence[float | None], info: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """One entry: seconds of one pass by round, `None` where there was none; at least one is there.
 
-    `name` is unique in the file, and the same in files that are to be compared. `info`: more facts.
+    `name` is unique in the file, and the same in every run. `info`: more facts.
     """
     there = [value for value in seconds if value is not None]
     more = dict(info or {})

@@ -96,6 +96,12 @@ def check_output(option: str, file: Path | None, *inputs: str | Path) -> None:
     refuse_same_file(file, inputs)
 
 
+def check_new_folder(output: Path, *, overwrite: bool) -> None:
+    """Before minutes of work: an `OptionError` where the output is a file, or a folder that holds something."""
+    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not overwrite):
+        raise OptionError(f"the output must be a new or empty folder, got {output}; choose another or overwrite")
+
+
 def write(file: str | Path, content: str | bytes) -> None:
     """Write all of a file, see `staged` and `text_stream`; an `OptionError` if it cannot be written."""
     if isinstance(content, str):

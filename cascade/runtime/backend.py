@@ -157,7 +157,7 @@ class OnnxBackend:
         try:
             session = onnxruntime.InferenceSession(
                 content,
-                _session_options(threads),
+                session_options(threads),
                 providers=["CPUExecutionProvider"],
                 enable_fallback=0,  # it would try the same again, and print to standard output
             )
@@ -232,7 +232,8 @@ def _share_arena() -> None:
         onnxruntime.create_and_register_allocator(onnxruntime.OrtMemoryInfo("Cpu", kind, 0, memory), None)
 
 
-def _session_options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Those of every session of a bundle: so many threads, which do not spin, one arena for all."""
     made = onnxruntime.SessionOptions()
     made.intra_op_num_threads = threads
     made.inter_op_num_threads = 1

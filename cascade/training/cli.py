@@ -16,13 +16,13 @@ from cascade.training.loop import LoopOptions
 from cascade.training.models.adapting import ADAPTERS
 from cascade.training.models.students import Static, StaticTagger, Student, Transformer
 from cascade.training.options import (
+    columns_of,
     exit_heads,
     numbers,
     report,
     run_of,
     shared,
     tag_columns,
-    tag_columns_of,
     task_option,
     text_columns,
     value_of,
@@ -227,7 +227,7 @@ def crf(
       cascade-train crf models/slots --train calibration.jsonl --eval dev.jsonl
       cascade-train crf models/slots --train calibration.jsonl --eval dev.jsonl --write viterbi
     """
-    columns = tag_columns_of(given)
+    columns: Any = columns_of(given, tags=True)
     found = train_crf(bundle, train=train, evaluation=evaluation, columns=columns, write=write, threads=threads)
     for name, scores in found["decoders"].items():
         shown = ", ".join(f"{key.replace('_', ' ')} {value * 100:.2f}" for key, value in scores["scores"].items())

@@ -12,7 +12,7 @@ import click
 
 from cascade.text.reading import Columns, TagColumns
 from cascade.training.run import Run
-from cascade.training.task import CLASSIFICATION, TASKS, Task
+from cascade.training.task import TAGGING, TASKS, Task
 
 Command = Callable[..., None]
 Value = TypeVar("Value")
@@ -86,17 +86,17 @@ task_option = click.option(
 )
 
 
-def tag_columns_of(given: dict[str, Any]) -> TagColumns:
-    """What `tag_columns` are."""
-    return TagColumns(tokens=given["tokens_column"], tags=given["tags_column"])
+def columns_of(given: dict[str, Any], *, tags: bool) -> Columns | TagColumns:
+    """What `text_columns` or `tag_columns` are."""
+    if tags:
+        return TagColumns(tokens=given["tokens_column"], tags=given["tags_column"])
+    names = {name: given[f"{name}_column"] for name in ("text", "pair", "label")}
+    return Columns(**names, separator=given["label_separator"])
 
 
 def run_of(source: str, given: dict[str, Any], task: Task) -> Run:
     """What every recipe takes beside its options."""
-    columns: Columns | TagColumns = tag_columns_of(given)
-    if task is CLASSIFICATION:
-        names = {name: given[f"{name}_column"] for name in ("text", "pair", "label")}
-        columns = Columns(**names, separator=given["label_separator"])
+    columns = columns_of(given, tags=task is TAGGING)
     return value_of(Run, given | {"source": source, "task": task, "columns": columns})
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from cascade.pipelines.loading import load
 from cascade_bench.cli import main
 from cascade_bench.systems.baselines import BASELINES, Baseline
-from cascade_bench.systems.local import Model, answered, load, whole
+from cascade_bench.systems.local import Model, answered, whole
 from cascade_bench.systems.process import Job, WorkerProcess
 from cascade_bench.table.data import Data
 from cascade_bench.timing import interleaving

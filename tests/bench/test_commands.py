@@ -50,7 +50,7 @@ def test_startup(run: Run, case: Case) -> None:
 
 
 def test_a_process_that_fails_is_told_in_one_line(run: Run, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(startup, "IMPORT", "raise SystemExit('no room')")
+    monkeypatch.setattr(startup, "CODE", "raise SystemExit('no room')")
     done = run("startup", bundle)
     assert done.status == 2
     assert "a fresh process must answer with this bundle, but: no room; see cascade inspect" in done.err

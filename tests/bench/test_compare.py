@@ -1,4 +1,4 @@
-"""`cascade-bench compare`: ratios paired by repeat, the status of a bound, files of another shape, two installs."""
+"""`cascade-bench compare`: ratios paired by repeat, the status of a bound, two installs."""
 
 from __future__ import annotations
 
@@ -10,95 +10,62 @@ from typing import Any
 import pytest
 
 from cascade.exceptions import BundleError, DataError, OptionError
-from cascade_bench.compare.comparing import Install, compare_files, compare_installs
+from cascade_bench.compare.comparing import Comparison, Install, compare_installs, paired
 from cascade_bench.systems.process import Job
-from cascade_bench.timing.report import benchmark, write_json
 from tests.bench.conftest import Case, Run, texts
 from tests.test_floors import ROOT
 
 
-def write(file: Path, samples: Mapping[str, Sequence[float | None]], **machine: Any) -> Path:
-    write_json(file, machine, [benchmark(name, data) for name, data in samples.items()])
-    return file
-
-
-def test_ratios_are_paired_by_repeat(tmp_path: Path) -> None:
+def test_ratios_are_paired_by_repeat() -> None:
     # The machine slows down fivefold halfway; B is always twice as fast.
-    a = write(tmp_path / "a.json", {"full": [1.0, 1.2, 5.0, 6.0, 5.5, 1.1, 1.0]})
-    b = write(tmp_path / "b.json", {"full": [0.5, 0.6, 2.5, 3.0, 2.75, 0.55, 0.5]})
-    (row,) = compare_files(a, b).rows
+    row = paired("full", [1.0, 1.2, 5.0, 6.0, 5.5, 1.1, 1.0], [0.5, 0.6, 2.5, 3.0, 2.75, 0.55, 0.5])
     assert (row.ratio.median, row.ratio.low, row.ratio.high) == pytest.approx((2, 2, 2))
     assert row.ratio.samples == 7
     assert (row.before, row.after) == (1.2, 0.6)
 
 
-def test_a_repeat_without_a_turn_is_left_out(tmp_path: Path) -> None:
-    a, b = write(tmp_path / "a.json", {"full": [1.0, None, 3.0]}), tmp_path / "b.json"
-    (row,) = compare_files(a, write(b, {"full": [1.0, 100.0, 1.5]})).rows
+def test_a_repeat_without_a_turn_is_left_out() -> None:
+    row = paired("full", [1.0, None, 3.0], [1.0, 100.0, 1.5])
     assert row.ratio.samples == 2
     assert row.ratio.median == pytest.approx(1.5)
     with pytest.raises(DataError, match="samples of the same repeats"):
-        compare_files(a, write(b, {"full": [None, 1.0, None]}))
+        paired("full", [1.0, None, 3.0], [None, 1.0, None])
+
+
+def compared(
+    run: Run, case: Case, monkeypatch: pytest.MonkeyPatch, rows: Mapping[str, Sequence[float]], *options: object
+) -> Any:
+    """The command, given seconds of B by name; all of A are 1."""
+    found = Comparison(tuple(paired(name, [1.0] * len(own), own) for name, own in rows.items()), ("A note.",))
+    monkeypatch.setattr("cascade_bench.compare.cli.compare_installs", lambda *_given, **_options: found)
+    return run("compare", ROOT, ROOT, "--model", case.bundle, "--data", case.data, *options)
 
 
 @pytest.mark.parametrize(("bound", "status"), [(None, 0), ("0.4", 0), ("0.5", 0), ("0.51", 1), ("1", 1)])
-def test_the_bound_decides_the_status(run: Run, tmp_path: Path, bound: str | None, status: int) -> None:
-    a = write(tmp_path / "a.json", {"full": [1.0] * 7, "tier1": [1.0] * 7})
-    b = write(tmp_path / "b.json", {"full": [2.0] * 7, "tier1": [0.5] * 7})
-    done = run("compare", a, b, *([] if bound is None else ["--at-least", bound]))
+def test_the_bound_decides_the_status(
+    run: Run, case: Case, monkeypatch: pytest.MonkeyPatch, bound: str | None, status: int
+) -> None:
+    options = [] if bound is None else ["--at-least", bound]
+    done = compared(run, case, monkeypatch, {"full": [2.0] * 7, "tier1": [0.5] * 7}, *options)
     assert done.status == status, done.err
     full, tier1 = (line for line in done.out.splitlines() if line.startswith(("full", "tier1")))
     assert "0.500 [0.500, 0.500]" in full
     assert full.rstrip().endswith("too slow" if status else "slower")
     assert tier1.rstrip().endswith("faster")
+    assert done.out.splitlines()[-1] == "A note."
     assert done.err == (f"1 of 2 are less than {bound} times as fast in B.\n" if status else "")
 
 
-def test_a_median_below_the_bound_fails_though_the_interval_holds_it(run: Run, tmp_path: Path) -> None:
-    a = write(tmp_path / "a.json", {"full": [1.0] * 7})
-    b = write(tmp_path / "b.json", {"full": [0.9, 0.9, 0.95, 1.1, 1.2, 1.2, 1.3]})
-    done = run("compare", a, b, "--at-least", 1)
+def test_a_median_below_the_bound_fails_though_the_interval_holds_it(
+    run: Run, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"full": [0.9, 0.9, 0.95, 1.1, 1.2, 1.2, 1.3]}
+    done = compared(run, case, monkeypatch, seconds, "--at-least", 1)
     assert done.status == 1
     assert "too slow, though not clearly" in done.out
 
 
-def test_names_that_one_file_lacks_are_said(run: Run, tmp_path: Path) -> None:
-    a = write(tmp_path / "a.json", {"full": [1.0, 1.0], "old": [1.0]}, threads=1)
-    b = write(tmp_path / "b.json", {"full": [1.0, 1.0], "new": [1.0]}, threads=2)
-    done = run("compare", a, b)
-    assert done.status == 0, done.err
-    assert "Only in A: old." in done.out
-    assert "Only in B: new." in done.out
-    assert "They differ in threads: 1 and 2." in done.out
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (None, "No such file"),
-        ("{", "must be JSON"),
-        ("[]", "must hold a list of benchmarks"),
-        ('{"benchmarks": []}', "must hold a list of benchmarks"),
-        ('{"benchmarks": [{"name": "full", "stats": {"median": 1}}]}', "must have a name and raw samples"),
-        ('{"benchmarks": ["full"]}', "must have a name and raw samples"),
-        ('{"benchmarks": [{"name": "full", "stats": {"data": [0]}}]}', "raw samples above 0"),
-        ('{"benchmarks": [{"name": "full", "stats": {"data": []}}]}', "raw samples"),
-        ('{"benchmarks": [{"name": "x", "stats": {"data": [1]}}]}', "share the name of a benchmark"),
-        (
-            '{"benchmarks": [{"name": "full", "stats": {"data": [1]}}, {"name": "full", "stats": {"data": [1]}}]}',
-            "'full' is there twice",
-        ),
-    ],
-)
-def test_files_of_another_shape(run: Run, tmp_path: Path, text: str | None, said: str) -> None:
-    a, b = write(tmp_path / "a.json", {"full": [1.0]}), tmp_path / "b.json"
-    if text is not None:
-        b.write_text(text)
-    done = run("compare", a, b)
-    assert done.status == 2
-    assert said in done.err
-
-
+USE = ("--model", "x", "--data", "y")
 BOUND = "--at-least must be above 0 and finite"
 CLASSIFIER = """
 import os
@@ -183,10 +150,9 @@ def test_the_command_on_this_checkout_twice(run: Run, case: Case) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        *((("a.json", "a.json", f"--at-least={bound}"), BOUND) for bound in ("0", "-1", "nan", "inf")),
-        ((ROOT, ROOT), "two installs need --model and --data"),
-        (("a.json", "b.json", "--model", "x"), "--model and --data are for installs"),
-        (("a.json", ROOT, "--model", "x", "--data", "y"), "an install must be a Python interpreter or a folder"),
+        *(((ROOT, ROOT, *USE, f"--at-least={bound}"), BOUND) for bound in ("0", "-1", "nan", "inf")),
+        ((ROOT, ROOT), "Missing option '--model'"),
+        (("a.json", ROOT, *USE), "an install must be a Python interpreter or a folder"),
     ],
 )
 def test_bad_use(run: Run, arguments: tuple[object, ...], said: str) -> None:

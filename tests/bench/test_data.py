@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cascade.exceptions import DataError
-from cascade_bench.systems.local import Model, answered, load, whole
+from cascade.pipelines.loading import load
+from cascade_bench.systems.local import Model, answered, whole
 from cascade_bench.table.data import Columns, Data, read_data, read_items
 from tests.bench.conftest import labelled_lines, texts, write_lines
 from tests.models.tagged import sentences

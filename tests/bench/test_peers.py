@@ -16,13 +16,14 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from cascade.bundle.writing import copy_bundle
 from cascade.exceptions import OptionError
+from cascade.pipelines.loading import load
 from cascade.policies import AtExit
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
 from cascade_bench.peers.cli import PeerTable, compare
 from cascade_bench.systems.baselines import BASELINES
 from cascade_bench.systems.conversion import STEPS
-from cascade_bench.systems.local import answered, load
+from cascade_bench.systems.local import answered
 from cascade_bench.systems.padded import Padded
 from cascade_bench.systems.process import Job, WorkerError
 from cascade_bench.systems.transformers_pipeline import TransformersPipeline

@@ -19,7 +19,6 @@ from cascade_bench.systems.transformers_pipeline import (
     TransformersPipeline,
     best_batch_size,
     last_exit,
-    system,
 )
 from tests.models import tiny
 
@@ -79,7 +78,6 @@ def test_the_pipeline_takes_it_without_complaint(tmp_path: Path, caplog: pytest.
     assert set(expected) == set(tiny.LABELS)
     for batch_size in (1, 3, 64):
         assert pipeline.labels(tiny.TEXTS, batch_size=batch_size) == expected
-    assert system(pipeline, 3).run(tiny.TEXTS).labels == expected
 
 
 def test_the_pipeline_tags_words_by_their_first_piece(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_session_with_a_pool_is_made_once_and_when_it_is_needed(stage: Path, m
 
 
 def test_sessions_share_an_arena_and_do_not_spin(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = backend._session_options(3)
+    made = backend.session_options(3)
     assert (made.intra_op_num_threads, made.inter_op_num_threads) == (3, 1)
     assert not made.enable_mem_pattern
     entry = made.get_session_config_entry
@@ -110,7 +110,7 @@ def test_sessions_share_an_arena_and_do_not_spin(stage: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    "module", ["cascade.runtime.backend", "cascade_bench.profile.peak", "cascade_export.packed.chain"]
+    "module", ["cascade.runtime.backend", "cascade_bench.profile.measuring", "cascade_export.packed.chain"]
 )
 def test_nothing_reports_home(stage: Path, tmp_path: Path, module: str) -> None:
     home = tmp_path / "home"
@@ -184,10 +184,10 @@ def test_lacks_vnni(flags: tuple[str, ...], machine: str, lacks: bool) -> None:
 def test_exact_int8_without_vnni(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(backend, "cpu_info", lambda _: "fpu avx2")
-    assert backend._session_options(1).get_session_config_entry("session.x64quantprecision") == "1"
+    assert backend.session_options(1).get_session_config_entry("session.x64quantprecision") == "1"
     monkeypatch.setattr(backend, "cpu_info", lambda _: "fpu avx512_vnni")
     with pytest.raises(RuntimeError, match=r"session.x64quantprecision"):
-        backend._session_options(1).get_session_config_entry("session.x64quantprecision")
+        backend.session_options(1).get_session_config_entry("session.x64quantprecision")
 
 
 def test_flags_of_a_cpu(tmp_path: Path) -> None:

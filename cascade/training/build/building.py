@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from cascade.bundle.opening import Bundle, open_bundle
 from cascade.bundle.writing import copy_bundle
+from cascade.core.files import check_new_folder
 from cascade.core.rows import FloatArray
 from cascade.exceptions import CascadeError, OptionError
 from cascade.runtime.threads import check_threads
@@ -74,7 +75,7 @@ def build(
         OptionError: the disk is full; what is done is kept.
     """
     options, output = options or BuildOptions(), Path(output)
-    _check_output(output, overwrite=options.overwrite)
+    check_new_folder(output, overwrite=options.overwrite)
     checkpoint = look(model, encode_special_tokens=options.encode_special_tokens)
     found = read(checkpoint, texts, options)
     claim = options.claim(tags=checkpoint.tags)
@@ -210,8 +211,3 @@ class _Build:
                 raise
             self.work.skip(kind, str(error))
             return None
-
-
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not overwrite):
-        raise OptionError(f"the output must be a new or empty folder, got {output}; choose another or overwrite")

@@ -6,32 +6,21 @@ import time
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from cascade.core.labels import shortened
 from cascade.core.rows import FloatArray, IntArray
-from cascade.exceptions import DataError, OptionError
+from cascade.exceptions import OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.policies import decoding
 from cascade.policies.decoding import Crf, Decoder, MeanField, Viterbi, argmax
 from cascade.text.entity_f1 import entity_f1, has_entities
 from cascade.text.reading import TagColumns
+from cascade.training.data.encoding import label_numbers
 from cascade.training.data.examples import Examples, joined, read_sentences
 from cascade.training.models.crf import fit_crf
 from cascade.training.units import ENTITY_F1
-
-
-class _Answered(NamedTuple):
-    """What a bundle says about labelled sentences.
-
-    Log-probabilities of shape `(words, labels)`, the numbers of the words' tags, and the sentences' offsets.
-    """
-
-    scores: FloatArray
-    targets: IntArray
-    offsets: IntArray
 
 
 def train_crf(
@@ -75,34 +64,31 @@ def train_crf(
     return {
         "decoders": report,
         "decoding": None if chosen is None else repr(chosen),
-        "words": len(seen.targets),
-        "learned_from": len(learned.targets),
+        "words": len(seen[1]),
+        "learned_from": len(learned[1]),
         "seconds": time.perf_counter() - begin,
     }
 
 
-def _answer(tagger: Tagger, sentences: Examples) -> _Answered:
-    numbers = {label: number for number, label in enumerate(tagger.labels)}
-    tags = list(chain.from_iterable(sentences.labels or ()))
-    unknown = sorted(set(tags) - set(numbers))
-    if unknown:
-        raise DataError(
-            f"{sentences.source}: tags must be the bundle's ({shortened(tagger.labels)}), got {unknown[0]!r}; "
-            "give the data that it was made for"
-        )
+def _answer(tagger: Tagger, sentences: Examples) -> tuple[FloatArray, IntArray, IntArray]:
+    """Log-probabilities `(words, labels)`, numbers of the words' tags `(words,)`, the sentences' offsets."""
+    numbers = np.fromiter(chain.from_iterable(label_numbers(sentences, tagger.labels)), dtype=np.int64)
     made = tagger.predict(sentences.items)
     with np.errstate(divide="ignore"):
         scores = np.log(made.probabilities)
-    return _Answered(scores, np.array([numbers[tag] for tag in tags], dtype=np.int64), made.offsets)
+    return scores, numbers, made.offsets
 
 
-def _measured(decoder: Decoder, seen: _Answered, labels: Sequence[str], *, spans: bool) -> dict[str, Any]:
+def _measured(
+    decoder: Decoder, seen: tuple[FloatArray, IntArray, IntArray], labels: Sequence[str], *, spans: bool
+) -> dict[str, Any]:
+    scores, targets, offsets = seen
     begin = time.perf_counter()
-    found = decoding.decide(decoder, seen.scores, seen.offsets)
+    found = decoding.decide(decoder, scores, offsets)
     seconds = time.perf_counter() - begin
-    scores = {"accuracy": float((found == seen.targets).mean())}
+    measured = {"accuracy": float((found == targets).mean())}
     if spans:
-        names, edges = np.array(labels), seen.offsets[1:-1]
-        right, given = ([own.tolist() for own in np.split(names[some], edges)] for some in (seen.targets, found))
-        scores[ENTITY_F1] = entity_f1(right, given)
-    return {"scores": scores, "seconds": seconds}
+        names, edges = np.array(labels), offsets[1:-1]
+        right, given = ([own.tolist() for own in np.split(names[some], edges)] for some in (targets, found))
+        measured[ENTITY_F1] = entity_f1(right, given)
+    return {"scores": measured, "seconds": seconds}

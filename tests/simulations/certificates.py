@@ -1,6 +1,6 @@
 """How often certificates are false, what they save, and how often a monitor warns without a reason: simulated.
 
-    python bench/studies/certificates.py models/sentiment --data dev.jsonl --data calibration.jsonl --runs 300
+    python -m tests.simulations.certificates models/sentiment --data dev.jsonl --data calibration.jsonl --runs 300
 
 Found on an Intel Xeon with AMX, 2 cores: the tables in docs/certificates.md.
 

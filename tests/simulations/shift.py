@@ -1,6 +1,6 @@
 """How soon a monitor reports texts of another kind, and how often it reports texts of the same kind.
 
-    python bench/studies/shift.py models/sentiment --calibration calibration.jsonl --held-out dev.jsonl \\
+    python -m tests.simulations.shift models/sentiment --calibration calibration.jsonl --held-out dev.jsonl \\
         --other trec6/dev.jsonl --other qnli/dev.jsonl --other snips/dev.jsonl
 
 Found on two AVX2 cores, SST-2's 1,500 calibration rows: of 200 streams of 20,000 dev rows 5 raise the alarm (8 without
@@ -21,9 +21,10 @@ import numpy as np
 from cascade.core.rows import Doubles
 from cascade.monitoring.monitor import EVERY
 from cascade.monitoring.shift import ShiftDetector
+from cascade.pipelines.loading import load
 from cascade.pipelines.profiling import depths, features, profile_of
 from cascade.text.reading import read_examples
-from cascade_bench.systems.local import Model, load
+from cascade_bench.systems.local import Model
 
 Recorded = dict[str, Doubles]
 OLD = 5000  # held-out texts before the others

@@ -1,1 +1,0 @@
-"""Regression check of `make bench`; it is no part of the tests."""

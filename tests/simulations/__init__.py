@@ -1,0 +1,1 @@
+"""Simulations of what is promised, on recorded answers: `python -m tests.simulations.certificates`, `.shift`."""
