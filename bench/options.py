@@ -13,7 +13,7 @@ import click
 from cascade.core.files import check_output
 from cascade.pipelines.loading import load
 from cascade.runtime.threads import check_threads
-from cascade_bench.systems.local import Model
+from cascade_bench.systems.local import Model, check_tiers
 from cascade_bench.table.data import Columns, Data, read_data
 from cascade_bench.timing import machine
 
@@ -52,11 +52,15 @@ class Asked:
     threads: int | None
     json_file: Path | None
 
-    def open(self) -> tuple[Model, Data, dict[str, Any], int]:
-        """The bundle, the file, facts about the machine, and the threads of all; the output is checked first."""
+    def open(self, *, tiers: int = 2) -> tuple[Model, Data, dict[str, Any], int]:
+        """The bundle, the file, facts about the machine, and the threads of all; the output is checked first.
+
+        `tiers`: that the bundle must have, at least.
+        """
         check_output("--json", self.json_file, self.file)
         count = check_threads(self.threads)
         pipeline = load(self.model, threads=count)
+        check_tiers(pipeline, tiers)
         return pipeline, read_data(self.file, pipeline, columns=self.columns), machine.facts(threads=count), count
 
     @property

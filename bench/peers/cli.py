@@ -72,7 +72,7 @@ def peers(
     if source is None or (original and checkpoint):
         given = "both" if source else "none"
         raise OptionError(f"one of --checkpoint and --original must be given, got {given}; give the model you have")
-    pipeline, data, before, count = asked.open()
+    pipeline, data, before, count = asked.open(tiers=1)
     kinds = [kind for kind in BASELINES.values() if kind.key in (only or (CHECK if original else BASELINES))]
     with ExitStack() as stack:
         folder = Path(work or stack.enter_context(tempfile.TemporaryDirectory(prefix="cascade-bench-")))

@@ -16,6 +16,7 @@ from cascade.runtime.threads import check_threads
 from cascade_bench.options import count_option, json_option, model_argument, threads_option
 from cascade_bench.profile.measuring import Profile, measure
 from cascade_bench.profile.parts import LENGTHS, ROWS, parts, points
+from cascade_bench.systems.local import check_tiers
 from cascade_bench.timing import machine
 from cascade_bench.timing.report import bar, benchmark, grid, write_json
 
@@ -52,6 +53,7 @@ def profile(
     check_output("--json", json_file)
     count = check_threads(threads)
     pipeline = load(model, threads=count)
+    check_tiers(pipeline)
     manifest = pipeline.bundle.manifest
     sizes = points(rows, lengths, max_length=min(manifest.tier1.max_length, manifest.tier2.max_length))
     before = machine.facts(threads=count)

@@ -11,6 +11,7 @@ import numpy as np
 
 from cascade.core.results import Predictions, Routes, TagPredictions
 from cascade.core.rows import Doubles, IntArray
+from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import AtExit
@@ -50,6 +51,15 @@ class System:
     name: str
     run: Callable[[Sequence[Any]], Answered]
     cut: int | None = None
+
+
+def check_tiers(model: Model, least: int = 2) -> None:
+    """Refuse a bundle of fewer tiers by an `OptionError`."""
+    if len(model.tiers) < least:
+        raise OptionError(
+            f"a cascade must have {least} tiers, got {len(model.tiers)} in {model.bundle.folder}; cascade-bench peers "
+            "takes any bundle"
+        )
 
 
 def whole(model: Model) -> Model:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from cascade.exceptions import BundleError, BundleNotFoundError
+from cascade.exceptions import BundleError, BundleNotFoundError, OptionError
 
 # owner/name or name, as huggingface_hub validates them: no leading or trailing dot or dash, nothing doubled.
 ID = re.compile(r"(?!.*(--|\.\.))(\w[\w.-]{0,95}/)?\w[\w.-]{0,95}(?<![.-])", re.ASCII)
@@ -22,6 +22,19 @@ def can_be_id(name: str) -> bool:
     `folder/name` where `folder` is here is a path, so a mistyped one is missed at once, without asking the Hub.
     """
     return ID.fullmatch(name) is not None and not ("/" in name and Path(name).parent.is_dir())
+
+
+def check_checkpoint(checkpoint: str | Path) -> None:
+    """Refuse what is no folder and cannot be on the Hub, without asking it.
+
+    Raises:
+        OptionError: naming it.
+    """
+    name, there = str(checkpoint), Path(checkpoint).exists()
+    if Path(name).is_dir() or (not there and not isinstance(checkpoint, Path) and can_be_id(name)):
+        return
+    found = f"{name!r} is a file; give its folder" if there else f"there is no folder {name!r}; check the path"
+    raise OptionError(f"a checkpoint must be a folder or a Hub id (owner/name), but {found}")
 
 
 def download(

@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
+from cascade.bundle.hub import check_checkpoint
 from cascade.exceptions import MissingExtraError, printable
-from cascade.text.sources import regular
+from cascade.text.sources import check_there, regular
 
 NEEDED = ("torch", "transformers", "accelerate", "onnx", "scipy", "matplotlib")
 
@@ -71,6 +72,8 @@ def build(model: str, texts: Sequence[Path], output: Path, progress: bool | None
             f"cascade build needs the extras train, export and calibrate, but {', '.join(missing)} cannot be imported; "
             'pip install "cascade-encoder[train,export,calibrate]"'
         )
+    check_checkpoint(model)  # before torch, which takes seconds, is imported
+    check_there(texts)
     from cascade.training.build import BuildOptions
     from cascade.training.build import build as made_by
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
@@ -65,6 +65,13 @@ def opened(source: Source) -> AbstractContextManager[IO[bytes] | IO[str]]:
             # With a buffer of its own: a thread that waits for sys.stdin's would abort the process at its end.
             return os.fdopen(stream.fileno(), "rb", closefd=False)
     return nullcontext(getattr(stream, "buffer", stream))
+
+
+def check_there(files: Iterable[str | Path]) -> None:
+    """Refuse paths of texts that are no files; a pipe is one. The first of them is a `DataError`."""
+    for file in map(Path, files):
+        if file.is_dir() or not file.exists():
+            raise DataError(f"texts must be files, but there is no file {str(file)!r}; check the path")
 
 
 @contextmanager

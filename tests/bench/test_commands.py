@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from cascade.training.build.exporting import without_first
 from cascade_bench import startup
+from cascade_bench.systems.local import Model
 from tests.bench.conftest import Case, Run
 
 
@@ -26,6 +28,13 @@ def test_a_file_that_is_read_is_not_written_over(run: Run, bundle: Path, data: P
     done = run(command, *more.get(command, (bundle,)), "--data", data, "--json", data)
     assert "an output must be another file than the input" in done.err
     assert data.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["table", "curve", "profile"])
+def test_a_cascade_has_two_tiers(run: Run, classifier: Model, data: Path, tmp_path: Path, command: str) -> None:
+    single = without_first(tmp_path / "single", classifier.bundle, classifier.policies).folder
+    done = run(command, single, *([] if command == "profile" else ["--data", data]))
+    assert "Error: a cascade must have 2 tiers, got 1 in" in done.err
 
 
 def test_commands_load_no_extra_unasked() -> None:

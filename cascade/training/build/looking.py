@@ -17,6 +17,7 @@ from cascade.calibration.examples import distinct
 from cascade.core.files import sha256_of
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError, OptionError
+from cascade.text.sources import check_there
 from cascade.training.build.options import BuildOptions
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.data.encoding import label_numbers
@@ -147,9 +148,7 @@ def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOpti
     """
     if not files:
         raise OptionError("texts must be one file at least, got none; give texts like those that will come")
-    for file in files:
-        if not Path(file).is_file():
-            raise DataError(f"texts must be files, but there is no file {str(file)!r}; check the path")
+    check_there(files)
     task, needed = checkpoint.task, options.max_drop is not None
     if needed and checkpoint.regression:
         raise OptionError("max_drop must be of labels, got a regression; ask for max_disagreement")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from cascade.bundle.hub import can_be_id
+from cascade.bundle.hub import check_checkpoint
 from cascade.core.labels import numbers_of
 from cascade.exceptions import DataError, OptionError
 from cascade.training.models.adapters import adapt, adapted
@@ -31,18 +31,14 @@ def load_config(checkpoint: str | Path, *, dropout: float | None = None) -> Any:
     Raises:
         OptionError: there is none that transformers knows; of a path that cannot be a Hub id, without asking the Hub.
     """
-    name = str(checkpoint)
-    if not Path(name).exists() and (isinstance(checkpoint, Path) or not can_be_id(name)):
-        raise OptionError(
-            f"a checkpoint must be a folder or a Hub id (owner/name), but there is no folder {name!r}; check the path"
-        )
+    check_checkpoint(checkpoint)
     base, folder = adapted(checkpoint), Path(checkpoint)
     if base is None and folder.is_dir() and not (folder / "config.json").is_file():
         raise OptionError(f"{checkpoint} must hold a config.json, but there is none; give the folder of a whole model")
     try:
         config = AutoConfig.from_pretrained(base or checkpoint)
     except (OSError, ValueError) as error:
-        reason = str(error).split(". ", 1)[0]  # transformers goes on with the names of all its models
+        reason = str(error).split(". ", 1)[0].rstrip(".")  # transformers goes on with the names of all its models
         remedy = "give the folder of a whole model"
         if not folder.exists():
             remedy = "there is no such folder either, check the path"

@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from transformers import AutoModel
 
-from cascade.exceptions import OptionError
+from cascade.exceptions import CascadeError, OptionError
 from cascade.training.models.adapters import adapted, merged
 from cascade.training.models.config import load_config
+
+SAVE = "save the whole model there (save_pretrained)"
+SHOWN = 300  # characters of what transformers says
 
 
 def load_model(
@@ -19,8 +24,12 @@ def load_model(
     """A model of transformers in fp32 and evaluation mode; also the folder of an adapter (LoRA), which `peft` merges.
 
     `kind`: a class of transformers, such as `AutoModelForSequenceClassification`; `config`: in place of the
-    checkpoint's own; `options`: more of `from_pretrained`. An adapter for another task, or without `peft`, is an
-    `OptionError`; transformers itself raises `OSError` and `ValueError`.
+    checkpoint's own; `options`: more of `from_pretrained`.
+
+    Raises:
+        OptionError: some weights of a model with a head are missing, where transformers would draw them; an adapter for
+            another task, or without `peft`.
+        OSError, ValueError, RuntimeError, SafetensorError: transformers cannot read it.
     """
     base, given = adapted(checkpoint), dict(options or {})
     if base is not None:
@@ -31,5 +40,23 @@ def load_model(
     if config is not None:
         given["config"] = config
     # transformers 5 loads in the type that the weights are stored in, transformers 4 in fp32.
-    model = kind.from_pretrained(str(base or checkpoint), **given).to(torch.float32)
+    model, told = kind.from_pretrained(str(base or checkpoint), output_loading_info=True, **given)
+    missing = sorted(told["missing_keys"])
+    if missing and base is None and kind is not AutoModel:
+        raise OptionError(
+            f"{checkpoint} must hold all weights of a {type(model).__name__}, {len(missing)} are missing, such as "
+            f"{missing[0]}; {SAVE}"
+        )
+    model = model.to(torch.float32)
     return (model if base is None else merged(model, checkpoint)).eval()
+
+
+def check_weights(kind: Any, checkpoint: str | Path) -> None:
+    """Read a model as `load_model` does, and leave it again: whatever speaks against it is an `OptionError`."""
+    try:
+        load_model(kind, checkpoint)
+    except CascadeError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:SHOWN].rstrip(".")
+        raise OptionError(f"{checkpoint} must hold weights that transformers reads, but: {reason}; {SAVE}") from error

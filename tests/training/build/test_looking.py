@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from cascade.calibration.certify.claims import ORIGINAL, Agreement, Claim
 from cascade.exceptions import CascadeError, DataError, OptionError
@@ -53,12 +57,40 @@ def without_tokenizer(case: Case) -> None:
     (case.model / "tokenizer.json").unlink()
 
 
+def without_weights(case: Case) -> None:
+    (case.model / "model.safetensors").unlink()
+
+
+def cut(case: Case) -> None:
+    with (case.model / "model.safetensors").open("rb+") as file:
+        file.truncate(3000)
+
+
+def without_head(case: Case) -> None:
+    file = case.model / "model.safetensors"
+    kept = {name: value for name, value in load_file(file).items() if not name.startswith("classifier.")}
+    save_file(kept, file, metadata={"format": "pt"})
+
+
+def with_another_head(case: Case) -> None:
+    spoiled(case, lambda config: config.update(id2label={0: "one", 1: "two"}, label2id={"one": 0, "two": 1}))
+
+
+def in_a_file(case: Case) -> None:
+    (case.output.parent / f"{case.output.name}.build").touch()
+
+
 def without_texts(case: Case) -> None:
     case.file.unlink()
 
 
 def without_model(case: Case) -> None:
     case.model.rename(case.model.with_name("elsewhere"))
+
+
+def file_as_model(case: Case) -> None:
+    without_model(case)
+    case.model.touch()
 
 
 def taken(case: Case) -> None:
@@ -75,8 +107,17 @@ REFUSALS = [
     (without_mask, "must read an attention_mask"),
     (numbers, "a regression must have one output, got 4"),
     (without_tokenizer, "must have a tokenizer.json or a vocabulary"),
+    (without_weights, "must hold weights that transformers reads, but: "),
+    (cut, "must hold weights that transformers reads, but: "),
+    (
+        without_head,
+        "must hold all weights of a BertForSequenceClassification, 2 are missing, such as classifier.bias",
+    ),
+    (with_another_head, "must hold weights that transformers reads, but: "),
+    (in_a_file, "the output must be where folders can be made, got "),
     (without_texts, "there is no file"),
     (without_model, "there is no folder"),
+    (file_as_model, "model' is a file; give its folder"),
     (taken, "the output must be a new or empty folder"),
 ]
 
@@ -93,6 +134,22 @@ def test_what_cannot_be_built_is_refused_before_anything_is_written(
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
     assert sorted(own.output.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("missing", ["model", "texts.txt"])
+def test_a_mistyped_path_is_said_before_torch_is_imported(missing: str, tmp_path: Path) -> None:
+    paths = {name: str(tmp_path / name) for name in ("model", "texts.txt", "bundle")}
+    Path(paths["model"]).mkdir()
+    Path(paths["texts.txt"]).touch()
+    code = (
+        "import sys\nfrom cascade.cli import main\ntry:\n    main(sys.argv[1:])\n"
+        "finally:\n    print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    given = ["build", f"{paths['model']}{'x' * (missing == 'model')}", "--texts"]
+    given += [f"{paths['texts.txt']}{'x' * (missing == 'texts.txt')}", "--output", paths["bundle"]]
+    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "[]\n")
+    assert re.fullmatch(rf"Error: .*there is no (folder|file) '.*{missing}x'; check the path\n", done.stderr)
 
 
 def test_what_torch_cannot_trace_is_refused_before_it_teaches(
