@@ -27,7 +27,7 @@ from cascade.training.build.original import Original, read_whole
 from cascade.training.build.shares import LEARN, Shares
 from cascade.training.build.tiers import Trainer, write_texts
 from cascade.training.build.work import Making, Step, Work
-from cascade.training.models.loading import check_weights
+from cascade.training.models.loading import load_model
 
 CHUNK = 1024  # texts between looks at the clock
 ROWS = 40_000  # to learn from, at most: the texts, and as many varied ones as are missing
@@ -83,7 +83,7 @@ def build(
     drawn = Shares.of(found.items, claim, seed=options.seed)
     found, shares = found.ordered(drawn.order), drawn.in_order()
     torch.set_num_threads(check_threads(options.threads))
-    check_weights(checkpoint.task.model.whole, checkpoint.source)
+    load_model(checkpoint.task.model.whole, checkpoint.source)  # or it is refused now
     if checkpoint.alone is not None:
         check_traced(checkpoint)
     work = Work(output.with_name(f"{output.name}.build"), options.minutes, tell, show_progress)

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModel
 
-from cascade.exceptions import CascadeError, OptionError
+from cascade.exceptions import OptionError
 from cascade.training.models.adapters import adapted, merged
 from cascade.training.models.config import load_config
 
@@ -27,9 +27,8 @@ def load_model(
     checkpoint's own; `options`: more of `from_pretrained`.
 
     Raises:
-        OptionError: some weights of a model with a head are missing, where transformers would draw them; an adapter for
-            another task, or without `peft`.
-        OSError, ValueError, RuntimeError, SafetensorError: transformers cannot read it.
+        OptionError: transformers cannot read it; some weights of a model with a head are missing, where transformers
+            would draw them; an adapter for another task, or without `peft`.
     """
     base, given = adapted(checkpoint), dict(options or {})
     if base is not None:
@@ -40,7 +39,11 @@ def load_model(
     if config is not None:
         given["config"] = config
     # transformers 5 loads in the type that the weights are stored in, transformers 4 in fp32.
-    model, told = kind.from_pretrained(str(base or checkpoint), output_loading_info=True, **given)
+    try:
+        model, told = kind.from_pretrained(str(base or checkpoint), output_loading_info=True, **given)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:SHOWN].rstrip(".")
+        raise OptionError(f"{checkpoint} must hold a model that transformers reads, but: {reason}; {SAVE}") from error
     missing = sorted(told["missing_keys"])
     if missing and base is None and kind is not AutoModel:
         raise OptionError(
@@ -49,14 +52,3 @@ def load_model(
         )
     model = model.to(torch.float32)
     return (model if base is None else merged(model, checkpoint)).eval()
-
-
-def check_weights(kind: Any, checkpoint: str | Path) -> None:
-    """Read a model as `load_model` does, and leave it again: whatever speaks against it is an `OptionError`."""
-    try:
-        load_model(kind, checkpoint)
-    except CascadeError:
-        raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:SHOWN].rstrip(".")
-        raise OptionError(f"{checkpoint} must hold weights that transformers reads, but: {reason}; {SAVE}") from error
