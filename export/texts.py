@@ -12,6 +12,7 @@ import tokenizers
 
 from cascade.calibration.temperature import fit_temperature
 from cascade.core.confidence import answers, probabilities
+from cascade.core.labels import as_array
 from cascade.core.rows import FloatArray, IntArray, Units, ranges
 from cascade.engine.long_rows import cut
 from cascade.exceptions import DataError, OptionError
@@ -198,13 +199,11 @@ def _targets(calibration: Calibration, task: Task, labels: Sequence[str], multi_
     if len(labels) == 1 and not (multi_label or task.tags):
         return label_values(examples)
     numbers = label_numbers(examples, labels, multi_label=multi_label)
-    for position, (text, own) in enumerate(zip(calibration.texts, numbers, strict=True), start=1):
-        wanted = len(text) if task.tags else 1
-        if not multi_label and len(own) != wanted:
+    if not task.tags:
+        return as_array(numbers, len(labels), multi_label=multi_label, source=calibration.source)
+    for position, (words, own) in enumerate(zip(calibration.texts, numbers, strict=True), start=1):
+        if len(own) != len(words):
             raise DataError(
-                f"{calibration.source}: {task.item} {position} must have {wanted} {task.label}(s), one per "
-                f"{task.unit}, got {len(own)}"
+                f"{calibration.source}: sentence {position} must have {len(words)} tag(s), one per word, got {len(own)}"
             )
-    if multi_label:
-        return np.array([np.isin(np.arange(len(labels)), own) for own in numbers], np.int64)
     return np.concatenate(numbers).astype(np.int64)

@@ -67,7 +67,7 @@ def described(name: str, bundle: Bundle) -> str:
         ("task", f"{manifest.task}, {'a tag for each word' if tagging else each}"),
         ("labels", f"{len(manifest.labels)}: {listed(manifest.labels)}"),
         *_policies(manifest),
-        *([("long texts", "cut, as transformers cuts them")] * manifest.truncation),
+        *_reading(manifest),
         *_tuned(bundle),
         ("certificate", certified),
         ("written by", f"cascade {manifest.library_version}, format {manifest.format_version}"),
@@ -106,6 +106,17 @@ def _policies(manifest: Manifest) -> list[tuple[str, str]]:
     if manifest.task == TAGGING:
         found += [("windows", repr(policies.windows)), ("decoding", repr(policies.decoding))]
     return found
+
+
+def _reading(manifest: Manifest) -> list[tuple[str, str]]:
+    """What is said of texts, where something is."""
+    kinds, profile = {"text": "single texts", "pair": "pairs of texts"}, manifest.profile
+    return [
+        *([("trained on", kinds[manifest.inputs])] if manifest.inputs else []),
+        *([("long texts", "cut, as transformers cuts them")] * manifest.truncation),
+        *([("special tokens", "of a text are read as characters")] * manifest.encode_special_tokens),
+        *([("profile", f"of {profile.texts} texts, for a monitor")] if profile else []),
+    ]
 
 
 def _tuned(bundle: Bundle) -> list[tuple[str, str]]:

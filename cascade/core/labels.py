@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from cascade.core.rows import IntArray
+from cascade.exceptions import DataError
+
 
 def shortened(labels: Sequence[str], most: int = 8) -> str:
     """The first of them, for a message; dots where there are more."""
@@ -54,6 +59,20 @@ def own_names(
         return labels[numbers[one]] if one in numbers else one
 
     return [own if own is None else named(own) if isinstance(own, str) else tuple(map(named, own)) for own in given]
+
+
+def as_array(own: Sequence[Sequence[int]], count: int, *, multi_label: bool, source: object) -> IntArray:
+    """Numbers of the labels of examples as one array. Shape `(examples,)`; of independent labels `(examples, count)`.
+
+    Those are zeros and ones. Where labels exclude each other, a `DataError` names the example that has not just one.
+    """
+    if multi_label:
+        return np.array([np.isin(np.arange(count), one) for one in own], np.int64).reshape(-1, count)
+    for row, one in enumerate(own, 1):
+        if len(one) != 1:
+            remedy = "correct it, or train with --multi-label for several"
+            raise DataError(f"{source}: example {row} must have one label, got {len(one)}; {remedy}")
+    return np.array(own, np.int64).reshape(-1)
 
 
 def _is_multi_hot(own: str | tuple[str, ...], count: int) -> bool:

@@ -74,6 +74,17 @@ def clear(target: Path) -> None:
                         os.close(handle)
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder alone among runs that do so too, waiting for them; nothing is held where there are no locks."""
+    handle = _lock(folder, wait=True)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
 def give_name(made: Path, target: Path) -> None:
     """Rename a finished folder. What has the name is exchanged with it in one step, where the system can do so."""
     if not target.exists():
@@ -117,8 +128,11 @@ def _stem(target: Path) -> str:
     return f"{name[:NOT_ALL_OF_THE_NAME]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
 
 
-def _lock(path: Path) -> int | None:
-    """What holds a lock until it is closed, `None` without locks; a `BlockingIOError` if another run has it."""
+def _lock(path: Path, *, wait: bool = False) -> int | None:
+    """What holds a lock until it is closed, `None` without locks; a `BlockingIOError` if another run has it.
+
+    With `wait` its end is waited for.
+    """
     if fcntl is None:
         return None
     try:
@@ -126,7 +140,7 @@ def _lock(path: Path) -> int | None:
     except OSError:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         raise

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from cascade.calibration.certify import ledger
 from cascade.calibration.certify.ledger import SKETCH, Ledger
 from cascade.exceptions import OptionError
 
@@ -23,9 +26,8 @@ def texts(start: int, stop: int) -> list[str]:
 
 
 def asked(items: list[str], what: str, models: dict[str, str] = MODELS) -> int:
-    ledger = Ledger(models)
-    question = ledger.question(items, what)
-    assert ledger.keep(question) == ()
+    question, lost = Ledger(models).ask(items, what)
+    assert lost == ()
     assert question in Ledger(models)
     return question.number
 
@@ -48,18 +50,36 @@ def test_examples_are_the_same_however_many_are_added_but_for_a_few() -> None:
     assert max(len(one.sketch) for one in Ledger(MODELS).asked) == SKETCH
 
 
-def test_questions_that_are_asked_at_the_same_time_are_all_kept() -> None:
-    first, second = Ledger(MODELS), Ledger(MODELS)
-    for ledger, what in ((first, "a"), (second, "b"), (second, "b")):
-        assert ledger.keep(ledger.question(texts(0, 100), what)) == ()
-    assert len(Ledger(MODELS).asked) == 2
-    assert asked(texts(0, 100), "c") == 3
+def test_questions_that_are_asked_at_one_instant_have_numbers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = ledger._read
+
+    def slowly(file: Path) -> list[ledger.Question]:
+        found = read(file)
+        time.sleep(0.01)
+        return found
+
+    monkeypatch.setattr(ledger, "_read", slowly)
+    ledgers = [Ledger(MODELS) for _ in range(8)]
+    with ThreadPoolExecutor(8) as callers:
+        found = list(callers.map(lambda own, what: own.ask(texts(0, 100), what), ledgers, "abcdefgh"))
+    assert sorted(question.number for question, _ in found) == list(range(1, 9))
+    assert not [own for own, (question, _) in zip(ledgers, found, strict=True) if question in own]
+
+
+def test_a_question_of_which_nothing_was_tested_does_not_count() -> None:
+    assert asked(texts(0, 100), "a") == 1
+    mine = Ledger(MODELS)
+    for what, number in (("a", 1), ("b", 2)):
+        question, _ = mine.ask(texts(0, 100), what)
+        assert question.number == number
+        mine.withdraw(question)
+    assert [one.number for one in Ledger(MODELS).asked] == [1]  # what was there before stays
 
 
 def test_a_record_that_cannot_be_kept(cache: Path) -> None:
     (cache / "cascade").write_text("no folder")
-    ledger = Ledger(MODELS)
-    (said,) = ledger.keep(ledger.question(texts(0, 30), "a"))
+    question, (said,) = Ledger(MODELS).ask(texts(0, 30), "a")
+    assert question.number == 1
     assert said.startswith("the next question about these examples will not be counted, as ")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import unicodedata
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest
 
 from cascade.bundle.manifest import Manifest
 from cascade.bundle.opening import open_bundle
+from cascade.bundle.profile import SLOTS, Profile
 from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec
 from cascade.bundle.writing import write_bundle
 from cascade.policies import MaxProbability, Policies, Threshold, any_of, defer_none, never
@@ -65,8 +67,22 @@ def test_says(run: Command, folder: Path) -> None:
         "rows          872",
     ):
         assert words in out
-    assert "windows" not in out
+    assert not [words for words in ("windows", "trained on", "long texts", "special tokens", "profile") if words in out]
     assert "decoding" not in out
+
+
+def test_what_is_said_of_texts(run: Command, tmp_path: Path) -> None:
+    profile = Profile(texts=12, edges={}, known=base64.b64encode(bytes(SLOTS // 8)).decode())
+    manifest = replace(MANIFEST, truncation=True, encode_special_tokens=True, inputs="pair", profile=profile)
+    write_bundle(tmp_path / "bundle", FILES, manifest)
+    out = run("inspect", str(tmp_path / "bundle")).out
+    for line in (
+        "trained on      pairs of texts\n",
+        "long texts      cut, as transformers cuts them\n",
+        "special tokens  of a text are read as characters\n",
+        "profile         of 12 texts, for a monitor\n",
+    ):
+        assert line in out
 
 
 def test_a_tagger(run: Command, tmp_path: Path) -> None:

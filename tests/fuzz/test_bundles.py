@@ -18,7 +18,8 @@ from tests.fuzz.bundles import mutated_json, mutated_text
 from tests.fuzz.texts import text
 from tests.models.certificates import certificate_of
 from tests.models.toy import toy_tokenizer
-from tests.text.test_entities import byte_level, wordpiece
+from tests.models.words import wordpiece
+from tests.text.test_entities import byte_level
 
 CERTIFICATE = certificate_of(MANIFEST)
 MANIFESTS = [json.loads(made.to_json()) for made in (MANIFEST, TAGGER)] + [FORMAT_2]

@@ -11,7 +11,7 @@ from tests.test_floors import ROOT
 
 NAMES = ("sentiment", "intents", "pos")
 FOLDER = ROOT / "tests" / "golden"
-TOLERANCE = 0.02  # of a score; what other instructions may change of an int8 product is its order of float additions
+TOLERANCE = 0.03  # of a score; what other instructions change is the order of float additions, and by it a rounding
 
 
 def pipeline(name: str) -> Classifier | Tagger:

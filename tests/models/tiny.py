@@ -21,6 +21,7 @@ from cascade.training.models.families import family_of
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.static import StaticConfig, StaticForSequenceClassification
 from cascade.training.models.tagging import MultiExitTagger
+from tests.models import words
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 Config = TypeVar("Config", bound=PretrainedConfig)
@@ -39,15 +40,7 @@ DISENTANGLED = {  # as in DeBERTa-v3
 LABELS = ("negative", "positive")
 TAGS = ("NOUN", "VERB", "X")
 SINGLE = "single_label_classification"
-# fmt: off
-WORDS = (
-    "a", "an", "the", "film", "is", "was", "not", "very", "good", "bad", "dull", "bright", "plot", "actor", "scene",
-    "and", "but", "it", "we", "they", "of", "in", "on", "to", "with", "who", "never", "always", "laugh", "cry", "long",
-    "short", "warm", "cold", "story", "end", "begin",
-)
-# fmt: on
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-VOCABULARY = (*SPECIAL, *(chr(code) for code in range(33, 127)), *(f"##{chr(c)}" for c in range(97, 123)), *WORDS)
+WORDS, SPECIAL, VOCABULARY = words.WORDS, words.SPECIAL, words.VOCABULARY
 TEXTS = (
     "good",
     "a very good film",

@@ -16,7 +16,7 @@ from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import Bundle
 from cascade.runtime.backend import Array
 from tests.models.toy import HEADS, SIZE, WIDTH, Values, _graph, _node, embed_graph, written
-from tests.text.test_entities import wordpiece
+from tests.models.words import wordpiece
 
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 LAYERS = (1, 2, 3)

@@ -131,12 +131,9 @@ import os, sys
 from cascade import Classifier
 
 classifier = Classifier.from_pretrained(sys.argv[1], threads=2)
-texts = ["good film", "bad", "a very dull plot it was"] * 200
-labels = classifier.predict(texts).labels
+classifier.predict(["good film", "bad", "a very dull plot it was"] * 200)
 child = os.fork()
 if not child:
-    if sys.argv[2] == "answers":
-        sys.exit(classifier.predict(texts).labels != labels)
     del classifier
     sys.exit(0)
 _, status = os.waitpid(child, 0)
@@ -145,10 +142,10 @@ sys.exit(status != 0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("child", ["answers", "leaves"])
-def test_a_forked_child_answers_and_ends(tmp_path: Path, child: str) -> None:
+def test_a_forked_child_ends(tmp_path: Path) -> None:
+    """That it answers is in pipelines/test_processes.py."""
     folder = toy_bundle(tmp_path / "bundle").folder
-    started = subprocess.Popen([sys.executable, "-c", FORKING, str(folder), child], start_new_session=True)
+    started = subprocess.Popen([sys.executable, "-c", FORKING, str(folder)], start_new_session=True)
     try:
         assert started.wait(timeout=60) == 0
     finally:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tokenizers
 import torch
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import decoders, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast, pipeline
 
 from cascade.core.rows import FloatArray, IntArray
@@ -20,10 +20,9 @@ from cascade.policies import decoding
 from cascade.text.entities import AggregationStrategy, PieceText, aggregate, strategy_of
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import encode_texts
-from tests.models import tiny
+from tests.models.words import wordpiece
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "NOUN", "X-Y-Z", "B-O")
-LETTERS = "abcdefghijklmnopqrstuvwxyzéשלוםمرحباпривет電影ქა"
 TEXTS = (
     "The film is good!",
     "Café goodfilm, don't cry e\u0301\u0301clair   warm",
@@ -34,19 +33,6 @@ TEXTS = (
     "we\tlaugh\nat the [UNK] and [SEP] 😀 zzz\u200b.",
     "it is a long story (with brackets) and 12.5% of it was not very short, but warm",
 )
-
-
-def wordpiece(*, decoder: bool = True) -> tokenizers.Tokenizer:
-    vocabulary = dict.fromkeys((*tiny.VOCABULARY, *LETTERS, *(f"##{letter}" for letter in LETTERS)))
-    ids = {token: number for number, token in enumerate(vocabulary)}
-    made = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=50))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
-    made.add_special_tokens(list(tiny.SPECIAL))
-    if decoder:
-        made.decoder = decoders.WordPiece()
-    return made
 
 
 def plain_wordpiece() -> tokenizers.Tokenizer:

@@ -34,7 +34,7 @@ def test_a_first_tier_imitates_its_teacher(kind: str, case: Case, rows: Path, tr
     train(
         *("first-tier", trained(case), "--task", case.name, "--train", rows, "--eval", rows),
         *("--extra-text", extra, "--output", tmp_path / "tier1", "--kind", kind, "--layers", 1, "--width", 8),
-        *("--hidden", 8, "--epochs", 40, "--batch-size", 16, "--learning-rate", 5e-3, "--copies", 1),
+        *("--hidden", 8, "--epochs", 14, "--batch-size", 16, "--learning-rate", 2e-2, "--copies", 1),
         ok=True,
     )
     report = report_of(tmp_path / "tier1")

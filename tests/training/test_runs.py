@@ -20,7 +20,7 @@ from cascade.training.checkpoint import last_whole, spaced
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.run import publish
 from tests.models import tiny
-from tests.training.commands import CASES, SENTENCES, TEXTS, Case, Done, Trained, exits, refused, train, write
+from tests.training.commands import CASES, SENTENCES, TEXTS, Case, Done, exits, refused, train, write
 
 
 class _Stop(TrainerCallback):
@@ -38,21 +38,22 @@ def same_weights(a: Path, b: Path) -> None:
 
 
 def test_an_interrupted_run_goes_on_from_the_last_whole_checkpoint(
-    trained: Trained, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case, output, ten = CASES[0], tmp_path / "cut", ("--epochs", 10)  # as of the run without a cut
-    rows = write(tmp_path / "rows.jsonl", case.rows)
+    case, output, three, uncut = CASES[0], tmp_path / "cut", ("--epochs", 3), tmp_path / "uncut"
+    rows = write(tmp_path / "rows.jsonl", case.rows[::3])
+    exits(case, backbone, rows, uncut, *three, ok=True)
     with monkeypatch.context() as patched:
         patched.setattr(loop, "_EpochLine", _Stop)
-        assert exits(case, backbone, rows, output, *ten).status == 130
+        assert exits(case, backbone, rows, output, *three).status == 130
     assert not (output / "model.safetensors").exists()
     refused(
-        exits(case, backbone, rows, output, *ten), "is not empty; use --resume to go on with it, --overwrite to start"
+        exits(case, backbone, rows, output, *three), "is not empty; use --resume to go on with it, --overwrite to start"
     )
     shutil.copytree(output, tmp_path / "later")
-    done = exits(case, backbone, rows, tmp_path / "later", "--resume", *ten, ok=True)
+    done = exits(case, backbone, rows, tmp_path / "later", "--resume", *three, ok=True)
     assert "epoch 2.00" not in done.output
-    same_weights(trained(case), tmp_path / "later")
+    same_weights(uncut, tmp_path / "later")
 
     run = output / "run" / "stage_0"
     before, newest = sorted(run.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
@@ -68,17 +69,17 @@ def test_an_interrupted_run_goes_on_from_the_last_whole_checkpoint(
         assert not (copy / newest.name).exists()
     shutil.copytree(output, tmp_path / "none")
     (newest / "optimizer.pt").unlink()
-    done = exits(case, backbone, rows, output, "--resume", *ten, ok=True)
+    done = exits(case, backbone, rows, output, "--resume", *three, ok=True)
     assert f"{newest} is removed, because it was not written to its end" in done.output
     assert "epoch 1.00" not in done.output
     assert "epoch 2.00" in done.output
-    same_weights(trained(case), output)
+    same_weights(uncut, output)
     for path in (tmp_path / "none").rglob("trainer_state.json"):
         path.unlink()
-    done = exits(case, backbone, rows, tmp_path / "none", "--resume", *ten, ok=True)
+    done = exits(case, backbone, rows, tmp_path / "none", "--resume", *three, ok=True)
     assert f"{tmp_path / 'none' / 'run' / 'stage_0'} holds no whole checkpoint; training starts at the" in done.output
     assert "epoch 1.00" in done.output
-    same_weights(trained(case), tmp_path / "none")
+    same_weights(uncut, tmp_path / "none")
 
 
 def test_no_whole_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:

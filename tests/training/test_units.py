@@ -47,7 +47,7 @@ def test_texts_are_one_row_each_cut_at_the_end(capsys: pytest.CaptureFixture[str
 def test_several_labels_and_numbers_for_default_names() -> None:
     several = Examples(["x", "y"], [("a", "b"), ()], "here")
     assert encode_texts(TOKENIZER, several, ["a", "b"], multi_label=True).targets["labels"].tolist() == [[1, 1], [0, 0]]
-    with pytest.raises(DataError, match="here: example 1 must have one label, has 2; use --multi-label for several"):
+    with pytest.raises(DataError, match="here: example 1 must have one label, got 2; correct it, or train with"):
         encode_texts(TOKENIZER, several, ["a", "b"])
     numbered = Examples(["x", "y"], ["1", "LABEL_0"], "here")
     assert encode_texts(TOKENIZER, numbered, ["LABEL_0", "LABEL_1"]).targets["labels"].tolist() == [1, 0]

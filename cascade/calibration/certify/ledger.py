@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from heapq import nsmallest
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from cascade.calibration.examples import key_of
 from cascade.core import files
 from cascade.core.checks import is_whole
+from cascade.core.partial import locked
 from cascade.exceptions import OptionError
 from cascade.runtime.host import cache_folder
 
@@ -44,29 +46,39 @@ class Ledger:
         self.file = cache_folder() / "asked" / f"{_digest(sorted(models.items()))[:32]}.json"
         self.asked = _read(self.file)
 
-    def question(self, items: Sequence[Any], asked: Any) -> Question:
+    def ask(self, items: Sequence[Any], asked: Any) -> tuple[Question, tuple[str, ...]]:
         """The number of a question: that which the same one had before, or one more than all about these examples.
 
+        It is written down at once, for those who ask meanwhile; a warning comes along where that cannot be done.
         `asked`: all but the examples, as JSON has it.
         """
         sketch = tuple(nsmallest(SKETCH, {_digest(key_of(item))[:16] for item in items}))
         key, seen = _digest([asked, sketch]), set(sketch)
-        about = [one for one in self.asked if len(seen & set(one.sketch)) > SAME * min(len(seen), len(one.sketch))]
-        again = [one.number for one in about if one.key == key]
-        return Question(key, sketch, again[0] if again else max([len(about), *(one.number for one in about)]) + 1)
+        with suppress(OSError):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.file.parent):
+            self.asked = _read(self.file)
+            about = [one for one in self.asked if len(seen & set(one.sketch)) > SAME * min(len(seen), len(one.sketch))]
+            again = [one for one in about if one.key == key]
+            if again:
+                return again[0], ()
+            new = Question(key, sketch, max([len(about), *(one.number for one in about)]) + 1)
+            return new, self._write([*self.asked, new])
 
     def __contains__(self, question: Question) -> bool:
+        """Whether it had been asked when this was read, or before the last one was asked here."""
         return question.key in {one.key for one in self.asked}
 
-    def keep(self, question: Question) -> tuple[str, ...]:
-        """Write down that it was asked, beside what others wrote meanwhile; a warning where that cannot be done."""
-        if question in self:
-            return ()
+    def withdraw(self, question: Question) -> None:
+        """Forget a new question of which nothing was tested."""
+        if question not in self:
+            with locked(self.file.parent):
+                self._write([one for one in _read(self.file) if one.key != question.key])
+
+    def _write(self, asked: Sequence[Question]) -> tuple[str, ...]:
         try:
-            self.asked = [*(one for one in _read(self.file) if one.key != question.key), question]
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            files.write(self.file, json.dumps([vars(one) for one in self.asked]) + "\n")
-        except (OSError, OptionError):
+            files.write(self.file, json.dumps([vars(one) for one in asked]) + "\n")
+        except OptionError:
             return (f"the next question about these examples will not be counted, as {self.file} cannot be written",)
         return ()
 

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from cascade.bundle.manifest import Manifest
-from cascade.core.labels import own_names, shortened
-from cascade.core.rows import IntArray
+from cascade.core.labels import as_array, own_names, shortened
 from cascade.exceptions import DataError
 from cascade.monitoring.shift import MEANING, ShiftDetector
 from cascade.pipelines.classifier import Classifier
@@ -57,7 +56,10 @@ def labelled_texts(lines: Iterable[Example], file: Path, labels: Sequence[str], 
         found.append(label or ())
     remedy = "write [], or in a csv give --label-separator, where none applies" if multi_label else "label them"
     _all_or_none(file, without, len(examples), "every text must have a label", remedy)
-    truth = None if without else _numbered(found, numbers, multi_label=multi_label)
+    truth, independent = None, multi_label or len(labels) == 1
+    if not without:
+        chosen = [[numbers[label] for label in several] for several in found]
+        truth = as_array(chosen, len(labels), multi_label=independent, source=file)
     return Examples([example.text for example in examples], truth)
 
 
@@ -126,15 +128,6 @@ def _check(file: Path, line: int, several: Sequence[str], numbers: Mapping[str, 
             f"{file}, line {line}: there must be exactly one label, got {len(several)}; the bundle's labels exclude "
             "each other"
         )
-
-
-def _numbered(found: Sequence[Sequence[str]], numbers: Mapping[str, int], *, multi_label: bool) -> IntArray:
-    if not multi_label and len(numbers) > 1:
-        return np.array([numbers[label] for (label,) in found], dtype=np.int64)
-    truth = np.zeros((len(found), len(numbers)), dtype=np.int64)
-    for row, labels in enumerate(found):
-        truth[row, [numbers[label] for label in labels]] = 1
-    return truth
 
 
 def of_another_kind(pipeline: Classifier | Tagger, items: Sequence[Any]) -> tuple[str, ...]:

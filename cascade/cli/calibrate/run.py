@@ -118,14 +118,15 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
     words = isinstance(pipeline, Tagger)
     exits = GRID.fitted(pipeline.router, pipeline.exit_policy).exits if words else (own.exit_policy,)
     made_of = repr([*(one.at(0.5) for one in (own.router, *exits)), pipeline.policies.decoding])
-    question = ledger.question(examples.items, [claim.to_json(), options.seed, sha256, made_of])
+    question, lost = ledger.ask(examples.items, [claim.to_json(), options.seed, sha256, made_of])
     counted = question.number > 1 or question in ledger
     with warnings.catch_warnings():  # they are told with the outcome
         warnings.simplefilter("ignore", CertificateWarning)
         outcome, costs = _outcome(options, pipeline, examples, replace(claim, question=question.number), bars)
     data = data_of(options.file.name, sha256, outcome)
     doubts = known_files(manifest, name=data.name, sha256=sha256, counted=counted)
-    lost = ledger.keep(question) if outcome.tested else ()
+    if not outcome.tested:
+        ledger.withdraw(question)
     unlike = of_another_kind(pipeline, examples.items)
     outcome = replace(outcome, warnings=(*outcome.warnings, *unlike, *doubts, *lost))
     certificate = issue(pipeline, outcome, data) if isinstance(outcome, Certified) else None

@@ -15,6 +15,7 @@ from transformers.utils.hub import cached_file
 
 from cascade.calibration.examples import distinct
 from cascade.core.files import sha256_of
+from cascade.core.labels import as_array
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError, OptionError
 from cascade.text.sources import check_there
@@ -149,7 +150,7 @@ def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOpti
     if not files:
         raise OptionError("texts must be one file at least, got none; give texts like those that will come")
     check_there(files)
-    task, needed = checkpoint.task, options.max_drop is not None
+    task, needed, several = checkpoint.task, options.max_drop is not None, checkpoint.multi_label
     if needed and checkpoint.regression:
         raise OptionError("max_drop must be of labels, got a regression; ask for max_disagreement")
     columns = options.columns(tags=checkpoint.tags)
@@ -167,8 +168,9 @@ def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOpti
             *(label_names(found), checkpoint.labels, checkpoint.config.problem_type),
             otherwise="ask for max_disagreement, which needs no labels",
         )
-        numbers = label_numbers(found, checkpoint.labels, multi_label=checkpoint.multi_label)
-        truth = _numbers(numbers, checkpoint)
+        truth = [np.array(own, np.int64) for own in label_numbers(found, checkpoint.labels, multi_label=several)]
+        if not checkpoint.tags:
+            truth = as_array(truth, len(checkpoint.labels), multi_label=several, source=found.source)
     kept = distinct(found.items)
     items = picked(found.items, kept)
     names = [Path(file).name for file in files]
@@ -183,17 +185,6 @@ def picked(values: Any, numbers: IntArray) -> Any:
     if values is None or isinstance(values, np.ndarray):
         return None if values is None else values[numbers]
     return [values[number] for number in numbers.tolist()]
-
-
-def _numbers(numbers: list[list[int]], checkpoint: Checkpoint) -> Any:
-    if checkpoint.tags:
-        return [np.array(own, dtype=np.int64) for own in numbers]
-    if checkpoint.multi_label:
-        return np.array([np.isin(np.arange(len(checkpoint.labels)), own) for own in numbers], dtype=np.int64)
-    several = next((row for row, own in enumerate(numbers, 1) if len(own) != 1), None)
-    if several is not None:
-        raise DataError(f"every text must have one label, example {several} has another number; correct it or drop it")
-    return np.array(numbers, dtype=np.int64)[:, 0]
 
 
 def _why_alone(config: Any, task: Task) -> str | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from cascade.core.labels import numbers_of, own_names, shortened
+from cascade.core.labels import as_array, numbers_of, own_names, shortened
 from cascade.core.rows import FloatArray, IntArray, Rows
 from cascade.engine.long_rows import cut
 from cascade.exceptions import DataError
@@ -121,23 +121,19 @@ def _targets(examples: Examples, names: Sequence[str], *, multi_label: bool) -> 
     """The labels of texts as `TrainingRows` has them."""
     if len(names) == 1 and not multi_label:
         return np.full(len(examples), np.nan, np.float32) if examples.labels is None else label_values(examples)
-    labels: np.ndarray[Any, Any] = np.full(len(examples), NO_LABEL, np.int64)
-    if multi_label:
-        labels = np.full((len(examples), len(names)), np.nan, np.float32)
-    for row, own in enumerate(label_numbers(examples, names, multi_label=multi_label)):
-        if not multi_label and len(own) != 1:
-            raise DataError(
-                f"{examples.source}: example {row + 1} must have one label, has {len(own)}; "
-                "use --multi-label for several"
-            )
-        if multi_label and len(set(own)) < len(own):
+    if examples.labels is None:
+        shape, filler = ((len(examples), len(names)), np.nan) if multi_label else (len(examples), NO_LABEL)
+        return np.full(shape, filler, np.float32 if multi_label else np.int64)
+    numbers = label_numbers(examples, names, multi_label=multi_label)
+    for row, own in enumerate(numbers if multi_label else ()):
+        if len(set(own)) < len(own):
             raise DataError(
                 f"{examples.source}: example {row + 1} must name each of its labels once, got "
-                f"{list(examples.labels[row] if examples.labels else ())}; give the names of those that apply, "
+                f"{list(examples.labels[row])}; give the names of those that apply, "
                 f'["a", "c"], or all examples a 0 or 1 for each of the {len(names)} labels'
             )
-        labels[row] = np.isin(np.arange(len(names)), own) if multi_label else own[0]
-    return labels
+    labels = as_array(numbers, len(names), multi_label=multi_label, source=examples.source)
+    return labels.astype(np.float32) if multi_label else labels
 
 
 def encode_sentences(
