@@ -8,7 +8,7 @@ Shared rooms:
     leaving              exit policies replayed on what all exits say
     ranked               texts by how sure tier 1 is, for all thresholds at once
     temperature          one number per tier and exit by which logits are divided
-    logistic             the one regression that curves and the learned router need
+    logistic             the one regression, that curves need
 Folders:
     thresholds/          without a guarantee: the cheapest point within an accuracy, a budget or a latency
     certify/             with one: claims, a path of settings, its test, the certificate

@@ -1,4 +1,4 @@
-"""Logistic regression with a ridge penalty, for few inputs: curves of risk and the learned router need no more."""
+"""Logistic regression with a ridge penalty, for few inputs: curves of risk need no more."""
 
 from __future__ import annotations
 

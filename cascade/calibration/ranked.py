@@ -16,7 +16,6 @@ from cascade.calibration.leaving import state_at
 from cascade.calibration.texts import TextAnswers
 from cascade.core.rows import BoolArray, Doubles, FloatArray, IntArray
 from cascade.policies.exits import AtExit, ExitPolicy, MaxProbability, any_of, never
-from cascade.policies.learned_routing import Learned
 from cascade.policies.registry import Tunable
 from cascade.policies.routing import Router, Threshold
 
@@ -30,12 +29,9 @@ class Tuned:
 
     @classmethod
     def of(cls, router: Router, exit_policy: ExitPolicy) -> Tuned:
-        """What can be tuned of these, the exit policy itself or a part of an `any_of`; the default in place of others.
-
-        A learned router is learned again, so the default stands for it.
-        """
+        """What can be tuned of these, the exit policy or a part of an `any_of`; the default in place of others."""
         own: object = router
-        found = own if isinstance(own, Tunable) and not isinstance(own, Learned) else cls().router
+        found = own if isinstance(own, Tunable) else cls().router
         parts = (exit_policy, *getattr(exit_policy, "policies", ()))
         return cls(found, next((part for part in parts if isinstance(part, Tunable)), cls().exit_policy))
 

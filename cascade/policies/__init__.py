@@ -22,7 +22,6 @@ from cascade.policies.exits import (
     any_of,
     never,
 )
-from cascade.policies.learned_routing import Learned
 from cascade.policies.registry import ModelInfo, Tunable
 from cascade.policies.routing import Budget, Threshold, defer_all, defer_none
 from cascade.policies.settings import Policies
@@ -35,7 +34,6 @@ __all__ = [
     "CostAware",
     "Crf",
     "Entropy",
-    "Learned",
     "Margin",
     "MaxProbability",
     "MeanField",

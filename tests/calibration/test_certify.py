@@ -27,7 +27,7 @@ from cascade.calibration.costs import Costs
 from cascade.calibration.texts import TextAnswers
 from cascade.exceptions import CertificateWarning, DataError, OptionError
 from cascade.policies.exits import never
-from cascade.policies.routing import Threshold, defer_all, defer_none
+from cascade.policies.routing import defer_all, defer_none
 from tests.calibration.conftest import texts
 from tests.models.recorded import COSTS, recorded
 from tests.models.recorded import policies as policies_of
@@ -351,17 +351,3 @@ def test_a_curve_of_events_that_are_all_the_same_is_flat(events: int) -> None:
     rate = (events + 0.5) / 51
     assert curve.risk(np.array([0.5, 0.99])) == pytest.approx([rate, rate])
     assert (curve.least_score(rate * 1.001), curve.least_score(rate * 0.999)) == (0.0, 1.0)
-
-
-def test_a_learned_router_is_on_the_path_where_it_won(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tier 1 is as sure of long texts as of short ones, and always wrong about them."""
-    answers = recorded(4000, noise=0.3)
-    long = answers.lengths > 30
-    tier1 = answers.tier1.copy()
-    tier1[long] = np.roll(tier1[long], 1, axis=1)
-    tricky = replace(answers, tier1=tier1)
-    found = certified(tricky, MaxDrop(0.03))
-    monkeypatch.setattr(module, "better_router", lambda *_given, **_options: None)
-    plain = certified(tricky, MaxDrop(0.03))
-    assert not isinstance(found.policies.routers[0], Threshold)
-    assert found.figures.speed_up > plain.figures.speed_up

@@ -6,6 +6,5 @@ procedure           the test that both share, and why nothing passed; split: its
 paths, word_paths   which settings are tested, in which order; heads: what a classifier's path needs to know
 events, bounds      what counts against a setting, and what a count says about a rate
 doubts              what makes a guarantee doubtful; ledger: which questions were asked of the same examples
-learned             a router that learns where tier 2 helps
 outcomes, issuing   what came of it, and the certificate that a bundle keeps
 """

@@ -9,7 +9,6 @@ from typing import Any
 from cascade.calibration.certify.claims import Claim
 from cascade.calibration.certify.doubts import unknown_pieces
 from cascade.calibration.certify.events import count, differ
-from cascade.calibration.certify.learned import better_router
 from cascade.calibration.certify.outcomes import Certified, Refused, told
 from cascade.calibration.certify.paths import PathGrid, text_path
 from cascade.calibration.certify.procedure import Chosen, certify, check_labels
@@ -91,9 +90,9 @@ def certify_texts(
 ) -> Certified | Refused:
     """The same from recorded answers about distinct texts, without the run of what was chosen.
 
-    Temperatures are fitted on the choosing share where it has labels and 100 texts at least, and a learned router is
-    tried there in place of the largest probability. `labels`: names, for messages about classes; `split`: instead of a
-    fifth of the texts that is drawn by `seed`; `progress`: called with 1 for each setting tested.
+    Temperatures are fitted on the choosing share where it has labels and 100 texts at least. `labels`: names, for
+    messages about classes; `split`: instead of a fifth of the texts that is drawn by `seed`; `progress`: called with 1
+    for each setting tested.
     """
     split = split or Split.of(len(answers), claim, seed=seed, chosen=CHOSEN, most=CHOOSERS, least=FEWEST)
 
@@ -101,10 +100,7 @@ def certify_texts(
         warnings: tuple[str, ...] = ()
         if chooser.truth is not None and len(chooser) >= ENOUGH:
             chooser, tester, warnings = _tempered(chooser, tester)
-        moved = tuned or Tuned()
-        if moved.router.at(0.5) == Tuned().router:
-            moved = replace(moved, router=better_router(chooser, seed=seed) or moved.router)
-        steps = text_path(chooser, claim.ask, tuned=moved, grid=grid)
+        steps = text_path(chooser, claim.ask, tuned=tuned, grid=grid)
         return Chosen(steps, tester, warnings)
 
     return certify(answers, claim, choose, split=split, seed=seed, labels=labels, progress=progress)

@@ -12,29 +12,31 @@ from typing import Any
 import numpy as np
 
 from cascade.calibration.certify.claims import Claim
-from cascade.calibration.certify.learned import better_router
 from cascade.calibration.certify.outcomes import Certified, Refused, Step
 from cascade.calibration.certify.paths import PathGrid, text_path
 from cascade.calibration.certify.procedure import Chosen, certify
 from cascade.calibration.certify.split import Split
 from cascade.calibration.certify.texts import confirmed
-from cascade.calibration.certify.word_paths import word_path
+from cascade.calibration.certify.word_paths import Reach, word_path
 from cascade.calibration.observing import observe_sentences, observe_texts
-from cascade.calibration.ranked import Tuned
 from cascade.calibration.runs import two_tiers
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.texts import TextAnswers
+from cascade.calibration.thresholds.words import WordGrid
 from cascade.core.statistics import speed_up
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all
 from cascade.policies.settings import Policies
-from cascade.policies.windows import whole_sentences
+from cascade.policies.windows import Windows, whole_sentences
 from cascade.training.build.exporting import Answered
 from cascade.training.build.measuring import in_turns
 from cascade.training.build.numbers import NumberAnswers
 
 WITH_EXITS = ("frozen", "tuned")  # second tiers
 GRID = PathGrid(ratios=(0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
+WORDS = WordGrid(deferred=(0.06, 0.12, 0.21, 0.37), windows=(Windows(2), whole_sentences))
+REACH = Reach(run=12, steps=8)
+"""Fewer of a tagger's settings than `cascade calibrate` looks at: here they are run for every pair of tiers."""
 TIMED = 3  # candidates that are timed beside full depth, the cheapest by prediction
 PAYS = 1.1  # times as fast as full depth, or nothing pays
 
@@ -146,10 +148,8 @@ def steps_of(answers: Any, claim: Claim) -> tuple[Step, ...]:
     if isinstance(answers, NumberAnswers):
         return _within(answers.path(), claim)
     if isinstance(answers, WordAnswers):
-        return _within(word_path(answers, claim.ask), claim)
-    router = better_router(answers)
-    tuned = Tuned() if router is None else Tuned(router)
-    return _within(text_path(answers, claim.ask, tuned=tuned, grid=GRID), claim)
+        return _within(word_path(answers, claim.ask, grid=WORDS, reach=REACH), claim)
+    return _within(text_path(answers, claim.ask, grid=GRID), claim)
 
 
 def _within(steps: Sequence[Step], claim: Claim) -> tuple[Step, ...]:
