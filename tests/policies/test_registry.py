@@ -105,7 +105,7 @@ UNREADABLE: list[tuple[ModuleType, Any, str]] = [
     (routing, {"policy": "Threshold", "threshold": 0.5, "score": ["margin"]}, "measure must be a measure of"),
     (routing, {"policy": "defer_all", "score": "margin"}, r"defer_all must have the fields \[\], got \['score'\]"),
     (routing, {"policy": "Budget", "max_deferred": 2}, "max_deferred must be in"),
-    (routing, {"policy": "CostAware", "price": 0.5}, r"must have the fields \['price', 'costs'\], got \['price'\]; see"),
+    (routing, {"policy": "CostAware", "price": 0.5}, r"must have the fields \['price', 'costs'\], got \['price'\]"),
     (decoding, [], "the decoder must be written"),
     (decoding, {"policy": "Beam"}, "the decoder must be one of argmax, Viterbi, Crf, MeanField"),
     (decoding, {"policy": "Viterbi", "labels": "O"}, "labels must be a list of names, got 'O'"),
