@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoTokenizer
 from cascade import Classifier, Tagger
 from cascade.bundle.manifest import Manifest
 from cascade.bundle.opening import Bundle, open_bundle
+from cascade.bundle.tiers import SingleExitSpec
 from cascade.core.confidence import softmax
 from cascade.policies.exits import AtExit, any_of, never
 from cascade.policies.routing import Budget, defer_all, defer_none
@@ -206,8 +207,9 @@ def test_of_a_first_tier_agreement_is_asked_less(tiers: Path, tmp_path: Path, mo
     manifest = export_bundle(tiers / "tier2", tiers / "transformer", tmp_path / "out", options=exact).manifest
     assert manifest.tier1.precision == "int8"
     assert {stage.precision for stage in manifest.tier2.stages} == {"fp32"}
-    alone = export_bundle(tiers / "transformer", None, tmp_path / "alone", options=exact).manifest
-    assert alone.tiers[0].precision == "fp32"
+    (alone,) = export_bundle(tiers / "transformer", None, tmp_path / "alone", options=exact).manifest.tiers
+    assert isinstance(alone, SingleExitSpec)
+    assert alone.precision == "fp32"
 
 
 def test_full_depth_scores_as_its_checkpoint_unless_asked(tiers: Path, tmp_path: Path) -> None:
