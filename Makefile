@@ -13,7 +13,7 @@ EXTRAS := test,export,train,bench,calibrate
 # What else must be of certain versions.
 PINS ?=
 
-.PHONY: demo test test-oldest pytest differential lint bench fuzz soak hostile size clean
+.PHONY: demo test test-oldest pytest coverage differential lint bench fuzz soak hostile size clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core

@@ -225,11 +225,15 @@ def lacks_vnni(flags: Sequence[str], machine: str) -> bool:
 
 @functools.cache
 def _share_arena() -> None:
-    """Register the arena of all sessions, once in a process and before the first of them."""
+    """Register the arena of all sessions, once in a process and before the first of them.
+
+    It grows by what is asked for. By default it doubles, so that hours later a moment of many callers may take 64 MiB.
+    """
     kind, memory = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
+    info, growth = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, memory), onnxruntime.OrtArenaCfg(0, 1, -1, -1)
     # Some releases refuse where another library was first; then our sessions use that one's.
     with contextlib.suppress(RuntimeError):
-        onnxruntime.create_and_register_allocator(onnxruntime.OrtMemoryInfo("Cpu", kind, 0, memory), None)
+        onnxruntime.create_and_register_allocator(info, growth)
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:

@@ -147,7 +147,6 @@ def test_a_fault_of_the_program_is_not_hidden() -> None:
     ("door", "arguments", "extra"),
     [
         ("cascade.cli.doors import train", ["exits", "--help"], "train"),
-        ("cascade.cli.doors import bench", ["profile", "m"], "bench"),
         ("cascade.cli.doors import export", ["--tier2", "a", "--tier1", "b", "--output", "c"], "export"),
         ("cascade.cli import main", ["calibrate", "m", "--data", __file__], "calibrate"),
         ("cascade.cli import main", ["build", "m", "--texts", "f", "--output", "b"], "train,export,calibrate"),

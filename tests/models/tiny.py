@@ -96,6 +96,7 @@ def save_tokenizer(folder: Path) -> None:
         sep_token="[SEP]",
         mask_token="[MASK]",
         model_max_length=64,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],  # transformers 5 leaves types out
     ).save_pretrained(folder)
 
 
