@@ -31,7 +31,7 @@ from cascade_export.tiers import Making
 from cascade_export.verify import SAMPLES
 
 DEFAULT_MAX_LENGTH = 512
-FIRST_TIER = 0.98  # how often int8 answers as fp32 is asked of the last tier; what a first tier answers is certified
+FIRST_TIER = 0.98  # at most is asked of a first tier's int8, however much of the last: what it answers is certified
 
 
 def steps(tiers: int) -> tuple[str, ...]:
