@@ -46,6 +46,7 @@ class WordAnswers(Sample):
         encode_seconds: what making `words` took; every setting pays it.
         at_full: what full depth answers, where it ran already.
         original: see `Sample`. Shape `(words, 1)`.
+        at_every_exit: what tier 2 says of whole sentences, where it ran already. Shape `(words, exits, labels)`.
     """
 
     tier1: SingleExit
@@ -57,6 +58,7 @@ class WordAnswers(Sample):
     encode_seconds: float = 0.0
     at_full: Run | None = field(default=None, repr=False)
     original: IntArray | None = field(default=None, repr=False)
+    at_every_exit: FloatArray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return self.words.n_rows
@@ -120,9 +122,15 @@ class WordAnswers(Sample):
         share = words.rows.tokens / max(self.words.rows.tokens, 1)
         truth, full = None if self.truth is None else self.truth[places], self.full
         at_full = Run(full.answers[places], full.deferred[places], full.layers[places], full.seconds * share)
-        original = None if self.original is None else self.original[places]
-        seconds = self.encode_seconds * share
-        return replace(self, words=words, truth=truth, original=original, encode_seconds=seconds, at_full=at_full)
+        return replace(
+            self,
+            words=words,
+            truth=truth,
+            encode_seconds=self.encode_seconds * share,
+            at_full=at_full,
+            original=None if self.original is None else self.original[places],
+            at_every_exit=None if self.at_every_exit is None else self.at_every_exit[places],
+        )
 
     def fitting(self) -> WordAnswers:
         """The sentences that neither tier has to cut."""

@@ -18,13 +18,14 @@ from cascade.calibration.certify.sentences import calibrate_sentences, certify_s
 from cascade.calibration.certify.word_paths import Reach, word_path
 from cascade.calibration.examples import copies_said, distinct, tag_numbers
 from cascade.calibration.observing import observe_sentences
-from cascade.calibration.sentences import WordAnswers
+from cascade.calibration.sentences import WordAnswers, all_exits
+from cascade.calibration.thresholds.words import replay_words
 from cascade.exceptions import CertificateWarning, DataError, OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.decoding import Viterbi, argmax
 from cascade.policies.exits import never
 from cascade.policies.routing import Threshold, defer_all, defer_none
-from cascade.policies.windows import Windows
+from cascade.policies.windows import Windows, whole_sentences
 from tests.models.toy import LAYERS
 from tests.models.toy_answers import GRID, SETTING, costs_by_layers, toy_answers
 from tests.models.toy_tags import TAGS
@@ -85,6 +86,20 @@ def test_copies_are_found_whatever_their_blanks() -> None:
     assert distinct(["a b", "c", " a  b", "C", ("a", "b"), ["a", " b"], ("a", "c")]).tolist() == [0, 1, 3, 4, 6]
     assert copies_said(7, 5, "texts") == ("2 of 7 texts are copies of others and were left out: each counts once",)
     assert copies_said(5, 5, "texts") == ()
+
+
+def test_sentences_that_were_read_whole_are_not_read_again(answers: WordAnswers) -> None:
+    goal, grid = answers.full.answers[:, 0], replace(GRID, windows=(whole_sentences,))
+    known = replace(answers, at_every_exit=all_exits(answers.tier2, answers.words))
+    read: list[list[int]] = [[], []]
+    found = [
+        replay_words(one, goal, max_drop=0.5, grid=grid, progress=own.append)
+        for one, own in zip((answers, known), read, strict=True)
+    ]
+    assert found[0] == found[1]
+    assert any(0 < point.deferred < 1 for point in found[0])
+    assert [sum(own) for own in read] == [len(answers.words), 0]
+    assert grid.reads(answers) == len(answers.words)
 
 
 def test_a_path_grows_riskier_and_cheaper(answers: WordAnswers) -> None:

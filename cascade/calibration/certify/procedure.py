@@ -38,22 +38,22 @@ class Chosen(Generic[S]):
 
 
 def certify(
-    examples: S,
+    tester: S,
     claim: Claim,
-    choose: Callable[[S, S], Chosen[S]],
+    choose: Callable[[], Chosen[S]],
     *,
     split: Split,
     seed: int,
     labels: Sequence[str] = (),
     progress: Callable[[int], object] | None = None,
 ) -> Certified | Refused:
-    """Choose a path on one share of the examples, test it on the other.
+    """Test the path that `choose` makes, of other examples, on those of the testing share.
 
-    `choose` makes a path of the choosing share; the testing share is handed on, not looked at. `split`: by `seed`;
-    `labels`: names, for messages about classes, numbers if left out; `progress`: called with 1 for each test.
+    `choose` is called only where the claim can be shown at all; it hands the testing share on, and does not look at it.
+    `split`: by `seed`; `labels`: names, for messages about classes, numbers if left out; `progress`: called with 1 for
+    each test.
     """
-    check_labels(claim, labelled=examples.labelled)
-    chooser, tester = examples.select(split.choosers), examples.select(split.testers)
+    check_labels(claim, labelled=tester.labelled)
     outcome = Outcome(
         claim=claim,
         method=_method(claim),
@@ -61,14 +61,14 @@ def certify(
         tested=(),
         chosen_on=split.choosers,
         tested_on=split.testers,
-        temperatures=examples.temperatures,
+        temperatures=tester.temperatures,
         seed=seed,
         warnings=doubts(claim, tester, labels),
     )
     infeasible = _infeasible_reason(claim, tester, split, labels)
     if infeasible is not None:
         return Refused(**vars(outcome), why=infeasible[0], examples_needed=infeasible[1])
-    chosen = choose(chooser, tester)
+    chosen = choose()
     tester, steps = chosen.tester, tuple(chosen.steps)
     tested: list[Tested] = []
     passing: list[Run] = []  # of the last setting that passed: no setting runs twice

@@ -89,12 +89,14 @@ def certify_sentences(
     cut = len(answers) - len(answers.fitting())
     told = f"{cut} sentences are longer than a tier reads at once: they were tested, but no path was chosen on them"
 
-    def choose(chooser: WordAnswers, tester: WordAnswers) -> Chosen[WordAnswers]:
-        steps = word_path(chooser, claim.ask, grid=grid, reach=reach, progress=progress)
+    tester = answers.select(split.testers)
+
+    def choose() -> Chosen[WordAnswers]:
+        steps = word_path(answers.select(split.choosers), claim.ask, grid=grid, reach=reach, progress=progress)
         return Chosen(steps, tester, (told,) * bool(cut))
 
     with progress("testing the path", (reach or Reach()).steps) as ahead:
-        return certify(answers, claim, choose, split=split, seed=seed, labels=labels, progress=ahead)
+        return certify(tester, claim, choose, split=split, seed=seed, labels=labels, progress=ahead)
 
 
 def _check(claim: Claim, *, labelled: bool) -> None:

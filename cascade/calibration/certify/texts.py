@@ -96,14 +96,15 @@ def certify_texts(
     """
     split = split or Split.of(len(answers), claim, seed=seed, chosen=CHOSEN, most=CHOOSERS, least=FEWEST)
 
-    def choose(chooser: TextAnswers, tester: TextAnswers) -> Chosen[TextAnswers]:
-        warnings: tuple[str, ...] = ()
-        if chooser.truth is not None and len(chooser) >= ENOUGH:
-            chooser, tester, warnings = _tempered(chooser, tester)
-        steps = text_path(chooser, claim.ask, tuned=tuned, grid=grid)
-        return Chosen(steps, tester, warnings)
+    chooser, tester = answers.select(split.choosers), answers.select(split.testers)
 
-    return certify(answers, claim, choose, split=split, seed=seed, labels=labels, progress=progress)
+    def choose() -> Chosen[TextAnswers]:
+        if chooser.truth is None or len(chooser) < ENOUGH:
+            return Chosen(text_path(chooser, claim.ask, tuned=tuned, grid=grid), tester)
+        some, other, warnings = _tempered(chooser, tester)
+        return Chosen(text_path(some, claim.ask, tuned=tuned, grid=grid), other, warnings)
+
+    return certify(tester, claim, choose, split=split, seed=seed, labels=labels, progress=progress)
 
 
 def confirmed(found: Certified, tester: TextAnswers, real: IntArray) -> Certified | Refused:

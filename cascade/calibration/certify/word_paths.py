@@ -62,9 +62,18 @@ def word_path(
     Their risk is a guess: half what the claim counts, half what the number of differing answers makes likely. The path
     may be empty: then nothing on the grid is cheaper than tier 2 at full depth.
     """
-    reach, sentences = reach or Reach(), answers.fitting()
+    reach = reach or Reach()
+    points, _ = word_points(answers, ask, grid=grid, reach=reach, progress=progress)
+    return run_points(answers, points, ask, grid=grid, reach=reach, progress=progress)
+
+
+def word_points(
+    answers: WordAnswers, ask: RiskTarget, *, grid: WordGrid, reach: Reach, progress: Stages = no_progress
+) -> tuple[list[Point], float]:
+    """The front of what is replayed, cheapest first, and the drop in words at which about `reach.riskiest` is lost."""
+    sentences = answers.fitting()
     if not len(sentences):
-        return ()
+        return [], 0.0
     if sentences.costs is None:
         raise OptionError("a path needs costs, got none; observe sentences of which some fit both tiers")
     goal = _goal(ask, sentences)
@@ -77,7 +86,22 @@ def word_path(
     grid = _affordable(grid, sentences.tier1.score(sentences.words).confidence, missed, most)
     with progress("replaying settings", grid.reads(sentences)) as ahead:
         points = replay_words(sentences, goal, max_drop=most, grid=grid, progress=ahead)
-    points = front(point for point in points if point.cost < 1)
+    return front(point for point in points if point.cost < 1), most / 2
+
+
+def run_points(
+    answers: WordAnswers,
+    points: Sequence[Point],
+    ask: RiskTarget,
+    *,
+    grid: WordGrid,
+    reach: Reach,
+    progress: Stages = no_progress,
+) -> tuple[Step, ...]:
+    """The path of replayed points: some of them, and careful settings of tier 2 alone, run on the same sentences."""
+    sentences = answers.fitting()
+    if not len(sentences):
+        return ()
     careful = _careful(grid) if len(sentences.layers) > 1 else []
     best = [*_evenly(points, [math.log(point.cost) for point in points], reach.run), *careful]
     steps, seen = [], np.zeros((len(best), 2))

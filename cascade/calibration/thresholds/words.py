@@ -62,7 +62,8 @@ class WordGrid:
 
     def reads(self, answers: WordAnswers) -> int:
         """Words that tier 2 reads at most."""
-        return len(answers.words) * (1 + len(self.windows) * len(self.deferred))
+        some = sum(windows != whole_sentences for windows in self.windows)
+        return len(answers.words) * (1 + some * len(self.deferred))
 
     def policies(self, layers: Sequence[int]) -> Iterator[tuple[ExitPolicy, list[ExitPolicy]]]:
         """Each policy without a cap, and with a cap after each exit in turn, the last of which changes nothing."""
@@ -97,7 +98,8 @@ def replay_words(
         )
     replay = _Replay(answers, goal, grid)
     costs, tokens, everything = answers.costs, words.rows.tokens, np.ones(len(words), dtype=np.bool_)
-    whole = all_exits(answers.tier2, words, progress)
+    whole = answers.at_every_exit
+    whole = all_exits(answers.tier2, words, progress) if whole is None else whole
     replay.full = int((whole[:, -1].argmax(axis=1) == goal).sum())
     replay.floor = replay.full - max_drop * len(words) - 1e-9
     first = answers.tier1.score(words)
@@ -119,7 +121,9 @@ def replay_words(
             spans = windowing.decide(windows, WindowState(read_only(unsure), offsets, lengths))
             numbers = ranges(spans.starts, spans.stops - spans.starts)
             read = words.spans(spans.rows, spans.starts, spans.stops)
-            seen = all_exits(answers.tier2, read, progress)
+            begins, ends = offsets[spans.rows], offsets[spans.rows + 1]
+            known = np.array_equal(spans.starts, begins) and np.array_equal(spans.stops, ends)  # whole sentences
+            seen = whole[numbers] if known else all_exits(answers.tier2, read, progress)
             for blend in grid.blends:
                 both = seen
                 if blend:

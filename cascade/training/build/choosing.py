@@ -17,16 +17,17 @@ from cascade.calibration.certify.paths import PathGrid, text_path
 from cascade.calibration.certify.procedure import Chosen, certify
 from cascade.calibration.certify.split import Split
 from cascade.calibration.certify.texts import confirmed
-from cascade.calibration.certify.word_paths import Reach, word_path
+from cascade.calibration.certify.word_paths import Reach, run_points, word_points
 from cascade.calibration.observing import observe_sentences, observe_texts
 from cascade.calibration.runs import two_tiers
-from cascade.calibration.sentences import WordAnswers
+from cascade.calibration.sentences import WordAnswers, all_exits
 from cascade.calibration.texts import TextAnswers
 from cascade.calibration.thresholds.words import WordGrid
 from cascade.core.statistics import speed_up
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all
 from cascade.policies.settings import Policies
+from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import Windows, whole_sentences
 from cascade.training.build.exporting import Answered
 from cascade.training.build.measuring import in_turns
@@ -34,24 +35,33 @@ from cascade.training.build.numbers import NumberAnswers
 
 WITH_EXITS = ("frozen", "tuned")  # second tiers
 GRID = PathGrid(ratios=(0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
-WORDS = WordGrid(deferred=(0.06, 0.12, 0.21, 0.37), windows=(Windows(2), whole_sentences))
+WORDS = WordGrid(
+    deferred=(0.06, 0.12, 0.21, 0.37),
+    windows=(Windows(2), whole_sentences),
+    doubts=(0.01, 0.035, 0.1, 0.2, 0.4),
+    blends=(0.0, 0.4),
+    exits=(TokenExit(0.5, window=1), TokenExit(0.5, window=3)),
+)
 REACH = Reach(run=12, steps=8)
-"""Fewer of a tagger's settings than `cascade calibrate` looks at: here they are run for every pair of tiers."""
+"""Fewer of a tagger's settings than `cascade calibrate` looks at: here they are replayed for every pair of tiers."""
+READS, FEW = 4, 150
+"""How often replaying a pair reads all sentences, about; so many sentences are read even where time is short."""
 TIMED = 3  # candidates that are timed beside full depth, the cheapest by prediction
 PAYS = 1.1  # times as fast as full depth, or nothing pays
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A pair of tiers with the setting of its path that seems cheapest within the bound.
+    """A pair of tiers with its path, as far as it seems within the bound; the last setting seems cheapest.
 
-    `exits`, `first`: names of the bundles that the tiers are of; `cost`: predicted, in seconds per token.
+    `exits`, `first`: names of the bundles that the tiers are of; `pipeline`: with that setting; `cost`: predicted, in
+    seconds per token.
     """
 
     exits: str
     first: str
     pipeline: Any
-    step: Step
+    steps: tuple[Step, ...]
     cost: float
 
     def named(self, first: str | None) -> str:
@@ -62,25 +72,40 @@ class Candidate:
 def candidates(
     pipelines: Mapping[str, Any], some: Answered, truth: Any, claim: Claim, *, seconds: float
 ) -> list[Candidate]:
-    """Every second tier with every first tier, cheapest first, on items that choose; as many as the time allows.
+    """Pairs of second and first tiers, cheapest first, on items that choose; as many as the time allows.
 
-    `truth`: as `Texts` has it.
+    Of a tagger's pairs all are replayed, and the one that promises most is run. `truth`: as `Texts` has it.
     """
+    begin = time.monotonic()
     seen = {name: observed(pipeline, some, truth) for name, pipeline in pipelines.items()}
-    begin, found = time.monotonic(), list[Candidate]()
-    for (exits, answers), (first, other) in itertools.product(seen.items(), repeat=2):
-        if answers.costs is None or other.costs is None or (found and time.monotonic() - begin > seconds):
-            continue
-        if exits != first and (isinstance(answers, NumberAnswers) or len(answers.layers) == 1):
-            continue  # there is no first tier, or the same second one everywhere
-        costs = replace(answers.costs, tier1=other.costs.tier1)
-        tier1: Any = other.tier1  # of the same kind: both are of one task
-        both: Any = replace(answers, tier1=tier1, costs=costs)
-        best = min(steps_of(both, claim), key=lambda step: step.cost, default=None)
-        if best is not None:
+    seen = {name: answers for name, answers in seen.items() if answers.costs is not None}
+    if some.checkpoint.tags:
+        seen = {name: _read(answers, seconds, len(seen) ** 2) for name, answers in seen.items()}
+    pairs = [
+        (exits, first, _pair(answers, other))
+        for (exits, answers), (first, other) in itertools.product(seen.items(), repeat=2)
+        # Otherwise there is no first tier, or the same second one everywhere.
+        if exits == first or not (isinstance(answers, NumberAnswers) or len(answers.layers) == 1)
+    ]
+    points = dict[int, Any]()
+    if some.checkpoint.tags:
+        promised = []
+        for number, (_, _, both) in enumerate(pairs):
+            points[number], most = word_points(both, claim.ask, grid=WORDS, reach=REACH)
+            within = (point.cost for point in points[number] if point.drop <= most)
+            promised.append(min(within, default=1.0) * both.costs.full)
+    else:
+        promised = [0.0] * len(pairs)
+    found = list[Candidate]()
+    for number in np.argsort(promised, kind="stable").tolist():
+        exits, first, both = pairs[number]
+        if found and (some.checkpoint.tags or time.monotonic() - begin > seconds):
+            break
+        if steps := _within(_path(both, claim, points.get(number, ())), claim):
+            best = min(steps, key=lambda step: step.cost)
             tiers = (*pipelines[first].tiers[:-1], pipelines[exits].tiers[-1])
             pipeline = replace(pipelines[exits], tiers=tiers).with_policies(best.policies)
-            found.append(Candidate(exits, first, pipeline, best, best.cost * costs.full))
+            found.append(Candidate(exits, first, pipeline, steps, best.cost * both.costs.full))
     return sorted(found, key=lambda candidate: candidate.cost)
 
 
@@ -106,29 +131,25 @@ def fastest(
 
 
 def certified(
-    pipeline: Any, some: Answered, truth: Any, claim: Claim, split: Split, *, only_full: bool, seed: int
+    pipeline: Any, some: Answered, truth: Any, claim: Claim, split: Split, steps: Sequence[Step], *, seed: int
 ) -> Certified | Refused:
     """The cheapest setting of these tiers that keeps the bound, tested from full depth on; see `certify`.
 
     Args:
         pipeline: of two tiers, of a regression one.
-        some: items that choose, with gaps, and items that certify.
+        some: items that certify.
         truth: of these, or None.
         claim: against the original model.
-        split: which of them choose.
-        only_full: test full depth alone.
+        split: that left these to certify.
+        steps: that other items chose for these tiers; none: full depth alone is tested.
         seed: of the outcome.
     """
-    answers = observed(pipeline, some, truth)
-    safest = Step(_full(answers), risk=0.0, cost=1.0, deferred=1.0)
-
-    def choose(chooser: Any, tester: Any) -> Chosen[Any]:
-        return Chosen((safest, *(() if only_full else steps_of(chooser, claim))), tester)
-
-    outcome = certify(answers, claim, choose, split=split, seed=seed, labels=pipeline.labels)
-    if isinstance(outcome, Certified) and isinstance(answers, TextAnswers):
-        tested, tester = some.select(outcome.tested_on), answers.select(outcome.tested_on)
-        real = pipeline.with_policies(outcome.policies).predict(tested.items)
+    tester = observed(pipeline, some, truth)
+    safest = Step(_full(tester), risk=0.0, cost=1.0, deferred=1.0)
+    chosen = Chosen[Any]((safest, *steps), tester)
+    outcome = certify(tester, claim, lambda: chosen, split=split, seed=seed, labels=pipeline.labels)
+    if isinstance(outcome, Certified) and isinstance(tester, TextAnswers):
+        real = pipeline.with_policies(outcome.policies).predict(some.items)
         return confirmed(outcome, tester, tester.answered(real.probabilities))
     return outcome
 
@@ -143,13 +164,29 @@ def observed(pipeline: Any, some: Answered, truth: Any) -> TextAnswers | WordAns
     return replace(observe_texts(pipeline, some.items, truth), original=some.answers)
 
 
-def steps_of(answers: Any, claim: Claim) -> tuple[Step, ...]:
-    """The path of settings, safest first, as far as they keep the bound on texts with gaps."""
+def _read(answers: Any, seconds: float, pairs: int) -> Any:
+    """As many of these sentences as the time allows so many pairs, read by tier 2 at every exit."""
+    some = answers.fitting()
+    each = some.costs.full * some.words.rows.tokens / max(len(some), 1)
+    few = max(FEW, int(seconds / max(each * (pairs * READS + REACH.run), 1e-9)))
+    some = some.select(np.arange(min(few, len(some))))
+    return replace(some, at_every_exit=all_exits(some.tier2, some.words))
+
+
+def _pair(answers: Any, other: Any) -> Any:
+    """What the second tier of the one says behind the first of the other; both are of one task."""
+    if answers is other:
+        return answers
+    return replace(answers, tier1=other.tier1, costs=replace(answers.costs, tier1=other.costs.tier1))
+
+
+def _path(answers: Any, claim: Claim, points: Sequence[Any]) -> tuple[Step, ...]:
+    """The path of settings, safest first; `points`: of words, that were replayed."""
     if isinstance(answers, NumberAnswers):
-        return _within(answers.path(), claim)
+        return answers.path()
     if isinstance(answers, WordAnswers):
-        return _within(word_path(answers, claim.ask, grid=WORDS, reach=REACH), claim)
-    return _within(text_path(answers, claim.ask, grid=GRID), claim)
+        return run_points(answers, points, claim.ask, grid=WORDS, reach=REACH)
+    return text_path(answers, claim.ask, grid=GRID)
 
 
 def _within(steps: Sequence[Step], claim: Claim) -> tuple[Step, ...]:

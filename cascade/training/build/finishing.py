@@ -25,7 +25,7 @@ from cascade.core.statistics import speed_up
 from cascade.pipelines.loading import load
 from cascade.pipelines.profiling import profile_of
 from cascade.policies.routing import DeferAll
-from cascade.training.build.choosing import WITH_EXITS, candidates, certified, fastest
+from cascade.training.build.choosing import WITH_EXITS, Candidate, candidates, certified, fastest
 from cascade.training.build.exporting import (
     CHECKED,
     Answered,
@@ -120,27 +120,22 @@ class Finish:
         begin = time.monotonic()
         kinds = exported.facts["first_tiers"]
         pipelines = {name: self._loaded(exported.folder / name) for name in kinds}
-        own = exported.folder / next(iter(kinds))  # the model as it is
+        own = next(iter(kinds))  # the model as it is
         some, seconds = self.every.select(self.shares.choose), 60 * making.minutes
         harder, truth = self._with_gaps(some)
         found = candidates(pipelines, harder, truth, self.claim, seconds=seconds / 3)
         making.progress(0.3)
-        full = full_depth(own, threads=self.options.threads)
+        full = full_depth(exported.folder / own, threads=self.options.threads)
         best, timed = fastest(found, full, some.items, kinds=kinds, seconds=seconds / 6)
         making.progress(0.4)
         for name in ("pair", "single", "certified", "bundle"):  # of an interrupted step
             shutil.rmtree(making.folder / name, ignore_errors=True)
-        outcome, pair = self._certified(own, harder, truth, only_full=True)
-        if best is not None and isinstance(outcome, Certified):
-            # One sequence of tests, in an order that was fixed on other texts: full depth, then the path of the best.
-            both = [exported.folder / name for name in (best.exits, best.first)]
-            folder = both[0] if both[0] == both[1] else composed(making.folder / "pair", *both).folder
-            cheaper, other = self._certified(folder, harder, truth, only_full=False)
-            if isinstance(cheaper, Certified) and cheaper.number:
-                real = replace(best, pipeline=other.with_policies(cheaper.policies))
-                # What is certified may be safer than what was timed.
-                if fastest([real], full, some.items, kinds=kinds, seconds=seconds / 12)[0] is not None:
-                    outcome, pair = cheaper, other
+        outcome, pair = self._certified(making.folder, exported.folder, own, best)
+        if best is not None and isinstance(outcome, Certified) and outcome.number:
+            real = replace(best, pipeline=pair.with_policies(outcome.policies))
+            # What is certified may be safer than what was timed.
+            if fastest([real], full, some.items, kinds=kinds, seconds=seconds / 12)[0] is None:
+                outcome, pair = self._certified(making.folder, exported.folder, own, None)
         making.progress(0.6)
         bundle = self._written(making.folder, pair, outcome)
         pays = isinstance(outcome, Certified) and outcome.number > 0
@@ -172,17 +167,31 @@ class Finish:
         whole = read_whole(self.checkpoint, items, harder.logits)
         return (harder, truth) if len(whole) == len(items) else (harder.select(whole), picked(truth, whole))
 
-    def _certified(self, pair: Path, harder: Answered, truth: Any, *, only_full: bool) -> tuple[Outcome, Any]:
+    def _certified(self, work: Path, exported: Path, own: str, best: Candidate | None) -> tuple[Outcome, Any]:
+        """What is certified of the best pair of bundles, of the own one's full depth where nothing is, and its tiers.
+
+        One sequence of tests, in an order that was fixed on other texts: the own full depth, then the path of the best.
+        """
+        found: tuple[Outcome, Any] | None = None
+        if best is None or best.exits != own:
+            found = self._tested(exported / own, ())
+        if best is None or (found is not None and not isinstance(found[0], Certified)):
+            assert found is not None  # noqa: S101  # tested above
+            return found
+        both = [exported / name for name in (best.exits, best.first)]
+        shutil.rmtree(work / "pair", ignore_errors=True)
+        folder = both[0] if both[0] == both[1] else composed(work / "pair", *both).folder
+        cheaper = self._tested(folder, best.steps)
+        better = isinstance(cheaper[0], Certified) and cheaper[0].number
+        return cheaper if found is None or better else found
+
+    def _tested(self, bundle: Path, steps: Sequence[Any]) -> tuple[Outcome, Any]:
         """What is certified of a bundle, and its pipeline."""
-        pipeline, tested = self._loaded(pair), self.every.select(self.shares.certify)
-        logits = np.concatenate([harder.logits, tested.logits])
-        both = replace(tested, items=[*harder.items, *tested.items], logits=logits)
-        right = self._truth(self.shares.certify)
-        truth = right if truth is None else [*truth, *right] if isinstance(truth, list) else np.append(truth, right, 0)
-        places, count = np.arange(len(both.items), dtype=np.int64), len(harder.items)
-        split = Split(places[:count], places[count:], count / len(places), count)
-        seed = self.options.seed
-        return certified(pipeline, both, truth, self.claim, split, only_full=only_full, seed=seed), pipeline
+        pipeline, chosen = self._loaded(bundle), self.shares.choose
+        count, testers = len(chosen), np.arange(len(self.shares.certify), dtype=np.int64)
+        split = Split(np.empty(0, dtype=np.int64), testers, count / (count + len(testers)), count)
+        some, truth = self.every.select(self.shares.certify), self._truth(self.shares.certify)
+        return certified(pipeline, some, truth, self.claim, split, steps, seed=self.options.seed), pipeline
 
     def _written(self, folder: Path, pipeline: Any, outcome: Outcome) -> Bundle:
         """The bundle of what was certified, full depth where nothing was, without a first tier that is never asked."""
