@@ -14,7 +14,7 @@ import tokenizers
 import torch
 import transformers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast, pipeline
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, pipeline
 
 import cascade
 from cascade.policies.exits import never
@@ -81,8 +81,11 @@ def tokenizer(family: str) -> tokenizers.Tokenizer:
     return made
 
 
-def both(family: str, folder: Path, *, tagging: bool) -> tuple[Any, Any]:
-    """A fine-tuned checkpoint in transformers' pipeline, and full depth of a bundle made of it."""
+def both(family: str, folder: Path, *, tagging: bool, types: bool = True) -> tuple[Any, Any]:
+    """A fine-tuned checkpoint in transformers' pipeline, and full depth of a bundle made of it.
+
+    `types`: its tokenizer gives token types, where the model reads them.
+    """
     inner, own, exits, labels = tokenizer(family), folder / "own", folder / "exits", TAGS if tagging else LABELS
     config: Any = tiny.named(tiny.config(family, layers=2), labels, None)
     config.vocab_size = inner.get_vocab_size()
@@ -91,7 +94,7 @@ def both(family: str, folder: Path, *, tagging: bool) -> tuple[Any, Any]:
     kind: Any = getattr(transformers, f"AutoModelFor{'Token' if tagging else 'Sequence'}Classification")
     tiny.kept(kind.from_config(config), own)
     names: dict[str, Any] = dict(ROBERTA_LIKE if family in tiny.AFTER_PADDING else BERT_LIKE)
-    typed = [] if family in (*tiny.AFTER_PADDING, *tiny.UNTYPED) else ["token_type_ids"]
+    typed = [] if family in (*tiny.AFTER_PADDING, *tiny.UNTYPED) or not types else ["token_type_ids"]
     names["model_input_names"] = ["input_ids", "attention_mask", *typed]
     PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=128, **names).save_pretrained(own)
     task: Any = "token-classification" if tagging else "text-classification"
@@ -164,6 +167,17 @@ def test_texts_and_pairs(family: str, tmp_path: Path) -> None:
         for item, one, two in zip(items, wanted, ours(items, top_k=None), strict=True):
             same(two, one, item)
     print(f"{family}: {len(drawn):,} texts and {len(pairs[: 2 * COUNT // 5])} pairs are equal")
+
+
+def test_pairs_of_a_model_that_is_told_no_token_types(tmp_path: Path) -> None:
+    theirs, ours = both("bert", tmp_path, tagging=False, types=False)
+    drawn = decided(theirs, "bert")[:40]
+    pairs = [{"text": one, "text_pair": two} for one, two in zip(drawn, reversed(drawn), strict=True) if two]
+    wanted, _ = in_batches(theirs, pairs, top_k=None)
+    for item, one, two in zip(pairs, wanted, ours(pairs, top_k=None), strict=True):
+        same(two, one, item)
+    again = AutoTokenizer.from_pretrained(tmp_path / "bundle")("good", "bad")
+    assert not any(again["token_type_ids"])
 
 
 @pytest.mark.filterwarnings("ignore:Tokenizer does not support real words:UserWarning")  # its rule is ours, too

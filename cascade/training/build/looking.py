@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from cascade.core.rows import IntArray
 from cascade.exceptions import DataError, OptionError
 from cascade.text.sources import check_there
 from cascade.training.build.options import BuildOptions
-from cascade.training.checkpoint import load_tokenizer_text
+from cascade.training.checkpoint import load_tokenizer_text, tokenizer_config
 from cascade.training.data.encoding import label_numbers
 from cascade.training.data.examples import joined, label_names
 from cascade.training.models.adapters import adapted
@@ -119,7 +118,8 @@ def look(source: str | Path, *, encode_special_tokens: bool = False) -> Checkpoi
     `encode_special_tokens`: special tokens are to be read as text, though its own tokenizer may not say so.
 
     Raises:
-        OptionError: it is none, has no head or no tokenizer, answers several numbers, or reads padding.
+        OptionError: it is none, has no head or no tokenizer that transformers reads, answers several numbers, or reads
+            padding.
     """
     config = load_config(source)
     if getattr(config, "cascade_exits", None):
@@ -134,8 +134,8 @@ def look(source: str | Path, *, encode_special_tokens: bool = False) -> Checkpoi
     if problem_of(config) == REGRESSION and config.num_labels > 1:
         raise OptionError(f"a regression must have one output, got {config.num_labels}; fine-tune one for each number")
     alone = _why_alone(config, task)
-    load_tokenizer_text(source)
-    told = _tokenizer_config(source)
+    load_tokenizer_text(source, known=True)
+    told = tokenizer_config(source)
     as_text = encode_special_tokens or bool(told.get("split_special_tokens"))
     digest = _digest(source) + " special tokens are text" * as_text
     return Checkpoint(source, config, task, _limit(told, config), digest, alone, as_text)
@@ -204,11 +204,6 @@ def _why_alone(config: Any, task: Task) -> str | None:
         inputs_of(made)
         return str(error).partition(";")[0]
     return None
-
-
-def _tokenizer_config(source: str | Path) -> dict[str, Any]:
-    found = cached_file(source, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False)
-    return {} if found is None else dict(json.loads(Path(found).read_text(encoding="utf-8")))
 
 
 def _limit(told: Mapping[str, Any], config: Any) -> int:
