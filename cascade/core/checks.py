@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from numbers import Real
 from typing import Any, TypeGuard
 
@@ -95,12 +95,43 @@ def check_logits(logits: npt.NDArray[np.float32], shape: tuple[int, ...], who: s
 
 # The key of `TensorProto.external_data` that names a file, in any spelling of its tag and length that protobuf reads.
 _EXTERNAL = re.compile(rb"(?:\x0a|\x8a\x80{0,8}\x00)(?:\x08|\x88\x80{0,8}\x00)location")
+_RAW_DATA = (0x3A, 0x2A, 0x4A)  # tags of `ModelProto.graph`, `GraphProto.initializer`, `TensorProto.raw_data`
+_LARGE = 4096  # bytes
 
 
 def names_another_file(graph: bytes) -> bool:
     """Whether an ONNX graph has weights in another file, which no hash covers.
 
     Given bytes, ONNX Runtime looks for such files in the working directory. An input of a node that is called
-    `location` looks like one too.
+    `location` looks like one too. What lies in large raw data of initializers is no key and is not searched.
     """
-    return b"location" in graph and _EXTERNAL.search(graph) is not None
+    start = 0
+    for begin, end in (*_raw_data(graph, 0, len(graph), _RAW_DATA), (len(graph), len(graph))):
+        if graph.find(b"location", start, begin) >= 0 and _EXTERNAL.search(graph, start, begin):
+            return True
+        start = end
+    return False
+
+
+def _raw_data(content: bytes, at: int, stop: int, tags: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where large fields begin and end to which these tags lead, message in message.
+
+    A message is left at the first field that serializers of ONNX seldom write: what follows is then searched.
+    """
+    while at < stop:
+        tag, size, shift = content[at], 0, 0
+        at += 1
+        while at < stop and content[at] >= 128 and shift < 28:
+            size, shift, at = size | (content[at] & 127) << shift, shift + 7, at + 1
+        if at == stop or content[at] >= 128 or not 8 <= tag < 128 or tag & 7 not in (0, 2):
+            return
+        size, at = size | content[at] << shift, at + 1
+        if tag & 7 == 0:  # a number, read already
+            continue
+        if at + size > stop:
+            return
+        if tag == tags[0] and tags[1:]:
+            yield from _raw_data(content, at, at + size, tags[1:])
+        elif tag == tags[0] and size >= _LARGE:
+            yield at, at + size
+        at += size

@@ -205,6 +205,53 @@ def test_weights_in_another_file_are_refused(overlong: bool, tmp_path: Path, mon
         OnnxBackend(tmp_path / "a.onnx", sha256=digest)
 
 
+KEY = b"\x0a\x08location\x12\x05w.bin"
+
+
+def large(*, raw: bytes = b"", more: int = 0) -> onnx.ModelProto:
+    """A graph of three large weights; `raw`: what the second one's bytes spell; `more`: how many more small ones."""
+    weights = [
+        *(numpy_helper.from_array(np.frombuffer(raw.ljust(8192, b"\xff"), np.int8), name) for name in "abc"),
+        *(numpy_helper.from_array(np.ones(4, np.float32), f"{number}") for number in range(more)),
+    ]
+    constant = helper.make_node("Constant", [], ["d"], value=numpy_helper.from_array(np.ones(4096, np.float32), "d"))
+    return helper.make_model(helper.make_graph([constant], "g", [], [], weights))
+
+
+def test_weights_that_spell_a_key_are_no_files() -> None:
+    assert not names_another_file(large(raw=KEY, more=3).SerializeToString())
+
+
+@pytest.mark.parametrize("where", ["weight 0", "weight 1", "weight 2", "weight 4", "constant", "function", "sparse"])
+def test_a_file_is_found_wherever_it_is_named(where: str) -> None:
+    model = large(more=3)
+    graph = model.graph
+    if where == "function":
+        model.functions.add(name="f", domain="g").node.append(graph.node[0])
+    if where == "sparse":
+        graph.sparse_initializer.add(values=graph.initializer[3])
+    tensors = {
+        **{f"weight {number}": tensor for number, tensor in enumerate(graph.initializer)},
+        "constant": graph.node[0].attribute[0].t,
+        "function": (model.functions or [graph])[0].node[0].attribute[0].t,
+        "sparse": graph.sparse_initializer[0].values if graph.sparse_initializer else None,
+    }
+    tensors[where].external_data.add(key="location", value="w.bin")
+    contents = model.SerializeToString()
+    assert names_another_file(contents)
+    # Fields may come in any order: what follows the graph, or raw data, is searched too.
+    raw = b"\x4a\x80\x40" + b"\xff" * 8192
+    for odd in (
+        b"\x3a\x80\x00" + contents,  # an empty graph, its length spelled oddly
+        b"\x3b\x3c" + contents,  # a group
+        b"\x0d\x00\x00\x00\x00" + contents,  # four bytes
+        b"\x3a\x99\x40\x2a\x96\x40" + raw + b"\x6a\x11" + KEY,
+        b"\x3a\xff\xff\xff\xff\xff\x01" + contents,
+        b"\x3a\xff\xff\xff\xff\x0f" + contents,  # longer than the file
+    ):
+        assert names_another_file(odd)
+
+
 def test_the_model_card_may_be_edited(tmp_path: Path) -> None:
     made = write_bundle(tmp_path / "made", {**FILES, "README.md": b"a card"}, MANIFEST)
     made.path("README.md").write_text("a better card")
