@@ -165,7 +165,8 @@ def _judge(command: Command, work: Path) -> Iterator[str]:
             options.append("--overwrite")
         else:
             break
-    if process.returncode == 2 and "must not be there yet" in said and (work / command.made).exists():
+    there = any(told in said for told in ("must not be there yet", "must be a new or empty folder"))
+    if process.returncode == 2 and there and _is_whole(work / command.made):
         return  # it was whole before the kill, and the command says what to do
     if process.returncode not in (0, 1):
         yield f"crashes: the same command again, status {process.returncode}: {said[-500:]}"
@@ -175,6 +176,11 @@ def _judge(command: Command, work: Path) -> Iterator[str]:
     left = [path.name for path in work.iterdir() if path.name.startswith(".")]
     if left:
         yield f"lost: {left} were not cleared"
+
+
+def _is_whole(made: Path) -> bool:
+    """Whether a file, a bundle or a checkpoint is there; `faults_of` looks into it."""
+    return made.is_file() or any((made / name).is_file() for name in (MANIFEST_FILE, "config.json"))
 
 
 def faults_of(folder: Path) -> Iterator[str]:
