@@ -2,11 +2,11 @@
 
 Shared rooms:
     examples             which examples count, labels as numbers
-    observing, costs     running and timing both tiers once; what a token costs in each part
-    texts, sentences     what the tiers say about texts (recorded, replayed) and sentences (run)
+    observing, costs     running and timing all tiers once; what a token costs in each part
+    texts, sentences     what the tiers say about texts (recorded, replayed) and sentences (run; of two tiers)
     runs                 what these two share; how far the work is
     leaving              exit policies replayed on what all exits say
-    ranked               texts by how sure tier 1 is, for all thresholds at once
+    chain, induction     all exits of some tiers as one chain of decision points; a price gives all its thresholds
     temperature          one number per tier and exit by which logits are divided
     logistic             the one regression, that curves need
 Folders:

@@ -1,4 +1,4 @@
-"""What a token costs in each part of a cascade of two tiers, in any one unit."""
+"""What a token costs in each part of a cascade, in any one unit."""
 
 from __future__ import annotations
 
@@ -11,40 +11,33 @@ from cascade.exceptions import OptionError
 
 
 @dataclass(frozen=True)
-class Costs:
-    """Costs per token.
+class TierCosts:
+    """Costs per token of one tier.
 
     Attributes:
-        tier1: of tier 1, paid by every token unless the router is `defer_all`.
-        stages: of each stage of tier 2, for a token that goes through it; a classifier's first holds the embedding.
+        stages: of each stage, for a token that goes through it; a tier without exits has one, and a classifier's first
+            holds the embedding.
         halted: of each stage, for a token whose word has left while its row goes on: keys, values and attention. Empty
             where rows leave whole.
-        embed: of a tagger's token that tier 2 reads at all.
-        always: of what every setting pays, tier 2 at full depth too: tokenisation.
+        embed: of a token that the tier reads at all.
     """
 
-    tier1: float
     stages: tuple[float, ...]
     halted: tuple[float, ...] = ()
     embed: float = 0.0
-    always: float = 0.0
-
-    def __post_init__(self) -> None:
-        values = (self.tier1, *self.stages, *self.halted, self.embed, self.always)
-        fine = all(0 <= value < float("inf") for value in values) and sum(self.stages) > 0
-        if not fine or len(self.halted) not in (0, len(self.stages)):
-            raise OptionError(
-                "costs must be at least 0, finite, above 0 for tier 2 and as many for halted tokens as for stages, got "
-                f"{self!r}; give seconds or layers"
-            )
 
     @property
     def full(self) -> float:
-        """Of a token in tier 2 at full depth, tier 1 not run."""
-        return self.always + self.embed + sum(self.stages)
+        """Of a token at full depth."""
+        return self.embed + sum(self.stages)
 
-    def of_tier2(self, taken: IntArray, words: Units, targets: BoolArray | None = None) -> Doubles:
-        """Of tier 2 on these words (sentences or windows), for several policies. Shape `(policies,)`.
+    @property
+    def upto(self) -> Doubles:
+        """Of a token that leaves at each exit. Shape `(exits,)`."""
+        return self.embed + np.cumsum(self.stages)
+
+    def of(self, taken: IntArray, words: Units, targets: BoolArray | None = None) -> Doubles:
+        """Of the tier on these words (sentences or windows), for several policies. Shape `(policies,)`.
 
         A sentence is under way until its last target has left, and its special tokens with it; words that are no
         targets leave then at the latest.
@@ -66,3 +59,28 @@ class Costs:
         special = active[deepest] @ (tokens - of_words)
         made: Doubles = active[left] @ words.n_tokens.astype(np.float64) + special + live[deepest] @ tokens
         return made + self.embed * ((deepest >= 0) @ tokens)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Costs per token of all tiers, first to last; of what every setting pays, full depth too, `always`: tokenisation.
+
+    A tier's are per token of the rows that it reads, and paid where it is asked; a tier behind `defer_all` is not.
+    """
+
+    tiers: tuple[TierCosts, ...]
+    always: float = 0.0
+
+    def __post_init__(self) -> None:
+        values = [self.always, *(value for one in self.tiers for value in (*one.stages, *one.halted, one.embed))]
+        fine = all(0 <= value < float("inf") for value in values) and self.tiers and sum(self.tiers[-1].stages) > 0
+        if not fine or any(len(one.halted) not in (0, len(one.stages)) for one in self.tiers):
+            raise OptionError(
+                "costs must be at least 0, finite, above 0 for the last tier and as many for halted tokens as for "
+                f"stages, got {self!r}; give seconds or layers"
+            )
+
+    @property
+    def full(self) -> float:
+        """Of a token in the last tier at full depth, no other tier being run."""
+        return self.always + self.tiers[-1].full

@@ -1,4 +1,4 @@
-"""What settings of a cascade of two tiers answer on examples, whoever answers: recorded texts or sentences that run."""
+"""What settings of a cascade answer on examples, whoever answers: recorded texts or sentences that run."""
 
 from __future__ import annotations
 
@@ -28,20 +28,26 @@ class Run:
 
     Attributes:
         answers: of each text or word, in the form of `confidence.answers`. Shape `(answers, columns)`.
-        deferred: units that tier 2 answers. Shape `(units,)`.
-        layers: after which each unit exited tier 2; 0 where tier 1 answers. Shape `(units,)`.
+        tier: number of the tier that answers each unit, from 1. Shape `(units,)`.
+        layers: after which each unit exited that tier; 0 in a tier without exits. Shape `(units,)`.
         seconds: of all examples: of texts in the unit of the costs, of sentences measured.
     """
 
     answers: IntArray
-    deferred: BoolArray
+    tier: IntArray
     layers: IntArray
     seconds: float
 
     @property
-    def mean_layer(self) -> float:
-        """Of the deferred units; 0 where there are none."""
-        return float(self.layers[self.deferred].mean()) if self.deferred.any() else 0.0
+    def deferred(self) -> BoolArray:
+        """Units that another tier than the first answers. Shape `(units,)`."""
+        mask: BoolArray = self.tier > 1
+        return mask
+
+    def mean_layer(self, tier: int) -> float:
+        """Of the units that the tier of this number answers; 0 where there are none, or no exits."""
+        own = self.layers[self.tier == tier]
+        return float(own.mean()) if len(own) else 0.0
 
 
 class Sample(ABC):
@@ -66,7 +72,7 @@ class Sample(ABC):
 
     @cached_property
     def full(self) -> Run:
-        """Tier 2 alone at full depth."""
+        """The last tier alone at full depth."""
         return self.run(self.at_full_depth)
 
     @property
@@ -84,7 +90,7 @@ class Sample(ABC):
     @property
     @abstractmethod
     def at_full_depth(self) -> Policies:
-        """Tier 2 alone."""
+        """The last tier alone at full depth."""
 
     @abstractmethod
     def run(self, policies: Policies) -> Run:
@@ -116,7 +122,7 @@ def two_tiers(
     windows: WindowPolicy | None = None,
     decoding: Decoder | None = None,
 ) -> Policies:
-    """The policies of a cascade whose first tier has no exits."""
+    """The policies of two tiers, of which the first has no exits."""
     return Policies(
         routers=(router,),
         exits=(never, exit_policy),

@@ -19,7 +19,7 @@ from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges
 from cascade.engine.cascade import Cascade
 from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
-from cascade.engine.tier import Progress, Readable
+from cascade.engine.tier import Progress, Readable, Tier, as_inputs
 from cascade.exceptions import OptionError
 from cascade.pipelines.copies import with_options
 from cascade.policies.decoding import Decoder
@@ -38,7 +38,7 @@ class WordAnswers(Sample):
     """Encoded sentences and the tiers that answer them; a `Sample` whose answers are words and examples sentences.
 
     Attributes:
-        tier1, tier2: of the tagger.
+        tiers: of the tagger, two.
         decoding: its decoder, which every setting has.
         words: the sentences, each with a word at least, however long.
         truth: number of each word's right label; `None` without labels. Shape `(words,)`.
@@ -49,8 +49,7 @@ class WordAnswers(Sample):
         at_every_exit: what tier 2 says of whole sentences, where it ran already. Shape `(words, exits, labels)`.
     """
 
-    tier1: SingleExit
-    tier2: MultiExit | SingleExit
+    tiers: tuple[SingleExit, MultiExit | SingleExit]
     decoding: Decoder
     words: Units
     truth: IntArray | None
@@ -62,6 +61,16 @@ class WordAnswers(Sample):
 
     def __len__(self) -> int:
         return self.words.n_rows
+
+    @property
+    def tier1(self) -> SingleExit:
+        """The first tier."""
+        return self.tiers[0]
+
+    @property
+    def tier2(self) -> MultiExit | SingleExit:
+        """The second tier."""
+        return self.tiers[1]
 
     @property
     def temperatures(self) -> Temperatures:
@@ -98,7 +107,7 @@ class WordAnswers(Sample):
         decoder = self.decoding if policies.decoding is None else policies.decoding
         tags = chosen(decoder, scores.probabilities, self.words.offsets)
         seconds = time.perf_counter() - begin + self.encode_seconds
-        return Run(tags[:, None], scores.tier == 2, scores.exit_layer, seconds)
+        return Run(tags[:, None], scores.tier, scores.exit_layer, seconds)
 
     def timed(self, policies: Policies) -> tuple[float, float]:
         """Seconds per sentence of a setting and of full depth, measured in turns on 500 sentences: medians."""
@@ -121,7 +130,7 @@ class WordAnswers(Sample):
         places = ranges(self.words.offsets[examples], words.counts)
         share = words.rows.tokens / max(self.words.rows.tokens, 1)
         truth, full = None if self.truth is None else self.truth[places], self.full
-        at_full = Run(full.answers[places], full.deferred[places], full.layers[places], full.seconds * share)
+        at_full = Run(full.answers[places], full.tier[places], full.layers[places], full.seconds * share)
         return replace(
             self,
             words=words,
@@ -138,8 +147,8 @@ class WordAnswers(Sample):
         return self if fits.all() else self.select(np.flatnonzero(fits))
 
 
-def all_exits(tier: SingleExit | MultiExit, given: Readable, progress: Progress | None = None) -> FloatArray:
+def all_exits(tier: Tier, given: Readable, progress: Progress | None = None) -> FloatArray:
     """Probabilities at every exit, of which a tier without exits has one. Shape `(row units, exits, labels)`."""
-    if isinstance(tier, SingleExit):
-        return tier.score(given, progress=progress).probabilities[:, None]
-    return tier.all_exits(given, progress=progress)
+    if isinstance(tier, MultiExit):
+        return tier.all_exits(given, progress=progress)
+    return tier.score(as_inputs(given), progress=progress).probabilities[:, None]

@@ -1,18 +1,17 @@
-"""What both tiers say about every text, at every exit, recorded once: any setting is replayed without running a model.
+"""What all tiers say about every text, at every exit, recorded once: any setting is replayed without running a model.
 
 An item is what the caller calls a text; a row is one window of it. The two are the same but for long texts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cascade.calibration.costs import Costs
 from cascade.calibration.leaving import leave
-from cascade.calibration.runs import Run, Sample, two_tiers
+from cascade.calibration.runs import Run, Sample
 from cascade.calibration.temperature import Temperatures, logits_of, rescale
 from cascade.core.confidence import answers, evidence, max_probability, probabilities
 from cascade.core.rows import BoolArray, FloatArray, IntArray, offsets_of, ranges, read_only
@@ -24,99 +23,146 @@ from cascade.policies.settings import Policies
 
 
 @dataclass(frozen=True, eq=False)
-class TextAnswers(Sample):
-    """Probabilities of both tiers, at all exits; a `Sample`.
+class TierAnswers:
+    """Probabilities of one tier, at all exits.
 
     Attributes:
-        tier1: of whole items. Shape `(items, labels)`.
-        tier2: of rows. Shape `(rows, exits, labels)`.
+        probabilities: of rows, without another tier's evidence. Shape `(rows, exits, labels)`, one exit of a tier
+            without any.
         items: number of the item that each row belongs to, from 0, none left out, never falling. Shape `(rows,)`.
         lengths: tokens of each row. Shape `(rows,)`.
-        layers: number of the layer below each exit, counted from 1; the last is full depth.
+        layers: number of the layer below each exit, counted from 1; the last is full depth. Empty without exits.
+    """
+
+    probabilities: FloatArray
+    items: IntArray
+    lengths: IntArray
+    layers: tuple[int, ...] = ()
+
+    @property
+    def full(self) -> FloatArray:
+        """What the tier says at full depth. Shape `(items, labels)`."""
+        return means(self.probabilities[:, -1], self.items)
+
+    @property
+    def tokens(self) -> IntArray:
+        """Of all rows of each item. Shape `(items,)`."""
+        return np.bincount(self.items, weights=self.lengths).astype(np.int64)
+
+    def rows_of(self, examples: IntArray) -> tuple[IntArray, IntArray]:
+        """Rows of these items, in this order, and the place of the item of each. Shape `(rows,)` both."""
+        starts = offsets_of(np.bincount(self.items).astype(np.int64))
+        windows = np.diff(starts)[examples]
+        return ranges(starts[:-1][examples], windows), np.repeat(np.arange(len(examples), dtype=np.int64), windows)
+
+    def select(self, examples: IntArray) -> TierAnswers:
+        """About these items, numbered from 0 in this order. Shape `(chosen,)`."""
+        rows, items = self.rows_of(examples)
+        return replace(self, probabilities=self.probabilities[rows], items=items, lengths=self.lengths[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class TextAnswers(Sample):
+    """What all tiers say about texts; a `Sample`.
+
+    Attributes:
+        tiers: first to last, all about the same items.
+        lengths: tokens of each item, as routers see them. Shape `(items,)`.
         truth: number of the right label of each item, shape `(items,)`; 0 and 1 per label where the labels are
             independent, shape `(items, labels)`; `None` where it is not known.
         temperatures: that the probabilities were made with.
-        costs: of a token, one for each exit.
+        costs: of a token of each tier's rows, one for each exit.
         multi_label: the labels are independent yes/no decisions.
         original: see `Sample`. Shape `(items, columns)`.
     """
 
-    tier1: FloatArray
-    tier2: FloatArray
-    items: IntArray
+    tiers: tuple[TierAnswers, ...]
     lengths: IntArray
-    layers: tuple[int, ...]
     truth: IntArray | None
     temperatures: Temperatures
     costs: Costs
     multi_label: bool = False
     original: IntArray | None = None
-    _blended: dict[float, FloatArray] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        rows, count, labels = self.tier2.shape
+        labels = self.tiers[-1].probabilities.shape[-1] if self.tiers else 0
         truth = (len(self), labels) if self.binary else (len(self),)
-        wanted = {
-            "tier1": (self.tier1.shape, (len(self), labels)),
-            "items": (self.items.shape, (rows,)),
-            "lengths": (self.lengths.shape, (rows,)),
-            "layers": ((len(self.layers),), (count,)),
-            "costs": ((len(self.costs.stages),), (count,)),
-            "truth": (truth if self.truth is None else self.truth.shape, truth),
-        }
-        wrong = [f"{name} {got} instead of {shape}" for name, (got, shape) in wanted.items() if got != shape]
-        if rows == 0 or wrong:
+        pairs = [
+            ("truth", truth if self.truth is None else self.truth.shape, truth),
+            ("costs", len(self.costs.tiers), len(self.tiers)),
+            ("temperatures", len(self.temperatures), len(self.tiers)),
+        ]
+        for number, (tier, costs) in enumerate(zip(self.tiers, self.costs.tiers, strict=False), 1):
+            rows, exits, _ = tier.probabilities.shape
+            items = int(tier.items[-1]) + 1 if len(tier.items) else 0
+            pairs += [
+                (f"items of tier {number}", (*tier.items.shape, items), (rows, len(self))),
+                (f"lengths of tier {number}", tier.lengths.shape, (rows,)),
+                (f"labels of tier {number}", tier.probabilities.shape[-1], labels),
+                (f"layers of tier {number}", len(tier.layers) or 1, exits),
+                (f"costs of tier {number}", len(costs.stages), exits),
+            ]
+        wrong = [f"{name} {got} instead of {wanted}" for name, got, wanted in pairs if got != wanted]
+        if not len(self) or not self.tiers or wrong:
             raise OptionError(
-                f"answers must be about one example at least and of fitting shapes, got tier2 {self.tier2.shape}"
-                f"{''.join(f', {fault}' for fault in wrong)}; give one row per window, one truth per item"
+                f"answers must be about one example at least and of fitting shapes, got {len(self)} of "
+                f"{len(self.tiers)} tiers{''.join(f', {fault}' for fault in wrong)}; give one row per window, one "
+                "truth per item"
             )
 
     def __len__(self) -> int:
-        return int(self.items[-1]) + 1 if len(self.items) else 0
+        return len(self.lengths)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Below each exit of the last tier; a tier without exits counts as one layer."""
+        return self.tiers[-1].layers or (1,)
 
     @property
     def binary(self) -> bool:
         """Whether an answer is a set of labels, or yes or no, rather than the likeliest label."""
-        return self.multi_label or self.tier2.shape[-1] == 1
+        return self.multi_label or bool(self.tiers and self.tiers[-1].probabilities.shape[-1] == 1)
 
     @property
     def at_full_depth(self) -> Policies:
-        """Tier 2 alone."""
-        return two_tiers(defer_all, never, temperatures=self.temperatures)
+        """The last tier alone at full depth."""
+        count = len(self.tiers)
+        return Policies(routers=(defer_all,) * (count - 1), exits=(never,) * count, temperatures=self.temperatures)
 
-    @property
-    def full_probabilities(self) -> FloatArray:
-        """What tier 2 says at full depth. Shape `(items, labels)`."""
-        return _means(self.tier2[:, -1], self.items)
-
-    @cached_property
-    def routing_state(self) -> RoutingState:
-        """What a router sees of all items together."""
-        sure = max_probability(self.tier1, multi_label=self.multi_label)
-        lengths = np.bincount(self.items, weights=self.lengths, minlength=len(self)).astype(np.int64)
-        return RoutingState(read_only(self.tier1), read_only(sure), read_only(lengths), self.multi_label)
+    def routing_state(self, said: FloatArray, items: IntArray | None = None) -> RoutingState:
+        """What a router sees of items (all if left out) of which a tier says this. Shape `(items, labels)`."""
+        lengths = self.lengths if items is None else self.lengths[items]
+        sure = max_probability(said, multi_label=self.multi_label)
+        return RoutingState(read_only(said), read_only(sure), read_only(lengths), self.multi_label)
 
     def run(self, policies: Policies) -> Run:
         """Route, exit and merge as the engine does; the policies themselves are asked.
 
-        The router sees all items at once, so no `Budget`, whose share would be one of these examples. Temperatures are
-        those of the answers (`with_temperatures`).
+        A router sees all items at once that come to its tier, so no `Budget`, whose share would be one of these
+        examples. Temperatures are those of the answers (`with_temperatures`).
         """
-        router, costs = policies.routers[0] if policies.routers else defer_all, self.costs  # of one tier alone
-        alone = isinstance(router, DeferAll)
-        deferred = np.ones(len(self), dtype=np.bool_) if alone else routing.decide(router, self.routing_state)
-        rows = np.flatnonzero(deferred[self.items])
-        owners = self.items[rows]
-        # Where everything is deferred tier 1 is not run, and has no answer that could count.
-        both = (self.tier2 if alone else self.blended(policies.blend[0]))[rows]
-        taken = leave(policies.exits[-1], both, self.layers, multi_label=self.multi_label)
-        found = self.tier1.copy()
-        found[deferred] = _means(both[np.arange(len(rows)), taken], owners)
-        layers = np.zeros(len(self), dtype=np.int64)
-        np.maximum.at(layers, owners, np.asarray(self.layers)[taken])
-        paid = self.lengths.sum() * (costs.always + (0.0 if alone else costs.tier1))
-        paid += float(self.lengths[rows] @ (costs.embed + np.cumsum(costs.stages)[taken]))
-        return Run(self.answered(found), deferred, layers, float(paid))
+        paid = float(self.costs.always * self.lengths.sum())
+        found = np.zeros((len(self), self.tiers[-1].probabilities.shape[-1]), dtype=np.float32)
+        number, layers = np.ones(len(self), dtype=np.int64), np.zeros(len(self), dtype=np.int64)
+        here, prior = np.arange(len(self)), None  # items that go on, and what the tiers before add to logits
+        ways = zip(policies.routers, policies.blend, strict=True)
+        for place, (tier, costs) in enumerate(zip(self.tiers, self.costs.tiers, strict=True)):
+            router, blend = next(ways, (None, 0.0))
+            if isinstance(router, DeferAll) or not len(here):
+                continue
+            rows, owners = tier.rows_of(here)
+            seen = self.blended(tier.probabilities[rows], None if prior is None else prior[owners])
+            taken = leave(policies.exits[place], seen, tier.layers or (1,), multi_label=self.multi_label)
+            paid += float(tier.lengths[rows] @ costs.upto[taken])
+            said = means(seen[np.arange(len(rows)), taken], owners)
+            found[here], number[here], layers[here] = said, place + 1, 0
+            if tier.layers:
+                np.maximum.at(layers, here[owners], np.asarray(tier.layers)[taken])
+            if router is not None:
+                deferred = routing.decide(router, self.routing_state(said, here))
+                here = here[deferred]
+                prior = evidence(said[deferred], weight=blend, multi_label=self.multi_label) if blend else None
+        return Run(self.answered(found), number, layers, paid)
 
     def answered(self, found: FloatArray) -> IntArray:
         """What probabilities of the items answer, in the form of `Run.answers`. Shape `(items, labels)`."""
@@ -132,20 +178,15 @@ class TextAnswers(Sample):
 
     def classes(self, answers: IntArray) -> BoolArray:
         """Which items have which label. Shape `(items, columns)` to `(labels, items)`."""
-        labels = np.arange(self.tier2.shape[-1])[:, None]
+        labels = np.arange(self.tiers[-1].probabilities.shape[-1])[:, None]
         return answers.T.astype(np.bool_) if self.binary else answers[:, 0] == labels
 
     def select(self, examples: IntArray) -> TextAnswers:
         """These items, numbered from 0 in this order. Shape `(chosen,)`."""
-        starts = offsets_of(np.bincount(self.items, minlength=len(self)).astype(np.int64))
-        windows = np.diff(starts)[examples]
-        rows = ranges(starts[:-1][examples], windows)
         return replace(
             self,
-            tier1=self.tier1[examples],
-            tier2=self.tier2[rows],
-            items=np.repeat(np.arange(len(examples), dtype=np.int64), windows),
-            lengths=self.lengths[rows],
+            tiers=tuple(tier.select(examples) for tier in self.tiers),
+            lengths=self.lengths[examples],
             truth=None if self.truth is None else self.truth[examples],
             original=None if self.original is None else self.original[examples],
         )
@@ -154,31 +195,30 @@ class TextAnswers(Sample):
         """The same answers with other temperatures, of each tier and exit."""
         if temperatures == self.temperatures:
             return self
-        rescaled = [
-            [
-                rescale(tier[:, exit_], was=was, now=now, multi_label=self.multi_label)
+        tiers = []
+        for tier, old, new in zip(self.tiers, self.temperatures, temperatures, strict=True):
+            heads = [
+                rescale(tier.probabilities[:, exit_], was=was, now=now, multi_label=self.multi_label)
                 for exit_, (was, now) in enumerate(zip(old, new, strict=True))
             ]
-            for tier, old, new in zip((self.tier1[:, None], self.tier2), self.temperatures, temperatures, strict=True)
-        ]
-        return replace(self, tier1=rescaled[0][0], tier2=np.stack(rescaled[1], axis=1), temperatures=temperatures)
+            tiers.append(replace(tier, probabilities=np.stack(heads, axis=1)))
+        return replace(self, tiers=tuple(tiers), temperatures=temperatures)
 
-    def blended(self, blend: float) -> FloatArray:
-        """Probabilities at every exit, tier 1's answer counting so much beside it. Shape `(rows, exits, labels)`."""
-        if not blend:
-            return self.tier2
-        if blend not in self._blended:
-            known = evidence(self.tier1, weight=blend, multi_label=self.multi_label)[self.items, None]
-            own = logits_of(self.tier2, multi_label=self.multi_label)
-            self._blended.clear()  # a path has one blend, and every setting of it is replayed
-            self._blended[blend] = probabilities(own, multi_label=self.multi_label, prior=known)
-        return self._blended[blend]
+    def blended(self, own: FloatArray, prior: FloatArray | None) -> FloatArray:
+        """Probabilities at every exit, the answer of a tier before counting beside them.
+
+        `own`: shape `(rows, exits, labels)`, as what comes back; `prior`: `confidence.evidence`, `(rows, labels)`.
+        """
+        if prior is None:
+            return own
+        logits = logits_of(own, multi_label=self.multi_label)
+        return probabilities(logits, multi_label=self.multi_label, prior=prior[:, None])
 
 
-def _means(rows: FloatArray, owners: IntArray) -> FloatArray:
-    """Of the rows of each owner. Shape `(rows, labels)` and `(rows,)`, never falling, to `(owners, labels)`."""
+def means(rows: FloatArray, owners: IntArray) -> FloatArray:
+    """Of the rows of each owner. Shape `(rows, ...)` and `(rows,)`, never falling, to `(owners, ...)`."""
     starts = np.flatnonzero(np.diff(owners, prepend=-1))
     if len(starts) == len(rows):
         return rows
-    windows = np.diff(np.append(starts, len(rows)))
-    return np.asarray(np.add.reduceat(rows, starts, axis=0) / windows[:, None], dtype=np.float32)
+    windows = np.diff(np.append(starts, len(rows))).reshape(-1, *[1] * (rows.ndim - 1))
+    return np.asarray(np.add.reduceat(rows, starts, axis=0) / windows, dtype=np.float32)

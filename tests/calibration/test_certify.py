@@ -17,22 +17,21 @@ from cascade.calibration.certify.bounds import examples_needed, p_value, upper_l
 from cascade.calibration.certify.claims import ORIGINAL, Agreement, Claim, MaxDrop, RiskTarget
 from cascade.calibration.certify.doubts import alike, doubts, unknown_pieces
 from cascade.calibration.certify.events import differ, lost
-from cascade.calibration.certify.heads import Curve
+from cascade.calibration.certify.losses import Curve
 from cascade.calibration.certify.outcomes import Certified, Refused
 from cascade.calibration.certify.paths import PathGrid, text_path
 from cascade.calibration.certify.procedure import disagreement_limit
 from cascade.calibration.certify.split import Split
 from cascade.calibration.certify.texts import calibrate_texts, confirmed
-from cascade.calibration.costs import Costs
 from cascade.calibration.texts import TextAnswers
 from cascade.exceptions import CertificateWarning, DataError, OptionError
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all, defer_none
 from tests.calibration.conftest import texts
-from tests.models.recorded import COSTS, recorded
+from tests.models.recorded import COSTS, costs_of, recorded
 from tests.models.recorded import policies as policies_of
 
-certify = functools.partial(module.certify_texts, grid=PathGrid(risks=16, steps=30, blends=(0.0, 0.3)))
+certify = functools.partial(module.certify_texts, grid=PathGrid(prices=40, steps=30, blends=(0.0, 0.3)))
 
 CASES: list[tuple[RiskTarget, dict[str, Any]]] = [
     (MaxDrop(0.03), {}),
@@ -151,10 +150,12 @@ def test_classes_with_too_few_examples_are_named() -> None:
 def test_harm_that_is_too_near_to_the_bound_is_refused() -> None:
     """A tier 2 whose early exits and tier 1 are always wrong, and so sure that every threshold lets them go."""
     answers = recorded(400)
-    full = answers.tier2[:, -1]
+    first, second = answers.tiers
+    full = second.full
     wrong = np.full_like(full, 0.0)
     wrong[np.arange(400), (full.argmax(axis=1) + 1) % 3] = 1.0
-    answers = replace(answers, tier1=wrong, tier2=np.stack([wrong, wrong, full], axis=1))
+    second = replace(second, probabilities=np.stack([wrong, wrong, full], axis=1))
+    answers = replace(answers, tiers=(replace(first, probabilities=wrong[:, None]), second))
     found = refused(answers, Agreement(0.05))
     assert found.examples_needed is None
     assert "nothing that was tried" in found.why or "no less than the bound" in found.why
@@ -174,8 +175,15 @@ def test_the_number_needed_follows_what_was_seen(monkeypatch: pytest.MonkeyPatch
     assert found.examples_needed == pytest.approx(examples_needed(0.03, rate=seen.rate) / 0.8, abs=2)
 
 
-def test_where_tier_1_costs_as_much_as_tier_2_nothing_pays() -> None:
-    found = refused(recorded(1000, costs=Costs(tier1=2.0, stages=(0.3, 0.3, 0.3))), MaxDrop(0.05))
+def test_where_tier_1_costs_as_much_as_tier_2_it_is_not_asked() -> None:
+    answers = recorded(1000, costs=costs_of(2.0, (0.3, 0.3, 0.3)))
+    assert certified(answers, MaxDrop(0.05)).policies.routers == (defer_all,)
+    first, second = answers.tiers
+    alone = replace(second, probabilities=second.probabilities[:, -1:], layers=(6,))
+    found = refused(
+        replace(answers, tiers=(first, alone), temperatures=((1.0,), (1.0,)), costs=costs_of(2.0, (0.9,))),
+        MaxDrop(0.05),
+    )
     assert found.why.startswith("nothing that was tried is both cheaper")
     assert found.examples_needed is None
 
@@ -253,7 +261,7 @@ def test_full_depth_keeps_its_scores() -> None:
     answers = recorded(600, windows=4, noise=3.0)
     found = certify(answers, Claim(MaxDrop(0.3)))
     assert (found.temperatures[-1][-1], found.temperatures[0] != (1.0,)) == (1.0, True)
-    full = [one.full_probabilities for one in (answers, answers.with_temperatures(found.temperatures))]
+    full = [one.tiers[-1].full for one in (answers, answers.with_temperatures(found.temperatures))]
     np.testing.assert_array_equal(full[0], full[1])
 
 
@@ -337,11 +345,6 @@ def test_curves() -> None:
     curve = Curve.fit(sure, random.random(4000) < 1 - sure)
     # Calibrated confidence: the risk is what is missing to 1.
     assert curve.risk(np.array([0.6, 0.8, 0.95], dtype=np.float32)) == pytest.approx([0.4, 0.2, 0.05], abs=0.03)
-    for risk in (0.01, 0.1, 0.3):
-        least = curve.least_score(risk)
-        assert curve.risk(np.array([least])) == pytest.approx([risk], rel=0.02)
-    assert curve.least_score(1.0) == 0.0
-    assert curve.least_score(1e-9) > 0.999
     assert Curve.fit(sure, sure > 0.9).slope == 0  # surer is never riskier
 
 
@@ -350,4 +353,3 @@ def test_a_curve_of_events_that_are_all_the_same_is_flat(events: int) -> None:
     curve = Curve.fit(np.linspace(0.5, 1, 50, dtype=np.float32), np.arange(50) < events)
     rate = (events + 0.5) / 51
     assert curve.risk(np.array([0.5, 0.99])) == pytest.approx([rate, rate])
-    assert (curve.least_score(rate * 1.001), curve.least_score(rate * 0.999)) == (0.0, 1.0)

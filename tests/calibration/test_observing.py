@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from cascade.calibration.observing import run_both
+from cascade.calibration.observing import run_tiers
 from cascade.core.rows import Units
 from cascade.policies.batching import FixedSize
 from cascade.runtime.backend import FunctionBackend
@@ -25,14 +25,15 @@ LENGTHS = np.random.default_rng(1).integers(2, 12, 200).tolist()
 def test_costs_are_seconds_per_token_of_the_parts(toy: Toy | ToyTagger, units: Units) -> None:
     seen: list[int] = []
     tier1, tier2, tokens = toy.tier1(), toy.tier2(), units.rows.tokens
-    first, second, costs = run_both(tier1, tier2, units, encode_seconds=3.0 * tokens, progress=seen.append)
+    said, costs = run_tiers((tier1, tier2), units, encode_seconds=3.0 * tokens, progress=seen.append)
+    first, second = costs.tiers
     assert costs.always == pytest.approx(3)
-    assert len(costs.stages) == 4
-    assert min(costs.tier1, costs.embed, *costs.stages) > 0
+    assert len(second.stages) == 4
+    assert min(first.full, second.embed, *second.stages) > 0
     assert 1e-8 < costs.full - 3 < 0.1
     assert sum(seen) == 2 * len(units)
-    np.testing.assert_array_equal(first, tier1.score(units).probabilities)
-    np.testing.assert_array_equal(second, tier2.all_exits(units))
+    np.testing.assert_array_equal(said[0][:, 0], tier1.score(units).probabilities)
+    np.testing.assert_array_equal(said[1], tier2.all_exits(units))
 
 
 def test_making_graphs_for_several_threads_is_not_timed() -> None:
@@ -48,4 +49,4 @@ def test_making_graphs_for_several_threads_is_not_timed() -> None:
     known = slow.backend
     assert isinstance(known, FunctionBackend)
     slow = replace(slow, backend=Slow(known.function, known.inputs, known.outputs))
-    assert run_both(slow, toy.tier2(), units)[2].tier1 * units.rows.tokens < 1
+    assert run_tiers((slow, toy.tier2()), units)[1].tiers[0].full * units.rows.tokens < 1

@@ -23,7 +23,7 @@ from cascade.core.rounding import percent, percent_up
 from cascade.exceptions import OptionError
 from tests.models.recorded import COSTS, recorded
 
-GRID = PathGrid(risks=16, steps=30, blends=(0.0,))
+GRID = PathGrid(prices=40, steps=30, blends=(0.0,))
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ def test_a_path_grows_riskier_and_cheaper(answers: WordAnswers) -> None:
         assert step.policies.decoding is argmax
     fewer = word_path(answers, MaxDrop(0.3), grid=GRID, reach=Reach(run=6, steps=3))
     assert 1 < len(fewer) <= 3
-    nothing = replace(answers, tier2=replace(answers.tier2, max_length=1))
+    nothing = replace(answers, tiers=(answers.tier1, replace(answers.tier2, max_length=1)))
     assert word_path(nothing, MaxDrop(0.3), grid=GRID) == ()
 
 
@@ -188,7 +188,7 @@ def test_the_last_that_passes_is_taken(answers: WordAnswers, claim: Claim) -> No
 
 
 def test_no_path_is_chosen_on_sentences_that_are_too_long(answers: WordAnswers) -> None:
-    short = replace(answers, tier2=replace(answers.tier2, max_length=3))  # a word of one piece
+    short = replace(answers, tiers=(answers.tier1, replace(answers.tier2, max_length=3)))  # a word of one piece
     many = short.select(np.flatnonzero(answers.words.rows.lengths > 4))
     found = certify(many, Claim(Agreement(0.3), unit=SENTENCE))
     assert isinstance(found, Refused)
@@ -205,7 +205,7 @@ def test_what_cannot_be_shown_is_refused(answers: WordAnswers) -> None:
     costly = replace(answers, costs=costs_by_layers(LAYERS, tier1=2.0))
     dear = certify(costly, Claim(MaxDrop(0.5), unit=SENTENCE), grid=grid)
     assert isinstance(dear, Refused)
-    assert dear.why.startswith("nothing that was tried is both cheaper than tier 2 at full depth")
+    assert dear.why.startswith("nothing that was tried is both cheaper than full depth")
 
 
 def test_claims_that_a_tagger_cannot_make(answers: WordAnswers) -> None:

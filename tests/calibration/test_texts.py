@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +13,17 @@ from cascade import Classifier
 from cascade.calibration.leaving import state_at
 from cascade.calibration.observing import observe_texts
 from cascade.calibration.runs import two_tiers
+from cascade.calibration.texts import TextAnswers
 from cascade.core.confidence import answers as answers_of
+from cascade.engine.tier import CallableTier
 from cascade.exceptions import OptionError
 from cascade.policies.exits import AtExit, Entropy, ExitPolicy, MaxProbability, Patience, all_of, any_of, never
 from cascade.policies.routing import Router, Threshold, defer_all, defer_none
+from cascade.policies.settings import Policies
+from cascade.text.tokenizer import Tokenizer
 from tests.calibration.conftest import texts
 from tests.models.recorded import COLD, COSTS, policies, recorded
-from tests.models.toy import toy_bundle
+from tests.models.toy import toy_bundle, toy_tokenizer
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["single", "multi"])
@@ -38,20 +44,65 @@ SETTINGS: list[tuple[Router, ExitPolicy, float]] = [
 ]
 
 
+def check_replay(classifier: Classifier, answers: TextAnswers, given: list[str], setting: Policies) -> None:
+    run, predicted = answers.run(setting), classifier.with_policies(setting).predict(given)
+    found = answers_of(predicted.probabilities, multi_label=classifier.multi_label)
+    assert run.answers.tolist() == found.tolist()
+    assert run.layers.tolist() == predicted.routes.exit_layer.tolist()
+    assert run.tier.tolist() == predicted.routes.tier.tolist()
+
+
 @pytest.mark.parametrize("longest", [9, 40], ids=["short", "windows"])
 def test_a_replay_is_what_running_gives(classifier: Classifier, longest: int) -> None:
     given = texts(60, shortest=1, longest=longest)
     truth = np.zeros((60, 3) if classifier.multi_label else 60, dtype=np.int64)
     answers = observe_texts(classifier, given, truth)
-    assert (len(answers.items) > len(given)) == (longest > 12)
+    assert (len(answers.tiers[1].items) > len(given)) == (longest > 12)
     for router, policy, blend in SETTINGS:
         setting = two_tiers(router, policy, blend=blend, temperatures=answers.temperatures)
-        run, really = answers.run(setting), classifier.with_policies(setting)
-        predicted = really.predict(given)
-        found = answers_of(predicted.probabilities, multi_label=classifier.multi_label)
-        assert run.answers.tolist() == found.tolist()
-        assert run.layers.tolist() == predicted.routes.exit_layer.tolist()
-        assert run.deferred.tolist() == (predicted.routes.tier == 2).tolist()
+        check_replay(classifier, answers, given, setting)
+
+
+@pytest.mark.parametrize("longest", [9, 40], ids=["short", "windows"])
+def test_so_it_is_for_any_number_of_tiers(classifier: Classifier, longest: int) -> None:
+    """Four: one graph, two of stages of which one has a tokenizer and rows of its own, a function; and one alone."""
+    given, own = texts(60, shortest=1, longest=longest), classifier.policies
+    first, second = classifier.tier1, classifier.tier2
+
+    def ask(items: list[str]) -> Any:
+        one = np.array([len(item) % 7 + 1 for item in items])
+        said = np.stack([one / 8, 0.4 - one / 40, 0.6 - one / 10], axis=1).clip(0.01, 0.99)
+        return said if classifier.multi_label else said / said.sum(axis=1, keepdims=True)
+
+    other = replace(second, encoder=Tokenizer(toy_tokenizer(), max_length=9), max_length=9)
+    last = CallableTier(ask, price=1.0, labels=3, multi_label=classifier.multi_label)
+    exits = own.exits[1]
+    many = replace(
+        classifier,
+        tiers=(first, other, second),
+        policies=Policies(
+            routers=(Threshold(0.9),) * 2,
+            exits=(never, exits, exits),
+            temperatures=(own.temperatures[0], (2.0, 1.5, 1.25), own.temperatures[1]),
+        ),
+    ).with_tier(last, router=Threshold(0.9))
+    many = many.with_policies(many.policies)
+    answers = observe_texts(many, given, None)
+    assert [len(tier.layers) for tier in answers.tiers] == [0, 3, 3, 0]
+    assert len(answers.tiers[1].items) >= len(answers.tiers[2].items) >= len(given)
+    plain, seen = many.policies.with_(exits=(never, MaxProbability(0.75), AtExit(2), never)), set[int]()
+    before: tuple[Router, ...] = (Threshold(0.6), Threshold(0.95), defer_all)
+    after: tuple[Router, ...] = (Threshold(0.7), defer_all)
+    for one, other, blend in product(before, after, (0.0, 0.5)):
+        setting = plain.with_(routers=(one, other, Threshold(0.8)), blend=(blend,) * 3)
+        check_replay(many, answers, given, setting)
+        seen |= set(answers.run(setting).tier.tolist())
+    assert seen == {1, 2, 3, 4}
+    check_replay(many, answers, given, answers.at_full_depth)
+    alone = replace(classifier, tiers=(second,), policies=Policies((), (exits,), own.temperatures[1:]))
+    answers = observe_texts(alone, given, None)
+    for policy in (never, MaxProbability(0.7), AtExit(2)):
+        check_replay(alone, answers, given, alone.policies.with_(exits=(policy,)))
 
 
 def test_seconds_are_those_of_the_stages_that_ran() -> None:
@@ -71,8 +122,8 @@ def test_select_keeps_windows_together() -> None:
     assert few.full.answers.tolist() == answers.full.answers[chosen].tolist()
     assert len(few) == 3
     for new, old in enumerate(chosen):
-        assert np.array_equal(few.tier2[few.items == new], answers.tier2[answers.items == old])
-        assert np.array_equal(few.tier1[new], answers.tier1[old])
+        for mine, its in zip(few.tiers, answers.tiers, strict=True):
+            assert np.array_equal(mine.probabilities[mine.items == new], its.probabilities[its.items == old])
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
@@ -80,10 +131,10 @@ def test_temperatures_change_no_answer_and_can_be_taken_back(multi_label: bool) 
     answers = recorded(200, multi_label=multi_label)
     warm = answers.with_temperatures(((2.0,), (0.5, 1.5, 3.0)))
     assert warm.full.answers.tolist() == answers.full.answers.tolist()
-    assert warm.tier1.max() < answers.tier1.max()
+    assert warm.tiers[0].full.max() < answers.tiers[0].full.max()
     back = warm.with_temperatures(COLD)
-    assert back.tier1 == pytest.approx(answers.tier1, abs=1e-5)
-    assert back.tier2 == pytest.approx(answers.tier2, abs=1e-5)
+    for mine, its in zip(back.tiers, answers.tiers, strict=True):
+        assert mine.probabilities == pytest.approx(its.probabilities, abs=1e-5)
     assert answers.with_temperatures(COLD) is answers
 
 
@@ -95,8 +146,9 @@ def test_without_labels_full_depth_is_the_goal() -> None:
 
 def test_policies_cannot_write_in_what_they_see() -> None:
     answers = recorded(5)
-    state = state_at(answers.tier2, answers.layers, 1)
-    seen = [*list(vars(answers.routing_state).values())[:3], state.probabilities, state.history]
+    state = state_at(answers.tiers[1].probabilities, answers.layers, 1)
+    routing = answers.routing_state(answers.tiers[0].full)
+    seen = [*list(vars(routing).values())[:3], state.probabilities, state.history]
     assert [array.flags.writeable for array in seen] == [False] * 5
 
 
@@ -111,8 +163,9 @@ def test_classes() -> None:
 
 def test_bad_use(classifier: Classifier) -> None:
     good = recorded(5)
-    with pytest.raises(OptionError, match=r"lengths \(3,\) instead of \(5,\), truth \(4,\) instead of \(5,\)"):
-        replace(good, lengths=good.lengths[:3], truth=np.zeros(4, dtype=np.int64))
-    alone = replace(classifier, tiers=classifier.tiers[1:])
-    with pytest.raises(OptionError, match="needs two tiers, of which the first has no exits, got MultiExit; set the"):
-        observe_texts(alone, ["a"], None)
+    short = replace(good.tiers[0], lengths=good.tiers[0].lengths[:3])
+    with pytest.raises(OptionError, match=r"truth \(4,\) instead of \(5,\), lengths of tier 1 \(3,\) instead"):
+        replace(good, tiers=(short, good.tiers[1]), truth=np.zeros(4, dtype=np.int64))
+    other = replace(good.tiers[0], probabilities=good.tiers[0].probabilities[..., :2])
+    with pytest.raises(OptionError, match="labels of tier 1 2 instead of 3"):
+        replace(good, tiers=(other, good.tiers[1]))

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.calibration.costs import Costs
+from cascade.calibration.chain import Chain
+from cascade.calibration.costs import Costs, TierCosts
+from cascade.calibration.induction import Priced
 from cascade.calibration.leaving import state_at
 from cascade.calibration.texts import TextAnswers
-from cascade.calibration.thresholds.points import front
-from cascade.calibration.thresholds.texts import Grid, choose
+from cascade.calibration.thresholds.points import Point, front
+from cascade.calibration.thresholds.texts import choose
 from cascade.core.confidence import answers as answers_of
 from cascade.core.confidence import max_probability
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies import exits, routing
-from cascade.policies.exits import AtExit, ExitPolicy, MaxProbability, never
+from cascade.policies.exits import ExitPolicy, MaxProbability, never
 from cascade.policies.routing import Router, RoutingState, Threshold, defer_all
-from tests.calibration.replaying import replay
-from tests.models.recorded import told
+from tests.models.recorded import costs_of, told
 from tests.models.toy_answers import costs_by_layers
-
-SMALL = Grid(deferral=5, exits=4)
 
 
 def yes(*values: float) -> FloatArray:
@@ -47,40 +48,31 @@ def worked() -> TextAnswers:
     )
 
 
-def test_the_cheapest_point_without_loss() -> None:
-    point = choose(worked(), max_drop=0.0)
-    assert point.accuracy == 1
-    assert point.drop == 0
+def test_thresholds_without_loss() -> None:
+    answers = worked()
+    chain = Chain.of(answers, (0, 1))
+    wrong = (chain.given != answers.goal[:, None]).any(axis=2).astype(np.float64)
+    safest = Priced.of(chain, wrong)
     # Deferring the fourth (confidence 0.6) but not the third (0.7) is impossible, so both go: 0.1 + 0.25 + 0.125.
-    assert point.deferred == 0.5
-    assert point.mean_layer == 1.5
-    assert point.cost == pytest.approx(0.1 + (1.0 + 0.5) / 4)
-    assert point.predicted_speed_up == pytest.approx(1 / 0.475)
-    assert isinstance(point.router, Threshold)
-    assert 0.7 < point.router.threshold <= 0.95
-    assert isinstance(point.exit_policy, MaxProbability)
-    assert isinstance(point.exit_policy.threshold, float)
-    assert 0.6 < point.exit_policy.threshold <= 0.9
+    assert safest.cost[0] == pytest.approx(0.1 + (1.0 + 0.5) / 4)
+    assert safest.deferred[0] == 0.5
+    policies = safest.policies(0)
+    assert policies.routers == (Threshold(0.8),)  # of few digits, in the middle between confidences
+    assert policies.exits == (never, MaxProbability((0.8,)))
+    run = answers.run(policies)
+    assert (run.answers == 1).all()
+    assert run.mean_layer(2) == 1.5
 
 
-def test_thresholds_have_few_digits() -> None:
-    routers = dict.fromkeys(point.router for point in replay(worked(), grid=SMALL))
-    assert [one.threshold for one in routers if isinstance(one, Threshold)] == [0.65, 0.8, 0.97]
-
-
-def test_an_exit_threshold_only_for_the_exit_that_needs_it() -> None:
+def test_a_threshold_only_for_the_exit_that_needs_it() -> None:
     # The first exit is sure and wrong, the second less sure and right: no single threshold makes use of the second.
-    truth = np.ones(4, dtype=np.int64)
-    tier2 = np.stack((yes(0.05, 0.05, 0.05, 0.05), yes(0.8, 0.8, 0.8, 0.8), yes(0.9, 0.9, 0.9, 0.9)), axis=1)
-    costs = costs_by_layers((1, 2, 3), tier1=0.5)
-    examples = told(yes(0.4, 0.4, 0.4, 0.4), tier2, truth, costs)
-    one = choose(examples, max_drop=0, grid=Grid(caps=False))
-    several = choose(examples, max_drop=0, grid=Grid(caps=False), per_exit=True)
-    assert one.cost == pytest.approx(1)
-    assert several.cost == pytest.approx(2 / 3)
-    assert several.accuracy == 1
-    assert isinstance(several.exit_policy, MaxProbability)
-    assert several.exit_policy.threshold == (1.0, 0.0)
+    truth = np.ones(40, dtype=np.int64)
+    tier2 = np.stack([yes(*[value] * 40) for value in (0.05, 0.8, 0.9)], axis=1)
+    examples = told(yes(*[0.4] * 40), tier2, truth, costs_by_layers((1, 2, 3), tier1=0.5))
+    found = choose(examples, max_drop=0)
+    assert found.cost == pytest.approx(2 / 3)
+    assert found.accuracy == 1
+    assert found.policies.exits == (never, MaxProbability((1.0, 0.0)))
 
 
 def made(
@@ -98,18 +90,20 @@ def made(
 
 def by_hand(router: Router, policy: ExitPolicy, examples: TextAnswers) -> tuple[float, float, float]:
     """Accuracy, deferred share and cost, row by row with the policies as the engine asks them."""
-    costs, multi_label, tier1 = examples.costs, examples.multi_label, examples.tier1
+    (first, second), multi_label = examples.tiers, examples.multi_label
+    tier1, costs = first.full, examples.costs
     state = RoutingState(tier1, max_probability(tier1, multi_label=multi_label), examples.lengths, multi_label)
     deferred = routing.decide(router, state)
     right, cost = 0, 0.0
     for row in range(len(tier1)):
         given = tier1[row : row + 1]
-        cost += examples.lengths[row] * (costs.always + (costs.tier1 if router is not defer_all else 0))
+        cost += examples.lengths[row] * (costs.always + (costs.tiers[0].full if router is not defer_all else 0))
         if deferred[row]:
             for exit_ in range(len(examples.layers)):
-                given = examples.tier2[row : row + 1, exit_]
-                cost += examples.lengths[row] * costs.stages[exit_]
-                asked = state_at(examples.tier2[row : row + 1], examples.layers, exit_, multi_label=multi_label)
+                given = second.probabilities[row : row + 1, exit_]
+                cost += examples.lengths[row] * costs.tiers[1].stages[exit_]
+                seen = second.probabilities[row : row + 1]
+                asked = state_at(seen, examples.layers, exit_, multi_label=multi_label)
                 if asked.last or exits.decide(policy, asked)[0]:
                     break
         right += bool((answers_of(given, multi_label=multi_label)[0] == examples.goal[row]).all())
@@ -126,35 +120,28 @@ def by_hand(router: Router, policy: ExitPolicy, examples: TextAnswers) -> tuple[
     tier1=st.sampled_from((0.01, 0.5, 2.0)),
     max_drop=st.sampled_from((0.0, 0.1, 0.5)),
 )
-def test_every_point_is_what_the_policies_do(
+def test_a_choice_is_what_the_policies_do_and_keeps_the_bound(
     seed: int, n: int, labels: int, depth: int, multi_label: bool, tier1: float, max_drop: float
 ) -> None:
     data = made(seed, n=n, labels=labels, depth=depth, multi_label=multi_label)
-    costs = Costs(tier1=tier1, stages=(1.0, 2.5, 0.5)[:depth], always=0.25)
+    costs = costs_of(tier1, (1.0, 2.5, 0.5)[:depth], always=0.25)
     examples = told(*data[:3], costs, lengths=data[3], layers=(2, 3, 6)[:depth], multi_label=multi_label)
-    points = list(replay(examples, grid=SMALL))
-    found = [(point.accuracy, point.deferred, point.cost) for point in points]
-    expected = [by_hand(point.router, point.exit_policy, examples) for point in points]
-    np.testing.assert_allclose(found, expected, atol=1e-9)
-
     full = by_hand(defer_all, never, examples)[0]
-    within = [cost for accuracy, _, cost in expected if accuracy >= full - max_drop - 1e-9]
-    chosen = choose(examples, max_drop=max_drop, grid=SMALL)
-    assert chosen.cost == pytest.approx(min(within))
+    chosen = choose(examples, max_drop=max_drop, prices=20)
+    expected = by_hand(chosen.policies.routers[0], chosen.policies.exits[-1], examples)
+    assert (chosen.accuracy, chosen.deferred, chosen.cost) == pytest.approx(expected)
     assert chosen.drop == pytest.approx(full - chosen.accuracy)
-
-    refined = choose(examples, max_drop=max_drop, grid=SMALL, per_exit=True)
-    again = by_hand(refined.router, refined.exit_policy, examples)
-    assert (refined.accuracy, refined.deferred, refined.cost) == pytest.approx(again)
-    assert refined.cost <= chosen.cost + 1e-9
-    assert refined.accuracy >= full - max_drop - 1e-9
+    assert chosen.accuracy >= full - max_drop - 1e-9
+    assert chosen.cost <= 1 + 1e-9
 
 
 @given(seed=st.integers(0, 1000))
 def test_the_front_is_what_nothing_beats(seed: int) -> None:
-    data = made(seed, n=20, labels=3, depth=3, multi_label=False)
-    examples = told(*data[:3], costs_by_layers((1, 2, 3), tier1=0.1), lengths=data[3])
-    points = list(replay(examples, grid=SMALL))
+    random = np.random.default_rng(seed)
+    points = [
+        Point(router=defer_all, exit_policy=never, drop=-accuracy, accuracy=accuracy, cost=cost)
+        for accuracy, cost in random.integers(0, 6, (20, 2)).tolist()
+    ]
     kept = {
         (point.cost, point.accuracy)
         for point in points
@@ -169,31 +156,23 @@ def test_the_front_is_what_nothing_beats(seed: int) -> None:
     assert best == sorted(kept)
 
 
-def test_truncations_are_points() -> None:
-    points = list(replay(worked(), grid=SMALL))
-    cut = next(p for p in points if p.router is defer_all and p.exit_policy == AtExit(1))
-    assert (cut.accuracy, cut.mean_layer, cut.cost) == (0.75, 1, 0.5)
-    assert not any("AtExit" in repr(point.exit_policy) for point in replay(worked(), grid=Grid(caps=False)))
-
-
 def test_probabilities_that_are_not_numbers_count_as_unsure() -> None:
     costs = costs_by_layers((1,), tier1=0.1)
-    examples = told(yes(math.nan, 0.9), yes(0.9, 0.9)[:, None], np.ones(2, dtype=np.int64), costs)
-    point = choose(examples, max_drop=0)
-    assert (point.deferred, point.accuracy) == (0.5, 1)
-    assert routing.decide(point.router, examples.routing_state).tolist() == [True, False]
+    examples = told(yes(*[math.nan, 0.9] * 20), yes(*[0.9] * 40)[:, None], np.ones(40, dtype=np.int64), costs)
+    found = choose(examples, max_drop=0)
+    assert (found.deferred, found.accuracy) == (0.5, 1)
+    state = examples.routing_state(examples.tiers[0].full)
+    assert routing.decide(found.policies.routers[0], state).tolist() == [True, False] * 20
 
 
 def test_bad_use() -> None:
     with pytest.raises(OptionError, match=r"max_drop must be in \[0, 1\], got 2; 0.005 is half a point"):
         choose(worked(), max_drop=2)
     with pytest.raises(OptionError, match="a bound on accuracy need labels, got texts without; label them"):
-        replay(told(worked().tier1, worked().tier2, None, worked().costs))
-    with pytest.raises(OptionError, match=r"exits must be a whole number of at least 1, got 0"):
-        Grid(exits=0)
+        choose(replace(worked(), truth=None))
 
 
 @pytest.mark.parametrize("costs", [(-1.0, (1.0,)), (0.0, ()), (0.1, (0.0,)), (math.nan, (1.0,)), (0.1, (1.0,), (1, 1))])
-def test_impossible_costs(costs: tuple[float, tuple[float, ...]]) -> None:
-    with pytest.raises(OptionError, match="costs must be at least 0, finite, above 0 for tier 2 and as many for"):
-        Costs(*costs)
+def test_impossible_costs(costs: tuple[float, Any]) -> None:
+    with pytest.raises(OptionError, match="costs must be at least 0, finite, above 0 for the last tier and as many"):
+        Costs((TierCosts((costs[0],)), TierCosts(*costs[1:])))

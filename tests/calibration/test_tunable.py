@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pytest
 
 from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, Unit
 from cascade.calibration.certify.outcomes import Certified
@@ -13,13 +12,12 @@ from cascade.calibration.certify.paths import PathGrid
 from cascade.calibration.certify.sentences import certify_sentences
 from cascade.calibration.certify.texts import certify_texts
 from cascade.calibration.certify.word_paths import Reach
-from cascade.calibration.ranked import Tuned
-from cascade.calibration.thresholds.texts import Grid, choose
+from cascade.calibration.chain import EXIT, ROUTER, tunable
+from cascade.calibration.thresholds.texts import choose
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.policies.exits import AtExit, ExitState, any_of, never, register
 from cascade.policies.routing import RoutingState, defer_all
 from cascade.policies.routing import register as register_router
-from tests.calibration.replaying import replay
 from tests.models.recorded import policies, recorded
 from tests.models.toy_answers import GRID, toy_answers
 
@@ -65,31 +63,24 @@ class LongLast:
         return ~kept
 
 
-TUNED = Tuned(LongLast(0.5), Steady(0.5))
+LIKE = policies(LongLast(0.5), Steady(0.5))
 
 
 def test_its_thresholds_are_chosen() -> None:
-    answers = recorded(600)
-    points = list(replay(answers, tuned=TUNED, grid=Grid(deferral=9, exits=5)))
-    for point in points[::7]:
-        run = answers.run(policies(point.router, point.exit_policy))
-        right = (run.answers == answers.goal).all(axis=1).mean()
-        assert (right, run.deferred.mean()) == pytest.approx((point.accuracy, point.deferred))
-        assert run.seconds / answers.full.seconds == pytest.approx(point.cost)
-    best = choose(answers, max_drop=0.01, tuned=TUNED, per_exit=True)
-    assert isinstance(best.exit_policy, Steady)
-    assert isinstance(best.router, LongLast)
+    best = choose(recorded(600), max_drop=0.01, like=LIKE)
+    assert isinstance(best.policies.exits[-1], Steady)
+    assert isinstance(best.policies.routers[0], LongLast)
     assert best.cost < 1
 
 
 def test_it_is_certified_for_texts() -> None:
     answers = recorded(2000)
-    grid = PathGrid(risks=16, steps=30, blends=(0.0,))
-    found = certify_texts(answers, Claim(MaxDrop(0.03)), tuned=TUNED, grid=grid)
+    grid = PathGrid(prices=40, steps=30, blends=(0.0,))
+    found = certify_texts(answers, Claim(MaxDrop(0.03)), like=LIKE, grid=grid)
     assert isinstance(found, Certified)
     assert isinstance(found.policies.routers[0], LongLast)
     exits = found.policies.exits[-1]
-    assert isinstance(Tuned.of(defer_all, exits).exit_policy, Steady)
+    assert isinstance(tunable(exits, EXIT), Steady)
     tester = answers.with_temperatures(found.temperatures).select(found.tested_on)
     assert np.array_equal(tester.run(found.policies).answers, found.run.answers)
     written = found.policies.to_json()
@@ -108,5 +99,6 @@ def test_it_is_certified_for_sentences() -> None:
 
 
 def test_the_part_that_can_be_tuned() -> None:
-    assert Tuned.of(LongLast(0.3), any_of(Steady(0.5), AtExit(4))) == Tuned(LongLast(0.3), Steady(0.5))
-    assert Tuned.of(defer_all, never) == Tuned()
+    assert tunable(LongLast(0.3), ROUTER) == LongLast(0.3)
+    assert tunable(any_of(Steady(0.5), AtExit(4)), EXIT) == Steady(0.5)
+    assert (tunable(defer_all, ROUTER), tunable(never, EXIT)) == (ROUTER, EXIT)

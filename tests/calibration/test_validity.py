@@ -21,16 +21,15 @@ from cascade.calibration.certify.events import count, lost
 from cascade.calibration.certify.outcomes import Certified, Step
 from cascade.calibration.certify.paths import PathGrid, text_path
 from cascade.calibration.certify.texts import certify_texts
-from cascade.calibration.costs import Costs
 from cascade.calibration.runs import Run
 from cascade.calibration.texts import TextAnswers
 from cascade.core.confidence import probabilities
 from cascade.core.rows import IntArray
 from cascade.policies.settings import Policies
-from tests.models.recorded import told
+from tests.models.recorded import costs_of, told
 
 WORLD = 4000  # texts
-COSTS = Costs(tier1=0.05, stages=(0.25, 0.25, 0.25, 0.25))
+COSTS = costs_of(0.05, (0.25, 0.25, 0.25, 0.25))
 PLAIN = PathGrid(blends=(0.0,))
 ASKS: dict[str, RiskTarget] = {
     "drop": MaxDrop(0.03),
@@ -72,7 +71,7 @@ def known_rate(ask: RiskTarget, everything: TextAnswers, policies: Policies) -> 
 
 def part_of(run: Run, texts: IntArray) -> Run:
     """What a setting did to these texts of the world, looked up."""
-    return Run(run.answers[texts], run.deferred[texts], run.layers[texts], 0.0)
+    return Run(run.answers[texts], run.tier[texts], run.layers[texts], 0.0)
 
 
 def around_the_bound(
@@ -120,7 +119,7 @@ def test_a_lookup_is_a_replay() -> None:
     sample = everything.select(numbers)
     for step in text_path(world(400, 1), MaxDrop(0.03), grid=PLAIN)[::20]:
         found, wanted = part_of(everything.run(step.policies), numbers), sample.run(step.policies)
-        for name in ("answers", "deferred", "layers"):
+        for name in ("answers", "tier", "layers"):
             np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
     np.testing.assert_array_equal(everything.full.answers[numbers], sample.full.answers)
 

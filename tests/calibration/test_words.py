@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from cascade.calibration.costs import Costs
+from cascade.calibration.costs import TierCosts
 from cascade.calibration.leaving import leave
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.thresholds.points import Point, choose_words
@@ -82,9 +82,9 @@ def test_costs_count_what_the_graphs_see(policy: ExitPolicy, targets: list[int] 
     actives, tokens = toy.actives, toy.tokens
     taken = leave(policy, toy.tier2().all_exits(words), LAYERS, words=words)[None]
     ones = (1.0,) * 4
-    assert Costs(0, ones).of_tier2(taken, words, mask).tolist() == [actives]
-    assert Costs(0, ones, ones).of_tier2(taken, words, mask).tolist() == [tokens]
-    whole = Costs(0, ones, embed=10).of_tier2(taken, words, mask)
+    assert TierCosts(ones).of(taken, words, mask).tolist() == [actives]
+    assert TierCosts(ones, ones).of(taken, words, mask).tolist() == [tokens]
+    whole = TierCosts(ones, embed=10).of(taken, words, mask)
     read = np.bincount(words.row_of if mask is None else words.row_of[mask], minlength=words.n_rows) > 0
     assert whole.tolist() == [actives + 10 * words.rows.lengths[read].sum()]
 
@@ -92,14 +92,14 @@ def test_costs_count_what_the_graphs_see(policy: ExitPolicy, targets: list[int] 
 def test_costs_by_layers() -> None:
     costs = costs_by_layers(LAYERS, tier1=0.1, halted=0.25)
     words = sentences_of([[1, 2], [1]])  # 5 and 3 tokens
-    assert costs.tier1 == pytest.approx(0.6)
+    assert costs.tiers[0].full == pytest.approx(0.6)
     assert costs.full == 6
     # A word that leaves after layer 2 saves 0.75 of the 4 layers above, for each of its pieces.
     taken = np.array([[0, 3, 3], [3, 0, 3], [0, 0, 0]])
     saved = [0.75 * 4, 2 * 0.75 * 4, 8 * 4]
-    np.testing.assert_allclose(costs.of_tier2(taken, words), 48 - np.array(saved))
+    np.testing.assert_allclose(costs.tiers[-1].of(taken, words), 48 - np.array(saved))
     empty = sentences_of([[], []])
-    assert costs.of_tier2(np.zeros((2, 0), dtype=np.int64), empty).tolist() == [0, 0]
+    assert costs.tiers[-1].of(np.zeros((2, 0), dtype=np.int64), empty).tolist() == [0, 0]
     assert leave(TokenExit(0.5), np.zeros((0, 4, 3), dtype=np.float32), LAYERS, words=empty).tolist() == []
 
 
@@ -109,7 +109,7 @@ def labelled() -> tuple[WordAnswers, IntArray]:
     truth: IntArray = toy.tier2().all_exits(UNITS)[:, -1].argmax(axis=1)
     truth[::7] = (truth[::7] + 1) % 3
     costs = costs_by_layers(LAYERS, tier1=0.05, halted=HALTED)
-    return WordAnswers(toy.tier1(), toy.tier2(), argmax, UNITS, truth, costs=costs), truth
+    return WordAnswers((toy.tier1(), toy.tier2()), argmax, UNITS, truth, costs=costs), truth
 
 
 def test_the_engine_does_what_a_point_says() -> None:
@@ -126,7 +126,7 @@ def test_the_engine_does_what_a_point_says() -> None:
         accuracy = (run.answers[:, 0] == truth).mean()
         if point in exact:
             assert (accuracy, run.deferred.mean()) == pytest.approx((point.accuracy, point.deferred))
-            assert run.mean_layer == pytest.approx(point.mean_layer)
+            assert run.mean_layer(2) == pytest.approx(point.mean_layer)
         else:  # with token exit nearly
             assert accuracy == pytest.approx(point.accuracy, abs=0.1)
     full = next(point for point in points if point.router == defer_all and point.exit_policy == never)

@@ -18,7 +18,6 @@ from cascade.bundle.certificate import Certificate
 from cascade.bundle.manifest import MANIFEST_FILE
 from cascade.calibration import observing
 from cascade.calibration.certify import texts as certifying
-from cascade.calibration.costs import Costs
 from cascade.calibration.texts import TextAnswers
 from cascade.cli.calibrate import plain as calibrate_plain
 from cascade.cli.calibrate import run as calibrate_run
@@ -29,6 +28,7 @@ from cascade.policies.routing import Threshold, defer_all, defer_none
 from cascade.policies.unit_exits import TokenExit
 from cascade.text.reading import Example
 from tests.models.cli import Command, lines
+from tests.models.recorded import costs_of
 from tests.models.tagged import GRID, labelled
 from tests.models.toy import WORDS, random_texts, toy_bundle
 from tests.models.toy_tags import tag_bundle
@@ -75,7 +75,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     """With costs that do not depend on how fast this machine is: of so small graphs they say nothing."""
 
     def observe(*arguments: Any, **options: Any) -> TextAnswers:
-        costs = Costs(tier1=5e-5, stages=(3e-4, 3e-4, 3e-4))
+        costs = costs_of(5e-5, (3e-4, 3e-4, 3e-4))
         return replace(observing.observe_texts(*arguments, **options), costs=costs)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -142,7 +142,7 @@ def test_write_replaces_the_bundle_itself(run: Command, data: Path, tmp_path: Pa
     again = run("calibrate", folder, "--data", data, "--agreement", "0.3", "--progress")
     assert "number 2 about these examples, tested at a level of 0.608 %" in again.out
     assert "these examples certified this bundle before" not in again.out
-    assert "both tiers" in again.err
+    assert "all tiers" in again.err
 
 
 def test_what_was_asked_elsewhere_is_told(
@@ -235,7 +235,7 @@ def test_thresholds_without_a_guarantee(run: Command, data: Path, tmp_path: Path
     folder, report = tmp_path / "mine", tmp_path / "report.json"
     make(folder)
     command = ("calibrate", folder, "--data", data, "--no-guarantee", "--max-drop", "0.03")
-    done = run.well(*command, "--per-exit", "--write", "--json", str(report))
+    done = run.well(*command, "--write", "--json", str(report))
     rows = [line for line in done.out.splitlines() if line.startswith("->")]
     assert [row.split()[1] for row in rows] == ["3.00"]
     assert "Full tier 2: " in done.out
@@ -343,7 +343,6 @@ def test_columns(run: Command, model: Path, examples: list[dict[str, str]], tmp_
         (("--agreement", "0.1", "--two-sided"), "--two-sided must be used with a bound on the drop, got --agreement"),
         (("--latency", "5ms", "--per-class"), "with --max-drop or --agreement, got --latency without a guarantee"),
         (("--agreement", "0.1", "--no-guarantee"), "--no-guarantee must be used with --max-drop, got --agreement"),
-        (("--per-exit",), "--per-exit must be used with --no-guarantee --max-drop, got --max-drop; leave it out"),
         (("--budget", "0.1", "--png", "x.png"), "--png must be used with a guarantee, got --budget"),
         (("--no-guarantee", "--f1"), "--f1 must be used with taggers, but"),
         (("--latency", "5"), "a time must be a number with its unit (us, ms or s), got '5'; write 5ms"),

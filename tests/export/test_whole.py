@@ -17,7 +17,6 @@ from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec
 from cascade.calibration.certify.claims import Agreement, Claim, Unit
 from cascade.calibration.certify.outcomes import Certified
 from cascade.calibration.certify.sentences import certify_sentences
-from cascade.calibration.costs import Costs
 from cascade.calibration.observing import observe_sentences, observe_texts
 from cascade.calibration.thresholds.tagger import choose_tagger
 from cascade.cli import main
@@ -27,6 +26,7 @@ from cascade.policies.routing import defer_all
 from cascade.policies.unit_exits import TokenExit
 from cascade_export import Calibration, Exporter, ExportOptions, Int8, export_bundle
 from tests.models import tiny, tiny_tagging
+from tests.models.recorded import costs_of
 from tests.models.tiny_tagging import SENTENCES
 from tests.training.commands import report_of, train, write
 
@@ -138,7 +138,7 @@ def test_its_first_tier_is_calibrated(tmp_path: Path, arguments: tuple[object, .
     pipeline = Classifier.from_pretrained(tmp_path / "bundle", threads=1)
     answers = observe_texts(pipeline, texts, None)
     full = pipeline.with_router(defer_all).predict(texts)
-    np.testing.assert_allclose(answers.full_probabilities, full.probabilities, atol=1e-5)
+    np.testing.assert_allclose(answers.tiers[-1].full, full.probabilities, atol=1e-5)
     assert answers.layers == (1,)
     assert answers.lengths[-1] > 200
     labels = [{"text": text, "label": label} for text, label in zip(texts, full.labels, strict=True)]
@@ -165,7 +165,7 @@ def test_a_tagger_behind_its_first_tier_is_calibrated(tmp_path: Path) -> None:
     assert answers.layers == (1,)
     wanted = [tiny.TAGS.index(tag) for tags in full.tags for tag in tags]
     assert answers.full.answers[:, 0].tolist() == wanted
-    answers = replace(answers, costs=Costs(tier1=0.01, stages=(1.0,)))  # no test of seconds
+    answers = replace(answers, costs=costs_of(0.01, (1.0,)))  # no test of seconds
     found = certify_sentences(answers, Claim(Agreement(0.9), unit=Unit.SENTENCE))
     assert isinstance(found, Certified)
     free = choose_tagger(tagger, sentences, full.tags, max_drop=0.9)

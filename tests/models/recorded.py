@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from cascade.calibration.costs import Costs
+from cascade.calibration.costs import Costs, TierCosts
 from cascade.calibration.runs import two_tiers
-from cascade.calibration.texts import TextAnswers
+from cascade.calibration.texts import TextAnswers, TierAnswers
 from cascade.core.confidence import probabilities
 from cascade.core.rows import FloatArray, IntArray
 from cascade.policies.exits import ExitPolicy
 from cascade.policies.routing import Router
 from cascade.policies.settings import Policies
 
-COSTS = Costs(tier1=0.05, stages=(0.3, 0.3, 0.3), always=0.02)
+
+def costs_of(tier1: float, stages: tuple[float, ...], *, always: float = 0.0) -> Costs:
+    """Of two tiers, the first without exits."""
+    return Costs((TierCosts((tier1,)), TierCosts(stages)), always)
+
+
+COSTS = costs_of(0.05, (0.3, 0.3, 0.3), always=0.02)
 COLD = ((1.0,), (1.0, 1.0, 1.0))
 
 
@@ -33,12 +39,12 @@ def told(
 ) -> TextAnswers:
     """Texts of one row each, of 10 tokens if nothing else is said, and an exit after every layer."""
     rows, exits, _ = tier2.shape
+    tokens = np.full(rows, 10) if lengths is None else lengths
+    first = TierAnswers(tier1[:, None], np.arange(rows), tokens)
+    second = TierAnswers(tier2, np.arange(rows), tokens, layers or tuple(range(1, exits + 1)))
     return TextAnswers(
-        tier1=tier1,
-        tier2=tier2,
-        items=np.arange(rows),
-        lengths=np.full(rows, 10) if lengths is None else lengths,
-        layers=layers or tuple(range(1, exits + 1)),
+        tiers=(first, second),
+        lengths=tokens,
         truth=truth,
         temperatures=((1.0,), (1.0,) * exits),
         costs=costs,
@@ -82,12 +88,12 @@ def recorded(
     counts = np.bincount(owner, minlength=items)
     starts = np.cumsum(counts) - counts
     first = (np.add.reduceat(heads[0], starts, axis=0) / counts[:, None]).astype(np.float32)
+    lengths = random.integers(5, 40, rows)
+    whole = np.bincount(owner, weights=lengths).astype(np.int64)
+    second = TierAnswers(np.stack(heads[1:], axis=1), owner, lengths, (2, 4, 6))
     return TextAnswers(
-        tier1=first,
-        tier2=np.stack(heads[1:], axis=1),
-        items=owner,
-        lengths=random.integers(5, 40, rows),
-        layers=(2, 4, 6),
+        tiers=(TierAnswers(first[:, None], np.arange(items), whole), second),
+        lengths=whole,
         truth=truth if labelled else None,
         temperatures=COLD,
         costs=costs,

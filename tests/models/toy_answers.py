@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cascade.calibration.costs import Costs
+from cascade.calibration.costs import Costs, TierCosts
 from cascade.calibration.runs import Run, two_tiers
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.thresholds.words import WordGrid
@@ -28,7 +28,8 @@ def costs_by_layers(layers: Sequence[int], *, tier1: float, halted: float = 0.0)
     """Every layer of tier 2 costs 1, tier 1 this share of tier 2, a halted token this share of a layer."""
     stages = np.diff(np.asarray([0, *layers], dtype=np.float64))
     whole = tier1 * float(stages.sum())
-    return Costs(whole, tuple(stages.tolist()), tuple((halted * stages).tolist()) if halted else ())
+    second = TierCosts(tuple(stages.tolist()), tuple((halted * stages).tolist()) if halted else ())
+    return Costs((TierCosts((whole,)), second))
 
 
 COSTS = costs_by_layers(LAYERS, tier1=0.02, halted=HALTED)
@@ -54,7 +55,7 @@ def toy_answers() -> WordAnswers:
     toy.heads[:] = toy.heads[0]
     truth = toy.tier2().all_exits(words)[:, -1].argmax(axis=1)
     truth[::7] = (truth[::7] + 1) % 3
-    answers = WordAnswers(toy.tier1(), toy.tier2(), argmax, words, truth, costs=COSTS)
+    answers = WordAnswers((toy.tier1(), toy.tier2()), argmax, words, truth, costs=COSTS)
     return replace(answers, at_full=answers.full)
 
 
@@ -66,4 +67,4 @@ def fixed(answers: WordAnswers, counts: list[int], full: list[int], truth: list[
 
 def ran(tags: list[int]) -> Run:
     given = np.array(tags)
-    return Run(given[:, None], given >= 0, np.full(len(given), 2), 1.0)
+    return Run(given[:, None], 1 + (given >= 0), np.full(len(given), 2), 1.0)

@@ -3,7 +3,7 @@
 claims              what can be asked
 texts, sentences    the whole, for a classifier and a tagger
 procedure           the test that both share, and why nothing passed; split: its shares
-paths, word_paths   which settings are tested, in which order; heads: what a classifier's path needs to know
+paths, word_paths   which settings are tested, in which order; losses: what a classifier's path needs to know
 events, bounds      what counts against a setting, and what a count says about a rate
 doubts              what makes a guarantee doubtful; ledger: which questions were asked of the same examples
 outcomes, issuing   what came of it, and the certificate that a bundle keeps

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from cascade.core.checks import check_inside, check_whole
 
-FULL = "tier 2 at full depth"
+FULL = "tier 2 at full depth"  # of two tiers, see `Claim.of_tiers`
 ORIGINAL = "the original model"
 FIRST = 0.8  # of the error, that the first question about some examples gets where questions are counted
 
@@ -123,8 +123,12 @@ class Claim:
     def counted(self) -> str:
         """What the events of the test are, in words."""
         if isinstance(self.ask, Agreement):
-            return "disagreement with tier 2" if self.than == FULL else f"disagreement with {self.than}"
+            return f"disagreement with {self.than.removesuffix(' at full depth')}"
         return "change of correctness" if self.ask.two_sided else "harm"
+
+    def of_tiers(self, count: int) -> Claim:
+        """The same about a bundle of so many tiers, of which the last one is compared with."""
+        return self if self.than == ORIGINAL else replace(self, than=f"tier {count} at full depth")
 
     def describe(self) -> str:
         """The claim in one sentence, without a full stop."""

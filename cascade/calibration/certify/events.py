@@ -17,8 +17,9 @@ class Figures:
     """What a setting does on the testing share of so many examples, and what it is compared with (`full_...`) does.
 
     Rates of a tagger are of whole sentences; `accuracy` to `gains` are `None` without labels. `harms`: wrong where full
-    depth is right, `gains` the other way round; `deferred`: share of the units; `mean_layer`: of these, 0 of none;
-    seconds are per example, of texts predicted from costs per token, of sentences measured.
+    depth is right, `gains` the other way round; `deferred`: share of the units that a tier after the first answers;
+    `mean_layer`: of those that the last one answers, 0 of none; `answered`: share of the units by tier, and mean layer
+    of these; seconds are per example, of texts predicted from costs per token, of sentences measured.
     """
 
     examples: int
@@ -30,12 +31,13 @@ class Figures:
     disagreements: int
     deferred: float
     mean_layer: float
+    answered: tuple[tuple[float, float], ...]
     seconds: float
     full_seconds: float
 
     @property
     def speed_up(self) -> float:
-        """Over tier 2 at full depth."""
+        """Over the last tier at full depth."""
         return self.full_seconds / self.seconds if self.seconds else float("inf")
 
 
@@ -80,7 +82,7 @@ def count(claim: Claim, sample: Sample, run: Run) -> tuple[int, int, float]:
 
 def figures_of(sample: Sample, run: Run, seconds: tuple[float, float]) -> Figures:
     """What a setting does. `seconds`: per example, of the setting and of full depth."""
-    n = len(sample)
+    n, tiers = len(sample), len(sample.at_full_depth.exits)
 
     def total(mask: BoolArray) -> int:
         return int(sample.events(mask).sum())
@@ -100,7 +102,8 @@ def figures_of(sample: Sample, run: Run, seconds: tuple[float, float]) -> Figure
         gains=gains,
         disagreements=total(differ(run.answers, sample.full.answers)),
         deferred=float(run.deferred.mean()),
-        mean_layer=run.mean_layer,
+        mean_layer=run.mean_layer(tiers),
+        answered=tuple((float((run.tier == tier).mean()), run.mean_layer(tier)) for tier in range(1, tiers + 1)),
         seconds=seconds[0],
         full_seconds=seconds[1],
     )

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from cascade.calibration.certify.bounds import examples_needed, fixed_sequence, upper_limit
-from cascade.calibration.certify.claims import FULL, Agreement, Claim, MaxDrop, Unit
+from cascade.calibration.certify.claims import ORIGINAL, Agreement, Claim, MaxDrop, Unit
 from cascade.calibration.certify.doubts import doubts
 from cascade.calibration.certify.events import by_class, count, figures_of
 from cascade.calibration.certify.outcomes import Certified, Outcome, Refused, Step, Tested
@@ -120,7 +120,7 @@ def disagreement_limit(claim: Claim, events: int, examples: int, steps: int) -> 
     Each setting of the path gets an equal part of the error (Bonferroni), so selecting one of them does not spoil it.
     Where disagreement itself was certified, the bound is the limit: the smaller of both would spend the error twice.
     """
-    if isinstance(claim.ask, Agreement) and not claim.ask.per_class and claim.than == FULL:
+    if isinstance(claim.ask, Agreement) and not claim.ask.per_class and claim.than != ORIGINAL:
         return claim.ask.bound
     return float(upper_limit(events, examples, confidence=1 - claim.level / max(steps, 1)))
 
@@ -160,7 +160,7 @@ def _infeasible_reason(
 def _refusal(claim: Claim, tested: Sequence[Tested], testers: int, split: Split) -> tuple[str, int | None]:
     """Why the first setting of the path did not pass, and how many examples would do for it, asked once more."""
     if not tested:
-        return "nothing that was tried is both cheaper than tier 2 at full depth and likely to keep the bound", None
+        return "nothing that was tried is both cheaper than full depth and likely to keep the bound", None
     first = tested[0]
     of = f"{claim.unit.value}s of the worst class" if claim.ask.per_class else f"{claim.unit.value}s"
     seen = (

@@ -1,4 +1,4 @@
-"""The whole calibration of a classifier: run both tiers once, choose a path, test it, run what was chosen."""
+"""The whole calibration of a classifier: run all tiers once, choose a path, test it, run what was chosen."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cascade.calibration.certify.procedure import Chosen, certify, check_labels
 from cascade.calibration.certify.split import Split
 from cascade.calibration.examples import copies_said, distinct
 from cascade.calibration.observing import observe_texts
-from cascade.calibration.ranked import Tuned
 from cascade.calibration.runs import Stages, no_progress
 from cascade.calibration.temperature import LEAST, MOST, at_limit, fit_temperatures
 from cascade.calibration.texts import TextAnswers
 from cascade.core.confidence import answers as answers_of
 from cascade.core.rows import IntArray
 from cascade.pipelines.classifier import Classifier
+from cascade.policies.settings import Policies
 
 FEWEST = 20  # texts, below which there is nothing to choose from
 ENOUGH = 100  # of the choosing share; temperatures of fewer are worth less than the bundle's
@@ -37,7 +37,7 @@ def calibrate_texts(
     claim: Claim,
     *,
     seed: int = 0,
-    tuned: Tuned | None = None,
+    like: Policies | None = None,
     progress: Stages = no_progress,
 ) -> tuple[Certified | Refused, TextAnswers]:
     """Find the cheapest setting of a classifier that can be certified.
@@ -48,7 +48,7 @@ def calibrate_texts(
         truth: number of the label of each, shape `(texts,)`, or zeros and ones per label, shape `(texts, labels)`.
         claim: what, and how surely; it needs labels or an `OptionError` says so.
         seed: of the split: a fifth of the texts, 5,000 at most, chooses a path, the others test it.
-        tuned: whose thresholds are chosen.
+        like: policies whose kinds of router and exit policy get thresholds; those of the classifier if left out.
         progress: of each stage of the work.
 
     Returns:
@@ -60,11 +60,17 @@ def calibrate_texts(
     kept = distinct(texts)
     split = Split.of(len(kept), claim, seed=seed, chosen=CHOSEN, most=CHOOSERS, least=FEWEST)
     given = [texts[number] for number in kept.tolist()]
-    with progress("both tiers", 2 * len(given)) as ahead:
+    with progress("all tiers", len(classifier.tiers) * len(given)) as ahead:
         answers = observe_texts(classifier, given, None if truth is None else truth[kept], progress=ahead)
     with progress("testing the path", PathGrid().steps) as ahead:
         found = certify_texts(
-            answers, claim, labels=classifier.labels, seed=seed, split=split, tuned=tuned, progress=ahead
+            answers,
+            claim,
+            labels=classifier.labels,
+            seed=seed,
+            split=split,
+            like=classifier.policies if like is None else like,
+            progress=ahead,
         )
     if isinstance(found, Certified):
         with progress("running what was chosen", 1) as ahead:
@@ -84,7 +90,7 @@ def certify_texts(
     labels: Sequence[str] = (),
     seed: int = 0,
     split: Split | None = None,
-    tuned: Tuned | None = None,
+    like: Policies | None = None,
     grid: PathGrid | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Certified | Refused:
@@ -94,15 +100,16 @@ def certify_texts(
     messages about classes; `split`: instead of a fifth of the texts that is drawn by `seed`; `progress`: called with 1
     for each setting tested.
     """
+    claim = claim.of_tiers(len(answers.tiers))
     split = split or Split.of(len(answers), claim, seed=seed, chosen=CHOSEN, most=CHOOSERS, least=FEWEST)
 
     chooser, tester = answers.select(split.choosers), answers.select(split.testers)
 
     def choose() -> Chosen[TextAnswers]:
         if chooser.truth is None or len(chooser) < ENOUGH:
-            return Chosen(text_path(chooser, claim.ask, tuned=tuned, grid=grid), tester)
+            return Chosen(text_path(chooser, claim.ask, like=like, grid=grid), tester)
         some, other, warnings = _tempered(chooser, tester)
-        return Chosen(text_path(some, claim.ask, tuned=tuned, grid=grid), other, warnings)
+        return Chosen(text_path(some, claim.ask, like=like, grid=grid), other, warnings)
 
     return certify(tester, claim, choose, split=split, seed=seed, labels=labels, progress=progress)
 
@@ -129,7 +136,7 @@ def confirmed(found: Certified, tester: TextAnswers, real: IntArray) -> Certifie
 def _tempered(chooser: TextAnswers, tester: TextAnswers) -> tuple[TextAnswers, TextAnswers, tuple[str, ...]]:
     """Both shares with temperatures that fit the choosing share, and what has to be said of them."""
     goal = chooser.goal if chooser.binary else chooser.goal[:, 0]
-    heads = (chooser.tier1[:, None], goal), (chooser.tier2, goal[chooser.items])
+    heads = [(tier.probabilities, goal[tier.items]) for tier in chooser.tiers]
     fitted = fit_temperatures(heads, was=chooser.temperatures, multi_label=chooser.multi_label)
     told = (
         f"a fitted temperature is at a limit ({LEAST:g} to {MOST:g}): the answers agree with all labels or with hardly "

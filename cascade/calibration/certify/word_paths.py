@@ -145,7 +145,7 @@ def _cost_alone(answers: WordAnswers, run: Run) -> float:
     assert answers.costs is not None  # noqa: S101  # the caller has looked
     taken = np.searchsorted(answers.layers, run.layers)
     both = np.stack([taken, np.full(len(taken), len(answers.layers) - 1)])
-    own, full = answers.costs.of_tier2(both, answers.words) + answers.costs.always * answers.words.rows.tokens
+    own, full = answers.costs.tiers[-1].of(both, answers.words) + answers.costs.always * answers.words.rows.tokens
     return float(own / full)
 
 

@@ -54,7 +54,7 @@ def draw(outcome: Outcome, *, title: str = "") -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _place: f"{tick:g}×"))
-    axes.set_xlabel("predicted speed-up over tier 2 at full depth (log scale)")
+    axes.set_xlabel("predicted speed-up over the last tier at full depth (log scale)")
     worst = " of the worst class" if claim.ask.per_class else ""
     axes.set_ylabel(f"{claim.counted}\n(% of {claim.unit.value}s{worst})")
     axes.set_title(title or claim.describe(), fontsize=9)

@@ -41,7 +41,11 @@ def outcome_json(
         written |= {
             "number": outcome.number,
             "policies": outcome.policies.to_json(),
-            "figures": {**asdict(outcome.figures), "speed_up": outcome.figures.speed_up},
+            "figures": {
+                **asdict(outcome.figures),
+                "answered": list(map(list, outcome.figures.answered)),
+                "speed_up": outcome.figures.speed_up,
+            },
             "classes": [
                 {
                     "label": labels[number] if number < len(labels) else number,

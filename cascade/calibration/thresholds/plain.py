@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cascade.calibration.ranked import between
+from cascade.calibration.induction import between
 from cascade.core.checks import check_inside
 from cascade.core.results import SentenceRoutes
 from cascade.core.rows import FloatArray

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cascade.calibration.chain import EXIT, ROUTER, tunable
 from cascade.calibration.leaving import leave
-from cascade.calibration.ranked import Tuned
 from cascade.calibration.sentences import WordAnswers, all_exits
 from cascade.calibration.thresholds.points import Point
 from cascade.core.checks import check_share
@@ -52,13 +52,13 @@ class WordGrid:
     caps: bool = True
     blends: tuple[float, ...] = (0.0, 0.3, 0.6)
     exits: tuple[Tunable, ...] = EXITS
-    router: Tunable = Tuned().router
+    router: Tunable = ROUTER
 
     def fitted(self, router: Router, exit_policy: ExitPolicy) -> WordGrid:
         """For a tagger with these policies: kinds that can be tuned, else `TokenExit` with several windows."""
-        own = Tuned.of(router, exit_policy)
-        usual = own.exit_policy == Tuned().exit_policy or isinstance(own.exit_policy, TokenExit)
-        return replace(self, exits=EXITS if usual else (own.exit_policy,), router=own.router)
+        own = tunable(exit_policy, EXIT)
+        usual = own == EXIT or isinstance(own, TokenExit)
+        return replace(self, exits=EXITS if usual else (own,), router=tunable(router, ROUTER))
 
     def reads(self, answers: WordAnswers) -> int:
         """Words that tier 2 reads at most."""
@@ -70,8 +70,8 @@ class WordGrid:
         caps = [AtExit(layer) for layer in layers[:-1]]
         yield never, [*caps, never]
         for doubt in self.doubts if len(layers) > 1 else ():
-            for tunable in self.exits:
-                sure = tunable.at(round(1 - doubt, 9))
+            for one in self.exits:
+                sure = one.at(round(1 - doubt, 9))
                 yield sure, [*(any_of(sure, cap) for cap in caps), sure]
 
 
@@ -104,7 +104,7 @@ def replay_words(
     replay.floor = replay.full - max_drop * len(words) - 1e-9
     first = answers.tier1.score(words)
     right1: BoolArray = first.probabilities.argmax(axis=1) == goal
-    base = (costs.always + costs.tier1) * tokens
+    base = (costs.always + costs.tiers[0].full) * tokens
     alone = Point(router=defer_all, exit_policy=never, windows=whole_sentences)
     points = replay.points(alone, whole, words, np.arange(len(words)), everything, (0, costs.always * tokens))
     if right1.sum() >= replay.floor:
@@ -146,7 +146,7 @@ class _Replay:
         self.caps = np.arange(len(self.layers))[None if grid.caps else -1 :]
         self.policies = list(grid.policies(self.layers))
         deepest = np.full((1, self.words), len(self.layers) - 1)
-        full = self.costs.of_tier2(deepest, answers.words)[0] + self.costs.always * answers.words.rows.tokens
+        full = self.costs.tiers[-1].of(deepest, answers.words)[0] + self.costs.always * answers.words.rows.tokens
         self.full_cost = float(full)
 
     def points(
@@ -171,7 +171,7 @@ class _Replay:
         found: dict[bool, list[tuple[float, int, float, ExitPolicy]]] = {True: [], False: []}
         for policy, capped in self.policies:
             each = np.minimum(leave(policy, seen, self.layers, words=read), self.caps[:, None])  # (caps, words read)
-            costs = before[1] + self.costs.of_tier2(each, read, targets)
+            costs = before[1] + self.costs.tiers[-1].of(each, read, targets)
             hits = right[wanted, each[:, wanted]].sum(axis=1) + before[0]
             layers = np.asarray(self.layers)[each[:, wanted]].mean(axis=1)
             which = [capped[cap] for cap in self.caps]

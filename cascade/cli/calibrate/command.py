@@ -39,7 +39,6 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--confidence", type=float, default=0.95, show_default=True, metavar="P", help="Of the guarantee.")
 @click.option("--two-sided", is_flag=True, help="With --max-drop: bound the change of accuracy in both directions.")
 @click.option("--per-class", is_flag=True, help="With --max-drop, --agreement: for every label separately.")
-@click.option("--per-exit", is_flag=True, help="With --no-guarantee: a threshold per exit, not one for all.")
 @click.option("--f1", is_flag=True, help="With --no-guarantee, taggers: bound the loss of entity F1, not of accuracy.")
 @click.option(
     "--seed",

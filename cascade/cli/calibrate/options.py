@@ -26,7 +26,6 @@ class CalibrateOptions:
     confidence: float
     two_sided: bool
     per_class: bool
-    per_exit: bool
     f1: bool
     seed: int
     write: bool
@@ -50,7 +49,6 @@ class CalibrateOptions:
             ("--two-sided", self.two_sided, self.by == "--max-drop" and not plain, "used with a bound on the drop"),
             ("--per-class", self.per_class, not plain, "used with --max-drop or --agreement"),
             ("--png", self.png_file is not None, not plain, "used with a guarantee"),
-            ("--per-exit", self.per_exit, self.by == "--max-drop" and plain, "used with --no-guarantee --max-drop"),
             ("--f1", self.f1, self.by == "--max-drop" and plain, "used with --no-guarantee --max-drop"),
         ):
             if on and not fits:

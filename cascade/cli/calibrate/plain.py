@@ -13,16 +13,16 @@ import click
 
 from cascade.bundle.certificate import Certificate
 from cascade.calibration.observing import observe_texts
-from cascade.calibration.ranked import Tuned
 from cascade.calibration.report.written import machine
 from cascade.calibration.runs import Stages
 from cascade.calibration.thresholds.plain import within_budget, within_latency
 from cascade.calibration.thresholds.points import Point
 from cascade.calibration.thresholds.tagger import choose_tagger
-from cascade.calibration.thresholds.texts import choose
+from cascade.calibration.thresholds.texts import Choice, choose
 from cascade.calibration.thresholds.words import WordGrid
 from cascade.cli.calibrate.data import Examples
 from cascade.cli.calibrate.options import CalibrateOptions
+from cascade.cli.calibrate.show import never_asked, settings
 from cascade.cli.show import duration
 from cascade.core.console import table
 from cascade.core.files import write
@@ -80,17 +80,17 @@ def _deferral(
 def _texts(
     options: CalibrateOptions, pipeline: Classifier, examples: Examples, progress: Stages
 ) -> tuple[Policies, dict[str, Any], list[str]]:
-    with progress("both tiers", 2 * len(examples.items)) as ahead:
+    with progress("all tiers", len(pipeline.tiers) * len(examples.items)) as ahead:
         answers = observe_texts(pipeline, examples.items, examples.truth, progress=ahead)
-    rows, tuned = [], Tuned.of(pipeline.router, pipeline.exit_policy)
+    rows, last = [], len(answers.tiers)
     for drop in sorted({*DROPS, options.bound}):
-        point = choose(answers, max_drop=drop, per_exit=options.per_exit, blends=BLENDS, tuned=tuned)
+        found = choose(answers, max_drop=drop, blends=BLENDS, like=pipeline.policies)
         if drop == options.bound:
-            best = point
-        rows.append(_row(point, f"{100 * drop:.2f}", chosen=drop == options.bound))
-    policies = best.policies(answers.temperatures)
-    full = f"Full tier 2: {100 * (best.accuracy + best.drop):.2f} %. Speed-ups are predicted by costs measured here."
-    return policies, {"point": _figures(best)}, [table(HEAD, rows, right=range(1, 8)), "", full]
+            best = found
+        rows.append(_row(found, found.policies, f"{100 * drop:.2f}", chosen=drop == options.bound))
+    right = f"{100 * (best.accuracy + best.drop):.2f} %"
+    full = [f"Full tier {last}: {right}. Speed-ups are predicted by costs measured here.", *never_asked(best.policies)]
+    return best.policies, {"point": _figures(best)}, [table(HEAD, rows, right=range(1, 8)), "", *full]
 
 
 def _tagger(
@@ -104,7 +104,9 @@ def _tagger(
     rows = []
     for one in (*found.tried, *([best] if best not in found.tried else [])):
         run = replace(one.point, accuracy=one.score, drop=found.full - one.score, cost=one.seconds / found.full_seconds)
-        rows.append([*_row(run, "kept" if one.within else "lost", chosen=one is best), repr(one.point.windows)])
+        policies = one.point.policies(found.policies.temperatures, found.policies.decoding)
+        row = _row(run, policies, "kept" if one.within else "lost", chosen=one is best)
+        rows.append([*row, repr(one.point.windows)])
     head = [*HEAD, "windows"]
     head[1:3] = "bound", metric
     full = f"Full tier 2: {metric} {100 * found.full:.2f} %, {duration(found.full_seconds)}. Speed-ups are measured."
@@ -112,7 +114,8 @@ def _tagger(
     return found.policies, figures, [table(head, rows, right=range(2, 8)), "", full]
 
 
-def _row(point: Point, name: str, *, chosen: bool) -> list[str]:
+def _row(point: Point | Choice, policies: Policies, name: str, *, chosen: bool) -> list[str]:
+    routers, exits, blend = settings(policies)
     return [
         "->" if chosen else "",
         name,
@@ -121,13 +124,13 @@ def _row(point: Point, name: str, *, chosen: bool) -> list[str]:
         f"{100 * point.deferred:.1f} %",
         f"{point.mean_layer:.2f}" if point.deferred else "",
         f"{point.predicted_speed_up:.2f}",
-        f"{point.blend:g}",
-        repr(point.router),
-        repr(point.exit_policy),
+        blend,
+        routers,
+        exits,
     ]
 
 
-def _figures(point: Point) -> dict[str, Any]:
+def _figures(point: Point | Choice) -> dict[str, Any]:
     names = ("accuracy", "drop", "deferred", "mean_layer", "cost")
     return {name: None if math.isnan(value := getattr(point, name)) else value for name in names}
 

@@ -20,8 +20,8 @@ from cascade.calibration.certify.outcomes import Certified, Refused
 from cascade.calibration.certify.sentences import calibrate_sentences
 from cascade.calibration.certify.texts import calibrate_texts
 from cascade.calibration.certify.word_paths import GRID
+from cascade.calibration.chain import EXIT, ROUTER, tunable
 from cascade.calibration.costs import Costs
-from cascade.calibration.ranked import Tuned
 from cascade.calibration.report.written import machine, outcome_json
 from cascade.calibration.runs import Stages
 from cascade.cli.calibrate.data import Examples, known_files, labelled_texts, of_another_kind, tagged_sentences
@@ -33,6 +33,7 @@ from cascade.exceptions import CertificateWarning, DataError, OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
+from cascade.policies.registry import Tunable
 from cascade.text.reading import read_examples
 from cascade.text.sources import regular
 
@@ -72,7 +73,6 @@ def _check(options: CalibrateOptions, pipeline: Classifier | Tagger) -> None:
     for option, on, fits in (
         ("--tokens-column", options.tokens_column is not None, tagger),
         ("--f1", options.f1, tagger),
-        ("--per-exit", options.per_exit, not tagger),
         ("--per-class", options.per_class, not tagger),
     ):
         if on and not fits:
@@ -114,10 +114,13 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
     manifest, sha256 = pipeline.bundle.manifest, sha256_of(options.file)
     ledger = Ledger(manifest.models())
     # What a path is made of: thresholds are chosen, so they make no other question.
-    own = Tuned.of(pipeline.router, pipeline.exit_policy)
-    words = isinstance(pipeline, Tagger)
-    exits = GRID.fitted(pipeline.router, pipeline.exit_policy).exits if words else (own.exit_policy,)
-    made_of = repr([*(one.at(0.5) for one in (own.router, *exits)), pipeline.policies.decoding])
+    policies, exits = pipeline.policies, list[Tunable]()
+    if isinstance(pipeline, Tagger):
+        exits += GRID.fitted(pipeline.router, pipeline.exit_policy).exits
+    else:
+        exits += [tunable(own, EXIT) for own, tier in zip(policies.exits, pipeline.infos, strict=True) if tier.layers]
+    routers = [tunable(own, ROUTER) for own in policies.routers]
+    made_of = repr([*(one.at(0.5) for one in (*routers, *exits)), policies.decoding])
     question, lost = ledger.ask(examples.items, [claim.to_json(), options.seed, sha256, made_of])
     counted = question.number > 1 or question in ledger
     with warnings.catch_warnings():  # they are told with the outcome
@@ -154,6 +157,5 @@ def _outcome(
     if isinstance(pipeline, Tagger):
         grid = GRID.fitted(pipeline.router, pipeline.exit_policy)
         return calibrate_sentences(pipeline, items, truth, claim, seed=seed, grid=grid, progress=bars), None
-    tuned = Tuned.of(pipeline.router, pipeline.exit_policy)
-    outcome, answers = calibrate_texts(pipeline, items, truth, claim, seed=seed, tuned=tuned, progress=bars)
+    outcome, answers = calibrate_texts(pipeline, items, truth, claim, seed=seed, progress=bars)
     return outcome, answers.costs

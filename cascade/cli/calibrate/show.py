@@ -14,6 +14,9 @@ from cascade.calibration.certify.outcomes import Certified, Outcome, Refused
 from cascade.cli.show import duration
 from cascade.core.rounding import percent, percent_up
 from cascade.exceptions import printable
+from cascade.policies.exits import never
+from cascade.policies.routing import DeferAll
+from cascade.policies.settings import Policies
 
 AGAIN = (
     "Examples that are added to these, and another seed or bound, make another question about the same examples, which "
@@ -42,24 +45,30 @@ def shown(outcome: Certified | Refused, *, model: str, data: str) -> str:
 
 def _certified(outcome: Certified) -> Iterator[tuple[str, str]]:
     figures, claim, policies = outcome.figures, outcome.claim, outcome.policies
+    last, count = _last(outcome), len(policies.exits)
     before = f", after {outcome.number} safer ones" if outcome.number else ""
     yield "certified", click.style(f"yes: setting {outcome.number + 1} of {len(outcome.steps)}{before}", fg="green")
     yield claim.counted, _tested(outcome, outcome.number)
     if figures.drop is not None and figures.accuracy is not None and figures.full_accuracy is not None:
-        both = f"{100 * figures.accuracy:.2f} %, full tier 2 {100 * figures.full_accuracy:.2f} %"
+        both = f"{100 * figures.accuracy:.2f} %, full {last} {100 * figures.full_accuracy:.2f} %"
         lost = f"drop {100 * figures.drop:.2f} points ({figures.harms} harmed, {figures.gains} gained)"
         yield "accuracy", f"{both}; {lost}"
     if not isinstance(claim.ask, Agreement):
         seen = f"{figures.disagreements:,} of {figures.examples:,}"
-        share, limit = percent(figures.disagreements / figures.examples), percent_up(outcome.disagreement_upper)
-        yield "disagreement", f"{seen} ({share}), at most {limit}"
-    yield "deferred", percent(figures.deferred)
-    if figures.deferred:
-        yield "mean exit", f"layer {figures.mean_layer:.2f}, of the deferred"
+        part, limit = percent(figures.disagreements / figures.examples), percent_up(outcome.disagreement_upper)
+        yield "disagreement", f"{seen} ({part}), at most {limit}"
+    if count == 2:
+        yield "deferred", percent(figures.deferred)
+    for number, (share, layer) in enumerate(figures.answered, 1):
+        if count != 2:
+            yield f"tier {number}", f"answers {percent(share)}{f', mean exit layer {layer:.2f}' * (layer > 0)}"
+        elif layer:
+            yield "mean exit", f"layer {layer:.2f}, of the deferred"
     yield "cost", _cost(outcome)
-    yield "router", repr(policies.routers[0])
-    yield "exit policy", repr(policies.exits[-1])
-    yield "blend", f"{policies.blend[0]:g}"
+    names = ("router", "exit policy", "blend") if count == 2 else ("routers", "exit policies", "blends")
+    yield from zip(names, settings(policies), strict=True)
+    for told in never_asked(policies):
+        yield "never asked", told
     if policies.windows is not None:
         yield "windows", repr(policies.windows)
     if policies.decoding is not None:
@@ -89,6 +98,23 @@ def _cost(outcome: Certified) -> str:
     texts = outcome.claim.unit is Unit.TEXT
     kind, how = ("predicted", "by costs per token measured here") if texts else ("measured", "here, in turns")
     return (
-        f"{duration(figures.seconds)}, full tier 2 {duration(figures.full_seconds)}: {kind} speed-up "
+        f"{duration(figures.seconds)}, full {_last(outcome)} {duration(figures.full_seconds)}: {kind} speed-up "
         f"{figures.speed_up:.2f}, {how}"
     )
+
+
+def _last(outcome: Certified) -> str:
+    return f"tier {len(outcome.policies.exits)}"
+
+
+def settings(policies: Policies) -> tuple[str, str, str]:
+    """Routers, exit policies and blends; the first of several tiers is left out where it has no exits."""
+    exits = policies.exits[1:] if len(policies.exits) > 1 and policies.exits[0] == never else policies.exits
+    blends = ", ".join(f"{blend:g}" for blend in policies.blend) or "0"
+    return "; ".join(map(repr, policies.routers)) or "none", "; ".join(map(repr, exits)), blends
+
+
+def never_asked(policies: Policies) -> list[str]:
+    """What has to be said of tiers before the last one that do not pay."""
+    numbers = [number for number, router in enumerate(policies.routers, 1) if isinstance(router, DeferAll)]
+    return [f"tier {number} costs more than it saves on these examples, so that it is not run" for number in numbers]

@@ -13,7 +13,7 @@ import numpy as np
 
 from cascade.calibration.certify.claims import Claim
 from cascade.calibration.certify.outcomes import Certified, Refused, Step
-from cascade.calibration.certify.paths import PathGrid, text_path
+from cascade.calibration.certify.paths import text_path
 from cascade.calibration.certify.procedure import Chosen, certify
 from cascade.calibration.certify.split import Split
 from cascade.calibration.certify.texts import confirmed
@@ -34,7 +34,6 @@ from cascade.training.build.measuring import in_turns
 from cascade.training.build.numbers import NumberAnswers
 
 WITH_EXITS = ("frozen", "tuned")  # second tiers
-GRID = PathGrid(ratios=(0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
 WORDS = WordGrid(
     deferred=(0.06, 0.12, 0.21, 0.37),
     windows=(Windows(2), whole_sentences),
@@ -177,7 +176,8 @@ def _pair(answers: Any, other: Any) -> Any:
     """What the second tier of the one says behind the first of the other; both are of one task."""
     if answers is other:
         return answers
-    return replace(answers, tier1=other.tier1, costs=replace(answers.costs, tier1=other.costs.tier1))
+    costs = replace(answers.costs, tiers=(other.costs.tiers[0], *answers.costs.tiers[1:]))
+    return replace(answers, tiers=(other.tiers[0], *answers.tiers[1:]), costs=costs)
 
 
 def _path(answers: Any, claim: Claim, points: Sequence[Any]) -> tuple[Step, ...]:
@@ -186,7 +186,7 @@ def _path(answers: Any, claim: Claim, points: Sequence[Any]) -> tuple[Step, ...]
         return answers.path()
     if isinstance(answers, WordAnswers):
         return run_points(answers, points, claim.ask, grid=WORDS, reach=REACH)
-    return text_path(answers, claim.ask, grid=GRID)
+    return text_path(answers, claim.ask)
 
 
 def _within(steps: Sequence[Step], claim: Claim) -> tuple[Step, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from cascade.calibration.certify.claims import FULL, Agreement, Unit
 from cascade.calibration.certify.outcomes import Step
-from cascade.calibration.costs import Costs
+from cascade.calibration.costs import Costs, TierCosts
 from cascade.calibration.observing import rows_of
 from cascade.calibration.sentences import all_exits
 from cascade.calibration.texts import TextAnswers
@@ -53,16 +53,14 @@ class NumberAnswers(TextAnswers):
     def of(cls, pipeline: Any, some: Answered) -> NumberAnswers:
         """Run the only tier of a pipeline on items, no row exiting early. Costs are counted in layers."""
         (tier,), inputs = pipeline.tiers, Inputs.of(some.items, pipeline.tokenizer)
-        items, lengths, layers, temperatures = rows_of(tier, inputs.encode())
+        said = rows_of(tier, inputs, all_exits(tier, inputs))
+        layers = np.diff(said.layers or (1,), prepend=0)
         return cls(
-            tier1=np.zeros((len(some.items), 1), dtype=np.float32),
-            tier2=all_exits(tier, inputs),
-            items=items,
-            lengths=lengths,
-            layers=layers,
+            tiers=(said,),
+            lengths=inputs.lengths,
             truth=None,
-            temperatures=((1.0,), temperatures),
-            costs=Costs(tier1=0.0, stages=tuple(np.diff(layers, prepend=0).tolist())),
+            temperatures=pipeline.policies.temperatures,
+            costs=Costs((TierCosts(tuple(layers.tolist())),)),
             original=np.zeros((len(some.items), 1), dtype=np.int64),
             wanted=some.logits[:, 0],
             within=some.tolerance,
@@ -80,11 +78,11 @@ class NumberAnswers(TextAnswers):
 
     def policies(self, exit_policy: ExitPolicy) -> Policies:
         """Of the only tier."""
-        return Policies(routers=(), exits=(exit_policy,), temperatures=self.temperatures[1:])
+        return Policies(routers=(), exits=(exit_policy,), temperatures=self.temperatures)
 
     def path(self) -> tuple[Step, ...]:
         """`Settled` with ever larger `tau`, safest first."""
-        moves, found = np.abs(np.diff(self.tier2[..., 0], axis=1)), []
+        moves, found = np.abs(np.diff(self.tiers[0].probabilities[..., 0], axis=1)), []
         taus = {float(f"{own:.3g}") for own in np.quantile(moves, SETTLED)} if moves.size else set[float]()
         for tau in sorted(taus - {0.0}):
             run = self.run(policies := self.policies(Settled(tau)))

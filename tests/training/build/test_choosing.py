@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cascade.calibration.costs import TierCosts
 from cascade.training.build import choosing
 from tests.models.toy_answers import toy_answers
 
@@ -23,5 +24,7 @@ def test_fewer_sentences_choose_where_time_is_short(monkeypatch: pytest.MonkeyPa
     assert len(some) == choosing.FEW + 20
     assert len(choosing._read(answers, 0.0, 4)) == choosing.FEW
     np.testing.assert_array_equal(some.at_every_exit, whole.at_every_exit[: len(some.words)])
-    other = replace(answers, costs=replace(answers.costs, tier1=2 * answers.costs.tier1))
-    assert choosing._pair(answers, other).costs.tier1 == other.costs.tier1
+    first, second = answers.costs.tiers
+    dearer = TierCosts((2 * first.full,))
+    other = replace(answers, costs=replace(answers.costs, tiers=(dearer, second)))
+    assert choosing._pair(answers, other).costs == other.costs
