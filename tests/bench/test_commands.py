@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,43 @@ def test_commands_load_no_extra_unasked() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+INSTALL = 'pip install "cascade-encoder[bench]"'
+PICTURE = f"a picture needs the bench extra, but matplotlib.axes is missing; {INSTALL}, or leave out --png"
+PIPELINE = (
+    f"comparing with transformers needs the bench extra, but torch is missing; {INSTALL}, or leave out --checkpoint"
+)
+NONE = (
+    f"one system at least must run, none did (transformers pipeline, fp32: not installed: torch; {INSTALL}); install one, "
+    "or mend the checkpoint"
+)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "said"),
+    [
+        ("matplotlib.axes", ("curve", "--png", "p.png"), PICTURE),
+        ("torch", ("table", "--checkpoint", "x"), PIPELINE),
+        ("torch", ("peers", "--checkpoint", "x", "--only", "transformers"), NONE),
+    ],
+)
+def test_the_extra_is_named_where_it_is_missing(
+    run: Run,
+    bundle: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    arguments: Sequence[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(data.parent)
+    monkeypatch.setitem(sys.modules, module, None)
+    for own in ("cascade_bench.curve.plot", "cascade_bench.systems.transformers_pipeline"):
+        monkeypatch.delitem(sys.modules, own, raising=False)
+    command, *options = arguments
+    done = run(command, bundle, "--data", data, *options)
+    assert (done.status, done.out, done.err) == (2, "", f"Error: {said}\n")
 
 
 def test_startup(run: Run, case: Case) -> None:

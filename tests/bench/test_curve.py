@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
 import json
-import sys
 from functools import partial
 from itertools import accumulate, count
 from pathlib import Path
-from typing import Any
 
 import matplotlib.text
 import numpy as np
@@ -121,20 +118,3 @@ def test_a_single_row_without_a_label(run: Run, bundle: Path, tmp_path: Path) ->
 def test_files_that_cannot_be_written_are_said_first(run: Run, bundle: Path, tmp_path: Path, option: str) -> None:
     done = run("curve", bundle, "--data", tmp_path / "missing.jsonl", option, tmp_path / "none" / "file")
     assert f"{option} must be a file in a folder that is there" in done.err
-
-
-def test_a_missing_package_is_said_first(
-    run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    there = builtins.__import__
-
-    def without(name: str, *rest: Any, **named: Any) -> Any:
-        if name.split(".", maxsplit=1)[0] == "matplotlib":
-            raise ImportError("No module named 'matplotlib'", name="matplotlib")
-        return there(name, *rest, **named)
-
-    monkeypatch.delitem(sys.modules, "cascade_bench.curve.plot", raising=False)
-    monkeypatch.delattr(sys.modules["cascade_bench.curve"], "plot", raising=False)
-    monkeypatch.setattr(builtins, "__import__", without)
-    done = run("curve", bundle, "--data", tmp_path / "missing.jsonl", "--png", tmp_path / "file")
-    assert "a picture needs the bench extra, but matplotlib is missing" in done.err
