@@ -51,7 +51,7 @@ class Monitor(Generic[P]):
     alarm is false with a probability of at most `1 - confidence` over an endless stream in which the rate stays at
     most the bound. A bound from a certificate itself holds with the confidence of the certificate.
 
-    A third one needs neither labels nor tier 2: where the bundle has a profile of the texts that it was calibrated on
+    A third one needs neither labels nor tier 2: where the bundle has a profile of texts that it is meant for
     (`cascade calibrate` and `cascade build` write one), an alarm is raised when it is shown that texts are of another
     kind: deeper or surer answers, longer or shorter texts, more or fewer new words. It is false with a probability of
     at most `1 - confidence` over an endless stream of texts like those.

@@ -131,7 +131,7 @@ def _check(file: Path, line: int, several: Sequence[str], numbers: Mapping[str, 
 
 
 def of_another_kind(pipeline: Classifier | Tagger, items: Sequence[Any]) -> tuple[str, ...]:
-    """A doubt, where examples are shown to differ from those that the bundle's last calibration left a profile of.
+    """A doubt, where examples are shown to differ from those of the bundle's profile.
 
     A thousand are looked at, in an order of their own: files may be sorted.
     """
@@ -144,5 +144,5 @@ def of_another_kind(pipeline: Classifier | Tagger, items: Sequence[Any]) -> tupl
     found = ShiftDetector(profile=profile.of_texts()).after(values)
     if found.alarm_at is None:
         return ()
-    kind = "these examples are of another kind than those that the bundle was calibrated on"
+    kind = "these examples are of another kind than those of the bundle's profile"
     return (f"{kind}, most of all by {MEANING[str(found.feature)]}",)

@@ -55,8 +55,8 @@ def watch(
         report = monitor.report()
         tqdm.write(
             f"Warning: from answer {report.shifted_at} on it is shown that texts are of another kind than those of the "
-            f"calibration, most of all by {MEANING[str(report.shift and report.shift.feature)]}; what was certified is "
-            "about texts like those",
+            f"bundle's profile, most of all by {MEANING[str(report.shift and report.shift.feature)]}; what was "
+            "certified is about texts like those",
             file=sys.stderr,
         )
 
