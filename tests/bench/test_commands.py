@@ -53,8 +53,8 @@ PIPELINE = (
     f"comparing with transformers needs the bench extra, but torch is missing; {INSTALL}, or leave out --checkpoint"
 )
 NONE = (
-    f"one system at least must run, none did (transformers pipeline, fp32: not installed: torch; {INSTALL}); install one, "
-    "or mend the checkpoint"
+    f"one system at least must run, none did (transformers pipeline, fp32: not installed: torch; {INSTALL}); install "
+    "one, or mend the checkpoint"
 )
 
 
