@@ -155,7 +155,7 @@ class _Build:
             | {"tiers": [tier.digest for tier in tiers.values()]}
             | {"bound": self.options.bound, "truncation": self.options.truncation},
             lambda making: finish.export(making, {name: tier.folder for name, tier in tiers.items()}, learn),
-            told="as the original answer {fp32:.2%} in fp32, {int8:.2%} in int8",
+            told="as the original answer {fp32:.2%} in fp32, {int8:.2%} {form}",
         )
         seconds = {step.folder.name: step.facts["seconds"] for step in (original, *tiers.values(), exported)}
         chosen = self.work.step(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cascade.bundle.opening import Bundle, open_bundle
+from cascade.bundle.tiers import MultiExitSpec, TierSpec
 from cascade.bundle.writing import write_bundle
 from cascade.core.confidence import answers, probabilities
 from cascade.core.rows import BoolArray, FloatArray, IntArray, offsets_of, ranges
@@ -127,6 +128,16 @@ def mixed(items: Sequence[Any]) -> list[Any]:
         return words if isinstance(one, list) else " ".join(words)
 
     return [joined(one, other) for one, other in zip(items, [*items[1:], *items[:1]], strict=True)]
+
+
+def form_of(tier: TierSpec) -> str:
+    """How a last tier was exported, in words: int8 or, where that changes too many answers, fp32 in part."""
+    if not isinstance(tier, MultiExitSpec):
+        return f"in {tier.precision}"
+    small, count = sum(stage.precision == "int8" for stage in tier.stages), len(tier.stages)
+    if small in (0, count):
+        return f"packed in {'int8' if small else 'fp32'}"
+    return f"packed, {small} of {count} stages in int8"
 
 
 def full_depth(bundle: Bundle | Path, *, threads: int | None) -> Any:

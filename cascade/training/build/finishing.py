@@ -33,6 +33,7 @@ from cascade.training.build.exporting import (
     check_fp32,
     composed,
     export,
+    form_of,
     full_depth,
     without_first,
 )
@@ -97,6 +98,7 @@ class Finish:
                 shutil.rmtree(fp32.folder)
             full = full_depth(self._exported(making.folder / name, own, tiers.get(kind or ""), learn), threads=threads)
             found.setdefault("int8", some.fitting(full).compared(full)[0])
+            found.setdefault("form", form_of(full.bundle.manifest.tiers[-1]))
             making.progress((2 + number) / (1 + len(kinds)))
         return found
 
@@ -226,14 +228,15 @@ class Finish:
         )
         over = [speed_up(taken[name], taken["bundle"]) for name in ("pipeline", "full depth")]
         assert over[0] is not None and over[1] is not None  # noqa: S101, PT018  # every way has its turns
-        alike = {"full depth, fp32": exported["fp32"], "full depth, int8": exported["int8"]}
+        form = exported["form"]
+        alike = {"full depth, fp32": exported["fp32"], f"full depth, {form}": exported["int8"]}
         same = some.alike(found.probabilities)
         return Report(
             name=str(self.output),
             source=str(self.checkpoint.source),
             outcome=outcome,
             pays=pays,
-            form="in int8" if self.checkpoint.alone else "packed in int8",
+            form=form,
             pipeline=how,
             over_pipeline=over[0],
             over_full=over[1],

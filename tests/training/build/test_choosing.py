@@ -1,4 +1,4 @@
-"""Tests of how many sentences a build chooses on."""
+"""Tests of how many sentences a build chooses on, and how it tells the form of full depth."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec
 from cascade.calibration.costs import TierCosts
 from cascade.training.build import choosing
+from cascade.training.build.exporting import form_of
 from tests.models.toy_answers import toy_answers
 
 
@@ -28,3 +30,12 @@ def test_fewer_sentences_choose_where_time_is_short(monkeypatch: pytest.MonkeyPa
     dearer = TierCosts((2 * first.full,))
     other = replace(answers, costs=replace(answers.costs, tiers=(dearer, second)))
     assert choosing._pair(answers, other).costs == other.costs
+
+
+def test_the_form_of_full_depth_is_told_as_it_is() -> None:
+    stages = [StageSpec("a", 1, "int8"), StageSpec("b", 2, "fp32"), StageSpec("c", 3, "int8")]
+    mixed = MultiExitSpec("embed", tuple(stages), width=64, heads=4, max_length=64)
+    assert form_of(mixed) == "packed, 2 of 3 stages in int8"
+    assert form_of(replace(mixed, stages=(stages[0], stages[2]))) == "packed in int8"
+    assert form_of(replace(mixed, stages=(stages[1],))) == "packed in fp32"
+    assert form_of(SingleExitSpec("a", 64, precision="fp32")) == "in fp32"
