@@ -112,7 +112,7 @@ def export_bundle(
     making = Making(task, sample, options, progress)
     tiers = [making.tier(model, packed, number=count, max_length=max_length)]
     if first is not None:
-        loose = replace(options, agreement=min(options.agreement, FIRST_TIER))
+        loose = replace(options, agreement=min(options.agreement, FIRST_TIER), by_sentence=False)
         tiers.insert(0, replace(making, options=loose).tier(first, None, number=1, max_length=length1))
 
     progress(end)

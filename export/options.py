@@ -47,8 +47,9 @@ class ExportOptions:
         int8: how linear layers are quantised; static keeps answers independent of batch mates.
         exporter: of tiers without exits.
         agreement: share of calibration texts (of a tagger: words) on which an int8 tier must answer as fp32 (tier 2: at
-            full depth; a first tier: 0.98 at most). Where it is missed, int8 is smoothed; where that does not help,
-            stages (or tier 1) stay fp32.
+            full depth; a first tier: 0.98 at most). Where it is missed, int8 is smoothed (of layers that narrow, large
+            channels stay fp32); where that does not help, tables and then stages, or a tier without exits, stay fp32.
+        by_sentence: of a tagger's last tier the agreement is of sentences, all of whose words must be tagged alike.
         max_length: tokens of a row at most; what tier 2 has positions for, at most 512, if not given.
         truncation: whether the bundle reads the first tokens alone of a text that is too long, as transformers does; in
             windows if not.
@@ -65,6 +66,7 @@ class ExportOptions:
     int8: Int8 = Int8.STATIC
     exporter: Exporter = Exporter.TORCH
     agreement: float = 0.98
+    by_sentence: bool = False
     max_length: int | None = None
     truncation: bool = False
     fp32: bool = True

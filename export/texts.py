@@ -59,7 +59,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The share of units with the same answer, in [0, 1], how many have another; the largest difference of a logit."""
+    """The share of units or sentences with the same answer, in [0, 1], the number of others; how far logits differ."""
 
     share: float
     different: int
@@ -103,14 +103,17 @@ class Sample:
         """These rows, and the numbers of their units in the whole."""
         return self.units.select(rows), ranges(self.units.offsets[rows], self.units.counts[rows])
 
-    def compare(self, logits: FloatArray, reference: FloatArray) -> Agreement:
-        """Compare two arrays of logits. Shapes `(units, labels)`."""
+    def compare(self, logits: FloatArray, reference: FloatArray, *, by_sentence: bool = False) -> Agreement:
+        """Compare two arrays of logits, shapes `(units, labels)`; by units, or of a tagger by whole sentences."""
         if self.regression:
             apart = np.abs(logits - reference) > ALIKE * reference.std()
         else:
             apart = self._answers(logits) != self._answers(reference)
-        different = int(apart.any(axis=-1).sum())
-        return Agreement(1 - different / len(logits), different, float(np.abs(logits - reference).max()))
+        differs = apart.any(axis=-1)
+        if by_sentence and self.sentences is not None:
+            differs = np.logical_or.reduceat(differs, np.append(0, self.sentences[:-1]))
+        different = int(differs.sum())
+        return Agreement(1 - different / len(differs), different, float(np.abs(logits - reference).max()))
 
     def temperature(self, logits: FloatArray) -> float:
         """The best one for these logits, 1 without targets and of a regression."""

@@ -38,11 +38,11 @@ class Quantised(Generic[T]):
 def quantise_tier2(
     graphs: TierTwoGraphs, reference: FloatArray, sample: Sample, options: ExportOptions
 ) -> Quantised[TierTwoGraphs]:
-    """int8 stages, but for those that have to stay fp32 for full depth to agree with fp32.
+    """int8 stages and tables, but for those that have to stay fp32 for full depth to agree with fp32.
 
-    Where too few units agree, static int8 is smoothed; where that does not help, stages stay fp32, those first that
-    move the logits most when they alone are int8. How many is found by bisection. `reference`: the fp32 graphs' logits
-    of the sample. Shape `(units, exits, labels)`.
+    Where too few units agree, static int8 is smoothed; where that does not help, the tables stay fp32, which costs no
+    time, and then stages, those first that move the logits most when they alone are int8. How many is found by
+    bisection. `reference`: the fp32 graphs' logits of the sample. Shape `(units, exits, labels)`.
     """
     count, static = len(graphs.stages), options.int8 is Int8.STATIC
     if options.int8 is Int8.NONE:
@@ -50,7 +50,8 @@ def quantise_tier2(
     spans = chain_ranges(graphs, sample.part(sample.spread(RANGE_ROWS))[0]) if static else None
 
     def agrees(logits: FloatArray) -> bool:
-        return sample.compare(logits[:, -1], reference[:, -1]).meets(options.agreement)
+        found = sample.compare(logits[:, -1], reference[:, -1], by_sentence=options.by_sentence)
+        return found.meets(options.agreement)
 
     for smooth in (False, True) if static else (False,):
         best = _int8(graphs, spans, smooth=smooth)
@@ -59,22 +60,24 @@ def quantise_tier2(
             return Quantised(best, logits, ("int8",) * count, smooth)
 
     def mixed(chosen: Sequence[int]) -> TierTwoGraphs:
-        return replace(best, stages=tuple((best if i in chosen else graphs).stages[i] for i in range(count)))
+        """The stages of these numbers in int8; with that of the last the tables."""
+        stages = tuple((best if i in chosen else graphs).stages[i] for i in range(count))
+        return replace(graphs, embed=(best if count in chosen else graphs).embed, stages=stages)
 
     part, numbers = sample.part(sample.spread(ALONE_ROWS))
     moved = [np.square(chain_logits(mixed([i]), part)[:, -1] - reference[numbers, -1]).mean() for i in range(count)]
-    order, none = np.argsort(moved, kind="stable"), mixed([])
-    most, too_many, found, logits = 0, count, none, chain_logits(none, sample.units)
+    order, found, logits = [*np.argsort(moved, kind="stable").tolist(), count], graphs, reference
+    most, too_many = 0, count + 1
     while too_many - most > 1:
         middle = (most + too_many) // 2
-        tried = mixed(order[:middle].tolist())
+        tried = mixed(order[:middle])
         answered = chain_logits(tried, sample.units)
         if agrees(answered):
             most, found, logits = middle, tried, answered
         else:
             too_many = middle
     precisions = ["int8" if i in order[:most] else "fp32" for i in range(count)]
-    return Quantised(found, logits, precisions, smoothed=static and most > 0)
+    return Quantised(found, logits, precisions, smoothed=static and "int8" in precisions)
 
 
 def quantise_tier1(
@@ -91,7 +94,7 @@ def quantise_tier1(
         # The tables that no linear layer reads directly.
         small = quantise_tables(quantise_linears(model, spans, smooth=smooth))
         logits = padded_logits(small, sample.units, max_length=max_length)
-        if sample.compare(logits, reference).meets(options.agreement):
+        if sample.compare(logits, reference, by_sentence=options.by_sentence).meets(options.agreement):
             return Quantised(small, logits, ("int8",), smooth)
     return Quantised(model, reference, ("fp32",))
 

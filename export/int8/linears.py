@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from cascade.core.rows import FloatArray
+from cascade.core.rows import FloatArray, IntArray
 
 Origin: TypeAlias = tuple[str, list[NodeProto]]
 """What a tensor is made of, and the nodes that make it, in order; the last makes the tensor itself."""
@@ -158,6 +158,17 @@ class Ranges:
     def __truediv__(self, scale: FloatArray) -> Ranges:
         """The ranges of an input that is divided by a positive scale of shape `(in,)`."""
         return Ranges(self.low / scale, self.high / scale)
+
+    @property
+    def largest(self) -> FloatArray:
+        """The largest magnitude of each channel. Shape `(in,)`."""
+        return np.maximum(np.abs(self.low), np.abs(self.high))
+
+    def without(self, channels: IntArray) -> Ranges:
+        """The ranges of an input whose channels of these numbers are 0."""
+        kept = np.ones(len(self.low), np.float32)
+        kept[channels] = 0
+        return Ranges(self.low * kept, self.high * kept)
 
 
 def watched(model: onnx.ModelProto) -> onnx.ModelProto:

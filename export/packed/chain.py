@@ -18,7 +18,7 @@ from cascade.engine.multi_exit import MultiExit
 from cascade.engine.packing import padded
 from cascade.policies.batching import FixedSize, TokenBudget, batches
 from cascade.policies.exits import ExitPolicy, ExitState, never
-from cascade.runtime.backend import Array, FunctionBackend
+from cascade.runtime.backend import Array, FunctionBackend, session_options
 from cascade_export.int8.linears import Ranges, watched, widen
 from cascade_export.packed.graphs import TierTwoGraphs
 
@@ -30,12 +30,8 @@ ChainRanges: TypeAlias = list[dict[str, Ranges]]
 
 
 def session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """A session on the CPU that leaves the cores alone between runs."""
-    options = ort.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.x64quantprecision", "1")  # no saturation on CPUs without VNNI
-    options.log_severity_level = 3
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    """A session on the CPU, on all cores, with the engine's own settings."""
+    return ort.InferenceSession(model.SerializeToString(), session_options(0), providers=["CPUExecutionProvider"])
 
 
 def chain_logits(graphs: TierTwoGraphs, units: Units, *, exits: IntArray | None = None) -> FloatArray:

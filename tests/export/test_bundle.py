@@ -202,7 +202,7 @@ def test_other_forms_of_int8(tiers: Path, tmp_path: Path, tier2: str, tier1: str
 
 def test_of_a_first_tier_agreement_is_asked_less(tiers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it answers is certified; the last tier's int8 is held to what is asked."""
-    monkeypatch.setattr(Sample, "compare", lambda *given: Agreement(0.985, 15, 0.1))
+    monkeypatch.setattr(Sample, "compare", lambda *given, **options: Agreement(0.985, 15, 0.1))
     exact = ExportOptions(agreement=0.999)
     manifest = export_bundle(tiers / "tier2", tiers / "transformer", tmp_path / "out", options=exact).manifest
     assert manifest.tier1.precision == "int8"

@@ -14,7 +14,7 @@ from cascade.text.tokenizer import Tokenizer
 from cascade_export.int8 import calibrate
 from cascade_export.int8.linears import Ranges, linears
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
-from cascade_export.options import Int8
+from cascade_export.options import ExportOptions, Int8
 from cascade_export.packed.chain import chain_logits, chain_ranges, session
 from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
 from cascade_export.packed.stages import pack
@@ -282,6 +282,55 @@ def test_agreement(batch: Units) -> None:
     assert not Agreement(0.9, 2, 1.0).meets(0.98)
     assert multi.compare(-other, reference).different == 4
     assert single.accuracy(reference) == multi.accuracy(reference - 0.5) == 0.75
+
+
+def test_sentences_differ_with_any_of_their_words(batch: Units) -> None:
+    """The first two words are one sentence, the last is one by itself."""
+    reference = np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 0, 1]]
+    other, ends = reference.copy(), np.array([2, 5, 6])
+    other[:2] = other[:2, ::-1]
+    sample = Sample(batch, sentences=ends)
+    assert sample.compare(other, reference, by_sentence=True) == Agreement(share=1 - 1 / 3, different=1, largest=1.0)
+    assert sample.compare(other, reference).different == 2
+    other[5] = other[5, ::-1]
+    assert sample.compare(other, reference, by_sentence=True).different == 2
+    assert Sample(batch).compare(other, reference, by_sentence=True).different == 3, "texts are whole"
+
+
+@pytest.mark.parametrize("by_sentence", [False, True])
+def test_the_bar_is_of_what_was_asked(
+    graphs: TierTwoGraphs, batch: Units, by_sentence: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def compare(*given: object, by_sentence: bool) -> Agreement:
+        asked.append(by_sentence)
+        return Agreement(1.0, 0, 0.0)
+
+    monkeypatch.setattr(Sample, "compare", compare)
+    options = ExportOptions(by_sentence=by_sentence)
+    calibrate.quantise_tier2(graphs, chain_logits(graphs, batch), Sample(batch), options)
+    assert asked == [by_sentence]
+
+
+def test_tables_stay_fp32_before_a_stage_does(
+    graphs: TierTwoGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "quantise_tables", _zeroed)
+    kept = quantised(graphs, batch, Int8.STATIC, bar=0.9)
+    assert (kept.precisions, kept.smoothed) == (["int8"] * 3, True)
+    assert kept.graphs.embed is graphs.embed
+    assert np.array_equal(kept.logits, chain_logits(kept.graphs, batch))
+
+
+def _zeroed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose tables say nothing."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for tensor in made.graph.initializer:
+        if len(tensor.dims) == 2:
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros(tuple(tensor.dims), np.float32), tensor.name))
+    return made
 
 
 def test_ranges_are_those_of_the_texts(graphs: TierTwoGraphs, batch: Units) -> None:

@@ -142,11 +142,12 @@ def tagger(
 
 
 def tier1_transformer(
-    folder: Path, *, labels: Sequence[str] = LABELS, problem_type: str = SINGLE, seed: int = 2
+    folder: Path, *, labels: Sequence[str] = LABELS, problem_type: str = SINGLE, width: int = 16, seed: int = 2
 ) -> BertForSequenceClassification:
     """An ordinary classifier of one layer in `folder`."""
     torch.manual_seed(seed)
-    return kept(BertForSequenceClassification(named(config("bert", layers=1), labels, problem_type)), folder)
+    made = named(config("bert", layers=1, width=width), labels, problem_type)
+    return kept(BertForSequenceClassification(made), folder)
 
 
 def tier1_static(

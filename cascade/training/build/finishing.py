@@ -105,11 +105,11 @@ class Finish:
     def _exported(
         self, folder: Path, exits: str | Path, first: Path | None, learn: Sequence[Any], *, int8: bool = True
     ) -> Bundle:
-        """In int8 a quarter of the bound may be spent, or layers stay fp32; words are compared, sentences certified."""
-        words = float(np.mean([len(item) for item in learn])) if self.checkpoint.tags else 1.0
+        """In int8 a quarter of the bound may be spent, or layers stay fp32."""
         options = ExportOptions(
             int8=Int8.STATIC if int8 else Int8.NONE,
-            agreement=1 - self.options.bound / 4 / words,
+            agreement=1 - self.options.bound / 4,
+            by_sentence=self.checkpoint.tags,
             max_length=self.checkpoint.limit,
             truncation=self.options.truncation,
             encode_special_tokens=self.checkpoint.encode_special_tokens,
