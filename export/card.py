@@ -66,8 +66,8 @@ def model_card(
 def parts_of(figures: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The figures of each tier, of a tier with exits of each exit, with what they are about."""
     found: list[tuple[str, Mapping[str, Any]]] = []
-    for number in (1, 2):
-        own = figures.get(f"tier{number}", [])
+    for number in range(1, 1 + sum(name.startswith("tier") for name in figures)):
+        own = figures[f"tier{number}"]
         exits = own if isinstance(own, list) else [own]
         found += [(f"tier {number}" + (f", layer {row['layer']}" if "layer" in row else ""), row) for row in exits]
     return found
@@ -77,7 +77,9 @@ def _described(tiers: Sequence[TierSpec]) -> str:
     last = "with exits between its layers " if tiers[-1].layers else ""
     if len(tiers) == 1:
         return f"one model {last}answers everything."
-    return f"a small first tier answers what it is sure of, a second\ntier {last}answers the rest."
+    more = "".join(f"tier {number} what is left, " for number in range(2, len(tiers)))
+    name = "a second\ntier" if not more else f"\ntier {len(tiers)}"
+    return f"a small first tier answers what it is sure of, {more}{name} {last}answers the rest."
 
 
 def _tier(number: int, tier: TierSpec, sizes: Mapping[str, int]) -> str:
@@ -92,7 +94,7 @@ def _table(figures: Mapping[str, Any]) -> list[str]:
     columns = {"precision": "precision", "agreement": "agreement", "max_difference": "largest difference of a logit"}
     columns |= {"accuracy": "accuracy", "accuracy_fp32": "accuracy fp32", "f1": "F1 of entities", "f1_fp32": "F1 fp32"}
     columns |= {"r2": "R squared", "r2_fp32": "R squared fp32"}
-    columns = {key: title for key, title in columns.items() if key in rows[0][1]}
+    columns = {key: title for key, title in columns.items() if all(key in row for _, row in rows)}
     shown = {"precision": "{}", "max_difference": "{:.3f}"}
     lines = [f"| | {' | '.join(columns.values())} |", f"|---{'|---' * len(columns)}|"]
     for name, row in rows:

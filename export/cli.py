@@ -36,6 +36,11 @@ Example:
 @click.option(
     "--tier1", metavar="FOLDER", help="First tier, from `cascade-train first-tier`; without it the bundle has one tier."
 )
+@click.option(
+    "--before",
+    metavar="BUNDLE",
+    help="Its tiers go in front: a cascade of three is exported in two steps. Not with --tier1.",
+)
 @click.option("--output", required=True, metavar="FOLDER", help="The bundle to write.")
 @click.option(
     "--calibration",
@@ -96,7 +101,15 @@ Example:
 @click.option("--license", "license_", metavar="SPDX", help="Licence of the weights, for the model card.")
 @click.option("--data", "trained_on", help="What the tiers were trained on, for the model card.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is already there.")
-def export(tier2: str, tier1: str | None, output: str, calibration: str | None, overwrite: bool, **given: Any) -> None:
+def export(
+    tier2: str,
+    tier1: str | None,
+    before: str | None,
+    output: str,
+    calibration: str | None,
+    overwrite: bool,
+    **given: Any,
+) -> None:
     """Turn one or two checkpoints into a bundle: verified against torch, written whole or not at all."""
     require_extra()
     # Here, not above: `--help` must not wait for torch.
@@ -134,7 +147,14 @@ def export(tier2: str, tier1: str | None, output: str, calibration: str | None, 
             bar.set_description(step)
 
         bundle = export_bundle(
-            tier2, tier1, output, calibration=found, options=options, overwrite=overwrite, progress=progress
+            tier2,
+            tier1,
+            output,
+            calibration=found,
+            options=options,
+            before=before,
+            overwrite=overwrite,
+            progress=progress,
         )
         bar.update()
     figures = bundle.manifest.figures

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cascade._version import __version__
 from cascade.bundle.manifest import Manifest
-from cascade.bundle.opening import Bundle
+from cascade.bundle.opening import Bundle, open_bundle
 from cascade.bundle.writing import write_bundle
 from cascade.core.files import check_new_folder
 from cascade.exceptions import OptionError
@@ -23,6 +23,7 @@ from cascade.policies.settings import Policies
 from cascade.policies.windows import Windows
 from cascade.training.models import families
 from cascade_export import checkpoints
+from cascade_export.before import behind
 from cascade_export.card import model_card
 from cascade_export.options import Exporter, ExportOptions
 from cascade_export.packed.stages import pack
@@ -47,6 +48,7 @@ def export_bundle(
     *,
     calibration: Calibration | None = None,
     options: ExportOptions | None = None,
+    before: str | Path | None = None,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda _step: None,
 ) -> Bundle:
@@ -62,6 +64,7 @@ def export_bundle(
         calibration: texts, and labels where there are some; for a tagger sentences and tags. Without, ranges come from
             `verify.SAMPLES`. Labels give tier 1 and all exits but the last temperatures, which are 1 without.
         options: see there.
+        before: a bundle whose tiers go in front, with policies of their own and any tokenizer; with `tier1` None.
         overwrite: whether a bundle that is there is replaced.
         progress: called with the name of each of `steps` when it begins.
 
@@ -71,6 +74,9 @@ def export_bundle(
         InputError, DataError: calibration texts or labels of another kind than the tiers'.
     """
     options = options or ExportOptions()
+    lower = None if before is None else open_bundle(before)
+    if lower is not None and tier1 is not None:
+        raise OptionError(f"before must be left out with tier1, got {before} and {tier1}; put tier1 into that bundle")
     count = 1 if tier1 is None else 2
     begin, *_, end = steps(count)
     progress(begin)
@@ -110,12 +116,14 @@ def export_bundle(
     policies.check([ModelInfo(labels, own, task.tags, several) for own in layers])  # before minutes of work
 
     making = Making(task, sample, options, progress)
-    tiers = [making.tier(model, packed, number=count, max_length=max_length)]
+    last_number = count if lower is None else 1 + len(lower.manifest.tiers)
+    tiers = [making.tier(model, packed, number=last_number, max_length=max_length)]
     if first is not None:
         loose = replace(options, agreement=min(options.agreement, FIRST_TIER), by_sentence=False)
         tiers.insert(0, replace(making, options=loose).tier(first, None, number=1, max_length=length1))
 
     progress(end)
+    numbered = [*enumerate(tiers, last_number - count + 1)]
     *others, (*early, last) = (tier.temperatures for tier in tiers)
     manifest = Manifest(
         task=task.name,
@@ -130,23 +138,32 @@ def export_bundle(
         figures={
             "calibration": calibration.described(task),
             "int8": options.int8.value,
-            "smoothed": {f"tier{number}": tier.smoothed for number, tier in enumerate(tiers, 1)},
-            **{f"tier{number}": tier.figures for number, tier in enumerate(tiers, 1)},
+            "smoothed": {f"tier{number}": tier.smoothed for number, tier in numbered},
+            **{f"tier{number}": tier.figures for number, tier in numbered},
         },
     )
-    files = {path: graph.SerializeToString() for tier in tiers for path, graph in tier.graphs.items()}
+    files: dict[str, bytes | Path] = {
+        path: graph.SerializeToString() for tier in tiers for path, graph in tier.graphs.items()
+    }
     known = model if first is None or isinstance(first, task.static) else first
     settings: dict[str, object] = {"model_max_length": max_length}
     settings |= {"split_special_tokens": True} if options.encode_special_tokens else {}
     files |= checkpoints.small_files(tier2, known, tokenizer_text, settings)
+    if lower is not None:
+        router = options.router or (defer_all if sample.regression else Threshold(0.9))
+        manifest, files = behind(lower, manifest, files, tokenizer_text, router)
     files["README.md"] = model_card(
         manifest,
         name=options.card.name or Path(output).resolve().name,
         license=options.card.license,
         data=options.card.data,
-        sizes={path: len(content) for path, content in files.items()},
+        sizes={path: _size(content) for path, content in files.items()},
     ).encode()
     return write_bundle(output, files, manifest, overwrite=overwrite)
+
+
+def _size(content: bytes | Path) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
 def _max_length(wanted: int | None, possible: int) -> int:

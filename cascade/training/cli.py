@@ -16,6 +16,7 @@ from cascade.training.loop import LoopOptions
 from cascade.training.models.adapting import ADAPTERS
 from cascade.training.models.students import Static, StaticTagger, Student, Transformer
 from cascade.training.options import (
+    answering,
     columns_of,
     exit_heads,
     numbers,
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @text_columns
 @task_option
 @exit_heads
+@answering
 @click.option(
     "--objective",
     type=click.Choice(["joint", "two-stage", "detached", "distil"]),
@@ -88,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     help="Only adapters in the layers learn, and are merged at the end; needs peft, and larger learning rates.",
 )
 @click.option("--rank", default=8, show_default=True, help="Of --adapter lora.")
+@click.option("--frozen-layers", default=0, show_default=True, help="Lowest layers (and embeddings) that do not learn.")
 def exits(checkpoint: str, task: Task, **given: Any) -> None:
     """Turn CHECKPOINT (a folder or a Hub id) into a multi-exit model.
 
@@ -115,7 +118,10 @@ def exits(checkpoint: str, task: Task, **given: Any) -> None:
         "distil": (Distilled(),),
     }
     given |= {"objectives": objectives[given["objective"]], "loop": value_of(LoopOptions, given)}
-    report(train_exits(run_of(checkpoint, given, task), value_of(ExitsOptions, given)), given["output"])
+    trained = train_exits(
+        run_of(checkpoint, given, task), value_of(ExitsOptions, given), extra_text=given["extra_text"]
+    )
+    report(trained, given["output"])
 
 
 @train.command("first-tier")
@@ -123,6 +129,7 @@ def exits(checkpoint: str, task: Task, **given: Any) -> None:
 @shared(epochs=8.0, learning_rate=5e-4)
 @text_columns
 @task_option
+@answering
 @click.option("--kind", type=click.Choice(["static", "transformer"]), default="static", show_default=True)
 @click.option("--layers", default=2, show_default=True, help="Of a transformer.")
 @click.option("--width", type=int, help="Of an embedding; 192 for static, 128 for a transformer by default.")
@@ -138,9 +145,7 @@ def exits(checkpoint: str, task: Task, **given: Any) -> None:
 @click.option("--hidden-layers", default=1, show_default=True, help="Of a static tagger.")
 @click.option("--sentence", is_flag=True, help="A static tagger also reads the mean over its sentence.")
 @click.option("--dropout", default=0.1, show_default=True)
-@click.option("--imitation", default=0.7, show_default=True, help="Share of the loss from the teacher's answers.")
 @click.option("--temperature", default=2.0, show_default=True, help="Softens the teacher's answers.")
-@click.option("--extra-text", multiple=True, metavar="FILE", help="More text; labels are not read.")
 @click.option("--copies", default=2, show_default=True, help="New rows made from each training row.")
 def first_tier(teacher: str, task: Task, **given: Any) -> None:
     """Distil a first tier from TEACHER, a folder that `cascade-train exits` wrote or any fine-tuned model.

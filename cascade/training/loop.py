@@ -97,10 +97,9 @@ def run_loop(
     no line printed. Returned is every metric of the epoch that was kept; empty without evaluation rows.
     """
     order = LengthGroups(lengths=[len(ids) for ids in train.ids], batch_size=options.batch_size, seed=options.seed)
-    epochs, often = options.epochs, "epoch"
+    epochs, often = options.epochs, "epoch" if evaluation is not None else "steps"
     if options.minutes is not None:
         epochs = _affordable(model, train, loss=loss, output=output, collate=collate, options=options, order=order)
-        often = "epoch" if evaluation is not None else "steps"  # epochs may be short
     steps = math.ceil(epochs * math.ceil(len(train) / options.batch_size))
     arguments = TrainingArguments(
         output_dir=str(output),

@@ -34,6 +34,7 @@ def shared(*, epochs: float, learning_rate: float) -> Callable[[Command], Comman
         click.option(
             "--average", default=0.0, show_default=True, help="Decay per step of a moving average of the weights."
         ),
+        click.option("--bf16", is_flag=True, help="Multiply in bfloat16: twice as fast and more on CPUs with AMX."),
         click.option("--max-length", default=128, show_default=True, help="Tokens per row, in training."),
         click.option("--seed", default=1, show_default=True, help="Of weights, order and dropout."),
         tag_columns,
@@ -65,6 +66,16 @@ text_columns = _options(
     click.option("--pair-column", default="text_pair", show_default=True),
     click.option("--label-column", default="label", show_default=True),
     click.option("--label-separator", metavar="TEXT", help="Between several labels in one string, as in a csv: a|c."),
+)
+answering = _options(
+    click.option(
+        "--answers",
+        metavar="BUNDLE",
+        help="Learn what this bundle answers, through the engine: any size, other pieces.",
+    ),
+    click.option("--imitation", default=0.7, show_default=True, help="Share of the loss from the teacher's answers."),
+    click.option("--extra-text", multiple=True, metavar="FILE", help="More text; labels are not read."),
+    click.option("--shared", type=click.Path(path_type=Path), help="Folder where runs share what teachers answered."),
 )
 exit_heads = _options(
     click.option("--head-factor", default=10.0, show_default=True, help="Heads learn this many times faster."),

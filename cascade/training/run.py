@@ -40,6 +40,7 @@ class Run:
         output: folder to write.
         task: what the model is trained for.
         columns: names of the files' columns.
+        answers: a bundle whose answers are learned, in place of the source's; of texts alone.
         overwrite: write into a folder that is not empty.
         shared: folder where several runs keep what each would make alike (`kept`); the run's own by default.
         progress: called with the share of the training that is done, in place of a bar.
@@ -51,6 +52,7 @@ class Run:
     output: Path
     task: Task = CLASSIFICATION
     columns: Columns | TagColumns | None = None
+    answers: str | Path | None = None
     overwrite: bool = False
     shared: Path | None = None
     progress: Callable[[float], object] | None = field(default=None, repr=False)
@@ -87,6 +89,8 @@ class Run:
             )
         if self.overwrite and not loop.resume:
             shutil.rmtree(self.folder, ignore_errors=True)
+        if self.answers is not None and self.task is not CLASSIFICATION:
+            raise OptionError(f"--answers must be left out of --task {self.task.name}, got {self.answers}")
         set_seed(loop.seed)
 
     def read(self, *, require_labels: bool = True, known: bool = False) -> tuple[Examples, Examples | None]:

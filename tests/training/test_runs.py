@@ -82,6 +82,29 @@ def test_an_interrupted_run_goes_on_from_the_last_whole_checkpoint(
     same_weights(uncut, tmp_path / "none")
 
 
+def test_without_evaluation_rows_a_run_goes_on_within_an_epoch(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single epoch of a large model takes long: there are checkpoints after each fifth of the steps."""
+
+    class Stop(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            if state.epoch >= 0.5:
+                raise KeyboardInterrupt
+
+    rows = write(tmp_path / "rows.jsonl", TEXTS)
+    command = ("exits", backbone, "--train", rows, "--epochs", 1, "--batch-size", 8, "--output")
+    train(*command, tmp_path / "uncut", ok=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_Bar", Stop)
+        assert train(*command, tmp_path / "cut").status == 130
+    newest = last_whole(tmp_path / "cut" / "run" / "stage_0")
+    assert newest is not None
+    assert 0 < json.loads((Path(newest) / "trainer_state.json").read_text())["epoch"] < 1
+    train(*command, tmp_path / "cut", "--resume", ok=True)
+    same_weights(tmp_path / "uncut", tmp_path / "cut")
+
+
 def test_no_whole_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-3").mkdir()
     (tmp_path / "checkpoint-x").mkdir()

@@ -94,6 +94,12 @@ class TrainingRows(Dataset[dict[str, Any]]):
         return found.hexdigest()
 
 
+def has_labels(labels: Any) -> Any:
+    """Which rows have a label. Shape `(rows,)`, of several labels per row `(rows, labels)`, to `(rows,)`."""
+    known = ~np.isnan(labels) if labels.dtype.kind == "f" else labels != NO_LABEL
+    return known if labels.ndim == 1 else known.all(-1)
+
+
 def tokenizer_of(text: str, *, max_length: int) -> Tokenizer:
     """The engine's tokenizer from the text of a `tokenizer.json`."""
     return Tokenizer(tokenizers.Tokenizer.from_str(text), max_length=max_length)

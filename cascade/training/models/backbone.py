@@ -72,15 +72,25 @@ class ExitBackbone(Teacher):
         self._exit_layers: Tensor | None = None
         self._hook_layers()
 
-    def configure_training(self, *, detach: bool, frozen: bool) -> None:
+    def configure_training(self, *, detach: bool, frozen: bool, frozen_layers: int = 0) -> None:
         """Choose what the next training changes.
 
         Args:
             detach: gradients stop between exits.
             frozen: the backbone keeps its weights. So does the last head: full depth must answer as before.
+            frozen_layers: so many of the lowest layers keep their weights, and the embeddings below them do.
         """
         self.detach = detach
         self.backbone.requires_grad_(not frozen)
+        if frozen_layers:
+            layers = self.family.layers(self.backbone)
+            if not 0 < frozen_layers < len(layers):
+                raise OptionError(
+                    f"frozen layers must be fewer than all, {len(layers)}, got {frozen_layers}; freeze fewer"
+                )
+            self.backbone.requires_grad_(False)
+            for layer in () if frozen else layers[frozen_layers:]:
+                layer.requires_grad_(True)
         for parts in (self.heads, self.norms):
             parts.requires_grad_(True)
             parts[-1].requires_grad_(not frozen)

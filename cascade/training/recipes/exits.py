@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +20,8 @@ from cascade.training.data.examples import Examples, label_names
 from cascade.training.data.vocabulary import is_wordpiece, keep_rows, prune_model
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.adapting import adapted, freeze_all_but_adapters
+from cascade.training.models.backbone import ExitBackbone
+from cascade.training.recipes.answers import answers_of, full_depth, mixed
 from cascade.training.recipes.objectives import Joint, Objective
 from cascade.training.recipes.recorded import train_recorded
 from cascade.training.recipes.varying import varied
@@ -46,6 +50,9 @@ class ExitsOptions:
         recorded: on a frozen backbone record what the heads read once, and train them on that; nothing is evaluated.
         adapter: `lora` or `ia3`: only adapters in the layers (by `peft`), merged at the end, and the heads learn.
         rank: of `lora`.
+        frozen_layers: so many of the lowest layers, and the embeddings, keep their weights: gradients stop above them.
+        imitation: with a run's `answers`, the share in [0, 1] of what labelled rows teach that is the bundle's answer;
+            the rest is the label. Rows without labels teach its answer alone; at 0 it is asked of no others.
     """
 
     objectives: tuple[Objective, ...] = (Joint(),)
@@ -60,14 +67,20 @@ class ExitsOptions:
     recorded: bool = False
     adapter: str | None = None
     rank: int = 8
+    frozen_layers: int = 0
+    imitation: float = 0.7
     loop: LoopOptions = field(default_factory=LoopOptions)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.imitation <= 1:
+            raise OptionError(f"imitation must be in [0, 1], got {self.imitation}")
         if self.adapter is not None and all(objective.frozen_backbone for objective in self.objectives):
             raise OptionError(f"--adapter must be left out where the backbone is frozen, got {self.adapter}")
 
 
-def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]:
+def train_exits(
+    run: Run, options: ExitsOptions | None = None, *, extra_text: Sequence[str | Path] = ()
+) -> dict[str, Any]:
     """Train and write a multi-exit model.
 
     Args:
@@ -75,6 +88,7 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
             learn, and are measured by, what it answers before the training. The last exit's accuracy, for tags of spans
             its entity F1, chooses the best epoch.
         options: everything about the model and its training; `ExitsOptions()` by default.
+        extra_text: with `run.answers`, files of texts without labels, which the bundle labels.
 
     Returns:
         the report that also stands in `training.json`.
@@ -83,24 +97,23 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
         DataError, OptionError: with rule, value and remedy.
     """
     options, task = options or ExitsOptions(), run.task
-    for name, value in (("pooling", options.pooling), ("multi-label", options.multi_label)):
-        if task is TAGGING and value:
-            raise OptionError(
-                f"--{name} must be left out of --task tagging, got {value}; a word has one tag, read at its first token"
-            )
+    _check(run, options, extra_text)
     run.begin(options.loop)
-    known = task.model.answers(run.source)
+    teacher = None if run.answers is None else full_depth(run.answers)
+    known = teacher is not None or task.model.answers(run.source)
     needed = any(objective.needs_labels for objective in options.objectives)
     examples, held_out = run.read(require_labels=needed and not known, known=known)
     examples = examples.of_words(options.min_words)
     named = examples if examples.labels is not None else held_out
+    extra = [task.read(path, columns=run.columns, require_labels=False).unlabelled() for path in extra_text]
+    items = [item for part in (examples, *extra) for item in part.items]
     if known and needed and examples.labels is None and run.progress is None:
         tqdm.write(f"not every {task.item} has labels; what is learned is the checkpoint's answers alone")
     if options.multi_label and named is not None:
         _refuse_one_string(named)
     model = task.model.from_checkpoint(
         run.source,
-        labels=[] if named is None else label_names(named),
+        labels=teacher.labels if teacher is not None else [] if named is None else label_names(named),
         layers=options.layers,
         pooling=options.pooling,
         multi_label=options.multi_label,
@@ -114,34 +127,64 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
     text = task.tokenizer(load_tokenizer_text(run.source))
     wordpiece = is_wordpiece(text)
     if options.vocabulary is not None and wordpiece:
-        text = prune_model(model, text, examples.texts, size=options.vocabulary)
+        text = prune_model(model, text, Examples(items, None, "").texts, size=options.vocabulary)
     tokenizer = tokenizer_of(text, max_length=min(options.max_length, model.longest))
-    rows = task.encode(tokenizer, examples, model.labels, multi_label=model.multi_label)
-    paired = any(isinstance(item, tuple) for item in examples.items)
-    if options.augmentation.copies and examples.labels is None and not paired:
+    encoded = [task.encode(tokenizer, part, model.labels, multi_label=model.multi_label) for part in (examples, *extra)]
+    rows = TrainingRows.joined(encoded)
+    paired = any(isinstance(item, tuple) for item in items)
+    if options.augmentation.copies and examples.labels is None and not paired and teacher is None:
         new = varied(rows, model, options.augmentation, seed=options.loop.seed, max_length=tokenizer.max_length)
         rows = TrainingRows.joined([rows, new])
     eval_rows = None
     if held_out is not None:
         eval_rows = task.encode(tokenizer, held_out, model.labels, multi_label=model.multi_label)
         eval_rows = eval_rows if held_out.labels is not None else answered(eval_rows, model)
-    if needed and examples.labels is None:
-        digests = (rows.digest(), model.digest())
-        found = run.kept("teacher", digests, lambda: teacher_logits(model, rows, run.quiet), resume=options.loop.resume)
-        rows = rows.with_target("answers", per_row(_softly(found, multi_label=model.multi_label), rows))
+    if teacher is not None:
+        asked = {"resume": options.loop.resume, "labelled": options.imitation > 0}
+        found = answers_of(teacher, (examples, *extra), model.labels, run=run, **asked)
+        rows = rows.with_target("answers", mixed(found, rows.targets["labels"], options.imitation))
+        teacher.close()
+    elif needed and examples.labels is None:
+        rows = _with_own_answers(rows, model, run, resume=options.loop.resume)
     if options.vocabulary is not None and not wordpiece:
         read = [*rows.ids, *(() if eval_rows is None else eval_rows.ids)]
         keep_rows(model, read, size=options.vocabulary, unknown=tokenizer.unknown)
+    scores = _trained(model, rows, eval_rows, run=run, options=options)
+    return run.finish(
+        "exits",
+        model,
+        text,
+        options.loop,
+        options={
+            "objectives": [repr(objective) for objective in options.objectives],
+            "vocabulary": options.vocabulary,
+            "min_words": options.min_words,
+            "dropout": options.dropout,
+            "adapter": options.adapter,
+            "frozen_layers": options.frozen_layers,
+            **({} if run.answers is None else {"answers": Path(run.answers).name, "imitation": options.imitation}),
+            "max_length": tokenizer.max_length,
+        },
+        details={"rows": len(rows), "units": int(rows.counts.sum()), "scores": scores},
+    )
+
+
+def _trained(
+    model: Any, rows: TrainingRows, eval_rows: TrainingRows | None, *, run: Run, options: ExitsOptions
+) -> dict[str, float]:
+    """Train a model in place on each objective in turn; the scores of the last one."""
     scores: dict[str, float] = {}
     with adapted(model, options.adapter, rank=options.rank):
         for stage, objective in enumerate(options.objectives):
-            model.configure_training(detach=objective.detach, frozen=objective.frozen_backbone)
+            model.configure_training(
+                detach=objective.detach, frozen=objective.frozen_backbone, frozen_layers=options.frozen_layers
+            )
             freeze_all_but_adapters(model)
             metrics = UnitMetrics(
                 model.labels,
                 model.layers,
                 multi_label=model.multi_label,
-                spans=task.has_spans(model.labels),
+                spans=run.task.has_spans(model.labels),
                 frozen=objective.frozen_backbone,
             )
             if options.recorded and objective.frozen_backbone:
@@ -158,21 +201,25 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
                 options=options.loop,
                 progress=run.progress,
             )
-    return run.finish(
-        "exits",
-        model,
-        text,
-        options.loop,
-        options={
-            "objectives": [repr(objective) for objective in options.objectives],
-            "vocabulary": options.vocabulary,
-            "min_words": options.min_words,
-            "dropout": options.dropout,
-            "adapter": options.adapter,
-            "max_length": tokenizer.max_length,
-        },
-        details={"rows": len(rows), "units": int(rows.counts.sum()), "scores": scores},
-    )
+    return scores
+
+
+def _check(run: Run, options: ExitsOptions, extra_text: Sequence[str | Path]) -> None:
+    """Refuse options that another one asks for, or rules out."""
+    for name, value in (("pooling", options.pooling), ("multi-label", options.multi_label)):
+        if run.task is TAGGING and value:
+            raise OptionError(
+                f"--{name} must be left out of --task tagging, got {value}; a word has one tag, read at its first token"
+            )
+    if extra_text and run.answers is None:
+        raise OptionError(f"--extra-text must come with --answers, the bundle that labels it, got {extra_text[0]}")
+
+
+def _with_own_answers(rows: TrainingRows, model: ExitBackbone, run: Run, *, resume: bool) -> TrainingRows:
+    """The rows with what the model answers before its training."""
+    digests = (rows.digest(), model.digest())
+    found = run.kept("teacher", digests, lambda: teacher_logits(model, rows, run.quiet), resume=resume)
+    return rows.with_target("answers", per_row(_softly(found, multi_label=model.multi_label), rows))
 
 
 def _softly(logits: FloatArray, *, multi_label: bool) -> FloatArray:

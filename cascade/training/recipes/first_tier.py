@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
+from cascade.core.confidence import evidence
 from cascade.exceptions import OptionError
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.data.augmentation import Augmentation
@@ -18,6 +20,7 @@ from cascade.training.data.examples import Examples
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.students import Student
 from cascade.training.models.whole import teacher_of
+from cascade.training.recipes.answers import answers_of, full_depth
 from cascade.training.recipes.objectives import divergence, supervised
 from cascade.training.recipes.varying import varied
 from cascade.training.run import Run
@@ -57,11 +60,13 @@ def train_first_tier(
     """Distil and write a first tier; the report also stands in `training.json`.
 
     `run` is from the teacher: a folder that `cascade-train exits` wrote, or any fine-tuned checkpoint. Items without
-    labels teach, and are measured, by the teacher's answers. The accuracy, for tags of spans the entity F1, chooses the
-    best epoch. `extra_text`: files of items without labels, which the teacher labels.
+    labels teach, and are measured, by the teacher's answers; where there are `run.answers` these teach, and the teacher
+    answers only what is made of the items. The accuracy, for tags of spans the entity F1, chooses the best epoch.
+    `extra_text`: files of items without labels, which the teacher labels.
     """
     options, task = options or FirstTierOptions(), run.task
     run.begin(options.loop)
+    answering = None if run.answers is None else full_depth(run.answers)
     teacher = teacher_of(run.source, task.model)
     text = task.tokenizer(load_tokenizer_text(run.source))
     tokenizer = tokenizer_of(text, max_length=min(options.max_length, teacher.longest))
@@ -75,7 +80,7 @@ def train_first_tier(
     rows, eval_rows = encode(examples), None if held_out is None else encode(held_out)
     if held_out is not None and eval_rows is not None and held_out.labels is None:
         eval_rows = answered(eval_rows, teacher)
-    kind, given = options.student or task.student, len(rows)
+    kind, given, new = options.student or task.student, len(rows), None
     extra = [task.read(path, columns=run.columns, require_labels=False).unlabelled() for path in extra_text]
     paired = any(isinstance(item, tuple) for found in (examples, *extra) for item in found.items)
     rows = TrainingRows.joined([rows, *map(encode, extra)])
@@ -85,12 +90,20 @@ def train_first_tier(
     if options.augmentation.copies and not paired and len(special.prefix) == len(ends) == 1:
         own, seed = rows.first(given), options.loop.seed
         new = varied(own, teacher, options.augmentation, seed=seed, max_length=tokenizer.max_length, pieces=pieces)
-        rows = TrainingRows.joined([rows, new])
-    digests = (rows.digest(), teacher.digest())
-    logits = run.kept("teacher", digests, lambda: teacher_logits(teacher, rows, run.quiet), resume=options.loop.resume)
+    resume, asked = options.loop.resume, [own for own in (rows if answering is None else None, new) if own is not None]
+    logits = []
+    if answering is not None:  # rows that were made from others are no texts: the teacher itself answers these
+        answers = answers_of(answering, (examples, *extra), teacher.labels, run=run, resume=resume)
+        answering.close()
+        logits.append(evidence(answers, weight=1.0, multi_label=teacher.multi_label))
+    if asked:
+        own = TrainingRows.joined(asked)
+        digests = (own.digest(), teacher.digest())
+        logits.append(run.kept("teacher", digests, lambda: teacher_logits(teacher, own, run.quiet), resume=resume))
+    rows = rows if new is None else TrainingRows.joined([rows, new])
     scores = run_loop(
         student,
-        train=rows.with_target("teacher", per_row(logits, rows)),
+        train=rows.with_target("teacher", per_row(np.concatenate(logits), rows)),
         evaluation=eval_rows,
         loss=_loss(options, multi_label=teacher.multi_label),
         metrics=UnitMetrics(teacher.labels, multi_label=teacher.multi_label, spans=task.has_spans(teacher.labels)),
