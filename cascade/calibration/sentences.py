@@ -151,4 +151,10 @@ def all_exits(tier: Tier, given: Readable, progress: Progress | None = None) -> 
     """Probabilities at every exit, of which a tier without exits has one. Shape `(row units, exits, labels)`."""
     if isinstance(tier, MultiExit):
         return tier.all_exits(given, progress=progress)
-    return tier.score(as_inputs(given), progress=progress).probabilities[:, None]
+    scores = tier.score(as_inputs(given), progress=progress)
+    if scores.failed.any():
+        raise OptionError(
+            f"a tier must answer all that it is calibrated on, got no answer for {int((scores.failed > 0).sum())} of "
+            f"{len(scores)}; try again, or leave these out"
+        )
+    return scores.probabilities[:, None]

@@ -25,11 +25,13 @@ class Route:
         tier: number of the tier, counted from 1.
         exit_layer: number of the layer after which the unit left the tier, counted from 1; 0 for a tier without exits.
         confidence: the largest probability of the answer, in [0, 1]; multi-label: see `confidence`.
+        failed: number of the last tier that was asked and could not answer, so that this one stands in; 0 of none.
     """
 
     tier: int
     exit_layer: int
     confidence: float
+    failed: int = 0
 
     @property
     def exit(self) -> int:
@@ -44,6 +46,11 @@ class Routes(Sequence[Route]):
     tier: IntArray
     exit_layer: IntArray
     confidence: FloatArray
+    failed: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        if not len(self.failed):
+            object.__setattr__(self, "failed", np.zeros(len(self.tier), dtype=np.int64))
 
     @property
     def exit(self) -> IntArray:
@@ -59,8 +66,9 @@ class Routes(Sequence[Route]):
     def __getitem__(self, index: slice) -> Routes: ...
     def __getitem__(self, index: int | slice) -> Route | Routes:
         if isinstance(index, slice):
-            return Routes(self.tier[index], self.exit_layer[index], self.confidence[index])
-        return Route(int(self.tier[index]), int(self.exit_layer[index]), float(self.confidence[index]))
+            return Routes(*(column[index] for column in vars(self).values()))
+        tier, layer, sure, failed = (column[index].item() for column in vars(self).values())
+        return Route(tier, layer, sure, failed)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Routes):
@@ -127,6 +135,7 @@ class Stats:
             are long enough: texts that are longer, sentences with a word that is.
         empty: texts, pairs or sentences of nothing but blanks. They are answered like any other: the answer is what the
             model says where there is nothing to read.
+        failed: units that a tier was asked about and could not answer, so that the one before it stands in.
         exits: deferred units by the layer after which they left their tier.
         seconds: wall-clock time by part: `tokenize`, `tier1`, `route`, `tier2`, ..., `merge`, of a tagger `decode`.
     """
@@ -137,6 +146,7 @@ class Stats:
     deferred: int = 0
     truncated: int = 0
     empty: int = 0
+    failed: int = 0
     exits: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 

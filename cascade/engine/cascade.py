@@ -16,6 +16,7 @@ from cascade.core.rows import BoolArray, FloatArray, IntArray, ranges, read_only
 from cascade.engine.inputs import Inputs
 from cascade.engine.row_tier import RowTier
 from cascade.engine.tier import Progress, Readable, Scores, Tier, as_inputs
+from cascade.exceptions import CascadeError
 from cascade.policies import routing, windows
 from cascade.policies.routing import DeferAll, DeferNone, Router, RoutingState
 from cascade.policies.windows import WindowPolicy, WindowState
@@ -68,12 +69,10 @@ class Look:
         numbers = np.arange(len(second)) if self.numbers is None else self.numbers
         chosen = slice(None) if self.targets is None else self.targets
         places = numbers[chosen]
-        columns = []
-        for name in ("probabilities", "confidence", "tier", "exit_layer"):
-            column = getattr(first, name).copy()
-            column[places] = getattr(second, name)[chosen]
-            columns.append(column)
-        return Scores(*columns)
+        columns = {name: column.copy() for name, column in vars(first).items()}
+        for name, column in vars(second[chosen].over(first[places])).items():
+            columns[name][places] = column
+        return Scores(**columns)
 
 
 @dataclass(frozen=True)
@@ -184,10 +183,12 @@ class Cascade:
         if isinstance(self.router, DeferAll):
             return Look(inputs, None, inputs, None, targets, prior, context_layers)
         scores = _ask(self.first, inputs, targets, context_layers, prior, None, meter)
-        look, deferred = Look(inputs, scores), np.zeros(len(scores), dtype=np.bool_)
-        if not isinstance(self.router, DeferNone):
+        # What the first tier could not answer is deferred, whatever the router says.
+        look, deferred = Look(inputs, scores), (scores.tier == 0) & (True if targets is None else targets)
+        if deferred.any() or not isinstance(self.router, DeferNone):
             with meter("route"):
-                deferred = self._deferred(inputs, scores, targets)
+                if not isinstance(self.router, DeferNone):
+                    deferred |= self._deferred(inputs, scores, targets)
                 if deferred.any():
                     look = self._deferring(look, scores, deferred)
         answered = ~deferred if targets is None else targets & ~deferred
@@ -220,14 +221,24 @@ class Cascade:
                 end = 0
                 for look, count in zip(waiting, counts, strict=True):
                     begin, end = end, end + count
-                    made.append(look.merged(second[begin:end]))
+                    own = second[begin:end]
+                    lost = (own.tier == 0) & (True if look.targets is None else look.targets)
+                    if look.scores is None and lost.any():  # the first tier was to be spared: it answers what is left
+                        first = _ask(self.first, look.inputs, lost, None, look.prior, None, meter)
+                        own = own.over(first)
+                    made.append(look.merged(own))
         merged = iter(made)
         return [look.scores if look.rest is None and look.scores is not None else next(merged) for look in looks]
 
     def outcome(self, inputs: Inputs, scores: Scores, meter: Meter) -> Outcome:
         """Scores of all inputs with routes and statistics."""
         encoded = inputs.encode()
-        routes = Routes(scores.tier, scores.exit_layer, scores.confidence)
+        if (scores.tier == 0).any():
+            raise CascadeError(
+                f"every unit must have a tier that answers it, got none for {int((scores.tier == 0).sum())} of "
+                f"{len(scores)}; see the warnings, and put a tier that cannot fail before those that can"
+            )
+        routes = Routes(scores.tier, scores.exit_layer, scores.confidence, scores.failed)
         later = scores.exit_layer[scores.tier > 1]
         stats = Stats(
             texts=encoded.n_items,
@@ -236,6 +247,7 @@ class Cascade:
             deferred=len(later),
             truncated=self._truncated(inputs),
             empty=len(encoded.empty),
+            failed=int((scores.failed > 0).sum()),
             exits={layer: count for layer, count in enumerate(np.bincount(later).tolist()) if layer and count},
             seconds=meter.seconds,
         )

@@ -15,7 +15,7 @@ from cascade.core.rows import BoolArray, Encoded, FloatArray
 from cascade.engine.cascade import Cascade
 from cascade.engine.inputs import Inputs
 from cascade.engine.tier import CallableTier
-from cascade.exceptions import OptionError
+from cascade.exceptions import CascadeError, OptionError
 from cascade.policies import (
     Budget,
     MaxProbability,
@@ -297,3 +297,45 @@ def test_a_function_can_be_any_tier() -> None:
     second, third = scores.tier == 2, scores.tier == 3
     np.testing.assert_array_equal(scores.probabilities.argmax(axis=1)[third], [2, 2])
     np.testing.assert_allclose(scores.probabilities[second], middle.probabilities[second], atol=1e-5)
+
+
+def failing(items: list[str]) -> list[list[float]]:
+    if len(items) > 3:
+        raise TimeoutError("busy")
+    return [[0.0, 1.0, 0.0]] * len(items)
+
+
+LENGTHS = Inputs.of(["a", "bbbbbb", "cc", "ddddddd", "eee"], Lengths(words=False))
+
+
+@pytest.mark.filterwarnings("ignore:the function of a tier")
+@pytest.mark.parametrize("place", ["last", "alone", "first", "middle"])
+def test_what_a_function_fails_on_keeps_the_answer_of_the_tier_before(place: str) -> None:
+    """The rule is sure of long texts and not of short ones; the person answers "b" and is too busy for five texts."""
+    rule = CallableTier(lambda items: [[0.9, 0.1, 0.0] if len(item) > 5 else [0.4, 0.3, 0.3] for item in items], 0, 3)
+    busy, last = CallableTier(failing, 1, 3), CallableTier(lambda items: [[0.0, 0.0, 1.0]] * len(items), 9, 3)
+    engine = {
+        "last": Cascade(rule, busy, Threshold(0.95)),  # five are deferred, which is too many
+        "alone": Cascade(rule, busy, defer_all),
+        "first": Cascade(busy, rule, defer_none),
+        "middle": Cascade(rule, Cascade(busy, last, Threshold(0.5)), Threshold(0.95)),
+    }[place]
+    outcome = engine.run(LENGTHS)
+    routes = outcome.routes
+    tier, failed = {"last": (1, 2), "alone": (1, 2), "first": (2, 1), "middle": (3, 2)}[place]
+    assert routes.tier.tolist() == [tier] * 5
+    assert routes.failed.tolist() == [failed] * 5
+    assert outcome.stats.failed == 5
+    expected = last if place == "middle" else rule
+    np.testing.assert_array_equal(outcome.probabilities, expected.score(LENGTHS).probabilities)
+    assert routes[0].failed == failed
+    few = engine.run(LENGTHS.select(np.array([0, 2, 4])))  # not too many
+    assert (few.stats.failed, few.routes.failed.tolist()) == (0, [0, 0, 0])
+    assert few.probabilities[:, 1].tolist() == [1.0] * 3
+
+
+@pytest.mark.filterwarnings("ignore:the function of a tier")
+def test_a_unit_that_no_tier_answers_is_an_error() -> None:
+    busy = CallableTier(failing, 1, 3)
+    with pytest.raises(CascadeError, match="must have a tier that answers it, got none for 5 of 5; see the warnings"):
+        Cascade(busy, busy, Threshold(0.9)).run(LENGTHS)

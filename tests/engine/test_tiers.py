@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +14,7 @@ from cascade.core.confidence import probabilities
 from cascade.core.rows import BoolArray, IntArray
 from cascade.engine.inputs import Inputs
 from cascade.engine.tier import CallableTier
-from cascade.exceptions import BundleError, OptionError
+from cascade.exceptions import BundleError, CascadeWarning, OptionError
 from cascade.policies import AtExit, MaxProbability, TokenExit
 from cascade.policies.batching import FixedSize, TokenBudget
 from cascade.policies.exits import ExitState
@@ -244,7 +246,53 @@ def test_any_function_is_a_tier() -> None:
     assert asked == [["a", "plot"], ["we"]]
     assert done == [2]
     np.testing.assert_allclose(scores.probabilities[[0, 3]], [[0.3, 0.7], [0.3, 0.7]], rtol=1e-6)
-    with pytest.raises(OptionError, match=r"must return probabilities of shape \(2, 3\), got shape \(2, 2\)"):
-        CallableTier(rule, price=0, labels=3).score(texts)
     with pytest.raises(OptionError, match=r"items must be known, got rows only; make the inputs with Inputs.of"):
         tier.score(Inputs.encoded(batch_of([3])))
+
+
+def slow(items: list[str]) -> list[list[float]]:
+    threading.Event().wait(60)
+    return [[0.5, 0.5]] * len(items)
+
+
+def odd(items: list[str]) -> list[list[float]]:
+    return [[math.nan, 0.5] if item == "odd" else [0.25, 0.75] for item in items]
+
+
+def strict(items: list[str]) -> list[list[float]]:
+    if "odd" in items:
+        raise ConnectionError("the other side\nis gone")
+    return [[0.25, 0.75]] * len(items)
+
+
+@pytest.mark.parametrize(
+    ("options", "failed", "why"),
+    [
+        ({"function": odd}, [False, True, False], "answers that are no probabilities"),
+        ({"function": strict}, [True] * 3, "ConnectionError: the other side is gone"),
+        ({"function": strict, "at_once": 1}, [False, True, False], "ConnectionError: the other side is gone"),
+        ({"function": lambda items: [[1, 0, 0]] * len(items)}, [True] * 3, r"shape \(3, 2\), got shape \(3, 3\)"),
+        ({"function": lambda _items: "no"}, [True] * 3, "ValueError: could not convert"),
+        ({"function": lambda items: [[2.0, -1.0]] * len(items)}, [True] * 3, "answers that are no probabilities"),
+        ({"function": slow, "timeout": 0.05}, [True] * 3, r"TimeoutError: no answer in 0\.05 s"),
+    ],
+)
+def test_a_function_that_fails_leaves_its_items_unanswered(
+    options: dict[str, Any], failed: list[bool], why: str
+) -> None:
+    tier, inputs = CallableTier(price=0, labels=2, **options), Inputs.of(["one", "odd", "two"], Lengths(words=False))
+    with pytest.warns(CascadeWarning, match=rf"could not answer {sum(failed)} of 3 units, which keep .*{why}"):
+        scores = tier.score(inputs)
+    assert (scores.tier == 0).tolist() == (scores.failed == 1).tolist() == failed
+    assert np.isnan(scores.confidence).tolist() == failed
+    assert np.isfinite(scores.probabilities).all()
+
+
+def test_a_function_in_time_is_as_one_without_a_limit() -> None:
+    inputs = Inputs.of(["one", "two"], Lengths(words=False))
+    plain, timed = (CallableTier(odd, price=0, labels=2, timeout=timeout).score(inputs) for timeout in (None, 60.0))
+    np.testing.assert_array_equal(plain.probabilities, timed.probabilities)
+    assert not timed.failed.any()
+    for options in ({"timeout": 0}, {"timeout": True}, {"at_once": 0}):
+        with pytest.raises(OptionError, match=r"timeout must be above 0 seconds|at_once must be a whole number"):
+            CallableTier(odd, price=0, labels=2, **options)

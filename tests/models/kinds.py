@@ -69,10 +69,7 @@ class Untouched:
 
 def join(parts: Sequence[Scores], order: IntArray | None = None) -> Scores:
     """Scores one after the other, perhaps in another order."""
-    columns = [
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("probabilities", "confidence", "tier", "exit_layer")
-    ]
+    columns = [np.concatenate(own) for own in zip(*(vars(part).values() for part in parts), strict=True)]
     return Scores(*(column if order is None else column[order] for column in columns))
 
 

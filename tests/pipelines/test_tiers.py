@@ -18,7 +18,7 @@ from cascade.bundle.manifest import Manifest
 from cascade.bundle.opening import Bundle, open_bundle
 from cascade.bundle.writing import write_bundle
 from cascade.engine.tier import CallableTier
-from cascade.exceptions import BundleError, OptionError
+from cascade.exceptions import BundleError, CascadeWarning, OptionError
 from cascade.policies import (
     AtExit,
     MaxProbability,
@@ -30,6 +30,7 @@ from cascade.policies import (
     never,
     whole_sentences,
 )
+from cascade.policies.routing import Router
 from tests.pipelines.conftest import LONG, Pipeline, items
 
 TEXTS = ["good film", "bad", "", "a very dull plot it was", "we laugh", "not good not bad", LONG, "bright"]
@@ -184,7 +185,7 @@ def test_a_function_is_a_tier(three: Pipeline, tmp_path: Path) -> None:
 
     pipeline = three.with_tier(CallableTier(ask, price=1.0, labels=count), router=Threshold(0.99))
     found = pipeline.predict(given(three))
-    probabilities, tiers, layers, _ = columns(found)
+    probabilities, tiers, layers, *_ = columns(found)
     assert asked
     assert {1, 4} < set(tiers.tolist())
     np.testing.assert_array_equal(probabilities[tiers == 4], np.tile(np.eye(count)[1], ((tiers == 4).sum(), 1)))
@@ -197,6 +198,35 @@ def test_a_function_is_a_tier(three: Pipeline, tmp_path: Path) -> None:
         with pytest.raises(OptionError, match="must run the graphs of its bundle, got a CallableTier; save the"):
             save()
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("router", [Threshold(0.99), defer_all], ids=repr)
+def test_where_a_function_fails_the_tier_before_answers(three: Pipeline, router: Router) -> None:
+    """It is asked with texts, or windows of words, and answers none that has "dull" in it."""
+    count = len(three.labels)
+
+    def ask(items: list[Any]) -> Any:
+        (item,) = items
+        if "dull" in item:
+            raise ConnectionError("gone")
+        return np.tile(np.eye(count)[1], (len(item) if isinstance(three, Tagger) else 1, 1))
+
+    plain = three.with_router(defer_all).with_router(defer_all, tier=2)
+    pipeline = plain.with_tier(CallableTier(ask, price=1.0, labels=count, at_once=1), router=router)
+    with pytest.warns(CascadeWarning, match=r"could not answer \d+ of \d+ units.*ConnectionError: gone"):
+        found = pipeline.predict(given(three))
+    with pytest.warns(CascadeWarning, match=r"which keep the answer of the tier before"):
+        streamed: list[Any] = list(pipeline.stream(given(three)))
+    routes: Any = getattr(found.routes, "words", found.routes)
+    lost = routes.failed == 4
+    assert lost.any()
+    assert found.stats.failed == lost.sum()
+    before = columns(plain.predict(given(three)))
+    for mine, its in zip(columns(found), before, strict=True):
+        np.testing.assert_allclose(mine[lost], its[lost], atol=1e-5)
+    assert not np.isnan(found.probabilities).any()
+    for one, other in zip(streamed, list[Any](found), strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
 
 
 def test_tiers_that_do_not_fit(three: Pipeline) -> None:
