@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from cascade.policies.exits import ExitPolicy, MaxProbability, never
 from cascade.policies.routing import Router, Threshold, defer_all
 from cascade.policies.unit_exits import TokenExit
 from cascade_bench.options import FILE, Asked, count_option, labelled_file_options
-from cascade_bench.systems.local import Model, System, answered, systems, tier1_confidence
+from cascade_bench.systems.local import Model, System, answered, confidence, systems
 from cascade_bench.table.cli import columns, entries
 from cascade_bench.table.data import Data
 from cascade_bench.table.measuring import Row, Table, measure
@@ -38,16 +39,16 @@ SUREST, LOOSEST = 0.005, 0.6  # doubt that candidates let pass at an exit
 
 @click.command(short_help="Accuracy over speed: settings tried once, those on the front timed beside fixed depths.")
 @labelled_file_options
-@count_option("--deferrals", 8, "Thresholds of tier 1.")
-@count_option("--exits", 4, "Of tier 2's exits.")
+@count_option("--deferrals", 8, "Thresholds of tier 1; of tier 2 of three half as many, and so on.")
+@count_option("--exits", 4, "Of all exits.")
 @count_option("--points", 6, "Of the front, timed.")
 @click.option("--png", "png_file", type=FILE, metavar="FILE", help="Draw it (extra: bench).")
 def curve(asked: Asked, *, deferrals: int, exits: int, points: int, png_file: Path | None) -> None:
     """Sweep deferral and exit thresholds: what each setting is right about, and how fast the best of them are.
 
-    MODEL is a folder or a Hub id, of a classifier or a tagger. Every pair of thresholds runs once. Some settings of the
-    front, tier 2 whole and cut after each exit, tier 1 alone and the bundle as configured are then timed in turns.
-    Without labels, agreement with tier 2 at full depth takes the place of accuracy.
+    MODEL is a folder or a Hub id, of a classifier or a tagger. Every choice of thresholds runs once. Some settings of
+    the front, the last tier whole and cut after each exit, every tier alone, of more than two every pair, and the
+    bundle as configured are then timed in turns. Without labels, agreement with full depth takes the place of accuracy.
 
     \b
     Example:
@@ -75,7 +76,7 @@ def _method(made: Curve) -> list[str]:
     table = made.table
     timed = (
         f"{len(table.data)} {table.data.unit}, end to end with tokenisation, {len(table.turns.orders)} interleaved "
-        "repeats; a speed-up is the median of ratios of seconds within a repeat, over tier 2 at full depth, in "
+        "repeats; a speed-up is the median of ratios of seconds within a repeat, over full depth, in "
         "brackets its 95 % interval (another coverage is named). *: nothing else is both faster and as good."
     )
     return [timed, f"Lettered settings: of the front of {len(made.tried)} that ran once, chosen on these rows."]
@@ -91,24 +92,29 @@ class Tried:
 
 
 def candidates(model: Model, items: Sequence[Any], *, deferrals: int, exits: int) -> list[System]:
-    """Settings to try: every threshold of tier 1 with every threshold of the exits, with `never`, and exits alone.
+    """Settings to try: all thresholds of the tiers with every threshold of the exits, with `never`, and exits alone.
 
-    Tier 1 answers once, so at most `deferrals` thresholds defer shares from 2 to 70 %, in equal ratios. Windows and all
-    else are the bundle's own.
+    Tiers answer once each, so that at most `deferrals` thresholds of tier 1 would defer shares from 2 to 70 % of all
+    units, in equal ratios; of tier 2 of three half as many and `defer_all`, and so on. Windows and all else are the
+    bundle's own.
     """
-    shares = np.geomspace(LEAST, MOST, deferrals)
-    thresholds = np.quantile(tier1_confidence(model, items), shares).round(4).tolist()
+    shares, count = np.geomspace(LEAST, MOST, deferrals), len(model.tiers)
+    routers: list[list[Router]] = []
+    for tier in range(1, count):
+        thresholds = np.quantile(confidence(model, items, tier), shares[::tier]).round(4).tolist()
+        routers.append([*map(Threshold, dict.fromkeys(thresholds)), *[defer_all] * (tier > 1)])
     doubts = np.geomspace(SUREST, LOOSEST, exits).round(4).tolist()
     policies: list[ExitPolicy] = [TokenExit(doubt) for doubt in doubts]
     if not isinstance(model, Tagger):
         policies = [MaxProbability(round(1 - doubt, 4)) for doubt in doubts]
-    routers = [Threshold(threshold) for threshold in dict.fromkeys(thresholds)]
-    tried: list[ExitPolicy] = [*policies, never]
-    pairs: list[tuple[Router, ExitPolicy]] = [(router, policy) for router in routers for policy in tried]
-    pairs += [(defer_all, policy) for policy in policies]
+    some = policies if any(tier.layers for tier in model.infos) else []
+    ways: list[tuple[tuple[Router, ...], ExitPolicy]] = list(product(product(*routers), [*some, never]))
+    ways += [((defer_all,) * (count - 1), policy) for policy in some]
     made = []
-    for router, policy in pairs:
-        run, name = model.with_router(router).with_exit_policy(policy), f"{router!r}, {policy!r}"
+    for own, policy in ways:
+        exits_of: list[ExitPolicy] = [policy if tier.layers else never for tier in model.infos]
+        run = model.with_policies(model.policies.with_(routers=own, exits=exits_of))
+        name = ", ".join(map(repr, (*own, policy)))
         made.append(System(name, name, partial(answered, run)))
     return made
 

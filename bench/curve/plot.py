@@ -39,8 +39,12 @@ def draw(curve: Curve) -> Figure:
     best = sorted((one.row.over_full.median, one.row.accuracy) for one in curve.timed if one.ahead)
     axes.plot([x for x, _ in best], [y for _, y in best], color=LINE, linewidth=1.2, label="front")
     _points(axes, [one for one in curve.timed if one.letter], "o", DARK, "settings of the front")
-    _points(axes, [one for one in curve.timed if one.row.cut is not None], "s", MIDDLE, "tier 2 cut after an exit")
+    _points(
+        axes, [one for one in curve.timed if one.row.cut is not None], "s", MIDDLE, "the last tier cut after an exit"
+    )
     _points(axes, [one for one in curve.timed if one.row.key == "tier1"], "^", LIGHT, "tier 1 alone")
+    between = [one for one in curve.timed if one.row.key.startswith("tier") and one.row.key != "tier1"]
+    _points(axes, between, "v", LIGHT, "other tiers alone, pairs of tiers")
     _points(axes, [one for one in curve.timed if one.row.key == CASCADE], "D", "white", "the bundle as configured")
     _frame(axes, curve)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False, fontsize=9)
@@ -91,8 +95,8 @@ def _frame(axes: Axes, curve: Curve) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _place: f"{tick:g}×"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda tick, _place: f"{tick * 100:g}"))
     data = curve.table.data
-    axes.set_xlabel("speed-up over tier 2 at full depth (ratio of seconds, log scale)")
-    what = "accuracy" if data.labelled else "agreement with tier 2 at full depth"
+    axes.set_xlabel("speed-up over full depth (ratio of seconds, log scale)")
+    what = "accuracy" if data.labelled else "agreement with full depth"
     axes.set_ylabel(f"{what} (% of {len(data):,} {data.unit})")
     axes.grid(visible=True, color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +15,7 @@ from cascade.core.rows import Doubles, IntArray
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
-from cascade.policies.exits import AtExit
+from cascade.policies.exits import AtExit, never
 from cascade.policies.routing import defer_all, defer_none
 
 FULL, CASCADE, PIPELINE = "full", "cascade", "pipeline"
@@ -27,7 +28,7 @@ class Answered:
     """What a system answered (of a tagger a list of tags per sentence), and where.
 
     `tiers`: of each text or word; `None` of a system without tiers. Shape `(units,)`. `mean_layer`: after which units
-    left tier 2, over those that it answered; `None` without any.
+    left the last tier, over those that it answered; `None` without any.
     """
 
     labels: Sequence[Any]
@@ -36,7 +37,7 @@ class Answered:
 
     @property
     def deferred(self) -> float | None:
-        """Share of the units that tier 2 answered; `None` of a system without tiers, or of no units."""
+        """Share of the units that a tier after the first answered; `None` of a system without tiers, or of no units."""
         return float((self.tiers > 1).mean()) if self.tiers is not None and len(self.tiers) else None
 
 
@@ -44,13 +45,15 @@ class Answered:
 class System:
     """Something that labels texts, or tags sentences, tokenisation included. `key`, `name`: for programs and readers.
 
-    `cut`: the layer, if this is tier 2 ended there for every row (full depth included).
+    `cut`: the layer, if this is the last tier ended there for every row (full depth included); `tier`: its number, if
+    this is one tier alone at full depth.
     """
 
     key: str
     name: str
     run: Callable[[Sequence[Any]], Answered]
     cut: int | None = None
+    tier: int | None = None
 
 
 def check_tiers(model: Model, least: int = 2) -> None:
@@ -72,30 +75,54 @@ def answered(model: Model, items: Sequence[Any]) -> Answered:
     made = model.predict(items)
     labels = made.tags if isinstance(made, TagPredictions) else made.labels
     routes = _routes(made)
-    second = routes.tier > 1
-    return Answered(labels, routes.tier, float(routes.exit_layer[second].mean()) if second.any() else None)
+    last = routes.exit_layer[routes.tier == len(model.tiers)]
+    return Answered(labels, routes.tier, float(last.mean()) if len(last) else None)
 
 
 def _routes(made: Predictions | TagPredictions) -> Routes:
     return made.routes.words if isinstance(made, TagPredictions) else made.routes
 
 
-def tier1_confidence(model: Model, items: Sequence[Any]) -> Doubles:
-    """Confidence of tier 1 in each text or word. Shape `(units,)`."""
-    return np.asarray(_routes(model.with_router(defer_none).predict(items)).confidence, dtype=np.float64)
+def only(model: Model, *tiers: int) -> Model:
+    """The same policies with these tiers alone, numbered from 1."""
+    own = model.policies.routers
+    last, routers = max(tiers), [router if place in tiers else defer_all for place, router in enumerate(own, 1)]
+    if last <= len(routers):
+        routers[last - 1] = defer_none
+    return model.with_policies(model.policies.with_(routers=routers))
+
+
+def alone(model: Model, tier: int) -> Model:
+    """One tier at full depth."""
+    run = only(model, tier)
+    return run.with_policies(run.policies.with_(exits=[never] * len(model.tiers)))
+
+
+def confidence(model: Model, items: Sequence[Any], tier: int = 1) -> Doubles:
+    """Of a tier alone in each text or word. Shape `(units,)`."""
+    return np.asarray(_routes(alone(model, tier).predict(items)).confidence, dtype=np.float64)
 
 
 def systems(model: Model) -> list[System]:
-    """Those of one bundle, full depth first. `model`: as the bundle configures it."""
-    layers, alone = model.tier2.layers, model.with_router(defer_all)
-    found = [System(FULL, "tier 2, full depth", partial(answered, whole(model)), layers[-1])]
+    """Those of one bundle, full depth first: the last tier cut, every tier alone, of more than two tiers every pair.
+
+    `model`: as the bundle configures it.
+    """
+    count, layers, exits = len(model.tiers), model.infos[-1].layers, only(model, len(model.tiers))
+    full = partial(answered, whole(model))
+    found = [System(FULL, f"tier {count}, full depth", full, layers[-1] if layers else 0, count)]
     for layer in reversed(layers[:-1]):
-        cut = partial(answered, alone.with_exit_policy(AtExit(layer)))
-        found.append(System(f"cut-{layer}", f"tier 2 cut after layer {layer}", cut, layer))
+        cut = partial(answered, exits.with_exit_policy(AtExit(layer)))
+        found.append(System(f"cut-{layer}", f"tier {count} cut after layer {layer}", cut, layer))
+    for tier in range(1, count):
+        one = partial(answered, alone(model, tier))
+        found.append(System(f"tier{tier}", f"tier {tier} alone", one, tier=tier))
+    for pair in combinations(range(1, count + 1), 2) if count > 2 else ():
+        both = partial(answered, only(model, *pair))
+        found.append(System("tiers-{}-{}".format(*pair), "tiers {} and {}".format(*pair), both))
     windows = "windows and " if isinstance(model, Tagger) else ""
     return [
         *found,
-        System("tier1", "tier 1 alone", partial(answered, model.with_router(defer_none))),
-        System("exits", "tier 2 with exits", partial(answered, alone)),
+        System("exits", f"tier {count} with exits", partial(answered, exits)),
         System(CASCADE, f"cascade with {windows}exits", partial(answered, model)),
     ]

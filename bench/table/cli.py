@@ -22,16 +22,17 @@ SUBSET = 256  # items on which the pipeline's batch sizes are tried
 CLEAR = 1.0  # a ratio whose interval holds this says nothing
 
 
-@click.command(short_help="Accuracy and seconds: tier 2 whole, cut, with exits; the cascade; a pipeline.")
+@click.command(short_help="Accuracy and seconds: the last tier whole, cut, with exits; the cascade; a pipeline.")
 @labelled_file_options
 @click.option("--checkpoint", metavar="FOLDER", help="Also transformers.pipeline on this checkpoint (extra: bench).")
 @markdown_option
 def table(asked: Asked, *, checkpoint: str | None, markdown: bool) -> None:
     """Accuracy and seconds of every way to run a bundle, measured in one run in which all take turns.
 
-    MODEL is a folder or a Hub id. Each pass answers the whole file, tokenisation included. With --checkpoint,
-    transformers.pipeline runs the same second tier in fp32 at its best batch size. A tagger's file has lists of words
-    and tags. Without labels, agreement with tier 2 at full depth takes the place of accuracy.
+    MODEL is a folder or a Hub id, of two tiers or more: the last one at full depth and cut after each exit, every tier
+    alone, of more than two every pair. Each pass answers the whole file, tokenisation included. With --checkpoint,
+    transformers.pipeline runs the same last tier in fp32 at its best batch size. A tagger's file has lists of words and
+    tags. Without labels, agreement with full depth takes the place of accuracy.
 
     \b
     Example:
@@ -49,7 +50,7 @@ def table(asked: Asked, *, checkpoint: str | None, markdown: bool) -> None:
             peer = TransformersPipeline.load(
                 checkpoint,
                 threads=count,
-                max_length=pipeline.bundle.manifest.tier2.max_length,
+                max_length=pipeline.bundle.manifest.tiers[-1].max_length,
                 multi_label=pipeline.multi_label,
                 tagging=data.words,
             )
@@ -58,9 +59,10 @@ def table(asked: Asked, *, checkpoint: str | None, markdown: bool) -> None:
             tested.append(System(PIPELINE, name, lambda items: Answered(peer.labels(items, batch_size=size))))
         made = measure(tested, data, repeats=asked.repeats, progress=step)
     click.echo(as_text(made, before, markdown=markdown))
-    names = ("router", "exit_policy", "blend", *(("windows", "decoding") if isinstance(pipeline, Tagger) else ()))
-    settings: dict[str, Any] = {name: getattr(pipeline, name) for name in names}
-    settings = {name: own if name == "blend" else repr(own) for name, own in settings.items()}
+    own, words = pipeline.policies, isinstance(pipeline, Tagger)
+    settings: dict[str, Any] = {"router": own.routers, "exit_policy": own.exits[1:], "blend": own.blend}
+    settings = {name: "; ".join(map(str, value)) for name, value in settings.items()}
+    settings |= {name: repr(getattr(own, name)) for name in (("windows", "decoding") if words else ())}
     empty = "\n" * markdown
     click.echo(f"{empty}Settings: {', '.join(f'{name} {value}' for name, value in settings.items())}.")
     if rates:
@@ -74,7 +76,7 @@ def as_text(table: Table, machine: Mapping[str, Any], *, markdown: bool = False)
     """For terminals, or for README."""
     cells = columns(table)
     made = grid(list(cells), [[cell(row) for cell in cells.values()] for row in table.rows], markdown=markdown)
-    said = [*table.data.notes, conclusion(table), _method(table), in_words(machine)]
+    said = [*table.data.notes, conclusion(table), *_oracle(table), _method(table), in_words(machine)]
     if not markdown:
         return "\n".join([made, "", *said])
     return "\n".join([made, "", " ".join(said[:-2]), "", " ".join(said[-2:])])
@@ -97,10 +99,13 @@ def columns(table: Table) -> dict[str, Callable[[Row], str]]:
     found["points"] = lambda row: f"{row.against_full * 100:+.2f}"
     if any(row.f1 is not None for row in table.rows):
         found["entity F1"] = lambda row: "" if row.f1 is None else f"{row.f1:.2%}"
-    found["deferred"] = lambda row: "" if row.deferred is None else f"{row.deferred:.1%}"
+    if any(len(row.by_tier or ()) > 2 for row in table.rows):
+        found["by tier, %"] = lambda row: " / ".join(f"{100 * share:.1f}" for share in row.by_tier or ())
+    else:
+        found["deferred"] = lambda row: "" if row.deferred is None else f"{row.deferred:.1%}"
     found["mean layer"] = lambda row: "" if row.mean_layer is None else f"{row.mean_layer:.2f}"
     found[f"{data.unit}/s"] = lambda row: f"{len(data) / row.median_seconds:,.0f}"
-    found["over full tier 2"] = lambda row: shown(row.over_full)
+    found["over full depth"] = lambda row: shown(row.over_full)
     if any(row.over_pipeline is not None for row in table.rows):
         found["over pipeline"] = lambda row: shown(row.over_pipeline)
     return found
@@ -113,12 +118,21 @@ def _method(table: Table) -> str:
     return (
         f"{len(table.data)} {table.data.unit}, tokenisation included, {repeats} interleaved repeats{fewer}; ratios are "
         "medians of those within a repeat, in brackets their 95 % intervals (another coverage is named). Points: "
-        f"{table.data.metric} against full tier 2. Mean layer: over the {table.data.unit} that tier 2 answered."
+        f"{table.data.metric} against full depth. Mean layer: over the {table.data.unit} that the last tier answered."
     )
 
 
+def _oracle(table: Table) -> list[str]:
+    """What no router can beat, in a sentence."""
+    if table.oracle is None:
+        return []
+    best, shares = table.oracle, " / ".join(f"{100 * share:.1f}" for share in table.oracle.by_tier)
+    told = f"An oracle that asks the cheapest tier that is right is right on {best.accuracy:.2%}, by tier {shares} %"
+    return [f"{told}, and {best.over_full:.2f} times as fast as full depth."]
+
+
 def conclusion(table: Table) -> str:
-    """The cascade against the fastest cut of tier 2 that is at least as accurate, in seconds."""
+    """The cascade against the fastest cut of the last tier that is at least as accurate, in seconds."""
     cascade, cuts = table.row(CASCADE), [row for row in table.rows if row.cut is not None]
     begin = (
         f"The cascade is right on {cascade.accuracy:.2%} and takes {_seconds(cascade)} for {len(table.data)} "
@@ -128,8 +142,8 @@ def conclusion(table: Table) -> str:
     if not accurate:
         best = max(cuts, key=lambda row: (row.accuracy, -row.median_seconds))
         return (
-            f"{begin}no cut of tier 2 is as accurate, not even full depth: the most accurate, {best.name}, is right on "
-            f"{best.accuracy:.2%} and takes {_seconds(best)}, so {compared(best, cascade, 'the cascade')}."
+            f"{begin}no cut of the last tier is as accurate, not even full depth: the most accurate, {best.name}, is "
+            f"right on {best.accuracy:.2%} and takes {_seconds(best)}, so {compared(best, cascade, 'the cascade')}."
         )
     fastest = min(accurate, key=lambda row: row.median_seconds)
     return (

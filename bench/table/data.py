@@ -69,8 +69,12 @@ class Data:
 
     def agreement(self, answers: Sequence[Any], others: Sequence[Any]) -> float:
         """Share of units with the same answer in both."""
+        return sum(self.same(answers, others)) / len(self)
+
+    def same(self, answers: Sequence[Any], others: Sequence[Any]) -> list[bool]:
+        """Whether each unit has the same answer in both."""
         one, two = (chain.from_iterable(some) if self.words else some for some in (answers, others))
-        return sum(bool(a == b) for a, b in zip(one, two, strict=True)) / len(self)
+        return [bool(a == b) for a, b in zip(one, two, strict=True)]
 
     def unlike(self, answers: Sequence[Any], others: Sequence[Any]) -> float:
         """Share of items (a sentence is one) with another answer."""

@@ -131,9 +131,9 @@ class Chain:
 
 
 def chains(answers: TextAnswers, *, blends: Sequence[float] = (), like: Policies | None = None) -> Iterator[Chain]:
-    """Every choice of tiers that may be asked before the last one, with every blend; no blend comes first."""
+    """Every choice of tiers that may be asked before the last one, with every blend: none of both comes first."""
     last = len(answers.tiers) - 1
-    for some in product((True, False), repeat=last):
+    for some in product((False, True), repeat=last):
         asked = (*np.flatnonzero(some).tolist(), last)
         for blend in dict.fromkeys((0.0, *blends)) if len(asked) > 1 else (0.0,):
             yield Chain.of(answers, asked, blend=blend, like=like)

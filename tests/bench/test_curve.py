@@ -83,7 +83,7 @@ def small(classifier: Model, data: Path) -> Curve:
 def test_what_is_timed_is_drawn(small: Curve) -> None:
     assert [one.letter for one in small.timed[5:]] == ["A", "B"]
     (axes,) = plot.draw(small).axes
-    assert axes.get_xlabel() == "speed-up over tier 2 at full depth (ratio of seconds, log scale)"
+    assert axes.get_xlabel() == "speed-up over full depth (ratio of seconds, log scale)"
     assert axes.get_ylabel() == "accuracy (% of 40 texts)"
     drawn = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
     assert [container.lines[0].get_marker() for container in drawn] == ["o", "s", "^", "D"]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cascade.exceptions import OptionError
+from cascade.policies import AtExit, Policies, Threshold, never
 from cascade.policies.routing import defer_all
-from cascade_bench.systems.local import Answered, Model, System, answered, systems, tier1_confidence
+from cascade_bench.curve.cli import candidates
+from cascade_bench.systems.local import Answered, Model, System, answered, confidence, systems
 from cascade_bench.table.cli import as_text, conclusion, entries
 from cascade_bench.table.data import Data, read_data
 from cascade_bench.table.measuring import Table, measure
@@ -61,7 +65,70 @@ def test_systems_are_what_they_are_called(case: Case) -> None:
     assert second is not None
     assert found["cascade"].deferred == pytest.approx((second == 2).mean())
     assert 0 < (second == 2).mean() < 1
-    assert tier1_confidence(model, items).shape == second.shape
+    assert confidence(model, items).shape == second.shape
+
+
+@pytest.fixture
+def three(classifier: Model) -> Model:
+    """The toy's second tier once more as its third."""
+    own = classifier.policies
+    first, second = (float(np.median(confidence(classifier, texts(), tier))) for tier in (1, 2))
+    policies = Policies(
+        routers=(Threshold(first), Threshold(second)),
+        exits=(never, AtExit(2), own.exits[1]),
+        temperatures=(*own.temperatures, own.temperatures[1]),
+    )
+    tiers = (classifier.tier1, classifier.tier2, classifier.tier2)
+    return replace(classifier, tiers=tiers, policies=policies).with_policies(policies)
+
+
+def test_systems_of_three_tiers(three: Model) -> None:
+    tested = {one.key: one for one in systems(three)}
+    assert list(tested) == [
+        "full",
+        "cut-2",
+        "cut-1",
+        "tier1",
+        "tier2",
+        "tiers-1-2",
+        "tiers-1-3",
+        "tiers-2-3",
+        "exits",
+        "cascade",
+    ]
+    assert [one.tier for one in tested.values()] == [3, None, None, 1, 2, *[None] * 5]
+    asked = {key: set(np.asarray(one.run(texts()).tiers).tolist()) for key, one in tested.items()}
+    assert asked["tier1"] == {1}
+    assert asked["tier2"] == {2}
+    assert asked["tiers-1-2"] == {1, 2}
+    assert asked["tiers-1-3"] == {1, 3}
+    assert asked["tiers-2-3"] == {2, 3}
+    assert asked["exits"] == asked["cut-1"] == {3}
+    assert asked["cascade"] == {1, 2, 3}
+    assert tested["tier2"].run(texts()).labels == tested["full"].run(texts()).labels  # the same tier at full depth
+
+
+def test_a_table_of_three_tiers_has_an_oracle(three: Model) -> None:
+    items = texts()
+    right = answered(three, items).labels
+    table = measure(systems(three), Data(items, right), repeats=2, pause=0)
+    oracle = table.oracle
+    assert oracle is not None
+    alone = [table.row(key) for key in ("tier1", "tier2", "full")]
+    assert oracle.accuracy >= max(row.accuracy for row in alone)
+    assert oracle.by_tier[0] >= alone[0].accuracy
+    assert sum(oracle.by_tier) == pytest.approx(1)
+    assert oracle.by_tier[2] == 0  # tier 3 is tier 2
+    seconds = [row.median_seconds for row in alone]
+    assert oracle.over_full == pytest.approx(seconds[2] / np.dot(oracle.by_tier, seconds))
+    shown = as_text(table, FACTS)
+    assert "An oracle that asks the cheapest tier that is right is right on" in shown
+    assert "by tier, %" in shown
+    assert "mean layer" in shown
+    tried = candidates(three, items, deferrals=4, exits=1)
+    # Four and two thresholds, or none of tier 2, with two kinds of exits; and exits of the last tier alone.
+    assert len(tried) == 4 * 3 * 2 + 1
+    assert all(len(one.run(items).labels) == len(items) for one in tried[:2])
 
 
 def test_speed_ups_and_accuracy() -> None:
@@ -82,7 +149,10 @@ def test_speed_ups_and_accuracy() -> None:
         ((1.0, 8), "fixed depth that is at least as accurate, the cut-2 (80.00%), takes 3 s, so the cascade is"),
         ((6.0, 9), "the full (90.00%), takes 4 s, so the cascade is slower, 0.67 times as fast"),
         ((4.0, 9), "so there is no clear difference: the cascade is 1.00 times as fast"),
-        ((2.0, 10), "no cut of tier 2 is as accurate, not even full depth: the most accurate, the full, is right on"),
+        (
+            (2.0, 10),
+            "no cut of the last tier is as accurate, not even full depth: the most accurate, the full, is right on",
+        ),
     ],
 )
 def test_the_conclusion_names_the_fastest_depth_that_is_as_accurate(cascade: tuple[float, int], expected: str) -> None:
@@ -94,7 +164,7 @@ def test_too_few_repeats_are_said() -> None:
 
 
 def test_full_depth_comes_first() -> None:
-    with pytest.raises(OptionError, match="the first system must be tier 2 at full depth"):
+    with pytest.raises(OptionError, match="the first system must be the last tier at full depth"):
         measure([system(World(), "cascade", 1, 1)], DATA)
 
 

@@ -15,6 +15,7 @@ from cascade import Classifier
 from cascade.bundle.manifest import MANIFEST_FILE
 from cascade.calibration import observing
 from cascade.calibration.certify import texts as certifying
+from cascade.calibration.costs import Costs, TierCosts
 from cascade.calibration.texts import TextAnswers
 from cascade.cli.calibrate import plain as calibrate_plain
 from cascade.policies.exits import never
@@ -65,8 +66,10 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     """With costs that do not depend on how fast this machine is: of so small graphs they say nothing."""
 
     def observe(*arguments: Any, **options: Any) -> TextAnswers:
-        costs = costs_of(5e-5, (3e-4, 3e-4, 3e-4))
-        return replace(observing.observe_texts(*arguments, **options), costs=costs)
+        answers = observing.observe_texts(*arguments, **options)
+        first, last = costs_of(5e-5, (3e-4, 3e-4, 3e-4)).tiers
+        middle = TierCosts((3e-3, 3e-3, 3e-3))
+        return replace(answers, costs=Costs((first, *[middle] * (len(answers.tiers) - 2), last)))
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(certifying, "observe_texts", observe)
