@@ -16,6 +16,8 @@ from cascade_bench.systems.process import Job
 from cascade_bench.table.data import read_items
 from cascade_bench.timing.report import bar, grid
 
+CLEAR = 0.9  # of an interval's coverage, which five repeats have
+
 
 @click.command(short_help="Before and after: two installs in turns, as ratios of seconds with intervals.")
 @click.argument("a")
@@ -74,6 +76,9 @@ def _print(found: Comparison, at_least: float) -> None:
 
 
 def _conclusion(row: Compared, at_least: float) -> str:
+    clear = row.ratio.coverage >= CLEAR
     if row.ratio.median < at_least:
-        return "too slow" if row.ratio.high < at_least else "too slow, though not clearly"
+        return "too slow" if clear and row.ratio.high < at_least else "too slow, though not clearly"
+    if not clear:
+        return "too few repeats to say"
     return "faster" if row.ratio.low > 1 else "slower" if row.ratio.high < 1 else ""

@@ -65,6 +65,18 @@ def test_a_median_below_the_bound_fails_though_the_interval_holds_it(
     assert "too slow, though not clearly" in done.out
 
 
+def test_few_repeats_decide_nothing(run: Run, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = compared(
+        run, case, monkeypatch, {"full": [0.5] * 2, "tier1": [2.0] * 2, "tier2": [2.0] * 5}, "--at-least", 1
+    )
+    said = [
+        line.rstrip().split("]")[1].split("  ")[-1]
+        for line in done.out.splitlines()
+        if line.startswith(("full", "tier"))
+    ]
+    assert said == ["too few repeats to say", "too slow, though not clearly", "too slow"]
+
+
 USE = ("--model", "x", "--data", "y")
 BOUND = "--at-least must be above 0 and finite"
 CLASSIFIER = """
