@@ -107,8 +107,10 @@ def run_tiers(
         Of each tier, probabilities at every exit (`all_exits`); costs in seconds per token of its rows.
     """
     inputs, said, costs = as_inputs(given), list[FloatArray](), list[TierCosts]()
-    units = inputs.encode().units
     for tier in tiers:
+        begin = time.perf_counter()
+        units = inputs.encode(getattr(tier, "encoder", None)).units
+        encoding = time.perf_counter() - begin  # of a tier that has a tokenizer of its own
         parts: list[Timed] = []
         timed: Any = tier
         if isinstance(tier, SingleExit):
@@ -126,11 +128,10 @@ def run_tiers(
             all_exits(plain, start)
         begin = time.perf_counter()
         said.append(all_exits(timed, inputs, progress))
-        spent = time.perf_counter() - begin  # with the encoding of a tier that has a tokenizer of its own
-        tokens = inputs.encode(getattr(tier, "encoder", None)).units.rows.tokens
+        spent = time.perf_counter() - begin + encoding
         seconds = np.array([part.seconds for part in parts] or [spent])
         # What happens between the graphs (index arithmetic, softmax) is shared out in proportion to them.
-        seconds *= spent / seconds.sum() / tokens
+        seconds *= spent / seconds.sum() / units.rows.tokens
         embed, *stages = seconds.tolist() if len(seconds) > 1 else (0.0, *seconds.tolist())
         costs.append(TierCosts(tuple(stages), embed=embed))
     return said, Costs(tuple(costs), encode_seconds / inputs.tokens)

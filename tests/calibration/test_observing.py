@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from cascade import Classifier
 from cascade.calibration.observing import run_tiers
-from cascade.core.rows import Units
+from cascade.core.rows import Encoded, Units
+from cascade.engine.inputs import Inputs
 from cascade.policies.batching import FixedSize
 from cascade.runtime.backend import FunctionBackend
-from tests.models.toy import Toy, batch_of
+from cascade.text.tokenizer import Tokenizer
+from tests.models.toy import VOCABULARY, Toy, batch_of, toy_bundle, toy_tokenizer
 from tests.models.toy_tagging import ToyTagger, sentences_of
 
+FOREIGN = VOCABULARY - 1  # a piece that no text of these tests has
 LENGTHS = np.random.default_rng(1).integers(2, 12, 200).tolist()
 
 
@@ -50,3 +57,25 @@ def test_making_graphs_for_several_threads_is_not_timed() -> None:
     assert isinstance(known, FunctionBackend)
     slow = replace(slow, backend=Slow(known.function, known.inputs, known.outputs))
     assert run_tiers((slow, toy.tier2()), units)[1].tiers[0].full * units.rows.tokens < 1
+
+
+def test_every_tier_is_warmed_up_with_rows_of_its_own_tokenizer(tmp_path: Path) -> None:
+    classifier = Classifier.from_pretrained(toy_bundle(tmp_path / "bundle").folder, threads=1)
+    own = Tokenizer(toy_tokenizer(), max_length=12)
+
+    @dataclass(frozen=True)
+    class Other:
+        """Makes a piece that the tiers do not know."""
+
+        max_length: int = 12
+
+        def encode(self, items: Sequence[Any]) -> Encoded:
+            made = own.encode(items)
+            rows = replace(made.units.rows, ids=np.full_like(made.units.rows.ids, FOREIGN))
+            return replace(made, units=replace(made.units, rows=rows))
+
+    given = ["a good film", "bad", "is it a plot"]
+    tiers = [replace(tier, encoder=own) for tier in (classifier.tier1, classifier.tier2)]
+    said, costs = run_tiers(tiers, Inputs.of(given, Other()))
+    np.testing.assert_array_equal(said[0], run_tiers(tiers, Inputs.of(given, own))[0][0])
+    assert min(tier.full for tier in costs.tiers) > 0
