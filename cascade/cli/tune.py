@@ -39,7 +39,7 @@ from cascade.text.reading import read_examples
 @click.option("--router", is_flag=True, help="Make a CostAware router of the next tier's measured cost; with --price.")
 @click.option("--price", type=float, metavar="GAIN", help="Answers that a millisecond of the next tier must set right.")
 @click.option("--write", is_flag=True, help="Keep the result for MODEL, this host and N threads; loading uses it.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of both tiers.  [default: the CPUs allowed]")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of all tiers.  [default: the CPUs allowed]")
 @click.option("--progress/--no-progress", default=None, help="A bar on standard error.  [default: on a terminal]")
 def tune(model: str, file: str, limit: int, router: bool, write: bool, progress: bool | None, **given: Any) -> None:
     """Time token budgets on your texts and this host, and whether tiers and exits pay. No answer changes.

@@ -1,4 +1,4 @@
-"""int8 graphs: near fp32, independent of batch mates where static, and given up where they disagree."""
+"""int8 graphs: near fp32, independent of batch mates where static."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cascade.core.rows import Units
 from cascade.text.tokenizer import Tokenizer
-from cascade_export.int8 import calibrate
 from cascade_export.int8.linears import Ranges, linears
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
-from cascade_export.options import ExportOptions, Int8
+from cascade_export.options import Int8
 from cascade_export.packed.chain import chain_logits, chain_ranges, session
 from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
 from cascade_export.packed.stages import pack
-from cascade_export.texts import Agreement, Sample
 from tests.models import tiny
-from tests.models.graphs import operators, quantised, scaled
+from tests.models.graphs import operators, quantised
 
 
 @pytest.fixture(scope="module")
@@ -206,27 +204,6 @@ def test_tables_keep_small_tokens_precise() -> None:
     assert (found[7] == 0).all()
 
 
-@pytest.mark.parametrize("spoilt", [[1], [0, 2], [2]])
-def test_stages_that_disagree_go_back_to_fp32(
-    graphs: TierTwoGraphs, batch: Units, spoilt: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """These stages' ranges are spoilt, so they and no others must stay fp32."""
-
-    def wrong(*given: object, **options: object) -> object:
-        embed, *stages = chain_ranges(*given, **options)  # type: ignore[arg-type]  # handed through
-        for stage in spoilt:
-            stages[stage] = {name: own / np.full(len(own.low), 1000, np.float32) for name, own in stages[stage].items()}
-        return [embed, *stages]
-
-    monkeypatch.setattr(calibrate, "chain_ranges", wrong)
-    kept = quantised(graphs, batch, Int8.STATIC, bar=0.9)
-    assert kept.precisions == ["fp32" if stage in spoilt else "int8" for stage in range(3)]
-    assert quantised(graphs, batch, Int8.STATIC, bar=0.0).precisions == ("int8",) * 3
-    assert "QuantizeLinear" not in operators(kept.graphs.stages[spoilt[0]])
-    assert kept.smoothed
-    assert np.array_equal(kept.logits, chain_logits(kept.graphs, batch))
-
-
 def test_smoothing_saves_small_channels_from_large_ones() -> None:
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(4, 3)).astype(np.float32)
@@ -247,90 +224,6 @@ def test_smoothing_saves_small_channels_from_large_ones() -> None:
         assert operators(small).count("Mul") == smooth
         errors.append(np.abs(session(small).run(None, {"x": x})[0] - expected).max())
     assert errors[1] < errors[0] / 5
-
-
-def test_smoothing_comes_before_fp32(graphs: TierTwoGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([Agreement(0.9, 3, 1.0), Agreement(1.0, 0, 0.1)])
-    monkeypatch.setattr(Sample, "compare", lambda *given, **options: next(answers))
-    kept = quantised(graphs, batch, Int8.STATIC, bar=0.98)
-    assert kept.precisions == ("int8",) * 3
-    assert kept.smoothed
-    stage = kept.graphs.stages[0]
-    assert scaled(stage) == operators(stage).count("QuantizeLinear") == 6
-
-
-def test_when_everything_disagrees_everything_is_fp32(
-    graphs: TierTwoGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def never(*given: object, **options: object) -> Agreement:
-        return Agreement(0.0, 24, 1.0)
-
-    monkeypatch.setattr(Sample, "compare", never)
-    kept = quantised(graphs, batch, Int8.STATIC, bar=0.98)
-    assert kept.precisions == ["fp32"] * 3
-    assert not kept.smoothed
-
-
-def test_agreement(batch: Units) -> None:
-    reference = np.array([[1, 0], [0, 1], [2, 0], [0, 2]], np.float32)
-    other = np.array([[1, 0.5], [1, 0], [2, 0], [0, 2]], np.float32)
-    single = Sample(batch, np.array([0, 1, 1, 1]))
-    multi = Sample(batch, np.array([[1, 0], [0, 1], [1, 1], [0, 1]]), multi_label=True)
-    found = single.compare(other, reference)
-    assert found == Agreement(share=0.75, different=1, largest=1.0)
-    assert found.meets(0.98), "one row alone never fails"
-    assert not Agreement(0.9, 2, 1.0).meets(0.98)
-    assert multi.compare(-other, reference).different == 4
-    assert single.accuracy(reference) == multi.accuracy(reference - 0.5) == 0.75
-
-
-def test_sentences_differ_with_any_of_their_words(batch: Units) -> None:
-    """The first two words are one sentence, the last is one by itself."""
-    reference = np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 0, 1]]
-    other, ends = reference.copy(), np.array([2, 5, 6])
-    other[:2] = other[:2, ::-1]
-    sample = Sample(batch, sentences=ends)
-    assert sample.compare(other, reference, by_sentence=True) == Agreement(share=1 - 1 / 3, different=1, largest=1.0)
-    assert sample.compare(other, reference).different == 2
-    other[5] = other[5, ::-1]
-    assert sample.compare(other, reference, by_sentence=True).different == 2
-    assert Sample(batch).compare(other, reference, by_sentence=True).different == 3, "texts are whole"
-
-
-@pytest.mark.parametrize("by_sentence", [False, True])
-def test_the_bar_is_of_what_was_asked(
-    graphs: TierTwoGraphs, batch: Units, by_sentence: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-
-    def compare(*given: object, by_sentence: bool) -> Agreement:
-        asked.append(by_sentence)
-        return Agreement(1.0, 0, 0.0)
-
-    monkeypatch.setattr(Sample, "compare", compare)
-    options = ExportOptions(by_sentence=by_sentence)
-    calibrate.quantise_tier2(graphs, chain_logits(graphs, batch), Sample(batch), options)
-    assert asked == [by_sentence]
-
-
-def test_tables_stay_fp32_before_a_stage_does(
-    graphs: TierTwoGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calibrate, "quantise_tables", _zeroed)
-    kept = quantised(graphs, batch, Int8.STATIC, bar=0.9)
-    assert (kept.precisions, kept.smoothed) == (["int8"] * 3, True)
-    assert kept.graphs.embed is graphs.embed
-    assert np.array_equal(kept.logits, chain_logits(kept.graphs, batch))
-
-
-def _zeroed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose tables say nothing."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    for tensor in made.graph.initializer:
-        if len(tensor.dims) == 2:
-            tensor.CopyFrom(numpy_helper.from_array(np.zeros(tuple(tensor.dims), np.float32), tensor.name))
-    return made
 
 
 def test_ranges_are_those_of_the_texts(graphs: TierTwoGraphs, batch: Units) -> None:

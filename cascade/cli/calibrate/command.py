@@ -57,7 +57,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--label-column", metavar="NAME", help="The labels.  [default: label; of a tagger: tags]")
 @click.option("--label-separator", metavar="TEXT", help="Between several labels in one string, as in a csv: a|c.")
 @click.option("--tokens-column", metavar="NAME", help="Of a tagger: the lists of words.  [default: tokens]")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of both tiers.  [default: the CPUs allowed]")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of all tiers.  [default: the CPUs allowed]")
 @click.option("--progress/--no-progress", default=None, help="Bars on standard error.  [default: on a terminal]")
 @click.pass_context
 def calibrate(

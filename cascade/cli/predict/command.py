@@ -98,7 +98,7 @@ WITH_LISTS = (FileFormat.JSONL, FileFormat.PARQUET)  # formats in which a column
     help="With --shadow: what the alarm does beside a warning; safer: the next safer setting answers.  [default: warn]",
 )
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Written whole or not at all.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of both tiers.  [default: the CPUs allowed]")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of all tiers.  [default: the CPUs allowed]")
 @click.option("--progress/--no-progress", default=None, help="A bar on standard error.  [default: on a terminal]")
 def predict(
     model: str,
