@@ -11,7 +11,7 @@ Those with a test elsewhere:
 21  labels by position, not by number        training/test_models.py        test_labels_and_their_numbers
 22  labels in another order than scores      training/test_examples.py      test_order_of_labels
 24  checkpoints in half precision            training/test_loading.py       test_half_precision_is_read_as_fp32
-25  int8 that answers otherwise              export/test_quantise.py        test_stages_that_disagree_go_back_to_fp32
+25  int8 that answers otherwise              export/test_agreement.py        test_stages_that_disagree_go_back_to_fp32
 26  int8 labels flip from CPU to CPU         test_golden.py                 test_golden_answers
 29  a closed pipe is a traceback             cli/test_bundle.py             test_closed_streams
 """
