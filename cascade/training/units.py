@@ -69,7 +69,7 @@ def over_units(
         chosen = order[start : start + batch_size]
         batch = {name: tensor.to(device) for name, tensor in pad([asked[int(row)] for row in chosen]).items()}
         logits = model(batch["input_ids"], batch["attention_mask"], batch.get("token_type_ids"))["logits"]
-        own = read(*unit_logits(logits, batch)).cpu().numpy()
+        own = read(*unit_logits(logits.float(), batch)).cpu().numpy()
         if found is None:
             found = np.empty((ends[-1], *own.shape[1:]), dtype=np.float32)
         found[np.concatenate([np.arange(ends[row], ends[row + 1]) for row in chosen])] = own

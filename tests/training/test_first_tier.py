@@ -51,6 +51,31 @@ def test_a_first_tier_imitates_its_teacher(kind: str, case: Case, rows: Path, tr
     assert (tmp_path / "tier1" / "tokenizer.json").exists()
 
 
+def test_in_bfloat16_the_teacher_answers_in_it_too(case: Case, rows: Path, trained: Trained, tmp_path: Path) -> None:
+    made = []
+    for flags in ((), ("--bf16",)):
+        train(
+            *(
+                "first-tier",
+                trained(case),
+                "--task",
+                case.name,
+                "--train",
+                rows,
+                "--output",
+                tmp_path / "-".join(("out", *flags)),
+                *flags,
+            ),
+            *("--width", 8, "--hidden", 8, "--epochs", 1, "--shared", tmp_path / "shared"),
+            ok=True,
+        )
+        [file] = set((tmp_path / "shared").glob("teacher-*.npy")) - {file for file, _ in made}
+        made.append((file, np.load(file)))
+    (_, plain), (_, halved) = made
+    assert plain.dtype == halved.dtype == np.float32
+    assert 0 < np.abs(plain - halved).max() < 0.1 * np.abs(plain).max()
+
+
 def test_multi_label_and_pairs(tmp_path: Path) -> None:
     records = [
         {"text": "the film", "text_pair": word, "label": labels}

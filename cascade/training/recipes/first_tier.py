@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -98,8 +99,9 @@ def train_first_tier(
         logits.append(evidence(answers, weight=1.0, multi_label=teacher.multi_label))
     if asked:
         own = TrainingRows.joined(asked)
-        digests = (own.digest(), teacher.digest())
-        logits.append(run.kept("teacher", digests, lambda: teacher_logits(teacher, own, run.quiet), resume=resume))
+        digests = (own.digest(), teacher.digest(), *(["bfloat16"] if options.loop.bf16 else []))
+        with torch.autocast("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16, enabled=options.loop.bf16):
+            logits.append(run.kept("teacher", digests, lambda: teacher_logits(teacher, own, run.quiet), resume=resume))
     rows = rows if new is None else TrainingRows.joined([rows, new])
     scores = run_loop(
         student,
