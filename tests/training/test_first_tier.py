@@ -52,7 +52,7 @@ def test_a_first_tier_imitates_its_teacher(kind: str, case: Case, rows: Path, tr
 
 
 def test_in_bfloat16_the_teacher_answers_in_it_too(case: Case, rows: Path, trained: Trained, tmp_path: Path) -> None:
-    made = []
+    made: list[tuple[Path, Any]] = []
     for flags in ((), ("--bf16",)):
         train(
             *(
