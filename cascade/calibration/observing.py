@@ -144,4 +144,9 @@ def _two_tiers(tagger: Tagger) -> tuple[SingleExit, SingleExit | MultiExit]:
             "the calibration of a tagger needs two tiers, of which the first has no exits, because windows of a third "
             f"tier are not replayed, got {', '.join(kind.__name__ for kind in kinds)}; set the policies by hand"
         )
+    if any(getattr(tier, "encoder", None) is not None for tier in tagger.tiers):
+        raise OptionError(
+            "the calibration of a tagger needs tiers that read the same pieces of words, got a tier with a tokenizer "
+            "of its own; train the first tier from the second one's checkpoint, or set the policies by hand"
+        )
     return tagger.tier1, tagger.tier2

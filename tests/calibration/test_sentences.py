@@ -26,6 +26,7 @@ from cascade.policies.decoding import Viterbi, argmax
 from cascade.policies.exits import never
 from cascade.policies.routing import Threshold, defer_all, defer_none
 from cascade.policies.windows import Windows, whole_sentences
+from cascade.text.word_encoding import WordEncoder
 from tests.models.toy import LAYERS
 from tests.models.toy_answers import GRID, SETTING, costs_by_layers, toy_answers
 from tests.models.toy_tags import TAGS
@@ -56,6 +57,17 @@ def test_a_run_is_what_the_tagger_predicts(tagger: Tagger) -> None:
     assert np.array_equal(found.goal, found.full.answers)
     assert len(found.fitting()) == 2
     assert found.costs is not None
+
+
+def test_tiers_of_other_pieces_or_of_another_number_are_refused(tagger: Tagger) -> None:
+    own = WordEncoder(tagger.tokenizer)
+    other = replace(tagger, tiers=(tagger.tier1, replace(tagger.tier2, encoder=own)))
+    with pytest.raises(
+        OptionError, match=r"read the same pieces of words, got a tier with a tokenizer of its own"
+    ):
+        observe_sentences(other, [["Ann", "went"]], None)
+    with pytest.raises(OptionError, match=r"needs two tiers.*got SingleExit, MultiExit, MultiExit; set the policies"):
+        observe_sentences(replace(tagger, tiers=(*tagger.tiers, tagger.tier2)), [["Ann"]], None)
 
 
 def test_a_selection_is_what_running_it_gives(answers: WordAnswers) -> None:
