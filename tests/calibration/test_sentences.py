@@ -62,9 +62,7 @@ def test_a_run_is_what_the_tagger_predicts(tagger: Tagger) -> None:
 def test_tiers_of_other_pieces_or_of_another_number_are_refused(tagger: Tagger) -> None:
     own = WordEncoder(tagger.tokenizer)
     other = replace(tagger, tiers=(tagger.tier1, replace(tagger.tier2, encoder=own)))
-    with pytest.raises(
-        OptionError, match=r"read the same pieces of words, got a tier with a tokenizer of its own"
-    ):
+    with pytest.raises(OptionError, match=r"read the same pieces of words, got a tier with a tokenizer of its own"):
         observe_sentences(other, [["Ann", "went"]], None)
     with pytest.raises(OptionError, match=r"needs two tiers.*got SingleExit, MultiExit, MultiExit; set the policies"):
         observe_sentences(replace(tagger, tiers=(*tagger.tiers, tagger.tier2)), [["Ann"]], None)
