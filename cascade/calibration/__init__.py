@@ -10,7 +10,7 @@ Shared rooms:
     temperature          one number per tier and exit by which logits are divided
     logistic             the one regression, that curves need
 Folders:
-    thresholds/          without a guarantee: the cheapest point within an accuracy, a budget or a latency
+    thresholds/          without a guarantee: the cheapest point within an accuracy
     certify/             with one: claims, a path of settings, its test, the certificate
     report/              an outcome as JSON, and as one figure
 """

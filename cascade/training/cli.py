@@ -96,8 +96,8 @@ def exits(checkpoint: str, task: Task, **given: Any) -> None:
 
     BERT, RoBERTa, XLM-R, CamemBERT, MPNet, ELECTRA, DistilBERT, ALBERT, DeBERTa-v2, -v3 and ModernBERT; pre-trained,
     fine-tuned (its head becomes the last exit, its labels and their order stay) or multi-exit already. Data: jsonl, csv
-    or parquet files, or a data set by name (name:split). Of a fine-tuned or multi-exit CHECKPOINT they need no labels,
-    and may be text files: exits then learn its own answers. With --objective distil full depth stays as it is.
+    or parquet files. Of a fine-tuned or multi-exit CHECKPOINT they need no labels, and may be text files: exits then
+    learn its own answers. With --objective distil full depth stays as it is.
 
     With --task tagging each line holds a sentence as {"tokens": [...], "tags": [...]} (jsonl or parquet); a word's tag
     is read at its first token. The best epoch is the one with the best accuracy of the last exit, for B- and I- tags

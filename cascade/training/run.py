@@ -35,7 +35,7 @@ class Run:
 
     Attributes:
         source: the checkpoint that it begins from: a folder or a Hub id.
-        train: files or `datasets` names to learn from.
+        train: files to learn from.
         evaluation: one that chooses the best epoch.
         output: folder to write.
         task: what the model is trained for.

@@ -21,7 +21,7 @@ class Task:
     Attributes:
         name: as `--task` takes it.
         item: what a row of data is called in a message.
-        read: a file or a `datasets` name as examples; takes `columns` and `require_labels`.
+        read: a file as examples; takes `columns` and `require_labels`.
         encode: examples as rows, with a tokenizer and the model's labels; takes `multi_label`.
         tokenizer: the text of a `tokenizer.json` as the model needs it.
         model: the multi-exit second tier.

@@ -22,7 +22,6 @@ from tests.models.toy_answers import fixed, ran, toy_answers
             Unit.SENTENCE,
             "accuracy of sentences is at most 2.5 points below that of tier 2 at full depth",
         ),
-        (MaxDrop(two_sided=True), Unit.TEXT, "accuracy differs by at most 1 point from that of tier 2 at full depth"),
         (
             MaxDrop(0.02, per_class=True),
             Unit.TEXT,
@@ -45,7 +44,6 @@ def test_written_form_and_defaults() -> None:
     assert claim.to_json() == {
         "ask": "MaxDrop",
         "bound": 0.02,
-        "two_sided": False,
         "per_class": True,
         "confidence": 0.9,
         "unit": "sentence",
@@ -53,8 +51,8 @@ def test_written_form_and_defaults() -> None:
     assert Agreement(0.3).to_json() == {"ask": "Agreement", "bound": 0.3, "per_class": False}
     assert Claim().ask == MaxDrop(0.01)
     assert Claim().level == pytest.approx(0.05)
-    counted = [Claim(ask).counted for ask in (MaxDrop(), MaxDrop(two_sided=True), Agreement())]
-    assert counted == ["harm", "change of correctness", "disagreement with tier 2"]
+    counted = [Claim(ask).counted for ask in (MaxDrop(), Agreement())]
+    assert counted == ["harm", "disagreement with tier 2"]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +86,6 @@ def test_what_is_lost() -> None:
     full = np.array([[0], [0], [1], [1], [1]])
     given = np.array([[0], [1], [0], [1], [2]])
     assert lost(MaxDrop(), given, full, goal).tolist() == [False, True, False, False, False]
-    assert lost(MaxDrop(two_sided=True), given, full, goal).tolist() == [False, True, True, False, False]
     assert lost(Agreement(), given, full, goal).tolist() == [False, True, True, False, True]
 
 

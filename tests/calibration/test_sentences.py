@@ -141,7 +141,7 @@ def test_a_path_grows_riskier_and_cheaper(answers: WordAnswers) -> None:
     assert word_path(nothing, MaxDrop(0.3), grid=GRID) == ()
 
 
-@pytest.mark.parametrize("ask", [MaxDrop(0.4), MaxDrop(0.4, two_sided=True), Agreement(0.5)])
+@pytest.mark.parametrize("ask", [MaxDrop(0.4), Agreement(0.5)])
 def test_risk_is_what_the_claim_counts_and_makes_likely(answers: WordAnswers, ask: RiskTarget) -> None:
     some = answers if ask.needs_labels else replace(answers, truth=None)
     steps = word_path(some, ask, grid=GRID, reach=Reach(run=8))
@@ -175,7 +175,6 @@ def test_harm_that_was_not_seen_makes_no_setting_safe(answers: WordAnswers) -> N
     "claim",
     [
         Claim(MaxDrop(0.4), unit=SENTENCE, confidence=0.9),
-        Claim(MaxDrop(0.4, two_sided=True), unit=SENTENCE),
         Claim(Agreement(0.5), unit=SENTENCE),
     ],
     ids=lambda claim: claim.describe(),

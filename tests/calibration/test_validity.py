@@ -33,7 +33,6 @@ COSTS = costs_of(0.05, (0.25, 0.25, 0.25, 0.25))
 PLAIN = PathGrid(blends=(0.0,))
 ASKS: dict[str, RiskTarget] = {
     "drop": MaxDrop(0.03),
-    "two-sided": MaxDrop(0.04, two_sided=True),
     "per class": MaxDrop(0.1, per_class=True),
     "agreement": Agreement(0.04),
     "agreement per class": Agreement(0.12, per_class=True),

@@ -13,7 +13,7 @@ def certificate_of(manifest: Manifest, **changes: Any) -> Certificate:
     """What `cascade calibrate` could have made for a manifest whose files are known. `changes`: other fields."""
     certificate = Certificate(
         claim="the accuracy is at most 1 point below that of tier 2 at full depth",
-        ask={"ask": "MaxDrop", "bound": 0.01, "two_sided": False, "per_class": False},
+        ask={"ask": "MaxDrop", "bound": 0.01, "per_class": False},
         confidence=0.95,
         unit="text",
         examples=1050,

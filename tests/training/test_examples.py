@@ -1,4 +1,4 @@
-"""Texts and sentences from files and from `datasets` names."""
+"""Texts and sentences from files."""
 
 from __future__ import annotations
 
@@ -7,61 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from cascade.exceptions import CascadeError, DataError
-from cascade.text.reading import Columns, TagColumns
-from cascade.training.data.examples import Examples, cropped, joined, label_names, read_sentences, read_texts
+from cascade.text.reading import TagColumns
+from cascade.training.data.examples import Examples, cropped, joined, label_names, read_sentences
 from tests.training.commands import write
-
-CLASSES = datasets.ClassLabel(names=["negative", "positive"])
-STRING = datasets.Value("string")
-
-
-def provide(monkeypatch: pytest.MonkeyPatch, columns: dict[str, Any], **features: Any) -> list[tuple[str, str]]:
-    """Let `load_dataset` give this table for any name but one; what it was asked for."""
-    made = datasets.Dataset.from_dict(columns, features=datasets.Features(features) if features else None)
-    asked: list[tuple[str, str]] = []
-
-    def load(name: str, *, split: str) -> datasets.Dataset:
-        asked.append((name, split))
-        if name == "nobody/nothing":
-            raise FileNotFoundError("Couldn't find 'nobody/nothing' on the Hub\nand more")
-        return made
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    return asked
-
-
-def test_a_data_set_by_name_gives_its_class_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = {"text": ["good", "bad", "dull"], "label": [1, 0, 0]}
-    asked = provide(monkeypatch, table, text=STRING, label=CLASSES)
-    found = read_texts("someone/reviews")
-    assert (found.items, found.labels) == (["good", "bad", "dull"], ["positive", "negative", "negative"])
-    read_texts("someone/reviews:validation")
-    assert asked == [("someone/reviews", "train"), ("someone/reviews", "validation")]
-    with pytest.raises(DataError, match="must have the column sentence, has: text, label"):
-        read_texts("someone/reviews", columns=Columns(text="sentence"))
-    with pytest.raises(DataError, match=r"nothing must be a file or a data set \(name:split\), but Couldn't find"):
-        read_texts("nobody/nothing")
-
-
-def test_names_of_lists_pairs_sentences_and_missing_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    provide(monkeypatch, {"text": ["x"], "text_pair": ["y"], "label": [[0, 1]]},
-            text=STRING, text_pair=STRING, label=datasets.List(CLASSES))  # fmt: skip
-    found = read_texts("some/pairs")
-    assert (found.items, found.labels) == ([("x", "y")], [("negative", "positive")])
-    provide(monkeypatch, {"tokens": [["x", "y"], []], "tags": [[0, 1], []]},
-            tokens=datasets.List(STRING), tags=datasets.List(CLASSES))  # fmt: skip
-    found = read_sentences("some/sentences")
-    assert (found.items, found.labels) == ([["x", "y"]], [("negative", "positive")])
-    provide(monkeypatch, {"text": ["x"], "label": [-1]})
-    with pytest.raises(DataError, match="example 1 has no label; label it or drop it"):
-        read_texts("some/unlabelled")
-    assert read_texts("some/unlabelled", require_labels=False).labels is None
 
 
 def test_sentences_from_jsonl_parquet_and_text(tmp_path: Path) -> None:

@@ -52,19 +52,15 @@ class MaxDrop(_Bound):
     """Accuracy may be at most so much below that of tier 2 at full depth, 0.01 being a point.
 
     Tested is harm: the cascade answers wrongly where full depth is right. drop = P(harm) - P(gain) <= P(harm).
-    `two_sided`: test instead that right and wrong differ at all, which bounds the change in either direction.
     """
 
-    two_sided: bool = field(default=False, kw_only=True)
     needs_labels: ClassVar[bool] = True
 
     def describe(self, unit: Unit = Unit.TEXT, than: str = FULL) -> str:
         """The claim in words. `than`: what is compared with."""
         what = "accuracy" if unit is Unit.TEXT else f"accuracy of {unit.value}s"
-        apart = "differs by at most" if self.two_sided else "is at most"
-        beside = f"from that of {than}" if self.two_sided else f"below that of {than}"
         points = f"{_percent(self.bound)} {'point' if self.bound <= 0.01 else 'points'}"
-        return f"{what} {apart} {points} {beside}{self._separately()}"
+        return f"{what} is at most {points} below that of {than}{self._separately()}"
 
 
 @dataclass(frozen=True)
@@ -124,7 +120,7 @@ class Claim:
         """What the events of the test are, in words."""
         if isinstance(self.ask, Agreement):
             return f"disagreement with {self.than.removesuffix(' at full depth')}"
-        return "change of correctness" if self.ask.two_sided else "harm"
+        return "harm"
 
     def of_tiers(self, count: int) -> Claim:
         """The same about a bundle of so many tiers, of which the last one is compared with."""

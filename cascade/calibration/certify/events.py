@@ -50,13 +50,12 @@ def differ(given: IntArray, other: IntArray) -> BoolArray:
 def lost(ask: RiskTarget, given: IntArray, full: IntArray, goal: IntArray) -> BoolArray:
     """Where an answer counts against what was asked. Shape `(answers, columns)` each, to `(answers,)`.
 
-    `MaxDrop`: harm, the answer being wrong where full depth is right; if two-sided gain too. `Agreement`: another
-    answer than that of full depth. In place of full depth stands the original model where examples hold its answers.
+    `MaxDrop`: harm, the answer being wrong where full depth is right. `Agreement`: another answer than that of full
+    depth. In place of full depth stands the original model where examples hold its answers.
     """
     if not isinstance(ask, MaxDrop):
         return differ(given, full)
-    right, full_right = ~differ(given, goal), ~differ(full, goal)
-    return right != full_right if ask.two_sided else full_right & ~right
+    return differ(given, goal) & ~differ(full, goal)
 
 
 def by_class(claim: Claim, sample: Sample, run: Run) -> tuple[IntArray, IntArray]:

@@ -124,7 +124,7 @@ def run_points(
 def _goal(ask: RiskTarget, answers: WordAnswers) -> IntArray:
     """Labels by which the replay's drop in accuracy is what the claim counts. Shape `(words,)`."""
     full = answers.reference[:, 0]
-    if isinstance(ask, MaxDrop) and not ask.two_sided:
+    if isinstance(ask, MaxDrop):
         return np.where(full == answers.goal[:, 0], full, -1)
     return full
 

@@ -3,5 +3,4 @@
 points              policies, and what they did; which of a tagger's to take
 texts               a classifier's, replayed and chosen
 words, tagger       a tagger's, replayed; the best of them run, by accuracy or f1
-plain               a share to defer, or a latency
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -13,31 +12,14 @@ import click
 from cascade.cli.calibrate.options import CalibrateOptions
 from cascade.exceptions import OptionError
 
-UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
-
-
-def _seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    """A time with its unit: 5ms, 800us, 0.01s."""
-    if value is None:
-        return None
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*(us|µs|ms|s)\s*", value)
-    if found is None:
-        raise click.BadParameter(
-            f"a time must be a number with its unit (us, ms or s), got {value!r}; write 5ms", context, parameter
-        )
-    return float(found[1]) * UNITS[found[2]]
-
 
 @click.command(short_help="Choose settings within an accuracy that you agree to lose, with a guarantee or without.")
 @click.argument("model")
 @click.option("--data", "file", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The examples.")
 @click.option("--max-drop", type=float, metavar="SHARE", help="Lose at most this accuracy.  [default: 0.01]")
 @click.option("--agreement", type=float, metavar="SHARE", help="Differ from full tier 2 at most so often; no labels.")
-@click.option("--budget", type=float, metavar="SHARE", help="Defer this share; no labels and no guarantee.")
-@click.option("--latency", callback=_seconds, metavar="TIME", help="Cost at most this on average; no guarantee.")
 @click.option("--guarantee/--no-guarantee", default=True, help="Certify the choice.  [default: guarantee]")
 @click.option("--confidence", type=float, default=0.95, show_default=True, metavar="P", help="Of the guarantee.")
-@click.option("--two-sided", is_flag=True, help="With --max-drop: bound the change of accuracy in both directions.")
 @click.option("--per-class", is_flag=True, help="With --max-drop, --agreement: for every label separately.")
 @click.option("--f1", is_flag=True, help="With --no-guarantee, taggers: bound the loss of entity F1, not of accuracy.")
 @click.option(
@@ -66,9 +48,6 @@ def calibrate(
     *,
     max_drop: float | None,
     agreement: float | None,
-    budget: float | None,
-    latency: float | None,
-    guarantee: bool,
     progress: bool | None,
     **options: Any,
 ) -> int:
@@ -80,8 +59,8 @@ def calibrate(
     Questions about the same examples are counted on this host: with another seed or bound, or with examples added after
     a refusal, each is tested at a smaller level. Copies count once. Status 1 says that nothing could be certified.
 
-    With --no-guarantee, --budget and --latency all examples choose, and nothing is promised about others: measure the
-    choice on examples that did not choose it. Nothing is written without --write or --output.
+    With --no-guarantee all examples choose, and nothing is promised about others: measure the choice on examples that
+    did not choose it. Nothing is written without --write or --output.
 
     \b
     Example:
@@ -96,18 +75,14 @@ def calibrate(
       cascade inspect runs/certified
       cascade calibrate models/sentiment --data unlabelled.txt --agreement 0.02 --png test.png
       cascade calibrate models/sentiment --data reviews.jsonl --no-guarantee --max-drop 0.005 --write
-      cascade calibrate models/sentiment --data texts.txt --latency 2ms
       cascade calibrate models/pos --data tagged.jsonl --max-drop 0.05
     """
-    asked = {"--max-drop": max_drop, "--agreement": agreement, "--budget": budget, "--latency": latency}
-    given = {name: value for name, value in asked.items() if value is not None}
-    if len(given) > 1:
-        raise OptionError(f"{' and '.join(given)} exclude each other; ask for one of them")
-    by, bound = next(iter(given.items()), ("--max-drop", 0.01))
+    if max_drop is not None and agreement is not None:
+        raise OptionError("--max-drop and --agreement exclude each other; ask for one of them")
+    by, bound = ("--agreement", agreement) if agreement is not None else ("--max-drop", max_drop)
     wanted = CalibrateOptions(
         by=by,
-        bound=bound,
-        guarantee=guarantee and by not in {"--budget", "--latency"},
+        bound=0.01 if bound is None else bound,
         progress=sys.stderr.isatty() if progress is None else progress,
         command=shlex.join(["cascade", *_arguments(context)]),
         **options,
@@ -129,5 +104,5 @@ def _arguments(context: click.Context) -> list[str]:
         if parameter.is_flag:
             words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
         else:
-            words += [parameter.opts[0], f"{value}s" if parameter.name == "latency" else str(value)]
+            words += [parameter.opts[0], str(value)]
     return words

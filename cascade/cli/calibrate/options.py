@@ -14,8 +14,8 @@ from cascade.exceptions import DataError, OptionError
 class CalibrateOptions:
     """What the command was asked for.
 
-    `by`: the option that names what is bounded, `bound` its value; `guarantee`: a certificate is wanted, never with
-    `--budget` and `--latency`; `command`: all of it, as it can be given again.
+    `by`: the option that names what is bounded, `bound` its value; `guarantee`: a certificate is wanted; `command`: all
+    of it, as it can be given again.
     """
 
     model: str
@@ -24,7 +24,6 @@ class CalibrateOptions:
     bound: float
     guarantee: bool
     confidence: float
-    two_sided: bool
     per_class: bool
     f1: bool
     seed: int
@@ -46,16 +45,14 @@ class CalibrateOptions:
         plain = not self.guarantee
         for option, on, fits, rule in (
             ("--no-guarantee", plain and self.by == "--agreement", False, "used with --max-drop"),
-            ("--two-sided", self.two_sided, self.by == "--max-drop" and not plain, "used with a bound on the drop"),
-            ("--per-class", self.per_class, not plain, "used with --max-drop or --agreement"),
+            ("--per-class", self.per_class, not plain, "used with a guarantee"),
             ("--png", self.png_file is not None, not plain, "used with a guarantee"),
             ("--f1", self.f1, self.by == "--max-drop" and plain, "used with --no-guarantee --max-drop"),
         ):
             if on and not fits:
                 got = f"{self.by}{' without a guarantee' * plain}"
                 raise OptionError(f"{option} must be {rule}, got {got}; leave it out")
-        if self.by in {"--max-drop", "--agreement", "--budget"}:
-            check_inside(self.by, self.bound, "0.01 is one in a hundred")
+        check_inside(self.by, self.bound, "0.01 is one in a hundred")
         check_inside("--confidence", self.confidence, "0.95 is usual")
         if self.write and self.output is not None:
             raise OptionError("--write and --output exclude each other, both were given; leave one out")

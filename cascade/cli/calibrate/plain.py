@@ -1,4 +1,4 @@
-"""`cascade calibrate` without a guarantee: thresholds within a drop, a budget or a latency. Needs the extra."""
+"""`cascade calibrate` without a guarantee: the cheapest thresholds within a drop. Needs the extra."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from cascade.bundle.certificate import Certificate
 from cascade.calibration.observing import observe_texts
 from cascade.calibration.report.written import machine
 from cascade.calibration.runs import Stages
-from cascade.calibration.thresholds.plain import within_budget, within_latency
 from cascade.calibration.thresholds.points import Point
 from cascade.calibration.thresholds.tagger import choose_tagger
 from cascade.calibration.thresholds.texts import Choice, choose
@@ -26,7 +25,6 @@ from cascade.cli.calibrate.show import never_asked, settings
 from cascade.cli.show import duration
 from cascade.core.console import table
 from cascade.core.files import write
-from cascade.core.rounding import percent
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.profiling import profile_of
@@ -47,9 +45,7 @@ def choose_plainly(
         raise OptionError(f"--data must hold an example at least, got none in {options.file}; give more")
     kind = "no guarantee: all of them choose, and nothing is promised about others"
     lines = [f"{options.model}, {len(items):,} examples of {options.file.name}, {kind}", ""]
-    if options.by != "--max-drop":
-        policies, figures, more = _deferral(options, pipeline, items)
-    elif isinstance(pipeline, Tagger):
+    if isinstance(pipeline, Tagger):
         policies, figures, more = _tagger(options, pipeline, examples, progress)
     else:
         policies, figures, more = _texts(options, pipeline, examples, progress)
@@ -65,16 +61,6 @@ def choose_plainly(
         made = {"command": options.command, "model": options.model, **machine(threads=pipeline.threads)}
         write(options.json_file, json.dumps({**note, "made": made}, indent=2, ensure_ascii=False) + "\n")
     return 0
-
-
-def _deferral(
-    options: CalibrateOptions, pipeline: Classifier | Tagger, items: Sequence[Any]
-) -> tuple[Policies, dict[str, Any], list[str]]:
-    within = within_budget if options.by == "--budget" else within_latency
-    found = within(pipeline, items, options.bound)
-    policies = pipeline.policies.with_(routers=(found.router,))
-    what = f"{percent(found.deferred)} deferred, {duration(found.seconds)} per example, measured here"
-    return policies, {"deferred": found.deferred, "seconds": found.seconds}, [f"{found.router!r}: {what}"]
 
 
 def _texts(

@@ -88,7 +88,7 @@ def _read(options: CalibrateOptions, pipeline: Classifier | Tagger) -> Examples:
         text_column=options.text_column,
         pair_column=options.pair_column,
         tokens_column=(options.tokens_column or "tokens") if tagger else None,
-        label_column=None if options.by in {"--budget", "--latency"} else column,
+        label_column=column,
         label_separator=options.label_separator,
     )
     lines = tqdm(examples, desc="reading", unit=" rows", file=sys.stderr, disable=not options.progress, leave=False)
@@ -108,7 +108,7 @@ def _read(options: CalibrateOptions, pipeline: Classifier | Tagger) -> Examples:
 def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples: Examples, bars: Stages) -> int:
     ask: RiskTarget = Agreement(options.bound, per_class=options.per_class)
     if options.by == "--max-drop":
-        ask = MaxDrop(options.bound, two_sided=options.two_sided, per_class=options.per_class)
+        ask = MaxDrop(options.bound, per_class=options.per_class)
     unit = Unit.SENTENCE if isinstance(pipeline, Tagger) else Unit.TEXT
     claim = Claim(ask, confidence=options.confidence, unit=unit)
     manifest, sha256 = pipeline.bundle.manifest, sha256_of(options.file)

@@ -1,4 +1,4 @@
-"""Texts with labels and sentences with tags, from files and from `datasets`, every fault named by its line."""
+"""Texts with labels and sentences with tags, from files, every fault named by its line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from cascade.bundle.hub import can_be_id
-from cascade.core.labels import spelled
-from cascade.exceptions import DataError, MissingExtraError, OptionError
+from cascade.exceptions import DataError, OptionError
 from cascade.text.entity_f1 import has_entities
 from cascade.text.reading import Columns, TagColumns, read_examples
 from cascade.text.records import FileFormat
@@ -19,8 +17,6 @@ from cascade.text.sources import format_of
 
 Item: TypeAlias = "str | tuple[str, str] | list[str]"
 """A text, a pair of texts, or a sentence as a list of words."""
-
-SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet", ".txt", ".json", ".tsv", ".gz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ class Examples:
         items: texts, pairs, or sentences as lists of words.
         labels: a name per text, a tuple of names for several labels or for a sentence's tags; None unless all items
             have them.
-        source: for messages: the file or data set.
+        source: for messages: the file.
     """
 
     items: Sequence[Item]
@@ -66,54 +62,41 @@ class Examples:
 
 
 def read_texts(source: str | Path, *, columns: Columns | None = None, require_labels: bool = True) -> Examples:
-    """Read a jsonl, csv, parquet or text file, or a split of a `datasets` name (`name:split`, by default `train`).
+    """Read a jsonl, csv, parquet or text file.
 
     Raises:
-        DataError: no such file or data set; an unlabelled or malformed line, by its number.
+        DataError: no such file; an unlabelled or malformed line, by its number.
     """
     columns = columns or Columns()
-    rows: list[tuple[Any, Any]]
-    if _is_file(source):
-        found = read_examples(
-            Path(source),
-            text_column=columns.text,
-            pair_column=columns.pair,
-            label_column=columns.label,
-            label_separator=columns.separator,
-            require_label=require_labels,
-        )
-        rows = [(example.text, example.label) for example in found]
-    else:
-        rows = [*zip(*_table(source, columns.text, columns.label, columns.pair), strict=True)]
-    missing = next((number for number, (_, label) in enumerate(rows, 1) if label is None), None)
-    if require_labels and missing:
-        raise DataError(f"{source}: example {missing} has no {columns.label}; label it or drop it")
-    return _examples(source, rows)
+    found = read_examples(
+        Path(source),
+        text_column=columns.text,
+        pair_column=columns.pair,
+        label_column=columns.label,
+        label_separator=columns.separator,
+        require_label=require_labels,
+    )
+    return _examples(source, [(example.text, example.label) for example in found])
 
 
 def read_sentences(source: str | Path, *, columns: TagColumns | None = None, require_labels: bool = True) -> Examples:
-    """Read a jsonl or parquet file, or a split of a `datasets` name (`name:split`, by default `train`).
+    """Read a jsonl or parquet file.
 
     Text files serve where tags are not required: a sentence per line, its words separated by spaces. Sentences without
     words are left out.
 
     Raises:
-        DataError: no such file or data set; a malformed line, or one whose tags are missing or not one per word, by
-            its number.
+        DataError: no such file; a malformed line, or one whose tags are missing or not one per word, by its number.
     """
     columns = columns or TagColumns()
-    found: Iterable[tuple[int, Any, Any]]
-    if _is_file(source) and format_of(Path(source)) is FileFormat.TEXT and not require_labels:
+    if format_of(Path(source)) is FileFormat.TEXT and not require_labels:
         lines = read_examples(Path(source), label_column=None)
-        found = ((example.line, str(example.text).split(), None) for example in lines)
-    elif _is_file(source):
+        found: Iterable[tuple[int, Any, Any]] = ((one.line, str(one.text).split(), None) for one in lines)
+    else:
         records = read_examples(
             Path(source), tokens_column=columns.tokens, label_column=columns.tags, require_label=require_labels
         )
-        found = ((example.line, example.tokens, example.label) for example in records)
-    else:
-        sentences, labels = _table(source, columns.tokens, columns.tags)
-        found = zip(range(1, len(labels) + 1), sentences, labels, strict=True)
+        found = ((one.line, one.tokens, one.label) for one in records)
     rows = []
     for line, words, tags in found:
         if isinstance(tags, str) or (tags is None and require_labels):
@@ -169,56 +152,8 @@ def label_names(examples: Examples) -> list[str]:
     return sorted(names, key=int) if all(name.lstrip("-").isdigit() for name in names) else sorted(names)
 
 
-def _is_file(source: str | Path) -> bool:
-    """Whether it is not the name of a data set; a mistyped path is a file too, which its reader then misses."""
-    path = Path(source)
-    return path.exists() or path.suffix in SUFFIXES or not can_be_id(str(source).partition(":")[0])
-
-
 def _examples(source: str | Path, rows: Sequence[tuple[Any, Any]]) -> Examples:
     if not rows:
         raise DataError(f"{source} must hold at least one example, has none; check the file")
     items, labels = ([*column] for column in zip(*rows, strict=True))
     return Examples(items=items, labels=None if None in labels else labels, source=str(source))
-
-
-def _table(
-    source: str | Path, item: str, label: str, pair: str | None = None
-) -> tuple[Sequence[Any], Sequence[str | tuple[str, ...] | None]]:
-    """Items and labels of a split of a `datasets` data set, `name:split`; labels by name, None where there are none.
-
-    Raises:
-        DataError: there is no such data set or no column of items.
-        MissingExtraError: `datasets` is not installed.
-    """
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtraError(
-            f"{source} is no file, and reading a data set by name needs the train extra; "
-            'pip install "cascade-encoder[train]"'
-        ) from None
-    name, _, split = str(source).partition(":")
-    try:
-        table = datasets.load_dataset(name, split=split or "train")
-    except (OSError, ValueError, ConnectionError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{source} must be a file or a data set (name:split), but {reason}") from None
-    there = table.column_names
-    if item not in there:
-        raise DataError(f"{source} must have the column {item}, has: {', '.join(there)}")
-    labels: list[Any] = [None] * len(table)
-    if label in there:
-        feature = table.features[label]
-        known = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
-        labels = [_named(value, known) for value in table[label]]
-    return [*zip(table[item], table[pair], strict=True)] if pair in there else table[item], labels
-
-
-def _named(value: Any, known: Sequence[str] | None) -> str | tuple[str, ...] | None:
-    """One label by its name; several become a tuple, none or -1 (GLUE's mark for an unlabelled row) becomes None."""
-    if value is None or value == -1:
-        return None
-    if isinstance(value, list | tuple):
-        return tuple(known[one] if known and isinstance(one, int) else spelled(one) for one in value)
-    return known[value] if known and isinstance(value, int) else spelled(value)

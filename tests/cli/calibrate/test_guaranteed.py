@@ -32,7 +32,7 @@ def test_a_certificate_is_written_and_holds(run: Command, model: Path, data: Pat
     certified = Classifier.from_pretrained(folder, threads=1)
     certificate = certified.certificate
     assert isinstance(certificate, Certificate)
-    assert certificate.ask == {"ask": "MaxDrop", "bound": 0.2, "two_sided": False, "per_class": False}
+    assert certificate.ask == {"ask": "MaxDrop", "bound": 0.2, "per_class": False}
     assert (certificate.examples, certificate.data.chosen_on, certificate.unit) == (480, 120, "text")
     assert certificate.events is not None
     assert certificate.upper_estimate <= 0.2
@@ -126,7 +126,6 @@ def test_a_refusal_says_how_many_examples_it_takes(run: Command, model: Path, da
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--max-drop", "0.3", "--two-sided"), "accuracy differs by at most 30 points from"),
         (("--agreement", "0.3", "--per-class"), "for every label separately"),
         (("--max-drop", "0.3", "--confidence", "0.8"), "with a confidence of 80 %"),
     ],

@@ -1,4 +1,4 @@
-"""`cascade calibrate` without a guarantee: thresholds by deferral, by seconds, by the accuracy lost."""
+"""`cascade calibrate` without a guarantee: thresholds by the accuracy lost."""
 
 from __future__ import annotations
 
@@ -10,22 +10,6 @@ import pytest
 from cascade import Classifier
 from tests.cli.calibrate.conftest import make, manifest
 from tests.models.cli import Command, lines
-
-
-@pytest.mark.parametrize("arguments", [("--budget", "0.4"), ("--latency", "5s")])
-def test_deferral_without_a_guarantee(
-    run: Command, model: Path, data: Path, tmp_path: Path, arguments: tuple[str, ...]
-) -> None:
-    folder = tmp_path / "out"
-    done = run.well("calibrate", model, "--data", data, *arguments, "--output", str(folder))
-    assert done.out.startswith(f"{model}, 600 examples of data.jsonl, no guarantee: all of them choose")
-    assert f"Written to {folder}, without a certificate." in done.out
-    written = Classifier.from_pretrained(folder, threads=1)
-    assert repr(written.router) in done.out
-    assert written.certificate is None
-    if "--budget" in arguments:
-        texts = [line["text"] for line in lines(data.read_text())]
-        assert written.predict(texts).stats.deferred / 600 == pytest.approx(0.4, abs=0.03)
 
 
 def test_thresholds_without_a_guarantee(run: Command, data: Path, tmp_path: Path) -> None:
