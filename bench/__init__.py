@@ -5,6 +5,7 @@ systems/   systems under test: a bundle under several policies, external baselin
 table/     accuracy beside seconds of every way to run a bundle; reading labelled files
 curve/     accuracy over speed: settings of the front, timed
 peers/     the same checkpoint through other libraries, in bulk and one text at a time
+serve/     requests a second that a server answers in time, beside FastAPI servers
 profile/   milliseconds of each tier and stage, and by operator
 compare/   two installs of this package, as ratios with intervals (`make bench`)
 startup    import, first answer, memory, each in fresh processes

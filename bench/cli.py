@@ -12,6 +12,7 @@ from cascade_bench.compare.cli import compare
 from cascade_bench.curve.cli import curve
 from cascade_bench.peers.cli import peers
 from cascade_bench.profile.cli import profile
+from cascade_bench.serve.cli import serve
 from cascade_bench.startup import startup
 from cascade_bench.table.cli import table
 
@@ -29,7 +30,7 @@ def bench() -> None:
     """
 
 
-for _command in (table, curve, peers, profile, compare, startup):
+for _command in (table, curve, peers, serve, profile, compare, startup):
     bench.add_command(_command)
 
 

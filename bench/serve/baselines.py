@@ -1,0 +1,94 @@
+"""What a user would write instead of `cascade serve`: FastAPI around a baseline of `systems`, in a process of its own.
+
+   plain      a handler that runs the model, in FastAPI's pool of threads
+   batching   a queue; one thread runs up to 32 requests that came within 5 ms, or while it was busy
+Both answer `{"inputs": text}` with the label alone, which is less than `cascade serve` writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+from cascade_bench.systems.baselines import BASELINES, TRANSFORMERS
+from cascade_bench.systems.process import Answerer, Job
+
+MOST, WAIT = 32, 0.005
+
+
+def plain(model: Answerer) -> Any:
+    """An application without batches."""
+
+    def predict(asked: dict[str, str]) -> dict[str, Any]:
+        return {"label": model([asked["inputs"]], 1)[0]}
+
+    return _application(predict)
+
+
+def batching(model: Answerer) -> Any:
+    """An application whose requests join batches."""
+    queue: asyncio.Queue[tuple[str, asyncio.Future[Any]]] = asyncio.Queue()
+    pool = ThreadPoolExecutor(1)
+
+    async def answer_batches() -> None:
+        while True:
+            some = [await queue.get()]
+            if queue.qsize() < MOST - 1:
+                await asyncio.sleep(WAIT)
+            some += [queue.get_nowait() for _ in range(min(queue.qsize(), MOST - 1))]
+            texts = [text for text, _ in some]
+            labels = await asyncio.get_running_loop().run_in_executor(pool, model, texts, MOST)
+            for (_, future), label in zip(some, labels, strict=True):
+                if not future.done():  # its client may have gone
+                    future.set_result(label)
+
+    @asynccontextmanager
+    async def lifespan(_app: Any) -> AsyncIterator[None]:
+        task = asyncio.create_task(answer_batches())
+        yield
+        task.cancel()
+        pool.shutdown()
+
+    async def predict(asked: dict[str, str]) -> dict[str, Any]:
+        future = asyncio.get_running_loop().create_future()
+        queue.put_nowait((asked["inputs"], future))
+        return {"label": await future}
+
+    return _application(predict, lifespan=lifespan)
+
+
+SERVERS: Mapping[str, tuple[str, Callable[[Answerer], Any], str]] = {
+    "pipeline": ("FastAPI, transformers pipeline, fp32", plain, TRANSFORMERS),
+    "onnxruntime": ("FastAPI, ONNX Runtime int8, batches", batching, "onnxruntime-int8"),
+}
+"""By key: the name, the application, and the baseline that it serves."""
+
+
+def _application(predict: Callable[..., Any], **options: Any) -> Any:
+    from fastapi import FastAPI
+
+    def health() -> dict[str, str]:
+        return {}
+
+    app = FastAPI(**options)
+    app.add_api_route("/predict", predict, methods=["POST"])
+    app.add_api_route("/health", health)
+    return app
+
+
+def main(key: str, job: str, port: str) -> None:
+    """Serve until told to end. `job`: its fields, as JSON."""
+    import uvicorn
+
+    _, application, kind = SERVERS[key]
+    app = application(BASELINES[kind].load(Job(**json.loads(job))))
+    uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

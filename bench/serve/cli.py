@@ -1,0 +1,182 @@
+"""`cascade-bench serve`: its options, its table, its file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cascade.bundle.manifest import TAGGING
+from cascade.bundle.opening import open_bundle
+from cascade.core.files import check_output
+from cascade.exceptions import OptionError
+from cascade.runtime.threads import check_threads
+from cascade_bench.options import json_option, model_argument, threads_option
+from cascade_bench.serve.baselines import SERVERS
+from cascade_bench.serve.client import Job as Load
+from cascade_bench.serve.searching import Loaded, highest_rate, load
+from cascade_bench.serve.servers import Server
+from cascade_bench.systems.baselines import BASELINES
+from cascade_bench.systems.local import CASCADE
+from cascade_bench.systems.process import Job, WorkerError, WorkerProcess
+from cascade_bench.table.data import read_items
+from cascade_bench.timing import machine
+from cascade_bench.timing.interleaving import Progress, quiet
+from cascade_bench.timing.report import bar, benchmark, grid, write_json
+
+PATIENCE = 1.0  # seconds: a run that is so late is missed
+NAMES = {CASCADE: "cascade serve", **{key: name for key, (name, *_) in SERVERS.items()}}
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server at its highest rate, in requests a second. `cpu`, `client_cpu`: milliseconds of a request; MiB."""
+
+    key: str
+    rate: float
+    last: Loaded
+    cpu: float
+    memory: float
+
+    @property
+    def client_cpu(self) -> float:
+        """Of the client."""
+        return 1000 * self.last.cpu / len(self.last.status)
+
+
+@click.command(short_help="Requests a second at p99 under a limit, beside FastAPI servers of the same checkpoint.")
+@model_argument
+@click.option("--data", "file", required=True, metavar="FILE", help="Texts, labelled or not: jsonl, csv, parquet.")
+@click.option("--checkpoint", metavar="FOLDER", help="The last tier as transformers reads it, for the baselines.")
+@click.option("--only", multiple=True, type=click.Choice([*NAMES]), help="Run these only; may be repeated.")
+@click.option("--seconds", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="Of each run.")
+@click.option("--limit", type=click.FloatRange(min=0.1), default=50.0, show_default=True, help="Of p99, in ms.")
+@click.option("--flags", default="", metavar="TEXT", help='More options of cascade serve: "--workers 2".')
+@threads_option
+@json_option
+def serve(
+    model: str,
+    *,
+    file: str,
+    checkpoint: str | None,
+    only: tuple[str, ...],
+    seconds: float,
+    limit: float,
+    flags: str,
+    threads: int | None,
+    json_file: Path | None,
+) -> None:
+    """How many requests a second a server answers while p99 stays under a limit.
+
+    That of `cascade serve`, and with --checkpoint of two FastAPI servers around the bundle's last tier: one with
+    transformers.pipeline, one with batches in int8 ONNX Runtime. Each request has one text of the file, drawn at
+    random. Requests leave at random moments, as those of many clients do, whether or not the ones before were answered,
+    from a process of its own; latency counts from the moment that was drawn. The highest rate is searched for in runs
+    of a few seconds, and confirmed by a run of its own, whose p50, p99 and milliseconds of CPU are shown. The client
+    runs on the same machine: its CPU is shown too.
+
+    \b
+    Example:
+      cascade-bench serve models/sentiment --data dev.jsonl
+      cascade-bench serve models/sentiment --data dev.jsonl --checkpoint runs/tier2 --seconds 10 --threads 2
+    """
+    check_output("--json", json_file, file)
+    manifest, count = open_bundle(model).manifest, check_threads(threads)
+    if manifest.task == TAGGING:
+        raise OptionError(
+            f"the bundle must be a classifier's, got a tagger's, {model}; time it with cascade-bench peers"
+        )
+    keys = [key for key in only or NAMES if key == CASCADE or checkpoint]
+    if not keys:
+        raise OptionError(f"--checkpoint must be given for {only[0]}, got none; name a folder that transformers reads")
+    bodies = [json.dumps({"inputs": text}) for text in read_items(file)]
+    made, absent = list[Served](), dict[str, str]()
+    with tempfile.TemporaryDirectory(prefix="cascade-bench-") as folder, bar() as step:
+        job = Job(model, checkpoint or "", folder, count, manifest.tiers[-1].max_length)
+
+        def try_one(key: str) -> None:
+            try:
+                command = _command(key, job, shlex.split(flags), step)
+                with Server(lambda port: [*command, str(port)], threads=count) as server:
+                    made.append(measure(key, server, bodies, limit=limit / 1000, seconds=seconds, progress=step))
+            except WorkerError as error:
+                absent[key] = str(error)
+
+        for key in keys:
+            try_one(key)
+    facts = machine.facts(threads=count)
+    click.echo(as_text(made, absent, facts, limit=limit, seconds=seconds))
+    details = {"model": model, "data": Path(file).name, "limit_ms": limit, "seconds": seconds, "checkpoint": checkpoint}
+    write_json(json_file, facts, [entry(one) for one in made], details=details, absent=absent)
+
+
+def measure(
+    key: str, server: Server, bodies: list[str], *, limit: float, seconds: float, progress: Progress = quiet
+) -> Served:
+    """Search for the highest rate whose p99 is under `limit` seconds. `WorkerError`: there is none."""
+    cpu, seeds = [server.cpu()], itertools.count()
+
+    def run(rate: float) -> Loaded:
+        progress(f"{NAMES[key]}, {rate:.0f}/s")
+        made = load(Load(server.port, bodies, rate, seconds, seed=next(seeds), patience=max(PATIENCE, 4 * limit)))
+        cpu.append(server.cpu())
+        return made
+
+    found = highest_rate(run, limit)
+    if found is None:
+        raise WorkerError(f"no rate was found at which p99 stays under {1000 * limit:g} ms")
+    rate, last = found
+    return Served(key, rate, last, 1000 * (cpu[-1] - cpu[-2]) / len(last.status), server.memory())
+
+
+def as_text(
+    made: Sequence[Served], absent: Mapping[str, str], facts: Mapping[str, Any], *, limit: float, seconds: float
+) -> str:
+    """The table, what failed, and a conclusion."""
+    head = ["system", f"requests/s, p99 < {limit:g} ms", "p50, ms", "p99, ms", "CPU, ms", "client's CPU, ms", "MiB"]
+    rows = [
+        [
+            NAMES[one.key],
+            f"{one.rate:,.0f}",
+            *(f"{1000 * one.last.quantile(share):.1f}" for share in (0.5, 0.99)),
+            *(f"{one.cpu:.2f}", f"{one.client_cpu:.3f}", f"{one.memory:,.0f}"),
+        ]
+        for one in made
+    ]
+    said = [f"{NAMES[key]}: {reason}." for key, reason in absent.items()]
+    rates = {one.key: one.rate for one in made}
+    own = rates.pop(CASCADE, None)
+    if own and rates:
+        best = max(rates, key=rates.__getitem__)
+        said.append(f"{NAMES[CASCADE]} answers {own / rates[best]:.1f} times as many as {NAMES[best]}.")
+    said.append(
+        f"One text a request, Poisson arrivals, runs of {seconds:g} s; latency from the scheduled moment; CPU of one "
+        "request, of server and client, which share the machine."
+    )
+    return "\n".join([grid(head, rows), "", *said, machine.in_words(facts)])
+
+
+def entry(one: Served) -> dict[str, Any]:
+    """A line as a benchmark of a JSON file."""
+    info = {"rate": one.rate, "cpu_ms": one.cpu, "client_cpu_ms": one.client_cpu, "memory_mib": one.memory}
+    return benchmark(one.key, one.last.latency.tolist(), info)
+
+
+def _command(key: str, job: Job, flags: Sequence[str], progress: Progress) -> list[str]:
+    """What starts a server, but for the port; files that a baseline needs are made first."""
+    if key == CASCADE:
+        start = "from cascade.cli import main; main()"
+        own = ["serve", job.model, "--threads", str(job.threads), "--hostname", "127.0.0.1", *flags, "--port"]
+        return ["-c", start, *own]
+    for name in BASELINES[SERVERS[key][2]].steps:
+        progress(f"converting: {name}")
+        with WorkerProcess(threads=job.threads) as process:
+            process.prepare(name, job)
+    return ["-m", "cascade_bench.serve.baselines", key, json.dumps(asdict(job))]
