@@ -245,13 +245,24 @@ class Cascade:
             units=len(scores),
             tokens=encoded.units.rows.tokens,
             deferred=len(later),
-            truncated=self._truncated(inputs),
+            truncated=len(self.lost(inputs)),
             empty=len(encoded.empty),
             failed=int((scores.failed > 0).sum()),
             exits={layer: count for layer, count in enumerate(np.bincount(later).tolist()) if layer and count},
             seconds=meter.seconds,
         )
         return Outcome(inputs, scores.probabilities, routes, stats)
+
+    def lost(self, inputs: Inputs) -> IntArray:
+        """Numbers of the items that lost tokens: cut by the encoder, or in the tier that read them all; rising."""
+        encoded = inputs.encode()
+        lost, tier = encoded.truncated, self._reader
+        if isinstance(tier, RowTier):
+            own = inputs.encode(tier.encoder)
+            cut = tier.lost(own)
+            if own is not encoded or len(cut):
+                lost = np.union1d(np.union1d(lost, own.truncated), cut)
+        return lost
 
     def _deferred(self, inputs: Inputs, scores: Scores, targets: BoolArray | None) -> BoolArray:
         """Which units the router defers; context it does not see. Shape `(units,)`."""
@@ -286,17 +297,6 @@ class Cascade:
         if self.blend:
             prior = evidence(scores.probabilities[numbers], weight=self.blend, multi_label=self.multi_label)
         return Look(inputs, scores, rest, numbers, targets, prior, layers)
-
-    def _truncated(self, inputs: Inputs) -> int:
-        """How many items lost tokens: cut by the encoder, or in the tier that read them all."""
-        encoded = inputs.encode()
-        lost, tier = encoded.truncated, self._reader
-        if isinstance(tier, RowTier):
-            own = inputs.encode(tier.encoder)
-            cut = tier.lost(own)
-            if own is not encoded or len(cut):
-                lost = np.union1d(np.union1d(lost, own.truncated), cut)
-        return len(lost)
 
     @property
     def _reader(self) -> Tier:

@@ -82,18 +82,29 @@ class Tagger(Pipeline):
         if not one:
             check_texts(texts)
         every = [texts] if isinstance(texts, str) else list(texts)
-        pieces = encode_texts(self.tokenizer, every, per_piece=True)
-        shown = PieceText.of(self.tokenizer, every, pieces)
-        units = grouped(self.tokenizer, pieces, shown.new) if strategy is AggregationStrategy.FIRST else pieces
-        if strategy is not AggregationStrategy.FIRST and any(map(_reads_words, self.tiers)):
-            raise OptionError(
-                f"aggregation_strategy must be first where a tier reads words by itself, got {strategy.value}; "
-                "its words have no answers piece by piece"
-            )
-        outcome = self.cascade.run(_read(every, units))
+        inputs, shown = self.read(every, by_word=strategy is AggregationStrategy.FIRST)
+        outcome = self.cascade.run(inputs)
         self._warn_of_lost(outcome.stats)
         found = aggregate(shown, outcome.probabilities, self.labels, strategy=strategy, decoder=self.decoding)
         return found[0] if one else found
+
+    def read(self, texts: Sequence[str], *, by_word: bool) -> tuple[Inputs, PieceText]:
+        """Texts as `__call__` reads them, and their pieces as entities show them (`entities.aggregate`).
+
+        `by_word`: a unit is a word of transformers; otherwise a piece.
+
+        Raises:
+            InputError: a text that cannot be read, with its position.
+            OptionError: units are pieces, and a tier has another tokenizer or none.
+        """
+        pieces = encode_texts(self.tokenizer, texts, per_piece=True)
+        shown = PieceText.of(self.tokenizer, texts, pieces)
+        if not by_word and any(map(_reads_words, self.tiers)):
+            raise OptionError(
+                "aggregation_strategy must be first where a tier reads words by itself, got another one; its words "
+                "have no answers piece by piece"
+            )
+        return _read(texts, grouped(self.tokenizer, pieces, shown.new) if by_word else pieces), shown
 
     def predict(self, sentences: Iterable[Sentence], *, show_progress: bool = False) -> TagPredictions:
         """Tag sentences that are split into words: every word has exactly one tag.

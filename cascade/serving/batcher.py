@@ -1,0 +1,310 @@
+"""Requests join batches: the first tier takes all that waits, and what it defers of all of them is pooled.
+
+Two threads take turns at two jobs, each of which one thread at a time does: to look (encode what waits, run the first
+tier, answer what is not deferred) and to finish (run the later tiers on a slice of the pool). Whoever has looked
+finishes next if nothing else waits, so that a lone request wakes one thread. Works are small and requests take turns,
+so that a slow one does not hold the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
+
+from cascade.exceptions import CascadeError, InputError
+from cascade.serving.errors import Failed, Overloaded, TooLong
+from cascade.serving.limits import Limits
+from cascade.serving.load import FINISH, LOOK, Load
+from cascade.serving.metrics import Metrics
+from cascade.serving.running import Runner
+from cascade.serving.served import Served
+from cascade.serving.work import Answers, Ended, Form, Request, Turns, Work, cut, cut_text, size_of
+
+WORK_TOKENS: Final = 1024  # of a work at most, as estimated, unless it is one item
+CHARACTERS: Final = 250  # of an item for each token that the model reads; text-embeddings-inference has the same
+
+Run: TypeAlias = Callable[[Sequence[Work], int], list[Ended]]
+_LOGGER = logging.getLogger(__name__)
+
+
+class Batcher:
+    """Answers requests by one model. Any number of tasks of an event loop may ask at once."""
+
+    def __init__(self, served: Served, limits: Limits, metrics: Metrics) -> None:
+        """Nothing runs before `start`. An `OptionError` where what the model reads does not fit the limits."""
+        limits.check(served.max_input_length)
+        self._served, self._limits = served, limits
+        self._metrics, self._all_metrics = metrics.of(served.name), metrics
+        self._changed = threading.Condition()
+        self._queue, self._pool = Turns(), Turns()
+        self._busy = [False, False]  # whether a thread looks, finishes
+        self._threads: list[threading.Thread] = []
+        self._items = 0  # under way
+        self._accepts = self._ends = False
+        self._measure()
+
+    @property
+    def served(self) -> Served:
+        """What answers requests that come now."""
+        return self._served
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens that wait: as estimated, or as deferred by the first tier."""
+        return self._queue.tokens + self._pool.tokens
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the threads are alive."""
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def level(self) -> int:
+        """At which level answers are made now; 0 as certified."""
+        with self._changed:
+            return self._step()
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._accepts, self._ends = True, False
+        self._all_metrics.refresh[self._served.name] = self._show
+        names = (f"cascade-{self._served.name}-{number}" for number in range(2))
+        self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for name in names]
+        for thread in self._threads:
+            thread.start()
+        if self._served.watch is not None:
+            self._served.watch.start()
+
+    def stop(self, *, seconds: float) -> None:
+        """Refuse what comes from now on, answer what was accepted, and end the threads.
+
+        What is not answered after so many seconds fails.
+        """
+        end = time.perf_counter() + seconds
+        with self._changed:
+            self._accepts, self._ends = False, True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(max(end - time.perf_counter(), 0))
+        with self._changed:
+            late = {*self._queue.clear(), *self._pool.clear()}
+        self._deliver([(request, Failed("Backend error: the server stops")) for request in late])
+        if self._served.watch is not None:
+            self._served.watch.stop()
+
+    def swap(self, served: Served) -> None:
+        """Let another model answer what comes from now on; what is under way ends with the old one."""
+        self._limits.check(served.max_input_length)
+        with self._changed:
+            old, self._served = self._served, served
+            self._measure()
+        if served.watch is not None and self._threads:
+            served.watch.start()
+        if old.watch is not None:
+            old.watch.stop()
+
+    async def answer(
+        self, items: Sequence[Any], form: Form, *, truncate: bool | None = None, windows: bool = False
+    ) -> Answers:
+        """Answer the items of a request.
+
+        Args:
+            items: texts and pairs, lists of words, or a tagger's texts, as `form` says.
+            form: what they are.
+            truncate: whether of an item that is too long the first tokens are read; as the limits say if left out.
+            windows: read all of it in overlapping windows.
+
+        Raises:
+            Overloaded: too much waits, or the server stops.
+            TooLong: an item does not fit, and is neither to be truncated nor to be read in windows.
+            InputError: an item that cannot be read.
+            Failed: the model could not answer, or is of another task.
+        """
+        request, works = self._request(items, form, truncate, windows)
+        with self._changed:
+            self._admit(len(items), sum(work.tokens for work in works))
+            for work in works:
+                self._queue.add(work)
+            self._changed.notify()
+        try:
+            return await request.future
+        finally:
+            with self._changed:
+                self._items -= len(items)
+                if request.future.cancelled():
+                    self._drop(request)
+
+    def _request(
+        self, items: Sequence[Any], form: Form, truncate: bool | None, windows: bool
+    ) -> tuple[Request, list[Work]]:
+        served = self._served
+        if served.words != (form is not Form.TEXT):
+            raise Failed(f"Backend error: Model is not a {'classifier' if form is Form.TEXT else 'tagger'} model")
+        truncation = not windows and (self._limits.auto_truncate if truncate is None else truncate)
+        most, given = CHARACTERS * served.max_input_length, list(items)
+        if form is not Form.WORDS:
+            for place, item in enumerate(given):
+                given[place], length = cut_text(item, most)
+                if length > most and not truncation:
+                    raise TooLong(length, most, "characters")
+        future = asyncio.get_running_loop().create_future()
+        request = Request(served, form, truncation, not (truncation or windows), future, time.perf_counter())
+        sizes = list(map(size_of, given))
+        size = min(WORK_TOKENS, self._limits.max_batch_tokens)
+        if len(sizes) < 2 or sum(sizes) <= size:
+            return request, [Work(request, 0, given, sum(sizes))]
+        runs = enumerate(cut(given, sizes, size))
+        works = [Work(request, number, given[one:two], sum(sizes[one:two])) for number, (one, two) in runs]
+        request.works = len(works)
+        return request, works
+
+    def _measure(self) -> None:
+        self._load = Load(self._limits, len(self._served.levels))
+        runner = Runner(self._limits, self._load, self._metrics)
+        self._jobs: tuple[Run, Run] = runner.look, runner.finish
+
+    def _admit(self, items: int, tokens: int) -> None:
+        waiting, seconds = self.queued_tokens, self._seconds()
+        if (
+            not self._accepts
+            or self._items + items > self._limits.max_concurrent_requests
+            or (waiting and waiting + tokens > self._limits.max_queue_tokens)
+            or seconds * 1000 > self._limits.max_queue_ms
+        ):
+            raise Overloaded(max(seconds, 1.0))
+        self._items += items
+
+    def _seconds(self) -> float:
+        return self._load.seconds(self._queue.ahead, self._pool.ahead)
+
+    def _step(self) -> int:
+        return self._load.step(self._load.pressure(self.queued_tokens, self._seconds()), time.perf_counter())
+
+    def _drop(self, request: Request) -> None:
+        request.gone = True
+        self._queue.drop(request)
+        self._pool.drop(request)
+
+    def _show(self) -> None:
+        watch = self._served.watch
+        self._metrics.state(self.queued_tokens, self.level, None if watch is None else watch.report())
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                job = self._next()
+                while job is None:
+                    if self._ends and not (self._queue or self._pool or any(self._busy)):
+                        self._changed.notify_all()
+                        return
+                    self._changed.wait(self._patience())
+                    job = self._next()
+                number, works, level = job
+                self._busy[number] = True
+                run = self._jobs[number]
+            try:
+                self._by_key(works, lambda some, run=run, level=level: run(some, level))  # type: ignore[misc]
+            except Exception as error:  # noqa: BLE001  # a thread that ends would answer nobody
+                self._settle([(work, _failed(error)) for work in works])
+            finally:
+                with self._changed:
+                    self._busy[number] = False
+                    self._changed.notify()
+
+    def _next(self) -> tuple[int, list[Work], int] | None:
+        """The next job for a thread, if there is one: its number, its works, and the level."""
+        if self._queue and not self._busy[LOOK]:
+            level, most = self._step(), self._limits.max_batch_requests
+            return LOOK, self._queue.take(self._limits.max_batch_tokens, math.inf if most is None else most), level
+        if self._pool and not self._busy[FINISH] and not self._patience():
+            level = self._step()
+            return FINISH, self._pool.take(self._load.slice), level
+        return None
+
+    def _patience(self) -> float | None:
+        """For how many seconds the pool may wait for more; `None`: until something happens."""
+        if not self._pool or self._busy[FINISH]:
+            return None
+        if self._pool.tokens >= self._load.slice or not (self._queue or self._busy[LOOK]):
+            return 0.0
+        return max(self._pool.oldest + self._limits.max_wait / 1000 - time.perf_counter(), 0.0)
+
+    def _by_key(self, works: list[Work], run: Callable[[list[Work]], list[Ended]]) -> None:
+        groups: dict[object, list[Work]] = {}
+        for work in works:
+            if not work.request.gone:
+                groups.setdefault(work.request.key, []).append(work)
+        for some in groups.values():
+            self._halved(some, run)
+
+    def _halved(self, works: list[Work], run: Callable[[list[Work]], list[Ended]]) -> None:
+        """Run works; where that fails each half of them, so that a work that is to blame fails alone."""
+        try:
+            ended = run(works)
+        except Exception as error:  # noqa: BLE001  # of whatever kind, others must be answered
+            if len(works) == 1:
+                self._settle([(works[0], _failed(error))])
+                return
+            for half in (works[: len(works) // 2], works[len(works) // 2 :]):
+                self._halved(half, run)
+        else:
+            self._settle(ended)
+
+    def _settle(self, ended: list[Ended]) -> None:
+        """Pool what has no answers yet, and hand out the requests whose works are all done."""
+        finished: list[tuple[Request, Answers | CascadeError]] = []
+        with self._changed:
+            for work, found in ended:
+                request = work.request
+                if request.gone:
+                    continue
+                if found is None:
+                    self._pool.add(work)
+                elif isinstance(found, CascadeError):
+                    self._drop(request)
+                    finished.append((request, found))
+                elif request.works == 1:
+                    finished.append((request, found))
+                else:
+                    request.found[work.number] = found
+                    if len(request.found) == request.works:
+                        parts = [request.found[number] for number in range(request.works)]
+                        finished.append((request, Answers.join(parts)))
+        answers = [found for _, found in finished if isinstance(found, Answers)]
+        if answers:
+            queued = [found.seconds["queue"] for found in answers]
+            self._metrics.requests(queued, sum(found.degraded for found in answers))
+        self._deliver(finished)
+
+    def _deliver(self, finished: Sequence[tuple[Request, Answers | CascadeError]]) -> None:
+        """Hand answers to their event loops, by one call each."""
+        loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Answers], Answers | CascadeError]]] = {}
+        for request, found in finished:
+            loops.setdefault(request.future.get_loop(), []).append((request.future, found))
+        for loop, some in loops.items():
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits
+                loop.call_soon_threadsafe(_hand_over, some)
+
+
+def _hand_over(some: Sequence[tuple[asyncio.Future[Answers], Answers | CascadeError]]) -> None:
+    for future, found in some:
+        if future.done():
+            continue
+        if isinstance(found, Answers):
+            future.set_result(found)
+        else:
+            future.set_exception(found)
+
+
+def _failed(error: Exception) -> CascadeError:
+    """What a client is told."""
+    if isinstance(error, InputError | TooLong | Failed):
+        return error
+    _LOGGER.error("the model could not answer", exc_info=error)
+    return Failed(f"Backend error: {error}")

@@ -1,0 +1,67 @@
+"""How long what waits will take by what was measured, and the level that this asks for. No clock is read here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cascade.serving.limits import Limits
+
+LOOK, FINISH = 0, 1  # the first tier; the tiers after it
+LEAST_SLICE: Final = 256  # tokens that later tiers run together at least: fewer use a CPU badly
+SLICE_SECONDS: Final = 0.015  # what they run together takes about so long, and the first tier waits no longer for them
+CALM: Final = 0.2  # seconds without pressure for each level down
+RUSH: Final = 0.02  # seconds for each level up: what the last step brought must be seen first
+
+
+class Load:
+    """Rates of the tiers, and the level that what waits asks for.
+
+    Attributes:
+        level: number of the level, 0 as certified.
+    """
+
+    def __init__(self, limits: Limits, levels: int) -> None:
+        self._limits, self._last = limits, levels - 1
+        self._rates = [0.0, 0.0]  # tokens per second
+        self.level = 0
+        self._raised = float("-inf")
+        self._calm: float | None = None
+
+    def ran(self, part: int, tokens: int, seconds: float) -> None:
+        """So many tokens took so long. Few tokens say little of how fast many are: they can only raise a rate."""
+        rate, known = tokens / max(seconds, 1e-6), self._rates[part]
+        if rate > known:
+            self._rates[part] = rate
+        elif tokens >= LEAST_SLICE:
+            self._rates[part] += 0.1 * (rate - known)
+
+    @property
+    def slice(self) -> int:
+        """Tokens that later tiers should run together at most."""
+        wanted = int(self._rates[FINISH] * SLICE_SECONDS)
+        return min(max(wanted, LEAST_SLICE), self._limits.max_batch_tokens)
+
+    def seconds(self, looks: int, finishes: int) -> float:
+        """How long so many tokens take in the first tier and in the others; 0 as long as nothing is known."""
+        pairs = zip((looks, finishes), self._rates, strict=True)
+        return sum(tokens / rate for tokens, rate in pairs if rate)
+
+    def pressure(self, tokens: int, seconds: float) -> float:
+        """How full the queue is: 1 at either limit. `tokens` that wait; `seconds` that a new request would."""
+        return max(tokens / self._limits.max_queue_tokens, seconds * 1000 / self._limits.max_queue_ms)
+
+    def step(self, pressure: float, now: float) -> int:
+        """The level at a time, from 0. It rises a step at a time, and falls where there is half the pressure."""
+        bar = self._limits.degrade_at
+        if pressure >= bar:
+            self._calm = None
+            if bar < 1 and now >= self._raised + RUSH:
+                self.level, self._raised = min(self.level + 1, self._last), now
+        elif pressure < bar / 2:
+            self._calm = now if self._calm is None else self._calm
+            steps = int((now - self._calm) / CALM)
+            if steps:
+                self.level, self._calm = max(self.level - steps, 0), self._calm + steps * CALM
+        else:
+            self._calm = None
+        return self.level

@@ -1,0 +1,65 @@
+"""What the tests of serving share: toy models behind batchers that end with the test."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import pytest
+
+from cascade import Classifier, Tagger
+from cascade.serving.batcher import Batcher
+from cascade.serving.limits import Limits
+from cascade.serving.metrics import Metrics
+from cascade.serving.served import Served
+from cascade.serving.work import Ended, Work
+
+
+class Gate:
+    """Holds a job of a batcher (`LOOK` or `FINISH`) until it is opened, and keeps the works that it was given."""
+
+    def __init__(self, batcher: Batcher, job: int) -> None:
+        self.opened, self.reached = threading.Event(), threading.Event()
+        self.calls: list[list[Work]] = []
+        jobs = list(batcher._jobs)
+        self._run, jobs[job] = jobs[job], self._held
+        batcher._jobs = (jobs[0], jobs[1])
+
+    def _held(self, works: Sequence[Work], level: int) -> list[Ended]:
+        self.calls.append(list(works))
+        self.reached.set()
+        assert self.opened.wait(60)
+        return self._run(works, level)
+
+    async def wait(self) -> None:
+        """Until the job is held."""
+        assert await asyncio.to_thread(self.reached.wait, 60)
+
+
+async def until(true: Callable[[], object]) -> None:
+    """Wait until something holds; the test's time limit is the only other end."""
+    while not true():  # noqa: ASYNC110  # what is waited for happens in other threads
+        await asyncio.sleep(0.001)
+
+
+Serve: TypeAlias = Callable[..., Batcher]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """A batcher around a pipeline, started; `limits` by name."""
+    made: list[Batcher] = []
+
+    def start(
+        pipeline: Classifier | Tagger, *, share: float = 0.0, bound: float | None = None, **limits: Any
+    ) -> Batcher:
+        served = Served.of("toy", pipeline, share=share)
+        made.append(Batcher(served, Limits(**limits), Metrics()))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for batcher in made:
+        batcher.stop(seconds=10)
