@@ -8,10 +8,10 @@ import click
 
 from cascade import __version__
 from cascade.core.console import finish
-from cascade_bench.compare.cli import compare
+from cascade_bench.compare import compare
 from cascade_bench.curve.cli import curve
 from cascade_bench.peers.cli import peers
-from cascade_bench.profile.cli import profile
+from cascade_bench.profile import profile
 from cascade_bench.serve.cli import serve
 from cascade_bench.startup import startup
 from cascade_bench.table.cli import table

@@ -13,7 +13,6 @@ from statistics import median
 
 import click
 
-from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import open_bundle
 from cascade.cli.demo.texts import sentences
 from cascade.core.checks import check_whole
@@ -29,15 +28,14 @@ CODE = """
 import time
 begin = time.perf_counter()
 import cascade
-middle = time.perf_counter()
-from {module} import {name}
 end = time.perf_counter()
 import json, sys
 model, threads, texts = json.load(sys.stdin)
-pipeline = {name}.from_pretrained(model, threads=threads)
-pipeline.{predict}(texts[:1])
+pipeline = cascade.load(model, threads=threads)
+answer = getattr(pipeline, "predict_texts", pipeline.predict)
+answer(texts[:1])
 answered = time.time()
-pipeline.{predict}(texts)
+answer(texts)
 try:
     lines = open("/proc/self/status").read().splitlines()
     found = dict(line.split()[:2] for line in lines if line.startswith(("VmRSS", "VmHWM")))
@@ -45,12 +43,16 @@ try:
 except OSError:
     import psutil
     held = most = psutil.Process().memory_info().rss / 2**20
-print(middle - begin, end - begin, answered, held, most)
+print(end - begin, answered, held, most)
 """
 
-MEASURED = ("import_seconds", "pipeline_seconds", "answer_seconds", "resident_mib", "peak_mib")
-CLASSIFIER = {"module": "cascade.pipelines.classifier", "name": "Classifier", "predict": "predict"}
-TAGGER = {"module": "cascade.pipelines.tagger", "name": "Tagger", "predict": "predict_texts"}
+MEASURED = {
+    "import_seconds": ("import cascade", "{:.2f} s"),
+    "answer_seconds": ("first answer of a cold process", "{:.2f} s"),
+    "resident_mib": ("resident memory after 100 texts", "{:.0f} MiB"),
+    "peak_mib": ("peak until then", "{:.0f} MiB"),
+}
+"""For programs, for readers, and how to write it."""
 
 
 @click.command(short_help="Seconds of import and first answer, memory; in fresh processes.")
@@ -67,40 +69,29 @@ def startup(model: str, samples: int, threads: int | None) -> None:
       cascade-bench startup models/sentiment --threads 2
     """
     count = check_threads(threads)
-    tagging = open_bundle(model).manifest.task == TAGGING  # what is wrong with it is said once, here
+    open_bundle(model)  # what is wrong with it is said once, here
     with bar(samples + 1) as step:
-        found = measure(model, threads=count, tagging=tagging, samples=samples, progress=step)
-    middle = {name: median(values) for name, values in found.items()}
-    rows = [
-        ["import cascade", f"{middle['import_seconds']:.2f} s"],
-        [f"with all that a {'Tagger' if tagging else 'Classifier'} needs", f"{middle['pipeline_seconds']:.2f} s"],
-        ["first answer of a cold process", f"{middle['answer_seconds']:.2f} s"],
-        ["resident memory after 100 texts", f"{middle['resident_mib']:.0f} MiB"],
-        ["peak until then", f"{middle['peak_mib']:.0f} MiB"],
-    ]
+        found = measure(model, threads=count, samples=samples, progress=step)
+    rows = [[title, form.format(median(found[name]))] for name, (title, form) in MEASURED.items()]
     click.echo(grid(["", f"median of {samples}"], rows))
 
 
-def measure(
-    model: str, *, threads: int, tagging: bool = False, samples: int = 5, progress: Progress = quiet
-) -> dict[str, tuple[float, ...]]:
+def measure(model: str, *, threads: int, samples: int = 5, progress: Progress = quiet) -> dict[str, tuple[float, ...]]:
     """Measure in fresh processes, `samples` of them after one that does not count.
 
-    By the names of `MEASURED`, one for each process: seconds of imports inside it, seconds from its start to its first
-    answer, and MiB after a hundred texts. One that fails is a `BundleError`.
+    By the names of `MEASURED`, one for each process: seconds of the import inside it, seconds from its start to its
+    first answer, and MiB after a hundred texts. One that fails is a `BundleError`.
     """
     check_whole("samples", samples, "5 give a stable median")
-    names = TAGGER if tagging else CLASSIFIER
     texts = [sentence.text for sentence in sentences("sentiment")][:TEXTS]
-    command = [sys.executable, "-c", CODE.format(**names)]  # this file's own code in this interpreter
     found = []
     for number in range(samples + 1):
         progress(f"process {number}")
-        begin, given = time.time(), json.dumps([model, threads, texts])
+        begin, given, command = time.time(), json.dumps([model, threads, texts]), [sys.executable, "-c", CODE]
         done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode:
             reason = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
             raise BundleError(f"a fresh process must answer with this bundle, but: {reason[0]}; see cascade inspect")
-        imported, ready, answered, *memory = map(float, done.stdout.split())
-        found.append((imported, ready, answered - begin, *memory))
+        imported, answered, *memory = map(float, done.stdout.split())
+        found.append((imported, answered - begin, *memory))
     return dict(zip(MEASURED, zip(*found[1:], strict=True), strict=True))  # the first one fills the system's cache

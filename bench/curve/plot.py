@@ -18,7 +18,6 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 except ImportError as error:
     raise MissingExtraError(
         f"a picture needs the bench extra, but {error.name} is missing; "
@@ -90,10 +89,10 @@ def _frame(axes: Axes, curve: Curve) -> None:
     axes.margins(0.08)
     low, high = axes.get_xlim()
     there = [tick for tick in TICKS if low <= tick <= high]
-    axes.xaxis.set_major_locator(FixedLocator(there[:: -(-len(there) // 9) or 1]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _place: f"{tick:g}×"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda tick, _place: f"{tick * 100:g}"))
+    axes.set_xticks(there[:: -(-len(there) // 9) or 1])
+    axes.minorticks_off()
+    axes.xaxis.set_major_formatter("{x:g}×")
+    axes.yaxis.set_major_formatter(lambda tick, _place: f"{tick * 100:g}")
     data = curve.table.data
     axes.set_xlabel("speed-up over full depth (ratio of seconds, log scale)")
     what = "accuracy" if data.labelled else "agreement with full depth"

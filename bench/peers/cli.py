@@ -11,24 +11,25 @@ from typing import Any
 
 import click
 
+from cascade.core.rows import BoolArray
 from cascade.core.statistics import Interval, shown, speed_up
 from cascade.exceptions import OptionError
 from cascade_bench.options import Asked, count_option, labelled_file_options, markdown_option
-from cascade_bench.peers.running import BATCH_SIZES, ORDERS, PAUSE, Peers, name_of
-from cascade_bench.peers.single import SingleTable, one_at_a_time, summarise
+from cascade_bench.peers.running import ORDERS, PAUSE, Peers, name_of
+from cascade_bench.peers.single import SingleTable, chosen, one_at_a_time, summarise
 from cascade_bench.systems.baselines import BASELINES, TRANSFORMERS, Baseline
-from cascade_bench.systems.local import CASCADE, FULL
+from cascade_bench.systems.local import CASCADE, FULL, by_tier1_alone
 from cascade_bench.systems.process import Job, WorkerProcess
 from cascade_bench.table.data import Data
 from cascade_bench.table.measuring import Measured
 from cascade_bench.timing import machine
-from cascade_bench.timing.interleaving import Progress, quiet
+from cascade_bench.timing.interleaving import BATCH_SIZES, Progress, quiet
 from cascade_bench.timing.report import bar, benchmark, grid, write_json
 
 CHECK = (FULL, CASCADE, TRANSFORMERS)  # what runs beside an original
 
 
-@click.command(short_help="The same checkpoint through transformers, optimum, ONNX Runtime, OpenVINO, CTranslate2.")
+@click.command(short_help="The same checkpoint through transformers, optimum, ONNX Runtime, OpenVINO.")
 @labelled_file_options
 @click.option("--checkpoint", metavar="FOLDER", help="Tier 2 as transformers reads it.")
 @click.option("--original", metavar="MODEL", help="What the bundle was built from: this alone beside the bundle.")
@@ -87,9 +88,11 @@ def peers(
             multi_label=pipeline.multi_label,
             tagging=data.words,
         )
+        some = [data.items[row] for row in chosen(len(data.items), single)]
+        routes = by_tier1_alone(pipeline, some) if single else None
         del pipeline  # its threads and its memory are not part of this
         step = stack.enter_context(bar())
-        made = compare(kinds, job, data, repeats=asked.repeats, progress=step, single=single)
+        made = compare(kinds, job, data, repeats=asked.repeats, progress=step, single=single, by_tier1=routes)
     click.echo(as_text(made, before, markdown=markdown))
     details = {**asked.details, "checkpoint": source, "single": single, "peer_versions": _versions(made)}
     write_json(asked.json_file, before, entries(made), details=details, notes=[*data.notes, *_notes(made)])
@@ -202,11 +205,12 @@ def compare(
     progress: Progress = quiet,
     pause: float = PAUSE,
     single: int = 0,
+    by_tier1: BoolArray | None = None,
 ) -> PeerTable:
     """Run baselines beside each other: `repeats` turns of each over all texts, then `single` texts one at a time.
 
-    The job's folder must be there. `start`: starts a process; `WorkerProcess` if left out. If none can be run at all
-    that is an `OptionError`.
+    The job's folder must be there. `start`: starts a process; `WorkerProcess` if left out; `by_tier1`: see `summarise`.
+    If none can be run at all that is an `OptionError`.
     """
     peers = Peers(job, data.items, sizes=sizes, start=start, progress=progress)
     with peers:
@@ -239,5 +243,5 @@ def compare(
             )
             rows.append(row)
     left = [peer.kind for peer in peers.running.values()]
-    latencies = None if singles is None else summarise(singles, left, tagging=job.tagging)
+    latencies = None if singles is None else summarise(singles, left, by_tier1=by_tier1, tagging=job.tagging)
     return PeerTable(tuple(rows), absent, data, turns.orders, latencies)

@@ -16,11 +16,9 @@ from typing import Any
 
 from cascade_bench.systems.baselines import Baseline
 from cascade_bench.systems.process import Job, ProcessClock, WorkerError, WorkerProcess
-from cascade_bench.timing.interleaving import Interleaved, Progress, interleave, quiet
+from cascade_bench.timing.interleaving import BATCH_SIZES, Interleaved, Progress, best_size, interleave, quiet
 
-BATCH_SIZES = (1, 8, 16, 32, 64, 128)
 SUBSET = 192  # texts on which batch sizes are tried
-WORSE = 0.8  # of the best rate so far: where a size is as slow as that, larger ones are not tried
 PAUSE = 0.25  # seconds between turns, in which the threads of the process before stop spinning
 ORDERS = {False: "as given", True: "by length"}
 
@@ -136,19 +134,17 @@ class Peers(AbstractContextManager["Peers"]):
         return ""
 
     def _settle(self, peer: Running) -> None:
-        """Load it; find its best batch sizes, each tried twice and the better run counting; a pass for its answers."""
+        """Load it; find its best batch sizes; a pass for its answers."""
         self._say(f"loading: {peer.kind.name}")
         peer.process.load(peer.kind.key, self._job)
         some = min(SUBSET, self.count)
         for by_length in (False,) if peer.kind.own else (False, True):
-            rates: dict[int, float] = {}
-            for size in () if peer.kind.own else self._sizes:
+
+            def seconds(size: int, by_length: bool = by_length) -> float:
                 self._say(f"{peer.kind.name}, {ORDERS[by_length]}, batches of {size}")
-                ran = [peer.process.run(batch_size=size, by_length=by_length, some=some) for _ in range(2)]
-                rates[size] = some / max(min(one.seconds for one in ran), 1e-9)
-                if rates[size] < WORSE * max(rates.values()):
-                    break
-            best = max(rates, key=rates.__getitem__, default=0)
+                return peer.process.run(batch_size=size, by_length=by_length, some=some).seconds
+
+            best = 0 if peer.kind.own else best_size(self._sizes, some, seconds)[0]
             self._say(f"warm-up: {peer.kind.name}, {ORDERS[by_length]}")
             first = peer.process.run(batch_size=best, by_length=by_length)
             peer.sizes[by_length], peer.labels[by_length], peer.warm_up[by_length] = best, first.labels, first.seconds

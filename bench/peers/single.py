@@ -31,25 +31,22 @@ LEAD = 2  # answers before those that count: the processor's caches hold what th
 class Singles:
     """What came out, by text: its number in the file, its turn, seconds by system. Shapes `(n,)`.
 
-    `by_tier1`: whether the cascade's first tier answers it alone; `None` if no cascade ran. `orders`: per turn,
-    the keys in the order in which they ran.
+    `orders`: per turn, the keys in the order in which they ran.
     """
 
     texts: IntArray
     turns: IntArray
     seconds: Mapping[str, Doubles]
-    by_tier1: BoolArray | None
     orders: list[list[str]]
 
 
 def one_at_a_time(peers: Peers, count: int, *, pause: float = PAUSE, progress: Progress = quiet) -> Singles:
     """All that run answer the same texts, spread evenly over the file, in turns; one that fails is set aside."""
     check_whole("count", count, "200 give a p95 worth reading")
-    texts = np.linspace(0, peers.count - 1, min(count, peers.count)).astype(np.int64)
+    texts = chosen(peers.count, count)
     blocks = min(len(texts), max(TURNS, round(len(texts) / BLOCK)))
     turns = np.arange(len(texts)) % blocks
     seconds = {key: np.zeros(len(texts)) for key in peers.running}
-    routes: dict[str, list[bool] | None] = {}
 
     def block(peer: Running, *, turn: int) -> None:
         own = np.flatnonzero(turns == turn)
@@ -59,8 +56,6 @@ def one_at_a_time(peers: Peers, count: int, *, pause: float = PAUSE, progress: P
     def warm_up(peer: Running) -> None:
         for turn in range(blocks):
             block(peer, turn=turn)
-        if peer.kind.key == CASCADE:
-            routes[CASCADE] = peer.process.by_tier1(texts.tolist())
 
     for peer in list(peers.running.values()):
         progress(f"warm-up: {peer.kind.name}, one at a time")
@@ -72,8 +67,12 @@ def one_at_a_time(peers: Peers, count: int, *, pause: float = PAUSE, progress: P
             progress(f"{peers.running[key].kind.name}, one at a time")
             time.sleep(pause)
             peers.guard(peers.running[key], partial(block, turn=turn))
-    found, left = routes.get(CASCADE), {key: seconds[key] for key in peers.running}
-    return Singles(texts, turns, left, None if found is None else np.array(found, dtype=np.bool_), orders)
+    return Singles(texts, turns, {key: seconds[key] for key in peers.running}, orders)
+
+
+def chosen(texts: int, count: int) -> IntArray:
+    """Numbers of at most `count` of so many texts, spread evenly."""
+    return np.linspace(0, texts - 1, min(count, texts)).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,10 +126,12 @@ class SingleTable:
         )
 
 
-def summarise(singles: Singles, kinds: Sequence[Baseline], *, tagging: bool = False) -> SingleTable:
+def summarise(
+    singles: Singles, kinds: Sequence[Baseline], *, by_tier1: BoolArray | None = None, tagging: bool = False
+) -> SingleTable:
     """The table of those that are still running.
 
-    `tagging`: texts are sentences; the first tier answers one alone if it answers all its words.
+    `by_tier1`: `local.by_tier1_alone` of the texts, for lines of their own; `tagging`: texts are sentences.
     """
     unit = "sentences" if tagging else "texts"
     others = [kind for kind in kinds if not kind.own]
@@ -148,12 +149,10 @@ def summarise(singles: Singles, kinds: Sequence[Baseline], *, tagging: bool = Fa
     for kind in kinds:
         own = singles.seconds[kind.key]
         rows.append(row(kind.key, kind.name, own, np.arange(len(own))))
-        if kind.key == CASCADE and singles.by_tier1 is not None:
-            alone, deferred = np.flatnonzero(singles.by_tier1), np.flatnonzero(~singles.by_tier1)
-            if len(alone):
-                rows.append(row(f"{CASCADE}-by-tier1", f"cascade, {unit} that tier 1 answers", own, alone))
-            if len(deferred):
-                rows.append(row(f"{CASCADE}-deferred", f"cascade, {unit} that it defers", own, deferred))
+        if kind.key == CASCADE and by_tier1 is not None:
+            for part, mask, what in (("by-tier1", by_tier1, "tier 1 answers"), ("deferred", ~by_tier1, "it defers")):
+                if mask.any():
+                    rows.append(row(f"{CASCADE}-{part}", f"cascade, {unit} that {what}", own, np.flatnonzero(mask)))
     return SingleTable(tuple(rows), fastest, singles, unit)
 
 

@@ -6,7 +6,7 @@ Each loader runs in a process of its own and imports what it needs there, so thi
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from cascade.core.rows import FloatArray
 from cascade.pipelines.loading import load
 from cascade_bench.systems.local import CASCADE, FULL, answered, whole
 from cascade_bench.systems.padded import Padded, in_batches
-from cascade_bench.systems.process import Answerer, Item, Job, WorkerError
+from cascade_bench.systems.process import Answerer, Job, WorkerError
 from cascade_bench.systems.worker import obey
 
 TRANSFORMERS = "transformers"
 EXTRA = 'pip install "cascade-encoder[bench]"'
-PACKAGES = {"optimum.onnxruntime": "optimum-onnx", **{name: name for name in ("openvino", "nncf", "ctranslate2")}}
+PACKAGES = {"optimum.onnxruntime": "optimum-onnx", "openvino": "openvino", "nncf": "nncf"}
 
 
 @dataclass(frozen=True)
@@ -64,24 +64,10 @@ def _installed(name: str) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class _Engine:
-    """This engine."""
-
-    model: Any
-
-    def __call__(self, items: Sequence[Item], batch_size: int, /) -> Sequence[Any]:
-        return answered(self.model, items).labels
-
-    def by_tier1(self, item: Item) -> bool:
-        """Whether the first of several tiers answers this item alone; of a sentence, all its words."""
-        tiers = answered(self.model, [item]).tiers
-        return tiers is not None and len(self.model.tiers) > 1 and bool((tiers == 1).all())
-
-
 def _engine(job: Job, *, full: bool) -> Answerer:
-    model = load(job.model, threads=job.threads)
-    return _Engine(whole(model) if full else model)
+    loaded = load(job.model, threads=job.threads)
+    model = whole(loaded) if full else loaded
+    return lambda items, _batch_size: answered(model, items).labels
 
 
 def _transformers(job: Job, *, compiled: bool = False) -> Answerer:
@@ -145,39 +131,6 @@ def _openvino(job: Job, *, file: str, precision: str) -> Answerer:
     return in_batches(Padded.read(job), run, [value.any_name for value in compiled.inputs])
 
 
-def _ctranslate2(job: Job) -> Answerer:
-    import ctranslate2
-
-    folder = Path(job.folder)
-    encoder = ctranslate2.Encoder(
-        str(folder / "ctranslate2"), device="cpu", compute_type="int8", inter_threads=1, intra_threads=job.threads
-    )
-    with np.load(folder / "head.npz", allow_pickle=False) as stored:
-        head = dict(stored)
-    if str(head["activation"]) not in ACTIVATIONS:
-        raise WorkerError(f"its head must use one of {', '.join(ACTIVATIONS)}, got {head['activation']}")
-    activation = ACTIVATIONS[str(head["activation"])]
-
-    def run(feeds: Mapping[str, npt.NDArray[Any]]) -> FloatArray:
-        lengths = feeds["attention_mask"].sum(axis=1)
-        ids = [row[:count].tolist() for row, count in zip(feeds["input_ids"], lengths, strict=True)]
-        types = [row[:count].tolist() for row, count in zip(feeds["token_type_ids"], lengths, strict=True)]
-        given = types if np.any(feeds["token_type_ids"]) else None
-        hidden = np.array(encoder.forward_batch(ids, token_type_ids=given).last_hidden_state)
-        mask = feeds["attention_mask"][:, : hidden.shape[1], None].astype(np.float32)
-        pooled = hidden[:, 0] if str(head["pooling"]) == "first" else (hidden * mask).sum(1) / mask.sum(1)
-        logits: FloatArray = activation(pooled @ head["dense"].T + head["dense_bias"]) @ head["out"].T
-        logits += head["out_bias"]
-        return logits
-
-    return in_batches(Padded.read(job), run)
-
-
-ACTIVATIONS: Mapping[str, Callable[[FloatArray], FloatArray]] = {
-    "tanh": np.tanh,
-    "relu": lambda values: np.maximum(values, 0),
-}
-
 _ONNX, _INT8 = ("plain", "onnx"), ("plain", "onnx", "onnx-int8")
 _TORCH = ("torch", "transformers")
 _GRAPH, _VINO = ("onnx", *_TORCH), ("openvino", "onnx", *_TORCH)
@@ -206,8 +159,6 @@ _ALL = (
              lambda job: _openvino(job, file="int8.xml", precision="f32"), (*_ONNX, "openvino-int8"),
              ("nncf", *_VINO), "pip install openvino nncf",
              "ranges from (up to 300 of) these very texts, in its favour"),
-    Baseline("ctranslate2", "CTranslate2, int8", _ctranslate2, ("plain", "ctranslate2"), ("ctranslate2", *_TORCH),
-             "pip install ctranslate2", "runs the encoder only: pooling and head are NumPy's, in fp32"),
 )  # fmt: skip
 
 BASELINES: Mapping[str, Baseline] = {one.key: one for one in _ALL}

@@ -4,8 +4,7 @@
    onnx          model.onnx: fp32, padded, opset 17
    onnx-int8     model_quantized.onnx: ONNX Runtime's dynamic quantisation, a scale per channel of the weights
    openvino-int8 int8.xml: static, NNCF's recipe for transformers, ranges from the texts themselves
-   ctranslate2   ctranslate2/: the encoder in int8; head.npz: pooling and head, which that library does not run
-Needs the `bench` extra, and the last two the baselines' own packages.
+Needs the `bench` extra, and the last one the baseline's own packages.
 """
 
 from __future__ import annotations
@@ -14,12 +13,9 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from cascade_bench.systems.padded import Padded
-from cascade_bench.systems.process import Job, WorkerError
+from cascade_bench.systems.process import Job
 
 OPSET = 17
 CALIBRATION = 300  # texts from which NNCF takes ranges
@@ -102,47 +98,10 @@ def _openvino_int8(job: Job) -> None:
     openvino.save_model(made, str(folder / "int8.xml"), compress_to_fp16=False)
 
 
-def _ctranslate2(job: Job) -> None:
-    if job.tagging:
-        raise WorkerError("this comparison runs classifiers in it, and this is a tagger")
-
-    import ctranslate2
-    from transformers import AutoModel, AutoTokenizer
-
-    from cascade_bench.systems.transformers_pipeline import LastExit, last_exit, loading
-
-    folder = Path(job.folder)
-    with loading(job.checkpoint, threads=job.threads):
-        model: Any = last_exit(job.checkpoint, tagging=False)
-    config = model.config
-    if isinstance(model, LastExit):
-        backbone, dense, out = model.backbone, model.head.dense, model.head.out
-        pooling, activation = model.pooling, config.cascade_exits["activation"]
-    elif config.model_type == "bert":
-        backbone, dense, out = model.bert, model.bert.pooler.dense, model.classifier
-        pooling, activation = "first", "tanh"
-    elif config.model_type == "distilbert":
-        backbone, dense, out = model.distilbert, model.pre_classifier, model.classifier
-        pooling, activation = "first", "relu"
-    else:
-        raise WorkerError(f"this comparison converts bert and distilbert for it, got {config.model_type}")
-    whole = AutoModel.from_config(config)  # the converter asks for BERT's pooler, which a multi-exit model lacks
-    whole.load_state_dict(backbone.state_dict(), strict=False)
-    whole.config.architectures = [type(whole).__name__]
-    whole.save_pretrained(folder / "encoder")
-    AutoTokenizer.from_pretrained(job.checkpoint).save_pretrained(folder / "encoder")
-    converter = ctranslate2.converters.TransformersConverter(str(folder / "encoder"))
-    converter.convert(str(folder / "ctranslate2"), quantization="int8", force=True)
-    weights = {"dense": dense.weight, "dense_bias": dense.bias, "out": out.weight, "out_bias": out.bias}
-    arrays: dict[str, Any] = {name: value.detach().numpy() for name, value in weights.items()}
-    np.savez(folder / "head.npz", pooling=pooling, activation=activation, **arrays)
-
-
 STEPS: Mapping[str, Callable[[Job], None]] = {
     "plain": _plain,
     "onnx": _onnx,
     "onnx-int8": _onnx_int8,
     "openvino-int8": _openvino_int8,
-    "ctranslate2": _ctranslate2,
 }
 """What makes files, by name; later ones read what earlier ones made."""

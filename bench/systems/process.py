@@ -4,7 +4,6 @@
     {"do": "load", "kind": ..., "job": {...}}                                         -> the same
     {"do": "run", "batch_size": 32, "by_length": false, "some": null}                 -> and "labels"
     {"do": "single", "rows": [0, 7]}               answer these one at a time         -> and "latencies", a second each
-    {"do": "routes", "rows": [0, 7]}                                                  -> and "by_tier1", or null
     {"do": "quit"}                                                                    -> and "peak_mib"
 
 A fault is answered with `{"ok": false, "error": "one line"}`.
@@ -29,7 +28,7 @@ Item: TypeAlias = "str | tuple[str, str] | list[str]"
 """A text, a pair, or a sentence of words."""
 
 Answerer: TypeAlias = Callable[[Sequence[Item], int], Sequence[Any]]
-"""From items and a batch size to labels, or to a list of tags each. One with two tiers may have a method `by_tier1`."""
+"""From items and a batch size to labels, or to a list of tags each."""
 
 LIMIT = 900.0  # seconds for one command: torch.compile may take minutes for its first batches
 QUIT_LIMIT = 20.0
@@ -133,11 +132,6 @@ class WorkerProcess(AbstractContextManager["WorkerProcess"]):
     def single(self, rows: Sequence[int]) -> list[float]:
         """Answer these items one at a time; seconds of each. `rows`: their numbers, from 0."""
         return [float(taken) for taken in self._ask({"do": "single", "rows": list(rows)})["latencies"]]
-
-    def by_tier1(self, rows: Sequence[int]) -> list[bool] | None:
-        """Whether the first tier answers each of these alone, one at a time; `None` of a system without tiers."""
-        made: list[bool] | None = self._ask({"do": "routes", "rows": list(rows)})["by_tier1"]
-        return made
 
     def quit(self) -> float | None:
         """End the process; the most memory that it held, in MiB, where that can be known."""

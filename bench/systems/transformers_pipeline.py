@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from typing import Any
 
 from cascade.bundle.hub import can_be_id
 from cascade.exceptions import MissingExtraError, OptionError
-from cascade_bench.timing.interleaving import Clock, Progress, quiet
 
 try:
     import torch
@@ -48,9 +46,6 @@ except ImportError as error:
         f"comparing with transformers needs the bench extra, but {error.name} is missing; "
         'pip install "cascade-encoder[bench]", or leave out --checkpoint'
     ) from error
-
-
-BATCH_SIZES = (1, 8, 16, 32, 64, 128)
 
 
 class LastExit(PreTrainedModel):
@@ -192,25 +187,3 @@ def loading(checkpoint: str | Path, *, threads: int) -> Iterator[None]:
         ) from None
     finally:
         transformers.logging.set_verbosity(before)
-
-
-def best_batch_size(
-    pipeline: TransformersPipeline,
-    items: Sequence[Any],
-    *,
-    sizes: Sequence[int] = BATCH_SIZES,
-    progress: Progress = quiet,
-    clock: Clock = time.perf_counter,
-) -> tuple[int, dict[int, float]]:
-    """The fastest batch size and items per second by size; each is tried twice, the better run counting."""
-    pipeline.labels(items[:32], batch_size=8)
-    rates = {}
-    for size in sizes:
-        taken = []
-        for _ in range(2):
-            progress(f"pipeline, batches of {size}")
-            begin = clock()
-            pipeline.labels(items, batch_size=size)
-            taken.append(clock() - begin)
-        rates[size] = len(items) / min(taken)
-    return max(rates, key=rates.__getitem__), rates

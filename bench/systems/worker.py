@@ -54,9 +54,6 @@ def serve(
                 made["labels"] = answer(model, some, request["batch_size"], by_length=request["by_length"])
             elif request["do"] == "single":
                 made["latencies"] = one_by_one(model, [items[row] for row in request["rows"]], clock=clock)
-            elif request["do"] == "routes":
-                by_tier1 = getattr(model, "by_tier1", None)
-                made["by_tier1"] = by_tier1 and [by_tier1(items[row]) for row in request["rows"]]
             elif request["do"] == "quit":
                 made["peak_mib"] = _peak()
             made["seconds"] = clock() - begin

@@ -21,6 +21,8 @@ SLOW = 60.0  # seconds that one system may take in all, before it runs in fewer 
 FEWEST = 3
 SHORTEST = 0.2  # seconds of a turn, in which a fast system runs several times
 MOST_PASSES = 64
+BATCH_SIZES = (1, 8, 16, 32, 64, 128)
+WORSE = 0.8  # of the best rate so far: where a size is as slow as that, larger ones are not tried
 PAUSE = 0.02  # seconds between turns, in which threads of the one before stop spinning
 
 Clock = Callable[[], float]
@@ -97,6 +99,19 @@ def interleave(
                     run()
                 seconds[name][repeat] = (clock() - begin) / passes
     return Interleaved(seconds, plans, orders)
+
+
+def best_size(sizes: Sequence[int], count: int, seconds: Callable[[int], float]) -> tuple[int, dict[int, float]]:
+    """The fastest batch size and items per second by size; each is tried twice, the better run counting.
+
+    `seconds`: runs `count` items in batches of a size.
+    """
+    rates: dict[int, float] = {}
+    for size in sizes:
+        rates[size] = count / max(min(seconds(size), seconds(size)), 1e-9)
+        if rates[size] < WORSE * max(rates.values()):
+            break
+    return max(rates, key=rates.__getitem__), rates
 
 
 def balanced_orders(names: Sequence[str], count: int) -> list[list[str]]:

@@ -66,13 +66,13 @@ def median_interval(values: Sequence[float]) -> Interval:
     return Interval(middle, ordered[k - 1], ordered[n - k], max(_coverage(n, k), 0.0), n)
 
 
-def speed_up(base: Samples, other: Samples) -> Interval | None:
+def speed_up(base: Samples, other: Samples) -> Interval:
     """How many times as fast as the base another system is: the median over repeats in which both ran.
 
-    From their seconds. Above 1 where the other system is faster; `None` if no repeat had both.
+    From their seconds. Above 1 where the other system is faster; an `OptionError` if no repeat had both.
     """
-    ratios = [slow / fast for slow, fast in zip(base, other, strict=True) if slow is not None and fast is not None]
-    return median_interval(ratios) if ratios else None
+    both = zip(base, other, strict=True)
+    return median_interval([slow / fast for slow, fast in both if slow is not None and fast is not None])
 
 
 def percentile(values: npt.NDArray[np.float64], share: float) -> float:

@@ -88,10 +88,8 @@ def test_startup(run: Run, case: Case) -> None:
     done = run("startup", case.bundle, "--samples", 1, "--threads", 1)
     assert done.status == 0, done.err
     assert "resident memory after 100 texts" in done.out
-    assert f"with all that a {'Tagger' if case.tagging else 'Classifier'} needs" in done.out
-    found = startup.measure(str(case.bundle), threads=1, tagging=case.tagging, samples=1)
-    assert 0 <= found["import_seconds"][0] <= found["pipeline_seconds"][0]
-    assert found["answer_seconds"][0] > 0
+    found = startup.measure(str(case.bundle), threads=1, samples=1)
+    assert 0 < found["import_seconds"][0] < found["answer_seconds"][0]
     assert 20 < found["resident_mib"][0] <= found["peak_mib"][0]
     assert len(found["answer_seconds"]) == 1  # the first sample does not count
 

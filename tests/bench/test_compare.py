@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cascade.exceptions import BundleError, DataError, OptionError
-from cascade_bench.compare.comparing import Comparison, Install, compare_installs, paired
+from cascade.exceptions import BundleError, OptionError
+from cascade_bench.compare import Comparison, Install, compare_installs, paired
 from cascade_bench.systems.process import Job
 from tests.bench.conftest import Case, Run, texts
 from tests.test_floors import ROOT
@@ -28,7 +28,7 @@ def test_a_repeat_without_a_turn_is_left_out() -> None:
     row = paired("full", [1.0, None, 3.0], [1.0, 100.0, 1.5])
     assert row.ratio.samples == 2
     assert row.ratio.median == pytest.approx(1.5)
-    with pytest.raises(DataError, match="samples of the same repeats"):
+    with pytest.raises(OptionError, match="at least one sample"):
         paired("full", [1.0, None, 3.0], [None, 1.0, None])
 
 
@@ -37,7 +37,7 @@ def compared(
 ) -> Any:
     """The command, given seconds of B by name; all of A are 1."""
     found = Comparison(tuple(paired(name, [1.0] * len(own), own) for name, own in rows.items()), ("A note.",))
-    monkeypatch.setattr("cascade_bench.compare.cli.compare_installs", lambda *_given, **_options: found)
+    monkeypatch.setattr("cascade_bench.compare.compare_installs", lambda *_given, **_options: found)
     return run("compare", ROOT, ROOT, "--model", case.bundle, "--data", case.data, *options)
 
 

@@ -64,7 +64,7 @@ def fails_to_convert(job):
     raise OptionError("no such checkpoint")
 
 loaders = dict(full=echo, cascade=echo, transformers=echo)
-loaders |= dict(compile=broken, openvino=refused, ctranslate2=dies, slow=slow)
+loaders |= dict(compile=broken, openvino=refused, optimum=dies, slow=slow)
 obey(loaders, dict(plain=fails_to_convert))
 """
 
@@ -114,7 +114,7 @@ def test_a_fault_is_one_line_and_the_process_lives_on(job: Job, kind: str, messa
 def test_a_process_that_dies_says_its_last_words(job: Job) -> None:
     given(job, TEXTS)
     with start() as process:
-        process.load("ctranslate2", job)
+        process.load("optimum", job)
         with pytest.raises(WorkerError, match="its process ended with status 9: out of memory"):
             process.run(batch_size=1)
 
@@ -130,7 +130,7 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
         bare("full"),
         bare("transformers"),
         bare("compile"),
-        bare("ctranslate2"),
+        bare("optimum"),
         replace(BASELINES["onnxruntime"], needs=()),
         bare("openvino", needs=("no_such_module", "no_such.module"), install="pip install it"),
     ]
@@ -143,7 +143,7 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
     ]
     reasons = {
         "compile": "failed: ValueError: no such model",
-        "ctranslate2": "failed: its process ended with status 9: out of memory",
+        "optimum": "failed: its process ended with status 9: out of memory",
         "onnxruntime": "failed: the checkpoint could not be converted: no such checkpoint",
         "openvino": "not installed: no_such_module, no_such.module; pip install it",
     }
@@ -177,8 +177,7 @@ def test_every_installed_peer_answers_as_the_checkpoint(
     given(job, SENTENCES if tagging else [*tiny.TEXTS, ("good", "bad " * 50)])
     job = replace(job, checkpoint=str(checkpoint), threads=torch.get_num_threads(), tagging=tagging)
     # Compiling takes longer than all other tests of this file together.
-    left_out = {"compile", "ctranslate2"} if tagging else {"compile"}
-    kinds = [kind for key, kind in BASELINES.items() if not kind.own and not kind.missing and key not in left_out]
+    kinds = [kind for key, kind in BASELINES.items() if not kind.own and not kind.missing and key != "compile"]
     assert {"transformers", "onnxruntime"} <= {kind.key for kind in kinds}
     for step in dict.fromkeys(step for kind in kinds for step in kind.steps):
         STEPS[step](job)
@@ -192,9 +191,6 @@ def test_every_installed_peer_answers_as_the_checkpoint(
             assert set(found) <= set(tiny.LABELS)
         if tagging:
             assert [len(tags) for tags in found] == [len(words) for words in SENTENCES], kind.key
-    if tagging:
-        with pytest.raises(WorkerError, match="runs classifiers in it, and this is a tagger"):
-            STEPS["ctranslate2"](job)
 
 
 def test_tags_stand_at_first_pieces() -> None:

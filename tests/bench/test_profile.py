@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade_bench.profile.measuring import look, measure, read
-from cascade_bench.profile.parts import Point, parts, points
+from cascade_bench.profile import Point, look, measure, parts, points, read
 from cascade_bench.systems.local import Model
 from tests.bench.conftest import Case, Run
 

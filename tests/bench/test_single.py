@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ import numpy as np
 import pytest
 
 from cascade.exceptions import OptionError
-from cascade_bench.peers.cli import as_text, compare
+from cascade_bench.peers.cli import PeerTable, as_text, compare
 from cascade_bench.peers.running import Peers, Running
-from cascade_bench.peers.single import LEAD, Singles, one_at_a_time, summarise
-from cascade_bench.systems.baselines import BASELINES
+from cascade_bench.peers.single import LEAD, Singles, chosen, one_at_a_time, summarise
+from cascade_bench.systems.baselines import BASELINES, Baseline
+from cascade_bench.systems.local import by_tier1_alone, whole
 from cascade_bench.systems.process import Job, WorkerError, WorkerProcess
 from cascade_bench.systems.worker import one_by_one
 from cascade_bench.timing import machine
@@ -44,14 +44,6 @@ def takes(easy, hard, slow_at_first=0):
         return model
     return load
 
-class Cascade:
-    def __init__(self, job):
-        self.model = takes(0.001, 0.006)(job)
-    def __call__(self, texts, size):
-        return self.model(texts, size)
-    def by_tier1(self, text):
-        return int(text.split()[1]) % 2 == 0
-
 def dies(job):
     def model(texts, size):
         if size == 1:
@@ -62,7 +54,7 @@ def dies(job):
 
 out = os.fdopen(os.dup(1), "w", encoding="utf-8")
 os.dup2(2, 1)
-loaders = dict(full=takes(0.004, 0.004), cascade=Cascade, compile=dies)
+loaders = dict(full=takes(0.004, 0.004), cascade=takes(0.001, 0.006), compile=dies)
 loaders |= dict(transformers=takes(0.008, 0.012, 5.0), openvino=takes(0.005, 0.002))
 serve(sys.stdin, out, loaders=loaders, steps={}, clock=lambda: now[0])
 """
@@ -71,10 +63,17 @@ serve(sys.stdin, out, loaders=loaders, steps={}, clock=lambda: now[0])
 start = partial(far_end, FAR_END)
 
 
+def single(kinds: Sequence[Baseline], job: Job, texts: int, count: int) -> PeerTable:
+    """So many of so many texts one at a time."""
+    given = numbered(*["yes"] * texts)
+    easy = chosen(texts, count) % 2 == 0
+    return compare(kinds, job, given, repeats=1, sizes=(4,), start=start, pause=0.0, single=count, by_tier1=easy)
+
+
 def test_what_one_text_takes(job: Job) -> None:
     """Worked by hand: seconds are those of the far end's clock, a first sight of 5 s does not count."""
     kinds = [bare(key) for key in ("full", "cascade", "transformers", "openvino")]
-    made = compare(kinds, job, numbered(*["yes"] * 21), repeats=1, sizes=(4,), start=start, pause=0.0, single=21).single
+    made = single(kinds, job, 21, 21).single
     assert made is not None
     found = {row.key: [round(row.milliseconds(share), 6) for share in (50, 95, 99)] for row in made.rows}
     assert found == {
@@ -119,7 +118,7 @@ def test_what_one_text_takes(job: Job) -> None:
 
 def test_it_looks_like_this(job: Job) -> None:
     kinds = [bare(key) for key in ("full", "cascade", "openvino")]
-    table = compare(kinds, job, numbered(*["yes"] * 200), repeats=1, sizes=(4,), start=start, pause=0.0, single=40)
+    table = single(kinds, job, 200, 40)
     facts = machine.facts(threads=1)
     text = click.unstyle(as_text(table, facts)).splitlines()
     head = next(number for number, line in enumerate(text) if line.startswith("one at a time"))
@@ -143,7 +142,7 @@ def test_it_looks_like_this(job: Job) -> None:
 
 def test_what_fails_is_set_aside_and_the_rest_go_on(job: Job) -> None:
     kinds = [bare(key) for key in ("compile", "cascade", "full")]
-    table = compare(kinds, job, numbered(*["yes"] * 3), repeats=1, sizes=(4,), start=start, pause=0.0, single=50)
+    table = single(kinds, job, 3, 50)
     assert table.absent == {BASELINES["compile"].name: "failed: its process ended with status 9"}
     assert table.single is not None
     assert [row.key for row in table.single.rows] == ["cascade", "cascade-by-tier1", "cascade-deferred", "full"]
@@ -155,15 +154,12 @@ def test_what_fails_is_set_aside_and_the_rest_go_on(job: Job) -> None:
 class Told(WorkerProcess):
     """A process that is none: it notes what it is told."""
 
-    def __init__(self, seconds: Callable[[int], float], *, tiers: bool = False) -> None:
-        self.seconds, self.tiers, self.asked = seconds, tiers, list[list[int]]()
+    def __init__(self, seconds: Callable[[int], float]) -> None:
+        self.seconds, self.asked = seconds, list[list[int]]()
 
     def single(self, rows: Sequence[int]) -> list[float]:
         self.asked.append(list(rows))
         return [99.0] * LEAD + [self.seconds(row) for row in rows[LEAD:]]
-
-    def by_tier1(self, rows: Sequence[int]) -> list[bool] | None:
-        return [row < 500 for row in rows] if self.tiers else None
 
     def kill(self) -> None:
         pass
@@ -177,7 +173,7 @@ def peers_of(job: Job, count: int, **told: Told) -> Peers:
 
 def test_turns(job: Job) -> None:
     """Each turn begins with answers that do not count; all are asked the same, in turns of some 20 texts."""
-    full, cascade = Told(float), Told(lambda row: row / 2, tiers=True)
+    full, cascade = Told(float), Told(lambda row: row / 2)
     seen: list[str] = []
     with peers_of(job, 1000, full=full, cascade=cascade) as peers:
         with pytest.raises(OptionError, match="count must be a whole number of at least 1, got 0"):
@@ -188,8 +184,6 @@ def test_turns(job: Job) -> None:
     assert made.texts.tolist() == np.linspace(0, 999, 500).astype(int).tolist()
     assert made.seconds["full"].tolist() == made.texts.tolist()
     assert made.seconds["cascade"].tolist() == (made.texts / 2).tolist()
-    assert made.by_tier1 is not None
-    assert made.by_tier1.tolist() == [row < 500 for row in made.texts]
     assert full.asked == cascade.asked
     assert len(full.asked) == 50  # once before, once that counts
     assert full.asked[:25] == full.asked[25:]
@@ -210,14 +204,13 @@ def test_how_many_turns(job: Job, count: int, turns: int) -> None:
     assert len(made.orders) == turns
     assert len(made.texts) == count
     assert made.seconds["full"].tolist() == (made.texts + 1).tolist()
-    assert made.by_tier1 is None
     assert [row.key for row in summarise(made, [BASELINES["full"]]).rows] == ["full"]
 
 
 def test_a_first_tier_that_answers_all_or_none() -> None:
     def table(by_tier1: bool) -> list[str]:
-        singles = Singles(np.arange(2), np.arange(2), {"cascade": np.ones(2)}, np.full(2, by_tier1), [])
-        return [row.name for row in summarise(singles, [BASELINES["cascade"]], tagging=True).rows]
+        singles, kinds = Singles(np.arange(2), np.arange(2), {"cascade": np.ones(2)}, []), [BASELINES["cascade"]]
+        return [row.name for row in summarise(singles, kinds, by_tier1=np.full(2, by_tier1), tagging=True).rows]
 
     assert table(True) == ["cascade as configured", "cascade, sentences that tier 1 answers"]
     assert table(False) == ["cascade as configured", "cascade, sentences that it defers"]
@@ -237,32 +230,27 @@ def test_seconds_are_taken_around_the_answer_alone() -> None:
     assert asked == [(["a"], 1), (["bbb"], 1)]
 
 
-def test_routes_over_the_pipe(job: Job) -> None:
+def test_single_texts_over_the_pipe(job: Job) -> None:
     given(job, ["text 0", "text 1", "text 2"])
     with start() as process:
         process.load("cascade", job)
-        assert process.by_tier1([2, 1, 0]) == [True, False, True]
         assert process.single([1, 0, 1]) == pytest.approx([0.006, 0.001, 0.006])
-        process.load("full", job)
-        assert process.by_tier1([0]) is None
         with pytest.raises(WorkerError, match="IndexError"):
             process.single([3])
 
 
-def test_this_engine_tells_its_routes(case: Case, job: Job) -> None:
+def test_which_tier_answers_alone(case: Case) -> None:
     """A sentence is deferred with any of its words."""
     four = ["good", "bad", "film", "plot"]
     words = [list(some) for count in (1, 2, 3) for some in itertools.permutations(four, count)]
     items: list[Any] = words if case.tagging else list(map(" ".join, words))
-    job = replace(job, model=str(case.bundle), tagging=case.tagging)
-    model, whole = (BASELINES[key].load(job) for key in ("cascade", "full"))
-    found = [model.by_tier1(item) for item in items]  # type: ignore[attr-defined]  # this engine has one
+    found = by_tier1_alone(case.model, items).tolist()
     routes: Any = case.model.predict(items).routes
     tiers = [[route.tier for route in own] if case.tagging else [own.tier] for own in routes]
     assert found == [set(own) == {1} for own in tiers]
     assert len(set(found)) == 2  # or nothing is tested
     assert any(len(set(own)) == 2 for own in tiers) == case.tagging  # deferred in part
-    assert not any(whole.by_tier1(item) for item in items)  # type: ignore[attr-defined]
+    assert not by_tier1_alone(whole(case.model), items).any()
 
 
 def test_the_command(run: Run, case: Case, tmp_path: Path) -> None:

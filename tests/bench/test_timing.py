@@ -14,7 +14,7 @@ from cascade.core.files import check_output
 from cascade.core.statistics import Interval
 from cascade.exceptions import OptionError
 from cascade_bench.timing import interleaving, machine
-from cascade_bench.timing.interleaving import Plan, interleave
+from cascade_bench.timing.interleaving import Plan, best_size, interleave
 from cascade_bench.timing.report import benchmark, grid, write_json
 
 SHORTEST = interleaving.SHORTEST  # before a fixture makes turns short
@@ -94,6 +94,17 @@ def test_garbage_is_collected_as_before_afterwards() -> None:
         interleave({"a": broken}, repeats=1, warm_up={"a": 1.0}, pause=0)
     assert inside == [False]
     assert (gc.isenabled(), gc.get_freeze_count()) == before == (True, 0)
+
+
+def test_the_best_batch_size_is_the_fastest() -> None:
+    seen: list[int] = []
+
+    def seconds(size: int) -> float:
+        seen.append(size)
+        return {1: 4.0, 8: 1.0, 16: 1.1, 32: 2.0, 64: 0.1}[size] * (1 + seen.count(size))  # the better run counts
+
+    assert best_size((1, 8, 16, 32, 64), 4, seconds) == (8, {1: 0.5, 8: 2.0, 16: pytest.approx(4 / 2.2), 32: 1.0})
+    assert seen == [1, 1, 8, 8, 16, 16, 32, 32]  # nothing larger than what is much slower
 
 
 def test_no_repeats() -> None:

@@ -14,12 +14,7 @@ import torch
 from cascade.exceptions import OptionError
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import encode_words
-from cascade_bench.systems.transformers_pipeline import (
-    LastExit,
-    TransformersPipeline,
-    best_batch_size,
-    last_exit,
-)
+from cascade_bench.systems.transformers_pipeline import LastExit, TransformersPipeline, last_exit
 from tests.models import tiny
 
 SENTENCES = [
@@ -113,19 +108,6 @@ def test_an_ordinary_checkpoint_several_labels_and_pairs(tmp_path: Path) -> None
     assert len(found) == len(tiny.TEXTS) + 1
     assert all(isinstance(one, tuple) and set(one) <= set(tiny.LABELS) for one in found)
     assert len(set(found)) > 1
-
-
-def test_the_best_batch_size_is_the_fastest() -> None:
-    class Fake(TransformersPipeline):
-        def labels(self, items: object, *, batch_size: int) -> list[object]:
-            now[0] += {1: 4.0, 8: 1.0, 16: 2.0}[batch_size]
-            return []
-
-    now, seen = [0.0], list[str]()
-    some = ["a", "b"]
-    best, rates = best_batch_size(Fake(None, 8), some, sizes=(1, 8, 16), progress=seen.append, clock=lambda: now[0])
-    assert (best, rates) == (8, {1: 0.5, 8: 2.0, 16: 1.0})
-    assert seen[0] == seen[1] == "pipeline, batches of 1"
 
 
 @pytest.mark.parametrize("tagging", [False, True])

@@ -52,7 +52,8 @@ def test_a_ratio_is_taken_within_its_repeat() -> None:
 def test_repeats_that_one_of_them_left_out_do_not_count() -> None:
     found = speed_up([3.0, None, 8.0, 100.0], [1.0, 5.0, 2.0, None])
     assert found == Interval(3.5, 3.0, 4.0, 0.5, 2)
-    assert speed_up([None, 1.0], [1.0, None]) is None
+    with pytest.raises(OptionError, match="at least one sample"):
+        speed_up([None, 1.0], [1.0, None])
 
 
 def test_no_samples() -> None:

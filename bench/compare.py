@@ -1,8 +1,7 @@
-"""Before and after: per benchmark the ratio of seconds, paired by repeat, with its interval.
+"""`cascade-bench compare`: two installs of this package, per benchmark the ratio of seconds, paired by repeat.
 
-Two installs of this package run one bundle in turns, a process each: at full depth and as it is configured, all texts
-in one call and one text at a time. A ratio says nothing where answers differ, so the share of equal answers is noted
-wherever it is below 1.
+They run one bundle in turns, a process each: at full depth and as it is configured, all texts in one call and one text
+at a time. A ratio says nothing where answers differ, so the share of equal answers is noted wherever it is below 1.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import itertools
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -19,16 +19,89 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import click
 import numpy as np
 
+from cascade.bundle.manifest import TAGGING
+from cascade.bundle.opening import open_bundle
 from cascade.core.statistics import Interval, Samples, speed_up
-from cascade.exceptions import BundleError, DataError, OptionError
-from cascade_bench.compare import worker
+from cascade.exceptions import BundleError, OptionError
+from cascade_bench.options import count_option
+from cascade_bench.systems import installed
 from cascade_bench.systems import worker as far_end
 from cascade_bench.systems.local import CASCADE, FULL
 from cascade_bench.systems.process import Job, ProcessClock, WorkerError, WorkerProcess
-from cascade_bench.table.data import Data
+from cascade_bench.table.data import Data, read_items
 from cascade_bench.timing.interleaving import PAUSE, Progress, interleave, quiet
+from cascade_bench.timing.report import bar, grid
+
+CLEAR = 0.9  # of an interval's coverage, which five repeats have
+SYSTEMS = {FULL: "full depth", CASCADE: "cascade"}
+
+
+@click.command(short_help="Before and after: two installs in turns, as ratios of seconds with intervals.")
+@click.argument("a")
+@click.argument("b")
+@click.option("--model", required=True, metavar="BUNDLE", help="The bundle that both load.")
+@click.option("--data", "file", required=True, metavar="FILE", help="What both answer; labels are not read.")
+@click.option("--threads", multiple=True, type=click.IntRange(min=1), default=(1, 2), show_default=True, metavar="N",
+              help="Of each; give it again for each number.")  # fmt: skip
+@count_option("--repeats", 9, "Turns of each.")
+@count_option("--single", 32, "Texts that are answered one by one.")
+@click.option("--at-least", type=float, metavar="R", help="End with status 1 where B is less than R times as fast.")
+def compare(
+    a: str,
+    b: str,
+    model: str,
+    file: str,
+    threads: tuple[int, ...],
+    repeats: int,
+    single: int,
+    at_least: float | None,
+) -> None:
+    """How many times as fast B is as A: medians of ratios that are paired by repeat, with 95 % intervals.
+
+    A and B are two installs of this package: each a Python interpreter, or a folder that holds cascade/ for this
+    interpreter. They answer a file with a bundle at full depth and as it is configured, all in one call and one by one,
+    a process each, in turns. With --at-least a benchmark fails whose median is below the bound.
+
+    \b
+    Example:
+      cascade-bench compare ../before . --model models/sentiment --data dev.jsonl --at-least 0.95
+      cascade-bench compare old/bin/python new/bin/python --model models/pos --data dev.jsonl --threads 1
+    """
+    if at_least is not None and not 0 < at_least < float("inf"):
+        raise OptionError(f"--at-least must be above 0 and finite, got {at_least}; 0.95 lets B take a twentieth longer")
+    installs = [Install.of(a), Install.of(b)]
+    tagging = open_bundle(model).manifest.task == TAGGING
+    items = read_items(file, words=tagging)
+    with tempfile.TemporaryDirectory(prefix="cascade-bench-") as folder, bar() as step:
+        place = str(Path(model).absolute()) if Path(model).exists() else model
+        job = Job(place, "", folder, 1, 0, tagging=tagging)
+        found = compare_installs(installs, job, items, threads=threads, repeats=repeats, single=single, progress=step)
+    _print(found, at_least or 0.0)
+
+
+def _print(found: Comparison, at_least: float) -> None:
+    slower = sum(row.ratio.median < at_least for row in found.rows)
+    rows = [
+        [row.name, f"{row.before:.4g}", f"{row.after:.4g}", row.ratio.text(".3f"), _conclusion(row, at_least)]
+        for row in found.rows
+    ]
+    click.echo(grid(["benchmark", "A, seconds", "B, seconds", "B is times as fast", ""], rows))
+    click.echo("\n".join(found.notes))
+    if slower:
+        click.echo(f"{slower} of {len(rows)} are less than {at_least:g} times as fast in B.", err=True)
+        click.get_current_context().exit(1)
+
+
+def _conclusion(row: Compared, at_least: float) -> str:
+    clear = row.ratio.coverage >= CLEAR
+    if row.ratio.median < at_least:
+        return "too slow" if clear and row.ratio.high < at_least else "too slow, though not clearly"
+    if not clear:
+        return "too few repeats to say"
+    return "faster" if row.ratio.low > 1 else "slower" if row.ratio.high < 1 else ""
 
 
 @dataclass(frozen=True)
@@ -50,16 +123,9 @@ class Comparison:
 
 
 def paired(name: str, before: Samples, after: Samples) -> Compared:
-    """One benchmark, paired by repeat as far as both have samples; without any such repeat a `DataError`."""
-    count = min(len(before), len(after))
-    ratio = speed_up(before[:count], after[:count])
-    if ratio is None:
-        raise DataError(f"{name} must have samples of the same repeats in A and B, but it has none; run more repeats")
-    middle = [median(value for value in seconds if value is not None) for seconds in (before, after)]
-    return Compared(name, middle[0], middle[1], ratio)
-
-
-SYSTEMS = {FULL: "full depth", CASCADE: "cascade"}
+    """One benchmark, paired by repeat."""
+    one, two = (median(value for value in seconds if value is not None) for seconds in (before, after))
+    return Compared(name, one, two, speed_up(before, after))
 
 
 @dataclass(frozen=True)
@@ -83,7 +149,7 @@ class Install:
 
     def start(self, *, threads: int, folder: str) -> WorkerProcess:
         """A process of it, in a folder without packages, which would come before its path."""
-        future, *texts = "from __future__ import annotations\n", far_end.__file__, worker.__file__
+        future, *texts = "from __future__ import annotations\n", far_end.__file__, installed.__file__
         code = "\n".join(Path(text).read_text(encoding="utf-8").replace(future, "") for text in texts)
         command = [self.python, "-c", f"{future}{code}\nobey(LOADERS, {{}})"]
         return WorkerProcess(threads=threads, command=command, environment={"PYTHONPATH": self.path}, folder=folder)

@@ -1,1 +1,0 @@
-"""Before and after: how many times as fast install B is as install A, in turns, with intervals."""

@@ -1,1 +1,0 @@
-"""Where the time goes: milliseconds of each tier and stage by batch, by operator, beside the host's peak."""
