@@ -1,0 +1,286 @@
+"""A client of `cascade serve`, whole in this one file: it may be copied to where the package is not installed.
+
+`Client` needs the standard library alone; `AsyncClient` takes httpx where it is installed, and threads otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from http.client import HTTPConnection, HTTPException, HTTPSConnection, responses
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+A = TypeVar("A", bound="AsyncClient")
+C = TypeVar("C", bound="Client")
+
+Text: TypeAlias = str | tuple[str, str] | Mapping[str, str]
+"""A text, or a pair: a tuple of two texts, or `{"text": ..., "text_pair": ...}`."""
+
+Texts: TypeAlias = Text | Sequence[Text]
+
+FIRST_WAIT, LONGEST_WAIT = 0.2, 30.0
+"""Seconds: the most that is waited before the first retry, and before any."""
+
+
+class ServeError(Exception):
+    """The server refused, or gave no answer.
+
+    Attributes:
+        status: of HTTP; 0 where there was no answer.
+        error_type: the server's word, such as `Validation`; `Connection` or `Timeout` where there was no answer.
+        retry_after: seconds that the server asked to wait, at most 30; `None`: it did not.
+    """
+
+    def __init__(self, message: str, *, status: int, error_type: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status, self.error_type, self.retry_after = status, error_type, retry_after
+
+
+class _Reply(NamedTuple):
+    """`status`: 0 where there was no answer, with the reason as `body`; `late`: because time was up."""
+
+    status: int
+    body: bytes
+    retry_after: str | None = None
+    late: bool = False
+
+    @property
+    def seconds(self) -> float | None:
+        """What `Retry-After` asks for. A date, which only proxies write, is not read."""
+        try:
+            return min(max(0.0, float(self.retry_after or "")), LONGEST_WAIT)
+        except ValueError:
+            return None
+
+    def value(self) -> Any:
+        """The answer; a `ServeError` where it is none."""
+        text = self.body.decode("utf-8", "replace").strip()
+        if not self.status:
+            kind = "Timeout" if self.late else "Connection"
+            raise ServeError(f"the server must answer, got {text}", status=0, error_type=kind)
+        try:
+            told = json.loads(text)
+        except ValueError:  # some faults are told in plain text, as TEI does
+            told = None
+        if self.status == 200 and told is not None:
+            return told
+        fault = told if isinstance(told, dict) else {}
+        message = f"the server must answer, got {self.status}: {fault.get('error', text or responses.get(self.status))}"
+        kind = str(fault.get("error_type", "Http"))
+        raise ServeError(message, status=self.status, error_type=kind, retry_after=self.seconds)
+
+
+_Talk: TypeAlias = Generator[tuple[str, bytes | None, float], _Reply, Any]
+"""A call without its input and output: it yields paths, bodies (none: GET) and the seconds to wait before, is sent the
+replies and returns what was asked for."""
+
+
+class _Calls(ABC):
+    """What both clients say; see `Client`."""
+
+    def __init__(
+        self, url: str, *, api_key: str | None = None, timeout: float = 10.0, retries: int = 3, batch_size: int = 32
+    ) -> None:
+        self._parts = urlsplit(url)
+        if self._parts.scheme not in {"http", "https"} or not self._parts.hostname:
+            raise ValueError(f"url must be http://HOST:PORT or https://HOST:PORT, got {url!r}; write the scheme, too")
+        for name, value, least in (("timeout", timeout, 0.001), ("retries", retries, 0), ("batch_size", batch_size, 1)):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value!r}; leave it out")
+        self.url, self.timeout, self.retries, self.batch_size = url.rstrip("/"), timeout, retries, batch_size
+        self._headers = {"Content-Type": "application/json", "User-Agent": "cascade-client"}
+        if api_key is not None:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._idle: list[HTTPConnection] = []
+
+    def predict(
+        self, inputs: Texts, *, truncate: bool | None = None, routes: bool = False, model: str | None = None
+    ) -> Any:
+        """Classify.
+
+        Args:
+            inputs: a text or a pair, or a list of them.
+            truncate: whether only the first tokens of a long text are read; as the server is set if left out.
+            routes: whether to be told which tier and exit answered; servers other than `cascade serve` do not know.
+            model: the name of one of several models of the server.
+
+        Returns:
+            `[{"score", "label"}, ...]` with all labels, most probable first; for a list one such list per text. With
+            `routes` that as `{"predictions": ..., "routes": [...]}`.
+        """
+        one = isinstance(inputs, str | tuple | Mapping)
+        items = [_wire(item, one=one) for item in ([inputs] if one else inputs)]
+        return self._run(self._asked("/predict", items, one, routes, {"truncate": truncate, "model": model}))
+
+    def predict_tokens(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        aggregation_strategy: str = "none",
+        truncate: bool | None = None,
+        routes: bool = False,
+        model: str | None = None,
+    ) -> Any:
+        """Tag.
+
+        Args:
+            inputs: a text or a list of texts.
+            aggregation_strategy: `none`, `simple`, `first`, `average` or `max`.
+            truncate: see `predict`.
+            routes: see `predict`.
+            model: see `predict`.
+
+        Returns:
+            transformers' dicts: `entity` or `entity_group`, `score`, `word`, `start`, `end` (characters); for a list
+            one list of them per text. With `routes` as in `predict`.
+        """
+        one = isinstance(inputs, str)
+        options = {"aggregation_strategy": aggregation_strategy, "truncate": truncate, "model": model}
+        return self._run(self._asked("/predict_tokens", [inputs] if one else list(inputs), one, routes, options))
+
+    def info(self) -> Any:
+        """What the server says of itself: model, labels, limits."""
+        return self._run(self._ask("/info"))
+
+    def health(self) -> Any:
+        """Whether the server says that it is well: a bool. It is asked once, and no answer is no error."""
+        return self._run(self._well())
+
+    @abstractmethod
+    def _run(self, talk: _Talk) -> Any:
+        """What a talk returns."""
+
+    def _well(self) -> _Talk:
+        return (yield "/health", None, 0.0).status == 200
+
+    def _ask(self, path: str, body: bytes | None = None) -> _Talk:
+        """One request, and again where it may pass: answering has no effect, so that to ask twice does no harm.
+
+        Before each retry there is a random wait of at most 0.2 s, 0.4 s, 0.8 s, ..., beside the server's `Retry-After`.
+        """
+        reply = yield path, body, 0.0
+        for attempt in range(self.retries):
+            if reply.late or reply.status not in {0, 429, 503}:
+                break
+            wait = random.uniform(0, min(FIRST_WAIT * 2**attempt, LONGEST_WAIT))  # noqa: S311  # no secret
+            reply = yield path, body, wait + (reply.seconds or 0.0)
+        return reply.value()
+
+    def _asked(self, path: str, items: list[Any], one: bool, routes: bool, options: Mapping[str, Any]) -> _Talk:
+        """The answer for the only item, or for all, `batch_size` to a request."""
+        told = {name: value for name, value in {**options, "routes": routes or None}.items() if value is not None}
+        parts = []
+        for start in range(0, len(items), self.batch_size):
+            body = {"inputs": items[0] if one else items[start : start + self.batch_size], **told}
+            parts.append((yield from self._ask(path, json.dumps(body).encode())))
+        if one:
+            return parts[0]
+        if not routes:
+            return [answer for part in parts for answer in part]
+        return {name: [answer for part in parts for answer in part[name]] for name in ("predictions", "routes")}
+
+    def _send(self, path: str, body: bytes | None) -> _Reply:
+        """By a connection that was kept, or by a new one where it fails: the server may have closed it."""
+        kept = self._idle.pop() if self._idle else None
+        kind = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
+        connection = kept or kind(self._parts.hostname or "", self._parts.port, timeout=self.timeout)
+        try:
+            connection.request("POST" if body else "GET", self._parts.path.rstrip("/") + path, body, self._headers)
+            answer = connection.getresponse()
+            reply = _Reply(answer.status, answer.read(), answer.headers.get("Retry-After"))
+        except (OSError, HTTPException) as error:
+            connection.close()
+            late = isinstance(error, TimeoutError)
+            return self._send(path, body) if kept and not late else _Reply(0, repr(error).encode(), late=late)
+        if not answer.will_close:
+            self._idle.append(connection)
+        return reply
+
+    def _close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+
+class Client(_Calls):
+    """Talks to `cascade serve`, or to TEI. Safe in threads; connections are kept until `close`, or the end of a `with`.
+
+    Args:
+        url: `http://HOST:PORT`, with a path where a proxy has one.
+        api_key: the server's, if it has one.
+        timeout: seconds that the server may be silent; what is late is not sent again.
+        retries: how often a request is sent again after 429, 503 or a lost connection; 0: never.
+        batch_size: items of one request, at most the server's `--max-client-batch-size`; longer lists go in parts.
+
+    Every method but `health` raises `ServeError` where the server refuses or gives no answer.
+    """
+
+    def __enter__(self: C) -> C:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        self._close()
+
+    def _run(self, talk: _Talk) -> Any:
+        try:
+            path, body, wait = next(talk)
+            while True:
+                time.sleep(wait)
+                path, body, wait = talk.send(self._send(path, body))
+        except StopIteration as end:
+            return end.value
+
+
+class AsyncClient(_Calls):
+    """`Client` for asyncio: its methods are awaited."""
+
+    _httpx: Any = None
+
+    async def __aenter__(self: A) -> A:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections that are kept."""
+        self._close()
+        if self._httpx is not None:
+            await self._httpx.aclose()
+
+    async def _run(self, talk: _Talk) -> Any:
+        try:
+            path, body, wait = next(talk)
+            while True:
+                await asyncio.sleep(wait)
+                path, body, wait = talk.send(await self._sent(path, body))
+        except StopIteration as end:
+            return end.value
+
+    async def _sent(self, path: str, body: bytes | None) -> _Reply:
+        try:
+            import httpx
+        except ImportError:
+            return await asyncio.to_thread(self._send, path, body)
+        if self._httpx is None:
+            self._httpx = httpx.AsyncClient(timeout=self.timeout, headers=self._headers)
+        try:
+            answer = await self._httpx.request("POST" if body else "GET", self.url + path, content=body)
+        except httpx.HTTPError as error:
+            return _Reply(0, repr(error).encode(), late=isinstance(error, httpx.TimeoutException))
+        return _Reply(answer.status_code, answer.content, answer.headers.get("Retry-After"))
+
+
+def _wire(text: Any, *, one: bool) -> Any:
+    """A text or a pair as TEI reads it; in a list a text is a list of one."""
+    if isinstance(text, str):
+        return text if one else [text]
+    return [text["text"], text["text_pair"]] if isinstance(text, Mapping) else list(text)
