@@ -8,7 +8,6 @@ Shared rooms:
     leaving              exit policies replayed on what all exits say
     chain, induction     all exits of some tiers as one chain of decision points; a price gives all its thresholds
     temperature          one number per tier and exit by which logits are divided
-    logistic             the one regression, that curves need
 Folders:
     thresholds/          without a guarantee: the cheapest point within an accuracy
     certify/             with one: claims, a path of settings, its test, the certificate

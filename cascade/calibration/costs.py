@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from cascade.core.rows import BoolArray, Doubles, IntArray, Units
-from cascade.exceptions import OptionError
 
 
 @dataclass(frozen=True)
@@ -70,15 +69,6 @@ class Costs:
 
     tiers: tuple[TierCosts, ...]
     always: float = 0.0
-
-    def __post_init__(self) -> None:
-        values = [self.always, *(value for one in self.tiers for value in (*one.stages, *one.halted, one.embed))]
-        fine = all(0 <= value < float("inf") for value in values) and self.tiers and sum(self.tiers[-1].stages) > 0
-        if not fine or any(len(one.halted) not in (0, len(one.stages)) for one in self.tiers):
-            raise OptionError(
-                "costs must be at least 0, finite, above 0 for the last tier and as many for halted tokens as for "
-                f"stages, got {self!r}; give seconds or layers"
-            )
 
     @property
     def full(self) -> float:

@@ -16,7 +16,6 @@ from scipy.optimize import minimize_scalar
 from cascade.core.checks import check_temperature
 from cascade.core.confidence import log_loss, probabilities
 from cascade.core.rows import FloatArray
-from cascade.exceptions import OptionError
 
 LEAST, MOST = 0.05, 20.0
 _SMALLEST = np.finfo(np.float32).tiny
@@ -30,17 +29,9 @@ def fit_temperature(logits: npt.NDArray[np.floating], truth: npt.ArrayLike, *, m
     """The temperature with the smallest negative log-likelihood, in [0.05, 20], to four digits.
 
     `logits`: of one head, shape `(rows, labels)`; `truth`: numbers of the right labels, shape `(rows,)`; of yes/no
-    labels (`multi_label`) zeros and ones, shape `(rows, labels)`, or `(rows,)` of a single label. Others are an
-    `OptionError`.
+    labels (`multi_label`) zeros and ones, shape `(rows, labels)`, or `(rows,)` of a single label.
     """
-    binary, wanted = multi_label or logits.shape[-1] == 1, np.asarray(truth)
-    shape = logits.shape if binary else logits.shape[:1]
-    if not len(logits) or wanted.shape not in ({shape, shape[:1]} if shape[1:] == (1,) else {shape}):
-        raise OptionError(
-            f"a temperature needs one or more rows and truth of shape {shape}, got {wanted.shape} for {len(logits)} "
-            "rows; give the right label of each row"
-        )
-    values = np.asarray(logits, dtype=np.float64)
+    values, wanted = np.asarray(logits, dtype=np.float64), np.asarray(truth)
 
     def loss(log_temperature: float) -> float:
         return log_loss(values / np.exp(log_temperature), wanted, multi_label=multi_label)
@@ -58,13 +49,8 @@ def fit_temperatures(
     The last exit of the last tier keeps its own: what full depth says is the user's model's business.
 
     `tiers`: of each, probabilities at every exit, without another tier's evidence, shape `(rows, exits, labels)`, and
-    the truth of its rows; `was`: the temperatures that these were computed with. An `OptionError` if they do not fit.
+    the truth of its rows; `was`: the temperatures that these were computed with.
     """
-    if [made.shape[1] for made, _ in tiers] != [len(own) for own in was]:
-        raise OptionError(
-            f"there must be a temperature for each exit, got {was} for probabilities of shapes "
-            f"{[made.shape for made, _ in tiers]}; give those of the bundle"
-        )
 
     def fit(made: FloatArray, truth: npt.ArrayLike, old: float) -> float:
         return fit_temperature(logits_of(made, was=old, multi_label=multi_label), truth, multi_label=multi_label)

@@ -15,7 +15,6 @@ from cascade.calibration.runs import Run, Sample
 from cascade.calibration.temperature import Temperatures, logits_of, rescale
 from cascade.core.confidence import answers, evidence, max_probability, probabilities
 from cascade.core.rows import BoolArray, FloatArray, IntArray, offsets_of, ranges, read_only
-from cascade.exceptions import OptionError
 from cascade.policies import routing
 from cascade.policies.exits import never
 from cascade.policies.routing import DeferAll, RoutingState, defer_all
@@ -83,32 +82,6 @@ class TextAnswers(Sample):
     costs: Costs
     multi_label: bool = False
     original: IntArray | None = None
-
-    def __post_init__(self) -> None:
-        labels = self.tiers[-1].probabilities.shape[-1] if self.tiers else 0
-        truth = (len(self), labels) if self.binary else (len(self),)
-        pairs = [
-            ("truth", truth if self.truth is None else self.truth.shape, truth),
-            ("costs", len(self.costs.tiers), len(self.tiers)),
-            ("temperatures", len(self.temperatures), len(self.tiers)),
-        ]
-        for number, (tier, costs) in enumerate(zip(self.tiers, self.costs.tiers, strict=False), 1):
-            rows, exits, _ = tier.probabilities.shape
-            items = int(tier.items[-1]) + 1 if len(tier.items) else 0
-            pairs += [
-                (f"items of tier {number}", (*tier.items.shape, items), (rows, len(self))),
-                (f"lengths of tier {number}", tier.lengths.shape, (rows,)),
-                (f"labels of tier {number}", tier.probabilities.shape[-1], labels),
-                (f"layers of tier {number}", len(tier.layers) or 1, exits),
-                (f"costs of tier {number}", len(costs.stages), exits),
-            ]
-        wrong = [f"{name} {got} instead of {wanted}" for name, got, wanted in pairs if got != wanted]
-        if not len(self) or not self.tiers or wrong:
-            raise OptionError(
-                f"answers must be about one example at least and of fitting shapes, got {len(self)} of "
-                f"{len(self.tiers)} tiers{''.join(f', {fault}' for fault in wrong)}; give one row per window, one "
-                "truth per item"
-            )
 
     def __len__(self) -> int:
         return len(self.lengths)

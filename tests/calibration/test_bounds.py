@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from cascade.calibration.certify.bounds import examples_needed, fixed_sequence, p_value, upper_limit
-from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 
 bounds = st.floats(0.005, 0.5)
@@ -69,15 +68,6 @@ def test_bounds_lie_inside(value: float) -> None:
         examples_needed(0.01, confidence=value)
     with pytest.raises(OptionError, match=f"^level {rule}"):
         fixed_sequence([0.5], level=value)
-
-
-@pytest.mark.parametrize(("events", "examples"), [(-1, 5), (6, 5)])
-def test_counts_that_cannot_be(events: int, examples: int) -> None:
-    with pytest.raises(OptionError, match=f"between 0 and the number of examples, got {events} of {examples}"):
-        p_value(events, examples, 0.01)
-    rates: IntArray = np.array([0.5])
-    with pytest.raises(OptionError, match="must be whole numbers, got float64, int64; count them"):
-        upper_limit(rates, 5)
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.02, -0.1, math.nan])

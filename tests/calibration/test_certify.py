@@ -191,8 +191,6 @@ def test_bad_use() -> None:
         certify(recorded(50, labelled=False), Claim(MaxDrop()))
     with pytest.raises(DataError, match=r"at least 20 distinct examples, got 19; a bound of 0\.01 at 95 % takes 299"):
         certify(recorded(19), Claim(MaxDrop()))
-    with pytest.raises(OptionError, match="chosen must be above 0 and below 1, got 1"):
-        Split.of(50, Claim(), seed=0, chosen=1, most=9, least=1)
 
 
 def test_labels_that_confidence_does_not_know_are_told() -> None:

@@ -226,8 +226,6 @@ def test_claims_that_a_tagger_cannot_make(answers: WordAnswers) -> None:
         certify(answers, Claim(Agreement(0.1, per_class=True), unit=SENTENCE))
     with pytest.raises(OptionError, match="every label separately must be about texts"):
         answers.classes(answers.goal)
-    with pytest.raises(OptionError, match="a path needs costs, got none"):
-        certify(replace(answers, costs=None), Claim(Agreement(0.3), unit=SENTENCE))
 
 
 def test_a_bundle_is_calibrated(tagger: Tagger) -> None:

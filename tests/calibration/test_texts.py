@@ -16,7 +16,6 @@ from cascade.calibration.runs import two_tiers
 from cascade.calibration.texts import TextAnswers
 from cascade.core.confidence import answers as answers_of
 from cascade.engine.tier import CallableTier
-from cascade.exceptions import OptionError
 from cascade.policies.exits import AtExit, Entropy, ExitPolicy, MaxProbability, Patience, all_of, any_of, never
 from cascade.policies.routing import Router, Threshold, defer_all, defer_none
 from cascade.policies.settings import Policies
@@ -159,13 +158,3 @@ def test_classes() -> None:
     assert (classes.argmax(axis=0) == answers.truth).all()
     several = recorded(30, multi_label=True)
     assert np.array_equal(several.classes(several.goal).T, several.goal)
-
-
-def test_bad_use(classifier: Classifier) -> None:
-    good = recorded(5)
-    short = replace(good.tiers[0], lengths=good.tiers[0].lengths[:3])
-    with pytest.raises(OptionError, match=r"truth \(4,\) instead of \(5,\), lengths of tier 1 \(3,\) instead"):
-        replace(good, tiers=(short, good.tiers[1]), truth=np.zeros(4, dtype=np.int64))
-    other = replace(good.tiers[0], probabilities=good.tiers[0].probabilities[..., :2])
-    with pytest.raises(OptionError, match="labels of tier 1 2 instead of 3"):
-        replace(good, tiers=(other, good.tiers[1]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade.calibration.chain import Chain
-from cascade.calibration.costs import Costs, TierCosts
 from cascade.calibration.induction import Priced
 from cascade.calibration.leaving import state_at
 from cascade.calibration.texts import TextAnswers
@@ -139,7 +137,7 @@ def test_a_choice_is_what_the_policies_do_and_keeps_the_bound(
 def test_the_front_is_what_nothing_beats(seed: int) -> None:
     random = np.random.default_rng(seed)
     points = [
-        Point(router=defer_all, exit_policy=never, drop=-accuracy, accuracy=accuracy, cost=cost)
+        Point(policies=worked().at_full_depth, drop=-accuracy, accuracy=accuracy, cost=cost)
         for accuracy, cost in random.integers(0, 6, (20, 2)).tolist()
     ]
     kept = {
@@ -170,9 +168,3 @@ def test_bad_use() -> None:
         choose(worked(), max_drop=2)
     with pytest.raises(OptionError, match="a bound on accuracy need labels, got texts without; label them"):
         choose(replace(worked(), truth=None))
-
-
-@pytest.mark.parametrize("costs", [(-1.0, (1.0,)), (0.0, ()), (0.1, (0.0,)), (math.nan, (1.0,)), (0.1, (1.0,), (1, 1))])
-def test_impossible_costs(costs: tuple[float, Any]) -> None:
-    with pytest.raises(OptionError, match="costs must be at least 0, finite, above 0 for the last tier and as many"):
-        Costs((TierCosts((costs[0],)), TierCosts(*costs[1:])))

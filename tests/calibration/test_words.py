@@ -10,6 +10,7 @@ import pytest
 
 from cascade.calibration.costs import TierCosts
 from cascade.calibration.leaving import leave
+from cascade.calibration.runs import two_tiers
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.thresholds.points import Point, choose_words
 from cascade.calibration.thresholds.tagger import choose_tagger
@@ -118,18 +119,18 @@ def test_the_engine_does_what_a_point_says() -> None:
     points = replay_words(answers, truth, max_drop=1.0, grid=GRID, progress=read.append)
     assert [point.cost for point in points] == sorted(point.cost for point in points)
     assert sum(read) > len(UNITS)
-    exact = [point for point in points if "TokenExit" not in repr(point.exit_policy)]
-    assert {type(point.router) for point in exact} == {type(defer_none), DeferAll, Threshold}
-    assert {point.windows for point in exact} == {Windows(1), whole_sentences}
+    exact = [point for point in points if "TokenExit" not in repr(point.policies.exits)]
+    assert {type(point.policies.routers[0]) for point in exact} == {type(defer_none), DeferAll, Threshold}
+    assert {point.policies.windows for point in exact} == {Windows(1), whole_sentences}
     for point in points:
-        run = answers.run(point.policies(COLD))
+        run = answers.run(point.policies)
         accuracy = (run.answers[:, 0] == truth).mean()
         if point in exact:
             assert (accuracy, run.deferred.mean()) == pytest.approx((point.accuracy, point.deferred))
             assert run.mean_layer(2) == pytest.approx(point.mean_layer)
         else:  # with token exit nearly
             assert accuracy == pytest.approx(point.accuracy, abs=0.1)
-    full = next(point for point in points if point.router == defer_all and point.exit_policy == never)
+    full = next(point for point in points if point.policies == answers.at_full_depth)
     assert (full.drop, full.mean_layer) == (0, LAYERS[-1])
     assert (full.cost, full.predicted_speed_up) == pytest.approx((1, 1))
 
@@ -139,21 +140,20 @@ def test_of_one_router_windows_and_kind_each_point_is_dearer_and_better_than_the
     points = replay_words(answers, truth, max_drop=0.1, grid=GRID)
     assert all(point.drop <= 0.1 + 1e-9 for point in points)
 
-    def group_of(point: Point) -> tuple[str, str, bool, float]:
-        return repr(point.router), repr(point.windows), "TokenExit" in repr(point.exit_policy), point.blend
+    def group_of(point: Point) -> tuple[str, bool]:
+        own = point.policies
+        return repr((own.routers, own.windows, own.blend)), "TokenExit" in repr(own.exits)
 
     for group in {group_of(point) for point in points}:
         accuracies = [point.accuracy for point in points if group_of(point) == group]
         assert accuracies == sorted(set(accuracies))
     without_caps = replay_words(answers, truth, max_drop=0.1, grid=replace(GRID, caps=False))
-    assert not any("AtExit" in repr(point.exit_policy) for point in without_caps)
+    assert not any("AtExit" in repr(point.policies.exits) for point in without_caps)
 
 
 def point(cost: float, drop: float, threshold: float = 0.5, margin: int = 1) -> Point:
     return Point(
-        router=Threshold(threshold),
-        windows=Windows(margin),
-        exit_policy=never,
+        policies=two_tiers(Threshold(threshold), never, temperatures=COLD, windows=Windows(margin)),
         accuracy=0.9 - drop,
         drop=drop,
         deferred=0.2,
@@ -203,14 +203,13 @@ def test_a_tagger_gets_an_operating_point(tagger: Tagger) -> None:
     found = choose_tagger(tagger, some, tags, max_drop=0.1, grid=SMALL)
     assert found.full == 1.0
     assert found.tried
-    chosen = tagger.with_policies(found.policies)
-    assert chosen.policies == found.policies
+    chosen = tagger.with_policies(found.best.point.policies)
     both = zip(chain.from_iterable(chosen.predict(some).tags), chain.from_iterable(tags), strict=True)
     right = sum(a == b for a, b in both)
     assert right / sum(map(len, some)) == pytest.approx(found.best.score)
     assert found.best.score >= 0.9 - 1e-9
     by_entity = choose_tagger(tagger, some, tags, max_drop=0.3, f1=True, grid=SMALL)
-    made = tagger.with_policies(by_entity.policies).predict(some).tags
+    made = tagger.with_policies(by_entity.best.point.policies).predict(some).tags
     assert by_entity.best.score == pytest.approx(entity_f1(tags, made))
     with pytest.raises(DataError, match="a sentence with words that fits both tiers, got none"):
         choose_tagger(tagger, [["Ann"] * 300], [["O"] * 300], max_drop=0.1, grid=SMALL)
@@ -240,15 +239,3 @@ def test_which_exits_are_tried() -> None:
     )
     plain = WordGrid(doubts=(0.1,), exits=(Margin(0.5),)).policies(LAYERS)
     assert [repr(policy) for policy, _ in plain] == ["never", "Margin(threshold=0.9)"]
-
-
-def test_bad_use() -> None:
-    answers, truth = labelled()
-    with pytest.raises(OptionError, match="there must be at least one word, a label for each and costs"):
-        replay_words(answers, truth[:-1])
-    with pytest.raises(OptionError, match="got 0 words"):
-        replay_words(replace(answers, words=sentences_of([[]]), truth=truth[:0]), truth[:0])
-    with pytest.raises(OptionError, match="costs None; observe sentences first"):
-        replay_words(replace(answers, costs=None), truth)
-    with pytest.raises(OptionError, match=r"max_drop must be in \[0, 1\], got 2"):
-        replay_words(answers, truth, max_drop=2)

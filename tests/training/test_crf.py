@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.exceptions import OptionError
 from cascade.policies.decoding import Crf, MeanField, argmax
 
 torch = pytest.importorskip("torch")
@@ -99,20 +98,3 @@ def test_answers_of_zero_probability_leave_the_fit_finite() -> None:
     fitted = fit_crf(scores, np.array([0, 1, 1]), np.array([0, 3]))
     assert all(np.isfinite(part).all() for part in fitted)
     assert [part.shape for part in fitted] == [(2, 2), (2,), (2,)]
-
-
-@pytest.mark.parametrize(
-    ("labels", "offsets", "options", "message"),
-    [
-        ([0, 1], [0, 3], {}, "a label in range for each and offsets that end with the words"),
-        ([0, 1, 2], [0, 3], {}, "a label in range"),
-        ([0, 1, -1], [0, 3], {}, "a label in range"),
-        ([0, 1, 1], [0, 2], {}, r"offsets \(2,\) to 2"),
-        ([0, 1, 1], [], {}, r"offsets \(0,\) to None"),
-    ],
-)
-def test_bad_use(labels: list[int], offsets: list[int], options: dict[str, Any], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        fit_crf(np.zeros((3, 2), dtype=np.float32), np.array(labels), np.array(offsets, dtype=np.int64), **options)
-    with pytest.raises(OptionError, match="at least one word"):
-        fit_crf(np.zeros((0, 2), dtype=np.float32), np.zeros(0, dtype=np.int64), np.array([0]))

@@ -21,21 +21,21 @@ from cascade.exceptions import OptionError
 def p_value(events: IntArray | int, examples: IntArray | int, bound: float) -> Doubles:
     """The exact tail P(Bin(examples, bound) <= events), elementwise; 1 without examples.
 
-    A bound outside (0, 1), or counts that cannot be, are an `OptionError`.
+    A bound outside (0, 1) is an `OptionError`.
     """
     check_inside("bound", bound, "0.01 is one in a hundred")
-    return np.asarray(bdtr(*_counts(events, examples), bound), dtype=np.float64)
+    return np.asarray(bdtr(np.asarray(events), np.asarray(examples), bound), dtype=np.float64)
 
 
 def upper_limit(events: IntArray | int, examples: IntArray | int, *, confidence: float = 0.95) -> Doubles:
     """The one-sided Clopper-Pearson limit: the largest rate that so few events do not rule out, elementwise.
 
     It holds for a setting that was fixed before the examples were seen; of one that the same counts selected it is an
-    estimate. A confidence outside (0, 1), or counts that cannot be, are an `OptionError`.
+    estimate. A confidence outside (0, 1) is an `OptionError`.
     """
     check_inside("confidence", confidence, "0.95 is usual")
-    found, total = _counts(events, examples)
-    rest = np.asarray(total - found)
+    found = np.asarray(events)
+    rest = np.asarray(examples) - found
     return np.where(rest == 0, 1.0, betaincinv(found + 1, np.maximum(rest, 1), confidence))
 
 
@@ -70,12 +70,3 @@ def fixed_sequence(p_values: Iterable[float], *, level: float = 0.05) -> int:
     """
     check_inside("level", level, "0.05 is usual")
     return sum(1 for _ in takewhile(lambda value: value <= level, p_values))
-
-
-def _counts(events: IntArray | int, examples: IntArray | int) -> tuple[IntArray, IntArray]:
-    found, total = np.asarray(events), np.asarray(examples)
-    if not np.issubdtype(found.dtype, np.integer) or not np.issubdtype(total.dtype, np.integer):
-        raise OptionError(f"events and examples must be whole numbers, got {found.dtype}, {total.dtype}; count them")
-    if (found < 0).any() or (found > total).any():
-        raise OptionError(f"events must be between 0 and the number of examples, got {events!r} of {examples!r}")
-    return found, total

@@ -10,11 +10,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from cascade.calibration.certify.claims import RiskTarget
 from cascade.calibration.certify.events import differ, lost
 from cascade.calibration.chain import Chain
-from cascade.calibration.logistic import fit_logistic
 from cascade.core.rows import BoolArray, Doubles, FloatArray
 
 _NEAREST = 1e-7  # float32 has nothing nearer to 1
@@ -33,9 +34,9 @@ class Curve:
         """By penalised maximum likelihood. Both of shape `(examples,)`."""
         seen = int(event.sum())
         if 0 < seen < len(event):
-            weights, intercept = fit_logistic(_log_odds(score)[:, None], event, strength=STRENGTH)
-            if weights[0] <= 0:
-                return cls(intercept, -float(weights[0]))
+            weight, intercept = _fitted(_log_odds(score), event)
+            if weight <= 0:
+                return cls(intercept, -weight)
             # A higher score is not riskier; where a sample says so it is chance.
             return cls(math.log(seen / (len(event) - seen)), 0.0)
         rate = (seen + 0.5) / (len(event) + 1)  # nothing to fit; what such a count says of the rate (Laplace)
@@ -44,6 +45,20 @@ class Curve:
     def risk(self, score: FloatArray) -> Doubles:
         """Of answers with these scores. Same shape."""
         return 1 / (1 + np.exp(self.slope * _log_odds(score) - self.intercept))
+
+
+def _fitted(inputs: Doubles, event: BoolArray) -> tuple[float, float]:
+    """Weight and intercept of the logistic regression with a ridge penalty on the weight: weight^2 / (2 * STRENGTH)."""
+    design, penalty = np.column_stack([inputs, np.ones(len(inputs))]), np.array([1 / STRENGTH, 0.0])
+
+    def loss(found: Doubles) -> tuple[float, Doubles]:
+        odds = design @ found
+        value = np.logaddexp(0, odds).sum() - event @ odds + penalty @ found**2 / 2
+        slope = design.T @ (expit(odds) - event) + penalty * found
+        return float(value) / len(event), slope / len(event)
+
+    weight, intercept = minimize(loss, np.zeros(2), jac=True, method="BFGS", options={"gtol": 1e-7}).x.tolist()
+    return weight, intercept
 
 
 def _log_odds(score: FloatArray) -> Doubles:

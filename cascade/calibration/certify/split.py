@@ -9,7 +9,6 @@ import numpy as np
 
 from cascade.calibration.certify.bounds import examples_needed
 from cascade.calibration.certify.claims import Claim
-from cascade.core.checks import check_inside
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
 
@@ -33,20 +32,19 @@ class Split:
         """Draw both shares of so many examples by a seed.
 
         Where examples are few, more of them test than `chosen` leaves, if so many are needed to show the claim without
-        a single event. Fewer than `least` are a `DataError`, an impossible share an `OptionError`.
+        a single event. Fewer than `least` are a `DataError`.
         """
-        share = check_inside("chosen", chosen, "0.2 leaves four fifths for the test")
         needed = examples_needed(claim.ask.bound, confidence=1 - claim.level)
         if total < least:
             raise DataError(
                 f"there must be at least {least} distinct examples, got {total}; a bound of {claim.ask.bound:g} at "
                 f"{100 * claim.confidence:.4g} % takes {needed:,} for the test alone"
             )
-        count = min(max(round(share * total), 1), most, total - 1)
+        count = min(max(round(chosen * total), 1), most, total - 1)
         if total - count < needed <= total - CHOOSERS:
             count = total - needed
         order = np.random.default_rng(seed).permutation(total).astype(np.int64)
-        return cls(order[:count], order[count:], share, most)
+        return cls(order[:count], order[count:], chosen, most)
 
     def in_all(self, testers: float) -> int:
         """Examples of both shares, if so many have to test."""

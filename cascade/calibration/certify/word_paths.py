@@ -16,14 +16,14 @@ import numpy as np
 from cascade.calibration.certify.claims import Agreement, MaxDrop, RiskTarget
 from cascade.calibration.certify.events import lost
 from cascade.calibration.certify.outcomes import Step
-from cascade.calibration.runs import Run, Stages, no_progress, two_tiers
+from cascade.calibration.runs import Run, Stages, no_progress
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.thresholds.points import Point, front
 from cascade.calibration.thresholds.words import WordGrid, replay_words
 from cascade.core.rows import BoolArray, FloatArray, IntArray
-from cascade.exceptions import OptionError
 from cascade.policies.exits import never
-from cascade.policies.routing import defer_all, defer_none
+from cascade.policies.routing import defer_none
+from cascade.policies.settings import Policies
 from cascade.policies.windows import Windows, whole_sentences
 
 CAREFUL = 4  # thresholds
@@ -74,12 +74,9 @@ def word_points(
     sentences = answers.fitting()
     if not len(sentences):
         return [], 0.0
-    if sentences.costs is None:
-        raise OptionError("a path needs costs, got none; observe sentences of which some fit both tiers")
     goal = _goal(ask, sentences)
     # How many sentences are harmed for a harmed word, nearly, is told by tier 1 alone.
-    tier1 = two_tiers(defer_none, never, temperatures=sentences.temperatures, decoding=sentences.decoding)
-    alone = sentences.run(tier1)
+    alone = sentences.run(sentences.at_full_depth.with_(routers=(defer_none,)))
     missed: BoolArray = (goal >= 0) & (alone.answers[:, 0] != goal)
     rate = _rate(ask, sentences, alone)
     most = min(1.0, 2 * reach.riskiest * ask.bound * (float(missed.mean()) / rate if rate else 1.0))
@@ -102,16 +99,15 @@ def run_points(
     sentences = answers.fitting()
     if not len(sentences):
         return ()
-    careful = _careful(grid) if len(sentences.layers) > 1 else []
+    careful = _careful(grid, sentences.at_full_depth) if len(sentences.layers) > 1 else []
     best = [*_evenly(points, [math.log(point.cost) for point in points], reach.run), *careful]
     steps, seen = [], np.zeros((len(best), 2))
     with progress("running the best of them", len(best)) as ahead:
         for number, point in enumerate(best):
-            policies = point.policies(sentences.temperatures, sentences.decoding)
-            run = sentences.run(policies)
+            run = sentences.run(point.policies)
             seen[number] = _rate(ask, sentences, run), _rate(Agreement(), sentences, run)
             cost = point.cost if math.isfinite(point.cost) else _cost_alone(sentences, run)
-            steps.append(Step(policies, 0.0, cost, float(run.deferred.mean())))
+            steps.append(Step(point.policies, 0.0, cost, float(run.deferred.mean())))
             ahead(1)
     # A few hundred sentences show no harm of many settings, of which the cheapest would look as safe as any. Each
     # differing answer is as likely to be harm as another, nearly, so half of the guess is made of these.
@@ -134,10 +130,10 @@ def _rate(ask: RiskTarget, answers: WordAnswers, run: Run) -> float:
     return float(answers.events(lost(ask, run.answers, answers.reference, answers.goal)).mean())
 
 
-def _careful(grid: WordGrid) -> list[Point]:
+def _careful(grid: WordGrid, full: Policies) -> list[Point]:
     """Tier 2 alone, exited only where it is very sure. The replay drops these; what they cost is not known yet."""
     strict = [grid.exits[-1].at(round(1 - doubt, 9)) for doubt in grid.doubts[:CAREFUL]] if grid.exits else []
-    return [Point(router=defer_all, exit_policy=policy, windows=whole_sentences) for policy in strict]
+    return [Point(policies=full.with_(exits=(never, policy))) for policy in strict]
 
 
 def _cost_alone(answers: WordAnswers, run: Run) -> float:

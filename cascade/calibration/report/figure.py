@@ -15,7 +15,6 @@ from cascade.core.files import staged
 from cascade.exceptions import MissingExtraError, OptionError
 
 try:
-    from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
@@ -30,7 +29,7 @@ SIZE, DPI = (8.0, 4.6), 150
 HIGHEST = 3.0  # of the axis, as a multiple of the bound
 KINDS: dict[str, dict[str, Any]] = {
     "certified": {"marker": "o", "color": "#2b5d8c"},
-    "chosen": {"marker": "*", "markersize": 15, "color": "#b3261e"},
+    "chosen": {"marker": "*", "markersize": 15, "color": "#b3261e", "zorder": 4},
     "first that failed": {"marker": "X", "markersize": 8, "color": "#444444"},
     "not tested, guessed": {"marker": "o", "color": "#b8b8b8", "markerfacecolor": "white"},
 }
@@ -44,10 +43,24 @@ def draw(outcome: Outcome, *, title: str = "") -> Figure:
     if not outcome.steps:
         whole.text(0.5, 0.5, "nothing was tested", ha="center", va="center")
         return whole
-    axes, claim = whole.add_subplot(), outcome.claim
-    for kind, numbers in _kinds(outcome).items():
-        _plot(axes, outcome, kind, numbers)
+    axes, claim, tested = whole.add_subplot(), outcome.claim, len(outcome.tested)
     bound = 100 * claim.ask.bound
+    numbers = np.arange(len(outcome.steps))
+    speed_up = np.array([1 / step.cost for step in outcome.steps])
+    guessed = [step.risk for step in outcome.steps[tested:]]
+    seen = 100 * np.array([*(one.rate for one in outcome.tested), *guessed])
+    upper = 100 * np.array([*(one.upper for one in outcome.tested), *guessed])
+    taken = outcome.number if isinstance(outcome, Certified) else -1
+    kinds = (numbers < taken, numbers == taken, (numbers > taken) & (numbers < tested), numbers >= tested)
+    for (kind, style), own in zip(KINDS.items(), kinds, strict=True):
+        above = int((seen[own] > HIGHEST * bound).sum())
+        bars = [np.zeros(own.sum()), np.maximum(upper - seen, 0)[own]]
+        label = f"{kind} ({above} of them higher)" if above else kind
+        if own.any():
+            axes.errorbar(
+                *(speed_up[own], seen[own], bars),
+                **{"linestyle": "none", "elinewidth": 0.8, "label": label, "zorder": 3, "markersize": 4, **style},
+            )
     axes.axhline(bound, color="black", linestyle="--", linewidth=1.2, label=f"claimed: at most {bound:.3g} %")
     axes.set_ylim(-0.03 * bound, HIGHEST * bound)
     axes.set_xscale("log")
@@ -72,32 +85,3 @@ def save_png(outcome: Outcome, path: Path, *, title: str = "") -> None:
             draw(outcome, title=title).savefig(file, format="png", metadata={"Software": None})
     except OSError as error:
         raise OptionError(f"--png must be a file that can be written, got {path} ({error.strerror})") from error
-
-
-def _kinds(outcome: Outcome) -> dict[str, list[int]]:
-    """Numbers of the steps by what became of them."""
-    taken = outcome.number if isinstance(outcome, Certified) else -1
-    found: dict[str, list[int]] = {kind: [] for kind in KINDS}
-    for number in range(len(outcome.steps)):
-        tested = number < len(outcome.tested)
-        kind = "certified" if number < taken else "first that failed" if tested else "not tested, guessed"
-        found["chosen" if number == taken else kind].append(number)
-    return {kind: numbers for kind, numbers in found.items() if numbers}
-
-
-def _plot(axes: Axes, outcome: Outcome, kind: str, numbers: list[int]) -> None:
-    steps, tested = [outcome.steps[number] for number in numbers], outcome.tested
-    seen = [tested[number].rate if number < len(tested) else outcome.steps[number].risk for number in numbers]
-    upper = [tested[number].upper if number < len(tested) else outcome.steps[number].risk for number in numbers]
-    values, most = 100 * np.array(seen), HIGHEST * 100 * outcome.claim.ask.bound
-    above = int((values > most).sum())
-    axes.errorbar(
-        [1 / step.cost for step in steps],
-        values,
-        yerr=[np.zeros(len(steps)), np.maximum(100 * np.array(upper) - values, 0)],
-        linestyle="none",
-        elinewidth=0.8,
-        label=f"{kind} ({above} of them higher)" if above else kind,
-        zorder=4 if kind == "chosen" else 3,
-        **{"markersize": 4, **KINDS[kind]},
-    )

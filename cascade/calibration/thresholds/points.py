@@ -10,14 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from cascade.calibration.runs import two_tiers
-from cascade.calibration.temperature import Temperatures
 from cascade.core.checks import check_share
-from cascade.policies.decoding import Decoder
-from cascade.policies.exits import ExitPolicy
-from cascade.policies.routing import Router
 from cascade.policies.settings import Policies
-from cascade.policies.windows import WindowPolicy
 
 TRIES = 16
 ENOUGH = 5
@@ -25,36 +19,23 @@ ENOUGH = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """Policies, as a pipeline's `with_...` take them, and what they did in a replay, NaN where that is not known.
+    """Policies, and what they did in a replay, NaN where that is not known.
 
-    `accuracy`: of texts or words; `drop`: of tier 2 at full depth less this one; `deferred`: share that tier 2 answers;
-    `mean_layer`: of these, 0 of none; `cost`: relative to tier 2 at full depth without tier 1.
+    `accuracy`: of texts or words; `drop`: of the last tier at full depth less this one; `deferred`: share that another
+    tier than the first answers; `mean_layer`: of what the last one answers, 0 of none; `cost`: relative to the last
+    tier at full depth, no other being run.
     """
 
-    router: Router
-    exit_policy: ExitPolicy
-    windows: WindowPolicy | None = None
-    blend: float = 0.0
+    policies: Policies
     accuracy: float = math.nan
     drop: float = math.nan
     deferred: float = math.nan
     mean_layer: float = math.nan
     cost: float = math.nan
 
-    def policies(self, temperatures: Temperatures, decoding: Decoder | None = None) -> Policies:
-        """Of this point, for a cascade with these temperatures."""
-        return two_tiers(
-            self.router,
-            self.exit_policy,
-            blend=self.blend,
-            temperatures=temperatures,
-            windows=self.windows,
-            decoding=decoding,
-        )
-
     @property
     def predicted_speed_up(self) -> float:
-        """Over tier 2 at full depth; infinite where nothing is paid."""
+        """Over the last tier at full depth; infinite where nothing is paid."""
         return 1 / self.cost if self.cost else math.inf
 
 
@@ -96,7 +77,7 @@ def choose_words(
     """
     check_share("max_drop", max_drop, "0.005 is half a point")
     allowed, tried = max_drop, list[Tried]()
-    done: set[tuple[str, str, float]] = set()
+    done: set[str] = set()
     waiting = sorted(points, key=lambda point: (point.cost, -point.accuracy))
     while len(tried) < tries and sum(one.within for one in tried) < enough:
         fits = (point for point in waiting if point.drop <= allowed + 1e-9 and _kind(point) not in done)
@@ -116,5 +97,6 @@ def choose_words(
     return tried
 
 
-def _kind(point: Point) -> tuple[str, str, float]:
-    return repr(point.router), repr(point.windows), point.blend
+def _kind(point: Point) -> str:
+    own = point.policies
+    return repr((own.routers, own.windows, own.blend))

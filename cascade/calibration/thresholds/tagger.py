@@ -14,10 +14,6 @@ from cascade.calibration.thresholds.points import Point, Tried, choose_words
 from cascade.calibration.thresholds.words import WordGrid, replay_words
 from cascade.exceptions import DataError
 from cascade.pipelines.tagger import Tagger
-from cascade.policies.exits import never
-from cascade.policies.routing import defer_all
-from cascade.policies.settings import Policies
-from cascade.policies.windows import whole_sentences
 from cascade.text.entity_f1 import check_bio, entity_f1
 
 RUNS = 2  # of each point; the faster one counts
@@ -29,7 +25,7 @@ class Operated:
     """What was found: the points that were replayed, cheapest first, and those that were tried, in order.
 
     `full`: word accuracy or entity F1 of tier 2 at full depth, in `full_seconds`; `best`: the fastest that kept the
-    bound, with its policies; tier 2 at full depth where none did.
+    bound; tier 2 at full depth where none did.
     """
 
     points: Sequence[Point]
@@ -37,7 +33,6 @@ class Operated:
     full_seconds: float
     tried: Sequence[Tried]
     best: Tried
-    policies: Policies
 
 
 def choose_tagger(
@@ -73,7 +68,7 @@ def choose_tagger(
         return entity_f1(right, [part.tolist() for part in np.split(names, answers.words.offsets[1:-1])])
 
     def measured(point: Point) -> tuple[float, float]:
-        runs = [answers.run(point.policies(answers.temperatures, answers.decoding)) for _ in range(RUNS)]
+        runs = [answers.run(point.policies) for _ in range(RUNS)]
         ahead(1)
         return score(runs[0]), min(run.seconds for run in runs)
 
@@ -81,11 +76,10 @@ def choose_tagger(
     grid = grid or WordGrid()
     with progress("replaying settings", grid.reads(some)) as ahead:
         points = replay_words(some, some.goal[:, 0], max_drop=max(max_drop, WIDEST), grid=grid, progress=ahead)
-    whole = Point(router=defer_all, exit_policy=never, windows=whole_sentences, deferred=1.0, cost=1.0)
+    whole = Point(policies=answers.at_full_depth, deferred=1.0, cost=1.0)
     with progress("running the best of them", 16) as ahead:
         full, full_seconds = measured(whole)
         tried = choose_words(points, measured, full=full, max_drop=max_drop)
     best = Tried(replace(whole, accuracy=full, drop=0.0), full, full_seconds, True)
     best = min((best, *(one for one in tried if one.within)), key=lambda one: one.seconds)
-    policies = best.point.policies(answers.temperatures, answers.decoding)
-    return Operated(points, full, full_seconds, tried, best, policies)
+    return Operated(points, full, full_seconds, tried, best)

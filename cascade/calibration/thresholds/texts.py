@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cascade.calibration.certify.claims import MaxDrop
 from cascade.calibration.certify.events import differ
@@ -17,31 +16,10 @@ from cascade.calibration.certify.losses import Losses
 from cascade.calibration.chain import chains
 from cascade.calibration.induction import PRICES, Priced
 from cascade.calibration.texts import TextAnswers
+from cascade.calibration.thresholds.points import Point
 from cascade.core.checks import check_share
 from cascade.exceptions import OptionError
 from cascade.policies.settings import Policies
-
-
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """Policies and what they did on the examples.
-
-    `drop`: accuracy of the last tier at full depth less this; `deferred`: share that another tier than the first
-    answers; `mean_layer`: of what the last one answers, 0 of none; `cost`: relative to the last tier at full depth, no
-    other being run.
-    """
-
-    policies: Policies
-    accuracy: float
-    drop: float
-    deferred: float
-    mean_layer: float
-    cost: float
-
-    @property
-    def predicted_speed_up(self) -> float:
-        """Over the last tier at full depth; infinite where nothing is paid."""
-        return 1 / self.cost if self.cost else math.inf
 
 
 def choose(
@@ -51,7 +29,7 @@ def choose(
     blends: Sequence[float] = (0.0,),
     like: Policies | None = None,
     prices: int = PRICES,
-) -> Choice:
+) -> Point:
     """The cheapest setting whose accuracy on the examples is at least that of full depth less `max_drop`.
 
     There always is one: the last tier at full depth. Where no cascade pays, routers are `defer_all`. Texts without
@@ -81,11 +59,11 @@ def choose(
         wrong_here, cost = int(differ(run.answers, answers.goal).sum()), run.seconds / answers.full.seconds
         if wrong_here <= allowed and cost <= 1:
             break
-    return Choice(
-        one,
-        1 - wrong_here / len(answers),
-        (wrong_here - missed) / len(answers),
-        float(run.deferred.mean()),
-        run.mean_layer(len(answers.tiers)),
-        cost,
+    return Point(
+        policies=one,
+        accuracy=1 - wrong_here / len(answers),
+        drop=(wrong_here - missed) / len(answers),
+        deferred=float(run.deferred.mean()),
+        mean_layer=run.mean_layer(len(answers.tiers)),
+        cost=cost,
     )

@@ -16,16 +16,15 @@ from cascade.calibration.chain import EXIT, ROUTER, tunable
 from cascade.calibration.leaving import leave
 from cascade.calibration.sentences import WordAnswers, all_exits
 from cascade.calibration.thresholds.points import Point
-from cascade.core.checks import check_share
 from cascade.core.confidence import evidence, probabilities
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges, read_only
 from cascade.engine.tier import Progress
-from cascade.exceptions import OptionError
 from cascade.policies import routing
 from cascade.policies import windows as windowing
 from cascade.policies.exits import AtExit, ExitPolicy, any_of, never
 from cascade.policies.registry import Tunable
-from cascade.policies.routing import Router, RoutingState, defer_all, defer_none
+from cascade.policies.routing import Router, RoutingState, defer_none
+from cascade.policies.settings import Policies
 from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import WindowPolicy, Windows, WindowState, whole_sentences
 
@@ -85,19 +84,13 @@ def replay_words(
 ) -> list[Point]:
     """The points of a grid (`WordGrid()` if left out) that may be worth choosing, cheapest first.
 
-    `answers`: sentences that fit both tiers, with costs; anything else is an `OptionError`. `goal`: number of the label
-    of each word that counts as right, -1 is never right, shape `(words,)`. Points that lose more than `max_drop` are
-    left out, and so are those that another of the same kind beats. `progress`: called with words that tier 2 read.
+    `answers`: sentences that fit both tiers, with costs; `goal`: number of the label of each word that counts as right,
+    -1 is never right, shape `(words,)`. Points that lose more than `max_drop` are left out, and so are those that
+    another of the same kind beats. `progress`: called with words that tier 2 read.
     """
-    check_share("max_drop", max_drop, "0.02 is two points")
     words, grid = answers.words, grid or WordGrid()
-    if not len(words) or goal.shape != (len(words),) or answers.costs is None:
-        raise OptionError(
-            f"there must be at least one word, a label for each and costs, got {len(words)} words, labels "
-            f"{goal.shape}, costs {answers.costs}; observe sentences first"
-        )
     replay = _Replay(answers, goal, grid)
-    costs, tokens, everything = answers.costs, words.rows.tokens, np.ones(len(words), dtype=np.bool_)
+    costs, tokens, everything = replay.costs, words.rows.tokens, np.ones(len(words), dtype=np.bool_)
     whole = answers.at_every_exit
     whole = all_exits(answers.tier2, words, progress) if whole is None else whole
     replay.full = int((whole[:, -1].argmax(axis=1) == goal).sum())
@@ -105,10 +98,10 @@ def replay_words(
     first = answers.tier1.score(words)
     right1: BoolArray = first.probabilities.argmax(axis=1) == goal
     base = (costs.always + costs.tiers[0].full) * tokens
-    alone = Point(router=defer_all, exit_policy=never, windows=whole_sentences)
+    alone = answers.at_full_depth
     points = replay.points(alone, whole, words, np.arange(len(words)), everything, (0, costs.always * tokens))
     if right1.sum() >= replay.floor:
-        points.append(replay.point(replace(alone, router=defer_none), int(right1.sum()), 0.0, 0.0, base))
+        points.append(replay.point(alone.with_(routers=(defer_none,)), int(right1.sum()), 0.0, 0.0, base))
     offsets, lengths = read_only(words.offsets), read_only(words.n_tokens)
     state = RoutingState(read_only(first.probabilities), read_only(first.confidence), lengths)
     score = grid.router.score(state).astype(np.float64)
@@ -129,7 +122,7 @@ def replay_words(
                 if blend:
                     prior = evidence(first.probabilities[numbers], weight=blend)[:, None]
                     both = probabilities(evidence(seen, weight=1.0), prior=prior)
-                kind = replace(alone, router=router, windows=windows, blend=blend)
+                kind = alone.with_(routers=(router,), windows=windows, blend=(blend,))
                 points += replay.points(kind, both, read, numbers, unsure, before)
     return sorted(points, key=lambda point: (point.cost, -point.accuracy))
 
@@ -151,7 +144,7 @@ class _Replay:
 
     def points(
         self,
-        kind: Point,
+        kind: Policies,
         seen: FloatArray,
         read: Units,
         numbers: IntArray,
@@ -181,15 +174,15 @@ class _Replay:
             most = -1
             for cost, hit, layer, policy in sorted(group, key=lambda one: (one[0], -one[1])):
                 if hit > most and hit >= self.floor:
-                    point = replace(kind, exit_policy=policy)
-                    kept.append(self.point(point, hit, len(wanted) / self.words, layer, cost))
+                    own = kind.with_(exits=(never, policy))
+                    kept.append(self.point(own, hit, len(wanted) / self.words, layer, cost))
                 most = max(most, hit)
         return kept
 
-    def point(self, kind: Point, right: int, deferred: float, layer: float, cost: float) -> Point:
+    def point(self, policies: Policies, right: int, deferred: float, layer: float, cost: float) -> Point:
         """A point with these counts."""
-        return replace(
-            kind,
+        return Point(
+            policies=policies,
             accuracy=right / self.words,
             drop=(self.full - right) / self.words,
             deferred=deferred,

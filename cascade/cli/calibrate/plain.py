@@ -17,7 +17,7 @@ from cascade.calibration.report.written import machine
 from cascade.calibration.runs import Stages
 from cascade.calibration.thresholds.points import Point
 from cascade.calibration.thresholds.tagger import choose_tagger
-from cascade.calibration.thresholds.texts import Choice, choose
+from cascade.calibration.thresholds.texts import choose
 from cascade.calibration.thresholds.words import WordGrid
 from cascade.cli.calibrate.data import Examples
 from cascade.cli.calibrate.options import CalibrateOptions
@@ -73,7 +73,7 @@ def _texts(
         found = choose(answers, max_drop=drop, blends=BLENDS, like=pipeline.policies)
         if drop == options.bound:
             best = found
-        rows.append(_row(found, found.policies, f"{100 * drop:.2f}", chosen=drop == options.bound))
+        rows.append(_row(found, f"{100 * drop:.2f}", chosen=drop == options.bound))
     right = f"{100 * (best.accuracy + best.drop):.2f} %"
     full = [f"Full tier {last}: {right}. Speed-ups are predicted by costs measured here.", *never_asked(best.policies)]
     return best.policies, {"point": _figures(best)}, [table(HEAD, rows, right=range(1, 8)), "", *full]
@@ -90,18 +90,17 @@ def _tagger(
     rows = []
     for one in (*found.tried, *([best] if best not in found.tried else [])):
         run = replace(one.point, accuracy=one.score, drop=found.full - one.score, cost=one.seconds / found.full_seconds)
-        policies = one.point.policies(found.policies.temperatures, found.policies.decoding)
-        row = _row(run, policies, "kept" if one.within else "lost", chosen=one is best)
-        rows.append([*row, repr(one.point.windows)])
+        row = _row(run, "kept" if one.within else "lost", chosen=one is best)
+        rows.append([*row, repr(run.policies.windows)])
     head = [*HEAD, "windows"]
     head[1:3] = "bound", metric
     full = f"Full tier 2: {metric} {100 * found.full:.2f} %, {duration(found.full_seconds)}. Speed-ups are measured."
     figures = {"metric": metric, "score": best.score, "drop": found.full - best.score, "point": _figures(best.point)}
-    return found.policies, figures, [table(head, rows, right=range(2, 8)), "", full]
+    return best.point.policies, figures, [table(head, rows, right=range(2, 8)), "", full]
 
 
-def _row(point: Point | Choice, policies: Policies, name: str, *, chosen: bool) -> list[str]:
-    routers, exits, blend = settings(policies)
+def _row(point: Point, name: str, *, chosen: bool) -> list[str]:
+    routers, exits, blend = settings(point.policies)
     return [
         "->" if chosen else "",
         name,
@@ -116,7 +115,7 @@ def _row(point: Point | Choice, policies: Policies, name: str, *, chosen: bool) 
     ]
 
 
-def _figures(point: Point | Choice) -> dict[str, Any]:
+def _figures(point: Point) -> dict[str, Any]:
     names = ("accuracy", "drop", "deferred", "mean_layer", "cost")
     return {name: None if math.isnan(value := getattr(point, name)) else value for name in names}
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from cascade.core.rows import Doubles, FloatArray, IntArray
-from cascade.exceptions import OptionError
 from cascade.policies.viterbi import LOWEST
 
 TINY = 1e-300  # the smallest sum of probabilities whose logarithm is taken
@@ -29,21 +28,7 @@ class Chain:
 
     def __init__(self, log_probabilities: FloatArray, labels: IntArray, offsets: IntArray) -> None:
         """Sort sentences; the arguments are those of `fit_crf`, and -inf counts as -10000."""
-        words = log_probabilities.shape[0]
-        if (
-            not words
-            or labels.shape != (words,)
-            or not (labels >= 0).all()
-            or not (labels < log_probabilities.shape[1]).all()
-            or len(offsets) < 2
-            or offsets[-1] != words
-        ):
-            raise OptionError(
-                "there must be at least one word, a label in range for each and offsets that end with the words, got "
-                f"log-probabilities {log_probabilities.shape}, labels {labels.shape}, offsets {offsets.shape} "
-                f"to {offsets[-1] if len(offsets) else None}; give one label for each word"
-            )
-        self.labels = log_probabilities.shape[1]
+        words, self.labels = log_probabilities.shape
         lengths = np.diff(offsets)
         order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
         firsts, lengths = offsets[order], lengths[order]
@@ -91,8 +76,7 @@ def fit_crf(
     the transitions stay small.
 
     `log_probabilities`: the model's, for each word, shape `(words, labels)`; `labels`: number of each word's right
-    label, shape `(words,)`; the words of sentence `i` are `offsets[i]:offsets[i + 1]`, perhaps none. Arrays that do not
-    fit each other, or hold no words, are an `OptionError`.
+    label, shape `(words,)`; the words of sentence `i` are `offsets[i]:offsets[i + 1]`, perhaps none.
 
     Returned is what `Crf` takes, with 4 decimals: transitions from row to column `(labels, labels)`, start and end
     `(labels,)`.
