@@ -44,7 +44,7 @@ class Runner:
         if long:
             rest = [work for work in works if work not in long]
             return [*long.items(), *(self.look(rest, level) if rest else [])]
-        read, meter, cascade = time.perf_counter(), Meter(), served.cascade(level, truncation)
+        read, meter, cascade = time.perf_counter(), Meter(), served.at(level, truncation)[1]
         look = cascade.look(inputs, meter=meter)
         done = time.perf_counter()
         encoded = inputs.encode()
@@ -99,7 +99,7 @@ class Runner:
             begin, end = (0, looked.look.inputs.n_units) if whole else (own[0].begin, own[-1].end)
             begins.append(begin)
             looks.append(part_of(looked.look, begin, end, words=served.words))
-        made = served.cascade(level, truncation).finish(looks, meter=meter)
+        made = served.at(level, truncation)[1].finish(looks, meter=meter)
         took, tokens = time.perf_counter() - begun, sum(work.tokens for work in works)
         self._load.ran(FINISH, tokens, took)
         self._metrics.ran(meter.seconds, tokens)

@@ -54,8 +54,9 @@ class Served:
     levels: tuple[Policies, ...]
     watch: Watch | None = None
     again: Callable[[], Served] | None = None
-    _made: dict[tuple[int, bool], Classifier | Tagger] = field(default_factory=dict, init=False, repr=False)
-    _cascades: dict[tuple[int, bool], Cascade] = field(default_factory=dict, init=False, repr=False)
+    _made: dict[tuple[int, bool], tuple[Classifier | Tagger, Cascade]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @classmethod
     def of(
@@ -112,19 +113,13 @@ class Served:
         """Tokens that the model reads at once."""
         return self.pipeline.tokenizer.max_length
 
-    def at(self, level: int, truncation: bool) -> Classifier | Tagger:
-        """The pipeline at a level."""
+    def at(self, level: int, truncation: bool) -> tuple[Classifier | Tagger, Cascade]:
+        """The pipeline at a level, and its engine."""
         key = level, truncation
         if key not in self._made:
-            self._made[key] = self.pipeline.with_policies(self.levels[level]).with_truncation(truncation)
+            pipeline = self.pipeline.with_policies(self.levels[level]).with_truncation(truncation)
+            self._made[key] = pipeline, pipeline.cascade
         return self._made[key]
-
-    def cascade(self, level: int, truncation: bool) -> Cascade:
-        """The engine at a level."""
-        key = level, truncation
-        if key not in self._cascades:
-            self._cascades[key] = self.at(level, truncation).cascade
-        return self._cascades[key]
 
     def read(self, form: Form, works: Sequence[Sequence[Any]], truncation: bool) -> tuple[Inputs, list[PieceText]]:
         """Inputs of the items of some works, encoded, and the pieces of each where they are a tagger's texts.
@@ -132,7 +127,7 @@ class Served:
         Raises:
             InputError: an item that cannot be read.
         """
-        pipeline, pieces = self.at(0, truncation), list[PieceText]()
+        pipeline, pieces = self.at(0, truncation)[0], list[PieceText]()
         if form is Form.TEXT or form is Form.WORDS:
             encoder = pipeline.tokenizer if form is Form.TEXT else WordEncoder(pipeline.tokenizer)
             inputs = Inputs.of(list(chain.from_iterable(works)), encoder)

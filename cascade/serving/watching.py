@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
+from queue import Empty, Full, Queue
 from typing import Any, Final
 
 from cascade.core.rows import IntArray
@@ -34,22 +35,17 @@ class Watch:
         by_word = isinstance(pipeline, Tagger) and certificate is not None and certificate.unit == "word"
         self._sampler = Sampler(share=share, by_word=by_word, seed=0)
         self._monitor: Monitor[Any] = Monitor(pipeline, share=1.0, bound=bound)
-        self._waiting: deque[tuple[bool, Any]] = deque()
-        self._changed = threading.Condition()
+        self._waiting: Queue[tuple[bool, Any] | None] = Queue(KEPT)
         self._thread: threading.Thread | None = None
-        self._stopped = False
-        self.seen = 0
         self._state = self._monitor.report()
+        self.seen = 0
 
     def offer(self, items: Sequence[Any], units: IntArray, *, words: bool) -> None:
         """Tell of items that were answered. `units`: of each, shape `(items,)`; `words`: they are lists of words."""
-        with self._changed:
-            self.seen += len(items)
-            for row, _ in self._sampler.draw(units):
-                if len(self._waiting) < KEPT:
-                    self._waiting.append((words, items[row]))
-            if self._waiting:
-                self._changed.notify()
+        self.seen += len(items)
+        for row, _ in self._sampler.draw(units):
+            with suppress(Full):
+                self._waiting.put_nowait((words, items[row]))
 
     def report(self) -> MonitorState:
         """What is known by now; `seen` counts what was sampled."""
@@ -57,31 +53,34 @@ class Watch:
 
     def start(self) -> None:
         """Begin to compare."""
-        self._stopped = False
         self._thread = threading.Thread(target=self._run, name="cascade-watch", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End once what is under way is compared."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
+        """End once what is under way is compared; what else was sampled is forgotten."""
         if self._thread is not None:
+            self._drained(KEPT)
+            self._waiting.put(None)
             self._thread.join()
+            self._thread = None
+
+    def _drained(self, most: int) -> list[tuple[bool, Any] | None]:
+        found: list[tuple[bool, Any] | None] = []
+        with suppress(Empty):
+            while len(found) < most:
+                found.append(self._waiting.get_nowait())
+        return found
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._stopped)
-                if self._stopped:
-                    return
-                words = self._waiting[0][0]
-                taken: list[Any] = []
-                while self._waiting and self._waiting[0][0] == words and len(taken) < TOGETHER:
-                    taken.append(self._waiting.popleft()[1])
-            texts = not words and isinstance(self._monitor.pipeline, Tagger)
-            try:
-                (self._monitor.predict_texts if texts else self._monitor.predict)(taken)
-            except (CascadeError, MemoryError, RuntimeError):  # of a sample only; the answer itself has gone out
-                continue
+            taken = [self._waiting.get(), *self._drained(TOGETHER - 1)]
+            for words in {one[0] for one in taken if one is not None}:
+                items = [one[1] for one in taken if one is not None and one[0] == words]
+                with suppress(CascadeError, MemoryError, RuntimeError):  # of samples only: the answers have gone out
+                    if words or not isinstance(self._monitor.pipeline, Tagger):
+                        self._monitor.predict(items)
+                    else:
+                        self._monitor.predict_texts(items)
             self._state = self._monitor.report()
+            if None in taken:
+                return

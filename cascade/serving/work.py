@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -219,25 +219,7 @@ class Turns:
         return requests
 
 
-def size_of(item: Any) -> int:
-    """About how many tokens an item has; anything that is no item counts as well."""
-    if isinstance(item, str):
-        return 2 + (len(item) >> 2 if item.isascii() else len(item))
-    parts: Any = item.values() if isinstance(item, Mapping) else item if isinstance(item, list | tuple) else ()
-    return 2 + sum(map(size_of, parts))
-
-
-def cut_text(item: Any, most: int) -> tuple[Any, int]:
-    """A text or pair whose texts have at most `most` characters, and how many characters its longest text has."""
-    if isinstance(item, str):
-        return (item, len(item)) if len(item) <= most else (item[:most], len(item))
-    if isinstance(item, list | tuple):
-        return _all(item, most, type(item))
-    if isinstance(item, Mapping):
-        return _all(list(item.values()), most, lambda parts: dict(zip(item, parts, strict=True)))
-    return item, 0
-
-
-def _all(parts: Sequence[Any], most: int, made: Callable[[list[Any]], Any]) -> tuple[Any, int]:
-    found = [cut_text(part, most) for part in parts]
-    return made([part for part, _ in found]), max((size for _, size in found), default=0)
+def size_of(item: str | Sequence[str]) -> int:
+    """About how many tokens a text, a pair or a sentence of words has."""
+    parts = (item,) if isinstance(item, str) else item
+    return 2 + sum(1 + (len(part) >> 2 if part.isascii() else len(part)) for part in parts)

@@ -61,7 +61,7 @@ class WordEncoder:
         tokenizer = self.tokenizer
         check_sentences(sentences)
         rows = list(sentences)
-        _check_words(rows)
+        check_words(rows)
         counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         words = chain.from_iterable(rows)
         if tokenizer.space:
@@ -138,7 +138,8 @@ def check_sentences(sentences: object) -> None:
         raise InputError(f"sentences must be a list of lists of words, got {kind}; {REMEDY}") from None
 
 
-def _check_words(rows: list[Sentence]) -> None:
+def check_words(rows: Sequence[Sentence]) -> None:
+    """An `InputError` unless each is a list of strings."""
     for position, row in enumerate(rows):
         if not isinstance(row, list | tuple):
             kind = type(row).__name__

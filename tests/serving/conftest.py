@@ -44,7 +44,20 @@ async def until(true: Callable[[], object]) -> None:
         await asyncio.sleep(0.001)
 
 
+PATIENT: dict[str, Any] = {"degrade_at": 1.0, "max_queue_ms": 1e9}  # no answer depends on how fast a machine is
 Serve: TypeAlias = Callable[..., Batcher]
+
+
+@pytest.fixture(scope="module")
+def clf(clf: Classifier) -> Classifier:
+    """With threads for both jobs of a batcher."""
+    return Classifier.from_pretrained(clf.bundle.folder, threads=2)
+
+
+@pytest.fixture(scope="module")
+def tagger(tagger: Tagger) -> Tagger:
+    """With threads for both jobs of a batcher."""
+    return Tagger.from_pretrained(tagger.bundle.folder, threads=2)
 
 
 @pytest.fixture
@@ -56,7 +69,7 @@ def serve() -> Iterator[Serve]:
         pipeline: Classifier | Tagger, *, share: float = 0.0, bound: float | None = None, **limits: Any
     ) -> Batcher:
         served = Served.of("toy", pipeline, share=share)
-        made.append(Batcher(served, Limits(**limits), Metrics()))
+        made.append(Batcher(served, Limits(**{**PATIENT, **limits}), Metrics()))
         made[-1].start()
         return made[-1]
 

@@ -22,7 +22,7 @@ from cascade.serving.metrics import Metrics
 from cascade.serving.served import Form, Served
 from cascade.serving.work import Answers
 from tests.models.toy import random_texts
-from tests.serving.conftest import Gate, Serve, until
+from tests.serving.conftest import PATIENT, Gate, Serve, until
 
 TEXTS = random_texts(60, longest=9)
 ITEMS: list[Any] = [*TEXTS[:20], ("good film", "bad plot"), {"text": "we", "text_pair": "laugh"}, "", " very " * 40]
@@ -67,10 +67,11 @@ def test_any_interleaving_gives_the_answers_of_predict(
         assert_answers(found, clf, items)
 
 
-@pytest.fixture(scope="module")
-def running(clf: Classifier) -> Any:
-    """A batcher for all examples of a hypothesis."""
-    made = Batcher(Served.of("toy", clf), Limits(max_batch_tokens=70), Metrics())
+@pytest.fixture(scope="module", params=[1, 2])
+def running(clf: Classifier, request: pytest.FixtureRequest) -> Any:
+    """A batcher for all examples of a hypothesis, with so many threads."""
+    model = Classifier.from_pretrained(clf.bundle.folder, threads=request.param)
+    made = Batcher(Served.of("toy", model), Limits(max_batch_tokens=70, **PATIENT), Metrics())
     made.start()
     yield made
     made.stop(seconds=10)
@@ -189,7 +190,7 @@ def test_a_client_that_is_gone_is_forgotten(clf: Classifier, serve: Serve, job: 
 
 
 def test_too_much_is_refused(clf: Classifier, serve: Serve) -> None:
-    batcher = serve(clf, max_concurrent_requests=4, max_queue_tokens=60)
+    batcher = serve(clf, max_concurrent_requests=4, max_queue_tokens=60, max_queue_ms=100)
     gate = Gate(batcher, LOOK)
 
     async def refused(items: Sequence[str]) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,7 +79,8 @@ def test_what_waits_is_told_in_seconds_by_what_was_measured() -> None:
     limits = Limits(max_queue_tokens=1000, max_queue_ms=100)
     load = Load(limits, 2)
     assert load.seconds(100, 100) == 0
-    assert load.slice == LEAST_SLICE
+    assert load.slice(9) == LEAST_SLICE
+    assert load.slice(9000) == 4500
     load.ran(LOOK, 1000, 0.01)
     load.ran(FINISH, 1000, 0.1)
     assert load.seconds(100, 100) == pytest.approx(0.001 + 0.01)
@@ -86,7 +91,7 @@ def test_what_waits_is_told_in_seconds_by_what_was_measured() -> None:
     assert load.pressure(500, 0.02) == 0.5
     assert load.pressure(500, 0.09) == pytest.approx(0.9)
     load.ran(FINISH, 10**9, 1.0)
-    assert load.slice == limits.max_batch_tokens
+    assert load.slice(0) == limits.max_batch_tokens
 
 
 @pytest.mark.parametrize(
@@ -126,10 +131,10 @@ def test_requests_take_turns() -> None:
 def test_requests_are_cut_into_works_and_sizes_estimated() -> None:
     assert list(cut("abcde", [3, 3, 9, 1, 1], 6)) == [(0, 2), (2, 3), (3, 5)]
     assert list(cut("a", [99], 6)) == [(0, 1)]
-    assert size_of("abcdefgh") == 4
-    assert size_of("电影电影") == 6
-    assert size_of(("abcd", "abcd")) == size_of({"text": "abcd", "text_pair": "abcd"}) == 8
-    assert size_of(None) == size_of(3) == 2
+    assert size_of("abcdefgh") == 5
+    assert size_of("电影电影") == 7
+    assert size_of(("abcd", "abcd")) == size_of(["word"] * 2) == 6
+    assert size_of([]) == 2
 
 
 def test_a_share_of_the_answers_is_compared(clf: Classifier, tagger: Tagger, serve: Serve) -> None:
@@ -203,3 +208,36 @@ def test_metrics_have_the_names_of_tei_where_that_is_asked(clf: Classifier) -> N
     ):
         assert line in text
     assert "te_request" not in Metrics().render().decode()
+
+
+def test_processes_share_their_metrics_where_a_folder_is_named(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from cascade.serving.metrics import Metrics\n"
+        "metrics = Metrics(tei=True)\n"
+        "metrics.request('/predict', 200, 0.01)\n"
+        "metrics.of('toy').state(5, 1, None)\n"
+        "if len(sys.argv) > 1: metrics.forget(int(sys.argv[1])); print(metrics.render().decode(), metrics.live())\n"
+        "print(os.getpid())"
+    )
+    env = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    found = run(run())
+    assert 'cascade_requests_total{code="200",method="/predict"} 2.0' in found
+    assert 'te_request_count{method="single"} 2.0' in found
+    assert 'cascade_queue_size{model="toy"} 5.0' in found  # of the one that lives
+
+
+def test_the_door_says_what_is_missing() -> None:
+    code = "import sys; sys.modules['uvicorn'] = None; import cascade.serving"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (
+        'cascade.serving needs the serve extra, but uvicorn is missing; pip install "cascade-encoder[serve]"'
+        in done.stderr
+    )
