@@ -1,7 +1,8 @@
-"""The command line: `cascade build | predict | calibrate | tune | inspect | demo`.
+"""The command line: `cascade build | predict | serve | calibrate | tune | inspect | demo`.
 
 main       the group
 predict/   a file or standard input to lines of JSON
+serve      answers over HTTP (needs the extra)
 demo/      the project's own sentences through the bundles that come with it
 build      a fine-tuned model to a bundle (needs three extras)
 inspect    what a bundle says about itself

@@ -13,6 +13,7 @@ from cascade.cli.calibrate.command import calibrate
 from cascade.cli.demo.command import demo
 from cascade.cli.inspect import inspect
 from cascade.cli.predict.command import predict
+from cascade.cli.serve import serve
 from cascade.cli.tune import tune
 from cascade.core.console import finish
 
@@ -33,7 +34,7 @@ def cascade(context: click.Context) -> None:
         context.color = False
 
 
-for _command in (build, predict, calibrate, tune, inspect, demo):
+for _command in (build, predict, serve, calibrate, tune, inspect, demo):
     cascade.add_command(_command)
 
 

@@ -10,7 +10,16 @@ Engine side:
     batcher      requests join batches; the deferred of all of them are pooled
     watching     a share of the answers, compared with full depth
     metrics      counters and histograms for Prometheus
-    errors       what a request can end with, beside an answer
+    errors       what a request can end with, beside an answer, in the forms that clients read
+HTTP side:
+    wire         one request and one answer: headers, bodies, JSON
+    models       the bundles that are served, by name; reloading them
+    asking       what all dialects share: asking within the limits, scores, routes and costs
+    tei, vllm, kserve, tokens    the routes by whose clients speak them
+    openapi      the document of all routes, and a page of it
+    app          all routes as one ASGI application, behind keys, origins and counters
+    logs         lines of JSON about requests, and spans
+    workers      one process or several that serve it, and their signals
 """
 
 from cascade.exceptions import MissingExtraError

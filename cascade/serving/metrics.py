@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead  # type: ignore[attr-defined]
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from cascade.core.rows import FloatArray, IntArray
 from cascade.monitoring.state import MonitorState
@@ -157,7 +157,7 @@ class Metrics:
         """A request ended. `method`: its route; `batch`: of several items; `error`: TEI's word for one that failed."""
         self._requests.labels(method, str(code)).inc()
         self._seconds.observe(seconds)
-        if self.tei is None:
+        if self.tei is None or (answers is None and code < 400):
             return
         kind = "batch" if batch else "single"
         self.tei["te_request_count"].labels(kind).inc()
@@ -185,11 +185,6 @@ class Metrics:
                 if sample.name.startswith("cascade_") and not sample.name.endswith("_created"):
                     found.setdefault(sample.name, []).append([sample.labels, sample.value])
         return found
-
-    def forget(self, pid: int) -> None:
-        """A process that shared them has died."""
-        if self._shared:
-            mark_process_dead(pid)
 
     def _current(self) -> CollectorRegistry:
         for refresh in list(self.refresh.values()):

@@ -169,7 +169,7 @@ def test_a_tagger_behind_its_first_tier_is_calibrated(tmp_path: Path) -> None:
     found = certify_sentences(answers, Claim(Agreement(0.9), unit=Unit.SENTENCE))
     assert isinstance(found, Certified)
     free = choose_tagger(tagger, sentences, full.tags, max_drop=0.9)
-    for policies in (found.best.point.policies, free.policies):
+    for policies in (found.policies, free.best.point.policies):
         assert policies.exits == (never, never)
         assert policies != tagger.policies
         assert len(tagger.with_policies(policies).predict(sentences[:3]).tags) == 3

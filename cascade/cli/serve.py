@@ -1,0 +1,120 @@
+"""`cascade serve`: bundles over HTTP. Needs the extra `serve`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cascade.bundle.opening import open_bundle
+from cascade.exceptions import MissingExtraError, OptionError
+from cascade.runtime.threads import check_threads
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+LIMITS = (
+    ("max_concurrent_requests", int, 512, "Texts that may be under way at once."),
+    ("max_batch_tokens", int, 16384, "Tokens that run together at most."),
+    ("max_batch_requests", int, None, "Texts that do.  [default: any number]"),
+    ("max_client_batch_size", int, 32, "Texts of one request."),
+    ("auto_truncate", bool, True, "Cut long texts where a request does not say; false: refuse them."),
+    ("payload_limit", int, 2_000_000, "Bytes of a request."),
+    ("max_wait", float, 5.0, "Milliseconds that deferred texts wait for others at most."),
+    ("max_queue_tokens", int, 65536, "Tokens that may wait before requests are refused (429)."),
+    ("max_queue_ms", float, 100.0, "Milliseconds that what waits may take before requests are refused."),
+    ("degrade_at", float, 0.5, "Share of either from which answers get cheaper, step by step; 1: never."),
+)
+"""Fields of `serving.Limits`, which is not imported before it is known that the extra is there; a test compares."""
+
+
+def _limits(command: C) -> C:
+    """Options for all limits, each also read from the environment by TEI's name."""
+    for name, kind, default, text in reversed(LIMITS):
+        option = click.option(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            default=default,
+            show_default=default is not None,
+            envvar=name.upper(),
+            help=text,
+        )
+        command = option(command)
+    return command
+
+
+@click.command(short_help="Answer over HTTP, in the forms of TEI, vLLM and KServe (needs an extra).")
+@click.argument("bundle", required=False, envvar="MODEL_ID")
+@click.option("--model", "models", multiple=True, metavar="NAME=PATH", help="A bundle by name; may be repeated.")
+@click.option("--served-model-name", envvar="SERVED_MODEL_NAME", metavar="NAME", help="Of BUNDLE.")
+@click.option("--revision", envvar="REVISION", metavar="NAME", help="Of bundles on the Hub.")
+# TEI reads HOSTNAME too, which containers set to names that only they know.
+@click.option("--hostname", envvar="CASCADE_HOSTNAME", default="0.0.0.0", show_default=True, help="Where to listen.")  # noqa: S104
+@click.option("--port", envvar="PORT", type=click.IntRange(0, 65535), default=3000, show_default=True, help="0: any.")
+@click.option("--workers", envvar="WORKERS", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option("--threads", envvar="THREADS", type=click.IntRange(1), metavar="N", help="Of a worker.")
+@_limits
+@click.option("--api-key", envvar="API_KEY", metavar="KEY", help="Refuse requests without `Authorization: Bearer KEY`.")
+@click.option("--cors-allow-origin", envvar="CORS_ALLOW_ORIGIN", multiple=True, metavar="URL", help="[default: any]")
+@click.option("--tei-metrics", envvar="TEI_METRICS", is_flag=True, help="Count under TEI's names as well.")
+@click.option("--monitor", envvar="MONITOR", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+              metavar="SHARE", help="Of the answers, compared with full depth.")  # fmt: skip
+@click.option("--log-share", envvar="LOG_SHARE", type=click.FloatRange(0, 1), default=0.01, show_default=True,
+              metavar="SHARE", help="Of the requests, logged as a line of JSON.")  # fmt: skip
+@click.option("--otlp-endpoint", envvar="OTLP_ENDPOINT", metavar="URL", help="Send spans there; needs OpenTelemetry.")
+@click.option("--otlp-service-name", envvar="OTLP_SERVICE_NAME", default="cascade", show_default=True, metavar="NAME")
+def serve(bundle: str | None, models: Sequence[str], served_model_name: str | None, **given: Any) -> int:
+    """Answer over HTTP. BUNDLE, a folder or a Hub id, is the default model; --model adds others by name.
+
+    Texts come in the forms of text-embeddings-inference (/predict), vLLM (/classify) and KServe (:predict, infer);
+    /predict_tokens tags. /docs describes all routes, /metrics is for Prometheus, / is a page to try things on. Under
+    load answers get cheaper first, and say so; then requests are refused. SIGTERM ends it once what was accepted is
+    answered; SIGHUP reads the bundles again. Each option but --model can be an environment variable, as in TEI.
+
+    \b
+    Example:
+      cascade serve models/sentiment
+      cascade serve models/sentiment --model tags=models/pos --port 8080 --workers 2
+      curl localhost:3000/predict -H 'Content-Type: application/json' -d '{"inputs": "a gripping film"}'
+    """
+    missing = [name for name in ("starlette", "uvicorn", "prometheus_client") if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f'cascade serve needs the extra serve, but {missing[0]} is missing; pip install "cascade-encoder[serve]"'
+        )
+    named = _named(bundle, served_model_name, models)
+    for _, path in named:
+        open_bundle(path, verify=False, revision=given["revision"])  # faults are told here, downloads are done once
+    from cascade.serving.limits import Limits
+    from cascade.serving.workers import Setup
+    from cascade.serving.workers import serve as run
+
+    workers, endpoint = given["workers"], given["otlp_endpoint"]
+    setup = Setup(
+        models=named,
+        limits=Limits(**{name: given[name] for name, *_ in LIMITS}),
+        threads=given["threads"] or max(check_threads(None) // workers, 1),
+        monitor=given["monitor"],
+        tei_metrics=given["tei_metrics"],
+        api_key=given["api_key"],
+        origins=given["cors_allow_origin"] or ("*",),
+        log_share=given["log_share"],
+        otlp=None if endpoint is None else (endpoint, given["otlp_service_name"]),
+        revision=given["revision"],
+    )
+    return run(setup, hostname=given["hostname"], port=given["port"], workers=workers)
+
+
+def _named(bundle: str | None, name: str | None, models: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Names and places of all bundles, the default one first."""
+    found = [] if bundle is None else [(name or Path(bundle).resolve().name, bundle)]
+    for model in models:
+        one, _, path = model.partition("=")
+        if not one or not path:
+            raise OptionError(f"--model must be NAME=PATH, got {model}; write --model tags=models/pos")
+        found.append((one, path))
+    if not found:
+        raise OptionError("cascade serve must have a bundle, got none; name one, or give --model NAME=PATH")
+    return tuple(found)

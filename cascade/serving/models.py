@@ -1,0 +1,53 @@
+"""`Models`: the bundles that a process serves, by name, each with a batcher; reloading them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from cascade.exceptions import OptionError
+from cascade.serving.batcher import Batcher
+from cascade.serving.errors import Refused
+from cascade.serving.limits import Limits
+from cascade.serving.metrics import Metrics
+from cascade.serving.served import Served
+
+
+class Models:
+    """What answers: a batcher for each bundle. The first is the default, for requests that name none.
+
+    `served`: bundles of different names; `limits`: of each batcher; `metrics`: what all of them count in.
+    """
+
+    def __init__(self, served: Sequence[Served], limits: Limits, metrics: Metrics) -> None:
+        names = [one.name for one in served]
+        if not names or len(set(names)) < len(names):
+            raise OptionError(f"models must have different names, got {', '.join(names) or 'none'}; give NAME=PATH")
+        self.limits, self.metrics, self.default = limits, metrics, names[0]
+        self.batchers = {one.name: Batcher(one, limits, metrics) for one in served}
+
+    def of(self, name: str | None = None) -> Batcher:
+        """The batcher of a bundle, of the default one without a name; a 404 where there is none."""
+        batcher = self.batchers.get(name or self.default)
+        if batcher is None:
+            known = ", ".join(sorted(self.batchers))
+            raise Refused(f"model must be one of {known}, got {str(name)[:100]!r}", 404, "Validation")
+        return batcher
+
+    @property
+    def healthy(self) -> bool:
+        """Whether all batchers answer."""
+        return all(batcher.healthy for batcher in self.batchers.values())
+
+    async def reload(self) -> None:
+        """Read all bundles again and swap them, all or none; what is under way ends with the old ones.
+
+        Raises:
+            BundleError: one cannot be read, and nothing has changed.
+        """
+        await asyncio.to_thread(self._reload)
+
+    def _reload(self) -> None:
+        fresh = [batcher.served.reload() for batcher in self.batchers.values()]
+        for batcher, served in zip(self.batchers.values(), fresh, strict=True):
+            batcher.swap(served)

@@ -1,0 +1,134 @@
+"""Tagging over HTTP: `/predict_tokens` with transformers' dicts, and `/api/v1/text/contents` of FMS Guardrails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Final, cast
+
+import numpy as np
+
+from cascade.exceptions import OptionError
+from cascade.pipelines.tagger import Tagger
+from cascade.serving.asking import ask, replied, routes_of
+from cascade.serving.errors import as_tei, misshapen
+from cascade.serving.wire import Call, Reply, field, kind_of, required, route, strings
+from cascade.serving.work import Answers, Form
+from cascade.text.entities import AggregationStrategy, Entity, chosen, strategy_of
+
+LARGE: Final = 1024
+"""Units from which entities are put together on a thread of their own, while the event loop goes on."""
+
+
+async def predict_tokens(call: Call) -> Reply:
+    """`POST /predict_tokens`: the entities of a text or of several; of lists of words, the tag of each word."""
+    body = call.json
+    inputs = required(body, "inputs")
+    one = isinstance(inputs, str)
+    items = [inputs] if one else inputs
+    if not isinstance(items, list):
+        raise misshapen("inputs", f"expected a string or a list, got {kind_of(inputs)}")
+    words = bool(items) and isinstance(items[0], list)
+    if not all(_are_strings(item) if words else isinstance(item, str) for item in items):
+        raise misshapen("inputs", "expected a string, a list of strings, or a list of lists of words")
+    try:
+        strategy = strategy_of(field(body, "aggregation_strategy", str, "none")[:100])
+    except OptionError as error:
+        raise misshapen("aggregation_strategy", str(error)) from None
+    truncate, routes = field(body, "truncate", bool), field(body, "routes", bool, False)
+    model = field(body, "model", str)
+    answers, found = await entities(call, model, items, strategy, words=words, truncate=truncate)
+    shown = json.dumps(found[0] if one else found, separators=(",", ":"))
+    return replied(call, shown, answers, _routes(answers)[0 if one else slice(None)] if routes else None)
+
+
+def _are_strings(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+async def entities(
+    call: Call,
+    model: str | None,
+    items: Sequence[Any],
+    strategy: AggregationStrategy,
+    *,
+    words: bool = False,
+    truncate: bool | None = None,
+) -> tuple[Answers, list[list[Entity]]]:
+    """Ask a tagger, and the dicts of each item. `words`: items are lists of words, and each word has its tag."""
+    form = Form.WORDS if words else Form.GROUPED if strategy is AggregationStrategy.FIRST else Form.PIECES
+    answers = await ask(call, model, items, form, truncate=truncate)
+
+    def made() -> list[list[Entity]]:
+        return _tags(answers, items) if words else answers.entities(strategy)
+
+    return answers, made() if len(answers.tier) < LARGE else await asyncio.to_thread(made)
+
+
+def _tags(answers: Answers, items: Sequence[Sequence[str]]) -> list[list[Entity]]:
+    """The tag of each word, O included."""
+    pipeline, offsets = cast(Tagger, answers.served.pipeline), answers.offsets
+    numbers = chosen(pipeline.decoding, answers.probabilities, offsets)
+    scores = answers.probabilities[np.arange(len(numbers)), numbers].tolist()
+    units = list(zip([pipeline.labels[number] for number in numbers.tolist()], scores, strict=True))
+    return [
+        [
+            {"entity": tag, "score": score, "index": index, "word": word}
+            for index, (word, (tag, score)) in enumerate(zip(words, units[begin:end], strict=True))
+        ]
+        for words, (begin, end) in zip(items, pairwise(offsets.tolist()), strict=True)
+    ]
+
+
+def _routes(answers: Answers) -> list[list[dict[str, Any]]]:
+    """Routes of each item's units, with their characters where the tokenizer found them."""
+    units, place = routes_of(answers), 0
+    for shown in answers.extra:
+        begins, ends = shown.texts.begins, shown.texts.ends
+        if len(units) != sum(len(one.strings) for one in answers.extra):  # units are words, pieces from one `new` on
+            starts = np.flatnonzero(shown.new)
+            begins, ends = begins[starts], ends[np.append(starts[1:], len(ends))[: len(starts)] - 1]
+        for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+            units[place].update(start=begin, end=end)
+            place += 1
+    return [units[begin:end] for begin, end in pairwise(answers.offsets.tolist())]
+
+
+async def contents(call: Call) -> Reply:
+    """`POST /api/v1/text/contents`: what a detector of FMS Guardrails finds in each text, from a threshold on."""
+    texts, _ = strings(call.json, "contents")
+    given = call.json.get("detector_params")
+    least = given.get("threshold", 0.5) if isinstance(given, dict) else 0.5
+    if not isinstance(least, int | float):
+        raise misshapen("detector_params", f"expected a number as `threshold`, got {kind_of(least)}")
+    served = call.models.of().served
+    if served.words:
+        answers, found = await entities(call, None, texts, AggregationStrategy.SIMPLE)
+        rows = [[(one["entity_group"], one["score"], one["start"], one["end"]) for one in own] for own in found]
+    else:
+        answers = await ask(call, None, texts)
+        rows = [
+            [(name, score, 0, len(text)) for name, score in zip(served.labels, own, strict=True)]
+            for text, own in zip(texts, answers.probabilities.tolist(), strict=True)
+        ]
+    shown = [
+        [
+            {
+                "start": start,
+                "end": end,
+                "text": text[start:end],
+                "detection": name,
+                "detection_type": name,
+                "score": score,
+            }
+            for name, score, start, end in row
+            if score >= least
+        ]
+        for text, row in zip(texts, rows, strict=True)
+    ]
+    return replied(call, json.dumps(shown), answers)
+
+
+ROUTES: Final = (route("/predict_tokens", predict_tokens, as_tei), route("/api/v1/text/contents", contents, as_tei))

@@ -1,0 +1,230 @@
+"""`serve`: one process, or several by spawn that share a socket under uvicorn's supervisor, which replaces the dead."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import uvicorn
+from prometheus_client.multiprocess import mark_process_dead  # type: ignore[attr-defined]
+from starlette.applications import Starlette
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors import Multiprocess
+
+from cascade.exceptions import CascadeError, OptionError
+from cascade.serving.app import create_app
+from cascade.serving.limits import Limits
+from cascade.serving.logs import Log, spans
+from cascade.serving.metrics import Metrics
+from cascade.serving.served import Served
+
+START_SECONDS: Final = 60
+"""A worker must be ready after so long, and must answer its supervisor within it."""
+IDLE_SECONDS: Final = 75
+"""Connections may be idle for longer than proxies keep them, which would otherwise lose requests."""
+HEAD_SECONDS: Final = 30.0
+"""The head of a request must be whole so long after its first byte, or the connection is closed."""
+SHARED: Final = "PROMETHEUS_MULTIPROC_DIR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """All that a process needs to serve; it is pickled for workers. Called, it loads the bundles and gives the server.
+
+    Attributes:
+        models: names, and where the bundle of each lies; the first is the default.
+        limits: of each model.
+        threads: of each model in each process; what the process may use if left out.
+        monitor: share of the answers that are compared with full depth.
+        tei_metrics: whether to count under TEI's names as well.
+        api_key, origins: see `create_app`.
+        log_share: of the requests that are logged.
+        otlp: where spans go, and the name of the service; `None`: nowhere.
+        revision: of bundles on the Hub.
+    """
+
+    models: tuple[tuple[str, str], ...]
+    limits: Limits
+    threads: int | None = None
+    monitor: float = 0.0
+    tei_metrics: bool = False
+    api_key: str | None = None
+    origins: tuple[str, ...] = ("*",)
+    log_share: float = 0.0
+    otlp: tuple[str, str] | None = None
+    revision: str | None = None
+
+    def __call__(self) -> Starlette:
+        options: dict[str, Any] = {"threads": self.threads, "share": self.monitor, "revision": self.revision}
+        return create_app(
+            [Served.load(name, path, **options) for name, path in self.models],
+            self.limits,
+            metrics=Metrics(tei=self.tei_metrics),
+            api_key=self.api_key,
+            origins=self.origins,
+            log=[Log(self.log_share), *([] if self.otlp is None else [spans(*self.otlp)])],
+        )
+
+    def worker(self) -> Starlette:
+        """The same in a worker, which ends with its parent. A fault is one line, and a status that ends all."""
+        parent = multiprocessing.parent_process()
+
+        def follow() -> None:
+            if parent is not None:
+                parent.join()
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=follow, daemon=True).start()
+        try:
+            return self()
+        except CascadeError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            sys.exit(STARTUP_FAILURE)
+
+
+class _Protocol(HttpToolsProtocol):
+    """A connection that is closed where nothing comes, or where the head of a request comes too slowly."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(IDLE_SECONDS, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        self._timer.cancel()
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._late)
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._timer.cancel()
+        super().on_headers_complete()
+
+    def _late(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:  # the answer to a request before goes out first
+            self._timer = self.loop.call_later(HEAD_SECONDS, self._late)
+
+
+class _Server(uvicorn.Server):
+    """A server that tells when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, tell: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._tell = tell
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._tell()
+
+
+class _Supervisor(Multiprocess):
+    """Workers that share a socket. It tells when all are ready, and hands SIGHUP on to them, which reload."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], tell: Callable[[], None]) -> None:
+        super().__init__(config, sockets)
+        self._tell = tell
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        if all(process.wait_until_ready(START_SECONDS, self.should_exit) for process in self.processes):
+            self._tell()
+
+    def keep_subprocess_alive(self) -> None:
+        before = {process.pid for process in self.processes}
+        super().keep_subprocess_alive()
+        for pid in before - {process.pid for process in self.processes}:
+            mark_process_dead(pid)
+
+    def handle_hup(self) -> None:
+        for process in self.processes:
+            if process.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGHUP)
+
+
+def serve(setup: Setup, *, hostname: str, port: int, workers: int = 1) -> int:
+    """Serve until SIGTERM or Ctrl-C, then answer what was accepted; the status of the process.
+
+    `port`: 0 takes a free one, which the line on standard error names. `workers`: processes, each with all models.
+
+    Raises:
+        OptionError: the address cannot be had.
+        BundleError: a bundle cannot be loaded (of workers: they say so, and the status is 2).
+    """
+    _raise_limits()
+    shared = bound(hostname, port)
+    address = f"http://{f'[{hostname}]' if ':' in hostname else hostname}:{shared.getsockname()[1]}"
+    names = ", ".join(f"{name} ({path})" for name, path in setup.models)
+
+    def tell() -> None:
+        count = f", {workers} workers" if workers > 1 else ""
+        print(f"Serving {names} on {address}, process {os.getpid()}{count}", file=sys.stderr, flush=True)
+
+    if workers == 1:
+        server = _Server(_config(setup(), workers=1), tell)
+        for number in (signal.SIGINT, signal.SIGTERM):  # what uvicorn raises again in the end
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+        server.run([shared])
+        return 0 if server.started else 2
+    with tempfile.TemporaryDirectory(prefix="cascade-serve-") as counts:
+        os.environ.setdefault(SHARED, counts)
+        supervisor = _Supervisor(_config(setup.worker, factory=True, workers=workers), [shared], tell)
+        supervisor.run()
+    return 2 if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes) else 0
+
+
+def _config(app: Any, *, workers: int, factory: bool = False) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        factory=factory,
+        workers=workers,
+        interface="asgi3",
+        lifespan="on",
+        ws="none",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        http=_Protocol,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=30,
+        timeout_worker_healthcheck=START_SECONDS,
+    )
+
+
+def bound(hostname: str, port: int) -> socket.socket:
+    """A socket at an address, on which nobody listens yet; an `OptionError` where it cannot be had."""
+    made = socket.socket(socket.AF_INET6 if ":" in hostname else socket.AF_INET)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((hostname, port))
+    except OSError as error:
+        made.close()
+        raise OptionError(f"--port must be free on --hostname, got {hostname}:{port} ({error.strerror})") from None
+    made.set_inheritable(True)
+    return made
+
+
+def _raise_limits() -> None:
+    """As many open connections as the system lets this process have."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
