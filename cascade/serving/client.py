@@ -126,18 +126,11 @@ class _Calls(ABC):
         routes: bool = False,
         model: str | None = None,
     ) -> Any:
-        """Tag.
-
-        Args:
-            inputs: a text or a list of texts.
-            aggregation_strategy: `none`, `simple`, `first`, `average` or `max`.
-            truncate: see `predict`.
-            routes: see `predict`.
-            model: see `predict`.
+        """Tag a text or a list of texts; `truncate`, `routes` and `model` are as in `predict`.
 
         Returns:
-            transformers' dicts: `entity` or `entity_group`, `score`, `word`, `start`, `end` (characters); for a list
-            one list of them per text. With `routes` as in `predict`.
+            transformers' dicts by its `aggregation_strategy` (`none`, `simple`, `first`, `average`, `max`): `entity` or
+            `entity_group`, `score`, `word`, `start`, `end` (characters); for a list one list of them per text.
         """
         one = isinstance(inputs, str)
         options = {"aggregation_strategy": aggregation_strategy, "truncate": truncate, "model": model}
