@@ -19,6 +19,8 @@ HTTP side:
     openapi      the document of all routes, and a page of it
     app          all routes as one ASGI application, behind keys, origins and counters
     logs         lines of JSON about requests, and spans
+    page         the page at `/`: texts, thresholds to try, traffic
+    client       a client in one file
     workers      one process or several that serve it, and their signals
 """
 

@@ -26,6 +26,7 @@ from cascade.serving import kserve, openapi, tei, tokens, vllm
 from cascade.serving.limits import Limits
 from cascade.serving.metrics import Metrics
 from cascade.serving.models import Models
+from cascade.serving.page import Page
 from cascade.serving.served import Served
 from cascade.serving.wire import Call
 
@@ -78,7 +79,7 @@ def create_app(
         )
 
     app = Starlette(
-        routes=[*ROUTES, *openapi.routes(ROUTES, keyed=api_key is not None)],
+        routes=[*Page().routes, *ROUTES, *openapi.routes(ROUTES, keyed=api_key is not None)],
         middleware=[Middleware(Door, models=models, api_key=api_key, origins=origins, log=log)],
         exception_handlers={HTTPException: _empty, Exception: _broken},
         lifespan=lifespan,
@@ -155,10 +156,11 @@ class Door:
     @staticmethod
     def _open(scope: Scope) -> bool:
         path = scope["path"]
-        return scope["method"] in ("GET", "HEAD") and (path in PUBLIC or path.startswith("/page/"))
+        return scope["method"] in ("GET", "HEAD") and (path in PUBLIC or path in Page.FILES)
 
     def _count(self, call: Call) -> None:
-        if call.scope["method"] == "POST" or call.status >= 400:
+        shown = call.route.startswith("/page/")  # what the page itself asks is no traffic
+        if not shown and (call.scope["method"] == "POST" or call.status >= 400):
             self._models.metrics.request(
                 call.route,
                 call.status,

@@ -1,0 +1,204 @@
+"""The page at `/`: its files, answers under other thresholds, and the counters that its live view is drawn from."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from cascade.core.checks import is_number
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.policies.exits import MaxProbability
+from cascade.policies.registry import Tunable
+from cascade.policies.routing import Threshold
+from cascade.serving.errors import Failed, Invalid, Overloaded, as_tei, misshapen
+from cascade.serving.tei import health
+from cascade.serving.wire import Call, Reply, field, required, route
+
+TEXTS, CHARACTERS, WAITING, SHOWN = 64, 50_000, 8, 5
+"""Of a preview at most: texts, characters of all of them, previews that wait, labels per text."""
+RUNS, SECONDS = 5, 0.05
+"""A preview is timed twice, and up to so often while that has taken less than this; the shortest time is told."""
+
+_FILES: Final = {"index.html": b"text/html", "page.js": b"text/javascript", "page.css": b"text/css"}
+_POLICY: Final = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_SAFE: Final = (
+    (b"content-security-policy", _POLICY),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-cache"),
+)
+
+
+class Page:
+    """`routes`: those of the page. Its files are for anybody (`FILES`), the others for those who may ask the models."""
+
+    FILES: Final = tuple(f"/page/{name}" for name in _FILES)
+
+    def __init__(self) -> None:
+        self._turn, self._waiting = asyncio.Semaphore(1), 0
+        read = {"/": home, "/page/models": models, "/page/live": live, **dict.fromkeys(self.FILES, file)}
+        self.routes = [route(path, handler, as_tei, "GET") for path, handler in read.items()]
+        self.routes.append(route("/page/preview", self.preview, as_tei))
+
+    async def preview(self, call: Call) -> Reply:
+        """`POST /page/preview {"model", "inputs", "thresholds"}`: answers under other thresholds, with milliseconds.
+
+        One at a time is answered, beside the batcher: traffic keeps its CPUs.
+        """
+        pipeline = call.models.of(field(call.json, "model", str)).served.pipeline
+        items = _items(required(call.json, "inputs"), pairs=isinstance(pipeline, Classifier))
+        tried = tuned(pipeline, call.json.get("thresholds"))
+        if self._waiting >= WAITING:
+            raise Overloaded(1.0)
+        self._waiting += 1
+        try:
+            async with self._turn:
+                return Reply.of(await asyncio.to_thread(answered, tried, items))
+        finally:
+            self._waiting -= 1
+
+
+async def home(call: Call) -> Reply:
+    """`GET /`: the page for browsers; for probes health, as of TEI."""
+    return _file("index.html") if b"text/html" in call.headers.get(b"accept", b"") else await health(call)
+
+
+async def file(call: Call) -> Reply:
+    """A file of the page."""
+    return _file(call.route.rpartition("/")[2])
+
+
+async def models(call: Call) -> Reply:
+    """`GET /page/models`: what is served, and the thresholds that a preview can set."""
+    told = [
+        {
+            "name": name,
+            "task": batcher.served.pipeline.task,
+            "labels": len(batcher.served.pipeline.labels),
+            "regression": batcher.served.pipeline.regression,
+            "tiers": [info.layers for info in batcher.served.pipeline.infos],
+            "knobs": knobs(batcher.served.pipeline),
+            "certified": batcher.served.pipeline.certificate is not None,
+        }
+        for name, batcher in call.models.batchers.items()
+    ]
+    return Reply.of({"models": told, "texts": TEXTS})
+
+
+async def live(call: Call) -> Reply:
+    """`GET /page/live`: the counters of all workers, see `Metrics.live`."""
+    return Reply.of({"counters": await asyncio.to_thread(call.models.metrics.live)})
+
+
+def knobs(pipeline: Classifier | Tagger) -> list[dict[str, Any]]:
+    """What can be set: below which confidence each tier defers, then from which on units leave it.
+
+    `threshold` is the bundle's: a number, one per exit, or `None` where its policy has none. Regressions have no knobs.
+    """
+    own = pipeline.policies
+    found: list[tuple[str, int, Any]] = [("defer", tier, router) for tier, router in enumerate(own.routers, 1)]
+    exits = enumerate(zip(own.exits, pipeline.infos, strict=True), 1)
+    found += [("exit", tier, policy) for tier, (policy, info) in exits if len(info.layers) > 1]
+    told = [{"kind": kind, "tier": tier, "threshold": _shown(policy)} for kind, tier, policy in found]
+    return [] if pipeline.regression else told
+
+
+def tuned(pipeline: Classifier | Tagger, thresholds: Any) -> Classifier | Tagger:
+    """A copy with these thresholds, one per knob; `None`: as it is. A 422 for something else."""
+    known = knobs(pipeline)
+    given = [None] * len(known) if thresholds is None else thresholds
+    if not isinstance(given, list) or len(given) != len(known) or not all(map(_is_threshold, given)):
+        raise misshapen("thresholds", f"expected {len(known)} numbers in [0, 1], or null for the bundle's own")
+    own: dict[str, list[Any]] = {"defer": [*pipeline.policies.routers], "exit": [*pipeline.policies.exits]}
+    for knob, threshold in zip(known, given, strict=True):
+        if threshold is not None:
+            policies, place = own[knob["kind"]], knob["tier"] - 1
+            policies[place] = _at(policies[place], threshold, Threshold(0.0) if policies is own["defer"] else EXIT)
+    return pipeline.with_policies(pipeline.policies.with_(routers=own["defer"], exits=own["exit"]))
+
+
+EXIT: Final = MaxProbability(0.0)
+"""What is tuned where a tier has no policy that can be."""
+
+
+def answered(pipeline: Classifier | Tagger, items: list[Any]) -> dict[str, Any]:
+    """Answers with routes, and what they took.
+
+    Of a classifier each is `[[[label, score], ...], tier, exit_layer, confidence]`, of a tagger a list of words,
+    `[[begin, end], tag, tier, exit_layer, confidence]`.
+    """
+    runs: list[float] = []
+    while len(runs) < 2 or (len(runs) < RUNS and sum(runs) < SECONDS):
+        begin = time.perf_counter()
+        found: Any = pipeline.predict_texts(items) if isinstance(pipeline, Tagger) else pipeline.predict(items)
+        runs.append(time.perf_counter() - begin)
+    if not np.isfinite(found.probabilities).all():
+        raise Failed("score is NaN")
+    if isinstance(pipeline, Tagger):
+        answers: list[Any] = [_rows([one.spans.tolist(), one.tags], one.routes) for one in found]
+    else:
+        order = np.argsort(-found.probabilities, axis=1, kind="stable")[:, :SHOWN]
+        scores = np.take_along_axis(found.probabilities, order, axis=1).tolist()
+        names = np.array(pipeline.labels, dtype=object)[order].tolist()
+        answers = _rows([[list(zip(*row, strict=True)) for row in zip(names, scores, strict=True)]], found.routes)
+    return {"milliseconds": 1000 * min(runs), "tokens": found.stats.tokens, "answers": answers}
+
+
+def _rows(columns: Sequence[Any], routes: Any) -> list[Any]:
+    told = (routes.tier.tolist(), routes.exit_layer.tolist(), routes.confidence.tolist())
+    return list(zip(*columns, *told, strict=True))
+
+
+def _items(inputs: object, *, pairs: bool) -> list[Any]:
+    """Texts, and pairs, lists of two, where they may be read."""
+    given = inputs if isinstance(inputs, list) else [None]
+    items = [tuple(item) if pairs and isinstance(item, list) and len(item) == 2 else (item,) for item in given]
+    if not all(isinstance(text, str) for item in items for text in item):
+        raise misshapen("inputs", f"expected a list of texts{' or lists of two texts' * pairs}")
+    size = sum(len(text) for item in items for text in item)
+    if len(items) > TEXTS or size > CHARACTERS:
+        raise Invalid(f"a preview has at most {TEXTS} texts and {CHARACTERS} characters, got {len(items)} and {size}")
+    return [item if len(item) > 1 else item[0] for item in items]
+
+
+def _is_threshold(given: object) -> bool:
+    return given is None or (is_number(given) and 0 <= given <= 1)
+
+
+def _part(policy: Any) -> Any:
+    """The policy, or the first part of a combination, that has a threshold to set; `None` where none has."""
+    parts = getattr(policy, "policies", (policy,))
+    return next((part for part in parts if isinstance(part, Tunable) and hasattr(part, "threshold")), None)
+
+
+def _shown(policy: Any) -> float | list[float] | None:
+    part = _part(policy)
+    if part is None:
+        return None
+    own = part.threshold if isinstance(part.threshold, tuple) else (part.threshold,)
+    doubt = part.at(part.threshold) != part  # such a threshold is 1 - score
+    values = [round(1 - value if doubt else value, 4) for value in own]
+    return values if isinstance(part.threshold, tuple) else values[0]
+
+
+def _at(policy: Any, threshold: float, default: Any) -> Any:
+    part = _part(policy)
+    made = (default if part is None else part).at(threshold)
+    if part is None or part is policy:
+        return made
+    return replace(policy, policies=tuple(made if one is part else one for one in policy.policies))
+
+
+def _file(name: str) -> Reply:
+    content = Path(__file__).with_name("page").joinpath(name).read_bytes()
+    return Reply(content, headers=((b"content-type", _FILES[name] + b"; charset=utf-8"), *_SAFE))
