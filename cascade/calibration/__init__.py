@@ -11,7 +11,6 @@ Shared rooms:
 Folders:
     thresholds/          without a guarantee: the cheapest point within an accuracy
     certify/             with one: claims, a path of settings, its test, the certificate
-    report/              an outcome as JSON, and as one figure
 """
 
 from __future__ import annotations

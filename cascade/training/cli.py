@@ -70,7 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     "detached: gradients stop between exits (SWEET). distil: exits imitate the last one, no labels (FastBERT); "
     "full depth stays as it is.",
 )
-@click.option("--self-distil", default=0.0, show_default=True, help="Share of an exit's joint loss from the last exit.")
 @click.option("--label-smoothing", default=0.0, show_default=True, help="Of the joint loss; against overconfidence.")
 @click.option("--exits", "layers", callback=numbers(int), metavar="L,L,...", help="Their layers; all by default.")
 @click.option("--pooling", type=click.Choice(["mean", "first"]), help="What a head reads; the checkpoint's, else mean.")
@@ -110,7 +109,7 @@ def exits(checkpoint: str, task: Task, **given: Any) -> None:
       cascade-train exits microsoft/MiniLM-L12-H384-uncased --task tagging --train pos.jsonl --eval dev.jsonl \\
           --vocabulary 12000 --epochs 6 --output runs/tagger
     """
-    joint = {"weights": given["weights"], "distil": given["self_distil"], "smoothing": given["label_smoothing"]}
+    joint = {"weights": given["weights"], "smoothing": given["label_smoothing"]}
     objectives: dict[str, tuple[Objective, ...]] = {
         "joint": (Joint(**joint),),
         "two-stage": (LastExit(), EarlierExits()),

@@ -137,7 +137,7 @@ def run_loop(
         preprocess_logits_for_metrics=metrics.answers,
         optimizers=(_optimizer(model, options), None),
         callbacks=[
-            *([_EpochLine(), _Bar()] if progress is None else [_Told(progress)]),
+            _Shown(progress),
             *([_MovingAverage(model, options.average)] if options.average else []),
         ],
     )
@@ -240,36 +240,32 @@ class _MovingAverage(TrainerCallback):
             self.own = None
 
 
-class _Told(TrainerCallback):
-    """Tells which share of the steps is done."""
+class _Shown(TrainerCallback):
+    """The steps of a training: told as a share, or as a bar with a readable line per evaluation above it."""
 
-    def __init__(self, progress: Callable[[float], object]) -> None:
+    def __init__(self, progress: Callable[[float], object] | None) -> None:
         self.progress = progress
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        self.progress(state.global_step / max(state.max_steps, 1))
-
-
-class _Bar(TrainerCallback):
-    """The steps of a training."""
-
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", leave=False)
+        if self.progress is None:
+            begun, total = state.global_step, state.max_steps
+            self.bar = tqdm(total=total, initial=begun, desc="train", unit="step", leave=False)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        self.bar.update()
+        if self.progress is None:
+            self.bar.update()
+        else:
+            self.progress(state.global_step / max(state.max_steps, 1))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        self.bar.close()
-
-
-class _EpochLine(TrainerCallback):
-    """One readable line per evaluation, above the progress bar."""
+        if self.progress is None:
+            self.bar.close()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        scores = _scores(given["metrics"])
-        shown = "  ".join(f"{name.replace('_', ' ')} {value * 100:.2f}" for name, value in scores.items())
-        tqdm.write(f"epoch {state.epoch:.2f}  {shown}")
+        if self.progress is None:
+            scores = _scores(given["metrics"])
+            shown = "  ".join(f"{name.replace('_', ' ')} {value * 100:.2f}" for name, value in scores.items())
+            tqdm.write(f"epoch {state.epoch:.2f}  {shown}")
 
 
 def _scores(entry: Mapping[str, Any]) -> dict[str, float]:

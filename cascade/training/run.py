@@ -129,21 +129,24 @@ class Run:
         command: str,
         model: ExitBackbone | PreTrainedModel,
         tokenizer: str,
-        loop: LoopOptions,
+        options: Any,
         *,
-        options: Mapping[str, Any],
+        max_length: int,
         details: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Publish the trained model, the text of its `tokenizer.json`, and a report, which is returned too.
 
-        The report tells `options` beside those of the loop, and `details`: `rows`, `scores`.
+        The report tells the recipe's `options`, those of its loop, and `details`: `rows`, `scores`.
         """
+        own = {name: value for name, value in vars(options).items() if name != "loop"} | {"max_length": max_length}
+        if self.answers is not None:
+            own["answers"] = Path(self.answers).name
         report = {
             "command": f"cascade-train {command}{self.task.option}",
             "source": Path(self.source).name,
             "train": [Path(path).name for path in self.train],
             "evaluation": None if self.evaluation is None else Path(self.evaluation).name,
-            "options": asdict(loop) | dict(options),
+            "options": asdict(options.loop) | own,
             **details,
             "seconds": round(time.monotonic() - self.started, 1),
         }
@@ -172,7 +175,7 @@ def publish(
             if found is not None:
                 shutil.copyfile(found, part / name)
         _agree(part / "tokenizer_config.json", spec)
-        (part / "training.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        (part / "training.json").write_text(json.dumps(report, indent=2, default=repr) + "\n", encoding="utf-8")
         own = {*TOKENIZER_FILES, *(path.name for path in part.iterdir())}
         for other in [path for path in output.glob("*") if path.name not in own]:
             _link(other, part / other.name)

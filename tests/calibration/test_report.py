@@ -1,13 +1,10 @@
-"""An outcome as JSON and as a figure, and where it was made."""
+"""An outcome as JSON, and where it was made."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from importlib import metadata
-from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,10 +14,8 @@ from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop
 from cascade.calibration.certify.outcomes import Certified, Refused
 from cascade.calibration.certify.paths import PathGrid
 from cascade.calibration.certify.texts import certify_texts
-from cascade.calibration.report.figure import draw, save_png
-from cascade.calibration.report.written import machine, outcome_json
+from cascade.calibration.certify.written import machine, outcome_json
 from cascade.core.rounding import percent, percent_up
-from cascade.exceptions import OptionError
 from tests.models.recorded import COSTS, recorded
 
 GRID = PathGrid(prices=40, steps=30, blends=(0.0,))
@@ -56,32 +51,6 @@ def test_json_holds_all_of_an_outcome(certified: Certified, refused: Refused) ->
     assert (no["certified"], no["certificate"], no["path"]) == (False, None, [])
     assert no["examples_needed"] == refused.examples_needed
     assert no["why"] == refused.why
-
-
-def test_a_figure_shows_the_whole_path(certified: Certified, tmp_path: Path) -> None:
-    made = draw(certified, title="of toys")
-    (axes,) = made.axes
-    assert axes.get_title() == "of toys"
-    labels = axes.get_legend_handles_labels()[1]
-    assert "chosen" in labels
-    assert "claimed: at most 6 %" in labels
-    assert any(label.startswith("certified") for label in labels)
-    points = sum(np.size(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "None")
-    assert points == len(certified.steps)
-    assert axes.get_ylabel() == "harm\n(% of texts of the worst class)"
-    save_png(certified, tmp_path / "a.png")
-    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(OptionError, match=r"--png must be a file that can be written, got .*none"):
-        save_png(certified, tmp_path / "none" / "a.png")
-
-
-def test_a_figure_of_nothing_says_so(refused: Refused, certified: Certified) -> None:
-    assert [text.get_text() for text in draw(refused).texts] == ["nothing was tested"]
-    failed = replace(refused, steps=certified.steps, tested=certified.tested[:1])
-    (axes,) = draw(failed).axes
-    labels = axes.get_legend_handles_labels()[1]
-    assert "first that failed" in labels
-    assert "chosen" not in labels
 
 
 def test_a_machine_without_metadata_is_described(monkeypatch: pytest.MonkeyPatch) -> None:

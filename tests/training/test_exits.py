@@ -97,13 +97,13 @@ def test_options_of_the_model(case: Case, backbone: Path, tmp_path: Path) -> Non
     exits(
         case, backbone, write(tmp_path / "rows.jsonl", [*records, short]), tmp_path / "out", "--min-words", 3,
         f"--{columns[0]}-column", "item", f"--{columns[1]}-column", "own", "--exits", "1,3", "--layer-weights", "1,3",
-        "--self-distil", 0.5, "--label-smoothing", 0.1, "--average", 0.5, "--max-length", 5, "--epochs", 1, ok=True,
+        "--label-smoothing", 0.1, "--average", 0.5, "--max-length", 5, "--epochs", 1, ok=True,
     )  # fmt: skip
     report = report_of(tmp_path / "out")
     of_three = [row for row in case.rows if case is TAGS or len(row["text"].split()) >= 3]
     assert report["rows"] == len(of_three) * (2 if case is TAGS else 1)  # four words and two special tokens
     assert report["options"]["max_length"] == 5
-    assert report["options"]["objectives"] == ["Joint(weights=(1.0, 3.0), distil=0.5, smoothing=0.1)"]
+    assert report["options"]["objectives"] == ["Joint(weights=(1.0, 3.0), smoothing=0.1)"]
     assert case.model.from_pretrained(tmp_path / "out").layers == (1, 3)
 
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from cascade.exceptions import OptionError
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.data.encoding import TrainingRows, encode_texts, tokenizer_of
 from cascade.training.data.examples import Examples
@@ -208,11 +207,6 @@ def test_a_static_tier_keeps_the_pieces_of_its_texts(kind: str, tmp_path: Path) 
 def test_a_vocabulary_of_a_transformer_is_refused(tmp_path: Path) -> None:
     given = ("--kind", "transformer", "--vocabulary", 9, "--train", "x.jsonl", "--output", tmp_path)
     refused(train("first-tier", tmp_path, *given), "--vocabulary must be left out of --kind transformer, got 9")
-
-
-def test_a_static_classifier_needs_a_classifier(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="needs a classifier as teacher, got token-classification; use StaticTagger"):
-        Static().build(tiny.tagger(tmp_path))
 
 
 def test_the_loss_by_hand() -> None:

@@ -30,7 +30,7 @@ from cascade.training.recipes.self_sample import ExitRanges, SelfSampleOptions
         (Augmentation, {"drop": -0.1}, r"drop must be in \[0, 1\), got -0.1"),
         (Joint, {"weights": (1.0, -1.0)}, r"must not be negative and not all zero, got \(1.0, -1.0\)"),
         (Joint, {"weights": (0.0, 0.0)}, "not all zero"),
-        (Joint, {"distil": 1.0}, r"distil must be in \[0, 1\), got 1.0"),
+        (Joint, {"smoothing": 1.0}, r"label smoothing must be in \[0, 1\), got 1.0"),
         *((Joint, {"smoothing": bad}, r"label smoothing must be in \[0, 1\), got ") for bad in (-0.1, 1.0)),
         (SelfSampleOptions, {"weights": (0.0,)}, "not all zero"),
         (SelfSampleOptions, {"crops": -1}, "crops must be a whole number of at least 0"),

@@ -44,7 +44,7 @@ def test_an_interrupted_run_goes_on_from_the_last_whole_checkpoint(
     rows = write(tmp_path / "rows.jsonl", case.rows[::3])
     exits(case, backbone, rows, uncut, *three, ok=True)
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "_EpochLine", _Stop)
+        patched.setattr(loop, "_Shown", lambda _progress: _Stop())
         assert exits(case, backbone, rows, output, *three).status == 130
     assert not (output / "model.safetensors").exists()
     refused(
@@ -96,7 +96,7 @@ def test_without_evaluation_rows_a_run_goes_on_within_an_epoch(
     command = ("exits", backbone, "--train", rows, "--epochs", 1, "--batch-size", 8, "--output")
     train(*command, tmp_path / "uncut", ok=True)
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "_Bar", Stop)
+        patched.setattr(loop, "_Shown", lambda _progress: Stop())
         assert train(*command, tmp_path / "cut").status == 130
     newest = last_whole(tmp_path / "cut" / "run" / "stage_0")
     assert newest is not None

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 
 from cascade.core.confidence import certainty, softmax
 from cascade.core.rows import FloatArray, IntArray
-from cascade.exceptions import OptionError
 from cascade.policies.unit_exits import TokenExit, UnitState
 from cascade.training.data.encoding import NO_LABEL
 from cascade.training.models.tagging import MultiExitTagger
@@ -26,9 +25,7 @@ from cascade.training.recipes.self_sample import (
     _uncertainty,
     exit_numbers,
     token_layers,
-    train_self_sample,
 )
-from cascade.training.run import Run
 from tests.models import tiny
 from tests.training.commands import CASES, SENTENCES, SPANS, Done, Trained, exits, refused, report_of, train, write
 
@@ -210,7 +207,7 @@ def test_self_sampling_learns_and_leaves_a_report(
         assert scores["chosen_by"] == pytest.approx((scores["entity_f1"] + scores["token_exit_f1"]) / 2)
     else:
         assert scores["chosen_by"] == pytest.approx((scores["layer_3"] + scores["token_exit"]) / 2)
-    assert report["options"]["windows"] == [1, 3]
+    assert report["options"]["ranges"].startswith("ExitRanges(windows=(1, 3), ")
     before, after = (load_file(folder / "model.safetensors") for folder in (first, tmp_path / "out"))
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert MultiExitTagger.from_pretrained(tmp_path / "out").layers == LAYERS
@@ -234,8 +231,3 @@ def test_crops(sentences: Path, tmp_path: Path) -> None:
 def test_bad_options(arguments: list[str], message: str, sentences: Path, tmp_path: Path) -> None:
     tiny.tagger(tmp_path / "tagger")
     refused(self_sample(tmp_path / "tagger", sentences, tmp_path / "out", *arguments), message)
-
-
-def test_a_classifier_is_refused(sentences: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="the task must be tagging, got classification; a text exits whole"):
-        train_self_sample(Run(source=tmp_path, train=[sentences], output=tmp_path / "out"))

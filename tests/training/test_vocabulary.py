@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer
 
 from cascade.exceptions import OptionError
 from cascade.training.data.vocabulary import kept_pieces, prune, shrink_embedding
@@ -73,8 +73,6 @@ def test_bert_processing_is_renumbered() -> None:
 def test_what_cannot_be_pruned() -> None:
     with pytest.raises(OptionError, match=rf"--vocabulary must be at least {SMALLEST} .*, got 20"):
         prune(tiny.tokenizer().to_str(), TEXTS, size=20)
-    with pytest.raises(OptionError, match="only a WordPiece vocabulary can be pruned, got BPE; leave --vocabulary out"):
-        prune(Tokenizer(models.BPE()).to_str(), TEXTS, size=500)
 
 
 def test_pieces_that_occur_are_kept_and_then_the_first() -> None:

@@ -33,7 +33,6 @@ from cascade.exceptions import OptionError
 @click.option("--write", is_flag=True, help="Make the chosen settings the defaults of MODEL, with the certificate.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Write a copy of MODEL with both.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="All figures.")
-@click.option("--png", "png_file", type=click.Path(path_type=Path), metavar="FILE", help="A picture of the test.")
 @click.option("--text-column", default="text", show_default=True, metavar="NAME", help="The texts.")
 @click.option("--pair-column", default="text_pair", show_default=True, metavar="NAME", help="Second texts, if any.")
 @click.option("--label-column", metavar="NAME", help="The labels.  [default: label; of a tagger: tags]")
@@ -73,7 +72,7 @@ def calibrate(
         cost          1.1 ms, full tier 2 3.0 ms: predicted speed-up 2.64, by costs per token measured here
         ...
       cascade inspect runs/certified
-      cascade calibrate models/sentiment --data unlabelled.txt --agreement 0.02 --png test.png
+      cascade calibrate models/sentiment --data unlabelled.txt --agreement 0.02 --json test.json
       cascade calibrate models/sentiment --data reviews.jsonl --no-guarantee --max-drop 0.005 --write
       cascade calibrate models/pos --data tagged.jsonl --max-drop 0.05
     """

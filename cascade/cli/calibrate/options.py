@@ -30,7 +30,6 @@ class CalibrateOptions:
     write: bool
     output: Path | None
     json_file: Path | None
-    png_file: Path | None
     text_column: str
     pair_column: str
     label_column: str | None
@@ -46,7 +45,6 @@ class CalibrateOptions:
         for option, on, fits, rule in (
             ("--no-guarantee", plain and self.by == "--agreement", False, "used with --max-drop"),
             ("--per-class", self.per_class, not plain, "used with a guarantee"),
-            ("--png", self.png_file is not None, not plain, "used with a guarantee"),
             ("--f1", self.f1, self.by == "--max-drop" and plain, "used with --no-guarantee --max-drop"),
         ):
             if on and not fits:
@@ -60,7 +58,6 @@ class CalibrateOptions:
             raise OptionError(f"--write needs a bundle in a folder, got {self.model}; give --output FOLDER instead")
         if self.output is not None and (self.output.is_file() or (self.output.is_dir() and any(self.output.iterdir()))):
             raise OptionError(f"--output must not be there yet, got {self.output}; choose another folder")
-        for option, file in (("--json", self.json_file), ("--png", self.png_file)):
-            check_output(option, file, self.file)
+        check_output("--json", self.json_file, self.file)
         if self.file.is_dir() or not self.file.exists():
             raise DataError(f"--data must be a file of examples, got {self.file}; check the path")

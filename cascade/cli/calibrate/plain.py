@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from cascade.bundle.certificate import Certificate
+from cascade.calibration.certify.written import machine
 from cascade.calibration.observing import observe_texts
-from cascade.calibration.report.written import machine
 from cascade.calibration.runs import Stages
 from cascade.calibration.thresholds.points import Point
 from cascade.calibration.thresholds.tagger import choose_tagger

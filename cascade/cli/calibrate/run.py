@@ -20,9 +20,9 @@ from cascade.calibration.certify.outcomes import Certified, Refused
 from cascade.calibration.certify.sentences import calibrate_sentences
 from cascade.calibration.certify.texts import calibrate_texts
 from cascade.calibration.certify.word_paths import GRID
+from cascade.calibration.certify.written import machine, outcome_json
 from cascade.calibration.chain import EXIT, ROUTER, tunable
 from cascade.calibration.costs import Costs
-from cascade.calibration.report.written import machine, outcome_json
 from cascade.calibration.runs import Stages
 from cascade.cli.calibrate.data import Examples, known_files, labelled_texts, of_another_kind, tagged_sentences
 from cascade.cli.calibrate.options import CalibrateOptions
@@ -143,10 +143,6 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
         made = {"command": options.command, "model": options.model, **machine(threads=pipeline.threads)}
         written = outcome_json(outcome, certificate=certificate, costs=costs, labels=pipeline.labels, made=made)
         write(options.json_file, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
-    if options.png_file is not None:
-        from cascade.calibration.report.figure import save_png  # matplotlib takes a second to import
-
-        save_png(outcome, options.png_file, title=f"{options.model}, {data.name}\n{claim.describe()}")
     return REFUSED if certificate is None else 0
 
 

@@ -123,8 +123,7 @@ def fastest(
     medians = {name: float(np.median(own)) for name, own in taken.items()}
     names = list(ways)[1:]
     best = min(range(len(few)), key=lambda number: medians[names[number]], default=None)
-    ratio = None if best is None else speed_up(taken["full depth"], taken[names[best]])
-    if best is None or ratio is None or ratio.median < PAYS:
+    if best is None or speed_up(taken["full depth"], taken[names[best]]).median < PAYS:
         return None, medians
     return few[best], medians
 

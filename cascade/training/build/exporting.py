@@ -140,15 +140,15 @@ def form_of(tier: TierSpec) -> str:
     return f"packed, {small} of {count} stages in int8"
 
 
-def full_depth(bundle: Bundle | Path, *, threads: int | None) -> Any:
+def full_depth(bundle: Path, *, threads: int | None) -> Any:
     """The pipeline of a bundle, its last tier alone at full depth."""
-    pipeline = load(bundle if isinstance(bundle, Path) else bundle.folder, threads=threads, tuned=False)
+    pipeline = load(bundle, threads=threads, tuned=False)
     return pipeline.with_policies(pipeline.policies.full_depth())
 
 
 def check_fp32(bundle: Bundle, some: Answered, *, threads: int | None) -> float:
     """How often full depth of an fp32 bundle answers as the original: always, or a `BundleError` says what differs."""
-    pipeline = full_depth(bundle, threads=threads)
+    pipeline = full_depth(bundle.folder, threads=threads)
     share, largest = some.fitting(pipeline).compared(pipeline)
     if share < 1 or not largest <= TOLERANCE:
         raise BundleError(
@@ -159,9 +159,9 @@ def check_fp32(bundle: Bundle, some: Answered, *, threads: int | None) -> float:
     return share
 
 
-def composed(folder: Path, exits: Bundle | Path, first: Bundle | Path) -> Bundle:
+def composed(folder: Path, exits: Path, first: Path) -> Bundle:
     """A bundle of the second tier of one and the first tier of another one; both are of the same checkpoint."""
-    both = [one if isinstance(one, Bundle) else open_bundle(one, verify=False) for one in (exits, first)]
+    both = [open_bundle(one, verify=False) for one in (exits, first)]
     second, other = (bundle.manifest for bundle in both)
     files: dict[str, bytes | Path] = {path: both[0].path(path) for path in second.files}
     files = {path: source for path, source in files.items() if path not in second.tier1.graphs}

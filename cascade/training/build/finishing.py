@@ -13,7 +13,7 @@ import numpy as np
 
 from cascade.bundle.certificate import Certificate, Data
 from cascade.bundle.opening import Bundle
-from cascade.bundle.writing import copy_bundle, write_bundle
+from cascade.bundle.writing import write_bundle
 from cascade.calibration.certify.claims import Claim
 from cascade.calibration.certify.issuing import issue
 from cascade.calibration.certify.outcomes import Certified, Outcome
@@ -96,7 +96,8 @@ class Finish:
                 fp32 = self._exported(making.folder / "fp32", own, tiers.get(kind or ""), learn, int8=False)
                 found["fp32"] = check_fp32(fp32, some, threads=threads)
                 shutil.rmtree(fp32.folder)
-            full = full_depth(self._exported(making.folder / name, own, tiers.get(kind or ""), learn), threads=threads)
+            made = self._exported(making.folder / name, own, tiers.get(kind or ""), learn)
+            full = full_depth(made.folder, threads=threads)
             found.setdefault("int8", some.fitting(full).compared(full)[0])
             found.setdefault("form", form_of(full.bundle.manifest.tiers[-1]))
             making.progress((2 + number) / (1 + len(kinds)))
@@ -130,7 +131,7 @@ class Finish:
         full = full_depth(exported.folder / own, threads=self.options.threads)
         best, timed = fastest(found, full, some.items, kinds=kinds, seconds=seconds / 6)
         making.progress(0.4)
-        for name in ("pair", "single", "certified", "bundle"):  # of an interrupted step
+        for name in ("pair", "single", "bundle"):  # of an interrupted step
             shutil.rmtree(making.folder / name, ignore_errors=True)
         outcome, pair = self._certified(making.folder, exported.folder, own, best)
         if best is not None and isinstance(outcome, Certified) and outcome.number:
@@ -139,23 +140,24 @@ class Finish:
             if fastest([real], full, some.items, kinds=kinds, seconds=seconds / 12)[0] is None:
                 outcome, pair = self._certified(making.folder, exported.folder, own, None)
         making.progress(0.6)
-        bundle = self._written(making.folder, pair, outcome)
-        pays = isinstance(outcome, Certified) and outcome.number > 0
-        report = self._report(bundle, outcome, full, exported.facts, pays=pays, seconds=seconds / 3)
+        pipeline, certificate = self._kept(making.folder, pair, outcome)
+        manifest, pays = pipeline.bundle.manifest, isinstance(outcome, Certified) and outcome.number > 0
+        report = self._report(pipeline, outcome, full, exported.facts, pays=pays, seconds=seconds / 3)
         report = replace(report, steps={**spent, "choose": time.monotonic() - begin}, candidates=timed)
-        files: dict[str, bytes | Path] = {path: bundle.path(path) for path in bundle.manifest.files}
-        held_out = self.every.select(self.shares.certify)
-        figures = {**bundle.manifest.figures, "build": report.figures()}
-        write_bundle(
-            making.folder / "bundle",
-            {**files, PAGE: report.html().encode()},
-            replace(bundle.manifest, figures=figures, profile=profile_of(self._loaded(bundle.folder), held_out.items)),
+        files: dict[str, bytes | Path] = {path: pipeline.bundle.path(path) for path in manifest.files}
+        made = replace(
+            manifest,
+            policies=pipeline.policies,
+            certificate=certificate,
+            figures={**manifest.figures, "build": report.figures()},
+            profile=profile_of(pipeline, self.every.select(self.shares.certify).items),
         )
-        for name in ("pair", "single", "certified"):
+        write_bundle(making.folder / "bundle", {**files, PAGE: report.html().encode()}, made)
+        for name in ("pair", "single"):
             shutil.rmtree(making.folder / name, ignore_errors=True)
         told = f"full depth, {report.form}"
         if best is not None and pays:
-            told = best.named(kinds[best.first] if len(bundle.manifest.tiers) > 1 else None)
+            told = best.named(kinds[best.first] if len(manifest.tiers) > 1 else None)
         return {"setting": told, "certified": isinstance(outcome, Certified), "line": report.line(), **report.figures()}
 
     def _with_gaps(self, some: Answered) -> tuple[Answered, Any]:
@@ -195,9 +197,9 @@ class Finish:
         some, truth = self.every.select(self.shares.certify), self._truth(self.shares.certify)
         return certified(pipeline, some, truth, self.claim, split, steps, seed=self.options.seed), pipeline
 
-    def _written(self, folder: Path, pipeline: Any, outcome: Outcome) -> Bundle:
-        """The bundle of what was certified, full depth where nothing was, without a first tier that is never asked."""
-        certificate, policies, pair = None, pipeline.policies.full_depth(), pipeline.bundle
+    def _kept(self, folder: Path, pipeline: Any, outcome: Outcome) -> tuple[Any, Certificate | None]:
+        """What was certified, full depth where nothing was, without a first tier that is never asked."""
+        certificate, policies = None, pipeline.policies.full_depth()
         if isinstance(outcome, Certified):
             choosing, testing = len(self.shares.choose), len(self.shares.certify)
             name, sha256 = self.texts.name, self.texts.digest
@@ -208,15 +210,15 @@ class Finish:
             certificate, policies = issue(pipeline, told, data), outcome.policies
         settings = (policies, *(certificate.safer if certificate is not None else ()))
         if policies.routers and all(isinstance(one.routers[0], DeferAll) for one in settings):
-            pair = without_first(folder / "single", pair, policies)
-            policies = alone(policies)
-            certificate = None if certificate is None else _alone(certificate, pair)
-        return copy_bundle(pair, folder / "certified", policies=policies, certificate=certificate)
+            single = without_first(folder / "single", pipeline.bundle, policies)
+            pipeline, policies = self._loaded(single.folder), alone(policies)
+            certificate = None if certificate is None else _alone(certificate, single)
+        return pipeline.with_policies(policies), certificate
 
     def _report(
-        self, bundle: Bundle, outcome: Outcome, full: Any, exported: Mapping[str, Any], *, pays: bool, seconds: float
+        self, pipeline: Any, outcome: Outcome, full: Any, exported: Mapping[str, Any], *, pays: bool, seconds: float
     ) -> Report:
-        pipeline, some = self._loaded(bundle.folder), self.every.select(self.shares.certify)
+        some, manifest = self.every.select(self.shares.certify), pipeline.bundle.manifest
         found = pipeline.predict(some.items)
         routes = getattr(found.routes, "words", found.routes)
         # The user's pipeline is tried in four ways before it is timed.
@@ -227,7 +229,6 @@ class Finish:
             seconds=seconds,
         )
         over = [speed_up(taken[name], taken["bundle"]) for name in ("pipeline", "full depth")]
-        assert over[0] is not None and over[1] is not None  # noqa: S101, PT018  # every way has its turns
         form = exported["form"]
         alike = {"full depth, fp32": exported["fp32"], f"full depth, {form}": exported["int8"]}
         same = some.alike(found.probabilities)
@@ -242,9 +243,9 @@ class Finish:
             over_full=over[1],
             seconds=seconds_of(taken, len(timed)),
             alike={**alike, "this bundle": float(same.mean())},
-            routes=routes_of(routes.tier.tolist(), routes.exit_layer.tolist(), count=len(bundle.manifest.tiers)),
+            routes=routes_of(routes.tier.tolist(), routes.exit_layer.tolist(), count=len(manifest.tiers)),
             differing=self._differing(some, found, routes, ~same),
-            mebibytes=sum(record.bytes for record in bundle.manifest.files.values()) / 2**20,
+            mebibytes=sum(record.bytes for record in manifest.files.values()) / 2**20,
             steps={},
             candidates={},
             notes=[f"{self.texts.copies:,} copies of other texts were left out"] * bool(self.texts.copies),

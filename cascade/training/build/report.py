@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from cascade.core.statistics import Interval
 SHOWN = 10  # texts that differ
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem } img { max-width: 100% }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 table { border-collapse: collapse } td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top }
 tr + tr td { border-top: 1px solid #ddd } .big { font-size: 1.2rem } code { background: #f3f3f3; padding: .1rem .3rem }
 """
@@ -105,7 +103,6 @@ class Report:
             "<h2>Agreement with the original model</h2>",
             f"<p>{escape(self.kept())}.</p>",
             _table(("", "same answer"), [(name, percent(share)) for name, share in self.alike.items()]),
-            *([self._figure()] * bool(self.outcome.steps)),
             "<h2>Where answers come from</h2>",
             _table(("", "share"), [(name, percent(share)) for name, share in self.routes.items()]),
             f"<h2>{len(self.differing)} texts that it answers differently</h2>",
@@ -118,14 +115,6 @@ class Report:
         body = "\n".join(parts)
         head = f"<meta charset=utf-8><title>{escape(self.name)}</title><style>{STYLE}</style>"
         return f"<!doctype html>\n<html lang=en>{head}\n{body}\n</html>\n"
-
-    def _figure(self) -> str:
-        from cascade.calibration.report.figure import draw
-
-        made = io.BytesIO()
-        draw(self.outcome).savefig(made, format="png", metadata={"Software": None})
-        encoded = base64.b64encode(made.getvalue()).decode()
-        return f'<img alt="settings that were tested" src="data:image/png;base64,{encoded}">'
 
 
 def routes_of(tiers: Sequence[int], layers: Sequence[int], *, count: int) -> dict[str, float]:

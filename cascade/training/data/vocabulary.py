@@ -31,16 +31,12 @@ def prune(tokenizer: str, texts: Iterable[str], *, size: int) -> tuple[str, IntA
     """Keep `size` pieces of a WordPiece vocabulary, special tokens and characters included.
 
     `tokenizer`: text of a `tokenizer.json`; `texts`: what the task reads, better more than the training texts. Pieces
-    are kept by their number in these, then in the order of the old vocabulary (BERT's is roughly by frequency). Another
-    kind of tokenizer, or a size below the number of special tokens and characters, is an `OptionError`.
+    are kept by their number in these, then in the order of the old vocabulary (BERT's is roughly by frequency). A size
+    below the number of special tokens and characters is an `OptionError`.
 
     Returned are the text of the new `tokenizer.json`, and the old id of each new id, rising, of shape `(size,)`.
     """
     spec: dict[str, Any] = json.loads(tokenizer)
-    if spec["model"]["type"] != "WordPiece":
-        raise OptionError(
-            f"only a WordPiece vocabulary can be pruned, got {spec['model']['type']}; leave --vocabulary out"
-        )
     vocabulary: dict[str, int] = spec["model"]["vocab"]
     spec["truncation"] = spec["padding"] = None
     special = {token["id"] for token in spec["added_tokens"]}
@@ -92,13 +88,11 @@ def kept_pieces(rows: Iterable[Sequence[int]], *, size: int, vocabulary: int) ->
 
 def shrink_embedding(embedding: nn.Embedding, kept: IntArray) -> nn.Embedding:
     """A new table with the kept rows, in their new order."""
-    index = torch.from_numpy(kept)
     padding = embedding.padding_idx
     position = int(np.searchsorted(kept, padding)) if padding is not None and padding in kept else None
-    small = nn.Embedding(len(kept), embedding.embedding_dim, padding_idx=position)
-    with torch.no_grad():
-        small.weight.copy_(embedding.weight[index])
-    return small
+    weight = embedding.weight.detach()[torch.from_numpy(kept)]
+    made: nn.Embedding = nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=position)
+    return made
 
 
 def prune_model(model: ExitBackbone, tokenizer: str, texts: Iterable[str], *, size: int) -> str:

@@ -65,12 +65,8 @@ class Static:
 
         (The way of model2vec: a token's vector is the teacher's pooled output for that token, projected.) `pieces`:
         those that have an embedding, shape `(pieces,)`, all by default; `separator`: id of the token behind the first
-        text, for pairs. A teacher that is no classifier is an `OptionError`.
+        text, for pairs.
         """
-        if teacher.task == TAGGING:
-            raise OptionError(
-                f"a static first tier needs a classifier as teacher, got {teacher.task}; use StaticTagger"
-            )
         sizes = self._sizes(pieces) | {"separator": separator}
         student = StaticForSequenceClassification(StaticConfig(**sizes, **_shared(teacher)))
         return self._begun(student, teacher, pieces, _tokens_alone, scale=0.1)

@@ -14,7 +14,7 @@ from cascade.core.confidence import probabilities
 from cascade.core.rows import FloatArray
 from cascade.exceptions import DataError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.data.augmentation import Augmentation
+from cascade.training.data.augmentation import Augmentation, varied
 from cascade.training.data.encoding import Pad, TrainingRows, tokenizer_of
 from cascade.training.data.examples import Examples, label_names
 from cascade.training.data.vocabulary import is_wordpiece, keep_rows, prune_model
@@ -24,10 +24,9 @@ from cascade.training.models.backbone import ExitBackbone
 from cascade.training.recipes.answers import answers_of, full_depth, mixed
 from cascade.training.recipes.objectives import Joint, Objective
 from cascade.training.recipes.recorded import train_recorded
-from cascade.training.recipes.varying import varied
 from cascade.training.run import Run
 from cascade.training.task import TAGGING
-from cascade.training.units import UnitMetrics, answered, has_label, per_row, teacher_logits, unit_logits
+from cascade.training.units import UnitMetrics, answered, per_row, teacher_logits, unit_logits
 
 
 @dataclass(frozen=True)
@@ -154,17 +153,8 @@ def train_exits(
         "exits",
         model,
         text,
-        options.loop,
-        options={
-            "objectives": [repr(objective) for objective in options.objectives],
-            "vocabulary": options.vocabulary,
-            "min_words": options.min_words,
-            "dropout": options.dropout,
-            "adapter": options.adapter,
-            "frozen_layers": options.frozen_layers,
-            **({} if run.answers is None else {"answers": Path(run.answers).name, "imitation": options.imitation}),
-            "max_length": tokenizer.max_length,
-        },
+        options,
+        max_length=tokenizer.max_length,
         details={"rows": len(rows), "units": int(rows.counts.sum()), "scores": scores},
     )
 
@@ -241,7 +231,6 @@ def _refuse_one_string(examples: Examples) -> None:
 def _loss(objective: Objective, *, multi_label: bool) -> Loss:
     def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         logits, labels = unit_logits(logits, batch)
-        labels = batch.get("answers", labels)
-        return objective(logits, labels if bool(has_label(labels).all()) else None, multi_label)
+        return objective(logits, batch.get("answers", labels), multi_label)
 
     return loss

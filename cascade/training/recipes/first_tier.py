@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from cascade.core.confidence import evidence
 from cascade.exceptions import OptionError
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.data.augmentation import Augmentation
+from cascade.training.data.augmentation import Augmentation, varied
 from cascade.training.data.encoding import Pad, TrainingRows, tokenizer_of
 from cascade.training.data.examples import Examples
 from cascade.training.loop import LoopOptions, Loss, run_loop
@@ -23,7 +23,6 @@ from cascade.training.models.students import Student
 from cascade.training.models.whole import teacher_of
 from cascade.training.recipes.answers import answers_of, full_depth
 from cascade.training.recipes.objectives import divergence, supervised
-from cascade.training.recipes.varying import varied
 from cascade.training.run import Run
 from cascade.training.units import UnitMetrics, answered, has_label, per_row, teacher_logits, unit_logits
 
@@ -118,14 +117,8 @@ def train_first_tier(
         "first-tier",
         student,
         text,
-        options.loop,
-        options={
-            "student": repr(kind),
-            "imitation": options.imitation,
-            "temperature": options.temperature,
-            "augmentation": repr(options.augmentation),
-            "max_length": tokenizer.max_length,
-        },
+        replace(options, student=kind),
+        max_length=tokenizer.max_length,
         details={"rows": len(rows), "scores": scores},
     )
 

@@ -27,21 +27,12 @@ class Objective(ABC):
     needs_labels: ClassVar[bool] = True
 
     @abstractmethod
-    def loss(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
-        """One loss; see `__call__`."""
-
-    def __call__(self, logits: Tensor, labels: Tensor | None, multi_label: bool) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
         """One loss from logits `(units, exits, labels)` and labels.
 
         Labels are their numbers `(units,)`, of a regression floats, or zeros and ones `(units, labels)` for
-        multi-label, or probabilities `(units, labels)`, or None without labels.
-
-        Raises:
-            OptionError: no labels where they are needed.
+        multi-label, or probabilities `(units, labels)`; not read where none are needed.
         """
-        if labels is None and self.needs_labels:
-            raise OptionError(f"{self} needs labels; give labelled data, or use distillation")
-        return self.loss(logits, logits if labels is None else labels, multi_label)
 
 
 def supervised(logits: Tensor, labels: Tensor, multi_label: bool, *, smoothing: float = 0.0) -> Tensor:
@@ -105,27 +96,20 @@ class Joint(Objective):
 
     Attributes:
         weights: one per exit; rising 1, 2, 3, ... by default (PABEE, section 3.2; TOKEE's first stage).
-        distil: share in [0, 1) of an earlier exit's loss that is the divergence from the last exit.
         smoothing: share in [0, 1) of the wanted distribution that goes to all labels alike.
     """
 
     weights: tuple[float, ...] | None = None
-    distil: float = 0.0
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         check_weights(self.weights)
-        for name, value in (("distil", self.distil), ("label smoothing", self.smoothing)):
-            if not 0 <= value < 1:
-                raise OptionError(f"{name} must be in [0, 1), got {value}")
+        if not 0 <= self.smoothing < 1:
+            raise OptionError(f"label smoothing must be in [0, 1), got {self.smoothing}")
 
-    def loss(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
-        exits = logits.shape[1]
-        weights = logits.new_tensor(exit_weights(self.weights, exits))
+    def __call__(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
+        weights = logits.new_tensor(exit_weights(self.weights, logits.shape[1]))
         losses = supervised(logits, labels, multi_label, smoothing=self.smoothing)
-        if self.distil and exits > 1:
-            imitation = divergence(logits[:, :-1], logits[:, -1].detach(), multi_label)
-            losses = torch.cat([(1 - self.distil) * losses[:-1] + self.distil * imitation, losses[-1:]])
         return (losses * weights).sum() / weights.sum()
 
 
@@ -140,7 +124,7 @@ class Detached(Joint):
 class LastExit(Objective):
     """The last exit only: the first step of two-stage training (DeeBERT, section 3.2)."""
 
-    def loss(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
         return supervised(logits[:, -1:], labels, multi_label)[0]
 
 
@@ -150,7 +134,7 @@ class EarlierExits(Objective):
 
     frozen_backbone: ClassVar[bool] = True
 
-    def loss(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
         return supervised(logits[:, :-1], labels, multi_label).mean()
 
 
@@ -158,10 +142,9 @@ class EarlierExits(Objective):
 class Distilled(Objective):
     """Earlier exits imitate the last one without labels, on a frozen backbone (FastBERT, section 3.3)."""
 
-    temperature: float = 1.0
     frozen_backbone: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
 
-    def loss(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
         teacher = logits[:, -1].detach()
-        return divergence(logits[:, :-1], teacher, multi_label, temperature=self.temperature).mean()
+        return divergence(logits[:, :-1], teacher, multi_label).mean()

@@ -82,7 +82,7 @@ def train_recorded(
                 group["lr"] = options.learning_rate * options.head_factor * (1 + math.cos(math.pi * share)) / 2
             read, goal = states[chosen], teacher[chosen]
             logits = torch.stack([*(head(read[:, number]) for number, head in enumerate(heads)), goal], dim=1)
-            loss = objective(logits, None, model.multi_label)
+            loss = objective(logits, goal, model.multi_label)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -10,7 +10,7 @@ runtime that copies cannot follow), and teaches only the exits up to its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,6 @@ from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.tagging import MultiExitTagger
 from cascade.training.recipes.objectives import check_weights, cross_entropies, exit_weights
 from cascade.training.run import Run
-from cascade.training.task import TAGGING
 from cascade.training.units import ENTITY_F1, UnitMetrics, over_units, per_row, tag_f1, unit_logits
 
 TOKEN_EXIT = "token_exit"  # noqa: S105  # a metric's name, no secret
@@ -172,8 +171,6 @@ def train_self_sample(run: Run, options: SelfSampleOptions | None = None) -> dic
     spans, else in accuracy.
     """
     options, task = options or SelfSampleOptions(), run.task
-    if task is not TAGGING:
-        raise OptionError(f"words are sampled, so the task must be tagging, got {task.name}; a text exits whole")
     run.begin(options.loop)
     model = MultiExitTagger.from_pretrained(run.source)
     weights = exit_weights(options.weights, len(model.layers))
@@ -197,13 +194,12 @@ def train_self_sample(run: Run, options: SelfSampleOptions | None = None) -> dic
         collate=PadWithExits(model.padding, len(tokenizer.special.suffix), model.layers, options.ranges),
         options=options.loop,
     )
-    own = {"weights": options.weights, "crops": options.crops}
     return run.finish(
         "self-sample",
         model,
         text,
-        options.loop,
-        options=asdict(options.ranges) | own | {"max_length": tokenizer.max_length},
+        options,
+        max_length=tokenizer.max_length,
         details={"rows": len(examples), "scores": scores},
     )
 

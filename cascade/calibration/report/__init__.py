@@ -1,1 +1,0 @@
-"""An outcome for people and programs: `written` as JSON, `figure` as a picture."""
