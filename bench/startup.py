@@ -14,7 +14,7 @@ from statistics import median
 import click
 
 from cascade.bundle.opening import open_bundle
-from cascade.cli.demo.texts import sentences
+from cascade.cli.demo.showing import sentences
 from cascade.core.checks import check_whole
 from cascade.exceptions import BundleError
 from cascade.runtime.threads import check_threads

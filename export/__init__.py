@@ -4,9 +4,8 @@ options      what can be chosen
 tasks        what classifiers and taggers do not have in common
 checkpoints  what is read, and what both tiers must have in common
 texts        calibration texts, or sentences to tag, as token ids
-packed/      tier 2: layers without padding, as torch modules, as graphs, and run on texts
-tier1        tier 1: any model of transformers, or a static one
-tracing      a torch module as an ONNX graph
+packed/      tiers with exits: layers without padding, as torch modules, as graphs, and run on texts
+tiers        one tier in its final form; without exits any model of transformers, or a static one
 int8/        int8 forms of graphs; temperatures, agreement with fp32, which stages stay fp32
 verify       ONNX against torch
 card         the model card
@@ -23,12 +22,12 @@ from cascade.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
     from cascade_export.export import export_bundle
-    from cascade_export.options import CardOptions, Exporter, ExportOptions, Int8
+    from cascade_export.options import ExportOptions, Int8
     from cascade_export.texts import Calibration
 
-__all__ = ["Calibration", "CardOptions", "ExportOptions", "Exporter", "Int8", "export_bundle", "require_extra"]
+__all__ = ["Calibration", "ExportOptions", "Int8", "export_bundle", "require_extra"]
 
-_HOMES = {"Calibration": "texts", "export_bundle": "export"} | dict.fromkeys(__all__[1:5], "options")
+_HOMES = {"Calibration": "texts", "export_bundle": "export"} | dict.fromkeys(__all__[1:3], "options")
 _NEEDED = ("onnx", "safetensors", "scipy", "torch", "transformers")
 
 

@@ -12,7 +12,7 @@ import click
 from cascade.core.console import finish
 from cascade.core.files import sha256_of
 from cascade_export import require_extra
-from cascade_export.options import Exporter, Int8
+from cascade_export.options import Int8
 
 SWITCHES = ("encode_special_tokens", "temper_full_depth")
 EPILOG = """\b
@@ -59,12 +59,12 @@ Example:
     "--int8",
     type=click.Choice([form.value for form in Int8]),
     default=Int8.STATIC.value,
-    help="static: answers do not depend on batch mates; dynamic: needs no calibration; none: fp32.",
+    help="static: scales from --calibration, so that answers do not depend on batch mates; none: fp32.",
 )
 @click.option(
     "--exporter",
-    type=click.Choice([exporter.value for exporter in Exporter]),
-    default=Exporter.TORCH.value,
+    type=click.Choice(["torch", "optimum"]),
+    default="torch",
     help="Of tiers without exits; optimum needs the extra of that name.",
 )
 @click.option(
@@ -121,7 +121,7 @@ def export(
     from cascade_export.card import parts_of
     from cascade_export.checkpoints import task_of
     from cascade_export.export import export_bundle, steps
-    from cascade_export.options import CardOptions, ExportOptions
+    from cascade_export.options import ExportOptions
     from cascade_export.texts import Calibration
 
     task, found = task_of(tier2), None
@@ -133,11 +133,12 @@ def export(
     threshold, exits = given["threshold"], given["exit_threshold"]
     options = ExportOptions(
         int8=Int8(given["int8"]),
-        exporter=Exporter(given["exporter"]),
+        optimum=given["exporter"] == "optimum",
         router=None if threshold is None else Threshold(threshold),
         exit_policy=None if exits is None else replace(task.exit_policy, threshold=exits),
-        card=CardOptions(name=given["name"], license=given["license_"], data=given["trained_on"]),
-        **{name: given[name] for name in ("agreement", "max_length", "truncation", "fp32", *SWITCHES)},
+        license=given["license_"],
+        data=given["trained_on"],
+        **{name: given[name] for name in ("agreement", "max_length", "truncation", "fp32", "name", *SWITCHES)},
     )
     names = steps(1 if tier1 is None else 2)
     with tqdm(total=len(names), unit="step") as bar:

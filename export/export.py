@@ -1,37 +1,88 @@
 """One or two checkpoints in, one bundle out: exported, quantised, verified, calibrated, and only then written.
 
-A classifier or a tagger, as the last tier's `config.json` says.
+A classifier or a tagger, as the last tier's `config.json` says. Tiers of a finished bundle may go in front of a tier
+that is new: a cascade of any number, one export at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from cascade._version import __version__
 from cascade.bundle.manifest import Manifest
 from cascade.bundle.opening import Bundle, open_bundle
+from cascade.bundle.tiers import TOKENIZER_FILE
 from cascade.bundle.writing import write_bundle
+from cascade.cli.demo.showing import sentences
 from cascade.core.files import check_new_folder
-from cascade.exceptions import OptionError
+from cascade.exceptions import BundleError, OptionError
 from cascade.policies.decoding import argmax
 from cascade.policies.exits import never
 from cascade.policies.registry import ModelInfo
-from cascade.policies.routing import Threshold, defer_all
+from cascade.policies.routing import Router, Threshold, defer_all
 from cascade.policies.settings import Policies
 from cascade.policies.windows import Windows
 from cascade.training.models import families
 from cascade_export import checkpoints
-from cascade_export.before import behind
 from cascade_export.card import model_card
-from cascade_export.options import Exporter, ExportOptions
+from cascade_export.options import ExportOptions
 from cascade_export.packed.stages import pack
 from cascade_export.texts import Calibration, encode
 from cascade_export.tiers import Making
-from cascade_export.verify import SAMPLES
+
+ALIKE = ("task", "problem_type", "labels", "truncation", "encode_special_tokens")
+
+
+def behind(
+    bundle: Bundle, manifest: Manifest, files: Mapping[str, bytes | Path], tokenizer: str, router: Router
+) -> tuple[Manifest, dict[str, bytes | Path]]:
+    """The tiers of a bundle, and behind them those of a manifest, with the files of both.
+
+    Args:
+        bundle: its tiers keep graphs, tokenizer, policies and figures.
+        manifest: of the new tier, whose number, and so whose paths, come after the bundle's.
+        files: of the new tier.
+        tokenizer: text of its `tokenizer.json`, which the bundle's tiers share if it is theirs.
+        router: what the bundle's last tier defers.
+
+    Raises:
+        BundleError: they are not for the same task and labels, or read texts in another way.
+    """
+    for name in ALIKE:
+        given, new = getattr(bundle.manifest, name), getattr(manifest, name)
+        if given != new:
+            raise BundleError(
+                f"all tiers must have the same {name}, the new one has {new}, {bundle.folder} has {given}; export both "
+                "alike"
+            )
+    placed: dict[str, bytes | Path] = {}
+    tiers = []
+    for tier in bundle.manifest.tiers:
+        placed |= {path: bundle.path(path) for path in tier.graphs}
+        same = json.loads(bundle.read(tier.tokenizer)) == json.loads(tokenizer)
+        where = TOKENIZER_FILE if same else f"before/{tier.tokenizer.removeprefix('before/')}"
+        placed |= {} if same else {where: bundle.path(tier.tokenizer)}
+        tiers.append(replace(tier, tokenizer=where))
+    under, own = bundle.manifest.policies, manifest.policies
+    policies = replace(
+        own,
+        routers=(*under.routers, router, *own.routers),
+        exits=under.exits + own.exits,
+        temperatures=under.temperatures + own.temperatures,
+        blend=(*under.blend, 0.0, *own.blend),
+    )
+    figures = {name: row for name, row in bundle.manifest.figures.items() if name.startswith("tier")}
+    merged = replace(
+        manifest, tiers=(*tiers, *manifest.tiers), policies=policies, figures={**figures, **manifest.figures}
+    )
+    return merged, placed | dict(files)
+
 
 DEFAULT_MAX_LENGTH = 512
+SAMPLED = 11  # one in so many sentences of the demo stands in for texts of the user's
 FIRST_TIER = 0.98  # at most is asked of a first tier's int8, however much of the last: what it answers is certified
 
 
@@ -62,7 +113,7 @@ def export_bundle(
             has one tier, `tier2`.
         output: folder of the bundle.
         calibration: texts, and labels where there are some; for a tagger sentences and tags. Without, ranges come from
-            `verify.SAMPLES`. Labels give tier 1 and all exits but the last temperatures, which are 1 without.
+            some of the demo's. Labels give tier 1 and all exits but the last temperatures, which are 1 without.
         options: see there.
         before: a bundle whose tiers go in front, with policies of their own and any tokenizer; with `tier1` None.
         overwrite: whether a bundle that is there is replaced.
@@ -83,13 +134,15 @@ def export_bundle(
     check_new_folder(Path(output), overwrite=overwrite)
     task = checkpoints.task_of(tier2)
     inputs = None if calibration is None or task.tags else calibration.inputs
-    calibration = calibration or Calibration([task.split(text) for text in SAMPLES])
+    if calibration is None:
+        own = [one.text for name in ("sentiment", "intents") for one in sentences(name)[::SAMPLED]]
+        calibration = Calibration(list(map(task.split, own)))
     model = checkpoints.load_tier2(tier2, task=task)
     first = None if tier1 is None else checkpoints.load_tier1(tier1, task=task)
     labels, problem_type = checkpoints.common_labels(model, first)
     tokenizer_text = checkpoints.common_tokenizer(tier2, tier1)
     packed = pack(model) if isinstance(model, task.multi_exit) else None
-    if packed is not None and options.exporter is Exporter.OPTIMUM:
+    if packed is not None and options.optimum:
         raise OptionError("exporter must be torch for a checkpoint with exits, got optimum; give a fine-tuned model")
     max_length = _max_length(options.max_length, families.max_length(model.config))
     length1 = max_length if first is None else min(max_length, families.max_length(first.config))
@@ -105,9 +158,10 @@ def export_bundle(
         encode_special_tokens=options.encode_special_tokens,
     )
     layers = [()] * (count - 1) + [() if packed is None else tuple(packed.layers)]
+    router = options.router or (defer_all if sample.regression else Threshold(0.9))
     early_exits = options.exit_policy or (never if sample.regression else task.exit_policy)
     policies = Policies(
-        routers=(options.router or (defer_all if sample.regression else Threshold(0.9)),) * (count - 1),
+        routers=(router,) * (count - 1),
         exits=tuple(early_exits if own else never for own in layers),
         temperatures=tuple((1.0,) * max(len(own), 1) for own in layers),
         windows=Windows() if task.tags else None,
@@ -150,13 +204,12 @@ def export_bundle(
     settings |= {"split_special_tokens": True} if options.encode_special_tokens else {}
     files |= checkpoints.small_files(tier2, known, tokenizer_text, settings)
     if lower is not None:
-        router = options.router or (defer_all if sample.regression else Threshold(0.9))
         manifest, files = behind(lower, manifest, files, tokenizer_text, router)
     files["README.md"] = model_card(
         manifest,
-        name=options.card.name or Path(output).resolve().name,
-        license=options.card.license,
-        data=options.card.data,
+        name=options.name or Path(output).resolve().name,
+        license=options.license,
+        data=options.data,
         sizes={path: _size(content) for path, content in files.items()},
     ).encode()
     return write_bundle(output, files, manifest, overwrite=overwrite)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from cascade.core.checks import check_share
@@ -14,29 +14,11 @@ class Int8(Enum):
     """How linear layers are quantised.
 
     STATIC: one scale per activation, from calibration texts; an answer does not depend on its batch mates.
-    DYNAMIC: one scale per tensor, measured while running; no calibration, but answers depend on batch mates.
     NONE: fp32.
     """
 
     STATIC = "static"
-    DYNAMIC = "dynamic"
     NONE = "none"
-
-
-class Exporter(Enum):
-    """What makes the graph of a tier without exits: torch's own tracer, or optimum-onnx (the extra `optimum`)."""
-
-    TORCH = "torch"
-    OPTIMUM = "optimum"
-
-
-@dataclass(frozen=True)
-class CardOptions:
-    """What the model card says beside figures: its title, the weights' licence (SPDX), what they were trained on."""
-
-    name: str | None = None
-    license: str | None = None
-    data: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,8 +26,8 @@ class ExportOptions:
     """How a bundle is made.
 
     Attributes:
-        int8: how linear layers are quantised; static keeps answers independent of batch mates.
-        exporter: of tiers without exits.
+        int8: how linear layers are quantised.
+        optimum: optimum-onnx (the extra `optimum`) makes the graphs of tiers without exits, not torch's own tracer.
         agreement: share of calibration texts (of a tagger: words) on which an int8 tier must answer as fp32 (tier 2: at
             full depth; a first tier: 0.98 at most). Where it is missed, int8 is smoothed (of layers that narrow, large
             channels stay fp32); where that does not help, tables and then stages, or a tier without exits, stay fp32.
@@ -60,11 +42,11 @@ class ExportOptions:
         encode_special_tokens: whether special tokens that stand in a text are read as its characters. Your model reads
             them as tokens unless its tokenizer has `split_special_tokens`.
         temper_full_depth: whether labels give full depth a temperature too. Without, its scores stay the checkpoint's.
-        card: for README.md.
+        name, license, data: for the model card: its title, the weights' licence (SPDX), what they were trained on.
     """
 
     int8: Int8 = Int8.STATIC
-    exporter: Exporter = Exporter.TORCH
+    optimum: bool = False
     agreement: float = 0.98
     by_sentence: bool = False
     max_length: int | None = None
@@ -74,7 +56,9 @@ class ExportOptions:
     exit_policy: ExitPolicy | None = None
     encode_special_tokens: bool = False
     temper_full_depth: bool = False
-    card: CardOptions = field(default_factory=CardOptions)
+    name: str | None = None
+    license: str | None = None
+    data: str | None = None
 
     def __post_init__(self) -> None:
         check_share("agreement", self.agreement, "give a share such as 0.98")

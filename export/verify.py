@@ -20,25 +20,6 @@ from cascade_export.texts import Sample
 
 TOLERANCE = 1e-4  # of the largest logit, if that is above 1; fp32 graphs differ from torch by about 1e-6
 ROWS = 64  # on which graphs are compared with torch
-SAMPLES = (
-    "Good.",
-    "Where can I change the date of my trip?",
-    "The room was clean, the staff were kind, and the breakfast was the best we had all week.",
-    "not bad at all",
-    "Please cancel my order and tell me when the money is back on my account.",
-    "ok",
-    "What will the weather be like tomorrow morning?",
-    "A quiet, patient film that trusts its audience, and one of the few this year that I will think about again.",
-    "Honestly? I expected worse.",
-    "Who wrote this, and why did nobody stop them?",
-    "We waited for forty minutes, the soup was cold and the bill was wrong, so no, we shall not come back.",
-    "A funny, warm and slightly silly story about two brothers who inherit a bakery.",
-    "There is not a dull minute in it.",
-    "Meh.",
-    "The lecture was long, dry, badly lit and, strangely enough, fascinating from beginning to end.",
-    "The parcel arrived a day early and in perfect condition.",
-)
-"""Sentences of everyday kinds and lengths, for when no calibration texts are given."""
 
 
 def check_tier1(

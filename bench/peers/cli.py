@@ -15,8 +15,7 @@ from cascade.core.rows import BoolArray
 from cascade.core.statistics import Interval, shown, speed_up
 from cascade.exceptions import OptionError
 from cascade_bench.options import Asked, count_option, labelled_file_options, markdown_option
-from cascade_bench.peers.running import ORDERS, PAUSE, Peers, name_of
-from cascade_bench.peers.single import SingleTable, chosen, one_at_a_time, summarise
+from cascade_bench.peers.running import ORDERS, PAUSE, Peers, SingleTable, chosen, name_of, one_at_a_time, summarise
 from cascade_bench.systems.baselines import BASELINES, TRANSFORMERS, Baseline
 from cascade_bench.systems.local import CASCADE, FULL, by_tier1_alone
 from cascade_bench.systems.process import Job, WorkerProcess

@@ -16,8 +16,7 @@ from typing import Any
 from cascade.core.labels import own_names
 from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.tagger import Tagger
-from cascade.policies.viterbi import Scheme
-from cascade.text.entity_f1 import entity_f1
+from cascade.text.entity_f1 import entity_f1, has_entities
 from cascade.text.reading import Columns as TextColumns
 from cascade.text.reading import Example, TagColumns, read_examples
 from cascade_bench.systems.local import Model, answered, whole
@@ -116,7 +115,7 @@ def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Dat
         )
     right = [_right(own, model.labels, words=words, several=several) for _, own in used]
     right = right or list(answered(whole(model), items).labels)
-    return Data(items, right, words, words and _is_bio(model.labels), bool(used), tuple(notes))
+    return Data(items, right, words, words and has_entities(model.labels), bool(used), tuple(notes))
 
 
 def read_items(file: str, *, words: bool = False) -> list[Any]:
@@ -164,11 +163,3 @@ def _notes(
         unit = "word" if words else "row"
         notes.append(f"Every {unit} is labelled {name}: a constant answer is right on 100 %.")
     return notes
-
-
-def _is_bio(labels: Sequence[str]) -> bool:
-    try:
-        Scheme.of(labels)
-    except OptionError:
-        return False
-    return True

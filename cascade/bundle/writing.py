@@ -16,8 +16,7 @@ from cascade.bundle.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest
 from cascade.bundle.opening import CARD_FILE, Bundle, blocks, faults_of_paths
 from cascade.bundle.tiers import FileRecord
 from cascade.core.checks import names_another_file
-from cascade.core.files import staged_folder
-from cascade.core.partial import clear
+from cascade.core.files import clear, staged_folder
 from cascade.exceptions import BundleError, OptionError
 from cascade.policies.settings import Policies
 

@@ -25,7 +25,7 @@ from cascade.engine.tier import Progress, Readable, Tier, as_inputs
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
-from cascade.runtime.timing import Timed
+from cascade.runtime.backend import Timed
 from cascade.text.word_encoding import encode_words
 
 WARM_UP = 64  # rows

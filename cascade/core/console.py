@@ -46,13 +46,14 @@ def finish(command: click.Command, arguments: Sequence[str] | None = None) -> No
 
     Nothing that other libraries log, warn of or draw reaches the terminal, unless the environment asks for it.
 
-    `arguments`: those of the process by default.
+    `arguments`: those of the process by default; a command finds them in its context's `obj`.
     """
     _open_streams()
     output = sys.stdout
     try:
         with _signals(), _own_lines():
-            status = command.main(None if arguments is None else list(arguments), command.name, standalone_mode=False)
+            given = sys.argv[1:] if arguments is None else list(arguments)
+            status = command.main(given, command.name, standalone_mode=False, obj=given)
     except _Ended as ended:
         with suppress(OSError):  # a terminal that is gone
             click.echo(ended.line, err=True)

@@ -14,10 +14,10 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast, overl
 
 import numpy as np
 
-from cascade.core.results import Prediction, Predictions, TagPrediction, TagPredictions
+from cascade.core.results import Label, Prediction, Predictions, TagPrediction, TagPredictions
 from cascade.engine.streaming import StreamOptions
 from cascade.exceptions import OptionError
-from cascade.monitoring.sampling import Sampler, ShadowSample
+from cascade.monitoring.sampling import Sampler
 from cascade.monitoring.sequential import EDetector
 from cascade.monitoring.shift import ShiftDetector
 from cascade.monitoring.state import MonitorState
@@ -78,12 +78,11 @@ class Monitor(Generic[P]):
         """Begin to watch.
 
         Args:
-            pipeline: a classifier or a tagger. Of a tagger sentences are compared (any word differs); single words
-                where its certificate is about words.
-            share: how many of the answers are sampled, above 0, at most 1; where words are compared, how many of the
-                words, with one word of a sentence at most (keep it below 1 / words of the longest sentence).
+            pipeline: a classifier or a tagger. Of a tagger sentences are compared (any word differs).
+            share: how many of the answers are sampled, above 0, at most 1.
             bound: the alarm is raised when more than this share of all answers differ, in (0, 1). By default the upper
-                limit of the disagreement in the certificate; without one, no alarm is raised.
+                limit of the disagreement in the certificate (not one about words, which older versions made); without
+                one, no alarm is raised.
             confidence: of the interval, and of either alarm, each, in (0, 1).
             seed: of the sample.
             on_alarm: called with this monitor when the alarm about disagreement is raised; `Monitor.safer` serves.
@@ -95,10 +94,9 @@ class Monitor(Generic[P]):
         if pipeline.regression:
             raise OptionError("a monitor must watch labels, got a regression; compare its numbers yourself")
         certificate = pipeline.certificate
-        if bound is None and certificate is not None:
+        if bound is None and certificate is not None and certificate.unit != "word":
             bound = certificate.disagreement.upper
-        by_word = isinstance(pipeline, Tagger) and certificate is not None and certificate.unit == "word"
-        self._sampler = Sampler(share=share, by_word=by_word, seed=seed)
+        self._sampler = Sampler(share=share, seed=seed)
         detector = None if bound is None else EDetector(bound=bound, confidence=confidence)
         profile, manifest = pipeline.bundle.manifest.profile, pipeline.bundle.manifest
         shift = None
@@ -112,7 +110,7 @@ class Monitor(Generic[P]):
         self._pipeline = pipeline
         self._full = cast(P, pipeline.with_policies(pipeline.policies.full_depth()))
         self._on_alarm = on_alarm
-        self._waiting: list[ShadowSample] = []
+        self._waiting: list[tuple[int, Any, Prediction | TagPrediction]] = []  # number, text, answer
         self._ask: Ask = "predict"
         self._seen = 0
 
@@ -192,9 +190,8 @@ class Monitor(Generic[P]):
         given = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, Collection) else texts
         answers = getattr(self._pipeline, ask)(given)
         every = given if isinstance(given, Sequence) else list(given)
-        words = answers.offsets[1:] - answers.offsets[:-1] if self._sampler.by_word else np.ones(len(answers), np.int64)
-        for row, word in self._sampler.draw(words):
-            self._waiting.append(ShadowSample(self._seen + row + 1, every[row], answers[row], word))
+        sampled = self._sampler.draw(len(answers))
+        self._waiting += [(self._seen + row + 1, every[row], answers[row]) for row in sampled]
         if self._looking:
             depth = depths(answers)
             rows = range(-self._seen % EVERY, len(answers), EVERY)
@@ -233,12 +230,10 @@ class Monitor(Generic[P]):
                     self._looks.append((self._seen, given, depth_of(answer)))
                     if len(self._looks) >= LOOKED_AT:
                         self._look()
-                if self._pipeline is pipeline:
-                    sampled, word = self._sampler.draw_one(len(answer.tags) if self._sampler.by_word else 1)
-                    if sampled:
-                        self._waiting.append(ShadowSample(self._seen, given, answer, word))
-                        if len(self._waiting) >= TOGETHER:
-                            self._compare()
+                if self._pipeline is pipeline and self._sampler.draw_one():
+                    self._waiting.append((self._seen, given, answer))
+                    if len(self._waiting) >= TOGETHER:
+                        self._compare()
                 yield answer
         self._compare()
 
@@ -253,14 +248,14 @@ class Monitor(Generic[P]):
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        places = self._open(waiting)
+        numbers, given, answers = zip(*waiting, strict=True)
+        places = self._open(given, answers)
         differ = np.zeros(len(waiting), dtype=np.bool_)
         if places:
-            again = getattr(self._full, self._ask)([waiting[place].given for place in places])
-            differ[places] = [waiting[place].differs(one) for place, one in zip(places, again, strict=True)]
+            again = getattr(self._full, self._ask)([given[place] for place in places])
+            differ[places] = [_said(answers[place]) != _said(one) for place, one in zip(places, again, strict=True)]
         silent = self._state.alarm_at is None
-        numbers = np.array([sample.number for sample in waiting], dtype=np.int64)
-        self._state = self._state.after(differ, numbers, rerun=len(places))
+        self._state = self._state.after(differ, np.array(numbers, dtype=np.int64), rerun=len(places))
         if silent and self._state.alarm_at is not None and self._on_alarm is not None:
             self._on_alarm(self)
 
@@ -279,18 +274,22 @@ class Monitor(Generic[P]):
         if self._state.shifted_at is not None and self._on_shift is not None:
             self._on_shift(self)
 
-    def _open(self, waiting: Sequence[ShadowSample]) -> list[int]:
-        """Places of the samples that full depth may answer differently."""
+    def _open(self, given: Sequence[Any], answers: Sequence[Any]) -> list[int]:
+        """Places of the answers that full depth may give differently. `given`: what was answered."""
         pipeline, policies = self._pipeline, self._pipeline.policies
         if policies == policies.full_depth():
             return []
-        everything = range(len(waiting))
+        everything = range(len(answers))
         if not isinstance(pipeline, Classifier) or any(policies.blend):
             return list(everything)
         last = len(pipeline.tiers), max(pipeline.infos[-1].layers, default=0)
-        routes = [cast(Prediction, sample.answer).route for sample in waiting]
+        routes = [answer.route for answer in answers]
         deep = [place for place in everything if (routes[place].tier, routes[place].exit_layer) == last]
         # The route of a text of several windows is that of the one that went deepest.
-        numbers = pipeline.tokenizer.encode([waiting[place].given for place in deep]).numbers
+        numbers = pipeline.tokenizer.encode([given[place] for place in deep]).numbers
         whole = {deep[number] for number in np.flatnonzero(np.bincount(numbers, minlength=len(deep)) == 1)}
         return [place for place in everything if place not in whole]
+
+
+def _said(answer: Prediction | TagPrediction) -> Label | list[str]:
+    return answer.label if isinstance(answer, Prediction) else answer.tags

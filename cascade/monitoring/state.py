@@ -19,8 +19,7 @@ class MonitorState:
         confidence: of the interval, in (0, 1).
         detector: raises the alarm; `None`: there is no bound to watch.
         seen: texts or sentences answered in all.
-        shadowed: of them, those sampled and compared since the setting last changed; of a tagger whose certificate is
-            about words, words.
+        shadowed: of them, those sampled and compared since the setting last changed.
         disagreements: of these, those whose answer differs from that of tier 2 at full depth.
         rerun: of these, those that tier 2 had to answer once more.
         alarm_at: the text or sentence, numbered from 1, with which it was shown that the rate of disagreement is above
@@ -49,11 +48,6 @@ class MonitorState:
     def bound(self) -> float | None:
         """The rate above which the alarm is raised."""
         return None if self.detector is None else self.detector.bound
-
-    @property
-    def alarm_after(self) -> int | None:
-        """How many were shadowed when the alarm was raised."""
-        return None if self.detector is None else self.detector.alarm_at
 
     @property
     def interval(self) -> tuple[float, float]:

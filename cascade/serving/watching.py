@@ -26,14 +26,12 @@ class Watch:
 
     Args:
         pipeline: what answers.
-        share: of the answers, above 0, at most 1; of words where the certificate is about words.
+        share: of the answers, above 0, at most 1.
         bound: see `Monitor`; as certified if left out.
     """
 
     def __init__(self, pipeline: Classifier | Tagger, *, share: float, bound: float | None = None) -> None:
-        certificate = pipeline.certificate
-        by_word = isinstance(pipeline, Tagger) and certificate is not None and certificate.unit == "word"
-        self._sampler = Sampler(share=share, by_word=by_word, seed=0)
+        self._sampler = Sampler(share=share, seed=0)
         self._monitor: Monitor[Any] = Monitor(pipeline, share=1.0, bound=bound)
         self._waiting: Queue[tuple[bool, Any] | None] = Queue(KEPT)
         self._thread: threading.Thread | None = None
@@ -43,7 +41,7 @@ class Watch:
     def offer(self, items: Sequence[Any], units: IntArray, *, words: bool) -> None:
         """Tell of items that were answered. `units`: of each, shape `(items,)`; `words`: they are lists of words."""
         self.seen += len(items)
-        for row, _ in self._sampler.draw(units):
+        for row in self._sampler.draw(len(items)):
             with suppress(Full):
                 self._waiting.put_nowait((words, items[row]))
 

@@ -136,25 +136,25 @@ def _numbered(lines: _Lines, rows: Iterator[Parsed]) -> Iterator[tuple[int, Pars
             yield lines.number, fault
 
 
-def _read_text_lines(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[Row]:
+def _read_lines(
+    stream: IO[bytes] | IO[str], columns: Columns, *, parse: Callable[[str, Columns], dict[str, Any] | LineError | None]
+) -> Iterator[Row]:
+    """What each line is parsed as; those that are `None` do not count."""
     lines = _Lines(stream, columns.limit)
     for number, line in _numbered(lines, lines):
-        if isinstance(line, LineError):
-            yield number, line
-        else:
-            yield number, {columns.text: line.removesuffix("\n").removesuffix("\r")}
+        record = line if isinstance(line, LineError) else parse(line, columns)
+        if record is not None:
+            yield number, record
 
 
-def _read_json_lines(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[Row]:
-    lines = _Lines(stream, columns.limit)
-    for number, line in _numbered(lines, lines):
-        if isinstance(line, LineError):
-            yield number, line
-        elif line.strip():
-            yield number, _parse_json(line.rstrip())
+def _parse_text(line: str, columns: Columns) -> dict[str, Any]:
+    return {columns.text: line.removesuffix("\n").removesuffix("\r")}
 
 
-def _parse_json(line: str) -> dict[str, Any] | LineError:
+def _parse_json(line: str, _columns: Columns) -> dict[str, Any] | LineError | None:
+    line = line.rstrip()
+    if not line:
+        return None
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
@@ -252,8 +252,8 @@ def require_pyarrow() -> Any:
 
 
 READERS: Mapping[FileFormat, Callable[[IO[bytes] | IO[str], Columns], Iterator[Row]]] = {
-    FileFormat.TEXT: _read_text_lines,
-    FileFormat.JSONL: _read_json_lines,
+    FileFormat.TEXT: partial(_read_lines, parse=_parse_text),
+    FileFormat.JSONL: partial(_read_lines, parse=_parse_json),
     FileFormat.CSV: _read_csv,
     FileFormat.TSV: partial(_read_csv, delimiter="\t"),
     FileFormat.PARQUET: _read_parquet,

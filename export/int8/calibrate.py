@@ -40,20 +40,20 @@ def quantise_tier2(
 ) -> Quantised[TierTwoGraphs]:
     """int8 stages and tables, but for those that have to stay fp32 for full depth to agree with fp32.
 
-    Where too few units agree, static int8 is smoothed; where that does not help, the tables stay fp32, which costs no
+    Where too few units agree, int8 is smoothed; where that does not help, the tables stay fp32, which costs no
     time, and then stages, those first that move the logits most when they alone are int8. How many is found by
     bisection. `reference`: the fp32 graphs' logits of the sample. Shape `(units, exits, labels)`.
     """
-    count, static = len(graphs.stages), options.int8 is Int8.STATIC
+    count = len(graphs.stages)
     if options.int8 is Int8.NONE:
         return Quantised(graphs, reference, ("fp32",) * count)
-    spans = chain_ranges(graphs, sample.part(sample.spread(RANGE_ROWS))[0]) if static else None
+    spans = chain_ranges(graphs, sample.part(sample.spread(RANGE_ROWS))[0])
 
     def agrees(logits: FloatArray) -> bool:
         found = sample.compare(logits[:, -1], reference[:, -1], by_sentence=options.by_sentence)
         return found.meets(options.agreement)
 
-    for smooth in (False, True) if static else (False,):
+    for smooth in (False, True):
         best = _int8(graphs, spans, smooth=smooth)
         logits = chain_logits(best, sample.units)
         if agrees(logits):
@@ -77,7 +77,7 @@ def quantise_tier2(
         else:
             too_many = middle
     precisions = ["int8" if i in order[:most] else "fp32" for i in range(count)]
-    return Quantised(found, logits, precisions, smoothed=static and "int8" in precisions)
+    return Quantised(found, logits, precisions, smoothed="int8" in precisions)
 
 
 def quantise_tier1(
@@ -87,10 +87,10 @@ def quantise_tier1(
 
     `reference`: the fp32 graph's logits of the sample. Shape `(units, labels)`.
     """
-    spans = None
-    if options.int8 is Int8.STATIC:
-        spans = padded_ranges(model, sample.part(sample.spread(RANGE_ROWS))[0], max_length=max_length)
-    for smooth in {Int8.STATIC: (False, True), Int8.NONE: ()}.get(options.int8, (False,)):
+    if options.int8 is Int8.NONE:
+        return Quantised(model, reference, ("fp32",))
+    spans = padded_ranges(model, sample.part(sample.spread(RANGE_ROWS))[0], max_length=max_length)
+    for smooth in (False, True):
         # The tables that no linear layer reads directly.
         small = quantise_tables(quantise_linears(model, spans, smooth=smooth))
         logits = padded_logits(small, sample.units, max_length=max_length)
@@ -99,9 +99,8 @@ def quantise_tier1(
     return Quantised(model, reference, ("fp32",))
 
 
-def _int8(graphs: TierTwoGraphs, spans: ChainRanges | None, *, smooth: bool = False) -> TierTwoGraphs:
-    """fp32 graphs with all linear layers and tables int8; static with ranges."""
+def _int8(graphs: TierTwoGraphs, spans: ChainRanges, *, smooth: bool) -> TierTwoGraphs:
+    """fp32 graphs with all linear layers and tables int8."""
     fp32 = (quantise_tables(graphs.embed), *graphs.stages)
-    each = [None] * len(fp32) if spans is None else spans
-    embed, *stages = (quantise_linears(graph, own, smooth=smooth) for graph, own in zip(fp32, each, strict=True))
+    embed, *stages = (quantise_linears(graph, own, smooth=smooth) for graph, own in zip(fp32, spans, strict=True))
     return replace(graphs, embed=embed, stages=tuple(stages))

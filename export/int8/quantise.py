@@ -3,10 +3,10 @@
 Weights are symmetric with one scale per output column, activations uint8. Products without weights (attention) stay
 fp32. A table has one scale per row (token), so a rare token's small vector keeps its precision.
 
-The operators are ONNX Runtime's own (`MatMulIntegerToFloat`, `DynamicQuantizeMatMul`, with the bias inside). The
-portable QDQ form (`QuantizeLinear` and `DequantizeLinear` around `MatMul` and `Add`) computes the same numbers, but
-ONNX Runtime 1.31 fuses the product and its bias to an fp32 `Gemm` before it looks for int8: 12.5 ms against 3.0 ms
-for 800 x 384 by 384 x 1536 on one core, one interleaved run.
+The operator is ONNX Runtime's own (`MatMulIntegerToFloat`, with the bias inside). The portable QDQ form
+(`QuantizeLinear` and `DequantizeLinear` around `MatMul` and `Add`) computes the same numbers, but ONNX Runtime 1.31
+fuses the product and its bias to an fp32 `Gemm` before it looks for int8: 12.5 ms against 3.0 ms for 800 x 384 by
+384 x 1536 on one core, one interleaved run.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ import onnx
 from onnx import NodeProto, helper
 
 from cascade.core.rows import FloatArray, IntArray
-from cascade_export.int8.inputs import uint8_input
 from cascade_export.int8.linears import Linear, Ranges, constants_of, table_of
-from cascade_export.int8.rewriting import MICROSOFT, Rewriting, int8_weight, rebuild
+from cascade_export.int8.rewriting import MICROSOFT, Rewriting, int8_weight, rebuild, uint8_input
 
 # Below these a scale per row costs more than int8 saves: a weight per token, two token types.
 MIN_TABLE_WIDTH, MIN_TABLE_ROWS = 8, 5
@@ -30,19 +29,17 @@ SMOOTHING_FLOOR = 0.5
 NARROW = 96  # of so many channels of an input that is wider than the output, one stays fp32
 
 
-def quantise_linears(
-    model: onnx.ModelProto, ranges: Mapping[str, Ranges] | None, *, smooth: bool = False
-) -> onnx.ModelProto:
+def quantise_linears(model: onnx.ModelProto, ranges: Mapping[str, Ranges], *, smooth: bool = False) -> onnx.ModelProto:
     """A copy of an fp32 graph whose linear layers are int8.
 
-    `ranges`: of each linear layer's input, by name: static; None: dynamic. `smooth`, with ranges only: a few large
-    channels of an input do not cost the others their precision. Each channel is divided by a scale and the weights are
+    `ranges`: of each linear layer's input, by name. `smooth`: a few large channels of an input do not cost the others
+    their precision. Each channel is divided by a scale and the weights are
     multiplied by it (SmoothQuant, Xiao et al., ICML 2023, section 4), for one more pass over the input; where that is
     wider than the output, as in an FFN's second layer, the largest channels are multiplied in fp32 instead (as in
     LLM.int8(), Dettmers et al., NeurIPS 2022, section 3.2, but always the same), for one more pass over the output.
     """
     graph, scales, large = Rewriting(model), dict[str, FloatArray](), dict[str, IntArray]()
-    if smooth and ranges is not None:
+    if smooth:
         large = _large(graph, ranges)
         scales = _smoothing(graph, ranges, but=large)
         ranges = {**ranges, **{name: ranges[name].without(own) for name, own in large.items()}}
@@ -55,16 +52,14 @@ def quantise_linears(
             matrix, product, added = _apart(graph, linear, name, large[origin])
         weight = [f"{name}_weight", f"{name}_weight_scale"]
         graph.constants |= zip(weight, int8_weight(matrix), strict=True)
-        bias = ""
-        if linear.bias is not None:
-            bias = f"{name}_bias"
-            graph.constants[bias] = np.ascontiguousarray(linear.bias)
-        if ranges is None:
-            graph.put(linear, [_node("DynamicQuantizeMatMul", [linear.input, *weight, "", bias], linear.output)])
-            continue
         values, whole, nodes = graph.quantised(linear, name, partial(_static, graph, ranges, scales))
-        inputs = [values, weight[0], f"{whole}_scale", weight[1], f"{whole}_zero", "", bias]
-        graph.put(linear, [*nodes, _node("MatMulIntegerToFloat", inputs, product), *added])
+        inputs = [values, weight[0], f"{whole}_scale", weight[1], f"{whole}_zero"]
+        if linear.bias is not None:
+            inputs += ["", f"{name}_bias"]
+            graph.constants[f"{name}_bias"] = np.ascontiguousarray(linear.bias)
+        operator = "MatMulIntegerToFloat"
+        nodes.append(helper.make_node(operator, inputs, [product], f"{operator}_{product}", domain=MICROSOFT))
+        graph.put(linear, [*nodes, *added])
     return graph.result()
 
 
@@ -101,12 +96,6 @@ def _static(
         nodes.append(helper.make_node("Mul", [source, factors], [smooth], smooth))
         source = smooth
     return nodes + uint8_input(graph, source, made, span)
-
-
-def _node(operator: str, inputs: list[str], output: str) -> NodeProto:
-    while not inputs[-1]:
-        inputs = inputs[:-1]
-    return helper.make_node(operator, inputs, [output], f"{operator}_{output}", domain=MICROSOFT)
 
 
 def _large(graph: Rewriting, ranges: Mapping[str, Ranges]) -> dict[str, IntArray]:

@@ -118,8 +118,3 @@ def rows_of(distances: Tensor, config: Any) -> Tensor:
         distances = torch.where(length <= half, distances, shared * distances.sign())
     span = buckets if buckets > 0 else most
     return (distances + span).clamp(0, 2 * span - 1)
-
-
-def distance_layers(backbone: Any, family: Family) -> list[DistanceLayer]:
-    """The packed layers of a DeBERTa-v2 or -v3."""
-    return [DistanceLayer(one, family, backbone) for one in family.layers(backbone)]

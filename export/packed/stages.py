@@ -2,23 +2,86 @@
 
 In a tagger, words leave one by one. A token whose word has left keeps its last state and is still attended to: keys
 and values are made of all tokens, queries and everything after attention of the active ones only (halt-and-copy).
+Layers are packed by the form that a `Family` names. MPNet's differs from BERT's by relative positions: a learned number
+per head and distance, added to the scores.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cascade.engine.packing import FEEDS
-from cascade.training.models.families import family_of, max_length, position_offset
+from cascade.engine.packing import FEEDS, MASKED
+from cascade.training.models.families import Family, family_of, max_length, position_offset
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
-from cascade_export.packed.forms import FORMS, Index, Shared
-from cascade_export.packed.layers import PackedEmbed
+from cascade_export.packed.deberta import DistanceLayer, Distances
+from cascade_export.packed.layers import PackedEmbed, PackedLayer, activation
+from cascade_export.packed.modernbert import gated_layers
+
+Index: TypeAlias = dict[str, Tensor]
+"""A stage's inputs beside `hidden`, by name. `query_head_gather` is there in a classifier too: it is `head_gather`."""
+
+Shared: TypeAlias = Callable[[Index], Index]
+"""What a stage makes of its inputs once for all of its layers: inputs to add or to replace. A torch module."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the layers of one kind are packed.
+
+    `layers`: from a backbone and its family to its packed layers in the order in which they run, each of which is
+    called as `PackedLayer.forward` is; `shared`: from a backbone to what its stages make once, None: nothing.
+    """
+
+    layers: Callable[[Any, Family], Sequence[nn.Module]]
+    shared: Callable[[Any], Shared | None] = lambda _backbone: None
+
+
+def post_norm(backbone: Any, family: Family) -> list[PackedLayer]:
+    """Layers as BERT has them."""
+    config = backbone.config
+    act = activation(getattr(config, family.activation))
+    heads = config.num_attention_heads
+    return [PackedLayer(one, family.parts, heads=heads, activation=act) for one in family.layers(backbone)]
+
+
+class BucketBias(nn.Module):
+    """`bias` with the numbers of the `buckets` added, made once for all layers of a stage: they share one table.
+
+    What masks padding grows by the table's largest spread within a head. A padding place repeats the key of its row's
+    first token, but has the number of its own distance: without this its score could exceed the row's largest.
+    """
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        table: Tensor = backbone.encoder.relative_attention_bias.weight.detach().T.contiguous()
+        self.register_buffer("table", table)
+        self.growth = 1 - float((table.amax(1) - table.amin(1)).max()) / float(MASKED)
+
+    def forward(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`bias` of shape `(rows, heads, longest asking, longest)`, of `(rows, 1, 1, longest)`.
+
+        `buckets`: shape `(1 or rows, longest asking, longest)`.
+        """
+        table: Any = self.table
+        return {"bias": given["bias"] * self.growth + table[:, given["buckets"]].transpose(0, 1)}
+
+
+FORMS: Mapping[str, Form] = {
+    "post_norm": Form(post_norm),
+    "mpnet": Form(post_norm, BucketBias),
+    "distances": Form(
+        lambda backbone, family: [DistanceLayer(one, family, backbone) for one in family.layers(backbone)], Distances
+    ),
+    "gated": Form(gated_layers),
+}
+
 
 _ATTENTION = ("hidden", "head_gather", "bias", "head_scatter")
 _INPUTS = {

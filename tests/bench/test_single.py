@@ -15,8 +15,7 @@ import pytest
 
 from cascade.exceptions import OptionError
 from cascade_bench.peers.cli import PeerTable, as_text, compare
-from cascade_bench.peers.running import Peers, Running
-from cascade_bench.peers.single import LEAD, Singles, chosen, one_at_a_time, summarise
+from cascade_bench.peers.running import LEAD, Peers, Running, Singles, chosen, one_at_a_time, summarise
 from cascade_bench.systems.baselines import BASELINES, Baseline
 from cascade_bench.systems.local import by_tier1_alone, whole
 from cascade_bench.systems.process import Job, WorkerError, WorkerProcess

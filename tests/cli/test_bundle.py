@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade.cli.demo.texts import sentences
+from cascade.cli.demo.showing import sentences
 from cascade.pipelines.classifier import Classifier
 from tests.models.cli import Command, lines
 from tests.models.toy import toy_bundle

@@ -8,9 +8,8 @@ import click
 import pytest
 
 from cascade.cli import main
-from cascade.cli.demo import command, texts, words
-from cascade.cli.demo.comparing import Comparison, compare
-from cascade.cli.demo.texts import Sentence, sentences
+from cascade.cli.demo import command, showing
+from cascade.cli.demo.showing import Comparison, Sentence, compare, sentences, split_sentences
 from cascade.cli.show import choose
 from cascade.core.results import Route
 from cascade.pipelines.tagger import Tagger
@@ -52,7 +51,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_sentences_are_many_hard_and_distinct() -> None:
-    reviews, queries, tagged = sentences("sentiment"), sentences("intents"), words.sentences()
+    reviews, queries, tagged = sentences("sentiment"), sentences("intents"), split_sentences()
     assert len(reviews) >= 120
     of_kind = Counter(sentence.kind for sentence in reviews)
     assert min(of_kind[kind] for kind in ("plain", "negation", "irony", "mixed", "long")) >= 15
@@ -148,7 +147,7 @@ def test_choose_takes_one_of_each_key_first() -> None:
 
 def test_labels_are_coloured_where_they_are_wrong(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answers = FakeClassifier().predict([sentence.text for sentence in TEXTS])
-    shown = texts._examples(TEXTS, answers, 3)
+    shown = showing._examples(TEXTS, answers, 3)
     assert click.style("positive", fg="red") + " (wrong)" in shown
     assert click.style("negative", fg="green") in shown
 
@@ -172,15 +171,15 @@ def test_a_classifier_in_the_place_of_the_tagger(run: Command, tmp_path: Path) -
 
 def test_words_above_tags_above_depths() -> None:
     cells = [("A", "DET", "tier 1", "cyan"), ("gripping", "ADJ", "layer 2", "red"), ("film", "NOUN", "tier 1", "cyan")]
-    blocks = list(words._interlinear(cells, 20))
+    blocks = list(showing._interlinear(cells, 20))
     assert [click.unstyle(block).splitlines() for block in blocks] == [
         ["A       gripping", "DET     ADJ", "tier 1  layer 2"],
         ["film", "NOUN", "tier 1"],
     ]
     assert click.style("A", fg="cyan", bold=True) in blocks[0]
     assert click.style("layer 2", fg="red") in blocks[0]
-    assert len(list(words._interlinear(cells, 1))) == 3
-    assert [words._colour(Route(2, layer, 1.0), 6) for layer in (1, 6)] == ["green", "red"]
+    assert len(list(showing._interlinear(cells, 1))) == 3
+    assert [showing._colour(Route(2, layer, 1.0), 6) for layer in (1, 6)] == ["green", "red"]
 
 
 def test_compare_taggers(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cascade.cli.predict.shadowing import in_words
+from cascade.cli.predict.command import in_words
 from cascade.monitoring.sequential import EDetector
 from cascade.monitoring.state import MonitorState
 from cascade.pipelines.classifier import Classifier

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade.core import partial
+from cascade.core import files
 from cascade.core.files import refuse_same_file, staged, staged_folder, text_stream, write
 from cascade.exceptions import CascadeWarning, OptionError
 
@@ -176,7 +176,7 @@ def test_what_a_living_run_makes_is_left_alone(tmp_path: Path, monkeypatch: pyte
         stream.write("outer")
     assert file.read_text() == "outer"
     (tmp_path / ".out.0123abcd.partial").touch()
-    monkeypatch.setattr(partial, "fcntl", None)  # without locks nobody knows who lives
+    monkeypatch.setattr(files, "fcntl", None)  # without locks nobody knows who lives
     write(file, "more")
     assert names(tmp_path) == [".out.0123abcd.partial", "out"]
 
@@ -221,7 +221,7 @@ def test_a_folder_is_exchanged_in_one_step(folder: Path, monkeypatch: pytest.Mon
     one, other = folder / "one", folder / "other"
     one.mkdir()
     other.mkdir()
-    if not partial._exchanged(one, other):
+    if not files._exchanged(one, other):
         pytest.skip("this file system cannot")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", None)  # which would be two steps
@@ -230,7 +230,7 @@ def test_a_folder_is_exchanged_in_one_step(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_where_it_takes_two_steps_that_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partial, "_exchanged", lambda *_: False)
+    monkeypatch.setattr(files, "_exchanged", lambda *_: False)
     with pytest.warns(CascadeWarning, match=r"cannot be exchanged in one step here, .* there is no .*/folder; if this"):
         fill(folder)
     assert names(folder) == ["new"]
@@ -252,7 +252,7 @@ def test_folders_of_killed_runs(folder: Path) -> None:
     assert len(names(folder.parent)) == 3
     old = folder.with_name(".folder.0123abcd.old")
     folder.rename(old)  # killed between two steps
-    partial.clear(folder)
+    files.clear(folder)
     assert names(folder) == ["old"]
     old.mkdir()  # killed after them
     fill(folder)
@@ -260,9 +260,9 @@ def test_folders_of_killed_runs(folder: Path) -> None:
 
 
 APART = {  # what these write is temporary, or part of a folder that gets its name when it is whole
-    "cascade/core/files.py", "cascade/core/partial.py", "cascade/bundle/writing.py", "cascade/training/run.py",
+    "cascade/core/files.py", "cascade/bundle/writing.py", "cascade/training/run.py",
     "cascade/training/build/building.py", "cascade/training/build/work.py", "bench/systems/conversion.py",
-    "bench/peers/running.py", "bench/systems/worker.py", "bench/compare/comparing.py", "cascade/text/sources.py",
+    "bench/peers/running.py", "bench/systems/worker.py", "bench/compare.py", "cascade/text/sources.py",
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
 from cascade_export.packed.stages import pack
 from cascade_export.tasks import TASKS
 from cascade_export.texts import Sample
-from cascade_export.tier1 import export_tier1
+from cascade_export.tiers import export_tier1
 from cascade_export.verify import random_exits
 from tests.models import tiny
 from tests.models.graphs import operators

@@ -47,10 +47,9 @@ def graph_of(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], widt
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
-@pytest.mark.parametrize("int8", [Int8.STATIC, Int8.DYNAMIC])
-def test_int8_stages_are_near_fp32(graphs: TierTwoGraphs, batch: Units, int8: Int8) -> None:
+def test_int8_stages_are_near_fp32(graphs: TierTwoGraphs, batch: Units) -> None:
     reference = chain_logits(graphs, batch)
-    found = chain_logits(quantised(graphs, batch, int8).graphs, batch)
+    found = chain_logits(quantised(graphs, batch, Int8.STATIC).graphs, batch)
     assert 0 < np.abs(found - reference).max() < 0.1 * np.abs(reference).max()
 
 

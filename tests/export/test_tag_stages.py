@@ -150,20 +150,19 @@ def test_a_stage_without_words_runs(wide: Tier) -> None:
 # ---------------------------------------------------------------------------------------------------------- int8
 
 
-@pytest.mark.parametrize("int8", [Int8.STATIC, Int8.DYNAMIC])
 @pytest.mark.parametrize("leave", [False, True])
-def test_int8_stages_are_near_fp32(wide: Tier, int8: Int8, leave: bool) -> None:
+def test_int8_stages_are_near_fp32(wide: Tier, leave: bool) -> None:
     words = words_of()
     exits = random_exits(words, 2) if leave else None
     reference = chain_logits(wide[2], words, exits=exits)
-    found = chain_logits(quantised(wide[2], words, int8).graphs, words, exits=exits)
+    found = chain_logits(quantised(wide[2], words, Int8.STATIC).graphs, words, exits=exits)
     assert 0 < np.nanmax(np.abs(found - reference)) < 0.1 * np.nanmax(np.abs(reference))
 
 
 @pytest.mark.parametrize("int8", [Int8.NONE, Int8.STATIC])
 def test_answers_do_not_depend_on_batch_mates(wide: Tier, int8: Int8) -> None:
     words = words_of()
-    graphs, exits = quantised(wide[2], words, int8).graphs, random_exits(words, 2)
+    graphs, exits = quantised(wide[2], words, Int8.STATIC).graphs, random_exits(words, 2)
     together = chain_logits(graphs, words, exits=exits)
     for row in range(words.n_rows):
         part, own = Sample(words).part(np.array([row]))

@@ -22,7 +22,7 @@ from cascade.training.models.whole import inputs_of
 from cascade_export.checkpoints import load_tier1
 from cascade_export.packed.chain import session
 from cascade_export.tasks import TASKS
-from cascade_export.tier1 import export_tier1
+from cascade_export.tiers import export_tier1
 from tests.models import tiny
 
 POSITIONS = 20

@@ -24,7 +24,7 @@ from cascade.exceptions import BundleError, MissingExtraError, OptionError
 from cascade.policies.exits import MaxProbability, never
 from cascade.policies.routing import defer_all
 from cascade.policies.unit_exits import TokenExit
-from cascade_export import Calibration, Exporter, ExportOptions, Int8, export_bundle
+from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 from tests.models import tiny, tiny_tagging
 from tests.models.recorded import costs_of
 from tests.models.tiny_tagging import SENTENCES
@@ -176,7 +176,7 @@ def test_a_tagger_behind_its_first_tier_is_calibrated(tmp_path: Path) -> None:
 
 
 def test_optimum_makes_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, options = fine_tuned(tmp_path / "own", "roformer"), ExportOptions(int8=Int8.NONE, exporter=Exporter.OPTIMUM)
+    model, options = fine_tuned(tmp_path / "own", "roformer"), ExportOptions(int8=Int8.NONE, optimum=True)
     tiny.tier2(tmp_path / "exits")
     with pytest.raises(OptionError, match="exporter must be torch for a checkpoint with exits, got optimum"):
         export_bundle(tmp_path / "exits", None, tmp_path / "out", options=options)

@@ -19,7 +19,7 @@ from typing import Any
 from cascade.calibration.examples import key_of
 from cascade.core import files
 from cascade.core.checks import is_whole
-from cascade.core.partial import locked
+from cascade.core.files import locked
 from cascade.exceptions import OptionError
 from cascade.runtime.host import cache_folder
 

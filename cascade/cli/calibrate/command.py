@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,9 @@ from cascade.exceptions import OptionError
 @click.option("--tokens-column", metavar="NAME", help="Of a tagger: the lists of words.  [default: tokens]")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of all tiers.  [default: the CPUs allowed]")
 @click.option("--progress/--no-progress", default=None, help="Bars on standard error.  [default: on a terminal]")
-@click.pass_context
+@click.pass_obj
 def calibrate(
-    context: click.Context,
+    arguments: Sequence[str],
     /,
     *,
     max_drop: float | None,
@@ -83,25 +84,10 @@ def calibrate(
         by=by,
         bound=0.01 if bound is None else bound,
         progress=sys.stderr.isatty() if progress is None else progress,
-        command=shlex.join(["cascade", *_arguments(context)]),
+        command=shlex.join(["cascade", *arguments]),
         **options,
     )
     wanted.check()
     from cascade.cli.calibrate.run import run  # needs the extra
 
     return run(wanted)
-
-
-def _arguments(context: click.Context) -> list[str]:
-    """What the command was given, as it can be given again."""
-    words = [context.info_name or "calibrate", str(context.params["model"])]
-    for parameter in context.command.params:
-        value = context.params.get(parameter.name or "")
-        source = context.get_parameter_source(parameter.name or "")
-        if not isinstance(parameter, click.Option) or source is not click.core.ParameterSource.COMMANDLINE:
-            continue
-        if parameter.is_flag:
-            words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
-        else:
-            words += [parameter.opts[0], str(value)]
-    return words

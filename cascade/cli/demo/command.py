@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cascade.cli.demo import texts, words
+from cascade.cli.demo.showing import texts_shown, words_shown
 from cascade.exceptions import BundleNotFoundError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
@@ -48,9 +48,9 @@ def demo(models: Path | None, threads: int | None) -> None:
         )
     for number, folder in enumerate(found):
         if folder.name == TAGGER:
-            parts = words.shown(folder.name, Tagger.from_pretrained(folder, threads=threads))
+            parts = words_shown(folder.name, Tagger.from_pretrained(folder, threads=threads))
         else:
-            parts = texts.shown(folder.name, Classifier.from_pretrained(folder, threads=threads))
+            parts = texts_shown(folder.name, Classifier.from_pretrained(folder, threads=threads))
         click.echo("\n" * bool(number) + "\n\n".join(parts))
     click.echo(f"\nYour own texts: cascade predict {shlex.quote(str(found[0]))} texts.txt")
 

@@ -1,4 +1,4 @@
-"""The command `cascade predict`: its options, and the pipeline that they ask for."""
+"""The command `cascade predict`: its options, the pipeline that they ask for, and what is said of shadow sampling."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from tqdm import tqdm
 
 from cascade.cli.predict.lines import Lines, OnEmpty, Writer, entities, labels, tags, without_empty
-from cascade.cli.predict.shadowing import ON_ALARM, in_words, watch
 from cascade.core.files import refuse_same_file, text_stream
+from cascade.core.rounding import percent_up
 from cascade.exceptions import OptionError
 from cascade.monitoring.monitor import Monitor
+from cascade.monitoring.shift import MEANING
+from cascade.monitoring.state import MonitorState
+from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import MaxProbability
@@ -27,6 +30,7 @@ from cascade.text.records import MAX_LINE, FileFormat
 from cascade.text.sources import format_of
 
 STDIN = 0
+ON_ALARM: Final = ("warn", "safer")
 WITH_LISTS = (FileFormat.JSONL, FileFormat.PARQUET)  # formats in which a column can hold lists
 
 
@@ -100,30 +104,7 @@ WITH_LISTS = (FileFormat.JSONL, FileFormat.PARQUET)  # formats in which a column
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Written whole or not at all.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of all tiers.  [default: the CPUs allowed]")
 @click.option("--progress/--no-progress", default=None, help="A bar on standard error.  [default: on a terminal]")
-def predict(
-    model: str,
-    file: str,
-    routes: bool,
-    top_k: int | None,
-    strategy: str | None,
-    threshold: float | None,
-    budget: float | None,
-    exit_threshold: float | None,
-    truncation: bool | None,
-    text_column: str | None,
-    pair_column: str | None,
-    tokens_column: str | None,
-    form: str | None,
-    max_line: float,
-    on_error: str,
-    on_empty: str,
-    shadow: float | None,
-    max_disagreement: float | None,
-    on_alarm: str | None,
-    output: Path | None,
-    threads: int | None,
-    progress: bool | None,
-) -> None:
+def predict(model: str, file: str, output: Path | None, progress: bool | None, **given: Any) -> None:
     """Label the texts, or tag the words, of a file or of standard input; one line of JSON per row, in order.
 
     MODEL is a folder or a Hub id. FILE holds a text per line, or is jsonl, csv, tsv or parquet, or one of these packed
@@ -158,40 +139,44 @@ def predict(
     Example:
       cascade predict models/sentiment reviews.txt --shadow 0.01 --max-disagreement 0.05
     """
+    threshold, budget, strategy, tokens_column = (
+        given[name] for name in ("threshold", "budget", "strategy", "tokens_column")
+    )
     if threshold is not None and budget is not None:
         raise OptionError("--threshold and --budget exclude each other, both were given; leave one out")
     if output is not None:
         refuse_same_file(output, [STDIN if file == "-" else file, *Path(model).rglob("*")])
-    pipeline = load(model, threads=threads, truncation=truncation)
+    pipeline = load(model, threads=given["threads"], truncation=given["truncation"])
     if threshold is not None:
         pipeline = pipeline.with_router(Threshold(threshold))
     if budget is not None:
         pipeline = pipeline.with_router(Budget(budget))
-    if exit_threshold is not None:
-        pipeline = pipeline.with_exit_policy(MaxProbability(exit_threshold))
+    if given["exit_threshold"] is not None:
+        pipeline = pipeline.with_exit_policy(MaxProbability(given["exit_threshold"]))
     if isinstance(pipeline, Tagger):
-        _refuse({"--top-k": top_k, "--pair-column": pair_column}, f"classifiers, but {model} is a tagger")
-        tokens_column = _words_column(file, form, text=text_column, tokens=tokens_column, strategy=strategy)
+        of_texts = {"--top-k": given["top_k"], "--pair-column": given["pair_column"]}
+        _refuse(of_texts, f"classifiers, but {model} is a tagger")
+        tokens_column = _words_column(file, given)
     else:
         of_taggers = {"--tokens-column": tokens_column, "--aggregation-strategy": strategy}
         _refuse(of_taggers, f"taggers, but {model} is a classifier")
-    monitor: Monitor[Any] | None = watch(pipeline, shadow, bound=max_disagreement, on_alarm=on_alarm, strategy=strategy)
+    monitor: Monitor[Any] | None = watch(pipeline, given)
     lines: Lines
     if not isinstance(pipeline, Tagger):
-        lines = labels(pipeline, routes=routes, top_k=top_k, monitor=monitor)
+        lines = labels(pipeline, routes=given["routes"], top_k=given["top_k"], monitor=monitor)
     elif strategy is not None:
-        lines = entities(pipeline, AggregationStrategy(strategy), routes=routes)
+        lines = entities(pipeline, AggregationStrategy(strategy), routes=given["routes"])
     else:
-        lines = tags(pipeline, words=tokens_column is not None, routes=routes, monitor=monitor)
+        lines = tags(pipeline, words=tokens_column is not None, routes=given["routes"], monitor=monitor)
     examples = read_examples(
         file,
-        format=None if form is None else FileFormat(form),
-        text_column=text_column or "text",
-        pair_column=pair_column or "text_pair",
+        format=given["form"] and FileFormat(given["form"]),
+        text_column=given["text_column"] or "text",
+        pair_column=given["pair_column"] or "text_pair",
         tokens_column=tokens_column,
         label_column=None,
-        max_line=max(int(max_line * 1e6), 1),
-        on_error=OnError(on_error),
+        max_line=max(int(given["max_line"] * 1e6), 1),
+        on_error=OnError(given["on_error"]),
         report=lambda error: tqdm.write(f"Warning: {error}", file=sys.stderr),
     )
     if progress is None:
@@ -199,7 +184,7 @@ def predict(
     begin = time.perf_counter()
     with contextlib.nullcontext(sys.stdout) if output is None else text_stream(output) as out:
         writer = Writer(out=out, lines=lines)
-        examples = without_empty(examples, OnEmpty(on_empty))
+        examples = without_empty(examples, OnEmpty(given["on_empty"]))
         writer.write(tqdm(examples, unit=" rows", file=sys.stderr, disable=not progress, leave=False))
         out.flush()
     click.echo(writer.summary(time.perf_counter() - begin), err=True)
@@ -207,20 +192,81 @@ def predict(
         click.echo(in_words(monitor.report()), err=True)
 
 
-def _words_column(
-    file: str, form: str | None, *, text: str | None, tokens: str | None, strategy: str | None
-) -> str | None:
+def _words_column(file: str, given: Mapping[str, Any]) -> str | None:
     """The column of lists of words; `None` where a tagger reads texts, as it must where entities are asked for."""
+    texts = {"--text-column": given["text_column"], "--aggregation-strategy": given["strategy"]}
+    names, tokens = [name for name, value in texts.items() if value is not None], given["tokens_column"]
     if tokens is None:
-        found = format_of(Path(file)) if form is None else FileFormat(form)
-        return "tokens" if found in WITH_LISTS and text is None and strategy is None else None
-    for name, other in (("--text-column", text), ("--aggregation-strategy", strategy)):
-        if other is not None:
-            raise OptionError(f"--tokens-column and {name} exclude each other, both were given; leave one out")
-    return tokens
+        found = FileFormat(given["form"]) if given["form"] else format_of(Path(file))
+        return "tokens" if found in WITH_LISTS and not names else None
+    if names:
+        raise OptionError(f"--tokens-column and {names[0]} exclude each other, both were given; leave one out")
+    return str(tokens)
 
 
 def _refuse(options: Mapping[str, object], whose: str) -> None:
     given = [name for name, value in options.items() if value is not None]
     if given:
         raise OptionError(f"{' and '.join(given)} must be used with {whose}; leave {'them' if given[1:] else 'it'} out")
+
+
+def watch(pipeline: Classifier | Tagger, given: Mapping[str, Any]) -> Monitor[Any] | None:
+    """The monitor that `--shadow`, `--max-disagreement` and `--on-alarm` ask for; it warns once there is an alarm.
+
+    Options that need or exclude each other (`--aggregation-strategy` too) are an `OptionError`.
+    """
+    share, bound, on_alarm = (given[name] for name in ("shadow", "max_disagreement", "on_alarm"))
+    if share is None:
+        for name, other in (("--max-disagreement", bound), ("--on-alarm", on_alarm)):
+            if other is not None:
+                raise OptionError(f"{name} must be used with --shadow; add --shadow 0.01 or leave it out")
+        return None
+    if given["strategy"] is not None:
+        raise OptionError(
+            "--shadow and --aggregation-strategy exclude each other, both were given; words are compared, not entities"
+        )
+
+    def warn(monitor: Monitor[Any]) -> None:
+        report = monitor.report()
+        said = (
+            f"alarm at answer {report.alarm_at}: more than {percent_up(report.bound or 0)} of all answers differ from "
+            f"tier 2 at full depth ({report.disagreements} of the {report.shadowed} shadowed)"
+        )
+        if on_alarm == "safer":
+            said += "; a safer setting answers from here on" if monitor.safer() else "; nothing is safer"
+        tqdm.write(f"Warning: {said}", file=sys.stderr)
+
+    def say(monitor: Monitor[Any]) -> None:
+        report = monitor.report()
+        tqdm.write(
+            f"Warning: from answer {report.shifted_at} on it is shown that texts are of another kind than those of the "
+            f"bundle's profile, most of all by {MEANING[str(report.shift and report.shift.feature)]}; what was "
+            "certified is about texts like those",
+            file=sys.stderr,
+        )
+
+    monitor = Monitor(pipeline, share=share, bound=bound, on_alarm=warn, on_shift=say)
+    if on_alarm is not None and monitor.report().bound is None:
+        raise OptionError(
+            "--on-alarm must have a bound, but the setting has no certificate; give --max-disagreement, or make one "
+            "with cascade calibrate"
+        )
+    return monitor
+
+
+def in_words(report: MonitorState) -> str:
+    """What a monitor knows, in one line."""
+    found = "shadowed nothing"
+    if report.shadowed:
+        lower, upper = report.interval
+        found = (
+            f"shadowed {report.shadowed}, {report.disagreements} "
+            f"{'differs' if report.disagreements == 1 else 'differ'} from tier 2 at full depth; of all answers "
+            f"{lower:.2%} to {upper:.2%} do"
+        )
+    if report.raised:
+        found += f", since the setting was made safer {'once' if report.raised == 1 else f'{report.raised} times'}"
+    if report.bound is None:
+        return f"{found}; there is no bound to watch"
+    alarm = "no alarm" if report.alarm_at is None else f"alarm at answer {report.alarm_at}"
+    return f"{found}; {alarm} (bound {percent_up(report.bound)})"

@@ -24,7 +24,7 @@ from cascade.training.build.original import answered, read_whole
 from cascade_export import Calibration, ExportOptions, export_bundle
 from cascade_export.checkpoints import load_tier2, task_of
 from cascade_export.texts import ALIKE
-from cascade_export.tier1 import export_tier1
+from cascade_export.tiers import export_tier1
 
 TOLERANCE = 1e-4  # of a probability, in fp32
 CALIBRATION = 512  # texts that give int8 its ranges

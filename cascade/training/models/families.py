@@ -1,7 +1,7 @@
 """What each family of encoders is: the one list that training and the exporter read.
 
 A family is one `Family` value: names of parts, what its configuration must say, and the key of the packed form of its
-layers, which the exporter makes (`cascade_export.packed.forms`).
+layers, which the exporter makes (`cascade_export.packed.stages`).
 """
 
 from __future__ import annotations
