@@ -50,7 +50,8 @@ class Batcher:
         self._threads: list[threading.Thread] = []
         self._items = 0  # under way
         self._last = FINISH  # of the jobs that were begun
-        self._accepts = self._ends = self._waking = False
+        self._accepts = self._ends = False
+        self._waking: asyncio.AbstractEventLoop | None = None  # which loop will wake a thread
         self._measure()
 
     @property
@@ -136,9 +137,10 @@ class Batcher:
             self._admit(len(items), sum(work.tokens for work in works))
             for work in works:
                 self._queue.add(work)
-            fresh, self._waking = not self._waking, True
+            loop = request.future.get_loop()
+            fresh, self._waking = self._waking is not loop, loop
         if fresh:  # requests that the loop has at hand come in one batch, and threads are woken once
-            request.future.get_loop().call_soon(self._wake)
+            loop.call_soon(self._wake)
         try:
             return await request.future
         finally:
@@ -149,7 +151,7 @@ class Batcher:
 
     def _wake(self) -> None:
         with self._changed:
-            self._waking = False
+            self._waking = None
             if not self._busy[LOOK]:  # otherwise who looks now will look again
                 self._changed.notify()
 

@@ -217,7 +217,8 @@ def test_processes_share_their_metrics_where_a_folder_is_named(tmp_path: Path) -
         "metrics = Metrics(tei=True)\n"
         "metrics.request('/predict', 200, 0.01)\n"
         "metrics.of('toy').state(5, 1, None)\n"
-        "if len(sys.argv) > 1: metrics.forget(int(sys.argv[1])); print(metrics.render().decode(), metrics.live())\n"
+        "from prometheus_client.multiprocess import mark_process_dead\n"
+        "if len(sys.argv) > 1: mark_process_dead(int(sys.argv[1])); print(metrics.render().decode(), metrics.live())\n"
         "print(os.getpid())"
     )
     env = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
