@@ -24,8 +24,8 @@ from cascade.serving.limits import Limits
 from cascade.serving.load import FINISH, LOOK, Load
 from cascade.serving.metrics import Metrics
 from cascade.serving.running import Runner
-from cascade.serving.served import Served
-from cascade.serving.work import Answers, Ended, Form, Request, Turns, Work, cut, size_of
+from cascade.serving.served import Form, Served
+from cascade.serving.work import Answers, Ended, Request, Turns, Work, cut, size_of
 from cascade.text.texts import read_texts
 from cascade.text.word_encoding import check_words
 

@@ -18,7 +18,8 @@ from cascade.serving.errors import Failed, TooLong
 from cascade.serving.limits import Limits
 from cascade.serving.load import FINISH, LOOK, Load
 from cascade.serving.metrics import ModelMetrics
-from cascade.serving.work import Answers, Ended, Form, Looked, Work
+from cascade.serving.served import Form
+from cascade.serving.work import Answers, Ended, Looked, Work
 
 _ONE: Final = np.arange(2, dtype=np.int64)
 

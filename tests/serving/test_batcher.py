@@ -93,7 +93,7 @@ SENTENCES = [text.split() for text in TEXTS[:12]] + [[], ["good"]]
 def test_sentences_of_words_are_answered_as_by_predict(tagger: Tagger, serve: Serve, router: Any) -> None:
     model = tagger.with_router(router)
     batcher = serve(model, max_batch_tokens=48, max_queue_tokens=10**6)
-    requests = [SENTENCES, SENTENCES[:1], [[]], SENTENCES[3:7], [["good", "film"] * 20]]
+    requests: list[list[Any]] = [SENTENCES, SENTENCES[:1], [[]], SENTENCES[3:7], [["good", "film"] * 20]]
     for found, items in zip(ask(batcher, *requests, form=Form.WORDS), requests, strict=True):
         assert_answers(found, model, items)
 
