@@ -12,9 +12,9 @@ import numpy as np
 
 from cascade.core.rows import FloatArray
 from cascade.serving.errors import Invalid
-from cascade.serving.served import Served
+from cascade.serving.served import Form, Served
 from cascade.serving.wire import JSON, Call, Reply
-from cascade.serving.work import Answers, Form
+from cascade.serving.work import Answers
 
 SMALLEST = float(np.finfo(np.float32).tiny)
 

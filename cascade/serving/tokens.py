@@ -14,8 +14,9 @@ from cascade.exceptions import OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.serving.asking import ask, replied, routes_of
 from cascade.serving.errors import as_tei, misshapen
+from cascade.serving.served import Form
 from cascade.serving.wire import Call, Reply, field, kind_of, required, route, strings
-from cascade.serving.work import Answers, Form
+from cascade.serving.work import Answers
 from cascade.text.entities import AggregationStrategy, Entity, chosen, strategy_of
 
 LARGE: Final = 1024
