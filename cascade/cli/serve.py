@@ -33,6 +33,7 @@ LIMITS = (
 def _limits(command: C) -> C:
     """Options for all limits, each also read from the environment by TEI's name."""
     for name, kind, default, text in reversed(LIMITS):
+        bare: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if kind is bool else {}  # a name alone, as TEI
         option = click.option(
             f"--{name.replace('_', '-')}",
             type=kind,
@@ -40,6 +41,7 @@ def _limits(command: C) -> C:
             show_default=default is not None,
             envvar=name.upper(),
             help=text,
+            **bare,
         )
         command = option(command)
     return command

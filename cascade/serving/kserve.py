@@ -33,7 +33,7 @@ async def predict_v1(call: Call) -> Reply:
 
 
 def _item(instance: object) -> str | tuple[str, str]:
-    given = instance
+    given: Any = instance
     if isinstance(instance, dict):
         given = [instance.get("text"), *([instance["text_pair"]] if instance.get("text_pair") is not None else [])]
     parts = given if isinstance(given, list) else [given]
@@ -65,7 +65,7 @@ async def infer(call: Call) -> Reply:
         raise Refused("tensors must be JSON, got the binary form; send `data`", 400)
     items = _tensor(found[0])
     answers, predictions = await _predictions(call, items)
-    served, columns = answers.served, []
+    served, columns = answers.served, list[tuple[str, str, list[int], list[Any]]]()
     if served.words:
         columns.append(("entities", "BYTES", [len(items)], [json.dumps(one) for one in predictions]))
     else:
@@ -89,8 +89,9 @@ async def infer(call: Call) -> Reply:
 def _tensor(tensor: dict[str, Any]) -> list[Any]:
     """Texts of a tensor of the shape `[texts]` or `[texts, 1]`, pairs of one of `[texts, 2]`, flat or nested."""
     shape, data = tensor.get("shape"), tensor.get("data")
-    whole = isinstance(shape, list) and 1 <= len(shape) <= 2 and all(type(size) is int and size > 0 for size in shape)
-    if not whole or not isinstance(data, list):
+    if not (isinstance(shape, list) and isinstance(data, list)) or not (
+        1 <= len(shape) <= 2 and all(type(size) is int and size > 0 for size in shape)
+    ):
         raise misshapen("inputs", "expected `shape` [texts] or [texts, 1], or [pairs, 2], and a list as `data`")
     flat = [part for row in data for part in (row if isinstance(row, list) else [row])]
     width = shape[1] if len(shape) == 2 else 1

@@ -5,12 +5,12 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from starlette.routing import Route
 
 from cascade._version import __version__
-from cascade.serving.errors import as_kserve, as_tei, as_vllm
+from cascade.serving.errors import Dialect, as_kserve, as_tei, as_vllm
 from cascade.serving.wire import Call, Endpoint, Reply, route
 
 PATHS: Final = ("/docs", "/openapi.json", "/api-doc/openapi.json")
@@ -154,14 +154,14 @@ ERRORS: Final = {
     424: "the model cannot answer, or is for another task",
     429: "more work than there is room for; see Retry-After",
 }
-DIALECTS: Final = {as_tei: "TeiError", as_vllm: "VllmError", as_kserve: "KserveError"}
+DIALECTS: Final[Mapping[Dialect, str]] = {as_tei: "TeiError", as_vllm: "VllmError", as_kserve: "KserveError"}
 
 
 def document(routes: Sequence[Route], *, keyed: bool) -> Schema:
     """The OpenAPI document of these routes. `keyed`: whether requests need a key."""
     paths: dict[str, Schema] = {}
     for one in routes:
-        endpoint: Endpoint = one.endpoint
+        endpoint = cast(Endpoint, one.endpoint)
         doc = (endpoint.handler.__doc__ or "").partition("\n")[0]
         summary = doc.rpartition("`: ")[2]
         names = {"name": "model", "in": "path", "required": True, "schema": _TEXT}

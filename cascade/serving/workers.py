@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import uvicorn
-from prometheus_client.multiprocess import mark_process_dead  # type: ignore[attr-defined]
+from prometheus_client.multiprocess import mark_process_dead
 from starlette.applications import Starlette
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -114,7 +114,7 @@ class _Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _late(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+        if self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr]  # uvicorn says never None
             self.transport.close()
         else:  # the answer to a request before goes out first
             self._timer = self.loop.call_later(HEAD_SECONDS, self._late)
@@ -148,7 +148,7 @@ class _Supervisor(Multiprocess):
         before = {process.pid for process in self.processes}
         super().keep_subprocess_alive()
         for pid in before - {process.pid for process in self.processes}:
-            mark_process_dead(pid)
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
     def handle_hup(self) -> None:
         for process in self.processes:

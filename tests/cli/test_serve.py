@@ -22,7 +22,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     toy_bundle(tmp_path / "toy")
     monkeypatch.chdir(tmp_path)
     asked: list[Any] = []
-    monkeypatch.setattr(workers, "serve", lambda setup, **where: asked.append((setup, where)) or 0)
+    monkeypatch.setattr(workers, "serve", lambda setup, **where: asked.append((setup, where)))
 
     def call(*arguments: str, env: dict[str, str] | None = None) -> tuple[Setup, dict[str, Any]]:
         asked.clear()
@@ -52,6 +52,7 @@ def test_a_bundle_is_the_default_model_and_others_have_names(run: Any) -> None:
 def test_limits_are_options_and_teis_variables(run: Any) -> None:
     given = run("toy", "--max-client-batch-size", "7", "--auto-truncate", "false")[0].limits
     assert given == Limits(max_client_batch_size=7, auto_truncate=False)
+    assert run("toy", "--auto-truncate", "--max-wait", "1")[0].limits == Limits(max_wait=1.0)
     env = {"MAX_CONCURRENT_REQUESTS": "9", "PAYLOAD_LIMIT": "1000", "API_KEY": "key", "PORT": "8080", "MODEL_ID": "toy"}
     setup, where = run(env=env)
     assert setup.limits == Limits(max_concurrent_requests=9, payload_limit=1000)

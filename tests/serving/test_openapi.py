@@ -108,7 +108,7 @@ def answered(client: Client, path: str, method: str, about: Mapping[str, Any], b
 
 def test_every_route_is_documented_and_nothing_else(clf: Classifier) -> None:
     with serving(clf) as client:
-        routes: list[Route] = client.app.routes  # type: ignore[attr-defined]
+        routes = [route for route in client.app.routes if isinstance(route, Route)]
         told = client.get("/openapi.json").json()["paths"]
     own = {route.path for route in routes if not route.path.startswith("/page/")} - set(openapi.PATHS)
     assert set(told) == own
