@@ -46,28 +46,22 @@ class Look:
     Attributes:
         inputs: what was read.
         scores: of the first tier; `None` if it was not run because all units are deferred.
-        rest: what the second tier reads; `None` if no unit is deferred.
+        rest: what the second tier reads, the deferred units being its targets; `None` if no unit is deferred.
         numbers: which unit of the inputs each unit of `rest` is; `None`: they are the same. Shape `(rest units,)`.
-        targets: units of `rest` that are deferred, the others being context; `None`: all. Shape `(rest units,)`.
-        prior: what is added to the second tier's logits. Shape `(rest units, labels)`.
-        context_layers: see `Tier.score`.
     """
 
     inputs: Inputs
     scores: Scores | None
     rest: Inputs | None = None
     numbers: IntArray | None = None
-    targets: BoolArray | None = None
-    prior: FloatArray | None = None
-    context_layers: int | None = None
 
     def merged(self, second: Scores) -> Scores:
         """The second tier's answers for deferred units, the first one's for the others. `second`: of `rest`."""
-        first = self.scores
-        if first is None:
+        first, rest = self.scores, self.rest
+        if first is None or rest is None:
             return second
         numbers = np.arange(len(second)) if self.numbers is None else self.numbers
-        chosen = slice(None) if self.targets is None else self.targets
+        chosen = slice(None) if rest.targets is None else rest.targets
         places = numbers[chosen]
         columns = {name: column.copy() for name, column in vars(first).items()}
         for name, column in vars(second[chosen].over(first[places])).items():
@@ -154,41 +148,24 @@ class Cascade:
             OptionError: a router, the windows or an exit policy returned something other than what they must.
         """
         meter, given = Meter(dict(seconds or {}), show_progress), as_inputs(inputs)
-        return self.outcome(given, _ask(self, given, None, None, None, None, meter), meter)
+        return self.outcome(given, _ask(self, given, None, meter), meter)
 
-    def score(
-        self,
-        inputs: Readable,
-        *,
-        targets: BoolArray | None = None,
-        context_layers: int | None = None,
-        prior: FloatArray | None = None,
-        progress: Progress | None = None,
-    ) -> Scores:
+    def score(self, inputs: Readable, *, progress: Progress | None = None) -> Scores:
         """Scores of all units; see `Tier.score`. The prior counts in the first tier that is run."""
-        return _ask(self, as_inputs(inputs), targets, context_layers, prior, progress, Meter())
+        return _ask(self, as_inputs(inputs), progress, Meter())
 
-    def look(
-        self,
-        inputs: Inputs,
-        *,
-        targets: BoolArray | None = None,
-        context_layers: int | None = None,
-        prior: FloatArray | None = None,
-        progress: Progress | None = None,
-        meter: Meter | None = None,
-    ) -> Look:
-        """Run the first tier and ask the router. The arguments are those of `score`."""
-        meter = meter or Meter()
+    def look(self, inputs: Inputs, *, progress: Progress | None = None, meter: Meter | None = None) -> Look:
+        """Run the first tier and ask the router. `progress`: see `Tier.score`."""
+        meter, targets = meter or Meter(), inputs.targets
         if isinstance(self.router, DeferAll):
-            return Look(inputs, None, inputs, None, targets, prior, context_layers)
-        scores = _ask(self.first, inputs, targets, context_layers, prior, None, meter)
+            return Look(inputs, None, inputs)
+        scores = _ask(self.first, inputs, None, meter)
         # What the first tier could not answer is deferred, whatever the router says.
         look, deferred = Look(inputs, scores), (scores.tier == 0) & (True if targets is None else targets)
         if deferred.any() or not isinstance(self.router, DeferNone):
             with meter("route"):
                 if not isinstance(self.router, DeferNone):
-                    deferred |= self._deferred(inputs, scores, targets)
+                    deferred |= self._deferred(inputs, scores)
                 if deferred.any():
                     look = self._deferring(look, scores, deferred)
         answered = ~deferred if targets is None else targets & ~deferred
@@ -200,35 +177,25 @@ class Cascade:
         self, looks: Sequence[Look], *, progress: Progress | None = None, meter: Meter | None = None
     ) -> list[Scores]:
         """Run the second tier on what was deferred, all together. The scores of each look's inputs."""
-        meter = meter or Meter()
-        waiting = [look for look in looks if look.rest is not None]
-        made: list[Scores] = []
-        if waiting:
-            rests = [look.rest for look in waiting if look.rest is not None]
-            rest, counts = Inputs.join(rests), [rest.n_units for rest in rests]
-            before = len(self.first.leaves)
-            second = _ask(
-                self.second,
-                rest,
-                _joined([look.targets for look in waiting], counts),
-                waiting[0].context_layers,
-                # All looks have a prior, or none has.
-                _concatenated([look.prior for look in waiting]),
-                progress,
-                Meter(meter.seconds, meter.bars, meter.below + before),
-            ).above(before)
-            with meter("merge"):
-                end = 0
-                for look, count in zip(waiting, counts, strict=True):
-                    begin, end = end, end + count
+        rests = [look.rest for look in looks if look.rest is not None]
+        if not rests:
+            return [look.scores for look in looks if look.scores is not None]
+        meter, before = meter or Meter(), len(self.first.leaves)
+        deeper = Meter(meter.seconds, meter.bars, meter.below + before)
+        second = _ask(self.second, Inputs.join(rests), progress, deeper).above(before)
+        with meter("merge"):
+            made, end = list[Scores](), 0
+            for look in looks:
+                if look.rest is not None:
+                    begin, end = end, end + look.rest.n_units
                     own = second[begin:end]
-                    lost = (own.tier == 0) & (True if look.targets is None else look.targets)
+                    lost = (own.tier == 0) & (True if look.rest.targets is None else look.rest.targets)
                     if look.scores is None and lost.any():  # the first tier was to be spared: it answers what is left
-                        first = _ask(self.first, look.inputs, lost, None, look.prior, None, meter)
-                        own = own.over(first)
+                        own = own.over(_ask(self.first, look.inputs.asking(lost, look.rest.prior), None, meter))
                     made.append(look.merged(own))
-        merged = iter(made)
-        return [look.scores if look.rest is None and look.scores is not None else next(merged) for look in looks]
+                elif look.scores is not None:
+                    made.append(look.scores)
+        return made
 
     def outcome(self, inputs: Inputs, scores: Scores, meter: Meter) -> Outcome:
         """Scores of all inputs with routes and statistics."""
@@ -264,8 +231,9 @@ class Cascade:
                 lost = np.union1d(np.union1d(lost, own.truncated), cut)
         return lost
 
-    def _deferred(self, inputs: Inputs, scores: Scores, targets: BoolArray | None) -> BoolArray:
+    def _deferred(self, inputs: Inputs, scores: Scores) -> BoolArray:
         """Which units the router defers; context it does not see. Shape `(units,)`."""
+        targets = inputs.targets
         asked = slice(None) if targets is None else targets
         state = RoutingState(
             read_only(scores.probabilities[asked]),
@@ -282,8 +250,7 @@ class Cascade:
 
     def _deferring(self, look: Look, scores: Scores, deferred: BoolArray) -> Look:
         """The look with what the second tier reads."""
-        inputs = look.inputs
-        targets, layers = None, None
+        inputs, targets, prior = look.inputs, None, None
         if self.windows is None:
             numbers = np.flatnonzero(deferred)
             rest = inputs.select(numbers)
@@ -292,11 +259,9 @@ class Cascade:
             spans = windows.decide(self.windows, state)
             numbers = ranges(spans.starts, spans.stops - spans.starts)
             rest, targets = inputs.spans(spans.rows, spans.starts, spans.stops), deferred[numbers]
-            layers = getattr(self.windows, "context_layers", None)
-        prior = None
         if self.blend:
             prior = evidence(scores.probabilities[numbers], weight=self.blend, multi_label=self.multi_label)
-        return Look(inputs, scores, rest, numbers, targets, prior, layers)
+        return Look(inputs, scores, rest.asking(targets, prior), numbers)
 
     @property
     def _reader(self) -> Tier:
@@ -305,36 +270,14 @@ class Cascade:
         return tier._reader if isinstance(tier, Cascade) else tier
 
 
-def _ask(
-    tier: Tier,
-    inputs: Inputs,
-    targets: BoolArray | None,
-    context_layers: int | None,
-    prior: FloatArray | None,
-    progress: Progress | None,
-    meter: Meter,
-) -> Scores:
-    """What a tier says, its time noted in `meter`; the other arguments are those of `Tier.score`."""
+def _ask(tier: Tier, inputs: Inputs, progress: Progress | None, meter: Meter) -> Scores:
+    """What a tier says, its time noted in `meter`; `progress`: see `Tier.score`."""
     if isinstance(tier, Cascade):
-        look = tier.look(
-            inputs, targets=targets, context_layers=context_layers, prior=prior, progress=progress, meter=meter
-        )
+        look = tier.look(inputs, progress=progress, meter=meter)
         [scores] = tier.finish([look], progress=progress, meter=meter)
         return scores
     units = 0
     if meter.bars:
-        units = inputs.n_units if targets is None else int(targets.sum())
+        units = inputs.n_units if inputs.targets is None else int(inputs.targets.sum())
     with meter.tier(units, progress) as report:
-        return tier.score(inputs, targets=targets, context_layers=context_layers, prior=prior, progress=report)
-
-
-def _joined(targets: Sequence[BoolArray | None], counts: Sequence[int]) -> BoolArray | None:
-    if all(own is None for own in targets):
-        return None
-    pairs = zip(targets, counts, strict=True)
-    return np.concatenate([np.ones(count, dtype=np.bool_) if own is None else own for own, count in pairs])
-
-
-def _concatenated(priors: Sequence[FloatArray | None]) -> FloatArray | None:
-    own = [prior for prior in priors if prior is not None]
-    return np.concatenate(own) if own else None
+        return tier.score(inputs, progress=report)

@@ -1,13 +1,14 @@
-"""What the tiers of a call read: the caller's items, encoded at most once for each distinct encoder."""
+"""What the tiers of a call read, encoded at most once for each distinct encoder, and what they are asked about it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any, Protocol
 
 import numpy as np
 
-from cascade.core.rows import Encoded, IntArray, Units, concatenate_units, offsets_of
+from cascade.core.rows import BoolArray, Encoded, FloatArray, IntArray, Units, concatenate_units, offsets_of, ranges
 from cascade.exceptions import OptionError
 
 
@@ -28,11 +29,20 @@ class Inputs:
     A caller's unit is a text or pair, however many rows it takes, or a word of a sentence. Parts (`select`, `spans`)
     take the rows that the whole has for an encoder, and encode their own items for any other.
 
+    Attributes:
+        targets: units that need an answer; the others are context, and their scores are not read. `None`: all. Shape
+            `(units,)`.
+        prior: what another tier's answer adds to logits, after the temperature (`confidence.evidence`). Shape
+            `(units, labels)`.
+
     Args:
         items: gives the items: texts, or sentences of words.
         encode: gives their rows for an encoder; `None` stands for the default one.
         extra: whatever the maker wants back with the answers.
     """
+
+    targets: BoolArray | None = None
+    prior: FloatArray | None = None
 
     def __init__(
         self,
@@ -116,6 +126,17 @@ class Inputs:
         """The words of sentence `i` are units `offsets[i]` to `offsets[i + 1] - 1`. Shape `(sentences + 1,)`."""
         return self.encode().units.offsets
 
+    def asking(self, targets: BoolArray | None = None, prior: FloatArray | None = None) -> Inputs:
+        """The same items with these targets and this prior. What is no mask of the units is an `OptionError`."""
+        if targets is not None and (targets.shape != (self.n_units,) or targets.dtype != np.bool_):
+            raise OptionError(
+                f"targets must be bools of shape ({self.n_units},), got {targets.dtype} of shape {targets.shape}; "
+                "give True for each unit that needs an answer"
+            )
+        asking = copy(self)  # which has the rows that are known
+        asking.targets, asking.prior = targets, prior
+        return asking
+
     def select(self, units: IntArray) -> Inputs:
         """Some texts. `units`: their numbers, rising. Shape `(chosen,)`."""
         if len(units) == self.n_units:
@@ -126,7 +147,7 @@ class Inputs:
                 return encoder.encode([self.items[unit] for unit in units.tolist()])
             return _chosen(self.encode(encoder), units)
 
-        return Inputs(lambda: [self.items[unit] for unit in units.tolist()], encode, default=self._default)
+        return self._part(lambda: [self.items[unit] for unit in units.tolist()], encode, units)
 
     def spans(self, sentences: IntArray, starts: IntArray, stops: IntArray) -> Inputs:
         """Runs of words, each a sentence of its own; see `Units.spans`. Shapes `(spans,)`."""
@@ -146,11 +167,19 @@ class Inputs:
                 units = self.encode(encoder).units.spans(sentences, starts, stops)
             return Encoded(units, np.arange(len(units), dtype=np.int64))
 
-        return Inputs(items, encode, default=self._default)
+        return self._part(items, encode, ranges(starts, stops - starts))
+
+    def _part(
+        self, items: Callable[[], Sequence[Any]], encode: Callable[[Encoder | None], Encoded], units: IntArray
+    ) -> Inputs:
+        part = Inputs(items, encode, default=self._default)
+        part.targets = None if self.targets is None else self.targets[units]
+        part.prior = None if self.prior is None else self.prior[units]
+        return part
 
     @classmethod
     def join(cls, parts: Sequence[Inputs]) -> Inputs:
-        """Several as one, in order; they share the default encoder."""
+        """Several as one, in order; they share the default encoder, and all have a prior or none has."""
         if len(parts) == 1:
             return parts[0]
 
@@ -165,7 +194,13 @@ class Inputs:
                 np.concatenate([one.empty + start for one, start in zip(own, items, strict=False)]),
             )
 
-        return cls(lambda: [item for part in parts for item in part.items], encode, default=parts[0]._default)
+        joined = cls(lambda: [item for part in parts for item in part.items], encode, default=parts[0]._default)
+        if any(part.targets is not None for part in parts):
+            masks = [np.ones(part.n_units, np.bool_) if part.targets is None else part.targets for part in parts]
+            joined.targets = np.concatenate(masks)
+        priors = [part.prior for part in parts if part.prior is not None]
+        joined.prior = np.concatenate(priors) if priors else None
+        return joined
 
 
 def _no_items() -> Sequence[Any]:

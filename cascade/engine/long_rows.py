@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cascade.core.rows import BoolArray, Encoded, FloatArray, IntArray, Units, ranges
-from cascade.engine.tier import Scores, check_targets
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges
+from cascade.engine.inputs import Encoder, Inputs
+from cascade.engine.tier import Scores
 from cascade.exceptions import OptionError
 
 
@@ -37,20 +38,18 @@ class Reading:
     @classmethod
     def of(
         cls,
-        encoded: Encoded,
+        inputs: Inputs,
         *,
+        encoder: Encoder | None = None,
         max_length: int | None = None,
         overlap: int = 0,
-        targets: BoolArray | None = None,
-        prior: FloatArray | None = None,
     ) -> Reading:
-        """Cut rows of more than `max_length` tokens, as `cut` does; `None` cuts nothing.
+        """The rows that an encoder makes, those of more than `max_length` tokens cut as `cut` does; `None`: none is.
 
-        `targets`: the caller's units that need an answer, all if left out, shape `(n_units,)`; `prior`: of the same
-        units, shape `(n_units, labels)`. Other targets, or a row without room for a word, are an `OptionError`.
+        A row without room for a word is an `OptionError`.
         """
+        encoded, targets, prior = inputs.encode(encoder), inputs.targets, inputs.prior
         units, numbers, count = encoded.units, encoded.numbers, encoded.n_units
-        check_targets(targets, count)
         if max_length is not None:
             units, source = cut(units, max_length, overlap)
             numbers = numbers if units is encoded.units else numbers[source]

@@ -32,9 +32,6 @@ def part_of(look: Look, begin: int, end: int, *, words: bool) -> Look:
         scores=None if look.scores is None else look.scores[begin:end],
         rest=own,
         numbers=numbers[units] - begin,
-        targets=None if look.targets is None else look.targets[units],
-        prior=None if look.prior is None else look.prior[units],
-        context_layers=look.context_layers,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cascade.core.checks import check_logits, check_names, check_temperature, check_whole
 from cascade.core.confidence import probabilities
-from cascade.core.rows import BoolArray, FloatArray, IntArray, ranges, read_only
+from cascade.core.rows import FloatArray, IntArray, ranges, read_only
 from cascade.engine.live import PER_UNIT, WHOLE_ROWS, Halting, Live, merge
 from cascade.engine.long_rows import Reading
 from cascade.engine.packing import Packing
@@ -29,15 +29,13 @@ class _Call:
     """One call of a tier: what is read, and by which graphs, for all threads or for one.
 
     `policy`: decides which units exit, `None`: all go on to full depth; `until`: number of the exit, from 0, at which
-    all units leave, so that only its answers are computed, `None`: the policy says; `context_layers`: after this layer
-    units that are no targets stop, `None`: they are units like any other; `leave`: called with the numbers of units
-    that exit, the number of the exit, their answers and their history.
+    all units leave, so that only its answers are computed, `None`: the policy says; `leave`: called with the numbers of
+    units that exit, the number of the exit, their answers and their history.
     """
 
     reading: Reading
     policy: ExitPolicy | None
     until: int | None
-    context_layers: int | None
     leave: Callable[[IntArray, int, FloatArray, FloatArray | None], None]
     embed: Backend
     stages: Sequence[Backend]
@@ -101,27 +99,13 @@ class MultiExit(RowTier):
         """Whether rows hold several units, each with logits of its own."""
         return "words" in self.stages[0].inputs
 
-    def score(
-        self,
-        inputs: Readable,
-        *,
-        targets: BoolArray | None = None,
-        context_layers: int | None = None,
-        prior: FloatArray | None = None,
-        progress: Progress | None = None,
-    ) -> Scores:
+    def score(self, inputs: Readable, *, progress: Progress | None = None) -> Scores:
         """Scores of all units, each with the answer of the exit at which it left; see `Tier.score`.
 
-        Context exits as any unit does, after `context_layers` at the latest, or with its row. Rows without a target are
-        not run, and their scores are 0. A `context_layers` without an exit is an `OptionError`, and so are targets or
-        answers of the exit policy that are something other than one bool per unit.
+        Context exits as any unit does, or with its row. Rows without a target are not run, and their scores are 0.
+        Answers of the exit policy that are something other than one bool per unit are an `OptionError`.
         """
-        if context_layers is not None and context_layers not in self.layers:
-            raise OptionError(
-                f"context_layers must be a layer with an exit, got {context_layers}; "
-                f"choose from {', '.join(map(str, self.layers))}"
-            )
-        reading = self._read(inputs, targets=targets, prior=prior)
+        reading = self._read(inputs)
         result = np.zeros((len(reading.units), self.labels), dtype=np.float32)
         layers = np.zeros(len(reading.units), dtype=np.int64)
         report = reporter(progress, reading)
@@ -130,20 +114,17 @@ class MultiExit(RowTier):
             result[gone], layers[gone] = now, self.layers[index]
             report(gone)
 
-        until = None if context_layers is not None else self._until()
-        self._run(reading, self.exit_policy, until, context_layers, leave)
+        self._run(reading, self.exit_policy, self._until(), leave)
         return reading.scores(result, layers, multi_label=self.multi_label)
 
-    def all_exits(
-        self, inputs: Readable, *, prior: FloatArray | None = None, progress: Progress | None = None
-    ) -> FloatArray:
+    def all_exits(self, inputs: Readable, *, progress: Progress | None = None) -> FloatArray:
         """Probabilities at every exit, all units going to full depth. Shape `(row units, exits, labels)`.
 
         A long text has one row unit for each of its rows. For texts any exit policy can be replayed from these. For
         words a replay is close, not exact: words that stay would see the others in the state in which they exited. The
         arguments are those of `score`.
         """
-        reading = self._read(inputs, prior=prior)
+        reading = self._read(inputs)
         result = np.empty((len(reading.units), len(self.stages), self.labels), dtype=np.float32)
         report = reporter(progress, reading)
 
@@ -151,7 +132,7 @@ class MultiExit(RowTier):
             result[gone] = history
             report(gone)
 
-        self._run(reading, None, None, None, leave)
+        self._run(reading, None, None, leave)
         return result
 
     def _until(self) -> int | None:
@@ -168,7 +149,6 @@ class MultiExit(RowTier):
         reading: Reading,
         policy: ExitPolicy | None,
         until: int | None,
-        context_layers: int | None,
         leave: Callable[[IntArray, int, FloatArray, FloatArray | None], None],
     ) -> None:
         lengths = reading.units.rows.lengths[reading.rows]
@@ -178,7 +158,7 @@ class MultiExit(RowTier):
         pooled = self._pooled(len(groups), int(lengths.sum()))
         embed = self.embed if pooled else self.embed.serial
         stages = self.stages if pooled else [stage.serial for stage in self.stages]
-        call = _Call(reading, policy, until, context_layers, leave, embed, stages)
+        call = _Call(reading, policy, until, leave, embed, stages)
 
         def run(wave: Sequence[IntArray]) -> None:
             live = [self._begin(reading.rows[group], call) for group in wave]
@@ -234,27 +214,13 @@ class MultiExit(RowTier):
             return None
         if call.policy is None:
             return live.after(made["hidden_out"])
-        gone = self._gone(index, live, now, call)
+        gone = exits.decide(call.policy, self._state(index, live, now, call))
+        if live.halting is not None and call.reading.targets is not None:
+            gone = gone | live.finished(call.reading.targets[inside] & ~gone)  # context exits with its row
         if not gone.any():
             return live.after(made["hidden_out"])
         call.leave(inside[gone], index, now[gone], None)
         return None if gone.all() else live.after(made["hidden_out"]).leave(gone)
-
-    def _gone(self, index: int, live: Live, now: FloatArray, call: _Call) -> BoolArray:
-        """Which units inside exit, or stop as context. Shape `(units inside,)`."""
-        if call.policy is None or isinstance(call.policy, Never):
-            gone = np.zeros(len(now), dtype=np.bool_)
-        else:
-            gone = exits.decide(call.policy, self._state(index, live, now, call))
-        targets = call.reading.targets
-        if live.halting is None or targets is None:
-            return gone
-        wanted = targets[live.inside]
-        if wanted.all():
-            return gone
-        if call.context_layers is not None and self.layers[index] >= call.context_layers:
-            gone = gone | ~wanted
-        return gone | live.finished(wanted & ~gone)
 
     def _state(self, index: int, live: Live, now: FloatArray, call: _Call) -> ExitState:
         history = now[:, None] if live.history is None else live.history[:, : index + 1]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cascade.core.checks import check_whole
-from cascade.core.rows import BoolArray, Encoded, FloatArray, IntArray
+from cascade.core.rows import Encoded, IntArray
 from cascade.engine.inputs import Encoder
 from cascade.engine.long_rows import Reading, shortened
 from cascade.engine.tier import Leaf, Progress, Readable, as_inputs
@@ -53,14 +53,9 @@ class RowTier(Leaf, ABC):
         """Numbers of the items that have tokens that this tier does not read, perhaps twice. `encoded`: their rows."""
         return shortened(encoded.units, self.max_length) if self.per_unit else np.empty(0, dtype=np.int64)
 
-    def _read(self, inputs: Readable, *, targets: BoolArray | None = None, prior: FloatArray | None = None) -> Reading:
-        return Reading.of(
-            as_inputs(inputs).encode(self.encoder),
-            max_length=self.max_length if self.per_unit else None,
-            overlap=self.overlap,
-            targets=targets,
-            prior=prior,
-        )
+    def _read(self, inputs: Readable) -> Reading:
+        longest = self.max_length if self.per_unit else None
+        return Reading.of(as_inputs(inputs), encoder=self.encoder, max_length=longest, overlap=self.overlap)
 
     def _pooled(self, groups: int, tokens: int) -> bool:
         """Whether graphs run on all threads: where there is one, or one group of batches that is worth them."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from cascade.core.checks import check_logits, check_names, check_temperature
 from cascade.core.confidence import probabilities
-from cascade.core.rows import BoolArray, Encoded, FloatArray, IntArray, ranges
+from cascade.core.rows import Encoded, FloatArray, IntArray, ranges
 from cascade.engine.long_rows import Reading
 from cascade.engine.packing import padded
 from cascade.engine.row_tier import RowTier, reporter
@@ -45,17 +45,9 @@ class SingleExit(RowTier):
             return super().lost(encoded)
         return encoded.numbers[encoded.units.rows.lengths > self.max_length]
 
-    def score(
-        self,
-        inputs: Readable,
-        *,
-        targets: BoolArray | None = None,
-        context_layers: int | None = None,  # there is one depth
-        prior: FloatArray | None = None,
-        progress: Progress | None = None,
-    ) -> Scores:
+    def score(self, inputs: Readable, *, progress: Progress | None = None) -> Scores:
         """Scores of all units; see `Tier.score`. Rows without a target are not run, and their scores are 0."""
-        reading = self._read(inputs, targets=targets, prior=prior)
+        reading = self._read(inputs)
         result = np.zeros((len(reading.units), self.labels), dtype=np.float32)
         lengths = np.minimum(reading.units.rows.lengths[reading.rows], self.max_length)
         waiting = batches(self.batching, lengths)

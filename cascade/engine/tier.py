@@ -84,25 +84,10 @@ class Tier(Protocol):
     def leaves(self) -> tuple[Tier, ...]:
         """The single tiers inside, first to last."""
 
-    def score(
-        self,
-        inputs: Inputs,
-        *,
-        targets: BoolArray | None = None,
-        context_layers: int | None = None,
-        prior: FloatArray | None = None,
-        progress: Progress | None = None,
-    ) -> Scores:
+    def score(self, inputs: Inputs, *, progress: Progress | None = None) -> Scores:
         """Scores with one entry per unit of `inputs`, which may be empty.
 
-        Args:
-            inputs: what to read.
-            targets: units that need an answer; the others are context, and their scores are not read. `None`: all.
-                Shape `(units,)`.
-            context_layers: context stops after this layer at the latest; a tier without exits does not read it.
-            prior: what another tier's answer adds to logits, after the temperature (`confidence.evidence`). Shape
-                `(units, labels)`.
-            progress: called with the number of targets that were just answered.
+        `progress` is called with the number of targets that were just answered.
         """
 
 
@@ -146,21 +131,12 @@ class CallableTier(Leaf):
         if self.timeout is not None and not (is_number(self.timeout) and self.timeout > 0):
             raise OptionError(f"timeout must be above 0 seconds, got {self.timeout!r}; None waits for any time")
 
-    def score(
-        self,
-        inputs: Inputs,
-        *,
-        targets: BoolArray | None = None,
-        context_layers: int | None = None,  # there is one depth
-        prior: FloatArray | None = None,
-        progress: Progress | None = None,
-    ) -> Scores:
+    def score(self, inputs: Inputs, *, progress: Progress | None = None) -> Scores:
         """Scores of all units; see `Tier.score`.
 
         Inputs of rows only are an `OptionError`.
         """
-        check_targets(targets, inputs.n_units)
-        wanted = np.ones(inputs.n_units, dtype=np.bool_) if targets is None else targets
+        wanted = np.ones(inputs.n_units, dtype=np.bool_) if inputs.targets is None else inputs.targets
         items, offsets = inputs.items, inputs.offsets
         if len(items) != len(offsets) - 1:  # long texts, of several rows each
             offsets = np.arange(len(items) + 1, dtype=np.int64)
@@ -180,9 +156,9 @@ class CallableTier(Leaf):
             answered[units] = fine
             faults += [f"answers that are no {'numbers' if number else 'probabilities'}"] * (not fine.all())
         made[~answered] = 0
-        if prior is not None:
+        if inputs.prior is not None:
             own = evidence(made, weight=1.0, multi_label=self.multi_label)
-            made = probabilities(own, multi_label=self.multi_label, prior=prior)
+            made = probabilities(own, multi_label=self.multi_label, prior=inputs.prior)
         if progress is not None and len(asked):
             progress(int(wanted.sum()))
         scores = Scores.of(made, multi_label=self.multi_label)
@@ -232,12 +208,3 @@ class CallableTier(Leaf):
 def as_inputs(given: Readable) -> Inputs:
     """Inputs of rows whose units are the caller's; inputs are returned as they are."""
     return Inputs.encoded(given) if isinstance(given, Units) else given
-
-
-def check_targets(targets: BoolArray | None, units: int) -> None:
-    """Refuse, by an `OptionError`, what is no mask of units that need an answer; `None` stands for all."""
-    if targets is not None and (targets.shape != (units,) or targets.dtype != np.bool_):
-        raise OptionError(
-            f"targets must be bools of shape ({units},), got {targets.dtype} of shape {targets.shape}; "
-            "give True for each unit that needs an answer"
-        )

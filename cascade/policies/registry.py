@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from enum import Enum
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -51,7 +50,8 @@ class Registry(Generic[P]):
     """The policies of one kind by name.
 
     The written form is `{"policy": name, field: value, ...}` with the fields of the dataclass. Values are numbers,
-    strings, `None`, tuples, an `Enum`, a `Measure`, other policies of the kind.
+    strings, `None`, tuples, a `Measure`, other policies of the kind. A class attribute `retired` has fields that older
+    bundles write and no policy has any more, each with the only value that is still read.
 
     Args:
         kind: what messages call a policy of this kind.
@@ -106,9 +106,9 @@ class Registry(Generic[P]):
                 f"the {self._kind} must be one of {', '.join(self._classes)}, got {name!r}; choose one of them, or "
                 "import the module that registers it"
             )
-        names = {_key(field): field.name for field in _fields(cls)}
+        names, retired = {_key(field): field.name for field in _fields(cls)}, getattr(cls, "retired", {})
         needed = [_key(field) for field in _fields(cls) if not _has_default(field)]
-        given = [key for key in written if key != "policy"]
+        given = [key for key in written if key != "policy" and (key not in retired or written[key] != retired[key])]
         if not set(needed) <= set(given) <= set(names):
             raise OptionError(
                 f"the {self._kind} {name} must have the fields {needed or list(names)}, got {given}; see to_json"
@@ -135,8 +135,6 @@ class Registry(Generic[P]):
     def _plain(self, value: Any) -> Any:
         if isinstance(value, Measure) and MEASURES.get(value.name) == value:
             return value.name
-        if isinstance(value, Enum):
-            return value.value
         if isinstance(value, tuple):
             return list(map(self._plain, value))
         if isinstance(value, np.generic):

@@ -10,9 +10,9 @@ not change the answers. All tokens of a word exit together and keep their last s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import Enum
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -105,50 +105,26 @@ class TokenExit(_Uncertainty):
         return least[units.places]
 
 
-class Aggregate(Enum):
-    """How uncertain a sentence is: as its least sure word, or as its words on average."""
-
-    MAX = "max"
-    MEAN = "mean"
-
-
 @register
 @dataclass(frozen=True)
 class SentenceExit(_Uncertainty):
     """All words of a sentence exit together, once the sentence is sure enough (SENTEE: Li et al., ACL 2021).
 
-    Its uncertainty is the largest of its words' (entropy by log(labels)), or their mean, in which many easy words hide
-    a hard one.
+    Its uncertainty is the largest of its words' (entropy by log(labels)): in the mean many easy words hide a hard one.
 
     Attributes:
         threshold: in [0, 1]; the sentence exits at or below it. One number for all exits or a tuple with one per exit
             (the last may be left out).
-        aggregate: `Aggregate.MAX` or `Aggregate.MEAN`.
     """
 
-    aggregate: Aggregate = Aggregate.MAX
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        try:
-            object.__setattr__(self, "aggregate", Aggregate(self.aggregate))
-        except ValueError as error:
-            raise OptionError(
-                f"aggregate must be one of {', '.join(kind.value for kind in Aggregate)}, got {self.aggregate!r}; "
-                "use Aggregate.MAX as in SENTEE"
-            ) from error
+    retired: ClassVar[Mapping[str, Any]] = {"aggregate": "max"}
 
     def score(self, state: ExitState) -> FloatArray:
         """The certainty of each word's sentence, in [0, 1]. Shape `(units,)`."""
         units = _of_words(state, self)
         starts = np.flatnonzero(np.diff(units.sentences, prepend=-1))
         words = np.diff(np.append(starts, len(units.sentences)))
-        sure = _live(units)
-        if self.aggregate is Aggregate.MAX:
-            of_sentence = np.minimum.reduceat(sure, starts)
-        else:
-            of_sentence = (np.add.reduceat(sure, starts, dtype=np.float64) / words).astype(np.float32)
-        return np.repeat(of_sentence, words)[units.places]
+        return np.repeat(np.minimum.reduceat(_live(units), starts), words)[units.places]
 
 
 def _doubt(score: float) -> float:

@@ -5,16 +5,16 @@ A policy is called with a `WindowState` and returns `Spans`. It decides each sen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from cascade.core.checks import check_share, check_whole
 from cascade.core.rows import BoolArray, IntArray
 from cascade.exceptions import OptionError
-from cascade.policies.registry import ModelInfo, Registry
+from cascade.policies.registry import Registry
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Spans:
 
 
 WindowPolicy: TypeAlias = Callable[[WindowState], Spans]
-"""Spans in which every unsure word is exactly once. It may have `context_layers`, as `Windows` has."""
+"""Spans in which every unsure word is exactly once."""
 
 
 _REGISTRY: Registry[WindowPolicy] = Registry("windows policy", "with_windows")
@@ -99,20 +99,17 @@ class Windows:
         margin: words of context on both sides, within the sentence.
         whole: in [0, 1]; a sentence goes whole if more than this share of its pieces would be in windows. 0: every
             sentence with an unsure word does (`whole_sentences`).
-        context_layers: words that are read only as context stop after this layer, one with an exit, at the latest, and
-            are still seen in the state they have there. `None`: they exit as any other word does.
     """
+
+    retired: ClassVar[Mapping[str, Any]] = {"context_layers": None}
 
     margin: int = 3
     whole: float = 0.6
-    context_layers: int | None = None
 
     def __post_init__(self) -> None:
         margin = check_whole("margin", self.margin, "0 sends unsure words without context", least=0)
         object.__setattr__(self, "margin", margin)
         object.__setattr__(self, "whole", check_share("whole", self.whole, "0 sends whole sentences"))
-        if self.context_layers is not None:
-            check_whole("context_layers", self.context_layers, "None lets context go as deep as it needs")
 
     def __call__(self, state: WindowState) -> Spans:
         """Spans in order, none in sentences without an unsure word."""
@@ -133,13 +130,6 @@ class Windows:
         starts = np.flatnonzero(inside & (new | ~np.append(False, inside[:-1])))
         stops = np.flatnonzero(inside & (np.append(new[1:], True) | ~np.append(inside[1:], False))) + 1
         return Spans(sentences[starts], starts, stops)
-
-    def check(self, model: ModelInfo) -> None:
-        """Whether `context_layers` is a layer with an exit of the tier that reads the windows."""
-        if self.context_layers is not None and self.context_layers not in model.layers:
-            raise OptionError(
-                f"context_layers must be a layer with an exit, got {self.context_layers}; choose from {model.exits}"
-            )
 
 
 whole_sentences = Windows(margin=0, whole=0.0)

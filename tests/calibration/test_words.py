@@ -16,6 +16,7 @@ from cascade.calibration.thresholds.points import Point, choose_words
 from cascade.calibration.thresholds.tagger import choose_tagger
 from cascade.calibration.thresholds.words import EXITS, WordGrid, replay_words
 from cascade.core.rows import IntArray
+from cascade.engine.inputs import Inputs
 from cascade.engine.live import HALTED
 from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.tagger import Tagger
@@ -79,7 +80,7 @@ def test_policies_that_halt_words_are_replayed_on_frozen_answers(policy: ExitPol
 def test_costs_count_what_the_graphs_see(policy: ExitPolicy, targets: list[int] | None) -> None:
     toy, words = ToyTagger(), UNITS
     mask = None if targets is None else np.isin(np.arange(len(words)), targets)
-    toy.tier2(exit_policy=policy).score(words, targets=mask)
+    toy.tier2(exit_policy=policy).score(Inputs.encoded(words).asking(mask))
     actives, tokens = toy.actives, toy.tokens
     taken = leave(policy, toy.tier2().all_exits(words), LAYERS, words=words)[None]
     ones = (1.0,) * 4

@@ -90,18 +90,18 @@ def test_a_tagger(run: Command, tmp_path: Path) -> None:
     out = run("inspect", str(bundle.folder)).out
     assert "task         token-classification, a tag for each word\n" in out
     assert "exit policy  TokenExit(threshold=0.1, window=3)\n" in out
-    assert "windows      Windows(margin=3, whole=0.6, context_layers=None)\n" in out
+    assert "windows      Windows(margin=3, whole=0.6)\n" in out
     assert "decoding     argmax\n" in out
     bundle = tag_bundle(
         tmp_path / "others",
-        windows={"policy": "Windows", "margin": 0, "whole": 0.0, "context_layers": 2},
+        windows={"policy": "Windows", "margin": 0, "whole": 0.0},
         decoding={"policy": "Viterbi", "labels": list(TAGS)},
     )
     out = run("inspect", str(bundle.folder)).out
-    assert "windows      Windows(margin=0, whole=0.0, context_layers=2)\n" in out
+    assert "windows      Windows(margin=0, whole=0.0)\n" in out
     assert "decoding     Viterbi(5 labels)\n" in out
     described = json.loads(run("inspect", str(bundle.folder), "--json").out)
-    assert described["policies"]["windows"]["context_layers"] == 2
+    assert described["policies"]["windows"]["margin"] == 0
 
 
 def test_a_line_per_graph(run: Command, folder: Path) -> None:

@@ -33,7 +33,7 @@ from tests.models.toy import Toy, batch_of
 from tests.models.toy_tagging import ToyTagger, sentences_of
 
 ROUTERS = st.sampled_from([Threshold(0.9), Threshold(1.0), Budget(0.2), Budget(0.5), defer_all, defer_none])
-WINDOWS = st.sampled_from([Windows(), Windows(1), Windows(0, 1.0), Windows(2, 0.4, context_layers=2), whole_sentences])
+WINDOWS = st.sampled_from([Windows(), Windows(1), Windows(0, 1.0), Windows(2, 0.4), whole_sentences])
 SEVERAL = sentences_of(SENTENCES)
 
 
@@ -57,7 +57,7 @@ def test_deferred_units_have_tier_2s_answers_and_the_others_tier_1s(
     found = spans(WindowState(unsure, units.offsets, units.n_tokens))
     for row, start, stop in zip(found.rows, found.starts, found.stops, strict=True):  # one window at a time
         window = units.spans(np.array([row]), np.array([start]), np.array([stop]))
-        second = tier2.score(window, targets=unsure[start:stop], context_layers=spans.context_layers)
+        second = tier2.score(Inputs.encoded(window).asking(unsure[start:stop]))
         mine = start + np.flatnonzero(unsure[start:stop])
         expected[mine], layers[mine] = second.probabilities[mine - start], second.exit_layer[mine - start]
     np.testing.assert_array_equal(scores.exit_layer, layers)
@@ -174,7 +174,6 @@ def test_windows_are_what_tier_2_reads() -> None:
         return toy.tokens, toy.actives
 
     assert counts(Windows(margin=2)) == (4 * (7 + 7),) * 2  # five words of each, between two special tokens
-    assert counts(Windows(margin=2, context_layers=4)) == (4 * (7 + 7), 2 * (7 + 7) + 2 * (3 + 3))
     assert counts(whole_sentences) == (4 * (22 + 7),) * 2
 
 
@@ -258,7 +257,7 @@ def test_nested_windows_and_blends() -> None:
     words = sentences_of([[1, 2, 1, 1, 3, 1, 1]] * 6)
     toys = [ToyTagger(seed=seed) for seed in range(3)]
     inner = Cascade(toys[1].tier2(), toys[2].tier2(), Threshold(0.999), blend=0.5, windows=Windows(1, 1.0))
-    engine = Cascade(toys[0].tier1(), inner, Budget(0.3), blend=0.5, windows=Windows(2, 1.0, context_layers=4))
+    engine = Cascade(toys[0].tier1(), inner, Budget(0.3), blend=0.5, windows=Windows(2, 1.0))
     done: list[int] = []
     scores = engine.score(words, progress=done.append)
     assert sum(done) == len(words)

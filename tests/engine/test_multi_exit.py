@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cascade.core.confidence import max_probability, probabilities
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Units
+from cascade.engine.inputs import Inputs
 from cascade.policies import (
     AtExit,
     Entropy,
@@ -21,12 +22,11 @@ from cascade.policies import (
     TokenExit,
     all_of,
     any_of,
-    exits,
     never,
 )
 from cascade.policies.batching import BatchingPolicy, FixedSize
 from cascade.policies.exits import ExitPolicy, ExitState
-from cascade.policies.unit_exits import Aggregate, UnitState
+from cascade.policies.unit_exits import UnitState
 from cascade.runtime.backend import FunctionBackend
 from tests.models.by_token import ExitByToken
 from tests.models.kinds import BATCHING, BOTH, PIECES, SENTENCES, TEXTS, WORDS, Kind, assert_equal, one_by_one
@@ -40,8 +40,8 @@ OF_TEXTS = [
 ]
 ADAPTIVE = [
     MaxProbability(0.99), Patience(1), TokenExit(0.01), TokenExit((0.02, 0.05, 0.1), window=3),
-    TokenExit(0.1, window=5), SentenceExit(0.2), SentenceExit(0.05, Aggregate.MEAN),
-    all_of(TokenExit(0.1), Patience(1)), any_of(TokenExit(0.02, window=3), SentenceExit(0.02, Aggregate.MEAN)),
+    TokenExit(0.1, window=5), SentenceExit(0.2), SentenceExit(0.05),
+    all_of(TokenExit(0.1), Patience(1)), any_of(TokenExit(0.02, window=3), SentenceExit(0.02)),
 ]
 # fmt: on
 BY_TOKEN = st.builds(
@@ -168,21 +168,13 @@ def test_all_exits_of_words(pieces: list[list[int]], batching: BatchingPolicy, t
         np.testing.assert_allclose(every[:, index], expected, atol=2e-4)
 
 
-@given(PIECES, BATCHING, OF_WORDS, st.sampled_from([None, *LAYERS]), st.data())
-def test_targets_and_context(
-    pieces: list[list[int]], batching: BatchingPolicy, policy: ExitPolicy, context_layers: int | None, data: Any
-) -> None:
-    """Context halts at `context_layers` at the latest; a sentence goes when its last target has its answer."""
+@given(PIECES, BATCHING, OF_WORDS, st.data())
+def test_targets_and_context(pieces: list[list[int]], batching: BatchingPolicy, policy: ExitPolicy, data: Any) -> None:
+    """A sentence goes when its last target has its answer."""
     toy, words = ToyTagger(), sentences_of(pieces)
     targets = np.array(data.draw(st.lists(st.booleans(), min_size=len(words), max_size=len(words))), dtype=np.bool_)
     tier = toy.tier2(batching=batching, exit_policy=policy)
-    scores = tier.score(words, targets=targets, context_layers=context_layers)
-
-    def with_context(now: ExitState) -> BoolArray:
-        assert isinstance(now, UnitState)
-        mask = exits.decide(policy, now)
-        stops = context_layers is not None and now.exit_layer >= context_layers
-        return mask | (~own[now.places] & stops)
+    scores = tier.score(Inputs.encoded(words).asking(targets))
 
     for row in range(words.n_rows):
         mine = slice(words.offsets[row], words.offsets[row + 1])
@@ -192,7 +184,7 @@ def test_targets_and_context(
             assert not scores.exit_layer[mine].any()
             continue
         one = words.select(np.array([row]))
-        layers = replayed(toy, one, with_context)
+        layers = replayed(toy, one, policy)
         np.testing.assert_array_equal(scores.exit_layer[mine][own], layers[own])
         np.testing.assert_array_equal(scores.exit_layer[mine], np.minimum(layers, layers[own].max()))
         every = toy.oracle(one, layers)
@@ -231,11 +223,8 @@ def test_a_finished_sentence_leaves_with_all_its_tokens() -> None:
     toy.tier2(exit_policy=AtExit(2)).score(words)
     assert (toy.calls, toy.tokens, toy.actives) == (1, 30, 30)
     toy = ToyTagger()
-    toy.tier2().score(words, targets=words.row_of == 3, context_layers=2)
+    toy.tier2().score(Inputs.encoded(words).asking(words.row_of == 3))
     assert (toy.calls, toy.tokens, toy.actives) == (4, 24, 24)
-    toy = ToyTagger()
-    toy.tier2().score(words, targets=np.arange(20) == 13, context_layers=4)
-    assert (toy.calls, toy.tokens, toy.actives) == (4, 24, 6 + 6 + 3 + 3)
 
 
 @BOTH

@@ -39,7 +39,7 @@ def test_sentences_without_words_or_targets_are_not_run() -> None:
         make(ToyTagger(), batching=batching).score(SEVERAL)
         assert seen == [6, 6, 10, 3, 9, 6]
         seen.clear()
-        make(ToyTagger(), batching=batching).score(SEVERAL, targets=np.isin(SEVERAL.row_of, [2, 5]))
+        make(ToyTagger(), batching=batching).score(Inputs.encoded(SEVERAL).asking(np.isin(SEVERAL.row_of, [2, 5])))
         assert seen == [6, 9]
 
 
@@ -77,7 +77,7 @@ def test_progress_counts_every_target_once(kind: Kind) -> None:
         tier.score(units, progress=done.append)
         assert sum(done) == len(units)
         done.clear()
-        tier.score(units, targets=targets, progress=done.append)
+        tier.score(Inputs.encoded(units).asking(targets), progress=done.append)
         assert sum(done) == targets.sum()
         assert all(done)
     done = []
@@ -115,11 +115,12 @@ def test_a_graph_without_token_types() -> None:
 def test_a_prior_is_added_to_every_exits_logits(kind: Kind) -> None:
     units = kind.units(SENTENCES)
     prior = np.random.default_rng(1).normal(size=(len(units), 3)).astype(np.float32)
+    blended = Inputs.encoded(units).asking(prior=prior)
     for tier in (kind.toy().tier1(), kind.toy().tier2()):
         plain = np.log(tier.score(units).probabilities)
-        found = tier.score(units, prior=prior).probabilities
+        found = tier.score(blended).probabilities
         np.testing.assert_allclose(found, probabilities(plain + prior), atol=2e-4)
-    every, found = kind.toy().tier2().all_exits(units), kind.toy().tier2().all_exits(units, prior=prior)
+    every, found = kind.toy().tier2().all_exits(units), kind.toy().tier2().all_exits(blended)
     np.testing.assert_allclose(found, probabilities(np.log(every) + prior[:, None]), atol=2e-4)
 
 
@@ -180,11 +181,8 @@ def test_impossible_calls(kind: Kind) -> None:
     units = kind.units(SENTENCES)
     with pytest.raises(OptionError, match=r"temperature must be above 0 and finite, got nan"):
         kind.toy().tier1(temperature=float("nan"))
-    for tier in (kind.toy().tier1(), kind.toy().tier2()):
-        with pytest.raises(OptionError, match=rf"targets must be bools of shape \({len(units)},\)"):
-            tier.score(units, targets=np.zeros(3, dtype=np.bool_))
-    with pytest.raises(OptionError, match="context_layers must be a layer with an exit, got 3; choose from 2, 4, 5, 6"):
-        kind.toy().tier2().score(units, context_layers=3)
+    with pytest.raises(OptionError, match=rf"targets must be bools of shape \({len(units)},\)"):
+        Inputs.encoded(units).asking(np.zeros(3, dtype=np.bool_))
     tier = kind.toy().tier2(exit_policy=lambda state: state.probabilities[:, 0])
     with pytest.raises(OptionError, match=r"the exit policy .* must return bools of shape \(\d+,\), got float32"):
         tier.score(units)
@@ -199,8 +197,8 @@ def test_nothing_of_the_callers_is_changed(kind: Kind) -> None:
     for array in (*arrays, targets):
         array.setflags(write=False)
     policy = TokenExit(0.02, 3) if kind.words else MaxProbability(0.7)
-    kind.toy().tier2(exit_policy=policy).score(units, targets=targets, context_layers=2)
-    kind.toy().tier1().score(units, targets=targets)
+    kind.toy().tier2(exit_policy=policy).score(Inputs.encoded(units).asking(targets))
+    kind.toy().tier1().score(Inputs.encoded(units).asking(targets))
     for array, old in zip(arrays, before, strict=True):
         np.testing.assert_array_equal(array, old)
 
@@ -238,11 +236,11 @@ def test_any_function_is_a_tier() -> None:
     np.testing.assert_allclose(scores.probabilities, [[0.8, 0.2], [0.3, 0.7]], rtol=1e-6)
     np.testing.assert_array_equal(scores.exit_layer, [0, 0])
     prior = np.array([[0.0, np.log(4)], [0.0, 0.0]], dtype=np.float32)
-    np.testing.assert_allclose(tier.score(texts, prior=prior).probabilities[0], [0.5, 0.5], rtol=1e-5)
+    np.testing.assert_allclose(tier.score(texts.asking(prior=prior)).probabilities[0], [0.5, 0.5], rtol=1e-5)
     asked.clear()
     words = Inputs.of([["a", "plot"], [], ["they"], ["we"]], Lengths(words=True))
     done: list[int] = []
-    scores = tier.score(words, targets=np.array([True, False, False, True]), progress=done.append)
+    scores = tier.score(words.asking(np.array([True, False, False, True])), progress=done.append)
     assert asked == [["a", "plot"], ["we"]]
     assert done == [2]
     np.testing.assert_allclose(scores.probabilities[[0, 3]], [[0.3, 0.7], [0.3, 0.7]], rtol=1e-6)

@@ -24,7 +24,6 @@ from cascade.policies import (
     MaxProbability,
     Policies,
     Threshold,
-    Windows,
     defer_all,
     defer_none,
     never,
@@ -236,9 +235,6 @@ def test_tiers_that_do_not_fit(three: Pipeline) -> None:
     fourth = three.with_tier(replace(function, labels=len(three.labels)), router=defer_all)
     with pytest.raises(OptionError, match="tier 4 has no exits, its exit policy must be never"):
         fourth.with_exit_policy(AtExit(1))
-    if isinstance(three, Tagger):
-        with pytest.raises(OptionError, match="context_layers must be a layer with an exit, got 7; choose"):
-            three.with_windows(Windows(context_layers=7))
 
 
 def test_closing_frees_the_graphs_and_a_later_call_loads_them_again(three: Pipeline) -> None:

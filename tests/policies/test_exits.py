@@ -152,11 +152,6 @@ COUNT = "must be a whole number of at least 1, got"
         (AtExit, (0,), f"layer {COUNT} 0; give the number"),
         (lambda window: TokenExit(0.5, window), (0, -1, 1.5, True, "3"), f"window {COUNT} .*; 1 looks at each word"),
         (lambda window: TokenExit(0.5, window), (4,), "window must be odd, got 4; 5 looks both ways alike"),
-        (
-            lambda kind: SentenceExit(0.5, kind),
-            ("median", None, 3),
-            "must be one of max, mean, got .*; use Aggregate.M",
-        ),
         (lambda some: any_of(*some), ((),), r"any_of must have one or more exit policies, got \(\); write any_of"),
         (all_of, (0.9,), r"all_of must have one or more exit policies, got \(0.9,\); write all_of"),
     ],

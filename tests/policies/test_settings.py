@@ -82,14 +82,11 @@ def test_check_names_all_misfits_at_once() -> None:
     with pytest.raises(OptionError, match="there must be policies for 3 tiers, got them for 2"):
         TWO.check((first, second, second))
     with pytest.raises(OptionError) as error:
-        TAGS.with_(windows=Windows(context_layers=3), decoding=Viterbi(("O",)), temperatures=((1, 1), (1,))).check(
-            (first, second)
-        )
+        TAGS.with_(decoding=Viterbi(("O",)), temperatures=((1, 1), (1,))).check((first, second))
     for fault in (
         "temperatures must be one per exit, got 2 for 1 of tier 1",
         "temperatures must be one per exit, got 1 for 3 of tier 2",
         "TokenExit must be asked about words",
-        "context_layers must be a layer with an exit, got 3; choose from 2, 4, 6",
         "Viterbi must have the model's 2 labels",
         "windows must be left out of a classifier",
     ):

@@ -10,7 +10,7 @@ from cascade.exceptions import OptionError
 from cascade.policies import exits
 from cascade.policies.exits import AtExit, ExitPolicy, ExitState, MaxProbability, any_of
 from cascade.policies.registry import ModelInfo
-from cascade.policies.unit_exits import Aggregate, SentenceExit, TokenExit, UnitState
+from cascade.policies.unit_exits import SentenceExit, TokenExit, UnitState
 
 MODEL = ModelInfo(layers=(2, 4, 6), words=True)
 
@@ -74,29 +74,19 @@ def test_token_exit_equals_a_loop(sentences: list[list[float | None]], window: i
     assert TokenExit(threshold, window=window)(state(*sentences)).tolist() == expected
 
 
-@given(SENTENCES, st.sampled_from(Aggregate), st.sampled_from([0.0, 0.1, 0.5, 0.95]))
-def test_sentence_exit_equals_a_loop(
-    sentences: list[list[float | None]], aggregate: Aggregate, threshold: float
-) -> None:
+@given(SENTENCES, st.sampled_from([0.0, 0.1, 0.5, 0.95]))
+def test_sentence_exit_equals_a_loop(sentences: list[list[float | None]], threshold: float) -> None:
     expected = []
     for words in sentences:
-        unsure = [word or 0.0 for word in words]
-        of_sentence = max(unsure) if aggregate is Aggregate.MAX else sum(unsure) / len(unsure)
+        of_sentence = max(word or 0.0 for word in words)
         expected += [of_sentence <= threshold] * sum(word is not None for word in words)
-    if aggregate is Aggregate.MEAN and threshold:
-        # Where the mean meets the threshold, rounding decides.
-        means = [sum(word or 0.0 for word in words) / len(words) for words in sentences]
-        if any(abs(mean - threshold) < 1e-4 for mean in means):
-            return
-    assert SentenceExit(threshold, aggregate)(state(*sentences)).tolist() == expected
+    assert SentenceExit(threshold)(state(*sentences)).tolist() == expected
 
 
 def test_sentence_exit_sentee() -> None:
     # SENTEE, ACL 2021, section 3.2: the sentence leaves if its largest uncertainty is below the threshold.
     now = state([0.01, 0.30], [0.02, 0.03, 0.04], [0.90])
     np.testing.assert_array_equal(SentenceExit(0.2)(now), [False, False, True, True, True, False])
-    mean = SentenceExit(0.2, Aggregate.MEAN)  # means: 0.155, 0.03, 0.9
-    np.testing.assert_array_equal(mean(now), [True, True, True, True, True, False])
 
 
 def test_thresholds_per_exit_and_combinations() -> None:

@@ -121,7 +121,6 @@ def test_wrong_spans_are_refused(spans: Any, message: str) -> None:
         ({"margin": -1}, "margin must be a whole number of at least 0, got -1; 0 sends unsure words without context"),
         ({"margin": 1.5}, "margin must be a whole number of at least 0, got 1.5"),
         ({"whole": 1.2}, r"whole must be in \[0, 1\], got 1.2; 0 sends whole sentences"),
-        ({"context_layers": 0}, "context_layers must be a whole number of at least 1, got 0; None lets context go"),
     ],
 )
 def test_impossible_options(options: Any, message: str) -> None:
