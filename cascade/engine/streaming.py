@@ -11,9 +11,10 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from types import TracebackType
 from typing import Generic, TypeVar
 
 from cascade.core.checks import check_whole
@@ -78,13 +79,8 @@ def stream(
             through. Either comes after the answers for all items before.
     """
     options = options or StreamOptions()
-    pool = _Pool(cascade, encode, what)
-    source: _Direct[Item] | _Reader[Item]
-    if options.max_age is None:
-        max_age, source = math.inf, _Direct(items)
-    else:
-        max_age, source = float(options.max_age), _Reader(items, options)
-    try:
+    pool, max_age = _Pool(cascade, encode, what), math.inf if options.max_age is None else float(options.max_age)
+    with _source(items, options) as source:
         ended = False
         while not ended:
             begun, buffer, ended = source.take(options.buffer_size, pool.since + max_age)
@@ -106,24 +102,17 @@ def stream(
                 source.release(held)
             if fault is not None:
                 raise fault
-        source.close()
-    finally:
-        source.stop()
 
 
 def buffers(items: Iterable[Item], *, options: StreamOptions) -> Iterator[list[Item]]:
     """Items as a stream reads them: `buffer_size` together, fewer before they are too old, or at a pause."""
-    source: _Direct[Item] = _Direct(items) if options.max_age is None else _Reader(items, options)
-    try:
+    with _source(items, options) as source:
         ended = False
         while not ended:
             _, buffer, ended = source.take(options.buffer_size, math.inf)
             if buffer:
                 yield buffer
             source.release(len(buffer))
-        source.close()
-    finally:
-        source.stop()
 
 
 class _Pool(Generic[Item]):
@@ -144,13 +133,16 @@ class _Pool(Generic[Item]):
 
     def add(self, buffer: list[Item], begun: float) -> InputError | None:
         """Read a buffer with the first tier; up to an item that cannot be read, whose fault is returned."""
-        try:
-            inputs = self._encoded(buffer)
-        except InputError as error:
-            good, fault = self._probed(buffer, error)
-            if good:
-                self.add(buffer[:good], begun)
-            return fault
+        inputs = self._read(buffer)
+        if isinstance(inputs, InputError):
+            for number, one in enumerate(buffer):
+                fault = self._read([one])
+                if isinstance(fault, InputError):
+                    where = f"{self._what} {self._seen + number} of the stream, alone as {self._what} 0"
+                    if number:
+                        self.add(buffer[:number], begun)
+                    return InputError(f"{where}: {fault}")
+            return inputs
         look = self._cascade.look(inputs)
         self._looks.append(look)
         self._seen += len(buffer)
@@ -166,30 +158,17 @@ class _Pool(Generic[Item]):
         for look, scores in zip(looks, self._cascade.finish(looks), strict=True):
             yield self._cascade.outcome(look.inputs, scores, Meter())
 
-    def _encoded(self, buffer: list[Item]) -> Inputs:
-        inputs = self._encode(list(buffer))
-        inputs.encode()
-        return inputs
-
-    def _probed(self, buffer: Sequence[Item], error: InputError) -> tuple[int, InputError]:
-        """How many items are good, and the fault of the next one."""
-        for number, one in enumerate(buffer):
-            fault = self._fault(one)
-            if fault is not None:
-                where = f"{self._what} {self._seen + number} of the stream, alone as {self._what} 0"
-                return number, InputError(f"{where}: {fault}")
-        return 0, error
-
-    def _fault(self, one: Item) -> InputError | None:
+    def _read(self, some: list[Item]) -> Inputs | InputError:
         try:
-            self._encoded([one])
+            inputs = self._encode(list(some))
+            inputs.encode()
         except InputError as fault:
             return fault
-        return None
+        return inputs
 
 
 class _Direct(Generic[Item]):
-    """A source that is read by the thread that wants its items; an error of its own ends it."""
+    """A source that is read by the thread that wants its items; an error of its own ends it, and comes last."""
 
     def __init__(self, items: Iterable[Item]) -> None:
         self._items = iter(items)
@@ -200,7 +179,7 @@ class _Direct(Generic[Item]):
         found: list[Item] = []
         try:
             found.extend(islice(self._items, most))
-        except Exception as error:  # noqa: BLE001  # raised by `close`, after the answers
+        except Exception as error:  # noqa: BLE001  # raised after the answers
             self._error = error
         return time.monotonic(), found, len(found) < most
 
@@ -211,13 +190,16 @@ class _Direct(Generic[Item]):
     def release(self, count: int) -> None:
         """So many items are answered."""
 
-    def close(self) -> None:
-        """Raise what the source raised."""
-        if self._error is not None:
-            raise self._error
-
     def stop(self) -> None:
         """No more items are wanted."""
+
+    def __enter__(self) -> _Direct[Item]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: TracebackType | None) -> None:
+        self.stop()
+        if kind is None and self._error is not None:
+            raise self._error
 
 
 class _Reader(_Direct[Item]):
@@ -284,7 +266,7 @@ class _Reader(_Direct[Item]):
                         self._changed.notify_all()
         except StopIteration:
             pass
-        except BaseException as caught:  # noqa: BLE001  # raised by `close`, in the thread that wants the items
+        except BaseException as caught:  # noqa: BLE001  # raised in the thread that wants the items
             error = caught
         with self._changed:
             self._error, self._done = error, True
@@ -294,3 +276,7 @@ class _Reader(_Direct[Item]):
         with self._changed:
             self._changed.wait_for(lambda: self._room > 0 or self._stopped)
             return not self._stopped
+
+
+def _source(items: Iterable[Item], options: StreamOptions) -> _Direct[Item]:
+    return _Direct(items) if options.max_age is None else _Reader(items, options)

@@ -186,23 +186,22 @@ class CallableTier(Leaf):
     def _called(self, items: list[Any]) -> Any:
         if self.timeout is None:
             return self.function(items)
-        box: list[tuple[Any, Exception | None]] = []
+        box: list[Any] = []
 
         def call() -> None:
             try:
-                box.append((self.function(items), None))
+                box.append(self.function(items))
             except Exception as error:  # noqa: BLE001  # it is raised where it is waited for
-                box.append((None, error))
+                box.append(error)
 
         thread = threading.Thread(target=call, daemon=True)  # a call that never ends does not keep the process
         thread.start()
         thread.join(self.timeout)
         if not box:
             raise TimeoutError(f"no answer in {self.timeout:g} s")
-        found, error = box[0]
-        if error is not None:
-            raise error
-        return found
+        if isinstance(box[0], Exception):
+            raise box[0]
+        return box[0]
 
 
 def as_inputs(given: Readable) -> Inputs:

@@ -19,18 +19,14 @@ from cascade.bundle.writing import copy_bundle
 from cascade.core.results import Stats
 from cascade.engine.cascade import Outcome
 from cascade.engine.inputs import Inputs
-from cascade.engine.multi_exit import MultiExit
-from cascade.engine.single_exit import SingleExit
+from cascade.engine.row_tier import RowTier
 from cascade.engine.streaming import StreamOptions, stream
 from cascade.exceptions import BundleError, CascadeWarning, TaskError
-from cascade.pipelines.copies import Copies, changed, with_options
-from cascade.pipelines.parts import Parts, certified, graphs_of, set_policies
+from cascade.pipelines.copies import Copies, with_options
+from cascade.pipelines.parts import certified, graphs_of, parts_of, set_policies
 from cascade.policies.batching import BatchingPolicy
-from cascade.policies.decoding import Decoder
-from cascade.policies.exits import ExitPolicy
-from cascade.policies.routing import Budget, Router
+from cascade.policies.routing import Budget
 from cascade.policies.settings import Policies
-from cascade.policies.windows import WindowPolicy
 from cascade.runtime.threads import check_threads
 
 P = TypeVar("P", bound="Pipeline")
@@ -55,10 +51,7 @@ class Pipeline(Copies):
         path_or_id: str | Path,
         *,
         threads: int | None = None,
-        router: Router | None = None,
-        exit_policy: ExitPolicy | None = None,
-        windows: WindowPolicy | None = None,
-        decoding: Decoder | None = None,
+        policies: Policies | None = None,
         batching: BatchingPolicy | None = None,
         tuned: bool = True,
         truncation: bool | None = None,
@@ -72,10 +65,7 @@ class Pipeline(Copies):
         Args:
             path_or_id: a folder, or a repository on the Hugging Face Hub (`owner/name`).
             threads: threads for all tiers together; what this process may use if left out.
-            router: of the first tier, instead of the bundle's.
-            exit_policy: of the last tier, instead of the bundle's.
-            windows: instead of the bundle's; taggers only.
-            decoding: instead of the bundle's; taggers only.
+            policies: of all tiers, instead of the bundle's.
             batching: for all tiers; if left out `TokenBudget()` for tiers without exits, else `batching.for_tier2`.
             tuned: whether these take the token budgets of `cascade tune --write`, where there are some for this host.
             truncation: see `with_truncation`; as the bundle says if left out.
@@ -105,15 +95,14 @@ class Pipeline(Copies):
                 f"{cls.__name__} must have a bundle for {cls.task}, but {path_or_id} is for {found}; "
                 f"load it with {other}.from_pretrained or cascade.load"
             )
-        own = bundle.manifest.policies
-        policies = own.with_(
-            routers=None if router is None else changed(own.routers, router, 1),
-            exits=None if exit_policy is None else changed(own.exits, exit_policy, len(own.exits)),
-            windows=windows,
-            decoding=decoding,
+        return cls.of(
+            certified(bundle, path_or_id),
+            budget,
+            policies=policies,
+            batching=batching,
+            tuned=tuned,
+            truncation=truncation,
         )
-        made = cls.of(certified(bundle, path_or_id), budget, policies=policies, batching=batching, tuned=tuned)
-        return made if truncation is None else made.with_truncation(truncation)
 
     @classmethod
     def of(
@@ -124,18 +113,20 @@ class Pipeline(Copies):
         policies: Policies | None = None,
         batching: BatchingPolicy | None = None,
         tuned: bool = True,
+        truncation: bool | None = None,
     ) -> P:
-        """Load a bundle that was found, for so many threads.
+        """Load a bundle that was found, for so many threads; the options are those of `from_pretrained`.
 
         Raises:
             BundleError: a file was altered or cannot be read.
             OptionError: the policies do not fit the bundle.
         """
-        policies = policies or bundle.manifest.policies
-        policies.check(bundle.manifest.infos)
-        parts = Parts.of(bundle, threads)
-        pipeline = cls(bundle, parts.tokenizer, set_policies(parts.tiers, policies), policies)
-        pipeline = pipeline.with_truncation(bundle.manifest.truncation)
+        manifest = bundle.manifest
+        policies = policies or manifest.policies
+        policies.check(manifest.infos)
+        tokenizer, tiers = parts_of(bundle, threads)
+        pipeline = cls(bundle, tokenizer, set_policies(tiers, policies), policies)
+        pipeline = pipeline.with_truncation(manifest.truncation if truncation is None else truncation)
         if batching is not None:
             return pipeline.with_batching(batching)
         return pipeline.with_tuned() if tuned else pipeline
@@ -222,10 +213,8 @@ class Pipeline(Copies):
 
     def close(self) -> None:
         """Free the graphs of this pipeline and of its copies. A later call loads and verifies them again."""
-        for tier in self.tiers:
-            if isinstance(tier, SingleExit | MultiExit):
-                for graph in graphs_of([tier]):
-                    graph.close()
+        for graph in graphs_of([tier for tier in self.tiers if isinstance(tier, RowTier)]):
+            graph.close()
 
     def __enter__(self: P) -> P:
         return self

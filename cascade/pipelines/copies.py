@@ -92,11 +92,6 @@ class Copies:
         """Where units exit the last tier."""
         return self.policies.exits[-1]
 
-    @property
-    def blend(self) -> float:
-        """How much the first tier's answer counts beside the second's where both were asked."""
-        return self.policies.blend[0]
-
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({str(self.bundle.folder)!r}, {len(self.labels)} labels, {len(self.tiers)} tiers, "

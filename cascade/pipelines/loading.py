@@ -48,5 +48,5 @@ def load(
         path_or_id, verify=False, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
     )
     kind: type[Classifier | Tagger] = Tagger if bundle.manifest.task == Tagger.task else Classifier
-    made = kind.of(certified(bundle, path_or_id), budget, policies=policies, batching=batching, tuned=tuned)
-    return made if truncation is None else made.with_truncation(truncation)
+    given = certified(bundle, path_or_id)
+    return kind.of(given, budget, policies=policies, batching=batching, tuned=tuned, truncation=truncation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,7 @@ from cascade.text.word_encoding import WordEncoder, encode_words
 
 
 def certified(bundle: Bundle, name: object) -> Bundle:
-    """A bundle whose files that `Parts.of` does not read are verified, without a certificate that is not about it.
+    """A bundle whose files that `parts_of` does not read are verified, without a certificate that is not about it.
 
     Args:
         bundle: opened, not verified.
@@ -57,52 +57,42 @@ def certified(bundle: Bundle, name: object) -> Bundle:
     return replace(bundle, manifest=replace(manifest, certificate=None))
 
 
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """What a bundle holds, loaded.
+def parts_of(bundle: Bundle, threads: int) -> tuple[Tokenizer, tuple[SingleExit | MultiExit, ...]]:
+    """What a bundle holds, loaded for so many threads, all tiers together.
 
-    Attributes:
-        tokenizer: of the last tier, for rows of its length. It serves every tier that has the same file.
-        tiers: first to last, each graph made from the very bytes that were verified. They share an executor.
+    Returns:
+        The tokenizer of the last tier, for rows of its length, which serves every tier that has the same file; and the
+        tiers, first to last, each graph made from the very bytes that were verified. They share an executor.
+
+    Raises:
+        BundleError: a file was altered or cannot be read; all that were altered are named.
     """
+    executor, manifest = Executor(threads), bundle.manifest
+    # The tokenizer's own threads are one per CPU: they work only where that is no more than was asked for.
+    pool = partial(executor.permits, executor.threads) if executor.threads >= available_cpus() else None
+    made: dict[tuple[str, int], Tokenizer] = {}
 
-    tokenizer: Tokenizer
-    tiers: tuple[SingleExit | MultiExit, ...]
+    def tokenizer(tier: TierSpec) -> Tokenizer:
+        key = manifest.files[tier.tokenizer].sha256, tier.max_length
+        if key not in made:
+            made[key] = Tokenizer.from_bytes(
+                bundle.read(tier.tokenizer),
+                name=str(bundle.path(tier.tokenizer)),
+                max_length=tier.max_length,
+                pool=pool,
+                encode_special_tokens=manifest.encode_special_tokens,
+            )
+        return made[key]
 
-    @classmethod
-    def of(cls, bundle: Bundle, threads: int) -> Parts:
-        """Load a bundle for so many threads, all tiers together.
-
-        Raises:
-            BundleError: a file was altered or cannot be read; all that were altered are named.
-        """
-        executor = Executor(threads)
-        # The tokenizer's own threads are one per CPU: they work only where that is no more than was asked for.
-        pool = partial(executor.permits, executor.threads) if executor.threads >= available_cpus() else None
-        made: dict[tuple[str, int], Tokenizer] = {}
-
-        def tokenizer(tier: TierSpec) -> Tokenizer:
-            key = bundle.manifest.files[tier.tokenizer].sha256, tier.max_length
-            if key not in made:
-                contents, name = bundle.read(tier.tokenizer), str(bundle.path(tier.tokenizer))
-                made[key] = Tokenizer.from_bytes(
-                    contents,
-                    name=name,
-                    max_length=tier.max_length,
-                    pool=pool,
-                    encode_special_tokens=bundle.manifest.encode_special_tokens,
-                )
-            return made[key]
-
-        default = tokenizer(bundle.manifest.tiers[-1])
-        try:
-            tiers = [_tier(bundle, tier, executor, tokenizer) for tier in bundle.manifest.tiers]
-            for number, tier in enumerate(tiers):
-                _try(tier, default, f"tiers[{number}] of {bundle.path(MANIFEST_FILE)}")
-        except BundleError:
-            bundle.verify()
-            raise
-        return cls(default, tuple(tiers))
+    default = tokenizer(manifest.tiers[-1])
+    try:
+        tiers = [_tier(bundle, tier, executor, tokenizer) for tier in manifest.tiers]
+        for number, tier in enumerate(tiers):
+            _try(tier, default, f"tiers[{number}] of {bundle.path(MANIFEST_FILE)}")
+    except BundleError:
+        bundle.verify()
+        raise
+    return default, tuple(tiers)
 
 
 def _tier(bundle: Bundle, spec: TierSpec, executor: Executor, tokenizer: Any) -> SingleExit | MultiExit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,8 @@ from cascade.policies import (
     Threshold,
     TokenExit,
     Viterbi,
-    Windows,
     defer_all,
     defer_none,
-    never,
     whole_sentences,
 )
 from cascade.policies.batching import POOL_FROM, FixedSize, TokenBudget, for_tier2
@@ -67,16 +66,13 @@ def test_options_of_load(loaded: Pipeline, other: Pipeline) -> None:
 
 def test_options_of_from_pretrained(loaded: Pipeline) -> None:
     folder = str(loaded.bundle.folder)
-    chosen = type(loaded).from_pretrained(folder, threads=1, router=defer_all, exit_policy=never, batching=FixedSize(4))
-    assert (chosen.router, chosen.exit_policy, chosen.tier2.batching) == (defer_all, never, FixedSize(4))
-    half = type(loaded).from_pretrained(folder, threads=1, router=defer_all)
-    assert (half.router, half.exit_policy) == (defer_all, MaxProbability(0.9))
-    if isinstance(loaded, Classifier):
-        with pytest.raises(OptionError, match="windows must be left out of a classifier"):
-            Classifier.from_pretrained(folder, threads=1, windows=Windows())
-    else:
-        tagger = Tagger.from_pretrained(folder, threads=1, windows=whole_sentences, decoding=Viterbi(TAGS))
-        assert (tagger.windows, tagger.decoding) == (whole_sentences, Viterbi(TAGS))
+    full = loaded.policies.full_depth()
+    chosen = type(loaded).from_pretrained(folder, threads=1, policies=full, batching=FixedSize(4))
+    assert (chosen.policies, chosen.tier2.batching) == (full, FixedSize(4))
+    words = isinstance(loaded, Tagger)
+    others = loaded.policies.with_(windows=whole_sentences, decoding=Viterbi(TAGS))
+    with nullcontext() if words else pytest.raises(OptionError, match="windows must be left out of a classifier"):
+        assert type(loaded).from_pretrained(folder, threads=1, policies=others).policies == others
 
 
 def test_loading_faults(loaded: Pipeline, tmp_path: Path) -> None:
@@ -141,7 +137,7 @@ def test_copies_share_sessions_and_leave_the_original_alone(loaded: Pipeline) ->
 
 def test_policies_go_from_one_pipeline_to_another(loaded: Pipeline, other: Pipeline) -> None:
     copy = loaded.with_policies(other.policies)
-    assert (copy.router, copy.exit_policy, copy.blend) == (Threshold(0.7), Patience(1), 0.25)
+    assert (copy.router, copy.exit_policy, copy.policies.blend) == (Threshold(0.7), Patience(1), (0.25,))
     np.testing.assert_array_equal(answers(copy), answers(other))
     assert not np.array_equal(answers(copy), answers(loaded))
 

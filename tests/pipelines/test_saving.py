@@ -59,7 +59,7 @@ def test_a_certificate_is_about_the_very_policies_that_were_tested(loaded: Pipel
         certified.with_blend(0.5),
         certified.with_temperatures(1, [1, 1, 2]),
         certified.with_router(lambda state: state.lengths > 3),
-        type(certified).from_pretrained(certified.bundle.folder, threads=1, router=defer_all),
+        type(certified).from_pretrained(certified.bundle.folder, threads=1).with_router(defer_all),
         *([certified.with_windows(whole_sentences)] if isinstance(certified, Tagger) else ()),
     ):
         assert changed.certificate is None

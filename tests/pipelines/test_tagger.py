@@ -110,7 +110,7 @@ def test_texts_equal_transformers(strategy: AggregationStrategy, pair: Pair, fol
             return {"logits": model(**given).logits.numpy()}
 
     backend = FunctionBackend(run, ("input_ids", "attention_mask"), ("logits",))
-    loaded = Tagger.from_pretrained(folder, threads=1, router=defer_none)
+    loaded = Tagger.from_pretrained(folder, threads=1).with_router(defer_none)
     manifest = replace(loaded.bundle.manifest, labels=theirs.LABELS)
     ours = replace(
         loaded,
