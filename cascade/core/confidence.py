@@ -163,6 +163,3 @@ margin = Measure("margin", _margin, _apart)
 
 certainty = Measure("certainty", _certainty, _binary_certainty)
 """1 - H / log(labels), H the entropy that DeeBERT (ACL 2020) compares with its threshold. 0: uniform, 1: one label."""
-
-MEASURES = {measure.name: measure for measure in (max_probability, margin, certainty)}
-"""The shipped measures by name."""

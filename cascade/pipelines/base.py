@@ -266,7 +266,7 @@ class Pipeline(Copies):
         if isinstance(router, Budget) and router.too_few(units):
             warnings.warn(
                 f"{router!r} must see {-(-1 // router.max_deferred):.0f} units together to defer one, got {units}; "
-                "give it a reference, or use Threshold",
+                "use Threshold",
                 CascadeWarning,
                 stacklevel=4,  # where predict was called
             )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,7 @@ import numpy.typing as npt
 from cascade.core.checks import is_number
 from cascade.core.rows import BoolArray, Doubles
 from cascade.exceptions import OptionError
-from cascade.policies.registry import ModelInfo, needs_labels
-from cascade.policies.routing import REGRESSION, RoutingState, register
+from cascade.policies.routing import RoutingState, register
 
 Points = tuple[tuple[float, float], ...]
 
@@ -44,6 +44,8 @@ class CostAware:
 
     A value that breaks these rules is an `OptionError`.
     """
+
+    for_labels: ClassVar[bool] = True
 
     price: float
     costs: Points
@@ -79,10 +81,6 @@ class CostAware:
         if len(net) and net.max() > 0:
             mask[order[: int(net.argmax()) + 1]] = True
         return mask
-
-    def check(self, model: ModelInfo) -> None:
-        """Whether there are labels."""
-        needs_labels(self, model, REGRESSION)
 
     def gain(self, state: RoutingState) -> Doubles:
         """Expected gain of deferring each unit, in answers; a confidence of NaN counts as 0. Shape `(units,)`."""

@@ -23,7 +23,7 @@ from cascade.core.checks import check_mask, check_share, check_whole, is_real
 from cascade.core.confidence import Measure, answers, certainty, margin, max_probability
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import OptionError
-from cascade.policies.registry import ModelInfo, Registry, Same, needs_labels
+from cascade.policies.registry import ModelInfo, Registry, Same
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +50,10 @@ class ExitState:
 ExitPolicy: TypeAlias = Callable[[ExitState], BoolArray]
 """A mask of shape `(units,)`, True = exit."""
 
-_REGISTRY: Registry[ExitPolicy] = Registry("exit policy", "with_exit_policy")
+_REGISTRY: Registry[ExitPolicy] = Registry("exit policy", "with_exit_policy", "use Settled")
 register, to_json, from_json, check = _REGISTRY.register, _REGISTRY.to_json, _REGISTRY.from_json, _REGISTRY.check
 
 _S = TypeVar("_S", bound="PerExit")
-
-REGRESSION = "use Settled"
 
 
 def decide(policy: ExitPolicy, state: ExitState) -> BoolArray:
@@ -70,6 +68,8 @@ class PerExit:
     Attributes:
         threshold: in [0, 1]; one number for all exits or a tuple with one per exit (the last may be left out).
     """
+
+    for_labels: ClassVar[bool] = True
 
     threshold: float | tuple[float, ...]
 
@@ -91,8 +91,7 @@ class PerExit:
         return replace(self, threshold=threshold)
 
     def check(self, model: ModelInfo) -> None:
-        """Whether there are labels, and one threshold per exit."""
-        needs_labels(self, model, REGRESSION)
+        """Whether there is one threshold per exit."""
         count = len(model.layers)
         if isinstance(self.threshold, tuple) and len(self.threshold) not in (count, count - 1):
             raise OptionError(
@@ -152,6 +151,8 @@ class Patience:
         patience: how often an answer has to be confirmed, at least 1.
     """
 
+    for_labels: ClassVar[bool] = True
+
     patience: int
 
     def __post_init__(self) -> None:
@@ -163,10 +164,6 @@ class Patience:
         recent = answers(state.history[:, -self.patience - 1 :], multi_label=state.multi_label)
         same: BoolArray = (recent == recent[:, -1:]).all(axis=(1, 2))
         return same
-
-    def check(self, model: ModelInfo) -> None:
-        """Whether there are labels."""
-        needs_labels(self, model, REGRESSION)
 
 
 @register

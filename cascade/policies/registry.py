@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from cascade.core.confidence import MEASURES, Measure
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import OptionError
 
@@ -50,16 +49,18 @@ class Registry(Generic[P]):
     """The policies of one kind by name.
 
     The written form is `{"policy": name, field: value, ...}` with the fields of the dataclass. Values are numbers,
-    strings, `None`, tuples, a `Measure`, other policies of the kind. A class attribute `retired` has fields that older
-    bundles write and no policy has any more, each with the only value that is still read.
+    strings, `None`, tuples, other policies of the kind. A class attribute `retired` has fields that older bundles write
+    and no policy has any more, each with the only value that is still read; `for_labels` says that numbers of a
+    regression, which have no confidence, are refused.
 
     Args:
         kind: what messages call a policy of this kind.
         setter: the pipeline's method that sets one.
+        otherwise: what to do for a regression, where a policy is for labels.
     """
 
-    def __init__(self, kind: str, setter: str) -> None:
-        self._kind, self._setter = kind, setter
+    def __init__(self, kind: str, setter: str, otherwise: str = "") -> None:
+        self._kind, self._setter, self._otherwise = kind, setter, otherwise
         self._classes: dict[str, type] = {}
 
     def register(self, cls: C) -> C:
@@ -81,15 +82,10 @@ class Registry(Generic[P]):
         """A plain dict from which `from_json` makes an equal policy; an `OptionError` if it has no written form."""
         for name, cls in self._classes.items():
             if type(policy) is cls:
-                owned = ((field, getattr(policy, field.name)) for field in _fields(cls))
-                return {"policy": name} | {
-                    _key(field): self._plain(value)
-                    for field, value in owned
-                    if not _is_optional(field) or value != field.default
-                }
+                return {"policy": name} | {own.name: self._plain(getattr(policy, own.name)) for own in _fields(cls)}
         raise OptionError(
-            f"only a registered {self._kind} or a measure of cascade.core.confidence can be saved, got {policy!r}; "
-            f"register its class, or set one of cascade.policies with {self._setter}, before saving"
+            f"only a registered {self._kind} can be saved, got {policy!r}; register its class, or set one of "
+            f"cascade.policies with {self._setter}, before saving"
         )
 
     def from_json(self, written: object) -> P:
@@ -106,15 +102,15 @@ class Registry(Generic[P]):
                 f"the {self._kind} must be one of {', '.join(self._classes)}, got {name!r}; choose one of them, or "
                 "import the module that registers it"
             )
-        names, retired = {_key(field): field.name for field in _fields(cls)}, getattr(cls, "retired", {})
-        needed = [_key(field) for field in _fields(cls) if not _has_default(field)]
+        names, retired = [field.name for field in _fields(cls)], getattr(cls, "retired", {})
+        needed = [field.name for field in _fields(cls) if not _has_default(field)]
         given = [key for key in written if key != "policy" and (key not in retired or written[key] != retired[key])]
         if not set(needed) <= set(given) <= set(names):
             raise OptionError(
-                f"the {self._kind} {name} must have the fields {needed or list(names)}, got {given}; see to_json"
+                f"the {self._kind} {name} must have the fields {needed or names}, got {given}; see to_json"
             )
         try:
-            policy: P = cls(**{names[key]: self._value(written[key]) for key in given})
+            policy: P = cls(**{key: self._value(written[key]) for key in given})
         except OptionError:
             raise
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -128,13 +124,15 @@ class Registry(Generic[P]):
         """
         if not callable(policy):
             raise OptionError(f"the {self._kind} must be callable, got {policy!r}; use one of cascade.policies")
+        if model.regression and getattr(policy, "for_labels", False):
+            raise OptionError(
+                f"{type(policy).__name__} must be asked about labels, got a regression; {self._otherwise}"
+            )
         check = getattr(policy, "check", None)
         if callable(check):
             check(model)
 
     def _plain(self, value: Any) -> Any:
-        if isinstance(value, Measure) and MEASURES.get(value.name) == value:
-            return value.name
         if isinstance(value, tuple):
             return list(map(self._plain, value))
         if isinstance(value, np.generic):
@@ -168,27 +166,8 @@ class Same(ReadyMade):
         return np.full(len(state.probabilities), self.answer)
 
 
-def needs_labels(policy: object, model: ModelInfo, remedy: str) -> None:
-    """An `OptionError` where a policy is set for a regression, whose numbers have no confidence."""
-    if model.regression:
-        raise OptionError(f"{type(policy).__name__} must be asked about labels, got a regression; {remedy}")
-
-
-def optional(*, key: str | None = None) -> dict[str, Any]:
-    """Metadata of a dataclass field that is written only if it differs from its default, under `key`."""
-    return {"optional": True, "key": key}
-
-
 def _fields(cls: type) -> list[Field[Any]]:
     return [field for field in fields(cls) if field.init]
-
-
-def _key(field: Field[Any]) -> str:
-    return field.metadata.get("key") or field.name
-
-
-def _is_optional(field: Field[Any]) -> bool:
-    return bool(field.metadata.get("optional"))
 
 
 def _has_default(field: Field[Any]) -> bool:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cascade.core.confidence import certainty
 from cascade.exceptions import OptionError
 from cascade.policies import (
     AtExit,
@@ -63,10 +62,7 @@ WRITTEN: list[tuple[ModuleType, Any, dict[str, Any], str]] = [
              {"policy": "Patience", "patience": 1}, {"policy": "TokenExit", "threshold": 0.1, "window": 1}]}]},
      "any_of(AtExit(layer=4), all_of(Patience(patience=1), TokenExit(threshold=0.1, window=1)))"),
     (routing, Threshold(0.9), {"policy": "Threshold", "threshold": 0.9}, "Threshold(threshold=0.9)"),
-    (routing, Budget(0.2, certainty), {"policy": "Budget", "max_deferred": 0.2, "score": "certainty"},
-     "Budget(max_deferred=0.2, measure=certainty)"),
-    (routing, Budget(0.2, reference=(0.9, 0.6)), {"policy": "Budget", "max_deferred": 0.2, "reference": [0.6, 0.9]},
-     "Budget(max_deferred=0.2, reference=2 confidences)"),
+    (routing, Budget(0.2), {"policy": "Budget", "max_deferred": 0.2}, "Budget(max_deferred=0.2)"),
     (routing, defer_all, {"policy": "defer_all"}, "defer_all"),
     (routing, defer_none, {"policy": "defer_none"}, "defer_none"),
     (routing, CostAware(0.02, COSTS),
@@ -97,8 +93,7 @@ UNREADABLE: list[tuple[ModuleType, Any, str]] = [
     (exits, {"policy": "SentenceExit", "threshold": 0.1, "aggregate": "mean"}, r"fields .*'threshold'\], got .*'agg"),
     (routing, "defer_all", "the router must be written .*got 'defer_all'"),
     (routing, {"policy": "Treshold"}, "the router must be one of Threshold, Budget, .*got 'Treshold'"),
-    (routing, {"policy": "Threshold", "threshold": 0.5, "score": "entropy"}, "measure must be .*got 'entropy'"),
-    (routing, {"policy": "Threshold", "threshold": 0.5, "score": ["margin"]}, "measure must be a measure of"),
+    (routing, {"policy": "Threshold", "threshold": 0.5, "score": "margin"}, r"fields \['threshold'\], got .*'score'"),
     (routing, {"policy": "defer_all", "score": "margin"}, r"defer_all must have the fields \[\], got \['score'\]"),
     (routing, {"policy": "Budget", "max_deferred": 2}, "max_deferred must be in"),
     (routing, {"policy": "CostAware", "price": 0.5}, r"must have the fields \['price', 'costs'\], got \['price'\]"),
@@ -113,8 +108,7 @@ UNREADABLE: list[tuple[ModuleType, Any, str]] = [
 ]
 OWN: list[tuple[ModuleType, Any, str]] = [
     (exits, any_of(lambda now: now.probabilities[:, 0] > 0.5), "exit policy .*with_exit_policy, before saving"),
-    (routing, lambda now: now.lengths > 8, "router or a measure of cascade.core.confidence .*with_router"),
-    (routing, Threshold(0.5, lambda p, *, multi_label: p[:, 0]), "router or a measure of cascade.core.confidence"),
+    (routing, lambda now: now.lengths > 8, "router can be saved, got .*with_router"),
     (decoding, lambda scores, _: scores[:, 0], "decoder .*with_decoding"),
     (windows, lambda now: now.offsets, "windows policy .*with_windows"),
 ]
@@ -131,6 +125,8 @@ def test_round_trip(kind: ModuleType, policy: Any, written: dict[str, Any], show
 def test_fields_that_are_gone_are_read_where_they_say_nothing() -> None:
     assert exits.from_json({"policy": "SentenceExit", "threshold": 0.1, "aggregate": "max"}) == SentenceExit(0.1)
     assert windows.from_json({"policy": "Windows", "margin": 3, "context_layers": None}) == Windows(3)
+    written = {"policy": "Threshold", "threshold": 0.5, "score": "max_probability"}
+    assert routing.from_json(written) == Threshold(0.5)
 
 
 @pytest.mark.parametrize(("kind", "written", "message"), UNREADABLE)

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.core.confidence import margin, max_probability
-from cascade.core.rows import FloatArray
+from cascade.core.confidence import max_probability
 from cascade.exceptions import OptionError
 from cascade.policies.routing import Budget, RoutingState, Threshold, defer_all, defer_none
 
@@ -21,7 +20,6 @@ def state(*first: float, multi_label: bool = False) -> RoutingState:
 
 def test_threshold_defers_below() -> None:
     np.testing.assert_array_equal(Threshold(0.75)(state(0.74, 0.75, 0.2, 0.3)), [True, False, False, True])
-    np.testing.assert_array_equal(Threshold(0.75, margin)(state(0.74, 0.75, 0.1)), [True, True, False])
     np.testing.assert_array_equal(Threshold(0)(state(0.5, 1.0)), [False, False])
     np.testing.assert_array_equal(Threshold(1)(state(0.5, 1.0)), [True, False])
     several = RoutingState(np.array([[0.99, 0.5]], dtype=np.float32), np.array([0.5]), np.array([3]), multi_label=True)
@@ -43,39 +41,11 @@ def test_budget_is_kept(first: list[float], share: float) -> None:
         assert now.confidence[mask].max() <= now.confidence[~mask].min()
 
 
-def test_budget_defers_its_share_of_texts_that_come_one_at_a_time() -> None:
-    rng = np.random.default_rng(0)
-    router = Budget(0.5, reference=tuple(rng.uniform(0.5, 1, 2000)))
-    assert len(router.reference) == Budget.KEPT
-    assert [router(state(first)).tolist() for first in (0.99, 0.6, 0.9, 0.3)] == [[False], [True], [False], [True]]
-    alone = [bool(router(state(first))[0]) for first in rng.uniform(0.5, 1, 1000)]
-    assert 450 < sum(alone) < 550
-    np.testing.assert_array_equal(router(state(0.99, 0.6, float("nan"))), [False, True, True])
-    # A call that is large enough keeps the share exactly, whatever the reference says.
-    assert router(state(*[0.99] * Budget.FEW)).sum() == Budget.FEW / 2
-
-
-@pytest.mark.parametrize(
-    ("share", "deferred"), [(0, []), (0.25, [0.1, 0.65]), (0.5, [0.1, 0.65, 0.75]), (1, [0.1, 0.65, 0.75, 1.0])]
-)
-def test_budget_compares_few_units_with_the_reference(share: float, deferred: list[float]) -> None:
-    router = Budget(share, max_probability_of_first, reference=(0.9, 0.6, 0.7, 0.8))
-    now = state(0.1, 0.65, 0.75, 1.0)
-    np.testing.assert_array_equal(router(now), np.isin(now.probabilities[:, 0], np.array(deferred, dtype=np.float32)))
-
-
-def max_probability_of_first(probabilities: FloatArray, *, multi_label: bool) -> FloatArray:
-    return probabilities[:, 0]
-
-
 def test_budget_knows_when_it_is_too_small() -> None:
     assert Budget(0.5).too_few(1)
     assert not Budget(0.5).too_few(2)
-    assert not Budget(0.5, reference=(0.5,)).too_few(1)
     assert not Budget(0).too_few(1)
     assert not Budget(0.5).too_few(0)
-    with pytest.raises(OptionError, match=r"reference must be in \[0, 1\], .*; give confidences"):
-        Budget(0.5, reference=(0.5, 2))
 
 
 def test_nan_is_the_least_sure() -> None:
@@ -95,10 +65,3 @@ def test_numbers_are_checked(bad: Any) -> None:
         Threshold(bad)
     with pytest.raises(OptionError, match=r"max_deferred must be in \[0, 1\], got "):
         Budget(bad)
-
-
-@pytest.mark.parametrize("make", [Threshold, Budget])
-def test_scores_are_checked(make: Any) -> None:
-    with pytest.raises(OptionError, match=r"measure must be a measure of confidence, got 'entropy'; use one of"):
-        make(0.5, "entropy")
-    assert make(0.5, "margin") == make(0.5, margin)

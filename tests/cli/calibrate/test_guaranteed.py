@@ -16,9 +16,8 @@ from cascade import Classifier
 from cascade.bundle.certificate import Certificate
 from cascade.bundle.manifest import MANIFEST_FILE
 from cascade.cli.calibrate import run as calibrate_run
-from cascade.core.confidence import margin
-from cascade.policies.exits import never
-from cascade.policies.routing import Threshold, defer_all
+from cascade.policies.exits import Margin, never
+from cascade.policies.routing import defer_all
 from tests.cli.calibrate.conftest import make, manifest, write
 from tests.models.cli import Command, lines
 
@@ -108,7 +107,7 @@ def test_questions_about_the_same_examples_share_the_error(
     assert "question 4 about these examples, at a level of 0.0675 %: all questions share 5 %" in method
     # Other kinds of policies make another path of the same models.
     classifier = Classifier.from_pretrained(model, threads=1)
-    classifier.with_router(Threshold(threshold=0.5, measure=margin)).save_pretrained(tmp_path / "margin")
+    classifier.with_exit_policy(Margin(0.5)).save_pretrained(tmp_path / "margin")
     done = run("calibrate", tmp_path / "margin", "--data", data, "--agreement", "0.3")
     assert "number 5 about these examples" in done.out
 
