@@ -233,19 +233,15 @@ class Cascade:
 
     def _deferred(self, inputs: Inputs, scores: Scores) -> BoolArray:
         """Which units the router defers; context it does not see. Shape `(units,)`."""
-        targets = inputs.targets
-        asked = slice(None) if targets is None else targets
+        asked = slice(None) if inputs.targets is None else inputs.targets
         state = RoutingState(
             read_only(scores.probabilities[asked]),
             read_only(scores.confidence[asked]),
             read_only(inputs.lengths[asked]),
             self.multi_label,
         )
-        mask = routing.decide(self.router, state)
-        if targets is None:
-            return mask
         deferred = np.zeros(len(scores), dtype=np.bool_)
-        deferred[targets] = mask
+        deferred[asked] = routing.decide(self.router, state)
         return deferred
 
     def _deferring(self, look: Look, scores: Scores, deferred: BoolArray) -> Look:

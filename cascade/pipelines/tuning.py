@@ -25,8 +25,7 @@ from cascade.core.checks import check_whole, is_number, is_whole
 from cascade.core.statistics import Interval, median_interval
 from cascade.exceptions import InputError, OptionError
 from cascade.policies import routing
-from cascade.policies.cost_aware import CostAware
-from cascade.policies.routing import defer_all, defer_none
+from cascade.policies.routing import CostAware, defer_all, defer_none
 from cascade.runtime.host import cache_folder, host
 
 BUDGETS: Final = (256, 512, 1024, 2048, 4096)

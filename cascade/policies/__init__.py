@@ -4,11 +4,9 @@ routing      which units a tier defers                    exits       where unit
 unit_exits   exits that see a word's sentence             windows     which words a tier reads around deferred ones
 decoding     labels from probabilities                    batching    which rows run together
 settings     `Policies`: all of a bundle's in one value   registry    their written form; classes of your own; `Tunable`
-cost_aware   a router that knows what the next tier costs at this batch size
 """
 
 from cascade.policies.batching import TokenBudget
-from cascade.policies.cost_aware import CostAware
 from cascade.policies.decoding import Crf, MeanField, Viterbi, argmax
 from cascade.policies.exits import (
     AtExit,
@@ -23,7 +21,7 @@ from cascade.policies.exits import (
     never,
 )
 from cascade.policies.registry import ModelInfo, Tunable
-from cascade.policies.routing import Budget, Threshold, defer_all, defer_none
+from cascade.policies.routing import Budget, CostAware, Threshold, defer_all, defer_none
 from cascade.policies.settings import Policies
 from cascade.policies.unit_exits import SentenceExit, TokenExit
 from cascade.policies.windows import Windows, whole_sentences

@@ -1,10 +1,6 @@
 """Batching policies: which rows run together.
 
 A policy is called with the lengths of all rows and gives arrays of row numbers, every row exactly once.
-
-    TokenBudget      rows sorted by length, as many as fit a number of tokens: tier 1's default
-    EvenBudget       the same, but all batches of about one size, and as many as keep all threads busy: tier 2's default
-    FixedSize        the caller's order, a fixed number of rows
 """
 
 from __future__ import annotations

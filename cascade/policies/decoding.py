@@ -2,11 +2,6 @@
 
 A decoder is called with log-probabilities of shape `(words, labels)` and offsets of shape `(sentences + 1,)`, and
 returns numbers of labels of shape `(words,)`. It works on finished answers; no model runs again.
-
-    argmax                       each word's likeliest label
-    Viterbi(labels)              the likeliest sequence that is valid BIO or BIOES
-    Crf(transitions, ...)        the likeliest sequence of a linear-chain CRF
-    MeanField(transitions, ...)  the same approximately, all words in parallel (AIN)
 """
 
 from __future__ import annotations

@@ -2,13 +2,6 @@
 
 A policy is called with an `ExitState` and returns a mask, True = exit. It decides each unit by that unit alone, so
 order, batch size and neighbours do not change the answers. No policy is asked after the last stage.
-
-    never                                full depth
-    AtExit(layer)                        all units exit there: truncation, and in `any_of` a cap on depth
-    MaxProbability, Margin, Entropy      sure enough now
-    Patience(patience)                   the same answer several times in a row
-    Settled(tau)                         of a regression: the number hardly moves any more
-    any_of(...), all_of(...)             combinations
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""Exit policies of a tagger that look at a word's sentence.
+"""Exit policies of a tagger that look at a word's sentence. Every policy of `exits` serves a tagger too.
 
-Every policy of `exits` serves a tagger too. Each decides by one sentence alone, so order, batch size and neighbours do
-not change the answers. All tokens of a word exit together and keep their last state, which the sentence still sees.
-
-    TokenExit(threshold)         a word by itself, or with its neighbours (TOKEE)
-    SentenceExit(threshold)      all words of a sentence together (SENTEE)
+Each decides by one sentence alone, so order, batch size and neighbours do not change the answers. All tokens of a word
+exit together and keep their last state, which the sentence still sees.
 """
 
 from __future__ import annotations
