@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
 
 from cascade.core.confidence import evidence
 from cascade.core.results import Routes, Stats
@@ -71,16 +70,14 @@ class Look:
 
 @dataclass(frozen=True)
 class Meter:
-    """Seconds by part of a call, and a bar per tier on standard error.
+    """Seconds by part of a call.
 
     Attributes:
         seconds: `tier1`, `route`, `tier2`, `merge`, ...; filled by the call.
-        bars: whether to draw.
         below: how many tiers there are below the cascade that writes here.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
-    bars: bool = False
     below: int = 0
 
     @contextmanager
@@ -88,23 +85,6 @@ class Meter:
         begin = time.perf_counter()
         yield
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begin
-
-    @contextmanager
-    def tier(self, units: int, progress: Progress | None) -> Iterator[Progress | None]:
-        """Time a tier and show how many of its units are done, which `progress` is told too."""
-        number = self.below + 1
-        with self(f"tier{number}"):
-            if not self.bars:
-                yield progress
-                return
-            with tqdm(total=units, desc=f"tier {number}", unit="unit") as bar:
-
-                def both(answered: int) -> None:
-                    bar.update(answered)
-                    if progress is not None:
-                        progress(answered)
-
-                yield both
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,27 +119,29 @@ class Cascade:
         """The single tiers inside, first to last."""
         return *self.first.leaves, *self.second.leaves
 
-    def run(
-        self, inputs: Readable, *, show_progress: bool = False, seconds: Mapping[str, float] | None = None
-    ) -> Outcome:
+    def run(self, inputs: Readable, *, seconds: Mapping[str, float] | None = None) -> Outcome:
         """Answer all units, with routes and statistics. `seconds`: what was spent on them before, by part.
 
         Raises:
             OptionError: a router, the windows or an exit policy returned something other than what they must.
         """
-        meter, given = Meter(dict(seconds or {}), show_progress), as_inputs(inputs)
-        return self.outcome(given, _ask(self, given, None, meter), meter)
+        meter, given = Meter(dict(seconds or {})), as_inputs(inputs)
+        return self.outcome(given, _ask(self, given, meter), meter)
 
     def score(self, inputs: Readable, *, progress: Progress | None = None) -> Scores:
         """Scores of all units; see `Tier.score`. The prior counts in the first tier that is run."""
-        return _ask(self, as_inputs(inputs), progress, Meter())
+        given = as_inputs(inputs)
+        scores = _ask(self, given, Meter())
+        if progress is not None:
+            progress(len(scores) if given.targets is None else int(given.targets.sum()))
+        return scores
 
-    def look(self, inputs: Inputs, *, progress: Progress | None = None, meter: Meter | None = None) -> Look:
-        """Run the first tier and ask the router. `progress`: see `Tier.score`."""
+    def look(self, inputs: Inputs, *, meter: Meter | None = None) -> Look:
+        """Run the first tier and ask the router."""
         meter, targets = meter or Meter(), inputs.targets
         if isinstance(self.router, DeferAll):
             return Look(inputs, None, inputs)
-        scores = _ask(self.first, inputs, None, meter)
+        scores = _ask(self.first, inputs, meter)
         # What the first tier could not answer is deferred, whatever the router says.
         look, deferred = Look(inputs, scores), (scores.tier == 0) & (True if targets is None else targets)
         if deferred.any() or not isinstance(self.router, DeferNone):
@@ -168,21 +150,15 @@ class Cascade:
                     deferred |= self._deferred(inputs, scores)
                 if deferred.any():
                     look = self._deferring(look, scores, deferred)
-        answered = ~deferred if targets is None else targets & ~deferred
-        if progress is not None and answered.any():
-            progress(int(answered.sum()))
         return look
 
-    def finish(
-        self, looks: Sequence[Look], *, progress: Progress | None = None, meter: Meter | None = None
-    ) -> list[Scores]:
+    def finish(self, looks: Sequence[Look], *, meter: Meter | None = None) -> list[Scores]:
         """Run the second tier on what was deferred, all together. The scores of each look's inputs."""
         rests = [look.rest for look in looks if look.rest is not None]
         if not rests:
             return [look.scores for look in looks if look.scores is not None]
         meter, before = meter or Meter(), len(self.first.leaves)
-        deeper = Meter(meter.seconds, meter.bars, meter.below + before)
-        second = _ask(self.second, Inputs.join(rests), progress, deeper).above(before)
+        second = _ask(self.second, Inputs.join(rests), Meter(meter.seconds, meter.below + before)).above(before)
         with meter("merge"):
             made, end = list[Scores](), 0
             for look in looks:
@@ -191,7 +167,7 @@ class Cascade:
                     own = second[begin:end]
                     lost = (own.tier == 0) & (True if look.rest.targets is None else look.rest.targets)
                     if look.scores is None and lost.any():  # the first tier was to be spared: it answers what is left
-                        own = own.over(_ask(self.first, look.inputs.asking(lost, look.rest.prior), None, meter))
+                        own = own.over(_ask(self.first, look.inputs.asking(lost, look.rest.prior), meter))
                     made.append(look.merged(own))
                 elif look.scores is not None:
                     made.append(look.scores)
@@ -266,14 +242,10 @@ class Cascade:
         return tier._reader if isinstance(tier, Cascade) else tier
 
 
-def _ask(tier: Tier, inputs: Inputs, progress: Progress | None, meter: Meter) -> Scores:
-    """What a tier says, its time noted in `meter`; `progress`: see `Tier.score`."""
+def _ask(tier: Tier, inputs: Inputs, meter: Meter) -> Scores:
+    """What a tier says, its time noted in `meter`."""
     if isinstance(tier, Cascade):
-        look = tier.look(inputs, progress=progress, meter=meter)
-        [scores] = tier.finish([look], progress=progress, meter=meter)
+        [scores] = tier.finish([tier.look(inputs, meter=meter)], meter=meter)
         return scores
-    units = 0
-    if meter.bars:
-        units = inputs.n_units if inputs.targets is None else int(inputs.targets.sum())
-    with meter.tier(units, progress) as report:
-        return tier.score(inputs, progress=report)
+    with meter(f"tier{meter.below + 1}"):
+        return tier.score(inputs)

@@ -36,14 +36,7 @@ class Reading:
     rows: IntArray
 
     @classmethod
-    def of(
-        cls,
-        inputs: Inputs,
-        *,
-        encoder: Encoder | None = None,
-        max_length: int | None = None,
-        overlap: int = 0,
-    ) -> Reading:
+    def of(cls, inputs: Inputs, *, encoder: Encoder | None, max_length: int | None, overlap: int) -> Reading:
         """The rows that an encoder makes, those of more than `max_length` tokens cut as `cut` does; `None`: none is.
 
         A row without room for a word is an `OptionError`.

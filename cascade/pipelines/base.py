@@ -229,11 +229,11 @@ class Pipeline(Copies):
         told = (self.threads, self.tokenizer.truncation, self.policies, options)
         return _load_again, (type(self), folder, manifest.to_json(), *told)
 
-    def _answered(self, inputs: Inputs, begin: float, *, show_progress: bool) -> Any:
+    def _answered(self, inputs: Inputs, begin: float) -> Any:
         """The answers for inputs that are being made since `begin`."""
         inputs.encode()
         seconds = {"tokenize": time.perf_counter() - begin}
-        outcome = self.cascade.run(inputs, show_progress=show_progress, seconds=seconds)
+        outcome = self.cascade.run(inputs, seconds=seconds)
         self._warn_of_budget(outcome.stats.units)
         self._warn_of_lost(outcome.stats, 4)
         return self._named(outcome)

@@ -78,7 +78,7 @@ class Classifier(Pipeline):
             return ranked[0][0]
         return [best for best, *_ in ranked]
 
-    def predict(self, texts: Iterable[Text], *, show_progress: bool = False) -> Predictions:
+    def predict(self, texts: Iterable[Text]) -> Predictions:
         """Classify a list of texts.
 
         A text longer than the model is read in several overlapping rows. In each tier its probabilities are the average
@@ -86,7 +86,6 @@ class Classifier(Pipeline):
 
         Args:
             texts: texts, tuples of two texts, or `{"text": ..., "text_pair": ...}`; any empty text is valid.
-            show_progress: draw a bar per tier on standard error.
 
         Returns:
             One answer per text, in order.
@@ -97,7 +96,7 @@ class Classifier(Pipeline):
         begin = time.perf_counter()
         check_texts(texts, pairs=True)
         inputs = self._inputs(texts if isinstance(texts, list) else list(texts))
-        answers: Predictions = self._answered(inputs, begin, show_progress=show_progress)
+        answers: Predictions = self._answered(inputs, begin)
         return answers
 
     def stream(self, texts: Iterable[Text], *, options: StreamOptions | None = None) -> Iterator[Prediction]:

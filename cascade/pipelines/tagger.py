@@ -106,7 +106,7 @@ class Tagger(Pipeline):
             )
         return _read(texts, grouped(self.tokenizer, pieces, shown.new) if by_word else pieces), shown
 
-    def predict(self, sentences: Iterable[Sentence], *, show_progress: bool = False) -> TagPredictions:
+    def predict(self, sentences: Iterable[Sentence]) -> TagPredictions:
         """Tag sentences that are split into words: every word has exactly one tag.
 
         A sentence longer than the model is read in overlapping windows, and probabilities are averaged where they
@@ -114,7 +114,6 @@ class Tagger(Pipeline):
 
         Args:
             sentences: lists of words; a sentence may have none, and any string is a word.
-            show_progress: draw a bar per tier on standard error.
 
         Returns:
             The tags of each sentence, in order.
@@ -124,21 +123,20 @@ class Tagger(Pipeline):
         """
         begin = time.perf_counter()
         check_sentences(sentences)
-        answers: TagPredictions = self._answered(self._words(list(sentences)), begin, show_progress=show_progress)
+        answers: TagPredictions = self._answered(self._words(list(sentences)), begin)
         return answers
 
-    def predict_texts(self, texts: Iterable[str], *, show_progress: bool = False) -> TagPredictions:
+    def predict_texts(self, texts: Iterable[str]) -> TagPredictions:
         """Tag texts, in which the tokenizer finds the words; `spans` of the results say which characters those are.
 
         Args:
             texts: any strings; a text may have no words.
-            show_progress: draw a bar per tier on standard error.
 
         Raises:
             InputError: something else than a list of texts, or a text that is no string, with its position.
         """
         begin = time.perf_counter()
-        answers: TagPredictions = self._answered(self._texts(texts), begin, show_progress=show_progress)
+        answers: TagPredictions = self._answered(self._texts(texts), begin)
         return answers
 
     def stream(self, sentences: Iterable[Sentence], *, options: StreamOptions | None = None) -> Iterator[TagPrediction]:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from contextlib import redirect_stderr
 from dataclasses import replace
 from typing import Any
 
@@ -212,16 +210,6 @@ def test_routers_see_lengths_and_kind_and_write_nothing(kind: Kind) -> None:
 
     outcome = cascade(kind, longest, multi_label=several).run(units)
     np.testing.assert_array_equal(outcome.routes.tier == 2, units.n_tokens > 2)
-
-
-@BOTH
-def test_progress_bars(kind: Kind) -> None:
-    units, drawn = kind.units(SENTENCES), io.StringIO()
-    with redirect_stderr(drawn):
-        cascade(kind, Budget(0.5)).run(units, show_progress=True)
-    count = len(units)
-    for shown in ("tier 1: 100%", f"{count}/{count}", "tier 2: 100%", f"{count // 2}/{count // 2}"):
-        assert shown in drawn.getvalue()
 
 
 @BOTH

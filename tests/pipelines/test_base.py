@@ -179,12 +179,6 @@ def test_policies_are_checked(loaded: Pipeline) -> None:
             refused()
 
 
-def test_progress(loaded: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
-    for shown in (True, False):
-        loaded.predict(items(loaded, TEXTS), show_progress=shown)
-        assert ("tier 1: 100%" in capsys.readouterr().err) is shown
-
-
 @pytest.mark.parametrize("batching", [FixedSize(1), FixedSize(3), TokenBudget(20), TokenBudget(9999)])
 def test_alone_or_together_in_any_batches(loaded: Pipeline, batching: Any) -> None:
     given: list[Any] = [*items(loaded, [*TEXTS, LONG]), *([("good film", "bad plot")] * isinstance(loaded, Classifier))]
