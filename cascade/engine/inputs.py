@@ -15,10 +15,6 @@ from cascade.exceptions import OptionError
 class Encoder(Protocol):
     """Makes rows of items. Hashable, and equal to what encodes equally, so that equal ones encode once."""
 
-    @property
-    def max_length(self) -> int:
-        """Tokens of a row at most."""
-
     def encode(self, items: Sequence[Any]) -> Encoded:
         """Rows of items: one unit per row for texts, a unit per word for sentences, which are not cut."""
 

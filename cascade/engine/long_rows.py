@@ -68,21 +68,13 @@ class Reading:
         Shapes `(row units, labels)` and `(row units,)`; `exit_layer` is `None` for a tier without exits.
         """
         if self.numbers is not None:
-            probabilities, order, starts = mean_by(self.numbers, probabilities, self.n_units)
+            order = np.argsort(self.numbers, kind="stable")
+            sizes = np.bincount(self.numbers, minlength=self.n_units)
+            starts = np.cumsum(sizes) - sizes
+            summed = np.add.reduceat(probabilities[order], starts, axis=0)
+            probabilities = (summed / sizes[:, None]).astype(np.float32)
             exit_layer = None if exit_layer is None else np.maximum.reduceat(exit_layer[order], starts)
         return Scores.of(probabilities, exit_layer, multi_label=multi_label)
-
-
-def mean_by(numbers: IntArray, values: FloatArray, count: int) -> tuple[FloatArray, IntArray, IntArray]:
-    """Means of groups, shape `(count, ...)`; the rows by group; and where each group begins in that order.
-
-    `numbers`: the group of each row, 0 to `count` - 1, none left out, shape `(rows,)`; `values`: shape `(rows, ...)`.
-    """
-    order = np.argsort(numbers, kind="stable")
-    sizes = np.bincount(numbers, minlength=count)
-    starts = np.cumsum(sizes) - sizes
-    summed = np.add.reduceat(values[order], starts, axis=0)
-    return (summed / sizes.reshape(-1, *(1,) * (values.ndim - 1))).astype(np.float32), order, starts
 
 
 def cut(units: Units, max_length: int, overlap: int) -> tuple[Units, IntArray]:

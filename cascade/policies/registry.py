@@ -103,7 +103,7 @@ class Registry(Generic[P]):
                 "import the module that registers it"
             )
         names, retired = [field.name for field in _fields(cls)], getattr(cls, "retired", {})
-        needed = [field.name for field in _fields(cls) if not _has_default(field)]
+        needed = [one.name for one in _fields(cls) if one.default is MISSING and one.default_factory is MISSING]
         given = [key for key in written if key != "policy" and (key not in retired or written[key] != retired[key])]
         if not set(needed) <= set(given) <= set(names):
             raise OptionError(
@@ -168,10 +168,6 @@ class Same(ReadyMade):
 
 def _fields(cls: type) -> list[Field[Any]]:
     return [field for field in fields(cls) if field.init]
-
-
-def _has_default(field: Field[Any]) -> bool:
-    return field.default is not MISSING or field.default_factory is not MISSING
 
 
 @runtime_checkable

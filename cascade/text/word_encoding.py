@@ -47,11 +47,6 @@ class WordEncoder:
 
     tokenizer: Tokenizer
 
-    @property
-    def max_length(self) -> int:
-        """Tokens of a row at most; tiers cut longer ones."""
-        return self.tokenizer.max_length
-
     def encode(self, sentences: Iterable[Sentence]) -> Encoded:
         """Encode sentences: lists (or tuples) of words, any strings, empty ones too; a sentence may have none.
 
