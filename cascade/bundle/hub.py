@@ -1,4 +1,4 @@
-"""The Hugging Face Hub, through `huggingface_hub` and nothing else: a repository down, a folder up.
+"""The Hugging Face Hub, through `huggingface_hub` and nothing else: repositories down; `hf upload` puts folders up.
 
 The library is imported when a call needs it, so a local bundle never pays for it.
 """
@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
-from cascade.exceptions import BundleError, BundleNotFoundError, OptionError
+from cascade.exceptions import BundleNotFoundError, OptionError
 
 # owner/name or name, as huggingface_hub validates them: no leading or trailing dot or dash, nothing doubled.
 ID = re.compile(r"(?!.*(--|\.\.))(\w[\w.-]{0,95}/)?\w[\w.-]{0,95}(?<![.-])", re.ASCII)
@@ -66,46 +65,6 @@ def download(
             f"({_one_line(error)}); {remedy}"
         ) from error
     return Path(folder)
-
-
-def upload(
-    folder: Path,
-    files: Iterable[str],
-    repo_id: str,
-    *,
-    private: bool,
-    token: str | None,
-    commit_message: str,
-    revision: str | None,
-) -> str:
-    """Put these files of a folder into a repository as one commit; the repository and the branch are made if missing.
-
-    Returns:
-        The address of the commit.
-
-    Raises:
-        BundleError: the Hub refuses.
-    """
-    import huggingface_hub
-
-    api = huggingface_hub.HfApi(token=token)
-    try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            commit_message=commit_message,
-            revision=revision,
-            allow_patterns=list(files),
-        )
-    except _refusals() as error:
-        raise BundleError(
-            f"the Hub must accept the bundle as {repo_id}, but: {_one_line(error)}; "
-            "check the name and your token's rights"
-        ) from error
-    return str(commit.commit_url)
 
 
 def _refusals() -> tuple[type[Exception], ...]:

@@ -1,8 +1,7 @@
-"""What `Classifier` and `Tagger` share: loading, what is certified, saving, pushing, pickling, closing."""
+"""What `Classifier` and `Tagger` share: loading, what is certified, saving, pickling, closing."""
 
 from __future__ import annotations
 
-import tempfile
 import time
 import warnings
 from abc import abstractmethod
@@ -11,9 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from cascade.bundle import hub
 from cascade.bundle.certificate import Certificate
-from cascade.bundle.manifest import MANIFEST_FILE, TAGGING
+from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import Bundle, open_bundle
 from cascade.bundle.writing import copy_bundle
 from cascade.core.results import Stats
@@ -154,7 +152,7 @@ class Pipeline(Copies):
     def save_pretrained(
         self, folder: str | Path, *, certificate: Certificate | None = None, overwrite: bool = False
     ) -> None:
-        """Write the bundle with the policies of this copy as its defaults, whole or not at all.
+        """Write the bundle with the policies of this copy as its defaults, whole or not at all. `hf upload` pushes it.
 
         Args:
             folder: a folder to make.
@@ -166,50 +164,9 @@ class Pipeline(Copies):
                 form, or the certificate is about something else.
         """
         graphs_of(self.tiers)
-        copy_bundle(self._stored(), folder, policies=self.policies, certificate=certificate, overwrite=overwrite)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool = False,
-        token: str | None = None,
-        commit_message: str = "Upload a cascade bundle",
-        revision: str | None = None,
-    ) -> str:
-        """Upload the bundle with the policies of this copy as its defaults.
-
-        Args:
-            repo_id: `owner/name`; made if missing.
-            private: whether a repository that is made is closed.
-            token: the stored login if left out.
-            commit_message: its first line.
-            revision: a branch; the main branch if left out.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            OptionError: a policy or a tier is a function of your own, which has no written form.
-            BundleError: the Hub refuses.
-        """
-        graphs_of(self.tiers)
-        with tempfile.TemporaryDirectory(prefix="cascade-") as parent:
-            made = copy_bundle(self._stored(), Path(parent) / "bundle", policies=self.policies)
-            return hub.upload(
-                made.folder,
-                [*made.manifest.files, MANIFEST_FILE],
-                repo_id,
-                private=private,
-                token=token,
-                commit_message=commit_message,
-                revision=revision,
-            )
-
-    def _stored(self) -> Bundle:
-        """The bundle, which reads long texts as this copy does."""
-        manifest = replace(self.bundle.manifest, truncation=self.tokenizer.truncation)
-        return replace(self.bundle, manifest=manifest)
+        manifest = replace(self.bundle.manifest, truncation=self.tokenizer.truncation)  # read as this copy reads texts
+        bundle = replace(self.bundle, manifest=manifest)
+        copy_bundle(bundle, folder, policies=self.policies, certificate=certificate, overwrite=overwrite)
 
     def close(self) -> None:
         """Free the graphs of this pipeline and of its copies. A later call loads and verifies them again."""

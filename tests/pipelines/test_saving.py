@@ -1,18 +1,15 @@
-"""What classifiers and taggers share: certificates, saving, pushing."""
+"""What classifiers and taggers share: certificates, saving."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import cascade
 from cascade import Tagger
-from cascade.bundle import hub
 from cascade.bundle.manifest import MANIFEST_FILE
 from cascade.exceptions import CertificateWarning, OptionError
 from cascade.policies import Threshold, defer_all, never, whole_sentences
@@ -108,24 +105,3 @@ def test_safer_policies(loaded: Pipeline, certified: Pipeline) -> None:
         assert full is not None
         assert (full.router, full.exit_policy) == (defer_all, never)
         assert full.safer() is None
-
-
-def test_push_to_hub(loaded: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: dict[str, Any] = {}
-
-    def upload(folder: Path, files: list[str], repo_id: str, **options: object) -> str:
-        raw = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-        seen.update(options, repo_id=repo_id, routers=raw["policies"]["routers"], files=set(files))
-        return "https://example.org/commit"
-
-    monkeypatch.setattr(hub, "upload", upload)
-    assert loaded.with_router(defer_all).push_to_hub("me/toy", private=True) == "https://example.org/commit"
-    assert seen == {
-        "repo_id": "me/toy",
-        "routers": [{"policy": "defer_all"}],
-        "files": {*loaded.bundle.manifest.files, MANIFEST_FILE},
-        "private": True,
-        "token": None,
-        "commit_message": "Upload a cascade bundle",
-        "revision": None,
-    }
