@@ -13,7 +13,7 @@ from cascade.core.confidence import evidence
 from cascade.core.results import Routes, Stats
 from cascade.core.rows import BoolArray, FloatArray, IntArray, ranges, read_only
 from cascade.engine.inputs import Inputs
-from cascade.engine.row_tier import RowTier
+from cascade.engine.long_rows import RowTier
 from cascade.engine.tier import Progress, Readable, Scores, Tier, as_inputs
 from cascade.exceptions import CascadeError
 from cascade.policies import routing, windows
@@ -57,11 +57,10 @@ class Look:
     def merged(self, second: Scores) -> Scores:
         """The second tier's answers for deferred units, the first one's for the others. `second`: of `rest`."""
         first, rest = self.scores, self.rest
-        if first is None or rest is None:
+        if first is None or rest is None or self.numbers is None:
             return second
-        numbers = np.arange(len(second)) if self.numbers is None else self.numbers
         chosen = slice(None) if rest.targets is None else rest.targets
-        places = numbers[chosen]
+        places = self.numbers[chosen]
         columns = {name: column.copy() for name, column in vars(first).items()}
         for name, column in vars(second[chosen].over(first[places])).items():
             columns[name][places] = column

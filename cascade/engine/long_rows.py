@@ -1,18 +1,24 @@
-"""Items that are longer than a tier takes: cut into rows, and their answers averaged.
+"""What tiers of graphs share: rows of tokens, in batches on a common thread budget.
 
-Texts come cut from their encoder; sentences of words are cut here, where a tier reads them.
+Items that are longer than a tier takes are cut into rows, and their answers averaged. Texts come cut from their
+encoder; sentences of words are cut here, where a tier reads them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges
-from cascade.engine.inputs import Encoder, Inputs
-from cascade.engine.tier import Scores
+from cascade.core.checks import check_whole
+from cascade.core.rows import BoolArray, Encoded, FloatArray, IntArray, Units, ranges
+from cascade.engine.inputs import Encoder
+from cascade.engine.tier import Leaf, Progress, Readable, Scores, as_inputs
 from cascade.exceptions import OptionError
+from cascade.policies.batching import BatchingPolicy, TokenBudget
+from cascade.runtime.executor import Executor, in_turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,15 +42,16 @@ class Reading:
     rows: IntArray
 
     @classmethod
-    def of(cls, inputs: Inputs, *, encoder: Encoder | None, max_length: int | None, overlap: int) -> Reading:
-        """The rows that an encoder makes, those of more than `max_length` tokens cut as `cut` does; `None`: none is.
+    def of(cls, given: Readable, tier: RowTier) -> Reading:
+        """The rows of a tier's encoder; those of words that are longer than the tier takes are cut, as `cut` does.
 
         A row without room for a word is an `OptionError`.
         """
-        encoded, targets, prior = inputs.encode(encoder), inputs.targets, inputs.prior
+        inputs = as_inputs(given)
+        encoded, targets, prior = inputs.encode(tier.encoder), inputs.targets, inputs.prior
         units, numbers, count = encoded.units, encoded.numbers, encoded.n_units
-        if max_length is not None:
-            units, source = cut(units, max_length, overlap)
+        if tier.per_unit:
+            units, source = cut(units, tier.max_length, tier.overlap)
             numbers = numbers if units is encoded.units else numbers[source]
         own = None if len(units) == count else numbers
         if own is not None:
@@ -133,3 +140,58 @@ def _rooms(units: Units, max_length: int) -> tuple[IntArray, IntArray]:
         return long, long
     prefixes, suffixes = units.special(long)
     return long, max_length - prefixes - suffixes
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RowTier(Leaf, ABC):
+    """A tier that reads rows of tokens.
+
+    Attributes:
+        labels: how many.
+        max_length: tokens of a row at most. Longer rows of words are cut into several.
+        encoder: makes rows of items; that of the inputs if left out.
+        overlap: tokens that two rows of a sentence that is too long share at most.
+        batching: which rows start together.
+        multi_label: the labels are independent yes/no decisions.
+        executor: runs several batches at once; shared by the tiers of a bundle.
+        pool_from: tokens from which what runs alone gets all threads; below, starting them costs more than it brings.
+    """
+
+    labels: int
+    max_length: int
+    encoder: Encoder | None = None
+    overlap: int = 64
+    batching: BatchingPolicy = field(default_factory=TokenBudget)
+    multi_label: bool = False
+    executor: Executor = field(default_factory=Executor)
+    pool_from: int
+
+    def __post_init__(self) -> None:
+        check_whole("overlap", self.overlap, "0 cuts long sentences without an overlap", least=0)
+
+    @property
+    @abstractmethod
+    def per_unit(self) -> bool:
+        """Whether rows hold several units, each with logits of its own."""
+
+    def lost(self, encoded: Encoded) -> IntArray:
+        """Numbers of the items that have tokens that this tier does not read, perhaps twice. `encoded`: their rows."""
+        return shortened(encoded.units, self.max_length) if self.per_unit else np.empty(0, dtype=np.int64)
+
+    def _pooled(self, groups: int, tokens: int) -> bool:
+        """Whether graphs run on all threads: where there is one, or one group of batches that is worth them."""
+        return self.executor.threads == 1 or (groups < 2 and tokens >= self.pool_from)
+
+
+def reporter(progress: Progress | None, reading: Reading) -> Callable[[IntArray], None]:
+    """Tells a caller's `progress` how many of its units are among the row units that were answered."""
+    if progress is None:
+        return lambda _gone: None
+    counted, report = reading.counted(), in_turn(progress)
+
+    def tell(gone: IntArray) -> None:
+        answered = int(np.count_nonzero(counted[gone]))
+        if answered:
+            report(answered)
+
+    return tell

@@ -11,9 +11,8 @@ from cascade.core.checks import check_logits, check_names, check_temperature, ch
 from cascade.core.confidence import probabilities
 from cascade.core.rows import FloatArray, IntArray, ranges, read_only
 from cascade.engine.live import PER_UNIT, WHOLE_ROWS, Halting, Live, merge
-from cascade.engine.long_rows import Reading
+from cascade.engine.long_rows import Reading, RowTier, reporter
 from cascade.engine.packing import Packing
-from cascade.engine.row_tier import RowTier, reporter
 from cascade.engine.tier import Progress, Readable, Scores
 from cascade.exceptions import OptionError
 from cascade.policies import exits
@@ -105,7 +104,7 @@ class MultiExit(RowTier):
         Context exits as any unit does, or with its row. Rows without a target are not run, and their scores are 0.
         Answers of the exit policy that are something other than one bool per unit are an `OptionError`.
         """
-        reading = self._read(inputs)
+        reading = Reading.of(inputs, self)
         result = np.zeros((len(reading.units), self.labels), dtype=np.float32)
         layers = np.zeros(len(reading.units), dtype=np.int64)
         report = reporter(progress, reading)
@@ -124,7 +123,7 @@ class MultiExit(RowTier):
         words a replay is close, not exact: words that stay would see the others in the state in which they exited. The
         arguments are those of `score`.
         """
-        reading = self._read(inputs)
+        reading = Reading.of(inputs, self)
         result = np.empty((len(reading.units), len(self.stages), self.labels), dtype=np.float32)
         report = reporter(progress, reading)
 

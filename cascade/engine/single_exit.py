@@ -9,9 +9,8 @@ import numpy as np
 from cascade.core.checks import check_logits, check_names, check_temperature
 from cascade.core.confidence import probabilities
 from cascade.core.rows import Encoded, FloatArray, IntArray, ranges
-from cascade.engine.long_rows import Reading
+from cascade.engine.long_rows import Reading, RowTier, reporter
 from cascade.engine.packing import padded
-from cascade.engine.row_tier import RowTier, reporter
 from cascade.engine.tier import Progress, Readable, Scores
 from cascade.policies.batching import POOL_FROM, batches
 from cascade.runtime.backend import Backend
@@ -47,7 +46,7 @@ class SingleExit(RowTier):
 
     def score(self, inputs: Readable, *, progress: Progress | None = None) -> Scores:
         """Scores of all units; see `Tier.score`. Rows without a target are not run, and their scores are 0."""
-        reading = self._read(inputs)
+        reading = Reading.of(inputs, self)
         result = np.zeros((len(reading.units), self.labels), dtype=np.float32)
         lengths = np.minimum(reading.units.rows.lengths[reading.rows], self.max_length)
         waiting = batches(self.batching, lengths)

@@ -17,7 +17,7 @@ from cascade.bundle.writing import copy_bundle
 from cascade.core.results import Stats
 from cascade.engine.cascade import Outcome
 from cascade.engine.inputs import Inputs
-from cascade.engine.row_tier import RowTier
+from cascade.engine.long_rows import RowTier
 from cascade.engine.streaming import StreamOptions, stream
 from cascade.exceptions import BundleError, CascadeWarning, TaskError
 from cascade.pipelines.copies import Copies, with_options

@@ -101,7 +101,6 @@ def tune(
     *,
     minutes: float = 2.0,
     repeats: int = 5,
-    budgets: Sequence[int] = BUDGETS,
     price: float | None = None,
     show_progress: bool = False,
     clock: Callable[[], float] = time.perf_counter,
@@ -115,8 +114,8 @@ def tune(
 
     `texts`: as `predict` takes them, of a tagger texts or sentences of words; as many as a usual call has. Those that
     do not fit into about so many `minutes` are left out. `repeats`: turns, at least 5; of those that decide there are
-    twice as many, so that their interval covers 95 %. `budgets`: tokens of a batch. `price`: of `CostAware`; if given,
-    the next tier's cost is measured for calls of 1, 2, 4, ... texts.
+    twice as many, so that their interval covers 95 %. `price`: of `CostAware`; if given, the next tier's cost is
+    measured for calls of 1, 2, 4, ... texts.
 
     Raises:
         InputError: a text cannot be read, or there are none.
@@ -136,7 +135,7 @@ def tune(
             raise OptionError("a price must be for a classifier, got one for a tagger; windows have another cost")
     every = [pipeline]
     for tier, own in enumerate(now):
-        others = sorted({*budgets} - {own})
+        others = sorted({*BUDGETS} - {own})
         every += [pipeline.with_max_tokens(*now[:tier], tokens, *now[tier + 1 :]) for tokens in others]
     # A way has a first run, which is slower, and one in each turn. All calls of a cost curve have twice the texts.
     runs = (len(every) + 2) * (repeats + 1) + 4 * repeats + 1
