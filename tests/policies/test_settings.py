@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from cascade.core.confidence import margin
 from cascade.exceptions import OptionError
 from cascade.policies import (
     AtExit,
@@ -24,7 +23,7 @@ from cascade.policies import (
 TWO = Policies((Threshold(0.9),), (never, MaxProbability(0.8)), ((1.5,), (1, 2, 3)), blend=(0.5,))
 TAGS = TWO.with_(exits=(never, TokenExit(0.1)), windows=Windows(1), decoding=argmax)
 THREE = Policies(
-    (Threshold(0.9, margin), defer_all), (never, AtExit(2), never), ((1.0,), (1.0, 1.0, 2.0), (0.5,)), (0.0, 1.0)
+    (Threshold(0.9), defer_all), (never, AtExit(2), never), ((1.0,), (1.0, 1.0, 2.0), (0.5,)), (0.0, 1.0)
 )
 LAYERS = (2, 4, 6)
 
