@@ -93,14 +93,8 @@ class Pipeline(Copies):
                 f"{cls.__name__} must have a bundle for {cls.task}, but {path_or_id} is for {found}; "
                 f"load it with {other}.from_pretrained or cascade.load"
             )
-        return cls.of(
-            certified(bundle, path_or_id),
-            budget,
-            policies=policies,
-            batching=batching,
-            tuned=tuned,
-            truncation=truncation,
-        )
+        given = certified(bundle, path_or_id)
+        return cls.of(given, budget, policies=policies, batching=batching, tuned=tuned, truncation=truncation)
 
     @classmethod
     def of(

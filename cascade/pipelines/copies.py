@@ -125,13 +125,11 @@ class Copies:
             )
         own = self.policies
         layers = tuple(getattr(tier, "layers", ()))
-        policies = Policies(
+        policies = own.with_(
             routers=(*own.routers, router),
             exits=(*own.exits, getattr(tier, "exit_policy", never)),
             temperatures=(*own.temperatures, (1.0,) * max(len(layers), 1)),
             blend=(*own.blend, blend),
-            windows=own.windows,
-            decoding=own.decoding,
         )
         return replace(self, tiers=(*self.tiers, tier)).with_policies(policies)
 
@@ -216,10 +214,9 @@ class Copies:
                 f"max_tokens must be one per tier that has a token budget, got {max_tokens} for {self.max_tokens}; "
                 "leave batching out, or give TokenBudget"
             )
-        given: list[Any] = list(self.tiers)  # with batching policies that are dataclasses, as they have a budget
-        budgets = [replace(tier.batching, max_tokens=one) for tier, one in zip(given, max_tokens, strict=True)]
-        tiers = tuple(with_options(tier, {"batching": one}) for tier, one in zip(self.tiers, budgets, strict=True))
-        return replace(self, tiers=tiers)
+        pairs: Any = zip(self.tiers, max_tokens, strict=True)  # of dataclasses, as they have a budget
+        tiers = [replace(tier, batching=replace(tier.batching, max_tokens=one)) for tier, one in pairs]
+        return replace(self, tiers=tuple(tiers))
 
     def with_tuned(self: C) -> C:
         """A copy with the token budgets that `cascade tune --write` found on this host; itself where there are none."""

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -174,24 +174,13 @@ def set_policies(tiers: Sequence[Tier], policies: Policies) -> tuple[Tier, ...]:
 
 def cascade_of(tiers: Sequence[Tier], policies: Policies, *, multi_label: bool) -> Cascade:
     """The tiers as one: the first, and behind its router the cascade of the others."""
-    first, *others = tiers
-    if not others:  # one tier alone is the first of a cascade that defers nothing
-        return Cascade(first, first, defer_none, multi_label=multi_label)
-    second = others[0]
-    if len(others) > 1:
-        rest = replace(policies, **{name: getattr(policies, name)[1:] for name in _PER_TIER})
-        second = cascade_of(others, rest, multi_label=multi_label)
-    return Cascade(
-        first,
-        second,
-        policies.routers[0],
-        blend=policies.blend[0],
-        windows=policies.windows,
-        multi_label=multi_label,
-    )
-
-
-_PER_TIER = ("routers", "exits", "temperatures", "blend")
+    *before, last = tiers
+    if not before:  # one tier alone is the first of a cascade that defers nothing
+        return Cascade(last, last, defer_none, multi_label=multi_label)
+    made: Any = last
+    for tier, router, blend in zip(before[::-1], policies.routers[::-1], policies.blend[::-1], strict=True):
+        made = Cascade(tier, made, router, blend=blend, windows=policies.windows, multi_label=multi_label)
+    return cast(Cascade, made)
 
 
 def graphs_of(tiers: Sequence[Tier]) -> list[OnnxBackend]:

@@ -51,7 +51,7 @@ GRID = WordGrid(
         never,
         AtExit(4),
         SentenceExit(0.6),
-        any_of(SentenceExit(0.4, "mean"), AtExit(5)),  # type: ignore[arg-type]  # its name serves
+        any_of(SentenceExit(0.4), AtExit(5)),
     ],
     ids=repr,
 )
