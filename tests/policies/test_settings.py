@@ -22,9 +22,7 @@ from cascade.policies import (
 
 TWO = Policies((Threshold(0.9),), (never, MaxProbability(0.8)), ((1.5,), (1, 2, 3)), blend=(0.5,))
 TAGS = TWO.with_(exits=(never, TokenExit(0.1)), windows=Windows(1), decoding=argmax)
-THREE = Policies(
-    (Threshold(0.9), defer_all), (never, AtExit(2), never), ((1.0,), (1.0, 1.0, 2.0), (0.5,)), (0.0, 1.0)
-)
+THREE = Policies((Threshold(0.9), defer_all), (never, AtExit(2), never), ((1.0,), (1.0, 1.0, 2.0), (0.5,)), (0.0, 1.0))
 LAYERS = (2, 4, 6)
 
 
