@@ -93,9 +93,9 @@ class _Calls(ABC):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value!r}; leave it out")
         self.url, self.timeout, self.retries, self.batch_size = url.rstrip("/"), timeout, retries, batch_size
-        self._headers = {"Content-Type": "application/json", "User-Agent": "cascade-client"}
+        self._headers = {"Content-Type": b"application/json", "User-Agent": b"cascade-client"}
         if api_key is not None:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+            self._headers["Authorization"] = f"Bearer {api_key}".encode()  # the server compares UTF-8
         self._idle: list[HTTPConnection] = []
 
     def predict(
@@ -264,7 +264,9 @@ class AsyncClient(_Calls):
         except ImportError:
             return await asyncio.to_thread(self._send, path, body)
         if self._httpx is None:
-            self._httpx = httpx.AsyncClient(timeout=self.timeout, headers=self._headers)
+            self._httpx = httpx.AsyncClient(
+                timeout=self.timeout, headers=[(k.encode(), v) for k, v in self._headers.items()]
+            )
         try:
             answer = await self._httpx.request("POST" if body else "GET", self.url + path, content=body)
         except httpx.HTTPError as error:

@@ -80,18 +80,12 @@ async def file(call: Call) -> Reply:
 
 async def models(call: Call) -> Reply:
     """`GET /page/models`: what is served, and the thresholds that a preview can set."""
-    told = [
-        {
-            "name": name,
-            "task": batcher.served.pipeline.task,
-            "labels": len(batcher.served.pipeline.labels),
-            "regression": batcher.served.pipeline.regression,
-            "tiers": [info.layers for info in batcher.served.pipeline.infos],
-            "knobs": knobs(batcher.served.pipeline),
-            "certified": batcher.served.pipeline.certificate is not None,
-        }
-        for name, batcher in call.models.batchers.items()
-    ]
+    told = list[dict[str, Any]]()
+    for name, batcher in call.models.batchers.items():
+        own = batcher.served.pipeline
+        tiers, certified = [info.layers for info in own.infos], own.certificate is not None
+        about = {"name": name, "task": own.task, "labels": len(own.labels), "regression": own.regression}
+        told.append({**about, "tiers": tiers, "knobs": knobs(own), "certified": certified})
     return Reply.of({"models": told, "texts": TEXTS})
 
 
@@ -120,15 +114,12 @@ def tuned(pipeline: Classifier | Tagger, thresholds: Any) -> Classifier | Tagger
     if not isinstance(given, list) or len(given) != len(known) or not all(map(_is_threshold, given)):
         raise misshapen("thresholds", f"expected {len(known)} numbers in [0, 1], or null for the bundle's own")
     own: dict[str, list[Any]] = {"defer": [*pipeline.policies.routers], "exit": [*pipeline.policies.exits]}
+    defaults = {"defer": Threshold(0.0), "exit": MaxProbability(0.0)}  # where a policy has no threshold
     for knob, threshold in zip(known, given, strict=True):
         if threshold is not None:
             policies, place = own[knob["kind"]], knob["tier"] - 1
-            policies[place] = _at(policies[place], threshold, Threshold(0.0) if policies is own["defer"] else EXIT)
+            policies[place] = _at(policies[place], threshold, defaults[knob["kind"]])
     return pipeline.with_policies(pipeline.policies.with_(routers=own["defer"], exits=own["exit"]))
-
-
-EXIT: Final = MaxProbability(0.0)
-"""What is tuned where a tier has no policy that can be."""
 
 
 def answered(pipeline: Classifier | Tagger, items: list[Any]) -> dict[str, Any]:

@@ -138,10 +138,10 @@ def test_texts_and_pairs_are_what_tei_reads(call: Any, stub: Stub, inputs: Any, 
 
 
 def test_options_are_sent_where_they_say_something(call: Any, stub: Stub) -> None:
-    told = call("predict", "a", truncate=False, routes=True, model="m", options={"api_key": "secret"})
+    told = call("predict", "a", truncate=False, routes=True, model="m", options={"api_key": "sécret ✓"})
     assert told == {"predictions": GOOD, "routes": [{"tier": 1}] * 2}
     assert stub.seen[0][2] == {"inputs": "a", "truncate": False, "routes": True, "model": "m"}
-    assert stub.seen[0][3]["authorization"] == "Bearer secret"
+    assert stub.seen[0][3]["authorization"].encode("latin-1").decode() == "Bearer sécret ✓"
     call("predict_tokens", ["a", "b"], aggregation_strategy="simple")
     assert stub.seen[1][1:3] == ("/predict_tokens", {"inputs": ["a", "b"], "aggregation_strategy": "simple"})
 

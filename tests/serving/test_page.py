@@ -23,6 +23,7 @@ from cascade.serving.limits import Limits
 from cascade.serving.metrics import Metrics
 from cascade.serving.page import Page, knobs, tuned
 from cascade.serving.wire import Call
+from tests.serving.http import serving
 from tests.test_floors import ENGINE
 
 FOLDER = ENGINE / "serving" / "page"
@@ -223,6 +224,21 @@ def test_what_a_preview_refuses(ask: Ask, body: Any, message: str) -> None:
 def test_no_texts_and_an_unknown_model(ask: Ask) -> None:
     assert ask("/page/preview", {"inputs": []}).json()["answers"] == []
     assert ask("/page/preview", {"inputs": ["a"], "model": "other"}).status_code == 404
+
+
+def test_files_need_no_key_and_what_the_page_asks_is_no_traffic(clf: Classifier) -> None:
+    body, key = {"inputs": ["good"]}, {"authorization": "Bearer key"}
+    with serving(clf, api_key="key") as client:
+        for path in ("/", *Page.FILES):
+            assert client.get(path, headers={"accept": "text/html"}).status_code == 200
+        for path in ("/page/models", "/page/live"):
+            assert [client.get(path, headers=given).status_code for given in ({}, key)] == [401, 200]
+        assert client.post("/page/preview", json=body).status_code == 401
+        assert client.post("/page/preview", json=body, headers=key).status_code == 200
+        assert client.post("/predict", json={"inputs": "good"}, headers=key).status_code == 200
+        counters = client.get("/page/live", headers=key).json()["counters"]
+        told = {(labels["method"], labels["code"]): count for labels, count in counters["cascade_requests_total"]}
+        assert told == {("/predict", "200"): 1, ("other", "401"): 3}
 
 
 def test_previews_take_turns_and_too_many_are_refused(served: Models, monkeypatch: pytest.MonkeyPatch) -> None:

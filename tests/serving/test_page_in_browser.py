@@ -11,10 +11,17 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from cascade import Classifier, Tagger
+from cascade.policies import Threshold
+from cascade.serving.app import create_app
+from cascade.serving.metrics import Metrics
+from cascade.serving.served import Served
 
 pytest.importorskip("playwright")
 uvicorn = pytest.importorskip("uvicorn")
@@ -22,15 +29,10 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 
 
-@pytest.fixture(scope="module")
-def url(clf: Any, tagger: Any) -> Iterator[str]:
-    from cascade.policies import Threshold
-    from cascade.serving.app import create_app
-    from cascade.serving.limits import Limits
-    from cascade.serving.served import Served
-
-    served = [Served.of("texts", clf.with_router(Threshold(0.9))), Served.of("words", tagger)]
-    server = uvicorn.Server(uvicorn.Config(create_app(served, Limits()), port=0, log_level="error"))
+@contextmanager
+def running(app: Any) -> Iterator[str]:
+    """The address of an application."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -38,6 +40,12 @@ def url(clf: Any, tagger: Any) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def url(clf: Classifier, tagger: Tagger) -> Iterator[str]:
+    with running(create_app([Served.of("texts", clf.with_router(Threshold(0.9))), Served.of("words", tagger)])) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +76,26 @@ def test_the_page(browser: Any, url: str, width: int, scheme: str) -> None:
         assert page.locator("#answers").inner_text().startswith("we")
         sound(page)
         assert errors == []
+
+
+def test_the_key_and_alarms(browser: Any, clf: Classifier) -> None:
+    metrics = Metrics()
+    with running(create_app([Served.of("texts", clf)], metrics=metrics, api_key="sécret")) as url:
+        page = browser.new_page()
+        page.goto(url)
+        page.get_by_label("API key").fill("sécret")
+        page.get_by_label("API key").press("Tab")
+        page.get_by_text("No alarm.").wait_for()
+        page.get_by_label("One text per line").fill("good film")
+        page.get_by_role("button", name="Answer").click()
+        page.get_by_text("1 text answered.").wait_for()
+        metrics.refresh.clear()
+        metrics.level.labels("texts").set(2)
+        metrics.watched.labels("texts", "alarm").set(1)
+        page.get_by_text("Alarm: texts differs from full depth more often than it may.").wait_for()
+        page.get_by_text("texts answers at level 2").wait_for()
+        sound(page)
+        page.close()
 
 
 def sound(page: Any) -> None:

@@ -23,7 +23,7 @@ let texts = [], plain = null, tried = null, turn = 0;
 
 async function ask(path, body) {
   const headers = body ? { "Content-Type": "application/json" } : {};
-  if ($("key").value) headers.Authorization = `Bearer ${$("key").value}`;
+  if ($("key").value) headers.Authorization = `Bearer ${String.fromCharCode(...new TextEncoder().encode($("key").value))}`; // as UTF-8
   const reply = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body) });
   if (reply.ok) return reply.json();
   if (reply.status === 401) {
