@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -162,20 +163,22 @@ class Batcher:
         if served.words != (form is not Form.TEXT):
             raise Failed(f"Backend error: Model is not a {'classifier' if form is Form.TEXT else 'tagger'} model")
         truncation = not windows and (self._limits.auto_truncate if truncate is None else truncate)
-        given: list[Any] = list(items) if form is Form.WORDS else read_texts(items)
-        if form is Form.WORDS:
+        words = form is Form.WORDS
+        given: list[Any] = list(items) if words else read_texts(items)
+        if words:
             check_words(given)
         else:
             most = CHARACTERS * served.max_input_length
             for place, item in enumerate(given):
-                longest = len(item) if isinstance(item, str) else max(map(len, item))
-                if longest > most and not truncation:
-                    raise TooLong(longest, most, "characters")
-                if longest > most:
+                length = len(item) if isinstance(item, str) else max(map(len, item))
+                if length > most and not truncation:
+                    raise TooLong(length, most, "characters")
+                if length > most:
                     given[place] = item[:most] if isinstance(item, str) else (item[0][:most], item[1][:most])
         future = asyncio.get_running_loop().create_future()
         request = Request(served, form, truncation, not (truncation or windows), future, time.perf_counter())
-        sizes = list(map(size_of, given))
+        most_tokens = served.max_input_length if truncation and not words else sys.maxsize  # what is cut does not wait
+        sizes = [min(size_of(item), most_tokens) for item in given]
         size = min(WORK_TOKENS, self._limits.max_batch_tokens)
         if len(sizes) < 2 or sum(sizes) <= size:
             return request, [Work(request, 0, given, sum(sizes))]

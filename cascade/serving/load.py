@@ -28,12 +28,10 @@ class Load:
         self._calm: float | None = None
 
     def ran(self, part: int, tokens: int, seconds: float) -> None:
-        """So many tokens took so long. Few tokens say little of how fast many are: they can only raise a rate."""
+        """So many tokens took so long. Few tokens say nothing of how fast many are."""
         rate, known = tokens / max(seconds, 1e-6), self._rates[part]
-        if rate > known:
-            self._rates[part] = rate
-        elif tokens >= LEAST_SLICE:
-            self._rates[part] += 0.1 * (rate - known)
+        if tokens >= LEAST_SLICE // 2:
+            self._rates[part] = rate if rate > known else known + 0.1 * (rate - known)
 
     def slice(self, ahead: int) -> int:
         """Tokens that later tiers should run together at most. `ahead`: that a new request would wait for.

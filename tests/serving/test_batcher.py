@@ -195,13 +195,13 @@ def test_too_much_is_refused(clf: Classifier, serve: Serve) -> None:
 
     async def refused(items: Sequence[str]) -> None:
         with pytest.raises(Overloaded, match="overloaded") as error:
-            await batcher.answer(items, Form.TEXT)
+            await asyncio.wait_for(batcher.answer(items, Form.TEXT, windows=True), 60)
         assert error.value.retry_after >= 1
 
     async def come() -> None:
         held = [asyncio.ensure_future(batcher.answer(TEXTS[:1], Form.TEXT))]
         await gate.wait()
-        held.append(asyncio.ensure_future(batcher.answer(["good " * 30], Form.TEXT)))
+        held.append(asyncio.ensure_future(batcher.answer(["good " * 30], Form.TEXT, windows=True)))
         await asyncio.sleep(0)
         await refused(["bad " * 30])  # tokens
         await refused(TEXTS[:3])  # permits
@@ -369,6 +369,25 @@ def test_long_texts_are_cut_refused_or_read_in_windows(clf: Classifier, serve: S
         ask(batcher, ["good " * 800], windows=True)
     assert_answers(ask(batcher, ["good " * 2000])[0], clf.with_truncation(), ["good " * 800])
     assert_answers(ask(batcher, ["good"], truncate=False)[0], clf, ["good"])
+
+
+def test_what_is_cut_does_not_wait(clf: Classifier, serve: Serve) -> None:
+    batcher = serve(clf, max_queue_tokens=60)
+    gate = Gate(batcher, LOOK)
+
+    async def come() -> None:
+        held = [asyncio.ensure_future(batcher.answer(TEXTS[:1], Form.TEXT))]
+        await gate.wait()
+        for items in ([LONG], [LONG, ("bad", LONG)]):
+            held.append(asyncio.ensure_future(batcher.answer(items, Form.TEXT)))
+            await asyncio.sleep(0)
+        assert batcher.queued_tokens == 3 * 16
+        with pytest.raises(Overloaded):
+            await asyncio.wait_for(batcher.answer([LONG], Form.TEXT, windows=True), 60)
+        gate.opened.set()
+        await asyncio.gather(*held)
+
+    asyncio.run(come())
 
 
 def test_what_a_tagger_cannot_read_at_once_is_refused_where_that_is_asked(tagger: Tagger, serve: Serve) -> None:

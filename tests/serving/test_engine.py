@@ -79,13 +79,14 @@ def test_the_level_rises_under_pressure_and_falls_when_it_is_over() -> None:
 def test_what_waits_is_told_in_seconds_by_what_was_measured() -> None:
     limits = Limits(max_queue_tokens=1000, max_queue_ms=100)
     load = Load(limits, 2)
+    load.ran(LOOK, 20, 1.0)  # few tokens say nothing
     assert load.seconds(100, 100) == 0
     assert load.slice(9) == LEAST_SLICE
     assert load.slice(9000) == 4500
     load.ran(LOOK, 1000, 0.01)
     load.ran(FINISH, 1000, 0.1)
     assert load.seconds(100, 100) == pytest.approx(0.001 + 0.01)
-    load.ran(FINISH, 20, 1.0)  # few tokens say nothing
+    load.ran(FINISH, 20, 1.0)
     assert load.seconds(0, 1000) == pytest.approx(0.1)
     load.ran(FINISH, 1000, 1.0)
     assert load.seconds(0, 1000) == pytest.approx(1000 / 9100)
