@@ -14,7 +14,7 @@ from statistics import median
 import click
 
 from cascade.bundle.opening import open_bundle
-from cascade.cli.demo.showing import sentences
+from cascade.cli.demo.command import sentences
 from cascade.core.checks import check_whole
 from cascade.exceptions import BundleError
 from cascade.runtime.threads import check_threads
@@ -83,7 +83,7 @@ def measure(model: str, *, threads: int, samples: int = 5, progress: Progress = 
     first answer, and MiB after a hundred texts. One that fails is a `BundleError`.
     """
     check_whole("samples", samples, "5 give a stable median")
-    texts = [sentence.text for sentence in sentences("sentiment")][:TEXTS]
+    texts = sentences("sentiment")[0][:TEXTS]
     found = []
     for number in range(samples + 1):
         progress(f"process {number}")

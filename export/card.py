@@ -7,6 +7,7 @@ from typing import Any
 
 from cascade.bundle.manifest import TAGGING, Manifest
 from cascade.bundle.tiers import SingleExitSpec, TierSpec
+from cascade.cli.show import size
 
 MANY_LABELS = 20
 
@@ -83,10 +84,10 @@ def _described(tiers: Sequence[TierSpec]) -> str:
 
 
 def _tier(number: int, tier: TierSpec, sizes: Mapping[str, int]) -> str:
-    size = _size(sum(sizes[path] for path in tier.graphs))
+    shown = size(sum(sizes[path] for path in tier.graphs))
     if isinstance(tier, SingleExitSpec):
-        return f"- **Tier {number}**: {tier.model}, {tier.precision}, `{tier.file}`, {size}"
-    return f"- **Tier {number}**: exits after layers {', '.join(map(str, tier.layers))} of width {tier.width}, {size}"
+        return f"- **Tier {number}**: {tier.model}, {tier.precision}, `{tier.file}`, {shown}"
+    return f"- **Tier {number}**: exits after layers {', '.join(map(str, tier.layers))} of width {tier.width}, {shown}"
 
 
 def _table(figures: Mapping[str, Any]) -> list[str]:
@@ -100,7 +101,3 @@ def _table(figures: Mapping[str, Any]) -> list[str]:
     for name, row in rows:
         lines.append(f"| {name} | {' | '.join(shown.get(key, '{:.1%}').format(row[key]) for key in columns)} |")
     return lines
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{max(size // 1024, 1)} KiB"

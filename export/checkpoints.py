@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -15,12 +15,9 @@ from cascade.exceptions import BundleError, CascadeError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.models.config import CLASSIFICATION, has_head, load_config, named_labels, problem_of
 from cascade.training.models.loading import load_model
-from cascade.training.models.multi_exit import MultiExitModel
-from cascade.training.models.tagging import MultiExitTagger
 from cascade.training.models.whole import inputs_of
 from cascade_export.tasks import TASKS, Task
 
-TierTwo: TypeAlias = MultiExitModel | MultiExitTagger
 TIER2 = "tier 2 must be a checkpoint of `cascade-train exits` or a fine-tuned model"
 EAGER = {"attn_implementation": "eager"}  # its graph is the smallest, and every family has it
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from cascade.cli.show import size
 from cascade.core.console import finish
 from cascade.core.files import sha256_of
 from cascade_export import require_extra
@@ -113,14 +114,12 @@ def export(
     """Turn one or two checkpoints into a bundle: verified against torch, written whole or not at all."""
     require_extra()
     # Here, not above: `--help` must not wait for torch.
-    from tqdm import tqdm
-
     from cascade.policies.routing import Threshold
     from cascade.training.data.examples import read_sentences, read_texts
     from cascade.training.options import columns_of
     from cascade_export.card import parts_of
     from cascade_export.checkpoints import task_of
-    from cascade_export.export import export_bundle, steps
+    from cascade_export.export import export_bundle
     from cascade_export.options import ExportOptions
     from cascade_export.texts import Calibration
 
@@ -140,27 +139,19 @@ def export(
         data=given["trained_on"],
         **{name: given[name] for name in ("agreement", "max_length", "truncation", "fp32", "name", *SWITCHES)},
     )
-    names = steps(1 if tier1 is None else 2)
-    with tqdm(total=len(names), unit="step") as bar:
-
-        def progress(step: str) -> None:
-            bar.update(step != names[0])
-            bar.set_description(step)
-
-        bundle = export_bundle(
-            tier2,
-            tier1,
-            output,
-            calibration=found,
-            options=options,
-            before=before,
-            overwrite=overwrite,
-            progress=progress,
-        )
-        bar.update()
+    bundle = export_bundle(
+        tier2,
+        tier1,
+        output,
+        calibration=found,
+        options=options,
+        before=before,
+        overwrite=overwrite,
+        progress=lambda step: click.echo(step, err=True),
+    )
     figures = bundle.manifest.figures
-    size = sum(record.bytes for record in bundle.manifest.files.values()) / 2**20
-    click.echo(f"{bundle.folder}: {size:.1f} MiB, labels: {len(bundle.manifest.labels)}")
+    total = size(sum(record.bytes for record in bundle.manifest.files.values()))
+    click.echo(f"{bundle.folder}: {total}, labels: {len(bundle.manifest.labels)}")
     titles = (("accuracy", "accuracy"), ("f1", "F1"), ("r2", "R squared"))
     for part, row in parts_of(figures):
         scores = [f", {title} {row[key]:.2%} (fp32 {row[f'{key}_fp32']:.2%})" for key, title in titles if key in row]

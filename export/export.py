@@ -16,7 +16,7 @@ from cascade.bundle.manifest import Manifest
 from cascade.bundle.opening import Bundle, open_bundle
 from cascade.bundle.tiers import TOKENIZER_FILE
 from cascade.bundle.writing import write_bundle
-from cascade.cli.demo.showing import sentences
+from cascade.cli.demo.command import sentences
 from cascade.core.files import check_new_folder
 from cascade.exceptions import BundleError, OptionError
 from cascade.policies.decoding import argmax
@@ -29,7 +29,6 @@ from cascade.training.models import families
 from cascade_export import checkpoints
 from cascade_export.card import model_card
 from cascade_export.options import ExportOptions
-from cascade_export.packed.stages import pack
 from cascade_export.texts import Calibration, encode
 from cascade_export.tiers import Making
 
@@ -86,12 +85,6 @@ SAMPLED = 11  # one in so many sentences of the demo stands in for texts of the 
 FIRST_TIER = 0.98  # at most is asked of a first tier's int8, however much of the last: what it answers is certified
 
 
-def steps(tiers: int) -> tuple[str, ...]:
-    """Names of the steps of an export of so many tiers."""
-    made = [f"{step} tier {number}" for number in range(tiers, 0, -1) for step in ("export", "quantise")]
-    return ("read the checkpoints", *made, "write")
-
-
 def export_bundle(
     tier2: str | Path,
     tier1: str | Path | None,
@@ -117,7 +110,7 @@ def export_bundle(
         options: see there.
         before: a bundle whose tiers go in front, with policies of their own and any tokenizer; with `tier1` None.
         overwrite: whether a bundle that is there is replaced.
-        progress: called with the name of each of `steps` when it begins.
+        progress: called with the name of each step when it begins.
 
     Raises:
         OptionError: a checkpoint that cannot be read, an option that does not fit it, an output that is taken.
@@ -129,20 +122,19 @@ def export_bundle(
     if lower is not None and tier1 is not None:
         raise OptionError(f"before must be left out with tier1, got {before} and {tier1}; put tier1 into that bundle")
     count = 1 if tier1 is None else 2
-    begin, *_, end = steps(count)
-    progress(begin)
+    progress("read the checkpoints")
     check_new_folder(Path(output), overwrite=overwrite)
     task = checkpoints.task_of(tier2)
     inputs = None if calibration is None or task.tags else calibration.inputs
     if calibration is None:
-        own = [one.text for name in ("sentiment", "intents") for one in sentences(name)[::SAMPLED]]
+        own = [text for name in ("sentiment", "intents") for text in sentences(name)[0][::SAMPLED]]
         calibration = Calibration(list(map(task.split, own)))
     model = checkpoints.load_tier2(tier2, task=task)
     first = None if tier1 is None else checkpoints.load_tier1(tier1, task=task)
     labels, problem_type = checkpoints.common_labels(model, first)
     tokenizer_text = checkpoints.common_tokenizer(tier2, tier1)
-    packed = pack(model) if isinstance(model, task.multi_exit) else None
-    if packed is not None and options.optimum:
+    exits = tuple(model.layers) if isinstance(model, task.multi_exit) else ()
+    if exits and options.optimum:
         raise OptionError("exporter must be torch for a checkpoint with exits, got optimum; give a fine-tuned model")
     max_length = _max_length(options.max_length, families.max_length(model.config))
     length1 = max_length if first is None else min(max_length, families.max_length(first.config))
@@ -157,7 +149,7 @@ def export_bundle(
         truncation=options.truncation,
         encode_special_tokens=options.encode_special_tokens,
     )
-    layers = [()] * (count - 1) + [() if packed is None else tuple(packed.layers)]
+    layers = [()] * (count - 1) + [exits]
     router = options.router or (defer_all if sample.regression else Threshold(0.9))
     early_exits = options.exit_policy or (never if sample.regression else task.exit_policy)
     policies = Policies(
@@ -171,12 +163,12 @@ def export_bundle(
 
     making = Making(task, sample, options, progress)
     last_number = count if lower is None else 1 + len(lower.manifest.tiers)
-    tiers = [making.tier(model, packed, number=last_number, max_length=max_length)]
+    tiers = [making.tier(model, number=last_number, max_length=max_length)]
     if first is not None:
         loose = replace(options, agreement=min(options.agreement, FIRST_TIER), by_sentence=False)
-        tiers.insert(0, replace(making, options=loose).tier(first, None, number=1, max_length=length1))
+        tiers.insert(0, replace(making, options=loose).tier(first, number=1, max_length=length1))
 
-    progress(end)
+    progress("write")
     numbered = [*enumerate(tiers, last_number - count + 1)]
     *others, (*early, last) = (tier.temperatures for tier in tiers)
     manifest = Manifest(

@@ -28,7 +28,6 @@ class Task:
         name: as transformers calls it.
         item: what a caller gives: `text` or `sentence`.
         unit: what gets an answer: `text` or `word`.
-        label: what the answer is called.
         multi_exit, auto, static: classes of a second tier, of a first tier (its name ends as those of all such models
             of transformers do), and of a static one.
         exit_policy: a bundle's default.
@@ -39,7 +38,6 @@ class Task:
     name: str
     item: str
     unit: str
-    label: str
     multi_exit: type[MultiExitModel | MultiExitTagger]
     auto: Any
     static: Any
@@ -55,14 +53,14 @@ class Task:
 
 TASKS = {
     CLASSIFICATION: Task(
-        *(CLASSIFICATION, "text", "text", "label"),
+        *(CLASSIFICATION, "text", "text"),
         *(MultiExitModel, AutoModelForSequenceClassification, StaticForSequenceClassification),
         exit_policy=MaxProbability(0.9),
         encoder=lambda tokenizer: tokenizer,
         split=str,
     ),
     TAGGING: Task(
-        *(TAGGING, "sentence", "word", "tag"),
+        *(TAGGING, "sentence", "word"),
         *(MultiExitTagger, AutoModelForTokenClassification, StaticForTokenClassification),
         exit_policy=TokenExit(0.05),
         encoder=WordEncoder,

@@ -14,18 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec, TierSpec
-from cascade.core.rows import FloatArray
 from cascade.exceptions import MissingExtraError, OptionError
 from cascade.training.models.whole import inputs_of
-from cascade_export.checkpoints import TierTwo, first_line
-from cascade_export.int8.calibrate import quantise_tier1, quantise_tier2
+from cascade_export.checkpoints import first_line
+from cascade_export.int8.calibrate import quantise_tier
 from cascade_export.options import ExportOptions
-from cascade_export.packed.chain import chain_logits, padded_logits
-from cascade_export.packed.graphs import export_tier2, trace
-from cascade_export.packed.stages import PackedModel
+from cascade_export.packed.chain import chain_logits
+from cascade_export.packed.graphs import TierGraphs, export_tier2, trace
+from cascade_export.packed.stages import pack
 from cascade_export.tasks import Task
 from cascade_export.texts import Sample
-from cascade_export.verify import check_tier1, check_tier2
+from cascade_export.verify import check_tier
 
 
 def export_tier1(model: Any, task: Task, *, number: int = 1) -> onnx.ModelProto:
@@ -79,7 +78,9 @@ def export_by_optimum(model: Any, task: Task, *, number: int = 1) -> onnx.ModelP
                 f"tier {number}'s model_type must be one that optimum exports, got {model.config.model_type}; "
                 f"{first_line(error)}"
             ) from None
-        return onnx.load(Path(folder) / "model.onnx")
+        graph = onnx.load(Path(folder) / "model.onnx")
+    graph.graph.output[0].type.tensor_type.shape.dim[-1].dim_value = model.config.num_labels
+    return graph
 
 
 class _Logits(nn.Module):
@@ -136,12 +137,14 @@ class Making:
     options: ExportOptions
     progress: Callable[[str], None]
 
-    def tier(self, model: Any, packed: PackedModel | None, *, number: int, max_length: int) -> Tier:
+    def tier(self, model: Any, *, number: int, max_length: int) -> Tier:
         """A tier in its final form.
 
+        The first tier's padded graph lies where other tools look for it, and its fp32 form beside it if `options` say
+        so. What decides last must answer each row alone as beside longer ones.
+
         Args:
-            model: the checkpoint.
-            packed: its packed form; None: it has no exits.
+            model: the checkpoint, with exits or of any model of transformers.
             number: of the tier, from 1.
             max_length: tokens of a row at most.
 
@@ -149,66 +152,52 @@ class Making:
             OptionError: torch cannot trace the model.
             BundleError: a graph does not answer as the checkpoint.
         """
+        sample, options = self.sample, self.options
         self.progress(f"export tier {number}")
-        if packed is None:
-            return self._single_exit(model, number, max_length)
-        return self._multi_exit(model, packed, number, max_length)
-
-    def _multi_exit(self, model: TierTwo, packed: PackedModel, number: int, max_length: int) -> Tier:
-        sample, folder = self.sample, f"tier{number}"
-        graphs = export_tier2(packed)
+        folder, static, packed = f"tier{number}", isinstance(model, self.task.static), None
+        if isinstance(model, self.task.multi_exit):
+            packed = pack(model)
+            graphs = export_tier2(packed)
+            names = [f"{folder}/stage_{stage:02d}.onnx" for stage in range(len(packed.layers))]
+        else:
+            traced = export_by_optimum if options.optimum and not static else export_tier1
+            graph = traced(model, self.task, number=number)
+            graphs = TierGraphs(None, (graph,), max_length=max_length)
+            folder = "onnx" if number == 1 else folder
+            names = [f"{folder}/{FORMS['fp32']}"]
         reference = chain_logits(graphs, sample.units)
-        files = [f"{folder}/stage_{stage:02d}.onnx" for stage in range(len(packed.layers))]
-        verified = check_tier2(files, model, graphs, sample, reference, max_length=max_length)
+        alone = packed is None and not static
+        verified = check_tier(names, model, graphs, sample, reference, max_length=max_length, alone=alone)
         self.progress(f"quantise tier {number}")
-        made = quantise_tier2(graphs, reference, sample, self.options)
-        by_exit = [(made.logits[:, i], reference[:, i]) for i in range(len(packed.layers))]
-        rows = zip(packed.layers, made.precisions, verified, by_exit, strict=True)
-        spec = MultiExitSpec(
-            embed=f"{folder}/embed.onnx",
-            stages=tuple(map(StageSpec, files, packed.layers, made.precisions)),
-            width=packed.width,
-            heads=packed.heads,
-            max_length=max_length,
-            position_offset=packed.position_offset,
-        )
+        made = quantise_tier(graphs, reference, sample, options)
+        spec: TierSpec
+        if packed is not None:
+            spec = MultiExitSpec(
+                embed=f"{folder}/embed.onnx",
+                stages=tuple(map(StageSpec, names, packed.layers, made.precisions)),
+                width=packed.width,
+                heads=packed.heads,
+                max_length=max_length,
+                position_offset=packed.position_offset,
+            )
+            files = dict(zip((spec.embed, *names), made.graphs.parts, strict=True))
+        else:
+            (precision,) = made.precisions
+            file = f"{folder}/{FORMS[precision]}"
+            spec = SingleExitSpec(file, max_length, "static" if static else "transformer", precision)
+            files = {names[0]: graph} if number == 1 and options.fp32 else {}
+            files |= zip((file,), made.graphs.parts, strict=True)
+        figures = [
+            {"precision": precision, "verified_within": float(f"{verified[i]:.1e}")}
+            | sample.figures(made.logits[:, i], reference[:, i])
+            for i, precision in enumerate(made.precisions)
+        ]
         return Tier(
             spec,
-            {spec.embed: made.graphs.embed, **dict(zip(files, made.graphs.stages, strict=True))},
-            tuple(sample.temperature(logits) for logits, _ in by_exit),
-            [{"layer": layer} | _figures(own, within, sample, *logits) for layer, own, within, logits in rows],
+            files,
+            tuple(sample.temperature(made.logits[:, i]) for i in range(len(names))),
+            [{"layer": stage.layer} | own for stage, own in zip(spec.stages, figures, strict=True)]
+            if isinstance(spec, MultiExitSpec)
+            else figures[0],
             made.smoothed,
         )
-
-    def _single_exit(self, model: Any, number: int, max_length: int) -> Tier:
-        """Of any model of transformers or a static one.
-
-        The first tier's graph lies where other tools look for it, and its fp32 form beside it if `options` say so. What
-        decides last must answer each row alone as beside longer ones.
-        """
-        sample, options, folder = self.sample, self.options, "onnx" if number == 1 else f"tier{number}"
-        static = isinstance(model, self.task.static)
-        export = export_by_optimum if options.optimum and not static else export_tier1
-        graph = export(model, self.task, number=number)
-        reference = padded_logits(graph, sample.units, max_length=max_length)
-        name = f"{folder}/{FORMS['fp32']}"
-        verified = check_tier1(name, model, sample, reference, max_length=max_length, alone=not static)
-        self.progress(f"quantise tier {number}")
-        made = quantise_tier1(graph, reference, sample, options, max_length=max_length)
-        (precision,) = made.precisions
-        file = f"{folder}/{FORMS[precision]}"
-        kept = {name: graph} if number == 1 and options.fp32 else {}
-        return Tier(
-            SingleExitSpec(file, max_length, "static" if static else "transformer", precision),
-            kept | {file: made.graphs},
-            (sample.temperature(made.logits),),
-            _figures(precision, verified, sample, made.logits, reference),
-            made.smoothed,
-        )
-
-
-def _figures(
-    precision: str, verified: float, sample: Sample, logits: FloatArray, reference: FloatArray
-) -> dict[str, Any]:
-    form = {"precision": precision, "verified_within": float(f"{verified:.1e}")}
-    return form | sample.figures(logits, reference)

@@ -12,63 +12,50 @@ from torch import Tensor
 from cascade.core.rows import FloatArray, IntArray, Rows, Units, ranges
 from cascade.engine.packing import Packing, padded
 from cascade.exceptions import BundleError
-from cascade.training.models.whole import inputs_of
-from cascade_export.checkpoints import TierTwo
-from cascade_export.packed.chain import chain_logits, in_order
-from cascade_export.packed.graphs import TierTwoGraphs
+from cascade.training.models.teacher import Teacher
+from cascade.training.models.whole import WholeModel
+from cascade_export.packed.chain import chain_logits, first_tokens, in_batches
+from cascade_export.packed.graphs import TierGraphs
 from cascade_export.texts import Sample
 
 TOLERANCE = 1e-4  # of the largest logit, if that is above 1; fp32 graphs differ from torch by about 1e-6
 ROWS = 64  # on which graphs are compared with torch
 
 
-def check_tier1(
-    name: str, model: Any, sample: Sample, reference: FloatArray, *, max_length: int, alone: bool = False
-) -> float:
-    """Compare a padded graph, whose logits of the sample are the reference, with torch; see `check_tier2`.
-
-    `alone`: torch reads each row by itself, so that a model whose answers depend on padding is found out.
-    """
-    part, numbers = sample.part(sample.spread(ROWS))
-    if not alone:
-        return check(name, reference[numbers], torch_tier1(model, part, max_length=max_length))
-    rows = [part.select(np.array([row])) for row in range(part.n_rows)]
-    expected = np.concatenate([torch_tier1(model, own, max_length=max_length) for own in rows if len(own)])
-    return check(name, reference[numbers], expected)
-
-
-def check_tier2(
+def check_tier(
     names: Sequence[str],
-    model: TierTwo,
-    graphs: TierTwoGraphs,
+    model: Any,
+    graphs: TierGraphs,
     sample: Sample,
     reference: FloatArray,
     *,
     max_length: int,
+    alone: bool = False,
 ) -> list[float]:
-    """Compare every stage with torch: at full depth, in a long row, and for a tagger with words leaving at random too.
+    """Compare every stage with torch; of a packed tier also in a long row, and with words leaving at random.
 
     `names` are the stages', for messages; `reference`, shape `(units, exits, labels)`, the fp32 graphs' logits of the
-    sample, some of whose rows are compared. As many of them as `max_length` tokens hold are the long row. Returned is
-    each stage's largest difference; one above the tolerance is a `BundleError`.
+    sample, some of whose rows are compared. As many of them as `max_length` tokens hold are the long row. `alone`:
+    torch reads each row by itself, so that a model whose answers depend on padding is found out. Returned is each
+    stage's largest difference; one above the tolerance is a `BundleError`.
     """
-    (part, numbers), stages = sample.part(sample.spread(ROWS)), range(len(names))
-    expected = torch_tier2(model, part)
-    differences = [check(names[i], reference[numbers, i], expected[:, i]) for i in stages]
-    long = _one_row(part, max_length, whole=sample.sentences is None)
-    found, expected = chain_logits(graphs, long), torch_tier2(model, long)
-    for i in stages:
-        name = f"{names[i]}, in a row of {long.rows.tokens} tokens,"
-        differences[i] = max(differences[i], check(name, found[:, i], expected[:, i]))
-    if sample.sentences is None:
+    part, numbers = sample.part(sample.spread(ROWS))
+    rows = [part.select(np.array([row])) for row in range(part.n_rows)] if alone else [part]
+    limit = graphs.max_length
+    expected = np.concatenate([torch_logits(model, own, max_length=limit) for own in rows if len(own)])
+    differences = [check(name, reference[numbers, i], expected[:, i]) for i, name in enumerate(names)]
+    if graphs.embed is None:
         return differences
-    exits = random_exits(part, len(names))
-    found, expected = chain_logits(graphs, part, exits=exits), torch_tier2(model, part, exits=exits)
-    for i in stages:
-        inside = exits >= i
-        if inside.any():
-            halted = check(f"{names[i]}, with words that have left,", found[inside, i], expected[inside, i])
-            differences[i] = max(differences[i], halted)
+    long = _one_row(part, max_length, whole=sample.sentences is None)
+    cases: list[tuple[Units, IntArray | None, str]] = [(long, None, f", in a row of {long.rows.tokens} tokens,")]
+    if sample.sentences is not None:
+        cases.append((part, random_exits(part, len(names)), ", with words that have left,"))
+    for own, exits, case in cases:
+        found, expected = chain_logits(graphs, own, exits=exits), torch_logits(model, own, exits=exits)
+        for i, name in enumerate(names):
+            inside = slice(None) if exits is None else exits >= i
+            if len(found[inside]):
+                differences[i] = max(differences[i], check(f"{name}{case}", found[inside, i], expected[inside, i]))
     return differences
 
 
@@ -81,38 +68,28 @@ def _one_row(units: Units, longest: int, *, whole: bool) -> Units:
     return Units.whole(row) if whole else Units(row, part.first_token, part.n_tokens, part.offsets[[0, -1]])
 
 
-def torch_tier2(model: TierTwo, units: Units, *, exits: IntArray | None = None) -> FloatArray:
-    """The checkpoint's own logits. Shape `(units, exits, labels)`.
+def torch_logits(model: Any, units: Units, *, exits: IntArray | None = None, max_length: int = 1 << 30) -> FloatArray:
+    """The checkpoint's own logits. Shape `(units, exits, labels)`; one exit where it has none.
 
     `exits`: as for `chain.chain_logits`; after its exit a word has what the head says of the state that it kept.
     """
-    depth, layers = model.layers[-1], np.array(model.layers, np.int64)
-
-    def run(part: Units, numbers: IntArray) -> FloatArray:
-        grids, stops = _tensors(part), {}
+    asked = model if isinstance(model, Teacher) else WholeModel(model, "")
+    found, order = [], []
+    for part, numbers in in_batches(units):
+        grids, stops = [torch.from_numpy(grid) for grid in padded(part.rows, max_length=max_length)], {}
         if exits is not None:
+            depth, layers = model.layers[-1], np.array(model.layers, np.int64)
             last = np.full(part.rows.tokens, depth)
             last[ranges(part.first_token, part.n_tokens)] = np.repeat(layers[exits[numbers]], part.n_tokens)
             packing = Packing.of(part.rows.lengths)
             stops["exit_layers"] = torch.from_numpy(np.where(packing.mask, last[packing.array("gather")], depth))
         with torch.no_grad():
-            logits: Tensor = model(*grids, **stops)["logits"]
-        found: FloatArray = (logits.transpose(1, 2) if logits.ndim == 4 else logits).numpy()  # 4: places after exits
-        return found
-
-    return in_order(units, run, dims=3)
-
-
-def torch_tier1(model: Any, units: Units, *, max_length: int) -> FloatArray:
-    """The checkpoint's own logits. Shape `(units, labels)`."""
-    names = inputs_of(model)
-
-    def run(part: Units, _numbers: IntArray) -> FloatArray:
-        with torch.no_grad():
-            logits: Tensor = model(**dict(zip(names, _tensors(part, max_length), strict=False))).logits
-        return logits.numpy()
-
-    return in_order(units, run, dims=2)
+            logits: Tensor = asked(*grids, **stops)["logits"]
+        by_place = logits.transpose(1, 2) if logits.ndim == 4 else logits  # 4: places after exits
+        found.append(first_tokens(part, by_place.numpy(), dims=3))
+        order.append(numbers)
+    ordered: FloatArray = np.concatenate(found)[np.argsort(np.concatenate(order))]
+    return ordered
 
 
 def random_exits(units: Units, exits: int) -> IntArray:
@@ -133,7 +110,3 @@ def check(name: str, found: FloatArray, expected: FloatArray) -> float:
             "nothing was written; use the versions of torch and transformers that trained the checkpoint"
         )
     return difference
-
-
-def _tensors(part: Units, max_length: int = 1 << 30) -> list[Tensor]:
-    return [torch.from_numpy(grid) for grid in padded(part.rows, max_length=max_length)]

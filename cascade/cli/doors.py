@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from cascade.core.console import enter
 
-
-def train() -> None:
-    """`cascade-train`, with the `train` extra."""
-    enter("cascade.training.cli")
-
-
-def export() -> None:
-    """`cascade-export`, with the `export` extra."""
-    enter("cascade_export.cli")
-
-
-def bench() -> None:
-    """`cascade-bench`, with the `bench` extra."""
-    enter("cascade_bench.cli")
+train = partial(enter, "cascade.training.cli")
+export = partial(enter, "cascade_export.cli")
+bench = partial(enter, "cascade_bench.cli")

@@ -2,24 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Sequence
-
 from cascade.core.results import Route
 from cascade.exceptions import printable
-
-
-def choose(keys: Sequence[Hashable], count: int) -> list[int]:
-    """Rows to show: one of each key in turn, as far as `count` reaches, in order.
-
-    Example: choose(["plain", "plain", "irony"], 2) -> [0, 2]
-    """
-    seen: Counter[Hashable] = Counter()
-    turns = []
-    for row, key in enumerate(keys):
-        turns.append((seen[key], row))
-        seen[key] += 1
-    return sorted(row for _, row in sorted(turns)[:count])
 
 
 def clipped(text: str, width: int) -> str:

@@ -22,12 +22,12 @@ from cascade.monitoring.sequential import EDetector
 from cascade.monitoring.shift import ShiftDetector
 from cascade.monitoring.state import MonitorState
 from cascade.pipelines.classifier import Classifier
-from cascade.pipelines.profiling import depth_of, depths, features
+from cascade.pipelines.profiling import depth_of, features
 from cascade.pipelines.tagger import Tagger
 from cascade.text.texts import Text
 from cascade.text.word_encoding import Sentence
 
-TOGETHER: Final = 32  # sampled answers that tier 2 looks at together
+TOGETHER: Final = 32  # answers of a stream that are drawn, and sampled ones that tier 2 looks at, together
 EVERY: Final = 4  # texts, of which one is looked at: to look is to encode it once more
 LOOKED_AT: Final = 64  # of these together
 
@@ -105,6 +105,7 @@ class Monitor(Generic[P]):
             shift = ShiftDetector(profile=profile, confidence=confidence)
             self._slots, self._noise = profile.slots, np.random.default_rng(seed)
         self._begun = self._state = MonitorState(confidence=confidence, detector=detector, shift=shift)
+        self._held: list[tuple[int, Any, Any]] = []  # of a stream, that are not drawn yet: number, text, answer
         self._looks: list[tuple[int, Any, float]] = []  # number, text, depth
         self._on_shift = on_shift
         self._pipeline = pipeline
@@ -147,7 +148,7 @@ class Monitor(Generic[P]):
     def stream(
         self, texts: Iterable[Any], *, options: StreamOptions | None = None
     ) -> Iterator[Prediction] | Iterator[TagPrediction]:
-        """The answers of the pipeline's own `stream`; 32 sampled ones are compared together, and the rest at the end.
+        """The answers of the pipeline's own `stream`; sampled ones are compared some 32 together, and at the end.
 
         If `safer` is called meanwhile (by `on_alarm`, say), texts that are read from then on are answered by the new
         setting; what was read already is answered as before and no longer compared.
@@ -180,8 +181,8 @@ class Monitor(Generic[P]):
         elif shift is not None:
             shift = replace(shift, profile=shift.profile.of_texts(), balls={})
         self._state = replace(self._begun, raised=old.raised + 1, shift=shift, shifted_at=old.shifted_at)
-        self._looks.clear()
-        self._waiting.clear()
+        for waiting in (self._held, self._looks, self._waiting):
+            waiting.clear()
         return True
 
     def _watched(self, texts: Any, ask: Ask) -> Any:
@@ -190,12 +191,8 @@ class Monitor(Generic[P]):
         given = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, Collection) else texts
         answers = getattr(self._pipeline, ask)(given)
         every = given if isinstance(given, Sequence) else list(given)
-        sampled = self._sampler.draw(len(answers))
-        self._waiting += [(self._seen + row + 1, every[row], answers[row]) for row in sampled]
-        if self._looking:
-            depth = depths(answers)
-            rows = range(-self._seen % EVERY, len(answers), EVERY)
-            self._looks += [(self._seen + row + 1, every[row], float(depth[row])) for row in rows]
+        self._draw_held()
+        self._draw(range(self._seen + 1, self._seen + len(answers) + 1), every, answers)
         self._seen += len(answers)
         self._compare()
         return answers
@@ -224,18 +221,32 @@ class Monitor(Generic[P]):
 
             for answer in answers(pipeline, read()):
                 given = held.popleft()
-                self._seen += 1
                 self._turn_to(ask)
-                if self._seen % EVERY == 1 and self._looking and self._pipeline is pipeline:
-                    self._looks.append((self._seen, given, depth_of(answer)))
-                    if len(self._looks) >= LOOKED_AT:
-                        self._look()
-                if self._pipeline is pipeline and self._sampler.draw_one():
-                    self._waiting.append((self._seen, given, answer))
-                    if len(self._waiting) >= TOGETHER:
-                        self._compare()
+                self._seen += 1
+                if self._pipeline is pipeline:
+                    self._held.append((self._seen, given, answer))
+                    if len(self._held) >= TOGETHER:
+                        self._draw_held()
+                        if len(self._looks) >= LOOKED_AT:
+                            self._look()
+                        if len(self._waiting) >= TOGETHER:
+                            self._compare()
                 yield answer
         self._compare()
+
+    def _draw_held(self) -> None:
+        """Draw from what a stream has answered, perhaps one that was abandoned."""
+        if self._held:
+            numbers, given, answers = zip(*self._held, strict=True)
+            self._held.clear()
+            self._draw(numbers, given, answers)
+
+    def _draw(self, numbers: Sequence[int], given: Sequence[Any], answers: Any) -> None:
+        """Put aside what is sampled of some answers, and what is compared with the profile."""
+        self._waiting += [(numbers[row], given[row], answers[row]) for row in self._sampler.draw(len(numbers))]
+        if self._looking:
+            rows = [row for row, number in enumerate(numbers) if number % EVERY == 1]
+            self._looks += [(numbers[row], given[row], depth_of(answers[row])) for row in rows]
 
     def _turn_to(self, ask: Ask) -> None:
         if ask != self._ask:  # a stream of the other kind, abandoned or still going on, may have left something
@@ -244,6 +255,7 @@ class Monitor(Generic[P]):
 
     def _compare(self) -> None:
         """Run what waits at full depth, and count."""
+        self._draw_held()
         self._look()
         waiting, self._waiting = self._waiting, []
         if not waiting:

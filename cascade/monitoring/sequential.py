@@ -151,6 +151,12 @@ def bet(bets: Sequence[tuple[float, Doubles]], *, begun: EProcess | None = None)
     return total, EProcess(int(times[-1]), logs)
 
 
+def alarm_of(totals: Doubles, begun: EProcess, confidence: float) -> int | None:
+    """Number of the outcome, from 1, with which the capital is enough for an alarm, if it ever is. Shape `(n,)`."""
+    enough = totals >= -np.log(1 - confidence)
+    return begun.outcomes + int(enough.argmax()) + 1 if enough.any() else None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EDetector:
     """Raises the alarm once it is shown that an event has become more frequent than a bound.
@@ -179,6 +185,4 @@ class EDetector:
         if self.alarm_at is not None:
             return self
         totals, process = e_process(outcomes, self.bound, begun=self.process)
-        enough = totals >= -np.log(1 - self.confidence)
-        alarm = self.process.outcomes + int(enough.argmax()) + 1 if enough.any() else None
-        return replace(self, process=process, alarm_at=alarm)
+        return replace(self, process=process, alarm_at=alarm_of(totals, self.process, self.confidence))

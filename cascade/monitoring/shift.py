@@ -22,7 +22,7 @@ import numpy as np
 from cascade.bundle.profile import Profile
 from cascade.core.checks import check_inside
 from cascade.core.rows import Doubles, IntArray
-from cascade.monitoring.sequential import EProcess, bet
+from cascade.monitoring.sequential import EProcess, alarm_of, bet
 from cascade.pipelines.profiling import cuts
 
 TILTS: Final = (-4.0, -2.0, 2.0, 4.0)
@@ -75,11 +75,7 @@ class ShiftDetector:
                 gains.append(logs[runs] - np.log(chances @ np.exp(logs)))
             balls[name] = before + drawn[-1] if len(runs) else before
         totals, process = bet([(1 / len(gains), own) for own in gains], begun=self.process)
-        enough = totals >= -np.log(1 - self.confidence)
-        if not enough.any():
-            return replace(self, balls=balls, process=process)
-        assert process.logs is not None  # noqa: S101  # there was a text
-        feature = list(balls)[int(process.logs.argmax()) // len(TILTS)]
-        return replace(
-            self, process=process, alarm_at=self.process.outcomes + int(enough.argmax()) + 1, feature=feature
-        )
+        at = alarm_of(totals, self.process, self.confidence)
+        best = None if at is None or process.logs is None else int(process.logs.argmax()) // len(TILTS)
+        feature = None if best is None else list(balls)[best]
+        return replace(self, balls=balls, process=process, alarm_at=at, feature=feature)

@@ -5,22 +5,21 @@ fp32. A table has one scale per row (token), so a rare token's small vector keep
 
 The operator is ONNX Runtime's own (`MatMulIntegerToFloat`, with the bias inside). The portable QDQ form
 (`QuantizeLinear` and `DequantizeLinear` around `MatMul` and `Add`) computes the same numbers, but ONNX Runtime 1.31
-fuses the product and its bias to an fp32 `Gemm` before it looks for int8: 12.5 ms against 3.0 ms for 800 x 384 by
-384 x 1536 on one core, one interleaved run.
+fuses the product and its bias to an fp32 `Gemm` before it looks for int8: 12.5 ms against 3.0 ms for 800 x 384 by 384 x
+1536 on one core, one interleaved run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from functools import partial
 
 import numpy as np
 import onnx
 from onnx import NodeProto, helper
 
 from cascade.core.rows import FloatArray, IntArray
-from cascade_export.int8.linears import Linear, Ranges, constants_of, table_of
-from cascade_export.int8.rewriting import MICROSOFT, Rewriting, int8_weight, rebuild, uint8_input
+from cascade_export.int8.linears import Linear, Ranges, constants_of
+from cascade_export.int8.rewriting import MICROSOFT, Rewriting, int8_weight, rebuild, table_of
 
 # Below these a scale per row costs more than int8 saves: a weight per token, two token types.
 MIN_TABLE_WIDTH, MIN_TABLE_ROWS = 8, 5
@@ -33,16 +32,19 @@ def quantise_linears(model: onnx.ModelProto, ranges: Mapping[str, Ranges], *, sm
     """A copy of an fp32 graph whose linear layers are int8.
 
     `ranges`: of each linear layer's input, by name. `smooth`: a few large channels of an input do not cost the others
-    their precision. Each channel is divided by a scale and the weights are
-    multiplied by it (SmoothQuant, Xiao et al., ICML 2023, section 4), for one more pass over the input; where that is
-    wider than the output, as in an FFN's second layer, the largest channels are multiplied in fp32 instead (as in
-    LLM.int8(), Dettmers et al., NeurIPS 2022, section 3.2, but always the same), for one more pass over the output.
+    their precision. Each channel is divided by a scale and the weights are multiplied by it (SmoothQuant, Xiao et al.,
+    ICML 2023, section 4), for one more pass over the input; where that is wider than the output, as in an FFN's second
+    layer, the largest channels are multiplied in fp32 instead (as in LLM.int8(), Dettmers et al., NeurIPS 2022, section
+    3.2, but always the same), for one more pass over the output.
     """
     graph, scales, large = Rewriting(model), dict[str, FloatArray](), dict[str, IntArray]()
     if smooth:
         large = _large(graph, ranges)
         scales = _smoothing(graph, ranges, but=large)
-        ranges = {**ranges, **{name: ranges[name].without(own) for name, own in large.items()}}
+        ranges = dict(ranges)
+        for name, own in large.items():
+            ranges[name] = ranges[name].copy()
+            ranges[name][:, own] = 0
     for number, linear in enumerate(graph.linears):
         name, origin = f"int8_{number}", graph.origin(linear)
         matrix, product, added = linear.weight, linear.output, list[NodeProto]()
@@ -52,14 +54,14 @@ def quantise_linears(model: onnx.ModelProto, ranges: Mapping[str, Ranges], *, sm
             matrix, product, added = _apart(graph, linear, name, large[origin])
         weight = [f"{name}_weight", f"{name}_weight_scale"]
         graph.constants |= zip(weight, int8_weight(matrix), strict=True)
-        values, whole, nodes = graph.quantised(linear, name, partial(_static, graph, ranges, scales))
+        values, whole, nodes = graph.uint8(linear, f"{name}_input", ranges[origin], scales.get(origin))
         inputs = [values, weight[0], f"{whole}_scale", weight[1], f"{whole}_zero"]
         if linear.bias is not None:
-            inputs += ["", f"{name}_bias"]
             graph.constants[f"{name}_bias"] = np.ascontiguousarray(linear.bias)
+            inputs += ["", f"{name}_bias"]
         operator = "MatMulIntegerToFloat"
-        nodes.append(helper.make_node(operator, inputs, [product], f"{operator}_{product}", domain=MICROSOFT))
-        graph.put(linear, [*nodes, *added])
+        made = helper.make_node(operator, inputs, [product], f"{operator}_{product}", domain=MICROSOFT)
+        graph.put(linear, [*nodes, made, *added])
     return graph.result()
 
 
@@ -85,19 +87,6 @@ def quantise_tables(model: onnx.ModelProto) -> onnx.ModelProto:
     return rebuild(model, replaced, constants)
 
 
-def _static(
-    graph: Rewriting, ranges: Mapping[str, Ranges], scales: Mapping[str, FloatArray], source: str, made: str
-) -> list[NodeProto]:
-    """Nodes that make the uint8 form `made` of a tensor, after smoothing where there is some."""
-    nodes, span, smoothing = list[NodeProto](), ranges[source], scales.get(source)
-    if smoothing is not None:
-        span, factors, smooth = span / smoothing, f"{made}_smoothing", f"{made}_smooth"
-        graph.constants[factors] = (1 / smoothing).astype(np.float32)
-        nodes.append(helper.make_node("Mul", [source, factors], [smooth], smooth))
-        source = smooth
-    return nodes + uint8_input(graph, source, made, span)
-
-
 def _large(graph: Rewriting, ranges: Mapping[str, Ranges]) -> dict[str, IntArray]:
     """Of each input that is wider than what is made of it, numbers of the channels with the largest values, rising.
 
@@ -105,10 +94,10 @@ def _large(graph: Rewriting, ranges: Mapping[str, Ranges]) -> dict[str, IntArray
     a channel is four times as large as all others.
     """
     found = {}
-    for name in {graph.origin(linear) for linear in graph.linears}:
-        shapes = [linear.weight.shape for linear in graph.linears if graph.origin(linear) == name]
+    for name, layers in graph.by_origin.items():
+        shapes = [linear.weight.shape for linear in layers]
         if (count := shapes[0][0] // NARROW) and all(outputs < inputs for inputs, outputs in shapes):
-            found[name] = np.sort(np.argsort(-ranges[name].largest, kind="stable")[:count])
+            found[name] = np.sort(np.argsort(-np.abs(ranges[name]).max(axis=0), kind="stable")[:count])
     return found
 
 
@@ -135,11 +124,10 @@ def _smoothing(graph: Rewriting, ranges: Mapping[str, Ranges], *, but: Container
     channel that the texts hardly used from being cut off when other texts do.
     """
     scales = {}
-    for name in {graph.origin(linear) for linear in graph.linears if graph.origin(linear) not in but}:
-        largest = ranges[name].largest
+    for name in (name for name in graph.by_origin if name not in but):
+        largest = np.abs(ranges[name]).max(axis=0)
         floor = max(SMOOTHING_FLOOR * float(np.median(largest)), 1e-6)
-        read = [np.abs(linear.weight).max(axis=1) for linear in graph.linears if graph.origin(linear) == name]
-        weight = np.max(read, axis=0)
+        weight = np.max([np.abs(linear.weight).max(axis=1) for linear in graph.by_origin[name]], axis=0)
         scale = np.maximum(largest, floor) ** SMOOTHING / np.maximum(weight, 1e-6) ** (1 - SMOOTHING)
         scales[name] = (scale / np.exp(np.log(scale).mean())).astype(np.float32)
     return scales

@@ -1,75 +1,116 @@
 """A copy of an ONNX graph in which linear layers are replaced one by one, and the uint8 form of what they read.
 
-What a layer reads has one scale from calibration: it is rounded, moved about, or looked up. What is made of copies of a
-smaller tensor (a token beside its neighbours) is made of copies of its uint8 form: the same numbers for a fraction of
-the work. Of what is looked up in a constant table the table is rounded, at export, and nothing is left to do.
+What is made of copies of a smaller tensor (a token beside its neighbours) is made of copies of its uint8 form: the same
+numbers for a fraction of the work. Of what is looked up in a constant table the table is rounded, at export, and
+nothing is left to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
 from cascade.core.rows import FloatArray
-from cascade_export.int8.linears import (
-    Linear,
-    Origin,
-    Ranges,
-    attribute,
-    constants_of,
-    linears,
-    lookup,
-    movement,
-    readers_of,
-)
+from cascade_export.int8.linears import Linear, Ranges, attribute, constants_of, linears
 
 MICROSOFT = "com.microsoft"
+LOOKING_UP, MOVING = ("Gather", "Reshape"), ("Pad", "Slice", "Concat")
 
 
 class Rewriting:
     """The linear layers of a graph, and what takes their place.
 
     Attributes:
-        linears: all of them, in the order of the graph.
+        linears: all of them, in the order of the graph; `by_origin`: the same by what is rounded for them.
         constants: new ones, by name.
         replaced: by number of a node of the graph, nodes to put in its place.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = model
-        self.linears = linears(model)
+        self.model, self.linears = model, linears(model)
         self.constants: dict[str, np.ndarray] = {}
         self.replaced: dict[int, list[NodeProto]] = {}
-        self._rows = _shared_rows(model.graph, self.linears)
-        self._ready: dict[str, str] = {}
+        self.by_origin: dict[str, list[Linear]] = {}
+        self._known, self._ready = constants_of(model.graph), dict[str, str]()
+        self._makers = {output: (i, node) for i, node in enumerate(model.graph.node) for output in node.output}
+        self._inputs = {linear.input for linear in self.linears}
+        for linear in self.linears:
+            self.by_origin.setdefault(self.origin(linear), []).append(linear)
 
     def origin(self, linear: Linear) -> str:
-        """What is quantised for a layer: its input, or the tensor that its input is some rows of.
+        """What is rounded for a layer: its input, or the other layer's input that its input is some rows of.
 
-        In a tagger's layer, keys and values read all tokens and queries some of them: quantised once, gathered as
-        bytes.
+        In a tagger's layer, keys and values read all tokens and queries some of them: rounded once, gathered as bytes.
         """
-        return self._rows.get(linear.input, (linear.input, ""))[0]
+        _, node = self._makers.get(linear.input, (0, None))
+        some = node is not None and _copies(node, ("Gather",), self._known) and node.input[0] in self._inputs
+        return node.input[0] if some and node is not None else linear.input
 
-    def quantised(
-        self, linear: Linear, name: str, make: Callable[[str, str], list[NodeProto]]
+    def uint8(
+        self, linear: Linear, name: str, span: Ranges, smoothing: FloatArray | None
     ) -> tuple[str, str, list[NodeProto]]:
         """Names of the bytes of a layer's input and of its origin's; the nodes that make them if no layer before did.
 
-        `make` gives nodes that quantise a tensor, from its name and that of the result.
+        The latter, if new, is `name`; with `_scale` and `_zero` behind it the two names of how its bytes are meant.
         """
         origin, nodes = self.origin(linear), list[NodeProto]()
         if origin not in self._ready:
-            self._ready[origin] = f"{name}_input"
-            nodes += make(origin, f"{name}_input")
+            self._ready[origin] = name
+            nodes += self.rounded(origin, name, span, smoothing)
         whole = self._ready[origin]
         if linear.input not in self._ready:
             self._ready[linear.input] = made = f"{name}_rows"
-            nodes.append(helper.make_node("Gather", [whole, self._rows[linear.input][1]], [made], made))
+            numbers = self._makers[linear.input][1].input[1]
+            nodes.append(helper.make_node("Gather", [whole, numbers], [made], made))
         return self._ready[linear.input], whole, nodes
+
+    def rounded(self, source: str, name: str, span: Ranges, smoothing: FloatArray | None = None) -> list[NodeProto]:
+        """Nodes that make the uint8 form of a tensor, after a division by the smoothing's scales if there are some."""
+        nodes, scaled = list[NodeProto](), [f"{name}_scale", f"{name}_zero"]
+        if smoothing is not None:
+            span, factors, smooth = span / smoothing, f"{name}_smoothing", f"{name}_smooth"
+            self.constants[factors] = (1 / smoothing).astype(np.float32)
+            nodes.append(helper.make_node("Mul", [source, factors], [smooth], smooth))
+            source = smooth
+        scale, zero = _uint8(span)
+        self.constants |= zip(scaled, (scale, zero), strict=True)
+        small, copies = self.copies(source)
+        names = {small: f"{name}_source" if copies else name}
+        if small in self._known:
+            values = np.rint(self._known[small] / scale) + zero
+            self.constants[names[small]] = np.clip(values, 0, 255).astype(np.uint8)
+            self.replaced |= self._other_readers(small, names[small], scaled)
+        else:
+            nodes.append(helper.make_node("QuantizeLinear", [small, *scaled], [names[small]], f"{name}_quantise"))
+        names[source] = name
+        for number, node in enumerate(copies):
+            made = names.setdefault(node.output[0], f"{name}_copied_{number}")
+            inputs = [names.get(given, given) for given in node.input]
+            if node.op_type == "Pad":
+                inputs[2:3] = [scaled[1]]
+            copied = helper.make_node(node.op_type, inputs, [made], made)
+            copied.attribute.extend(node.attribute)
+            nodes.append(copied)
+        return nodes
+
+    def copies(self, name: str) -> tuple[str, list[NodeProto]]:
+        """What a tensor is made of copies of, and the nodes that copy, in order; itself where it is not.
+
+        A constant table of floats in which rows are looked up, by a `Gather`, perhaps with reshapes; or a smaller
+        tensor that is put beside itself, with zeros, by `Pad`, `Slice` and `Concat`.
+        """
+        for kinds in (LOOKING_UP, MOVING):
+            found: dict[int, NodeProto] = {}
+            source = self._origin(name, kinds, found)
+            nodes = [found[place] for place in sorted(found)]
+            if source is not None and nodes:
+                looked_up = table_of(nodes[0], self._known) is not None
+                if looked_up or any(node.op_type == "Concat" for node in nodes):
+                    return source, nodes
+        return name, []
 
     def put(self, linear: Linear, nodes: list[NodeProto]) -> None:
         """Replace a layer."""
@@ -78,6 +119,34 @@ class Rewriting:
     def result(self) -> onnx.ModelProto:
         """The new graph."""
         return rebuild(self.model, self.replaced, self.constants)
+
+    def _origin(self, name: str, kinds: Collection[str], found: dict[int, NodeProto]) -> str | None:
+        """What nodes of these kinds copy; None where it is several tensors. The nodes are added to those found."""
+        place, node = self._makers.get(name, (0, None))
+        if node is None or not _copies(node, kinds, self._known):
+            return name
+        parts = node.input if node.op_type == "Concat" else node.input[:1]
+        origins = {self._origin(part, kinds, found) for part in parts}
+        found[place] = node
+        return origins.pop() if len(origins) == 1 else None
+
+    def _other_readers(self, table: str, name: str, scaled: list[str]) -> dict[int, list[NodeProto]]:
+        """By number of the node, what readers of the table get: floats of the same bytes, so one table is enough."""
+        replaced = {}
+        for i, node in enumerate(self.model.graph.node):
+            if table_of(node, self._known) is not None and node.input[0] == table:
+                rows = f"{name}_of_{i}"
+                replaced[i] = [
+                    helper.make_node("Gather", [name, node.input[1]], [rows], rows),
+                    helper.make_node("DequantizeLinear", [rows, *scaled], [node.output[0]], f"{rows}_float"),
+                ]
+        return replaced
+
+
+def table_of(node: NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The constant table of floats, of shape `(rows, width)`, that a node looks rows up in; None where it does not."""
+    table = constants.get(node.input[0]) if _copies(node, ("Gather",), constants) else None
+    return table if table is not None and table.ndim == 2 and table.dtype == np.float32 else None
 
 
 def int8_weight(matrix: FloatArray) -> tuple[np.ndarray, np.ndarray]:
@@ -110,74 +179,17 @@ def rebuild(
     return made
 
 
-def _shared_rows(graph: onnx.GraphProto, found: Sequence[Linear]) -> dict[str, tuple[str, str]]:
-    """Inputs that are some rows of another layer's input: by name, that input and the numbers of the rows."""
-    inputs = {linear.input for linear in found}
-    return {
-        node.output[0]: (node.input[0], node.input[1])
-        for node in graph.node
-        if node.op_type == "Gather"
-        and node.output[0] in inputs
-        and node.input[0] in inputs
-        and not attribute(node, "axis", 0)
-    }
-
-
-def uint8_input(graph: Rewriting, source: str, name: str, span: Ranges) -> list[NodeProto]:
-    """Nodes that make `name` of the tensor `source`, with the scale `name_scale` and the zero point `name_zero`."""
-    scale, zero = _uint8(span)
-    graph.constants |= {f"{name}_scale": scale, f"{name}_zero": zero}
-    found, table = lookup(graph.model.graph, source), f"{name}_table"
-    if found is None:
-        return _rounded(source, name, movement(graph.model.graph, source))
-    old, look_up = found
-    rounded = np.rint(constants_of(graph.model.graph)[old] / scale) + zero
-    graph.constants[table] = np.clip(rounded, 0, 255).astype(np.uint8)
-    graph.replaced |= _other_readers(graph.model.graph, old, name)
-    # The same look-up and reshapes as before, in the rounded table.
-    names = [table, *(f"{name}_rows_{number}" for number in range(len(look_up) - 1)), name]
-    return [
-        helper.make_node(node.op_type, [before, *node.input[1:]], [after], after)
-        for node, before, after in zip(look_up, names[:-1], names[1:], strict=True)
-    ]
-
-
-def _rounded(source: str, name: str, moved: Origin | None) -> list[NodeProto]:
-    """Nodes that round a tensor, or the smaller one that it is copies of, and then copy the uint8 form."""
-    scale, zero = f"{name}_scale", f"{name}_zero"
-    if moved is None:
-        return [helper.make_node("QuantizeLinear", [source, scale, zero], [name], f"{name}_quantise")]
-    small, copies = moved
-    names = {small: f"{name}_source", source: name}
-    nodes = [helper.make_node("QuantizeLinear", [small, scale, zero], [names[small]], f"{name}_quantise")]
-    for number, node in enumerate(copies):
-        names.setdefault(node.output[0], f"{name}_moved_{number}")
-        copied = NodeProto.FromString(node.SerializeToString())
-        inputs = [names.get(given, given) for given in node.input]
-        if node.op_type == "Pad":
-            inputs = [*inputs[:2], zero, *inputs[3:]]
-        del copied.input[:]
-        copied.input.extend(inputs)
-        copied.output[0], copied.name = names[node.output[0]], names[node.output[0]]
-        nodes.append(copied)
-    return nodes
-
-
-def _other_readers(graph: onnx.GraphProto, table: str, name: str) -> dict[int, list[NodeProto]]:
-    """By number of the node, what other readers of the table get: floats of the same bytes, so one table is enough."""
-    replaced = {}
-    for i in readers_of(graph, table):
-        node, rows = graph.node[i], f"{name}_of_{i}"
-        scaled = [rows, f"{name}_scale", f"{name}_zero"]
-        replaced[i] = [
-            helper.make_node("Gather", [f"{name}_table", node.input[1]], [rows], rows),
-            helper.make_node("DequantizeLinear", scaled, [node.output[0]], f"{rows}_float"),
-        ]
-    return replaced
+def _copies(node: NodeProto, kinds: Collection[str], constants: Mapping[str, np.ndarray]) -> bool:
+    """Whether a node is of these kinds and its output has its first input's values, or zeros, and nothing else."""
+    if node.op_type == "Pad":
+        filler = node.input[2] if len(node.input) > 2 else ""
+        zero = not filler or (filler in constants and not constants[filler].any())
+        return "Pad" in kinds and zero and attribute(node, "mode", b"constant") == b"constant"
+    return node.op_type in kinds and not (node.op_type == "Gather" and attribute(node, "axis", 0))
 
 
 def _uint8(span: Ranges) -> tuple[np.ndarray, np.ndarray]:
     """Scale and zero point such that the range, widened to hold 0, covers 0 to 255."""
-    low, high = min(float(span.low.min()), 0.0), max(float(span.high.max()), 0.0)
+    low, high = min(float(span.min()), 0.0), max(float(span.max()), 0.0)
     scale = max((high - low) / 255, float(np.finfo(np.float32).tiny))
     return np.array(scale, np.float32), np.array(np.clip(np.rint(-low / scale), 0, 255), np.uint8)

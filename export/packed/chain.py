@@ -1,12 +1,12 @@
 """Running exported graphs on encoded texts: to find ranges, to compare forms, to fit temperatures.
 
-Tier 2's graphs run in the engine's own loop over stages, one batch of whole rows at a time; each is wrapped so that its
+Packed graphs run in the engine's own loop over stages, one batch of whole rows at a time; each is wrapped so that its
 outputs can be read between batches. An answer belongs to a unit: a row in classification, a word in tagging.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -20,13 +20,15 @@ from cascade.policies.batching import FixedSize, TokenBudget, batches
 from cascade.policies.exits import ExitPolicy, ExitState, never
 from cascade.runtime.backend import Array, FunctionBackend, session_options
 from cascade_export.int8.linears import Ranges, watched, widen
-from cascade_export.packed.graphs import TierTwoGraphs
+from cascade_export.packed.graphs import TierGraphs
 
 import onnxruntime as ort  # isort: skip  # after cascade.runtime, which tells it not to report home
 
 Outputs: TypeAlias = dict[str, Array]
 ChainRanges: TypeAlias = list[dict[str, Ranges]]
-"""What goes into the linear layers of a second tier, by name: of `embed`, and of each stage."""
+"""What goes into the linear layers of a tier, by name: of each part."""
+GRIDS = ("input_ids", "attention_mask", "token_type_ids")
+"""Inputs of a padded graph."""
 
 
 def session(model: onnx.ModelProto) -> ort.InferenceSession:
@@ -34,81 +36,72 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), session_options(0), providers=["CPUExecutionProvider"])
 
 
-def chain_logits(graphs: TierTwoGraphs, units: Units, *, exits: IntArray | None = None) -> FloatArray:
+def chain_logits(graphs: TierGraphs, units: Units, *, exits: IntArray | None = None) -> FloatArray:
     """Logits of all exits for all units. Shape `(units, exits, labels)`; NaN after the exit at which a word has left.
 
-    `exits`: for a tagger, number of the exit, from 0, after which each word leaves and keeps its state; all
+    `exits`: for a packed tagger, number of the exit, from 0, after which each word leaves and keeps its state; all
     stay to the end if not given. Shape `(units,)`.
     """
-    result = np.full((len(units), len(graphs.stages), graphs.labels), np.nan, np.float32)
-    for numbers, (_, *stages) in _run_chain(graphs, units, exits):
-        for index, outputs in enumerate(stages):
+    count = len(graphs.stages)
+    result = np.full((len(units), count, graphs.labels), np.nan, np.float32)
+    for numbers, parts in _run(graphs, units, exits):
+        for index, outputs in enumerate(parts[-count:]):
             if outputs:
                 inside = numbers if exits is None else numbers[exits[numbers] >= index]
                 result[inside, index] = outputs["logits"]
     return result
 
 
-def chain_ranges(graphs: TierTwoGraphs, units: Units) -> ChainRanges:
+def chain_ranges(graphs: TierGraphs, units: Units) -> ChainRanges:
     """What the rows do to the inputs of all linear layers."""
-    found: list[dict[str, Ranges]] = [{} for _ in (graphs.embed, *graphs.stages)]
-    seen = replace(graphs, embed=watched(graphs.embed), stages=tuple(map(watched, graphs.stages)))
-    for _, last in _run_chain(seen, units, None):
+    found: list[dict[str, Ranges]] = [{} for _ in graphs.parts]
+    for _, last in _run(graphs.of(map(watched, graphs.parts)), units, None):
         for own, outputs in zip(found, last, strict=True):
             widen(own, outputs)
     return found
 
 
-def padded_logits(model: onnx.ModelProto, units: Units, *, max_length: int) -> FloatArray:
-    """Logits of a padded graph (tier 1) for all units. Shape `(units, labels)`."""
-    graph = _backend(model, {})
-    return in_order(units, lambda part, _: graph.run(_grids(part, max_length))["logits"], dims=2)
+def first_tokens(part: Units, logits: FloatArray, *, dims: int) -> FloatArray:
+    """Logits of units, which have `dims` axes, of those of rows: where words are units, at their first tokens.
 
-
-def padded_ranges(model: onnx.ModelProto, units: Units, *, max_length: int) -> dict[str, Ranges]:
-    """What the rows do to the inputs of all linear layers of a padded graph."""
-    graph, found = _backend(watched(model), {}), dict[str, Ranges]()
-    for part, _ in _in_batches(units):
-        widen(found, graph.run(_grids(part, max_length)))
-    return found
-
-
-def in_order(units: Units, run: Callable[[Units, IntArray], FloatArray], *, dims: int) -> FloatArray:
-    """Logits of all units, in their order, from logits of rows.
-
-    `run` gives, for some rows and the numbers of their units, logits of shape `(rows, ..., labels)`, which have `dims`
-    axes, or of a tagger, with one more, `(rows, longest, ..., labels)`, of which the places of first tokens are read.
+    Shape `(rows, ..., labels)`, or with one axis more `(rows, longest, ..., labels)` -> `(units, ..., labels)`.
     """
-    numbers, found = [], []
-    for part, own in _in_batches(units):
-        logits = run(part, own)
-        rows = part.row_of
-        places = (rows, part.first_token - part.rows.offsets[rows])
-        found.append(logits if logits.ndim == dims else logits[places])
-        numbers.append(own)
-    ordered: FloatArray = np.concatenate(found)[np.argsort(np.concatenate(numbers))]
-    return ordered
+    rows = part.row_of
+    return logits if logits.ndim == dims else logits[rows, part.first_token - part.rows.offsets[rows]]
 
 
-def _run_chain(graphs: TierTwoGraphs, units: Units, exits: IntArray | None) -> Iterator[tuple[IntArray, list[Outputs]]]:
-    """Batch by batch: numbers of its units, the outputs of `embed` and of each stage, none where no unit was left."""
-    models = (graphs.embed, *graphs.stages)
-    last: list[Outputs] = [{} for _ in models]
-    embed, *stages = map(_backend, models, last)
-    tier = MultiExit(
-        embed=embed,
-        stages=stages,
-        layers=range(1, len(stages) + 1),
-        labels=graphs.labels,
-        heads=graphs.heads,
-        max_length=1 << 30,
-        position_offset=graphs.position_offset,
-        batching=FixedSize(1 << 30),  # all rows in one batch, in their order
-    )
-    for part, numbers in _in_batches(units):
+def in_batches(units: Units) -> Iterator[tuple[Units, IntArray]]:
+    """Rows of like length together, and the numbers of their units; those without units are left out."""
+    for rows in batches(TokenBudget(), units.rows.lengths):
+        numbers = ranges(units.offsets[rows], units.counts[rows])
+        if len(numbers):
+            yield units.select(rows), numbers
+
+
+def _run(graphs: TierGraphs, units: Units, exits: IntArray | None) -> Iterator[tuple[IntArray, list[Outputs]]]:
+    """Batch by batch: numbers of its units, the outputs of each part, none where no unit was left."""
+    last: list[Outputs] = [{} for _ in graphs.parts]
+    first, *others = map(_backend, graphs.parts, last)
+    tier = None
+    if graphs.embed is not None:
+        tier = MultiExit(
+            embed=first,
+            stages=others,
+            layers=range(1, len(others) + 1),
+            labels=graphs.labels,
+            heads=graphs.heads,
+            max_length=graphs.max_length,
+            position_offset=graphs.position_offset,
+            batching=FixedSize(1 << 30),  # all rows in one batch, in their order
+        )
+    for part, numbers in in_batches(units):
         for outputs in last:
             outputs.clear()
-        replace(tier, exit_policy=never if exits is None else _leaving(exits[numbers])).score(part)
+        if tier is not None:
+            replace(tier, exit_policy=never if exits is None else _leaving(exits[numbers])).score(part)
+        else:
+            first.run(dict(zip(GRIDS, padded(part.rows, max_length=graphs.max_length), strict=True)))
+            last[0]["logits"] = first_tokens(part, last[0]["logits"], dims=2)
         yield numbers, last
 
 
@@ -135,16 +128,3 @@ def _leaving(exits: IntArray) -> ExitPolicy:
         return gone
 
     return leave
-
-
-def _in_batches(units: Units) -> Iterator[tuple[Units, IntArray]]:
-    """Rows of like length together, and the numbers of their units; those without units are left out."""
-    for rows in batches(TokenBudget(), units.rows.lengths):
-        numbers = ranges(units.offsets[rows], units.counts[rows])
-        if len(numbers):
-            yield units.select(rows), numbers
-
-
-def _grids(part: Units, max_length: int) -> Outputs:
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    return dict(zip(names, padded(part.rows, max_length=max_length), strict=True))

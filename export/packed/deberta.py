@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 from cascade.training.models.families import Family
-from cascade_export.packed.layers import PackedLayer, activation
+from cascade_export.packed.layers import PackedLayer
 
 MASK = 1.5
 """By what the mask grows, from -40 to -60.
@@ -56,16 +57,14 @@ class DistanceLayer(PackedLayer):
     far_keys: Tensor
     far_queries: Tensor
 
-    def __init__(self, layer: nn.Module, family: Family, backbone: Any) -> None:
-        config = backbone.config
-        heads, act = config.num_attention_heads, activation(getattr(config, family.activation))
-        super().__init__(layer, family.parts, heads=heads, activation=act)
+    def __init__(self, layer: nn.Module, family: Family, backbone: Any, number: int) -> None:
+        super().__init__(layer, family, backbone, number)
         with torch.no_grad():
             for parameter in self.query.parameters():
                 parameter.mul_(3**-0.5)
             table = backbone.encoder.get_rel_embedding()
             for name, linear in (("far_keys", self.key), ("far_queries", self.query)):
-                vectors = linear(table).unflatten(1, (heads, self.size)).transpose(0, 1)
+                vectors = linear(table).unflatten(1, (self.heads, self.size)).transpose(0, 1)
                 self.register_buffer(name, vectors.contiguous())
 
     def scores(self, queries: Tensor, keys: Tensor, index: Mapping[str, Tensor]) -> Tensor:
@@ -111,10 +110,6 @@ def rows_of(distances: Tensor, config: Any) -> Tensor:
     buckets, most = getattr(config, "position_buckets", -1), config.max_relative_positions
     most = config.max_position_embeddings if most < 1 else most
     if buckets > 0:
-        half, length = buckets // 2, distances.abs()
-        # In float32, as there: what lies on an edge must round alike.
-        far = torch.log(length.clamp_min(half) / half) / torch.log(torch.tensor((most - 1) / half))
-        shared = torch.ceil(far * (half - 1)).long() + half
-        distances = torch.where(length <= half, distances, shared * distances.sign())
+        distances = make_log_bucket_position(distances, buckets, most).long()
     span = buckets if buckets > 0 else most
     return (distances + span).clamp(0, 2 * span - 1)

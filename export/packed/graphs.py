@@ -1,11 +1,11 @@
-"""A torch module as an ONNX graph, by tracing; a packed second tier as `embed` and the stages, in fp32."""
+"""A torch module as an ONNX graph, by tracing; the graphs of a tier; a packed model as `embed` and the stages."""
 
 from __future__ import annotations
 
 import io
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -90,40 +90,49 @@ AXES: dict[str, Axes] = {
 
 
 @dataclass(frozen=True)
-class TierTwoGraphs:
-    """The graphs of a second tier.
+class TierGraphs:
+    """The graphs of a tier, of which ARCHITECTURE.md tells inputs and outputs.
 
-    `embed`: `input_ids`, `position_ids` and `token_type_ids` (where the family has them) -> `hidden`; `stages`:
-    `hidden` and indices (see ARCHITECTURE.md) -> `hidden_out` (the last may lack it), `logits`, in the order in which
-    they run;
-    `position_offset`: position id of a row's first token.
+    `embed`: of a packed tier; None: the only stage is one padded graph; `stages`: in the order in which they run;
+    `position_offset`: position id of a row's first token; `max_length`: tokens of a row at most, more are cut.
     """
 
-    embed: onnx.ModelProto
+    embed: onnx.ModelProto | None
     stages: tuple[onnx.ModelProto, ...]
     position_offset: int = 0
+    max_length: int = 1 << 30
+
+    @property
+    def parts(self) -> tuple[onnx.ModelProto, ...]:
+        """All graphs, in the order in which they run."""
+        return self.stages if self.embed is None else (self.embed, *self.stages)
+
+    def of(self, parts: Iterable[onnx.ModelProto]) -> TierGraphs:
+        """The tier with other graphs in the places of its parts."""
+        made, count = tuple(parts), len(self.stages)
+        return replace(self, embed=None if self.embed is None else made[0], stages=made[-count:])
 
     @property
     def heads(self) -> int:
-        """Of attention, as the stages declare them."""
-        return _second_axis(self.stages[0].graph.input, "head_gather")
+        """Of attention, as packed stages declare them."""
+        return _axis(self.stages[0].graph.input, "head_gather", 1)
 
     @property
     def labels(self) -> int:
         """How many, as the stages declare them."""
-        return _second_axis(self.stages[0].graph.output, "logits")
+        return _axis(self.stages[0].graph.output, "logits", -1)
 
 
-def _second_axis(values: Iterable[onnx.ValueInfoProto], name: str) -> int:
-    return next(int(value.type.tensor_type.shape.dim[1].dim_value) for value in values if value.name == name)
+def _axis(values: Iterable[onnx.ValueInfoProto], name: str, axis: int) -> int:
+    return next(int(value.type.tensor_type.shape.dim[axis].dim_value) for value in values if value.name == name)
 
 
-def export_tier2(packed: PackedModel) -> TierTwoGraphs:
+def export_tier2(packed: PackedModel) -> TierGraphs:
     """Write a packed model as ONNX graphs with free sizes for tokens, rows, the longest row, words."""
     ids = torch.zeros(3, dtype=torch.int64)
     example = dict.fromkeys(packed.embed.inputs, ids)
     embed = trace(packed.embed, example, inputs=dict.fromkeys(example, ("tokens",)), outputs={"hidden": ("tokens",)})
-    return TierTwoGraphs(embed, tuple(_stage(stage, packed) for stage in packed.stages), packed.position_offset)
+    return TierGraphs(embed, tuple(_stage(stage, packed) for stage in packed.stages), packed.position_offset)
 
 
 def _stage(stage: PackedStage, packed: PackedModel) -> onnx.ModelProto:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
-from cascade.training.models.families import Family, LayerParts
+from cascade.engine.packing import MASKED
+from cascade.training.models.families import Family
 
 
 class PackedEmbed(nn.Module):
@@ -64,20 +65,19 @@ class PackedLayer(nn.Module):
     contract: nn.Linear
     output_norm: nn.LayerNorm
 
-    def __init__(
-        self, layer: nn.Module, parts: LayerParts, *, heads: int, activation: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, layer: nn.Module, family: Family, backbone: Any, _number: int) -> None:
         super().__init__()
-        for name, path in asdict(parts).items():
+        for name, path in asdict(family.parts).items():
             setattr(self, name, layer.get_submodule(path))
-        self.width = self.query.out_features
-        self.size = self.width // heads
+        config = backbone.config
+        self.heads, self.width = config.num_attention_heads, self.query.out_features
+        self.size = self.width // self.heads
         # The scaling of attention is folded into the queries. (A copy: ALBERT's layers share their parts.)
         self.query = copy.deepcopy(self.query)
         with torch.no_grad():
             for parameter in self.query.parameters():
                 parameter.mul_(self.size**-0.5)
-        self.activation = activation
+        self.activation = activation(getattr(config, family.activation))
 
     def forward(
         self,
@@ -98,7 +98,7 @@ class PackedLayer(nn.Module):
         # token is a row of its own, gathered straight to its place: no transposes, 5 % off a stage.
         queries = self.query(asking)
         if alone:
-            queries = queries.reshape(-1, self.width // self.size, 1, self.size)
+            queries = queries.reshape(-1, self.heads, 1, self.size)
         else:
             queries = self._by_head(queries, index["query_head_gather"])
         keys, values = (self._by_head(linear(hidden), index["head_gather"]) for linear in (self.key, self.value))
@@ -118,6 +118,28 @@ class PackedLayer(nn.Module):
     def _by_head(self, states: Tensor, index: Tensor) -> Tensor:
         """The heads in `states`, of any shape, by their numbers: `(...)` -> `(..., size)`."""
         return F.embedding(index, states.reshape(-1, self.size))
+
+
+class BucketBias(nn.Module):
+    """MPNet's `bias`: the numbers of the `buckets` are added, once for all layers of a stage, which share one table.
+
+    What masks padding grows by the table's largest spread within a head. A padding place repeats the key of its row's
+    first token, but has the number of its own distance: without this its score could exceed the row's largest.
+    """
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        table: Tensor = backbone.encoder.relative_attention_bias.weight.detach().T.contiguous()
+        self.register_buffer("table", table)
+        self.growth = 1 - float((table.amax(1) - table.amin(1)).max()) / float(MASKED)
+
+    def forward(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`bias` of shape `(rows, heads, longest asking, longest)`, of `(rows, 1, 1, longest)`.
+
+        `buckets`: shape `(1 or rows, longest asking, longest)`.
+        """
+        table: Any = self.table
+        return {"bias": given["bias"] * self.growth + table[:, given["buckets"]].transpose(0, 1)}
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:

@@ -6,7 +6,7 @@ few layers attention is global, in the others a token sees its neighbours only (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,16 +18,18 @@ from cascade_export.packed.layers import activation
 
 
 class GatedLayer(nn.Module):
-    """One layer: the backbone's own modules, two of them split, and the scaling of attention folded into the queries.
+    """One layer: the backbone's own modules, two of them split, the scaling of attention folded into the queries."""
 
-    `local`: whether tokens see their neighbours only.
-    """
-
-    def __init__(self, layer: Any, config: Any, *, local: bool, activation: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, layer: Any, family: Family, backbone: Any, number: int) -> None:
         super().__init__()
+        config = backbone.config
+        kinds = getattr(config, "layer_types", None)  # transformers 5 has a list, before it a rule
+        local = (
+            bool(number % config.global_attn_every_n_layers) if kinds is None else kinds[number] == "sliding_attention"
+        )
         self.heads, self.places = config.num_attention_heads, config.max_position_embeddings
         self.size, self.theta = config.hidden_size // self.heads, rope_theta(config, local=local)
-        self.prefix, self.activation = "local_" if local else "", activation
+        self.prefix, self.activation = "local_" if local else "", activation(getattr(config, family.activation))
         self.attention_norm, self.norm = layer.attn_norm, layer.mlp_norm
         self.query, self.key, self.value = _split(layer.attn.Wqkv, 3)
         self.expand, self.gate = _split(layer.mlp.Wi, 2)
@@ -93,22 +95,6 @@ class _Rotation(torch.autograd.Function):
         alone = g.op("Unsqueeze", states, axis), g.op("Unsqueeze", places, axis)
         made = g.op("com.microsoft::RotaryEmbedding", *alone, *tables)
         return g.op("Squeeze", made, axis)
-
-
-def gated_layers(backbone: Any, family: Family) -> list[GatedLayer]:
-    """The layers of a ModernBERT."""
-    config = backbone.config
-    act, every = activation(getattr(config, family.activation)), config.num_hidden_layers
-    # transformers 5 has a list, before it a rule.
-    kinds = getattr(config, "layer_types", None)
-    local = [
-        bool(number % config.global_attn_every_n_layers) if kinds is None else kinds[number] == "sliding_attention"
-        for number in range(every)
-    ]
-    return [
-        GatedLayer(layer, config, local=own, activation=act)
-        for layer, own in zip(family.layers(backbone), local, strict=True)
-    ]
 
 
 def _frequencies(theta: float, size: int) -> Tensor:

@@ -2,8 +2,6 @@
 
 In a tagger, words leave one by one. A token whose word has left keeps its last state and is still attended to: keys
 and values are made of all tokens, queries and everything after attention of the active ones only (halt-and-copy).
-Layers are packed by the form that a `Family` names. MPNet's differs from BERT's by relative positions: a learned number
-per head and distance, added to the scores.
 """
 
 from __future__ import annotations
@@ -11,77 +9,28 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cascade.engine.packing import FEEDS, MASKED
-from cascade.training.models.families import Family, family_of, max_length, position_offset
+from cascade.engine.packing import FEEDS
+from cascade.training.models.families import family_of, position_offset
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
 from cascade_export.packed.deberta import DistanceLayer, Distances
-from cascade_export.packed.layers import PackedEmbed, PackedLayer, activation
-from cascade_export.packed.modernbert import gated_layers
+from cascade_export.packed.layers import BucketBias, PackedEmbed, PackedLayer
+from cascade_export.packed.modernbert import GatedLayer
 
-Index: TypeAlias = dict[str, Tensor]
-"""A stage's inputs beside `hidden`, by name. `query_head_gather` is there in a classifier too: it is `head_gather`."""
-
-Shared: TypeAlias = Callable[[Index], Index]
-"""What a stage makes of its inputs once for all of its layers: inputs to add or to replace. A torch module."""
-
-
-@dataclass(frozen=True)
-class Form:
-    """How the layers of one kind are packed.
-
-    `layers`: from a backbone and its family to its packed layers in the order in which they run, each of which is
-    called as `PackedLayer.forward` is; `shared`: from a backbone to what its stages make once, None: nothing.
-    """
-
-    layers: Callable[[Any, Family], Sequence[nn.Module]]
-    shared: Callable[[Any], Shared | None] = lambda _backbone: None
-
-
-def post_norm(backbone: Any, family: Family) -> list[PackedLayer]:
-    """Layers as BERT has them."""
-    config = backbone.config
-    act = activation(getattr(config, family.activation))
-    heads = config.num_attention_heads
-    return [PackedLayer(one, family.parts, heads=heads, activation=act) for one in family.layers(backbone)]
-
-
-class BucketBias(nn.Module):
-    """`bias` with the numbers of the `buckets` added, made once for all layers of a stage: they share one table.
-
-    What masks padding grows by the table's largest spread within a head. A padding place repeats the key of its row's
-    first token, but has the number of its own distance: without this its score could exceed the row's largest.
-    """
-
-    def __init__(self, backbone: Any) -> None:
-        super().__init__()
-        table: Tensor = backbone.encoder.relative_attention_bias.weight.detach().T.contiguous()
-        self.register_buffer("table", table)
-        self.growth = 1 - float((table.amax(1) - table.amin(1)).max()) / float(MASKED)
-
-    def forward(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
-        """`bias` of shape `(rows, heads, longest asking, longest)`, of `(rows, 1, 1, longest)`.
-
-        `buckets`: shape `(1 or rows, longest asking, longest)`.
-        """
-        table: Any = self.table
-        return {"bias": given["bias"] * self.growth + table[:, given["buckets"]].transpose(0, 1)}
-
-
-FORMS: Mapping[str, Form] = {
-    "post_norm": Form(post_norm),
-    "mpnet": Form(post_norm, BucketBias),
-    "distances": Form(
-        lambda backbone, family: [DistanceLayer(one, family, backbone) for one in family.layers(backbone)], Distances
-    ),
-    "gated": Form(gated_layers),
+FORMS: Mapping[str, tuple[Callable[..., nn.Module], Callable[[Any], nn.Module] | None]] = {
+    "post_norm": (PackedLayer, None),
+    "mpnet": (PackedLayer, BucketBias),
+    "distances": (DistanceLayer, Distances),
+    "gated": (GatedLayer, None),
 }
-
+"""By the key that a `Family` names: the packed form of a layer, made of the layer, its family, backbone and number and
+called as `PackedLayer.forward` is; and, made of a backbone, what a stage does once for all of its layers: from its
+inputs beside `hidden`, by name, to inputs that are added or replaced."""
 
 _ATTENTION = ("hidden", "head_gather", "bias", "head_scatter")
 _INPUTS = {
@@ -117,7 +66,7 @@ class PackedStage(nn.Module):
         *,
         pooling: str,
         inputs: Sequence[str] = (),
-        shared: Shared | None = None,
+        shared: nn.Module | None = None,
         last: bool = False,
     ) -> None:
         super().__init__()
@@ -130,7 +79,7 @@ class PackedStage(nn.Module):
 
     def forward(self, hidden: Tensor, *index: Tensor) -> tuple[Tensor, Tensor] | Tensor:
         """New states, if there are any, and logits; shapes and indices as in ARCHITECTURE.md."""
-        given: Index = dict(zip(self.inputs[1:], index, strict=True))
+        given: dict[str, Tensor] = dict(zip(self.inputs[1:], index, strict=True))
         given.setdefault("query_head_gather", given["head_gather"])
         if self.shared is not None:
             given |= self.shared(given)
@@ -164,7 +113,6 @@ class PackedModel:
         layers: number of the last layer of each stage, from 1.
         width, heads: size of a hidden state; heads of attention.
         position_offset: position id of a row's first token.
-        max_length: tokens of a row at most, special tokens included.
     """
 
     embed: PackedEmbed
@@ -173,7 +121,6 @@ class PackedModel:
     width: int
     heads: int
     position_offset: int
-    max_length: int
 
 
 def pack(model: MultiExitModel | MultiExitTagger) -> PackedModel:
@@ -184,8 +131,9 @@ def pack(model: MultiExitModel | MultiExitTagger) -> PackedModel:
     model = copy.deepcopy(model).eval().float()
     config, backbone = model.config, model.backbone
     family = family_of(config)
-    form = FORMS[family.layer]
-    layers, shared = form.layers(backbone, family), form.shared(backbone)
+    packed, once = FORMS[family.layer]
+    layers = [packed(layer, family, backbone, number) for number, layer in enumerate(family.layers(backbone))]
+    shared = None if once is None else once(backbone)
     pooling = ("words",) * len(model.layers) if isinstance(model, MultiExitTagger) else model.pooling
     places = zip((0, *model.layers[:-1]), model.layers, model.heads, model.norms, pooling, strict=True)
     stages = [
@@ -207,5 +155,4 @@ def pack(model: MultiExitModel | MultiExitTagger) -> PackedModel:
         width=config.hidden_size,
         heads=config.num_attention_heads,
         position_offset=position_offset(config),
-        max_length=max_length(config),
     )

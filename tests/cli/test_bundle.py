@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade.cli.demo.showing import sentences
+from cascade.cli.demo.command import sentences
 from cascade.pipelines.classifier import Classifier
 from tests.models.cli import Command, lines
 from tests.models.toy import toy_bundle
@@ -136,8 +136,7 @@ def test_a_missing_stage(run: Command, tmp_path: Path) -> None:
 
 def test_the_demo(run: Command, tmp_path: Path) -> None:
     toy_bundle(tmp_path / "sentiment", labels=("negative", "positive"), max_length=64)
-    toy_bundle(tmp_path / "intents", labels=sorted({query.label for query in sentences("intents")}), max_length=64)
+    toy_bundle(tmp_path / "intents", labels=sorted(set(sentences("intents")[1])), max_length=64)
     done = run.well("demo", "--models", str(tmp_path), "--threads", "1")
     assert "sentiment: 130 sentences, 2 labels" in done.out
     assert "tier 2, layer " in done.out
-    assert "kind          sentences  answered by tier 1  cascade right  full tier 2 right" in done.out

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
 from cascade.cli import main
-from cascade.cli.demo import command, showing
-from cascade.cli.demo.showing import Comparison, Sentence, compare, sentences, split_sentences
-from cascade.cli.show import choose
+from cascade.cli.demo import command
+from cascade.cli.demo.command import compare, sentences, times
 from cascade.core.results import Route
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import never
@@ -41,8 +42,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     class Loaded:
         @staticmethod
         def from_pretrained(folder: Path, *, threads: int | None) -> FakeClassifier:
-            names = {sentence.label for sentence in sentences(folder.name)}
-            return FakeClassifier(labels=tuple(sorted(names)))
+            return FakeClassifier(labels=tuple(sorted(set(sentences(folder.name)[1]))))
 
     monkeypatch.setattr(command, "Classifier", Loaded)
     for name in ("sentiment", "intents"):
@@ -51,15 +51,17 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_sentences_are_many_hard_and_distinct() -> None:
-    reviews, queries, tagged = sentences("sentiment"), sentences("intents"), split_sentences()
-    assert len(reviews) >= 120
-    of_kind = Counter(sentence.kind for sentence in reviews)
+    (reviews, labels), (queries, intents), (tagged, none) = map(sentences, ("sentiment", "intents", "pos"))
+    assert len(reviews) == len(labels) >= 120
+    lines = (Path(command.__file__).parent / "sentiment.jsonl").read_text(encoding="utf-8").splitlines()
+    of_kind = Counter(json.loads(line)["kind"] for line in lines)
     assert min(of_kind[kind] for kind in ("plain", "negation", "irony", "mixed", "long")) >= 15
-    assert min(Counter(sentence.label for sentence in reviews).values()) >= 55
-    assert "oos" in {query.label for query in queries}
-    assert len({query.label for query in queries}) >= 40
+    assert min(Counter(labels).values()) >= 55
+    assert "oos" in intents
+    assert len(set(intents)) >= 40
     assert len(tagged) >= 40
-    for given in ([sentence.text for sentence in reviews + queries], [" ".join(sentence) for sentence in tagged]):
+    assert not none
+    for given in (reviews + queries, [" ".join(sentence) for sentence in tagged]):
         assert len(set(given)) == len(given)
         assert min(len(text.split()) for text in given) <= 4
         assert max(len(text.split()) for text in given) >= 15
@@ -70,8 +72,9 @@ def test_shows_both_bundles(run: Command, models: Path) -> None:
     assert "sentiment: 130 sentences, 2 labels" in done.out
     assert "intents: 60 sentences" in done.out
     assert re.search(r"tier 2, layer 2 of 3", done.out)
-    assert re.search(r"full second tier alone +[\d.]+ m?s", done.out)
-    assert len(re.findall(r"(The|Here the) cascade", done.out)) == 2
+    assert re.search(r"\ndecided in +sentences +share\n", done.out)
+    assert re.search(r"full second tier alone +[\d.]+ m?s +[\d.]+ ms +[\d.]+%\n", done.out)
+    assert len(re.findall(r"The cascade was [\d.]+ times as fast", done.out)) == 2
     assert "\x1b" not in done.out
     (models / "intents").rmdir()
     assert "intents: " not in run("demo", "--models", str(models)).out
@@ -103,21 +106,12 @@ def test_bundle_of_other_labels(run: Command, models: Path, monkeypatch: pytest.
     assert "must know the labels of the demo's sentences, lacks: negative, positive;" in said
 
 
-TEXTS = [
-    Sentence("good", "positive", "plain"),
-    Sentence("a film that is not good", "negative", "negation"),
-    Sentence("bad", "negative", "plain"),
-]
+TEXTS = ["good", "a film that is not good", "bad"]
+LABELS = ["positive", "negative", "negative"]
 
 
-@pytest.mark.parametrize(
-    ("factor", "begin"),
-    [
-        (1.0, "The cascade was 4.0 times faster than its full second tier alone"),
-        (4.0, "Here the cascade is not faster than its full second tier alone: 4.0 s against 4.0 s, with 1 of 3 sent"),
-    ],
-)
-def test_compare(factor: float, begin: str) -> None:
+@pytest.mark.parametrize(("factor", "faster"), [(1.0, "4.0"), (4.0, "1.0"), (5.0, "0.8")])
+def test_compare(factor: float, faster: str) -> None:
     clock = Ticking(factor)
 
     class Timed(FakeClassifier):
@@ -125,29 +119,20 @@ def test_compare(factor: float, begin: str) -> None:
             clock.pass_by(self)
             return super().predict(texts)
 
-    labels = [text.label for text in TEXTS]
-    comparison, answers, full = compare(Timed(), [text.text for text in TEXTS], labels, clock=clock)
+    answers, full, seconds = compare(Timed(), TEXTS, clock=clock)
     assert answers.labels == full.labels == ["positive", "positive", "negative"]
     assert [route.tier for route in answers.routes] == [1, 2, 1]
-    assert comparison == Comparison(
-        "sentence", 3, full_seconds=4, cascade_seconds=factor, agree=3, deferred=1, full_right=2, cascade_right=2
+    assert seconds.tolist() == [factor, 4]
+    shown, said = times("sentence", answers.labels, full.labels, LABELS, seconds)
+    assert re.search(r"\nfull second tier alone +4\.0 s +1333\.33 ms +66\.7%$", shown)
+    assert said == (
+        f"The cascade was {faster} times as fast as its full second tier alone; they gave the same answer to 3 of 3 "
+        "sentences (100.0%)."
     )
-    assert comparison.verdict().startswith(begin)
-    assert comparison.verdict().endswith(
-        "; they gave the same answer to 3 of 3 sentences (100.0%), and the right one to 2 (cascade) and 2 "
-        "(full second tier)."
-    )
 
 
-def test_choose_takes_one_of_each_key_first() -> None:
-    assert choose(["plain", "plain", "irony"], 2) == [0, 2]
-    assert choose(["plain", "plain", "irony", "plain"], 3) == [0, 1, 2]
-    assert choose(["plain"] * 3, 14) == [0, 1, 2]
-
-
-def test_labels_are_coloured_where_they_are_wrong(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    answers = FakeClassifier().predict([sentence.text for sentence in TEXTS])
-    shown = showing._examples(TEXTS, answers, 3)
+def test_labels_are_coloured_where_they_are_wrong() -> None:
+    shown = command._texts(TEXTS, LABELS, FakeClassifier().predict(TEXTS), 3)
     assert click.style("positive", fg="red") + " (wrong)" in shown
     assert click.style("negative", fg="green") in shown
 
@@ -157,7 +142,7 @@ def test_tags_words_where_there_is_a_tagger(run: Command, models: Path) -> None:
     out = run("demo", "--models", str(models), "--threads", "1").out
     assert "sentiment: 130 sentences" in out
     assert "pos: 48 sentences, 548 words, 5 tags" in out
-    assert re.search(r"\ntier 1  (layer [123]|tier 1)  ", out)
+    assert re.search(r"\n(layer [123]|tier 1)  +(layer [123]|tier 1)  ", out)
     assert re.search(r"\ntier 2, layer [123] of 3 +\d+ +[\d.]+%", out)
     assert re.search(r"full second tier alone +[\d.]+ m?s +[\d.]+ ms\n", out)
     assert re.search(r"they gave the same answer to \d+ of 548 words \([\d.]+%\)\.\n\nYour own texts: ", out)
@@ -169,27 +154,26 @@ def test_a_classifier_in_the_place_of_the_tagger(run: Command, tmp_path: Path) -
     assert "Tagger must have a bundle for token-classification" in run.refused("demo", "--models", tmp_path)
 
 
-def test_words_above_tags_above_depths() -> None:
-    cells = [("A", "DET", "tier 1", "cyan"), ("gripping", "ADJ", "layer 2", "red"), ("film", "NOUN", "tier 1", "cyan")]
-    blocks = list(showing._interlinear(cells, 20))
-    assert [click.unstyle(block).splitlines() for block in blocks] == [
-        ["A       gripping", "DET     ADJ", "tier 1  layer 2"],
-        ["film", "NOUN", "tier 1"],
-    ]
-    assert click.style("A", fg="cyan", bold=True) in blocks[0]
-    assert click.style("layer 2", fg="red") in blocks[0]
-    assert len(list(showing._interlinear(cells, 1))) == 3
-    assert [showing._colour(Route(2, layer, 1.0), 6) for layer in (1, 6)] == ["green", "red"]
+def test_words_above_tags_above_depths(tmp_path: Path) -> None:
+    words = [*["a", "gripping", "film", "with", "a", "good", "plot", "and", "no", "dull", "moment"]]
+    answers = Tagger.from_pretrained(tag_bundle(tmp_path / "tagger").folder, threads=1).predict([words])
+    first, second = (block.splitlines() for block in command._sentences([words], answers, 3))
+    assert [click.unstyle(block[0]).split() for block in (first, second)] == [words[:8], words[8:]]
+    assert (first[1].split() + second[1].split()) == answers.tags[0]
+    assert re.fullmatch(r"((tier 1|layer [123]) *){8}", first[2])
+    assert [command._colour(Route(*place, 1.0), 6) for place in ((1, 0), (2, 1), (2, 6))] == ["cyan", "green", "red"]
 
 
 def test_compare_taggers(tmp_path: Path) -> None:
     tagger = Tagger.from_pretrained(tag_bundle(tmp_path / "tagger").folder, threads=1)
-    clock = iter(float(second) for second in (0, 8, *(second for turn in range(9) for second in (0, 4, 0, 1))))
-    comparison, answers, full = compare(tagger.with_router(defer_none), [["a", "film"], []], clock=lambda: next(clock))
+    clock = iter(float(second) for second in (0, 1, 0, 4) * 3)
+    answers, full, seconds = compare(tagger.with_router(defer_none), [["a", "film"], []], clock=lambda: next(clock))
     assert full.tags == tagger.with_router(defer_all).with_exit_policy(never).predict([["a", "film"], []]).tags
-    agree = sum(one == other for one, other in zip(answers.tags[0], full.tags[0], strict=True))
-    assert comparison == Comparison("word", 2, full_seconds=4, cascade_seconds=1, agree=agree, deferred=0)
-    assert comparison.verdict().endswith(f"the same answer to {agree} of 2 words ({agree / 2:.1%}).")
+    assert set(answers.routes.words.tier.tolist()) == {1}
+    assert seconds.tolist() == [1, 4]
+    shown, said = times("word", ["A", "B"], ["A", "C"], [], np.array([1.0, 4.0]))
+    assert "right" not in shown
+    assert said.endswith("the same answer to 1 of 2 words (50.0%).")
 
 
 @pytest.mark.parametrize(("variable", "coloured"), [("", True), ("1", False)])

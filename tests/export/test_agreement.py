@@ -12,7 +12,7 @@ from cascade.text.tokenizer import Tokenizer
 from cascade_export.int8 import calibrate
 from cascade_export.options import ExportOptions, Int8
 from cascade_export.packed.chain import chain_logits, chain_ranges
-from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
+from cascade_export.packed.graphs import TierGraphs, export_tier2
 from cascade_export.packed.stages import pack
 from cascade_export.texts import Agreement, Sample
 from tests.models import tiny
@@ -20,7 +20,7 @@ from tests.models.graphs import operators, quantised, scaled
 
 
 @pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> TierTwoGraphs:
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> TierGraphs:
     return export_tier2(pack(tiny.tier2(tmp_path_factory.mktemp("tier2"), width=32)))
 
 
@@ -31,14 +31,14 @@ def batch() -> Units:
 
 @pytest.mark.parametrize("spoilt", [[1], [0, 2], [2]])
 def test_stages_that_disagree_go_back_to_fp32(
-    graphs: TierTwoGraphs, batch: Units, spoilt: list[int], monkeypatch: pytest.MonkeyPatch
+    graphs: TierGraphs, batch: Units, spoilt: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """These stages' ranges are spoilt, so they and no others must stay fp32."""
 
     def wrong(*given: object, **options: object) -> object:
         embed, *stages = chain_ranges(*given, **options)  # type: ignore[arg-type]  # handed through
         for stage in spoilt:
-            stages[stage] = {name: own / np.full(len(own.low), 1000, np.float32) for name, own in stages[stage].items()}
+            stages[stage] = {name: own / np.float32(1000) for name, own in stages[stage].items()}
         return [embed, *stages]
 
     monkeypatch.setattr(calibrate, "chain_ranges", wrong)
@@ -50,7 +50,7 @@ def test_stages_that_disagree_go_back_to_fp32(
     assert np.array_equal(kept.logits, chain_logits(kept.graphs, batch))
 
 
-def test_smoothing_comes_before_fp32(graphs: TierTwoGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smoothing_comes_before_fp32(graphs: TierGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([Agreement(0.9, 3, 1.0), Agreement(1.0, 0, 0.1)])
     monkeypatch.setattr(Sample, "compare", lambda *given, **options: next(answers))
     kept = quantised(graphs, batch, Int8.STATIC, bar=0.98)
@@ -61,7 +61,7 @@ def test_smoothing_comes_before_fp32(graphs: TierTwoGraphs, batch: Units, monkey
 
 
 def test_when_everything_disagrees_everything_is_fp32(
-    graphs: TierTwoGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch
+    graphs: TierGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*given: object, **options: object) -> Agreement:
         return Agreement(0.0, 24, 1.0)
@@ -100,7 +100,7 @@ def test_sentences_differ_with_any_of_their_words(batch: Units) -> None:
 
 @pytest.mark.parametrize("by_sentence", [False, True])
 def test_the_bar_is_of_what_was_asked(
-    graphs: TierTwoGraphs, batch: Units, by_sentence: bool, monkeypatch: pytest.MonkeyPatch
+    graphs: TierGraphs, batch: Units, by_sentence: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
@@ -110,12 +110,12 @@ def test_the_bar_is_of_what_was_asked(
 
     monkeypatch.setattr(Sample, "compare", compare)
     options = ExportOptions(by_sentence=by_sentence)
-    calibrate.quantise_tier2(graphs, chain_logits(graphs, batch), Sample(batch), options)
+    calibrate.quantise_tier(graphs, chain_logits(graphs, batch), Sample(batch), options)
     assert asked == [by_sentence]
 
 
 def test_tables_stay_fp32_before_a_stage_does(
-    graphs: TierTwoGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch
+    graphs: TierGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calibrate, "quantise_tables", _zeroed)
     kept = quantised(graphs, batch, Int8.STATIC, bar=0.9)

@@ -26,19 +26,18 @@ from cascade.text.texts import Text
 from cascade.text.tokenizer import Tokenizer
 from cascade.training.models.config import CLASSIFICATION, TAGGING
 from cascade_export import Calibration, ExportOptions, Int8, export_bundle
-from cascade_export import export as export_module
 from cascade_export.card import model_card
 from cascade_export.checkpoints import load_tier1, load_tier2
 from cascade_export.int8.linears import linears
-from cascade_export.packed.chain import chain_logits, padded_logits
-from cascade_export.packed.graphs import TierTwoGraphs
+from cascade_export.packed.chain import chain_logits
+from cascade_export.packed.graphs import TierGraphs
 from cascade_export.tasks import TASKS
 from cascade_export.texts import Agreement, Sample, encode
-from cascade_export.verify import TOLERANCE, torch_tier1, torch_tier2
+from cascade_export.verify import TOLERANCE, torch_logits
 from tests.export.conftest import LABELLED, TAGGED
 from tests.models import tiny, tiny_tagging
 from tests.models.by_token import ExitByToken
-from tests.models.graphs import operators
+from tests.models.graphs import operators, padded_logits
 from tests.models.tiny_tagging import SENTENCES, TAGS, words_of
 
 Exported = Callable[[str], Bundle]
@@ -46,9 +45,9 @@ SPANS = ("O", "B-thing", "I-thing")
 MULTI = "multi_label_classification"
 
 
-def graphs_of(bundle: Bundle) -> TierTwoGraphs:
+def graphs_of(bundle: Bundle) -> TierGraphs:
     embed, *stages = (onnx.load(bundle.path(file)) for file in sorted(bundle.manifest.files) if "tier2/" in file)
-    return TierTwoGraphs(embed, tuple(stages))
+    return TierGraphs(embed, tuple(stages))
 
 
 @pytest.mark.parametrize("kind", ["static", "transformer", "tag-static", "tag-transformer"])
@@ -57,7 +56,7 @@ def test_tier1_graphs_answer_as_torch(tiers: Path, exported: Exported, kind: str
     units = words_of()
     if task == CLASSIFICATION:
         units = Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS).units
-    expected = torch_tier1(load_tier1(tiers / kind, task=TASKS[task]), units, max_length=64)
+    expected = torch_logits(load_tier1(tiers / kind, task=TASKS[task]), units, max_length=64)[:, 0]
     fp32 = padded_logits(onnx.load(bundle.path("onnx/model.onnx")), units, max_length=64)
     np.testing.assert_allclose(fp32, expected, atol=1e-6 * max(10, np.abs(expected).max()), rtol=0)
     assert bundle.manifest.tier1.model == kind.removeprefix("tag-")
@@ -69,7 +68,7 @@ def test_tier1_graphs_answer_as_torch(tiers: Path, exported: Exported, kind: str
         assert copied == ["Where", "QuantizeLinear"]
         assert not [t for t in small.graph.initializer if len(t.dims) == 2 and t.data_type == onnx.TensorProto.FLOAT]
         assert "MatMul" not in operators(small)
-    int8 = padded_logits(small, units, max_length=64)
+    int8 = padded_logits(small, units)
     assert 0 < np.abs(int8 - expected).max() < 0.1 * np.abs(expected).max()
     alone = [padded_logits(small, units.select(np.array([row])), max_length=64) for row in range(units.n_rows)]
     np.testing.assert_allclose(np.concatenate(alone), int8, atol=1e-5)
@@ -87,7 +86,8 @@ def test_what_is_in_a_bundle(tiers: Path, tmp_path: Path) -> None:
         options=options,
         progress=steps.append,
     )
-    assert steps == list(export_module.steps(2))
+    tiers_ = [f"{step} tier {number}" for number in (2, 1) for step in ("export", "quantise")]
+    assert steps == ["read the checkpoints", *tiers_, "write"]
     bundle = open_bundle(tmp_path / "out")
     manifest = bundle.manifest
     assert (manifest.task, manifest.labels, manifest.policies.windows) == (CLASSIFICATION, tiny.LABELS, None)
@@ -148,7 +148,7 @@ def test_what_is_in_a_taggers_bundle(exported: Exported) -> None:
 def test_figures_are_those_of_the_written_graphs(tiers: Path, exported: Exported) -> None:
     bundle, words = exported("tag-transformer"), words_of()
     model = load_tier2(tiers / "tagger", task=TASKS[TAGGING])
-    found, expected = chain_logits(graphs_of(bundle), words), torch_tier2(model, words)
+    found, expected = chain_logits(graphs_of(bundle), words), torch_logits(model, words)
     wanted = np.array([tiny.TAGS.index(tag) for tags in TAGS for tag in tags])
     for i, figures in enumerate(bundle.manifest.figures["tier2"]):
         answers, fp32 = found[:, i].argmax(1), expected[:, i].argmax(1)
@@ -184,7 +184,7 @@ def test_without_labels_temperatures_stay_one(tiers: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("tier2", "tier1"), [("tier2", "transformer"), ("tagger", "tag-transformer")])
 def test_all_in_fp32(tiers: Path, tmp_path: Path, tier2: str, tier1: str) -> None:
-    options = ExportOptions(int8=Int8.NONE, agreement=0)
+    options = ExportOptions(int8=Int8.NONE)
     bundle = export_bundle(tiers / tier2, tiers / tier1, tmp_path / "out", options=options)
     manifest = bundle.manifest
     without_labels(manifest)  # nor texts of the user's
@@ -192,7 +192,6 @@ def test_all_in_fp32(tiers: Path, tmp_path: Path, tier2: str, tier1: str) -> Non
     assert manifest.figures["int8"] == "none"
     for file in (manifest.tier1.file, manifest.tier2.stages[0].file):
         graph = onnx.load(bundle.path(file))
-        assert "Gelu" in operators(graph)
         assert "QuantizeLinear" not in operators(graph)
         assert linears(graph)
     assert manifest.figures["tier2"][-1]["max_difference"] == 0
@@ -218,7 +217,7 @@ def test_full_depth_scores_as_its_checkpoint_unless_asked(tiers: Path, tmp_path:
         )
         full = Classifier.from_pretrained(bundle.folder, threads=1).with_router(defer_all).with_exit_policy(never)
         units = Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS).units
-        logits = torch_tier2(load_tier2(tiers / "tier2", task=TASKS[CLASSIFICATION]), units)[:, -1]
+        logits = torch_logits(load_tier2(tiers / "tier2", task=TASKS[CLASSIFICATION]), units)[:, -1]
         same = np.allclose(full.predict(list(tiny.TEXTS)).probabilities, softmax(logits), atol=1e-5)
         assert same is not tempered
 

@@ -22,7 +22,7 @@ from cascade_export.packed.chain import chain_logits
 from cascade_export.packed.deberta import rows_of
 from cascade_export.packed.graphs import export_tier2
 from cascade_export.packed.stages import pack
-from cascade_export.verify import random_exits, torch_tier2
+from cascade_export.verify import random_exits, torch_logits
 from tests.export.test_stages import run_stage
 from tests.export.test_tag_stages import agree
 from tests.models import tiny, tiny_tagging
@@ -92,7 +92,7 @@ def test_texts_leave_early(tmp_path: Path, changes: dict[str, Any]) -> None:
     found = chain_logits(export_tier2(pack(model)), units, exits=exits)
     inside = exits[:, None] >= np.arange(3)
     assert 0 < np.isnan(found[..., 0]).sum() == (~inside).sum()
-    np.testing.assert_allclose(found[inside], torch_tier2(model, units)[inside], atol=2e-5, rtol=0)
+    np.testing.assert_allclose(found[inside], torch_logits(model, units)[inside], atol=2e-5, rtol=0)
 
 
 def test_words_of_long_sentences_leave_early(tmp_path: Path) -> None:

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from cascade_export.int8.linears import Ranges, linears, lookup
+from cascade_export.int8.linears import linears
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
-from cascade_export.int8.rewriting import Rewriting, uint8_input
+from cascade_export.int8.rewriting import Rewriting
 from cascade_export.packed.chain import session
 from tests.models.graphs import operators
 
 WIDTH, ROWS = 4, 6
 TABLE = np.linspace(-2, 3, ROWS * WIDTH, dtype=np.float32).reshape(ROWS, WIDTH)
-SPAN = Ranges(np.full(2 * WIDTH, -1.5, np.float32), np.full(2 * WIDTH, 2.5, np.float32))
+SPAN = np.repeat(np.array([[-1.5], [2.5]], np.float32), 2 * WIDTH, axis=1)
 SHAPE = np.array([-1, 2 * WIDTH], np.int64)
 
 
@@ -80,7 +80,7 @@ def test_a_table_is_kept_once() -> None:
     np.testing.assert_allclose(seen, rounded(TABLE[ids]), atol=1e-6)
 
 
-def test_without_ranges_and_with_smoothing_rows_are_looked_up_as_floats() -> None:
+def test_with_smoothing_rows_are_looked_up_as_floats() -> None:
     smooth = operators(quantise_linears(looking_up(), {"pairs": SPAN}, smooth=True))
     assert smooth == ["Gather", "Reshape", "Mul", "QuantizeLinear", "MatMulIntegerToFloat"]
 
@@ -97,13 +97,14 @@ def other(kind: str) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("kind", ["no table", "columns", "vector", "doubles"])
 def test_what_is_no_lookup(kind: str) -> None:
-    assert lookup(other(kind).graph, "rows") is None
-    assert lookup(other(kind).graph, "ids") is None
+    graph = Rewriting(other(kind))
+    assert graph.copies("rows") == ("rows", [])
+    assert graph.copies("ids") == ("ids", [])
 
 
 def test_an_input_that_is_no_lookup_is_rounded() -> None:
     graph = Rewriting(other("no table"))
-    (node,) = uint8_input(graph, "rows", "x", SPAN)
+    (node,) = graph.rounded("rows", "x", SPAN)
     assert (node.op_type, node.output[0]) == ("QuantizeLinear", "x")
     assert sorted(graph.constants) == ["x_scale", "x_zero"]
     assert not graph.replaced

@@ -18,15 +18,15 @@ from cascade.text.tokenizer import Tokenizer
 from cascade.training.models.config import CLASSIFICATION
 from cascade_export.int8.linears import Ranges, linears
 from cascade_export.int8.quantise import quantise_linears
-from cascade_export.packed.chain import chain_logits, chain_ranges, padded_logits, padded_ranges, session
-from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
+from cascade_export.packed.chain import chain_logits, chain_ranges, session
+from cascade_export.packed.graphs import TierGraphs, export_tier2
 from cascade_export.packed.stages import pack
 from cascade_export.tasks import TASKS
 from cascade_export.texts import Sample
 from cascade_export.tiers import export_tier1
 from cascade_export.verify import random_exits
 from tests.models import tiny
-from tests.models.graphs import operators
+from tests.models.graphs import operators, padded_logits
 from tests.models.tiny_tagging import words_of
 
 LARGE = (5, 77)
@@ -55,7 +55,7 @@ def inputs(*size: int) -> FloatArray:
 
 def spans(x: FloatArray) -> dict[str, Ranges]:
     flat = x.reshape(-1, x.shape[-1])
-    return {"x": Ranges(flat.min(axis=0), flat.max(axis=0))}
+    return {"x": np.stack((flat.min(axis=0), flat.max(axis=0)))}
 
 
 @pytest.mark.parametrize("size", [(50, 192), (5, 10, 192)])
@@ -107,7 +107,7 @@ def planted(model: torch.nn.Module) -> Any:
 
 
 @pytest.fixture(scope="module", params=["classifier", "tagger"])
-def tier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[TierTwoGraphs, Units]:
+def tier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[TierGraphs, Units]:
     """Its FFNs have 96 channels."""
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "tagger":
@@ -116,7 +116,7 @@ def tier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return export_tier2(pack(planted(tiny.tier2(folder, width=48)))), units
 
 
-def small(graphs: TierTwoGraphs, units: Units, *, smooth: bool) -> TierTwoGraphs:
+def small(graphs: TierGraphs, units: Units, *, smooth: bool) -> TierGraphs:
     _, *found = chain_ranges(graphs, units)
     stages = zip(graphs.stages, found, strict=True)
     return replace(graphs, stages=tuple(quantise_linears(stage, own, smooth=smooth) for stage, own in stages))
@@ -127,7 +127,7 @@ def rms(found: FloatArray, wanted: FloatArray) -> float:
 
 
 @pytest.mark.parametrize("leave", [False, True])
-def test_a_planted_channel_costs_a_tier_little(tier: tuple[TierTwoGraphs, Units], leave: bool) -> None:
+def test_a_planted_channel_costs_a_tier_little(tier: tuple[TierGraphs, Units], leave: bool) -> None:
     """With all units to the end, and with some that left before it."""
     graphs, units = tier
     tags = len(units) > units.n_rows
@@ -138,7 +138,7 @@ def test_a_planted_channel_costs_a_tier_little(tier: tuple[TierTwoGraphs, Units]
     assert not linears(small(graphs, units, smooth=True).stages[0])[1:], "what is left is one product of large channels"
 
 
-def test_answers_do_not_depend_on_batch_mates(tier: tuple[TierTwoGraphs, Units]) -> None:
+def test_answers_do_not_depend_on_batch_mates(tier: tuple[TierGraphs, Units]) -> None:
     graphs, units = tier
     made = small(graphs, units, smooth=True)
     together = chain_logits(made, units)
@@ -150,7 +150,7 @@ def test_answers_do_not_depend_on_batch_mates(tier: tuple[TierTwoGraphs, Units])
 def test_a_planted_channel_costs_a_padded_graph_little(tmp_path: Path) -> None:
     model = export_tier1(planted(tiny.tier1_transformer(tmp_path, width=48)), TASKS[CLASSIFICATION])
     units = Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS).units
-    found = padded_ranges(model, units, max_length=64)
+    (found,) = chain_ranges(TierGraphs(None, (model,), max_length=64), units)
     reference, plain, apart = (
         padded_logits(made, units, max_length=64)
         for made in (model, quantise_linears(model, found), quantise_linears(model, found, smooth=True))

@@ -29,10 +29,10 @@ from cascade.training.models.students import Static, StaticTagger
 from cascade.training.models.tagging import MultiExitTagger
 from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 from cascade_export.packed.chain import chain_logits
-from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
+from cascade_export.packed.graphs import TierGraphs, export_tier2
 from cascade_export.packed.stages import pack
 from cascade_export.texts import Sample
-from cascade_export.verify import check_tier2, random_exits, torch_tier2
+from cascade_export.verify import check_tier, random_exits, torch_logits
 from tests.export.test_stages import units_of
 from tests.models import tiny
 from tests.models.graphs import operators, quantised
@@ -83,7 +83,7 @@ class Made:
     folder: Path
     reference: Any
     model: MultiExitModel | MultiExitTagger
-    graphs: TierTwoGraphs
+    graphs: TierGraphs
 
 
 Make = Callable[[str], Made]
@@ -125,7 +125,7 @@ def answers_of(model: Any, texts: list[str]) -> FloatArray:
 @pytest.mark.parametrize("kind", KINDS)
 def test_stages_answer_as_transformers(make: Make, kind: str) -> None:
     made, rows = make(kind), units(kind)
-    found, expected = chain_logits(made.graphs, rows), torch_tier2(made.model, rows)
+    found, expected = chain_logits(made.graphs, rows), torch_logits(made.model, rows)
     np.testing.assert_allclose(found, expected, atol=3e-5, rtol=0)
     assert np.abs(expected[:, 0] - expected[:, 1]).max() > 0.1
     for row, length in enumerate(rows.rows.lengths.tolist()):
@@ -145,10 +145,10 @@ def test_words_leave_in_long_sentences(make: Make) -> None:
     exits = random_exits(words, 3)
     exits[1:90] = 0  # in some blocks of a long sentence nobody is left
     found = chain_logits(made.graphs, words, exits=exits)
-    expected = torch_tier2(made.model, words, exits=exits)
+    expected = torch_logits(made.model, words, exits=exits)
     inside = exits[:, None] >= np.arange(3)
     np.testing.assert_allclose(found[inside], expected[inside], atol=3e-5, rtol=0)
-    assert np.abs(expected[inside] - torch_tier2(made.model, words)[inside]).max() > 1e-3
+    assert np.abs(expected[inside] - torch_logits(made.model, words)[inside]).max() > 1e-3
 
 
 def test_other_configurations(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_other_configurations(tmp_path: Path) -> None:
     rotation: dict[str, Any] = {"global_rope_theta": 500.0, "local_rope_theta": 50.0, "global_attn_every_n_layers": 2}
     stock(tmp_path, hidden_activation="gelu_new", classifier_activation="relu", **biases, **rotation)
     model, rows = multi_exit(tmp_path), rows_of(ROWS)
-    np.testing.assert_allclose(chain_logits(export_tier2(pack(model)), rows), torch_tier2(model, rows), atol=5e-5)
+    np.testing.assert_allclose(chain_logits(export_tier2(pack(model)), rows), torch_logits(model, rows), atol=5e-5)
 
 
 @pytest.mark.parametrize(
@@ -245,11 +245,11 @@ def test_long_rows_are_verified_though_no_text_is_long(make: Make, kind: str, mo
     rows = random_words([5] * 40, seed=1) if kind == "words" else rows_of([12] * 40)
     sample = Sample(rows, sentences=np.arange(5, 205, 5) if kind == "words" else None)
     reference, names = chain_logits(made.graphs, rows), ["1", "4", "5"]
-    assert max(check_tier2(names, made.model, made.graphs, sample, reference, max_length=POSITIONS)) < 1e-4
+    assert max(check_tier(names, made.model, made.graphs, sample, reference, max_length=POSITIONS)) < 1e-4
     monkeypatch.setattr("cascade.engine.local_attention.OUT_OF_REACH", np.float32(-1))
-    check_tier2(names, made.model, made.graphs, sample, reference, max_length=60)
+    check_tier(names, made.model, made.graphs, sample, reference, max_length=60)
     with pytest.raises(BundleError, match=r"4, in a row of 3\d\d tokens, must answer as its checkpoint"):
-        check_tier2(names, made.model, made.graphs, sample, reference, max_length=POSITIONS)
+        check_tier(names, made.model, made.graphs, sample, reference, max_length=POSITIONS)
 
 
 # --------------------------------------------------------------------------------------------------- end to end
@@ -286,7 +286,7 @@ def test_texts_leave_early_from_mixed_batches(make: Make, tmp_path: Path) -> Non
     made = make("mean")
     texts = [text for pair in zip(TEXTS, TEXTS[::-1], strict=True) for text in pair]
     rows = units_of([tiny.tokenizer().encode(text).ids for text in texts])
-    every = softmax(torch_tier2(made.model, rows))
+    every = softmax(torch_logits(made.model, rows))
     threshold = float(np.median(every[:, 0].max(axis=-1))) + 1e-4
     sure = every.max(axis=-1) >= threshold
     sure[:, -1] = True

@@ -19,9 +19,9 @@ from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
 from cascade_export.options import Int8
 from cascade_export.packed.chain import chain_logits, session
-from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
+from cascade_export.packed.graphs import TierGraphs, export_tier2
 from cascade_export.packed.stages import pack
-from cascade_export.verify import random_exits, torch_tier2
+from cascade_export.verify import random_exits, torch_logits
 from tests.export.test_stages import run_stage
 from tests.export.test_tag_stages import agree
 from tests.models import tiny, tiny_tagging
@@ -78,7 +78,7 @@ def test_a_longer_neighbour_changes_nothing(tmp_path: Path, far: float) -> None:
 
 def test_texts_leave_early_in_batches_that_merge(tmp_path: Path) -> None:
     model, units = made(MultiExitModel, tmp_path), units_of(LENGTHS * 3)
-    wanted = torch.from_numpy(torch_tier2(model, units)).softmax(-1).numpy()
+    wanted = torch.from_numpy(torch_logits(model, units)).softmax(-1).numpy()
     sure = wanted.max(-1)
     between = sure[:, :2].mean(1)[sure[:, 0] + 1e-3 < sure[:, 1]]  # by any of these a row leaves after the second exit
     depths = [np.append(sure[:, :2] >= one, np.ones((len(sure), 1)), axis=1).argmax(1) for one in between]
@@ -91,7 +91,7 @@ def test_texts_leave_early_in_batches_that_merge(tmp_path: Path) -> None:
     np.testing.assert_allclose(scores.probabilities, wanted[np.arange(len(exits)), exits], atol=1e-5, rtol=0)
 
 
-def engine(graphs: TierTwoGraphs, **options: Any) -> MultiExit:
+def engine(graphs: TierGraphs, **options: Any) -> MultiExit:
     def backend(model: Any) -> FunctionBackend:
         graph, names = session(model), tuple(value.name for value in model.graph.output)
         inputs = tuple(value.name for value in model.graph.input)

@@ -15,14 +15,14 @@ from cascade_export.int8.linears import Ranges, linears
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
 from cascade_export.options import Int8
 from cascade_export.packed.chain import chain_logits, chain_ranges, session
-from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
+from cascade_export.packed.graphs import TierGraphs, export_tier2
 from cascade_export.packed.stages import pack
 from tests.models import tiny
 from tests.models.graphs import operators, quantised
 
 
 @pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> TierTwoGraphs:
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> TierGraphs:
     return export_tier2(pack(tiny.tier2(tmp_path_factory.mktemp("tier2"), width=32)))
 
 
@@ -32,7 +32,7 @@ def batch() -> Units:
 
 
 def spread(low: float, high: float, width: int = 4) -> Ranges:
-    return Ranges(np.full(width, low, np.float32), np.full(width, high, np.float32))
+    return np.repeat(np.array([[low], [high]], np.float32), width, axis=1)
 
 
 def graph_of(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], width: int) -> onnx.ModelProto:
@@ -47,13 +47,13 @@ def graph_of(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], widt
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
-def test_int8_stages_are_near_fp32(graphs: TierTwoGraphs, batch: Units) -> None:
+def test_int8_stages_are_near_fp32(graphs: TierGraphs, batch: Units) -> None:
     reference = chain_logits(graphs, batch)
     found = chain_logits(quantised(graphs, batch, Int8.STATIC).graphs, batch)
     assert 0 < np.abs(found - reference).max() < 0.1 * np.abs(reference).max()
 
 
-def test_static_answers_do_not_depend_on_batch_mates(graphs: TierTwoGraphs, batch: Units) -> None:
+def test_static_answers_do_not_depend_on_batch_mates(graphs: TierGraphs, batch: Units) -> None:
     small = quantised(graphs, batch, Int8.STATIC).graphs
     together = chain_logits(small, batch)
     order = np.random.default_rng(0).permutation(len(batch))
@@ -63,7 +63,7 @@ def test_static_answers_do_not_depend_on_batch_mates(graphs: TierTwoGraphs, batc
     np.testing.assert_allclose(np.concatenate(alone), together, atol=1e-5)
 
 
-def test_every_weight_becomes_int8_and_attention_stays(graphs: TierTwoGraphs, batch: Units) -> None:
+def test_every_weight_becomes_int8_and_attention_stays(graphs: TierGraphs, batch: Units) -> None:
     stage = quantised(graphs, batch, Int8.STATIC).graphs.stages[0]
     found = operators(stage)
     assert found.count("MatMulIntegerToFloat") == 8, "query, key, value, output, expand, contract and two of the head"
@@ -215,7 +215,7 @@ def test_smoothing_saves_small_channels_from_large_ones() -> None:
         helper.make_node("Add", ["first", "second"], ["y"]),
     ]
     model = graph_of(nodes, {"w": weight, "v": weight[:, ::-1].copy()}, 3)
-    ranges = {"x": Ranges(x.min(axis=0), x.max(axis=0))}
+    ranges = {"x": np.stack((x.min(axis=0), x.max(axis=0)))}
     (expected,) = session(model).run(None, {"x": x})
     errors = []
     for smooth in (False, True):
@@ -225,20 +225,20 @@ def test_smoothing_saves_small_channels_from_large_ones() -> None:
     assert errors[1] < errors[0] / 5
 
 
-def test_ranges_are_those_of_the_texts(graphs: TierTwoGraphs, batch: Units) -> None:
+def test_ranges_are_those_of_the_texts(graphs: TierGraphs, batch: Units) -> None:
     _, *stages = chain_ranges(graphs, batch)
     assert [set(found) for found in stages] == [{layer.input for layer in linears(stage)} for stage in graphs.stages]
-    assert all((found.low <= found.high).all() for stage in stages for found in stage.values())
+    assert all((found[0] <= found[1]).all() for stage in stages for found in stage.values())
     _, *one = chain_ranges(graphs, batch.select(np.array([0])))
     for more, fewer in zip(stages, one, strict=True):
         for name, found in fewer.items():
-            assert (more[name].low <= found.low).all()
-            assert (found.high <= more[name].high).all()
+            assert (more[name][0] <= found[0]).all()
+            assert (found[1] <= more[name][1]).all()
 
 
 def test_projections_of_the_embedding_become_int8(tmp_path: Path, batch: Units) -> None:
     packed = pack(tiny.tier2(tmp_path, "electra"))
     graphs = export_tier2(packed)
-    embed = quantised(graphs, batch, Int8.STATIC).graphs.embed
+    embed = quantised(graphs, batch, Int8.STATIC).graphs.parts[0]
     assert "MatMulIntegerToFloat" in operators(embed)
     assert operators(embed).count("Cast") == 2, "words and positions; the two types are too few"

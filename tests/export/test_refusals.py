@@ -15,7 +15,7 @@ from cascade.training.models.config import CLASSIFICATION, TAGGING
 from cascade_export import Calibration, ExportOptions, export_bundle, verify
 from cascade_export import export as export_module
 from cascade_export import tiers as tiers_module
-from cascade_export.verify import check, torch_tier2
+from cascade_export.verify import check, torch_logits
 from tests.export.conftest import LABELLED, TAGGED
 from tests.models import tiny
 
@@ -129,7 +129,7 @@ def test_an_output_that_is_taken_is_refused_at_once(tiers: Path, tmp_path: Path)
 def test_a_graph_that_differs_from_torch_is_not_written(
     tiers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tier2: str, tier1: str
 ) -> None:
-    monkeypatch.setattr(verify, "torch_tier2", lambda *given, **exits: torch_tier2(*given, **exits) + 0.01)
+    monkeypatch.setattr(verify, "torch_logits", lambda *given, **exits: torch_logits(*given, **exits) + 0.01)
     refused(tmp_path, BundleError, "tier2/stage_00.onnx must answer as its", tiers / tier2, tiers / tier1)
     assert list(tmp_path.iterdir()) == []
 
@@ -137,7 +137,7 @@ def test_a_graph_that_differs_from_torch_is_not_written(
 def test_words_that_leave_are_verified_too(tiers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Right at full depth and wrong with words that have left: not written."""
     tiny.tagger(tmp_path / "2", depth=3)  # what has left after layer 1 first looks different to layer 3
-    monkeypatch.setattr(verify, "torch_tier2", lambda model, part, exits=None: torch_tier2(model, part))
+    monkeypatch.setattr(verify, "torch_logits", lambda model, part, **_: torch_logits(model, part))
     match = "tier2/stage_02.onnx, with words that have left, must answer as its checkpoint"
     refused(tmp_path, BundleError, match, tmp_path / "2", tiers / "tag-static")
 
@@ -147,7 +147,7 @@ def test_a_nan_is_a_difference() -> None:
         check("graph", np.full((2, 2), np.nan, np.float32), np.zeros((2, 2), np.float32))
 
 
-@pytest.mark.parametrize("step", ["quantise_tier1", "model_card", "write_bundle"])
+@pytest.mark.parametrize("step", ["quantise_tier", "model_card", "write_bundle"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_nothing_is_written_when_a_step_breaks(
     tiers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: type[BaseException]
@@ -155,7 +155,7 @@ def test_nothing_is_written_when_a_step_breaks(
     def broken(*given: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr(tiers_module if step == "quantise_tier1" else export_module, step, broken)
+    monkeypatch.setattr(tiers_module if step == "quantise_tier" else export_module, step, broken)
     with pytest.raises(error):
         export_bundle(tiers / "tier2", tiers / "static", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

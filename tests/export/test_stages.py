@@ -20,7 +20,7 @@ from cascade_export.options import Int8
 from cascade_export.packed.chain import chain_logits, session
 from cascade_export.packed.graphs import export_tier2
 from cascade_export.packed.stages import pack
-from cascade_export.verify import torch_tier2
+from cascade_export.verify import torch_logits
 from tests.models import tiny
 from tests.models.graphs import Axes, axes, operators, quantised
 
@@ -92,9 +92,8 @@ def test_packed_chain_equals_torch_at_every_exit(tmp_path: Path, family: str, po
     packed = pack(model)
     graphs = export_tier2(packed)
     for units in map(units_of, BATCHES.values()):
-        np.testing.assert_allclose(chain_logits(graphs, units), torch_tier2(model, units), atol=1e-5, rtol=0)
+        np.testing.assert_allclose(chain_logits(graphs, units), torch_logits(model, units), atol=1e-5, rtol=0)
     assert len(graphs.stages) == 3
-    assert packed.max_length == 64
     assert graphs.heads == packed.heads == model.config.num_attention_heads == 2
     assert (packed.position_offset == 2) == (family in tiny.AFTER_PADDING)
     assert ("token_type_ids" in packed.embed.inputs) == (family in ("bert", "electra", "albert"))
@@ -106,14 +105,14 @@ def test_stage_boundaries_are_the_exits_layers(tmp_path: Path) -> None:
     assert packed.layers == (2, 3)
     assert [len(stage.layers) for stage in packed.stages] == [2, 1]
     units = units_of(BATCHES["ragged"])
-    np.testing.assert_allclose(chain_logits(export_tier2(packed), units), torch_tier2(model, units), atol=1e-5)
+    np.testing.assert_allclose(chain_logits(export_tier2(packed), units), torch_logits(model, units), atol=1e-5)
 
 
 def test_token_types_reach_the_embedding(tmp_path: Path) -> None:
     model = tiny.tier2(tmp_path)
     packed = pack(model)
     ids, types = torch.tensor([2, 9, 3, 10, 3]), torch.tensor([0, 0, 0, 1, 1])
-    got = session(export_tier2(packed).embed).run(
+    got = session(export_tier2(packed).parts[0]).run(
         None, {"input_ids": ids.numpy(), "token_type_ids": types.numpy(), "position_ids": np.arange(5)}
     )[0]
     with torch.no_grad():
@@ -163,7 +162,7 @@ def test_the_last_layer_computes_what_is_read(tmp_path: Path, family: str, exits
     """Of a row whose first token is read: keys and values of all tokens, all else of that one, int8 or not."""
     model = tiny.tier2(tmp_path, layers=exits, pooling="first", family=family)
     graphs, units = export_tier2(pack(model)), units_of(BATCHES["ragged"])
-    np.testing.assert_allclose(chain_logits(graphs, units), torch_tier2(model, units), atol=1e-5)
+    np.testing.assert_allclose(chain_logits(graphs, units), torch_logits(model, units), atol=1e-5)
     before = len(exits) > 1 and exits[-1] - exits[-2] > 1
     assert ("head_scatter" in axes(graphs.stages[-1])) is before
     assert "hidden_out" not in axes(graphs.stages[-1])

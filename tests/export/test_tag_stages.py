@@ -19,15 +19,15 @@ from cascade_export.int8.linears import linears
 from cascade_export.int8.quantise import quantise_linears
 from cascade_export.options import Int8
 from cascade_export.packed.chain import chain_logits, chain_ranges, session
-from cascade_export.packed.graphs import TierTwoGraphs, export_tier2
+from cascade_export.packed.graphs import TierGraphs, export_tier2
 from cascade_export.packed.stages import PackedModel, pack
 from cascade_export.texts import Sample
-from cascade_export.verify import random_exits, torch_tier2
+from cascade_export.verify import random_exits, torch_logits
 from tests.models import tiny
 from tests.models.graphs import axes, operators, quantised, scaled
 from tests.models.tiny_tagging import random_words, words_of
 
-Tier = tuple[MultiExitTagger, PackedModel, TierTwoGraphs]
+Tier = tuple[MultiExitTagger, PackedModel, TierGraphs]
 Case = tuple[Units, IntArray]
 
 
@@ -53,7 +53,7 @@ def agree(made: Tier, words: Units, exits: IntArray | None) -> None:
     """The packed chain equals the masked torch form wherever a word still is."""
     model, _, graphs = made
     found = chain_logits(graphs, words, exits=exits)
-    expected = torch_tier2(model, words, exits=exits)
+    expected = torch_logits(model, words, exits=exits)
     inside = np.ones(found.shape[:2], bool)
     if exits is not None:
         inside = exits[:, None] >= np.arange(found.shape[1])
@@ -257,6 +257,6 @@ def test_smoothing_keeps_one_scale_for_what_is_shared(wide: Tier) -> None:
     reference = chain_logits(wide[2], words)
     stage = quantise_linears(wide[2].stages[1], spans, smooth=True)
     assert scaled(stage) == operators(stage).count("QuantizeLinear") == 5
-    mixed = TierTwoGraphs(wide[2].embed, (wide[2].stages[0], stage))
+    mixed = TierGraphs(wide[2].embed, (wide[2].stages[0], stage))
     found = chain_logits(mixed, words)
     assert 0 < np.abs(found - reference).max() < 0.1 * np.abs(reference).max()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import onnx
 
-from cascade.core.rows import Units
-from cascade_export.int8.calibrate import Quantised, quantise_tier2
+from cascade.core.rows import FloatArray, Units
+from cascade_export.int8.calibrate import Quantised, quantise_tier
 from cascade_export.options import ExportOptions, Int8
 from cascade_export.packed.chain import chain_logits
-from cascade_export.packed.graphs import TierTwoGraphs
+from cascade_export.packed.graphs import TierGraphs
 from cascade_export.texts import Sample
 
 Axes = dict[str, list[str | int]]
@@ -31,7 +31,12 @@ def scaled(stage: onnx.ModelProto) -> int:
     return sum(node.op_type == "Mul" and node.output[0] in inputs for node in stage.graph.node)
 
 
-def quantised(graphs: TierTwoGraphs, units: Units, int8: Int8, bar: float = 0.0) -> Quantised[TierTwoGraphs]:
+def padded_logits(model: onnx.ModelProto, units: Units, *, max_length: int = 64) -> FloatArray:
+    """What a padded graph says. Shape `(units, labels)`."""
+    return chain_logits(TierGraphs(None, (model,), max_length=max_length), units)[:, 0]
+
+
+def quantised(graphs: TierGraphs, units: Units, int8: Int8, bar: float = 0.0) -> Quantised:
     """A second tier in int8, these units having calibrated it; stages below the bar stay fp32."""
     options = ExportOptions(int8=int8, agreement=bar)
-    return quantise_tier2(graphs, chain_logits(graphs, units), Sample(units), options)
+    return quantise_tier(graphs, chain_logits(graphs, units), Sample(units), options)
