@@ -144,6 +144,7 @@ class Door:
             raise
         finally:
             self._count(call)
+            del scope["cascade"]  # a circle, which only the garbage collector would find
 
     async def _passed(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._key is not None and not self._open(scope):

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import uvicorn
@@ -76,8 +77,8 @@ class Setup:
             log=[Log(self.log_share), *([] if self.otlp is None else [spans(*self.otlp)])],
         )
 
-    def worker(self) -> Starlette:
-        """The same in a worker, which ends with its parent. A fault is one line, and a status that ends all."""
+    def worker(self, *, status: int = STARTUP_FAILURE) -> Starlette:
+        """The same in a worker, which ends with its parent. A fault is one line and this status; uvicorn's ends all."""
         parent = multiprocessing.parent_process()
 
         def follow() -> None:
@@ -90,7 +91,7 @@ class Setup:
             return self()
         except CascadeError as error:
             print(f"Error: {error}", file=sys.stderr)
-            sys.exit(STARTUP_FAILURE)
+            sys.exit(status)
 
 
 class _Protocol(HttpToolsProtocol):
@@ -135,14 +136,16 @@ class _Server(uvicorn.Server):
 class _Supervisor(Multiprocess):
     """Workers that share a socket. It tells when all are ready, and hands SIGHUP on to them, which reload."""
 
-    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], tell: Callable[[], None]) -> None:
-        super().__init__(config, sockets)
-        self._tell = tell
+    def __init__(self, setup: Setup, workers: int, shared: socket.socket, tell: Callable[[], None]) -> None:
+        super().__init__(_config(setup.worker, factory=True, workers=workers), [shared])
+        self._setup, self._tell = setup, tell
 
     def init_processes(self) -> None:
         super().init_processes()
         if all(process.wait_until_ready(START_SECONDS, self.should_exit) for process in self.processes):
             self._tell()
+            # From now on a worker that cannot start is no reason to end those that answer: it is tried again.
+            self.config.app = partial(self._setup.worker, status=1)
 
     def keep_subprocess_alive(self) -> None:
         before = {process.pid for process in self.processes}
@@ -183,7 +186,7 @@ def serve(setup: Setup, *, hostname: str, port: int, workers: int = 1) -> int:
         return 0 if server.started else 2
     with tempfile.TemporaryDirectory(prefix="cascade-serve-") as counts:
         os.environ.setdefault(SHARED, counts)
-        supervisor = _Supervisor(_config(setup.worker, factory=True, workers=workers), [shared], tell)
+        supervisor = _Supervisor(setup, workers, shared, tell)
         supervisor.run()
     return 2 if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes) else 0
 

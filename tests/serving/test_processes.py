@@ -123,8 +123,10 @@ def test_on_sighup_bundles_are_read_again_all_or_none(bundle: Path, tmp_path: Pa
         assert process.wait(PATIENCE) == 0
 
 
-def test_a_worker_that_is_killed_comes_back_and_the_others_answer_on(bundle: Path) -> None:
+def test_a_worker_that_is_killed_comes_back_and_the_others_answer_on(bundle: Path, tmp_path: Path) -> None:
     psutil = pytest.importorskip("psutil")
+    own = tmp_path / "toy"
+    shutil.copytree(bundle, own)
 
     def workers() -> set[int]:
         found = set()
@@ -133,7 +135,7 @@ def test_a_worker_that_is_killed_comes_back_and_the_others_answer_on(bundle: Pat
                 found |= {one.pid} if "spawn_main" in " ".join(one.cmdline()) else set()
         return found
 
-    with server(bundle, "--workers", "2") as (process, port):
+    with server(own, "--workers", "2") as (process, port):
         before = workers()
         assert len(before) == 2
         wanted = ask(port)
@@ -158,6 +160,19 @@ def test_a_worker_that_is_killed_comes_back_and_the_others_answer_on(bundle: Pat
             asker.join()
         assert statuses.count(200) > 0.8 * len(statuses)
         assert ask(port) == wanted
+        (second,) = workers() - before
+        os.kill(max(before), signal.SIGKILL)
+        assert ask(port) == wanted  # by the second one, which is ready then
+        until(lambda: len(workers() - before) == 2)
+        (third,) = workers() - before - {second}
+        own.rename(tmp_path / "away")  # a worker that cannot start does not end those that answer
+        with suppress(ProcessLookupError):
+            os.kill(third, signal.SIGKILL)
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("Error: ")
+        assert ask(port) == wanted
+        (tmp_path / "away").rename(own)
+        until(lambda: len(workers() - before - {third}) == 2)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
         until(lambda: not any(map(psutil.pid_exists, before)))
