@@ -60,14 +60,22 @@ class Reading:
         units_of_rows = units.counts if targets is None else np.bincount(units.row_of[targets], minlength=units.n_rows)
         return cls(units, own, count, targets, prior, np.flatnonzero(units_of_rows))
 
-    def counted(self) -> BoolArray:
-        """The targets by which progress is counted: one row unit for each of the caller's. Shape `(row units,)`."""
-        counted = np.ones(len(self.units), dtype=np.bool_) if self.targets is None else self.targets
-        if self.numbers is None:
-            return counted
-        once = np.zeros(len(self.units), dtype=np.bool_)
-        once[np.unique(self.numbers, return_index=True)[1]] = True
-        return counted & once
+    def reporter(self, progress: Progress | None) -> Callable[[IntArray], None]:
+        """Tells a caller's `progress` how many of its targets are among the row units that were answered."""
+        if progress is None:
+            return lambda _gone: None
+        report, counted = in_turn(progress), self.targets
+        if self.numbers is not None:  # one row unit for each of the caller's
+            once = np.zeros(len(self.units), dtype=np.bool_)
+            once[np.unique(self.numbers, return_index=True)[1]] = True
+            counted = once if counted is None else counted & once
+
+        def tell(gone: IntArray) -> None:
+            answered = len(gone) if counted is None else int(np.count_nonzero(counted[gone]))
+            if answered:
+                report(answered)
+
+        return tell
 
     def scores(self, probabilities: FloatArray, exit_layer: IntArray | None, *, multi_label: bool) -> Scores:
         """The answers for the caller's units from those for row units: averaged; the exit is the deepest.
@@ -181,17 +189,3 @@ class RowTier(Leaf, ABC):
     def _pooled(self, groups: int, tokens: int) -> bool:
         """Whether graphs run on all threads: where there is one, or one group of batches that is worth them."""
         return self.executor.threads == 1 or (groups < 2 and tokens >= self.pool_from)
-
-
-def reporter(progress: Progress | None, reading: Reading) -> Callable[[IntArray], None]:
-    """Tells a caller's `progress` how many of its units are among the row units that were answered."""
-    if progress is None:
-        return lambda _gone: None
-    counted, report = reading.counted(), in_turn(progress)
-
-    def tell(gone: IntArray) -> None:
-        answered = int(np.count_nonzero(counted[gone]))
-        if answered:
-            report(answered)
-
-    return tell

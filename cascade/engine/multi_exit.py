@@ -11,7 +11,7 @@ from cascade.core.checks import check_logits, check_names, check_temperature, ch
 from cascade.core.confidence import probabilities
 from cascade.core.rows import FloatArray, IntArray, ranges, read_only
 from cascade.engine.live import PER_UNIT, WHOLE_ROWS, Halting, Live, merge
-from cascade.engine.long_rows import Reading, RowTier, reporter
+from cascade.engine.long_rows import Reading, RowTier
 from cascade.engine.packing import Packing
 from cascade.engine.tier import Progress, Readable, Scores
 from cascade.exceptions import OptionError
@@ -107,7 +107,7 @@ class MultiExit(RowTier):
         reading = Reading.of(inputs, self)
         result = np.zeros((len(reading.units), self.labels), dtype=np.float32)
         layers = np.zeros(len(reading.units), dtype=np.int64)
-        report = reporter(progress, reading)
+        report = reading.reporter(progress)
 
         def leave(gone: IntArray, index: int, now: FloatArray, _history: FloatArray | None) -> None:
             result[gone], layers[gone] = now, self.layers[index]
@@ -125,7 +125,7 @@ class MultiExit(RowTier):
         """
         reading = Reading.of(inputs, self)
         result = np.empty((len(reading.units), len(self.stages), self.labels), dtype=np.float32)
-        report = reporter(progress, reading)
+        report = reading.reporter(progress)
 
         def leave(gone: IntArray, _index: int, _now: FloatArray, history: FloatArray | None) -> None:
             result[gone] = history

@@ -9,7 +9,7 @@ import numpy as np
 from cascade.core.checks import check_logits, check_names, check_temperature
 from cascade.core.confidence import probabilities
 from cascade.core.rows import Encoded, FloatArray, IntArray, ranges
-from cascade.engine.long_rows import Reading, RowTier, reporter
+from cascade.engine.long_rows import Reading, RowTier
 from cascade.engine.packing import padded
 from cascade.engine.tier import Progress, Readable, Scores
 from cascade.policies.batching import POOL_FROM, batches
@@ -52,7 +52,7 @@ class SingleExit(RowTier):
         waiting = batches(self.batching, lengths)
         pooled = self._pooled(len(waiting), int(lengths.sum()))
         backend = self.backend if pooled else self.backend.serial
-        report = reporter(progress, reading)
+        report = reading.reporter(progress)
 
         def run(group: IntArray) -> None:
             numbers, logits = self._logits(backend, reading, reading.rows[group])

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -29,7 +29,6 @@ class _Default(Enum):
 
 
 LEFT_OUT: Final = _Default.TOP_K
-Dict: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -142,7 +141,7 @@ class Classifier(Pipeline):
         return Predictions(names, outcome.probabilities, outcome.routes, outcome.stats)
 
 
-def _ranked(probabilities: FloatArray, labels: Sequence[str], count: int | None) -> list[list[Dict]]:
+def _ranked(probabilities: FloatArray, labels: Sequence[str], count: int | None) -> list[list[dict[str, Any]]]:
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
     scores = np.take_along_axis(probabilities, order, axis=1)
     return [

@@ -22,7 +22,7 @@ from cascade.engine.tier import Tier
 from cascade.exceptions import OptionError
 from cascade.pipelines.base import Pipeline
 from cascade.policies.decoding import Decoder, argmax
-from cascade.policies.windows import WindowPolicy, Windows
+from cascade.policies.windows import WindowPolicy
 from cascade.text.entities import AggregationStrategy, PieceText, aggregate, chosen, strategy_of
 from cascade.text.texts import check_texts, empty_items
 from cascade.text.word_encoding import Sentence, TextWords, WordEncoder, check_sentences, encode_texts, grouped
@@ -38,11 +38,6 @@ class Tagger(Pipeline):
     """
 
     task: ClassVar[str] = TAGGING
-
-    @property
-    def windows(self) -> WindowPolicy:
-        """Which words around a deferred one the next tier reads."""
-        return self.policies.windows or Windows()
 
     @property
     def decoding(self) -> Decoder:
