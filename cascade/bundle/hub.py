@@ -62,7 +62,7 @@ def download(
         )
         raise BundleNotFoundError(
             f"a bundle must be a folder or a Hub id, but there is no folder {repo_id!r} and the Hub gave no {where} "
-            f"({_one_line(error)}); {remedy}"
+            f"({' '.join(str(error).split()) or type(error).__name__}); {remedy}"
         ) from error
     return Path(folder)
 
@@ -76,7 +76,3 @@ def _refusals() -> tuple[type[Exception], ...]:
 
     httpx = sys.modules.get("httpx")
     return (HfHubHTTPError, HFValidationError, OSError, *(() if httpx is None else (httpx.HTTPError,)))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -47,7 +47,7 @@ def tune(model: str, file: str, limit: int, router: bool, write: bool, progress:
     MODEL is a folder or a Hub id. FILE holds a text per line, or is jsonl, csv, tsv or parquet; give as many texts as a
     usual call has, and more minutes where 2 are not enough for all of them. A budget is kept if it is faster beyond
     noise. With --write, whoever loads MODEL on this host gets it, but for tuned=False. All else is only told: a
-    router changes answers, so it is printed and kept, not used.
+    router changes answers, so it is printed, not used.
 
     \b
     Example:

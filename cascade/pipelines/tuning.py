@@ -24,7 +24,6 @@ from cascade.core import files
 from cascade.core.checks import check_whole, is_number, is_whole
 from cascade.core.statistics import Interval, median_interval
 from cascade.exceptions import InputError, OptionError
-from cascade.policies import routing
 from cascade.policies.routing import CostAware, defer_all, defer_none
 from cascade.runtime.host import cache_folder, host
 
@@ -45,7 +44,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What `tune` found. Its timings are not written.
+    """What `tune` found. The budgets alone are written.
 
     Attributes:
         max_tokens: the token budget of each tier that was kept.
@@ -56,7 +55,7 @@ class Tuned:
     """
 
     max_tokens: tuple[int, ...]
-    router: CostAware | None = None
+    router: CostAware | None = field(default=None, compare=False)
     budgets: tuple[Timing, ...] = field(default=(), compare=False)
     ways: tuple[Timing, ...] = field(default=(), compare=False)
     texts: int = field(default=0, compare=False)
@@ -67,13 +66,13 @@ class Tuned:
         Raises:
             OptionError: it cannot be written.
         """
-        file, router = cache_file(bundle, threads=threads), self.router and routing.to_json(self.router)
+        file = cache_file(bundle, threads=threads)
         written = {"format": FORMAT, "host": host(), "threads": threads, "max_tokens": self.max_tokens}
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OptionError(f"the cache must be a folder, but {error}; set XDG_CACHE_HOME to another one") from error
-        files.write(file, json.dumps({**written, "router": router}, indent=2) + "\n")
+        files.write(file, json.dumps(written, indent=2) + "\n")
         return file
 
     @classmethod
@@ -81,10 +80,10 @@ class Tuned:
         """What was kept for this bundle, host and number of threads; `None` without a file that can be used."""
         try:
             written = json.loads(cache_file(bundle, threads=threads).read_bytes())
-            budgets, router = tuple(written["max_tokens"]), written["router"] and routing.from_json(written["router"])
+            budgets = tuple(written["max_tokens"])
             fits = written["format"] == FORMAT and all(is_whole(one) and one > 0 for one in budgets)
-            return cls(budgets, router) if fits and isinstance(router, CostAware | None) else None
-        except (OSError, ValueError, TypeError, KeyError):  # an `OptionError` is a `ValueError` too
+            return cls(budgets) if fits else None
+        except (OSError, ValueError, TypeError, KeyError):
             return None
 
 

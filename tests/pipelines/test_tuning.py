@@ -285,7 +285,7 @@ def test_loading_uses_what_was_kept(clf: Classifier, tagger: Tagger) -> None:
 
 
 def test_written_form(clf: Classifier) -> None:
-    tuned = Tuned((256, 2048), CostAware(0.1, ((1, 2), (3, 4))))
+    tuned = Tuned((256, 2048))
     file = tuned.write(clf.bundle, threads=3)
     assert Tuned.read(clf.bundle, threads=3) == tuned
     written = json.loads(file.read_text())
@@ -302,9 +302,6 @@ def test_written_form(clf: Classifier) -> None:
         {"max_tokens": [1.5, 1]},
         {"max_tokens": [True, 1]},
         {"max_tokens": 3},
-        {"router": {"policy": "Threshold", "threshold": 0.5}},
-        {"router": {"policy": "CostAware", "price": 1}},
-        {"router": 3},
         *("", "[]", "3", "{}", '{"format": 1', "\udcff"),
     ],
 )
