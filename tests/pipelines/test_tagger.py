@@ -224,7 +224,7 @@ def test_decoding(tagger: Tagger) -> None:
 def test_copies_leave_the_original_alone(tagger: Tagger) -> None:
     other = tagger.with_windows(Windows(margin=1)).with_decoding(Viterbi(TAGS))
     assert (tagger.policies.windows, tagger.decoding) == (Windows(), argmax)
-    assert (other.windows, other.decoding) == (Windows(margin=1), Viterbi(TAGS))
+    assert (other.policies.windows, other.decoding) == (Windows(margin=1), Viterbi(TAGS))
     assert tagger.with_router(Budget(0.2)).predict(SENTENCES).stats.deferred <= 16
 
 
