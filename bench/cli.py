@@ -9,7 +9,7 @@ import click
 from cascade import __version__
 from cascade.core.console import finish
 from cascade_bench.compare import compare
-from cascade_bench.curve.cli import curve
+from cascade_bench.curve import curve
 from cascade_bench.peers.cli import peers
 from cascade_bench.profile import profile
 from cascade_bench.serve.cli import serve
@@ -25,7 +25,7 @@ def bench() -> None:
     \b
     Example:
       cascade-bench table models/sentiment --data dev.jsonl --checkpoint runs/tier2 --threads 2
-      cascade-bench curve models/sentiment --data dev.jsonl --png curve.png
+      cascade-bench curve models/sentiment --data dev.jsonl --json curve.json
       cascade-bench startup models/sentiment
     """
 

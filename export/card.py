@@ -8,6 +8,7 @@ from typing import Any
 from cascade.bundle.manifest import TAGGING, Manifest
 from cascade.bundle.tiers import SingleExitSpec, TierSpec
 from cascade.cli.show import size
+from cascade.core.labels import listed
 
 MANY_LABELS = 20
 
@@ -28,8 +29,7 @@ def model_card(
     head += [f"license: {license.lower()}"] if license else []
     head += ["tags: [cascade, early-exit, onnx]", "---"]
     figures = manifest.figures
-    shown = ", ".join(f"`{label}`" for label in manifest.labels[:MANY_LABELS])
-    more = f" and {len(manifest.labels) - MANY_LABELS} more" if len(manifest.labels) > MANY_LABELS else ""
+    labels = listed([f"`{label}`" for label in manifest.labels], MANY_LABELS)
     tagging = manifest.task == TAGGING
     pipeline = "Tagger" if tagging else "Classifier"
     unit, whole = ("words", "sentences") if tagging else ("texts", "texts")
@@ -47,7 +47,7 @@ def model_card(
         'tagger.predict([["pre", "split", "words"]]).tags' if tagging else 'classifier(["a text", "another text"])',
         "```",
         "",
-        f"- **Labels** ({len(manifest.labels)}): {shown}{more}",
+        f"- **Labels** ({len(manifest.labels)}): {labels}",
         *(_tier(number, tier, sizes) for number, tier in enumerate(manifest.tiers, 1)),
         f"- **Longest row**: {manifest.tiers[-1].max_length} tokens; longer {whole} are {long}",
         f"- **Trained on**: {data or 'not stated'}",

@@ -28,27 +28,16 @@ Example:
 @click.command(
     "cascade-export", epilog=EPILOG, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]}
 )
-@click.option(
-    "--tier2",
-    required=True,
-    metavar="FOLDER",
-    help="What decides last: from `cascade-train exits`, or any fine-tuned model, without exits.",
-)
-@click.option(
-    "--tier1", metavar="FOLDER", help="First tier, from `cascade-train first-tier`; without it the bundle has one tier."
-)
-@click.option(
-    "--before",
-    metavar="BUNDLE",
-    help="Its tiers go in front: a cascade of three is exported in two steps. Not with --tier1.",
-)
+@click.option("--tier2", required=True, metavar="FOLDER", help="Decides last: of `cascade-train exits`, or fine-tuned.")
+@click.option("--tier1", metavar="FOLDER", help="First tier, of `cascade-train first-tier`; without it one tier.")
+@click.option("--before", metavar="BUNDLE", help="Its tiers go in front: cascades of three. Not with --tier1.")
 @click.option("--output", required=True, metavar="FOLDER", help="The bundle to write.")
 @click.option(
     "--calibration",
     metavar="FILE",
     help="jsonl, csv or parquet with texts of the kind to be classified: int8 ranges come from them, and with labels "
     "temperatures of all but full depth. For taggers jsonl or parquet with words, or txt. Do not use the test set. "
-    "Without it: built-in sentences, temperatures 1.",
+    "Without it: sentences of the demo, temperatures 1.",
 )
 @click.option("--text-column", default="text", help="Name of the column of texts in --calibration.")
 @click.option("--pair-column", default="text_pair", help="Name of the column of second texts, where there are any.")
@@ -62,12 +51,7 @@ Example:
     default=Int8.STATIC.value,
     help="static: scales from --calibration, so that answers do not depend on batch mates; none: fp32.",
 )
-@click.option(
-    "--exporter",
-    type=click.Choice(["torch", "optimum"]),
-    default="torch",
-    help="Of tiers without exits; optimum needs the extra of that name.",
-)
+@click.option("--exporter", type=click.Choice(["torch", "optimum"]), default="torch", help="Of tiers without exits.")
 @click.option(
     "--agreement",
     type=click.FloatRange(0, 1),
@@ -87,11 +71,7 @@ Example:
 )
 @click.option("--max-length", type=click.IntRange(min=1), help="Tokens of a row at most.  [default: what tier 2 reads]")
 @click.option("--truncation", is_flag=True, help="Texts that are too long are cut, as by transformers; no windows.")
-@click.option(
-    "--encode-special-tokens",
-    is_flag=True,
-    help="Read special tokens typed by users, such as [SEP], as text: for guard models, which they can mislead.",
-)
+@click.option("--encode-special-tokens", is_flag=True, help="Special tokens typed by users are text: for guard models.")
 @click.option(
     "--temper-full-depth",
     is_flag=True,

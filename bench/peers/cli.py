@@ -14,6 +14,7 @@ import click
 from cascade.core.rows import BoolArray
 from cascade.core.statistics import Interval, shown, speed_up
 from cascade.exceptions import OptionError
+from cascade.runtime.host import version_of
 from cascade_bench.options import Asked, count_option, labelled_file_options, markdown_option
 from cascade_bench.peers.running import ORDERS, PAUSE, Peers, SingleTable, chosen, name_of, one_at_a_time, summarise
 from cascade_bench.systems.baselines import BASELINES, TRANSFORMERS, Baseline
@@ -158,7 +159,7 @@ def _method(table: PeerTable) -> str:
 def _versions(table: PeerTable) -> dict[str, str]:
     """Of the libraries in the table; the machine's facts name those that this engine needs itself."""
     names = dict.fromkeys(part for row in table.rows for part in row.kind.packages)
-    return {name: machine.version_of(name) or "unknown" for name in names}  # unknown: a module from somewhere else
+    return {name: version_of(name) or "unknown" for name in names}  # unknown: a module from somewhere else
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,11 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import cascade
-from cascade.runtime.host import cpu_info, processor
+from cascade.runtime.host import cpu_info, processor, version_of
 from cascade.runtime.threads import available_cpus, cgroup_quota
 
 FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
@@ -77,11 +76,3 @@ def _git(folder: Path, *arguments: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
-
-
-def version_of(name: str) -> str | None:
-    """Of an installed distribution; `None` where it is not installed."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

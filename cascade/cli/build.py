@@ -45,11 +45,7 @@ NEEDED = ("torch", "transformers", "accelerate", "onnx", "scipy")
 @click.option("--truncation", is_flag=True, help="The bundle cuts long texts, as transformers does; no windows.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="[default: the CPUs allowed]")
 @click.option("--seed", type=int, default=1, show_default=True, metavar="N", help="Of training and of shares of texts.")
-@click.option(
-    "--encode-special-tokens",
-    is_flag=True,
-    help="Read special tokens typed by users, such as [SEP], as text, in MODEL too: for guard models.",
-)
+@click.option("--encode-special-tokens", is_flag=True, help="Special tokens typed by users are text, in MODEL too.")
 @click.option("--keep", is_flag=True, help="Leave the work in BUNDLE.build when all is done.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
 @click.option("--progress/--no-progress", default=None, help="A bar on standard error.  [default: on a terminal]")

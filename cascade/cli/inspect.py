@@ -25,12 +25,7 @@ WIDTH = 100
 
 @click.command(short_help="Show what a bundle holds: tiers, stages, policies, certificate, figures.")
 @click.argument("model")
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="The whole manifest, the total size and what contradicts the certificate as JSON.",
-)
+@click.option("--json", "as_json", is_flag=True, help="The whole manifest, the total size, the certificate's doubts.")
 def inspect(model: str, as_json: bool) -> None:
     """Show what a bundle holds: tiers, stages, policies, figures, and what is certified of it.
 

@@ -10,11 +10,16 @@ from pathlib import Path
 
 def host(*, root: Path = Path("/")) -> dict[str, str | int]:
     """The model of the CPU, its cores and the version of ONNX Runtime. `root`: where `proc` is."""
-    try:
-        runtime = version("onnxruntime")
-    except PackageNotFoundError:  # one of its builds under another name
-        runtime = "unknown"
+    runtime = version_of("onnxruntime") or "unknown"  # one of its builds has another name
     return {"cpu": processor(root=root), "cores": os.cpu_count() or 1, "onnxruntime": runtime}
+
+
+def version_of(name: str) -> str | None:
+    """Of an installed distribution; `None` where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def cache_folder() -> Path:

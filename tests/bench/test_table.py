@@ -14,7 +14,7 @@ import pytest
 from cascade.exceptions import OptionError
 from cascade.policies import AtExit, Policies, Threshold, never
 from cascade.policies.routing import defer_all
-from cascade_bench.curve.cli import candidates
+from cascade_bench.curve import candidates
 from cascade_bench.systems.local import Answered, Model, System, answered, confidence, systems
 from cascade_bench.table.cli import as_text, conclusion, entries
 from cascade_bench.table.data import Data, read_data

@@ -5,7 +5,6 @@ Accuracies are of real runs. Seconds of the single passes only choose; speed-ups
 
 from __future__ import annotations
 
-import importlib
 import math
 import string
 import time
@@ -13,18 +12,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from cascade.core.files import check_output
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import ExitPolicy, MaxProbability, never
 from cascade.policies.routing import Router, Threshold, defer_all
 from cascade.policies.unit_exits import TokenExit
-from cascade_bench.options import FILE, Asked, count_option, labelled_file_options
+from cascade_bench.options import Asked, count_option, labelled_file_options
 from cascade_bench.systems.local import Model, System, answered, confidence, systems
 from cascade_bench.table.cli import columns, entries
 from cascade_bench.table.data import Data
@@ -42,8 +39,7 @@ SUREST, LOOSEST = 0.005, 0.6  # doubt that candidates let pass at an exit
 @count_option("--deferrals", 8, "Thresholds of tier 1; of tier 2 of three half as many, and so on.")
 @count_option("--exits", 4, "Of all exits.")
 @count_option("--points", 6, "Of the front, timed.")
-@click.option("--png", "png_file", type=FILE, metavar="FILE", help="Draw it (extra: bench).")
-def curve(asked: Asked, *, deferrals: int, exits: int, points: int, png_file: Path | None) -> None:
+def curve(asked: Asked, *, deferrals: int, exits: int, points: int) -> None:
     """Sweep deferral and exit thresholds: what each setting is right about, and how fast the best of them are.
 
     MODEL is a folder or a Hub id, of a classifier or a tagger. Every choice of thresholds runs once. Some settings of
@@ -53,23 +49,19 @@ def curve(asked: Asked, *, deferrals: int, exits: int, points: int, png_file: Pa
     \b
     Example:
       cascade-bench curve models/sentiment --data dev.jsonl --threads 2
-      cascade-bench curve models/sentiment --data dev.jsonl --json curve.json --png curve.png
+      cascade-bench curve models/sentiment --data dev.jsonl --json curve.json
     """
-    check_output("--png", png_file, asked.file)
-    # It guards its own door, before minutes of work.
-    plot = None if png_file is None else importlib.import_module("cascade_bench.curve.plot")
     pipeline, data, before, _ = asked.open()
     with bar() as step:
         found = sweep(
             pipeline, data, deferrals=deferrals, exits=exits, points=points, repeats=asked.repeats, progress=step
         )
     cells = columns(found.table)
-    rows = [["*" if one.ahead else "", *(cell(one.row) for cell in cells.values())] for one in found.timed]
+    marked = (("*" if row.key in found.ahead else "", row) for row in found.table.rows)
+    rows = [[mark, *(cell(row) for cell in cells.values())] for mark, row in marked]
     shown = grid(["front", *cells], rows, left=2)
     click.echo("\n".join([shown, "", *data.notes, *_method(found), machine.in_words(before)]))
     write_json(asked.json_file, before, entries(found.table), details=asked.details, notes=data.notes)
-    if plot is not None:
-        plot.write_png(found, png_file)
 
 
 def _method(made: Curve) -> list[str]:
@@ -142,25 +134,16 @@ def spread(points: Sequence[Tried], count: int) -> list[Tried]:
     return [points[number] for number in sorted(taken)]
 
 
-@dataclass(frozen=True)
-class Timed:
-    """A line of the table; fixed depths, tier 1 and the bundle as configured have no letter.
-
-    `ahead`: no other line is at least as fast and at least as accurate, and better in one of them.
-    """
-
-    row: Row
-    letter: str
-    ahead: bool
-
-
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """What was tried once, and what was timed in turns, in the order of the table."""
+    """What was tried once, and what was timed in turns; settings of the front have a letter in their names.
+
+    `ahead`: keys of the lines that no other beats: at least as fast and as accurate, and better in one of them.
+    """
 
     tried: tuple[Tried, ...]
     table: Table
-    timed: tuple[Timed, ...]
+    ahead: frozenset[str]
 
 
 def sweep(
@@ -182,12 +165,10 @@ def sweep(
         labels = system.run(data.items).labels
         tried.append(Tried(system, data.accuracy(labels), clock() - begin))
     best = [one.system for one in spread(front(tried), points)]
-    letters = {system.key: _letter(number) for number, system in enumerate(best)}
     fixed = [system for system in systems(model) if system.key != "exits"]
-    chosen = [replace(system, name=f"{letters[system.key]}: {system.key}") for system in best]
+    chosen = [replace(system, name=f"{_letter(number)}: {system.key}") for number, system in enumerate(best)]
     table = measure([*fixed, *chosen], data, repeats=repeats, progress=progress, clock=clock)
-    timed = (Timed(row, letters.get(row.key, ""), _ahead(row, table.rows)) for row in table.rows)
-    return Curve(tuple(tried), table, tuple(timed))
+    return Curve(tuple(tried), table, frozenset(row.key for row in table.rows if _ahead(row, table.rows)))
 
 
 def _letter(number: int) -> str:

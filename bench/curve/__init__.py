@@ -1,1 +1,0 @@
-"""Accuracy over speed: settings that were tried once, those on the front timed in turns beside fixed depths."""
