@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from cascade.calibration.thresholds.texts import choose
 from cascade.core.confidence import answers as answers_of
 from cascade.core.confidence import max_probability
 from cascade.core.rows import FloatArray, IntArray
-from cascade.exceptions import OptionError
 from cascade.policies import exits, routing
 from cascade.policies.exits import ExitPolicy, MaxProbability, never
 from cascade.policies.routing import Router, RoutingState, Threshold, defer_all
@@ -161,10 +159,3 @@ def test_probabilities_that_are_not_numbers_count_as_unsure() -> None:
     assert (found.deferred, found.accuracy) == (0.5, 1)
     state = examples.routing_state(examples.tiers[0].full)
     assert routing.decide(found.policies.routers[0], state).tolist() == [True, False] * 20
-
-
-def test_bad_use() -> None:
-    with pytest.raises(OptionError, match=r"max_drop must be in \[0, 1\], got 2; 0.005 is half a point"):
-        choose(worked(), max_drop=2)
-    with pytest.raises(OptionError, match="a bound on accuracy need labels, got texts without; label them"):
-        choose(replace(worked(), truth=None))

@@ -130,12 +130,12 @@ def test_a_static_first_tier_of_pairs(family: str, tmp_path: Path, monkeypatch: 
 
 def test_a_transformer_begins_with_its_teachers_layers_or_projected_embeddings(case: Case, tmp_path: Path) -> None:
     teacher = case.teacher(tmp_path)
-    student: Any = Transformer(layers=2, width=16, heads=2).build(teacher)
+    student: Any = Transformer(layers=2, width=16).build(teacher)
     ids = torch.tensor([[2, 40, 50, 3]])
     with torch.inference_mode():
         found = student.bert.eval()(ids).last_hidden_state
         torch.testing.assert_close(found, teacher.states(ids, torch.ones_like(ids), None)[2])
-    narrow: Any = Transformer(layers=1, width=8, heads=2).build(teacher)
+    narrow: Any = Transformer(layers=1, width=8).build(teacher)
     embeddings: Any = teacher.backbone.get_input_embeddings()
     basis = principal_components(embeddings.weight.detach(), 8)
     torch.testing.assert_close(basis.T @ basis, torch.eye(8), atol=1e-5, rtol=0)

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from cascade.core.checks import check_share
 from cascade.policies.settings import Policies
 
 TRIES = 16
@@ -75,7 +74,6 @@ def choose_words(
     `run`: what a point scores, and how many seconds that took; `full`: what tier 2 at full depth scores; `max_drop`:
     how much less is allowed.
     """
-    check_share("max_drop", max_drop, "0.005 is half a point")
     allowed, tried = max_drop, list[Tried]()
     done: set[str] = set()
     waiting = sorted(points, key=lambda point: (point.cost, -point.accuracy))

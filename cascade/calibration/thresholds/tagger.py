@@ -22,13 +22,12 @@ WIDEST = 0.02  # points that lose more are of no interest
 
 @dataclass(frozen=True)
 class Operated:
-    """What was found: the points that were replayed, cheapest first, and those that were tried, in order.
+    """What was found: the points that were tried, in order.
 
     `full`: word accuracy or entity F1 of tier 2 at full depth, in `full_seconds`; `best`: the fastest that kept the
     bound; tier 2 at full depth where none did.
     """
 
-    points: Sequence[Point]
     full: float
     full_seconds: float
     tried: Sequence[Tried]
@@ -82,4 +81,4 @@ def choose_tagger(
         tried = choose_words(points, measured, full=full, max_drop=max_drop)
     best = Tried(replace(whole, accuracy=full, drop=0.0), full, full_seconds, True)
     best = min((best, *(one for one in tried if one.within)), key=lambda one: one.seconds)
-    return Operated(points, full, full_seconds, tried, best)
+    return Operated(full, full_seconds, tried, best)

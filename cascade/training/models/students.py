@@ -122,13 +122,11 @@ class Transformer:
     Attributes:
         layers: its layers; of a BERT as wide the teacher's first ones.
         width: size of a hidden state.
-        heads: attention heads; the width over 32 by default.
         dropout: in training.
     """
 
     layers: int = 2
     width: int = 128
-    heads: int | None = None
     dropout: float = 0.1
 
     def pieces(self, teacher: Teacher, rows: Sequence[Sequence[int]]) -> Tensor | None:
@@ -144,7 +142,7 @@ class Transformer:
         return student
 
     def _config(self, teacher: Teacher) -> BertConfig:
-        given, heads = teacher.config, self.heads or max(1, self.width // 32)
+        given, heads = teacher.config, max(1, self.width // 32)
         if self.width % heads:
             raise OptionError(f"--width must be a multiple of the {heads} heads, got {self.width}")
         depth = getattr(given, "num_hidden_layers", self.layers)
