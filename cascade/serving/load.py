@@ -36,10 +36,11 @@ class Load:
     def slice(self, ahead: int) -> int:
         """Tokens that later tiers should run together at most. `ahead`: that a new request would wait for.
 
-        Half of these, where that is more: large batches are faster by the token.
+        All of these where they are not many more, otherwise half of them: large batches are faster by the token, and a
+        small rest is slow.
         """
-        wanted = max(int(self._rates[FINISH] * SLICE_SECONDS), ahead // 2, LEAST_SLICE)
-        return min(wanted, self._limits.max_batch_tokens)
+        wanted = max(int(self._rates[FINISH] * SLICE_SECONDS), LEAST_SLICE)
+        return min(max(wanted, ahead if ahead < 1.5 * wanted else ahead // 2), self._limits.max_batch_tokens)
 
     def seconds(self, looks: int, finishes: int) -> float:
         """How long so many tokens take in the first tier and in the others; 0 as long as nothing is known."""
