@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +129,7 @@ def export(
         options=options,
         before=before,
         overwrite=overwrite,
-        progress=lambda step: click.echo(step, err=True),
+        progress=partial(click.echo, err=True) if sys.stderr.isatty() else lambda _step: None,
     )
     figures = bundle.manifest.figures
     total = size(sum(record.bytes for record in bundle.manifest.files.values()))
