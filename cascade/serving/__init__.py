@@ -27,6 +27,7 @@ HTTP side:
 from cascade.exceptions import MissingExtraError
 
 try:
+    import httptools as httptools
     import prometheus_client as prometheus_client
     import starlette as starlette
     import uvicorn as uvicorn
