@@ -6,6 +6,7 @@ Engine side:
     levels       the policies of each level
     work         a request, the works that it is cut into, its answers; works in turns
     load         how long what waits will take, and which level that asks for
+    late         how long requests may have lain in their sockets
     running      works go through the tiers together
     batcher      requests join batches; the deferred of all of them are pooled
     watching     a share of the answers, compared with full depth

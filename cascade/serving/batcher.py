@@ -21,6 +21,7 @@ from typing import Any, Final, TypeAlias
 
 from cascade.exceptions import CascadeError, InputError
 from cascade.serving.errors import Failed, Overloaded, TooLong
+from cascade.serving.late import Late
 from cascade.serving.limits import Limits
 from cascade.serving.load import FINISH, LOOK, Load
 from cascade.serving.metrics import Metrics
@@ -53,6 +54,7 @@ class Batcher:
         self._last = FINISH  # of the jobs that were begun
         self._accepts = self._ends = False
         self._waking: asyncio.AbstractEventLoop | None = None  # which loop will wake a thread
+        self._late = Late(lambda: self._items)
         self._measure()
 
     @property
@@ -134,11 +136,12 @@ class Batcher:
             Failed: the model could not answer, or is of another task.
         """
         request, works = self._request(items, form, truncate, windows)
+        loop = request.future.get_loop()
+        self._late.watch(loop)
         with self._changed:
             self._admit(len(items), sum(work.tokens for work in works))
             for work in works:
                 self._queue.add(work)
-            loop = request.future.get_loop()
             fresh, self._waking = self._waking is not loop, loop
         if fresh:  # requests that the loop has at hand come in one batch, and threads are woken once
             loop.call_soon(self._wake)
@@ -204,7 +207,7 @@ class Batcher:
         self._items += items
 
     def _seconds(self) -> float:
-        return self._load.seconds(self._queue.ahead, self._pool.ahead)
+        return self._late.seconds + self._load.seconds(self._queue.ahead, self._pool.ahead)
 
     @property
     def _slice(self) -> int:

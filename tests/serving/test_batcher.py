@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -190,7 +191,7 @@ def test_a_client_that_is_gone_is_forgotten(clf: Classifier, serve: Serve, job: 
 
 
 def test_too_much_is_refused(clf: Classifier, serve: Serve) -> None:
-    batcher = serve(clf, max_concurrent_requests=4, max_queue_tokens=60, max_queue_ms=100)
+    batcher = serve(clf, max_concurrent_requests=4, max_queue_tokens=60, max_queue_ms=5000)
     gate = Gate(batcher, LOOK)
 
     async def refused(items: Sequence[str]) -> None:
@@ -210,7 +211,7 @@ def test_too_much_is_refused(clf: Classifier, serve: Serve) -> None:
         gate.opened.set()
         await asyncio.gather(*held)
         batcher._load.ran(LOOK, 10**9, 1e9)  # one token a second
-        batcher._load._rates = [1.0, 1.0]
+        batcher._load._rates = [1e-3, 1e-3]
         gate.opened.clear()
         gate.reached.clear()
         held = [asyncio.ensure_future(batcher.answer(TEXTS[:1], Form.TEXT))]
@@ -264,6 +265,29 @@ def test_stopping_answers_what_was_accepted(clf: Classifier, serve: Serve) -> No
 
     assert len(asyncio.run(come())) == 9
     assert not batcher.healthy
+
+
+def test_what_lay_in_its_socket_for_long_is_refused(clf: Classifier, serve: Serve) -> None:
+    """The batcher sees no queue of requests that the event loop has not read yet; it sees how slowly that turns."""
+    batcher = serve(clf, max_queue_ms=300)
+
+    async def come() -> list[Answers]:
+        gate = Gate(batcher, LOOK)
+        held = [asyncio.ensure_future(batcher.answer(TEXTS[:1], Form.TEXT))]
+        await gate.wait()
+        time.sleep(0.5)  # noqa: ASYNC251  # as if many others were read and answered
+        with pytest.raises(Overloaded):
+            await batcher.answer(TEXTS[:1], Form.TEXT)
+        await until(lambda: batcher._seconds() < 0.3)
+        held.append(asyncio.ensure_future(batcher.answer(TEXTS[:1], Form.TEXT)))
+        await asyncio.sleep(0)
+        gate.opened.set()
+        found = await asyncio.gather(*held)
+        await until(lambda: batcher._late._loop is None)  # nothing is under way, and nothing wakes the loop
+        return found
+
+    assert len(asyncio.run(come())) == 2
+    assert len(asyncio.run(come())) == 2  # in a loop of its own
 
 
 def test_stopping_has_an_end(clf: Classifier, serve: Serve) -> None:
