@@ -32,6 +32,7 @@ from cascade_bench.timing.interleaving import Progress, quiet
 from cascade_bench.timing.report import bar, benchmark, grid, write_json
 
 PATIENCE = 1.0  # seconds: a run that is so late is missed
+FEWEST, LONGER = 300, 4  # requests of a run, for which it may take so many times its seconds
 NAMES = {CASCADE: "cascade serve", **{key: name for key, (name, *_) in SERVERS.items()}}
 
 
@@ -121,11 +122,14 @@ def measure(
     key: str, server: Server, bodies: list[str], *, limit: float, seconds: float, progress: Progress = quiet
 ) -> Served:
     """Search for the highest rate whose p99 is under `limit` seconds. `WorkerError`: there is none."""
-    cpu, seeds = [server.cpu()], itertools.count()
+    cpu, seeds = list[float](), itertools.count()
 
     def run(rate: float) -> Loaded:
         progress(f"{NAMES[key]}, {rate:.0f}/s")
-        made = load(Load(server.port, bodies, rate, seconds, seed=next(seeds), patience=max(PATIENCE, 4 * limit)))
+        server.settle()  # of the run before: a server works on for clients that have gone
+        cpu.append(server.cpu())
+        longer = min(max(seconds, FEWEST / rate), LONGER * seconds)
+        made = load(Load(server.port, bodies, rate, longer, seed=next(seeds), patience=max(PATIENCE, 4 * limit)))
         cpu.append(server.cpu())
         return made
 
@@ -173,8 +177,18 @@ def _command(key: str, job: Job, flags: Sequence[str], progress: Progress) -> li
     """What starts a server, but for the port; files that a baseline needs are made first."""
     if key == CASCADE:
         start = "from cascade.cli import main; main()"
-        own = ["serve", job.model, "--threads", str(job.threads), "--hostname", "127.0.0.1", *flags, "--port"]
-        return ["-c", start, *own]
+        own = [
+            "serve",
+            job.model,
+            "--threads",
+            str(job.threads),
+            "--hostname",
+            "127.0.0.1",
+            "--degrade-at",
+            "1",
+            *flags,
+        ]
+        return ["-c", start, *own, "--port"]  # all answers as certified, unless flags say otherwise
     for name in BASELINES[SERVERS[key][2]].steps:
         progress(f"converting: {name}")
         with WorkerProcess(threads=job.threads) as process:

@@ -111,6 +111,7 @@ class Client:
         try:
             if own is None:
                 own = _Connection(socket.AF_INET)
+                own.settimeout(self.job.patience)
                 own.connect(("127.0.0.1", self.job.port))
                 own.setblocking(False)
                 own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

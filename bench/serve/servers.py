@@ -18,6 +18,7 @@ import psutil
 from cascade_bench.systems.process import WorkerError, limits
 
 READY, END = 180.0, 15.0  # seconds until it is ready, torch may take its time; and from SIGTERM to SIGKILL
+RESTS, SETTLE = 0.3, 100  # CPUs that a server at rest takes at most; tenths of a second until then
 
 
 class Server(AbstractContextManager["Server"]):
@@ -70,6 +71,14 @@ class Server(AbstractContextManager["Server"]):
     def cpu(self) -> float:
         """Seconds that all of them have taken so far."""
         return float(sum(sum(one.cpu_times()[:2]) for one in self.family()))
+
+    def settle(self) -> None:
+        """Wait until it rests, ten seconds at most."""
+        for _ in range(SETTLE):
+            before = self.cpu()
+            time.sleep(0.1)
+            if self.cpu() - before < RESTS * 0.1:
+                return
 
     def memory(self) -> float:
         """Resident, of all of them, in MiB."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -143,6 +144,15 @@ def test_patience_ends() -> None:
     assert found.codes == {}
     assert not found.holds(10.0)
     assert found.quantile(0.5) == math.inf
+
+
+def test_a_server_that_accepts_nobody_does_not_hold_the_client() -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        found = load(replace(JOB, port=deaf.getsockname()[1], patience=0.3))
+    assert found.codes.keys() <= {0}
+    assert not found.holds(10.0)
 
 
 def test_nobody_there_and_no_answer() -> None:
