@@ -22,25 +22,21 @@ from cascade.exceptions import MissingExtraError, OptionError
 try:
     import torch
     import transformers
-    from safetensors.torch import load_file
     from torch import Tensor
     from transformers import (
         AutoConfig,
         AutoModel,
-        AutoModelForSequenceClassification,
-        AutoModelForTokenClassification,
         AutoTokenizer,
         PretrainedConfig,
         PreTrainedModel,
     )
     from transformers.modeling_outputs import SequenceClassifierOutput
-    from transformers.utils.hub import cached_file
 
     from cascade.training.models.adapters import adapted
     from cascade.training.models.config import load_config
-    from cascade.training.models.families import family_of
     from cascade.training.models.loading import load_model
-    from cascade.training.models.multi_exit import activation_of, new_head, pool
+    from cascade.training.models.multi_exit import MultiExitModel, pool
+    from cascade.training.models.tagging import MultiExitTagger
 except ImportError as error:
     raise MissingExtraError(
         f"comparing with transformers needs the bench extra, but {error.name} is missing; "
@@ -54,15 +50,14 @@ class LastExit(PreTrainedModel):
     config_class = PretrainedConfig
     _supports_sdpa = True
 
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(copy.deepcopy(config))  # which kinds of attention there are is the backbone's business
-        family, exits = family_of(config), config.cascade_exits
-        self.backbone = AutoModel.from_config(config, **family.options)
-        pooling = exits.get("pooling")  # of a tagger nothing, of a classifier one for all exits or one per exit
-        self.pooling = pooling[-1] if isinstance(pooling, list) else pooling
-        parts = family.head if self.pooling else family.tag_head
-        activation = exits.get("activation") or activation_of(config, parts)
-        self.head = new_head(config, parts, dropout=0.0, activation=activation)
+    def __init__(self, whole: MultiExitModel | MultiExitTagger) -> None:
+        super().__init__(copy.deepcopy(whole.config))  # which kinds of attention there are is the backbone's business
+        backbone: Any = AutoModel.from_config(whole.config, **whole.family.options).float()
+        backbone.load_state_dict(whole.backbone.state_dict())
+        if whole.family.final_norm is not None:  # every exit has a copy of its own
+            backbone.get_submodule(whole.family.final_norm).load_state_dict(whole.norms[-1].state_dict())
+        self.backbone, self.head = backbone, whole.heads[-1]
+        self.pooling = whole.pooling[-1] if isinstance(whole, MultiExitModel) else None
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
@@ -79,28 +74,11 @@ class LastExit(PreTrainedModel):
 def last_exit(checkpoint: str | Path, *, tagging: bool) -> PreTrainedModel:
     """As a stock model in fp32: a multi-exit one with its last head, others as they are (adapters merged)."""
     config = AutoConfig.from_pretrained(checkpoint) if adapted(checkpoint) is None else load_config(checkpoint)
-    exits = getattr(config, "cascade_exits", None)
-    if exits is None:
-        kind = AutoModelForTokenClassification if tagging else AutoModelForSequenceClassification
-        made = load_model(kind, checkpoint)
+    kind: Any = MultiExitTagger if tagging else MultiExitModel
+    if getattr(config, "cascade_exits", None) is not None:
+        made: Any = LastExit(kind.from_pretrained(checkpoint))
     else:
-        number, family = len(exits["layers"]) - 1, family_of(config)
-        last = f"heads.{number}."
-        if tagging and family.tag_head.dense is None:
-            made = AutoModelForTokenClassification.from_config(config)
-            renamed = {"backbone.": f"{made.base_model_prefix}.", last: "classifier."}
-        else:
-            made, renamed = LastExit(config), {"backbone.": "backbone.", last: "head."}
-            if family.final_norm is not None:  # every exit has a copy of its own
-                renamed[f"norms.{number}."] = f"backbone.{family.final_norm}."
-        tensors = load_file(str(cached_file(checkpoint, "model.safetensors")))
-        kept = {
-            new + name.removeprefix(old): tensor
-            for old, new in renamed.items()
-            for name, tensor in tensors.items()
-            if name.startswith(old)
-        }
-        made.float().load_state_dict(kept)  # in the precision of the weights, not in that of the configuration
+        made = load_model(kind.whole, checkpoint)
     model: PreTrainedModel = made.float().eval()
     return model
 
