@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,7 +22,6 @@ from cascade_bench.options import json_option, model_argument, threads_option
 from cascade_bench.serve.baselines import SERVERS
 from cascade_bench.serve.client import Job as Load
 from cascade_bench.serve.searching import Loaded, highest_rate, load
-from cascade_bench.serve.servers import Server
 from cascade_bench.systems.baselines import BASELINES
 from cascade_bench.systems.local import CASCADE
 from cascade_bench.systems.process import Job, WorkerError, WorkerProcess
@@ -30,6 +29,9 @@ from cascade_bench.table.data import read_items
 from cascade_bench.timing import machine
 from cascade_bench.timing.interleaving import Progress, quiet
 from cascade_bench.timing.report import bar, benchmark, grid, write_json
+
+if TYPE_CHECKING:
+    from cascade_bench.serve.servers import Server
 
 PATIENCE = 1.0  # seconds: a run that is so late is missed
 FEWEST, LONGER = 300, 4  # requests of a run, for which it may take so many times its seconds
@@ -88,6 +90,8 @@ def serve(
       cascade-bench serve models/sentiment --data dev.jsonl
       cascade-bench serve models/sentiment --data dev.jsonl --checkpoint runs/tier2 --seconds 10 --threads 2
     """
+    from cascade_bench.serve.servers import Server  # it guards its own door
+
     check_output("--json", json_file, file)
     manifest, count = open_bundle(model).manifest, check_threads(threads)
     if manifest.task == TAGGING:

@@ -13,9 +13,15 @@ from contextlib import AbstractContextManager, suppress
 from typing import IO
 from urllib.request import urlopen
 
-import psutil
-
+from cascade.exceptions import MissingExtraError
 from cascade_bench.systems.process import WorkerError, limits
+
+try:
+    import psutil
+except ImportError as error:
+    raise MissingExtraError(
+        'measuring servers needs the bench extra, but psutil is missing; pip install "cascade-encoder[bench]"'
+    ) from error
 
 READY, END = 180.0, 15.0  # seconds until it is ready, torch may take its time; and from SIGTERM to SIGKILL
 RESTS, SETTLE = 0.3, 100  # CPUs that a server at rest takes at most; tenths of a second until then
