@@ -25,7 +25,7 @@ def bench() -> None:
     \b
     Example:
       cascade-bench table models/sentiment --data dev.jsonl --checkpoint runs/tier2 --threads 2
-      cascade-bench curve models/sentiment --data dev.jsonl --json curve.json
+      cascade-bench curve models/sentiment --data dev.jsonl --png curve.png
       cascade-bench startup models/sentiment
     """
 

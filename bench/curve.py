@@ -5,6 +5,7 @@ Accuracies are of real runs. Seconds of the single passes only choose; speed-ups
 
 from __future__ import annotations
 
+import importlib
 import math
 import string
 import time
@@ -12,16 +13,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
+from cascade.core.files import check_output
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import ExitPolicy, MaxProbability, never
 from cascade.policies.routing import Router, Threshold, defer_all
 from cascade.policies.unit_exits import TokenExit
-from cascade_bench.options import Asked, count_option, labelled_file_options
+from cascade_bench.options import FILE, Asked, count_option, labelled_file_options
 from cascade_bench.systems.local import Model, System, answered, confidence, systems
 from cascade_bench.table.cli import columns, entries
 from cascade_bench.table.data import Data
@@ -39,7 +42,8 @@ SUREST, LOOSEST = 0.005, 0.6  # doubt that candidates let pass at an exit
 @count_option("--deferrals", 8, "Thresholds of tier 1; of tier 2 of three half as many, and so on.")
 @count_option("--exits", 4, "Of all exits.")
 @count_option("--points", 6, "Of the front, timed.")
-def curve(asked: Asked, *, deferrals: int, exits: int, points: int) -> None:
+@click.option("--png", "png_file", type=FILE, metavar="FILE", help="Draw it (extra: bench).")
+def curve(asked: Asked, *, deferrals: int, exits: int, points: int, png_file: Path | None) -> None:
     """Sweep deferral and exit thresholds: what each setting is right about, and how fast the best of them are.
 
     MODEL is a folder or a Hub id, of a classifier or a tagger. Every choice of thresholds runs once. Some settings of
@@ -49,8 +53,11 @@ def curve(asked: Asked, *, deferrals: int, exits: int, points: int) -> None:
     \b
     Example:
       cascade-bench curve models/sentiment --data dev.jsonl --threads 2
-      cascade-bench curve models/sentiment --data dev.jsonl --json curve.json
+      cascade-bench curve models/sentiment --data dev.jsonl --json curve.json --png curve.png
     """
+    check_output("--png", png_file, asked.file)
+    # It guards its own door, before minutes of work.
+    plot = None if png_file is None else importlib.import_module("cascade_bench.plot")
     pipeline, data, before, _ = asked.open()
     with bar() as step:
         found = sweep(
@@ -62,6 +69,8 @@ def curve(asked: Asked, *, deferrals: int, exits: int, points: int) -> None:
     shown = grid(["front", *cells], rows, left=2)
     click.echo("\n".join([shown, "", *data.notes, *_method(found), machine.in_words(before)]))
     write_json(asked.json_file, before, entries(found.table), details=asked.details, notes=data.notes)
+    if plot is not None:
+        plot.write_png(found, png_file)
 
 
 def _method(made: Curve) -> list[str]:

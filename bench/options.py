@@ -36,9 +36,8 @@ def count_option(name: str, default: int, text: str, *, least: int = 1) -> Calla
 
 model_argument = click.argument("model")
 threads_option = click.option("--threads", type=click.IntRange(min=1), metavar="N", help="[default: the CPUs allowed]")
-json_option = click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all of it here."
-)
+FILE = click.Path(path_type=Path)
+json_option = click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write all of it here.")
 markdown_option = click.option("--markdown", is_flag=True, help="Print the table for a README.")
 
 

@@ -48,6 +48,7 @@ def test_commands_load_no_extra_unasked() -> None:
 
 
 INSTALL = 'pip install "cascade-encoder[bench]"'
+PICTURE = f"a picture needs the bench extra, but matplotlib.backends is missing; {INSTALL}, or leave out --png"
 PIPELINE = (
     f"comparing with transformers needs the bench extra, but torch is missing; {INSTALL}, or leave out --checkpoint"
 )
@@ -60,6 +61,7 @@ NONE = (
 @pytest.mark.parametrize(
     ("module", "arguments", "said"),
     [
+        ("matplotlib.backends", ("curve", "--png", "p.png"), PICTURE),
         ("torch", ("table", "--checkpoint", "x"), PIPELINE),
         ("torch", ("peers", "--checkpoint", "x", "--only", "transformers"), NONE),
     ],
@@ -75,7 +77,8 @@ def test_the_extra_is_named_where_it_is_missing(
 ) -> None:
     monkeypatch.chdir(data.parent)
     monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, "cascade_bench.systems.transformers_pipeline", raising=False)
+    for own in ("cascade_bench.plot", "cascade_bench.systems.transformers_pipeline"):
+        monkeypatch.delitem(sys.modules, own, raising=False)
     command, *options = arguments
     done = run(command, bundle, "--data", data, *options)
     assert (done.status, done.out, done.err) == (2, "", f"Error: {said}\n")

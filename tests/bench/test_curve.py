@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from itertools import accumulate, count
 from pathlib import Path
 
+import matplotlib.text
 import numpy as np
 import pytest
+from matplotlib.container import ErrorbarContainer
+from matplotlib.image import imread
 
-from cascade_bench.curve import Tried, candidates, front, spread, sweep
+from cascade_bench import plot
+from cascade_bench.curve import Curve, Tried, candidates, front, spread, sweep
 from cascade_bench.systems.local import Answered, Model, System
 from cascade_bench.table.data import read_data
 from tests.bench.conftest import Case, Run, texts, write_lines
@@ -67,26 +73,48 @@ def test_what_is_timed(case: Case) -> None:
     assert found.ahead.isdisjoint(row.key for row in slower)
 
 
+@pytest.fixture
+def small(classifier: Model, data: Path) -> Curve:
+    """Each pass takes a second longer than the one before: whatever the machine does, its front has two ends."""
+    seconds = partial(next, accumulate(count(1.0)))
+    read = read_data(str(data), classifier)
+    return sweep(classifier, read, deferrals=3, exits=2, points=2, repeats=2, clock=seconds)
+
+
+def test_what_is_timed_is_drawn(small: Curve) -> None:
+    (axes,) = plot.draw(small).axes
+    assert axes.get_xlabel() == "speed-up over full depth (ratio of seconds, log scale)"
+    assert axes.get_ylabel() == "accuracy (% of 40 texts)"
+    drawn = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
+    assert [container.lines[0].get_marker() for container in drawn] == ["o", "s", "^", "D"]
+    named = {text.get_text() for text in axes.findobj(matplotlib.text.Text)}
+    assert {"A", "B", "1", "2", "3", "front", "tier 1 alone"} <= named
+    (low, high), shown = axes.get_xlim(), [row.over_full for row in small.table.rows]
+    assert all(low < ratio.low <= ratio.high < high for ratio in shown)
+
+
 def test_the_command(run: Run, bundle: Path, data: Path, tmp_path: Path) -> None:
-    first = tmp_path / "first.json"
-    done = run("curve", bundle, "--data", data, *SMALL, "--json", first)
+    first, picture = tmp_path / "first.json", tmp_path / "curve.png"
+    done = run("curve", bundle, "--data", data, *SMALL, "--json", first, "--png", picture)
     assert done.status == 0, done.err
     lines = done.out.splitlines()
     assert lines[0].split()[:7] == ["front", "system", "accuracy", "points", "deferred", "mean", "layer"]
     assert [line[7:].split("  ")[0] for line in lines[1:3]] == ["tier 2, full depth", "tier 2 cut after layer 2"]
     assert "of the front of 11 that ran once" in done.out
+    assert imread(picture).shape[:2] == (840, 1200)
     names = [entry["name"] for entry in json.loads(first.read_text())["benchmarks"]]
     assert names[:5] == ["full", "cut-2", "cut-1", "tier1", "cascade"]
 
 
 def test_a_single_row_without_a_label(run: Run, bundle: Path, tmp_path: Path) -> None:
     file = write_lines(tmp_path / "one.jsonl", [{"text": "good film"}])
-    done = run("curve", bundle, "--data", file, *SMALL)
+    done = run("curve", bundle, "--data", file, *SMALL, "--png", tmp_path / "one.png")
     assert done.status == 0, done.err
     assert "Only 1 rows" in done.out
     assert "agreement with tier 2 at full depth is reported" in done.out
 
 
-def test_files_that_cannot_be_written_are_said_first(run: Run, bundle: Path, tmp_path: Path) -> None:
-    done = run("curve", bundle, "--data", tmp_path / "missing.jsonl", "--json", tmp_path / "none" / "file")
-    assert "--json must be a file in a folder that is there" in done.err
+@pytest.mark.parametrize("option", ["--json", "--png"])
+def test_files_that_cannot_be_written_are_said_first(run: Run, bundle: Path, tmp_path: Path, option: str) -> None:
+    done = run("curve", bundle, "--data", tmp_path / "missing.jsonl", option, tmp_path / "none" / "file")
+    assert f"{option} must be a file in a folder that is there" in done.err
