@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 from cascade.core.files import write
 from cascade.exceptions import MissingExtraError
@@ -48,7 +49,7 @@ def draw(curve: Curve) -> Figure:
         ratios, up = [row.over_full for row in some], [row.accuracy for row in some]
         across = [ratio.median for ratio in ratios]
         sides = [[one.median - one.low for one in ratios], [one.high - one.median for one in ratios]]
-        edges = {"ecolor": "black", "markeredgecolor": "black", "capsize": 3, "zorder": 3}
+        edges: dict[str, Any] = {"ecolor": "black", "markeredgecolor": "black", "capsize": 3, "zorder": 3}
         axes.errorbar(across, up, xerr=sides, fmt=marker, color=colour, label=name, **edges)
         for x, y, row in zip(across, up, some, strict=True):
             said = letters.get(row.key, "" if row.cut is None else str(row.cut))
