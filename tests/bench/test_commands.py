@@ -48,7 +48,7 @@ def test_commands_load_no_extra_unasked() -> None:
 
 
 INSTALL = 'pip install "cascade-encoder[bench]"'
-PICTURE = f"a picture needs the bench extra, but matplotlib.axes is missing; {INSTALL}, or leave out --png"
+PICTURE = f"a picture needs the bench extra, but matplotlib.figure is missing; {INSTALL}, or leave out --png"
 PIPELINE = (
     f"comparing with transformers needs the bench extra, but torch is missing; {INSTALL}, or leave out --checkpoint"
 )
@@ -61,7 +61,7 @@ NONE = (
 @pytest.mark.parametrize(
     ("module", "arguments", "said"),
     [
-        ("matplotlib.axes", ("curve", "--png", "p.png"), PICTURE),
+        ("matplotlib.figure", ("curve", "--png", "p.png"), PICTURE),
         ("torch", ("table", "--checkpoint", "x"), PIPELINE),
         ("torch", ("peers", "--checkpoint", "x", "--only", "transformers"), NONE),
     ],
