@@ -109,7 +109,7 @@ def export(
     if calibration is not None:
         reader: Any = read_sentences if task.tags else read_texts
         read = reader(calibration, columns=columns_of(given, tags=task.tags), require_labels=False)
-        sha256 = sha256_of(calibration) if Path(calibration).is_file() else None  # of a data set's name
+        sha256 = sha256_of(calibration) if Path(calibration).is_file() else None  # a pipe is read once
         found = Calibration(read.items, read.labels, Path(calibration).name, sha256)
     threshold, exits = given["threshold"], given["exit_threshold"]
     options = ExportOptions(

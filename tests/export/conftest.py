@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from cascade.bundle.opening import Bundle
+from cascade.core.rows import Units
+from cascade.text.tokenizer import Tokenizer
 from cascade_export import Calibration, ExportOptions, export_bundle
+from cascade_export.packed.graphs import TierGraphs, export_tier2
+from cascade_export.packed.stages import pack
 from tests.models import tiny, tiny_tagging
 
 LABELLED = Calibration(tiny.TEXTS, ["positive", "positive", "negative", "negative"] * 2, "some texts")
@@ -45,3 +49,15 @@ def exported(tiers: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         return made[tier1]
 
     return bundle_of
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> TierGraphs:
+    """Packed graphs of a tiny classifier."""
+    return export_tier2(pack(tiny.tier2(tmp_path_factory.mktemp("tier2"), width=32)))
+
+
+@pytest.fixture(scope="module")
+def batch() -> Units:
+    """Rows of texts that it can read."""
+    return Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS * 3).units

@@ -8,25 +8,12 @@ import pytest
 from onnx import numpy_helper
 
 from cascade.core.rows import Units
-from cascade.text.tokenizer import Tokenizer
 from cascade_export.int8 import calibrate
 from cascade_export.options import ExportOptions, Int8
 from cascade_export.packed.chain import chain_logits, chain_ranges
-from cascade_export.packed.graphs import TierGraphs, export_tier2
-from cascade_export.packed.stages import pack
+from cascade_export.packed.graphs import TierGraphs
 from cascade_export.texts import Agreement, Sample
-from tests.models import tiny
 from tests.models.graphs import operators, quantised, scaled
-
-
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> TierGraphs:
-    return export_tier2(pack(tiny.tier2(tmp_path_factory.mktemp("tier2"), width=32)))
-
-
-@pytest.fixture(scope="module")
-def batch() -> Units:
-    return Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS * 3).units
 
 
 @pytest.mark.parametrize("spoilt", [[1], [0, 2], [2]])

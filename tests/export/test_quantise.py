@@ -10,7 +10,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cascade.core.rows import Units
-from cascade.text.tokenizer import Tokenizer
 from cascade_export.int8.linears import Ranges, linears
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
 from cascade_export.options import Int8
@@ -19,16 +18,6 @@ from cascade_export.packed.graphs import TierGraphs, export_tier2
 from cascade_export.packed.stages import pack
 from tests.models import tiny
 from tests.models.graphs import operators, quantised
-
-
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> TierGraphs:
-    return export_tier2(pack(tiny.tier2(tmp_path_factory.mktemp("tier2"), width=32)))
-
-
-@pytest.fixture(scope="module")
-def batch() -> Units:
-    return Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS * 3).units
 
 
 def spread(low: float, high: float, width: int = 4) -> Ranges:
