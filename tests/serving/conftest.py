@@ -7,14 +7,16 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import pytest
 
 from cascade import Classifier, Tagger
 from cascade.serving.batcher import Batcher
 from cascade.serving.limits import Limits
 from cascade.serving.metrics import Metrics
-from cascade.serving.served import Served
-from cascade.serving.work import Ended, Work
+from cascade.serving.served import Form, Served
+from cascade.serving.work import Answers, Ended, Work
+from tests.models.toy import random_texts
 
 
 class Gate:
@@ -42,6 +44,32 @@ async def until(true: Callable[[], object]) -> None:
     """Wait until something holds; the test's time limit is the only other end."""
     while not true():  # noqa: ASYNC110  # what is waited for happens in other threads
         await asyncio.sleep(0.001)
+
+
+TEXTS = random_texts(60, longest=9)
+
+
+def ask(batcher: Batcher, *requests: Sequence[Any], form: Form = Form.TEXT, **options: bool) -> list[Answers]:
+    """The answers of requests that come together."""
+
+    async def all_of_them() -> list[Answers]:
+        return await asyncio.gather(*(batcher.answer(items, form, **options) for items in requests))
+
+    return asyncio.run(all_of_them())
+
+
+def assert_answers(found: Answers, pipeline: Any, items: Sequence[Any]) -> None:
+    wanted = pipeline.predict(list(items))
+    routes = getattr(wanted.routes, "words", wanted.routes)
+    np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-5)
+    np.testing.assert_array_equal(found.tier, routes.tier)
+    np.testing.assert_array_equal(found.exit_layer, routes.exit_layer)
+    np.testing.assert_allclose(found.confidence, routes.confidence, atol=1e-5)
+    offsets = getattr(wanted, "offsets", np.arange(len(items) + 1))
+    np.testing.assert_array_equal(found.offsets, offsets)
+    assert (found.tokens, found.truncated, found.degraded) == (wanted.stats.tokens, wanted.stats.truncated, False)
+    assert set(found.seconds) == {"tokenize", "queue", "inference"}
+    assert min(found.seconds.values()) >= 0
 
 
 PATIENT: dict[str, Any] = {"degrade_at": 1.0, "max_queue_ms": 1e9}  # no answer depends on how fast a machine is
