@@ -6,10 +6,11 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeAlias, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 
+from cascade.core import tables
 from cascade.core.rows import FloatArray, IntArray
 
 T = TypeVar("T")
@@ -102,6 +103,23 @@ class _Columns(Sequence[T]):
         return map(self._row, range(len(self)))
 
 
+class _Answers(_Columns[T]):
+    """Columns that become tables; a `MissingExtraError` where pyarrow (or pandas) is not installed."""
+
+    @abstractmethod
+    def to_arrow(self, *, routes: bool = False) -> Any: ...
+
+    def to_pandas(self, *, routes: bool = False) -> Any:
+        """`to_arrow` as a `pandas.DataFrame`: labels are categories."""
+        tables.require("pandas", "a data frame")
+        return self.to_arrow(routes=routes).to_pandas()
+
+    def to_dicts(self, *, routes: bool = False) -> list[dict[str, Any]]:
+        """`to_arrow` as a dict per row, of Python's own values."""
+        rows: list[dict[str, Any]] = self.to_arrow(routes=routes).to_pylist()
+        return rows
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class SentenceRoutes(_Columns[Routes]):
     """Routes of words; indexing and iterating give the `Routes` of a sentence.
@@ -166,16 +184,19 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Predictions(_Columns[Prediction]):
+class Predictions(_Answers[Prediction]):
     """The answers for a list of texts, in its order; indexing and iterating give `Prediction`.
 
-    `labels` and `routes` have one per text, `probabilities` the shape `(n, labels)`; `stats` are of the whole call.
+    `labels` and `routes` have one per text, `probabilities` the shape `(n, labels)`; `stats` are of the whole call;
+    `names` are those of the columns of `probabilities`.
     """
 
     labels: list[Label]
     probabilities: FloatArray
     routes: Routes
     stats: Stats
+    names: tuple[str, ...] = ()
+    multi_label: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -186,6 +207,10 @@ class Predictions(_Columns[Prediction]):
     def __repr__(self) -> str:
         first = ", ".join(map(repr, self.labels[:3])) + (", ..." if len(self) > 3 else "")
         return f"Predictions({len(self)}: [{first}], deferred {self.stats.deferred_share:.1%})"
+
+    def to_arrow(self, *, routes: bool = False) -> Any:
+        """A `pyarrow.Table` with the columns of `core.tables.predictions_table`, of which it has a row per text."""
+        return tables.predictions_table(self, routes=routes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,11 +227,12 @@ class TagPrediction:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TagPredictions(_Columns[TagPrediction]):
+class TagPredictions(_Answers[TagPrediction]):
     """The tags of a list of sentences, in its order; indexing and iterating give `TagPrediction`.
 
     `tags`: a list per sentence; `probabilities` and `spans`: of all words, one sentence after the other; `routes`:
-    indexing gives those of a sentence, `routes.words` those of all words; `stats`: of the whole call.
+    indexing gives those of a sentence, `routes.words` those of all words; `stats`: of the whole call; `names`: of the
+    columns of `probabilities`.
     """
 
     tags: list[list[str]]
@@ -214,6 +240,7 @@ class TagPredictions(_Columns[TagPrediction]):
     routes: SentenceRoutes
     stats: Stats
     spans: IntArray | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def offsets(self) -> IntArray:
@@ -231,6 +258,10 @@ class TagPredictions(_Columns[TagPrediction]):
     def __repr__(self) -> str:
         first = ", ".join(map(repr, self.tags[:2])) + (", ..." if len(self) > 2 else "")
         return f"TagPredictions({len(self)}: [{first}], {self.routes.words!r})"
+
+    def to_arrow(self, *, routes: bool = False) -> Any:
+        """A `pyarrow.Table` with the columns of `core.tables.tags_table`: lists, a row per sentence or text."""
+        return tables.tags_table(self, routes=routes)
 
 
 def _run(offsets: IntArray, index: int) -> slice:

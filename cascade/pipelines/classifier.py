@@ -93,7 +93,7 @@ class Classifier(Pipeline):
             InputError: something else than a list of texts, or a text that cannot be read, with its position.
         """
         begin = time.perf_counter()
-        check_texts(texts, pairs=True)
+        texts = check_texts(texts, pairs=True)
         inputs = self._inputs(texts if isinstance(texts, list) else list(texts))
         answers: Predictions = self._answered(inputs, begin)
         return answers
@@ -114,8 +114,7 @@ class Classifier(Pipeline):
         Raises:
             InputError: a text that cannot be read, named by its number in the stream.
         """
-        check_texts(texts, pairs=True)
-        return self._streamed(self._inputs, texts, options)
+        return self._streamed(self._inputs, check_texts(texts, pairs=True), options)
 
     def _inputs(self, texts: list[Text]) -> Inputs:
         wanted = self.bundle.manifest.inputs
@@ -138,7 +137,9 @@ class Classifier(Pipeline):
             ]
         else:
             names = [self.labels[best] for best in outcome.probabilities.argmax(axis=1).tolist()]
-        return Predictions(names, outcome.probabilities, outcome.routes, outcome.stats)
+        return Predictions(
+            names, outcome.probabilities, outcome.routes, outcome.stats, self.labels, multi_label=self.multi_label
+        )
 
 
 def _ranked(probabilities: FloatArray, labels: Sequence[str], count: int | None) -> list[list[dict[str, Any]]]:

@@ -74,9 +74,7 @@ class Tagger(Pipeline):
             return self.with_truncation(bool(truncation))(texts, aggregation_strategy=aggregation_strategy)
         strategy = strategy_of(aggregation_strategy)
         one = isinstance(texts, str)
-        if not one:
-            check_texts(texts)
-        every = [texts] if isinstance(texts, str) else list(texts)
+        every = [texts] if isinstance(texts, str) else list(check_texts(texts))
         inputs, shown = self.read(every, by_word=strategy is AggregationStrategy.FIRST)
         outcome = self.cascade.run(inputs)
         self._warn_of_lost(outcome.stats)
@@ -117,8 +115,7 @@ class Tagger(Pipeline):
             InputError: something else than lists of words, with its position.
         """
         begin = time.perf_counter()
-        check_sentences(sentences)
-        answers: TagPredictions = self._answered(self._words(list(sentences)), begin)
+        answers: TagPredictions = self._answered(self._words(list(check_sentences(sentences))), begin)
         return answers
 
     def predict_texts(self, texts: Iterable[str]) -> TagPredictions:
@@ -149,8 +146,7 @@ class Tagger(Pipeline):
         Raises:
             InputError: a sentence that cannot be read, named by its number in the stream.
         """
-        check_sentences(sentences)
-        return self._streamed(self._words, sentences, options or STREAM, "sentence")
+        return self._streamed(self._words, check_sentences(sentences), options or STREAM, "sentence")
 
     def stream_texts(self, texts: Iterable[str], *, options: StreamOptions | None = None) -> Iterator[TagPrediction]:
         """Tag any number of texts in constant memory: to `predict_texts` what `stream` is to `predict`.
@@ -162,8 +158,7 @@ class Tagger(Pipeline):
         Raises:
             InputError: a text that is no string, named by its number in the stream.
         """
-        check_texts(texts)
-        return self._streamed(self._texts, texts, options or STREAM)
+        return self._streamed(self._texts, check_texts(texts), options or STREAM)
 
     def with_windows(self, windows: WindowPolicy) -> Tagger:
         """A copy whose later tiers read these windows: `cascade.policies.Windows`, or a function of a `WindowState`.
@@ -185,8 +180,7 @@ class Tagger(Pipeline):
         return Inputs.of(sentences, WordEncoder(self.tokenizer))
 
     def _texts(self, texts: Iterable[str]) -> Inputs:
-        check_texts(texts)
-        given = list(texts)
+        given = list(check_texts(texts))
         return _read(given, encode_texts(self.tokenizer, given, per_piece=False))
 
     def _named(self, outcome: Outcome) -> TagPredictions:
@@ -197,7 +191,8 @@ class Tagger(Pipeline):
         sentences = [tags[start:stop] for start, stop in pairwise(offsets.tolist())]
         stats = replace(outcome.stats, seconds={**outcome.stats.seconds, "decode": time.perf_counter() - begin})
         spans = np.stack((found.begins, found.ends), axis=1) if isinstance(found, TextWords) else None
-        return TagPredictions(sentences, outcome.probabilities, SentenceRoutes(outcome.routes, offsets), stats, spans)
+        routes = SentenceRoutes(outcome.routes, offsets)
+        return TagPredictions(sentences, outcome.probabilities, routes, stats, spans, self.labels)
 
 
 def _reads_words(tier: Tier) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from cascade.core.rows import IntArray
+from cascade.core.tables import column_of, is_null
 from cascade.exceptions import InputError
 
 Text: TypeAlias = "str | tuple[str, str] | Mapping[str, str]"
@@ -21,11 +22,12 @@ RowText: TypeAlias = "str | tuple[str, str]"
 REMEDY = 'give a str, a pair (str, str) or {"text": str, "text_pair": str}'
 
 
-def check_texts(texts: object, *, pairs: bool = False) -> None:
-    """An `InputError` unless these are several items in an order; the items are not looked at.
+def check_texts(texts: object, *, pairs: bool = False) -> Iterable[Any]:
+    """Several items in an order, a column of a table as a list, or an `InputError`; the items are not looked at.
 
     `pairs`: an item may be a pair, so that a tuple may be one pair or several texts and is refused.
     """
+    texts = column_of(texts)
     if isinstance(texts, str | bytes | Mapping):
         remedy = "write [text] for one text"
     elif pairs and isinstance(texts, tuple | AbstractSet):
@@ -33,16 +35,15 @@ def check_texts(texts: object, *, pairs: bool = False) -> None:
     elif isinstance(texts, AbstractSet) or not isinstance(texts, Iterable):
         remedy = "put them into a list"
     else:
-        return
+        return texts
     raise InputError(f"texts must be a list of texts, got {type(texts).__name__}; {remedy}")
 
 
 def read_texts(texts: Iterable[Text]) -> list[RowText]:
     """Texts and pairs of any form; an `InputError` names position and type of the first text that is none."""
-    check_texts(texts)
-    rows = list(texts)
+    rows = list(check_texts(texts))
     if set(map(type, rows)) <= {str}:
-        return rows  # type: ignore[return-value]  # just looked
+        return rows
     return [_read_text(row, position) for position, row in enumerate(rows)]
 
 
@@ -68,6 +69,7 @@ def _read_text(text: object, position: int) -> RowText:
         if second is None and isinstance(first, str):
             return first
     else:
+        refuse_null(text, position)
         raise InputError(f"a text must be a string, got {type(text).__name__} as text {position}; {REMEDY}")
     for side, value in (("first", first), ("second", second)):
         if not isinstance(value, str):
@@ -76,6 +78,14 @@ def _read_text(text: object, position: int) -> RowText:
                 f"{REMEDY}"
             )
     return first, second
+
+
+def refuse_null(text: object, position: int) -> None:
+    """An `InputError` where a column has no text."""
+    if is_null(text):
+        raise InputError(
+            f"a text must be a string, got a null as text {position}; fill in an empty text, or drop the row"
+        )
 
 
 def is_pair(text: object) -> bool:

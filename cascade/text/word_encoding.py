@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from cascade.core.rows import BoolArray, Encoded, IntArray, Rows, Units, offsets_of, ranges
 from cascade.exceptions import InputError
-from cascade.text.texts import check_texts, empty_items, repair_text
+from cascade.text.texts import check_texts, empty_items, refuse_null, repair_text
 from cascade.text.tokenizer import CHUNK, SpecialTokens, Tokenizer
 
 Sentence: TypeAlias = Sequence[str]
@@ -54,8 +54,7 @@ class WordEncoder:
         are not cut. An `InputError` names the position of anything else.
         """
         tokenizer = self.tokenizer
-        check_sentences(sentences)
-        rows = list(sentences)
+        rows = list(check_sentences(sentences))
         check_words(rows)
         counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         words = chain.from_iterable(rows)
@@ -84,10 +83,10 @@ def encode_texts(tokenizer: Tokenizer, texts: Iterable[str], *, per_piece: bool)
     more pieces than a row has room for loses the last ones. `per_piece`: every piece is a unit; otherwise the words of
     the pre-tokenizer are.
     """
-    check_texts(texts)
-    every = list(texts)
+    every = list(check_texts(texts))
     for position, text in enumerate(every):
         if not isinstance(text, str):
+            refuse_null(text, position)
             raise InputError(
                 f"a text must be a string, got {type(text).__name__} as text {position}; "
                 "give words that are split already to predict"
@@ -124,10 +123,10 @@ def grouped(tokenizer: Tokenizer, single: TextWords, new: BoolArray) -> TextWord
     return TextWords(words, single.begins[starts], single.ends[starts + lengths - 1], lost)
 
 
-def check_sentences(sentences: object) -> None:
-    """An `InputError` unless these are several items in an order; the items are not looked at."""
+def check_sentences(sentences: object) -> Iterable[Sentence]:
+    """Several items in an order, or an `InputError`; the items are not looked at."""
     try:
-        check_texts(sentences)
+        return check_texts(sentences)
     except InputError:
         kind = type(sentences).__name__
         raise InputError(f"sentences must be a list of lists of words, got {kind}; {REMEDY}") from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
 import json
 import warnings
 from collections.abc import Callable
@@ -17,7 +19,7 @@ import cascade
 from cascade import Classifier, Tagger
 from cascade.bundle.opening import Bundle
 from cascade.engine.streaming import StreamOptions
-from cascade.exceptions import BundleError, CascadeWarning
+from cascade.exceptions import BundleError, CascadeWarning, InputError
 from cascade.policies.routing import defer_all
 from cascade.text.texts import is_empty
 from tests.models.toy import toy_bundle, toy_tokenizer
@@ -171,3 +173,50 @@ def rewritten(folder: Path, name: str, contents: bytes) -> None:
     """Another file in a bundle, its record mended."""
     (folder / name).write_bytes(contents)
     rewrite(folder, "files", name, sha256=hashlib.sha256(contents).hexdigest(), bytes=len(contents))
+
+
+def columns() -> list[Any]:
+    import pyarrow as pa
+
+    found = [pa.array(TEXTS), pa.chunked_array([TEXTS[:1], TEXTS[1:]]), np.array(TEXTS)]
+    for library in ("pandas", "polars"):
+        with contextlib.suppress(ImportError):
+            found.append(importlib.import_module(library).Series(TEXTS))
+    return found
+
+
+TEXTS = ["good film", "bad", "a very dull plot"]
+
+
+@pytest.mark.parametrize("column", columns(), ids=lambda column: f"{type(column).__module__}.{type(column).__name__}")
+def test_columns_of_tables_are_texts(clf: Classifier, tagger: Tagger, column: Any) -> None:
+    assert clf(column) == clf(TEXTS)
+    assert clf.predict(column).labels == [one.label for one in clf.stream(column)] == clf.predict(TEXTS).labels
+    assert tagger(column) == tagger(TEXTS)
+    assert tagger.predict_texts(column).tags == [one.tags for one in tagger.stream_texts(column)]
+    table = clf.predict(column).to_arrow(routes=True)
+    assert table["label"].to_pylist() == clf.predict(TEXTS).labels
+    assert [row["tags"] for row in tagger.predict_texts(column).to_dicts()] == tagger.predict_texts(TEXTS).tags
+
+
+def test_columns_of_lists_are_sentences(tagger: Tagger) -> None:
+    import pyarrow as pa
+
+    words = [text.split() for text in TEXTS]
+    assert tagger.predict(pa.array(words)).tags == tagger.predict(words).tags
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_null_is_refused_by_its_row(clf: Classifier, tagger: Tagger, missing: Any) -> None:
+    for ask in (clf, clf.predict, tagger, tagger.predict_texts):
+        with pytest.raises(
+            InputError, match=r"a text must be a string, got a null as text 1; fill in .* or drop the row"
+        ):
+            ask(["good", missing])
+
+
+def test_a_table_is_no_column(clf: Classifier, tagger: Tagger) -> None:
+    frame = pytest.importorskip("pandas").DataFrame({"text": TEXTS, "stars": [1, 2, 3]})
+    for ask in (clf, clf.predict, clf.stream, tagger, tagger.predict_texts):
+        with pytest.raises(InputError, match=r"got a DataFrame with the columns 'text', 'stars'; .* table\['text'\]"):
+            ask(frame)
