@@ -26,9 +26,9 @@ from cascade.policies.routing import Router, Threshold, defer_all
 from cascade.policies.unit_exits import TokenExit
 from cascade_bench.options import FILE, Asked, count_option, labelled_file_options
 from cascade_bench.systems.local import Model, System, answered, confidence, systems
-from cascade_bench.table.cli import columns, entries
 from cascade_bench.table.data import Data
 from cascade_bench.table.measuring import Row, Table, measure
+from cascade_bench.table.showing import cells, entries
 from cascade_bench.timing import machine
 from cascade_bench.timing.interleaving import Clock, Progress, quiet
 from cascade_bench.timing.report import bar, grid, write_json
@@ -63,10 +63,9 @@ def curve(asked: Asked, *, deferrals: int, exits: int, points: int, png_file: Pa
         found = sweep(
             pipeline, data, deferrals=deferrals, exits=exits, points=points, repeats=asked.repeats, progress=step
         )
-    cells = columns(found.table)
-    marked = (("*" if row.key in found.ahead else "", row) for row in found.table.rows)
-    rows = [[mark, *(cell(row) for cell in cells.values())] for mark, row in marked]
-    shown = grid(["front", *cells], rows, left=2)
+    head, lines = cells(found.table)
+    marks = ("*" if row.key in found.ahead else "" for row in found.table.rows)
+    shown = grid(["front", *head], [[mark, *line] for mark, line in zip(marks, lines, strict=True)], left=2)
     click.echo("\n".join([shown, "", *data.notes, *_method(found), machine.in_words(before)]))
     write_json(asked.json_file, before, entries(found.table), details=asked.details, notes=data.notes)
     if plot is not None:
@@ -187,6 +186,6 @@ def _letter(number: int) -> str:
 
 
 def _ahead(row: Row, rows: Sequence[Row]) -> bool:
-    mine = row.over_full.median, row.accuracy
-    others = [(other.over_full.median, other.accuracy) for other in rows]
+    mine = row.speed, row.accuracy
+    others = [(other.speed, other.accuracy) for other in rows]
     return not any(other != mine and other[0] >= mine[0] and other[1] >= mine[1] for other in others)

@@ -33,7 +33,7 @@ def draw(curve: Curve) -> Figure:
     figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes, rows = figure.add_subplot(), curve.table.rows
-    best = sorted((row.over_full.median, row.accuracy) for row in rows if row.key in curve.ahead)
+    best = sorted((row.speed, row.accuracy) for row in rows if row.key in curve.ahead)
     axes.plot([x for x, _ in best], [y for _, y in best], color="#8a8a8a", linewidth=1.2, label="front")
     letters = {row.key: row.name.removesuffix(f": {row.key}") for row in rows if row.name.endswith(f": {row.key}")}
     others = [row for row in rows if row.key.startswith("tier") and row.key != "tier1"]
@@ -46,7 +46,7 @@ def draw(curve: Curve) -> Figure:
     ):
         if not some:
             continue
-        ratios, up = [row.over_full for row in some], [row.accuracy for row in some]
+        ratios, up = [row.over_full for row in some if row.over_full], [row.accuracy for row in some]
         across = [ratio.median for ratio in ratios]
         sides = [[one.median - one.low for one in ratios], [one.high - one.median for one in ratios]]
         edges: dict[str, Any] = {"ecolor": "black", "markeredgecolor": "black", "capsize": 3, "zorder": 3}

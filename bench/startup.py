@@ -36,21 +36,14 @@ answer = getattr(pipeline, "predict_texts", pipeline.predict)
 answer(texts[:1])
 answered = time.time()
 answer(texts)
-try:
-    lines = open("/proc/self/status").read().splitlines()
-    found = dict(line.split()[:2] for line in lines if line.startswith(("VmRSS", "VmHWM")))
-    held, most = int(found["VmRSS:"]) / 1024, int(found["VmHWM:"]) / 1024
-except OSError:
-    import psutil
-    held = most = psutil.Process().memory_info().rss / 2**20
-print(end - begin, answered, held, most)
+import psutil
+print(end - begin, answered, psutil.Process().memory_info().rss / 2**20)
 """
 
 MEASURED = {
     "import_seconds": ("import cascade", "{:.2f} s"),
     "answer_seconds": ("first answer of a cold process", "{:.2f} s"),
     "resident_mib": ("resident memory after 100 texts", "{:.0f} MiB"),
-    "peak_mib": ("peak until then", "{:.0f} MiB"),
 }
 """For programs, for readers, and how to write it."""
 
@@ -79,8 +72,7 @@ def startup(model: str, samples: int, threads: int | None) -> None:
 def measure(model: str, *, threads: int, samples: int = 5, progress: Progress = quiet) -> dict[str, tuple[float, ...]]:
     """Measure in fresh processes, `samples` of them after one that does not count.
 
-    By the names of `MEASURED`, one for each process: seconds of the import inside it, seconds from its start to its
-    first answer, and MiB after a hundred texts. One that fails is a `BundleError`.
+    By the names of `MEASURED`, one for each process. One that fails is a `BundleError`.
     """
     check_whole("samples", samples, "5 give a stable median")
     texts = sentences("sentiment")[0][:TEXTS]
@@ -92,6 +84,6 @@ def measure(model: str, *, threads: int, samples: int = 5, progress: Progress = 
         if done.returncode:
             reason = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
             raise BundleError(f"a fresh process must answer with this bundle, but: {reason[0]}; see cascade inspect")
-        imported, answered, *memory = map(float, done.stdout.split())
-        found.append((imported, answered - begin, *memory))
+        imported, answered, memory = map(float, done.stdout.split())
+        found.append((imported, answered - begin, memory))
     return dict(zip(MEASURED, zip(*found[1:], strict=True), strict=True))  # the first one fills the system's cache

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
-from cascade_bench.systems.baselines import BASELINES, TRANSFORMERS
+from cascade_bench.systems.baselines import BASELINES
+from cascade_bench.systems.local import TRANSFORMERS
 from cascade_bench.systems.process import Answerer, Job
 
 MOST, WAIT = 32, 0.005

@@ -16,12 +16,11 @@ import numpy.typing as npt
 
 from cascade.core.rows import FloatArray
 from cascade.pipelines.loading import load
-from cascade_bench.systems.local import CASCADE, FULL, answered, whole
+from cascade_bench.systems.local import CASCADE, FULL, TRANSFORMERS, answered, whole
 from cascade_bench.systems.padded import Padded, in_batches
 from cascade_bench.systems.process import Answerer, Job, WorkerError
 from cascade_bench.systems.worker import obey
 
-TRANSFORMERS = "transformers"
 EXTRA = 'pip install "cascade-encoder[bench]"'
 PACKAGES = {"optimum.onnxruntime": "optimum-onnx", "openvino": "openvino", "nncf": "nncf"}
 

@@ -11,14 +11,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from cascade.core.results import Predictions, Routes, TagPredictions
-from cascade.core.rows import BoolArray, Doubles, IntArray
+from cascade.core.rows import Doubles, IntArray
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import AtExit, never
 from cascade.policies.routing import defer_all, defer_none
 
-FULL, CASCADE, PIPELINE = "full", "cascade", "pipeline"
+FULL, CASCADE, TRANSFORMERS = "full", "cascade", "transformers"
 
 Model: TypeAlias = Classifier | Tagger
 
@@ -77,12 +77,6 @@ def answered(model: Model, items: Sequence[Any]) -> Answered:
     routes = _routes(made)
     last = routes.exit_layer[routes.tier == len(model.tiers)]
     return Answered(labels, routes.tier, float(last.mean()) if len(last) else None)
-
-
-def by_tier1_alone(model: Model, items: Sequence[Any]) -> BoolArray:
-    """Whether the first of several tiers answers an item by itself; of a sentence all words. Shape `(items,)`."""
-    alone = (_routes(model.predict([item])).tier == 1 for item in items)
-    return np.array([len(model.tiers) > 1 and bool(own.all()) for own in alone], dtype=np.bool_)
 
 
 def _routes(made: Predictions | TagPredictions) -> Routes:

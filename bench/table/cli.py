@@ -6,19 +6,19 @@ With a conclusion in a sentence: is the cascade worth it beside the fixed depth 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
-from cascade.core.statistics import shown, speed_up
+from cascade.core.statistics import speed_up
 from cascade.pipelines.tagger import Tagger
 from cascade_bench.options import Asked, labelled_file_options, markdown_option
-from cascade_bench.systems.local import CASCADE, PIPELINE, Answered, System, systems
+from cascade_bench.systems.local import CASCADE, TRANSFORMERS, Answered, System, systems
 from cascade_bench.table.measuring import Row, Table, measure
+from cascade_bench.table.showing import as_text, entries
 from cascade_bench.timing.interleaving import BATCH_SIZES, best_size
 from cascade_bench.timing.machine import in_words
-from cascade_bench.timing.report import bar, benchmark, grid, write_json
+from cascade_bench.timing.report import bar, write_json
 
 SUBSET = 256  # items on which the pipeline's batch sizes are tried
 CLEAR = 1.0  # a ratio whose interval holds this says nothing
@@ -43,7 +43,6 @@ def table(asked: Asked, *, checkpoint: str | None, markdown: bool) -> None:
       cascade-bench table models/pos --data dev.jsonl --repeats 5
     """
     pipeline, data, before, count = asked.open()
-    rates: dict[int, float] = {}
     with bar() as step:
         tested = systems(pipeline)
         if checkpoint is not None:
@@ -65,61 +64,18 @@ def table(asked: Asked, *, checkpoint: str | None, markdown: bool) -> None:
                 return time.perf_counter() - begin
 
             peer.labels(some[:32], batch_size=8)
-            size, rates = best_size(BATCH_SIZES, len(some), seconds)
+            size, _ = best_size(BATCH_SIZES, len(some), seconds)
             name = f"transformers.pipeline, fp32, batches of {size}"
-            tested.append(System(PIPELINE, name, lambda items: Answered(peer.labels(items, batch_size=size))))
+            tested.append(System(TRANSFORMERS, name, lambda items: Answered(peer.labels(items, batch_size=size))))
         made = measure(tested, data, repeats=asked.repeats, progress=step)
-    click.echo(as_text(made, before, markdown=markdown))
+    click.echo(as_text(made, said_of(made), [_method(made), in_words(before)], markdown=markdown))
     own, words = pipeline.policies, isinstance(pipeline, Tagger)
     settings: dict[str, Any] = {"router": own.routers, "exit_policy": own.exits[1:], "blend": own.blend}
     settings = {name: "; ".join(map(str, value)) for name, value in settings.items()}
     settings |= {name: repr(getattr(own, name)) for name in (("windows", "decoding") if words else ())}
-    empty = "\n" * markdown
-    click.echo(f"{empty}Settings: {', '.join(f'{name} {value}' for name, value in settings.items())}.")
-    if rates:
-        tried = ", ".join(f"{size}: {rate:.0f}" for size, rate in rates.items())
-        click.echo(f"{empty}Pipeline, items/s by batch size on {min(SUBSET, len(data.items))} items: {tried}.")
+    click.echo(f"{chr(10) * markdown}Settings: {', '.join(f'{name} {value}' for name, value in settings.items())}.")
     details = {**asked.details, "items": len(data.items), **settings, "checkpoint": checkpoint}
     write_json(asked.json_file, before, entries(made), details=details, notes=data.notes)
-
-
-def as_text(table: Table, machine: Mapping[str, Any], *, markdown: bool = False) -> str:
-    """For terminals, or for README."""
-    cells = columns(table)
-    made = grid(list(cells), [[cell(row) for cell in cells.values()] for row in table.rows], markdown=markdown)
-    said = [*table.data.notes, conclusion(table), *_oracle(table), _method(table), in_words(machine)]
-    if not markdown:
-        return "\n".join([made, "", *said])
-    return "\n".join([made, "", " ".join(said[:-2]), "", " ".join(said[-2:])])
-
-
-def entries(table: Table) -> list[dict[str, Any]]:
-    """Its lines as benchmarks of a JSON file."""
-    kept = ("key", "seconds")
-    return [
-        benchmark(row.key, row.seconds, {name: value for name, value in vars(row).items() if name not in kept})
-        for row in table.rows
-    ]
-
-
-def columns(table: Table) -> dict[str, Callable[[Row], str]]:
-    """What to show of a line, by heading."""
-    data, found = table.data, dict[str, Callable[[Row], str]]()
-    found["system"] = lambda row: row.name
-    found[data.metric] = lambda row: f"{row.accuracy:.2%}"
-    found["points"] = lambda row: f"{row.against_full * 100:+.2f}"
-    if any(row.f1 is not None for row in table.rows):
-        found["entity F1"] = lambda row: "" if row.f1 is None else f"{row.f1:.2%}"
-    if any(len(row.by_tier or ()) > 2 for row in table.rows):
-        found["by tier, %"] = lambda row: " / ".join(f"{100 * share:.1f}" for share in row.by_tier or ())
-    else:
-        found["deferred"] = lambda row: "" if row.deferred is None else f"{row.deferred:.1%}"
-    found["mean layer"] = lambda row: "" if row.mean_layer is None else f"{row.mean_layer:.2f}"
-    found[f"{data.unit}/s"] = lambda row: f"{len(data) / row.median_seconds:,.0f}"
-    found["over full depth"] = lambda row: shown(row.over_full)
-    if any(row.over_pipeline is not None for row in table.rows):
-        found["over pipeline"] = lambda row: shown(row.over_pipeline)
-    return found
 
 
 def _method(table: Table) -> str:
@@ -133,13 +89,13 @@ def _method(table: Table) -> str:
     )
 
 
-def _oracle(table: Table) -> list[str]:
-    """What no router can beat, in a sentence."""
+def said_of(table: Table) -> list[str]:
+    """A conclusion, and what no router can beat."""
     if table.oracle is None:
-        return []
+        return [conclusion(table)]
     best, shares = table.oracle, " / ".join(f"{100 * share:.1f}" for share in table.oracle.by_tier)
     told = f"An oracle that asks the cheapest tier that is right is right on {best.accuracy:.2%}, by tier {shares} %"
-    return [f"{told}, and {best.over_full:.2f} times as fast as full depth."]
+    return [conclusion(table), f"{told}, and {best.over_full:.2f} times as fast as full depth."]
 
 
 def conclusion(table: Table) -> str:

@@ -2,53 +2,72 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
+from typing import Any
 
 import numpy as np
 
 from cascade.core.rows import IntArray
 from cascade.core.statistics import Interval, speed_up
 from cascade.exceptions import OptionError
-from cascade_bench.systems.local import FULL, PIPELINE, Answered, System
+from cascade_bench.systems.local import FULL, TRANSFORMERS, Answered, System
 from cascade_bench.table.data import Data
 from cascade_bench.timing.interleaving import PAUSE, Clock, Interleaved, Progress, interleave, quiet
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What a line of any table has: accuracy in [0, 1], seconds of one pass by repeat (`None` where it had no turn)."""
+class Row:
+    """A line of a table; `None`, or NaN, where something is not known of it.
 
-    accuracy: float
-    seconds: tuple[float | None, ...]
-    over_pipeline: Interval | None
-
-    @property
-    def median_seconds(self) -> float:
-        """Of one pass over the data."""
-        return median(value for value in self.seconds if value is not None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row(Measured):
-    """A line of the table of a bundle's systems.
-
-    `cut`: the layer, if this is the last tier ended there for every row. `f1`: of entities. `by_tier`: share of the
-    units that each tier answered, `None` of a system without tiers. The others: see `local.Answered`.
+    Attributes:
+        key, name: for programs and readers.
+        count: units that a pass answers; `seconds`: of it by repeat (`None` where it had no turn).
+        over_full, over_pipeline: how many times as fast as the last tier at full depth, and as transformers' pipeline.
+        accuracy, f1: in [0, 1], of units and of entities; `against_full`: accuracy less that of full depth.
+        agreement: share of units with the answer of full depth; `unlike`: of texts or sentences with another answer
+            than transformers' pipeline.
+        cut: the layer, if this is the last tier ended there for every row.
+        by_tier: share of the units that each tier answered, of a system with tiers; for `deferred` and `mean_layer` see
+            `local.Answered`.
+        order, batch: in which order a process is given the texts, and how many at once.
+        percentiles: milliseconds that 50, 95 and 99 % of the texts did not exceed, one by one.
+        peak_mib: the most memory that its process held in all.
     """
 
     key: str
     name: str
-    cut: int | None
-    against_full: float
-    deferred: float | None
-    by_tier: tuple[float, ...] | None
-    mean_layer: float | None
-    over_full: Interval
-    f1: float | None
+    count: int
+    seconds: tuple[float | None, ...]
+    over_full: Interval | None
+    over_pipeline: Interval | None
+    accuracy: float = math.nan
+    against_full: float | None = None
+    f1: float | None = None
+    agreement: float | None = None
+    unlike: float | None = None
+    cut: int | None = None
+    deferred: float | None = None
+    by_tier: tuple[float, ...] | None = None
+    mean_layer: float | None = None
+    order: str = ""
+    batch: int | None = None
+    percentiles: tuple[float, ...] | None = None
+    peak_mib: float | None = None
+
+    @property
+    def median_seconds(self) -> float:
+        """Of one pass."""
+        return median(value for value in self.seconds if value is not None)
+
+    @property
+    def speed(self) -> float:
+        """Over full depth: the median; NaN where that did not run."""
+        return math.nan if self.over_full is None else self.over_full.median
 
 
 @dataclass(frozen=True)
@@ -66,16 +85,27 @@ class Oracle:
 
 @dataclass(frozen=True)
 class Table:
-    """What was measured: a row per system, what was answered, which system ran when; of texts also the oracle."""
+    """What was measured: rows, what was answered, which system ran when; of texts also the oracle.
+
+    `absent`: by name, why others have no row.
+    """
 
     rows: tuple[Row, ...]
     data: Data
     turns: Interleaved
     oracle: Oracle | None = None
+    absent: Mapping[str, str] | None = None
 
     def row(self, key: str) -> Row:
         """The line of a system."""
         return next(row for row in self.rows if row.key == key)
+
+
+def ratios(turns: Interleaved, name: str, full: str, pipeline: str) -> dict[str, Any]:
+    """Seconds of a system as fields of a row. `full`, `pipeline`: names of what it is compared with, if they ran."""
+    own = turns.seconds[name]
+    over = (speed_up(turns.seconds[base], own) if base in turns.seconds else None for base in (full, pipeline))
+    return dict(zip(("over_full", "over_pipeline"), over, strict=True), seconds=tuple(own))
 
 
 def measure(
@@ -112,26 +142,22 @@ def measure(
         pause=pause,
     )
     accuracy = {key: data.accuracy(answer.labels) for key, answer in answers.items()}
-    rows = []
-    count = systems[0].tier or 0
-    for system in systems:
-        key, taken = system.key, turns.seconds[system.key]
-        rows.append(
-            Row(
-                key=key,
-                name=system.name,
-                cut=system.cut,
-                accuracy=accuracy[key],
-                against_full=accuracy[key] - accuracy[FULL],
-                deferred=answers[key].deferred,
-                by_tier=_shares(answers[key].tiers, count),
-                mean_layer=answers[key].mean_layer,
-                seconds=tuple(taken),
-                over_full=speed_up(turns.seconds[FULL], taken),
-                over_pipeline=speed_up(turns.seconds[PIPELINE], taken) if PIPELINE in names else None,
-                f1=data.f1(answers[key].labels),
-            )
+    rows = [
+        Row(
+            key=system.key,
+            name=system.name,
+            count=len(data),
+            cut=system.cut,
+            accuracy=accuracy[system.key],
+            against_full=accuracy[system.key] - accuracy[FULL],
+            f1=data.f1(answers[system.key].labels),
+            deferred=answers[system.key].deferred,
+            by_tier=_shares(answers[system.key].tiers, systems[0].tier or 0),
+            mean_layer=answers[system.key].mean_layer,
+            **ratios(turns, system.key, FULL, TRANSFORMERS),
         )
+        for system in systems
+    ]
     return Table(tuple(rows), data, turns, _oracle(systems, rows, answers, data))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from itertools import islice
@@ -16,7 +15,6 @@ from cascade.core.statistics import shown
 from cascade.exceptions import OptionError
 from cascade.pipelines import tuning
 from cascade.pipelines.loading import load
-from cascade.policies import routing
 from cascade.runtime.threads import check_threads
 from cascade.text.reading import read_examples
 
@@ -36,34 +34,28 @@ from cascade.text.reading import read_examples
     help="Take about so long at most; texts that do not fit are left out.",
 )
 @click.option("--repeats", type=click.IntRange(min=5), default=5, show_default=True, metavar="N", help="Turns.")
-@click.option("--router", is_flag=True, help="Make a CostAware router of the next tier's measured cost; with --price.")
-@click.option("--price", type=float, metavar="GAIN", help="Answers that a millisecond of the next tier must set right.")
 @click.option("--write", is_flag=True, help="Keep the result for MODEL, this host and N threads; loading uses it.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of all tiers.  [default: the CPUs allowed]")
 @click.option("--progress/--no-progress", default=None, help="A bar on standard error.  [default: on a terminal]")
-def tune(model: str, file: str, limit: int, router: bool, write: bool, progress: bool | None, **given: Any) -> None:
+def tune(model: str, file: str, limit: int, write: bool, progress: bool | None, **given: Any) -> None:
     """Time token budgets on your texts and this host, and whether tiers and exits pay. No answer changes.
 
     MODEL is a folder or a Hub id. FILE holds a text per line, or is jsonl, csv, tsv or parquet; give as many texts as a
     usual call has, and more minutes where 2 are not enough for all of them. A budget is kept if it is faster beyond
-    noise. With --write, whoever loads MODEL on this host gets it, but for tuned=False. All else is only told: a
-    router changes answers, so it is printed, not used.
+    noise. With --write, whoever loads MODEL on this host gets it, but for tuned=False. All else is only told.
 
     \b
     Example:
       cascade tune models/sentiment --texts reviews.txt --write
-      cascade tune models/sentiment --texts reviews.txt --router --price 0.01
     """
-    minutes, repeats, price = given["minutes"], given["repeats"], given["price"]
-    if router != (price is not None):
-        raise OptionError("--router and --price must be given together, got one of them; write --router --price 0.01")
+    minutes, repeats = given["minutes"], given["repeats"]
     threads = check_threads(given["threads"])
     pipeline = load(model, threads=threads, tuned=False)
     names = {name: given[name] for name in ("text_column", "tokens_column")}
     examples = read_examples(file, **names, label_column=None)
     texts = [one.text if one.tokens is None else one.tokens for one in islice(examples, limit)]
     show = sys.stderr.isatty() if progress is None else progress
-    found = tuning.tune(pipeline, texts, minutes=minutes, repeats=repeats, price=price, show_progress=show)
+    found = tuning.tune(pipeline, texts, minutes=minutes, repeats=repeats, show_progress=show)
     cut = f"{found.texts} of " if found.texts < len(texts) else ""
     fitting = f" (as many as {minutes:g} minutes allow)" if cut else ""
     click.echo(f"{model}, {cut}{len(texts)} texts{fitting}, {repeats} turns, {threads} threads\n")
@@ -74,8 +66,6 @@ def tune(model: str, file: str, limit: int, router: bool, write: bool, progress:
     for what, name, than in (("Exits", "exits", "full depth"), ("Tiers", "cascade", "exits")):
         (gain,) = (way.speed_up for way in found.ways if (way.name, way.than) == (name, than))
         click.echo(f"{what} {'pay' if gain.low > 1 else 'do not pay'} in seconds; their answers differ.")
-    if found.router is not None:
-        click.echo(f"\n{json.dumps(routing.to_json(found.router))}")
     if write:
         try:
             click.echo(f"\nWritten to {found.write(pipeline.bundle, threads=threads)}")

@@ -24,7 +24,7 @@ from cascade.core import files
 from cascade.core.checks import check_whole, is_number, is_whole
 from cascade.core.statistics import Interval, median_interval
 from cascade.exceptions import InputError, OptionError
-from cascade.policies.routing import CostAware, defer_all, defer_none
+from cascade.policies.routing import defer_all, defer_none
 from cascade.runtime.host import cache_folder, host
 
 BUDGETS: Final = (256, 512, 1024, 2048, 4096)
@@ -48,14 +48,12 @@ class Tuned:
 
     Attributes:
         max_tokens: the token budget of each tier that was kept.
-        router: knows the measured cost of the next tier, if that was asked for. Nothing uses it by itself.
         budgets: timings of the tiers' budgets; that of the turns that decided comes last.
         ways: timings of tiers and exits, with the budgets that were kept.
         texts: how many were timed, from the first on.
     """
 
     max_tokens: tuple[int, ...]
-    router: CostAware | None = field(default=None, compare=False)
     budgets: tuple[Timing, ...] = field(default=(), compare=False)
     ways: tuple[Timing, ...] = field(default=(), compare=False)
     texts: int = field(default=0, compare=False)
@@ -100,7 +98,6 @@ def tune(
     *,
     minutes: float = 2.0,
     repeats: int = 5,
-    price: float | None = None,
     show_progress: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Tuned:
@@ -113,42 +110,32 @@ def tune(
 
     `texts`: as `predict` takes them, of a tagger texts or sentences of words; as many as a usual call has. Those that
     do not fit into about so many `minutes` are left out. `repeats`: turns, at least 5; of those that decide there are
-    twice as many, so that their interval covers 95 %. `price`: of `CostAware`; if given, the next tier's cost is
-    measured for calls of 1, 2, 4, ... texts.
+    twice as many, so that their interval covers 95 %.
 
     Raises:
         InputError: a text cannot be read, or there are none.
-        OptionError: an impossible option, too little time for the first text (for two with a price), a batching policy
-            without a token budget, or a price for a tagger.
+        OptionError: an impossible option, too little time for the first text, or a batching policy without a token
+            budget.
     """
     check_whole("repeats", repeats, "fewer show nothing beyond noise", least=LEAST_REPEATS)
     if not is_number(minutes) or not 0 < minutes < math.inf:
         raise OptionError(f"minutes must be above 0 and finite, got {minutes!r}; 2 are usual")
     given, now = list(texts), pipeline.max_tokens
-    least = 1 if price is None else 2
-    if len(given) < least:
-        raise InputError(f"texts must be at least one, and two for a router, got {len(given)}; give some like yours")
-    if price is not None:
-        CostAware(price, ((0, 0), (1, 1)))  # refused before anything is measured
-        if hasattr(pipeline, "predict_texts"):
-            raise OptionError("a price must be for a classifier, got one for a tagger; windows have another cost")
+    if not given:
+        raise InputError("texts must be at least one, got none; give some like yours")
     every = [pipeline]
     for tier, own in enumerate(now):
         others = sorted({*BUDGETS} - {own})
         every += [pipeline.with_max_tokens(*now[:tier], tokens, *now[tier + 1 :]) for tokens in others]
-    # A way has a first run, which is slower, and one in each turn. All calls of a cost curve have twice the texts.
-    runs = (len(every) + 2) * (repeats + 1) + 4 * repeats + 1
-    deep = 2 * (repeats + 1) + (0 if price is None else 2 * repeats)
+    # A way has a first run, which is slower, and one in each turn.
+    runs, deep = (len(every) + 2) * (repeats + 1) + 4 * repeats + 1, 2 * (repeats + 1)
     timer = _Timer(given, repeats, clock)
-    count = timer.fitting(pipeline, 60 * minutes, runs=runs, deep=deep, least=least)
-    sizes = [] if price is None else [1 << power for power in range(count.bit_length())]
-    total = runs + 2 * (repeats + 1) + len(sizes) * repeats
-    with tqdm(total=total, desc="tune", unit="run", disable=not show_progress, leave=False) as bar:
+    count = timer.fitting(pipeline, 60 * minutes, runs=runs, deep=deep)
+    with tqdm(total=runs + deep, desc="tune", unit="run", disable=not show_progress, leave=False) as bar:
         timer = replace(timer, texts=given[:count], progress=bar.update)
         pipeline, timings = timer.best_budgets(every)
         ways = timer.ways(pipeline)
-        router = None if price is None else CostAware(price, timer.cost_curve(pipeline, sizes))
-    return Tuned(pipeline.max_tokens, router, timings, ways, count)
+    return Tuned(pipeline.max_tokens, timings, ways, count)
 
 
 @dataclass(frozen=True)
@@ -170,9 +157,9 @@ class _Timer:
         self.answers(pipeline, count)
         return max(self.clock() - begin, 1e-9)
 
-    def fitting(self, pipeline: Any, seconds: float, *, runs: int, deep: int, least: int) -> int:
+    def fitting(self, pipeline: Any, seconds: float, *, runs: int, deep: int) -> int:
         """How many texts fit into `seconds` in so many runs, and `deep` more at full depth: found by doubling."""
-        begin, full, count = self.clock(), pipeline.with_policies(pipeline.policies.full_depth()), least
+        begin, full, count = self.clock(), pipeline.with_policies(pipeline.policies.full_depth()), 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a router sees few texts
             for way in (pipeline, full):
@@ -186,10 +173,10 @@ class _Timer:
                     return count
                 count = min(2 * count, len(self.texts))
         fits = max(int(count * left / needed), count // 2)  # half of them did fit
-        if fits < least:
+        if not fits:
             raise OptionError(
-                f"minutes must be at least {needed / 60:.2g} for {least} of these texts, got "
-                f"{seconds / 60:g}; give more, or shorter texts"
+                f"minutes must be at least {needed / 60:.2g} for one of these texts, got {seconds / 60:g}; give more, "
+                "or shorter texts"
             )
         return fits
 
@@ -244,18 +231,6 @@ class _Timer:
             self.answers(way)  # its first run, which is slower
         timing = self.in_turns(ways)
         return (*(timing(name, "full depth") for name in ways), timing("cascade", "exits"))
-
-    def cost_curve(self, pipeline: Any, sizes: Sequence[int]) -> tuple[tuple[float, float], ...]:
-        """Tokens of calls of these sizes and the median milliseconds of the next tier for them, never falling."""
-        deeper = pipeline.with_router(defer_all)
-        seen: dict[int, list[float]] = {}
-        for _ in range(self.repeats):
-            for size in sizes:
-                stats = self.answers(deeper, size).stats
-                parts = [seconds for part, seconds in stats.seconds.items() if part != "tokenize"]
-                seen.setdefault(stats.tokens, []).append(1000 * sum(parts))
-        costs = np.maximum.accumulate([median(seen[tokens]) for tokens in sorted(seen)])
-        return tuple((float(tokens), round(float(cost), 4)) for tokens, cost in zip(sorted(seen), costs, strict=True))
 
 
 def _named(pipeline: Any) -> str:

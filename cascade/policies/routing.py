@@ -138,7 +138,7 @@ class CostAware:
 
     Attributes:
         price: expected gain, in answers, that one millisecond must bring, at least 0. 0 defers every unit with a gain.
-        costs: points (tokens, milliseconds) of the next tier (`cascade tune --router` measures them): at least two,
+        costs: points (tokens, milliseconds) of the next tier (docs/performance.md measures them): at least two,
             tokens rising, milliseconds never falling. Straight lines between them; below the first point its
             milliseconds, the fixed part; beyond the last one the last line goes on.
         gains: points (confidence, expected gain in answers), confidences rising in [0, 1]. Straight lines between them,
@@ -163,7 +163,7 @@ class CostAware:
         if len(costs) < 2 or costs[0][0] < 0 or milliseconds[0] < 0 or milliseconds != sorted(milliseconds):
             raise OptionError(
                 "costs must be at least two points (tokens, milliseconds), at least 0, tokens rising, milliseconds "
-                f"never falling, got {self.costs!r}; measure them with cascade tune --router"
+                f"never falling, got {self.costs!r}; measure them with predict(...).stats of calls of several sizes"
             )
         if not gains or gains[0][0] < 0 or gains[-1][0] > 1:
             raise OptionError(

@@ -31,10 +31,10 @@ def test_a_file_that_is_read_is_not_written_over(run: Run, bundle: Path, data: P
     assert data.read_bytes() == before
 
 
-@pytest.mark.parametrize("command", ["table", "curve", "profile"])
+@pytest.mark.parametrize("command", ["table", "curve"])
 def test_a_cascade_has_two_tiers(run: Run, classifier: Model, data: Path, tmp_path: Path, command: str) -> None:
     single = without_first(tmp_path / "single", classifier.bundle, classifier.policies).folder
-    done = run(command, single, *([] if command == "profile" else ["--data", data]))
+    done = run(command, single, "--data", data)
     assert "Error: a cascade must have 2 tiers, got 1 in" in done.err
 
 
@@ -90,7 +90,7 @@ def test_startup(run: Run, case: Case) -> None:
     assert "resident memory after 100 texts" in done.out
     found = startup.measure(str(case.bundle), threads=1, samples=1)
     assert 0 < found["import_seconds"][0] < found["answer_seconds"][0]
-    assert 20 < found["resident_mib"][0] <= found["peak_mib"][0]
+    assert found["resident_mib"][0] > 20
     assert len(found["answer_seconds"]) == 1  # the first sample does not count
 
 

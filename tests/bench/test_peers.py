@@ -20,7 +20,7 @@ from cascade.pipelines.loading import load
 from cascade.policies import AtExit
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
-from cascade_bench.peers.cli import PeerTable, compare
+from cascade_bench.peers.running import compare
 from cascade_bench.systems.baselines import BASELINES
 from cascade_bench.systems.conversion import STEPS
 from cascade_bench.systems.local import answered
@@ -29,6 +29,8 @@ from cascade_bench.systems.process import Job, WorkerError
 from cascade_bench.systems.transformers_pipeline import TransformersPipeline
 from cascade_bench.systems.worker import answer
 from cascade_bench.table.data import Data
+from cascade_bench.table.measuring import Table
+from cascade_bench.timing.interleaving import Interleaved
 from cascade_export import ExportOptions, Int8, export_bundle
 from tests.bench.conftest import Run, bare, far_end, given, numbered, write_lines
 from tests.models import tiny
@@ -136,10 +138,10 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
     ]
     data = numbered("text 0 0", "text 1 0", "wrong")
     made = compare(kinds, job, data, repeats=2, sizes=(4, 8), start=start, pause=0.0)
-    assert [(row.kind.key, row.by_length) for row in made.rows] == [
-        ("full", False),
-        ("transformers", False),
-        ("transformers", True),
+    assert [(row.key, row.order) for row in made.rows] == [
+        ("full", "own order"),
+        ("transformers", "as given"),
+        ("transformers-by-length", "by length"),
     ]
     reasons = {
         "compile": "failed: ValueError: no such model",
@@ -150,12 +152,12 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
     assert made.absent == {BASELINES[key].name: reason for key, reason in reasons.items()}
     full, pipeline, _ = made.rows
     assert full.accuracy == pytest.approx(2 / 3)
-    assert (full.agreement, full.batch_size) == (1.0, None)
+    assert (full.agreement, full.batch) == (1.0, None)
     assert (pipeline.accuracy, pipeline.agreement) == (0.0, 0.0)  # the echo names the batch size
-    assert pipeline.batch_size in (4, 8)
+    assert pipeline.batch in (4, 8)
     assert full.over_full is not None
     assert full.over_full.median == 1
-    assert all(len(order) == 3 for order in made.orders)
+    assert all(len(order) == 3 for order in made.turns.orders)
 
 
 def test_none_runs(job: Job) -> None:
@@ -214,15 +216,15 @@ def test_several_labels() -> None:
 def test_without_labels_and_in_markdown(
     run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nothing(_kinds: object, _job: object, data: Data, **_options: object) -> PeerTable:
-        return PeerTable((), {}, data, [])
+    def nothing(_kinds: object, _job: object, data: Data, **_options: object) -> Table:
+        return Table((), data, Interleaved({}, {}, []))
 
     monkeypatch.setattr("cascade_bench.peers.cli.compare", nothing)
     file = write_lines(tmp_path / "texts.jsonl", [{"text": "good film"}, {"text": "bad plot"}])
     done = run("peers", bundle, "--data", file, "--checkpoint", "x", "--markdown")
     assert done.status == 0, done.err
-    assert done.out.startswith("| system | texts | batch | agreement |")
-    assert "- The file has no labels: agreement with tier 2 at full depth is reported, not accuracy." in done.out
+    assert done.out.startswith("| system | agreement |")
+    assert "\nThe file has no labels: agreement with tier 2 at full depth is reported, not accuracy." in done.out
 
 
 @pytest.mark.parametrize("tagging", [False, True])
@@ -253,9 +255,8 @@ def test_a_bundle_beside_the_model_that_it_was_built_from(run: Run, tmp_path: Pa
         assert f"one of --checkpoint and --original must be given, got {got}" in run(*given, *more).err
 
 
-def test_bad_use(run: Run, bundle: Path, data: Path, tmp_path: Path) -> None:
+def test_bad_use(run: Run, bundle: Path, data: Path) -> None:
     given = ("peers", bundle, "--data", data, "--checkpoint", "x")
-    assert "Error: --work must be a folder that is there, got" in run(*given, "--work", tmp_path / "none").err
     assert "--single" in run(*given, "--single", "-1").err
 
 

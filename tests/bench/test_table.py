@@ -16,9 +16,10 @@ from cascade.policies import AtExit, Policies, Threshold, never
 from cascade.policies.routing import defer_all
 from cascade_bench.curve import candidates
 from cascade_bench.systems.local import Answered, Model, System, answered, confidence, systems
-from cascade_bench.table.cli import as_text, conclusion, entries
+from cascade_bench.table.cli import _method, conclusion, said_of
 from cascade_bench.table.data import Data, read_data
 from cascade_bench.table.measuring import Table, measure
+from cascade_bench.table.showing import as_text, entries
 from cascade_bench.timing import machine
 from cascade_bench.timing.report import write_json
 from tests.bench.conftest import Case, Run, texts, write_lines
@@ -48,7 +49,7 @@ def made(*, cascade: tuple[float, int], repeats: int = 7, pipeline: float | None
         system(world, "cascade", *cascade),
     ]
     if pipeline is not None:
-        tested.append(system(world, "pipeline", pipeline, 9))
+        tested.append(system(world, "transformers", pipeline, 9))
     return measure(tested, DATA, repeats=repeats, clock=world.clock, pause=0)
 
 
@@ -121,7 +122,7 @@ def test_a_table_of_three_tiers_has_an_oracle(three: Model) -> None:
     assert oracle.by_tier[2] == 0  # tier 3 is tier 2
     seconds = [row.median_seconds for row in alone]
     assert oracle.over_full == pytest.approx(seconds[2] / np.dot(oracle.by_tier, seconds))
-    shown = as_text(table, FACTS)
+    shown = as_text(table, said_of(table), [])
     assert "An oracle that asks the cheapest tier that is right is right on" in shown
     assert "by tier, %" in shown
     assert "mean layer" in shown
@@ -135,12 +136,13 @@ def test_speed_ups_and_accuracy() -> None:
     table = made(cascade=(0.5, 9), pipeline=8.0)
     cascade = table.row("cascade")
     assert (cascade.accuracy, cascade.against_full, cascade.deferred, cascade.mean_layer) == (0.9, 0.0, None, 2.5)
-    assert (cascade.over_full.median, cascade.over_full.low) == (8, 8)
+    assert cascade.over_full is not None
+    assert (cascade.speed, cascade.over_full.low) == (8, 8)
     assert cascade.over_pipeline is not None
     assert cascade.over_pipeline.median == 16
     assert cascade.median_seconds == 0.5
     assert table.row("cut-1").against_full == pytest.approx(-0.3)
-    assert table.row("full").over_full.median == 1
+    assert table.row("full").speed == 1
 
 
 @pytest.mark.parametrize(
@@ -170,8 +172,9 @@ def test_full_depth_comes_first() -> None:
 
 def test_text_and_markdown_hold_every_row() -> None:
     table = made(cascade=(0.5, 9))
-    text, markdown = (as_text(table, FACTS, markdown=markdown) for markdown in (False, True))
-    assert "| the cascade | 90.00% | +0.00 |  | 2.50 | 20 | 8.00 [8.00, 8.00] |" in markdown.splitlines()
+    method = [_method(table), machine.in_words(FACTS)]
+    text, markdown = (as_text(table, said_of(table), method, markdown=markdown) for markdown in (False, True))
+    assert "| the cascade | 90.00% | +0.00 | 2.50 | 20 | 8.00 [8.00, 8.00] |" in markdown.splitlines()
     assert all(row.name in text for row in table.rows)
     assert "over pipeline" not in markdown
     for printed in (text, markdown):
@@ -182,14 +185,14 @@ def test_text_and_markdown_hold_every_row() -> None:
 
 def test_slow_systems_are_named_below_and_json_keeps_the_raw_samples(tmp_path: Path) -> None:
     table = made(cascade=(0.5, 9), pipeline=30.0)
-    markdown = as_text(table, FACTS, markdown=True)
+    markdown = as_text(table, [], [_method(table)], markdown=True)
     assert "7 interleaved repeats (slow systems: 3)" in markdown
     assert "| 60.00 [60.00, 60.00] (75%) |" in markdown
     write_json(tmp_path / "table.json", FACTS, entries(table), details={"model": "m"})
     read = json.loads((tmp_path / "table.json").read_text())
     found = {entry["name"]: entry for entry in read["benchmarks"]}
     assert found["cascade"]["stats"]["data"] == [0.5] * 7
-    assert found["pipeline"]["extra_info"]["seconds_by_repeat"] == [30.0, None, None, 30.0, None, None, 30.0]
+    assert found["transformers"]["extra_info"]["seconds_by_repeat"] == [30.0, None, None, 30.0, None, None, 30.0]
     assert found["full"]["extra_info"]["over_full"]["median"] == 1
     assert (read["machine_info"]["threads"], read["details"]) == (2, {"model": "m"})
 
@@ -238,7 +241,6 @@ def test_with_a_pipeline(run: Run, tmp_path: Path) -> None:
     assert done.status == 0, done.err
     assert "over pipeline" in done.out.splitlines()[0]
     assert "transformers.pipeline, fp32, batches of " in done.out
-    assert "Pipeline, items/s by batch size on 10 items: 1: " in done.out
     assert "Every word is labelled" in done.out
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 from cascade.core.statistics import Interval
 from cascade.pipelines import tuning
 from cascade.pipelines.tuning import Timing, Tuned
-from cascade.policies import CostAware
 from tests.models.cli import Command
 from tests.models.toy import toy_bundle
 from tests.models.toy_tags import tag_bundle
@@ -23,7 +21,6 @@ def timing(name: str, than: str, low: float) -> Timing:
 
 FOUND = Tuned(
     (256, 1024),
-    CostAware(0.5, ((1, 2), (3, 4))),
     (timing("256, 1024", "1024, 1024", 1.2),),
     (timing("exits", "full depth", 1.1), timing("cascade", "full depth", 1.4), timing("cascade", "exits", 0.7)),
     texts=2,
@@ -63,7 +60,7 @@ def test_says_what_it_found(run: Command, fake: dict[str, Any], tmp_path: Path) 
     assert "Kept: 256 in tier 1, not 1024; 1024 in tier 2, as before.\n" in done.out
     assert "Exits pay in seconds" in done.out
     assert "Tiers do not pay in seconds" in done.out
-    assert (fake["texts"], fake["repeats"], fake["price"], fake["minutes"]) == (["good film", "bad"], 7, None, 2)
+    assert (fake["texts"], fake["repeats"], fake["minutes"]) == (["good film", "bad"], 7, 2)
     cut = run("tune", "toy", "--texts", "texts.txt", "--threads", "2", "--minutes", "0.5")
     assert cut.out.startswith("toy, 2 of 3 texts (as many as 0.5 minutes allow), 5 turns, 2 threads\n")
     assert fake["minutes"] == 0.5
@@ -71,11 +68,9 @@ def test_says_what_it_found(run: Command, fake: dict[str, Any], tmp_path: Path) 
 
 
 def test_what_is_written_is_used_and_told(run: Command, fake: dict[str, Any], tmp_path: Path) -> None:
-    done = run("tune", "toy", "--texts", "-", "--write", "--router", "--price", "0.5", stdin=TEXTS)
+    done = run("tune", "toy", "--texts", "-", "--write", stdin=TEXTS)
     (file,) = files(tmp_path)
     assert f"Written to {file}" in done.out
-    assert json.loads(done.out.splitlines()[-3])["policy"] == "CostAware"
-    assert fake["price"] == 0.5
     assert "of 256 and 1024 tokens, tuned on this host" in run("inspect", "toy").out
     run("tune", "toy", "--texts", "texts.txt")
     assert fake["pipeline"].max_tokens == (1024, 1024)  # it starts from the defaults again
@@ -113,9 +108,6 @@ def test_interrupted_it_leaves_nothing(run: Command, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--texts", "texts.txt", "--router"], "--router and --price must be given together"),
-        (["--texts", "texts.txt", "--price", "1"], "--router and --price must be given together"),
-        (["--texts", "texts.txt", "--router", "--price", "-1"], "price must be finite and at least 0, got -1.0"),
         (["--texts", "nowhere.txt"], "nowhere.txt must be a file of examples, but it is missing"),
         (["--texts", "empty.txt"], "empty.txt must hold at least one example"),
         (["--texts", "texts.txt", "--repeats", "4"], "4 is not in the range x>=5"),

@@ -21,8 +21,6 @@ from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.pipelines.tuning import Tuned, cache_file, tune
 from cascade.policies import (
-    Budget,
-    CostAware,
     MaxProbability,
     Policies,
     Threshold,
@@ -72,9 +70,6 @@ class FakePipeline:
     def with_policies(self, policies: Policies) -> FakePipeline:
         return replace(self, policies=policies)
 
-    def with_router(self, router: Any) -> FakePipeline:
-        return self.with_policies(self.policies.with_(routers=(router,)))
-
     def predict(self, texts: Sequence[str]) -> Predictions:
         self.tried.append(self.max_tokens)
         self.clock.runs += 1
@@ -87,9 +82,7 @@ class FakePipeline:
             chance = np.nextafter(chance, np.float32(1))
         ones = np.ones(len(texts), dtype=np.int64)
         routes = Routes(ones, 0 * ones, np.full(len(texts), chance))
-        tokens = 4 * len(texts)
-        stats = Stats(tokens=tokens, seconds={"tokenize": 9.0, "tier2": 0.005 + 0.001 * max(tokens - 8, 0)})
-        return Predictions(["x"] * len(texts), np.full((len(texts), 1), chance), routes, stats)
+        return Predictions(["x"] * len(texts), np.full((len(texts), 1), chance), routes, Stats())
 
 
 def run(pipeline: FakePipeline, **options: Any) -> Tuned:
@@ -166,13 +159,6 @@ def test_tiers_and_exits_beside_each_other() -> None:
     }
 
 
-def test_router_with_the_measured_cost() -> None:
-    pipeline = FakePipeline(FakeClock())
-    found = tune(pipeline, ["text"] * 9, clock=pipeline.clock, price=0.02, minutes=60)
-    assert found.router == CostAware(0.02, ((4, 5), (8, 5), (16, 13), (32, 29)))
-    assert run(pipeline).router is None
-
-
 @pytest.mark.parametrize(("minutes", "texts"), [(1.5, 1), (2.5, 2)])
 def test_texts_are_cut_to_what_fits_the_time(minutes: float, texts: int) -> None:
     pipeline = FakePipeline(FakeClock(), lambda budgets: 0.9 if budgets[1] == 256 else 1.0, fixed=False)
@@ -193,12 +179,12 @@ def test_the_bar_knows_its_end(gain: float, monkeypatch: pytest.MonkeyPatch) -> 
         return bars[-1]
 
     monkeypatch.setattr(tuning, "tqdm", bar)
-    run(FakePipeline(FakeClock(), lambda budgets: gain if 256 in budgets else 1.0), price=0.1, show_progress=True)
+    run(FakePipeline(FakeClock(), lambda budgets: gain if 256 in budgets else 1.0), show_progress=True)
     assert bars[0].n == bars[0].total
 
 
 def test_too_little_time_for_a_text() -> None:
-    with pytest.raises(OptionError, match=r"minutes must be at least 1.1 for 1 of these texts, got 0.5; give"):
+    with pytest.raises(OptionError, match=r"minutes must be at least 1.1 for one of these texts, got 0.5; give"):
         run(FakePipeline(FakeClock(), fixed=False), minutes=0.5)
 
 
@@ -206,8 +192,6 @@ def test_too_little_time_for_a_text() -> None:
     ("texts", "options", "error", "message"),
     [
         ([], {}, InputError, "texts must be at least one"),
-        (["a"], {"price": 1.0}, InputError, "two for a router, got 1"),
-        (["a", "b"], {"price": -1.0}, OptionError, "price must be finite"),
         (["a"], {"minutes": 0}, OptionError, "minutes must be above 0 and finite, got 0; 2 are usual"),
         (["a"], {"minutes": float("nan")}, OptionError, "minutes must be above 0 and finite, got nan"),
         (["a"], {"repeats": 4}, OptionError, "repeats must be a whole number of at least 5"),
@@ -242,13 +226,6 @@ def test_real_pipelines(clf: Classifier, tagger: Tagger) -> None:
         found = tune(pipeline, given, clock=ticks(), minutes=60)
         assert found == Tuned((1024, 1024))
         assert "1024, 4096" in [one.name for one in found.budgets]
-    router = tune(clf.with_router(Budget(0.25)), TEXTS, clock=ticks(), price=0.5, minutes=60).router
-    assert router is not None
-    assert [tokens for tokens, _ in router.costs] == [
-        clf.predict(TEXTS[:size]).stats.tokens for size in (1, 2, 4, 8, 16)
-    ]
-    with pytest.raises(OptionError, match="a price must be for a classifier"):
-        tune(tagger, SENTENCES, price=0.5)
     with pytest.raises(OptionError, match="one per tier that has a token budget"):
         tune(clf.with_batching(FixedSize(2)), TEXTS)
 
