@@ -81,7 +81,7 @@ def serve(bundle: str | None, models: Sequence[str], served_model_name: str | No
       cascade serve models/sentiment --model tags=models/pos --port 8080 --workers 2
       curl localhost:3000/predict -H 'Content-Type: application/json' -d '{"inputs": "a gripping film"}'
     """
-    missing = [name for name in ("starlette", "uvicorn", "httptools", "prometheus_client") if find_spec(name) is None]
+    missing = [name for name in ("uvicorn", "httptools", "prometheus_client") if find_spec(name) is None]
     if missing:
         raise MissingExtraError(
             f'cascade serve needs the extra serve, but {missing[0]} is missing; pip install "cascade-encoder[serve]"'

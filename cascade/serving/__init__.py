@@ -2,27 +2,26 @@
 
 Engine side:
     limits       all limits in one value
-    served       one loaded pipeline by name, and its levels: as certified, then cheaper ones
-    levels       the policies of each level
-    work         a request, the works that it is cut into, its answers; works in turns
+    levels       the policies of each level: as certified, then cheaper ones
+    watching     a share of the answers, compared with full depth
+    served       one loaded pipeline by name, with both
+    work         what waits: requests, the works that they are cut into, in turns; answers
     load         how long what waits will take, and which level that asks for
-    late         how long requests may have lain in their sockets
     running      works go through the tiers together
     batcher      requests join batches; the deferred of all of them are pooled
-    watching     a share of the answers, compared with full depth
     metrics      counters and histograms for Prometheus
     errors       what a request can end with, beside an answer, in the forms that clients read
 HTTP side:
-    wire         one request and one answer: headers, bodies, JSON
     models       the bundles that are served, by name; reloading them
+    wire         one request and one answer: headers, bodies, JSON
     asking       what all dialects share: asking within the limits, scores, routes and costs
     tei, vllm, kserve, tokens    the routes by whose clients speak them
     openapi      the document of all routes, and a page of it
+    page         the page at `/`: texts, thresholds to try, traffic
     app          all routes as one ASGI application, behind keys, origins and counters
     logs         lines of JSON about requests, and spans
-    page         the page at `/`: texts, thresholds to try, traffic
-    client       a client in one file
     workers      one process or several that serve it, and their signals
+    client       a client in one file
 """
 
 from cascade.exceptions import MissingExtraError
@@ -30,7 +29,6 @@ from cascade.exceptions import MissingExtraError
 try:
     import httptools as httptools
     import prometheus_client as prometheus_client
-    import starlette as starlette
     import uvicorn as uvicorn
 except ImportError as error:  # pragma: no cover - exercised in a subprocess by the tests
     raise MissingExtraError(

@@ -1,51 +1,47 @@
-"""`create_app`: all routes as one ASGI application, behind a door where keys, origins and counters are."""
+"""`App`: all routes as one ASGI application, behind a door where keys, origins and counters are."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import hmac
+import re
 import signal
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import Final
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
 from cascade.exceptions import CascadeError
 from cascade.serving import kserve, openapi, tei, tokens, vllm
+from cascade.serving.errors import Failed, Refused
 from cascade.serving.limits import Limits
 from cascade.serving.metrics import Metrics
 from cascade.serving.models import Models
-from cascade.serving.page import Page
+from cascade.serving.page import FILES, Page
 from cascade.serving.served import Served
-from cascade.serving.wire import Call
+from cascade.serving.wire import Call, Headers, Receive, Reply, Route, Scope, Send
 
-PUBLIC: Final = ("/", "/health", "/ping", "/metrics", *openapi.PATHS, "/v2", "/v2/health/live", "/v2/health/ready")
-"""What needs no key to be read, beside the files of the page."""
-STOP_SECONDS: Final = 30.0
+PROBES: Final = ("/", "/health", "/ping", "/metrics", "/v2", "/v2/health/live", "/v2/health/ready")
+PUBLIC: Final = {*PROBES, *openapi.PATHS, *FILES}
+"""What needs no key to be read."""
+BODY_SECONDS: Final = 30.0
+"""A body must be whole after so long."""
+WATCH_AFTER: Final = 0.05
+"""After so many seconds it is watched whether the client is still there: most answers are there before."""
+LATE: Final = Refused(f"the request body must come within {BODY_SECONDS:g} seconds; send it at once", 408)
 ERRORS: Final = {424: "inference", 429: "overloaded", 499: "dropped"}
 ROUTES: Final = (*tei.ROUTES, *vllm.ROUTES, *kserve.ROUTES, *tokens.ROUTES)
+PREFLIGHT: Final = (
+    (b"access-control-allow-methods", b"GET, POST"),
+    (b"access-control-allow-headers", b"Authorization, Content-Type"),
+    (b"access-control-max-age", b"600"),
+)
 
 
-def create_app(
-    served: Sequence[Served],
-    limits: Limits | None = None,
-    *,
-    metrics: Metrics | None = None,
-    api_key: str | None = None,
-    origins: Sequence[str] = ("*",),
-    log: Sequence[Callable[[Call], None]] = (),
-) -> Starlette:
+class App:
     """The server as an ASGI application. Its lifespan starts the engine, and ends when what was accepted is answered.
 
     Where the process has SIGHUP, that reloads all bundles from where they lie, all or none.
@@ -61,114 +57,160 @@ def create_app(
     Raises:
         OptionError: two models have one name, or one does not fit the limits.
     """
-    models = Models(served, limits or Limits(), metrics or Metrics())
-
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-        for batcher in models.batchers.values():
-            batcher.start()
-        if hasattr(signal, "SIGHUP"):
-            with suppress(RuntimeError, ValueError):  # only the main thread has signals
-                loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(_reloaded(models)))
-        gc.collect()
-        gc.freeze()  # what is loaded stays, and need not be looked through again
-        yield
-        await asyncio.gather(
-            *(asyncio.to_thread(batcher.stop, seconds=STOP_SECONDS) for batcher in models.batchers.values())
-        )
-
-    app = Starlette(
-        routes=[*Page().routes, *ROUTES, *openapi.routes(ROUTES, keyed=api_key is not None)],
-        middleware=[Middleware(Door, models=models, api_key=api_key, origins=origins, log=log)],
-        exception_handlers={HTTPException: _empty, Exception: _broken},
-        lifespan=lifespan,
-    )
-    app.router.redirect_slashes = False
-    return app
-
-
-async def _reloaded(models: Models) -> None:
-    try:
-        await models.reload()
-    except CascadeError as error:
-        print(f"Nothing was reloaded: {error}", file=sys.stderr)
-    else:
-        print(f"Reloaded {', '.join(models.batchers)}", file=sys.stderr)
-
-
-async def _empty(_: Request, error: Exception) -> Response:
-    """No such path, or another method: an empty body."""
-    found = error if isinstance(error, HTTPException) else HTTPException(500)
-    return Response(status_code=found.status_code, headers=found.headers)
-
-
-async def _broken(_: Request, error: Exception) -> Response:
-    """A fault of ours: told to the operator, not to the client."""
-    traceback.print_exception(error)
-    return JSONResponse({"error": "internal error", "error_type": "Backend"}, 500)
-
-
-class Door:
-    """What all requests pass: origins, the key, and after the answer the counters and the log."""
 
     def __init__(
         self,
-        app: ASGIApp,
+        served: Sequence[Served],
+        limits: Limits | None = None,
         *,
-        models: Models,
-        api_key: str | None,
-        origins: Sequence[str],
-        log: Sequence[Callable[[Call], None]],
+        metrics: Metrics | None = None,
+        api_key: str | None = None,
+        origins: Sequence[str] = ("*",),
+        log: Sequence[Callable[[Call], None]] = (),
     ) -> None:
-        self._app, self._models, self._log = app, models, log
+        self.models = Models(served, limits or Limits(), metrics or Metrics())
+        self.routes = (*Page().routes, *ROUTES, *openapi.routes(ROUTES, keyed=api_key is not None))
         self._key = None if api_key is None else f"Bearer {api_key}".encode()
-        headers = ("Authorization", "Content-Type")
-        self._cors = CORSMiddleware(self._passed, origins, ("GET", "POST"), headers, expose_headers=("*",))
+        self._origins, self._log = {origin.encode() for origin in origins}, log
+        self._paths: dict[str, dict[str, Route]] = {}
+        for route in self.routes:
+            self._paths.setdefault(route.path, {}).setdefault(route.method, route)
+        named = [path for path in self._paths if "{model}" in path]
+        self._named = [(re.compile(re.escape(path).replace(r"\{model\}", "([^/]+)")), path) for path in named]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
+        """ASGI."""
+        if scope["type"] == "lifespan":
+            await receive()
+            self.start()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await self.models.stop()
+            await send({"type": "lifespan.shutdown.complete"})
             return
-        call = scope["cascade"] = Call(scope, self._models)
-
-        async def noted(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                call.status = message["status"]
-            await send(message)
-
+        call = Call(scope, self.models)
         try:
-            await (self._cors if b"origin" in call.headers else self._passed)(scope, receive, noted)
-        except Exception:
-            call.status = 500
-            raise
+            reply = await self._reply(call, receive)
+            if reply is not None:
+                call.status = reply.status
+                headers = [*reply.headers, *self._allowed(call), (b"content-length", b"%d" % len(reply.body))]
+                await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+                await send({"type": "http.response.body", "body": reply.body})
         finally:
             self._count(call)
-            del scope["cascade"]  # a circle, which only the garbage collector would find
 
-    async def _passed(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._key is not None and not self._open(scope):
-            given = scope["cascade"].headers.get(b"authorization", b"")
-            if not hmac.compare_digest(given, self._key):
-                await Response(status_code=401, headers={"WWW-Authenticate": "Bearer"})(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+    def start(self) -> None:
+        """Start the engine, in the event loop that will ask it."""
+        self.models.start()
+        if hasattr(signal, "SIGHUP"):
+            loop = asyncio.get_running_loop()
+            with suppress(RuntimeError, ValueError):  # only the main thread has signals
+                loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self._reload()))
+        gc.collect()
+        gc.freeze()  # what is loaded stays, and need not be looked through again
 
-    @staticmethod
-    def _open(scope: Scope) -> bool:
-        path = scope["path"]
-        return scope["method"] in ("GET", "HEAD") and (path in PUBLIC or path in Page.FILES)
+    async def _reload(self) -> None:
+        try:
+            await self.models.reload()
+        except CascadeError as error:
+            print(f"Nothing was reloaded: {error}", file=sys.stderr)
+        else:
+            print(f"Reloaded {', '.join(self.models.batchers)}", file=sys.stderr)
+
+    async def _reply(self, call: Call, receive: Receive) -> Reply | None:
+        """What a request gets; `None` where its client has gone. No such path, or another method: an empty body."""
+        method, path = call.scope["method"], call.scope["path"]
+        if method == "OPTIONS" and b"origin" in call.headers and b"access-control-request-method" in call.headers:
+            return Reply(status=200 if len(self._allowed(call)) > 1 else 400, headers=PREFLIGHT)
+        method = "GET" if method == "HEAD" else method
+        shut = self._key is not None and not (method == "GET" and path in PUBLIC)
+        if shut and not hmac.compare_digest(call.headers.get(b"authorization", b""), self._key or b""):
+            return Reply(status=401, headers=((b"www-authenticate", b"Bearer"),))
+        if path not in self._paths:
+            matches = ((pattern.fullmatch(path), template) for pattern, template in self._named)
+            match, path = next(((match, template) for match, template in matches if match), (None, ""))
+            call.named = match[1] if match else None
+        methods = self._paths.get(path, {})
+        if method in methods:
+            return await self._handled(methods[method], call, receive)
+        return Reply(status=405, headers=((b"allow", ", ".join(methods).encode()),)) if methods else Reply(b"", 404, ())
+
+    async def _handled(self, route: Route, call: Call, receive: Receive) -> Reply | None:
+        call.route = route.path
+        watch = _Watch(receive)
+        try:
+            if route.method == "POST":
+                await call.read(receive)
+                watch.answering()
+            return await route.handler(call)
+        except CascadeError as error:
+            return Reply.refusal(error if isinstance(error, Refused) else Failed(str(error)), route.dialect)
+        except ConnectionResetError:
+            return None
+        except asyncio.CancelledError:
+            if watch.why == "gone":
+                return None
+            if watch.why != "late":
+                raise
+            return Reply.refusal(LATE, route.dialect)
+        except Exception as error:  # noqa: BLE001  # a fault of ours: told to the operator, not to the client
+            traceback.print_exception(error)
+            return Reply.of({"error": "internal error", "error_type": "Backend"}, 500)
+        finally:
+            watch.end()
+
+    def _allowed(self, call: Call) -> Headers:
+        """What web pages of a request's origin may do."""
+        origin = call.headers.get(b"origin")
+        if origin is None:
+            return ()
+        if b"*" in self._origins:
+            return ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*"))
+        more = ((b"access-control-allow-origin", origin), (b"access-control-expose-headers", b"*"))
+        return ((b"vary", b"Origin"), *(more if origin in self._origins else ()))
 
     def _count(self, call: Call) -> None:
         shown = call.route.startswith("/page/")  # what the page itself asks is no traffic
         if not shown and (call.scope["method"] == "POST" or call.status >= 400):
-            self._models.metrics.request(
-                call.route,
-                call.status,
-                perf_counter() - call.begin,
-                batch=call.items > 1,
-                answers=call.answers,
-                error=ERRORS.get(call.status, "validation"),
+            seconds, error = perf_counter() - call.begin, ERRORS.get(call.status, "validation")
+            self.models.metrics.request(
+                call.route, call.status, seconds, batch=call.items > 1, answers=call.answers, error=error
             )
         for tell in self._log:
             tell(call)
+
+
+class _Watch:
+    """Cancels the task that makes it: where a body is late, and, once an answer is made, where its client is gone."""
+
+    __slots__ = ("loop", "receive", "task", "timer", "watcher", "why")
+
+    def __init__(self, receive: Receive) -> None:
+        self.loop, self.receive, self.task = asyncio.get_running_loop(), receive, asyncio.current_task()
+        self.watcher: asyncio.Task[None] | None = None
+        self.why = ""
+        self.timer = self.loop.call_later(BODY_SECONDS, self._cancel, "late")
+
+    def answering(self) -> None:
+        """The body is here; what comes next is the client's leaving."""
+        self.timer.cancel()
+        self.timer = self.loop.call_later(WATCH_AFTER, self._begin)
+
+    def end(self) -> None:
+        """Watch no longer."""
+        self.timer.cancel()
+        if self.watcher is not None:
+            self.watcher.cancel()
+
+    def _begin(self) -> None:
+        self.watcher = self.loop.create_task(self._look())
+
+    async def _look(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        self._cancel("gone")
+
+    def _cancel(self, why: str) -> None:
+        self.why = why
+        if self.task is not None:
+            self.task.cancel()

@@ -21,9 +21,8 @@ from typing import Any, Final, TypeAlias
 
 from cascade.exceptions import CascadeError, InputError
 from cascade.serving.errors import Failed, Overloaded, TooLong
-from cascade.serving.late import Late
 from cascade.serving.limits import Limits
-from cascade.serving.load import FINISH, LOOK, Load
+from cascade.serving.load import FINISH, LOOK, Late, Load
 from cascade.serving.metrics import Metrics
 from cascade.serving.running import Runner
 from cascade.serving.served import Form, Served
@@ -39,13 +38,15 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Batcher:
-    """Answers requests by one model. Any number of tasks of an event loop may ask at once."""
+    """Answers requests by one model. Any number of tasks of an event loop may ask at once.
+
+    Attributes:
+        served: what answers requests that come now.
+    """
 
     def __init__(self, served: Served, limits: Limits, metrics: Metrics) -> None:
         """Nothing runs before `start`. An `OptionError` where what the model reads does not fit the limits."""
-        limits.check(served.max_input_length)
-        self._served, self._limits = served, limits
-        self._metrics, self._all_metrics = metrics.of(served.name), metrics
+        self._limits, self._metrics, self._late = limits, metrics, Late()
         self._changed = threading.Condition()
         self._queue, self._pool = Turns(), Turns()
         self._busy = [False, False]  # whether a thread looks, finishes
@@ -54,13 +55,13 @@ class Batcher:
         self._last = FINISH  # of the jobs that were begun
         self._accepts = self._ends = False
         self._waking: asyncio.AbstractEventLoop | None = None  # which loop will wake a thread
-        self._late = Late(lambda: self._items)
-        self._measure()
+        self._use(served)
 
-    @property
-    def served(self) -> Served:
-        """What answers requests that come now."""
-        return self._served
+    def _use(self, served: Served) -> None:
+        self._limits.check(served.max_input_length)
+        self.served, self._load = served, Load(self._limits, len(served.levels))
+        runner = Runner(self._limits.max_batch_tokens, self._load, self._metrics)
+        self._jobs: tuple[Run, Run] = runner.look, runner.finish
 
     @property
     def queued_tokens(self) -> int:
@@ -81,14 +82,11 @@ class Batcher:
     def start(self) -> None:
         """Start the threads."""
         self._accepts, self._ends = True, False
-        self._all_metrics.refresh[self._served.name] = self._show
-        count = min(self._served.pipeline.threads, 2)
-        names = (f"cascade-{self._served.name}-{number}" for number in range(count))
+        self._metrics.refresh[self.served.name] = self._show
+        names = (f"cascade-{self.served.name}-{number}" for number in range(min(self.served.pipeline.threads, 2)))
         self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for name in names]
         for thread in self._threads:
             thread.start()
-        if self._served.watch is not None:
-            self._served.watch.start()
 
     def stop(self, *, seconds: float) -> None:
         """Refuse what comes from now on, answer what was accepted, and end the threads.
@@ -102,19 +100,16 @@ class Batcher:
         for thread in self._threads:
             thread.join(max(end - time.perf_counter(), 0))
         with self._changed:
-            late = {*self._queue.clear(), *self._pool.clear()}
-        self._deliver([(request, Failed("Backend error: the server stops")) for request in late])
-        if self._served.watch is not None:
-            self._served.watch.stop()
+            late = [*self._queue.clear(), *self._pool.clear()]
+        self._settle([(work, Failed("Backend error: the server stops")) for work in late])
+        if self.served.watch is not None:
+            self.served.watch.stop()
 
     def swap(self, served: Served) -> None:
         """Let another model answer what comes from now on; what is under way ends with the old one."""
-        self._limits.check(served.max_input_length)
         with self._changed:
-            old, self._served = self._served, served
-            self._measure()
-        if served.watch is not None and self._threads:
-            served.watch.start()
+            old = self.served
+            self._use(served)
         if old.watch is not None:
             old.watch.stop()
 
@@ -135,23 +130,30 @@ class Batcher:
             InputError: an item that cannot be read.
             Failed: the model could not answer, or is of another task.
         """
-        request, works = self._request(items, form, truncate, windows)
-        loop = request.future.get_loop()
-        self._late.watch(loop)
+        loop = asyncio.get_running_loop()
+        truncation = not windows and (self._limits.auto_truncate if truncate is None else truncate)
+        request = Request((self.served, form, truncation), not (truncation or windows), time.perf_counter())
+        works = self._works(request, items, loop)
         with self._changed:
             self._admit(len(items), sum(work.tokens for work in works))
             for work in works:
                 self._queue.add(work)
             fresh, self._waking = self._waking is not loop, loop
+        self._late.enter(loop)
         if fresh:  # requests that the loop has at hand come in one batch, and threads are woken once
             loop.call_soon(self._wake)
         try:
-            return await request.future
+            several = asyncio.gather(*(work.future for work in works)) if len(works) > 1 else None
+            answers = Answers.join([await works[0].future] if several is None else await several)
         finally:
+            self._late.leave()
             with self._changed:
                 self._items -= len(items)
-                if request.future.cancelled():
-                    self._drop(request)
+                self._queue.drop(request)
+                self._pool.drop(request)
+                request.gone = True
+        self._metrics.answer(answers.served.name, answers.seconds["queue"], answers.degraded)
+        return answers
 
     def _wake(self) -> None:
         with self._changed:
@@ -159,13 +161,10 @@ class Batcher:
             if not self._busy[LOOK]:  # otherwise who looks now will look again
                 self._changed.notify()
 
-    def _request(
-        self, items: Sequence[Any], form: Form, truncate: bool | None, windows: bool
-    ) -> tuple[Request, list[Work]]:
-        served = self._served
+    def _works(self, request: Request, items: Sequence[Any], loop: asyncio.AbstractEventLoop) -> list[Work]:
+        served, form, truncation = request.key
         if served.words != (form is not Form.TEXT):
             raise Failed(f"Backend error: Model is not a {'classifier' if form is Form.TEXT else 'tagger'} model")
-        truncation = not windows and (self._limits.auto_truncate if truncate is None else truncate)
         words = form is Form.WORDS
         given: list[Any] = list(items) if words else read_texts(items)
         if words:
@@ -178,22 +177,10 @@ class Batcher:
                     raise TooLong(length, most, "characters")
                 if length > most:
                     given[place] = item[:most] if isinstance(item, str) else (item[0][:most], item[1][:most])
-        future = asyncio.get_running_loop().create_future()
-        request = Request(served, form, truncation, not (truncation or windows), future, time.perf_counter())
         most_tokens = served.max_input_length if truncation and not words else sys.maxsize  # what is cut does not wait
         sizes = [min(size_of(item), most_tokens) for item in given]
-        size = min(WORK_TOKENS, self._limits.max_batch_tokens)
-        if len(sizes) < 2 or sum(sizes) <= size:
-            return request, [Work(request, 0, given, sum(sizes))]
-        runs = enumerate(cut(given, sizes, size))
-        works = [Work(request, number, given[one:two], sum(sizes[one:two])) for number, (one, two) in runs]
-        request.works = len(works)
-        return request, works
-
-    def _measure(self) -> None:
-        self._load = Load(self._limits, len(self._served.levels))
-        runner = Runner(self._limits, self._load, self._metrics)
-        self._jobs: tuple[Run, Run] = runner.look, runner.finish
+        runs = cut(given, sizes, min(WORK_TOKENS, self._limits.max_batch_tokens))
+        return [Work(request, given[one:two], sum(sizes[one:two]), loop.create_future()) for one, two in runs]
 
     def _admit(self, items: int, tokens: int) -> None:
         waiting, seconds = self.queued_tokens, self._seconds()
@@ -203,7 +190,7 @@ class Batcher:
             or (waiting and waiting + tokens > self._limits.max_queue_tokens)
             or seconds * 1000 > self._limits.max_queue_ms
         ):
-            raise Overloaded(max(seconds, 1.0))
+            raise Overloaded(seconds)
         self._items += items
 
     def _seconds(self) -> float:
@@ -216,14 +203,9 @@ class Batcher:
     def _step(self) -> int:
         return self._load.step(self._load.pressure(self.queued_tokens, self._seconds()), time.perf_counter())
 
-    def _drop(self, request: Request) -> None:
-        request.gone = True
-        self._queue.drop(request)
-        self._pool.drop(request)
-
     def _show(self) -> None:
-        watch = self._served.watch
-        self._metrics.state(self.queued_tokens, self.level, None if watch is None else watch.report())
+        watch = self.served.watch
+        self._metrics.state(self.served.name, self.queued_tokens, self.level, None if watch is None else watch.told())
 
     def _run(self) -> None:
         while True:
@@ -236,12 +218,17 @@ class Batcher:
                     self._changed.wait(self._patience())
                     job = self._next()
                 number, works, level = job
-                self._busy[number] = True
+                self._busy[number], self._last = True, number
                 run = self._jobs[number]
                 if (self._queue and not self._busy[LOOK]) or (self._pool and not self._busy[FINISH]):
                     self._changed.notify()  # the other thread has something to do, or a deadline to keep
             try:
-                self._by_key(works, lambda some, run=run, level=level: run(some, level))  # type: ignore[misc]
+                groups: dict[object, list[Work]] = {}
+                for work in works:
+                    if not work.request.gone:
+                        groups.setdefault(work.request.key, []).append(work)
+                for some in groups.values():
+                    self._settle(self._halved(some, run, level))
             except Exception as error:  # noqa: BLE001  # a thread that ends would answer nobody
                 self._settle([(work, _failed(error)) for work in works])
             finally:
@@ -254,11 +241,9 @@ class Batcher:
         """The next job for a thread, if there is one: its number, its works, and the level."""
         finish = self._pool and not self._busy[FINISH] and not self._patience()
         if self._queue and not self._busy[LOOK] and not (finish and self._last == LOOK):
-            self._last = LOOK
-            level, most = self._step(), self._limits.max_batch_requests
-            return LOOK, self._queue.take(self._limits.max_batch_tokens, math.inf if most is None else most), level
+            level, most = self._step(), self._limits.max_batch_requests or math.inf
+            return LOOK, self._queue.take(self._limits.max_batch_tokens, most), level
         if finish:
-            self._last = FINISH
             level = self._step()
             return FINISH, self._pool.take(self._slice), level
         return None
@@ -271,71 +256,38 @@ class Batcher:
             return 0.0
         return max(self._pool.oldest + self._limits.max_wait / 1000 - time.perf_counter(), 0.0)
 
-    def _by_key(self, works: list[Work], run: Callable[[list[Work]], list[Ended]]) -> None:
-        groups: dict[object, list[Work]] = {}
-        for work in works:
-            if not work.request.gone:
-                groups.setdefault(work.request.key, []).append(work)
-        for some in groups.values():
-            self._halved(some, run)
-
-    def _halved(self, works: list[Work], run: Callable[[list[Work]], list[Ended]]) -> None:
+    def _halved(self, works: list[Work], run: Run, level: int) -> list[Ended]:
         """Run works; where that fails each half of them, so that a work that is to blame fails alone."""
         try:
-            ended = run(works)
+            return run(works, level)
         except Exception as error:  # noqa: BLE001  # of whatever kind, others must be answered
             if len(works) == 1:
-                self._settle([(works[0], _failed(error))])
-                return
-            for half in (works[: len(works) // 2], works[len(works) // 2 :]):
-                self._halved(half, run)
-        else:
-            self._settle(ended)
+                return [(works[0], _failed(error))]
+        half = len(works) // 2
+        return [*self._halved(works[:half], run, level), *self._halved(works[half:], run, level)]
 
-    def _settle(self, ended: list[Ended]) -> None:
-        """Pool what has no answers yet, and hand out the requests whose works are all done."""
-        finished: list[tuple[Request, Answers | CascadeError]] = []
+    def _settle(self, ended: Sequence[Ended]) -> None:
+        """Pool what has no answers yet, and hand out the others, by one call of their event loop."""
+        loops: dict[asyncio.AbstractEventLoop, list[Ended]] = {}
         with self._changed:
             for work, found in ended:
-                request = work.request
-                if request.gone:
-                    continue
-                if found is None:
+                if found is not None:
+                    loops.setdefault(work.future.get_loop(), []).append((work, found))
+                elif not work.request.gone:
                     self._pool.add(work)
-                elif isinstance(found, CascadeError):
-                    self._drop(request)
-                    finished.append((request, found))
-                elif request.works == 1:
-                    finished.append((request, found))
-                else:
-                    request.found[work.number] = found
-                    if len(request.found) == request.works:
-                        parts = [request.found[number] for number in range(request.works)]
-                        finished.append((request, Answers.join(parts)))
-        answers = [found for _, found in finished if isinstance(found, Answers)]
-        if answers:
-            queued = [found.seconds["queue"] for found in answers]
-            self._metrics.requests(queued, sum(found.degraded for found in answers))
-        self._deliver(finished)
-
-    def _deliver(self, finished: Sequence[tuple[Request, Answers | CascadeError]]) -> None:
-        """Hand answers to their event loops, by one call each."""
-        loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Answers], Answers | CascadeError]]] = {}
-        for request, found in finished:
-            loops.setdefault(request.future.get_loop(), []).append((request.future, found))
         for loop, some in loops.items():
             with suppress(RuntimeError):  # the loop is closed, and nobody waits
                 loop.call_soon_threadsafe(_hand_over, some)
 
 
-def _hand_over(some: Sequence[tuple[asyncio.Future[Answers], Answers | CascadeError]]) -> None:
-    for future, found in some:
-        if future.done():
+def _hand_over(some: Sequence[Ended]) -> None:
+    for work, found in some:
+        if work.future.done():
             continue
         if isinstance(found, Answers):
-            future.set_result(found)
-        else:
-            future.set_exception(found)
+            work.future.set_result(found)
+        elif found is not None:
+            work.future.set_exception(found)
 
 
 def _failed(error: Exception) -> CascadeError:

@@ -22,6 +22,7 @@ class Refused(CascadeError):  # noqa: N818  # as its kinds, which are TEI's word
     """A request that is refused. `status`: HTTP's; `kind`: TEI's name for it, empty where the body is plain text."""
 
     status, kind = 422, ""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def __init__(self, message: str, status: int | None = None, kind: str | None = None) -> None:
         super().__init__(message)
@@ -39,7 +40,7 @@ class TooLong(Invalid):
 
     def __init__(self, tokens: int, limit: int, unit: str = "tokens") -> None:
         super().__init__(f"Input validation error: `inputs` must have less than {limit} {unit}. Given: {tokens}")
-        self.tokens, self.limit, self.unit = tokens, limit, unit
+        self.tokens, self.limit = tokens, limit
 
 
 class Failed(Refused):
@@ -49,18 +50,13 @@ class Failed(Refused):
 
 
 class Overloaded(Refused):
-    """Too much waits already. `retry_after`: seconds after which there may be room."""
+    """Too much waits already. `retry_after`: seconds after which there may be room, in HTTP's header at least one."""
 
     status, kind = 429, "Overloaded"
 
     def __init__(self, retry_after: float) -> None:
         super().__init__("Model is overloaded")
-        self.retry_after = retry_after
-
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """HTTP's header, in whole seconds."""
-        return [(b"retry-after", b"%d" % max(1, math.ceil(self.retry_after)))]
+        self.headers = ((b"retry-after", b"%d" % max(1, math.ceil(retry_after))),)
 
 
 def misshapen(where: str, why: str) -> Refused:

@@ -15,7 +15,7 @@ from cascade.serving.asking import ask, replied, routes_of
 from cascade.serving.errors import Refused, as_kserve, misshapen
 from cascade.serving.served import Served
 from cascade.serving.tokens import entities
-from cascade.serving.wire import Call, Reply, field, kind_of, required, route
+from cascade.serving.wire import Call, Reply, Route, field, kind_of, required
 from cascade.serving.work import Answers
 from cascade.text.entities import AggregationStrategy
 
@@ -101,7 +101,7 @@ def _tensor(tensor: dict[str, Any]) -> list[Any]:
 
 
 def _served(call: Call) -> Served:
-    return call.models.of(call.path["model"]).served
+    return call.models.of(call.named).served
 
 
 async def model_v1(call: Call) -> Reply:
@@ -112,20 +112,20 @@ async def model_v1(call: Call) -> Reply:
 async def model_v2(call: Call) -> Reply:
     """`GET /v2/models/{model}`: its tensors."""
     served = _served(call)
-    outputs = [{"name": "entities", "datatype": "BYTES", "shape": [-1]}]
-    if not served.words:
-        probs = {"name": "probs", "datatype": "FP32", "shape": [-1, len(served.labels)]}
-        outputs = [{"name": "label", "datatype": "BYTES", "shape": [-1]}, probs]
-    inputs = [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
-    about = {"name": served.name, "versions": ["1"], "platform": "cascade", "inputs": inputs, "outputs": outputs}
-    return Reply.of(about)
+    probs = {"name": "probs", "datatype": "FP32", "shape": [-1, len(served.labels)]}
+    text, label, entities = (
+        {"name": name, "datatype": "BYTES", "shape": [-1]} for name in ("text", "label", "entities")
+    )
+    outputs = [entities] if served.words else [label, probs]
+    about = {"name": served.name, "versions": ["1"], "platform": "cascade"}
+    return Reply.of({**about, "inputs": [text], "outputs": outputs})
 
 
 async def ready_v2(call: Call) -> Reply:
     """`GET /v2/models/{model}/ready` and `/v2/health/ready`: 200 as long as the engine answers, otherwise 503."""
-    about = {"name": _served(call).name} if "model" in call.path else {}
+    about = {} if call.named is None else {"name": _served(call).name}
     healthy = call.models.healthy
-    return Reply.of({**about, "ready": healthy}, status=200 if healthy else 503)
+    return Reply.of({**about, "ready": healthy}, 200 if healthy else 503)
 
 
 async def live(_: Call) -> Reply:
@@ -138,18 +138,16 @@ async def server(_: Call) -> Reply:
     return Reply.of({"name": "cascade", "version": __version__, "extensions": []})
 
 
+READ: Final = {
+    "/v1/models/{model}": model_v1,
+    "/v2": server,
+    "/v2/health/live": live,
+    "/v2/health/ready": ready_v2,
+    "/v2/models/{model}": model_v2,
+    "/v2/models/{model}/ready": ready_v2,
+}
 ROUTES: Final = (
-    route("/v1/models/{model}:predict", predict_v1, as_kserve),
-    route("/v2/models/{model}/infer", infer, as_kserve),
-    *(
-        route(path, handler, as_kserve, "GET")
-        for path, handler in (
-            ("/v1/models/{model}", model_v1),
-            ("/v2", server),
-            ("/v2/health/live", live),
-            ("/v2/health/ready", ready_v2),
-            ("/v2/models/{model}", model_v2),
-            ("/v2/models/{model}/ready", ready_v2),
-        )
-    ),
+    Route("/v1/models/{model}:predict", predict_v1, as_kserve),
+    Route("/v2/models/{model}/infer", infer, as_kserve),
+    *(Route(path, handler, as_kserve, "GET") for path, handler in READ.items()),
 )

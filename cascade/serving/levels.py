@@ -27,14 +27,28 @@ def levels_of(policies: Policies, tiers: Sequence[ModelInfo], *, steps: int = ST
         routers = [_eased(own, share, tier) for own, tier in zip(policies.routers, tiers, strict=False)]
         exits = [_eased(own, share, tier) for own, tier in zip(policies.exits, tiers, strict=True)]
         found.append(policies.with_(routers=routers, exits=exits))
-    leave = [AtExit(tier.layers[0]) if tier.layers else own for own, tier in zip(policies.exits, tiers, strict=True)]
     none = (defer_none,) * len(policies.routers)
     cheapest = policies.with_(routers=none)
     if tiers[0].layers:  # otherwise exits are those of tiers that nothing reaches
+        leave = [
+            AtExit(tier.layers[0]) if tier.layers else own for own, tier in zip(policies.exits, tiers, strict=True)
+        ]
         cheapest = cheapest.with_(exits=leave)
-    if policies.routers != none or tiers[0].layers:
-        found.append(cheapest)
+    found.append(cheapest)
     return tuple(own for number, own in enumerate(found) if number == 0 or own != found[number - 1])
+
+
+def scores_of(policy: Any) -> float | tuple[float, ...] | None:
+    """What a `Tunable` policy takes as `at`, as it is set: some keep doubt, 1 - score. `None`: another."""
+    threshold = getattr(policy, "threshold", None)
+    if threshold is None or not isinstance(policy, Tunable):
+        return None
+    return next((own for own in (threshold, each(threshold, lambda one: 1 - one)) if policy.at(own) == policy), None)
+
+
+def each(threshold: Any, function: Any) -> Any:
+    """A function of a threshold, or of each of several."""
+    return tuple(map(function, threshold)) if isinstance(threshold, tuple) else function(threshold)
 
 
 def _eased(policy: Any, share: float, tier: ModelInfo) -> Any:
@@ -44,21 +58,9 @@ def _eased(policy: Any, share: float, tier: ModelInfo) -> Any:
     parts = getattr(policy, "policies", None)
     if parts is not None:
         return replace(policy, policies=tuple(_eased(part, share, tier) for part in parts))
-    threshold = getattr(policy, "threshold", None)
-    if threshold is None or not isinstance(policy, Tunable):
+    scores, least = scores_of(policy), 0.0
+    if scores is None:
         return policy
-    least = 0.0
     if getattr(policy, "measure", None) is max_probability:  # no unit is less sure than this
         least = 0.5 if tier.multi_label else 1 / max(len(tier.labels), 1)
-    for scores in (threshold, _each(threshold, lambda own: 1 - own)):  # some thresholds are of doubt, 1 - score
-        if policy.at(scores) == policy:
-            return policy.at(_each(scores, lambda own: _down(own, least, share)))
-    return policy
-
-
-def _down(threshold: float, least: float, share: float) -> float:
-    return round(min(threshold, least + max(threshold - least, 0) * share), 9)
-
-
-def _each(threshold: Any, function: Any) -> Any:
-    return tuple(map(function, threshold)) if isinstance(threshold, tuple) else function(threshold)
+    return policy.at(each(scores, lambda own: round(min(own, least + max(own - least, 0) * share), 9)))

@@ -1,7 +1,9 @@
-"""How long what waits will take by what was measured, and the level that this asks for. No clock is read here."""
+"""How long what waits will take by what was measured, and the level that this asks for; how late the event loop is."""
 
 from __future__ import annotations
 
+import asyncio
+from time import perf_counter
 from typing import Final
 
 from cascade.serving.limits import Limits
@@ -11,10 +13,11 @@ LEAST_SLICE: Final = 256  # tokens that later tiers run together at least: fewer
 SLICE_SECONDS: Final = 0.015  # what they run together takes about so long, and the first tier waits no longer for them
 CALM: Final = 0.2  # seconds without pressure for each level down
 RUSH: Final = 0.02  # seconds for each level up: what the last step brought must be seen first
+TICK: Final = 0.02  # seconds
 
 
 class Load:
-    """Rates of the tiers, and the level that what waits asks for.
+    """Rates of the tiers, and the level that what waits asks for. No clock is read here.
 
     Attributes:
         level: number of the level, 0 as certified.
@@ -66,3 +69,40 @@ class Load:
         else:
             self._calm = None
         return self.level
+
+
+class Late:
+    """How long a request may have lain in its socket while the event loop was busy: a queue that none sees.
+
+    It ticks as long as requests are under way, and sees how late ticks are.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None  # that ticks
+        self._under_way = 0
+        self._last = self._before = 0.0
+
+    def enter(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A request is read, in this loop; it must `leave`."""
+        if self._loop is not loop or not self._under_way:
+            self._last = self._before = perf_counter()
+        self._under_way += 1
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(TICK, self._tick, loop)
+
+    def leave(self) -> None:
+        """A request has ended."""
+        self._under_way -= 1
+
+    @property
+    def seconds(self) -> float:
+        """What is read now may have come after the tick before the last one, but for the time between ticks."""
+        return max(perf_counter() - self._before - 2 * TICK, 0.0) if self._under_way else 0.0
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._before, self._last = self._last, perf_counter()
+        if self._loop is loop and self._under_way:
+            loop.call_later(TICK, self._tick, loop)
+        elif self._loop is loop:
+            self._loop = None

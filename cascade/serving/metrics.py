@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter as Counts
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -15,7 +16,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from cascade.core.rows import FloatArray, IntArray
-from cascade.monitoring.state import MonitorState
 
 if TYPE_CHECKING:
     from cascade.serving.work import Answers
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 SECONDS: Final = (0.001, 0.002, 0.004, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 3.0, 10.0)
 TOKENS: Final = tuple(float(1 << power) for power in range(4, 16))
 SURE: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-FEW: Final = 64  # numpy counts more faster
 TEI_SECONDS: Final = tuple(1e-5 * 1.5**power for power in range(35))
 TEI_PARTS: Final = {"tokenization": "tokenize", "queue": "queue", "inference": "inference"}
 
@@ -31,118 +30,83 @@ TEI_PARTS: Final = {"tokenization": "tokenize", "queue": "queue", "inference": "
 class _Histogram(Histogram):
     """A histogram that takes many values at once."""
 
-    def observe_each(self, values: FloatArray | list[float]) -> None:
+    def observe_each(self, values: FloatArray) -> None:
         """Count values of shape `(n,)`."""
-        if len(values) == 1:
-            self.observe(float(values[0]))
-            return
         self._sum.inc(float(np.sum(values)))
-        places = np.searchsorted(self._upper_bounds, values)
-        for place, count in enumerate(np.bincount(places, minlength=1).tolist()):
-            if count:
-                self._buckets[place].inc(count)
-
-
-def _counted(codes: IntArray) -> dict[int, int]:
-    known, counts = np.unique(codes, return_counts=True)
-    return dict(zip(known.tolist(), counts.tolist(), strict=True))
-
-
-class ModelMetrics:
-    """What is counted of one model."""
-
-    def __init__(self, metrics: Metrics, model: str) -> None:
-        self._metrics, self._model = metrics, model
-        self._routed: dict[int, Any] = {}
-        self._tiers: dict[str, tuple[Any, Any]] = {}
-        self._queued, self._sure = metrics.queued.labels(model), metrics.sure.labels(model)
-        self._waiting, self._level = metrics.waiting.labels(model), metrics.level.labels(model)
-        self._degraded = metrics.degraded.labels(model)
-
-    def ran(self, seconds: dict[str, float], tokens: int, items: int = 0) -> None:
-        """A batch of so many tokens went through tiers. `seconds`: by part (`Meter`); `items`: of the first tier."""
-        for part, took in seconds.items():
-            if part.startswith("tier"):
-                known = self._tiers.get(part)
-                if known is None:
-                    labels = self._model, part.removeprefix("tier")
-                    known = self._tiers[part] = (
-                        self._metrics.inference.labels(*labels),
-                        self._metrics.batch.labels(*labels),
-                    )
-                known[0].observe(took)
-                known[1].observe(tokens)
-        if self._metrics.tei is not None and items:
-            self._metrics.tei["te_batch_next_size"].observe(items)
-            self._metrics.tei["te_batch_next_tokens"].observe(tokens)
-
-    def answered(self, tier: IntArray, exit_layer: IntArray, confidence: FloatArray) -> None:
-        """So many units were answered. Shapes `(units,)`."""
-        codes = Counts((tier << 8 | exit_layer).tolist()) if len(tier) < FEW else _counted(tier << 8 | exit_layer)
-        for code, count in codes.items():
-            if code not in self._routed:
-                self._routed[code] = self._metrics.routed.labels(self._model, str(code >> 8), str(code & 255))
-            self._routed[code].inc(count)
-        self._sure.observe_each(confidence)
-
-    def requests(self, queued: list[float], degraded: int) -> None:
-        """Some requests were answered, which waited for so many seconds."""
-        self._queued.observe_each(queued)
-        if degraded:
-            self._degraded.inc(degraded)
-
-    def state(self, tokens: int, level: int, watched: MonitorState | None) -> None:
-        """What waits, at which level, and what a monitor knows."""
-        self._waiting.set(tokens)
-        self._level.set(level)
-        if self._metrics.tei is not None:
-            self._metrics.tei["te_queue_size"].set(tokens)
-        if watched is not None:
-            lower, upper = watched.interval
-            found = {"shadowed": watched.shadowed, "disagreements": watched.disagreements, "lower": lower}
-            found |= {"upper": upper, "alarm": watched.alarm_at is not None, "shifted": watched.shifted_at is not None}
-            for name, value in found.items():
-                self._metrics.watched.labels(self._model, name).set(float(value))
+        places = np.bincount(np.searchsorted(self._upper_bounds, values), minlength=1).tolist()
+        for place in np.flatnonzero(places).tolist():
+            self._buckets[place].inc(places[place])
 
 
 class Metrics:
-    """All that a server counts. `tei`: under the names of text-embeddings-inference as well."""
+    """All that a server counts, by model. `tei`: under the names of text-embeddings-inference as well.
+
+    Attributes:
+        refresh: by model, what sets its gauges before they are read.
+        content_type: of `render`.
+    """
 
     content_type: Final = CONTENT_TYPE_LATEST
 
     def __init__(self, *, tei: bool = False) -> None:
         own = self._registry = CollectorRegistry()
         self._shared = bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
-        self._models: dict[str, ModelMetrics] = {}
-        self.refresh: dict[str, Callable[[], object]] = {}  # by model: sets the gauges before they are read
+        self.refresh: dict[str, Callable[[], object]] = {}
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"cascade_{name}", text, labels, registry=own)
+        def made(kind: Callable[..., Any], name: str, text: str, *labels: str, **more: Any) -> Any:
+            return kind(f"cascade_{name}", text, labels, registry=own, **more)
 
-        def gauge(name: str, text: str, *labels: str, mode: Any = "livesum") -> Gauge:
-            return Gauge(f"cascade_{name}", text, labels, registry=own, multiprocess_mode=mode)
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Any:
+            return made(_Histogram, name, text, *labels, buckets=buckets)
 
-        def histogram(name: str, text: str, buckets: Iterable[float], *labels: str) -> _Histogram:
-            return _Histogram(f"cascade_{name}", text, labels, registry=own, buckets=tuple(buckets))
-
-        self._requests = counter("requests", "Requests by route and status.", "method", "code")
+        self._requests = made(Counter, "requests", "Requests by route and status.", "method", "code")
         self._seconds = histogram("request_duration_seconds", "From a request's arrival to its answer.", SECONDS)
-        self.queued = histogram("queue_duration_seconds", "For how long an answered request waited.", SECONDS, "model")
-        self.inference = histogram("inference_duration_seconds", "A tier with a batch.", SECONDS, "model", "tier")
-        self.batch = histogram("batch_tokens", "Tokens of a batch of a tier.", TOKENS, "model", "tier")
-        self.routed = counter("routed", "Units by the tier and exit that answered.", "model", "tier", "exit")
-        self.sure = histogram("confidence", "Largest probability of a unit's answer.", SURE, "model")
-        self.degraded = counter("degraded", "Requests that a cheaper level answered.", "model")
-        self.waiting = gauge("queue_size", "Tokens that wait.", "model")
-        self.level = gauge("level", "Level that answers, 0 as certified.", "model", mode="livemax")
-        self.watched = gauge("monitor", "Answers against full depth.", "model", "what", mode="livemax")
-        self.tei = _tei(own) if tei else None
+        self._queued = histogram("queue_duration_seconds", "For how long an answered request waited.", SECONDS, "model")
+        self._inference = histogram("inference_duration_seconds", "A tier with a batch.", SECONDS, "model", "tier")
+        self._batch = histogram("batch_tokens", "Tokens of a batch of a tier.", TOKENS, "model", "tier")
+        self._routed = made(Counter, "routed", "Units by the tier and exit that answered.", "model", "tier", "exit")
+        self._sure = histogram("confidence", "Largest probability of a unit's answer.", SURE, "model")
+        self._degraded = made(Counter, "degraded", "Requests that a cheaper level answered.", "model")
+        live: Any = {"multiprocess_mode": "livemax"}
+        self._waiting = made(Gauge, "queue_size", "Tokens that wait.", "model", multiprocess_mode="livesum")
+        self._level = made(Gauge, "level", "Level that answers, 0 as certified.", "model", **live)
+        self._watched = made(Gauge, "monitor", "Answers against full depth.", "model", "what", **live)
+        self._tei = _tei(own) if tei else None
 
-    def of(self, model: str) -> ModelMetrics:
-        """What is counted of a model."""
-        if model not in self._models:
-            self._models[model] = ModelMetrics(self, model)
-        return self._models[model]
+    def ran(self, model: str, seconds: Mapping[str, float], tokens: int, items: int = 0) -> None:
+        """A batch of so many tokens went through tiers. `seconds`: by part (`Meter`); `items`: of the first tier."""
+        for part, took in seconds.items():
+            if part.startswith("tier"):
+                tier = part.removeprefix("tier")
+                self._inference.labels(model, tier).observe(took)
+                self._batch.labels(model, tier).observe(tokens)
+        if self._tei is not None and items:
+            self._tei["te_batch_next_size"].observe(items)
+            self._tei["te_batch_next_tokens"].observe(tokens)
+
+    def answered(self, model: str, tier: IntArray, exit_layer: IntArray, confidence: FloatArray) -> None:
+        """So many units were answered. Shapes `(units,)`."""
+        for code, count in Counts((tier << 8 | exit_layer).tolist()).items():
+            self._routed.labels(model, code >> 8, code & 255).inc(count)
+        self._sure.labels(model).observe_each(confidence)
+
+    def answer(self, model: str, queued: float, degraded: bool) -> None:
+        """A request was answered, which waited for so many seconds."""
+        self._queued.labels(model).observe(queued)
+        if degraded:
+            self._degraded.labels(model).inc()
+
+    def state(self, model: str, tokens: int, level: int, watched: Mapping[str, Any] | None) -> None:
+        """What waits, at which level, and what a monitor knows (`Watch.told`)."""
+        self._waiting.labels(model).set(tokens)
+        self._level.labels(model).set(level)
+        if self._tei is not None:
+            self._tei["te_queue_size"].set(tokens)
+        if watched is not None:
+            lower, upper = watched["interval"]
+            names = ("shadowed", "disagreements", "alarm", "shifted")
+            for name, value in {**{name: watched[name] for name in names}, "lower": lower, "upper": upper}.items():
+                self._watched.labels(model, name).set(float(value))
 
     def request(
         self,
@@ -155,23 +119,23 @@ class Metrics:
         error: str = "validation",
     ) -> None:
         """A request ended. `method`: its route; `batch`: of several items; `error`: TEI's word for one that failed."""
-        self._requests.labels(method, str(code)).inc()
+        self._requests.labels(method, code).inc()
         self._seconds.observe(seconds)
-        if self.tei is None or (answers is None and code < 400):
+        if self._tei is None or (answers is None and code < 400):
             return
         kind = "batch" if batch else "single"
-        self.tei["te_request_count"].labels(kind).inc()
-        self.tei["te_predict_count"].inc()
+        self._tei["te_request_count"].labels(kind).inc()
+        self._tei["te_predict_count"].inc()
         if answers is None:
-            self.tei["te_request_failure"].labels(error).inc()
+            self._tei["te_request_failure"].labels(error).inc()
             return
-        self.tei["te_request_success"].labels(kind).inc()
-        self.tei["te_predict_success"].inc()
-        self.tei["te_request_input_length"].observe(answers.tokens)
+        self._tei["te_request_success"].labels(kind).inc()
+        self._tei["te_predict_success"].inc()
+        self._tei["te_request_input_length"].observe(answers.tokens)
         for prefix in ("te_request", "te_predict"):
-            self.tei[f"{prefix}_duration"].observe(seconds)
+            self._tei[f"{prefix}_duration"].observe(seconds)
             for name, part in TEI_PARTS.items():
-                self.tei[f"{prefix}_{name}_duration"].observe(answers.seconds[part])
+                self._tei[f"{prefix}_{name}_duration"].observe(answers.seconds[part])
 
     def render(self) -> bytes:
         """All of it in Prometheus' text format (`content_type`); of all processes, where they share it."""
@@ -196,24 +160,17 @@ class Metrics:
         return registry
 
 
-def _tei(registry: CollectorRegistry) -> dict[str, Any]:
+def _tei(own: CollectorRegistry) -> dict[str, Any]:
     """Metrics of text-embeddings-inference. Its counters lack the `_total` that this library adds: gauges have none."""
+    counts: dict[str, tuple[str, ...]] = {f"request_{what}": ("method",) for what in ("count", "success")}
+    counts |= {"request_failure": ("err",), "predict_count": (), "predict_success": (), "queue_size": ()}
+    buckets = dict.fromkeys(("request_input_length", "batch_next_tokens", "batch_next_size"), TOKENS)
+    parts = product(("request", "predict"), ("", *(f"_{name}" for name in TEI_PARTS)))
+    buckets |= {f"{one}{part}_duration": TEI_SECONDS for one, part in parts}
     made: dict[str, Any] = {}
-    for name, labels in (
-        ("request_count", ["method"]),
-        ("request_success", ["method"]),
-        ("request_failure", ["err"]),
-        ("predict_count", []),
-        ("predict_success", []),
-        ("queue_size", []),
-    ):
+    for name, labels in counts.items():
         mode: Any = "livesum" if name == "queue_size" else "sum"
-        made[f"te_{name}"] = Gauge(f"te_{name}", "As in TEI.", labels, registry=registry, multiprocess_mode=mode)
-    buckets = {f"{one}{part}_duration": TEI_SECONDS for one in ("request", "predict") for part in ("", *_PARTS)}
-    buckets |= {"request_input_length": TOKENS, "batch_next_tokens": TOKENS, "batch_next_size": TOKENS}
+        made[f"te_{name}"] = Gauge(f"te_{name}", "As in TEI.", labels, registry=own, multiprocess_mode=mode)
     for name, bounds in buckets.items():
-        made[f"te_{name}"] = Histogram(f"te_{name}", "As in TEI.", registry=registry, buckets=bounds)
+        made[f"te_{name}"] = Histogram(f"te_{name}", "As in TEI.", registry=own, buckets=bounds)
     return made
-
-
-_PARTS = tuple(f"_{name}" for name in TEI_PARTS)

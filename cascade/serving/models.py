@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from cascade.exceptions import OptionError
 from cascade.serving.batcher import Batcher
@@ -11,6 +12,8 @@ from cascade.serving.errors import Refused
 from cascade.serving.limits import Limits
 from cascade.serving.metrics import Metrics
 from cascade.serving.served import Served
+
+STOP_SECONDS: Final = 30.0
 
 
 class Models:
@@ -39,15 +42,26 @@ class Models:
         """Whether all batchers answer."""
         return all(batcher.healthy for batcher in self.batchers.values())
 
+    def start(self) -> None:
+        """Start all batchers."""
+        for batcher in self.batchers.values():
+            batcher.start()
+
+    async def stop(self) -> None:
+        """Answer what was accepted, for half a minute at most, and end."""
+        ends = (asyncio.to_thread(batcher.stop, seconds=STOP_SECONDS) for batcher in self.batchers.values())
+        await asyncio.gather(*ends)
+
     async def reload(self) -> None:
         """Read all bundles again and swap them, all or none; what is under way ends with the old ones.
 
         Raises:
             BundleError: one cannot be read, and nothing has changed.
         """
-        await asyncio.to_thread(self._reload)
 
-    def _reload(self) -> None:
-        fresh = [batcher.served.reload() for batcher in self.batchers.values()]
-        for batcher, served in zip(self.batchers.values(), fresh, strict=True):
-            batcher.swap(served)
+        def swap() -> None:
+            fresh = [batcher.served.reload() for batcher in self.batchers.values()]
+            for batcher, served in zip(self.batchers.values(), fresh, strict=True):
+                batcher.swap(served)
+
+        await asyncio.to_thread(swap)

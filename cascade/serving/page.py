@@ -15,18 +15,20 @@ from cascade.core.checks import is_number
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import MaxProbability
-from cascade.policies.registry import Tunable
 from cascade.policies.routing import Threshold
 from cascade.serving.errors import Failed, Invalid, Overloaded, as_tei, misshapen
+from cascade.serving.levels import each, scores_of
 from cascade.serving.tei import health
-from cascade.serving.wire import Call, Reply, field, required, route
+from cascade.serving.wire import Call, Reply, Route, field, required
 
 TEXTS, CHARACTERS, WAITING, SHOWN = 64, 50_000, 8, 5
 """Of a preview at most: texts, characters of all of them, previews that wait, labels per text."""
 RUNS, SECONDS = 5, 0.05
 """A preview is timed twice, and up to so often while that has taken less than this; the shortest time is told."""
 
-_FILES: Final = {"index.html": b"text/html", "page.js": b"text/javascript", "page.css": b"text/css"}
+_KINDS: Final = {"index.html": b"text/html", "page.js": b"text/javascript", "page.css": b"text/css"}
+FILES: Final = tuple(f"/page/{name}" for name in _KINDS)
+"""What anybody may read, beside the page itself; the other routes are for those who may ask the models."""
 _POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -40,15 +42,13 @@ _SAFE: Final = (
 
 
 class Page:
-    """`routes`: those of the page. Its files are for anybody (`FILES`), the others for those who may ask the models."""
-
-    FILES: Final = tuple(f"/page/{name}" for name in _FILES)
+    """`routes`: those of the page."""
 
     def __init__(self) -> None:
         self._turn, self._waiting = asyncio.Semaphore(1), 0
-        read = {"/": home, "/page/models": models, "/page/live": live, **dict.fromkeys(self.FILES, file)}
-        self.routes = [route(path, handler, as_tei, "GET") for path, handler in read.items()]
-        self.routes.append(route("/page/preview", self.preview, as_tei))
+        read = {"/": home, "/page/models": models, "/page/live": live, **dict.fromkeys(FILES, file)}
+        self.routes = [Route(path, handler, as_tei, "GET") for path, handler in read.items()]
+        self.routes.append(Route("/page/preview", self.preview, as_tei))
 
     async def preview(self, call: Call) -> Reply:
         """`POST /page/preview {"model", "inputs", "thresholds"}`: answers under other thresholds, with milliseconds.
@@ -169,17 +169,12 @@ def _is_threshold(given: object) -> bool:
 def _part(policy: Any) -> Any:
     """The policy, or the first part of a combination, that has a threshold to set; `None` where none has."""
     parts = getattr(policy, "policies", (policy,))
-    return next((part for part in parts if isinstance(part, Tunable) and hasattr(part, "threshold")), None)
+    return next((part for part in parts if scores_of(part) is not None), None)
 
 
-def _shown(policy: Any) -> float | list[float] | None:
+def _shown(policy: Any) -> Any:
     part = _part(policy)
-    if part is None:
-        return None
-    own = part.threshold if isinstance(part.threshold, tuple) else (part.threshold,)
-    doubt = part.at(part.threshold) != part  # such a threshold is 1 - score
-    values = [round(1 - value if doubt else value, 4) for value in own]
-    return values if isinstance(part.threshold, tuple) else values[0]
+    return None if part is None else each(scores_of(part), lambda score: round(score, 4))
 
 
 def _at(policy: Any, threshold: float, default: Any) -> Any:
@@ -192,4 +187,4 @@ def _at(policy: Any, threshold: float, default: Any) -> Any:
 
 def _file(name: str) -> Reply:
     content = Path(__file__).with_name("page").joinpath(name).read_bytes()
-    return Reply(content, headers=((b"content-type", _FILES[name] + b"; charset=utf-8"), *_SAFE))
+    return Reply(content, headers=((b"content-type", _KINDS[name] + b"; charset=utf-8"), *_SAFE))

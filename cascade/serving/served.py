@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from itertools import chain
@@ -16,7 +15,6 @@ from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
-from cascade.policies.settings import Policies
 from cascade.serving.levels import levels_of
 from cascade.serving.watching import Watch
 from cascade.text.entities import PieceText
@@ -37,40 +35,37 @@ class Form(Enum):
     GROUPED = "grouped"
 
 
-@dataclass(frozen=True, eq=False)
 class Served:
-    """A pipeline that a server offers. Make it with `Served.load`, or with `Served.of`.
+    """A pipeline that a server offers by a name.
 
     Attributes:
         name: by which clients ask for it.
         pipeline: at level 0.
         levels: the policies of each level; the last one never defers (`levels.levels_of`).
         watch: compares a share of the answers of level 0 with full depth; `None`: nothing is compared.
+        labels: their names, in the order of the columns of `probabilities`.
+        words: whether units are words.
+        max_input_length: tokens that the model reads at once.
+
+    Args:
+        share: of the answers that are compared; 0 compares none.
         again: loads the same bundle from where it lies now; `None`: it came from nowhere.
     """
 
-    name: str
-    pipeline: Classifier | Tagger
-    levels: tuple[Policies, ...]
-    watch: Watch | None = None
-    again: Callable[[], Served] | None = None
-    _made: dict[tuple[int, bool], tuple[Classifier | Tagger, Cascade]] = field(
-        default_factory=dict, init=False, repr=False
-    )
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         name: str,
         pipeline: Classifier | Tagger,
         *,
         share: float = 0.0,
-        bound: float | None = None,
         again: Callable[[], Served] | None = None,
-    ) -> Served:
-        """Offer a pipeline. `share`: of the answers that are compared, 0 compares none; `bound`: see `Monitor`."""
-        watch = Watch(pipeline, share=share, bound=bound) if share else None
-        return cls(name, pipeline, levels_of(pipeline.policies, pipeline.infos), watch, again)
+    ) -> None:
+        self.name, self.pipeline, self._again = name, pipeline, again
+        self.levels = levels_of(pipeline.policies, pipeline.infos)
+        self.watch = Watch(pipeline, share) if share else None
+        self.labels, self.words = pipeline.labels, isinstance(pipeline, Tagger)
+        self.max_input_length = pipeline.tokenizer.max_length
+        self._made: dict[tuple[int, bool], tuple[Classifier | Tagger, Cascade]] = {}
 
     @classmethod
     def load(
@@ -80,38 +75,17 @@ class Served:
         *,
         threads: int | None = None,
         share: float = 0.0,
-        bound: float | None = None,
         revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | None = None,
-        local_files_only: bool = False,
     ) -> Served:
-        """Load a bundle and offer it; its options and errors are those of `cascade.load` and of `of`."""
-        where = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
-        again = partial(cls.load, name, path_or_id, threads=threads, share=share, bound=bound, **where)  # type: ignore[arg-type]
-        pipeline = load(path_or_id, threads=threads, **where)  # type: ignore[arg-type]
-        return cls.of(name, pipeline, share=share, bound=bound, again=again)
+        """Load a bundle and offer it; options and errors are those of `cascade.load` and of `Served`."""
+        again = partial(cls.load, name, path_or_id, threads=threads, share=share, revision=revision)
+        return cls(name, load(path_or_id, threads=threads, revision=revision), share=share, again=again)
 
     def reload(self) -> Served:
         """The same bundle as it is on disk now; an `OptionError` where it came from nowhere."""
-        if self.again is None:
+        if self._again is None:
             raise OptionError(f"a model must have been loaded from a bundle, got {self.name}, made here; load it anew")
-        return self.again()
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the labels, in the order of the columns of `probabilities`."""
-        return self.pipeline.labels
-
-    @property
-    def words(self) -> bool:
-        """Whether units are words."""
-        return isinstance(self.pipeline, Tagger)
-
-    @property
-    def max_input_length(self) -> int:
-        """Tokens that the model reads at once."""
-        return self.pipeline.tokenizer.max_length
+        return self._again()
 
     def at(self, level: int, truncation: bool) -> tuple[Classifier | Tagger, Cascade]:
         """The pipeline at a level, and its engine."""
@@ -152,7 +126,7 @@ class Served:
     def info(self) -> dict[str, Any]:
         """What there is to know of it, as JSON has it."""
         pipeline, certificate = self.pipeline, self.pipeline.certificate
-        known: dict[str, Any] = {
+        return {
             "name": self.name,
             "path": str(pipeline.bundle.folder),
             "task": pipeline.task,
@@ -164,17 +138,5 @@ class Served:
             "tiers": [{"exits": list(info.layers)} for info in pipeline.infos],
             "levels": [repr(policies) for policies in self.levels],
             "certificate": None if certificate is None else certificate.claim,
-            "monitor": None,
+            "monitor": None if self.watch is None else self.watch.told(),
         }
-        if self.watch is not None:
-            state = self.watch.report()
-            known["monitor"] = {
-                "seen": self.watch.seen,
-                "shadowed": state.shadowed,
-                "disagreements": state.disagreements,
-                "interval": list(state.interval),
-                "bound": state.bound,
-                "alarm": state.alarm_at is not None,
-                "shifted": state.shifted_at is not None,
-            }
-        return known

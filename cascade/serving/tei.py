@@ -16,7 +16,7 @@ from cascade.serving.asking import ask, check_count, ranked, raw_of, replied, ro
 from cascade.serving.errors import Failed, Refused, as_tei, misshapen
 from cascade.serving.served import Served
 from cascade.serving.tokens import predict_tokens
-from cascade.serving.wire import Call, Reply, field, kind_of, required, route, strings
+from cascade.serving.wire import Call, Reply, Route, field, kind_of, required, strings
 from cascade.text.texts import repair_text
 
 EMBEDDINGS: Final = ("/embed", "/embed_all", "/embed_sparse", "/embeddings", "/rerank", "/similarity", "/v1/embeddings")
@@ -154,13 +154,12 @@ async def no_embeddings(_: Call) -> Reply:
 
 
 ROUTES: Final = (
-    route("/predict", predict, as_tei),
-    route("/", predict_default, as_tei),
-    route("/invocations", predict_default, as_tei),
-    route("/vertex", vertex, as_tei),
-    route("/tokenize", tokenize, as_tei),
-    *(route(path, no_embeddings, as_tei) for path in EMBEDDINGS),
-    *(route(path, health, as_tei, "GET") for path in ("/health", "/ping", "/")),
-    route("/info", info, as_tei, "GET"),
-    route("/metrics", metrics, as_tei, "GET"),
+    Route("/predict", predict, as_tei),
+    *(Route(path, predict_default, as_tei) for path in ("/", "/invocations")),
+    Route("/vertex", vertex, as_tei),
+    Route("/tokenize", tokenize, as_tei),
+    *(Route(path, no_embeddings, as_tei) for path in EMBEDDINGS),
+    *(Route(path, health, as_tei, "GET") for path in ("/health", "/ping", "/")),
+    Route("/info", info, as_tei, "GET"),
+    Route("/metrics", metrics, as_tei, "GET"),
 )

@@ -15,7 +15,7 @@ from cascade.pipelines.tagger import Tagger
 from cascade.serving.asking import ask, replied, routes_of
 from cascade.serving.errors import as_tei, misshapen
 from cascade.serving.served import Form
-from cascade.serving.wire import Call, Reply, field, kind_of, required, route, strings
+from cascade.serving.wire import Call, Reply, Route, field, kind_of, required, strings
 from cascade.serving.work import Answers
 from cascade.text.entities import AggregationStrategy, Entity, chosen, strategy_of
 
@@ -114,22 +114,13 @@ async def contents(call: Call) -> Reply:
             [(name, score, 0, len(text)) for name, score in zip(served.labels, own, strict=True)]
             for text, own in zip(texts, answers.probabilities.tolist(), strict=True)
         ]
-    shown = [
-        [
-            {
-                "start": start,
-                "end": end,
-                "text": text[start:end],
-                "detection": name,
-                "detection_type": name,
-                "score": score,
-            }
-            for name, score, start, end in row
-            if score >= least
-        ]
-        for text, row in zip(texts, rows, strict=True)
-    ]
+    names = ("start", "end", "text", "detection", "detection_type", "score")
+
+    def told(text: str, name: str, score: float, begin: int, end: int) -> dict[str, Any]:
+        return dict(zip(names, (begin, end, text[begin:end], name, name, score), strict=True))
+
+    shown = [[told(text, *one) for one in row if one[1] >= least] for text, row in zip(texts, rows, strict=True)]
     return replied(call, json.dumps(shown), answers)
 
 
-ROUTES: Final = (route("/predict_tokens", predict_tokens, as_tei), route("/api/v1/text/contents", contents, as_tei))
+ROUTES: Final = (Route("/predict_tokens", predict_tokens, as_tei), Route("/api/v1/text/contents", contents, as_tei))

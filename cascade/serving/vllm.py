@@ -9,7 +9,7 @@ from typing import Final
 
 from cascade.serving.asking import ask, raw_of, replied, routes_of
 from cascade.serving.errors import Refused, as_vllm
-from cascade.serving.wire import Call, Reply, field, route, strings
+from cascade.serving.wire import Call, Reply, Route, field, strings
 
 STARTED: Final = int(time.time())
 
@@ -30,20 +30,10 @@ async def classify(call: Call) -> Reply:
         {"index": index, "label": labels[best], "probs": row, "num_classes": len(labels)}
         for index, (best, row) in enumerate(rows)
     ]
-    answer = {
-        "id": f"classify-{token_hex(16)}",
-        "object": "list",
-        "created": int(time.time()),
-        "model": served.name,
-        "data": data,
-        "usage": {
-            "prompt_tokens": answers.tokens,
-            "total_tokens": answers.tokens,
-            "completion_tokens": 0,
-            "prompt_tokens_details": None,
-        },
-        **({"routes": routes_of(answers), "degraded": answers.degraded} if routes else {}),
-    }
+    used = {"prompt_tokens": answers.tokens, "total_tokens": answers.tokens, "completion_tokens": 0}
+    about = {"id": f"classify-{token_hex(16)}", "object": "list", "created": int(time.time()), "model": served.name}
+    more = {"routes": routes_of(answers), "degraded": answers.degraded} if routes else {}
+    answer = {**about, "data": data, "usage": {**used, "prompt_tokens_details": None}, **more}
     return replied(call, json.dumps(answer, separators=(",", ":")), answers)
 
 
@@ -66,7 +56,6 @@ async def models(call: Call) -> Reply:
 
 
 ROUTES: Final = (
-    route("/classify", classify, as_vllm),
-    route("/v1/classify", classify, as_vllm),
-    route("/v1/models", models, as_vllm, "GET"),
+    *(Route(path, classify, as_vllm) for path in ("/classify", "/v1/classify")),
+    Route("/v1/models", models, as_vllm, "GET"),
 )

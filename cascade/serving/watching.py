@@ -2,83 +2,62 @@
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from queue import Empty, Full, Queue
 from typing import Any, Final
 
-from cascade.core.rows import IntArray
 from cascade.exceptions import CascadeError
 from cascade.monitoring.monitor import TOGETHER, Monitor
 from cascade.monitoring.sampling import Sampler
-from cascade.monitoring.state import MonitorState
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 
-KEPT: Final = 1024  # sampled items that wait at most; further ones are not compared
+KEPT: Final = 1024  # sampled items that wait at most; older ones are not compared
 
 
 class Watch:
     """Samples what a pipeline answered as certified, and asks a monitor about it.
 
     Answers do not depend on batches, so what is sampled is simply answered once more, and then at full depth.
-
-    Args:
-        pipeline: what answers.
-        share: of the answers, above 0, at most 1.
-        bound: see `Monitor`; as certified if left out.
+    `share`: of the answers, above 0, at most 1.
     """
 
-    def __init__(self, pipeline: Classifier | Tagger, *, share: float, bound: float | None = None) -> None:
+    def __init__(self, pipeline: Classifier | Tagger, share: float) -> None:
         self._sampler = Sampler(share=share, seed=0)
-        self._monitor: Monitor[Any] = Monitor(pipeline, share=1.0, bound=bound)
-        self._waiting: Queue[tuple[bool, Any] | None] = Queue(KEPT)
-        self._thread: threading.Thread | None = None
-        self._state = self._monitor.report()
-        self.seen = 0
+        self._monitor: Monitor[Any] = Monitor(pipeline, share=1.0)
+        self._waiting: deque[tuple[bool, Any]] = deque(maxlen=KEPT)
+        self._thread = ThreadPoolExecutor(1, "cascade-watch")
+        self._state, self._seen = self._monitor.report(), 0
 
-    def offer(self, items: Sequence[Any], units: IntArray, *, words: bool) -> None:
-        """Tell of items that were answered. `units`: of each, shape `(items,)`; `words`: they are lists of words."""
-        self.seen += len(items)
-        for row in self._sampler.draw(len(items)):
-            with suppress(Full):
-                self._waiting.put_nowait((words, items[row]))
+    def offer(self, items: Sequence[Any], *, words: bool) -> None:
+        """Tell of items that were answered. `words`: they are lists of words."""
+        self._seen += len(items)
+        chosen = [(words, items[row]) for row in self._sampler.draw(len(items))]
+        self._waiting.extend(chosen)
+        if chosen:
+            with suppress(RuntimeError):  # it was stopped
+                self._thread.submit(self._compare)
 
-    def report(self) -> MonitorState:
-        """What is known by now; `seen` counts what was sampled."""
-        return self._state
-
-    def start(self) -> None:
-        """Begin to compare."""
-        self._thread = threading.Thread(target=self._run, name="cascade-watch", daemon=True)
-        self._thread.start()
+    def told(self) -> dict[str, Any]:
+        """What is known by now, as JSON has it. `seen`: answers; `shadowed`: those that were compared."""
+        state, names = self._state, ("shadowed", "disagreements", "bound")
+        alarms = {"alarm": state.alarm_at is not None, "shifted": state.shifted_at is not None}
+        known = {name: getattr(state, name) for name in names}
+        return {"seen": self._seen, **known, "interval": list(state.interval), **alarms}
 
     def stop(self) -> None:
         """End once what is under way is compared; what else was sampled is forgotten."""
-        if self._thread is not None:
-            self._drained(KEPT)
-            self._waiting.put(None)
-            self._thread.join()
-            self._thread = None
+        self._waiting.clear()
+        self._thread.shutdown(cancel_futures=True)
 
-    def _drained(self, most: int) -> list[tuple[bool, Any] | None]:
-        found: list[tuple[bool, Any] | None] = []
-        with suppress(Empty):
-            while len(found) < most:
-                found.append(self._waiting.get_nowait())
-        return found
-
-    def _run(self) -> None:
-        while True:
-            taken = [self._waiting.get(), *self._drained(TOGETHER - 1)]
-            for words in {one[0] for one in taken if one is not None}:
-                items = [one[1] for one in taken if one is not None and one[0] == words]
+    def _compare(self) -> None:
+        while self._waiting:
+            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), TOGETHER))]
+            for words in {of_words for of_words, _ in taken}:
+                items = [item for of_words, item in taken if of_words == words]
+                texts = not words and isinstance(self._monitor.pipeline, Tagger)
                 with suppress(CascadeError, MemoryError, RuntimeError):  # of samples only: the answers have gone out
-                    if words or not isinstance(self._monitor.pipeline, Tagger):
-                        self._monitor.predict(items)
-                    else:
-                        self._monitor.predict_texts(items)
+                    (self._monitor.predict_texts if texts else self._monitor.predict)(items)
             self._state = self._monitor.report()
-            if None in taken:
-                return

@@ -1,10 +1,10 @@
-"""A request on its way: what it asks, the works that it is cut into, its answers."""
+"""What waits: requests, the works that they are cut into, in turns; and what comes of them, answers."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -50,7 +50,9 @@ class Answers:
     @classmethod
     def join(cls, parts: Sequence[Answers]) -> Answers:
         """The answers of one request from those of its works, in order."""
-        counts = np.concatenate([part.offsets[1:] - part.offsets[:-1] for part in parts])
+        if len(parts) == 1:
+            return parts[0]
+        counts = np.concatenate([np.diff(part.offsets) for part in parts])
         columns = ("probabilities", "tier", "exit_layer", "confidence")
         return cls(
             served=parts[0].served,
@@ -78,42 +80,29 @@ class Answers:
 
 @dataclass(frozen=True, eq=False)
 class Looked:
-    """What the first tier said of several works at once.
+    """What the first tier said of several works at once, of which so many are `waiting`: they are deferred.
 
-    `level`: at which; `begun`, `read`, `done`: when that began, rows were made, and it was over; `waiting`: how many of
-    the works are deferred.
+    `level`: at which; `tokenize`, `inference`: seconds that rows took, and the tier.
     """
 
     look: Look
     level: int
-    begun: float
-    read: float
-    done: float
-    waiting: int = 0
+    tokenize: float
+    inference: float
+    waiting: int
 
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """What was asked at once, in so many `works`.
+    """What all works of a request have in common; those with one `key` are encoded together.
 
-    `strict`: an item that the model cannot read whole is an error; `found`: what is known, by number of the work;
-    `gone`: nobody waits for it any more.
+    `strict`: an item that the model cannot read whole is an error; `gone`: nobody waits for it any more.
     """
 
-    served: Served
-    form: Form
-    truncation: bool
+    key: tuple[Served, Form, bool]
     strict: bool
-    future: asyncio.Future[Answers]
     arrived: float
-    works: int = 1
-    found: dict[int, Answers] = field(default_factory=dict)
     gone: bool = False
-
-    @property
-    def key(self) -> tuple[Served, Form, bool]:
-        """Requests with the same one are encoded together."""
-        return self.served, self.form, self.truncation
 
 
 @dataclass(eq=False, slots=True)
@@ -121,24 +110,23 @@ class Work:
     """Some items of a request, which go through the tiers together.
 
     Attributes:
-        request: whose.
-        number: which of its works.
         items: as the caller gave them.
         tokens: that wait: estimated before the first tier has run, then those that it deferred.
+        future: of its answers.
         looked: what the first tier said of it and others; `rank`: its number among those that were deferred.
         begin, end: its units are `begin` to `end` - 1 of those of `looked`.
         made: its answers but for what the tiers say.
     """
 
     request: Request
-    number: int
     items: Sequence[Any]
     tokens: int
+    future: asyncio.Future[Answers]
     looked: Looked | None = None
     rank: int = 0
     begin: int = 0
     end: int = 0
-    made: dict[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Any] | None = None
 
 
 Ended: TypeAlias = "tuple[Work, Answers | CascadeError | None]"
@@ -177,13 +165,10 @@ class Turns:
 
     def add(self, work: Work) -> None:
         """Let a work wait behind those of its request."""
-        found = self._waiting.get(work.request)
-        if found is None:
-            self._waiting[work.request] = [work]
-            self.ahead += work.tokens
-        else:
-            found.append(work)
+        own = self._waiting.setdefault(work.request, [])
+        own.append(work)
         self.tokens += work.tokens
+        self.ahead += work.tokens if len(own) == 1 else 0
 
     def take(self, most_tokens: int, most_items: float = float("inf")) -> list[Work]:
         """The next works, at least one, that together have no more tokens and items than this."""
@@ -195,28 +180,23 @@ class Turns:
             if taken and (tokens > most_tokens or items > most_items):
                 break
             del self._waiting[request]
-            work = works.pop(0)
-            self.tokens -= work.tokens
-            self.ahead -= work.tokens
+            taken.append(works.pop(0))
+            self.tokens -= taken[-1].tokens
+            self.ahead += (works[0].tokens if works else 0) - taken[-1].tokens
             if works:
                 self._waiting[request] = works
-                self.ahead += works[0].tokens
-            taken.append(work)
         return taken
 
-    def drop(self, request: Request) -> None:
-        """Forget the works of a request."""
-        works = self._waiting.pop(request, None)
-        if works:
-            self.tokens -= sum(work.tokens for work in works)
-            self.ahead -= works[0].tokens
+    def drop(self, request: Request) -> list[Work]:
+        """Forget the works of a request, and return them."""
+        works = self._waiting.pop(request, [])
+        self.tokens -= sum(work.tokens for work in works)
+        self.ahead -= works[0].tokens if works else 0
+        return works
 
-    def clear(self) -> list[Request]:
-        """Forget everything; the requests that waited."""
-        requests = list(self._waiting)
-        self._waiting.clear()
-        self.tokens = self.ahead = 0
-        return requests
+    def clear(self) -> list[Work]:
+        """Forget everything, and return it."""
+        return [work for request in list(self._waiting) for work in self.drop(request)]
 
 
 def size_of(item: str | Sequence[str]) -> int:

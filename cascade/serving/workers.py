@@ -18,13 +18,12 @@ from typing import Any, Final
 
 import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
-from starlette.applications import Starlette
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 from cascade.exceptions import CascadeError, OptionError
-from cascade.serving.app import create_app
+from cascade.serving.app import App
 from cascade.serving.limits import Limits
 from cascade.serving.logs import Log, spans
 from cascade.serving.metrics import Metrics
@@ -49,7 +48,7 @@ class Setup:
         threads: of each model in each process; what the process may use if left out.
         monitor: share of the answers that are compared with full depth.
         tei_metrics: whether to count under TEI's names as well.
-        api_key, origins: see `create_app`.
+        api_key, origins: see `App`.
         log_share: of the requests that are logged.
         otlp: where spans go, and the name of the service; `None`: nowhere.
         revision: of bundles on the Hub.
@@ -66,9 +65,9 @@ class Setup:
     otlp: tuple[str, str] | None = None
     revision: str | None = None
 
-    def __call__(self) -> Starlette:
+    def __call__(self) -> App:
         options: dict[str, Any] = {"threads": self.threads, "share": self.monitor, "revision": self.revision}
-        return create_app(
+        return App(
             [Served.load(name, path, **options) for name, path in self.models],
             self.limits,
             metrics=Metrics(tei=self.tei_metrics),
@@ -77,7 +76,7 @@ class Setup:
             log=[Log(self.log_share), *([] if self.otlp is None else [spans(*self.otlp)])],
         )
 
-    def worker(self, *, status: int = STARTUP_FAILURE) -> Starlette:
+    def worker(self, *, status: int = STARTUP_FAILURE) -> App:
         """The same in a worker, which ends with its parent. A fault is one line and this status; uvicorn's ends all."""
         parent = multiprocessing.parent_process()
 

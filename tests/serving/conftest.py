@@ -93,10 +93,8 @@ def serve() -> Iterator[Serve]:
     """A batcher around a pipeline, started; `limits` by name."""
     made: list[Batcher] = []
 
-    def start(
-        pipeline: Classifier | Tagger, *, share: float = 0.0, bound: float | None = None, **limits: Any
-    ) -> Batcher:
-        served = Served.of("toy", pipeline, share=share)
+    def start(pipeline: Classifier | Tagger, *, share: float = 0.0, **limits: Any) -> Batcher:
+        served = Served("toy", pipeline, share=share)
         made.append(Batcher(served, Limits(**{**PATIENT, **limits}), Metrics()))
         made[-1].start()
         return made[-1]

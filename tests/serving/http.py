@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
-from starlette.applications import Starlette
-
 from cascade import Classifier, Tagger
-from cascade.serving.app import create_app
+from cascade.serving.app import App
 from cascade.serving.limits import Limits
 from cascade.serving.metrics import Metrics
 from cascade.serving.served import Served
+from cascade.serving.wire import Scope
 
 TEXT = "a very good film"
 
@@ -47,21 +46,31 @@ class Answer:
 
 
 class Client:
-    """Asks an application on an event loop in a thread, without sockets. A fault of the server is raised here."""
+    """Asks an application on an event loop in a thread, without sockets. A fault of the server fails the test."""
 
-    def __init__(self, app: Starlette) -> None:
+    def __init__(self, app: App) -> None:
         self.app, self._loop = app, asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self._lifespan = app.router.lifespan_context(app)
-        self.run(self._lifespan.__aenter__())
+        self.run(self._started())
+
+    async def _started(self) -> None:
+        self._asked = asyncio.Queue[Scope]()
+        told = asyncio.Queue[Scope]()
+        self._lifespan = asyncio.ensure_future(self.app({"type": "lifespan"}, self._asked.get, told.put))
+        self._asked.put_nowait({"type": "lifespan.startup"})
+        assert await told.get() == {"type": "lifespan.startup.complete"}
+
+    async def _ended(self) -> None:
+        self._asked.put_nowait({"type": "lifespan.shutdown"})
+        await self._lifespan
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """What a coroutine gives on that loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     def close(self) -> None:
-        self.run(self._lifespan.__aexit__(None, None, None))
+        self.run(self._ended())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -82,6 +91,7 @@ class Client:
             sent.append(message)
 
         self.run(self.app(scope, receive, send))
+        assert sent[0]["status"] != 500
         return Answer(sent)
 
     def request(
@@ -123,8 +133,8 @@ def serving(
     *pipelines: Classifier | Tagger, limits: Limits | None = None, tei: bool = False, **options: Any
 ) -> Iterator[Client]:
     """Models named toy, toy1, ..."""
-    named = [Served.of(f"toy{number or ''}", pipeline) for number, pipeline in enumerate(pipelines)]
-    client = Client(create_app(named, limits, metrics=Metrics(tei=tei), **options))
+    named = [Served(f"toy{number or ''}", pipeline) for number, pipeline in enumerate(pipelines)]
+    client = Client(App(named, limits, metrics=Metrics(tei=tei), **options))
     try:
         yield client
     finally:

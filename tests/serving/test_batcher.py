@@ -44,7 +44,7 @@ def test_any_interleaving_gives_the_answers_of_predict(
 def running(clf: Classifier, request: pytest.FixtureRequest) -> Any:
     """A batcher for all examples of a hypothesis, with so many threads."""
     model = Classifier.from_pretrained(clf.bundle.folder, threads=request.param)
-    made = Batcher(Served.of("toy", model), Limits(max_batch_tokens=70, **PATIENT), Metrics())
+    made = Batcher(Served("toy", model), Limits(max_batch_tokens=70, **PATIENT), Metrics())
     made.start()
     yield made
     made.stop(seconds=10)
@@ -185,7 +185,7 @@ def test_a_model_of_another_task_answers_nothing(clf: Classifier, tagger: Tagger
 
 
 def test_no_items_and_no_start(clf: Classifier) -> None:
-    batcher = Batcher(Served.of("toy", clf), Limits(), Metrics())
+    batcher = Batcher(Served("toy", clf), Limits(), Metrics())
     assert not batcher.healthy
     with pytest.raises(Overloaded):
         ask(batcher, TEXTS[:1])
@@ -193,4 +193,4 @@ def test_no_items_and_no_start(clf: Classifier) -> None:
     assert len(ask(batcher, [])[0].probabilities) == 0
     batcher.stop(seconds=10)
     with pytest.raises(OptionError, match="max_batch_tokens must be at least the longest input"):
-        Batcher(Served.of("toy", clf), Limits(auto_truncate=False, max_batch_tokens=8), Metrics())
+        Batcher(Served("toy", clf), Limits(auto_truncate=False, max_batch_tokens=8), Metrics())

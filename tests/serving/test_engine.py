@@ -106,15 +106,16 @@ def test_impossible_limits(name: str, value: Any) -> None:
         Limits(**{name: value})
 
 
-def requests(*sizes: int) -> list[Request]:
-    return [Request(None, Form.TEXT, False, False, None, 0.0, works=size) for size in sizes]  # type: ignore[arg-type]
+def requests(count: int) -> list[Request]:
+    return [Request((None, Form.TEXT, False), False, 0.0) for _ in range(count)]  # type: ignore[arg-type]
 
 
 def test_requests_take_turns() -> None:
     turns = Turns()
-    large, small, last = requests(3, 1, 1)
-    works = [Work(large, number, ["a"], 10) for number in range(3)]
-    for work in (*works, Work(small, 0, ["b"], 5), Work(last, 0, ["c", "d"], 7)):
+    large, small, last = requests(3)
+    works = [Work(large, ["a"], 10, None) for _ in range(3)]  # type: ignore[arg-type]
+    others = [Work(small, ["b"], 5, None), Work(last, ["c", "d"], 7, None)]  # type: ignore[arg-type]
+    for work in (*works, *others):
         turns.add(work)
     assert (len(turns), turns.tokens, turns.ahead) == (3, 42, 22)
     assert [work.request for work in turns.take(15)] == [large, small]
@@ -126,7 +127,7 @@ def test_requests_take_turns() -> None:
     turns.add(works[0])
     assert turns.take(1) == [works[0]]  # at least one
     turns.add(works[1])
-    assert turns.clear() == [large]
+    assert turns.clear() == [works[1]]
     assert (turns.tokens, turns.ahead, turns.take(9)) == (0, 0, [])
 
 
@@ -148,7 +149,7 @@ def test_a_share_of_the_answers_is_compared(clf: Classifier, tagger: Tagger, ser
 
         async def come(batcher: Batcher = batcher, items: Any = items, form: Form = form, watch: Any = watch) -> None:
             await asyncio.gather(*(batcher.answer([item], form) for item in items))
-            await until(lambda: watch.report().shadowed == 40)
+            await until(lambda: watch.told()["shadowed"] == 40)
 
         asyncio.run(come())
         ask = "predict_texts" if form is Form.PIECES else "predict"
@@ -158,7 +159,7 @@ def test_a_share_of_the_answers_is_compared(clf: Classifier, tagger: Tagger, ser
         differ = sum(one != other for one, other in zip(mine, theirs, strict=True))
         told = batcher.served.info()["monitor"]
         assert (told["seen"], told["shadowed"], told["disagreements"]) == (40, 40, differ)
-        assert b'cascade_monitor{model="toy",what="shadowed"} 40.0' in batcher._all_metrics.render()
+        assert b'cascade_monitor{model="toy",what="shadowed"} 40.0' in batcher._metrics.render()
 
 
 def test_a_bundle_is_read_again_from_where_it_lies(tmp_path: Any) -> None:
@@ -170,13 +171,13 @@ def test_a_bundle_is_read_again_from_where_it_lies(tmp_path: Any) -> None:
     assert again.info() == served.info()
     assert again.info()["labels"] == ["negative", "neutral", "positive"]
     with pytest.raises(OptionError, match="must have been loaded"):
-        Served.of("made", served.pipeline).reload()
+        Served("made", served.pipeline).reload()
 
 
 def test_metrics_count_what_happened(clf: Classifier, serve: Serve) -> None:
     batcher = serve(clf)
     asyncio.run(batcher.answer(TEXTS[:50], Form.TEXT))
-    found = batcher._all_metrics.live()
+    found = batcher._metrics.live()
     routes = clf.predict(TEXTS[:50]).routes
     told = {(one["tier"], one["exit"]): count for one, count in found["cascade_routed_total"]}
     pairs, counts = np.unique(np.stack((routes.tier, routes.exit_layer)), axis=1, return_counts=True)
@@ -189,7 +190,7 @@ def test_metrics_count_what_happened(clf: Classifier, serve: Serve) -> None:
 
 def test_metrics_have_the_names_of_tei_where_that_is_asked(clf: Classifier) -> None:
     metrics = Metrics(tei=True)
-    batcher = Batcher(Served.of("toy", clf), Limits(), metrics)
+    batcher = Batcher(Served("toy", clf), Limits(), metrics)
     batcher.start()
     answers = asyncio.run(batcher.answer(TEXTS[:2], Form.TEXT))
     batcher.stop(seconds=10)
@@ -217,7 +218,7 @@ def test_processes_share_their_metrics_where_a_folder_is_named(tmp_path: Path) -
         "from cascade.serving.metrics import Metrics\n"
         "metrics = Metrics(tei=True)\n"
         "metrics.request('/predict', 429, 0.01)\n"
-        "metrics.of('toy').state(5, 1, None)\n"
+        "metrics.state('toy', 5, 1, None)\n"
         "from prometheus_client.multiprocess import mark_process_dead\n"
         "if len(sys.argv) > 1: mark_process_dead(int(sys.argv[1])); print(metrics.render().decode(), metrics.live())\n"
         "print(os.getpid())"

@@ -12,17 +12,16 @@ from typing import Any, TypeAlias
 import httpx
 import numpy as np
 import pytest
-from starlette.applications import Starlette
-from starlette.types import Receive, Scope, Send
 
 from cascade import Classifier, Tagger
 from cascade.policies import AtExit, Budget, MaxProbability, Threshold, TokenExit, any_of, defer_all, never
 from cascade.serving import page as module
+from cascade.serving.app import App
 from cascade.serving.errors import Refused
 from cascade.serving.limits import Limits
 from cascade.serving.metrics import Metrics
-from cascade.serving.page import Page, knobs, tuned
-from cascade.serving.wire import Call
+from cascade.serving.page import FILES, knobs, tuned
+from cascade.serving.served import Served
 from tests.serving.http import serving
 from tests.test_floors import ENGINE
 
@@ -47,11 +46,8 @@ class Models:
 
 def run(models: Any, *requests: Callable[[httpx.AsyncClient], Awaitable[httpx.Response]]) -> list[httpx.Response]:
     """The responses to requests, all at once."""
-    inner = Starlette(routes=Page().routes)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["cascade"] = Call(scope, models)
-        await inner(scope, receive, send)
+    app = App([Served("texts", models.of("texts").served.pipeline)])
+    app.models = models
 
     async def ask() -> list[httpx.Response]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://page") as client:
@@ -229,7 +225,7 @@ def test_no_texts_and_an_unknown_model(ask: Ask) -> None:
 def test_files_need_no_key_and_what_the_page_asks_is_no_traffic(clf: Classifier) -> None:
     body, key = {"inputs": ["good"]}, {"authorization": "Bearer key"}
     with serving(clf, api_key="key") as client:
-        for path in ("/", *Page.FILES):
+        for path in ("/", *FILES):
             assert client.get(path, headers={"accept": "text/html"}).status_code == 200
         for path in ("/page/models", "/page/live"):
             assert [client.get(path, headers=given).status_code for given in ({}, key)] == [401, 200]

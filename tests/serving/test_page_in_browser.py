@@ -19,7 +19,7 @@ import pytest
 
 from cascade import Classifier, Tagger
 from cascade.policies import Threshold
-from cascade.serving.app import create_app
+from cascade.serving.app import App
 from cascade.serving.metrics import Metrics
 from cascade.serving.served import Served
 
@@ -44,7 +44,7 @@ def running(app: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def url(clf: Classifier, tagger: Tagger) -> Iterator[str]:
-    with running(create_app([Served.of("texts", clf.with_router(Threshold(0.9))), Served.of("words", tagger)])) as url:
+    with running(App([Served("texts", clf.with_router(Threshold(0.9))), Served("words", tagger)])) as url:
         yield url
 
 
@@ -80,7 +80,7 @@ def test_the_page(browser: Any, url: str, width: int, scheme: str) -> None:
 
 def test_the_key_and_alarms(browser: Any, clf: Classifier) -> None:
     metrics = Metrics()
-    with running(create_app([Served.of("texts", clf)], metrics=metrics, api_key="sécret")) as url:
+    with running(App([Served("texts", clf)], metrics=metrics, api_key="sécret")) as url:
         page = browser.new_page()
         page.goto(url)
         page.get_by_label("API key").fill("sécret")
@@ -90,8 +90,8 @@ def test_the_key_and_alarms(browser: Any, clf: Classifier) -> None:
         page.get_by_role("button", name="Answer").click()
         page.get_by_text("1 text answered.").wait_for()
         metrics.refresh.clear()
-        metrics.level.labels("texts").set(2)
-        metrics.watched.labels("texts", "alarm").set(1)
+        metrics._level.labels("texts").set(2)
+        metrics._watched.labels("texts", "alarm").set(1)
         page.get_by_text("Alarm: texts differs from full depth more often than it may.").wait_for()
         page.get_by_text("texts answers at level 2").wait_for()
         sound(page)

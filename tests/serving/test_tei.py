@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cascade import Classifier, Tagger
-from cascade.serving import wire
+from cascade.serving import app
 from cascade.serving.batcher import Batcher
 from cascade.serving.limits import Limits
 from cascade.serving.wire import Call
@@ -124,7 +124,7 @@ def test_bodies_above_the_limit_are_413(toys: Classifier) -> None:
 
 
 def test_a_body_that_does_not_come_is_408(toys: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "BODY_SECONDS", 0.02)
+    monkeypatch.setattr(app, "BODY_SECONDS", 0.02)
     sent: list[dict[str, Any]] = []
 
     async def receive() -> Any:
@@ -141,7 +141,7 @@ def test_a_body_that_does_not_come_is_408(toys: Classifier, monkeypatch: pytest.
 
 
 def test_a_client_that_leaves_takes_its_work_along(toys: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "WATCH_AFTER", 0.0)
+    monkeypatch.setattr(app, "WATCH_AFTER", 0.0)
     ended: list[type[BaseException] | None] = []
 
     async def answer(*_: Any, **__: Any) -> Any:
