@@ -26,6 +26,8 @@ def order(name: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("name", modules())
 def test_a_module_says_what_it_is_for_and_a_package_what_it_offers(name: str) -> None:
+    if name.endswith("ray"):
+        pytest.importorskip("ray")
     module = importlib.import_module(name)
     assert len((module.__doc__ or "").strip()) > 20
     names: list[str] = getattr(module, "__all__", [])

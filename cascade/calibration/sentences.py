@@ -21,7 +21,7 @@ from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
 from cascade.engine.tier import Progress, Readable, Tier, as_inputs
 from cascade.exceptions import OptionError
-from cascade.pipelines.copies import with_options
+from cascade.pipelines.parts import with_options
 from cascade.policies.decoding import Decoder
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all

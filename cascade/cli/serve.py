@@ -56,7 +56,10 @@ def _limits(command: C) -> C:
 @click.option("--hostname", envvar="CASCADE_HOSTNAME", default="0.0.0.0", show_default=True, help="Where to listen.")  # noqa: S104
 @click.option("--port", envvar="PORT", type=click.IntRange(0, 65535), default=3000, show_default=True, help="0: any.")
 @click.option("--workers", envvar="WORKERS", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option("--threads", envvar="THREADS", type=click.IntRange(1), metavar="N", help="Of a worker.")
+@click.option("--threads", envvar="THREADS", type=click.IntRange(1), metavar="N", help="Of a worker or replica.")
+@click.option("--ray", "on_ray", is_flag=True, help="On Ray Serve: each later tier scales by itself. Needs an extra.")
+@click.option("--max-replicas", type=click.IntRange(1), default=1, show_default=True, metavar="N",
+              help="Of each tier, with --ray.")  # fmt: skip
 @_limits
 @click.option("--api-key", envvar="API_KEY", metavar="KEY", help="Refuse requests without `Authorization: Bearer KEY`.")
 @click.option("--cors-allow-origin", envvar="CORS_ALLOW_ORIGIN", multiple=True, metavar="URL", help="[default: any]")
@@ -86,6 +89,13 @@ def serve(bundle: str | None, models: Sequence[str], served_model_name: str | No
         raise MissingExtraError(
             f'cascade serve needs the extra serve, but {missing[0]} is missing; pip install "cascade-encoder[serve]"'
         )
+    workers, endpoint, on_ray = given["workers"], given["otlp_endpoint"], given["on_ray"]
+    if on_ray and workers > 1:
+        raise OptionError(f"--workers must be 1 with --ray, got {workers}; give --max-replicas")
+    if on_ray and find_spec("ray") is None:
+        raise MissingExtraError(
+            'cascade serve --ray needs the extra ray, but ray is missing; pip install "cascade-encoder[serve,ray]"'
+        )
     named = _named(bundle, served_model_name, models)
     for _, path in named:
         open_bundle(path, verify=False, revision=given["revision"])  # faults are told here, downloads are done once
@@ -93,11 +103,10 @@ def serve(bundle: str | None, models: Sequence[str], served_model_name: str | No
     from cascade.serving.workers import Setup
     from cascade.serving.workers import serve as run
 
-    workers, endpoint = given["workers"], given["otlp_endpoint"]
     setup = Setup(
         models=named,
         limits=Limits(**{name: given[name] for name, *_ in LIMITS}),
-        threads=given["threads"] or max(check_threads(None) // workers, 1),
+        threads=given["threads"] or (1 if on_ray else max(check_threads(None) // workers, 1)),
         monitor=given["monitor"],
         tei_metrics=given["tei_metrics"],
         api_key=given["api_key"],
@@ -106,6 +115,10 @@ def serve(bundle: str | None, models: Sequence[str], served_model_name: str | No
         otlp=None if endpoint is None else (endpoint, given["otlp_service_name"]),
         revision=given["revision"],
     )
+    if on_ray:
+        from cascade.serving.on_ray import serve_on_ray
+
+        return serve_on_ray(setup, hostname=given["hostname"], port=given["port"], max_replicas=given["max_replicas"])
     return run(setup, hostname=given["hostname"], port=given["port"], workers=workers)
 
 

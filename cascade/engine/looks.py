@@ -1,4 +1,4 @@
-"""A part of a look: some neighbouring items of its inputs, which the second tier then answers by themselves."""
+"""Parts of inputs and of looks: some neighbouring items, which a tier then answers by themselves."""
 
 from __future__ import annotations
 
@@ -28,16 +28,27 @@ def part_of(look: Look, begin: int, end: int, *, words: bool) -> Look:
         units = np.flatnonzero((numbers >= begin) & (numbers < end))
         own = rest.select(units)
     return Look(
-        inputs=_between(inputs, begin, end, words=words),
+        inputs=between(inputs, begin, end, words=words),
         scores=None if look.scores is None else look.scores[begin:end],
         rest=own,
         numbers=numbers[units] - begin,
     )
 
 
-def _between(inputs: Inputs, begin: int, end: int, *, words: bool) -> Inputs:
+def between(inputs: Inputs, begin: int, end: int, *, words: bool) -> Inputs:
+    """The inputs of units `begin` to `end` - 1, which are those of some whole items."""
     if not words:
         return inputs.select(np.arange(begin, end, dtype=np.int64))
     offsets = inputs.offsets
     chosen = np.flatnonzero((offsets[:-1] >= begin) & (offsets[1:] <= end) & (offsets[1:] > offsets[:-1]))
     return inputs.spans(chosen, offsets[chosen], offsets[chosen + 1])
+
+
+def runs_of(inputs: Inputs, most_tokens: int, *, words: bool) -> list[tuple[int, int]]:
+    """Runs of whole items of about so many tokens at most, or of one item: where the units of each begin and end."""
+    count = inputs.n_units
+    starts = inputs.offsets[:-1] if words else np.arange(count, dtype=np.int64)
+    before = np.append(0, np.cumsum(inputs.lengths))[starts]
+    begins = starts[np.flatnonzero(np.diff(before // most_tokens, prepend=-1))]
+    begins = np.unique(begins[begins < count])
+    return list(zip(begins.tolist(), [*begins[1:].tolist(), count], strict=False))

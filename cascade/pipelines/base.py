@@ -20,8 +20,8 @@ from cascade.engine.inputs import Inputs
 from cascade.engine.long_rows import RowTier
 from cascade.engine.streaming import StreamOptions, stream
 from cascade.exceptions import BundleError, CascadeWarning, TaskError
-from cascade.pipelines.copies import Copies, with_options
-from cascade.pipelines.parts import certified, graphs_of, parts_of, set_policies
+from cascade.pipelines.copies import Copies
+from cascade.pipelines.parts import certified, graphs_of, parts_of, set_policies, with_options
 from cascade.policies.batching import BatchingPolicy
 from cascade.policies.routing import Budget
 from cascade.policies.settings import Policies

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
 from cascade.engine.tier import Tier
 from cascade.exceptions import OptionError
-from cascade.pipelines.parts import cascade_of, set_policies
+from cascade.pipelines.parts import cascade_of, set_policies, with_options
 from cascade.pipelines.tuning import Tuned
 from cascade.policies.batching import BatchingPolicy
 from cascade.policies.exits import ExitPolicy, never
@@ -227,13 +227,6 @@ class Copies:
 
     def __copy__(self: C) -> C:
         return replace(self)  # sessions are shared; without this method they would be loaded again
-
-
-def with_options(tier: Tier, options: Mapping[str, Any]) -> Tier:
-    """A tier with these options, as far as it has them."""
-    known: Any = tier
-    own = {name: value for name, value in options.items() if hasattr(tier, name)}
-    return replace(known, **own) if own else tier
 
 
 def changed(given: tuple[Any, ...], value: object, tier: int) -> tuple[Any, ...]:

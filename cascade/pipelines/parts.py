@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -162,14 +162,18 @@ def _try(tier: SingleExit | MultiExit, default: Tokenizer, name: str) -> None:
 
 
 def set_policies(tiers: Sequence[Tier], policies: Policies) -> tuple[Tier, ...]:
-    """The tiers with their exit policies and temperatures. A tier that is a function has none."""
-    made: list[Tier] = []
-    for tier, exit_policy, temperatures in zip(tiers, policies.exits, policies.temperatures, strict=True):
-        if isinstance(tier, MultiExit):
-            made.append(replace(tier, exit_policy=exit_policy, temperatures=temperatures))
-        else:
-            made.append(replace(tier, temperature=temperatures[0]) if isinstance(tier, SingleExit) else tier)
-    return tuple(made)
+    """The tiers with their exit policies and temperatures, as far as they have any."""
+    return tuple(
+        with_options(tier, {"exit_policy": exit_policy, "temperatures": given, "temperature": given[0]})
+        for tier, exit_policy, given in zip(tiers, policies.exits, policies.temperatures, strict=True)
+    )
+
+
+def with_options(tier: Tier, options: Mapping[str, Any]) -> Tier:
+    """A tier with these options, as far as it has them."""
+    known: Any = tier
+    own = {name: value for name, value in options.items() if hasattr(tier, name)}
+    return replace(known, **own) if own else tier
 
 
 def cascade_of(tiers: Sequence[Tier], policies: Policies, *, multi_label: bool) -> Cascade:

@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -67,8 +67,12 @@ class Setup:
 
     def __call__(self) -> App:
         options: dict[str, Any] = {"threads": self.threads, "share": self.monitor, "revision": self.revision}
+        return self.app([Served.load(name, path, **options) for name, path in self.models])
+
+    def app(self, served: Sequence[Served]) -> App:
+        """The server of models that are loaded."""
         return App(
-            [Served.load(name, path, **options) for name, path in self.models],
+            served,
             self.limits,
             metrics=Metrics(tei=self.tei_metrics),
             api_key=self.api_key,
