@@ -15,7 +15,7 @@ from cascade.bundle.hub import check_checkpoint
 from cascade.exceptions import MissingExtraError, printable
 from cascade.text.sources import check_there, regular
 
-NEEDED = ("torch", "transformers", "accelerate", "onnx", "scipy")
+NEEDED = ("torch", "transformers", "onnx", "scipy")
 
 
 @click.command(short_help="Make a bundle of your fine-tuned model, certified against it (needs three extras).")

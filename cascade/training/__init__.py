@@ -5,10 +5,9 @@ data        from files to token ids
 models      the torch models of both tiers
 recipes     what each command does
 run         one training from a checkpoint to a folder
-loop        transformers' Trainer, configured once
+loop        its steps, epochs and checkpoints
 units       what the loop and the recipes read of a batch: logits and answers by unit, be it a text or a word
-checkpoint  a checkpoint's tokenizer, and whether it is whole
-split       holding out a share of a file
+checkpoint  a checkpoint's tokenizer
 options     options that several commands share
 cli         the command line
 """
@@ -16,7 +15,6 @@ cli         the command line
 from cascade.exceptions import MissingExtraError
 
 try:
-    import accelerate as accelerate
     import torch as torch
     import transformers as transformers
 except ImportError as error:  # pragma: no cover - exercised in a subprocess by the tests

@@ -1,17 +1,13 @@
-"""What is read of a checkpoint beside its weights: the tokenizer, and whether the Trainer wrote it to its end."""
+"""What is read of a checkpoint beside its weights: the tokenizer."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from tqdm import tqdm
 from transformers.utils.hub import cached_file
 
 from cascade.exceptions import OptionError
@@ -106,32 +102,3 @@ def byte_level_parts(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for part in (outer, *outer.get("pretokenizers", ())):
         if part.get("type") == "ByteLevel":
             yield part
-
-
-def last_whole(folder: Path, tell: Callable[[str], object] = tqdm.write) -> str | None:
-    """The Trainer's newest checkpoint in a folder that was written to its end; None where there is none.
-
-    Those that were not are removed, because nothing can go on from them; `tell` is told so, and where none is left.
-    """
-    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    for path in sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
-        fault = _fault(path)
-        if fault is None:
-            return str(path)
-        tell(f"{path} is removed, because it was not written to its end: {fault}")
-        shutil.rmtree(path)
-    if folder.is_dir():
-        tell(f"{folder} holds no whole checkpoint; training starts at the first step")
-    return None
-
-
-def _fault(checkpoint: Path) -> str | None:
-    """What is missing in a checkpoint of the Trainer, which writes `trainer_state.json` last; None if nothing is."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        with safe_open(checkpoint / "model.safetensors", "pt"):
-            pass
-    except (OSError, ValueError, SafetensorError) as error:
-        return str(error)
-    archives = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt"]
-    return next((f"{file.name} is cut or missing" for file in archives if not zipfile.is_zipfile(file)), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -31,9 +31,8 @@ from cascade.training.options import (
 from cascade.training.recipes.crf import train_crf
 from cascade.training.recipes.exits import ExitsOptions, train_exits
 from cascade.training.recipes.first_tier import FirstTierOptions, train_first_tier
-from cascade.training.recipes.objectives import Detached, Distilled, EarlierExits, Joint, LastExit, Objective
+from cascade.training.recipes.objectives import OBJECTIVES
 from cascade.training.recipes.self_sample import ExitRanges, SelfSampleOptions, train_self_sample
-from cascade.training.split import hold_out
 from cascade.training.task import CLASSIFICATION, TAGGING, Task
 
 
@@ -63,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @answering
 @click.option(
     "--objective",
-    type=click.Choice(["joint", "two-stage", "detached", "distil"]),
+    type=click.Choice([*OBJECTIVES]),
     default="joint",
     show_default=True,
     help="joint: all exits at once. two-stage: the last, then the others on a frozen backbone (DeeBERT). "
@@ -109,18 +108,11 @@ def exits(checkpoint: str, task: Task, **given: Any) -> None:
       cascade-train exits microsoft/MiniLM-L12-H384-uncased --task tagging --train pos.jsonl --eval dev.jsonl \\
           --vocabulary 12000 --epochs 6 --output runs/tagger
     """
-    joint = {"weights": given["weights"], "smoothing": given["label_smoothing"]}
-    objectives: dict[str, tuple[Objective, ...]] = {
-        "joint": (Joint(**joint),),
-        "two-stage": (LastExit(), EarlierExits()),
-        "detached": (Detached(**joint),),
-        "distil": (Distilled(),),
-    }
-    given |= {"objectives": objectives[given["objective"]], "loop": value_of(LoopOptions, given)}
-    trained = train_exits(
-        run_of(checkpoint, given, task), value_of(ExitsOptions, given), extra_text=given["extra_text"]
-    )
-    report(trained, given["output"])
+    objectives = OBJECTIVES[given["objective"]]
+    told = {"weights": given["weights"], "smoothing": given["label_smoothing"]}
+    given["objectives"] = tuple(replace(own, **told) if own.exits == "all" else own for own in objectives)
+    given["loop"] = value_of(LoopOptions, given)
+    report(train_exits(run_of(checkpoint, given, task), value_of(ExitsOptions, given)), given["output"])
 
 
 @train.command("first-tier")
@@ -169,9 +161,7 @@ def first_tier(teacher: str, task: Task, **given: Any) -> None:
         student = value_of(Static if task is CLASSIFICATION else StaticTagger, sizes)
     given |= {"student": student, "augmentation": Augmentation(copies=given["copies"])}
     given["loop"] = value_of(LoopOptions, given | {"head_factor": 1.0})
-    options = value_of(FirstTierOptions, given)
-    trained = train_first_tier(run_of(teacher, given, task), options, extra_text=given["extra_text"])
-    report(trained, given["output"])
+    report(train_first_tier(run_of(teacher, given, task), value_of(FirstTierOptions, given)), given["output"])
 
 
 @train.command("self-sample")
@@ -239,21 +229,3 @@ def crf(
     click.echo(f"{found['words']} words, learned from {found['learned_from']} in {found['seconds']:.0f} s")
     if write:
         click.echo(f"wrote {bundle}: it decodes with {found['decoding']}")
-
-
-@train.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--share", default=0.1, show_default=True, help="Share of the rows to hold out, of every label alike.")
-@click.option("--kept", required=True, type=click.Path(path_type=Path), help="jsonl file for the rows that stay.")
-@click.option("--held-out", required=True, type=click.Path(path_type=Path), help="jsonl file for the others.")
-@click.option("--seed", default=1, show_default=True)
-@task_option
-def split(file: Path, share: float, kept: Path, held_out: Path, seed: int, task: Task) -> None:
-    """Hold out a share of a labelled FILE, stratified by label: for thresholds and for choosing epochs.
-
-    \b
-    Example:
-      cascade-train split train.jsonl --share 0.1 --kept runs/train.jsonl --held-out runs/calibration.jsonl
-    """
-    stayed, out = hold_out(file, share=share, kept=kept, held_out=held_out, seed=seed, task=task)
-    click.echo(f"{stayed} rows in {kept}, {out} in {held_out}")

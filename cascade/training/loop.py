@@ -1,39 +1,40 @@
-"""transformers' Trainer, configured once: seeded, an evaluation per epoch, checkpoints to go on from, the best kept."""
+"""The loop of every training: seeded, an evaluation per epoch, a checkpoint to go on from, the best epoch kept."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import Sampler
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import set_seed
 
-from cascade.core.files import write
+from cascade.core.files import staged
+from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
-from cascade.training.checkpoint import last_whole
 from cascade.training.data.encoding import TrainingRows
-from cascade.training.data.order import LengthGroups
-from cascade.training.units import UnitMetrics
+from cascade.training.units import INPUTS, Collate, UnitMetrics, device, over_units
 
 Loss = Callable[[Tensor, dict[str, Tensor]], Tensor]
 """From a model's logits and the batch to one loss."""
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids", "exit_layers")
-TIMED = 6  # first steps, of which the first one does not count
-
-Collate = Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]]
-"""From rows, as `TrainingRows` gives them, to a batch."""
+CHECKPOINT = "checkpoint.safetensors"
+LONGEST = 1.0  # norm of the gradients, to which longer ones are cut
+TIMED = 6  # first steps that tell how many fit into the minutes; the very first one does not count
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class LoopOptions:
         average: of the weights over the last steps: the decay per step of a moving average, which is what is evaluated
             and kept (Polyak and Juditsky 1992); 0 keeps the weights as they are.
         seed: of initial weights, order and dropout.
-        resume: go on from the newest whole checkpoint in the output folder; without one, from the start.
-        minutes: train for about so long at most: fewer epochs where a few first steps say that all would take longer.
+        resume: go on from the checkpoint in the output folder; without one, from the start.
+        minutes: train for about so long at most: fewer steps where the first few say that all would take longer.
             Without a limit there is none.
         bf16: multiply in bfloat16 (autocast), which pays on CPUs with AMX.
     """
@@ -78,7 +79,7 @@ class LoopOptions:
 
 
 def run_loop(
-    model: nn.Module,
+    model: Any,
     *,
     train: TrainingRows,
     evaluation: TrainingRows | None,
@@ -91,191 +92,169 @@ def run_loop(
 ) -> dict[str, float]:
     """Train in place; the model ends with the weights of the best epoch, or of the last without evaluation rows.
 
-    The model's forward takes `input_ids`, `attention_mask` (`token_type_ids`, `exit_layers` if batches have them) and
-    returns a mapping or an output with `logits`. Parameters under `heads.` learn at the heads' rate. Checkpoints are
-    left in `output` for `resume`. `progress`: called with the share of the steps that is done; then no bar is drawn and
-    no line printed. Returned is every metric of the epoch that was kept; empty without evaluation rows.
+    The model's forward takes what of `INPUTS` batches have and returns a mapping with `logits`. Parameters under
+    `heads.` learn at the heads' rate. A checkpoint is left in `output` for `resume`, after each epoch or, without
+    evaluation rows, each fifth of the steps. `progress`: called with the share of the steps that is done; then no bar
+    is drawn and no line printed. Returned is every metric of the epoch that was kept; empty without evaluation rows.
     """
-    order = LengthGroups(lengths=[len(ids) for ids in train.ids], batch_size=options.batch_size, seed=options.seed)
-    epochs, often = options.epochs, "epoch" if evaluation is not None else "steps"
-    if options.minutes is not None:
-        epochs = _affordable(model, train, loss=loss, output=output, collate=collate, options=options, order=order)
-    steps = math.ceil(epochs * math.ceil(len(train) / options.batch_size))
-    arguments = TrainingArguments(
-        output_dir=str(output),
-        num_train_epochs=epochs,
-        bf16=options.bf16,
-        use_cpu=not torch.cuda.is_available(),  # bf16 on a CPU must be asked for so
-        per_device_train_batch_size=options.batch_size,
-        per_device_eval_batch_size=64,
-        learning_rate=options.learning_rate,
-        weight_decay=options.weight_decay,
-        warmup_steps=math.ceil(options.warmup * steps),
-        seed=options.seed,
-        data_seed=options.seed,
-        eval_strategy="no" if evaluation is None else "epoch",
-        save_strategy=often,
-        save_steps=0.2,  # of all steps
-        save_total_limit=2,
-        load_best_model_at_end=evaluation is not None,
-        metric_for_best_model=metrics.best,
-        greater_is_better=True,
-        logging_steps=50,
-        report_to=[],
-        disable_tqdm=True,  # its bars come with dictionaries between them
-        remove_unused_columns=False,
-        label_names=["labels"],
-        dataloader_pin_memory=False,
-    )
-    trainer = _Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=train,
-        eval_dataset=evaluation,
-        data_collator=collate,
-        compute_metrics=metrics,
-        preprocess_logits_for_metrics=metrics.answers,
-        optimizers=(_optimizer(model, options), None),
-        callbacks=[
-            _Shown(progress),
-            *([_MovingAverage(model, options.average)] if options.average else []),
-        ],
-    )
-    trainer.remove_callback(PrinterCallback)  # which prints those dictionaries where there is no bar
-    tell: Callable[[str], object] = tqdm.write if progress is None else bool
-    trainer.loss = loss
-    trainer.order = order
-    trainer.train(resume_from_checkpoint=last_whole(output, tell) if options.resume else None)
-    best = f"eval_{metrics.best}"
-    evaluations = [entry for entry in trainer.state.log_history if best in entry]
-    return _scores(max(evaluations, key=lambda entry: float(entry[best]))) if evaluations else {}
+    set_seed(options.seed)
+    where, tell = device(), tqdm.write if progress is None else bool
+    model.to(where)
+    epoch_steps, lengths = math.ceil(len(train) / options.batch_size), [len(ids) for ids in train.ids]
+    state, taken = _State(model, _optimizer(model, options), math.ceil(options.epochs * epoch_steps)), list[float]()
+    if options.resume:
+        state.load(output / CHECKPOINT, tell)
+    shown = tqdm if progress is None else partial(tqdm, disable=True)
+    bar = shown(total=state.total, initial=state.step, desc="train", unit="step", leave=False)
+    while state.step < state.total:
+        epoch, begun = divmod(state.step, epoch_steps)
+        order, drawn = batches_of(lengths, options.batch_size, seed=options.seed, epoch=epoch), torch.get_rng_state()
+        batches = iter(DataLoader(train, batch_sampler=order[begun:], collate_fn=collate))
+        if begun:  # what a loader draws was drawn when the epoch began
+            torch.set_rng_state(drawn)
+        for given, _ in pairwise(chain(batches, (None,))):  # each is collated before the step on the one before it
+            begin = time.perf_counter()
+            model.train()
+            state.at_rate(options.warmup)
+            batch = {name: tensor.to(where) for name, tensor in given.items()}
+            with torch.autocast(where.type, torch.bfloat16, enabled=options.bf16):
+                logits = model(**{name: batch[name] for name in INPUTS if name in batch})["logits"]
+            loss(logits.float(), batch).backward()
+            state.advance(options.average)
+            taken.append(time.perf_counter() - begin)
+            if options.minutes is not None and state.step == TIMED:
+                state.limit = max(int(60 * options.minutes / np.mean(taken[1:] or taken)), TIMED)
+                bar.total = state.total = min(state.total, state.limit)
+            bar.update()
+            if progress is not None:
+                progress(state.step / state.total)
+            ended = state.step == state.total
+            if ended or state.step % (math.ceil(state.total / 5) if evaluation is None else epoch_steps) == 0:
+                if evaluation is not None:
+                    scores = state.evaluate(metrics, evaluation, collate)
+                    each = (f"{name.replace('_', ' ')} {value * 100:.2f}" for name, value in scores.items())
+                    tell(f"epoch {state.step / epoch_steps:.2f}  {'  '.join(each)}")
+                state.save(output / CHECKPOINT)
+            if ended:
+                break
+    bar.close()
+    model.load_state_dict(state.best or state.average, strict=False)
+    model.to("cpu")
+    return state.scores
 
 
-def _affordable(
-    model: nn.Module,
-    train: TrainingRows,
-    *,
-    loss: Loss,
-    output: Path,
-    collate: Collate,
-    options: LoopOptions,
-    order: Iterable[int],
-) -> float:
-    """How many epochs fit into the minutes, as a few first steps tell, which are taken back; kept for `resume`."""
-    file = output / "epochs.json"
-    if options.resume and file.is_file():
-        return float(json.loads(file.read_text(encoding="utf-8")))
-    state, weights = torch.get_rng_state(), {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device).train()
-    optimizer, taken = _optimizer(model, options), list[float]()
-    rows = list(itertools.islice(order, TIMED * options.batch_size))
-    for start in range(0, len(rows), options.batch_size):
-        begin = time.perf_counter()
-        batch = collate([train[row] for row in rows[start : start + options.batch_size]])
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
-            logits = model(**{name: batch[name] for name in INPUTS if name in batch})["logits"]
-        loss(logits.float(), batch).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        taken.append(time.perf_counter() - begin)
-    model.load_state_dict(weights)
-    torch.set_rng_state(state)
-    seconds = float(np.mean(taken[1:] or taken)) * math.ceil(len(train) / options.batch_size)
-    epochs = min(options.epochs, 60 * (options.minutes or 0) / seconds)
-    output.mkdir(parents=True, exist_ok=True)
-    write(file, json.dumps(epochs))
-    return epochs
+@dataclass(eq=False)
+class _State:
+    """All that a step changes, so that a run that goes on does what it would have done.
 
-
-class _Trainer(Trainer):
-    """Trainer with a loss that reads logits and the batch."""
-
-    loss: Loss
-    order: LengthGroups
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return self.order
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        outputs = model(**{name: inputs[name] for name in INPUTS if name in inputs})
-        logits = outputs["logits"]
-        loss = self.loss(logits, inputs)
-        return (loss, {"logits": logits}) if return_outputs else loss
-
-
-class _MovingAverage(TrainerCallback):
-    """The averaged weights stand in the model whenever it is evaluated and saved, its own while it learns.
-
-    An interrupted run goes on from the average, which is all that a checkpoint holds.
+    Attributes:
+        total: steps, as many as the `limit` that time sets.
+        average: of the weights that learn, if one is wanted.
+        best: weights of the best epoch so far, and its `scores`.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model, self.decay = model, decay
-        self.average: AveragedModel | None = None
-        self.own: dict[str, Tensor] | None = None
+    model: Any
+    optimizer: torch.optim.Optimizer
+    total: int
+    step: int = 0
+    limit: int = sys.maxsize
+    average: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        if self.average is None:
-            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.decay))
-        # Early on the average is short, so that it does not remember the weights from before training.
-        self.average.multi_avg_fn = get_ema_multi_avg_fn(min(self.decay, state.global_step / (state.global_step + 10)))
-        self.average.update_parameters(self.model)
+    def at_rate(self, warmup: float) -> None:
+        """Set the learning rates of the next step."""
+        rising = math.ceil(warmup * self.total)
+        share = self.step / max(rising, 1)
+        if self.step >= rising:
+            share = (self.total - self.step) / max(self.total - rising, 1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * share
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        if self.average is not None:
-            self.own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-            self.model.load_state_dict(self.average.module.state_dict())
+    def advance(self, decay: float) -> None:
+        """Take a step. Early on the average is short, so that it forgets the weights from before training."""
+        nn.utils.clip_grad_norm_(self.model.parameters(), LONGEST)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        if decay:
+            own = {name: one.detach() for name, one in self.model.named_parameters() if one.requires_grad}
+            if not self.average:
+                self.average = {name: one.clone() for name, one in own.items()}
+            average = get_ema_multi_avg_fn(min(decay, self.step / (self.step + 10)))
+            average([self.average[name] for name in own], [*own.values()], self.step)
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        if self.own is not None:
-            self.model.load_state_dict(self.own)
-            self.own = None
+    def evaluate(self, metrics: UnitMetrics, rows: TrainingRows, collate: Collate) -> dict[str, float]:
+        """Scores of the averaged weights, which are kept if they are the best."""
+        own = _copied(self.model)
+        self.model.load_state_dict(self.average, strict=False)
+        answers = over_units(self.model, rows, read=metrics.answers, collate=collate, progress=bool)
+        scores = metrics(answers, rows)
+        if not self.scores or scores[metrics.best] > self.scores[metrics.best]:
+            self.best, self.scores = _copied(self.model), scores
+        self.model.load_state_dict(own)
+        return scores
+
+    def save(self, file: Path) -> None:
+        """Write a checkpoint, whole or not at all."""
+        moments = self.optimizer.state_dict()["state"]
+        parts: dict[str, dict[str, Tensor]] = {
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "best": self.best,
+            "moments": {f"{name} {number}": one for number, own in moments.items() for name, one in own.items()},
+            "rng": {"": torch.get_rng_state()},
+        }
+        tensors = {f"{part}.{name}": one.contiguous() for part, own in parts.items() for name, one in own.items()}
+        told = json.dumps({"step": self.step, "limit": self.limit, "scores": self.scores})
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with staged(file) as path:
+            save_file(tensors, path, metadata={"state": told})
+
+    def load(self, file: Path, tell: Callable[[str], object]) -> None:
+        """Go on from a checkpoint; `tell` is told where there is none that can be read."""
+        try:
+            with safe_open(file, "pt") as opened:
+                told = json.loads(opened.metadata()["state"])
+            tensors = load_file(file)
+        except (OSError, SafetensorError) as error:
+            tell(f"{file} cannot be read, so training starts at the first step: {error}")
+            return
+        parts: dict[str, dict[str, Tensor]] = {name: {} for name in ("model", "average", "best", "moments", "rng")}
+        for name, tensor in tensors.items():
+            part, _, own = name.partition(".")
+            parts[part][own] = tensor
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["moments"].items():
+            own, number = name.split()
+            moments.setdefault(int(number), {})[own] = tensor
+        self.model.load_state_dict(parts["model"])
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        self.average = {name: tensor.to(device()) for name, tensor in parts["average"].items()}
+        torch.set_rng_state(parts["rng"][""])
+        self.best, self.step, self.limit, self.scores = parts["best"], told["step"], told["limit"], told["scores"]
+        self.total = min(self.total, self.limit)
 
 
-class _Shown(TrainerCallback):
-    """The steps of a training: told as a share, or as a bar with a readable line per evaluation above it."""
-
-    def __init__(self, progress: Callable[[float], object] | None) -> None:
-        self.progress = progress
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        if self.progress is None:
-            begun, total = state.global_step, state.max_steps
-            self.bar = tqdm(total=total, initial=begun, desc="train", unit="step", leave=False)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        if self.progress is None:
-            self.bar.update()
-        else:
-            self.progress(state.global_step / max(state.max_steps, 1))
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        if self.progress is None:
-            self.bar.close()
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        if self.progress is None:
-            scores = _scores(given["metrics"])
-            shown = "  ".join(f"{name.replace('_', ' ')} {value * 100:.2f}" for name, value in scores.items())
-            tqdm.write(f"epoch {state.epoch:.2f}  {shown}")
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def _scores(entry: Mapping[str, Any]) -> dict[str, float]:
-    """What the metrics say in an entry of the Trainer's log, which also tells its loss and its speed."""
-    others = ("eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
-    return {
-        name.removeprefix("eval_"): float(value)
-        for name, value in entry.items()
-        if name.startswith("eval_") and name not in others
-    }
+def batches_of(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int, group: int = 50) -> list[list[int]]:
+    """Numbers of the rows of each batch of an epoch: like lengths side by side, so that batches hold little padding.
+
+    The rows of `group` batches are sorted together, and batches come in random order, one that is not full last.
+    transformers' own `group_by_length` sorts each group from long to short: where labels depend on length, the last
+    steps of an epoch teach only the shortest rows (models/README.md has a run).
+    """
+    known, rng = np.asarray(lengths), np.random.default_rng((seed, epoch))
+    order, batches = rng.permutation(len(known)), list[IntArray]()
+    for rows in np.split(order, range(batch_size * group, len(order), batch_size * group)):
+        like = rows[np.argsort(known[rows], kind="stable")]
+        batches += np.split(like, range(batch_size, len(like), batch_size))
+    full = [rows for rows in batches if len(rows) == batch_size]
+    rest = [rows for rows in batches if len(rows) < batch_size]
+    return [rows.tolist() for rows in (*(full[number] for number in rng.permutation(len(full))), *rest)]
 
 
 def _optimizer(model: nn.Module, options: LoopOptions) -> torch.optim.Optimizer:
@@ -288,7 +267,7 @@ def _optimizer(model: nn.Module, options: LoopOptions) -> torch.optim.Optimizer:
         [
             {
                 "params": parameters,
-                "lr": options.learning_rate * (options.head_factor if head else 1.0),
+                "initial_lr": options.learning_rate * (options.head_factor if head else 1.0),
                 "weight_decay": options.weight_decay if decay else 0.0,
             }
             for (head, decay), parameters in groups.items()

@@ -8,10 +8,12 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, set_seed
 from transformers.utils.hub import cached_file
@@ -21,10 +23,13 @@ from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.text.reading import Columns, TagColumns
 from cascade.training.checkpoint import byte_level_parts
+from cascade.training.data.encoding import TrainingRows
 from cascade.training.data.examples import Examples, joined
 from cascade.training.loop import LoopOptions
 from cascade.training.models.backbone import ExitBackbone
+from cascade.training.models.teacher import Teacher
 from cascade.training.task import CLASSIFICATION, Task
+from cascade.training.units import device, teacher_logits
 
 TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
@@ -36,6 +41,7 @@ class Run:
     Attributes:
         source: the checkpoint that it begins from: a folder or a Hub id.
         train: files to learn from.
+        extra_text: more of them; their labels are not read.
         evaluation: one that chooses the best epoch.
         output: folder to write.
         task: what the model is trained for.
@@ -43,11 +49,12 @@ class Run:
         answers: a bundle whose answers are learned, in place of the source's; of texts alone.
         overwrite: write into a folder that is not empty.
         shared: folder where several runs keep what each would make alike (`kept`); the run's own by default.
-        progress: called with the share of the training that is done, in place of a bar.
+        progress: called with the share of the training that is done, in place of bars and lines.
     """
 
     source: str | Path
     train: Sequence[str | Path]
+    extra_text: Sequence[str | Path] = ()
     evaluation: str | Path | None = None
     output: Path
     task: Task = CLASSIFICATION
@@ -59,13 +66,8 @@ class Run:
     started: float = field(default_factory=time.monotonic, repr=False)
 
     @property
-    def quiet(self) -> Callable[[float], object] | None:
-        """What takes the place of other bars where `progress` takes that of the training's: nothing."""
-        return None if self.progress is None else bool
-
-    @property
     def folder(self) -> Path:
-        """For the Trainer's checkpoints, beside the finished model; not made yet."""
+        """For checkpoints, beside the finished model; not made yet."""
         return self.output / "run"
 
     def begin(self, loop: LoopOptions) -> None:
@@ -93,13 +95,27 @@ class Run:
             raise OptionError(f"--answers must be left out of --task {self.task.name}, got {self.answers}")
         set_seed(loop.seed)
 
-    def read(self, *, require_labels: bool = True, known: bool = False) -> tuple[Examples, Examples | None]:
-        """The training and the evaluation examples; the latter need no labels where they are `known` to a model."""
-        read, columns = self.task.read, self.columns
-        examples = joined([read(path, columns=columns, require_labels=require_labels) for path in self.train])
-        if self.evaluation is None:
-            return examples, None
-        return examples, read(self.evaluation, columns=columns, require_labels=not known)
+    def read(self, *, require_labels: bool = True, known: bool = False) -> tuple[list[Examples], Examples | None]:
+        """The training examples, those of each file of `extra_text` without labels, and the evaluation examples.
+
+        The latter need no labels where they are `known` to a model.
+        """
+        read = partial(self.task.read, columns=self.columns)
+        parts = [joined([read(path, require_labels=require_labels) for path in self.train])]
+        parts += [read(path, require_labels=False).unlabelled() for path in self.extra_text]
+        return parts, None if self.evaluation is None else read(self.evaluation, require_labels=not known)
+
+    def tell(self, line: str) -> None:
+        """Write a line, unless `progress` takes the place of all that is written."""
+        if self.progress is None:
+            tqdm.write(line)
+
+    def said(self, model: Teacher, rows: TrainingRows, *, resume: bool, bf16: bool = False) -> FloatArray:
+        """Full depth's logits for every unit, kept; with `bf16` multiplied in bfloat16. Shape `(units, labels)`."""
+        digests = (rows.digest(), model.digest(), *(["bfloat16"] * bf16))
+        quiet = None if self.progress is None else bool
+        with torch.autocast(device().type, torch.bfloat16, enabled=bf16):
+            return self.kept("teacher", digests, lambda: teacher_logits(model, rows, quiet), resume=resume)
 
     def kept(self, name: str, digests: Sequence[str], make: Callable[[], FloatArray], *, resume: bool) -> FloatArray:
         """An array that takes long to make, kept on disk so that a resumed run need not make it again.

@@ -1,6 +1,6 @@
 """Units in batches of rows: a text is a unit that covers its row, a sentence has a unit per word.
 
-So one loss, one pass of a teacher and one way to measure serve both tasks.
+So one loss, one pass of a model and one way to measure serve both tasks.
 """
 
 from __future__ import annotations
@@ -12,15 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import EvalPrediction
 
 from cascade.core.rows import FloatArray, IntArray
 from cascade.text.entity_f1 import entity_f1
-from cascade.training.data.encoding import NO_LABEL, Pad, TrainingRows
+from cascade.training.data.encoding import NO_LABEL, Pad, TrainingRows, has_labels
 from cascade.training.models.teacher import Teacher
 
 ENTITY_F1 = "entity_f1"
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "exit_layers")
+Collate = Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]]
+"""From rows, as `TrainingRows` gives them, to a batch."""
+
+
+def device() -> torch.device:
+    """Where torch's models run: on a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def has_label(labels: Tensor) -> Tensor:
@@ -40,50 +48,50 @@ def unit_logits(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Te
     return logits.transpose(1, 2)[batch["is_first"]], batch["labels"][batch["is_first"]]
 
 
-@torch.inference_mode()
 def over_units(
     model: Teacher,
     rows: TrainingRows,
     *,
-    read: Callable[[Tensor, Tensor], Tensor],
+    read: Callable[[Tensor], Tensor],
+    collate: Collate | None = None,
     batch_size: int = 64,
     progress: Callable[[float], object] | None = None,
 ) -> FloatArray:
-    """What a model says of every unit at full depth, in the order of the rows.
+    """What a model says of every unit, in the order of the rows.
 
-    `read` makes what is kept, `(units, ...)`, of logits `(units, exits, labels)` and labels; `batch_size` rows are read
-    at once; `progress` is called with the share that is done, in place of a bar.
+    `read` makes what is kept, `(units, ...)`, of logits `(units, exits, labels)`; `collate`: of batches of `batch_size`
+    rows, `Pad` by default; `progress` is called with the share that is done, in place of a bar.
     """
-    model.eval()
-    pad, device = Pad(model.padding), torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
-    targets = {name: values for name, values in rows.targets.items() if name in ("labels", "is_first")}
-    asked = TrainingRows(rows.ids, rows.types, targets)
+    home, where, found = next(model.parameters()).device, device(), None
+    model.to(where).eval()
     ends = np.concatenate(([0], np.cumsum(rows.counts)))
     order = np.argsort([len(row) for row in rows.ids], kind="stable")
-    found: FloatArray | None = None
-    starts = range(0, len(order), batch_size)
-    for start in starts if progress is not None else tqdm(starts, desc="teacher", unit="batch"):
+    chosen = np.split(order, range(batch_size, len(order), batch_size)) if len(order) else []
+    batches = DataLoader(rows, batch_sampler=[own.tolist() for own in chosen], collate_fn=collate or Pad(model.padding))
+    shown = batches if progress is not None else tqdm(batches, desc="teacher", unit="batch")
+    for number, (own, batch) in enumerate(zip(chosen, shown, strict=True)):
         if progress is not None:
-            progress(start / len(order))
-        chosen = order[start : start + batch_size]
-        batch = {name: tensor.to(device) for name, tensor in pad([asked[int(row)] for row in chosen]).items()}
-        logits = model(batch["input_ids"], batch["attention_mask"], batch.get("token_type_ids"))["logits"]
-        own = read(*unit_logits(logits.float(), batch)).cpu().numpy()
+            progress(number / len(chosen))
+        given = {name: tensor.to(where) for name, tensor in batch.items()}
+        with torch.inference_mode():
+            logits = model(**{name: given[name] for name in INPUTS if name in given})["logits"]
+            said = read(unit_logits(logits.float(), given)[0]).cpu().numpy()
         if found is None:
-            found = np.empty((ends[-1], *own.shape[1:]), dtype=np.float32)
-        found[np.concatenate([np.arange(ends[row], ends[row + 1]) for row in chosen])] = own
-    model.to("cpu")
+            found = np.empty((ends[-1], *said.shape[1:]), dtype=np.float32)
+        found[np.concatenate([np.arange(ends[row], ends[row + 1]) for row in own])] = said
+    model.to(home)
     return np.empty(0, dtype=np.float32) if found is None else found
 
 
 def teacher_logits(model: Teacher, rows: TrainingRows, progress: Callable[[float], object] | None = None) -> FloatArray:
     """Full depth's logits for every unit, in order. Shape `(units, labels)`; `progress` as in `over_units`."""
-    return over_units(model, rows, read=lambda logits, _labels: logits[:, -1], progress=progress)
+    return over_units(model, rows, read=lambda logits: logits[:, -1], progress=progress)
 
 
 def answered(rows: TrainingRows, model: Teacher) -> TrainingRows:
-    """The same rows, labelled by what a model answers at full depth."""
+    """Rows without labels, labelled by what a model answers at full depth; others as they are."""
+    if has_labels(unit_labels(rows)).all():
+        return rows
     logits = teacher_logits(model, rows)
     if model.multi_label:
         answers: Any = (logits > 0).astype(np.float32)
@@ -100,6 +108,12 @@ def answered(rows: TrainingRows, model: Teacher) -> TrainingRows:
 def per_row(values: FloatArray | IntArray, rows: TrainingRows) -> Any:
     """Values of all units as the target of each row: of words one array per row, of texts one entry."""
     return np.split(values, np.cumsum(rows.counts)[:-1]) if "is_first" in rows.targets else values
+
+
+def unit_labels(rows: TrainingRows) -> Any:
+    """The labels of all units, row by row. Shape `(units,)`, with several per unit `(units, labels)`."""
+    labels, first = rows.targets["labels"], rows.targets.get("is_first")
+    return labels if first is None else np.concatenate(labels)[np.concatenate(first)]
 
 
 @dataclass(frozen=True)
@@ -138,44 +152,38 @@ class UnitMetrics:
     def _names(self) -> list[str]:
         return ["accuracy"] if self.layers is None else [f"layer_{layer}" for layer in self.layers]
 
-    def answers(self, logits: Tensor, _labels: Tensor) -> Tensor:
-        """Every exit's answers, which are kept of a batch's logits; a model without exits has one.
+    def answers(self, logits: Tensor) -> Tensor:
+        """Every exit's answers.
 
-        The first two axes are the labels', which alone are padded.
-
-        Shapes `(rows, exits, labels)` -> `(rows, exits)`, of words `(rows, exits, longest, labels)` ->
-        `(rows, longest, exits)`; for several labels per unit zeros and ones, `(rows, exits, labels)`; of a regression
-        the numbers, `(rows, exits)`.
+        Shapes `(units, exits, labels)` -> `(units, exits)`; for several labels per unit zeros and ones, `(units, exits,
+        labels)`; of a regression the numbers, `(units, exits)`.
         """
-        logits = logits.unsqueeze(1) if self.layers is None else logits
         if self.multi_label:
             return (logits > 0).long()
-        if self._regression:
-            return logits.squeeze(-1)
-        answers = logits.argmax(-1)
-        return answers.transpose(1, 2) if answers.ndim == 3 else answers
+        return logits.squeeze(-1) if self._regression else logits.argmax(-1)
 
-    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        answers, wanted = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+    def __call__(self, answers: Any, rows: TrainingRows) -> dict[str, float]:
+        """All scores of what `answers` gives for the units of rows."""
+        wanted = unit_labels(rows)
         if self.multi_label:
             right = (answers == (wanted[:, None] > 0.5)).all(-1)
         elif self._regression:
             right = 1 - np.square(answers - wanted[:, None]) / max(wanted.var(), 1e-12)
         else:
-            known = wanted != NO_LABEL
-            right = answers[known] == wanted[known][:, None]
+            right = answers == wanted[:, None]
         found = {name: float(score) for name, score in zip(self._names, right.mean(0), strict=True)}
         if self.layers is not None:
             found["mean_of_exits"] = float(right.mean())
         if self.spans:
-            found[ENTITY_F1] = tag_f1(answers[:, :, -1], wanted, self.labels)
+            found[ENTITY_F1] = tag_f1(answers[:, -1], wanted, self.labels, np.cumsum(rows.counts)[:-1])
         return found
 
 
-def tag_f1(answers: IntArray, wanted: IntArray, labels: Sequence[str]) -> float:
-    """F1 of whole entities. Shapes `(rows, longest)` twice; a sentence that was cut counts as several."""
-    names, words = np.array(labels), wanted != NO_LABEL
-    truth, given = (
-        [names[own[places]].tolist() for own, places in zip(table, words, strict=True)] for table in (wanted, answers)
-    )
+def tag_f1(answers: Any, wanted: IntArray, labels: Sequence[str], edges: IntArray) -> float:
+    """F1 of whole entities. Shapes `(words,)`, and of edges, where sentences meet, `(sentences - 1,)`.
+
+    A sentence that was cut counts as several.
+    """
+    names = np.array(labels)
+    truth, given = ([own.tolist() for own in np.split(names[some.astype(int)], edges)] for some in (wanted, answers))
     return entity_f1(truth, given)

@@ -184,12 +184,12 @@ def _is_whole(made: Path) -> bool:
 
 
 def faults_of(folder: Path) -> Iterator[str]:
-    """What looks whole in a folder and is not. Hidden names, `*.part` and the Trainer's checkpoints promise nothing."""
+    """What looks whole in a folder and is not. Hidden names and `*.part` promise nothing."""
     from safetensors import safe_open
 
     for file in folder.rglob("*"):
         parts = file.relative_to(folder).parts
-        if not file.is_file() or any(part.startswith((".", "checkpoint-")) or part.endswith(".part") for part in parts):
+        if not file.is_file() or any(part.startswith(".") or part.endswith(".part") for part in parts):
             continue
         try:
             if file.name == MANIFEST_FILE:

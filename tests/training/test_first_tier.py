@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+from cascade.training import run
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.data.encoding import TrainingRows, encode_texts, tokenizer_of
 from cascade.training.data.examples import Examples
 from cascade.training.models.static import StaticForSequenceClassification, StaticForTokenClassification
 from cascade.training.models.students import Static, StaticTagger, Transformer, principal_components
 from cascade.training.models.whole import teacher_of
-from cascade.training.recipes import first_tier
 from cascade.training.recipes.first_tier import FirstTierOptions, _loss
 from cascade.training.units import teacher_logits
 from cascade_export import Calibration, ExportOptions, export_bundle
@@ -109,7 +109,7 @@ def test_a_static_first_tier_of_pairs(family: str, tmp_path: Path, monkeypatch: 
         asked.append(rows)
         return teacher_logits(model, rows)
 
-    monkeypatch.setattr(first_tier, "teacher_logits", spy)
+    monkeypatch.setattr(run, "teacher_logits", spy)
     train(
         *("first-tier", tmp_path / "tier2", "--train", labelled, "--extra-text", extra),
         *("--output", tmp_path / "tier1", "--epochs", 1, "--width", 8, "--hidden", 8),
@@ -216,8 +216,8 @@ def test_the_loss_by_hand() -> None:
     wanted, found = teacher[1].softmax(-1), logits[1].softmax(-1)
     divergence = float((wanted * (wanted / found).log()).sum()) / 2
     loss = _loss(FirstTierOptions(temperature=1.0), multi_label=False)
-    assert float(loss(logits, batch)) == pytest.approx(0.7 * divergence + 0.3 * np.log(2) / 2, abs=1e-6)
-    assert float(loss(logits[:1], {"labels": torch.tensor([1])})) == pytest.approx(np.log(2), abs=1e-6)
+    assert float(loss(logits.unsqueeze(1), batch)) == pytest.approx(0.7 * divergence + 0.3 * np.log(2) / 2, abs=1e-6)
+    assert float(loss(logits[:1].unsqueeze(1), {"labels": torch.tensor([1])})) == pytest.approx(np.log(2), abs=1e-6)
 
 
 def test_more_layers_than_the_teacher_has(case: Case, rows: Path, tmp_path: Path) -> None:

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from cascade.exceptions import OptionError
 from cascade.training.recipes.objectives import (
-    Distilled,
-    EarlierExits,
-    Joint,
-    LastExit,
+    OBJECTIVES,
+    Objective,
     divergence,
     supervised,
 )
@@ -44,7 +42,7 @@ def test_smoothing_takes_its_share_for_all_labels() -> None:
     """0.2 of two labels: 0.9 of the right one, 0.1 of the other."""
     wanted = -0.9 * math.log(0.8) - 0.1 * math.log(0.2)
     assert supervised(logits_of(0.8), ONE, False, smoothing=0.2).tolist() == pytest.approx([wanted], abs=1e-6)
-    assert float(Joint(smoothing=0.2)(logits_of(0.8), ONE, False)) == pytest.approx(wanted, abs=1e-6)
+    assert float(Objective(smoothing=0.2)(logits_of(0.8), ONE, False)) == pytest.approx(wanted, abs=1e-6)
     yes = torch.tensor([[1.0]])
     one = torch.tensor([[[math.log(4)]]])
     assert supervised(one, yes, True, smoothing=0.2).tolist() == pytest.approx([wanted], abs=1e-6)
@@ -53,11 +51,11 @@ def test_smoothing_takes_its_share_for_all_labels() -> None:
 def test_joint_weights_rise_with_the_layer() -> None:
     """PABEE: sum of i times L_i over the sum of i; here (1 * ln 2 + 2 * -ln 0.8) / 3."""
     wanted = (math.log(2) - 2 * math.log(0.8)) / 3
-    assert float(Joint()(logits_of(0.5, 0.8), ONE, False)) == pytest.approx(wanted, abs=1e-6)
-    given = Joint(weights=(0, 1))
+    assert float(Objective()(logits_of(0.5, 0.8), ONE, False)) == pytest.approx(wanted, abs=1e-6)
+    given = Objective(weights=(0, 1))
     assert float(given(logits_of(0.5, 0.8), ONE, False)) == pytest.approx(-math.log(0.8), abs=1e-6)
     with pytest.raises(OptionError, match="must be one per exit, 2, got 3"):
-        Joint(weights=(1, 2, 3))(logits_of(0.5, 0.8), ONE, False)
+        Objective(weights=(1, 2, 3))(logits_of(0.5, 0.8), ONE, False)
 
 
 def test_divergence_is_zero_from_itself_and_grows_with_temperature_squared() -> None:
@@ -73,14 +71,15 @@ def test_divergence_is_zero_from_itself_and_grows_with_temperature_squared() -> 
 
 
 def test_last_exit_and_earlier_exits_share_nothing() -> None:
-    logits = logits_of(0.5, 0.6, 0.8)
-    assert float(LastExit()(logits, ONE, False)) == pytest.approx(-math.log(0.8), abs=1e-6)
-    assert float(EarlierExits()(logits, ONE, False)) == pytest.approx((-math.log(0.5) - math.log(0.6)) / 2, abs=1e-6)
+    logits, (last, earlier) = logits_of(0.5, 0.6, 0.8), OBJECTIVES["two-stage"]
+    assert float(last(logits, ONE, False)) == pytest.approx(-math.log(0.8), abs=1e-6)
+    assert float(earlier(logits, ONE, False)) == pytest.approx((-math.log(0.5) - math.log(0.6)) / 2, abs=1e-6)
 
 
 def test_distilled_needs_no_labels_and_leaves_the_teacher_alone() -> None:
     logits = logits_of(0.5, 0.8).requires_grad_()
-    Distilled()(logits, logits, False).backward()
+    (distil,) = OBJECTIVES["distil"]
+    distil(logits, logits, False).backward()
     assert logits.grad is not None
     assert logits.grad[:, -1].abs().sum() == 0
     assert logits.grad[:, 0].abs().sum() > 0

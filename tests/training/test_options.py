@@ -12,7 +12,7 @@ from cascade.training.data.augmentation import Augmentation
 from cascade.training.loop import LoopOptions
 from cascade.training.models.students import Static, StaticTagger
 from cascade.training.recipes.first_tier import FirstTierOptions
-from cascade.training.recipes.objectives import Joint
+from cascade.training.recipes.objectives import Objective
 from cascade.training.recipes.self_sample import ExitRanges, SelfSampleOptions
 
 
@@ -28,10 +28,10 @@ from cascade.training.recipes.self_sample import ExitRanges, SelfSampleOptions
         (Augmentation, {"copies": -1}, "copies of augmentation must be 0 or more, got -1"),
         (Augmentation, {"replace": 1.0}, r"replace must be in \[0, 1\), got 1.0"),
         (Augmentation, {"drop": -0.1}, r"drop must be in \[0, 1\), got -0.1"),
-        (Joint, {"weights": (1.0, -1.0)}, r"must not be negative and not all zero, got \(1.0, -1.0\)"),
-        (Joint, {"weights": (0.0, 0.0)}, "not all zero"),
-        (Joint, {"smoothing": 1.0}, r"label smoothing must be in \[0, 1\), got 1.0"),
-        *((Joint, {"smoothing": bad}, r"label smoothing must be in \[0, 1\), got ") for bad in (-0.1, 1.0)),
+        (Objective, {"weights": (1.0, -1.0)}, r"must not be negative and not all zero, got \(1.0, -1.0\)"),
+        (Objective, {"weights": (0.0, 0.0)}, "not all zero"),
+        (Objective, {"smoothing": 1.0}, r"label smoothing must be in \[0, 1\), got 1.0"),
+        *((Objective, {"smoothing": bad}, r"label smoothing must be in \[0, 1\), got ") for bad in (-0.1, 1.0)),
         (SelfSampleOptions, {"weights": (0.0,)}, "not all zero"),
         (SelfSampleOptions, {"crops": -1}, "crops must be a whole number of at least 0"),
         (ExitRanges, {"windows": (2,)}, r"windows must be odd numbers of words, got \(2,\); 1 looks at a word alone"),

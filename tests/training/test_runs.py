@@ -1,34 +1,37 @@
-"""Runs that are interrupted, refused or repeated; what they keep and leave behind; splitting a file."""
+"""Runs that are interrupted, refused or repeated; what they keep and leave behind."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import TrainerCallback
 
 from cascade.core import files
 from cascade.training import loop
-from cascade.training.checkpoint import last_whole, spaced
+from cascade.training.checkpoint import spaced
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.run import publish
 from tests.models import tiny
-from tests.training.commands import CASES, SENTENCES, TEXTS, Case, Done, exits, refused, train, write
+from tests.training.commands import CASES, SENTENCES, TEXTS, Done, exits, refused, report_of, train, write
 
 
-class _Stop(TrainerCallback):
-    """Interrupts training at the end of the second epoch, after its checkpoint was written."""
+def stop_after(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupt training when the first checkpoint after this share of the steps was written."""
+    save = loop._State.save
 
-    def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        if state.epoch >= 2:
+    def stop(state: loop._State, file: Path) -> None:
+        save(state, file)
+        if state.step >= share * state.total:
             raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop._State, "save", stop)
 
 
 def same_weights(a: Path, b: Path) -> None:
@@ -37,79 +40,55 @@ def same_weights(a: Path, b: Path) -> None:
         torch.testing.assert_close(second[name], tensor, atol=1e-6, rtol=1e-5)
 
 
-def test_an_interrupted_run_goes_on_from_the_last_whole_checkpoint(
+def test_an_interrupted_run_goes_on_from_its_checkpoint(
     backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case, output, three, uncut = CASES[0], tmp_path / "cut", ("--epochs", 3), tmp_path / "uncut"
+    case, output, uncut = CASES[0], tmp_path / "cut", tmp_path / "uncut"
+    options = ("--epochs", 3, "--average", 0.8)
     rows = write(tmp_path / "rows.jsonl", case.rows[::3])
-    exits(case, backbone, rows, uncut, *three, ok=True)
+    exits(case, backbone, rows, uncut, *options, ok=True)
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "_Shown", lambda _progress: _Stop())
-        assert exits(case, backbone, rows, output, *three).status == 130
+        stop_after(0.6, patched)
+        assert exits(case, backbone, rows, output, *options).status == 130
     assert not (output / "model.safetensors").exists()
     refused(
-        exits(case, backbone, rows, output, *three), "is not empty; use --resume to go on with it, --overwrite to start"
+        exits(case, backbone, rows, output, *options),
+        "is not empty; use --resume to go on with it, --overwrite to start",
     )
     shutil.copytree(output, tmp_path / "later")
-    done = exits(case, backbone, rows, tmp_path / "later", "--resume", *three, ok=True)
+    done = exits(case, backbone, rows, tmp_path / "later", "--resume", *options, ok=True)
     assert "epoch 2.00" not in done.output
+    assert "epoch 3.00" in done.output
     same_weights(uncut, tmp_path / "later")
+    assert report_of(uncut)["scores"] == report_of(tmp_path / "later")["scores"]
 
-    run = output / "run" / "stage_0"
-    before, newest = sorted(run.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    assert last_whole(run) == str(newest)
-    for number, file in enumerate(("model.safetensors", "optimizer.pt", "trainer_state.json") * 2):
-        copy = shutil.copytree(run, tmp_path / f"copy {number}")
-        if number < 3:
-            content = (newest / file).read_bytes()
-            (copy / newest.name / file).write_bytes(content[: len(content) // 2])
-        else:
-            (copy / newest.name / file).unlink()
-        assert last_whole(copy) == str(copy / before.name)
-        assert not (copy / newest.name).exists()
-    shutil.copytree(output, tmp_path / "none")
-    (newest / "optimizer.pt").unlink()
-    done = exits(case, backbone, rows, output, "--resume", *three, ok=True)
-    assert f"{newest} is removed, because it was not written to its end" in done.output
-    assert "epoch 1.00" not in done.output
-    assert "epoch 2.00" in done.output
-    same_weights(uncut, output)
-    for path in (tmp_path / "none").rglob("trainer_state.json"):
-        path.unlink()
-    done = exits(case, backbone, rows, tmp_path / "none", "--resume", *three, ok=True)
-    assert f"{tmp_path / 'none' / 'run' / 'stage_0'} holds no whole checkpoint; training starts at the" in done.output
-    assert "epoch 1.00" in done.output
-    same_weights(uncut, tmp_path / "none")
+    file = output / "run" / "stage_0" / loop.CHECKPOINT
+    file.write_bytes(file.read_bytes()[:1000])
+    for gone in (False, True):
+        folder = tmp_path / f"gone {gone}"
+        shutil.copytree(output, folder)
+        if gone:
+            (folder / "run" / "stage_0" / loop.CHECKPOINT).unlink()
+        done = exits(case, backbone, rows, folder, "--resume", *options, ok=True)
+        assert f"{loop.CHECKPOINT} cannot be read, so training starts at the first step: " in done.output
+        assert "epoch 1.00" in done.output
+        same_weights(uncut, folder)
 
 
 def test_without_evaluation_rows_a_run_goes_on_within_an_epoch(
     backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A single epoch of a large model takes long: there are checkpoints after each fifth of the steps."""
-
-    class Stop(TrainerCallback):
-        def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-            if state.epoch >= 0.5:
-                raise KeyboardInterrupt
-
     rows = write(tmp_path / "rows.jsonl", TEXTS)
-    command = ("exits", backbone, "--train", rows, "--epochs", 1, "--batch-size", 8, "--output")
+    command = ("exits", backbone, "--train", rows, "--epochs", 1, "--batch-size", 8, "--average", 0.8, "--output")
     train(*command, tmp_path / "uncut", ok=True)
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "_Shown", lambda _progress: Stop())
+        stop_after(0.4, patched)
         assert train(*command, tmp_path / "cut").status == 130
-    newest = last_whole(tmp_path / "cut" / "run" / "stage_0")
-    assert newest is not None
-    assert 0 < json.loads((Path(newest) / "trainer_state.json").read_text())["epoch"] < 1
+    with safe_open(tmp_path / "cut" / "run" / "stage_0" / loop.CHECKPOINT, "pt") as file:
+        assert 0 < json.loads(file.metadata()["state"])["step"] < len(TEXTS) / 8
     train(*command, tmp_path / "cut", "--resume", ok=True)
     same_weights(tmp_path / "uncut", tmp_path / "cut")
-
-
-def test_no_whole_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint-3").mkdir()
-    (tmp_path / "checkpoint-x").mkdir()
-    assert last_whole(tmp_path) is None
-    assert last_whole(tmp_path / "nowhere") is None
 
 
 @pytest.mark.parametrize(("command", "name"), [("first-tier", "teacher"), ("self-sample", "unsure")])
@@ -157,8 +136,8 @@ def test_a_killed_publication_leaves_the_old_model(tmp_path: Path, monkeypatch: 
         return {path.relative_to(output).as_posix(): path.read_bytes() for path in output.rglob("*") if path.is_file()}
 
     write_model(old)
-    (output / "run" / "checkpoint-1").mkdir(parents=True)
-    (output / "run" / "checkpoint-1" / "model.safetensors").write_bytes(b"weights")
+    (output / "run" / "stage_0").mkdir(parents=True)
+    (output / "run" / "stage_0" / "model.safetensors").write_bytes(b"weights")
     (output / "notes.txt").write_text("mine")
     before = contents()
 
@@ -217,25 +196,3 @@ def test_transformers_reads_byte_level_words_as_training_did(tmp_path: Path) -> 
     )
     written = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
     assert written == {"add_prefix_space": True, "kept": 1}
-
-
-def test_split_is_stratified_seeded_and_complete(case: Case, rows: Path, tmp_path: Path) -> None:
-    found = []
-    for folder in ("once", "again"):
-        kept, out = tmp_path / folder / "kept.jsonl", tmp_path / folder / "out.jsonl"
-        given = ("--task", case.name, "--share", 0.25, "--kept", kept, "--held-out", out)
-        done = train("split", rows, *given, ok=True)
-        quarter = len(case.rows) // 4
-        assert done.output == f"{3 * quarter} rows in {kept}, {quarter} in {out}\n"
-        found.append([[json.loads(line) for line in path.read_text().splitlines()] for path in (kept, out)])
-    assert found[0] == found[1]
-    stayed, held = found[0]
-    assert sorted(map(str, stayed + held)) == sorted(map(str, case.rows))
-    if case.name == "classification":
-        assert sum(row["label"] == "positive" for row in held) == len(held) // 2
-    before = rows.read_bytes()
-    refused(
-        train("split", rows, "--task", case.name, "--kept", rows, "--held-out", "b"), "must be another file than the in"
-    )
-    assert rows.read_bytes() == before
-    refused(train("split", rows, "--share", 2, "--kept", "a", "--held-out", "b"), "--share must be in (0, 1), got 2.0")

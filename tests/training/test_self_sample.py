@@ -183,7 +183,7 @@ def test_a_word_teaches_the_exits_up_to_its_own() -> None:
 
 def test_what_is_kept_of_the_first_stage() -> None:
     logits = torch.randn(5, 3, 4)
-    found = _uncertainty(logits, torch.zeros(5))
+    found = _uncertainty(logits)
     entropy = 1 - certainty(softmax(logits.numpy().reshape(-1, 4))).reshape(5, 3)
     np.testing.assert_allclose(found.numpy(), entropy, atol=1e-5)
 

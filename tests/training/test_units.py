@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import EvalPrediction
 
 from cascade.exceptions import DataError
 from cascade.training.checkpoint import spaced
@@ -74,8 +73,8 @@ def test_numbers_of_a_regression() -> None:
         with pytest.raises(DataError, match="here: example 1 must have a number, because the model is a regression"):
             encode_texts(TOKENIZER, Examples(["x"], [bad], "here"), ["y"])
     metrics = UnitMetrics(["y"], (1, 2))
-    answers = metrics.answers(torch.tensor([[[0.0], [1.0]], [[0.0], [3.0]]]), torch.zeros(0)).numpy()
-    scores = metrics(EvalPrediction(predictions=answers, label_ids=np.array([1.0, 3.0])))
+    answers = metrics.answers(torch.tensor([[[0.0], [1.0]], [[0.0], [3.0]]])).numpy()
+    scores = metrics(answers, TrainingRows([[2], [2]], None, {"labels": np.array([1.0, 3.0])}))
     assert scores == pytest.approx({"layer_1": -4, "layer_2": 1, "mean_of_exits": -1.5})  # 1 - (1 + 9) / 2 / 1
 
 
@@ -135,7 +134,7 @@ def test_one_pass_over_all_units_keeps_their_order(case: Case, tmp_path: Path) -
     items: list[Item] = [row[case.item] for row in case.rows[:5]]
     items.append("good" if case.name == "classification" else ["unbright", "film"])  # another length
     rows = encode(TOKENIZER, Examples(items, None, "here"), model.labels)
-    found = over_units(model, rows, read=lambda logits, _labels: logits, batch_size=2)
+    found = over_units(model, rows, read=lambda logits: logits, batch_size=2)
     assert found.shape == (int(rows.counts.sum()), 3, len(model.labels))
     for row, own in enumerate(per_row(found, rows)):
         batch = Pad(0)([rows[row]])
@@ -145,29 +144,26 @@ def test_one_pass_over_all_units_keeps_their_order(case: Case, tmp_path: Path) -
 
 
 def test_metrics_count_units_and_entities() -> None:
-    labels = ("O", "B-a", "I-a")
-    wanted = np.array([[NO_LABEL, 1, 2, NO_LABEL, 0], [NO_LABEL, 1, 0, NO_LABEL, NO_LABEL]])
-    answers = np.zeros((2, 5, 2), dtype=np.int64)
-    answers[0, :, 1] = [2, 1, 2, 1, 0]  # the first entity whole, the second missed
-    metrics = UnitMetrics(labels, (1, 2), spans=True)
-    assert metrics(EvalPrediction(predictions=answers, label_ids=wanted)) == pytest.approx(
+    """Two sentences of three and two words; the first entity is found whole, the second missed."""
+    labels = [np.array([NO_LABEL, 1, 2, NO_LABEL, 0]), np.array([NO_LABEL, 1, 0])]
+    rows = TrainingRows([[5] * 5, [5] * 3], None, {"labels": labels, "is_first": [own != NO_LABEL for own in labels]})
+    answers = np.array([[0, 1], [0, 2], [0, 0], [0, 0], [0, 0]])
+    metrics = UnitMetrics(("O", "B-a", "I-a"), (1, 2), spans=True)
+    assert metrics(answers, rows) == pytest.approx(
         {"layer_1": 2 / 5, "layer_2": 4 / 5, "mean_of_exits": 3 / 5, "entity_f1": 2 / 3}  # precision 1, recall 1/2
     )
     assert metrics.best == "entity_f1"
-    logits = torch.nn.functional.one_hot(torch.from_numpy(answers).transpose(1, 2), 3)
-    assert metrics.answers(logits, torch.zeros(0)).tolist() == answers.tolist()
+    logits = torch.nn.functional.one_hot(torch.from_numpy(answers), 3)
+    assert metrics.answers(logits).tolist() == answers.tolist()
 
 
 def test_metrics_of_texts() -> None:
     logits = torch.tensor([[[1.0, -1.0], [1.0, 2.0]], [[-1.0, -2.0], [3.0, 4.0]]])  # two texts, two exits
-    single = UnitMetrics("ab", (1, 3))
-    found = single(EvalPrediction(predictions=single.answers(logits, logits).numpy(), label_ids=np.array([0, 1])))
+    single, several = UnitMetrics("ab", (1, 3)), UnitMetrics("ab", multi_label=True)  # the latter without exits
+    found = single(single.answers(logits).numpy(), TrainingRows([[2], [2]], None, {"labels": np.array([0, 1])}))
     assert found == {"layer_1": 0.5, "layer_3": 0.5, "mean_of_exits": 0.5}
-    several = UnitMetrics("ab", multi_label=True)  # a model without exits
-    answers = several.answers(logits[:, 1], logits).numpy()
-    assert several(EvalPrediction(predictions=answers, label_ids=np.array([[1.0, 1.0], [0.0, 1.0]]))) == {
-        "accuracy": 0.5
-    }
+    rows = TrainingRows([[2], [2]], None, {"labels": np.array([[1.0, 1.0], [0.0, 1.0]])})
+    assert several(several.answers(logits[:, 1:]).numpy(), rows) == {"accuracy": 0.5}
     assert (single.best, several.best, UnitMetrics("ab", (1, 3), frozen=True).best) == (
         "layer_3", "accuracy", "mean_of_exits",
     )  # fmt: skip

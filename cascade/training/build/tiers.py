@@ -19,7 +19,7 @@ from cascade.training.loop import LoopOptions
 from cascade.training.models.students import Static, StaticTagger, Student, Transformer
 from cascade.training.recipes.exits import ExitsOptions, train_exits
 from cascade.training.recipes.first_tier import FirstTierOptions, train_first_tier
-from cascade.training.recipes.objectives import Distilled, Joint
+from cascade.training.recipes.objectives import OBJECTIVES
 from cascade.training.run import Run
 from cascade.training.task import CLASSIFICATION
 
@@ -55,7 +55,7 @@ class Trainer:
         """
         loop = self._loop(making, "frozen", learning_rate=1e-4, head_factor=10.0)
         options = ExitsOptions(
-            objectives=(Distilled(),),
+            objectives=OBJECTIVES["distil"],
             pooling="mean" if self._texts else None,
             recorded=True,
             augmentation=self._augmentation(),
@@ -67,9 +67,7 @@ class Trainer:
     def tuned(self, making: Making, frozen: Path) -> Mapping[str, Any]:
         """All layers learn what the original answered: earlier exits become better, full depth changes a little."""
         loop = self._loop(making, "tuned", learning_rate=3e-5, head_factor=10.0, bf16=has_amx())
-        options = ExitsOptions(
-            objectives=(Joint(),), augmentation=self._augmentation(), max_length=self.checkpoint.limit, loop=loop
-        )
+        options = ExitsOptions(augmentation=self._augmentation(), max_length=self.checkpoint.limit, loop=loop)
         return self._cleared(making, train_exits(self._run(making, frozen), options))
 
     def first(self, making: Making, kind: str, teacher: str | Path) -> Mapping[str, Any]:

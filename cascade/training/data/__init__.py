@@ -2,7 +2,6 @@
 
 examples      texts with labels and sentences with tags, from files
 encoding      token ids with label numbers, and how rows become a batch
-order         the order in which training takes its rows
 vocabulary    which pieces of a vocabulary a task needs
 augmentation  more text for distillation
 """

@@ -15,12 +15,12 @@ from cascade.exceptions import OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.policies import decoding
 from cascade.policies.decoding import Crf, Decoder, MeanField, Viterbi, argmax
-from cascade.text.entity_f1 import entity_f1, has_entities
+from cascade.text.entity_f1 import has_entities
 from cascade.text.reading import TagColumns
 from cascade.training.data.encoding import label_numbers
 from cascade.training.data.examples import Examples, joined, read_sentences
 from cascade.training.models.crf import fit_crf
-from cascade.training.units import ENTITY_F1
+from cascade.training.units import ENTITY_F1, tag_f1
 
 
 def train_crf(
@@ -88,7 +88,5 @@ def _measured(
     seconds = time.perf_counter() - begin
     measured = {"accuracy": float((found == targets).mean())}
     if spans:
-        names, edges = np.array(labels), offsets[1:-1]
-        right, given = ([own.tolist() for own in np.split(names[some], edges)] for some in (targets, found))
-        measured[ENTITY_F1] = entity_f1(right, given)
+        measured[ENTITY_F1] = tag_f1(found, targets, labels, offsets[1:-1])
     return {"scores": measured, "seconds": seconds}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from cascade.core.confidence import probabilities
 from cascade.core.rows import FloatArray
@@ -20,13 +18,12 @@ from cascade.training.data.examples import Examples, label_names
 from cascade.training.data.vocabulary import is_wordpiece, keep_rows, prune_model
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.adapting import adapted, freeze_all_but_adapters
-from cascade.training.models.backbone import ExitBackbone
 from cascade.training.recipes.answers import answers_of, full_depth, mixed
-from cascade.training.recipes.objectives import Joint, Objective
+from cascade.training.recipes.objectives import Objective
 from cascade.training.recipes.recorded import train_recorded
 from cascade.training.run import Run
 from cascade.training.task import TAGGING
-from cascade.training.units import UnitMetrics, answered, per_row, teacher_logits, unit_logits
+from cascade.training.units import UnitMetrics, answered, per_row, unit_logits
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class ExitsOptions:
     """What a user chooses of a multi-exit model.
 
     Attributes:
-        objectives: run one after the other; `(LastExit(), EarlierExits())` is two-stage training.
+        objectives: run one after the other; `OBJECTIVES` has those of the command.
         layers: after which layers exits lie; all by default.
         pooling: of a classifier, `mean` or `first`; by default what the checkpoint has, else `mean`. The last exit of
             a fine-tuned checkpoint reads what it always read.
@@ -54,7 +51,7 @@ class ExitsOptions:
             the rest is the label. Rows without labels teach its answer alone; at 0 it is asked of no others.
     """
 
-    objectives: tuple[Objective, ...] = (Joint(),)
+    objectives: tuple[Objective, ...] = (Objective(),)
     layers: tuple[int, ...] | None = None
     pooling: str | None = None
     max_length: int = 128
@@ -73,21 +70,18 @@ class ExitsOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.imitation <= 1:
             raise OptionError(f"imitation must be in [0, 1], got {self.imitation}")
-        if self.adapter is not None and all(objective.frozen_backbone for objective in self.objectives):
+        if self.adapter is not None and all(objective.frozen for objective in self.objectives):
             raise OptionError(f"--adapter must be left out where the backbone is frozen, got {self.adapter}")
 
 
-def train_exits(
-    run: Run, options: ExitsOptions | None = None, *, extra_text: Sequence[str | Path] = ()
-) -> dict[str, Any]:
+def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]:
     """Train and write a multi-exit model.
 
     Args:
         run: from a pre-trained, fine-tuned or multi-exit checkpoint. Where it has a head, files need no labels: exits
             learn, and are measured by, what it answers before the training. The last exit's accuracy, for tags of spans
-            its entity F1, chooses the best epoch.
+            its entity F1, chooses the best epoch. More texts without labels need a bundle that answers.
         options: everything about the model and its training; `ExitsOptions()` by default.
-        extra_text: with `run.answers`, files of texts without labels, which the bundle labels.
 
     Returns:
         the report that also stands in `training.json`.
@@ -96,18 +90,17 @@ def train_exits(
         DataError, OptionError: with rule, value and remedy.
     """
     options, task = options or ExitsOptions(), run.task
-    _check(run, options, extra_text)
+    _check(run, options)
     run.begin(options.loop)
     teacher = None if run.answers is None else full_depth(run.answers)
     known = teacher is not None or task.model.answers(run.source)
-    needed = any(objective.needs_labels for objective in options.objectives)
-    examples, held_out = run.read(require_labels=needed and not known, known=known)
-    examples = examples.of_words(options.min_words)
+    needed = not all(objective.imitate for objective in options.objectives)
+    parts, held_out = run.read(require_labels=needed and not known, known=known)
+    examples = parts[0] = parts[0].of_words(options.min_words)
     named = examples if examples.labels is not None else held_out
-    extra = [task.read(path, columns=run.columns, require_labels=False).unlabelled() for path in extra_text]
-    items = [item for part in (examples, *extra) for item in part.items]
-    if known and needed and examples.labels is None and run.progress is None:
-        tqdm.write(f"not every {task.item} has labels; what is learned is the checkpoint's answers alone")
+    items = [item for part in parts for item in part.items]
+    if known and needed and examples.labels is None:
+        run.tell(f"not every {task.item} has labels; what is learned is the checkpoint's answers alone")
     if options.multi_label and named is not None:
         _refuse_one_string(named)
     model = task.model.from_checkpoint(
@@ -118,33 +111,30 @@ def train_exits(
         multi_label=options.multi_label,
         dropout=options.dropout,
     )
-    frozen = next((objective for objective in options.objectives if objective.frozen_backbone), None)
-    if frozen is not None and len(model.layers) == 1:
+    if any(objective.frozen for objective in options.objectives) and len(model.layers) == 1:
         raise OptionError(
-            f"{frozen} must have an exit before the last to train, got exits {model.layers}; give --exits more layers"
+            f"there must be an exit before the last to train alone, got exits {model.layers}; give --exits more layers"
         )
     text = task.tokenizer(load_tokenizer_text(run.source))
     wordpiece = is_wordpiece(text)
     if options.vocabulary is not None and wordpiece:
         text = prune_model(model, text, Examples(items, None, "").texts, size=options.vocabulary)
     tokenizer = tokenizer_of(text, max_length=min(options.max_length, model.longest))
-    encoded = [task.encode(tokenizer, part, model.labels, multi_label=model.multi_label) for part in (examples, *extra)]
-    rows = TrainingRows.joined(encoded)
+    encode = partial(task.encode, tokenizer, names=model.labels, multi_label=model.multi_label)
+    rows = TrainingRows.joined([encode(part) for part in parts])
     paired = any(isinstance(item, tuple) for item in items)
     if options.augmentation.copies and examples.labels is None and not paired and teacher is None:
         new = varied(rows, model, options.augmentation, seed=options.loop.seed, max_length=tokenizer.max_length)
         rows = TrainingRows.joined([rows, new])
-    eval_rows = None
-    if held_out is not None:
-        eval_rows = task.encode(tokenizer, held_out, model.labels, multi_label=model.multi_label)
-        eval_rows = eval_rows if held_out.labels is not None else answered(eval_rows, model)
+    eval_rows = None if held_out is None else answered(encode(held_out), model)
     if teacher is not None:
         asked = {"resume": options.loop.resume, "labelled": options.imitation > 0}
-        found = answers_of(teacher, (examples, *extra), model.labels, run=run, **asked)
+        found = answers_of(teacher, parts, model.labels, run=run, **asked)
         rows = rows.with_target("answers", mixed(found, rows.targets["labels"], options.imitation))
         teacher.close()
     elif needed and examples.labels is None:
-        rows = _with_own_answers(rows, model, run, resume=options.loop.resume)
+        said = run.said(model, rows, resume=options.loop.resume)
+        rows = rows.with_target("answers", per_row(_softly(said, multi_label=model.multi_label), rows))
     if options.vocabulary is not None and not wordpiece:
         read = [*rows.ids, *(() if eval_rows is None else eval_rows.ids)]
         keep_rows(model, read, size=options.vocabulary, unknown=tokenizer.unknown)
@@ -166,27 +156,27 @@ def _trained(
     scores: dict[str, float] = {}
     with adapted(model, options.adapter, rank=options.rank):
         for stage, objective in enumerate(options.objectives):
+            output = run.folder / f"stage_{stage}"
             model.configure_training(
-                detach=objective.detach, frozen=objective.frozen_backbone, frozen_layers=options.frozen_layers
+                detach=objective.detach, frozen=objective.frozen, frozen_layers=options.frozen_layers
             )
             freeze_all_but_adapters(model)
-            metrics = UnitMetrics(
-                model.labels,
-                model.layers,
-                multi_label=model.multi_label,
-                spans=run.task.has_spans(model.labels),
-                frozen=objective.frozen_backbone,
-            )
-            if options.recorded and objective.frozen_backbone:
-                train_recorded(model, rows, objective, options.loop, progress=run.progress or bool)
+            if options.recorded and objective.frozen:
+                train_recorded(model, rows, objective, options.loop, output=output, progress=run.progress)
                 continue
             scores = run_loop(
                 model,
                 train=rows,
                 evaluation=eval_rows,
                 loss=_loss(objective, multi_label=model.multi_label),
-                metrics=metrics,
-                output=run.folder / f"stage_{stage}",
+                metrics=UnitMetrics(
+                    model.labels,
+                    model.layers,
+                    multi_label=model.multi_label,
+                    spans=run.task.has_spans(model.labels),
+                    frozen=objective.frozen,
+                ),
+                output=output,
                 collate=Pad(model.padding),
                 options=options.loop,
                 progress=run.progress,
@@ -194,22 +184,15 @@ def _trained(
     return scores
 
 
-def _check(run: Run, options: ExitsOptions, extra_text: Sequence[str | Path]) -> None:
+def _check(run: Run, options: ExitsOptions) -> None:
     """Refuse options that another one asks for, or rules out."""
     for name, value in (("pooling", options.pooling), ("multi-label", options.multi_label)):
         if run.task is TAGGING and value:
             raise OptionError(
                 f"--{name} must be left out of --task tagging, got {value}; a word has one tag, read at its first token"
             )
-    if extra_text and run.answers is None:
-        raise OptionError(f"--extra-text must come with --answers, the bundle that labels it, got {extra_text[0]}")
-
-
-def _with_own_answers(rows: TrainingRows, model: ExitBackbone, run: Run, *, resume: bool) -> TrainingRows:
-    """The rows with what the model answers before its training."""
-    digests = (rows.digest(), model.digest())
-    found = run.kept("teacher", digests, lambda: teacher_logits(model, rows, run.quiet), resume=resume)
-    return rows.with_target("answers", per_row(_softly(found, multi_label=model.multi_label), rows))
+    if run.extra_text and run.answers is None:
+        raise OptionError(f"--extra-text must come with --answers, the bundle that labels it, got {run.extra_text[0]}")
 
 
 def _softly(logits: FloatArray, *, multi_label: bool) -> FloatArray:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cascade.core.confidence import evidence
 from cascade.exceptions import OptionError
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.data.augmentation import Augmentation, varied
 from cascade.training.data.encoding import Pad, TrainingRows, tokenizer_of
-from cascade.training.data.examples import Examples
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.students import Student
-from cascade.training.models.whole import teacher_of
+from cascade.training.models.whole import WholeModel, teacher_of
 from cascade.training.recipes.answers import answers_of, full_depth
 from cascade.training.recipes.objectives import divergence, supervised
 from cascade.training.run import Run
-from cascade.training.units import UnitMetrics, answered, has_label, per_row, teacher_logits, unit_logits
+from cascade.training.units import UnitMetrics, answered, has_label, per_row, unit_logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +50,12 @@ class FirstTierOptions:
             raise OptionError(f"temperature must be above 0, got {self.temperature}")
 
 
-def train_first_tier(
-    run: Run, options: FirstTierOptions | None = None, *, extra_text: Sequence[str | Path] = ()
-) -> dict[str, Any]:
+def train_first_tier(run: Run, options: FirstTierOptions | None = None) -> dict[str, Any]:
     """Distil and write a first tier; the report also stands in `training.json`.
 
     `run` is from the teacher: a folder that `cascade-train exits` wrote, or any fine-tuned checkpoint. Items without
     labels teach, and are measured, by the teacher's answers; where there are `run.answers` these teach, and the teacher
     answers only what is made of the items. The accuracy, for tags of spans the entity F1, chooses the best epoch.
-    `extra_text`: files of items without labels, which the teacher labels.
     """
     options, task = options or FirstTierOptions(), run.task
     run.begin(options.loop)
@@ -70,40 +63,31 @@ def train_first_tier(
     teacher = teacher_of(run.source, task.model)
     text = task.tokenizer(load_tokenizer_text(run.source))
     tokenizer = tokenizer_of(text, max_length=min(options.max_length, teacher.longest))
-
-    def encode(found: Examples) -> TrainingRows:
-        return task.encode(tokenizer, found, teacher.labels, multi_label=teacher.multi_label)
-
-    examples, held_out = run.read(require_labels=not options.imitation, known=True)
-    if examples.labels is None and run.progress is None:
-        tqdm.write(f"not every {task.item} has labels; what is learned is the teacher's answers alone")
-    rows, eval_rows = encode(examples), None if held_out is None else encode(held_out)
-    if held_out is not None and eval_rows is not None and held_out.labels is None:
-        eval_rows = answered(eval_rows, teacher)
-    kind, given, new = options.student or task.student, len(rows), None
-    extra = [task.read(path, columns=run.columns, require_labels=False).unlabelled() for path in extra_text]
-    paired = any(isinstance(item, tuple) for found in (examples, *extra) for item in found.items)
-    rows = TrainingRows.joined([rows, *map(encode, extra)])
+    encode = partial(task.encode, tokenizer, names=teacher.labels, multi_label=teacher.multi_label)
+    parts, held_out = run.read(require_labels=not options.imitation, known=True)
+    if parts[0].labels is None:
+        run.tell(f"not every {task.item} has labels; what is learned is the teacher's answers alone")
+    encoded = [encode(part) for part in parts]
+    eval_rows = None if held_out is None else answered(encode(held_out), teacher)
+    rows, new, kind = TrainingRows.joined(encoded), None, options.student or task.student
+    paired = any(isinstance(item, tuple) for part in parts for item in part.items)
     pieces, special = kind.pieces(teacher, rows.ids), tokenizer.special
     ends = special.suffix.tolist()  # behind the first text of a pair, too
     student = kind.build(teacher, pieces=pieces, separator=ends[0] if paired and ends else None)
     if options.augmentation.copies and not paired and len(special.prefix) == len(ends) == 1:
-        own, seed = rows.first(given), options.loop.seed
-        new = varied(own, teacher, options.augmentation, seed=seed, max_length=tokenizer.max_length, pieces=pieces)
-    resume, asked = options.loop.resume, [own for own in (rows if answering is None else None, new) if own is not None]
-    logits = []
+        seed, limit = options.loop.seed, tokenizer.max_length
+        new = varied(encoded[0], teacher, options.augmentation, seed=seed, max_length=limit, pieces=pieces)
+    logits, asked = [], [own for own in (rows if answering is None else None, new) if own is not None]
     if answering is not None:  # rows that were made from others are no texts: the teacher itself answers these
-        answers = answers_of(answering, (examples, *extra), teacher.labels, run=run, resume=resume)
+        answers = answers_of(answering, parts, teacher.labels, run=run, resume=options.loop.resume)
         answering.close()
         logits.append(evidence(answers, weight=1.0, multi_label=teacher.multi_label))
     if asked:
-        own = TrainingRows.joined(asked)
-        digests = (own.digest(), teacher.digest(), *(["bfloat16"] if options.loop.bf16 else []))
-        with torch.autocast("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16, enabled=options.loop.bf16):
-            logits.append(run.kept("teacher", digests, lambda: teacher_logits(teacher, own, run.quiet), resume=resume))
+        both = TrainingRows.joined(asked)
+        logits.append(run.said(teacher, both, resume=options.loop.resume, bf16=options.loop.bf16))
     rows = rows if new is None else TrainingRows.joined([rows, new])
     scores = run_loop(
-        student,
+        WholeModel(student, teacher.task),
         train=rows.with_target("teacher", per_row(np.concatenate(logits), rows)),
         evaluation=eval_rows,
         loss=_loss(options, multi_label=teacher.multi_label),
@@ -127,7 +111,7 @@ def _loss(options: FirstTierOptions, *, multi_label: bool) -> Loss:
     """A share of the divergence from the teacher, which evaluation rows lack, and the rest from the labels."""
 
     def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        logits, labels = unit_logits(logits.unsqueeze(1), batch)
+        logits, labels = unit_logits(logits, batch)
         known = has_label(labels)
         share = options.imitation if "teacher" in batch else 0.0
         total = logits.new_zeros(())

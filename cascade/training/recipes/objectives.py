@@ -1,38 +1,14 @@
-"""What the exits are trained on: frozen values that turn all exits' logits into one loss."""
+"""What the exits are trained on: a frozen value that turns all exits' logits into one loss."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cascade.exceptions import OptionError
-
-
-class Objective(ABC):
-    """What one run of training minimises.
-
-    Attributes:
-        detach: gradients stop between exits.
-        frozen_backbone: only the heads before the last learn: full depth answers as before.
-        needs_labels: whether unlabelled rows will not do.
-    """
-
-    detach: ClassVar[bool] = False
-    frozen_backbone: ClassVar[bool] = False
-    needs_labels: ClassVar[bool] = True
-
-    @abstractmethod
-    def __call__(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
-        """One loss from logits `(units, exits, labels)` and labels.
-
-        Labels are their numbers `(units,)`, of a regression floats, or zeros and ones `(units, labels)` for
-        multi-label, or probabilities `(units, labels)`; not read where none are needed.
-        """
 
 
 def supervised(logits: Tensor, labels: Tensor, multi_label: bool, *, smoothing: float = 0.0) -> Tensor:
@@ -91,14 +67,21 @@ def exit_weights(weights: tuple[float, ...] | None, exits: int) -> tuple[float, 
 
 
 @dataclass(frozen=True)
-class Joint(Objective):
-    """All exits at once: the sum of w_i times exit i's loss, over the sum of w_i.
+class Objective:
+    """What one run of training minimises: the sum of w_i times exit i's loss, over the sum of w_i.
 
     Attributes:
-        weights: one per exit; rising 1, 2, 3, ... by default (PABEE, section 3.2; TOKEE's first stage).
+        exits: that learn. `all` at once; the `last`, the first step of two-stage training (DeeBERT, section 3.2); the
+            `earlier` ones alike, on a frozen backbone, the second step: full depth answers as before.
+        imitate: earlier exits imitate the last one, without labels (FastBERT, section 3.3).
+        detach: gradients stop between exits: no conflict between heads (SWEET, ACL 2023, section 4).
+        weights: of all exits, one each; rising 1, 2, 3, ... by default (PABEE, section 3.2; TOKEE's first stage).
         smoothing: share in [0, 1) of the wanted distribution that goes to all labels alike.
     """
 
+    exits: str = "all"
+    imitate: bool = False
+    detach: bool = False
     weights: tuple[float, ...] | None = None
     smoothing: float = 0.0
 
@@ -107,44 +90,31 @@ class Joint(Objective):
         if not 0 <= self.smoothing < 1:
             raise OptionError(f"label smoothing must be in [0, 1), got {self.smoothing}")
 
+    @property
+    def frozen(self) -> bool:
+        """Whether only the heads before the last learn."""
+        return self.exits == "earlier"
+
     def __call__(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
+        """One loss from logits `(units, exits, labels)` and labels.
+
+        Labels are their numbers `(units,)`, of a regression floats, or zeros and ones `(units, labels)` for
+        multi-label, or probabilities `(units, labels)`; not read where exits imitate.
+        """
+        some = {"all": logits, "last": logits[:, -1:], "earlier": logits[:, :-1]}[self.exits]
+        if self.imitate:
+            return divergence(some, logits[:, -1].detach(), multi_label).mean()
+        losses = supervised(some, labels, multi_label, smoothing=self.smoothing)
+        if self.exits != "all":
+            return losses.mean()
         weights = logits.new_tensor(exit_weights(self.weights, logits.shape[1]))
-        losses = supervised(logits, labels, multi_label, smoothing=self.smoothing)
         return (losses * weights).sum() / weights.sum()
 
 
-@dataclass(frozen=True)
-class Detached(Joint):
-    """Joint, with gradients stopped between exits: no conflict between heads (SWEET, ACL 2023, section 4)."""
-
-    detach: ClassVar[bool] = True
-
-
-@dataclass(frozen=True)
-class LastExit(Objective):
-    """The last exit only: the first step of two-stage training (DeeBERT, section 3.2)."""
-
-    def __call__(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
-        return supervised(logits[:, -1:], labels, multi_label)[0]
-
-
-@dataclass(frozen=True)
-class EarlierExits(Objective):
-    """The mean loss of all exits but the last, on a frozen backbone: the second step."""
-
-    frozen_backbone: ClassVar[bool] = True
-
-    def __call__(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
-        return supervised(logits[:, :-1], labels, multi_label).mean()
-
-
-@dataclass(frozen=True)
-class Distilled(Objective):
-    """Earlier exits imitate the last one without labels, on a frozen backbone (FastBERT, section 3.3)."""
-
-    frozen_backbone: ClassVar[bool] = True
-    needs_labels: ClassVar[bool] = False
-
-    def __call__(self, logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
-        teacher = logits[:, -1].detach()
-        return divergence(logits[:, :-1], teacher, multi_label).mean()
+OBJECTIVES = {
+    "joint": (Objective(),),
+    "two-stage": (Objective("last"), Objective("earlier")),
+    "detached": (Objective(detach=True),),
+    "distil": (Objective("earlier", imitate=True),),
+}
+"""As `cascade-train exits --objective` takes them, one after the other."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from cascade.training.data.encoding import TrainingRows
-from cascade.training.loop import LoopOptions
+from cascade.training.loop import LoopOptions, run_loop
 from cascade.training.models.backbone import ExitBackbone
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.recipes.objectives import Objective
-from cascade.training.units import over_units
+from cascade.training.units import UnitMetrics, over_units
 
 MOST = 3 << 29  # bytes of recorded states
 BATCH = 256  # units
@@ -29,10 +30,24 @@ class _States(nn.Module):
         super().__init__()
         self.model, self.padding = model, model.padding
 
-    def forward(self, ids: Tensor, mask: Tensor, types: Tensor | None) -> dict[str, Tensor]:
-        states, places = self.model.states(ids, mask, types), zip(self.model.norms, self.model.layers, strict=True)
-        read = [self.model.read(norm(states[layer]), mask, n) for n, (norm, layer) in enumerate(places)]
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        states = self.model.states(input_ids, attention_mask, token_type_ids)
+        places = zip(self.model.norms, self.model.layers, strict=True)
+        read = [self.model.read(norm(states[layer]), attention_mask, n) for n, (norm, layer) in enumerate(places)]
         return {"logits": torch.stack(read, dim=1)}
+
+
+class _Heads(nn.Module):
+    """The heads before the last one, in place of the whole model: they read recorded states."""
+
+    def __init__(self, model: ExitBackbone) -> None:
+        super().__init__()
+        self.heads = model.heads[:-1]
+
+    def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
+        return {"logits": torch.stack([head(input_ids[:, number]) for number, head in enumerate(self.heads)], dim=1)}
 
 
 def train_recorded(
@@ -41,51 +56,43 @@ def train_recorded(
     objective: Objective,
     options: LoopOptions,
     *,
-    progress: Callable[[float], object] = lambda _share: None,
+    output: Path,
+    progress: Callable[[float], object] | None = None,
 ) -> None:
     """Train all heads but the last in place, on states that are recorded first, of as many rows as memory allows.
 
-    A head that reads its layer as the last one does begins as a copy of it. `options` are those of the loop; batches
-    have 256 units at least.
+    A head that reads its layer as the last one does begins as a copy of it. The other arguments are those of
+    `run_loop`; batches have 256 units at least.
     """
-    torch.manual_seed(options.seed)
     most = max(MOST // (4 * len(model.layers) * int(model.config.hidden_size)), BATCH)
     rows = rows.first(int(np.searchsorted(np.cumsum(rows.counts), most, side="right")))
     begin = time.perf_counter()
     watched: Any = _States(model)
-    states = torch.from_numpy(over_units(watched, rows, read=lambda read, _: read, progress=progress))
-    spent = time.perf_counter() - begin
+    states: Any = torch.from_numpy(over_units(watched, rows, read=lambda read: read, progress=progress))
+    minutes, spent = options.minutes, (time.perf_counter() - begin) / 60
     with torch.no_grad():
         model.eval()
-        teacher = torch.cat([model.heads[-1](part[:, -1]) for part in states.split(BATCH)])
-    heads = model.heads[:-1].train()
-    for number, head in enumerate(heads):
+        full = torch.cat([model.heads[-1](part[:, -1]) for part in states.split(BATCH)])
+    for number, head in enumerate(model.heads[:-1]):
         if not isinstance(model, MultiExitModel) or model.pooling[number] == model.pooling[-1]:
             head.load_state_dict(model.heads[-1].state_dict())
-    size = max(options.batch_size, BATCH)
-    seconds = math.inf if options.minutes is None else max(60 * options.minutes - spent, 12 * options.minutes)
-    steps = math.ceil(len(states) / size)
-    total, done = max(math.ceil(options.epochs * steps), 1), 0
-    optimizer = torch.optim.AdamW(
-        heads.parameters(), lr=options.learning_rate * options.head_factor, weight_decay=options.weight_decay
+
+    def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        return objective(torch.cat((logits, batch["full"].unsqueeze(1)), dim=1), batch["full"], model.multi_label)
+
+    run_loop(
+        _Heads(model),
+        train=TrainingRows(states, None, {"full": full}),
+        evaluation=None,
+        loss=loss,
+        metrics=UnitMetrics(model.labels),
+        output=output,
+        collate=lambda items: {name: torch.stack([item[name] for item in items]) for name in items[0]},
+        options=replace(
+            options,
+            batch_size=max(options.batch_size, BATCH),
+            minutes=None if minutes is None else max(minutes - spent, minutes / 5),
+        ),
+        progress=progress,
     )
-    generator = torch.Generator().manual_seed(options.seed)
-    begin = time.perf_counter()
-    while done < total:
-        for chosen in torch.randperm(len(states), generator=generator).split(size)[: total - done]:
-            share = done / total
-            if math.isfinite(seconds):  # whichever ends first decides how far the rate has fallen
-                share = max(share, (time.perf_counter() - begin) / seconds)
-            if share >= 1:
-                return
-            for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate * options.head_factor * (1 + math.cos(math.pi * share)) / 2
-            read, goal = states[chosen], teacher[chosen]
-            logits = torch.stack([*(head(read[:, number]) for number, head in enumerate(heads)), goal], dim=1)
-            loss = objective(logits, goal, model.multi_label)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            done += 1
-            progress(share)
     model.eval()

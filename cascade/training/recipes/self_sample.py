@@ -17,19 +17,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import EvalPrediction
 
 from cascade.core.checks import check_whole
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.data.encoding import NO_LABEL, Pad, TrainingRows, tokenizer_of
+from cascade.training.data.encoding import Pad, TrainingRows, tokenizer_of
 from cascade.training.data.examples import cropped
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.tagging import MultiExitTagger
 from cascade.training.recipes.objectives import check_weights, cross_entropies, exit_weights
 from cascade.training.run import Run
-from cascade.training.units import ENTITY_F1, UnitMetrics, over_units, per_row, tag_f1, unit_logits
+from cascade.training.units import ENTITY_F1, UnitMetrics, over_units, per_row, tag_f1, unit_labels, unit_logits
 
 TOKEN_EXIT = "token_exit"  # noqa: S105  # a metric's name, no secret
 UPPER_FACTOR, CAP = 2.0, 0.5  # thresholds of the upper half of the layers are twice as large, but for what is above 0.5
@@ -176,20 +175,18 @@ def train_self_sample(run: Run, options: SelfSampleOptions | None = None) -> dic
     weights = exit_weights(options.weights, len(model.layers))
     text = task.tokenizer(load_tokenizer_text(run.source))
     tokenizer = tokenizer_of(text, max_length=min(options.max_length, model.longest))
-    examples, held_out = run.read()
+    (examples,), held_out = run.read()
     crops = cropped(examples, copies=options.crops, seed=options.loop.seed)
     rows = task.encode(tokenizer, crops, model.labels)
     digests = (rows.digest(), model.digest())
     unsure = run.kept("unsure", digests, lambda: over_units(model, rows, read=_uncertainty), resume=options.loop.resume)
-    eval_rows, exits = None, np.zeros(0, dtype=np.int64)
-    if held_out is not None:
-        eval_rows, exits = _twice(model, task.encode(tokenizer, held_out, model.labels), options.ranges)
+    eval_rows = None if held_out is None else task.encode(tokenizer, held_out, model.labels)
     scores = run_loop(
         model,
         train=rows.with_target("uncertainty", per_row(unsure, rows)),
-        evaluation=eval_rows,
+        evaluation=None if eval_rows is None else _twice(model, eval_rows, options.ranges),
         loss=_loss(weights),
-        metrics=_ExitMetrics(model.labels, model.layers, spans=task.has_spans(model.labels), exits=exits),
+        metrics=_ExitMetrics(model.labels, model.layers, spans=task.has_spans(model.labels)),
         output=run.folder,
         collate=PadWithExits(model.padding, len(tokenizer.special.suffix), model.layers, options.ranges),
         options=options.loop,
@@ -204,7 +201,7 @@ def train_self_sample(run: Run, options: SelfSampleOptions | None = None) -> dic
     )
 
 
-def _uncertainty(logits: Tensor, _labels: Tensor) -> Tensor:
+def _uncertainty(logits: Tensor) -> Tensor:
     """Normalised entropy. Shape `(words, exits, labels)` -> `(words, exits)`."""
     log = F.log_softmax(logits, dim=-1)
     entropy: Tensor = -(log.exp() * log).sum(-1) / np.log(logits.shape[-1])
@@ -224,8 +221,8 @@ def _loss(weights: tuple[float, ...]) -> Loss:
     return loss
 
 
-def _twice(model: MultiExitTagger, rows: TrainingRows, ranges: ExitRanges) -> tuple[TrainingRows, IntArray]:
-    """Rows for full depth and once more for exits in the middle of the ranges; the exits of the words of both."""
+def _twice(model: MultiExitTagger, rows: TrainingRows, ranges: ExitRanges) -> TrainingRows:
+    """Rows for full depth and once more for exits in the middle of the ranges."""
     uncertainty = over_units(model, rows, read=_uncertainty)
     window = sorted(ranges.windows)[len(ranges.windows) // 2]
     threshold = ranges.per_exit(sorted(ranges.thresholds)[len(ranges.thresholds) // 2], model.layers)
@@ -235,34 +232,27 @@ def _twice(model: MultiExitTagger, rows: TrainingRows, ranges: ExitRanges) -> tu
         np.full(len(rows), window),
         np.broadcast_to(threshold, (len(rows), len(threshold))),
     )
-    exits = np.concatenate((np.full(len(early), len(model.layers) - 1), early))
     both = TrainingRows.joined([rows, rows])
-    return both.with_target("exits", per_row(exits, both)), exits
+    exits = np.concatenate((np.full(len(early), len(model.layers) - 1), early))
+    return both.with_target("exits", per_row(exits, both))
 
 
-@dataclass(frozen=True, kw_only=True)
 class _ExitMetrics(UnitMetrics):
-    """Full depth on the first half of the rows, and the second half at its words' exits, of shape `(words,)`."""
-
-    exits: IntArray
+    """Full depth on the first half of the rows, and the second half at its words' exits."""
 
     @property
     def best(self) -> str:
         return "chosen_by"
 
-    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        answers, wanted = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-        half = len(wanted) // 2
-        found = super().__call__(EvalPrediction(predictions=answers[:half], label_ids=wanted[:half]))
-        known = wanted[half:] != NO_LABEL
-        own = self.exits[len(self.exits) // 2 :]
-        taken = np.full(known.shape, NO_LABEL)
-        taken[known] = np.take_along_axis(answers[half:][known], own[:, None], axis=1)[:, 0]
-        layers = np.array(self.layers)
-        found[TOKEN_EXIT] = float((taken[known] == wanted[half:][known]).mean())
+    def __call__(self, answers: Any, rows: TrainingRows) -> dict[str, float]:
+        half, words = rows.first(len(rows) // 2), len(answers) // 2
+        found = super().__call__(answers[:words], half)
+        own, wanted, layers = np.concatenate(rows.targets["exits"])[words:], unit_labels(half), np.array(self.layers)
+        taken = answers[words:][np.arange(words), own]
+        found[TOKEN_EXIT] = float((taken == wanted).mean())
         found[f"{TOKEN_EXIT}_depth"] = float(layers[own].mean() / layers[-1])
         pair = (found[f"layer_{layers[-1]}"], found[TOKEN_EXIT])
         if self.spans:
-            found[f"{TOKEN_EXIT}_f1"] = tag_f1(taken, wanted[half:], self.labels)
+            found[f"{TOKEN_EXIT}_f1"] = tag_f1(taken, wanted, self.labels, np.cumsum(half.counts)[:-1])
             pair = (found[ENTITY_F1], found[f"{TOKEN_EXIT}_f1"])
         return found | {"chosen_by": sum(pair) / 2}
