@@ -35,10 +35,9 @@ def draw(curve: Curve) -> Figure:
     axes, rows = figure.add_subplot(), curve.table.rows
     best = sorted((row.speed, row.accuracy) for row in rows if row.key in curve.ahead)
     axes.plot([x for x, _ in best], [y for _, y in best], color="#8a8a8a", linewidth=1.2, label="front")
-    letters = {row.key: row.name.removesuffix(f": {row.key}") for row in rows if row.name.endswith(f": {row.key}")}
     others = [row for row in rows if row.key.startswith("tier") and row.key != "tier1"]
     for some, name, marker, colour in (
-        ([row for row in rows if row.key in letters], "settings of the front", "o", "#12304f"),
+        ([row for row in rows if len(row.key) == 1], "settings of the front", "o", "#12304f"),
         ([row for row in rows if row.cut is not None], "the last tier cut after an exit", "s", "#c7522a"),
         ([row for row in rows if row.key == "tier1"], "tier 1 alone", "^", "#e8b04a"),
         (others, "other tiers alone, pairs of tiers", "v", "#e8b04a"),
@@ -52,7 +51,7 @@ def draw(curve: Curve) -> Figure:
         edges: dict[str, Any] = {"ecolor": "black", "markeredgecolor": "black", "capsize": 3, "zorder": 3}
         axes.errorbar(across, up, xerr=sides, fmt=marker, color=colour, label=name, **edges)
         for x, y, row in zip(across, up, some, strict=True):
-            said = letters.get(row.key, "" if row.cut is None else str(row.cut))
+            said = row.key if len(row.key) == 1 else "" if row.cut is None else str(row.cut)
             axes.annotate(said, (x, y), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=9, zorder=4)
     axes.set_xscale("log")
     axes.margins(0.08)

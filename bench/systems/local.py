@@ -8,10 +8,7 @@ from functools import partial
 from itertools import combinations
 from typing import Any, TypeAlias
 
-import numpy as np
-
-from cascade.core.results import Predictions, Routes, TagPredictions
-from cascade.core.rows import Doubles, IntArray
+from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
@@ -72,15 +69,10 @@ def whole(model: Model) -> Model:
 
 def answered(model: Model, items: Sequence[Any]) -> Answered:
     """Answers of a pipeline, with their routes."""
-    made = model.predict(items)
-    labels = made.tags if isinstance(made, TagPredictions) else made.labels
-    routes = _routes(made)
+    made: Any = model.predict(items)
+    labels, routes = (made.tags, made.routes.words) if isinstance(model, Tagger) else (made.labels, made.routes)
     last = routes.exit_layer[routes.tier == len(model.tiers)]
     return Answered(labels, routes.tier, float(last.mean()) if len(last) else None)
-
-
-def _routes(made: Predictions | TagPredictions) -> Routes:
-    return made.routes.words if isinstance(made, TagPredictions) else made.routes
 
 
 def only(model: Model, *tiers: int) -> Model:
@@ -96,11 +88,6 @@ def alone(model: Model, tier: int) -> Model:
     """One tier at full depth."""
     run = only(model, tier)
     return run.with_policies(run.policies.with_(exits=[never] * len(model.tiers)))
-
-
-def confidence(model: Model, items: Sequence[Any], tier: int = 1) -> Doubles:
-    """Of a tier alone in each text or word. Shape `(units,)`."""
-    return np.asarray(_routes(alone(model, tier).predict(items)).confidence, dtype=np.float64)
 
 
 def systems(model: Model) -> list[System]:

@@ -9,13 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 
-from cascade.calibration.temperature import Temperatures
 from cascade.core.rows import BoolArray, IntArray
-from cascade.policies.decoding import Decoder
-from cascade.policies.exits import ExitPolicy, never
-from cascade.policies.routing import Router
 from cascade.policies.settings import Policies
-from cascade.policies.windows import WindowPolicy
 
 S = TypeVar("S", bound="Sample")
 Stages: TypeAlias = Callable[[str, int], AbstractContextManager[Any]]
@@ -111,26 +106,6 @@ class Sample(ABC):
     @abstractmethod
     def select(self: S, examples: IntArray) -> S:
         """These examples, in this order. Shape `(chosen,)`."""
-
-
-def two_tiers(
-    router: Router,
-    exit_policy: ExitPolicy,
-    *,
-    temperatures: Temperatures,
-    blend: float = 0.0,
-    windows: WindowPolicy | None = None,
-    decoding: Decoder | None = None,
-) -> Policies:
-    """The policies of two tiers, of which the first has no exits."""
-    return Policies(
-        routers=(router,),
-        exits=(never, exit_policy),
-        blend=(blend,),
-        temperatures=temperatures,
-        windows=windows,
-        decoding=decoding,
-    )
 
 
 @contextmanager

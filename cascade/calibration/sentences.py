@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from cascade.calibration.costs import Costs
-from cascade.calibration.runs import Run, Sample, two_tiers
+from cascade.calibration.runs import Run, Sample
 from cascade.calibration.temperature import Temperatures
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges
 from cascade.engine.cascade import Cascade
@@ -88,8 +88,8 @@ class WordAnswers(Sample):
     @property
     def at_full_depth(self) -> Policies:
         """Tier 2 alone."""
-        return two_tiers(
-            defer_all, never, temperatures=self.temperatures, windows=whole_sentences, decoding=self.decoding
+        return Policies(
+            (defer_all,), (never, never), self.temperatures, windows=whole_sentences, decoding=self.decoding
         )
 
     @cached_property

@@ -13,7 +13,7 @@ from cascade.bundle.certificate import Certificate
 from cascade.bundle.manifest import TAGGING, Manifest
 from cascade.bundle.opening import Bundle, open_bundle
 from cascade.bundle.tiers import SingleExitSpec
-from cascade.cli.show import clipped, size
+from cascade.cli.show import clipped, pairs, policy_rows, size
 from cascade.core.console import table
 from cascade.core.labels import listed
 from cascade.exceptions import printable
@@ -61,19 +61,19 @@ def described(name: str, bundle: Bundle) -> str:
     facts = [
         ("task", f"{manifest.task}, {'a tag for each word' if tagging else each}"),
         ("labels", f"{len(manifest.labels)}: {listed(manifest.labels)}"),
-        *_policies(manifest),
+        *policy_rows(manifest.policies),
         *_reading(manifest),
         *_tuned(bundle),
         ("certificate", certified),
         ("written by", f"cascade {manifest.library_version}, format {manifest.format_version}"),
         ("total size", f"{size(total_bytes(bundle))} in {len(manifest.files)} files, hashes verified"),
     ]
-    parts = [click.style(name, bold=True), "", _pairs(facts), "", _tiers(manifest)]
+    parts = [click.style(name, bold=True), "", pairs(facts), "", _tiers(manifest)]
     if manifest.certificate is not None:
         parts += ["", click.style("certificate", bold=True), *_certificate(manifest, manifest.certificate)]
     if manifest.figures:
         figures = [(key, clipped(value, WIDTH)) for key, value in _flat(manifest.figures)]
-        parts += ["", click.style("figures", bold=True), _pairs(figures)]
+        parts += ["", click.style("figures", bold=True), pairs(figures)]
     return "\n".join(parts)
 
 
@@ -85,22 +85,6 @@ def _certificate(manifest: Manifest, certificate: Certificate) -> list[str]:
         void = "It is not about this bundle, so nothing is claimed of it; calibrate again. What differs: "
         sentences = [f"{void}{'; '.join(doubts)}.", "What it said of another:", *sentences]
     return [textwrap.fill(printable(sentence), WIDTH, subsequent_indent="  ") for sentence in sentences]
-
-
-def _policies(manifest: Manifest) -> list[tuple[str, str]]:
-    policies = manifest.policies
-    several = len(policies.routers) > 1
-    found = []
-    for number, (router, blend) in enumerate(zip(policies.routers, policies.blend, strict=True), start=1):
-        found.append((f"router {number}" if several else "router", repr(router)))
-        shown = f"{blend:g}, of tier {number}'s answer beside tier {number + 1}'s"
-        found.append((f"blend {number}" if several else "blend", shown))
-    for number, (tier, policy) in enumerate(zip(manifest.tiers, policies.exits, strict=True), start=1):
-        if tier.layers:
-            found.append((f"exits of tier {number}" if several else "exit policy", repr(policy)))
-    if manifest.task == TAGGING:
-        found += [("windows", repr(policies.windows)), ("decoding", repr(policies.decoding))]
-    return found
 
 
 def _reading(manifest: Manifest) -> list[tuple[str, str]]:
@@ -143,12 +127,6 @@ def _tiers(manifest: Manifest) -> str:
 def _row(manifest: Manifest, tier: str, part: str, precision: str, temperature: float | None, file: str) -> list[str]:
     shown = "" if temperature is None else f"{temperature:.3f}"
     return [tier, *map(printable, (part, precision)), shown, size(manifest.files[file].bytes), file]
-
-
-def _pairs(pairs: list[tuple[str, str]]) -> str:
-    pairs = [(printable(key), printable(value)) for key, value in pairs]
-    width = max(len(key) for key, _ in pairs)
-    return "\n".join(f"{key:<{width}}  {value}" for key, value in pairs)
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:

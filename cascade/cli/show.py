@@ -1,9 +1,13 @@
-"""Numbers, sizes, times and routes in words, for terminals."""
+"""Numbers, sizes, times, routes and policies in words, for terminals."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cascade.core.results import Route
 from cascade.exceptions import printable
+from cascade.policies.routing import DeferAll
+from cascade.policies.settings import Policies
 
 
 def clipped(text: str, width: int) -> str:
@@ -36,3 +40,25 @@ def route_in_words(route: Route, depth: int) -> str:
     Example: route_in_words(Route(2, 3, 0.98), 6) -> "tier 2, layer 3 of 6"
     """
     return "tier 1" if route.tier == 1 else f"tier 2, layer {route.exit_layer} of {depth}"
+
+
+def pairs(rows: Iterable[tuple[str, str]]) -> str:
+    """A line for each name and its value, aligned, all `printable`."""
+    known = [(printable(name), printable(value)) for name, value in rows]
+    width = max(len(name) for name, _ in known)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in known)
+
+
+def policy_rows(policies: Policies) -> list[tuple[str, str]]:
+    """What decides, by name: routers, blends, policies of tiers with exits, of a tagger windows and decoding."""
+    several, rows = len(policies.routers) > 1, []
+    for number, (router, blend) in enumerate(zip(policies.routers, policies.blend, strict=True), start=1):
+        skipped = f": tier {number} is not run" * isinstance(router, DeferAll)
+        rows.append((f"router {number}" if several else "router", f"{router!r}{skipped}"))
+        shown = f"{blend:g}, of tier {number}'s answer beside tier {number + 1}'s"
+        rows.append((f"blend {number}" if several else "blend", shown))
+    for number, (own, policy) in enumerate(zip(policies.temperatures, policies.exits, strict=True), start=1):
+        if len(own) > 1:
+            rows.append((f"exits of tier {number}" if several else "exit policy", repr(policy)))
+    tagging = (("windows", policies.windows), ("decoding", policies.decoding))
+    return rows + [(name, repr(policy)) for name, policy in tagging if policy is not None]

@@ -14,8 +14,8 @@ import pytest
 from cascade.exceptions import OptionError
 from cascade.policies import AtExit, Policies, Threshold, never
 from cascade.policies.routing import defer_all
-from cascade_bench.curve import candidates
-from cascade_bench.systems.local import Answered, Model, System, answered, confidence, systems
+from cascade_bench.curve import best_policies
+from cascade_bench.systems.local import Answered, Model, System, alone, answered, systems
 from cascade_bench.table.cli import _method, conclusion, said_of
 from cascade_bench.table.data import Data, read_data
 from cascade_bench.table.measuring import Table, measure
@@ -66,14 +66,17 @@ def test_systems_are_what_they_are_called(case: Case) -> None:
     assert second is not None
     assert found["cascade"].deferred == pytest.approx((second == 2).mean())
     assert 0 < (second == 2).mean() < 1
-    assert confidence(model, items).shape == second.shape
+
+
+def routes(model: Any) -> Any:
+    return model.predict(texts()).routes
 
 
 @pytest.fixture
 def three(classifier: Model) -> Model:
     """The toy's second tier once more as its third."""
     own = classifier.policies
-    first, second = (float(np.median(confidence(classifier, texts(), tier))) for tier in (1, 2))
+    first, second = (float(np.median(routes(alone(classifier, tier)).confidence)) for tier in (1, 2))
     policies = Policies(
         routers=(Threshold(first), Threshold(second)),
         exits=(never, AtExit(2), own.exits[1]),
@@ -126,10 +129,7 @@ def test_a_table_of_three_tiers_has_an_oracle(three: Model) -> None:
     assert "An oracle that asks the cheapest tier that is right is right on" in shown
     assert "by tier, %" in shown
     assert "mean layer" in shown
-    tried = candidates(three, items, deferrals=4, exits=1)
-    # Four and two thresholds, or none of tier 2, with two kinds of exits; and exits of the last tier alone.
-    assert len(tried) == 4 * 3 * 2 + 1
-    assert all(len(one.run(items).labels) == len(items) for one in tried[:2])
+    assert best_policies(three, Data(items, right), 2)
 
 
 def test_speed_ups_and_accuracy() -> None:

@@ -12,16 +12,16 @@ import pytest
 
 from cascade import Classifier
 from cascade.calibration import observing
-from cascade.calibration.certify import texts as module
+from cascade.calibration.certify import whole as module
 from cascade.calibration.certify.bounds import examples_needed, p_value, upper_limit
-from cascade.calibration.certify.claims import ORIGINAL, Agreement, Claim, MaxDrop, RiskTarget
+from cascade.calibration.certify.claims import ORIGINAL, Agreement, Claim, MaxDrop, RiskTarget, Unit
 from cascade.calibration.certify.doubts import alike, doubts, unknown_pieces
 from cascade.calibration.certify.events import differ, lost
 from cascade.calibration.certify.outcomes import Certified, Refused
 from cascade.calibration.certify.paths import PathGrid, text_path
 from cascade.calibration.certify.procedure import disagreement_limit
 from cascade.calibration.certify.split import Split
-from cascade.calibration.certify.texts import calibrate_texts, confirmed
+from cascade.calibration.certify.whole import calibrate, confirmed
 from cascade.calibration.texts import TextAnswers
 from cascade.exceptions import CertificateWarning, DataError, OptionError
 from cascade.policies.exits import never
@@ -30,7 +30,7 @@ from tests.calibration.conftest import texts
 from tests.models.recorded import COSTS, costs_of, recorded
 from tests.models.recorded import policies as policies_of
 
-certify = functools.partial(module.certify_texts, grid=PathGrid(prices=40, steps=30, blends=(0.0, 0.3)))
+certify = functools.partial(module.certify_sample, grid=PathGrid(prices=40, steps=30, blends=(0.0, 0.3)))
 
 CASES: list[tuple[RiskTarget, dict[str, Any]]] = [
     (MaxDrop(0.03), {}),
@@ -126,9 +126,10 @@ def test_too_few_examples_are_refused_with_the_number_needed() -> None:
 
 def test_where_examples_are_few_as_many_test_as_a_claim_takes() -> None:
     claim = Claim(MaxDrop(0.01))
-    sizes = {n: len(Split.of(n, claim, seed=0, chosen=0.2, most=500, least=20).testers) for n in (300, 320, 350, 400)}
+    sizes = {n: len(Split.of(n, claim, seed=0).testers) for n in (300, 320, 350, 400)}
     assert sizes == {300: 240, 320: 299, 350: 299, 400: 320}
-    assert len(Split.of(9000, claim, seed=0, chosen=0.2, most=500, least=20).choosers) == 500
+    assert len(Split.of(90_000, claim, seed=0).choosers) == 5000
+    assert len(Split.of(9000, replace(claim, unit=Unit.SENTENCE), seed=0).choosers) == 500
 
 
 def test_classes_with_too_few_examples_are_named() -> None:
@@ -220,7 +221,7 @@ def test_labels_of_another_task_are_told() -> None:
 def test_texts_in_another_script_are_told(classifier: Classifier) -> None:
     strange = [f"{text} \u0416 \u0416\u0416 \u0416" for text in distinct_texts(60)]
     with pytest.warns(CertificateWarning, match=r"[2-6]\d(\.\d)? % of all tokens are unknown to the tokenizer"):
-        calibrate_texts(classifier, strange, None, Claim(Agreement(0.3)))
+        calibrate(classifier, strange, None, Claim(Agreement(0.3)))
     assert unknown_pieces(np.array([0, 0, 1]), 0) == ()
     assert unknown_pieces(np.array([3] * 5 + [1] * 95), 3) == ()
 
@@ -281,11 +282,11 @@ def test_copies_count_once(classifier: Classifier) -> None:
     """Twelve texts, a hundred times each, certified everything."""
     few = distinct_texts(12) * 100
     with pytest.raises(DataError, match="at least 20 distinct examples, got 12"):
-        calibrate_texts(classifier, few, None, Claim(Agreement(0.05)))
+        calibrate(classifier, few, None, Claim(Agreement(0.05)))
     given = distinct_texts(200)
     copied = [*given, *(f" {one} " for one in given), given[3]]
     with pytest.warns(CertificateWarning, match="201 of 401 texts are copies"):
-        found, answers = calibrate_texts(classifier, copied, None, Claim(Agreement(0.3)))
+        found, answers = calibrate(classifier, copied, None, Claim(Agreement(0.3)))
     assert len(answers) == 200
     assert sorted([*found.chosen_on, *found.tested_on]) == list(range(200))
     assert "201 of 401 texts are copies of others and were left out: each counts once" in found.warnings
@@ -299,9 +300,10 @@ def test_what_was_chosen_is_run(classifier: Classifier, monkeypatch: pytest.Monk
     # Costs of so small graphs say nothing.
     real = observing.observe_texts
     monkeypatch.setattr(module, "observe_texts", lambda *a, **o: replace(real(*a, **o), costs=COSTS))
-    found, answers = calibrate_texts(classifier, alike, None, Claim(Agreement(0.3)))
+    found, answers = calibrate(classifier, alike, None, Claim(Agreement(0.3)))
     assert isinstance(found, Certified)
     assert not any("of the engine differ" in warning for warning in found.warnings)
+    assert isinstance(answers, TextAnswers)
     tester = answers.select(found.tested_on)
     assert confirmed(found, tester, found.run.answers) is found
     other = found.run.answers.copy()

@@ -13,7 +13,7 @@ from cascade.calibration.certify.bounds import upper_limit
 from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop
 from cascade.calibration.certify.outcomes import Certified, Refused
 from cascade.calibration.certify.paths import PathGrid
-from cascade.calibration.certify.texts import certify_texts
+from cascade.calibration.certify.whole import certify_sample
 from cascade.calibration.certify.written import machine, outcome_json
 from cascade.core.rounding import percent, percent_up
 from tests.models.recorded import COSTS, recorded
@@ -23,14 +23,14 @@ GRID = PathGrid(prices=40, steps=30, blends=(0.0,))
 
 @pytest.fixture(scope="module")
 def certified() -> Certified:
-    found = certify_texts(recorded(2000), Claim(MaxDrop(0.06, per_class=True)), grid=GRID)
+    found = certify_sample(recorded(2000), Claim(MaxDrop(0.06, per_class=True)), grid=GRID)
     assert isinstance(found, Certified)
     return found
 
 
 @pytest.fixture(scope="module")
 def refused() -> Refused:
-    found = certify_texts(recorded(300), Claim(Agreement(0.01)), grid=GRID)
+    found = certify_sample(recorded(300), Claim(Agreement(0.01)), grid=GRID)
     assert isinstance(found, Refused)
     return found
 

@@ -14,7 +14,7 @@ import pytest
 from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, RiskTarget, Unit
 from cascade.calibration.certify.events import count, lost
 from cascade.calibration.certify.outcomes import Certified, Refused
-from cascade.calibration.certify.sentences import calibrate_sentences, certify_sentences
+from cascade.calibration.certify.whole import calibrate, certify_sample
 from cascade.calibration.certify.word_paths import Reach, word_path
 from cascade.calibration.examples import copies_said, distinct, tag_numbers
 from cascade.calibration.observing import observe_sentences
@@ -41,7 +41,7 @@ def answers() -> WordAnswers:
 
 def certify(answers: WordAnswers, claim: Claim, **options: object) -> Certified | Refused:
     given = {"grid": GRID, "reach": Reach(run=8, steps=6), **options}
-    return certify_sentences(answers, claim, **given)  # type: ignore[arg-type]  # a test's own options
+    return certify_sample(answers, claim, **given)  # type: ignore[arg-type]  # a test's own options
 
 
 def test_a_run_is_what_the_tagger_predicts(tagger: Tagger) -> None:
@@ -235,7 +235,7 @@ def test_a_bundle_is_calibrated(tagger: Tagger) -> None:
     tags = [["O"] * len(words) for words in sentences]
     with warnings.catch_warnings(record=True) as given:
         warnings.simplefilter("always")
-        found = calibrate_sentences(tagger, sentences, None, Claim(Agreement(0.9), unit=SENTENCE), seed=1, grid=GRID)
+        found = calibrate(tagger, sentences, None, Claim(Agreement(0.9), unit=SENTENCE), seed=1, grid=GRID)[0]
     assert [str(one.message) for one in given if one.category is CertificateWarning] == list(found.warnings)
     assert isinstance(found, Certified)
     assert sorted([*found.chosen_on, *found.tested_on]) == [*range(1, 80), 81]  # nothing empty, no copy
@@ -244,7 +244,7 @@ def test_a_bundle_is_calibrated(tagger: Tagger) -> None:
     assert found.policies.decoding == tagger.decoding
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CertificateWarning)
-        drop = calibrate_sentences(tagger, sentences, tags, Claim(MaxDrop(0.05), unit=SENTENCE), grid=GRID)
+        drop = calibrate(tagger, sentences, tags, Claim(MaxDrop(0.05), unit=SENTENCE), grid=GRID)[0]
     assert "every word is O: nothing was tested of B-PER, I-PER, B-LOC, I-LOC" in drop.warnings
     with pytest.raises(DataError, match=r"at least 10 distinct examples, got 1; a bound of 0\.05 at 95 % takes 59"):
-        calibrate_sentences(tagger, sentences[:2], tags[:2], Claim(MaxDrop(0.05), unit=SENTENCE))
+        calibrate(tagger, sentences[:2], tags[:2], Claim(MaxDrop(0.05), unit=SENTENCE))[0]

@@ -12,7 +12,6 @@ import pytest
 from cascade import Classifier
 from cascade.calibration.leaving import state_at
 from cascade.calibration.observing import observe_texts
-from cascade.calibration.runs import two_tiers
 from cascade.calibration.texts import TextAnswers
 from cascade.core.confidence import answers as answers_of
 from cascade.engine.tier import CallableTier
@@ -58,7 +57,7 @@ def test_a_replay_is_what_running_gives(classifier: Classifier, longest: int) ->
     answers = observe_texts(classifier, given, truth)
     assert (len(answers.tiers[1].items) > len(given)) == (longest > 12)
     for router, policy, blend in SETTINGS:
-        setting = two_tiers(router, policy, blend=blend, temperatures=answers.temperatures)
+        setting = Policies((router,), (never, policy), answers.temperatures, blend=(blend,))
         check_replay(classifier, answers, given, setting)
 
 

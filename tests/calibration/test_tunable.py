@@ -9,8 +9,7 @@ import numpy as np
 from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, Unit
 from cascade.calibration.certify.outcomes import Certified
 from cascade.calibration.certify.paths import PathGrid
-from cascade.calibration.certify.sentences import certify_sentences
-from cascade.calibration.certify.texts import certify_texts
+from cascade.calibration.certify.whole import certify_sample
 from cascade.calibration.certify.word_paths import Reach
 from cascade.calibration.chain import EXIT, ROUTER, tunable
 from cascade.calibration.thresholds.texts import choose
@@ -76,7 +75,7 @@ def test_its_thresholds_are_chosen() -> None:
 def test_it_is_certified_for_texts() -> None:
     answers = recorded(2000)
     grid = PathGrid(prices=40, steps=30, blends=(0.0,))
-    found = certify_texts(answers, Claim(MaxDrop(0.03)), like=LIKE, grid=grid)
+    found = certify_sample(answers, Claim(MaxDrop(0.03)), like=LIKE, grid=grid)
     assert isinstance(found, Certified)
     assert isinstance(found.policies.routers[0], LongLast)
     exits = found.policies.exits[-1]
@@ -92,7 +91,7 @@ def test_it_is_certified_for_sentences() -> None:
     answers = toy_answers()
     grid = replace(GRID, exits=(Steady(0.5),), doubts=(0.02, 0.1, 0.3))
     claim = Claim(Agreement(0.35), unit=Unit.SENTENCE, confidence=0.9)
-    found = certify_sentences(answers, claim, grid=grid, reach=Reach(run=8, steps=6), seed=1)
+    found = certify_sample(answers, claim, grid=grid, reach=Reach(run=8, steps=6), seed=1)
     assert isinstance(found, Certified)
     assert any("Steady" in repr(step.policies) for step in found.steps)
     assert not any("TokenExit" in repr(step.policies) for step in found.steps)

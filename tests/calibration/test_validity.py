@@ -20,7 +20,7 @@ from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, RiskTa
 from cascade.calibration.certify.events import count, lost
 from cascade.calibration.certify.outcomes import Certified, Step
 from cascade.calibration.certify.paths import PathGrid, text_path
-from cascade.calibration.certify.texts import certify_texts
+from cascade.calibration.certify.whole import certify_sample
 from cascade.calibration.runs import Run
 from cascade.calibration.texts import TextAnswers
 from cascade.core.confidence import probabilities
@@ -129,7 +129,7 @@ def drawn(texts: int, seed: int) -> TextAnswers:
 
 def whole(ask: RiskTarget, seed: int, *, texts: int = 500) -> float:
     """Calibrate with nothing replaced: the known rate of what is certified, 0 where nothing is."""
-    outcome = certify_texts(drawn(texts, seed), Claim(ask), seed=seed, grid=PLAIN)
+    outcome = certify_sample(drawn(texts, seed), Claim(ask), seed=seed, grid=PLAIN)
     if not isinstance(outcome, Certified):
         return 0.0
     return known_rate(ask, LARGE.with_temperatures(outcome.temperatures), outcome.policies)
@@ -153,7 +153,7 @@ def test_most_of_what_can_be_saved_is_saved() -> None:
     hindsight = [step.policies for step in text_path(LARGE, ask, grid=PLAIN)[::2]]
     best = max(saved(LARGE, policies) for policies in hindsight if known_rate(ask, LARGE, policies) <= ask.bound)
     assert best > 0.5
-    outcome = certify_texts(drawn(10_000, 3), Claim(ask), grid=PLAIN)
+    outcome = certify_sample(drawn(10_000, 3), Claim(ask), grid=PLAIN)
     assert isinstance(outcome, Certified)
     tempered = LARGE.with_temperatures(outcome.temperatures)
     assert known_rate(ask, tempered, outcome.policies) <= 1.1 * ask.bound  # how often it is above: the repetitions

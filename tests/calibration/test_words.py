@@ -10,7 +10,6 @@ import pytest
 
 from cascade.calibration.costs import TierCosts
 from cascade.calibration.leaving import leave
-from cascade.calibration.runs import two_tiers
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.thresholds.points import Point, choose_words
 from cascade.calibration.thresholds.tagger import choose_tagger
@@ -23,6 +22,7 @@ from cascade.pipelines.tagger import Tagger
 from cascade.policies.decoding import argmax
 from cascade.policies.exits import AtExit, ExitPolicy, Margin, MaxProbability, Patience, any_of, never
 from cascade.policies.routing import DeferAll, Threshold, defer_all, defer_none
+from cascade.policies.settings import Policies
 from cascade.policies.unit_exits import SentenceExit, TokenExit
 from cascade.policies.windows import Windows, whole_sentences
 from cascade.text.entity_f1 import check_bio, entity_f1
@@ -154,7 +154,7 @@ def test_of_one_router_windows_and_kind_each_point_is_dearer_and_better_than_the
 
 def point(cost: float, drop: float, threshold: float = 0.5, margin: int = 1) -> Point:
     return Point(
-        policies=two_tiers(Threshold(threshold), never, temperatures=COLD, windows=Windows(margin)),
+        policies=Policies((Threshold(threshold),), (never, never), COLD, windows=Windows(margin)),
         accuracy=0.9 - drop,
         drop=drop,
         deferred=0.2,

@@ -16,7 +16,7 @@ from cascade import Classifier, Tagger, load
 from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec
 from cascade.calibration.certify.claims import Agreement, Claim, Unit
 from cascade.calibration.certify.outcomes import Certified
-from cascade.calibration.certify.sentences import certify_sentences
+from cascade.calibration.certify.whole import certify_sample
 from cascade.calibration.observing import observe_sentences, observe_texts
 from cascade.calibration.thresholds.tagger import choose_tagger
 from cascade.cli import main
@@ -166,7 +166,7 @@ def test_a_tagger_behind_its_first_tier_is_calibrated(tmp_path: Path) -> None:
     wanted = [tiny.TAGS.index(tag) for tags in full.tags for tag in tags]
     assert answers.full.answers[:, 0].tolist() == wanted
     answers = replace(answers, costs=costs_of(0.01, (1.0,)))  # no test of seconds
-    found = certify_sentences(answers, Claim(Agreement(0.9), unit=Unit.SENTENCE))
+    found = certify_sample(answers, Claim(Agreement(0.9), unit=Unit.SENTENCE))
     assert isinstance(found, Certified)
     free = choose_tagger(tagger, sentences, full.tags, max_drop=0.9)
     for policies in (found.policies, free.best.point.policies):

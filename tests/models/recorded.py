@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from cascade.calibration.costs import Costs, TierCosts
-from cascade.calibration.runs import two_tiers
 from cascade.calibration.texts import TextAnswers, TierAnswers
 from cascade.core.confidence import probabilities
 from cascade.core.rows import FloatArray, IntArray
-from cascade.policies.exits import ExitPolicy
+from cascade.policies.exits import ExitPolicy, never
 from cascade.policies.routing import Router
 from cascade.policies.settings import Policies
 
@@ -24,7 +23,7 @@ COLD = ((1.0,), (1.0, 1.0, 1.0))
 
 
 def policies(router: Router, exit_policy: ExitPolicy, blend: float = 0.0) -> Policies:
-    return two_tiers(router, exit_policy, blend=blend, temperatures=COLD)
+    return Policies((router,), (never, exit_policy), COLD, blend=(blend,))
 
 
 def told(

@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from cascade.calibration.costs import Costs, TierCosts
-from cascade.calibration.runs import Run, two_tiers
+from cascade.calibration.runs import Run
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.thresholds.words import WordGrid
 from cascade.engine.live import HALTED
 from cascade.policies.decoding import argmax
-from cascade.policies.exits import AtExit, MaxProbability, any_of
+from cascade.policies.exits import AtExit, MaxProbability, any_of, never
 from cascade.policies.routing import Threshold
+from cascade.policies.settings import Policies
 from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import Windows, whole_sentences
 from tests.models.toy import LAYERS
@@ -37,13 +38,13 @@ GRID = WordGrid(
     deferred=(0.2, 0.5, 0.8), windows=(Windows(1), whole_sentences), doubts=(0.05, 0.3), exits=(TokenExit(0.5),)
 )
 COLD = ((1.0,), (1.0,) * 4)
-SETTING = two_tiers(
-    Threshold(0.7),
-    any_of(MaxProbability(0.8), AtExit(5)),
-    blend=0.3,
+SETTING = Policies(
+    (Threshold(0.7),),
+    (never, any_of(MaxProbability(0.8), AtExit(5))),
+    COLD,
+    blend=(0.3,),
     windows=Windows(1),
     decoding=argmax,
-    temperatures=COLD,
 )
 
 

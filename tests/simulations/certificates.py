@@ -20,7 +20,7 @@ from cascade.calibration.certify.bounds import p_value, upper_limit
 from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, RiskTarget
 from cascade.calibration.certify.events import by_class, differ
 from cascade.calibration.certify.outcomes import Certified
-from cascade.calibration.certify.texts import certify_texts
+from cascade.calibration.certify.whole import certify_sample
 from cascade.calibration.examples import distinct
 from cascade.calibration.observing import observe_texts
 from cascade.calibration.texts import TextAnswers
@@ -46,7 +46,7 @@ def simulated(world: TextAnswers, ask: RiskTarget, how: str, seed: Sequence[int]
     random = np.random.default_rng(seed)
     drawn = random.choice(len(world), texts // COPIES if "copies" in how else texts, replace=how == "with")
     given = world.select(np.tile(drawn, COPIES if how == "copies as given" else 1))
-    outcome = certify_texts(given, Claim(ask), seed=seed[-1])
+    outcome = certify_sample(given, Claim(ask), seed=seed[-1])
     if not isinstance(outcome, Certified):
         return None
     about = world.with_temperatures(outcome.temperatures)

@@ -1,7 +1,7 @@
 """Settings with a guarantee: a path is chosen on one share of the examples and tested on the other.
 
 claims              what can be asked
-texts, sentences    the whole, for a classifier and a tagger
+whole               all of it, for a classifier or a tagger
 procedure           the test that both share, and why nothing passed; split: its shares
 paths, word_paths   which settings are tested, in which order; losses: what a classifier's path needs to know
 events, bounds      what counts against a setting, and what a count says about a rate

@@ -8,18 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from cascade.calibration.certify.bounds import examples_needed
-from cascade.calibration.certify.claims import Claim
+from cascade.calibration.certify.claims import Claim, Unit
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
 
 CHOOSERS = 10  # examples that choose, at least, where the test needs nearly all
+SHARES = {Unit.TEXT: (20, 0.2, 5000), Unit.SENTENCE: (10, 0.3, 500)}
+"""By what is counted: distinct examples at least, as fewer say nothing; the share that chooses, and its most."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """Both shares, numbers of examples, shape `(choosing,)` and `(testing,)`. Make it with `Split.of`.
 
-    `chosen`: share that chooses, as far as `most` allows: so many at most, as more change a path hardly.
+    `chosen`: share that chooses, as far as `most` allows: so many at most, as more would change a path hardly.
     """
 
     choosers: IntArray
@@ -28,12 +30,13 @@ class Split:
     most: int
 
     @classmethod
-    def of(cls, total: int, claim: Claim, *, seed: int, chosen: float, most: int, least: int) -> Split:
-        """Draw both shares of so many examples by a seed.
+    def of(cls, total: int, claim: Claim, *, seed: int) -> Split:
+        """Draw both shares of so many examples by a seed: a fifth of the texts chooses, three tenths of the sentences.
 
-        Where examples are few, more of them test than `chosen` leaves, if so many are needed to show the claim without
-        a single event. Fewer than `least` are a `DataError`.
+        Where examples are few, more of them test, if so many are needed to show the claim without a single event. Too
+        few (`SHARES`) are a `DataError`.
         """
+        least, chosen, most = SHARES[claim.unit]
         needed = examples_needed(claim.ask.bound, confidence=1 - claim.level)
         if total < least:
             raise DataError(

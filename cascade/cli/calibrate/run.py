@@ -16,13 +16,11 @@ from tqdm import tqdm
 from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, RiskTarget, Unit
 from cascade.calibration.certify.issuing import data_of, issue
 from cascade.calibration.certify.ledger import Ledger
-from cascade.calibration.certify.outcomes import Certified, Refused
-from cascade.calibration.certify.sentences import calibrate_sentences
-from cascade.calibration.certify.texts import calibrate_texts
+from cascade.calibration.certify.outcomes import Certified
+from cascade.calibration.certify.whole import calibrate
 from cascade.calibration.certify.word_paths import GRID
 from cascade.calibration.certify.written import machine, outcome_json
 from cascade.calibration.chain import EXIT, ROUTER, tunable
-from cascade.calibration.costs import Costs
 from cascade.calibration.runs import Stages
 from cascade.cli.calibrate.data import Examples, known_files, labelled_texts, of_another_kind, tagged_sentences
 from cascade.cli.calibrate.options import CalibrateOptions
@@ -125,7 +123,8 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
     counted = question.number > 1 or question in ledger
     with warnings.catch_warnings():  # they are told with the outcome
         warnings.simplefilter("ignore", CertificateWarning)
-        outcome, costs = _outcome(options, pipeline, examples, replace(claim, question=question.number), bars)
+        asked = replace(claim, question=question.number)
+        outcome, answers = calibrate(pipeline, examples.items, examples.truth, asked, seed=options.seed, progress=bars)
     data = data_of(options.file.name, sha256, outcome)
     doubts = known_files(manifest, name=data.name, sha256=sha256, counted=counted)
     if not outcome.tested:
@@ -136,22 +135,11 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
     # The bundle first: whatever a report stumbles over, the work is kept.
     done = "Nothing was written."
     if isinstance(outcome, Certified):
-        done = saved(options, pipeline.with_policies(outcome.policies), examples.items, certificate)
+        done = saved(options, pipeline, outcome.policies, examples.items, certificate=certificate)
     click.echo(shown(outcome, model=options.model, data=data.name))
     click.echo(done)
     if options.json_file is not None:
         made = {"command": options.command, "model": options.model, **machine(threads=pipeline.threads)}
-        written = outcome_json(outcome, certificate=certificate, costs=costs, labels=pipeline.labels, made=made)
+        written = outcome_json(outcome, certificate=certificate, costs=answers.costs, labels=pipeline.labels, made=made)
         write(options.json_file, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     return REFUSED if certificate is None else 0
-
-
-def _outcome(
-    options: CalibrateOptions, pipeline: Classifier | Tagger, examples: Examples, claim: Claim, bars: Stages
-) -> tuple[Certified | Refused, Costs | None]:
-    items, truth, seed = examples.items, examples.truth, options.seed
-    if isinstance(pipeline, Tagger):
-        grid = GRID.fitted(pipeline.router, pipeline.exit_policy)
-        return calibrate_sentences(pipeline, items, truth, claim, seed=seed, grid=grid, progress=bars), None
-    outcome, answers = calibrate_texts(pipeline, items, truth, claim, seed=seed, progress=bars)
-    return outcome, answers.costs

@@ -11,12 +11,9 @@ import click
 
 from cascade.calibration.certify.claims import Agreement, Unit
 from cascade.calibration.certify.outcomes import Certified, Outcome, Refused
-from cascade.cli.show import duration
+from cascade.cli.show import duration, pairs, policy_rows
 from cascade.core.rounding import percent, percent_up
 from cascade.exceptions import printable
-from cascade.policies.exits import never
-from cascade.policies.routing import DeferAll
-from cascade.policies.settings import Policies
 
 AGAIN = (
     "Examples that are added to these, and another seed or bound, make another question about the same examples, which "
@@ -32,11 +29,9 @@ def shown(outcome: Certified | Refused, *, model: str, data: str) -> str:
         click.style(printable(outcome.claim.describe()), bold=True),
         "",
     ]
-    rows = list(_certified(outcome)) if isinstance(outcome, Certified) else list(_refused(outcome))
+    rows = _certified(outcome) if isinstance(outcome, Certified) else _refused(outcome)
     level = f"tested at a level of {percent(outcome.claim.level)}"
-    rows.append(("question", f"number {outcome.claim.question} about these examples, {level}"))
-    width = max(len(name) for name, _ in rows)
-    lines += [f"{name:<{width}}  {value}" for name, value in rows]
+    lines.append(pairs([*rows, ("question", f"number {outcome.claim.question} about these examples, {level}")]))
     if isinstance(outcome, Refused) and outcome.tested:
         lines.append(AGAIN)
     lines += [f"Warning: {printable(warning)}." for warning in outcome.warnings]
@@ -44,10 +39,10 @@ def shown(outcome: Certified | Refused, *, model: str, data: str) -> str:
 
 
 def _certified(outcome: Certified) -> Iterator[tuple[str, str]]:
-    figures, claim, policies = outcome.figures, outcome.claim, outcome.policies
-    last, count = _last(outcome), len(policies.exits)
+    figures, claim = outcome.figures, outcome.claim
+    last, count = _last(outcome), len(outcome.policies.exits)
     before = f", after {outcome.number} safer ones" if outcome.number else ""
-    yield "certified", click.style(f"yes: setting {outcome.number + 1} of {len(outcome.steps)}{before}", fg="green")
+    yield "certified", f"yes: setting {outcome.number + 1} of {len(outcome.steps)}{before}"
     yield claim.counted, _tested(outcome, outcome.number)
     if figures.drop is not None and figures.accuracy is not None and figures.full_accuracy is not None:
         both = f"{100 * figures.accuracy:.2f} %, full {last} {100 * figures.full_accuracy:.2f} %"
@@ -65,20 +60,13 @@ def _certified(outcome: Certified) -> Iterator[tuple[str, str]]:
         elif layer:
             yield "mean exit", f"layer {layer:.2f}, of the deferred"
     yield "cost", _cost(outcome)
-    names = ("router", "exit policy", "blend") if count == 2 else ("routers", "exit policies", "blends")
-    yield from zip(names, settings(policies), strict=True)
-    for told in never_asked(policies):
-        yield "never asked", told
-    if policies.windows is not None:
-        yield "windows", repr(policies.windows)
-    if policies.decoding is not None:
-        yield "decoding", repr(policies.decoding)
+    yield from policy_rows(outcome.policies)
     yield "temperatures", "; ".join(", ".join(f"{value:g}" for value in tier) for tier in outcome.temperatures)
 
 
 def _refused(outcome: Refused) -> Iterator[tuple[str, str]]:
-    yield "certified", click.style("no", fg="red")
-    yield "why", printable(outcome.why)
+    yield "certified", "no"
+    yield "why", outcome.why
     needed, remedy = outcome.examples_needed, "no number is known that would do for these; ask for less"
     yield "examples needed", remedy if needed is None else f"about {needed:,} in all, as far as these can tell"
     if outcome.tested:
@@ -105,16 +93,3 @@ def _cost(outcome: Certified) -> str:
 
 def _last(outcome: Certified) -> str:
     return f"tier {len(outcome.policies.exits)}"
-
-
-def settings(policies: Policies) -> tuple[str, str, str]:
-    """Routers, exit policies and blends; the first of several tiers is left out where it has no exits."""
-    exits = policies.exits[1:] if len(policies.exits) > 1 and policies.exits[0] == never else policies.exits
-    blends = ", ".join(f"{blend:g}" for blend in policies.blend) or "0"
-    return "; ".join(map(repr, policies.routers)) or "none", "; ".join(map(repr, exits)), blends
-
-
-def never_asked(policies: Policies) -> list[str]:
-    """What has to be said of tiers before the last one that do not pay."""
-    numbers = [number for number, router in enumerate(policies.routers, 1) if isinstance(router, DeferAll)]
-    return [f"tier {number} costs more than it saves on these examples, so that it is not run" for number in numbers]

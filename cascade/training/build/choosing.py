@@ -16,17 +16,13 @@ from cascade.calibration.certify.outcomes import Certified, Refused, Step
 from cascade.calibration.certify.paths import text_path
 from cascade.calibration.certify.procedure import Chosen, certify
 from cascade.calibration.certify.split import Split
-from cascade.calibration.certify.texts import confirmed
+from cascade.calibration.certify.whole import confirmed
 from cascade.calibration.certify.word_paths import Reach, run_points, word_points
 from cascade.calibration.observing import observe_sentences, observe_texts
-from cascade.calibration.runs import two_tiers
 from cascade.calibration.sentences import WordAnswers, all_exits
 from cascade.calibration.texts import TextAnswers
 from cascade.calibration.thresholds.words import WordGrid
 from cascade.core.statistics import speed_up
-from cascade.policies.exits import never
-from cascade.policies.routing import defer_all
-from cascade.policies.settings import Policies
 from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import Windows, whole_sentences
 from cascade.training.build.exporting import Answered
@@ -143,7 +139,7 @@ def certified(
         seed: of the outcome.
     """
     tester = observed(pipeline, some, truth)
-    safest = Step(_full(tester), risk=0.0, cost=1.0, deferred=1.0)
+    safest = Step(tester.at_full_depth, risk=0.0, cost=1.0, deferred=1.0)
     chosen = Chosen[Any]((safest, *steps), tester)
     outcome = certify(tester, claim, lambda: chosen, split=split, seed=seed, labels=pipeline.labels)
     if isinstance(outcome, Certified) and isinstance(tester, TextAnswers):
@@ -191,16 +187,3 @@ def _path(answers: Any, claim: Claim, points: Sequence[Any]) -> tuple[Step, ...]
 def _within(steps: Sequence[Step], claim: Claim) -> tuple[Step, ...]:
     """Those up to the first that breaks the bound on the texts with gaps; the test on others goes no further."""
     return tuple(itertools.takewhile(lambda step: step.risk <= claim.ask.bound, steps))
-
-
-def _full(answers: TextAnswers | WordAnswers) -> Policies:
-    if isinstance(answers, NumberAnswers):
-        return answers.policies(never)
-    tags = isinstance(answers, WordAnswers)
-    return two_tiers(
-        defer_all,
-        never,
-        temperatures=answers.temperatures,
-        windows=whole_sentences if tags else None,
-        decoding=answers.decoding if isinstance(answers, WordAnswers) else None,
-    )

@@ -14,7 +14,7 @@ import pytest
 from cascade import Classifier
 from cascade.bundle.manifest import MANIFEST_FILE
 from cascade.calibration import observing
-from cascade.calibration.certify import texts as certifying
+from cascade.calibration.certify import whole as certifying
 from cascade.calibration.costs import Costs, TierCosts
 from cascade.calibration.texts import TextAnswers
 from cascade.cli.calibrate import plain as calibrate_plain
