@@ -37,6 +37,7 @@ from cascade.exceptions import (
 )
 from cascade.monitoring.monitor import Monitor
 from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.drop_in import pipeline
 from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
 from cascade.text.entities import AggregationStrategy
@@ -66,4 +67,5 @@ __all__ = [
     "Tagger",
     "TaskError",
     "load",
+    "pipeline",
 ]

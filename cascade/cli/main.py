@@ -10,6 +10,7 @@ import click
 from cascade._version import __version__
 from cascade.cli.build import build
 from cascade.cli.calibrate.command import calibrate
+from cascade.cli.certify import certify
 from cascade.cli.demo.command import demo
 from cascade.cli.inspect import inspect
 from cascade.cli.predict.command import predict
@@ -34,7 +35,7 @@ def cascade(context: click.Context) -> None:
         context.color = False
 
 
-for _command in (build, predict, serve, calibrate, tune, inspect, demo):
+for _command in (build, predict, serve, calibrate, certify, tune, inspect, demo):
     cascade.add_command(_command)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -192,11 +192,15 @@ class Copies:
         """
         if self.tokenizer.truncation == truncation:
             return self
+        return self.with_tokenizers(lambda own: own.with_truncation(truncation))
+
+    def with_tokenizers(self: C, change: Callable[[Tokenizer], Tokenizer]) -> C:
+        """A copy whose texts are encoded by what this makes of its tokenizers; those of words stay."""
         tiers = [
-            with_options(tier, {"encoder": own.with_truncation(truncation)}) if isinstance(own, Tokenizer) else tier
+            with_options(tier, {"encoder": change(own)}) if isinstance(own, Tokenizer) else tier
             for tier, own in ((tier, getattr(tier, "encoder", None)) for tier in self.tiers)
         ]
-        return replace(self, tokenizer=self.tokenizer.with_truncation(truncation), tiers=tuple(tiers))
+        return replace(self, tokenizer=change(self.tokenizer), tiers=tuple(tiers))
 
     @property
     def max_tokens(self) -> tuple[int | None, ...]:

@@ -23,7 +23,7 @@ from cascade.exceptions import OptionError
 from cascade.pipelines.base import Pipeline
 from cascade.policies.decoding import Decoder, argmax
 from cascade.policies.windows import WindowPolicy
-from cascade.text.entities import AggregationStrategy, PieceText, aggregate, chosen, strategy_of
+from cascade.text.entities import IGNORED, AggregationStrategy, PieceText, aggregate, chosen, strategy_of
 from cascade.text.texts import check_texts, empty_items
 from cascade.text.word_encoding import Sentence, TextWords, WordEncoder, check_sentences, encode_texts, grouped
 
@@ -49,6 +49,7 @@ class Tagger(Pipeline):
         texts: str | Sequence[str],
         *,
         aggregation_strategy: AggregationStrategy | str = AggregationStrategy.NONE,
+        ignore_labels: Sequence[str] = (IGNORED,),
         truncation: bool | None = None,
     ) -> Any:  # a list of dicts, or a list of such lists: no union of these is of use to a caller
         """Tag texts, with the results of transformers' token-classification pipeline.
@@ -59,26 +60,29 @@ class Tagger(Pipeline):
         Args:
             texts: a text or a list of texts.
             aggregation_strategy: `none`, `simple`, `first`, `average` or `max`.
+            ignore_labels: what has one of these, without `B-` or `I-` unless with `none`, is left out.
             truncation: for this call, see `with_truncation`; as the pipeline is if left out.
 
         Returns:
             For one text a list of dicts, for a list of texts a list of such lists: `{"entity", "score", "index",
-            "word", "start", "end"}` with `none`, `{"entity_group", "score", "word", "start", "end"}` otherwise. What is
-            tagged `O` is left out.
+            "word", "start", "end"}` with `none`, `{"entity_group", "score", "word", "start", "end"}` otherwise.
 
         Raises:
             InputError: a text that cannot be read, with its position.
             OptionError: there is no such strategy, or it needs pieces and a tier has another tokenizer or none.
         """
         if truncation not in (None, self.tokenizer.truncation):
-            return self.with_truncation(bool(truncation))(texts, aggregation_strategy=aggregation_strategy)
+            cut = self.with_truncation(bool(truncation))
+            return cut(texts, aggregation_strategy=aggregation_strategy, ignore_labels=ignore_labels)
         strategy = strategy_of(aggregation_strategy)
         one = isinstance(texts, str)
         every = [texts] if isinstance(texts, str) else list(check_texts(texts))
         inputs, shown = self.read(every, by_word=strategy is AggregationStrategy.FIRST)
         outcome = self.cascade.run(inputs)
         self._warn_of_lost(outcome.stats)
-        found = aggregate(shown, outcome.probabilities, self.labels, strategy=strategy, decoder=self.decoding)
+        ignored = (ignore_labels,) if isinstance(ignore_labels, str) else ignore_labels
+        chances, decoder = outcome.probabilities, self.decoding
+        found = aggregate(shown, chances, self.labels, strategy=strategy, decoder=decoder, ignored=ignored)
         return found[0] if one else found
 
     def read(self, texts: Sequence[str], *, by_word: bool) -> tuple[Inputs, PieceText]:

@@ -6,7 +6,7 @@ ones included.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeAlias
@@ -116,8 +116,9 @@ def aggregate(
     *,
     strategy: AggregationStrategy,
     decoder: Decoder = decoding.argmax,
+    ignored: Collection[str] = (IGNORED,),
 ) -> list[list[Entity]]:
-    """Entities of each text, dicts as transformers gives them; those tagged O are left out, scores are plain floats.
+    """Entities of each text, dicts as transformers gives them; what is `ignored` is left out, scores are plain floats.
 
     `probabilities`: of each piece; with `FIRST` of each word, see `PieceText.new`. Shape `(pieces or words, labels)`;
     `labels`: names of the columns; `decoder`: probabilities to labels; over words where the strategy has words.
@@ -134,8 +135,8 @@ def aggregate(
     numbers = chosen(decoder, probabilities, offsets)
     scores = probabilities[np.arange(len(numbers)), numbers]
     if strategy is AggregationStrategy.NONE:
-        return _singles(pieces, numbers, scores, labels)
-    return _groups(pieces, starts, stops, numbers, scores, labels, joined=not by_piece)
+        return _singles(pieces, numbers, scores, labels, ignored)
+    return _groups(pieces, starts, stops, numbers, scores, labels, ignored, joined=not by_piece)
 
 
 def _surest(sureness: FloatArray, starts: IntArray, stops: IntArray) -> IntArray:
@@ -146,11 +147,13 @@ def _surest(sureness: FloatArray, starts: IntArray, stops: IntArray) -> IntArray
     return first
 
 
-def _singles(pieces: PieceText, numbers: IntArray, scores: FloatArray, labels: Sequence[str]) -> list[list[Entity]]:
+def _singles(
+    pieces: PieceText, numbers: IntArray, scores: FloatArray, labels: Sequence[str], ignored: Collection[str]
+) -> list[list[Entity]]:
     texts, units = pieces.texts, pieces.texts.words
     rows, places = units.row_of, units.first_token - units.rows.offsets[units.row_of]
     found: list[list[Entity]] = [[] for _ in range(units.n_rows)]
-    kept = np.flatnonzero(np.array([label != IGNORED for label in labels], dtype=np.bool_)[numbers])
+    kept = np.flatnonzero(np.array([label not in ignored for label in labels], dtype=np.bool_)[numbers])
     columns = (kept, rows[kept], numbers[kept], scores[kept], places[kept], texts.begins[kept], texts.ends[kept])
     for piece, row, label, score, place, begin, end in zip(*(column.tolist() for column in columns), strict=True):
         word = pieces.strings[piece]
@@ -166,6 +169,7 @@ def _groups(
     numbers: IntArray,
     scores: FloatArray,
     labels: Sequence[str],
+    ignored: Collection[str],
     *,
     joined: bool,
 ) -> list[list[Entity]]:
@@ -187,7 +191,7 @@ def _groups(
     ends = np.append(firsts[1:], len(numbers))
     means = np.add.reduceat(scores, firsts) / (ends - firsts).astype(np.float32)
     shown = [label.split("-", 1)[-1] for label in labels]
-    kept = np.flatnonzero(np.array([name != IGNORED for name in shown], dtype=np.bool_)[numbers[firsts]])
+    kept = np.flatnonzero(np.array([name not in ignored for name in shown], dtype=np.bool_)[numbers[firsts]])
     firsts, ends = firsts[kept], ends[kept]
     edges = texts.begins[starts[firsts]], texts.ends[stops[ends - 1] - 1]
     columns = (firsts, ends, rows[firsts], numbers[firsts], means[kept], *edges)

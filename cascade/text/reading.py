@@ -96,7 +96,7 @@ def read_examples(
         source: a path (of a pipe too), `-` for standard input, or an open stream (bytes or text). A stream is not
             closed. Files whose suffix is `.gz` or, with zstandard installed, `.zst` are unpacked.
         format: by the path's suffix if not given; text lines for streams and pipes.
-        text_column: must be there (in text files: what the line is called in `record`).
+        text_column: must be there (in text files: what the line is called in `record`); empty: of records alone.
         pair_column: the second text of a pair. May be missing or null under its default name.
         tokens_column: lists of words, read instead of texts and pairs.
         label_column: may be missing unless `require_label`. None: labels are not read, whatever the file has.
@@ -189,6 +189,8 @@ def _example(line: int, record: dict[str, Any], columns: RecordColumns) -> Examp
         raise LineError(missing)
     text: str | tuple[str, str] | None = None
     tokens = None
+    if not columns.text:
+        return Example(line=line, text=None, label=_label(record, columns), record=record)
     if columns.words:
         tokens = _words(record[columns.text], columns.text)
     else:

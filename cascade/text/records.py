@@ -72,7 +72,7 @@ class Columns:
 
     def missing(self, there: Mapping[str, Any] | list[str]) -> str | None:
         """The first column that has to be there and is not, said in words."""
-        needed = [self.text, *([self.pair] * self.pair_required)]
+        needed = [*([self.text] if self.text else []), *([self.pair] * self.pair_required)]
         if self.label is not None and self.label_required:
             needed.append(self.label)
         for column in needed:

@@ -94,17 +94,15 @@ class Tokenizer:
         self._inner, self._pool = inner, pool
         self._layout, self.special = layout, special = _special_of(inner)
         self._plain_types = not any(inner.encode("a").type_ids)  # XLNet, for one, gives its last token a type
-        shortest = max(layout.pair_prefix + layout.middle + layout.pair_suffix + 2, len(special) + 1)
-        if max_length < shortest:
-            raise OptionError(f"max_length must be at least {shortest} (special tokens and a text), got {max_length}")
-        self.room = room = max_length - len(special)
+        self._shortest = max(layout.pair_prefix + layout.middle + layout.pair_suffix + 2, len(special) + 1)
+        self._fit(max_length)
+        room = self.room
         overlap = room // 8 if overlap is None else overlap
         if not 0 <= overlap < room:
             raise OptionError(
                 f"overlap must be in [0, {room - 1}] (max_length less special tokens), got {overlap}; "
                 "lower overlap or raise max_length"
             )
-        self.max_length = max_length
         self.truncation = False
         self.overlap = overlap
         self._fast = AsciiWordPiece.of(inner) if word_table else None
@@ -143,6 +141,22 @@ class Tokenizer:
         made = copy.copy(self)  # tables of words are shared
         made.truncation = truncation
         return made
+
+    def with_max_length(self, max_length: int) -> Tokenizer:
+        """The same with shorter rows; itself where they are no shorter. An `OptionError` if no text has room."""
+        if max_length >= self.max_length:
+            return self
+        made = copy.copy(self)
+        made._fit(max_length)
+        made.overlap = min(self.overlap, made.room - 1)
+        return made
+
+    def _fit(self, max_length: int) -> None:
+        if max_length < self._shortest:
+            raise OptionError(
+                f"max_length must be at least {self._shortest} (special tokens and a text), got {max_length}"
+            )
+        self.max_length, self.room = max_length, max_length - len(self.special)
 
     def encode(self, texts: Iterable[Text]) -> Encoded:
         """Encode texts, tuples of two texts, or mappings with `text` and maybe `text_pair`.

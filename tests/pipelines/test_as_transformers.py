@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -81,13 +82,27 @@ def tokenizer(family: str) -> tokenizers.Tokenizer:
     return made
 
 
-def both(family: str, folder: Path, *, tagging: bool, types: bool = True) -> tuple[Any, Any]:
+def both(
+    family: str,
+    folder: Path,
+    *,
+    tagging: bool,
+    types: bool = True,
+    labels: Sequence[str] = (),
+    problem: str | None = None,
+) -> tuple[Any, Any]:
     """A fine-tuned checkpoint in transformers' pipeline, and full depth of a bundle made of it.
 
-    `types`: its tokenizer gives token types, where the model reads them.
+    `types`: its tokenizer gives token types, where the model reads them; `problem`: the kind, of one label per text if
+    left out.
     """
-    inner, own, exits, labels = tokenizer(family), folder / "own", folder / "exits", TAGS if tagging else LABELS
-    config: Any = tiny.named(tiny.config(family, layers=2), labels, None)
+    inner, own, exits, labels = (
+        tokenizer(family),
+        folder / "own",
+        folder / "exits",
+        labels or (TAGS if tagging else LABELS),
+    )
+    config: Any = tiny.named(tiny.config(family, layers=2), labels, problem)
     config.vocab_size = inner.get_vocab_size()
     config.max_position_embeddings = 128 + 2 * (family in tiny.AFTER_PADDING)
     torch.manual_seed(7)

@@ -21,15 +21,18 @@ AGAIN = (
 )
 
 
-def shown(outcome: Certified | Refused, *, model: str, data: str) -> str:
-    """What was asked, what came of it, and what the reader must know. `data`: the file's name."""
+def shown(outcome: Certified | Refused, *, model: str, data: str, priced: bool = False) -> str:
+    """What was asked, what came of it, and what the reader must know.
+
+    `data`: the file's name; `priced`: costs are prices, not seconds, and settings thresholds alone.
+    """
     chosen, tested = len(outcome.chosen_on), len(outcome.tested_on)
     lines = [
         printable(f"{model}, {chosen + tested:,} examples of {data}: {chosen:,} chose the path, {tested:,} tested it"),
         click.style(printable(outcome.claim.describe()), bold=True),
         "",
     ]
-    rows = _certified(outcome) if isinstance(outcome, Certified) else _refused(outcome)
+    rows = _certified(outcome, priced) if isinstance(outcome, Certified) else _refused(outcome)
     level = f"tested at a level of {percent(outcome.claim.level)}"
     lines.append(pairs([*rows, ("question", f"number {outcome.claim.question} about these examples, {level}")]))
     if isinstance(outcome, Refused) and outcome.tested:
@@ -38,7 +41,7 @@ def shown(outcome: Certified | Refused, *, model: str, data: str) -> str:
     return "\n".join(lines)
 
 
-def _certified(outcome: Certified) -> Iterator[tuple[str, str]]:
+def _certified(outcome: Certified, priced: bool) -> Iterator[tuple[str, str]]:
     figures, claim = outcome.figures, outcome.claim
     last, count = _last(outcome), len(outcome.policies.exits)
     before = f", after {outcome.number} safer ones" if outcome.number else ""
@@ -59,7 +62,10 @@ def _certified(outcome: Certified) -> Iterator[tuple[str, str]]:
             yield f"tier {number}", f"answers {percent(share)}{f', mean exit layer {layer:.2f}' * (layer > 0)}"
         elif layer:
             yield "mean exit", f"layer {layer:.2f}, of the deferred"
-    yield "cost", _cost(outcome)
+    yield "cost", _cost(outcome, priced)
+    if priced:
+        yield from (row for row in policy_rows(outcome.policies) if row[0].startswith("router"))
+        return
     yield from policy_rows(outcome.policies)
     yield "temperatures", "; ".join(", ".join(f"{value:g}" for value in tier) for tier in outcome.temperatures)
 
@@ -81,8 +87,11 @@ def _tested(outcome: Outcome, number: int) -> str:
     )
 
 
-def _cost(outcome: Certified) -> str:
+def _cost(outcome: Certified, priced: bool) -> str:
     figures = outcome.figures
+    if priced:
+        each = f"{figures.seconds:.4g} a row, {_last(outcome)} alone {figures.full_seconds:.4g}"
+        return f"{each}: {figures.speed_up:.2f} times as cheap"
     texts = outcome.claim.unit is Unit.TEXT
     kind, how = ("predicted", "by costs per token measured here") if texts else ("measured", "here, in turns")
     return (
