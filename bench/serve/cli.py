@@ -7,11 +7,12 @@ import json
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import open_bundle
@@ -35,23 +36,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.0  # seconds: a run that is so late is missed
 FEWEST, LONGER = 300, 4  # requests of a run, for which it may take so many times its seconds
+FORMS = {"rate": ",.0f", "cpu_ms": ".2f", "client_cpu_ms": ".3f", "memory_mib": ",.0f"}
 NAMES = {CASCADE: "cascade serve", **{key: name for key, (name, *_) in SERVERS.items()}}
-
-
-@dataclass(frozen=True)
-class Served:
-    """A server at its highest rate, in requests a second. `cpu`, `client_cpu`: milliseconds of a request; MiB."""
-
-    key: str
-    rate: float
-    last: Loaded
-    cpu: float
-    memory: float
-
-    @property
-    def client_cpu(self) -> float:
-        """Of the client."""
-        return 1000 * self.last.cpu / len(self.last.status)
 
 
 @click.command(short_help="Requests a second at p99 under a limit, beside FastAPI servers of the same checkpoint.")
@@ -102,30 +88,29 @@ def serve(
     if not keys:
         raise OptionError(f"--checkpoint must be given for {only[0]}, got none; name a folder that transformers reads")
     bodies = [json.dumps({"inputs": text}) for text in read_items(file)]
-    made, absent = list[Served](), dict[str, str]()
+    made, absent = list[dict[str, Any]](), dict[str, str]()
     with tempfile.TemporaryDirectory(prefix="cascade-bench-") as folder, bar() as step:
         job = Job(model, checkpoint or "", folder, count, manifest.tiers[-1].max_length)
-
-        def try_one(key: str) -> None:
+        for key in keys:
             try:
                 command = _command(key, job, shlex.split(flags), step)
-                with Server(lambda port: [*command, str(port)], threads=count) as server:
+                with Server(command, threads=count) as server:
                     made.append(measure(key, server, bodies, limit=limit / 1000, seconds=seconds, progress=step))
-            except WorkerError as error:
+            except WorkerError as error:  # noqa: PERF203  # beside what a server takes
                 absent[key] = str(error)
-
-        for key in keys:
-            try_one(key)
     facts = machine.facts(threads=count)
-    click.echo(as_text(made, absent, facts, limit=limit, seconds=seconds))
     details = {"model": model, "data": Path(file).name, "limit_ms": limit, "seconds": seconds, "checkpoint": checkpoint}
-    write_json(json_file, facts, [entry(one) for one in made], details=details, absent=absent)
+    click.echo("\n".join([grid(*_table(made, limit)), "", *_said(made, absent, seconds), machine.in_words(facts)]))
+    write_json(json_file, facts, made, details=details, absent=absent)
 
 
 def measure(
     key: str, server: Server, bodies: list[str], *, limit: float, seconds: float, progress: Progress = quiet
-) -> Served:
-    """Search for the highest rate whose p99 is under `limit` seconds. `WorkerError`: there is none."""
+) -> dict[str, Any]:
+    """The highest rate whose p99 is under `limit` seconds, and its last run, as a benchmark; CPU is of one request.
+
+    `WorkerError`: there is none.
+    """
     cpu, seeds = list[float](), itertools.count()
 
     def run(rate: float) -> Loaded:
@@ -141,58 +126,40 @@ def measure(
     if found is None:
         raise WorkerError(f"no rate was found at which p99 stays under {1000 * limit:g} ms")
     rate, last = found
-    return Served(key, rate, last, 1000 * (cpu[-1] - cpu[-2]) / len(last.status), server.memory())
+    count, used = len(last.status), {"cpu_ms": cpu[-1] - cpu[-2], "client_cpu_ms": last.cpu}
+    info = {"rate": rate, **{name: 1000 * each / count for name, each in used.items()}, "memory_mib": server.memory()}
+    return benchmark(key, last.latency.tolist(), info)
 
 
-def as_text(
-    made: Sequence[Served], absent: Mapping[str, str], facts: Mapping[str, Any], *, limit: float, seconds: float
-) -> str:
-    """The table, what failed, and a conclusion."""
+def _table(made: Sequence[Mapping[str, Any]], limit: float) -> tuple[list[str], list[list[str]]]:
     head = ["system", f"requests/s, p99 < {limit:g} ms", "p50, ms", "p99, ms", "CPU, ms", "client's CPU, ms", "MiB"]
-    rows = [
-        [
-            NAMES[one.key],
-            f"{one.rate:,.0f}",
-            *(f"{1000 * one.last.quantile(share):.1f}" for share in (0.5, 0.99)),
-            *(f"{one.cpu:.2f}", f"{one.client_cpu:.3f}", f"{one.memory:,.0f}"),
-        ]
-        for one in made
-    ]
+    rows = []
+    for one in made:
+        cells = [f"{one['extra_info'][name]:{form}}" for name, form in FORMS.items()]
+        times = [f"{1000 * value:.1f}" for value in np.quantile(one["stats"]["data"], (0.5, 0.99))]
+        rows.append([NAMES[one["name"]], cells[0], *times, *cells[1:]])
+    return head, rows
+
+
+def _said(made: Sequence[Mapping[str, Any]], absent: Mapping[str, str], seconds: float) -> list[str]:
+    """What failed, and a conclusion."""
     said = [f"{NAMES[key]}: {reason}." for key, reason in absent.items()]
-    rates = {one.key: one.rate for one in made}
+    rates = {one["name"]: one["extra_info"]["rate"] for one in made}
     own = rates.pop(CASCADE, None)
     if own and rates:
         best = max(rates, key=rates.__getitem__)
         said.append(f"{NAMES[CASCADE]} answers {own / rates[best]:.1f} times as many as {NAMES[best]}.")
-    said.append(
-        f"One text a request, Poisson arrivals, runs of {seconds:g} s; latency from the scheduled moment; CPU of one "
-        "request, of server and client, which share the machine."
+    method = (
+        f"One text a request, Poisson arrivals, runs of {seconds:g} s; latency from the scheduled moment; CPU of one"
     )
-    return "\n".join([grid(head, rows), "", *said, machine.in_words(facts)])
-
-
-def entry(one: Served) -> dict[str, Any]:
-    """A line as a benchmark of a JSON file."""
-    info = {"rate": one.rate, "cpu_ms": one.cpu, "client_cpu_ms": one.client_cpu, "memory_mib": one.memory}
-    return benchmark(one.key, one.last.latency.tolist(), info)
+    return [*said, f"{method} request, of server and client, which share the machine."]
 
 
 def _command(key: str, job: Job, flags: Sequence[str], progress: Progress) -> list[str]:
     """What starts a server, but for the port; files that a baseline needs are made first."""
-    if key == CASCADE:
-        start = "from cascade.cli import main; main()"
-        own = [
-            "serve",
-            job.model,
-            "--threads",
-            str(job.threads),
-            "--hostname",
-            "127.0.0.1",
-            "--degrade-at",
-            "1",
-            *flags,
-        ]
-        return ["-c", start, *own, "--port"]  # all answers as certified, unless flags say otherwise
+    if key == CASCADE:  # all answers as certified, unless flags say otherwise
+        own = ["-c", "from cascade.cli import main; main()", "serve", job.model, "--threads", str(job.threads)]
+        return [*own, "--hostname", "127.0.0.1", "--degrade-at", "1", *flags, "--port"]
     for name in BASELINES[SERVERS[key][2]].steps:
         progress(f"converting: {name}")
         with WorkerProcess(threads=job.threads) as process:

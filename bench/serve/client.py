@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -53,10 +54,7 @@ class Job:
 class _Connection(socket.socket):
     """To the server, which answers one request at a time on it."""
 
-    due = 0.0
-    request = b""
-    received = b""
-    used = False
+    due, request, received, used = 0.0, b"", b"", False
 
 
 class Client:
@@ -94,12 +92,9 @@ class Client:
             for key, _ in self._selector.select(min(max(pause, 0.0), NAP)):
                 self._receive(key.fileobj)
         names = ("due", "latency", "status", "marked")
-        return {
-            **dict(zip(names, zip(*self.seen, strict=True), strict=False)),
-            "unanswered": len(self._waiting) + len(self._busy),
-            "retried": self.retried,
-            "cpu": time.process_time() - cpu,
-        }
+        left, used = len(self._waiting) + len(self._busy), time.process_time() - cpu
+        counts = {"unanswered": left, "retried": self.retried, "cpu": used}
+        return {**dict(zip(names, zip(*self.seen, strict=True), strict=False)), **counts}
 
     def _now(self) -> float:
         return time.perf_counter() - self._begin
@@ -122,39 +117,33 @@ class Client:
             return
         own.due, own.request, own.received = due, request, b""
         self._busy[own] = None
-        try:
+        with suppress(OSError):  # of a connection that is lost it is read next
             own.send(request)
-        except OSError:
-            self._lost(own)
 
     def _receive(self, own: Any) -> None:
-        try:
+        data = b""
+        with suppress(OSError):
             data = own.recv(1 << 16)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
         own.received += data
-        if not data:
-            self._lost(own)
-            return
         at = own.received.find(b"\r\n\r\n")
         head = own.received[: max(at, 0)].lower()
         length = LENGTH.search(head)
         whole = len(own.received) - at - 4 >= int(length[1]) if length else own.received.endswith(b"\r\n0\r\n\r\n")
-        if at < 0 or not whole:
-            return
-        del self._busy[own]
-        self._seen(own.due, int(head[9:12]), marked=bool(self.job.marker) and self.job.marker.encode() in head)
-        own.used = True
-        if b"\r\nconnection: close" in head:
-            self._close(own)
-        else:
+        if not data:
+            self._lost(own)
+        elif at >= 0 and whole:
+            del self._busy[own]
+            self._seen(own.due, int(head[9:12]), marked=bool(self.job.marker) and self.job.marker.encode() in head)
+            own.used = True
             self._idle.append(own)
+            if b"\r\nconnection: close" in head:
+                self._lost(own)
 
     def _lost(self, own: _Connection) -> None:
         """A request that a server did not begin to answer on a connection that it had kept goes out again."""
-        self._close(own)
+        self._selector.unregister(own)
+        own.close()
+        self._open -= 1
         if own not in self._busy:
             self._idle.remove(own)
             return
@@ -167,11 +156,6 @@ class Client:
 
     def _seen(self, due: float, status: int, *, marked: bool = False) -> None:
         self.seen.append((round(due, 6), round(self._now() - due, 6), status, marked))
-
-    def _close(self, own: _Connection) -> None:
-        self._selector.unregister(own)
-        own.close()
-        self._open -= 1
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import IO
 from urllib.request import urlopen
@@ -30,18 +30,18 @@ RESTS, SETTLE = 0.3, 100  # CPUs that a server at rest takes at most; tenths of 
 class Server(AbstractContextManager["Server"]):
     """A server and its workers, ready from the beginning, ended with the block.
 
-    `command`: from a port to what starts it, after this interpreter. It answers `GET /health` with 200 when ready; one
-    that ends before that, or is not ready in three minutes, is a `WorkerError` with its last words.
+    `command`: what starts it, after this interpreter and before the port. It answers `GET /health` with 200 when ready;
+    one that ends before that, or is not ready in three minutes, is a `WorkerError` with its last words.
     """
 
-    def __init__(self, command: Callable[[int], Sequence[str]], *, threads: int) -> None:
+    def __init__(self, command: Sequence[str], *, threads: int) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed at the end
         output = {"stdin": subprocess.DEVNULL, "stdout": self._errors, "stderr": self._errors}
         environment = {**os.environ, **limits(threads)}
-        self.process = psutil.Popen([sys.executable, *command(self.port)], env=environment, **output)
+        self.process = psutil.Popen([sys.executable, *command, str(self.port)], env=environment, **output)
         begin = time.monotonic()
         while not self.healthy():
             if self.process.poll() is not None or time.monotonic() - begin > READY:

@@ -30,46 +30,42 @@ LIMITS = (
 """Fields of `serving.Limits`, which is not imported before it is known that the extra is there; a test compares."""
 
 
+def _option(name: str, kind: Any, default: Any, text: str, **more: Any) -> Callable[[C], C]:
+    """An option that is also read from the environment, by TEI's name."""
+    dashed = f"--{name.replace('_', '-')}"
+    shown = {"default": default, "show_default": default is not None, "envvar": name.upper()}
+    return click.option(dashed, type=kind, help=text, **shown, **more)
+
+
 def _limits(command: C) -> C:
-    """Options for all limits, each also read from the environment by TEI's name."""
+    """Options for all limits."""
     for name, kind, default, text in reversed(LIMITS):
         bare: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if kind is bool else {}  # a name alone, as TEI
-        option = click.option(
-            f"--{name.replace('_', '-')}",
-            type=kind,
-            default=default,
-            show_default=default is not None,
-            envvar=name.upper(),
-            help=text,
-            **bare,
-        )
-        command = option(command)
+        command = _option(name, kind, default, text, **bare)(command)
     return command
 
 
 @click.command(short_help="Answer over HTTP, in the forms of TEI, vLLM and KServe (needs an extra).")
 @click.argument("bundle", required=False, envvar="MODEL_ID")
 @click.option("--model", "models", multiple=True, metavar="NAME=PATH", help="A bundle by name; may be repeated.")
-@click.option("--served-model-name", envvar="SERVED_MODEL_NAME", metavar="NAME", help="Of BUNDLE.")
-@click.option("--revision", envvar="REVISION", metavar="NAME", help="Of bundles on the Hub.")
+@_option("served_model_name", str, None, "Of BUNDLE.", metavar="NAME")
+@_option("revision", str, None, "Of bundles on the Hub.", metavar="NAME")
 # TEI reads HOSTNAME too, which containers set to names that only they know.
 @click.option("--hostname", envvar="CASCADE_HOSTNAME", default="0.0.0.0", show_default=True, help="Where to listen.")  # noqa: S104
-@click.option("--port", envvar="PORT", type=click.IntRange(0, 65535), default=3000, show_default=True, help="0: any.")
-@click.option("--workers", envvar="WORKERS", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option("--threads", envvar="THREADS", type=click.IntRange(1), metavar="N", help="Of a worker or replica.")
+@_option("port", click.IntRange(0, 65535), 3000, "0: any.")
+@_option("workers", click.IntRange(1), 1, "Processes.")
+@_option("threads", click.IntRange(1), None, "Of a worker or replica.", metavar="N")
 @click.option("--ray", "on_ray", is_flag=True, help="On Ray Serve: each later tier scales by itself. Needs an extra.")
 @click.option("--max-replicas", type=click.IntRange(1), default=1, show_default=True, metavar="N",
               help="Of each tier, with --ray.")  # fmt: skip
 @_limits
-@click.option("--api-key", envvar="API_KEY", metavar="KEY", help="Refuse requests without `Authorization: Bearer KEY`.")
+@_option("api_key", str, None, "Refuse requests without `Authorization: Bearer KEY`.", metavar="KEY")
 @click.option("--cors-allow-origin", envvar="CORS_ALLOW_ORIGIN", multiple=True, metavar="URL", help="[default: any]")
 @click.option("--tei-metrics", envvar="TEI_METRICS", is_flag=True, help="Count under TEI's names as well.")
-@click.option("--monitor", envvar="MONITOR", type=click.FloatRange(0, 1), default=0.0, show_default=True,
-              metavar="SHARE", help="Of the answers, compared with full depth.")  # fmt: skip
-@click.option("--log-share", envvar="LOG_SHARE", type=click.FloatRange(0, 1), default=0.01, show_default=True,
-              metavar="SHARE", help="Of the requests, logged as a line of JSON.")  # fmt: skip
-@click.option("--otlp-endpoint", envvar="OTLP_ENDPOINT", metavar="URL", help="Send spans there; needs OpenTelemetry.")
-@click.option("--otlp-service-name", envvar="OTLP_SERVICE_NAME", default="cascade", show_default=True, metavar="NAME")
+@_option("monitor", click.FloatRange(0, 1), 0.0, "Of the answers, compared with full depth.", metavar="SHARE")
+@_option("log_share", click.FloatRange(0, 1), 0.01, "Of the requests, logged as a line of JSON.", metavar="SHARE")
+@_option("otlp_endpoint", str, None, "Send spans there; needs OpenTelemetry.", metavar="URL")
+@_option("otlp_service_name", str, "cascade", "", metavar="NAME")
 def serve(bundle: str | None, models: Sequence[str], served_model_name: str | None, **given: Any) -> int:
     """Answer over HTTP. BUNDLE, a folder or a Hub id, is the default model; --model adds others by name.
 

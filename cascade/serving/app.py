@@ -136,28 +136,41 @@ class App:
         return Reply(status=405, headers=((b"allow", ", ".join(methods).encode()),)) if methods else Reply(b"", 404, ())
 
     async def _handled(self, route: Route, call: Call, receive: Receive) -> Reply | None:
-        call.route = route.path
-        watch = _Watch(receive)
+        """What a route's handler says, which ends where the body is late or its client leaves."""
+        loop, task, ended = asyncio.get_running_loop(), asyncio.current_task(), list[bool]()
+
+        def end(late: bool) -> None:
+            ended.append(late)
+            if task is not None:
+                task.cancel()
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            end(False)
+
+        call.route, watching = route.path, list[asyncio.Handle | asyncio.Task[None]]()
+        watching.append(loop.call_later(BODY_SECONDS, end, True))
         try:
             if route.method == "POST":
                 await call.read(receive)
-                watch.answering()
+                watching.pop().cancel()  # the body is here; what comes next is the client's leaving
+                watching.append(loop.call_later(WATCH_AFTER, lambda: watching.append(loop.create_task(watch()))))
             return await route.handler(call)
         except CascadeError as error:
             return Reply.refusal(error if isinstance(error, Refused) else Failed(str(error)), route.dialect)
         except ConnectionResetError:
             return None
         except asyncio.CancelledError:
-            if watch.why == "gone":
-                return None
-            if watch.why != "late":
+            if not ended:
                 raise
-            return Reply.refusal(LATE, route.dialect)
+            return Reply.refusal(LATE, route.dialect) if ended[0] else None
         except Exception as error:  # noqa: BLE001  # a fault of ours: told to the operator, not to the client
             traceback.print_exception(error)
             return Reply.of({"error": "internal error", "error_type": "Backend"}, 500)
         finally:
-            watch.end()
+            for one in watching:
+                one.cancel()
 
     def _allowed(self, call: Call) -> Headers:
         """What web pages of a request's origin may do."""
@@ -178,39 +191,3 @@ class App:
             )
         for tell in self._log:
             tell(call)
-
-
-class _Watch:
-    """Cancels the task that makes it: where a body is late, and, once an answer is made, where its client is gone."""
-
-    __slots__ = ("loop", "receive", "task", "timer", "watcher", "why")
-
-    def __init__(self, receive: Receive) -> None:
-        self.loop, self.receive, self.task = asyncio.get_running_loop(), receive, asyncio.current_task()
-        self.watcher: asyncio.Task[None] | None = None
-        self.why = ""
-        self.timer = self.loop.call_later(BODY_SECONDS, self._cancel, "late")
-
-    def answering(self) -> None:
-        """The body is here; what comes next is the client's leaving."""
-        self.timer.cancel()
-        self.timer = self.loop.call_later(WATCH_AFTER, self._begin)
-
-    def end(self) -> None:
-        """Watch no longer."""
-        self.timer.cancel()
-        if self.watcher is not None:
-            self.watcher.cancel()
-
-    def _begin(self) -> None:
-        self.watcher = self.loop.create_task(self._look())
-
-    async def _look(self) -> None:
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
-        self._cancel("gone")
-
-    def _cancel(self, why: str) -> None:
-        self.why = why
-        if self.task is not None:
-            self.task.cancel()

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from cascade.core.confidence import evidence
 from cascade.core.rows import FloatArray
 from cascade.serving.errors import Invalid
 from cascade.serving.served import Form, Served
 from cascade.serving.wire import JSON, Call, Reply
 from cascade.serving.work import Answers
-
-SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 async def ask(
@@ -53,10 +52,10 @@ def raw_of(served: Served, probabilities: FloatArray) -> FloatArray:
 
     A softmax, or a sigmoid, gives the probabilities again; they differ from logits by a constant for each text.
     """
-    if served.pipeline.regression:
-        return probabilities
-    scores: FloatArray = np.log(np.maximum(probabilities, SMALLEST))
-    return scores - np.log(np.maximum(1 - probabilities, SMALLEST)) if served.pipeline.multi_label else scores
+    pipeline = served.pipeline
+    return (
+        probabilities if pipeline.regression else evidence(probabilities, weight=1.0, multi_label=pipeline.multi_label)
+    )
 
 
 @lru_cache(maxsize=64)

@@ -9,10 +9,10 @@ import asyncio
 import json
 import random
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection, responses
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 A = TypeVar("A", bound="AsyncClient")
@@ -41,47 +41,23 @@ class ServeError(Exception):
         self.status, self.error_type, self.retry_after = status, error_type, retry_after
 
 
-class _Reply(NamedTuple):
-    """`status`: 0 where there was no answer, with the reason as `body`; `late`: because time was up."""
-
-    status: int
-    body: bytes
-    retry_after: str | None = None
-    late: bool = False
-
-    @property
-    def seconds(self) -> float | None:
-        """What `Retry-After` asks for. A date, which only proxies write, is not read."""
-        try:
-            return min(max(0.0, float(self.retry_after or "")), LONGEST_WAIT)
-        except ValueError:
-            return None
-
-    def value(self) -> Any:
-        """The answer; a `ServeError` where it is none."""
-        text = self.body.decode("utf-8", "replace").strip()
-        if not self.status:
-            kind = "Timeout" if self.late else "Connection"
-            raise ServeError(f"the server must answer, got {text}", status=0, error_type=kind)
-        try:
-            told = json.loads(text)
-        except ValueError:  # some faults are told in plain text, as TEI does
-            told = None
-        if self.status == 200 and told is not None:
-            return told
-        fault = told if isinstance(told, dict) else {}
-        message = f"the server must answer, got {self.status}: {fault.get('error', text or responses.get(self.status))}"
-        kind = str(fault.get("error_type", "Http"))
-        raise ServeError(message, status=self.status, error_type=kind, retry_after=self.seconds)
-
-
-_Talk: TypeAlias = Generator[tuple[str, bytes | None, float], _Reply, Any]
+_Talk: TypeAlias = Generator[tuple[str, bytes | None, float], Any, Any]
 """A call without its input and output: it yields paths, bodies (none: GET) and the seconds to wait before, is sent the
-replies and returns what was asked for."""
+answers, each of which may be a `ServeError`, and returns what was asked for."""
 
 
-class _Calls(ABC):
-    """What both clients say; see `Client`."""
+class Client:
+    """Talks to `cascade serve`, or to TEI. Safe in threads; connections are kept until `close`, or the end of a `with`.
+
+    Args:
+        url: `http://HOST:PORT`, with a path where a proxy has one.
+        api_key: the server's, if it has one.
+        timeout: seconds that the server may be silent; what is late is not sent again.
+        retries: how often a request is sent again after 429, 503 or a lost connection; 0: never.
+        batch_size: items of one request, at most the server's `--max-client-batch-size`; longer lists go in parts.
+
+    Every method but `health` raises `ServeError` where the server refuses or gives no answer.
+    """
 
     def __init__(
         self, url: str, *, api_key: str | None = None, timeout: float = 10.0, retries: int = 3, batch_size: int = 32
@@ -144,25 +120,47 @@ class _Calls(ABC):
         """Whether the server says that it is well: a bool. It is asked once, and no answer is no error."""
         return self._run(self._well())
 
-    @abstractmethod
+    def __enter__(self: C) -> C:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> Any:
+        """Close the connections that are kept."""
+        while self._idle:
+            self._idle.pop().close()
+
     def _run(self, talk: _Talk) -> Any:
         """What a talk returns."""
+        try:
+            path, body, wait = next(talk)
+            while True:
+                time.sleep(wait)
+                path, body, wait = talk.send(self._send(path, body))
+        except StopIteration as end:
+            return end.value
 
     def _well(self) -> _Talk:
-        return (yield "/health", None, 0.0).status == 200
+        answer = yield "/health", None, 0.0
+        return not isinstance(answer, ServeError) or answer.status == 200
 
     def _ask(self, path: str, body: bytes | None = None) -> _Talk:
         """One request, and again where it may pass: answering has no effect, so that to ask twice does no harm.
 
         Before each retry there is a random wait of at most 0.2 s, 0.4 s, 0.8 s, ..., beside the server's `Retry-After`.
         """
-        reply = yield path, body, 0.0
+        answer = yield path, body, 0.0
         for attempt in range(self.retries):
-            if reply.late or reply.status not in {0, 429, 503}:
+            if not isinstance(answer, ServeError) or answer.error_type == "Timeout":
+                break
+            if answer.status not in {0, 429, 503}:
                 break
             wait = random.uniform(0, min(FIRST_WAIT * 2**attempt, LONGEST_WAIT))  # noqa: S311  # no secret
-            reply = yield path, body, wait + (reply.seconds or 0.0)
-        return reply.value()
+            answer = yield path, body, wait + (answer.retry_after or 0.0)
+        if isinstance(answer, ServeError):
+            raise answer
+        return answer
 
     def _asked(self, path: str, items: list[Any], one: bool, routes: bool, options: Mapping[str, Any]) -> _Talk:
         """The answer for the only item, or for all, `batch_size` to a request."""
@@ -177,7 +175,7 @@ class _Calls(ABC):
             return [answer for part in parts for answer in part]
         return {name: [answer for part in parts for answer in part[name]] for name in ("predictions", "routes")}
 
-    def _send(self, path: str, body: bytes | None) -> _Reply:
+    def _send(self, path: str, body: bytes | None) -> Any:
         """By a connection that was kept, or by a new one where it fails: the server may have closed it."""
         kept = self._idle.pop() if self._idle else None
         kind = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
@@ -185,55 +183,18 @@ class _Calls(ABC):
         try:
             connection.request("POST" if body else "GET", self._parts.path.rstrip("/") + path, body, self._headers)
             answer = connection.getresponse()
-            reply = _Reply(answer.status, answer.read(), answer.headers.get("Retry-After"))
+            found = _read(answer.status, answer.read(), answer.headers.get("Retry-After"))
         except (OSError, HTTPException) as error:
             connection.close()
             late = isinstance(error, TimeoutError)
-            return self._send(path, body) if kept and not late else _Reply(0, repr(error).encode(), late=late)
+            return self._send(path, body) if kept and not late else _silent(error, late)
         if not answer.will_close:
             self._idle.append(connection)
-        return reply
-
-    def _close(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        return found
 
 
-class Client(_Calls):
-    """Talks to `cascade serve`, or to TEI. Safe in threads; connections are kept until `close`, or the end of a `with`.
-
-    Args:
-        url: `http://HOST:PORT`, with a path where a proxy has one.
-        api_key: the server's, if it has one.
-        timeout: seconds that the server may be silent; what is late is not sent again.
-        retries: how often a request is sent again after 429, 503 or a lost connection; 0: never.
-        batch_size: items of one request, at most the server's `--max-client-batch-size`; longer lists go in parts.
-
-    Every method but `health` raises `ServeError` where the server refuses or gives no answer.
-    """
-
-    def __enter__(self: C) -> C:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections that are kept."""
-        self._close()
-
-    def _run(self, talk: _Talk) -> Any:
-        try:
-            path, body, wait = next(talk)
-            while True:
-                time.sleep(wait)
-                path, body, wait = talk.send(self._send(path, body))
-        except StopIteration as end:
-            return end.value
-
-
-class AsyncClient(_Calls):
-    """`Client` for asyncio: its methods are awaited."""
+class AsyncClient(Client):
+    """`Client` for asyncio: its methods are awaited, `async with` closes it."""
 
     _httpx: Any = None
 
@@ -245,7 +206,7 @@ class AsyncClient(_Calls):
 
     async def close(self) -> None:
         """Close the connections that are kept."""
-        self._close()
+        super().close()
         if self._httpx is not None:
             await self._httpx.aclose()
 
@@ -258,20 +219,19 @@ class AsyncClient(_Calls):
         except StopIteration as end:
             return end.value
 
-    async def _sent(self, path: str, body: bytes | None) -> _Reply:
+    async def _sent(self, path: str, body: bytes | None) -> Any:
         try:
             import httpx
         except ImportError:
             return await asyncio.to_thread(self._send, path, body)
         if self._httpx is None:
-            self._httpx = httpx.AsyncClient(
-                timeout=self.timeout, headers=[(k.encode(), v) for k, v in self._headers.items()]
-            )
+            headers = [(name.encode(), value) for name, value in self._headers.items()]
+            self._httpx = httpx.AsyncClient(timeout=self.timeout, headers=headers)
         try:
             answer = await self._httpx.request("POST" if body else "GET", self.url + path, content=body)
         except httpx.HTTPError as error:
-            return _Reply(0, repr(error).encode(), late=isinstance(error, httpx.TimeoutException))
-        return _Reply(answer.status_code, answer.content, answer.headers.get("Retry-After"))
+            return _silent(error, isinstance(error, httpx.TimeoutException))
+        return _read(answer.status_code, answer.content, answer.headers.get("Retry-After"))
 
 
 def _wire(text: Any, *, one: bool) -> Any:
@@ -279,3 +239,22 @@ def _wire(text: Any, *, one: bool) -> Any:
     if isinstance(text, str):
         return text if one else [text]
     return [text["text"], text["text_pair"]] if isinstance(text, Mapping) else list(text)
+
+
+def _read(status: int, body: bytes, wait: str | None) -> Any:
+    """The answer, or a `ServeError`. `wait`: seconds; a date, which only proxies write, is not read."""
+    text, told, after = body.decode("utf-8", "replace").strip(), None, None
+    with suppress(ValueError):  # some faults are told in plain text, as TEI does
+        told = json.loads(text)
+    if status == 200 and told is not None:
+        return told
+    with suppress(ValueError):
+        after = min(max(0.0, float(wait or "")), LONGEST_WAIT)
+    fault = told if isinstance(told, dict) else {}
+    message = f"the server must answer, got {status}: {fault.get('error', text or responses.get(status))}"
+    return ServeError(message, status=status, error_type=str(fault.get("error_type", "Http")), retry_after=after)
+
+
+def _silent(error: Exception, late: bool) -> ServeError:
+    kind = "Timeout" if late else "Connection"
+    return ServeError(f"the server must answer, got {error!r}", status=0, error_type=kind)

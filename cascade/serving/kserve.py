@@ -14,8 +14,9 @@ from cascade._version import __version__
 from cascade.serving.asking import ask, replied, routes_of
 from cascade.serving.errors import Refused, as_kserve, misshapen
 from cascade.serving.served import Served
+from cascade.serving.tei import text_of
 from cascade.serving.tokens import entities
-from cascade.serving.wire import Call, Reply, Route, field, kind_of, required
+from cascade.serving.wire import Call, Reply, Route, field, required
 from cascade.serving.work import Answers
 from cascade.text.entities import AggregationStrategy
 
@@ -36,10 +37,7 @@ def _item(instance: object) -> str | tuple[str, str]:
     given: Any = instance
     if isinstance(instance, dict):
         given = [instance.get("text"), *([instance["text_pair"]] if instance.get("text_pair") is not None else [])]
-    parts = given if isinstance(given, list) else [given]
-    if not 1 <= len(parts) <= 2 or not all(isinstance(part, str) for part in parts):
-        raise misshapen("instances", f"expected a text, a pair, or an object with `text`, got {kind_of(instance)}")
-    return parts[0] if len(parts) == 1 else (parts[0], parts[1])
+    return text_of(given if isinstance(given, list) else [given], "instances")
 
 
 async def _predictions(call: Call, items: Sequence[Any]) -> tuple[Answers, list[Any]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from cascade.core.checks import check_share, check_whole, is_number
+from cascade.core.checks import check_share, check_whole, is_real
 from cascade.exceptions import OptionError
 
 LEFT_OUT = "leave it out for the default"
@@ -47,12 +48,10 @@ class Limits:
             check_whole(name, getattr(self, name), LEFT_OUT)
         if self.max_batch_requests is not None:
             check_whole("max_batch_requests", self.max_batch_requests, "None sets no limit")
-        for name in ("max_wait", "max_queue_ms"):
-            given: object = getattr(self, name)
-            if not is_number(given) or not 0 <= given < float("inf"):
-                raise OptionError(f"{name} must be milliseconds of at least 0, got {given!r}; {LEFT_OUT}")
-        if not self.max_queue_ms:
-            raise OptionError(f"max_queue_ms must be above 0, got {self.max_queue_ms!r}; {LEFT_OUT}")
+        for name, least in (("max_wait", 0), ("max_queue_ms", 1)):
+            value = getattr(self, name)
+            if not is_real(value) or not least <= value < math.inf:
+                raise OptionError(f"{name} must be milliseconds of at least {least}, got {value!r}; {LEFT_OUT}")
         if not check_share("degrade_at", self.degrade_at, "1 never degrades"):
             raise OptionError(f"degrade_at must be above 0, got {self.degrade_at!r}; 1 never degrades")
 

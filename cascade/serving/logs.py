@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib import import_module
 from typing import Any, Final, TextIO
@@ -38,35 +39,27 @@ class Log:
 
     def tell(self, event: str, **told: object) -> None:
         """A line about something else."""
-        line = {"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), "event": event, **told}
-        try:
-            self._lines.put_nowait(json.dumps(line))
-        except queue.Full:
-            return
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        with suppress(queue.Full):
+            self._lines.put_nowait(json.dumps({"time": now, "event": event, **told}))
 
     def _write(self) -> None:
         while True:
             line = self._lines.get()
-            try:
+            with suppress(OSError, ValueError):  # nobody reads it any more
                 print(line, file=self._stream or sys.stdout, flush=True)
-            except (OSError, ValueError):  # nobody reads it any more
-                return
-            finally:
-                self._lines.task_done()
+            self._lines.task_done()
 
 
 def facts(call: Call) -> dict[str, object]:
     """What is known of a request."""
-    told: dict[str, object] = {
-        "method": call.scope["method"],
-        "path": printable(call.scope["path"])[:200],
-        "status": call.status,
-        "ms": round(1000 * (time.perf_counter() - call.begin), 3),
-    }
-    if call.answers is not None:
-        told |= {"model": call.model, "items": call.items, "characters": call.characters}
-        told |= {"tokens": call.answers.tokens, "tier": int(call.answers.tier.max(initial=0))}
-        told |= {"degraded": call.answers.degraded}
+    milliseconds = round(1000 * (time.perf_counter() - call.begin), 3)
+    told = {"method": call.scope["method"], "path": printable(call.scope["path"])[:200]}
+    told |= {"status": call.status, "ms": milliseconds}
+    answers = call.answers
+    if answers is not None:
+        told |= {"model": call.model, "items": call.items, "characters": call.characters, "tokens": answers.tokens}
+        told |= {"tier": int(answers.tier.max(initial=0)), "degraded": answers.degraded}
     return told
 
 

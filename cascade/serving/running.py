@@ -124,16 +124,8 @@ class Runner:
                 continue
             assert work.made is not None  # noqa: S101  # as above
             waited = max(now - work.request.arrived - looked.tokenize - inference, 0.0)
-            answers = Answers(
-                probabilities=scores.probabilities[own],
-                tier=scores.tier[own],
-                exit_layer=scores.exit_layer[own],
-                confidence=scores.confidence[own],
-                degraded=degraded,
-                seconds={"tokenize": looked.tokenize, "queue": waited, "inference": inference},
-                **work.made,
-            )
-            found.append((work, answers))
+            seconds = {"tokenize": looked.tokenize, "queue": waited, "inference": inference}
+            found.append((work, Answers(**vars(scores[own]), **work.made, degraded=degraded, seconds=seconds)))
         if served.watch is not None and not degraded and not faulty:
             served.watch.offer(list(chain.from_iterable(work.items for work in works)), words=form is Form.WORDS)
         return found

@@ -58,18 +58,19 @@ def texts_of(inputs: object) -> tuple[list[Any], bool]:
     if not isinstance(inputs, list):
         raise misshapen("inputs", f"expected a string, a pair of strings or a list of such, got {kind_of(inputs)}")
     if not inputs or not isinstance(inputs[0], list):
-        return [_text(inputs)], True
-    return list(map(_text, inputs)), False
+        return [text_of(inputs, "inputs")], True
+    return [text_of(one, "inputs") for one in inputs], False
 
 
-def _text(parts: object) -> str | tuple[str, str]:
+def text_of(parts: object, where: str) -> str | tuple[str, str]:
+    """A text or a pair from a list of its strings; a 422 for another shape. `where`: the key that holds it."""
     if not isinstance(parts, list):
-        raise misshapen("inputs", f"expected a list of one or two strings, got {kind_of(parts)}")
+        raise misshapen(where, f"expected a list of one or two strings, got {kind_of(parts)}")
     if not 1 <= len(parts) <= 2:
-        raise misshapen("inputs", f"invalid length {len(parts)}, expected one text, or a pair of two")
+        raise misshapen(where, f"invalid length {len(parts)}, expected one text, or a pair of two")
     for part in parts:
         if not isinstance(part, str):
-            raise misshapen("inputs", f"expected a string, got {kind_of(part)}")
+            raise misshapen(where, f"expected a string, got {kind_of(part)}")
     return parts[0] if len(parts) == 1 else (parts[0], parts[1])
 
 

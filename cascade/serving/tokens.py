@@ -15,7 +15,7 @@ from cascade.pipelines.tagger import Tagger
 from cascade.serving.asking import ask, replied, routes_of
 from cascade.serving.errors import as_tei, misshapen
 from cascade.serving.served import Form
-from cascade.serving.wire import Call, Reply, Route, field, kind_of, required, strings
+from cascade.serving.wire import Call, Reply, Route, are_strings, field, kind_of, required, strings
 from cascade.serving.work import Answers
 from cascade.text.entities import AggregationStrategy, Entity, chosen, strategy_of
 
@@ -32,7 +32,7 @@ async def predict_tokens(call: Call) -> Reply:
     if not isinstance(items, list):
         raise misshapen("inputs", f"expected a string or a list, got {kind_of(inputs)}")
     words = bool(items) and isinstance(items[0], list)
-    if not all(_are_strings(item) if words else isinstance(item, str) for item in items):
+    if not all(are_strings(item) if words else isinstance(item, str) for item in items):
         raise misshapen("inputs", "expected a string, a list of strings, or a list of lists of words")
     try:
         strategy = strategy_of(field(body, "aggregation_strategy", str, "none")[:100])
@@ -43,10 +43,6 @@ async def predict_tokens(call: Call) -> Reply:
     answers, found = await entities(call, model, items, strategy, words=words, truncate=truncate)
     shown = json.dumps(found[0] if one else found, separators=(",", ":"))
     return replied(call, shown, answers, _routes(answers)[0 if one else slice(None)] if routes else None)
-
-
-def _are_strings(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 async def entities(

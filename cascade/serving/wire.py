@@ -146,10 +146,15 @@ def required(body: dict[str, Any], name: str) -> Any:
     return body[name]
 
 
+def are_strings(value: object) -> bool:
+    """Whether it is a list of strings."""
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
 def strings(body: dict[str, Any], name: str) -> tuple[list[str], bool]:
     """Strings, or one, and whether it is one; a 422 for something else."""
     value = required(body, name)
     found = [value] if isinstance(value, str) else value
-    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+    if not are_strings(found):
         raise misshapen(name, "expected a string or a list of strings")
     return found, found is not value

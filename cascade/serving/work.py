@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from cascade.core.rows import FloatArray, IntArray, offsets_of
+from cascade.core.rows import IntArray, offsets_of
 from cascade.engine.cascade import Look
+from cascade.engine.tier import Scores
 from cascade.exceptions import CascadeError
 from cascade.pipelines.tagger import Tagger
 from cascade.serving.served import Form, Served
@@ -18,14 +19,11 @@ from cascade.text.entities import AggregationStrategy, Entity, PieceText, aggreg
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """The answers of one request, in the order of its items and their units.
+class Answers(Scores):
+    """The answers of one request: scores of its items' units, in order.
 
     Attributes:
         served: what answered, with the names of the labels: what was loaded when the request came.
-        probabilities: shape `(units, labels)`.
-        tier, exit_layer: as in `core.results.Routes`. Shape `(units,)`.
-        confidence: the largest probability. Shape `(units,)`.
         offsets: the units of item `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(items + 1,)`.
         tokens: read by the first tier, special ones included.
         degraded: a cheaper level than the first one answered.
@@ -36,10 +34,6 @@ class Answers:
     """
 
     served: Served
-    probabilities: FloatArray
-    tier: IntArray
-    exit_layer: IntArray
-    confidence: FloatArray
     offsets: IntArray
     tokens: int
     degraded: bool
@@ -52,12 +46,10 @@ class Answers:
         """The answers of one request from those of its works, in order."""
         if len(parts) == 1:
             return parts[0]
-        counts = np.concatenate([np.diff(part.offsets) for part in parts])
-        columns = ("probabilities", "tier", "exit_layer", "confidence")
         return cls(
+            **{one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Scores)},
             served=parts[0].served,
-            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in columns},
-            offsets=offsets_of(counts),
+            offsets=offsets_of(np.concatenate([np.diff(part.offsets) for part in parts])),
             tokens=sum(part.tokens for part in parts),
             degraded=any(part.degraded for part in parts),
             truncated=sum(part.truncated for part in parts),

@@ -28,6 +28,7 @@ from cascade.serving.limits import Limits
 from cascade.serving.logs import Log, spans
 from cascade.serving.metrics import Metrics
 from cascade.serving.served import Served
+from cascade.serving.wire import Call
 
 START_SECONDS: Final = 60
 """A worker must be ready after so long, and must answer its supervisor within it."""
@@ -71,14 +72,9 @@ class Setup:
 
     def app(self, served: Sequence[Served]) -> App:
         """The server of models that are loaded."""
-        return App(
-            served,
-            self.limits,
-            metrics=Metrics(tei=self.tei_metrics),
-            api_key=self.api_key,
-            origins=self.origins,
-            log=[Log(self.log_share), *([] if self.otlp is None else [spans(*self.otlp)])],
-        )
+        log: list[Callable[[Call], None]] = [Log(self.log_share), *([] if self.otlp is None else [spans(*self.otlp)])]
+        metrics = Metrics(tei=self.tei_metrics)
+        return App(served, self.limits, metrics=metrics, api_key=self.api_key, origins=self.origins, log=log)
 
     def worker(self, *, status: int = STARTUP_FAILURE) -> App:
         """The same in a worker, which ends with its parent. A fault is one line and this status; uvicorn's ends all."""
@@ -139,8 +135,8 @@ class _Server(uvicorn.Server):
 class _Supervisor(Multiprocess):
     """Workers that share a socket. It tells when all are ready, and hands SIGHUP on to them, which reload."""
 
-    def __init__(self, setup: Setup, workers: int, shared: socket.socket, tell: Callable[[], None]) -> None:
-        super().__init__(_config(setup.worker, factory=True, workers=workers), [shared])
+    def __init__(self, setup: Setup, config: uvicorn.Config, shared: socket.socket, tell: Callable[[], None]) -> None:
+        super().__init__(config, [shared])
         self._setup, self._tell = setup, tell
 
     def init_processes(self) -> None:
@@ -172,7 +168,11 @@ def serve(setup: Setup, *, hostname: str, port: int, workers: int = 1) -> int:
         OptionError: the address cannot be had.
         BundleError: a bundle cannot be loaded (of workers: they say so, and the status is 2).
     """
-    _raise_limits()
+    with suppress(ImportError, OSError, ValueError):  # as many open connections as this process may have
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     shared = bound(hostname, port)
     address = f"http://{f'[{hostname}]' if ':' in hostname else hostname}:{shared.getsockname()[1]}"
     names = ", ".join(f"{name} ({path})" for name, path in setup.models)
@@ -181,23 +181,8 @@ def serve(setup: Setup, *, hostname: str, port: int, workers: int = 1) -> int:
         count = f", {workers} workers" if workers > 1 else ""
         print(f"Serving {names} on {address}, process {os.getpid()}{count}", file=sys.stderr, flush=True)
 
-    if workers == 1:
-        server = _Server(_config(setup(), workers=1), tell)
-        for number in (signal.SIGINT, signal.SIGTERM):  # what uvicorn raises again in the end
-            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
-        server.run([shared])
-        return 0 if server.started else 2
-    with tempfile.TemporaryDirectory(prefix="cascade-serve-") as counts:
-        os.environ.setdefault(SHARED, counts)
-        supervisor = _Supervisor(setup, workers, shared, tell)
-        supervisor.run()
-    return 2 if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes) else 0
-
-
-def _config(app: Any, *, workers: int, factory: bool = False) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        factory=factory,
+    config = partial(
+        uvicorn.Config,
         workers=workers,
         interface="asgi3",
         lifespan="on",
@@ -212,6 +197,17 @@ def _config(app: Any, *, workers: int, factory: bool = False) -> uvicorn.Config:
         timeout_graceful_shutdown=30,
         timeout_worker_healthcheck=START_SECONDS,
     )
+    if workers == 1:
+        server = _Server(config(setup()), tell)
+        for number in (signal.SIGINT, signal.SIGTERM):  # what uvicorn raises again in the end
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+        server.run([shared])
+        return 0 if server.started else 2
+    with tempfile.TemporaryDirectory(prefix="cascade-serve-") as counts:
+        os.environ.setdefault(SHARED, counts)
+        supervisor = _Supervisor(setup, config(setup.worker, factory=True), shared, tell)
+        supervisor.run()
+    return 2 if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes) else 0
 
 
 def bound(hostname: str, port: int) -> socket.socket:
@@ -225,12 +221,3 @@ def bound(hostname: str, port: int) -> socket.socket:
         raise OptionError(f"--port must be free on --hostname, got {hostname}:{port} ({error.strerror})") from None
     made.set_inheritable(True)
     return made
-
-
-def _raise_limits() -> None:
-    """As many open connections as the system lets this process have."""
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

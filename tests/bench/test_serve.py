@@ -228,7 +228,7 @@ def test_a_batch_goes_on_without_a_client_that_has_gone() -> None:
 
 
 def test_a_server_as_a_process() -> None:
-    with Server(lambda port: ["-c", STUB, str(port)], threads=1) as server:
+    with Server(["-c", STUB], threads=1) as server:
         assert server.healthy()
         assert server.memory() > 1
         assert load(replace(JOB, port=server.port)).codes.keys() == {200}
@@ -238,7 +238,7 @@ def test_a_server_as_a_process() -> None:
     assert server.family() == []
     assert not server.healthy()
     with pytest.raises(WorkerError, match="the server was not ready: out of luck"):
-        Server(lambda _: ["-c", "import sys; sys.exit('out of luck')"], threads=1)
+        Server(["-c", "import sys; sys.exit('out of luck')"], threads=1)
 
 
 def test_the_command(run: Run, bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def said(name: str, good: bool, text: str) -> bool:
 
 
 def served(given: argparse.Namespace, *flags: str) -> Server:
-    return Server(lambda port: [*START, given.bundle, *flags, *given.flags.split(), "--port", str(port)], threads=1)
+    return Server([*START, given.bundle, *flags, *given.flags.split(), "--port"], threads=1)
 
 
 def bodies(given: argparse.Namespace, texts: int = 1) -> list[str]:

@@ -54,7 +54,7 @@ def test_a_server_stands_it(given: list[str], capsys: pytest.CaptureFixture[str]
 def test_faults_are_found(
     given: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "served", lambda *_: Server(lambda port: ["-c", FAILING, str(port)], threads=1))
+    monkeypatch.setattr(serving, "served", lambda *_: Server(["-c", FAILING], threads=1))
     assert serving.main([*given, "--only", "bytes"]) == 1
     said = capsys.readouterr().out
     assert said.count("FAULT ") == 2
