@@ -8,7 +8,6 @@ peers/     the same checkpoint through other libraries, in bulk and one text at 
 serve/     requests a second that a server answers in time, beside FastAPI servers
 profile    milliseconds of each tier and stage, and by operator
 compare    two installs of this package, as ratios with intervals (`make bench`)
-startup    import, first answer, memory, each in fresh processes
 cli        the group `cascade-bench`; options: what its commands share
 """
 

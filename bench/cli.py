@@ -13,7 +13,6 @@ from cascade_bench.curve import curve
 from cascade_bench.peers.cli import peers
 from cascade_bench.profile import profile
 from cascade_bench.serve.cli import serve
-from cascade_bench.startup import startup
 from cascade_bench.table.cli import table
 
 
@@ -26,11 +25,11 @@ def bench() -> None:
     Example:
       cascade-bench table models/sentiment --data dev.jsonl --checkpoint runs/tier2 --threads 2
       cascade-bench curve models/sentiment --data dev.jsonl --png curve.png
-      cascade-bench startup models/sentiment
+      cascade-bench profile models/sentiment --data dev.jsonl
     """
 
 
-for _command in (table, curve, peers, serve, profile, compare, startup):
+for _command in (table, curve, peers, serve, profile, compare):
     bench.add_command(_command)
 
 

@@ -35,6 +35,7 @@ from cascade_bench.table.data import Data, read_items
 from cascade_bench.timing.interleaving import PAUSE, Progress, interleave, quiet
 from cascade_bench.timing.report import bar, grid
 
+SINGLE = 32  # items that are answered one by one, spread evenly
 CLEAR = 0.9  # of an interval's coverage, which five repeats have
 SYSTEMS = {FULL: "full depth", CASCADE: "cascade"}
 
@@ -47,7 +48,6 @@ SYSTEMS = {FULL: "full depth", CASCADE: "cascade"}
 @click.option("--threads", multiple=True, type=click.IntRange(min=1), default=(1, 2), show_default=True, metavar="N",
               help="Of each; give it again for each number.")  # fmt: skip
 @count_option("--repeats", 9, "Turns of each.")
-@count_option("--single", 32, "Texts that are answered one by one.")
 @click.option("--at-least", type=float, metavar="R", help="End with status 1 where B is less than R times as fast.")
 def compare(
     a: str,
@@ -56,7 +56,6 @@ def compare(
     file: str,
     threads: tuple[int, ...],
     repeats: int,
-    single: int,
     at_least: float | None,
 ) -> None:
     """How many times as fast B is as A: medians of ratios that are paired by repeat, with 95 % intervals.
@@ -78,54 +77,29 @@ def compare(
     with tempfile.TemporaryDirectory(prefix="cascade-bench-") as folder, bar() as step:
         place = str(Path(model).absolute()) if Path(model).exists() else model
         job = Job(place, "", folder, 1, 0, tagging=tagging)
-        found = compare_installs(installs, job, items, threads=threads, repeats=repeats, single=single, progress=step)
-    _print(found, at_least or 0.0)
-
-
-def _print(found: Comparison, at_least: float) -> None:
-    slower = sum(row.ratio.median < at_least for row in found.rows)
-    rows = [
-        [row.name, f"{row.before:.4g}", f"{row.after:.4g}", row.ratio.text(".3f"), _conclusion(row, at_least)]
-        for row in found.rows
-    ]
+        found, notes = compare_installs(installs, job, items, threads=threads, repeats=repeats, progress=step)
+    bound = at_least or 0.0
+    ratios = {name: speed_up(*both) for name, both in found.items()}
+    rows = []
+    for name, both in found.items():
+        middle = (median(value for value in seconds if value is not None) for seconds in both)
+        rows.append(
+            [name, *(f"{one:.4g}" for one in middle), ratios[name].text(".3f"), _conclusion(ratios[name], bound)]
+        )
     click.echo(grid(["benchmark", "A, seconds", "B, seconds", "B is times as fast", ""], rows))
-    click.echo("\n".join(found.notes))
-    if slower:
-        click.echo(f"{slower} of {len(rows)} are less than {at_least:g} times as fast in B.", err=True)
+    click.echo("\n".join(notes))
+    if slower := sum(ratio.median < bound for ratio in ratios.values()):
+        click.echo(f"{slower} of {len(rows)} are less than {bound:g} times as fast in B.", err=True)
         click.get_current_context().exit(1)
 
 
-def _conclusion(row: Compared, at_least: float) -> str:
-    clear = row.ratio.coverage >= CLEAR
-    if row.ratio.median < at_least:
-        return "too slow" if clear and row.ratio.high < at_least else "too slow, though not clearly"
+def _conclusion(ratio: Interval, at_least: float) -> str:
+    clear = ratio.coverage >= CLEAR
+    if ratio.median < at_least:
+        return "too slow" if clear and ratio.high < at_least else "too slow, though not clearly"
     if not clear:
         return "too few repeats to say"
-    return "faster" if row.ratio.low > 1 else "slower" if row.ratio.high < 1 else ""
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One benchmark in both: medians of its seconds in A and in B, and how many times as fast B is as A."""
-
-    name: str
-    before: float
-    after: float
-    ratio: Interval
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A and B: benchmarks in the order of A, and what readers have to know."""
-
-    rows: tuple[Compared, ...]
-    notes: tuple[str, ...]
-
-
-def paired(name: str, before: Samples, after: Samples) -> Compared:
-    """One benchmark, paired by repeat."""
-    one, two = (median(value for value in seconds if value is not None) for seconds in (before, after))
-    return Compared(name, one, two, speed_up(before, after))
+    return "faster" if ratio.low > 1 else "slower" if ratio.high < 1 else ""
 
 
 @dataclass(frozen=True)
@@ -162,18 +136,19 @@ def compare_installs(
     *,
     threads: Sequence[int] = (1, 2),
     repeats: int = 9,
-    single: int = 32,
     progress: Progress = quiet,
     pause: float = PAUSE,
-) -> Comparison:
-    """Time A and B: one comparison for each number of threads, which replaces that of the job.
+) -> tuple[dict[str, tuple[Samples, Samples]], list[str]]:
+    """Time A and B at each number of threads, which replaces that of the job.
 
-    `single`: so many of the items, spread evenly, are answered one at a time. The job's folder must be there. An
-    install that fails is a `BundleError` with its last words.
+    The job's folder must be there. An install that fails is a `BundleError` with its last words.
+
+    Returns:
+        Seconds of both by benchmark, paired by repeat, and what readers have to know.
     """
     (Path(job.folder) / "texts.json").write_text(json.dumps(list(items)), encoding="utf-8")
-    some = np.linspace(0, len(items) - 1, min(single, len(items))).astype(int).tolist()
-    rows, notes, clock = [], dict[str, None](), ProcessClock()
+    some = np.linspace(0, len(items) - 1, min(SINGLE, len(items))).astype(int).tolist()
+    found, notes, clock = dict[str, tuple[Samples, Samples]](), dict[str, None](), ProcessClock()
     for count, (kind, system) in itertools.product(threads, SYSTEMS.items()):
         title = f"{system}, {count} thread{'s' * (count > 1)}"
         answers, runs = [], dict[str, Callable[[], object]]()
@@ -181,9 +156,8 @@ def compare_installs(
             for name, install in zip("AB", installs, strict=True):
                 process = stack.enter_context(install.start(threads=count, folder=job.folder))
                 with _told(name):
-                    found = process.load(kind, replace(job, threads=count))
+                    notes[f"{name}: {process.load(kind, replace(job, threads=count))['said']}."] = None
                     answers.append(process.run().labels)
-                notes[f"{name}: {found['said']}."] = None
                 for part, asked in (("all", None), ("one by one", some)):
                     runs[f"{name}, {part}"] = partial(_run, name, process, clock, asked)
             same = Data(items, answers[0], words=job.tagging).accuracy(answers[1])
@@ -192,8 +166,8 @@ def compare_installs(
             shown = partial(lambda title, name: progress(f"{title}: {name}"), title)
             turns = interleave(runs, repeats=repeats, progress=shown, clock=clock, pause=pause)
         for part in ("all", "one by one"):
-            rows.append(paired(f"{title}, {part}", turns.seconds[f"A, {part}"], turns.seconds[f"B, {part}"]))
-    return Comparison(tuple(rows), tuple(notes))
+            found[f"{title}, {part}"] = turns.seconds[f"A, {part}"], turns.seconds[f"B, {part}"]
+    return found, list(notes)
 
 
 def _run(name: str, process: WorkerProcess, clock: ProcessClock, asked: Sequence[int] | None) -> None:

@@ -14,18 +14,19 @@ from cascade.core.files import check_output
 from cascade.pipelines.loading import load
 from cascade.runtime.threads import check_threads
 from cascade_bench.systems.local import Model, check_tiers
-from cascade_bench.table.data import Columns, Data, read_data
+from cascade_bench.table.data import Data, read_data
 from cascade_bench.timing import machine
 
 Command = Callable[..., None]
 
 COLUMNS = {
-    "text": "The texts.",
-    "pair": "The second texts.",
-    "label": "The labels.",
-    "tokens": "A tagger's words.",
-    "tags": "And their tags.",
+    "text-column": "The texts.  [default: text]",
+    "pair-column": "The second texts.  [default: text_pair]",
+    "label-column": "The labels.  [default: label; of a tagger: tags]",
+    "tokens-column": "Of a tagger: the words.  [default: tokens]",
+    "label-separator": "Between several labels in one string, as in a csv: a|c.",
 }
+"""By option; the names that `read_examples` has for them are alike."""
 
 
 def count_option(name: str, default: int, text: str, *, least: int = 1) -> Callable[[Command], Command]:
@@ -47,7 +48,7 @@ class Asked:
 
     model: str
     file: str
-    columns: Columns
+    columns: dict[str, str | None]
     repeats: int
     threads: int | None
     json_file: Path | None
@@ -76,23 +77,16 @@ def labelled_file_options(command: Command) -> Command:
     def collected(
         *, model: str, file: str, repeats: int, threads: int | None, json_file: Path | None, **others: Any
     ) -> None:
-        named = {name: others.pop(f"{name}_column") for name in COLUMNS}
-        columns = Columns(**named, separator=others.pop("label_separator"))
+        columns = {name: others.pop(name) for name in (option.replace("-", "_") for option in COLUMNS)}
+        columns = {name: value for name, value in columns.items() if value is not None}
         command(Asked(model, file, columns, repeats, threads, json_file), **others)
 
-    names = Columns()
     options: list[Callable[[Command], Command]] = [
         model_argument,
         click.option(
             "--data", "file", required=True, metavar="FILE", help="Texts, labelled or not: jsonl, csv, parquet."
         ),
-        *(
-            click.option(f"--{name}-column", default=getattr(names, name), show_default=True, metavar="NAME", help=text)
-            for name, text in COLUMNS.items()
-        ),
-        click.option(
-            "--label-separator", metavar="TEXT", help="Between several labels in one string, as in a csv: a|c."
-        ),
+        *(click.option(f"--{name}", metavar="TEXT", help=text) for name, text in COLUMNS.items()),
         count_option("--repeats", 7, "Turns of each."),
         threads_option,
         json_option,

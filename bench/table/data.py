@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -17,17 +17,12 @@ from cascade.core.labels import own_names
 from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.text.entity_f1 import entity_f1, has_entities
-from cascade.text.reading import Columns as TextColumns
-from cascade.text.reading import Example, TagColumns, read_examples
+from cascade.text.reading import Example, read_examples
 from cascade_bench.systems.local import Model, answered, whole
 
 FEWEST = 30  # rows below which no interval of an accuracy is of use
+USUAL: Mapping[str, str | None] = {}
 SHOWN = 3  # unknown labels that a note names
-
-
-@dataclass(frozen=True)
-class Columns(TextColumns, TagColumns):
-    """What the columns of a file of either task are called."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,15 +80,15 @@ class Data:
         return entity_f1(self.right, answers) if self.bio else None
 
 
-def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Data:
-    """Read a file for a bundle, which answers where there are no labels. `columns`: `Columns()` if left out.
+def read_data(file: str, model: Model, *, columns: Mapping[str, str | None] = USUAL) -> Data:
+    """Read a file for a bundle, which answers where there are no labels. `columns`: as `read_examples` takes them.
 
     No file, an empty one, or a line without a text (or words) is a `DataError`.
     """
     if model.regression:
         raise OptionError("accuracy must be of labels, got a regression; compare its numbers yourself")
-    columns, words, several = columns or Columns(), isinstance(model, Tagger), model.multi_label
-    examples = _read(file, columns, words=words, label=columns.tags if words else columns.label)
+    words, several = isinstance(model, Tagger), model.multi_label
+    examples = _read(file, columns, words=words)
     read = [example for example in examples if example.tokens != []]
     if not read:
         raise DataError(f"{file} must hold at least one word, but it holds none; check the file")
@@ -120,21 +115,12 @@ def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Dat
 
 def read_items(file: str, *, words: bool = False) -> list[Any]:
     """The texts (or sentences) of a file, its labels left alone; see `read_data`."""
-    return [example.tokens if words else example.text for example in _read(file, Columns(), words=words)]
+    return [example.tokens if words else example.text for example in _read(file, {"label_column": None}, words=words)]
 
 
-def _read(file: str, columns: Columns, *, words: bool, label: str | None = None) -> list[Example]:
-    tokens = columns.tokens if words else None
-    return list(
-        read_examples(
-            file,
-            text_column=columns.text,
-            pair_column=columns.pair,
-            tokens_column=tokens,
-            label_column=label,
-            label_separator=columns.separator,
-        )
-    )
+def _read(file: str, columns: Mapping[str, str | None], *, words: bool) -> list[Example]:
+    own: Any = {"label_column": "tags" if words else "label", "tokens_column": "tokens", **columns}
+    return list(read_examples(file, **{**own, "tokens_column": own["tokens_column"] if words else None}))
 
 
 def _right(own: Sequence[str], names: Sequence[str], *, words: bool, several: bool) -> Any:

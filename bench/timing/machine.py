@@ -56,23 +56,11 @@ def in_words(found: Mapping[str, Any]) -> str:
 
 def revision(folder: Path | None = None) -> str | None:
     """Short hash of the checkout that the package is in, with a plus where files differ from it; `None` without one."""
-    folder = folder or Path(cascade.__file__).parent
-    head = _git(folder, "rev-parse", "--short", "HEAD")
-    # A package installed inside somebody's checkout is not part of it.
-    if not head or not _git(folder, "ls-files", "--", "__init__.py"):
-        return None
-    return head + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
-
-
-def _git(folder: Path, *arguments: str) -> str:
+    git = ["git", "-C", str(folder or Path(cascade.__file__).parent)]
     try:
-        done = subprocess.run(  # noqa: S603  # fixed arguments; the folder is this package's
-            ["git", "-C", str(folder), *arguments],  # noqa: S607  # whichever git is installed
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=20,
-        )
+        # A package installed inside somebody's checkout is not part of it.
+        for asked in (["ls-files", "--error-unmatch", "__init__.py"], ["describe", "--always", "--dirty=+"]):
+            done = subprocess.run([*git, *asked], capture_output=True, text=True, check=True, timeout=20)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return None
     return done.stdout.strip()

@@ -1,9 +1,8 @@
-"""`cascade tune`: which batches are fastest on this host, and whether tiers and exits pay, on the user's texts."""
+"""`cascade tune`: which batches are fastest on this host, on the user's texts."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
@@ -19,7 +18,7 @@ from cascade.runtime.threads import check_threads
 from cascade.text.reading import read_examples
 
 
-@click.command(short_help="Time batches, tiers and exits on your texts and this host; keep what is faster.")
+@click.command(short_help="Time batches on your texts and this host; keep what is faster.")
 @click.argument("model")
 @click.option("--texts", "file", required=True, metavar="FILE", help="Texts like those to come; - is standard input.")
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N", help="Read so many.")
@@ -38,11 +37,12 @@ from cascade.text.reading import read_examples
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of all tiers.  [default: the CPUs allowed]")
 @click.option("--progress/--no-progress", default=None, help="A bar on standard error.  [default: on a terminal]")
 def tune(model: str, file: str, limit: int, write: bool, progress: bool | None, **given: Any) -> None:
-    """Time token budgets on your texts and this host, and whether tiers and exits pay. No answer changes.
+    """Time token budgets on your texts and this host. No answer changes.
 
     MODEL is a folder or a Hub id. FILE holds a text per line, or is jsonl, csv, tsv or parquet; give as many texts as a
     usual call has, and more minutes where 2 are not enough for all of them. A budget is kept if it is faster beyond
-    noise. With --write, whoever loads MODEL on this host gets it, but for tuned=False. All else is only told.
+    noise. With --write, whoever loads MODEL on this host gets it, but for tuned=False. Whether tiers and exits pay,
+    cascade-bench table tells.
 
     \b
     Example:
@@ -59,20 +59,13 @@ def tune(model: str, file: str, limit: int, write: bool, progress: bool | None, 
     cut = f"{found.texts} of " if found.texts < len(texts) else ""
     fitting = f" (as many as {minutes:g} minutes allow)" if cut else ""
     click.echo(f"{model}, {cut}{len(texts)} texts{fitting}, {repeats} turns, {threads} threads\n")
-    click.echo(_shown("tokens by tier", found.budgets))
+    rows = [[one.name, duration(one.seconds), shown(one.speed_up), one.than] for one in found.budgets]
+    click.echo(table(["tokens by tier", "time", "times as fast", "as"], rows, right=(1, 2)))
     pairs = enumerate(zip(pipeline.max_tokens, found.max_tokens, strict=True), 1)
     kept = [f"{new} in tier {tier}, {'as before' if new == old else f'not {old}'}" for tier, (old, new) in pairs]
-    click.echo(f"\nKept: {'; '.join(kept)}.\n\n{_shown('with these', found.ways)}")
-    for what, name, than in (("Exits", "exits", "full depth"), ("Tiers", "cascade", "exits")):
-        (gain,) = (way.speed_up for way in found.ways if (way.name, way.than) == (name, than))
-        click.echo(f"{what} {'pay' if gain.low > 1 else 'do not pay'} in seconds; their answers differ.")
+    click.echo(f"\nKept: {'; '.join(kept)}.")
     if write:
         try:
             click.echo(f"\nWritten to {found.write(pipeline.bundle, threads=threads)}")
         except OptionError as error:
             click.echo(f"Warning: nothing is kept: {error}", err=True)
-
-
-def _shown(title: str, timings: Iterable[tuning.Timing]) -> str:
-    rows = [[one.name, duration(one.seconds), shown(one.speed_up), one.than] for one in timings]
-    return table([title, "time", "times as fast", "as"], rows, right=(1, 2))

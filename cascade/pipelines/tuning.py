@@ -1,4 +1,4 @@
-"""Times token budgets, and tiers and exits, on a user's own texts in turns; keeps what is faster beyond noise.
+"""Times token budgets on a user's own texts in turns; keeps what is faster beyond noise.
 
 It takes about as long as it is given: of the texts it times as many, from the first on, as that allows.
 """
@@ -10,7 +10,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -24,7 +24,6 @@ from cascade.core import files
 from cascade.core.checks import check_whole, is_number, is_whole
 from cascade.core.statistics import Interval, median_interval
 from cascade.exceptions import InputError, OptionError
-from cascade.policies.routing import defer_all, defer_none
 from cascade.runtime.host import cache_folder, host
 
 BUDGETS: Final = (256, 512, 1024, 2048, 4096)
@@ -49,13 +48,11 @@ class Tuned:
     Attributes:
         max_tokens: the token budget of each tier that was kept.
         budgets: timings of the tiers' budgets; that of the turns that decided comes last.
-        ways: timings of tiers and exits, with the budgets that were kept.
         texts: how many were timed, from the first on.
     """
 
     max_tokens: tuple[int, ...]
     budgets: tuple[Timing, ...] = field(default=(), compare=False)
-    ways: tuple[Timing, ...] = field(default=(), compare=False)
     texts: int = field(default=0, compare=False)
 
     def write(self, bundle: Bundle, *, threads: int) -> Path:
@@ -105,8 +102,7 @@ def tune(
 
     The budgets of all tiers, each changed by itself, run in turns with the pipeline as it is. The fastest of each tier
     are kept, together, if they are faster again, in twice as many turns with the pipeline alone: the whole interval of
-    the paired ratios lies above 1. A budget with which a probability differs in a bit is left out. Then the last tier
-    at full depth and with exits, the cascade and tier 1 alone run in turns, to inform.
+    the paired ratios lies above 1. A budget with which a probability differs in a bit is left out.
 
     `texts`: as `predict` takes them, of a tagger texts or sentences of words; as many as a usual call has. Those that
     do not fit into about so many `minutes` are left out. `repeats`: turns, at least 5; of those that decide there are
@@ -128,14 +124,12 @@ def tune(
         others = sorted({*BUDGETS} - {own})
         every += [pipeline.with_max_tokens(*now[:tier], tokens, *now[tier + 1 :]) for tokens in others]
     # A way has a first run, which is slower, and one in each turn.
-    runs, deep = (len(every) + 2) * (repeats + 1) + 4 * repeats + 1, 2 * (repeats + 1)
+    runs = len(every) * (repeats + 1) + 4 * repeats + 1
     timer = _Timer(given, repeats, clock)
-    count = timer.fitting(pipeline, 60 * minutes, runs=runs, deep=deep)
-    with tqdm(total=runs + deep, desc="tune", unit="run", disable=not show_progress, leave=False) as bar:
-        timer = replace(timer, texts=given[:count], progress=bar.update)
-        pipeline, timings = timer.best_budgets(every)
-        ways = timer.ways(pipeline)
-    return Tuned(pipeline.max_tokens, timings, ways, count)
+    count = timer.fitting(pipeline, 60 * minutes, runs=runs)
+    with tqdm(total=runs, desc="tune", unit="run", disable=not show_progress, leave=False) as bar:
+        pipeline, timings = replace(timer, texts=given[:count], progress=bar.update).best_budgets(every)
+    return Tuned(pipeline.max_tokens, timings, count)
 
 
 @dataclass(frozen=True)
@@ -157,15 +151,14 @@ class _Timer:
         self.answers(pipeline, count)
         return max(self.clock() - begin, 1e-9)
 
-    def fitting(self, pipeline: Any, seconds: float, *, runs: int, deep: int) -> int:
-        """How many texts fit into `seconds` in so many runs, and `deep` more at full depth: found by doubling."""
-        begin, full, count = self.clock(), pipeline.with_policies(pipeline.policies.full_depth()), 1
+    def fitting(self, pipeline: Any, seconds: float, *, runs: int) -> int:
+        """How many texts fit into `seconds` in so many runs: found by doubling."""
+        begin, count = self.clock(), 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a router sees few texts
-            for way in (pipeline, full):
-                self.answers(way, count)  # its first run, which is slower
+            self.answers(pipeline, count)  # its first run, which is slower
             while True:
-                needed = runs * self.seconds(pipeline, count) + deep * self.seconds(full, count)
+                needed = runs * self.seconds(pipeline, count)
                 left = seconds - (self.clock() - begin)
                 if needed > left:
                     break
@@ -180,18 +173,14 @@ class _Timer:
             )
         return fits
 
-    def in_turns(self, ways: Mapping[str, Any], turns: int | None = None) -> Callable[[str, str], Timing]:
-        """Run them all; every other turn goes backwards, so that none always comes first."""
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
-        for turn in range(turns or self.repeats):
-            for name in list(ways)[:: -1 if turn % 2 else 1]:
-                seconds[name].append(self.seconds(ways[name]))
-
-        def timing(name: str, than: str) -> Timing:
-            ratios = [slow / fast for slow, fast in zip(seconds[than], seconds[name], strict=True)]
-            return Timing(name, than, median(seconds[name]), median_interval(ratios))
-
-        return timing
+    def in_turns(self, pipelines: Sequence[Any], than: str, turns: int) -> dict[str, Timing]:
+        """Run them all; every other turn goes backwards, so that none always comes first. By name."""
+        seconds: dict[str, list[float]] = {_named(one): [] for one in pipelines}
+        for turn in range(turns):
+            for one in pipelines[:: -1 if turn % 2 else 1]:
+                seconds[_named(one)].append(self.seconds(one))
+        ratios = {name: [b / a for a, b in zip(own, seconds[than], strict=True)] for name, own in seconds.items()}
+        return {name: Timing(name, than, median(seconds[name]), median_interval(own)) for name, own in ratios.items()}
 
     def best_budgets(self, every: Sequence[Any]) -> tuple[Any, tuple[Timing, ...]]:
         """The pipeline with the best budgets, and what was timed. `every`: itself first, the others of one change."""
@@ -201,13 +190,12 @@ class _Timer:
         def same(other: Any) -> bool:  # its first run, which is slower, too
             return np.array_equal(self.answers(other).probabilities, expected)
 
-        exact = {_named(one): one for one in (pipeline, *filter(same, others))}
-        own, timing = _named(pipeline), self.in_turns(exact)
-        timings = {name: timing(name, own) for name in exact}
+        exact, own = [pipeline, *filter(same, others)], _named(pipeline)
+        timings = self.in_turns(exact, own, self.repeats)
         self.progress(self.repeats * (len(every) - len(exact)))
         best = []
         for tier, now in enumerate(pipeline.max_tokens):
-            found = {one.max_tokens[tier]: timings[name].speed_up.median for name, one in exact.items()} | {now: 1.0}
+            found = {one.max_tokens[tier]: timings[_named(one)].speed_up.median for one in exact} | {now: 1.0}
             best.append(max(found, key=found.__getitem__))
         faster = pipeline.with_max_tokens(*best)
         changed = faster.max_tokens != pipeline.max_tokens
@@ -215,22 +203,8 @@ class _Timer:
             self.progress(4 * self.repeats + (not changed))
             return pipeline, tuple(timings.values())
         # The best of several owes something to luck: only new turns say whether it is faster, and enough for 95 %.
-        again = self.in_turns({own: pipeline, _named(faster): faster}, 2 * self.repeats)(_named(faster), own)
+        again = self.in_turns([pipeline, faster], own, 2 * self.repeats)[_named(faster)]
         return faster if again.speed_up.low > 1 else pipeline, (*timings.values(), again)
-
-    def ways(self, pipeline: Any) -> tuple[Timing, ...]:
-        """Tiers and exits beside each other."""
-        policies, hops = pipeline.policies, len(pipeline.policies.routers)
-        ways = {
-            "full depth": pipeline.with_policies(policies.full_depth()),
-            "exits": pipeline.with_policies(policies.with_(routers=(defer_all,) * hops)),
-            "cascade": pipeline,
-            "tier 1 alone": pipeline.with_policies(policies.with_(routers=(defer_none,) * hops)),
-        }
-        for way in ways.values():
-            self.answers(way)  # its first run, which is slower
-        timing = self.in_turns(ways)
-        return (*(timing(name, "full depth") for name in ways), timing("cascade", "exits"))
 
 
 def _named(pipeline: Any) -> str:

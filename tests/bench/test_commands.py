@@ -1,4 +1,4 @@
-"""What all commands share: an example in their help, a light start; and `startup`."""
+"""What all commands share: an example in their help, a light start."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from cascade.training.build.exporting import without_first
-from cascade_bench import startup
 from cascade_bench.systems.local import Model
-from tests.bench.conftest import Case, Run
+from tests.bench.conftest import Run
 
 
-@pytest.mark.parametrize("command", ["", "table", "curve", "peers", "profile", "compare", "startup"])
+@pytest.mark.parametrize("command", ["", "table", "curve", "peers", "profile", "compare"])
 def test_help_has_an_example(run: Run, command: str) -> None:
     done = run(*command.split(), "--help")
     assert done.status == 0
@@ -82,20 +81,3 @@ def test_the_extra_is_named_where_it_is_missing(
     command, *options = arguments
     done = run(command, bundle, "--data", data, *options)
     assert (done.status, done.out, done.err) == (2, "", f"Error: {said}\n")
-
-
-def test_startup(run: Run, case: Case) -> None:
-    done = run("startup", case.bundle, "--samples", 1, "--threads", 1)
-    assert done.status == 0, done.err
-    assert "resident memory after 100 texts" in done.out
-    found = startup.measure(str(case.bundle), threads=1, samples=1)
-    assert 0 < found["import_seconds"][0] < found["answer_seconds"][0]
-    assert found["resident_mib"][0] > 20
-    assert len(found["answer_seconds"]) == 1  # the first sample does not count
-
-
-def test_a_process_that_fails_is_told_in_one_line(run: Run, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(startup, "CODE", "raise SystemExit('no room')")
-    done = run("startup", bundle)
-    assert done.status == 2
-    assert "a fresh process must answer with this bundle, but: no room; see cascade inspect" in done.err

@@ -1,4 +1,4 @@
-"""`cascade-bench compare`: ratios paired by repeat, the status of a bound, two installs."""
+"""`cascade-bench compare`: the status of a bound, two installs."""
 
 from __future__ import annotations
 
@@ -10,34 +10,18 @@ from typing import Any
 import pytest
 
 from cascade.exceptions import BundleError, OptionError
-from cascade_bench.compare import Comparison, Install, compare_installs, paired
+from cascade_bench.compare import Install, compare_installs
 from cascade_bench.systems.process import Job
 from tests.bench.conftest import Case, Run, texts
 from tests.test_floors import ROOT
-
-
-def test_ratios_are_paired_by_repeat() -> None:
-    # The machine slows down fivefold halfway; B is always twice as fast.
-    row = paired("full", [1.0, 1.2, 5.0, 6.0, 5.5, 1.1, 1.0], [0.5, 0.6, 2.5, 3.0, 2.75, 0.55, 0.5])
-    assert (row.ratio.median, row.ratio.low, row.ratio.high) == pytest.approx((2, 2, 2))
-    assert row.ratio.samples == 7
-    assert (row.before, row.after) == (1.2, 0.6)
-
-
-def test_a_repeat_without_a_turn_is_left_out() -> None:
-    row = paired("full", [1.0, None, 3.0], [1.0, 100.0, 1.5])
-    assert row.ratio.samples == 2
-    assert row.ratio.median == pytest.approx(1.5)
-    with pytest.raises(OptionError, match="at least one sample"):
-        paired("full", [1.0, None, 3.0], [None, 1.0, None])
 
 
 def compared(
     run: Run, case: Case, monkeypatch: pytest.MonkeyPatch, rows: Mapping[str, Sequence[float]], *options: object
 ) -> Any:
     """The command, given seconds of B by name; all of A are 1."""
-    found = Comparison(tuple(paired(name, [1.0] * len(own), own) for name, own in rows.items()), ("A note.",))
-    monkeypatch.setattr("cascade_bench.compare.compare_installs", lambda *_given, **_options: found)
+    found = {name: ([1.0] * len(own), own) for name, own in rows.items()}
+    monkeypatch.setattr("cascade_bench.compare.compare_installs", lambda *_given, **_options: (found, ["A note."]))
     return run("compare", ROOT, ROOT, "--model", case.bundle, "--data", case.data, *options)
 
 
@@ -111,23 +95,23 @@ def test_two_installs_run_with_their_own_code_in_turns(tmp_path: Path) -> None:
     """What answers differently is said; their environment is the same."""
     installs = [Install.of(str(fake(tmp_path / name, name))) for name in "ab"]
     seen: list[str] = []
-    made = compare_installs(
-        installs, job(tmp_path / "work"), texts(9), threads=(1,), repeats=3, single=4, progress=seen.append, pause=0
+    found, notes = compare_installs(
+        installs, job(tmp_path / "work"), texts(9), threads=(1,), repeats=3, progress=seen.append, pause=0
     )
-    assert [row.name for row in made.rows] == [
+    assert list(found) == [
         "full depth, 1 thread, all",
         "full depth, 1 thread, one by one",
         "cascade, 1 thread, all",
         "cascade, 1 thread, one by one",
     ]
-    assert all(row.ratio.samples == 3 and row.before > 0 for row in made.rows)
-    assert f"A: cascade a in {tmp_path / 'a' / 'cascade'}." in made.notes
-    assert f"B: cascade b in {tmp_path / 'b' / 'cascade'}." in made.notes
-    assert "cascade, 1 thread: B answers as A on 0.00%." in made.notes
+    assert all(len(before) == len(after) == 3 for before, after in found.values())
+    assert f"A: cascade a in {tmp_path / 'a' / 'cascade'}." in notes
+    assert f"B: cascade b in {tmp_path / 'b' / 'cascade'}." in notes
+    assert "cascade, 1 thread: B answers as A on 0.00%." in notes
     assert "full depth, 1 thread: A, all" in seen
     alike = [Install.of(str(fake(tmp_path / "alike" / name, "same"))) for name in "ab"]
-    same = compare_installs(alike, job(tmp_path / "again"), texts(3), threads=(1,), repeats=1, single=1, pause=0)
-    assert not any("answers as" in note for note in same.notes)
+    _, notes = compare_installs(alike, job(tmp_path / "again"), texts(3), threads=(1,), repeats=1, pause=0)
+    assert not any("answers as" in note for note in notes)
 
 
 def test_an_install_that_fails_says_why(tmp_path: Path) -> None:
@@ -145,7 +129,7 @@ def test_what_is_an_install(tmp_path: Path) -> None:
 
 
 def test_the_command_on_this_checkout_twice(run: Run, case: Case) -> None:
-    options = ("--threads", 1, "--repeats", 1, "--single", 2)
+    options = ("--threads", 1, "--repeats", 1)
     done = run("compare", ROOT, ROOT, "--model", case.bundle, "--data", case.data, *options)
     assert done.status == 0, done.err
     assert done.out.splitlines()[0].split("  ")[0] == "benchmark"

@@ -19,7 +19,7 @@ from cascade.calibration.costs import Costs, TierCosts
 from cascade.calibration.induction import Priced, between, induced
 from cascade.calibration.runs import Run
 from cascade.calibration.texts import TextAnswers, TierAnswers
-from cascade.calibration.thresholds.texts import choose
+from cascade.calibration.thresholds.choosing import choose_texts
 from cascade.core.confidence import answers as answers_of
 from cascade.core.confidence import probabilities
 from cascade.core.rows import Doubles, FloatArray
@@ -153,12 +153,12 @@ def test_a_single_tier_has_a_path_too() -> None:
     steps = text_path(alone, MaxDrop(0.05))
     assert steps
     assert all(step.policies.routers == () for step in steps)
-    assert choose(alone, max_drop=0.05).cost < 1
+    assert choose_texts(alone, max_drop=0.05).cost < 1
     without = TextAnswers(
         answers.tiers[:1], answers.lengths, answers.truth, answers.temperatures[:1], Costs(answers.costs.tiers[:1])
     )
     assert text_path(without, MaxDrop(0.05)) == ()
-    assert choose(without).policies == without.at_full_depth
+    assert choose_texts(without).policies == without.at_full_depth
 
 
 def test_a_run_is_what_each_policy_says_text_by_text() -> None:

@@ -13,8 +13,8 @@ from cascade.calibration.chain import Chain
 from cascade.calibration.induction import Priced
 from cascade.calibration.leaving import state_at
 from cascade.calibration.texts import TextAnswers
+from cascade.calibration.thresholds.choosing import choose_texts
 from cascade.calibration.thresholds.points import Point, front
-from cascade.calibration.thresholds.texts import choose
 from cascade.core.confidence import answers as answers_of
 from cascade.core.confidence import max_probability
 from cascade.core.rows import FloatArray, IntArray
@@ -65,7 +65,7 @@ def test_a_threshold_only_for_the_exit_that_needs_it() -> None:
     truth = np.ones(40, dtype=np.int64)
     tier2 = np.stack([yes(*[value] * 40) for value in (0.05, 0.8, 0.9)], axis=1)
     examples = told(yes(*[0.4] * 40), tier2, truth, costs_by_layers((1, 2, 3), tier1=0.5))
-    found = choose(examples, max_drop=0)
+    found = choose_texts(examples, max_drop=0)
     assert found.cost == pytest.approx(2 / 3)
     assert found.accuracy == 1
     assert found.policies.exits == (never, MaxProbability((1.0, 0.0)))
@@ -123,7 +123,7 @@ def test_a_choice_is_what_the_policies_do_and_keeps_the_bound(
     costs = costs_of(tier1, (1.0, 2.5, 0.5)[:depth], always=0.25)
     examples = told(*data[:3], costs, lengths=data[3], layers=(2, 3, 6)[:depth], multi_label=multi_label)
     full = by_hand(defer_all, never, examples)[0]
-    chosen = choose(examples, max_drop=max_drop, prices=20)
+    chosen = choose_texts(examples, max_drop=max_drop, prices=20)
     expected = by_hand(chosen.policies.routers[0], chosen.policies.exits[-1], examples)
     assert (chosen.accuracy, chosen.deferred, chosen.cost) == pytest.approx(expected)
     assert chosen.drop == pytest.approx(full - chosen.accuracy)
@@ -155,7 +155,7 @@ def test_the_front_is_what_nothing_beats(seed: int) -> None:
 def test_probabilities_that_are_not_numbers_count_as_unsure() -> None:
     costs = costs_by_layers((1,), tier1=0.1)
     examples = told(yes(*[math.nan, 0.9] * 20), yes(*[0.9] * 40)[:, None], np.ones(40, dtype=np.int64), costs)
-    found = choose(examples, max_drop=0)
+    found = choose_texts(examples, max_drop=0)
     assert (found.deferred, found.accuracy) == (0.5, 1)
     state = examples.routing_state(examples.tiers[0].full)
     assert routing.decide(found.policies.routers[0], state).tolist() == [True, False] * 20

@@ -12,7 +12,7 @@ from cascade.calibration.certify.paths import PathGrid
 from cascade.calibration.certify.whole import certify_sample
 from cascade.calibration.certify.word_paths import Reach
 from cascade.calibration.chain import EXIT, ROUTER, tunable
-from cascade.calibration.thresholds.texts import choose
+from cascade.calibration.thresholds.choosing import choose_texts
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.policies.exits import AtExit, ExitState, any_of, never, register
 from cascade.policies.routing import RoutingState, defer_all
@@ -66,7 +66,7 @@ LIKE = policies(LongLast(0.5), Steady(0.5))
 
 
 def test_its_thresholds_are_chosen() -> None:
-    best = choose(recorded(600), max_drop=0.01, like=LIKE)
+    best = choose_texts(recorded(600), max_drop=0.01, like=LIKE)
     assert isinstance(best.policies.exits[-1], Steady)
     assert isinstance(best.policies.routers[0], LongLast)
     assert best.cost < 1

@@ -11,8 +11,8 @@ import pytest
 from cascade.calibration.costs import TierCosts
 from cascade.calibration.leaving import leave
 from cascade.calibration.sentences import WordAnswers
+from cascade.calibration.thresholds.choosing import choose_tagger
 from cascade.calibration.thresholds.points import Point, choose_words
-from cascade.calibration.thresholds.tagger import choose_tagger
 from cascade.calibration.thresholds.words import EXITS, WordGrid, replay_words
 from cascade.core.rows import IntArray
 from cascade.engine.inputs import Inputs
@@ -202,16 +202,15 @@ def test_a_tagger_gets_an_operating_point(tagger: Tagger) -> None:
     some = [[], *sentences(80, seed=1)]
     tags = tagger.with_router(defer_all).with_exit_policy(never).predict(some).tags
     found = choose_tagger(tagger, some, tags, max_drop=0.1, grid=SMALL)
-    assert found.full == 1.0
-    assert found.tried
-    chosen = tagger.with_policies(found.best.point.policies)
+    assert found.accuracy + found.drop == 1.0
+    chosen = tagger.with_policies(found.policies)
     both = zip(chain.from_iterable(chosen.predict(some).tags), chain.from_iterable(tags), strict=True)
     right = sum(a == b for a, b in both)
-    assert right / sum(map(len, some)) == pytest.approx(found.best.score)
-    assert found.best.score >= 0.9 - 1e-9
+    assert right / sum(map(len, some)) == pytest.approx(found.accuracy)
+    assert found.accuracy >= 0.9 - 1e-9
     by_entity = choose_tagger(tagger, some, tags, max_drop=0.3, f1=True, grid=SMALL)
-    made = tagger.with_policies(by_entity.best.point.policies).predict(some).tags
-    assert by_entity.best.score == pytest.approx(entity_f1(tags, made))
+    made = tagger.with_policies(by_entity.policies).predict(some).tags
+    assert by_entity.accuracy == pytest.approx(entity_f1(tags, made))
     with pytest.raises(DataError, match="a sentence with words that fits both tiers, got none"):
         choose_tagger(tagger, [["Ann"] * 300], [["O"] * 300], max_drop=0.1, grid=SMALL)
 

@@ -18,7 +18,7 @@ from cascade.calibration.certify.claims import Agreement, Claim, Unit
 from cascade.calibration.certify.outcomes import Certified
 from cascade.calibration.certify.whole import certify_sample
 from cascade.calibration.observing import observe_sentences, observe_texts
-from cascade.calibration.thresholds.tagger import choose_tagger
+from cascade.calibration.thresholds.choosing import choose_tagger
 from cascade.cli import main
 from cascade.exceptions import BundleError, MissingExtraError, OptionError
 from cascade.policies.exits import MaxProbability, never
@@ -169,7 +169,7 @@ def test_a_tagger_behind_its_first_tier_is_calibrated(tmp_path: Path) -> None:
     found = certify_sample(answers, Claim(Agreement(0.9), unit=Unit.SENTENCE))
     assert isinstance(found, Certified)
     free = choose_tagger(tagger, sentences, full.tags, max_drop=0.9)
-    for policies in (found.policies, free.best.point.policies):
+    for policies in (found.policies, free.policies):
         assert policies.exits == (never, never)
         assert policies != tagger.policies
         assert len(tagger.with_policies(policies).predict(sentences[:3]).tags) == 3

@@ -22,12 +22,9 @@ from cascade.pipelines.tagger import Tagger
 from cascade.pipelines.tuning import Tuned, cache_file, tune
 from cascade.policies import (
     MaxProbability,
-    Policies,
-    Threshold,
     TokenBudget,
     defer_all,
     defer_none,
-    never,
 )
 from cascade.policies.batching import FixedSize
 from tests.models.toy import Toy, toy_bundle
@@ -36,7 +33,6 @@ from tests.models.toy_tags import tag_bundle
 
 TEXTS = ["good film", "bad", "", "a very dull plot it was", "not good not bad"] * 4
 SENTENCES = [["the", "film", "is", "good", "but", "long"], [], ["warm"], ["a", "goodfilm", ",", "don't"]]
-POLICIES = Policies((Threshold(0.9),), (never, MaxProbability(0.9)), ((1.0,), (1.0, 1.0)))
 
 
 @dataclass
@@ -61,22 +57,16 @@ class FakePipeline:
     max_tokens: tuple[int, ...] = (1024, 1024)
     other: tuple[int, ...] = ()
     fixed: bool = True
-    policies: Policies = POLICIES
     tried: list[tuple[int, ...]] = field(default_factory=list)
 
     def with_max_tokens(self, *max_tokens: int) -> FakePipeline:
         return replace(self, max_tokens=max_tokens)
 
-    def with_policies(self, policies: Policies) -> FakePipeline:
-        return replace(self, policies=policies)
-
     def predict(self, texts: Sequence[str]) -> Predictions:
         self.tried.append(self.max_tokens)
         self.clock.runs += 1
-        (router,) = self.policies.routers
-        ways: dict[Any, float] = {defer_all: 4.0 if self.policies.exits[-1] == never else 2.0, defer_none: 0.25}
         size = 1 if self.fixed else len(texts) / 2
-        self.clock.now += self.seconds(self.max_tokens) * ways.get(router, 1.0) * self.noise(self.clock.runs) * size
+        self.clock.now += self.seconds(self.max_tokens) * self.noise(self.clock.runs) * size
         chance = np.float32(0.5)
         if set(self.other) & set(self.max_tokens):
             chance = np.nextafter(chance, np.float32(1))
@@ -113,7 +103,7 @@ def test_says_how_much_faster() -> None:
 def test_luck_does_not_repeat_itself() -> None:
     """One budget is fastest in all of the turns among the others, and as fast as the default in those that decide."""
     pipeline = FakePipeline(FakeClock())
-    lucky = replace(pipeline, seconds=lambda budgets: 0.7 if budgets[0] == 256 and pipeline.clock.runs <= 60 else 1.0)
+    lucky = replace(pipeline, seconds=lambda budgets: 0.7 if budgets[0] == 256 and pipeline.clock.runs <= 57 else 1.0)
     found = run(lucky)
     assert found.max_tokens == (1024, 1024)
     assert [one.seconds for one in found.budgets if one.name == "256, 1024"] == pytest.approx([0.7, 1])
@@ -147,26 +137,14 @@ def test_what_changes_a_bit_is_left_out() -> None:
     assert sum(512 in budgets for budgets in pipeline.tried) == 2  # once per tier, to compare its answers
 
 
-def test_tiers_and_exits_beside_each_other() -> None:
-    found = {(way.name, way.than): way for way in run(FakePipeline(FakeClock())).ways}
-    medians = {names: way.speed_up.median for names, way in found.items()}
-    assert medians == {
-        ("full depth", "full depth"): 1,
-        ("exits", "full depth"): 2,
-        ("cascade", "full depth"): 4,
-        ("tier 1 alone", "full depth"): 16,
-        ("cascade", "exits"): 2,
-    }
-
-
-@pytest.mark.parametrize(("minutes", "texts"), [(1.5, 1), (2.5, 2)])
+@pytest.mark.parametrize(("minutes", "texts"), [(1, 1), (2, 2)])
 def test_texts_are_cut_to_what_fits_the_time(minutes: float, texts: int) -> None:
     pipeline = FakePipeline(FakeClock(), lambda budgets: 0.9 if budgets[1] == 256 else 1.0, fixed=False)
     found = run(pipeline, minutes=minutes)
     assert (found.texts, found.max_tokens) == (texts, (1024, 256))
     assert 30 * minutes < pipeline.clock.now <= 60 * minutes
     many = FakePipeline(FakeClock(), fixed=False)
-    assert 40 < tune(many, ["a"] * 1000, clock=many.clock, minutes=60).texts < 70
+    assert 70 < tune(many, ["a"] * 1000, clock=many.clock, minutes=60).texts < 96
     assert 2400 < many.clock.now <= 3600
 
 
@@ -184,7 +162,7 @@ def test_the_bar_knows_its_end(gain: float, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_too_little_time_for_a_text() -> None:
-    with pytest.raises(OptionError, match=r"minutes must be at least 1.1 for one of these texts, got 0.5; give"):
+    with pytest.raises(OptionError, match=r"minutes must be at least 0.62 for one of these texts, got 0.5; give"):
         run(FakePipeline(FakeClock(), fixed=False), minutes=0.5)
 
 

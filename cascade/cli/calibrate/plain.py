@@ -15,8 +15,7 @@ from cascade.bundle.certificate import Certificate
 from cascade.calibration.certify.written import machine
 from cascade.calibration.observing import observe_texts
 from cascade.calibration.runs import Stages
-from cascade.calibration.thresholds.tagger import choose_tagger
-from cascade.calibration.thresholds.texts import choose
+from cascade.calibration.thresholds.choosing import choose_tagger, choose_texts
 from cascade.calibration.thresholds.words import WordGrid
 from cascade.cli.calibrate.data import Examples
 from cascade.cli.calibrate.options import CalibrateOptions
@@ -41,16 +40,14 @@ def choose_plainly(
         raise OptionError(f"--data must hold an example at least, got none in {options.file}; give more")
     if isinstance(pipeline, Tagger):
         grid = WordGrid().fitted(pipeline.router, pipeline.exit_policy)
-        found = choose_tagger(
+        how = "measured"
+        point = choose_tagger(
             pipeline, items, examples.truth, max_drop=options.bound, f1=options.f1, grid=grid, progress=progress
         )
-        best, how = found.best, f"measured, of {len(found.tried)} settings that were run"
-        cost = best.seconds / found.full_seconds
-        point = replace(best.point, accuracy=best.score, drop=found.full - best.score, cost=cost)
     else:
         with progress("all tiers", len(pipeline.tiers) * len(items)) as ahead:
             answers = observe_texts(pipeline, items, examples.truth, progress=ahead)
-        point = choose(answers, max_drop=options.bound, blends=BLENDS, like=pipeline.policies)
+        point = choose_texts(answers, max_drop=options.bound, blends=BLENDS, like=pipeline.policies)
         how = "predicted, by costs per token measured here"
     # The bundle first: whatever a report stumbles over, the work is kept. Its figures say what the choice was made on.
     numbers = {name: value for name, value in vars(point).items() if isinstance(value, float) and not math.isnan(value)}
