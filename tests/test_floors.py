@@ -20,7 +20,7 @@ FLOORS = {
     "engine": 4,
     "pipelines": 5,
     "monitoring": 6, "calibration": 6,
-    "serving": 7, "training": 7,
+    "serving": 7, "training": 7, "jobs": 7,
     "cli": 8,
 }  # fmt: skip
 """Folders by floor: a folder imports from lower floors only, never from its own floor's neighbours."""
@@ -28,7 +28,7 @@ FLOORS = {
 FORBIDDEN = {"engine": {"text", "bundle"}}
 """Floors below that a folder must not know all the same: the engine knows rows, not texts, and graphs, not files."""
 
-EXTRAS = {"calibration", "serving", "training"}
+EXTRAS = {"calibration", "jobs", "serving", "training"}
 """Folders that need an extra of their own, and guard their doors."""
 
 LIGHT = {"click", "huggingface_hub", "numpy", "onnxruntime", "tokenizers", "tqdm"}

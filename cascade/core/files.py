@@ -181,7 +181,7 @@ def partial(target: Path, *, mode: int | None) -> Iterator[Path]:
             error.filename = str(target)
             raise
         with suppress(BlockingIOError):
-            handle = _lock(made)
+            handle = lock(made)
             if made.exists():
                 break
             if handle is not None:  # another run took it for a leftover before it was locked
@@ -206,7 +206,7 @@ def clear(target: Path) -> None:
                 _remove(path)
             else:
                 with suppress(BlockingIOError):  # its maker lives
-                    handle = _lock(path)
+                    handle = lock(path)
                     if handle is not None:
                         _remove(path)
                         os.close(handle)
@@ -215,7 +215,7 @@ def clear(target: Path) -> None:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder alone among runs that do so too, waiting for them; nothing is held where there are no locks."""
-    handle = _lock(folder, wait=True)
+    handle = lock(folder, wait=True)
     try:
         yield
     finally:
@@ -266,7 +266,7 @@ def _stem(target: Path) -> str:
     return f"{name[:NOT_ALL_OF_THE_NAME]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
 
 
-def _lock(path: Path, *, wait: bool = False) -> int | None:
+def lock(path: Path, *, wait: bool = False) -> int | None:
     """What holds a lock until it is closed, `None` without locks; a `BlockingIOError` if another run has it.
 
     With `wait` its end is waited for.

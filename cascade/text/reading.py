@@ -18,8 +18,9 @@ from typing import Any
 
 from cascade.core.checks import check_whole
 from cascade.core.labels import spelled
+from cascade.core.tables import require
 from cascade.exceptions import DataError, OptionError
-from cascade.text.records import MAX_LINE, READERS, FileFormat, LineError, StreamError, require_pyarrow
+from cascade.text.records import MAX_LINE, READERS, READING, FileFormat, LineError, StreamError
 from cascade.text.records import Columns as RecordColumns
 from cascade.text.sources import PACKED, SUFFIXES, Source, format_of, name_of, opened
 
@@ -85,6 +86,7 @@ def read_examples(
     require_label: bool = False,
     all_columns: bool = False,
     max_line: int = MAX_LINE,
+    lines_before: int | None = None,
     on_error: OnError = OnError.STOP,
     report: Callable[[DataError], object] | None = None,
 ) -> Iterator[Example]:
@@ -105,6 +107,7 @@ def read_examples(
         all_columns: of parquet, records hold all columns, not only those that are named here.
         max_line: bytes that a line, or a row of csv over several lines, may have, and characters of a cell of parquet;
             with more it is a bad line.
+        lines_before: of a stream that is a part of a file, and may be empty: how many lines of the file come before.
         on_error: what a bad line does. A fault of the file as a whole always raises a `DataError`.
         report: called with every error that does not raise.
     """
@@ -126,8 +129,8 @@ def read_examples(
     path = None if source == "-" or not isinstance(source, (str, Path)) else Path(source)
     file_format = format or FileFormat.TEXT if path is None else _checked(path, format or format_of(path))
     if file_format is FileFormat.PARQUET:
-        require_pyarrow()  # a missing extra is said before anything is read
-    return _examples(source if path is None else path, file_format, columns, on_error, report)
+        require("pyarrow.parquet", READING)  # a missing extra is said before anything is read
+    return _examples(source if path is None else path, file_format, columns, lines_before, on_error, report)
 
 
 def _checked(path: Path, file_format: FileFormat | None) -> FileFormat:
@@ -150,15 +153,16 @@ def _examples(
     source: Source,
     file_format: FileFormat,
     columns: RecordColumns,
+    lines_before: int | None,
     on_error: OnError,
     report: Callable[[DataError], object] | None,
 ) -> Iterator[Example]:
     name = name_of(source)
-    empty = True
+    empty = lines_before is None
     try:
         with opened(source) as stream:
-            for line, record in READERS[file_format](stream, columns):
-                empty = False
+            for number, record in READERS[file_format](stream, columns):
+                empty, line = False, number + (lines_before or 0)
                 try:
                     if isinstance(record, LineError):
                         raise record
@@ -192,21 +196,23 @@ def _example(line: int, record: dict[str, Any], columns: RecordColumns) -> Examp
     if not columns.text:
         return Example(line=line, text=None, label=_label(record, columns), record=record)
     if columns.words:
-        tokens = _words(record[columns.text], columns.text)
+        tokens = words_of(record[columns.text], columns.text)
     else:
-        text, second = _text(record[columns.text], columns.text), record.get(columns.pair)
+        text, second = text_of(record[columns.text], columns.text), record.get(columns.pair)
         if second is not None or columns.pair_required:
-            text = (text, _text(second, columns.pair))
+            text = (text, text_of(second, columns.pair))
     return Example(line=line, text=text, label=_label(record, columns), record=record, tokens=tokens)
 
 
-def _text(value: object, column: str) -> str:
+def text_of(value: object, column: str) -> str:
+    """A value of a column of texts; a `LineError` if it is none."""
     if not isinstance(value, str):
         raise LineError(f"column {column!r} must be a string, got {type(value).__name__} ({reprlib.repr(value)})")
     return value
 
 
-def _words(value: object, column: str) -> list[str]:
+def words_of(value: object, column: str) -> list[str]:
+    """A value of a column of lists of words; a `LineError` if it is none."""
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
         raise LineError(
             f"column {column!r} must be a list of words, got {type(value).__name__} ({reprlib.repr(value)})"

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import chain
 from typing import IO, Any, TypeAlias, TypeVar
 
-from cascade.exceptions import MissingExtraError
+from cascade.core.tables import require
 
 
 class FileFormat(enum.Enum):
@@ -37,6 +37,7 @@ class FileFormat(enum.Enum):
 
 
 ENDS = (b"\n", "\n")
+READING = "reading parquet"
 MORE = 1 << 16  # bytes of a line that is too long, at a time
 
 
@@ -83,13 +84,13 @@ class Columns:
 
 
 class _Lines:
-    """The decoded lines of a stream; `number` is that of the last one. What is not UTF-8 is a `LineError`.
+    """The decoded lines of a stream; `number` is that of the last one, `end` its last byte's. Not UTF-8: a `LineError`.
 
     So is a line of more bytes than the limit. A row of csv that has more over several lines is a `csv.Error`.
     """
 
     def __init__(self, stream: IO[bytes] | IO[str], limit: int) -> None:
-        self.number = 0
+        self.number = self.end = 0
         self.row = 0  # bytes since its beginning
         self._stream, self._limit = stream, limit
 
@@ -101,9 +102,12 @@ class _Lines:
         if not raw:
             raise StopIteration
         self.number += 1
+        self.end += len(raw)
         if len(raw) > self._limit and raw[-1:] not in ENDS:
-            while (more := self._stream.readline(MORE)) and more[-1:] not in ENDS:
-                pass
+            while more := self._stream.readline(MORE):
+                self.end += len(more)
+                if more[-1:] in ENDS:
+                    break
             raise LineError(f"a line must have at most {self._limit:,} bytes (max_line), got more")
         self.row += len(raw)
         if self.row > self._limit + 1:
@@ -171,9 +175,7 @@ def _parse_json(line: str, _columns: Columns) -> dict[str, Any] | LineError | No
 def _read_csv(stream: IO[bytes] | IO[str], columns: Columns, *, delimiter: str = ",") -> Iterator[Row]:
     """Rows of csv. After a broken quote it goes on with the line behind the one on which the parser noticed it."""
     header: list[str] | None = None
-    lines = _Lines(stream, columns.limit)
-    csv.field_size_limit(max(csv.field_size_limit(), columns.limit))  # the process has one; `lines` keeps ours
-    for number, fields in _numbered(lines, csv.reader(lines, strict=True, delimiter=delimiter)):
+    for number, fields, *_ in csv_rows(stream, columns.limit, delimiter):
         if header is None:
             if isinstance(fields, LineError):
                 raise StreamError(f"line {number}: {fields}; correct the header")
@@ -185,6 +187,16 @@ def _read_csv(stream: IO[bytes] | IO[str], columns: Columns, *, delimiter: str =
             yield number, LineError(f"a row must have {len(header)} fields as the header has, got {len(fields)}")
         elif fields:
             yield number, dict(zip(header, fields, strict=True))
+
+
+def csv_rows(
+    stream: IO[bytes] | IO[str], limit: int, delimiter: str
+) -> Iterator[tuple[int, list[str] | LineError, int, int]]:
+    """Rows of csv, blank ones too: its first line, its fields, and the bytes and lines up to its end."""
+    lines = _Lines(stream, limit)
+    csv.field_size_limit(max(csv.field_size_limit(), limit))  # the process has one; `lines` keeps ours
+    for number, fields in _numbered(lines, csv.reader(lines, strict=True, delimiter=delimiter)):
+        yield number, fields, lines.end, lines.number
 
 
 def _checked_header(fields: list[str], number: int, columns: Columns) -> list[str]:
@@ -203,8 +215,7 @@ def _check_distinct(names: list[str], where: str, remedy: str) -> None:
 
 def _read_parquet(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[Row]:
     """Rows of parquet. Columns that nobody asked for are not read, whatever they hold."""
-    parquet = require_pyarrow()
-    import pyarrow as pa
+    pa, parquet = require("pyarrow", READING), require("pyarrow.parquet", READING)
 
     try:
         file = parquet.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))  # type: ignore[arg-type]  # bytes
@@ -216,7 +227,7 @@ def _read_parquet(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[Row
         asked = (columns.text, None if columns.words else columns.pair, columns.label)
         names = [name for name in there if columns.all or name in asked]
         rows = chain.from_iterable(
-            zip(*(_cells(batch.column(name), name, columns.limit) for name in names), strict=True)
+            zip(*(cells(batch.column(name), name, columns.limit) for name in names), strict=True)
             for batch in file.iter_batches(batch_size=1024, columns=names)
         )
         for number, row in enumerate(rows, start=1):
@@ -226,7 +237,7 @@ def _read_parquet(stream: IO[bytes] | IO[str], columns: Columns) -> Iterator[Row
         raise StreamError(f"it must be a parquet file, but: {' '.join(str(error).split())}; write it again") from None
 
 
-def _cells(column: Any, name: str, limit: int) -> Iterator[Any]:
+def cells(column: Any, name: str, limit: int) -> Iterator[Any]:
     """The values of a column; a `LineError` in the place of one that is no value or too long."""
     for cell in column:
         try:
@@ -237,18 +248,6 @@ def _cells(column: Any, name: str, limit: int) -> Iterator[Any]:
             told = f"{error}" if not isinstance(error, UnicodeDecodeError) else f"it is not UTF-8: {error.reason}"
             value = LineError(f"column {name!r} must hold values that can be read, but {told}")
         yield value
-
-
-def require_pyarrow() -> Any:
-    """The module `pyarrow.parquet`; a `MissingExtraError` where it is not installed."""
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtraError(
-            "reading parquet needs pyarrow, which is not installed; pip install 'cascade-encoder[train]', "
-            "or give jsonl or csv"
-        ) from None
-    return pyarrow.parquet
 
 
 READERS: Mapping[FileFormat, Callable[[IO[bytes] | IO[str], Columns], Iterator[Row]]] = {

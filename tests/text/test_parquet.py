@@ -74,5 +74,7 @@ def test_names_in_parquet_that_are_no_text(tmp_path: Path) -> None:
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(MissingExtraError, match=r"needs pyarrow, which is not installed; pip install .*\[train\]"):
+    with pytest.raises(
+        MissingExtraError, match=r"needs pyarrow.parquet, which is not installed; pip install .*\[jobs\]"
+    ):
         read_examples(write(tmp_path / "a.parquet", b""))

@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 from tqdm import tqdm
 
+from cascade.cli.predict import tables
 from cascade.cli.predict.lines import Lines, OnEmpty, Writer, entities, labels, tags, without_empty
 from cascade.core.files import refuse_same_file, text_stream
 from cascade.core.rounding import percent_up
@@ -31,12 +32,12 @@ from cascade.text.sources import format_of
 
 STDIN = 0
 ON_ALARM: Final = ("warn", "safer")
-WITH_LISTS = (FileFormat.JSONL, FileFormat.PARQUET)  # formats in which a column can hold lists
+WITH_LISTS = ("jsonl", "parquet", "arrow")  # formats in which a column can hold lists
 
 
-@click.command(short_help="Label the texts, or tag the words, of a file or of standard input.")
+@click.command(short_help="Label the texts, or tag the words, of files or of standard input.")
 @click.argument("model")
-@click.argument("file", default="-")
+@click.argument("files", metavar="[INPUT]...", nargs=-1)
 @click.option("--routes", is_flag=True, help="Add tier, exit (0 in tier 1) and confidence; of a tagger, per word.")
 @click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Add the K likeliest labels to each line.")
 @click.option(
@@ -65,7 +66,7 @@ WITH_LISTS = (FileFormat.JSONL, FileFormat.PARQUET)  # formats in which a column
     "--format",
     "form",
     type=click.Choice([form.value for form in FileFormat]),
-    help="Of FILE.  [default: by its suffix; text for standard input and pipes]",
+    help="Of INPUT.  [default: by its suffix; text for standard input and pipes]",
 )
 @click.option(
     "--max-line",
@@ -101,13 +102,14 @@ WITH_LISTS = (FileFormat.JSONL, FileFormat.PARQUET)  # formats in which a column
     type=click.Choice(ON_ALARM),
     help="With --shadow: what the alarm does beside a warning; safer: the next safer setting answers.  [default: warn]",
 )
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Written whole or not at all.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE|FOLDER", help="A file is written whole.")
+@tables.options
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of all tiers.  [default: the CPUs allowed]")
 @click.option("--progress/--no-progress", default=None, help="A bar on standard error.  [default: on a terminal]")
-def predict(model: str, file: str, output: Path | None, progress: bool | None, **given: Any) -> None:
-    """Label the texts, or tag the words, of a file or of standard input; one line of JSON per row, in order.
+def predict(model: str, files: tuple[str, ...], output: Path | None, progress: bool | None, **given: Any) -> None:
+    """Label the texts, or tag the words, of files or of standard input; one line of JSON or row per row, in order.
 
-    MODEL is a folder or a Hub id. FILE holds a text per line, or is jsonl, csv, tsv or parquet, or one of these packed
+    MODEL is a folder or a Hub id. INPUT holds a text per line, or is jsonl, csv, tsv or parquet, or one of these packed
     as .gz or .zst; - or nothing is standard input. When input pauses, what came is answered: tail -f serves too. A
     summary goes to standard error.
 
@@ -132,6 +134,13 @@ def predict(model: str, file: str, output: Path | None, progress: bool | None, *
         {"line": 1, "text": "Ann lives in Oslo", "entities": [{"entity_group": "PER", "score": 0.998,
          "word": "ann", "start": 0, "end": 3}, ...]}
 
+    Several files, folders and patterns, .arrow files, and an --output that is a folder, .parquet or .csv make a job:
+    its parts are written one by one, and the same command again goes on where it was. Jobs have options from --keep on.
+
+    \b
+    Example:
+      cascade predict models/sentiment data/*.parquet --text-column review --keep id --output labels --workers 2
+
     With --shadow a sample of the answers is compared with those of tier 2 at full depth. The summary tells how many
     differ; a warning says when it is shown that more do than the certificate allows. Answers stay what they are.
 
@@ -139,27 +148,26 @@ def predict(model: str, file: str, output: Path | None, progress: bool | None, *
     Example:
       cascade predict models/sentiment reviews.txt --shadow 0.01 --max-disagreement 0.05
     """
-    threshold, budget, strategy, tokens_column = (
-        given[name] for name in ("threshold", "budget", "strategy", "tokens_column")
-    )
-    if threshold is not None and budget is not None:
-        raise OptionError("--threshold and --budget exclude each other, both were given; leave one out")
+    strategy, tokens_column = given["strategy"], given["tokens_column"]
+    file = files[0] if files else "-"
+    job = tables.is_job(files, output, given)
     if output is not None:
         refuse_same_file(output, [STDIN if file == "-" else file, *Path(model).rglob("*")])
-    pipeline = load(model, threads=given["threads"], truncation=given["truncation"])
-    if threshold is not None:
-        pipeline = pipeline.with_router(Threshold(threshold))
-    if budget is not None:
-        pipeline = pipeline.with_router(Budget(budget))
-    if given["exit_threshold"] is not None:
-        pipeline = pipeline.with_exit_policy(MaxProbability(given["exit_threshold"]))
+    form = given["form"] and FileFormat(given["form"])
+    pipeline = _loaded(model, given)
     if isinstance(pipeline, Tagger):
         of_texts = {"--top-k": given["top_k"], "--pair-column": given["pair_column"]}
         _refuse(of_texts, f"classifiers, but {model} is a tagger")
-        tokens_column = _words_column(file, given)
+        tokens_column = _words_column(tables.first_form(files, form) if job else _form(file, form), given)
     else:
         of_taggers = {"--tokens-column": tokens_column, "--aggregation-strategy": strategy}
         _refuse(of_taggers, f"taggers, but {model} is a classifier")
+    if progress is None:
+        progress = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
+    if job and output is not None:
+        given |= {"form": form, "tokens_column": tokens_column, "progress": progress}
+        click.echo(tables.predict(pipeline, files, output, given), err=True)
+        return
     monitor: Monitor[Any] | None = watch(pipeline, given)
     lines: Lines
     if not isinstance(pipeline, Tagger):
@@ -170,7 +178,7 @@ def predict(model: str, file: str, output: Path | None, progress: bool | None, *
         lines = tags(pipeline, words=tokens_column is not None, routes=given["routes"], monitor=monitor)
     examples = read_examples(
         file,
-        format=given["form"] and FileFormat(given["form"]),
+        format=form,
         text_column=given["text_column"] or "text",
         pair_column=given["pair_column"] or "text_pair",
         tokens_column=tokens_column,
@@ -179,8 +187,6 @@ def predict(model: str, file: str, output: Path | None, progress: bool | None, *
         on_error=OnError(given["on_error"]),
         report=lambda error: tqdm.write(f"Warning: {error}", file=sys.stderr),
     )
-    if progress is None:
-        progress = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
     begin = time.perf_counter()
     with contextlib.nullcontext(sys.stdout) if output is None else text_stream(output) as out:
         writer = Writer(out=out, lines=lines)
@@ -192,13 +198,32 @@ def predict(model: str, file: str, output: Path | None, progress: bool | None, *
         click.echo(in_words(monitor.report()), err=True)
 
 
-def _words_column(file: str, given: Mapping[str, Any]) -> str | None:
+def _loaded(model: str, given: Mapping[str, Any]) -> Classifier | Tagger:
+    """The pipeline, with the policies that are asked for."""
+    threshold, budget = given["threshold"], given["budget"]
+    if threshold is not None and budget is not None:
+        raise OptionError("--threshold and --budget exclude each other, both were given; leave one out")
+    pipeline = load(model, threads=tables.threads(given), truncation=given["truncation"])
+    if threshold is not None:
+        pipeline = pipeline.with_router(Threshold(threshold))
+    if budget is not None:
+        pipeline = pipeline.with_router(Budget(budget))
+    if given["exit_threshold"] is not None:
+        pipeline = pipeline.with_exit_policy(MaxProbability(given["exit_threshold"]))
+    return pipeline
+
+
+def _form(file: str, form: FileFormat | None) -> str | None:
+    found = form or format_of(Path(file))
+    return None if found is None else found.value
+
+
+def _words_column(form: str | None, given: Mapping[str, Any]) -> str | None:
     """The column of lists of words; `None` where a tagger reads texts, as it must where entities are asked for."""
     texts = {"--text-column": given["text_column"], "--aggregation-strategy": given["strategy"]}
     names, tokens = [name for name, value in texts.items() if value is not None], given["tokens_column"]
     if tokens is None:
-        found = FileFormat(given["form"]) if given["form"] else format_of(Path(file))
-        return "tokens" if found in WITH_LISTS and not names else None
+        return "tokens" if form in WITH_LISTS and not names else None
     if names:
         raise OptionError(f"--tokens-column and {names[0]} exclude each other, both were given; leave one out")
     return str(tokens)

@@ -197,16 +197,7 @@ class Writer:
 
     def summary(self, seconds: float) -> str:
         """What was done, in one line; before it a warning where rows lost tokens."""
-        warning = ""
-        if self.truncated:
-            lost = f"{self.truncated} of {self.rows} rows were longer than a tier reads and lost tokens"
-            warning = f"Warning: {lost}; shorten or split them\n"
-        unread = f", {self.unread} of them unreadable" if self.unread else ""
-        unread += f", {self.empty} of them empty" if self.empty else ""
-        unit = self.lines.unit
-        of_units = f" of {self.units} {unit}{'' if self.units == 1 else 's'}" if unit else ""
-        share = f", {self.deferred / self.units:.1%}{of_units} deferred to tier 2" if self.units else ""
-        return f"{warning}{self.rows} {'row' if self.rows == 1 else 'rows'}{unread} in {duration(seconds)}{share}"
+        return summary(self, self.lines.unit, seconds)
 
     def _count(self, stats: Stats) -> None:
         self.due = stats.texts
@@ -235,6 +226,19 @@ class Writer:
         self.rows += 1
         self.empty += empty
         self.out.write(json.dumps({"line": example.line, **values, **({"empty": True} if empty else {})}) + "\n")
+
+
+def summary(counts: Any, unit: str | None, seconds: float) -> str:
+    """What was counted, in one line; before it a warning where rows lost tokens. `unit`: where it is not the row."""
+    warning = ""
+    if counts.truncated:
+        lost = f"{counts.truncated} of {counts.rows} rows were longer than a tier reads and lost tokens"
+        warning = f"Warning: {lost}; shorten or split them\n"
+    unread = f", {counts.unread} of them unreadable" if counts.unread else ""
+    unread += f", {counts.empty} of them empty" if counts.empty else ""
+    of_units = f" of {counts.units} {unit}{'' if counts.units == 1 else 's'}" if unit else ""
+    share = f", {counts.deferred / counts.units:.1%}{of_units} deferred to tier 2" if counts.units else ""
+    return f"{warning}{counts.rows} {'row' if counts.rows == 1 else 'rows'}{unread} in {duration(seconds)}{share}"
 
 
 def _rounded(probability: float) -> float:

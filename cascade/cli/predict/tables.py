@@ -1,0 +1,111 @@
+"""`cascade predict` of tables: which inputs and outputs make a job, its options, what is asked of `cascade.jobs`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from cascade.cli.predict.lines import summary
+from cascade.exceptions import OptionError
+from cascade.pipelines.classifier import Classifier
+from cascade.pipelines.tagger import Tagger
+from cascade.runtime.threads import check_threads
+from cascade.text.records import FileFormat
+
+OWN: Final = ("keep", "prefix", "output_format", "part_rows", "workers", "fresh")
+FORMS: Final = ("parquet", "jsonl", "csv")
+ARROW: Final = (".arrow", ".feather", ".ipc")
+OPTIONS: Final = (
+    click.option("--keep", multiple=True, metavar="NAMES", help="Columns of INPUT that go along: a,b or all."),
+    click.option(
+        "--prefix", metavar="TEXT", help="Before the names of the columns of answers, as in gold and my_label."
+    ),
+    click.option(
+        "--output-format",
+        type=click.Choice(FORMS),
+        help="Of a folder's parts.  [default: parquet; of a file its suffix]",
+    ),
+    click.option("--part-rows", type=click.IntRange(min=1), metavar="N", help="Rows of a part.  [default: 65536]"),
+    click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes that share the --threads."),
+    click.option("--fresh", is_flag=True, help="Clear what a job left in --output, and begin anew."),
+)
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of jobs."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def is_job(files: Sequence[str], output: Path | None, given: Mapping[str, Any]) -> bool:
+    """Whether tables are written and not lines; an `OptionError` for options of one that are used with the other."""
+    named = [f"--{name.replace('_', '-')}" for name in OWN if given[name]]
+    path = Path(files[0] if files else "-")
+    if len(files) < 2 and str(path) == "-":
+        if named:
+            raise OptionError(f"{named[0]} must be used with files, got standard input; write it to a file")
+        return False
+    several = len(files) > 1 or path.is_dir() or (not path.exists() and bool({*"*?["} & {*str(path)}))
+    into = output is not None and (output.is_dir() or not (output.suffix or output.exists()))
+    tables = output is not None and output.suffix.lower() in (".parquet", ".csv")
+    if not (named or several or into or tables or path.suffix.lower() in ARROW):
+        return False
+    if output is None:
+        raise OptionError("--output must be given where several files or tables are read; name a file or a folder")
+    if given["shadow"] is not None:
+        raise OptionError("--shadow must be used with lines, got a job; give one file and an output .jsonl")
+    return True
+
+
+def threads(given: Mapping[str, Any]) -> int | None:
+    """The threads of a pipeline: those of a worker."""
+    count: int | None = given["threads"]
+    return max(check_threads(count) // given["workers"], 1) if given["workers"] else count
+
+
+def first_form(files: Sequence[str], form: FileFormat | None) -> str:
+    """The format of a job's first file."""
+    from cascade.jobs.inputs import find
+
+    return find(files, form)[0][1]
+
+
+def predict(pipeline: Classifier | Tagger, files: Sequence[str], output: Path, given: Mapping[str, Any]) -> str:
+    """Run a job; a summary."""
+    from cascade.jobs.running import predict_tables
+    from cascade.jobs.settings import ALL, PART_ROWS, Settings
+
+    keep = tuple(dict.fromkeys(name for names in given["keep"] for name in names.split(",") if name))
+    settings = Settings(
+        text=given["text_column"] or "text",
+        pair=given["pair_column"] or "text_pair",
+        tokens=given["tokens_column"],
+        keep=ALL if keep == (ALL,) else keep,
+        prefix=given["prefix"] or "",
+        form=given["output_format"],
+        routes=given["routes"],
+        top_k=given["top_k"],
+        strategy=given["strategy"],
+        on_error=given["on_error"],
+        on_empty=given["on_empty"],
+        max_line=max(int(given["max_line"] * 1e6), 1),
+        part_rows=given["part_rows"] or PART_ROWS,
+    )
+    begin = time.perf_counter()
+    counts = predict_tables(
+        pipeline,
+        files,
+        output,
+        settings,
+        form=given["form"],
+        workers=given["workers"] or 1,
+        fresh=given["fresh"],
+        show_progress=given["progress"],
+    )
+    unit = "word" if isinstance(pipeline, Tagger) and given["strategy"] is None else None
+    return f"{summary(counts, unit, time.perf_counter() - begin)}; {output} is whole"

@@ -1,0 +1,243 @@
+"""One process or several that work on the parts of a job, until all are whole."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import IO, Any, Final
+
+from tqdm import tqdm
+
+from cascade.core.checks import check_whole
+from cascade.core.files import locked, sha256_of
+from cascade.exceptions import CascadeError, CascadeWarning, OptionError
+from cascade.jobs.answers import AnyPipeline, Counts, answered
+from cascade.jobs.job import JOINED, Job, open_job
+from cascade.jobs.leases import Lease
+from cascade.jobs.parts import durable, join, log_block, logged, tables_of, write
+from cascade.jobs.rows import Rows, blocks
+from cascade.jobs.settings import Settings
+from cascade.text.records import FileFormat
+
+LOOK: Final = 1.0  # seconds between looks at what others do
+
+
+def predict_tables(
+    pipeline: AnyPipeline,
+    inputs: Iterable[str | Path],
+    output: str | Path,
+    settings: Settings | None = None,
+    *,
+    form: FileFormat | None = None,
+    workers: int = 1,
+    fresh: bool = False,
+    show_progress: bool = False,
+) -> Counts:
+    """Answer every row of tables, in order, in memory that does not grow with them.
+
+    Rows are written in parts, each whole; the same call again goes on where one ended, however it ended. Several
+    processes, of this call or of others with the same output, share the parts.
+
+    Args:
+        pipeline: a `Classifier` or `Tagger` of a bundle, without tiers and policies that are functions.
+        inputs: files, folders and patterns of parquet, Arrow, jsonl, csv, tsv and text lines (these also .gz, .zst).
+        output: a file `.parquet`, `.jsonl` or `.csv`, or a folder for the parts. The parts of a file lie in the folder
+            `NAME.parts` beside it until it is made.
+        settings: columns that are read and written, and what bad rows do.
+        form: of all inputs; by their suffixes if left out.
+        workers: processes, each with the pipeline's threads.
+        fresh: clear what a job wrote there, and begin anew.
+        show_progress: a bar on standard error.
+
+    Returns:
+        What was counted in all parts, also those that were whole before.
+
+    Raises:
+        OptionError: another job is in the output's place, or nothing more can be written there.
+        DataError: a file that cannot be read or lacks columns, or a row, as `settings` say.
+    """
+    check_whole("workers", workers, "leave it out for one")
+    job = open_job(pipeline, inputs, output, settings or Settings(), form=form, fresh=fresh)
+    try:
+        with _bar(job, show_progress):
+            if workers == 1:
+                with warnings.catch_warnings():  # `Counts.truncated` says it
+                    warnings.filterwarnings("ignore", "pairs and words must fit", CascadeWarning)
+                    work(job, pipeline)
+            else:
+                _spawn(job, pipeline, workers)
+        _finish(job)
+    except OSError as error:
+        if isinstance(error, CascadeError):
+            raise
+        told = " ".join(str(error.strerror or error).split())
+        raise OptionError(
+            f"an output must have room and be writable, got {job.folder} ({told}); the same command goes on from there"
+        ) from error
+    return sum((job.counts(number) or Counts() for number in range(len(job.parts))), Counts())
+
+
+def work(job: Job, pipeline: AnyPipeline) -> None:
+    """Make the parts that nobody works on, one after the other, until all are whole."""
+    with closing(Rows(job.inputs, job.settings, job.kept)) as rows:
+        while missing := [number for number in range(len(job.parts)) if job.counts(number) is None]:
+            made = [_make(job, number, pipeline, rows) for number in missing]
+            if not all(made):
+                time.sleep(LOOK)
+
+
+def _make(job: Job, number: int, pipeline: AnyPipeline, rows: Rows) -> bool:
+    """Make a part, from where a dead worker came to; whether that was done, and not left to another worker."""
+    lease, path = Lease.take(job.beside(number, "lease")), job.part(number)
+    if lease is None:
+        return False
+    with lease:
+        if job.counts(number) is not None:
+            return True
+        own = job.beside(number, f"{lease.token}.log")
+        with own.open("w+b") as log:
+            counts = _taken_over([old for old in job.logs(number) if old != own], log)
+            for block in blocks(rows.read(job.parts[number], counts.rows)):
+                table, more = answered(pipeline, block, job.settings)
+                log_block(log, table, more)
+                counts += more
+        if lease.held():  # otherwise it was taken over, while this process slept
+            with durable(path) as made:
+                write(made, tables_of(own), job.schema, path.suffix[1:], len(job.kept))
+            told = {"bytes": path.stat().st_size, "sha256": sha256_of(path), "counts": asdict(counts)}
+            with durable(job.beside(number, "json")) as made:
+                made.write_text(json.dumps(told) + "\n", encoding="utf-8")
+        own.unlink(missing_ok=True)
+    return True
+
+
+def _taken_over(found: list[Path], log: IO[bytes]) -> Counts:
+    """Copy what a dead worker logged, and count it."""
+    counts, end = Counts(), 0
+    for path in found[:1]:
+        for _, more, end in logged(path):  # noqa: B007  # the last one
+            counts += more
+        with path.open("rb") as old:
+            shutil.copyfileobj(old, log)
+    log.truncate(end)
+    log.seek(end)
+    for path in found:  # a worker that lives after all writes on, to a file without a name
+        path.unlink(missing_ok=True)
+    return counts
+
+
+def _finish(job: Job) -> None:
+    """Make the one file of all parts, and remove them."""
+    if job.target is None:
+        return
+    with locked(job.state):
+        parts = list(map(job.part, range(len(job.parts))))
+        if not job.joined:
+            with durable(job.target) as made:
+                join(made, parts, job.schema, parts[0].suffix[1:])
+            (job.state / JOINED).touch()
+        for path in parts:
+            path.unlink(missing_ok=True)
+
+
+def _spawn(job: Job, pipeline: AnyPipeline, workers: int) -> None:
+    """Let processes work on the parts. What one of them raises ends all; where one dies the others do without it."""
+    context = multiprocessing.get_context("spawn")
+    told: Any = context.SimpleQueue()
+    processes = [context.Process(target=_worker, args=(job, pipeline, told), daemon=True) for _ in range(workers)]
+    try:
+        with _deaf():
+            for process in processes:
+                process.start()
+        while told.empty() and (alive := [process.sentinel for process in processes if process.is_alive()]):
+            wait(alive, LOOK)
+        if not told.empty():
+            raise told.get()
+    finally:
+        for process in processes:
+            if process.pid is not None:
+                process.terminate()
+                process.join()
+    missing = sum(job.counts(number) is None for number in range(len(job.parts)))
+    if missing:
+        raise OptionError(
+            f"workers must live until all parts are whole, but all {workers} ended with {missing} parts missing; see "
+            "whether memory was short, and give the same command again"
+        )
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """What starts inside does not hear Ctrl-C, which goes to all processes of a terminal: this one ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _worker(job: Job, pipeline: AnyPipeline, told: Any) -> None:
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)  # what is whole stays, the rest is taken over
+
+    threading.Thread(target=follow, daemon=True).start()
+    warnings.simplefilter("ignore")  # the counts say it
+    try:
+        work(job, pipeline)
+    except (CascadeError, OSError) as error:
+        told.put(error)
+
+
+@contextmanager
+def _bar(job: Job, show: bool) -> Iterator[None]:
+    """A bar that knows rows, rate, share deferred and time left, from what lies in the folder: of others too."""
+    rows, whole, ended = [sum(span.rows for span in part) for part in job.parts], dict[int, Counts](), threading.Event()
+
+    def seen() -> Counts:
+        found = Counts()
+        for number in range(len(rows)):
+            counts = whole.get(number) or job.counts(number)
+            if counts is not None:
+                whole[number] = counts
+            with suppress(FileNotFoundError):  # a log that has just become a part
+                logs = job.logs(number) if counts is None else []
+                found += counts or sum((more for log in logs for _, more, _ in logged(log)), Counts())
+        return found
+
+    def draw() -> None:
+        before = seen()
+        with tqdm(total=sum(rows), initial=before.rows, unit=" rows") as bar:
+            while not ended.wait(LOOK):
+                found = seen()
+                units = max(found.units - before.units, 1)
+                bar.set_postfix_str(f"{(found.deferred - before.deferred) / units:.1%} deferred", refresh=False)
+                bar.update(max(found.rows - bar.n, 0))
+            bar.update(max(seen().rows - bar.n, 0))
+
+    thread = threading.Thread(target=draw, daemon=True)
+    if show:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if show:
+            thread.join()
