@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Installed by itself, because pip knows local wheels and constraints that uv does not read. Of the versions that
 # pyproject.toml allows, the newest that has been tried.
 TORCH ?= torch>=2.13,<2.14
-EXTRAS := test,export,train,bench,calibrate,serve,jobs
+EXTRAS := test,export,train,bench,calibrate,serve,jobs,sklearn
 # What else must be of certain versions.
 PINS ?=
 

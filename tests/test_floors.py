@@ -98,6 +98,8 @@ def test_engine_needs_light_packages_only(file: Path) -> None:
     outside = {name.split(".")[0] for name in imported(file)} - {"cascade"} - set(sys.stdlib_module_names)
     if file.name == "records.py":
         outside -= {"pyarrow"}  # parquet files only, imported inside the function that reads them, with its own error
+    if file.name == "estimator.py":
+        outside -= {"sklearn"}  # for those who import this file, with its own error
     assert outside <= LIGHT
     for library, home in SEAMS.items():
         assert library not in outside or folder(file) == home, f"{library} belongs to {home}"
