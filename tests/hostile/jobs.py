@@ -1,0 +1,223 @@
+"""What a job of `cascade predict` stands; each way of trying it is a line of figures, status 1 if one finds a fault.
+
+kills      kill -9 at random moments, the same command again each time: the output of a run that nobody stopped, byte
+           for byte, and what all stops cost together, in CPU seconds
+speed      rows a second of the job, reading and writing included, against `stream` of a sample from memory, in turns
+memory     what is resident after 100,000 rows, and at most later
+workers    two processes of one thread against one: seconds of the whole command
+full       an output on a disk that fills up (--disk: a folder on a small one), then the same command with room again
+
+python -m tests.hostile.jobs models/sentiment --rows 1000000 --kills 30
+python -m tests.hostile.jobs models/intents --rows 10000000 --only speed memory workers
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import cascade
+from tests.test_floors import ROOT
+
+PROGRAM: Final = [sys.executable, "-c", "from cascade.cli import main; main()", "predict"]
+GROUP: Final = 100_000
+DEMO: Final = ROOT / "cascade" / "cli" / "demo"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what is asked for; 0 if nothing went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle")
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--only", nargs="*", choices=list(WAYS), default=["kills", "speed", "memory", "workers"])
+    parser.add_argument("--folder", type=Path, help="for inputs and outputs; a temporary one by default")
+    parser.add_argument("--disk", type=Path, help="of full: a folder on a disk with a few MB")
+    parser.add_argument("--sample", type=int, default=10_000, help="rows of each turn of speed from memory")
+    parser.add_argument("--form", choices=("parquet", "jsonl", "csv"), default="parquet")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--flags", default="", help="of cascade predict")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        trial = Trial(given, Path(folder))
+        bad = [name for name in given.only if not all([*WAYS[name](trial)])]
+    return 1 if bad else 0
+
+
+def said(name: str, good: bool, text: str) -> bool:
+    print(f"{'ok   ' if good else 'FAULT'} {name}: {text}", flush=True)
+    return good
+
+
+def texts(rows: int, seed: int) -> Iterator[str]:
+    """Short texts with the lengths and words of the demo's sentences, hardly two of them alike."""
+    files = chain.from_iterable(
+        (DEMO / f"{name}.jsonl").read_text("utf-8").splitlines() for name in ("sentiment", "intents")
+    )
+    words, rng = [json.loads(line)["text"].split() for line in files], Random(seed)
+    for _ in range(rows):
+        first, second = rng.choice(words), rng.choice(words)
+        yield " ".join(first[: rng.randint(1, len(first))] + second[: rng.choice((0, 0, 2, 5, 20))])
+
+
+class Trial:
+    """An input, and commands that answer it."""
+
+    def __init__(self, given: argparse.Namespace, folder: Path) -> None:
+        self.given, self.folder = given, folder
+        self.input = folder / "in.parquet"
+        source, schema = texts(given.rows, given.seed), pa.schema([("id", pa.int64()), ("text", pa.string())])
+        with pq.ParquetWriter(self.input, schema) as writer:
+            for begin in range(0, given.rows, GROUP):
+                ids = range(begin, min(begin + GROUP, given.rows))
+                writer.write_table(pa.table({"id": ids, "text": [next(source) for _ in ids]}, schema=schema))
+
+    def start(self, out: Path, *flags: str) -> subprocess.Popen[bytes]:
+        """The command, in a session of its own."""
+        options = ["--output", str(out), "--output-format", self.given.form, "--keep", "id", "--threads", "1"]
+        command = [*PROGRAM, self.given.bundle, str(self.input), *options, *flags, *self.given.flags.split()]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+
+    def whole(self, out: Path, *flags: str) -> tuple[float, float]:
+        """Seconds, and CPU seconds, of a command that ends well."""
+        begin, spent = time.monotonic(), cpu()
+        process = self.start(out, *flags)
+        _, told = process.communicate()
+        assert process.returncode == 0, told.decode()
+        return time.monotonic() - begin, cpu() - spent
+
+
+def cpu() -> float:
+    """CPU seconds of the children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two outputs have the same files with the same bytes."""
+    names = [sorted(path.name for path in folder.iterdir() if path.is_file()) for folder in (one, other)]
+    return names[0] == names[1] and all((one / name).read_bytes() == (other / name).read_bytes() for name in names[0])
+
+
+def kills(trial: Trial) -> Iterator[bool]:
+    rng, count = Random(trial.given.seed), trial.given.kills
+    seconds, plain = trial.whole(trial.folder / "whole")
+    _, nothing = trial.whole(trial.folder / "whole")
+    out, spent, killed = trial.folder / "killed", cpu(), 0
+    for _ in range(4 * count):
+        process = trial.start(out)
+        try:
+            process.communicate(timeout=rng.random() * 2 * seconds / count + rng.random())
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            killed += 1
+        if killed == count or process.returncode == 0:
+            break
+    trial.whole(out)
+    more = cpu() - spent - plain
+    again = more - killed * nothing
+    yield said(
+        "kills", same(trial.folder / "whole", out), f"{killed} kills of {trial.given.rows:,} rows, the same bytes"
+    )
+    yield said(
+        "kills",
+        again < 0.05 * plain or killed < count,
+        f"all stops cost {more / plain:.1%} of {plain:.0f} CPU s: starting {killed * nothing / plain:.1%}, rows again "
+        f"{again / plain:.1%}",
+    )
+
+
+def speed(trial: Trial) -> Iterator[bool]:
+    sample = list(texts(trial.given.sample, trial.given.seed))
+    pipeline = cascade.Classifier.from_pretrained(trial.given.bundle, threads=1)
+    list(pipeline.stream(sample[:1000]))
+    seconds: dict[str, list[float]] = {"wall": [], "cpu": []}
+    for turn in range(3):
+        begin, used = time.monotonic(), time.process_time()
+        for _ in pipeline.stream(sample):
+            pass
+        seconds["wall"].append(time.monotonic() - begin)
+        seconds["cpu"].append(time.process_time() - used)
+        if turn == 1:
+            wall, spent = trial.whole(trial.folder / "speed")
+            _, start = trial.whole(trial.folder / "speed")
+    rate = len(sample) / min(seconds["cpu"])
+    found = trial.given.rows / (spent - start)
+    yield said(
+        "speed",
+        found > 0.9 * rate,
+        f"{found:,.0f} rows a CPU second ({trial.given.rows / wall:,.0f} a second, start included), {found / rate:.2f} of "
+        f"stream's {rate:,.0f} ({len(sample) / min(seconds['wall']):,.0f} a second)",
+    )
+
+
+def memory(trial: Trial) -> Iterator[bool]:
+    out, first, most = trial.folder / "memory", 0, 0
+    process = trial.start(out, "--part-rows", "25000")
+    while process.poll() is None:
+        try:
+            own = psutil.Process(process.pid)
+            now = sum(one.memory_info().rss for one in (own, *own.children(recursive=True)))
+        except psutil.NoSuchProcess:
+            break
+        if len(list(out.glob("part-*"))) < min(4, trial.given.rows / 50_000):
+            first = max(first, now)
+        most = max(most, now)
+        time.sleep(0.1)
+    process.communicate()
+    text = f"{first / 2**20:.0f} MiB at most up to 100,000 rows, {most / 2**20:.0f} MiB in the end"
+    yield said("memory", process.returncode == 0 and most - first < 100 * 2**20, text)
+
+
+def workers(trial: Trial) -> Iterator[bool]:
+    one, _ = trial.whole(trial.folder / "one", "--workers", "1")
+    two, _ = trial.whole(trial.folder / "two", "--workers", "2", "--threads", "2")
+    yield said("workers", same(trial.folder / "one", trial.folder / "two"), "the same bytes")
+    yield said("workers", one / two >= 1.7, f"two are {one / two:.2f} times one: {two:.1f} s for {one:.1f} s")
+
+
+def full(trial: Trial) -> Iterator[bool]:
+    out = trial.given.disk / "out"
+    process = trial.start(out, "--keep", "text")
+    _, told = process.communicate()
+    line = told.decode().splitlines()[-1]
+    yield said(
+        "full", process.returncode == 2 and "goes on from there" in line and "Traceback" not in told.decode(), line
+    )
+    whole = [path.name for path in out.iterdir() if path.is_file()]
+    shutil.copytree(out, trial.folder / "room")
+    trial.whole(trial.folder / "room", "--keep", "text")
+    trial.whole(trial.folder / "plain", "--keep", "text")
+    yield said(
+        "full", same(trial.folder / "room", trial.folder / "plain"), f"{len(whole)} parts were whole; it went on"
+    )
+
+
+WAYS: Final[dict[str, Callable[[Trial], Iterator[bool]]]] = {
+    "kills": kills,
+    "speed": speed,
+    "memory": memory,
+    "workers": workers,
+    "full": full,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
