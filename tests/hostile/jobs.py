@@ -164,8 +164,8 @@ def speed(trial: Trial) -> Iterator[bool]:
     yield said(
         "speed",
         found > 0.9 * rate,
-        f"{found:,.0f} rows a CPU second ({trial.given.rows / wall:,.0f} a second, start included), {found / rate:.2f} of "
-        f"stream's {rate:,.0f} ({len(sample) / min(seconds['wall']):,.0f} a second)",
+        f"{found:,.0f} rows a CPU second ({trial.given.rows / wall:,.0f} a second, start included), {found / rate:.2f} "
+        f"of stream's {rate:,.0f} ({len(sample) / min(seconds['wall']):,.0f} a second)",
     )
 
 
