@@ -27,7 +27,6 @@ from cascade.bundle.opening import open_bundle
 from cascade.core.statistics import Interval, Samples, speed_up
 from cascade.exceptions import BundleError, OptionError
 from cascade_bench.options import count_option
-from cascade_bench.systems import installed
 from cascade_bench.systems import worker as far_end
 from cascade_bench.systems.local import CASCADE, FULL
 from cascade_bench.systems.process import Job, ProcessClock, WorkerError, WorkerProcess
@@ -123,9 +122,8 @@ class Install:
 
     def start(self, *, threads: int, folder: str) -> WorkerProcess:
         """A process of it, in a folder without packages, which would come before its path."""
-        future, *texts = "from __future__ import annotations\n", far_end.__file__, installed.__file__
-        code = "\n".join(Path(text).read_text(encoding="utf-8").replace(future, "") for text in texts)
-        command = [self.python, "-c", f"{future}{code}\nobey(LOADERS, {{}})"]
+        code = Path(far_end.__file__).read_text(encoding="utf-8")
+        command = [self.python, "-c", f"{code}\nobey(INSTALLED, {{}})"]
         return WorkerProcess(threads=threads, command=command, environment={"PYTHONPATH": self.path}, folder=folder)
 
 

@@ -30,7 +30,7 @@ from cascade_export import checkpoints
 from cascade_export.card import model_card
 from cascade_export.options import ExportOptions
 from cascade_export.texts import Calibration, encode
-from cascade_export.tiers import Making
+from cascade_export.tiers import make_tier
 
 ALIKE = ("task", "problem_type", "labels", "truncation", "encode_special_tokens")
 
@@ -161,12 +161,11 @@ def export_bundle(
     )
     policies.check([ModelInfo(labels, own, task.tags, several) for own in layers])  # before minutes of work
 
-    making = Making(task, sample, options, progress)
     last_number = count if lower is None else 1 + len(lower.manifest.tiers)
-    tiers = [making.tier(model, number=last_number, max_length=max_length)]
+    tiers = [make_tier(model, task, sample, options, number=last_number, max_length=max_length, progress=progress)]
     if first is not None:
         loose = replace(options, agreement=min(options.agreement, FIRST_TIER), by_sentence=False)
-        tiers.insert(0, replace(making, options=loose).tier(first, number=1, max_length=length1))
+        tiers.insert(0, make_tier(first, task, sample, loose, number=1, max_length=length1, progress=progress))
 
     progress("write")
     numbered = [*enumerate(tiers, last_number - count + 1)]

@@ -121,83 +121,71 @@ class Tier:
     smoothed: bool
 
 
-@dataclass(frozen=True, eq=False)
-class Making:
-    """What every tier of a bundle is made with.
+def make_tier(
+    model: Any,
+    task: Task,
+    sample: Sample,
+    options: ExportOptions,
+    *,
+    number: int,
+    max_length: int,
+    progress: Callable[[str], None],
+) -> Tier:
+    """A tier in its final form: the graphs of `model`, a checkpoint with exits or of any model of transformers.
 
-    Attributes:
-        task: of the bundle.
-        sample: calibration texts.
-        options: see there.
-        progress: called with the name of each step when it begins.
+    The first tier's padded graph lies where other tools look for it, and its fp32 form beside it if `options` say so.
+    What decides last must answer each row alone as beside longer ones. `number`: of the tier, from 1; `max_length`:
+    tokens of a row at most; `progress`: called with the name of each step when it begins.
+
+    Raises:
+        OptionError: torch cannot trace the model.
+        BundleError: a graph does not answer as the checkpoint.
     """
-
-    task: Task
-    sample: Sample
-    options: ExportOptions
-    progress: Callable[[str], None]
-
-    def tier(self, model: Any, *, number: int, max_length: int) -> Tier:
-        """A tier in its final form.
-
-        The first tier's padded graph lies where other tools look for it, and its fp32 form beside it if `options` say
-        so. What decides last must answer each row alone as beside longer ones.
-
-        Args:
-            model: the checkpoint, with exits or of any model of transformers.
-            number: of the tier, from 1.
-            max_length: tokens of a row at most.
-
-        Raises:
-            OptionError: torch cannot trace the model.
-            BundleError: a graph does not answer as the checkpoint.
-        """
-        sample, options = self.sample, self.options
-        self.progress(f"export tier {number}")
-        folder, static, packed = f"tier{number}", isinstance(model, self.task.static), None
-        if isinstance(model, self.task.multi_exit):
-            packed = pack(model)
-            graphs = export_tier2(packed)
-            names = [f"{folder}/stage_{stage:02d}.onnx" for stage in range(len(packed.layers))]
-        else:
-            traced = export_by_optimum if options.optimum and not static else export_tier1
-            graph = traced(model, self.task, number=number)
-            graphs = TierGraphs(None, (graph,), max_length=max_length)
-            folder = "onnx" if number == 1 else folder
-            names = [f"{folder}/{FORMS['fp32']}"]
-        reference = chain_logits(graphs, sample.units)
-        alone = packed is None and not static
-        verified = check_tier(names, model, graphs, sample, reference, max_length=max_length, alone=alone)
-        self.progress(f"quantise tier {number}")
-        made = quantise_tier(graphs, reference, sample, options)
-        spec: TierSpec
-        if packed is not None:
-            spec = MultiExitSpec(
-                embed=f"{folder}/embed.onnx",
-                stages=tuple(map(StageSpec, names, packed.layers, made.precisions)),
-                width=packed.width,
-                heads=packed.heads,
-                max_length=max_length,
-                position_offset=packed.position_offset,
-            )
-            files = dict(zip((spec.embed, *names), made.graphs.parts, strict=True))
-        else:
-            (precision,) = made.precisions
-            file = f"{folder}/{FORMS[precision]}"
-            spec = SingleExitSpec(file, max_length, "static" if static else "transformer", precision)
-            files = {names[0]: graph} if number == 1 and options.fp32 else {}
-            files |= zip((file,), made.graphs.parts, strict=True)
-        figures = [
-            {"precision": precision, "verified_within": float(f"{verified[i]:.1e}")}
-            | sample.figures(made.logits[:, i], reference[:, i])
-            for i, precision in enumerate(made.precisions)
-        ]
-        return Tier(
-            spec,
-            files,
-            tuple(sample.temperature(made.logits[:, i]) for i in range(len(names))),
-            [{"layer": stage.layer} | own for stage, own in zip(spec.stages, figures, strict=True)]
-            if isinstance(spec, MultiExitSpec)
-            else figures[0],
-            made.smoothed,
+    progress(f"export tier {number}")
+    folder, static, packed = f"tier{number}", isinstance(model, task.static), None
+    if isinstance(model, task.multi_exit):
+        packed = pack(model)
+        graphs = export_tier2(packed)
+        names = [f"{folder}/stage_{stage:02d}.onnx" for stage in range(len(packed.layers))]
+    else:
+        traced = export_by_optimum if options.optimum and not static else export_tier1
+        graph = traced(model, task, number=number)
+        graphs = TierGraphs(None, (graph,), max_length=max_length)
+        folder = "onnx" if number == 1 else folder
+        names = [f"{folder}/{FORMS['fp32']}"]
+    reference = chain_logits(graphs, sample.units)
+    alone = packed is None and not static
+    verified = check_tier(names, model, graphs, sample, reference, max_length=max_length, alone=alone)
+    progress(f"quantise tier {number}")
+    made = quantise_tier(graphs, reference, sample, options)
+    spec: TierSpec
+    if packed is not None:
+        spec = MultiExitSpec(
+            embed=f"{folder}/embed.onnx",
+            stages=tuple(map(StageSpec, names, packed.layers, made.precisions)),
+            width=packed.width,
+            heads=packed.heads,
+            max_length=max_length,
+            position_offset=packed.position_offset,
         )
+        files = dict(zip((spec.embed, *names), made.graphs.parts, strict=True))
+    else:
+        (precision,) = made.precisions
+        file = f"{folder}/{FORMS[precision]}"
+        spec = SingleExitSpec(file, max_length, "static" if static else "transformer", precision)
+        files = {names[0]: graph} if number == 1 and options.fp32 else {}
+        files |= zip((file,), made.graphs.parts, strict=True)
+    figures = [
+        {"precision": precision, "verified_within": float(f"{verified[i]:.1e}")}
+        | sample.figures(made.logits[:, i], reference[:, i])
+        for i, precision in enumerate(made.precisions)
+    ]
+    return Tier(
+        spec,
+        files,
+        tuple(sample.temperature(made.logits[:, i]) for i in range(len(names))),
+        [{"layer": stage.layer} | own for stage, own in zip(spec.stages, figures, strict=True)]
+        if isinstance(spec, MultiExitSpec)
+        else figures[0],
+        made.smoothed,
+    )

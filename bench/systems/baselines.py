@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from cascade.core.rows import FloatArray
 from cascade.pipelines.loading import load
+from cascade_bench.systems.conversion import STEPS, Padded, in_batches
 from cascade_bench.systems.local import CASCADE, FULL, TRANSFORMERS, answered, whole
-from cascade_bench.systems.padded import Padded, in_batches
 from cascade_bench.systems.process import Answerer, Job, WorkerError
 from cascade_bench.systems.worker import obey
 
@@ -166,8 +166,6 @@ BASELINES: Mapping[str, Baseline] = {one.key: one for one in _ALL}
 
 def main() -> None:
     """The far end of a baseline, as a process."""
-    from cascade_bench.systems.conversion import STEPS
-
     loaders = {key: _of_fields(one.load) for key, one in BASELINES.items()}
     obey(loaders, {name: _of_fields(step) for name, step in STEPS.items()})
 

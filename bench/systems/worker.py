@@ -1,12 +1,13 @@
 """The far end of a system's process: obeys lines of JSON (`process`) until it is told to quit.
 
 Seconds are taken here, around the work alone. Libraries that print cannot disturb the protocol: it has the first output
-to itself, they get standard error. Its text also runs by itself in other installs (`compare.comparing`), so it imports
-the standard library alone.
+to itself, they get standard error. Its text also runs by itself in other installs (`compare`), so it imports the
+standard library alone, and `cascade` by names that every version has.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -116,3 +117,24 @@ def _peak() -> float | None:
         return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):  # only Linux says so
         return None
+
+
+class _Install:
+    """A bundle as configured, or at full depth, with whichever `cascade` is on the path."""
+
+    def __init__(self, job: dict[str, Any], *, full: bool) -> None:
+        cascade: Any = importlib.import_module("cascade")
+        self.said = f"cascade {cascade.__version__} in {Path(cascade.__file__).parent}"
+        pipeline = cascade.Tagger if job["tagging"] else cascade.Classifier
+        self.model = pipeline.from_pretrained(job["model"], threads=job["threads"])
+        if full:
+            policies: Any = importlib.import_module("cascade.policies")
+            self.model = self.model.with_router(policies.defer_all).with_exit_policy(policies.never)
+
+    def __call__(self, items: Sequence[Any], _batch_size: int) -> Sequence[Any]:
+        made = self.model.predict(items)
+        return list(made.tags if hasattr(made, "tags") else made.labels)
+
+
+INSTALLED = {"full": lambda job: _Install(job, full=True), "cascade": lambda job: _Install(job, full=False)}
+"""Loaders of an install by kind, from the fields of a job."""

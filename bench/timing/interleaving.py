@@ -59,10 +59,6 @@ class Interleaved:
     plans: Mapping[str, Plan]
     orders: list[list[str]]
 
-    def there(self, name: str) -> list[float]:
-        """Seconds of the repeats in which a system ran."""
-        return [value for value in self.seconds[name] if value is not None]
-
 
 def interleave(
     systems: Mapping[str, Callable[[], object]],

@@ -22,9 +22,8 @@ from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.models.tagging import MultiExitTagger
 from cascade_bench.peers.running import compare
 from cascade_bench.systems.baselines import BASELINES
-from cascade_bench.systems.conversion import STEPS
+from cascade_bench.systems.conversion import STEPS, Padded
 from cascade_bench.systems.local import answered
-from cascade_bench.systems.padded import Padded
 from cascade_bench.systems.process import Job, WorkerError
 from cascade_bench.systems.transformers_pipeline import TransformersPipeline
 from cascade_bench.systems.worker import answer

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from cascade.calibration.certify.bounds import fixed_sequence
 from cascade.calibration.certify.claims import Claim, MaxDrop
 from cascade.calibration.certify.events import count, lost
-from cascade.calibration.certify.losses import Losses
-from cascade.calibration.certify.paths import PathGrid, text_path
+from cascade.calibration.certify.paths import Losses, PathGrid, text_path
 from cascade.calibration.chain import Chain, chains
 from cascade.calibration.costs import Costs, TierCosts
 from cascade.calibration.induction import Priced, between, induced

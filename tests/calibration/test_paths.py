@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from cascade.calibration.certify.claims import Agreement, MaxDrop, RiskTarget
-from cascade.calibration.certify.losses import Curve
-from cascade.calibration.certify.paths import PathGrid, text_path
+from cascade.calibration.certify.paths import Curve, PathGrid, text_path
 from tests.models.recorded import recorded
 
 

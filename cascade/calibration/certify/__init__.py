@@ -3,10 +3,9 @@
 claims              what can be asked
 whole               all of it, for a classifier or a tagger
 procedure           the test that both share, and why nothing passed; split: its shares
-paths, word_paths   which settings are tested, in which order; losses: what a classifier's path needs to know
+paths, word_paths   which settings are tested, in which order
 events, bounds      what counts against a setting, and what a count says about a rate
 doubts              what makes a guarantee doubtful; ledger: which questions were asked of the same examples
 scores              the same for answers of any models, from rows
-outcomes, written   what came of it, and that as plain values for JSON
-issuing             the certificate that a bundle keeps
+outcomes, written   what came of it, and that as the certificate of a bundle and as JSON
 """

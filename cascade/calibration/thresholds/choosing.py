@@ -14,7 +14,7 @@ import numpy as np
 
 from cascade.calibration.certify.claims import MaxDrop
 from cascade.calibration.certify.events import differ
-from cascade.calibration.certify.losses import Losses
+from cascade.calibration.certify.paths import Losses
 from cascade.calibration.chain import chains
 from cascade.calibration.examples import tag_numbers
 from cascade.calibration.induction import PRICES, Priced

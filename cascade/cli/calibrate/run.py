@@ -14,12 +14,11 @@ import click
 from tqdm import tqdm
 
 from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, RiskTarget, Unit
-from cascade.calibration.certify.issuing import data_of, issue
 from cascade.calibration.certify.ledger import Ledger
 from cascade.calibration.certify.outcomes import Certified
 from cascade.calibration.certify.whole import calibrate
 from cascade.calibration.certify.word_paths import GRID
-from cascade.calibration.certify.written import machine, outcome_json
+from cascade.calibration.certify.written import data_of, issue, machine, outcome_json
 from cascade.calibration.chain import EXIT, ROUTER, tunable
 from cascade.calibration.runs import Stages
 from cascade.cli.calibrate.data import Examples, known_files, labelled_texts, of_another_kind, tagged_sentences
