@@ -8,6 +8,7 @@ parts      blocks as they are answered, whole parts, and one file of all parts
 leases     who works on a part
 job        what a job is made of, written beside its parts and compared when it goes on
 running    one process or several that work on the parts
+ray        workers on a cluster; a step of a Ray Dataset (needs the extra ray)
 """
 
 from cascade.exceptions import MissingExtraError

@@ -41,6 +41,7 @@ def predict_tables(
     *,
     form: FileFormat | None = None,
     workers: int = 1,
+    on_ray: bool = False,
     fresh: bool = False,
     show_progress: bool = False,
 ) -> Counts:
@@ -57,6 +58,7 @@ def predict_tables(
         settings: columns that are read and written, and what bad rows do.
         form: of all inputs; by their suffixes if left out.
         workers: processes, each with the pipeline's threads.
+        on_ray: the workers are tasks on a cluster (`ray.work_on_ray`).
         fresh: clear what a job wrote there, and begin anew.
         show_progress: a bar on standard error.
 
@@ -71,7 +73,11 @@ def predict_tables(
     job = open_job(pipeline, inputs, output, settings or Settings(), form=form, fresh=fresh)
     try:
         with _bar(job, show_progress):
-            if workers == 1:
+            if on_ray:
+                from cascade.jobs.ray import work_on_ray
+
+                work_on_ray(work, job, pipeline, workers)
+            elif workers == 1:
                 with warnings.catch_warnings():  # `Counts.truncated` says it
                     warnings.filterwarnings("ignore", "pairs and words must fit", CascadeWarning)
                     work(job, pipeline)

@@ -16,7 +16,7 @@ from cascade.pipelines.tagger import Tagger
 from cascade.runtime.threads import check_threads
 from cascade.text.records import FileFormat
 
-OWN: Final = ("keep", "prefix", "output_format", "part_rows", "workers", "fresh")
+OWN: Final = ("keep", "prefix", "output_format", "part_rows", "workers", "ray", "fresh")
 FORMS: Final = ("parquet", "jsonl", "csv")
 ARROW: Final = (".arrow", ".feather", ".ipc")
 OPTIONS: Final = (
@@ -31,6 +31,7 @@ OPTIONS: Final = (
     ),
     click.option("--part-rows", type=click.IntRange(min=1), metavar="N", help="Rows of a part.  [default: 65536]"),
     click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes that share the --threads."),
+    click.option("--ray", is_flag=True, help="The workers are tasks on the cluster of RAY_ADDRESS. Needs an extra."),
     click.option("--fresh", is_flag=True, help="Clear what a job left in --output, and begin anew."),
 )
 
@@ -63,8 +64,10 @@ def is_job(files: Sequence[str], output: Path | None, given: Mapping[str, Any]) 
 
 
 def threads(given: Mapping[str, Any]) -> int | None:
-    """The threads of a pipeline: those of a worker."""
+    """The threads of a pipeline: those of a worker. On Ray each worker has so many."""
     count: int | None = given["threads"]
+    if given["ray"]:
+        return count or 1  # of other machines
     return max(check_threads(count) // given["workers"], 1) if given["workers"] else count
 
 
@@ -104,6 +107,7 @@ def predict(pipeline: Classifier | Tagger, files: Sequence[str], output: Path, g
         settings,
         form=given["form"],
         workers=given["workers"] or 1,
+        on_ray=given["ray"],
         fresh=given["fresh"],
         show_progress=given["progress"],
     )
