@@ -69,6 +69,11 @@ class Batcher:
         return self._queue.tokens + self._pool.tokens
 
     @property
+    def deferred_tokens(self) -> int:
+        """Of these, tokens that wait for the later tiers."""
+        return self._pool.tokens
+
+    @property
     def healthy(self) -> bool:
         """Whether the threads are alive."""
         return bool(self._threads) and all(thread.is_alive() for thread in self._threads)

@@ -29,7 +29,7 @@ from cascade.serving.served import Served
 from cascade.serving.wire import Scope
 from cascade.serving.workers import Setup
 
-REPLICA_TOKENS: Final = 16384
+REPLICA_TOKENS: Final = 4096
 """Tokens for each replica of a later tier, waiting and under way: with more there is to be another."""
 ONGOING: Final = 16
 """Requests for each replica of the first tier."""
@@ -41,7 +41,8 @@ class Front:
     """HTTP and the first tier of all models; `later`: deployments of the later tiers of each model."""
 
     def __init__(self, setup: Setup, later: Mapping[str, Sequence[DeploymentHandle]]) -> None:
-        self._app = setup.app([self._served(setup, name, path, later[name]) for name, path in setup.models])
+        served = [self._served(setup, name, path, later[name]) for name, path in setup.models]
+        self._app = setup.app(served)
         self._started = False
 
     async def __call__(self, request: Request) -> Response:
@@ -61,8 +62,7 @@ class Front:
         response.raw_headers = list(sent[0]["headers"])
         return response
 
-    @staticmethod
-    def _served(setup: Setup, name: str, path: str, later: Sequence[DeploymentHandle]) -> Served:
+    def _served(self, setup: Setup, name: str, path: str, later: Sequence[DeploymentHandle]) -> Served:
         pipeline = load(path, threads=setup.threads, revision=setup.revision)
         first, *others = pipeline.tiers
         replace(pipeline, tiers=tuple(others)).close()
@@ -73,6 +73,7 @@ class Front:
                 layers=tuple(getattr(tier, "layers", ())),
                 encoder=getattr(tier, "encoder", None),
                 words=pipeline.task == TAGGING,
+                behind=lambda: self._app.models.of(name).deferred_tokens,
             )
             for tier, handle in zip(others, later, strict=True)
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -27,13 +27,17 @@ ANSWER_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What a later tier is asked in one call: rows with their targets and prior, and the policies of its exits."""
+    """What a later tier is asked in one call: rows with their targets and prior, and the policies of its exits.
+
+    `behind`: tokens that wait for the tier where the call comes from.
+    """
 
     encoded: Encoded
     targets: BoolArray | None
     prior: FloatArray | None
     exit_policy: ExitPolicy
     temperatures: tuple[float, ...]
+    behind: int = 0
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -42,8 +46,8 @@ class Asked:
 
     @property
     def tokens(self) -> int:
-        """How many there are to read."""
-        return self.encoded.units.rows.tokens
+        """How many there are to read, now and afterwards."""
+        return self.encoded.units.rows.tokens + self.behind
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,6 +60,7 @@ class RemoteTier(Leaf):
         layers: numbers of the layers after which there are exits; none in a tier without.
         encoder: makes its rows; that of the inputs if left out.
         words: units are words.
+        behind: how many tokens wait for it here.
         exit_policy, temperatures: of its exits, which go with each call.
     """
 
@@ -64,6 +69,7 @@ class RemoteTier(Leaf):
     layers: tuple[int, ...]
     encoder: Encoder | None
     words: bool
+    behind: Callable[[], int] = int
     exit_policy: ExitPolicy = never
     temperatures: tuple[float, ...] = (1.0,)
 
@@ -73,9 +79,10 @@ class RemoteTier(Leaf):
             between(inputs, begin, end, words=self.words)
             for begin, end in runs_of(inputs, CALL_TOKENS, words=self.words)
         ]
+        policies, behind = (self.exit_policy, self.temperatures), self.behind()
         calls = [
-            self.ask(Asked(part.encode(self.encoder), part.targets, part.prior, self.exit_policy, self.temperatures))
-            for part in parts
+            self.ask(Asked(part.encode(self.encoder), part.targets, part.prior, *policies, behind if own == 0 else 0))
+            for own, part in enumerate(parts)
         ]
         found = [self._answer(call, part.n_units) for call, part in zip(calls, parts, strict=True)]
         columns = zip(*(vars(scores).values() for scores in found), strict=True)

@@ -59,7 +59,7 @@ def test_answers_are_those_of_one_process_and_sigterm_ends_it() -> None:
     assert {route["tier"] for route in found["routes"]} == set(wanted.routes.tier.tolist()) == {1, 2}
 
 
-@pytest.mark.parametrize(("tokens", "replicas"), [([], 1), ([10.0, 20.0], 1), ([16384.0, 1.0], 2), ([90_000.0], 6)])
+@pytest.mark.parametrize(("tokens", "replicas"), [([], 1), ([10.0, 20.0], 1), ([4096.0, 1.0], 2), ([20_481.0], 6)])
 def test_replicas_follow_the_tokens_that_wait(tokens: list[float], replicas: int) -> None:
     from cascade.serving.on_ray import by_tokens
 

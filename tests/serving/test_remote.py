@@ -82,6 +82,15 @@ def test_a_tier_elsewhere_gives_the_answers_of_the_tier_here(
     assert (len(process.calls) > 1) == (call_tokens == 40)
 
 
+def test_a_call_says_how_much_waits_behind_it(clf: Classifier) -> None:
+    process = Process(LaterTier(str(clf.bundle.folder), 1, 1))
+    tier = replace(apart(clf, process).tiers[-1], behind=lambda: 700)
+    inputs = Inputs.of(TEXTS, clf.tokenizer)
+    tier.score(inputs)
+    [call] = process.calls
+    assert call.tokens == inputs.tokens + 700
+
+
 def test_words_are_asked_in_whole_sentences(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "CALL_TOKENS", 30)
     own = tagger.with_router(Threshold(0.9)).with_exit_policy(MaxProbability(0.8))
