@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias, cast
@@ -17,7 +17,7 @@ from cascade.jobs.tables import TABLES, Table
 from cascade.text.records import csv_rows
 from cascade.text.sources import opened
 
-PART_BYTES = 64_000_000  # of texts and columns, unpacked
+PART_BYTES = 32_000_000  # of the columns that are read, unpacked; of lines all of a part is held
 BLOCK = 1 << 20
 
 
@@ -42,70 +42,54 @@ class Span:
 Part: TypeAlias = tuple[Span, ...]
 
 
-def cut(inputs: Sequence[Input], settings: Settings) -> list[Part]:
-    """The parts of a job, in order; each has `part_rows` rows, or fewer where these have many bytes."""
-    parts: list[list[Span]] = [[]]
-    rows, size = settings.part_rows, PART_BYTES
-
-    def add(span: Span, bytes_of: int) -> None:
-        nonlocal rows, size
-        parts[-1].append(span)
-        rows, size = rows - span.rows, size - bytes_of
-        if rows <= 0 or size <= 0:
-            parts.append([])
-            rows, size = settings.part_rows, PART_BYTES
-
+def cut(inputs: Sequence[Input], settings: Settings, columns: Sequence[str]) -> Iterator[Part]:
+    """The parts of a job, in order; each has `part_rows` rows, or fewer where their columns have many bytes."""
+    part, rows, size = list[Span](), settings.part_rows, float(PART_BYTES)
     for number, one in enumerate(inputs):
         with readable(one.path, one.form):
-            if one.form in TABLES:
-                table = Table.of(one.path, one.form, [*settings.read, *settings.keep])
-                at, last = 0, int(table.starts[-1])
-                while at < last:
-                    fit = max(min(rows, last - at, int(size / max(table.size, 1))), 1)
-                    add(Span(number, at, at + fit, fit), int(fit * table.size))
-                    at += fit
-                continue
-            at, line = one.head, one.head_lines
-            for ends, lines in _ends(one, settings):
+            begin, line = len(one.head.encode()), one.head.count("\n")
+            for ends, lines, weight in _ends(one, settings, columns):
                 done = 0
-                while done < len(ends):  # those up to which the part takes them
-                    fit = min(int(np.searchsorted(ends[done:], at + size, "right")), rows, len(ends) - done)
-                    fit = max(fit, 1)
+                while done < len(ends):
+                    fit = int(np.searchsorted(ends[done:], begin + size / weight, "right"))
+                    fit = max(min(fit, rows, len(ends) - done), 1)
                     end = int(ends[done + fit - 1])
-                    add(Span(number, at, end, fit, line), end - at)
-                    at, line, done = end, int(lines[done + fit - 1]), done + fit
-    return [part for part in map(_merged, parts) if part]
+                    if part and part[-1].file == number:
+                        part[-1] = replace(part[-1], end=end, rows=part[-1].rows + fit)
+                    else:
+                        part.append(Span(number, begin, end, fit, line))
+                    rows, size = rows - fit, size - (end - begin) * weight
+                    begin, line, done = end, int(lines[done + fit - 1]), done + fit
+                    if rows <= 0 or size <= 0:
+                        yield tuple(part)
+                        part, rows, size = [], settings.part_rows, float(PART_BYTES)
+    if part:
+        yield tuple(part)
 
 
-def _merged(spans: list[Span]) -> Part:
-    made: list[Span] = []
-    for span in spans:
-        last = made[-1] if made else None
-        if last is not None and (last.file, last.end) == (span.file, span.begin):
-            made[-1] = Span(last.file, last.begin, span.end, last.rows + span.rows, last.line)
-        else:
-            made.append(span)
-    return tuple(made)
-
-
-def _ends(one: Input, settings: Settings) -> Iterator[tuple[IntArray, IntArray]]:
-    """Where rows of lines end, in bytes of the unpacked file and in lines."""
-    with opened(Path(one.path)) as stream:
+def _ends(one: Input, settings: Settings, columns: Sequence[str]) -> Iterator[tuple[IntArray, IntArray, float]]:
+    """Where rows end, some thousands at a time, as in a `Span`: their ends, lines up to there, and bytes of a step."""
+    if one.form in TABLES:
+        table = Table(one.path, one.form, columns)
+        for at in range(0, int(table.starts[-1]), BLOCK):
+            ends = np.arange(at, min(at + BLOCK, int(table.starts[-1]))) + 1
+            yield ends, ends, max(table.size, 1.0)
+        return
+    head, path = len(one.head.encode()), Path(one.path)
+    with opened(path) as stream:
         quoted = one.form in DELIMITERS and any(b'"' in block for block in iter(lambda: stream.read(BLOCK), b""))
-    with opened(Path(one.path)) as stream:
+    with opened(path) as stream:
         if quoted:  # a row may have several lines
-            found = ((end, line) for *_, end, line in csv_rows(stream, settings.max_line, DELIMITERS[one.form]))
-            rows = (row for row in found if row[0] > one.head)
-            while some := list(islice(rows, 4096)):
+            rows = ((end, line) for *_, end, line in csv_rows(stream, settings.max_line, DELIMITERS[one.form]))
+            while some := list(islice((row for row in rows if row[0] > head), 4096)):
                 ends, lines = np.array(some, dtype=np.int64).T
-                yield ends, lines
+                yield ends, lines, 1.0
             return
         at = line = last = 0
         while block := cast(bytes, stream.read(BLOCK)):
             ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n")) + at + 1
             lines = line + np.arange(1, len(ends) + 1)
-            at, line = at + len(block), line + len(ends)
-            last = int(ends[-1]) if len(ends) else last
-            yield ends[ends > one.head], lines[ends > one.head]
-        if at > max(last, one.head):  # a last line without an end
-            yield np.array([at]), np.array([line + 1])
+            at, line, last = at + len(block), line + len(ends), max(last, *ends[-1:])
+            yield ends[ends > head], lines[ends > head], 1.0
+        if at > max(last, head):  # a last line without an end
+            yield np.array([at]), np.array([line + 1]), 1.0

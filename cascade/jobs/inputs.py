@@ -37,7 +37,7 @@ class Input:
         form: `arrow`, or the value of a `FileFormat`.
         size, modified: bytes, and nanoseconds since 1970.
         sha256: of its bytes.
-        head, head_lines: bytes and lines of a csv up to the end of its header.
+        head: a csv up to the end of its header.
     """
 
     path: str
@@ -45,15 +45,14 @@ class Input:
     size: int
     modified: int
     sha256: str
-    head: int = 0
-    head_lines: int = 0
+    head: str = ""
 
     @classmethod
     def of(cls, path: Path, form: str, settings: Settings) -> Input:
         """A file, hashed."""
         there = path.stat()
-        head = _header(path, form, settings)[1:] if form in DELIMITERS else (0, 0)
-        return cls(str(path), form, there.st_size, there.st_mtime_ns, sha256_of(path), *head)
+        head = _header(path, form, settings)[1] if form in DELIMITERS else ""
+        return cls(str(path), form, there.st_size, there.st_mtime_ns, sha256_of(path), head)
 
     def changed(self) -> str | None:
         """How the file differs from what it was, in words; its bytes are read only where its time alone is another."""
@@ -162,7 +161,7 @@ def _columns(path: Path, form: str, settings: Settings) -> Types:
     if form not in TABLES:
         names = _header(path, form, settings)[0] if form in DELIMITERS else [settings.text]
         return dict.fromkeys(names, pa.string())
-    schema = Table.of(str(path), form).schema
+    schema = Table(str(path), form).schema
     own = {field.name: plain(field.type) for field in schema}
     if len(own) < len(schema):
         raise DataError(f"columns must be distinct, got {listed(schema.names)} in {path}; write it again")
@@ -208,13 +207,13 @@ def plain(kind: pa.DataType) -> pa.DataType:
     return pa.list_(plain(kind.value_type)) if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
 
 
-def _header(path: Path, form: str, settings: Settings) -> tuple[list[str], int, int]:
-    """The names of a csv's columns, and its bytes and lines up to their end; a `DataError` without those to be read."""
+def _header(path: Path, form: str, settings: Settings) -> tuple[list[str], str]:
+    """The names of a csv's columns, and the csv up to their end; a `DataError` without those that are read."""
     with opened(path) as stream:
         rows = csv_rows(stream, settings.max_line, DELIMITERS[form])
-        fields, end, lines = next((row[1:] for row in rows if row[1]), ([], 0, 0))
+        fields, end = next((row[1:3] for row in rows if row[1]), ([], 0))
     with opened(path) as stream:
-        head: Any = io.BytesIO(bytes(stream.read(end)))  # type: ignore[arg-type]  # of bytes
+        head: Any = io.BytesIO(stream.read(end))  # type: ignore[arg-type]  # of bytes
     head.name = str(path)  # what messages call it
     list(read_examples(head, format=FileFormat(form), lines_before=0, **settings.reading))
-    return fields if isinstance(fields, list) else [], end, lines
+    return fields if isinstance(fields, list) else [], head.getvalue().decode()

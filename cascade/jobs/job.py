@@ -130,11 +130,11 @@ class Job:
         for path, form in files:
             with readable(path, form):
                 inputs.append(Input.of(path, form, settings))
-        parts = cut(inputs, settings)
+        parts = tuple(cut(inputs, settings, [*settings.read, *kept]))
         if not parts:
             raise DataError(f"inputs must hold at least one row, but {files[0][0]} is empty; check the files")
         schema = pa.schema([*kept.items(), *answers.items()])
-        return replace(self, inputs=tuple(inputs), parts=tuple(parts), kept=kept, schema=schema)
+        return replace(self, inputs=tuple(inputs), parts=parts, kept=kept, schema=schema)
 
 
 def open_job(

@@ -11,7 +11,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -40,7 +40,7 @@ def log_block(log: IO[bytes], table: pa.Table, counts: Counts) -> None:
 
 def logged(path: Path) -> Iterator[tuple[bytes, Counts, int]]:
     """The whole blocks of a log, as Arrow's streams, each with what was counted and the byte at which it ends."""
-    with path.open("rb") as log:
+    with suppress(FileNotFoundError), path.open("rb") as log:  # of a part that has just become whole
         while line := log.readline():
             try:
                 told = json.loads(line)

@@ -22,10 +22,10 @@ from cascade.core.rows import IntArray
 from cascade.jobs.cutting import BLOCK, Part, Span
 from cascade.jobs.inputs import Input, Types, readable
 from cascade.jobs.settings import ALL, Settings
-from cascade.jobs.tables import ROWS, TABLES, Table
+from cascade.jobs.tables import BYTES, ROWS, TABLES, Table
 from cascade.text.reading import REMEDY, Example, OnError, read_examples, text_of, words_of
 from cascade.text.records import FileFormat, LineError, cells
-from cascade.text.sources import PACKED, opened
+from cascade.text.sources import opened
 
 BLOCK_ROWS, BLOCK_SIZE = 2048, 1 << 20  # characters of what is read, and a sixteenth of those that are kept
 FAULTS = (pa.ArrowException, ValueError, TypeError, OverflowError)  # of values that do not fit a column
@@ -49,8 +49,7 @@ class Block:
     @property
     def sizes(self) -> IntArray:
         """How much room each row takes. Shape `(rows,)`."""
-        found = np.fromiter((len(one) if isinstance(one, str) else sum(map(len, one or ())) for one in self.items),
-                            dtype=np.int64, count=len(self))  # fmt: skip
+        found = np.array([len(one) if isinstance(one, str) else sum(map(len, one or ())) for one in self.items])
         for column in self.kept.columns:
             if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
                 found += pc.fill_null(pc.binary_length(column), 0).to_numpy() // 16
@@ -77,10 +76,8 @@ def blocks(pieces: Iterable[Block]) -> Iterator[Block]:
 
 
 def _joined(held: Sequence[Block]) -> Block:
-    items, faults = (
-        [*chain.from_iterable(lists)] for lists in zip(*((one.items, one.faults) for one in held), strict=True)
-    )
-    return Block(items, faults, pa.concat_tables([one.kept for one in held]))
+    items, faults = chain.from_iterable(one.items for one in held), chain.from_iterable(one.faults for one in held)
+    return Block(list(items), list(faults), pa.concat_tables([one.kept for one in held]))
 
 
 class Rows:
@@ -91,12 +88,13 @@ class Rows:
         self._schema = pa.schema(list(kept.items()))
         self._open: Any = None
         self._file, self._at = -1, 0  # what is open, and up to where it is read
+        self._left: Any = None  # rows of a table that are read and belong to the next part
 
     def close(self) -> None:
         """Close what is open."""
         if hasattr(self._open, "close"):
             self._open.close()
-        self._open, self._file = None, -1
+        self._open, self._left, self._file = None, None, -1
 
     def read(self, part: Part, skip: int = 0) -> Iterator[Block]:
         """The rows of a part but for the first few, some at a time."""
@@ -104,29 +102,25 @@ class Rows:
             one = self._inputs[span.file]
             with readable(one.path, one.form):
                 if one.form in TABLES:
-                    yield from self._table(span, one, skip)
+                    yield from self._table(span, one, min(skip, span.rows))
                     skip = max(skip - span.rows, 0)
                     continue
                 for piece in self._lines(span, one):
-                    if skip < len(piece):
-                        yield piece.slice(skip, len(piece))
+                    yield piece.slice(skip, len(piece))
                     skip = max(skip - len(piece), 0)
 
     def _table(self, span: Span, one: Input, skip: int) -> Iterator[Block]:
         at = span.begin + skip
-        if at < span.end and (self._file, self._at) != (span.file, at):
-            names = {*self._settings.read, *self._schema.names}
-            table = Table.of(one.path, one.form, [*names])
-            batches = table.batches(at, [name for name in table.schema.names if name in names])
+        if (self._file, self._at) != (span.file, at):
             self.close()
-            self._open, self._file, self._at = batches, span.file, at
-        while at < span.end:
-            batch = next(self._open)
-            fit = min(batch.num_rows, span.end - at)
-            if fit < batch.num_rows:
-                self._open = chain([batch.slice(fit)], self._open)
-            piece = self._piece(batch.slice(0, fit), f"{one.path}, row", at)
-            at = self._at = at + fit
+            self._open = Table(one.path, one.form, [*self._settings.read, *self._schema.names]).batches(at)
+            self._file, self._at = span.file, at
+        while self._at < span.end:
+            batch = self._left or next(self._open)
+            fit = min(batch.num_rows, span.end - self._at)
+            self._left = batch.slice(fit) if fit < batch.num_rows else None
+            piece = self._piece(batch.slice(0, fit), f"{one.path}, row", self._at)
+            self._at += fit
             yield piece
 
     def _piece(self, batch: pa.RecordBatch, where: str, before: int) -> Block:
@@ -136,11 +130,8 @@ class Rows:
         if settings.tokens is None and settings.pair in batch.schema.names:
             second = self._values(batch, settings.pair, faults)
             items = [one if two is None else (one, two) for one, two in zip(items, second, strict=True)]
-        if any(faults):
-            items = [item if fault is None else None for item, fault in zip(items, faults, strict=True)]
-            faults = [fault and f"{where} {before + n}: {fault}" for n, fault in enumerate(faults, start=1)]
-        kept = pa.Table.from_batches([batch]).select(self._schema.names).cast(self._schema)
-        return Block(items, faults, kept)
+        faults = [fault and f"{where} {before + n}: {fault}" for n, fault in enumerate(faults, start=1)]
+        return _block(items, faults, pa.Table.from_batches([batch]).select(self._schema.names).cast(self._schema))
 
     def _values(self, batch: pa.RecordBatch, name: str, faults: list[Any]) -> list[Any]:
         """The values of a column; what is wrong with some goes to `faults`."""
@@ -161,33 +152,23 @@ class Rows:
         return values
 
     def _lines(self, span: Span, one: Input) -> Iterator[Block]:
-        packed = one.path.lower().endswith(PACKED)
-        if self._file != span.file or (packed and self._at > span.begin):
+        if self._file != span.file or self._at > span.begin:
             self.close()
             self._open, self._file, self._at = opened(Path(one.path)), span.file, 0
-        if not packed:
+        if self._open.seekable():
             self._at = self._open.seek(span.begin)
-        with opened(Path(one.path)) as stream:
-            head = stream.read(one.head)
-        part: Any = io.BufferedReader(_Slice(self, head, span, one.path))
-        before = span.line - one.head_lines
+        while self._at < span.begin:
+            self._at += len(self._open.read(min(span.begin - self._at, BLOCK)))
+        content = self._open.read(span.end - span.begin)
+        self._at += len(content)
+        part: Any = io.BytesIO(one.head.encode() + content)
+        part.name = one.path  # what messages call it
+        before = span.line - one.head.count("\n")
         reading: dict[str, Any] = {"format": FileFormat(one.form), "lines_before": before, "on_error": OnError.NULL}
-        examples = read_examples(part, **reading, **self._settings.reading)
-        while some := list(islice(examples, ROWS)):
+        for some in _together(read_examples(part, **reading, **self._settings.reading)):
             faults = [None if one.error is None else str(one.error).removesuffix(f"; {REMEDY}") for one in some]
             kept = self._kept(some, faults, one.path)
-            items = [one.text if one.tokens is None else one.tokens for one in some]
-            yield Block([None if fault else item for item, fault in zip(items, faults, strict=True)], faults, kept)
-
-    def more(self, begin: int, end: int, most: int) -> bytes:
-        """Bytes of the open file between these two, from where it is read up to."""
-        while self._at < begin:  # what is packed has no other way there
-            if not (before := self._open.read(min(begin - self._at, BLOCK))):
-                raise EOFError("its end is missing")
-            self._at += len(before)
-        found: bytes = self._open.read(min(end - self._at, most))
-        self._at += len(found)
-        return found
+            yield _block([one.text if one.tokens is None else one.tokens for one in some], faults, kept)
 
     def _kept(self, examples: list[Example], faults: list[str | None], path: str) -> pa.Table:
         def fault(row: int, told: str) -> None:
@@ -202,34 +183,33 @@ class Rows:
             if not _fits(values, field.type):
                 for row, value in enumerate(values):
                     if not _fits([value], field.type):
-                        fault(
-                            row, f"column {field.name!r} must be {field.type} as in the first rows, got {value!r:.80}"
-                        )
+                        told = f"column {field.name!r} must be {field.type} as in the first rows, got {value!r:.80}"
+                        fault(row, told)
                         values[row] = None
             columns.append(pa.array(values, field.type))
         return pa.table(columns, schema=self._schema)
 
 
-class _Slice(io.RawIOBase):
-    """A part of the file that is open in `rows`, behind the header of the whole."""
+def _block(items: list[Any], faults: list[str | None], kept: pa.Table) -> Block:
+    if any(faults):
+        items = [None if fault else item for item, fault in zip(items, faults, strict=True)]
+    return Block(items, faults, kept)
 
-    def __init__(self, rows: Rows, head: Any, span: Span, name: str) -> None:
-        self._rows, self._head, self._span, self.name = rows, head, span, name
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: Any) -> int:
-        if not self._head:
-            self._head = self._rows.more(self._span.begin, self._span.end, len(target))
-        found, self._head = self._head[: len(target)], self._head[len(target) :]
-        target[: len(found)] = found
-        return len(found)
+def _together(examples: Iterator[Example]) -> Iterator[list[Example]]:
+    """Examples some at a time, fewer where they are long."""
+    while some := list(islice(examples, 1)):
+        size = 0
+        for example in islice(examples, ROWS - 1):
+            some.append(example)
+            size += sum(len(value) for value in example.record.values() if isinstance(value, str))
+            if size > BYTES:
+                break
+        yield some
 
 
 def _fits(values: list[Any], kind: pa.DataType) -> bool:
-    try:
+    with suppress(*FAULTS):
         pa.array(values, kind)
-    except FAULTS:
-        return False
-    return True
+        return True
+    return False

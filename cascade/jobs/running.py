@@ -6,12 +6,11 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
 import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -163,9 +162,8 @@ def _spawn(job: Job, pipeline: AnyPipeline, workers: int) -> None:
     told: Any = context.SimpleQueue()
     processes = [context.Process(target=_worker, args=(job, pipeline, told), daemon=True) for _ in range(workers)]
     try:
-        with _deaf():
-            for process in processes:
-                process.start()
+        for process in processes:
+            process.start()
         while told.empty() and (alive := [process.sentinel for process in processes if process.is_alive()]):
             wait(alive, LOOK)
         if not told.empty():
@@ -183,19 +181,6 @@ def _spawn(job: Job, pipeline: AnyPipeline, workers: int) -> None:
         )
 
 
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """What starts inside does not hear Ctrl-C, which goes to all processes of a terminal: this one ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _worker(job: Job, pipeline: AnyPipeline, told: Any) -> None:
     parent = multiprocessing.parent_process()
 
@@ -208,6 +193,8 @@ def _worker(job: Job, pipeline: AnyPipeline, told: Any) -> None:
     warnings.simplefilter("ignore")  # the counts say it
     try:
         work(job, pipeline)
+    except KeyboardInterrupt:  # of all processes of the terminal, and the parent ends this one
+        pass
     except (CascadeError, OSError) as error:
         told.put(error)
 
@@ -220,28 +207,27 @@ def _bar(job: Job, show: bool) -> Iterator[None]:
     def seen() -> Counts:
         found = Counts()
         for number in range(len(rows)):
-            counts = whole.get(number) or job.counts(number)
-            if counts is not None:
+            if (counts := whole.get(number) or job.counts(number)) is not None:
                 whole[number] = counts
-            with suppress(FileNotFoundError):  # a log that has just become a part
-                logs = job.logs(number) if counts is None else []
-                found += counts or sum((more for log in logs for _, more, _ in logged(log)), Counts())
+            else:
+                counts = sum((more for log in job.logs(number) for _, more, _ in logged(log)), Counts())
+            found += counts
         return found
 
     def draw() -> None:
         before = seen()
         with tqdm(total=sum(rows), initial=before.rows, unit=" rows") as bar:
-            while not ended.wait(LOOK):
-                found = seen()
-                units = max(found.units - before.units, 1)
-                bar.set_postfix_str(f"{(found.deferred - before.deferred) / units:.1%} deferred", refresh=False)
+            last = False
+            while not last:
+                last, found = ended.wait(LOOK), seen()
+                share = (found.deferred - before.deferred) / max(found.units - before.units, 1)
+                bar.set_postfix_str(f"{share:.1%} deferred", refresh=False)
                 bar.update(max(found.rows - bar.n, 0))
-            bar.update(max(seen().rows - bar.n, 0))
 
     thread = threading.Thread(target=draw, daemon=True)
-    if show:
-        thread.start()
     try:
+        if show:
+            thread.start()
         yield
     finally:
         ended.set()
