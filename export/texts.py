@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
+from cascade.calibration.examples import tag_numbers
 from cascade.calibration.temperature import fit_temperature
 from cascade.core.confidence import answers, probabilities
 from cascade.core.labels import as_array
@@ -192,21 +193,15 @@ def encode(
 
 
 def _targets(calibration: Calibration, task: Task, labels: Sequence[str], multi_label: bool) -> Targets:
+    if task.tags:
+        return tag_numbers(calibration.texts, calibration.labels or (), labels)
     given = [own if isinstance(own, str) else tuple(own) for own in calibration.labels or ()]
     if len(given) != len(calibration.texts):
         raise DataError(
-            f"calibration must have one {'list of tags' if task.tags else 'label'} per {task.item}, got {len(given)} "
-            f"for {len(calibration.texts)} {task.item}s"
+            f"calibration must have one label per text, got {len(given)} for {len(calibration.texts)} texts"
         )
     examples = Examples(calibration.texts, given, calibration.source)
-    if len(labels) == 1 and not (multi_label or task.tags):
+    if len(labels) == 1 and not multi_label:
         return label_values(examples)
     numbers = label_numbers(examples, labels, multi_label=multi_label)
-    if not task.tags:
-        return as_array(numbers, len(labels), multi_label=multi_label, source=calibration.source)
-    for position, (words, own) in enumerate(zip(calibration.texts, numbers, strict=True), start=1):
-        if len(own) != len(words):
-            raise DataError(
-                f"{calibration.source}: sentence {position} must have {len(words)} tag(s), one per word, got {len(own)}"
-            )
-    return np.concatenate(numbers).astype(np.int64)
+    return as_array(numbers, len(labels), multi_label=multi_label, source=calibration.source)

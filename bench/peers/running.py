@@ -86,13 +86,19 @@ class Peers(AbstractContextManager["Peers"]):
 
     def load(self, kinds: Sequence[Baseline]) -> None:
         """Convert what these need, load them, find their best batch sizes."""
-        steps: dict[str, str] = {}  # those taken, and why they failed: empty where they did not
+        there, faults = [kind for kind in kinds if not kind.missing], dict[str, str]()
+        for step in dict.fromkeys(step for kind in there for step in kind.steps):
+            self._say(f"converting: {step}")
+            try:
+                with self._start() as process:  # it ends, with the memory that this took
+                    process.prepare(step, self._job)
+            except WorkerError as error:
+                faults[step] = str(error)
         for kind in kinds:
             if kind.missing:
                 self.absent[kind.name] = f"not installed: {', '.join(kind.missing)}; {kind.install}"
                 continue
-            fault = self._convert(kind, steps)
-            if fault:
+            if fault := next((faults[step] for step in kind.steps if step in faults), None):
                 self.absent[kind.name] = f"failed: the checkpoint could not be converted: {fault}"
                 continue
             peer = self.running[kind.key] = Running(kind, self._start())
@@ -141,21 +147,6 @@ class Peers(AbstractContextManager["Peers"]):
             peer.process.kill()
             del self.running[peer.kind.key]
             self.absent[peer.kind.name] = f"failed: {error}"
-
-    def _convert(self, kind: Baseline, steps: dict[str, str]) -> str:
-        """Take the steps of a kind that were not taken yet, each in a process that ends; why one failed, if it did."""
-        for step in kind.steps:
-            if step not in steps:
-                self._say(f"converting: {step}")
-                with self._start() as process:
-                    try:
-                        process.prepare(step, self._job)
-                        steps[step] = ""
-                    except WorkerError as error:
-                        steps[step] = str(error)
-            if steps[step]:
-                return steps[step]
-        return ""
 
     def _settle(self, peer: Running) -> None:
         """Load it; find its best batch sizes; a pass for its answers."""

@@ -14,14 +14,13 @@ from cascade.core.statistics import speed_up
 from cascade.pipelines.tagger import Tagger
 from cascade_bench.options import Asked, labelled_file_options, markdown_option
 from cascade_bench.systems.local import CASCADE, TRANSFORMERS, Answered, System, systems
-from cascade_bench.table.measuring import Row, Table, measure
+from cascade_bench.table.measuring import Table, measure
 from cascade_bench.table.showing import as_text, entries
 from cascade_bench.timing.interleaving import BATCH_SIZES, best_size
 from cascade_bench.timing.machine import in_words
 from cascade_bench.timing.report import bar, write_json
 
 SUBSET = 256  # items on which the pipeline's batch sizes are tried
-CLEAR = 1.0  # a ratio whose interval holds this says nothing
 
 
 @click.command(short_help="Accuracy and seconds: the last tier whole, cut, with exits; the cascade; a pipeline.")
@@ -101,35 +100,14 @@ def said_of(table: Table) -> list[str]:
 def conclusion(table: Table) -> str:
     """The cascade against the fastest cut of the last tier that is at least as accurate, in seconds."""
     cascade, cuts = table.row(CASCADE), [row for row in table.rows if row.cut is not None]
-    begin = (
-        f"The cascade is right on {cascade.accuracy:.2%} and takes {_seconds(cascade)} for {len(table.data)} "
-        f"{table.data.unit}; "
-    )
     accurate = [row for row in cuts if row.accuracy >= cascade.accuracy]
+    which = "the fastest fixed depth that is at least as accurate is"
     if not accurate:
-        best = max(cuts, key=lambda row: (row.accuracy, -row.median_seconds))
-        return (
-            f"{begin}no cut of the last tier is as accurate, not even full depth: the most accurate, {best.name}, is "
-            f"right on {best.accuracy:.2%} and takes {_seconds(best)}, so {compared(best, cascade, 'the cascade')}."
-        )
-    fastest = min(accurate, key=lambda row: row.median_seconds)
+        which = "no cut of the last tier is as accurate, not even full depth; the most accurate is"
+    best = min(accurate or cuts, key=lambda row: (0.0 if accurate else -row.accuracy, row.median_seconds))
+    ratio = speed_up(best.seconds, cascade.seconds)
+    clear = "faster" if ratio.low > 1 else "slower" if ratio.high < 1 else "no clear difference"
     return (
-        f"{begin}the fastest fixed depth that is at least as accurate, {fastest.name} ({fastest.accuracy:.2%}), takes "
-        f"{_seconds(fastest)}, so {compared(fastest, cascade, 'the cascade')}."
+        f"The cascade is right on {cascade.accuracy:.2%}; {which} {best.name} ({best.accuracy:.2%}), beside which the "
+        f"cascade is {ratio.text()} times as fast: {clear}."
     )
-
-
-def compared(base: Row, row: Row, name: str) -> str:
-    """Half a sentence: how many times as fast as a base this row is. `name`: what it calls the row."""
-    ratio = speed_up(base.seconds, row.seconds)
-    covered = "" if ratio.coverage >= 0.95 else f", covering only {ratio.coverage:.0%}"
-    interval = f"[{ratio.low:.2f}, {ratio.high:.2f}{covered}]"
-    if ratio.low > CLEAR:
-        return f"{name} is {ratio.median:.2f} times faster {interval}"
-    if ratio.high < CLEAR:
-        return f"{name} is slower, {ratio.median:.2f} times as fast {interval}"
-    return f"there is no clear difference: {name} is {ratio.median:.2f} times as fast {interval}"
-
-
-def _seconds(row: Row) -> str:
-    return f"{row.median_seconds:.3g} s"

@@ -148,13 +148,13 @@ def test_speed_ups_and_accuracy() -> None:
 @pytest.mark.parametrize(
     ("cascade", "expected"),
     [
-        ((1.0, 8), "fixed depth that is at least as accurate, the cut-2 (80.00%), takes 3 s, so the cascade is"),
-        ((6.0, 9), "the full (90.00%), takes 4 s, so the cascade is slower, 0.67 times as fast"),
-        ((4.0, 9), "so there is no clear difference: the cascade is 1.00 times as fast"),
         (
-            (2.0, 10),
-            "no cut of the last tier is as accurate, not even full depth: the most accurate, the full, is right on",
+            (1.0, 8),
+            "fixed depth that is at least as accurate is the cut-2 (80.00%), beside which the cascade is 3.00 [3.00",
         ),
+        ((6.0, 9), "is the full (90.00%), beside which the cascade is 0.67 [0.67, 0.67] times as fast: slower."),
+        ((4.0, 9), "the cascade is 1.00 [1.00, 1.00] times as fast: no clear difference."),
+        ((2.0, 10), "no cut of the last tier is as accurate, not even full depth; the most accurate is the full"),
     ],
 )
 def test_the_conclusion_names_the_fastest_depth_that_is_as_accurate(cascade: tuple[float, int], expected: str) -> None:
@@ -162,7 +162,7 @@ def test_the_conclusion_names_the_fastest_depth_that_is_as_accurate(cascade: tup
 
 
 def test_too_few_repeats_are_said() -> None:
-    assert "[4.00, 4.00, covering only 75%]" in conclusion(made(cascade=(1.0, 9), repeats=3))
+    assert "[4.00, 4.00] (75%) times as fast" in conclusion(made(cascade=(1.0, 9), repeats=3))
 
 
 def test_full_depth_comes_first() -> None:

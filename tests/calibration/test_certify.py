@@ -15,12 +15,10 @@ from cascade.calibration import observing
 from cascade.calibration.certify import whole as module
 from cascade.calibration.certify.bounds import examples_needed, p_value, upper_limit
 from cascade.calibration.certify.claims import ORIGINAL, Agreement, Claim, MaxDrop, RiskTarget, Unit
-from cascade.calibration.certify.doubts import alike, doubts, unknown_pieces
-from cascade.calibration.certify.events import differ, lost
+from cascade.calibration.certify.events import alike, differ, doubts, lost, unknown_pieces
 from cascade.calibration.certify.outcomes import Certified, Refused
 from cascade.calibration.certify.paths import PathGrid, text_path
-from cascade.calibration.certify.procedure import disagreement_limit
-from cascade.calibration.certify.split import Split
+from cascade.calibration.certify.procedure import Split, disagreement_limit
 from cascade.calibration.certify.whole import calibrate, confirmed
 from cascade.calibration.texts import TextAnswers
 from cascade.exceptions import CertificateWarning, DataError, OptionError

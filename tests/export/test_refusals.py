@@ -100,9 +100,9 @@ def test_max_length_must_fit(tiers: Path, tmp_path: Path, length: int) -> None:
         ("tier2", TAGGED, InputError, "a pair must hold two texts"),
         ("tagger", LABELLED, InputError, "a sentence must be a list of words"),
         ("tagger", Calibration([[], []]), OptionError, "at least one word, has none"),
-        ("tagger", Calibration([["a"], ["b"]], [["X"]]), DataError, "one list of tags per sentence, got 1 for 2 sent"),
-        ("tagger", Calibration([["a", "b"]], [["X"]], "f"), DataError, r"f: sentence 1 must have 2 tag\(s\), one per"),
-        ("tagger", Calibration([["a"]], [["ADJ"]]), DataError, "has the label 'ADJ', which the model does not"),
+        ("tagger", Calibration([["a"], ["b"]], [["X"]]), DataError, "got 2 sentences and tags for 1"),
+        ("tagger", Calibration([["a", "b"]], [["X"]], "f"), DataError, "sentence 1 has 2 words and 1 tags"),
+        ("tagger", Calibration([["a"]], [["ADJ"]]), DataError, "sentence 1 has 'ADJ'; rename it"),
     ],
 )
 def test_calibration_must_fit(

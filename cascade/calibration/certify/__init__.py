@@ -2,10 +2,10 @@
 
 claims              what can be asked
 whole               all of it, for a classifier or a tagger
-procedure           the test that both share, and why nothing passed; split: its shares
+procedure           shares of the examples, the test, and why nothing passed
 paths, word_paths   which settings are tested, in which order
-events, bounds      what counts against a setting, and what a count says about a rate
-doubts              what makes a guarantee doubtful; ledger: which questions were asked of the same examples
+events, bounds      what counts against a setting, what makes a guarantee doubtful, and what a count says about a rate
+ledger              which questions were asked of the same examples
 scores              the same for answers of any models, from rows
 outcomes, written   what came of it, and that as the certificate of a bundle and as JSON
 """

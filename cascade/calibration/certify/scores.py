@@ -17,8 +17,7 @@ import numpy as np
 from cascade.calibration.certify.claims import Claim
 from cascade.calibration.certify.outcomes import Certified, Refused, told
 from cascade.calibration.certify.paths import PathGrid, text_path
-from cascade.calibration.certify.procedure import Chosen, certify, check_labels
-from cascade.calibration.certify.split import Split
+from cascade.calibration.certify.procedure import Chosen, Split, certify, check_labels
 from cascade.calibration.costs import Costs, TierCosts
 from cascade.calibration.examples import copies_said, distinct
 from cascade.calibration.texts import TextAnswers, TierAnswers

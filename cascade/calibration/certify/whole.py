@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 
 from cascade.calibration.certify.claims import Claim, Unit
-from cascade.calibration.certify.doubts import unknown_pieces
-from cascade.calibration.certify.events import count, differ
+from cascade.calibration.certify.events import count, differ, unknown_pieces
 from cascade.calibration.certify.outcomes import Certified, Refused, told
 from cascade.calibration.certify.paths import PathGrid, text_path
-from cascade.calibration.certify.procedure import Chosen, certify, check_labels
-from cascade.calibration.certify.split import Split
+from cascade.calibration.certify.procedure import Chosen, Split, certify, check_labels
 from cascade.calibration.certify.word_paths import GRID, Reach, word_path
 from cascade.calibration.examples import copies_said, distinct, tag_numbers
 from cascade.calibration.observing import observe_sentences, observe_texts

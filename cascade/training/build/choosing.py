@@ -14,8 +14,7 @@ import numpy as np
 from cascade.calibration.certify.claims import Claim
 from cascade.calibration.certify.outcomes import Certified, Refused, Step
 from cascade.calibration.certify.paths import text_path
-from cascade.calibration.certify.procedure import Chosen, certify
-from cascade.calibration.certify.split import Split
+from cascade.calibration.certify.procedure import Chosen, Split, certify
 from cascade.calibration.certify.whole import confirmed
 from cascade.calibration.certify.word_paths import Reach, run_points, word_points
 from cascade.calibration.observing import observe_sentences, observe_texts

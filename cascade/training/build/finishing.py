@@ -16,7 +16,7 @@ from cascade.bundle.opening import Bundle
 from cascade.bundle.writing import write_bundle
 from cascade.calibration.certify.claims import Claim
 from cascade.calibration.certify.outcomes import Certified, Outcome
-from cascade.calibration.certify.split import Split
+from cascade.calibration.certify.procedure import Split
 from cascade.calibration.certify.written import issue
 from cascade.calibration.examples import copies_said
 from cascade.core.confidence import answers as answers_of

@@ -208,8 +208,8 @@ def test_a_bundle_that_knows_the_file(run: Command, data: Path, tmp_path: Path) 
     written["figures"] = {"calibration": {"source": "data.jsonl"}}
     (folder / MANIFEST_FILE).write_text(json.dumps(written))
     done = run("calibrate", folder, "--data", data, "--max-drop", "0.3")
-    assert "Warning: the bundle was made with a file of the same name (figures.calibration.source)" in done.out
+    assert "Warning: the bundle was made with a file of the same name; " in done.out
     written["figures"] = {"training": [{"sha256": hashlib.sha256(data.read_bytes()).hexdigest()}]}
     (folder / MANIFEST_FILE).write_text(json.dumps(written))
     done = run("calibrate", folder, "--data", data, "--max-drop", "0.3")
-    assert "Warning: the bundle was made with these very examples (figures.training.sha256)" in done.out
+    assert "Warning: the bundle was made with these very examples, " in done.out

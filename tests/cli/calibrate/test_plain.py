@@ -32,4 +32,4 @@ def test_thresholds_without_a_guarantee(run: Command, data: Path, tmp_path: Path
     right = sum(a == line["label"] for a, line in zip(made, given, strict=True))
     assert right / 600 == pytest.approx(written["point"]["accuracy"])
     again = run("calibrate", folder, "--data", data, "--max-drop", "0.2")
-    assert "Warning: the bundle was made with a file of the same name (figures.operating_point.data)" in again.out
+    assert "Warning: the bundle was made with a file of the same name; " in again.out
