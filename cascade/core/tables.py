@@ -22,19 +22,11 @@ def require(name: str, what: str) -> Any:
 
 
 def predictions_table(predictions: Any, *, routes: bool = False) -> Any:
-    """A `pyarrow.Table` with a row per text.
+    """`Predictions` as a `pyarrow.Table` with a row per text.
 
-    Args:
-        predictions: `Predictions`, the answers of a classifier.
-        routes: also the column `route`.
-
-    Returns:
-        The columns `label`, a string as a dictionary over all labels, `score`, its probability as float32 (of a
-        regression the number), and with `routes` `route`, `struct<tier: int32, exit_layer: int32, confidence: float>`.
-        Multi-label: `label` and `score` are lists.
-
-    Raises:
-        MissingExtraError: pyarrow is not installed.
+    Columns: `label`, a string as a dictionary over all labels; `score`, its probability as float32, of a regression the
+    number; with `routes` `route`, `struct<tier: int32, exit_layer: int32, confidence: float>`. Multi-label: `label` and
+    `score` are lists. Without pyarrow a `MissingExtraError`.
     """
     pa = require("pyarrow", "a table")
     chances = predictions.probabilities.astype(np.float32, copy=False)
@@ -50,19 +42,10 @@ def predictions_table(predictions: Any, *, routes: bool = False) -> Any:
 
 
 def tags_table(predictions: Any, *, routes: bool = False) -> Any:
-    """A `pyarrow.Table` with a row per sentence or text.
+    """`TagPredictions` as a `pyarrow.Table` with a row per sentence or text.
 
-    Args:
-        predictions: `TagPredictions`, the answers of a tagger.
-        routes: also the column `route`.
-
-    Returns:
-        Columns of lists, a value per word: `tags`, strings as dictionaries over all labels, `scores`, their
-        probabilities as float32; of texts `spans`, `[begin, end]` in characters; with `routes` `route`, as in
-        `predictions_table`.
-
-    Raises:
-        MissingExtraError: pyarrow is not installed.
+    Columns of lists, a value per word: `tags`, strings as dictionaries over all labels; `scores`, their probabilities
+    as float32; of texts `spans`, `[begin, end]` in characters; with `routes` `route`, as in `predictions_table`.
     """
     pa = require("pyarrow", "a table")
     offsets, chances = pa.array(predictions.offsets.astype(np.int32)), predictions.probabilities
@@ -80,8 +63,7 @@ def tags_table(predictions: Any, *, routes: bool = False) -> Any:
 def column_of(items: Any) -> Any:
     """A column of a table (of pyarrow, pandas, polars, numpy) as the list of its values; anything else as it is.
 
-    Raises:
-        InputError: a whole table, which would be read as the names of its columns.
+    A whole table, which would be read as the names of its columns, is an `InputError`.
     """
     if isinstance(items, str | bytes | list | tuple):
         return items

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from cascade.core.labels import shortened
-from cascade.core.rows import IntArray
 from cascade.core.tables import column_of
 from cascade.exceptions import MissingExtraError, OptionError
 from cascade.pipelines.classifier import Classifier
@@ -29,13 +28,8 @@ _load = lru_cache(maxsize=4)(Classifier.from_pretrained)  # clones share what wa
 class CascadeClassifier(ClassifierMixin, BaseEstimator):
     """A classifier's bundle for scikit-learn's pipelines, searches and metrics. It is trained already.
 
-    Clones and pickles hold the parameters alone. Texts are any that `Classifier.predict` takes.
-
-    Args:
-        model: a bundle's folder or Hub id.
-        threshold: of the first router: what the first tier is less sure of is deferred; as the bundle says if left out.
-        exit_threshold: of the last tier's exits.
-        threads: of all tiers together.
+    Clones and pickles hold the parameters alone: `model`, a bundle's folder or Hub id; `threshold`, below which the
+    first tier defers, and `exit_threshold` of the last tier's exits, as the bundle says if left out; `threads`.
     """
 
     def __init__(
@@ -65,13 +59,8 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):
     @property
     def classes_(self) -> np.ndarray[Any, Any]:
         """The labels, sorted; of a multi-label bundle in its own order. Shape `(labels,)`."""
-        return np.array(self.classifier.labels)[self._order]
-
-    @property
-    def _order(self) -> IntArray:
         made = self.classifier
-        order: IntArray = np.arange(len(made.labels)) if made.multi_label else np.argsort(made.labels, kind="stable")
-        return order
+        return np.array(made.labels if made.multi_label else sorted(made.labels))
 
     def fit(self, X: Any, y: Any = None) -> CascadeClassifier:  # noqa: N803  # scikit-learn's name
         """Nothing is learned; labels that the bundle does not have are an `OptionError`.
@@ -97,7 +86,8 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray[Any, Any]:  # noqa: N803
         """Probabilities in the order of `classes_`. Shape `(texts, labels)`."""
-        return self.classifier.predict(X).probabilities[:, self._order]
+        made = self.classifier
+        return made.predict(X).probabilities[:, [made.labels.index(label) for label in self.classes_.tolist()]]
 
     def __sklearn_is_fitted__(self) -> bool:
         return True

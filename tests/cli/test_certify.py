@@ -153,6 +153,8 @@ def test_copies_count_once() -> None:
         found = scores.certified(Claim(MaxDrop(0.1), than=THAN))
     assert isinstance(found, Certified)
     assert len(found.chosen_on) + len(found.tested_on) == 600
+    unknown = Scores.of(enumerate(({**row, "id": None} for row in rows), 1))  # no id makes no copy
+    assert unknown.certified(Claim(MaxDrop(0.1), than=THAN)).warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,7 @@ def test_what_a_file_must_hold(tmp_path: Path, run: Command) -> None:
     rows = judged(50, tiers=3)
     free = [{name: value for name, value in row.items() if not name.startswith("price")} for row in rows]
     for some, message in (
-        (free, "the tiers between must have prices, got none in price_1 to price_3; add these columns"),
+        (free, "line 1: column 'price_1' must be a number of at least 0, got None"),
         ([{**row, "price_3": 0} for row in rows], "the reference must have a price, got 0 for all in 'price_3'"),
         ([{"text": "no scores"}], "line 1: column 'label' must be a label, got None"),
     ):

@@ -180,6 +180,7 @@ def alike(ours: Any, theirs: Any) -> bool:
 MODELS: Final[dict[str, tuple[str, bool, dict[str, Any]]]] = {
     "classifier": ("bert", False, {}),
     "multi-label": ("bert", False, {"labels": (*LABELS, "odd"), "problem": "multi_label_classification"}),
+    "regression": ("bert", False, {"labels": ("score",), "problem": "regression"}),
     "roberta": ("roberta", False, {}),
     "unigram": ("albert", False, {}),
     "tagger": ("bert", True, {}),
@@ -187,16 +188,17 @@ MODELS: Final[dict[str, tuple[str, bool, dict[str, Any]]]] = {
     "roberta tagger": ("roberta", True, {}),
     "unigram tagger": ("albert", True, {}),
 }
+FUNCTIONS: Final[dict[Any, str]] = {"multi_label_classification": "sigmoid", "regression": "none"}
 # What docs/python.md lists: answered where transformers raises or cuts, otherwise answered, refused.
 BETTER: Final = {"long", "long pieces", "no texts of a tagger", "tuple"}
 OTHERWISE: Final = {"long, stride"}
 REFUSED: Final = {"top_k by name", "top_k 0", "other delimiter"}
 
 
-def expected(one: Case, *, family: str, multi_label: bool) -> str:
+def expected(one: Case, *, family: str, function: str) -> str:
     """What becomes of a case: `same`, an answer or a refusal on both sides, unless it is listed."""
     applied = one.call.get("function_to_apply")
-    if applied not in (None, "strange") and applied.lower() != ("sigmoid" if multi_label else "softmax"):
+    if applied not in (None, "strange") and applied.lower() != function:
         return "refused"
     if (
         family in ("roberta", "albert")
@@ -225,7 +227,7 @@ def test_as_transformers(name: str, tmp_path: Path) -> None:
         if kind == "equal" and (refused or not alike(found, wanted)):
             kind = "better" if refused or one.name in BETTER else "otherwise"
         kinds[kind] += 1
-        said = expected(one, family=family, multi_label="problem" in options)
+        said = expected(one, family=family, function=FUNCTIONS.get(options.get("problem"), "softmax"))
         if kind not in (("equal", "refused by both") if said == "same" else (said,)):
             wrong.append((one.name, kind, found, wanted))
     print(f"{name}: {len(cases)} cases, {dict(kinds)}")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count, takewhile
+from itertools import count as count_from
 from typing import Any, Final
 
 import numpy as np
@@ -17,11 +18,11 @@ import numpy as np
 from cascade.calibration.certify.claims import Claim
 from cascade.calibration.certify.outcomes import Certified, Refused, told
 from cascade.calibration.certify.paths import PathGrid, text_path
-from cascade.calibration.certify.procedure import Chosen, Split, certify, check_labels
+from cascade.calibration.certify.procedure import Chosen, Split, certify
 from cascade.calibration.costs import Costs, TierCosts
 from cascade.calibration.examples import copies_said, distinct
 from cascade.calibration.texts import TextAnswers, TierAnswers
-from cascade.core.labels import numbers_of, spelled
+from cascade.core.labels import spelled
 from cascade.core.tables import is_null
 from cascade.exceptions import DataError
 
@@ -44,42 +45,33 @@ class Scores:
 
     @classmethod
     def of(cls, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> Scores:
-        """Read rows, each with its line's number.
+        """Read rows, each with its line's number; a `DataError` tells that of a value that is missing or impossible.
 
         Two tiers: `label` and `score` in [0, 1] (or `probabilities`, numbers by label), `reference`, what the last tier
-        says, or `gold`, which is right, or both; `price`, of the reference, 1 if left out. Any number of tiers:
-        `label_1`, `score_1`, `price_1`, `label_2`, ...; the last one is the reference, and `gold` may be there.
-
-        Raises:
-            DataError: a column or a value that is missing or impossible, with its line.
+        says, or `gold`, which is right, or both; `price`, of the reference, 1 if left out, and `price_1`, else 0. Any
+        number of tiers: `label_1`, `score_1`, `price_1`, `label_2`, ...; the last one is the reference.
         """
         given = list(rows)
         first = given[0][1]
-        several = list(takewhile(lambda n: f"label_{n}" in first or f"probabilities_{n}" in first, count(1)))
-        ends = [f"_{number}" for number in several[:-1]] or [""]
-        last = f"label_{several[-1]}" if several else "reference" if "reference" in first else "gold"
-        price = f"price_{several[-1]}" if several else "price"
-        found = [[_judged(line, row, end) for line, row in given] for end in ends]
-        said = [[label for label, _ in own] for own in found] + [[_label(line, row, last) for line, row in given]]
-        truth = [_label(line, row, "gold") for line, row in given] if "gold" in first else []
-        labels = tuple(sorted({label for own in (*said, truth) for label in own}))
-        numbers = numbers_of(labels)
-        prices = np.array([[_number(line, row, f"price{end}", 0.0) for line, row in given] for end in ends if several])
-        prices = np.vstack(
-            [prices if several else np.zeros((1, len(given))), [_number(*one, price, 1.0) for one in given]]
-        )
-        if len(ends) > 1 and not prices[:-1].any():
-            raise DataError(f"the tiers between must have prices, got none in price_1 to {price}; add these columns")
-        unit = prices.max() / _STEPS
+        count = next(n for n in count_from(1) if not {f"label_{n}", f"probabilities_{n}"} & set(first)) - 1
+        ends = [f"_{number}" for number in range(1, count)] or [""]
+        last = f"label_{count}" if count else "reference" if "reference" in first else "gold"
+        said = [[_judged(*one, end) for one in given] for end in ends] + [[(_label(*one, last), 1.0) for one in given]]
+        truth = [_label(*one, "gold") for one in given] if "gold" in first else []
+        labels = tuple(sorted({label for own in said for label, _ in own} | set(truth)))
+        numbers = {label: number for number, label in enumerate(labels)}
+        costs: list[tuple[str, float | None]] = [(f"price_{number}", None) for number in range(1, count + 1)]
+        costs = costs or [("price_1", 0.0), ("price", 1.0)]
+        prices = np.array([[_number(*one, name, default) for one in given] for name, default in costs])
         if not prices[-1].any():
-            raise DataError(f"the reference must have a price, got 0 for all in {price!r}; leave the column out")
-        scores = [np.array([score for _, score in own], dtype=np.float32) for own in found] + [np.ones(len(given))]
+            raise DataError(f"the reference must have a price, got 0 for all in {costs[-1][0]!r}; leave the column out")
+        unit, rows_of = prices.max() / _STEPS, np.arange(len(given))
         tiers = []
-        for own, score, paid in zip(said, scores, prices, strict=True):
+        for own, paid in zip(said, prices, strict=True):
             chances = np.zeros((len(given), 1, len(labels)), dtype=np.float32)
-            chosen = [numbers[label] for label in own]
-            chances[np.arange(len(given)), 0, chosen] = np.maximum(score, np.finfo(np.float32).tiny)
-            tiers.append(TierAnswers(chances, np.arange(len(given)), np.rint(paid / unit).astype(np.int64)))
+            score = np.array([score for _, score in own], dtype=np.float32)
+            chances[rows_of, 0, [numbers[label] for label, _ in own]] = np.maximum(score, np.finfo(np.float32).tiny)
+            tiers.append(TierAnswers(chances, rows_of, np.rint(paid / unit).astype(np.int64)))
         answers = TextAnswers(
             tiers=tuple(tiers),
             lengths=np.ones(len(given), dtype=np.int64),
@@ -88,17 +80,16 @@ class Scores:
             costs=Costs((TierCosts((unit,)),) * len(tiers)),
         )
         key = next((key for key in KEYS if key in first), None)
-        return cls([row.get(key, line) if key else line for line, row in given], labels, answers)
+        items = [(line,) if key is None or is_null(row.get(key)) else row[key] for line, row in given]
+        return cls(items, labels, answers)
 
     def certified(self, claim: Claim, *, seed: int = 0) -> Certified | Refused:
         """The cheapest thresholds for which a claim can be certified (`than` in it: `THAN`), or why there are none.
 
         The examples and the `seed` of their split are as in `whole.calibrate`.
         """
-        check_labels(claim, labelled=self.answers.truth is not None)
         kept = distinct(self.items)
-        answers = self.answers.select(kept)
-        split = Split.of(len(kept), claim, seed=seed)
+        answers, split = self.answers.select(kept), Split.of(len(kept), claim, seed=seed)
         chooser, tester = answers.select(split.choosers), answers.select(split.testers)
 
         def choose() -> Chosen[TextAnswers]:
@@ -127,11 +118,9 @@ def _label(line: int, row: Mapping[str, Any], column: str) -> str:
 def _number(line: int, row: Mapping[str, Any], column: str, default: float | None, *, most: float = math.inf) -> float:
     """A number of a column; `default` where there is no such column."""
     value = row.get(column, default)
-    try:
-        number = float(value if value is not None else "nan")
-    except (TypeError, ValueError):
-        number = math.nan
-    if 0 <= number <= most and number < math.inf:
-        return number
+    with suppress(TypeError, ValueError):
+        number = float(value)
+        if 0 <= number <= most and number < math.inf:
+            return number
     rule = "a number in [0, 1]" if most == 1 else "a number of at least 0"
     raise DataError(f"line {line}: column {column!r} must be {rule}, got {value!r}; correct it, or leave the row out")
