@@ -1,8 +1,7 @@
 """What a user would write instead of `cascade serve`: FastAPI around a baseline of `systems`, in a process of its own.
 
-   plain      a handler that runs the model, in FastAPI's pool of threads
-   batching   a queue; one thread runs up to 32 requests that came within 5 ms, or while it was busy
-Both answer `{"inputs": text}` with the label alone, which is less than `cascade serve` writes.
+A queue; one thread runs what came while it was busy, or within 5 ms, up to 32 requests, or each by itself. An answer
+to `{"inputs": text}` is the label alone, which is less than `cascade serve` writes.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,30 +19,28 @@ from cascade_bench.systems.local import TRANSFORMERS
 from cascade_bench.systems.process import Answerer, Job
 
 MOST, WAIT = 32, 0.005
+SERVERS: Mapping[str, tuple[str, int, str]] = {
+    "pipeline": ("FastAPI, transformers pipeline, fp32", 1, TRANSFORMERS),
+    "onnxruntime": ("FastAPI, ONNX Runtime int8, batches", MOST, "onnxruntime-int8"),
+}
+"""By key: the name, how many requests run together at most, and the baseline that is served."""
 
 
-def plain(model: Answerer) -> Any:
-    """An application without batches."""
+def application(model: Answerer, most: int) -> Any:
+    """A server of a model that answers so many requests together at most."""
+    from fastapi import FastAPI
 
-    def predict(asked: dict[str, str]) -> dict[str, Any]:
-        return {"label": model([asked["inputs"]], 1)[0]}
-
-    return _application(predict)
-
-
-def batching(model: Answerer) -> Any:
-    """An application whose requests join batches."""
     queue: asyncio.Queue[tuple[str, asyncio.Future[Any]]] = asyncio.Queue()
     pool = ThreadPoolExecutor(1)
 
     async def answer_batches() -> None:
         while True:
             some = [await queue.get()]
-            if queue.qsize() < MOST - 1:
+            if queue.qsize() < most - 1:
                 await asyncio.sleep(WAIT)
-            some += [queue.get_nowait() for _ in range(min(queue.qsize(), MOST - 1))]
+            some += [queue.get_nowait() for _ in range(min(queue.qsize(), most - 1))]
             texts = [text for text, _ in some]
-            labels = await asyncio.get_running_loop().run_in_executor(pool, model, texts, MOST)
+            labels = await asyncio.get_running_loop().run_in_executor(pool, model, texts, most)
             for (_, future), label in zip(some, labels, strict=True):
                 if not future.done():  # its client may have gone
                     future.set_result(label)
@@ -60,23 +57,10 @@ def batching(model: Answerer) -> Any:
         queue.put_nowait((asked["inputs"], future))
         return {"label": await future}
 
-    return _application(predict, lifespan=lifespan)
-
-
-SERVERS: Mapping[str, tuple[str, Callable[[Answerer], Any], str]] = {
-    "pipeline": ("FastAPI, transformers pipeline, fp32", plain, TRANSFORMERS),
-    "onnxruntime": ("FastAPI, ONNX Runtime int8, batches", batching, "onnxruntime-int8"),
-}
-"""By key: the name, the application, and the baseline that it serves."""
-
-
-def _application(predict: Callable[..., Any], **options: Any) -> Any:
-    from fastapi import FastAPI
-
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         return {}
 
-    app = FastAPI(**options)
+    app = FastAPI(lifespan=lifespan)
     app.add_api_route("/predict", predict, methods=["POST"])
     app.add_api_route("/health", health)
     return app
@@ -86,8 +70,8 @@ def main(key: str, job: str, port: str) -> None:
     """Serve until told to end. `job`: its fields, as JSON."""
     import uvicorn
 
-    _, application, kind = SERVERS[key]
-    app = application(BASELINES[kind].load(Job(**json.loads(job))))
+    _, most, kind = SERVERS[key]
+    app = application(BASELINES[kind].load(Job(**json.loads(job))), most)
     uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning", access_log=False)
 
 

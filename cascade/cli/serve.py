@@ -60,7 +60,8 @@ def _limits(command: C) -> C:
               help="Of each tier, with --ray.")  # fmt: skip
 @_limits
 @_option("api_key", str, None, "Refuse requests without `Authorization: Bearer KEY`.", metavar="KEY")
-@click.option("--cors-allow-origin", envvar="CORS_ALLOW_ORIGIN", multiple=True, metavar="URL", help="[default: any]")
+@click.option("--cors-allow-origin", "origins", envvar="CORS_ALLOW_ORIGIN", multiple=True, metavar="URL",
+              help="[default: any]")  # fmt: skip
 @click.option("--tei-metrics", envvar="TEI_METRICS", is_flag=True, help="Count under TEI's names as well.")
 @_option("monitor", click.FloatRange(0, 1), 0.0, "Of the answers, compared with full depth.", metavar="SHARE")
 @_option("log_share", click.FloatRange(0, 1), 0.01, "Of the requests, logged as a line of JSON.", metavar="SHARE")
@@ -80,11 +81,8 @@ def serve(bundle: str | None, models: Sequence[str], served_model_name: str | No
       cascade serve models/sentiment --model tags=models/pos --port 8080 --workers 2
       curl localhost:3000/predict -H 'Content-Type: application/json' -d '{"inputs": "a gripping film"}'
     """
-    missing = [name for name in ("uvicorn", "httptools", "prometheus_client") if find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(
-            f'cascade serve needs the extra serve, but {missing[0]} is missing; pip install "cascade-encoder[serve]"'
-        )
+    from cascade.serving.limits import Limits  # the room guards its door
+
     workers, endpoint, on_ray = given["workers"], given["otlp_endpoint"], given["on_ray"]
     if on_ray and workers > 1:
         raise OptionError(f"--workers must be 1 with --ray, got {workers}; give --max-replicas")
@@ -95,7 +93,6 @@ def serve(bundle: str | None, models: Sequence[str], served_model_name: str | No
     named = _named(bundle, served_model_name, models)
     for _, path in named:
         open_bundle(path, verify=False, revision=given["revision"])  # faults are told here, downloads are done once
-    from cascade.serving.limits import Limits
     from cascade.serving.workers import Setup
     from cascade.serving.workers import serve as run
 
@@ -103,13 +100,9 @@ def serve(bundle: str | None, models: Sequence[str], served_model_name: str | No
         models=named,
         limits=Limits(**{name: given[name] for name, *_ in LIMITS}),
         threads=given["threads"] or (1 if on_ray else max(check_threads(None) // workers, 1)),
-        monitor=given["monitor"],
-        tei_metrics=given["tei_metrics"],
-        api_key=given["api_key"],
-        origins=given["cors_allow_origin"] or ("*",),
-        log_share=given["log_share"],
+        origins=given["origins"] or ("*",),
         otlp=None if endpoint is None else (endpoint, given["otlp_service_name"]),
-        revision=given["revision"],
+        **{name: given[name] for name in ("monitor", "tei_metrics", "api_key", "log_share", "revision")},
     )
     if on_ray:
         from cascade.serving.on_ray import serve_on_ray

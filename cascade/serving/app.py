@@ -16,7 +16,7 @@ from typing import Final
 
 from cascade.exceptions import CascadeError
 from cascade.serving import kserve, openapi, tei, tokens, vllm
-from cascade.serving.errors import Failed, Refused
+from cascade.serving.errors import Failed, Overloaded, Refused
 from cascade.serving.limits import Limits
 from cascade.serving.metrics import Metrics
 from cascade.serving.models import Models
@@ -131,6 +131,9 @@ class App:
             match, path = next(((match, template) for match, template in matches if match), (None, ""))
             call.named = match[1] if match else None
         methods = self._paths.get(path, {})
+        if method == "POST" and method in methods and self.models.overloaded:  # before anything is done for it
+            call.route = path
+            return Reply.refusal(Overloaded(1.0), methods[method].dialect)
         if method in methods:
             return await self._handled(methods[method], call, receive)
         return Reply(status=405, headers=((b"allow", ", ".join(methods).encode()),)) if methods else Reply(b"", 404, ())

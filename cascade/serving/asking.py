@@ -14,25 +14,29 @@ from cascade.core.confidence import evidence
 from cascade.core.rows import FloatArray
 from cascade.serving.errors import Invalid
 from cascade.serving.served import Form, Served
-from cascade.serving.wire import JSON, Call, Reply
+from cascade.serving.wire import JSON, Call, Reply, field
 from cascade.serving.work import Answers
 
 
 async def ask(
     call: Call,
-    model: str | None,
     items: Sequence[Any],
     form: Form = Form.TEXT,
     *,
+    body: dict[str, Any] | None = None,
     truncate: bool | None = None,
-    windows: bool = False,
 ) -> Answers:
-    """Ask a model, the default one without a name, for items whose shape was checked; and note it for the log.
+    """Ask the model that the path names, or the body, or the default one, for items whose shape was checked.
+
+    It reads `model`, `truncate` and `windows` from the body, that of the call if left out, and notes the answers for
+    the log. `truncate` is for what the body does not say.
 
     Raises:
         Refused: there is no such model, it is for another task, there are too many items, or they are too long.
     """
-    batcher = call.models.of(model)
+    told = call.json if body is None else body
+    batcher, windows = call.models.of(call.named or field(told, "model", str)), field(told, "windows", bool, False)
+    truncate = field(told, "truncate", bool) if truncate is None else truncate
     check_count(call, items)
     call.model, call.items = batcher.served.name, len(items)
     call.characters = sum([len(item) if isinstance(item, str) else sum(map(len, item)) for item in items])

@@ -44,12 +44,15 @@ class Batcher:
         served: what answers requests that come now.
     """
 
-    def __init__(self, served: Served, limits: Limits, metrics: Metrics) -> None:
-        """Nothing runs before `start`. An `OptionError` where what the model reads does not fit the limits."""
-        self._limits, self._metrics, self._late = limits, metrics, Late()
+    def __init__(self, served: Served, limits: Limits, metrics: Metrics, late: Late | None = None) -> None:
+        """Nothing runs before `start`. An `OptionError` where what the model reads does not fit the limits.
+
+        `late`: of the event loop, where several share one.
+        """
+        self._limits, self._metrics, self._late = limits, metrics, late or Late()
         self._changed = threading.Condition()
         self._queue, self._pool = Turns(), Turns()
-        self._busy = [False, False]  # whether a thread looks, finishes
+        self._busy = [0, 0]  # tokens that a thread looks at, finishes
         self._threads: list[threading.Thread] = []
         self._items = 0  # under way
         self._last = FINISH  # of the jobs that were begun
@@ -185,7 +188,9 @@ class Batcher:
         most_tokens = served.max_input_length if truncation and not words else sys.maxsize  # what is cut does not wait
         sizes = [min(size_of(item), most_tokens) for item in given]
         runs = cut(given, sizes, min(WORK_TOKENS, self._limits.max_batch_tokens))
-        return [Work(request, given[one:two], sum(sizes[one:two]), loop.create_future()) for one, two in runs]
+        works = [Work(request, given[one:two], sum(sizes[one:two]), loop.create_future()) for one, two in runs]
+        request.alone = len(works) == 1
+        return works
 
     def _admit(self, items: int, tokens: int) -> None:
         waiting, seconds = self.queued_tokens, self._seconds()
@@ -193,13 +198,20 @@ class Batcher:
             not self._accepts
             or self._items + items > self._limits.max_concurrent_requests
             or (waiting and waiting + tokens > self._limits.max_queue_tokens)
-            or seconds * 1000 > self._limits.max_queue_ms
+            or seconds > self._load.limit
         ):
             raise Overloaded(seconds)
         self._items += items
 
+    @property
+    def overloaded(self) -> bool:
+        """Whether a request would wait for too long, in its socket and here."""
+        return self._seconds() > self._load.limit
+
     def _seconds(self) -> float:
-        return self._late.seconds + self._load.seconds(self._queue.ahead, self._pool.ahead)
+        looking, finishing = self._busy if self.queued_tokens else (0, 0)  # one may wait, however long a batch takes
+        ahead = self._queue.ahead + looking / 2, self._pool.ahead + finishing / 2  # half of a batch is left on average
+        return self._late.seconds + self._load.seconds(*ahead)
 
     @property
     def _slice(self) -> int:
@@ -223,14 +235,17 @@ class Batcher:
                     self._changed.wait(self._patience())
                     job = self._next()
                 number, works, level = job
-                self._busy[number], self._last = True, number
+                self._busy[number], self._last = max(sum(work.tokens for work in works), 1), number
                 run = self._jobs[number]
                 if (self._queue and not self._busy[LOOK]) or (self._pool and not self._busy[FINISH]):
                     self._changed.notify()  # the other thread has something to do, or a deadline to keep
             try:
                 groups: dict[object, list[Work]] = {}
+                least = time.perf_counter() - 2 * self._load.limit if number == LOOK and self._load.worst else 0.0
                 for work in works:
-                    if not work.request.gone:
+                    if work.request.alone and work.request.arrived < least:  # it waited longer than was thought
+                        self._settle([(work, Overloaded(1.0))])
+                    elif not work.request.gone:
                         groups.setdefault(work.request.key, []).append(work)
                 for some in groups.values():
                     self._settle(self._halved(some, run, level))
@@ -238,7 +253,7 @@ class Batcher:
                 self._settle([(work, _failed(error)) for work in works])
             finally:
                 with self._changed:
-                    self._busy[number] = False
+                    self._busy[number] = 0
                     if self._ends:
                         self._changed.notify_all()
 

@@ -46,8 +46,8 @@ async def _predictions(call: Call, items: Sequence[Any]) -> tuple[Answers, list[
     if served.words:
         if not all(isinstance(item, str) for item in items):
             raise misshapen("instances", "expected texts, because the model is a tagger")
-        return await entities(call, served.name, items, AggregationStrategy.SIMPLE)
-    answers = await ask(call, served.name, items)
+        return await entities(call, items, AggregationStrategy.SIMPLE)
+    answers = await ask(call, items)
     labels = answers.served.labels
     return answers, [dict(zip(labels, row, strict=True)) for row in answers.probabilities.tolist()]
 

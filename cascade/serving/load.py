@@ -11,9 +11,11 @@ from cascade.serving.limits import Limits
 LOOK, FINISH = 0, 1  # the first tier; the tiers after it
 LEAST_SLICE: Final = 256  # tokens that later tiers run together at least: fewer use a CPU badly
 SLICE_SECONDS: Final = 0.015  # what they run together takes about so long, and the first tier waits no longer for them
-CALM: Final = 0.2  # seconds without pressure for each level down
+CALM, SLOW = 0.2, 1.0  # seconds without pressure for each level down
 RUSH: Final = 0.02  # seconds for each level up: what the last step brought must be seen first
-TICK: Final = 0.02  # seconds
+TIGHT: Final = 3  # at the last level so many times less may wait: it would wait for as long as the rush lasts
+DOWN: Final = 0.2  # how much a slower run counts beside what was known; a faster one is believed at once
+TICK: Final = 0.005  # seconds
 
 
 class Load:
@@ -29,12 +31,25 @@ class Load:
         self.level = 0
         self._raised = float("-inf")
         self._calm: float | None = None
+        self._spent = 0.0  # seconds in tiers since
 
     def ran(self, part: int, tokens: int, seconds: float) -> None:
-        """So many tokens took so long. Few tokens say nothing of how fast many are."""
-        rate, known = tokens / max(seconds, 1e-6), self._rates[part]
-        if tokens >= LEAST_SLICE // 2:
-            self._rates[part] = rate if rate > known else known + 0.1 * (rate - known)
+        """So many tokens took so long. Of few it is only known that more would take no less."""
+        known, least = self._rates[part], LEAST_SLICE // 2
+        self._spent += seconds
+        if tokens >= least or (tokens and not known):
+            rate = max(tokens, least) / max(seconds, 1e-6)
+            self._rates[part] = rate if rate > known else known + DOWN * (rate - known)
+
+    @property
+    def worst(self) -> bool:
+        """Whether answers cannot get cheaper: what is too much is refused."""
+        return self.level == self._last > 0
+
+    @property
+    def limit(self) -> float:
+        """Seconds that what waits may take: those of the limits, and where nothing else helps a third of them."""
+        return self._limits.max_queue_ms / 1000 / (TIGHT if self.worst else 1)
 
     def slice(self, ahead: int) -> int:
         """Tokens that later tiers should run together at most. `ahead`: that a new request would wait for.
@@ -45,27 +60,31 @@ class Load:
         wanted = max(int(self._rates[FINISH] * SLICE_SECONDS), LEAST_SLICE)
         return min(max(wanted, ahead if ahead < 1.5 * wanted else ahead // 2), self._limits.max_batch_tokens)
 
-    def seconds(self, looks: int, finishes: int) -> float:
+    def seconds(self, looks: float, finishes: float) -> float:
         """How long so many tokens take in the first tier and in the others; 0 as long as nothing is known."""
         look, finish = self._rates
         return (looks / look if look else 0.0) + (finishes / finish if finish else 0.0)
 
     def pressure(self, tokens: int, seconds: float) -> float:
         """How full the queue is: 1 at either limit. `tokens` that wait; `seconds` that a new request would."""
-        return max(tokens / self._limits.max_queue_tokens, seconds * 1000 / self._limits.max_queue_ms)
+        return max(tokens / self._limits.max_queue_tokens, seconds / self.limit)
 
     def step(self, pressure: float, now: float) -> int:
-        """The level at a time, from 0. It rises a step at a time, and falls where there is half the pressure."""
+        """The level at a time, from 0. It rises a step at a time, and falls where there is half the pressure.
+
+        It falls slowly where the tiers are busy half of the time, as they would be more of it at the level below.
+        """
         bar = self._limits.degrade_at
         if pressure >= bar:
             self._calm = None
             if bar < 1 and now >= self._raised + RUSH:
                 self.level, self._raised = min(self.level + 1, self._last), now
         elif pressure < bar / 2:
-            self._calm = now if self._calm is None else self._calm
-            steps = int((now - self._calm) / CALM)
+            if self._calm is None:
+                self._calm, self._spent = now, 0.0
+            steps = int((now - self._calm) / (CALM if self._spent < (now - self._calm) / 2 else SLOW))
             if steps:
-                self.level, self._calm = max(self.level - steps, 0), self._calm + steps * CALM
+                self.level, self._calm, self._spent = max(self.level - steps, 0), now, 0.0
         else:
             self._calm = None
         return self.level

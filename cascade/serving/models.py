@@ -10,6 +10,7 @@ from cascade.exceptions import OptionError
 from cascade.serving.batcher import Batcher
 from cascade.serving.errors import Refused
 from cascade.serving.limits import Limits
+from cascade.serving.load import Late
 from cascade.serving.metrics import Metrics
 from cascade.serving.served import Served
 
@@ -27,7 +28,13 @@ class Models:
         if not names or len(set(names)) < len(names):
             raise OptionError(f"models must have different names, got {', '.join(names) or 'none'}; give NAME=PATH")
         self.limits, self.metrics, self.default = limits, metrics, names[0]
-        self.batchers = {one.name: Batcher(one, limits, metrics) for one in served}
+        late = Late()
+        self.batchers = {one.name: Batcher(one, limits, metrics, late) for one in served}
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether a request would wait for too long, whichever it asks: it is refused before it is read."""
+        return all(batcher.overloaded for batcher in self.batchers.values())
 
     def of(self, name: str | None = None) -> Batcher:
         """The batcher of a bundle, of the default one without a name; a 404 where there is none."""

@@ -46,7 +46,7 @@ class Page:
 
     def __init__(self) -> None:
         self._turn, self._waiting = asyncio.Semaphore(1), 0
-        read = {"/": home, "/page/models": models, "/page/live": live, **dict.fromkeys(FILES, file)}
+        read = {"/page/models": models, "/page/live": live, **dict.fromkeys(("/", *FILES), file)}
         self.routes = [Route(path, handler, as_tei, "GET") for path, handler in read.items()]
         self.routes.append(Route("/page/preview", self.preview, as_tei))
 
@@ -68,14 +68,13 @@ class Page:
             self._waiting -= 1
 
 
-async def home(call: Call) -> Reply:
-    """`GET /`: the page for browsers; for probes health, as of TEI."""
-    return _file("index.html") if b"text/html" in call.headers.get(b"accept", b"") else await health(call)
-
-
 async def file(call: Call) -> Reply:
-    """A file of the page."""
-    return _file(call.route.rpartition("/")[2])
+    """A file of the page; `GET /`: the page itself for browsers, and for probes health, as of TEI."""
+    name = call.route.rpartition("/")[2]
+    if not name and b"text/html" not in call.headers.get(b"accept", b""):
+        return await health(call)
+    content = Path(__file__).with_name("page").joinpath(name or "index.html").read_bytes()
+    return Reply(content, headers=((b"content-type", _KINDS[name or "index.html"] + b"; charset=utf-8"), *_SAFE))
 
 
 async def models(call: Call) -> Reply:
@@ -183,8 +182,3 @@ def _at(policy: Any, threshold: float, default: Any) -> Any:
     if part is None or part is policy:
         return made
     return replace(policy, policies=tuple(made if one is part else one for one in policy.policies))
-
-
-def _file(name: str) -> Reply:
-    content = Path(__file__).with_name("page").joinpath(name).read_bytes()
-    return Reply(content, headers=((b"content-type", _KINDS[name] + b"; charset=utf-8"), *_SAFE))

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from cascade.core.rows import IntArray, offsets_of, ranges
-from cascade.engine.cascade import Meter
+from cascade.engine.cascade import Look, Meter
 from cascade.engine.inputs import Inputs
 from cascade.engine.looks import part_of
 from cascade.engine.tier import Scores
@@ -94,18 +94,22 @@ class Runner:
             if not (runs and work.looked is runs[-1][0] and work.rank == runs[-1][1][-1].rank + 1):
                 runs.append((work.looked, []))
             runs[-1][1].append(work)
-        begins, looks = [], []
+        found, left, looks = list[Ended](), list[tuple[list[Work], int]](), list[Look]()
         for looked, own in runs:
-            whole = len(own) == looked.waiting
+            scores, whole = looked.look.scores, len(own) == looked.waiting
+            if level == len(served.levels) - 1 and scores is not None and scores.tier.all():
+                found += self._made(own, scores, 0, level)  # no tier defers here: what the first one said is the answer
+                continue
             begin, end = (0, looked.look.inputs.n_units) if whole else (own[0].begin, own[-1].end)
-            begins.append(begin)
+            left.append((own, begin))
             looks.append(part_of(looked.look, begin, end, words=served.words))
-        made = served.at(level, truncation)[1].finish(looks, meter=meter)
-        took, tokens = time.perf_counter() - begun, sum(work.tokens for work in works)
+        made = served.at(level, truncation)[1].finish(looks, meter=meter) if looks else []
+        took, tokens = time.perf_counter() - begun, sum(work.tokens for own, _ in left for work in own)
         self._load.ran(FINISH, tokens, took)
         self._metrics.ran(served.name, meter.seconds, tokens)
-        parts = zip(runs, made, begins, strict=True)
-        return [one for (_, own), scores, begin in parts for one in self._made(own, scores, begin, level, took)]
+        for (own, begin), scores in zip(left, made, strict=True):
+            found += self._made(own, scores, begin, level, took)
+        return found
 
     def _made(self, works: Sequence[Work], scores: Scores, first: int, level: int, took: float = 0.0) -> list[Ended]:
         """Answers of works of one look, from scores of which the first is of unit `first`. `took`: the later tiers."""

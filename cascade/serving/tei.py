@@ -35,13 +35,12 @@ async def predict_default(call: Call) -> Reply:
 
 async def _predicted(call: Call, body: dict[str, Any]) -> Reply:
     items, one = texts_of(required(body, "inputs"))
-    raw, routes, windows = (field(body, name, bool, False) for name in ("raw_scores", "routes", "windows"))
-    truncate, direction = field(body, "truncate", bool), field(body, "truncation_direction", str, "Right")
+    raw, routes = (field(body, name, bool, False) for name in ("raw_scores", "routes"))
+    direction = field(body, "truncation_direction", str, "Right")
     if direction.lower() not in ("left", "right"):
         raise misshapen("truncation_direction", f"expected `Left` or `Right`, got {direction[:100]}")
-    if direction.lower() == "left":
-        truncate = False  # texts that fit are the same from both ends; others are refused, not cut at the wrong one
-    answers = await ask(call, field(body, "model", str), items, truncate=truncate, windows=windows)
+    # Texts that fit are the same from both ends; others are refused, not cut at the wrong one.
+    answers = await ask(call, items, body=body, truncate=False if direction.lower() == "left" else None)
     served, scores = answers.served, answers.probabilities
     rows = ranked(served, raw_of(served, scores) if raw else scores)
     text = rows[0] if one else f"[{','.join(rows)}]"

@@ -38,25 +38,18 @@ async def predict_tokens(call: Call) -> Reply:
         strategy = strategy_of(field(body, "aggregation_strategy", str, "none")[:100])
     except OptionError as error:
         raise misshapen("aggregation_strategy", str(error)) from None
-    truncate, routes = field(body, "truncate", bool), field(body, "routes", bool, False)
-    model = field(body, "model", str)
-    answers, found = await entities(call, model, items, strategy, words=words, truncate=truncate)
+    routes = field(body, "routes", bool, False)
+    answers, found = await entities(call, items, strategy, words=words)
     shown = json.dumps(found[0] if one else found, separators=(",", ":"))
     return replied(call, shown, answers, _routes(answers)[0 if one else slice(None)] if routes else None)
 
 
 async def entities(
-    call: Call,
-    model: str | None,
-    items: Sequence[Any],
-    strategy: AggregationStrategy,
-    *,
-    words: bool = False,
-    truncate: bool | None = None,
+    call: Call, items: Sequence[Any], strategy: AggregationStrategy, *, words: bool = False
 ) -> tuple[Answers, list[list[Entity]]]:
     """Ask a tagger, and the dicts of each item. `words`: items are lists of words, and each word has its tag."""
     form = Form.WORDS if words else Form.GROUPED if strategy is AggregationStrategy.FIRST else Form.PIECES
-    answers = await ask(call, model, items, form, truncate=truncate)
+    answers = await ask(call, items, form)
 
     def made() -> list[list[Entity]]:
         return _tags(answers, items) if words else answers.entities(strategy)
@@ -100,12 +93,12 @@ async def contents(call: Call) -> Reply:
     least = given.get("threshold", 0.5) if isinstance(given, dict) else 0.5
     if not isinstance(least, int | float):
         raise misshapen("detector_params", f"expected a number as `threshold`, got {kind_of(least)}")
-    served = call.models.of().served
+    served = call.models.of(field(call.json, "model", str)).served
     if served.words:
-        answers, found = await entities(call, None, texts, AggregationStrategy.SIMPLE)
+        answers, found = await entities(call, texts, AggregationStrategy.SIMPLE)
         rows = [[(one["entity_group"], one["score"], one["start"], one["end"]) for one in own] for own in found]
     else:
-        answers = await ask(call, None, texts)
+        answers = await ask(call, texts)
         rows = [
             [(name, score, 0, len(text)) for name, score in zip(served.labels, own, strict=True)]
             for text, own in zip(texts, answers.probabilities.tolist(), strict=True)

@@ -22,7 +22,7 @@ async def classify(call: Call) -> Reply:
         raise Refused("input must hold a text, got none", 400)
     routes, activation = field(body, "routes", bool, False), field(body, "use_activation", bool, True)
     truncate = True if body.get("truncate_prompt_tokens") is not None else None
-    answers = await ask(call, field(body, "model", str), texts, truncate=truncate)
+    answers = await ask(call, texts, truncate=truncate)
     served, scores = answers.served, answers.probabilities
     labels, scores = served.labels, scores if activation else raw_of(served, scores)
     rows = zip(scores.argmax(axis=1).tolist(), scores.tolist(), strict=True)

@@ -88,13 +88,14 @@ class Looked:
 class Request:
     """What all works of a request have in common; those with one `key` are encoded together.
 
-    `strict`: an item that the model cannot read whole is an error; `gone`: nobody waits for it any more.
+    `strict`: an item that the model cannot read whole is an error; `alone`: it has one work; `gone`: nobody waits.
     """
 
     key: tuple[Served, Form, bool]
     strict: bool
     arrived: float
     gone: bool = False
+    alone: bool = True
 
 
 @dataclass(eq=False, slots=True)

@@ -36,6 +36,8 @@ IDLE_SECONDS: Final = 75
 """Connections may be idle for longer than proxies keep them, which would otherwise lose requests."""
 HEAD_SECONDS: Final = 30.0
 """The head of a request must be whole so long after its first byte, or the connection is closed."""
+SWITCH_SECONDS: Final = 0.0005
+"""For so long the event loop and the engine's threads wait for each other at most; Python's default is 5 ms."""
 SHARED: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -67,6 +69,7 @@ class Setup:
     revision: str | None = None
 
     def __call__(self) -> App:
+        sys.setswitchinterval(SWITCH_SECONDS)
         options: dict[str, Any] = {"threads": self.threads, "share": self.monitor, "revision": self.revision}
         return self.app([Served.load(name, path, **options) for name, path in self.models])
 

@@ -81,6 +81,8 @@ def test_what_cannot_be_served_is_said_before(run: Any, arguments: Any, kind: ty
 
 
 def test_the_extra_is_asked_for(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cascade.cli.serve.find_spec", lambda name: None if name == "uvicorn" else sys)
+    for name in ("cascade.serving", "cascade.serving.limits"):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MissingExtraError, match=r'pip install "cascade-encoder\[serve\]"'):
         run("toy")

@@ -35,7 +35,7 @@ class Models:
     """What the page asks of a server's models."""
 
     def __init__(self, **pipelines: Classifier | Tagger) -> None:
-        self.limits, self.metrics, self.healthy = Limits(), Metrics(), True
+        self.limits, self.metrics, self.healthy, self.overloaded = Limits(), Metrics(), True, False
         self.batchers = {name: SimpleNamespace(served=SimpleNamespace(pipeline=own)) for name, own in pipelines.items()}
 
     def of(self, name: str | None) -> Any:

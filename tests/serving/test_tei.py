@@ -178,6 +178,18 @@ def test_more_than_fits_is_429_with_retry_after(toys: Classifier) -> None:
         assert client.post("/predict", json={"inputs": "a"}).status_code == 200
 
 
+def test_what_comes_too_late_is_refused_before_it_is_read(toys: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(toys) as client:
+        monkeypatch.setattr(Batcher, "overloaded", True)
+        for path, kind in (("/predict", "error_type"), ("/classify", "error")):
+            answer = client.post(path, content=b"no JSON")
+            assert (answer.status_code, int(answer.headers["retry-after"])) == (429, 1)
+            assert kind in answer.json()
+        assert client.get("/health").status_code == 200
+        told = client.get("/metrics").text
+    assert 'cascade_requests_total{code="429",method="/predict"} 1.0' in told
+
+
 def test_answers_are_those_of_the_pipeline(client: Client, toys: Classifier) -> None:
     texts: list[Any] = ["good", "a bad film", ("good film", "dull plot"), ""]
     bodies = [[text] if isinstance(text, str) else list(text) for text in texts]

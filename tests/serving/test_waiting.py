@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -119,7 +120,7 @@ def test_too_much_is_refused(clf: Classifier, serve: Serve) -> None:
         await asyncio.sleep(0)
         gate.opened.set()
         await asyncio.gather(*held)
-        batcher._load.ran(LOOK, 10**9, 1e9)  # one token a second
+        await until(lambda: not any(batcher._busy))  # what is under way counts as waiting
         batcher._load._rates = [1e-3, 1e-3]
         gate.opened.clear()
         gate.reached.clear()
@@ -155,6 +156,45 @@ def test_under_load_answers_get_cheaper_and_say_so(clf: Classifier, serve: Serve
     assert cheap
     assert any(answers.tier.max() == 1 for answers in cheap)
     assert b'cascade_degraded_total{model="toy"}' in batcher._metrics.render()
+
+
+def test_at_the_last_level_the_first_tier_answers_what_waits_for_the_second(clf: Classifier, serve: Serve) -> None:
+    batcher = serve(clf.with_router(Threshold(1.0)))
+    gate, sure = Gate(batcher, FINISH), clf.with_router(defer_none)
+
+    async def come() -> None:
+        first = asyncio.ensure_future(batcher.answer(TEXTS[:1], Form.TEXT))
+        await gate.wait()
+        others = [asyncio.ensure_future(batcher.answer(TEXTS[at : at + 2], Form.TEXT)) for at in (1, 3, 5)]
+        await until(lambda: len(batcher._pool) == 3)
+        batcher._load.level = len(batcher.served.levels) - 1
+        gate.opened.set()
+        assert (await first).tier.tolist() == [2]
+        for at, found in zip((1, 3, 5), await asyncio.gather(*others), strict=True):
+            assert found.degraded
+            assert_answers(replace(found, degraded=False), sure, TEXTS[at : at + 2])
+
+    asyncio.run(come())
+
+
+def test_what_waited_for_too_long_is_refused_where_nothing_gets_cheaper(clf: Classifier, serve: Serve) -> None:
+    batcher = serve(clf.with_router(Threshold(1.0)), max_queue_ms=60, max_batch_tokens=40)
+    gate = Gate(batcher, LOOK)
+
+    async def come() -> None:
+        held = asyncio.ensure_future(batcher.answer(TEXTS[:1], Form.TEXT))
+        await gate.wait()
+        others = [asyncio.ensure_future(batcher.answer(items, Form.TEXT)) for items in (TEXTS[1:2], TEXTS[2:20])]
+        await until(lambda: len(batcher._queue) == 2)
+        batcher._load.level = len(batcher.served.levels) - 1
+        await asyncio.sleep(0.05)  # more than twice a third of what may wait
+        gate.opened.set()
+        await held
+        with pytest.raises(Overloaded):
+            await others[0]
+        assert len((await others[1]).tier) == 18  # several works take several turns, which is no fault of theirs
+
+    asyncio.run(come())
 
 
 def test_stopping_answers_what_was_accepted(clf: Classifier, serve: Serve) -> None:
