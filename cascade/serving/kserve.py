@@ -63,25 +63,26 @@ async def infer(call: Call) -> Reply:
         raise Refused("tensors must be JSON, got the binary form; send `data`", 400)
     items = _tensor(found[0])
     answers, predictions = await _predictions(call, items)
-    served, columns = answers.served, list[tuple[str, str, list[int], list[Any]]]()
+    served, shape = answers.served, list(answers.probabilities.shape)
     if served.words:
-        columns.append(("entities", "BYTES", [len(items)], [json.dumps(one) for one in predictions]))
+        outputs = [_named("entities", "BYTES", [len(items)], data=list(map(json.dumps, predictions)))]
     else:
-        best = answers.probabilities.argmax(axis=1).tolist()
-        columns.append(("label", "BYTES", [len(items)], [served.labels[number] for number in best]))
-        columns.append(("probs", "FP32", list(answers.probabilities.shape), answers.probabilities.ravel().tolist()))
+        best = [served.labels[number] for number in answers.probabilities.argmax(axis=1).tolist()]
+        outputs = [_named("label", "BYTES", shape[:1], data=best)]
+        outputs.append(_named("probs", "FP32", shape, data=answers.probabilities.ravel().tolist()))
     wanted = body.get("outputs") or []
     names = [one.get("name") for one in wanted if isinstance(one, dict)] if isinstance(wanted, list) else [None]
-    if not set(names) <= {name for name, *_ in columns}:
-        raise Refused(f"outputs must be among {', '.join(name for name, *_ in columns)}, got others", 400)
-    outputs = [
-        {"name": name, "datatype": kind, "shape": shape, "data": data}
-        for name, kind, shape, data in columns
-        if not names or name in names
-    ]
+    known = [one["name"] for one in outputs]
+    if not set(names) <= set(known):
+        raise Refused(f"outputs must be among {', '.join(known)}, got others", 400)
+    outputs = [one for one in outputs if not names or one["name"] in names]
     told = {"id": body["id"]} if isinstance(body.get("id"), str) else {}
     answer = {"model_name": served.name, "model_version": "1", **told, "outputs": outputs}
     return replied(call, json.dumps(answer), answers)
+
+
+def _named(name: str, datatype: str, shape: list[int], **data: list[Any]) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape, **data}
 
 
 def _tensor(tensor: dict[str, Any]) -> list[Any]:
@@ -110,11 +111,8 @@ async def model_v1(call: Call) -> Reply:
 async def model_v2(call: Call) -> Reply:
     """`GET /v2/models/{model}`: its tensors."""
     served = _served(call)
-    probs = {"name": "probs", "datatype": "FP32", "shape": [-1, len(served.labels)]}
-    text, label, entities = (
-        {"name": name, "datatype": "BYTES", "shape": [-1]} for name in ("text", "label", "entities")
-    )
-    outputs = [entities] if served.words else [label, probs]
+    text, label, entities = (_named(name, "BYTES", [-1]) for name in ("text", "label", "entities"))
+    outputs = [entities] if served.words else [label, _named("probs", "FP32", [-1, len(served.labels)])]
     about = {"name": served.name, "versions": ["1"], "platform": "cascade"}
     return Reply.of({**about, "inputs": [text], "outputs": outputs})
 

@@ -120,7 +120,6 @@ async def info(call: Call) -> Reply:
     return Reply.of(
         {
             "model_id": str(served.pipeline.bundle.folder),
-            "model_sha": None,
             "model_dtype": "float32",
             "served_model_name": served.name,
             "model_type": {kind: {"id2label": labels, "label2id": {label: one for one, label in labels.items()}}},
@@ -128,8 +127,7 @@ async def info(call: Call) -> Reply:
             **{name: getattr(limits, name) for name in (*told, "auto_truncate")},
             "tokenization_workers": 1,
             "version": __version__,
-            "sha": None,
-            "docker_label": None,
+            **dict.fromkeys(("model_sha", "sha", "docker_label")),
             "cascade": served.info(),
         }
     )
