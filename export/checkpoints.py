@@ -15,7 +15,7 @@ from cascade.exceptions import BundleError, CascadeError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.models.config import CLASSIFICATION, has_head, load_config, named_labels, problem_of
 from cascade.training.models.loading import load_model
-from cascade.training.models.whole import inputs_of
+from cascade.training.models.teacher import inputs_of
 from cascade_export.tasks import TASKS, Task
 
 TIER2 = "tier 2 must be a checkpoint of `cascade-train exits` or a fine-tuned model"

@@ -15,9 +15,8 @@ from cascade.policies.unit_exits import TokenExit
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import WordEncoder
 from cascade.training.models.config import CLASSIFICATION, TAGGING
-from cascade.training.models.multi_exit import MultiExitModel
+from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade.training.models.static import StaticForSequenceClassification, StaticForTokenClassification
-from cascade.training.models.tagging import MultiExitTagger
 
 
 @dataclass(frozen=True, eq=False)

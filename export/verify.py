@@ -12,8 +12,7 @@ from torch import Tensor
 from cascade.core.rows import FloatArray, IntArray, Rows, Units, ranges
 from cascade.engine.packing import Packing, padded
 from cascade.exceptions import BundleError
-from cascade.training.models.teacher import Teacher
-from cascade.training.models.whole import WholeModel
+from cascade.training.models.teacher import Teacher, WholeModel
 from cascade_export.packed.chain import chain_logits, first_tokens, in_batches
 from cascade_export.packed.graphs import TierGraphs
 from cascade_export.texts import Sample

@@ -32,11 +32,9 @@ try:
     )
     from transformers.modeling_outputs import SequenceClassifierOutput
 
-    from cascade.training.models.adapters import adapted
-    from cascade.training.models.config import load_config
+    from cascade.training.models.config import adapted, load_config
     from cascade.training.models.loading import load_model
-    from cascade.training.models.multi_exit import MultiExitModel, pool
-    from cascade.training.models.tagging import MultiExitTagger
+    from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger, pool
 except ImportError as error:
     raise MissingExtraError(
         f"comparing with transformers needs the bench extra, but {error.name} is missing; "

@@ -11,18 +11,16 @@ import click
 from cascade._version import __version__
 from cascade.core.console import finish
 from cascade.exceptions import OptionError
-from cascade.training.data.augmentation import Augmentation
 from cascade.training.loop import LoopOptions
-from cascade.training.models.adapting import ADAPTERS
 from cascade.training.models.students import Static, StaticTagger, Student, Transformer
 from cascade.training.options import (
-    answering,
+    ANSWERS,
+    LOOP,
+    RUN,
     columns_of,
-    exit_heads,
-    numbers,
+    options_of,
     report,
     run_of,
-    shared,
     tag_columns,
     task_option,
     text_columns,
@@ -31,8 +29,9 @@ from cascade.training.options import (
 from cascade.training.recipes.crf import train_crf
 from cascade.training.recipes.exits import ExitsOptions, train_exits
 from cascade.training.recipes.first_tier import FirstTierOptions, train_first_tier
-from cascade.training.recipes.objectives import OBJECTIVES
+from cascade.training.recipes.objectives import OBJECTIVES, Objective
 from cascade.training.recipes.self_sample import ExitRanges, SelfSampleOptions, train_self_sample
+from cascade.training.run import Run
 from cascade.training.task import CLASSIFICATION, TAGGING, Task
 
 
@@ -55,11 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @train.command()
 @click.argument("checkpoint")
-@shared(epochs=3.0, learning_rate=5e-5)
+@options_of(Run, f"{RUN} {ANSWERS}")
+@options_of(LoopOptions, f"{LOOP} head_factor")
 @text_columns
+@tag_columns
 @task_option
-@exit_heads
-@answering
 @click.option(
     "--objective",
     type=click.Choice([*OBJECTIVES]),
@@ -69,26 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     "detached: gradients stop between exits (SWEET). distil: exits imitate the last one, no labels (FastBERT); "
     "full depth stays as it is.",
 )
-@click.option("--label-smoothing", default=0.0, show_default=True, help="Of the joint loss; against overconfidence.")
-@click.option("--exits", "layers", callback=numbers(int), metavar="L,L,...", help="Their layers; all by default.")
-@click.option("--pooling", type=click.Choice(["mean", "first"]), help="What a head reads; the checkpoint's, else mean.")
-@click.option("--vocabulary", type=int, help="Keep so many pieces; not of WordPiece: so many embeddings.")
-@click.option(
-    "--multi-label",
-    is_flag=True,
-    help='Several labels per row, a sigmoid each; jsonl or parquet, "label": ["a", "c"], [] for none, or a csv with '
-    "--label-separator. A checkpoint whose problem_type says so needs no flag, and also takes a 0 or 1 for each of its "
-    "labels, [1, 0, 1].",
+@options_of(Objective, "weights smoothing")
+@options_of(
+    ExitsOptions, "layers pooling max_length vocabulary multi_label dropout adapter rank frozen_layers imitation"
 )
-@click.option("--min-words", default=0, show_default=True, help="Leave out training rows of fewer words.")
-@click.option("--dropout", type=float, help="In the backbone; the checkpoint's by default. 0 is faster on a CPU.")
-@click.option(
-    "--adapter",
-    type=click.Choice(ADAPTERS),
-    help="Only adapters in the layers learn, and are merged at the end; needs peft, and larger learning rates.",
-)
-@click.option("--rank", default=8, show_default=True, help="Of --adapter lora.")
-@click.option("--frozen-layers", default=0, show_default=True, help="Lowest layers (and embeddings) that do not learn.")
 def exits(checkpoint: str, task: Task, **given: Any) -> None:
     """Turn CHECKPOINT (a folder or a Hub id) into a multi-exit model.
 
@@ -109,7 +92,7 @@ def exits(checkpoint: str, task: Task, **given: Any) -> None:
           --vocabulary 12000 --epochs 6 --output runs/tagger
     """
     objectives = OBJECTIVES[given["objective"]]
-    told = {"weights": given["weights"], "smoothing": given["label_smoothing"]}
+    told = {name: given[name] for name in ("weights", "smoothing")}
     given["objectives"] = tuple(replace(own, **told) if own.exits == "all" else own for own in objectives)
     given["loop"] = value_of(LoopOptions, given)
     report(train_exits(run_of(checkpoint, given, task), value_of(ExitsOptions, given)), given["output"])
@@ -117,27 +100,17 @@ def exits(checkpoint: str, task: Task, **given: Any) -> None:
 
 @train.command("first-tier")
 @click.argument("teacher")
-@shared(epochs=8.0, learning_rate=5e-4)
+@options_of(Run, f"{RUN} {ANSWERS}")
+@options_of(LoopOptions, LOOP, epochs=8.0, learning_rate=5e-4)
 @text_columns
+@tag_columns
 @task_option
-@answering
 @click.option("--kind", type=click.Choice(["static", "transformer"]), default="static", show_default=True)
 @click.option("--layers", default=2, show_default=True, help="Of a transformer.")
-@click.option("--width", type=int, help="Of an embedding; 192 for static, 128 for a transformer by default.")
-@click.option("--hidden", default=256, show_default=True, help="Width of a static tier's inner layers.")
-@click.option(
-    "--reach", type=int, help="Neighbours that a static tier reads a token with; 0, for tagging 2 by default."
-)
-@click.option(
-    "--vocabulary",
-    type=int,
-    help="Pieces with an embedding in a static tier, those in the texts first; all of up to 65,536, else 32,768.",
-)
+@options_of(Static, "width hidden dropout reach vocabulary", width=None, reach=None)
 @click.option("--hidden-layers", default=1, show_default=True, help="Of a static tagger.")
-@click.option("--sentence", is_flag=True, help="A static tagger also reads the mean over its sentence.")
-@click.option("--dropout", default=0.1, show_default=True)
-@click.option("--temperature", default=2.0, show_default=True, help="Softens the teacher's answers.")
-@click.option("--copies", default=2, show_default=True, help="New rows made from each training row.")
+@options_of(StaticTagger, "sentence")
+@options_of(FirstTierOptions, "imitation temperature copies max_length")
 def first_tier(teacher: str, task: Task, **given: Any) -> None:
     """Distil a first tier from TEACHER, a folder that `cascade-train exits` wrote or any fine-tuned model.
 
@@ -159,30 +132,18 @@ def first_tier(teacher: str, task: Task, **given: Any) -> None:
     else:
         sizes = {name: value for name, value in given.items() if value is not None} | {"layers": given["hidden_layers"]}
         student = value_of(Static if task is CLASSIFICATION else StaticTagger, sizes)
-    given |= {"student": student, "augmentation": Augmentation(copies=given["copies"])}
+    given["student"] = student
     given["loop"] = value_of(LoopOptions, given | {"head_factor": 1.0})
     report(train_first_tier(run_of(teacher, given, task), value_of(FirstTierOptions, given)), given["output"])
 
 
 @train.command("self-sample")
 @click.argument("tagger")
-@shared(epochs=3.0, learning_rate=1e-5)
-@exit_heads
-@click.option(
-    "--windows",
-    callback=numbers(int),
-    default="5,7,9,11,13,15",
-    show_default=True,
-    help="Words around a word that it waits for.",
-)
-@click.option(
-    "--thresholds",
-    callback=numbers(float),
-    default="0.01,0.03,0.05,0.1,0.15,0.2,0.25",
-    show_default=True,
-    help="Of entropy, 0 to 1.",
-)
-@click.option("--crops", default=0, show_default=True, help="Random runs of words to train on too, of each sentence.")
+@options_of(Run, RUN)
+@options_of(LoopOptions, f"{LOOP} head_factor", learning_rate=1e-5)
+@tag_columns
+@options_of(ExitRanges, "windows thresholds")
+@options_of(SelfSampleOptions, "weights crops max_length")
 def self_sample(tagger: str, **given: Any) -> None:
     """Teach TAGGER, a folder that `cascade-train exits --task tagging` wrote, to live with words that leave early.
 

@@ -26,7 +26,7 @@ from transformers import set_seed
 from cascade.core.files import staged
 from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
-from cascade.training.data.encoding import TrainingRows
+from cascade.training.data.encoding import Pad, TrainingRows
 from cascade.training.units import INPUTS, Collate, UnitMetrics, device, over_units
 
 Loss = Callable[[Tensor, dict[str, Tensor]], Tensor]
@@ -51,7 +51,7 @@ class LoopOptions:
         average: of the weights over the last steps: the decay per step of a moving average, which is what is evaluated
             and kept (Polyak and Juditsky 1992); 0 keeps the weights as they are.
         seed: of initial weights, order and dropout.
-        resume: go on from the checkpoint in the output folder; without one, from the start.
+        resume: go on from the checkpoint in the output folder; without one from the start.
         minutes: train for about so long at most: fewer steps where the first few say that all would take longer.
             Without a limit there is none.
         bf16: multiply in bfloat16 (autocast), which pays on CPUs with AMX.
@@ -80,25 +80,26 @@ class LoopOptions:
 
 def run_loop(
     model: Any,
-    *,
     train: TrainingRows,
     evaluation: TrainingRows | None,
+    *,
     loss: Loss,
     metrics: UnitMetrics,
     output: Path,
-    collate: Collate,
     options: LoopOptions,
+    collate: Collate | None = None,
     progress: Callable[[float], object] | None = None,
 ) -> dict[str, float]:
     """Train in place; the model ends with the weights of the best epoch, or of the last without evaluation rows.
 
     The model's forward takes what of `INPUTS` batches have and returns a mapping with `logits`. Parameters under
     `heads.` learn at the heads' rate. A checkpoint is left in `output` for `resume`, after each epoch or, without
-    evaluation rows, each fifth of the steps. `progress`: called with the share of the steps that is done; then no bar
-    is drawn and no line printed. Returned is every metric of the epoch that was kept; empty without evaluation rows.
+    evaluation rows, each fifth of the steps. `collate` is `Pad` by default; `progress`: called with the share of the
+    steps that is done; then no bar is drawn and no line printed. Returned is every metric of the epoch that was kept;
+    empty without evaluation rows.
     """
     set_seed(options.seed)
-    where, tell = device(), tqdm.write if progress is None else bool
+    where, tell, collate = device(), tqdm.write if progress is None else bool, collate or Pad(model.padding)
     model.to(where)
     epoch_steps, lengths = math.ceil(len(train) / options.batch_size), [len(ids) for ids in train.ids]
     state, taken = _State(model, _optimizer(model, options), math.ceil(options.epochs * epoch_steps)), list[float]()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
 from functools import reduce
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import click
 
@@ -15,30 +16,39 @@ from cascade.training.run import Run
 from cascade.training.task import TAGGING, TASKS, Task
 
 Command = Callable[..., None]
+FLAGS = {"evaluation": "eval", "layers": "exits", "weights": "layer-weights", "smoothing": "label-smoothing"}
+RUN = "train evaluation output overwrite"
+LOOP = "epochs learning_rate batch_size warmup weight_decay average bf16 seed resume"
+ANSWERS = "extra_text answers shared"
 Value = TypeVar("Value")
 
 
-def shared(*, epochs: float, learning_rate: float) -> Callable[[Command], Command]:
-    """Options of every kind of training, with these defaults."""
-    return _options(
-        click.option("--train", multiple=True, required=True, metavar="FILE", help="Rows to learn from; repeatable."),
-        click.option("--eval", "evaluation", metavar="FILE", help="Rows that choose the best epoch."),
-        click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for the trained model."),
-        click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty."),
-        click.option("--resume", is_flag=True, help="Go on from the last whole checkpoint in --output."),
-        click.option("--epochs", default=epochs, show_default=True, help="Passes over the training rows."),
-        click.option("--learning-rate", default=learning_rate, show_default=True, help="Of all but the exits' heads."),
-        click.option("--batch-size", default=32, show_default=True, help="Rows per step."),
-        click.option("--warmup", default=0.06, show_default=True, help="Share of the steps with a rising rate."),
-        click.option("--weight-decay", default=0.01, show_default=True, help="AdamW's."),
-        click.option(
-            "--average", default=0.0, show_default=True, help="Decay per step of a moving average of the weights."
-        ),
-        click.option("--bf16", is_flag=True, help="Multiply in bfloat16: twice as fast and more on CPUs with AMX."),
-        click.option("--max-length", default=128, show_default=True, help="Tokens per row, in training."),
-        click.option("--seed", default=1, show_default=True, help="Of weights, order and dropout."),
-        tag_columns,
-    )
+def options_of(kind: type, names: str, **defaults: Any) -> Callable[[Command], Command]:
+    """An option for each of these fields of a dataclass, whose docstring is the help; `defaults` instead of its own."""
+    said = re.findall(r"^ {8}(\w+): (.*?)(?=\n {8}\w|\n\s*\n|\s*\Z)", kind.__doc__ or "", re.DOTALL | re.MULTILINE)
+    told, hints = {name: " ".join(text.replace("`", "").split()) for name, text in said}, get_type_hints(kind)
+    made = []
+    for field in fields(kind):
+        if field.name in names.split():
+            default = defaults.get(field.name, field.default)
+            flag, text = FLAGS.get(field.name, field.name.replace("_", "-")), told.get(field.name, "")
+            more = _reading(hints[field.name], None if default is MISSING else default, required=default is MISSING)
+            made.append(click.option(f"--{flag}", field.name, help=text[:1].upper() + text[1:], **more))
+    return _options(*made)
+
+
+def _reading(hint: Any, default: Any, *, required: bool) -> dict[str, Any]:
+    """How an option of a type is read."""
+    kind = get_args(hint)[0] if type(None) in get_args(hint) else hint
+    if kind is bool:
+        return {"is_flag": True}
+    if get_origin(hint) is Sequence:
+        return {"multiple": True, "required": required, "metavar": "FILE"}
+    if get_origin(kind) is tuple:
+        shown = None if default is None else ",".join(map(str, default))
+        return {"callback": numbers(get_args(kind)[0]), "default": shown, "show_default": True, "metavar": "N,N,..."}
+    read = click.Path(path_type=Path) if kind is Path else kind
+    return {"type": read, "default": default, "required": required, "show_default": default is not None}
 
 
 def numbers(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -66,26 +76,6 @@ text_columns = _options(
     click.option("--pair-column", default="text_pair", show_default=True),
     click.option("--label-column", default="label", show_default=True),
     click.option("--label-separator", metavar="TEXT", help="Between several labels in one string, as in a csv: a|c."),
-)
-answering = _options(
-    click.option(
-        "--answers",
-        metavar="BUNDLE",
-        help="Learn what this bundle answers, through the engine: any size, other pieces.",
-    ),
-    click.option("--imitation", default=0.7, show_default=True, help="Share of the loss from the teacher's answers."),
-    click.option("--extra-text", multiple=True, metavar="FILE", help="More text; labels are not read."),
-    click.option("--shared", type=click.Path(path_type=Path), help="Folder where runs share what teachers answered."),
-)
-exit_heads = _options(
-    click.option("--head-factor", default=10.0, show_default=True, help="Heads learn this many times faster."),
-    click.option(
-        "--layer-weights",
-        "weights",
-        callback=numbers(float),
-        metavar="W,W,...",
-        help="Weight of each exit's loss; rising 1,2,3,... by default.",
-    ),
 )
 task_option = click.option(
     "--task",

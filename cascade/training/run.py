@@ -40,15 +40,15 @@ class Run:
 
     Attributes:
         source: the checkpoint that it begins from: a folder or a Hub id.
-        train: files to learn from.
-        extra_text: more of them; their labels are not read.
-        evaluation: one that chooses the best epoch.
-        output: folder to write.
+        train: files of rows to learn from; repeatable.
+        extra_text: files of more text; labels are not read.
+        evaluation: file of rows that choose the best epoch.
+        output: folder for the trained model.
         task: what the model is trained for.
         columns: names of the files' columns.
-        answers: a bundle whose answers are learned, in place of the source's; of texts alone.
+        answers: bundle whose answers are learned, through the engine: any size, other pieces; of texts alone.
         overwrite: write into a folder that is not empty.
-        shared: folder where several runs keep what each would make alike (`kept`); the run's own by default.
+        shared: folder where runs share what teachers answered; the run's own by default.
         progress: called with the share of the training that is done, in place of bars and lines.
     """
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from cascade.text.entity_f1 import has_entities
 from cascade.training.checkpoint import spaced
 from cascade.training.data.encoding import TrainingRows, encode_sentences, encode_texts
 from cascade.training.data.examples import Examples, read_sentences, read_texts
-from cascade.training.models.multi_exit import MultiExitModel
+from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade.training.models.students import Static, StaticTagger
-from cascade.training.models.tagging import MultiExitTagger
 
 
 @dataclass(frozen=True)
@@ -40,10 +38,6 @@ class Task:
     def option(self) -> str:
         """What a command line says of it."""
         return "" if self is CLASSIFICATION else f" --task {self.name}"
-
-    def has_spans(self, labels: Sequence[str]) -> bool:
-        """Whether these labels are tags whose entities are measured."""
-        return self is TAGGING and has_entities(labels)
 
 
 CLASSIFICATION = Task("classification", "text", read_texts, encode_texts, str, MultiExitModel, Static())

@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+from typing_extensions import Self
 
 from cascade.core.rows import FloatArray, IntArray
-from cascade.text.entity_f1 import entity_f1
+from cascade.text.entity_f1 import entity_f1, has_entities
 from cascade.training.data.encoding import NO_LABEL, Pad, TrainingRows, has_labels
+from cascade.training.models.config import TAGGING
 from cascade.training.models.teacher import Teacher
 
 ENTITY_F1 = "entity_f1"
+TOKENS = {"cuda": 8192, "cpu": 1024}
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "exit_layers")
 Collate = Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]]
 """From rows, as `TrainingRows` gives them, to a batch."""
@@ -29,12 +32,6 @@ Collate = Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]]
 def device() -> torch.device:
     """Where torch's models run: on a GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def has_label(labels: Tensor) -> Tensor:
-    """Which units have a label. Shape `(units,)`, of several labels `(units, labels)`, to `(units,)`."""
-    known = ~labels.isnan() if labels.is_floating_point() else labels != NO_LABEL
-    return known if labels.ndim == 1 else known.all(-1)
 
 
 def unit_logits(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -54,19 +51,24 @@ def over_units(
     *,
     read: Callable[[Tensor], Tensor],
     collate: Collate | None = None,
-    batch_size: int = 64,
+    tokens: int | None = None,
     progress: Callable[[float], object] | None = None,
 ) -> FloatArray:
     """What a model says of every unit, in the order of the rows.
 
-    `read` makes what is kept, `(units, ...)`, of logits `(units, exits, labels)`; `collate`: of batches of `batch_size`
-    rows, `Pad` by default; `progress` is called with the share that is done, in place of a bar.
+    `read` makes what is kept, `(units, ...)`, of logits `(units, exits, labels)`; `collate` is `Pad` by default;
+    `tokens`: of a batch, padding included, 8,192 on a GPU and 1,024 on a CPU, whose caches hold little; `progress` is
+    called with the share that is done, in place of a bar.
     """
     home, where, found = next(model.parameters()).device, device(), None
     model.to(where).eval()
     ends = np.concatenate(([0], np.cumsum(rows.counts)))
-    order = np.argsort([len(row) for row in rows.ids], kind="stable")
-    chosen = np.split(order, range(batch_size, len(order), batch_size)) if len(order) else []
+    lengths, chosen, start = np.array([len(row) for row in rows.ids], np.int64), list[IntArray](), 0
+    order = np.argsort(-lengths, kind="stable")
+    while start < len(order):
+        rest = order[start:]
+        chosen.append(rest[: max((tokens or TOKENS[where.type]) // max(int(lengths[rest[0]]), 1), 1)])
+        start += len(chosen[-1])
     batches = DataLoader(rows, batch_sampler=[own.tolist() for own in chosen], collate_fn=collate or Pad(model.padding))
     shown = batches if progress is not None else tqdm(batches, desc="teacher", unit="batch")
     for number, (own, batch) in enumerate(zip(chosen, shown, strict=True)):
@@ -136,6 +138,12 @@ class UnitMetrics:
     multi_label: bool = False
     spans: bool = False
     frozen: bool = False
+
+    @classmethod
+    def of(cls, model: Teacher, layers: Sequence[int] | None) -> Self:
+        """What a model's labels ask for."""
+        spans = model.task == TAGGING and has_entities(model.labels)
+        return cls(model.labels, layers, multi_label=model.multi_label, spans=spans)
 
     @property
     def best(self) -> str:

@@ -18,8 +18,7 @@ from cascade.bundle.writing import copy_bundle
 from cascade.exceptions import OptionError
 from cascade.pipelines.loading import load
 from cascade.policies import AtExit
-from cascade.training.models.multi_exit import MultiExitModel
-from cascade.training.models.tagging import MultiExitTagger
+from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade_bench.peers.running import compare
 from cascade_bench.systems.baselines import BASELINES
 from cascade_bench.systems.conversion import STEPS, Padded

@@ -15,8 +15,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import build_relative_po
 from cascade.core.rows import Rows, Units, offsets_of
 from cascade.engine.packing import FEEDS, Packing
 from cascade.exceptions import OptionError
-from cascade.training.models.multi_exit import MultiExitModel
-from cascade.training.models.tagging import MultiExitTagger
+from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade_export import Int8
 from cascade_export.packed.chain import chain_logits
 from cascade_export.packed.deberta import rows_of

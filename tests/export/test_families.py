@@ -13,9 +13,8 @@ import cascade
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all
 from cascade.text.tokenizer import Tokenizer
-from cascade.training.models.multi_exit import MultiExitModel
+from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade.training.models.students import Static, StaticTagger
-from cascade.training.models.tagging import MultiExitTagger
 from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 from tests.models import tiny, tiny_tagging
 from tests.training.commands import fine_tuned

@@ -24,9 +24,8 @@ from cascade.exceptions import BundleError, OptionError
 from cascade.policies.batching import FixedSize
 from cascade.policies.exits import MaxProbability, never
 from cascade.policies.routing import defer_all
-from cascade.training.models.multi_exit import MultiExitModel
+from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade.training.models.students import Static, StaticTagger
-from cascade.training.models.tagging import MultiExitTagger
 from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 from cascade_export.packed.chain import chain_logits
 from cascade_export.packed.graphs import TierGraphs, export_tier2

@@ -15,8 +15,7 @@ from cascade.engine.packing import FEEDS, Packing
 from cascade.policies.batching import FixedSize
 from cascade.policies.exits import MaxProbability
 from cascade.runtime.backend import FunctionBackend
-from cascade.training.models.multi_exit import MultiExitModel
-from cascade.training.models.tagging import MultiExitTagger
+from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade_export.options import Int8
 from cascade_export.packed.chain import chain_logits, session
 from cascade_export.packed.graphs import TierGraphs, export_tier2

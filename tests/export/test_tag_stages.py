@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cascade.core.rows import IntArray, Units
 from cascade.engine.packing import Packing
-from cascade.training.models.tagging import MultiExitTagger
+from cascade.training.models.multi_exit import MultiExitTagger
 from cascade_export.int8.linears import linears
 from cascade_export.int8.quantise import quantise_linears
 from cascade_export.options import Int8

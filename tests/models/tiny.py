@@ -18,9 +18,8 @@ from transformers import (
 
 from cascade.training.models.config import name_labels
 from cascade.training.models.families import family_of
-from cascade.training.models.multi_exit import MultiExitModel
+from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade.training.models.static import StaticConfig, StaticForSequenceClassification
-from cascade.training.models.tagging import MultiExitTagger
 from tests.models import words
 
 Model = TypeVar("Model", bound=torch.nn.Module)

@@ -20,8 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, pipeline
 import cascade
 from cascade.policies.exits import never
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.models.multi_exit import MultiExitModel
-from cascade.training.models.tagging import MultiExitTagger
+from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade_export import ExportOptions, Int8, export_bundle
 from tests.models import tiny
 

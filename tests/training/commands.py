@@ -19,8 +19,7 @@ from cascade.bundle.manifest import Manifest
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all
 from cascade.training.cli import main
-from cascade.training.models.multi_exit import MultiExitModel
-from cascade.training.models.tagging import MultiExitTagger
+from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade.training.task import TASKS
 from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 from tests.models import tiny

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.training.data.augmentation import Augmentation, neighbours
+from cascade.training.data import augmentation
+from cascade.training.data.augmentation import neighbours, new_rows
 
 SIMILAR = np.arange(50)[:, None] + np.array([[100, 200]])
 ROWS = st.lists(st.lists(st.integers(5, 49), min_size=1, max_size=12).map(lambda b: [2, *b, 3]), min_size=1, max_size=6)
@@ -14,7 +16,7 @@ ROWS = st.lists(st.lists(st.integers(5, 49), min_size=1, max_size=12).map(lambda
 
 @given(ROWS, st.integers(0, 3), st.integers(0, 2**32 - 1))
 def test_rows_keep_their_special_tokens_and_length(rows: list[list[int]], copies: int, seed: int) -> None:
-    new = Augmentation(copies=copies)(rows, similar=SIMILAR, max_length=10, rng=np.random.default_rng(seed))
+    new = new_rows(rows, copies, similar=SIMILAR, max_length=10, rng=np.random.default_rng(seed))
     assert len(new) == copies * len(rows)
     for row in new:
         assert row[0] == 2
@@ -27,15 +29,17 @@ def test_the_seed_decides() -> None:
     rows = [[2, *range(5, 15), 3]] * 5
 
     def make(seed: int) -> list[list[int]]:
-        return Augmentation()(rows, similar=SIMILAR, max_length=64, rng=np.random.default_rng(seed))
+        return new_rows(rows, 2, similar=SIMILAR, max_length=64, rng=np.random.default_rng(seed))
 
     assert make(1) == make(1)
     assert make(1) != make(2)
 
 
-def test_without_replacing_and_dropping_tokens_come_from_the_rows() -> None:
+def test_without_replacing_and_dropping_tokens_come_from_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [[2, 5, 6, 7, 8, 9, 3], [2, 20, 21, 3]]
-    new = Augmentation(copies=20, replace=0, drop=0)(rows, similar=SIMILAR, max_length=64, rng=np.random.default_rng(0))
+    monkeypatch.setattr(augmentation, "REPLACE", 0)
+    monkeypatch.setattr(augmentation, "DROP", 0)
+    new = new_rows(rows, 20, similar=SIMILAR, max_length=64, rng=np.random.default_rng(0))
     assert {token for row in new for token in row[1:-1]} <= {5, 6, 7, 8, 9, 20, 21}
 
 
@@ -44,15 +48,16 @@ def test_neighbours_are_the_nearest_others() -> None:
     assert neighbours(table, k=1)[:, 0].tolist()[:4] == [1, 0, 3, 2]
 
 
-def test_in_place_no_token_moves() -> None:
+def test_in_place_no_token_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     """For taggers: half of the tokens give way to a neighbour, the special ones stay, lengths too."""
     rows = [[2, *range(10, 50), 3], [2, 10, 3]]
     similar = np.arange(60)[:, None] + np.array([[100, 200]])
-    new = Augmentation(copies=3, replace=0.5)(rows, similar=similar, rng=np.random.default_rng(1), max_length=None)
+    monkeypatch.setattr(augmentation, "REPLACE", 0.5)
+    new = new_rows(rows, 3, similar=similar, rng=np.random.default_rng(1), max_length=None)
     assert [len(row) for row in new] == [42, 3] * 3
     for row, old in zip(new, rows * 3, strict=True):
         assert (row[0], row[-1]) == (2, 3)
         assert {after - before for after, before in zip(row, old, strict=True)} <= {0, 100, 200}
     changed = np.mean(np.array(new[0]) != np.array(rows[0]))
     assert 0.25 < changed < 0.75
-    assert Augmentation(copies=0)(rows, similar=similar, rng=np.random.default_rng(1), max_length=None) == []
+    assert new_rows(rows, 0, similar=similar, rng=np.random.default_rng(1), max_length=None) == []

@@ -91,17 +91,15 @@ def test_distillation_reads_no_labels(case: Case, rows: Path, tmp_path: Path) ->
 
 
 def test_options_of_the_model(case: Case, backbone: Path, tmp_path: Path) -> None:
-    short: dict[str, Any] = {"item": ["a"], "own": ["X"]} if case is TAGS else {"item": "a", "own": "positive"}
     records = [{"item": row[case.item], "own": row[case.label]} for row in case.rows]
     columns = {"classification": ("text", "label"), "tagging": ("tokens", "tags")}[case.name]
     exits(
-        case, backbone, write(tmp_path / "rows.jsonl", [*records, short]), tmp_path / "out", "--min-words", 3,
+        case, backbone, write(tmp_path / "rows.jsonl", records), tmp_path / "out",
         f"--{columns[0]}-column", "item", f"--{columns[1]}-column", "own", "--exits", "1,3", "--layer-weights", "1,3",
         "--label-smoothing", 0.1, "--average", 0.5, "--max-length", 5, "--epochs", 1, ok=True,
     )  # fmt: skip
     report = report_of(tmp_path / "out")
-    of_three = [row for row in case.rows if case is TAGS or len(row["text"].split()) >= 3]
-    assert report["rows"] == len(of_three) * (2 if case is TAGS else 1)  # four words and two special tokens
+    assert report["rows"] == len(case.rows) * (2 if case is TAGS else 1)  # four words and two special tokens
     assert report["options"]["max_length"] == 5
     (objective,) = report["options"]["objectives"]
     assert objective.endswith("weights=(1.0, 3.0), smoothing=0.1)")
@@ -167,7 +165,6 @@ def test_bad_rows_are_named(
     ("case", "arguments", "message"),
     [
         (TEXTS, ["--layer-weights", "1,x"], "'--layer-weights': must be numbers separated by commas, got 1,x"),
-        (TEXTS, ["--min-words", "99"], "--min-words 99 leaves nothing to train on; lower it"),
         (
             TEXTS,
             ["--exits", "3", "--objective", "distil"],

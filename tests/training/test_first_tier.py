@@ -17,7 +17,7 @@ from cascade.training.data.encoding import TrainingRows, encode_texts, tokenizer
 from cascade.training.data.examples import Examples
 from cascade.training.models.static import StaticForSequenceClassification, StaticForTokenClassification
 from cascade.training.models.students import Static, StaticTagger, Transformer, principal_components
-from cascade.training.models.whole import teacher_of
+from cascade.training.models.teacher import teacher_of
 from cascade.training.recipes.first_tier import FirstTierOptions, _loss
 from cascade.training.units import teacher_logits
 from cascade_export import Calibration, ExportOptions, export_bundle

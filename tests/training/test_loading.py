@@ -12,9 +12,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification
 
-from cascade.exceptions import OptionError
-from cascade.training.models.multi_exit import MultiExitModel
-from cascade.training.models.tagging import MultiExitTagger
+from cascade.exceptions import MissingExtraError, OptionError
+from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from tests.models import tiny
 from tests.training.commands import Case, fine_tuned
 
@@ -76,7 +75,7 @@ def test_without_peft_an_adapter_is_refused(backbone: Path, tmp_path: Path, monk
         {"base_model.model.classifier.weight": torch.zeros(3, 16)}, tmp_path / "lora" / "adapter_model.safetensors"
     )
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(OptionError, match="peft, which merges it, is missing; pip install peft, or save what"):
+    with pytest.raises(MissingExtraError, match="an adapter, needs peft, which is not installed; pip install"):
         MultiExitModel.from_checkpoint(tmp_path / "lora", labels=[])
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from cascade.training import loop
-from cascade.training.data.encoding import Pad, TrainingRows
+from cascade.training.data.encoding import TrainingRows
 from cascade.training.loop import TIMED, LoopOptions, _State, batches_of, run_loop
 from cascade.training.units import UnitMetrics
 from tests.models import tiny
@@ -78,12 +78,11 @@ def test_what_the_first_steps_say_limits_the_others(tmp_path: Path) -> None:
         done: list[float] = []
         run_loop(
             model,
-            train=rows,
-            evaluation=None,
+            rows,
+            None,
             loss=lambda logits, _batch: logits.square().mean(),
             metrics=UnitMetrics(model.labels),
             output=tmp_path,
-            collate=Pad(0),
             options=LoopOptions(epochs=2, batch_size=4, resume=resume, minutes=minutes),
             progress=done.append,
         )

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from cascade.exceptions import OptionError
-from cascade.training.data.augmentation import Augmentation
 from cascade.training.loop import LoopOptions
 from cascade.training.models.students import Static, StaticTagger
 from cascade.training.recipes.first_tier import FirstTierOptions
@@ -25,9 +24,7 @@ from cascade.training.recipes.self_sample import ExitRanges, SelfSampleOptions
         ),
         (LoopOptions, {"warmup": 1}, r"warmup must be in \[0, 1\), got 1"),
         *((LoopOptions, {"average": bad}, r"average must be in \[0, 1\), got ") for bad in (-0.1, 1.0)),
-        (Augmentation, {"copies": -1}, "copies of augmentation must be 0 or more, got -1"),
-        (Augmentation, {"replace": 1.0}, r"replace must be in \[0, 1\), got 1.0"),
-        (Augmentation, {"drop": -0.1}, r"drop must be in \[0, 1\), got -0.1"),
+        (FirstTierOptions, {"copies": -1}, "copies must be a whole number of at least 0"),
         (Objective, {"weights": (1.0, -1.0)}, r"must not be negative and not all zero, got \(1.0, -1.0\)"),
         (Objective, {"weights": (0.0, 0.0)}, "not all zero"),
         (Objective, {"smoothing": 1.0}, r"label smoothing must be in \[0, 1\), got 1.0"),

@@ -16,7 +16,7 @@ from cascade.core.confidence import certainty, softmax
 from cascade.core.rows import FloatArray, IntArray
 from cascade.policies.unit_exits import TokenExit, UnitState
 from cascade.training.data.encoding import NO_LABEL
-from cascade.training.models.tagging import MultiExitTagger
+from cascade.training.models.multi_exit import MultiExitTagger
 from cascade.training.recipes import self_sample as module
 from cascade.training.recipes.self_sample import (
     ExitRanges,

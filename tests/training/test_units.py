@@ -18,10 +18,11 @@ from cascade.training.data.encoding import (
     TrainingRows,
     encode_sentences,
     encode_texts,
+    has_labels,
     tokenizer_of,
 )
 from cascade.training.data.examples import Examples, Item
-from cascade.training.units import UnitMetrics, has_label, over_units, per_row, unit_logits
+from cascade.training.units import UnitMetrics, over_units, per_row, unit_logits
 from tests.models import tiny
 from tests.training.commands import Case
 
@@ -68,7 +69,7 @@ def test_numbers_of_a_regression() -> None:
     found = encode_texts(TOKENIZER, Examples(["x", "y"], ["-100", ("2.5",)], "here"), ["y"]).targets["labels"]
     assert (found.dtype, found.tolist()) == (np.float32, [-100, 2.5])
     bare = encode_texts(TOKENIZER, Examples(["x"], None, "here"), ["y"]).targets["labels"]
-    assert has_label(torch.from_numpy(np.append(found, bare))).tolist() == [True, True, False]
+    assert has_labels(torch.from_numpy(np.append(found, bare))).tolist() == [True, True, False]
     for bad in ("good", "nan", ("1", "2")):
         with pytest.raises(DataError, match="here: example 1 must have a number, because the model is a regression"):
             encode_texts(TOKENIZER, Examples(["x"], [bad], "here"), ["y"])
@@ -134,7 +135,7 @@ def test_one_pass_over_all_units_keeps_their_order(case: Case, tmp_path: Path) -
     items: list[Item] = [row[case.item] for row in case.rows[:5]]
     items.append("good" if case.name == "classification" else ["unbright", "film"])  # another length
     rows = encode(TOKENIZER, Examples(items, None, "here"), model.labels)
-    found = over_units(model, rows, read=lambda logits: logits, batch_size=2)
+    found = over_units(model, rows, read=lambda logits: logits, tokens=12)
     assert found.shape == (int(rows.counts.sum()), 3, len(model.labels))
     for row, own in enumerate(per_row(found, rows)):
         batch = Pad(0)([rows[row]])

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from cascade.core.files import check_new_folder
 from cascade.core.rows import FloatArray
 from cascade.exceptions import CascadeError, OptionError
 from cascade.runtime.threads import check_threads
-from cascade.training.build.exporting import Answered, check_traced
-from cascade.training.build.finishing import Finish
+from cascade.training.build import finishing
+from cascade.training.build.exporting import Answered, Given, check_traced
 from cascade.training.build.looking import Checkpoint, Texts, look, read
 from cascade.training.build.options import BuildOptions
 from cascade.training.build.original import Original, read_whole
@@ -124,98 +125,80 @@ class _Build:
     output: Path
 
     def run(self) -> Built:
-        inputs: dict[str, Any] = {"model": self.checkpoint.digest, "texts": self.texts.digest}
-        inputs |= {"columns": repr(self.options.columns(tags=self.checkpoint.tags)), "minutes": self.options.minutes}
-        inputs |= {"seed": self.options.seed, "certify": len(self.shares.certify), "choose": len(self.shares.choose)}
-        original = self.work.step("original", inputs, self._original, told="{units:,} answers of the original model")
-        count = original.facts["items"]
-        start, logits = len(self.shares.certify) + len(self.shares.choose), np.load(original.folder / "logits.npy")
-        every = Answered.of(self.checkpoint, self.texts.items[:count], logits, others=start)
+        checkpoint, options, shares, step = self.checkpoint, self.options, self.shares, self.work.step
+        start, claim = len(shares.certify) + len(shares.choose), options.claim(tags=checkpoint.tags)
+        inputs: dict[str, Any] = {"model": checkpoint.digest, "texts": self.texts.digest}
+        inputs |= {"columns": repr(options.columns(tags=checkpoint.tags)), "minutes": options.minutes}
+        inputs |= {"seed": options.seed, "certify": len(shares.certify), "choose": len(shares.choose)}
+        original = step("original", inputs, self._original, told="{units:,} answers of the original model")
+        logits, each = np.load(original.folder / "logits.npy"), original.facts["each"]
+        every = Answered.of(checkpoint, self.texts.items[: original.facts["items"]], logits, others=start)
         # The backbone runs over what is learned from about three times, each time for a part of the minutes.
-        rows = max(min(ROWS, int(PASS * 60 * self.options.minutes / original.facts["each"])), LEARN)
-        learn = list(every.items[start : start + rows])
-        file = self.work.folder / "learn.jsonl"
+        rows = max(min(ROWS, int(PASS * 60 * options.minutes / each)), LEARN)
+        learn, file = list(every.items[start : start + rows]), self.work.folder / "learn.jsonl"
         write_texts(file, learn)
-        trainer = Trainer(self.checkpoint, file, len(learn), rows, self.work.folder / "teacher", self.options)
-        own: dict[str, Any] = {
-            "original": original.digest,
-            "learn": len(learn),
-            "rows": rows,
-            "seed": self.options.seed,
-        }
+        trainer = Trainer(checkpoint, file, len(learn), rows, self.work.folder / "teacher", options)
+        own = {"original": original.digest, "learn": len(learn), "rows": rows, "seed": options.seed}
         tiers = self._tiers(trainer, own)
-        whole = read_whole(self.checkpoint, every.items, every.logits)
-        shares = Shares(
-            self.shares.learn, *(np.intersect1d(own, whole) for own in (self.shares.choose, self.shares.certify))
-        )
-        finish = Finish(self.checkpoint, self.texts, shares, self.options, every, original.facts["each"], self.output)
-        exported = self.work.step(
+        whole = read_whole(checkpoint, every.items, every.logits)
+        shares = Shares(shares.learn, *(np.intersect1d(some, whole) for some in (shares.choose, shares.certify)))
+        given = Given(checkpoint, self.texts, shares, options, every, each, self.output)
+        made, folders = [tier.digest for tier in tiers.values()], {name: tier.folder for name, tier in tiers.items()}
+        exported = step(
             "export",
-            own
-            | {"tiers": [tier.digest for tier in tiers.values()]}
-            | {"bound": self.options.bound, "truncation": self.options.truncation},
-            lambda making: finish.export(making, {name: tier.folder for name, tier in tiers.items()}, learn),
+            own | {"tiers": made, "bound": options.bound, "truncation": options.truncation},
+            lambda making: finishing.exported(given, making, folders, learn),
             told="as the original answer {fp32:.2%} in fp32, {int8:.2%} {form}",
         )
-        seconds = {step.folder.name: step.facts["seconds"] for step in (original, *tiers.values(), exported)}
-        chosen = self.work.step(
+        seconds = {one.folder.name: one.facts["seconds"] for one in (original, *tiers.values(), exported)}
+        chosen = step(
             "choose",
-            {"exported": exported.digest, "claim": finish.claim.to_json(), "name": str(self.output)},
-            lambda making: finish.choose(making, exported, seconds),
+            {"exported": exported.digest, "claim": claim.to_json(), "name": str(self.output)},
+            lambda making: finishing.chosen(given, making, exported, seconds),
             told="{setting}",
         )
         bundle = open_bundle(chosen.folder / "bundle")
-        bundle = copy_bundle(bundle, self.output, policies=bundle.manifest.policies, overwrite=self.options.overwrite)
+        bundle = copy_bundle(bundle, self.output, policies=bundle.manifest.policies, overwrite=options.overwrite)
         return Built(bundle, chosen.facts["certified"], chosen.facts["line"], chosen.facts)
 
     def _original(self, making: Making) -> Mapping[str, Any]:
         """Answers for all that certify and choose, and for as many to learn from as the time allows."""
         model, begin, items = Original(self.checkpoint), time.monotonic(), self.texts.items
         needed = len(self.shares.certify) + len(self.shares.choose)
-        ends = [*range(needed, len(items), CHUNK), len(items)]
         found, start = list[FloatArray](), 0
-        for stop in dict.fromkeys(ends):
+        for stop in dict.fromkeys((*range(needed, len(items), CHUNK), len(items))):
             found.append(model.record(items[start:stop]))
             start = stop
             making.progress(stop / len(items))
             if stop > needed + LEARN and time.monotonic() - begin > 60 * making.minutes:
                 break
         logits = np.concatenate(found)
-        with (making.folder / "logits.npy").open("wb") as stream:
-            np.save(stream, logits)
+        np.save(making.folder / "logits.npy", logits)
         return {"units": len(logits), "items": start, "each": (time.monotonic() - begin) / start}
 
     def _tiers(self, trainer: Trainer, own: Mapping[str, Any]) -> dict[str, Step]:
         """What the model allows: second tiers with exits, first tiers for labels."""
-        tiers, teacher, origin = dict[str, Step](), self.checkpoint.source, ""
+        work, tiers = self.work, dict[str, Step]()
+        teacher, inputs = self.checkpoint.source, {**own, "from": ""}
         if self.checkpoint.alone is not None:
-            self.work.skip("frozen", self.checkpoint.alone)
-            self.work.skip("tuned", "see above")
+            work.skip("frozen", self.checkpoint.alone)
+            work.skip("tuned", "see above")
         else:
             told = "exits on your model as it is, {rows:,} texts"
-            frozen = tiers["frozen"] = self.work.step("frozen", own, trainer.frozen, told=told)
-            teacher, origin = frozen.folder, frozen.digest
+            frozen = tiers["frozen"] = work.step("frozen", own, trainer.frozen, told=told)
+            teacher, inputs = frozen.folder, {**own, "from": frozen.digest}
         for kind in ("static", "transformer"):
             if self.checkpoint.regression:
-                self.work.skip(kind, "nothing says how sure a number is, so none can be handed on")
+                work.skip(kind, "nothing says how sure a number is, so none can be handed on")
                 continue
-            tier = self._first(trainer, kind, {**own, "from": origin, "kind": kind}, teacher)
-            tiers |= {} if tier is None else {kind: tier}
+            make, told = partial(trainer.first, kind=kind, teacher=teacher), f"first tier, {kind}, {{rows:,}} texts"
+            try:
+                tiers[kind] = work.step(kind, {**inputs, "kind": kind}, make, told=told)
+            except OptionError as error:
+                if kind == "static":
+                    raise
+                work.skip(kind, str(error))
         if "frozen" in tiers:
-            tiers["tuned"] = self.work.step(
-                "tuned",
-                {**own, "from": origin},
-                lambda making: trainer.tuned(making, Path(teacher)),
-                told="exits that all layers learn with, {rows:,} texts",
-            )
+            told = "exits that all layers learn with, {rows:,} texts"
+            tiers["tuned"] = work.step("tuned", inputs, partial(trainer.tuned, frozen=Path(teacher)), told=told)
         return tiers
-
-    def _first(self, trainer: Trainer, kind: str, inputs: Mapping[str, Any], teacher: str | Path) -> Step | None:
-        told = f"first tier, {kind}, " + "{rows:,} texts"
-        try:
-            return self.work.step(kind, inputs, lambda making: trainer.first(making, kind, teacher), told=told)
-        except OptionError as error:
-            if kind == "static":
-                raise
-            self.work.skip(kind, str(error))
-            return None

@@ -1,32 +1,39 @@
-"""The cheapest of all pairs of tiers on the choosing share, and its certificate on the certifying one."""
+"""The cheapest of all pairs of tiers on the choosing share, and its certificate on the certifying one.
+
+Of a regression exits alone are chosen, where numbers have settled (PABEE, section 3.2): nothing says how sure one is.
+"""
 
 from __future__ import annotations
 
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from cascade.calibration.certify.claims import Claim
+from cascade.calibration.certify.claims import FULL, Agreement, Claim, Unit
 from cascade.calibration.certify.outcomes import Certified, Refused, Step
 from cascade.calibration.certify.paths import text_path
 from cascade.calibration.certify.procedure import Chosen, Split, certify
 from cascade.calibration.certify.whole import confirmed
 from cascade.calibration.certify.word_paths import Reach, run_points, word_points
-from cascade.calibration.observing import observe_sentences, observe_texts
+from cascade.calibration.costs import Costs, TierCosts
+from cascade.calibration.observing import observe_sentences, observe_texts, rows_of
 from cascade.calibration.sentences import WordAnswers, all_exits
 from cascade.calibration.texts import TextAnswers
 from cascade.calibration.thresholds.words import WordGrid
+from cascade.core.rows import FloatArray, IntArray
 from cascade.core.statistics import speed_up
+from cascade.engine.inputs import Inputs
+from cascade.policies.exits import ExitPolicy, Settled
+from cascade.policies.settings import Policies
 from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import Windows, whole_sentences
 from cascade.training.build.exporting import Answered
 from cascade.training.build.measuring import in_turns
-from cascade.training.build.numbers import NumberAnswers
 
 WITH_EXITS = ("frozen", "tuned")  # second tiers
 WORDS = WordGrid(
@@ -42,6 +49,73 @@ READS, FEW = 4, 150
 """How often replaying a pair reads all sentences, about; so many sentences are read even where time is short."""
 TIMED = 3  # candidates that are timed beside full depth, the cheapest by prediction
 PAYS = 1.1  # times as fast as full depth, or nothing pays
+SETTLED = np.linspace(0.05, 0.95, 19)  # quantiles of the moves from exit to exit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Within(Agreement):
+    """The number may be further than `within` from that of the original model in at most this share."""
+
+    within: float
+
+    def describe(self, unit: Unit = Unit.TEXT, than: str = FULL) -> str:
+        """The claim in words. `than`: what is compared with."""
+        share = f"at most {self.bound * 100:.4g} % of {unit.value}s"
+        return f"the number differs from that of {than} by more than {self.within:g} for {share}"
+
+
+@dataclass(frozen=True, eq=False)
+class NumberAnswers(TextAnswers):
+    """Numbers at every exit of a single tier; an answer is 1 where its number is too far from the original's.
+
+    Attributes:
+        wanted: numbers of the original. Shape `(items,)`.
+        within: how far is not too far.
+    """
+
+    wanted: FloatArray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    within: float = 0.0
+
+    @classmethod
+    def of(cls, pipeline: Any, some: Answered) -> NumberAnswers:
+        """Run the only tier of a pipeline on items, no row exiting early. Costs are counted in layers."""
+        (tier,), inputs = pipeline.tiers, Inputs.of(some.items, pipeline.tokenizer)
+        said = rows_of(tier, inputs, all_exits(tier, inputs))
+        layers = np.diff(said.layers or (1,), prepend=0)
+        return cls(
+            tiers=(said,),
+            lengths=inputs.lengths,
+            truth=None,
+            temperatures=pipeline.policies.temperatures,
+            costs=Costs((TierCosts(tuple(layers.tolist())),)),
+            original=np.zeros((len(some.items), 1), dtype=np.int64),
+            wanted=some.logits[:, 0],
+            within=some.tolerance,
+        )
+
+    def answered(self, found: FloatArray) -> IntArray:
+        """Whether each number is too far from the original's."""
+        far: IntArray = (np.abs(found[:, 0] - self.wanted) > self.within).astype(np.int64)[:, None]
+        return far
+
+    def select(self, examples: IntArray) -> NumberAnswers:
+        """These items, in this order."""
+        some: Any = super().select(examples)  # of this class
+        return replace(some, wanted=self.wanted[examples])  # type: ignore[no-any-return]
+
+    def policies(self, exit_policy: ExitPolicy) -> Policies:
+        """Of the only tier."""
+        return Policies(routers=(), exits=(exit_policy,), temperatures=self.temperatures)
+
+    def path(self) -> tuple[Step, ...]:
+        """`Settled` with ever larger `tau`, safest first."""
+        moves, found = np.abs(np.diff(self.tiers[0].probabilities[..., 0], axis=1)), []
+        taus = {float(f"{own:.3g}") for own in np.quantile(moves, SETTLED)} if moves.size else set[float]()
+        for tau in sorted(taus - {0.0}):
+            run = self.run(policies := self.policies(Settled(tau)))
+            if (cost := run.seconds / self.full.seconds) < 1:
+                found.append(Step(policies, float(run.answers.mean()), cost, deferred=1.0))
+        return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)

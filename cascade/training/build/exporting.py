@@ -19,9 +19,11 @@ from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.settings import Policies
-from cascade.training.build.looking import Checkpoint, picked
-from cascade.training.build.original import answered, read_whole
-from cascade_export import Calibration, ExportOptions, export_bundle
+from cascade.training.build.looking import Checkpoint, Texts, picked
+from cascade.training.build.options import BuildOptions
+from cascade.training.build.original import read_whole
+from cascade.training.build.shares import Shares
+from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 from cascade_export.checkpoints import load_tier2, task_of
 from cascade_export.texts import ALIKE
 from cascade_export.tiers import export_tier1
@@ -49,16 +51,21 @@ class Answered:
         spread = float(logits[others:].std()) if checkpoint.regression else 0.0
         return cls(checkpoint, items, logits, float(f"{ALIKE * spread:.2g}"))
 
+    @property
+    def counts(self) -> IntArray:
+        """Units of each item. Shape `(items,)`."""
+        return np.array([len(item) if self.checkpoint.tags else 1 for item in self.items], dtype=np.int64)
+
     def select(self, numbers: IntArray) -> Answered:
         """These items."""
-        counts = np.array([len(item) if self.checkpoint.tags else 1 for item in self.items], dtype=np.int64)
-        places = ranges(offsets_of(counts)[:-1][numbers], counts[numbers])
+        places = ranges(offsets_of(self.counts)[:-1][numbers], self.counts[numbers])
         return replace(self, items=picked(self.items, numbers), logits=self.logits[places])
 
     @property
     def answers(self) -> IntArray:
         """Of the original, in the form of `confidence.answers`."""
-        return answered(self.checkpoint, self.logits)
+        several = self.checkpoint.multi_label
+        return answers(probabilities(self.logits, multi_label=several), multi_label=several)
 
     def alike(self, found: FloatArray) -> BoolArray:
         """Where these probabilities (of a regression: numbers) answer as the original. Shape `(units,)`."""
@@ -78,14 +85,14 @@ class Answered:
     def compared(self, pipeline: Classifier | Tagger) -> tuple[float, float]:
         """Share of the units that a pipeline answers alike, and the largest difference of a probability.
 
-        Of numbers the difference is relative to the largest of them, if that is above 1.
+        Of numbers the difference is relative to the largest of them, if that is above 1. Only texts count that fit.
         """
-        several = self.checkpoint.multi_label
-        found, wanted = pipeline.predict(self.items).probabilities, probabilities(self.logits, multi_label=several)
+        some, several = self.fitting(pipeline), self.checkpoint.multi_label
+        found, wanted = pipeline.predict(some.items).probabilities, probabilities(some.logits, multi_label=several)
         differences = np.abs(found - wanted)
         if self.checkpoint.regression:
             differences /= max(1.0, float(np.abs(wanted).max()))
-            alike = self.alike(found)
+            alike = some.alike(found)
         elif several:
             alike = (((found >= 0.5) == (wanted >= 0.5)) | (differences < TOLERANCE)).all(axis=1)
         else:
@@ -93,6 +100,36 @@ class Answered:
             # A tie is broken by rounding.
             alike = wanted[rows, best] >= wanted.max(axis=1) - TOLERANCE
         return float(alike.mean()), float(differences.max())
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What the last steps know.
+
+    `every`: all texts with the original's answers, each of which took `each` seconds; `output`: what the bundle will be
+    called.
+    """
+
+    checkpoint: Checkpoint
+    texts: Texts
+    shares: Shares
+    options: BuildOptions
+    every: Answered
+    each: float
+    output: Path
+
+    def truth(self, numbers: IntArray) -> Any:
+        """The right answers of these texts, if they are needed."""
+        return picked(self.texts.truth, numbers)
+
+    def load(self, bundle: Path) -> Any:
+        """The pipeline of a bundle."""
+        return load(bundle, threads=self.options.threads, tuned=False)
+
+    def full_depth(self, bundle: Path) -> Any:
+        """The same, its last tier alone at full depth."""
+        pipeline = self.load(bundle)
+        return pipeline.with_policies(pipeline.policies.full_depth())
 
 
 def check_traced(checkpoint: Checkpoint) -> None:
@@ -105,9 +142,23 @@ def check_traced(checkpoint: Checkpoint) -> None:
     export_tier1(load_tier2(checkpoint.source, task=task), task, number=2)
 
 
-def export(folder: Path, exits: str | Path, first: Path | None, texts: Sequence[Any], options: ExportOptions) -> Bundle:
-    """A bundle of these checkpoints, or of the last tier's alone."""
+def export(
+    given: Given, folder: Path, exits: str | Path, first: Path | None, texts: Sequence[Any], *, int8: bool = True
+) -> Bundle:
+    """A bundle of these checkpoints, or of the last tier's alone.
+
+    In int8 a quarter of the bound may be spent, or layers stay fp32.
+    """
     some = list(texts[:CALIBRATION])
+    options = ExportOptions(
+        int8=Int8.STATIC if int8 else Int8.NONE,
+        agreement=1 - given.options.bound / 4,
+        by_sentence=given.checkpoint.tags,
+        max_length=given.checkpoint.limit,
+        truncation=given.options.truncation,
+        encode_special_tokens=given.checkpoint.encode_special_tokens,
+        fp32=False,
+    )
     calibration = Calibration([*some, *mixed(some)], None, "texts of the build, and mixtures of two of them")
     return export_bundle(exits, first, folder, calibration=calibration, options=options)
 
@@ -140,16 +191,8 @@ def form_of(tier: TierSpec) -> str:
     return f"packed, {small} of {count} stages in int8"
 
 
-def full_depth(bundle: Path, *, threads: int | None) -> Any:
-    """The pipeline of a bundle, its last tier alone at full depth."""
-    pipeline = load(bundle, threads=threads, tuned=False)
-    return pipeline.with_policies(pipeline.policies.full_depth())
-
-
-def check_fp32(bundle: Bundle, some: Answered, *, threads: int | None) -> float:
-    """How often full depth of an fp32 bundle answers as the original: always, or a `BundleError` says what differs."""
-    pipeline = full_depth(bundle.folder, threads=threads)
-    share, largest = some.fitting(pipeline).compared(pipeline)
+def check_fp32(share: float, largest: float) -> float:
+    """What `compared` says of full depth in fp32: it answers as the original, or a `BundleError` says what differs."""
     if share < 1 or not largest <= TOLERANCE:
         raise BundleError(
             f"full depth in fp32 must answer as the original model within {TOLERANCE:g}, got the same answer for "

@@ -22,10 +22,10 @@ from cascade.training.build.options import BuildOptions
 from cascade.training.checkpoint import load_tokenizer_text, tokenizer_config
 from cascade.training.data.encoding import label_numbers
 from cascade.training.data.examples import joined, label_names
-from cascade.training.models.adapters import adapted
 from cascade.training.models.config import (
     MULTI_LABEL,
     REGRESSION,
+    adapted,
     check_labels,
     has_head,
     load_config,
@@ -33,7 +33,7 @@ from cascade.training.models.config import (
     problem_of,
 )
 from cascade.training.models.families import family_of, max_length
-from cascade.training.models.whole import inputs_of
+from cascade.training.models.teacher import inputs_of
 from cascade.training.task import TAGGING, TASKS, Task
 
 IGNORED = {".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ot"}

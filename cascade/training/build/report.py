@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
+from statistics import median
 from typing import Any
 
+import numpy as np
+
 from cascade.calibration.certify.outcomes import Certified, Outcome
+from cascade.core.confidence import answers as answers_of
 from cascade.core.rounding import percent
-from cascade.core.statistics import Interval
+from cascade.core.statistics import speed_up
+from cascade.training.build.exporting import Answered, Given
+from cascade.training.build.measuring import in_turns, own_pipeline
 
 SHOWN = 10  # texts that differ
+TIMED, LEAST = 500, 32  # texts that are timed, at most and at least
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
@@ -21,100 +29,103 @@ tr + tr td { border-top: 1px solid #ddd } .big { font-size: 1.2rem } code { back
 """
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True)
 class Report:
-    """Everything that is told of a build.
+    """The verdict in a few words, the page, and what a program may want to know."""
 
-    Attributes:
-        name, source: of the bundle and of the original model.
+    line: str
+    page: str
+    figures: Mapping[str, Any]
+
+
+def report_of(
+    given: Given,
+    pipeline: Any,
+    outcome: Outcome,
+    *,
+    full: Any,
+    exported: Mapping[str, Any],
+    pays: bool,
+    seconds: float,
+    steps: Mapping[str, float],
+    candidates: Mapping[str, float],
+) -> Report:
+    """Measure a bundle beside full depth and the user's own pipeline, on texts that certify, and tell all.
+
+    Args:
+        given: what the build knows.
+        pipeline: of the bundle, with its policies.
         outcome: of the certificate.
+        full: the pipeline of full depth.
+        exported: facts of that step.
         pays: whether exits or a first tier are used.
-        form: of full depth, in words.
-        over_pipeline, over_full: how many times as fast, in turns; how the pipeline was used is `pipeline`.
-        seconds: per text, by way.
-        alike: shares of units that answer as the original, by form of the model.
-        routes: share of the units by where their answer comes from.
-        differing: texts with another answer: text, original's answer, the bundle's, where it came from.
-        mebibytes: of the bundle.
+        seconds: that measuring may take, about.
         steps: seconds by step.
         candidates: seconds of those that were timed beside each other.
-        notes: what else must be known.
     """
+    some, files, name = given.every.select(given.shares.certify), pipeline.bundle.manifest.files, str(given.output)
+    found = pipeline.predict(some.items)
+    routes = getattr(found.routes, "words", found.routes)
+    same, form = some.alike(found.probabilities), exported["form"]
+    # The user's pipeline is tried in four ways before it is timed.
+    few = some.items[: min(TIMED, max(int(seconds / 10 / given.each), LEAST))]
+    how, own = own_pipeline(given.checkpoint, few)
+    ways: dict[str, Callable[[], object]] = {"your pipeline": own, "full depth": partial(full.predict, few)}
+    ways["this bundle"] = partial(pipeline.predict, few)
+    taken = in_turns(ways, seconds=seconds)
+    over, over_full = (speed_up(taken[way], taken["this bundle"]) for way in ("your pipeline", "full depth"))
+    each = {way: f"{1000 * median(own) / len(few):.3g} ms" for way, own in taken.items()}
+    alike = {"full depth, fp32": exported["fp32"], f"full depth, {form}": exported["int8"]}
+    alike["this bundle"] = float(same.mean())
+    where = routes_of(routes.tier.tolist(), routes.exit_layer.tolist(), count=len(pipeline.tiers))
+    kept = _kept(outcome)
+    speed = f"{over.median:.1f}x your pipeline ({how})"
+    if pays:
+        speed = f"{speed}, {over_full.median:.2g}x full depth"
+    else:
+        speed = f"run your model {form}: {speed}; no exit and no first tier pays here"
+    size = sum(record.bytes for record in files.values()) / 2**20
+    line = f"{name}: {speed}; {kept}; {size:.1f} MiB"
+    differing = _differing(some, found, routes, ~same)
+    copies = [f"{given.texts.copies:,} copies of other texts were left out"] * bool(given.texts.copies)
+    parts = [
+        f"<h1>{escape(name)}</h1>",
+        f"<p class=big>{escape(line)}.</p>",
+        f"<p>Made of <code>{escape(str(given.checkpoint.source))}</code>. Use it:</p>",
+        f"<pre>cascade predict {escape(name)} texts.txt\ncascade.load({escape(repr(name))})</pre>",
+        "<h2>Speed</h2>",
+        _table(
+            ("", "", "per text", "times as fast"),
+            [
+                (way, words, each[way], ratio)
+                for way, words, ratio in zip(ways, (how, form, ""), ("1", "", over.text()), strict=True)
+            ],
+        ),
+        f"<p>Measured in turns on this machine; over full depth {escape(over_full.text())} times.</p>",
+        "<h2>Agreement with the original model</h2>",
+        f"<p>{escape(kept)}.</p>",
+        _table(("", "same answer"), [(of, percent(share)) for of, share in alike.items()]),
+        "<h2>Where answers come from</h2>",
+        _table(("", "share"), [(route, percent(share)) for route, share in where.items()]),
+        f"<h2>{len(differing)} texts that it answers differently</h2>",
+        _table(("text", "original", "bundle", "answered by"), differing),
+        "<h2>How it was made</h2>",
+        _table(("step", "seconds"), [(step, f"{spent:.0f}") for step, spent in steps.items()]),
+        _table(("timed beside each other", "seconds"), [(one, f"{spent:.3g}") for one, spent in candidates.items()]),
+        *(f"<p>{escape(note)}.</p>" for note in (*copies, *outcome.warnings)),
+    ]
+    head = f"<meta charset=utf-8><title>{escape(name)}</title><style>{STYLE}</style>"
+    page = "\n".join([f"<!doctype html>\n<html lang=en>{head}", *parts, "</html>\n"])
+    figures = {"over_pipeline": over.median, "over_full_depth": over_full.median, "pipeline": how, "pays": pays}
+    return Report(line, page, figures | {"alike": alike, "routes": where, "steps": dict(steps)})
 
-    name: str
-    source: str
-    outcome: Outcome
-    pays: bool
-    form: str
-    pipeline: str
-    over_pipeline: Interval
-    over_full: Interval
-    seconds: Mapping[str, float]
-    alike: Mapping[str, float]
-    routes: Mapping[str, float]
-    differing: Sequence[tuple[str, str, str, str]]
-    mebibytes: float
-    steps: Mapping[str, float]
-    candidates: Mapping[str, float]
-    notes: Sequence[str] = ()
 
-    def line(self) -> str:
-        """The verdict in a few words."""
-        over = f"{self.over_pipeline.median:.1f}x your pipeline ({self.pipeline})"
-        speed = f"{over}, {self.over_full.median:.2g}x full depth"
-        if not self.pays:
-            speed = f"run your model {self.form}: {over}; no exit and no first tier pays here"
-        return f"{self.name}: {speed}; {self.kept()}; {self.mebibytes:.1f} MiB"
-
-    def kept(self) -> str:
-        """What is certified and was seen, in words."""
-        if not isinstance(self.outcome, Certified):
-            return f"nothing is certified: {getattr(self.outcome, 'why', '')}"
-        taken, claim = self.outcome.taken, self.outcome.claim
-        return f"{claim.describe()} (seen: {taken.events} of {taken.examples:,}, {percent(taken.rate)})"
-
-    def figures(self) -> dict[str, Any]:
-        """What a program may want to know."""
-        return {
-            "over_pipeline": self.over_pipeline.median,
-            "over_full_depth": self.over_full.median,
-            "pipeline": self.pipeline,
-            "pays": self.pays,
-            "alike": dict(self.alike),
-            "routes": dict(self.routes),
-            "steps": dict(self.steps),
-        }
-
-    def html(self) -> str:
-        """The page."""
-        speeds = [
-            ("your pipeline", self.pipeline, _seconds(self.seconds["pipeline"]), "1"),
-            ("full depth", self.form, _seconds(self.seconds["full depth"]), ""),
-            ("this bundle", "", _seconds(self.seconds["bundle"]), self.over_pipeline.text()),
-        ]
-        parts = [
-            f"<h1>{escape(self.name)}</h1>",
-            f"<p class=big>{escape(self.line())}.</p>",
-            f"<p>Made of <code>{escape(self.source)}</code>. Use it:</p>",
-            f"<pre>cascade predict {escape(self.name)} texts.txt\ncascade.load({escape(repr(self.name))})</pre>",
-            "<h2>Speed</h2>",
-            _table(("", "", "per text", "times as fast"), speeds),
-            f"<p>Measured in turns on this machine; over full depth {escape(self.over_full.text())} times.</p>",
-            "<h2>Agreement with the original model</h2>",
-            f"<p>{escape(self.kept())}.</p>",
-            _table(("", "same answer"), [(name, percent(share)) for name, share in self.alike.items()]),
-            "<h2>Where answers come from</h2>",
-            _table(("", "share"), [(name, percent(share)) for name, share in self.routes.items()]),
-            f"<h2>{len(self.differing)} texts that it answers differently</h2>",
-            _table(("text", "original", "bundle", "answered by"), self.differing),
-            "<h2>How it was made</h2>",
-            _table(("step", "seconds"), [(name, f"{spent:.0f}") for name, spent in self.steps.items()]),
-            _table(("timed beside each other", "seconds"), [(n, f"{s:.3g}") for n, s in self.candidates.items()]),
-            *(f"<p>{escape(note)}.</p>" for note in (*self.notes, *self.outcome.warnings)),
-        ]
-        body = "\n".join(parts)
-        head = f"<meta charset=utf-8><title>{escape(self.name)}</title><style>{STYLE}</style>"
-        return f"<!doctype html>\n<html lang=en>{head}\n{body}\n</html>\n"
+def _kept(outcome: Outcome) -> str:
+    """What is certified and was seen, in words."""
+    if not isinstance(outcome, Certified):
+        return f"nothing is certified: {getattr(outcome, 'why', '')}"
+    taken = outcome.taken
+    return f"{outcome.claim.describe()} (seen: {taken.events} of {taken.examples:,}, {percent(taken.rate)})"
 
 
 def routes_of(tiers: Sequence[int], layers: Sequence[int], *, count: int) -> dict[str, float]:
@@ -124,8 +135,25 @@ def routes_of(tiers: Sequence[int], layers: Sequence[int], *, count: int) -> dic
     return {names[key]: counts[key] / len(tiers) for key in sorted(counts)}
 
 
-def _seconds(value: float) -> str:
-    return f"{1000 * value:.3g} ms"
+def _differing(some: Answered, found: Any, routes: Any, differs: Any) -> list[tuple[str, str, str, str]]:
+    """The first units with another answer: text, original's, bundle's, where from."""
+    labels, rows = np.array(some.checkpoint.labels, dtype=object), []
+    numbers, several = some.checkpoint.regression, some.checkpoint.multi_label
+
+    def named(answer: Any) -> str:
+        if numbers:
+            return f"{answer[0]:.4g}"
+        return ", ".join(labels[np.flatnonzero(answer)]) if several else str(labels[int(answer[0])])
+
+    wanted = some.logits if numbers else some.answers
+    answers = found.probabilities if numbers else answers_of(found.probabilities, multi_label=several)
+    owners = np.repeat(np.arange(len(some.items)), some.counts)
+    for unit in np.flatnonzero(differs)[:SHOWN].tolist():
+        item = some.items[owners[unit]]
+        text = " | ".join(item) if isinstance(item, tuple) else item if isinstance(item, str) else " ".join(item)
+        where = f"tier {int(routes.tier[unit])}, layer {int(routes.exit_layer[unit])}"
+        rows.append((text, named(wanted[unit]), named(answers[unit]), where))
+    return rows
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

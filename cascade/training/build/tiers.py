@@ -14,7 +14,6 @@ from cascade.runtime.host import cpu_info
 from cascade.training.build.looking import Checkpoint
 from cascade.training.build.options import BuildOptions
 from cascade.training.build.work import Making
-from cascade.training.data.augmentation import Augmentation
 from cascade.training.loop import LoopOptions
 from cascade.training.models.students import Static, StaticTagger, Student, Transformer
 from cascade.training.recipes.exits import ExitsOptions, train_exits
@@ -58,7 +57,7 @@ class Trainer:
             objectives=OBJECTIVES["distil"],
             pooling="mean" if self._texts else None,
             recorded=True,
-            augmentation=self._augmentation(),
+            copies=self._copies,
             max_length=self.checkpoint.limit,
             loop=loop,
         )
@@ -67,7 +66,7 @@ class Trainer:
     def tuned(self, making: Making, frozen: Path) -> Mapping[str, Any]:
         """All layers learn what the original answered: earlier exits become better, full depth changes a little."""
         loop = self._loop(making, "tuned", learning_rate=3e-5, head_factor=10.0, bf16=has_amx())
-        options = ExitsOptions(augmentation=self._augmentation(), max_length=self.checkpoint.limit, loop=loop)
+        options = ExitsOptions(copies=self._copies, max_length=self.checkpoint.limit, loop=loop)
         return self._cleared(making, train_exits(self._run(making, frozen), options))
 
     def first(self, making: Making, kind: str, teacher: str | Path) -> Mapping[str, Any]:
@@ -78,15 +77,16 @@ class Trainer:
         options = FirstTierOptions(
             student=self._student(kind),
             imitation=1.0,
-            augmentation=self._augmentation(),
+            copies=self._copies,
             max_length=self.checkpoint.limit,
             loop=loop,
         )
         return self._cleared(making, train_first_tier(self._run(making, teacher), options))
 
-    def _augmentation(self) -> Augmentation:
+    @property
+    def _copies(self) -> int:
         """The same for all, so that the teacher answers its rows once."""
-        return Augmentation(copies=min(COPIES, max(self.rows // self.items - 1, 0)))
+        return min(COPIES, max(self.rows // self.items - 1, 0))
 
     def _student(self, kind: str) -> Student:
         if kind == "transformer":

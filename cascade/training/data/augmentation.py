@@ -7,7 +7,6 @@ section 3.2; TinyBERT, section 4.1). Works on token ids, so that the teacher and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,75 +14,55 @@ import torch
 from torch import Tensor
 
 from cascade.core.rows import Doubles, IntArray
-from cascade.exceptions import OptionError
 from cascade.training.data.encoding import NO_LABEL, TrainingRows
 from cascade.training.models.teacher import Teacher
 
+REPLACE, DROP = 0.2, 0.1  # shares of the tokens
 
-@dataclass(frozen=True)
-class Augmentation:
-    """How rows are varied; each new row draws one of three ways, evenly.
 
-    Attributes:
-        copies: new rows per given row; 0 switches it off.
-        replace: share of the tokens replaced by one of their nearest neighbours in the teacher's embedding table.
-        drop: share of the tokens left out.
+def new_rows(
+    rows: Sequence[Sequence[int]],
+    copies: int,
+    *,
+    similar: IntArray,
+    rng: np.random.Generator,
+    max_length: int | None,
+) -> list[list[int]]:
+    """New rows, `copies` per given row, each in one of three ways, drawn evenly.
 
-    The three ways: replace and drop; a contiguous piece of the row; two rows joined.
+    Tokens are replaced by their neighbours and dropped; a contiguous piece of the row; two rows joined.
+
+    Args:
+        rows: token ids with one special token at each end, which stay there.
+        copies: 0 or more.
+        similar: ids of each token's nearest neighbours. Shape `(vocabulary, k)`.
+        rng: decides everything.
+        max_length: tokens of a new row at most. None, for words: tokens are replaced, none leaves its place.
     """
 
-    copies: int = 2
-    replace: float = 0.2
-    drop: float = 0.1
+    def replaced(body: IntArray, draws: Doubles) -> IntArray:
+        return np.where(draws < REPLACE, similar[body, rng.integers(0, similar.shape[1], len(body))], body)
 
-    def __post_init__(self) -> None:
-        if self.copies < 0:
-            raise OptionError(f"copies of augmentation must be 0 or more, got {self.copies}")
-        for name in ("replace", "drop"):
-            if not 0 <= getattr(self, name) < 1:
-                raise OptionError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-
-    def __call__(
-        self,
-        rows: Sequence[Sequence[int]],
-        *,
-        similar: IntArray,
-        rng: np.random.Generator,
-        max_length: int | None,
-    ) -> list[list[int]]:
-        """New rows, `copies` per given row.
-
-        Args:
-            rows: token ids with one special token at each end, which stay there.
-            similar: ids of each token's nearest neighbours. Shape `(vocabulary, k)`.
-            rng: decides everything.
-            max_length: tokens of a new row at most. None, for words: tokens are replaced, none leaves its place.
-        """
-        new = []
-        for row in [*rows] * self.copies:
-            body = np.asarray(row[1:-1], dtype=np.int64)
-            if max_length is None:
-                body = self._replaced(body, similar, rng, rng.random(len(body)))
-                new.append([row[0], *body.tolist(), row[-1]])
-                continue
-            way = rng.integers(3)
-            if way == 0:
-                draws = rng.random(len(body))
-                body, kept = self._replaced(body, similar, rng, draws), draws < 1 - self.drop
-                body = body[kept] if kept.any() else body
-            elif way == 1 and len(body) > 3:
-                length = int(rng.integers(2, len(body)))
-                start = int(rng.integers(0, len(body) - length + 1))
-                body = body[start : start + length]
-            else:
-                other = rows[int(rng.integers(len(rows)))]
-                body = np.concatenate((body, np.asarray(other[1:-1], dtype=np.int64)))
-            new.append([row[0], *body[: max_length - 2].tolist(), row[-1]])
-        return new
-
-    def _replaced(self, body: IntArray, similar: IntArray, rng: np.random.Generator, draws: Doubles) -> IntArray:
-        choice = similar[body, rng.integers(0, similar.shape[1], len(body))]
-        return np.where(draws < self.replace, choice, body)
+    new = []
+    for row in [*rows] * copies:
+        body = np.asarray(row[1:-1], dtype=np.int64)
+        if max_length is None:
+            new.append([row[0], *replaced(body, rng.random(len(body))).tolist(), row[-1]])
+            continue
+        way = rng.integers(3)
+        if way == 0:
+            draws = rng.random(len(body))
+            body, kept = replaced(body, draws), draws < 1 - DROP
+            body = body[kept] if kept.any() else body
+        elif way == 1 and len(body) > 3:
+            length = int(rng.integers(2, len(body)))
+            start = int(rng.integers(0, len(body) - length + 1))
+            body = body[start : start + length]
+        else:
+            other = rows[int(rng.integers(len(rows)))]
+            body = np.concatenate((body, np.asarray(other[1:-1], dtype=np.int64)))
+        new.append([row[0], *body[: max_length - 2].tolist(), row[-1]])
+    return new
 
 
 def neighbours(
@@ -106,13 +85,7 @@ def neighbours(
 
 
 def varied(
-    rows: TrainingRows,
-    teacher: Teacher,
-    augmentation: Augmentation,
-    *,
-    seed: int,
-    max_length: int,
-    pieces: Tensor | None = None,
+    rows: TrainingRows, teacher: Teacher, copies: int, *, seed: int, max_length: int, pieces: Tensor | None = None
 ) -> TrainingRows:
     """New rows without labels: of texts varied freely, up to `max_length` tokens, of words each with tokens replaced.
 
@@ -124,12 +97,11 @@ def varied(
     near = neighbours(teacher.vectors(known).numpy(), of=used)
     similar = np.zeros((teacher.vocabulary, near.shape[1]), np.int64)
     similar[numbers] = numbers[near]
-    rng = np.random.default_rng(seed)
-    if "is_first" in rows.targets:
-        ids = augmentation(rows.ids, similar=similar, rng=rng, max_length=None)
+    first, given = rows.targets.get("is_first"), rows.targets["labels"]
+    limit, rng = max_length if first is None else None, np.random.default_rng(seed)
+    ids = new_rows(rows.ids, copies, similar=similar, rng=rng, max_length=limit)
+    if first is not None:
         labels: Any = [np.full(len(row), NO_LABEL) for row in ids]
-        return TrainingRows(ids, None, {"labels": labels, "is_first": rows.targets["is_first"] * augmentation.copies})
-    ids = augmentation(rows.ids, similar=similar, rng=rng, max_length=max_length)
-    given = rows.targets["labels"]
+        return TrainingRows(ids, None, {"labels": labels, "is_first": first * copies})
     labels = np.full_like(given, np.nan if given.dtype.kind == "f" else NO_LABEL, shape=(len(ids), *given.shape[1:]))
     return TrainingRows(ids, None, {"labels": labels})

@@ -95,8 +95,8 @@ class TrainingRows(Dataset[dict[str, Any]]):
 
 
 def has_labels(labels: Any) -> Any:
-    """Which rows have a label. Shape `(rows,)`, of several labels per row `(rows, labels)`, to `(rows,)`."""
-    known = ~np.isnan(labels) if labels.dtype.kind == "f" else labels != NO_LABEL
+    """Which rows or units have a label; an array or a tensor. Shape `(rows,)` or `(rows, labels)`, to `(rows,)`."""
+    known = labels == labels if "float" in str(labels.dtype) else labels != NO_LABEL  # noqa: PLR0124  # NaN is not NaN
     return known if labels.ndim == 1 else known.all(-1)
 
 

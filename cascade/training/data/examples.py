@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from cascade.exceptions import DataError, OptionError
+from cascade.exceptions import DataError
 from cascade.text.entity_f1 import has_entities
 from cascade.text.reading import Columns, TagColumns, read_examples
 from cascade.text.records import FileFormat
@@ -45,20 +45,6 @@ class Examples:
     def unlabelled(self) -> Examples:
         """The same items without labels."""
         return replace(self, labels=None)
-
-    def of_words(self, least: int) -> Examples:
-        """Those of at least so many words.
-
-        Raises:
-            OptionError: there are none.
-        """
-        both = zip(self.items, self.texts, strict=True)
-        counts = [len(item if isinstance(item, list) else text.split()) for item, text in both]
-        kept = [number for number, count in enumerate(counts) if count >= least]
-        if not kept:
-            raise OptionError(f"--min-words {least} leaves nothing to train on; lower it")
-        labels = None if self.labels is None else [self.labels[number] for number in kept]
-        return replace(self, items=[self.items[number] for number in kept], labels=labels)
 
 
 def read_texts(source: str | Path, *, columns: Columns | None = None, require_labels: bool = True) -> Examples:

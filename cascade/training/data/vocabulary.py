@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
-from cascade.training.models.backbone import ExitBackbone
-from cascade.training.models.rows import FewerRows
 
 CONTINUATION = "##"
 
@@ -95,7 +94,7 @@ def shrink_embedding(embedding: nn.Embedding, kept: IntArray) -> nn.Embedding:
     return made
 
 
-def prune_model(model: ExitBackbone, tokenizer: str, texts: Iterable[str], *, size: int) -> str:
+def prune_model(model: Any, tokenizer: str, texts: Iterable[str], *, size: int) -> str:
     """Prune tokenizer, whose new text is returned, and embedding table; a model that is pruned already stays so."""
     smaller, kept = prune(tokenizer, texts, size=size)
     table: Any = model.backbone.get_input_embeddings()
@@ -120,7 +119,7 @@ def _renumber(spec: dict[str, Any], new: dict[int, int]) -> None:
             processor[name][1] = new[processor[name][1]]
 
 
-def keep_rows(model: ExitBackbone, rows: Iterable[Sequence[int]], *, size: int, unknown: int) -> None:
+def keep_rows(model: Any, rows: Iterable[Sequence[int]], *, size: int, unknown: int) -> None:
     """Keep embeddings of the pieces that occur in rows, and of the first others up to `size`; see `kept_pieces`.
 
     The tokenizer stays; ids of all other pieces are read as that of the `unknown` one. A model with fewer already is
@@ -136,3 +135,35 @@ def keep_rows(model: ExitBackbone, rows: Iterable[Sequence[int]], *, size: int, 
 def is_wordpiece(tokenizer: str) -> bool:
     """Whether the text of a `tokenizer.json` is of the kind that `prune` takes."""
     return bool(json.loads(tokenizer)["model"]["type"] == "WordPiece")
+
+
+class FewerRows(nn.Module):
+    """An embedding table with rows for some tokens only, whatever the tokenizer: the ids of the others share one.
+
+    Attributes:
+        weight: shape `(rows, width)`.
+        places: the row of each token id. Shape `(vocabulary,)`.
+    """
+
+    places: Tensor
+
+    def __init__(self, vocabulary: int, rows: int, width: int) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = rows, width
+        self.weight = nn.Parameter(torch.zeros(rows, width))
+        self.register_buffer("places", torch.zeros(vocabulary, dtype=torch.int64))
+
+    @classmethod
+    def of(cls, table: Any, kept: Tensor, *, unknown: int) -> FewerRows:
+        """The rows of these tokens, ids rising, and of the one that all others are read as. `table`: of all."""
+        kept = torch.cat((kept, torch.tensor([unknown]))).unique()
+        made = cls(table.num_embeddings, len(kept), table.embedding_dim)
+        with torch.no_grad():
+            made.weight.copy_(table.weight[kept])
+        made.places.fill_(int((kept == unknown).nonzero()))
+        made.places[kept] = torch.arange(len(kept))
+        return made
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Shapes `(...)` -> `(..., width)`."""
+        return F.embedding(self.places[ids], self.weight)

@@ -9,8 +9,9 @@ from typing import Any
 from torch import nn
 
 from cascade.core.checks import check_whole
-from cascade.exceptions import MissingExtraError, OptionError
+from cascade.exceptions import OptionError
 from cascade.training.models.backbone import ExitBackbone
+from cascade.training.models.loading import peft_for
 
 ADAPTERS = ("lora", "ia3")
 
@@ -27,7 +28,7 @@ def adapt(model: ExitBackbone, kind: str, *, rank: int = 8) -> None:
     if kind not in ADAPTERS:
         raise OptionError(f"adapter must be one of {', '.join(ADAPTERS)}, got {kind}")
     check_whole("rank", rank, "8 is usual", least=1)
-    peft = _peft()
+    peft = peft_for("--adapter")
     parts, layers = model.family.parts, dict.fromkeys(model.family.layers(model.backbone))
     names = {module: name for name, module in model.backbone.named_modules()}
     linear = {
@@ -71,18 +72,10 @@ def freeze_all_but_adapters(model: ExitBackbone) -> None:
 
 def merge(model: ExitBackbone) -> None:
     """Put what adapters have learned into the weights beside them, and take the adapters out."""
-    kind: Any = _peft().tuners.tuners_utils.BaseTunerLayer
+    kind: Any = peft_for("--adapter").tuners.tuners_utils.BaseTunerLayer
     for name, module in [*model.backbone.named_modules()]:
         if isinstance(module, kind):
             adapter: Any = module
             adapter.merge()
             parent, _, own = name.rpartition(".")
             setattr(model.backbone.get_submodule(parent), own, adapter.get_base_layer().requires_grad_(True))
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError:
-        raise MissingExtraError("--adapter needs peft, which is not installed; pip install peft") from None
-    return peft

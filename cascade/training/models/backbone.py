@@ -22,6 +22,7 @@ from typing_extensions import Self
 
 from cascade.core.files import staged, write
 from cascade.exceptions import OptionError
+from cascade.training.data.vocabulary import FewerRows
 from cascade.training.models.config import (
     check_labels,
     check_new,
@@ -31,9 +32,8 @@ from cascade.training.models.config import (
     named_labels,
     read_exits,
 )
-from cascade.training.models.families import Family, HeadParts, family_of
+from cascade.training.models.families import HeadParts, family_of
 from cascade.training.models.loading import load_model
-from cascade.training.models.rows import FewerRows
 from cascade.training.models.teacher import Teacher
 
 Model = TypeVar("Model", bound="ExitBackbone")
@@ -44,6 +44,7 @@ class ExitBackbone(Teacher):
 
     Attributes:
         whole: the class of transformers that reads a fine-tuned checkpoint.
+        head: field of the family that says where such a checkpoint has the parts of its head.
         backbone: a transformers encoder without its pooler.
         heads: one per exit, made by the subclass.
         norms: one per exit, before its head: LayerNorms in families with one behind the last layer, else nothing.
@@ -52,6 +53,7 @@ class ExitBackbone(Teacher):
     """
 
     whole: ClassVar[Any]
+    head: ClassVar[str]
     heads: nn.ModuleList
 
     def __init__(self, backbone: PreTrainedModel, layers: Sequence[int] | None) -> None:
@@ -157,7 +159,7 @@ class ExitBackbone(Teacher):
         config.architectures = None
         model = cls(backbone, layers=layers, **options)
         if fine_tuned:
-            model.heads[-1].load_state_dict(_head_weights(cls._head_parts(family), head))
+            model.heads[-1].load_state_dict(_head_weights(getattr(family, cls.head), head))
         return model
 
     @classmethod
@@ -212,11 +214,6 @@ class ExitBackbone(Teacher):
     @abstractmethod
     def read(self, state: Tensor, attention_mask: Tensor, exit_index: int) -> Tensor:
         """What the head of an exit reads of its layer's states, of shape `(rows, longest, width)`."""
-
-    @classmethod
-    @abstractmethod
-    def _head_parts(cls, family: Family) -> HeadParts:
-        """Where a fine-tuned checkpoint has the parts of its head."""
 
     def forward(
         self,

@@ -10,9 +10,8 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModel
 
-from cascade.exceptions import OptionError
-from cascade.training.models.adapters import adapted, merged
-from cascade.training.models.config import load_config
+from cascade.exceptions import MissingExtraError, OptionError
+from cascade.training.models.config import adapted, load_config
 
 SAVE = "save the whole model there (save_pretrained)"
 SHOWN = 300  # characters of what transformers says
@@ -51,4 +50,18 @@ def load_model(
             f"{missing[0]}; {SAVE}"
         )
     model = model.to(torch.float32)
-    return (model if base is None else merged(model, checkpoint)).eval()
+    if base is not None:
+        made = peft_for(f"{checkpoint}, which holds an adapter,").PeftModel.from_pretrained(model, str(checkpoint))
+        model = made.merge_and_unload()
+    return model.eval()
+
+
+def peft_for(what: str) -> Any:
+    """The library `peft`; a `MissingExtraError` says what needs it where it is not installed."""
+    try:
+        import peft
+    except ImportError:
+        raise MissingExtraError(
+            f"{what} needs peft, which is not installed; pip install peft, or save what merge_and_unload gives"
+        ) from None
+    return peft

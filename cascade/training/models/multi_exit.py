@@ -1,4 +1,8 @@
-"""The second tier for classification: an encoder with a classification head at every exit."""
+"""The second tiers: an encoder with a head at every exit, on a vector per text or on every token.
+
+A word's tag is read at its first token. Tokens may stop before the last layer (`exit_layers`): the masked form of
+halt-and-copy, by which the packed ONNX form is checked and with which self-sampling trains.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.activations import ACT2FN
 
 from cascade.exceptions import OptionError
 from cascade.training.models.backbone import ExitBackbone
-from cascade.training.models.config import CLASSIFICATION, MULTI_LABEL, REGRESSION, SINGLE_LABEL, problem_of
-from cascade.training.models.families import Family, HeadParts, family_of
+from cascade.training.models.config import CLASSIFICATION, MULTI_LABEL, REGRESSION, SINGLE_LABEL, TAGGING, problem_of
+from cascade.training.models.families import HeadParts, family_of
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
@@ -69,6 +78,7 @@ class MultiExitModel(ExitBackbone):
 
     task = CLASSIFICATION
     whole = AutoModelForSequenceClassification
+    head = "head"
 
     def __init__(
         self,
@@ -128,6 +138,33 @@ class MultiExitModel(ExitBackbone):
             "activation": activation_of(config, family.head),
         }
 
-    @classmethod
-    def _head_parts(cls, family: Family) -> HeadParts:
-        return family.head
+
+class MultiExitTagger(ExitBackbone):
+    """A backbone whose every exit layer has a head on each token's state (SENTEE and TOKEE, ACL 2021).
+
+    It is one linear layer, or what the family's own token classifiers have.
+    """
+
+    task = TAGGING
+    whole = AutoModelForTokenClassification
+    head = "tag_head"
+
+    def __init__(self, backbone: PreTrainedModel, *, layers: Sequence[int] | None = None, dropout: float = 0.1) -> None:
+        super().__init__(backbone, layers)
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.ModuleList(self._new_head() for _ in self.layers)
+
+    def _new_head(self) -> nn.Module:
+        config, parts = self.config, self.family.tag_head
+        if parts.dense is None:
+            return nn.Linear(config.hidden_size, config.num_labels)
+        # `read` has dropped some of the state already.
+        return new_head(config, parts, dropout=0.0, activation=activation_of(config, parts))
+
+    def read(self, state: Tensor, attention_mask: Tensor, exit_index: int) -> Tensor:  # every token is read
+        """Every token's state, some of it dropped in training."""
+        return self.dropout(state)  # type: ignore[no-any-return]  # torch's modules are untyped calls
+
+    @property
+    def exits(self) -> dict[str, Any]:
+        return {"task": TAGGING, "layers": list(self.layers)}

@@ -5,9 +5,9 @@ Where widths differ, the teacher's embeddings are projected onto their first pri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,12 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertForToken
 from cascade.exceptions import OptionError
 from cascade.training.data.vocabulary import kept_pieces
 from cascade.training.models.config import TAGGING
-from cascade.training.models.static import (
-    StaticConfig,
-    StaticForSequenceClassification,
-    StaticForTokenClassification,
-    StaticTaggerConfig,
-)
+from cascade.training.models.static import StaticForSequenceClassification, StaticForTokenClassification
 from cascade.training.models.teacher import Teacher
 
 MANY, KEPT = 65_536, 32_768
@@ -33,15 +28,17 @@ class Static:
     """A weighted mean of token embeddings and an MLP: no attention, about a hundredth of a second tier.
 
     Attributes:
-        width: size of an embedding.
-        hidden: size of the MLP's layer.
+        width: size of an embedding; 192, of a transformer 128 by default.
+        hidden: size of the MLP's layers.
         dropout: share of tokens, and of hidden units, dropped in training.
-        reach: neighbours on each side that a token is read with; 0 reads each token alone.
+        reach: neighbours on each side that a token is read with; 0, each token alone, or of a tagger 2 by default.
         vocabulary: pieces that have an embedding: those that occur in the texts, however many, and the first of the
             others (a vocabulary has frequent pieces first); pieces without one are read like dropped tokens. All of up
             to 65,536 by default, 32,768 of more.
     """
 
+    model: ClassVar[Any] = StaticForSequenceClassification
+    scale: ClassVar[float] = 0.1  # standard deviation of the embeddings at first
     width: int = 192
     hidden: int = 256
     dropout: float = 0.1
@@ -61,38 +58,22 @@ class Static:
         return None if len(kept) == teacher.vocabulary else torch.from_numpy(kept)
 
     def build(self, teacher: Teacher, *, pieces: Tensor | None = None, separator: int | None = None) -> PreTrainedModel:
-        """A student whose embeddings are what the teacher, a classifier, makes of each token alone, cut to `width`.
+        """A student that begins with the teacher's embeddings, cut to `width`.
 
-        (The way of model2vec: a token's vector is the teacher's pooled output for that token, projected.) `pieces`:
-        those that have an embedding, shape `(pieces,)`, all by default; `separator`: id of the token behind the first
-        text, for pairs.
+        Those of a classifier are what the teacher makes of each token alone. (The way of model2vec: a token's vector is
+        the teacher's pooled output for that token, projected.) `pieces`: those that have an embedding, shape
+        `(pieces,)`, all by default; `separator`: id of the token behind the first text, for pairs.
         """
-        sizes = self._sizes(pieces) | {"separator": separator}
-        student = StaticForSequenceClassification(StaticConfig(**sizes, **_shared(teacher)))
-        return self._begun(student, teacher, pieces, _tokens_alone, scale=0.1)
-
-    def _sizes(self, pieces: Tensor | None) -> dict[str, Any]:
-        own = {name: value for name, value in asdict(self).items() if name != "vocabulary"}
-        return own | {"rows": None if pieces is None else len(pieces)}
-
-    def _begun(
-        self,
-        student: PreTrainedModel,
-        teacher: Teacher,
-        pieces: Tensor | None,
-        read: Callable[[Teacher, Tensor], Tensor],
-        *,
-        scale: float,
-    ) -> PreTrainedModel:
-        """A student with embeddings of these pieces, which `read` makes of their ids, of this standard deviation."""
-        table: Any = student.get_input_embeddings()
+        sizes = {name: value for name, value in asdict(self).items() if name != "vocabulary"}
+        sizes |= {"rows": None if pieces is None else len(pieces), "separator": separator}
+        made = self.model(self.model.config_class(**sizes, **_shared(teacher)))
         ids = torch.arange(teacher.vocabulary) if pieces is None else pieces
+        read = teacher.vectors(ids) if isinstance(self, StaticTagger) else _tokens_alone(teacher, ids)
         with torch.no_grad():
-            table.weight.copy_(_project(read(teacher, ids), self.width, scale=scale))
+            made.embeddings.weight.copy_(_project(read, self.width, scale=self.scale))
             if pieces is not None:
-                places: Any = student.places
-                places[pieces] = torch.arange(len(pieces))
-        return student
+                made.places[pieces] = torch.arange(len(pieces))
+        return made
 
 
 @dataclass(frozen=True)
@@ -102,17 +83,14 @@ class StaticTagger(Static):
     Attributes:
         reach: neighbours on each side that a layer reads.
         layers: hidden layers, each of which reads neighbours.
-        sentence: whether each hidden layer also reads the mean over the sentence.
+        sentence: whether each hidden layer of a static tagger also reads the mean over the sentence.
     """
 
+    model: ClassVar[Any] = StaticForTokenClassification
+    scale: ClassVar[float] = 1.0
     reach: int = 2
     layers: int = 1
     sentence: bool = False
-
-    def build(self, teacher: Teacher, *, pieces: Tensor | None = None, separator: int | None = None) -> PreTrainedModel:
-        """A student whose embeddings are the teacher's, projected to `width`; see `Static.build`."""
-        student = StaticForTokenClassification(StaticTaggerConfig(**self._sizes(pieces), **_shared(teacher)))
-        return self._begun(student, teacher, pieces, lambda model, ids: model.vectors(ids), scale=1.0)
 
 
 @dataclass(frozen=True)
@@ -189,7 +167,7 @@ class Transformer:
 
 
 LIKE_BERT = ("bert", "electra")  # their three tables of embeddings are added up as BERT's are
-Student: TypeAlias = "Static | Transformer"
+Student: TypeAlias = Static | Transformer
 
 
 def principal_components(table: Tensor, size: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,8 @@ from cascade.core.confidence import probabilities
 from cascade.core.rows import FloatArray
 from cascade.exceptions import DataError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.data.augmentation import Augmentation, varied
-from cascade.training.data.encoding import Pad, TrainingRows, tokenizer_of
+from cascade.training.data.augmentation import varied
+from cascade.training.data.encoding import TrainingRows, tokenizer_of
 from cascade.training.data.examples import Examples, label_names
 from cascade.training.data.vocabulary import is_wordpiece, keep_rows, prune_model
 from cascade.training.loop import LoopOptions, Loss, run_loop
@@ -33,22 +33,23 @@ class ExitsOptions:
     Attributes:
         objectives: run one after the other; `OBJECTIVES` has those of the command.
         layers: after which layers exits lie; all by default.
-        pooling: of a classifier, `mean` or `first`; by default what the checkpoint has, else `mean`. The last exit of
+        pooling: of a classifier, mean or first; by default what the checkpoint has, else `mean`. The last exit of
             a fine-tuned checkpoint reads what it always read.
         max_length: tokens per row at most, in training; longer sentences of words are cut between words.
         vocabulary: pieces to keep of a WordPiece vocabulary; of others embeddings, with the tokenizer as it is, all
             in the files among them. All by default.
-        multi_label: of a classifier, several labels per text, a sigmoid each; a checkpoint whose `problem_type` says so
-            needs no asking.
-        min_words: items of fewer words are left out of training.
-        dropout: in the backbone; the checkpoint's by default.
-        augmentation: unlabelled rows made from the training rows where these have no labels either; none by default.
+        multi_label: of a classifier, several labels per text, a sigmoid each; in jsonl or parquet ["a", "c"], [] for
+            none, in a csv with --label-separator. A checkpoint whose problem_type says so needs no asking, and also
+            takes a 0 or 1 for each of its labels, [1, 0, 1].
+        dropout: in the backbone; the checkpoint's by default. 0 is faster on a CPU.
+        copies: unlabelled rows made from each training row where these have no labels either; none by default.
         recorded: on a frozen backbone record what the heads read once, and train them on that; nothing is evaluated.
-        adapter: `lora` or `ia3`: only adapters in the layers (by `peft`), merged at the end, and the heads learn.
-        rank: of `lora`.
+        adapter: only adapters (lora or ia3) in the layers, merged at the end, and the heads learn; needs peft, and
+            larger learning rates.
+        rank: of lora.
         frozen_layers: so many of the lowest layers, and the embeddings, keep their weights: gradients stop above them.
-        imitation: with a run's `answers`, the share in [0, 1] of what labelled rows teach that is the bundle's answer;
-            the rest is the label. Rows without labels teach its answer alone; at 0 it is asked of no others.
+        imitation: with answers of a bundle, the share in [0, 1] of what labelled rows teach that is its answer; the
+            rest is the label. Rows without labels teach its answer alone; at 0 it is asked of no others.
     """
 
     objectives: tuple[Objective, ...] = (Objective(),)
@@ -57,9 +58,8 @@ class ExitsOptions:
     max_length: int = 128
     vocabulary: int | None = None
     multi_label: bool = False
-    min_words: int = 0
     dropout: float | None = None
-    augmentation: Augmentation = field(default_factory=lambda: Augmentation(copies=0))
+    copies: int = 0
     recorded: bool = False
     adapter: str | None = None
     rank: int = 8
@@ -96,8 +96,7 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
     known = teacher is not None or task.model.answers(run.source)
     needed = not all(objective.imitate for objective in options.objectives)
     parts, held_out = run.read(require_labels=needed and not known, known=known)
-    examples = parts[0] = parts[0].of_words(options.min_words)
-    named = examples if examples.labels is not None else held_out
+    examples, named = parts[0], parts[0] if parts[0].labels is not None else held_out
     items = [item for part in parts for item in part.items]
     if known and needed and examples.labels is None:
         run.tell(f"not every {task.item} has labels; what is learned is the checkpoint's answers alone")
@@ -123,8 +122,8 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
     encode = partial(task.encode, tokenizer, names=model.labels, multi_label=model.multi_label)
     rows = TrainingRows.joined([encode(part) for part in parts])
     paired = any(isinstance(item, tuple) for item in items)
-    if options.augmentation.copies and examples.labels is None and not paired and teacher is None:
-        new = varied(rows, model, options.augmentation, seed=options.loop.seed, max_length=tokenizer.max_length)
+    if options.copies and examples.labels is None and not paired and teacher is None:
+        new = varied(rows, model, options.copies, seed=options.loop.seed, max_length=tokenizer.max_length)
         rows = TrainingRows.joined([rows, new])
     eval_rows = None if held_out is None else answered(encode(held_out), model)
     if teacher is not None:
@@ -139,14 +138,8 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
         read = [*rows.ids, *(() if eval_rows is None else eval_rows.ids)]
         keep_rows(model, read, size=options.vocabulary, unknown=tokenizer.unknown)
     scores = _trained(model, rows, eval_rows, run=run, options=options)
-    return run.finish(
-        "exits",
-        model,
-        text,
-        options,
-        max_length=tokenizer.max_length,
-        details={"rows": len(rows), "units": int(rows.counts.sum()), "scores": scores},
-    )
+    details = {"rows": len(rows), "units": int(rows.counts.sum()), "scores": scores}
+    return run.finish("exits", model, text, options, max_length=tokenizer.max_length, details=details)
 
 
 def _trained(
@@ -157,27 +150,21 @@ def _trained(
     with adapted(model, options.adapter, rank=options.rank):
         for stage, objective in enumerate(options.objectives):
             output = run.folder / f"stage_{stage}"
-            model.configure_training(
-                detach=objective.detach, frozen=objective.frozen, frozen_layers=options.frozen_layers
-            )
+            own, layers = objective, options.frozen_layers
+            model.configure_training(detach=own.detach, frozen=own.frozen, frozen_layers=layers)
             freeze_all_but_adapters(model)
             if options.recorded and objective.frozen:
                 train_recorded(model, rows, objective, options.loop, output=output, progress=run.progress)
                 continue
+            loss, told = _loss(objective, multi_label=model.multi_label), UnitMetrics.of(model, model.layers)
+            metrics = replace(told, frozen=objective.frozen)
             scores = run_loop(
                 model,
-                train=rows,
-                evaluation=eval_rows,
-                loss=_loss(objective, multi_label=model.multi_label),
-                metrics=UnitMetrics(
-                    model.labels,
-                    model.layers,
-                    multi_label=model.multi_label,
-                    spans=run.task.has_spans(model.labels),
-                    frozen=objective.frozen,
-                ),
+                rows,
+                eval_rows,
+                loss=loss,
+                metrics=metrics,
                 output=output,
-                collate=Pad(model.padding),
                 options=options.loop,
                 progress=run.progress,
             )

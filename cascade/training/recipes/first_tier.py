@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from cascade.core.checks import check_whole
 from cascade.core.confidence import evidence
 from cascade.exceptions import OptionError
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.data.augmentation import Augmentation, varied
-from cascade.training.data.encoding import Pad, TrainingRows, tokenizer_of
+from cascade.training.data.augmentation import varied
+from cascade.training.data.encoding import TrainingRows, has_labels, tokenizer_of
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.students import Student
-from cascade.training.models.whole import WholeModel, teacher_of
+from cascade.training.models.teacher import WholeModel, teacher_of
 from cascade.training.recipes.answers import answers_of, full_depth
 from cascade.training.recipes.objectives import divergence, supervised
 from cascade.training.run import Run
-from cascade.training.units import UnitMetrics, answered, has_label, per_row, unit_logits
+from cascade.training.units import UnitMetrics, answered, per_row, unit_logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +33,14 @@ class FirstTierOptions:
         imitation: share in [0, 1] of the loss that is the divergence from the teacher; the rest is cross-entropy on
             the labels of labelled units.
         temperature: softens both distributions (Hinton et al. 2015, section 2).
-        augmentation: unlabelled rows made from the training rows.
+        copies: unlabelled rows made from each training row.
         max_length: tokens per row at most, in training; longer sentences of words are cut between words.
     """
 
     student: Student | None = None
     imitation: float = 0.7
     temperature: float = 2.0
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    copies: int = 2
     max_length: int = 128
     loop: LoopOptions = field(default_factory=lambda: LoopOptions(epochs=8, learning_rate=5e-4, head_factor=1.0))
 
@@ -48,6 +49,7 @@ class FirstTierOptions:
             raise OptionError(f"imitation must be in [0, 1], got {self.imitation}")
         if self.temperature <= 0:
             raise OptionError(f"temperature must be above 0, got {self.temperature}")
+        check_whole("copies", self.copies, "0 makes no new rows", least=0)
 
 
 def train_first_tier(run: Run, options: FirstTierOptions | None = None) -> dict[str, Any]:
@@ -74,9 +76,9 @@ def train_first_tier(run: Run, options: FirstTierOptions | None = None) -> dict[
     pieces, special = kind.pieces(teacher, rows.ids), tokenizer.special
     ends = special.suffix.tolist()  # behind the first text of a pair, too
     student = kind.build(teacher, pieces=pieces, separator=ends[0] if paired and ends else None)
-    if options.augmentation.copies and not paired and len(special.prefix) == len(ends) == 1:
+    if options.copies and not paired and len(special.prefix) == len(ends) == 1:
         seed, limit = options.loop.seed, tokenizer.max_length
-        new = varied(encoded[0], teacher, options.augmentation, seed=seed, max_length=limit, pieces=pieces)
+        new = varied(encoded[0], teacher, options.copies, seed=seed, max_length=limit, pieces=pieces)
     logits, asked = [], [own for own in (rows if answering is None else None, new) if own is not None]
     if answering is not None:  # rows that were made from others are no texts: the teacher itself answers these
         answers = answers_of(answering, parts, teacher.labels, run=run, resume=options.loop.resume)
@@ -88,23 +90,16 @@ def train_first_tier(run: Run, options: FirstTierOptions | None = None) -> dict[
     rows = rows if new is None else TrainingRows.joined([rows, new])
     scores = run_loop(
         WholeModel(student, teacher.task),
-        train=rows.with_target("teacher", per_row(np.concatenate(logits), rows)),
-        evaluation=eval_rows,
+        rows.with_target("teacher", per_row(np.concatenate(logits), rows)),
+        eval_rows,
         loss=_loss(options, multi_label=teacher.multi_label),
-        metrics=UnitMetrics(teacher.labels, multi_label=teacher.multi_label, spans=task.has_spans(teacher.labels)),
+        metrics=UnitMetrics.of(teacher, None),
         output=run.folder,
-        collate=Pad(teacher.padding),
         options=options.loop,
         progress=run.progress,
     )
-    return run.finish(
-        "first-tier",
-        student,
-        text,
-        replace(options, student=kind),
-        max_length=tokenizer.max_length,
-        details={"rows": len(rows), "scores": scores},
-    )
+    details, told = {"rows": len(rows), "scores": scores}, replace(options, student=kind)
+    return run.finish("first-tier", student, text, told, max_length=tokenizer.max_length, details=details)
 
 
 def _loss(options: FirstTierOptions, *, multi_label: bool) -> Loss:
@@ -112,7 +107,7 @@ def _loss(options: FirstTierOptions, *, multi_label: bool) -> Loss:
 
     def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         logits, labels = unit_logits(logits, batch)
-        known = has_label(labels)
+        known = has_labels(labels)
         share = options.imitation if "teacher" in batch else 0.0
         total = logits.new_zeros(())
         if share:

@@ -82,8 +82,8 @@ def train_recorded(
 
     run_loop(
         _Heads(model),
-        train=TrainingRows(states, None, {"full": full}),
-        evaluation=None,
+        TrainingRows(states, None, {"full": full}),
+        None,
         loss=loss,
         metrics=UnitMetrics(model.labels),
         output=output,

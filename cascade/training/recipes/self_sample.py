@@ -25,7 +25,7 @@ from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.data.encoding import Pad, TrainingRows, tokenizer_of
 from cascade.training.data.examples import cropped
 from cascade.training.loop import LoopOptions, Loss, run_loop
-from cascade.training.models.tagging import MultiExitTagger
+from cascade.training.models.multi_exit import MultiExitTagger
 from cascade.training.recipes.objectives import check_weights, cross_entropies, exit_weights
 from cascade.training.run import Run
 from cascade.training.units import ENTITY_F1, UnitMetrics, over_units, per_row, tag_f1, unit_labels, unit_logits
@@ -183,22 +183,16 @@ def train_self_sample(run: Run, options: SelfSampleOptions | None = None) -> dic
     eval_rows = None if held_out is None else task.encode(tokenizer, held_out, model.labels)
     scores = run_loop(
         model,
-        train=rows.with_target("uncertainty", per_row(unsure, rows)),
-        evaluation=None if eval_rows is None else _twice(model, eval_rows, options.ranges),
+        rows.with_target("uncertainty", per_row(unsure, rows)),
+        None if eval_rows is None else _twice(model, eval_rows, options.ranges),
         loss=_loss(weights),
-        metrics=_ExitMetrics(model.labels, model.layers, spans=task.has_spans(model.labels)),
+        metrics=_ExitMetrics.of(model, model.layers),
         output=run.folder,
         collate=PadWithExits(model.padding, len(tokenizer.special.suffix), model.layers, options.ranges),
         options=options.loop,
     )
-    return run.finish(
-        "self-sample",
-        model,
-        text,
-        options,
-        max_length=tokenizer.max_length,
-        details={"rows": len(examples), "scores": scores},
-    )
+    details = {"rows": len(examples), "scores": scores}
+    return run.finish("self-sample", model, text, options, max_length=tokenizer.max_length, details=details)
 
 
 def _uncertainty(logits: Tensor) -> Tensor:
@@ -215,7 +209,7 @@ def _loss(weights: tuple[float, ...]) -> Loss:
         losses = cross_entropies(*unit_logits(logits, batch))
         counted = losses.new_tensor(weights).expand_as(losses)
         if "exits" in batch:
-            counted = counted * (torch.arange(len(weights)) <= batch["exits"].unsqueeze(1))
+            counted = counted * (torch.arange(len(weights), device=losses.device) <= batch["exits"].unsqueeze(1))
         return (losses * counted).sum() / counted.sum().clamp_min(1e-9)
 
     return loss

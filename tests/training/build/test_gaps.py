@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cascade.training.build.gaps import with_gaps
+from cascade.training.build.shares import with_gaps
 
 
 def test_every_copy_lacks_a_word_and_keeps_one() -> None:
