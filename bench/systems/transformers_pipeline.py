@@ -32,8 +32,7 @@ try:
     )
     from transformers.modeling_outputs import SequenceClassifierOutput
 
-    from cascade.training.models.config import adapted, load_config
-    from cascade.training.models.loading import load_model
+    from cascade.training.models.config import adapted, load_config, load_model
     from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger, pool
 except ImportError as error:
     raise MissingExtraError(

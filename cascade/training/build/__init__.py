@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from cascade.training.build.building import Built, build
-from cascade.training.build.options import BuildOptions
+from cascade.training.build.looking import BuildOptions
 
 __all__ = ["BuildOptions", "Built", "build"]

@@ -22,13 +22,12 @@ from cascade.exceptions import CascadeError, OptionError
 from cascade.runtime.threads import check_threads
 from cascade.training.build import finishing
 from cascade.training.build.exporting import Answered, Given, check_traced
-from cascade.training.build.looking import Checkpoint, Texts, look, read
-from cascade.training.build.options import BuildOptions
+from cascade.training.build.looking import BuildOptions, Checkpoint, Texts, look, read
 from cascade.training.build.original import Original, read_whole
 from cascade.training.build.shares import LEARN, Shares
 from cascade.training.build.tiers import Trainer, write_texts
 from cascade.training.build.work import Making, Step, Work
-from cascade.training.models.loading import load_model
+from cascade.training.models.config import load_model
 
 CHUNK = 1024  # texts between looks at the clock
 ROWS = 40_000  # to learn from, at most: the texts, and as many varied ones as are missing

@@ -33,7 +33,7 @@ from cascade.policies.settings import Policies
 from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import Windows, whole_sentences
 from cascade.training.build.exporting import Answered
-from cascade.training.build.measuring import in_turns
+from cascade.training.build.report import in_turns
 
 WITH_EXITS = ("frozen", "tuned")  # second tiers
 WORDS = WordGrid(

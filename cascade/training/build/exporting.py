@@ -19,8 +19,7 @@ from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.settings import Policies
-from cascade.training.build.looking import Checkpoint, Texts, picked
-from cascade.training.build.options import BuildOptions
+from cascade.training.build.looking import BuildOptions, Checkpoint, Texts, picked
 from cascade.training.build.original import read_whole
 from cascade.training.build.shares import Shares
 from cascade_export import Calibration, ExportOptions, Int8, export_bundle

@@ -13,7 +13,7 @@ from cascade.core.rows import FloatArray, IntArray, offsets_of
 from cascade.training.build.looking import Checkpoint
 from cascade.training.checkpoint import byte_level_parts, load_tokenizer_text
 from cascade.training.data.encoding import TrainingRows
-from cascade.training.models.loading import load_model
+from cascade.training.models.config import load_model
 from cascade.training.models.teacher import WholeModel
 from cascade.training.units import teacher_logits
 

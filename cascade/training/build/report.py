@@ -1,7 +1,8 @@
-"""What a build tells: one line for the terminal, and one HTML page that needs nothing beside it."""
+"""What a build measures and tells: one line for the terminal, and one HTML page that needs nothing beside it."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +12,20 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 
 from cascade.calibration.certify.outcomes import Certified, Outcome
 from cascade.core.confidence import answers as answers_of
 from cascade.core.rounding import percent
 from cascade.core.statistics import speed_up
 from cascade.training.build.exporting import Answered, Given
-from cascade.training.build.measuring import in_turns, own_pipeline
+from cascade.training.build.looking import Checkpoint
+from cascade.training.models.config import adapted, load_model
 
 SHOWN = 10  # texts that differ
 TIMED, LEAST = 500, 32  # texts that are timed, at most and at least
+TURNS = (3, 9)  # at least, at most
+BATCHES = (8, 32)
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
@@ -126,6 +131,56 @@ def _kept(outcome: Outcome) -> str:
         return f"nothing is certified: {getattr(outcome, 'why', '')}"
     taken = outcome.taken
     return f"{outcome.claim.describe()} (seen: {taken.events} of {taken.examples:,}, {percent(taken.rate)})"
+
+
+def in_turns(ways: Mapping[str, Callable[[], object]], *, seconds: float) -> dict[str, list[float]]:
+    """Seconds of each way in turns, every other turn backwards, after a first run that does not count."""
+    begin, taken = time.perf_counter(), dict[str, list[float]]((name, []) for name in ways)
+    for way in ways.values():
+        way()
+    for turn in range(TURNS[1]):
+        for name in list(ways)[:: -1 if turn % 2 else 1]:
+            taken[name].append(_seconds(ways[name]))
+        spent = time.perf_counter() - begin
+        if turn + 1 >= TURNS[0] and spent * (1 + 1 / (turn + 2)) > seconds:
+            break
+    return taken
+
+
+def own_pipeline(checkpoint: Checkpoint, items: Sequence[Any]) -> tuple[str, Callable[[], object]]:
+    """The user's `transformers.pipeline` on the CPU at the best of its batch sizes, sorted by length or not.
+
+    Returns:
+        How it is used, in words, and a function that answers all items.
+    """
+    import transformers
+
+    make: Any = transformers.pipeline  # overloaded by task
+    model: Any = str(checkpoint.source)
+    if adapted(model) is not None:
+        model = load_model(checkpoint.task.model.whole, model)
+    pipe: Any = make(checkpoint.task.model.task, model=model, tokenizer=str(checkpoint.source), device="cpu")
+    options = {} if checkpoint.tags else {"truncation": True}
+    given: list[Any] = [" ".join(item) if isinstance(item, list) else item for item in items]
+    given = [{"text": item[0], "text_pair": item[1]} if isinstance(item, tuple) else item for item in given]
+
+    @torch.inference_mode()
+    def run(texts: Sequence[Any], batch: int) -> object:
+        return list(pipe(texts, batch_size=batch, **options))
+
+    run(given[:8], 8)
+    orders = {"as given": given, "sorted by length": sorted(given, key=lambda item: len(str(item)))}
+    ways = {
+        f"batches of {batch}, {name}": partial(run, texts, batch) for batch in BATCHES for name, texts in orders.items()
+    }
+    best = min(ways, key=lambda name: _seconds(ways[name]))
+    return best, ways[best]
+
+
+def _seconds(way: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    way()
+    return max(time.perf_counter() - begin, 1e-9)
 
 
 def routes_of(tiers: Sequence[int], layers: Sequence[int], *, count: int) -> dict[str, float]:

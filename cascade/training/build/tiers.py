@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cascade.core.files import text_stream
 from cascade.runtime.host import cpu_info
-from cascade.training.build.looking import Checkpoint
-from cascade.training.build.options import BuildOptions
+from cascade.training.build.looking import BuildOptions, Checkpoint
 from cascade.training.build.work import Making
 from cascade.training.loop import LoopOptions
 from cascade.training.models.students import Static, StaticTagger, Student, Transformer
@@ -61,13 +60,13 @@ class Trainer:
             max_length=self.checkpoint.limit,
             loop=loop,
         )
-        return self._cleared(making, train_exits(self._run(making, self.checkpoint.source), options))
+        return self._trained(train_exits, making, self.checkpoint.source, options)
 
     def tuned(self, making: Making, frozen: Path) -> Mapping[str, Any]:
         """All layers learn what the original answered: earlier exits become better, full depth changes a little."""
         loop = self._loop(making, "tuned", learning_rate=3e-5, head_factor=10.0, bf16=has_amx())
         options = ExitsOptions(copies=self._copies, max_length=self.checkpoint.limit, loop=loop)
-        return self._cleared(making, train_exits(self._run(making, frozen), options))
+        return self._trained(train_exits, making, frozen, options)
 
     def first(self, making: Making, kind: str, teacher: str | Path) -> Mapping[str, Any]:
         """A first tier of a kind, `static` or `transformer`, distilled from this checkpoint."""
@@ -81,7 +80,7 @@ class Trainer:
             max_length=self.checkpoint.limit,
             loop=loop,
         )
-        return self._cleared(making, train_first_tier(self._run(making, teacher), options))
+        return self._trained(train_first_tier, making, teacher, options)
 
     @property
     def _copies(self) -> int:
@@ -103,8 +102,10 @@ class Trainer:
             epochs=EPOCHS[name], seed=self.options.seed, resume=making.resume, minutes=making.minutes, **more
         )
 
-    def _run(self, making: Making, source: str | Path) -> Run:
-        return Run(
+    def _trained(
+        self, train: Callable[[Run, Any], Mapping[str, Any]], making: Making, source: str | Path, options: Any
+    ) -> Mapping[str, Any]:
+        run = Run(
             source=source,
             train=[self.texts],
             output=making.folder,
@@ -113,10 +114,9 @@ class Trainer:
             shared=self.shared,
             progress=making.progress,
         )
-
-    def _cleared(self, making: Making, report: Mapping[str, Any]) -> Mapping[str, Any]:
-        shutil.rmtree(making.folder / "run", ignore_errors=True)
-        return {"rows": report["rows"]}
+        rows = train(run, options)["rows"]
+        shutil.rmtree(run.folder, ignore_errors=True)
+        return {"rows": rows}
 
 
 def write_texts(file: Path, items: Sequence[Any]) -> None:

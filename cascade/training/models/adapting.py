@@ -11,7 +11,7 @@ from torch import nn
 from cascade.core.checks import check_whole
 from cascade.exceptions import OptionError
 from cascade.training.models.backbone import ExitBackbone
-from cascade.training.models.loading import peft_for
+from cascade.training.models.config import peft_for
 
 ADAPTERS = ("lora", "ia3")
 

@@ -28,12 +28,12 @@ from cascade.training.models.config import (
     check_new,
     has_head,
     load_config,
+    load_model,
     name_labels,
     named_labels,
     read_exits,
 )
 from cascade.training.models.families import HeadParts, family_of
-from cascade.training.models.loading import load_model
 from cascade.training.models.teacher import Teacher
 
 Model = TypeVar("Model", bound="ExitBackbone")

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cascade.exceptions import OptionError
-from cascade.training.models.config import MULTI_LABEL, has_head, load_config, named_labels, problem_of
+from cascade.training.models.config import MULTI_LABEL, has_head, load_config, load_model, named_labels, problem_of
 from cascade.training.models.families import max_length
-from cascade.training.models.loading import load_model
 
 
 class Teacher(nn.Module, ABC):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cascade.training.build import BuildOptions, Built, build, measuring, tiers
+from cascade.training.build import BuildOptions, Built, build, report, tiers
 from tests.models import tiny
 from tests.training.commands import fine_tuned
 
@@ -71,7 +71,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, epochs in {"frozen": 30.0, "static": 2.0, "transformer": 2.0, "tuned": 1.0}.items():
         monkeypatch.setitem(tiers.EPOCHS, name, epochs)
     monkeypatch.setattr(tiers, "COPIES", 1)
-    monkeypatch.setattr(measuring, "TURNS", (1, 1))
+    monkeypatch.setattr(report, "TURNS", (1, 1))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from cascade.training.build import exporting
 from cascade.training.build.exporting import Given, export
-from cascade.training.build.options import BuildOptions
+from cascade.training.build.looking import BuildOptions
 from cascade_export import ExportOptions, Int8
 
 
