@@ -184,13 +184,14 @@ class _Build:
             work.skip("tuned", "see above")
         else:
             told = "exits on your model as it is, {rows:,} texts"
-            frozen = tiers["frozen"] = work.step("frozen", own, trainer.frozen, told=told)
+            make = partial(trainer, kind="frozen", source=teacher)
+            frozen = tiers["frozen"] = work.step("frozen", own, make, told=told)
             teacher, inputs = frozen.folder, {**own, "from": frozen.digest}
         for kind in ("static", "transformer"):
             if self.checkpoint.regression:
                 work.skip(kind, "nothing says how sure a number is, so none can be handed on")
                 continue
-            make, told = partial(trainer.first, kind=kind, teacher=teacher), f"first tier, {kind}, {{rows:,}} texts"
+            make, told = partial(trainer, kind=kind, source=teacher), f"first tier, {kind}, {{rows:,}} texts"
             try:
                 tiers[kind] = work.step(kind, {**inputs, "kind": kind}, make, told=told)
             except OptionError as error:
@@ -199,5 +200,5 @@ class _Build:
                 work.skip(kind, str(error))
         if "frozen" in tiers:
             told = "exits that all layers learn with, {rows:,} texts"
-            tiers["tuned"] = work.step("tuned", inputs, partial(trainer.tuned, frozen=Path(teacher)), told=told)
+            tiers["tuned"] = work.step("tuned", inputs, partial(trainer, kind="tuned", source=teacher), told=told)
         return tiers
