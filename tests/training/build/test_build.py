@@ -20,7 +20,7 @@ from cascade.training.build.looking import look, read
 from cascade.training.build.original import Original
 from cascade.training.build.shares import Shares
 from cascade.training.build.work import SHARES, Work
-from cascade.training.recipes import exits
+from cascade.training.recipes import recorded
 from tests.models.cli import Command
 from tests.training.build.conftest import KINDS, OPTIONS, OTHERS, Case
 
@@ -103,7 +103,7 @@ def test_a_full_disk_is_said_and_what_is_done_is_kept(case: Make, monkeypatch: p
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(exits, "over_units", full)  # in the second step
+        patched.setattr(recorded, "over_units", full)  # in the second step
         with pytest.raises(OptionError, match=r"bundle.build must have room for the work, but it is full; make room"):
             own.build()
     assert sorted(path.name for path in own.work.iterdir() if path.is_dir()) == ["frozen.part", "original"]
