@@ -59,8 +59,8 @@ def test_two_stage_leaves_full_depth_to_the_first_stage(
     seen: list[dict[str, torch.Tensor]] = []
     run = loop.run_loop
 
-    def spy(model: torch.nn.Module, **options: Any) -> dict[str, float]:
-        scores = run(model, **options)
+    def spy(model: torch.nn.Module, *rows: Any, **options: Any) -> dict[str, float]:
+        scores = run(model, *rows, **options)
         seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         return scores
 
