@@ -13,8 +13,15 @@ from safetensors import SafetensorError
 from cascade.core.labels import shortened
 from cascade.exceptions import BundleError, CascadeError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.models.config import CLASSIFICATION, has_head, load_config, load_model, named_labels, problem_of
-from cascade.training.models.teacher import inputs_of
+from cascade.training.models.config import (
+    CLASSIFICATION,
+    has_head,
+    inputs_of,
+    load_config,
+    load_model,
+    named_labels,
+    problem_of,
+)
 from cascade_export.tasks import TASKS, Task
 
 TIER2 = "tier 2 must be a checkpoint of `cascade-train exits` or a fine-tuned model"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec, TierSpec
 from cascade.exceptions import MissingExtraError, OptionError
-from cascade.training.models.teacher import inputs_of
+from cascade.training.models.config import inputs_of
 from cascade_export.checkpoints import first_line
 from cascade_export.int8.calibrate import quantise_tier
 from cascade_export.options import ExportOptions

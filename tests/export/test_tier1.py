@@ -16,9 +16,8 @@ from transformers import (
 )
 
 from cascade.exceptions import OptionError
-from cascade.training.models.config import CLASSIFICATION, TAGGING
+from cascade.training.models.config import CLASSIFICATION, TAGGING, inputs_of
 from cascade.training.models.families import max_length
-from cascade.training.models.teacher import inputs_of
 from cascade_export.checkpoints import load_tier1
 from cascade_export.packed.chain import session
 from cascade_export.tasks import TASKS

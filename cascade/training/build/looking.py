@@ -31,12 +31,12 @@ from cascade.training.models.config import (
     adapted,
     check_labels,
     has_head,
+    inputs_of,
     load_config,
     named_labels,
     problem_of,
 )
 from cascade.training.models.families import family_of, max_length
-from cascade.training.models.teacher import inputs_of
 from cascade.training.task import TAGGING, TASKS, Task
 
 DISAGREEMENT = 0.02

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -246,3 +247,18 @@ def peft_for(what: str) -> Any:
             f"{what} needs peft, which is not installed; pip install peft, or save what merge_and_unload gives"
         ) from None
     return peft
+
+
+def inputs_of(model: Any) -> tuple[str, ...]:
+    """Names of what a model of transformers reads: `input_ids`, `attention_mask` and perhaps `token_type_ids`.
+
+    One whose answers depend on padding is an `OptionError`.
+    """
+    known = inspect.signature(model.forward).parameters
+    if "attention_mask" not in known:
+        raise OptionError(
+            "a model must read an attention_mask, so that padding says nothing, but "
+            f"{model.config.model_type} does not; fine-tune another encoder"
+        )
+    types = "token_type_ids" in known and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
+    return ("input_ids", "attention_mask", *(["token_type_ids"] if types else []))

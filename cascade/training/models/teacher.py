@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -13,7 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from cascade.exceptions import OptionError
-from cascade.training.models.config import MULTI_LABEL, has_head, load_config, load_model, named_labels, problem_of
+from cascade.training.models.config import (
+    MULTI_LABEL,
+    has_head,
+    inputs_of,
+    load_config,
+    load_model,
+    named_labels,
+    problem_of,
+)
 from cascade.training.models.families import max_length
 
 
@@ -101,21 +108,6 @@ class WholeModel(Teacher):
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         known = {name: given[name] for name in self.inputs if given[name] is not None}
         return {"logits": self.model(**known).logits.unsqueeze(1)}
-
-
-def inputs_of(model: Any) -> tuple[str, ...]:
-    """Names of what a model of transformers reads: `input_ids`, `attention_mask` and perhaps `token_type_ids`.
-
-    One whose answers depend on padding is an `OptionError`.
-    """
-    known = inspect.signature(model.forward).parameters
-    if "attention_mask" not in known:
-        raise OptionError(
-            "a model must read an attention_mask, so that padding says nothing, but "
-            f"{model.config.model_type} does not; fine-tune another encoder"
-        )
-    types = "token_type_ids" in known and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
-    return ("input_ids", "attention_mask", *(["token_type_ids"] if types else []))
 
 
 def teacher_of(checkpoint: str | Path, kind: Any) -> Teacher:
