@@ -19,3 +19,8 @@ except ImportError as error:  # pragma: no cover - exercised in a subprocess by 
     raise MissingExtraError(
         'cascade.jobs needs the jobs extra, but pyarrow is missing; pip install "cascade-encoder[jobs]"'
     ) from error
+
+from cascade.jobs.running import predict_tables
+from cascade.jobs.settings import Settings
+
+__all__ = ["Settings", "predict_tables"]

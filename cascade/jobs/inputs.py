@@ -24,8 +24,8 @@ from cascade.text.sources import PACKED, SUFFIXES, format_of, opened
 Types: TypeAlias = "dict[str, pa.DataType]"
 ARROW_SUFFIXES: Final = (".arrow", ".feather", ".ipc")
 DELIMITERS: Final = {FileFormat.CSV.value: ",", FileFormat.TSV.value: "\t"}
-SAMPLE: Final = 1000
-"""Rows of each jsonl file that say which columns there are, and of which types."""
+SAMPLE, SAMPLE_SIZE = 1000, 4 << 20
+"""Rows of each jsonl file that say which columns there are, and of which types; fewer where they are long."""
 
 
 @dataclass(frozen=True)
@@ -178,10 +178,14 @@ def _columns(path: Path, form: str, settings: Settings) -> Types:
 def _sampled(path: Path, settings: Settings) -> Types:
     """The columns in the first rows of a jsonl file."""
     values: dict[str, list[Any]] = {}
+    left = SAMPLE_SIZE
     reading = settings.reading | {"on_error": OnError.NULL, "lines_before": 0}
     for example in islice(read_examples(path, format=FileFormat.JSONL, **reading), SAMPLE):
         for name, value in example.record.items():
             values.setdefault(name, []).append(value)
+            left -= len(value) if isinstance(value, str) else 0
+        if left < 0:
+            break
     kinds: Types = {}
     for name in values if settings.keep == ALL else {*settings.keep} & {*values}:
         try:

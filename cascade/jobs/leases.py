@@ -6,14 +6,13 @@ file, so what a worker writes has its lease in its name, and a worker that has l
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cascade.core.files import lock, locked
 
@@ -27,9 +26,10 @@ class Lease:
     def __init__(self, path: Path) -> None:
         self.token = uuid.uuid4().hex[:12]
         self._path = path
-        with path.open("x", encoding="utf-8") as file:
-            json.dump({"token": self.token, "machine": _machine(), "pid": os.getpid()}, file)
-        self._lock = lock(path)
+        made = path.with_name(f"{path.stem}.{self.token}")
+        made.write_text(f"{_machine()} {os.getpid()} {self.token}", encoding="utf-8")
+        self._lock = lock(made)
+        made.rename(path)  # whole from its first moment
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="cascade-lease", daemon=True)
         self._thread.start()
@@ -45,7 +45,7 @@ class Lease:
 
     def held(self) -> bool:
         """Whether nobody has taken it over."""
-        return _told(self._path).get("token") == self.token
+        return _told(self._path).endswith(self.token)
 
     def __enter__(self) -> None: ...
 
@@ -70,11 +70,10 @@ def _machine() -> str:
     return socket.gethostname()
 
 
-def _told(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):  # it is gone, or its worker died while it wrote
-        return {}
+def _told(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8")
+    return ""
 
 
 def is_held(path: Path) -> bool:
@@ -87,7 +86,7 @@ def is_held(path: Path) -> bool:
         return True
     if handle is not None:
         os.close(handle)
-        if _told(path).get("machine") == _machine():
+        if _told(path).startswith(_machine()):
             return False
     clock = path.with_name("clock")  # the time of the machine that holds the files
     clock.touch()

@@ -35,7 +35,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import cascade
-from cascade.jobs.running import predict_tables
+from cascade.jobs import predict_tables
 from tests.test_floors import ROOT
 
 PROGRAM: Final = [sys.executable, "-c", "from cascade.cli import main; main()", "predict"]

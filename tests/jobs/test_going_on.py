@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -190,8 +190,7 @@ def test_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with first:
         assert first.held()
     assert not path.exists()
-    told = {"token": "x", "machine": "another", "pid": 1}
-    path.write_text(json.dumps(told))
+    path.write_text("another 1 x")
     assert Lease.take(path) is None  # it may live
     old = time.time() - 2 * leases.STALE
     os.utime(path, (old, old))
@@ -206,7 +205,7 @@ def test_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert third.held()
     with third:
         pass
-    path.write_text(json.dumps(told | {"machine": leases._machine()}))  # whose process died
+    path.write_text(f"{leases._machine()} 1 x")  # whose process died
     handle = lock(path)
     assert Lease.take(path) is None  # or did not
     assert handle is not None
@@ -300,3 +299,19 @@ def test_kill_at_any_moment(clf: Classifier, tmp_path: Path) -> None:
     _, said = process.communicate()
     assert process.returncode == 0, said
     assert seen(out) == seen(tmp_path / "whole")
+
+
+def test_a_worker_that_is_killed_is_done_without(clf: Classifier, tmp_path: Path) -> None:
+    given = texts(30_000)
+    file = write(tmp_path / "a.parquet", {"id": range(30_000), "text": given})
+    process, state = begin(clf.bundle.folder, [file], tmp_path / "out", "--workers", "2"), tmp_path / "out" / "_cascade"
+    pids: set[int] = set()
+    while process.poll() is None and len(pids) < 2:
+        for path in state.glob("*.lease"):
+            with suppress(OSError):
+                pids.add(int(path.read_text().split()[1]))
+    assert process.pid not in pids
+    os.kill(min(pids), signal.SIGKILL)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert pq.read_table(tmp_path / "out")["label"].to_pylist() == clf.predict(given).labels
