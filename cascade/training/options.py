@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from functools import reduce
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -25,7 +26,8 @@ Value = TypeVar("Value")
 
 def options_of(kind: type, names: str, **defaults: Any) -> Callable[[Command], Command]:
     """An option for each of these fields of a dataclass, whose docstring is the help; `defaults` instead of its own."""
-    said = re.findall(r"^ {8}(\w+): (.*?)(?=\n {8}\w|\n\s*\n|\s*\Z)", kind.__doc__ or "", re.DOTALL | re.MULTILINE)
+    text = cleandoc(kind.__doc__ or "")  # which Python 3.13 keeps without its indentation
+    said = re.findall(r"^ {4}(\w+): (.*?)(?=\n {4}\w|\n\s*\n|\s*\Z)", text, re.DOTALL | re.MULTILINE)
     told, hints = {name: " ".join(text.replace("`", "").split()) for name, text in said}, get_type_hints(kind)
     made = []
     for field in fields(kind):

@@ -194,8 +194,11 @@ def test_a_missing_checkpoint_and_the_other_tasks(case: Case, rows: Path, tmp_pa
 
 
 @pytest.mark.parametrize("command", ["exits", "first-tier", "self-sample", "crf"])
-def test_help_has_an_example(command: str) -> None:
-    assert "Example:" in train(command, "--help").output
+def test_help_has_an_example_and_says_what_options_are(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    told = train(command, "--help").output
+    assert "Example:" in told
+    assert ("--batch-size INTEGER" in told) == (command != "crf") == ("Rows per step.  [default: 32]" in told)
 
 
 @pytest.mark.parametrize("kind", ["BPE", "Unigram"])
