@@ -27,7 +27,7 @@ from cascade.text.reading import REMEDY, Example, OnError, read_examples, text_o
 from cascade.text.records import FileFormat, LineError, cells
 from cascade.text.sources import opened
 
-BLOCK_ROWS, BLOCK_SIZE = 1024, 1 << 20  # characters of what is read, and a sixteenth of those that are kept
+BLOCK_ROWS, BLOCK_SIZE = 2048, 1 << 20  # characters of what is read, and a sixteenth of those that are kept
 FAULTS = (pa.ArrowException, ValueError, TypeError, OverflowError)  # of values that do not fit a column
 
 
