@@ -155,7 +155,7 @@ def compare_installs(
                 process = stack.enter_context(install.start(threads=count, folder=job.folder))
                 with _told(name):
                     notes[f"{name}: {process.load(kind, replace(job, threads=count))['said']}."] = None
-                    answers.append(process.run().labels)
+                    answers.append(process.run()[1])
                 for part, asked in (("all", None), ("one by one", some)):
                     runs[f"{name}, {part}"] = partial(_run, name, process, clock, asked)
             same = Data(items, answers[0], words=job.tagging).accuracy(answers[1])
@@ -171,7 +171,7 @@ def compare_installs(
 def _run(name: str, process: WorkerProcess, clock: ProcessClock, asked: Sequence[int] | None) -> None:
     """All items in one call, or these one by one."""
     with _told(name):
-        clock.now += process.run().seconds if asked is None else sum(process.single(asked))
+        clock.now += process.run()[0] if asked is None else sum(process.single(asked))
 
 
 @contextmanager

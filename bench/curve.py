@@ -8,8 +8,6 @@ from __future__ import annotations
 import importlib
 import string
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -54,8 +52,9 @@ def curve(asked: Asked, *, points: int, png_file: Path | None) -> None:
     pipeline, data, before, _ = asked.open()
     with bar() as step:
         found = sweep(pipeline, data, points=points, repeats=asked.repeats, progress=step)
-    head, lines = cells(found.table)
-    marks = ("*" if row.key in found.ahead else "" for row in found.table.rows)
+    head, lines = cells(found)
+    best = ahead(found)
+    marks = ("*" if row in best else "" for row in found.rows)
     shown = grid(["front", *head], [[mark, *line] for mark, line in zip(marks, lines, strict=True)], left=2)
     timed = (
         f"{len(data)} {data.unit}, end to end with tokenisation, {asked.repeats} interleaved repeats; a speed-up is "
@@ -63,7 +62,7 @@ def curve(asked: Asked, *, points: int, png_file: Path | None) -> None:
         "coverage is named). *: nothing else is both faster and as good. Lettered settings were chosen on these rows."
     )
     click.echo("\n".join([shown, "", *data.notes, timed, machine.in_words(before)]))
-    write_json(asked.json_file, before, entries(found.table), details=asked.details, notes=data.notes)
+    write_json(asked.json_file, before, entries(found), details=asked.details, notes=data.notes)
     if plot is not None:
         plot.write_png(found, png_file)
 
@@ -71,10 +70,9 @@ def curve(asked: Asked, *, points: int, png_file: Path | None) -> None:
 def best_policies(model: Model, data: Data, count: int) -> list[Policies]:
     """At most so many settings that no other beats in accuracy and cost, replayed on these rows, cheapest first."""
     from cascade.calibration.certify.word_paths import GRID
-    from cascade.calibration.chain import chains
     from cascade.calibration.examples import tag_numbers
-    from cascade.calibration.induction import Priced
     from cascade.calibration.observing import observe_sentences, observe_texts
+    from cascade.calibration.thresholds.choosing import text_points
     from cascade.calibration.thresholds.points import Point, front
     from cascade.calibration.thresholds.words import replay_words
 
@@ -87,27 +85,11 @@ def best_policies(model: Model, data: Data, count: int) -> list[Policies]:
         several = [own if isinstance(own, tuple) else (own,) for own in data.right]
         truth = np.array([[name in own for name in model.labels] for own in several], dtype=np.int64)
         answers = observe_texts(model, data.items, truth if model.multi_label else truth.argmax(axis=1))
-        full = float((answers.full.answers != answers.goal).any(axis=1).mean())
-        for chain in chains(answers, blends=model.policies.blend, like=model.policies):
-            wrong = (chain.given != answers.goal[:, None]).any(axis=2).astype(np.float64)
-            priced = Priced.of(chain, wrong)
-            rows = zip(priced.cost.tolist(), (priced.rates(wrong) - full).tolist(), strict=True)
-            points += [Point(policies=priced.policies(n), cost=cost, drop=drop) for n, (cost, drop) in enumerate(rows)]
+        points += text_points(answers, blends=model.policies.blend, like=model.policies)
     best = [point for point in front(points) if point.drop <= WORST]
     places = np.log([max(point.cost, 1e-9) for point in best])
     wanted = np.linspace(places[0], places[-1], count) if best else np.empty(0)
     return [best[number].policies for number in np.unique(np.abs(places[:, None] - wanted).argmin(axis=0)).tolist()]
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """What was timed in turns; settings of the front have a letter for a key.
-
-    `ahead`: keys of the lines that no other beats: at least as fast and as accurate, and better in one of them.
-    """
-
-    table: Table
-    ahead: frozenset[str]
 
 
 def sweep(
@@ -118,18 +100,18 @@ def sweep(
     repeats: int = 7,
     progress: Progress = quiet,
     clock: Clock = time.perf_counter,
-) -> Curve:
-    """Replay thresholds, then time at most `points` settings of the front beside fixed depths."""
+) -> Table:
+    """Replay thresholds, then time at most `points` settings of the front, with a letter each, beside fixed depths."""
     progress("all tiers, at every exit")
     tested = [system for system in systems(model) if system.key != "exits"]
     for letter, own in zip(string.ascii_uppercase, best_policies(model, data, points), strict=False):
         name = ", ".join(map(repr, (*own.routers, own.exits[-1])))
         tested.append(System(letter, f"{letter}: {name}", partial(answered, model.with_policies(own))))
-    table = measure(tested, data, repeats=repeats, progress=progress, clock=clock)
-    return Curve(table, frozenset(row.key for row in table.rows if _ahead(row, table.rows)))
+    return measure(tested, data, repeats=repeats, progress=progress, clock=clock)
 
 
-def _ahead(row: Row, rows: Sequence[Row]) -> bool:
-    mine = row.speed, row.accuracy
-    others = [(other.speed, other.accuracy) for other in rows]
-    return not any(other != mine and other[0] >= mine[0] and other[1] >= mine[1] for other in others)
+def ahead(table: Table) -> list[Row]:
+    """The lines that no other beats: at least as fast and as accurate, and better in one of them."""
+    found = [(row.speed, row.accuracy) for row in table.rows]
+    beaten = [any(a >= b[0] and c >= b[1] and (a, c) != b for a, c in found) for b in found]
+    return [row for row, other in zip(table.rows, beaten, strict=True) if not other]

@@ -11,8 +11,9 @@ from typing import Any
 
 from cascade.core.files import write
 from cascade.exceptions import MissingExtraError
-from cascade_bench.curve import Curve
+from cascade_bench.curve import ahead
 from cascade_bench.systems.local import CASCADE
+from cascade_bench.table.measuring import Table
 
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -28,12 +29,12 @@ SIZE, DPI = (8.0, 5.6), 150
 TICKS = (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
 
 
-def draw(curve: Curve) -> Figure:
+def draw(table: Table) -> Figure:
     """The picture: points with their intervals and names, axes with units."""
     figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    axes, rows = figure.add_subplot(), curve.table.rows
-    best = sorted((row.speed, row.accuracy) for row in rows if row.key in curve.ahead)
+    axes, rows = figure.add_subplot(), table.rows
+    best = sorted((row.speed, row.accuracy) for row in ahead(table))
     axes.plot([x for x, _ in best], [y for _, y in best], color="#8a8a8a", linewidth=1.2, label="front")
     others = [row for row in rows if row.key.startswith("tier") and row.key != "tier1"]
     for some, name, marker, colour in (
@@ -62,7 +63,7 @@ def draw(curve: Curve) -> Figure:
     axes.xaxis.set_major_formatter("{x:g}×")
     axes.yaxis.set_major_formatter(lambda tick, _place: f"{tick * 100:g}")
     axes.set_xlabel("speed-up over full depth (ratio of seconds, log scale)")
-    data = curve.table.data
+    data = table.data
     what = "accuracy" if data.labelled else "agreement with full depth"
     axes.set_ylabel(f"{what} (% of {len(data):,} {data.unit})")
     axes.grid(visible=True, color="#e4e4e4", linewidth=0.6)
@@ -71,8 +72,8 @@ def draw(curve: Curve) -> Figure:
     return figure
 
 
-def write_png(curve: Curve, file: Path) -> None:
+def write_png(table: Table, file: Path) -> None:
     """Write the picture, whole or not at all."""
     made = io.BytesIO()
-    draw(curve).savefig(made, format="png", metadata={"Software": None})
+    draw(table).savefig(made, format="png", metadata={"Software": None})
     write(file, made.getvalue())

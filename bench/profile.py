@@ -66,7 +66,7 @@ def measure(
             own: Any = tier  # all graphs of a bundle are `OnnxBackend`s
             graphs = [own.embed, *own.stages] if isinstance(tier, MultiExit) else [own.backend]
             names = ["embed", *(f"to layer {layer}" for layer in tier.layers)] if isinstance(tier, MultiExit) else [""]
-            watched = [_watched(graph, threads, f"{folder}/{number}") for graph in graphs]
+            watched = [_watched(graph, threads, f"{folder}/{number}-{n}") for n, graph in enumerate(graphs)]
             first, *others = (backend for backend, _ in watched)
             parts = {"embed": first, "stages": others} if isinstance(tier, MultiExit) else {"backend": first}
             tiers = (*pipeline.tiers[:number], replace(own, **parts), *pipeline.tiers[number + 1 :])

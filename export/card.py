@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from cascade.bundle.manifest import TAGGING, Manifest
@@ -37,7 +37,7 @@ def model_card(
     body = [
         f"# {name}",
         "",
-        f"A bundle for the Python package `cascade-encoder`: {_described(manifest.tiers)}",
+        f"A bundle for the Python package `cascade-encoder`, of {len(manifest.tiers)} tier(s).",
         "Runs on CPUs with ONNX Runtime.",
         "",
         "```python",
@@ -72,15 +72,6 @@ def parts_of(figures: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
         exits = own if isinstance(own, list) else [own]
         found += [(f"tier {number}" + (f", layer {row['layer']}" if "layer" in row else ""), row) for row in exits]
     return found
-
-
-def _described(tiers: Sequence[TierSpec]) -> str:
-    last = "with exits between its layers " if tiers[-1].layers else ""
-    if len(tiers) == 1:
-        return f"one model {last}answers everything."
-    more = "".join(f"tier {number} what is left, " for number in range(2, len(tiers)))
-    name = "a second\ntier" if not more else f"\ntier {len(tiers)}"
-    return f"a small first tier answers what it is sure of, {more}{name} {last}answers the rest."
 
 
 def _tier(number: int, tier: TierSpec, sizes: Mapping[str, int]) -> str:

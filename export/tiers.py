@@ -17,7 +17,7 @@ from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec, TierS
 from cascade.exceptions import MissingExtraError, OptionError
 from cascade.training.models.config import inputs_of
 from cascade_export.checkpoints import first_line
-from cascade_export.int8.calibrate import quantise_tier
+from cascade_export.int8.quantise import quantise_tier
 from cascade_export.options import ExportOptions
 from cascade_export.packed.chain import chain_logits
 from cascade_export.packed.graphs import TierGraphs, export_tier2, trace

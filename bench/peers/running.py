@@ -114,7 +114,7 @@ class Peers(AbstractContextManager["Peers"]):
                 return
             with self._guarded(peer):
                 if order != ALONE:
-                    clock.now += peer.process.run(batch_size=way.size, by_length=order == SORTED).seconds
+                    clock.now += peer.process.run(batch_size=way.size, by_length=order == SORTED)[0]
                     return
                 seconds = peer.process.single(self.alone[-LEAD:] + self.alone)[-len(self.alone) :]
                 way.latencies += seconds
@@ -157,12 +157,11 @@ class Peers(AbstractContextManager["Peers"]):
 
             def seconds(size: int, by_length: bool = order == SORTED) -> float:
                 self._say(f"{kind.name}, batches of {size}{', by length' * by_length}")
-                return process.run(batch_size=size, by_length=by_length, some=some).seconds
+                return process.run(batch_size=size, by_length=by_length, some=some)[0]
 
             best = 0 if kind.own else best_size(self._sizes, some, seconds)[0]
             self._say(f"warm-up: {kind.name}, {order}")
-            first = process.run(batch_size=best, by_length=order == SORTED)
-            peer.ways[order] = Way(best, first.seconds, first.labels)
+            peer.ways[order] = Way(best, *process.run(batch_size=best, by_length=order == SORTED))
         if self.alone:  # whatever a library prepares when it first sees a length is ready then
             peer.ways[ALONE] = Way(1, sum(process.single(self.alone)))
 

@@ -69,15 +69,12 @@ def _engine(job: Job, *, full: bool) -> Answerer:
     return lambda items, _batch_size: answered(model, items).labels
 
 
-def _transformers(job: Job, *, compiled: bool = False) -> Answerer:
+def _transformers(job: Job) -> Answerer:
     from cascade_bench.systems.transformers_pipeline import TransformersPipeline
 
     pipeline = TransformersPipeline.load(
         job.checkpoint, threads=job.threads, max_length=job.max_length, multi_label=job.multi_label, tagging=job.tagging
     )
-    if compiled:
-        pipeline.pipe.model.compile(dynamic=True)
-        pipeline.labels(job.items()[:8], batch_size=4)  # it compiles now, or says why it cannot
     return lambda items, batch_size: pipeline.labels(items, batch_size=batch_size)
 
 
@@ -140,8 +137,6 @@ _ALL = (
     Baseline(FULL, "cascade, tier 2 at full depth", lambda job: _engine(job, full=True), own=True),
     Baseline(CASCADE, "cascade as configured", lambda job: _engine(job, full=False), own=True),
     Baseline(TRANSFORMERS, "transformers pipeline, fp32", _transformers, (), _TORCH, EXTRA),
-    Baseline("compile", "transformers pipeline, torch.compile", lambda job: _transformers(job, compiled=True), (),
-             _TORCH, EXTRA, "dynamic shapes; compiling does not count"),
     Baseline("optimum", "optimum pipeline, fp32", lambda job: _optimum(job, file="model.onnx"), _ONNX, _OPTIMUM,
              _OPTIMUM_PIP),
     Baseline("optimum-int8", "optimum pipeline, int8 dynamic", lambda job: _optimum(job, file=_INT8_FILE), _INT8,

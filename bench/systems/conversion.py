@@ -129,21 +129,12 @@ def _onnx(job: Job) -> None:
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])]
     grid = {name: {0: "rows", 1: "longest"} for name in names}
 
-    class Plain(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = self.model(**dict(zip(names, inputs, strict=True))).logits
-            return logits
-
     ids, mask = torch.tensor([[5, 6, 7], [6, 5, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the older exporter announces that it is the older one
         torch.onnx.export(
-            Plain().eval(),
-            (ids, mask, torch.zeros_like(ids))[: len(names)],
+            model,
+            (dict(zip(names, (ids, mask, torch.zeros_like(ids)), strict=False)),),
             str(Path(job.folder) / "model.onnx"),
             dynamo=False,
             opset_version=OPSET,

@@ -59,14 +59,6 @@ class Job:
         return items_of(asdict(self))
 
 
-@dataclass(frozen=True)
-class Ran:
-    """One pass over the items: seconds inside the process, and labels in the items' order."""
-
-    seconds: float
-    labels: list[Any]
-
-
 class ProcessClock:
     """Seconds that processes say they took; stands where `interleave` expects a clock."""
 
@@ -123,11 +115,14 @@ class WorkerProcess(AbstractContextManager["WorkerProcess"]):
         """Load a kind; its `seconds`, and what the model `said` about itself."""
         return self._ask({"do": "load", "kind": kind, "job": asdict(job)})
 
-    def run(self, *, batch_size: int = 0, by_length: bool = False, some: int | None = None) -> Ran:
-        """Answer `some` of the items, spread evenly (`None`: all). `by_length`: longest first, sorted as part of it."""
+    def run(self, *, batch_size: int = 0, by_length: bool = False, some: int | None = None) -> tuple[float, list[Any]]:
+        """Answer `some` of the items, spread evenly (`None`: all); seconds inside the process, and labels in order.
+
+        `by_length`: longest first, sorted as part of it.
+        """
         made = self._ask({"do": "run", "batch_size": batch_size, "by_length": by_length, "some": some})
         labels = [tuple(label) if isinstance(label, list) else label for label in made["labels"]]
-        return Ran(float(made["seconds"]), labels)
+        return float(made["seconds"]), labels
 
     def single(self, rows: Sequence[int]) -> list[float]:
         """Answer these items one at a time; seconds of each. `rows`: their numbers, from 0."""

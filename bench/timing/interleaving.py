@@ -133,14 +133,12 @@ def _quiet_collector() -> Iterator[None]:
 
     What is there already is set aside, so that collecting between repeats is cheap.
     """
-    enabled, frozen = gc.isenabled(), gc.get_freeze_count()
+    enabled = gc.isenabled()
     gc.disable()
-    if not frozen:
-        gc.freeze()
+    gc.freeze()
     try:
         yield
     finally:
-        if not frozen:
-            gc.unfreeze()
+        gc.unfreeze()
         if enabled:
             gc.enable()

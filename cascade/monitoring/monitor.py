@@ -17,10 +17,9 @@ import numpy as np
 from cascade.core.results import Label, Prediction, Predictions, TagPrediction, TagPredictions
 from cascade.engine.streaming import StreamOptions
 from cascade.exceptions import OptionError
-from cascade.monitoring.sampling import Sampler
 from cascade.monitoring.sequential import EDetector
 from cascade.monitoring.shift import ShiftDetector
-from cascade.monitoring.state import MonitorState
+from cascade.monitoring.state import MonitorState, Sampler
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.profiling import depth_of, features
 from cascade.pipelines.tagger import Tagger

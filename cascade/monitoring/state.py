@@ -1,12 +1,16 @@
-"""What a monitor has counted of one setting, and what is known from it."""
+"""What a monitor has counted of one setting, what is known from it, and which answers are sampled."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
-from cascade.core.checks import check_inside
+import numpy as np
+
+from cascade.core.checks import check_inside, check_share, check_whole
 from cascade.core.rows import BoolArray, Doubles, IntArray
+from cascade.exceptions import OptionError
 from cascade.monitoring.sequential import EDetector, rate_bounds
 from cascade.monitoring.shift import ShiftDetector
 
@@ -78,3 +82,22 @@ class MonitorState:
             rerun=self.rerun + rerun,
             alarm_at=alarm_at,
         )
+
+
+REMEDY: Final = "0.01 compares every hundredth answer"
+
+
+class Sampler:
+    """Draws which answers are sampled: one random number for each, whatever it says and however answers come."""
+
+    def __init__(self, *, share: float, seed: int) -> None:
+        """Begin to draw. An impossible share or seed is an `OptionError`."""
+        self.share = check_share("share", share, REMEDY)
+        if not self.share:
+            raise OptionError(f"share must be above 0, got {share!r}; {REMEDY}")
+        self._random = np.random.default_rng(check_whole("seed", seed, "0 is usual", least=0))
+
+    def draw(self, count: int) -> list[int]:
+        """Which of the next `count` answers are sampled, from 0."""
+        sampled: list[int] = np.flatnonzero(self._random.random(count) < self.share).tolist()
+        return sampled

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from cascade.exceptions import CascadeError
 from cascade.monitoring.monitor import TOGETHER, Monitor
-from cascade.monitoring.sampling import Sampler
+from cascade.monitoring.state import Sampler
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 

@@ -1,4 +1,4 @@
-"""int8 forms of ONNX graphs: linear layers and embedding tables.
+"""int8 forms of ONNX graphs, linear layers and embedding tables, and what stays fp32 so that answers agree with it.
 
 Weights are symmetric with one scale per output column, activations uint8. Products without weights (attention) stay
 fp32. A table has one scale per row (token), so a rare token's small vector keeps its precision.
@@ -11,7 +11,8 @@ fuses the product and its bias to an fp32 `Gemm` before it looks for int8: 12.5 
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -20,6 +21,10 @@ from onnx import NodeProto, helper
 from cascade.core.rows import FloatArray, IntArray
 from cascade_export.int8.linears import Linear, Ranges, constants_of
 from cascade_export.int8.rewriting import MICROSOFT, Rewriting, int8_weight, rebuild, table_of
+from cascade_export.options import ExportOptions, Int8
+from cascade_export.packed.chain import ChainRanges, chain_logits, chain_ranges
+from cascade_export.packed.graphs import TierGraphs
+from cascade_export.texts import Sample
 
 # Below these a scale per row costs more than int8 saves: a weight per token, two token types.
 MIN_TABLE_WIDTH, MIN_TABLE_ROWS = 8, 5
@@ -131,3 +136,74 @@ def _smoothing(graph: Rewriting, ranges: Mapping[str, Ranges], *, but: Container
         scale = np.maximum(largest, floor) ** SMOOTHING / np.maximum(weight, 1e-6) ** (1 - SMOOTHING)
         scales[name] = (scale / np.exp(np.log(scale).mean())).astype(np.float32)
     return scales
+
+
+RANGE_ROWS = 512  # min-max ranges no longer move after some hundred texts
+ALONE_ROWS = 128  # to tell which stages int8 disturbs most
+
+
+@dataclass(frozen=True, eq=False)
+class Quantised:
+    """A tier in its final form: the `graphs` that the engine runs, and what they say.
+
+    `logits`: of the sample, shape `(units, exits, labels)`; `precisions`: of each exit, `int8` or `fp32`; `smoothed`:
+    whether int8 had to be smoothed (`quantise_linears`).
+    """
+
+    graphs: TierGraphs
+    logits: FloatArray
+    precisions: Sequence[str]
+    smoothed: bool = False
+
+
+def quantise_tier(graphs: TierGraphs, reference: FloatArray, sample: Sample, options: ExportOptions) -> Quantised:
+    """int8 stages and tables, but for those that have to stay fp32 for full depth to agree with fp32.
+
+    Where too few units agree, int8 is smoothed. Where that does not help, a padded graph stays fp32; of a packed
+    tier the tables do, which costs no time, and then stages, those first that move the logits most when they alone are
+    int8. How many is found by bisection. `reference`: the fp32 graphs' logits of the sample. Shape `(units, exits,
+    labels)`.
+    """
+    count = len(graphs.stages)
+    if options.int8 is Int8.NONE:
+        return Quantised(graphs, reference, ("fp32",) * count)
+    spans = chain_ranges(graphs, sample.part(sample.spread(RANGE_ROWS))[0])
+
+    def agrees(logits: FloatArray) -> bool:
+        found = sample.compare(logits[:, -1], reference[:, -1], by_sentence=options.by_sentence)
+        return found.meets(options.agreement)
+
+    for smooth in (False, True):
+        best = _int8(graphs, spans, smooth=smooth)
+        logits = chain_logits(best, sample.units)
+        if agrees(logits):
+            return Quantised(best, logits, ("int8",) * count, smooth)
+
+    def mixed(chosen: Collection[int]) -> TierGraphs:
+        """The parts of these numbers in int8."""
+        pairs = enumerate(zip(graphs.parts, best.parts, strict=True))
+        return graphs.of(small if number in chosen else fp32 for number, (fp32, small) in pairs)
+
+    stages = [*range(len(graphs.parts))][-count:]
+    part, numbers = sample.part(sample.spread(ALONE_ROWS))
+    moved = [np.square(chain_logits(mixed([i]), part)[:, -1] - reference[numbers, -1]).mean() for i in stages]
+    order = [*(stages[i] for i in np.argsort(moved, kind="stable")), *range(stages[0])]  # the tables last
+    found, logits = graphs, reference
+    most, too_many = 0, len(order)
+    while too_many - most > 1:
+        middle = (most + too_many) // 2
+        tried = mixed(order[:middle])
+        answered = chain_logits(tried, sample.units)
+        if agrees(answered):
+            most, found, logits = middle, tried, answered
+        else:
+            too_many = middle
+    precisions = ["int8" if i in order[:most] else "fp32" for i in stages]
+    return Quantised(found, logits, precisions, smoothed="int8" in precisions)
+
+
+def _int8(graphs: TierGraphs, spans: ChainRanges, *, smooth: bool) -> TierGraphs:
+    """fp32 graphs with all linear layers int8, and the tables that no such layer reads directly."""
+    pairs = zip(graphs.parts, spans, strict=True)
+    first, *others = (quantise_linears(graph, own, smooth=smooth) for graph, own in pairs)
+    return graphs.of((quantise_tables(first), *others))

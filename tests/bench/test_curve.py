@@ -13,9 +13,10 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.image import imread
 
 from cascade_bench import plot
-from cascade_bench.curve import WORST, Curve, best_policies, sweep
+from cascade_bench.curve import WORST, ahead, best_policies, sweep
 from cascade_bench.systems.local import Model, answered, whole
 from cascade_bench.table.data import read_data
+from cascade_bench.table.measuring import Table
 from tests.bench.conftest import Case, Run, write_lines
 
 SMALL = ("--points", 2, "--repeats", 2, "--threads", 1)
@@ -37,19 +38,19 @@ def test_settings_of_the_front(case: Case) -> None:
 def test_what_is_timed(case: Case) -> None:
     model, data = case.model, read_data(str(case.data), case.model)
     found = sweep(model, data, points=2, repeats=2)
-    rows = found.table.rows
+    rows = found.rows
     keys = [row.key for row in rows]
     assert keys[:5] == ["full", "cut-2", "cut-1", "tier1", "cascade"]
     assert keys[5:] == ["A", "B"][: len(keys) - 5] != []
     assert all(row.name.startswith(f"{row.key}: ") and len(row.seconds) == 2 for row in rows[5:])
     best = max(rows, key=lambda row: (row.accuracy, row.speed))
-    assert best.key in found.ahead
+    assert best in ahead(found)
     slower = [row for row in rows if row.accuracy < best.accuracy and row.speed <= best.speed]
-    assert found.ahead.isdisjoint(row.key for row in slower)
+    assert not [row for row in slower if row in ahead(found)]
 
 
 @pytest.fixture
-def small(classifier: Model, data: Path, monkeypatch: pytest.MonkeyPatch) -> Curve:
+def small(classifier: Model, data: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
     """Each pass takes a second longer than the one before, whatever the machine does; two settings are chosen."""
     both = [classifier.policies, classifier.policies.full_depth()]
     monkeypatch.setattr("cascade_bench.curve.best_policies", lambda *_given: both)
@@ -58,7 +59,7 @@ def small(classifier: Model, data: Path, monkeypatch: pytest.MonkeyPatch) -> Cur
     return sweep(classifier, read, points=2, repeats=2, clock=seconds)
 
 
-def test_what_is_timed_is_drawn(small: Curve) -> None:
+def test_what_is_timed_is_drawn(small: Table) -> None:
     (axes,) = plot.draw(small).axes
     assert axes.get_xlabel() == "speed-up over full depth (ratio of seconds, log scale)"
     assert axes.get_ylabel() == "accuracy (% of 40 texts)"
@@ -66,7 +67,7 @@ def test_what_is_timed_is_drawn(small: Curve) -> None:
     assert [container.lines[0].get_marker() for container in drawn] == ["o", "s", "^", "D"]
     named = {text.get_text() for text in axes.findobj(matplotlib.text.Text)}
     assert {"A", "B", "1", "2", "3", "front", "tier 1 alone"} <= named
-    (low, high), shown = axes.get_xlim(), [row.over_full for row in small.table.rows if row.over_full]
+    (low, high), shown = axes.get_xlim(), [row.over_full for row in small.rows if row.over_full]
     assert all(low < ratio.low <= ratio.high < high for ratio in shown)
 
 

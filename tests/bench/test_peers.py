@@ -64,7 +64,8 @@ def fails_to_convert(job):
     raise OptionError("no such checkpoint")
 
 loaders = dict(full=echo, cascade=echo, transformers=echo)
-loaders |= dict(compile=broken, openvino=refused, optimum=dies, slow=slow)
+loaders |= {"onnxruntime-int8": broken}
+loaders |= dict(openvino=refused, optimum=dies, slow=slow)
 obey(loaders, dict(plain=fails_to_convert))
 """
 
@@ -77,11 +78,11 @@ def test_load_run_quit(job: Job) -> None:
     given(job, TEXTS)
     with start() as process:
         assert process.load("full", job)["seconds"] >= 0
-        ran = process.run(batch_size=8)
-        assert ran.labels == ["aa 8", "('b', 'cccc') 8", "d 8"]
-        assert process.run(batch_size=8, by_length=True).labels == ran.labels
-        assert process.run(batch_size=2, some=2).labels == ["aa 2", "d 2"]
-        assert 0 < ran.seconds < 60  # a busy machine may take its time
+        seconds, labels = process.run(batch_size=8)
+        assert labels == ["aa 8", "('b', 'cccc') 8", "d 8"]
+        assert process.run(batch_size=8, by_length=True)[1] == labels
+        assert process.run(batch_size=2, some=2)[1] == ["aa 2", "d 2"]
+        assert 0 < seconds < 60  # a busy machine may take its time
         peak = process.quit()
         assert peak is None or 5 < peak < 2000
         with pytest.raises(WorkerError, match="its process has ended"):
@@ -100,7 +101,7 @@ def test_longest_first_and_back_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"), [("compile", "ValueError: no such model"), ("openvino", "this CPU has no bf16")]
+    ("kind", "message"), [("onnxruntime-int8", "ValueError: no such model"), ("openvino", "this CPU has no bf16")]
 )
 def test_a_fault_is_one_line_and_the_process_lives_on(job: Job, kind: str, message: str) -> None:
     given(job, TEXTS)
@@ -129,7 +130,7 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
     kinds = [
         bare("full"),
         bare("transformers"),
-        bare("compile"),
+        bare("onnxruntime-int8"),
         bare("optimum"),
         replace(BASELINES["onnxruntime"], needs=()),
         bare("openvino", needs=("no_such_module", "no_such.module"), install="pip install it"),
@@ -142,7 +143,7 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
         ("transformers-by-length", "by length"),
     ]
     reasons = {
-        "compile": "failed: ValueError: no such model",
+        "onnxruntime-int8": "failed: ValueError: no such model",
         "optimum": "failed: its process ended with status 9: out of memory",
         "onnxruntime": "failed: the checkpoint could not be converted: no such checkpoint",
         "openvino": "not installed: no_such_module, no_such.module; pip install it",
@@ -160,7 +161,7 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
 
 def test_none_runs(job: Job) -> None:
     with pytest.raises(OptionError, match=r"one system at least must run, none did \(.*no such model\)"):
-        compare([bare("compile")], job, numbered("a"), repeats=1, start=start, pause=0.0)
+        compare([bare("onnxruntime-int8")], job, numbered("a"), repeats=1, start=start, pause=0.0)
 
 
 TEXTS_OF_WORDS = [*tiny.TEXTS, *(" ".join(tiny.WORDS[number:][:4]) for number in range(30))]
@@ -176,8 +177,7 @@ def test_every_installed_peer_answers_as_the_checkpoint(
     make(checkpoint)
     given(job, SENTENCES if tagging else [*tiny.TEXTS, ("good", "bad " * 50)])
     job = replace(job, checkpoint=str(checkpoint), threads=torch.get_num_threads(), tagging=tagging)
-    # Compiling takes longer than all other tests of this file together.
-    kinds = [kind for key, kind in BASELINES.items() if not kind.own and not kind.missing and key != "compile"]
+    kinds = [kind for kind in BASELINES.values() if not kind.own and not kind.missing]
     assert {"transformers", "onnxruntime"} <= {kind.key for kind in kinds}
     for step in dict.fromkeys(step for kind in kinds for step in kind.steps):
         STEPS[step](job)

@@ -48,7 +48,7 @@ def dies(job):
 
 out = os.fdopen(os.dup(1), "w", encoding="utf-8")
 os.dup2(2, 1)
-loaders = dict(full=takes(0.004, 0.004), cascade=takes(0.001, 0.006), compile=dies)
+loaders = dict(full=takes(0.004, 0.004), cascade=takes(0.001, 0.006), optimum=dies)
 loaders |= dict(transformers=takes(0.008, 0.012, 5.0), openvino=takes(0.005, 0.002))
 serve(sys.stdin, out, loaders=loaders, steps={}, clock=lambda: now[0])
 """
@@ -100,8 +100,8 @@ def test_it_looks_like_this(job: Job) -> None:
 
 
 def test_what_fails_is_set_aside_and_the_rest_go_on(job: Job) -> None:
-    table = single([bare(key) for key in ("compile", "cascade", "full")], job, 3, 50)
-    assert table.absent == {BASELINES["compile"].name: "failed: its process ended with status 9"}
+    table = single([bare(key) for key in ("optimum", "cascade", "full")], job, 3, 50)
+    assert table.absent == {BASELINES["optimum"].name: "failed: its process ended with status 9"}
     assert [row.key for row in table.rows] == ["cascade", "cascade-one-by-one", "full", "full-one-by-one"]
     assert table.row("full-one-by-one").count == 3  # of 50 that were asked for, all that there are
 

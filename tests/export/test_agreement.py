@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from cascade.core.rows import Units
-from cascade_export.int8 import calibrate
+from cascade_export.int8 import quantise
 from cascade_export.options import ExportOptions, Int8
 from cascade_export.packed.chain import chain_logits, chain_ranges
 from cascade_export.packed.graphs import TierGraphs
@@ -28,7 +28,7 @@ def test_stages_that_disagree_go_back_to_fp32(
             stages[stage] = {name: own / np.float32(1000) for name, own in stages[stage].items()}
         return [embed, *stages]
 
-    monkeypatch.setattr(calibrate, "chain_ranges", wrong)
+    monkeypatch.setattr(quantise, "chain_ranges", wrong)
     kept = quantised(graphs, batch, Int8.STATIC, bar=0.9)
     assert kept.precisions == ["fp32" if stage in spoilt else "int8" for stage in range(3)]
     assert quantised(graphs, batch, Int8.STATIC, bar=0.0).precisions == ("int8",) * 3
@@ -97,14 +97,14 @@ def test_the_bar_is_of_what_was_asked(
 
     monkeypatch.setattr(Sample, "compare", compare)
     options = ExportOptions(by_sentence=by_sentence)
-    calibrate.quantise_tier(graphs, chain_logits(graphs, batch), Sample(batch), options)
+    quantise.quantise_tier(graphs, chain_logits(graphs, batch), Sample(batch), options)
     assert asked == [by_sentence]
 
 
 def test_tables_stay_fp32_before_a_stage_does(
     graphs: TierGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibrate, "quantise_tables", _zeroed)
+    monkeypatch.setattr(quantise, "quantise_tables", _zeroed)
     kept = quantised(graphs, batch, Int8.STATIC, bar=0.9)
     assert (kept.precisions, kept.smoothed) == (["int8"] * 3, True)
     assert kept.graphs.embed is graphs.embed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from cascade.core.rows import FloatArray, Units
-from cascade_export.int8.calibrate import Quantised, quantise_tier
+from cascade_export.int8.quantise import Quantised, quantise_tier
 from cascade_export.options import ExportOptions, Int8
 from cascade_export.packed.chain import chain_logits
 from cascade_export.packed.graphs import TierGraphs

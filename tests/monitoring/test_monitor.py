@@ -15,7 +15,7 @@ from cascade.engine.streaming import StreamOptions
 from cascade.engine.tier import CallableTier
 from cascade.exceptions import InputError, OptionError
 from cascade.monitoring.monitor import Monitor
-from cascade.monitoring.sampling import Sampler
+from cascade.monitoring.state import Sampler
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import AtExit, never

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cascade.monitoring.sampling import Sampler
+from cascade.monitoring.state import Sampler
 
 
 def test_the_sample_is_the_same_however_answers_come() -> None:

@@ -32,6 +32,26 @@ RUNS = 2  # of each point of a tagger; the faster one counts
 WIDEST = 0.02  # a tagger's points that lose more are of no interest
 
 
+def text_points(
+    answers: TextAnswers, *, blends: Sequence[float] = (0.0,), like: Policies | None = None, prices: int = PRICES
+) -> list[Point]:
+    """Settings below the cost of full depth, cheapest first, of all paths that a certificate would be tested along.
+
+    `blends`: how much the answer of a tier may count beside those of the next one; `like`: policies whose kinds of
+    router and exit policy get thresholds; `prices`: how many settings are looked at for each choice of tiers and blend.
+    Of a text of several rows the figures are nearly what a replay tells exactly.
+    """
+    full, found = float(differ(answers.full.answers, answers.goal).mean()), list[Point]()
+    for chain in chains(answers, blends=blends, like=like):
+        priced = Priced.of(chain, Losses.of(chain, MaxDrop()).likely, prices=prices)
+        wrong = priced.rates((chain.given != answers.goal[:, None]).any(axis=2))
+        for number, (cost, rate) in enumerate(zip(priced.cost.tolist(), wrong.tolist(), strict=True)):
+            if cost < 1:
+                policies = priced.policies(number)
+                found.append(Point(policies=policies, accuracy=1 - rate, drop=rate - full, cost=cost))
+    return sorted(found, key=lambda point: (point.cost, point.drop))
+
+
 def choose_texts(
     answers: TextAnswers,
     *,
@@ -40,36 +60,25 @@ def choose_texts(
     like: Policies | None = None,
     prices: int = PRICES,
 ) -> Point:
-    """The cheapest setting whose replayed accuracy on the examples is at least that of full depth less `max_drop`.
+    """The cheapest setting (`text_points`) whose replayed accuracy is at least that of full depth less `max_drop`.
 
-    Settings are those of the paths that a certificate would be tested along. There always is one: the last tier at full
-    depth. Where no cascade pays, routers are `defer_all`.
-
-    `blends`: how much the answer of a tier may count beside those of the next one; the cheapest is taken. `like`:
-    policies whose kinds of router and exit policy get thresholds. `prices`: how many settings are looked at for each
-    choice of tiers and blend.
+    There always is one: the last tier at full depth. Where no cascade pays, routers are `defer_all`.
     """
     # Counted in examples: half a point of 872 is 4 of them, whatever floating point makes of it.
     missed = int(differ(answers.full.answers, answers.goal).sum())
-    allowed = missed + math.floor(max_drop * len(answers) + 1e-9)
-    found: list[tuple[float, float, int, int, Priced]] = []
-    for chain in chains(answers, blends=blends, like=like):
-        priced = Priced.of(chain, Losses.of(chain, MaxDrop()).likely, prices=prices)
-        wrong = (chain.given != answers.goal[:, None]).any(axis=2)
-        rows = zip(priced.cost.tolist(), (priced.rates(wrong) * len(answers)).tolist(), strict=True)
-        within = ((cost, count, number) for number, (cost, count) in enumerate(rows) if count <= allowed + 1e-6)
-        found += [(cost, count, len(found), number, priced) for cost, count, number in within if cost < 1]
-    # Of a text of several rows a chain tells nearly what a replay tells exactly.
-    policies = (priced.policies(number) for _, _, _, number, priced in sorted(found, key=lambda one: one[:3]))
-    for one in (*policies, answers.at_full_depth):
+    allowed = math.floor(max_drop * len(answers) + 1e-9)
+    points = text_points(answers, blends=blends, like=like, prices=prices)
+    fitting = (point.policies for point in points if point.drop * len(answers) <= allowed + 1e-6)
+    for one in (*fitting, answers.at_full_depth):
         run = answers.run(one)
-        wrong_here, cost = int(differ(run.answers, answers.goal).sum()), run.seconds / answers.full.seconds
-        if wrong_here <= allowed and cost <= 1:
+        more = int(differ(run.answers, answers.goal).sum()) - missed
+        cost = run.seconds / answers.full.seconds
+        if more <= allowed and cost <= 1:
             break
     return Point(
         policies=one,
-        accuracy=1 - wrong_here / len(answers),
-        drop=(wrong_here - missed) / len(answers),
+        accuracy=1 - (missed + more) / len(answers),
+        drop=more / len(answers),
         deferred=float(run.deferred.mean()),
         mean_layer=run.mean_layer(len(answers.tiers)),
         cost=cost,
