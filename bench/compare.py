@@ -24,7 +24,7 @@ import numpy as np
 
 from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import open_bundle
-from cascade.core.statistics import Interval, Samples, speed_up
+from cascade.core.statistics import Interval, speed_up
 from cascade.exceptions import BundleError, OptionError
 from cascade_bench.options import count_option
 from cascade_bench.systems import worker as far_end
@@ -81,7 +81,7 @@ def compare(
     ratios = {name: speed_up(*both) for name, both in found.items()}
     rows = []
     for name, both in found.items():
-        middle = (median(value for value in seconds if value is not None) for seconds in both)
+        middle = map(median, both)
         rows.append(
             [name, *(f"{one:.4g}" for one in middle), ratios[name].text(".3f"), _conclusion(ratios[name], bound)]
         )
@@ -136,7 +136,7 @@ def compare_installs(
     repeats: int = 9,
     progress: Progress = quiet,
     pause: float = PAUSE,
-) -> tuple[dict[str, tuple[Samples, Samples]], list[str]]:
+) -> tuple[dict[str, tuple[Sequence[float], Sequence[float]]], list[str]]:
     """Time A and B at each number of threads, which replaces that of the job.
 
     The job's folder must be there. An install that fails is a `BundleError` with its last words.
@@ -146,7 +146,7 @@ def compare_installs(
     """
     (Path(job.folder) / "texts.json").write_text(json.dumps(list(items)), encoding="utf-8")
     some = np.linspace(0, len(items) - 1, min(SINGLE, len(items))).astype(int).tolist()
-    found, notes, clock = dict[str, tuple[Samples, Samples]](), dict[str, None](), ProcessClock()
+    found, notes, clock = dict[str, tuple[Sequence[float], Sequence[float]]](), dict[str, None](), ProcessClock()
     for count, (kind, system) in itertools.product(threads, SYSTEMS.items()):
         title = f"{system}, {count} thread{'s' * (count > 1)}"
         answers, runs = [], dict[str, Callable[[], object]]()

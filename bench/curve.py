@@ -20,8 +20,7 @@ from cascade.policies.settings import Policies
 from cascade_bench.options import FILE, Asked, labelled_file_options
 from cascade_bench.systems.local import Model, System, answered, systems
 from cascade_bench.table.data import Data
-from cascade_bench.table.measuring import Row, Table, measure
-from cascade_bench.table.showing import cells, entries
+from cascade_bench.table.measuring import Row, Table, cells, entries, measure
 from cascade_bench.timing import machine
 from cascade_bench.timing.interleaving import Clock, Progress, quiet
 from cascade_bench.timing.report import bar, grid, write_json
@@ -76,7 +75,7 @@ def best_policies(model: Model, data: Data, count: int) -> list[Policies]:
     from cascade.calibration.thresholds.points import Point, front
     from cascade.calibration.thresholds.words import replay_words
 
-    points = list[Point]()
+    points = [Point(policies=model.policies.full_depth(), cost=1.0, drop=0.0)]
     if isinstance(model, Tagger):
         words = observe_sentences(model, data.items, tag_numbers(data.items, data.right, model.labels)).fitting()
         own = GRID.fitted(model.router, model.exit_policy)
@@ -88,7 +87,7 @@ def best_policies(model: Model, data: Data, count: int) -> list[Policies]:
         points += text_points(answers, blends=model.policies.blend, like=model.policies)
     best = [point for point in front(points) if point.drop <= WORST]
     places = np.log([max(point.cost, 1e-9) for point in best])
-    wanted = np.linspace(places[0], places[-1], count) if best else np.empty(0)
+    wanted = np.linspace(places[0], places[-1], count)
     return [best[number].policies for number in np.unique(np.abs(places[:, None] - wanted).argmin(axis=0)).tolist()]
 
 

@@ -13,8 +13,7 @@ from cascade_bench.peers.running import compare
 from cascade_bench.systems.baselines import BASELINES
 from cascade_bench.systems.local import CASCADE, FULL, TRANSFORMERS
 from cascade_bench.systems.process import Job
-from cascade_bench.table.measuring import Table
-from cascade_bench.table.showing import as_text, entries
+from cascade_bench.table.measuring import Table, as_text, entries
 from cascade_bench.timing import machine
 from cascade_bench.timing.report import bar, write_json
 

@@ -14,8 +14,7 @@ from cascade.core.statistics import speed_up
 from cascade.pipelines.tagger import Tagger
 from cascade_bench.options import Asked, labelled_file_options, markdown_option
 from cascade_bench.systems.local import CASCADE, TRANSFORMERS, Answered, System, systems
-from cascade_bench.table.measuring import Table, measure
-from cascade_bench.table.showing import as_text, entries
+from cascade_bench.table.measuring import Table, as_text, entries, measure
 from cascade_bench.timing.interleaving import BATCH_SIZES, best_size
 from cascade_bench.timing.machine import in_words
 from cascade_bench.timing.report import bar, write_json
@@ -78,13 +77,10 @@ def table(asked: Asked, *, checkpoint: str | None, markdown: bool) -> None:
 
 
 def _method(table: Table) -> str:
-    repeats = len(table.turns.orders)
-    least = min(len(plan.repeats) for plan in table.turns.plans.values())
-    fewer = "" if least == repeats else f" (slow systems: {least})"
     return (
-        f"{len(table.data)} {table.data.unit}, tokenisation included, {repeats} interleaved repeats{fewer}; ratios are "
-        "medians of those within a repeat, in brackets their 95 % intervals (another coverage is named). Points: "
-        f"{table.data.metric} against full depth. Mean layer: over the {table.data.unit} that the last tier answered."
+        f"{len(table.data)} {table.data.unit}, tokenisation included, {len(table.turns.orders)} interleaved repeats; "
+        "ratios are medians of those within a repeat, in brackets their 95 % intervals (another coverage is named). "
+        f"Points: {table.data.metric} against full depth. Mean layer: of the {table.data.unit} that the last tier has."
     )
 
 

@@ -1,10 +1,13 @@
-"""Accuracy beside seconds of every system, all measured in one interleaved run."""
+"""Accuracy beside seconds of every system, all measured in one interleaved run, as values and as text.
+
+A table shows those of one set of columns that it can fill.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -13,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from cascade.core.rows import IntArray
-from cascade.core.statistics import Interval, speed_up
+from cascade.core.statistics import Interval, shown, speed_up
 from cascade.exceptions import OptionError
 from cascade_bench.systems.local import FULL, TRANSFORMERS, Answered, System
 from cascade_bench.table.data import Data
 from cascade_bench.timing.interleaving import PAUSE, Clock, Interleaved, Progress, interleave, quiet
+from cascade_bench.timing.report import benchmark, grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +30,7 @@ class Row:
 
     Attributes:
         key, name: for programs and readers.
-        count: units that a pass answers; `seconds`: of it by repeat (`None` where it had no turn).
+        count: units that a pass answers; `seconds`: of it by repeat.
         over_full, over_pipeline: how many times as fast as the last tier at full depth, and as transformers' pipeline.
         accuracy, f1: in [0, 1], of units and of entities; `against_full`: accuracy less that of full depth.
         agreement: share of units with the answer of full depth; `unlike`: of texts or sentences with another answer
@@ -42,7 +46,7 @@ class Row:
     key: str
     name: str
     count: int
-    seconds: tuple[float | None, ...]
+    seconds: tuple[float, ...]
     over_full: Interval | None
     over_pipeline: Interval | None
     accuracy: float = math.nan
@@ -62,7 +66,7 @@ class Row:
     @property
     def median_seconds(self) -> float:
         """Of one pass."""
-        return median(value for value in self.seconds if value is not None)
+        return median(self.seconds)
 
     @property
     def speed(self) -> float:
@@ -178,3 +182,55 @@ def _shares(tiers: IntArray | None, count: int) -> tuple[float, ...] | None:
     if tiers is None or not len(tiers):
         return None
     return tuple((np.bincount(tiers, minlength=count + 1)[1:] / len(tiers)).tolist())
+
+
+def _columns(table: Table) -> dict[str, Callable[[Row], str]]:
+    """What to show of a line, by heading."""
+    unit, several = table.data.unit, any(len(row.by_tier or ()) > 2 for row in table.rows)
+    return {
+        "system": lambda row: row.name,
+        "texts": lambda row: row.order,
+        "batch": lambda row: _said(row.batch, "{}"),
+        table.data.metric: lambda row: _said(row.accuracy, "{:.2%}"),
+        "points": lambda row: "" if row.against_full is None else f"{100 * row.against_full:+.2f}",
+        "entity F1": lambda row: _said(row.f1, "{:.2%}"),
+        "as full tier 2": lambda row: _said(row.agreement, "{:.2%}"),
+        "unlike pipeline": lambda row: _said(row.unlike, "{:.2%}"),
+        "by tier, %": lambda row: " / ".join(f"{100 * share:.1f}" for share in (row.by_tier or ()) if several),
+        "deferred": lambda row: _said(None if several else row.deferred, "{:.1%}"),
+        "mean layer": lambda row: _said(row.mean_layer, "{:.2f}"),
+        f"{unit}/s": lambda row: f"{row.count / row.median_seconds:,.0f}",
+        "over full depth": lambda row: shown(row.over_full),
+        "over pipeline": lambda row: shown(row.over_pipeline),
+        "p50 / p95 / p99 ms": lambda row: " / ".join(f"{one:.2f}" for one in row.percentiles or ()),
+        "peak MiB": lambda row: _said(row.peak_mib, "{:,.0f}"),
+    }
+
+
+def _said(value: Any, form: str) -> str:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else form.format(value)
+
+
+def cells(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Head and lines; only the first column, and the texts' order behind it, hold words."""
+    every = {head: [cell(row) for row in table.rows] for head, cell in _columns(table).items()}
+    found = {head: own for head, own in every.items() if any(own) or head in ("system", table.data.metric)}
+    return list(found), [list(line) for line in zip(*found.values(), strict=True)]
+
+
+def entries(table: Table) -> list[dict[str, Any]]:
+    """Its lines as benchmarks of a JSON file."""
+    made = []
+    for row in table.rows:
+        known = {name: value for name, value in vars(row).items() if _said(value, "{}")}
+        info = {name: value for name, value in known.items() if name not in ("key", "seconds")}
+        made.append(benchmark(row.key, row.seconds, info))
+    return made
+
+
+def as_text(table: Table, notes: Sequence[str], method: Sequence[str], *, markdown: bool = False) -> str:
+    """For terminals, or for README. `notes`: beside those of the data; `method`: how it was measured, and on what."""
+    head, rows = cells(table)
+    notes = [*table.data.notes, *notes]
+    said = ["", *notes, *method] if not markdown else ["", " ".join(notes), "", " ".join(method)]
+    return "\n".join([grid(head, rows, left=1 + ("texts" in head), markdown=markdown), *said])

@@ -17,8 +17,6 @@ import numpy as np
 
 from cascade.core.checks import check_whole
 
-SLOW = 60.0  # seconds that one system may take in all, before it runs in fewer repeats
-FEWEST = 3
 SHORTEST = 0.2  # seconds of a turn, in which a fast system runs several times
 MOST_PASSES = 64
 BATCH_SIZES = (1, 8, 16, 32, 64, 128)
@@ -34,29 +32,10 @@ def quiet(_name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The repeats in which a system has a turn, from 0, and how often it runs in one; seconds are divided by that."""
-
-    repeats: tuple[int, ...]
-    passes: int
-
-    @classmethod
-    def of(cls, seconds: float, repeats: int) -> Plan:
-        """For a system that takes this long.
-
-        A slow one runs in fewer repeats, at least 3, spread evenly; a fast one several times in a turn.
-        """
-        turns = min(repeats, max(FEWEST, math.floor(SLOW / max(seconds, 1e-9))))
-        spread = np.linspace(0, repeats - 1, turns).round().astype(int)
-        return cls(tuple(spread.tolist()), min(MOST_PASSES, math.ceil(SHORTEST / max(seconds, SHORTEST / MOST_PASSES))))
-
-
-@dataclass(frozen=True)
 class Interleaved:
-    """Seconds of one pass by system and repeat, `None` where it did not run; and by repeat the names in order."""
+    """Seconds of one pass by system and repeat, and by repeat the names in order."""
 
-    seconds: Mapping[str, list[float | None]]
-    plans: Mapping[str, Plan]
+    seconds: Mapping[str, list[float]]
     orders: list[list[str]]
 
 
@@ -71,30 +50,27 @@ def interleave(
 ) -> Interleaved:
     """Run systems in turns, `pause` seconds between them, `repeats` times (an `OptionError` below 1).
 
-    `warm_up`: seconds of a pass by name, from a run before this one; they decide which systems are slow. If left out,
-    each runs twice beforehand: once to make what is made only once, once against the clock.
+    `warm_up`: seconds of a pass by name, from a run before this one; fast systems run several times in a turn, whose
+    seconds are divided by that. If left out, each runs twice beforehand: once to make what is made only once, once
+    against the clock.
     """
     check_whole("repeats", repeats, "7 give an interval that covers 98 %")
     if warm_up is None:
         warm_up = {name: _warmed(name, run, progress, clock) for name, run in systems.items()}
-    plans = {name: Plan.of(warm_up[name], repeats) for name in systems}
-    seconds: dict[str, list[float | None]] = {name: [None] * repeats for name in systems}
-    orders = [
-        [name for name in order if repeat in plans[name].repeats]
-        for repeat, order in enumerate(balanced_orders(list(systems), repeats))
-    ]
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    orders = balanced_orders(list(systems), repeats)
     with _quiet_collector():
-        for repeat, order in enumerate(orders):
+        for order in orders:
             gc.collect()
             for name in order:
                 progress(name)
                 time.sleep(pause)
-                run, passes = systems[name], plans[name].passes
+                passes = min(MOST_PASSES, math.ceil(SHORTEST / max(warm_up[name], SHORTEST / MOST_PASSES)))
                 begin = clock()
                 for _ in range(passes):
-                    run()
-                seconds[name][repeat] = (clock() - begin) / passes
-    return Interleaved(seconds, plans, orders)
+                    systems[name]()
+                seconds[name].append((clock() - begin) / passes)
+    return Interleaved(seconds, orders)
 
 
 def best_size(sizes: Sequence[int], count: int, seconds: Callable[[int], float]) -> tuple[int, dict[int, float]]:

@@ -20,16 +20,10 @@ from cascade.core.files import write
 from cascade_bench.timing.interleaving import Progress
 
 
-def benchmark(name: str, seconds: Sequence[float | None], info: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """One entry: seconds of one pass by round, `None` where there was none; at least one is there.
-
-    `name` is unique in the file, and the same in every run. `info`: more facts.
-    """
-    there = [value for value in seconds if value is not None]
-    more = dict(info or {})
-    if len(there) < len(seconds):
-        more["seconds_by_repeat"] = list(seconds)
-    return {"name": name, "extra_info": more, "stats": {"median": statistics.median(there), "data": there}}
+def benchmark(name: str, seconds: Sequence[float], info: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """One entry: seconds of one pass by round. `name`: unique in the file, same in every run; `info`: more facts."""
+    stats = {"median": statistics.median(seconds), "data": list(seconds)}
+    return {"name": name, "extra_info": dict(info or {}), "stats": stats}
 
 
 def write_json(

@@ -215,7 +215,7 @@ def test_without_labels_and_in_markdown(
     run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing(_kinds: object, _job: object, data: Data, **_options: object) -> Table:
-        return Table((), data, Interleaved({}, {}, []))
+        return Table((), data, Interleaved({}, []))
 
     monkeypatch.setattr("cascade_bench.peers.cli.compare", nothing)
     file = write_lines(tmp_path / "texts.jsonl", [{"text": "good film"}, {"text": "bad plot"}])

@@ -14,8 +14,7 @@ from cascade_bench.peers.running import compare
 from cascade_bench.systems.baselines import BASELINES, Baseline
 from cascade_bench.systems.process import Job, WorkerError
 from cascade_bench.systems.worker import one_by_one
-from cascade_bench.table.measuring import Table
-from cascade_bench.table.showing import as_text
+from cascade_bench.table.measuring import Table, as_text
 from tests.bench.conftest import Case, Run, bare, far_end, given, numbered
 
 # A far end whose clock says what each text takes: "text 7" is the 8th. A first sight of a text costs more.
