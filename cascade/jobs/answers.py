@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
+from operator import add
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,7 +34,7 @@ class Counts:
     deferred: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(*(own + more for own, more in zip(astuple(self), astuple(other), strict=True)))
+        return Counts(*map(add, vars(self).values(), vars(other).values()))
 
 
 def answered(pipeline: AnyPipeline, block: Block, settings: Settings) -> tuple[pa.Table, Counts]:

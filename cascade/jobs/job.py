@@ -63,11 +63,14 @@ class Job:
 
     def part(self, number: int) -> Path:
         """The file of a part."""
-        return self.folder / f"part-{number:05}.{self.settings.form}"
+        return self.folder / f"{self._name(number)}.{self.settings.form}"
 
     def beside(self, number: int, suffix: str) -> Path:
         """A file that tells of a part: `json` of a whole one, `lease` or `log` of one under way."""
-        return self.state / f"part-{number:05}.{suffix}"
+        return self.state / f"{self._name(number)}.{suffix}"
+
+    def _name(self, number: int) -> str:
+        return f"part-{number:0{max(5, len(str(len(self.parts) - 1)))}}"
 
     def logs(self, number: int) -> list[Path]:
         """The logs of a part that workers live or dead have begun."""

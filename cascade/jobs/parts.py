@@ -38,18 +38,23 @@ def log_block(log: IO[bytes], table: pa.Table, counts: Counts) -> None:
     log.flush()
 
 
-def logged(path: Path) -> Iterator[tuple[bytes, Counts, int]]:
-    """The whole blocks of a log, as Arrow's streams, each with what was counted and the byte at which it ends."""
+def logged(path: Path, *, counts_alone: bool = False) -> Iterator[tuple[bytes, Counts, int]]:
+    """The whole blocks of a log, as Arrow's streams, each with what was counted and the byte at which it ends.
+
+    With `counts_alone` blocks are passed over, and the last may not be whole.
+    """
     with suppress(FileNotFoundError), path.open("rb") as log:  # of a part that has just become whole
         while line := log.readline():
             try:
                 told = json.loads(line)
-                content = log.read(told["bytes"])
-                counts, good = Counts(**told["counts"]), zlib.crc32(content) == told["checksum"]
+                content = b"" if counts_alone else log.read(told["bytes"])
+                counts, good = Counts(**told["counts"]), counts_alone or zlib.crc32(content) == told["checksum"]
             except (ValueError, TypeError, KeyError):
                 return
             if not good:
                 return
+            if counts_alone:
+                log.seek(told["bytes"], os.SEEK_CUR)
             yield content, counts, log.tell()
 
 

@@ -206,13 +206,13 @@ def _bar(job: Job, show: bool) -> Iterator[None]:
 
     def seen() -> Counts:
         found = Counts()
-        for number in range(len(rows)):
-            if (counts := whole.get(number) or job.counts(number)) is not None:
+        for path in sorted(job.state.glob("part-*"), key=lambda one: one.suffix):  # records before logs
+            number = int(path.name.split(".")[0].removeprefix("part-"))
+            if number not in whole and path.suffix == ".json" and (counts := job.counts(number)) is not None:
                 whole[number] = counts
-            else:
-                counts = sum((more for log in job.logs(number) for _, more, _ in logged(log)), Counts())
-            found += counts
-        return found
+            if number not in whole and path.suffix == ".log":
+                found = sum((more for _, more, _ in logged(path, counts_alone=True)), found)
+        return sum(whole.values(), found)
 
     def draw() -> None:
         before = seen()

@@ -264,6 +264,15 @@ def test_blocks_are_bounded_and_depend_on_rows_alone(monkeypatch: pytest.MonkeyP
     assert cuts == cuts[:1] * 4
 
 
+def test_many_parts_and_a_bar(clf: Classifier, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "a.parquet", {"text": texts(40)}, 7)
+    predict_tables(clf, [file], tmp_path / "out", Settings(part_rows=3), show_progress=True)
+    assert len(seen(tmp_path / "out")) == 14
+    drawn = capsys.readouterr().err
+    assert "40/40" in drawn
+    assert "% deferred" in drawn
+
+
 def test_parts_are_cut_by_bytes_too(clf: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutting, "PART_BYTES", 2000)
     given = texts(100)
