@@ -140,7 +140,8 @@ class App:
 
     async def _handled(self, route: Route, call: Call, receive: Receive) -> Reply | None:
         """What a route's handler says, which ends where the body is late or its client leaves."""
-        loop, task, ended = asyncio.get_running_loop(), asyncio.current_task(), list[bool]()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        ended: list[bool] = []
 
         def end(late: bool) -> None:
             ended.append(late)
@@ -152,8 +153,8 @@ class App:
                 pass
             end(False)
 
-        call.route, watching = route.path, list[asyncio.Handle | asyncio.Task[None]]()
-        watching.append(loop.call_later(BODY_SECONDS, end, True))
+        call.route = route.path
+        watching: list[asyncio.Handle | asyncio.Task[None]] = [loop.call_later(BODY_SECONDS, end, True)]
         try:
             if route.method == "POST":
                 await call.read(receive)

@@ -194,6 +194,7 @@ class Batcher:
 
     def _admit(self, items: int, tokens: int) -> None:
         waiting, seconds = self.queued_tokens, self._seconds()
+        self._load.step(self._load.pressure(waiting, seconds), time.perf_counter())
         if (
             not self._accepts
             or self._items + items > self._limits.max_concurrent_requests
@@ -206,12 +207,16 @@ class Batcher:
     @property
     def overloaded(self) -> bool:
         """Whether a request would wait for too long, in its socket and here."""
-        return self._seconds() > self._load.limit
+        with self._changed:
+            return self._seconds() > self._load.limit
 
     def _seconds(self) -> float:
+        """For how long a request would wait, by what was measured; or one does wait, whatever was measured."""
         looking, finishing = self._busy if self.queued_tokens else (0, 0)  # one may wait, however long a batch takes
         ahead = self._queue.ahead + looking / 2, self._pool.ahead + finishing / 2  # half of a batch is left on average
-        return self._late.seconds + self._load.seconds(*ahead)
+        now, firsts = time.perf_counter(), (self._queue.first, self._pool.first)
+        waited = (now - one.arrived for one in firsts if one is not None and one.alone)  # others wait for themselves
+        return self._late.seconds + max([self._load.seconds(*ahead), *waited])
 
     @property
     def _slice(self) -> int:
@@ -270,11 +275,12 @@ class Batcher:
 
     def _patience(self) -> float | None:
         """For how many seconds the pool may wait for more; `None`: until something happens."""
-        if not self._pool or self._busy[FINISH]:
+        first = self._pool.first
+        if first is None or self._busy[FINISH]:
             return None
         if self._pool.tokens >= self._slice or not (self._queue or self._busy[LOOK]):
             return 0.0
-        return max(self._pool.oldest + self._limits.max_wait / 1000 - time.perf_counter(), 0.0)
+        return max(first.arrived + self._limits.max_wait / 1000 - time.perf_counter(), 0.0)
 
     def _halved(self, works: list[Work], run: Run, level: int) -> list[Ended]:
         """Run works; where that fails each half of them, so that a work that is to blame fails alone."""

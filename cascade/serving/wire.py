@@ -78,7 +78,8 @@ class Call:
             if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
                 raise Refused("Expected request with `Content-Type: application/json`", 415)
         limit, told = self.models.limits.payload_limit, self.headers.get(b"content-length", b"0")
-        size, parts, more = int(told[:19]) if told.isdigit() else 0, list[bytes](), True
+        size, more = int(told[:19]) if told.isdigit() else 0, True
+        parts: list[bytes] = []
         while more and size <= limit:
             message = await receive()
             if message["type"] == "http.disconnect":

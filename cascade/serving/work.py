@@ -152,9 +152,9 @@ class Turns:
         return len(self._waiting)
 
     @property
-    def oldest(self) -> float:
-        """When the first request in turn came."""
-        return next(iter(self._waiting)).arrived
+    def first(self) -> Request | None:
+        """The first request in turn."""
+        return next(iter(self._waiting), None)
 
     def add(self, work: Work) -> None:
         """Let a work wait behind those of its request."""

@@ -239,6 +239,25 @@ def test_what_lay_in_its_socket_for_long_is_refused(clf: Classifier, serve: Serv
     assert len(asyncio.run(come())) == 2  # in a loop of its own
 
 
+def test_how_long_one_waits_tells_what_no_measurement_does(clf: Classifier, serve: Serve) -> None:
+    batcher = serve(clf, max_queue_ms=50)
+    gate = Gate(batcher, LOOK)
+
+    async def come() -> None:
+        held = [asyncio.ensure_future(batcher.answer(TEXTS[:1], Form.TEXT))]
+        await gate.wait()
+        held.append(asyncio.ensure_future(batcher.answer(TEXTS[:1], Form.TEXT)))
+        await asyncio.sleep(0.08)
+        assert batcher.overloaded
+        with pytest.raises(Overloaded):
+            await batcher.answer(TEXTS[:1], Form.TEXT)
+        gate.opened.set()
+        await asyncio.gather(*held)
+        assert not batcher.overloaded
+
+    asyncio.run(come())
+
+
 def test_stopping_has_an_end(clf: Classifier, serve: Serve) -> None:
     batcher = serve(clf, max_batch_tokens=10)
     gate = Gate(batcher, LOOK)
