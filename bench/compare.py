@@ -164,7 +164,7 @@ def compare_installs(
             shown = partial(lambda title, name: progress(f"{title}: {name}"), title)
             turns = interleave(runs, repeats=repeats, progress=shown, clock=clock, pause=pause)
         for part in ("all", "one by one"):
-            found[f"{title}, {part}"] = turns.seconds[f"A, {part}"], turns.seconds[f"B, {part}"]
+            found[f"{title}, {part}"] = turns[f"A, {part}"], turns[f"B, {part}"]
     return found, list(notes)
 
 

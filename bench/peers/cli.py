@@ -75,14 +75,14 @@ def peers(
     notes += [f"{name}: {reason}." for name, reason in (made.absent or {}).items()]
     said = ", ".join(f"{name} {version}" for name, version in versions.items())
     host = machine.in_words(before) + (f" Peers: {said}." if said else "")
-    click.echo(as_text(made, notes, [_method(made), host], markdown=markdown))
+    click.echo(as_text(made, notes, [_method(made, asked.repeats), host], markdown=markdown))
     details = {**asked.details, "checkpoint": source, "single": single, "peer_versions": versions}
     write_json(asked.json_file, before, entries(made), details=details, notes=[*data.notes, *notes])
 
 
-def _method(table: Table) -> str:
+def _method(table: Table, repeats: int) -> str:
     return (
-        f"{len(table.data)} {table.data.unit}, tokenisation included, {len(table.turns.orders)} interleaved repeats, a "
+        f"{len(table.data)} {table.data.unit}, tokenisation included, {repeats} interleaved repeats, a "
         "process each, equal threads, best batch size of each. Ratios are medians of those within a repeat, in "
         "brackets their intervals (95 %, or the coverage named), over what has the texts as given, or also one by one. "
         f"Unlike pipeline: share of {'sentences' if table.data.words else 'texts'} that transformers' pipeline answers "

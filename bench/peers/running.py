@@ -24,7 +24,7 @@ from cascade_bench.systems.local import FULL, TRANSFORMERS
 from cascade_bench.systems.process import Job, ProcessClock, WorkerError, WorkerProcess
 from cascade_bench.table.data import Data
 from cascade_bench.table.measuring import Row, Table, ratios
-from cascade_bench.timing.interleaving import BATCH_SIZES, Interleaved, Progress, best_size, interleave, quiet
+from cascade_bench.timing.interleaving import BATCH_SIZES, Progress, best_size, interleave, quiet
 
 SUBSET = 192  # texts on which batch sizes are tried
 PAUSE = 0.25  # seconds between turns, in which the threads of the process before stop spinning
@@ -105,7 +105,7 @@ class Peers(AbstractContextManager["Peers"]):
             with self._guarded(peer):
                 self._settle(peer)
 
-    def take_turns(self, repeats: int, *, pause: float = PAUSE) -> Interleaved:
+    def take_turns(self, repeats: int, *, pause: float = PAUSE) -> dict[str, list[float]]:
         """Turns of all that are running, by key and order; one that fails in its turn is set aside."""
         clock = ProcessClock()
 
@@ -211,7 +211,7 @@ def compare(
                 **ratios(turns, key + SUFFIXES[order], FULL + SUFFIXES[base], TRANSFORMERS + SUFFIXES[base]),
             )
             rows.append(row)
-    return Table(tuple(rows), data, turns, absent=absent)
+    return Table(tuple(rows), data, absent=absent)
 
 
 def _percentiles(seconds: Sequence[float]) -> tuple[float, ...] | None:

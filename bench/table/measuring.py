@@ -20,7 +20,7 @@ from cascade.core.statistics import Interval, shown, speed_up
 from cascade.exceptions import OptionError
 from cascade_bench.systems.local import FULL, TRANSFORMERS, Answered, System
 from cascade_bench.table.data import Data
-from cascade_bench.timing.interleaving import PAUSE, Clock, Interleaved, Progress, interleave, quiet
+from cascade_bench.timing.interleaving import PAUSE, Clock, Progress, interleave, quiet
 from cascade_bench.timing.report import benchmark, grid
 
 
@@ -89,14 +89,13 @@ class Oracle:
 
 @dataclass(frozen=True)
 class Table:
-    """What was measured: rows, what was answered, which system ran when; of texts also the oracle.
+    """What was measured: rows, what was answered; of texts also the oracle.
 
     `absent`: by name, why others have no row.
     """
 
     rows: tuple[Row, ...]
     data: Data
-    turns: Interleaved
     oracle: Oracle | None = None
     absent: Mapping[str, str] | None = None
 
@@ -105,10 +104,10 @@ class Table:
         return next(row for row in self.rows if row.key == key)
 
 
-def ratios(turns: Interleaved, name: str, full: str, pipeline: str) -> dict[str, Any]:
+def ratios(turns: Mapping[str, list[float]], name: str, full: str, pipeline: str) -> dict[str, Any]:
     """Seconds of a system as fields of a row. `full`, `pipeline`: names of what it is compared with, if they ran."""
-    own = turns.seconds[name]
-    over = (speed_up(turns.seconds[base], own) if base in turns.seconds else None for base in (full, pipeline))
+    own = turns[name]
+    over = (speed_up(turns[base], own) if base in turns else None for base in (full, pipeline))
     return dict(zip(("over_full", "over_pipeline"), over, strict=True), seconds=tuple(own))
 
 
@@ -162,7 +161,7 @@ def measure(
         )
         for system in systems
     ]
-    return Table(tuple(rows), data, turns, _oracle(systems, rows, answers, data))
+    return Table(tuple(rows), data, _oracle(systems, rows, answers, data))
 
 
 def _oracle(

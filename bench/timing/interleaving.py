@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,14 +30,6 @@ def quiet(_name: str) -> None:
     """Progress that nobody watches."""
 
 
-@dataclass(frozen=True)
-class Interleaved:
-    """Seconds of one pass by system and repeat, and by repeat the names in order."""
-
-    seconds: Mapping[str, list[float]]
-    orders: list[list[str]]
-
-
 def interleave(
     systems: Mapping[str, Callable[[], object]],
     *,
@@ -47,8 +38,10 @@ def interleave(
     progress: Progress = quiet,
     clock: Clock = time.perf_counter,
     pause: float = PAUSE,
-) -> Interleaved:
+) -> dict[str, list[float]]:
     """Run systems in turns, `pause` seconds between them, `repeats` times (an `OptionError` below 1).
+
+    By name, seconds of one pass by repeat.
 
     `warm_up`: seconds of a pass by name, from a run before this one; fast systems run several times in a turn, whose
     seconds are divided by that. If left out, each runs twice beforehand: once to make what is made only once, once
@@ -58,9 +51,8 @@ def interleave(
     if warm_up is None:
         warm_up = {name: _warmed(name, run, progress, clock) for name, run in systems.items()}
     seconds: dict[str, list[float]] = {name: [] for name in systems}
-    orders = balanced_orders(list(systems), repeats)
     with _quiet_collector():
-        for order in orders:
+        for order in balanced_orders(list(systems), repeats):
             gc.collect()
             for name in order:
                 progress(name)
@@ -70,7 +62,7 @@ def interleave(
                 for _ in range(passes):
                     systems[name]()
                 seconds[name].append((clock() - begin) / passes)
-    return Interleaved(seconds, orders)
+    return seconds
 
 
 def best_size(sizes: Sequence[int], count: int, seconds: Callable[[int], float]) -> tuple[int, dict[int, float]]:

@@ -59,8 +59,8 @@ def tune(model: str, file: str, limit: int, write: bool, progress: bool | None, 
     cut = f"{found.texts} of " if found.texts < len(texts) else ""
     fitting = f" (as many as {minutes:g} minutes allow)" if cut else ""
     click.echo(f"{model}, {cut}{len(texts)} texts{fitting}, {repeats} turns, {threads} threads\n")
-    rows = [[one.name, duration(one.seconds), shown(one.speed_up), one.than] for one in found.budgets]
-    click.echo(table(["tokens by tier", "time", "times as fast", "as"], rows, right=(1, 2)))
+    rows = [[one.name, duration(one.seconds), shown(one.speed_up)] for one in found.budgets]
+    click.echo(table(["tokens by tier", "time", "times as fast as now"], rows, right=(1, 2)))
     pairs = enumerate(zip(pipeline.max_tokens, found.max_tokens, strict=True), 1)
     kept = [f"{new} in tier {tier}, {'as before' if new == old else f'not {old}'}" for tier, (old, new) in pairs]
     click.echo(f"\nKept: {'; '.join(kept)}.")

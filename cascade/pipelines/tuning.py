@@ -33,10 +33,9 @@ FORMAT: Final = 1
 
 @dataclass(frozen=True)
 class Timing:
-    """A way of answering, timed in turns with another one: the median of its seconds, and how many times as fast."""
+    """A budget of each tier, timed in turns with those that are set: median seconds, and how many times as fast."""
 
     name: str
-    than: str
     seconds: float
     speed_up: Interval
 
@@ -180,7 +179,7 @@ class _Timer:
             for one in pipelines[:: -1 if turn % 2 else 1]:
                 seconds[_named(one)].append(self.seconds(one))
         ratios = {name: [b / a for a, b in zip(own, seconds[than], strict=True)] for name, own in seconds.items()}
-        return {name: Timing(name, than, median(seconds[name]), median_interval(own)) for name, own in ratios.items()}
+        return {name: Timing(name, median(seconds[name]), median_interval(own)) for name, own in ratios.items()}
 
     def best_budgets(self, every: Sequence[Any]) -> tuple[Any, tuple[Timing, ...]]:
         """The pipeline with the best budgets, and what was timed. `every`: itself first, the others of one change."""

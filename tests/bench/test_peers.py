@@ -28,7 +28,6 @@ from cascade_bench.systems.transformers_pipeline import TransformersPipeline
 from cascade_bench.systems.worker import answer
 from cascade_bench.table.data import Data
 from cascade_bench.table.measuring import Table
-from cascade_bench.timing.interleaving import Interleaved
 from cascade_export import ExportOptions, Int8, export_bundle
 from tests.bench.conftest import Run, bare, far_end, given, numbered, write_lines
 from tests.models import tiny
@@ -156,7 +155,7 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
     assert pipeline.batch in (4, 8)
     assert full.over_full is not None
     assert full.over_full.median == 1
-    assert all(len(order) == 3 for order in made.turns.orders)
+    assert all(len(row.seconds) == 2 for row in made.rows)
 
 
 def test_none_runs(job: Job) -> None:
@@ -215,7 +214,7 @@ def test_without_labels_and_in_markdown(
     run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing(_kinds: object, _job: object, data: Data, **_options: object) -> Table:
-        return Table((), data, Interleaved({}, []))
+        return Table((), data)
 
     monkeypatch.setattr("cascade_bench.peers.cli.compare", nothing)
     file = write_lines(tmp_path / "texts.jsonl", [{"text": "good film"}, {"text": "bad plot"}])

@@ -171,7 +171,7 @@ def test_full_depth_comes_first() -> None:
 
 def test_text_and_markdown_hold_every_row() -> None:
     table = made(cascade=(0.5, 9))
-    method = [_method(table), machine.in_words(FACTS)]
+    method = [_method(table, 7), machine.in_words(FACTS)]
     text, markdown = (as_text(table, said_of(table), method, markdown=markdown) for markdown in (False, True))
     assert "| the cascade | 90.00% | +0.00 | 2.50 | 20 | 8.00 [8.00, 8.00] |" in markdown.splitlines()
     assert all(row.name in text for row in table.rows)
@@ -184,7 +184,7 @@ def test_text_and_markdown_hold_every_row() -> None:
 
 def test_json_keeps_the_raw_samples(tmp_path: Path) -> None:
     table = made(cascade=(0.5, 9), pipeline=30.0)
-    markdown = as_text(table, [], [_method(table)], markdown=True)
+    markdown = as_text(table, [], [_method(table, 7)], markdown=True)
     assert "7 interleaved repeats;" in markdown
     assert "| 60.00 [60.00, 60.00] |" in markdown
     write_json(tmp_path / "table.json", FACTS, entries(table), details={"model": "m"})

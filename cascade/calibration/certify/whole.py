@@ -137,7 +137,9 @@ def certify_sample(
         paths = grid if isinstance(grid, PathGrid) else None
         if chooser.truth is None or len(chooser) < ENOUGH:
             return Chosen(text_path(chooser, claim.ask, like=like, grid=paths), tester)
-        fitted = _fitted(chooser)
+        goal = chooser.goal if chooser.binary else chooser.goal[:, 0]
+        heads = [(tier.probabilities, goal[tier.items]) for tier in chooser.tiers]
+        fitted = fit_temperatures(heads, was=chooser.temperatures, multi_label=chooser.multi_label)
         said = (
             f"a fitted temperature is at a limit ({LEAST:g} to {MOST:g}): the answers agree with all labels or with "
             "hardly any, which may be wrong or of another task, so confidence cannot be fitted to them"
@@ -167,13 +169,6 @@ def confirmed(found: Certified, tester: TextAnswers, real: IntArray) -> Certifie
     same = {name: value for name, value in vars(found).items() if name in Refused.__dataclass_fields__}
     why = f"{said}, and with {events} events among {seen} the claim does not hold for what ran"
     return Refused(**same, why=why, examples_needed=None)
-
-
-def _fitted(chooser: TextAnswers) -> Any:
-    """Temperatures that fit the choosing share."""
-    goal = chooser.goal if chooser.binary else chooser.goal[:, 0]
-    heads = [(tier.probabilities, goal[tier.items]) for tier in chooser.tiers]
-    return fit_temperatures(heads, was=chooser.temperatures, multi_label=chooser.multi_label)
 
 
 def _check(claim: Claim, unit: Unit, *, labelled: bool) -> None:
