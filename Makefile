@@ -13,7 +13,7 @@ EXTRAS := test,export,train,bench,calibrate,serve,jobs,sklearn
 # What else must be of certain versions.
 PINS ?=
 
-.PHONY: demo test test-oldest pytest coverage differential lint bench fuzz soak hostile size clean
+.PHONY: demo test test-oldest pytest coverage differential lint bench cluster fuzz soak hostile size clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core
@@ -62,6 +62,11 @@ SEED ?= $(shell date +%s)
 fuzz: $(VENV)/.full
 	@echo "Fuzzing from seed $(SEED)"
 	$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=fuzz --hypothesis-seed=$(SEED) -n $(PROCESSES) --dist worksteal
+
+# Tests on a Ray cluster of this machine alone, which `make test` leaves out where Ray is not installed.
+cluster: $(VENV)/.full
+	$(PIP) install --quiet --editable '.[ray]'
+	$(BIN)/python -m pytest tests/jobs/test_ray.py tests/serving/test_on_ray.py
 
 # Sixteen threads that ask one bundle: equal answers, flat memory.
 MINUTES ?= 10
