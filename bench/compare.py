@@ -149,20 +149,22 @@ def compare_installs(
     found, notes, clock = dict[str, tuple[Sequence[float], Sequence[float]]](), dict[str, None](), ProcessClock()
     for count, (kind, system) in itertools.product(threads, SYSTEMS.items()):
         title = f"{system}, {count} thread{'s' * (count > 1)}"
-        answers, runs = [], dict[str, Callable[[], object]]()
+        answers, runs, warm_up = [], dict[str, Callable[[], object]](), dict[str, float]()
         with ExitStack() as stack:
             for name, install in zip("AB", installs, strict=True):
                 process = stack.enter_context(install.start(threads=count, folder=job.folder))
                 with _told(name):
                     notes[f"{name}: {process.load(kind, replace(job, threads=count))['said']}."] = None
-                    answers.append(process.run()[1])
+                    seconds, labels = process.run()
+                    answers.append(labels)
+                    warm_up |= {f"{name}, all": seconds, f"{name}, one by one": sum(process.single(some))}
                 for part, asked in (("all", None), ("one by one", some)):
                     runs[f"{name}, {part}"] = partial(_run, name, process, clock, asked)
             same = Data(items, answers[0], words=job.tagging).accuracy(answers[1])
             if same < 1:
                 notes[f"{title}: B answers as A on {same:.2%}."] = None
             shown = partial(lambda title, name: progress(f"{title}: {name}"), title)
-            turns = interleave(runs, repeats=repeats, progress=shown, clock=clock, pause=pause)
+            turns = interleave(runs, repeats=repeats, warm_up=warm_up, progress=shown, clock=clock, pause=pause)
         for part in ("all", "one by one"):
             found[f"{title}, {part}"] = turns[f"A, {part}"], turns[f"B, {part}"]
     return found, list(notes)

@@ -159,7 +159,7 @@ class Peers(AbstractContextManager["Peers"]):
                 self._say(f"{kind.name}, batches of {size}{', by length' * by_length}")
                 return process.run(batch_size=size, by_length=by_length, some=some)[0]
 
-            best = 0 if kind.own else best_size(self._sizes, some, seconds)[0]
+            best = 0 if kind.own else best_size(self._sizes, some, seconds)
             self._say(f"warm-up: {kind.name}, {order}")
             peer.ways[order] = Way(best, *process.run(batch_size=best, by_length=order == SORTED))
         if self.alone:  # whatever a library prepares when it first sees a length is ready then

@@ -62,7 +62,7 @@ def table(asked: Asked, *, checkpoint: str | None, markdown: bool) -> None:
                 return time.perf_counter() - begin
 
             peer.labels(some[:32], batch_size=8)
-            size, _ = best_size(BATCH_SIZES, len(some), seconds)
+            size = best_size(BATCH_SIZES, len(some), seconds)
             name = f"transformers.pipeline, fp32, batches of {size}"
             tested.append(System(TRANSFORMERS, name, lambda items: Answered(peer.labels(items, batch_size=size))))
         made = measure(tested, data, repeats=asked.repeats, progress=step)

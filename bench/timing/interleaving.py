@@ -34,7 +34,7 @@ def interleave(
     systems: Mapping[str, Callable[[], object]],
     *,
     repeats: int,
-    warm_up: Mapping[str, float] | None = None,
+    warm_up: Mapping[str, float],
     progress: Progress = quiet,
     clock: Clock = time.perf_counter,
     pause: float = PAUSE,
@@ -44,12 +44,9 @@ def interleave(
     By name, seconds of one pass by repeat.
 
     `warm_up`: seconds of a pass by name, from a run before this one; fast systems run several times in a turn, whose
-    seconds are divided by that. If left out, each runs twice beforehand: once to make what is made only once, once
-    against the clock.
+    seconds are divided by that.
     """
     check_whole("repeats", repeats, "7 give an interval that covers 98 %")
-    if warm_up is None:
-        warm_up = {name: _warmed(name, run, progress, clock) for name, run in systems.items()}
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     with _quiet_collector():
         for order in balanced_orders(list(systems), repeats):
@@ -65,8 +62,8 @@ def interleave(
     return seconds
 
 
-def best_size(sizes: Sequence[int], count: int, seconds: Callable[[int], float]) -> tuple[int, dict[int, float]]:
-    """The fastest batch size and items per second by size; each is tried twice, the better run counting.
+def best_size(sizes: Sequence[int], count: int, seconds: Callable[[int], float]) -> int:
+    """The fastest batch size; each is tried twice, the better run counting.
 
     `seconds`: runs `count` items in batches of a size.
     """
@@ -75,7 +72,7 @@ def best_size(sizes: Sequence[int], count: int, seconds: Callable[[int], float])
         rates[size] = count / max(min(seconds(size), seconds(size)), 1e-9)
         if rates[size] < WORSE * max(rates.values()):
             break
-    return max(rates, key=rates.__getitem__), rates
+    return max(rates, key=rates.__getitem__)
 
 
 def balanced_orders(names: Sequence[str], count: int) -> list[list[str]]:
@@ -85,14 +82,6 @@ def balanced_orders(names: Sequence[str], count: int) -> list[list[str]]:
     for number in range(count):
         orders.append(orders[-1][::-1] if number % 2 else [names[place] for place in rng.permutation(len(names))])
     return orders
-
-
-def _warmed(name: str, run: Callable[[], object], progress: Progress, clock: Clock) -> float:
-    progress(f"warm-up: {name}")
-    run()
-    begin = clock()
-    run()
-    return clock() - begin
 
 
 @contextmanager

@@ -114,13 +114,8 @@ def machine(*, threads: int) -> dict[str, Any]:
 
 
 def _step(outcome: Outcome, number: int, step: Step) -> dict[str, Any]:
-    written = {
-        "policies": step.policies.to_json(),
-        "guessed_risk": step.risk,
-        "predicted_cost": step.cost,
-        "guessed_deferred": step.deferred,
-        "tested": None,
-    }
+    written = {"policies": step.policies.to_json(), "guessed_risk": step.risk, "predicted_cost": step.cost}
+    written |= {"guessed_deferred": step.deferred, "tested": None}
     if number < len(outcome.tested):
         one = outcome.tested[number]
         figures = {name: getattr(one, name) for name in ("events", "examples", "rate", "p_value")}

@@ -39,6 +39,15 @@ class CalibrateOptions:
     progress: bool
     command: str
 
+    def check_task(self, *, tagger: bool) -> None:
+        """Raise an `OptionError` for options that are not for bundles of this task."""
+        fit, got = ("classifiers", "a tagger") if tagger else ("taggers", "a classifier")
+        given = {"--per-class": self.per_class}
+        if not tagger:
+            given = {"--tokens-column": self.tokens_column is not None, "--f1": self.f1}
+        for option in (option for option, on in given.items() if on):
+            raise OptionError(f"{option} must be used with {fit}, but {self.model} is {got}; leave it out")
+
     def check(self) -> None:
         """Raise an `OptionError` for what does not go together, a `DataError` if there is no file of examples."""
         plain = not self.guarantee

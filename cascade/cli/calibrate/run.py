@@ -26,7 +26,7 @@ from cascade.cli.calibrate.options import CalibrateOptions
 from cascade.cli.calibrate.plain import choose_plainly, saved
 from cascade.cli.calibrate.show import shown
 from cascade.core.files import sha256_of, write
-from cascade.exceptions import CertificateWarning, DataError, OptionError
+from cascade.exceptions import CertificateWarning, DataError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
@@ -41,7 +41,7 @@ def run(options: CalibrateOptions) -> int:
     """Calibrate a bundle. The command's status: 1 if nothing could be certified."""
     begin = time.perf_counter()
     pipeline = load(options.model, threads=options.threads)
-    _check(options, pipeline)
+    options.check_task(tagger=isinstance(pipeline, Tagger))
     bars = _bars(options.progress)
     with regular(options.file) as file:
         options = replace(options, file=file)
@@ -63,18 +63,6 @@ def _bars(shown: bool) -> Stages:
             yield bar.update
 
     return stage
-
-
-def _check(options: CalibrateOptions, pipeline: Classifier | Tagger) -> None:
-    tagger = isinstance(pipeline, Tagger)
-    for option, on, fits in (
-        ("--tokens-column", options.tokens_column is not None, tagger),
-        ("--f1", options.f1, tagger),
-        ("--per-class", options.per_class, not tagger),
-    ):
-        if on and not fits:
-            kinds = ("classifiers", "a tagger") if tagger else ("taggers", "a classifier")
-            raise OptionError(f"{option} must be used with {kinds[0]}, but {options.model} is {kinds[1]}; leave it out")
 
 
 def _read(options: CalibrateOptions, pipeline: Classifier | Tagger) -> Examples:
