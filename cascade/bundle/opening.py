@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -16,7 +16,6 @@ from cascade.exceptions import BundleError, BundleNotFoundError, printable
 
 # The model card is for people, who mend it on the Hub after the upload; nothing is read from it.
 CARD_FILE: Final = "README.md"
-BLOCK: Final = 1 << 20
 LARGEST_MANIFEST: Final = 64 << 20
 
 
@@ -151,16 +150,6 @@ def _manifest(folder: Path, name: str) -> Manifest:
         if isinstance(error, BundleError):
             raise
         raise BundleError(f"{file} must be readable, but: {error.strerror}; check its rights") from None
-
-
-def blocks(source: bytes | Path) -> Iterator[bytes]:
-    """Contents, or those of a file, piece by piece."""
-    if isinstance(source, bytes):
-        yield source
-        return
-    with source.open("rb") as file:
-        while block := file.read(BLOCK):
-            yield block
 
 
 def faults_of_paths(paths: Mapping[str, object]) -> list[str]:

@@ -5,18 +5,19 @@ A bundle is written into a folder beside its destination, which is renamed when 
 
 from __future__ import annotations
 
-import hashlib
+import io
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from cascade.bundle.certificate import Certificate
 from cascade.bundle.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest
-from cascade.bundle.opening import CARD_FILE, Bundle, blocks, faults_of_paths
+from cascade.bundle.opening import CARD_FILE, Bundle, faults_of_paths
 from cascade.bundle.tiers import FileRecord
 from cascade.core.checks import names_another_file
-from cascade.core.files import clear, staged_folder
+from cascade.core.files import clear, sha256_of, staged_folder
 from cascade.exceptions import BundleError, OptionError
 from cascade.policies.settings import Policies
 
@@ -154,12 +155,8 @@ def _check_destination(folder: Path, *, overwrite: bool) -> None:
 
 def _write_file(target: Path, source: bytes | Path) -> FileRecord:
     target.parent.mkdir(parents=True, exist_ok=True)
-    digest, size = hashlib.sha256(), 0
-    with target.open("xb") as out:
-        for block in blocks(source):
-            out.write(block)
-            digest.update(block)
-            size += len(block)
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file, target.open("xb") as out:
+        shutil.copyfileobj(file, out, 1 << 20)
         out.flush()
         os.fsync(out.fileno())
-    return FileRecord(sha256=digest.hexdigest(), bytes=size)
+    return FileRecord(sha256_of(target), target.stat().st_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from importlib import import_module
 from itertools import chain
 from typing import Any
@@ -32,8 +33,8 @@ def predictions_table(predictions: Any, *, routes: bool = False) -> Any:
     chances = predictions.probabilities.astype(np.float32, copy=False)
     if predictions.multi_label:
         given = pa.array(predictions.labels, pa.list_(pa.string()))
-        label = _lists(pa, given.offsets, _named(pa, given.flatten(), predictions.names))
-        score = _lists(pa, given.offsets, pa.array(chances[chances >= 0.5]))
+        label = pa.ListArray.from_arrays(given.offsets, _named(pa, given.flatten(), predictions.names))
+        score = pa.ListArray.from_arrays(given.offsets, pa.array(chances[chances >= 0.5]))
     else:
         label = _named(pa, pa.array(predictions.labels, pa.string()), predictions.names)
         score = pa.array(chances.max(axis=1))
@@ -51,12 +52,13 @@ def tags_table(predictions: Any, *, routes: bool = False) -> Any:
     offsets, chances = pa.array(predictions.offsets.astype(np.int32)), predictions.probabilities
     tags = _named(pa, pa.array(list(chain.from_iterable(predictions.tags)), pa.string()), predictions.names)
     score = chances[np.arange(len(chances)), tags.indices.to_numpy()] if predictions.names else chances.max(axis=1)
-    columns = {"tags": _lists(pa, offsets, tags), "scores": _lists(pa, offsets, pa.array(score.astype(np.float32)))}
+    lists = partial(pa.ListArray.from_arrays, offsets)
+    columns = {"tags": lists(tags), "scores": lists(pa.array(score.astype(np.float32)))}
     if predictions.spans is not None:
         flat = pa.array(predictions.spans.astype(np.int32).ravel())
-        columns["spans"] = _lists(pa, offsets, pa.FixedSizeListArray.from_arrays(flat, 2))
+        columns["spans"] = lists(pa.FixedSizeListArray.from_arrays(flat, 2))
     if routes:
-        columns["route"] = _lists(pa, offsets, _route(pa, predictions.routes.words))
+        columns["route"] = lists(_route(pa, predictions.routes.words))
     return pa.table(columns)
 
 
@@ -90,10 +92,6 @@ def _named(pa: Any, values: Any, names: tuple[str, ...]) -> Any:
         return values.dictionary_encode()
     numbers = import_module("pyarrow.compute").index_in(values, value_set=pa.array(names))
     return pa.DictionaryArray.from_arrays(numbers, pa.array(names))
-
-
-def _lists(pa: Any, offsets: Any, values: Any) -> Any:
-    return pa.ListArray.from_arrays(offsets, values)
 
 
 def _route(pa: Any, routes: Any) -> Any:

@@ -91,8 +91,6 @@ class TokenExit(_Uncertainty):
     def score(self, state: ExitState) -> FloatArray:
         """The least certainty in the window, in [0, 1]. Shape `(units,)`."""
         units = _of_words(state, self)
-        if self.window == 1:
-            return certainty(units.probabilities, multi_label=units.multi_label)
         sure, sentences = _live(units), units.sentences
         least = sure.copy()
         for step in range(1, min(self.window // 2, len(sure) - 1) + 1):

@@ -96,7 +96,7 @@ def read_examples(
 
     Args:
         source: a path (of a pipe too), `-` for standard input, or an open stream (bytes or text). A stream is not
-            closed. Files whose suffix is `.gz` or, with zstandard installed, `.zst` are unpacked.
+            closed. Files whose suffix is `.gz` or, with pyarrow installed, `.zst` are unpacked.
         format: by the path's suffix if not given; text lines for streams and pipes.
         text_column: must be there (in text files: what the line is called in `record`); empty: of records alone.
         pair_column: the second text of a pair. May be missing or null under its default name.

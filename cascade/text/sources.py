@@ -10,11 +10,11 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, TypeAlias, cast
+from typing import IO, TypeAlias, cast
 
-from cascade.exceptions import DataError, MissingExtraError
+from cascade.core.tables import require
+from cascade.exceptions import DataError
 from cascade.text.records import FileFormat
 
 Source: TypeAlias = "str | Path | IO[bytes] | IO[str]"
@@ -28,7 +28,6 @@ SUFFIXES = {
     ".parquet": FileFormat.PARQUET,
 }
 PACKED = (".gz", ".zst")
-READ = 1024  # packed bytes at a time: zstd makes up to 32 MB of them
 
 
 def format_of(path: Path) -> FileFormat | None:
@@ -49,14 +48,14 @@ def name_of(source: Source) -> str:
 def opened(source: Source) -> AbstractContextManager[IO[bytes] | IO[str]]:
     """Bytes where they can be had: a line that is not UTF-8 is then a fault of that line."""
     if isinstance(source, Path):
-        frame = _decoder() if source.suffix.lower() == ".zst" else None
+        pa = require("pyarrow", "reading .zst") if source.suffix.lower() == ".zst" else None
         try:
             if source.suffix.lower() == ".gz":
                 return cast("IO[bytes]", gzip.open(source))
             file = source.open("rb")
         except OSError as error:
             raise DataError(f"{source} must be readable, but: {error.strerror}; check its permissions") from None
-        return file if frame is None else io.BufferedReader(_Zstd(file, frame))
+        return file if pa is None else io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"))
     stream = sys.stdin if isinstance(source, str) else source
     if stream is None:
         raise DataError("standard input must be open, but it is closed; give a file")
@@ -86,45 +85,3 @@ def regular(file: str | Path) -> Iterator[Path]:
         with file.open("rb") as whole, copy.open("wb") as out:
             shutil.copyfileobj(whole, out)
         yield copy
-
-
-def _decoder() -> Any:
-    """A decoder of one frame; a `MissingExtraError` where there is none."""
-    with suppress(ImportError):
-        return import_module("compression.zstd").ZstdDecompressor()  # of Python 3.14
-    with suppress(ImportError):
-        return import_module("zstandard").ZstdDecompressor().decompressobj()
-    raise MissingExtraError("reading .zst needs zstandard, which is not installed; pip install zstandard, or give .gz")
-
-
-class _Zstd(io.RawIOBase):
-    """What a zstd file holds, frame after frame. One that is cut is an `EOFError`, a broken one an `OSError`."""
-
-    def __init__(self, packed: IO[bytes], frame: Any) -> None:
-        self._packed, self._frame = packed, frame
-        self._begun = False
-        self._left = b""  # read and not unpacked
-        self._ready = io.BytesIO()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: Any) -> int:
-        while not (count := self._ready.readinto(target)):
-            packed = self._left or self._packed.read(READ)
-            if not packed and self._begun:
-                raise EOFError("its end is missing")
-            if not packed:
-                return 0
-            try:
-                self._ready = io.BytesIO(self._frame.decompress(packed))
-            except Exception as error:  # each library has a class of its own
-                raise OSError(f"not a zstd file ({error})") from error
-            self._begun, self._left = not self._frame.eof, self._frame.unused_data
-            if self._frame.eof:
-                self._frame = _decoder()
-        return count
-
-    def close(self) -> None:
-        self._packed.close()
-        super().close()

@@ -11,18 +11,17 @@ import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
 import tokenizers
 
-from cascade.core.rows import Encoded, IntArray, Rows, Units, offsets_of
+from cascade.core.rows import Encoded, Rows, Units, offsets_of
 from cascade.exceptions import BundleError, OptionError
 from cascade.text.guarding import check_growth, guarded, try_out
 from cascade.text.texts import RowText, Text, empty_items, is_ascii, read_texts, repair_row, repair_text
-from cascade.text.truncation import SpecialTokenLayout, fit_rows
+from cascade.text.truncation import SpecialTokens, fit_rows
 from cascade.text.wordpiece import AsciiWordPiece, ChunkTable, EncodedRows
 
 CHUNK = 4096  # texts encoded at once: bounds the memory that the Rust tokenizer's results take
@@ -35,20 +34,6 @@ _FORKED: list[bool] = []
 
 if hasattr(os, "register_at_fork"):  # a child has none of the library's threads, and would wait for them
     os.register_at_fork(after_in_child=lambda: _FORKED.append(True))
-
-
-@dataclass(frozen=True, eq=False)
-class SpecialTokens:
-    """What stands around the pieces of a single text in every row: ids and types. `type`: of the pieces themselves."""
-
-    prefix: IntArray
-    suffix: IntArray
-    prefix_types: IntArray
-    suffix_types: IntArray
-    type: int
-
-    def __len__(self) -> int:
-        return len(self.prefix) + len(self.suffix)
 
 
 class Tokenizer:
@@ -92,9 +77,9 @@ class Tokenizer:
         inner.no_padding()
         inner.encode_special_tokens = encode_special_tokens
         self._inner, self._pool = inner, pool
-        self._layout, self.special = layout, special = _special_of(inner)
+        self.special = special = _special_of(inner)
         self._plain_types = not any(inner.encode("a").type_ids)  # XLNet, for one, gives its last token a type
-        self._shortest = max(layout.pair_prefix + layout.middle + layout.pair_suffix + 2, len(special) + 1)
+        self._shortest = max(sum(special.pair) + 2, len(special) + 1)
         self._fit(max_length)
         room = self.room
         overlap = room // 8 if overlap is None else overlap
@@ -177,7 +162,7 @@ class Tokenizer:
         windows, numbers = fit_rows(
             encoded.rows,
             encoded.first_lengths,
-            self._layout,
+            self.special,
             max_length=self.max_length,
             overlap=self.overlap,
             truncation=self.truncation,
@@ -259,7 +244,7 @@ class Tokenizer:
         return EncodedRows(Rows(ids=ids, types=types, offsets=offsets_of(lengths)), first_lengths)
 
 
-def _special_of(inner: tokenizers.Tokenizer) -> tuple[SpecialTokenLayout, SpecialTokens]:
+def _special_of(inner: tokenizers.Tokenizer) -> SpecialTokens:
     """The special tokens, found with a word that has tokens of its own."""
     for word in _words(inner):
         alone = inner.encode(word)
@@ -270,15 +255,9 @@ def _special_of(inner: tokenizers.Tokenizer) -> tuple[SpecialTokenLayout, Specia
         raise BundleError("the tokenizer must have a vocabulary, but nothing has tokens; save the tokenizer again")
     begin, first, second = single.index(0), pair.index(0), pair.index(1)
     end = begin + single.count(0)
-    layout = SpecialTokenLayout(
-        prefix=begin,
-        suffix=len(single) - end,
-        pair_prefix=first,
-        middle=second - first - pair.count(0),
-        pair_suffix=len(pair) - second - pair.count(1),
-    )
+    around = (first, second - first - pair.count(0), len(pair) - second - pair.count(1))
     ids, types = np.asarray(alone.ids, dtype=np.int64), np.asarray(alone.type_ids, dtype=np.int64)
-    return layout, SpecialTokens(ids[:begin], ids[end:], types[:begin], types[end:], int(types[begin]))
+    return SpecialTokens(ids[:begin], ids[end:], types[:begin], types[end:], int(types[begin]), around)
 
 
 def _words(inner: tokenizers.Tokenizer) -> Iterator[str]:

@@ -9,24 +9,28 @@ import numpy as np
 from cascade.core.rows import BoolArray, IntArray, Rows, offsets_of, ranges
 
 
-@dataclass(frozen=True)
-class SpecialTokenLayout:
-    """How many special tokens stand where, in every row of a tokenizer.
+@dataclass(frozen=True, eq=False)
+class SpecialTokens:
+    """What stands around the pieces of a single text in every row: ids and types. `type`: of the pieces themselves.
 
-    A single row is `prefix` A `suffix`; a pair is `pair_prefix` A `middle` B `pair_suffix`.
+    `pair`: how many stand before, between and behind two texts.
     """
 
-    prefix: int
-    suffix: int
-    pair_prefix: int
-    middle: int
-    pair_suffix: int
+    prefix: IntArray
+    suffix: IntArray
+    prefix_types: IntArray
+    suffix_types: IntArray
+    type: int
+    pair: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        return len(self.prefix) + len(self.suffix)
 
 
 def fit_rows(
     rows: Rows,
     first_lengths: IntArray,
-    layout: SpecialTokenLayout,
+    special: SpecialTokens,
     *,
     max_length: int,
     overlap: int,
@@ -44,9 +48,10 @@ def fit_rows(
     lengths = rows.lengths
     pair = first_lengths >= 0
     long: BoolArray = lengths > max_length
-    room = max_length - layout.prefix - layout.suffix
+    prefix, suffix = len(special.prefix), len(special.suffix)
+    room = max_length - prefix - suffix
     step = room - overlap
-    bodies = lengths - layout.prefix - layout.suffix
+    bodies = lengths - prefix - suffix
     windows = np.where(long & ~(pair | truncation), 1 - (room - bodies) // step, 1)
     old = np.repeat(np.arange(len(lengths)), windows)
     number = np.arange(len(old)) - np.repeat(np.cumsum(windows) - windows, windows)
@@ -54,23 +59,22 @@ def fit_rows(
     split = (long & ~pair)[old]
     start = np.where(split, number * step, 0)
     new_lengths = np.where(split, np.minimum(max_length, lengths[old] - start), np.minimum(lengths[old], max_length))
-    first_cut = np.where(split, layout.prefix, 0)
-    second_cut = np.where(split, new_lengths - layout.suffix, 0)
+    first_cut = np.where(split, prefix, 0)
+    second_cut = np.where(split, new_lengths - suffix, 0)
     first_skip = start
     second_skip = np.where(split, lengths[old] - new_lengths - start, 0)
 
     cut = (long & pair)[old]
     if cut.any():
-        specials = layout.pair_prefix + layout.middle + layout.pair_suffix
         first = first_lengths[old]
-        second = lengths[old] - specials - first
-        budget = max_length - specials
+        second = lengths[old] - sum(special.pair) - first
+        budget = max_length - sum(special.pair)
         # The shorter side stays whole while it takes no more than half; otherwise both get half, the longer (or
         # second) side the odd token.
         shorter = np.minimum(np.minimum(first, second), budget // 2)
         kept_first = np.where(first <= second, shorter, budget - shorter)
-        first_cut = np.where(cut, layout.pair_prefix + kept_first, first_cut)
-        second_cut = np.where(cut, max_length - layout.pair_suffix, second_cut)
+        first_cut = np.where(cut, special.pair[0] + kept_first, first_cut)
+        second_cut = np.where(cut, max_length - special.pair[2], second_cut)
         first_skip = np.where(cut, first - kept_first, first_skip)
         second_skip = np.where(cut, second - (budget - kept_first), second_skip)
 

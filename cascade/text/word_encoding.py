@@ -18,7 +18,8 @@ import numpy.typing as npt
 from cascade.core.rows import BoolArray, Encoded, IntArray, Rows, Units, offsets_of, ranges
 from cascade.exceptions import InputError
 from cascade.text.texts import check_texts, empty_items, refuse_null, repair_text
-from cascade.text.tokenizer import CHUNK, SpecialTokens, Tokenizer
+from cascade.text.tokenizer import CHUNK, Tokenizer
+from cascade.text.truncation import SpecialTokens
 
 Sentence: TypeAlias = Sequence[str]
 

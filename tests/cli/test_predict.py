@@ -158,7 +158,7 @@ def test_lines_keep_their_order_while_another_thread_reads() -> None:
         next(given, None)
         return {"label": answer}
 
-    made = Lines(keys=("label",), read=lambda one: one.text, answer=answers, values=values, tiers=lambda _: [1])
+    made = Lines(keys=("label",), read=lambda one: one.text, answer=answers, values=values)
     out = io.StringIO()
     Writer(lines=made, out=out).write(
         Example(line=n, text=text, label=None, record={}) for n, text in ((1, "a"), (2, None))
@@ -183,7 +183,7 @@ def test_what_is_answered_together_is_flushed() -> None:
             yield next(texts)
             seen.append(out.flushed.count("\n"))
 
-    made = Lines(keys=(), read=lambda one: one.text, answer=answers, values=lambda *_: {}, tiers=lambda _: [1])
+    made = Lines(keys=(), read=lambda one: one.text, answer=answers, values=lambda *_: {})
     Writer(lines=made, out=out).write(Example(line=n, text="a", label=None, record={}) for n in range(4))
     assert seen == [0, 2, 2, 4]
 

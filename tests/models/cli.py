@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +100,14 @@ class FakeClassifier:
         probabilities = np.stack([answer.probabilities for answer in answers])
         return Predictions([answer.label for answer in answers], probabilities, routes, Stats())
 
-    def stream(self, texts: Iterable[Text], *, options: object = None, buffer: int = 2) -> Iterator[Prediction]:
-        held: list[Text] = []
-        for text in texts:
-            held.append(text)
-            if len(held) == buffer:
-                yield from map(self.answer, held)
-                held.clear()
-        yield from map(self.answer, held)
+    def stream(self, texts: Iterable[Text], *, options: Any = None, buffer: int = 2) -> Iterator[Prediction]:
+        given = iter(texts)
+        while held := list(islice(given, buffer)):
+            answers = list(map(self.answer, held))
+            if options is not None:
+                deferred = sum(answer.route.tier > 1 for answer in answers)
+                options.on_stats(Stats(len(held), units=len(held), deferred=deferred))
+            yield from answers
 
     def answer(self, text: Text) -> Prediction:
         self.before(text)

@@ -31,7 +31,11 @@ def as_csv(rows: list[dict[str, Any]], delimiter: str = ",") -> str:
 
 
 def zstd(content: bytes) -> bytes:
-    packed: bytes = pytest.importorskip("zstandard").ZstdCompressor().compress(content)
+    pa = pytest.importorskip("pyarrow")
+    with pa.BufferOutputStream() as out:
+        with pa.CompressedOutputStream(out, "zstd") as packing:
+            packing.write(content)
+        packed: bytes = out.getvalue().to_pybytes()
     return packed
 
 

@@ -13,7 +13,7 @@ import click
 from tqdm import tqdm
 
 from cascade.cli.predict import tables
-from cascade.cli.predict.lines import Lines, OnEmpty, Writer, entities, labels, tags, without_empty
+from cascade.cli.predict.lines import ON_EMPTY, Lines, Writer, entities, labels, summary, tags, without_empty
 from cascade.core.files import refuse_same_file, text_stream
 from cascade.core.rounding import percent_up
 from cascade.exceptions import OptionError
@@ -85,7 +85,7 @@ WITH_LISTS = ("jsonl", "parquet", "arrow")  # formats in which a column can hold
 )
 @click.option(
     "--on-empty",
-    type=click.Choice([way.value for way in OnEmpty]),
+    type=click.Choice(ON_EMPTY),
     default="answer",
     show_default=True,
     help='What an empty or blank text gets: an answer, null, or an error. Its line says "empty": true.',
@@ -158,7 +158,8 @@ def predict(model: str, files: tuple[str, ...], output: Path | None, progress: b
     if isinstance(pipeline, Tagger):
         of_texts = {"--top-k": given["top_k"], "--pair-column": given["pair_column"]}
         _refuse(of_texts, f"classifiers, but {model} is a tagger")
-        tokens_column = _words_column(tables.first_form(files, form) if job else _form(file, form), given)
+        found = form or format_of(Path(file))
+        tokens_column = _words_column(tables.first_form(files, form) if job else found and found.value, given)
     else:
         of_taggers = {"--tokens-column": tokens_column, "--aggregation-strategy": strategy}
         _refuse(of_taggers, f"taggers, but {model} is a classifier")
@@ -190,10 +191,10 @@ def predict(model: str, files: tuple[str, ...], output: Path | None, progress: b
     begin = time.perf_counter()
     with contextlib.nullcontext(sys.stdout) if output is None else text_stream(output) as out:
         writer = Writer(out=out, lines=lines)
-        examples = without_empty(examples, OnEmpty(given["on_empty"]))
+        examples = without_empty(examples, given["on_empty"])
         writer.write(tqdm(examples, unit=" rows", file=sys.stderr, disable=not progress, leave=False))
         out.flush()
-    click.echo(writer.summary(time.perf_counter() - begin), err=True)
+    click.echo(summary(writer, lines.unit, time.perf_counter() - begin), err=True)
     if monitor is not None:
         click.echo(in_words(monitor.report()), err=True)
 
@@ -211,11 +212,6 @@ def _loaded(model: str, given: Mapping[str, Any]) -> Classifier | Tagger:
     if given["exit_threshold"] is not None:
         pipeline = pipeline.with_exit_policy(MaxProbability(given["exit_threshold"]))
     return pipeline
-
-
-def _form(file: str, form: FileFormat | None) -> str | None:
-    found = form or format_of(Path(file))
-    return None if found is None else found.value
 
 
 def _words_column(form: str | None, given: Mapping[str, Any]) -> str | None:

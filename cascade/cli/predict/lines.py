@@ -11,7 +11,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import Any, TextIO
 
 import numpy as np
@@ -28,26 +27,19 @@ from cascade.text.reading import Example
 from cascade.text.texts import is_empty
 
 BUFFER = 1024  # sentences or texts that go through tier 1 together
+ON_EMPTY = ("answer", "null", "error")
 PAUSE = 0.2  # seconds without input after which everything that was read is answered
 ROUTE = ("tier", "exit", "confidence")
 
 Values = dict[str, Any]
 
 
-class OnEmpty(Enum):
-    """What an empty or blank text gets: what the model says where there is nothing to read, null, or an error."""
-
-    ANSWER = "answer"
-    NULL = "null"
-    ERROR = "error"
-
-
-def without_empty(examples: Iterable[Example], way: OnEmpty) -> Iterator[Example]:
-    """The examples, of which empty and blank ones get an answer, get none, or are a `DataError`."""
+def without_empty(examples: Iterable[Example], way: str) -> Iterator[Example]:
+    """The examples, of which empty and blank ones get an answer, get none, or are a `DataError` (see `ON_EMPTY`)."""
     for example in examples:
         given = example.text if example.tokens is None else example.tokens
-        if way is not OnEmpty.ANSWER and given is not None and is_empty(given):
-            if way is OnEmpty.ERROR:
+        if way != "answer" and given is not None and is_empty(given):
+            if way == "error":
                 raise DataError(
                     f"a text must have a character that is no blank, got {given!r} in line {example.line}; correct it, "
                     "or leave --on-empty out"
@@ -63,14 +55,13 @@ class Lines:
 
     `read`: what the model reads of an example; `None` where that could not be read; `answer`: an answer for each of
     these, in order, calls its second argument with statistics as they come; `values`: of an example's line, by key;
-    `tiers`: of each unit of an answer; `unit`: what a unit is, where it is not the row.
+    `unit`: what a unit is, where it is not the row.
     """
 
     keys: tuple[str, ...]
     read: Callable[[Example], Any]
     answer: Callable[[Iterator[Any], Callable[[Stats], object]], Iterable[Any]]
     values: Callable[[Example, Any], Values]
-    tiers: Callable[[Any], list[int]]
     unit: str | None = None
 
 
@@ -97,7 +88,6 @@ def labels(
         read=lambda example: example.text,
         answer=lambda texts, on_stats: (monitor or classifier).stream(texts, options=_options(on_stats)),
         values=values,
-        tiers=lambda answer: [answer.route.tier],
     )
 
 
@@ -126,7 +116,6 @@ def tags(tagger: Tagger, *, words: bool, routes: bool = False, monitor: Monitor[
         read=(lambda example: example.tokens) if words else (lambda example: example.text),
         answer=lambda given, on_stats: stream(given, options=_options(on_stats, BUFFER)),
         values=values,
-        tiers=lambda answer: answer.routes.tier.tolist(),
         unit="word",
     )
 
@@ -146,9 +135,7 @@ def entities(tagger: Tagger, strategy: AggregationStrategy, *, routes: bool = Fa
     def values(example: Example, found: list[Entity]) -> Values:
         return {"text": example.text, "entities": [{**one, "score": _rounded(one["score"])} for one in found]}
 
-    return Lines(
-        keys=("text", "entities"), read=lambda example: example.text, answer=answer, values=values, tiers=lambda _: []
-    )
+    return Lines(keys=("text", "entities"), read=lambda example: example.text, answer=answer, values=values)
 
 
 def _options(on_stats: Callable[[Stats], object], buffer_size: int = StreamOptions.buffer_size) -> StreamOptions:
@@ -182,9 +169,6 @@ class Writer:
             with self._lock:
                 self._write_unread()
                 example = self.waiting[0]
-            tiers = self.lines.tiers(answer)
-            self.units += len(tiers)
-            self.deferred += sum(tier > 1 for tier in tiers)
             values = self.lines.values(example, answer)
             with self._lock:
                 self._write(self.waiting.popleft(), values, empty=is_empty(self.lines.read(example)))
@@ -195,12 +179,10 @@ class Writer:
         with self._lock:
             self._write_unread()
 
-    def summary(self, seconds: float) -> str:
-        """What was done, in one line; before it a warning where rows lost tokens."""
-        return summary(self, self.lines.unit, seconds)
-
     def _count(self, stats: Stats) -> None:
         self.due = stats.texts
+        self.units += stats.units
+        self.deferred += stats.deferred
         self.truncated += stats.truncated
 
     def _read(self, examples: Iterable[Example]) -> Iterator[Any]:
