@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import click
 
@@ -60,7 +60,8 @@ def finish(command: click.Command, arguments: Sequence[str] | None = None) -> No
         raise
     except SystemExit:
         if sys.stdout is not output:  # what click does with a closed pipe, before it ends with status 1
-            _leave_pipe(output)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # nowhere for Python's last flush to fail
+            sys.exit(128 + 13)  # like a program that the signal SIGPIPE ended
         raise
     except click.Abort:  # click's name for Ctrl-C
         click.echo("Interrupted.", err=True)
@@ -179,12 +180,6 @@ def _own_lines() -> Iterator[None]:
     with warnings.catch_warnings():
         shown, warnings.showwarning = warnings.showwarning, show
         yield
-
-
-def _leave_pipe(output: TextIO) -> NoReturn:
-    """End like a program that the signal SIGPIPE ended, with nowhere for Python's last flush to fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
-    sys.exit(128 + 13)
 
 
 def _fail(message: str) -> NoReturn:

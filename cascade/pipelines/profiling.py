@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from cascade.bundle.profile import DEPTH, SLOTS, Profile
-from cascade.core.results import Prediction, Predictions, Route, Routes, TagPrediction, TagPredictions
+from cascade.core.results import Prediction, Route, Routes, TagPrediction
 from cascade.core.rows import BoolArray, Doubles, IntArray
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
@@ -41,7 +41,7 @@ def profile_of(pipeline: Classifier | Tagger, items: Sequence[Any], *, seed: int
     slots[_tokens(pipeline, known)[0] % SLOTS] = True
     reads_texts = isinstance(pipeline, Tagger) and isinstance(ranked[0], str)
     answers: Any = pipeline.predict_texts(ranked) if reads_texts else pipeline.predict(ranked)  # type: ignore[union-attr]
-    found = features(pipeline, ranked, depths(answers), slots, random)
+    found = features(pipeline, ranked, np.array(list(map(depth_of, answers))), slots, random)
     places = cuts(len(ranked)) - 1
     edges = {name: tuple(np.sort(values)[places].tolist()) for name, values in found.items()}
     return Profile(len(ranked), edges, base64.b64encode(np.packbits(slots).tobytes()).decode())
@@ -59,7 +59,7 @@ def features(
     slots: BoolArray,
     random: np.random.Generator,
 ) -> dict[str, Doubles]:
-    """All features of items, by name; `depth`: see `depths`; `slots`: see `Profile`. Shapes `(items,)`."""
+    """All features of items, by name; `depth`: see `depth_of`; `slots`: see `Profile`. Shapes `(items,)`."""
     ids, owners = _tokens(pipeline, items)
     lengths = np.bincount(owners, minlength=len(items))
     new = np.bincount(owners, weights=~slots[ids % SLOTS], minlength=len(items)) / np.maximum(lengths, 1)
@@ -67,17 +67,8 @@ def features(
     return {DEPTH: depth + NOISE * noise, "length": lengths + noise, "new": new + NOISE * noise}
 
 
-def depths(answers: Predictions | TagPredictions) -> Doubles:
-    """How deep each answer comes from, and how unsure it is; of sentences the mean of the words. Shape `(items,)`."""
-    if isinstance(answers, Predictions):
-        return np.asarray(_depth(answers.routes), dtype=np.float64)
-    sums = np.add.reduceat(np.append(_depth(answers.routes.words), 0.0), answers.offsets[:-1])
-    counts = np.diff(answers.offsets)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), 0.0)
-
-
 def depth_of(answer: Prediction | TagPrediction) -> float:
-    """The same of one answer."""
+    """How deep an answer comes from, and how unsure it is; of a sentence the mean of its words."""
     if isinstance(answer, Prediction):
         return float(_depth(answer.route))
     return float(_depth(answer.routes).mean()) if len(answer.tags) else 0.0

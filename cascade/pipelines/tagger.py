@@ -71,15 +71,13 @@ class Tagger(Pipeline):
             InputError: a text that cannot be read, with its position.
             OptionError: there is no such strategy, or it needs pieces and a tier has another tokenizer or none.
         """
-        if truncation not in (None, self.tokenizer.truncation):
-            cut = self.with_truncation(bool(truncation))
-            return cut(texts, aggregation_strategy=aggregation_strategy, ignore_labels=ignore_labels)
+        own = self if truncation is None else self.with_truncation(truncation)
         strategy = strategy_of(aggregation_strategy)
         one = isinstance(texts, str)
         every = [texts] if isinstance(texts, str) else list(check_texts(texts))
-        inputs, shown = self.read(every, by_word=strategy is AggregationStrategy.FIRST)
-        outcome = self.cascade.run(inputs)
-        self._warn_of_lost(outcome.stats)
+        inputs, shown = own.read(every, by_word=strategy is AggregationStrategy.FIRST)
+        outcome = own.cascade.run(inputs)
+        own._warn_of_lost(outcome.stats)
         ignored = (ignore_labels,) if isinstance(ignore_labels, str) else ignore_labels
         chances, decoder = outcome.probabilities, self.decoding
         found = aggregate(shown, chances, self.labels, strategy=strategy, decoder=decoder, ignored=ignored)

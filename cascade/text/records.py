@@ -180,7 +180,10 @@ def _read_csv(stream: IO[bytes] | IO[str], columns: Columns, *, delimiter: str =
             if isinstance(fields, LineError):
                 raise StreamError(f"line {number}: {fields}; correct the header")
             if fields:
-                header = _checked_header(fields, number, columns)
+                header = fields
+                if missing := columns.missing(fields):
+                    raise StreamError(f"line {number}: {missing}; name one of them or add a header")
+                _check_distinct(fields, f"line {number}: ", "correct the header")
         elif isinstance(fields, LineError):
             yield number, fields
         elif fields and len(fields) != len(header):
@@ -197,14 +200,6 @@ def csv_rows(
     csv.field_size_limit(max(csv.field_size_limit(), limit))  # the process has one; `lines` keeps ours
     for number, fields in _numbered(lines, csv.reader(lines, strict=True, delimiter=delimiter)):
         yield number, fields, lines.end, lines.number
-
-
-def _checked_header(fields: list[str], number: int, columns: Columns) -> list[str]:
-    missing = columns.missing(fields)
-    if missing:
-        raise StreamError(f"line {number}: {missing}; name one of them or add a header")
-    _check_distinct(fields, f"line {number}: ", "correct the header")
-    return fields
 
 
 def _check_distinct(names: list[str], where: str, remedy: str) -> None:

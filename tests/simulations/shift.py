@@ -22,7 +22,7 @@ from cascade.core.rows import Doubles
 from cascade.monitoring.monitor import EVERY
 from cascade.monitoring.shift import ShiftDetector
 from cascade.pipelines.loading import load
-from cascade.pipelines.profiling import depths, features, profile_of
+from cascade.pipelines.profiling import depth_of, features, profile_of
 from cascade.text.reading import read_examples
 from cascade_bench.systems.local import Model
 
@@ -44,7 +44,7 @@ def singles(file: str) -> list[str]:
 def recorded(model: Model, texts: Sequence[str], profile: Any) -> Recorded:
     """Features of texts."""
     answers: Any = model.predict(texts)
-    return features(model, texts, depths(answers), profile.slots, np.random.default_rng(0))
+    return features(model, texts, np.array(list(map(depth_of, answers))), profile.slots, np.random.default_rng(0))
 
 
 def delay(profile: Any, stream: Recorded, *, after: ShiftDetector | None = None) -> int | None:
