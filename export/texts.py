@@ -194,7 +194,10 @@ def encode(
 
 def _targets(calibration: Calibration, task: Task, labels: Sequence[str], multi_label: bool) -> Targets:
     if task.tags:
-        return tag_numbers(calibration.texts, calibration.labels or (), labels)
+        try:
+            return tag_numbers(calibration.texts, calibration.labels or (), labels)
+        except DataError as error:
+            raise DataError(f"{calibration.source}: {error}") from None
     given = [own if isinstance(own, str) else tuple(own) for own in calibration.labels or ()]
     if len(given) != len(calibration.texts):
         raise DataError(

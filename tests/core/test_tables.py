@@ -97,6 +97,8 @@ def test_dicts_and_data_frames() -> None:
 @pytest.mark.parametrize(("name", "extra"), [("pyarrow", r"'cascade-encoder\[jobs\]'"), ("pandas", "pandas")])
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, name: str, extra: str) -> None:
     monkeypatch.setitem(sys.modules, name, None)
+    if name == "pyarrow":
+        monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace())  # which is asked for first
     with pytest.raises(MissingExtraError, match=rf"needs {name}, which is not installed; pip install {extra}"):
         predictions(ROWS).to_pandas()
 
