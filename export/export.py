@@ -175,7 +175,7 @@ def export_bundle(
         problem_type=problem_type,
         labels=labels,
         tiers=tuple(tier.spec for tier in tiers),
-        policies=policies.with_(temperatures=(*others, (*early, last if options.temper_full_depth else 1.0))),
+        policies=replace(policies, temperatures=(*others, (*early, last if options.temper_full_depth else 1.0))),
         library_version=__version__,
         truncation=options.truncation,
         encode_special_tokens=options.encode_special_tokens,

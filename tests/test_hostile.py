@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from random import Random
@@ -88,7 +88,7 @@ def test_what_differs_is_judged(bundles: tuple[Path, ...]) -> None:
     assert [fault.split(": ")[0] for fault in faults] == ["reordered", "reordered"]
     assert list(Short(classifier, "texts").faults(Random(0), texts)) == ["lost: of 5 texts"]
     policies: Policies = classifier.policies.full_depth()
-    wavering = classifier.with_policies(policies.with_(exits=(never, Wavering())))
+    wavering = classifier.with_policies(replace(policies, exits=(never, Wavering())))
     faults = list(Asked(wavering, "texts").faults(Random(0), texts))
     assert faults
     assert {fault.split(": ")[0] for fault in faults} == {"near"}

@@ -10,9 +10,9 @@ import pytest
 
 from cascade import Classifier
 from cascade.bundle.opening import open_bundle
-from cascade.policies.batching import FixedSize
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all, defer_none
+from tests.models.batching import FixedSize
 from tests.test_floors import ROOT
 
 pytestmark = pytest.mark.bundle

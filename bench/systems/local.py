@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from typing import Any, TypeAlias
@@ -81,13 +81,13 @@ def only(model: Model, *tiers: int) -> Model:
     last, routers = max(tiers), [router if place in tiers else defer_all for place, router in enumerate(own, 1)]
     if last <= len(routers):
         routers[last - 1] = defer_none
-    return model.with_policies(model.policies.with_(routers=routers))
+    return model.with_policies(replace(model.policies, routers=routers))
 
 
 def alone(model: Model, tier: int) -> Model:
     """One tier at full depth."""
     run = only(model, tier)
-    return run.with_policies(run.policies.with_(exits=[never] * len(model.tiers)))
+    return run.with_policies(replace(run.policies, exits=[never] * len(model.tiers)))
 
 
 def systems(model: Model) -> list[System]:

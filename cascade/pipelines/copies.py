@@ -125,7 +125,8 @@ class Copies:
             )
         own = self.policies
         layers = tuple(getattr(tier, "layers", ()))
-        policies = own.with_(
+        policies = replace(
+            own,
             routers=(*own.routers, router),
             exits=(*own.exits, getattr(tier, "exit_policy", never)),
             temperatures=(*own.temperatures, (1.0,) * max(len(layers), 1)),
@@ -143,7 +144,7 @@ class Copies:
         Raises:
             OptionError: the router does not fit this bundle.
         """
-        return self.with_policies(self.policies.with_(routers=changed(self.policies.routers, router, tier)))
+        return self.with_policies(replace(self.policies, routers=changed(self.policies.routers, router, tier)))
 
     def with_exit_policy(self: C, exit_policy: ExitPolicy, *, tier: int | None = None) -> C:
         """A copy in which units exit a tier where this policy says: any of `cascade.policies`, or a function.
@@ -156,7 +157,7 @@ class Copies:
             OptionError: the policy does not fit the exits of this bundle.
         """
         number = len(self.tiers) if tier is None else tier
-        return self.with_policies(self.policies.with_(exits=changed(self.policies.exits, exit_policy, number)))
+        return self.with_policies(replace(self.policies, exits=changed(self.policies.exits, exit_policy, number)))
 
     def with_blend(self: C, blend: float, *, tier: int = 1) -> C:
         """A copy in which a tier's answer counts so much beside that of each exit of the next: 1 as much, 0 not at all.
@@ -168,7 +169,7 @@ class Copies:
             blend: in [0, 1].
             tier: number of the tier whose answer counts, from 1.
         """
-        return self.with_policies(self.policies.with_(blend=changed(self.policies.blend, blend, tier)))
+        return self.with_policies(replace(self.policies, blend=changed(self.policies.blend, blend, tier)))
 
     def with_temperatures(self: C, *temperatures: float | Sequence[float]) -> C:
         """A copy that divides logits by these: for each tier a number, or one number per exit.
@@ -177,7 +178,7 @@ class Copies:
             OptionError: one is not above 0 and finite, or they are not one per exit.
         """
         own = tuple((one,) if is_number(one) else tuple(one) for one in temperatures)  # type: ignore[arg-type]
-        return self.with_policies(self.policies.with_(temperatures=own))
+        return self.with_policies(replace(self.policies, temperatures=own))
 
     def with_batching(self: C, batching: BatchingPolicy) -> C:
         """A copy in which all tiers cut rows into batches like this: any of `cascade.policies`, or a function."""

@@ -168,7 +168,7 @@ class Tagger(Pipeline):
         Raises:
             OptionError: the windows do not fit the exits of this bundle.
         """
-        return self.with_policies(self.policies.with_(windows=windows))
+        return self.with_policies(replace(self.policies, windows=windows))
 
     def with_decoding(self, decoder: Decoder) -> Tagger:
         """A copy that makes labels of probabilities like this: any of `cascade.policies`, or a function.
@@ -176,7 +176,7 @@ class Tagger(Pipeline):
         Raises:
             OptionError: the decoder was made for other labels.
         """
-        return self.with_policies(self.policies.with_(decoding=decoder))
+        return self.with_policies(replace(self.policies, decoding=decoder))
 
     def _words(self, sentences: list[Sentence]) -> Inputs:
         return Inputs.of(sentences, WordEncoder(self.tokenizer))

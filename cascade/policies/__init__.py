@@ -16,12 +16,11 @@ from cascade.policies.exits import (
     Never,
     Patience,
     Settled,
-    all_of,
     any_of,
     never,
 )
 from cascade.policies.registry import ModelInfo, Tunable
-from cascade.policies.routing import Budget, CostAware, Threshold, defer_all, defer_none
+from cascade.policies.routing import Budget, Threshold, defer_all, defer_none
 from cascade.policies.settings import Policies
 from cascade.policies.unit_exits import SentenceExit, TokenExit
 from cascade.policies.windows import Windows, whole_sentences
@@ -29,7 +28,6 @@ from cascade.policies.windows import Windows, whole_sentences
 __all__ = [
     "AtExit",
     "Budget",
-    "CostAware",
     "Crf",
     "Entropy",
     "Margin",
@@ -47,7 +45,6 @@ __all__ = [
     "Tunable",
     "Viterbi",
     "Windows",
-    "all_of",
     "any_of",
     "argmax",
     "defer_all",

@@ -129,20 +129,5 @@ def for_tier2(threads: int) -> EvenBudget:
     return EvenBudget(ways=threads, least_tokens=LEAST_TOKENS)
 
 
-@dataclass(frozen=True)
-class FixedSize:
-    """The caller's order, `batch_size` rows at a time."""
-
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        check_whole("batch_size", self.batch_size, "give a number such as 32")
-
-    def __call__(self, lengths: IntArray) -> Iterator[IntArray]:
-        order = np.arange(len(lengths), dtype=np.int64)
-        for first in range(0, len(order), self.batch_size):
-            yield order[first : first + self.batch_size]
-
-
 def _longest_first(lengths: IntArray) -> IntArray:
     return np.argsort(-lengths, kind="stable").astype(np.int64, copy=False)

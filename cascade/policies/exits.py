@@ -225,22 +225,24 @@ never = Never()
 """Full depth for all units."""
 
 
+@register
 @dataclass(frozen=True, repr=False)
-class _Combination:
-    name: ClassVar[str]
-    combine: ClassVar[np.ufunc]
+class AnyOf:
+    """Exit where at least one policy says so; write `any_of(...)`."""
+
+    name: ClassVar[str] = "any_of"
     policies: tuple[ExitPolicy, ...]
 
     def __post_init__(self) -> None:
         given: object = self.policies
         if not isinstance(given, tuple) or not given or not all(callable(policy) for policy in given):
             raise OptionError(
-                f"{self.name} must have one or more exit policies, got {given!r}; "
-                f"write {self.name}(MaxProbability(0.9), Patience(2))"
+                f"any_of must have one or more exit policies, got {given!r}; "
+                "write any_of(MaxProbability(0.9), Patience(2))"
             )
 
     def __call__(self, state: ExitState) -> BoolArray:
-        mask: BoolArray = self.combine.reduce([decide(policy, state) for policy in self.policies])
+        mask: BoolArray = np.logical_or.reduce([decide(policy, state) for policy in self.policies])
         return mask
 
     def check(self, model: ModelInfo) -> None:
@@ -249,30 +251,9 @@ class _Combination:
             check(policy, model)
 
     def __repr__(self) -> str:
-        return f"{self.name}({', '.join(map(repr, self.policies))})"
-
-
-@register
-class AnyOf(_Combination):
-    """Exit where at least one policy says so; write `any_of(...)`."""
-
-    name = "any_of"
-    combine = np.logical_or
-
-
-@register
-class AllOf(_Combination):
-    """Exit where every policy says so; write `all_of(...)`."""
-
-    name = "all_of"
-    combine = np.logical_and
+        return f"any_of({', '.join(map(repr, self.policies))})"
 
 
 def any_of(*policies: ExitPolicy) -> AnyOf:
     """Exit where at least one of these policies says so."""
     return AnyOf(policies)
-
-
-def all_of(*policies: ExitPolicy) -> AllOf:
-    """Exit where all of these policies say so."""
-    return AllOf(policies)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Policies:
     """The policies of K tiers. Compared by value; a policy that is a function of your own by identity.
+
+    `dataclasses.replace` gives one with other policies.
 
     Attributes:
         routers: what each tier defers to the next one, K - 1.
@@ -61,27 +63,6 @@ class Policies:
         _all_at_once("policies must fit each other", faults, "see cascade.policies.Policies")
         object.__setattr__(self, "blend", tuple(map(float, self.blend)))
         object.__setattr__(self, "temperatures", tuple(tuple(map(float, own)) for own in self.temperatures))
-
-    def with_(
-        self,
-        *,
-        routers: Iterable[Router] | None = None,
-        exits: Iterable[ExitPolicy] | None = None,
-        temperatures: Iterable[Sequence[float]] | None = None,
-        blend: Iterable[float] | None = None,
-        windows: WindowPolicy | None = None,
-        decoding: Decoder | None = None,
-    ) -> Policies:
-        """The same policies with these in the place of their own; what is left out stays."""
-        given = {
-            "routers": routers,
-            "exits": exits,
-            "temperatures": temperatures,
-            "blend": blend,
-            "windows": windows,
-            "decoding": decoding,
-        }
-        return replace(self, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
     def full_depth(self) -> Policies:
         """These policies but that the last tier answers everything at full depth: nothing is safer."""

@@ -16,7 +16,7 @@ import onnx
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges
 from cascade.engine.multi_exit import MultiExit
 from cascade.engine.packing import padded
-from cascade.policies.batching import FixedSize, TokenBudget, batches
+from cascade.policies.batching import TokenBudget, batches
 from cascade.policies.exits import ExitPolicy, ExitState, never
 from cascade.runtime.backend import Array, FunctionBackend, session_options
 from cascade_export.int8.linears import Ranges, watched, widen
@@ -92,7 +92,7 @@ def _run(graphs: TierGraphs, units: Units, exits: IntArray | None) -> Iterator[t
             heads=graphs.heads,
             max_length=graphs.max_length,
             position_offset=graphs.position_offset,
-            batching=FixedSize(1 << 30),  # all rows in one batch, in their order
+            batching=lambda lengths: iter([np.arange(len(lengths))]),  # all rows, in their order
         )
     for part, numbers in in_batches(units):
         for outputs in last:

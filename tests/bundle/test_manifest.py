@@ -40,7 +40,7 @@ MANIFEST = Manifest(
     library_version="0.1.0",
     files={path: FileRecord("0" * 64, 1) for path in (*PATHS, "tokenizer.json")},
 )
-TAGGER = replace(MANIFEST, task=TAGGING, policies=MANIFEST.policies.with_(windows=Windows(), decoding=argmax))
+TAGGER = replace(MANIFEST, task=TAGGING, policies=replace(MANIFEST.policies, windows=Windows(), decoding=argmax))
 FORMAT_2: dict[str, Any] = {
     "task": "text-classification",
     "problem_type": "single_label_classification",
@@ -291,7 +291,7 @@ def test_doubts() -> None:
     manifest = replace(MANIFEST, certificate=certificate_of(MANIFEST))
     assert manifest.doubts() == []
     altered = {**manifest.files, PATHS[0]: FileRecord("f" * 64, 1)}
-    assert replace(manifest, files=altered, policies=manifest.policies.with_(blend=[0.5])).doubts() == [
+    assert replace(manifest, files=altered, policies=replace(manifest.policies, blend=[0.5])).doubts() == [
         "blend must be (0.0,) as certified, got (0.5,)",
         "onnx/model.onnx is another than the certified one",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -214,7 +215,7 @@ def test_a_cascade_as_second_tier_is_the_flat_chain() -> None:
     assert np.array_equal(mine.answers, its.answers)
     assert np.array_equal(mine.tier, its.tier + 1)
     assert mine.seconds == pytest.approx(its.seconds)
-    nobody = answers.run(outer.with_(routers=(defer_none, *inner.routers)))
+    nobody = answers.run(replace(outer, routers=(defer_none, *inner.routers)))
     assert (nobody.tier == 1).all()
 
 

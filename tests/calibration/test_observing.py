@@ -16,9 +16,9 @@ from cascade import Classifier
 from cascade.calibration.observing import run_tiers
 from cascade.core.rows import Encoded, Units
 from cascade.engine.inputs import Inputs
-from cascade.policies.batching import FixedSize
 from cascade.runtime.backend import FunctionBackend
 from cascade.text.tokenizer import Tokenizer
+from tests.models.batching import FixedSize
 from tests.models.toy import VOCABULARY, Toy, batch_of, toy_bundle, toy_tokenizer
 from tests.models.toy_tagging import ToyTagger, sentences_of
 

@@ -17,8 +17,8 @@ from cascade.engine.long_rows import cut
 from cascade.engine.tier import Scores
 from cascade.exceptions import OptionError
 from cascade.policies import MaxProbability, Threshold, TokenExit, Windows
-from cascade.policies.batching import FixedSize
 from tests.core.test_rows import check, read
+from tests.models.batching import FixedSize
 from tests.models.kinds import SENTENCES
 from tests.models.toy import Toy, batch_of
 from tests.models.toy_tagging import ToyTagger, sentences_of

@@ -20,14 +20,14 @@ from cascade.policies import (
     Patience,
     SentenceExit,
     TokenExit,
-    all_of,
     any_of,
     never,
 )
-from cascade.policies.batching import BatchingPolicy, FixedSize
+from cascade.policies.batching import BatchingPolicy
 from cascade.policies.exits import ExitPolicy, ExitState
 from cascade.policies.unit_exits import UnitState
 from cascade.runtime.backend import FunctionBackend
+from tests.models.batching import FixedSize
 from tests.models.by_token import ExitByToken
 from tests.models.kinds import BATCHING, BOTH, PIECES, SENTENCES, TEXTS, WORDS, Kind, assert_equal, one_by_one
 from tests.models.toy import LAYERS, Toy, batch_of
@@ -36,12 +36,12 @@ from tests.models.toy_tagging import VOCABULARY, ToyTagger, sentences_of
 # fmt: off
 OF_TEXTS = [
     never, AtExit(4), MaxProbability(0.8), MaxProbability((0.95, 0.8, 0.6)), Margin(0.5), Entropy(0.4), Patience(1),
-    Patience(2), any_of(MaxProbability(0.9), Patience(1), AtExit(5)), all_of(MaxProbability(0.5), Patience(1)),
+    Patience(2), any_of(MaxProbability(0.9), Patience(1), AtExit(5)),
 ]
 ADAPTIVE = [
     MaxProbability(0.99), Patience(1), TokenExit(0.01), TokenExit((0.02, 0.05, 0.1), window=3),
     TokenExit(0.1, window=5), SentenceExit(0.2), SentenceExit(0.05),
-    all_of(TokenExit(0.1), Patience(1)), any_of(TokenExit(0.02, window=3), SentenceExit(0.02)),
+    any_of(TokenExit(0.02, window=3), SentenceExit(0.02)),
 ]
 # fmt: on
 BY_TOKEN = st.builds(

@@ -16,10 +16,11 @@ from cascade.engine.inputs import Inputs
 from cascade.engine.tier import CallableTier
 from cascade.exceptions import BundleError, CascadeWarning, OptionError
 from cascade.policies import AtExit, MaxProbability, TokenExit
-from cascade.policies.batching import FixedSize, TokenBudget
+from cascade.policies.batching import TokenBudget
 from cascade.policies.exits import ExitState
 from cascade.policies.unit_exits import UnitState
 from cascade.runtime.backend import FunctionBackend
+from tests.models.batching import FixedSize
 from tests.models.by_token import ExitByToken
 from tests.models.kinds import BOTH, SENTENCES, TEXTS, WORDS, Kind, Lengths, Pooled, arrays_of, assert_equal
 from tests.models.toy import Toy, batch_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_three_tiers_answer_as_their_bundles(
     wanted = last.with_policies(last.policies.full_depth()).predict(TEXTS)
     np.testing.assert_allclose(full.probabilities, wanted.probabilities, atol=1e-5)
     assert set(full.routes.tier) == {3}
-    stopped = three.with_policies(three.policies.with_(routers=(three.policies.routers[0], defer_none)))
+    stopped = three.with_policies(replace(three.policies, routers=(three.policies.routers[0], defer_none)))
     np.testing.assert_array_equal(stopped.predict(TEXTS).probabilities, first.predict(TEXTS).probabilities)
     # A fourth one: tokenizers that are already there go along.
     four = export_bundle(tiers / "tier2", None, tmp_path / "four", options=FP32, before=made.folder)
@@ -58,7 +59,7 @@ def test_three_tiers_answer_as_their_bundles(
     assert tokenizers == ["tokenizer.json", "tokenizer.json", "before/tokenizer.json", "tokenizer.json"]
     texts = Classifier.from_pretrained(four.folder, threads=1)
     np.testing.assert_array_equal(
-        texts.with_policies(texts.policies.with_(routers=(*three.policies.routers, defer_none)))
+        texts.with_policies(replace(texts.policies, routers=(*three.policies.routers, defer_none)))
         .predict(TEXTS)
         .probabilities,
         three.predict(TEXTS).probabilities,

@@ -21,7 +21,6 @@ import cascade
 from cascade.core.confidence import softmax
 from cascade.core.rows import FloatArray, Units
 from cascade.exceptions import BundleError, OptionError
-from cascade.policies.batching import FixedSize
 from cascade.policies.exits import MaxProbability, never
 from cascade.policies.routing import defer_all
 from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
@@ -34,6 +33,7 @@ from cascade_export.texts import Sample
 from cascade_export.verify import check_tier, random_exits, torch_logits
 from tests.export.test_stages import units_of
 from tests.models import tiny
+from tests.models.batching import FixedSize
 from tests.models.graphs import operators, quantised
 from tests.models.tiny_tagging import random_words
 

@@ -12,7 +12,6 @@ import torch
 from cascade.core.rows import Rows, Units, offsets_of
 from cascade.engine.multi_exit import MultiExit
 from cascade.engine.packing import FEEDS, Packing
-from cascade.policies.batching import FixedSize
 from cascade.policies.exits import MaxProbability
 from cascade.runtime.backend import FunctionBackend
 from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
@@ -24,6 +23,7 @@ from cascade_export.verify import random_exits, torch_logits
 from tests.export.test_stages import run_stage
 from tests.export.test_tag_stages import agree
 from tests.models import tiny, tiny_tagging
+from tests.models.batching import FixedSize
 from tests.models.graphs import operators, quantised
 
 LENGTHS = (1, 200, 2, 40, 131, 1, 5, 5)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from tests.golden import FOLDER, NAMES, TOLERANCE, answers, pipeline
@@ -36,7 +37,7 @@ def main() -> None:
         kept = set(range(len(items)))
         for factor in CHANGES:
             warmer = [[one * factor for one in of_tier] for of_tier in own.policies.temperatures]
-            found = answers(own.with_policies(own.policies.with_(temperatures=warmer)), items)
+            found = answers(own.with_policies(replace(own.policies, temperatures=warmer)), items)
             kept -= {
                 row
                 for row, (one, other) in enumerate(zip(wanted, found, strict=True))

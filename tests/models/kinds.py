@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from cascade.core.rows import Encoded, IntArray, Units, concatenate, concatenate_units
 from cascade.engine.tier import Progress, Scores, Tier
-from cascade.policies.batching import FixedSize, TokenBudget
+from cascade.policies.batching import TokenBudget
 from cascade.policies.exits import ExitPolicy, MaxProbability
 from cascade.policies.unit_exits import TokenExit
 from cascade.runtime.backend import Array, Backend
+from tests.models.batching import FixedSize
 from tests.models.toy import Toy, batch_of
 from tests.models.toy_tagging import ToyTagger, sentences_of
 

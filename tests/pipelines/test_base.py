@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from cascade.policies import (
     defer_none,
     whole_sentences,
 )
-from cascade.policies.batching import POOL_FROM, FixedSize, TokenBudget, for_tier2
+from cascade.policies.batching import POOL_FROM, TokenBudget, for_tier2
+from tests.models.batching import FixedSize
 from tests.models.toy_tags import TAGS
 from tests.pipelines.conftest import LONG, TEXTS, Pipeline, answers, items, rewrite
 
@@ -61,7 +63,7 @@ def test_options_of_load(loaded: Pipeline, other: Pipeline) -> None:
     assert chosen.policies == other.policies
     assert chosen.tier1.batching == chosen.tier2.batching == FixedSize(4)
     with pytest.raises(OptionError, match="temperatures must be one per exit, got 1 for 3 of tier 2"):
-        cascade.load(loaded.bundle.folder, policies=other.policies.with_(temperatures=[[1], [1]]))
+        cascade.load(loaded.bundle.folder, policies=replace(other.policies, temperatures=[[1], [1]]))
 
 
 def test_options_of_from_pretrained(loaded: Pipeline) -> None:
@@ -70,7 +72,7 @@ def test_options_of_from_pretrained(loaded: Pipeline) -> None:
     chosen = type(loaded).from_pretrained(folder, threads=1, policies=full, batching=FixedSize(4))
     assert (chosen.policies, chosen.tier2.batching) == (full, FixedSize(4))
     words = isinstance(loaded, Tagger)
-    others = loaded.policies.with_(windows=whole_sentences, decoding=Viterbi(TAGS))
+    others = replace(loaded.policies, windows=whole_sentences, decoding=Viterbi(TAGS))
     with nullcontext() if words else pytest.raises(OptionError, match="windows must be left out of a classifier"):
         assert type(loaded).from_pretrained(folder, threads=1, policies=others).policies == others
 

@@ -20,9 +20,9 @@ from cascade.bundle.opening import Bundle
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.exceptions import BundleError, BundleNotFoundError, OptionError
 from cascade.pipelines.tagger import Tagger
-from cascade.policies.batching import FixedSize
 from cascade.policies.routing import Budget, RoutingState, Threshold
 from cascade.runtime.backend import FunctionBackend
+from tests.models.batching import FixedSize
 from tests.models.toy_tags import tag_bundle
 from tests.pipelines.conftest import Pipeline, items
 

@@ -13,7 +13,7 @@ from cascade import Tagger
 from cascade.bundle.manifest import MANIFEST_FILE
 from cascade.exceptions import CertificateWarning, OptionError
 from cascade.policies import Threshold, defer_all, never, whole_sentences
-from cascade.policies.batching import FixedSize
+from tests.models.batching import FixedSize
 from tests.models.certificates import certificate_of
 from tests.pipelines.conftest import Pipeline, answers, rewrite
 

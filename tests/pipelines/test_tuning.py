@@ -26,7 +26,7 @@ from cascade.policies import (
     defer_all,
     defer_none,
 )
-from cascade.policies.batching import FixedSize
+from tests.models.batching import FixedSize
 from tests.models.toy import Toy, toy_bundle
 from tests.models.toy_tagging import ToyTagger
 from tests.models.toy_tags import tag_bundle

@@ -14,7 +14,6 @@ from cascade.exceptions import OptionError
 from cascade.policies.batching import (
     BatchingPolicy,
     EvenBudget,
-    FixedSize,
     TokenBudget,
     batches,
     for_tier2,
@@ -24,7 +23,6 @@ from cascade.policies.batching import (
 POLICIES = st.one_of(
     st.builds(TokenBudget, st.integers(1, 200)),
     st.builds(EvenBudget, st.integers(1, 200), st.integers(1, 4), st.integers(1, 90)),
-    st.builds(FixedSize, st.integers(1, 9)),
 )
 
 
@@ -56,13 +54,12 @@ def test_token_budget_is_kept_and_used(budget: int, lengths: list[int]) -> None:
 def test_worked_examples() -> None:
     lengths = (3, 9, 4, 20, 3)
     assert lists(TokenBudget(13), *lengths) == [[3], [1, 2], [0, 4]]
-    assert lists(FixedSize(2), *lengths) == [[0, 1], [2, 3], [4]]
     assert lists(TokenBudget(2), 0, 0, 0) == [[0, 1], [2]]  # rows of no tokens still count
 
 
 @pytest.mark.parametrize(
-    ("make", "option"), [(TokenBudget, "max_tokens"), (FixedSize, "batch_size"),
-     (EvenBudget, "max_tokens"), (EvenBudget, "ways"), (EvenBudget, "least_tokens")],
+    ("make", "option"), [(TokenBudget, "max_tokens"), (EvenBudget, "max_tokens"), (EvenBudget, "ways"),
+     (EvenBudget, "least_tokens")],
 )  # fmt: skip
 def test_sizes_are_checked(make: Any, option: str) -> None:
     for bad in (0, -3, 2.0, True, None):

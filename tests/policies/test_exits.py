@@ -19,7 +19,6 @@ from cascade.policies.exits import (
     MaxProbability,
     Patience,
     Settled,
-    all_of,
     any_of,
     never,
 )
@@ -90,7 +89,7 @@ def test_numbers_and_labels_have_policies_of_their_own() -> None:
     number = ModelInfo(("y",), (2, 4))
     for policy in (any_of(Settled(0.1), AtExit(2)), never):
         exits.check(policy, number)
-    for labels in (MaxProbability(0.9), Patience(1), all_of(Entropy(0.5))):
+    for labels in (MaxProbability(0.9), Patience(1), any_of(Entropy(0.5))):
         with pytest.raises(OptionError, match="must be asked about labels, got a regression; use Settled"):
             exits.check(labels, number)
     for model in (ModelInfo(("a", "b"), (2, 4)), ModelInfo(("a",), (2, 4), multi_label=True), MODEL):
@@ -129,7 +128,6 @@ def test_combinations() -> None:
     now = state([[0.95, 0.05], [0.6, 0.4]], [[0.4, 0.6], [0.6, 0.4]])
     sure, patient = MaxProbability(0.6), Patience(1)
     np.testing.assert_array_equal(any_of(sure, patient)(now), [True, True])
-    np.testing.assert_array_equal(all_of(sure, patient)(now), [False, True])
 
 
 def test_any_callable_is_a_policy() -> None:
@@ -153,7 +151,7 @@ COUNT = "must be a whole number of at least 1, got"
         (lambda window: TokenExit(0.5, window), (0, -1, 1.5, True, "3"), f"window {COUNT} .*; 1 looks at each word"),
         (lambda window: TokenExit(0.5, window), (4,), "window must be odd, got 4; 5 looks both ways alike"),
         (lambda some: any_of(*some), ((),), r"any_of must have one or more exit policies, got \(\); write any_of"),
-        (all_of, (0.9,), r"all_of must have one or more exit policies, got \(0.9,\); write all_of"),
+        (any_of, (0.9,), r"any_of must have one or more exit policies, got \(0.9,\); write any_of"),
     ],
 )
 def test_impossible_options(make: Any, values: tuple[Any, ...], message: str) -> None:
@@ -176,7 +174,7 @@ def test_what_fits_a_model(good: exits.ExitPolicy) -> None:
     [
         (Entropy((0.9,)), r"one number or one per exit \(3, after layers 2, 4, 6; .*got 1 numbers; give 3"),
         (any_of(never, TokenExit((0.9,))), r"one number or one per exit \(3, after layers 2, 4, 6; .*got 1 numbers"),
-        (all_of(AtExit(3)), "AtExit must name a layer with an exit, got 3; choose from 2, 4, 6"),
+        (any_of(AtExit(3)), "AtExit must name a layer with an exit, got 3; choose from 2, 4, 6"),
     ],
 )
 def test_what_does_not_fit_a_model(policy: exits.ExitPolicy, message: str) -> None:

@@ -13,7 +13,6 @@ from cascade.exceptions import OptionError
 from cascade.policies import (
     AtExit,
     Budget,
-    CostAware,
     Crf,
     Entropy,
     Margin,
@@ -27,7 +26,6 @@ from cascade.policies import (
     TokenExit,
     Viterbi,
     Windows,
-    all_of,
     any_of,
     argmax,
     decoding,
@@ -55,19 +53,16 @@ WRITTEN: list[tuple[ModuleType, Any, dict[str, Any], str]] = [
     (exits, TokenExit((0.1, 1), 5), {"policy": "TokenExit", "threshold": [0.1, 1.0], "window": 5},
      "TokenExit(threshold=(0.1, 1.0), window=5)"),
     (exits, SentenceExit(0.1), {"policy": "SentenceExit", "threshold": 0.1}, "SentenceExit(threshold=0.1)"),
-    (exits, any_of(AtExit(4), all_of(Patience(1), TokenExit(0.1))),
+    (exits, any_of(AtExit(4), any_of(Patience(1), TokenExit(0.1))),
      {"policy": "any_of", "policies": [
          {"policy": "AtExit", "layer": 4},
-         {"policy": "all_of", "policies": [
+         {"policy": "any_of", "policies": [
              {"policy": "Patience", "patience": 1}, {"policy": "TokenExit", "threshold": 0.1, "window": 1}]}]},
-     "any_of(AtExit(layer=4), all_of(Patience(patience=1), TokenExit(threshold=0.1, window=1)))"),
+     "any_of(AtExit(layer=4), any_of(Patience(patience=1), TokenExit(threshold=0.1, window=1)))"),
     (routing, Threshold(0.9), {"policy": "Threshold", "threshold": 0.9}, "Threshold(threshold=0.9)"),
     (routing, Budget(0.2), {"policy": "Budget", "max_deferred": 0.2}, "Budget(max_deferred=0.2)"),
     (routing, defer_all, {"policy": "defer_all"}, "defer_all"),
     (routing, defer_none, {"policy": "defer_none"}, "defer_none"),
-    (routing, CostAware(0.02, COSTS),
-     {"policy": "CostAware", "price": 0.02, "costs": POINTS, "gains": [[0.0, 1.0], [1.0, 0.0]]},
-     f"CostAware(price=0.02, costs={COSTS}, gains=((0.0, 1.0), (1.0, 0.0)))"),
     (decoding, argmax, {"policy": "argmax"}, "argmax"),
     (decoding, Viterbi(("O", "B-X")), {"policy": "Viterbi", "labels": ["O", "B-X"]}, "Viterbi(2 labels)"),
     (decoding, Crf([[0.5, -1.25], [0.0, 2.0]], [1, 2], [3, 4]),
@@ -96,7 +91,7 @@ UNREADABLE: list[tuple[ModuleType, Any, str]] = [
     (routing, {"policy": "Threshold", "threshold": 0.5, "score": "margin"}, r"fields \['threshold'\], got .*'score'"),
     (routing, {"policy": "defer_all", "score": "margin"}, r"defer_all must have the fields \[\], got \['score'\]"),
     (routing, {"policy": "Budget", "max_deferred": 2}, "max_deferred must be in"),
-    (routing, {"policy": "CostAware", "price": 0.5}, r"must have the fields \['price', 'costs'\], got \['price'\]"),
+    (exits, {"policy": "TokenExit", "window": 3}, r"must have the fields \['threshold'\], got \['window'\]"),
     (decoding, [], "the decoder must be written"),
     (decoding, {"policy": "Beam"}, "the decoder must be one of argmax, Viterbi, Crf, MeanField"),
     (decoding, {"policy": "Viterbi", "labels": "O"}, "labels must be a list of names, got 'O'"),
@@ -147,7 +142,6 @@ def test_policies_are_values() -> None:
     assert Crf(np.eye(2)) == Crf(np.eye(2), [0, 0], [0, 0]) != Crf(np.eye(2), [0, 1])
     assert Crf(np.eye(2)) != MeanField(np.eye(2))  # type: ignore[comparison-overlap]  # of two classes
     assert Viterbi(("O", "B-X")) != Viterbi(("B-X", "O"))
-    assert hash(CostAware(0.02, COSTS)) == hash(CostAware(0.02, POINTS))  # type: ignore[arg-type]  # out of JSON
     assert MaxProbability([0.5, 0.9]) == MaxProbability((0.5, 0.9))  # type: ignore[arg-type]  # out of JSON
 
 

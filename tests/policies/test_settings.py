@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from cascade.policies import (
 )
 
 TWO = Policies((Threshold(0.9),), (never, MaxProbability(0.8)), ((1.5,), (1, 2, 3)), blend=(0.5,))
-TAGS = TWO.with_(exits=(never, TokenExit(0.1)), windows=Windows(1), decoding=argmax)
+TAGS = replace(TWO, exits=(never, TokenExit(0.1)), windows=Windows(1), decoding=argmax)
 THREE = Policies((Threshold(0.9), defer_all), (never, AtExit(2), never), ((1.0,), (1.0, 1.0, 2.0), (0.5,)), (0.0, 1.0))
 LAYERS = (2, 4, 6)
 
@@ -49,8 +50,8 @@ def test_settings_of_format_2_are_upgraded() -> None:
 
 
 def test_with_and_defaults() -> None:
-    assert TWO.with_(blend=[1]).blend == (1.0,)
-    assert TWO.with_(blend=[1]) != TWO == TWO.with_()
+    assert replace(TWO, blend=[1]).blend == (1.0,)
+    assert replace(TWO, blend=[1]) != TWO == replace(TWO)
     assert Policies([defer_all], [never, never], [[1], [1]]).blend == (0.0,)  # type: ignore[arg-type]  # lists will do
     assert Policies((), (never,), ((1.0,),)).routers == ()
 
@@ -67,7 +68,7 @@ def test_with_and_defaults() -> None:
 )
 def test_what_does_not_fit_each_other(change: Any, message: str) -> None:
     with pytest.raises(OptionError, match=rf"policies must fit each other, but .*{message}"):
-        TWO.with_(**change)
+        replace(TWO, **change)
 
 
 def test_check_names_all_misfits_at_once() -> None:
@@ -79,7 +80,7 @@ def test_check_names_all_misfits_at_once() -> None:
     with pytest.raises(OptionError, match="there must be policies for 3 tiers, got them for 2"):
         TWO.check((first, second, second))
     with pytest.raises(OptionError) as error:
-        TAGS.with_(decoding=Viterbi(("O",)), temperatures=((1, 1), (1,))).check((first, second))
+        replace(TAGS, decoding=Viterbi(("O",)), temperatures=((1, 1), (1,))).check((first, second))
     for fault in (
         "temperatures must be one per exit, got 2 for 1 of tier 1",
         "temperatures must be one per exit, got 1 for 3 of tier 2",
@@ -89,7 +90,7 @@ def test_check_names_all_misfits_at_once() -> None:
     ):
         assert fault in str(error.value)
     with pytest.raises(OptionError, match="tier 1 has no exits, its exit policy must be never, got AtExit"):
-        THREE.with_(exits=(AtExit(2), never, never)).check((first, second, first))
+        replace(THREE, exits=(AtExit(2), never, never)).check((first, second, first))
     with pytest.raises(OptionError, match="windows must be given for a tagger; decoding must be given for a tagger"):
         TWO.check(tags)
 

@@ -14,9 +14,9 @@ import pytest
 from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
 from cascade.exceptions import OptionError
-from cascade.policies.batching import FixedSize
 from cascade.policies.exits import MaxProbability
 from cascade.runtime.executor import Executor, in_turn
+from tests.models.batching import FixedSize
 from tests.models.toy import Toy, batch_of
 
 

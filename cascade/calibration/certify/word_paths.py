@@ -76,7 +76,7 @@ def word_points(
         return [], 0.0
     goal = _goal(ask, sentences)
     # How many sentences are harmed for a harmed word, nearly, is told by tier 1 alone.
-    alone = sentences.run(sentences.at_full_depth.with_(routers=(defer_none,)))
+    alone = sentences.run(replace(sentences.at_full_depth, routers=(defer_none,)))
     missed: BoolArray = (goal >= 0) & (alone.answers[:, 0] != goal)
     rate = _rate(ask, sentences, alone)
     most = min(1.0, 2 * reach.riskiest * ask.bound * (float(missed.mean()) / rate if rate else 1.0))
@@ -133,7 +133,7 @@ def _rate(ask: RiskTarget, answers: WordAnswers, run: Run) -> float:
 def _careful(grid: WordGrid, full: Policies) -> list[Point]:
     """Tier 2 alone, exited only where it is very sure. The replay drops these; what they cost is not known yet."""
     strict = [grid.exits[-1].at(round(1 - doubt, 9)) for doubt in grid.doubts[:CAREFUL]] if grid.exits else []
-    return [Point(policies=full.with_(exits=(never, policy))) for policy in strict]
+    return [Point(policies=replace(full, exits=(never, policy))) for policy in strict]
 
 
 def _cost_alone(answers: WordAnswers, run: Run) -> float:

@@ -101,7 +101,7 @@ def replay_words(
     alone = answers.at_full_depth
     points = replay.points(alone, whole, words, np.arange(len(words)), everything, (0, costs.always * tokens))
     if right1.sum() >= replay.floor:
-        points.append(replay.point(alone.with_(routers=(defer_none,)), int(right1.sum()), 0.0, 0.0, base))
+        points.append(replay.point(replace(alone, routers=(defer_none,)), int(right1.sum()), 0.0, 0.0, base))
     offsets, lengths = read_only(words.offsets), read_only(words.n_tokens)
     state = RoutingState(read_only(first.probabilities), read_only(first.confidence), lengths)
     score = grid.router.score(state).astype(np.float64)
@@ -122,7 +122,7 @@ def replay_words(
                 if blend:
                     prior = evidence(first.probabilities[numbers], weight=blend)[:, None]
                     both = probabilities(evidence(seen, weight=1.0), prior=prior)
-                kind = alone.with_(routers=(router,), windows=windows, blend=(blend,))
+                kind = replace(alone, routers=(router,), windows=windows, blend=(blend,))
                 points += replay.points(kind, both, read, numbers, unsure, before)
     return sorted(points, key=lambda point: (point.cost, -point.accuracy))
 
@@ -174,7 +174,7 @@ class _Replay:
             most = -1
             for cost, hit, layer, policy in sorted(group, key=lambda one: (one[0], -one[1])):
                 if hit > most and hit >= self.floor:
-                    own = kind.with_(exits=(never, policy))
+                    own = replace(kind, exits=(never, policy))
                     kept.append(self.point(own, hit, len(wanted) / self.words, layer, cost))
                 most = max(most, hit)
         return kept

@@ -212,7 +212,7 @@ def composed(folder: Path, exits: Path, first: Path) -> Bundle:
     manifest = replace(
         second,
         tiers=(other.tier1, second.tier2),
-        policies=second.policies.with_(temperatures=temperatures),
+        policies=replace(second.policies, temperatures=temperatures),
         figures={**second.figures, "tier1": other.figures.get("tier1")},
     )
     return write_bundle(folder, files, manifest)
