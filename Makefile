@@ -66,7 +66,7 @@ fuzz: $(VENV)/.full
 # Tests on a Ray cluster of this machine alone, which `make test` leaves out where Ray is not installed.
 cluster: $(VENV)/.full
 	$(PIP) install --quiet --editable '.[ray]'
-	$(BIN)/python -m pytest tests/jobs/test_ray.py tests/serving/test_on_ray.py
+	$(BIN)/python -m pytest tests/jobs/test_ray.py tests/jobs/test_ray_nodes.py tests/serving/test_on_ray.py
 
 # Sixteen threads that ask one bundle: equal answers, flat memory.
 MINUTES ?= 10

@@ -112,12 +112,13 @@ def work_on_ray(work: Callable[[Job, AnyPipeline], None], job: Job, pipeline: An
         while waiting:
             done, waiting = ray.wait(waiting)
             ray.get(done)
-    except RayTaskError as error:
-        if isinstance(error.cause, CascadeError | OSError):
-            raise error.cause from None
-        raise
     except RayError as error:
-        told = " ".join(str(error).split())[-300:]
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, CascadeError | OSError):
+            raise cause from None
+        if not isinstance(cause, RayError):
+            raise
+        told = " ".join(str(cause).partition("\ntraceback:")[0].split())[-300:]
         raise BundleError(
             f"each node must have {pipeline.bundle.folder} and this version of cascade, but: {told}"
         ) from None
