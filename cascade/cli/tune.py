@@ -53,7 +53,7 @@ def tune(model: str, file: str, limit: int, write: bool, progress: bool | None, 
     pipeline = load(model, threads=threads, tuned=False)
     names = {name: given[name] for name in ("text_column", "tokens_column")}
     examples = read_examples(file, **names, label_column=None)
-    texts = [one.text if one.tokens is None else one.tokens for one in islice(examples, limit)]
+    texts = [one.item for one in islice(examples, limit)]
     show = sys.stderr.isatty() if progress is None else progress
     found = tuning.tune(pipeline, texts, minutes=minutes, repeats=repeats, show_progress=show)
     cut = f"{found.texts} of " if found.texts < len(texts) else ""

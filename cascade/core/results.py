@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import add
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar, overload
 
@@ -172,6 +173,21 @@ class Stats:
     def deferred_share(self) -> float:
         """Deferred units by units; 0 where there are none."""
         return self.deferred / self.units if self.units else 0.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many rows there were, how many of them could not be read, were empty or lost tokens; units of the others."""
+
+    rows: int = 0
+    unread: int = 0
+    empty: int = 0
+    truncated: int = 0
+    units: int = 0
+    deferred: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*map(add, vars(self).values(), vars(other).values()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from operator import add
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from cascade.core.results import Stats
+from cascade.core.results import Counts, Stats
 from cascade.core.tables import predictions_table, tags_table
 from cascade.exceptions import DataError
 from cascade.jobs.rows import Block
@@ -20,21 +18,6 @@ from cascade.pipelines.tagger import Tagger
 from cascade.text.texts import is_empty
 
 AnyPipeline: TypeAlias = "Classifier | Tagger"
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many rows there were, how many of them could not be read, were empty or lost tokens; units of the others."""
-
-    rows: int = 0
-    unread: int = 0
-    empty: int = 0
-    truncated: int = 0
-    units: int = 0
-    deferred: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(*map(add, vars(self).values(), vars(other).values()))
 
 
 def answered(pipeline: AnyPipeline, block: Block, settings: Settings) -> tuple[pa.Table, Counts]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import IO, TypeAlias, cast
 
 import numpy as np
 
@@ -79,17 +79,21 @@ def _ends(one: Input, settings: Settings, columns: Sequence[str]) -> Iterator[tu
     with opened(path) as stream:
         quoted = one.form in DELIMITERS and any(b'"' in block for block in iter(lambda: stream.read(BLOCK), b""))
     with opened(path) as stream:
+        rows: Iterator[tuple[int, int]] = _lines(cast("IO[bytes]", stream))
         if quoted:  # a row may have several lines
             rows = ((end, line) for *_, end, line in csv_rows(stream, settings.max_line, DELIMITERS[one.form]))
-            while some := list(islice((row for row in rows if row[0] > head), 4096)):
-                ends, lines = np.array(some, dtype=np.int64).T
-                yield ends, lines, 1.0
-            return
-        at = line = last = 0
-        while block := cast(bytes, stream.read(BLOCK)):
-            ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n")) + at + 1
-            lines = line + np.arange(1, len(ends) + 1)
-            at, line, last = at + len(block), line + len(ends), max(last, *ends[-1:])
-            yield ends[ends > head], lines[ends > head], 1.0
-        if at > max(last, head):  # a last line without an end
-            yield np.array([at]), np.array([line + 1]), 1.0
+        while some := list(islice((row for row in rows if row[0] > head), 4096)):
+            ends, lines = np.array(some, dtype=np.int64).T
+            yield ends, lines, 1.0
+
+
+def _lines(stream: IO[bytes]) -> Iterator[tuple[int, int]]:
+    """Bytes and lines up to the end of each line."""
+    end = line = last = 0
+    while some := stream.readline(BLOCK):
+        end += len(some)
+        if some.endswith(b"\n"):
+            line, last = line + 1, end
+            yield end, line
+    if end > last:
+        yield end, line + 1

@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from cascade._version import __version__
 from cascade.core.files import locked, refuse_same_file
+from cascade.core.results import Counts
 from cascade.exceptions import DataError, OptionError
-from cascade.jobs.answers import AnyPipeline, Counts, ask
+from cascade.jobs.answers import AnyPipeline, ask
 from cascade.jobs.cutting import Part, Span, cut
 from cascade.jobs.inputs import Input, Types, find, kept_columns, readable
 from cascade.jobs.leases import is_held
@@ -66,15 +67,15 @@ class Job:
         return self.folder / f"{self._name(number)}.{self.settings.form}"
 
     def beside(self, number: int, suffix: str) -> Path:
-        """A file that tells of a part: `json` of a whole one, `lease` or `log` of one under way."""
+        """A file that tells of a part: `json` of a whole one, `lease` of one under way."""
         return self.state / f"{self._name(number)}.{suffix}"
+
+    def block(self, number: int, at: int) -> Path:
+        """A block of a part under way, counted from 0."""
+        return self.beside(number, f"{at:05}.block")
 
     def _name(self, number: int) -> str:
         return f"part-{number:0{max(5, len(str(len(self.parts) - 1)))}}"
-
-    def logs(self, number: int) -> list[Path]:
-        """The logs of a part that workers live or dead have begun."""
-        return sorted(self.state.glob(self.beside(number, "*.log").name))
 
     def counts(self, number: int) -> Counts | None:
         """What was counted in a part, if it is whole."""

@@ -1,7 +1,4 @@
-"""What a job writes: a log of the blocks that are answered, whole parts, and one file of all parts.
-
-A log has a line of JSON before each block that tells its bytes and checksum; a block that is not whole is cut off.
-"""
+"""What a job writes: blocks as they are answered, whole parts, and one file of all parts."""
 
 from __future__ import annotations
 
@@ -9,59 +6,45 @@ import csv
 import json
 import os
 import shutil
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from cascade.core.files import staged
-from cascade.jobs.answers import Counts
+from cascade.core.results import Counts
 
+COUNTS: Final = b"counts"
+CHECKSUM: Final = 8  # bytes before a block
 GROUP_ROWS, GROUP_BYTES = 65_536, 16 << 20  # of a group of rows in parquet
 
 
-def log_block(log: IO[bytes], table: pa.Table, counts: Counts) -> None:
-    """Append a block to a log."""
+def write_block(path: Path, table: pa.Table, counts: Counts) -> None:
+    """Write a block of answers and what was counted in it. Who writes it again while it is read writes the same."""
     sink = pa.BufferOutputStream()
+    table = table.replace_schema_metadata({COUNTS: json.dumps(asdict(counts))})
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     content = sink.getvalue()
-    told = {"bytes": content.size, "checksum": zlib.crc32(content), "counts": asdict(counts)}
-    log.write(json.dumps(told).encode() + b"\n")
-    log.write(content)
-    log.flush()
+    made = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
+    made.write_bytes(zlib.crc32(content).to_bytes(CHECKSUM, "big") + content.to_pybytes())
+    made.replace(path)
 
 
-def logged(path: Path, *, counts_alone: bool = False) -> Iterator[tuple[bytes, Counts, int]]:
-    """The whole blocks of a log, as Arrow's streams, each with what was counted and the byte at which it ends.
-
-    With `counts_alone` blocks are passed over, and the last may not be whole.
-    """
-    with suppress(FileNotFoundError), path.open("rb") as log:  # of a part that has just become whole
-        while line := log.readline():
-            try:
-                told = json.loads(line)
-                content = b"" if counts_alone else log.read(told["bytes"])
-                counts, good = Counts(**told["counts"]), counts_alone or zlib.crc32(content) == told["checksum"]
-            except (ValueError, TypeError, KeyError):
-                return
-            if not good:
-                return
-            if counts_alone:
-                log.seek(told["bytes"], os.SEEK_CUR)
-            yield content, counts, log.tell()
-
-
-def tables_of(log: Path) -> Iterator[pa.Table]:
-    """The blocks of a log."""
-    for content, *_ in logged(log):
-        yield pa.ipc.open_stream(content).read_all()
+def read_block(path: Path) -> tuple[pa.Table, Counts]:
+    """A block and what was counted; an `OSError` where there is none, or one that is not whole as the power failed."""
+    content = path.read_bytes()
+    if len(content) < CHECKSUM or zlib.crc32(content[CHECKSUM:]) != int.from_bytes(content[:CHECKSUM], "big"):
+        raise OSError(f"{path} is not whole")
+    table = pa.ipc.open_stream(pa.py_buffer(content)[CHECKSUM:]).read_all()
+    return table.replace_schema_metadata(), Counts(**json.loads(table.schema.metadata[COUNTS]))
 
 
 @contextmanager

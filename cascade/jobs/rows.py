@@ -22,7 +22,7 @@ from cascade.core.rows import IntArray
 from cascade.jobs.cutting import BLOCK, Part, Span
 from cascade.jobs.inputs import Input, Types, readable
 from cascade.jobs.settings import ALL, Settings
-from cascade.jobs.tables import BYTES, ROWS, TABLES, Table
+from cascade.jobs.tables import ROWS, TABLES, Table
 from cascade.text.reading import REMEDY, Example, OnError, read_examples, text_of, words_of
 from cascade.text.records import FileFormat, LineError, cells
 from cascade.text.sources import opened
@@ -165,10 +165,11 @@ class Rows:
         part.name = one.path  # what messages call it
         before = span.line - one.head.count("\n")
         reading: dict[str, Any] = {"format": FileFormat(one.form), "lines_before": before, "on_error": OnError.NULL}
-        for some in _together(read_examples(part, **reading, **self._settings.reading)):
+        examples = read_examples(part, **reading, **self._settings.reading)
+        while some := list(islice(examples, ROWS)):
             faults = [None if one.error is None else str(one.error).removesuffix(f"; {REMEDY}") for one in some]
             kept = self._kept(some, faults, one.path)
-            yield _block([one.text if one.tokens is None else one.tokens for one in some], faults, kept)
+            yield _block([one.item for one in some], faults, kept)
 
     def _kept(self, examples: list[Example], faults: list[str | None], path: str) -> pa.Table:
         def fault(row: int, told: str) -> None:
@@ -181,11 +182,10 @@ class Rows:
         for field in self._schema:
             values = [example.record.get(field.name) for example in examples]
             if not _fits(values, field.type):
-                for row, value in enumerate(values):
-                    if not _fits([value], field.type):
-                        told = f"column {field.name!r} must be {field.type} as in the first rows, got {value!r:.80}"
-                        fault(row, told)
-                        values[row] = None
+                for row in [row for row, value in enumerate(values) if not _fits([value], field.type)]:
+                    told = f"must be {field.type} as in the first rows, got {values[row]!r:.80}"
+                    fault(row, f"column {field.name!r} {told}")
+                    values[row] = None
             columns.append(pa.array(values, field.type))
         return pa.table(columns, schema=self._schema)
 
@@ -194,18 +194,6 @@ def _block(items: list[Any], faults: list[str | None], kept: pa.Table) -> Block:
     if any(faults):
         items = [None if fault else item for item, fault in zip(items, faults, strict=True)]
     return Block(items, faults, kept)
-
-
-def _together(examples: Iterator[Example]) -> Iterator[list[Example]]:
-    """Examples some at a time, fewer where they are long."""
-    while some := list(islice(examples, 1)):
-        size = 0
-        for example in islice(examples, ROWS - 1):
-            some.append(example)
-            size += sum(len(value) for value in example.record.values() if isinstance(value, str))
-            if size > BYTES:
-                break
-        yield some
 
 
 def _fits(values: list[Any], kind: pa.DataType) -> bool:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from tqdm import tqdm
 
 from cascade.core.checks import check_whole
 from cascade.core.files import locked, sha256_of
+from cascade.core.results import Counts
 from cascade.exceptions import CascadeError, CascadeWarning, OptionError
-from cascade.jobs.answers import AnyPipeline, Counts, answered
+from cascade.jobs.answers import AnyPipeline, answered
 from cascade.jobs.job import JOINED, Job, open_job
 from cascade.jobs.leases import Lease
-from cascade.jobs.parts import durable, join, log_block, logged, tables_of, write
+from cascade.jobs.parts import durable, join, read_block, write, write_block
 from cascade.jobs.rows import Rows, blocks
 from cascade.jobs.settings import Settings
 from cascade.text.records import FileFormat
@@ -69,8 +69,8 @@ def predict_tables(
         DataError: a file that cannot be read or lacks columns, or a row, as `settings` say.
     """
     check_whole("workers", workers, "leave it out for one")
-    job = open_job(pipeline, inputs, output, settings or Settings(), form=form, fresh=fresh)
     try:
+        job = open_job(pipeline, inputs, output, settings or Settings(), form=form, fresh=fresh)
         with _bar(job, show_progress):
             if on_ray:
                 from cascade.jobs.ray import work_on_ray
@@ -88,7 +88,7 @@ def predict_tables(
             raise
         told = " ".join(str(error.strerror or error).split())
         raise OptionError(
-            f"an output must have room and be writable, got {job.folder} ({told}); the same command goes on from there"
+            f"an output must have room and be writable, got {output} ({told}); the same command goes on from there"
         ) from error
     return sum((job.counts(number) or Counts() for number in range(len(job.parts))), Counts())
 
@@ -110,40 +110,30 @@ def _make(job: Job, number: int, pipeline: AnyPipeline, rows: Rows) -> bool:
     with lease:
         if job.counts(number) is not None:
             return True
-        own = job.beside(number, f"{lease.token}.log")
-        with own.open("w+b") as log:
-            counts = _taken_over([old for old in job.logs(number) if old != own], log)
-            for block in blocks(rows.read(job.parts[number], counts.rows)):
-                table, more = answered(pipeline, block, job.settings)
-                log_block(log, table, more)
-                counts += more
+        counts, done = Counts(), 0
+        with suppress(OSError):  # of the first block that nobody has answered
+            while True:
+                counts, done = counts + read_block(job.block(number, done))[1], done + 1
+        for block in blocks(rows.read(job.parts[number], counts.rows)):
+            table, more = answered(pipeline, block, job.settings)
+            write_block(job.block(number, done), table, more)
+            counts, done = counts + more, done + 1
         if lease.held():  # otherwise it was taken over, while this process slept
+            found = [job.block(number, one) for one in range(done)]
             with durable(path) as made:
-                write(made, tables_of(own), job.schema, path.suffix[1:], len(job.kept))
+                write(made, (read_block(one)[0] for one in found), job.schema, path.suffix[1:], len(job.kept))
             told = {"bytes": path.stat().st_size, "sha256": sha256_of(path), "counts": asdict(counts)}
             with durable(job.beside(number, "json")) as made:
                 made.write_text(json.dumps(told) + "\n", encoding="utf-8")
-        own.unlink(missing_ok=True)
+            for one in found:
+                one.unlink(missing_ok=True)
     return True
 
 
-def _taken_over(found: list[Path], log: IO[bytes]) -> Counts:
-    """Copy what a dead worker logged, and count it."""
-    counts, end = Counts(), 0
-    for path in found[:1]:
-        for _, more, end in logged(path):  # noqa: B007  # the last one
-            counts += more
-        with path.open("rb") as old:
-            shutil.copyfileobj(old, log)
-    log.truncate(end)
-    log.seek(end)
-    for path in found:  # a worker that lives after all writes on, to a file without a name
-        path.unlink(missing_ok=True)
-    return counts
-
-
 def _finish(job: Job) -> None:
-    """Make the one file of all parts, and remove them."""
+    """Make the one file of all parts, and remove them; and blocks of workers that were killed or had slept."""
+    for left in job.state.glob("part-*.block*"):
+        left.unlink(missing_ok=True)
     if job.target is None:
         return
     with locked(job.state):
@@ -202,21 +192,23 @@ def _worker(job: Job, pipeline: AnyPipeline, told: Any) -> None:
 @contextmanager
 def _bar(job: Job, show: bool) -> Iterator[None]:
     """A bar that knows rows, rate, share deferred and time left, from what lies in the folder: of others too."""
-    rows, whole, ended = [sum(span.rows for span in part) for part in job.parts], dict[int, Counts](), threading.Event()
+    rows, ended = sum(span.rows for part in job.parts for span in part), threading.Event()
+    found: dict[str, dict[str, Counts]] = {}  # of each part by file: its record, or blocks until that is there
 
     def seen() -> Counts:
-        found = Counts()
-        for path in sorted(job.state.glob("part-*"), key=lambda one: one.suffix):  # records before logs
-            number = int(path.name.split(".")[0].removeprefix("part-"))
-            if number not in whole and path.suffix == ".json" and (counts := job.counts(number)) is not None:
-                whole[number] = counts
-            if number not in whole and path.suffix == ".log":
-                found = sum((more for _, more, _ in logged(path, counts_alone=True)), found)
-        return sum(whole.values(), found)
+        for path in job.state.glob("part-*"):
+            part, _, kind = path.name.partition(".")
+            own = found.setdefault(part, {})
+            if kind == "json" and kind not in own and (counts := job.counts(int(part[5:]))) is not None:
+                found[part] = {kind: counts}
+            elif kind.endswith("block") and not {kind, "json"} & own.keys():
+                with suppress(OSError):  # its part has just become whole
+                    own[kind] = read_block(path)[1]
+        return sum((counts for own in found.values() for counts in own.values()), Counts())
 
     def draw() -> None:
         before = seen()
-        with tqdm(total=sum(rows), initial=before.rows, unit=" rows") as bar:
+        with tqdm(total=rows, initial=before.rows, unit=" rows") as bar:
             last = False
             while not last:
                 last, found = ended.wait(LOOK), seen()

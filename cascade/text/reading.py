@@ -73,6 +73,11 @@ class Example:
     error: DataError | None = None
     tokens: list[str] | None = None
 
+    @property
+    def item(self) -> Any:
+        """What a model reads: the words if there are any, else the text; `None` where neither can be read."""
+        return self.text if self.tokens is None else self.tokens
+
 
 def read_examples(
     source: Source,

@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from cascade.cli.predict import command
-from cascade.cli.predict.lines import Lines, Writer, labels
-from cascade.core.results import Prediction, Stats
+from cascade.cli.predict import lines as writing
+from cascade.cli.predict.lines import Lines, labels, write
+from cascade.core.results import Counts, Predictions, Stats
+from cascade.engine.streaming import StreamOptions
 from cascade.pipelines.loading import load
 from cascade.policies.exits import MaxProbability
 from cascade.policies.routing import Budget, Threshold
@@ -99,13 +102,14 @@ def test_policies(
     exit_policy: Any,
 ) -> None:
     seen: list[tuple[Any, Any]] = []
+    predict = FakeClassifier.predict
 
-    def stream(self: FakeClassifier, texts: Any, options: Any) -> Iterator[Prediction]:
+    def noted(self: FakeClassifier, texts: list[str]) -> Predictions:
         seen.append((self.router, self.exit_policy))
-        return iter(())
+        return predict(self, texts)
 
-    monkeypatch.setattr(FakeClassifier, "stream", stream)
-    run("predict", "m", *arguments)
+    monkeypatch.setattr(FakeClassifier, "predict", noted)
+    run.well("predict", "m", *arguments, stdin="good\n")
     assert seen == [(router, exit_policy)]
 
 
@@ -121,71 +125,49 @@ def test_bad_lines_become_null(run: Command) -> None:
     assert "5 rows, 3 of them unreadable in " in done.err
 
 
-def test_bad_lines_alone_do_not_pile_up() -> None:
-    class Counting(list[str]):
-        def write(self, line: str) -> int:
-            self.append(line)
-            return len(line)
+class Out(io.StringIO):
+    """Remembers what was written up to the last flush."""
 
-        def flush(self) -> None:
-            pass
+    flushed = ""
 
-    out = Counting()
-    writer = Writer(lines=labels(FakeClassifier()), out=out)  # type: ignore[arg-type]  # fakes
-    held = []
-
-    def examples() -> Any:
-        for number in range(1, 6):
-            yield Example(line=number, text=None, label=None, record={})
-            held.append(len(writer.waiting))
-
-    writer.write(examples())
-    assert held == [0] * 5
-    assert len(out) == 5
+    def flush(self) -> None:
+        self.flushed = self.getvalue()
 
 
-def test_lines_keep_their_order_while_another_thread_reads() -> None:
-    """A bad line is read while the answer before it is about to be written."""
-    given: Any = None
+def test_what_is_answered_together_is_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "BUFFERS", StreamOptions(2))
+    out, seen = Out(), list[int]()
 
-    def answers(texts: Iterator[str], _: object) -> Iterator[str]:
-        nonlocal given
-        given = texts
-        yield next(texts)
-        yield from texts
+    def answer(texts: list[str]) -> tuple[list[str], Stats]:
+        seen.append(out.flushed.count("\n"))
+        return texts, Stats(len(texts), units=len(texts))
 
-    def values(example: Example, answer: str) -> dict[str, str]:
-        next(given, None)
-        return {"label": answer}
-
-    made = Lines(keys=("label",), read=lambda one: one.text, answer=answers, values=values)
-    out = io.StringIO()
-    Writer(lines=made, out=out).write(
-        Example(line=n, text=text, label=None, record={}) for n, text in ((1, "a"), (2, None))
-    )
-    assert lines(out.getvalue()) == [{"line": 1, "label": "a"}, {"line": 2, "label": None, "empty": True}]
+    made = Lines(keys=("label",), answer=answer, values=lambda _, label: {"label": label})
+    texts = ["a", "b", None, None, "c", None, " "]
+    counts = write((Example(n, text, None, {}) for n, text in enumerate(texts, 1)), out, made, on_empty="null")
+    assert seen == [0, 4]  # rows that cannot be read take the places of others
+    wanted = [{"line": n, "label": text if text != " " else None} for n, text in enumerate(texts, 1)]
+    assert lines(out.flushed) == [*wanted[:-1], wanted[-1] | {"empty": True}]
+    assert counts == Counts(rows=7, empty=1, units=3)
 
 
-def test_what_is_answered_together_is_flushed() -> None:
-    class Out(io.StringIO):
-        flushed = ""
+def test_answers_before_a_bad_line_are_written(run: Command) -> None:
+    done = run("predict", "m", "--on-empty", "error", stdin="good\nbad\n \n")
+    assert [line["label"] for line in lines(done.out)] == ["positive", "negative"]
+    assert (done.status, "got ' ' in line 3; correct it" in done.err) == (2, True)
 
-        def flush(self) -> None:
-            self.flushed = self.getvalue()
 
-    out, seen = Out(), []
+def test_live_input_is_answered_at_a_pause() -> None:
+    out = Out()
+    waited = threading.Event()
 
-    def answers(texts: Iterator[str], on_stats: Any) -> Iterator[str]:
-        for text in texts:
-            on_stats(Stats(texts=2))
-            yield text
-            seen.append(out.flushed.count("\n"))
-            yield next(texts)
-            seen.append(out.flushed.count("\n"))
+    def examples() -> Iterator[Example]:
+        yield Example(1, "good", None, {})
+        while not out.flushed:
+            waited.wait(0.01)
+        yield Example(2, "bad", None, {})
 
-    made = Lines(keys=(), read=lambda one: one.text, answer=answers, values=lambda *_: {})
-    Writer(lines=made, out=out).write(Example(line=n, text="a", label=None, record={}) for n in range(4))
-    assert seen == [0, 2, 2, 4]
+    assert write(examples(), out, labels(FakeClassifier())).rows == 2  # type: ignore[arg-type]  # a fake
 
 
 def test_a_line_that_is_too_long(run: Command) -> None:
@@ -283,7 +265,8 @@ def test_bad_use_is_one_line(run: Command, arguments: tuple[str, ...], message: 
 
 def test_what_is_read(run: Command, loaded: Loaded) -> None:
     assert run.refused("predict", "m", stdin="").startswith("Error: standard input must hold at least one example")
-    assert "line 2" in run.refused("predict", "m", "--format", "jsonl", stdin=BROKEN)
+    done = run("predict", "m", "--format", "jsonl", stdin=BROKEN)
+    assert (done.status, "line 2" in done.err, len(lines(done.out))) == (2, True, 1)
     done = run("predict", "some/model", "--threads", "2", stdin="\n")  # an empty line is a text
     assert len(lines(done.out)) == 1
     assert done.err.startswith("1 row, 1 of them empty in ")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cascade.bundle.opening import Bundle, open_bundle
-from cascade.cli.predict.lines import Writer, entities, tags
+from cascade.cli.predict.lines import entities, tags, write
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.text.entities import AggregationStrategy
@@ -180,6 +180,6 @@ def test_memory_does_not_grow_with_the_file(tagger: Tagger, strategy: str | None
             return len(line)
 
     lines = tags(tagger, words=words) if strategy is None else entities(tagger, AggregationStrategy(strategy))
-    Writer(out=Out(), lines=lines).write(examples())
+    write(examples(), Out(), lines)
     assert len(ahead) == 6000
     assert max(ahead) <= 4097  # what a stream holds back, however long the machine takes for it

@@ -63,7 +63,7 @@ def test_lines_of_tags_stay_the_same(run: Command, tags: str, form: str) -> None
 
 
 def test_the_warning_comes_as_it_happens(run: Command, clf: Classifier, folder: str) -> None:
-    texts = "\n".join(shifting(clf, 300, 100)) + "\n"
+    texts = "\n".join(shifting(clf, 300, 1000)) + "\n"
     done = run.well("predict", folder, "--threads", "1", "--shadow", "1", "--max-disagreement", "0.05", stdin=texts)
     warning, summary, found = done.err.splitlines()
     told = re.fullmatch(
@@ -74,9 +74,9 @@ def test_the_warning_comes_as_it_happens(run: Command, clf: Classifier, folder: 
     assert told
     alarm, differ, shadowed = map(int, told.groups())
     assert 300 < alarm < 320
-    assert 0 < differ < shadowed < 360  # of 400: the stream went on
-    assert summary.startswith("400 rows in ")
-    assert found.startswith("shadowed 400, 100 differ from tier 2")
+    assert 0 < differ < shadowed < 1100  # of 1,300: there were more buffers
+    assert summary.startswith("1300 rows in ")
+    assert found.startswith("shadowed 1300, 1000 differ from tier 2")
     assert found.endswith(f"; alarm at answer {alarm} (bound 5 %)")
 
 

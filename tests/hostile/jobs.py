@@ -14,7 +14,6 @@ python -m tests.hostile.jobs models/intents --rows 10000000 --only speed memory 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import shutil
@@ -24,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -36,11 +34,9 @@ import pyarrow.parquet as pq
 
 import cascade
 from cascade.jobs import predict_tables
-from tests.test_floors import ROOT
+from tests.hostile.mixing import Mix
 
 PROGRAM: Final = [sys.executable, "-c", "from cascade.cli import main; main()", "predict"]
-GROUP: Final = 100_000
-DEMO: Final = ROOT / "cascade" / "cli" / "demo"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle")
     parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--like", type=Path, help="jsonl; texts like its own, by default like the demo's of the bundle")
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--only", nargs="*", choices=list(WAYS), default=["kills", "speed", "memory", "workers"])
     parser.add_argument("--folder", type=Path, help="for inputs and outputs; a temporary one by default")
@@ -68,34 +65,22 @@ def said(name: str, good: bool, text: str) -> bool:
     return good
 
 
-def texts(rows: int, seed: int) -> Iterator[str]:
-    """Short texts with the lengths and words of the demo's sentences, hardly two of them alike."""
-    files = chain.from_iterable(
-        (DEMO / f"{name}.jsonl").read_text("utf-8").splitlines() for name in ("sentiment", "intents")
-    )
-    words, rng = [json.loads(line)["text"].split() for line in files], Random(seed)
-    for _ in range(rows):
-        first, second = rng.choice(words), rng.choice(words)
-        yield " ".join(first[: rng.randint(1, len(first))] + second[: rng.choice((0, 0, 2, 5, 20))])
-
-
 class Trial:
     """An input, and commands that answer it."""
 
     def __init__(self, given: argparse.Namespace, folder: Path) -> None:
         self.given, self.folder = given, folder
+        self.mix = Mix.of(given.bundle, given.like)
         self.input = folder / "in.parquet"
-        source, schema = texts(given.rows, given.seed), pa.schema([("id", pa.int64()), ("text", pa.string())])
-        with pq.ParquetWriter(self.input, schema) as writer:
-            for begin in range(0, given.rows, GROUP):
-                ids = range(begin, min(begin + GROUP, given.rows))
-                writer.write_table(pa.table({"id": ids, "text": [next(source) for _ in ids]}, schema=schema))
+        self.mix.write(self.input, given.rows, given.seed)
+        compiled = {"PYTHONPYCACHEPREFIX": str(folder / "pycache")}  # as those of an installed package are
+        self._environment = {**os.environ, **compiled, "PYTHONDONTWRITEBYTECODE": ""}
 
     def start(self, out: Path, *flags: str) -> subprocess.Popen[bytes]:
         """The command, in a session of its own."""
         options = ["--output", str(out), "--output-format", self.given.form, "--keep", "id", "--threads", "1"]
         command = [*PROGRAM, self.given.bundle, str(self.input), *options, *flags, *self.given.flags.split()]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+        return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, env=self._environment)
 
     def whole(self, out: Path, *flags: str) -> tuple[float, float]:
         """Seconds, and CPU seconds, of a command that ends well."""
@@ -120,6 +105,7 @@ def same(one: Path, other: Path) -> bool:
 
 def kills(trial: Trial) -> Iterator[bool]:
     rng, count = Random(trial.given.seed), trial.given.kills
+    trial.whole(trial.folder / "compiled")
     seconds, plain = trial.whole(trial.folder / "whole")
     _, nothing = trial.whole(trial.folder / "whole")
     out, spent, killed = trial.folder / "killed", cpu(), 0
@@ -148,7 +134,7 @@ def kills(trial: Trial) -> Iterator[bool]:
 
 
 def speed(trial: Trial) -> Iterator[bool]:
-    sample = list(texts(trial.given.sample, trial.given.seed))
+    sample = trial.mix.texts(trial.given.sample, trial.given.seed).to_pylist()
     file = trial.folder / "sample.parquet"
     pq.write_table(pa.table({"text": sample}), file)
     pipeline = cascade.Classifier.from_pretrained(trial.given.bundle, threads=1)

@@ -11,17 +11,17 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from cascade import Classifier
 from cascade.core.files import lock
+from cascade.core.results import Counts
 from cascade.exceptions import DataError, OptionError
 from cascade.jobs import job, leases, rows, running
-from cascade.jobs.answers import Counts, answered
+from cascade.jobs.answers import answered
 from cascade.jobs.leases import Lease
-from cascade.jobs.parts import log_block, logged, tables_of
+from cascade.jobs.parts import read_block
 from cascade.jobs.running import predict_tables
 from cascade.jobs.settings import Settings
 from cascade.policies.routing import Threshold
@@ -91,22 +91,27 @@ def test_a_job_goes_on_block_by_block(
     assert 100 - counting.left == 25 - done
 
 
-def test_a_log_that_is_cut_anywhere(tmp_path: Path) -> None:
-    log, ends = tmp_path / "log", [0]
-    with log.open("wb") as stream:
-        for number in range(4):
-            log_block(stream, pa.table({"a": [number] * number}), Counts(rows=number))
-            ends.append(stream.tell())
-    content = log.read_bytes()
-    for size in range(0, len(content) + 1, 3):
-        log.write_bytes(content[:size])
-        assert [end for *_, end in logged(log)] == [end for end in ends[1:] if end <= size]
-    for at in range(0, len(content), 7):
-        log.write_bytes(content[:at] + bytes([content[at] ^ 64]) + content[at + 1 :])
-        good = [end for *_, end in logged(log)]
-        assert good == ends[1 : len(good) + 1]
-        if len(good) < 4:
-            assert [len(table) for table in tables_of(log)] == list(range(len(good)))
+def test_a_block_that_is_not_whole(
+    clf: Classifier, inputs: list[Path], tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "answered", Stopping(4, KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        predict_tables(clf, inputs, tmp_path / "out", SETTINGS)
+    *_, block, last = sorted((tmp_path / "out" / "_cascade").glob("part-00000.*.block"))
+    content, (table, counts) = block.read_bytes(), read_block(block)
+    assert (len(table), counts.rows) == (40, 40)
+    for size in range(0, len(content), 11):
+        block.write_bytes(content[:size])
+        with pytest.raises(OSError, match="is not whole"):
+            read_block(block)
+        block.write_bytes(content[:size] + bytes([content[size] ^ 64]) + content[size + 1 :])
+        with pytest.raises(OSError, match="is not whole"):
+            read_block(block)
+    last.with_name(f"{last.name}.0123abcd").touch()  # of one that was killed as it wrote
+    monkeypatch.setattr(running, "answered", answered)
+    assert predict_tables(clf, inputs, tmp_path / "out", SETTINGS).rows == 900
+    assert seen(tmp_path / "out") == whole
+    assert {path.suffix for path in (tmp_path / "out" / "_cascade").iterdir()} == {".json"}
 
 
 def test_a_part_that_is_lost_is_made_again(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -98,16 +97,8 @@ class FakeClassifier:
             np.array([answer.route.confidence for answer in answers], dtype=np.float32),
         )
         probabilities = np.stack([answer.probabilities for answer in answers])
-        return Predictions([answer.label for answer in answers], probabilities, routes, Stats())
-
-    def stream(self, texts: Iterable[Text], *, options: Any = None, buffer: int = 2) -> Iterator[Prediction]:
-        given = iter(texts)
-        while held := list(islice(given, buffer)):
-            answers = list(map(self.answer, held))
-            if options is not None:
-                deferred = sum(answer.route.tier > 1 for answer in answers)
-                options.on_stats(Stats(len(held), units=len(held), deferred=deferred))
-            yield from answers
+        stats = Stats(len(answers), units=len(answers), deferred=int((routes.tier > 1).sum()))
+        return Predictions([answer.label for answer in answers], probabilities, routes, stats)
 
     def answer(self, text: Text) -> Prediction:
         self.before(text)

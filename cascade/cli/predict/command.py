@@ -13,7 +13,7 @@ import click
 from tqdm import tqdm
 
 from cascade.cli.predict import tables
-from cascade.cli.predict.lines import ON_EMPTY, Lines, Writer, entities, labels, summary, tags, without_empty
+from cascade.cli.predict.lines import ON_EMPTY, Lines, entities, labels, summary, tags, write
 from cascade.core.files import refuse_same_file, text_stream
 from cascade.core.rounding import percent_up
 from cascade.exceptions import OptionError
@@ -54,17 +54,20 @@ WITH_LISTS = ("jsonl", "parquet", "arrow")  # formats in which a column can hold
     default=None,
     help="Cut texts that are too long, as transformers does, or read them in windows.  [default: as MODEL says]",
 )
-@click.option("--text-column", show_default="text", metavar="NAME", help="The texts.")
-@click.option("--pair-column", show_default="text_pair, where there is one", metavar="NAME", help="Second texts.")
+@click.option("--text-column", "text", show_default="text", metavar="NAME", help="The texts.")
+@click.option(
+    "--pair-column", "pair", show_default="text_pair, where there is one", metavar="NAME", help="Second texts."
+)
 @click.option(
     "--tokens-column",
+    "tokens",
     show_default="tokens; with --text-column, none",
     metavar="NAME",
     help="Of a tagger, in jsonl and parquet: the lists of words.",
 )
 @click.option(
     "--format",
-    "form",
+    "input_form",
     type=click.Choice([form.value for form in FileFormat]),
     help="Of INPUT.  [default: by its suffix; text for standard input and pipes]",
 )
@@ -74,6 +77,7 @@ WITH_LISTS = ("jsonl", "parquet", "arrow")  # formats in which a column can hold
     default=MAX_LINE / 1e6,
     show_default=True,
     metavar="MB",
+    callback=lambda _context, _option, megabytes: max(int(megabytes * 1e6), 1),
     help="A line, or a row of a csv over several, that is longer cannot be read.",
 )
 @click.option(
@@ -148,26 +152,24 @@ def predict(model: str, files: tuple[str, ...], output: Path | None, progress: b
     Example:
       cascade predict models/sentiment reviews.txt --shadow 0.01 --max-disagreement 0.05
     """
-    strategy, tokens_column = given["strategy"], given["tokens_column"]
-    file = files[0] if files else "-"
+    strategy, file = given["strategy"], files[0] if files else "-"
     job = tables.is_job(files, output, given)
     if output is not None:
         refuse_same_file(output, [STDIN if file == "-" else file, *Path(model).rglob("*")])
-    form = given["form"] and FileFormat(given["form"])
+    form = given["input_form"] and FileFormat(given["input_form"])
     pipeline = _loaded(model, given)
     if isinstance(pipeline, Tagger):
-        of_texts = {"--top-k": given["top_k"], "--pair-column": given["pair_column"]}
+        of_texts = {"--top-k": given["top_k"], "--pair-column": given["pair"]}
         _refuse(of_texts, f"classifiers, but {model} is a tagger")
         found = form or format_of(Path(file))
-        tokens_column = _words_column(tables.first_form(files, form) if job else found and found.value, given)
+        given["tokens"] = _words_column(tables.first_form(files, form) if job else found and found.value, given)
     else:
-        of_taggers = {"--tokens-column": tokens_column, "--aggregation-strategy": strategy}
+        of_taggers = {"--tokens-column": given["tokens"], "--aggregation-strategy": strategy}
         _refuse(of_taggers, f"taggers, but {model} is a classifier")
     if progress is None:
         progress = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
     if job and output is not None:
-        given |= {"form": form, "tokens_column": tokens_column, "progress": progress}
-        click.echo(tables.predict(pipeline, files, output, given), err=True)
+        click.echo(tables.predict(pipeline, files, output, form, progress, given), err=True)
         return
     monitor: Monitor[Any] | None = watch(pipeline, given)
     lines: Lines
@@ -176,25 +178,23 @@ def predict(model: str, files: tuple[str, ...], output: Path | None, progress: b
     elif strategy is not None:
         lines = entities(pipeline, AggregationStrategy(strategy), routes=given["routes"])
     else:
-        lines = tags(pipeline, words=tokens_column is not None, routes=given["routes"], monitor=monitor)
+        lines = tags(pipeline, words=given["tokens"] is not None, routes=given["routes"], monitor=monitor)
     examples = read_examples(
         file,
         format=form,
-        text_column=given["text_column"] or "text",
-        pair_column=given["pair_column"] or "text_pair",
-        tokens_column=tokens_column,
+        text_column=given["text"] or "text",
+        pair_column=given["pair"] or "text_pair",
+        tokens_column=given["tokens"],
         label_column=None,
-        max_line=max(int(given["max_line"] * 1e6), 1),
+        max_line=given["max_line"],
         on_error=OnError(given["on_error"]),
         report=lambda error: tqdm.write(f"Warning: {error}", file=sys.stderr),
     )
     begin = time.perf_counter()
     with contextlib.nullcontext(sys.stdout) if output is None else text_stream(output) as out:
-        writer = Writer(out=out, lines=lines)
-        examples = without_empty(examples, given["on_empty"])
-        writer.write(tqdm(examples, unit=" rows", file=sys.stderr, disable=not progress, leave=False))
-        out.flush()
-    click.echo(summary(writer, lines.unit, time.perf_counter() - begin), err=True)
+        bar = tqdm(examples, unit=" rows", file=sys.stderr, disable=not progress, leave=False)
+        counts = write(bar, out, lines, on_empty=given["on_empty"])
+    click.echo(summary(counts, lines.unit, time.perf_counter() - begin), err=True)
     if monitor is not None:
         click.echo(in_words(monitor.report()), err=True)
 
@@ -216,8 +216,8 @@ def _loaded(model: str, given: Mapping[str, Any]) -> Classifier | Tagger:
 
 def _words_column(form: str | None, given: Mapping[str, Any]) -> str | None:
     """The column of lists of words; `None` where a tagger reads texts, as it must where entities are asked for."""
-    texts = {"--text-column": given["text_column"], "--aggregation-strategy": given["strategy"]}
-    names, tokens = [name for name, value in texts.items() if value is not None], given["tokens_column"]
+    texts = {"--text-column": given["text"], "--aggregation-strategy": given["strategy"]}
+    names, tokens = [name for name, value in texts.items() if value is not None], given["tokens"]
     if tokens is None:
         return "tokens" if form in WITH_LISTS and not names else None
     if names:

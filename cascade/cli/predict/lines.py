@@ -1,24 +1,22 @@
-"""A line of JSON for each example, in order, while answers come in buffers.
+"""A line of JSON for each example, in order, a buffer of them at a time.
 
-Every row that is read gets its line, at once or after the rows of its buffer; a row that could not be read gets one
-with null for every answer.
+A row that could not be read gets a line with null for every answer, in its place.
 """
 
 from __future__ import annotations
 
 import json
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 import numpy as np
 
 from cascade.cli.show import duration
-from cascade.core.results import Prediction, Stats, TagPrediction
+from cascade.core.results import Counts, Prediction, Stats, TagPrediction
 from cascade.engine.streaming import StreamOptions, buffers
-from cascade.exceptions import DataError, OptionError
+from cascade.exceptions import CascadeWarning, DataError, OptionError
 from cascade.monitoring.monitor import Monitor
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
@@ -26,42 +24,25 @@ from cascade.text.entities import AggregationStrategy, Entity
 from cascade.text.reading import Example
 from cascade.text.texts import is_empty
 
-BUFFER = 1024  # sentences or texts that go through tier 1 together
+BUFFERS = StreamOptions(1024, pause=0.2)
+"""Rows that go through all tiers together; fewer where no more come for so many seconds."""
 ON_EMPTY = ("answer", "null", "error")
-PAUSE = 0.2  # seconds without input after which everything that was read is answered
 ROUTE = ("tier", "exit", "confidence")
 
 Values = dict[str, Any]
-
-
-def without_empty(examples: Iterable[Example], way: str) -> Iterator[Example]:
-    """The examples, of which empty and blank ones get an answer, get none, or are a `DataError` (see `ON_EMPTY`)."""
-    for example in examples:
-        given = example.text if example.tokens is None else example.tokens
-        if way != "answer" and given is not None and is_empty(given):
-            if way == "error":
-                raise DataError(
-                    f"a text must have a character that is no blank, got {given!r} in line {example.line}; correct it, "
-                    "or leave --on-empty out"
-                )
-            yield replace(example, text=None, tokens=None)
-        else:
-            yield example
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lines:
     """What lines hold: their keys beside the number. Make one with `labels`, `tags` or `entities`.
 
-    `read`: what the model reads of an example; `None` where that could not be read; `answer`: an answer for each of
-    these, in order, calls its second argument with statistics as they come; `values`: of an example's line, by key;
-    `unit`: what a unit is, where it is not the row.
+    `answer`: answers for some texts or sentences, in order, and statistics; `values`: of the line of one of them, by
+    key; `unit`: what a unit is, where it is not the row.
     """
 
     keys: tuple[str, ...]
-    read: Callable[[Example], Any]
-    answer: Callable[[Iterator[Any], Callable[[Stats], object]], Iterable[Any]]
-    values: Callable[[Example, Any], Values]
+    answer: Callable[[list[Any]], tuple[Sequence[Any], Stats]]
+    values: Callable[[Any, Any], Values]
     unit: str | None = None
 
 
@@ -71,7 +52,7 @@ def labels(
     """A label per text. `monitor`: gives the answers in the classifier's place, the same ones."""
     names = classifier.labels
 
-    def values(_: Example, answer: Prediction) -> Values:
+    def values(_: Any, answer: Prediction) -> Values:
         chances, label = answer.probabilities, answer.label
         several = [_rounded(chances[names.index(one)]) for one in label] if isinstance(label, tuple) else None
         found: Values = {"label": label, "score": _rounded(chances.max()) if several is None else several}
@@ -83,12 +64,8 @@ def labels(
             found |= {"tier": route.tier, "exit": route.exit_layer, "confidence": _rounded(route.confidence)}
         return found
 
-    return Lines(
-        keys=("label", "score", *(("top",) if top_k is not None else ()), *(ROUTE if routes else ())),
-        read=lambda example: example.text,
-        answer=lambda texts, on_stats: (monitor or classifier).stream(texts, options=_options(on_stats)),
-        values=values,
-    )
+    keys = ("label", "score", *(("top",) if top_k is not None else ()), *(ROUTE if routes else ()))
+    return Lines(keys=keys, answer=_with_stats((monitor or classifier).predict), values=values)
 
 
 def tags(tagger: Tagger, *, words: bool, routes: bool = False, monitor: Monitor[Any] | None = None) -> Lines:
@@ -98,11 +75,11 @@ def tags(tagger: Tagger, *, words: bool, routes: bool = False, monitor: Monitor[
     answers in the tagger's place, the same ones.
     """
 
-    def values(example: Example, answer: TagPrediction) -> Values:
-        found: Values = {"tokens": example.tokens, "tags": answer.tags}
+    def values(item: Any, answer: TagPrediction) -> Values:
+        found: Values = {"tokens": item, "tags": answer.tags}
         if answer.spans is not None:
-            text, spans = str(example.text), answer.spans.tolist()
-            found |= {"tokens": [text[begin:end] for begin, end in spans], "spans": spans}
+            spans = answer.spans.tolist()
+            found |= {"tokens": [item[begin:end] for begin, end in spans], "spans": spans}
         if routes:
             columns = answer.routes
             sure = [_rounded(one) for one in columns.confidence.tolist()]
@@ -110,14 +87,9 @@ def tags(tagger: Tagger, *, words: bool, routes: bool = False, monitor: Monitor[
         return found
 
     source = monitor or tagger
-    stream = source.stream if words else source.stream_texts
-    return Lines(
-        keys=("tokens", "tags", *(() if words else ("spans",)), *(ROUTE if routes else ())),
-        read=(lambda example: example.tokens) if words else (lambda example: example.text),
-        answer=lambda given, on_stats: stream(given, options=_options(on_stats, BUFFER)),
-        values=values,
-        unit="word",
-    )
+    keys = ("tokens", "tags", *(() if words else ("spans",)), *(ROUTE if routes else ()))
+    answer = _with_stats(source.predict if words else source.predict_texts)
+    return Lines(keys=keys, answer=answer, values=values, unit="word")
 
 
 def entities(tagger: Tagger, strategy: AggregationStrategy, *, routes: bool = False) -> Lines:
@@ -127,90 +99,60 @@ def entities(tagger: Tagger, strategy: AggregationStrategy, *, routes: bool = Fa
             "--routes and --aggregation-strategy exclude each other, both were given; an entity has no route of its own"
         )
 
-    def answer(texts: Iterator[str], on_stats: Callable[[Stats], object]) -> Iterator[list[Entity]]:
-        for some in buffers(texts, options=_options(on_stats, BUFFER)):
-            on_stats(Stats(texts=len(some)))
-            yield from tagger(some, aggregation_strategy=strategy)
+    def values(text: str, found: list[Entity]) -> Values:
+        return {"text": text, "entities": [{**one, "score": _rounded(one["score"])} for one in found]}
 
-    def values(example: Example, found: list[Entity]) -> Values:
-        return {"text": example.text, "entities": [{**one, "score": _rounded(one["score"])} for one in found]}
-
-    return Lines(keys=("text", "entities"), read=lambda example: example.text, answer=answer, values=values)
-
-
-def _options(on_stats: Callable[[Stats], object], buffer_size: int = StreamOptions.buffer_size) -> StreamOptions:
-    return StreamOptions(buffer_size, pause=PAUSE, on_stats=on_stats)
+    return Lines(
+        keys=("text", "entities"),
+        answer=lambda texts: (tagger(texts, aggregation_strategy=strategy), Stats(texts=len(texts))),
+        values=values,
+    )
 
 
-@dataclass(kw_only=True)
-class Writer:
-    """Writes a line for each example, and counts rows, unread ones, units answered and deferred, rows that lost tokens.
+def _with_stats(predict: Callable[[list[Any]], Any]) -> Callable[[list[Any]], tuple[Sequence[Any], Stats]]:
+    def answer(items: list[Any]) -> tuple[Sequence[Any], Stats]:
+        found = predict(items)
+        return found, found.stats
 
-    What is answered together is flushed together. Examples are read by another thread, so a lock keeps lines in order.
+    return answer
 
-    `waiting`: examples that are read and not answered; `due`: answers that are still to come of those made together.
+
+def write(examples: Iterable[Example], out: TextIO, lines: Lines, *, on_empty: str = "answer") -> Counts:
+    """A line for each example; what was counted.
+
+    `on_empty`: of `ON_EMPTY`, whether empty and blank ones get an answer, get none, or are a `DataError`.
     """
-
-    out: TextIO
-    lines: Lines
-    rows: int = 0
-    unread: int = 0
-    units: int = 0
-    deferred: int = 0
-    truncated: int = 0
-    due: int = 0
-    empty: int = 0
-    waiting: deque[Example] = field(default_factory=deque)
-    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
-
-    def write(self, examples: Iterable[Example]) -> None:
-        """A line for each example."""
-        for answer in self.lines.answer(self._read(examples), self._count):
-            with self._lock:
-                self._write_unread()
-                example = self.waiting[0]
-            values = self.lines.values(example, answer)
-            with self._lock:
-                self._write(self.waiting.popleft(), values, empty=is_empty(self.lines.read(example)))
-                self._write_unread()
-                self.due -= 1
-                if self.due <= 0:
-                    self.out.flush()
-        with self._lock:
-            self._write_unread()
-
-    def _count(self, stats: Stats) -> None:
-        self.due = stats.texts
-        self.units += stats.units
-        self.deferred += stats.deferred
-        self.truncated += stats.truncated
-
-    def _read(self, examples: Iterable[Example]) -> Iterator[Any]:
-        for example in examples:
-            given = self.lines.read(example)
-            with self._lock:
-                self.waiting.append(example)
-                if given is None:  # where no row before it waits for an answer, it is written at once
-                    self._write_unread()
-            if given is not None:
-                yield given
-
-    def _write_unread(self) -> None:
-        before = self.rows
-        while self.waiting and self.lines.read(self.waiting[0]) is None:
-            example = self.waiting.popleft()
-            self.unread += example.error is not None
-            self._write(example, dict.fromkeys(self.lines.keys), empty=example.error is None)
-        if self.rows > before:
-            self.out.flush()
-
-    def _write(self, example: Example, values: Values, *, empty: bool) -> None:
-        self.rows += 1
-        self.empty += empty
-        self.out.write(json.dumps({"line": example.line, **values, **({"empty": True} if empty else {})}) + "\n")
+    counts = Counts()
+    for some in buffers(_none_empty(examples) if on_empty == "error" else examples, options=BUFFERS):
+        items = [example.item for example in some]
+        empty = [item is not None and is_empty(item) for item in items]
+        if on_empty == "null":
+            items = [None if blank else item for item, blank in zip(items, empty, strict=True)]
+        given = [item for item in items if item is not None]
+        with warnings.catch_warnings():  # the summary says what was cut; how many come together is chance
+            warnings.filterwarnings("ignore", "pairs and words must fit|.* units together", CascadeWarning)
+            answers, stats = lines.answer(given) if given else ((), Stats())
+        answered = map(lines.values, given, answers)
+        for example, item, blank in zip(some, items, empty, strict=True):
+            values = dict.fromkeys(lines.keys) if item is None else next(answered)
+            out.write(json.dumps({"line": example.line, **values, **({"empty": True} if blank else {})}) + "\n")
+        out.flush()
+        unread = sum(example.error is not None for example in some)
+        counts += Counts(len(some), unread, sum(empty), stats.truncated, stats.units, stats.deferred)
+    return counts
 
 
-def summary(counts: Any, unit: str | None, seconds: float) -> str:
+def _none_empty(examples: Iterable[Example]) -> Iterator[Example]:
+    for example in examples:
+        if example.item is not None and is_empty(example.item):
+            raise DataError(
+                f"a text must have a character that is no blank, got {example.item!r} in line {example.line}; correct "
+                "it, or leave --on-empty out"
+            )
+        yield example
+
+
+def summary(counts: Counts, unit: str | None, seconds: float) -> str:
     """What was counted, in one line; before it a warning where rows lost tokens. `unit`: where it is not the row."""
     warning = ""
     if counts.truncated:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from cascade.pipelines.tagger import Tagger
 from cascade.runtime.threads import check_threads
 from cascade.text.records import FileFormat
 
-OWN: Final = ("keep", "prefix", "output_format", "part_rows", "workers", "ray", "fresh")
+OWN: Final = ("keep", "prefix", "form", "part_rows", "workers", "ray", "fresh")
 FORMS: Final = ("parquet", "jsonl", "csv")
 ARROW: Final = (".arrow", ".feather", ".ipc")
 OPTIONS: Final = (
@@ -26,6 +27,7 @@ OPTIONS: Final = (
     ),
     click.option(
         "--output-format",
+        "form",
         type=click.Choice(FORMS),
         help="Of a folder's parts.  [default: parquet; of a file its suffix]",
     ),
@@ -45,7 +47,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def is_job(files: Sequence[str], output: Path | None, given: Mapping[str, Any]) -> bool:
     """Whether tables are written and not lines; an `OptionError` for options of one that are used with the other."""
-    named = [f"--{name.replace('_', '-')}" for name in OWN if given[name]]
+    named = [f"--{name.replace('_', '-')}".replace("--form", "--output-format") for name in OWN if given[name]]
     path = Path(files[0] if files else "-")
     if len(files) < 2 and str(path) == "-":
         if named:
@@ -78,38 +80,23 @@ def first_form(files: Sequence[str], form: FileFormat | None) -> str:
     return find(files, form)[0][1]
 
 
-def predict(pipeline: Classifier | Tagger, files: Sequence[str], output: Path, given: Mapping[str, Any]) -> str:
+def predict(
+    pipeline: Classifier | Tagger,
+    files: Sequence[str],
+    output: Path,
+    form: FileFormat | None,
+    progress: bool,
+    given: Mapping[str, Any],
+) -> str:
     """Run a job; a summary."""
     from cascade.jobs.running import predict_tables
-    from cascade.jobs.settings import ALL, PART_ROWS, Settings
+    from cascade.jobs.settings import ALL, Settings
 
     keep = tuple(dict.fromkeys(name for names in given["keep"] for name in names.split(",") if name))
-    settings = Settings(
-        text=given["text_column"] or "text",
-        pair=given["pair_column"] or "text_pair",
-        tokens=given["tokens_column"],
-        keep=ALL if keep == (ALL,) else keep,
-        prefix=given["prefix"] or "",
-        form=given["output_format"],
-        routes=given["routes"],
-        top_k=given["top_k"],
-        strategy=given["strategy"],
-        on_error=given["on_error"],
-        on_empty=given["on_empty"],
-        max_line=max(int(given["max_line"] * 1e6), 1),
-        part_rows=given["part_rows"] or PART_ROWS,
-    )
-    begin = time.perf_counter()
-    counts = predict_tables(
-        pipeline,
-        files,
-        output,
-        settings,
-        form=given["form"],
-        workers=given["workers"] or 1,
-        on_ray=given["ray"],
-        fresh=given["fresh"],
-        show_progress=given["progress"],
-    )
+    asked = {**given, "keep": ALL if keep == (ALL,) else keep}
+    settings = Settings(**{one.name: asked[one.name] for one in fields(Settings) if asked[one.name] is not None})
+    begin, workers = time.perf_counter(), given["workers"] or 1
+    more: Any = {"workers": workers, "on_ray": given["ray"], "fresh": given["fresh"], "show_progress": progress}
+    counts = predict_tables(pipeline, files, output, settings, form=form, **more)
     unit = "word" if isinstance(pipeline, Tagger) and given["strategy"] is None else None
     return f"{summary(counts, unit, time.perf_counter() - begin)}; {output} is whole"
