@@ -1,7 +1,6 @@
 """Checkpoints in, a bundle out. Needs the `export` extra.
 
 options      what can be chosen
-tasks        what classifiers and taggers do not have in common
 checkpoints  what is read, and what both tiers must have in common
 texts        calibration texts, or sentences to tag, as token ids
 packed/      tiers with exits: layers without padding, as torch modules, as graphs, and run on texts

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from cascade.core.labels import shortened
-from cascade.exceptions import BundleError, CascadeError, OptionError
+from cascade.exceptions import BundleError, OptionError
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.models.config import (
     CLASSIFICATION,
@@ -22,62 +22,52 @@ from cascade.training.models.config import (
     named_labels,
     problem_of,
 )
-from cascade_export.tasks import TASKS, Task
+from cascade.training.task import BY_NAME, Task
 
-TIER2 = "tier 2 must be a checkpoint of `cascade-train exits` or a fine-tuned model"
+RULES = {
+    1: "tier 1 must be a checkpoint that transformers reads",
+    2: "tier 2 must be a checkpoint of `cascade-train exits` or a fine-tuned model",
+}
 EAGER = {"attn_implementation": "eager"}  # its graph is the smallest, and every family has it
 
 
-def task_of(folder: str | Path) -> Task:
-    """What the tier that decides last does, by its `config.json` alone.
+def task_of(folder: str | Path, *, number: int = 2) -> Task:
+    """What the model of a tier does, by its `config.json` alone. `number`: of the tier, 2 of the one that decides last.
 
     Raises:
         OptionError: there is none, or it has neither exits nor a head.
     """
-    config = _config_of(folder)
-    if exits := getattr(config, "cascade_exits", None):
-        return TASKS[exits.get("task", CLASSIFICATION)]
-    found = next((known for known in TASKS.values() if has_head(config, known.auto)), None)
-    if found is None:
-        raise OptionError(f"{TIER2}, but {folder} has no head for texts or tokens; fine-tune it first")
-    return found
+    with _named(RULES[number]):
+        config = load_config(folder)
+        if exits := getattr(config, "cascade_exits", None):
+            return BY_NAME[exits.get("task", CLASSIFICATION)]
+        found = next((known for known in BY_NAME.values() if has_head(config, known.model.whole)), None)
+        if found is None:
+            raise OptionError(f"{folder} has no head for texts or tokens; fine-tune it first")
+        return found
 
 
-def load_tier2(folder: str | Path, *, task: Task) -> Any:
-    """A multi-exit model, or any fine-tuned one, in evaluation mode and fp32: a folder or a Hub id.
+def load_tier(folder: str | Path, task: Task, *, number: int = 2) -> Any:
+    """A fine-tuned or a static model, as the last tier also one with exits: in evaluation mode and fp32.
+
+    `folder`: or a Hub id; `task`: that of the last tier.
 
     Raises:
         OptionError: there is none, it is broken, or its answers depend on padding.
-    """
-    exits = getattr(_config_of(folder), "cascade_exits", None)
-    with _named(TIER2):
-        if exits:
-            return task.multi_exit.from_pretrained(folder)
-        model = load_model(task.auto, folder, options=EAGER)
-        inputs_of(model)
-        return model
-
-
-def load_tier1(folder: str | Path, *, task: Task) -> Any:
-    """A model of transformers, or a static one, in evaluation mode and fp32. `task`: that of tier 2.
-
-    Raises:
-        OptionError: there is no such checkpoint.
         BundleError: it is one for another task.
     """
-    file = Path(folder) / "config.json"
-    if not file.is_file():
-        raise OptionError(f"tier 1 must be a checkpoint folder with a config.json, got {folder}")
-    found = json.loads(file.read_text(encoding="utf-8"))
-    own = next((known for known in TASKS.values() if _is_for(found, known)), task)
+    own = task_of(folder, number=number)
     if own is not task:
         raise BundleError(
-            f"both tiers must have the same task, tier 2 has {task.name}, tier 1 {own.name}; "
+            f"both tiers must have the same task, tier 2 has {task.model.task}, tier 1 {own.model.task}; "
             "distil tier 1 from this tier 2"
         )
-    with _named("tier 1 must be a checkpoint that transformers reads"):
-        kind = task.static if _is_static(found, task) else task.auto
-        return load_model(kind, folder, options=EAGER)
+    with _named(RULES[number]):
+        if number > 1 and getattr(load_config(folder), "cascade_exits", None):
+            return task.model.from_pretrained(folder)
+        model = load_model(task.model.whole, folder, options=EAGER)
+        inputs_of(model)
+        return model
 
 
 def common_labels(tier2: Any, tier1: Any | None) -> tuple[tuple[str, ...], str]:
@@ -164,30 +154,11 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def _named(rule: str) -> Iterator[None]:
-    """Errors of other libraries as one line that begins with what must be."""
+    """What cannot be read, as one line that begins with what must be."""
     try:
         yield
-    except CascadeError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OptionError, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise OptionError(f"{rule}, but {first_line(error)}") from None
-
-
-def _config_of(folder: str | Path) -> Any:
-    try:
-        return load_config(folder)
-    except OptionError as error:
-        raise OptionError(f"{TIER2}, but {error}") from None
-
-
-def _is_static(config: Mapping[str, Any], task: Task) -> bool:
-    return bool(config.get("model_type") == task.static.config_class.model_type)
-
-
-def _is_for(config: Mapping[str, Any], task: Task) -> bool:
-    """Whether a configuration says that its model is for this task."""
-    ending = task.auto.__name__.removeprefix("AutoModel")
-    return _is_static(config, task) or any(ending in name for name in config.get("architectures") or ())
 
 
 def _json(value: Any) -> bytes:

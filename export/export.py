@@ -7,6 +7,7 @@ that is new: a cascade of any number, one export at a time.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,7 @@ def behind(
 
 
 DEFAULT_MAX_LENGTH = 512
+WORDS = re.compile(r"\w+|[^\w\s]")
 SAMPLED = 11  # one in so many sentences of the demo stands in for texts of the user's
 FIRST_TIER = 0.98  # at most is asked of a first tier's int8, however much of the last: what it answers is certified
 
@@ -128,12 +130,12 @@ def export_bundle(
     inputs = None if calibration is None or task.tags else calibration.inputs
     if calibration is None:
         own = [text for name in ("sentiment", "intents") for text in sentences(name)[0][::SAMPLED]]
-        calibration = Calibration(list(map(task.split, own)))
-    model = checkpoints.load_tier2(tier2, task=task)
-    first = None if tier1 is None else checkpoints.load_tier1(tier1, task=task)
+        calibration = Calibration(list(map(WORDS.findall if task.tags else str, own)))
+    model = checkpoints.load_tier(tier2, task)
+    first = None if tier1 is None else checkpoints.load_tier(tier1, task, number=1)
     labels, problem_type = checkpoints.common_labels(model, first)
     tokenizer_text = checkpoints.common_tokenizer(tier2, tier1)
-    exits = tuple(model.layers) if isinstance(model, task.multi_exit) else ()
+    exits = tuple(model.layers) if isinstance(model, task.model) else ()
     if exits and options.optimum:
         raise OptionError("exporter must be torch for a checkpoint with exits, got optimum; give a fine-tuned model")
     max_length = _max_length(options.max_length, families.max_length(model.config))
@@ -171,7 +173,7 @@ def export_bundle(
     numbered = [*enumerate(tiers, last_number - count + 1)]
     *others, (*early, last) = (tier.temperatures for tier in tiers)
     manifest = Manifest(
-        task=task.name,
+        task=task.model.task,
         problem_type=problem_type,
         labels=labels,
         tiers=tuple(tier.spec for tier in tiers),
@@ -190,7 +192,7 @@ def export_bundle(
     files: dict[str, bytes | Path] = {
         path: graph.SerializeToString() for tier in tiers for path, graph in tier.graphs.items()
     }
-    known = model if first is None or isinstance(first, task.static) else first
+    known = model if first is None or isinstance(first, task.student.model) else first
     settings: dict[str, object] = {"model_max_length": max_length}
     settings |= {"split_special_tokens": True} if options.encode_special_tokens else {}
     files |= checkpoints.small_files(tier2, known, tokenizer_text, settings)

@@ -19,9 +19,10 @@ from cascade.engine.long_rows import cut
 from cascade.exceptions import DataError, OptionError
 from cascade.text.entity_f1 import entity_f1, has_entities
 from cascade.text.tokenizer import Tokenizer
+from cascade.text.word_encoding import WordEncoder
 from cascade.training.data.encoding import label_numbers, label_values
 from cascade.training.data.examples import Examples
-from cascade_export.tasks import Task
+from cascade.training.task import Task
 
 Targets: TypeAlias = npt.NDArray[Any]
 ALIKE = 0.1  # standard deviations of a regression's numbers within which two count as the same answer
@@ -184,7 +185,7 @@ def encode(
     inner = tokenizers.Tokenizer.from_str(tokenizer_text)
     tokenizer = Tokenizer(inner, max_length=max_length, encode_special_tokens=encode_special_tokens)
     tokenizer = tokenizer.with_truncation(truncation)
-    encoded = task.encoder(tokenizer).encode(calibration.texts)
+    encoded = (WordEncoder(tokenizer) if task.tags else tokenizer).encode(calibration.texts)
     units, numbers = cut(encoded.units, max_length, 0)  # sentences that no row holds, without an overlap
     targets = None if calibration.labels is None else _targets(calibration, task, labels, multi_label)
     if targets is not None:

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec, TierSpec
 from cascade.exceptions import MissingExtraError, OptionError
 from cascade.training.models.config import inputs_of
+from cascade.training.task import Task
 from cascade_export.checkpoints import first_line
 from cascade_export.int8.quantise import quantise_tier
 from cascade_export.options import ExportOptions
 from cascade_export.packed.chain import chain_logits
 from cascade_export.packed.graphs import TierGraphs, export_tier2, trace
 from cascade_export.packed.stages import pack
-from cascade_export.tasks import Task
 from cascade_export.texts import Sample
 from cascade_export.verify import check_tier
 
@@ -72,7 +72,7 @@ def export_by_optimum(model: Any, task: Task, *, number: int = 1) -> onnx.ModelP
     with TemporaryDirectory(prefix="cascade-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            onnx_export_from_model(model, folder, task=task.name, do_validation=False)
+            onnx_export_from_model(model, folder, task=task.model.task, do_validation=False)
         except (RuntimeError, TypeError, ValueError, KeyError) as error:
             raise OptionError(
                 f"tier {number}'s model_type must be one that optimum exports, got {model.config.model_type}; "
@@ -142,8 +142,8 @@ def make_tier(
         BundleError: a graph does not answer as the checkpoint.
     """
     progress(f"export tier {number}")
-    folder, static, packed = f"tier{number}", isinstance(model, task.static), None
-    if isinstance(model, task.multi_exit):
+    folder, static, packed = f"tier{number}", isinstance(model, task.student.model), None
+    if isinstance(model, task.model):
         packed = pack(model)
         graphs = export_tier2(packed)
         names = [f"{folder}/stage_{stage:02d}.onnx" for stage in range(len(packed.layers))]

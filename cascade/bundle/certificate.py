@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
-from cascade.bundle.form import LIST, Positive, Rule, faults_of, items_of, numbered, one_of
-from cascade.core.checks import is_number, is_whole
+from cascade.bundle.form import LIST, Positive, Rule, faults_of, made, numbered, one_of, plain
+from cascade.core.checks import is_number
 from cascade.core.rounding import percent, percent_up
-from cascade.exceptions import BundleError, OptionError
+from cascade.exceptions import BundleError
 from cascade.policies.settings import Policies
 
 
@@ -71,8 +71,7 @@ class Certificate:
         events: of them, those that count against the claim; `None` where it bounds a mean cost.
         bound: what the claim bounds the rate of events by; of a mean cost seconds.
         upper_estimate: one-sided upper limit of the rate of events, for a setting that was fixed beforehand. This one
-            was selected by the same counts, so of it the limit is an estimate; certified is `bound`. Older files call
-            it `upper`.
+            was selected by the same counts, so of it the limit is an estimate; certified is `bound`.
         disagreement: of the same units.
         method: of the test, in words.
         data: where the units came from.
@@ -104,20 +103,12 @@ class Certificate:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict from which `from_json` makes an equal certificate."""
-        written = {own.name: getattr(self, own.name) for own in fields(self)}
-        return written | {
-            "ask": dict(self.ask),
-            "disagreement": asdict(self.disagreement),
-            "data": asdict(self.data),
-            "policies": self.policies.to_json(),
-            "models": dict(self.models),
-            "safer": [policies.to_json() for policies in self.safer],
-            "warnings": list(self.warnings),
-        }
+        written: dict[str, Any] = plain(self)
+        return written
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> Certificate:
-        """The certificate that `to_json` wrote, here or in a bundle of format 2.
+        """The certificate that `to_json` wrote.
 
         Raises:
             BundleError: it has another shape; all faults at once.
@@ -125,15 +116,21 @@ class Certificate:
         found = faults(written)
         if found:
             raise BundleError(f"a certificate must be as cascade wrote it, but {'; '.join(found)}; calibrate again")
-        written = _renamed(written)
-        values = {
-            "disagreement": Disagreement(**written["disagreement"]),
-            "data": Data(**written["data"]),
-            "policies": Policies.from_json(written["policies"]),
-            "safer": tuple(map(Policies.from_json, written.get("safer", ()))),
-            "warnings": tuple(written.get("warnings", ())),
-        }
-        return cls(**{**written, **values})
+        return made(written, cls)
+
+    def contradictions(self) -> list[str]:
+        """Where counts that are possible by themselves do not fit each other."""
+        other, data = self.disagreement, self.data
+        counted = (
+            ("events", self.events, "examples", self.examples),
+            ("events of disagreement", other.events, "examples of disagreement", other.examples),
+            ("chosen_on of data", data.chosen_on, "examples of data", data.examples),
+        )
+        return [
+            f"{few} must be at most {many}, got {least} of {most}"
+            for few, least, many, most in counted
+            if least is not None and least > most
+        ]
 
     def differences(self, policies: Policies, models: Mapping[str, str]) -> list[str]:
         """Why the claim is not about these policies and models, in words; empty if it is.
@@ -198,35 +195,9 @@ def _count(number: int, one: str) -> str:
     return f"{number:,} {one}" if number == 1 else f"{number:,} {one}s"
 
 
-def _renamed(written: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With today's names."""
-    return {"upper_estimate" if name == "upper" else name: value for name, value in written.items()}
-
-
 def faults(written: object) -> list[str]:
     """What is wrong with the shape of a written certificate, all of it.
 
     Whether it still is about the models and policies beside it is another question: `Certificate.differences`.
     """
-    if not isinstance(written, Mapping):
-        return faults_of(written, Certificate, "certificate")
-    written = _renamed(written)
-    found = faults_of(written, Certificate, "certificate")
-    kinds = {"disagreement": Disagreement, "data": Data}
-    inner = {name: written[name] for name in kinds if isinstance(written.get(name), Mapping)}
-    for name, values in inner.items():
-        found += faults_of(values, kinds[name], name)
-    try:
-        for one in [written.get("policies"), *items_of(written.get("safer"))]:
-            Policies.from_json(one)
-    except OptionError as error:
-        found.append(f"certificate: {error}")
-    for few, many, values in (
-        ("events", "examples", written),
-        ("events of disagreement", "examples of disagreement", inner.get("disagreement", {})),
-        ("chosen_on of data", "examples of data", inner.get("data", {})),
-    ):
-        least, most = (values.get(name.split()[0]) for name in (few, many))
-        if is_whole(least) and is_whole(most) and least > most:
-            found.append(f"{few} must be at most {many}, got {least} of {most}")
-    return found
+    return faults_of(written, Certificate, "certificate") or made(cast("Any", written), Certificate).contradictions()

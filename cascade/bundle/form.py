@@ -1,7 +1,7 @@
 """Reading JSON that somebody else may have written: every fault is named, and none ends in another error.
 
 The form of an object is that of a dataclass: its fields, of which those with a default may be missing. What a field
-must be its type says: `Annotated[int, numbered(1)]` has a rule of its own.
+must be its type says: `Annotated[int, numbered(1)]` has a rule of its own, and objects inside have the form of theirs.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from typing import Annotated, Any, Final, NoReturn, TypeAlias, get_type_hints
+from typing import Annotated, Any, Final, NoReturn, TypeAlias, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from cascade.core.checks import is_number, is_whole
-from cascade.exceptions import BundleError, printable
+from cascade.exceptions import BundleError, OptionError, printable
+from cascade.policies.settings import Policies
 
 MOST: Final = 2**31 - 1  # numbers that fit an index of any kind
 DEEPEST: Final = 64
 SHOWN: Final = 100
 
+T = TypeVar("T")
 Rule: TypeAlias = tuple[str, Callable[[Any], bool]]
 """What a value must be, in words, and whether one is."""
 
@@ -58,15 +60,13 @@ _OF_TYPES: Final[Mapping[object, Rule]] = {
 
 
 @cache
-def _rules(kind: type) -> Mapping[str, Rule]:
-    hints = get_type_hints(kind, include_extras=True)
-    given = {own.name: (*getattr(hints[own.name], "__metadata__", ()), hints[own.name])[0] for own in fields(kind)}
-    return {name: own if isinstance(own, tuple) else _OF_TYPES.get(own, OBJECT) for name, own in given.items()}
-
-
-def items_of(value: object) -> list[Any]:
-    """The items of a list; none of anything else."""
-    return list(value) if isinstance(value, list | tuple) else []
+def _form(kind: type) -> Mapping[str, tuple[Rule, Any]]:
+    """Of each field its rule, and its type without one."""
+    hints, found = get_type_hints(kind, include_extras=True), {}
+    for own in fields(cast("Any", kind)):
+        hint, *rules = get_args(hints[own.name]) if get_origin(hints[own.name]) is Annotated else (hints[own.name],)
+        found[own.name] = (rules[0] if rules else _OF_TYPES.get(hint, OBJECT), hint)
+    return found
 
 
 def parse(text: str, name: str) -> dict[str, Any]:
@@ -116,11 +116,68 @@ def faults_of(written: object, kind: type, name: str = "") -> list[str]:
     ]
     found = [f"{name or 'it'} must have the field {key}" for key in lacking]
     found += [f"{name or 'it'} must not have the field {shown(key)}" for key in written if key not in owned]
-    for key in owned:
-        rule, fulfilled = _rules(kind)[key]
-        if key in written and not fulfilled(written[key]):
+    for key, ((rule, fulfilled), hint) in _form(kind).items():
+        if key in written and fulfilled(written[key]):
+            found += _faults_inside(written[key], hint, key, name)
+        elif key in written:
             found.append(f"{key}{f' of {name}' if name else ''} must be {rule}, got {shown(written[key])}")
     return found
+
+
+def _faults_inside(value: Any, hint: Any, key: str, name: str) -> list[str]:
+    """What is wrong with the objects in a field `key` of the object `name`."""
+    origin, inner, called = get_origin(hint), get_args(hint), f"{key} of {name}" if name else key
+    if origin is tuple:
+        return [fault for i, one in enumerate(value) for fault in _faults_inside(one, inner[0], f"{key}[{i}]", name)]
+    if origin is Mapping:
+        pairs = ((f"{key}[{shown(own)}]", one) for own, one in value.items())
+        return [fault for own, one in pairs for fault in _faults_inside(one, inner[1], own, name)]
+    kinds = [kind for kind in inner or (hint,) if is_dataclass(kind)]
+    if not kinds or (value is None and len(kinds) < len(inner)):
+        return []
+    if kinds == [Policies]:
+        try:
+            Policies.from_json(value)
+        except OptionError as error:
+            return [f"{name}: {error}" if name else str(error)]
+        return []
+    if len(kinds) == 1:
+        return faults_of(value, cast("type", kinds[0]), called)
+    known = {kind.kind: kind for kind in cast("list[Any]", kinds)}
+    rule, fulfilled = one_of(*known)
+    if not isinstance(value, Mapping) or not fulfilled(value.get("kind")):
+        return [f"{called} must be an object whose kind is {rule}"]
+    return faults_of({own: one for own, one in value.items() if own != "kind"}, known[value["kind"]], called)
+
+
+def made(written: Mapping[str, Any], kind: type[T]) -> T:
+    """The dataclass from which `plain` made an object; it has no faults."""
+    return kind(**{key: _made(written[key], hint) for key, (_, hint) in _form(kind).items() if key in written})
+
+
+def _made(value: Any, hint: Any) -> Any:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        return tuple(_made(one, inner[0]) for one in value)
+    if origin is Mapping:
+        return {key: _made(one, inner[1]) for key, one in value.items()}
+    kinds = [kind for kind in cast("tuple[Any, ...]", inner or (hint,)) if is_dataclass(kind)]
+    if value is None or not kinds:
+        return value
+    kind = next(one for one in kinds if len(kinds) == 1 or one.kind == value["kind"])
+    return Policies.from_json(value) if kind is Policies else made(value, cast("Any", kind))
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: dataclasses, policies among them, as objects, of some kinds with their `kind`."""
+    if isinstance(value, Policies):
+        return value.to_json()
+    if is_dataclass(value):
+        kind = {"kind": own} if (own := getattr(value, "kind", None)) else {}
+        return kind | {own.name: plain(getattr(value, own.name)) for own in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    return list(map(plain, value)) if isinstance(value, list | tuple) else value
 
 
 def shown(value: object) -> str:

@@ -1,7 +1,4 @@
-"""`cascade.json`: what a bundle says about itself, as frozen values.
-
-Format 3 is written; formats 2 and 3 are read, every fault named at once.
-"""
+"""`cascade.json`: what a bundle says about itself, as frozen values; what is read has every fault named at once."""
 
 from __future__ import annotations
 
@@ -9,17 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
-from cascade.bundle import certificate as certificates
-from cascade.bundle import tiers as specs
 from cascade.bundle.certificate import Certificate
-from cascade.bundle.form import LIST, OPTIONAL, SOME, Rule, faults_of, items_of, one_of, parse, shown
+from cascade.bundle.form import LIST, OPTIONAL, SOME, Rule, faults_of, made, one_of, parse, plain, shown
 from cascade.bundle.profile import Profile
-from cascade.bundle.tiers import TOKENIZER_FILE, FileRecord, MultiExitSpec, SingleExitSpec, TierSpec
+from cascade.bundle.tiers import TOKENIZER_FILE, FileRecord, MultiExitSpec, TierSpec
 from cascade.exceptions import BundleError, OptionError
-from cascade.policies import decoding, windows
 from cascade.policies.registry import ModelInfo
 from cascade.policies.settings import Policies
 
@@ -61,7 +55,7 @@ class Manifest:
         encode_special_tokens: special tokens that stand in a text are read as its characters, see `Tokenizer`.
         profile: what texts looked like in the calibration, for a monitor.
         inputs: what the models were trained on: `text`, `pair`, or `None` where that is not known or both.
-        format_version: of the file that it was read from.
+        format_version: of the file.
     """
 
     task: Annotated[str, one_of(*TASKS)]
@@ -112,39 +106,25 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Read and check the text of a `cascade.json` of format 2 or 3.
+        """Read and check the text of a `cascade.json`.
 
         Raises:
             BundleError: naming all faults at once.
         """
         raw = parse(text, MANIFEST_FILE)
-        version = raw.get("format_version")
-        if version not in (2, FORMAT_VERSION) or isinstance(version, bool):
+        if (version := raw.get("format_version")) != FORMAT_VERSION:
             raise BundleError(
-                f"the bundle's format_version must be 2 or {FORMAT_VERSION}, got {shown(version)}; "
+                f"the bundle's format_version must be {FORMAT_VERSION}, got {shown(version)}; "
                 "export it again with this release, or install the one that wrote it"
             )
-        found: list[str] = []
-        raw = _upgraded(raw, found) if version == 2 else raw
-        _refuse(found + _faults_of_form(raw))
-        certificate = raw.get("certificate")
-        read = {
-            "labels": tuple(raw["labels"]),
-            "tiers": tuple(map(specs.from_json, raw["tiers"])),
-            "policies": Policies.from_json(raw["policies"]),
-            "files": {path: FileRecord(**record) for path, record in raw.get("files", {}).items()},
-            "certificate": None if certificate is None else Certificate.from_json(certificate),
-        }
-        if raw.get("profile") is not None:
-            edges = {name: tuple(own) for name, own in raw["profile"]["edges"].items()}
-            read["profile"] = Profile(**{**raw["profile"], "edges": edges})
-        manifest = cls(**{**raw, **read})
+        _refuse(faults_of(raw, cls))
+        manifest = made(raw, cls)
         _refuse(manifest._contradictions())
         return manifest
 
     def faults(self) -> list[str]:
         """Why this could not be read again, all of it; empty if it could."""
-        return _faults_of_form(self._raw()) or self._contradictions()
+        return faults_of(self._raw(), Manifest) or self._contradictions()
 
     def models(self) -> dict[str, str]:
         """Hashes by path of what decides the probabilities: graphs, tokenizers, and what stands here about them.
@@ -168,15 +148,7 @@ class Manifest:
     def _raw(self) -> dict[str, Any]:
         # Older releases know no such fields.
         optional = ("truncation", "encode_special_tokens", "profile", "inputs")
-        unsaid = {name for name in optional if not getattr(self, name)}
-        return {own.name: getattr(self, own.name) for own in fields(self) if own.name not in unsaid} | {
-            "tiers": list(map(specs.to_json, self.tiers)),
-            "policies": self.policies.to_json(),
-            "files": {path: asdict(record) for path, record in self.files.items()},
-            "certificate": None if self.certificate is None else self.certificate.to_json(),
-            **({} if self.profile is None else {"profile": asdict(self.profile)}),
-            "format_version": FORMAT_VERSION,
-        }
+        return {name: own for name, own in plain(self).items() if own or name not in optional}
 
     def _contradictions(self) -> list[str]:
         """Where fields that are possible by themselves do not fit each other."""
@@ -196,23 +168,8 @@ class Manifest:
             self.policies.check(self.infos)
         except OptionError as error:
             found.append(str(error))
+        found += [] if self.certificate is None else self.certificate.contradictions()
         return list(dict.fromkeys(found))
-
-
-def _faults_of_form(raw: Mapping[str, Any]) -> list[str]:
-    found = faults_of(raw, Manifest)
-    files, certificate, profile = raw.get("files"), raw.get("certificate"), raw.get("profile")
-    found += faults_of(profile, Profile, "profile") if isinstance(profile, Mapping) else []
-    for number, tier in enumerate(items_of(raw.get("tiers"))):
-        found += specs.faults(tier, f"tiers[{number}]")
-    for path, record in files.items() if isinstance(files, Mapping) else ():
-        found += faults_of(record, FileRecord, f"files[{shown(path)}]")
-    if isinstance(raw.get("policies"), Mapping):
-        try:
-            Policies.from_json(raw["policies"])
-        except OptionError as error:
-            found.append(str(error))
-    return found + (certificates.faults(certificate) if isinstance(certificate, Mapping) else [])
 
 
 def _refuse(found: list[str]) -> None:
@@ -220,32 +177,3 @@ def _refuse(found: list[str]) -> None:
         raise BundleError(
             f"{MANIFEST_FILE} must be as cascade wrote it, but {'; '.join(found)}; export the bundle again"
         )
-
-
-def _upgraded(raw: Mapping[str, Any], found: list[str]) -> dict[str, Any]:
-    """A manifest of format 2 in the form of format 3. What cannot be upgraded is left for the form's rules to name."""
-    new = dict(raw)
-    tiers, temperatures = [new.pop("tier1", None), new.pop("tier2", None)], list[object]()
-    for number, tier in enumerate(tiers):
-        if not isinstance(tier, Mapping):
-            continue
-        own = {**tier, "kind": (SingleExitSpec, MultiExitSpec)[number].kind}
-        labels = own.pop("labels", None)
-        if labels != new.get("labels"):
-            found.append(f"labels of tier {number + 1} must be {shown(new.get('labels'))}, got {shown(labels)}")
-        if number == 0:
-            own["model"] = tier.get("kind")
-            temperatures.append(own.pop("temperature", 1.0))
-        elif isinstance(own.get("stages"), list):
-            own["stages"] = [dict(stage) if isinstance(stage, Mapping) else stage for stage in own["stages"]]
-            stages = [stage for stage in own["stages"] if isinstance(stage, dict)]
-            temperatures.append([stage.pop("temperature", 1.0) for stage in stages])
-        tiers[number] = own
-    settings: dict[str, Any] = {"router": new.pop("router", None), "temperatures": temperatures}
-    for name in ("exit_policy", "blend", "windows", "decoding"):
-        if (given := new.pop(name, None)) is not None:
-            settings[name] = given
-    if new.get("task") == TAGGING:  # what a tagger's bundle left to the defaults
-        defaults = {"windows": windows.to_json(windows.Windows()), "decoding": decoding.to_json(decoding.argmax)}
-        settings = defaults | settings
-    return {**new, "tiers": tiers, "policies": settings}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, ClassVar, Final, TypeAlias
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Final, TypeAlias
 
-from cascade.bundle.form import SIZE, SOME, Positive, faults_of, items_of, one_of
+from cascade.bundle.form import SIZE, SOME, Positive
 
 TOKENIZER_FILE: Final = "tokenizer.json"
 
@@ -110,28 +109,3 @@ class MultiExitSpec:
 
 
 TierSpec: TypeAlias = SingleExitSpec | MultiExitSpec
-_KINDS: Final[Mapping[str, type[TierSpec]]] = {kind.kind: kind for kind in (SingleExitSpec, MultiExitSpec)}
-_KIND: Final = one_of(*_KINDS)
-
-
-def to_json(tier: TierSpec) -> dict[str, Any]:
-    """A plain dict from which `from_json` makes an equal tier."""
-    return {"kind": tier.kind, **asdict(tier)}
-
-
-def from_json(written: Mapping[str, Any]) -> TierSpec:
-    """The tier that `to_json` wrote; it has no faults."""
-    given = {name: value for name, value in written.items() if name != "kind"}
-    if "stages" in given:
-        given["stages"] = tuple(StageSpec(**stage) for stage in given["stages"])
-    return _KINDS[written["kind"]](**given)
-
-
-def faults(written: object, name: str) -> list[str]:
-    """What is wrong with a written tier, all of it. `name`: what messages call it."""
-    if not isinstance(written, Mapping) or not _KIND[1](written.get("kind")):
-        return [f"{name} must be an object whose kind is {_KIND[0]}"]
-    found = faults_of({key: value for key, value in written.items() if key != "kind"}, _KINDS[written["kind"]], name)
-    for number, stage in enumerate(items_of(written.get("stages"))):
-        found += faults_of(stage, StageSpec, f"stages[{number}] of {name}")
-    return found

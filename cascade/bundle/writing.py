@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cascade.bundle.certificate import Certificate
-from cascade.bundle.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest
+from cascade.bundle.manifest import MANIFEST_FILE, Manifest
 from cascade.bundle.opening import CARD_FILE, Bundle, faults_of_paths
 from cascade.bundle.tiers import FileRecord
 from cascade.core.checks import names_another_file
@@ -110,7 +110,7 @@ def _write(
             raise BundleError(
                 f"a bundle must not change while it is copied, but these files did: {', '.join(altered)}; open it again"
             )
-        manifest = replace(manifest, files=records, format_version=FORMAT_VERSION)
+        manifest = replace(manifest, files=records)
         faults = manifest.faults()
         graphs = [path for tier in manifest.tiers for path in tier.graphs if path in records]
         external = [path for path in dict.fromkeys(graphs) if names_another_file((staging / path).read_bytes())]

@@ -116,14 +116,10 @@ class Policies:
 
     @classmethod
     def from_json(cls, written: object) -> Policies:
-        """The value that `to_json` wrote, or the settings of a bundle of format 2.
-
-        Those are `router`, `exit_policy`, `blend` and `temperatures` (`[of tier 1, [of each exit of tier 2]]`), and of
-        a tagger `windows` and `decoding`. Another form is an `OptionError` with all faults at once.
-        """
+        """The value that `to_json` wrote; another form is an `OptionError` with all faults at once."""
         if not isinstance(written, Mapping):
             raise OptionError(f"policies must be an object, got {written!r}; see Policies.to_json")
-        given = _upgraded(written) if "router" in written else dict(written)
+        given = dict(written)
         faults: list[str] = []
         for name in ("routers", "exits", "blend", "temperatures"):
             value = given.get(name)
@@ -142,20 +138,6 @@ class Policies:
             faults.append(f"temperatures must be a list per tier, got {given['temperatures']!r}")
         _all_at_once("policies must be as to_json writes them", faults, "see Policies.to_json")
         return cls(**given)
-
-
-def _upgraded(written: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of format 2 in the form of today: two tiers, of which the second one has exits."""
-    given = dict(written)
-    temperatures = given.get("temperatures")
-    first, *rest = temperatures if isinstance(temperatures, list | tuple) and temperatures else (None,)
-    upgraded = {
-        "routers": [given.pop("router")],
-        "exits": [exits.to_json(exits.never), given.pop("exit_policy", None)],
-        "blend": [given.pop("blend", 0.0)],
-        "temperatures": [[first], *rest],
-    }
-    return {**given, **upgraded}
 
 
 def _catch(faults: list[str], function: Callable[..., T], *arguments: Any) -> T | None:

@@ -15,7 +15,7 @@ from cascade.bundle.form import shown
 from cascade.bundle.manifest import Manifest
 from cascade.exceptions import BundleError
 from cascade.policies import Policies, Threshold, Windows
-from tests.bundle.test_manifest import FORMAT_2, MANIFEST, TAGGER
+from tests.bundle.test_manifest import MANIFEST, TAGGER
 from tests.models.certificates import certificate_of
 
 CERTIFICATE = certificate_of(MANIFEST)
@@ -36,20 +36,6 @@ def test_round_trip(manifest: Manifest) -> None:
     assert Certificate.from_json(json.loads(json.dumps(certificate.to_json()))) == certificate
 
 
-def test_certificates_of_format_2_are_read() -> None:
-    settings = {name: FORMAT_2[name] for name in ("router", "exit_policy", "blend")}
-    settings["temperatures"] = [1.0, [1.5, 1.0]]
-    written = {**CERTIFICATE.to_json(), "policies": settings, "safer": [settings]}
-    assert Certificate.from_json(written) == replace(CERTIFICATE, safer=(MANIFEST.policies,))
-
-
-def test_the_estimate_is_read_under_its_old_name() -> None:
-    written = CERTIFICATE.to_json()
-    assert "upper" not in written
-    written["upper"] = written.pop("upper_estimate")
-    assert Certificate.from_json(written) == CERTIFICATE
-
-
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -65,7 +51,7 @@ def test_the_estimate_is_read_under_its_old_name() -> None:
         (lambda raw: raw.update(events=1051), "events must be at most examples, got 1051 of 1050"),
         (lambda raw: raw.update(bound=-0.1), "bound must be a number of at least 0 and finite, got -0.1"),
         (
-            lambda raw: raw.update(upper=math.inf),
+            lambda raw: raw.update(upper_estimate=math.inf),
             "upper_estimate must be a number of at least 0 and finite, got Infinity",
         ),
         (
@@ -106,7 +92,7 @@ def test_all_faults_at_once() -> None:
         raw["data"].update(examples=0)
         raw["policies"].update(blend=[2])
 
-    assert len(faults(changed(change))) == 5  # and 450 of 0 examples were chosen on
+    assert len(faults(changed(change))) == 4
     assert faults(3) == ["certificate must be an object, got 3"]
     assert faults(CERTIFICATE.to_json()) == []
 

@@ -125,7 +125,7 @@ def test_manifests_that_cannot_be_used(made: Bundle) -> None:
     with pytest.raises(BundleError, match=r"tokenizer.json is used but not listed under files"):
         open_bundle(made.folder)
     rewrite(made.folder, lambda raw: raw.update(format_version=99))
-    with pytest.raises(BundleError, match=r"format_version must be 2 or 3, got 99; export it again"):
+    with pytest.raises(BundleError, match=r"format_version must be 3, got 99; export it again"):
         open_bundle(made.folder)
     made.path(MANIFEST_FILE).write_bytes(b"\xff\xfe\xff")
     with pytest.raises(BundleError, match=r"must be UTF-8.*export the bundle again"):

@@ -25,13 +25,13 @@ from cascade.policies.windows import Windows
 from cascade.text.texts import Text
 from cascade.text.tokenizer import Tokenizer
 from cascade.training.models.config import CLASSIFICATION, TAGGING
+from cascade.training.task import BY_NAME as TASKS
 from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 from cascade_export.card import model_card
-from cascade_export.checkpoints import load_tier1, load_tier2
+from cascade_export.checkpoints import load_tier
 from cascade_export.int8.linears import linears
 from cascade_export.packed.chain import chain_logits
 from cascade_export.packed.graphs import TierGraphs
-from cascade_export.tasks import TASKS
 from cascade_export.texts import Agreement, Sample, encode
 from cascade_export.verify import TOLERANCE, torch_logits
 from tests.export.conftest import LABELLED, TAGGED
@@ -56,7 +56,7 @@ def test_tier1_graphs_answer_as_torch(tiers: Path, exported: Exported, kind: str
     units = words_of()
     if task == CLASSIFICATION:
         units = Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS).units
-    expected = torch_logits(load_tier1(tiers / kind, task=TASKS[task]), units, max_length=64)[:, 0]
+    expected = torch_logits(load_tier(tiers / kind, TASKS[task]), units, max_length=64)[:, 0]
     fp32 = padded_logits(onnx.load(bundle.path("onnx/model.onnx")), units, max_length=64)
     np.testing.assert_allclose(fp32, expected, atol=1e-6 * max(10, np.abs(expected).max()), rtol=0)
     assert bundle.manifest.tier1.model == kind.removeprefix("tag-")
@@ -147,7 +147,7 @@ def test_what_is_in_a_taggers_bundle(exported: Exported) -> None:
 
 def test_figures_are_those_of_the_written_graphs(tiers: Path, exported: Exported) -> None:
     bundle, words = exported("tag-transformer"), words_of()
-    model = load_tier2(tiers / "tagger", task=TASKS[TAGGING])
+    model = load_tier(tiers / "tagger", TASKS[TAGGING])
     found, expected = chain_logits(graphs_of(bundle), words), torch_logits(model, words)
     wanted = np.array([tiny.TAGS.index(tag) for tags in TAGS for tag in tags])
     for i, figures in enumerate(bundle.manifest.figures["tier2"]):
@@ -217,7 +217,7 @@ def test_full_depth_scores_as_its_checkpoint_unless_asked(tiers: Path, tmp_path:
         )
         full = Classifier.from_pretrained(bundle.folder, threads=1).with_router(defer_all).with_exit_policy(never)
         units = Tokenizer(tiny.tokenizer(), max_length=64).encode(tiny.TEXTS).units
-        logits = torch_logits(load_tier2(tiers / "tier2", task=TASKS[CLASSIFICATION]), units)[:, -1]
+        logits = torch_logits(load_tier(tiers / "tier2", TASKS[CLASSIFICATION]), units)[:, -1]
         same = np.allclose(full.predict(list(tiny.TEXTS)).probabilities, softmax(logits), atol=1e-5)
         assert same is not tempered
 

@@ -16,12 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 from cascade.core.rows import FloatArray, Units
 from cascade.text.tokenizer import Tokenizer
 from cascade.training.models.config import CLASSIFICATION
+from cascade.training.task import BY_NAME as TASKS
 from cascade_export.int8.linears import Ranges, linears
 from cascade_export.int8.quantise import quantise_linears
 from cascade_export.packed.chain import chain_logits, chain_ranges, session
 from cascade_export.packed.graphs import TierGraphs, export_tier2
 from cascade_export.packed.stages import pack
-from cascade_export.tasks import TASKS
 from cascade_export.texts import Sample
 from cascade_export.tiers import export_tier1
 from cascade_export.verify import random_exits

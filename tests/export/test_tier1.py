@@ -18,9 +18,9 @@ from transformers import (
 from cascade.exceptions import OptionError
 from cascade.training.models.config import CLASSIFICATION, TAGGING, inputs_of
 from cascade.training.models.families import max_length
-from cascade_export.checkpoints import load_tier1
+from cascade.training.task import BY_NAME as TASKS
+from cascade_export.checkpoints import load_tier
 from cascade_export.packed.chain import session
-from cascade_export.tasks import TASKS
 from cascade_export.tiers import export_tier1
 from tests.models import tiny
 
@@ -57,7 +57,7 @@ def saved(folder: Path, family: str, task: str) -> Any:
 def test_graphs_answer_as_torch(tmp_path: Path, family: str, task: str) -> None:
     """One row as long as the model reads, one with padding, one of a single token."""
     model = saved(tmp_path, family, task)
-    tier = load_tier1(tmp_path, task=TASKS[task])
+    tier = load_tier(tmp_path, TASKS[task])
     assert max_length(tier.config) == POSITIONS
     graph = session(export_tier1(tier, TASKS[task]))
     assert [value.name for value in graph.get_inputs()] == list(inputs_of(tier))
@@ -77,13 +77,13 @@ def test_graphs_answer_as_torch(tmp_path: Path, family: str, task: str) -> None:
 def test_weights_of_half_precision_become_fp32(tmp_path: Path) -> None:
     model = tiny.tier1_transformer(tmp_path)
     model.bfloat16().save_pretrained(tmp_path)
-    found = load_tier1(tmp_path, task=TASKS[CLASSIFICATION])
+    found = load_tier(tmp_path, TASKS[CLASSIFICATION])
     assert {parameter.dtype for parameter in found.parameters()} == {torch.float32}
 
 
 def test_what_cannot_be_traced_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.tier1_transformer(tmp_path)
-    tier = load_tier1(tmp_path, task=TASKS[CLASSIFICATION])
+    tier = load_tier(tmp_path, TASKS[CLASSIFICATION])
 
     def forward(self: Any, attention_mask: Any, **inputs: Any) -> None:
         raise RuntimeError("no such operator\nand more")

@@ -12,7 +12,7 @@ from cascade.bundle.certificate import Certificate
 from cascade.bundle.manifest import Manifest
 from cascade.policies.settings import Policies
 from cascade.text.tokenizer import Tokenizer
-from tests.bundle.test_manifest import FORMAT_2, MANIFEST, TAGGER
+from tests.bundle.test_manifest import MANIFEST, TAGGER
 from tests.fuzz import fuzzed, tried
 from tests.fuzz.bundles import mutated_json, mutated_text
 from tests.fuzz.texts import text
@@ -22,7 +22,7 @@ from tests.models.words import wordpiece
 from tests.text.test_entities import byte_level
 
 CERTIFICATE = certificate_of(MANIFEST)
-MANIFESTS = [json.loads(made.to_json()) for made in (MANIFEST, TAGGER)] + [FORMAT_2]
+MANIFESTS = [json.loads(made.to_json()) for made in (MANIFEST, TAGGER)]
 TOKENIZERS = [json.loads(made().to_str()) for made in (toy_tokenizer, wordpiece, byte_level)]
 
 

@@ -23,7 +23,7 @@ from cascade.training.build.looking import BuildOptions, Checkpoint, Texts, pick
 from cascade.training.build.original import read_whole
 from cascade.training.build.shares import Shares
 from cascade_export import Calibration, ExportOptions, Int8, export_bundle
-from cascade_export.checkpoints import load_tier2, task_of
+from cascade_export.checkpoints import load_tier
 from cascade_export.texts import ALIKE
 from cascade_export.tiers import export_tier1
 
@@ -137,8 +137,7 @@ def check_traced(checkpoint: Checkpoint) -> None:
     Raises:
         OptionError: torch cannot trace it.
     """
-    task = task_of(checkpoint.source)
-    export_tier1(load_tier2(checkpoint.source, task=task), task, number=2)
+    export_tier1(load_tier(checkpoint.source, checkpoint.task), checkpoint.task, number=2)
 
 
 def export(

@@ -12,7 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
 
@@ -209,6 +215,14 @@ class StaticForTokenClassification(_Static):
                 inner = inner + self.about[number](share.transpose(1, 2) @ states)
             states = self.dropout(F.gelu(inner))
         return TokenClassifierOutput(logits=self.out(states))
+
+
+for _auto, _kind in (
+    (AutoModelForSequenceClassification, StaticForSequenceClassification),
+    (AutoModelForTokenClassification, StaticForTokenClassification),
+):
+    AutoConfig.register(_kind.config_class.model_type, _kind.config_class, exist_ok=True)
+    _auto.register(_kind.config_class, _kind, exist_ok=True)
 
 
 def neighbourhoods(ids: Tensor, reach: int, *, absent: int) -> Tensor:
