@@ -13,14 +13,13 @@ import tokenizers
 from cascade.calibration.examples import tag_numbers
 from cascade.calibration.temperature import fit_temperature
 from cascade.core.confidence import answers, probabilities
-from cascade.core.labels import as_array
 from cascade.core.rows import FloatArray, IntArray, Units, ranges
 from cascade.engine.long_rows import cut
 from cascade.exceptions import DataError, OptionError
 from cascade.text.entity_f1 import entity_f1, has_entities
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import WordEncoder
-from cascade.training.data.encoding import label_numbers, label_values
+from cascade.training.data.encoding import targets_of
 from cascade.training.data.examples import Examples
 from cascade.training.task import Task
 
@@ -204,8 +203,5 @@ def _targets(calibration: Calibration, task: Task, labels: Sequence[str], multi_
         raise DataError(
             f"calibration must have one label per text, got {len(given)} for {len(calibration.texts)} texts"
         )
-    examples = Examples(calibration.texts, given, calibration.source)
-    if len(labels) == 1 and not multi_label:
-        return label_values(examples)
-    numbers = label_numbers(examples, labels, multi_label=multi_label)
-    return as_array(numbers, len(labels), multi_label=multi_label, source=calibration.source)
+    found: Targets = targets_of(Examples(calibration.texts, given, calibration.source), labels, multi_label=multi_label)
+    return found

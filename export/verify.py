@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from cascade.core.rows import FloatArray, IntArray, Rows, Units, ranges
-from cascade.engine.packing import Packing, padded
+from cascade.core.rows import FloatArray, IntArray, Rows, Units
 from cascade.exceptions import BundleError
+from cascade.training.data.encoding import TrainingRows, grids
 from cascade.training.models.teacher import Teacher, WholeModel
-from cascade_export.packed.chain import chain_logits, first_tokens, in_batches
+from cascade.training.units import exit_grid, over_units
+from cascade_export.packed.chain import chain_logits
 from cascade_export.packed.graphs import TierGraphs
 from cascade_export.texts import Sample
 
@@ -73,22 +73,14 @@ def torch_logits(model: Any, units: Units, *, exits: IntArray | None = None, max
     `exits`: as for `chain.chain_logits`; after its exit a word has what the head says of the state that it kept.
     """
     asked = model if isinstance(model, Teacher) else WholeModel(model, "")
-    found, order = [], []
-    for part, numbers in in_batches(units):
-        grids, stops = [torch.from_numpy(grid) for grid in padded(part.rows, max_length=max_length)], {}
-        if exits is not None:
-            depth, layers = model.layers[-1], np.array(model.layers, np.int64)
-            last = np.full(part.rows.tokens, depth)
-            last[ranges(part.first_token, part.n_tokens)] = np.repeat(layers[exits[numbers]], part.n_tokens)
-            packing = Packing.of(part.rows.lengths)
-            stops["exit_layers"] = torch.from_numpy(np.where(packing.mask, last[packing.array("gather")], depth))
-        with torch.no_grad():
-            logits: Tensor = asked(*grids, **stops)["logits"]
-        by_place = logits.transpose(1, 2) if logits.ndim == 4 else logits  # 4: places after exits
-        found.append(first_tokens(part, by_place.numpy(), dims=3))
-        order.append(numbers)
-    ordered: FloatArray = np.concatenate(found)[np.argsort(np.concatenate(order))]
-    return ordered
+
+    def collate(rows: TrainingRows) -> dict[str, Tensor]:
+        batch = grids(rows, padding=asked.padding, max_length=max_length)
+        stops = rows.targets.get("exits")
+        return batch if stops is None else batch | {"exit_layers": exit_grid(rows.units, stops, model.layers)}
+
+    rows = TrainingRows(units, {} if exits is None else {"exits": exits})
+    return over_units(asked, rows, read=lambda logits: logits, collate=collate, progress=bool)
 
 
 def random_exits(units: Units, exits: int) -> IntArray:

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, pairwise
@@ -19,15 +19,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import set_seed
 
 from cascade.core.files import staged
 from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
-from cascade.training.data.encoding import Pad, TrainingRows
-from cascade.training.units import INPUTS, Collate, UnitMetrics, device, over_units
+from cascade.training.data.encoding import TrainingRows, grids
+from cascade.training.units import INPUTS, Collate, UnitMetrics, batches_over, device, over_units
 
 Loss = Callable[[Tensor, dict[str, Tensor]], Tensor]
 """From a model's logits and the batch to one loss."""
@@ -94,14 +93,14 @@ def run_loop(
 
     The model's forward takes what of `INPUTS` batches have and returns a mapping with `logits`. Parameters under
     `heads.` learn at the heads' rate. A checkpoint is left in `output` for `resume`, after each epoch or, without
-    evaluation rows, each fifth of the steps. `collate` is `Pad` by default; `progress`: called with the share of the
+    evaluation rows, each fifth of the steps. `collate` is `grids` by default; `progress`: called with the share of the
     steps that is done; then no bar is drawn and no line printed. Returned is every metric of the epoch that was kept;
     empty without evaluation rows.
     """
     set_seed(options.seed)
-    where, tell, collate = device(), tqdm.write if progress is None else bool, collate or Pad(model.padding)
+    where, tell = device(), tqdm.write if progress is None else bool
+    collate, epoch_steps = collate or partial(grids, padding=model.padding), math.ceil(len(train) / options.batch_size)
     model.to(where)
-    epoch_steps, lengths = math.ceil(len(train) / options.batch_size), [len(ids) for ids in train.ids]
     state, taken = _State(model, _optimizer(model, options), math.ceil(options.epochs * epoch_steps)), list[float]()
     if options.resume:
         state.load(output / CHECKPOINT, tell)
@@ -109,8 +108,8 @@ def run_loop(
     bar = shown(total=state.total, initial=state.step, desc="train", unit="step", leave=False)
     while state.step < state.total:
         epoch, begun = divmod(state.step, epoch_steps)
-        order, drawn = batches_of(lengths, options.batch_size, seed=options.seed, epoch=epoch), torch.get_rng_state()
-        batches = iter(DataLoader(train, batch_sampler=order[begun:], collate_fn=collate))
+        order = batches_of(train.units.rows.lengths, options.batch_size, seed=options.seed, epoch=epoch)
+        drawn, batches = torch.get_rng_state(), iter(batches_over(train, order[begun:], collate))
         if begun:  # what a loader draws was drawn when the epoch began
             torch.set_rng_state(drawn)
         for given, _ in pairwise(chain(batches, (None,))):  # each is collated before the step on the one before it
@@ -241,7 +240,7 @@ def _copied(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def batches_of(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int, group: int = 50) -> list[list[int]]:
+def batches_of(lengths: Any, batch_size: int, *, seed: int, epoch: int, group: int = 50) -> list[list[int]]:
     """Numbers of the rows of each batch of an epoch: like lengths side by side, so that batches hold little padding.
 
     The rows of `group` batches are sorted together, and batches come in random order, one that is not full last.

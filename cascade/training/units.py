@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,18 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from typing_extensions import Self
 
-from cascade.core.rows import FloatArray, IntArray
+from cascade.core.rows import FloatArray, IntArray, Units, ranges
+from cascade.engine.packing import Packing
 from cascade.text.entity_f1 import entity_f1, has_entities
-from cascade.training.data.encoding import NO_LABEL, Pad, TrainingRows, has_labels
+from cascade.training.data.encoding import TrainingRows, grids, has_labels
 from cascade.training.models.config import TAGGING
 from cascade.training.models.teacher import Teacher
 
 ENTITY_F1 = "entity_f1"
 TOKENS = {"cuda": 8192, "cpu": 1024}
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "exit_layers")
-Collate = Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]]
-"""From rows, as `TrainingRows` gives them, to a batch."""
+Collate = Callable[[TrainingRows], dict[str, Tensor]]
+"""From rows to a batch."""
 
 
 def device() -> torch.device:
@@ -34,15 +36,29 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def unit_logits(logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Logits and labels of each unit of a batch, row by row.
+def unit_logits(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """Logits of each unit of a batch, row by row; words are read at their first token.
 
-    Shapes `(rows, exits, labels)`, of words `(rows, exits, longest, labels)`, to `(units, exits, labels)`; of labels
-    `(units,)`, with several per unit `(units, labels)`. A batch of words has `is_first`.
+    Shapes `(rows, exits, labels)`, of words `(rows, exits, longest, labels)`, to `(units, exits, labels)`.
     """
-    if "is_first" not in batch:
-        return logits, batch["labels"]
-    return logits.transpose(1, 2)[batch["is_first"]], batch["labels"][batch["is_first"]]
+    return logits if logits.ndim == 3 else logits.transpose(1, 2)[batch["is_first"]]
+
+
+def batches_over(rows: TrainingRows, numbers: Sequence[list[int]], collate: Collate) -> DataLoader[Any]:
+    """The batches of the rows of these numbers."""
+    every: Any = range(len(rows))
+    return DataLoader(every, batch_sampler=numbers, collate_fn=lambda some: collate(rows.select(np.array(some))))
+
+
+def exit_grid(units: Units, exits: IntArray, layers: Sequence[int]) -> Tensor:
+    """The last layer of every token: all pieces of a word stop with it, special tokens never. Shape `(rows, longest)`.
+
+    `exits`: number of each word's exit, from 0, shape `(words,)`; `layers`: of the exits.
+    """
+    last = np.full(units.rows.tokens, layers[-1], np.int64)
+    last[ranges(units.first_token, units.n_tokens)] = np.repeat(np.array(layers, np.int64)[exits], units.n_tokens)
+    packing = Packing.of(units.rows.lengths)
+    return torch.from_numpy(np.where(packing.mask, last[packing.array("gather")], layers[-1]))
 
 
 def over_units(
@@ -56,20 +72,19 @@ def over_units(
 ) -> FloatArray:
     """What a model says of every unit, in the order of the rows.
 
-    `read` makes what is kept, `(units, ...)`, of logits `(units, exits, labels)`; `collate` is `Pad` by default;
+    `read` makes what is kept, `(units, ...)`, of logits `(units, exits, labels)`; `collate` is `grids` by default;
     `tokens`: of a batch, padding included, 8,192 on a GPU and 1,024 on a CPU, whose caches hold little; `progress` is
     called with the share that is done, in place of a bar.
     """
     home, where, found = next(model.parameters()).device, device(), None
     model.to(where).eval()
-    ends = np.concatenate(([0], np.cumsum(rows.counts)))
-    lengths, chosen, start = np.array([len(row) for row in rows.ids], np.int64), list[IntArray](), 0
+    units, lengths, chosen, start = rows.units, rows.units.rows.lengths, list[IntArray](), 0
     order = np.argsort(-lengths, kind="stable")
     while start < len(order):
         rest = order[start:]
         chosen.append(rest[: max((tokens or TOKENS[where.type]) // max(int(lengths[rest[0]]), 1), 1)])
         start += len(chosen[-1])
-    batches = DataLoader(rows, batch_sampler=[own.tolist() for own in chosen], collate_fn=collate or Pad(model.padding))
+    batches = batches_over(rows, [own.tolist() for own in chosen], collate or partial(grids, padding=model.padding))
     shown = batches if progress is not None else tqdm(batches, desc="teacher", unit="batch")
     for number, (own, batch) in enumerate(zip(chosen, shown, strict=True)):
         if progress is not None:
@@ -77,10 +92,10 @@ def over_units(
         given = {name: tensor.to(where) for name, tensor in batch.items()}
         with torch.inference_mode():
             logits = model(**{name: given[name] for name in INPUTS if name in given})["logits"]
-            said = read(unit_logits(logits.float(), given)[0]).cpu().numpy()
+            said = read(unit_logits(logits.float(), given)).cpu().numpy()
         if found is None:
-            found = np.empty((ends[-1], *said.shape[1:]), dtype=np.float32)
-        found[np.concatenate([np.arange(ends[row], ends[row + 1]) for row in own])] = said
+            found = np.empty((len(units), *said.shape[1:]), dtype=np.float32)
+        found[ranges(units.offsets[own], units.counts[own])] = said
     model.to(home)
     return np.empty(0, dtype=np.float32) if found is None else found
 
@@ -92,30 +107,14 @@ def teacher_logits(model: Teacher, rows: TrainingRows, progress: Callable[[float
 
 def answered(rows: TrainingRows, model: Teacher) -> TrainingRows:
     """Rows without labels, labelled by what a model answers at full depth; others as they are."""
-    if has_labels(unit_labels(rows)).all():
+    if has_labels(rows.targets["labels"]).all():
         return rows
     logits = teacher_logits(model, rows)
     if model.multi_label:
         answers: Any = (logits > 0).astype(np.float32)
     else:
         answers = logits[:, 0] if logits.shape[-1] == 1 else logits.argmax(-1)
-    if "is_first" not in rows.targets:
-        return rows.with_target("labels", answers)
-    labels = [np.full(len(own), NO_LABEL) for own in rows.ids]
-    for row, own, first in zip(labels, per_row(answers, rows), rows.targets["is_first"], strict=True):
-        row[first] = own
-    return rows.with_target("labels", labels)
-
-
-def per_row(values: FloatArray | IntArray, rows: TrainingRows) -> Any:
-    """Values of all units as the target of each row: of words one array per row, of texts one entry."""
-    return np.split(values, np.cumsum(rows.counts)[:-1]) if "is_first" in rows.targets else values
-
-
-def unit_labels(rows: TrainingRows) -> Any:
-    """The labels of all units, row by row. Shape `(units,)`, with several per unit `(units, labels)`."""
-    labels, first = rows.targets["labels"], rows.targets.get("is_first")
-    return labels if first is None else np.concatenate(labels)[np.concatenate(first)]
+    return rows.with_target("labels", answers)
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ class UnitMetrics:
 
     def __call__(self, answers: Any, rows: TrainingRows) -> dict[str, float]:
         """All scores of what `answers` gives for the units of rows."""
-        wanted = unit_labels(rows)
+        wanted = rows.targets["labels"]
         if self.multi_label:
             right = (answers == (wanted[:, None] > 0.5)).all(-1)
         elif self._regression:
@@ -183,7 +182,7 @@ class UnitMetrics:
         if self.layers is not None:
             found["mean_of_exits"] = float(right.mean())
         if self.spans:
-            found[ENTITY_F1] = tag_f1(answers[:, -1], wanted, self.labels, np.cumsum(rows.counts)[:-1])
+            found[ENTITY_F1] = tag_f1(answers[:, -1], wanted, self.labels, rows.units.offsets[1:-1])
         return found
 
 

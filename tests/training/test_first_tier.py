@@ -117,10 +117,10 @@ def test_a_static_first_tier_of_pairs(family: str, tmp_path: Path, monkeypatch: 
     )
     (rows,) = asked
     pair, alone = tiny.tokenizer().encode("a film", "a cold story"), tiny.tokenizer().encode("a film")
-    assert rows.types is not None
     assert 1 in pair.type_ids
     for row, wanted in ((len(pairs), pair), (len(pairs) + 1, alone)):
-        assert (rows.ids[row], rows.types[row]) == (wanted.ids, wanted.type_ids)
+        own = rows.select(np.array([row])).units.rows
+        assert (own.ids.tolist(), own.types.tolist()) == (wanted.ids, wanted.type_ids)
     texts = [("a film", "a cold story"), ("the film is", "good"), ("bad", "the plot is dull and we laugh")]
     _, full = exported(tmp_path, texts)
     tokenizer = tokenizer_of(load_tokenizer_text(tmp_path / "tier2"), max_length=64)

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from cascade.core.rows import Units
 from cascade.training import loop
-from cascade.training.data.encoding import TrainingRows
+from cascade.training.data.encoding import TrainingRows, rows_of
 from cascade.training.loop import TIMED, LoopOptions, _State, batches_of, run_loop
 from cascade.training.units import UnitMetrics
 from tests.models import tiny
@@ -73,7 +74,7 @@ def test_the_average_stands_in_the_model_while_it_is_measured(monkeypatch: pytes
 def test_what_the_first_steps_say_limits_the_others(tmp_path: Path) -> None:
     """No time at all leaves the steps that told so; a run that goes on keeps to what they told."""
     model = tiny.tier2(tmp_path / "model")
-    rows = TrainingRows([[2, 40, 3]] * 40, None, {"labels": np.arange(40) % 2})
+    rows = TrainingRows(Units.whole(rows_of([[2, 40, 3]] * 40)), {"labels": np.arange(40) % 2})
     for resume, minutes in ((False, 1e-9), (True, 60.0)):
         done: list[float] = []
         run_loop(

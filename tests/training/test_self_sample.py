@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from cascade.core.confidence import certainty, softmax
-from cascade.core.rows import FloatArray, IntArray
+from cascade.core.rows import FloatArray, IntArray, Units
 from cascade.policies.unit_exits import TokenExit, UnitState
-from cascade.training.data.encoding import NO_LABEL
+from cascade.training.data.encoding import TrainingRows, rows_of
 from cascade.training.models.multi_exit import MultiExitTagger
 from cascade.training.recipes import self_sample as module
 from cascade.training.recipes.self_sample import (
@@ -24,8 +24,8 @@ from cascade.training.recipes.self_sample import (
     _loss,
     _uncertainty,
     exit_numbers,
-    token_layers,
 )
+from cascade.training.units import exit_grid
 from tests.models import tiny
 from tests.training.commands import CASES, SENTENCES, SPANS, Done, Trained, exits, refused, report_of, train, write
 
@@ -105,9 +105,10 @@ def test_words_that_have_left_count_as_sure() -> None:
 
 
 def test_pieces_stop_with_their_word_and_special_tokens_never() -> None:
-    is_first = torch.tensor([[0, 1, 0, 1, 0, 0, 0], [0, 1, 1, 1, 0, 0, 0]], dtype=torch.bool)
-    found = token_layers(np.array([1, 2, 3, 1, 2]), is_first, np.array([7, 5]), suffix=1, depth=6)
-    assert found.tolist() == [[6, 1, 1, 2, 2, 2, 6], [6, 3, 1, 2, 6, 6, 6]]
+    rows = rows_of([[5] * 7, [5] * 5])
+    units = Units(rows, np.array([1, 3, 8, 9, 10]), np.array([2, 3, 1, 1, 1]), np.array([0, 2, 5]))
+    found = exit_grid(units, np.array([0, 1, 2, 0, 1]), (1, 2, 6))
+    assert found.tolist() == [[6, 1, 1, 2, 2, 2, 6], [6, 6, 1, 2, 6, 6, 6]]
 
 
 def test_thresholds_double_in_the_upper_half() -> None:
@@ -133,41 +134,36 @@ def test_a_batch_is_a_sandwich() -> None:
     assert min(smallest, largest) >= 15  # either side of the coin
 
 
-def item(words: int, pieces: int) -> dict[str, Any]:
-    """A row of words of so many pieces each, between two special tokens."""
-    ids = [2, *range(10, 10 + words * pieces), 3]
-    is_first = np.zeros(len(ids), np.bool_)
-    is_first[1:-1:pieces] = True
-    labels = np.where(is_first, 1, NO_LABEL)
-    return {
-        "input_ids": ids,
-        "is_first": is_first,
-        "labels": labels,
-        "uncertainty": np.full((words, 3), 0.05, np.float32),
-    }
+def rows_with(words: list[int], pieces: list[int]) -> TrainingRows:
+    """Rows of so many words of so many pieces each, between two special tokens."""
+    rows = rows_of([[2, *range(10, 10 + one * each), 3] for one, each in zip(words, pieces, strict=True)])
+    sizes = np.repeat(pieces, words)
+    firsts = np.cumsum(sizes) - sizes
+    firsts += np.repeat(2 * np.arange(len(words)) + 1, words)
+    return TrainingRows(Units(rows, firsts, sizes, np.concatenate(([0], np.cumsum(words)))))
 
 
 def test_collating_draws_exits_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FASTEST", 0)
     monkeypatch.setattr(module, "FULL_DEPTH", 0.5)
-    pad = PadWithExits(0, 1, LAYERS, ExitRanges(thresholds=(0.1,)))
-    items = [item(words=3, pieces=2), item(words=1, pieces=4), item(words=2, pieces=1), item(words=2, pieces=1)]
+    pad = PadWithExits(0, LAYERS, ExitRanges(thresholds=(0.1,)))
+    bare = rows_with(words=[3, 1, 2, 2], pieces=[2, 4, 1, 1])
+    unsure = bare.with_target("uncertainty", np.full((8, 3), 0.05, np.float32))
     torch.manual_seed(1)
-    batch = pad(items)
+    batch = pad(unsure)
     torch.manual_seed(1)
-    torch.testing.assert_close(pad(items), batch)
+    torch.testing.assert_close(pad(unsure), batch)
     assert "uncertainty" not in batch
     assert batch["exits"].shape == (8,)
     rows = np.repeat(np.arange(4), [3, 1, 2, 2])
     of_row = [set(batch["exits"][torch.from_numpy(rows == row)].tolist()) for row in range(4)]
     assert sorted(map(tuple, of_row)) == [(0,), (0,), (2,), (2,)]  # half at full depth, the others leave at once
     for row, own in enumerate(of_row):
-        pieces = len(items[row]["input_ids"]) - 2
+        pieces = int(bare.units.rows.lengths[row]) - 2
         layers = batch["exit_layers"][row].tolist()
         assert layers[1 : 1 + pieces] == [LAYERS[own.pop()]] * pieces
         assert layers[0] == layers[1 + pieces] == 3
-    plain = pad([{name: row[name] for name in ("input_ids", "is_first", "labels")} for row in items])
-    assert "exit_layers" not in plain
+    assert "exit_layers" not in pad(bare)
 
 
 def test_a_word_teaches_the_exits_up_to_its_own() -> None:
@@ -175,7 +171,7 @@ def test_a_word_teaches_the_exits_up_to_its_own() -> None:
     logits = torch.zeros(1, 2, 2, 2)
     logits[0, 0, 0, 0] = np.log(3)  # the first word's right label has 3/4 at exit 0
     logits[0, 1, 0, 1] = 50.0  # and is far from right at exit 1, which must not count
-    batch = {"labels": torch.zeros(1, 2, dtype=torch.long), "is_first": torch.ones(1, 2, dtype=torch.bool)}
+    batch = {"labels": torch.zeros(2, dtype=torch.long), "is_first": torch.ones(1, 2, dtype=torch.bool)}
     batch["exits"] = torch.tensor([0, 1])
     wanted = (-np.log(0.75) + np.log(2) + 2 * np.log(2)) / (1 + 1 + 2)
     assert float(_loss((1, 2))(logits, batch)) == pytest.approx(wanted, abs=1e-6)

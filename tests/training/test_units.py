@@ -10,24 +10,34 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from cascade.core.rows import Units
 from cascade.exceptions import DataError
 from cascade.training.checkpoint import spaced
 from cascade.training.data.encoding import (
     NO_LABEL,
-    Pad,
     TrainingRows,
     encode_sentences,
     encode_texts,
+    grids,
     has_labels,
+    rows_of,
     tokenizer_of,
 )
 from cascade.training.data.examples import Examples, Item
-from cascade.training.units import UnitMetrics, over_units, per_row, unit_logits
+from cascade.training.units import UnitMetrics, over_units, unit_logits
 from tests.models import tiny
 from tests.training.commands import Case
 
 TOKENIZER = tokenizer_of(tiny.tokenizer().to_str(), max_length=64)
 SHORT = tokenizer_of(tiny.tokenizer().to_str(), max_length=7)
+
+
+def texts_of(labels: Any, ids: Any = ((2,), (2,)), types: Any = None) -> TrainingRows:
+    return TrainingRows(Units.whole(rows_of(ids, types)), {"labels": np.array(labels)})
+
+
+def lists(rows: TrainingRows, values: Any) -> list[list[int]]:
+    return [own.tolist() for own in np.split(values, rows.units.rows.offsets[1:-1])]
 
 
 def test_texts_are_one_row_each_cut_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,11 +47,11 @@ def test_texts_are_one_row_each_cut_at_the_end(capsys: pytest.CaptureFixture[str
     inner.enable_truncation(7)
     wanted = inner.encode_batch(texts)
     assert "2 of 3 texts are cut at --max-length 7 in training" in capsys.readouterr().out
-    assert rows.ids == [encoding.ids for encoding in wanted]
-    assert rows.types == [encoding.type_ids for encoding in wanted]
+    assert lists(rows, rows.units.rows.ids) == [encoding.ids for encoding in wanted]
+    assert lists(rows, rows.units.rows.types) == [encoding.type_ids for encoding in wanted]
     assert rows.targets["labels"].tolist() == [1, 0, 0]
     bare = encode_texts(SHORT, Examples(texts[:2], None, "here"), ["a", "b"])
-    assert (bare.types, bare.targets["labels"].tolist()) == (None, [NO_LABEL, NO_LABEL])
+    assert bare.targets["labels"].tolist() == [NO_LABEL, NO_LABEL]
 
 
 def test_several_labels_and_numbers_for_default_names() -> None:
@@ -75,7 +85,7 @@ def test_numbers_of_a_regression() -> None:
             encode_texts(TOKENIZER, Examples(["x"], [bad], "here"), ["y"])
     metrics = UnitMetrics(["y"], (1, 2))
     answers = metrics.answers(torch.tensor([[[0.0], [1.0]], [[0.0], [3.0]]])).numpy()
-    scores = metrics(answers, TrainingRows([[2], [2]], None, {"labels": np.array([1.0, 3.0])}))
+    scores = metrics(answers, texts_of([1.0, 3.0]))
     assert scores == pytest.approx({"layer_1": -4, "layer_2": 1, "mean_of_exits": -1.5})  # 1 - (1 + 9) / 2 / 1
 
 
@@ -83,13 +93,12 @@ def test_sentences_know_where_words_begin_and_are_cut_between_them() -> None:
     words = ["the", "xyz", "film", "x" * 40, "a", "it"]
     tags = ("X", "VERB", "NOUN", "VERB", "X", "NOUN")
     rows = encode_sentences(SHORT, Examples([words], [tags], "rows"), tiny.TAGS)
-    assert [len(row) - 2 for row in rows.ids] == [5, 5, 2]  # 1 + 3 + 1 tokens, then 40 cut to 5, then 1 + 1
-    assert all(row[0] == 2 and row[-1] == 3 for row in rows.ids)
-    assert rows.targets["is_first"][0].tolist() == [0, 1, 1, 0, 0, 1, 0]
-    assert rows.counts.tolist() == [3, 1, 2]
-    labels, first = (np.concatenate(rows.targets[name]) for name in ("labels", "is_first"))
-    assert [tiny.TAGS[label] for label in labels[first]] == list(tags)
-    assert (labels[~first] == NO_LABEL).all()
+    ids = lists(rows, rows.units.rows.ids)
+    assert [len(row) - 2 for row in ids] == [5, 5, 2]  # 1 + 3 + 1 tokens, then 40 cut to 5, then 1 + 1
+    assert all(row[0] == 2 and row[-1] == 3 for row in ids)
+    assert grids(rows, padding=0)["is_first"][0].tolist() == [0, 1, 1, 0, 0, 1, 0]
+    assert rows.units.counts.tolist() == [3, 1, 2]
+    assert [tiny.TAGS[label] for label in rows.targets["labels"]] == list(tags)
     with pytest.raises(DataError, match=r"rows: example 1 has the label 'Y', which the model does not have \(3 labels"):
         encode_sentences(SHORT, Examples([["a"]], [("Y",)], "rows"), tiny.TAGS)
 
@@ -102,27 +111,32 @@ def test_byte_level_words_begin_with_a_space() -> None:
     inner.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), add_prefix_space=False)
     text = spaced(inner.to_str())
     rows = encode_sentences(tokenizer_of(text, max_length=9), Examples([["ab", "b"]], None, "here"), ["x"])
-    assert [Tokenizer.from_str(text).id_to_token(number) for number in rows.ids[0][1:-1]] == ["Ġ", "a", "b", "Ġ", "b"]
+    assert [Tokenizer.from_str(text).id_to_token(number) for number in rows.units.rows.ids[1:-1]] == [
+        "Ġ",
+        "a",
+        "b",
+        "Ġ",
+        "b",
+    ]
 
 
 def test_padding() -> None:
-    rows = TrainingRows(ids=[[5, 6, 7], [8]], types=[[0, 0, 1], [0]], targets={"labels": np.array([1, 0])})
-    batch = Pad(9)([rows[0], rows[1]])
+    batch = grids(texts_of([1, 0], [[5, 6, 7], [8]], [[0, 0, 1], [0]]), padding=9)
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["token_type_ids"].tolist() == [[0, 0, 1], [0, 0, 0]]
     assert batch["labels"].tolist() == [1, 0]
-    words = {"labels": [np.array([-100, 2]), np.array([1])], "is_first": [np.array([False, True]), np.array([True])]}
-    tagged = TrainingRows([[5, 6], [8]], None, words).with_target("own", [np.array([[1.0]]), np.array([[2.0]])])
-    batch = Pad(9)([tagged[0], tagged[1]])
-    assert batch["labels"].tolist() == [[-100, 2], [1, -100]]
-    assert batch["is_first"].tolist() == [[False, True], [True, False]]
-    assert batch["own"].tolist() == [[1.0], [2.0]]
+    units = Units(rows_of([[5, 6], [8]]), np.array([1, 2]), np.array([1, 1]), np.array([0, 1, 2]))
+    tagged = TrainingRows(units, {"labels": np.array([2, 1])}).with_target("own", np.array([[1.0], [2.0]]))
+    batch = grids(tagged.select(np.array([1, 0])), padding=9)
+    assert "token_type_ids" not in batch
+    assert batch["is_first"].tolist() == [[True, False], [False, True]]
+    assert (batch["labels"].tolist(), batch["own"].tolist()) == ([1, 2], [[2.0], [1.0]])
 
 
 def test_the_digest_tells_rows_apart() -> None:
     def rows(ids: list[list[int]], labels: list[int]) -> str:
-        return TrainingRows(ids, None, {"labels": np.array(labels)}).digest()
+        return texts_of(labels, ids).digest()
 
     same = rows([[1, 2], [3]], [0, 1])
     assert same == rows([[1, 2], [3]], [0, 1])
@@ -136,18 +150,18 @@ def test_one_pass_over_all_units_keeps_their_order(case: Case, tmp_path: Path) -
     items.append("good" if case.name == "classification" else ["unbright", "film"])  # another length
     rows = encode(TOKENIZER, Examples(items, None, "here"), model.labels)
     found = over_units(model, rows, read=lambda logits: logits, tokens=12)
-    assert found.shape == (int(rows.counts.sum()), 3, len(model.labels))
-    for row, own in enumerate(per_row(found, rows)):
-        batch = Pad(0)([rows[row]])
+    assert found.shape == (len(rows.units), 3, len(model.labels))
+    for row, own in enumerate(np.split(found, rows.units.offsets[1:-1])):
+        batch = grids(rows.select(np.array([row])), padding=0)
         with torch.inference_mode():
-            alone, _ = unit_logits(model(batch["input_ids"], batch["attention_mask"])["logits"], batch)
+            alone = unit_logits(model(batch["input_ids"], batch["attention_mask"])["logits"], batch)
         np.testing.assert_allclose(own.reshape(alone.shape), alone.numpy(), atol=1e-5)
 
 
 def test_metrics_count_units_and_entities() -> None:
     """Two sentences of three and two words; the first entity is found whole, the second missed."""
-    labels = [np.array([NO_LABEL, 1, 2, NO_LABEL, 0]), np.array([NO_LABEL, 1, 0])]
-    rows = TrainingRows([[5] * 5, [5] * 3], None, {"labels": labels, "is_first": [own != NO_LABEL for own in labels]})
+    units = Units(rows_of([[5] * 5, [5] * 3]), np.array([1, 2, 4, 6, 7]), np.ones(5, np.int64), np.array([0, 3, 5]))
+    rows = TrainingRows(units, {"labels": np.array([1, 2, 0, 1, 0])})
     answers = np.array([[0, 1], [0, 2], [0, 0], [0, 0], [0, 0]])
     metrics = UnitMetrics(("O", "B-a", "I-a"), (1, 2), spans=True)
     assert metrics(answers, rows) == pytest.approx(
@@ -161,9 +175,9 @@ def test_metrics_count_units_and_entities() -> None:
 def test_metrics_of_texts() -> None:
     logits = torch.tensor([[[1.0, -1.0], [1.0, 2.0]], [[-1.0, -2.0], [3.0, 4.0]]])  # two texts, two exits
     single, several = UnitMetrics("ab", (1, 3)), UnitMetrics("ab", multi_label=True)  # the latter without exits
-    found = single(single.answers(logits).numpy(), TrainingRows([[2], [2]], None, {"labels": np.array([0, 1])}))
+    found = single(single.answers(logits).numpy(), texts_of([0, 1]))
     assert found == {"layer_1": 0.5, "layer_3": 0.5, "mean_of_exits": 0.5}
-    rows = TrainingRows([[2], [2]], None, {"labels": np.array([[1.0, 1.0], [0.0, 1.0]])})
+    rows = texts_of([[1.0, 1.0], [0.0, 1.0]])
     assert several(several.answers(logits[:, 1:]).numpy(), rows) == {"accuracy": 0.5}
     assert (single.best, several.best, UnitMetrics("ab", (1, 3), frozen=True).best) == (
         "layer_3", "accuracy", "mean_of_exits",

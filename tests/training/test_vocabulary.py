@@ -76,7 +76,7 @@ def test_what_cannot_be_pruned() -> None:
 
 
 def test_pieces_that_occur_are_kept_and_then_the_first() -> None:
-    rows = [[2, 9, 3], [2, 7, 3], []]
-    assert kept_pieces(rows, size=6, vocabulary=12).tolist() == [0, 1, 2, 3, 7, 9]
-    assert kept_pieces(rows, size=1, vocabulary=12).tolist() == [2, 3, 7, 9]
-    assert kept_pieces(rows, size=99, vocabulary=12).tolist() == list(range(12))
+    ids = np.array([2, 9, 3, 2, 7, 3])
+    assert kept_pieces(ids, size=6, vocabulary=12).tolist() == [0, 1, 2, 3, 7, 9]
+    assert kept_pieces(ids, size=1, vocabulary=12).tolist() == [2, 3, 7, 9]
+    assert kept_pieces(ids, size=99, vocabulary=12).tolist() == list(range(12))

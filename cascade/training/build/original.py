@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from transformers import AutoTokenizer
 
-from cascade.core.rows import FloatArray, IntArray, offsets_of
+from cascade.core.rows import FloatArray, IntArray, Units, offsets_of
 from cascade.training.build.looking import Checkpoint
 from cascade.training.checkpoint import byte_level_parts, load_tokenizer_text
-from cascade.training.data.encoding import TrainingRows
+from cascade.training.data.encoding import TrainingRows, rows_of
 from cascade.training.models.config import load_model
 from cascade.training.models.teacher import WholeModel
 from cascade.training.units import teacher_logits
@@ -56,14 +56,14 @@ def _encoded(checkpoint: Checkpoint, items: Sequence[Any]) -> tuple[TrainingRows
     first = [item[0] if isinstance(item, tuple) else item for item in items]
     second = [item[1] if isinstance(item, tuple) else "" for item in items] if pairs else None
     found = tokenizer(first, second, truncation=True, max_length=checkpoint.limit, is_split_into_words=checkpoint.tags)
-    ids, types = found["input_ids"], found.get("token_type_ids")
+    rows = rows_of(found["input_ids"], found.get("token_type_ids"))
     if not checkpoint.tags:
-        return TrainingRows(ids, types, {"labels": np.zeros(len(ids), np.int64)}), np.arange(len(ids))
-    masks, units, start = [], list[IntArray](), 0
+        return TrainingRows(Units.whole(rows)), np.arange(len(rows))
+    firsts, units, start = list[IntArray](), list[IntArray](), 0
     for number, item in enumerate(items):
-        words, firsts = np.unique([-1 if own is None else own for own in found.word_ids(number)], return_index=True)
-        masks.append(np.isin(np.arange(len(ids[number])), firsts[words >= 0]))
+        words, places = np.unique([-1 if own is None else own for own in found.word_ids(number)], return_index=True)
+        firsts.append(rows.offsets[number] + places[words >= 0])
         units.append(start + words[words >= 0])
         start += len(item)
-    labels = [np.zeros(len(row), np.int64) for row in ids]
-    return TrainingRows(ids, types, {"labels": labels, "is_first": masks}), np.concatenate(units)
+    first, counts = np.concatenate(firsts), np.array([len(own) for own in firsts], np.int64)
+    return TrainingRows(Units(rows, first, np.ones_like(first), offsets_of(counts))), np.concatenate(units)

@@ -7,21 +7,22 @@ section 3.2; TinyBERT, section 4.1). Works on token ids, so that the teacher and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cascade.core.rows import Doubles, IntArray
-from cascade.training.data.encoding import NO_LABEL, TrainingRows
+from cascade.core.rows import Doubles, IntArray, Units, concatenate_units
+from cascade.training.data.encoding import NO_LABEL, TrainingRows, rows_of
 from cascade.training.models.teacher import Teacher
 
 REPLACE, DROP = 0.2, 0.1  # shares of the tokens
 
 
 def new_rows(
-    rows: Sequence[Sequence[int]],
+    rows: Sequence[Any],
     copies: int,
     *,
     similar: IntArray,
@@ -85,23 +86,29 @@ def neighbours(
 
 
 def varied(
-    rows: TrainingRows, teacher: Teacher, copies: int, *, seed: int, max_length: int, pieces: Tensor | None = None
+    rows: TrainingRows,
+    teacher: Teacher,
+    copies: int,
+    *,
+    seed: int,
+    max_length: int | None,
+    pieces: Tensor | None = None,
 ) -> TrainingRows:
-    """New rows without labels: of texts varied freely, up to `max_length` tokens, of words each with tokens replaced.
+    """New rows without labels: of texts varied freely, up to `max_length` tokens, of words (None) with tokens replaced.
 
     Tokens are replaced by others that have an embedding: `pieces`, or all.
     """
+    given = rows.units
     known = torch.arange(teacher.vocabulary) if pieces is None else pieces
     numbers = known.numpy()
-    used = np.searchsorted(numbers, np.unique(np.concatenate([np.asarray(row) for row in rows.ids])))
+    used = np.searchsorted(numbers, np.unique(given.rows.ids))
     near = neighbours(teacher.vectors(known).numpy(), of=used)
     similar = np.zeros((teacher.vocabulary, near.shape[1]), np.int64)
     similar[numbers] = numbers[near]
-    first, given = rows.targets.get("is_first"), rows.targets["labels"]
-    limit, rng = max_length if first is None else None, np.random.default_rng(seed)
-    ids = new_rows(rows.ids, copies, similar=similar, rng=rng, max_length=limit)
-    if first is not None:
-        labels: Any = [np.full(len(row), NO_LABEL) for row in ids]
-        return TrainingRows(ids, None, {"labels": labels, "is_first": first * copies})
-    labels = np.full_like(given, np.nan if given.dtype.kind == "f" else NO_LABEL, shape=(len(ids), *given.shape[1:]))
-    return TrainingRows(ids, None, {"labels": labels})
+    lists, rng = np.split(given.rows.ids, given.rows.offsets[1:-1]), np.random.default_rng(seed)
+    made = rows_of(new_rows(lists, copies, similar=similar, rng=rng, max_length=max_length))
+    units = Units.whole(made) if max_length is not None else replace(concatenate_units([given] * copies), rows=made)
+    known_labels = rows.targets["labels"]
+    filler = np.nan if known_labels.dtype.kind == "f" else NO_LABEL
+    labels = np.full_like(known_labels, filler, shape=(len(units), *known_labels.shape[1:]))
+    return TrainingRows(units, {"labels": labels})

@@ -16,82 +16,81 @@ import numpy as np
 import tokenizers
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from cascade.core.labels import as_array, numbers_of, own_names, shortened
-from cascade.core.rows import FloatArray, IntArray, Rows
+from cascade.core.rows import FloatArray, IntArray, Rows, Units, concatenate_units, offsets_of, ranges
 from cascade.engine.long_rows import cut
+from cascade.engine.packing import padded
 from cascade.exceptions import DataError
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import encode_words
 from cascade.training.data.examples import Examples
 
-NO_LABEL = -100  # of units without a label, and of tokens that are no word's first; where targets are floats NaN
+NO_LABEL = -100  # of units without a label; where targets are floats NaN
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingRows(Dataset[dict[str, Any]]):
-    """Token ids with what the loss needs, row by row.
+class TrainingRows:
+    """Rows of token ids, and what the loss needs of their units.
 
     Attributes:
-        ids: token ids of each row.
-        types: token type ids of each row; None where all are 0.
-        targets: sequences with an entry per row, by the name under which the model or the loss reads them. `labels` is
-            always there: a number (of a regression a float), zeros and ones per label, or `NO_LABEL` in their place.
-            Rows of words also have `is_first`, True at the first token of each word, of shape `(tokens of the row,)` as
-            are their `labels`; entries of all their other targets have shape `(words of the row, ...)`.
+        units: the rows, and what in them gets an answer: the whole row of a text, the words of a sentence.
+        targets: arrays of shape `(units, ...)`, by the name under which the loss reads them. `labels` are numbers (of a
+            regression floats), zeros and ones per label, or `NO_LABEL` in their place.
     """
 
-    ids: Sequence[Sequence[int]]
-    types: Sequence[Sequence[int]] | None = None
+    units: Units
     targets: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        item: dict[str, Any] = {"input_ids": self.ids[row]}
-        if self.types is not None:
-            item["token_type_ids"] = self.types[row]
-        return item | {name: values[row] for name, values in self.targets.items()}
-
-    @property
-    def counts(self) -> IntArray:
-        """Units of each row: its words, or one for a text. Shape `(rows,)`."""
-        words = self.targets.get("is_first")
-        return np.ones(len(self), np.int64) if words is None else np.array([own.sum() for own in words], np.int64)
+        return self.units.n_rows
 
     @classmethod
     def joined(cls, parts: Sequence[TrainingRows]) -> TrainingRows:
         """The rows of all parts, in order; their targets have the same names."""
-        types: list[Sequence[int]] | None = None
-        if any(part.types is not None for part in parts):
-            types = [row for part in parts for row in part.types or [[0] * len(own) for own in part.ids]]
-        targets: dict[str, Any] = {}
-        for name in parts[0].targets:
-            values = [part.targets[name] for part in parts]
-            targets[name] = np.concatenate(values) if isinstance(values[0], np.ndarray) else [*chain(*values)]
-        return cls([row for part in parts for row in part.ids], types, targets)
+        targets = {name: np.concatenate([part.targets[name] for part in parts]) for name in parts[0].targets}
+        return cls(concatenate_units([part.units for part in parts]), targets)
 
-    def first(self, count: int) -> TrainingRows:
-        """So many rows, from the first on."""
-        types = None if self.types is None else self.types[:count]
-        targets = {name: values[:count] for name, values in self.targets.items()}
-        return TrainingRows(self.ids[:count], types, targets)
+    def select(self, rows: IntArray) -> TrainingRows:
+        """These rows, in this order. Shape `(chosen,)`."""
+        numbers = ranges(self.units.offsets[rows], self.units.counts[rows])
+        return TrainingRows(self.units.select(rows), {name: own[numbers] for name, own in self.targets.items()})
 
-    def with_target(self, name: str, values: Sequence[Any]) -> TrainingRows:
+    def with_target(self, name: str, values: Any) -> TrainingRows:
         """The same rows with one more target."""
         return replace(self, targets=self.targets | {name: values})
 
     def digest(self) -> str:
         """SHA-256 of the rows and their targets."""
-        found = hashlib.sha256()
-        for name, values in {"ids": self.ids, "types": self.types or [], **self.targets}.items():
-            arrays = [np.asarray(own) for own in values]
-            found.update(f"{name} {[own.shape for own in arrays]}".encode())
-            found.update(np.concatenate([own.ravel() for own in arrays]).tobytes() if arrays else b"")
+        units, found = self.units, hashlib.sha256()
+        own = {"ids": units.rows.ids, "types": units.rows.types, "ends": units.rows.offsets, "first": units.first_token}
+        for name, values in {**own, **self.targets}.items():
+            found.update(f"{name} {values.shape}".encode() + values.tobytes())
         return found.hexdigest()
+
+
+def grids(rows: TrainingRows, *, padding: int, max_length: int = 1 << 30) -> dict[str, Tensor]:
+    """A batch: all targets, and of shape `(rows, longest)` the model's inputs and `is_first`.
+
+    That is True at the first token of each unit. `padding`: id of that token; `max_length`: as `padded` has it.
+    """
+    units = rows.units
+    ids, mask, types = padded(units.rows, max_length=max_length)
+    ids[mask == 0] = padding
+    first = np.zeros(ids.shape, np.bool_)
+    first[units.row_of, units.first_token - units.rows.offsets[units.row_of]] = True
+    batch = {"input_ids": ids, "attention_mask": mask, "is_first": first, **rows.targets}
+    if types.any():
+        batch["token_type_ids"] = types
+    return {name: torch.from_numpy(own) for name, own in batch.items()}
+
+
+def rows_of(ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None) -> Rows:
+    """Rows of lists of token ids; types are 0 if not given."""
+    numbers = np.fromiter(chain.from_iterable(ids), np.int64)
+    kinds = np.zeros_like(numbers) if types is None else np.fromiter(chain.from_iterable(types), np.int64)
+    return Rows(numbers, kinds, offsets_of(np.array([len(own) for own in ids], np.int64)))
 
 
 def has_labels(labels: Any) -> Any:
@@ -118,12 +117,10 @@ def encode_texts(
     cut = np.count_nonzero(np.bincount(encoded.numbers) > 1) + len(encoded.truncated)
     if cut:
         tqdm.write(f"{cut} of {len(examples)} texts are cut at --max-length {tokenizer.max_length} in training")
-    types = _split(rows.types, rows) if rows.types.any() else None
-    labels = _targets(examples, names, multi_label=multi_label)
-    return TrainingRows(_split(rows.ids, rows), types, {"labels": labels})
+    return TrainingRows(Units.whole(rows), {"labels": targets_of(examples, names, multi_label=multi_label)})
 
 
-def _targets(examples: Examples, names: Sequence[str], *, multi_label: bool) -> Any:
+def targets_of(examples: Examples, names: Sequence[str], *, multi_label: bool) -> Any:
     """The labels of texts as `TrainingRows` has them."""
     if len(names) == 1 and not multi_label:
         return np.full(len(examples), np.nan, np.float32) if examples.labels is None else label_values(examples)
@@ -151,55 +148,10 @@ def encode_sentences(
 ) -> TrainingRows:
     """Sentences as one or several rows of words; a tag that is not among the names is a `DataError`."""
     units, _ = cut(encode_words(tokenizer, examples.items), tokenizer.max_length, 0)
-    rows = units.rows
-    is_first, labels = np.zeros(rows.tokens, np.bool_), np.full(rows.tokens, NO_LABEL, np.int64)
-    is_first[units.first_token] = True
+    labels = np.full(len(units), NO_LABEL, np.int64)
     if examples.labels is not None:
-        labels[units.first_token] = list(chain.from_iterable(label_numbers(examples, names)))
-    edges = rows.offsets[1:-1]
-    targets = {"labels": np.split(labels, edges), "is_first": np.split(is_first, edges)}
-    return TrainingRows(_split(rows.ids, rows), None, targets)
-
-
-@dataclass(frozen=True)
-class Pad:
-    """Collates rows to the longest of them. `padding`: id of the padding token.
-
-    Of words, `labels` and `is_first` have shape `(rows, longest)`; every other target becomes one tensor of the words
-    of all rows, in the order in which `is_first` counts them.
-    """
-
-    padding: int
-
-    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        words = "is_first" in items[0]
-        batch = {
-            "input_ids": padded([item["input_ids"] for item in items], self.padding),
-            "attention_mask": padded([[1] * len(item["input_ids"]) for item in items], 0),
-        }
-        for name in items[0].keys() - {"input_ids"}:
-            values = [item[name] for item in items]
-            if name == "token_type_ids":
-                batch[name] = padded(values, 0)
-            elif words and name in ("labels", "is_first"):
-                batch[name] = padded(values, NO_LABEL if name == "labels" else 0)
-            else:
-                batch[name] = torch.as_tensor(np.concatenate(values) if words else np.stack(values))
-        if words:
-            batch["is_first"] = batch["is_first"] > 0
-        return batch
-
-
-def padded(values: Sequence[Sequence[int]], filler: int) -> Tensor:
-    """Rows of any length as one array, `filler` behind the shorter ones. Shape `(rows, longest)`."""
-    made = torch.full((len(values), max(map(len, values))), filler)
-    for row, own in enumerate(values):
-        made[row, : len(own)] = torch.as_tensor(own)
-    return made
-
-
-def _split(values: IntArray, rows: Rows) -> list[list[int]]:
-    return [own.tolist() for own in np.split(values, rows.offsets[1:-1])]
+        labels[:] = list(chain.from_iterable(label_numbers(examples, names)))
+    return TrainingRows(units, {"labels": labels})
 
 
 def label_values(examples: Examples) -> FloatArray:

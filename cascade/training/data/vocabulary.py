@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -72,15 +71,15 @@ def prune(tokenizer: str, texts: Iterable[str], *, size: int) -> tuple[str, IntA
     return json.dumps(spec, ensure_ascii=False), np.array(order, dtype=np.int64)
 
 
-def kept_pieces(rows: Iterable[Sequence[int]], *, size: int, vocabulary: int) -> IntArray:
-    """Ids that occur in the rows, however many, and the first others up to `size`; rising.
+def kept_pieces(ids: IntArray, *, size: int, vocabulary: int) -> IntArray:
+    """These ids, however many, and the first others up to `size`; rising.
 
     The tokenizer stays and only the table behind it shrinks, whatever its kind, so nothing changes for texts whose
     pieces are all kept. Vocabularies begin with special tokens, single characters and frequent pieces. `vocabulary`:
     how many ids there are.
     """
     found = np.zeros(vocabulary, dtype=np.bool_)
-    found[np.fromiter(chain.from_iterable(rows), dtype=np.int64)] = True
+    found[ids] = True
     found[np.flatnonzero(~found)[: max(size - int(found.sum()), 0)]] = True
     return np.flatnonzero(found)
 
@@ -119,15 +118,15 @@ def _renumber(spec: dict[str, Any], new: dict[int, int]) -> None:
             processor[name][1] = new[processor[name][1]]
 
 
-def keep_rows(model: Any, rows: Iterable[Sequence[int]], *, size: int, unknown: int) -> None:
-    """Keep embeddings of the pieces that occur in rows, and of the first others up to `size`; see `kept_pieces`.
+def keep_rows(model: Any, ids: IntArray, *, size: int, unknown: int) -> None:
+    """Keep embeddings of the pieces that occur in `ids`, and of the first others up to `size`; see `kept_pieces`.
 
     The tokenizer stays; ids of all other pieces are read as that of the `unknown` one. A model with fewer already is
     left as it is.
     """
     table: Any = model.backbone.get_input_embeddings()
     if not isinstance(table, FewerRows):
-        kept = kept_pieces(rows, size=size, vocabulary=table.num_embeddings)
+        kept = kept_pieces(ids, size=size, vocabulary=table.num_embeddings)
         fewer = FewerRows.of(table, torch.from_numpy(kept), unknown=unknown)
         model.backbone.set_input_embeddings(fewer)
 

@@ -5,7 +5,6 @@ Where widths differ, the teacher's embeddings are projected onto their first pri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification, PreTrainedModel
 
+from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
 from cascade.training.data.vocabulary import kept_pieces
 from cascade.training.models.config import TAGGING
@@ -51,10 +51,10 @@ class Static:
             if size is not None and size < least:
                 raise OptionError(f"{name} of a static first tier must be at least {least}, got {size}")
 
-    def pieces(self, teacher: Teacher, rows: Sequence[Sequence[int]]) -> Tensor | None:
-        """Ids of the pieces that have an embedding, rising; None where all have. `rows`: token ids of the texts."""
+    def pieces(self, teacher: Teacher, ids: IntArray) -> Tensor | None:
+        """Ids of the pieces that have an embedding, rising; None where all have. `ids`: those of the texts."""
         size = self.vocabulary or (KEPT if teacher.vocabulary > MANY else teacher.vocabulary)
-        kept = kept_pieces(rows, size=size, vocabulary=teacher.vocabulary)
+        kept = kept_pieces(ids, size=size, vocabulary=teacher.vocabulary)
         return None if len(kept) == teacher.vocabulary else torch.from_numpy(kept)
 
     def build(self, teacher: Teacher, *, pieces: Tensor | None = None, separator: int | None = None) -> PreTrainedModel:
@@ -107,7 +107,7 @@ class Transformer:
     width: int = 128
     dropout: float = 0.1
 
-    def pieces(self, teacher: Teacher, rows: Sequence[Sequence[int]]) -> Tensor | None:
+    def pieces(self, teacher: Teacher, ids: IntArray) -> Tensor | None:
         """None: all have an embedding."""
         return None
 

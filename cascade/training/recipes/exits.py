@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from cascade.core.confidence import probabilities
@@ -23,7 +24,7 @@ from cascade.training.recipes.objectives import Objective
 from cascade.training.recipes.recorded import train_recorded
 from cascade.training.run import Run
 from cascade.training.task import TAGGING
-from cascade.training.units import UnitMetrics, answered, per_row, unit_logits
+from cascade.training.units import UnitMetrics, answered, unit_logits
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
     rows = TrainingRows.joined([encode(part) for part in parts])
     paired = any(isinstance(item, tuple) for item in items)
     if options.copies and examples.labels is None and not paired and teacher is None:
-        new = varied(rows, model, options.copies, seed=options.loop.seed, max_length=tokenizer.max_length)
+        limit = None if task.tags else tokenizer.max_length
+        new = varied(rows, model, options.copies, seed=options.loop.seed, max_length=limit)
         rows = TrainingRows.joined([rows, new])
     eval_rows = None if held_out is None else answered(encode(held_out), model)
     if teacher is not None:
@@ -133,12 +135,12 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
         teacher.close()
     elif needed and examples.labels is None:
         said = run.said(model, rows, resume=options.loop.resume)
-        rows = rows.with_target("answers", per_row(_softly(said, multi_label=model.multi_label), rows))
+        rows = rows.with_target("answers", _softly(said, multi_label=model.multi_label))
     if options.vocabulary is not None and not wordpiece:
-        read = [*rows.ids, *(() if eval_rows is None else eval_rows.ids)]
-        keep_rows(model, read, size=options.vocabulary, unknown=tokenizer.unknown)
+        read = [part.units.rows.ids for part in (rows, eval_rows) if part is not None]
+        keep_rows(model, np.concatenate(read), size=options.vocabulary, unknown=tokenizer.unknown)
     scores = _trained(model, rows, eval_rows, run=run, options=options)
-    details = {"rows": len(rows), "units": int(rows.counts.sum()), "scores": scores}
+    details = {"rows": len(rows), "units": len(rows.units), "scores": scores}
     return run.finish("exits", model, text, options, max_length=tokenizer.max_length, details=details)
 
 
@@ -200,7 +202,7 @@ def _refuse_one_string(examples: Examples) -> None:
 
 def _loss(objective: Objective, *, multi_label: bool) -> Loss:
     def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        logits, labels = unit_logits(logits, batch)
+        logits, labels = unit_logits(logits, batch), batch["labels"]
         return objective(logits, batch.get("answers", labels), multi_label)
 
     return loss

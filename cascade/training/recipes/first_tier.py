@@ -21,7 +21,7 @@ from cascade.training.models.teacher import WholeModel, teacher_of
 from cascade.training.recipes.answers import answers_of, full_depth
 from cascade.training.recipes.objectives import divergence, supervised
 from cascade.training.run import Run
-from cascade.training.units import UnitMetrics, answered, per_row, unit_logits
+from cascade.training.units import UnitMetrics, answered, unit_logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +73,11 @@ def train_first_tier(run: Run, options: FirstTierOptions | None = None) -> dict[
     eval_rows = None if held_out is None else answered(encode(held_out), teacher)
     rows, new, kind = TrainingRows.joined(encoded), None, options.student or task.student
     paired = any(isinstance(item, tuple) for part in parts for item in part.items)
-    pieces, special = kind.pieces(teacher, rows.ids), tokenizer.special
+    pieces, special = kind.pieces(teacher, rows.units.rows.ids), tokenizer.special
     ends = special.suffix.tolist()  # behind the first text of a pair, too
     student = kind.build(teacher, pieces=pieces, separator=ends[0] if paired and ends else None)
     if options.copies and not paired and len(special.prefix) == len(ends) == 1:
-        seed, limit = options.loop.seed, tokenizer.max_length
+        seed, limit = options.loop.seed, None if task.tags else tokenizer.max_length
         new = varied(encoded[0], teacher, options.copies, seed=seed, max_length=limit, pieces=pieces)
     logits, asked = [], [own for own in (rows if answering is None else None, new) if own is not None]
     if answering is not None:  # rows that were made from others are no texts: the teacher itself answers these
@@ -90,7 +90,7 @@ def train_first_tier(run: Run, options: FirstTierOptions | None = None) -> dict[
     rows = rows if new is None else TrainingRows.joined([rows, new])
     scores = run_loop(
         WholeModel(student, teacher.task),
-        rows.with_target("teacher", per_row(np.concatenate(logits), rows)),
+        rows.with_target("teacher", np.concatenate(logits)),
         eval_rows,
         loss=_loss(options, multi_label=teacher.multi_label),
         metrics=UnitMetrics.of(teacher, None),
@@ -106,7 +106,7 @@ def _loss(options: FirstTierOptions, *, multi_label: bool) -> Loss:
     """A share of the divergence from the teacher, which evaluation rows lack, and the rest from the labels."""
 
     def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        logits, labels = unit_logits(logits, batch)
+        logits, labels = unit_logits(logits, batch), batch["labels"]
         known = has_labels(labels)
         share = options.imitation if "teacher" in batch else 0.0
         total = logits.new_zeros(())

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cascade.training.data.encoding import TrainingRows
+from cascade.core.rows import Units
+from cascade.training.data.encoding import TrainingRows, rows_of
 from cascade.training.loop import LoopOptions, run_loop
 from cascade.training.models.backbone import ExitBackbone
 from cascade.training.models.multi_exit import MultiExitModel
@@ -65,7 +66,7 @@ def train_recorded(
     `run_loop`; batches have 256 units at least.
     """
     most = max(MOST // (4 * len(model.layers) * int(model.config.hidden_size)), BATCH)
-    rows = rows.first(int(np.searchsorted(np.cumsum(rows.counts), most, side="right")))
+    rows = rows.select(np.arange(np.searchsorted(rows.units.offsets[1:], most, side="right")))
     begin = time.perf_counter()
     watched: Any = _States(model)
     states: Any = torch.from_numpy(over_units(watched, rows, read=lambda read: read, progress=progress))
@@ -82,12 +83,12 @@ def train_recorded(
 
     run_loop(
         _Heads(model),
-        TrainingRows(states, None, {"full": full}),
+        TrainingRows(Units.whole(rows_of([[0]] * len(states))), {"input_ids": states.numpy(), "full": full.numpy()}),
         None,
         loss=loss,
         metrics=UnitMetrics(model.labels),
         output=output,
-        collate=lambda items: {name: torch.stack([item[name] for item in items]) for name in items[0]},
+        collate=lambda some: {name: torch.from_numpy(own) for name, own in some.targets.items()},
         options=replace(
             options,
             batch_size=max(options.batch_size, BATCH),

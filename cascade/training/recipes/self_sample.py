@@ -22,13 +22,13 @@ from cascade.core.checks import check_whole
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.data.encoding import Pad, TrainingRows, tokenizer_of
+from cascade.training.data.encoding import TrainingRows, grids, tokenizer_of
 from cascade.training.data.examples import cropped
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.multi_exit import MultiExitTagger
 from cascade.training.recipes.objectives import check_weights, cross_entropies, exit_weights
 from cascade.training.run import Run
-from cascade.training.units import ENTITY_F1, UnitMetrics, over_units, per_row, tag_f1, unit_labels, unit_logits
+from cascade.training.units import ENTITY_F1, UnitMetrics, exit_grid, over_units, tag_f1, unit_logits
 
 TOKEN_EXIT = "token_exit"  # noqa: S105  # a metric's name, no secret
 UPPER_FACTOR, CAP = 2.0, 0.5  # thresholds of the upper half of the layers are twice as large, but for what is above 0.5
@@ -98,45 +98,27 @@ def exit_numbers(uncertainty: FloatArray, rows: IntArray, windows: IntArray, thr
     return found
 
 
-def token_layers(words: IntArray, is_first: Tensor, lengths: IntArray, *, suffix: int, depth: int) -> Tensor:
-    """The last layer of every token: all pieces of a word stop with it, special tokens never. Shape `(rows, longest)`.
-
-    `words`: last layer of each word, in the order in which `is_first` (True at a word's first token, shape
-    `(rows, longest)`) counts them; `lengths`: tokens of each row; `suffix`: special tokens at its end; `depth`: layers.
-    """
-    begins = is_first.numpy()
-    word = np.cumsum(begins).reshape(begins.shape) - 1  # of the whole batch; at a prefix the row before's last
-    places = np.arange(begins.shape[1])
-    piece = (np.cumsum(begins, axis=1) > 0) & (places < lengths[:, None] - suffix)
-    return torch.from_numpy(np.where(piece, words[np.maximum(word, 0)], depth))
-
-
 @dataclass(frozen=True)
 class PadWithExits:
-    """Collates rows as `Pad` does; rows with `uncertainty` draw exits.
+    """Collates rows as `grids` does; rows with `uncertainty` draw exits.
 
     The batch then has `exit_layers` `(rows, longest)` for the model and `exits` `(words,)` for the loss. Draws follow
     torch's seed, so that a resumed run draws what it would have drawn.
     """
 
     padding: int
-    suffix: int
     layers: tuple[int, ...]
     ranges: ExitRanges
 
-    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        batch = Pad(self.padding)(items)
+    def __call__(self, rows: TrainingRows) -> dict[str, Tensor]:
+        batch = grids(rows, padding=self.padding)
         if "exits" not in batch and "uncertainty" in batch:
             rng = np.random.default_rng(int(torch.randint(2**31, ())))
-            windows, thresholds = self.ranges.draw(len(items), self.layers, rng)
-            rows = np.repeat(np.arange(len(items)), [len(item["uncertainty"]) for item in items])
-            batch["exits"] = torch.from_numpy(exit_numbers(batch.pop("uncertainty").numpy(), rows, windows, thresholds))
+            windows, thresholds = self.ranges.draw(len(rows), self.layers, rng)
+            drawn = exit_numbers(batch.pop("uncertainty").numpy(), rows.units.row_of, windows, thresholds)
+            batch["exits"] = torch.from_numpy(drawn)
         if "exits" in batch:
-            last = np.array(self.layers)[batch["exits"].numpy()]
-            lengths = batch["attention_mask"].sum(1).numpy()
-            batch["exit_layers"] = token_layers(
-                last, batch["is_first"], lengths, suffix=self.suffix, depth=self.layers[-1]
-            )
+            batch["exit_layers"] = exit_grid(rows.units, batch["exits"].numpy(), self.layers)
         return batch
 
 
@@ -183,12 +165,12 @@ def train_self_sample(run: Run, options: SelfSampleOptions | None = None) -> dic
     eval_rows = None if held_out is None else task.encode(tokenizer, held_out, model.labels)
     scores = run_loop(
         model,
-        rows.with_target("uncertainty", per_row(unsure, rows)),
+        rows.with_target("uncertainty", unsure),
         None if eval_rows is None else _twice(model, eval_rows, options.ranges),
         loss=_loss(weights),
         metrics=_ExitMetrics.of(model, model.layers),
         output=run.folder,
-        collate=PadWithExits(model.padding, len(tokenizer.special.suffix), model.layers, options.ranges),
+        collate=PadWithExits(model.padding, model.layers, options.ranges),
         options=options.loop,
     )
     details = {"rows": len(examples), "scores": scores}
@@ -206,7 +188,7 @@ def _loss(weights: tuple[float, ...]) -> Loss:
     """Weighted mean over all words and exits, a word counting at its own exit and those before it."""
 
     def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        losses = cross_entropies(*unit_logits(logits, batch))
+        losses = cross_entropies(unit_logits(logits, batch), batch["labels"])
         counted = losses.new_tensor(weights).expand_as(losses)
         if "exits" in batch:
             counted = counted * (torch.arange(len(weights), device=losses.device) <= batch["exits"].unsqueeze(1))
@@ -222,13 +204,13 @@ def _twice(model: MultiExitTagger, rows: TrainingRows, ranges: ExitRanges) -> Tr
     threshold = ranges.per_exit(sorted(ranges.thresholds)[len(ranges.thresholds) // 2], model.layers)
     early = exit_numbers(
         uncertainty,
-        np.repeat(np.arange(len(rows)), rows.counts),
+        rows.units.row_of,
         np.full(len(rows), window),
         np.broadcast_to(threshold, (len(rows), len(threshold))),
     )
     both = TrainingRows.joined([rows, rows])
     exits = np.concatenate((np.full(len(early), len(model.layers) - 1), early))
-    return both.with_target("exits", per_row(exits, both))
+    return both.with_target("exits", exits)
 
 
 class _ExitMetrics(UnitMetrics):
@@ -239,14 +221,14 @@ class _ExitMetrics(UnitMetrics):
         return "chosen_by"
 
     def __call__(self, answers: Any, rows: TrainingRows) -> dict[str, float]:
-        half, words = rows.first(len(rows) // 2), len(answers) // 2
+        half, words = rows.select(np.arange(len(rows) // 2)), len(answers) // 2
         found = super().__call__(answers[:words], half)
-        own, wanted, layers = np.concatenate(rows.targets["exits"])[words:], unit_labels(half), np.array(self.layers)
+        own, wanted, layers = rows.targets["exits"][words:], half.targets["labels"], np.array(self.layers)
         taken = answers[words:][np.arange(words), own]
         found[TOKEN_EXIT] = float((taken == wanted).mean())
         found[f"{TOKEN_EXIT}_depth"] = float(layers[own].mean() / layers[-1])
         pair = (found[f"layer_{layers[-1]}"], found[TOKEN_EXIT])
         if self.spans:
-            found[f"{TOKEN_EXIT}_f1"] = tag_f1(taken, wanted, self.labels, np.cumsum(half.counts)[:-1])
+            found[f"{TOKEN_EXIT}_f1"] = tag_f1(taken, wanted, self.labels, half.units.offsets[1:-1])
             pair = (found[ENTITY_F1], found[f"{TOKEN_EXIT}_f1"])
         return found | {"chosen_by": sum(pair) / 2}

@@ -232,7 +232,7 @@ def test_special_tokens_that_users_type_can_be_text(case: Callable[..., Case], k
     before, after = look(own.model), look(own.model, encode_special_tokens=True)
     assert before.digest != after.digest  # no step of a build is taken for one of the other
     item: Any = ["good", "[SEP]"] if kind == "tags" else "good [SEP] bad"
-    ids = [_encoded(one, [item])[0].ids[0] for one in (before, after)]
+    ids = [_encoded(one, [item])[0].units.rows.ids.tolist() for one in (before, after)]
     sep = ids[0][-1]
     assert [one.count(sep) for one in ids] == [2, 1]
     file = own.model / "tokenizer_config.json"
