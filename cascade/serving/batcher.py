@@ -148,7 +148,7 @@ class Batcher:
                 self._queue.add(work)
             fresh, self._waking = self._waking is not loop, loop
         self._late.enter(loop)
-        if fresh:  # requests that the loop has at hand come in one batch, and threads are woken once
+        if fresh:  # requests that the loop has at hand come in one batch (`_next` waits), and threads are woken once
             loop.call_soon(self._wake)
         try:
             several = asyncio.gather(*(work.future for work in works)) if len(works) > 1 else None
@@ -265,7 +265,8 @@ class Batcher:
     def _next(self) -> tuple[int, list[Work], int] | None:
         """The next job for a thread, if there is one: its number, its works, and the level."""
         finish = self._pool and not self._busy[FINISH] and not self._patience()
-        if self._queue and not self._busy[LOOK] and not (finish and self._last == LOOK):
+        look = self._queue and not self._busy[LOOK] and self._waking is None
+        if look and not (finish and self._last == LOOK):
             level, most = self._step(), self._limits.max_batch_requests or math.inf
             return LOOK, self._queue.take(self._limits.max_batch_tokens, most), level
         if finish:

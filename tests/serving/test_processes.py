@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -101,6 +102,16 @@ def test_ctrl_c_ends_it_too_and_a_taken_port_is_one_line(bundle: Path) -> None:
         assert other.stderr.startswith(f"Error: --port must be free on --hostname, got 127.0.0.1:{port}")
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 0
+
+
+def test_connections_are_taken_several_at_a_time(bundle: Path) -> None:
+    """Libuv takes one from a socket in a turn, so that under load others waited for seconds."""
+    with server(bundle) as (process, _):
+        files = Path(f"/proc/{process.pid}/fd")
+        if not files.exists():
+            pytest.skip("needs /proc")
+        opened = Counter(str(file.readlink()) for file in files.iterdir())
+        assert any(count > 8 for name, count in opened.items() if name.startswith("socket:"))
 
 
 def test_on_sighup_bundles_are_read_again_all_or_none(bundle: Path, tmp_path: Path) -> None:

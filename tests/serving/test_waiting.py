@@ -35,6 +35,27 @@ def test_the_deferred_of_several_requests_run_together(clf: Classifier, serve: S
     assert [len(works) for works in gate.calls] == [1, 8]
 
 
+def test_what_the_event_loop_reads_in_one_turn_runs_together(clf: Classifier, serve: Serve) -> None:
+    """A thread that has just become free does not take the first of them alone: both would wait for the interpreter."""
+    batcher = serve(clf.with_router(defer_none))
+    gate = Gate(batcher, LOOK)
+
+    async def free_the_thread() -> None:
+        gate.opened.set()
+        time.sleep(0.1)  # noqa: ASYNC251  # the turn takes so long
+
+    async def come() -> None:
+        held = asyncio.ensure_future(batcher.answer(TEXTS[:1], Form.TEXT))
+        await gate.wait()
+        await asyncio.gather(
+            batcher.answer(TEXTS[1:2], Form.TEXT), free_the_thread(), batcher.answer(TEXTS[2:3], Form.TEXT)
+        )
+        await held
+
+    asyncio.run(come())
+    assert [len(works) for works in gate.calls] == [1, 2]
+
+
 def test_a_slow_request_does_not_hold_others(clf: Classifier, serve: Serve) -> None:
     model = clf.with_router(defer_all)
     batcher = serve(model, max_batch_tokens=40, max_queue_tokens=10**6)
@@ -187,7 +208,7 @@ def test_what_waited_for_too_long_is_refused_where_nothing_gets_cheaper(clf: Cla
         others = [asyncio.ensure_future(batcher.answer(items, Form.TEXT)) for items in (TEXTS[1:2], TEXTS[2:20])]
         await until(lambda: len(batcher._queue) == 2)
         batcher._load.level = len(batcher.served.levels) - 1
-        await asyncio.sleep(0.05)  # more than twice a third of what may wait
+        await asyncio.sleep(0.05)  # more than twice a quarter of what may wait
         gate.opened.set()
         await held
         with pytest.raises(Overloaded):
