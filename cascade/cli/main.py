@@ -13,6 +13,7 @@ from cascade.cli.calibrate.command import calibrate
 from cascade.cli.certify import certify
 from cascade.cli.demo.command import demo
 from cascade.cli.inspect import inspect
+from cascade.cli.page.command import page
 from cascade.cli.predict.command import predict
 from cascade.cli.serve import serve
 from cascade.cli.tune import tune
@@ -35,7 +36,7 @@ def cascade(context: click.Context) -> None:
         context.color = False
 
 
-for _command in (build, predict, serve, calibrate, certify, tune, inspect, demo):
+for _command in (build, predict, serve, calibrate, certify, tune, inspect, page, demo):
     cascade.add_command(_command)
 
 
