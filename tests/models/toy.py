@@ -236,16 +236,21 @@ def written(
         ),
     )
     settings: dict[str, object] = {
-        "router": {"policy": "Threshold", "threshold": 0.9},
-        "exit_policy": {"policy": "MaxProbability", "threshold": 0.9},
-        "temperatures": [1.0, [1.0] * len(stages)],
+        "routers": [policies.get("router") or {"policy": "Threshold", "threshold": 0.9}],
+        "exits": [
+            {"policy": "never"},
+            policies.get("exit_policy") or {"policy": "MaxProbability", "threshold": 0.9},
+        ],
+        "blend": [0.0],
+        "temperatures": [[1.0], [1.0] * len(stages)],
     }
+    more = {name: policies[name] for name in ("windows", "decoding") if policies.get(name)}
     manifest = Manifest(
         task=task,
         problem_type=("multi" if multi_label else "single") + "_label_classification",
         labels=tuple(labels),
         tiers=tiers,
-        policies=Policies.from_json(settings | {name: value for name, value in policies.items() if value}),
+        policies=Policies.from_json(settings | more),
         library_version="0",
     )
     return write_bundle(folder, {**files, **dict(zip(paths, stages, strict=True))}, manifest)
