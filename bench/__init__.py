@@ -3,7 +3,7 @@
 timing/    what takes turns, what it ran on, how it is written
 systems/   systems under test: a bundle under several policies, external baselines in processes
 table/     accuracy beside seconds of every way to run a bundle; reading labelled files
-curve      accuracy over speed: settings of the front, timed; plot: its picture
+curve      accuracy over speed: settings of the front, timed
 peers/     the same checkpoint through other libraries, in bulk and one text at a time
 serve/     requests a second that a server answers in time, beside FastAPI servers
 profile    milliseconds of each tier and stage, and by operator

@@ -24,7 +24,7 @@ def bench() -> None:
     \b
     Example:
       cascade-bench table models/sentiment --data dev.jsonl --checkpoint runs/tier2 --threads 2
-      cascade-bench curve models/sentiment --data dev.jsonl --png curve.png
+      cascade-bench curve models/sentiment --data dev.jsonl
       cascade-bench profile models/sentiment --data dev.jsonl
     """
 

@@ -7,12 +7,10 @@ at a time. A ratio says nothing where answers differ, so the share of equal answ
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,18 +18,19 @@ from statistics import median
 from typing import Any
 
 import click
-import numpy as np
 
 from cascade.bundle.manifest import TAGGING
 from cascade.bundle.opening import open_bundle
 from cascade.core.statistics import Interval, speed_up
 from cascade.exceptions import BundleError, OptionError
 from cascade_bench.options import count_option
+from cascade_bench.peers.running import ALONE, GIVEN, SUFFIXES, Peers
 from cascade_bench.systems import worker as far_end
+from cascade_bench.systems.baselines import Baseline
 from cascade_bench.systems.local import CASCADE, FULL
-from cascade_bench.systems.process import Job, ProcessClock, WorkerError, WorkerProcess
+from cascade_bench.systems.process import Job, WorkerProcess
 from cascade_bench.table.data import Data, read_items
-from cascade_bench.timing.interleaving import PAUSE, Progress, interleave, quiet
+from cascade_bench.timing.interleaving import PAUSE, Progress, quiet
 from cascade_bench.timing.report import bar, grid
 
 SINGLE = 32  # items that are answered one by one, spread evenly
@@ -120,11 +119,12 @@ class Install:
             f"an install must be a Python interpreter or a folder that holds cascade/, got {said}; name one"
         )
 
-    def start(self, *, threads: int, folder: str) -> WorkerProcess:
-        """A process of it, in a folder without packages, which would come before its path."""
+    def start(self, name: str, kind: str, job: Job) -> WorkerProcess:
+        """A process that loads it by a name, in a folder without packages, which would come before its path."""
         code = Path(far_end.__file__).read_text(encoding="utf-8")
-        command = [self.python, "-c", f"{code}\nobey(INSTALLED, {{}})"]
-        return WorkerProcess(threads=threads, command=command, environment={"PYTHONPATH": self.path}, folder=folder)
+        command = [self.python, "-c", f"{code}\nobey({{{name!r}: INSTALLED[{kind!r}]}}, {{}})"]
+        environment = {"PYTHONPATH": self.path}
+        return WorkerProcess(threads=job.threads, command=command, environment=environment, folder=job.folder)
 
 
 def compare_installs(
@@ -144,42 +144,26 @@ def compare_installs(
     Returns:
         Seconds of both by benchmark, paired by repeat, and what readers have to know.
     """
-    (Path(job.folder) / "texts.json").write_text(json.dumps(list(items)), encoding="utf-8")
-    some = np.linspace(0, len(items) - 1, min(SINGLE, len(items))).astype(int).tolist()
-    found, notes, clock = dict[str, tuple[Sequence[float], Sequence[float]]](), dict[str, None](), ProcessClock()
+    found, notes, names = dict[str, tuple[Sequence[float], Sequence[float]]](), dict[str, None](), ("A", "B")
+    by_name = dict(zip(names, installs, strict=True))
     for count, (kind, system) in itertools.product(threads, SYSTEMS.items()):
-        title = f"{system}, {count} thread{'s' * (count > 1)}"
-        answers, runs, warm_up = [], dict[str, Callable[[], object]](), dict[str, float]()
-        with ExitStack() as stack:
-            for name, install in zip("AB", installs, strict=True):
-                process = stack.enter_context(install.start(threads=count, folder=job.folder))
-                with _told(name):
-                    notes[f"{name}: {process.load(kind, replace(job, threads=count))['said']}."] = None
-                    seconds, labels = process.run()
-                    answers.append(labels)
-                    warm_up |= {f"{name}, all": seconds, f"{name}, one by one": sum(process.single(some))}
-                for part, asked in (("all", None), ("one by one", some)):
-                    runs[f"{name}, {part}"] = partial(_run, name, process, clock, asked)
-            same = Data(items, answers[0], words=job.tagging).accuracy(answers[1])
-            if same < 1:
-                notes[f"{title}: B answers as A on {same:.2%}."] = None
-            shown = partial(lambda title, name: progress(f"{title}: {name}"), title)
-            turns = interleave(runs, repeats=repeats, warm_up=warm_up, progress=shown, clock=clock, pause=pause)
-        for part in ("all", "one by one"):
-            found[f"{title}, {part}"] = turns[f"A, {part}"], turns[f"B, {part}"]
+        title, own = f"{system}, {count} thread{'s' * (count > 1)}", replace(job, threads=count)
+        told = partial(lambda title, name: progress(f"{title}: {name}"), title)
+        with Peers(own, items, single=SINGLE, start=partial(_start, by_name, kind, own), progress=told) as both:
+            both.load([Baseline(name, name, far_end.INSTALLED[kind], own=True) for name in names])
+            turns = both.take_turns(repeats, pause=pause)
+        for name, why in both.absent.items():
+            fault = why.removeprefix("failed: ")
+            raise BundleError(f"install {name} must answer with this bundle, but: {fault}; see cascade inspect")
+        notes |= {f"{name}: {both.running[name].said}.": None for name in names}
+        before, after = (both.running[name].ways[GIVEN].labels for name in names)
+        same = Data(items, before, words=job.tagging).accuracy(after)
+        if same < 1:
+            notes[f"{title}: B answers as A on {same:.2%}."] = None
+        for part, suffix in (("all", SUFFIXES[GIVEN]), ("one by one", SUFFIXES[ALONE])):
+            found[f"{title}, {part}"] = turns[f"A{suffix}"], turns[f"B{suffix}"]
     return found, list(notes)
 
 
-def _run(name: str, process: WorkerProcess, clock: ProcessClock, asked: Sequence[int] | None) -> None:
-    """All items in one call, or these one by one."""
-    with _told(name):
-        clock.now += process.run()[0] if asked is None else sum(process.single(asked))
-
-
-@contextmanager
-def _told(name: str) -> Iterator[None]:
-    """Failures of an install as an error that the command tells in one line."""
-    try:
-        yield
-    except WorkerError as error:
-        raise BundleError(f"install {name} must answer with this bundle, but: {error}; see cascade inspect") from None
+def _start(installs: Mapping[str, Install], kind: str, job: Job, one: Baseline) -> WorkerProcess:
+    return installs[one.key].start(one.key, kind, job)

@@ -5,19 +5,16 @@ What is shown is measured: accuracies of real runs, speed-ups of turns.
 
 from __future__ import annotations
 
-import importlib
 import string
 import time
 from functools import partial
-from pathlib import Path
 
 import click
 import numpy as np
 
-from cascade.core.files import check_output
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.settings import Policies
-from cascade_bench.options import FILE, Asked, labelled_file_options
+from cascade_bench.options import Asked, labelled_file_options
 from cascade_bench.systems.local import Model, System, answered, systems
 from cascade_bench.table.data import Data
 from cascade_bench.table.measuring import Row, Table, cells, entries, measure
@@ -31,8 +28,7 @@ WORST = 0.1  # accuracy that a setting may lose to be of interest
 @click.command(short_help="Accuracy over speed: settings of the front, timed beside fixed depths.")
 @labelled_file_options
 @click.option("--points", type=click.IntRange(1, 26), default=6, show_default=True, metavar="N", help="Of the front.")
-@click.option("--png", "png_file", type=FILE, metavar="FILE", help="Draw it (extra: bench).")
-def curve(asked: Asked, *, points: int, png_file: Path | None) -> None:
+def curve(asked: Asked, *, points: int) -> None:
     """What settings are right about, and how fast they are: some of the best trade-offs, beside fixed depths.
 
     MODEL is a folder or a Hub id, of a classifier or a tagger. All tiers answer the file once, at every exit, and
@@ -43,11 +39,8 @@ def curve(asked: Asked, *, points: int, png_file: Path | None) -> None:
     \b
     Example:
       cascade-bench curve models/sentiment --data dev.jsonl --threads 2
-      cascade-bench curve models/sentiment --data dev.jsonl --json curve.json --png curve.png
+      cascade-bench curve models/sentiment --data dev.jsonl --json curve.json
     """
-    check_output("--png", png_file, asked.file)
-    # It guards its own door, before minutes of work.
-    plot = None if png_file is None else importlib.import_module("cascade_bench.plot")
     pipeline, data, before, _ = asked.open()
     with bar() as step:
         found = sweep(pipeline, data, points=points, repeats=asked.repeats, progress=step)
@@ -62,30 +55,25 @@ def curve(asked: Asked, *, points: int, png_file: Path | None) -> None:
     )
     click.echo("\n".join([shown, "", *data.notes, timed, machine.in_words(before)]))
     write_json(asked.json_file, before, entries(found), details=asked.details, notes=data.notes)
-    if plot is not None:
-        plot.write_png(found, png_file)
 
 
 def best_policies(model: Model, data: Data, count: int) -> list[Policies]:
     """At most so many settings that no other beats in accuracy and cost, replayed on these rows, cheapest first."""
-    from cascade.calibration.certify.word_paths import GRID
+    from cascade.calibration.certify.outcomes import Step
+    from cascade.calibration.choosing import front, text_points, word_points
     from cascade.calibration.examples import tag_numbers
     from cascade.calibration.observing import observe_sentences, observe_texts
-    from cascade.calibration.thresholds.choosing import text_points
-    from cascade.calibration.thresholds.points import Point, front
-    from cascade.calibration.thresholds.words import replay_words
 
-    points = [Point(policies=model.policies.full_depth(), cost=1.0, drop=0.0)]
+    points = [Step(model.policies.full_depth(), risk=0.0, cost=1.0, deferred=1.0)]
     if isinstance(model, Tagger):
         words = observe_sentences(model, data.items, tag_numbers(data.items, data.right, model.labels)).fitting()
-        own = GRID.fitted(model.router, model.exit_policy)
-        points += replay_words(words, words.goal[:, 0], max_drop=WORST, grid=own) if len(words) else []
+        points += word_points(words.read_whole(), max_drop=WORST, like=model.policies) if len(words) else []
     else:
         several = [own if isinstance(own, tuple) else (own,) for own in data.right]
         truth = np.array([[name in own for name in model.labels] for own in several], dtype=np.int64)
         answers = observe_texts(model, data.items, truth if model.multi_label else truth.argmax(axis=1))
         points += text_points(answers, blends=model.policies.blend, like=model.policies)
-    best = [point for point in front(points) if point.drop <= WORST]
+    best = [point for point in front(points) if point.risk <= WORST]
     places = np.log([max(point.cost, 1e-9) for point in best])
     wanted = np.linspace(places[0], places[-1], count)
     return [best[number].policies for number in np.unique(np.abs(places[:, None] - wanted).argmin(axis=0)).tolist()]

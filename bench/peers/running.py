@@ -48,11 +48,12 @@ class Way:
 
 @dataclass
 class Running:
-    """A system that is loaded, and its ways by order of the texts."""
+    """A system that is loaded, what it `said` of itself, and its ways by order of the texts."""
 
     kind: Baseline
     process: WorkerProcess
     ways: dict[str, Way] = field(default_factory=dict)
+    said: str = ""
 
 
 class Peers(AbstractContextManager["Peers"]):
@@ -69,14 +70,14 @@ class Peers(AbstractContextManager["Peers"]):
         *,
         single: int = 0,
         sizes: Sequence[int] = BATCH_SIZES,
-        start: Callable[[], WorkerProcess] | None = None,
+        start: Callable[[Baseline], WorkerProcess] | None = None,
         progress: Progress = quiet,
     ) -> None:
         self.running: dict[str, Running] = {}
         self.absent: dict[str, str] = {}
         self.alone = np.linspace(0, len(texts) - 1, min(single, len(texts))).astype(int).tolist()
         self._job, self._sizes, self._count = job, sizes, len(texts)
-        self._start = start or (lambda: WorkerProcess(threads=job.threads))
+        self._start = start or (lambda _: WorkerProcess(threads=job.threads))
         self._say = progress
         (Path(job.folder) / "texts.json").write_text(json.dumps(list(texts)), encoding="utf-8")
 
@@ -89,8 +90,9 @@ class Peers(AbstractContextManager["Peers"]):
         there, faults = [kind for kind in kinds if not kind.missing], dict[str, str]()
         for step in dict.fromkeys(step for kind in there for step in kind.steps):
             self._say(f"converting: {step}")
+            kind = next(one for one in there if step in one.steps)
             try:
-                with self._start() as process:  # it ends, with the memory that this took
+                with self._start(kind) as process:  # it ends, with the memory that this took
                     process.prepare(step, self._job)
             except WorkerError as error:
                 faults[step] = str(error)
@@ -101,7 +103,7 @@ class Peers(AbstractContextManager["Peers"]):
             if fault := next((faults[step] for step in kind.steps if step in faults), None):
                 self.absent[kind.name] = f"failed: the checkpoint could not be converted: {fault}"
                 continue
-            peer = self.running[kind.key] = Running(kind, self._start())
+            peer = self.running[kind.key] = Running(kind, self._start(kind))
             with self._guarded(peer):
                 self._settle(peer)
 
@@ -152,7 +154,7 @@ class Peers(AbstractContextManager["Peers"]):
         """Load it; find its best batch sizes; a pass for its answers."""
         kind, process, some = peer.kind, peer.process, min(SUBSET, self._count)
         self._say(f"loading: {kind.name}")
-        process.load(kind.key, self._job)
+        peer.said = process.load(kind.key, self._job)["said"]
         for order in (GIVEN,) if kind.own else (GIVEN, SORTED):
 
             def seconds(size: int, by_length: bool = order == SORTED) -> float:
@@ -174,7 +176,7 @@ def compare(
     repeats: int = 7,
     single: int = 0,
     sizes: Sequence[int] = BATCH_SIZES,
-    start: Callable[[], WorkerProcess] | None = None,
+    start: Callable[[Baseline], WorkerProcess] | None = None,
     progress: Progress = quiet,
     pause: float = PAUSE,
 ) -> Table:

@@ -1,22 +1,13 @@
-"""The curve: settings of the front, what is timed, the picture, the command."""
+"""The curve: settings of the front, what is timed, the command."""
 
 from __future__ import annotations
 
 import json
-from functools import partial
-from itertools import accumulate, count
 from pathlib import Path
 
-import matplotlib.text
-import pytest
-from matplotlib.container import ErrorbarContainer
-from matplotlib.image import imread
-
-from cascade_bench import plot
 from cascade_bench.curve import WORST, ahead, best_policies, sweep
-from cascade_bench.systems.local import Model, answered, whole
+from cascade_bench.systems.local import answered, whole
 from cascade_bench.table.data import read_data
-from cascade_bench.table.measuring import Table
 from tests.bench.conftest import Case, Run, write_lines
 
 SMALL = ("--points", 2, "--repeats", 2, "--threads", 1)
@@ -49,50 +40,26 @@ def test_what_is_timed(case: Case) -> None:
     assert not [row for row in slower if row in ahead(found)]
 
 
-@pytest.fixture
-def small(classifier: Model, data: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
-    """Each pass takes a second longer than the one before, whatever the machine does; two settings are chosen."""
-    both = [classifier.policies, classifier.policies.full_depth()]
-    monkeypatch.setattr("cascade_bench.curve.best_policies", lambda *_given: both)
-    seconds = partial(next, accumulate(count(1.0)))
-    read = read_data(str(data), classifier)
-    return sweep(classifier, read, points=2, repeats=2, clock=seconds)
-
-
-def test_what_is_timed_is_drawn(small: Table) -> None:
-    (axes,) = plot.draw(small).axes
-    assert axes.get_xlabel() == "speed-up over full depth (ratio of seconds, log scale)"
-    assert axes.get_ylabel() == "accuracy (% of 40 texts)"
-    drawn = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
-    assert [container.lines[0].get_marker() for container in drawn] == ["o", "s", "^", "D"]
-    named = {text.get_text() for text in axes.findobj(matplotlib.text.Text)}
-    assert {"A", "B", "1", "2", "3", "front", "tier 1 alone"} <= named
-    (low, high), shown = axes.get_xlim(), [row.over_full for row in small.rows if row.over_full]
-    assert all(low < ratio.low <= ratio.high < high for ratio in shown)
-
-
 def test_the_command(run: Run, bundle: Path, data: Path, tmp_path: Path) -> None:
-    first, picture = tmp_path / "first.json", tmp_path / "curve.png"
-    done = run("curve", bundle, "--data", data, *SMALL, "--json", first, "--png", picture)
+    first = tmp_path / "first.json"
+    done = run("curve", bundle, "--data", data, *SMALL, "--json", first)
     assert done.status == 0, done.err
     lines = done.out.splitlines()
     assert lines[0].split()[:7] == ["front", "system", "accuracy", "points", "deferred", "mean", "layer"]
     assert [line[7:].split("  ")[0] for line in lines[1:3]] == ["tier 2, full depth", "tier 2 cut after layer 2"]
     assert "Lettered settings were chosen on these rows." in done.out
-    assert imread(picture).shape[:2] == (840, 1200)
     names = [entry["name"] for entry in json.loads(first.read_text())["benchmarks"]]
     assert names[:5] == ["full", "cut-2", "cut-1", "tier1", "cascade"]
 
 
 def test_a_single_row_without_a_label(run: Run, bundle: Path, tmp_path: Path) -> None:
     file = write_lines(tmp_path / "one.jsonl", [{"text": "good film"}])
-    done = run("curve", bundle, "--data", file, *SMALL, "--png", tmp_path / "one.png")
+    done = run("curve", bundle, "--data", file, *SMALL)
     assert done.status == 0, done.err
     assert "Only 1 rows" in done.out
     assert "agreement with tier 2 at full depth is reported" in done.out
 
 
-@pytest.mark.parametrize("option", ["--json", "--png"])
-def test_files_that_cannot_be_written_are_said_first(run: Run, bundle: Path, tmp_path: Path, option: str) -> None:
-    done = run("curve", bundle, "--data", tmp_path / "missing.jsonl", option, tmp_path / "none" / "file")
-    assert f"{option} must be a file in a folder that is there" in done.err
+def test_a_file_that_cannot_be_written_is_said_first(run: Run, bundle: Path, tmp_path: Path) -> None:
+    done = run("curve", bundle, "--data", tmp_path / "missing.jsonl", "--json", tmp_path / "none" / "file")
+    assert "--json must be a file in a folder that is there" in done.err

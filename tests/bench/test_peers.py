@@ -135,7 +135,7 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
         bare("openvino", needs=("no_such_module", "no_such.module"), install="pip install it"),
     ]
     data = numbered("text 0 0", "text 1 0", "wrong")
-    made = compare(kinds, job, data, repeats=2, sizes=(4, 8), start=start, pause=0.0)
+    made = compare(kinds, job, data, repeats=2, sizes=(4, 8), start=lambda _: start(), pause=0.0)
     assert [(row.key, row.order) for row in made.rows] == [
         ("full", "own order"),
         ("transformers", "as given"),
@@ -160,7 +160,7 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
 
 def test_none_runs(job: Job) -> None:
     with pytest.raises(OptionError, match=r"one system at least must run, none did \(.*no such model\)"):
-        compare([bare("onnxruntime-int8")], job, numbered("a"), repeats=1, start=start, pause=0.0)
+        compare([bare("onnxruntime-int8")], job, numbered("a"), repeats=1, start=lambda _: start(), pause=0.0)
 
 
 TEXTS_OF_WORDS = [*tiny.TEXTS, *(" ".join(tiny.WORDS[number:][:4]) for number in range(30))]

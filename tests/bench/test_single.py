@@ -58,7 +58,9 @@ start = partial(far_end, FAR_END)
 
 def single(kinds: Sequence[Baseline], job: Job, texts: int, count: int) -> Table:
     """So many of so many texts one by one, three times."""
-    return compare(kinds, job, numbered(*["yes"] * texts), repeats=3, sizes=(4,), start=start, pause=0.0, single=count)
+    return compare(
+        kinds, job, numbered(*["yes"] * texts), repeats=3, sizes=(4,), start=lambda _: start(), pause=0.0, single=count
+    )
 
 
 def test_what_one_text_takes(job: Job) -> None:
