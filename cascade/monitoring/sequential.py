@@ -89,7 +89,6 @@ def e_process(
     bound: float,
     *,
     begun: EProcess | None = None,
-    alternatives: Sequence[tuple[float, float]] = ALTERNATIVES,
 ) -> tuple[Doubles, EProcess]:
     """Capital of bets that the rate has risen above a bound, after each outcome.
 
@@ -113,17 +112,16 @@ def e_process(
         outcomes: 0/1, the last axis in order of time; streams beside each other are independent. Shape `(..., n)`.
         bound: in (0, 1).
         begun: goes on from there.
-        alternatives: by how much each bet takes the odds of the event to have risen, and its weight; they add up to 1.
 
     Returns:
         The logarithm of the capital after each outcome, shape `(..., n)`, and what to go on from.
     """
-    rates = [rise * bound / (1 - bound + rise * bound) for rise, _ in alternatives]
+    rates = [rise * bound / (1 - bound + rise * bound) for rise, _ in ALTERNATIVES]
     happened = np.asarray(outcomes, dtype=np.bool_)
     gains: list[Doubles] = [
         np.where(happened, math.log(rate / bound), math.log((1 - rate) / (1 - bound))) for rate in rates
     ]
-    return bet([(weight, own) for (_, weight), own in zip(alternatives, gains, strict=True)], begun=begun)
+    return bet([(weight, own) for (_, weight), own in zip(ALTERNATIVES, gains, strict=True)], begun=begun)
 
 
 def bet(bets: Sequence[tuple[float, Doubles]], *, begun: EProcess | None = None) -> tuple[Doubles, EProcess]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from cascade.bundle.opening import Bundle
 from cascade.core.checks import is_number
@@ -13,12 +13,12 @@ from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
 from cascade.engine.tier import Tier
 from cascade.exceptions import OptionError
-from cascade.pipelines.parts import cascade_of, set_policies, with_options
+from cascade.pipelines.parts import set_policies, with_options
 from cascade.pipelines.tuning import Tuned
 from cascade.policies.batching import BatchingPolicy
 from cascade.policies.exits import ExitPolicy, never
 from cascade.policies.registry import ModelInfo
-from cascade.policies.routing import Router
+from cascade.policies.routing import Router, defer_none
 from cascade.policies.settings import Policies
 from cascade.text.tokenizer import Tokenizer
 
@@ -69,8 +69,14 @@ class Copies:
 
     @property
     def cascade(self) -> Cascade:
-        """The engine: inputs in, probabilities and routes out."""
-        return cascade_of(self.tiers, self.policies, multi_label=self.multi_label)
+        """The engine, inputs in, probabilities and routes out: the first tier, behind its router those that follow."""
+        own, multi_label = self.policies, self.multi_label
+        *before, made = self.tiers
+        if not before:  # one tier alone is the first of a cascade that defers nothing
+            return Cascade(made, made, defer_none, multi_label=multi_label)
+        for tier, router, blend in zip(before[::-1], own.routers[::-1], own.blend[::-1], strict=True):
+            made = Cascade(tier, made, router, blend=blend, windows=own.windows, multi_label=multi_label)
+        return cast(Cascade, made)
 
     @property
     def tier1(self) -> Any:  # of a kind that depends on the task; no union of them is of use to a caller

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +14,12 @@ from cascade.bundle.manifest import MANIFEST_FILE, TAGGING
 from cascade.bundle.opening import Bundle
 from cascade.bundle.tiers import SingleExitSpec, TierSpec
 from cascade.core.rows import Units
-from cascade.engine.cascade import Cascade
 from cascade.engine.inputs import Encoder
 from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
 from cascade.engine.tier import Tier
 from cascade.exceptions import BundleError, CertificateWarning, OptionError
 from cascade.policies.batching import for_tier2
-from cascade.policies.routing import defer_none
 from cascade.policies.settings import Policies
 from cascade.runtime.backend import OnnxBackend
 from cascade.runtime.executor import Executor
@@ -174,17 +172,6 @@ def with_options(tier: Tier, options: Mapping[str, Any]) -> Tier:
     known: Any = tier
     own = {name: value for name, value in options.items() if hasattr(tier, name)}
     return replace(known, **own) if own else tier
-
-
-def cascade_of(tiers: Sequence[Tier], policies: Policies, *, multi_label: bool) -> Cascade:
-    """The tiers as one: the first, and behind its router the cascade of the others."""
-    *before, last = tiers
-    if not before:  # one tier alone is the first of a cascade that defers nothing
-        return Cascade(last, last, defer_none, multi_label=multi_label)
-    made: Any = last
-    for tier, router, blend in zip(before[::-1], policies.routers[::-1], policies.blend[::-1], strict=True):
-        made = Cascade(tier, made, router, blend=blend, windows=policies.windows, multi_label=multi_label)
-    return cast(Cascade, made)
 
 
 def graphs_of(tiers: Sequence[Tier]) -> list[OnnxBackend]:

@@ -58,42 +58,17 @@ def waves(waiting: Sequence[IntArray], *, together: int, threads: int) -> list[S
 
 @dataclass(frozen=True)
 class TokenBudget:
-    """Rows sorted by length, longest first, in batches of at most `max_tokens` tokens.
-
-    Longest first, so that memory reaches its peak in the first batch and later ones reuse it. A row that is longer
-    than the budget makes a batch of its own.
-
-    Attributes:
-        max_tokens: tokens of a batch, at least 1. Enough for a batch of its own to keep one thread busy, while
-            its hidden states (1024 tokens of width 384: 1.5 MiB) stay in cache.
-    """
-
-    max_tokens: int = 1024
-
-    def __post_init__(self) -> None:
-        check_whole("max_tokens", self.max_tokens, "give a number such as 1024")
-
-    def __call__(self, lengths: IntArray) -> Iterator[IntArray]:
-        order = _longest_first(lengths)
-        ends = np.cumsum(np.maximum(lengths[order], 1))
-        first = used = 0
-        while first < len(order):
-            last = max(int(np.searchsorted(ends, used + self.max_tokens, side="right")), first + 1)
-            yield order[first:last]
-            first, used = last, int(ends[last - 1])
-
-
-@dataclass(frozen=True)
-class EvenBudget:
     """Rows sorted by length, longest first, in batches of about equally many tokens.
 
     There are as many as `max_tokens` asks for, and then as many more as make their number a multiple of `ways`, as
-    long as each holds `least_tokens`. So no thread has nothing to do while another works on the last batch.
+    long as each holds `least_tokens`. So no thread has nothing to do while another works on the last batch. Longest
+    first, so that memory reaches its peak in the first batch and later ones reuse it.
 
-    Example: EvenBudget(1024, ways=2) makes two batches of 550 tokens of what TokenBudget(1024) cuts into 1024 and 76.
+    Example: TokenBudget(1024, ways=2) makes two batches of 550 tokens of 1100, TokenBudget(2048) one.
 
     Attributes:
-        max_tokens: tokens of a batch, but for the rest of a row, at least 1.
+        max_tokens: tokens of a batch, but for the rest of a row, at least 1. Enough for a batch of its own to keep one
+            thread busy, while its hidden states (1024 tokens of width 384: 1.5 MiB) stay in cache.
         ways: threads that run batches, at least 1.
         least_tokens: tokens of a batch that are worth a thread of their own, at least 1.
     """
@@ -108,7 +83,7 @@ class EvenBudget:
         check_whole("least_tokens", self.least_tokens, "give a number such as 64")
 
     def __call__(self, lengths: IntArray) -> Iterator[IntArray]:
-        order = _longest_first(lengths)
+        order = np.argsort(-lengths, kind="stable").astype(np.int64, copy=False)
         ends = np.cumsum(np.maximum(lengths[order], 1))
         tokens = int(ends[-1]) if len(ends) else 0
         needed = -(-tokens // self.max_tokens)
@@ -120,14 +95,10 @@ class EvenBudget:
                 yield order[begin:end]
 
 
-def for_tier2(threads: int) -> EvenBudget:
+def for_tier2(threads: int) -> TokenBudget:
     """The default of tier 2: even batches, one for each thread where a call has enough for them.
 
     From 200 tokens on, halves on two threads took 0.88 of the time of one thread and 0.86 of that of one batch with
     both threads, from 400 on 0.70 and 0.83. A batch of tier 1 is over before a second thread has begun.
     """
-    return EvenBudget(ways=threads, least_tokens=LEAST_TOKENS)
-
-
-def _longest_first(lengths: IntArray) -> IntArray:
-    return np.argsort(-lengths, kind="stable").astype(np.int64, copy=False)
+    return TokenBudget(ways=threads, least_tokens=LEAST_TOKENS)

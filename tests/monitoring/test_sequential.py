@@ -10,7 +10,7 @@ from scipy.stats import beta
 
 from cascade.core.rows import BoolArray
 from cascade.exceptions import OptionError
-from cascade.monitoring.sequential import EDetector, e_process, rate_bounds
+from cascade.monitoring.sequential import ALTERNATIVES, EDetector, e_process, rate_bounds
 
 ALARM = np.log(20)
 
@@ -43,18 +43,15 @@ def slow_capital(outcomes: list[bool], bound: float, rises: tuple[tuple[float, f
 @given(
     st.lists(st.booleans(), min_size=1, max_size=30),
     st.floats(0.001, 0.999),
-    st.tuples(st.floats(1.1, 30), st.floats(1.1, 30)).map(lambda both: ((both[0], 0.25), (both[1], 0.75))),
     st.integers(0, 30),
 )
-def test_capital_is_the_recursion_at_once_or_in_parts(
-    outcomes: list[bool], bound: float, rises: tuple[tuple[float, float], ...], cut: int
-) -> None:
+def test_capital_is_the_recursion_at_once_or_in_parts(outcomes: list[bool], bound: float, cut: int) -> None:
     array = np.array(outcomes)
-    expected = slow_capital(outcomes, bound, rises)
-    totals, capital = e_process(array, bound, alternatives=rises)
+    expected = slow_capital(outcomes, bound, ALTERNATIVES)
+    totals, capital = e_process(array, bound)
     np.testing.assert_allclose(np.exp(totals), expected, rtol=1e-9)
-    before, begun = e_process(array[:cut], bound, alternatives=rises)
-    behind, end = e_process(array[cut:], bound, begun=begun, alternatives=rises)
+    before, begun = e_process(array[:cut], bound)
+    behind, end = e_process(array[cut:], bound, begun=begun)
     np.testing.assert_allclose(np.exp(np.concatenate((before, behind))), expected, rtol=1e-9)
     assert (capital.outcomes, end.outcomes) == (len(outcomes), len(outcomes))
 
