@@ -8,8 +8,8 @@ Shared rooms:
     leaving              exit policies replayed on what all exits say
     chain, induction     all exits of some tiers as one chain of decision points; a price gives all its thresholds
     temperature          one number per tier and exit by which logits are divided
-Folders:
-    thresholds/          without a guarantee: the cheapest point within an accuracy
+Of these:
+    choosing             without a guarantee: the cheapest setting within an accuracy
     certify/             with one: claims, a path of settings, its test, the certificate
 """
 

@@ -60,7 +60,7 @@ class Chain:
     ) -> Chain:
         """Ask all policies for their scores, those of full depth standing for the largest probability."""
         like, several, whole = like or answers.at_full_depth, answers.multi_label, answers.full.seconds
-        scores, given, paid = [], [], []
+        scores, given, paid = [], [], list[Doubles]()
         spent, prior = answers.costs.always * answers.lengths, None
         for number in asked:
             tier, exit_policy = answers.tiers[number], tunable(like.exits[number], EXIT)
@@ -71,11 +71,13 @@ class Chain:
                 if index == len(layers) - 1 and number < len(answers.tiers) - 1:
                     own = tunable(like.routers[number], ROUTER).score(answers.routing_state(said[:, index]))
                 else:
-                    own = exit_policy.score(state_at(both, layers, index, multi_label=several))
+                    state = state_at(both, layers, index, multi_label=several, words=answers.words)
+                    own = exit_policy.score(state)
                     own = np.minimum.reduceat(_number(own), starts)
                 scores.append(_number(own))
                 given.append(answers_of(said[:, index], multi_label=several))
-            paid.append(spent[:, None] + tier.tokens[:, None] * answers.costs.tiers[number].upto)
+            costs = answers.costs.tiers[number]
+            paid.append(spent[:, None] + tier.tokens[:, None] * costs.upto * (costs.around if paid else 1.0))
             spent = paid[-1][:, -1]
             prior = evidence(said[:, -1], weight=blend, multi_label=several) if blend else None
         columns = np.stack(scores, axis=1), np.stack(given, axis=1), np.concatenate(paid, axis=1)
@@ -130,13 +132,18 @@ class Chain:
             begin = end + 1
 
 
-def chains(answers: TextAnswers, *, blends: Sequence[float] = (), like: Policies | None = None) -> Iterator[Chain]:
-    """Every choice of tiers that may be asked before the last one, with every blend: none of both comes first."""
+def chains(
+    answers: TextAnswers, *, blends: Sequence[float] = (), like: Policies | Sequence[Policies] | None = None
+) -> Iterator[Chain]:
+    """Every choice of tiers that may be asked before the last one, with every blend: none of both comes first.
+
+    `like`: see `Chain`; of several each in turn.
+    """
     last = len(answers.tiers) - 1
-    for some in product((False, True), repeat=last):
+    for some, own in product(product((False, True), repeat=last), like if isinstance(like, Sequence) else (like,)):
         asked = (*np.flatnonzero(some).tolist(), last)
         for blend in dict.fromkeys((0.0, *blends)) if len(asked) > 1 else (0.0,):
-            yield Chain.of(answers, asked, blend=blend, like=like)
+            yield Chain.of(answers, asked, blend=blend, like=own)
 
 
 def _number(sure: FloatArray) -> FloatArray:

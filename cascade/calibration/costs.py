@@ -19,11 +19,13 @@ class TierCosts:
         halted: of each stage, for a token whose word has left while its row goes on: keys, values and attention. Empty
             where rows leave whole.
         embed: of a token that the tier reads at all.
+        around: tokens that it reads for one that is asked about, where a tier before has answered others.
     """
 
     stages: tuple[float, ...]
     halted: tuple[float, ...] = ()
     embed: float = 0.0
+    around: float = 1.0
 
     @property
     def full(self) -> float:
@@ -35,29 +37,29 @@ class TierCosts:
         """Of a token that leaves at each exit. Shape `(exits,)`."""
         return self.embed + np.cumsum(self.stages)
 
-    def of(self, taken: IntArray, words: Units, targets: BoolArray | None = None) -> Doubles:
-        """Of the tier on these words (sentences or windows), for several policies. Shape `(policies,)`.
+    def of(self, taken: IntArray, words: Units, targets: BoolArray | None = None) -> float:
+        """Of the tier on these words, sentences or windows.
 
         A sentence is under way until its last target has left, and its special tokens with it; words that are no
         targets leave then at the latest.
 
-        `taken`: number of the exit of each word, from 0, shape `(policies, words)`; `targets`: words that need an
-        answer, shape `(words,)`; all if left out. A sentence without any costs nothing.
+        `taken`: number of the exit of each word, from 0; `targets`: words that need an answer; all if left out. Both of
+        shape `(words,)`. A sentence without any target costs nothing.
         """
         some = np.flatnonzero(words.counts)
         if not len(some):
-            return np.zeros(len(taken))
+            return 0.0
         wanted = taken if targets is None else np.where(targets, taken, -1)
-        deepest = np.maximum.reduceat(wanted, words.offsets[some], axis=1)
-        left = np.minimum(taken, np.repeat(deepest, words.counts[some], axis=1))
+        deepest = np.maximum.reduceat(wanted, words.offsets[some])
+        left = np.minimum(taken, np.repeat(deepest, words.counts[some]))
         halted = np.array(self.halted or [0.0] * len(self.stages))
         # Up to an exit, with a 0 for sentences that are not run at all, whose exit is -1.
         active, live = (np.append(np.cumsum(part), 0.0) for part in (np.array(self.stages) - halted, halted))
         tokens = words.rows.lengths[some].astype(np.float64)
         of_words = np.bincount(words.row_of, weights=words.n_tokens, minlength=words.n_rows)[some]
         special = active[deepest] @ (tokens - of_words)
-        made: Doubles = active[left] @ words.n_tokens.astype(np.float64) + special + live[deepest] @ tokens
-        return made + self.embed * ((deepest >= 0) @ tokens)
+        made = active[left] @ words.n_tokens + special + live[deepest] @ tokens + self.embed * ((deepest >= 0) @ tokens)
+        return float(made)
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,11 @@ class Priced:
     cost: Doubles
 
     @classmethod
-    def of(cls, chain: Chain, loss: Doubles, *, prices: int = PRICES) -> Priced:
-        """For what is lost where an item stops at a point. Shape `(items, points)`."""
+    def of(cls, chain: Chain, loss: Doubles, *, prices: int = PRICES, least: float = LEAST) -> Priced:
+        """For what is lost where an item stops at a point, shape `(items, points)`, and so many prices."""
         # What a point costs on average: of single texts it would be noise to which thresholds have no answer.
         steps = np.diff(chain.paid.mean(axis=0), prepend=0.0)
-        found = induced(chain.sure, loss, steps, np.geomspace(LEAST, MOST, prices))
+        found = induced(chain.sure, loss, steps, np.geomspace(least, MOST, prices))
         found = chain.possible(np.minimum.accumulate(found, axis=0))
         found = np.unique(found, axis=0)[::-1] if found.size else found[:1]
         left = np.stack([chain.left(thresholds) for thresholds in found])

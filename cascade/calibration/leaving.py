@@ -16,9 +16,20 @@ from cascade.policies.exits import ExitPolicy, ExitState, Never
 from cascade.policies.unit_exits import UnitState
 
 
-def state_at(history: FloatArray, layers: Sequence[int], index: int, *, multi_label: bool = False) -> ExitState:
-    """What an exit policy sees of rows at the exit of this index. `history`: shape `(rows, exits, labels)`."""
-    return ExitState(
+def state_at(
+    history: FloatArray,
+    layers: Sequence[int],
+    index: int,
+    *,
+    multi_label: bool = False,
+    words: Units | None = None,
+    inside: IntArray | None = None,
+) -> ExitState:
+    """What an exit policy sees of units at the exit of this index. `history`: shape `(units, exits, labels)`.
+
+    `words`: see `leave`; `inside`: which of them these are, all if left out.
+    """
+    state = ExitState(
         exit_index=index,
         exit_layer=layers[index],
         last=index == len(layers) - 1,
@@ -26,6 +37,7 @@ def state_at(history: FloatArray, layers: Sequence[int], index: int, *, multi_la
         history=read_only(history[:, : index + 1]),
         multi_label=multi_label,
     )
+    return state if words is None else _of_words(state, words, np.arange(len(words)) if inside is None else inside)
 
 
 def leave(
@@ -46,8 +58,8 @@ def leave(
     for index in range(len(layers) - 1):
         if not len(inside):
             break
-        state = state_at(history[inside], layers, index, multi_label=multi_label)
-        gone = exits.decide(policy, state if words is None else _of_words(state, words, inside))
+        state = state_at(history[inside], layers, index, multi_label=multi_label, words=words, inside=inside)
+        gone = exits.decide(policy, state)
         taken[inside[gone]] = index
         inside = inside[~gone]
     return taken

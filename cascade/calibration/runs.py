@@ -92,6 +92,10 @@ class Sample(ABC):
         """What these policies answer."""
 
     @abstractmethod
+    def cost(self, policies: Policies, run: Run) -> float:
+        """Of these policies, which were run, relative to full depth, by costs per token."""
+
+    @abstractmethod
     def timed(self, policies: Policies) -> tuple[float, float]:
         """Seconds per example of these policies and of full depth."""
 

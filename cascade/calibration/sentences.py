@@ -1,7 +1,8 @@
 """Sentences of a tagger, their right tags, and what settings really answer on them.
 
 What tier 2 says of a word depends on the window it reads and on who has left before, so a tagger's settings are run,
-not replayed. Tags are those of the decoder, wherever a word was answered.
+not replayed; words as items that leave one by one (`as_items`) are near. Tags are those of the decoder, wherever a word
+was answered.
 """
 
 from __future__ import annotations
@@ -12,25 +13,30 @@ from functools import cached_property
 
 import numpy as np
 
-from cascade.calibration.costs import Costs
-from cascade.calibration.runs import Run, Sample
+from cascade.calibration.costs import Costs, TierCosts
+from cascade.calibration.leaving import leave
+from cascade.calibration.runs import Run, Sample, Stages, no_progress
 from cascade.calibration.temperature import Temperatures
-from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges
+from cascade.calibration.texts import TextAnswers, TierAnswers
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges, read_only
 from cascade.engine.cascade import Cascade
 from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
 from cascade.engine.tier import Progress, Readable, Tier, as_inputs
 from cascade.exceptions import OptionError
 from cascade.pipelines.parts import with_options
+from cascade.policies import windows as windowing
 from cascade.policies.decoding import Decoder
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all
 from cascade.policies.settings import Policies
-from cascade.policies.windows import whole_sentences
+from cascade.policies.windows import WindowPolicy, Windows, WindowState, whole_sentences
 from cascade.text.entities import chosen
 
 TIMED = 500  # sentences that a setting and full depth are timed on, at most
 TURNS = 3
+USUAL = Windows(2), 0.15
+"""Windows, and a share of deferred words, for which it is counted what is read around them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +114,63 @@ class WordAnswers(Sample):
         tags = chosen(decoder, scores.probabilities, self.words.offsets)
         seconds = time.perf_counter() - begin + self.encode_seconds
         return Run(tags[:, None], scores.tier, scores.exit_layer, seconds)
+
+    def read_whole(self, progress: Stages = no_progress) -> WordAnswers:
+        """The same, with what tier 2 says at every exit."""
+        if self.at_every_exit is not None:
+            return self
+        with progress("whole sentences", len(self.words)) as ahead:
+            return replace(self, at_every_exit=all_exits(self.tier2, self.words, ahead))
+
+    def as_items(self) -> TextAnswers:
+        """What both tiers say of each word, tier 2 having read whole sentences: words as texts that leave one by one.
+
+        Of sentences that were read whole, and have costs.
+        """
+        costs, first, second = self._known()
+        words, places = self.words, np.arange(len(self.words), dtype=np.int64)
+        scores = self.tier1.score(words)
+        windows, share = USUAL
+        unsure = scores.confidence <= np.quantile(scores.confidence, share)
+        read = self._read(windows, unsure)[0]
+        around = read.rows.tokens / max(int(words.n_tokens[unsure].sum()), 1)
+        tiers = (
+            TierAnswers(scores.probabilities[:, None], places, words.n_tokens),
+            TierAnswers(second, places, words.n_tokens, () if second.shape[1] == 1 else self.layers),
+        )
+        return TextAnswers(
+            tiers=tiers,
+            lengths=words.n_tokens,
+            truth=self.truth,
+            temperatures=self.temperatures,
+            costs=replace(costs, tiers=(first, replace(costs.tiers[-1], around=around))),
+            original=self.original,
+            words=words,
+        )
+
+    def cost(self, policies: Policies, run: Run) -> float:
+        """Words around deferred ones leave as in a whole sentence. For what must be known see `as_items`."""
+        costs, first, second = self._known()
+        words, last = self.words, len(self.layers) - 1
+        read, numbers = self._read(policies.windows or whole_sentences, run.deferred)
+        taken = leave(policies.exits[-1], second, self.layers, words=words)
+        taken = np.where(run.deferred, np.searchsorted(self.layers, run.layers), taken)
+        always = costs.always * words.rows.tokens
+        before = 0.0 if policies.routers[0] == defer_all else first.full * words.rows.tokens
+        own = costs.tiers[-1].of(taken[numbers], read, run.deferred[numbers])
+        return (always + before + own) / (always + costs.tiers[-1].of(np.full(len(words), last), words))
+
+    def _known(self) -> tuple[Costs, TierCosts, FloatArray]:
+        assert self.costs is not None and self.at_every_exit is not None  # noqa: S101, PT018  # the caller has looked
+        return self.costs, self.costs.tiers[0], self.at_every_exit
+
+    def _read(self, windows: WindowPolicy, deferred: BoolArray) -> tuple[Units, IntArray]:
+        """What tier 2 reads, and which of the words those are."""
+        words = self.words
+        state = WindowState(read_only(deferred), read_only(words.offsets), read_only(words.n_tokens))
+        spans = windowing.decide(windows, state)
+        numbers = ranges(spans.starts, spans.stops - spans.starts)
+        return words.spans(spans.rows, spans.starts, spans.stops), numbers
 
     def timed(self, policies: Policies) -> tuple[float, float]:
         """Seconds per sentence of a setting and of full depth, measured in turns on 500 sentences: medians."""

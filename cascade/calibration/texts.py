@@ -14,7 +14,7 @@ from cascade.calibration.leaving import leave
 from cascade.calibration.runs import Run, Sample
 from cascade.calibration.temperature import Temperatures, logits_of, rescale
 from cascade.core.confidence import answers, evidence, max_probability, probabilities
-from cascade.core.rows import BoolArray, FloatArray, IntArray, offsets_of, ranges, read_only
+from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, offsets_of, ranges, read_only
 from cascade.policies import routing
 from cascade.policies.exits import never
 from cascade.policies.routing import DeferAll, RoutingState, defer_all
@@ -73,6 +73,7 @@ class TextAnswers(Sample):
         costs: of a token of each tier's rows, one for each exit.
         multi_label: the labels are independent yes/no decisions.
         original: see `Sample`. Shape `(items, columns)`.
+        words: sentences, where the items are their words (`WordAnswers.as_items`); none of these can be selected.
     """
 
     tiers: tuple[TierAnswers, ...]
@@ -82,6 +83,7 @@ class TextAnswers(Sample):
     costs: Costs
     multi_label: bool = False
     original: IntArray | None = None
+    words: Units | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -140,6 +142,10 @@ class TextAnswers(Sample):
     def answered(self, found: FloatArray) -> IntArray:
         """What probabilities of the items answer, in the form of `Run.answers`. Shape `(items, labels)`."""
         return answers(found, multi_label=self.multi_label)
+
+    def cost(self, policies: Policies, run: Run) -> float:
+        """As the run says."""
+        return run.seconds / self.full.seconds
 
     def timed(self, policies: Policies) -> tuple[float, float]:
         """Predicted seconds per item of these policies and of full depth."""

@@ -15,11 +15,11 @@ from cascade.calibration.certify.claims import Claim, MaxDrop
 from cascade.calibration.certify.events import count, lost
 from cascade.calibration.certify.paths import Losses, PathGrid, text_path
 from cascade.calibration.chain import Chain, chains
+from cascade.calibration.choosing import choose_texts
 from cascade.calibration.costs import Costs, TierCosts
 from cascade.calibration.induction import Priced, between, induced
 from cascade.calibration.runs import Run
 from cascade.calibration.texts import TextAnswers, TierAnswers
-from cascade.calibration.thresholds.choosing import choose_texts
 from cascade.core.confidence import answers as answers_of
 from cascade.core.confidence import probabilities
 from cascade.core.rows import Doubles, FloatArray

@@ -15,20 +15,21 @@ from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, RiskTa
 from cascade.calibration.certify.events import count, lost
 from cascade.calibration.certify.outcomes import Certified, Refused
 from cascade.calibration.certify.whole import calibrate, certify_sample
-from cascade.calibration.certify.word_paths import Reach, word_path
+from cascade.calibration.certify.word_paths import word_path
 from cascade.calibration.examples import copies_said, distinct, tag_numbers
 from cascade.calibration.observing import observe_sentences
-from cascade.calibration.sentences import WordAnswers, all_exits
-from cascade.calibration.thresholds.words import replay_words
+from cascade.calibration.sentences import WordAnswers
 from cascade.exceptions import CertificateWarning, DataError, OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.decoding import Viterbi, argmax
-from cascade.policies.exits import never
+from cascade.policies.exits import AtExit, never
 from cascade.policies.routing import Threshold, defer_all, defer_none
-from cascade.policies.windows import Windows, whole_sentences
+from cascade.policies.windows import WindowPolicy, Windows, whole_sentences
 from cascade.text.word_encoding import WordEncoder
+from tests.models.recorded import costs_of
 from tests.models.toy import LAYERS
-from tests.models.toy_answers import GRID, SETTING, costs_by_layers, toy_answers
+from tests.models.toy_answers import GRID, SETTING, toy_answers
+from tests.models.toy_tagging import ToyTagger
 from tests.models.toy_tags import TAGS
 
 SENTENCE = Unit.SENTENCE
@@ -40,7 +41,7 @@ def answers() -> WordAnswers:
 
 
 def certify(answers: WordAnswers, claim: Claim, **options: object) -> Certified | Refused:
-    given = {"grid": GRID, "reach": Reach(run=8, steps=6), **options}
+    given = {"grid": GRID, **options}
     return certify_sample(answers, claim, **given)  # type: ignore[arg-type]  # a test's own options
 
 
@@ -98,18 +99,37 @@ def test_copies_are_found_whatever_their_blanks() -> None:
     assert copies_said(5, 5, "texts") == ()
 
 
-def test_sentences_that_were_read_whole_are_not_read_again(answers: WordAnswers) -> None:
-    goal, grid = answers.full.answers[:, 0], replace(GRID, windows=(whole_sentences,))
-    known = replace(answers, at_every_exit=all_exits(answers.tier2, answers.words))
-    read: list[list[int]] = [[], []]
-    found = [
-        replay_words(one, goal, max_drop=0.5, grid=grid, progress=own.append)
-        for one, own in zip((answers, known), read, strict=True)
-    ]
-    assert found[0] == found[1]
-    assert any(0 < point.deferred < 1 for point in found[0])
-    assert [sum(own) for own in read] == [len(answers.words), 0]
-    assert grid.reads(answers) == len(answers.words)
+def test_words_are_items_that_leave_one_by_one(answers: WordAnswers) -> None:
+    whole = answers.read_whole()
+    assert whole.read_whole() is whole
+    items = whole.as_items()
+    assert whole.at_every_exit is not None
+    np.testing.assert_array_equal(items.full.answers, answers.full.answers)  # the decoder looks at single words
+    alone = answers.run(replace(answers.at_full_depth, routers=(defer_none,)))
+    np.testing.assert_array_equal(items.run(replace(items.at_full_depth, routers=(defer_none,))).answers, alone.answers)
+    windows = replace(SETTING, exits=(never, never), blend=(0.0,), windows=whole_sentences, decoding=None)
+    np.testing.assert_array_equal(items.run(replace(windows, windows=None)).answers, answers.run(windows).answers)
+    assert items.costs.tiers[-1].around > 1
+    assert len(items) == len(answers.words)
+
+
+@pytest.mark.parametrize("windows", [Windows(1), whole_sentences])
+def test_a_cost_counts_what_was_read(answers: WordAnswers, windows: WindowPolicy) -> None:
+    whole = answers.read_whole()
+    full = whole.at_full_depth
+    assert whole.cost(full, whole.full) == 1
+    cut = replace(full, exits=(never, AtExit(LAYERS[0])))
+    first = LAYERS[0] / LAYERS[-1]
+    assert whole.cost(cut, whole.run(cut)) == pytest.approx(first)
+    tier1 = replace(full, routers=(defer_none,))
+    assert whole.cost(tier1, whole.run(tier1)) == pytest.approx(0.02)
+    router = replace(cut, routers=(Threshold(0.7),), windows=windows)
+    run = whole.run(router)
+    tokens = whole.words.rows.lengths[np.unique(whole.words.row_of[run.deferred])].sum()
+    share = tokens / whole.words.rows.tokens
+    assert whole.cost(router, run) <= 0.02 + first * share + 1e-9
+    if windows == whole_sentences:
+        assert whole.cost(router, run) == pytest.approx(0.02 + first * share)
 
 
 def test_a_path_grows_riskier_and_cheaper(answers: WordAnswers) -> None:
@@ -122,20 +142,19 @@ def test_a_path_grows_riskier_and_cheaper(answers: WordAnswers) -> None:
         stages.append((name, total, sum(done)))
 
     steps = word_path(answers, MaxDrop(0.3), grid=GRID, progress=watch)
-    assert 3 < len(steps) <= 12
+    assert 3 < len(steps) <= 6
     risks, costs = [step.risk for step in steps], [step.cost for step in steps]
     assert risks == sorted(set(risks))
     assert costs == sorted(set(costs), reverse=True)
     assert costs[0] < 1
     assert risks[-1] <= 1.2 * 0.3
-    assert [name for name, _, _ in stages] == ["replaying settings", "running the best of them"]
-    assert stages[1][1] == stages[1][2]
-    assert 0 < stages[0][2] <= stages[0][1]  # windows are shorter than their sentences
+    assert [name for name, _, _ in stages] == ["whole sentences", "running the best of them"]
+    assert all(total == done for _, total, done in stages)
     for step in steps:
         assert answers.run(step.policies).deferred.mean() == step.deferred
         assert step.policies.windows is not None
         assert step.policies.decoding is argmax
-    fewer = word_path(answers, MaxDrop(0.3), grid=GRID, reach=Reach(run=6, steps=3))
+    fewer = word_path(answers, MaxDrop(0.3), grid=replace(GRID, run=6, steps=3))
     assert 1 < len(fewer) <= 3
     nothing = replace(answers, tiers=(answers.tier1, replace(answers.tier2, max_length=1)))
     assert word_path(nothing, MaxDrop(0.3), grid=GRID) == ()
@@ -144,7 +163,7 @@ def test_a_path_grows_riskier_and_cheaper(answers: WordAnswers) -> None:
 @pytest.mark.parametrize("ask", [MaxDrop(0.4), Agreement(0.5)])
 def test_risk_is_what_the_claim_counts_and_makes_likely(answers: WordAnswers, ask: RiskTarget) -> None:
     some = answers if ask.needs_labels else replace(answers, truth=None)
-    steps = word_path(some, ask, grid=GRID, reach=Reach(run=8))
+    steps = word_path(some, ask, grid=GRID)
     assert steps
     shares = []
     for step in steps:
@@ -156,8 +175,8 @@ def test_risk_is_what_the_claim_counts_and_makes_likely(answers: WordAnswers, as
             assert step.risk == pytest.approx(counted)
         else:
             assert counted / 2 <= step.risk <= (counted + different) / 2
-            shares.append((2 * step.risk - counted) / different if different else np.nan)
-    np.testing.assert_allclose(shares, np.nanmean(shares) if shares else [])  # the same part of what differs
+            shares += [(2 * step.risk - counted) / different] if different else []
+    np.testing.assert_allclose(shares, np.mean(shares) if shares else [])  # the same part of what differs
 
 
 def test_harm_that_was_not_seen_makes_no_setting_safe(answers: WordAnswers) -> None:
@@ -167,7 +186,7 @@ def test_harm_that_was_not_seen_makes_no_setting_safe(answers: WordAnswers) -> N
     steps = word_path(some, MaxDrop(0.3), grid=GRID)
     risks = [step.risk for step in steps]
     assert risks == sorted(set(risks))
-    assert steps[-1].policies.routers[0] == defer_none
+    assert not some.run(steps[-1].policies).deferred.any()
     assert steps[0].cost > 2 * steps[-1].cost
 
 
@@ -210,9 +229,8 @@ def test_what_cannot_be_shown_is_refused(answers: WordAnswers) -> None:
     assert few.steps == ()
     assert few.why == "84 sentences are left to test with, and even without a single event it takes 299"
     assert few.examples_needed == 299 + 129  # 299 of a share of 0.7
-    grid = replace(GRID, deferred=(), exits=(), caps=False)
-    costly = replace(answers, costs=costs_by_layers(LAYERS, tier1=2.0))
-    dear = certify(costly, Claim(MaxDrop(0.5), unit=SENTENCE), grid=grid)
+    single = replace(answers, tiers=(answers.tier1, ToyTagger().tier1()), costs=costs_of(2.0, (1.0,)), at_full=None)
+    dear = certify(single, Claim(MaxDrop(0.5), unit=SENTENCE))
     assert isinstance(dear, Refused)
     assert dear.why.startswith("nothing that was tried is both cheaper than full depth")
 

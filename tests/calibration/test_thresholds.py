@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cascade.calibration.certify.outcomes import Step
 from cascade.calibration.chain import Chain
+from cascade.calibration.choosing import choose_texts, front
 from cascade.calibration.induction import Priced
 from cascade.calibration.leaving import state_at
 from cascade.calibration.texts import TextAnswers
-from cascade.calibration.thresholds.choosing import choose_texts
-from cascade.calibration.thresholds.points import Point, front
 from cascade.core.confidence import answers as answers_of
 from cascade.core.confidence import max_probability
 from cascade.core.rows import FloatArray, IntArray
@@ -135,20 +135,20 @@ def test_a_choice_is_what_the_policies_do_and_keeps_the_bound(
 def test_the_front_is_what_nothing_beats(seed: int) -> None:
     random = np.random.default_rng(seed)
     points = [
-        Point(policies=worked().at_full_depth, drop=-accuracy, accuracy=accuracy, cost=cost)
+        Step(worked().at_full_depth, risk=-accuracy, cost=cost, deferred=0.0)
         for accuracy, cost in random.integers(0, 6, (20, 2)).tolist()
     ]
     kept = {
-        (point.cost, point.accuracy)
+        (point.cost, point.risk)
         for point in points
         if not any(
             other.cost <= point.cost
-            and other.accuracy >= point.accuracy
-            and (other.cost < point.cost or other.accuracy > point.accuracy)
+            and other.risk <= point.risk
+            and (other.cost < point.cost or other.risk < point.risk)
             for other in points
         )
     }
-    best = [(point.cost, point.accuracy) for point in front(points)]
+    best = [(point.cost, point.risk) for point in front(points)]
     assert best == sorted(kept)
 
 

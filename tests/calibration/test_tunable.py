@@ -10,9 +10,8 @@ from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, Unit
 from cascade.calibration.certify.outcomes import Certified
 from cascade.calibration.certify.paths import PathGrid
 from cascade.calibration.certify.whole import certify_sample
-from cascade.calibration.certify.word_paths import Reach
 from cascade.calibration.chain import EXIT, ROUTER, tunable
-from cascade.calibration.thresholds.choosing import choose_texts
+from cascade.calibration.choosing import choose_texts
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.policies.exits import AtExit, ExitState, any_of, never, register
 from cascade.policies.routing import RoutingState, defer_all
@@ -89,9 +88,9 @@ def test_it_is_certified_for_texts() -> None:
 
 def test_it_is_certified_for_sentences() -> None:
     answers = toy_answers()
-    grid = replace(GRID, exits=(Steady(0.5),), doubts=(0.02, 0.1, 0.3))
+    like = replace(answers.at_full_depth, exits=(never, Steady(0.5)))
     claim = Claim(Agreement(0.35), unit=Unit.SENTENCE, confidence=0.9)
-    found = certify_sample(answers, claim, grid=grid, reach=Reach(run=8, steps=6), seed=1)
+    found = certify_sample(answers, claim, like=like, grid=GRID, seed=1)
     assert isinstance(found, Certified)
     assert any("Steady" in repr(step.policies) for step in found.steps)
     assert not any("TokenExit" in repr(step.policies) for step in found.steps)

@@ -17,8 +17,8 @@ from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec
 from cascade.calibration.certify.claims import Agreement, Claim, Unit
 from cascade.calibration.certify.outcomes import Certified
 from cascade.calibration.certify.whole import certify_sample
+from cascade.calibration.choosing import choose_tagger
 from cascade.calibration.observing import observe_sentences, observe_texts
-from cascade.calibration.thresholds.choosing import choose_tagger
 from cascade.cli import main
 from cascade.exceptions import BundleError, MissingExtraError, OptionError
 from cascade.policies.exits import MaxProbability, never

@@ -7,14 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cascade.calibration.thresholds.words import WordGrid
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all
-from cascade.policies.windows import Windows
 from tests.models import tiny
-
-GRID = WordGrid(deferred=(0.2, 0.5), windows=(Windows(2),), doubts=(0.1, 0.3))
 
 
 def sentences(count: int, seed: int = 4) -> list[list[str]]:

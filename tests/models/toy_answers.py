@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from cascade.calibration.certify.word_paths import WordGrid
 from cascade.calibration.costs import Costs, TierCosts
 from cascade.calibration.runs import Run
 from cascade.calibration.sentences import WordAnswers
-from cascade.calibration.thresholds.words import WordGrid
 from cascade.engine.live import HALTED
 from cascade.policies.decoding import argmax
 from cascade.policies.exits import AtExit, MaxProbability, any_of, never
@@ -34,9 +34,7 @@ def costs_by_layers(layers: Sequence[int], *, tier1: float, halted: float = 0.0)
 
 
 COSTS = costs_by_layers(LAYERS, tier1=0.02, halted=HALTED)
-GRID = WordGrid(
-    deferred=(0.2, 0.5, 0.8), windows=(Windows(1), whole_sentences), doubts=(0.05, 0.3), exits=(TokenExit(0.5),)
-)
+GRID = WordGrid(prices=40, steps=6, run=10, windows=(Windows(1), whole_sentences), exits=(TokenExit(0.5),))
 COLD = ((1.0,), (1.0,) * 4)
 SETTING = Policies(
     (Threshold(0.7),),

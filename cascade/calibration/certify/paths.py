@@ -9,6 +9,7 @@ logistic curve on the log-odds of the score (Platt 1999), smoother than counts. 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from cascade.calibration.certify.claims import RiskTarget
 from cascade.calibration.certify.events import differ, lost
 from cascade.calibration.certify.outcomes import Step
 from cascade.calibration.chain import Chain, chains
-from cascade.calibration.induction import PRICES, Priced
+from cascade.calibration.induction import LEAST, PRICES, Priced
 from cascade.calibration.texts import TextAnswers
 from cascade.core.rows import BoolArray, Doubles, FloatArray
 from cascade.policies.settings import Policies
@@ -34,16 +35,21 @@ FLOOR = 0.5  # of the bound, that a blend may lose wherever no exit is taken
 class PathGrid:
     """Which paths are tried: for how many `prices`, with which `blends`, and how many `steps` they have at most.
 
-    `blends`: how much the answer of a tier counts beside those of the next one.
+    `blends`: how much the answer of a tier counts beside those of the next one; `least`: the lowest price.
     """
 
     prices: int = PRICES
+    least: float = LEAST
     steps: int = 120
     blends: tuple[float, ...] = (0.0, 0.3, 0.6)
 
 
 def text_path(
-    answers: TextAnswers, ask: RiskTarget, *, like: Policies | None = None, grid: PathGrid | None = None
+    answers: TextAnswers,
+    ask: RiskTarget,
+    *,
+    like: Policies | Sequence[Policies] | None = None,
+    grid: PathGrid | None = None,
 ) -> tuple[Step, ...]:
     """Settings in the order in which they are to be tested, safest first: rising in risk, falling in cost.
 
@@ -59,7 +65,7 @@ def text_path(
         most = -1.0 if ask.per_class else FLOOR * ask.bound
         if chain.blend and upper_limit(int(losses.counted[:, -1].sum()), len(answers), confidence=0.9) > most:
             continue
-        priced = Priced.of(chain, losses.likely, prices=grid.prices)
+        priced = Priced.of(chain, losses.likely, prices=grid.prices, least=grid.least)
         risk = priced.rates(losses.guessed)
         score = _score(priced.cost, risk, ask)
         if best is None or score < best[0]:

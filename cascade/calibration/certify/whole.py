@@ -18,14 +18,13 @@ from cascade.calibration.certify.events import count, differ, unknown_pieces
 from cascade.calibration.certify.outcomes import Certified, Refused, told
 from cascade.calibration.certify.paths import PathGrid, text_path
 from cascade.calibration.certify.procedure import Chosen, Split, certify, check_labels
-from cascade.calibration.certify.word_paths import GRID, Reach, word_path
+from cascade.calibration.certify.word_paths import WordGrid, word_path
 from cascade.calibration.examples import copies_said, distinct, tag_numbers
 from cascade.calibration.observing import observe_sentences, observe_texts
 from cascade.calibration.runs import Stages, no_progress
 from cascade.calibration.sentences import WordAnswers
 from cascade.calibration.temperature import LEAST, MOST, at_limit, fit_temperatures
 from cascade.calibration.texts import TextAnswers
-from cascade.calibration.thresholds.words import WordGrid
 from cascade.core.confidence import answers as answers_of
 from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
@@ -44,7 +43,7 @@ def calibrate(
     claim: Claim,
     *,
     seed: int = 0,
-    grid: WordGrid | None = None,
+    grid: PathGrid | None = None,
     progress: Stages = no_progress,
 ) -> tuple[Certified | Refused, TextAnswers | WordAnswers]:
     """Find the cheapest setting of a pipeline that can be certified; thresholds of its policies are of no account.
@@ -57,7 +56,7 @@ def calibrate(
             of a tagger the tags of each sentence, one per word; `None` where nobody knows.
         claim: what, and how surely; one that cannot be made about these is an `OptionError`.
         seed: of the split (see `split`).
-        grid: of a tagger, what is replayed.
+        grid: which paths are tried; of a tagger a `WordGrid`.
         progress: of each stage of the work.
 
     Returns:
@@ -110,33 +109,30 @@ def certify_sample(
     seed: int = 0,
     split: Split | None = None,
     like: Policies | None = None,
-    grid: PathGrid | WordGrid | None = None,
-    reach: Reach | None = None,
+    grid: PathGrid | None = None,
     progress: Stages = no_progress,
 ) -> Certified | Refused:
     """The same from answers about distinct examples, without the run of what was chosen.
 
     Temperatures of texts are fitted on the choosing share where it has labels and 100 texts at least. `labels`: names,
     for messages about classes; `split`: instead of one that is drawn by `seed`; `like`: policies whose kinds get
-    thresholds; `grid`, `reach`: which paths are tried, of texts a `PathGrid`, of sentences a `WordGrid`.
+    thresholds; `grid`: which paths are tried, of sentences a `WordGrid`.
     """
     words = isinstance(answers, WordAnswers)
     _check(claim, Unit.SENTENCE if words else Unit.TEXT, labelled=answers.labelled)
     split = split or Split.of(len(answers), claim, seed=seed)
+    word_grid = grid if isinstance(grid, WordGrid) else WordGrid()
     chooser: Any = answers.select(split.choosers)
     tester: Any = answers.select(split.testers)
 
     def choose() -> Chosen[Any]:
         if isinstance(answers, WordAnswers):
-            wide = GRID if like is None else GRID.fitted(like.routers[0], like.exits[-1])
-            own = grid if isinstance(grid, WordGrid) else wide
-            steps = word_path(chooser, claim.ask, grid=own, reach=reach, progress=progress)
+            steps = word_path(chooser, claim.ask, like=like, grid=word_grid, progress=progress)
             cut = len(answers) - len(answers.fitting())
             said = f"{cut} sentences are longer than a tier reads at once: tested, but no path was chosen on them"
             return Chosen(steps, tester, (said,) * bool(cut))
-        paths = grid if isinstance(grid, PathGrid) else None
         if chooser.truth is None or len(chooser) < ENOUGH:
-            return Chosen(text_path(chooser, claim.ask, like=like, grid=paths), tester)
+            return Chosen(text_path(chooser, claim.ask, like=like, grid=grid), tester)
         goal = chooser.goal if chooser.binary else chooser.goal[:, 0]
         heads = [(tier.probabilities, goal[tier.items]) for tier in chooser.tiers]
         fitted = fit_temperatures(heads, was=chooser.temperatures, multi_label=chooser.multi_label)
@@ -144,11 +140,11 @@ def certify_sample(
             f"a fitted temperature is at a limit ({LEAST:g} to {MOST:g}): the answers agree with all labels or with "
             "hardly any, which may be wrong or of another task, so confidence cannot be fitted to them"
         )
-        steps = text_path(chooser.with_temperatures(fitted), claim.ask, like=like, grid=paths)
+        steps = text_path(chooser.with_temperatures(fitted), claim.ask, like=like, grid=grid)
         return Chosen(steps, tester.with_temperatures(fitted), (said,) * at_limit(fitted))
 
     claim = claim.of_tiers(len(answers.tiers))
-    with progress("testing the path", (reach or Reach()).steps if words else PathGrid().steps) as ahead:
+    with progress("testing the path", (word_grid if words else grid or PathGrid()).steps) as ahead:
         return certify(tester, claim, choose, split=split, seed=seed, labels=labels, progress=ahead)
 
 

@@ -7,34 +7,43 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import click
 from tqdm import tqdm
 
+from cascade.bundle.certificate import Certificate
 from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, RiskTarget, Unit
 from cascade.calibration.certify.ledger import Ledger
 from cascade.calibration.certify.outcomes import Certified
 from cascade.calibration.certify.whole import calibrate
-from cascade.calibration.certify.word_paths import GRID
+from cascade.calibration.certify.word_paths import WordGrid
 from cascade.calibration.certify.written import data_of, issue, machine, outcome_json
 from cascade.calibration.chain import EXIT, ROUTER, tunable
+from cascade.calibration.choosing import choose_tagger, choose_texts
+from cascade.calibration.observing import observe_texts
 from cascade.calibration.runs import Stages
 from cascade.cli.calibrate.data import Examples, known_files, labelled_texts, of_another_kind, tagged_sentences
 from cascade.cli.calibrate.options import CalibrateOptions
-from cascade.cli.calibrate.plain import choose_plainly, saved
 from cascade.cli.calibrate.show import shown
+from cascade.cli.show import pairs, policy_rows
 from cascade.core.files import sha256_of, write
-from cascade.exceptions import CertificateWarning, DataError
+from cascade.core.rounding import percent
+from cascade.exceptions import CertificateWarning, DataError, OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
+from cascade.pipelines.profiling import profile_of
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.registry import Tunable
+from cascade.policies.settings import Policies
 from cascade.text.reading import read_examples
 from cascade.text.sources import regular
 
 REFUSED = 1
+BLENDS = (0.3, 0.6)
 
 
 def run(options: CalibrateOptions) -> int:
@@ -49,7 +58,7 @@ def run(options: CalibrateOptions) -> int:
         if options.guarantee:
             status = _certify(options, pipeline, examples, bars)
         else:
-            status = choose_plainly(options, pipeline, examples, bars)
+            status = _choose(options, pipeline, examples, bars)
     click.echo(f"{time.perf_counter() - begin:.1f} s", err=True)
     return status
 
@@ -101,7 +110,7 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
     # What a path is made of: thresholds are chosen, so they make no other question.
     policies, exits = pipeline.policies, list[Tunable]()
     if isinstance(pipeline, Tagger):
-        exits += GRID.fitted(pipeline.router, pipeline.exit_policy).exits
+        exits += WordGrid().kinds(policies)
     else:
         exits += [tunable(own, EXIT) for own, tier in zip(policies.exits, pipeline.infos, strict=True) if tier.layers]
     routers = [tunable(own, ROUTER) for own in policies.routers]
@@ -122,7 +131,7 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
     # The bundle first: whatever a report stumbles over, the work is kept.
     done = "Nothing was written."
     if isinstance(outcome, Certified):
-        done = saved(options, pipeline, outcome.policies, examples.items, certificate=certificate)
+        done = _saved(options, pipeline, outcome.policies, examples.items, certificate=certificate)
     click.echo(shown(outcome, model=options.model, data=data.name))
     click.echo(done)
     if options.json_file is not None:
@@ -130,3 +139,63 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
         written = outcome_json(outcome, certificate=certificate, costs=answers.costs, labels=pipeline.labels, made=made)
         write(options.json_file, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     return REFUSED if certificate is None else 0
+
+
+def _choose(options: CalibrateOptions, pipeline: Classifier | Tagger, examples: Examples, progress: Stages) -> int:
+    """Choose, write, show. Returns the command's status."""
+    items, metric = examples.items, "entity F1" if options.f1 else "accuracy"
+    if not items:
+        raise OptionError(f"--data must hold an example at least, got none in {options.file}; give more")
+    if isinstance(pipeline, Tagger):
+        tags = examples.truth
+        point = choose_tagger(pipeline, items, tags, max_drop=options.bound, f1=options.f1, progress=progress)
+    else:
+        with progress("all tiers", len(pipeline.tiers) * len(items)) as ahead:
+            answers = observe_texts(pipeline, items, examples.truth, progress=ahead)
+        point = choose_texts(answers, max_drop=options.bound, blends=BLENDS, like=pipeline.policies)
+    # The bundle first: whatever a report stumbles over, the work is kept. Its figures say what the choice was made on.
+    numbers = {name: value for name, value in vars(point).items() if isinstance(value, float)}
+    note = {"guarantee": False, "policies": point.policies.to_json(), "metric": metric, "point": numbers}
+    note |= {"data": options.file.name, "asked": f"{options.by} {options.bound:g}"}
+    done = _saved(options, pipeline, point.policies, items, note=note)
+    kind = "no guarantee: all of them choose, and nothing is promised about others"
+    click.echo(f"{options.model}, {len(items):,} examples of {options.file.name}, {kind}\n")
+    score, full = 100 * point.accuracy, 100 * (point.accuracy + point.drop)
+    lost = f"drop {100 * point.drop:.2f} points, allowed {100 * options.bound:g}"
+    rows = [
+        (metric, f"{score:.2f} %, full tier {len(pipeline.tiers)} {full:.2f} %; {lost}"),
+        ("deferred", percent(point.deferred)),
+        *([("mean exit", f"layer {point.mean_layer:.2f}, of the deferred")] if point.mean_layer > 0 else []),
+        ("speed-up", f"{1 / point.cost:.2f}, predicted by costs per token measured here"),
+    ]
+    click.echo(f"{pairs([*rows, *policy_rows(point.policies)])}\n{done}")
+    if options.json_file is not None:
+        made = {"command": options.command, "model": options.model, **machine(threads=pipeline.threads)}
+        write(options.json_file, json.dumps({**note, "made": made}, indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+def _saved(
+    options: CalibrateOptions,
+    pipeline: Classifier | Tagger,
+    policies: Policies,
+    items: Sequence[Any],
+    *,
+    certificate: Certificate | None = None,
+    note: Any = None,
+) -> str:
+    """Write the bundle with what was chosen, where the options say so; what was written, in words.
+
+    `items`: of the calibration, of which the bundle gets a profile; `note`: for its figures.
+    """
+    if not options.write and options.output is None:
+        return "Nothing was written: --write makes this the default of MODEL, --output FOLDER of a copy."
+    folder = Path(options.model).expanduser() if options.output is None else options.output
+    chosen, manifest = pipeline.with_policies(policies), pipeline.bundle.manifest
+    figures = manifest.figures if note is None else {**manifest.figures, "operating_point": note}
+    profile = profile_of(chosen, items, seed=options.seed)
+    manifest = replace(manifest, policies=policies, profile=profile, figures=figures)
+    chosen = replace(chosen, bundle=replace(chosen.bundle, manifest=manifest))
+    chosen.save_pretrained(folder, certificate=certificate, overwrite=options.write)
+    kind = "without a certificate" if certificate is None else "with the certificate (see cascade inspect)"
+    return f"Written to {folder}, {kind}."

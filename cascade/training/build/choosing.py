@@ -19,34 +19,25 @@ from cascade.calibration.certify.outcomes import Certified, Refused, Step
 from cascade.calibration.certify.paths import text_path
 from cascade.calibration.certify.procedure import Chosen, Split, certify
 from cascade.calibration.certify.whole import confirmed
-from cascade.calibration.certify.word_paths import Reach, run_points, word_points
+from cascade.calibration.certify.word_paths import WordGrid, run_guesses, word_guesses
 from cascade.calibration.costs import Costs, TierCosts
 from cascade.calibration.observing import observe_sentences, observe_texts, rows_of
 from cascade.calibration.sentences import WordAnswers, all_exits
 from cascade.calibration.texts import TextAnswers
-from cascade.calibration.thresholds.words import WordGrid
 from cascade.core.rows import FloatArray, IntArray
 from cascade.core.statistics import speed_up
 from cascade.engine.inputs import Inputs
 from cascade.policies.exits import ExitPolicy, Settled
 from cascade.policies.settings import Policies
 from cascade.policies.unit_exits import TokenExit
-from cascade.policies.windows import Windows, whole_sentences
 from cascade.training.build.exporting import Answered
 from cascade.training.build.report import in_turns
 
 WITH_EXITS = ("frozen", "tuned")  # second tiers
-WORDS = WordGrid(
-    deferred=(0.06, 0.12, 0.21, 0.37),
-    windows=(Windows(2), whole_sentences),
-    doubts=(0.01, 0.035, 0.1, 0.2, 0.4),
-    blends=(0.0, 0.4),
-    exits=(TokenExit(0.5, window=1), TokenExit(0.5, window=3)),
-)
-REACH = Reach(run=12, steps=8)
-"""Fewer of a tagger's settings than `cascade calibrate` looks at: here they are replayed for every pair of tiers."""
-READS, FEW = 4, 150
-"""How often replaying a pair reads all sentences, about; so many sentences are read even where time is short."""
+WORDS = WordGrid(prices=60, steps=8, blends=(0.0, 0.4), run=12, exits=(TokenExit(0.5), TokenExit(0.5, window=3)))
+"""Fewer of a tagger's settings than `cascade calibrate` looks at: here they are found for every pair of tiers."""
+READS, FEW = 2, 150
+"""How many readings of all sentences a pair takes as long as, about; so many are read even where time is short."""
 TIMED = 3  # candidates that are timed beside full depth, the cheapest by prediction
 PAYS = 1.1  # times as fast as full depth, or nothing pays
 SETTLED = np.linspace(0.05, 0.95, 19)  # quantiles of the moves from exit to exit
@@ -142,7 +133,7 @@ def candidates(
 ) -> list[Candidate]:
     """Pairs of second and first tiers, cheapest first, on items that choose; as many as the time allows.
 
-    Of a tagger's pairs all are replayed, and the one that promises most is run. `truth`: as `Texts` has it.
+    Of a tagger's pairs all are guessed at, and the one that promises most is run. `truth`: as `Texts` has it.
     """
     begin = time.monotonic()
     seen = {name: observed(pipeline, some, truth) for name, pipeline in pipelines.items()}
@@ -159,8 +150,8 @@ def candidates(
     if some.checkpoint.tags:
         promised = []
         for number, (_, _, both) in enumerate(pairs):
-            points[number], most = word_points(both, claim.ask, grid=WORDS, reach=REACH)
-            within = (point.cost for point in points[number] if point.drop <= most)
+            points[number], most = word_guesses(both, claim.ask, grid=WORDS)
+            within = (step.cost for step in points[number] if step.risk <= most)
             promised.append(min(within, default=1.0) * both.costs.full)
     else:
         promised = [0.0] * len(pairs)
@@ -235,9 +226,8 @@ def _read(answers: Any, seconds: float, pairs: int) -> Any:
     """As many of these sentences as the time allows so many pairs, read by tier 2 at every exit."""
     some = answers.fitting()
     each = some.costs.full * some.words.rows.tokens / max(len(some), 1)
-    few = max(FEW, int(seconds / max(each * (pairs * READS + REACH.run), 1e-9)))
-    some = some.select(np.arange(min(few, len(some))))
-    return replace(some, at_every_exit=all_exits(some.tier2, some.words))
+    few = max(FEW, int(seconds / max(each * (pairs * READS + WORDS.run), 1e-9)))
+    return some.select(np.arange(min(few, len(some)))).read_whole()
 
 
 def _pair(answers: Any, other: Any) -> Any:
@@ -249,11 +239,11 @@ def _pair(answers: Any, other: Any) -> Any:
 
 
 def _path(answers: Any, claim: Claim, points: Sequence[Any]) -> tuple[Step, ...]:
-    """The path of settings, safest first; `points`: of words, that were replayed."""
+    """The path of settings, safest first; `points`: of words, that were guessed."""
     if isinstance(answers, NumberAnswers):
         return answers.path()
     if isinstance(answers, WordAnswers):
-        return run_points(answers, points, claim.ask, grid=WORDS, reach=REACH)
+        return run_guesses(answers, points, claim.ask, grid=WORDS)
     return text_path(answers, claim.ask)
 
 

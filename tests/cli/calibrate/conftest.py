@@ -17,7 +17,7 @@ from cascade.calibration import observing
 from cascade.calibration.certify import whole as certifying
 from cascade.calibration.costs import Costs, TierCosts
 from cascade.calibration.texts import TextAnswers
-from cascade.cli.calibrate import plain as calibrate_plain
+from cascade.cli.calibrate import run as calibrate_run
 from cascade.policies.exits import never
 from cascade.policies.routing import defer_all, defer_none
 from tests.models.cli import Command
@@ -73,7 +73,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(certifying, "observe_texts", observe)
-    monkeypatch.setattr(calibrate_plain, "observe_texts", observe)
+    monkeypatch.setattr(calibrate_run, "observe_texts", observe)
     return Command(capsys, monkeypatch)
 
 

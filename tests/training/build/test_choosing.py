@@ -22,7 +22,7 @@ def test_fewer_sentences_choose_where_time_is_short(monkeypatch: pytest.MonkeyPa
     whole = choosing._read(answers, 1e9, 4)
     assert len(whole) == len(answers)
     assert whole.at_every_exit.shape[:2] == (len(answers.words), len(answers.layers))
-    some = choosing._read(answers, (choosing.FEW + 20.5) * each * (4 * choosing.READS + choosing.REACH.run), 4)
+    some = choosing._read(answers, (choosing.FEW + 20.5) * each * (4 * choosing.READS + choosing.WORDS.run), 4)
     assert len(some) == choosing.FEW + 20
     assert len(choosing._read(answers, 0.0, 4)) == choosing.FEW
     np.testing.assert_array_equal(some.at_every_exit, whole.at_every_exit[: len(some.words)])
