@@ -5,7 +5,8 @@ idle       so many connections that ask once and stay; others are answered meanw
 loris      connections that send a byte at a time
 bytes      broken HTTP and broken JSON on all routes: nothing but codes below 500, and no hang
 killed     a worker of two is killed while requests come
-batches    texts in requests of 32, against `predict` in this process; CPU of one text over HTTP against one in process
+batches    texts in requests of 32, against `predict` in this process
+http       CPU of a request of one text, of a server whose model answers at once
 
 python -m tests.hostile.serving models/sentiment --data dev.jsonl --seconds 60 --count 100000 --connections 10000
 """
@@ -23,22 +24,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from random import Random
 from typing import Any
 from urllib.request import urlopen
 
 import psutil
 
-import cascade
 from cascade_bench.serve.client import Job
 from cascade_bench.serve.searching import Loaded, highest_rate, load
-from cascade_bench.serve.servers import Server
-from cascade_bench.table.data import read_items
-
-DEGRADED = "x-cascade-degraded: true"
-START = ["-c", "from cascade.cli import main; main()", "serve", "--hostname", "127.0.0.1", "--threads", "1"]
-HANG = 10.0  # seconds after which a request hangs
+from tests.hostile.costs import batches, http
+from tests.hostile.served import DEGRADED, HANG, bodies, quantiles, resting, said, served, watched
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,51 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     bad = [name for name in given.only if not all([*WAYS[name](given)])]
     return 1 if bad else 0
-
-
-def said(name: str, good: bool, text: str) -> bool:
-    print(f"{'ok   ' if good else 'FAULT'} {name}: {text}", flush=True)
-    return good
-
-
-def served(given: argparse.Namespace, *flags: str) -> Server:
-    return Server([*START, given.bundle, *flags, *given.flags.split(), "--port"], threads=1)
-
-
-def bodies(given: argparse.Namespace, texts: int = 1) -> list[str]:
-    """Requests of one text, or of so many."""
-    items = read_items(given.data)
-    if texts == 1:
-        return [json.dumps({"inputs": text}) for text in items]
-    return [json.dumps({"inputs": [[one] for one in items[at : at + texts]]}) for at in range(0, len(items), texts)]
-
-
-def quantiles(found: Loaded) -> str:
-    return f"p50 {1000 * found.quantile(0.5):.1f} ms, p99 {1000 * found.quantile(0.99):.1f} ms"
-
-
-def resting(given: argparse.Namespace, server: Server, seconds: float = 0.0, rate: float = 20.0) -> Loaded:
-    """What a few requests see."""
-    seconds = seconds or min(given.seconds, 5.0)
-    return load(Job(server.port, bodies(given), rate, seconds, seed=given.seed, patience=HANG, marker=DEGRADED))
-
-
-@contextmanager
-def watched(server: Server) -> Iterator[list[float]]:
-    """MiB of the server, twice a second."""
-    seen, end = [server.memory()], threading.Event()
-
-    def watch() -> None:
-        while not end.wait(0.5):
-            seen.append(server.memory())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        end.set()
-        thread.join()
 
 
 def overload(given: argparse.Namespace) -> Iterator[bool]:
@@ -323,45 +274,6 @@ def killed(given: argparse.Namespace) -> Iterator[bool]:
         yield said("killed", good, f"{text}; then {again.codes}")
 
 
-def batches(given: argparse.Namespace) -> Iterator[bool]:
-    items, model = read_items(given.data), cascade.load(given.bundle, threads=1)
-    groups = [items[at : at + 32] for at in range(0, len(items) - 31, 32)]
-
-    def in_process(sizes: Sequence[Sequence[Any]], seconds: float, pause: float = 0.0) -> tuple[float, float]:
-        """Texts in a second, and seconds of CPU of a call. `pause`: seconds between calls; caches get cold."""
-        begin, cpu, count, number = time.perf_counter(), time.process_time(), 0, 0
-        while time.perf_counter() - begin < seconds:
-            model.predict(list(sizes[number % len(sizes)]))
-            time.sleep(pause)
-            count, number = count + len(sizes[number % len(sizes)]), number + 1
-        return count / (time.perf_counter() - begin), (time.process_time() - cpu) / number
-
-    def over_http(port: int, seconds: float, most: float) -> float:
-        """Texts in a second, of 4 connections that ask again when they are answered; `most`: that could be at most."""
-        ask = Job(port, bodies(given, 32)[:-1], 2 * most / 32, seconds, connections=4, patience=seconds)
-        found = load(ask)
-        begin, end = float(found.due.min()), float((found.due + found.latency).max())
-        return 32 * len(found.status) / (end - begin)
-
-    first, _ = in_process(groups, 1.0)
-    with served(given, "--degrade-at", "1", "--max-queue-ms", "100000") as server:
-        over_http(server.port, 2.0, first)
-        ratios = []
-        for _ in range(3):
-            one, _ = in_process(groups, 3.0)
-            other = over_http(server.port, 3.0, one)
-            ratios.append((other / one, one, other))
-        ratio, one, other = sorted(ratios)[1]
-        yield said("batches", ratio >= 0.85, f"{one:.0f} texts/s in process, {other:.0f} over HTTP in 32s: {ratio:.1%}")
-        _, alone = in_process([[text] for text in items], 5.0, 0.007)
-        server.settle()
-        before, found = server.cpu(), resting(given, server, 5.0, 100.0)
-        each = (server.cpu() - before) / len(found.status)
-        more = 1000 * (each - alone)
-        text = f"CPU of a text: {1000 * alone:.2f} ms in process, {1000 * each:.2f} ms over HTTP (100/s): {more:.2f} ms"
-        yield said("cost", more < 0.4, text)
-
-
 WAYS: dict[str, Callable[[argparse.Namespace], Iterator[bool]]] = {
     "overload": overload,
     "idle": idle,
@@ -369,6 +281,7 @@ WAYS: dict[str, Callable[[argparse.Namespace], Iterator[bool]]] = {
     "bytes": raw,
     "killed": killed,
     "batches": batches,
+    "http": http,
 }
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,12 @@ def test_a_server_stands_it(given: list[str], capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().out
     assert status == 0, said
     assert said.count("ok    ") == 4
+
+
+def test_what_http_costs_is_measured_without_a_model(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    serving.main([*given, "--only", "http"])  # how much it is depends on the CPU
+    said = capsys.readouterr().out
+    assert len(re.findall(r"^\w+ +http: \d\.\d+ ms of CPU of a request", said, re.MULTILINE)) == 2
 
 
 def test_faults_are_found(
