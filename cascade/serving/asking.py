@@ -25,11 +25,12 @@ async def ask(
     *,
     body: dict[str, Any] | None = None,
     truncate: bool | None = None,
+    left: bool = False,
 ) -> Answers:
     """Ask the model that the path names, or the body, or the default one, for items whose shape was checked.
 
     It reads `model`, `truncate` and `windows` from the body, that of the call if left out, and notes the answers for
-    the log. `truncate` is for what the body does not say.
+    the log. `truncate` is for what the body does not say; `left`: what is cut is cut there.
 
     Raises:
         Refused: there is no such model, it is for another task, there are too many items, or they are too long.
@@ -40,7 +41,7 @@ async def ask(
     check_count(call, items)
     call.model, call.items = batcher.served.name, len(items)
     call.characters = sum([len(item) if isinstance(item, str) else sum(map(len, item)) for item in items])
-    call.answers = answers = await batcher.answer(items, form, truncate=truncate, windows=windows)
+    call.answers = answers = await batcher.answer(items, form, truncate=truncate, windows=windows, left=left)
     return answers
 
 

@@ -122,7 +122,13 @@ class Batcher:
             old.watch.stop()
 
     async def answer(
-        self, items: Sequence[Any], form: Form, *, truncate: bool | None = None, windows: bool = False
+        self,
+        items: Sequence[Any],
+        form: Form,
+        *,
+        truncate: bool | None = None,
+        windows: bool = False,
+        left: bool = False,
     ) -> Answers:
         """Answer the items of a request.
 
@@ -131,6 +137,7 @@ class Batcher:
             form: what they are.
             truncate: whether of an item that is too long the first tokens are read; as the limits say if left out.
             windows: read all of it in overlapping windows.
+            left: the last tokens are read where the first ones would be.
 
         Raises:
             Overloaded: too much waits, or the server stops.
@@ -139,8 +146,9 @@ class Batcher:
             Failed: the model could not answer, or is of another task.
         """
         loop = asyncio.get_running_loop()
-        truncation = not windows and (self._limits.auto_truncate if truncate is None else truncate)
-        request = Request((self.served, form, truncation), not (truncation or windows), time.perf_counter())
+        cuts = not windows and (self._limits.auto_truncate if truncate is None else truncate)
+        truncation = "left" if cuts and left else cuts
+        request = Request((self.served, form, truncation), not (cuts or windows), time.perf_counter())
         works = self._works(request, items, loop)
         with self._changed:
             self._admit(len(items), sum(work.tokens for work in works))
@@ -184,7 +192,8 @@ class Batcher:
                 if length > most and not truncation:
                     raise TooLong(length, most, "characters")
                 if length > most:
-                    given[place] = item[:most] if isinstance(item, str) else (item[0][:most], item[1][:most])
+                    kept = slice(-most, None) if truncation == "left" else slice(most)
+                    given[place] = item[kept] if isinstance(item, str) else (item[0][kept], item[1][kept])
         most_tokens = served.max_input_length if truncation and not words else sys.maxsize  # what is cut does not wait
         sizes = [min(size_of(item), most_tokens) for item in given]
         runs = cut(given, sizes, min(WORK_TOKENS, self._limits.max_batch_tokens))

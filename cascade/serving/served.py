@@ -65,7 +65,7 @@ class Served:
         self.watch = Watch(pipeline, share) if share else None
         self.labels, self.words = pipeline.labels, isinstance(pipeline, Tagger)
         self.max_input_length = pipeline.tokenizer.max_length
-        self._made: dict[tuple[int, bool], tuple[Classifier | Tagger, Cascade]] = {}
+        self._made: dict[tuple[int, bool | str], tuple[Classifier | Tagger, Cascade]] = {}
 
     @classmethod
     def load(
@@ -87,15 +87,18 @@ class Served:
             raise OptionError(f"a model must have been loaded from a bundle, got {self.name}, made here; load it anew")
         return self._again()
 
-    def at(self, level: int, truncation: bool) -> tuple[Classifier | Tagger, Cascade]:
+    def at(self, level: int, truncation: bool | str) -> tuple[Classifier | Tagger, Cascade]:
         """The pipeline at a level, and its engine."""
         key = level, truncation
         if key not in self._made:
-            pipeline = self.pipeline.with_policies(self.levels[level]).with_truncation(truncation)
+            pipeline = self.pipeline.with_policies(self.levels[level])
+            pipeline = pipeline.with_tokenizers(lambda own: own.with_truncation(truncation))
             self._made[key] = pipeline, pipeline.cascade
         return self._made[key]
 
-    def read(self, form: Form, works: Sequence[Sequence[Any]], truncation: bool) -> tuple[Inputs, list[PieceText]]:
+    def read(
+        self, form: Form, works: Sequence[Sequence[Any]], truncation: bool | str
+    ) -> tuple[Inputs, list[PieceText]]:
         """Inputs of the items of some works, encoded, and the pieces of each where they are a tagger's texts.
 
         Raises:

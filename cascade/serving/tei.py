@@ -39,8 +39,7 @@ async def _predicted(call: Call, body: dict[str, Any]) -> Reply:
     direction = field(body, "truncation_direction", str, "Right")
     if direction.lower() not in ("left", "right"):
         raise misshapen("truncation_direction", f"expected `Left` or `Right`, got {direction[:100]}")
-    # Texts that fit are the same from both ends; others are refused, not cut at the wrong one.
-    answers = await ask(call, items, body=body, truncate=False if direction.lower() == "left" else None)
+    answers = await ask(call, items, body=body, left=direction.lower() == "left")
     served, scores = answers.served, answers.probabilities
     rows = ranked(served, raw_of(served, scores) if raw else scores)
     text = rows[0] if one else f"[{','.join(rows)}]"

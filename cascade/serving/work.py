@@ -91,7 +91,7 @@ class Request:
     `strict`: an item that the model cannot read whole is an error; `alone`: it has one work; `gone`: nobody waits.
     """
 
-    key: tuple[Served, Form, bool]
+    key: tuple[Served, Form, bool | str]
     strict: bool
     arrived: float
     gone: bool = False

@@ -88,7 +88,7 @@ class Tokenizer:
                 f"overlap must be in [0, {room - 1}] (max_length less special tokens), got {overlap}; "
                 "lower overlap or raise max_length"
             )
-        self.truncation = False
+        self.truncation: bool | str = False
         self.overlap = overlap
         self._fast = AsciiWordPiece.of(inner) if word_table else None
         self.unknown = _unknown_of(inner)
@@ -119,8 +119,11 @@ class Tokenizer:
             try_out(inner)
         return made
 
-    def with_truncation(self, truncation: bool) -> Tokenizer:
-        """The same, which cuts long texts (or, again, reads them in windows); itself where nothing changes."""
+    def with_truncation(self, truncation: bool | str) -> Tokenizer:
+        """The same, which cuts long texts (or, again, reads them in windows); itself where nothing changes.
+
+        `"left"`: it keeps the last tokens of texts and pairs, but not of a tagger's texts.
+        """
         if self.truncation == truncation:
             return self
         made = copy.copy(self)  # tables of words are shared
@@ -167,7 +170,7 @@ class Tokenizer:
             overlap=self.overlap,
             truncation=self.truncation,
         )
-        lost = long & ((encoded.first_lengths >= 0) | self.truncation)
+        lost = long & ((encoded.first_lengths >= 0) | bool(self.truncation))
         return Encoded(Units.whole(windows), numbers, np.flatnonzero(lost), empty_items(rows))
 
     def tokenize_with_offsets(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:

@@ -34,7 +34,7 @@ def fit_rows(
     *,
     max_length: int,
     overlap: int,
-    truncation: bool = False,
+    truncation: bool | str = False,
 ) -> tuple[Rows, IntArray]:
     """Windows of long texts, shortened long pairs, everything else as it is; and the old row of each new one.
 
@@ -43,7 +43,7 @@ def fit_rows(
 
     `first_lengths`: tokens of a pair's first text, -1 for a single text; read where a pair is too long. Shape
     `(rows,)`; `overlap`: tokens that two windows of one text share; less than the room between the special tokens;
-    `truncation`: of a long text the first window alone.
+    `truncation`: of a long text the first tokens alone; `"left"`: the last ones, of long pairs too.
     """
     lengths = rows.lengths
     pair = first_lengths >= 0
@@ -52,12 +52,12 @@ def fit_rows(
     room = max_length - prefix - suffix
     step = room - overlap
     bodies = lengths - prefix - suffix
-    windows = np.where(long & ~(pair | truncation), 1 - (room - bodies) // step, 1)
+    windows = np.where(long & ~(pair | bool(truncation)), 1 - (room - bodies) // step, 1)
     old = np.repeat(np.arange(len(lengths)), windows)
     number = np.arange(len(old)) - np.repeat(np.cumsum(windows) - windows, windows)
 
     split = (long & ~pair)[old]
-    start = np.where(split, number * step, 0)
+    start = np.where(split, lengths[old] - max_length if truncation == "left" else number * step, 0)
     new_lengths = np.where(split, np.minimum(max_length, lengths[old] - start), np.minimum(lengths[old], max_length))
     first_cut = np.where(split, prefix, 0)
     second_cut = np.where(split, new_lengths - suffix, 0)
@@ -73,8 +73,10 @@ def fit_rows(
         # second) side the odd token.
         shorter = np.minimum(np.minimum(first, second), budget // 2)
         kept_first = np.where(first <= second, shorter, budget - shorter)
-        first_cut = np.where(cut, special.pair[0] + kept_first, first_cut)
-        second_cut = np.where(cut, max_length - special.pair[2], second_cut)
+        begin, end = special.pair[0] + kept_first, max_length - special.pair[2]
+        if truncation == "left":
+            begin, end = special.pair[0], begin + special.pair[1]
+        first_cut, second_cut = np.where(cut, begin, first_cut), np.where(cut, end, second_cut)
         first_skip = np.where(cut, first - kept_first, first_skip)
         second_skip = np.where(cut, second - (budget - kept_first), second_skip)
 

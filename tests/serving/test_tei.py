@@ -55,7 +55,7 @@ TABLE: list[tuple[Any, int, str | None, str]] = [
         "Validation",
         "Input validation error: `inputs` must have less than 16 tokens. Given: 42",
     ),
-    ({"inputs": LONG, "truncation_direction": "Left"}, 422, "Validation", "Input validation error"),
+    ({"inputs": LONG, "truncate": False, "truncation_direction": "Left"}, 422, "Validation", "Input validation error"),
     ({"inputs": "a" * 5000, "truncate": False}, 422, "Validation", "Input validation error"),
     ({"inputs": TEXT, "model": "none"}, 404, "Validation", "model must be one of toy, got 'none'"),
 ]
@@ -214,6 +214,14 @@ def test_the_bodies_of_teis_own_tests(client: Client) -> None:
         assert int(load.headers[name]) >= 0
 
 
+ENDS: list[Any] = [
+    "good " * 20 + "bad " * 20,
+    "good " * 1000 + "bad " * 1000,
+    ["good bad " * 9, "bad film " * 9],
+    "good",
+]
+
+
 def test_a_long_text_is_cut_as_the_limits_say_and_read_in_windows_if_asked(toys: Classifier) -> None:
     varied = "good bad " * 30
     cut, whole = full(toys.with_truncation(), [varied])[0], full(toys, [varied])[0]
@@ -222,8 +230,11 @@ def test_a_long_text_is_cut_as_the_limits_say_and_read_in_windows_if_asked(toys:
         assert near(client.post("/predict", json={"inputs": varied}).json(), cut)
         assert near(client.post("/predict", json={"inputs": varied, "truncate": True}).json(), cut)
         assert near(client.post("/predict", json={"inputs": varied, "windows": True}).json(), whole)
-        short = {"inputs": "good", "truncation_direction": "left"}
-        assert near(client.post("/predict", json=short).json(), full(toys, ["good"])[0])
+        end = toys.with_tokenizers(lambda own: own.with_truncation("left"))
+        for inputs, text in ((given, given if isinstance(given, str) else tuple(given)) for given in ENDS):
+            asked = {"inputs": inputs, "truncation_direction": "left"}
+            assert near(client.post("/predict", json=asked).json(), full(end, [text])[0])
+        assert not near(full(end, ENDS[:1])[0], full(toys.with_truncation(), ENDS[:1])[0])
     with serving(toys, limits=Limits(auto_truncate=False)) as client:
         assert client.post("/predict", json={"inputs": varied}).status_code == 422
 

@@ -155,6 +155,22 @@ def test_long_pairs_are_cut_as_by_the_rust_tokenizer(
     assert encoded.numbers.tolist() == list(range(len(texts)))
 
 
+@pytest.mark.parametrize("family", ["bert", "roberta", "typed_end"])
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=6), st.integers(6, 16))
+def test_what_is_cut_at_the_left_is_what_the_rust_tokenizer_cuts(
+    family: str, sizes: list[tuple[int, int]], max_length: int
+) -> None:
+    rust = rust_of(MAKERS[family])
+    rust.enable_truncation(max_length, strategy="longest_first", direction="left")
+    pairs = [("".join(LETTERS[:first]) + " a" * first, "b " * second + "a b") for first, second in sizes]
+    texts: list[Any] = [*pairs, *(" ".join(pair) for pair in pairs)]
+    encoded = Tokenizer(MAKERS[family](), max_length=max_length).with_truncation("left").encode(texts)
+    expected = rust.encode_batch(texts)
+    assert rows_of(encoded) == [encoding.ids for encoding in expected]
+    assert types_of(encoded) == [encoding.type_ids for encoding in expected]
+    assert encoded.numbers.tolist() == list(range(len(texts)))
+
+
 def test_windows_of_a_tokenizer_without_special_tokens() -> None:
     encoded = Tokenizer(bare(), max_length=2, overlap=0).encode(["a b a b b", "a", ""])
     assert rows_of(encoded) == [[1, 2], [1, 2], [2], [1], []]
