@@ -6,7 +6,6 @@ table/     accuracy beside seconds of every way to run a bundle; reading labelle
 curve      accuracy over speed: settings of the front, timed
 peers/     the same checkpoint through other libraries, in bulk and one text at a time
 serve/     requests a second that a server answers in time, beside FastAPI servers
-profile    milliseconds of each tier and stage, and by operator
 compare    two installs of this package, as ratios with intervals (`make bench`)
 cli        the group `cascade-bench`; options: what its commands share
 """

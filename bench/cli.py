@@ -11,7 +11,6 @@ from cascade.core.console import finish
 from cascade_bench.compare import compare
 from cascade_bench.curve import curve
 from cascade_bench.peers.cli import peers
-from cascade_bench.profile import profile
 from cascade_bench.serve.cli import serve
 from cascade_bench.table.cli import table
 
@@ -25,11 +24,11 @@ def bench() -> None:
     Example:
       cascade-bench table models/sentiment --data dev.jsonl --checkpoint runs/tier2 --threads 2
       cascade-bench curve models/sentiment --data dev.jsonl
-      cascade-bench profile models/sentiment --data dev.jsonl
+      cascade-bench compare ../before . --model models/sentiment --data dev.jsonl
     """
 
 
-for _command in (table, curve, peers, serve, profile, compare):
+for _command in (table, curve, peers, serve, compare):
     bench.add_command(_command)
 
 

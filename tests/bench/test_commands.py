@@ -14,7 +14,7 @@ from cascade_bench.systems.local import Model
 from tests.bench.conftest import Run
 
 
-@pytest.mark.parametrize("command", ["", "table", "curve", "peers", "profile", "compare"])
+@pytest.mark.parametrize("command", ["", "table", "curve", "peers", "compare"])
 def test_help_has_an_example(run: Run, command: str) -> None:
     done = run(*command.split(), "--help")
     assert done.status == 0
