@@ -8,7 +8,7 @@ number, which is the answer itself, and of which nothing says how sure it is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -87,34 +87,46 @@ def answers(probabilities: FloatArray, *, multi_label: bool = False) -> IntArray
     return likeliest
 
 
-@dataclass(frozen=True, repr=False)
-class Measure:
-    """A confidence measure, called with probabilities. Any function of the same signature serves in its place.
+Measure: TypeAlias = Callable[..., FloatArray]
+"""Called with probabilities `(rows, labels)` and `multi_label=`: how sure each row is, in [0, 1]. Shape `(rows,)`.
 
-    `name`: as in a manifest; `of_labels`: confidence of one distribution, shape `(rows, labels)` to `(rows,)`;
-    `of_label`: of yes/no labels, one by one, to the same shape.
-    """
+NaN where the probabilities are; 1 for numbers of a regression.
+"""
 
-    name: str
-    of_labels: Callable[[FloatArray], npt.NDArray[np.floating]]
-    of_label: Callable[[FloatArray], npt.NDArray[np.floating]]
 
-    def __call__(self, probabilities: FloatArray, *, multi_label: bool = False) -> FloatArray:
-        """How sure each row is, in [0, 1]; NaN where the probabilities are. Shape `(rows, labels)` to `(rows,)`.
+def max_probability(probabilities: FloatArray, *, multi_label: bool = False) -> FloatArray:
+    """The probability of the answer, the largest one (Right Tool, ACL 2020); of yes/no labels max(p, 1 - p)."""
+    return _measured(probabilities, multi_label, lambda p: p.max(axis=1), lambda p: np.maximum(p, 1 - p))
 
-        1 for numbers of a regression.
-        """
-        if _is_number(probabilities, multi_label):
-            sure = np.where(np.isnan(probabilities[:, 0]), np.nan, 1.0)
-        elif multi_label:
-            sure = self.of_label(probabilities).min(axis=1)
-        else:
-            sure = self.of_labels(probabilities)
-        clipped: FloatArray = np.clip(sure, 0, 1).astype(np.float32)
-        return clipped
 
-    def __repr__(self) -> str:
-        return self.name
+def margin(probabilities: FloatArray, *, multi_label: bool = False) -> FloatArray:
+    """The largest probability less the second largest. In [0, 1]; yes/no: |2p - 1|."""
+    return _measured(probabilities, multi_label, _apart, lambda p: np.abs(2 * p - 1))
+
+
+def certainty(probabilities: FloatArray, *, multi_label: bool = False) -> FloatArray:
+    """1 - H / log(labels), H the entropy of DeeBERT's rule (ACL 2020). 0: uniform, 1: one label."""
+    return _measured(
+        probabilities,
+        multi_label,
+        lambda p: 1 + _plogp(p).sum(axis=1) / np.log(p.shape[1]),
+        lambda p: 1 + (_plogp(p) + _plogp(1 - p)) / np.log(2),
+    )
+
+
+def _measured(
+    p: FloatArray,
+    multi_label: bool,
+    of_labels: Callable[[FloatArray], npt.NDArray[np.floating]],
+    of_label: Callable[[FloatArray], npt.NDArray[np.floating]],
+) -> FloatArray:
+    """A measure of one distribution, shape `(rows, labels)` to `(rows,)`, or of yes/no labels, to the same shape."""
+    if _is_number(p, multi_label):
+        sure = np.where(np.isnan(p[:, 0]), np.nan, 1.0)
+    else:
+        sure = of_label(p).min(axis=1) if multi_label else of_labels(p)
+    clipped: FloatArray = np.clip(sure, 0, 1).astype(np.float32)
+    return clipped
 
 
 def _is_number(values: npt.NDArray[np.floating], multi_label: bool) -> bool:
@@ -125,41 +137,10 @@ def _binary(values: npt.NDArray[np.floating], multi_label: bool) -> bool:
     return multi_label or values.shape[-1] == 1
 
 
-# Named functions, not lambdas: measures are pickled with the policies that hold them.
-def _largest(p: FloatArray) -> npt.NDArray[np.floating]:
-    return np.asarray(p.max(axis=1))
-
-
-def _larger(p: FloatArray) -> npt.NDArray[np.floating]:
-    return np.maximum(p, 1 - p)
-
-
-def _margin(p: FloatArray) -> npt.NDArray[np.floating]:
+def _apart(p: FloatArray) -> npt.NDArray[np.floating]:
     top = np.partition(p, -2, axis=1)
     return top[:, -1] - top[:, -2]
 
 
-def _apart(p: FloatArray) -> npt.NDArray[np.floating]:
-    return np.abs(2 * p - 1)
-
-
-def _certainty(p: FloatArray) -> npt.NDArray[np.floating]:
-    return np.asarray(1 + _plogp(p).sum(axis=1) / np.log(p.shape[1]))
-
-
-def _binary_certainty(p: FloatArray) -> npt.NDArray[np.floating]:
-    return np.asarray(1 + (_plogp(p) + _plogp(1 - p)) / np.log(2))
-
-
 def _plogp(p: FloatArray) -> npt.NDArray[np.floating]:
     return p * np.log(np.where(p > 0, p, 1))
-
-
-max_probability = Measure("max_probability", _largest, _larger)
-"""The probability of the answer: the largest one (Right Tool, ACL 2020). In [1 / labels, 1]; yes/no: max(p, 1 - p)."""
-
-margin = Measure("margin", _margin, _apart)
-"""The largest probability less the second largest. In [0, 1]; yes/no: |2p - 1|."""
-
-certainty = Measure("certainty", _certainty, _binary_certainty)
-"""1 - H / log(labels), H the entropy that DeeBERT (ACL 2020) compares with its threshold. 0: uniform, 1: one label."""

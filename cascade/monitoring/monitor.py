@@ -42,8 +42,7 @@ class Monitor(Generic[P]):
     texts. Calls must come from one thread at a time.
 
     A seeded generator draws one number per answer, whatever the text says and however texts come in batches, so the
-    sample needs no weights. An answer that cannot differ (of a classifier without a blend: a text of one window that
-    went through all layers of tier 2) counts as equal without a run, in the order of the answers like all others.
+    sample needs no weights.
 
     Two statements hold at all times at once (`cascade.monitoring.sequential`): an interval for the rate, over all that
     was compared; and an alarm, raised when it is shown that the rate has risen above the bound, be it half-way. The
@@ -260,13 +259,11 @@ class Monitor(Generic[P]):
         if not waiting:
             return
         numbers, given, answers = zip(*waiting, strict=True)
-        places = self._open(given, answers)
-        differ = np.zeros(len(waiting), dtype=np.bool_)
-        if places:
-            again = getattr(self._full, self._ask)([given[place] for place in places])
-            differ[places] = [_said(answers[place]) != _said(one) for place, one in zip(places, again, strict=True)]
+        deepest = self._pipeline.policies == self._full.policies
+        again = answers if deepest else getattr(self._full, self._ask)(list(given))
+        differ = np.array([_said(answer) != _said(one) for answer, one in zip(answers, again, strict=True)])
         silent = self._state.alarm_at is None
-        self._state = self._state.after(differ, np.array(numbers, dtype=np.int64), rerun=len(places))
+        self._state = self._state.after(differ, np.array(numbers, dtype=np.int64))
         if silent and self._state.alarm_at is not None and self._on_alarm is not None:
             self._on_alarm(self)
 
@@ -284,22 +281,6 @@ class Monitor(Generic[P]):
         self._state = self._state.looked_at(values, np.array(numbers, dtype=np.int64))
         if self._state.shifted_at is not None and self._on_shift is not None:
             self._on_shift(self)
-
-    def _open(self, given: Sequence[Any], answers: Sequence[Any]) -> list[int]:
-        """Places of the answers that full depth may give differently. `given`: what was answered."""
-        pipeline, policies = self._pipeline, self._pipeline.policies
-        if policies == policies.full_depth():
-            return []
-        everything = range(len(answers))
-        if not isinstance(pipeline, Classifier) or any(policies.blend):
-            return list(everything)
-        last = len(pipeline.tiers), max(pipeline.infos[-1].layers, default=0)
-        routes = [answer.route for answer in answers]
-        deep = [place for place in everything if (routes[place].tier, routes[place].exit_layer) == last]
-        # The route of a text of several windows is that of the one that went deepest.
-        numbers = pipeline.tokenizer.encode([given[place] for place in deep]).numbers
-        whole = {deep[number] for number in np.flatnonzero(np.bincount(numbers, minlength=len(deep)) == 1)}
-        return [place for place in everything if place not in whole]
 
 
 def _said(answer: Prediction | TagPrediction) -> Label | list[str]:

@@ -25,7 +25,6 @@ class MonitorState:
         seen: texts or sentences answered in all.
         shadowed: of them, those sampled and compared since the setting last changed.
         disagreements: of these, those whose answer differs from that of tier 2 at full depth.
-        rerun: of these, those that tier 2 had to answer once more.
         alarm_at: the text or sentence, numbered from 1, with which it was shown that the rate of disagreement is above
             the bound; `None`: it is not shown.
         raised: how often `safer` has changed the setting.
@@ -39,7 +38,6 @@ class MonitorState:
     seen: int = 0
     shadowed: int = 0
     disagreements: int = 0
-    rerun: int = 0
     alarm_at: int | None = None
     raised: int = 0
     shift: ShiftDetector | None = None
@@ -67,7 +65,7 @@ class MonitorState:
         at = None if shift.alarm_at is None else int(numbers[shift.alarm_at - self.shift.process.outcomes - 1])
         return replace(self, shift=shift, shifted_at=at)
 
-    def after(self, differ: BoolArray, numbers: IntArray, *, rerun: int) -> MonitorState:
+    def after(self, differ: BoolArray, numbers: IntArray) -> MonitorState:
         """The state after comparisons: `differ` says which answers differ, `numbers` of which texts; shapes `(n,)`."""
         detector, alarm_at = self.detector, self.alarm_at
         if detector is not None and detector.alarm_at is None:
@@ -79,7 +77,6 @@ class MonitorState:
             detector=detector,
             shadowed=self.shadowed + len(differ),
             disagreements=self.disagreements + int(differ.sum()),
-            rerun=self.rerun + rerun,
             alarm_at=alarm_at,
         )
 

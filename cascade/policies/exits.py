@@ -113,14 +113,14 @@ class MaxProbability(_Threshold):
     With several labels at once: where each label's max(p, 1 - p) is.
     """
 
-    measure = max_probability
+    measure = staticmethod(max_probability)
 
 
 @register
 class Margin(_Threshold):
     """Exit where the two largest probabilities differ by at least `threshold`. Several labels: each |2p - 1|."""
 
-    measure = margin
+    measure = staticmethod(margin)
 
 
 @register
@@ -130,7 +130,7 @@ class Entropy(_Threshold):
     DeeBERT (ACL 2020) exits where the entropy H is below S: the same rule with `threshold` = 1 - S / log(labels).
     """
 
-    measure = certainty
+    measure = staticmethod(certainty)
 
 
 @register

@@ -59,7 +59,7 @@ class Threshold:
         threshold: in [0, 1]. 0 defers no unit.
     """
 
-    measure: ClassVar[Measure] = max_probability
+    measure: ClassVar[Measure] = staticmethod(max_probability)
     for_labels: ClassVar[bool] = True
     retired: ClassVar[Mapping[str, Any]] = {"score": "max_probability"}
 

@@ -6,12 +6,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
 
-from cascade.cli.calibrate.options import CalibrateOptions
-from cascade.exceptions import OptionError
+from cascade.core.checks import check_inside
+from cascade.core.files import check_output
+from cascade.exceptions import DataError, OptionError
 
 
 @click.command(short_help="Choose settings within an accuracy that you agree to lose, with a guarantee or without.")
@@ -80,14 +82,38 @@ def calibrate(
     if max_drop is not None and agreement is not None:
         raise OptionError("--max-drop and --agreement exclude each other; ask for one of them")
     by, bound = ("--agreement", agreement) if agreement is not None else ("--max-drop", max_drop)
-    wanted = CalibrateOptions(
+    asked = SimpleNamespace(
         by=by,
         bound=0.01 if bound is None else bound,
         progress=sys.stderr.isatty() if progress is None else progress,
         command=shlex.join(["cascade", *arguments]),
         **options,
     )
-    wanted.check()
+    _check(asked)
     from cascade.cli.calibrate.run import run  # needs the extra
 
-    return run(wanted)
+    return run(asked)
+
+
+def _check(asked: Any) -> None:
+    """Raise an `OptionError` for what does not go together, a `DataError` if there is no file of examples."""
+    plain, output = not asked.guarantee, asked.output
+    for option, on, fits, rule in (
+        ("--no-guarantee", plain and asked.by == "--agreement", False, "used with --max-drop"),
+        ("--per-class", asked.per_class, not plain, "used with a guarantee"),
+        ("--f1", asked.f1, asked.by == "--max-drop" and plain, "used with --no-guarantee --max-drop"),
+    ):
+        if on and not fits:
+            got = f"{asked.by}{' without a guarantee' * plain}"
+            raise OptionError(f"{option} must be {rule}, got {got}; leave it out")
+    check_inside(asked.by, asked.bound, "0.01 is one in a hundred")
+    check_inside("--confidence", asked.confidence, "0.95 is usual")
+    if asked.write and output is not None:
+        raise OptionError("--write and --output exclude each other, both were given; leave one out")
+    if asked.write and not Path(asked.model).expanduser().is_dir():
+        raise OptionError(f"--write needs a bundle in a folder, got {asked.model}; give --output FOLDER instead")
+    if output is not None and (output.is_file() or (output.is_dir() and any(output.iterdir()))):
+        raise OptionError(f"--output must not be there yet, got {output}; choose another folder")
+    check_output("--json", asked.json_file, asked.file)
+    if asked.file.is_dir() or not asked.file.exists():
+        raise DataError(f"--data must be a file of examples, got {asked.file}; check the path")

@@ -27,7 +27,6 @@ from cascade.calibration.choosing import choose_tagger, choose_texts
 from cascade.calibration.observing import observe_texts
 from cascade.calibration.runs import Stages
 from cascade.cli.calibrate.data import Examples, known_files, labelled_texts, of_another_kind, tagged_sentences
-from cascade.cli.calibrate.options import CalibrateOptions
 from cascade.cli.calibrate.show import shown
 from cascade.cli.show import pairs, policy_rows
 from cascade.core.files import sha256_of, write
@@ -46,14 +45,18 @@ REFUSED = 1
 BLENDS = (0.3, 0.6)
 
 
-def run(options: CalibrateOptions) -> int:
-    """Calibrate a bundle. The command's status: 1 if nothing could be certified."""
+def run(options: Any) -> int:
+    """Calibrate a bundle. The command's status: 1 if nothing could be certified.
+
+    `options`: those of the command by name; `by`: the one that names what is bounded, `bound` its value; `command`: all
+    of it, as it can be given again.
+    """
     begin = time.perf_counter()
     pipeline = load(options.model, threads=options.threads)
-    options.check_task(tagger=isinstance(pipeline, Tagger))
+    _check_task(options, tagger=isinstance(pipeline, Tagger))
     bars = _bars(options.progress)
     with regular(options.file) as file:
-        options = replace(options, file=file)
+        options.file = file
         examples = _read(options, pipeline)
         if options.guarantee:
             status = _certify(options, pipeline, examples, bars)
@@ -61,6 +64,16 @@ def run(options: CalibrateOptions) -> int:
             status = _choose(options, pipeline, examples, bars)
     click.echo(f"{time.perf_counter() - begin:.1f} s", err=True)
     return status
+
+
+def _check_task(options: Any, *, tagger: bool) -> None:
+    """Raise an `OptionError` for options that are not for bundles of this task."""
+    fit, got = ("classifiers", "a tagger") if tagger else ("taggers", "a classifier")
+    given = {"--per-class": options.per_class}
+    if not tagger:
+        given = {"--tokens-column": options.tokens_column is not None, "--f1": options.f1}
+    for option in (option for option, on in given.items() if on):
+        raise OptionError(f"{option} must be used with {fit}, but {options.model} is {got}; leave it out")
 
 
 def _bars(shown: bool) -> Stages:
@@ -74,7 +87,7 @@ def _bars(shown: bool) -> Stages:
     return stage
 
 
-def _read(options: CalibrateOptions, pipeline: Classifier | Tagger) -> Examples:
+def _read(options: Any, pipeline: Classifier | Tagger) -> Examples:
     tagger = isinstance(pipeline, Tagger)
     column = options.label_column or ("tags" if tagger else "label")
     examples = read_examples(
@@ -99,7 +112,7 @@ def _read(options: CalibrateOptions, pipeline: Classifier | Tagger) -> Examples:
     return read
 
 
-def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples: Examples, bars: Stages) -> int:
+def _certify(options: Any, pipeline: Classifier | Tagger, examples: Examples, bars: Stages) -> int:
     ask: RiskTarget = Agreement(options.bound, per_class=options.per_class)
     if options.by == "--max-drop":
         ask = MaxDrop(options.bound, per_class=options.per_class)
@@ -141,7 +154,7 @@ def _certify(options: CalibrateOptions, pipeline: Classifier | Tagger, examples:
     return REFUSED if certificate is None else 0
 
 
-def _choose(options: CalibrateOptions, pipeline: Classifier | Tagger, examples: Examples, progress: Stages) -> int:
+def _choose(options: Any, pipeline: Classifier | Tagger, examples: Examples, progress: Stages) -> int:
     """Choose, write, show. Returns the command's status."""
     items, metric = examples.items, "entity F1" if options.f1 else "accuracy"
     if not items:
@@ -176,7 +189,7 @@ def _choose(options: CalibrateOptions, pipeline: Classifier | Tagger, examples: 
 
 
 def _saved(
-    options: CalibrateOptions,
+    options: Any,
     pipeline: Classifier | Tagger,
     policies: Policies,
     items: Sequence[Any],
