@@ -35,9 +35,7 @@ class WordGrid(PathGrid):
     """Which settings of a tagger are tried, and how far a path goes; `run` and `steps`: how many, at most.
 
     `windows`: what tier 2 reads; `exits`: the exit policies whose thresholds are tried where the tagger's own is
-    `TokenExit` or none. `safest`: risk on the choosing share, as a share of the bound, where steps become dense; the
-    safest setting of all goes before them, should the guess have been too low; `riskiest`: the same where the path
-    ends.
+    `TokenExit` or none; `riskiest`: risk on the choosing share, as a share of the bound, where the path ends.
     """
 
     least: float = 1e-6  # of many words in a sentence
@@ -45,7 +43,6 @@ class WordGrid(PathGrid):
     run: int = 24
     windows: tuple[WindowPolicy, ...] = (Windows(2), whole_sentences)
     exits: tuple[Tunable, ...] = tuple(TokenExit(0.5, window=window) for window in (1, 3, 5))
-    safest: float = 0.3
     riskiest: float = 1.2
 
     def kinds(self, like: Policies | None) -> tuple[Tunable, ...]:
@@ -137,16 +134,14 @@ def _rate(ask: RiskTarget, answers: WordAnswers, run: Run) -> float:
 
 
 def _reduced(steps: Sequence[Step], bound: float, grid: WordGrid) -> tuple[Step, ...]:
-    """Safest first, ever riskier and cheaper, from about the safest to the riskiest that is of interest."""
+    """Safest first, ever riskier and cheaper, up to the riskiest that is of interest."""
     kept: list[Step] = []
     for step in sorted(steps, key=lambda step: (step.cost, step.risk)):
         if not kept or step.risk < kept[-1].risk:
             kept.append(step)
     kept.reverse()
-    dense = max((number for number, step in enumerate(kept) if step.risk <= grid.safest * bound), default=0)
-    end = sum(step.risk <= grid.riskiest * bound for step in kept)
-    first, rest = kept[: min(dense, 1)], kept[dense : max(end, dense + 1)]
-    return (*first, *evenly(rest, [step.risk for step in rest], grid.steps - len(first)))
+    kept = kept[: max(sum(step.risk <= grid.riskiest * bound for step in kept), 1)]
+    return tuple(evenly(kept, [step.risk for step in kept], grid.steps))
 
 
 def evenly(things: Sequence[T], places: Sequence[float], most: int) -> list[T]:
