@@ -121,6 +121,7 @@ class Chain:
             exits=tuple(exits),
             blend=(self.blend,) * (count - 1),
             temperatures=answers.temperatures,
+            reading=self.like.reading,
         )
 
     def _tiers(self) -> Iterator[tuple[int, int, int]]:

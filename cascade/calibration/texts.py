@@ -5,6 +5,7 @@ An item is what the caller calls a text; a row is one window of it. The two are 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from cascade.core.confidence import answers, evidence, max_probability, probabil
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, offsets_of, ranges, read_only
 from cascade.policies import routing
 from cascade.policies.exits import never
+from cascade.policies.reading import ReadingPolicy, rounds
 from cascade.policies.routing import DeferAll, RoutingState, defer_all
 from cascade.policies.settings import Policies
 
@@ -128,8 +130,12 @@ class TextAnswers(Sample):
             rows, owners = tier.rows_of(here)
             seen = self.blended(tier.probabilities[rows], None if prior is None else prior[owners])
             taken = leave(policies.exits[place], seen, tier.layers or (1,), multi_label=self.multi_label)
+            made = seen[np.arange(len(rows)), taken]
+            if policies.reading is not None and tier.layers and len(rows) > len(here):
+                read = np.sort(np.concatenate([*self._rounds(policies.reading, owners, made)]))
+                rows, owners, taken, made = rows[read], owners[read], taken[read], made[read]
             paid += float(tier.lengths[rows] @ costs.upto[taken])
-            said = means(seen[np.arange(len(rows)), taken], owners)
+            said = means(made, owners)
             found[here], number[here], layers[here] = said, place + 1, 0
             if tier.layers:
                 np.maximum.at(layers, here[owners], np.asarray(tier.layers)[taken])
@@ -138,6 +144,9 @@ class TextAnswers(Sample):
                 here = here[deferred]
                 prior = evidence(said[deferred], weight=blend, multi_label=self.multi_label) if blend else None
         return Run(self.answered(found), number, layers, paid)
+
+    def _rounds(self, policy: ReadingPolicy, owners: IntArray, said: FloatArray) -> Iterator[IntArray]:
+        return rounds(policy, owners, said.__getitem__, multi_label=self.multi_label)
 
     def answered(self, found: FloatArray) -> IntArray:
         """What probabilities of the items answer, in the form of `Run.answers`. Shape `(items, labels)`."""

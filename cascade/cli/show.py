@@ -60,5 +60,5 @@ def policy_rows(policies: Policies) -> list[tuple[str, str]]:
     for number, (own, policy) in enumerate(zip(policies.temperatures, policies.exits, strict=True), start=1):
         if len(own) > 1:
             rows.append((f"exits of tier {number}" if several else "exit policy", repr(policy)))
-    tagging = (("windows", policies.windows), ("decoding", policies.decoding))
-    return rows + [(name, repr(policy)) for name, policy in tagging if policy is not None]
+    some = (("windows", policies.windows), ("decoding", policies.decoding), ("long texts", policies.reading))
+    return rows + [(name, repr(policy)) for name, policy in some if policy is not None]

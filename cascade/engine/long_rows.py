@@ -7,8 +7,8 @@ encoder; sentences of words are cut here, where a tier reads them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from cascade.engine.inputs import Encoder
 from cascade.engine.tier import Leaf, Progress, Readable, Scores, as_inputs
 from cascade.exceptions import OptionError
 from cascade.policies.batching import BatchingPolicy, TokenBudget
+from cascade.policies.reading import ReadingPolicy, rounds
 from cascade.runtime.executor import Executor, in_turn
 
 
@@ -77,17 +78,31 @@ class Reading:
 
         return tell
 
+    def rounds(self, policy: ReadingPolicy | None, said: FloatArray, *, multi_label: bool) -> Iterator[Reading]:
+        """Parts of this to read one after the other, as a policy has it; without long texts or a policy this itself.
+
+        `said`: where the answers for row units are when the next part is asked for. Shape `(row units, labels)`.
+        """
+        if policy is None or self.numbers is None:
+            yield self
+            return
+        owners = self.numbers[self.rows]
+        for some in rounds(policy, owners, lambda read: said[self.rows[read]], multi_label=multi_label):
+            yield replace(self, rows=self.rows[some])
+
     def scores(self, probabilities: FloatArray, exit_layer: IntArray | None, *, multi_label: bool) -> Scores:
         """The answers for the caller's units from those for row units: averaged; the exit is the deepest.
 
-        Shapes `(row units, labels)` and `(row units,)`; `exit_layer` is `None` for a tier without exits.
+        Shapes `(row units, labels)` and `(row units,)`; `exit_layer` is 0 for those that were not read, whose
+        probabilities are 0, too, and `None` for a tier without exits.
         """
         if self.numbers is not None:
             order = np.argsort(self.numbers, kind="stable")
             sizes = np.bincount(self.numbers, minlength=self.n_units)
             starts = np.cumsum(sizes) - sizes
             summed = np.add.reduceat(probabilities[order], starts, axis=0)
-            probabilities = (summed / sizes[:, None]).astype(np.float32)
+            read = sizes if exit_layer is None else np.add.reduceat(exit_layer[order] > 0, starts, dtype=np.int64)
+            probabilities = (summed / np.maximum(read, 1)[:, None]).astype(np.float32)
             exit_layer = None if exit_layer is None else np.maximum.reduceat(exit_layer[order], starts)
         return Scores.of(probabilities, exit_layer, multi_label=multi_label)
 

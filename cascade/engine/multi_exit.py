@@ -18,6 +18,7 @@ from cascade.exceptions import OptionError
 from cascade.policies import exits
 from cascade.policies.batching import POOL_FROM, batches, waves
 from cascade.policies.exits import AtExit, ExitPolicy, ExitState, Never, never
+from cascade.policies.reading import ReadingPolicy
 from cascade.policies.registry import ModelInfo
 from cascade.policies.unit_exits import UnitState
 from cascade.runtime.backend import Backend
@@ -58,6 +59,7 @@ class MultiExit(RowTier):
         heads: of attention, in every stage; their indices are made for so many.
         temperatures: one per stage; its logits are divided by it.
         exit_policy: which units exit; not asked after the last stage, and never asked if it is `never`.
+        reading: after which rows of a long text its answer stands; `None`: all are read.
         position_offset: position id of a row's first token.
         together: how many batches are under way at once, so that what remains of them can be merged. Their hidden
             states are in memory at once; 1 merges nothing.
@@ -69,6 +71,7 @@ class MultiExit(RowTier):
     heads: int
     temperatures: Sequence[float] = ()
     exit_policy: ExitPolicy = never
+    reading: ReadingPolicy | None = None
     position_offset: int = 0
     together: int = 16
     pool_from: int = POOL_FROM[1]
@@ -113,7 +116,8 @@ class MultiExit(RowTier):
             result[gone], layers[gone] = now, self.layers[index]
             report(gone)
 
-        self._run(reading, self.exit_policy, self._until(), leave)
+        for part in reading.rounds(self.reading, result, multi_label=self.multi_label):
+            self._run(part, self.exit_policy, self._until(), leave)
         return reading.scores(result, layers, multi_label=self.multi_label)
 
     def all_exits(self, inputs: Readable, *, progress: Progress | None = None) -> FloatArray:

@@ -162,7 +162,10 @@ def _try(tier: SingleExit | MultiExit, default: Tokenizer, name: str) -> None:
 def set_policies(tiers: Sequence[Tier], policies: Policies) -> tuple[Tier, ...]:
     """The tiers with their exit policies and temperatures, as far as they have any."""
     return tuple(
-        with_options(tier, {"exit_policy": exit_policy, "temperatures": given, "temperature": given[0]})
+        with_options(
+            tier,
+            {"exit_policy": exit_policy, "temperatures": given, "temperature": given[0], "reading": policies.reading},
+        )
         for tier, exit_policy, given in zip(tiers, policies.exits, policies.temperatures, strict=True)
     )
 

@@ -3,6 +3,7 @@
 routing      which units a tier defers                    exits       where units exit a tier
 unit_exits   exits that see a word's sentence             windows     which words a tier reads around deferred ones
 decoding     labels from probabilities                    batching    which rows run together
+reading      after which rows of a long text its answer stands
 settings     `Policies`: all of a bundle's in one value   registry    their written form; classes of your own; `Tunable`
 """
 
@@ -19,6 +20,7 @@ from cascade.policies.exits import (
     any_of,
     never,
 )
+from cascade.policies.reading import InOrder
 from cascade.policies.registry import ModelInfo, Tunable
 from cascade.policies.routing import Budget, Threshold, defer_all, defer_none
 from cascade.policies.settings import Policies
@@ -30,6 +32,7 @@ __all__ = [
     "Budget",
     "Crf",
     "Entropy",
+    "InOrder",
     "Margin",
     "MaxProbability",
     "MeanField",

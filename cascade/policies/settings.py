@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from cascade.core.checks import check_share, is_number
 from cascade.exceptions import OptionError
-from cascade.policies import decoding, exits, routing, windows
+from cascade.policies import decoding, exits, reading, routing, windows
 from cascade.policies.decoding import Decoder
 from cascade.policies.exits import ExitPolicy
+from cascade.policies.reading import ReadingPolicy
 from cascade.policies.registry import ModelInfo
 from cascade.policies.routing import Router
 from cascade.policies.windows import WindowPolicy
@@ -33,6 +34,7 @@ class Policies:
         temperatures: what logits are divided by: of each tier one number per exit, one for a tier without exits, K.
         windows: which words the next tier reads around deferred ones; `None` for classifiers.
         decoding: labels from probabilities; `None` for classifiers.
+        reading: after which rows of a long text a tier with exits has its answer; `None`: all are read.
 
     Numbers that do not fit each other, or are impossible, are an `OptionError`, all faults at once.
     """
@@ -43,6 +45,7 @@ class Policies:
     blend: tuple[float, ...] = ()
     windows: WindowPolicy | None = None
     decoding: Decoder | None = None
+    reading: ReadingPolicy | None = None
 
     def __post_init__(self) -> None:
         for name in ("routers", "exits", "blend"):
@@ -66,7 +69,8 @@ class Policies:
 
     def full_depth(self) -> Policies:
         """These policies but that the last tier answers everything at full depth: nothing is safer."""
-        return replace(self, routers=(routing.defer_all,) * len(self.routers), exits=(exits.never,) * len(self.exits))
+        routers, never = (routing.defer_all,) * len(self.routers), (exits.never,) * len(self.exits)
+        return replace(self, routers=routers, exits=never, reading=None)
 
     def check(self, tiers: Sequence[ModelInfo]) -> None:
         """Whether these policies fit a bundle's tiers, first to last; if not an `OptionError`, all faults at once."""
@@ -91,10 +95,14 @@ class Policies:
                 _catch(faults, windows.check, self.windows, tier)
         if self.decoding is not None and tiers:
             _catch(faults, decoding.check, self.decoding, tiers[-1])
+        if self.reading is not None and tiers:
+            _catch(faults, reading.check, self.reading, tiers[-1])
         words = bool(tiers) and tiers[0].words
         for name in ("windows", "decoding"):
             if (getattr(self, name) is not None) != words:
                 faults.append(f"{name} must be {'given for a tagger' if words else 'left out of a classifier'}")
+        if words and self.reading is not None:
+            faults.append(f"reading must be left out of a tagger, all of whose words are read, got {self.reading!r}")
         _all_at_once("policies must fit the tiers", faults, "set others")
 
     def to_json(self) -> dict[str, Any]:
@@ -112,6 +120,8 @@ class Policies:
             written["windows"] = windows.to_json(self.windows)
         if self.decoding is not None:
             written["decoding"] = decoding.to_json(self.decoding)
+        if self.reading is not None:
+            written["reading"] = reading.to_json(self.reading)
         return written
 
     @classmethod
@@ -129,10 +139,11 @@ class Policies:
         readers: dict[str, Callable[[Any], Any]] = {"routers": routing.from_json, "exits": exits.from_json}
         for name, reader in readers.items():
             given[name] = [_catch(faults, reader, one) for one in given[name]]
-        for name, reader in (("windows", windows.from_json), ("decoding", decoding.from_json)):
+        readers = {"windows": windows.from_json, "decoding": decoding.from_json, "reading": reading.from_json}
+        for name, reader in readers.items():
             if given.get(name) is not None:
                 given[name] = _catch(faults, reader, given[name])
-        own = ("routers", "exits", "blend", "temperatures", "windows", "decoding")
+        own = ("routers", "exits", "blend", "temperatures", "windows", "decoding", "reading")
         faults += [f"{name} is no setting, there are {', '.join(own)}" for name in given if name not in own]
         if not all(isinstance(tier, list | tuple) for tier in given["temperatures"]):
             faults.append(f"temperatures must be a list per tier, got {given['temperatures']!r}")
