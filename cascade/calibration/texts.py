@@ -5,7 +5,6 @@ An item is what the caller calls a text; a row is one window of it. The two are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +17,7 @@ from cascade.core.confidence import answers, evidence, max_probability, probabil
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, offsets_of, ranges, read_only
 from cascade.policies import routing
 from cascade.policies.exits import never
-from cascade.policies.reading import ReadingPolicy, rounds
+from cascade.policies.reading import rounds
 from cascade.policies.routing import DeferAll, RoutingState, defer_all
 from cascade.policies.settings import Policies
 
@@ -132,7 +131,8 @@ class TextAnswers(Sample):
             taken = leave(policies.exits[place], seen, tier.layers or (1,), multi_label=self.multi_label)
             made = seen[np.arange(len(rows)), taken]
             if policies.reading is not None and tier.layers and len(rows) > len(here):
-                read = np.sort(np.concatenate([*self._rounds(policies.reading, owners, made)]))
+                parts = rounds(policies.reading, owners, made.__getitem__, multi_label=self.multi_label)
+                read = np.sort(np.concatenate([*parts]))
                 rows, owners, taken, made = rows[read], owners[read], taken[read], made[read]
             paid += float(tier.lengths[rows] @ costs.upto[taken])
             said = means(made, owners)
@@ -144,9 +144,6 @@ class TextAnswers(Sample):
                 here = here[deferred]
                 prior = evidence(said[deferred], weight=blend, multi_label=self.multi_label) if blend else None
         return Run(self.answered(found), number, layers, paid)
-
-    def _rounds(self, policy: ReadingPolicy, owners: IntArray, said: FloatArray) -> Iterator[IntArray]:
-        return rounds(policy, owners, said.__getitem__, multi_label=self.multi_label)
 
     def answered(self, found: FloatArray) -> IntArray:
         """What probabilities of the items answer, in the form of `Run.answers`. Shape `(items, labels)`."""

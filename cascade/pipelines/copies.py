@@ -17,6 +17,7 @@ from cascade.pipelines.parts import set_policies, with_options
 from cascade.pipelines.tuning import Tuned
 from cascade.policies.batching import BatchingPolicy
 from cascade.policies.exits import ExitPolicy, never
+from cascade.policies.reading import ReadingPolicy
 from cascade.policies.registry import ModelInfo
 from cascade.policies.routing import Router, defer_none
 from cascade.policies.settings import Policies
@@ -185,6 +186,16 @@ class Copies:
         """
         own = tuple((one,) if is_number(one) else tuple(one) for one in temperatures)  # type: ignore[arg-type]
         return self.with_policies(replace(self.policies, temperatures=own))
+
+    def with_reading(self: C, policy: ReadingPolicy | None) -> C:
+        """A copy whose tiers with exits read long texts row by row until this says that it is enough; `None`: whole.
+
+        `cascade.policies.InOrder`, or a function of a `ReadingState`.
+
+        Raises:
+            OptionError: the policy does not fit the bundle; a tagger's sentences are read whole.
+        """
+        return self.with_policies(replace(self.policies, reading=policy))
 
     def with_batching(self: C, batching: BatchingPolicy) -> C:
         """A copy in which all tiers cut rows into batches like this: any of `cascade.policies`, or a function."""

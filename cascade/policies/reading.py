@@ -18,7 +18,7 @@ from cascade.core.checks import check_mask, is_number
 from cascade.core.confidence import margin
 from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.exceptions import OptionError
-from cascade.policies.registry import Registry
+from cascade.policies.registry import ModelInfo, Registry
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +63,17 @@ class InOrder:
 
     def __post_init__(self) -> None:
         if not (is_number(self.threshold) and 0 < self.threshold < math.inf):
-            raise OptionError(f"threshold must be above 0 and finite, got {self.threshold!r}; give a number such as 0.6")
+            raise OptionError(f"threshold must be above 0 and finite, got {self.threshold!r}; give a number like 0.6")
 
     def __call__(self, state: ReadingState) -> BoolArray:
         lead = state.read * margin(state.probabilities, multi_label=state.multi_label)
         enough: BoolArray = lead >= self.threshold * np.sqrt(state.left)
         return enough
+
+    def check(self, model: ModelInfo) -> None:
+        """Whether units are texts: of sentences each word has a tag, so that all of them are read."""
+        if model.words:
+            raise OptionError(f"{self!r} must be asked about texts, got words; leave it out of a tagger")
 
 
 def rounds(
@@ -104,5 +109,7 @@ def rounds(
         going[texts[~more]] = False
         if more.any():
             asked = texts[more]
-            state = ReadingState(summed[asked] / (number + 1), number + 1, sizes[asked] - number - 1, multi_label)
+            state = ReadingState(
+                summed[asked] / np.float32(number + 1), number + 1, sizes[asked] - number - 1, multi_label
+            )
             going[asked] = ~check_mask(policy(state), len(asked), "reading policy", policy, "of which no more is read")

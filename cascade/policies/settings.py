@@ -93,16 +93,13 @@ class Policies:
         for tier in tiers[1:]:
             if self.windows is not None and tier.layers:
                 _catch(faults, windows.check, self.windows, tier)
-        if self.decoding is not None and tiers:
-            _catch(faults, decoding.check, self.decoding, tiers[-1])
-        if self.reading is not None and tiers:
-            _catch(faults, reading.check, self.reading, tiers[-1])
+        checks: tuple[tuple[Any, Any], ...] = ((decoding.check, self.decoding), (reading.check, self.reading))
+        for check, policy in [one for one in checks if tiers and one[1] is not None]:
+            _catch(faults, check, policy, tiers[-1])
         words = bool(tiers) and tiers[0].words
         for name in ("windows", "decoding"):
             if (getattr(self, name) is not None) != words:
                 faults.append(f"{name} must be {'given for a tagger' if words else 'left out of a classifier'}")
-        if words and self.reading is not None:
-            faults.append(f"reading must be left out of a tagger, all of whose words are read, got {self.reading!r}")
         _all_at_once("policies must fit the tiers", faults, "set others")
 
     def to_json(self) -> dict[str, Any]:

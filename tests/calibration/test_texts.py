@@ -16,6 +16,7 @@ from cascade.calibration.texts import TextAnswers
 from cascade.core.confidence import answers as answers_of
 from cascade.engine.tier import CallableTier
 from cascade.policies.exits import AtExit, Entropy, ExitPolicy, MaxProbability, Patience, any_of, never
+from cascade.policies.reading import InOrder
 from cascade.policies.routing import Router, Threshold, defer_all, defer_none
 from cascade.policies.settings import Policies
 from cascade.text.tokenizer import Tokenizer
@@ -59,6 +60,7 @@ def test_a_replay_is_what_running_gives(classifier: Classifier, longest: int) ->
     for router, policy, blend in SETTINGS:
         setting = Policies((router,), (never, policy), answers.temperatures, blend=(blend,))
         check_replay(classifier, answers, given, setting)
+        check_replay(classifier, answers, given, replace(setting, reading=InOrder(0.4)))
 
 
 @pytest.mark.parametrize("longest", [9, 40], ids=["short", "windows"])

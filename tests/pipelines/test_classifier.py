@@ -8,6 +8,7 @@ import pytest
 
 from cascade.pipelines.classifier import Classifier
 from cascade.policies.exits import AtExit, never
+from cascade.policies.reading import InOrder
 from cascade.policies.routing import defer_all
 from cascade.text.texts import Text
 from tests.models.toy import toy_bundle
@@ -93,6 +94,31 @@ def test_long_documents_are_averaged_over_windows(clf: Classifier) -> None:
     assert (answers.stats.texts, answers.stats.units) == (3, 3)
     assert len(answers) == 3
     assert answers.routes[1].confidence == pytest.approx(answers.probabilities[1].max())
+
+
+def test_of_long_documents_no_more_is_read_than_is_enough(clf: Classifier) -> None:
+    whole = clf.with_router(defer_all).with_exit_policy(never)
+    texts = ["bad", LONG, "good", f"{LONG} good"]
+    some = whole.with_reading(InOrder(1e-6))
+    encoded = whole.tokenizer.encode(texts)
+    windows, owners = whole.cascade.score(encoded.units).probabilities, encoded.numbers
+    firsts = np.searchsorted(owners, np.arange(4))
+    np.testing.assert_allclose(some.predict(texts).probabilities, windows[firsts], rtol=1e-5)
+    np.testing.assert_array_equal(
+        whole.with_reading(InOrder(1e9)).predict(texts).probabilities, whole.predict(texts).probabilities
+    )
+    half = whole.with_reading(InOrder(0.5))
+    answers = half.predict(texts).probabilities
+    for number, text in enumerate(texts):
+        np.testing.assert_allclose(half.predict([text]).probabilities[0], answers[number], rtol=1e-5)
+    assert [answer.probabilities.tolist() for answer in half.stream(texts)] == answers.tolist()
+
+
+def test_a_reading_policy_is_kept(clf: Classifier, tmp_path: Path) -> None:
+    clf.with_reading(InOrder(0.6)).save_pretrained(tmp_path / "saved")
+    with Classifier.from_pretrained(tmp_path / "saved", threads=1) as again:
+        assert again.policies == clf.with_reading(InOrder(0.6)).policies
+        assert again.policies.full_depth().reading is None
 
 
 def test_multi_label(multi: Classifier) -> None:

@@ -9,6 +9,7 @@ import pytest
 from cascade.exceptions import OptionError
 from cascade.policies import (
     AtExit,
+    InOrder,
     MaxProbability,
     ModelInfo,
     Policies,
@@ -27,7 +28,9 @@ THREE = Policies((Threshold(0.9), defer_all), (never, AtExit(2), never), ((1.0,)
 LAYERS = (2, 4, 6)
 
 
-@pytest.mark.parametrize("policies", [TWO, TAGS, THREE], ids=["two", "tags", "three"])
+@pytest.mark.parametrize(
+    "policies", [TWO, TAGS, THREE, replace(TWO, reading=InOrder(0.6))], ids=["two", "tags", "three", "reading"]
+)
 def test_round_trip(policies: Policies) -> None:
     again = Policies.from_json(json.loads(json.dumps(policies.to_json())))
     assert again == policies
@@ -79,6 +82,8 @@ def test_check_names_all_misfits_at_once() -> None:
         replace(THREE, exits=(AtExit(2), never, never)).check((first, second, first))
     with pytest.raises(OptionError, match="windows must be given for a tagger; decoding must be given for a tagger"):
         TWO.check(tags)
+    with pytest.raises(OptionError, match=r"InOrder\(threshold=1\) must be asked about texts, got words; leave"):
+        replace(TAGS, reading=InOrder(1)).check(tags)
 
 
 @pytest.mark.parametrize(
