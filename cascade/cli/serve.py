@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,24 +11,11 @@ from typing import Any, TypeVar
 import click
 
 from cascade.bundle.opening import open_bundle
+from cascade.core.limits import Limits
 from cascade.exceptions import MissingExtraError, OptionError
 from cascade.runtime.threads import check_threads
 
 C = TypeVar("C", bound=Callable[..., Any])
-
-LIMITS = (
-    ("max_concurrent_requests", int, 512, "Texts that may be under way at once."),
-    ("max_batch_tokens", int, 16384, "Tokens that run together at most."),
-    ("max_batch_requests", int, None, "Texts that do.  [default: any number]"),
-    ("max_client_batch_size", int, 32, "Texts of one request."),
-    ("auto_truncate", bool, True, "Cut long texts where a request does not say; false: refuse them."),
-    ("payload_limit", int, 2_000_000, "Bytes of a request."),
-    ("max_wait", float, 5.0, "Milliseconds that deferred texts wait for others at most."),
-    ("max_queue_tokens", int, 65536, "Tokens that may wait before requests are refused (429)."),
-    ("max_queue_ms", float, 100.0, "Milliseconds that what waits may take before requests are refused."),
-    ("degrade_at", float, 0.5, "Share of either from which answers get cheaper, step by step; 1: never."),
-)
-"""Fields of `serving.Limits`, which is not imported before it is known that the extra is there; a test compares."""
 
 
 def _option(name: str, kind: Any, default: Any, text: str, **more: Any) -> Callable[[C], C]:
@@ -39,9 +27,10 @@ def _option(name: str, kind: Any, default: Any, text: str, **more: Any) -> Calla
 
 def _limits(command: C) -> C:
     """Options for all limits."""
-    for name, kind, default, text in reversed(LIMITS):
+    for own in reversed(fields(Limits)):
+        kind = {bool: bool, float: float}.get(type(own.default), int)
         bare: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if kind is bool else {}  # a name alone, as TEI
-        command = _option(name, kind, default, text, **bare)(command)
+        command = _option(own.name, kind, own.default, own.metadata["help"], **bare)(command)
     return command
 
 
@@ -81,7 +70,8 @@ def serve(bundle: str | None, models: Sequence[str], served_model_name: str | No
       cascade serve models/sentiment --model tags=models/pos --port 8080 --workers 2
       curl localhost:3000/predict -H 'Content-Type: application/json' -d '{"inputs": "a gripping film"}'
     """
-    from cascade.serving.limits import Limits  # the room guards its door
+    from cascade.serving.workers import Setup  # the room guards its door
+    from cascade.serving.workers import serve as run
 
     workers, endpoint, on_ray = given["workers"], given["otlp_endpoint"], given["on_ray"]
     if on_ray and workers > 1:
@@ -93,12 +83,9 @@ def serve(bundle: str | None, models: Sequence[str], served_model_name: str | No
     named = _named(bundle, served_model_name, models)
     for _, path in named:
         open_bundle(path, verify=False, revision=given["revision"])  # faults are told here, downloads are done once
-    from cascade.serving.workers import Setup
-    from cascade.serving.workers import serve as run
-
     setup = Setup(
         models=named,
-        limits=Limits(**{name: given[name] for name, *_ in LIMITS}),
+        limits=Limits(**{own.name: given[own.name] for own in fields(Limits)}),
         threads=given["threads"] or (1 if on_ray else max(check_threads(None) // workers, 1)),
         origins=given["origins"] or ("*",),
         otlp=None if endpoint is None else (endpoint, given["otlp_service_name"]),

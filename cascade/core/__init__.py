@@ -1,1 +1,1 @@
-"""Values for every floor above: rows of token ids, confidence, results, checks, files, medians. Needs numpy only."""
+"""Values for every floor above: rows of ids, confidence, results, checks, limits, files, medians. Needs numpy only."""

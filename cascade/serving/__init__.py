@@ -1,7 +1,6 @@
 """`cascade serve`: a bundle behind HTTP. Needs the `serve` extra.
 
 Engine side:
-    limits       all limits in one value
     levels       the policies of each level: as certified, then cheaper ones
     watching     a share of the answers, compared with full depth
     served       one loaded pipeline by name, with both

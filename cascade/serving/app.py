@@ -14,10 +14,10 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Final
 
+from cascade.core.limits import Limits
 from cascade.exceptions import CascadeError
 from cascade.serving import kserve, openapi, tei, tokens, vllm
 from cascade.serving.errors import Failed, Overloaded, Refused
-from cascade.serving.limits import Limits
 from cascade.serving.metrics import Metrics
 from cascade.serving.models import Models
 from cascade.serving.page import FILES, Page

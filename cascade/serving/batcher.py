@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
+from cascade.core.limits import Limits
 from cascade.exceptions import CascadeError, InputError
 from cascade.serving.errors import Failed, Overloaded, TooLong
-from cascade.serving.limits import Limits
 from cascade.serving.load import FINISH, LOOK, Late, Load
 from cascade.serving.metrics import Metrics
 from cascade.serving.running import Runner

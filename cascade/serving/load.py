@@ -6,7 +6,7 @@ import asyncio
 from time import perf_counter
 from typing import Final
 
-from cascade.serving.limits import Limits
+from cascade.core.limits import Limits
 
 LOOK, FINISH = 0, 1  # the first tier; the tiers after it
 LEAST_SLICE: Final = 256  # tokens that later tiers run together at least: fewer use a CPU badly

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from cascade.core.limits import Limits
 from cascade.exceptions import OptionError
 from cascade.serving.batcher import Batcher
 from cascade.serving.errors import Refused
-from cascade.serving.limits import Limits
 from cascade.serving.load import Late
 from cascade.serving.metrics import Metrics
 from cascade.serving.served import Served

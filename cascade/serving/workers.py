@@ -22,9 +22,9 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
+from cascade.core.limits import Limits
 from cascade.exceptions import CascadeError, OptionError
 from cascade.serving.app import App
-from cascade.serving.limits import Limits
 from cascade.serving.logs import Log, spans
 from cascade.serving.metrics import Metrics
 from cascade.serving.served import Served

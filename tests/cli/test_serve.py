@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from cascade.cli.serve import LIMITS, serve
+from cascade.cli.serve import serve
+from cascade.core.limits import Limits
 from cascade.exceptions import BundleNotFoundError, MissingExtraError, OptionError
 from cascade.serving import workers
-from cascade.serving.limits import Limits
 from cascade.serving.workers import Setup
 from tests.models.toy import toy_bundle
 
@@ -33,10 +32,6 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         return found
 
     return call
-
-
-def test_options_are_all_limits_with_their_defaults() -> None:
-    assert {name: default for name, _, default, _ in LIMITS} == {one.name: one.default for one in fields(Limits)}
 
 
 def test_a_bundle_is_the_default_model_and_others_have_names(run: Any) -> None:
@@ -81,7 +76,7 @@ def test_what_cannot_be_served_is_said_before(run: Any, arguments: Any, kind: ty
 
 
 def test_the_extra_is_asked_for(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("cascade.serving", "cascade.serving.limits"):
+    for name in ("cascade.serving", "cascade.serving.workers"):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MissingExtraError, match=r'pip install "cascade-encoder\[serve\]"'):

@@ -30,9 +30,9 @@ import ray
 from ray import serve
 
 from cascade import Classifier
+from cascade.core.limits import Limits
 from cascade.jobs.ray import BATCH_SIZE, CascadeLabels
 from cascade.policies import defer_all, defer_none
-from cascade.serving.limits import Limits
 from cascade.serving.on_ray import application
 from cascade.serving.workers import Setup
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from cascade import Classifier, Tagger
+from cascade.core.limits import Limits
 from cascade.serving.batcher import Batcher
-from cascade.serving.limits import Limits
 from cascade.serving.metrics import Metrics
 from cascade.serving.served import Form, Served
 from cascade.serving.work import Answers, Ended, Work

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from cascade import Classifier, Tagger
+from cascade.core.limits import Limits
 from cascade.serving.app import App
-from cascade.serving.limits import Limits
 from cascade.serving.metrics import Metrics
 from cascade.serving.served import Served
 from cascade.serving.wire import Scope

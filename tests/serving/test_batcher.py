@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade import Classifier, Tagger
+from cascade.core.limits import Limits
 from cascade.exceptions import InputError, OptionError
 from cascade.policies import Threshold, defer_all, defer_none
 from cascade.serving.batcher import Batcher
 from cascade.serving.errors import Failed, Overloaded, TooLong
-from cascade.serving.limits import Limits
 from cascade.serving.load import FINISH, LOOK
 from cascade.serving.metrics import Metrics
 from cascade.serving.served import Form, Served

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from cascade import Classifier, Tagger
+from cascade.core.limits import Limits
 from cascade.exceptions import OptionError
 from cascade.policies import (
     AtExit,
@@ -28,7 +29,6 @@ from cascade.policies import (
 )
 from cascade.serving.batcher import Batcher
 from cascade.serving.levels import levels_of
-from cascade.serving.limits import Limits
 from cascade.serving.load import CALM, FINISH, LEAST_SLICE, LOOK, RUSH, Load
 from cascade.serving.metrics import Metrics
 from cascade.serving.served import Form, Served

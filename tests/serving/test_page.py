@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from cascade import Classifier, Tagger
+from cascade.core.limits import Limits
 from cascade.policies import AtExit, Budget, MaxProbability, Threshold, TokenExit, any_of, defer_all, never
 from cascade.serving import page as module
 from cascade.serving.app import App
 from cascade.serving.errors import Refused
-from cascade.serving.limits import Limits
 from cascade.serving.metrics import Metrics
 from cascade.serving.page import FILES, knobs, tuned
 from cascade.serving.served import Served

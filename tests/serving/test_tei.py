@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from cascade import Classifier, Tagger
+from cascade.core.limits import Limits
 from cascade.serving import app
 from cascade.serving.batcher import Batcher
-from cascade.serving.limits import Limits
 from cascade.serving.wire import Call
 from tests.models.toy import toy_bundle
 from tests.serving.http import TEXT, Client, full, near, serving
