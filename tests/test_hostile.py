@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass, replace
 from functools import reduce
+from operator import ne
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from cascade import Classifier
 from cascade.core.rows import BoolArray
 from cascade.policies import Policies, never
 from cascade.policies.exits import ExitState
+from tests.hostile import jobs
 from tests.hostile.asking import WAYS, Answer, Asked, Asker
 from tests.hostile.children import Tally, throw
 from tests.hostile.kills import faults_of
+from tests.hostile.mixing import Mix
 from tests.hostile.throwing import Thrower
 from tests.models.toy import random_texts, toy_bundle
 from tests.models.toy_tags import tag_bundle
@@ -30,6 +36,34 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 
 WINDOWS = pytest.mark.filterwarnings("ignore:pairs and words must fit:cascade.exceptions.CascadeWarning")
+
+
+def test_texts_like_those_of_a_file(tmp_path: Path) -> None:
+    file, rng = tmp_path / "a.jsonl", Random(3)
+    given = [[f"w{rng.randrange(500)}" for _ in range(rng.randrange(1, 35))] for _ in range(200)]
+    file.write_text("".join(json.dumps({"text": "  ".join(words)}) + "\n" for words in given))
+    mix = Mix(file)
+    made = [text.split() for text in mix.texts(2000, 7).to_pylist()]
+    assert made == [text.split() for text in mix.texts(2000, 7).to_pylist()]
+    assert made != [text.split() for text in mix.texts(2000, 8).to_pylist()]
+    by_length: dict[int, list[list[str]]] = {}
+    for words in given:
+        by_length.setdefault(len(words), []).append(words)
+    replaced = 0
+    for words in made:
+        fewest = min(sum(map(ne, words, one)) for one in by_length[len(words)])
+        assert fewest <= -(-len(words) // 10)
+        replaced += fewest
+    assert 0.05 < replaced / sum(map(len, made)) < 0.11
+    mix.write(tmp_path / "a.parquet", 300, 1)
+    assert pq.read_table(tmp_path / "a.parquet")["id"].to_pylist() == list(range(300))
+
+
+def test_stages_of_a_job(bundles: tuple[Path, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert jobs.main([str(bundles[0]), "--rows", "5000", "--sample", "300", "--only", "stages"]) == 0
+    told = capsys.readouterr().out
+    for name in ("planning", "reading", "writing", "tokenize", "tier1", "tier2"):
+        assert re.search(rf"\b{name} [\d,]+", told)
 
 
 @WINDOWS
@@ -98,8 +132,8 @@ def test_a_child_that_dies_or_hangs_is_counted(bundles: tuple[Path, ...], tmp_pa
     for limit, crashes, hangs in ((60.0, 2, 0), (0.001, 0, 2)):
         folder = tmp_path / str(limit)
         folder.mkdir()
-        jobs = throw("no kind", 2, seed=1, folder=folder, bundles=bundles, processes=1, limit=limit)
-        found = reduce(Tally.__add__, jobs)
+        thrown = throw("no kind", 2, seed=1, folder=folder, bundles=bundles, processes=1, limit=limit)
+        found = reduce(Tally.__add__, thrown)
         assert (found.done, found.crashes, found.hangs, found.good) == (2, crashes, hangs, False)
         assert len(found.notes) == 2
 

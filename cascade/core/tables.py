@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import partial
 from importlib import import_module
 from itertools import chain
@@ -32,12 +33,12 @@ def predictions_table(predictions: Any, *, routes: bool = False) -> Any:
     pa = require("pyarrow", "a table")
     chances = predictions.probabilities.astype(np.float32, copy=False)
     if predictions.multi_label:
-        given = pa.array(predictions.labels, pa.list_(pa.string()))
-        label = pa.ListArray.from_arrays(given.offsets, _named(pa, given.flatten(), predictions.names))
-        score = pa.ListArray.from_arrays(given.offsets, pa.array(chances[chances >= 0.5]))
+        lists = partial(pa.ListArray.from_arrays, _numbers(pa, np.cumsum([0, *map(len, predictions.labels)])))
+        label = lists(_named(pa, chain.from_iterable(predictions.labels), predictions.names))
+        score = lists(_numbers(pa, chances[chances >= 0.5]))
     else:
-        label = _named(pa, pa.array(predictions.labels, pa.string()), predictions.names)
-        score = pa.array(chances.max(axis=1))
+        label = _named(pa, predictions.labels, predictions.names)
+        score = _numbers(pa, chances.max(axis=1))
     columns = {"label": label, "score": score}
     return pa.table(columns | ({"route": _route(pa, predictions.routes)} if routes else {}))
 
@@ -49,14 +50,13 @@ def tags_table(predictions: Any, *, routes: bool = False) -> Any:
     as float32; of texts `spans`, `[begin, end]` in characters; with `routes` `route`, as in `predictions_table`.
     """
     pa = require("pyarrow", "a table")
-    offsets, chances = pa.array(predictions.offsets.astype(np.int32)), predictions.probabilities
-    tags = _named(pa, pa.array(list(chain.from_iterable(predictions.tags)), pa.string()), predictions.names)
+    offsets, chances = _numbers(pa, predictions.offsets), predictions.probabilities
+    tags = _named(pa, chain.from_iterable(predictions.tags), predictions.names)
     score = chances[np.arange(len(chances)), tags.indices.to_numpy()] if predictions.names else chances.max(axis=1)
     lists = partial(pa.ListArray.from_arrays, offsets)
-    columns = {"tags": lists(tags), "scores": lists(pa.array(score.astype(np.float32)))}
+    columns = {"tags": lists(tags), "scores": lists(_numbers(pa, score))}
     if predictions.spans is not None:
-        flat = pa.array(predictions.spans.astype(np.int32).ravel())
-        columns["spans"] = lists(pa.FixedSizeListArray.from_arrays(flat, 2))
+        columns["spans"] = lists(pa.FixedSizeListArray.from_arrays(_numbers(pa, predictions.spans.ravel()), 2))
     if routes:
         columns["route"] = lists(_route(pa, predictions.routes.words))
     return pa.table(columns)
@@ -86,18 +86,23 @@ def is_null(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ == "NAType"
 
 
-def _named(pa: Any, values: Any, names: tuple[str, ...]) -> Any:
+def _named(pa: Any, values: Iterable[str], names: tuple[str, ...]) -> Any:
     """Strings as a dictionary, over all names where these are known."""
     if not names:
-        return values.dictionary_encode()
-    numbers = import_module("pyarrow.compute").index_in(values, value_set=pa.array(names))
-    return pa.DictionaryArray.from_arrays(numbers, pa.array(names))
+        return pa.array(values, pa.string()).dictionary_encode()
+    numbers, content = {name: number for number, name in enumerate(names)}, [name.encode() for name in names]
+    ends = pa.py_buffer(np.cumsum([0, *map(len, content)], dtype=np.int32))
+    found = np.array([numbers[one] for one in values], dtype=np.int32)
+    strings = pa.StringArray.from_buffers(len(names), ends, pa.py_buffer(b"".join(content)))
+    return pa.DictionaryArray.from_arrays(_numbers(pa, found), strings)
 
 
 def _route(pa: Any, routes: Any) -> Any:
-    columns = {
-        "tier": routes.tier.astype(np.int32),
-        "exit_layer": routes.exit_layer.astype(np.int32),
-        "confidence": routes.confidence.astype(np.float32),
-    }
-    return pa.StructArray.from_arrays([pa.array(column) for column in columns.values()], list(columns))
+    columns = ("tier", "exit_layer", "confidence")
+    return pa.StructArray.from_arrays([_numbers(pa, getattr(routes, name)) for name in columns], list(columns))
+
+
+def _numbers(pa: Any, values: Any) -> Any:
+    """Numbers as int32 or float32. `pa.array` would first import pandas if it is there: half of a command's start."""
+    values = np.ascontiguousarray(values, dtype=np.float32 if values.dtype.kind == "f" else np.int32)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])

@@ -19,10 +19,9 @@ from cascade.jobs.settings import ALL, Settings
 from cascade.jobs.tables import ARROW, TABLES, Table
 from cascade.text.reading import OnError, read_examples
 from cascade.text.records import FileFormat, csv_rows
-from cascade.text.sources import PACKED, SUFFIXES, format_of, opened
+from cascade.text.sources import ARROW_SUFFIXES, PACKED, SUFFIXES, format_of, opened
 
 Types: TypeAlias = "dict[str, pa.DataType]"
-ARROW_SUFFIXES: Final = (".arrow", ".feather", ".ipc")
 DELIMITERS: Final = {FileFormat.CSV.value: ",", FileFormat.TSV.value: "\t"}
 SAMPLE, SAMPLE_SIZE = 1000, 4 << 20
 """Rows of each jsonl file that say which columns there are, and of which types; fewer where they are long."""
@@ -58,11 +57,11 @@ class Input:
         """How the file differs from what it was, in words; its bytes are read only where its time alone is another."""
         try:
             there = Path(self.path).stat()
+            if there.st_size != self.size:
+                return f"{self.size:,} bytes became {there.st_size:,}"
+            other = there.st_mtime_ns != self.modified and sha256_of(self.path) != self.sha256
         except OSError as error:
             return str(error.strerror)
-        if there.st_size != self.size:
-            return f"{self.size:,} bytes became {there.st_size:,}"
-        other = there.st_mtime_ns != self.modified and sha256_of(self.path) != self.sha256
         return "other bytes of the same number" if other else None
 
 

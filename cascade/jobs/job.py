@@ -23,8 +23,9 @@ from cascade.jobs.cutting import Part, Span, cut
 from cascade.jobs.inputs import Input, Types, find, kept_columns, readable
 from cascade.jobs.leases import is_held
 from cascade.jobs.parts import durable
-from cascade.jobs.settings import FORMS, Settings
+from cascade.jobs.settings import Settings
 from cascade.text.records import FileFormat
+from cascade.text.sources import TABLE_FORMS
 
 FORMAT: Final = 1
 STATE: Final = "_cascade"  # what readers of folders of tables leave out
@@ -158,8 +159,8 @@ def open_job(
     """
     files, output = find(inputs, form), Path(os.path.abspath(output))  # noqa: PTH100  # links stay
     suffix = output.suffix.lower()[1:]
-    target = None if output.is_dir() or suffix not in FORMS else output
-    settings = replace(settings, form=settings.form or (FORMS[0] if target is None else suffix))
+    target = None if output.is_dir() or suffix not in TABLE_FORMS else output
+    settings = replace(settings, form=settings.form or (TABLE_FORMS[0] if target is None else suffix))
     if target is not None:
         if settings.form != suffix:
             raise OptionError(f"an output of the format {settings.form} must have its suffix, got {output}; rename it")

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import shutil
-import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,9 +32,8 @@ def write_block(path: Path, table: pa.Table, counts: Counts) -> None:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     content = sink.getvalue()
-    made = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
-    made.write_bytes(zlib.crc32(content).to_bytes(CHECKSUM, "big") + content.to_pybytes())
-    made.replace(path)
+    with staged(path) as made:
+        made.write_bytes(zlib.crc32(content).to_bytes(CHECKSUM, "big") + content.to_pybytes())
 
 
 def read_block(path: Path) -> tuple[pa.Table, Counts]:
@@ -72,7 +70,7 @@ def write(path: Path, tables: Iterable[pa.Table], schema: pa.Schema, form: str, 
     if form == "parquet":
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for group in _grouped(tables):
-                writer.write_table(group.cast(schema))
+                writer.write_table(group if group.schema == schema else group.cast(schema))
         return
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as out:
         rows = csv.writer(out, lineterminator="\n")

@@ -132,7 +132,7 @@ def _make(job: Job, number: int, pipeline: AnyPipeline, rows: Rows) -> bool:
 
 def _finish(job: Job) -> None:
     """Make the one file of all parts, and remove them; and blocks of workers that were killed or had slept."""
-    for left in job.state.glob("part-*.block*"):
+    for left in job.state.glob("part-*.block"):
         left.unlink(missing_ok=True)
     if job.target is None:
         return

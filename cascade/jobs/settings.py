@@ -8,12 +8,11 @@ from typing import Any, Final
 
 from cascade.core.checks import check_whole
 from cascade.exceptions import OptionError
+from cascade.text.reading import ON_EMPTY, OnError
 from cascade.text.records import MAX_LINE
+from cascade.text.sources import TABLE_FORMS
 
 ALL: Final = "all"
-FORMS: Final = ("parquet", "jsonl", "csv")
-WAYS: Final = ("stop", "skip", "null")
-ON_EMPTY: Final = ("answer", "null", "error")
 PART_ROWS: Final = 65_536
 
 
@@ -48,7 +47,8 @@ class Settings:
     part_rows: int = PART_ROWS
 
     def __post_init__(self) -> None:
-        known = (("form", (None, *FORMS)), ("on_error", WAYS), ("on_empty", ON_EMPTY))
+        on_error = tuple(way.value for way in OnError)
+        known = (("form", (None, *TABLE_FORMS)), ("on_error", on_error), ("on_empty", ON_EMPTY))
         for name, ways in known:
             if getattr(self, name) not in ways:
                 raise OptionError(

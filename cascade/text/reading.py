@@ -27,6 +27,10 @@ from cascade.text.sources import PACKED, SUFFIXES, Source, format_of, name_of, o
 REMEDY = "correct the line, or leave it out (as cascade predict --on-error skip does)"
 
 
+ON_EMPTY = ("answer", "null", "error")
+"""What an empty or blank text gets."""
+
+
 class OnError(enum.Enum):
     """What a line that cannot be used does.
 

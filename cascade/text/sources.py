@@ -28,6 +28,8 @@ SUFFIXES = {
     ".parquet": FileFormat.PARQUET,
 }
 PACKED = (".gz", ".zst")
+ARROW_SUFFIXES = (".arrow", ".feather", ".ipc")  # which jobs alone read
+TABLE_FORMS = ("parquet", "jsonl", "csv")  # which jobs write
 
 
 def format_of(path: Path) -> FileFormat | None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -49,6 +51,18 @@ def test_tables_of_words(run: Command, tagger: Tagger, tmp_path: Path, name: str
     assert [row["tokens"] for row in lines((tmp_path / "o.jsonl").read_text())] == [["good", "film"], []]
     run.well("predict", tagger.bundle.folder, file, "--text-column", "text", "--output", tmp_path / "o.csv")
     assert (tmp_path / "o.csv").read_text().splitlines()[1].startswith('"[""bad"", ""film""]",')
+
+
+def test_a_job_does_without_pandas(clf: Classifier, tmp_path: Path) -> None:
+    """Importing it, as pyarrow does at the first array, and pyarrow.compute take half of the time of a start."""
+    file = write(tmp_path / "a.parquet", {"id": range(9), "text": texts(9)})
+    program = (
+        "import sys\nfrom cascade.cli import main\n"
+        "try: main()\nfinally: print({*sys.modules} & {'pandas', 'pyarrow.compute'})"
+    )
+    command = [sys.executable, "-c", program, "predict", clf.bundle.folder, file, "--output", tmp_path / "out"]
+    ended = subprocess.run([*command, "--keep", "id", "--routes"], capture_output=True, text=True, check=False)
+    assert ended.stdout == "set()\n", ended.stderr
 
 
 def test_lines_stay_lines(run: Command, clf: Classifier, tmp_path: Path) -> None:

@@ -6,9 +6,15 @@ speed      a job, reading and writing included, against `stream` from memory, in
 memory     what is resident after 100,000 rows, and at most later
 workers    two processes of one thread against one: seconds of the whole command
 full       an output on a disk that fills up (--disk: a folder on a small one), then the same command with room again
+stages     rows a CPU second of each step alone: planning, reading and writing of all rows without the model, and what
+           the model's call spends its time on, of --sample rows (docs/scale.md)
+
+Texts are those of a file with at most one word in ten replaced (--like). Commands find compiled modules, as those of an
+installed package do, whatever PYTHONDONTWRITEBYTECODE says here.
 
 python -m tests.hostile.jobs models/sentiment --rows 1000000 --kills 30
 python -m tests.hostile.jobs models/intents --rows 10000000 --only speed memory workers
+python -m tests.hostile.jobs models/intents --rows 100000000 --only stages --folder /where/5/GB/are
 """
 
 from __future__ import annotations
@@ -22,18 +28,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 from statistics import median
-from typing import Final
+from typing import Any, Final
+from unittest import mock
 
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import cascade
-from cascade.jobs import predict_tables
+from cascade.core.results import Counts
+from cascade.jobs import Settings, predict_tables, running
+from cascade.jobs.answers import ask
+from cascade.jobs.job import open_job
+from cascade.jobs.rows import BLOCK_ROWS, Block, Rows, blocks
 from tests.hostile.mixing import Mix
 
 PROGRAM: Final = [sys.executable, "-c", "from cascade.cli import main; main()", "predict"]
@@ -72,9 +86,12 @@ class Trial:
         self.given, self.folder = given, folder
         self.mix = Mix.of(given.bundle, given.like)
         self.input = folder / "in.parquet"
-        self.mix.write(self.input, given.rows, given.seed)
         compiled = {"PYTHONPYCACHEPREFIX": str(folder / "pycache")}  # as those of an installed package are
         self._environment = {**os.environ, **compiled, "PYTHONDONTWRITEBYTECODE": ""}
+        self.mix.write(self.input, 1, given.seed)
+        if given.only != ["stages"]:
+            self.whole(folder / "compiled")
+        self.mix.write(self.input, given.rows, given.seed)
 
     def start(self, out: Path, *flags: str) -> subprocess.Popen[bytes]:
         """The command, in a session of its own."""
@@ -105,7 +122,6 @@ def same(one: Path, other: Path) -> bool:
 
 def kills(trial: Trial) -> Iterator[bool]:
     rng, count = Random(trial.given.seed), trial.given.kills
-    trial.whole(trial.folder / "compiled")
     seconds, plain = trial.whole(trial.folder / "whole")
     _, nothing = trial.whole(trial.folder / "whole")
     out, spent, killed = trial.folder / "killed", cpu(), 0
@@ -197,12 +213,51 @@ def full(trial: Trial) -> Iterator[bool]:
     )
 
 
+def stages(trial: Trial) -> Iterator[bool]:
+    rows, settings, spent = trial.given.rows, Settings(keep=("id",)), dict[str, float]()
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        begin = time.process_time()
+        yield
+        spent[name] = time.process_time() - begin
+
+    pipeline = cascade.Classifier.from_pretrained(trial.given.bundle, threads=1)
+    with timed("planning"):
+        job = open_job(pipeline, [trial.input], trial.folder / "stages", settings)
+    with timed("reading"), closing(Rows(job.inputs, settings, job.kept)) as source:
+        found = sum(len(block) for part in job.parts for block in blocks(source.read(part)))
+    sample = trial.mix.texts(trial.given.sample, trial.given.seed).to_pylist()
+    answers, _ = ask(pipeline, [*islice(cycle(sample), BLOCK_ROWS)], settings)
+
+    def known(_pipeline: Any, block: Block, _settings: Settings) -> tuple[pa.Table, Counts]:
+        own = answers.slice(0, len(block))
+        return pa.table([*block.kept.columns, *own.columns], schema=job.schema), Counts(len(block), units=len(block))
+
+    with timed("reading and writing"), mock.patch.object(running, "answered", known):
+        running.work(job, pipeline)
+    spent["writing"] = spent.pop("reading and writing") - spent["reading"]
+    written = sum((job.counts(number) or Counts()).rows for number in range(len(job.parts)))
+    of_model, deferred = Counter[str](), 0
+    for begin in range(0, len(sample), BLOCK_ROWS):
+        stats = pipeline.predict(sample[begin : begin + BLOCK_ROWS]).stats
+        of_model.update(stats.seconds)
+        deferred += stats.deferred
+    rates = {name: rows / max(one, 1e-9) for name, one in spent.items()}
+    rates |= {name: len(sample) / max(one, 1e-9) for name, one in of_model.items()}
+    told = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
+    size = sum(path.stat().st_size for path in (trial.folder / "stages").glob("part-*"))
+    yield said("stages", found == written == rows, f"{told} rows a CPU second; {deferred / len(sample):.1%} deferred")
+    yield said("stages", True, f"{trial.input.stat().st_size / rows:.0f} bytes a row read, {size / rows:.0f} written")
+
+
 WAYS: Final[dict[str, Callable[[Trial], Iterator[bool]]]] = {
     "kills": kills,
     "speed": speed,
     "memory": memory,
     "workers": workers,
     "full": full,
+    "stages": stages,
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,7 +108,7 @@ def test_a_block_that_is_not_whole(
         block.write_bytes(content[:size] + bytes([content[size] ^ 64]) + content[size + 1 :])
         with pytest.raises(OSError, match="is not whole"):
             read_block(block)
-    last.with_name(f"{last.name}.0123abcd").touch()  # of one that was killed as it wrote
+    last.with_name(f".{last.name}.0123abcd.partial").touch()  # of one that was killed as it wrote
     monkeypatch.setattr(running, "answered", answered)
     assert predict_tables(clf, inputs, tmp_path / "out", SETTINGS).rows == 900
     assert seen(tmp_path / "out") == whole
@@ -185,6 +186,31 @@ def test_no_space(clf: Classifier, inputs: list[Path], tmp_path: Path, monkeypat
     with pytest.raises(OptionError, match=r"out \(No space left on device\); the same command goes on from there"):
         predict_tables(clf, inputs, tmp_path / "out", SETTINGS)
     assert list(seen(tmp_path / "out")) == ["part-00000.parquet"]
+
+
+def test_an_input_that_cannot_be_read_any_more(
+    clf: Classifier, inputs: list[Path], tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> str:
+        raise PermissionError(13, "Permission denied", path)
+
+    os.utime(inputs[0], (1, 1))
+    monkeypatch.setattr("cascade.jobs.inputs.sha256_of", refuse)
+    with pytest.raises(OptionError, match=r"a.parquet must stay as it was when its job began, but: Permission denied"):
+        predict_tables(clf, inputs, tmp_path / "whole", SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["out", "out.csv"])
+def test_a_folder_that_cannot_be_written(
+    clf: Classifier, inputs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    told = f"an output must have room and be writable, got {tmp_path / name} (Permission denied)"
+    with pytest.raises(OptionError, match=re.escape(told)):
+        predict_tables(clf, inputs, tmp_path / name, SETTINGS)
 
 
 def test_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,6 +209,9 @@ def test_files_that_are_refused(clf: Classifier, tmp_path: Path) -> None:
     typed = write(tmp_path / "typed.parquet", {"text": ["a"], "id": ["x"]})
     told = refused(clf, tmp_path, [good, typed], keep)
     assert "must have one type in all files, got 'id' as int64 and as string in" in told
+    for name, kind in (("float.parquet", "double"), ("float.jsonl", "double"), ("text.csv", "string")):
+        told = refused(clf, tmp_path, [good, write(tmp_path / name, {"text": ["a"], "id": [1.5]})], keep)
+        assert f"got 'id' as int64 and as {kind} in {tmp_path / name}; leave it out" in told
     fewer = write(tmp_path / "fewer.parquet", {"text": ["a"]})
     assert "kept must be in all files, but 'id' is not" in refused(clf, tmp_path, [good, fewer], keep)
     assert "kept must be in all files, but 'id' is not" in refused(clf, tmp_path, [good, fewer], Settings(keep=ALL))

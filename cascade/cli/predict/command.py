@@ -13,7 +13,7 @@ import click
 from tqdm import tqdm
 
 from cascade.cli.predict import tables
-from cascade.cli.predict.lines import ON_EMPTY, Lines, entities, labels, summary, tags, write
+from cascade.cli.predict.lines import Lines, entities, labels, summary, tags, write
 from cascade.core.files import refuse_same_file, text_stream
 from cascade.core.rounding import percent_up
 from cascade.exceptions import OptionError
@@ -26,7 +26,7 @@ from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import MaxProbability
 from cascade.policies.routing import Budget, Threshold
 from cascade.text.entities import AggregationStrategy
-from cascade.text.reading import OnError, read_examples
+from cascade.text.reading import ON_EMPTY, OnError, read_examples
 from cascade.text.records import MAX_LINE, FileFormat
 from cascade.text.sources import format_of
 

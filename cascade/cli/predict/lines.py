@@ -26,7 +26,6 @@ from cascade.text.texts import is_empty
 
 BUFFERS = StreamOptions(1024, pause=0.2)
 """Rows that go through all tiers together; fewer where no more come for so many seconds."""
-ON_EMPTY = ("answer", "null", "error")
 ROUTE = ("tier", "exit", "confidence")
 
 Values = dict[str, Any]

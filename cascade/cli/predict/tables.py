@@ -16,10 +16,9 @@ from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.runtime.threads import check_threads
 from cascade.text.records import FileFormat
+from cascade.text.sources import ARROW_SUFFIXES, TABLE_FORMS
 
 OWN: Final = ("keep", "prefix", "form", "part_rows", "workers", "ray", "fresh")
-FORMS: Final = ("parquet", "jsonl", "csv")
-ARROW: Final = (".arrow", ".feather", ".ipc")
 OPTIONS: Final = (
     click.option("--keep", multiple=True, metavar="NAMES", help="Columns of INPUT that go along: a,b or all."),
     click.option(
@@ -28,7 +27,7 @@ OPTIONS: Final = (
     click.option(
         "--output-format",
         "form",
-        type=click.Choice(FORMS),
+        type=click.Choice(TABLE_FORMS),
         help="Of a folder's parts.  [default: parquet; of a file its suffix]",
     ),
     click.option("--part-rows", type=click.IntRange(min=1), metavar="N", help="Rows of a part.  [default: 65536]"),
@@ -56,7 +55,7 @@ def is_job(files: Sequence[str], output: Path | None, given: Mapping[str, Any]) 
     several = len(files) > 1 or path.is_dir() or (not path.exists() and bool({*"*?["} & {*str(path)}))
     into = output is not None and (output.is_dir() or not (output.suffix or output.exists()))
     tables = output is not None and output.suffix.lower() in (".parquet", ".csv")
-    if not (named or several or into or tables or path.suffix.lower() in ARROW):
+    if not (named or several or into or tables or path.suffix.lower() in ARROW_SUFFIXES):
         return False
     if output is None:
         raise OptionError("--output must be given where several files or tables are read; name a file or a folder")
