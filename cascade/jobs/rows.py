@@ -26,7 +26,9 @@ from cascade.text.reading import REMEDY, Example, OnError, read_examples, text_o
 from cascade.text.records import FileFormat, LineError, cells
 from cascade.text.sources import opened
 
-BLOCK_ROWS, BLOCK_SIZE = 2048, 1 << 20  # characters of what is read, and a sixteenth of those that are kept
+BLOCK_ROWS, BLOCK_SIZE = 2048, 80_000
+"""Of short texts enough that the few that are deferred fill batches, of long ones not much more: a kill costs half."""
+LONG = 312  # characters, of which what is more counts a twelfth
 FAULTS = (pa.ArrowException, ValueError, TypeError, OverflowError)  # of values that do not fit a column
 
 
@@ -47,14 +49,15 @@ class Block:
 
     @property
     def sizes(self) -> IntArray:
-        """How much room each row takes. Shape `(rows,)`."""
+        """What each row counts: characters that are read, and a sixteenth of those that are kept. Shape `(rows,)`."""
         found = np.array([len(one) if isinstance(one, str) else sum(map(len, one or ())) for one in self.items])
         for column in self.kept.columns:
             if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
                 import pyarrow.compute as pc  # a tenth of the time that a command needs to start
 
                 found += pc.fill_null(pc.binary_length(column), 0).to_numpy() // 16
-        return found
+        room: IntArray = np.minimum(found, LONG) + found // 12
+        return room
 
 
 def blocks(pieces: Iterable[Block]) -> Iterator[Block]:

@@ -14,7 +14,7 @@ import pytest
 from cascade.cli.predict import command
 from cascade.cli.predict import lines as writing
 from cascade.cli.predict.lines import Lines, labels, write
-from cascade.core.results import Counts, Predictions, Stats
+from cascade.core.results import Counts, Predictions
 from cascade.engine.streaming import StreamOptions
 from cascade.pipelines.loading import load
 from cascade.policies.exits import MaxProbability
@@ -138,9 +138,9 @@ def test_what_is_answered_together_is_flushed(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(writing, "BUFFERS", StreamOptions(2))
     out, seen = Out(), list[int]()
 
-    def answer(texts: list[str]) -> tuple[list[str], Stats]:
+    def answer(texts: list[str]) -> list[str]:
         seen.append(out.flushed.count("\n"))
-        return texts, Stats(len(texts), units=len(texts))
+        return texts
 
     made = Lines(keys=("label",), answer=answer, values=lambda _, label: {"label": label})
     texts = ["a", "b", None, None, "c", None, " "]
@@ -148,7 +148,7 @@ def test_what_is_answered_together_is_flushed(monkeypatch: pytest.MonkeyPatch) -
     assert seen == [0, 4]  # rows that cannot be read take the places of others
     wanted = [{"line": n, "label": text if text != " " else None} for n, text in enumerate(texts, 1)]
     assert lines(out.flushed) == [*wanted[:-1], wanted[-1] | {"empty": True}]
-    assert counts == Counts(rows=7, empty=1, units=3)
+    assert counts == Counts(rows=7, empty=1)
 
 
 def test_answers_before_a_bad_line_are_written(run: Command) -> None:

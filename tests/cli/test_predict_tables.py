@@ -60,8 +60,9 @@ def test_a_job_does_without_pandas(clf: Classifier, tmp_path: Path) -> None:
         "import sys\nfrom cascade.cli import main\n"
         "try: main()\nfinally: print({*sys.modules} & {'pandas', 'pyarrow.compute'})"
     )
-    command = [sys.executable, "-c", program, "predict", clf.bundle.folder, file, "--output", tmp_path / "out"]
-    ended = subprocess.run([*command, "--keep", "id", "--routes"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", program, "predict", str(clf.bundle.folder), str(file)]
+    options = ["--output", str(tmp_path / "out"), "--keep", "id", "--routes"]
+    ended = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert ended.stdout == "set()\n", ended.stderr
 
 

@@ -267,6 +267,14 @@ def test_blocks_are_bounded_and_depend_on_rows_alone(monkeypatch: pytest.MonkeyP
     assert cuts == cuts[:1] * 4
 
 
+def test_blocks_of_long_texts_have_fewer_rows() -> None:
+    found = [
+        len(next(iter(blocks([Block(["x" * size] * rows, [None] * rows, pa.table({"id": range(rows)}))]))))
+        for size, rows in ((20, 3000), (75, 3000), (2000, 300), (1_000_000, 3))
+    ]
+    assert found == [2048, 987, 167, 1]
+
+
 def test_many_parts_and_a_bar(clf: Classifier, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path / "a.parquet", {"text": texts(40)}, 7)
     predict_tables(clf, [file], tmp_path / "out", Settings(part_rows=3), show_progress=True)

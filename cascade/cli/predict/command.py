@@ -28,7 +28,7 @@ from cascade.policies.routing import Budget, Threshold
 from cascade.text.entities import AggregationStrategy
 from cascade.text.reading import ON_EMPTY, OnError, read_examples
 from cascade.text.records import MAX_LINE, FileFormat
-from cascade.text.sources import format_of
+from cascade.text.sources import TABLE_FORMS, format_of
 
 STDIN = 0
 ON_ALARM: Final = ("warn", "safer")
@@ -107,7 +107,18 @@ WITH_LISTS = ("jsonl", "parquet", "arrow")  # formats in which a column can hold
     help="With --shadow: what the alarm does beside a warning; safer: the next safer setting answers.  [default: warn]",
 )
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE|FOLDER", help="A file is written whole.")
-@tables.options
+@click.option("--keep", multiple=True, metavar="NAMES", help="Columns of INPUT that go along: a,b or all.")
+@click.option("--prefix", metavar="TEXT", help="Before the names of the columns of answers, as in gold and my_label.")
+@click.option(
+    "--output-format",
+    "form",
+    type=click.Choice(TABLE_FORMS),
+    help="Of a folder's parts.  [default: parquet; of a file its suffix]",
+)
+@click.option("--part-rows", type=click.IntRange(min=1), metavar="N", help="Rows of a part.  [default: 65536]")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes that share the --threads.")
+@click.option("--ray", is_flag=True, help="The workers are tasks on the cluster of RAY_ADDRESS. Needs an extra.")
+@click.option("--fresh", is_flag=True, help="Clear what a job left in --output, and begin anew.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of all tiers.  [default: the CPUs allowed]")
 @click.option("--progress/--no-progress", default=None, help="A bar on standard error.  [default: on a terminal]")
 def predict(model: str, files: tuple[str, ...], output: Path | None, progress: bool | None, **given: Any) -> None:
@@ -162,7 +173,9 @@ def predict(model: str, files: tuple[str, ...], output: Path | None, progress: b
         of_texts = {"--top-k": given["top_k"], "--pair-column": given["pair"]}
         _refuse(of_texts, f"classifiers, but {model} is a tagger")
         found = form or format_of(Path(file))
-        given["tokens"] = _words_column(tables.first_form(files, form) if job else found and found.value, given)
+        if job:
+            from cascade.jobs.inputs import find
+        given["tokens"] = _words_column(find(files, form)[0][1] if job else found and found.value, given)
     else:
         of_taggers = {"--tokens-column": given["tokens"], "--aggregation-strategy": strategy}
         _refuse(of_taggers, f"taggers, but {model} is a classifier")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TextIO
 
 import numpy as np
@@ -35,12 +36,12 @@ Values = dict[str, Any]
 class Lines:
     """What lines hold: their keys beside the number. Make one with `labels`, `tags` or `entities`.
 
-    `answer`: answers for some texts or sentences, in order, and statistics; `values`: of the line of one of them, by
-    key; `unit`: what a unit is, where it is not the row.
+    `answer`: answers for some texts or sentences, in order; `values`: of the line of one of them, by key; `unit`: what
+    a unit is, where it is not the row.
     """
 
     keys: tuple[str, ...]
-    answer: Callable[[list[Any]], tuple[Sequence[Any], Stats]]
+    answer: Callable[[list[Any]], Any]
     values: Callable[[Any, Any], Values]
     unit: str | None = None
 
@@ -64,7 +65,7 @@ def labels(
         return found
 
     keys = ("label", "score", *(("top",) if top_k is not None else ()), *(ROUTE if routes else ()))
-    return Lines(keys=keys, answer=_with_stats((monitor or classifier).predict), values=values)
+    return Lines(keys=keys, answer=(monitor or classifier).predict, values=values)
 
 
 def tags(tagger: Tagger, *, words: bool, routes: bool = False, monitor: Monitor[Any] | None = None) -> Lines:
@@ -87,8 +88,7 @@ def tags(tagger: Tagger, *, words: bool, routes: bool = False, monitor: Monitor[
 
     source = monitor or tagger
     keys = ("tokens", "tags", *(() if words else ("spans",)), *(ROUTE if routes else ()))
-    answer = _with_stats(source.predict if words else source.predict_texts)
-    return Lines(keys=keys, answer=answer, values=values, unit="word")
+    return Lines(keys=keys, answer=source.predict if words else source.predict_texts, values=values, unit="word")
 
 
 def entities(tagger: Tagger, strategy: AggregationStrategy, *, routes: bool = False) -> Lines:
@@ -101,19 +101,8 @@ def entities(tagger: Tagger, strategy: AggregationStrategy, *, routes: bool = Fa
     def values(text: str, found: list[Entity]) -> Values:
         return {"text": text, "entities": [{**one, "score": _rounded(one["score"])} for one in found]}
 
-    return Lines(
-        keys=("text", "entities"),
-        answer=lambda texts: (tagger(texts, aggregation_strategy=strategy), Stats(texts=len(texts))),
-        values=values,
-    )
-
-
-def _with_stats(predict: Callable[[list[Any]], Any]) -> Callable[[list[Any]], tuple[Sequence[Any], Stats]]:
-    def answer(items: list[Any]) -> tuple[Sequence[Any], Stats]:
-        found = predict(items)
-        return found, found.stats
-
-    return answer
+    answer = partial(tagger, aggregation_strategy=strategy)
+    return Lines(keys=("text", "entities"), answer=answer, values=values)
 
 
 def write(examples: Iterable[Example], out: TextIO, lines: Lines, *, on_empty: str = "answer") -> Counts:
@@ -130,7 +119,8 @@ def write(examples: Iterable[Example], out: TextIO, lines: Lines, *, on_empty: s
         given = [item for item in items if item is not None]
         with warnings.catch_warnings():  # the summary says what was cut; how many come together is chance
             warnings.filterwarnings("ignore", "pairs and words must fit|.* units together", CascadeWarning)
-            answers, stats = lines.answer(given) if given else ((), Stats())
+            answers = lines.answer(given) if given else ()
+        stats = getattr(answers, "stats", Stats())  # entities have none
         answered = map(lines.values, given, answers)
         for example, item, blank in zip(some, items, empty, strict=True):
             values = dict.fromkeys(lines.keys) if item is None else next(answered)

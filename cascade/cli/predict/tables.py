@@ -1,14 +1,12 @@
-"""`cascade predict` of tables: which inputs and outputs make a job, its options, what is asked of `cascade.jobs`."""
+"""`cascade predict` of tables: which inputs and outputs make a job, and what is asked of `cascade.jobs`."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
-
-import click
 
 from cascade.cli.predict.lines import summary
 from cascade.exceptions import OptionError
@@ -16,32 +14,9 @@ from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.runtime.threads import check_threads
 from cascade.text.records import FileFormat
-from cascade.text.sources import ARROW_SUFFIXES, TABLE_FORMS
+from cascade.text.sources import ARROW_SUFFIXES
 
 OWN: Final = ("keep", "prefix", "form", "part_rows", "workers", "ray", "fresh")
-OPTIONS: Final = (
-    click.option("--keep", multiple=True, metavar="NAMES", help="Columns of INPUT that go along: a,b or all."),
-    click.option(
-        "--prefix", metavar="TEXT", help="Before the names of the columns of answers, as in gold and my_label."
-    ),
-    click.option(
-        "--output-format",
-        "form",
-        type=click.Choice(TABLE_FORMS),
-        help="Of a folder's parts.  [default: parquet; of a file its suffix]",
-    ),
-    click.option("--part-rows", type=click.IntRange(min=1), metavar="N", help="Rows of a part.  [default: 65536]"),
-    click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes that share the --threads."),
-    click.option("--ray", is_flag=True, help="The workers are tasks on the cluster of RAY_ADDRESS. Needs an extra."),
-    click.option("--fresh", is_flag=True, help="Clear what a job left in --output, and begin anew."),
-)
-
-
-def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of jobs."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
 
 
 def is_job(files: Sequence[str], output: Path | None, given: Mapping[str, Any]) -> bool:
@@ -70,13 +45,6 @@ def threads(given: Mapping[str, Any]) -> int | None:
     if given["ray"]:
         return count or 1  # of other machines
     return max(check_threads(count) // given["workers"], 1) if given["workers"] else count
-
-
-def first_form(files: Sequence[str], form: FileFormat | None) -> str:
-    """The format of a job's first file."""
-    from cascade.jobs.inputs import find
-
-    return find(files, form)[0][1]
 
 
 def predict(
