@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 from cascade.bundle.certificate import Certificate
 from cascade.bundle.manifest import TAGGING
-from cascade.bundle.opening import Bundle, open_bundle
+from cascade.bundle.opening import open_bundle
 from cascade.bundle.writing import copy_bundle
 from cascade.core.results import Stats
 from cascade.engine.cascade import Outcome
@@ -58,7 +58,7 @@ class Pipeline(Copies):
         token: str | None = None,
         local_files_only: bool = False,
     ) -> P:
-        """Load a bundle. Its files are verified first and nothing in it is ever unpickled.
+        """Load a bundle, `cascade.load` as what it is for. Its files are verified first and nothing is ever unpickled.
 
         Args:
             path_or_id: a folder, or a repository on the Hugging Face Hub (`owner/name`).
@@ -87,37 +87,19 @@ class Pipeline(Copies):
             local_files_only=local_files_only,
         )
         found = bundle.manifest.task
-        if found != cls.task:
+        kind = cls if hasattr(cls, "task") else next(one for one in cls.__subclasses__() if one.task == found)
+        if found != kind.task:
             other = "Tagger" if found == TAGGING else "Classifier"
             raise TaskError(
                 f"{cls.__name__} must have a bundle for {cls.task}, but {path_or_id} is for {found}; "
                 f"load it with {other}.from_pretrained or cascade.load"
             )
-        given = certified(bundle, path_or_id)
-        return cls.of(given, budget, policies=policies, batching=batching, tuned=tuned, truncation=truncation)
-
-    @classmethod
-    def of(
-        cls: type[P],
-        bundle: Bundle,
-        threads: int,
-        *,
-        policies: Policies | None = None,
-        batching: BatchingPolicy | None = None,
-        tuned: bool = True,
-        truncation: bool | None = None,
-    ) -> P:
-        """Load a bundle that was found, for so many threads; the options are those of `from_pretrained`.
-
-        Raises:
-            BundleError: a file was altered or cannot be read.
-            OptionError: the policies do not fit the bundle.
-        """
+        bundle = certified(bundle, path_or_id)
         manifest = bundle.manifest
         policies = policies or manifest.policies
         policies.check(manifest.infos)
-        tokenizer, tiers = parts_of(bundle, threads)
-        pipeline = cls(bundle, tokenizer, set_policies(tiers, policies), policies)
+        tokenizer, tiers = parts_of(bundle, budget)
+        pipeline = kind(bundle, tokenizer, set_policies(tiers, policies), policies)
         pipeline = pipeline.with_truncation(manifest.truncation if truncation is None else truncation)
         if batching is not None:
             return pipeline.with_batching(batching)

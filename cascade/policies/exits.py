@@ -56,13 +56,14 @@ def decide(policy: ExitPolicy, state: ExitState) -> BoolArray:
 
 @dataclass(frozen=True)
 class PerExit:
-    """What policies with a threshold have in common; each is `Tunable`.
+    """Exit where a score, by default a measure of confidence, is at least a threshold; each such policy is `Tunable`.
 
     Attributes:
         threshold: in [0, 1]; one number for all exits or a tuple with one per exit (the last may be left out).
     """
 
     for_labels: ClassVar[bool] = True
+    measure: ClassVar[Measure]
 
     threshold: float | tuple[float, ...]
 
@@ -79,9 +80,16 @@ class PerExit:
         """The threshold of this exit, counted from 0."""
         return self.threshold[exit_index] if isinstance(self.threshold, tuple) else self.threshold
 
+    def score(self, state: ExitState) -> FloatArray:
+        """The measure, in [0, 1]. Shape `(units,)`."""
+        return self.measure(state.probabilities, multi_label=state.multi_label)
+
     def at(self: _S, threshold: float | tuple[float, ...]) -> _S:
         """The same policy with this threshold."""
         return replace(self, threshold=threshold)
+
+    def __call__(self, state: ExitState) -> BoolArray:
+        return self.score(state) >= self.threshold_of(state.exit_index)
 
     def check(self, model: ModelInfo) -> None:
         """Whether there is one threshold per exit."""
@@ -93,21 +101,8 @@ class PerExit:
             )
 
 
-class _Threshold(PerExit):
-    """Exit where a measure of confidence reaches a threshold."""
-
-    measure: ClassVar[Measure]
-
-    def score(self, state: ExitState) -> FloatArray:
-        """The measure, in [0, 1]. Shape `(units,)`."""
-        return self.measure(state.probabilities, multi_label=state.multi_label)
-
-    def __call__(self, state: ExitState) -> BoolArray:
-        return self.score(state) >= self.threshold_of(state.exit_index)
-
-
 @register
-class MaxProbability(_Threshold):
+class MaxProbability(PerExit):
     """Exit where the largest probability is at least `threshold` (Right Tool, ACL 2020).
 
     With several labels at once: where each label's max(p, 1 - p) is.
@@ -117,14 +112,14 @@ class MaxProbability(_Threshold):
 
 
 @register
-class Margin(_Threshold):
+class Margin(PerExit):
     """Exit where the two largest probabilities differ by at least `threshold`. Several labels: each |2p - 1|."""
 
     measure = staticmethod(margin)
 
 
 @register
-class Entropy(_Threshold):
+class Entropy(PerExit):
     """Exit where certainty, 1 - H / log(labels), is at least `threshold`.
 
     DeeBERT (ACL 2020) exits where the entropy H is below S: the same rule with `threshold` = 1 - S / log(labels).
