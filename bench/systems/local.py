@@ -81,13 +81,13 @@ def only(model: Model, *tiers: int) -> Model:
     last, routers = max(tiers), [router if place in tiers else defer_all for place, router in enumerate(own, 1)]
     if last <= len(routers):
         routers[last - 1] = defer_none
-    return model.with_policies(replace(model.policies, routers=routers))
+    return model.with_policies(replace(model.policies, routers=tuple(routers)))
 
 
 def alone(model: Model, tier: int) -> Model:
     """One tier at full depth."""
     run = only(model, tier)
-    return run.with_policies(replace(run.policies, exits=[never] * len(model.tiers)))
+    return run.with_policies(replace(run.policies, exits=(never,) * len(model.tiers)))
 
 
 def systems(model: Model) -> list[System]:

@@ -140,7 +140,7 @@ class Pipeline(Copies):
                 form, or the certificate is about something else.
         """
         graphs_of(self.tiers)
-        manifest = replace(self.bundle.manifest, truncation=self.tokenizer.truncation)  # read as this copy reads texts
+        manifest = replace(self.bundle.manifest, truncation=bool(self.tokenizer.truncation))  # as this copy reads texts
         bundle = replace(self.bundle, manifest=manifest)
         copy_bundle(bundle, folder, policies=self.policies, certificate=certificate, overwrite=overwrite)
 

@@ -26,13 +26,13 @@ def levels_of(policies: Policies, tiers: Sequence[ModelInfo], *, steps: int = ST
         share = 1 - step / steps
         routers = [_eased(own, share, tier) for own, tier in zip(policies.routers, tiers, strict=False)]
         exits = [_eased(own, share, tier) for own, tier in zip(policies.exits, tiers, strict=True)]
-        found.append(replace(policies, routers=routers, exits=exits))
+        found.append(replace(policies, routers=tuple(routers), exits=tuple(exits)))
     none = (defer_none,) * len(policies.routers)
     cheapest = replace(policies, routers=none)
     if tiers[0].layers:  # otherwise exits are those of tiers that nothing reaches
-        leave = [
+        leave = tuple(
             AtExit(tier.layers[0]) if tier.layers else own for own, tier in zip(policies.exits, tiers, strict=True)
-        ]
+        )
         cheapest = replace(cheapest, exits=leave)
     found.append(cheapest)
     return tuple(own for number, own in enumerate(found) if number == 0 or own != found[number - 1])

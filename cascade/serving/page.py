@@ -118,7 +118,7 @@ def tuned(pipeline: Classifier | Tagger, thresholds: Any) -> Classifier | Tagger
         if threshold is not None:
             policies, place = own[knob["kind"]], knob["tier"] - 1
             policies[place] = _at(policies[place], threshold, defaults[knob["kind"]])
-    return pipeline.with_policies(replace(pipeline.policies, routers=own["defer"], exits=own["exit"]))
+    return pipeline.with_policies(replace(pipeline.policies, routers=tuple(own["defer"]), exits=tuple(own["exit"])))
 
 
 def answered(pipeline: Classifier | Tagger, items: list[Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def changed(change: Callable[[Raw], object], certificate: Certificate = CERTIFIC
 
 @pytest.mark.parametrize("manifest", [MANIFEST, TAGGER])
 def test_round_trip(manifest: Manifest) -> None:
-    safer = tuple(replace(manifest.policies, blend=[blend]) for blend in (0.0, 0.5))
+    safer = tuple(replace(manifest.policies, blend=(blend,)) for blend in (0.0, 0.5))
     certificate = certificate_of(manifest, safer=safer, warnings=("3 examples are there twice",), events=None)
     assert Certificate.from_json(json.loads(json.dumps(certificate.to_json()))) == certificate
 
@@ -105,7 +105,7 @@ def test_what_may_be_left_out() -> None:
 def test_what_differs() -> None:
     policies, models = MANIFEST.policies, MANIFEST.models()
     assert CERTIFICATE.differences(policies, models) == []
-    other = replace(policies, routers=[Threshold(0.5)], temperatures=[[1.0], [1.5, 2.0]])
+    other = replace(policies, routers=(Threshold(0.5),), temperatures=((1.0,), (1.5, 2.0)))
     assert CERTIFICATE.differences(other, models) == [
         "routers must be (Threshold(threshold=0.9),) as certified, got (Threshold(threshold=0.5),)",
         "temperatures must be ((1.0,), (1.5, 1.0)) as certified, got ((1.0,), (1.5, 2.0))",

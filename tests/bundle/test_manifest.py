@@ -220,7 +220,7 @@ def test_doubts() -> None:
     manifest = replace(MANIFEST, certificate=certificate_of(MANIFEST))
     assert manifest.doubts() == []
     altered = {**manifest.files, PATHS[0]: FileRecord("f" * 64, 1)}
-    assert replace(manifest, files=altered, policies=replace(manifest.policies, blend=[0.5])).doubts() == [
+    assert replace(manifest, files=altered, policies=replace(manifest.policies, blend=(0.5,))).doubts() == [
         "blend must be (0.0,) as certified, got (0.5,)",
         "onnx/model.onnx is another than the certified one",
     ]

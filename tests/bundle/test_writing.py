@@ -108,14 +108,14 @@ def test_a_bundle_that_a_killed_run_moved_away_comes_back(made: Bundle, tmp_path
 
 
 def test_copying_sets_the_policies(made: Bundle, tmp_path: Path) -> None:
-    policies = replace(POLICIES, routers=[Threshold(0.5)], temperatures=[[2], [0.5]])
+    policies = replace(POLICIES, routers=(Threshold(0.5),), temperatures=((2,), (0.5,)))
     copied = copy_bundle(made, tmp_path / "copy", policies=policies)
     assert open_bundle(tmp_path / "copy") == copied
     assert copied.manifest == replace(made.manifest, policies=policies)
     assert open_bundle(made.folder) == made
     assert copy_bundle(made, made.folder, policies=POLICIES, overwrite=True) == made == open_bundle(made.folder)
     with pytest.raises(OptionError, match="temperatures must be one per exit, got 2 for 1 of tier 2"):
-        copy_bundle(made, tmp_path / "other", policies=replace(POLICIES, temperatures=[[1], [1, 1]]))
+        copy_bundle(made, tmp_path / "other", policies=replace(POLICIES, temperatures=((1,), (1, 1))))
 
 
 def test_figures_of_another_operating_point_are_dropped(made: Bundle, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_figures_of_another_operating_point_are_dropped(made: Bundle, tmp_path: 
         noted = Bundle(made.folder, replace(made.manifest, figures={"operating_point": note, "int8": "static"}))
         kept = copy_bundle(noted, tmp_path / "kept", policies=POLICIES, overwrite=True)
         assert kept.manifest.figures == noted.manifest.figures
-        other = copy_bundle(noted, tmp_path / "other", policies=replace(POLICIES, blend=[0.5]), overwrite=True)
+        other = copy_bundle(noted, tmp_path / "other", policies=replace(POLICIES, blend=(0.5,)), overwrite=True)
         assert other.manifest.figures == {"int8": "static"}
 
 
@@ -137,10 +137,10 @@ def test_a_certificate_is_kept_as_long_as_it_is_about_the_copy(certified: Bundle
     assert same.manifest.certificate == certified.manifest.certificate
     for number, policies in enumerate(
         (
-            replace(POLICIES, routers=[Threshold(0.5)]),
-            replace(POLICIES, exits=[never, AtExit(1)]),
-            replace(POLICIES, blend=[0.5]),
-            replace(POLICIES, temperatures=[[1.0], [1.5]]),
+            replace(POLICIES, routers=(Threshold(0.5),)),
+            replace(POLICIES, exits=(never, AtExit(1))),
+            replace(POLICIES, blend=(0.5,)),
+            replace(POLICIES, temperatures=((1.0,), (1.5,))),
         )
     ):
         new = copy_bundle(certified, tmp_path / f"new{number}", policies=policies)
@@ -152,7 +152,7 @@ def test_a_certificate_of_something_else_is_not_written(made: Bundle, certified:
     certificate = certificate_of(certified.manifest)
     message = r"must be about the bundle that it is written into, but blend must be \(0.0,\) as certified, got"
     with pytest.raises(OptionError, match=message):
-        copy_bundle(made, tmp_path / "copy", policies=replace(POLICIES, blend=[0.5]), certificate=certificate)
+        copy_bundle(made, tmp_path / "copy", policies=replace(POLICIES, blend=(0.5,)), certificate=certificate)
     other = write_bundle(tmp_path / "other", {**FILES, "onnx/model.onnx": b"another"}, MANIFEST)
     with pytest.raises(OptionError, match=r"onnx/model.onnx is another than the certified one; calibrate again"):
         copy_bundle(other, tmp_path / "copy", policies=POLICIES, certificate=certificate)
@@ -170,7 +170,7 @@ def test_the_model_card_says_what_is_certified_and_no_more(made: Bundle, certifi
     again = copied.path("README.md").read_text()
     assert again.startswith("a card\n\nmended on the Hub\n\n<!--")
     assert (again.count("## Certificate"), again.count("Counted against it: 4 of")) == (1, 1)
-    dropped = copy_bundle(certified, tmp_path / "dropped", policies=replace(POLICIES, blend=[0.5]))
+    dropped = copy_bundle(certified, tmp_path / "dropped", policies=replace(POLICIES, blend=(0.5,)))
     assert dropped.path("README.md").read_text() == "a card\n\nmended on the Hub\n"
     same = copy_bundle(certified, tmp_path / "same", policies=POLICIES)
     assert same.path("README.md").read_bytes() == card.read_bytes()

@@ -150,7 +150,7 @@ def test_nothing_of_a_bundle_acts_upon_the_terminal(run: Command, folder: Path, 
 
 def test_a_certificate_of_another_bundle(run: Command, folder: Path, tmp_path: Path) -> None:
     certificate = certificate_of(open_bundle(folder).manifest)
-    policies = replace(MANIFEST.policies, blend=[0.5])
+    policies = replace(MANIFEST.policies, blend=(0.5,))
     write_bundle(tmp_path / "new", FILES, replace(MANIFEST, policies=policies, certificate=certificate))
     out = run("inspect", str(tmp_path / "new")).out
     assert "certificate  not about this bundle\n" in out

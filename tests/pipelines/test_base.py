@@ -63,7 +63,7 @@ def test_options_of_load(loaded: Pipeline, other: Pipeline) -> None:
     assert chosen.policies == other.policies
     assert chosen.tier1.batching == chosen.tier2.batching == FixedSize(4)
     with pytest.raises(OptionError, match="temperatures must be one per exit, got 1 for 3 of tier 2"):
-        cascade.load(loaded.bundle.folder, policies=replace(other.policies, temperatures=[[1], [1]]))
+        cascade.load(loaded.bundle.folder, policies=replace(other.policies, temperatures=((1,), (1,))))
 
 
 def test_options_of_from_pretrained(loaded: Pipeline) -> None:

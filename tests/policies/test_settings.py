@@ -39,8 +39,8 @@ def test_round_trip(policies: Policies) -> None:
 
 
 def test_with_and_defaults() -> None:
-    assert replace(TWO, blend=[1]).blend == (1.0,)
-    assert replace(TWO, blend=[1]) != TWO == replace(TWO)
+    assert replace(TWO, blend=(1,)).blend == (1.0,)
+    assert replace(TWO, blend=(1,)) != TWO == replace(TWO)
     assert Policies([defer_all], [never, never], [[1], [1]]).blend == (0.0,)  # type: ignore[arg-type]  # lists will do
     assert Policies((), (never,), ((1.0,),)).routers == ()
 
