@@ -37,7 +37,7 @@ def main() -> None:
         kept = set(range(len(items)))
         for factor in CHANGES:
             warmer = [[one * factor for one in of_tier] for of_tier in own.policies.temperatures]
-            found = answers(own.with_policies(replace(own.policies, temperatures=warmer)), items)
+            found = answers(own.with_policies(replace(own.policies, temperatures=tuple(map(tuple, warmer)))), items)
             kept -= {
                 row
                 for row, (one, other) in enumerate(zip(wanted, found, strict=True))
