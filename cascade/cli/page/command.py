@@ -77,9 +77,9 @@ def _check(bundle: Bundle) -> None:
         faults += [f"each {names} must be one of {known}, got {one!r}" for one in found if not isinstance(one, kinds)]
     for path in dict.fromkeys(tier.tokenizer for tier in manifest.tiers):
         told = json.loads(bundle.read(path))
-        kinds = [(told.get(part) or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
-        if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"]:
-            faults.append(f"{path} must be BERT's WordPiece, got {kinds[2]}")
+        parts = [(told.get(part) or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
+        if parts != ["BertNormalizer", "BertPreTokenizer", "WordPiece"]:
+            faults.append(f"{path} must be BERT's WordPiece, got {parts[2]}")
     if faults:
         raise BundleError(f"a page cannot run {bundle.folder}: {'; '.join(faults)}; take another bundle")
 
