@@ -30,7 +30,7 @@ from cascade.engine.inputs import Inputs
 from cascade.policies.exits import ExitPolicy, Settled
 from cascade.policies.settings import Policies
 from cascade.policies.unit_exits import TokenExit
-from cascade.training.build.exporting import Answered
+from cascade.training.build.original import Answered
 from cascade.training.build.report import in_turns
 
 WITH_EXITS = ("frozen", "tuned")  # second tiers
@@ -128,15 +128,13 @@ class Candidate:
         return f"{f'{self.exits} exits' if self.exits in WITH_EXITS else 'your model'}, {first or 'no'} first tier"
 
 
-def candidates(
-    pipelines: Mapping[str, Any], some: Answered, truth: Any, claim: Claim, *, seconds: float
-) -> list[Candidate]:
+def candidates(pipelines: Mapping[str, Any], some: Answered, claim: Claim, *, seconds: float) -> list[Candidate]:
     """Pairs of second and first tiers, cheapest first, on items that choose; as many as the time allows.
 
-    Of a tagger's pairs all are guessed at, and the one that promises most is run. `truth`: as `Texts` has it.
+    Of a tagger's pairs all are guessed at, and the one that promises most is run.
     """
     begin = time.monotonic()
-    seen = {name: observed(pipeline, some, truth) for name, pipeline in pipelines.items()}
+    seen = {name: observed(pipeline, some) for name, pipeline in pipelines.items()}
     seen = {name: answers for name, answers in seen.items() if answers.costs is not None}
     if some.checkpoint.tags:
         seen = {name: _read(answers, seconds, len(seen) ** 2) for name, answers in seen.items()}
@@ -189,20 +187,19 @@ def fastest(
 
 
 def certified(
-    pipeline: Any, some: Answered, truth: Any, claim: Claim, split: Split, steps: Sequence[Step], *, seed: int
+    pipeline: Any, some: Answered, claim: Claim, split: Split, steps: Sequence[Step], *, seed: int
 ) -> Certified | Refused:
     """The cheapest setting of these tiers that keeps the bound, tested from full depth on; see `certify`.
 
     Args:
         pipeline: of two tiers, of a regression one.
         some: items that certify.
-        truth: of these, or None.
         claim: against the original model.
         split: that left these to certify.
         steps: that other items chose for these tiers; none: full depth alone is tested.
         seed: of the outcome.
     """
-    tester = observed(pipeline, some, truth)
+    tester = observed(pipeline, some)
     safest = Step(tester.at_full_depth, risk=0.0, cost=1.0, deferred=1.0)
     chosen = Chosen[Any]((safest, *steps), tester)
     outcome = certify(tester, claim, lambda: chosen, split=split, seed=seed, labels=pipeline.labels)
@@ -212,14 +209,14 @@ def certified(
     return outcome
 
 
-def observed(pipeline: Any, some: Answered, truth: Any) -> TextAnswers | WordAnswers:
+def observed(pipeline: Any, some: Answered) -> TextAnswers | WordAnswers:
     """What all tiers say about items, with the original's answers to compare with."""
     if some.checkpoint.regression:
         return NumberAnswers.of(pipeline, some)
     if some.checkpoint.tags:
-        tags = None if truth is None else np.concatenate(truth)
+        tags = None if some.truth is None else np.concatenate(some.truth)
         return replace(observe_sentences(pipeline, some.items, tags), original=some.answers)
-    return replace(observe_texts(pipeline, some.items, truth), original=some.answers)
+    return replace(observe_texts(pipeline, some.items, some.truth), original=some.answers)
 
 
 def _read(answers: Any, seconds: float, pairs: int) -> Any:

@@ -12,34 +12,32 @@ from typing import Any
 import numpy as np
 
 from cascade.bundle.certificate import Certificate, Data
+from cascade.bundle.opening import Bundle, open_bundle
+from cascade.bundle.tiers import MultiExitSpec, TierSpec
 from cascade.bundle.writing import write_bundle
 from cascade.calibration.certify.claims import Claim
 from cascade.calibration.certify.outcomes import Certified, Outcome
 from cascade.calibration.certify.procedure import Split
 from cascade.calibration.certify.written import issue
 from cascade.calibration.examples import copies_said
+from cascade.exceptions import BundleError
 from cascade.pipelines.profiling import profile_of
 from cascade.policies.routing import DeferAll
+from cascade.policies.settings import Policies
 from cascade.training.build.choosing import WITH_EXITS, Candidate, Within, candidates, certified, fastest
-from cascade.training.build.exporting import (
-    CHECKED,
-    Answered,
-    Given,
-    alone,
-    check_fp32,
-    composed,
-    export,
-    form_of,
-    without_first,
-)
-from cascade.training.build.looking import picked
-from cascade.training.build.original import Original, read_whole
+from cascade.training.build.looking import Checkpoint, picked
+from cascade.training.build.original import TOLERANCE, Answered, Given, Original
 from cascade.training.build.report import report_of
 from cascade.training.build.shares import with_gaps
 from cascade.training.build.work import Making, Step
+from cascade_export import Calibration, ExportOptions, Int8, export_bundle
+from cascade_export.checkpoints import load_tier
+from cascade_export.tiers import export_tier1
 
 HARDER = 1500  # texts with gaps that choose, about; of sentences each once: settings are run on them, not replayed
 PAGE = "report.html"
+CALIBRATION = 512  # texts that give int8 its ranges
+CHECKED = 500  # texts on which full depth is compared with the original
 
 
 def claim_of(given: Given) -> Claim:
@@ -47,7 +45,7 @@ def claim_of(given: Given) -> Claim:
     claim = given.options.claim(tags=given.checkpoint.tags)
     if not given.checkpoint.regression:
         return claim
-    return replace(claim, ask=Within(bound=given.options.bound, within=given.every.tolerance))
+    return replace(claim, ask=Within(bound=given.options.bound, within=given.choose.tolerance))
 
 
 def exported(given: Given, making: Making, tiers: Mapping[str, Path], learn: Sequence[Any]) -> Mapping[str, Any]:
@@ -55,7 +53,7 @@ def exported(given: Given, making: Making, tiers: Mapping[str, Path], learn: Seq
 
     Of a model without exits one for each first tier: that model behind it.
     """
-    some = given.every.select(given.shares.choose[:CHECKED])
+    some = given.choose.select(np.arange(min(CHECKED, len(given.choose.items))))
     firsts: list[str | None] = [name for name in tiers if name not in WITH_EXITS] or [None]
     seconds = [name for name in tiers if name in WITH_EXITS]
     kinds = {name: firsts[min(number, len(firsts) - 1)] for number, name in enumerate(seconds)}
@@ -80,11 +78,10 @@ def chosen(given: Given, making: Making, exported: Step, spent: Mapping[str, flo
     """The bundle: the cheapest pair, certified, with its report; or full depth alone."""
     begin, kinds, work = time.monotonic(), exported.facts["first_tiers"], making.folder
     own = next(iter(kinds))  # the model as it is
-    some, seconds = given.every.select(given.shares.choose), 60 * making.minutes
+    some, seconds = given.choose, 60 * making.minutes
     full = given.full_depth(exported.folder / own)
-    harder, truth = _with_gaps(given, some)
     pipelines = {name: given.load(exported.folder / name) for name in kinds}
-    found = candidates(pipelines, harder, truth, claim_of(given), seconds=seconds / 3)
+    found = candidates(pipelines, _with_gaps(given), claim_of(given), seconds=seconds / 3)
     making.progress(0.3)
     best, timed = fastest(found, full, some.items, kinds=kinds, seconds=seconds / 6)
     making.progress(0.4)
@@ -116,7 +113,7 @@ def chosen(given: Given, making: Making, exported: Step, spent: Mapping[str, flo
         policies=pipeline.policies,
         certificate=certificate,
         figures={**manifest.figures, "build": report.figures},
-        profile=profile_of(pipeline, given.every.select(given.shares.certify).items),
+        profile=profile_of(pipeline, given.certify.items),
     )
     write_bundle(work / "bundle", {**files, PAGE: report.page.encode()}, made)
     for name in ("pair", "single"):
@@ -127,16 +124,15 @@ def chosen(given: Given, making: Making, exported: Step, spent: Mapping[str, flo
     return {"setting": told, "certified": isinstance(outcome, Certified), "line": report.line, **report.figures}
 
 
-def _with_gaps(given: Given, some: Answered) -> tuple[Answered, Any]:
+def _with_gaps(given: Given) -> Answered:
     """The items that choose, with words left out: what the original says of these, and the right answers."""
+    some = given.choose
     copies = 1 if given.checkpoint.tags else max(round(HARDER / len(some.items)), 1)
     items, kept = with_gaps(some.items, copies=copies, seed=given.options.seed)
-    truth: Any = given.truth(np.tile(given.shares.choose, copies))
+    truth: Any = picked(some.truth, np.tile(np.arange(len(some.items)), copies))
     if isinstance(truth, list):
         truth = [own[here] for own, here in zip(truth, kept, strict=True)]
-    harder = replace(some, items=items, logits=Original(given.checkpoint).record(items))
-    whole = read_whole(given.checkpoint, items, harder.logits)
-    return harder.select(whole), picked(truth, whole)
+    return replace(some, items=items, logits=Original(given.checkpoint).record(items), truth=truth).read_whole()
 
 
 def _certified(given: Given, work: Path, bundles: Path, own: str, best: Candidate | None) -> tuple[Outcome, Any]:
@@ -160,18 +156,17 @@ def _certified(given: Given, work: Path, bundles: Path, own: str, best: Candidat
 
 def _tested(given: Given, bundle: Path, steps: Sequence[Any]) -> tuple[Outcome, Any]:
     """What is certified of a bundle, and its pipeline."""
-    pipeline, shares = given.load(bundle), given.shares
-    choosers, testers = len(shares.choose), np.arange(len(shares.certify), dtype=np.int64)
+    pipeline, choosers = given.load(bundle), len(given.choose.items)
+    testers = np.arange(len(given.certify.items), dtype=np.int64)
     split = Split(np.empty(0, dtype=np.int64), testers, choosers / (choosers + len(testers)), choosers)
-    some, truth = given.every.select(shares.certify), given.truth(shares.certify)
-    return certified(pipeline, some, truth, claim_of(given), split, steps, seed=given.options.seed), pipeline
+    return certified(pipeline, given.certify, claim_of(given), split, steps, seed=given.options.seed), pipeline
 
 
 def _kept(given: Given, folder: Path, pipeline: Any, outcome: Outcome) -> tuple[Any, Certificate | None]:
     """What was certified, full depth where nothing was, without a first tier that is never asked."""
     certificate, policies, texts = None, pipeline.policies.full_depth(), given.texts
     if isinstance(outcome, Certified):
-        choosing, testing = len(given.shares.choose), len(given.shares.certify)
+        choosing, testing = len(given.choose.items), len(given.certify.items)
         data = Data(name=texts.name, sha256=texts.digest, examples=choosing + testing, chosen_on=choosing)
         distinct = len(texts.items)
         said = copies_said(distinct + texts.copies, distinct, f"{outcome.claim.unit.value}s")
@@ -185,3 +180,102 @@ def _kept(given: Given, folder: Path, pipeline: Any, outcome: Outcome) -> tuple[
             safer = tuple(map(alone, certificate.safer))
             certificate = replace(certificate, policies=policies, safer=safer, models=pipeline.bundle.manifest.models())
     return pipeline.with_policies(policies), certificate
+
+
+def check_traced(checkpoint: Checkpoint) -> None:
+    """Refuse a model that can be no tier without exits, before it teaches anything.
+
+    Raises:
+        OptionError: torch cannot trace it.
+    """
+    export_tier1(load_tier(checkpoint.source, checkpoint.task), checkpoint.task, number=2)
+
+
+def export(
+    given: Given, folder: Path, exits: str | Path, first: Path | None, texts: Sequence[Any], *, int8: bool = True
+) -> Bundle:
+    """A bundle of these checkpoints, or of the last tier's alone.
+
+    In int8 a quarter of the bound may be spent, or layers stay fp32.
+    """
+    some = list(texts[:CALIBRATION])
+    options = ExportOptions(
+        int8=Int8.STATIC if int8 else Int8.NONE,
+        agreement=1 - given.options.bound / 4,
+        by_sentence=given.checkpoint.tags,
+        max_length=given.checkpoint.limit,
+        truncation=given.options.truncation,
+        encode_special_tokens=given.checkpoint.encode_special_tokens,
+        fp32=False,
+    )
+    calibration = Calibration([*some, *mixed(some)], None, "texts of the build, and mixtures of two of them")
+    return export_bundle(exits, first, folder, calibration=calibration, options=options)
+
+
+def mixed(items: Sequence[Any]) -> list[Any]:
+    """Half of each item before half of the next: what a model is less sure of than of the texts that trained it.
+
+    Of pairs the first text with the next pair's second one. int8 that answers as fp32 on a model's own training texts
+    may still differ on new ones: of a MiniLM on TREC on 0 of 512 of the first and 6 of 500 of the second kind, and of
+    mixtures on 6 of 500.
+    """
+
+    def joined(one: Any, other: Any) -> Any:
+        if isinstance(one, tuple):
+            return one[0], other[1]
+        first, second = (item if isinstance(item, list) else item.split() for item in (one, other))
+        words = [*first[: (len(first) + 1) // 2], *second[len(second) // 2 :]]
+        return words if isinstance(one, list) else " ".join(words)
+
+    return [joined(one, other) for one, other in zip(items, [*items[1:], *items[:1]], strict=True)]
+
+
+def form_of(tier: TierSpec) -> str:
+    """How a last tier was exported, in words: int8 or, where that changes too many answers, fp32 in part."""
+    if not isinstance(tier, MultiExitSpec):
+        return f"in {tier.precision}"
+    small, count = sum(stage.precision == "int8" for stage in tier.stages), len(tier.stages)
+    if small in (0, count):
+        return f"packed in {'int8' if small else 'fp32'}"
+    return f"packed, {small} of {count} stages in int8"
+
+
+def check_fp32(share: float, largest: float) -> float:
+    """What `compared` says of full depth in fp32: it answers as the original, or a `BundleError` says what differs."""
+    if share < 1 or not largest <= TOLERANCE:
+        raise BundleError(
+            f"full depth in fp32 must answer as the original model within {TOLERANCE:g}, got the same answer for "
+            f"{100 * share:.2f} % and a difference of {largest:.2g}; its tokenizer or a part of it is not read as "
+            "transformers reads it"
+        )
+    return share
+
+
+def composed(folder: Path, exits: Path, first: Path) -> Bundle:
+    """A bundle of the second tier of one and the first tier of another one; both are of the same checkpoint."""
+    both = [open_bundle(one, verify=False) for one in (exits, first)]
+    second, other = (bundle.manifest for bundle in both)
+    files: dict[str, bytes | Path] = {path: both[0].path(path) for path in second.files}
+    files = {path: source for path, source in files.items() if path not in second.tier1.graphs}
+    files |= {path: both[1].path(path) for path in other.tier1.graphs}
+    temperatures = (other.policies.temperatures[0], second.policies.temperatures[1])
+    manifest = replace(
+        second,
+        tiers=(other.tier1, second.tier2),
+        policies=replace(second.policies, temperatures=temperatures),
+        figures={**second.figures, "tier1": other.figures.get("tier1")},
+    )
+    return write_bundle(folder, files, manifest)
+
+
+def alone(policies: Policies) -> Policies:
+    """Those of the last tier, by itself."""
+    return replace(policies, routers=(), blend=(), exits=policies.exits[-1:], temperatures=policies.temperatures[-1:])
+
+
+def without_first(folder: Path, bundle: Bundle, policies: Policies) -> Bundle:
+    """A bundle of the last tier alone; `policies`: of both."""
+    manifest = bundle.manifest
+    gone = set(manifest.tier1.graphs) - set(manifest.tier2.graphs)
+    files: dict[str, bytes | Path] = {path: bundle.path(path) for path in manifest.files if path not in gone}
+    return write_bundle(folder, files, replace(manifest, tiers=manifest.tiers[1:], policies=alone(policies)))

@@ -18,8 +18,8 @@ from cascade.calibration.certify.outcomes import Certified, Outcome
 from cascade.core.confidence import answers as answers_of
 from cascade.core.rounding import percent
 from cascade.core.statistics import speed_up
-from cascade.training.build.exporting import Answered, Given
 from cascade.training.build.looking import Checkpoint
+from cascade.training.build.original import Answered, Given
 from cascade.training.models.config import adapted, load_model
 
 SHOWN = 10  # texts that differ
@@ -68,7 +68,7 @@ def report_of(
         steps: seconds by step.
         candidates: seconds of those that were timed beside each other.
     """
-    some, files, name = given.every.select(given.shares.certify), pipeline.bundle.manifest.files, str(given.output)
+    some, files, name = given.certify, pipeline.bundle.manifest.files, str(given.output)
     found = pipeline.predict(some.items)
     routes = getattr(found.routes, "words", found.routes)
     same, form = some.alike(found.probabilities), exported["form"]

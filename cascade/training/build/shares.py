@@ -55,12 +55,6 @@ class Shares:
         """All of them: those that certify, those that choose, the others."""
         return np.concatenate([self.certify, self.choose, self.learn])
 
-    def in_order(self) -> Shares:
-        """The shares of items that stand in this order."""
-        numbers = np.arange(len(self.order), dtype=np.int64)
-        certify, choose, learn = np.split(numbers, np.cumsum([len(self.certify), len(self.choose)]))
-        return Shares(learn, choose, certify)
-
 
 def _too_few(total: int, least: int, claim: Claim) -> str:
     what, name = f"{claim.unit.value}s", "max-disagreement" if not claim.ask.needs_labels else "max-drop"

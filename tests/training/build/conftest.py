@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cascade.training.build import BuildOptions, Built, build, report, tiers
+from cascade.training.build import BuildOptions, Built, build, building, report
 from tests.models import tiny
 from tests.training.commands import fine_tuned
 
@@ -69,8 +69,8 @@ def write(file: Path, some: list[Any], labels: list[Any] | None = None) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few epochs, a few turns."""
     for name, epochs in {"frozen": 30.0, "static": 2.0, "transformer": 2.0, "tuned": 1.0}.items():
-        monkeypatch.setitem(tiers.EPOCHS, name, epochs)
-    monkeypatch.setattr(tiers, "COPIES", 1)
+        monkeypatch.setitem(building.EPOCHS, name, epochs)
+    monkeypatch.setattr(building, "COPIES", 1)
     monkeypatch.setattr(report, "TURNS", (1, 1))
 
 

@@ -15,9 +15,8 @@ from cascade.bundle.opening import open_bundle
 from cascade.calibration.certify.claims import ORIGINAL
 from cascade.exceptions import OptionError
 from cascade.training.build import BuildOptions, choosing
-from cascade.training.build.exporting import Answered
 from cascade.training.build.looking import look, read
-from cascade.training.build.original import Original
+from cascade.training.build.original import Answered, Original
 from cascade.training.build.shares import Shares
 from cascade.training.build.work import SHARES, Work
 from cascade.training.recipes import recorded

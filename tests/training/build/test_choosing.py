@@ -10,7 +10,7 @@ import pytest
 from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec
 from cascade.calibration.costs import TierCosts
 from cascade.training.build import choosing
-from cascade.training.build.exporting import form_of
+from cascade.training.build.finishing import form_of
 from tests.models.toy_answers import toy_answers
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from cascade.calibration.certify.claims import ORIGINAL, Agreement, Claim
 from cascade.exceptions import CascadeError, DataError, OptionError
-from cascade.training.build import BuildOptions, build, exporting
-from cascade.training.build.exporting import mixed
+from cascade.training.build import BuildOptions, build, finishing
+from cascade.training.build.finishing import mixed
 from cascade.training.build.looking import look, read
 from cascade.training.build.original import _encoded
 from cascade.training.build.shares import Shares
@@ -160,7 +160,7 @@ def test_what_torch_cannot_trace_is_refused_before_it_teaches(
     def refuse(model: Any, task: Any, *, number: int) -> None:
         raise OptionError(f"tier {number}'s model_type must be one that torch can trace, got {model.config.model_type}")
 
-    monkeypatch.setattr(exporting, "export_tier1", refuse)
+    monkeypatch.setattr(finishing, "export_tier1", refuse)
     with pytest.raises(OptionError, match="one that torch can trace, got ernie"):
         own.build()
     assert not own.work.exists()

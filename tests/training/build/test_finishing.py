@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from cascade.training.build import exporting
-from cascade.training.build.exporting import Given, export
+from cascade.training.build import finishing
+from cascade.training.build.finishing import export
 from cascade.training.build.looking import BuildOptions
+from cascade.training.build.original import Given
 from cascade_export import ExportOptions, Int8
 
 
@@ -16,11 +17,11 @@ from cascade_export import ExportOptions, Int8
 def test_int8_may_spend_a_quarter_of_the_bound_by_sentence(tags: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of texts as of sentences: however many words these have."""
     asked: list[ExportOptions] = []
-    monkeypatch.setattr(exporting, "export_bundle", lambda *_, options, **__: asked.append(options))
+    monkeypatch.setattr(finishing, "export_bundle", lambda *_, options, **__: asked.append(options))
     checkpoint: Any = SimpleNamespace(tags=tags, limit=64, encode_special_tokens=False)
     unread: Any = None
     options = BuildOptions(max_disagreement=0.02)
-    given = Given(checkpoint, unread, unread, options, unread, each=0.1, output=Path("out"))
+    given = Given(checkpoint, unread, options, unread, unread, each=0.1, output=Path("out"))
     export(given, Path("int8"), "model", None, [["a"] * 9])
     (found,) = asked
     assert found.agreement == pytest.approx(0.995)
