@@ -19,8 +19,16 @@ import onnx
 from onnx import NodeProto, helper
 
 from cascade.core.rows import FloatArray, IntArray
-from cascade_export.int8.linears import Linear, Ranges, constants_of
-from cascade_export.int8.rewriting import MICROSOFT, Rewriting, int8_weight, rebuild, table_of
+from cascade_export.int8.rewriting import (
+    MICROSOFT,
+    Linear,
+    Ranges,
+    Rewriting,
+    constants_of,
+    int8_weight,
+    rebuild,
+    table_of,
+)
 from cascade_export.options import ExportOptions, Int8
 from cascade_export.packed.chain import ChainRanges, chain_logits, chain_ranges
 from cascade_export.packed.graphs import TierGraphs

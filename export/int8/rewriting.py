@@ -1,4 +1,4 @@
-"""A copy of an ONNX graph in which linear layers are replaced one by one, and the uint8 form of what they read.
+"""The linear layers of an ONNX graph, the ranges of what they read, and a copy in which they are replaced one by one.
 
 What is made of copies of a smaller tensor (a token beside its neighbours) is made of copies of its uint8 form: the same
 numbers for a fraction of the work. Of what is looked up in a constant table the table is rounded, at export, and
@@ -7,14 +7,16 @@ nothing is left to do.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from cascade.core.rows import FloatArray
-from cascade_export.int8.linears import Linear, Ranges, attribute, constants_of, linears
 
 MICROSOFT = "com.microsoft"
 LOOKING_UP, MOVING = ("Gather", "Reshape"), ("Pad", "Slice", "Concat")
@@ -193,3 +195,98 @@ def _uint8(span: Ranges) -> tuple[np.ndarray, np.ndarray]:
     low, high = min(float(span.min()), 0.0), max(float(span.max()), 0.0)
     scale = max((high - low) / 255, float(np.finfo(np.float32).tiny))
     return np.array(scale, np.float32), np.array(np.clip(np.rint(-low / scale), 0, 255), np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A product with a constant matrix, and the constant that is added to it, as found in a graph.
+
+    `nodes`: indices in `graph.node`, the last makes `output`; `input`, `output`: names of the activation and of the
+    result; `weight`: shape `(in, out)`; `bias`: shape `(out,)`, or None.
+    """
+
+    nodes: tuple[int, ...]
+    input: str
+    output: str
+    weight: FloatArray
+    bias: FloatArray | None
+
+
+def linears(model: onnx.ModelProto) -> list[Linear]:
+    """All products of an activation with a constant matrix, in the order of the graph."""
+    graph = model.graph
+    constants = constants_of(graph)
+    uses = Counter(name for node in graph.node for name in node.input) + Counter(value.name for value in graph.output)
+    readers = {name: (i, node) for i, node in enumerate(graph.node) for name in node.input}
+    found = []
+    for i, node in enumerate(graph.node):
+        if node.op_type not in ("MatMul", "Gemm") or node.input[0] in constants or node.input[1] not in constants:
+            continue
+        weight, bias, output = constants[node.input[1]], None, node.output[0]
+        nodes: tuple[int, ...] = (i,)
+        if weight.ndim != 2 or weight.dtype != np.float32 or not _is_plain(node):
+            continue
+        if attribute(node, "transB", 0):
+            weight = weight.T
+        if len(node.input) > 2:
+            if node.input[2] not in constants:
+                continue
+            bias = constants[node.input[2]]
+        position, reader = readers.get(output, (0, None))
+        if node.op_type == "MatMul" and reader is not None and reader.op_type == "Add" and uses[output] == 1:
+            other = next(name for name in reader.input if name != output)
+            if other in constants and constants[other].shape == (weight.shape[1],):
+                bias, nodes, output = constants[other], (i, position), reader.output[0]
+        found.append(Linear(nodes, node.input[0], output, weight, bias))
+    return found
+
+
+def constants_of(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
+    """Constant values by name, seen through the copies and transposes that exporters leave for shared weights."""
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            values[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        elif node.op_type == "Identity" and node.input[0] in values:
+            values[node.output[0]] = values[node.input[0]]
+        elif node.op_type == "Transpose" and node.input[0] in values:
+            values[node.output[0]] = values[node.input[0]].transpose(attribute(node, "perm", None))
+    return values
+
+
+def _is_plain(node: NodeProto) -> bool:
+    return not attribute(node, "transA", 0) and attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0
+
+
+def attribute(node: NodeProto, name: str, default: Any) -> Any:
+    """A node's attribute by name, or the default."""
+    return next((helper.get_attribute_value(value) for value in node.attribute if value.name == name), default)
+
+
+AXES = "watched/axes"
+Ranges: TypeAlias = FloatArray
+"""The lowest and the highest value of each channel of a layer's input. Shape `(2, in)`."""
+
+
+def watched(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that also gives the lowest and highest input of every channel, as `name/low` and `name/high`."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    for name in sorted({linear.input for linear in linears(model)}):
+        flat = f"{name}/flat"
+        copied.graph.node.append(helper.make_node("Flatten", [name], [flat], flat, axis=-1))
+        for operator, end in (("ReduceMin", "low"), ("ReduceMax", "high")):
+            output = f"{name}/{end}"
+            copied.graph.node.append(helper.make_node(operator, [flat, AXES], [output], output, keepdims=0))
+            copied.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, ["channels"]))
+    copied.graph.initializer.append(numpy_helper.from_array(np.array([0]), AXES))
+    return copied
+
+
+def widen(found: dict[str, Ranges], outputs: Mapping[str, np.ndarray]) -> None:
+    """Add what a watched graph gave to the ranges by input."""
+    for output in outputs:
+        if output.endswith("/low"):
+            name = output.removesuffix("/low")
+            both = [*found.get(name, []), outputs[output], outputs[f"{name}/high"]]
+            found[name] = np.stack((np.min(both, axis=0), np.max(both, axis=0)))

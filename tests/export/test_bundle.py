@@ -29,11 +29,10 @@ from cascade.training.task import BY_NAME as TASKS
 from cascade_export import Calibration, ExportOptions, Int8, export_bundle
 from cascade_export.card import model_card
 from cascade_export.checkpoints import load_tier
-from cascade_export.int8.linears import linears
-from cascade_export.packed.chain import chain_logits
+from cascade_export.int8.rewriting import linears
+from cascade_export.packed.chain import TOLERANCE, chain_logits, torch_logits
 from cascade_export.packed.graphs import TierGraphs
 from cascade_export.texts import Agreement, Sample, encode
-from cascade_export.verify import TOLERANCE, torch_logits
 from tests.export.conftest import LABELLED, TAGGED
 from tests.models import tiny, tiny_tagging
 from tests.models.by_token import ExitByToken

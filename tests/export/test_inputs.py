@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from cascade_export.int8.linears import linears
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
-from cascade_export.int8.rewriting import Rewriting
+from cascade_export.int8.rewriting import Rewriting, linears
 from cascade_export.packed.chain import session
 from tests.models.graphs import operators
 

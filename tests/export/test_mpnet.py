@@ -16,10 +16,9 @@ from cascade.policies.exits import MaxProbability
 from cascade.runtime.backend import FunctionBackend
 from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade_export.options import Int8
-from cascade_export.packed.chain import chain_logits, session
+from cascade_export.packed.chain import chain_logits, random_exits, session, torch_logits
 from cascade_export.packed.graphs import TierGraphs, export_tier2
 from cascade_export.packed.stages import pack
-from cascade_export.verify import random_exits, torch_logits
 from tests.export.test_stages import run_stage
 from tests.export.test_tag_stages import agree
 from tests.models import tiny, tiny_tagging

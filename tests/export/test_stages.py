@@ -17,10 +17,9 @@ from cascade.core.rows import Rows, Units, offsets_of
 from cascade.engine.packing import Packing
 from cascade.exceptions import OptionError
 from cascade_export.options import Int8
-from cascade_export.packed.chain import chain_logits, session
+from cascade_export.packed.chain import chain_logits, session, torch_logits
 from cascade_export.packed.graphs import export_tier2
 from cascade_export.packed.stages import pack
-from cascade_export.verify import torch_logits
 from tests.models import tiny
 from tests.models.graphs import Axes, axes, operators, quantised
 

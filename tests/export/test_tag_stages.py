@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 from cascade.core.rows import IntArray, Units
 from cascade.engine.packing import Packing
 from cascade.training.models.multi_exit import MultiExitTagger
-from cascade_export.int8.linears import linears
 from cascade_export.int8.quantise import quantise_linears
+from cascade_export.int8.rewriting import linears
 from cascade_export.options import Int8
-from cascade_export.packed.chain import chain_logits, chain_ranges, session
+from cascade_export.packed.chain import chain_logits, chain_ranges, random_exits, session, torch_logits
 from cascade_export.packed.graphs import TierGraphs, export_tier2
 from cascade_export.packed.stages import PackedModel, pack
 from cascade_export.texts import Sample
-from cascade_export.verify import random_exits, torch_logits
 from tests.models import tiny
 from tests.models.graphs import axes, operators, quantised, scaled
 from tests.models.tiny_tagging import random_words, words_of

@@ -19,7 +19,7 @@ from cascade.training.build.looking import look, read
 from cascade.training.build.original import Answered, Original
 from cascade.training.build.shares import Shares
 from cascade.training.build.work import SHARES, Work
-from cascade.training.recipes import recorded
+from cascade.training.recipes import exits as recorded
 from tests.models.cli import Command
 from tests.training.build.conftest import KINDS, OPTIONS, OTHERS, Case
 
