@@ -20,12 +20,12 @@ from cascade.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
     from cascade_export.export import export_bundle
-    from cascade_export.options import ExportOptions, Int8
+    from cascade_export.options import ExportOptions
     from cascade_export.texts import Calibration
 
-__all__ = ["Calibration", "ExportOptions", "Int8", "export_bundle", "require_extra"]
+__all__ = ["Calibration", "ExportOptions", "export_bundle", "require_extra"]
 
-_HOMES = {"Calibration": "texts", "export_bundle": "export"} | dict.fromkeys(__all__[1:3], "options")
+_HOMES = {"Calibration": "texts", "ExportOptions": "options", "export_bundle": "export"}
 _NEEDED = ("onnx", "safetensors", "scipy", "torch", "transformers")
 
 

@@ -15,7 +15,6 @@ from cascade.cli.show import size
 from cascade.core.console import finish
 from cascade.core.files import sha256_of
 from cascade_export import require_extra
-from cascade_export.options import Int8
 
 SWITCHES = ("encode_special_tokens", "temper_full_depth")
 EPILOG = """\b
@@ -49,8 +48,8 @@ Example:
 @click.option("--tags-column", default="tags", help="Name of the column of tags; for taggers.")
 @click.option(
     "--int8",
-    type=click.Choice([form.value for form in Int8]),
-    default=Int8.STATIC.value,
+    type=click.Choice(["static", "none"]),
+    default="static",
     help="static: scales from --calibration, so that answers do not depend on batch mates; none: fp32.",
 )
 @click.option("--exporter", type=click.Choice(["torch", "optimum"]), default="torch", help="Of tiers without exits.")
@@ -99,9 +98,8 @@ def export(
     from cascade.policies.routing import Threshold
     from cascade.training.data.examples import read_sentences, read_texts
     from cascade.training.options import columns_of
-    from cascade_export.card import parts_of
     from cascade_export.checkpoints import task_of
-    from cascade_export.export import export_bundle
+    from cascade_export.export import export_bundle, parts_of
     from cascade_export.options import ExportOptions
     from cascade_export.texts import Calibration
 
@@ -113,7 +111,7 @@ def export(
         found = Calibration(read.items, read.labels, Path(calibration).name, sha256)
     threshold, exits = given["threshold"], given["exit_threshold"]
     options = ExportOptions(
-        int8=Int8(given["int8"]),
+        int8=given["int8"] == "static",
         optimum=given["exporter"] == "optimum",
         router=None if threshold is None else Threshold(threshold),
         exit_policy=None if exits is None else replace(task.exit_policy, threshold=exits),

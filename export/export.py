@@ -1,7 +1,7 @@
 """One or two checkpoints in, one bundle out: exported, quantised, verified, calibrated, and only then written.
 
 A classifier or a tagger, as the last tier's `config.json` says. Tiers of a finished bundle may go in front of a tier
-that is new: a cascade of any number, one export at a time.
+that is new: a cascade of any number, one export at a time. The model card tells what was measured on the way.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cascade._version import __version__
-from cascade.bundle.manifest import Manifest
+from cascade.bundle.manifest import TAGGING, Manifest
 from cascade.bundle.opening import Bundle, open_bundle
-from cascade.bundle.tiers import TOKENIZER_FILE
+from cascade.bundle.tiers import TOKENIZER_FILE, SingleExitSpec, TierSpec
 from cascade.bundle.writing import write_bundle
 from cascade.cli.demo.command import sentences
+from cascade.cli.show import size
 from cascade.core.files import check_new_folder
+from cascade.core.labels import listed
 from cascade.exceptions import BundleError, OptionError
 from cascade.policies.decoding import argmax
 from cascade.policies.exits import never
@@ -28,7 +31,6 @@ from cascade.policies.settings import Policies
 from cascade.policies.windows import Windows
 from cascade.training.models import families
 from cascade_export import checkpoints
-from cascade_export.card import model_card
 from cascade_export.options import ExportOptions
 from cascade_export.texts import Calibration, encode
 from cascade_export.tiers import make_tier
@@ -184,7 +186,7 @@ def export_bundle(
         inputs=inputs,
         figures={
             "calibration": calibration.described(task),
-            "int8": options.int8.value,
+            "int8": "static" if options.int8 else "none",
             "smoothed": {f"tier{number}": tier.smoothed for number, tier in numbered},
             **{f"tier{number}": tier.figures for number, tier in numbered},
         },
@@ -218,3 +220,87 @@ def _max_length(wanted: int | None, possible: int) -> int:
     if not 0 < wanted <= possible:
         raise OptionError(f"max_length must be in [1, {possible}], the positions of tier 2, got {wanted}")
     return wanted
+
+
+MANY_LABELS = 20
+
+
+def model_card(
+    manifest: Manifest,
+    *,
+    name: str,
+    license: str | None,  # noqa: A002  # the card's own word
+    data: str | None,
+    sizes: Mapping[str, int],
+) -> str:
+    """Write the card of a bundle whose manifest is complete but for its files.
+
+    `license` is an SPDX identifier, `data` what the model was trained on, `sizes` bytes of each file by path.
+    """
+    head = ["---", "library_name: cascade", f"pipeline_tag: {manifest.task}"]
+    head += [f"license: {license.lower()}"] if license else []
+    head += ["tags: [cascade, early-exit, onnx]", "---"]
+    figures = manifest.figures
+    labels = listed([f"`{label}`" for label in manifest.labels], MANY_LABELS)
+    tagging = manifest.task == TAGGING
+    pipeline = "Tagger" if tagging else "Classifier"
+    unit, whole = ("words", "sentences") if tagging else ("texts", "texts")
+    long = "cut, as transformers cuts them" if manifest.truncation and not tagging else "read in windows"
+    body = [
+        f"# {name}",
+        "",
+        f"A bundle for the Python package `cascade-encoder`, of {len(manifest.tiers)} tier(s).",
+        "Runs on CPUs with ONNX Runtime.",
+        "",
+        "```python",
+        f"from cascade import {pipeline}",
+        "",
+        f'{pipeline.lower()} = {pipeline}.from_pretrained("{name}")  # this folder, or its Hub id',
+        'tagger.predict([["pre", "split", "words"]]).tags' if tagging else 'classifier(["a text", "another text"])',
+        "```",
+        "",
+        f"- **Labels** ({len(manifest.labels)}): {labels}",
+        *(_tier(number, tier, sizes) for number, tier in enumerate(manifest.tiers, 1)),
+        f"- **Longest row**: {manifest.tiers[-1].max_length} tokens; longer {whole} are {long}",
+        f"- **Trained on**: {data or 'not stated'}",
+        f"- **Licence of the weights**: {license or 'not stated'}",
+        "",
+        "## Figures",
+        "",
+        f"Measured while exporting on {figures['calibration'][unit]} {unit} ({figures['calibration']['source']}).",
+        f"Agreement is the share of {unit} on which the shipped form answers as the fp32 checkpoint.",
+        "",
+        *_table(figures),
+        "",
+    ]
+    return "\n".join([*head, "", *body])
+
+
+def parts_of(figures: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The figures of each tier, of a tier with exits of each exit, with what they are about."""
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for number in range(1, 1 + sum(name.startswith("tier") for name in figures)):
+        own = figures[f"tier{number}"]
+        exits = own if isinstance(own, list) else [own]
+        found += [(f"tier {number}" + (f", layer {row['layer']}" if "layer" in row else ""), row) for row in exits]
+    return found
+
+
+def _tier(number: int, tier: TierSpec, sizes: Mapping[str, int]) -> str:
+    shown = size(sum(sizes[path] for path in tier.graphs))
+    if isinstance(tier, SingleExitSpec):
+        return f"- **Tier {number}**: {tier.model}, {tier.precision}, `{tier.file}`, {shown}"
+    return f"- **Tier {number}**: exits after layers {', '.join(map(str, tier.layers))} of width {tier.width}, {shown}"
+
+
+def _table(figures: Mapping[str, Any]) -> list[str]:
+    rows = parts_of(figures)
+    columns = {"precision": "precision", "agreement": "agreement", "max_difference": "largest difference of a logit"}
+    columns |= {"accuracy": "accuracy", "accuracy_fp32": "accuracy fp32", "f1": "F1 of entities", "f1_fp32": "F1 fp32"}
+    columns |= {"r2": "R squared", "r2_fp32": "R squared fp32"}
+    columns = {key: title for key, title in columns.items() if all(key in row for _, row in rows)}
+    shown = {"precision": "{}", "max_difference": "{:.3f}"}
+    lines = [f"| | {' | '.join(columns.values())} |", f"|---{'|---' * len(columns)}|"]
+    for name, row in rows:
+        lines.append(f"| {name} | {' | '.join(shown.get(key, '{:.1%}').format(row[key]) for key in columns)} |")
+    return lines

@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 from cascade.core.checks import check_share
 from cascade.policies.exits import ExitPolicy
 from cascade.policies.routing import Router
-
-
-class Int8(Enum):
-    """How linear layers are quantised.
-
-    STATIC: one scale per activation, from calibration texts; an answer does not depend on its batch mates.
-    NONE: fp32.
-    """
-
-    STATIC = "static"
-    NONE = "none"
 
 
 @dataclass(frozen=True)
@@ -26,7 +14,8 @@ class ExportOptions:
     """How a bundle is made.
 
     Attributes:
-        int8: how linear layers are quantised.
+        int8: whether linear layers and tables are quantised: one scale per activation, from calibration texts, so that
+            an answer does not depend on its batch mates.
         optimum: optimum-onnx (the extra `optimum`) makes the graphs of tiers without exits, not torch's own tracer.
         agreement: share of calibration texts (of a tagger: words) on which an int8 tier must answer as fp32 (tier 2: at
             full depth; a first tier: 0.98 at most). Where it is missed, int8 is smoothed (of layers that narrow, large
@@ -45,7 +34,7 @@ class ExportOptions:
         name, license, data: for the model card: its title, the weights' licence (SPDX), what they were trained on.
     """
 
-    int8: Int8 = Int8.STATIC
+    int8: bool = True
     optimum: bool = False
     agreement: float = 0.98
     by_sentence: bool = False

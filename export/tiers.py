@@ -21,8 +21,7 @@ from cascade_export.checkpoints import first_line
 from cascade_export.int8.quantise import quantise_tier
 from cascade_export.options import ExportOptions
 from cascade_export.packed.chain import chain_logits, check_tier
-from cascade_export.packed.graphs import TierGraphs, export_tier2, trace
-from cascade_export.packed.stages import pack
+from cascade_export.packed.stages import TierGraphs, export_tier2, pack, trace
 from cascade_export.texts import Sample
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Annotated, Any, Final, cast
 
-from cascade.bundle.form import LIST, Positive, Rule, faults_of, made, numbered, one_of, plain
+from cascade.bundle.form import LIST, Positive, Rule, faults_of, made, one_of, plain
 from cascade.core.checks import is_number
 from cascade.core.rounding import percent, percent_up
 from cascade.exceptions import BundleError
@@ -22,7 +22,6 @@ def _is_date(value: object) -> bool:
 
 
 _CONFIDENCE: Final[Rule] = ("a number between 0 and 1", lambda value: is_number(value) and 0 < value < 1)
-_EVENTS: Final[Rule] = ("null or a whole number of at least 0", lambda value: value is None or numbered(0)[1](value))
 _DATE: Final[Rule] = ("a date and time with an offset, in ISO's form", _is_date)
 
 
@@ -68,8 +67,8 @@ class Certificate:
         confidence: of the claim, between 0 and 1.
         unit: what is counted: `text`, `sentence` or `word`.
         examples: units that were tested on.
-        events: of them, those that count against the claim; `None` where it bounds a mean cost.
-        bound: what the claim bounds the rate of events by; of a mean cost seconds.
+        events: of them, those that count against the claim.
+        bound: what the claim bounds the rate of events by.
         upper_estimate: one-sided upper limit of the rate of events, for a setting that was fixed beforehand. This one
             was selected by the same counts, so of it the limit is an estimate; certified is `bound`.
         disagreement: of the same units.
@@ -88,7 +87,7 @@ class Certificate:
     confidence: Annotated[float, _CONFIDENCE]
     unit: Annotated[str, one_of("text", "sentence", "word")]
     examples: Positive
-    events: Annotated[int | None, _EVENTS]
+    events: int
     bound: float
     upper_estimate: float
     disagreement: Disagreement
@@ -127,9 +126,7 @@ class Certificate:
             ("chosen_on of data", data.chosen_on, "examples of data", data.examples),
         )
         return [
-            f"{few} must be at most {many}, got {least} of {most}"
-            for few, least, many, most in counted
-            if least is not None and least > most
+            f"{few} must be at most {many}, got {least} of {most}" for few, least, many, most in counted if least > most
         ]
 
     def differences(self, policies: Policies, models: Mapping[str, str]) -> list[str]:
@@ -157,14 +154,11 @@ class Certificate:
         """All that it says, in sentences for people."""
         one, data, other = self.unit, self.data, self.disagreement
         tested = _count(self.examples, one)
-        if self.events is None:  # only older versions certified mean costs
-            seen = f"Certified on {tested}: a mean cost of at most {self.bound * 1000:.3g} ms."
-        else:
-            seen = (
-                f"Counted against it: {self.events:,} of {tested} ({percent(self.events / self.examples)}); certified "
-                f"is a rate of at most {percent(self.bound)}. The upper limit of this setting alone is "
-                f"{percent_up(self.upper_estimate)}, an estimate, because the setting was selected by the same counts."
-            )
+        seen = (
+            f"Counted against it: {self.events:,} of {tested} ({percent(self.events / self.examples)}); certified "
+            f"is a rate of at most {percent(self.bound)}. The upper limit of this setting alone is "
+            f"{percent_up(self.upper_estimate)}, an estimate, because the setting was selected by the same counts."
+        )
         source = (
             f"Data: {data.name} (sha256 {data.sha256[:12]}), {_count(data.examples, 'example')}; settings were chosen "
             f"on {data.chosen_on:,} of them and tested on the other {data.examples - data.chosen_on:,}."

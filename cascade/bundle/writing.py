@@ -71,7 +71,8 @@ def copy_bundle(
     new = replace(old, policies=policies)
     if old.profile is not None and policies != old.policies:
         new = replace(new, profile=old.profile.of_texts())
-    if _is_of_others(old.figures.get("operating_point"), policies):
+    note = old.figures.get("operating_point")
+    if isinstance(note, Mapping) and note.get("policies") != policies.to_json():
         new = replace(new, figures={name: value for name, value in old.figures.items() if name != "operating_point"})
     if certificate is not None:
         new = replace(new, certificate=certificate)
@@ -119,15 +120,6 @@ def _write(
             raise BundleError(f"a bundle must be one that can be read, but {'; '.join(faults)}; nothing was written")
         _write_file(staging / MANIFEST_FILE, manifest.to_json().encode())
     return Bundle(folder=folder, manifest=manifest)
-
-
-def _is_of_others(note: object, policies: Policies) -> bool:
-    """Whether figures of an operating point, which state its policies, are not about these."""
-    written = policies.to_json()
-    stated = {"policies": written, "router": written["routers"][:1], "exit_policy": written["exits"][-1:]}
-    stated |= {"blend": written["blend"][:1]}
-    given = note if isinstance(note, Mapping) else {}
-    return any(name in given and given[name] not in (own, *own) for name, own in stated.items())
 
 
 def _certified_card(card: bytes, manifest: Manifest) -> bytes:

@@ -29,9 +29,9 @@ from cascade_export.int8.rewriting import (
     rebuild,
     table_of,
 )
-from cascade_export.options import ExportOptions, Int8
+from cascade_export.options import ExportOptions
 from cascade_export.packed.chain import ChainRanges, chain_logits, chain_ranges
-from cascade_export.packed.graphs import TierGraphs
+from cascade_export.packed.stages import TierGraphs
 from cascade_export.texts import Sample
 
 # Below these a scale per row costs more than int8 saves: a weight per token, two token types.
@@ -173,7 +173,7 @@ def quantise_tier(graphs: TierGraphs, reference: FloatArray, sample: Sample, opt
     labels)`.
     """
     count = len(graphs.stages)
-    if options.int8 is Int8.NONE:
+    if not options.int8:
         return Quantised(graphs, reference, ("fp32",) * count)
     spans = chain_ranges(graphs, sample.part(sample.spread(RANGE_ROWS))[0])
 

@@ -21,7 +21,7 @@ from cascade.policies.batching import TokenBudget, batches
 from cascade.policies.exits import ExitPolicy, ExitState, never
 from cascade.runtime.backend import Array, FunctionBackend, session_options
 from cascade_export.int8.rewriting import Ranges, watched, widen
-from cascade_export.packed.graphs import TierGraphs
+from cascade_export.packed.stages import TierGraphs
 
 import onnxruntime as ort  # isort: skip  # after cascade.runtime, which tells it not to report home
 from collections.abc import Sequence

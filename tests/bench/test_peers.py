@@ -28,7 +28,7 @@ from cascade_bench.systems.transformers_pipeline import TransformersPipeline
 from cascade_bench.systems.worker import answer
 from cascade_bench.table.data import Data
 from cascade_bench.table.measuring import Table
-from cascade_export import ExportOptions, Int8, export_bundle
+from cascade_export import ExportOptions, export_bundle
 from tests.bench.conftest import Run, bare, far_end, given, numbered, write_lines
 from tests.models import tiny
 
@@ -234,7 +234,7 @@ def test_a_bundle_beside_the_model_that_it_was_built_from(run: Run, tmp_path: Pa
     multi_exit: Any = MultiExitTagger if tagging else MultiExitModel
     multi_exit.from_checkpoint(own, labels=labels).save_pretrained(exits)
     (exits / "tokenizer.json").write_bytes((own / "tokenizer.json").read_bytes())
-    full = export_bundle(exits, None, tmp_path / "full", options=ExportOptions(int8=Int8.NONE))
+    full = export_bundle(exits, None, tmp_path / "full", options=ExportOptions(int8=False))
     copy_bundle(full, tmp_path / "bundle", policies=replace(full.manifest.policies, exits=(AtExit(2),)))
     items = [text.split() for text in TEXTS_OF_WORDS] if tagging else TEXTS_OF_WORDS
     file = write_lines(tmp_path / "new.jsonl", [{"tokens" if tagging else "text": item} for item in items])

@@ -11,8 +11,7 @@ from cascade.bundle.opening import Bundle
 from cascade.core.rows import Units
 from cascade.text.tokenizer import Tokenizer
 from cascade_export import Calibration, ExportOptions, export_bundle
-from cascade_export.packed.graphs import TierGraphs, export_tier2
-from cascade_export.packed.stages import pack
+from cascade_export.packed.stages import TierGraphs, export_tier2, pack
 from tests.models import tiny, tiny_tagging
 
 LABELLED = Calibration(tiny.TEXTS, ["positive", "positive", "negative", "negative"] * 2, "some texts")

@@ -9,9 +9,9 @@ from onnx import numpy_helper
 
 from cascade.core.rows import Units
 from cascade_export.int8 import quantise
-from cascade_export.options import ExportOptions, Int8
+from cascade_export.options import ExportOptions
 from cascade_export.packed.chain import chain_logits, chain_ranges
-from cascade_export.packed.graphs import TierGraphs
+from cascade_export.packed.stages import TierGraphs
 from cascade_export.texts import Agreement, Sample
 from tests.models.graphs import operators, quantised, scaled
 
@@ -29,9 +29,9 @@ def test_stages_that_disagree_go_back_to_fp32(
         return [embed, *stages]
 
     monkeypatch.setattr(quantise, "chain_ranges", wrong)
-    kept = quantised(graphs, batch, Int8.STATIC, bar=0.9)
+    kept = quantised(graphs, batch, bar=0.9)
     assert kept.precisions == ["fp32" if stage in spoilt else "int8" for stage in range(3)]
-    assert quantised(graphs, batch, Int8.STATIC, bar=0.0).precisions == ("int8",) * 3
+    assert quantised(graphs, batch, bar=0.0).precisions == ("int8",) * 3
     assert "QuantizeLinear" not in operators(kept.graphs.stages[spoilt[0]])
     assert kept.smoothed
     assert np.array_equal(kept.logits, chain_logits(kept.graphs, batch))
@@ -40,7 +40,7 @@ def test_stages_that_disagree_go_back_to_fp32(
 def test_smoothing_comes_before_fp32(graphs: TierGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([Agreement(0.9, 3, 1.0), Agreement(1.0, 0, 0.1)])
     monkeypatch.setattr(Sample, "compare", lambda *given, **options: next(answers))
-    kept = quantised(graphs, batch, Int8.STATIC, bar=0.98)
+    kept = quantised(graphs, batch, bar=0.98)
     assert kept.precisions == ("int8",) * 3
     assert kept.smoothed
     stage = kept.graphs.stages[0]
@@ -54,7 +54,7 @@ def test_when_everything_disagrees_everything_is_fp32(
         return Agreement(0.0, 24, 1.0)
 
     monkeypatch.setattr(Sample, "compare", never)
-    kept = quantised(graphs, batch, Int8.STATIC, bar=0.98)
+    kept = quantised(graphs, batch, bar=0.98)
     assert kept.precisions == ["fp32"] * 3
     assert not kept.smoothed
 
@@ -105,7 +105,7 @@ def test_tables_stay_fp32_before_a_stage_does(
     graphs: TierGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantise, "quantise_tables", _zeroed)
-    kept = quantised(graphs, batch, Int8.STATIC, bar=0.9)
+    kept = quantised(graphs, batch, bar=0.9)
     assert (kept.precisions, kept.smoothed) == (["int8"] * 3, True)
     assert kept.graphs.embed is graphs.embed
     assert np.array_equal(kept.logits, chain_logits(kept.graphs, batch))

@@ -14,12 +14,12 @@ from cascade import Classifier
 from cascade.bundle.opening import Bundle
 from cascade.exceptions import BundleError, OptionError
 from cascade.policies.routing import Threshold, defer_none
-from cascade_export import ExportOptions, Int8, export_bundle
+from cascade_export import ExportOptions, export_bundle
 from cascade_export.cli import main
 from tests.export.conftest import LABELLED
 from tests.models import tiny
 
-FP32, TEXTS = ExportOptions(int8=Int8.NONE), list(tiny.TEXTS)
+FP32, TEXTS = ExportOptions(int8=False), list(tiny.TEXTS)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_three_tiers_answer_as_their_bundles(
 ) -> None:
     two = exported("static")
     alone = export_bundle(other, None, tmp_path / "alone", calibration=LABELLED, options=FP32)
-    options = ExportOptions(int8=Int8.NONE, router=Threshold(0.7))
+    options = ExportOptions(int8=False, router=Threshold(0.7))
     made = export_bundle(other, None, tmp_path / "three", calibration=LABELLED, options=options, before=two.folder)
     assert len(made.manifest.tiers) == 3
     assert made.manifest.policies.routers == (*two.manifest.policies.routers, Threshold(0.7))
@@ -81,6 +81,6 @@ def test_tiers_that_do_not_fit(exported: Callable[[str], Bundle], tiers: Path, t
     tiny.tier2(tmp_path / "turned", labels=tuple(reversed(tiny.LABELS)))
     with pytest.raises(BundleError, match="all tiers must have the same labels, the new one has"):
         export_bundle(tmp_path / "turned", None, tmp_path / "b", options=FP32, before=two)
-    options = ExportOptions(int8=Int8.NONE, truncation=True)
+    options = ExportOptions(int8=False, truncation=True)
     with pytest.raises(BundleError, match="all tiers must have the same truncation, the new one has True"):
         export_bundle(tiers / "tier2", None, tmp_path / "c", options=options, before=two)

@@ -26,12 +26,12 @@ from cascade.text.texts import Text
 from cascade.text.tokenizer import Tokenizer
 from cascade.training.models.config import CLASSIFICATION, TAGGING
 from cascade.training.task import BY_NAME as TASKS
-from cascade_export import Calibration, ExportOptions, Int8, export_bundle
-from cascade_export.card import model_card
+from cascade_export import Calibration, ExportOptions, export_bundle
 from cascade_export.checkpoints import load_tier
+from cascade_export.export import model_card
 from cascade_export.int8.rewriting import linears
 from cascade_export.packed.chain import TOLERANCE, chain_logits, torch_logits
-from cascade_export.packed.graphs import TierGraphs
+from cascade_export.packed.stages import TierGraphs
 from cascade_export.texts import Agreement, Sample, encode
 from tests.export.conftest import LABELLED, TAGGED
 from tests.models import tiny, tiny_tagging
@@ -183,7 +183,7 @@ def test_without_labels_temperatures_stay_one(tiers: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("tier2", "tier1"), [("tier2", "transformer"), ("tagger", "tag-transformer")])
 def test_all_in_fp32(tiers: Path, tmp_path: Path, tier2: str, tier1: str) -> None:
-    options = ExportOptions(int8=Int8.NONE)
+    options = ExportOptions(int8=False)
     bundle = export_bundle(tiers / tier2, tiers / tier1, tmp_path / "out", options=options)
     manifest = bundle.manifest
     without_labels(manifest)  # nor texts of the user's
@@ -210,7 +210,7 @@ def test_of_a_first_tier_agreement_is_asked_less(tiers: Path, tmp_path: Path, mo
 
 def test_full_depth_scores_as_its_checkpoint_unless_asked(tiers: Path, tmp_path: Path) -> None:
     for tempered in (False, True):
-        options = ExportOptions(int8=Int8.NONE, temper_full_depth=tempered)
+        options = ExportOptions(int8=False, temper_full_depth=tempered)
         bundle = export_bundle(
             tiers / "tier2", tiers / "static", tmp_path / str(tempered), calibration=LABELLED, options=options
         )

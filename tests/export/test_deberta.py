@@ -16,11 +16,9 @@ from cascade.core.rows import Rows, Units, offsets_of
 from cascade.engine.packing import FEEDS, Packing
 from cascade.exceptions import OptionError
 from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
-from cascade_export import Int8
 from cascade_export.packed.chain import chain_logits, random_exits, torch_logits
 from cascade_export.packed.families import rows_of
-from cascade_export.packed.graphs import export_tier2
-from cascade_export.packed.stages import pack
+from cascade_export.packed.stages import export_tier2, pack
 from tests.export.test_stages import run_stage
 from tests.export.test_tag_stages import agree
 from tests.models import tiny, tiny_tagging
@@ -121,7 +119,7 @@ def test_the_graph_computes_no_sizes(tmp_path: Path) -> None:
 def test_vectors_of_distances_stay_fp32(tmp_path: Path) -> None:
     graphs, units = export_tier2(pack(made(MultiExitModel, tmp_path, width=32))), Units.whole(long_rows())
     reference = chain_logits(graphs, units)
-    small = quantised(graphs, units, Int8.STATIC).graphs
+    small = quantised(graphs, units).graphs
     assert operators(small.stages[0]).count("MatMulIntegerToFloat") == 8, "the layer's six, and two of the head"
     assert [t for t in small.stages[0].graph.initializer if list(t.dims) == [2, 512, 16]]
     assert 0 < np.abs(chain_logits(small, units) - reference).max() < 0.1 * np.abs(reference).max()

@@ -20,8 +20,7 @@ from cascade.training.task import BY_NAME as TASKS
 from cascade_export.int8.quantise import quantise_linears
 from cascade_export.int8.rewriting import Ranges, linears
 from cascade_export.packed.chain import chain_logits, chain_ranges, random_exits, session
-from cascade_export.packed.graphs import TierGraphs, export_tier2
-from cascade_export.packed.stages import pack
+from cascade_export.packed.stages import TierGraphs, export_tier2, pack
 from cascade_export.texts import Sample
 from cascade_export.tiers import export_tier1
 from tests.models import tiny

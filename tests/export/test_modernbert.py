@@ -25,10 +25,9 @@ from cascade.policies.exits import MaxProbability, never
 from cascade.policies.routing import defer_all
 from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade.training.models.students import Static, StaticTagger
-from cascade_export import Calibration, ExportOptions, Int8, export_bundle
+from cascade_export import Calibration, ExportOptions, export_bundle
 from cascade_export.packed.chain import chain_logits, check_tier, random_exits, torch_logits
-from cascade_export.packed.graphs import TierGraphs, export_tier2
-from cascade_export.packed.stages import pack
+from cascade_export.packed.stages import TierGraphs, export_tier2, pack
 from cascade_export.texts import Sample
 from tests.export.test_stages import units_of
 from tests.models import tiny
@@ -226,7 +225,7 @@ def test_int8_is_near_fp32(make: Make, kind: str) -> None:
     fp32, rows = make(kind).graphs, units(kind)
     exits = random_exits(rows, 3) if kind == "words" else None
     reference = chain_logits(fp32, rows, exits=exits)
-    small = quantised(fp32, rows, Int8.STATIC).graphs
+    small = quantised(fp32, rows).graphs
     found = chain_logits(small, rows, exits=exits)
     assert 0 < np.nanmean(np.abs(found - reference)) < 0.05 * np.nanmax(np.abs(reference))
     # Query, key and value share one form of the states, so do both halves of what is expanded.
@@ -253,7 +252,7 @@ def test_long_rows_are_verified_though_no_text_is_long(make: Make, kind: str, mo
 # --------------------------------------------------------------------------------------------------- end to end
 
 
-def loaded(made: Made, folder: Path, kind: str, int8: Int8) -> Any:
+def loaded(made: Made, folder: Path, kind: str, int8: bool) -> Any:
     """Tier 2 of a bundle, whose first tier is static and begins from what the teacher knows of its tokens."""
     made.model.save_pretrained(folder / "exits")
     tiny.save_tokenizer(folder / "exits")
@@ -271,9 +270,9 @@ def items(kind: str) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("kind", "int8", "atol"),
-    [("cls", Int8.NONE, 1e-5), ("words", Int8.NONE, 1e-5), ("mean", Int8.STATIC, 0.15), ("words", Int8.STATIC, 0.15)],
+    [("cls", False, 1e-5), ("words", False, 1e-5), ("mean", True, 0.15), ("words", True, 0.15)],
 )
-def test_bundles_answer_as_transformers(make: Make, tmp_path: Path, kind: str, int8: Int8, atol: float) -> None:
+def test_bundles_answer_as_transformers(make: Make, tmp_path: Path, kind: str, int8: bool, atol: float) -> None:
     made = make(kind)
     found = loaded(made, tmp_path, kind, int8).with_exit_policy(never).predict(items(kind))
     np.testing.assert_allclose(found.probabilities, answers_of(made.reference, TEXTS), atol=atol, rtol=0)
@@ -290,7 +289,7 @@ def test_texts_leave_early_from_mixed_batches(make: Make, tmp_path: Path) -> Non
     sure[:, -1] = True
     exits = sure.argmax(axis=1)
     assert len(set(exits.tolist())) > 1
-    pipeline = loaded(made, tmp_path, "mean", Int8.NONE)
+    pipeline = loaded(made, tmp_path, "mean", False)
     found = pipeline.with_exit_policy(MaxProbability(threshold)).predict(texts)
     np.testing.assert_array_equal(found.routes.exit_layer, np.array(made.model.layers)[exits])
     np.testing.assert_allclose(found.probabilities, every[np.arange(len(texts)), exits], atol=1e-5, rtol=0)

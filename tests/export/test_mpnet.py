@@ -15,10 +15,8 @@ from cascade.engine.packing import FEEDS, Packing
 from cascade.policies.exits import MaxProbability
 from cascade.runtime.backend import FunctionBackend
 from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
-from cascade_export.options import Int8
 from cascade_export.packed.chain import chain_logits, random_exits, session, torch_logits
-from cascade_export.packed.graphs import TierGraphs, export_tier2
-from cascade_export.packed.stages import pack
+from cascade_export.packed.stages import TierGraphs, export_tier2, pack
 from tests.export.test_stages import run_stage
 from tests.export.test_tag_stages import agree
 from tests.models import tiny, tiny_tagging
@@ -122,6 +120,6 @@ def test_int8_is_near_fp32(tmp_path: Path, kind: Any) -> None:
     graphs = export_tier2(pack(made(kind, tmp_path, width=32)))
     units = units_of() if kind is MultiExitModel else tiny_tagging.random_words([30, 4, 1, 9], seed=1)
     reference = chain_logits(graphs, units)
-    small = quantised(graphs, units, Int8.STATIC).graphs
+    small = quantised(graphs, units).graphs
     assert operators(small.stages[0]).count("MatMulIntegerToFloat") == (8 if kind is MultiExitModel else 7)
     assert 0 < np.abs(chain_logits(small, units) - reference).max() < 0.1 * np.abs(reference).max()

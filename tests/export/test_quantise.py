@@ -12,10 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from cascade.core.rows import Units
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
 from cascade_export.int8.rewriting import Ranges, linears
-from cascade_export.options import Int8
 from cascade_export.packed.chain import chain_logits, chain_ranges, session
-from cascade_export.packed.graphs import TierGraphs, export_tier2
-from cascade_export.packed.stages import pack
+from cascade_export.packed.stages import TierGraphs, export_tier2, pack
 from tests.models import tiny
 from tests.models.graphs import operators, quantised
 
@@ -38,12 +36,12 @@ def graph_of(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], widt
 
 def test_int8_stages_are_near_fp32(graphs: TierGraphs, batch: Units) -> None:
     reference = chain_logits(graphs, batch)
-    found = chain_logits(quantised(graphs, batch, Int8.STATIC).graphs, batch)
+    found = chain_logits(quantised(graphs, batch).graphs, batch)
     assert 0 < np.abs(found - reference).max() < 0.1 * np.abs(reference).max()
 
 
 def test_static_answers_do_not_depend_on_batch_mates(graphs: TierGraphs, batch: Units) -> None:
-    small = quantised(graphs, batch, Int8.STATIC).graphs
+    small = quantised(graphs, batch).graphs
     together = chain_logits(small, batch)
     order = np.random.default_rng(0).permutation(len(batch))
     shuffled = chain_logits(small, batch.select(order))
@@ -53,7 +51,7 @@ def test_static_answers_do_not_depend_on_batch_mates(graphs: TierGraphs, batch: 
 
 
 def test_every_weight_becomes_int8_and_attention_stays(graphs: TierGraphs, batch: Units) -> None:
-    stage = quantised(graphs, batch, Int8.STATIC).graphs.stages[0]
+    stage = quantised(graphs, batch).graphs.stages[0]
     found = operators(stage)
     assert found.count("MatMulIntegerToFloat") == 8, "query, key, value, output, expand, contract and two of the head"
     assert found.count("QuantizeLinear") == 6, "the first three share one"
@@ -228,6 +226,6 @@ def test_ranges_are_those_of_the_texts(graphs: TierGraphs, batch: Units) -> None
 def test_projections_of_the_embedding_become_int8(tmp_path: Path, batch: Units) -> None:
     packed = pack(tiny.tier2(tmp_path, "electra"))
     graphs = export_tier2(packed)
-    embed = quantised(graphs, batch, Int8.STATIC).graphs.parts[0]
+    embed = quantised(graphs, batch).graphs.parts[0]
     assert "MatMulIntegerToFloat" in operators(embed)
     assert operators(embed).count("Cast") == 2, "words and positions; the two types are too few"

@@ -16,10 +16,8 @@ from hypothesis import strategies as st
 from cascade.core.rows import Rows, Units, offsets_of
 from cascade.engine.packing import Packing
 from cascade.exceptions import OptionError
-from cascade_export.options import Int8
 from cascade_export.packed.chain import chain_logits, session, torch_logits
-from cascade_export.packed.graphs import export_tier2
-from cascade_export.packed.stages import pack
+from cascade_export.packed.stages import export_tier2, pack
 from tests.models import tiny
 from tests.models.graphs import Axes, axes, operators, quantised
 
@@ -165,7 +163,7 @@ def test_the_last_layer_computes_what_is_read(tmp_path: Path, family: str, exits
     before = len(exits) > 1 and exits[-1] - exits[-2] > 1
     assert ("head_scatter" in axes(graphs.stages[-1])) is before
     assert "hidden_out" not in axes(graphs.stages[-1])
-    small = quantised(graphs, units, Int8.STATIC).graphs
+    small = quantised(graphs, units).graphs
     (reader,) = (node for node in small.stages[-1].graph.node if "firsts" in node.input and "int8" in node.output[0])
     assert operators(small.stages[-1]).count("QuantizeLinear") == 6 + 4 * before, f"bytes are gathered by {reader.name}"
 

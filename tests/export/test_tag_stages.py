@@ -17,10 +17,8 @@ from cascade.engine.packing import Packing
 from cascade.training.models.multi_exit import MultiExitTagger
 from cascade_export.int8.quantise import quantise_linears
 from cascade_export.int8.rewriting import linears
-from cascade_export.options import Int8
 from cascade_export.packed.chain import chain_logits, chain_ranges, random_exits, session, torch_logits
-from cascade_export.packed.graphs import TierGraphs, export_tier2
-from cascade_export.packed.stages import PackedModel, pack
+from cascade_export.packed.stages import PackedModel, TierGraphs, export_tier2, pack
 from cascade_export.texts import Sample
 from tests.models import tiny
 from tests.models.graphs import axes, operators, quantised, scaled
@@ -138,7 +136,7 @@ def test_the_graph_is_small(every_layer: Tier) -> None:
 def test_a_stage_without_words_runs(wide: Tier) -> None:
     """A row of special tokens alone: nothing to tag, and no error."""
     words = random_words([0, 2], seed=1)
-    graphs = quantised(wide[2], words_of(), Int8.STATIC).graphs
+    graphs = quantised(wide[2], words_of()).graphs
     empty = words.select(np.array([0]))
     for made in (wide[2], graphs):
         assert chain_logits(made, empty).shape == (0, 2, 3)
@@ -154,14 +152,14 @@ def test_int8_stages_are_near_fp32(wide: Tier, leave: bool) -> None:
     words = words_of()
     exits = random_exits(words, 2) if leave else None
     reference = chain_logits(wide[2], words, exits=exits)
-    found = chain_logits(quantised(wide[2], words, Int8.STATIC).graphs, words, exits=exits)
+    found = chain_logits(quantised(wide[2], words).graphs, words, exits=exits)
     assert 0 < np.nanmax(np.abs(found - reference)) < 0.1 * np.nanmax(np.abs(reference))
 
 
-@pytest.mark.parametrize("int8", [Int8.NONE, Int8.STATIC])
-def test_answers_do_not_depend_on_batch_mates(wide: Tier, int8: Int8) -> None:
+@pytest.mark.parametrize("int8", [False, True])
+def test_answers_do_not_depend_on_batch_mates(wide: Tier, int8: bool) -> None:
     words = words_of()
-    graphs, exits = quantised(wide[2], words, Int8.STATIC).graphs, random_exits(words, 2)
+    graphs, exits = quantised(wide[2], words).graphs, random_exits(words, 2)
     together = chain_logits(graphs, words, exits=exits)
     for row in range(words.n_rows):
         part, own = Sample(words).part(np.array([row]))
@@ -183,7 +181,7 @@ def indices(going: Sequence[int], halted: Sequence[int]) -> dict[str, np.ndarray
 
 
 def test_states_are_quantised_once_and_gathered_as_bytes(wide: Tier) -> None:
-    two, one = quantised(wide[2], words_of(), Int8.STATIC).graphs.stages
+    two, one = quantised(wide[2], words_of()).graphs.stages
     assert operators(one).count("MatMulIntegerToFloat") == 7, "query, key, value, output, expand, contract, the head"
     assert operators(one).count("QuantizeLinear") == 5, "the first three share one"
     assert operators(two).count("QuantizeLinear") == 9
@@ -223,12 +221,12 @@ def test_gathered_bytes_are_the_bytes_of_what_is_gathered(wide: Tier) -> None:
 
 
 @pytest.fixture(scope="module")
-def last_stages(wide: Tier) -> dict[Int8, onnx.ModelProto]:
+def last_stages(wide: Tier) -> dict[bool, onnx.ModelProto]:
     """The last stage, of one layer, in fp32 and in static int8."""
-    return {int8: quantised(wide[2], words_of(), int8).graphs.stages[1] for int8 in (Int8.NONE, Int8.STATIC)}
+    return {int8: quantised(wide[2], words_of(), int8).graphs.stages[1] for int8 in (False, True)}
 
 
-@pytest.mark.parametrize("int8", [Int8.NONE, Int8.STATIC])
+@pytest.mark.parametrize("int8", [False, True])
 @settings(deadline=None, max_examples=30)
 @given(
     lengths=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 4)), min_size=2, max_size=5),
@@ -236,7 +234,7 @@ def last_stages(wide: Tier) -> dict[Int8, onnx.ModelProto]:
     factor=st.sampled_from([1.0, 100.0, 1e6]),
 )
 def test_masked_places_do_not_change_answers(
-    last_stages: dict[Int8, onnx.ModelProto], int8: Int8, lengths: list[tuple[int, int]], seed: int, factor: float
+    last_stages: dict[bool, onnx.ModelProto], int8: bool, lengths: list[tuple[int, int]], seed: int, factor: float
 ) -> None:
     """Whatever a sentence's neighbours are, with tokens (going, halted) in each: equal to the last bit."""
     rng = np.random.default_rng(seed)

@@ -24,7 +24,7 @@ from cascade.exceptions import BundleError, MissingExtraError, OptionError
 from cascade.policies.exits import MaxProbability, never
 from cascade.policies.routing import defer_all
 from cascade.policies.unit_exits import TokenExit
-from cascade_export import Calibration, ExportOptions, Int8, export_bundle
+from cascade_export import Calibration, ExportOptions, export_bundle
 from tests.models import tiny, tiny_tagging
 from tests.models.recorded import costs_of
 from tests.models.tiny_tagging import SENTENCES
@@ -57,9 +57,9 @@ def alone(model: Any, texts: Any, **given: bool) -> torch.Tensor:
     return torch.cat(found) if found[0].ndim == 2 else torch.stack(found)
 
 
-@pytest.mark.parametrize("int8", [Int8.NONE, Int8.STATIC])
+@pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("family", ["big_bird", "ernie", "roformer"])
-def test_a_classifier_of_any_family(family: str, int8: Int8, tmp_path: Path) -> None:
+def test_a_classifier_of_any_family(family: str, int8: bool, tmp_path: Path) -> None:
     """A first tier is distilled from it; behind that, and alone, it answers as transformers does."""
     model = fine_tuned(tmp_path / "own", family)
     rows = write(tmp_path / "rows.jsonl", [{"text": text} for text in tiny.TEXTS])
@@ -79,14 +79,14 @@ def test_a_classifier_of_any_family(family: str, int8: Int8, tmp_path: Path) -> 
         pipeline = Classifier.from_pretrained(output, threads=1)
         pipeline = pipeline if first is None else pipeline.with_router(defer_all)
         found = pipeline.predict(list(tiny.TEXTS))
-        tolerance = 1e-4 if int8 is Int8.NONE else 0.1
+        tolerance = 1e-4 if not int8 else 0.1
         np.testing.assert_allclose(found.probabilities, wanted, atol=tolerance)
         assert set(found.routes.tier) == {len(manifest.tiers)}
 
 
 def test_a_tagger_of_any_family(tmp_path: Path) -> None:
     model = fine_tuned(tmp_path / "own", "ernie", tagging=True)
-    options, words = ExportOptions(int8=Int8.NONE), [list(own) for own in SENTENCES]
+    options, words = ExportOptions(int8=False), [list(own) for own in SENTENCES]
     export_bundle(tmp_path / "own", None, tmp_path / "bundle", calibration=Calibration(words), options=options)
     found = Tagger.from_pretrained(tmp_path / "bundle", threads=1).predict(words[:4])
     wanted = torch.cat([alone(model, [own], is_pretokenized=True)[1:-1] for own in words[:4]])
@@ -132,7 +132,7 @@ def test_its_first_tier_is_calibrated(tmp_path: Path, arguments: tuple[object, .
     """Where the second tier has no exits there is still a threshold to choose and to certify."""
     fine_tuned(tmp_path / "own", "ernie")
     tiny.tier1_static(tmp_path / "first", labels=("c", "a", "b"))
-    export_bundle(tmp_path / "own", tmp_path / "first", tmp_path / "bundle", options=ExportOptions(int8=Int8.NONE))
+    export_bundle(tmp_path / "own", tmp_path / "first", tmp_path / "bundle", options=ExportOptions(int8=False))
     texts = [f"{first} {second}" for first in tiny.WORDS for second in tiny.WORDS[:9]]
     texts.append("very " * 200)
     pipeline = Classifier.from_pretrained(tmp_path / "bundle", threads=1)
@@ -157,7 +157,7 @@ def test_a_tagger_behind_its_first_tier_is_calibrated(tmp_path: Path) -> None:
     """Without exits there are still windows and a threshold to choose and to certify."""
     fine_tuned(tmp_path / "own", "ernie", tagging=True)
     tiny_tagging.tier1_static(tmp_path / "first")
-    export_bundle(tmp_path / "own", tmp_path / "first", tmp_path / "bundle", options=ExportOptions(int8=Int8.NONE))
+    export_bundle(tmp_path / "own", tmp_path / "first", tmp_path / "bundle", options=ExportOptions(int8=False))
     tagger = Tagger.from_pretrained(tmp_path / "bundle", threads=1)
     sentences = [[first, second, last] for first in tiny.WORDS[:9] for second in tiny.WORDS for last in tiny.WORDS[:3]]
     full = tagger.with_router(defer_all).predict(sentences)
@@ -176,7 +176,7 @@ def test_a_tagger_behind_its_first_tier_is_calibrated(tmp_path: Path) -> None:
 
 
 def test_optimum_makes_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, options = fine_tuned(tmp_path / "own", "roformer"), ExportOptions(int8=Int8.NONE, optimum=True)
+    model, options = fine_tuned(tmp_path / "own", "roformer"), ExportOptions(int8=False, optimum=True)
     tiny.tier2(tmp_path / "exits")
     with pytest.raises(OptionError, match="exporter must be torch for a checkpoint with exits, got optimum"):
         export_bundle(tmp_path / "exits", None, tmp_path / "out", options=options)

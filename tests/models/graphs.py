@@ -6,9 +6,9 @@ import onnx
 
 from cascade.core.rows import FloatArray, Units
 from cascade_export.int8.quantise import Quantised, quantise_tier
-from cascade_export.options import ExportOptions, Int8
+from cascade_export.options import ExportOptions
 from cascade_export.packed.chain import chain_logits
-from cascade_export.packed.graphs import TierGraphs
+from cascade_export.packed.stages import TierGraphs
 from cascade_export.texts import Sample
 
 Axes = dict[str, list[str | int]]
@@ -36,7 +36,7 @@ def padded_logits(model: onnx.ModelProto, units: Units, *, max_length: int = 64)
     return chain_logits(TierGraphs(None, (model,), max_length=max_length), units)[:, 0]
 
 
-def quantised(graphs: TierGraphs, units: Units, int8: Int8, bar: float = 0.0) -> Quantised:
+def quantised(graphs: TierGraphs, units: Units, int8: bool = True, bar: float = 0.0) -> Quantised:
     """A second tier in int8, these units having calibrated it; stages below the bar stay fp32."""
     options = ExportOptions(int8=int8, agreement=bar)
     return quantise_tier(graphs, chain_logits(graphs, units), Sample(units), options)

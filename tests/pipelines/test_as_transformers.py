@@ -21,7 +21,7 @@ import cascade
 from cascade.policies.exits import never
 from cascade.training.checkpoint import load_tokenizer_text
 from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
-from cascade_export import ExportOptions, Int8, export_bundle
+from cascade_export import ExportOptions, export_bundle
 from tests.models import tiny
 
 COUNT: Final = int(os.environ.get("CASCADE_TEXTS", "100"))  # of each family; `make differential` asks for more
@@ -115,7 +115,7 @@ def both(
     multi_exit: Any = MultiExitTagger if tagging else MultiExitModel
     multi_exit.from_checkpoint(own, labels=labels).save_pretrained(exits)
     (exits / "tokenizer.json").write_text(load_tokenizer_text(own), encoding="utf-8")
-    export_bundle(exits, None, folder / "bundle", options=ExportOptions(int8=Int8.NONE))
+    export_bundle(exits, None, folder / "bundle", options=ExportOptions(int8=False))
     bundle: Any = cascade.load(folder / "bundle", threads=1).with_exit_policy(never)
     return pipeline(task, model=str(own), device="cpu"), bundle
 

@@ -117,7 +117,7 @@ def test_nothing_reports_home(stage: Path, tmp_path: Path, module: str) -> None:
     env = {name: value for name, value in os.environ.items() if name not in unset}
     code = (
         "import sys, unittest.mock as mock\n"
-        "sys.modules['cascade_export.packed.graphs'] = mock.MagicMock()  # which takes torch, and torch takes long\n"
+        "sys.modules['cascade_export.packed.stages'] = mock.MagicMock()  # which takes torch, and torch takes long\n"
         f"import {module}\nfrom cascade.runtime.backend import OnnxBackend\nOnnxBackend({str(stage)!r})"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**env, "HOME": str(home)}, timeout=120)

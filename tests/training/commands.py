@@ -21,7 +21,7 @@ from cascade.policies.routing import defer_all
 from cascade.training.cli import main
 from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade.training.task import TASKS
-from cascade_export import Calibration, ExportOptions, Int8, export_bundle
+from cascade_export import Calibration, ExportOptions, export_bundle
 from tests.models import tiny
 
 TEXTS = [
@@ -129,7 +129,7 @@ def exits(case: Case, checkpoint: Path, rows: Path, output: Path, *more: object,
 
 def exported(folder: Path, texts: Sequence[Any]) -> tuple[Manifest, Classifier]:
     """The manifest and full depth of an fp32 bundle of a folder's `tier2` and `tier1`."""
-    tier2, tier1, options = folder / "tier2", folder / "tier1", ExportOptions(int8=Int8.NONE)
+    tier2, tier1, options = folder / "tier2", folder / "tier1", ExportOptions(int8=False)
     bundle = export_bundle(tier2, tier1, folder / "bundle", calibration=Calibration(texts), options=options)
     pipeline = Classifier.from_pretrained(bundle.folder, threads=1)
     return bundle.manifest, pipeline.with_router(defer_all).with_exit_policy(never)

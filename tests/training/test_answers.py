@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 
 from cascade import Classifier
 from cascade.exceptions import OptionError
+from cascade.training import run as answers
 from cascade.training.data.encoding import NO_LABEL
 from cascade.training.data.examples import Examples
 from cascade.training.models.multi_exit import MultiExitModel
-from cascade.training.recipes import answers
-from cascade.training.recipes.answers import full_depth, mixed
-from cascade_export import ExportOptions, Int8, export_bundle
+from cascade.training.run import full_depth, mixed
+from cascade_export import ExportOptions, export_bundle
 from tests.models import tiny
 from tests.training.commands import CASES, TEXTS, Case, Trained, exits, refused, report_of, train, write
 
@@ -25,7 +25,7 @@ CASE, GOOD = CASES[0], Examples(["good"], None, "one text")
 
 
 def bundle_of(checkpoint: Path, folder: Path) -> Path:
-    export_bundle(checkpoint, None, folder, options=ExportOptions(int8=Int8.NONE))
+    export_bundle(checkpoint, None, folder, options=ExportOptions(int8=False))
     return folder
 
 

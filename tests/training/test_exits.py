@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from cascade.training import loop
 from cascade.training.models.config import MULTI_LABEL
-from cascade_export import Calibration, ExportOptions, Int8, export_bundle
+from cascade_export import Calibration, ExportOptions, export_bundle
 from tests.models import tiny
 from tests.training.commands import CASES, SPANS, Case, exits, fine_tuned, refused, report_of, train, write
 
@@ -235,7 +235,7 @@ def test_a_vocabulary_of_another_kind_keeps_its_texts(kind: str, case: Case, row
             wanted, own = stock(ids).logits, found(ids, torch.ones_like(ids))["logits"][:, -1]
         torch.testing.assert_close(own, wanted, atol=1e-5, rtol=1e-5)
     train("first-tier", tmp_path / "tier2", *given[:4], "--epochs", 1, "--output", tmp_path / "tier1", ok=True)
-    options = ExportOptions(int8=Int8.NONE)
+    options = ExportOptions(int8=False)
     export_bundle(
         *(tmp_path / "tier2", tmp_path / "tier1", tmp_path / "bundle"), calibration=Calibration(items), options=options
     )

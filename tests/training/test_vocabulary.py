@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from cascade.exceptions import OptionError
-from cascade.training.data.vocabulary import kept_pieces, prune, shrink_embedding
+from cascade.training.checkpoint import kept_pieces, prune, shrink_embedding
 from tests.models import tiny
 
 TEXTS = ["the film was good", "the plot was dull", "the the the"]

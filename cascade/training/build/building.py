@@ -24,8 +24,7 @@ from cascade.runtime.host import cpu_info
 from cascade.runtime.threads import check_threads
 from cascade.training.build import finishing
 from cascade.training.build.looking import BuildOptions, Checkpoint, Texts, look, read
-from cascade.training.build.original import Answered, Given, Original
-from cascade.training.build.shares import LEARN, Shares
+from cascade.training.build.shares import LEARN, Answered, Given, Original, Shares
 from cascade.training.build.work import Making, Step, Work
 from cascade.training.loop import LoopOptions
 from cascade.training.models.config import load_model

@@ -30,8 +30,8 @@ from cascade.engine.inputs import Inputs
 from cascade.policies.exits import ExitPolicy, Settled
 from cascade.policies.settings import Policies
 from cascade.policies.unit_exits import TokenExit
-from cascade.training.build.original import Answered
 from cascade.training.build.report import in_turns
+from cascade.training.build.shares import Answered
 
 WITH_EXITS = ("frozen", "tuned")  # second tiers
 WORDS = WordGrid(prices=60, steps=8, blends=(0.0, 0.4), run=12, exits=(TokenExit(0.5), TokenExit(0.5, window=3)))

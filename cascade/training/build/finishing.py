@@ -26,11 +26,10 @@ from cascade.policies.routing import DeferAll
 from cascade.policies.settings import Policies
 from cascade.training.build.choosing import WITH_EXITS, Candidate, Within, candidates, certified, fastest
 from cascade.training.build.looking import Checkpoint, picked
-from cascade.training.build.original import TOLERANCE, Answered, Given, Original
 from cascade.training.build.report import report_of
-from cascade.training.build.shares import with_gaps
+from cascade.training.build.shares import TOLERANCE, Answered, Given, Original, with_gaps
 from cascade.training.build.work import Making, Step
-from cascade_export import Calibration, ExportOptions, Int8, export_bundle
+from cascade_export import Calibration, ExportOptions, export_bundle
 from cascade_export.checkpoints import load_tier
 from cascade_export.tiers import export_tier1
 
@@ -200,7 +199,7 @@ def export(
     """
     some = list(texts[:CALIBRATION])
     options = ExportOptions(
-        int8=Int8.STATIC if int8 else Int8.NONE,
+        int8=int8,
         agreement=1 - given.options.bound / 4,
         by_sentence=given.checkpoint.tags,
         max_length=given.checkpoint.limit,

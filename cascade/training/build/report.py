@@ -19,7 +19,7 @@ from cascade.core.confidence import answers as answers_of
 from cascade.core.rounding import percent
 from cascade.core.statistics import speed_up
 from cascade.training.build.looking import Checkpoint
-from cascade.training.build.original import Answered, Given
+from cascade.training.build.shares import Answered, Given
 from cascade.training.models.config import adapted, load_model
 
 SHOWN = 10  # texts that differ

@@ -22,7 +22,7 @@ from typing_extensions import Self
 
 from cascade.core.files import staged, write
 from cascade.exceptions import OptionError
-from cascade.training.data.vocabulary import FewerRows
+from cascade.training.checkpoint import FewerRows
 from cascade.training.models.config import (
     check_labels,
     check_new,

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertForToken
 
 from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
-from cascade.training.data.vocabulary import kept_pieces
+from cascade.training.checkpoint import kept_pieces
 from cascade.training.models.config import TAGGING
 from cascade.training.models.static import StaticForSequenceClassification, StaticForTokenClassification
 from cascade.training.models.teacher import Teacher

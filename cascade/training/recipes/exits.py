@@ -19,18 +19,16 @@ from torch import Tensor, nn
 from cascade.core.confidence import probabilities
 from cascade.core.rows import FloatArray, Units
 from cascade.exceptions import DataError, OptionError
-from cascade.training.checkpoint import load_tokenizer_text
+from cascade.training.checkpoint import is_wordpiece, keep_rows, load_tokenizer_text, prune_model
 from cascade.training.data.augmentation import varied
 from cascade.training.data.encoding import TrainingRows, rows_of, tokenizer_of
 from cascade.training.data.examples import Examples, label_names
-from cascade.training.data.vocabulary import is_wordpiece, keep_rows, prune_model
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.adapting import adapted, freeze_all_but_adapters
 from cascade.training.models.backbone import ExitBackbone
 from cascade.training.models.multi_exit import MultiExitModel
-from cascade.training.recipes.answers import answers_of, full_depth, mixed
 from cascade.training.recipes.objectives import Objective
-from cascade.training.run import Run
+from cascade.training.run import Run, answers_of, full_depth, mixed
 from cascade.training.task import TAGGING
 from cascade.training.units import UnitMetrics, answered, over_units, unit_logits
 

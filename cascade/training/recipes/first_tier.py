@@ -18,9 +18,8 @@ from cascade.training.data.encoding import TrainingRows, has_labels, tokenizer_o
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.students import Student
 from cascade.training.models.teacher import WholeModel, teacher_of
-from cascade.training.recipes.answers import answers_of, full_depth
 from cascade.training.recipes.objectives import divergence, supervised
-from cascade.training.run import Run
+from cascade.training.run import Run, answers_of, full_depth
 from cascade.training.units import UnitMetrics, answered, unit_logits
 
 

@@ -33,7 +33,6 @@ def test_a_certificate_is_written_and_holds(run: Command, model: Path, data: Pat
     assert isinstance(certificate, Certificate)
     assert certificate.ask == {"ask": "MaxDrop", "bound": 0.2, "per_class": False}
     assert (certificate.examples, certificate.data.chosen_on, certificate.unit) == (480, 120, "text")
-    assert certificate.events is not None
     assert certificate.upper_estimate <= 0.2
     assert 0 < len(certificate.safer) <= 12
     profile = certified.bundle.manifest.profile  # of half of the examples

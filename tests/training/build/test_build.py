@@ -16,8 +16,7 @@ from cascade.calibration.certify.claims import ORIGINAL
 from cascade.exceptions import OptionError
 from cascade.training.build import BuildOptions, choosing
 from cascade.training.build.looking import look, read
-from cascade.training.build.original import Answered, Original
-from cascade.training.build.shares import Shares
+from cascade.training.build.shares import Answered, Original, Shares
 from cascade.training.build.work import SHARES, Work
 from cascade.training.recipes import exits as recorded
 from tests.models.cli import Command

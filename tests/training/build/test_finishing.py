@@ -9,8 +9,8 @@ import pytest
 from cascade.training.build import finishing
 from cascade.training.build.finishing import export
 from cascade.training.build.looking import BuildOptions
-from cascade.training.build.original import Given
-from cascade_export import ExportOptions, Int8
+from cascade.training.build.shares import Given
+from cascade_export import ExportOptions
 
 
 @pytest.mark.parametrize("tags", [False, True])
@@ -25,4 +25,4 @@ def test_int8_may_spend_a_quarter_of_the_bound_by_sentence(tags: bool, monkeypat
     export(given, Path("int8"), "model", None, [["a"] * 9])
     (found,) = asked
     assert found.agreement == pytest.approx(0.995)
-    assert (found.by_sentence, found.int8) == (tags, Int8.STATIC)
+    assert (found.by_sentence, found.int8) == (tags, True)

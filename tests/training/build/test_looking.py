@@ -17,8 +17,7 @@ from cascade.exceptions import CascadeError, DataError, OptionError
 from cascade.training.build import BuildOptions, build, finishing
 from cascade.training.build.finishing import mixed
 from cascade.training.build.looking import look, read
-from cascade.training.build.original import _encoded
-from cascade.training.build.shares import Shares
+from cascade.training.build.shares import Shares, _encoded
 from tests.training.build.conftest import OPTIONS, Case, items, write
 
 
