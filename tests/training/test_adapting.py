@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from cascade.exceptions import OptionError
-from cascade.training.models.adapting import ADAPTERS, adapt, freeze_all_but_adapters, merge
+from cascade.training.models.multi_exit import ADAPTERS, adapt, freeze_all_but_adapters, merge
 from tests.training.commands import Case, exits, refused
 
 IDS = torch.tensor([[2, 40, 50, 60, 3]])

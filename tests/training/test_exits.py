@@ -138,7 +138,10 @@ def test_several_labels_in_a_csv(backbone: Path, tmp_path: Path) -> None:
     fine_tuned("bert", tmp_path / "stock", labels=("warm", "bad"), problem_type=MULTI_LABEL)
     rows.write_text("text,label\ngood,warm;bad\n", encoding="utf-8")
     done = train("exits", tmp_path / "stock", "--train", rows, "--output", tmp_path / "no")
-    refused(done, "got warm;bad; rename it in the data, or say with --label-separator what stands between several")
+    refused(
+        done,
+        "has the label 'warm;bad', which the model does not have (2 labels: warm, bad); correct it, say with",
+    )
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,6 @@ def test_a_fine_tuned_head_becomes_the_last_exit(family: str, case: Case, tmp_pa
     torch.testing.assert_close(logits_of(other)[:, -1], wanted, atol=1e-5, rtol=1e-5)
     other.save_pretrained(tmp_path / "again")
     torch.testing.assert_close(logits_of(case.model.from_pretrained(tmp_path / "again")), logits_of(other))
-    with pytest.raises(DataError, match=r"among the checkpoint's, \['c', 'b', 'a'\], got y; rename it in the data"):
-        case.model.from_checkpoint(tmp_path, labels=["a", "y"])
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -62,8 +60,6 @@ def test_round_trip_and_going_on(family: str, case: Case, tmp_path: Path) -> Non
     fields = {"distilbert": "attention_dropout", "modernbert": "mlp_dropout"}
     assert getattr(on.config, fields.get(family, "hidden_dropout_prob")) == 0.25
     torch.testing.assert_close(logits_of(on), logits_of(model))
-    with pytest.raises(DataError, match="must be among the checkpoint's"):
-        case.model.from_checkpoint(tmp_path, labels=["y"])
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

@@ -95,7 +95,7 @@ def chosen(given: Given, making: Making, exported: Step, spent: Mapping[str, flo
     making.progress(0.6)
     pipeline, certificate = _kept(given, work, pair, outcome)
     manifest, pays = pipeline.bundle.manifest, isinstance(outcome, Certified) and outcome.number > 0
-    report = report_of(
+    line, page, figures = report_of(
         given,
         pipeline,
         outcome,
@@ -111,16 +111,16 @@ def chosen(given: Given, making: Making, exported: Step, spent: Mapping[str, flo
         manifest,
         policies=pipeline.policies,
         certificate=certificate,
-        figures={**manifest.figures, "build": report.figures},
+        figures={**manifest.figures, "build": figures},
         profile=profile_of(pipeline, given.certify.items),
     )
-    write_bundle(work / "bundle", {**files, PAGE: report.page.encode()}, made)
+    write_bundle(work / "bundle", {**files, PAGE: page.encode()}, made)
     for name in ("pair", "single"):
         shutil.rmtree(work / name, ignore_errors=True)
     told = f"full depth, {exported.facts['form']}"
     if best is not None and pays:
         told = best.named(kinds[best.first] if len(manifest.tiers) > 1 else None)
-    return {"setting": told, "certified": isinstance(outcome, Certified), "line": report.line, **report.figures}
+    return {"setting": told, "certified": isinstance(outcome, Certified), "line": line, **figures}
 
 
 def _with_gaps(given: Given) -> Answered:

@@ -24,12 +24,11 @@ from cascade.text.reading import Columns, TagColumns
 from cascade.text.sources import check_there
 from cascade.training.checkpoint import load_tokenizer_text, tokenizer_config
 from cascade.training.data.encoding import label_numbers
-from cascade.training.data.examples import joined, label_names
+from cascade.training.data.examples import joined
 from cascade.training.models.config import (
     MULTI_LABEL,
     REGRESSION,
     adapted,
-    check_labels,
     has_head,
     inputs_of,
     load_config,
@@ -234,10 +233,6 @@ def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOpti
                 f"max_drop needs a label for every {task.item}, but {bare} has some without; label them, or ask for "
                 "max_disagreement, which needs none"
             )
-        check_labels(
-            *(label_names(found), checkpoint.labels, checkpoint.config.problem_type),
-            otherwise="ask for max_disagreement, which needs no labels",
-        )
         truth = [np.array(own, np.int64) for own in label_numbers(found, checkpoint.labels, multi_label=several)]
         if not checkpoint.tags:
             truth = as_array(truth, len(checkpoint.labels), multi_label=several, source=found.source)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from html import escape
 from statistics import median
@@ -34,15 +33,6 @@ tr + tr td { border-top: 1px solid #ddd } .big { font-size: 1.2rem } code { back
 """
 
 
-@dataclass(frozen=True)
-class Report:
-    """The verdict in a few words, the page, and what a program may want to know."""
-
-    line: str
-    page: str
-    figures: Mapping[str, Any]
-
-
 def report_of(
     given: Given,
     pipeline: Any,
@@ -54,8 +44,10 @@ def report_of(
     seconds: float,
     steps: Mapping[str, float],
     candidates: Mapping[str, float],
-) -> Report:
+) -> tuple[str, str, dict[str, Any]]:
     """Measure a bundle beside full depth and the user's own pipeline, on texts that certify, and tell all.
+
+    Returned are the verdict in a few words, the page, and what a program may want to know.
 
     Args:
         given: what the build knows.
@@ -122,7 +114,7 @@ def report_of(
     head = f"<meta charset=utf-8><title>{escape(name)}</title><style>{STYLE}</style>"
     page = "\n".join([f"<!doctype html>\n<html lang=en>{head}", *parts, "</html>\n"])
     figures = {"over_pipeline": over.median, "over_full_depth": over_full.median, "pipeline": how, "pays": pays}
-    return Report(line, page, figures | {"alike": alike, "routes": where, "steps": dict(steps)})
+    return line, page, figures | {"alike": alike, "routes": where, "steps": dict(steps)}
 
 
 def _kept(outcome: Outcome) -> str:

@@ -185,9 +185,10 @@ def label_numbers(examples: Examples, names: Sequence[str], *, multi_label: bool
         own: Sequence[str] = (label,) if isinstance(label, str) else label or ()
         unknown = [name for name in own if name not in numbers]
         if unknown:
+            several = ", say with --label-separator what stands between several" if multi_label else ""
             raise DataError(
                 f"{examples.source}: example {row} has the label {unknown[0]!r}, which the model does not have "
-                f"({len(names)} labels: {shortened(names)}); correct it, or train on data that have it"
+                f"({len(names)} labels: {shortened(names)}); correct it{several}, or train a model on data that have it"
             )
         found.append([numbers[name] for name in own])
     return found

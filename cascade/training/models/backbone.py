@@ -24,7 +24,6 @@ from cascade.core.files import staged, write
 from cascade.exceptions import OptionError
 from cascade.training.checkpoint import FewerRows
 from cascade.training.models.config import (
-    check_labels,
     check_new,
     has_head,
     load_config,
@@ -116,8 +115,7 @@ class ExitBackbone(Teacher):
 
         Args:
             checkpoint: a folder or a Hub id.
-            labels: names of the labels that the data have; some may be missing of a fine-tuned checkpoint's, and those
-                of a regression, which are numbers, are not looked at.
+            labels: names of the labels that the data have, for new heads; a fine-tuned checkpoint has its own.
             layers: the exits' layers; every layer by default.
             pooling: of a classifier, `mean` or `first`; by default what the checkpoint has, else `mean`. The last exit
                 of a fine-tuned checkpoint reads what it always read.
@@ -126,7 +124,7 @@ class ExitBackbone(Teacher):
             dropout: in the backbone; the checkpoint's by default. 0 trains a fifth faster on a CPU.
 
         Raises:
-            DataError: a label that the fine-tuned checkpoint does not have; no label set at all.
+            DataError: labels that new heads cannot have.
             OptionError: a checkpoint for another task or problem: a regression of several numbers, or a single label
                 where several are asked for; one of another family (`family_of`).
         """
@@ -138,7 +136,6 @@ class ExitBackbone(Teacher):
         fine_tuned = has_head(config, cls.whole)
         problem = cls._problem(config, multi_label=multi_label, has_head=going_on or fine_tuned)
         if going_on or fine_tuned:
-            check_labels(labels, named_labels(config), problem)
             labels = named_labels(config)
         else:
             check_new(labels, multi_label=multi_label)

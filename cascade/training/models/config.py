@@ -13,7 +13,6 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel
 
 from cascade.bundle.hub import check_checkpoint
-from cascade.core.labels import numbers_of
 from cascade.exceptions import DataError, MissingExtraError, OptionError
 
 DROPOUTS = (
@@ -137,33 +136,6 @@ def problem_of(config: Any) -> str:
     """The `problem_type` by which transformers' pipeline reads a head: a single label has a sigmoid, or is a number."""
     own: str = config.problem_type or SINGLE_LABEL
     return MULTI_LABEL if config.num_labels == 1 and own != REGRESSION else own
-
-
-def check_labels(
-    found: Sequence[str],
-    known: Sequence[str],
-    problem: str | None,
-    *,
-    otherwise: str = "start from the pre-trained checkpoint",
-) -> None:
-    """Refuse labels that a checkpoint does not have. Numbers of a regression are no labels. `otherwise`: another way.
-
-    Raises:
-        DataError: naming the first of them.
-    """
-    numbers = numbers_of(known)
-    unknown = [label for label in found if label not in numbers]
-    if not unknown or problem == REGRESSION or (problem == MULTI_LABEL and set(found) <= {"0", "1"}):
-        return
-    shown = f"{list(known[:8])}{f' and {len(known) - 8} more' if len(known) > 8 else ''}"
-    remedy = "rename it in the data"
-    if problem == MULTI_LABEL:
-        remedy += ", or say with --label-separator what stands between several in one string"
-    if len(numbers) > len(known):  # the names may be given, but not in another order
-        remedy = "name labels in the data by these names or their numbers, in the order in which the checkpoint learned"
-    raise DataError(
-        f"the data's labels must be among the checkpoint's, {shown}, got {unknown[0]}; {remedy}, or {otherwise}"
-    )
 
 
 def check_new(labels: Sequence[str], *, multi_label: bool) -> None:

@@ -24,9 +24,8 @@ from cascade.training.data.augmentation import varied
 from cascade.training.data.encoding import TrainingRows, rows_of, tokenizer_of
 from cascade.training.data.examples import Examples, label_names
 from cascade.training.loop import LoopOptions, Loss, run_loop
-from cascade.training.models.adapting import adapted, freeze_all_but_adapters
 from cascade.training.models.backbone import ExitBackbone
-from cascade.training.models.multi_exit import MultiExitModel
+from cascade.training.models.multi_exit import MultiExitModel, adapted, freeze_all_but_adapters
 from cascade.training.recipes.objectives import Objective
 from cascade.training.run import Run, answers_of, full_depth, mixed
 from cascade.training.task import TAGGING
