@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import tokenizers
+import torch
 
 from cascade.calibration.examples import tag_numbers
 from cascade.calibration.temperature import fit_temperature
@@ -16,12 +17,13 @@ from cascade.core.confidence import answers, probabilities
 from cascade.core.rows import FloatArray, IntArray, Units, ranges
 from cascade.engine.long_rows import cut
 from cascade.exceptions import DataError, OptionError
-from cascade.text.entity_f1 import entity_f1, has_entities
+from cascade.text.entity_f1 import has_entities
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import WordEncoder
-from cascade.training.data.encoding import targets_of
+from cascade.training.data.encoding import TrainingRows, targets_of
 from cascade.training.data.examples import Examples
 from cascade.training.task import Task
+from cascade.training.units import ENTITY_F1, UnitMetrics
 
 Targets: TypeAlias = npt.NDArray[Any]
 ALIKE = 0.1  # standard deviations of a regression's numbers within which two count as the same answer
@@ -95,10 +97,10 @@ class Sample:
         """Whether the one output is a number."""
         return len(self.labels) == 1 and not self.multi_label
 
-    def spread(self, most: int) -> IntArray:
-        """Numbers of at most so many rows, evenly spread."""
+    def spread(self, most: int) -> tuple[Units, IntArray]:
+        """At most so many rows, evenly spread, as `part` gives them."""
         rows = self.units.n_rows
-        return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(np.int64))
+        return self.part(np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(np.int64)))
 
     def part(self, rows: IntArray) -> tuple[Units, IntArray]:
         """These rows, and the numbers of their units in the whole."""
@@ -131,30 +133,18 @@ class Sample:
         """
         found = self.compare(logits, reference)
         figures: dict[str, Any] = {"agreement": round(found.share, 4), "max_difference": round(found.largest, 4)}
-        scores = {} if self.targets is None else {"r2" if self.regression else "accuracy": self.accuracy}
-        if scores and self.sentences is not None and has_entities(self.labels):
-            scores["f1"] = self._f1
-        for name, score in scores.items():
-            figures |= {name: round(score(logits), 4), f"{name}_fp32": round(score(reference), 4)}
+        if self.targets is None:
+            return figures
+        rows, spans = TrainingRows(self.units, {"labels": self.targets}), self.sentences is not None
+        metrics = UnitMetrics(self.labels, multi_label=self.multi_label, spans=spans and has_entities(self.labels))
+        names = {"accuracy": "r2" if self.regression else "accuracy", ENTITY_F1: "f1"}
+        for ending, own in (("", logits), ("_fp32", reference)):
+            scores = metrics(metrics.answers(torch.from_numpy(own[:, None])).numpy(), rows)
+            figures |= {f"{names[name]}{ending}": round(score, 4) for name, score in scores.items()}
         return figures
-
-    def accuracy(self, logits: FloatArray) -> float:
-        """Share of units whose answer (for multi-label heads: whose whole set of labels) is the target; R squared."""
-        if self.regression:
-            wanted = np.asarray(self.targets)
-            return float(1 - np.square(logits[:, 0] - wanted).mean() / max(wanted.var(), 1e-12))
-        found = self._answers(logits)
-        return float((found == np.asarray(self.targets).reshape(len(found), -1)).all(axis=-1).mean())
 
     def _answers(self, logits: FloatArray) -> IntArray:
         return answers(probabilities(logits, multi_label=self.multi_label), multi_label=self.multi_label)
-
-    def _f1(self, logits: FloatArray) -> float:
-        return entity_f1(self._tags(np.asarray(self.targets)), self._tags(logits.argmax(axis=-1)))
-
-    def _tags(self, numbers: IntArray) -> list[list[str]]:
-        ends = np.asarray(self.sentences)
-        return [part.tolist() for part in np.split(np.array(self.labels, object)[numbers], ends[:-1])]
 
 
 def encode(

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ class Run:
         """
         read = partial(self.task.read, columns=self.columns)
         parts = [joined([read(path, require_labels=require_labels) for path in self.train])]
-        parts += [read(path, require_labels=False).unlabelled() for path in self.extra_text]
+        parts += [replace(read(path, require_labels=False), labels=None) for path in self.extra_text]
         return parts, None if self.evaluation is None else read(self.evaluation, require_labels=not known)
 
     def tell(self, line: str) -> None:
@@ -160,7 +160,7 @@ class Run:
         if self.answers is not None:
             own["answers"] = Path(self.answers).name
         report = {
-            "command": f"cascade-train {command}{self.task.option}",
+            "command": f"cascade-train {command}{f' --task {self.task.name}' if self.task.tags else ''}",
             "source": Path(self.source).name,
             "train": [Path(path).name for path in self.train],
             "evaluation": None if self.evaluation is None else Path(self.evaluation).name,

@@ -45,11 +45,6 @@ class Task:
         """Whether units are words."""
         return self.unit == "word"
 
-    @property
-    def option(self) -> str:
-        """What a command line says of it."""
-        return "" if self is CLASSIFICATION else f" --task {self.name}"
-
 
 CLASSIFICATION = Task(
     *("classification", "text", "text"),

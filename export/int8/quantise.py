@@ -175,7 +175,7 @@ def quantise_tier(graphs: TierGraphs, reference: FloatArray, sample: Sample, opt
     count = len(graphs.stages)
     if not options.int8:
         return Quantised(graphs, reference, ("fp32",) * count)
-    spans = chain_ranges(graphs, sample.part(sample.spread(RANGE_ROWS))[0])
+    spans = chain_ranges(graphs, sample.spread(RANGE_ROWS)[0])
 
     def agrees(logits: FloatArray) -> bool:
         found = sample.compare(logits[:, -1], reference[:, -1], by_sentence=options.by_sentence)
@@ -193,7 +193,7 @@ def quantise_tier(graphs: TierGraphs, reference: FloatArray, sample: Sample, opt
         return graphs.of(small if number in chosen else fp32 for number, (fp32, small) in pairs)
 
     stages = [*range(len(graphs.parts))][-count:]
-    part, numbers = sample.part(sample.spread(ALONE_ROWS))
+    part, numbers = sample.spread(ALONE_ROWS)
     moved = [np.square(chain_logits(mixed([i]), part)[:, -1] - reference[numbers, -1]).mean() for i in stages]
     order = [*(stages[i] for i in np.argsort(moved, kind="stable")), *range(stages[0])]  # the tables last
     found, logits = graphs, reference

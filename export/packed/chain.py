@@ -73,23 +73,6 @@ def chain_ranges(graphs: TierGraphs, units: Units) -> ChainRanges:
     return found
 
 
-def first_tokens(part: Units, logits: FloatArray, *, dims: int) -> FloatArray:
-    """Logits of units, which have `dims` axes, of those of rows: where words are units, at their first tokens.
-
-    Shape `(rows, ..., labels)`, or with one axis more `(rows, longest, ..., labels)` -> `(units, ..., labels)`.
-    """
-    rows = part.row_of
-    return logits if logits.ndim == dims else logits[rows, part.first_token - part.rows.offsets[rows]]
-
-
-def in_batches(units: Units) -> Iterator[tuple[Units, IntArray]]:
-    """Rows of like length together, and the numbers of their units; those without units are left out."""
-    for rows in batches(TokenBudget(), units.rows.lengths):
-        numbers = ranges(units.offsets[rows], units.counts[rows])
-        if len(numbers):
-            yield units.select(rows), numbers
-
-
 def _run(graphs: TierGraphs, units: Units, exits: IntArray | None) -> Iterator[tuple[IntArray, list[Outputs]]]:
     """Batch by batch: numbers of its units, the outputs of each part, none where no unit was left."""
     last: list[Outputs] = [{} for _ in graphs.parts]
@@ -106,14 +89,18 @@ def _run(graphs: TierGraphs, units: Units, exits: IntArray | None) -> Iterator[t
             position_offset=graphs.position_offset,
             batching=lambda lengths: iter([np.arange(len(lengths))]),  # all rows, in their order
         )
-    for part, numbers in in_batches(units):
+    for rows in batches(TokenBudget(), units.rows.lengths):
+        part, numbers = units.select(rows), ranges(units.offsets[rows], units.counts[rows])
+        if not len(numbers):
+            continue
         for outputs in last:
             outputs.clear()
         if tier is not None:
             replace(tier, exit_policy=never if exits is None else _leaving(exits[numbers])).score(part)
         else:
             first.run(dict(zip(GRIDS, padded(part.rows, max_length=graphs.max_length), strict=True)))
-            last[0]["logits"] = first_tokens(part, last[0]["logits"], dims=2)
+            if (logits := last[0]["logits"]).ndim == 3:  # of words, read at their first tokens
+                last[0]["logits"] = logits[part.row_of, part.first_token - part.rows.offsets[part.row_of]]
         yield numbers, last
 
 
@@ -163,7 +150,7 @@ def check_tier(
     torch reads each row by itself, so that a model whose answers depend on padding is found out. Returned is each
     stage's largest difference; one above the tolerance is a `BundleError`.
     """
-    part, numbers = sample.part(sample.spread(ROWS))
+    part, numbers = sample.spread(ROWS)
     rows = [part.select(np.array([row])) for row in range(part.n_rows)] if alone else [part]
     limit = graphs.max_length
     expected = np.concatenate([torch_logits(model, own, max_length=limit) for own in rows if len(own)])

@@ -23,7 +23,7 @@ from cascade.exceptions import CascadeError, OptionError
 from cascade.runtime.host import cpu_info
 from cascade.runtime.threads import check_threads
 from cascade.training.build import finishing
-from cascade.training.build.looking import BuildOptions, Checkpoint, Texts, look, read
+from cascade.training.build.looking import BuildOptions, Checkpoint, Texts, look, picked, read
 from cascade.training.build.shares import LEARN, Answered, Given, Original, Shares
 from cascade.training.build.work import Making, Step, Work
 from cascade.training.loop import LoopOptions
@@ -96,7 +96,8 @@ def build(
     found = read(checkpoint, texts, options)
     claim = options.claim(tags=checkpoint.tags)
     drawn = Shares.of(found.items, claim, seed=options.seed)
-    found, testing, choosing = found.ordered(drawn.order), len(drawn.certify), len(drawn.choose)
+    found = replace(found, items=picked(found.items, drawn.order), truth=picked(found.truth, drawn.order))
+    testing, choosing = len(drawn.certify), len(drawn.choose)
     torch.set_num_threads(check_threads(options.threads))
     load_model(checkpoint.task.model.whole, checkpoint.source)  # or it is refused now
     if checkpoint.alone is not None:
@@ -108,9 +109,10 @@ def build(
         raise OptionError(
             f"the output must be where folders can be made, got {output}: {error.strerror}; choose another"
         ) from None
+    pairs = any(isinstance(item, tuple) for item in found.items)
     tell(
         f"{'look':<12} {checkpoint.config.model_type} {checkpoint.task.name}, {len(checkpoint.labels)} labels; "
-        f"{len(found.items):,} {'pairs' if found.pairs else f'{claim.unit.value}s'}, {len(drawn.learn):,} to learn "
+        f"{len(found.items):,} {'pairs' if pairs else f'{claim.unit.value}s'}, {len(drawn.learn):,} to learn "
         f"from, {choosing:,} choose, {testing:,} certify"
     )
     try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -171,15 +171,6 @@ class Texts:
     name: str
     digest: str
 
-    def ordered(self, order: IntArray) -> Texts:
-        """The same in another order. Shape `(items,)`."""
-        return replace(self, items=picked(self.items, order), truth=picked(self.truth, order))
-
-    @property
-    def pairs(self) -> bool:
-        """Whether some are pairs of texts."""
-        return any(isinstance(item, tuple) for item in self.items)
-
 
 def look(source: str | Path, *, encode_special_tokens: bool = False) -> Checkpoint:
     """A checkpoint, by its `config.json` and its tokenizer; no weights are read.
@@ -206,8 +197,9 @@ def look(source: str | Path, *, encode_special_tokens: bool = False) -> Checkpoi
     load_tokenizer_text(source, known=True)
     told = tokenizer_config(source)
     as_text = encode_special_tokens or bool(told.get("split_special_tokens"))
-    digest = _digest(source) + " special tokens are text" * as_text
-    return Checkpoint(source, config, task, _limit(told, config), digest, alone, as_text)
+    digest, most = _digest(source) + " special tokens are text" * as_text, max_length(config)
+    limit = min(int(told.get("model_max_length") or most), most)
+    return Checkpoint(source, config, task, limit, digest, alone, as_text)
 
 
 def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOptions) -> Texts:
@@ -269,10 +261,6 @@ def _why_alone(config: Any, task: Task) -> str | None:
         inputs_of(made)
         return str(error).partition(";")[0]
     return None
-
-
-def _limit(told: Mapping[str, Any], config: Any) -> int:
-    return min(int(told.get("model_max_length") or max_length(config)), max_length(config))
 
 
 def _digest(source: str | Path) -> str:

@@ -42,10 +42,6 @@ class Examples:
         """Each item as one string."""
         return [item if isinstance(item, str) else " ".join(item) for item in self.items]
 
-    def unlabelled(self) -> Examples:
-        """The same items without labels."""
-        return replace(self, labels=None)
-
 
 def read_texts(source: str | Path, *, columns: Columns | None = None, require_labels: bool = True) -> Examples:
     """Read a jsonl, csv, parquet or text file.
