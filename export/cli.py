@@ -96,11 +96,11 @@ def export(
     require_extra()
     # Here, not above: `--help` must not wait for torch.
     from cascade.policies.routing import Threshold
-    from cascade.training.data.examples import read_sentences, read_texts
+    from cascade.training.data import read_sentences, read_texts
     from cascade.training.options import columns_of
+    from cascade_export import ExportOptions
     from cascade_export.checkpoints import task_of
     from cascade_export.export import export_bundle, parts_of
-    from cascade_export.options import ExportOptions
     from cascade_export.texts import Calibration
 
     task, found = task_of(tier2), None

@@ -30,8 +30,7 @@ from cascade.policies.routing import Router, Threshold, defer_all
 from cascade.policies.settings import Policies
 from cascade.policies.windows import Windows
 from cascade.training.models import families
-from cascade_export import checkpoints
-from cascade_export.options import ExportOptions
+from cascade_export import ExportOptions, checkpoints
 from cascade_export.texts import Calibration, encode
 from cascade_export.tiers import make_tier
 

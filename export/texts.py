@@ -20,8 +20,7 @@ from cascade.exceptions import DataError, OptionError
 from cascade.text.entity_f1 import has_entities
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import WordEncoder
-from cascade.training.data.encoding import TrainingRows, targets_of
-from cascade.training.data.examples import Examples
+from cascade.training.data import Examples, TrainingRows, targets_of
 from cascade.training.task import Task
 from cascade.training.units import ENTITY_F1, UnitMetrics
 

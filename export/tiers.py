@@ -17,9 +17,9 @@ from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec, TierS
 from cascade.exceptions import MissingExtraError, OptionError
 from cascade.training.models.config import inputs_of
 from cascade.training.task import Task
+from cascade_export import ExportOptions
 from cascade_export.checkpoints import first_line
 from cascade_export.int8.quantise import quantise_tier
-from cascade_export.options import ExportOptions
 from cascade_export.packed.chain import chain_logits, check_tier
 from cascade_export.packed.stages import TierGraphs, export_tier2, pack, trace
 from cascade_export.texts import Sample

@@ -25,7 +25,7 @@ from transformers import set_seed
 from cascade.core.files import staged
 from cascade.core.rows import IntArray
 from cascade.exceptions import OptionError
-from cascade.training.data.encoding import TrainingRows, grids
+from cascade.training.data import TrainingRows, grids
 from cascade.training.units import INPUTS, Collate, UnitMetrics, batches_over, device, over_units
 
 Loss = Callable[[Tensor, dict[str, Tensor]], Tensor]

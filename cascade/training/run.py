@@ -25,8 +25,7 @@ from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
 from cascade.text.reading import Columns, TagColumns
 from cascade.training.checkpoint import byte_level_parts
-from cascade.training.data.encoding import TrainingRows, has_labels
-from cascade.training.data.examples import Examples, joined
+from cascade.training.data import Examples, TrainingRows, has_labels, joined
 from cascade.training.loop import LoopOptions
 from cascade.training.models.backbone import ExitBackbone
 from cascade.training.models.teacher import Teacher

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from cascade.policies.exits import MaxProbability
 from cascade.policies.unit_exits import TokenExit
 from cascade.training.checkpoint import spaced
-from cascade.training.data.encoding import TrainingRows, encode_sentences, encode_texts
-from cascade.training.data.examples import Examples, read_sentences, read_texts
+from cascade.training.data import Examples, TrainingRows, encode_sentences, encode_texts, read_sentences, read_texts
 from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade.training.models.students import Static, StaticTagger
 

@@ -20,12 +20,12 @@ from typing_extensions import Self
 from cascade.core.rows import FloatArray, IntArray, Units, ranges
 from cascade.engine.packing import Packing
 from cascade.text.entity_f1 import entity_f1, has_entities
-from cascade.training.data.encoding import TrainingRows, grids, has_labels
+from cascade.training.data import TrainingRows, grids, has_labels
 from cascade.training.models.config import TAGGING
 from cascade.training.models.teacher import Teacher
 
 ENTITY_F1 = "entity_f1"
-TOKENS = {"cuda": 8192, "cpu": 1024}
+TOKENS = {"cuda": 8192, "cpu": 1024}  # of a batch, padding included; a CPU's caches hold little
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "exit_layers")
 Collate = Callable[[TrainingRows], dict[str, Tensor]]
 """From rows to a batch."""
@@ -67,14 +67,12 @@ def over_units(
     *,
     read: Callable[[Tensor], Tensor],
     collate: Collate | None = None,
-    tokens: int | None = None,
     progress: Callable[[float], object] | None = None,
 ) -> FloatArray:
     """What a model says of every unit, in the order of the rows.
 
     `read` makes what is kept, `(units, ...)`, of logits `(units, exits, labels)`; `collate` is `grids` by default;
-    `tokens`: of a batch, padding included, 8,192 on a GPU and 1,024 on a CPU, whose caches hold little; `progress` is
-    called with the share that is done, in place of a bar.
+    `progress` is called with the share that is done, in place of a bar.
     """
     home, where, found = next(model.parameters()).device, device(), None
     model.to(where).eval()
@@ -82,7 +80,7 @@ def over_units(
     order = np.argsort(-lengths, kind="stable")
     while start < len(order):
         rest = order[start:]
-        chosen.append(rest[: max((tokens or TOKENS[where.type]) // max(int(lengths[rest[0]]), 1), 1)])
+        chosen.append(rest[: max(TOKENS[where.type] // max(int(lengths[rest[0]]), 1), 1)])
         start += len(chosen[-1])
     batches = batches_over(rows, [own.tolist() for own in chosen], collate or partial(grids, padding=model.padding))
     shown = batches if progress is not None else tqdm(batches, desc="teacher", unit="batch")

@@ -19,6 +19,7 @@ import onnx
 from onnx import NodeProto, helper
 
 from cascade.core.rows import FloatArray, IntArray
+from cascade_export import ExportOptions
 from cascade_export.int8.rewriting import (
     MICROSOFT,
     Linear,
@@ -29,7 +30,6 @@ from cascade_export.int8.rewriting import (
     rebuild,
     table_of,
 )
-from cascade_export.options import ExportOptions
 from cascade_export.packed.chain import ChainRanges, chain_logits, chain_ranges
 from cascade_export.packed.stages import TierGraphs
 from cascade_export.texts import Sample

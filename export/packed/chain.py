@@ -31,7 +31,7 @@ from torch import Tensor
 
 from cascade.core.rows import Rows
 from cascade.exceptions import BundleError
-from cascade.training.data.encoding import TrainingRows, grids
+from cascade.training.data import TrainingRows, grids
 from cascade.training.models.teacher import Teacher, WholeModel
 from cascade.training.units import exit_grid, over_units
 from cascade_export.texts import Sample

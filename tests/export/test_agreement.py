@@ -8,8 +8,8 @@ import pytest
 from onnx import numpy_helper
 
 from cascade.core.rows import Units
+from cascade_export import ExportOptions
 from cascade_export.int8 import quantise
-from cascade_export.options import ExportOptions
 from cascade_export.packed.chain import chain_logits, chain_ranges
 from cascade_export.packed.stages import TierGraphs
 from cascade_export.texts import Agreement, Sample

@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx
 
 from cascade.core.rows import FloatArray, Units
+from cascade_export import ExportOptions
 from cascade_export.int8.quantise import Quantised, quantise_tier
-from cascade_export.options import ExportOptions
 from cascade_export.packed.chain import chain_logits
 from cascade_export.packed.stages import TierGraphs
 from cascade_export.texts import Sample

@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 from cascade import Classifier
 from cascade.exceptions import OptionError
 from cascade.training import run as answers
-from cascade.training.data.encoding import NO_LABEL
-from cascade.training.data.examples import Examples
+from cascade.training.data import NO_LABEL, Examples
 from cascade.training.models.multi_exit import MultiExitModel
 from cascade.training.run import full_depth, mixed
 from cascade_export import ExportOptions, export_bundle

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFa
 
 from cascade.exceptions import OptionError
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.data.encoding import tokenizer_of
+from cascade.training.data import tokenizer_of
 from tests.models import tiny
 
 TEXT = "The FILM was dúll 好 [MORE]"

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from cascade.exceptions import CascadeError, DataError
 from cascade.text.reading import TagColumns
-from cascade.training.data.examples import Examples, cropped, joined, label_names, read_sentences
+from cascade.training.data import Examples, cropped, joined, label_names, read_sentences
 from tests.training.commands import write
 
 
@@ -94,7 +94,7 @@ def test_crops_are_runs_of_words_with_their_tags() -> None:
 
 @pytest.mark.parametrize("missing", ["torch", "transformers"])
 def test_the_door_names_the_extra(missing: str) -> None:
-    code = f"import sys; sys.modules[{missing!r}] = None\nimport cascade.training.data.examples"
+    code = f"import sys; sys.modules[{missing!r}] = None\nimport cascade.training.data"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert 'pip install "cascade-encoder[train]"' in done.stderr

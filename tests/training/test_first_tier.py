@@ -13,8 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from cascade.training import run
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.data.encoding import TrainingRows, encode_texts, tokenizer_of
-from cascade.training.data.examples import Examples
+from cascade.training.data import Examples, TrainingRows, encode_texts, tokenizer_of
 from cascade.training.models.static import StaticForSequenceClassification, StaticForTokenClassification
 from cascade.training.models.students import Static, StaticTagger, Transformer, principal_components
 from cascade.training.models.teacher import teacher_of

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from cascade.core.rows import Units
 from cascade.training import loop
-from cascade.training.data.encoding import TrainingRows, rows_of
+from cascade.training.data import TrainingRows, rows_of
 from cascade.training.loop import TIMED, LoopOptions, _State, batches_of, run_loop
 from cascade.training.units import UnitMetrics
 from tests.models import tiny

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from cascade.core.confidence import certainty, softmax
 from cascade.core.rows import FloatArray, IntArray, Units
 from cascade.policies.unit_exits import TokenExit, UnitState
-from cascade.training.data.encoding import TrainingRows, rows_of
+from cascade.training.data import TrainingRows, rows_of
 from cascade.training.models.multi_exit import MultiExitTagger
 from cascade.training.recipes import self_sample as module
 from cascade.training.recipes.self_sample import (

@@ -13,8 +13,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from cascade.core.rows import Units
 from cascade.exceptions import DataError
 from cascade.training.checkpoint import spaced
-from cascade.training.data.encoding import (
+from cascade.training.data import (
     NO_LABEL,
+    Examples,
+    Item,
     TrainingRows,
     encode_sentences,
     encode_texts,
@@ -23,8 +25,7 @@ from cascade.training.data.encoding import (
     rows_of,
     tokenizer_of,
 )
-from cascade.training.data.examples import Examples, Item
-from cascade.training.units import UnitMetrics, over_units, unit_logits
+from cascade.training.units import TOKENS, UnitMetrics, over_units, unit_logits
 from tests.models import tiny
 from tests.training.commands import Case
 
@@ -143,13 +144,14 @@ def test_the_digest_tells_rows_apart() -> None:
     assert len({same, rows([[1], [2, 3]], [0, 1]), rows([[1, 2], [3]], [1, 0]), rows([[1, 2], [4]], [0, 1])}) == 4
 
 
-def test_one_pass_over_all_units_keeps_their_order(case: Case, tmp_path: Path) -> None:
+def test_one_pass_over_all_units_keeps_their_order(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TOKENS, "cpu", 12)
     model: Any = case.teacher(tmp_path)
     encode = encode_texts if case.name == "classification" else encode_sentences
     items: list[Item] = [row[case.item] for row in case.rows[:5]]
     items.append("good" if case.name == "classification" else ["unbright", "film"])  # another length
     rows = encode(TOKENIZER, Examples(items, None, "here"), model.labels)
-    found = over_units(model, rows, read=lambda logits: logits, tokens=12)
+    found = over_units(model, rows, read=lambda logits: logits)
     assert found.shape == (len(rows.units), 3, len(model.labels))
     for row, own in enumerate(np.split(found, rows.units.offsets[1:-1])):
         batch = grids(rows.select(np.array([row])), padding=0)

@@ -23,8 +23,7 @@ from cascade.runtime.threads import check_threads
 from cascade.text.reading import Columns, TagColumns
 from cascade.text.sources import check_there
 from cascade.training.checkpoint import load_tokenizer_text, tokenizer_config
-from cascade.training.data.encoding import label_numbers
-from cascade.training.data.examples import joined
+from cascade.training.data import joined, label_numbers
 from cascade.training.models.config import (
     MULTI_LABEL,
     REGRESSION,

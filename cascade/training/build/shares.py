@@ -23,7 +23,7 @@ from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
 from cascade.training.build.looking import BuildOptions, Checkpoint, Texts, picked
 from cascade.training.checkpoint import byte_level_parts, load_tokenizer_text
-from cascade.training.data.encoding import TrainingRows, rows_of
+from cascade.training.data import TrainingRows, rows_of
 from cascade.training.models.config import load_model
 from cascade.training.models.teacher import WholeModel
 from cascade.training.units import teacher_logits

@@ -24,8 +24,7 @@ from cascade.policies.decoding import Crf, Decoder, MeanField, Viterbi, argmax
 from cascade.policies.viterbi import LOWEST
 from cascade.text.entity_f1 import has_entities
 from cascade.text.reading import TagColumns
-from cascade.training.data.encoding import label_numbers
-from cascade.training.data.examples import Examples, joined, read_sentences
+from cascade.training.data import Examples, joined, label_numbers, read_sentences
 from cascade.training.units import ENTITY_F1, tag_f1
 
 

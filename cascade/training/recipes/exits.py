@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from cascade.core.confidence import probabilities
 from cascade.core.rows import FloatArray, Units
 from cascade.exceptions import DataError, OptionError
+from cascade.training.augmentation import varied
 from cascade.training.checkpoint import is_wordpiece, keep_rows, load_tokenizer_text, prune_model
-from cascade.training.data.augmentation import varied
-from cascade.training.data.encoding import TrainingRows, rows_of, tokenizer_of
-from cascade.training.data.examples import Examples, label_names
+from cascade.training.data import Examples, TrainingRows, label_names, rows_of, tokenizer_of
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.backbone import ExitBackbone
 from cascade.training.models.multi_exit import MultiExitModel, adapted, freeze_all_but_adapters

@@ -12,9 +12,9 @@ from torch import Tensor
 from cascade.core.checks import check_whole
 from cascade.core.confidence import evidence
 from cascade.exceptions import OptionError
+from cascade.training.augmentation import varied
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.data.augmentation import varied
-from cascade.training.data.encoding import TrainingRows, has_labels, tokenizer_of
+from cascade.training.data import TrainingRows, has_labels, tokenizer_of
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.students import Student
 from cascade.training.models.teacher import WholeModel, teacher_of

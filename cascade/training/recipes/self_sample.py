@@ -22,8 +22,7 @@ from cascade.core.checks import check_whole
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.training.checkpoint import load_tokenizer_text
-from cascade.training.data.encoding import TrainingRows, grids, tokenizer_of
-from cascade.training.data.examples import cropped
+from cascade.training.data import TrainingRows, cropped, grids, tokenizer_of
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.multi_exit import MultiExitTagger
 from cascade.training.recipes.objectives import check_weights, cross_entropies, exit_weights

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cascade.core.rows import Doubles, IntArray, Units, concatenate_units
-from cascade.training.data.encoding import NO_LABEL, TrainingRows, rows_of
+from cascade.training.data import NO_LABEL, TrainingRows, rows_of
 from cascade.training.models.teacher import Teacher
 
 REPLACE, DROP = 0.2, 0.1  # shares of the tokens
