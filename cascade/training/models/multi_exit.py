@@ -7,8 +7,7 @@ learn beside frozen ones, and are merged before the model is saved.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -47,20 +46,16 @@ def pool(hidden: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
 
 
 class ExitHead(nn.Module):
-    """Dropout, linear, activation, dropout, linear, on a pooled vector: the form of BERT's own classifier.
+    """Dropout, linear, activation, LayerNorm in some families, dropout, linear: the form of a fine-tuned head."""
 
-    `eps`: of a LayerNorm after the activation (ModernBERT), which is there only with it.
-    """
-
-    def __init__(
-        self, width: int, labels: int, *, dropout: float = 0.1, activation: str = "tanh", eps: float | None = None
-    ) -> None:
+    def __init__(self, config: Any, parts: HeadParts, *, dropout: float, activation: str) -> None:
         super().__init__()
+        width = config.hidden_size
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(width, width)
         self.activation = ACT2FN[activation]
-        self.norm = nn.Identity() if eps is None else nn.LayerNorm(width, eps=eps)
-        self.out = nn.Linear(width, labels)
+        self.norm = nn.Identity() if parts.norm is None else nn.LayerNorm(width, eps=config.norm_eps)
+        self.out = nn.Linear(width, config.num_labels)
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Logits. Shapes `(..., width)` -> `(..., labels)`."""
@@ -71,12 +66,6 @@ class ExitHead(nn.Module):
 def activation_of(config: Any, parts: HeadParts) -> str:
     """Name of the activation of a fine-tuned head."""
     return str(getattr(config, parts.activation, parts.activation))
-
-
-def new_head(config: Any, parts: HeadParts, *, dropout: float, activation: str) -> ExitHead:
-    """A head of the form of a fine-tuned one with these parts."""
-    eps = None if parts.norm is None else config.norm_eps
-    return ExitHead(config.hidden_size, config.num_labels, dropout=dropout, activation=activation, eps=eps)
 
 
 class MultiExitModel(ExitBackbone):
@@ -107,7 +96,7 @@ class MultiExitModel(ExitBackbone):
         self.activation = activation
         parts = self.family.head
         self.heads = nn.ModuleList(
-            new_head(self.config, parts, dropout=dropout, activation=activation) for _ in self.layers
+            ExitHead(self.config, parts, dropout=dropout, activation=activation) for _ in self.layers
         )
 
     def read(self, state: Tensor, attention_mask: Tensor, exit_index: int) -> Tensor:
@@ -170,7 +159,7 @@ class MultiExitTagger(ExitBackbone):
         if parts.dense is None:
             return nn.Linear(config.hidden_size, config.num_labels)
         # `read` has dropped some of the state already.
-        return new_head(config, parts, dropout=0.0, activation=activation_of(config, parts))
+        return ExitHead(config, parts, dropout=0.0, activation=activation_of(config, parts))
 
     def read(self, state: Tensor, attention_mask: Tensor, exit_index: int) -> Tensor:  # every token is read
         """Every token's state, some of it dropped in training."""
@@ -217,17 +206,6 @@ def adapt(model: ExitBackbone, kind: str, *, rank: int = 8) -> None:
             )
         config = peft.IA3Config(target_modules=scaled, feedforward_modules=read)
     peft.inject_adapter_in_model(config, model.backbone)
-
-
-@contextmanager
-def adapted(model: ExitBackbone, kind: str | None, *, rank: int = 8) -> Iterator[None]:
-    """Adapters in a model while this goes on, merged at its end; none where `kind` is None. See `adapt`."""
-    if kind is None:
-        yield
-        return
-    adapt(model, kind, rank=rank)
-    yield
-    merge(model)
 
 
 def freeze_all_but_adapters(model: ExitBackbone) -> None:

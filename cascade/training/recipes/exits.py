@@ -24,7 +24,7 @@ from cascade.training.checkpoint import is_wordpiece, keep_rows, load_tokenizer_
 from cascade.training.data import Examples, TrainingRows, label_names, rows_of, tokenizer_of
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.backbone import ExitBackbone
-from cascade.training.models.multi_exit import MultiExitModel, adapted, freeze_all_but_adapters
+from cascade.training.models.multi_exit import MultiExitModel, adapt, freeze_all_but_adapters, merge
 from cascade.training.recipes.objectives import Objective
 from cascade.training.run import Run, answers_of, full_depth, mixed
 from cascade.training.task import TAGGING
@@ -152,28 +152,21 @@ def _trained(
     model: Any, rows: TrainingRows, eval_rows: TrainingRows | None, *, run: Run, options: ExitsOptions
 ) -> dict[str, float]:
     """Train a model in place on each objective in turn; the scores of the last one."""
-    scores: dict[str, float] = {}
-    with adapted(model, options.adapter, rank=options.rank):
-        for stage, objective in enumerate(options.objectives):
-            output = run.folder / f"stage_{stage}"
-            own, layers = objective, options.frozen_layers
-            model.configure_training(detach=own.detach, frozen=own.frozen, frozen_layers=layers)
-            freeze_all_but_adapters(model)
-            if options.recorded and objective.frozen:
-                train_recorded(model, rows, objective, options.loop, output=output, progress=run.progress)
-                continue
-            loss, told = _loss(objective, multi_label=model.multi_label), UnitMetrics.of(model, model.layers)
-            metrics = replace(told, frozen=objective.frozen)
-            scores = run_loop(
-                model,
-                rows,
-                eval_rows,
-                loss=loss,
-                metrics=metrics,
-                output=output,
-                options=options.loop,
-                progress=run.progress,
-            )
+    scores, told = dict[str, float](), UnitMetrics.of(model, model.layers)
+    if options.adapter is not None:
+        adapt(model, options.adapter, rank=options.rank)
+    for stage, objective in enumerate(options.objectives):
+        common: Any = {"output": run.folder / f"stage_{stage}", "options": options.loop, "progress": run.progress}
+        frozen = objective.frozen
+        model.configure_training(detach=objective.detach, frozen=frozen, frozen_layers=options.frozen_layers)
+        freeze_all_but_adapters(model)
+        if options.recorded and frozen:
+            train_recorded(model, rows, objective, **common)
+        else:
+            loss, metrics = _loss(objective, multi_label=model.multi_label), replace(told, frozen=frozen)
+            scores = run_loop(model, rows, eval_rows, loss=loss, metrics=metrics, **common)
+    if options.adapter is not None:
+        merge(model)
     return scores
 
 
@@ -247,8 +240,8 @@ def train_recorded(
     model: ExitBackbone,
     rows: TrainingRows,
     objective: Objective,
-    options: LoopOptions,
     *,
+    options: LoopOptions,
     output: Path,
     progress: Callable[[float], object] | None = None,
 ) -> None:
