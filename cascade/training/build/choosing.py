@@ -1,4 +1,4 @@
-"""The cheapest of all pairs of tiers on the choosing share, and its certificate on the certifying one.
+"""The cheapest of all pairs of tiers on the choosing share.
 
 Of a regression exits alone are chosen, where numbers have settled (PABEE, section 3.2): nothing says how sure one is.
 """
@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 
 from cascade.calibration.certify.claims import FULL, Agreement, Claim, Unit
-from cascade.calibration.certify.outcomes import Certified, Refused, Step
+from cascade.calibration.certify.outcomes import Step
 from cascade.calibration.certify.paths import text_path
-from cascade.calibration.certify.procedure import Chosen, Split, certify
-from cascade.calibration.certify.whole import confirmed
 from cascade.calibration.certify.word_paths import WordGrid, run_guesses, word_guesses
 from cascade.calibration.costs import Costs, TierCosts
 from cascade.calibration.observing import observe_sentences, observe_texts, rows_of
@@ -158,7 +156,9 @@ def candidates(pipelines: Mapping[str, Any], some: Answered, claim: Claim, *, se
         exits, first, both = pairs[number]
         if found and (some.checkpoint.tags or time.monotonic() - begin > seconds):
             break
-        if steps := _within(_path(both, claim, points.get(number, ())), claim):
+        path = _path(both, claim, points.get(number, ()))
+        # Up to the first that breaks the bound on the texts with gaps; the test on others goes no further.
+        if steps := tuple(itertools.takewhile(lambda step: step.risk <= claim.ask.bound, path)):
             best = min(steps, key=lambda step: step.cost)
             tiers = (*pipelines[first].tiers[:-1], pipelines[exits].tiers[-1])
             pipeline = replace(pipelines[exits], tiers=tiers).with_policies(best.policies)
@@ -184,29 +184,6 @@ def fastest(
     if best is None or speed_up(taken["full depth"], taken[names[best]]).median < PAYS:
         return None, medians
     return few[best], medians
-
-
-def certified(
-    pipeline: Any, some: Answered, claim: Claim, split: Split, steps: Sequence[Step], *, seed: int
-) -> Certified | Refused:
-    """The cheapest setting of these tiers that keeps the bound, tested from full depth on; see `certify`.
-
-    Args:
-        pipeline: of two tiers, of a regression one.
-        some: items that certify.
-        claim: against the original model.
-        split: that left these to certify.
-        steps: that other items chose for these tiers; none: full depth alone is tested.
-        seed: of the outcome.
-    """
-    tester = observed(pipeline, some)
-    safest = Step(tester.at_full_depth, risk=0.0, cost=1.0, deferred=1.0)
-    chosen = Chosen[Any]((safest, *steps), tester)
-    outcome = certify(tester, claim, lambda: chosen, split=split, seed=seed, labels=pipeline.labels)
-    if isinstance(outcome, Certified) and isinstance(tester, TextAnswers):
-        real = pipeline.with_policies(outcome.policies).predict(some.items)
-        return confirmed(outcome, tester, tester.answered(real.probabilities))
-    return outcome
 
 
 def observed(pipeline: Any, some: Answered) -> TextAnswers | WordAnswers:
@@ -242,8 +219,3 @@ def _path(answers: Any, claim: Claim, points: Sequence[Any]) -> tuple[Step, ...]
     if isinstance(answers, WordAnswers):
         return run_guesses(answers, points, claim.ask, grid=WORDS)
     return text_path(answers, claim.ask)
-
-
-def _within(steps: Sequence[Step], claim: Claim) -> tuple[Step, ...]:
-    """Those up to the first that breaks the bound on the texts with gaps; the test on others goes no further."""
-    return tuple(itertools.takewhile(lambda step: step.risk <= claim.ask.bound, steps))

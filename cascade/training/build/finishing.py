@@ -17,14 +17,17 @@ from cascade.bundle.tiers import MultiExitSpec, TierSpec
 from cascade.bundle.writing import write_bundle
 from cascade.calibration.certify.claims import Claim
 from cascade.calibration.certify.outcomes import Certified, Outcome
-from cascade.calibration.certify.procedure import Split
+from cascade.calibration.certify.outcomes import Step as Setting
+from cascade.calibration.certify.procedure import Chosen, Split, certify
+from cascade.calibration.certify.whole import confirmed
 from cascade.calibration.certify.written import issue
 from cascade.calibration.examples import copies_said
+from cascade.calibration.texts import TextAnswers
 from cascade.exceptions import BundleError
 from cascade.pipelines.profiling import profile_of
 from cascade.policies.routing import DeferAll
 from cascade.policies.settings import Policies
-from cascade.training.build.choosing import WITH_EXITS, Candidate, Within, candidates, certified, fastest
+from cascade.training.build.choosing import WITH_EXITS, Candidate, Within, candidates, fastest, observed
 from cascade.training.build.looking import Checkpoint, picked
 from cascade.training.build.report import report_of
 from cascade.training.build.shares import TOLERANCE, Answered, Given, Original, with_gaps
@@ -153,12 +156,22 @@ def _certified(given: Given, work: Path, bundles: Path, own: str, best: Candidat
     return cheaper if found is None or better else found
 
 
-def _tested(given: Given, bundle: Path, steps: Sequence[Any]) -> tuple[Outcome, Any]:
-    """What is certified of a bundle, and its pipeline."""
-    pipeline, choosers = given.load(bundle), len(given.choose.items)
-    testers = np.arange(len(given.certify.items), dtype=np.int64)
+def _tested(given: Given, bundle: Path, steps: Sequence[Setting]) -> tuple[Outcome, Any]:
+    """What is certified of a bundle, and its pipeline: the cheapest setting that keeps the bound; see `certify`.
+
+    Tested from full depth on; `steps`: that other items chose for these tiers.
+    """
+    pipeline, some, choosers = given.load(bundle), given.certify, len(given.choose.items)
+    testers = np.arange(len(some.items), dtype=np.int64)
     split = Split(np.empty(0, dtype=np.int64), testers, choosers / (choosers + len(testers)), choosers)
-    return certified(pipeline, given.certify, claim_of(given), split, steps, seed=given.options.seed), pipeline
+    tester = observed(pipeline, some)
+    safest = Setting(tester.at_full_depth, risk=0.0, cost=1.0, deferred=1.0)
+    chosen, claim = Chosen[Any]((safest, *steps), tester), claim_of(given)
+    outcome = certify(tester, claim, lambda: chosen, split=split, seed=given.options.seed, labels=pipeline.labels)
+    if isinstance(outcome, Certified) and isinstance(tester, TextAnswers):
+        real = pipeline.with_policies(outcome.policies).predict(some.items)
+        outcome = confirmed(outcome, tester, tester.answered(real.probabilities))
+    return outcome, pipeline
 
 
 def _kept(given: Given, folder: Path, pipeline: Any, outcome: Outcome) -> tuple[Any, Certificate | None]:
