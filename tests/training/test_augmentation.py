@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cascade.training import augmentation
 from cascade.training.augmentation import neighbours, new_rows
-from cascade.training.data import augmentation
 
 SIMILAR = np.arange(50)[:, None] + np.array([[100, 200]])
 ROWS = st.lists(st.lists(st.integers(5, 49), min_size=1, max_size=12).map(lambda b: [2, *b, 3]), min_size=1, max_size=6)

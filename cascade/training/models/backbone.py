@@ -11,7 +11,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -34,8 +34,6 @@ from cascade.training.models.config import (
 )
 from cascade.training.models.families import HeadParts, family_of
 from cascade.training.models.teacher import Teacher
-
-Model = TypeVar("Model", bound="ExitBackbone")
 
 
 class ExitBackbone(Teacher):
@@ -131,8 +129,6 @@ class ExitBackbone(Teacher):
         config = load_config(checkpoint, dropout=dropout)
         family = family_of(config)
         going_on = bool(getattr(config, "cascade_exits", None))
-        if going_on:
-            read_exits(config, source=checkpoint, task=cls.task)
         fine_tuned = has_head(config, cls.whole)
         problem = cls._problem(config, multi_label=multi_label, has_head=going_on or fine_tuned)
         if going_on or fine_tuned:
