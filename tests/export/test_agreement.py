@@ -69,7 +69,8 @@ def test_agreement(batch: Units) -> None:
     assert found.meets(0.98), "one row alone never fails"
     assert not Agreement(0.9, 2, 1.0).meets(0.98)
     assert multi.compare(-other, reference).different == 4
-    assert single.accuracy(reference) == multi.accuracy(reference - 0.5) == 0.75
+    shifted = multi.figures(reference - 0.5, reference)
+    assert single.figures(reference, reference)["accuracy"] == shifted["accuracy"] == 0.75
 
 
 def test_sentences_differ_with_any_of_their_words(batch: Units) -> None:
