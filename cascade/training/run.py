@@ -264,9 +264,13 @@ def answers_of(
             found.append(np.zeros((len(part), len(labels)), np.float32))
             continue
         texts = hashlib.sha256(json.dumps(part).encode()).hexdigest()
-        name, ask = f"answers-{texts[:16]}", partial(teacher.predict, part)
-        found.append(run.kept(name, (digest, texts), lambda ask=ask: ask().probabilities, resume=resume)[:, order])
+        made = run.kept(f"answers-{texts[:16]}", (digest, texts), partial(_asked, teacher, part), resume=resume)
+        found.append(made[:, order])
     return np.concatenate(found)
+
+
+def _asked(teacher: Classifier, part: list[Any]) -> FloatArray:
+    return teacher.predict(part).probabilities
 
 
 def mixed(answers: FloatArray, labels: Any, share: float) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade.training.build.exporting import without_first
+from cascade.training.build.finishing import without_first
 from cascade_bench.systems.local import Model
 from tests.bench.conftest import Run
 

@@ -24,9 +24,9 @@ from tests.hostile.making import inputs
 LIMIT = 900  # seconds, after which a command hangs
 RUN = "from {module} import main; main()"
 BUILD = """
-from cascade.training.build import report, tiers
-tiers.EPOCHS.update(frozen=30.0, static=2.0, transformer=2.0, tuned=1.0)
-tiers.COPIES, report.TURNS = 1, (1, 1)
+from cascade.training.build import building, report
+building.EPOCHS.update(frozen=30.0, static=2.0, transformer=2.0, tuned=1.0)
+building.COPIES, report.TURNS = 1, (1, 1)
 from cascade.cli import main; main()
 """  # a few epochs, a few turns
 SAVE = "from cascade import load; load({model!r}, threads=1).save_pretrained('saved', overwrite=True)"
