@@ -2,9 +2,10 @@
 
 checkpoints  what is read, and what both tiers must have in common
 texts        calibration texts, or sentences to tag, as token ids
-packed/      tiers with exits: layers without padding, as torch modules, as graphs, run on texts, and against torch
+packed/      tiers with exits: layers without padding, as torch modules, as graphs, and run on texts
 tiers        one tier in its final form; without exits any model of transformers, or a static one
 int8/        int8 forms of graphs; temperatures, agreement with fp32, which stages stay fp32
+verify       ONNX against torch
 export, cli  all of it, written whole or not at all; `cascade-export`
 """
 

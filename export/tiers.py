@@ -20,9 +20,10 @@ from cascade.training.task import Task
 from cascade_export import ExportOptions
 from cascade_export.checkpoints import first_line
 from cascade_export.int8.quantise import quantise_tier
-from cascade_export.packed.chain import chain_logits, check_tier
+from cascade_export.packed.chain import chain_logits
 from cascade_export.packed.stages import TierGraphs, export_tier2, pack, trace
 from cascade_export.texts import Sample
+from cascade_export.verify import check_tier
 
 
 def export_tier1(model: Any, task: Task, *, number: int = 1) -> onnx.ModelProto:

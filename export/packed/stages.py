@@ -23,8 +23,9 @@ from torch.nn import functional as F
 from cascade.engine.packing import ACTIVE_FEEDS, FEEDS, Actives, Packing
 from cascade.training.models.families import family_of, position_offset
 from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
-from cascade_export.packed.families import DistanceLayer, Distances, GatedLayer
+from cascade_export.packed.deberta import DistanceLayer, Distances
 from cascade_export.packed.layers import BucketBias, PackedEmbed, PackedLayer
+from cascade_export.packed.modernbert import GatedLayer
 
 FORMS: Mapping[str, tuple[Callable[..., nn.Module], Callable[[Any], nn.Module] | None]] = {
     "post_norm": (PackedLayer, None),

@@ -30,9 +30,10 @@ from cascade_export import Calibration, ExportOptions, export_bundle
 from cascade_export.checkpoints import load_tier
 from cascade_export.export import model_card
 from cascade_export.int8.rewriting import linears
-from cascade_export.packed.chain import TOLERANCE, chain_logits, torch_logits
+from cascade_export.packed.chain import chain_logits
 from cascade_export.packed.stages import TierGraphs
 from cascade_export.texts import Agreement, Sample, encode
+from cascade_export.verify import TOLERANCE, torch_logits
 from tests.export.conftest import LABELLED, TAGGED
 from tests.models import tiny, tiny_tagging
 from tests.models.by_token import ExitByToken

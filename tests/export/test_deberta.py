@@ -16,9 +16,10 @@ from cascade.core.rows import Rows, Units, offsets_of
 from cascade.engine.packing import FEEDS, Packing
 from cascade.exceptions import OptionError
 from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
-from cascade_export.packed.chain import chain_logits, random_exits, torch_logits
-from cascade_export.packed.families import rows_of
+from cascade_export.packed.chain import chain_logits
+from cascade_export.packed.deberta import rows_of
 from cascade_export.packed.stages import export_tier2, pack
+from cascade_export.verify import random_exits, torch_logits
 from tests.export.test_stages import run_stage
 from tests.export.test_tag_stages import agree
 from tests.models import tiny, tiny_tagging

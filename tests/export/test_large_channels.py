@@ -19,10 +19,11 @@ from cascade.training.models.config import CLASSIFICATION
 from cascade.training.task import BY_NAME as TASKS
 from cascade_export.int8.quantise import quantise_linears
 from cascade_export.int8.rewriting import Ranges, linears
-from cascade_export.packed.chain import chain_logits, chain_ranges, random_exits, session
+from cascade_export.packed.chain import chain_logits, chain_ranges, session
 from cascade_export.packed.stages import TierGraphs, export_tier2, pack
 from cascade_export.texts import Sample
 from cascade_export.tiers import export_tier1
+from cascade_export.verify import random_exits
 from tests.models import tiny
 from tests.models.graphs import operators, padded_logits
 from tests.models.tiny_tagging import words_of

@@ -26,9 +26,10 @@ from cascade.policies.routing import defer_all
 from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade.training.models.students import Static, StaticTagger
 from cascade_export import Calibration, ExportOptions, export_bundle
-from cascade_export.packed.chain import chain_logits, check_tier, random_exits, torch_logits
+from cascade_export.packed.chain import chain_logits
 from cascade_export.packed.stages import TierGraphs, export_tier2, pack
 from cascade_export.texts import Sample
+from cascade_export.verify import check_tier, random_exits, torch_logits
 from tests.export.test_stages import units_of
 from tests.models import tiny
 from tests.models.batching import FixedSize

@@ -15,8 +15,9 @@ from cascade.engine.packing import FEEDS, Packing
 from cascade.policies.exits import MaxProbability
 from cascade.runtime.backend import FunctionBackend
 from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
-from cascade_export.packed.chain import chain_logits, random_exits, session, torch_logits
+from cascade_export.packed.chain import chain_logits, session
 from cascade_export.packed.stages import TierGraphs, export_tier2, pack
+from cascade_export.verify import random_exits, torch_logits
 from tests.export.test_stages import run_stage
 from tests.export.test_tag_stages import agree
 from tests.models import tiny, tiny_tagging

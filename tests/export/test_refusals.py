@@ -12,11 +12,10 @@ import pytest
 
 from cascade.exceptions import BundleError, DataError, InputError, OptionError
 from cascade.training.models.config import CLASSIFICATION, TAGGING
-from cascade_export import Calibration, ExportOptions, export_bundle
+from cascade_export import Calibration, ExportOptions, export_bundle, verify
 from cascade_export import export as export_module
 from cascade_export import tiers as tiers_module
-from cascade_export.packed import chain as verify
-from cascade_export.packed.chain import check, torch_logits
+from cascade_export.verify import check, torch_logits
 from tests.export.conftest import LABELLED, TAGGED
 from tests.models import tiny
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from cascade.core.rows import Rows, Units, offsets_of
 from cascade.engine.packing import Packing
 from cascade.exceptions import OptionError
-from cascade_export.packed.chain import chain_logits, session, torch_logits
+from cascade_export.packed.chain import chain_logits, session
 from cascade_export.packed.stages import export_tier2, pack
+from cascade_export.verify import torch_logits
 from tests.models import tiny
 from tests.models.graphs import Axes, axes, operators, quantised
 

@@ -17,9 +17,10 @@ from cascade.engine.packing import Packing
 from cascade.training.models.multi_exit import MultiExitTagger
 from cascade_export.int8.quantise import quantise_linears
 from cascade_export.int8.rewriting import linears
-from cascade_export.packed.chain import chain_logits, chain_ranges, random_exits, session, torch_logits
+from cascade_export.packed.chain import chain_logits, chain_ranges, session
 from cascade_export.packed.stages import PackedModel, TierGraphs, export_tier2, pack
 from cascade_export.texts import Sample
+from cascade_export.verify import random_exits, torch_logits
 from tests.models import tiny
 from tests.models.graphs import axes, operators, quantised, scaled
 from tests.models.tiny_tagging import random_words, words_of

@@ -13,7 +13,7 @@ from cascade.policies.decoding import Crf, MeanField, argmax
 
 torch = pytest.importorskip("torch")
 
-from cascade.training.recipes.crf import Chain, fit_crf  # noqa: E402  # after the skip
+from cascade.training.models.crf import Chain, fit_crf  # noqa: E402  # after the skip
 
 Table = npt.NDArray[np.float64]
 LABELS = ("O", "B", "I")

@@ -10,7 +10,7 @@ import pytest
 
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.decoding import Crf, MeanField, Viterbi, argmax
-from cascade.training.recipes.crf import fit_crf
+from cascade.training.models.crf import fit_crf
 from tests.models import tiny
 from tests.models.toy_tags import TAGS, tag_bundle
 from tests.training.commands import refused, train

@@ -18,7 +18,7 @@ from cascade.training.build import BuildOptions, choosing
 from cascade.training.build.looking import look, read
 from cascade.training.build.shares import Answered, Original, Shares
 from cascade.training.build.work import SHARES, Work
-from cascade.training.recipes import exits as recorded
+from cascade.training.recipes import recorded
 from tests.models.cli import Command
 from tests.training.build.conftest import KINDS, OPTIONS, OTHERS, Case
 
