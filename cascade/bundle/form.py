@@ -152,7 +152,9 @@ def _faults_inside(value: Any, hint: Any, key: str, name: str) -> list[str]:
 
 def made(written: Mapping[str, Any], kind: type[T]) -> T:
     """The dataclass from which `plain` made an object; it has no faults."""
-    return kind(**{key: _made(written[key], hint) for key, (_, hint) in _form(kind).items() if key in written})
+    return kind(
+        **{key: _made(written[key], hint) for key, (_, hint) in _form(cast("type", kind)).items() if key in written}
+    )
 
 
 def _made(value: Any, hint: Any) -> Any:
@@ -161,11 +163,11 @@ def _made(value: Any, hint: Any) -> Any:
         return tuple(_made(one, inner[0]) for one in value)
     if origin is Mapping:
         return {key: _made(one, inner[1]) for key, one in value.items()}
-    kinds = [kind for kind in cast("tuple[Any, ...]", inner or (hint,)) if is_dataclass(kind)]
+    kinds: list[Any] = [kind for kind in inner or (hint,) if is_dataclass(kind)]
     if value is None or not kinds:
         return value
     kind = next(one for one in kinds if len(kinds) == 1 or one.kind == value["kind"])
-    return Policies.from_json(value) if kind is Policies else made(value, cast("Any", kind))
+    return Policies.from_json(value) if kind is Policies else made(value, kind)
 
 
 def plain(value: Any) -> Any:

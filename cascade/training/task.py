@@ -46,12 +46,18 @@ class Task:
 
 
 CLASSIFICATION = Task(
-    *("classification", "text", "text"),
-    *(read_texts, encode_texts, str, MultiExitModel, Static(), MaxProbability(0.9)),
+    "classification", "text", "text", read_texts, encode_texts, str, MultiExitModel, Static(), MaxProbability(0.9)
 )
 TAGGING = Task(
-    *("tagging", "sentence", "word"),
-    *(read_sentences, encode_sentences, spaced, MultiExitTagger, StaticTagger(), TokenExit(0.05)),
+    "tagging",
+    "sentence",
+    "word",
+    read_sentences,
+    encode_sentences,
+    spaced,
+    MultiExitTagger,
+    StaticTagger(),
+    TokenExit(0.05),
 )
 TASKS = {task.name: task for task in (CLASSIFICATION, TAGGING)}
 BY_NAME = {task.model.task: task for task in (CLASSIFICATION, TAGGING)}

@@ -175,8 +175,8 @@ def _encoded(checkpoint: Checkpoint, items: Sequence[Any]) -> tuple[TrainingRows
         firsts.append(rows.offsets[number] + places[words >= 0])
         units.append(start + words[words >= 0])
         start += len(item)
-    first, counts = np.concatenate(firsts), np.array([len(own) for own in firsts], np.int64)
-    return TrainingRows(Units(rows, first, np.ones_like(first), offsets_of(counts))), np.concatenate(units)
+    places, counts = np.concatenate(firsts), np.array([len(own) for own in firsts], np.int64)
+    return TrainingRows(Units(rows, places, np.ones_like(places), offsets_of(counts))), np.concatenate(units)
 
 
 LEARN, CHOOSE = 50, 30  # texts, at least
