@@ -13,7 +13,7 @@ LEAST_SLICE: Final = 256  # tokens that later tiers run together at least: fewer
 SLICE_SECONDS: Final = 0.015  # what they run together takes about so long, and the first tier waits no longer for them
 CALM, SLOW = 0.2, 1.0  # seconds without pressure for each level down
 RUSH: Final = 0.02  # seconds for each level up: what the last step brought must be seen first
-TIGHT: Final = 3  # at the last level so many times less may wait: it would wait for as long as the rush lasts
+TIGHT: Final = 8  # at the last level so many times less may wait: it would wait for as long as the rush lasts
 DOWN: Final = 0.2  # how much a slower run counts beside what was known; a faster one is believed at once
 TICK: Final = 0.005  # seconds
 
@@ -48,7 +48,7 @@ class Load:
 
     @property
     def limit(self) -> float:
-        """Seconds that what waits may take: those of the limits, and where nothing else helps a third of them."""
+        """Seconds that what waits may take: those of the limits, and where nothing else helps an eighth of them."""
         return self._limits.max_queue_ms / 1000 / (TIGHT if self.worst else 1)
 
     def slice(self, ahead: int) -> int:

@@ -208,7 +208,7 @@ def test_what_waited_for_too_long_is_refused_where_nothing_gets_cheaper(clf: Cla
         others = [asyncio.ensure_future(batcher.answer(items, Form.TEXT)) for items in (TEXTS[1:2], TEXTS[2:20])]
         await until(lambda: len(batcher._queue) == 2)
         batcher._load.level = len(batcher.served.levels) - 1
-        await asyncio.sleep(0.05)  # more than twice a third of what may wait
+        await asyncio.sleep(0.05)  # more than twice an eighth of what may wait
         gate.opened.set()
         await held
         with pytest.raises(Overloaded):
