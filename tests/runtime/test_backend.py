@@ -109,7 +109,7 @@ def test_sessions_share_an_arena_and_do_not_spin(stage: Path, monkeypatch: pytes
     assert entry("session.use_env_allocators") == "1"
 
 
-@pytest.mark.parametrize("module", ["cascade.runtime.backend", "cascade_bench.profile", "cascade_export.packed.chain"])
+@pytest.mark.parametrize("module", ["cascade.runtime.backend", "cascade_bench.compare", "cascade_export.packed.chain"])
 def test_nothing_reports_home(stage: Path, tmp_path: Path, module: str) -> None:
     home = tmp_path / "home"
     home.mkdir()

@@ -53,7 +53,7 @@ class Teacher(nn.Module, ABC):
     @property
     def padding(self) -> int:
         """Id of the padding token."""
-        return self.config.pad_token_id or 0
+        return getattr(self.config, "pad_token_id", None) or 0
 
     @property
     def multi_label(self) -> bool:
