@@ -47,7 +47,7 @@ def test_the_bundle_is_found_once(run: Command, folder: str, monkeypatch: pytest
         found.append(model)
         return open_bundle(model, **options)
 
-    monkeypatch.setattr("cascade.pipelines.loading.open_bundle", find)
+    monkeypatch.setattr("cascade.pipelines.base.open_bundle", find)
     run.well("predict", folder, stdin="a film\n")
     assert found == [folder]
 
