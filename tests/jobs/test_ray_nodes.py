@@ -20,6 +20,8 @@ pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
 
 from ray.cluster_utils import Cluster  # noqa: E402  # which only Ray brings
 
+ROWS = 100_000  # enough for both nodes to have begun before one has done it all
+
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
@@ -33,8 +35,8 @@ def cluster() -> Iterator[Any]:
 
 
 def test_a_job_goes_on_without_a_node_that_is_lost(clf: Classifier, tmp_path: Path, cluster: Any) -> None:
-    inputs = [write(tmp_path / "a.parquet", {"id": range(4000), "text": texts(4000)}, 100)]
-    settings = Settings(keep=("id",), part_rows=100)
+    inputs = [write(tmp_path / "a.parquet", {"id": range(ROWS), "text": texts(ROWS)}, 1000)]
+    settings = Settings(keep=("id",), part_rows=1000)
     predict_tables(clf, inputs, tmp_path / "alone", settings)
     lost, ended = threading.Event(), threading.Event()
 
@@ -53,7 +55,7 @@ def test_a_job_goes_on_without_a_node_that_is_lost(clf: Classifier, tmp_path: Pa
         ended.set()
         loser.join()
     assert lost.is_set()
-    assert counts.rows == 4000
+    assert counts.rows == ROWS
     assert seen(tmp_path / "shared") == seen(tmp_path / "alone")
 
 
