@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import wait
 from typing import Any, Final
 
 import uvicorn
@@ -21,6 +22,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from cascade.core.limits import Limits
 from cascade.exceptions import CascadeError, OptionError
@@ -151,6 +153,7 @@ class _Supervisor(Multiprocess):
 
     def init_processes(self) -> None:
         super().init_processes()
+        self._watch(self.processes)
         if all(process.wait_until_ready(START_SECONDS, self.should_exit) for process in self.processes):
             self._tell()
             # From now on a worker that cannot start is no reason to end those that answer: it is tried again.
@@ -161,12 +164,24 @@ class _Supervisor(Multiprocess):
         super().keep_subprocess_alive()
         for pid in before - {process.pid for process in self.processes}:
             mark_process_dead(pid)  # type: ignore[no-untyped-call]
+        self._watch([process for process in self.processes if process.pid not in before])
+
+    def _watch(self, processes: Sequence[Process]) -> None:
+        for process in processes:
+            threading.Thread(target=_answer_for, args=(process,), daemon=True).start()
 
     def handle_hup(self) -> None:
         for process in self.processes:
             if process.pid is not None:
                 with suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGHUP)
+
+
+def _answer_for(process: Process) -> None:
+    """Answer the ping that a worker had when it died, on whose answer the supervisor would wait `START_SECONDS`."""
+    wait([process.process.sentinel])
+    with suppress(OSError):  # the supervisor was faster
+        process.child_conn.send(False)
 
 
 def serve(setup: Setup, *, hostname: str, port: int, workers: int = 1) -> int:

@@ -184,6 +184,13 @@ def test_a_worker_that_is_killed_comes_back_and_the_others_answer_on(bundle: Pat
         assert ask(port) == wanted
         (tmp_path / "away").rename(own)
         until(lambda: len(workers() - before - {third}) == 2)
+        halted = min(workers() - {second})
+        os.kill(halted, signal.SIGSTOP)  # it gets a ping of the supervisor, and dies before it answers
+        time.sleep(1.5)
+        os.kill(halted, signal.SIGKILL)
+        died = time.monotonic()
+        until(lambda: len(workers() - {halted}) == 2)
+        assert time.monotonic() - died < 30  # and not only when nobody answers the ping for a minute
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
         until(lambda: not any(map(psutil.pid_exists, before)))
