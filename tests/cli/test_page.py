@@ -89,6 +89,14 @@ def test_policies_that_the_page_does_not_know(
     assert not out.exists()
 
 
+def test_texts_that_are_no_utf_8(runtime: Path) -> None:
+    (runtime / "lines.txt").write_bytes(b"good\n\xff bad\n")
+    status, said, out = made(runtime, MODEL, "--texts", str(runtime / "lines.txt"))
+    assert status == 1
+    assert re.search(r"lines.txt, line 2: .*UTF-8", said)
+    assert not out.exists()
+
+
 def test_a_tagger_and_a_folder_without_the_runtime(runtime: Path) -> None:
     said = made(runtime, ROOT / "models" / "pos")[1]
     assert "the task must be text-classification, got token-classification" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from cascade.core.files import staged
 from cascade.exceptions import BundleError, OptionError
 from cascade.policies.exits import AtExit, Margin, MaxProbability, Never
 from cascade.policies.routing import DeferAll, DeferNone, Threshold
+from cascade.text.reading import read_examples
 
 RUNTIME = {"runtime": "ort.wasm.bundle.min.mjs", "wasm": "ort-wasm-simd-threaded.wasm"}
 """By their ids in the page, files of onnxruntime-web."""
@@ -27,7 +29,7 @@ EXAMPLES = 14
 @click.option("--runtime", type=click.Path(path_type=Path), required=True, metavar="DIR",
               help="What `npm install onnxruntime-web` made: node_modules/onnxruntime-web.")  # fmt: skip
 @click.option("--texts", type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="FILE",
-              help="Lines that the page begins with.")  # fmt: skip
+              help="Texts that the page begins with.")  # fmt: skip
 @click.option("--revision", metavar="NAME", help="Of a bundle on the Hub.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A file .html.")
 def page(bundle: str, runtime: Path, texts: Path | None, revision: str | None, output: Path) -> None:
@@ -44,10 +46,11 @@ def page(bundle: str, runtime: Path, texts: Path | None, revision: str | None, o
     """
     opened = open_bundle(bundle, revision=revision)
     _check(opened)
-    lines = [] if texts is None else [line for line in texts.read_text("utf-8").splitlines() if line.strip()]
+    given = () if texts is None else islice(read_examples(texts, label_column=None), EXAMPLES)
+    lines = [line for line in (" ".join(str(one.text).split()) for one in given) if line]
     parts = {
         "manifest": opened.manifest.to_json().encode(),
-        "examples": json.dumps(lines[:EXAMPLES]).encode(),
+        "examples": json.dumps(lines).encode(),
         "engine": _own("cascade.mjs"),
         **{name: _runtime(runtime, file) for name, file in RUNTIME.items()},
         **{path: opened.read(path) for tier in opened.manifest.tiers for path in (*tier.graphs, tier.tokenizer)},
