@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Final
 
 from cascade.bundle.certificate import Certificate
@@ -73,7 +74,7 @@ class Manifest:
     inputs: Annotated[str | None, _INPUTS] = None
     format_version: int = field(default=FORMAT_VERSION, compare=False)
 
-    @property
+    @cached_property
     def infos(self) -> tuple[ModelInfo, ...]:
         """What policies can know of each tier."""
         words, single = self.task == TAGGING, len(self.labels) == 1

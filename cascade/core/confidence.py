@@ -125,7 +125,7 @@ def _measured(
         sure = np.where(np.isnan(p[:, 0]), np.nan, 1.0)
     else:
         sure = of_label(p).min(axis=1) if multi_label else of_labels(p)
-    clipped: FloatArray = np.clip(sure, 0, 1).astype(np.float32)
+    clipped: FloatArray = np.minimum(np.maximum(sure, 0), 1).astype(np.float32, copy=False)  # clip takes twice as long
     return clipped
 
 

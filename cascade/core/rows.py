@@ -72,6 +72,8 @@ class Rows:
 
     def select(self, rows: IntArray) -> Rows:
         """These rows, in this order. `rows`: shape `(chosen,)`, numbers of rows."""
+        if len(rows) == len(self) == 1:
+            return self
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts  # not of all rows: rows are selected many times
         index = ranges(starts, lengths)

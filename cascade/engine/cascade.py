@@ -142,7 +142,9 @@ class Cascade:
             return Look(inputs, None, inputs)
         scores = _ask(self.first, inputs, meter)
         # What the first tier could not answer is deferred, whatever the router says.
-        look, deferred = Look(inputs, scores), (scores.tier == 0) & (True if targets is None else targets)
+        look, deferred = Look(inputs, scores), scores.tier == 0
+        if targets is not None:
+            deferred &= targets
         if deferred.any() or not isinstance(self.router, DeferNone):
             with meter("route"):
                 if not isinstance(self.router, DeferNone):
@@ -175,7 +177,7 @@ class Cascade:
     def outcome(self, inputs: Inputs, scores: Scores, meter: Meter) -> Outcome:
         """Scores of all inputs with routes and statistics."""
         encoded = inputs.encode()
-        if (scores.tier == 0).any():
+        if not scores.tier.all():
             raise CascadeError(
                 f"every unit must have a tier that answers it, got none for {int((scores.tier == 0).sum())} of "
                 f"{len(scores)}; see the warnings, and put a tier that cannot fail before those that can"
@@ -189,7 +191,7 @@ class Cascade:
             deferred=len(later),
             truncated=len(self.lost(inputs)),
             empty=len(encoded.empty),
-            failed=int((scores.failed > 0).sum()),
+            failed=int(np.count_nonzero(scores.failed)),
             exits={layer: count for layer, count in enumerate(np.bincount(later).tolist()) if layer and count},
             seconds=meter.seconds,
         )

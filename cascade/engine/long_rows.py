@@ -59,7 +59,7 @@ class Reading:
             targets = None if targets is None else targets[own]
             prior = None if prior is None else prior[own]
         units_of_rows = units.counts if targets is None else np.bincount(units.row_of[targets], minlength=units.n_rows)
-        return cls(units, own, count, targets, prior, np.flatnonzero(units_of_rows))
+        return cls(units, own, count, targets, prior, units_of_rows.nonzero()[0])
 
     def reporter(self, progress: Progress | None) -> Callable[[IntArray], None]:
         """Tells a caller's `progress` how many of its targets are among the row units that were answered."""
@@ -201,6 +201,6 @@ class RowTier(Leaf, ABC):
         """Numbers of the items that have tokens that this tier does not read, perhaps twice. `encoded`: their rows."""
         return shortened(encoded.units, self.max_length) if self.per_unit else np.empty(0, dtype=np.int64)
 
-    def _pooled(self, groups: int, tokens: int) -> bool:
+    def _pooled(self, groups: int, lengths: IntArray) -> bool:
         """Whether graphs run on all threads: where there is one, or one group of batches that is worth them."""
-        return self.executor.threads == 1 or (groups < 2 and tokens >= self.pool_from)
+        return self.executor.threads == 1 or (groups < 2 and lengths.sum() >= self.pool_from)

@@ -158,7 +158,7 @@ class MultiExit(RowTier):
         # Where all units exit at one depth nothing is merged: one batch at a time needs the least memory and caches.
         together = 1 if until is not None or policy is None else self.together
         groups = waves(batches(self.batching, lengths), together=together, threads=self.executor.threads)
-        pooled = self._pooled(len(groups), int(lengths.sum()))
+        pooled = self._pooled(len(groups), lengths)
         embed = self.embed if pooled else self.embed.serial
         stages = self.stages if pooled else [stage.serial for stage in self.stages]
         call = _Call(reading, policy, until, leave, embed, stages)

@@ -249,6 +249,8 @@ def padded(rows: Rows, *, max_length: int) -> tuple[IntArray, IntArray, IntArray
 
     There is at least one row; one that is longer than `max_length` keeps its first tokens and its last, the separator.
     """
+    if len(rows) == 1 and 0 < rows.tokens <= max_length:
+        return rows.ids[None], np.ones((1, rows.tokens), dtype=np.int64), rows.types[None]
     lengths = np.minimum(rows.lengths, max_length)
     columns = np.arange(max(int(lengths.max()), 1), dtype=np.int64)
     mask = columns < lengths[:, None]

@@ -50,7 +50,7 @@ class SingleExit(RowTier):
         result = np.zeros((len(reading.units), self.labels), dtype=np.float32)
         lengths = np.minimum(reading.units.rows.lengths[reading.rows], self.max_length)
         waiting = batches(self.batching, lengths)
-        pooled = self._pooled(len(waiting), int(lengths.sum()))
+        pooled = self._pooled(len(waiting), lengths)
         backend = self.backend if pooled else self.backend.serial
         report = reading.reporter(progress)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 from cascade.bundle.opening import Bundle
@@ -52,7 +53,7 @@ class Copies:
         """Names of the labels, in the order of the columns of `probabilities`."""
         return self.bundle.manifest.labels
 
-    @property
+    @cached_property
     def multi_label(self) -> bool:
         """Whether the labels are independent yes/no decisions."""
         return self.bundle.manifest.infos[0].multi_label
@@ -68,7 +69,7 @@ class Copies:
         info = self.bundle.manifest.infos[0]
         return tuple(replace(info, layers=tuple(getattr(tier, "layers", ()))) for tier in self.tiers)
 
-    @property
+    @cached_property
     def cascade(self) -> Cascade:
         """The engine, inputs in, probabilities and routes out: the first tier, behind its router those that follow."""
         own, multi_label = self.policies, self.multi_label

@@ -33,6 +33,8 @@ def batches(policy: BatchingPolicy, lengths: IntArray) -> list[IntArray]:
 
     `lengths`: tokens of each row. Shape `(rows,)`.
     """
+    if len(lengths) == 1:  # there is one way
+        return [np.zeros(1, dtype=np.int64)]
     groups = [np.asarray(rows, dtype=np.int64) for rows in policy(lengths)]
     groups = [rows for rows in groups if len(rows)]
     together = np.sort(np.concatenate(groups)) if groups else np.empty(0, dtype=np.int64)

@@ -101,7 +101,7 @@ def is_empty(item: str | Sequence[str]) -> bool:
 
 def empty_items(items: Iterable[str | Sequence[str]]) -> IntArray:
     """Numbers of those that `is_empty`, rising. Shape `(empty,)`."""
-    return np.flatnonzero(list(map(is_empty, items)))
+    return np.array([number for number, item in enumerate(items) if is_empty(item)], dtype=np.int64)
 
 
 def is_ascii(row: RowText) -> bool:

@@ -206,11 +206,12 @@ class Tokenizer:
         if self._fast is None:
             return self._encode_slowly(rows)
         known: Callable[..., bool] = is_ascii if tuple in set(map(type, rows)) else str.isascii
-        plain = np.fromiter(map(known, rows), dtype=np.bool_, count=len(rows))
-        if not plain.any():
-            return self._encode_slowly(rows)
-        every = bool(plain.all())
-        chosen = np.flatnonzero(plain)
+        if every := all(map(known, rows)):
+            chosen = np.arange(len(rows), dtype=np.int64)
+        else:
+            chosen = np.flatnonzero(np.fromiter(map(known, rows), dtype=np.bool_, count=len(rows)))
+            if not len(chosen):
+                return self._encode_slowly(rows)
         quick, right = self._fast.encode(rows if every else [rows[int(row)] for row in chosen])
         if every and right.all():
             return quick

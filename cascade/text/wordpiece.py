@@ -180,7 +180,7 @@ class AsciiWordPiece:
         ids = np.fromiter(
             chain((self._cls,), chain.from_iterable(map(self._table.__getitem__, chunks))), dtype=np.int64
         )[:-1]  # each row's end brings the next row's beginning; the last has no next
-        ends = np.flatnonzero(ids == ROW_MARK)
+        (ends,) = (ids == ROW_MARK).nonzero()
         offsets = np.concatenate(([0], ends + 1))
         types = np.zeros(len(ids), dtype=np.int64)
         first_lengths = np.full(len(rows), -1, dtype=np.int64)
@@ -195,7 +195,7 @@ class AsciiWordPiece:
             types = np.cumsum(steps)[:-1]
             ids[middles] = self._sep
         right = np.ones(len(rows), dtype=np.bool_)
-        right[np.searchsorted(ends, np.flatnonzero(ids == UNSAFE_MARK))] = False
+        right[ends.searchsorted((ids == UNSAFE_MARK).nonzero()[0])] = False
         ids[ends] = self._sep
         return EncodedRows(Rows(ids=ids, types=types, offsets=offsets), first_lengths), right
 
