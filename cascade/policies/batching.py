@@ -51,6 +51,8 @@ def waves(waiting: Sequence[IntArray], *, together: int, threads: int) -> list[S
 
     `threads` groups run at once, and there are as many as keep all of them busy to the end.
     """
+    if len(waiting) == 1:
+        return [waiting]
     count = -(-len(waiting) // together)
     if len(waiting) >= threads > 1:
         count = min(-(-count // threads) * threads, len(waiting))
