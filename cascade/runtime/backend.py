@@ -168,6 +168,7 @@ class OnnxBackend:
                 f"{self.path} must be an ONNX graph that ONNX Runtime {onnxruntime.__version__} can read, "
                 f"but: {reason}; export the bundle again or upgrade onnxruntime"
             ) from error
+        session._model_bytes = None  # kept for a session that makes itself again: every weight a second time
         _SESSIONS.add(session)
         self._sessions[threads] = session
         return session

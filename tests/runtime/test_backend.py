@@ -46,6 +46,13 @@ def test_names_and_run(stage: Path) -> None:
         OnnxBackend(stage, 0)
 
 
+def test_a_session_keeps_no_copy_of_its_file(stage: Path) -> None:
+    graph = OnnxBackend(stage, 1, sha256=hashlib.sha256(stage.read_bytes()).hexdigest())
+    graph.run(ROWS)
+    (session,) = graph._sessions.values()
+    assert not any(isinstance(kept, bytes) for kept in vars(session).values())
+
+
 def test_a_broken_file_is_one_line(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"nothing of the kind")
