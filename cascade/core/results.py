@@ -72,6 +72,9 @@ class Routes(Sequence[Route]):
         tier, layer, sure, failed = (column[index].item() for column in vars(self).values())
         return Route(tier, layer, sure, failed)
 
+    def __iter__(self) -> Iterator[Route]:
+        return map(Route, *(column.tolist() for column in vars(self).values()))
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Routes):
             return NotImplemented
@@ -219,6 +222,9 @@ class Predictions(_Answers[Prediction]):
 
     def _row(self, index: int) -> Prediction:
         return Prediction(self.labels[index], self.probabilities[index], self.routes[index])
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return map(Prediction, self.labels, self.probabilities, self.routes)
 
     def __repr__(self) -> str:
         first = ", ".join(map(repr, self.labels[:3])) + (", ..." if len(self) > 3 else "")

@@ -40,7 +40,7 @@ class StreamOptions:
         on_stats: called with the statistics of some items before their answers come.
     """
 
-    buffer_size: int = 256
+    buffer_size: int = 1024
     pool_tokens: int = 8192
     look_ahead: int = 4096
     max_age: float | None = 1.0

@@ -38,7 +38,6 @@ _OF_TAGS: Final = (
 )  # fmt: skip
 _OF_BOTH: Final = ("truncation", "max_length", "padding")
 _CUTS: Final = {True: True, "longest_first": True, "only_first": True, False: False, "do_not_truncate": False}
-_TOGETHER: Final = StreamOptions(buffer_size=1024)  # of an iterator
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +138,7 @@ def _reader(model: Any, asked: Given) -> Any:
 
 
 def _one_by_one(answer: Answer, texts: Iterable[Any]) -> Iterator[Any]:
-    for some in buffers(texts, options=_TOGETHER):
+    for some in buffers(texts, options=StreamOptions()):
         yield from answer(some)
 
 

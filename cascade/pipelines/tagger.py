@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,8 +26,6 @@ from cascade.policies.windows import WindowPolicy
 from cascade.text.entities import IGNORED, AggregationStrategy, PieceText, aggregate, chosen, strategy_of
 from cascade.text.texts import check_texts, empty_items
 from cascade.text.word_encoding import Sentence, TextWords, WordEncoder, check_sentences, encode_texts, grouped
-
-STREAM: Final = StreamOptions(buffer_size=1024)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -140,7 +138,7 @@ class Tagger(Pipeline):
 
         Args:
             sentences: any iterable of lists of words.
-            options: how much is held back and for how long; buffers of 1024 sentences if left out.
+            options: how much is held back and for how long.
 
         Yields:
             The tags of one sentence each, in order.
@@ -148,7 +146,7 @@ class Tagger(Pipeline):
         Raises:
             InputError: a sentence that cannot be read, named by its number in the stream.
         """
-        return self._streamed(self._words, check_sentences(sentences), options or STREAM, "sentence")
+        return self._streamed(self._words, check_sentences(sentences), options, "sentence")
 
     def stream_texts(self, texts: Iterable[str], *, options: StreamOptions | None = None) -> Iterator[TagPrediction]:
         """Tag any number of texts in constant memory: to `predict_texts` what `stream` is to `predict`.
@@ -160,7 +158,7 @@ class Tagger(Pipeline):
         Raises:
             InputError: a text that is no string, named by its number in the stream.
         """
-        return self._streamed(self._texts, check_texts(texts), options or STREAM)
+        return self._streamed(self._texts, check_texts(texts), options)
 
     def with_windows(self, windows: WindowPolicy) -> Tagger:
         """A copy whose later tiers read these windows: `cascade.policies.Windows`, or a function of a `WindowState`.

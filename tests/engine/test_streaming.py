@@ -244,7 +244,7 @@ def test_a_fault_that_no_item_has_alone() -> None:
     [
         ({"buffer_size": 0}, "buffer_size must be a whole number of at least 1, .* 0"),
         ({"pool_tokens": 1.5}, "pool_tokens must be a whole number of at least 1, .* 1.5"),
-        ({"look_ahead": 100}, r"look_ahead must be at least buffer_size \(256\), got 100; raise it"),
+        ({"look_ahead": 100}, r"look_ahead must be at least buffer_size \(1024\), got 100; raise it"),
         ({"max_age": -1}, "max_age must be seconds of at least 0, got -1; None sets no limit"),
         ({"max_age": "1"}, "max_age must be seconds of at least 0, got '1'; None sets no limit"),
     ],
