@@ -20,6 +20,7 @@ from onnx import NodeProto, helper
 
 from cascade.core.rows import FloatArray, IntArray
 from cascade_export import ExportOptions
+from cascade_export.int8.products import looked_up
 from cascade_export.int8.rewriting import (
     MICROSOFT,
     Linear,
@@ -74,7 +75,7 @@ def quantise_linears(model: onnx.ModelProto, ranges: Mapping[str, Ranges], *, sm
             inputs += ["", f"{name}_bias"]
         operator = "MatMulIntegerToFloat"
         made = helper.make_node(operator, inputs, [product], f"{operator}_{product}", domain=MICROSOFT)
-        graph.put(linear, [*nodes, made, *added])
+        graph.put(linear, [*nodes, *looked_up(graph, nodes, made), *added])
     return graph.result()
 
 

@@ -1,14 +1,18 @@
-"""The uint8 form of inputs: what is looked up in a table is rounded beforehand, once, and gives the same numbers."""
+"""The uint8 form of inputs: what is looked up in a table is rounded, and multiplied, once and beforehand."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from cascade.runtime.backend import session_options
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
 from cascade_export.int8.rewriting import Rewriting, linears
 from cascade_export.packed.chain import session
@@ -17,6 +21,7 @@ from tests.models.graphs import operators
 WIDTH, ROWS = 4, 6
 TABLE = np.linspace(-2, 3, ROWS * WIDTH, dtype=np.float32).reshape(ROWS, WIDTH)
 SPAN = np.repeat(np.array([[-1.5], [2.5]], np.float32), 2 * WIDTH, axis=1)
+BIAS = np.array([0.5, -0.25, 3], np.float32)
 SHAPE = np.array([-1, 2 * WIDTH], np.int64)
 
 
@@ -40,13 +45,14 @@ def looking_up(*, others: bool = False) -> onnx.ModelProto:
     nodes = [
         helper.make_node("Gather", ["table", "ids"], ["rows"]),
         helper.make_node("Reshape", ["rows", "shape"], ["pairs"]),
-        helper.make_node("MatMul", ["pairs", "weight"], ["y"]),
+        helper.make_node("MatMul", ["pairs", "weight"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["y"]),
     ]
     outputs: dict[str, list[str | int]] = {"y": ["rows", 3]}
     if others:
         nodes.append(helper.make_node("Identity", ["rows"], ["seen"]))
         outputs["seen"] = ["rows", 2, WIDTH]
-    return graph_of(nodes, outputs=outputs, table=TABLE, weight=weight, shape=SHAPE)
+    return graph_of(nodes, outputs=outputs, table=TABLE, weight=weight, bias=BIAS, shape=SHAPE)
 
 
 def rounded(values: np.ndarray, low: float = -1.5, high: float = 2.5) -> np.ndarray:
@@ -58,16 +64,31 @@ def rounded(values: np.ndarray, low: float = -1.5, high: float = 2.5) -> np.ndar
 
 
 @given(st.lists(st.tuples(st.integers(0, ROWS - 1), st.integers(0, ROWS - 1)), min_size=1, max_size=5))
-def test_a_rounded_table_gives_what_rounding_its_rows_gives(pairs: list[tuple[int, int]]) -> None:
+def test_products_of_a_rounded_table_are_looked_up(pairs: list[tuple[int, int]]) -> None:
     model = looking_up()
     small = quantise_linears(model, {"pairs": SPAN})
-    assert operators(small) == ["Gather", "Reshape", "MatMulIntegerToFloat"]
+    assert operators(small) == ["QLinearMatMul", "Reshape", "Add", "Gather", "MatMulIntegerToFloat", "Squeeze"]
     ids = np.array(pairs, np.int64)
     (found,) = session(small).run(["y"], {"ids": ids})
     (layer,) = linears(model)
     scale = np.abs(layer.weight).max(axis=0) / 127
-    wanted = rounded(TABLE[ids].reshape(len(ids), -1)) @ (np.rint(layer.weight / scale) * scale)
-    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    products = rounded(TABLE) @ (np.rint(layer.weight / scale) * scale).reshape(2, WIDTH, 3)
+    step = np.abs(products).max() / 127
+    first, second = np.rint(products / step) * step
+    np.testing.assert_allclose(found, first[ids[:, 0]] + second[ids[:, 1]] + BIAS, atol=1e-4)
+
+
+def test_products_are_made_when_a_graph_is_loaded(tmp_path: Path) -> None:
+    """And are not in the file."""
+    small = quantise_linears(looking_up(), {"pairs": SPAN})
+    assert [list(tensor.dims) for tensor in small.graph.initializer].count([2 * ROWS, 3]) == 0
+    options = session_options(1)
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    options.log_severity_level = 4
+    ort.InferenceSession(small.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    loaded = onnx.load(tmp_path / "loaded.onnx")
+    assert operators(loaded) == ["Add", "Gather", "MatMulIntegerToFloat", "Squeeze"]
+    assert [list(tensor.dims) for tensor in loaded.graph.initializer].count([2 * ROWS, 3]) == 1
 
 
 def test_a_table_is_kept_once() -> None:
