@@ -39,3 +39,11 @@ def cpu_info(name: str, *, file: str = "cpuinfo", root: Path = Path("/")) -> str
     except OSError:
         return ""
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+
+
+def multiplies_bf16(flags: str) -> bool:
+    """Whether a CPU multiplies much faster in bfloat16 than in float32. `flags`: as `cpu_info` gives them.
+
+    A training step of MPNet takes 0.35 of the time (AMD EPYC with AVX512-BF16) or 0.43 (Intel Xeon with AMX).
+    """
+    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags.split())

@@ -53,7 +53,7 @@ class LoopOptions:
         resume: go on from the checkpoint in the output folder; without one from the start.
         minutes: train for about so long at most: fewer steps where the first few say that all would take longer.
             Without a limit there is none.
-        bf16: multiply in bfloat16 (autocast), which pays on CPUs with AMX.
+        bf16: multiply in bfloat16 (autocast), which pays on CPUs with AMX or AVX512-BF16.
     """
 
     epochs: float = 3.0

@@ -19,7 +19,7 @@ from cascade.engine.packing import FEEDS, Packing
 from cascade.exceptions import BundleError, OptionError
 from cascade.runtime import backend
 from cascade.runtime.backend import Array, FunctionBackend, OnnxBackend, lacks_vnni
-from cascade.runtime.host import cpu_info
+from cascade.runtime.host import cpu_info, multiplies_bf16
 from cascade.runtime.threads import available_cpus
 from tests.models.toy import HEADS, STAGE_INPUTS, toy_bundle
 
@@ -181,6 +181,13 @@ def test_idle_sessions_cost_no_time(stage: Path) -> None:
 )
 def test_lacks_vnni(flags: tuple[str, ...], machine: str, lacks: bool) -> None:
     assert lacks_vnni(flags, machine) is lacks
+
+
+@pytest.mark.parametrize(
+    ("flags", "fast"), [("fpu amx_bf16", True), ("avx512_bf16 avx2", True), ("avx2 avx512f", False), ("", False)]
+)
+def test_multiplies_bf16(flags: str, fast: bool) -> None:
+    assert multiplies_bf16(flags) is fast
 
 
 def test_exact_int8_without_vnni(monkeypatch: pytest.MonkeyPatch) -> None:
