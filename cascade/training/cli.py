@@ -30,6 +30,8 @@ from cascade.training.recipes.crf import train_crf
 from cascade.training.recipes.exits import ExitsOptions, train_exits
 from cascade.training.recipes.first_tier import FirstTierOptions, train_first_tier
 from cascade.training.recipes.objectives import OBJECTIVES, Objective
+from cascade.training.recipes.pruning import PruneOptions
+from cascade.training.recipes.pruning import prune as prune_model
 from cascade.training.recipes.self_sample import ExitRanges, SelfSampleOptions, train_self_sample
 from cascade.training.run import Run
 from cascade.training.task import CLASSIFICATION, TAGGING, Task
@@ -158,6 +160,33 @@ def self_sample(tagger: str, **given: Any) -> None:
     """
     given |= {"ranges": value_of(ExitRanges, given), "loop": value_of(LoopOptions, given)}
     report(train_self_sample(run_of(tagger, given, TAGGING), value_of(SelfSampleOptions, given)), given["output"])
+
+
+@train.command()
+@click.argument("checkpoint")
+@click.option("--texts", "train", multiple=True, required=True, metavar="FILE", help="Labels are not read; repeatable.")
+@options_of(Run, "output overwrite")
+@text_columns
+@tag_columns
+@task_option
+@options_of(PruneOptions, "ffn max_length")
+def prune(checkpoint: str, task: Task, **given: Any) -> None:
+    """Make the feed-forward parts of CHECKPOINT narrower, by texts without labels and without training.
+
+    A folder that `cascade-train exits` or `first-tier --kind transformer` wrote, or a fine-tuned model; not ALBERT or
+    ModernBERT. Half of the neurons are two thirds of a layer's products. The neurons that stay are fitted so that
+    each layer answers as before, as far as it can; exits, labels and tokenizer stay, and every command goes on from
+    OUTPUT.
+
+    \b
+    Example:
+      cascade-train prune runs/tier2 --texts train.jsonl --ffn 0.5 --output runs/narrow
+      cascade-export --tier2 runs/narrow --calibration calibration.jsonl --output runs/bundle
+    """
+    made = prune_model(run_of(checkpoint, given, task), value_of(PruneOptions, given))
+    for row in made["layers"]:
+        click.echo(f"layer {row['layer']}: {row['error']:.2%} lost, {row['unfitted']:.2%} without the fit")
+    report(made, given["output"])
 
 
 @train.command()

@@ -155,7 +155,8 @@ class Run:
 
         The report tells the recipe's `options`, those of its loop, and `details`: `rows`, `scores`.
         """
-        own = {name: value for name, value in vars(options).items() if name != "loop"} | {"max_length": max_length}
+        own = vars(options) | {"max_length": max_length}
+        loop = own.pop("loop", None)
         if self.answers is not None:
             own["answers"] = Path(self.answers).name
         report = {
@@ -163,7 +164,7 @@ class Run:
             "source": Path(self.source).name,
             "train": [Path(path).name for path in self.train],
             "evaluation": None if self.evaluation is None else Path(self.evaluation).name,
-            "options": asdict(options.loop) | own,
+            "options": ({} if loop is None else asdict(loop)) | own,
             **details,
             "seconds": round(time.monotonic() - self.started, 1),
         }
