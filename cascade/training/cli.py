@@ -12,7 +12,7 @@ from cascade._version import __version__
 from cascade.core.console import finish
 from cascade.exceptions import OptionError
 from cascade.training.loop import LoopOptions
-from cascade.training.models.students import Static, StaticTagger, Student, Transformer
+from cascade.training.models.students import Ngrams, Static, StaticTagger, Student, Transformer
 from cascade.training.options import (
     ANSWERS,
     LOOP,
@@ -107,7 +107,7 @@ def exits(checkpoint: str, task: Task, **given: Any) -> None:
 @text_columns
 @tag_columns
 @task_option
-@click.option("--kind", type=click.Choice(["static", "transformer"]), default="static", show_default=True)
+@click.option("--kind", type=click.Choice(["static", "ngrams", "transformer"]), default="static", show_default=True)
 @click.option("--layers", default=2, show_default=True, help="Of a transformer.")
 @options_of(Static, "width hidden dropout reach vocabulary", width=None, reach=None)
 @click.option("--hidden-layers", default=1, show_default=True, help="Of a static tagger.")
@@ -133,7 +133,13 @@ def first_tier(teacher: str, task: Task, **given: Any) -> None:
         student = Transformer(layers=given["layers"], width=given["width"] or 128, dropout=given["dropout"])
     else:
         sizes = {name: value for name, value in given.items() if value is not None} | {"layers": given["hidden_layers"]}
-        student = value_of(Static if task is CLASSIFICATION else StaticTagger, sizes)
+        kind: type[Static] = Static if task is CLASSIFICATION else StaticTagger
+        if given["kind"] == "ngrams":
+            if task is not CLASSIFICATION or "reach" in sizes:
+                told = f"--reach {sizes['reach']}" if "reach" in sizes else f"--task {task.name}"
+                raise OptionError(f"--kind ngrams must be for texts and without --reach, got {told}; use --kind static")
+            kind = Ngrams
+        student = value_of(kind, sizes)
     given["student"] = student
     given["loop"] = value_of(LoopOptions, given | {"head_factor": 1.0})
     report(train_first_tier(run_of(teacher, given, task), value_of(FirstTierOptions, given)), given["output"])

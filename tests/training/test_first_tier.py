@@ -177,22 +177,22 @@ def test_a_transformer_of_any_teacher(family: str, whole: bool, case: Case, rows
     assert np.corrcoef(near, torch.pdist(table[:50]).numpy())[0, 1] > 0.7
 
 
-@pytest.mark.parametrize("kind", ["texts", "tags", "pairs"])
+@pytest.mark.parametrize("kind", ["texts", "tags", "pairs", "ngrams"])
 def test_a_static_tier_keeps_the_pieces_of_its_texts(kind: str, tmp_path: Path) -> None:
     case = TAGS if kind == "tags" else TEXTS
     teacher = case.teacher(tmp_path / "tier2", "roberta")
     records = [row | ({"text_pair": "a story"} if kind == "pairs" else {}) for row in case.rows]
     given = ("--task", case.name, "--train", write(tmp_path / "rows.jsonl", records), "--vocabulary", 1, "--epochs", 1)
-    train(
-        "first-tier", tmp_path / "tier2", *given, "--output", tmp_path / "tier1", "--width", 8, "--hidden", 8, ok=True
-    )
+    sizes = ("--width", 8, "--hidden", 8, *(("--kind", "ngrams") if kind == "ngrams" else ()))
+    train("first-tier", tmp_path / "tier2", *given, "--output", tmp_path / "tier1", *sizes, ok=True)
     model: Any = StaticForTokenClassification if case is TAGS else StaticForSequenceClassification
     student = model.from_pretrained(tmp_path / "tier1")
     words = [row[case.item] if case is TAGS else row[case.item].split() for row in records]
     wanted = {"[CLS]", "[SEP]", *(word for own in words for word in own), *(["story"] if kind == "pairs" else [])}
     tokens = [tiny.tokenizer().id_to_token(int(own)) for own in (student.places < student.rows).nonzero()]
     assert set(tokens) == wanted
-    assert student.embeddings.weight.shape == (len(wanted), 8)
+    grams = 16_384 if kind == "ngrams" else 0
+    assert student.embeddings.weight.shape == (len(wanted) + grams, 8)
     assert (student.config.vocab_size, student.config.separator) == (teacher.vocabulary, 3 if kind == "pairs" else None)
     items = [row[case.item] if kind != "pairs" else (row["text"], row["text_pair"]) for row in records]
     options = ExportOptions(agreement=0)
@@ -200,12 +200,22 @@ def test_a_static_tier_keeps_the_pieces_of_its_texts(kind: str, tmp_path: Path) 
         *(tmp_path / "tier2", tmp_path / "tier1", tmp_path / "bundle"), calibration=Calibration(items), options=options
     )
     graph = onnx.load(bundle.path(bundle.manifest.tier1.file))
-    assert max(max(tensor.dims, default=1) for tensor in graph.graph.initializer if len(tensor.dims) > 1) < 50
+    assert max(max(tensor.dims, default=1) for tensor in graph.graph.initializer if len(tensor.dims) > 1) < 50 + grams
 
 
-def test_a_vocabulary_of_a_transformer_is_refused(tmp_path: Path) -> None:
-    given = ("--kind", "transformer", "--vocabulary", 9, "--train", "x.jsonl", "--output", tmp_path)
-    refused(train("first-tier", tmp_path, *given), "--vocabulary must be left out of --kind transformer, got 9")
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--kind transformer --vocabulary 9", "--vocabulary must be left out of --kind transformer, got 9"),
+        (
+            "--kind ngrams --reach 1",
+            "--kind ngrams must be for texts and without --reach, got --reach 1; use --kind st",
+        ),
+        ("--kind ngrams --task tagging", "without --reach, got --task tagging; use --kind static"),
+    ],
+)
+def test_what_a_kind_does_not_have_is_refused(given: str, message: str, tmp_path: Path) -> None:
+    refused(train("first-tier", tmp_path, *given.split(), "--train", "x.jsonl", "--output", tmp_path), message)
 
 
 def test_the_loss_by_hand() -> None:

@@ -34,8 +34,8 @@ def built(kind: type[Any], sizes: StaticConfig) -> Any:
     return made.eval()
 
 
-def classifier(reach: int) -> Any:
-    return built(StaticForSequenceClassification, StaticConfig(width=6, hidden=8, reach=reach, **COMMON))
+def classifier(reach: int = 0, grams: int = 0) -> Any:
+    return built(StaticForSequenceClassification, StaticConfig(width=6, hidden=8, reach=reach, grams=grams, **COMMON))
 
 
 def tagger(*, reach: int = 1, layers: int = 1, sentence: bool = False) -> Any:
@@ -72,9 +72,22 @@ def test_a_classifiers_answer_by_hand() -> None:
     torch.testing.assert_close(logits(made)[0], wanted)
 
 
-@pytest.mark.parametrize(("reach", "same"), [(0, True), (1, False)])
-def test_only_with_a_reach_does_the_order_of_tokens_count(reach: int, same: bool) -> None:
-    made, swapped = classifier(reach), IDS[:, [0, 2, 1, 3, 4, 5, 6]]
+def test_a_token_with_the_one_before_it_by_hand() -> None:
+    """They are further tokens of the text; a token without a row, here the one at 60, has no part in any."""
+    made = built(StaticForSequenceClassification, StaticConfig(width=6, hidden=8, grams=7, rows=159, **COMMON))
+    made.places[:] = torch.cat((torch.arange(60), torch.tensor([159]), torch.arange(60, 159)))
+    before = [(2, 40), (40, 50), (70, 80), (80, 3)]
+    numbers = [2, 40, 50, 69, 79, 3, *(hashed(*pair) - 1 for pair in before)]
+    with torch.no_grad():
+        weight = torch.exp(made.importance.weight[numbers])
+        mean = (weight * made.embeddings.weight[numbers]).sum(0) / (weight.sum() + 1e-6)
+        wanted = made.out(gelu(made.hidden(made.norm(mean))))
+    torch.testing.assert_close(logits(made, padding=2)[0], wanted)
+
+
+@pytest.mark.parametrize(("reach", "grams", "same"), [(0, 0, True), (1, 0, False), (0, 50, False)])
+def test_only_with_a_reach_or_grams_does_the_order_of_tokens_count(reach: int, grams: int, same: bool) -> None:
+    made, swapped = classifier(reach, grams), IDS[:, [0, 2, 1, 3, 4, 5, 6]]
     assert torch.allclose(logits(made), logits(made, swapped), atol=1e-6) is same
 
 
@@ -105,6 +118,7 @@ def test_how_far_a_token_sees(reach: int, layers: int) -> None:
 
 MODELS = [
     *((classifier, {"reach": reach}) for reach in (0, 1, 2)),
+    (classifier, {"grams": 7}),
     *((tagger, {"reach": 2, "layers": layers, "sentence": own}) for layers in (1, 2) for own in (False, True)),
 ]
 
@@ -123,11 +137,11 @@ def test_padding_and_saving_change_nothing(build: Any, sizes: dict[str, Any], tm
 def test_sizes_that_a_checkpoint_does_not_tell_are_the_old_ones() -> None:
     """`config.json` leaves defaults out, so they are part of its format."""
     first, second = StaticConfig(), StaticTaggerConfig()
-    assert (first.width, first.hidden, first.reach) == (256, 256, 0)
+    assert (first.width, first.hidden, first.reach, first.grams) == (256, 256, 0, 0)
     assert (second.width, second.hidden, second.reach, second.layers, second.sentence) == (192, 256, 2, 1, False)
 
 
-@pytest.mark.parametrize(("build", "sizes"), MODELS[:2] + MODELS[3:4])
+@pytest.mark.parametrize(("build", "sizes"), MODELS[:2] + MODELS[3:5])
 def test_dropout_takes_whole_tokens_in_training_only(build: Any, sizes: dict[str, Any]) -> None:
     made, others = build(**sizes), IDS + 7
     made.config.dropout, made.dropout.p = 1.0, 0.0
@@ -136,32 +150,40 @@ def test_dropout_takes_whole_tokens_in_training_only(build: Any, sizes: dict[str
     torch.testing.assert_close(logits(made), logits(made, others))
 
 
-def test_a_pairs_texts_are_read_apart() -> None:
-    """By hand, and a text alone has no second one."""
-    made = built(StaticForSequenceClassification, StaticConfig(width=6, hidden=8, separator=3, **COMMON))
-    row = torch.tensor([[2, 40, 50, 3, 60, 70, 80, 3]])
+def hashed(first: int, second: int) -> int:
+    return 160 + (first * 1_000_003 + second * 7919) % 7
 
-    def pooled(ids: Tensor) -> Tensor:
+
+@pytest.mark.parametrize("grams", [0, 7])
+def test_a_pairs_texts_are_read_apart(grams: int) -> None:
+    """By hand, and a text alone has no second one."""
+    sizes = StaticConfig(width=6, hidden=8, separator=3, grams=grams, **COMMON)
+    made = built(StaticForSequenceClassification, sizes)
+    row = [2, 40, 50, 3, 60, 70, 80, 3]
+    pairs = [*map(hashed, row, row[1:])] if grams else []
+
+    def pooled(ids: list[int]) -> Tensor:
         weight = torch.exp(made.importance.weight[ids])
         found: Tensor = made.norm((weight * made.embeddings.weight[ids]).sum(0) / (weight.sum() + 1e-6))
         return found
 
     with torch.no_grad():
-        for ids, first, second in ((row, row[0, :4], row[0, 4:]), (row[:, :4], row[0, :4], row[0, :0])):
+        for length, first, second in ((8, row[:4] + pairs[:3], row[4:] + pairs[3:]), (4, row[:4] + pairs[:3], [])):
             a, b = pooled(first), pooled(second)
             wanted = made.out(gelu(made.hidden(torch.cat((a, b, (a - b).abs(), a * b)))))
+            ids = torch.tensor([row[:length]])
             torch.testing.assert_close(logits(made, ids)[0], wanted)
             torch.testing.assert_close(logits(made, ids, padding=2)[0], wanted)
 
 
-@pytest.mark.parametrize("reach", [0, 1])
-def test_padding_says_nothing_beside_a_pair(reach: int) -> None:
-    made = built(StaticForSequenceClassification, StaticConfig(width=6, hidden=8, separator=3, reach=reach, **COMMON))
+@pytest.mark.parametrize("sizes", [{"reach": 0}, {"reach": 1}, {"grams": 7}])
+def test_padding_says_nothing_beside_a_pair(sizes: dict[str, Any]) -> None:
+    made = built(StaticForSequenceClassification, StaticConfig(width=6, hidden=8, separator=3, **sizes, **COMMON))
     row = torch.tensor([[2, 40, 50, 3, 60, 70, 80, 3]])
     torch.testing.assert_close(logits(made, row, padding=3), logits(made, row))
 
 
-@pytest.mark.parametrize(("build", "sizes"), MODELS)
+@pytest.mark.parametrize(("build", "sizes"), [own for own in MODELS if "grams" not in own[1]])
 def test_a_table_of_some_tokens(build: Any, sizes: dict[str, Any], tmp_path: Path) -> None:
     """Tokens with a row answer as in a table of all; one without is read like a row of zeros that weighs nothing."""
     pieces = IDS[0, 1:]

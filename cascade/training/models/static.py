@@ -33,6 +33,8 @@ class StaticConfig(PretrainedConfig):
         reach: neighbours on each side that a token is read with; 0 reads each token alone.
         rows: of the embedding table, where only some tokens have one; all others are read like dropped tokens.
         separator: id of the token that ends a text: of a model for pairs, which reads what follows it apart.
+        grams: further rows of the table, for tokens together with the one before, which share them by a hash; with a
+            `reach` of 0.
     """
 
     model_type = "cascade_static"
@@ -48,6 +50,7 @@ class StaticConfig(PretrainedConfig):
         max_position_embeddings: int = 512,
         rows: int | None = None,
         separator: int | None = None,
+        grams: int = 0,
         **kwargs: Any,  # transformers' own contract: the rest of config.json
     ) -> None:
         super().__init__(**kwargs)
@@ -59,6 +62,7 @@ class StaticConfig(PretrainedConfig):
         self.max_position_embeddings = max_position_embeddings
         self.rows = rows
         self.separator = separator
+        self.grams = grams
 
 
 class StaticTaggerConfig(StaticConfig):
@@ -90,9 +94,10 @@ class _Static(PreTrainedModel):
     def __init__(self, config: StaticConfig) -> None:
         super().__init__(config)
         self.rows = config.vocab_size if config.rows is None else config.rows
+        self.absent = self.rows + config.grams  # number of the row of zeros behind the table
         if config.rows is not None:
             self.register_buffer("places", torch.full((config.vocab_size,), self.rows))
-        self.embeddings = nn.Embedding(self.rows, config.width)
+        self.embeddings = nn.Embedding(self.absent, config.width)
         self.dropout = nn.Dropout(config.dropout)
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -110,7 +115,7 @@ class _Static(PreTrainedModel):
             there = there & (input_ids < self.rows)
         if self.training:  # an answer must not lean on one rare word or one neighbour
             there = there & (torch.rand(there.shape, device=there.device) >= self.config.dropout)
-        return torch.where(there, input_ids, self.rows), there
+        return torch.where(there, input_ids, self.absent), there
 
 
 class StaticForSequenceClassification(_Static):
@@ -119,8 +124,9 @@ class StaticForSequenceClassification(_Static):
     A learned scalar per token decides how much it counts, so that function words can count for nothing (the idea of
     smooth inverse frequency, Arora et al. 2017, learned instead of counted). With a `reach`, each token is read with
     its neighbours before the mean, and the maximum counts beside it (Kim 2014, section 2): where negation decides,
-    words alone say too little. Of a pair both texts are pooled apart, and their difference and product are read beside
-    them (Conneau et al. 2017, section 3.2).
+    words alone say too little. With `grams` the mean is also over pairs of neighbours (Joulin et al. 2017, section
+    2.2), each as one more token. Of a pair both texts are pooled apart, and their difference and product are read
+    beside them (Conneau et al. 2017, section 3.2).
     """
 
     config_class = StaticConfig
@@ -128,7 +134,7 @@ class StaticForSequenceClassification(_Static):
 
     def __init__(self, config: StaticConfig) -> None:
         super().__init__(config)
-        self.importance = nn.Embedding(self.rows, 1)
+        self.importance = nn.Embedding(self.absent, 1)
         pooled = config.width
         if config.reach:
             self.runs = nn.Linear((2 * config.reach + 1) * config.width, config.hidden)
@@ -143,10 +149,12 @@ class StaticForSequenceClassification(_Static):
     ) -> SequenceClassifierOutput:
         """Logits. Shapes `(rows, longest)`, `(rows, longest)` -> `(rows, labels)`; `token_type_ids` is not read."""
         ids, there = self._known(input_ids, attention_mask > 0)
+        if self.config.grams:
+            ids, there = self._with_grams(input_ids, ids, there)
         table = with_zero(self.embeddings.weight)
         weight = F.embedding(ids, with_zero(torch.exp(self.importance.weight))).squeeze(-1)
         if self.config.reach:
-            around = neighbourhoods(ids, self.config.reach, absent=self.rows)
+            around = neighbourhoods(ids, self.config.reach, absent=self.absent)
             # Padding places repeat the row's first token, whose state is among those of the maximum anyway.
             around = torch.where(there.unsqueeze(-1), around, around[:, :1])
             states = F.gelu(self.runs(side_by_side(table, around)))
@@ -168,10 +176,18 @@ class StaticForSequenceClassification(_Static):
         mean = (weight.unsqueeze(1) @ states).squeeze(1) / (weight.sum(-1, keepdim=True) + 1e-6)
         return torch.cat((mean, states.amax(1)), dim=-1) if self.config.reach else mean
 
+    def _with_grams(self, input_ids: Tensor, ids: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+        """Behind the tokens, each of them with the one before it. Shapes `(rows, longest)` -> `(rows, 2 longest)`."""
+        hashed = (F.pad(input_ids[:, :-1], (1, 0)) * 1_000_003 + input_ids * 7919) % self.config.grams
+        both = there & F.pad(there[:, :-1], (1, 0))
+        grams = torch.where(both, self.rows + hashed, self.absent)
+        return torch.cat((ids, grams), dim=1), torch.cat((there, both), dim=1)
+
     def _texts(self, input_ids: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-        """1 at the known tokens of the first text and at those of the second. Shapes `(rows, longest)`."""
+        """1 at the known tokens of the first text and at those of the second, as `there` is shaped."""
         ends = (input_ids == self.config.separator).to(torch.float32)
         second = (ends.cumsum(1) - ends).clamp(max=1)
+        second = torch.cat((second, second), dim=1) if self.config.grams else second
         known = there.to(torch.float32)
         return (1 - second) * known, second * known
 
@@ -209,7 +225,7 @@ class StaticForTokenClassification(_Static):
             if number:
                 read = _runs(states * there, self.config.reach)
             else:
-                read = side_by_side(table, neighbourhoods(ids, self.config.reach, absent=self.rows))
+                read = side_by_side(table, neighbourhoods(ids, self.config.reach, absent=self.absent))
             inner = layer(read)
             if self.config.sentence:
                 inner = inner + self.about[number](share.transpose(1, 2) @ states)

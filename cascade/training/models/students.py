@@ -5,7 +5,7 @@ Where widths differ, the teacher's embeddings are projected onto their first pri
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -70,10 +70,23 @@ class Static:
         ids = torch.arange(teacher.vocabulary) if pieces is None else pieces
         read = teacher.vectors(ids) if isinstance(self, StaticTagger) else _tokens_alone(teacher, ids)
         with torch.no_grad():
-            made.embeddings.weight.copy_(_project(read, self.width, scale=self.scale))
+            made.embeddings.weight[: len(ids)] = _project(read, self.width, scale=self.scale)
+            made.embeddings.weight[len(ids) :] = 0
             if pieces is not None:
                 made.places[pieces] = torch.arange(len(pieces))
         return made
+
+
+@dataclass(frozen=True)
+class Ngrams(Static):
+    """A weighted mean of embeddings of tokens and of pairs of neighbours, and an MLP.
+
+    Attributes:
+        grams: rows for pairs, which share them by a hash. They begin at zero.
+    """
+
+    grams: int = 16_384
+    reach: int = field(default=0, init=False)
 
 
 @dataclass(frozen=True)
