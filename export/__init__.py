@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from cascade.core.checks import check_share
-from cascade.exceptions import MissingExtraError
+from cascade.exceptions import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
     from cascade.policies.exits import ExitPolicy
@@ -38,6 +38,9 @@ class ExportOptions:
     Attributes:
         int8: whether linear layers and tables are quantised: one scale per activation, from calibration texts, so that
             an answer does not depend on its batch mates.
+        weight_bits: of int8 weights, 8 or 7; 8 also where 7 miss the agreement. On x86 without VNNI the fast
+            instructions would cut sums of 8 bits, so ONNX Runtime multiplies these by slower ones; 7 are further from
+            fp32.
         optimum: optimum-onnx (the extra `optimum`) makes the graphs of tiers without exits, not torch's own tracer.
         agreement: share of calibration texts (of a tagger: words) on which an int8 tier must answer as fp32 (tier 2: at
             full depth; a first tier: 0.98 at most). Where it is missed, int8 is smoothed (of layers that narrow, large
@@ -57,6 +60,7 @@ class ExportOptions:
     """
 
     int8: bool = True
+    weight_bits: int = 8
     optimum: bool = False
     agreement: float = 0.98
     by_sentence: bool = False
@@ -73,6 +77,8 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         check_share("agreement", self.agreement, "give a share such as 0.98")
+        if self.weight_bits not in (7, 8):
+            raise OptionError(f"weight_bits must be 7 or 8, got {self.weight_bits}; 7 are for x86 without VNNI")
 
 
 def require_extra() -> None:

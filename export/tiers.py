@@ -98,7 +98,7 @@ class _Logits(nn.Module):
         return logits
 
 
-FORMS = {"fp32": "model.onnx", "int8": "model_quantized.onnx"}
+FORMS = {"fp32": "model.onnx", **dict.fromkeys(("int8", "int7"), "model_quantized.onnx")}
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ class SingleExitSpec:
         file: path inside the bundle.
         max_length: tokens of a row at most, special tokens included.
         model: what was trained, `static` or `transformer`; information only.
-        precision: `int8` or `fp32`; information only.
+        precision: `int7` (int8, weights of 7 bits), `int8` (of 8) or `fp32`; information only.
         tokenizer: path of its tokenizer's file inside the bundle.
     """
 
@@ -60,7 +60,7 @@ class StageSpec:
     Attributes:
         file: path inside the bundle.
         layer: number of the last layer in it, counted from 1; exits are named by it.
-        precision: `int8` or `fp32`; information only.
+        precision: `int7` (int8, weights of 7 bits), `int8` (of 8) or `fp32`; information only.
     """
 
     file: str

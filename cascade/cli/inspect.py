@@ -17,6 +17,7 @@ from cascade.cli.show import clipped, pairs, policy_rows, size
 from cascade.core.console import table
 from cascade.core.labels import listed
 from cascade.exceptions import printable
+from cascade.pipelines.parts import slow_form
 from cascade.pipelines.tuning import Tuned
 from cascade.runtime.threads import check_threads
 
@@ -64,6 +65,7 @@ def described(name: str, bundle: Bundle) -> str:
         *policy_rows(manifest.policies),
         *_reading(manifest),
         *_tuned(bundle),
+        *([("on this CPU", told)] if (told := slow_form(manifest)) else []),
         ("certificate", certified),
         ("written by", f"cascade {manifest.library_version}, format {manifest.format_version}"),
         ("total size", f"{size(total_bytes(bundle))} in {len(manifest.files)} files, hashes verified"),

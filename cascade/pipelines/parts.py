@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cascade.bundle.manifest import MANIFEST_FILE, TAGGING
+from cascade.bundle.manifest import MANIFEST_FILE, TAGGING, Manifest
 from cascade.bundle.opening import Bundle
 from cascade.bundle.tiers import SingleExitSpec, TierSpec
 from cascade.core.rows import Units
@@ -21,11 +22,13 @@ from cascade.engine.tier import Tier
 from cascade.exceptions import BundleError, CertificateWarning, OptionError
 from cascade.policies.batching import for_tier2
 from cascade.policies.settings import Policies
-from cascade.runtime.backend import OnnxBackend
+from cascade.runtime.backend import OnnxBackend, lacks_vnni
 from cascade.runtime.executor import Executor
 from cascade.runtime.threads import available_cpus
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import WordEncoder, encode_words
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def certified(bundle: Bundle, name: object) -> Bundle:
@@ -55,6 +58,15 @@ def certified(bundle: Bundle, name: object) -> Bundle:
     return replace(bundle, manifest=replace(manifest, certificate=None))
 
 
+def slow_form(manifest: Manifest) -> str:
+    """What is slow on this CPU and how a faster form is made, in words; nothing where nothing is."""
+    tiers: Any = manifest.tiers  # of one graph, or of stages
+    forms = {one.precision for tier in tiers for one in getattr(tier, "stages", (tier,))}
+    if "int8" not in forms or not lacks_vnni():
+        return ""
+    return "weights of 8 bits, slow without VNNI: cascade-export --for avx2 makes faster ones"
+
+
 def parts_of(bundle: Bundle, threads: int) -> tuple[Tokenizer, tuple[SingleExit | MultiExit, ...]]:
     """What a bundle holds, loaded for so many threads, all tiers together.
 
@@ -66,6 +78,8 @@ def parts_of(bundle: Bundle, threads: int) -> tuple[Tokenizer, tuple[SingleExit 
         BundleError: a file was altered or cannot be read; all that were altered are named.
     """
     executor, manifest = Executor(threads), bundle.manifest
+    if told := slow_form(manifest):
+        _LOGGER.info("%s: %s", bundle.folder, told)
     # The tokenizer's own threads are one per CPU: they work only where that is no more than was asked for.
     pool = partial(executor.permits, executor.threads) if executor.threads >= available_cpus() else None
     made: dict[tuple[str, int], Tokenizer] = {}

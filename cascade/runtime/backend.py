@@ -19,7 +19,7 @@ import platform
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -251,18 +251,14 @@ class Timed:
         return made
 
 
-def lacks_vnni(flags: Sequence[str], machine: str) -> bool:
-    """Whether this is an x86 CPU without int8 dot products.
+def lacks_vnni() -> bool:
+    """Whether this is an x86 CPU without int8 dot products, as far as Linux says; elsewhere it may well have them.
 
-    There ONNX Runtime's fast unsigned-by-signed products saturate and make int8 answers wrong
-    (microsoft/onnxruntime issues 6004 and 5849).
-
-    Args:
-        flags: of /proc/cpuinfo; empty where unknown, which counts as lacking.
-        machine: of `platform.machine()`.
+    There ONNX Runtime's fast unsigned-by-signed products saturate and make int8 answers wrong, but for weights of 7
+    bits (microsoft/onnxruntime issues 6004 and 5849).
     """
-    x86 = machine.lower() in ("x86_64", "amd64", "i386", "i686")
-    return x86 and not {"avx512_vnni", "avx_vnni"} & set(flags)
+    x86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+    return x86 and not {"avx512_vnni", "avx_vnni"} & set(cpu_info("flags").split())
 
 
 @functools.cache
@@ -289,6 +285,6 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     made.add_session_config_entry("session.use_env_allocators", "1")
     made.add_session_config_entry("session.intra_op.allow_spinning", "0")
     made.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    if lacks_vnni(cpu_info("flags").split(), platform.machine()):
+    if lacks_vnni():  # weights of 7 bits are left to the fast products
         made.add_session_config_entry("session.x64quantprecision", "1")
     return made

@@ -17,12 +17,17 @@ from cascade_export.int8.rewriting import Rewriting
 MIDDLE = 128  # the byte that stands for 0
 
 
+def looks_up(nodes: Sequence[NodeProto]) -> bool:
+    """Whether these nodes make rows of a table side by side."""
+    return [node.op_type for node in nodes] == ["Gather", "Reshape"]
+
+
 def looked_up(graph: Rewriting, nodes: Sequence[NodeProto], layer: NodeProto) -> list[NodeProto]:
     """Nodes in the place of an int8 layer, whose input, rows of a table side by side, these nodes make; or it itself.
 
     One scale for all products: with one for each column they answered as fp32 no more often.
     """
-    if [node.op_type for node in nodes] != ["Gather", "Reshape"]:
+    if not looks_up(nodes):
         return [layer]
     _, weight, scale, weight_scale, zero, *bias = layer.input
     (table, ids), name, known = nodes[0].input, layer.name, graph.constants
@@ -30,9 +35,8 @@ def looked_up(graph: Rewriting, nodes: Sequence[NodeProto], layer: NodeProto) ->
     values = (known[table] - np.float32(known[zero])) * known[scale]
     largest = max(float(np.abs(values @ (part * known[weight_scale])).max()) for part in parts)
     own = {
-        "parts": parts,
+        "parts": (parts + np.int16(MIDDLE)).astype(np.uint8),  # of signed ones sums may saturate without VNNI
         "parts_scale": np.tile(known[weight_scale], (len(parts), 1, 1)),
-        "no": np.int8(0),
         "scale": np.float32(max(largest / (MIDDLE - 1), float(np.finfo(np.float32).tiny))),
         "middle": np.uint8(MIDDLE),
         "shape": np.array([-1, parts.shape[2]]),
@@ -50,7 +54,7 @@ def looked_up(graph: Rewriting, nodes: Sequence[NodeProto], layer: NodeProto) ->
         return helper.make_node(kind, names[:-1], names[-1:], f"{name}@{kind}", domain=domain)
 
     return [
-        node("QLinearMatMul", f"{table} {scale} {zero} @parts @parts_scale @no @scale @middle", "@products"),
+        node("QLinearMatMul", f"{table} {scale} {zero} @parts @parts_scale @middle @scale @middle", "@products"),
         node("Reshape", "@products @shape", "@rows"),
         node("Add", f"{ids} @starts", "@places"),
         node("Gather", "@rows @places", "@summands"),

@@ -20,7 +20,7 @@ from onnx import NodeProto, helper
 
 from cascade.core.rows import FloatArray, IntArray
 from cascade_export import ExportOptions
-from cascade_export.int8.products import looked_up
+from cascade_export.int8.products import looked_up, looks_up
 from cascade_export.int8.rewriting import (
     MICROSOFT,
     Linear,
@@ -42,14 +42,16 @@ SMOOTHING_FLOOR = 0.5
 NARROW = 96  # of so many channels of an input that is wider than the output, one stays fp32
 
 
-def quantise_linears(model: onnx.ModelProto, ranges: Mapping[str, Ranges], *, smooth: bool = False) -> onnx.ModelProto:
+def quantise_linears(
+    model: onnx.ModelProto, ranges: Mapping[str, Ranges], *, smooth: bool = False, weight_bits: int = 8
+) -> onnx.ModelProto:
     """A copy of an fp32 graph whose linear layers are int8.
 
     `ranges`: of each linear layer's input, by name. `smooth`: a few large channels of an input do not cost the others
     their precision. Each channel is divided by a scale and the weights are multiplied by it (SmoothQuant, Xiao et al.,
     ICML 2023, section 4), for one more pass over the input; where that is wider than the output, as in an FFN's second
     layer, the largest channels are multiplied in fp32 instead (as in LLM.int8(), Dettmers et al., NeurIPS 2022, section
-    3.2, but always the same), for one more pass over the output.
+    3.2, but always the same), for one more pass over the output. `weight_bits`: see `ExportOptions`.
     """
     graph, scales, large = Rewriting(model), dict[str, FloatArray](), dict[str, IntArray]()
     if smooth:
@@ -67,8 +69,9 @@ def quantise_linears(model: onnx.ModelProto, ranges: Mapping[str, Ranges], *, sm
         if origin in large:
             matrix, product, added = _apart(graph, linear, name, large[origin])
         weight = [f"{name}_weight", f"{name}_weight_scale"]
-        graph.constants |= zip(weight, int8_weight(matrix), strict=True)
         values, whole, nodes = graph.uint8(linear, f"{name}_input", ranges[origin], scales.get(origin))
+        bits = 8 if looks_up(nodes) else weight_bits  # nothing is left to multiply when the graph runs
+        graph.constants |= zip(weight, int8_weight(matrix, bits=bits), strict=True)
         inputs = [values, weight[0], f"{whole}_scale", weight[1], f"{whole}_zero"]
         if linear.bias is not None:
             graph.constants[f"{name}_bias"] = np.ascontiguousarray(linear.bias)
@@ -89,7 +92,7 @@ def quantise_tables(model: onnx.ModelProto) -> onnx.ModelProto:
         if table is None or table.shape[0] < MIN_TABLE_ROWS or table.shape[1] < MIN_TABLE_WIDTH:
             continue
         name = f"table_{i}"
-        numbers, scale = int8_weight(table.T)
+        numbers, scale = int8_weight(table.T, bits=8)
         constants[name], constants[f"{name}_scale"] = np.ascontiguousarray(numbers.T), scale[:, None]
         ids = node.input[1]
         replaced[i] = [
@@ -155,8 +158,8 @@ ALONE_ROWS = 128  # to tell which stages int8 disturbs most
 class Quantised:
     """A tier in its final form: the `graphs` that the engine runs, and what they say.
 
-    `logits`: of the sample, shape `(units, exits, labels)`; `precisions`: of each exit, `int8` or `fp32`; `smoothed`:
-    whether int8 had to be smoothed (`quantise_linears`).
+    `logits`: of the sample, shape `(units, exits, labels)`; `precisions`: of each exit, `int8`, `int7` or `fp32`;
+    `smoothed`: whether int8 had to be smoothed (`quantise_linears`).
     """
 
     graphs: TierGraphs
@@ -168,10 +171,10 @@ class Quantised:
 def quantise_tier(graphs: TierGraphs, reference: FloatArray, sample: Sample, options: ExportOptions) -> Quantised:
     """int8 stages and tables, but for those that have to stay fp32 for full depth to agree with fp32.
 
-    Where too few units agree, int8 is smoothed. Where that does not help, a padded graph stays fp32; of a packed
-    tier the tables do, which costs no time, and then stages, those first that move the logits most when they alone are
-    int8. How many is found by bisection. `reference`: the fp32 graphs' logits of the sample. Shape `(units, exits,
-    labels)`.
+    Where too few units agree, int8 is smoothed, then of 8 bits. Where that does not help, a padded graph stays fp32; of
+    a packed tier the tables do, which costs no time, and then stages, those first that move the logits most when they
+    alone are int8. How many is found by bisection. `reference`: the fp32 graphs' logits of the sample. Shape `(units,
+    exits, labels)`.
     """
     count = len(graphs.stages)
     if not options.int8:
@@ -182,11 +185,12 @@ def quantise_tier(graphs: TierGraphs, reference: FloatArray, sample: Sample, opt
         found = sample.compare(logits[:, -1], reference[:, -1], by_sentence=options.by_sentence)
         return found.meets(options.agreement)
 
-    for smooth in (False, True):
-        best = _int8(graphs, spans, smooth=smooth)
+    # Smoothed activations leave more of the error to weights: 8 bits then make two thirds of that of 7.
+    for smooth, bits in dict.fromkeys([(False, options.weight_bits), (True, options.weight_bits), (True, 8)]):
+        best, form = _int8(graphs, spans, smooth=smooth, weight_bits=bits), f"int{bits}"
         logits = chain_logits(best, sample.units)
         if agrees(logits):
-            return Quantised(best, logits, ("int8",) * count, smooth)
+            return Quantised(best, logits, (form,) * count, smooth)
 
     def mixed(chosen: Collection[int]) -> TierGraphs:
         """The parts of these numbers in int8."""
@@ -207,12 +211,12 @@ def quantise_tier(graphs: TierGraphs, reference: FloatArray, sample: Sample, opt
             most, found, logits = middle, tried, answered
         else:
             too_many = middle
-    precisions = ["int8" if i in order[:most] else "fp32" for i in stages]
-    return Quantised(found, logits, precisions, smoothed="int8" in precisions)
+    precisions = [form if i in order[:most] else "fp32" for i in stages]
+    return Quantised(found, logits, precisions, smoothed=form in precisions)
 
 
-def _int8(graphs: TierGraphs, spans: ChainRanges, *, smooth: bool) -> TierGraphs:
+def _int8(graphs: TierGraphs, spans: ChainRanges, *, smooth: bool, weight_bits: int) -> TierGraphs:
     """fp32 graphs with all linear layers int8, and the tables that no such layer reads directly."""
     pairs = zip(graphs.parts, spans, strict=True)
-    first, *others = (quantise_linears(graph, own, smooth=smooth) for graph, own in pairs)
+    first, *others = (quantise_linears(graph, own, smooth=smooth, weight_bits=weight_bits) for graph, own in pairs)
     return graphs.of((quantise_tables(first), *others))

@@ -151,10 +151,15 @@ def table_of(node: NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarray
     return table if table is not None and table.ndim == 2 and table.dtype == np.float32 else None
 
 
-def int8_weight(matrix: FloatArray) -> tuple[np.ndarray, np.ndarray]:
-    """A matrix of shape `(in, out)` as int8, and the scale of each column, shape `(out,)`."""
-    scale = np.maximum(np.abs(matrix).max(axis=0) / 127, np.finfo(np.float32).tiny).astype(np.float32)
-    return np.clip(np.rint(matrix / scale), -127, 127).astype(np.int8), scale
+def int8_weight(matrix: FloatArray, *, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix of shape `(in, out)` as int8, and the scale of each column, shape `(out,)`.
+
+    Of 7 `bits` the largest number is 64: with it two products with uint8 still fit 16 bits, 2 * 255 * 64 < 2 ** 15, and
+    ONNX Runtime, which looks at the numbers, uses its saturating instructions where it has to keep off them otherwise.
+    """
+    largest = {8: 127, 7: 64}[bits]
+    scale = np.maximum(np.abs(matrix).max(axis=0) / largest, np.finfo(np.float32).tiny).astype(np.float32)
+    return np.clip(np.rint(matrix / scale), -largest, largest).astype(np.int8), scale
 
 
 def rebuild(

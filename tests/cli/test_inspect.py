@@ -13,6 +13,7 @@ from cascade.bundle.opening import open_bundle
 from cascade.bundle.profile import SLOTS, Profile
 from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec
 from cascade.bundle.writing import write_bundle
+from cascade.pipelines import parts
 from cascade.policies import MaxProbability, Policies, Threshold, any_of, defer_none, never
 from tests.models.certificates import certificate_of
 from tests.models.cli import Command
@@ -69,6 +70,20 @@ def test_says(run: Command, folder: Path) -> None:
         assert words in out
     assert not [words for words in ("windows", "trained on", "long texts", "special tokens", "profile") if words in out]
     assert "decoding" not in out
+
+
+@pytest.mark.parametrize(
+    ("form", "lacks", "said"), [("int8", True, True), ("int8", False, False), ("int7", True, False)]
+)
+def test_a_form_that_is_slow_on_this_cpu(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, lacks: bool, said: bool
+) -> None:
+    monkeypatch.setattr(parts, "lacks_vnni", lambda: lacks)
+    stages = tuple(replace(stage, precision=form) for stage in MANIFEST.tier2.stages)
+    tiers = (replace(MANIFEST.tier1, precision="fp32"), replace(MANIFEST.tier2, stages=stages))
+    write_bundle(tmp_path / "bundle", FILES, replace(MANIFEST, tiers=tiers))
+    told = "on this CPU  weights of 8 bits, slow without VNNI: cascade-export --for avx2 makes faster ones\n"
+    assert (told in run("inspect", str(tmp_path / "bundle")).out) is said
 
 
 def test_what_is_said_of_texts(run: Command, tmp_path: Path) -> None:

@@ -37,11 +37,14 @@ def test_stages_that_disagree_go_back_to_fp32(
     assert np.array_equal(kept.logits, chain_logits(kept.graphs, batch))
 
 
-def test_smoothing_comes_before_fp32(graphs: TierGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([Agreement(0.9, 3, 1.0), Agreement(1.0, 0, 0.1)])
+@pytest.mark.parametrize(("bits", "misses", "form"), [(8, 1, "int8"), (7, 1, "int7"), (7, 2, "int8")])
+def test_smoothing_comes_before_fp32(
+    graphs: TierGraphs, batch: Units, monkeypatch: pytest.MonkeyPatch, bits: int, misses: int, form: str
+) -> None:
+    answers = iter([Agreement(0.9, 3, 1.0)] * misses + [Agreement(1.0, 0, 0.1)])
     monkeypatch.setattr(Sample, "compare", lambda *given, **options: next(answers))
-    kept = quantised(graphs, batch, bar=0.98)
-    assert kept.precisions == ("int8",) * 3
+    kept = quantised(graphs, batch, bar=0.98, weight_bits=bits)
+    assert kept.precisions == (form,) * 3
     assert kept.smoothed
     stage = kept.graphs.stages[0]
     assert scaled(stage) == operators(stage).count("QuantizeLinear") == 6

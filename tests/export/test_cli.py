@@ -56,6 +56,12 @@ def test_round_trip(tiers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert manifest.figures["calibration"] == known
     assert run(*arguments) == 2
     assert "must be a new or empty folder" in capsys.readouterr().err
+    assert {manifest.tier1.precision, *(stage.precision for stage in manifest.tier2.stages)} == {"int8"}
+    assert run(*arguments, "--overwrite", "--for", "avx2") == 0
+    manifest = open_bundle(tmp_path / "out").manifest
+    assert {manifest.tier1.precision, *(stage.precision for stage in manifest.tier2.stages)} == {"int7"}
+    assert run(*arguments, "--overwrite", "--for", "z80") == 2
+    assert "'z80' is not one of 'any', 'avx2'" in capsys.readouterr().err
     assert run(*arguments, "--overwrite", "--int8", "none") == 0
     manifest = open_bundle(tmp_path / "out").manifest
     assert manifest.tier1.precision == "fp32"

@@ -10,8 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cascade.core.rows import Units
+from cascade.runtime import backend
 from cascade_export.int8.quantise import quantise_linears, quantise_tables
-from cascade_export.int8.rewriting import Ranges, linears
+from cascade_export.int8.rewriting import Ranges, int8_weight, linears
 from cascade_export.packed.chain import chain_logits, chain_ranges, session
 from cascade_export.packed.stages import TierGraphs, export_tier2, pack
 from tests.models import tiny
@@ -34,10 +35,12 @@ def graph_of(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], widt
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
-def test_int8_stages_are_near_fp32(graphs: TierGraphs, batch: Units) -> None:
+def test_int8_stages_are_near_fp32_and_each_other(graphs: TierGraphs, batch: Units) -> None:
     reference = chain_logits(graphs, batch)
-    found = chain_logits(quantised(graphs, batch).graphs, batch)
-    assert 0 < np.abs(found - reference).max() < 0.1 * np.abs(reference).max()
+    eight, seven = (quantised(graphs, batch, weight_bits=bits).logits for bits in (8, 7))
+    assert 0 < np.abs(eight - reference).max() < 0.1 * np.abs(reference).max()
+    assert 0 < np.abs(seven - reference).max() < 0.15 * np.abs(reference).max()
+    assert 0 < np.abs(seven - eight).max() < 0.15 * np.abs(reference).max()
 
 
 def test_static_answers_do_not_depend_on_batch_mates(graphs: TierGraphs, batch: Units) -> None:
@@ -61,6 +64,23 @@ def test_every_weight_becomes_int8_and_attention_stays(graphs: TierGraphs, batch
     assert {tensor.data_type for tensor in large} == {TensorProto.INT8}
     small, full = (len(model.SerializeToString()) for model in (stage, graphs.stages[0]))
     assert small < full / 2
+
+
+@pytest.mark.parametrize(("bits", "largest"), [(7, 64), (8, 127)])
+@pytest.mark.parametrize("lacks", [True, False])
+def test_products_are_exact_integers(bits: int, largest: int, lacks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums that saturate 16 bits: of 7 bits they cannot, and where 8 bits do ONNX Runtime is told to avoid it."""
+    if not lacks and backend.lacks_vnni():
+        pytest.skip("needs VNNI")
+    monkeypatch.setattr(backend, "lacks_vnni", lambda: lacks)
+    weight = np.array([[1, 1, -1, 0.5], [1, -1, -1, 0.25]] * 2, np.float32)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    small = quantise_linears(graph_of([node], {"w": weight}, 4), {"x": spread(0.0, 255.0)}, weight_bits=bits)
+    numbers, scale = int8_weight(weight, bits=bits)
+    assert (numbers.max(), numbers.min()) == (largest, -largest)
+    x = np.array([[255, 255, 255, 255], [255, 0, 255, 1]], np.float32)
+    found = session(small).run(None, {"x": x})[0]
+    np.testing.assert_allclose(found, x.astype(np.int64) @ numbers.astype(np.int64) * scale, rtol=1e-6)
 
 
 def test_one_quantised_input_serves_all_its_readers() -> None:

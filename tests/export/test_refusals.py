@@ -117,6 +117,8 @@ def test_calibration_must_fit(
 def test_agreement_must_be_a_share() -> None:
     with pytest.raises(OptionError, match=r"agreement must be in \[0, 1\], got 98"):
         ExportOptions(agreement=98)
+    with pytest.raises(OptionError, match=r"weight_bits must be 7 or 8, got 4; 7 are for x86 without VNNI"):
+        ExportOptions(weight_bits=4)
 
 
 def test_an_output_that_is_taken_is_refused_at_once(tiers: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def padded_logits(model: onnx.ModelProto, units: Units, *, max_length: int = 64)
     return chain_logits(TierGraphs(None, (model,), max_length=max_length), units)[:, 0]
 
 
-def quantised(graphs: TierGraphs, units: Units, int8: bool = True, bar: float = 0.0) -> Quantised:
+def quantised(graphs: TierGraphs, units: Units, int8: bool = True, bar: float = 0.0, weight_bits: int = 8) -> Quantised:
     """A second tier in int8, these units having calibrated it; stages below the bar stay fp32."""
-    options = ExportOptions(int8=int8, agreement=bar)
+    options = ExportOptions(int8=int8, agreement=bar, weight_bits=weight_bits)
     return quantise_tier(graphs, chain_logits(graphs, units), Sample(units), options)

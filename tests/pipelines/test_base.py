@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 import cascade
 from cascade import Classifier, StreamOptions, Tagger
 from cascade.exceptions import BundleError, BundleNotFoundError, OptionError, TaskError
+from cascade.pipelines import parts
 from cascade.policies import (
     Budget,
     MaxProbability,
@@ -87,6 +89,21 @@ def test_loading_faults(loaded: Pipeline, tmp_path: Path) -> None:
     rewrite(tmp_path / "odd", "policies", routers=[{"policy": "Oracle"}])
     with pytest.raises(BundleError, match=r"the router must be one of .*, got 'Oracle'"):
         cascade.load(tmp_path / "odd")
+
+
+def test_a_form_that_is_slow_on_this_cpu(
+    loaded: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(loaded.bundle.folder, tmp_path / "old")
+    caplog.set_level(logging.INFO)
+    for form, lacks, told in (("int8", False, 0), ("int8", True, 1), ("int7", True, 1)):
+        rewrite(tmp_path / "old", "tiers", 0, precision=form)
+        monkeypatch.setattr(parts, "lacks_vnni", lambda lacks=lacks: lacks)
+        cascade.load(tmp_path / "old", threads=1)
+        assert len(caplog.messages) == told
+    assert caplog.messages[0].endswith(
+        "old: weights of 8 bits, slow without VNNI: cascade-export --for avx2 makes faster ones"
+    )
 
 
 def test_altered_files_are_all_named(loaded: Pipeline, tmp_path: Path) -> None:

@@ -245,8 +245,8 @@ def mixed(items: Sequence[Any]) -> list[Any]:
 def form_of(tier: TierSpec) -> str:
     """How a last tier was exported, in words: int8 or, where that changes too many answers, fp32 in part."""
     if not isinstance(tier, MultiExitSpec):
-        return f"in {tier.precision}"
-    small, count = sum(stage.precision == "int8" for stage in tier.stages), len(tier.stages)
+        return f"in {'fp32' if tier.precision == 'fp32' else 'int8'}"
+    small, count = sum(stage.precision != "fp32" for stage in tier.stages), len(tier.stages)
     if small in (0, count):
         return f"packed in {'int8' if small else 'fp32'}"
     return f"packed, {small} of {count} stages in int8"

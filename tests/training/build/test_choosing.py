@@ -38,4 +38,6 @@ def test_the_form_of_full_depth_is_told_as_it_is() -> None:
     assert form_of(mixed) == "packed, 2 of 3 stages in int8"
     assert form_of(replace(mixed, stages=(stages[0], stages[2]))) == "packed in int8"
     assert form_of(replace(mixed, stages=(stages[1],))) == "packed in fp32"
+    assert form_of(replace(mixed, stages=(StageSpec("a", 1, "int7"), stages[1]))) == "packed, 1 of 2 stages in int8"
     assert form_of(SingleExitSpec("a", 64, precision="fp32")) == "in fp32"
+    assert form_of(SingleExitSpec("a", 64, precision="int7")) == "in int8"
