@@ -102,7 +102,7 @@ def test_a_multi_exit_tier_alone(tiers: Path, tmp_path: Path, name: str) -> None
     assert bundle.manifest.policies.exits == (policies[name],)
     assert {row["layer"] for row in bundle.manifest.figures["tier1"]} == {1, 2}
     card = bundle.path("README.md").read_text(encoding="utf-8")
-    assert "`cascade-encoder`, of 1 tier(s).\n" in card
+    assert "`cascade-encoder`, of 1 tier.\n" in card
     assert "**Tier 1**: exits after layers 1, 2 of width 16" in card
     pipeline: Any = load(tmp_path / "out", threads=1)
     items = list(tiny.TEXTS) if name == "tier2" else [list(own) for own in SENTENCES]
