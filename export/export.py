@@ -248,7 +248,8 @@ def model_card(
     body = [
         f"# {name}",
         "",
-        f"A bundle for the Python package `cascade-encoder`, of {len(manifest.tiers)} tier{'s' * (len(manifest.tiers) > 1)}.",
+        "A bundle for the Python package `cascade-encoder`, "
+        f"of {len(manifest.tiers)} tier{'s' * (len(manifest.tiers) > 1)}.",
         "Runs on CPUs with ONNX Runtime.",
         "",
         "```python",
