@@ -244,12 +244,12 @@ def model_card(
     tagging = manifest.task == TAGGING
     pipeline = "Tagger" if tagging else "Classifier"
     unit, whole = ("words", "sentences") if tagging else ("texts", "texts")
+    tiers = f"{len(manifest.tiers)} tier{'s' * (len(manifest.tiers) > 1)}"
     long = "cut, as transformers cuts them" if manifest.truncation and not tagging else "read in windows"
     body = [
         f"# {name}",
         "",
-        "A bundle for the Python package `cascade-encoder`, "
-        f"of {len(manifest.tiers)} tier{'s' * (len(manifest.tiers) > 1)}.",
+        f"A bundle for the Python package `cascade-encoder`, of {tiers}.",
         "Runs on CPUs with ONNX Runtime.",
         "",
         "```python",
