@@ -95,7 +95,13 @@ def test_a_neuron_that_is_there_twice_goes_and_costs_nothing() -> None:
     torch.testing.assert_close(neurons[:, keep] @ new + bias, neurons @ weights + 1, atol=1e-2, rtol=1e-2)
 
 
-@pytest.mark.parametrize("share", ["0", "1", "1.5", "-0.5", "0.2"])
+@pytest.mark.parametrize("share", ["0.0", "1.0", "1.5", "-0.5", "nan"])
+def test_what_is_no_share_is_refused(share: str, tmp_path: Path) -> None:
+    done = prune(tmp_path / "whole", write(tmp_path / "rows.jsonl", TEXTS.bare()), tmp_path / "out", "--ffn", share)
+    refused(done, f"ffn must be above 0 and below 1, got {share}; 0.5 is usual")
+
+
+@pytest.mark.parametrize("share", ["0.2", "0.99"])
 def test_a_share_that_leaves_nothing_or_everything_is_refused(share: str, tmp_path: Path) -> None:
     tiny.tier1_transformer(tmp_path / "whole", width=WIDTH)
     done = prune(tmp_path / "whole", write(tmp_path / "rows.jsonl", TEXTS.bare()), tmp_path / "out", "--ffn", share)

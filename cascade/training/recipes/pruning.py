@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cascade.core.checks import check_inside
 from cascade.exceptions import DataError, OptionError
 from cascade.policies.batching import TokenBudget, batches
 from cascade.training.checkpoint import load_tokenizer_text
@@ -47,6 +48,9 @@ class PruneOptions:
 
     ffn: float = 0.5
     max_length: int = 128
+
+    def __post_init__(self) -> None:
+        check_inside("ffn", self.ffn, "0.5 is usual")
 
 
 def prune(run: Run, options: PruneOptions | None = None) -> dict[str, Any]:
