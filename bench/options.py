@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cascade.core.files import check_output
+from cascade.core.options import options_of, value_of
 from cascade.pipelines.loading import load
 from cascade.runtime.threads import check_threads
+from cascade.text.labelled import Columns
 from cascade_bench.systems.local import Model, check_tiers
 from cascade_bench.table.data import Data, read_data
 from cascade_bench.timing import machine
 
 Command = Callable[..., None]
-
-COLUMNS = {
-    "text-column": "The texts.  [default: text]",
-    "pair-column": "The second texts.  [default: text_pair]",
-    "label-column": "The labels.  [default: label; of a tagger: tags]",
-    "tokens-column": "Of a tagger: the words.  [default: tokens]",
-    "label-separator": "Between several labels in one string, as in a csv: a|c.",
-}
-"""By option; the names that `read_examples` has for them are alike."""
 
 
 def count_option(name: str, default: int, text: str, *, least: int = 1) -> Callable[[Command], Command]:
@@ -48,7 +41,7 @@ class Asked:
 
     model: str
     file: str
-    columns: dict[str, str | None]
+    columns: Columns
     repeats: int
     threads: int | None
     json_file: Path | None
@@ -74,19 +67,17 @@ def labelled_file_options(command: Command) -> Command:
     """The argument and the options of an `Asked`, which the command is given in their place."""
 
     @functools.wraps(command)
-    def collected(
-        *, model: str, file: str, repeats: int, threads: int | None, json_file: Path | None, **others: Any
-    ) -> None:
-        columns = {name: others.pop(name) for name in (option.replace("-", "_") for option in COLUMNS)}
-        columns = {name: value for name, value in columns.items() if value is not None}
-        command(Asked(model, file, columns, repeats, threads, json_file), **others)
+    def collected(**given: Any) -> None:
+        own = [field.name for kind in (Asked, Columns) for field in fields(kind)]
+        others = {name: value for name, value in given.items() if name not in own}
+        command(value_of(Asked, given | {"columns": value_of(Columns, given)}), **others)
 
     options: list[Callable[[Command], Command]] = [
         model_argument,
         click.option(
             "--data", "file", required=True, metavar="FILE", help="Texts, labelled or not: jsonl, csv, parquet."
         ),
-        *(click.option(f"--{name}", metavar="TEXT", help=text) for name, text in COLUMNS.items()),
+        options_of(Columns),
         count_option("--repeats", 7, "Turns of each."),
         threads_option,
         json_option,

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from cascade.core.checks import check_share
 from cascade.exceptions import MissingExtraError, OptionError
+from cascade.policies.exits import ExitPolicy
+from cascade.policies.routing import Router
 
 if TYPE_CHECKING:
-    from cascade.policies.exits import ExitPolicy
-    from cascade.policies.routing import Router
     from cascade_export.export import export_bundle
     from cascade_export.texts import Calibration
 
@@ -56,7 +56,9 @@ class ExportOptions:
         encode_special_tokens: whether special tokens that stand in a text are read as its characters. Your model reads
             them as tokens unless its tokenizer has `split_special_tokens`.
         temper_full_depth: whether labels give full depth a temperature too. Without, its scores stay the checkpoint's.
-        name, license, data: for the model card: its title, the weights' licence (SPDX), what they were trained on.
+        name: title of the model card; the folder's name if not given.
+        license: of the weights, for the model card (SPDX).
+        data: what the tiers were trained on, for the model card.
     """
 
     int8: bool = True

@@ -14,10 +14,12 @@ import click
 from cascade.cli.show import size
 from cascade.core.console import finish
 from cascade.core.files import sha256_of
-from cascade_export import require_extra
+from cascade.core.options import options_of, value_of
+from cascade.text.labelled import Columns
+from cascade_export import ExportOptions, require_extra
 
 WEIGHT_BITS = {"any": 8, "avx2": 7}
-SWITCHES = ("encode_special_tokens", "temper_full_depth")
+OWN = "agreement max_length truncation encode_special_tokens temper_full_depth fp32 name license data"
 EPILOG = """\b
 Example:
   cascade-export --tier2 runs/sentiment-exits --tier1 runs/sentiment-first \\
@@ -41,12 +43,7 @@ Example:
     "temperatures of all but full depth. For taggers jsonl or parquet with words, or txt. Do not use the test set. "
     "Without it: sentences of the demo, temperatures 1.",
 )
-@click.option("--text-column", default="text", help="Name of the column of texts in --calibration.")
-@click.option("--pair-column", default="text_pair", help="Name of the column of second texts, where there are any.")
-@click.option("--label-column", default="label", help="Name of the column of labels, where there are any.")
-@click.option("--label-separator", metavar="TEXT", help="Between several labels in one string, as in a csv: a|c.")
-@click.option("--tokens-column", default="tokens", help="Name of the column of words; for taggers.")
-@click.option("--tags-column", default="tags", help="Name of the column of tags; for taggers.")
+@options_of(Columns)
 @click.option(
     "--int8",
     type=click.Choice(["static", "none"]),
@@ -62,12 +59,6 @@ Example:
 )
 @click.option("--exporter", type=click.Choice(["torch", "optimum"]), default="torch", help="Of tiers without exits.")
 @click.option(
-    "--agreement",
-    type=click.FloatRange(0, 1),
-    default=0.98,
-    help="Share of texts (or words) on which int8 must answer as fp32; what misses it stays fp32.",
-)
-@click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
     help="Tier 1 defers below this confidence.  [default: 0.9; of a regression all]",
@@ -78,18 +69,7 @@ Example:
     help="Rows leave tier 2 from this confidence on; words of a tagger below this uncertainty.  "
     "[default: 0.9; of a tagger 0.05]",
 )
-@click.option("--max-length", type=click.IntRange(min=1), help="Tokens of a row at most.  [default: what tier 2 reads]")
-@click.option("--truncation", is_flag=True, help="Texts that are too long are cut, as by transformers; no windows.")
-@click.option("--encode-special-tokens", is_flag=True, help="Special tokens typed by users are text: for guard models.")
-@click.option(
-    "--temper-full-depth",
-    is_flag=True,
-    help="With labels: a temperature for full depth too, so that its scores are no longer your model's.",
-)
-@click.option("--fp32/--no-fp32", default=True, help="Keep tier 1's fp32 graph beside the int8 one.")
-@click.option("--name", help="Title of the model card.  [default: the folder's name]")
-@click.option("--license", "license_", metavar="SPDX", help="Licence of the weights, for the model card.")
-@click.option("--data", "trained_on", help="What the tiers were trained on, for the model card.")
+@options_of(ExportOptions, OWN)
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is already there.")
 def export(
     tier2: str,
@@ -104,29 +84,23 @@ def export(
     require_extra()
     # Here, not above: `--help` must not wait for torch.
     from cascade.policies.routing import Threshold
-    from cascade.training.data import read_sentences, read_texts
-    from cascade.training.options import columns_of
-    from cascade_export import ExportOptions
+    from cascade.training.data import read_file
     from cascade_export.checkpoints import task_of
     from cascade_export.export import export_bundle, parts_of
     from cascade_export.texts import Calibration
 
     task, found = task_of(tier2), None
     if calibration is not None:
-        reader: Any = read_sentences if task.tags else read_texts
-        read = reader(calibration, columns=columns_of(given, tags=task.tags), require_labels=False)
+        read = read_file(calibration, words=task.tags, columns=value_of(Columns, given), require_labels=False)
         sha256 = sha256_of(calibration) if Path(calibration).is_file() else None  # a pipe is read once
         found = Calibration(read.items, read.labels, Path(calibration).name, sha256)
     threshold, exits = given["threshold"], given["exit_threshold"]
-    options = ExportOptions(
-        int8=given["int8"] == "static",
+    options = replace(
+        value_of(ExportOptions, given | {"int8": given["int8"] == "static"}),
         weight_bits=WEIGHT_BITS[given["cpus"]],
         optimum=given["exporter"] == "optimum",
         router=None if threshold is None else Threshold(threshold),
         exit_policy=None if exits is None else replace(task.exit_policy, threshold=exits),
-        license=given["license_"],
-        data=given["trained_on"],
-        **{name: given[name] for name in ("agreement", "max_length", "truncation", "fp32", "name", *SWITCHES)},
     )
     bundle = export_bundle(
         tier2,

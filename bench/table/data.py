@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -17,11 +17,11 @@ from cascade.core.labels import own_names
 from cascade.exceptions import DataError, OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.text.entity_f1 import entity_f1, has_entities
-from cascade.text.reading import Example, read_examples
+from cascade.text.labelled import Columns
+from cascade.text.reading import read_examples
 from cascade_bench.systems.local import Model, answered, whole
 
 FEWEST = 30  # rows below which no interval of an accuracy is of use
-USUAL: Mapping[str, str | None] = {}
 SHOWN = 3  # unknown labels that a note names
 
 
@@ -80,19 +80,19 @@ class Data:
         return entity_f1(self.right, answers) if self.bio else None
 
 
-def read_data(file: str, model: Model, *, columns: Mapping[str, str | None] = USUAL) -> Data:
-    """Read a file for a bundle, which answers where there are no labels. `columns`: as `read_examples` takes them.
+def read_data(file: str, model: Model, *, columns: Columns | None = None) -> Data:
+    """Read a file for a bundle, which answers where there are no labels.
 
     No file, an empty one, or a line without a text (or words) is a `DataError`.
     """
     if model.regression:
         raise OptionError("accuracy must be of labels, got a regression; compare its numbers yourself")
     words, several = isinstance(model, Tagger), model.multi_label
-    examples = _read(file, columns, words=words)
+    examples = read_examples(file, **(columns or Columns()).of(words=words))
     read = [example for example in examples if example.tokens != []]
     if not read:
         raise DataError(f"{file} must hold at least one word, but it holds none; check the file")
-    items: list[Any] = [example.tokens if words else example.text for example in read]
+    items = [example.item for example in read]
     given = own_names([example.label for example in read], model.labels, multi_label=several)
     labels = [(own,) if isinstance(own, str) else own for own in given]
     used = [
@@ -115,12 +115,7 @@ def read_data(file: str, model: Model, *, columns: Mapping[str, str | None] = US
 
 def read_items(file: str, *, words: bool = False) -> list[Any]:
     """The texts (or sentences) of a file, its labels left alone; see `read_data`."""
-    return [example.tokens if words else example.text for example in _read(file, {"label_column": None}, words=words)]
-
-
-def _read(file: str, columns: Mapping[str, str | None], *, words: bool) -> list[Example]:
-    own: Any = {"label_column": "tags" if words else "label", "tokens_column": "tokens", **columns}
-    return list(read_examples(file, **{**own, "tokens_column": own["tokens_column"] if words else None}))
+    return [one.item for one in read_examples(file, **Columns().of(words=words) | {"label_column": None})]
 
 
 def _right(own: Sequence[str], names: Sequence[str], *, words: bool, several: bool) -> Any:

@@ -12,7 +12,9 @@ from typing import Any
 import click
 
 from cascade.bundle.hub import check_checkpoint
+from cascade.core.options import options_of, value_of
 from cascade.exceptions import MissingExtraError, printable
+from cascade.text.labelled import Columns
 from cascade.text.sources import check_there, regular
 
 NEEDED = ("torch", "transformers", "onnx", "scipy")
@@ -38,10 +40,7 @@ NEEDED = ("torch", "transformers", "onnx", "scipy")
 )
 @click.option("--max-drop", type=float, metavar="SHARE", help="Lose at most this accuracy instead; needs labels.")
 @click.option("--confidence", type=float, default=0.95, show_default=True, metavar="P", help="Of the bound.")
-@click.option("--text-column", default="text", show_default=True, metavar="NAME", help="The texts.")
-@click.option("--pair-column", default="text_pair", show_default=True, metavar="NAME", help="Second texts, if any.")
-@click.option("--label-column", metavar="NAME", help="With --max-drop.  [default: label; of a tagger: tags]")
-@click.option("--tokens-column", default="tokens", show_default=True, metavar="NAME", help="Of a tagger: the words.")
+@options_of(Columns)
 @click.option("--truncation", is_flag=True, help="The bundle cuts long texts, as transformers does; no windows.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="[default: the CPUs allowed]")
 @click.option("--seed", type=int, default=1, show_default=True, metavar="N", help="Of training and of shares of texts.")
@@ -78,7 +77,7 @@ def build(model: str, texts: Sequence[Path], output: Path, progress: bool | None
             model,
             [stack.enter_context(regular(file)) for file in texts],
             output,
-            options=BuildOptions(**given),
+            options=value_of(BuildOptions, given | {"columns": value_of(Columns, given)}),
             tell=lambda line: click.echo(printable(line), err=True),
             show_progress=sys.stderr.isatty() if progress is None else progress,
         )

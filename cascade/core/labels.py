@@ -61,6 +61,28 @@ def own_names(
     return [own if own is None else named(own) if isinstance(own, str) else tuple(map(named, own)) for own in given]
 
 
+def label_numbers(
+    given: Sequence[str | tuple[str, ...]], labels: Sequence[str], *, multi_label: bool = False, source: object
+) -> list[list[int]]:
+    """The labels of each example as numbers, however they are written (`own_names`).
+
+    A label that the model does not have is a `DataError` with the number of its example. `source`: what messages call
+    all of them.
+    """
+    numbers, found = numbers_of(labels), []
+    for row, own in enumerate(own_names(given, labels, multi_label=multi_label), 1):
+        several: Sequence[str] = (own,) if isinstance(own, str) else own or ()
+        unknown = [name for name in several if name not in numbers]
+        if unknown:
+            remedy = ", say with --label-separator what stands between several" if multi_label else ""
+            raise DataError(
+                f"{source}: example {row} has the label {unknown[0]!r}, which the model does not have ({len(labels)} "
+                f"labels: {shortened(labels)}); correct it{remedy}, or take data and a model that belong together"
+            )
+        found.append([numbers[name] for name in several])
+    return found
+
+
 def as_array(own: Sequence[Sequence[int]], count: int, *, multi_label: bool, source: object) -> IntArray:
     """Numbers of the labels of examples as one array. Shape `(examples,)`; of independent labels `(examples, count)`.
 

@@ -20,8 +20,7 @@ from cascade.core.checks import check_whole
 from cascade.core.labels import spelled
 from cascade.core.tables import require
 from cascade.exceptions import DataError, OptionError
-from cascade.text.records import MAX_LINE, READERS, READING, FileFormat, LineError, StreamError
-from cascade.text.records import Columns as RecordColumns
+from cascade.text.records import MAX_LINE, READERS, READING, Columns, FileFormat, LineError, StreamError
 from cascade.text.sources import PACKED, SUFFIXES, Source, format_of, name_of, opened
 
 REMEDY = "correct the line, or leave it out (as cascade predict --on-error skip does)"
@@ -41,24 +40,6 @@ class OnError(enum.Enum):
     STOP = "stop"
     SKIP = "skip"
     NULL = "null"
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What the columns of a file of labelled texts are called. `separator`: of several labels in one string."""
-
-    text: str = "text"
-    pair: str = "text_pair"
-    label: str = "label"
-    separator: str | None = None
-
-
-@dataclass(frozen=True)
-class TagColumns:
-    """What the columns of a file of tagged sentences are called."""
-
-    tokens: str = "tokens"
-    tags: str = "tags"
 
 
 @dataclass(frozen=True)
@@ -124,7 +105,7 @@ def read_examples(
         raise OptionError("require_label must come with a label_column, got None; name the column")
     if label_separator == "":
         raise OptionError("label_separator must be one or more characters, got none; such as |")
-    columns = RecordColumns(
+    columns = Columns(
         text=text_column if tokens_column is None else tokens_column,
         pair=pair_column,
         pair_required=tokens_column is None and pair_column != "text_pair",
@@ -161,7 +142,7 @@ def _checked(path: Path, file_format: FileFormat | None) -> FileFormat:
 def _examples(
     source: Source,
     file_format: FileFormat,
-    columns: RecordColumns,
+    columns: Columns,
     lines_before: int | None,
     on_error: OnError,
     report: Callable[[DataError], object] | None,
@@ -196,7 +177,7 @@ def _examples(
         raise DataError(f"{name} must hold at least one example, but it is empty; check the file")
 
 
-def _example(line: int, record: dict[str, Any], columns: RecordColumns) -> Example:
+def _example(line: int, record: dict[str, Any], columns: Columns) -> Example:
     missing = columns.missing(record)
     if missing:
         raise LineError(missing)
@@ -229,7 +210,7 @@ def words_of(value: object, column: str) -> list[str]:
     return value
 
 
-def _label(record: Mapping[str, Any], columns: RecordColumns) -> str | tuple[str, ...] | None:
+def _label(record: Mapping[str, Any], columns: Columns) -> str | tuple[str, ...] | None:
     if columns.label is None:
         return None
     value = record.get(columns.label)

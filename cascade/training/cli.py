@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
 from cascade._version import __version__
 from cascade.core.console import finish
+from cascade.core.options import options_of, value_of
 from cascade.exceptions import OptionError
+from cascade.text.labelled import Columns
 from cascade.training.loop import LoopOptions
 from cascade.training.models.students import Ngrams, Static, StaticTagger, Student, Transformer
-from cascade.training.options import (
-    ANSWERS,
-    LOOP,
-    RUN,
-    columns_of,
-    options_of,
-    report,
-    run_of,
-    tag_columns,
-    task_option,
-    text_columns,
-    value_of,
-)
 from cascade.training.recipes.crf import train_crf
 from cascade.training.recipes.exits import ExitsOptions, train_exits
 from cascade.training.recipes.first_tier import FirstTierOptions, train_first_tier
@@ -34,7 +24,20 @@ from cascade.training.recipes.pruning import PruneOptions
 from cascade.training.recipes.pruning import prune as prune_model
 from cascade.training.recipes.self_sample import ExitRanges, SelfSampleOptions, train_self_sample
 from cascade.training.run import Run
-from cascade.training.task import CLASSIFICATION, TAGGING, Task
+from cascade.training.task import CLASSIFICATION, TAGGING, TASKS, Task
+
+RUN = "train evaluation:eval output overwrite"
+LOOP = "epochs learning_rate batch_size warmup weight_decay average bf16 seed resume"
+ANSWERS = "extra_text answers shared"
+TAG_COLUMNS = "tokens_column label_column"
+task_option = click.option(
+    "--task",
+    type=click.Choice(sorted(TASKS)),
+    default="classification",
+    show_default=True,
+    callback=lambda _context, _parameter, name: TASKS[name],
+    help="A label per text, or a tag per word.",
+)
 
 
 @click.group(name="cascade-train", context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,12 +57,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finish(train, arguments)
 
 
+def run_of(source: str, given: dict[str, Any], task: Task) -> Run:
+    """What every recipe takes beside its options."""
+    return value_of(Run, given | {"source": source, "task": task, "columns": value_of(Columns, given)})
+
+
+def report(trained: dict[str, Any], output: Path) -> None:
+    """One line about what was trained."""
+    scores = ", ".join(f"{name.replace('_', ' ')} {value * 100:.2f}" for name, value in trained["scores"].items())
+    click.echo(f"wrote {output} in {trained['seconds']:.0f} s{': ' + scores if scores else ''}")
+
+
 @train.command()
 @click.argument("checkpoint")
 @options_of(Run, f"{RUN} {ANSWERS}")
 @options_of(LoopOptions, f"{LOOP} head_factor")
-@text_columns
-@tag_columns
+@options_of(Columns)
 @task_option
 @click.option(
     "--objective",
@@ -70,9 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     "detached: gradients stop between exits (SWEET). distil: exits imitate the last one, no labels (FastBERT); "
     "full depth stays as it is.",
 )
-@options_of(Objective, "weights smoothing")
+@options_of(Objective, "weights:layer-weights smoothing:label-smoothing")
 @options_of(
-    ExitsOptions, "layers pooling max_length vocabulary multi_label dropout adapter rank frozen_layers imitation"
+    ExitsOptions, "layers:exits pooling max_length vocabulary multi_label dropout adapter rank frozen_layers imitation"
 )
 def exits(checkpoint: str, task: Task, **given: Any) -> None:
     """Turn CHECKPOINT (a folder or a Hub id) into a multi-exit model.
@@ -104,8 +117,7 @@ def exits(checkpoint: str, task: Task, **given: Any) -> None:
 @click.argument("teacher")
 @options_of(Run, f"{RUN} {ANSWERS}")
 @options_of(LoopOptions, LOOP, epochs=8.0, learning_rate=5e-4)
-@text_columns
-@tag_columns
+@options_of(Columns)
 @task_option
 @click.option("--kind", type=click.Choice(["static", "ngrams", "transformer"]), default="static", show_default=True)
 @click.option("--layers", default=2, show_default=True, help="Of a transformer.")
@@ -149,9 +161,9 @@ def first_tier(teacher: str, task: Task, **given: Any) -> None:
 @click.argument("tagger")
 @options_of(Run, RUN)
 @options_of(LoopOptions, f"{LOOP} head_factor", learning_rate=1e-5)
-@tag_columns
+@options_of(Columns, TAG_COLUMNS)
 @options_of(ExitRanges, "windows thresholds")
-@options_of(SelfSampleOptions, "weights crops max_length")
+@options_of(SelfSampleOptions, "weights:layer-weights crops max_length")
 def self_sample(tagger: str, **given: Any) -> None:
     """Teach TAGGER, a folder that `cascade-train exits --task tagging` wrote, to live with words that leave early.
 
@@ -172,8 +184,7 @@ def self_sample(tagger: str, **given: Any) -> None:
 @click.argument("checkpoint")
 @click.option("--texts", "train", multiple=True, required=True, metavar="FILE", help="Labels are not read; repeatable.")
 @options_of(Run, "output overwrite")
-@text_columns
-@tag_columns
+@options_of(Columns)
 @task_option
 @options_of(PruneOptions, "ffn max_length")
 def prune(checkpoint: str, task: Task, **given: Any) -> None:
@@ -203,7 +214,7 @@ def prune(checkpoint: str, task: Task, **given: Any) -> None:
     "--write", type=click.Choice(["argmax", "viterbi", "crf", "mean-field"]), help="Make it the bundle's decoding."
 )
 @click.option("--threads", type=int, help="[default: the CPUs allowed]")
-@tag_columns
+@options_of(Columns, TAG_COLUMNS)
 def crf(
     bundle: str, train: Sequence[str], evaluation: str | None, write: str | None, threads: int | None, **given: Any
 ) -> None:
@@ -217,7 +228,7 @@ def crf(
       cascade-train crf models/slots --train calibration.jsonl --eval dev.jsonl
       cascade-train crf models/slots --train calibration.jsonl --eval dev.jsonl --write viterbi
     """
-    columns: Any = columns_of(given, tags=True)
+    columns = value_of(Columns, given)
     found = train_crf(bundle, train=train, evaluation=evaluation, columns=columns, write=write, threads=threads)
     for name, scores in found["decoders"].items():
         shown = ", ".join(f"{key.replace('_', ' ')} {value * 100:.2f}" for key, value in scores["scores"].items())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -20,15 +20,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cascade.core.labels import as_array, numbers_of, own_names, shortened
+from cascade.core.labels import as_array, label_numbers
 from cascade.core.rows import FloatArray, IntArray, Rows, Units, concatenate_units, offsets_of, ranges
 from cascade.engine.long_rows import cut
 from cascade.engine.packing import padded
 from cascade.exceptions import DataError
 from cascade.text.entity_f1 import has_entities
-from cascade.text.reading import Columns, TagColumns, read_examples
-from cascade.text.records import FileFormat
-from cascade.text.sources import format_of
+from cascade.text.labelled import Columns, read_labelled
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import encode_words
 
@@ -132,7 +130,7 @@ def targets_of(examples: Examples, names: Sequence[str], *, multi_label: bool) -
     if examples.labels is None:
         shape, filler = ((len(examples), len(names)), np.nan) if multi_label else (len(examples), NO_LABEL)
         return np.full(shape, filler, np.float32 if multi_label else np.int64)
-    numbers = label_numbers(examples, names, multi_label=multi_label)
+    numbers = label_numbers(examples.labels, names, multi_label=multi_label, source=examples.source)
     for row, own in enumerate(numbers if multi_label else ()):
         if len(set(own)) < len(own):
             raise DataError(
@@ -155,7 +153,7 @@ def encode_sentences(
     units, _ = cut(encode_words(tokenizer, examples.items), tokenizer.max_length, 0)
     labels = np.full(len(units), NO_LABEL, np.int64)
     if examples.labels is not None:
-        labels[:] = list(chain.from_iterable(label_numbers(examples, names)))
+        labels[:] = [*chain.from_iterable(label_numbers(examples.labels, names, source=examples.source))]
     return TrainingRows(units, {"labels": labels})
 
 
@@ -178,25 +176,6 @@ def label_values(examples: Examples) -> FloatArray:
                 f"{label!r}; correct it or drop it"
             )
     return values
-
-
-def label_numbers(examples: Examples, names: Sequence[str], *, multi_label: bool = False) -> list[list[int]]:
-    """The labels of each item as numbers, however they are written (`own_names`); no items without labels.
-
-    A label that is not among the names is a `DataError` with its example's number.
-    """
-    numbers, found = numbers_of(names), []
-    for row, label in enumerate(own_names(examples.labels or (), names, multi_label=multi_label), 1):
-        own: Sequence[str] = (label,) if isinstance(label, str) else label or ()
-        unknown = [name for name in own if name not in numbers]
-        if unknown:
-            several = ", say with --label-separator what stands between several" if multi_label else ""
-            raise DataError(
-                f"{examples.source}: example {row} has the label {unknown[0]!r}, which the model does not have "
-                f"({len(names)} labels: {shortened(names)}); correct it{several}, or train a model on data that have it"
-            )
-        found.append([numbers[name] for name in own])
-    return found
 
 
 Item: TypeAlias = "str | tuple[str, str] | list[str]"
@@ -227,54 +206,13 @@ class Examples:
         return [item if isinstance(item, str) else " ".join(item) for item in self.items]
 
 
-def read_texts(source: str | Path, *, columns: Columns | None = None, require_labels: bool = True) -> Examples:
-    """Read a jsonl, csv, parquet or text file.
-
-    Raises:
-        DataError: no such file; an unlabelled or malformed line, by its number.
-    """
-    columns = columns or Columns()
-    found = read_examples(
-        Path(source),
-        text_column=columns.text,
-        pair_column=columns.pair,
-        label_column=columns.label,
-        label_separator=columns.separator,
-        require_label=require_labels,
-    )
-    return _examples(source, [(example.text, example.label) for example in found])
-
-
-def read_sentences(source: str | Path, *, columns: TagColumns | None = None, require_labels: bool = True) -> Examples:
-    """Read a jsonl or parquet file.
-
-    Text files serve where tags are not required: a sentence per line, its words separated by spaces. Sentences without
-    words are left out.
-
-    Raises:
-        DataError: no such file; a malformed line, or one whose tags are missing or not one per word, by its number.
-    """
-    columns = columns or TagColumns()
-    if format_of(Path(source)) is FileFormat.TEXT and not require_labels:
-        lines = read_examples(Path(source), label_column=None)
-        found: Iterable[tuple[int, Any, Any]] = ((one.line, str(one.text).split(), None) for one in lines)
-    else:
-        records = read_examples(
-            Path(source), tokens_column=columns.tokens, label_column=columns.tags, require_label=require_labels
-        )
-        found = ((one.line, one.tokens, one.label) for one in records)
-    rows = []
-    for line, words, tags in found:
-        if isinstance(tags, str) or (tags is None and require_labels):
-            raise DataError(f"{source}, line {line}: column {columns.tags!r} must be a list of tags, got {tags!r}")
-        if tags is not None and len(tags) != len(words):
-            raise DataError(
-                f"{source}, line {line}: there must be one tag per word, got {len(words)} words, {len(tags)} tags; "
-                "correct it or drop it"
-            )
-        if words:
-            rows.append((list(words), tags))
-    return _examples(source, rows)
+def read_file(
+    source: str | Path, *, words: bool, columns: Columns | None = None, require_labels: bool = True
+) -> Examples:
+    """The texts of a file, or with `words` its sentences; see `read_labelled`."""
+    found = read_labelled(source, words=words, columns=columns, require_labels=require_labels)
+    labels = [line.label for line in found if line.label is not None]
+    return Examples([line.item for line in found], labels if len(labels) == len(found) else None, str(source))
 
 
 def joined(parts: Sequence[Examples]) -> Examples:
@@ -316,10 +254,3 @@ def label_names(examples: Examples) -> list[str]:
     if has_entities(names):
         return sorted(names, key=lambda name: ("", "") if name == "O" else (name[2:], name[:2]))
     return sorted(names, key=int) if all(name.lstrip("-").isdigit() for name in names) else sorted(names)
-
-
-def _examples(source: str | Path, rows: Sequence[tuple[Any, Any]]) -> Examples:
-    if not rows:
-        raise DataError(f"{source} must hold at least one example, has none; check the file")
-    items, labels = ([*column] for column in zip(*rows, strict=True))
-    return Examples(items=items, labels=None if None in labels else labels, source=str(source))

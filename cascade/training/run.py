@@ -23,9 +23,9 @@ from cascade.core.rows import FloatArray
 from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
-from cascade.text.reading import Columns, TagColumns
+from cascade.text.labelled import Columns
 from cascade.training.checkpoint import byte_level_parts
-from cascade.training.data import Examples, TrainingRows, has_labels, joined
+from cascade.training.data import Examples, TrainingRows, has_labels, joined, read_file
 from cascade.training.loop import LoopOptions
 from cascade.training.models.backbone import ExitBackbone
 from cascade.training.models.teacher import Teacher
@@ -59,7 +59,7 @@ class Run:
     evaluation: str | Path | None = None
     output: Path
     task: Task = CLASSIFICATION
-    columns: Columns | TagColumns | None = None
+    columns: Columns | None = None
     answers: str | Path | None = None
     overwrite: bool = False
     shared: Path | None = None
@@ -101,7 +101,7 @@ class Run:
 
         The latter need no labels where they are `known` to a model.
         """
-        read = partial(self.task.read, columns=self.columns)
+        read = partial(read_file, words=self.task.tags, columns=self.columns)
         parts = [joined([read(path, require_labels=require_labels) for path in self.train])]
         parts += [replace(read(path, require_labels=False), labels=None) for path in self.extra_text]
         return parts, None if self.evaluation is None else read(self.evaluation, require_labels=not known)

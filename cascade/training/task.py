@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cascade.policies.exits import MaxProbability
 from cascade.policies.unit_exits import TokenExit
 from cascade.training.checkpoint import spaced
-from cascade.training.data import Examples, TrainingRows, encode_sentences, encode_texts, read_sentences, read_texts
+from cascade.training.data import TrainingRows, encode_sentences, encode_texts
 from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade.training.models.students import Static, StaticTagger
 
@@ -21,7 +21,6 @@ class Task:
         name: as `--task` takes it.
         item: what a caller gives: `text` or `sentence`.
         unit: what gets an answer: `text` or `word`.
-        read: a file as examples; takes `columns` and `require_labels`.
         encode: examples as rows, with a tokenizer and the model's labels; takes `multi_label`.
         tokenizer: the text of a `tokenizer.json` as the model needs it.
         model: the multi-exit second tier.
@@ -32,7 +31,6 @@ class Task:
     name: str
     item: str
     unit: str
-    read: Callable[..., Examples]
     encode: Callable[..., TrainingRows]
     tokenizer: Callable[[str], str]
     model: type[MultiExitModel | MultiExitTagger]
@@ -46,13 +44,12 @@ class Task:
 
 
 CLASSIFICATION = Task(
-    "classification", "text", "text", read_texts, encode_texts, str, MultiExitModel, Static(), MaxProbability(0.9)
+    "classification", "text", "text", encode_texts, str, MultiExitModel, Static(), MaxProbability(0.9)
 )
 TAGGING = Task(
     "tagging",
     "sentence",
     "word",
-    read_sentences,
     encode_sentences,
     spaced,
     MultiExitTagger,

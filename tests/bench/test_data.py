@@ -10,6 +10,7 @@ import pytest
 
 from cascade.exceptions import DataError
 from cascade.pipelines.loading import load
+from cascade.text.labelled import Columns
 from cascade_bench.systems.local import Model, answered, whole
 from cascade_bench.table.data import Data, read_data, read_items
 from tests.bench.conftest import labelled_lines, texts, write_lines
@@ -68,7 +69,7 @@ def test_several_labels_columns_and_pairs(tmp_path: Path, classifier: Model, fil
     assert found.accuracy([("negative", "positive"), (), ("positive",)]) == pytest.approx(2 / 3)
     table = tmp_path / "pairs.csv"
     table.write_text("one,two,answer\na,b,positive\nc,d,negative\n")
-    columns = {"text_column": "one", "pair_column": "two", "label_column": "answer"}
+    columns = Columns(text_column="one", pair_column="two", label_column="answer")
     pairs = read_data(str(table), classifier, columns=columns)
     assert (pairs.items, pairs.right) == ([("a", "b"), ("c", "d")], ["positive", "negative"])
 

@@ -73,7 +73,7 @@ def test_round_trip_of_a_tagger(tiers: Path, tmp_path: Path, capsys: pytest.Capt
     file = write(tmp_path / "dev.jsonl", records)
     status = run(
         *("--tier2", tiers / "tagger", "--tier1", tiers / "tag-static", "--output", tmp_path / "out"),
-        *("--calibration", file, "--tokens-column", "words", "--tags-column", "upos"),
+        *("--calibration", file, "--tokens-column", "words", "--label-column", "upos"),
         *("--threshold", 0.8, "--exit-threshold", 0.1),
     )
     assert status == 0, capsys.readouterr().err

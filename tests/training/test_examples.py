@@ -12,8 +12,8 @@ import pytest
 from pyarrow import parquet
 
 from cascade.exceptions import CascadeError, DataError
-from cascade.text.reading import TagColumns
-from cascade.training.data import Examples, cropped, joined, label_names, read_sentences
+from cascade.text.labelled import Columns
+from cascade.training.data import Examples, cropped, joined, label_names, read_file
 from tests.training.commands import write
 
 
@@ -21,14 +21,15 @@ def test_sentences_from_jsonl_parquet_and_text(tmp_path: Path) -> None:
     records: list[dict[str, Any]] = [{"tokens": ["a", "film"], "tags": ["X", "NOUN"]}, {"tokens": [], "tags": []}]
     parquet.write_table(pa.Table.from_pylist(records), tmp_path / "rows.parquet")
     for file in (write(tmp_path / "rows.jsonl", records), tmp_path / "rows.parquet"):
-        found = read_sentences(file)
+        found = read_file(file, words=True)
         assert (found.items, found.labels) == ([["a", "film"]], [("X", "NOUN")])  # one without words teaches nothing
     (tmp_path / "rows.txt").write_text("they laugh\n\nit is\n")
-    plain = read_sentences(tmp_path / "rows.txt", require_labels=False)
+    plain = read_file(tmp_path / "rows.txt", words=True, require_labels=False)
     assert (plain.items, plain.labels) == ([["they", "laugh"], ["it", "is"]], None)
+    columns = Columns(tokens_column="words", label_column="pos")
     renamed = write(tmp_path / "renamed.jsonl", [{"words": ["a"], "pos": ["X"]}])
-    assert read_sentences(renamed, columns=TagColumns(tokens="words", tags="pos")).items == [["a"]]
-    part = read_sentences(write(tmp_path / "part.jsonl", [{"tokens": ["a"]}]), require_labels=False)
+    assert read_file(renamed, words=True, columns=columns).items == [["a"]]
+    part = read_file(write(tmp_path / "part.jsonl", [{"tokens": ["a"]}]), words=True, require_labels=False)
     assert part.labels is None
     assert joined([found, part]).labels is None
     assert joined([found, found]).labels == [("X", "NOUN")] * 2
@@ -49,7 +50,7 @@ GOOD = {"tokens": ["a"], "tags": ["X"]}
 def test_bad_lines_are_named(records: list[Any], message: str, tmp_path: Path) -> None:
     rows = write(tmp_path / "rows.jsonl", records)
     with pytest.raises(DataError, match=message) as raised:
-        read_sentences(rows)
+        read_file(rows, words=True)
     assert str(rows) in str(raised.value)
 
 
@@ -66,7 +67,7 @@ def test_bad_files(name: str, message: str, tmp_path: Path) -> None:
     for suffix in ("txt", "xml"):
         (tmp_path / f"rows.{suffix}").write_text("tokens,tags\na,X\n")
     with pytest.raises(CascadeError, match=message):
-        read_sentences(tmp_path / name)
+        read_file(tmp_path / name, words=True)
 
 
 @pytest.mark.parametrize(

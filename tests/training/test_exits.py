@@ -92,10 +92,9 @@ def test_distillation_reads_no_labels(case: Case, rows: Path, tmp_path: Path) ->
 
 def test_options_of_the_model(case: Case, backbone: Path, tmp_path: Path) -> None:
     records = [{"item": row[case.item], "own": row[case.label]} for row in case.rows]
-    columns = {"classification": ("text", "label"), "tagging": ("tokens", "tags")}[case.name]
     exits(
         case, backbone, write(tmp_path / "rows.jsonl", records), tmp_path / "out",
-        f"--{columns[0]}-column", "item", f"--{columns[1]}-column", "own", "--exits", "1,3", "--layer-weights", "1,3",
+        f"--{case.item}-column", "item", "--label-column", "own", "--exits", "1,3", "--layer-weights", "1,3",
         "--label-smoothing", 0.1, "--average", 0.5, "--max-length", 5, "--epochs", 1, ok=True,
     )  # fmt: skip
     report = report_of(tmp_path / "out")

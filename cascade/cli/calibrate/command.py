@@ -13,7 +13,9 @@ import click
 
 from cascade.core.checks import check_inside
 from cascade.core.files import check_output
+from cascade.core.options import options_of, value_of
 from cascade.exceptions import DataError, OptionError
+from cascade.text.labelled import Columns
 
 
 @click.command(short_help="Choose settings within an accuracy that you agree to lose, with a guarantee or without.")
@@ -36,11 +38,7 @@ from cascade.exceptions import DataError, OptionError
 @click.option("--write", is_flag=True, help="Make the chosen settings the defaults of MODEL, with the certificate.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Write a copy of MODEL with both.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="All figures.")
-@click.option("--text-column", default="text", show_default=True, metavar="NAME", help="The texts.")
-@click.option("--pair-column", default="text_pair", show_default=True, metavar="NAME", help="Second texts, if any.")
-@click.option("--label-column", metavar="NAME", help="The labels.  [default: label; of a tagger: tags]")
-@click.option("--label-separator", metavar="TEXT", help="Between several labels in one string, as in a csv: a|c.")
-@click.option("--tokens-column", metavar="NAME", help="Of a tagger: the lists of words.  [default: tokens]")
+@options_of(Columns)
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of all tiers.  [default: the CPUs allowed]")
 @click.option("--progress/--no-progress", default=None, help="Bars on standard error.  [default: on a terminal]")
 @click.pass_obj
@@ -87,6 +85,7 @@ def calibrate(
         bound=0.01 if bound is None else bound,
         progress=sys.stderr.isatty() if progress is None else progress,
         command=shlex.join(["cascade", *arguments]),
+        columns=value_of(Columns, options),
         **options,
     )
     _check(asked)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from cascade.bundle.manifest import Manifest
-from cascade.core.labels import as_array, own_names, shortened
+from cascade.core.labels import as_array, label_numbers
 from cascade.exceptions import DataError
 from cascade.monitoring.shift import MEANING, ShiftDetector
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.profiling import features
 from cascade.pipelines.tagger import Tagger
-from cascade.text.reading import Example
+from cascade.text.labelled import Columns, read_labelled
 
 LOOKED_AT = 1000  # examples, for their kind
 
@@ -40,41 +40,26 @@ class Examples:
     truth: Any
 
 
-def labelled_texts(lines: Iterable[Example], file: Path, labels: Sequence[str], *, multi_label: bool) -> Examples:
-    """The texts of a file. `labels`: the bundle's; `multi_label`: a text may have any number of them.
+def examples_of(file: Path, columns: Columns, *, words: bool, labels: Sequence[str], multi_label: bool) -> Examples:
+    """The examples of a file. `labels`: the bundle's; `multi_label`: a text may have any number of them.
 
     Raises:
         DataError: a line that cannot be read, some labelled and some not, or a label that the bundle lacks.
     """
-    examples, found, without = list(lines), list[tuple[str, ...]](), []
-    numbers = {label: number for number, label in enumerate(labels)}
-    given = own_names([example.label for example in examples], labels, multi_label=multi_label)
-    for example, own in zip(examples, given, strict=True):
-        label = (own,) if isinstance(own, str) else own
-        if label is None:
-            without.append(example.line)
-        else:
-            _check(file, example.line, label, numbers, multi_label=multi_label)
-        found.append(label or ())
-    remedy = "write [], or in a csv give --label-separator, where none applies" if multi_label else "label them"
-    _all_or_none(file, without, len(examples), "every text must have a label", remedy)
-    truth, independent = None, multi_label or len(labels) == 1
-    if not without:
-        chosen = [[numbers[label] for label in several] for several in found]
-        truth = as_array(chosen, len(labels), multi_label=independent, source=file)
-    return Examples([example.text for example in examples], truth)
-
-
-def tagged_sentences(lines: Iterable[Example], file: Path) -> Examples:
-    """The sentences of a file; a `DataError` for a line that cannot be read, or some with tags and some without."""
-    words, tags, without = [], [], []
-    for example in lines:
-        words.append(example.tokens or [])
-        tags.append([example.label] if isinstance(example.label, str) else list(example.label or ()))
-        if example.label is None and example.tokens:
-            without.append(example.line)
-    _all_or_none(file, without, len(words), "every sentence must have tags", "tag them")
-    return Examples(words, None if without else tags)
+    read = read_labelled(file, words=words, columns=columns)
+    items, given = [one.item for one in read], [one.label for one in read if one.label is not None]
+    if 0 < len(given) < len(read):
+        line = next(one.line for one in read if one.label is None)
+        what, remedy = ("sentence must have tags", "tag them") if words else ("text must have a label", "label them")
+        remedy = "write [], or in a csv give --label-separator, where none applies" if multi_label else remedy
+        raise DataError(
+            f"{file}, line {line}: every {what}, or none, got {len(read) - len(given)} of {len(read)} without; "
+            f"{remedy}, or take them out"
+        )
+    if words or not given:
+        return Examples(items, [list(own) for own in given] or None)
+    numbers = label_numbers(given, labels, multi_label=multi_label, source=file)
+    return Examples(items, as_array(numbers, len(labels), multi_label=multi_label or len(labels) == 1, source=file))
 
 
 def known_files(manifest: Manifest, *, name: str, sha256: str, counted: bool) -> tuple[str, ...]:
@@ -92,29 +77,6 @@ def known_files(manifest: Manifest, *, name: str, sha256: str, counted: bool) ->
         unknown = "no hash is kept, so nobody can tell whether it is this one"
         return (f"the bundle was made with a file of the same name; {unknown}",)
     return ()
-
-
-def _all_or_none(file: Path, without: Sequence[int], total: int, rule: str, remedy: str) -> None:
-    if without and len(without) < total:
-        raise DataError(
-            f"{file}, line {without[0]}: {rule}, or none, got {len(without)} of {total} without; {remedy}, or take "
-            "them out"
-        )
-
-
-def _check(file: Path, line: int, several: Sequence[str], numbers: Mapping[str, int], *, multi_label: bool) -> None:
-    unknown = [label for label in several if label not in numbers]
-    if unknown:
-        raise DataError(
-            f"{file}, line {line}: labels must be the bundle's ({shortened(list(numbers))}), got {unknown[0]!r}; "
-            f"{'give --label-separator if these are several, ' if multi_label else ''}rename the file's "
-            "labels, or give examples of what the bundle was made for"
-        )
-    if not multi_label and len(several) != 1:
-        raise DataError(
-            f"{file}, line {line}: there must be exactly one label, got {len(several)}; the bundle's labels exclude "
-            "each other"
-        )
 
 
 def of_another_kind(pipeline: Classifier | Tagger, items: Sequence[Any]) -> tuple[str, ...]:

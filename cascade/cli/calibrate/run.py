@@ -26,7 +26,7 @@ from cascade.calibration.chain import EXIT, ROUTER, tunable
 from cascade.calibration.choosing import choose_tagger, choose_texts
 from cascade.calibration.observing import observe_texts
 from cascade.calibration.runs import Stages
-from cascade.cli.calibrate.data import Examples, known_files, labelled_texts, of_another_kind, tagged_sentences
+from cascade.cli.calibrate.data import Examples, examples_of, known_files, of_another_kind
 from cascade.cli.calibrate.show import shown
 from cascade.cli.show import pairs, policy_rows
 from cascade.core.files import sha256_of, write
@@ -38,7 +38,6 @@ from cascade.pipelines.profiling import profile_of
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.registry import Tunable
 from cascade.policies.settings import Policies
-from cascade.text.reading import read_examples
 from cascade.text.sources import regular
 
 REFUSED = 1
@@ -71,7 +70,7 @@ def _check_task(options: Any, *, tagger: bool) -> None:
     fit, got = ("classifiers", "a tagger") if tagger else ("taggers", "a classifier")
     given = {"--per-class": options.per_class}
     if not tagger:
-        given = {"--tokens-column": options.tokens_column is not None, "--f1": options.f1}
+        given = {"--tokens-column": options.columns.tokens_column != "tokens", "--f1": options.f1}
     for option in (option for option, on in given.items() if on):
         raise OptionError(f"{option} must be used with {fit}, but {options.model} is {got}; leave it out")
 
@@ -88,26 +87,13 @@ def _bars(shown: bool) -> Stages:
 
 
 def _read(options: Any, pipeline: Classifier | Tagger) -> Examples:
-    tagger = isinstance(pipeline, Tagger)
-    column = options.label_column or ("tags" if tagger else "label")
-    examples = read_examples(
-        str(options.file),
-        text_column=options.text_column,
-        pair_column=options.pair_column,
-        tokens_column=(options.tokens_column or "tokens") if tagger else None,
-        label_column=column,
-        label_separator=options.label_separator,
-    )
-    lines = tqdm(examples, desc="reading", unit=" rows", file=sys.stderr, disable=not options.progress, leave=False)
-    if isinstance(pipeline, Tagger):
-        read = tagged_sentences(lines, options.file)
-    else:
-        read = labelled_texts(lines, options.file, pipeline.labels, multi_label=pipeline.multi_label)
+    words, columns = isinstance(pipeline, Tagger), options.columns
+    read = examples_of(options.file, columns, words=words, labels=pipeline.labels, multi_label=pipeline.multi_label)
     if options.by == "--max-drop" and read.truth is None:
-        what = "tags" if tagger else "labels"
         raise DataError(
-            f"--max-drop needs {what}, but {options.file} has none in the column {column!r}; name another with "
-            "--label-column, or ask for --agreement, which needs none"
+            f"--max-drop needs {'tags' if words else 'labels'}, but {options.file} has none in the column "
+            f"{columns.label(words=words)!r}; name another with --label-column, or ask for --agreement, which needs "
+            "none"
         )
     return read
 

@@ -147,7 +147,7 @@ class _Build:
         checkpoint, options, step, start = self.checkpoint, self.options, self.work.step, self.testing + self.choosing
         claim = options.claim(tags=checkpoint.tags)
         inputs: dict[str, Any] = {"model": checkpoint.digest, "texts": self.texts.digest}
-        inputs |= {"columns": repr(options.columns(tags=checkpoint.tags)), "minutes": options.minutes}
+        inputs |= {"columns": repr(options.columns), "minutes": options.minutes}
         inputs |= {"seed": options.seed, "certify": self.testing, "choose": self.choosing}
         original = step("original", inputs, self._original, told="{units:,} answers of the original model")
         logits, each, numbers = np.load(original.folder / "logits.npy"), original.facts["each"], np.arange(start)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ from cascade.calibration.certify.claims import ORIGINAL, Agreement, Claim, MaxDr
 from cascade.calibration.examples import distinct
 from cascade.core.checks import check_inside
 from cascade.core.files import sha256_of
-from cascade.core.labels import as_array
+from cascade.core.labels import as_array, label_numbers
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError, OptionError
 from cascade.runtime.threads import check_threads
-from cascade.text.reading import Columns, TagColumns
+from cascade.text.labelled import Columns
 from cascade.text.sources import check_there
 from cascade.training.checkpoint import load_tokenizer_text, tokenizer_config
-from cascade.training.data import joined, label_numbers
+from cascade.training.data import joined, read_file
 from cascade.training.models.config import (
     MULTI_LABEL,
     REGRESSION,
@@ -54,8 +54,7 @@ class BuildOptions:
         minutes: how long it takes, about.
         threads: of torch and of the tiers; the CPUs allowed if left out.
         seed: of the training and of the shares.
-        text_column, pair_column, label_column, tokens_column: names in the files; labels are in `label`, of a tagger in
-            `tags`, if left out.
+        columns: of the files.
         truncation: whether the bundle reads the first tokens alone of a text that is too long, as transformers does; in
             windows if not.
         encode_special_tokens: read special tokens typed by users as text, in the original model too; see `Tokenizer`.
@@ -69,10 +68,7 @@ class BuildOptions:
     minutes: float = 20.0
     threads: int | None = None
     seed: int = 1
-    text_column: str = "text"
-    pair_column: str = "text_pair"
-    label_column: str | None = None
-    tokens_column: str = "tokens"
+    columns: Columns = field(default_factory=Columns)
     truncation: bool = False
     encode_special_tokens: bool = False
     keep: bool = False
@@ -100,12 +96,6 @@ class BuildOptions:
         ask: RiskTarget = Agreement(self.bound) if self.max_drop is None else MaxDrop(self.bound)
         unit = Unit.SENTENCE if tags else Unit.TEXT
         return Claim(ask, confidence=self.confidence, unit=unit, than=ORIGINAL)
-
-    def columns(self, *, tags: bool) -> Columns | TagColumns:
-        """Names of the files' columns."""
-        if tags:
-            return TagColumns(tokens=self.tokens_column, tags=self.label_column or "tags")
-        return Columns(text=self.text_column, pair=self.pair_column, label=self.label_column or "label")
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,8 +203,8 @@ def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOpti
     task, needed, several = checkpoint.task, options.max_drop is not None, checkpoint.multi_label
     if needed and checkpoint.regression:
         raise OptionError("max_drop must be of labels, got a regression; ask for max_disagreement")
-    columns = options.columns(tags=checkpoint.tags)
-    parts = [task.read(file, columns=columns, require_labels=False) for file in files]
+    reading: dict[str, Any] = {"words": checkpoint.tags, "columns": options.columns, "require_labels": False}
+    parts = [read_file(file, **reading) for file in files]
     found = joined(parts)
     truth: Any = None
     if needed:
@@ -224,7 +214,8 @@ def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOpti
                 f"max_drop needs a label for every {task.item}, but {bare} has some without; label them, or ask for "
                 "max_disagreement, which needs none"
             )
-        truth = [np.array(own, np.int64) for own in label_numbers(found, checkpoint.labels, multi_label=several)]
+        own = label_numbers(found.labels or (), checkpoint.labels, multi_label=several, source=found.source)
+        truth = [np.array(one, np.int64) for one in own]
         if not checkpoint.tags:
             truth = as_array(truth, len(checkpoint.labels), multi_label=several, source=found.source)
     kept = distinct(found.items)

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from cascade.core.labels import label_numbers
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.policies import decoding
 from cascade.policies.decoding import Crf, Decoder, MeanField, Viterbi, argmax
 from cascade.text.entity_f1 import has_entities
-from cascade.text.reading import TagColumns
-from cascade.training.data import Examples, joined, label_numbers, read_sentences
+from cascade.text.labelled import Columns
+from cascade.training.data import Examples, joined, read_file
 from cascade.training.models.crf import fit_crf
 from cascade.training.units import ENTITY_F1, tag_f1
 
@@ -27,7 +28,7 @@ def train_crf(
     *,
     train: Sequence[str],
     evaluation: str | None,
-    columns: TagColumns | None = None,
+    columns: Columns | None = None,
     write: str | None = None,
     threads: int | None = None,
 ) -> dict[str, Any]:
@@ -49,8 +50,8 @@ def train_crf(
     decoders: dict[str, Decoder] = {"argmax": argmax}
     if spans or write == "viterbi":  # which says what is wrong
         decoders["viterbi"] = Viterbi(tagger.labels)
-    sentences = joined([read_sentences(file, columns=columns) for file in train])
-    measured = None if evaluation is None else read_sentences(evaluation, columns=columns)
+    sentences = joined([read_file(file, words=True, columns=columns) for file in train])
+    measured = None if evaluation is None else read_file(evaluation, words=True, columns=columns)
     learned = _answer(tagger, sentences)
     seen = learned if measured is None else _answer(tagger, measured)
     transitions, start, end = fit_crf(*learned)
@@ -71,7 +72,8 @@ def train_crf(
 
 def _answer(tagger: Tagger, sentences: Examples) -> tuple[FloatArray, IntArray, IntArray]:
     """Log-probabilities `(words, labels)`, numbers of the words' tags `(words,)`, the sentences' offsets."""
-    numbers = np.fromiter(chain.from_iterable(label_numbers(sentences, tagger.labels)), dtype=np.int64)
+    own = label_numbers(sentences.labels or (), tagger.labels, source=sentences.source)
+    numbers = np.fromiter(chain.from_iterable(own), dtype=np.int64)
     made = tagger.predict(sentences.items)
     with np.errstate(divide="ignore"):
         scores = np.log(made.probabilities)

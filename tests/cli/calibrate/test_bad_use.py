@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cascade import DataError
-from cascade.cli.calibrate.data import labelled_texts
-from cascade.text.reading import Example
+from cascade.cli.calibrate.data import examples_of
+from cascade.text.labelled import Columns
 from tests.cli.calibrate.conftest import write
 from tests.models.cli import Command
 
@@ -55,33 +55,39 @@ def test_bad_places(run: Command, model: Path, data: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ({"text": "good", "label": "great"}, "labels must be the bundle's (negative, neutral, positive), got 'great'"),
-        ({"text": "good"}, "every text must have a label, or none, got 1 of 601 without; label them, or take them out"),
-        ({"text": "good", "label": ["negative", "neutral"]}, "there must be exactly one label, got 2"),
-        ({"label": "neutral"}, "there must be a column 'text'"),
+        (
+            {"text": "good", "label": "great"},
+            ": example 601 has the label 'great', which the model does not have (3 labels: negative, neutral, ",
+        ),
+        (
+            {"text": "good"},
+            ", line 601: every text must have a label, or none, got 1 of 601 without; label them, or ta",
+        ),
+        ({"text": "good", "label": ["negative", "neutral"]}, ": example 601 must have one label, got 2; correct it"),
+        ({"label": "neutral"}, ", line 601: there must be a column 'text'"),
     ],
 )
 def test_bad_lines(
     run: Command, model: Path, examples: list[Any], tmp_path: Path, line: dict[str, Any], message: str
 ) -> None:
     file = write(tmp_path / "bad.jsonl", [*examples, line])
-    said = run.refused("calibrate", model, "--data", file)
-    assert f"{file}, line 601: " in said
-    assert message in said
+    assert f"{file}{message}" in run.refused("calibrate", model, "--data", file)
 
 
-def test_several_labels_as_files_have_them() -> None:
-    names, file = ("LABEL_0", "b, c"), Path("f")
+def test_several_labels_as_files_have_them(tmp_path: Path) -> None:
+    names = ("LABEL_0", "b, c")
 
     def truth(labels: list[Any], labels_of: tuple[str, ...] = names, several: bool = True) -> Any:
-        read = [Example(line, "x", label, {}) for line, label in enumerate(labels, 1)]
-        return labelled_texts(read, file, labels_of, multi_label=several).truth.tolist()
+        file = write(tmp_path / "d.jsonl", [{"text": "x", "label": label} for label in labels])
+        return examples_of(file, Columns(), words=False, labels=labels_of, multi_label=several).truth.tolist()
 
     assert truth([("1", "0"), ("0", "1")]) == [[1, 0], [0, 1]]
     assert truth(["b, c", ("LABEL_0", "b, c"), ()]) == [[0, 1], [1, 1], [0, 0]]
     assert truth(["1", "0"], ("LABEL_0", "LABEL_1"), several=False) == [1, 0]
     assert truth(["1", "0"], ("toxic",)) == [[1], [0]]
-    with pytest.raises(DataError, match="got 'LABEL_0,b, c'; give --label-separator if these are several, rename"):
+    with pytest.raises(
+        DataError, match=r"has the label 'LABEL_0,b, c', which .* correct it, say with --label-separator what"
+    ):
         truth(["LABEL_0,b, c"])
     with pytest.raises(DataError, match=r"without; write \[\], or in a csv give --label-separator, where none applies"):
         truth(["LABEL_0", None])
