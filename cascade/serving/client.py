@@ -1,6 +1,6 @@
 """A client of `cascade serve`, whole in this one file: it may be copied to where the package is not installed.
 
-`Client` needs the standard library alone; `AsyncClient` takes httpx where it is installed, and threads otherwise.
+It needs the standard library alone; `AsyncClient` asks on threads.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection, responses
 from typing import Any, TypeAlias, TypeVar
@@ -25,6 +26,8 @@ Texts: TypeAlias = Text | Sequence[Text]
 
 FIRST_WAIT, LONGEST_WAIT = 0.2, 30.0
 """Seconds: the most that is waited before the first retry, and before any."""
+TOGETHER = 64
+"""Calls of an `AsyncClient` that are under way at once; more wait for them."""
 
 
 class ServeError(Exception):
@@ -39,11 +42,6 @@ class ServeError(Exception):
     def __init__(self, message: str, *, status: int, error_type: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.status, self.error_type, self.retry_after = status, error_type, retry_after
-
-
-_Talk: TypeAlias = Generator[tuple[str, bytes | None, float], Any, Any]
-"""A call without its input and output: it yields paths, bodies (none: GET) and the seconds to wait before, is sent the
-answers, each of which may be a `ServeError`, and returns what was asked for."""
 
 
 class Client:
@@ -91,7 +89,7 @@ class Client:
         """
         one = isinstance(inputs, str | tuple | Mapping)
         items = [_wire(item, one=one) for item in ([inputs] if one else inputs)]
-        return self._run(self._asked("/predict", items, one, routes, {"truncate": truncate, "model": model}))
+        return self._call(self._asked, "/predict", items, one, routes, {"truncate": truncate, "model": model})
 
     def predict_tokens(
         self,
@@ -110,15 +108,15 @@ class Client:
         """
         one = isinstance(inputs, str)
         options = {"aggregation_strategy": aggregation_strategy, "truncate": truncate, "model": model}
-        return self._run(self._asked("/predict_tokens", [inputs] if one else list(inputs), one, routes, options))
+        return self._call(self._asked, "/predict_tokens", [inputs] if one else list(inputs), one, routes, options)
 
     def info(self) -> Any:
         """What the server says of itself: model, labels, limits."""
-        return self._run(self._ask("/info"))
+        return self._call(self._ask, "/info")
 
     def health(self) -> Any:
         """Whether the server says that it is well: a bool. It is asked once, and no answer is no error."""
-        return self._run(self._well())
+        return self._call(self._well)
 
     def __enter__(self: C) -> C:
         return self
@@ -131,44 +129,38 @@ class Client:
         while self._idle:
             self._idle.pop().close()
 
-    def _run(self, talk: _Talk) -> Any:
-        """What a talk returns."""
-        try:
-            path, body, wait = next(talk)
-            while True:
-                time.sleep(wait)
-                path, body, wait = talk.send(self._send(path, body))
-        except StopIteration as end:
-            return end.value
+    def _call(self, function: Callable[..., Any], *given: Any) -> Any:
+        return function(*given)
 
-    def _well(self) -> _Talk:
-        answer = yield "/health", None, 0.0
+    def _well(self) -> bool:
+        answer = self._send("/health", None)
         return not isinstance(answer, ServeError) or answer.status == 200
 
-    def _ask(self, path: str, body: bytes | None = None) -> _Talk:
+    def _ask(self, path: str, body: bytes | None = None) -> Any:
         """One request, and again where it may pass: answering has no effect, so that to ask twice does no harm.
 
         Before each retry there is a random wait of at most 0.2 s, 0.4 s, 0.8 s, ..., beside the server's `Retry-After`.
         """
-        answer = yield path, body, 0.0
+        answer = self._send(path, body)
         for attempt in range(self.retries):
             if not isinstance(answer, ServeError) or answer.error_type == "Timeout":
                 break
             if answer.status not in {0, 429, 503}:
                 break
             wait = random.uniform(0, min(FIRST_WAIT * 2**attempt, LONGEST_WAIT))  # noqa: S311  # no secret
-            answer = yield path, body, wait + (answer.retry_after or 0.0)
+            time.sleep(wait + (answer.retry_after or 0.0))
+            answer = self._send(path, body)
         if isinstance(answer, ServeError):
             raise answer
         return answer
 
-    def _asked(self, path: str, items: list[Any], one: bool, routes: bool, options: Mapping[str, Any]) -> _Talk:
+    def _asked(self, path: str, items: list[Any], one: bool, routes: bool, options: Mapping[str, Any]) -> Any:
         """The answer for the only item, or for all, `batch_size` to a request."""
         told = {name: value for name, value in {**options, "routes": routes or None}.items() if value is not None}
         parts = []
         for start in range(0, len(items), self.batch_size):
             body = {"inputs": items[0] if one else items[start : start + self.batch_size], **told}
-            parts.append((yield from self._ask(path, json.dumps(body).encode())))
+            parts.append(self._ask(path, json.dumps(body).encode()))
         if one:
             return parts[0]
         if not routes:
@@ -187,16 +179,21 @@ class Client:
         except (OSError, HTTPException) as error:
             connection.close()
             late = isinstance(error, TimeoutError)
-            return self._send(path, body) if kept and not late else _silent(error, late)
+            if kept and not late:
+                return self._send(path, body)
+            kind = "Timeout" if late else "Connection"
+            return ServeError(f"the server must answer, got {error!r}", status=0, error_type=kind)
         if not answer.will_close:
             self._idle.append(connection)
         return found
 
 
 class AsyncClient(Client):
-    """`Client` for asyncio: its methods are awaited, `async with` closes it."""
+    """`Client` for asyncio: its methods are awaited and run on threads; `async with` closes it."""
 
-    _httpx: Any = None
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
+        self._threads = ThreadPoolExecutor(TOGETHER, "cascade-client")
 
     async def __aenter__(self: A) -> A:
         return self
@@ -207,31 +204,10 @@ class AsyncClient(Client):
     async def close(self) -> None:
         """Close the connections that are kept."""
         super().close()
-        if self._httpx is not None:
-            await self._httpx.aclose()
+        self._threads.shutdown(wait=False)
 
-    async def _run(self, talk: _Talk) -> Any:
-        try:
-            path, body, wait = next(talk)
-            while True:
-                await asyncio.sleep(wait)
-                path, body, wait = talk.send(await self._sent(path, body))
-        except StopIteration as end:
-            return end.value
-
-    async def _sent(self, path: str, body: bytes | None) -> Any:
-        try:
-            import httpx
-        except ImportError:
-            return await asyncio.to_thread(self._send, path, body)
-        if self._httpx is None:
-            headers = [(name.encode(), value) for name, value in self._headers.items()]
-            self._httpx = httpx.AsyncClient(timeout=self.timeout, headers=headers)
-        try:
-            answer = await self._httpx.request("POST" if body else "GET", self.url + path, content=body)
-        except httpx.HTTPError as error:
-            return _silent(error, isinstance(error, httpx.TimeoutException))
-        return _read(answer.status_code, answer.content, answer.headers.get("Retry-After"))
+    def _call(self, function: Callable[..., Any], *given: Any) -> Any:
+        return asyncio.get_running_loop().run_in_executor(self._threads, function, *given)
 
 
 def _wire(text: Any, *, one: bool) -> Any:
@@ -253,8 +229,3 @@ def _read(status: int, body: bytes, wait: str | None) -> Any:
     fault = told if isinstance(told, dict) else {}
     message = f"the server must answer, got {status}: {fault.get('error', text or responses.get(status))}"
     return ServeError(message, status=status, error_type=str(fault.get("error_type", "Http")), retry_after=after)
-
-
-def _silent(error: Exception, late: bool) -> ServeError:
-    kind = "Timeout" if late else "Connection"
-    return ServeError(f"the server must answer, got {error!r}", status=0, error_type=kind)

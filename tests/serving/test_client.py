@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import runpy
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -87,22 +86,14 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What was waited, without the wait; jitter takes its largest value."""
     found: list[float] = []
 
-    async def sleep(seconds: float) -> None:
-        found.append(seconds)
-
     monkeypatch.setattr("cascade.serving.client.time.sleep", found.append)
-    monkeypatch.setattr("cascade.serving.client.asyncio.sleep", sleep)
     monkeypatch.setattr("cascade.serving.client.random.uniform", lambda low, high: high)
     return found
 
 
-@pytest.fixture(params=["sync", "httpx", "threads"])
-def call(request: pytest.FixtureRequest, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that calls a method of either client, the asynchronous one with and without httpx."""
-    if request.param == "threads":
-        monkeypatch.setitem(sys.modules, "httpx", None)
-    elif request.param == "httpx":
-        pytest.importorskip("httpx")
+@pytest.fixture(params=["sync", "async"])
+def call(request: pytest.FixtureRequest, stub: Stub) -> Any:
+    """A function that calls a method of either client."""
 
     def call(method: str, *given: Any, options: dict[str, Any] | None = None, **told: Any) -> Any:
         if request.param == "sync":
@@ -168,7 +159,7 @@ def test_info_and_health(call: Any, stub: Stub) -> None:
 def test_what_may_pass_is_tried_again_with_longer_waits(call: Any, stub: Stub, waits: list[float]) -> None:
     stub.script = ["drop", (429, {"Retry-After": "2"}, b"{}"), (503, {"Retry-After": "Sun, 29 Nov 2026"}, b"")]
     assert call("predict", "a") == GOOD
-    assert waits == [0.0, 0.2, 2.4, 0.8]
+    assert waits == [0.2, 2.4, 0.8]
     assert len(stub.seen) == 4
 
 
@@ -178,7 +169,7 @@ def test_retries_end(call: Any, stub: Stub, waits: list[float]) -> None:
     with pytest.raises(ServeError, match="got 429: Model is overloaded") as caught:
         call("predict", "a", options={"retries": 2})
     assert (caught.value.status, caught.value.error_type, caught.value.retry_after) == (429, "Overloaded", 30.0)
-    assert waits == [0.0, 30.2, 30.4]
+    assert waits == [30.2, 30.4]
 
 
 @pytest.mark.parametrize(
@@ -232,6 +223,22 @@ def test_connections_are_kept_and_replaced_when_the_server_closed_them(stub: Stu
         assert client.predict("c") == GOOD
     assert len(stub.ports) == 2
     assert [told["inputs"] for _, _, told, _ in stub.seen] == ["a", "b", "c", "c"]
+
+
+def test_calls_of_an_asynchronous_client_are_under_way_together(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(8)
+
+    def slow(handler: Handler) -> None:
+        together.wait(60)
+        handler.answer()
+
+    monkeypatch.setattr(Handler, "do_POST", slow)
+
+    async def run() -> list[Any]:
+        async with AsyncClient(stub.url, timeout=60) as client:
+            return list(await asyncio.gather(*(client.predict("a") for _ in range(8))))
+
+    assert asyncio.run(run()) == [GOOD] * 8
 
 
 def test_a_path_before_the_routes(stub: Stub) -> None:
