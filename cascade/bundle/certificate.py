@@ -107,11 +107,7 @@ class Certificate:
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> Certificate:
-        """The certificate that `to_json` wrote.
-
-        Raises:
-            BundleError: it has another shape; all faults at once.
-        """
+        """The certificate that `to_json` wrote; of another shape a `BundleError` with all faults at once."""
         found = faults(written)
         if found:
             raise BundleError(f"a certificate must be as cascade wrote it, but {'; '.join(found)}; calibrate again")
@@ -130,12 +126,7 @@ class Certificate:
         ]
 
     def differences(self, policies: Policies, models: Mapping[str, str]) -> list[str]:
-        """Why the claim is not about these policies and models, in words; empty if it is.
-
-        Args:
-            policies: in use.
-            models: their hashes (`Manifest.models`).
-        """
+        """Why the claim is not about these policies and models (`Manifest.models`), in words; empty if it is."""
         found = [
             f"{own.name} must be {then!r} as certified, got {now!r}"
             for own in fields(policies)

@@ -70,14 +70,9 @@ def _form(kind: type) -> Mapping[str, tuple[Rule, Any]]:
 
 
 def parse(text: str, name: str) -> dict[str, Any]:
-    """A JSON object.
+    """A JSON object. `name`: of the file, for messages.
 
-    Args:
-        text: as it was read.
-        name: of the file, for messages.
-
-    Raises:
-        BundleError: it is no JSON, no object, nested too deeply, or has numbers or strings that no file can hold.
+    A `BundleError`: it is no JSON, no object, nested too deeply, or has numbers or strings that no file can hold.
     """
     try:
         raw = json.loads(text, parse_constant=_refuse, parse_float=_finite)
@@ -103,10 +98,7 @@ def parse(text: str, name: str) -> dict[str, Any]:
 def faults_of(written: object, kind: type, name: str = "") -> list[str]:
     """What is wrong with an object, each fault as `field of name must be ..., got ...`.
 
-    Args:
-        written: any value.
-        kind: the dataclass whose fields it must have, no others.
-        name: what messages call it; empty for a whole file.
+    `kind`: the dataclass whose fields it must have, no others; `name`: what messages call it, empty for a whole file.
     """
     if not isinstance(written, Mapping):
         return [f"{name or 'it'} must be an object, got {shown(written)}"]

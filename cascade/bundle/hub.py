@@ -24,11 +24,7 @@ def can_be_id(name: str) -> bool:
 
 
 def check_checkpoint(checkpoint: str | Path) -> None:
-    """Refuse what is no folder and cannot be on the Hub, without asking it.
-
-    Raises:
-        OptionError: naming it.
-    """
+    """An `OptionError` where it is no folder and cannot be on the Hub, which is not asked."""
     name, there = str(checkpoint), Path(checkpoint).exists()
     if Path(name).is_dir() or (not there and not isinstance(checkpoint, Path) and can_be_id(name)):
         return
@@ -39,13 +35,9 @@ def check_checkpoint(checkpoint: str | Path) -> None:
 def download(
     repo_id: str, *, revision: str | None, cache_dir: str | Path | None, token: str | None, local_files_only: bool
 ) -> Path:
-    """Fetch a repository into the Hub's cache, or find it there.
+    """The folder of a repository in the Hub's cache, downloaded if need be; its files may be links.
 
-    Returns:
-        The folder in the cache. Its files may be links to elsewhere in the cache.
-
-    Raises:
-        BundleNotFoundError: there is none, it is closed to this token, or the Hub cannot be reached.
+    A `BundleNotFoundError`: there is none, it is closed to this token, or the Hub cannot be reached.
     """
     import huggingface_hub
 

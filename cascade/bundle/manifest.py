@@ -94,9 +94,8 @@ class Manifest:
     def to_json(self) -> str:
         """The text of `cascade.json`, in format 3.
 
-        Raises:
-            OptionError: a policy is a function of your own, which has no written form.
-            BundleError: a figure is no number that JSON has.
+        A policy that is a function of your own has no written form and is an `OptionError`; a figure that is no number
+        that JSON has is a `BundleError`.
         """
         try:
             return json.dumps(self._raw(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -107,11 +106,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Read and check the text of a `cascade.json`.
-
-        Raises:
-            BundleError: naming all faults at once.
-        """
+        """Read and check the text of a `cascade.json`; a `BundleError` names all faults at once."""
         raw = parse(text, MANIFEST_FILE)
         if (version := raw.get("format_version")) != FORMAT_VERSION:
             raise BundleError(

@@ -36,11 +36,7 @@ class Bundle:
         return self.folder / file
 
     def read(self, file: str) -> bytes:
-        """The verified contents of a listed file.
-
-        Raises:
-            BundleError: it is missing or altered; so are others, then they are named too.
-        """
+        """The verified contents of a listed file; if it is missing or altered a `BundleError` names all that are."""
         path, contents = self.path(file), b""
         with suppress(OSError):  # a FIFO would never end, and a file of another size need not be read
             if path.is_file() and path.stat().st_size == self.manifest.files[file].bytes:
@@ -51,11 +47,7 @@ class Bundle:
         return contents
 
     def verify(self, files: Collection[str] | None = None) -> None:
-        """Hash these files, or all.
-
-        Raises:
-            BundleError: some are missing or altered; all of them in one line.
-        """
+        """Hash these files, or all; those that are missing or altered are a `BundleError`, all in one line."""
         faults = {path: self._fault(path) for path in (self.manifest.files if files is None else files)}
         found = [f"{path} {fault}" for path, fault in faults.items() if fault]
         if found:

@@ -30,15 +30,10 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle: whole, or not at all.
 
-    Args:
-        destination: the folder to make. An empty one is filled.
-        files: contents, or where to copy them from, by path inside the bundle (with `/`).
-        manifest: `files` in it is ignored and computed here.
-        overwrite: replace a bundle that is there. A folder that is no bundle is never replaced.
-
-    Raises:
-        OptionError: the destination is there already.
-        BundleError: a path leads out of the bundle, or the manifest contradicts itself.
+    `destination`: the folder to make, an empty one is filled; `files`: contents, or where to copy them from, by path
+    inside the bundle (with `/`); `manifest`: `files` in it is ignored and computed here; `overwrite`: replace a bundle
+    that is there, and no other folder. A destination that is there already is an `OptionError`; a path that leads out
+    of the bundle, or a manifest that contradicts itself, a `BundleError`.
     """
     return _write(destination, files, manifest, expected={}, overwrite=overwrite)
 
@@ -53,18 +48,10 @@ def copy_bundle(
 ) -> Bundle:
     """Write a bundle's files again, with these policies as its defaults.
 
-    Args:
-        bundle: what to copy.
-        destination: the folder to make; may be the bundle's own with `overwrite`.
-        policies: of all tiers.
-        certificate: about exactly these policies. If left out, the bundle's own stays as long as it is about them, and
-            is dropped otherwise. The model card, where there is one, says the same.
-        overwrite: as in `write_bundle`.
-
-    Raises:
-        OptionError: the destination is there already, a policy is a function of your own or does not fit, or the
-            certificate is about something else.
-        BundleError: a file was altered since the bundle was opened.
+    `destination` and `overwrite`: as in `write_bundle`; it may be the bundle's own. `certificate`: about exactly these
+    policies; if left out, the bundle's own stays as long as it is about them, and is dropped otherwise. The model card,
+    where there is one, says the same. An `OptionError`: a policy is a function of your own or does not fit, or the
+    certificate is about something else. A `BundleError`: a file was altered since the bundle was opened.
     """
     old = bundle.manifest
     policies.check(old.infos)

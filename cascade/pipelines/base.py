@@ -130,14 +130,9 @@ class Pipeline(Copies):
     ) -> None:
         """Write the bundle with the policies of this copy as its defaults, whole or not at all. `hf upload` pushes it.
 
-        Args:
-            folder: a folder to make.
-            certificate: about this copy. If left out, the bundle's own, as long as it is about this copy.
-            overwrite: replace a bundle that is there.
-
-        Raises:
-            OptionError: the folder is there already, a policy or a tier is a function of your own, which has no written
-                form, or the certificate is about something else.
+        `folder`: to make; `certificate`: about this copy, if left out the bundle's own as long as it is about this
+        copy; `overwrite`: replace a bundle that is there. An `OptionError`: the folder is there already, a policy or a
+        tier is a function of your own, which has no written form, or the certificate is about something else.
         """
         graphs_of(self.tiers)
         manifest = replace(self.bundle.manifest, truncation=bool(self.tokenizer.truncation))  # as this copy reads texts

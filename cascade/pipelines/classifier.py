@@ -78,19 +78,13 @@ class Classifier(Pipeline):
         return [best for best, *_ in ranked]
 
     def predict(self, texts: Iterable[Text]) -> Predictions:
-        """Classify a list of texts.
+        """Classify a list of texts: one answer per text, in order.
 
         A text longer than the model is read in several overlapping rows. In each tier its probabilities are the average
         over them, and its exit is the deepest of theirs; routers decide on the whole text.
 
-        Args:
-            texts: texts, tuples of two texts, or `{"text": ..., "text_pair": ...}`; any empty text is valid.
-
-        Returns:
-            One answer per text, in order.
-
-        Raises:
-            InputError: something else than a list of texts, or a text that cannot be read, with its position.
+        `texts`: texts, tuples of two texts, or `{"text": ..., "text_pair": ...}`; any empty text is valid. Something
+        else than a list of texts, or a text that cannot be read, is an `InputError` with its position.
         """
         begin = time.perf_counter()
         texts = check_texts(texts, pairs=True)
@@ -99,20 +93,11 @@ class Classifier(Pipeline):
         return answers
 
     def stream(self, texts: Iterable[Text], *, options: StreamOptions | None = None) -> Iterator[Prediction]:
-        """Classify any number of texts in constant memory.
+        """Classify any number of texts, read a bounded number ahead, in constant memory: an answer each, in order.
 
         The answers are those of `predict`, but that a router sees a buffer at a time: a `Budget` defers its share of
-        every buffer.
-
-        Args:
-            texts: any iterable, read a bounded number of texts ahead.
-            options: how much is held back and for how long.
-
-        Yields:
-            One answer per text, in order.
-
-        Raises:
-            InputError: a text that cannot be read, named by its number in the stream.
+        every buffer. `options`: how much is held back and for how long. A text that cannot be read is an `InputError`
+        with its number in the stream.
         """
         return self._streamed(self._inputs, check_texts(texts, pairs=True), options)
 

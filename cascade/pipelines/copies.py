@@ -107,24 +107,15 @@ class Copies:
         )
 
     def with_policies(self: C, policies: Policies) -> C:
-        """A copy with these policies. It shares the sessions of this one.
-
-        Raises:
-            OptionError: they do not fit this bundle; all faults at once.
-        """
+        """A copy with these policies; if they do not fit this bundle an `OptionError` with all faults at once."""
         policies.check(self.infos)
         return replace(self, policies=policies, tiers=set_policies(self.tiers, policies))
 
     def with_tier(self: C, tier: Tier, *, router: Router, blend: float = 0.0) -> C:
         """A copy with one more tier behind the last, such as a `CallableTier`. It cannot be saved.
 
-        Args:
-            tier: gives as many labels, in this order.
-            router: what the tier before defers to it.
-            blend: how much the answers before count beside its own.
-
-        Raises:
-            OptionError: it has another number of labels, or the router does not fit.
+        `tier`: gives as many labels, in this order, or it is an `OptionError`; `router`: what the tier before defers to
+        it; `blend`: how much the answers before count beside its own.
         """
         if len(tier.leaves) != 1 or tier.labels != len(self.labels):
             raise OptionError(
@@ -143,26 +134,16 @@ class Copies:
         return replace(self, tiers=(*self.tiers, tier)).with_policies(policies)
 
     def with_router(self: C, router: Router, *, tier: int = 1) -> C:
-        """A copy in which a tier defers what this router says: any of `cascade.policies`, or a function.
+        """A copy in which a tier, numbered from 1, defers what this router says.
 
-        Args:
-            router: called with a `RoutingState`.
-            tier: number of the tier that defers, from 1.
-
-        Raises:
-            OptionError: the router does not fit this bundle.
+        `router`: any of `cascade.policies`, or a function of a `RoutingState`; an `OptionError` if it does not fit.
         """
         return self.with_policies(replace(self.policies, routers=changed(self.policies.routers, router, tier)))
 
     def with_exit_policy(self: C, exit_policy: ExitPolicy, *, tier: int | None = None) -> C:
-        """A copy in which units exit a tier where this policy says: any of `cascade.policies`, or a function.
+        """A copy in which units exit a tier, numbered from 1, the last if left out, where this policy says.
 
-        Args:
-            exit_policy: called with an `ExitState`.
-            tier: number of the tier, from 1; the last if left out.
-
-        Raises:
-            OptionError: the policy does not fit the exits of this bundle.
+        `exit_policy`: any of `cascade.policies`, or a function of an `ExitState`; an `OptionError` if it does not fit.
         """
         number = len(self.tiers) if tier is None else tier
         return self.with_policies(replace(self.policies, exits=changed(self.policies.exits, exit_policy, number)))
@@ -170,31 +151,21 @@ class Copies:
     def with_blend(self: C, blend: float, *, tier: int = 1) -> C:
         """A copy in which a tier's answer counts so much beside that of each exit of the next: 1 as much, 0 not at all.
 
-        Where both were asked, log-probabilities are added up, the first one's times `blend`. The two err differently,
-        so the sum is right more often, and surer at early exits.
-
-        Args:
-            blend: in [0, 1].
-            tier: number of the tier whose answer counts, from 1.
+        Where both were asked, log-probabilities are added up, the first one's times `blend`, in [0, 1]. The two err
+        differently, so the sum is right more often, and surer at early exits. `tier`: whose answer counts, from 1.
         """
         return self.with_policies(replace(self.policies, blend=changed(self.policies.blend, blend, tier)))
 
     def with_temperatures(self: C, *temperatures: float | Sequence[float]) -> C:
-        """A copy that divides logits by these: for each tier a number, or one number per exit.
-
-        Raises:
-            OptionError: one is not above 0 and finite, or they are not one per exit.
-        """
+        """A copy that divides logits by these, above 0 and finite: for each tier a number, or one number per exit."""
         own = tuple((one,) if is_number(one) else tuple(one) for one in temperatures)  # type: ignore[arg-type]
         return self.with_policies(replace(self.policies, temperatures=own))
 
     def with_reading(self: C, policy: ReadingPolicy | None) -> C:
         """A copy whose tiers with exits read long texts row by row until this says that it is enough; `None`: whole.
 
-        `cascade.policies.InOrder`, or a function of a `ReadingState`.
-
-        Raises:
-            OptionError: the policy does not fit the bundle; a tagger's sentences are read whole.
+        `cascade.policies.InOrder`, or a function of a `ReadingState`. A tagger's sentences are read whole: an
+        `OptionError`.
         """
         return self.with_policies(replace(self.policies, reading=policy))
 
@@ -227,10 +198,9 @@ class Copies:
         return tuple(getattr(getattr(tier, "batching", None), "max_tokens", None) for tier in self.tiers)
 
     def with_max_tokens(self: C, *max_tokens: int) -> C:
-        """A copy with these token budgets, one per tier. They change how long an answer takes, not the answer.
+        """A copy with these token budgets, one per tier, which change how long an answer takes, not the answer.
 
-        Raises:
-            OptionError: they are not one per tier, one is below 1, or a tier's batching policy has no budget.
+        An `OptionError`: they are not one per tier, one is below 1, or a tier's batching policy has no budget.
         """
         if len(max_tokens) != len(self.tiers) or None in self.max_tokens:
             raise OptionError(

@@ -34,15 +34,8 @@ _LOGGER = logging.getLogger(__name__)
 def certified(bundle: Bundle, name: object) -> Bundle:
     """A bundle whose files that `parts_of` does not read are verified, without a certificate that is not about it.
 
-    Args:
-        bundle: opened, not verified.
-        name: what messages call it.
-
-    Warns:
-        CertificateWarning: the bundle's certificate is about other models or policies.
-
-    Raises:
-        BundleError: a file is missing or altered.
+    `bundle`: opened, not verified; `name`: what messages call it. A file that is missing or altered is a `BundleError`,
+    a certificate about other models or policies a `CertificateWarning`.
     """
     manifest = bundle.manifest
     read = {path for tier in manifest.tiers for path in (*tier.graphs, tier.tokenizer)}
@@ -50,11 +43,12 @@ def certified(bundle: Bundle, name: object) -> Bundle:
     doubts = manifest.doubts()
     if not doubts:
         return bundle
-    message = (
+    warnings.warn(
         f"the certificate of a bundle must be about its own models and policies, but in {name} "
-        f"{'; '.join(doubts)}; nothing is certified of it, calibrate it again"
+        f"{'; '.join(doubts)}; nothing is certified of it, calibrate it again",
+        CertificateWarning,
+        stacklevel=3,  # where from_pretrained was called
     )
-    warnings.warn(message, CertificateWarning, stacklevel=3)  # where from_pretrained was called
     return replace(bundle, manifest=replace(manifest, certificate=None))
 
 
@@ -70,12 +64,9 @@ def slow_form(manifest: Manifest) -> str:
 def parts_of(bundle: Bundle, threads: int) -> tuple[Tokenizer, tuple[SingleExit | MultiExit, ...]]:
     """What a bundle holds, loaded for so many threads, all tiers together.
 
-    Returns:
-        The tokenizer of the last tier, for rows of its length, which serves every tier that has the same file; and the
-        tiers, first to last, each graph made from the very bytes that were verified. They share an executor.
-
-    Raises:
-        BundleError: a file was altered or cannot be read; all that were altered are named.
+    The tokenizer of the last tier, for rows of its length, which serves every tier that has the same file; and the
+    tiers, first to last, each graph made from the very bytes that were verified. They share one executor.
+    A `BundleError` names all files that were altered, or one that cannot be read.
     """
     executor, manifest = Executor(threads), bundle.manifest
     if told := slow_form(manifest):
@@ -149,9 +140,8 @@ def _tier(bundle: Bundle, spec: TierSpec, executor: Executor, tokenizer: Any) ->
 def _try(tier: SingleExit | MultiExit, default: Tokenizer, name: str) -> None:
     """Run a row of one word and one of two through all graphs of a tier; of stages at the last positions.
 
-    Raises:
-        BundleError: the graphs have other heads, positions or labels, inputs or outputs of another type or shape, than
-            `name` says, or answer with something other than numbers.
+    A `BundleError`: the graphs have other heads, positions or labels, inputs or outputs of another type or shape, than
+    `name` says, or answer with something other than numbers.
     """
     own: Any = tier.encoder or default
     words = encode_words(getattr(own, "tokenizer", own), [["a"], ["a", "a"]])
@@ -192,11 +182,7 @@ def with_options(tier: Tier, options: Mapping[str, Any]) -> Tier:
 
 
 def graphs_of(tiers: Sequence[Tier]) -> list[OnnxBackend]:
-    """The graphs of all tiers, if they are those of a bundle.
-
-    Raises:
-        OptionError: a tier is a function, or runs one.
-    """
+    """The graphs of all tiers; where a tier is a function, or runs one, an `OptionError`."""
     found: list[OnnxBackend] = []
     for tier in tiers:
         graphs: list[Any] = [tier]

@@ -84,11 +84,8 @@ class Tagger(Pipeline):
     def read(self, texts: Sequence[str], *, by_word: bool) -> tuple[Inputs, PieceText]:
         """Texts as `__call__` reads them, and their pieces as entities show them (`entities.aggregate`).
 
-        `by_word`: a unit is a word of transformers; otherwise a piece.
-
-        Raises:
-            InputError: a text that cannot be read, with its position.
-            OptionError: units are pieces, and a tier has another tokenizer or none.
+        `by_word`: a unit is a word of transformers; otherwise a piece, and a tier that has another tokenizer or none is
+        an `OptionError`. A text that cannot be read is an `InputError` with its position.
         """
         pieces = encode_texts(self.tokenizer, texts, per_piece=True)
         shown = PieceText.of(self.tokenizer, texts, pieces)
@@ -103,16 +100,8 @@ class Tagger(Pipeline):
         """Tag sentences that are split into words: every word has exactly one tag.
 
         A sentence longer than the model is read in overlapping windows, and probabilities are averaged where they
-        overlap.
-
-        Args:
-            sentences: lists of words; a sentence may have none, and any string is a word.
-
-        Returns:
-            The tags of each sentence, in order.
-
-        Raises:
-            InputError: something else than lists of words, with its position.
+        overlap. `sentences`: lists of words; a sentence may have none, and any string is a word. Something else is an
+        `InputError` with its position.
         """
         begin = time.perf_counter()
         answers: TagPredictions = self._answered(self._words(list(check_sentences(sentences))), begin)
@@ -121,58 +110,33 @@ class Tagger(Pipeline):
     def predict_texts(self, texts: Iterable[str]) -> TagPredictions:
         """Tag texts, in which the tokenizer finds the words; `spans` of the results say which characters those are.
 
-        Args:
-            texts: any strings; a text may have no words.
-
-        Raises:
-            InputError: something else than a list of texts, or a text that is no string, with its position.
+        A text may have no words. Something else than a list of texts, or a text that is no string, is an `InputError`
+        with its position.
         """
         begin = time.perf_counter()
         answers: TagPredictions = self._answered(self._texts(texts), begin)
         return answers
 
     def stream(self, sentences: Iterable[Sentence], *, options: StreamOptions | None = None) -> Iterator[TagPrediction]:
-        """Tag any number of sentences in constant memory.
+        """Tag any number of sentences, lists of words, in constant memory: the tags of each, in order.
 
-        The answers are those of `predict`, but that a router sees a buffer at a time.
-
-        Args:
-            sentences: any iterable of lists of words.
-            options: how much is held back and for how long.
-
-        Yields:
-            The tags of one sentence each, in order.
-
-        Raises:
-            InputError: a sentence that cannot be read, named by its number in the stream.
+        The answers are those of `predict`, but that a router sees a buffer at a time. `options`: how much is held back
+        and for how long. A sentence that cannot be read is an `InputError` with its number in the stream.
         """
         return self._streamed(self._words, check_sentences(sentences), options, "sentence")
 
     def stream_texts(self, texts: Iterable[str], *, options: StreamOptions | None = None) -> Iterator[TagPrediction]:
-        """Tag any number of texts in constant memory: to `predict_texts` what `stream` is to `predict`.
-
-        Args:
-            texts: any iterable of strings.
-            options: as in `stream`.
-
-        Raises:
-            InputError: a text that is no string, named by its number in the stream.
-        """
+        """Tag any number of texts in constant memory: to `predict_texts` what `stream` is to `predict`."""
         return self._streamed(self._texts, check_texts(texts), options)
 
     def with_windows(self, windows: WindowPolicy) -> Tagger:
-        """A copy whose later tiers read these windows: `cascade.policies.Windows`, or a function of a `WindowState`.
-
-        Raises:
-            OptionError: the windows do not fit the exits of this bundle.
-        """
+        """A copy whose later tiers read these windows: `cascade.policies.Windows`, or a function of a `WindowState`."""
         return self.with_policies(replace(self.policies, windows=windows))
 
     def with_decoding(self, decoder: Decoder) -> Tagger:
         """A copy that makes labels of probabilities like this: any of `cascade.policies`, or a function.
 
-        Raises:
-            OptionError: the decoder was made for other labels.
+        A decoder that was made for other labels is an `OptionError`.
         """
         return self.with_policies(replace(self.policies, decoding=decoder))
 

@@ -55,11 +55,7 @@ class Tuned:
     texts: int = field(default=0, compare=False)
 
     def write(self, bundle: Bundle, *, threads: int) -> Path:
-        """Keep it for this bundle, host and number of threads, whole or not at all; returns the file.
-
-        Raises:
-            OptionError: it cannot be written.
-        """
+        """Keep it for this bundle, host and number of threads, whole or not at all, or an `OptionError`; the file."""
         file = cache_file(bundle, threads=threads)
         written = {"format": FORMAT, "host": host(), "threads": threads, "max_tokens": self.max_tokens}
         try:
@@ -105,12 +101,8 @@ def tune(
 
     `texts`: as `predict` takes them, of a tagger texts or sentences of words; as many as a usual call has. Those that
     do not fit into about so many `minutes` are left out. `repeats`: turns, at least 5; of those that decide there are
-    twice as many, so that their interval covers 95 %.
-
-    Raises:
-        InputError: a text cannot be read, or there are none.
-        OptionError: an impossible option, too little time for the first text, or a batching policy without a token
-            budget.
+    twice as many, so that their interval covers 95 %. No texts, or one that cannot be read, are an `InputError`; an
+    impossible option, too little time for the first text, or a batching policy without a token budget an `OptionError`.
     """
     check_whole("repeats", repeats, "fewer show nothing beyond noise", least=LEAST_REPEATS)
     if not is_number(minutes) or not 0 < minutes < math.inf:
