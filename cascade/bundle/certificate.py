@@ -29,10 +29,8 @@ _DATE: Final[Rule] = ("a date and time with an offset, in ISO's form", _is_date)
 class Disagreement:
     """How often answers differ from those of tier 2 at full depth; needs no labels, so it can be watched in use.
 
-    Attributes:
-        events: units whose answer differs.
-        examples: units in all.
-        upper: one-sided upper limit of the rate, at the certificate's confidence.
+    `events`: units whose answer differs; `examples`: units in all; `upper`: one-sided upper limit of the rate, at the
+    certificate's confidence.
     """
 
     events: int
@@ -42,13 +40,9 @@ class Disagreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The file of examples.
+    """The file of examples: its name without its folder, and the hash of its bytes.
 
-    Attributes:
-        name: what it is called, without its folder.
-        sha256: of its bytes.
-        examples: in the whole file.
-        chosen_on: of them, those on which settings were chosen. The others were tested on.
+    `examples`: in the whole file; `chosen_on`: of them, those on which settings were chosen. The others tested.
     """
 
     name: str

@@ -21,12 +21,7 @@ LARGEST_MANIFEST: Final = 64 << 20
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk. Make it with `open_bundle`.
-
-    Attributes:
-        folder: where its files are.
-        manifest: what it says about itself.
-    """
+    """A bundle on disk: the `folder` of its files, and what it says about itself. Make it with `open_bundle`."""
 
     folder: Path
     manifest: Manifest
@@ -90,10 +85,8 @@ def open_bundle(
         token: for closed repositories; the stored login if not given.
         local_files_only: take what the cache has, download nothing.
 
-    Raises:
-        BundleNotFoundError: there is neither such a folder nor such a repository.
-        BundleError: it is incomplete, altered or of another format version, or its manifest lists files outside the
-            folder; all faults in one line.
+    Neither such a folder nor such a repository is a `BundleNotFoundError`. One that is incomplete, altered or of
+    another format, or whose manifest lists files outside the folder, is a `BundleError` with all faults in one line.
     """
     name = str(path_or_id)
     try:

@@ -24,10 +24,8 @@ PRICES = 160
 class Priced:
     """Settings of a chain for rising prices, safest first, each cheaper than the one before it.
 
-    Attributes:
-        thresholds: of each point but the last. Shape `(settings, points - 1)`.
-        left: the point at which each item stops. Shape `(settings, items)`.
-        cost: relative to full depth. Shape `(settings,)`.
+    `thresholds`: of each point but the last, shape `(settings, points - 1)`; `left`: the point at which each item
+    stops, shape `(settings, items)`; `cost`: relative to full depth, shape `(settings,)`.
     """
 
     chain: Chain
@@ -67,14 +65,9 @@ class Priced:
 def induced(sure: FloatArray, loss: Doubles, steps: Doubles, prices: Doubles) -> Doubles:
     """Thresholds of each point but the last that minimise loss + price * cost, from the last but one to the first.
 
-    Args:
-        sure: scores, shape `(items, points)`.
-        loss: where an item stops, shape `(items, points)`.
-        steps: cost of coming to each point from the one before it, shape `(points,)`.
-        prices: of a unit of cost, shape `(prices,)`.
-
-    Returns:
-        Shape `(prices, points - 1)`; 0 lets all items stop, 1 none that is not quite sure.
+    `sure`: scores, `loss`: where an item stops, both of shape `(items, points)`; `steps`: cost of coming to each point
+    from the one before it, shape `(points,)`; `prices`: of a unit of cost, shape `(prices,)`. Returned: shape `(prices,
+    points - 1)`; 0 lets all items stop, 1 none that is not quite sure.
     """
     found = np.ones((len(prices), len(steps) - 1))
     paid = np.broadcast_to(loss[:, -1], (len(prices), len(loss)))

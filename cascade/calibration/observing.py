@@ -101,10 +101,8 @@ def run_tiers(
 ) -> tuple[list[FloatArray], Costs]:
     """Run and time tiers on texts, or on sentences that fit all of them, no unit exiting early.
 
-    `encode_seconds`: what encoding them took, which every setting pays; `progress` is called with units done.
-
-    Returns:
-        Of each tier, probabilities at every exit (`all_exits`); costs in seconds per token of its rows.
+    `encode_seconds`: what encoding them took, which every setting pays; `progress` is called with units done. Returned
+    are, of each tier, probabilities at every exit (`all_exits`), and costs in seconds per token of its rows.
     """
     inputs, said, costs = as_inputs(given), list[FloatArray](), list[TierCosts]()
     for tier in tiers:

@@ -42,11 +42,8 @@ def own_names(
 ) -> list[str | tuple[str, ...] | None]:
     """Labels by the model's names; those that it does not have stay as they are.
 
-    Args:
-        given: of each text a name, several, or None. Of independent labels it may be a 0 or 1 for each of the model's,
-            in its order, if all texts have that; of a single such label also without a list.
-        labels: the model's.
-        multi_label: they are independent.
+    `given`: of each text a name, several, or None. Of independent labels (`multi_label`) it may be a 0 or 1 for each of
+    the model's, in its order, if all texts have that; of a single such label also without a list.
     """
     if multi_label and all(own is None or _is_multi_hot(own, len(labels)) for own in given):
         pairs = (None if own is None else zip(labels, own, strict=True) for own in given)

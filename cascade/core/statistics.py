@@ -50,10 +50,8 @@ def median_interval(values: Sequence[float]) -> Interval:
     (David and Nagaraja, Order Statistics, section 7.1). Fewer than 6 samples cannot cover 95 %; then the ends are the
     extremes, and `coverage` says what they are worth.
 
-    Example: of 7 samples the extremes cover 98.4 %, of 9 the second smallest and largest 96.1 %.
-
-    Raises:
-        OptionError: no samples.
+    Example: of 7 samples the extremes cover 98.4 %, of 9 the second smallest and largest 96.1 %. No samples are an
+    `OptionError`.
     """
     n = len(values)
     if not n:

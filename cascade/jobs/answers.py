@@ -23,8 +23,7 @@ AnyPipeline: TypeAlias = "Classifier | Tagger"
 def answered(pipeline: AnyPipeline, block: Block, settings: Settings) -> tuple[pa.Table, Counts]:
     """The columns of the output for a block, and what was counted.
 
-    Raises:
-        DataError: a row that cannot be read, or is empty, and must stop the job.
+    A row that cannot be read, or is empty, and must stop the job is a `DataError`.
     """
     if settings.on_error == "stop" and any(block.faults):
         fault = next(filter(None, block.faults))

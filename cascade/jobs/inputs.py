@@ -68,16 +68,10 @@ class Input:
 def find(given: Iterable[str | Path], form: FileFormat | None = None) -> list[tuple[Path, str]]:
     """The files that are meant, absolute and each with its format, in the order given.
 
-    Those of a folder or a pattern come by their names. In a folder a file counts if it has the suffix of a format, and
-    no name on the way to it begins with `.` or `_`.
-
-    Args:
-        given: files, folders, and patterns such as `data/**/*.parquet`.
-        form: of all files; by their suffixes if left out.
-
-    Raises:
-        DataError: there is no such file, or none in a folder.
-        OptionError: a file is named twice, or its suffix is unknown.
+    Those of a folder or a pattern (`data/**/*.parquet`) come by their names. In a folder a file counts if it has the
+    suffix of a format, and no name on the way to it begins with `.` or `_`. `form`: of all files; by their suffixes if
+    left out. No such file, or none in a folder, is a `DataError`; one that is named twice, or has an unknown suffix, an
+    `OptionError`.
     """
     found: dict[Path, str] = {}
     for one in map(str, given):
@@ -126,10 +120,8 @@ def readable(path: str | Path, form: str) -> Iterator[None]:
 def kept_columns(files: Sequence[tuple[Path, str]], settings: Settings) -> Types:
     """The columns that are kept, with their types; and whether every file has the columns that are read.
 
-    Columns of text lines and csv are strings; those of jsonl have the types of the first rows, and may be missing.
-
-    Raises:
-        DataError: a file lacks a column, or has it with another type than a file before.
+    Columns of text lines and csv are strings; those of jsonl have the types of the first rows, and may be missing. A
+    file that lacks a column, or has it with another type than a file before, is a `DataError`.
     """
     found: Types = {}
     for number, (path, form) in enumerate(files):

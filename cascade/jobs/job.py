@@ -153,9 +153,8 @@ def open_job(
 ) -> Job:
     """The job that is in the output's place, or a new one, which is written. See `predict_tables`.
 
-    Raises:
-        OptionError: another job is there, or a folder with something else in it.
-        DataError: a file that cannot be read, or lacks columns.
+    Another job there, or a folder with something else in it, is an `OptionError`; a file that cannot be read, or lacks
+    columns, a `DataError`.
     """
     files, output = find(inputs, form), Path(os.path.abspath(output))  # noqa: PTH100  # links stay
     suffix = output.suffix.lower()[1:]

@@ -64,9 +64,8 @@ class CascadeLabels:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """The batch with its answers.
 
-        Raises:
-            DataError: a column is missing, or a name is taken already.
-            InputError: a text that cannot be read.
+        A column that is missing, or a name that is taken already, is a `DataError`; a text that cannot be read an
+        `InputError`.
         """
         missing = [name for name in self._columns if name not in batch.column_names]
         if missing:
@@ -98,11 +97,8 @@ def work_on_ray(work: Callable[[Job, AnyPipeline], None], job: Job, pipeline: An
     """Let tasks on the cluster of `RAY_ADDRESS`, or of this machine, work on the parts, on the pipeline's threads each.
 
     Each node must have the inputs, the output's folder and the bundle at the same paths. What a node that is lost was
-    doing, Ray gives to another, which goes on from what was answered.
-
-    Raises:
-        CascadeError: what a worker raised.
-        BundleError: a node lacks the bundle, or another thing that the pipeline is made of.
+    doing, Ray gives to another, which goes on from what was answered. What a worker raises ends all; a node that lacks
+    the bundle, or another thing that the pipeline is made of, is a `BundleError`.
     """
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level="ERROR")

@@ -47,7 +47,8 @@ def predict_tables(
     """Answer every row of tables, in order, in memory that does not grow with them.
 
     Rows are written in parts, each whole; the same call again goes on where one ended, however it ended. Several
-    processes, of this call or of others with the same output, share the parts.
+    processes, of this call or of others with the same output, share the parts. Returned is what was counted in all
+    parts, also those that were whole before.
 
     Args:
         pipeline: a `Classifier` or `Tagger` of a bundle, without tiers and policies that are functions.
@@ -61,12 +62,8 @@ def predict_tables(
         fresh: clear what a job wrote there, and begin anew.
         show_progress: a bar on standard error.
 
-    Returns:
-        What was counted in all parts, also those that were whole before.
-
-    Raises:
-        OptionError: another job is in the output's place, or nothing more can be written there.
-        DataError: a file that cannot be read or lacks columns, or a row, as `settings` say.
+    Another job in the output's place, or nothing more that can be written there, is an `OptionError`; a file that
+    cannot be read or lacks columns, or a row, as `settings` say, a `DataError`.
     """
     check_whole("workers", workers, "leave it out for one")
     try:

@@ -19,10 +19,8 @@ ROWS, BYTES = 256, 4 << 20  # of what is read together
 class Table:
     """A file of a table. `columns`: those that will be read.
 
-    Attributes:
-        schema: all columns.
-        starts: the first row of each of its groups of rows, and at the end how many rows there are.
-        size: bytes of a row in these columns.
+    `schema`: all columns; `starts`: the first row of each of its groups of rows, and at the end how many rows there
+    are; `size`: bytes of a row in the columns that will be read.
     """
 
     def __init__(self, path: str, form: str, columns: Sequence[str] = ()) -> None:

@@ -86,8 +86,7 @@ class Monitor(Generic[P]):
             on_alarm: called with this monitor when the alarm about disagreement is raised; `Monitor.safer` serves.
             on_shift: called with this monitor when it is shown that texts are of another kind.
 
-        Raises:
-            OptionError: an impossible value.
+        An impossible value is an `OptionError`.
         """
         if pipeline.regression:
             raise OptionError("a monitor must watch labels, got a regression; compare its numbers yourself")

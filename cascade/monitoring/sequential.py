@@ -47,8 +47,7 @@ def rate_bounds(
         examples: outcomes. Of the same shape, or one that broadcasts, as the lower and the upper limits are.
         confidence: in (0, 1); each side has half of what is missing to 1.
 
-    Raises:
-        OptionError: counts that cannot be, or an impossible confidence.
+    Counts that cannot be, or an impossible confidence, are an `OptionError`.
     """
     check_inside("confidence", confidence, "0.95 is usual")
     ones, count = np.broadcast_arrays(np.asarray(events, np.float64), np.asarray(examples, np.float64))
@@ -84,12 +83,7 @@ class EProcess:
     logs: Doubles | None = None
 
 
-def e_process(
-    outcomes: BoolArray,
-    bound: float,
-    *,
-    begun: EProcess | None = None,
-) -> tuple[Doubles, EProcess]:
+def e_process(outcomes: BoolArray, bound: float, *, begun: EProcess | None = None) -> tuple[Doubles, EProcess]:
     """Capital of bets that the rate has risen above a bound, after each outcome.
 
     A share `w_t` of the starting capital begins to bet at outcome `t`, so that a rise half-way is not held against
@@ -108,13 +102,9 @@ def e_process(
     2203.03532; Podkopaev and Ramdas, "Tracking the risk of a deployed model and detecting harmful distribution
     shifts", ICLR 2022.
 
-    Args:
-        outcomes: 0/1, the last axis in order of time; streams beside each other are independent. Shape `(..., n)`.
-        bound: in (0, 1).
-        begun: goes on from there.
-
-    Returns:
-        The logarithm of the capital after each outcome, shape `(..., n)`, and what to go on from.
+    `outcomes`: 0/1, the last axis in order of time; streams beside each other are independent; shape `(..., n)`.
+    `bound`: in (0, 1); `begun`: goes on from there. Returned are the logarithm of the capital after each outcome, shape
+    `(..., n)`, and what to go on from.
     """
     rates = [rise * bound / (1 - bound + rise * bound) for rise, _ in ALTERNATIVES]
     happened = np.asarray(outcomes, dtype=np.bool_)

@@ -29,13 +29,9 @@ C = TypeVar("C", bound="Copies")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Copies:
-    """What a pipeline is made of.
+    """What a pipeline is made of: the bundle that it came from, its tokenizer, its tiers, first to last, and policies.
 
-    Attributes:
-        bundle: where it came from.
-        tokenizer: texts to rows.
-        tiers: the models, first to last; a tier may be a function (`with_tier`).
-        policies: how they are used.
+    A tier may be a function (`with_tier`).
     """
 
     bundle: Bundle

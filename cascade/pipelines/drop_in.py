@@ -42,12 +42,9 @@ _CUTS: Final = {True: True, "longest_first": True, "only_first": True, False: Fa
 
 @dataclass(frozen=True, eq=False)
 class DropIn:
-    """A bundle that is called as a pipeline of transformers is. Make one with `cascade.pipeline`.
+    """A bundle, `model`, that is called as a pipeline of transformers is. Make one with `cascade.pipeline`.
 
-    Attributes:
-        model: the `Classifier` or `Tagger`.
-        task: `text-classification` or `token-classification`.
-        asked: arguments that hold for a call which does not say otherwise.
+    `task`: `text-classification` or `token-classification`; `asked`: arguments for calls that do not say otherwise.
     """
 
     model: Classifier | Tagger
@@ -68,11 +65,9 @@ class DropIn:
         """Answer as transformers does; the arguments are those of `pipeline`, for this call.
 
         `inputs`: a text, of a classifier a pair `{"text": ..., "text_pair": ...}` too, or a list or column of these. Of
-        an iterator, or a data set such as `KeyDataset`, the answers are an iterator, in constant memory.
-
-        Raises:
-            InputError: a text that cannot be read, with its position.
-            OptionError: an argument that is not obeyed, or is of the other task.
+        an iterator, or a data set such as `KeyDataset`, the answers are an iterator, in constant memory. A text that
+        cannot be read is an `InputError` with its position, an argument that is not obeyed, or is of the other task, an
+        `OptionError`.
         """
         said = _said(locals(), self.model)
         asked, tags = {**self.asked, **said}, isinstance(self.model, Tagger)
@@ -192,10 +187,7 @@ def pipeline(
     `aggregation_strategy`, `ignore_labels`, `is_split_into_words`; `stride`: tokens that two windows share at most, of
     which answers are averaged; the former `grouped_entities`, `ignore_subwords`. All others change nothing; where they
     would in transformers (`config`, `tokenizer`, `framework`, `device`, `dtype`, `model_kwargs`) a warning says so.
-
-    Raises:
-        BundleError, TaskError: as in `cascade.load`.
-        OptionError: another task, no model, or an argument that is not obeyed.
+    Errors are those of `cascade.load`; another task, no model, or an argument that is not obeyed is an `OptionError`.
     """
     given = locals()
     if task is not None and task not in TASKS:

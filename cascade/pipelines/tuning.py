@@ -42,12 +42,9 @@ class Timing:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What `tune` found. The budgets alone are written.
+    """What `tune` found: `max_tokens`, the token budget of each tier that was kept, which alone is written.
 
-    Attributes:
-        max_tokens: the token budget of each tier that was kept.
-        budgets: timings of the tiers' budgets; that of the turns that decided comes last.
-        texts: how many were timed, from the first on.
+    `budgets`: timings, that of the turns that decided comes last; `texts`: how many were timed, from the first on.
     """
 
     max_tokens: tuple[int, ...]

@@ -63,9 +63,7 @@ class Viterbi:
     """The likeliest sequence among those that are valid BIO, or BIOES where labels are named so.
 
     A sentence whose likeliest labels are valid keeps them: no other sequence is likelier. Only the others are searched.
-
-    Attributes:
-        labels: names of the model's labels, in its order; see `viterbi.Scheme.of`.
+    `labels`: names of the model's labels, in its order; see `viterbi.Scheme.of`.
     """
 
     labels: tuple[str, ...]
@@ -102,10 +100,8 @@ class Viterbi:
 class _Chain:
     """A linear-chain CRF over frozen log-probabilities. Arrays and nested sequences are kept as tuples.
 
-    Attributes:
-        transitions: added for each pair of neighbours, from row to column. Shape `(labels, labels)`.
-        start: added for a sentence's first word; zeros if left out. Shape `(labels,)`.
-        end: added for its last word; zeros if left out. Shape `(labels,)`.
+    `transitions`: added for each pair of neighbours, from row to column, shape `(labels, labels)`; `start`, `end`:
+    added for a sentence's first and last word, zeros if left out, shape `(labels,)`.
     """
 
     transitions: npt.ArrayLike
@@ -162,9 +158,7 @@ class MeanField(_Chain):
 
     Every word starts from its own distribution. Then all are computed again, at once, from those of their neighbours:
     q_i(y) ~ exp(u_i(y) + sum over z of q_{i-1}(z) T[z, y] + sum over z of T[y, z] q_{i+1}(z)).
-
-    Attributes:
-        iterations: how often, at least 1.
+    `iterations`: how often, at least 1.
     """
 
     iterations: int = 3

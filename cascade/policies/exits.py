@@ -58,8 +58,7 @@ def decide(policy: ExitPolicy, state: ExitState) -> BoolArray:
 class PerExit:
     """Exit where a score, by default a measure of confidence, is at least a threshold; each such policy is `Tunable`.
 
-    Attributes:
-        threshold: in [0, 1]; one number for all exits or a tuple with one per exit (the last may be left out).
+    `threshold`: in [0, 1]; one number for all exits or a tuple with one per exit (the last may be left out).
     """
 
     for_labels: ClassVar[bool] = True
@@ -133,10 +132,8 @@ class Entropy(PerExit):
 class Patience:
     """Exit after `patience` + 1 equal answers in a row (PABEE, NeurIPS 2020, section 3.2).
 
-    The answer is the likeliest label; with several labels at once the set of those with p >= 0.5.
-
-    Attributes:
-        patience: how often an answer has to be confirmed, at least 1.
+    The answer is the likeliest label; with several labels at once the set of those with p >= 0.5. `patience`: how often
+    an answer has to be confirmed, at least 1.
     """
 
     for_labels: ClassVar[bool] = True
@@ -159,9 +156,7 @@ class Patience:
 class Settled:
     """Exit where the number of a regression moves by less than `tau` from exit to exit (PABEE, section 3.2).
 
-    Attributes:
-        tau: in the unit of the number, above 0.
-        patience: how often in a row, at least 1.
+    `tau`: in the unit of the number, above 0; `patience`: how often in a row, at least 1.
     """
 
     tau: float
@@ -188,11 +183,7 @@ class Settled:
 @register
 @dataclass(frozen=True)
 class AtExit:
-    """All units exit after this layer: truncation. In `any_of` it caps the depth.
-
-    Attributes:
-        layer: number of a layer with an exit, counted from 1.
-    """
+    """All units exit after this layer, which has an exit, counted from 1: truncation. In `any_of` it caps the depth."""
 
     layer: int
 

@@ -51,10 +51,7 @@ class InOrder:
     """Stop where the lead of the likeliest label, summed over the rows read, is far above what those left may bring.
 
     That is `threshold` times the square root of how many are left: by so much do as many leads of random sign differ
-    from 0.
-
-    Attributes:
-        threshold: above 0; higher reads more. 0.6 is a good first choice for two labels.
+    from 0. `threshold`: above 0; higher reads more. 0.6 is a good first choice for two labels.
     """
 
     for_labels: ClassVar[bool] = True
@@ -81,17 +78,11 @@ def rounds(
 ) -> Iterator[IntArray]:
     """Which rows are read together, one after the other, until each text has its answer.
 
-    Args:
-        policy: asked after each round about the texts of which rows are left.
-        owners: which text each row belongs to, never falling. Shape `(rows,)`.
-        said: probabilities of these rows, asked for when a round is over. Shape `(some,)` to `(some, labels)`.
-        multi_label: the labels are independent yes/no decisions.
+    Yielded are numbers of rows, rising: the first of each text, then the last ones, the second ones, ...
 
-    Yields:
-        Numbers of rows, rising: the first of each text, then the last ones, the second ones, ...
-
-    Raises:
-        OptionError: the policy returned something other than a mask of one bool per text.
+    `policy`: asked after each round about the texts of which rows are left; anything but a mask of one bool per text is
+    an `OptionError`. `owners`: which text each row belongs to, never falling, shape `(rows,)`; `said`: probabilities of
+    these rows, asked for when a round is over, shape `(some,)` to `(some, labels)`.
     """
     owners, sizes = np.unique(owners, return_inverse=True, return_counts=True)[1:]
     place = np.arange(len(owners)) - (np.cumsum(sizes) - sizes)[owners]

@@ -53,10 +53,8 @@ class Registry(Generic[P]):
     and no policy has any more, each with the only value that is still read; `for_labels` says that numbers of a
     regression, which have no confidence, are refused.
 
-    Args:
-        kind: what messages call a policy of this kind.
-        setter: the pipeline's method that sets one.
-        otherwise: what to do for a regression, where a policy is for labels.
+    `kind`: what messages call a policy of this kind; `setter`: the pipeline's method that sets one; `otherwise`: what
+    to do for a regression, where a policy is for labels.
     """
 
     def __init__(self, kind: str, setter: str, otherwise: str = "") -> None:

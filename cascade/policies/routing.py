@@ -53,11 +53,7 @@ def decide(router: Router, state: RoutingState) -> BoolArray:
 @register
 @dataclass(frozen=True)
 class Threshold:
-    """Defer the units whose confidence is below a threshold. It is `Tunable`.
-
-    Attributes:
-        threshold: in [0, 1]. 0 defers no unit.
-    """
+    """Defer the units whose confidence is below a threshold, in [0, 1]; 0 defers no unit. It is `Tunable`."""
 
     measure: ClassVar[Measure] = staticmethod(max_probability)
     for_labels: ClassVar[bool] = True
@@ -88,10 +84,7 @@ class Budget:
 
     Of n units exactly floor(`max_deferred` * n) are deferred; of equally sure units the earlier ones. Units are routed
     together in a `predict`, and in a buffer of a `stream`. Of a single one the floor is 0: a pipeline warns where
-    nothing can be deferred. `Threshold` decides each unit by itself.
-
-    Attributes:
-        max_deferred: the share, in [0, 1].
+    nothing can be deferred. `Threshold` decides each unit by itself. `max_deferred`: the share, in [0, 1].
     """
 
     for_labels: ClassVar[bool] = True

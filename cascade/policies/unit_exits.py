@@ -106,10 +106,7 @@ class SentenceExit(_Uncertainty):
     """All words of a sentence exit together, once the sentence is sure enough (SENTEE: Li et al., ACL 2021).
 
     Its uncertainty is the largest of its words' (entropy by log(labels)): in the mean many easy words hide a hard one.
-
-    Attributes:
-        threshold: in [0, 1]; the sentence exits at or below it. One number for all exits or a tuple with one per exit
-            (the last may be left out).
+    `threshold`: in [0, 1]; the sentence exits at or below it. One number for all exits or a tuple with one per exit.
     """
 
     retired: ClassVar[Mapping[str, Any]] = {"aggregate": "max"}

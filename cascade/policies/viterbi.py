@@ -99,10 +99,8 @@ class _Chunk:
 class Scheme:
     """What may follow what; make one with `Scheme.of`.
 
-    Attributes:
-        follows: whether a label (column) may follow another (row). Shape `(labels, labels)`.
-        begins: whether a label may begin a sentence. Shape `(labels,)`.
-        ends: whether a label may end a sentence. Shape `(labels,)`.
+    `follows`: whether a label (column) may follow another (row), shape `(labels, labels)`; `begins`, `ends`: whether a
+    label may begin, or end, a sentence, shape `(labels,)`.
     """
 
     follows: BoolArray

@@ -21,10 +21,8 @@ from cascade.policies.registry import Registry
 class WindowState:
     """What a policy may look at.
 
-    Attributes:
-        unsure: True where the next tier has to answer. Shape `(words,)`.
-        offsets: the words of sentence `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(sentences + 1,)`.
-        pieces: pieces of each word: what reading it costs. Shape `(words,)`.
+    `unsure`: True where the next tier has to answer; `pieces`: of each word: what reading it costs; shape `(words,)`.
+    `offsets`: the words of sentence `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(sentences + 1,)`.
     """
 
     unsure: BoolArray
@@ -34,12 +32,9 @@ class WindowState:
 
 @dataclass(frozen=True, eq=False)
 class Spans:
-    """Runs of words that the next tier reads, each within one sentence.
+    """Runs of words that the next tier reads, each within one sentence. Shape `(spans,)` each.
 
-    Attributes:
-        rows: number of the sentence. Shape `(spans,)`.
-        starts: the first word, numbered over all sentences. Shape `(spans,)`.
-        stops: the word after the last one. Shape `(spans,)`.
+    `rows`: number of the sentence; `starts`: the first word, numbered over all sentences; `stops`: that after the last.
     """
 
     rows: IntArray
@@ -95,10 +90,8 @@ def decide(policy: WindowPolicy, state: WindowState) -> Spans:
 class Windows:
     """Every unsure word with its neighbours; windows that touch are one.
 
-    Attributes:
-        margin: words of context on both sides, within the sentence.
-        whole: in [0, 1]; a sentence goes whole if more than this share of its pieces would be in windows. 0: every
-            sentence with an unsure word does (`whole_sentences`).
+    `margin`: words of context on both sides, within the sentence; `whole`: in [0, 1]; a sentence goes whole if more
+    than this share of its pieces would be in windows. 0: every sentence with an unsure word does (`whole_sentences`).
     """
 
     retired: ClassVar[Mapping[str, Any]] = {"context_layers": None}

@@ -54,8 +54,7 @@ class App:
         origins: web pages that may ask; `*` is any.
         log: told of each request that has ended, one after the other.
 
-    Raises:
-        OptionError: two models have one name, or one does not fit the limits.
+    Two models of one name, or one that does not fit the limits, are an `OptionError`.
     """
 
     def __init__(

@@ -30,10 +30,8 @@ async def ask(
     """Ask the model that the path names, or the body, or the default one, for items whose shape was checked.
 
     It reads `model`, `truncate` and `windows` from the body, that of the call if left out, and notes the answers for
-    the log. `truncate` is for what the body does not say; `left`: what is cut is cut there.
-
-    Raises:
-        Refused: there is no such model, it is for another task, there are too many items, or they are too long.
+    the log. `truncate` is for what the body does not say; `left`: what is cut is cut there. A `Refused`: there is no
+    such model, it is for another task, there are too many items, or they are too long.
     """
     told = call.json if body is None else body
     batcher, windows = call.models.of(call.named or field(told, "model", str)), field(told, "windows", bool, False)

@@ -38,11 +38,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Batcher:
-    """Answers requests by one model. Any number of tasks of an event loop may ask at once.
-
-    Attributes:
-        served: what answers requests that come now.
-    """
+    """Answers requests by one model, `served`. Any number of tasks of an event loop may ask at once."""
 
     def __init__(self, served: Served, limits: Limits, metrics: Metrics, late: Late | None = None) -> None:
         """Nothing runs before `start`. An `OptionError` where what the model reads does not fit the limits.

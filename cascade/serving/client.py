@@ -33,10 +33,8 @@ TOGETHER = 64
 class ServeError(Exception):
     """The server refused, or gave no answer.
 
-    Attributes:
-        status: of HTTP; 0 where there was no answer.
-        error_type: the server's word, such as `Validation`; `Connection` or `Timeout` where there was no answer.
-        retry_after: seconds that the server asked to wait, at most 30; `None`: it did not.
+    `status`: of HTTP, 0 where there was no answer; `error_type`: the server's word, such as `Validation`, `Connection`
+    or `Timeout` where there was no answer; `retry_after`: seconds that it asked to wait, at most 30, if it did.
     """
 
     def __init__(self, message: str, *, status: int, error_type: str, retry_after: float | None = None) -> None:
@@ -102,9 +100,8 @@ class Client:
     ) -> Any:
         """Tag a text or a list of texts; `truncate`, `routes` and `model` are as in `predict`.
 
-        Returns:
-            transformers' dicts by its `aggregation_strategy` (`none`, `simple`, `first`, `average`, `max`): `entity` or
-            `entity_group`, `score`, `word`, `start`, `end` (characters); for a list one list of them per text.
+        The answer: transformers' dicts by its `aggregation_strategy` (`none`, `simple`, `first`, `average`, `max`):
+        `entity` or `entity_group`, `score`, `word`, `start`, `end` (characters); for a list one such list per text.
         """
         one = isinstance(inputs, str)
         options = {"aggregation_strategy": aggregation_strategy, "truncate": truncate, "model": model}

@@ -19,11 +19,7 @@ TICK: Final = 0.005  # seconds
 
 
 class Load:
-    """Rates of the tiers, and the level that what waits asks for. No clock is read here.
-
-    Attributes:
-        level: number of the level, 0 as certified.
-    """
+    """Rates of the tiers, and the `level` that what waits asks for, 0 as certified. No clock is read here."""
 
     def __init__(self, limits: Limits, levels: int) -> None:
         self._limits, self._last = limits, levels - 1

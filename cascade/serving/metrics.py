@@ -41,9 +41,7 @@ class _Histogram(Histogram):
 class Metrics:
     """All that a server counts, by model. `tei`: under the names of text-embeddings-inference as well.
 
-    Attributes:
-        refresh: by model, what sets its gauges before they are read.
-        content_type: of `render`.
+    `refresh`: by model, what sets its gauges before they are read; `content_type`: of `render`.
     """
 
     content_type: Final = CONTENT_TYPE_LATEST

@@ -60,11 +60,7 @@ class Models:
         await asyncio.gather(*ends)
 
     async def reload(self) -> None:
-        """Read all bundles again and swap them, all or none; what is under way ends with the old ones.
-
-        Raises:
-            BundleError: one cannot be read, and nothing has changed.
-        """
+        """Read all bundles again and swap them, all or, with a `BundleError`, none; what is under way has the old."""
 
         def swap() -> None:
             fresh = [batcher.served.reload() for batcher in self.batchers.values()]

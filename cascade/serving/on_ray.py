@@ -90,10 +90,9 @@ def by_tokens(context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
 def application(setup: Setup, *, replicas: tuple[int, int] = (1, 1), later_replicas: tuple[int, int] = (1, 1)) -> Any:
     """The application that `ray.serve.run` takes.
 
-    Args:
-        setup: what is served, and how many threads each replica has, which is what Ray reserves for it.
-        replicas: of the first tier, at least and at most; there are more while more requests are under way.
-        later_replicas: of each later tier, at least and at most; there are more while more tokens wait (`by_tokens`).
+    `setup`: what is served, and how many threads each replica has, which is what Ray reserves for it; `replicas`: of
+    the first tier, at least and at most, more while more requests are under way; `later_replicas`: of each later tier,
+    more while more tokens wait (`by_tokens`).
     """
     threads = setup.threads or 1
     reserved = {"num_cpus": threads}
@@ -133,10 +132,8 @@ def application(setup: Setup, *, replicas: tuple[int, int] = (1, 1), later_repli
 def serve_on_ray(setup: Setup, *, hostname: str, port: int, max_replicas: int = 1) -> int:
     """Serve on the cluster that `RAY_ADDRESS` names, else on one of this machine's, until SIGTERM or Ctrl-C.
 
-    `max_replicas`: of each tier. Returned is the status of the process.
-
-    Raises:
-        BundleError: a replica could not be started, say because its node does not have the bundle at that path.
+    `max_replicas`: of each tier. Returned is the status of the process. A replica that could not be started, say
+    because its node does not have the bundle at that path, is a `BundleError`.
     """
     ended = threading.Event()
     if not ray.is_initialized():

@@ -35,8 +35,7 @@ class Runner:
     def look(self, works: Sequence[Work], level: int) -> list[Ended]:
         """Encode works with one key and run the first tier; what it defers has no answers yet.
 
-        Raises:
-            InputError: an item of any of them cannot be read.
+        An item of any of them that cannot be read is an `InputError`.
         """
         served, form, truncation = works[0].request.key
         level, begun = min(level, len(served.levels) - 1), time.perf_counter()

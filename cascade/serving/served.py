@@ -101,8 +101,7 @@ class Served:
     ) -> tuple[Inputs, list[PieceText]]:
         """Inputs of the items of some works, encoded, and the pieces of each where they are a tagger's texts.
 
-        Raises:
-            InputError: an item that cannot be read.
+        An item that cannot be read is an `InputError`.
         """
         pipeline, pieces = self.at(0, truncation)[0], list[PieceText]()
         if form is Form.TEXT or form is Form.WORDS:

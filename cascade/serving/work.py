@@ -140,8 +140,7 @@ def cut(items: Sequence[Any], sizes: Sequence[int], most: int) -> Iterator[tuple
 class Turns:
     """Works that wait. Requests take turns, so that a large one does not hold the others.
 
-    Attributes:
-        tokens: of all works; `ahead`: of those that would be taken before the work of a new request.
+    `tokens`: of all works; `ahead`: of those that would be taken before the work of a new request.
     """
 
     def __init__(self) -> None:

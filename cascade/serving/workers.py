@@ -187,11 +187,9 @@ def _answer_for(process: Process) -> None:
 def serve(setup: Setup, *, hostname: str, port: int, workers: int = 1) -> int:
     """Serve until SIGTERM or Ctrl-C, then answer what was accepted; the status of the process.
 
-    `port`: 0 takes a free one, which the line on standard error names. `workers`: processes, each with all models.
-
-    Raises:
-        OptionError: the address cannot be had.
-        BundleError: a bundle cannot be loaded (of workers: they say so, and the status is 2).
+    `port`: 0 takes a free one, which the line on standard error names. `workers`: processes, each with all models. An
+    address that cannot be had is an `OptionError`, a bundle that cannot be loaded a `BundleError` (of workers: they say
+    so, and the status is 2).
     """
     with suppress(ImportError, OSError, ValueError):  # as many open connections as this process may have
         import resource
