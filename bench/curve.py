@@ -60,7 +60,8 @@ def curve(asked: Asked, *, points: int) -> None:
 def best_policies(model: Model, data: Data, count: int) -> list[Policies]:
     """At most so many settings that no other beats in accuracy and cost, replayed on these rows, cheapest first."""
     from cascade.calibration.certify.outcomes import Step
-    from cascade.calibration.choosing import front, text_points, word_points
+    from cascade.calibration.certify.word_paths import front
+    from cascade.calibration.choosing import text_points, word_points
     from cascade.calibration.examples import tag_numbers
     from cascade.calibration.observing import observe_sentences, observe_texts
 

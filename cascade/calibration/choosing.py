@@ -7,7 +7,7 @@ about 1 point at 900 examples and 90 %). Measure the chosen setting on other exa
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from cascade.calibration.certify.claims import MaxDrop
 from cascade.calibration.certify.events import differ
 from cascade.calibration.certify.outcomes import Step
 from cascade.calibration.certify.paths import Losses
-from cascade.calibration.certify.word_paths import WordGrid, evenly, ran
+from cascade.calibration.certify.word_paths import WordGrid, evenly, front, ran
 from cascade.calibration.chain import chains
 from cascade.calibration.examples import tag_numbers
 from cascade.calibration.induction import PRICES, Priced
@@ -46,15 +46,6 @@ class Point:
     deferred: float
     mean_layer: float
     cost: float
-
-
-def front(steps: Iterable[Step]) -> list[Step]:
-    """The steps that no other beats in both risk and cost, cheapest first (the Pareto front)."""
-    found: list[Step] = []
-    for step in sorted(steps, key=lambda step: (step.cost, step.risk)):
-        if not found or step.risk < found[-1].risk:
-            found.append(step)
-    return found
 
 
 def text_points(

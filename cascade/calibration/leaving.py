@@ -29,15 +29,16 @@ def state_at(
 
     `words`: see `leave`; `inside`: which of them these are, all if left out.
     """
-    state = ExitState(
-        exit_index=index,
-        exit_layer=layers[index],
-        last=index == len(layers) - 1,
-        probabilities=read_only(history[:, index]),
-        history=read_only(history[:, : index + 1]),
-        multi_label=multi_label,
-    )
-    return state if words is None else _of_words(state, words, np.arange(len(words)) if inside is None else inside)
+    last, seen = index == len(layers) - 1, read_only(history[:, : index + 1])
+    state = ExitState(index, layers[index], last, read_only(history[:, index]), seen, multi_label)
+    if words is None:
+        return state
+    inside, rows = np.arange(len(words)) if inside is None else inside, words.row_of
+    under_way = np.zeros(words.n_rows, dtype=np.bool_)
+    under_way[rows[inside]] = True
+    live = np.flatnonzero(under_way[rows])
+    places, ids = np.searchsorted(live, inside), words.first_ids[inside]
+    return UnitState(**vars(state), sentences=rows[live], places=places, ids=ids)
 
 
 def leave(
@@ -63,12 +64,3 @@ def leave(
         taken[inside[gone]] = index
         inside = inside[~gone]
     return taken
-
-
-def _of_words(state: ExitState, words: Units, inside: IntArray) -> UnitState:
-    rows = words.row_of
-    under_way = np.zeros(words.n_rows, dtype=np.bool_)
-    under_way[rows[inside]] = True
-    live = np.flatnonzero(under_way[rows])
-    places, ids = np.searchsorted(live, inside), words.first_ids[inside]
-    return UnitState(**vars(state), sentences=rows[live], places=places, ids=ids)

@@ -97,7 +97,7 @@ class Sample(ABC):
 
     @abstractmethod
     def timed(self, policies: Policies) -> tuple[float, float]:
-        """Seconds per example of these policies and of full depth."""
+        """Seconds per example of these policies and of full depth, predicted or measured."""
 
     @abstractmethod
     def events(self, mask: BoolArray) -> BoolArray:
@@ -105,11 +105,11 @@ class Sample(ABC):
 
     @abstractmethod
     def classes(self, answers: IntArray) -> BoolArray:
-        """Which examples have which label. Shape `(answers, columns)` to `(labels, examples)`."""
+        """Which examples have which label, as texts have. Shape `(answers, columns)` to `(labels, examples)`."""
 
     @abstractmethod
     def select(self: S, examples: IntArray) -> S:
-        """These examples, in this order. Shape `(chosen,)`."""
+        """These examples, numbered from 0 in this order; nothing runs. Shape `(chosen,)`."""
 
 
 @contextmanager

@@ -69,46 +69,34 @@ class WordAnswers(Sample):
         return self.words.n_rows
 
     @property
-    def tier1(self) -> SingleExit:
-        """The first tier."""
-        return self.tiers[0]
-
-    @property
-    def tier2(self) -> MultiExit | SingleExit:
-        """The second tier."""
-        return self.tiers[1]
-
-    @property
     def temperatures(self) -> Temperatures:
         """Those of the tagger, which are not fitted."""
-        second = self.tier2
-        return (self.tier1.temperature,), (
+        first, second = self.tiers
+        return (first.temperature,), (
             (second.temperature,) if isinstance(second, SingleExit) else tuple(second.temperatures)
         )
 
     @property
     def layers(self) -> tuple[int, ...]:
         """Below each exit of tier 2; a tier without exits counts as one layer."""
-        return (1,) if isinstance(self.tier2, SingleExit) else tuple(self.tier2.layers)
+        second = self.tiers[1]
+        return (1,) if isinstance(second, SingleExit) else tuple(second.layers)
 
     @property
     def at_full_depth(self) -> Policies:
-        """Tier 2 alone."""
-        return Policies(
-            (defer_all,), (never, never), self.temperatures, windows=whole_sentences, decoding=self.decoding
-        )
+        exits = never, never
+        return Policies((defer_all,), exits, self.temperatures, windows=whole_sentences, decoding=self.decoding)
 
     @cached_property
     def full(self) -> Run:
-        """Tier 2 alone at full depth, run once."""
         return self.run(self.at_full_depth) if self.at_full is None else self.at_full
 
     def run(self, policies: Policies) -> Run:
         """Run a setting on all sentences, as `Tagger.predict` would."""
         begin = time.perf_counter()
-        tier2 = with_options(self.tier2, {"exit_policy": policies.exits[-1]})
+        tier2 = with_options(self.tiers[1], {"exit_policy": policies.exits[-1]})
         windows = whole_sentences if policies.windows is None else policies.windows
-        cascade = Cascade(self.tier1, tier2, policies.routers[0], windows=windows, blend=policies.blend[0])
+        cascade = Cascade(self.tiers[0], tier2, policies.routers[0], windows=windows, blend=policies.blend[0])
         scores = cascade.score(self.words)
         decoder = self.decoding if policies.decoding is None else policies.decoding
         tags = chosen(decoder, scores.probabilities, self.words.offsets)
@@ -120,7 +108,7 @@ class WordAnswers(Sample):
         if self.at_every_exit is not None:
             return self
         with progress("whole sentences", len(self.words)) as ahead:
-            return replace(self, at_every_exit=all_exits(self.tier2, self.words, ahead))
+            return replace(self, at_every_exit=all_exits(self.tiers[1], self.words, ahead))
 
     def as_items(self) -> TextAnswers:
         """What both tiers say of each word, tier 2 having read whole sentences: words as texts that leave one by one.
@@ -129,7 +117,7 @@ class WordAnswers(Sample):
         """
         costs, first, second = self._known()
         words, places = self.words, np.arange(len(self.words), dtype=np.int64)
-        scores = self.tier1.score(words)
+        scores = self.tiers[0].score(words)
         windows, share = USUAL
         unsure = scores.confidence <= np.quantile(scores.confidence, share)
         read = self._read(windows, unsure)[0]
@@ -180,15 +168,12 @@ class WordAnswers(Sample):
         return float(own), float(full)
 
     def events(self, mask: BoolArray) -> BoolArray:
-        """Sentences with such a word. Shape `(words,)` to `(sentences,)`."""
         return np.bincount(self.words.row_of[mask], minlength=len(self)) > 0
 
     def classes(self, answers: IntArray) -> BoolArray:
-        """A sentence has no label of its own, so this raises an `OptionError`."""
         raise OptionError("a bound for every label separately must be about texts, got sentences; leave per_class out")
 
     def select(self, examples: IntArray) -> WordAnswers:
-        """These sentences, in this order; nothing runs. Shape `(chosen,)`."""
         words = self.words.select(examples)
         places = ranges(self.words.offsets[examples], words.counts)
         share = words.rows.tokens / max(self.words.rows.tokens, 1)
@@ -206,7 +191,7 @@ class WordAnswers(Sample):
 
     def fitting(self) -> WordAnswers:
         """The sentences that neither tier has to cut."""
-        fits = self.words.rows.lengths <= min(self.tier1.max_length, self.tier2.max_length)
+        fits = self.words.rows.lengths <= min(tier.max_length for tier in self.tiers)
         return self if fits.all() else self.select(np.flatnonzero(fits))
 
 

@@ -101,7 +101,6 @@ class TextAnswers(Sample):
 
     @property
     def at_full_depth(self) -> Policies:
-        """The last tier alone at full depth."""
         count = len(self.tiers)
         return Policies(routers=(defer_all,) * (count - 1), exits=(never,) * count, temperatures=self.temperatures)
 
@@ -150,24 +149,19 @@ class TextAnswers(Sample):
         return answers(found, multi_label=self.multi_label)
 
     def cost(self, policies: Policies, run: Run) -> float:
-        """As the run says."""
         return run.seconds / self.full.seconds
 
     def timed(self, policies: Policies) -> tuple[float, float]:
-        """Predicted seconds per item of these policies and of full depth."""
         return self.run(policies).seconds / len(self), self.full.seconds / len(self)
 
     def events(self, mask: BoolArray) -> BoolArray:
-        """An item is an example, so the mask itself."""
-        return mask
+        return mask  # an item is an example
 
     def classes(self, answers: IntArray) -> BoolArray:
-        """Which items have which label. Shape `(items, columns)` to `(labels, items)`."""
         labels = np.arange(self.tiers[-1].probabilities.shape[-1])[:, None]
         return answers.T.astype(np.bool_) if self.binary else answers[:, 0] == labels
 
     def select(self, examples: IntArray) -> TextAnswers:
-        """These items, numbered from 0 in this order. Shape `(chosen,)`."""
         return replace(
             self,
             tiers=tuple(tier.select(examples) for tier in self.tiers),

@@ -178,8 +178,8 @@ class Client:
             late = isinstance(error, TimeoutError)
             if kept and not late:
                 return self._send(path, body)
-            kind = "Timeout" if late else "Connection"
-            return ServeError(f"the server must answer, got {error!r}", status=0, error_type=kind)
+            why = "Timeout" if late else "Connection"
+            return ServeError(f"the server must answer, got {error!r}", status=0, error_type=why)
         if not answer.will_close:
             self._idle.append(connection)
         return found

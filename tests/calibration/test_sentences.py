@@ -156,7 +156,7 @@ def test_a_path_grows_riskier_and_cheaper(answers: WordAnswers) -> None:
         assert step.policies.decoding is argmax
     fewer = word_path(answers, MaxDrop(0.3), grid=replace(GRID, run=6, steps=3))
     assert 1 < len(fewer) <= 3
-    nothing = replace(answers, tiers=(answers.tier1, replace(answers.tier2, max_length=1)))
+    nothing = replace(answers, tiers=(answers.tiers[0], replace(answers.tiers[1], max_length=1)))
     assert word_path(nothing, MaxDrop(0.3), grid=GRID) == ()
 
 
@@ -216,7 +216,7 @@ def test_the_last_that_passes_is_taken(answers: WordAnswers, claim: Claim) -> No
 
 
 def test_no_path_is_chosen_on_sentences_that_are_too_long(answers: WordAnswers) -> None:
-    short = replace(answers, tiers=(answers.tier1, replace(answers.tier2, max_length=3)))  # a word of one piece
+    short = replace(answers, tiers=(answers.tiers[0], replace(answers.tiers[1], max_length=3)))  # a word of one piece
     many = short.select(np.flatnonzero(answers.words.rows.lengths > 4))
     found = certify(many, Claim(Agreement(0.3), unit=SENTENCE))
     assert isinstance(found, Refused)
@@ -229,7 +229,7 @@ def test_what_cannot_be_shown_is_refused(answers: WordAnswers) -> None:
     assert few.steps == ()
     assert few.why == "84 sentences are left to test with, and even without a single event it takes 299"
     assert few.examples_needed == 299 + 129  # 299 of a share of 0.7
-    single = replace(answers, tiers=(answers.tier1, ToyTagger().tier1()), costs=costs_of(2.0, (1.0,)), at_full=None)
+    single = replace(answers, tiers=(answers.tiers[0], ToyTagger().tier1()), costs=costs_of(2.0, (1.0,)), at_full=None)
     dear = certify(single, Claim(MaxDrop(0.5), unit=SENTENCE))
     assert isinstance(dear, Refused)
     assert dear.why.startswith("nothing that was tried is both cheaper than full depth")

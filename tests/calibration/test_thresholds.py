@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade.calibration.certify.outcomes import Step
+from cascade.calibration.certify.word_paths import front
 from cascade.calibration.chain import Chain
-from cascade.calibration.choosing import choose_texts, front
+from cascade.calibration.choosing import choose_texts
 from cascade.calibration.induction import Priced
 from cascade.calibration.leaving import state_at
 from cascade.calibration.texts import TextAnswers

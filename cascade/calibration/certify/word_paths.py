@@ -7,7 +7,7 @@ run and counted as the claim counts; about ten of these are the path.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -125,7 +125,9 @@ def run_guesses(
     # differing answer is as likely to be harm as another, nearly, so half of the guess is made of these.
     risks = (harms + differing * (harms.sum() / max(differing.sum(), 1e-12))) / 2
     guessed = [replace(step, risk=float(risk)) for (step, _), risk in zip(found, risks, strict=True)]
-    return _reduced([step for step in guessed if step.cost < 1], ask.bound, grid)
+    kept = front(step for step in guessed if step.cost < 1)[::-1]
+    kept = kept[: max(sum(step.risk <= grid.riskiest * ask.bound for step in kept), 1)]
+    return tuple(evenly(kept, [step.risk for step in kept], grid.steps))
 
 
 def _rate(ask: RiskTarget, answers: WordAnswers, run: Run) -> float:
@@ -133,15 +135,13 @@ def _rate(ask: RiskTarget, answers: WordAnswers, run: Run) -> float:
     return float(answers.events(lost(ask, run.answers, answers.reference, answers.goal)).mean())
 
 
-def _reduced(steps: Sequence[Step], bound: float, grid: WordGrid) -> tuple[Step, ...]:
-    """Safest first, ever riskier and cheaper, up to the riskiest that is of interest."""
-    kept: list[Step] = []
+def front(steps: Iterable[Step]) -> list[Step]:
+    """The steps that no other beats in both risk and cost, cheapest first (the Pareto front)."""
+    found: list[Step] = []
     for step in sorted(steps, key=lambda step: (step.cost, step.risk)):
-        if not kept or step.risk < kept[-1].risk:
-            kept.append(step)
-    kept.reverse()
-    kept = kept[: max(sum(step.risk <= grid.riskiest * bound for step in kept), 1)]
-    return tuple(evenly(kept, [step.risk for step in kept], grid.steps))
+        if not found or step.risk < found[-1].risk:
+            found.append(step)
+    return found
 
 
 def evenly(things: Sequence[T], places: Sequence[float], most: int) -> list[T]:
