@@ -86,8 +86,7 @@ class ExportOptions:
 def require_extra() -> None:
     """Make sure that everything the exporter imports is installed.
 
-    Raises:
-        MissingExtraError: naming what is missing and the command that installs it.
+    A `MissingExtraError`: naming what is missing and the command that installs it.
     """
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:

@@ -34,8 +34,7 @@ EAGER = {"attn_implementation": "eager"}  # its graph is the smallest, and every
 def task_of(folder: str | Path, *, number: int = 2) -> Task:
     """What the model of a tier does, by its `config.json` alone. `number`: of the tier, 2 of the one that decides last.
 
-    Raises:
-        OptionError: there is none, or it has neither exits nor a head.
+    An `OptionError`: there is none, or it has neither exits nor a head.
     """
     with _named(RULES[number]):
         config = load_config(folder)
@@ -50,11 +49,8 @@ def task_of(folder: str | Path, *, number: int = 2) -> Task:
 def load_tier(folder: str | Path, task: Task, *, number: int = 2) -> Any:
     """A fine-tuned or a static model, as the last tier also one with exits: in evaluation mode and fp32.
 
-    `folder`: or a Hub id; `task`: that of the last tier.
-
-    Raises:
-        OptionError: there is none, it is broken, or its answers depend on padding.
-        BundleError: it is one for another task.
+    `folder`: or a Hub id; `task`: that of the last tier. An `OptionError`: there is none, it is broken, or its answers
+    depend on padding; a `BundleError`: it is one for another task.
     """
     own = task_of(folder, number=number)
     if own is not task:
@@ -73,10 +69,7 @@ def load_tier(folder: str | Path, task: Task, *, number: int = 2) -> Any:
 def common_labels(tier2: Any, tier1: Any | None) -> tuple[tuple[str, ...], str]:
     """The labels of all tiers, in order, and transformers' name of their problem: single-label if none says.
 
-    `tier1` is None where there is none.
-
-    Raises:
-        BundleError: they differ.
+    `tier1` is None where there is none. A `BundleError`: they differ.
     """
     labels, problem = named_labels(tier2.config), problem_of(tier2.config)
     if tier1 is None:
@@ -99,9 +92,7 @@ def common_labels(tier2: Any, tier1: Any | None) -> tuple[tuple[str, ...], str]:
 def common_tokenizer(tier2: str | Path, tier1: str | Path | None) -> str:
     """The text of the common `tokenizer.json`, without truncation and padding: those are the engine's business.
 
-    Raises:
-        OptionError: tier 2 has none.
-        BundleError: tier 1's differs.
+    An `OptionError`: tier 2 has none; a `BundleError`: tier 1's differs.
     """
     try:
         spec = json.loads(load_tokenizer_text(tier2))

@@ -49,8 +49,7 @@ def behind(
         tokenizer: text of its `tokenizer.json`, which the bundle's tiers share if it is theirs.
         router: what the bundle's last tier defers.
 
-    Raises:
-        BundleError: they are not for the same task and labels, or read texts in another way.
+    A `BundleError`: they are not for the same task and labels, or read texts in another way.
     """
     for name in ALIKE:
         given, new = getattr(bundle.manifest, name), getattr(manifest, name)

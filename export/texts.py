@@ -161,11 +161,8 @@ def encode(
 
     `tokenizer_text` is that of the common `tokenizer.json`, `labels` are both tiers'; rows have at most `max_length`
     tokens, so a longer text becomes several, or with `truncation` loses the rest; `encode_special_tokens`: see
-    `Tokenizer`.
-
-    Raises:
-        OptionError: there is nothing that gets an answer.
-        DataError: a label that the tiers do not have, or not one per text or word.
+    `Tokenizer`. An `OptionError`: there is nothing that gets an answer; a `DataError`: a label that the tiers do not
+    have, or not one per text or word.
     """
     counts = np.array([len(text) if task.tags else 1 for text in calibration.texts], np.int64)
     if not counts.sum():

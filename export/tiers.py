@@ -29,8 +29,7 @@ from cascade_export.verify import check_tier
 def export_tier1(model: Any, task: Task, *, number: int = 1) -> onnx.ModelProto:
     """The graph `input_ids`, `attention_mask`[, `token_type_ids`] -> `logits`, in fp32. `number`: of the tier.
 
-    Raises:
-        OptionError: torch cannot trace this model.
+    An `OptionError`: torch cannot trace this model.
     """
     names = inputs_of(model)
     if hasattr(model.base_model, "set_attention_type"):  # BigBird reads rows of up to 704 tokens so anyway
@@ -57,9 +56,7 @@ def export_tier1(model: Any, task: Task, *, number: int = 1) -> onnx.ModelProto:
 def export_by_optimum(model: Any, task: Task, *, number: int = 1) -> onnx.ModelProto:
     """The same by optimum-onnx, whose configurations know which inputs an architecture has.
 
-    Raises:
-        MissingExtraError: it is not installed.
-        OptionError: it does not know this architecture.
+    A `MissingExtraError`: it is not installed; an `OptionError`: it does not know this architecture.
     """
     try:
         from optimum.exporters.onnx import onnx_export_from_model
@@ -134,11 +131,8 @@ def make_tier(
 
     The first tier's padded graph lies where other tools look for it, and its fp32 form beside it if `options` say so.
     What decides last must answer each row alone as beside longer ones. `number`: of the tier, from 1; `max_length`:
-    tokens of a row at most; `progress`: called with the name of each step when it begins.
-
-    Raises:
-        OptionError: torch cannot trace the model.
-        BundleError: a graph does not answer as the checkpoint.
+    tokens of a row at most; `progress`: called with the name of each step when it begins. An `OptionError`: torch
+    cannot trace the model; a `BundleError`: a graph does not answer as the checkpoint.
     """
     progress(f"export tier {number}")
     folder, static, packed = f"tier{number}", isinstance(model, task.student.model), None

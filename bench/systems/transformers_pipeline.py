@@ -95,10 +95,8 @@ class TransformersPipeline:
     ) -> TransformersPipeline:
         """Load what `cascade-train exits` wrote, or an ordinary classifier: a folder or a Hub id.
 
-        `threads` are torch's, in this whole process; all else is the bundle's, so that both read as much of a text.
-
-        Raises:
-            OptionError: there is no such checkpoint.
+        `threads` are torch's, in this whole process; all else is the bundle's, so that both read as much of a text. An
+        `OptionError`: there is no such checkpoint.
         """
         with loading(checkpoint, threads=threads):
             tokenizer = AutoTokenizer.from_pretrained(checkpoint, use_fast=True)
@@ -143,8 +141,7 @@ class TransformersPipeline:
 def loading(checkpoint: str | Path, *, threads: int) -> Iterator[None]:
     """Set torch's threads, in this whole process, and tell in one line why a checkpoint cannot be loaded.
 
-    Raises:
-        OptionError: there is no such checkpoint, or one of another kind.
+    An `OptionError`: there is no such checkpoint, or one of another kind.
     """
     torch.set_num_threads(threads)
     before = transformers.logging.get_verbosity()

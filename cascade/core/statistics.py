@@ -7,7 +7,8 @@ for a minute slows both.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +72,29 @@ def speed_up(base: Samples, other: Samples) -> Interval:
     """
     both = zip(base, other, strict=True)
     return median_interval([slow / fast for slow, fast in both if slow is not None and fast is not None])
+
+
+def in_turns(
+    ways: Mapping[str, Callable[[], object]],
+    *,
+    turns: int,
+    least: int = 1,
+    seconds: float = math.inf,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each way by turn, every other turn backwards, so that none always comes first.
+
+    At least so many turns; after these only as many as end, with one before them, within about so many `seconds`.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(turns):
+        for name in list(ways)[:: -1 if turn % 2 else 1]:
+            begin = clock()
+            ways[name]()
+            taken[name].append(max(clock() - begin, 1e-9))
+        if turn + 1 >= least and sum(map(sum, taken.values())) * (turn + 3) / (turn + 1) > seconds:
+            break
+    return taken
 
 
 def percentile(values: npt.NDArray[np.float64], share: float) -> float:

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from cascade.bundle.opening import Bundle
 from cascade.core import files
 from cascade.core.checks import check_whole, is_number, is_whole
-from cascade.core.statistics import Interval, median_interval
+from cascade.core.statistics import Interval, in_turns, median_interval
 from cascade.exceptions import InputError, OptionError
 from cascade.runtime.host import cache_folder, host
 
@@ -162,11 +163,10 @@ class _Timer:
         return fits
 
     def in_turns(self, pipelines: Sequence[Any], than: str, turns: int) -> dict[str, Timing]:
-        """Run them all; every other turn goes backwards, so that none always comes first. By name."""
-        seconds: dict[str, list[float]] = {_named(one): [] for one in pipelines}
-        for turn in range(turns):
-            for one in pipelines[:: -1 if turn % 2 else 1]:
-                seconds[_named(one)].append(self.seconds(one))
+        """Run them all; by name."""
+        seconds = in_turns(
+            {_named(one): partial(self.answers, one) for one in pipelines}, turns=turns, clock=self.clock
+        )
         ratios = {name: [b / a for a, b in zip(own, seconds[than], strict=True)] for name, own in seconds.items()}
         return {name: Timing(name, median(seconds[name]), median_interval(own)) for name, own in ratios.items()}
 

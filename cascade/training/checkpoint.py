@@ -35,11 +35,9 @@ def load_tokenizer_text(checkpoint: str | Path, *, known: bool = False) -> str:
 
     Its `tokenizer_config.json` has the last word, and where its class gives a model no token types, all are 0. That of
     a checkpoint with exits is what it was trained with, whatever stands beside it. A slow tokenizer is converted.
-    `known`: transformers must be able to read it; otherwise the file of a class that it lacks is taken.
-
-    Raises:
-        OptionError: it has neither a `tokenizer.json` nor a vocabulary (transformers 5 would make five tokens up), or
-            transformers cannot read it.
+    `known`: transformers must be able to read it; otherwise the file of a class that it lacks is taken. An
+    `OptionError`: it has neither a `tokenizer.json` nor a vocabulary (transformers 5 would make five tokens up), or
+    transformers cannot read it.
     """
     optional = partial(cached_file, checkpoint, _raise_exceptions_for_missing_entries=False)
     found, config = optional("tokenizer.json"), optional("config.json")

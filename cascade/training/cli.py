@@ -83,7 +83,7 @@ def report(trained: dict[str, Any], output: Path) -> None:
     "detached: gradients stop between exits (SWEET). distil: exits imitate the last one, no labels (FastBERT); "
     "full depth stays as it is.",
 )
-@options_of(Objective, "weights:layer-weights smoothing:label-smoothing")
+@options_of(Objective, "weights:layer-weights")
 @options_of(
     ExitsOptions, "layers:exits pooling max_length vocabulary multi_label dropout adapter rank frozen_layers imitation"
 )
@@ -106,9 +106,8 @@ def exits(checkpoint: str, task: Task, **given: Any) -> None:
       cascade-train exits microsoft/MiniLM-L12-H384-uncased --task tagging --train pos.jsonl --eval dev.jsonl \\
           --vocabulary 12000 --epochs 6 --output runs/tagger
     """
-    objectives = OBJECTIVES[given["objective"]]
-    told = {name: given[name] for name in ("weights", "smoothing")}
-    given["objectives"] = tuple(replace(own, **told) if own.exits == "all" else own for own in objectives)
+    objectives, weights = OBJECTIVES[given["objective"]], given["weights"]
+    given["objectives"] = tuple(replace(own, weights=weights) if own.exits == "all" else own for own in objectives)
     given["loop"] = value_of(LoopOptions, given)
     report(train_exits(run_of(checkpoint, given, task), value_of(ExitsOptions, given)), given["output"])
 

@@ -37,10 +37,9 @@ NO_LABEL = -100  # of units without a label; where targets are floats NaN
 class TrainingRows:
     """Rows of token ids, and what the loss needs of their units.
 
-    Attributes:
-        units: the rows, and what in them gets an answer: the whole row of a text, the words of a sentence.
-        targets: arrays of shape `(units, ...)`, by the name under which the loss reads them. `labels` are numbers (of a
-            regression floats), zeros and ones per label, or `NO_LABEL` in their place.
+    `units`: the rows, and what in them gets an answer: the whole row of a text, the words of a sentence; `targets`:
+    arrays of shape `(units, ...)`, by the name under which the loss reads them. `labels` are numbers (of a regression
+    floats), zeros and ones per label, or `NO_LABEL` in their place.
     """
 
     units: Units
@@ -160,8 +159,7 @@ def encode_sentences(
 def label_values(examples: Examples) -> FloatArray:
     """The labels of a regression, of each item one. Shape `(items,)`.
 
-    Raises:
-        DataError: one that is no number, with its example's number.
+    A `DataError`: one that is no number, with its example's number.
     """
     values = np.empty(len(examples), np.float32)
     for row, label in enumerate(examples.labels or ()):
@@ -186,11 +184,8 @@ Item: TypeAlias = "str | tuple[str, str] | list[str]"
 class Examples:
     """Items and their labels, in the order of the file.
 
-    Attributes:
-        items: texts, pairs, or sentences as lists of words.
-        labels: a name per text, a tuple of names for several labels or for a sentence's tags; None unless all items
-            have them.
-        source: for messages: the file.
+    `items`: texts, pairs, or sentences as lists of words; `labels`: a name per text, a tuple of names for several
+    labels or for a sentence's tags; None unless all items have them; `source`: for messages: the file.
     """
 
     items: Sequence[Item]

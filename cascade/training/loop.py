@@ -147,10 +147,8 @@ def run_loop(
 class _State:
     """All that a step changes, so that a run that goes on does what it would have done.
 
-    Attributes:
-        total: steps, as many as the `limit` that time sets.
-        average: of the weights that learn, if one is wanted.
-        best: weights of the best epoch so far, and its `scores`.
+    `total`: steps, as many as the `limit` that time sets; `average`: of the weights that learn, if one is wanted;
+    `best`: weights of the best epoch so far, and its `scores`.
     """
 
     model: Any

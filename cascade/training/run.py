@@ -74,10 +74,8 @@ class Run:
     def begin(self, loop: LoopOptions) -> None:
         """Claim the output folder and set the seed.
 
-        Folders without files count as empty, so that a command that was refused can be corrected and given again.
-
-        Raises:
-            OptionError: the folder holds something and neither `overwrite` nor `resume` was asked for.
+        Folders without files count as empty, so that a command that was refused can be corrected and given again. An
+        `OptionError`: the folder holds something and neither `overwrite` nor `resume` was asked for.
         """
         if self.output.exists() and not self.output.is_dir():
             raise OptionError(f"--output must be a folder, got a file: {self.output}")
@@ -225,8 +223,7 @@ PART = 8192  # texts that are answered, and kept, together: what an interrupted 
 def full_depth(bundle: str | Path) -> Classifier:
     """A classifier's bundle, its last tier alone at full depth, on as many threads as torch has.
 
-    Raises:
-        OptionError: a tagger's bundle, or that of a regression.
+    An `OptionError`: a tagger's bundle, or that of a regression.
     """
     pipeline = load(bundle, threads=torch.get_num_threads(), tuned=False)
     if not isinstance(pipeline, Classifier) or pipeline.regression:
@@ -246,10 +243,8 @@ def answers_of(
     """The teacher's probabilities of these labels, in this order, for the items of all files. Shape `(items, labels)`.
 
     They are kept part by part, so that a resumed run goes on, and in the run's shared folder other runs take them.
-    `labelled`: whether items with labels are asked too; zeros stand for them if not.
-
-    Raises:
-        OptionError: the teacher has other labels.
+    `labelled`: whether items with labels are asked too; zeros stand for them if not. An `OptionError`: the teacher has
+    other labels.
     """
     if {*labels} != {*teacher.labels}:
         raise OptionError(f"--answers must have the labels {', '.join(labels)}, got {', '.join(teacher.labels)}")

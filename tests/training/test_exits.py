@@ -95,13 +95,13 @@ def test_options_of_the_model(case: Case, backbone: Path, tmp_path: Path) -> Non
     exits(
         case, backbone, write(tmp_path / "rows.jsonl", records), tmp_path / "out",
         f"--{case.item}-column", "item", "--label-column", "own", "--exits", "1,3", "--layer-weights", "1,3",
-        "--label-smoothing", 0.1, "--average", 0.5, "--max-length", 5, "--epochs", 1, ok=True,
+        "--average", 0.5, "--max-length", 5, "--epochs", 1, ok=True,
     )  # fmt: skip
     report = report_of(tmp_path / "out")
     assert report["rows"] == len(case.rows) * (2 if case is TAGS else 1)  # four words and two special tokens
     assert report["options"]["max_length"] == 5
     (objective,) = report["options"]["objectives"]
-    assert objective.endswith("weights=(1.0, 3.0), smoothing=0.1)")
+    assert objective.endswith("weights=(1.0, 3.0))")
     assert case.model.from_pretrained(tmp_path / "out").layers == (1, 3)
 
 

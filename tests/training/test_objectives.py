@@ -34,18 +34,8 @@ def test_supervised_is_the_cross_entropy_of_each_exit_or_its_mean_over_labels() 
 
 def test_numbers_lose_the_square_of_their_error() -> None:
     logits = torch.tensor([[[1.0], [2.0]], [[1.0], [4.0]]])
-    assert supervised(logits, torch.tensor([2.0, 4.0]), False, smoothing=0.2).tolist() == [5, 0]
+    assert supervised(logits, torch.tensor([2.0, 4.0]), False).tolist() == [5, 0]
     assert divergence(logits, torch.tensor([[1.0], [3.0]]), False, temperature=3).tolist() == [2, 1]
-
-
-def test_smoothing_takes_its_share_for_all_labels() -> None:
-    """0.2 of two labels: 0.9 of the right one, 0.1 of the other."""
-    wanted = -0.9 * math.log(0.8) - 0.1 * math.log(0.2)
-    assert supervised(logits_of(0.8), ONE, False, smoothing=0.2).tolist() == pytest.approx([wanted], abs=1e-6)
-    assert float(Objective(smoothing=0.2)(logits_of(0.8), ONE, False)) == pytest.approx(wanted, abs=1e-6)
-    yes = torch.tensor([[1.0]])
-    one = torch.tensor([[[math.log(4)]]])
-    assert supervised(one, yes, True, smoothing=0.2).tolist() == pytest.approx([wanted], abs=1e-6)
 
 
 def test_joint_weights_rise_with_the_layer() -> None:

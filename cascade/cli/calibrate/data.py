@@ -30,10 +30,8 @@ LOOKED_AT = 1000  # examples, for their kind
 class Examples:
     """Texts with or without labels, or sentences with or without tags.
 
-    Attributes:
-        items: texts or pairs; of a tagger lists of words.
-        truth: number of the label of each text, or zeros and ones for independent labels; of a tagger the tags of each
-            sentence. `None` where no example has any.
+    `items`: texts or pairs; of a tagger lists of words; `truth`: number of the label of each text, or zeros and ones
+    for independent labels; of a tagger the tags of each sentence. `None` where no example has any.
     """
 
     items: list[Any]
@@ -43,8 +41,7 @@ class Examples:
 def examples_of(file: Path, columns: Columns, *, words: bool, labels: Sequence[str], multi_label: bool) -> Examples:
     """The examples of a file. `labels`: the bundle's; `multi_label`: a text may have any number of them.
 
-    Raises:
-        DataError: a line that cannot be read, some labelled and some not, or a label that the bundle lacks.
+    A `DataError`: a line that cannot be read, some labelled and some not, or a label that the bundle lacks.
     """
     read = read_labelled(file, words=words, columns=columns)
     items, given = [one.item for one in read], [one.label for one in read if one.label is not None]

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib import resources
 from itertools import chain
 from pathlib import Path
@@ -20,6 +21,7 @@ from cascade.cli.show import clipped, duration, route_in_words
 from cascade.core.console import table
 from cascade.core.results import Predictions, Route, Routes, TagPredictions
 from cascade.core.rows import Doubles
+from cascade.core.statistics import in_turns
 from cascade.exceptions import BundleError, BundleNotFoundError, printable
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
@@ -33,6 +35,7 @@ PACKAGE = Path(__file__).parents[2]
 SHIPPED = (PACKAGE / "models", PACKAGE.parent / "models")  # of an installation, of a clone
 TEXTS, SENTENCES = 14, 8  # that are shown one by one
 BESIDE = 8  # words in a line
+NAMES = ("cascade", "full second tier alone")
 REPETITIONS = 3
 COLOURS = ("green", "yellow", "magenta", "red")  # of tier 2, from its first layers to its last; tier 1 is cyan
 
@@ -117,12 +120,8 @@ def compare(
     """
     both = pipeline, pipeline.with_router(defer_all).with_exit_policy(never)
     answers, full = (one.predict(given) for one in both)
-    seconds = np.zeros((REPETITIONS, 2))
-    for turn, which in np.ndindex(*seconds.shape):
-        begin = clock()
-        both[which].predict(given)
-        seconds[turn, which] = clock() - begin
-    return answers, full, np.median(seconds, axis=0)
+    ways = {name: partial(one.predict, given) for name, one in zip(NAMES, both, strict=True)}
+    return answers, full, np.median([*in_turns(ways, turns=REPETITIONS, clock=clock).values()], axis=1)
 
 
 def times(
@@ -130,8 +129,7 @@ def times(
 ) -> Iterator[str]:
     """The times of a cascade and its second tier alone, with what is right where there are labels; what follows."""
     count, rows = len(ours), []
-    names = ("cascade", "full second tier alone")
-    for name, answers, own in zip(names, (ours, theirs), seconds.tolist(), strict=True):
+    for name, answers, own in zip(NAMES, (ours, theirs), seconds.tolist(), strict=True):
         right = [f"{_equal(answers, labels) / count:.1%}"] if labels else []
         rows.append([name, duration(own), f"{own / count * 1000:.2f} ms", *right])
     yield table([f"all {count} {unit}s", "time", f"per {unit}", "right"][: len(rows[0])], rows, right=(1, 2, 3))

@@ -28,7 +28,7 @@ from cascade.engine.inputs import Inputs
 from cascade.policies.exits import ExitPolicy, Settled
 from cascade.policies.settings import Policies
 from cascade.policies.unit_exits import TokenExit
-from cascade.training.build.report import in_turns
+from cascade.training.build.report import timed
 from cascade.training.build.shares import Answered
 
 WITH_EXITS = ("frozen", "tuned")  # second tiers
@@ -177,7 +177,7 @@ def fastest(
     ways: dict[str, Callable[[], object]] = {"full depth": partial(full.predict, items)}
     for number, one in enumerate(few):
         ways[f"{one.named(kinds[one.first])} ({number + 1})"] = partial(one.pipeline.predict, items)
-    taken = in_turns(ways, seconds=seconds)
+    taken = timed(ways, seconds=seconds)
     medians = {name: float(np.median(own)) for name, own in taken.items()}
     names = list(ways)[1:]
     best = min(range(len(few)), key=lambda number: medians[names[number]], default=None)

@@ -197,8 +197,7 @@ def _kept(given: Given, folder: Path, pipeline: Any, outcome: Outcome) -> tuple[
 def check_traced(checkpoint: Checkpoint) -> None:
     """Refuse a model that can be no tier without exits, before it teaches anything.
 
-    Raises:
-        OptionError: torch cannot trace it.
+    An `OptionError`: torch cannot trace it.
     """
     export_tier1(load_tier(checkpoint.source, checkpoint.task), checkpoint.task, number=2)
 

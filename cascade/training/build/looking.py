@@ -164,11 +164,9 @@ class Texts:
 def look(source: str | Path, *, encode_special_tokens: bool = False) -> Checkpoint:
     """A checkpoint, by its `config.json` and its tokenizer; no weights are read.
 
-    `encode_special_tokens`: special tokens are to be read as text, though its own tokenizer may not say so.
-
-    Raises:
-        OptionError: it is none, has no head or no tokenizer that transformers reads, answers several numbers, or reads
-            padding.
+    `encode_special_tokens`: special tokens are to be read as text, though its own tokenizer may not say so. An
+    `OptionError`: it is none, has no head or no tokenizer that transformers reads, answers several numbers, or reads
+    padding.
     """
     config = load_config(source)
     if getattr(config, "cascade_exits", None):
@@ -194,8 +192,7 @@ def look(source: str | Path, *, encode_special_tokens: bool = False) -> Checkpoi
 def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOptions) -> Texts:
     """The texts of all files, each once.
 
-    Raises:
-        DataError: a file is missing or malformed, or labels are needed and missing or unknown.
+    A `DataError`: a file is missing or malformed, or labels are needed and missing or unknown.
     """
     if not files:
         raise OptionError("texts must be one file at least, got none; give texts like those that will come")
@@ -237,8 +234,7 @@ def picked(values: Any, numbers: IntArray) -> Any:
 def _why_alone(config: Any, task: Task) -> str | None:
     """Why there can be no exits in a model: its family, or what its configuration says. None if there can.
 
-    Raises:
-        OptionError: it cannot be a tier without exits either.
+    An `OptionError`: it cannot be a tier without exits either.
     """
     try:
         family_of(config)

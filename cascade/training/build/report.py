@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,10 +15,10 @@ import torch
 from cascade.calibration.certify.outcomes import Certified, Outcome
 from cascade.core.confidence import answers as answers_of
 from cascade.core.rounding import percent
-from cascade.core.statistics import speed_up
+from cascade.core.statistics import in_turns, speed_up
 from cascade.training.build.looking import Checkpoint
 from cascade.training.build.shares import Answered, Given
-from cascade.training.models.config import adapted, load_model
+from cascade_bench.systems.transformers_pipeline import TransformersPipeline
 
 SHOWN = 10  # texts that differ
 TIMED, LEAST = 500, 32  # texts that are timed, at most and at least
@@ -69,7 +68,7 @@ def report_of(
     how, own = own_pipeline(given.checkpoint, few)
     ways: dict[str, Callable[[], object]] = {"your pipeline": own, "full depth": partial(full.predict, few)}
     ways["this bundle"] = partial(pipeline.predict, few)
-    taken = in_turns(ways, seconds=seconds)
+    taken = timed(ways, seconds=seconds)
     over, over_full = (speed_up(taken[way], taken["this bundle"]) for way in ("your pipeline", "full depth"))
     each = {way: f"{1000 * median(own) / len(few):.3g} ms" for way, own in taken.items()}
     alike = {"full depth, fp32": exported["fp32"], f"full depth, {form}": exported["int8"]}
@@ -125,18 +124,11 @@ def _kept(outcome: Outcome) -> str:
     return f"{outcome.claim.describe()} (seen: {taken.events} of {taken.examples:,}, {percent(taken.rate)})"
 
 
-def in_turns(ways: Mapping[str, Callable[[], object]], *, seconds: float) -> dict[str, list[float]]:
-    """Seconds of each way in turns, every other turn backwards, after a first run that does not count."""
-    begin, taken = time.perf_counter(), dict[str, list[float]]((name, []) for name in ways)
+def timed(ways: Mapping[str, Callable[[], object]], *, seconds: float) -> dict[str, list[float]]:
+    """Seconds of each way in turns, after a first run that does not count."""
     for way in ways.values():
         way()
-    for turn in range(TURNS[1]):
-        for name in list(ways)[:: -1 if turn % 2 else 1]:
-            taken[name].append(_seconds(ways[name]))
-        spent = time.perf_counter() - begin
-        if turn + 1 >= TURNS[0] and spent * (1 + 1 / (turn + 2)) > seconds:
-            break
-    return taken
+    return in_turns(ways, turns=TURNS[1], least=TURNS[0], seconds=seconds)
 
 
 def own_pipeline(checkpoint: Checkpoint, items: Sequence[Any]) -> tuple[str, Callable[[], object]]:
@@ -145,34 +137,23 @@ def own_pipeline(checkpoint: Checkpoint, items: Sequence[Any]) -> tuple[str, Cal
     Returns:
         How it is used, in words, and a function that answers all items.
     """
-    import transformers
-
-    make: Any = transformers.pipeline  # overloaded by task
-    model: Any = str(checkpoint.source)
-    if adapted(model) is not None:
-        model = load_model(checkpoint.task.model.whole, model)
-    pipe: Any = make(checkpoint.task.model.task, model=model, tokenizer=str(checkpoint.source), device="cpu")
-    options = {} if checkpoint.tags else {"truncation": True}
-    given: list[Any] = [" ".join(item) if isinstance(item, list) else item for item in items]
-    given = [{"text": item[0], "text_pair": item[1]} if isinstance(item, tuple) else item for item in given]
-
-    @torch.inference_mode()
-    def run(texts: Sequence[Any], batch: int) -> object:
-        return list(pipe(texts, batch_size=batch, **options))
-
-    run(given[:8], 8)
-    orders = {"as given": given, "sorted by length": sorted(given, key=lambda item: len(str(item)))}
+    pipe = TransformersPipeline.load(
+        checkpoint.source,
+        threads=torch.get_num_threads(),
+        max_length=checkpoint.limit,
+        multi_label=checkpoint.multi_label,
+        tagging=checkpoint.tags,
+    )
+    pipe.labels(items[:8], batch_size=8)
+    orders = {"as given": items, "sorted by length": sorted(items, key=lambda item: len(str(item)))}
     ways = {
-        f"batches of {batch}, {name}": partial(run, texts, batch) for batch in BATCHES for name, texts in orders.items()
+        f"batches of {batch}, {name}": partial(pipe.labels, texts, batch_size=batch)
+        for batch in BATCHES
+        for name, texts in orders.items()
     }
-    best = min(ways, key=lambda name: _seconds(ways[name]))
+    taken = in_turns(ways, turns=1)
+    best = min(ways, key=taken.__getitem__)
     return best, ways[best]
-
-
-def _seconds(way: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    way()
-    return max(time.perf_counter() - begin, 1e-9)
 
 
 def routes_of(tiers: Sequence[int], layers: Sequence[int], *, count: int) -> dict[str, float]:

@@ -44,11 +44,8 @@ class Step:
 class Making:
     """What a step is made with.
 
-    Attributes:
-        folder: to write into.
-        resume: whether it holds what a step with the same inputs left when it was interrupted.
-        minutes: that it may take.
-        progress: to be called with the share that is done.
+    `folder`: to write into; `resume`: whether it holds what a step with the same inputs left when it was interrupted;
+    `minutes`: that it may take; `progress`: to be called with the share that is done.
     """
 
     folder: Path
@@ -61,11 +58,8 @@ class Making:
 class Work:
     """A folder of steps, a clock and a bar.
 
-    Attributes:
-        folder: beside the output.
-        minutes: for all steps.
-        tell: called with one line per finished step.
-        show_progress: draw a bar on standard error.
+    `folder`: beside the output; `minutes`: for all steps; `tell`: called with one line per finished step;
+    `show_progress`: draw a bar on standard error.
     """
 
     folder: Path

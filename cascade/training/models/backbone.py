@@ -159,8 +159,7 @@ class ExitBackbone(Teacher):
     def answers(cls, checkpoint: str | Path) -> bool:
         """Whether a checkpoint has a head for this task, so that its answers can stand for labels.
 
-        Raises:
-            OptionError: it is of another family.
+        An `OptionError`: it is of another family.
         """
         config = load_config(checkpoint)
         family_of(config)  # before any file is read

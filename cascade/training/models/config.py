@@ -33,8 +33,7 @@ SHOWN = 300  # characters of what transformers says
 def load_config(checkpoint: str | Path, *, dropout: float | None = None) -> Any:
     """A checkpoint's configuration; `dropout` in place of every one that stands there.
 
-    Raises:
-        OptionError: there is none that transformers knows; of a path that cannot be a Hub id, without asking the Hub.
+    An `OptionError`: there is none that transformers knows; of a path that cannot be a Hub id, without asking the Hub.
     """
     check_checkpoint(checkpoint)
     base, folder = adapted(checkpoint), Path(checkpoint)
@@ -101,11 +100,7 @@ def adapt(config: Any, folder: Path) -> None:
 
 
 def read_exits(config: Any, *, source: str | Path, task: str) -> dict[str, Any]:
-    """The `cascade_exits` of a configuration.
-
-    Raises:
-        OptionError: there are none, or they are another task's.
-    """
+    """The `cascade_exits` of a configuration. An `OptionError`: there are none, or they are another task's."""
     exits: dict[str, Any] | None = getattr(config, "cascade_exits", None)
     if not exits:
         raise OptionError(
@@ -139,11 +134,7 @@ def problem_of(config: Any) -> str:
 
 
 def check_new(labels: Sequence[str], *, multi_label: bool) -> None:
-    """Refuse what the labels of a new head cannot be.
-
-    Raises:
-        DataError: too few, or numbers that are no names.
-    """
+    """Refuse what the labels of a new head cannot be. A `DataError`: too few, or numbers that are no names."""
     if len(labels) < 2 and not (labels and multi_label):
         raise DataError(
             f"the training data must have at least two labels, got {list(labels) or 'none'}; check the column, "
@@ -177,11 +168,9 @@ def load_model(
     """A model of transformers in fp32 and evaluation mode; also the folder of an adapter (LoRA), which `peft` merges.
 
     `kind`: a class of transformers, such as `AutoModelForSequenceClassification`; `config`: in place of the
-    checkpoint's own; `options`: more of `from_pretrained`.
-
-    Raises:
-        OptionError: transformers cannot read it; some weights of a model with a head are missing, where transformers
-            would draw them; an adapter for another task, or without `peft`.
+    checkpoint's own; `options`: more of `from_pretrained`. An `OptionError`: transformers cannot read it; some weights
+    of a model with a head are missing, where transformers would draw them; an adapter for another task, or without
+    `peft`.
     """
     base, given = adapted(checkpoint), dict(options or {})
     if base is not None:

@@ -71,9 +71,7 @@ def activation_of(config: Any, parts: HeadParts) -> str:
 class MultiExitModel(ExitBackbone):
     """A backbone whose every exit layer has a head on a pooled vector.
 
-    Attributes:
-        pooling: `mean` or `first`, one per exit.
-        activation: of the heads.
+    `pooling`: `mean` or `first`, one per exit; `activation`: of the heads.
     """
 
     task = CLASSIFICATION

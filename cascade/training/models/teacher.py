@@ -27,9 +27,7 @@ from cascade.training.models.families import max_length
 class Teacher(nn.Module, ABC):
     """A model that answers units: texts, or words.
 
-    Attributes:
-        task: what transformers' pipelines call it.
-        backbone: the transformers encoder inside.
+    `task`: what transformers' pipelines call it; `backbone`: the transformers encoder inside.
     """
 
     task: ClassVar[str]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from cascade.core.checks import check_share
 from cascade.core.confidence import probabilities
 from cascade.core.rows import FloatArray
 from cascade.exceptions import DataError, OptionError
@@ -66,8 +67,7 @@ class ExitsOptions:
     loop: LoopOptions = field(default_factory=LoopOptions)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.imitation <= 1:
-            raise OptionError(f"imitation must be in [0, 1], got {self.imitation}")
+        check_share("imitation", self.imitation, "0.7 is usual")
         if self.adapter is not None and all(objective.frozen for objective in self.objectives):
             raise OptionError(f"--adapter must be left out where the backbone is frozen, got {self.adapter}")
 
@@ -84,8 +84,7 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
     Returns:
         the report that also stands in `training.json`.
 
-    Raises:
-        DataError, OptionError: with rule, value and remedy.
+    A `DataError` or `OptionError`: with rule, value and remedy.
     """
     options, task = options or ExitsOptions(), run.task
     _check(run, options)

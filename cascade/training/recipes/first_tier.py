@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cascade.core.checks import check_whole
+from cascade.core.checks import check_share, check_whole
 from cascade.core.confidence import evidence
 from cascade.exceptions import OptionError
 from cascade.training.augmentation import varied
@@ -44,8 +44,7 @@ class FirstTierOptions:
     loop: LoopOptions = field(default_factory=lambda: LoopOptions(epochs=8, learning_rate=5e-4, head_factor=1.0))
 
     def __post_init__(self) -> None:
-        if not 0 <= self.imitation <= 1:
-            raise OptionError(f"imitation must be in [0, 1], got {self.imitation}")
+        check_share("imitation", self.imitation, "0.7 is usual")
         if self.temperature <= 0:
             raise OptionError(f"temperature must be above 0, got {self.temperature}")
         check_whole("copies", self.copies, "0 makes no new rows", least=0)

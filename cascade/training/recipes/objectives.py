@@ -11,28 +11,24 @@ from torch import Tensor
 from cascade.exceptions import OptionError
 
 
-def supervised(logits: Tensor, labels: Tensor, multi_label: bool, *, smoothing: float = 0.0) -> Tensor:
-    """Mean loss of each exit against the labels, of a regression the squared error. Shape of the result `(exits,)`.
-
-    `smoothing` is the share of the wanted distribution that goes to all labels alike (Szegedy et al. 2016, section 7).
-    """
+def supervised(logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
+    """Mean loss of each exit against the labels, of a regression the squared error. Shape of the result `(exits,)`."""
     if labels.is_floating_point() and labels.ndim == 1:
         return (logits[..., 0] - labels[:, None]).square().mean(0)
     if multi_label:
-        wanted = (labels.to(logits.dtype) * (1 - smoothing) + smoothing / 2).unsqueeze(1).expand_as(logits)
+        wanted = labels.to(logits.dtype).unsqueeze(1).expand_as(logits)
         return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean((0, 2))
-    return cross_entropies(logits, labels, smoothing=smoothing).mean(0)
+    return cross_entropies(logits, labels).mean(0)
 
 
-def cross_entropies(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
+def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
     """Of every unit at every exit. Shapes `(units, exits, labels)`, `(units,)` -> `(units, exits)`.
 
     Labels may be probabilities too, `(units, labels)`.
     """
     exits = logits.shape[1]
     wanted = labels.repeat_interleave(exits, 0)
-    flat = F.cross_entropy(logits.flatten(0, 1), wanted, reduction="none", label_smoothing=smoothing)
-    return flat.view(-1, exits)
+    return F.cross_entropy(logits.flatten(0, 1), wanted, reduction="none").view(-1, exits)
 
 
 def divergence(logits: Tensor, teacher: Tensor, multi_label: bool, *, temperature: float = 1.0) -> Tensor:
@@ -76,19 +72,15 @@ class Objective:
         imitate: earlier exits imitate the last one, without labels (FastBERT, section 3.3).
         detach: gradients stop between exits: no conflict between heads (SWEET, ACL 2023, section 4).
         weights: of all exits, one each; rising 1, 2, 3, ... by default (PABEE, section 3.2; TOKEE's first stage).
-        smoothing: share in [0, 1) of the wanted distribution that goes to all labels alike.
     """
 
     exits: str = "all"
     imitate: bool = False
     detach: bool = False
     weights: tuple[float, ...] | None = None
-    smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         check_weights(self.weights)
-        if not 0 <= self.smoothing < 1:
-            raise OptionError(f"label smoothing must be in [0, 1), got {self.smoothing}")
 
     @property
     def frozen(self) -> bool:
@@ -104,7 +96,7 @@ class Objective:
         some = {"all": logits, "last": logits[:, -1:], "earlier": logits[:, :-1]}[self.exits]
         if self.imitate:
             return divergence(some, logits[:, -1].detach(), multi_label).mean()
-        losses = supervised(some, labels, multi_label, smoothing=self.smoothing)
+        losses = supervised(some, labels, multi_label)
         if self.exits != "all":
             return losses.mean()
         weights = logits.new_tensor(exit_weights(self.weights, logits.shape[1]))

@@ -56,14 +56,11 @@ class PruneOptions:
 def prune(run: Run, options: PruneOptions | None = None) -> dict[str, Any]:
     """Write a checkpoint of the same kind with narrower feed-forward parts.
 
-    `run` is from a folder that `cascade-train exits` wrote or a fine-tuned model; of its `train` files, without
-    labels, a random part is read: ten tokens for each neuron. The report, which also stands in `training.json`, has of
-    each layer the share of its outputs' variance that is lost, `error`, and what were lost if the weights that stay
-    were as before, `unfitted`.
-
-    Raises:
-        DataError: the texts are too few.
-        OptionError: a model of another family; a share that leaves nothing, or everything.
+    `run` is from a folder that `cascade-train exits` wrote or a fine-tuned model; of its `train` files, without labels,
+    a random part is read: ten tokens for each neuron. The report, which also stands in `training.json`, has of each
+    layer the share of its outputs' variance that is lost, `error`, and what were lost if the weights that stay were as
+    before, `unfitted`. A `DataError`: the texts are too few; an `OptionError`: a model of another family; a share that
+    leaves nothing, or everything.
     """
     options, task = options or PruneOptions(), run.task
     run.begin(LoopOptions())
